@@ -1,0 +1,3 @@
+//! Jobs in PostgreSQL: the only SQL of the project.
+
+pub mod state;

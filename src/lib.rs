@@ -1,0 +1,12 @@
+//! distillery: a job server for Scale Decoupled Distillation.
+//!
+//! ```text
+//!  curl, dashboard ──► http ──► jobs (PostgreSQL) ──► worker ──► trainer process ──► artifacts ──► http ──► download
+//! ```
+//!
+//! The modules below are in the order in which a job meets them; `CONTRIBUTING.md` says where things go.
+
+pub mod architecture;
+pub mod jobs;
+pub mod protocol;
+pub mod spec;
