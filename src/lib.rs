@@ -8,5 +8,7 @@
 
 pub mod architecture;
 pub mod jobs;
+pub mod postgres;
+pub mod process;
 pub mod protocol;
 pub mod spec;
