@@ -77,10 +77,10 @@ impl Server {
         let socket_dir = SocketDir::create(&data_dir, &account)?;
         let mut command = account.command("INT", &bin_dir.join("postgres"));
         command.arg("-D").arg(&cluster);
-        let socket_setting = format!("\"{}\"", socket_dir.path.display());
+        let socket_path = socket_dir.path.display().to_string().replace('"', "\"\"");
         let usual = [
             ("listen_addresses", ""),
-            ("unix_socket_directories", &socket_setting),
+            ("unix_socket_directories", &format!("\"{socket_path}\"")),
             ("unix_socket_permissions", "0700"),
             ("port", &PORT.to_string()),
             ("logging_collector", "off"),
@@ -365,7 +365,8 @@ impl SocketDir {
         } else {
             let above = Some(std::env::temp_dir()).filter(|dir| fits(&dir.join("distillery-xxxxxx")));
             let above = above.unwrap_or_else(|| PathBuf::from("/tmp"));
-            let dir = tempfile::Builder::new().prefix("distillery-").tempdir_in(above);
+            let private = fs::Permissions::from_mode(0o700);
+            let dir = tempfile::Builder::new().prefix("distillery-").permissions(private).tempdir_in(above);
             let dir = dir.context("cannot create a directory for the database's socket")?;
             Self { path: dir.path().to_owned(), _temporary: Some(dir) }
         };
@@ -428,6 +429,7 @@ mod tests {
     #[test]
     fn a_directory_closed_to_a_user_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let owner = fs::metadata(dir.path()).unwrap().uid();
         let inside = dir.path().join("cluster");
         assert!(is_reachable(&inside, owner, u32::MAX));

@@ -46,7 +46,13 @@ fn remove_when_over(dir: &std::path::Path, server: u32) {
     std::mem::forget(shell);
 }
 
-async fn connection(url: &str) -> PgConnection {
+/// Whether root runs the tests.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A connection outside every pool.
+pub async fn connection(url: &str) -> PgConnection {
     let options: sqlx::postgres::PgConnectOptions = url.parse().expect("a database URL");
     options.connect().await.expect("the database answers")
 }
