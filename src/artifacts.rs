@@ -1,287 +1,271 @@
-//! Where files are kept: a local directory, or a bucket of an S3 service.
+//! Files that outlive a process: uploaded checkpoints, states to resume from, students. In a local directory, or in
+//! S3-compatible storage so that workers on several machines see the same.
 //!
-//! Uploaded checkpoints are `checkpoints/SHA256`; what a job wrote is below `jobs/ID/attempts/N/`. A file appears under
-//! its key complete or not at all, and no more than a few parts of a file are ever in memory.
+//! A file appears under its key completely or not at all, and its SHA-256 is taken while it passes through.
 
-use std::fs::DirBuilder;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
-use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path as Location;
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt};
+use object_store::path::Path as Key;
+use object_store::prefix::PrefixStore;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
-use tokio_util::io::ReaderStream;
+use tokio::io::AsyncWriteExt;
 
-/// Bytes read at a time.
-const CHUNK: usize = 256 << 10;
-/// Bytes of one part of a large file on S3, which takes 10,000 of them.
-const PART: usize = 16 << 20;
+/// Uploads go in parts of this size; what is smaller goes in one.
+const PART: usize = 8 << 20;
+/// Parts in flight, and so the memory that an upload takes.
+const PARTS_IN_FLIGHT: usize = 4;
 
-/// Why storage did not do it.
+/// What can go wrong with storage.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no file of that key.
-    #[error("storage has no {0}")]
-    Missing(String),
-    /// A key that could lead elsewhere.
-    #[error(
-        "{0:?} is no key of a file: its parts may hold letters, digits, '.', '_' and '-', and do not start with '.'"
-    )]
-    Key(String),
-    /// What is stored is not what was expected.
-    #[error("{key} is damaged: its SHA-256 is {found}, expected {expected}")]
-    Damaged {
-        /// The file.
-        key: String,
-        /// What it should be.
-        expected: String,
-        /// What it is.
-        found: String,
+    /// Nothing is stored under the key.
+    #[error("nothing is stored under {0}")]
+    NotFound(String),
+    /// A key that could mean another place than it says.
+    #[error("{0:?} cannot be the name of a stored file")]
+    BadKey(String),
+    /// The storage itself, or the source of an upload, failed.
+    #[error("storage failed: {0}")]
+    Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A local file that goes in or comes out.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
-    /// The file to store or the place to fetch to.
-    #[error("{0}")]
-    Local(String, #[source] io::Error),
-    /// The directory or the service.
-    #[error("storage failed")]
-    Storage(#[from] object_store::Error),
 }
 
-impl Error {
-    fn of(key: &str, error: object_store::Error) -> Self {
+impl From<object_store::Error> for Error {
+    fn from(error: object_store::Error) -> Self {
         match error {
-            object_store::Error::NotFound { .. } => Self::Missing(key.to_owned()),
-            other => Self::Storage(other),
+            object_store::Error::NotFound { path, .. } => Self::NotFound(path),
+            other => Self::Storage(Box::new(other)),
         }
     }
 }
 
-/// What was stored.
+/// What is known of a file once it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Size in bytes.
+    /// Its size.
     pub size_bytes: u64,
-    /// In hexadecimal.
+    /// Its SHA-256, in hexadecimal.
     pub sha256: String,
 }
 
-/// An open file of the storage.
-pub struct Opened {
-    /// Size of the whole file in bytes.
-    pub size_bytes: u64,
-    /// The bytes asked for.
-    pub bytes: BoxStream<'static, io::Result<Bytes>>,
-}
+/// A stream of a stored file's bytes.
+pub type Bytestream = BoxStream<'static, Result<Bytes, Error>>;
 
-impl std::fmt::Debug for Opened {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").field("size_bytes", &self.size_bytes).finish_non_exhaustive()
-    }
-}
-
-/// The storage; clones are the same one.
+/// The storage; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    objects: Arc<dyn ObjectStore>,
-    /// Set for a local directory.
-    local: Option<Arc<LocalFileSystem>>,
-    /// The part of an `s3://bucket/prefix` after the bucket.
-    prefix: Location,
+    inner: Arc<dyn ObjectStore>,
 }
 
 impl Store {
-    /// Opens a directory, which is created if need be, or `s3://bucket/prefix`, whose credentials, region and endpoint
-    /// come from the usual `AWS_…` variables.
+    /// Opens a directory, which is created if need be, or `s3://bucket/prefix`, whose credentials and endpoint come
+    /// from the usual `AWS_…` environment variables.
     ///
     /// # Errors
-    /// When the directory cannot be created, or the URL or the variables make no sense. S3 itself is not asked:
-    /// [`check`](Self::check) does that.
-    pub fn open(location: &str) -> Result<Self, Error> {
-        if let Some(rest) = location.strip_prefix("s3://") {
-            let prefix = rest.split_once('/').map_or("", |(_, prefix)| prefix.trim_matches('/'));
-            let prefix = if prefix.is_empty() { Location::default() } else { checked(prefix)? };
-            let objects = AmazonS3Builder::from_env().with_url(location).build()?;
-            return Ok(Self { objects: Arc::new(objects), local: None, prefix });
-        }
-        let directory = Path::new(location);
-        DirBuilder::new()
+    /// When the directory cannot be created or the address is not understood.
+    pub fn open(address: &str) -> anyhow::Result<Self> {
+        let Some(bucket) = address.strip_prefix("s3://") else {
+            return Self::open_directory(Path::new(address));
+        };
+        let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
+        let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
+        Ok(Self { inner: Arc::new(PrefixStore::new(store, Key::parse(prefix)?)) })
+    }
+
+    fn open_directory(path: &Path) -> anyhow::Result<Self> {
+        use anyhow::Context;
+        use std::os::unix::fs::DirBuilderExt;
+        anyhow::ensure!(
+            !path.to_string_lossy().contains("://"),
+            "storage {} is neither a directory nor s3://bucket/prefix",
+            path.display()
+        );
+        std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(directory)
-            .map_err(|error| Error::Local(format!("cannot create the storage directory {location}"), error))?;
-        let local = Arc::new(LocalFileSystem::new_with_prefix(directory)?.with_fsync(true));
-        Ok(Self { objects: local.clone(), local: Some(local), prefix: Location::default() })
-    }
-
-    fn location(&self, key: &str) -> Result<Location, Error> {
-        let key = checked(key)?;
-        Ok(self.prefix.parts().chain(key.parts()).collect())
-    }
-
-    /// Asks for an object that need not be there, for whether the storage can be reached at all.
-    ///
-    /// # Errors
-    /// When it cannot.
-    pub async fn check(&self) -> Result<(), Error> {
-        match self.size("reachable").await {
-            Ok(_) | Err(Error::Missing(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Stores what `reader` gives, hashing it on the way; an older file of that key is replaced.
-    ///
-    /// # Errors
-    /// When reading or storing fails; then the key is as it was.
-    pub async fn put(&self, key: &str, mut reader: impl AsyncRead + Unpin) -> Result<Stored, Error> {
-        let mut writer =
-            BufWriter::with_capacity(self.objects.clone(), self.location(key)?, PART).with_max_concurrency(2);
-        let outcome = copy_hashed(&mut reader, &mut writer).await;
-        if outcome.is_err() {
-            // What was sent so far; if that fails too, the first error says more.
-            let _ = writer.abort().await;
-        }
-        outcome.map_err(|error| Error::Local(format!("cannot store {key}"), error))
+            .create(path)
+            .with_context(|| format!("cannot create the storage directory {}", path.display()))?;
+        let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
+        Ok(Self { inner: Arc::new(store) })
     }
 
     /// Stores a local file.
     ///
     /// # Errors
-    /// As those of [`put`](Self::put), and when the file cannot be opened.
+    /// When it cannot be read or stored.
     pub async fn put_file(&self, key: &str, path: &Path) -> Result<Stored, Error> {
-        let open = tokio::fs::File::open(path).await;
-        let file = open.map_err(|error| Error::Local(format!("cannot open {}", path.display()), error))?;
-        self.put(key, file).await
+        let failed = |source| Error::File { path: path.to_owned(), source };
+        let file = tokio::fs::File::open(path).await.map_err(failed)?;
+        let chunks = tokio_util::io::ReaderStream::with_capacity(file, 1 << 18).map_err(failed);
+        self.put_stream(key, chunks).await
     }
 
-    /// Gives a file another key, replacing what was there.
+    /// Stores a stream, with bounded memory. A stream that fails leaves nothing behind.
     ///
     /// # Errors
-    /// When there is no such file, or storage fails.
-    pub async fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
-        let (source, target) = (self.location(from)?, self.location(to)?);
-        self.objects.rename(&source, &target).await.map_err(|error| Error::of(from, error))
-    }
-
-    /// The size of a file.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when there is none, or storage fails.
-    pub async fn size(&self, key: &str) -> Result<u64, Error> {
-        let location = self.location(key)?;
-        Ok(self.objects.head(&location).await.map_err(|error| Error::of(key, error))?.size)
-    }
-
-    /// Reads a file, or the bytes of it in `range`.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] when there is none, or storage fails; later failures are in the stream.
-    pub async fn get(&self, key: &str, range: Option<Range<u64>>) -> Result<Opened, Error> {
-        let location = self.location(key)?;
-        let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-        let result = self.objects.get_opts(&location, options).await.map_err(|error| Error::of(key, error))?;
-        let size_bytes = result.meta.size;
-        let bytes = match result.payload {
-            GetResultPayload::Stream(stream) => stream.map_err(io::Error::from).boxed(),
-            // In larger steps than those of the stream that object_store makes of it.
-            GetResultPayload::File(file, _) => {
-                let mut file = tokio::fs::File::from_std(file);
-                let seek = file.seek(io::SeekFrom::Start(result.range.start)).await;
-                seek.map_err(|error| Error::Local(format!("cannot read {key}"), error))?;
-                ReaderStream::with_capacity(file.take(result.range.end - result.range.start), CHUNK).boxed()
-            }
-        };
-        Ok(Opened { size_bytes, bytes })
-    }
-
-    /// Fetches a file into a local one, which is replaced, and checks it where its hash is known.
-    ///
-    /// # Errors
-    /// When there is no such file, it is damaged, or reading or writing fails.
-    pub async fn fetch(&self, key: &str, to: &Path, sha256: Option<&str>) -> Result<Stored, Error> {
-        let opened = self.get(key, None).await?;
-        let mut reader = tokio_util::io::StreamReader::new(opened.bytes);
-        let write = async {
-            let mut file = tokio::fs::File::create(to).await?;
-            copy_hashed(&mut reader, &mut file).await
-        };
-        let stored =
-            write.await.map_err(|error| Error::Local(format!("cannot fetch {key} to {}", to.display()), error))?;
-        match sha256 {
-            Some(expected) if expected != stored.sha256 => {
-                Err(Error::Damaged { key: key.to_owned(), expected: expected.to_owned(), found: stored.sha256 })
-            }
-            _ => Ok(stored),
-        }
-    }
-
-    /// Deletes a file; one that is not there is deleted already.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        let location = self.location(key)?;
-        match self.objects.delete(&location).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Deletes every file whose key starts with `prefix` and a slash.
-    ///
-    /// # Errors
-    /// When storage fails; then some of them may be left.
-    pub async fn delete_below(&self, prefix: &str) -> Result<(), Error> {
-        let location = self.location(prefix)?;
-        if let Some(local) = &self.local {
-            // The directories and what a killed process left half-written too.
-            let directory = local.path_to_filesystem(&location)?;
-            return match tokio::fs::remove_dir_all(&directory).await {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(Error::Local(format!("cannot delete {}", directory.display()), error))
+    /// When the stream fails or the bytes cannot be stored.
+    pub async fn put_stream<E>(
+        &self,
+        key: &str,
+        mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Stored, Error>
+    where
+        Error: From<E>,
+    {
+        let key = checked(key)?;
+        let mut sha256 = Sha256::new();
+        let mut size_bytes = 0;
+        let mut head = BytesMut::new();
+        let mut upload: Option<WriteMultipart> = None;
+        loop {
+            let chunk = match chunks.next().await {
+                None => break,
+                Some(Ok(chunk)) => chunk,
+                Some(Err(error)) => {
+                    abort(upload).await;
+                    return Err(error.into());
                 }
-                _ => Ok(()),
             };
+            sha256.update(&chunk);
+            size_bytes += chunk.len() as u64;
+            match &mut upload {
+                Some(upload) => {
+                    upload.wait_for_capacity(PARTS_IN_FLIGHT).await?;
+                    upload.put(chunk);
+                }
+                None => {
+                    head.extend_from_slice(&chunk);
+                    if head.len() >= PART {
+                        let started = self.inner.put_multipart(&key).await?;
+                        let mut started = WriteMultipart::new_with_chunk_size(started, PART);
+                        started.put(std::mem::take(&mut head).freeze());
+                        upload = Some(started);
+                    }
+                }
+            }
         }
-        let found = self.objects.list(Some(&location)).map_ok(|object| object.location).boxed();
-        self.objects.delete_stream(found).try_for_each(|_| async { Ok(()) }).await?;
+        match upload {
+            Some(upload) => drop(upload.finish().await?),
+            None => drop(self.inner.put(&key, head.freeze().into()).await?),
+        }
+        Ok(Stored { size_bytes, sha256: hex::encode(sha256.finalize()) })
+    }
+
+    /// Reads a part of a stored file.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read; later failures come through the stream.
+    pub async fn read(&self, key: &str, range: Range<u64>) -> Result<Bytestream, Error> {
+        if range.is_empty() {
+            return Ok(futures::stream::empty().boxed());
+        }
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let result = self.inner.get_opts(&checked(key)?, options).await?;
+        Ok(result.into_stream().map_err(Error::from).boxed())
+    }
+
+    /// Copies a stored file to a local path.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, or cannot be written.
+    pub async fn fetch(&self, key: &str, path: &Path) -> Result<(), Error> {
+        let failed = |source| Error::File { path: path.to_owned(), source };
+        let mut chunks = self.inner.get(&checked(key)?).await?.into_stream();
+        let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
+        while let Some(chunk) = chunks.next().await {
+            file.write_all(&chunk?).await.map_err(failed)?;
+        }
+        file.flush().await.map_err(failed)
+    }
+
+    /// The size of a stored file, or none where there is no such file.
+    ///
+    /// # Errors
+    /// When the storage does not answer.
+    pub async fn size(&self, key: &str) -> Result<Option<u64>, Error> {
+        match self.inner.head(&checked(key)?).await.map_err(Error::from) {
+            Ok(found) => Ok(Some(found.size)),
+            Err(Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When the storage refuses.
+    pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        match self.inner.delete(&checked(key)?).await.map_err(Error::from) {
+            Ok(()) | Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes every file below a directory, but those that are to be kept.
+    ///
+    /// # Errors
+    /// When the storage refuses.
+    pub async fn delete_below(&self, directory: &str, keep: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let mut found = self.inner.list(Some(&checked(directory)?));
+        while let Some(file) = found.next().await {
+            let file = file?;
+            if !keep(file.location.as_ref()) {
+                self.delete(file.location.as_ref()).await?;
+            }
+        }
         Ok(())
     }
+
+    /// Writes and removes a small file, to see that storage works.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn probe(&self) -> Result<(), Error> {
+        let key = format!("probe/{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
+        self.inner.put(&checked(&key)?, Bytes::from_static(b"ok").into()).await?;
+        self.delete(&key).await
+    }
 }
 
-/// The key as a location, if each of its parts is a plain name.
-fn checked(key: &str) -> Result<Location, Error> {
-    let is_plain = |part: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        !part.is_empty() && part.len() <= 255 && !part.starts_with('.') && part.bytes().all(allowed)
+async fn abort(upload: Option<WriteMultipart>) {
+    if let Some(upload) = upload
+        && let Err(error) = upload.abort().await
+    {
+        tracing::warn!(%error, "could not abort an upload");
+    }
+}
+
+/// A key of plain components: nothing that a file system or a URL could read otherwise.
+fn checked(key: &str) -> Result<Key, Error> {
+    let plain = |component: &str| {
+        !component.is_empty()
+            && !component.starts_with('.')
+            && component.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
     };
-    if !key.split('/').all(is_plain) {
-        return Err(Error::Key(key.to_owned()));
+    if key.split('/').all(plain) {
+        Key::parse(key).map_err(|_| Error::BadKey(key.to_owned()))
+    } else {
+        Err(Error::BadKey(key.to_owned()))
     }
-    Ok(Location::from(key))
 }
 
-async fn copy_hashed(
-    reader: &mut (impl AsyncRead + Unpin),
-    writer: &mut (impl tokio::io::AsyncWrite + Unpin),
-) -> io::Result<Stored> {
-    let (mut hash, mut size_bytes) = (Sha256::new(), 0);
-    let mut buffer = BytesMut::with_capacity(CHUNK);
-    while reader.read_buf(&mut buffer).await? > 0 {
-        size_bytes += buffer.len() as u64;
-        hash.update(&buffer);
-        writer.write_all(&buffer).await?;
-        buffer.clear();
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
     }
-    writer.shutdown().await?;
-    Ok(Stored { size_bytes, sha256: hex::encode(hash.finalize()) })
 }

@@ -1,117 +1,91 @@
-//! Files come back as they were stored, whole or in part, and no key leads out of the storage.
+//! Promise: a stored file is there completely or not at all, and its name means one place only.
 
-use std::os::unix::fs::PermissionsExt;
-
+use bytes::Bytes;
 use distillery::artifacts::{Error, Store};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
-
-const KEY: &str = "jobs/job_1/attempts/1/student.safetensors";
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path().join("a/storage").to_str().unwrap()).unwrap();
+    let store = Store::open(dir.path().join("artifacts").to_str().unwrap()).unwrap();
     (dir, store)
 }
 
-async fn read(store: &Store, key: &str, range: Option<std::ops::Range<u64>>) -> Vec<u8> {
-    let opened = store.get(key, range).await.unwrap();
-    opened.bytes.map_ok(|bytes| bytes.to_vec()).try_concat().await.unwrap()
+fn chunks(bytes: &[u8], size: usize) -> impl futures::Stream<Item = Result<Bytes, Error>> + Unpin + use<> {
+    stream::iter(bytes.chunks(size).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect::<Vec<_>>())
 }
 
-/// Longer than what is buffered, and no two parts alike.
-fn long() -> Vec<u8> {
-    (0..40_000_000u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-}
-
-#[tokio::test]
-async fn what_is_stored_comes_back() {
-    let (_dir, store) = store();
-    for content in [Vec::new(), b"short".to_vec(), long()] {
-        let stored = store.put(KEY, content.as_slice()).await.unwrap();
-        assert_eq!(stored.size_bytes, content.len() as u64);
-        assert_eq!(stored.sha256, hex::encode(Sha256::digest(&content)));
-        assert_eq!(store.size(KEY).await.unwrap(), stored.size_bytes);
-        assert!(read(&store, KEY, None).await == content);
-        if content.len() > 10 {
-            assert!(read(&store, KEY, Some(20_000_001..20_000_100)).await == content[20_000_001..20_000_100]);
-        }
+fn files_in(dir: &tempfile::TempDir) -> usize {
+    fn count(path: &std::path::Path) -> usize {
+        std::fs::read_dir(path)
+            .unwrap()
+            .flatten()
+            .map(|entry| if entry.path().is_dir() { count(&entry.path()) } else { 1 })
+            .sum()
     }
+    count(dir.path())
 }
 
 #[tokio::test]
-async fn files_are_the_owners_alone() {
-    let (dir, _store) = store();
-    let mode = std::fs::metadata(dir.path().join("a/storage")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o700);
-}
-
-#[tokio::test]
-async fn an_upload_that_breaks_off_leaves_what_was_there() {
-    let (_dir, store) = store();
-    store.put(KEY, b"before".as_slice()).await.unwrap();
-    for length in [3, 40_000_000] {
-        let start = long()[..length].to_vec();
-        let broken = tokio_util::io::StreamReader::new(futures::stream::iter([
-            Ok(bytes::Bytes::from(start)),
-            Err(std::io::Error::other("the client went away")),
-        ]));
-        store.put(KEY, broken).await.unwrap_err();
-        assert_eq!(read(&store, KEY, None).await, b"before");
-    }
-}
-
-#[tokio::test]
-async fn a_fetched_file_is_checked() {
+async fn what_is_stored_is_read_back_whole_and_in_part_with_its_digest() {
     let (dir, store) = store();
-    let stored = store.put(KEY, b"bytes".as_slice()).await.unwrap();
-    let to = dir.path().join("fetched");
-    assert_eq!(store.fetch(KEY, &to, Some(&stored.sha256)).await.unwrap(), stored);
-    assert_eq!(std::fs::read(&to).unwrap(), b"bytes");
-    assert!(matches!(store.fetch(KEY, &to, Some("00")).await, Err(Error::Damaged { .. })));
+    // Empty, one part, and several.
+    for size in [0, 1, 1000, 20 << 20] {
+        let bytes: Vec<u8> = (0..size).map(|index: usize| (index * 31 >> 3) as u8).collect();
+        let stored = store.put_stream("a/file.bin", chunks(&bytes, 100_000)).await.unwrap();
+        assert_eq!(stored.size_bytes, size as u64);
+        assert_eq!(stored.sha256, hex::encode(Sha256::digest(&bytes)));
+        assert_eq!(store.size("a/file.bin").await.unwrap(), Some(size as u64));
+        let out = dir.path().join("out");
+        store.fetch("a/file.bin", &out).await.unwrap();
+        assert_eq!(std::fs::read(&out).unwrap(), bytes);
+        let (start, end) = (size / 3, size / 2);
+        let part: Vec<Bytes> =
+            store.read("a/file.bin", start as u64..end as u64).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(part.concat(), bytes[start..end]);
+        assert_eq!(store.put_file("b/copy.bin", &out).await.unwrap(), stored);
+    }
 }
 
 #[tokio::test]
-async fn what_is_deleted_or_renamed_is_gone() {
-    let (_dir, store) = store();
-    for key in ["jobs/job_1/attempts/1/a", "jobs/job_1/attempts/2/b", "jobs/job_12/attempts/1/c", "uploads/d"] {
-        store.put(key, b"x".as_slice()).await.unwrap();
+async fn an_upload_that_breaks_off_leaves_nothing() {
+    for size in [1000, 20 << 20] {
+        let (dir, store) = store();
+        let broken =
+            chunks(&vec![1; size], 1 << 20).chain(stream::iter([Err(Error::BadKey("the client went away".into()))]));
+        store.put_stream("a/file.bin", broken).await.unwrap_err();
+        assert_eq!(store.size("a/file.bin").await.unwrap(), None);
+        assert_eq!(files_in(&dir), 0);
     }
-    store.delete_below("jobs/job_1").await.unwrap();
-    store.delete_below("jobs/job_1").await.unwrap();
-    assert!(matches!(store.size("jobs/job_1/attempts/2/b").await, Err(Error::Missing(_))));
-    assert_eq!(store.size("jobs/job_12/attempts/1/c").await.unwrap(), 1);
-    store.rename("uploads/d", "checkpoints/e").await.unwrap();
-    assert!(matches!(store.size("uploads/d").await, Err(Error::Missing(_))));
-    store.delete("checkpoints/e").await.unwrap();
-    store.delete("checkpoints/e").await.unwrap();
-    assert!(matches!(store.get("checkpoints/e", None).await, Err(Error::Missing(_))));
-    store.check().await.unwrap();
 }
 
 #[tokio::test]
-async fn no_key_leads_elsewhere() {
-    let (_dir, store) = store();
-    let long = "x".repeat(256);
-    for key in [
-        "",
-        "/etc/passwd",
-        "a/../../b",
-        "..",
-        ".",
-        "a//b",
-        "a/",
-        "a\\b",
-        "a b",
-        "a\0",
-        "a#1",
-        ".hidden",
-        "%2e%2e",
-        &long,
-    ] {
-        assert!(matches!(store.put(key, b"x".as_slice()).await, Err(Error::Key(_))), "{key:?}");
-        assert!(matches!(store.get(key, None).await, Err(Error::Key(_))), "{key:?}");
-        assert!(matches!(store.delete_below(key).await, Err(Error::Key(_))), "{key:?}");
+async fn a_name_that_leads_elsewhere_is_refused() {
+    let (dir, store) = store();
+    for key in ["../x", "a/../../x", "/etc/passwd", "a//b", "", "a/.hidden", "a/b\\c", "a/%2e%2e/b", "a\0b", "C:x", "ä"]
+    {
+        assert!(matches!(store.put_stream(key, chunks(b"x", 1)).await, Err(Error::BadKey(_))), "{key}");
+        assert!(matches!(store.read(key, 0..1).await.map(|_| ()), Err(Error::BadKey(_))), "{key}");
+        assert!(matches!(store.delete(key).await, Err(Error::BadKey(_))), "{key}");
     }
-    assert!(matches!(Store::open("s3://bucket/../x"), Err(Error::Key(_))));
+    assert_eq!(files_in(&dir), 0);
+}
+
+#[tokio::test]
+async fn deleting_below_a_directory_spares_what_is_kept_and_the_neighbours() {
+    let (_dir, store) = store();
+    for key in ["jobs/1/a", "jobs/1/b", "jobs/10/a"] {
+        store.put_stream(key, chunks(b"x", 1)).await.unwrap();
+    }
+    store.delete_below("jobs/1", |key| key == "jobs/1/b").await.unwrap();
+    assert_eq!(store.size("jobs/1/a").await.unwrap(), None);
+    assert_eq!(store.size("jobs/1/b").await.unwrap(), Some(1));
+    assert_eq!(store.size("jobs/10/a").await.unwrap(), Some(1));
+    store.delete("jobs/1/a").await.expect("deleting twice is no error");
+    store.probe().await.expect("the storage works");
+}
+
+#[tokio::test]
+async fn an_address_that_is_neither_a_directory_nor_s3_is_refused() {
+    assert!(Store::open("gs://bucket").unwrap_err().to_string().contains("s3://bucket/prefix"));
 }
