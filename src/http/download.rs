@@ -36,13 +36,13 @@ impl Download {
     pub async fn respond(self, state: &State, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
         let etag = format!("\"{}\"", self.sha256);
         if let Some(wanted) = headers.get(IF_MATCH)
-            && !lists(wanted, &etag)
+            && !lists(wanted, &etag, Compare::Strong)
         {
             return Err(ApiError::PreconditionFailed);
         }
         let mut response = Response::new(Body::empty());
         self.describe(&etag, response.headers_mut())?;
-        if headers.get(IF_NONE_MATCH).is_some_and(|known| lists(known, &etag)) {
+        if headers.get(IF_NONE_MATCH).is_some_and(|known| lists(known, &etag, Compare::Weak)) {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             return Ok(response);
         }
@@ -99,10 +99,19 @@ fn plain(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Compare {
+    Strong,
+    Weak,
+}
+
 /// Whether a condition's list of tags names this one.
-fn lists(condition: &HeaderValue, etag: &str) -> bool {
+fn lists(condition: &HeaderValue, etag: &str, compare: Compare) -> bool {
     let Ok(tags) = condition.to_str() else { return false };
-    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    tags.split(',').map(str::trim).any(|tag| {
+        let tag = tag.strip_prefix("W/").filter(|_| compare == Compare::Weak).unwrap_or(tag);
+        tag == "*" || tag == etag
+    })
 }
 
 /// The one range that is asked for: `None` where there is none, more than one, or none that can be read, since the
@@ -114,7 +123,8 @@ fn parse_range(header: &str, size: u64) -> Option<Option<Range<u64>>> {
         return None;
     }
     let number = |digits: &str| -> Option<u64> {
-        let digits = Some(digits.trim()).filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))?;
+        let digits =
+            Some(digits.trim()).filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))?;
         // More digits than fit are a place beyond every file.
         Some(digits.parse().unwrap_or(u64::MAX))
     };

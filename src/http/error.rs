@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::artifacts;
 use crate::jobs::state::Status;
 use crate::spec::Fault;
 
@@ -137,7 +138,9 @@ impl ApiError {
             | Self::UnsupportedMediaType(detail)
             | Self::Unavailable(detail) => detail,
             Self::Invalid { detail, faults } => return (detail.into_owned(), faults),
-            Self::MethodNotAllowed => "this resource does not have that method; the Allow header names those it has".into(),
+            Self::MethodNotAllowed => {
+                "this resource does not have that method; the Allow header names those it has".into()
+            }
             Self::PreconditionFailed => "the file is not the one that If-Match names".into(),
             Self::TooLarge(limit) => format!("the body is larger than the limit of {limit} bytes").into(),
             Self::RangeNotSatisfiable(size) => format!("the range begins beyond the file's {size} bytes").into(),
@@ -160,7 +163,9 @@ impl IntoResponse for ApiError {
         }
         let header = match self {
             Self::Unavailable(_) => Some((RETRY_AFTER, HeaderValue::from(RETRY_SECONDS))),
-            Self::RangeNotSatisfiable(size) => HeaderValue::try_from(format!("bytes */{size}")).ok().map(|v| (CONTENT_RANGE, v)),
+            Self::RangeNotSatisfiable(size) => {
+                HeaderValue::try_from(format!("bytes */{size}")).ok().map(|v| (CONTENT_RANGE, v))
+            }
             _ => None,
         };
         let (detail, errors) = self.detail();
@@ -178,14 +183,18 @@ impl IntoResponse for ApiError {
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
         match error {
-            sqlx::Error::PoolTimedOut => Self::Unavailable("all connections to the database are busy: try again".into()),
+            sqlx::Error::PoolTimedOut => {
+                Self::Unavailable("all connections to the database are busy: try again".into())
+            }
             sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
                 tracing::error!(%error, "the database does not answer");
                 Self::Unavailable("the database does not answer: try again".into())
             }
-            // Class 57: it shuts down or starts up. 55P03: a lock was not to be had in time.
+            // It shuts down or starts up; a deadlock; too many connections; a lock was not to be had in time.
             sqlx::Error::Database(ref fault)
-                if fault.code().is_some_and(|code| code.starts_with("57P") || code == "55P03" || code == "53300") =>
+                if fault
+                    .code()
+                    .is_some_and(|code| code.starts_with("57P") || ["40P01", "53300", "55P03"].contains(&&*code)) =>
             {
                 tracing::error!(%error, "the database is not ready");
                 Self::Unavailable("the database is busy or restarting: try again".into())
@@ -200,6 +209,18 @@ impl From<anyhow::Error> for ApiError {
         match error.downcast::<sqlx::Error>() {
             Ok(error) => error.into(),
             Err(error) => Self::Internal(error),
+        }
+    }
+}
+
+impl From<artifacts::Error> for ApiError {
+    fn from(error: artifacts::Error) -> Self {
+        match error {
+            artifacts::Error::Storage(_) => {
+                tracing::error!(%error, "the storage failed");
+                Self::Unavailable("the storage does not answer: try again".into())
+            }
+            other => Self::Internal(other.into()),
         }
     }
 }

@@ -71,7 +71,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             Ok(axum_extra::extract::Query(query)) => Ok(Self(query)),
             Err(rejection) => {
                 // The outermost text only says that it failed.
-                let cause = std::error::Error::source(&rejection).map_or_else(|| rejection.to_string(), ToString::to_string);
+                let cause =
+                    std::error::Error::source(&rejection).map_or_else(|| rejection.to_string(), ToString::to_string);
                 Err(ApiError::malformed(format!("query parameters: {cause}")))
             }
         }
@@ -121,18 +122,20 @@ impl Kind for Checkpoint {
     }
 }
 
+impl Job {
+    /// Whether a text has the form of an id.
+    pub fn is_id(text: &str) -> bool {
+        text.strip_prefix(Self::PREFIX).is_some_and(Self::is_tail)
+    }
+}
+
 impl<K: Kind> Id<K> {
     fn new(id: String) -> Result<Self, ApiError> {
         if id.strip_prefix(K::PREFIX).is_some_and(K::is_tail) {
             return Ok(Self(id, std::marker::PhantomData));
         }
         let shown: String = id.chars().take(64).collect();
-        Err(ApiError::not_found(format!(
-            "there is no {} {shown:?}: an id is {} and {}",
-            K::NAME,
-            K::PREFIX,
-            K::FORM
-        )))
+        Err(ApiError::not_found(format!("there is no {} {shown:?}: an id is {} and {}", K::NAME, K::PREFIX, K::FORM)))
     }
 }
 
@@ -142,11 +145,12 @@ impl<K> fmt::Display for Id<K> {
     }
 }
 
-/// The first `{parameter}` of a path, and the second, if the path has one.
 async fn path_parameters(parts: &mut Parts) -> Result<Vec<(String, String)>, ApiError> {
-    let path = axum::extract::Path::<Vec<(String, String)>>::from_request_parts(parts, &()).await;
-    path.map(|axum::extract::Path(parameters)| parameters)
-        .map_err(|_| ApiError::malformed("the path holds a percent-encoding that is not UTF-8"))
+    type Path = axum::extract::Path<Vec<(String, String)>>;
+    match <Path as FromRequestParts<()>>::from_request_parts(parts, &()).await {
+        Ok(axum::extract::Path(parameters)) => Ok(parameters),
+        Err(_) => Err(ApiError::malformed("the path holds a percent-encoding that is not UTF-8")),
+    }
 }
 
 impl<K: Kind, S: Send + Sync> FromRequestParts<S> for Id<K> {
@@ -196,7 +200,9 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
 ///
 /// # Errors
 /// When it is not one.
-pub fn whole<'de, const LEAST: i64, const MOST: i64, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+pub fn whole<'de, const LEAST: i64, const MOST: i64, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<i64>, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.parse() {
         Ok(number) if (LEAST..=MOST).contains(&number) => Ok(Some(number)),

@@ -31,25 +31,28 @@ impl Guard {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip == listen || ip.is_loopback())
     }
+
+    fn refuse(self, request: &Request) -> Option<&'static str> {
+        let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
+        let host = header(HOST).and_then(|host| host.parse::<Authority>().ok());
+        let host = host.or_else(|| request.uri().authority().cloned());
+        if !host.as_ref().is_some_and(|host| self.is_ours(host.host())) {
+            return Some(
+                "the Host header names another host: on a loopback address this server answers to localhost only; \
+                 use --listen to serve others",
+            );
+        }
+        // Browsers send Origin with every request of another site that could change something.
+        let origin = header(ORIGIN).filter(|_| !request.method().is_safe())?;
+        let origin = origin.split_once("://").and_then(|(_, origin)| origin.parse::<Authority>().ok());
+        (origin != host).then_some("the request comes from a page of another site")
+    }
 }
 
 /// Refuses what is meant for another host and what another site's page sent.
 pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = header(HOST).and_then(|host| host.parse::<Authority>().ok()).or(request.uri().authority().cloned());
-    if !host.as_ref().is_some_and(|host| guard.is_ours(host.host())) {
-        return Err(ApiError::Forbidden(
-            "the Host header names another host: on a loopback address this server answers to localhost only; \
-             use --listen to serve others"
-                .into(),
-        ));
+    match guard.refuse(&request) {
+        Some(reason) => Err(ApiError::Forbidden(reason.into())),
+        None => Ok(next.run(request).await),
     }
-    // Browsers send Origin with every request of another site that could change something.
-    if !request.method().is_safe()
-        && let Some(origin) = header(ORIGIN)
-        && origin.split_once("://").and_then(|(_, origin)| origin.parse::<Authority>().ok()) != host
-    {
-        return Err(ApiError::Forbidden("the request comes from a page of another site".into()));
-    }
-    Ok(next.run(request).await)
 }

@@ -102,7 +102,11 @@ fn csv(points: &[metrics::Point]) -> String {
     let mut text = String::from("name,step,epoch,time,value\r\n");
     for metrics::Point { name, step, epoch, time, value, .. } in points {
         let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-        let name = if name.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.clone() };
+        let name = if name.contains(['"', ',', '\r', '\n']) {
+            format!("\"{}\"", name.replace('"', "\"\""))
+        } else {
+            name.clone()
+        };
         let _ = write!(text, "{name},{step},{epoch},{time},{value}\r\n");
     }
     text

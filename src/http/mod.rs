@@ -2,6 +2,7 @@
 //!
 //! A handler extracts, validates, makes one call to [`crate::jobs`] or [`crate::artifacts`] and answers. What goes
 //! wrong is an [`error::ApiError`].
+#![allow(unused_qualifications, reason = "utoipa qualifies the types of query parameters")]
 
 mod architectures;
 mod artifacts;
@@ -103,13 +104,14 @@ pub struct State {
     changes: Changes,
     uploads: Arc<Semaphore>,
     datasets: Arc<datasets::Catalogue>,
+    /// Ends the streams, which would go on for ever.
     stopping: CancellationToken,
 }
 
 impl State {
-    /// Starts to listen for changes of jobs. Streams end when `stopping` is cancelled.
+    /// Starts to listen for changes of jobs.
     #[must_use]
-    pub fn new(pool: PgPool, artifacts: Store, settings: Settings, stopping: CancellationToken) -> Self {
+    pub fn new(pool: PgPool, artifacts: Store, settings: Settings) -> Self {
         Self {
             changes: Changes::listen(pool.clone()),
             uploads: Arc::new(Semaphore::new(settings.uploads)),
@@ -117,7 +119,7 @@ impl State {
             settings: Arc::new(settings),
             pool,
             artifacts,
-            stopping,
+            stopping: CancellationToken::new(),
         }
     }
 }
@@ -182,7 +184,7 @@ pub fn app(state: State) -> Router {
         .routes(routes!(checkpoints::put, checkpoints::post));
     let (api, document) = OpenApiRouter::with_openapi(openapi::base()).merge(short).merge(long).split_for_parts();
     api.merge(openapi::routes(document))
-        .fallback_service(assets::routes())
+        .fallback_service(assets::service())
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(extract::BODY_LIMIT))
         .layer(middleware::from_fn_with_state(guard::Guard::new(settings.listen), guard::check))
@@ -201,12 +203,19 @@ pub fn app(state: State) -> Router {
         .with_state(state)
 }
 
-/// Serves until the state's token is cancelled and what was under way then has ended, or its grace is over.
+/// Serves until `stop` is cancelled and what was under way then has ended, or its grace is over.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(listener: TcpListener, state: State) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken) -> std::io::Result<()> {
     let stopping = state.stopping.clone();
+    tokio::spawn({
+        let stopping = stopping.clone();
+        async move {
+            stop.cancelled().await;
+            stopping.cancel();
+        }
+    });
     let grace = state.settings.grace;
     instruments::keep_up(stopping.clone());
     // Small events would wait for an acknowledgement otherwise.
@@ -245,7 +254,7 @@ struct NewRequestId;
 
 impl MakeRequestId for NewRequestId {
     fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
-        ulid::Ulid::new().to_string().parse().ok().map(RequestId::new)
+        ulid::Ulid::generate().to_string().parse().ok().map(RequestId::new)
     }
 }
 

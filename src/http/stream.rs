@@ -100,7 +100,9 @@ pub async fn job(
 ) -> Result<Response, ApiError> {
     let place = match sse::last_event_id(&headers, parameters.after)? {
         None => Place::default(),
-        Some(id) => Place::parse(&id).ok_or_else(|| ApiError::malformed(format!("{id:?} is not an id of this stream")))?,
+        Some(id) => {
+            Place::parse(&id).ok_or_else(|| ApiError::malformed(format!("{id:?} is not an id of this stream")))?
+        }
     };
     let job = jobs::find(&state, &id).await?;
     if place.ended.as_deref() == Some(job.status.name())

@@ -131,11 +131,7 @@ pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkpoint>> {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn list(
-    pool: &PgPool,
-    after: Option<&(DateTime<Utc>, String)>,
-    limit: i64,
-) -> sqlx::Result<Vec<Checkpoint>> {
+pub async fn list(pool: &PgPool, after: Option<&(DateTime<Utc>, String)>, limit: i64) -> sqlx::Result<Vec<Checkpoint>> {
     sqlx::query_as!(
         Checkpoint,
         r#"

@@ -79,7 +79,7 @@ pub async fn series(
             select *,
                 row_number() over (partition by name, stretch order by value, place) as from_lowest,
                 row_number() over (partition by name, stretch order by value desc, place) as from_highest
-            from (select *, (place - 1) * greatest($3 / 2 - 1, 1) / total as stretch from numbered) as stretched
+            from (select *, (place - 1) * greatest($3::bigint / 2 - 1, 1) / total as stretch from numbered) as stretched
         )
         select id as "id!", name as "name!", step as "step!", epoch as "epoch!", time as "time!", value as "value!",
             attempt as "attempt!"

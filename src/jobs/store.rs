@@ -437,3 +437,131 @@ pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Answer<Deletion>> {
     sqlx::query!("select pg_notify('distillery_job', $1) as sent", id).execute(&mut *transaction).await?;
     Ok(Answer::Done(Deletion { transaction }))
 }
+
+/// A worker process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Worker {
+    /// `wrk_` and a ULID, new at every start.
+    pub id: String,
+    /// The host and the device, unless it was given a name.
+    pub name: String,
+    /// `cpu`, or the GPU's index and model.
+    pub device: String,
+    /// Memory of the device in bytes, where it is known.
+    pub memory_bytes: Option<i64>,
+    /// The program's version.
+    pub version: String,
+    /// Id of the job that it holds.
+    pub job: Option<String>,
+    /// Whether it was heard of within the last minute.
+    pub online: bool,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it was last heard of.
+    pub heartbeat_at: DateTime<Utc>,
+}
+
+/// The workers that were heard of within a day, newest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn workers(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
+    sqlx::query_as!(
+        Worker,
+        r#"
+        select id, name, device, memory_bytes, version, started_at, heartbeat_at,
+            heartbeat_at > now() - interval '1 minute' as "online!",
+            (select jobs.id from jobs where lease_expires_at is not null and worker = workers.id limit 1) as job
+        from workers where heartbeat_at > now() - interval '1 day' order by id desc
+        "#,
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Numbers for an overview.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// Jobs of each status.
+    pub jobs: Vec<(Status, i64)>,
+    /// Queued jobs that a worker could take now.
+    pub ready: i64,
+    /// Workers that are alive and hold a job.
+    pub busy_workers: i64,
+    /// Workers that are alive and hold none.
+    pub idle_workers: i64,
+}
+
+/// Counts jobs and workers.
+///
+/// # Errors
+/// Those of the database.
+pub async fn totals(pool: &PgPool) -> sqlx::Result<Totals> {
+    let counted =
+        sqlx::query!(r#"select status, count(*) as "jobs!" from jobs group by status"#).fetch_all(pool).await?;
+    let jobs_of = |status: Status| counted.iter().find(|row| row.status == status.name()).map_or(0, |row| row.jobs);
+    let row = sqlx::query!(
+        r#"
+        select
+            (select count(*) from jobs left join jobs as teachers on teachers.id = jobs.teacher_job
+                where jobs.status = 'queued' and jobs.run_after <= now()
+                    and (jobs.teacher_job is null or teachers.status = 'succeeded')) as "ready!",
+            count(*) as "alive!",
+            count(*) filter (where exists (
+                select from jobs where lease_expires_at is not null and worker = workers.id)) as "busy!"
+        from workers where heartbeat_at > now() - interval '1 minute'
+        "#,
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(Totals {
+        jobs: Status::ALL.into_iter().map(|status| (status, jobs_of(status))).collect(),
+        ready: row.ready,
+        busy_workers: row.busy,
+        idle_workers: row.alive - row.busy,
+    })
+}
+
+/// Asks the database for anything.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query!("select 1 as one").fetch_one(pool).await?;
+    Ok(())
+}
+
+/// A file that a job wrote and published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Artifact {
+    /// Its name.
+    #[schema(example = "student.safetensors")]
+    pub name: String,
+    /// Size in bytes.
+    pub size_bytes: i64,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// When it was stored.
+    pub created_at: DateTime<Utc>,
+    /// Where storage has it.
+    #[serde(skip)]
+    pub key: String,
+}
+
+/// The files that a job has published, by name.
+///
+/// # Errors
+/// Those of the database.
+pub async fn artifacts(pool: &PgPool, job: &str) -> sqlx::Result<Vec<Artifact>> {
+    sqlx::query_as!(
+        Artifact,
+        r#"
+        select artifacts.name, size_bytes, sha256, artifacts.created_at, key
+        from artifacts join jobs on jobs.id = job_id and published_attempt = artifacts.attempt
+        where job_id = $1 order by artifacts.name
+        "#,
+        job,
+    )
+    .fetch_all(pool)
+    .await
+}
