@@ -123,6 +123,9 @@ pub struct WorkerArgs {
     /// The trainer's program. Default: `distillery-trainer` beside this one.
     #[arg(long, env = "DISTILLERY_TRAINER")]
     pub trainer: Option<PathBuf>,
+    /// Seconds without a heartbeat after which a worker's job is given to another.
+    #[arg(long, env = "DISTILLERY_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub lease_seconds: u64,
     /// Where the data is.
     #[command(flatten)]
     pub data: DataArgs,
@@ -134,4 +137,77 @@ pub struct MigrateArgs {
     /// The database, as a URL.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
+}
+
+/// What the trainer computes on.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceArgs {
+    /// The device to compute on: `auto`, `cpu` or `cuda:0`.
+    #[arg(long, env = "DISTILLERY_DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Threads of the arithmetic on the CPU. Default: one per core.
+    #[arg(long, env = "DISTILLERY_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+/// `distillery train`.
+#[derive(Debug, Clone, Args)]
+pub struct TrainArgs {
+    /// The job's specification, a JSON file whose checkpoints and data set are local paths.
+    pub spec: PathBuf,
+    /// Directory for the student, the manifest, the metrics and the state to resume from. Running the same command again
+    /// goes on where it stopped.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Report on standard output as one JSON object a line, instead of progress for people.
+    #[arg(long)]
+    pub events: bool,
+    /// Take commands from standard input, and end when that ends.
+    #[arg(long, hide = true, requires = "events")]
+    pub supervised: bool,
+    /// What to compute on.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `distillery evaluate`.
+#[derive(Debug, Clone, Args)]
+pub struct EvaluateArgs {
+    /// The network's architecture.
+    #[arg(long)]
+    pub architecture: String,
+    /// The checkpoint, in any supported format.
+    #[arg(long)]
+    pub checkpoint: PathBuf,
+    /// The directory of the data set.
+    #[arg(long)]
+    pub dataset: PathBuf,
+    /// The split to evaluate on. Default: `test`, `val` or `validation`, whichever there is.
+    #[arg(long)]
+    pub split: Option<String>,
+    /// Side, in pixels, that images are brought to. Default: what the architecture was made for.
+    #[arg(long)]
+    pub image_size: Option<u32>,
+    /// Per-channel mean of pixel values in [0, 1], as `0.5,0.5,0.5`. Default: the checkpoint's, or else the training
+    /// split's.
+    #[arg(long, value_delimiter = ',', num_args = 3, requires = "std")]
+    pub mean: Option<Vec<f64>>,
+    /// Per-channel standard deviation, like `--mean`.
+    #[arg(long, value_delimiter = ',', num_args = 3, requires = "mean")]
+    pub std: Option<Vec<f64>>,
+    /// Write the logits [images, classes] to this safetensors file, in the order of the split.
+    #[arg(long)]
+    pub logits: Option<PathBuf>,
+    /// What to compute on.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// `distillery convert`.
+#[derive(Debug, Clone, Args)]
+pub struct ConvertArgs {
+    /// The checkpoint to read.
+    pub input: PathBuf,
+    /// The safetensors file to write.
+    pub output: PathBuf,
 }
