@@ -10,6 +10,7 @@ pub mod config;
 pub mod telemetry;
 
 pub mod architecture;
+pub mod checkpoint;
 pub mod dataset;
 pub mod spec;
 
