@@ -14,6 +14,9 @@ pub mod checkpoint;
 pub mod dataset;
 pub mod spec;
 
+pub mod http;
+pub mod serve;
+
 pub mod artifacts;
 pub mod jobs;
 
