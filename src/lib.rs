@@ -10,3 +10,5 @@ pub mod architecture;
 pub mod jobs;
 pub mod protocol;
 pub mod spec;
+#[cfg(feature = "trainer")]
+pub mod trainer;
