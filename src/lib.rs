@@ -7,6 +7,7 @@
 //! The modules below are in the order in which a job meets them; `CONTRIBUTING.md` says where things go.
 
 pub mod architecture;
+pub mod dataset;
 pub mod jobs;
 pub mod protocol;
 pub mod spec;
