@@ -4,7 +4,6 @@
 use tch::{Device, Kind, Tensor};
 
 use super::losses::Loss;
-use super::models::Network;
 use crate::spec::{BaseLoss, DistillationSpec, Grouping};
 
 /// Logits of the regions of a batch.
@@ -16,14 +15,14 @@ pub struct Regions {
     pub local: Tensor,
 }
 
-/// Pools the feature map [B, C, H, W] at every scale and classifies the pooled vectors, the whole image among them
-/// whether or not 1 is one of the `scales`.
+/// Pools the feature map [B, C, H, W] at every scale and lets `classify` ([*, C] to [*, K]) see the pooled vectors,
+/// the whole image among them whether or not 1 is one of the `scales`.
 #[must_use]
-pub fn classify_regions(network: &Network, features: &Tensor, scales: &[u32]) -> Regions {
+pub fn classify_regions(classify: impl Fn(&Tensor) -> Tensor, features: &Tensor, scales: &[u32]) -> Regions {
     let pool = |scale: i64| features.adaptive_avg_pool2d([scale, scale]).flatten(2, 3);
     let finer = scales.iter().filter(|&&scale| scale != 1).map(|&scale| pool(i64::from(scale)));
     let pooled: Vec<Tensor> = std::iter::once(pool(1)).chain(finer).collect();
-    let logits = network.classify(&Tensor::cat(&pooled, 2).transpose(1, 2));
+    let logits = classify(&Tensor::cat(&pooled, 2).transpose(1, 2));
     let global = logits.select(1, 0);
     let local = if scales.contains(&1) { logits } else { logits.slice(1, 1, None, 1) };
     Regions { global, local }

@@ -1,7 +1,7 @@
-//! The networks: one file per family, found by name.
+//! The networks, one file per family of [`crate::architecture`], with the keys and shapes that are described there.
 //!
 //! A network is two functions, since SDD classifies parts of the feature map: [`Network::features`] and
-//! [`Network::classify`]. A new family is a file with a `build` function and a line in [`build`].
+//! [`Network::classify`]. A new family is a file with a `build` function and an arm of the match in [`build`].
 
 mod init;
 pub mod layers;
@@ -9,7 +9,9 @@ mod resnet_cifar;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use layers::{Builder, Linear, Path, Weight, channels_last, replace};
+use crate::architecture::{Architecture, Family};
+
+use layers::{Builder, Linear, Weight, channels_last, replace};
 
 /// Everything before the classifier.
 pub trait Backbone {
@@ -22,8 +24,8 @@ type Parts = (Box<dyn Backbone>, Linear);
 
 /// A network and its weights.
 pub struct Network {
-    architecture: String,
-    classes: i64,
+    architecture: &'static Architecture,
+    classes: u32,
     backbone: Box<dyn Backbone>,
     classifier: Linear,
     weights: Vec<Weight>,
@@ -32,20 +34,18 @@ pub struct Network {
 
 impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} with {} classes", self.architecture, self.classes)
+        write!(f, "{} with {} classes", self.architecture.name, self.classes)
     }
 }
 
-/// The network of that name with `classes` classes and the initial weights that `seed` decides, on the CPU in
-/// float32; none where the name is unknown.
+/// The network with `classes` classes and the initial weights that `seed` decides, on the CPU in float32.
 #[must_use]
-pub fn build(architecture: &str, classes: i64, seed: u64) -> Option<Network> {
-    let families: [fn(&str, &Path<'_>, i64) -> Option<Parts>; 1] = [resnet_cifar::build];
+pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Network {
     let builder = Builder::new(seed);
-    let (backbone, classifier) =
-        families.iter().find_map(|family| family(architecture, &builder.root(), classes))?;
-    let weights = builder.finish();
-    Some(Network { architecture: architecture.to_owned(), classes, backbone, classifier, weights, compute: Kind::Float })
+    let (backbone, classifier) = match &architecture.family {
+        Family::CifarResnet(network) => resnet_cifar::build(network, &builder.root(), i64::from(classes)),
+    };
+    Network { architecture, classes, backbone, classifier, weights: builder.finish(), compute: Kind::Float }
 }
 
 impl Network {
@@ -69,15 +69,15 @@ impl Network {
         self.classify(&pooled)
     }
 
-    /// The name it was built by.
+    /// What it is.
     #[must_use]
-    pub fn architecture(&self) -> &str {
-        &self.architecture
+    pub fn architecture(&self) -> &'static Architecture {
+        self.architecture
     }
 
     /// Classes it tells apart.
     #[must_use]
-    pub fn classes(&self) -> i64 {
+    pub fn classes(&self) -> u32 {
         self.classes
     }
 
