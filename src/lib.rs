@@ -7,8 +7,11 @@
 //! The modules below are in the order in which a job meets them; `CONTRIBUTING.md` says where things go.
 
 pub mod architecture;
+pub mod artifacts;
 pub mod dataset;
 pub mod jobs;
+pub mod postgres;
+pub mod process;
 pub mod protocol;
 pub mod spec;
 #[cfg(feature = "trainer")]

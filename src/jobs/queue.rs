@@ -1,0 +1,1 @@
+//! What a worker does to jobs: claim, heartbeat, record, publish, fail, release.
