@@ -8,6 +8,7 @@
 
 pub mod architecture;
 pub mod artifacts;
+pub mod checkpoint;
 pub mod dataset;
 pub mod jobs;
 pub mod postgres;
