@@ -75,9 +75,8 @@ pub fn nkd(
     gamma: f64,
     exclude_target: bool,
 ) -> Tensor {
-    let at_target = |log_probabilities: &Tensor| {
-        log_probabilities.gather(-1, &target.unsqueeze(-1), false).squeeze_dim(-1)
-    };
+    let at_target =
+        |log_probabilities: &Tensor| log_probabilities.gather(-1, &target.unsqueeze(-1), false).squeeze_dim(-1);
     let of_target = at_target(&log_softmax(teacher)).exp() * at_target(&log_softmax(student));
     let (student, teacher) = (student / temperature, teacher / temperature);
     let distributed = if exclude_target {

@@ -42,10 +42,16 @@ impl std::fmt::Debug for Network {
 pub fn build(architecture: &str, classes: i64, seed: u64) -> Option<Network> {
     let families: [fn(&str, &Path<'_>, i64) -> Option<Parts>; 1] = [resnet_cifar::build];
     let builder = Builder::new(seed);
-    let (backbone, classifier) =
-        families.iter().find_map(|family| family(architecture, &builder.root(), classes))?;
+    let (backbone, classifier) = families.iter().find_map(|family| family(architecture, &builder.root(), classes))?;
     let weights = builder.finish();
-    Some(Network { architecture: architecture.to_owned(), classes, backbone, classifier, weights, compute: Kind::Float })
+    Some(Network {
+        architecture: architecture.to_owned(),
+        classes,
+        backbone,
+        classifier,
+        weights,
+        compute: Kind::Float,
+    })
 }
 
 impl Network {

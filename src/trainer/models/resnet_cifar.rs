@@ -92,10 +92,9 @@ impl Block {
         let shortcut = match &self.shortcut {
             Shortcut::Identity => xs.shallow_clone(),
             Shortcut::Projection(conv, bn) => bn.forward(&conv.forward(xs), train),
-            Shortcut::Padding(channels) => xs
-                .slice(2, None, None, 2)
-                .slice(3, None, None, 2)
-                .constant_pad_nd([0, 0, 0, 0, *channels, *channels]),
+            Shortcut::Padding(channels) => {
+                xs.slice(2, None, None, 2).slice(3, None, None, 2).constant_pad_nd([0, 0, 0, 0, *channels, *channels])
+            }
         };
         (ys + shortcut).relu_()
     }
