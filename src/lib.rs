@@ -9,6 +9,7 @@
 pub mod architecture;
 pub mod artifacts;
 pub mod checkpoint;
+pub mod config;
 pub mod dataset;
 pub mod jobs;
 pub mod postgres;

@@ -60,7 +60,7 @@ fn open_cuda() -> std::result::Result<(), String> {
     }
 }
 
-/// Sets what must be set before the first tensor: threads, and memory that is kept rather than given back after each
+/// Sets what must be set before the first tensor: threads, signals, and memory that is kept rather than given back after each
 /// step (without it large activations cost page faults again and again, about a fifth of the time of a step).
 pub fn prepare(threads: usize) {
     #[cfg(target_env = "gnu")]
@@ -69,6 +69,11 @@ pub fn prepare(threads: usize) {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
         libc::mallopt(libc::M_TOP_PAD, 256 << 20);
+    }
+    // SAFETY: ignoring a signal runs no code of ours. A file that grows over its limit then fails to be written, with
+    // an error that names it, where the signal would end the process without a word.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     tch::set_num_interop_threads(1);

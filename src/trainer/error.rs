@@ -4,8 +4,9 @@ use std::any::Any;
 use std::io;
 use std::path::Path;
 
-use crate::protocol::{ErrorClass, Failure};
+use super::data;
 use crate::dataset;
+use crate::protocol::{ErrorClass, Failure};
 
 /// Why training ended early.
 #[derive(Debug, thiserror::Error)]
@@ -81,14 +82,24 @@ impl From<tch::TchError> for Error {
 impl From<dataset::Error> for Error {
     fn from(error: dataset::Error) -> Self {
         let message = match &error {
-            dataset::Error::Missing { path } => format!(
-                "data set {} is not there any more: put it back, or name another one",
-                path.display()
-            ),
+            dataset::Error::Missing { path } => {
+                format!("data set {} is not there any more: put it back, or name another one", path.display())
+            }
             _ => error.to_string(),
         };
         let class = if error.is_users() { ErrorClass::User } else { ErrorClass::Storage };
         Self { class, message }
+    }
+}
+
+impl From<data::Error> for Error {
+    fn from(error: data::Error) -> Self {
+        match error {
+            data::Error::Dataset(error) => error.into(),
+            data::Error::Tensor(error) => error.into(),
+            _ if error.is_users() => Self::user(error.to_string()),
+            _ => Self::internal(error.to_string()),
+        }
     }
 }
 

@@ -27,12 +27,15 @@ pub fn evaluate(
     let guesses = i64::from(network.classes()).min(5);
     let mut sums: Option<Tensor> = None;
     let mut kept = Vec::new();
+    let mut images = 0;
     for batch in loader.in_order(BATCH) {
         if !go_on() {
             return Ok(None);
         }
-        let (images, labels) = batch?;
-        let logits = network.logits(&normalisation.apply(&images), false);
+        let (pixels, labels) = batch?;
+        // Counted, as streaming finds out on the way which images cannot be read.
+        images += labels.size()[0].unsigned_abs();
+        let logits = network.logits(&normalisation.apply(&pixels), false);
         let (_, best) = logits.topk(guesses, -1, true, true);
         let right = best.eq_tensor(&labels.unsqueeze(-1)).to_kind(Kind::Double);
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Sum, -100, 0.0);
@@ -46,7 +49,6 @@ pub fn evaluate(
             kept.push(logits.to_device(tch::Device::Cpu));
         }
     }
-    let images = loader.len();
     let sums = sums.ok_or_else(|| Error::user("the split to evaluate on has no readable image"))?;
     let sums = Vec::<f64>::try_from(sums)?;
     let mean = |sum: f64| sum / images as f64;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use chrono::Utc;
@@ -82,7 +83,10 @@ pub fn write(path: &Path, spec: &JobSpec, setup: Setup, outcome: &Outcome, last:
     });
     let text = serde_json::to_string_pretty(&manifest).expect("a manifest is JSON") + "\n";
     let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Error::storage(path))?;
+    // Readable to whoever the umask lets, like the other files.
+    let permissions = std::fs::Permissions::from_mode(0o666);
+    let file = tempfile::Builder::new().permissions(permissions).tempfile_in(directory);
+    let mut file = file.map_err(Error::storage(path))?;
     file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(Error::storage(path))?;
     file.persist(path).map_err(|error| Error::storage(path)(error.error))?;
     Ok(())

@@ -5,6 +5,7 @@
 //! [`setup`] loads what a run needs, [`resume`] keeps what is needed to go on after an interruption, [`evaluate`]
 //! measures accuracy, [`report`] and [`control`] talk to the outside.
 
+pub mod commands;
 pub mod control;
 pub mod data;
 pub mod device;

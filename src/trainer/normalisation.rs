@@ -17,9 +17,8 @@ impl Normalisation {
     /// On the device of the images to come.
     #[must_use]
     pub fn new(mean: [f64; 3], std: [f64; 3], device: Device) -> Self {
-        let channels = |values: [f64; 3]| {
-            Tensor::from_slice(&values).to_kind(Kind::Float).view([1, 3, 1, 1]).to_device(device)
-        };
+        let channels =
+            |values: [f64; 3]| Tensor::from_slice(&values).to_kind(Kind::Float).view([1, 3, 1, 1]).to_device(device);
         let scale = channels(std::array::from_fn(|c| 1.0 / (255.0 * std[c])));
         let offset = channels(std::array::from_fn(|c| -mean[c] / std[c]));
         Self { mean, std, scale, offset }

@@ -72,7 +72,8 @@ pub fn identity(spec: &JobSpec, teacher: Option<&str>, student: Option<&str>, da
 /// # Errors
 /// The file cannot be written.
 pub fn save(path: &Path, state: &State) -> Result<()> {
-    let parts = [("student", Some(&state.student)), ("best", state.best.as_ref()), ("optimizer", Some(&state.optimizer))];
+    let parts =
+        [("student", Some(&state.student)), ("best", state.best.as_ref()), ("optimizer", Some(&state.optimizer))];
     let mut tensors = Vec::new();
     for (part, dict) in parts {
         for (name, tensor) in dict.into_iter().flatten() {

@@ -95,8 +95,7 @@ impl Run<'_> {
         let evaluation = match self.setup.counters.teacher {
             Some(known) => known,
             None => {
-                let normalisation =
-                    self.setup.teacher_normalisation.as_ref().unwrap_or(&self.setup.normalisation);
+                let normalisation = self.setup.teacher_normalisation.as_ref().unwrap_or(&self.setup.normalisation);
                 let go_on = || self.control.wish() == Wish::GoOn;
                 let Some((evaluation, _)) = evaluate(teacher, &self.setup.eval, normalisation, false, go_on)? else {
                     return Ok(Flow::Stop);
@@ -144,8 +143,7 @@ impl Run<'_> {
             let batch = self.prepare(batch?, epoch, index);
             let number = self.setup.counters.step + 1;
             let base = training.optimizer.learning_rate();
-            let rate =
-                optim::learning_rate(&training.schedule, base, epoch, training.epochs, index, steps_per_epoch);
+            let rate = optim::learning_rate(&training.schedule, base, epoch, training.epochs, index, steps_per_epoch);
             let Setup { student, objective, optimizer, counters, .. } = &mut self.setup;
             step(student, objective, optimizer, &mut self.meter, &batch, (rate, warmup, number));
             counters.step = number;
@@ -272,11 +270,11 @@ impl Run<'_> {
         let student = weights::state_dict(&setup.student)?;
         check_finite(&student, setup.counters.step)?;
         let optimizer = setup.optimizer.state();
-        let on_cpu = |tensor: &tch::Tensor| Ok(tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?);
-        let optimizer = optimizer.iter().map(|(name, tensor)| Ok((name.clone(), on_cpu(tensor)?)));
-        let best = setup.best.as_ref().map(|best| {
-            best.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
-        });
+        let optimizer = optimizer.iter().map(|(name, tensor)| Ok((name.clone(), weights::copied(tensor)?)));
+        let best = setup
+            .best
+            .as_ref()
+            .map(|best| best.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
         let state =
             State { counters: setup.counters.clone(), student, best, optimizer: optimizer.collect::<Result<_>>()? };
         resume::save(&self.state, &state)?;

@@ -57,7 +57,7 @@ pub struct Setup {
     /// Of the data's files; hashing goes on beside the training.
     pub fingerprint: JoinHandle<Result<BTreeMap<String, String>>>,
     /// Images that could not be read.
-    pub dropped: usize,
+    pub dropped: u64,
 }
 
 impl Setup {
@@ -256,7 +256,7 @@ struct Data {
     eval: Loader,
     normalisation: Normalisation,
     fingerprint: JoinHandle<Result<BTreeMap<String, String>>>,
-    dropped: usize,
+    dropped: u64,
 }
 
 impl Data {
@@ -281,7 +281,7 @@ impl Data {
                 settings.data_memory,
                 device,
             )?;
-            dropped += check_readable(split, &loader, report)?;
+            dropped += warn_of_corrupt(split, &loader, report);
             Ok::<_, Error>(loader)
         };
         let (train, eval) = (load(&splits[0], *limit)?, load(&splits[1], None)?);
@@ -302,23 +302,17 @@ impl Data {
     }
 }
 
-/// Says which images could not be read; more than one in a hundred is no accident.
-fn check_readable(split: &str, loader: &Loader, report: &mut dyn Report) -> Result<usize> {
-    let corrupt = loader.corrupt();
-    if corrupt.is_empty() {
-        return Ok(0);
+/// Says which images could not be read; the loader has refused a split where they are more than 1 %.
+fn warn_of_corrupt(split: &str, loader: &Loader, report: &mut dyn Report) -> u64 {
+    let count = loader.corrupt_count();
+    if count > 0 {
+        let named = loader.corrupt();
+        let more = if count > 3 { "; …" } else { "" };
+        let first = named.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("; ");
+        let images = if count == 1 { "image" } else { "images" };
+        report.event(&warning(format!(
+            "{count} {images} of the {split} split cannot be read and will be left out: {first}{more}"
+        )));
     }
-    let total = loader.len() + corrupt.len() as u64;
-    let first: Vec<&str> = corrupt.iter().take(3).map(String::as_str).collect();
-    let more = if corrupt.len() > 3 { ", …" } else { "" };
-    let message = format!(
-        "{} of {total} images of the {split} split cannot be read: {}{more}",
-        corrupt.len(),
-        first.join(", ")
-    );
-    if corrupt.len() as u64 * 100 > total {
-        return Err(Error::user(format!("{message}; more than 1 % is too many: repair the data set")));
-    }
-    report.event(&warning(format!("{message}; they are left out")));
-    Ok(corrupt.len())
+    count
 }

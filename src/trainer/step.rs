@@ -49,13 +49,8 @@ pub fn step(
         no_grad(|| regions(teacher, images, false, scales))
     });
     let student_regions = regions(student, &batch.images, true, scales);
-    let cross_entropy = student_regions.global.cross_entropy_loss::<Tensor>(
-        &batch.labels,
-        None,
-        Reduction::Mean,
-        -100,
-        0.0,
-    );
+    let cross_entropy =
+        student_regions.global.cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Mean, -100, 0.0);
     let mut loss = &cross_entropy * objective.cross_entropy;
     let mut parts = vec![];
     if let (Some(distillation), Some(teacher)) = (&objective.distillation, &teacher) {
@@ -72,7 +67,7 @@ pub fn step(
     optimizer.zero_grad();
     loss.backward();
     if let Some(largest) = objective.clip {
-        optimizer.clip_grad_norm(largest);
+        let _ = optimizer.clip_grad_norm(largest);
     }
     optimizer.step(learning_rate);
     no_grad(|| meter.add(&loss, &cross_entropy, &student_regions.global, &batch.labels, parts, step));

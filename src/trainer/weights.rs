@@ -64,13 +64,22 @@ pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<(
     Ok(())
 }
 
-/// The network's weights as they are now, in PyTorch's order and layout, on the CPU.
+/// The network's weights as they are now, in PyTorch's order.
 ///
 /// # Errors
 /// They do not fit into memory.
 pub fn state_dict(network: &Network) -> Result<StateDict> {
-    let copy = |tensor: &Tensor| Ok(tensor.detach().f_to_device(Device::Cpu)?.f_contiguous()?.f_copy()?);
-    network.weights().iter().map(|weight| Ok((weight.name.clone(), copy(&weight.tensor)?))).collect()
+    network.weights().iter().map(|weight| Ok((weight.name.clone(), copied(&weight.tensor)?))).collect()
+}
+
+/// A copy on the CPU in row-major order, whatever the device and the layout.
+///
+/// # Errors
+/// It does not fit into memory.
+pub fn copied(tensor: &Tensor) -> Result<Tensor> {
+    let mut copy = Tensor::f_empty(tensor.size(), (tensor.kind(), Device::Cpu))?;
+    copy.f_copy_(&tensor.detach())?;
+    Ok(copy)
 }
 
 /// The entries that PyTorch's batch normalisation has beside ours: how many batches it has seen.
