@@ -123,6 +123,9 @@ pub struct WorkerArgs {
     /// The trainer's program. Default: `distillery-trainer` beside this one.
     #[arg(long, env = "DISTILLERY_TRAINER")]
     pub trainer: Option<PathBuf>,
+    /// Seconds without a heartbeat after which a worker's job is given to another.
+    #[arg(long, env = "DISTILLERY_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub lease_seconds: u64,
     /// Where the data is.
     #[command(flatten)]
     pub data: DataArgs,

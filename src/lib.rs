@@ -6,15 +6,25 @@
 //!
 //! The modules below are in the order in which a job meets them; `CONTRIBUTING.md` says where things go.
 
-pub mod architecture;
-pub mod artifacts;
-pub mod checkpoint;
 pub mod config;
+pub mod telemetry;
+
+pub mod architecture;
+pub mod checkpoint;
 pub mod dataset;
-pub mod jobs;
-pub mod postgres;
-pub mod process;
-pub mod protocol;
 pub mod spec;
+
+pub mod http;
+pub mod serve;
+
+pub mod artifacts;
+pub mod jobs;
+
+pub mod protocol;
 #[cfg(feature = "trainer")]
 pub mod trainer;
+pub mod worker;
+
+pub mod postgres;
+pub mod process;
+pub mod stop;
