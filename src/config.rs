@@ -181,7 +181,8 @@ pub struct EvaluateArgs {
     /// Per-channel standard deviation: three numbers with commas, together with --mean.
     #[arg(long, env = "DISTILLERY_STD", value_parser = parse_channels, requires = "mean")]
     pub std: Option<[f64; 3]>,
-    /// Side, in pixels, that images are brought to. Default: what the architecture was made for.
+    /// Side, in pixels, that images are brought to. Default: the checkpoint's metadata, or else what the architecture
+    /// was made for.
     #[arg(long, env = "DISTILLERY_IMAGE_SIZE", value_parser = clap::value_parser!(u32).range(8..=1024))]
     pub image_size: Option<u32>,
     /// Parquet only: the image column, where it cannot be told from the schema.

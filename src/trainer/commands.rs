@@ -122,7 +122,8 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
             dataset.classes().count
         )));
     }
-    let side = args.image_size.unwrap_or(found.input_side);
+    let stored_side = || checkpoint.metadata().get("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
+    let side = args.image_size.or_else(stored_side).unwrap_or(found.input_side);
     let open = |split: &str| {
         let images = dataset.split(split)?.into();
         Ok::<_, Error>(Loader::open(images, side, None, 1, 0, data_memory(&args.compute), device)?)

@@ -71,7 +71,6 @@ impl Optimizer {
 
     /// Scales all gradients in place so that their common L2 norm is at most `largest`. Gives the norm before that: a
     /// float32 scalar on the gradients' device. Without gradients it is zero.
-    #[must_use = "where the norm is not needed, say so"]
     pub fn clip_grad_norm(&self, largest: f64) -> Tensor {
         tch::no_grad(|| {
             let mut gradients = self.gradients();

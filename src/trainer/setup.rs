@@ -120,7 +120,7 @@ impl Setup {
             weight: spec.distillation.weights.distillation,
             clip: spec.training.clip_grad_norm,
         };
-        let metadata = metadata(student_architecture, &data);
+        let metadata = metadata(student_architecture, spec.dataset.image_size, &data);
         let Data { train, eval, normalisation, fingerprint, dropped, .. } = data;
         let train = Arc::new(train);
         Ok(Self {
@@ -233,7 +233,7 @@ fn warn_of_fine_scales(
     }
 }
 
-fn metadata(student: &Architecture, data: &Data) -> BTreeMap<String, String> {
+fn metadata(student: &Architecture, image_size: u32, data: &Data) -> BTreeMap<String, String> {
     let names = || (0..data.classes.count).map(|class| class.to_string()).collect();
     let names: Vec<String> = data.classes.names.clone().unwrap_or_else(names);
     let json = |value: serde_json::Value| value.to_string();
@@ -241,6 +241,7 @@ fn metadata(student: &Architecture, data: &Data) -> BTreeMap<String, String> {
         // What transformers and other readers expect of weights in PyTorch's layout.
         ("format".to_owned(), "pt".to_owned()),
         ("architecture".to_owned(), student.name.to_owned()),
+        ("image_size".to_owned(), image_size.to_string()),
         ("num_classes".to_owned(), data.classes.count.to_string()),
         ("mean".to_owned(), json(data.normalisation.mean.as_slice().into())),
         ("std".to_owned(), json(data.normalisation.std.as_slice().into())),

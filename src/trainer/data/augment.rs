@@ -13,7 +13,6 @@ const PADDING: i64 = 4;
 ///
 /// Offsets and flips are drawn on the host from (`seed`, `epoch`, `batch`) alone: whatever the device, the same
 /// arguments give the same result.
-#[must_use]
 pub fn crop_flip(images: &Tensor, seed: u64, epoch: u32, batch: u64) -> Tensor {
     let size = images.size();
     let [count, channels, side] = [size[0], size[1], size[3]];
