@@ -10,8 +10,12 @@ pub mod config;
 pub mod telemetry;
 
 pub mod architecture;
+pub mod checkpoint;
 pub mod dataset;
 pub mod spec;
+
+pub mod http;
+pub mod serve;
 
 pub mod artifacts;
 pub mod jobs;

@@ -1,9 +1,14 @@
 //! Jobs in PostgreSQL: the only SQL of the project.
 //!
-//! [`state`] says which status follows which, `store` is what the API calls, [`queue`] is what a worker calls.
+//! [`state`] says which status follows which, [`store`] is what the API calls, [`queue`] is what a worker calls.
 
+pub mod changes;
+pub mod checkpoints;
+pub mod events;
+pub mod metrics;
 pub mod queue;
 pub mod state;
+pub mod store;
 
 use std::time::Duration;
 
