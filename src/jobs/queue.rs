@@ -149,6 +149,16 @@ pub async fn heartbeat(pool: &PgPool, hold: &Hold, lease: Duration) -> sqlx::Res
     Ok(status.as_deref().and_then(Status::from_name))
 }
 
+/// The jobs that are held now.
+///
+/// # Errors
+/// Those of the database.
+pub async fn all_held(pool: &PgPool) -> sqlx::Result<Vec<Hold>> {
+    sqlx::query_as!(Hold, "select id as job, attempt from jobs where lease_expires_at is not null")
+        .fetch_all(pool)
+        .await
+}
+
 /// Locks the job's row if the attempt still holds it, and returns its status.
 async fn fenced(connection: &mut PgConnection, hold: &Hold) -> sqlx::Result<Option<Status>> {
     let status = sqlx::query_scalar!(
