@@ -1,0 +1,156 @@
+// The dashboard's modules that need no browser.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import * as format from '../../static/js/format.js';
+import { locate, position, scan } from '../../static/js/json-positions.js';
+import { preset, teacherFrom, withTeacher } from '../../static/js/presets.js';
+import { align, appendPoints, nearest, thin } from '../../static/js/series.js';
+
+const DOCUMENT = `{
+  "name": "a \\"quoted\\" name",
+  "distillation": {
+    "scales": [1,
+      4, 2],
+    "a/b~c": null
+  },
+  "training": {"epochs": 1.5e2, "deep": [[{"x": true}]]}
+}
+`;
+
+const lineOf = (text, pointer) => position(text, locate(scan(text).places, pointer).start).line;
+
+test('a pointer leads to its line', () => {
+  assert.equal(scan(DOCUMENT).error, null);
+  const lines = { '': 1, '/name': 2, '/distillation': 3, '/distillation/scales': 4, '/distillation/scales/0': 4, '/distillation/scales/2': 5, '/distillation/a~1b~0c': 6, '/training/deep/0/0/x': 8 };
+  for (const [pointer, line] of Object.entries(lines)) assert.equal(lineOf(DOCUMENT, pointer), line, pointer);
+});
+
+test('a place covers the key and the value', () => {
+  const { start, end, exact } = locate(scan(DOCUMENT).places, '/training/epochs');
+  assert.equal(DOCUMENT.slice(start, end), '"epochs": 1.5e2');
+  assert.equal(exact, true);
+});
+
+test('a field that is not there leads to the object that should have it', () => {
+  const place = locate(scan(DOCUMENT).places, '/training/optimizer/type');
+  assert.equal(place.exact, false);
+  assert.equal(position(DOCUMENT, place.start).line, 8);
+  assert.equal(lineOf(DOCUMENT, '/student'), 1);
+});
+
+test('whatever JSON.parse takes is taken, and nothing else', () => {
+  const documents = [
+    '{}', '[]', ' null ', '-0', '0.5e+3', '"\\u00e9\\n"', '{"a":[{},[],"",{"b":false}]}', '\t[1 ,2]\r\n', '"é😀"', '{"a":1,"a":2}',
+    '', '{', '[', '{"a"}', '{"a":}', '{"a":1,}', '[1,]', '[1 2]', '{a:1}', "{'a':1}", '01', '1.', '.5', '+1', '-', 'NaN', 'True', 'nul',
+    '"a', '"a\nb"', '"\\x"', '"\\u12"', '"\t"', '1 2', '{} x', '// c\n1', '{"a":1 /* c */}', '[1,,2]', '1e', '0x10', 'undefined', '\u00a01', '[',
+  ];
+  for (const text of documents) {
+    let accepted = true;
+    try { JSON.parse(text); } catch { accepted = false; }
+    assert.equal(scan(text).error === null, accepted, JSON.stringify(text));
+  }
+});
+
+test('a syntax fault is at the place to mend', () => {
+  const faults = [
+    ['{\n  "a": 1,\n}', 2, 9, /comma stands before the closing brace/],
+    ['{\n  "a": 1\n  "b": 2\n}', 2, 9, /expected a comma/],
+    ['{\n  "a": sgd\n}', 2, 8, /text needs double quotes/],
+    ['{\n  "a": "x\n}', 2, 8, /closing double quote is missing/],
+    ['{\n  "a": [1, 2\n', 3, 1, /closing bracket is missing/],
+    ["{\n  'a': 1\n}", 2, 3, /JSON uses double quotes/],
+    ['{"a": 1} // note', 1, 10, /a comment/],
+  ];
+  for (const [text, line, column, message] of faults) {
+    const { error } = scan(text);
+    assert.match(error.message, message, text);
+    assert.deepEqual(position(text, error.offset), { line, column }, text);
+  }
+});
+
+test('nesting without end is refused, not followed', () => {
+  assert.match(scan('['.repeat(100_000)).error.message, /nested too deeply/);
+});
+
+test('numbers for people', () => {
+  assert.equal(format.percent(76.304), '76.30 %');
+  assert.equal(format.percent(undefined), '–');
+  assert.equal(format.share(0.9999), '99 %');
+  assert.equal(format.share(0.29), '29 %');
+  assert.equal(format.share(1), '100 %');
+  assert.equal(format.count(278324), '278 k');
+  assert.equal(format.count(7433860), '7.43 M');
+  assert.equal(format.count(999), '999');
+  assert.equal(format.bytes(1023), '1023 B');
+  assert.equal(format.bytes(3936216), '3.75 MiB');
+  assert.equal(format.rate(3411.7), '3,412 images/s');
+  assert.equal(format.significant(0.00001), '1.000e-5');
+  assert.equal(format.significant(Number.NaN), '–');
+  assert.equal(format.tick(0.05), '0.05');
+});
+
+test('times for people', () => {
+  const now = Date.parse('2026-11-23T12:00:00Z');
+  assert.equal(format.age('2026-11-23T12:00:03Z', now), 'just now');
+  assert.equal(format.age('2026-11-23T11:59:00Z', now), '1 min ago');
+  assert.equal(format.age('2026-11-20T12:00:00Z', now), '3 days ago');
+  assert.equal(format.duration(59.6), '1 min 0 s');
+  assert.equal(format.duration(3725), '1 h 2 min');
+  assert.equal(format.duration(200_000), '2 d 7 h');
+  assert.equal(format.duration(-1), '–');
+  assert.match(format.clock('2026-11-20T12:00:00Z', now), /^2026-11-\d\d \d\d:\d\d:\d\d$/);
+});
+
+test('JSON for people is the same JSON', () => {
+  const spec = preset('sdd_kd');
+  assert.deepEqual(JSON.parse(format.prettyJson(spec)), spec);
+  assert.match(format.prettyJson(spec), /^ {4}"scales": \[1, 2, 4\],$/m);
+  assert.equal(format.prettyJson({}), '{}');
+});
+
+test('a shell takes a quoted text as it is', () => {
+  assert.equal(format.shellQuote('http://localhost:8080/v1/jobs/job_1/student'), 'http://localhost:8080/v1/jobs/job_1/student');
+  assert.equal(format.shellQuote("it's $HOME"), "'it'\\''s $HOME'");
+});
+
+const point = (step, value = step) => ({ step, epoch: step / 10, value });
+
+test('thinning keeps the ends and the peaks', () => {
+  const points = Array.from({ length: 10_000 }, (_, step) => point(step, step === 7777 ? 99 : step === 1234 ? -99 : Math.sin(step)));
+  const few = thin(points, 100);
+  assert.ok(few.length <= 100);
+  assert.equal(few[0].step, 0);
+  assert.equal(few.at(-1).step, 9999);
+  assert.ok(few.some(({ value }) => value === 99) && few.some(({ value }) => value === -99));
+  assert.ok(few.every(({ step }, index) => index === 0 || few[index - 1].step < step));
+});
+
+test('live points stay bounded, and a resumed attempt replaces what it repeats', () => {
+  let points = [];
+  for (let step = 0; step < 5000; step += 1) points = appendPoints(points, [point(step)], 500);
+  assert.ok(points.length <= 1000);
+  assert.equal(points.at(-1).step, 4999);
+  points = appendPoints([point(1), point(2), point(3)], [point(2, 20), point(3, 30)]);
+  assert.deepEqual(points.map(({ step, value }) => [step, value]), [[1, 1], [2, 20], [3, 30]]);
+  // What comes twice over a reconnection is there once.
+  assert.equal(appendPoints(points, [point(3, 30)]).length, 3);
+});
+
+test('series on one axis leave gaps where one has no point', () => {
+  const { steps, data } = align([[point(1), point(3)], [point(2), point(3)]]);
+  assert.deepEqual(steps, [1, 2, 3]);
+  assert.deepEqual(data, [[0.1, 0.2, 0.3], [1, null, 3], [null, 2, 3]]);
+  assert.equal(nearest(data[1], 1), 0);
+  assert.equal(nearest([null, null], 0), null);
+});
+
+test('an uploaded teacher goes into any specification', () => {
+  const checkpoint = { id: 'ckpt_1', architecture: null, fits: [{ architecture: 'vgg13', num_classes: 10 }] };
+  const spec = withTeacher(preset('none'), teacherFrom(checkpoint));
+  assert.deepEqual(spec.teacher, { architecture: 'vgg13', checkpoint: 'ckpt_1' });
+  assert.equal(spec.distillation.method, 'sdd_kd');
+  assert.equal(spec.name, preset('none').name);
+  assert.equal(withTeacher({ ...preset('kd') }, { job: 'job_1' }).distillation.method, 'kd');
+});
