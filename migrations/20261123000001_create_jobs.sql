@@ -100,7 +100,8 @@ create table workers (
     heartbeat_at timestamptz not null default now()
 );
 
--- 'distillery_queue' wakes idle workers; 'distillery_job' carries the id of a job of which something changed.
+-- 'distillery_queue' wakes idle workers; 'distillery_job' carries the id of a job of which something changed, and
+-- 'distillery_status' that of one whose status did, so that a worker is not woken by its own heartbeats.
 create function notify_job() returns trigger language plpgsql as $$
 begin
     if new.status = 'queued' and (tg_op = 'INSERT' or old.status <> 'queued') then
@@ -109,6 +110,9 @@ begin
     -- A finished job may be the teacher that others wait for.
     if tg_op = 'UPDATE' and new.status <> old.status and new.status in ('succeeded', 'failed', 'cancelled') then
         perform pg_notify('distillery_queue', '');
+    end if;
+    if tg_op = 'UPDATE' and new.status <> old.status then
+        perform pg_notify('distillery_status', new.id);
     end if;
     perform pg_notify('distillery_job', new.id);
     return null;

@@ -6,7 +6,23 @@
 //!
 //! The modules below are in the order in which a job meets them; `CONTRIBUTING.md` says where things go.
 
+pub mod config;
+pub mod telemetry;
+
 pub mod architecture;
-pub mod jobs;
-pub mod protocol;
+pub mod checkpoint;
+pub mod dataset;
 pub mod spec;
+
+pub mod http;
+pub mod serve;
+
+pub mod artifacts;
+pub mod jobs;
+
+pub mod protocol;
+pub mod worker;
+
+pub mod postgres;
+pub mod process;
+pub mod stop;

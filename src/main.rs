@@ -1,1 +1,41 @@
-fn main() {}
+//! The `distillery` command: reads the command line and hands over.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command as Process, ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use distillery::config::{Cli, Command};
+use distillery::{jobs, serve, telemetry, worker};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::start(cli.log_format);
+    let result = match cli.command {
+        Command::Serve(args) => run(serve::run(args)),
+        Command::Worker(args) => run(worker::run_until_told(args)),
+        Command::Migrate(args) => run(async move {
+            let pool = jobs::connect(&args.database_url).await?;
+            Ok(jobs::migrate(&pool).await?)
+        }),
+        Command::Train(_) | Command::Evaluate(_) | Command::Convert(_) => become_trainer(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("distillery: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
+}
+
+/// These commands need libtorch, which this program does not link: the trainer beside it takes the same arguments.
+fn become_trainer() -> anyhow::Result<()> {
+    let trainer = worker::trainer_program(None)?;
+    let error = Process::new(&trainer).args(std::env::args_os().skip(1)).exec();
+    Err(error).with_context(|| format!("cannot start {}", trainer.display()))
+}

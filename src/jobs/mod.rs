@@ -1,3 +1,147 @@
 //! Jobs in PostgreSQL: the only SQL of the project.
+//!
+//! [`state`] says which status follows which, [`store`] is what the API calls, [`queue`] is what a worker calls.
 
+pub mod changes;
+pub mod checkpoints;
+pub mod events;
+pub mod metrics;
+pub mod queue;
 pub mod state;
+pub mod store;
+
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::Value;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgConnection, PgPool};
+
+/// The schema, compiled in.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// Connects, with bounds on everything that could otherwise wait for ever.
+///
+/// # Errors
+/// When the URL cannot be read or the database does not answer.
+pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
+    let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
+    let options = options.application_name("distillery").options([
+        ("statement_timeout", "30s"),
+        ("lock_timeout", "10s"),
+        ("idle_in_transaction_session_timeout", "30s"),
+        // A peer that vanished is noticed within half a minute instead of two hours.
+        ("tcp_keepalives_idle", "15"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+    ]);
+    PgPoolOptions::new()
+        .max_connections(16)
+        .acquire_timeout(Duration::from_secs(10))
+        .idle_timeout(Duration::from_secs(300))
+        .max_lifetime(Duration::from_secs(3600))
+        .connect_with(options)
+        .await
+        .context("cannot connect to the database")
+}
+
+/// Brings the schema up to date; several processes may do so at once.
+///
+/// # Errors
+/// When a migration fails, or the database has one that this program does not know.
+pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
+    let options = pool.connect_options();
+    // Waiting for another process's migration, or building an index, may take longer than any other statement.
+    let unbounded = [("statement_timeout", "0"), ("lock_timeout", "0")];
+    let mut connection = options.as_ref().clone().options(unbounded).connect().await?;
+    MIGRATIONS.run(&mut connection).await.context("cannot bring the database's schema up to date")?;
+    Ok(())
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// The job's status changed; the data hold the new one as `status`.
+    Status,
+    /// A line from the trainer.
+    Log,
+    /// A line from the trainer that somebody should look at.
+    Warning,
+    /// A state to resume from was stored.
+    Checkpoint,
+    /// The teacher was evaluated.
+    Teacher,
+}
+
+impl EventKind {
+    /// The name in the database and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Log => "log",
+            Self::Warning => "warning",
+            Self::Checkpoint => "checkpoint",
+            Self::Teacher => "teacher",
+        }
+    }
+}
+
+/// One entry to be of a job's history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEvent {
+    /// What it is about.
+    pub kind: EventKind,
+    /// For people.
+    pub message: String,
+    /// For programs.
+    pub data: Option<Value>,
+}
+
+impl NewEvent {
+    /// A change of status.
+    #[must_use]
+    pub fn status(status: state::Status, message: impl Into<String>) -> Self {
+        let data = Some(serde_json::json!({"status": status.name()}));
+        Self { kind: EventKind::Status, message: message.into(), data }
+    }
+}
+
+/// Appends to a job's history, in order and without a gap. Called in the transaction of the change that it tells of:
+/// the job's row, which holds the last number, is locked until that ends.
+///
+/// # Errors
+/// Those of the database.
+pub async fn append_events(connection: &mut PgConnection, job: &str, events: &[NewEvent]) -> sqlx::Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let kinds: Vec<String> = events.iter().map(|event| event.kind.name().to_owned()).collect();
+    let messages: Vec<String> = events.iter().map(|event| storable(&event.message)).collect();
+    let data: Vec<Option<Value>> = events.iter().map(|event| event.data.clone()).collect();
+    sqlx::query!(
+        r#"
+        with numbered as (
+            update jobs set event_seq = event_seq + cardinality($2::text[]) where id = $1
+            returning event_seq - cardinality($2::text[]) as before, attempt
+        )
+        insert into events (job_id, seq, attempt, kind, message, data)
+        select $1, before + place, attempt, kind, message, data
+        from numbered, unnest($2::text[], $3::text[], $4::jsonb[]) with ordinality as new (kind, message, data, place)
+        "#,
+        job,
+        &kinds,
+        &messages,
+        &data as &[Option<Value>],
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// PostgreSQL's text holds every character but NUL.
+#[must_use]
+pub fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

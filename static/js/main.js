@@ -1,5 +1,6 @@
 // Which page is shown: routes by the fragment of the address, so that any server can serve the files.
 
+import './locale.js';
 import { setConnection } from './connection.js';
 import { fill, h, refreshAges, setText } from './dom.js';
 import { jobPage } from './job-page.js';

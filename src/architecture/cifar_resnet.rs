@@ -1,0 +1,97 @@
+//! The CIFAR ResNets: K. He et al., "Deep Residual Learning for Image Recognition", 2015, section 4.2.
+//!
+//! Two published variants share the body. The usual teachers of distillation papers shorten with a 1×1 convolution and
+//! call their classifier `fc`; the usual CIFAR-10 checkpoints (`_a`) shorten without parameters and call it `linear`.
+
+use super::layout::{Builder, Layout, Map};
+use super::{Architecture, Family};
+
+/// One network of the family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CifarResnet {
+    /// Blocks of two convolutions in each of the three stages.
+    pub blocks: u32,
+    /// Channels of the stem.
+    pub stem: u32,
+    /// Channels of the first stage; each further stage doubles them.
+    pub width: u32,
+    /// How a block whose input and output differ passes its input on.
+    pub shortcut: Shortcut,
+}
+
+/// How a block whose input and output differ passes its input on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortcut {
+    /// A 1×1 convolution with a batch norm (option B).
+    Convolution,
+    /// Every second pixel, with zeros in the new channels, half of them in front (option A).
+    Pad,
+}
+
+impl CifarResnet {
+    /// The name of the classifier.
+    #[must_use]
+    pub fn classifier(&self) -> &'static str {
+        match self.shortcut {
+            Shortcut::Convolution => "fc",
+            Shortcut::Pad => "linear",
+        }
+    }
+
+    /// Walks the layers.
+    pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
+        let mut layers = Builder::new();
+        let mut map = layers.conv_norm(["conv1", "bn1"], Map { channels: 3, side }, self.stem, 3, 1);
+        for stage in 0..3 {
+            for block in 0..self.blocks {
+                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+                let name = format!("layer{}.{block}", stage + 1);
+                map = self.block(&mut layers, &name, map, self.width << stage, stride);
+            }
+        }
+        layers.classifier(self.classifier(), map, classes)
+    }
+
+    fn block(&self, layers: &mut Builder, name: &str, input: Map, channels: u32, stride: u32) -> Map {
+        let key = |part: &str| format!("{name}.{part}");
+        let middle = layers.conv_norm([&key("conv1"), &key("bn1")], input, channels, 3, stride);
+        let output = layers.conv_norm([&key("conv2"), &key("bn2")], middle, channels, 3, 1);
+        if output != input && self.shortcut == Shortcut::Convolution {
+            layers.conv_norm([&key("downsample.0"), &key("downsample.1")], input, channels, 1, stride);
+        }
+        output
+    }
+}
+
+const fn network(name: &'static str, depth: u32, stem: u32, width: u32, shortcut: Shortcut) -> Architecture {
+    let family = Family::CifarResnet(CifarResnet { blocks: (depth - 2) / 6, stem, width, shortcut });
+    Architecture { name, input_side: 32, family }
+}
+
+/// Option B, sixteen channels.
+const fn plain(name: &'static str, depth: u32) -> Architecture {
+    network(name, depth, 16, 16, Shortcut::Convolution)
+}
+
+/// Option A, sixteen channels.
+const fn padded(name: &'static str, depth: u32) -> Architecture {
+    network(name, depth, 16, 16, Shortcut::Pad)
+}
+
+/// The networks of the family.
+pub(super) const NETWORKS: [Architecture; 14] = [
+    plain("resnet8", 8),
+    plain("resnet14", 14),
+    plain("resnet20", 20),
+    plain("resnet32", 32),
+    plain("resnet44", 44),
+    plain("resnet56", 56),
+    plain("resnet110", 110),
+    network("resnet8x4", 8, 32, 64, Shortcut::Convolution),
+    network("resnet32x4", 32, 32, 64, Shortcut::Convolution),
+    padded("resnet20_a", 20),
+    padded("resnet32_a", 32),
+    padded("resnet44_a", 44),
+    padded("resnet56_a", 56),
+    padded("resnet110_a", 110),
+];

@@ -1,0 +1,84 @@
+//! What torch.save wrote before PyTorch 1.6: five pickles, then each storage behind its number of elements.
+//!
+//! The pickles are a magic number, the version, facts about the machine, the object, and the storages' keys in the
+//! order of their bytes, which are little-endian whatever the machine was.
+
+use std::collections::HashMap;
+
+use super::error::{Error, Result, corrupt, shown};
+use super::pickle::{Machine, Value};
+use super::source::Source;
+use super::tensor::{Data, Dtype, Tensor};
+use super::{LONGEST_PICKLE, torch};
+
+/// 0x1950a86a20f9469cfc6c.
+const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+const VERSION: i64 = 1001;
+
+/// The tensors of the state dict.
+pub(super) fn read(source: &Source) -> Result<Vec<Tensor>> {
+    let head = source.read(0, source.len().min(LONGEST_PICKLE))?;
+    pickles(source, &head).map_err(|error| match error {
+        Error::Truncated(_) if (head.len() as u64) < source.len() => {
+            Error::Limit(format!("its pickles are longer than {} MiB", LONGEST_PICKLE >> 20))
+        }
+        other => other,
+    })
+}
+
+fn pickles(source: &Source, head: &[u8]) -> Result<Vec<Tensor>> {
+    let mut machine = Machine::new(head);
+    if machine.load()? != Value::Long(&MAGIC) {
+        return Err(Error::NotACheckpoint { found: "a Python pickle that torch.save did not write".to_owned() });
+    }
+    match machine.load()? {
+        Value::Int(VERSION) => {}
+        _ => return Err(Error::Unsupported(format!("its format is not version {VERSION} of torch.save"))),
+    }
+    machine.load()?;
+    let root = machine.load()?;
+    let named = torch::state_dict(&machine, root)?;
+    let keys = machine.load()?;
+    let storages = storages(source, &machine, keys)?;
+    torch::tensors(named, false, |storage| {
+        let data = storages.get(storage.key).cloned();
+        data.map_or_else(|| corrupt(format!("it lacks storage {}", shown(storage.key))), Ok)
+    })
+}
+
+fn storages<'a>(source: &Source, machine: &Machine<'a>, keys: Value<'a>) -> Result<HashMap<&'a str, Data>> {
+    let mut kinds: HashMap<&str, (Dtype, u64)> = HashMap::new();
+    for storage in machine.storages() {
+        let kind = (storage.dtype, storage.elements);
+        if *kinds.entry(storage.key).or_insert(kind) != kind {
+            return corrupt(format!("storage {} is of two kinds", shown(storage.key)));
+        }
+    }
+    let Some(keys) = machine.sequence(keys) else { return corrupt("it has no list of storages") };
+    let mut found = HashMap::new();
+    let mut offset = machine.at() as u64;
+    for &key in keys {
+        let Value::Str(key) = key else { return corrupt("the key of a storage is no text") };
+        let Some(&(dtype, expected)) = kinds.get(key) else {
+            return corrupt(format!("storage {} belongs to no tensor", shown(key)));
+        };
+        let truncated = || Error::Truncated(format!("it ends before the end of storage {}", shown(key)));
+        if source.len().saturating_sub(offset) < 8 {
+            return Err(truncated());
+        }
+        let mut elements = [0; 8];
+        elements.copy_from_slice(&source.read(offset, 8)?);
+        let elements = u64::from_le_bytes(elements);
+        if elements != expected {
+            let message = format!("storage {} has {elements} elements where {expected} are expected", shown(key));
+            return corrupt(message);
+        }
+        let length = elements.checked_mul(dtype.size()).ok_or_else(truncated)?;
+        let end = (offset + 8).checked_add(length).filter(|&end| end <= source.len()).ok_or_else(truncated)?;
+        if found.insert(key, Data::Range { offset: offset + 8, length }).is_some() {
+            return corrupt(format!("it has storage {} twice", shown(key)));
+        }
+        offset = end;
+    }
+    Ok(found)
+}

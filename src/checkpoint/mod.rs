@@ -1,0 +1,225 @@
+//! From bytes to named tensors, without libtorch.
+//!
+//! A checkpoint comes from anybody, so no byte of it is believed: the first bytes decide the format, pickles are read by
+//! a machine that has nothing to run ([`pickle`]), and memory is only ever set aside for bytes that are there. What is
+//! written is safetensors.
+
+mod error;
+mod legacy;
+mod pickle;
+mod safetensors;
+mod source;
+mod tensor;
+mod torch;
+mod zip;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use error::Error;
+pub use safetensors::{NewTensor, write};
+use source::Source;
+pub use tensor::{Dtype, Tensor};
+
+use crate::architecture::Shapes;
+
+/// Longest pickle, which holds names and shapes but no weights.
+const LONGEST_PICKLE: u64 = 64 << 20;
+/// Tensors may share storages, but altogether they take no more than so many times the file.
+const MOST_SHARING: u64 = 4;
+/// What DataParallel puts in front of every key.
+const PARALLEL: &str = "module.";
+
+/// How a checkpoint is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Hugging Face's safetensors.
+    Safetensors,
+    /// `torch.save` since PyTorch 1.6.
+    TorchZip,
+    /// `torch.save` before that.
+    TorchLegacy,
+}
+
+impl Format {
+    /// The name in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::TorchZip => "torch_zip",
+            Self::TorchLegacy => "torch_legacy",
+        }
+    }
+
+    /// The format that a file's first bytes announce; 16 of them are enough.
+    ///
+    /// # Errors
+    /// There are none, or they are those of something else.
+    pub fn detect(first: &[u8]) -> Result<Self, Error> {
+        let header = first.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+        let found = match first {
+            [] => return Err(Error::Empty),
+            // Before the others: its length may look like the first bytes of a pickle.
+            [_, _, _, _, _, _, _, _, b'{', ..]
+                if header.is_some_and(|length| length <= safetensors::LONGEST_HEADER) =>
+            {
+                return Ok(Self::Safetensors);
+            }
+            [b'P', b'K', 3 | 5, 4 | 6, ..] => return Ok(Self::TorchZip),
+            // A pickle's protocol.
+            [0x80, 2..=5, ..] => return Ok(Self::TorchLegacy),
+            [b'<', ..] => "it looks like a web page".to_owned(),
+            _ if first.starts_with(b"version https:") => "it is a Git LFS pointer: fetch the file itself".to_owned(),
+            _ if first.starts_with(&[0x1f, 0x8b]) => "it is packed by gzip: unpack it".to_owned(),
+            _ if first.starts_with(b"\x89HDF") => "it is an HDF5 file".to_owned(),
+            _ => {
+                let bytes: Vec<_> = first.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                format!("it begins with the bytes {}", bytes.join(" "))
+            }
+        };
+        Err(Error::NotACheckpoint { found })
+    }
+}
+
+/// A state dict on disk. Its tensors are read when they are asked for.
+#[derive(Debug)]
+pub struct Checkpoint {
+    source: Source,
+    format: Format,
+    tensors: Vec<Tensor>,
+    index: HashMap<String, usize>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Reads what a file holds, all but the elements.
+    ///
+    /// # Errors
+    /// It is no checkpoint, is damaged or hostile, holds no state dict, or cannot be read.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Self::new(Source::File(file, length))
+    }
+
+    /// The same for a file in memory.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::open`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
+        Self::new(Source::Memory(bytes))
+    }
+
+    fn new(source: Source) -> Result<Self, Error> {
+        let format = Format::detect(&source.read(0, source.len().min(16))?)?;
+        let (mut tensors, metadata) = match format {
+            Format::Safetensors => safetensors::read(&source)?,
+            Format::TorchZip => (zip::read(&source)?, BTreeMap::new()),
+            Format::TorchLegacy => (legacy::read(&source)?, BTreeMap::new()),
+        };
+        if tensors.is_empty() {
+            return Err(Error::NoStateDict("it is empty".to_owned()));
+        }
+        let cost = tensors.iter().fold(0_u64, |sum, tensor| sum.saturating_add(tensor.cost()));
+        let unpacked = tensor::unpacked(&tensors);
+        let most = source.len().saturating_add(unpacked).saturating_mul(MOST_SHARING).saturating_add(1 << 20);
+        if cost > most {
+            let message = format!("its tensors would take {cost} bytes, and it has {} itself", source.len());
+            return Err(Error::Limit(message));
+        }
+        // Twice where a wrapped model was wrapped again.
+        for _ in 0..2 {
+            if tensors.iter().all(|tensor| tensor.name().len() > PARALLEL.len() && tensor.name().starts_with(PARALLEL))
+            {
+                for tensor in &mut tensors {
+                    tensor.set_name(tensor.name()[PARALLEL.len()..].to_owned());
+                }
+            }
+        }
+        let index = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name().to_owned(), at)).collect();
+        Ok(Self { source, format, tensors, index, metadata })
+    }
+
+    /// How it is stored.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Its tensors, in the file's order.
+    #[must_use]
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The tensor of that key.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).map(|&at| &self.tensors[at])
+    }
+
+    /// Keys and shapes, which say what network it is of.
+    #[must_use]
+    pub fn shapes(&self) -> Shapes {
+        self.tensors.iter().map(|tensor| (tensor.name().to_owned(), tensor.shape().to_vec())).collect()
+    }
+
+    /// A safetensors file's metadata; empty for the other formats.
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Trained parameters: floating-point elements, running statistics aside.
+    #[must_use]
+    pub fn parameters(&self) -> u64 {
+        let statistics = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
+        let trained = self.tensors.iter().filter(|tensor| tensor.dtype().is_float() && !statistics(tensor.name()));
+        trained.map(Tensor::elements).sum()
+    }
+
+    /// A tensor's elements in row-major order, little-endian, in its own type.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn bytes(&self, tensor: &Tensor) -> Result<Vec<u8>, Error> {
+        tensor.bytes(&self.source)
+    }
+
+    /// A tensor's elements in row-major order, converted to single precision.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn floats(&self, tensor: &Tensor) -> Result<Vec<f32>, Error> {
+        Ok(tensor::to_f32(tensor.dtype(), &self.bytes(tensor)?))
+    }
+
+    /// Writes its state dict as safetensors, with the element types that it has.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn write_safetensors(&self, path: &Path, metadata: &BTreeMap<String, String>) -> Result<(), Error> {
+        let tensors: Vec<_> =
+            self.tensors.iter().map(|tensor| (tensor.name(), tensor.dtype(), tensor.shape())).collect();
+        safetensors::write_each(path, &tensors, metadata, |index| self.bytes(&self.tensors[index]))
+    }
+}
+
+/// Any checkpoint to safetensors; returns what was read. The output may replace the input.
+///
+/// # Errors
+/// The input is no checkpoint, or a file cannot be read or written.
+pub fn convert(input: &Path, output: &Path) -> Result<Checkpoint, Error> {
+    let checkpoint = Checkpoint::open(input)?;
+    let mut metadata = checkpoint.metadata.clone();
+    // What transformers and other readers expect of weights that came from PyTorch.
+    metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
+    checkpoint.write_safetensors(output, &metadata)?;
+    Ok(checkpoint)
+}

@@ -1,0 +1,193 @@
+//! Safetensors files: a JSON header behind its length, then the tensors' bytes without gaps.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::fs::{File, Permissions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+use super::error::{Error, Result, corrupt, shown};
+use super::source::Source;
+use super::tensor::{Data, Dtype, Tensor, View};
+
+/// Longest header, as in the reference implementation.
+pub(super) const LONGEST_HEADER: u64 = 100_000_000;
+const METADATA: &str = "__metadata__";
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+/// The header as it stands: a key may come twice.
+#[derive(Default)]
+struct Header {
+    entries: Vec<(String, Entry)>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Header;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
+                let mut header = Header::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == METADATA {
+                        header.metadata = map.next_value()?;
+                    } else {
+                        header.entries.push((key, map.next_value()?));
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// The tensors, in the order of their bytes, and the metadata.
+pub(super) fn read(source: &Source) -> Result<(Vec<Tensor>, BTreeMap<String, String>)> {
+    let mut length = [0; 8];
+    length.copy_from_slice(&source.read(0, 8)?);
+    let length = u64::from_le_bytes(length);
+    if length > LONGEST_HEADER {
+        return Err(Error::Limit(format!("its header says it is {length} bytes long")));
+    }
+    if length > source.len() - 8 {
+        return Err(Error::Truncated(format!("its header is {length} bytes long, and {} are there", source.len() - 8)));
+    }
+    let header: Header = serde_json::from_slice(&source.read(8, length)?)
+        .map_err(|error| Error::Corrupt(format!("its header cannot be read ({})", shown(&error.to_string()))))?;
+    let Header { mut entries, metadata } = header;
+    entries.sort_by_key(|(_, entry)| entry.data_offsets);
+    let stored = source.len() - 8 - length;
+    let mut names = HashSet::new();
+    let mut end = 0;
+    let mut tensors = Vec::with_capacity(entries.len());
+    for (name, entry) in entries {
+        if !names.insert(name.clone()) {
+            return corrupt(format!("it has two tensors called {}", shown(&name)));
+        }
+        let [from, to] = entry.data_offsets;
+        let Some(dtype) = Dtype::from_name(&entry.dtype) else {
+            let message = format!("{} is of type {}, which is not read", shown(&name), shown(&entry.dtype));
+            return Err(Error::Unsupported(message));
+        };
+        let view = View::contiguous(entry.shape);
+        let size = view.as_ref().and_then(View::elements).and_then(|elements| elements.checked_mul(dtype.size()));
+        let (Some(view), true) = (view, size.is_some_and(|size| from == end && from.checked_add(size) == Some(to)))
+        else {
+            return corrupt(format!("the place of {} does not agree with its shape", shown(&name)));
+        };
+        end = to;
+        // Whether it is there is seen below, for all.
+        let data = Data::Range { offset: 8 + length + from, length: to - from };
+        tensors.push(Tensor::new(name, dtype, view, data, false)?);
+    }
+    match stored {
+        _ if stored < end => Err(Error::Truncated(format!("its header tells of {end} bytes, and {stored} are there"))),
+        _ if stored > end => corrupt(format!("{} bytes follow its last tensor", stored - end)),
+        _ => Ok((tensors, metadata)),
+    }
+}
+
+/// One tensor to write.
+#[derive(Debug, Clone, Copy)]
+pub struct NewTensor<'a> {
+    /// PyTorch's key.
+    pub name: &'a str,
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: &'a [u64],
+    /// Its elements in row-major order, little-endian.
+    pub bytes: &'a [u8],
+}
+
+/// Writes a safetensors file, whole or not at all: under another name first, then to disk, then renamed. The same
+/// content gives the same bytes.
+///
+/// # Errors
+/// A name comes twice, a tensor's bytes do not agree with its shape, or the file cannot be written.
+pub fn write(path: &Path, tensors: &[NewTensor<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
+    let plan: Vec<_> = tensors.iter().map(|tensor| (tensor.name, tensor.dtype, tensor.shape)).collect();
+    write_each(path, &plan, metadata, |index| Ok(tensors[index].bytes))
+}
+
+/// [`write()`] with one tensor in memory at a time.
+pub(super) fn write_each<B: AsRef<[u8]>>(
+    path: &Path,
+    tensors: &[(&str, Dtype, &[u64])],
+    metadata: &BTreeMap<String, String>,
+    mut bytes: impl FnMut(usize) -> Result<B>,
+) -> Result<()> {
+    // Wide elements first keeps each aligned; the order is otherwise as given.
+    let mut order: Vec<usize> = (0..tensors.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(tensors[index].1.size()));
+    let header = header(tensors, &order, metadata)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".writing-")
+        // As any other new file; the umask takes away what it takes away.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(directory)?;
+    let mut output = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
+    output.write_all(&(header.len() as u64).to_le_bytes())?;
+    output.write_all(&header)?;
+    for index in order {
+        let (name, dtype, shape) = tensors[index];
+        let bytes = bytes(index)?;
+        let expected = shape.iter().product::<u64>() * dtype.size();
+        if bytes.as_ref().len() as u64 != expected {
+            let length = bytes.as_ref().len();
+            return corrupt(format!("{} has {length} bytes where its shape takes {expected}", shown(name)));
+        }
+        output.write_all(bytes.as_ref())?;
+    }
+    output.flush()?;
+    drop(output);
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    // The new name itself.
+    File::open(directory)?.sync_all()?;
+    Ok(())
+}
+
+fn header(tensors: &[(&str, Dtype, &[u64])], order: &[usize], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let json = |name: &str, value: serde_json::Value| format!("{}:{value}", serde_json::Value::from(name));
+    let mut members = Vec::with_capacity(tensors.len() + 1);
+    if !metadata.is_empty() {
+        members.push(json(METADATA, serde_json::json!(metadata)));
+    }
+    let mut names = HashSet::new();
+    let mut end = 0_u64;
+    for &index in order {
+        let (name, dtype, shape) = tensors[index];
+        if name == METADATA || !names.insert(name) {
+            return corrupt(format!("it has two tensors called {}", shown(name)));
+        }
+        let size = View::contiguous(shape.to_vec()).and_then(|view| view.elements()?.checked_mul(dtype.size()));
+        let Some(next) = size.and_then(|size| end.checked_add(size)) else {
+            return corrupt(format!("{} is too large", shown(name)));
+        };
+        let entry = serde_json::json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [end, next]});
+        members.push(json(name, entry));
+        end = next;
+    }
+    let mut header = format!("{{{}}}", members.join(",")).into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
+}

@@ -1,0 +1,288 @@
+//! Element types, and tensors as views of stored bytes.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use super::error::{Result, corrupt, shown};
+use super::source::Source;
+
+/// The type of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE double precision.
+    F64,
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+    /// 64-bit integer.
+    I64,
+    /// 32-bit integer.
+    I32,
+    /// 16-bit integer.
+    I16,
+    /// 8-bit integer.
+    I8,
+    /// Byte.
+    U8,
+    /// One byte, 0 or 1.
+    Bool,
+}
+
+impl Dtype {
+    /// Every type.
+    pub const ALL: [Self; 10] =
+        [Self::F64, Self::F32, Self::F16, Self::Bf16, Self::I64, Self::I32, Self::I16, Self::I8, Self::U8, Self::Bool];
+
+    /// Bytes of one element.
+    #[must_use]
+    pub fn size(self) -> u64 {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 | Self::I16 => 2,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+
+    /// The name in safetensors files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F64 => "F64",
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::I64 => "I64",
+            Self::I32 => "I32",
+            Self::I16 => "I16",
+            Self::I8 => "I8",
+            Self::U8 => "U8",
+            Self::Bool => "BOOL",
+        }
+    }
+
+    /// The type of that name in safetensors files.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
+    /// Whether the elements are floating-point numbers.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// Where stored bytes are.
+#[derive(Debug, Clone)]
+pub(super) enum Data {
+    /// In the file as they are.
+    Range {
+        offset: u64,
+        length: u64,
+    },
+    Unpacked(Arc<[u8]>),
+}
+
+impl Data {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Range { length, .. } => *length,
+            Self::Unpacked(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// How a tensor lies in its storage; all numbers count elements.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) offset: u64,
+    pub(super) shape: Vec<u64>,
+    pub(super) strides: Vec<u64>,
+}
+
+impl View {
+    /// A whole storage, row by row.
+    pub(super) fn contiguous(shape: Vec<u64>) -> Option<Self> {
+        let mut strides = vec![1; shape.len()];
+        for dimension in (1..shape.len()).rev() {
+            strides[dimension - 1] = shape[dimension].max(1).checked_mul(strides[dimension])?;
+        }
+        let view = Self { offset: 0, shape, strides };
+        view.elements().map(|_| view)
+    }
+
+    /// The number of elements, where it can be counted.
+    pub(super) fn elements(&self) -> Option<u64> {
+        if self.shape.contains(&0) {
+            return Some(0);
+        }
+        self.shape.iter().try_fold(1_u64, |product, &size| product.checked_mul(size))
+    }
+
+    /// From the first element to behind the last one.
+    fn extent(&self) -> Option<u64> {
+        if self.elements()? == 0 {
+            return Some(0);
+        }
+        let mut last = 0_u64;
+        for (&size, &stride) in self.shape.iter().zip(&self.strides) {
+            last = last.checked_add((size - 1).checked_mul(stride)?)?;
+        }
+        last.checked_add(1)
+    }
+
+    fn is_contiguous(&self) -> bool {
+        if self.shape.contains(&0) {
+            return true;
+        }
+        let mut expected = 1;
+        for (&size, &stride) in self.shape.iter().zip(&self.strides).rev() {
+            if size != 1 && stride != expected {
+                return false;
+            }
+            expected *= size;
+        }
+        true
+    }
+}
+
+/// One tensor of a checkpoint. Its elements are read when they are asked for.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    name: String,
+    dtype: Dtype,
+    view: View,
+    data: Data,
+    big_endian: bool,
+    elements: u64,
+    extent: u64,
+}
+
+impl Tensor {
+    /// Checks that the view is within the data.
+    pub(super) fn new(name: String, dtype: Dtype, view: View, data: Data, big_endian: bool) -> Result<Self> {
+        let stored = data.len() / dtype.size();
+        let within = |extent: &u64| *extent == 0 || view.offset.checked_add(*extent).is_some_and(|end| end <= stored);
+        let (Some(elements), Some(extent)) = (view.elements(), view.extent().filter(within)) else {
+            let shape = &view.shape[..view.shape.len().min(8)];
+            return corrupt(format!(
+                "{} says it is {shape:?}, more than the {stored} elements stored for it",
+                shown(&name)
+            ));
+        };
+        Ok(Self { name, dtype, view, data, big_endian, elements, extent })
+    }
+
+    /// Its key, without the wrapper's prefixes.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn set_name(&mut self, name: String) {
+        self.name = name;
+    }
+
+    /// The type of its elements.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Its shape; empty for a single number.
+    #[must_use]
+    pub fn shape(&self) -> &[u64] {
+        &self.view.shape
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        self.elements
+    }
+
+    /// Bytes that are looked at to read it, and bytes that it takes then, whichever is more.
+    pub(super) fn cost(&self) -> u64 {
+        self.extent.max(self.elements).saturating_mul(self.dtype.size())
+    }
+
+    /// The elements in row-major order, little-endian.
+    pub(super) fn bytes(&self, source: &Source) -> Result<Vec<u8>> {
+        let size = self.dtype.size();
+        let (start, length) = if self.extent == 0 { (0, 0) } else { (self.view.offset * size, self.extent * size) };
+        let stored = match &self.data {
+            Data::Range { offset, .. } => source.read(offset + start, length)?,
+            Data::Unpacked(bytes) => bytes[start as usize..(start + length) as usize].to_vec(),
+        };
+        let mut bytes = if self.view.is_contiguous() { stored } else { self.gather(&stored) };
+        if self.big_endian {
+            bytes.chunks_exact_mut(size as usize).for_each(<[u8]>::reverse);
+        }
+        Ok(bytes)
+    }
+
+    /// Copies element by element, the last dimension fastest.
+    fn gather(&self, stored: &[u8]) -> Vec<u8> {
+        let size = self.dtype.size() as usize;
+        let mut bytes = Vec::with_capacity(self.elements as usize * size);
+        let mut index = vec![0_u64; self.view.shape.len()];
+        let mut at = 0_u64;
+        for _ in 0..self.elements {
+            let from = at as usize * size;
+            bytes.extend_from_slice(&stored[from..from + size]);
+            for dimension in (0..index.len()).rev() {
+                index[dimension] += 1;
+                at += self.view.strides[dimension];
+                if index[dimension] < self.view.shape[dimension] {
+                    break;
+                }
+                at -= self.view.strides[dimension] * index[dimension];
+                index[dimension] = 0;
+            }
+        }
+        bytes
+    }
+}
+
+/// Bytes that the tensors' packed storages took when unpacked, each counted once.
+pub(super) fn unpacked(tensors: &[Tensor]) -> u64 {
+    let mut seen = HashSet::new();
+    let storages = tensors.iter().filter_map(|tensor| match &tensor.data {
+        Data::Unpacked(bytes) => Some(bytes),
+        Data::Range { .. } => None,
+    });
+    storages.filter(|bytes| seen.insert(bytes.as_ptr())).map(|bytes| bytes.len() as u64).sum()
+}
+
+/// Little-endian elements of any type as single precision.
+pub(super) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    fn each<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+        bytes.as_chunks::<N>().0.iter().map(|&element| convert(element)).collect()
+    }
+    match dtype {
+        Dtype::F64 => each(bytes, |element| f64::from_le_bytes(element) as f32),
+        Dtype::F32 => each(bytes, f32::from_le_bytes),
+        Dtype::F16 => each(bytes, |element| f16::from_le_bytes(element).to_f32()),
+        Dtype::Bf16 => each(bytes, |element| bf16::from_le_bytes(element).to_f32()),
+        Dtype::I64 => each(bytes, |element| i64::from_le_bytes(element) as f32),
+        Dtype::I32 => each(bytes, |element| i32::from_le_bytes(element) as f32),
+        Dtype::I16 => each(bytes, |element| f32::from(i16::from_le_bytes(element))),
+        Dtype::I8 => each(bytes, |element| f32::from(i8::from_le_bytes(element))),
+        Dtype::U8 => each(bytes, |[element]| f32::from(element)),
+        Dtype::Bool => each(bytes, |[element]| if element == 0 { 0.0 } else { 1.0 }),
+    }
+}

@@ -1,0 +1,147 @@
+//! MNIST's IDX files: a header of big-endian sizes, then bytes; images and labels in files of their own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::source::Source;
+use super::{Classes, Error, Format, Images, Layout, check_order, file_names, labels, pixels};
+
+/// Unsigned bytes in three dimensions, in one dimension.
+const IMAGES_MAGIC: u32 = 0x803;
+const LABELS_MAGIC: u32 = 0x801;
+
+#[derive(Debug)]
+struct Files {
+    images: PathBuf,
+    labels: PathBuf,
+}
+
+#[derive(Debug)]
+struct Idx {
+    splits: BTreeMap<String, Files>,
+}
+
+/// Recognises `train-images-idx3-ubyte`, `t10k-labels.idx1-ubyte.gz` and their like.
+pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn Layout>>, Error> {
+    let names = file_names(root)?;
+    let mut splits = BTreeMap::new();
+    for name in &names {
+        let bare = name.strip_suffix(".gz").unwrap_or(name);
+        let Some(prefix) = ["-images-idx3-ubyte", "-images.idx3-ubyte"].iter().find_map(|end| bare.strip_suffix(end))
+        else {
+            continue;
+        };
+        if prefix.is_empty() {
+            continue;
+        }
+        let split = if prefix == "t10k" { "test" } else { prefix };
+        let ends = ["-labels-idx1-ubyte", "-labels.idx1-ubyte", "-labels-idx1-ubyte.gz", "-labels.idx1-ubyte.gz"];
+        let candidates = ends.iter().map(|end| format!("{prefix}{end}"));
+        let labels = candidates.into_iter().find(|candidate| names.contains(candidate)).ok_or_else(|| {
+            Error::invalid(&root.join(name), format!("has no labels beside it: add {prefix}-labels-idx1-ubyte"))
+        })?;
+        let files = Files { images: root.join(name), labels: root.join(labels) };
+        // The plain file sorts before its packed copy.
+        splits.entry(split.to_owned()).or_insert(files);
+    }
+    Ok((!splits.is_empty()).then(|| Box::new(Idx { splits }) as Box<dyn Layout>))
+}
+
+impl Layout for Idx {
+    fn format(&self) -> Format {
+        Format::Idx
+    }
+
+    fn splits(&self) -> Vec<String> {
+        self.splits.keys().cloned().collect()
+    }
+
+    fn images(&self, split: &str) -> Result<u64, Error> {
+        Ok(read_labels(&self.splits[split].labels)?.len() as u64)
+    }
+
+    fn classes(&self) -> Result<Classes, Error> {
+        let files = &self.splits[check_order(&self.splits)];
+        labels::count(&files.labels, &read_labels(&files.labels)?)
+    }
+
+    fn files(&self, split: &str) -> Vec<PathBuf> {
+        let files = &self.splits[split];
+        vec![files.images.clone(), files.labels.clone()]
+    }
+
+    fn open(&self, split: &str, _: &Classes) -> Result<Box<dyn Images>, Error> {
+        let files = &self.splits[split];
+        let labels = read_labels(&files.labels)?;
+        let path = files.images.clone();
+        let source = Source::open(&path)?;
+        let [images, height, width] = header(&source, &path, IMAGES_MAGIC, "an IDX file of images")?;
+        if images as usize != labels.len() {
+            let message =
+                format!("holds {images} images, but {} holds {} labels", files.labels.display(), labels.len());
+            return Err(Error::invalid(&path, message));
+        }
+        if width == 0 || height == 0 || u64::from(width) * u64::from(height) > 1 << 26 {
+            return Err(Error::invalid(&path, format!("has images of {width} × {height} pixels")));
+        }
+        check_size(&source, &path, 16, u128::from(images) * u128::from(height) * u128::from(width))?;
+        Ok(Box::new(IdxImages { path, source, size: [width, height], labels }))
+    }
+}
+
+fn read_labels(path: &Path) -> Result<Vec<u32>, Error> {
+    let source = Source::open(path)?;
+    let [count] = header(&source, path, LABELS_MAGIC, "an IDX file of labels")?;
+    check_size(&source, path, 8, u128::from(count))?;
+    let mut bytes = vec![0; count as usize];
+    source.read_at(&mut bytes, 8).map_err(Error::io(path))?;
+    Ok(bytes.into_iter().map(u32::from).collect())
+}
+
+fn header<const N: usize>(source: &Source, path: &Path, magic: u32, what: &str) -> Result<[u32; N], Error> {
+    let word = |index: usize| {
+        let mut bytes = [0; 4];
+        source.read_at(&mut bytes, 4 * index as u64).map_err(Error::io(path))?;
+        Ok::<_, Error>(u32::from_be_bytes(bytes))
+    };
+    if source.len() < 4 * (N as u64 + 1) || word(0)? != magic {
+        return Err(Error::invalid(path, format!("is not {what} of unsigned bytes")));
+    }
+    let mut sizes = [0; N];
+    for (index, size) in sizes.iter_mut().enumerate() {
+        *size = word(index + 1)?;
+    }
+    Ok(sizes)
+}
+
+fn check_size(source: &Source, path: &Path, header: u64, content: u128) -> Result<(), Error> {
+    let (found, expected) = (u128::from(source.len()), u128::from(header) + content);
+    if found == expected {
+        return Ok(());
+    }
+    let what = if found < expected { "is truncated" } else { "goes on after its end" };
+    Err(Error::invalid(path, format!("{what}: {found} bytes where its header says {expected}; download it again")))
+}
+
+#[derive(Debug)]
+struct IdxImages {
+    path: PathBuf,
+    source: Source,
+    size: [u32; 2],
+    labels: Vec<u32>,
+}
+
+impl Images for IdxImages {
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    fn read(&self, index: usize, side: u32, planes: &mut [u8]) -> Result<(), Error> {
+        let area = self.size[0] as usize * self.size[1] as usize;
+        let mut raw = vec![0; area];
+        assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
+        self.source.read_at(&mut raw, 16 + (index * area) as u64).map_err(Error::io(&self.path))?;
+        pixels::from_planes(&raw, self.size, side, planes);
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! From an encoded or raw picture to `side`×`side` pixels in planes: all red, all green, all blue.
+
+use image::RgbImage;
+use image::imageops::FilterType;
+
+/// Bytes that an image of that side takes.
+#[must_use]
+pub fn plane_bytes(side: u32) -> usize {
+    3 * side as usize * side as usize
+}
+
+/// Brings raw pixels, given one plane per channel (three, or one grey one), to `side`×`side`.
+pub(super) fn from_planes(raw: &[u8], [width, height]: [u32; 2], side: u32, planes: &mut [u8]) {
+    let area = width as usize * height as usize;
+    let channels = raw.len() / area;
+    if width == side && height == side {
+        assert_eq!(planes.len(), plane_bytes(side), "a buffer for side {side}");
+        for channel in 0..3 {
+            let from = channel.min(channels - 1) * area;
+            planes[channel * area..][..area].copy_from_slice(&raw[from..from + area]);
+        }
+        return;
+    }
+    let pixel = |x: u32, y: u32| {
+        let at = y as usize * width as usize + x as usize;
+        image::Rgb(std::array::from_fn(|channel| raw[channel.min(channels - 1) * area + at]))
+    };
+    resize_into(RgbImage::from_fn(width, height, pixel), side, planes);
+}
+
+/// Bilinear, widened when it shrinks so that nothing is skipped; an exact copy at the right size.
+fn resize_into(image: RgbImage, side: u32, planes: &mut [u8]) {
+    assert_eq!(planes.len(), plane_bytes(side), "a buffer for side {side}");
+    let image = match image.dimensions() {
+        (width, height) if width == side && height == side => image,
+        _ => image::imageops::resize(&image, side, side, FilterType::Triangle),
+    };
+    let area = side as usize * side as usize;
+    let (red, rest) = planes.split_at_mut(area);
+    let (green, blue) = rest.split_at_mut(area);
+    for (((pixel, red), green), blue) in image.as_raw().chunks_exact(3).zip(red).zip(green).zip(blue) {
+        (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
+    }
+}

@@ -1,0 +1,62 @@
+//! `/v1/jobs/{id}/artifacts`
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, Method};
+use axum::response::Response;
+
+use super::download::Download;
+use super::error::ApiError;
+use super::extract::{Id, Job, Name};
+use super::{List, State, jobs};
+use crate::jobs::store::{self, Artifact};
+
+/// What a job wrote
+///
+/// Empty until the job has succeeded.
+#[utoipa::path(get, path = "/v1/jobs/{id}/artifacts", tag = "artifacts", operation_id = "list_artifacts",
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Artifact>)))]
+pub async fn list(Shared(state): Shared<State>, id: Id<Job>) -> Result<Json<List<Artifact>>, ApiError> {
+    jobs::find(&state, &id).await?;
+    Ok(Json(List { data: store::artifacts(&state.pool, &id.0).await? }))
+}
+
+/// One file that a job wrote
+///
+/// With `ETag` (its SHA-256), ranges and conditions, as for the student.
+#[utoipa::path(get, path = "/v1/jobs/{id}/artifacts/{name}", tag = "artifacts", operation_id = "get_artifact",
+    params(("id" = String, Path, description = "Id of the job"), ("name" = String, Path, description = "Name of the file"),
+        ("Range" = Option<String>, Header, description = "One range of bytes")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "The part that was asked for"), (status = 304, description = "The client has it")))]
+pub async fn get(
+    Shared(state): Shared<State>,
+    id: Id<Job>,
+    Name(name): Name,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let artifact = find(&state, &id, &name).await?;
+    let file_name = format!("{id}-{}", name.replace('/', "-"));
+    download(artifact, file_name).respond(&state, &method, &headers).await
+}
+
+/// The published file of that name; where there is none, the answer says what there is, or why there is nothing yet.
+pub async fn find(state: &State, id: &Id<Job>, name: &str) -> Result<Artifact, ApiError> {
+    let job = jobs::find(state, id).await?;
+    let artifacts = store::artifacts(&state.pool, &id.0).await?;
+    let names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+    if names.is_empty() {
+        let status = job.status.name();
+        return Err(ApiError::not_found(format!("job {id} is {status}: it publishes its files when it has succeeded")));
+    }
+    let shown: String = name.chars().take(64).collect();
+    let missing = format!("job {id} has no artifact {shown:?}; it has {}", names.join(", "));
+    artifacts.into_iter().find(|artifact| artifact.name == name).ok_or(ApiError::not_found(missing))
+}
+
+/// The file as an answer.
+pub fn download(artifact: Artifact, file_name: String) -> Download {
+    let Artifact { key, size_bytes, sha256, .. } = artifact;
+    Download { key, size: size_bytes.unsigned_abs(), sha256, file_name }
+}

@@ -1,0 +1,71 @@
+//! `/`: the dashboard, compiled into the program.
+
+use std::convert::Infallible;
+
+use axum::extract::Request;
+use axum::handler::HandlerWithoutStateExt;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use rust_embed::{EmbeddedFile, RustEmbed};
+use tower::{Layer, Service};
+use tower_http::compression::CompressionLayer;
+
+use super::error::ApiError;
+
+const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+#[derive(RustEmbed)]
+#[folder = "$CARGO_MANIFEST_DIR/static"]
+#[allow_missing = true]
+struct Dashboard;
+
+/// What `npm ci` puts there.
+#[derive(RustEmbed)]
+#[folder = "$CARGO_MANIFEST_DIR/node_modules/uplot/dist"]
+#[allow_missing = true]
+struct Uplot;
+
+/// Answers whatever is no route of the API.
+pub fn service() -> impl Service<Request, Response: IntoResponse, Error = Infallible, Future: Send> + Clone + Send + Sync
+{
+    CompressionLayer::new().layer(serve.into_service())
+}
+
+async fn serve(request: Request) -> Result<Response, ApiError> {
+    let path = request.uri().path();
+    let file = find(path).filter(|_| matches!(*request.method(), Method::GET | Method::HEAD));
+    let Some((content_type, file)) = file else {
+        let shown: String = path.chars().take(100).collect();
+        return Err(ApiError::not_found(format!("there is nothing at {shown}: /docs describes the API")));
+    };
+    // Weak, since the same file goes out compressed too.
+    let etag = format!("W/\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
+    let known = request.headers().get(IF_NONE_MATCH).and_then(|known| known.to_str().ok()).unwrap_or_default();
+    let is_known = known.split(',').map(str::trim).any(|known| known == "*" || known == etag);
+    let headers = [
+        (ETAG, etag.as_str()),
+        (CACHE_CONTROL, "no-cache"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (REFERRER_POLICY, "no-referrer"),
+    ];
+    if is_known {
+        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+    }
+    Ok((headers, [(CONTENT_TYPE, content_type)], file.data.into_owned()).into_response())
+}
+
+/// The file of a path, with its type.
+fn find(path: &str) -> Option<(String, EmbeddedFile)> {
+    let name = match path.strip_prefix('/')? {
+        "" => "index.html",
+        name => name,
+    };
+    let file = match name.strip_prefix("vendor/uplot/") {
+        Some(name) => Uplot::get(name),
+        None => Dashboard::get(name),
+    }?;
+    let kind = file.metadata.mimetype();
+    let is_text = kind.starts_with("text/") && !kind.contains("charset");
+    Some((if is_text { format!("{kind}; charset=utf-8") } else { kind.to_owned() }, file))
+}

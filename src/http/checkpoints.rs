@@ -1,0 +1,316 @@
+//! `/v1/checkpoints`
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State as Shared;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use sqlx::types::Json as Jsonb;
+use tokio::io::AsyncWriteExt;
+use utoipa::IntoParams;
+
+use super::error::ApiError;
+use super::extract::{Checkpoint as CheckpointId, Id, Query, whole};
+use super::{Page, State};
+use crate::architecture::{self, Architecture};
+use crate::checkpoint;
+use crate::jobs::checkpoints::{self, Checkpoint, Fit};
+use crate::jobs::store::Answer;
+
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct UploadParameters {
+    /// What to call it.
+    name: Option<String>,
+    /// The architecture that it is of: refused if it does not fit.
+    architecture: Option<String>,
+    /// Its number of classes: refused if it has another.
+    #[serde(default, deserialize_with = "whole::<1, 1_000_000, _>")]
+    #[param(minimum = 1, maximum = 1_000_000)]
+    num_classes: Option<i64>,
+}
+
+/// Upload a checkpoint
+///
+/// The file's bytes as they are: `curl -T resnet56.pth '…/v1/checkpoints?architecture=resnet56'`. A safetensors file, or
+/// what `torch.save` wrote (a state dict, or one under `state_dict`, `model` and the like). Nothing in it is ever
+/// executed. The same bytes are the same checkpoint.
+#[utoipa::path(put, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "upload_checkpoint",
+    params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "Where the checkpoint is"))),
+        (status = 200, description = "These bytes were there already", body = Checkpoint)))]
+pub async fn put(
+    Shared(state): Shared<State>,
+    Query(parameters): Query<UploadParameters>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let network = parameters.check()?;
+    let Ok(_permit) = state.uploads.clone().try_acquire_owned() else {
+        return Err(ApiError::Unavailable(
+            "as many uploads as the server reads at a time are under way: try again".into(),
+        ));
+    };
+    let upload = Upload::receive(&state, &headers, body).await?;
+    // What has arrived is stored even if nobody waits for the answer.
+    let stored = tokio::spawn(async move { upload.store(&state, parameters, network).await });
+    let (checkpoint, is_new) = stored.await.map_err(anyhow::Error::from)??;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, [(LOCATION, format!("/v1/checkpoints/{}", checkpoint.id))], Json(checkpoint)).into_response())
+}
+
+/// Upload a checkpoint
+///
+/// As `PUT` does.
+#[utoipa::path(post, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "post_checkpoint",
+    params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "Where the checkpoint is"))),
+        (status = 200, description = "These bytes were there already", body = Checkpoint)))]
+pub async fn post(
+    state: Shared<State>,
+    parameters: Query<UploadParameters>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    put(state, parameters, headers, body).await
+}
+
+impl UploadParameters {
+    /// The architecture, if one is named; before anything is received.
+    fn check(&self) -> Result<Option<&'static Architecture>, ApiError> {
+        if let Some(name) = &self.name
+            && (name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control))
+        {
+            return Err(ApiError::malformed(
+                "query parameters: name: expected 1 to 200 characters, none of them a control",
+            ));
+        }
+        let Some(name) = &self.architecture else { return Ok(None) };
+        let found = architecture::find(name);
+        found.map(Some).ok_or_else(|| {
+            let meant = architecture::suggest(name).map(|meant| format!("did you mean {meant}? "));
+            let shown: String = name.chars().take(64).collect();
+            let meant = meant.unwrap_or_default();
+            ApiError::malformed(format!(
+                "query parameters: architecture: there is no {shown:?}: {meant}GET /v1/architectures has them all"
+            ))
+        })
+    }
+}
+
+/// A file that has arrived. It has no name, so that nothing is left of it whatever happens.
+struct Upload {
+    file: std::fs::File,
+    size: u64,
+    sha256: String,
+}
+
+impl Upload {
+    /// Receives the body piece by piece.
+    async fn receive(state: &State, headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
+        refuse_form(headers)?;
+        let limit = state.settings.checkpoint_limit;
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(ApiError::TooLarge(limit));
+        }
+        let directory = state.settings.spool_dir.clone();
+        let file = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&directory)?;
+            tempfile::tempfile_in(&directory)
+        });
+        let mut file = tokio::fs::File::from_std(file.await.map_err(anyhow::Error::from)??);
+        let (mut size, mut hash) = (0, Sha256::new());
+        let mut pieces = body.into_data_stream();
+        let stalled = |_| ApiError::TooSlow("the upload stood still for too long".into());
+        while let Some(piece) =
+            tokio::time::timeout(state.settings.upload_timeout, pieces.next()).await.map_err(stalled)?
+        {
+            let piece = piece.map_err(|_| ApiError::malformed("the upload ended early"))?;
+            size += piece.len() as u64;
+            if size > limit {
+                return Err(ApiError::TooLarge(limit));
+            }
+            hash.update(&piece);
+            file.write_all(&piece).await.map_err(full)?;
+        }
+        file.flush().await.map_err(full)?;
+        if size == 0 {
+            return Err(ApiError::malformed(
+                "the body is empty: send the file's bytes, for example with curl -T FILE 'http://…/v1/checkpoints'",
+            ));
+        }
+        Ok(Self { file: file.into_std().await, size, sha256: hex::encode(hash.finalize()) })
+    }
+
+    /// A path that leads to it, though it has no name.
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+    }
+
+    /// Looks into it, and keeps it if it is a checkpoint and what its uploader says.
+    async fn store(
+        self,
+        state: &State,
+        parameters: UploadParameters,
+        network: Option<&'static Architecture>,
+    ) -> Result<(Checkpoint, bool), ApiError> {
+        let (upload, checkpoint) = tokio::task::spawn_blocking(move || {
+            let checkpoint = self.inspect(parameters, network);
+            (self, checkpoint)
+        })
+        .await
+        .map_err(anyhow::Error::from)?;
+        let checkpoint = checkpoint?;
+        let key = key(&upload.sha256);
+        if state.artifacts.size(&key).await? != Some(upload.size) {
+            state.artifacts.put_file(&key, &upload.path()).await?;
+        }
+        let insertion = checkpoints::insert(&state.pool, &checkpoint).await?;
+        // A deletion of the same checkpoint may have come in between; now it has to wait.
+        if state.artifacts.size(&key).await? != Some(upload.size) {
+            state.artifacts.put_file(&key, &upload.path()).await?;
+        }
+        Ok(insertion.commit().await?)
+    }
+
+    fn inspect(
+        &self,
+        parameters: UploadParameters,
+        network: Option<&'static Architecture>,
+    ) -> Result<Checkpoint, ApiError> {
+        let file = checkpoint::Checkpoint::open(&self.path()).map_err(|error| match error {
+            error if error.is_users() => ApiError::invalid(error.to_string()),
+            error => ApiError::Internal(error.into()),
+        })?;
+        let shapes = file.shapes();
+        let wanted = parameters.num_classes.and_then(|classes| u32::try_from(classes).ok());
+        if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, wanted)) {
+            return Err(ApiError::invalid(format!("the checkpoint {mismatch}")));
+        }
+        let fit =
+            |fit: &architecture::Fit| Fit { architecture: fit.architecture.name.to_owned(), num_classes: fit.classes };
+        let fits: Vec<_> = architecture::fits(&shapes).iter().map(fit).collect();
+        if let (Some(wanted), Some(fit)) = (wanted, fits.first())
+            && fits.iter().all(|fit| fit.num_classes != wanted)
+        {
+            let Fit { architecture, num_classes } = fit;
+            return Err(ApiError::invalid(format!(
+                "the checkpoint is a {architecture} with {num_classes} classes, not {wanted}"
+            )));
+        }
+        let only = match (network, fits.as_slice()) {
+            (Some(network), fits) => fits.iter().find(|fit| fit.architecture == network.name),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        Ok(Checkpoint {
+            id: format!("ckpt_{}", &self.sha256[..32]),
+            sha256: self.sha256.clone(),
+            name: parameters.name,
+            size_bytes: i64::try_from(self.size).unwrap_or(i64::MAX),
+            format: file.format().name().to_owned(),
+            tensors: i64::try_from(file.tensors().len()).unwrap_or(i64::MAX),
+            parameters: i64::try_from(file.parameters()).unwrap_or(i64::MAX),
+            architecture: only.map(|fit| fit.architecture.clone()),
+            num_classes: wanted.or(only.map(|fit| fit.num_classes)).and_then(|classes| i32::try_from(classes).ok()),
+            fits: Jsonb(fits),
+            created_at: Utc::now(),
+        })
+    }
+}
+
+fn key(sha256: &str) -> String {
+    format!("checkpoints/{sha256}")
+}
+
+/// A form is not a file: it has boundaries around it.
+fn refuse_form(headers: &HeaderMap) -> Result<(), ApiError> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.to_ascii_lowercase().starts_with("multipart/") {
+        return Err(ApiError::UnsupportedMediaType(
+            "send the file's bytes as the body, not a form: curl -T FILE rather than curl -F file=@FILE".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// A disk without room is nothing that the client did, but it can pass.
+fn full(error: std::io::Error) -> ApiError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            tracing::error!(%error, "no room for an upload");
+            ApiError::Unavailable("the server has no room for the upload".into())
+        }
+        _ => error.into(),
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListParameters {
+    /// How many at most.
+    #[serde(default, deserialize_with = "whole::<1, 100, _>")]
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<i64>,
+    /// Go on after a page: its `next`.
+    after: Option<String>,
+}
+
+/// Checkpoints, newest first
+#[utoipa::path(get, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "list_checkpoints",
+    params(ListParameters), responses((status = 200, body = Page<Checkpoint>)))]
+pub async fn list(
+    Shared(state): Shared<State>,
+    Query(parameters): Query<ListParameters>,
+) -> Result<Json<Page<Checkpoint>>, ApiError> {
+    let after = parameters.after.as_deref().map(|cursor| {
+        parse_cursor(cursor)
+            .ok_or_else(|| ApiError::malformed("query parameters: after: is not the next of a page of this list"))
+    });
+    let limit = parameters.limit.unwrap_or(20);
+    let found = checkpoints::list(&state.pool, after.transpose()?.as_ref(), limit + 1).await?;
+    Ok(Json(Page::new(found, limit, |last| format!("{}.{}", last.created_at.timestamp_micros(), last.id))))
+}
+
+fn parse_cursor(cursor: &str) -> Option<(DateTime<Utc>, String)> {
+    let (time, id) = cursor.split_once('.')?;
+    Some((DateTime::from_timestamp_micros(time.parse().ok()?)?, id.to_owned()))
+}
+
+/// One checkpoint
+#[utoipa::path(get, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "get_checkpoint",
+    params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 200, body = Checkpoint)))]
+pub async fn get(Shared(state): Shared<State>, id: Id<CheckpointId>) -> Result<Json<Checkpoint>, ApiError> {
+    checkpoints::get(&state.pool, &id.0).await?.map(Json).ok_or_else(|| no_such(&id))
+}
+
+fn no_such(id: &Id<CheckpointId>) -> ApiError {
+    ApiError::not_found(format!("there is no checkpoint {id}"))
+}
+
+/// Delete a checkpoint
+///
+/// Not while a job that is not finished needs it.
+#[utoipa::path(delete, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "delete_checkpoint",
+    params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 204)))]
+pub async fn delete(Shared(state): Shared<State>, id: Id<CheckpointId>) -> Result<StatusCode, ApiError> {
+    let deletion = match checkpoints::delete(&state.pool, &id.0).await? {
+        Answer::Done(deletion) => deletion,
+        Answer::Not(reason) => return Err(ApiError::conflict(format!("checkpoint {id} cannot be deleted: {reason}"))),
+        Answer::Missing | Answer::NotWhile(_) => return Err(no_such(&id)),
+    };
+    state.artifacts.delete(&key(&deletion.sha256)).await?;
+    deletion.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

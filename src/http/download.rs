@@ -1,0 +1,179 @@
+//! A file of storage as an answer: ranges, conditions, digest, name.
+
+use std::ops::Range;
+
+use axum::body::Body;
+use axum::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
+    IF_NONE_MATCH, IF_RANGE, RANGE,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::State;
+use super::error::ApiError;
+
+/// A file and what is known of it.
+#[derive(Debug)]
+pub struct Download {
+    /// Where storage has it.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// What to call it.
+    pub file_name: String,
+}
+
+impl Download {
+    /// Answers a `GET` or `HEAD`.
+    ///
+    /// # Errors
+    /// When a condition of the request does not hold, or storage fails.
+    pub async fn respond(self, state: &State, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
+        let etag = format!("\"{}\"", self.sha256);
+        if let Some(wanted) = headers.get(IF_MATCH)
+            && !lists(wanted, &etag, Compare::Strong)
+        {
+            return Err(ApiError::PreconditionFailed);
+        }
+        let mut response = Response::new(Body::empty());
+        self.describe(&etag, response.headers_mut())?;
+        if headers.get(IF_NONE_MATCH).is_some_and(|known| lists(known, &etag, Compare::Weak)) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        let wanted = headers.get(RANGE).filter(|_| headers.get(IF_RANGE).is_none_or(|version| *version == etag));
+        let range = wanted.and_then(|range| range.to_str().ok()).and_then(|range| parse_range(range, self.size));
+        let bytes = match range {
+            None => 0..self.size,
+            Some(None) => return Err(ApiError::RangeNotSatisfiable(self.size)),
+            Some(Some(part)) => {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                let value = format!("bytes {}-{}/{}", part.start, part.end - 1, self.size);
+                response.headers_mut().insert(CONTENT_RANGE, value.parse().expect("digits are a header value"));
+                part
+            }
+        };
+        response.headers_mut().insert(CONTENT_LENGTH, (bytes.end - bytes.start).into());
+        if method != Method::HEAD && !bytes.is_empty() {
+            *response.body_mut() = Body::from_stream(state.artifacts.read(&self.key, bytes).await?);
+        }
+        Ok(response.into_response())
+    }
+
+    fn describe(&self, etag: &str, headers: &mut HeaderMap) -> Result<(), ApiError> {
+        let digest = hex::decode(&self.sha256).map_err(anyhow::Error::from)?;
+        let digest = format!("sha-256=:{}:", BASE64_STANDARD.encode(digest));
+        let disposition = format!("attachment; filename=\"{}\"", plain(&self.file_name));
+        let values = [
+            (ETAG, etag),
+            (HeaderName::from_static("repr-digest"), digest.as_str()),
+            (CONTENT_DISPOSITION, disposition.as_str()),
+            (CONTENT_TYPE, content_type(&self.file_name)),
+            (ACCEPT_RANGES, "bytes"),
+            // A job that is tried again publishes other bytes under the same name.
+            (CACHE_CONTROL, "private, no-cache"),
+        ];
+        for (name, value) in values {
+            headers.insert(name, HeaderValue::try_from(value).map_err(anyhow::Error::from)?);
+        }
+        Ok(())
+    }
+}
+
+fn content_type(name: &str) -> &'static str {
+    match name.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("json") => "application/json",
+        Some("ndjson") => "application/x-ndjson",
+        Some("txt" | "log") => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
+
+/// What every file system and header takes.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Compare {
+    Strong,
+    Weak,
+}
+
+/// Whether a condition's list of tags names this one.
+fn lists(condition: &HeaderValue, etag: &str, compare: Compare) -> bool {
+    let Ok(tags) = condition.to_str() else { return false };
+    tags.split(',').map(str::trim).any(|tag| {
+        let tag = tag.strip_prefix("W/").filter(|_| compare == Compare::Weak).unwrap_or(tag);
+        tag == "*" || tag == etag
+    })
+}
+
+/// The one range that is asked for: `None` where there is none, more than one, or none that can be read, since the
+/// whole file is an answer to all of these; `Some(None)` where there is no such part.
+fn parse_range(header: &str, size: u64) -> Option<Option<Range<u64>>> {
+    let (unit, range) = header.split_once('=')?;
+    let (first, last) = range.trim().split_once('-')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") || range.contains(',') {
+        return None;
+    }
+    let number = |digits: &str| -> Option<u64> {
+        let digits =
+            Some(digits.trim()).filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))?;
+        // More digits than fit are a place beyond every file.
+        Some(digits.parse().unwrap_or(u64::MAX))
+    };
+    let part = match (first.trim(), last.trim()) {
+        ("", length) => size.saturating_sub(number(length)?)..size,
+        (first, "") => number(first)?..size,
+        (first, last) => {
+            let (first, last) = (number(first)?, number(last)?);
+            if last < first {
+                return None;
+            }
+            first..last.saturating_add(1).min(size)
+        }
+    };
+    Some(Some(part).filter(|part| part.start < part.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_as_rfc_9110_has_them() {
+        for (header, expected) in [
+            ("bytes=0-499", Some(Some(0..500))),
+            ("bytes=500-", Some(Some(500..1000))),
+            ("bytes=-300", Some(Some(700..1000))),
+            ("bytes=-5000", Some(Some(0..1000))),
+            ("bytes=999-5000", Some(Some(999..1000))),
+            ("Bytes = 0-0", Some(Some(0..1))),
+            ("bytes=0-99999999999999999999999", Some(Some(0..1000))),
+            ("bytes=1000-", Some(None)),
+            ("bytes=99999999999999999999999-", Some(None)),
+            ("bytes=-0", Some(None)),
+            ("bytes=0-1,5-6", None),
+            ("bytes=5-2", None),
+            ("bytes=a-b", None),
+            ("bytes=-", None),
+            ("bytes=+1-2", None),
+            ("lines=0-5", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_range(header, 1000), expected, "{header}");
+        }
+        assert_eq!(parse_range("bytes=0-", 0), Some(None));
+    }
+
+    #[test]
+    fn file_names_hold_nothing_that_could_end_the_header() {
+        assert_eq!(plain("a\"b\r\nc/../d.safetensors"), "a_b__c_.._d.safetensors");
+    }
+}

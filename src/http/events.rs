@@ -1,0 +1,55 @@
+//! `/v1/jobs/{id}/events`
+
+use axum::Json;
+use axum::extract::State as Shared;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::ApiError;
+use super::extract::{Id, Job, Query, whole};
+use super::{State, jobs};
+use crate::jobs::events::{self, Event};
+
+/// Part of a job's history.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct History {
+    /// The entries, oldest first.
+    pub data: Vec<Event>,
+    /// Whether there are more after the last of these.
+    pub has_more: bool,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Parameters {
+    /// Entries after this `seq` only.
+    #[serde(default, deserialize_with = "whole::<0, { i64::MAX }, _>")]
+    #[param(minimum = 0, default = 0)]
+    after: Option<i64>,
+    /// How many entries at most.
+    #[serde(default, deserialize_with = "whole::<1, 1000, _>")]
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<i64>,
+}
+
+/// A job's history
+///
+/// Changes of its status, log lines, warnings, checkpoints. Append-only; `seq` counts from 1 without gaps.
+#[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", operation_id = "list_events",
+    params(("id" = String, Path, description = "Id of the job"), Parameters), responses((status = 200, body = History)))]
+pub async fn list(
+    Shared(state): Shared<State>,
+    id: Id<Job>,
+    Query(parameters): Query<Parameters>,
+) -> Result<Json<History>, ApiError> {
+    let limit = parameters.limit.unwrap_or(100);
+    let mut data = events::list(&state.pool, &id.0, parameters.after.unwrap_or(0), limit + 1).await?;
+    if data.is_empty() {
+        jobs::find(&state, &id).await?;
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let has_more = data.len() > limit;
+    data.truncate(limit);
+    Ok(Json(History { data, has_more }))
+}

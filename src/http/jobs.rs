@@ -1,0 +1,214 @@
+//! `/v1/jobs`
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use utoipa::{IntoParams, ToSchema};
+
+use super::error::ApiError;
+use super::extract::{Id, IdempotencyKey, Job as JobId, JsonBody, Query, whole};
+use super::resolve::{self, DryRun};
+use super::{Page, State};
+use crate::jobs::state::{Change, Status};
+use crate::jobs::store::{self, Answer, Created, Filter, Job, NewJob};
+use crate::spec::{self, Mode};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CreateParameters {
+    /// Validate, resolve and estimate; store nothing.
+    #[serde(default)]
+    #[param(default = false)]
+    dry_run: bool,
+}
+
+/// The answer to a post that makes no new job.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum NotNew {
+    /// The job that the idempotency key made before.
+    Replay(Job),
+    /// What would be.
+    DryRun(DryRun),
+}
+
+/// Queue a job
+///
+/// Only `teacher`, `student` and `dataset` are required; everything else has the published recipe as its default, and
+/// the answer shows every default filled in. Every fault of the specification is reported at once.
+#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "create_job",
+    params(CreateParameters, ("Idempotency-Key" = Option<String>, Header,
+        description = "The same key with the same body gives the same job; with another body, 422")),
+    request_body = spec::JobSpec,
+    responses((status = 201, body = Job, headers(("Location" = String, description = "Where the job is"))),
+        (status = 200, description = "The key was used before: its job. For a dry run: what would be", body = NotNew)))]
+pub async fn create(
+    Shared(state): Shared<State>,
+    Query(parameters): Query<CreateParameters>,
+    key: Option<IdempotencyKey>,
+    body: JsonBody,
+) -> Result<Response, ApiError> {
+    if parameters.dry_run {
+        let spec = spec::parse(&body.value, Mode::Server).map_err(ApiError::faults)?;
+        let resolved = resolve::resolve(&state, spec).await?;
+        return Ok(Json(NotNew::DryRun(resolved.dry_run())).into_response());
+    }
+    let sha256 = hex::encode(Sha256::digest(&body.bytes));
+    let idempotency = key.as_ref().map(|key| (key.0.as_str(), sha256.as_str()));
+    // Before anything else: what the job needed may be gone since it was posted first.
+    let known = match idempotency {
+        Some((key, sha256)) => store::find_by_key(&state.pool, key, sha256).await?,
+        None => None,
+    };
+    let created = match known {
+        Some(created) => created,
+        None => {
+            let spec = spec::parse(&body.value, Mode::Server).map_err(ApiError::faults)?;
+            let spec = resolve::resolve(&state, spec).await?.spec;
+            store::create(&state.pool, &NewJob { spec: &spec, idempotency }).await?
+        }
+    };
+    match created {
+        Created::New(job) => {
+            Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/jobs/{}", job.id))], Json(job)).into_response())
+        }
+        Created::Replay(job) => {
+            Ok(([(LOCATION, format!("/v1/jobs/{}", job.id))], Json(NotNew::Replay(job))).into_response())
+        }
+        Created::KeyTaken(job) => Err(ApiError::invalid(format!(
+            "this Idempotency-Key was used with another body, for job {job}: use a new key"
+        ))),
+        Created::NeedsGone => Err(ApiError::conflict("a checkpoint or job that this one names was deleted just now")),
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ListParameters {
+    /// Jobs of this status only; may be repeated.
+    #[serde(default)]
+    status: Vec<Status>,
+    /// Jobs with this label only, as `key:value`; may be repeated.
+    #[serde(default)]
+    label: Vec<String>,
+    /// How many at most.
+    #[serde(default, deserialize_with = "whole::<1, 100, _>")]
+    #[param(minimum = 1, maximum = 100, default = 20)]
+    limit: Option<i64>,
+    /// Go on after a page: its `next`.
+    after: Option<String>,
+}
+
+/// Jobs, newest first
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(ListParameters),
+    responses((status = 200, body = Page<Job>)))]
+pub async fn list(
+    Shared(state): Shared<State>,
+    Query(parameters): Query<ListParameters>,
+) -> Result<Json<Page<Job>>, ApiError> {
+    let ListParameters { status: statuses, label, limit, after } = parameters;
+    let mut labels = BTreeMap::new();
+    for label in label {
+        let (key, value) = label.split_once(':').filter(|_| !label.contains('\0')).ok_or_else(|| {
+            ApiError::malformed(format!("query parameters: label: expected key:value, found {label:?}"))
+        })?;
+        if labels.insert(key.to_owned(), value.to_owned()).is_some_and(|other| other != value) {
+            // No job has two values of one label.
+            return Ok(Json(Page::new(Vec::new(), 0, |job: &Job| job.id.clone())));
+        }
+    }
+    if let Some(after) = &after
+        && !JobId::is_id(after)
+    {
+        return Err(ApiError::malformed("query parameters: after: is not the next of a page of this list"));
+    }
+    let limit = limit.unwrap_or(20);
+    let jobs = store::list(&state.pool, &Filter { statuses, labels, after }, limit + 1).await?;
+    Ok(Json(Page::new(jobs, limit, |job| job.id.clone())))
+}
+
+/// One job
+#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "get_job",
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = Job)))]
+pub async fn get(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Json<Job>, ApiError> {
+    find(&state, &id).await.map(Json)
+}
+
+/// The job, which others in this module ask for too.
+pub async fn find(state: &State, id: &Id<JobId>) -> Result<Job, ApiError> {
+    store::get(&state.pool, &id.0).await?.ok_or_else(|| no_such(id))
+}
+
+fn no_such(id: &Id<JobId>) -> ApiError {
+    ApiError::not_found(format!("there is no job {id}"))
+}
+
+/// Stop a job
+///
+/// One that runs stops at its next step.
+#[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
+pub async fn cancel(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+    change(&state, &id, Change::Cancel, "cancelled").await
+}
+
+/// Set a job aside
+///
+/// One that runs writes a checkpoint at its next step and frees its device.
+#[utoipa::path(post, path = "/v1/jobs/{id}/pause", tag = "jobs", operation_id = "pause_job",
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
+pub async fn pause(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+    change(&state, &id, Change::Pause, "paused").await
+}
+
+/// Let a paused job go on
+///
+/// It goes on from its checkpoint when a worker is free.
+#[utoipa::path(post, path = "/v1/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job",
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
+pub async fn resume(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+    change(&state, &id, Change::Resume, "resumed").await
+}
+
+/// Start a failed or cancelled job again
+///
+/// It goes on from its last checkpoint, if it has one.
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
+pub async fn retry(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+    change(&state, &id, Change::Retry, "retried").await
+}
+
+async fn change(state: &State, id: &Id<JobId>, change: Change, asked: &str) -> Result<Response, ApiError> {
+    let job = done(store::change(&state.pool, &id.0, change).await?, id, asked)?;
+    Ok((StatusCode::ACCEPTED, Json(job)).into_response())
+}
+
+fn done<T>(answer: Answer<T>, id: &Id<JobId>, asked: &str) -> Result<T, ApiError> {
+    match answer {
+        Answer::Done(done) => Ok(done),
+        Answer::Missing => Err(no_such(id)),
+        Answer::NotWhile(status) => Err(ApiError::status(&id.0, status, asked)),
+        Answer::Not(reason) => Err(ApiError::conflict(format!("job {id} cannot be {asked}: {reason}"))),
+    }
+}
+
+/// Delete a finished job
+///
+/// With everything that it wrote.
+#[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "delete_job",
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 204)))]
+pub async fn delete(Shared(state): Shared<State>, id: Id<JobId>) -> Result<StatusCode, ApiError> {
+    let deletion = done(store::delete(&state.pool, &id.0).await?, &id, "deleted")?;
+    state.artifacts.delete_below(&format!("jobs/{id}"), |_| false).await?;
+    deletion.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

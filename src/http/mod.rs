@@ -1,0 +1,264 @@
+//! The HTTP API and the dashboard: one file per resource, named like its URL.
+//!
+//! A handler extracts, validates, makes one call to [`crate::jobs`] or [`crate::artifacts`] and answers. What goes
+//! wrong is an [`error::ApiError`].
+#![allow(unused_qualifications, reason = "utoipa qualifies the types of query parameters")]
+
+mod architectures;
+mod artifacts;
+mod assets;
+mod checkpoints;
+mod datasets;
+mod download;
+mod error;
+mod events;
+mod extract;
+mod guard;
+mod health;
+mod instruments;
+mod jobs;
+mod metrics;
+mod openapi;
+mod resolve;
+mod sse;
+mod stream;
+mod student;
+mod workers;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::HeaderName;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::trace::TraceLayer;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::artifacts::Store;
+use crate::jobs::changes::Changes;
+use error::ApiError;
+
+pub use error::Problem;
+
+/// What the API is told at the start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The address of the listener, which decides which `Host` is ours.
+    pub listen: SocketAddr,
+    /// The directory whose directories are the data sets.
+    pub datasets_dir: PathBuf,
+    /// Where uploads are collected until they are stored.
+    pub spool_dir: PathBuf,
+    /// Largest checkpoint that is accepted, in bytes.
+    pub checkpoint_limit: u64,
+    /// How many uploads are read at a time; further ones are asked to come back.
+    pub uploads: usize,
+    /// How long a request may take that is no upload, download or stream.
+    pub timeout: Duration,
+    /// How long an upload may stand still.
+    pub upload_timeout: Duration,
+    /// How long requests under way have to end when the server stops.
+    pub grace: Duration,
+}
+
+impl Settings {
+    /// The defaults.
+    #[must_use]
+    pub fn new(listen: SocketAddr, datasets_dir: PathBuf, spool_dir: PathBuf) -> Self {
+        Self {
+            listen,
+            datasets_dir,
+            spool_dir,
+            checkpoint_limit: 8 << 30,
+            uploads: 8,
+            timeout: Duration::from_secs(30),
+            upload_timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(20),
+        }
+    }
+}
+
+/// What handlers share.
+#[derive(Debug, Clone)]
+pub struct State {
+    pool: PgPool,
+    artifacts: Store,
+    settings: Arc<Settings>,
+    changes: Changes,
+    uploads: Arc<Semaphore>,
+    datasets: Arc<datasets::Catalogue>,
+    /// Ends the streams, which would go on for ever.
+    stopping: CancellationToken,
+}
+
+impl State {
+    /// Starts to listen for changes of jobs.
+    #[must_use]
+    pub fn new(pool: PgPool, artifacts: Store, settings: Settings) -> Self {
+        Self {
+            changes: Changes::listen(pool.clone()),
+            uploads: Arc::new(Semaphore::new(settings.uploads)),
+            datasets: Arc::new(datasets::Catalogue::new(settings.datasets_dir.clone())),
+            settings: Arc::new(settings),
+            pool,
+            artifacts,
+            stopping: CancellationToken::new(),
+        }
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// The entries.
+    pub data: Vec<T>,
+    /// Whether there are more.
+    pub has_more: bool,
+    /// The `after` of the next page; null where there is none.
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// Made of one entry more than a page holds, if there are so many.
+    fn new(mut data: Vec<T>, limit: i64, cursor: impl Fn(&T) -> String) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let has_more = data.len() > limit;
+        data.truncate(limit);
+        let next = data.last().filter(|_| has_more).map(cursor);
+        Self { data, has_more, next }
+    }
+}
+
+/// A list that is always whole.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct List<T> {
+    /// The entries.
+    pub data: Vec<T>,
+}
+
+/// All routes, with what surrounds them.
+pub fn app(state: State) -> Router {
+    let settings = &state.settings;
+    let short = OpenApiRouter::new()
+        .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(jobs::get, jobs::delete))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::pause))
+        .routes(routes!(jobs::resume))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(metrics::get))
+        .routes(routes!(events::list))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(checkpoints::list))
+        .routes(routes!(checkpoints::get, checkpoints::delete))
+        .routes(routes!(architectures::list))
+        .routes(routes!(datasets::list))
+        .routes(routes!(workers::list))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
+        .routes(routes!(instruments::get))
+        .layer(middleware::from_fn_with_state(settings.timeout, time_out))
+        .layer(CompressionLayer::new());
+    let long = OpenApiRouter::new()
+        .routes(routes!(stream::job))
+        .routes(routes!(stream::all))
+        .routes(routes!(student::get))
+        .routes(routes!(artifacts::get))
+        .routes(routes!(checkpoints::put, checkpoints::post));
+    let (api, document) = OpenApiRouter::with_openapi(openapi::base()).merge(short).merge(long).split_for_parts();
+    api.merge(openapi::routes(document))
+        .fallback_service(assets::service())
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(DefaultBodyLimit::max(extract::BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(guard::Guard::new(settings.listen), guard::check))
+        .layer(CatchPanicLayer::custom(on_panic))
+        .layer(middleware::from_fn(instruments::count))
+        .layer(
+            ServiceBuilder::new()
+                .layer(SetRequestIdLayer::x_request_id(NewRequestId))
+                .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
+                .layer(PropagateRequestIdLayer::x_request_id())
+                .layer(SetResponseHeaderLayer::if_not_present(
+                    HeaderName::from_static("x-content-type-options"),
+                    axum::http::HeaderValue::from_static("nosniff"),
+                )),
+        )
+        .with_state(state)
+}
+
+/// Serves until `stop` is cancelled and what was under way then has ended, or its grace is over.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken) -> std::io::Result<()> {
+    let stopping = state.stopping.clone();
+    tokio::spawn({
+        let stopping = stopping.clone();
+        async move {
+            stop.cancelled().await;
+            stopping.cancel();
+        }
+    });
+    let grace = state.settings.grace;
+    instruments::keep_up(stopping.clone());
+    // Small events would wait for an acknowledgement otherwise.
+    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+    let serving = axum::serve(listener, app(state)).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let too_late = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        served = serving.into_future() => served,
+        () = too_late => {
+            tracing::warn!("requests that did not end in time are cut off");
+            Ok(())
+        }
+    }
+}
+
+async fn time_out(
+    axum::extract::State(limit): axum::extract::State<Duration>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let late = |_| ApiError::Unavailable("the answer took too long: try again".into());
+    tokio::time::timeout(limit, next.run(request)).await.map_err(late)
+}
+
+fn on_panic(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let message = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    ApiError::Internal(anyhow::anyhow!("a handler panicked: {message}")).into_response()
+}
+
+#[derive(Clone)]
+struct NewRequestId;
+
+impl MakeRequestId for NewRequestId {
+    fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
+        ulid::Ulid::generate().to_string().parse().ok().map(RequestId::new)
+    }
+}
+
+fn span(request: &Request) -> tracing::Span {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or("-");
+    tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
+}

@@ -1,0 +1,308 @@
+//! Holds a specification against the world: the data sets, checkpoints and jobs that it names. Every fault is reported,
+//! with its place; what follows from the world is filled in.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::State;
+use super::error::ApiError;
+use super::extract::fault;
+use crate::architecture::{self, Architecture, Layout, Shapes};
+use crate::dataset::{self, Dataset, Options, Summary};
+use crate::jobs::checkpoints::{self, Checkpoint, Fit};
+use crate::jobs::state::Status;
+use crate::jobs::store;
+use crate::spec::{DatasetSpec, Fault, JobSpec, OptimizerSpec, TeacherSpec};
+
+/// A specification that can run.
+#[derive(Debug)]
+pub struct Resolved {
+    /// With the teacher's architecture filled in.
+    pub spec: JobSpec,
+    /// Classes of the data set.
+    classes: u32,
+}
+
+/// What a job would be.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DryRun {
+    /// The specification with every default filled in.
+    pub spec: JobSpec,
+    /// Classes of the data set.
+    pub classes: u32,
+    /// The network to learn from.
+    pub teacher: Option<NetworkFacts>,
+    /// The network to train.
+    pub student: NetworkFacts,
+    /// What will work, but perhaps not as intended.
+    pub warnings: Vec<String>,
+    /// Memory of the device.
+    pub memory: Memory,
+}
+
+/// A network at the job's image size and number of classes.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct NetworkFacts {
+    /// A name of `GET /v1/architectures`.
+    pub architecture: String,
+    /// Trained parameters.
+    pub parameters: u64,
+    /// Multiply-accumulates for one image.
+    pub macs: u64,
+    /// Channels, height and width of the final feature map.
+    pub feature_map: [u32; 3],
+}
+
+/// A rough estimate of the device memory that training takes.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Memory {
+    /// Weights, gradients and the optimiser's state of the student, and the teacher's weights.
+    pub weights_bytes: u64,
+    /// What a batch leaves behind in both networks until the step is done.
+    pub activations_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+    /// How it was computed.
+    pub method: String,
+}
+
+/// Checks what a specification names.
+///
+/// # Errors
+/// All faults, or what kept this from finding out.
+pub async fn resolve(state: &State, mut spec: JobSpec) -> Result<Resolved, ApiError> {
+    let mut faults = Vec::new();
+    let classes = look_at_dataset(state, &spec.dataset, &mut faults).await?;
+    if let Some(mut teacher) = spec.teacher.take() {
+        if let (Some(id), Some(architecture)) = (&teacher.checkpoint, &teacher.architecture) {
+            look_at_checkpoint(state, "/teacher/checkpoint", id, architecture, classes, &mut faults).await?;
+        }
+        look_at_teacher_job(state, &mut teacher, classes, &mut faults).await?;
+        spec.teacher = Some(teacher);
+    }
+    if let Some(id) = &spec.student.checkpoint {
+        look_at_checkpoint(state, "/student/checkpoint", id, &spec.student.architecture, classes, &mut faults).await?;
+    }
+    match classes {
+        Some(classes) if faults.is_empty() => Ok(Resolved { spec, classes }),
+        _ => Err(ApiError::faults(faults)),
+    }
+}
+
+/// The number of classes, if the data set can be used.
+async fn look_at_dataset(state: &State, spec: &DatasetSpec, faults: &mut Vec<Fault>) -> Result<Option<u32>, ApiError> {
+    let directory = state.datasets.directory().clone();
+    let wanted = spec.clone();
+    let looked = tokio::task::spawn_blocking(move || open(&directory, &wanted)).await.map_err(anyhow::Error::from)?;
+    match looked {
+        Ok(classes) => Ok(Some(classes)),
+        Err((_, dataset::Error::Missing { .. })) => {
+            let there_are = name_all(&state.datasets.list().await?);
+            let name = spec.name.as_deref().unwrap_or_default();
+            faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
+            Ok(None)
+        }
+        Err((pointer, error)) if error.is_users() => {
+            // Where the server keeps its data sets is nobody's business.
+            let base = format!("{}/", state.datasets.directory().display());
+            faults.push(fault(pointer, error.to_string().replace(&base, "")));
+            Ok(None)
+        }
+        Err((_, error)) => Err(ApiError::Internal(error.into())),
+    }
+}
+
+fn open(directory: &std::path::Path, spec: &DatasetSpec) -> Result<u32, (&'static str, dataset::Error)> {
+    let at = |pointer| move |error| (pointer, error);
+    let columns = match (&spec.image_column, &spec.label_column) {
+        (Some(_), _) => "/dataset/image_column",
+        (None, Some(_)) => "/dataset/label_column",
+        (None, None) => "/dataset/name",
+    };
+    let path = dataset::resolve(directory, spec.name.as_deref().unwrap_or_default()).map_err(at("/dataset/name"))?;
+    let options = Options { image_column: spec.image_column.clone(), label_column: spec.label_column.clone() };
+    let dataset = Dataset::open(&path, &options).map_err(|error| match error {
+        dataset::Error::Column { .. } => (columns, error),
+        other => ("/dataset/name", other),
+    })?;
+    dataset.train_split(spec.train_split.as_deref()).map_err(at("/dataset/train_split"))?;
+    dataset.eval_split(spec.eval_split.as_deref()).map_err(at("/dataset/eval_split"))?;
+    Ok(dataset.classes().count)
+}
+
+fn name_all(datasets: &Arc<Vec<Summary>>) -> String {
+    let names: Vec<_> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+    if names.is_empty() {
+        return "the server's --datasets-dir holds none".to_owned();
+    }
+    format!("there are {}", names.join(", "))
+}
+
+/// Whether an uploaded checkpoint exists and is of the network.
+async fn look_at_checkpoint(
+    state: &State,
+    pointer: &str,
+    id: &str,
+    architecture: &str,
+    classes: Option<u32>,
+    faults: &mut Vec<Fault>,
+) -> Result<(), ApiError> {
+    match checkpoints::get(&state.pool, id).await? {
+        None => faults.push(fault(pointer, format!("there is no checkpoint {id}: upload it with PUT /v1/checkpoints"))),
+        Some(checkpoint) => {
+            let mismatch = mismatch(&checkpoint, architecture, classes);
+            faults.extend(mismatch.map(|mismatch| fault(pointer, format!("checkpoint {id} {mismatch}"))));
+        }
+    }
+    Ok(())
+}
+
+/// What keeps a stored checkpoint from being of the network. Its tensors are not at hand, but what fits an architecture
+/// has exactly that one's.
+fn mismatch(checkpoint: &Checkpoint, architecture: &str, classes: Option<u32>) -> Option<String> {
+    let network = architecture::find(architecture)?;
+    let fits = &checkpoint.fits.0;
+    if fits
+        .iter()
+        .any(|fit| fit.architecture == architecture && classes.is_none_or(|classes| classes == fit.num_classes))
+    {
+        return None;
+    }
+    let Some((fit, known)) = fits.iter().find_map(|fit| Some((fit, architecture::find(&fit.architecture)?))) else {
+        return Some(format!("does not fit {architecture}: it fits no known architecture"));
+    };
+    let mismatch = architecture::mismatch(network, &shapes_of(known, fit), classes)?;
+    // The sentence ends with what it fits.
+    Some(if known.name == architecture { mismatch } else { format!("{mismatch} with {} classes", fit.num_classes) })
+}
+
+fn shapes_of(architecture: &Architecture, fit: &Fit) -> Shapes {
+    let entries = architecture.layout(fit.num_classes).entries;
+    entries.into_iter().map(|entry| (entry.key, entry.shape)).collect()
+}
+
+/// Whether the job whose student is to be the teacher can be that; its architecture is filled in.
+async fn look_at_teacher_job(
+    state: &State,
+    teacher: &mut TeacherSpec,
+    classes: Option<u32>,
+    faults: &mut Vec<Fault>,
+) -> Result<(), ApiError> {
+    let Some(id) = teacher.job.clone() else { return Ok(()) };
+    let Some(job) = store::get(&state.pool, &id).await? else {
+        faults.push(fault("/teacher/job", format!("there is no job {id}")));
+        return Ok(());
+    };
+    if matches!(job.status, Status::Failed | Status::Cancelled) {
+        let detail = format!("job {id} is {}: it has no student to learn from", job.status.name());
+        faults.push(fault("/teacher/job", detail));
+    }
+    let spec: JobSpec = serde_json::from_value(job.spec).map_err(anyhow::Error::from)?;
+    let architecture = spec.student.architecture;
+    match &teacher.architecture {
+        Some(given) if *given != architecture => {
+            let detail = format!("the student of job {id} is a {architecture}, not a {given}: leave this out");
+            faults.push(fault("/teacher/architecture", detail));
+        }
+        _ => teacher.architecture = Some(architecture),
+    }
+    // Faults of a data set that the other job uses are not faults of this one.
+    let theirs = look_at_dataset(state, &spec.dataset, &mut Vec::new()).await?;
+    if let (Some(theirs), Some(ours)) = (theirs, classes)
+        && theirs != ours
+    {
+        let name = spec.dataset.name.unwrap_or_default();
+        let detail = format!("job {id} learns the {theirs} classes of {name}, this data set has {ours}");
+        faults.push(fault("/teacher/job", detail));
+    }
+    Ok(())
+}
+
+impl Resolved {
+    /// What comes of it, estimated.
+    #[must_use]
+    pub fn dry_run(self) -> DryRun {
+        let Self { spec, classes } = self;
+        let layout = |name: &str| {
+            let architecture = architecture::find(name).expect("the specification names known architectures");
+            architecture.layout_at(classes, spec.dataset.image_size)
+        };
+        let student_layout = layout(&spec.student.architecture);
+        let student = NetworkFacts::new(&spec.student.architecture, &student_layout);
+        let teacher_layout =
+            spec.teacher.as_ref().and_then(|teacher| teacher.architecture.as_deref()).map(|name| (name, layout(name)));
+        let teacher = teacher_layout.as_ref().map(|(name, layout)| NetworkFacts::new(name, layout));
+        let networks: Vec<_> = [Some(("student", &student)), teacher.as_ref().map(|teacher| ("teacher", teacher))]
+            .into_iter()
+            .flatten()
+            .collect();
+        let warnings = spec.distillation.scales.iter().flat_map(|&scale| {
+            networks.iter().filter(move |(_, network)| network.feature_map[1] < scale).map(move |(role, network)| {
+                let side = network.feature_map[1];
+                format!(
+                    "scale {scale} is finer than the {side}×{side} feature map of the {role} {}: cells are repeated",
+                    network.architecture
+                )
+            })
+        });
+        let warnings = warnings.collect();
+        let memory = Memory::estimate(&spec, &student_layout, teacher_layout.as_ref().map(|(_, layout)| layout));
+        DryRun { spec, classes, teacher, student, warnings, memory }
+    }
+}
+
+impl NetworkFacts {
+    fn new(architecture: &str, layout: &Layout) -> Self {
+        Self {
+            architecture: architecture.to_owned(),
+            parameters: layout.parameters,
+            macs: layout.macs,
+            feature_map: layout.feature_map,
+        }
+    }
+}
+
+impl Memory {
+    fn estimate(spec: &JobSpec, student: &Layout, teacher: Option<&Layout>) -> Self {
+        let states = match spec.training.optimizer {
+            OptimizerSpec::Sgd { momentum: 0.0, .. } => 0,
+            OptimizerSpec::Sgd { .. } => 1,
+            OptimizerSpec::Adamw { .. } => 2,
+        };
+        let kept_bytes = student.parameters * 4 * (3 + states);
+        let weights_bytes = kept_bytes + teacher.map_or(0, |teacher| teacher.parameters * 4);
+        let side = spec.dataset.image_size;
+        let image = 3 * u64::from(side) * u64::from(side);
+        let kept = 2 * maps(student, side).0;
+        let passing = teacher.map_or(0, |teacher| 3 * maps(teacher, side).1);
+        let activations_bytes = u64::from(spec.training.batch_size) * 4 * (image + kept + passing);
+        let total_bytes = weights_bytes + activations_bytes;
+        let method = "float32 throughout. weights: the student's four times or more (weights, gradients, the best so \
+                      far, one or two states of the optimiser) and the teacher's once. activations: per image of the \
+                      batch, the output of each of the student's convolutions and of the layer after it, and three of \
+                      the teacher's largest outputs. Without libraries (0.5 GB or more on a GPU) and the allocator's reserve";
+        Self { weights_bytes, activations_bytes, total_bytes, method: method.to_owned() }
+    }
+}
+
+/// How many elements the outputs of all convolutions have together, about, and the largest one alone. Sizes follow from
+/// the strides; pooling, which a layout does not list, from the multiply-accumulates being fewer than that.
+fn maps(layout: &Layout, side: u32) -> (u64, u64) {
+    let (mut side, mut total, mut largest, mut macs) = (u64::from(side), 0, 0, 0);
+    for (key, convolution) in layout.convolutions() {
+        let shape = layout.entry(key).map_or(&[][..], |entry| &entry.shape);
+        // A shortcut repeats the stride of the path beside it.
+        let beside = ["downsample", "shortcut", "Shortcut"].iter().any(|name| key.contains(name));
+        if !beside {
+            side = side.div_ceil(u64::from(convolution.stride[0])).max(1);
+        }
+        let map = shape.first().copied().unwrap_or(0) * side * side;
+        total += map;
+        largest = largest.max(map);
+        macs += map * shape.iter().skip(1).product::<u64>();
+    }
+    let pooled = |elements: u64| (elements as f64 * (layout.macs as f64 / macs.max(1) as f64).min(1.0)) as u64;
+    (pooled(total), pooled(largest))
+}

@@ -1,0 +1,76 @@
+//! `/v1/jobs/{id}/student`
+
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, Method};
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::State;
+use super::artifacts::{download, find};
+use super::error::ApiError;
+use super::extract::{Id, Job, Query};
+use super::jobs;
+use crate::protocol::files;
+
+/// Which state of the student.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Which {
+    /// With the best evaluation accuracy.
+    #[default]
+    Best,
+    /// After the last epoch.
+    Last,
+}
+
+/// How the file is written.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// <https://github.com/huggingface/safetensors>
+    #[default]
+    Safetensors,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Parameters {
+    /// Which state of the student.
+    #[serde(default)]
+    #[param(inline, default = "best")]
+    which: Which,
+    /// How the file is written.
+    #[serde(default)]
+    #[param(inline, default = "safetensors")]
+    format: Format,
+}
+
+/// The trained student
+///
+/// Its keys are those of PyTorch's state dict. `ETag` is its SHA-256 and `Repr-Digest` too; one range of bytes can be
+/// asked for, with `If-Range`. 404 until the job has succeeded.
+#[utoipa::path(get, path = "/v1/jobs/{id}/student", tag = "artifacts", operation_id = "get_student",
+    params(("id" = String, Path, description = "Id of the job"), Parameters,
+        ("Range" = Option<String>, Header, description = "One range of bytes")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "The part that was asked for"), (status = 304, description = "The client has it")))]
+pub async fn get(
+    Shared(state): Shared<State>,
+    id: Id<Job>,
+    Query(parameters): Query<Parameters>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Format::Safetensors = parameters.format;
+    let (name, mark) = match parameters.which {
+        Which::Best => (files::BEST_STUDENT, ""),
+        Which::Last => (files::LAST_STUDENT, "-last"),
+    };
+    let artifact = find(&state, &id, name).await?;
+    let job = jobs::find(&state, &id).await?;
+    let architecture = job.spec["student"]["architecture"].as_str().unwrap_or("student");
+    let file_name = format!("{architecture}-{id}{mark}.safetensors");
+    download(artifact, file_name).respond(&state, &method, &headers).await
+}

@@ -1,0 +1,192 @@
+//! Uploaded checkpoints: what is known of them and which jobs need them. Their bytes are in storage.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
+use sqlx::{PgPool, Postgres, Transaction};
+use utoipa::ToSchema;
+
+use super::store::Answer;
+
+/// An uploaded checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Checkpoint {
+    /// `ckpt_` and the first 32 hexadecimal digits of the SHA-256: the same bytes have the same id.
+    #[schema(example = "ckpt_2c26b46b68ffc68ff99b453c1d304134")]
+    pub id: String,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+    /// As its uploader called it.
+    pub name: Option<String>,
+    /// Size in bytes.
+    pub size_bytes: i64,
+    /// `safetensors`, `torch_zip` or `torch_legacy`.
+    #[schema(example = "torch_zip")]
+    pub format: String,
+    /// How many tensors it holds.
+    pub tensors: i64,
+    /// How many numbers they hold.
+    pub parameters: i64,
+    /// The architecture that its uploader named, or the only one that it fits.
+    pub architecture: Option<String>,
+    /// Number of classes, as its uploader said or as its classifier's shape says.
+    pub num_classes: Option<i32>,
+    /// The architectures whose keys and shapes it has.
+    #[schema(value_type = Vec<Fit>)]
+    pub fits: Json<Vec<Fit>>,
+    /// When it was first uploaded.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A network that a checkpoint is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Fit {
+    /// A name of `GET /v1/architectures`.
+    pub architecture: String,
+    /// Its number of classes.
+    pub num_classes: u32,
+}
+
+/// A checkpoint that is being stored: a deletion of the same one waits for it, and dropping this leaves no trace.
+#[derive(Debug)]
+pub struct Insertion {
+    transaction: Transaction<'static, Postgres>,
+    /// What is stored then.
+    pub checkpoint: Checkpoint,
+    /// Whether it was not there before.
+    pub is_new: bool,
+}
+
+impl Insertion {
+    /// Makes it so.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn commit(self) -> sqlx::Result<(Checkpoint, bool)> {
+        self.transaction.commit().await?;
+        Ok((self.checkpoint, self.is_new))
+    }
+}
+
+/// Begins to store a checkpoint. One that is there already takes over what its new uploader says about it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn insert(pool: &PgPool, new: &Checkpoint) -> sqlx::Result<Insertion> {
+    let mut transaction = pool.begin().await?;
+    let row = sqlx::query!(
+        r#"
+        insert into checkpoints as old
+            (id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, fits)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        on conflict (id) do update set
+            name = coalesce(excluded.name, old.name),
+            architecture = coalesce(excluded.architecture, old.architecture),
+            num_classes = coalesce(excluded.num_classes, old.num_classes),
+            fits = excluded.fits
+        returning name, architecture, num_classes, created_at, xmax = 0 as "is_new!"
+        "#,
+        new.id,
+        new.sha256,
+        new.name,
+        new.size_bytes,
+        new.format,
+        new.tensors,
+        new.parameters,
+        new.architecture,
+        new.num_classes,
+        &new.fits as _,
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    let checkpoint = Checkpoint {
+        name: row.name,
+        architecture: row.architecture,
+        num_classes: row.num_classes,
+        created_at: row.created_at,
+        ..new.clone()
+    };
+    Ok(Insertion { transaction, checkpoint, is_new: row.is_new })
+}
+
+/// One checkpoint.
+///
+/// # Errors
+/// Those of the database.
+pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkpoint>> {
+    sqlx::query_as!(
+        Checkpoint,
+        r#"
+        select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
+            fits as "fits: Json<Vec<Fit>>", created_at
+        from checkpoints where id = $1
+        "#,
+        id,
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// Checkpoints, newest first, after one of a time and an id, which need not be there any more.
+///
+/// # Errors
+/// Those of the database.
+pub async fn list(pool: &PgPool, after: Option<&(DateTime<Utc>, String)>, limit: i64) -> sqlx::Result<Vec<Checkpoint>> {
+    sqlx::query_as!(
+        Checkpoint,
+        r#"
+        select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
+            fits as "fits: Json<Vec<Fit>>", created_at
+        from checkpoints
+        where $1::timestamptz is null or (created_at, id) < ($1, $2)
+        order by created_at desc, id desc limit $3
+        "#,
+        after.map(|(time, _)| time),
+        after.map(|(_, id)| id),
+        limit,
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// A checkpoint that is being deleted; dropping this leaves it as it was.
+#[derive(Debug)]
+pub struct Deletion {
+    transaction: Transaction<'static, Postgres>,
+    /// SHA-256 of its bytes.
+    pub sha256: String,
+}
+
+impl Deletion {
+    /// Makes it so.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn commit(self) -> sqlx::Result<()> {
+        self.transaction.commit().await
+    }
+}
+
+/// Begins to delete a checkpoint that no job needs any more, so that its bytes can be deleted before its row is gone
+/// for good. Until then, whoever uploads or needs the same one waits.
+///
+/// # Errors
+/// Those of the database.
+pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Answer<Deletion>> {
+    let mut transaction = pool.begin().await?;
+    let query = sqlx::query_scalar!("select sha256 from checkpoints where id = $1 for update", id);
+    let Some(sha256) = query.fetch_optional(&mut *transaction).await? else { return Ok(Answer::Missing) };
+    let query = sqlx::query_scalar!(
+        r#"
+        select id from jobs join job_checkpoints on job_id = id
+        where checkpoint_id = $1 and status not in ('succeeded', 'failed', 'cancelled') limit 1
+        "#,
+        id,
+    );
+    if let Some(job) = query.fetch_optional(&mut *transaction).await? {
+        return Ok(Answer::Not(format!("job {job}, which is not finished, needs it")));
+    }
+    sqlx::query!("delete from job_checkpoints where checkpoint_id = $1", id).execute(&mut *transaction).await?;
+    sqlx::query!("delete from checkpoints where id = $1", id).execute(&mut *transaction).await?;
+    Ok(Answer::Done(Deletion { transaction, sha256 }))
+}

@@ -1,0 +1,560 @@
+//! What a worker does to jobs.
+//!
+//! A claim raises the job's attempt number and sets a lease on the database's clock. Every later write names the
+//! attempt and changes nothing unless it is still the one that holds the job (the fence): such a function answers
+//! `false` or `None`. Which status follows which is for [`Status::after`] alone to say.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::postgres::types::PgInterval;
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+
+use super::state::{Change, Status};
+use super::{EventKind, NewEvent, append_events, storable};
+use crate::protocol::{ErrorClass, Evaluation, Failure, Level, Outcome, Point, Progress, Started};
+use crate::spec::JobSpec;
+
+/// The right to write about a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// The job.
+    pub job: String,
+    /// The attempt that holds it.
+    pub attempt: i32,
+}
+
+/// A job that was taken from the queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// The right to write about it.
+    pub hold: Hold,
+    /// What to do.
+    pub spec: JobSpec,
+    /// Where an earlier attempt got to.
+    pub checkpoint: Option<SavedCheckpoint>,
+}
+
+/// A stored state to resume from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedCheckpoint {
+    /// The attempt that wrote it.
+    pub attempt: i32,
+    /// Epochs done.
+    pub epoch: u32,
+    /// Steps done.
+    pub step: u64,
+    /// Where storage has it.
+    pub key: String,
+}
+
+/// A stored file of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// Its name for users.
+    pub name: String,
+    /// Where storage has it.
+    pub key: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What a trainer reported in a moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// The latest progress.
+    pub progress: Option<Progress>,
+    /// New points, in order.
+    pub points: Vec<Point>,
+    /// Lines for the history.
+    pub logs: Vec<(Level, String)>,
+}
+
+/// A worker that makes itself known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewWorker {
+    /// `wrk_` and a ULID.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// `cpu` or `cuda:0`.
+    pub device: String,
+    /// The device's memory.
+    pub memory_bytes: Option<i64>,
+}
+
+fn interval(duration: Duration) -> PgInterval {
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
+}
+
+/// Takes the most urgent job whose time has come, if there is one. Two workers never get the same.
+///
+/// # Errors
+/// Those of the database.
+pub async fn claim(pool: &PgPool, worker: &str, lease: Duration) -> sqlx::Result<Option<Claim>> {
+    let mut transaction = pool.begin().await?;
+    let claimed = sqlx::query!(
+        r#"
+        update jobs set status = 'running', attempt = attempt + 1, worker = $1,
+            lease_expires_at = now() + $2, started_at = coalesce(started_at, now()), error = null
+        where id = (
+            select job.id from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
+            where job.status = 'queued' and job.run_after <= now()
+                and (job.teacher_job is null or teacher.status = 'succeeded')
+            order by job.priority desc, job.id
+            limit 1
+            for update of job skip locked)
+        returning id, attempt, spec as "spec: Json<JobSpec>", checkpoint as "checkpoint: Json<SavedCheckpoint>"
+        "#,
+        worker,
+        interval(lease),
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(job) = claimed else { return Ok(None) };
+    let name = sqlx::query_scalar!("select name from workers where id = $1", worker)
+        .fetch_optional(&mut *transaction)
+        .await?
+        .unwrap_or_else(|| worker.to_owned());
+    let event = NewEvent::status(Status::Running, format!("attempt {} started on {name}", job.attempt));
+    append_events(&mut transaction, &job.id, &[event]).await?;
+    transaction.commit().await?;
+    Ok(Some(Claim {
+        hold: Hold { job: job.id, attempt: job.attempt },
+        spec: job.spec.0,
+        checkpoint: job.checkpoint.map(|checkpoint| checkpoint.0),
+    }))
+}
+
+/// Extends the lease, and says what the job's status is by now; none if the job is held no longer.
+///
+/// # Errors
+/// Those of the database.
+pub async fn heartbeat(pool: &PgPool, hold: &Hold, lease: Duration) -> sqlx::Result<Option<Status>> {
+    // A lease that has run out is not renewed, even if nobody has noticed yet.
+    let status = sqlx::query_scalar!(
+        "update jobs set lease_expires_at = now() + $3
+         where id = $1 and attempt = $2 and lease_expires_at > now() returning status",
+        hold.job,
+        hold.attempt,
+        interval(lease),
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(status.as_deref().and_then(Status::from_name))
+}
+
+/// Locks the job's row if the attempt still holds it, and returns its status.
+async fn fenced(connection: &mut PgConnection, hold: &Hold) -> sqlx::Result<Option<Status>> {
+    let status = sqlx::query_scalar!(
+        "select status from jobs where id = $1 and attempt = $2 and lease_expires_at is not null for update",
+        hold.job,
+        hold.attempt,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(status.as_deref().and_then(Status::from_name))
+}
+
+/// Notes that training began. Points that a lost attempt recorded after the state that this one resumed from are void.
+///
+/// # Errors
+/// Those of the database.
+pub async fn started(pool: &PgPool, hold: &Hold, started: &Started) -> sqlx::Result<bool> {
+    let mut transaction = pool.begin().await?;
+    if fenced(&mut transaction, hold).await?.is_none() {
+        return Ok(false);
+    }
+    sqlx::query!(
+        "delete from metrics where job_id = $1 and step > $2",
+        hold.job,
+        i64::try_from(started.resumed_step).unwrap_or(i64::MAX),
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let resumed = match started.resumed_epochs {
+        0 if started.resumed_step == 0 => String::new(),
+        epochs => format!(", resumed after epoch {epochs} (step {})", started.resumed_step),
+    };
+    let message = format!(
+        "training on {} in {}: {} images, {} classes, {} epochs of {} steps{resumed}",
+        started.device,
+        started.precision,
+        started.train_images,
+        started.classes,
+        started.epochs,
+        started.steps_per_epoch
+    );
+    let event = NewEvent { kind: EventKind::Log, message, data: Some(json!(started)) };
+    append_events(&mut transaction, &hold.job, &[event]).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Notes the teacher's accuracy.
+///
+/// # Errors
+/// Those of the database.
+pub async fn teacher_evaluated(pool: &PgPool, hold: &Hold, evaluation: &Evaluation) -> sqlx::Result<bool> {
+    let mut transaction = pool.begin().await?;
+    if fenced(&mut transaction, hold).await?.is_none() {
+        return Ok(false);
+    }
+    sqlx::query!("update jobs set teacher = $2 where id = $1", hold.job, json!(evaluation))
+        .execute(&mut *transaction)
+        .await?;
+    let message = format!("the teacher's top-1 accuracy is {:.2} % of {} images", evaluation.top1, evaluation.images);
+    let event = NewEvent { kind: EventKind::Teacher, message, data: Some(json!(evaluation)) };
+    append_events(&mut transaction, &hold.job, &[event]).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Writes a moment's reports.
+///
+/// # Errors
+/// Those of the database.
+pub async fn record(pool: &PgPool, hold: &Hold, batch: &Batch) -> sqlx::Result<bool> {
+    let mut transaction = pool.begin().await?;
+    if fenced(&mut transaction, hold).await?.is_none() {
+        return Ok(false);
+    }
+    if let Some(progress) = &batch.progress {
+        sqlx::query!("update jobs set progress = $2 where id = $1", hold.job, json!(progress))
+            .execute(&mut *transaction)
+            .await?;
+    }
+    insert_points(&mut transaction, hold, &batch.points).await?;
+    let events: Vec<NewEvent> = batch.logs.iter().map(|(level, message)| log_event(*level, message)).collect();
+    append_events(&mut transaction, &hold.job, &events).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+fn log_event(level: Level, message: &str) -> NewEvent {
+    let kind = match level {
+        Level::Info => EventKind::Log,
+        Level::Warning => EventKind::Warning,
+    };
+    NewEvent { kind, message: message.to_owned(), data: None }
+}
+
+async fn insert_points(connection: &mut PgConnection, hold: &Hold, points: &[Point]) -> sqlx::Result<()> {
+    if points.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = points.iter().map(|point| storable(&point.name)).collect();
+    let steps: Vec<i64> = points.iter().map(|point| i64::try_from(point.step).unwrap_or(i64::MAX)).collect();
+    let epochs: Vec<f64> = points.iter().map(|point| point.epoch).collect();
+    let times: Vec<DateTime<Utc>> = points.iter().map(|point| point.time).collect();
+    let values: Vec<f64> = points.iter().map(|point| point.value).collect();
+    sqlx::query!(
+        "insert into metrics (job_id, attempt, name, step, epoch, time, value)
+         select $1, $2, name, step, epoch, time, value
+         from unnest($3::text[], $4::bigint[], $5::float8[], $6::timestamptz[], $7::float8[])
+            with ordinality as point (name, step, epoch, time, value, place)
+         order by place",
+        hold.job,
+        hold.attempt,
+        &names,
+        &steps,
+        &epochs,
+        &times,
+        &values,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes where the next attempt can go on.
+///
+/// # Errors
+/// Those of the database.
+pub async fn checkpoint_saved(pool: &PgPool, hold: &Hold, saved: &SavedCheckpoint) -> sqlx::Result<bool> {
+    let mut transaction = pool.begin().await?;
+    if fenced(&mut transaction, hold).await?.is_none() {
+        return Ok(false);
+    }
+    sqlx::query!("update jobs set checkpoint = $2 where id = $1", hold.job, json!(saved))
+        .execute(&mut *transaction)
+        .await?;
+    let message = format!("checkpoint after epoch {} (step {})", saved.epoch, saved.step);
+    let data = Some(json!({"epoch": saved.epoch, "step": saved.step}));
+    append_events(&mut transaction, &hold.job, &[NewEvent { kind: EventKind::Checkpoint, message, data }]).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Makes the attempt's files the job's, and ends it: all of it or nothing.
+///
+/// # Errors
+/// Those of the database.
+pub async fn publish(pool: &PgPool, hold: &Hold, outcome: &Outcome, artifacts: &[Artifact]) -> sqlx::Result<bool> {
+    let mut transaction = pool.begin().await?;
+    let Some(status) = fenced(&mut transaction, hold).await? else { return Ok(false) };
+    let Some(next) = status.after(Change::Succeed) else { return Ok(false) };
+    for artifact in artifacts {
+        sqlx::query!(
+            "insert into artifacts (job_id, attempt, name, key, size_bytes, sha256) values ($1, $2, $3, $4, $5, $6)
+             on conflict (job_id, attempt, name) do nothing",
+            hold.job,
+            hold.attempt,
+            artifact.name,
+            artifact.key,
+            i64::try_from(artifact.size_bytes).unwrap_or(i64::MAX),
+            artifact.sha256,
+        )
+        .execute(&mut *transaction)
+        .await?;
+    }
+    sqlx::query!(
+        "update jobs set published_attempt = attempt, result = $2, checkpoint = null where id = $1",
+        hold.job,
+        json!(outcome),
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let message =
+        format!("the student's best top-1 accuracy is {:.2} % (epoch {})", outcome.best_top1, outcome.best_epoch);
+    settle(&mut transaction, &hold.job, next, message, None, Duration::ZERO).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Ends the attempt with a failure, and the job with it unless another attempt may go better. Answers the job's new
+/// status.
+///
+/// # Errors
+/// Those of the database.
+pub async fn fail(pool: &PgPool, hold: &Hold, failure: &Failure) -> sqlx::Result<Option<Status>> {
+    let mut transaction = pool.begin().await?;
+    let Some(status) = fenced(&mut transaction, hold).await? else { return Ok(None) };
+    let next = fail_attempt(&mut transaction, &hold.job, status, hold.attempt, failure).await?;
+    if next.is_final() {
+        fail_dependents(&mut transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(Some(next))
+}
+
+async fn fail_attempt(
+    connection: &mut PgConnection,
+    job: &str,
+    status: Status,
+    attempt: i32,
+    failure: &Failure,
+) -> sqlx::Result<Status> {
+    let most =
+        sqlx::query_scalar!("select max_attempts from jobs where id = $1", job).fetch_one(&mut *connection).await?;
+    let again = failure.class.is_retried() && attempt < most;
+    let change = match (again, failure.class) {
+        (false, _) => Change::FailForGood,
+        (true, ErrorClass::WorkerLost) => Change::LeaseExpired,
+        (true, _) => Change::FailForNow,
+    };
+    let next = status.after(change).unwrap_or(Status::Failed);
+    let consequence = match next {
+        Status::Queued => format!("; attempt {} of {most} follows", attempt + 1),
+        _ => String::new(),
+    };
+    let message = format!("attempt {attempt} failed: {}{consequence}", failure.message);
+    let error = (next != Status::Cancelled).then_some(failure);
+    settle(connection, job, next, message, error, back_off(failure.class, attempt)).await?;
+    Ok(next)
+}
+
+/// A pause before the next attempt that doubles with each, with jitter so that jobs which failed together do not all
+/// come back together. A lost worker says nothing about the job, which goes on at once.
+fn back_off(class: ErrorClass, attempt: i32) -> Duration {
+    if class == ErrorClass::WorkerLost {
+        return Duration::ZERO;
+    }
+    let doubled = Duration::from_millis(500) * 2_u32.pow(attempt.clamp(0, 9).unsigned_abs());
+    doubled.mul_f64(0.75 + f64::from(Utc::now().timestamp_subsec_micros() % 1000) / 2000.0)
+}
+
+/// Gives the job its next status, frees it from its worker, and tells the history.
+async fn settle(
+    connection: &mut PgConnection,
+    job: &str,
+    next: Status,
+    message: String,
+    failure: Option<&Failure>,
+    pause: Duration,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update jobs set status = $2, worker = null, lease_expires_at = null, error = $3, run_after = now() + $4,
+            finished_at = case when $5 then now() end
+         where id = $1",
+        job,
+        next.name(),
+        failure.map(|failure| json!({"class": failure.class, "message": storable(&failure.message)})),
+        interval(pause),
+        next.is_final(),
+    )
+    .execute(&mut *connection)
+    .await?;
+    append_events(connection, job, &[NewEvent::status(next, message)]).await
+}
+
+/// Sets the job down: its trainer stopped as asked, or its worker is about to end.
+///
+/// # Errors
+/// Those of the database.
+pub async fn stopped(pool: &PgPool, hold: &Hold) -> sqlx::Result<Option<Status>> {
+    let mut transaction = pool.begin().await?;
+    let Some(status) = fenced(&mut transaction, hold).await? else { return Ok(None) };
+    let Some(next) = status.after(Change::Stopped) else { return Ok(None) };
+    let message = match next {
+        Status::Queued => "the worker was stopped; the job goes on from its checkpoint",
+        Status::Paused => "paused",
+        _ => "cancelled",
+    };
+    settle(&mut transaction, &hold.job, next, message.to_owned(), None, Duration::ZERO).await?;
+    // Giving a job back in order is no failed attempt: the next claim counts the same one up again.
+    if next == Status::Queued || next == Status::Paused {
+        sqlx::query!("update jobs set max_attempts = max_attempts + 1 where id = $1", hold.job)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    if next.is_final() {
+        fail_dependents(&mut transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(Some(next))
+}
+
+/// Returns jobs whose lease has run out to the queue, or fails them after their last attempt; fails jobs whose teacher
+/// will never come. Answers how many there were.
+///
+/// # Errors
+/// Those of the database.
+pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
+    let mut transaction = pool.begin().await?;
+    let expired = sqlx::query!(
+        "select job.id, job.status, job.attempt, coalesce(workers.name, job.worker, 'its worker') as \"worker!\"
+         from jobs as job left join workers on workers.id = job.worker
+         where job.lease_expires_at < now() for update of job skip locked",
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for job in &expired {
+        let Some(status) = Status::from_name(&job.status) else { continue };
+        let message = format!("{} stopped answering while it held the job", job.worker);
+        let failure = Failure { class: ErrorClass::WorkerLost, message };
+        fail_attempt(&mut transaction, &job.id, status, job.attempt, &failure).await?;
+    }
+    let orphans = fail_dependents(&mut transaction).await?;
+    // A worker that says nothing for so long is gone.
+    sqlx::query!("delete from workers where heartbeat_at < now() - interval '1 minute'")
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(expired.len() as u64 + orphans)
+}
+
+/// Fails waiting jobs whose teacher's job ended without a student.
+pub(super) async fn fail_dependents(connection: &mut PgConnection) -> sqlx::Result<u64> {
+    let mut failed = 0;
+    loop {
+        let orphans = sqlx::query!(
+            "select job.id, job.status, teacher.id as teacher, teacher.status as teacher_status
+             from jobs as job join jobs as teacher on teacher.id = job.teacher_job
+             where job.status in ('queued', 'paused') and teacher.status in ('failed', 'cancelled')
+             for update of job skip locked",
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        if orphans.is_empty() {
+            return Ok(failed);
+        }
+        failed += orphans.len() as u64;
+        for job in orphans {
+            let message = format!(
+                "the teacher's job {} {}: there is no student of it to learn from",
+                job.teacher,
+                if job.teacher_status == "failed" { "failed" } else { "was cancelled" }
+            );
+            let failure = Failure { class: ErrorClass::User, message: message.clone() };
+            settle(connection, &job.id, Status::Failed, message, Some(&failure), Duration::ZERO).await?;
+        }
+    }
+}
+
+/// How long until a job that waits for its time may run; none if there is no such job.
+///
+/// # Errors
+/// Those of the database.
+pub async fn until_next(pool: &PgPool) -> sqlx::Result<Option<Duration>> {
+    let seconds = sqlx::query_scalar!(
+        "select extract(epoch from min(run_after) - now())::float8 from jobs
+         where status = 'queued' and run_after > now()",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))))
+}
+
+/// The SHA-256 of an uploaded checkpoint.
+///
+/// # Errors
+/// Those of the database.
+pub async fn checkpoint_sha256(pool: &PgPool, id: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!("select sha256 from checkpoints where id = $1", id).fetch_optional(pool).await
+}
+
+/// A file that a finished job made.
+///
+/// # Errors
+/// Those of the database.
+pub async fn published_artifact(pool: &PgPool, job: &str, name: &str) -> sqlx::Result<Option<Artifact>> {
+    let found = sqlx::query!(
+        "select artifacts.key, artifacts.size_bytes, artifacts.sha256 from jobs
+         join artifacts on artifacts.job_id = jobs.id and artifacts.attempt = jobs.published_attempt
+         where jobs.id = $1 and artifacts.name = $2",
+        job,
+        name,
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(found.map(|found| Artifact {
+        name: name.to_owned(),
+        key: found.key,
+        size_bytes: found.size_bytes.unsigned_abs(),
+        sha256: found.sha256,
+    }))
+}
+
+/// Makes a worker known.
+///
+/// # Errors
+/// Those of the database.
+pub async fn register_worker(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into workers (id, name, device, memory_bytes, version) values ($1, $2, $3, $4, $5)
+         on conflict (id) do update set heartbeat_at = now()",
+        worker.id,
+        worker.name,
+        worker.device,
+        worker.memory_bytes,
+        env!("CARGO_PKG_VERSION"),
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Strikes a worker that ends in order off the list.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_worker(pool: &PgPool, id: &str) -> sqlx::Result<()> {
+    sqlx::query!("delete from workers where id = $1", id).execute(pool).await?;
+    Ok(())
+}

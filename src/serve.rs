@@ -1,0 +1,100 @@
+//! `distillery serve`: the embedded PostgreSQL, the API and the workers of this machine, started and stopped in order.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::artifacts::Store;
+use crate::config::ServeArgs;
+use crate::{http, jobs, postgres, process, stop, worker};
+
+/// Name of the file in the data directory that tells `distillery worker` and `psql` where the server's own database is.
+const DATABASE_NOTE: &str = "postgres.url";
+
+/// Serves until SIGTERM or SIGINT, then stops the workers (which give their jobs back), the API and the database.
+///
+/// # Errors
+/// Whatever keeps the server from starting: the address in use, the database, the storage.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let told_to_stop = stop::on_signal()?;
+    std::fs::create_dir_all(&args.data.data_dir)
+        .with_context(|| format!("cannot create the data directory {}", args.data.data_dir.display()))?;
+    // First of all, since a second server on the same address is the commonest mistake and costs nothing to find.
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let Some(database_url) = &args.database_url else {
+        return serve_with_own_database(&args, listener, told_to_stop).await;
+    };
+    serve(&args, listener, database_url, told_to_stop).await
+}
+
+async fn serve_with_own_database(
+    args: &ServeArgs,
+    listener: TcpListener,
+    told_to_stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let options = postgres::Options {
+        data_dir: args.data.data_dir.clone(),
+        bin_dir: args.postgres_bin_dir.clone(),
+        settings: Vec::new(),
+    };
+    let server = postgres::Server::start(&options).await.context("cannot start the embedded PostgreSQL")?;
+    let url = server.url().to_owned();
+    let note = args.data.data_dir.join(DATABASE_NOTE);
+    std::fs::write(&note, &url).with_context(|| format!("cannot write {}", note.display()))?;
+    let served = CancellationToken::new();
+    let database = tokio::spawn(keep_running(server, options, served.clone()));
+    let outcome = serve(args, listener, &url, told_to_stop).await;
+    // Last of all: workers and requests need it until they have ended.
+    served.cancel();
+    database.await.context("the database's keeper failed")?;
+    outcome
+}
+
+/// Starts the database again when it ends by itself, and stops it in order at the end.
+async fn keep_running(mut server: postgres::Server, options: postgres::Options, served: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = served.cancelled() => return server.stop().await,
+            status = server.exited() => {
+                tracing::error!("the embedded PostgreSQL {}; starting it again", process::describe(status));
+            }
+        }
+        // Its lock on the data directory goes with it.
+        drop(server);
+        server = loop {
+            match postgres::Server::start(&options).await {
+                Ok(server) => break server,
+                Err(error) => tracing::error!(error = format!("{error:#}"), "cannot start the embedded PostgreSQL"),
+            }
+            tokio::select! {
+                () = served.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        };
+    }
+}
+
+async fn serve(
+    args: &ServeArgs,
+    listener: TcpListener,
+    database_url: &str,
+    told_to_stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let pool = jobs::connect(database_url).await.context("cannot reach the database")?;
+    jobs::migrate(&pool).await.context("cannot bring the database's schema up to date")?;
+    let store = Store::open(&args.data.storage())?;
+    let address = listener.local_addr()?;
+    let data = &args.data;
+    let mut settings = http::Settings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
+    settings.checkpoint_limit = args.max_checkpoint_bytes;
+    let state = http::State::new(pool, store, settings);
+    let workers = tokio::spawn(worker::supervise::run(args.clone(), database_url.to_owned(), told_to_stop.clone()));
+    // Scripts wait for this line.
+    writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
+    http::serve(listener, state, told_to_stop).await?;
+    workers.await.context("the supervisor of the workers failed")?
+}

@@ -1,0 +1,314 @@
+//! One attempt at a job: its directory, its trainer, what the trainer reports, and how it ended.
+
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use sqlx::PgPool;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lease::{Lease, Wanted};
+use super::trainer::Trainer;
+use super::wakeups::Wakeups;
+use super::{Context, inputs, machine, outputs};
+use crate::jobs::queue::{self, Batch, Claim, Hold};
+use crate::process;
+use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome};
+
+/// A trainer stops at its next step; one that does not within this time is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(45);
+/// Reports are gathered for so long before they are written.
+const GATHER: Duration = Duration::from_millis(250);
+
+/// Why an attempt's results are not written.
+#[derive(Debug)]
+enum Trouble {
+    /// The job is somebody else's by now.
+    Lost,
+    /// It ended in this failure.
+    Failed(Failure),
+}
+
+/// How a trainer says that it ended.
+#[derive(Debug)]
+enum Ending {
+    Finished(Outcome),
+    Stopped,
+    Failed(Failure),
+}
+
+/// Works on a claimed job to its end, or until it is lost, cancelled, paused or given back.
+pub(super) async fn run(context: &Context, claim: Claim, wakeups: &Wakeups, drain: &CancellationToken) {
+    let hold = claim.hold.clone();
+    tracing::info!(job = hold.job, attempt = hold.attempt, "starting");
+    let lease = Lease::keep(context, &hold, wakeups.statuses());
+    let attempt = Attempt { context, hold: hold.clone(), wanted: lease.wanted.clone() };
+    let outcome = attempt.work(&claim, drain).await;
+    let settled = match outcome {
+        Ok(()) => Ok(()),
+        Err(Trouble::Failed(failure)) => {
+            tracing::warn!(job = hold.job, attempt = hold.attempt, class = ?failure.class, failure.message, "failed");
+            attempt.persist(async |pool| queue::fail(pool, &hold, &failure).await).await.map(drop)
+        }
+        Err(lost) => Err(lost),
+    };
+    if let Err(trouble) = settled {
+        tracing::warn!(job = hold.job, attempt = hold.attempt, ?trouble, "left the job alone");
+    }
+    drop(lease);
+    inputs::remove(&context.settings.work_dir.join(&hold.job)).await;
+}
+
+struct Attempt<'a> {
+    context: &'a Context,
+    hold: Hold,
+    wanted: watch::Receiver<Wanted>,
+}
+
+impl Attempt<'_> {
+    async fn work(&self, claim: &Claim, drain: &CancellationToken) -> Result<(), Trouble> {
+        let directory = inputs::prepare(self.context, claim).await.map_err(Trouble::Failed)?;
+        let output = directory.join("output");
+        let kills_before = machine::out_of_memory_kills();
+        let settings = &self.context.settings;
+        let mut trainer = Trainer::start(&settings.trainer, &directory, &settings.device)
+            .map_err(|error| Trouble::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") }))?;
+        let (_, nothing) = mpsc::channel(1);
+        let events = std::mem::replace(&mut trainer.events, nothing);
+        let abandon = CancellationToken::new();
+        let recorded = async {
+            let recorded = self.record(events, &output).await;
+            if recorded.is_err() {
+                abandon.cancel();
+            }
+            recorded
+        };
+        let (status, recorded) = tokio::join!(self.steer(&mut trainer, drain, &abandon), recorded);
+        match recorded? {
+            Some(Ending::Finished(outcome)) => self.publish(&outcome, &output).await,
+            Some(Ending::Stopped) => self.set_down().await,
+            Some(Ending::Failed(failure)) => Err(Trouble::Failed(failure)),
+            None if *self.wanted.borrow() == Wanted::Lost => Err(Trouble::Lost),
+            // Killed since it did not stop in time: what was asked for still happens.
+            None if *self.wanted.borrow() != Wanted::Run || drain.is_cancelled() => self.set_down().await,
+            None => {
+                let starved = machine::out_of_memory_kills() > kills_before;
+                Err(Trouble::Failed(unexplained(status, starved, &trainer.last_words().await)))
+            }
+        }
+    }
+
+    /// Passes on what is wanted until the trainer has ended.
+    async fn steer(&self, trainer: &mut Trainer, drain: &CancellationToken, abandon: &CancellationToken) -> ExitStatus {
+        let mut wanted = self.wanted.clone();
+        let mut draining = false;
+        let mut patience_ends: Option<Instant> = None;
+        loop {
+            let last = *wanted.borrow_and_update();
+            let command = match last {
+                Wanted::Run if !draining => None,
+                Wanted::Run | Wanted::Pause => Some(Command::Pause),
+                Wanted::Cancel => Some(Command::Stop),
+                Wanted::Lost => {
+                    trainer.child.signal(Signal::KILL);
+                    return trainer.child.wait().await;
+                }
+            };
+            if let Some(command) = command {
+                trainer.tell(command).await;
+                patience_ends = Some(patience_ends.unwrap_or_else(|| Instant::now() + STOP_PATIENCE));
+            }
+            tokio::select! {
+                status = trainer.child.wait() => return status,
+                // An error means that the lease is not kept any more, which happens after this only.
+                _ = wanted.changed() => {}
+                () = drain.cancelled(), if !draining => draining = true,
+                () = abandon.cancelled() => trainer.child.signal(Signal::KILL),
+                () = sleep_until(patience_ends) => trainer.child.signal(Signal::KILL),
+            }
+            if abandon.is_cancelled() || patience_ends.is_some_and(|end| end <= Instant::now()) {
+                return trainer.child.wait().await;
+            }
+        }
+    }
+
+    /// Writes what the trainer reports until it falls silent, and returns how it says it ended.
+    async fn record(&self, mut events: mpsc::Receiver<Event>, output: &Path) -> Result<Option<Ending>, Trouble> {
+        let mut batch = Batch::default();
+        let mut write_at: Option<Instant> = None;
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = sleep_until(write_at) => {
+                    self.write(&mut batch).await?;
+                    write_at = None;
+                    continue;
+                }
+            };
+            match event {
+                Some(Event::Progress(progress)) => batch.progress = Some(progress),
+                Some(Event::Metrics { points }) => batch.points.extend(points),
+                Some(Event::Log { level, message }) => batch.logs.push((level, message)),
+                // These are milestones: what came before them is on record first.
+                milestone => {
+                    self.write(&mut batch).await?;
+                    write_at = None;
+                    match milestone {
+                        Some(Event::Finished(outcome)) => return Ok(Some(Ending::Finished(outcome))),
+                        Some(Event::Stopped { .. }) => return Ok(Some(Ending::Stopped)),
+                        Some(Event::Failed(failure)) => return Ok(Some(Ending::Failed(failure))),
+                        Some(event) => self.milestone(event, output).await?,
+                        None => return Ok(None),
+                    }
+                    continue;
+                }
+            }
+            write_at = Some(write_at.unwrap_or_else(|| Instant::now() + GATHER));
+        }
+    }
+
+    async fn milestone(&self, event: Event, output: &Path) -> Result<(), Trouble> {
+        let hold = &self.hold;
+        match event {
+            Event::Started(started) => {
+                self.persist(async |pool| held(queue::started(pool, hold, &started).await)).await
+            }
+            Event::Teacher(evaluation) => {
+                self.persist(async |pool| held(queue::teacher_evaluated(pool, hold, &evaluation).await)).await
+            }
+            Event::Checkpoint { epoch, step } => {
+                match outputs::save_checkpoint(self.context, hold, output, epoch, step).await {
+                    Ok(saved) => {
+                        self.persist(async |pool| held(queue::checkpoint_saved(pool, hold, &saved).await)).await
+                    }
+                    // The attempt itself can go on, and the next checkpoint may fit.
+                    Err(error) => {
+                        let message = format!("the checkpoint of epoch {epoch} could not be stored: {error}");
+                        let mut batch = Batch::default();
+                        batch.logs.push((crate::protocol::Level::Warning, message));
+                        self.write(&mut batch).await
+                    }
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn write(&self, batch: &mut Batch) -> Result<(), Trouble> {
+        let batch = std::mem::take(batch);
+        if batch.progress.is_none() && batch.points.is_empty() && batch.logs.is_empty() {
+            return Ok(());
+        }
+        self.persist(async |pool| held(queue::record(pool, &self.hold, &batch).await)).await
+    }
+
+    async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), Trouble> {
+        let artifacts = outputs::store(self.context, &self.hold, output)
+            .await
+            .map_err(|error| Trouble::Failed(inputs::of_storage(&error)))?;
+        self.persist(async |pool| held(queue::publish(pool, &self.hold, outcome, &artifacts).await)).await?;
+        tracing::info!(job = self.hold.job, attempt = self.hold.attempt, top1 = outcome.best_top1, "succeeded");
+        outputs::tidy(self.context, &self.hold.job, &artifacts).await;
+        Ok(())
+    }
+
+    async fn set_down(&self) -> Result<(), Trouble> {
+        let status = self.persist(async |pool| queue::stopped(pool, &self.hold).await).await?;
+        tracing::info!(job = self.hold.job, attempt = self.hold.attempt, status = status.name(), "set down");
+        Ok(())
+    }
+
+    /// Writes to the database, however long that is away, as long as the job is held.
+    async fn persist<T>(&self, write: impl AsyncFn(&PgPool) -> sqlx::Result<Option<T>>) -> Result<T, Trouble> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match write(&self.context.pool).await {
+                Ok(Some(written)) => return Ok(written),
+                Ok(None) => return Err(Trouble::Lost),
+                Err(error) if !is_passing(&error) => {
+                    let message = format!("the database refused a write: {error}");
+                    return Err(Trouble::Failed(Failure { class: ErrorClass::Internal, message }));
+                }
+                Err(error) => tracing::warn!(job = self.hold.job, %error, "cannot write yet"),
+            }
+            if *self.wanted.borrow() == Wanted::Lost {
+                return Err(Trouble::Lost);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
+
+/// A write that either found the job held or not.
+fn held(written: sqlx::Result<bool>) -> sqlx::Result<Option<()>> {
+    written.map(|held| held.then_some(()))
+}
+
+/// Whether the same statement can succeed later: a lost connection, a server that shuts down, a lock that took too long.
+fn is_passing(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            // PostgreSQL's classes: connection, rollback, resources, intervention; and lock_not_available.
+            ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03"
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+async fn sleep_until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A trainer that ended without a word.
+fn unexplained(status: ExitStatus, starved: bool, last_words: &str) -> Failure {
+    use std::os::unix::process::ExitStatusExt;
+    let ended = process::describe(status);
+    match status.signal() {
+        Some(9) if starved => Failure {
+            class: ErrorClass::Oom,
+            message: "the kernel killed the trainer because memory ran out: lower training.batch_size, choose a \
+                      smaller network, or give the worker more memory"
+                .to_owned(),
+        },
+        Some(_) => Failure { class: ErrorClass::WorkerLost, message: with_last_words(&ended, last_words) },
+        None => Failure { class: ErrorClass::Internal, message: with_last_words(&ended, last_words) },
+    }
+}
+
+fn with_last_words(ended: &str, last_words: &str) -> String {
+    match last_words {
+        "" => format!("the trainer {ended}"),
+        _ => format!("the trainer {ended}: {last_words}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_killed_trainer_is_out_of_memory_only_if_the_kernel_says_so() {
+        let killed = ExitStatus::from_raw(9);
+        assert_eq!(unexplained(killed, true, "").class, ErrorClass::Oom);
+        assert_eq!(unexplained(killed, false, "").class, ErrorClass::WorkerLost);
+        let exited = unexplained(ExitStatus::from_raw(0x100), true, "no such library");
+        assert_eq!(exited.class, ErrorClass::Internal);
+        assert!(exited.message.contains("no such library"));
+    }
+}

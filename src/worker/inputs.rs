@@ -1,0 +1,132 @@
+//! Lays out an attempt's directory: the specification with local paths, the teacher, what an earlier attempt left.
+//!
+//! ```text
+//! <work>/<job>/<attempt>/spec.json, teacher, student, output/{state/checkpoint.safetensors, metrics.ndjson, …}
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use super::Context;
+use super::outputs;
+use crate::artifacts;
+use crate::jobs::queue::{self, Claim, SavedCheckpoint};
+use crate::protocol::{ErrorClass, Failure, files};
+use crate::spec::JobSpec;
+
+/// Creates the directory and returns its path.
+///
+/// # Errors
+/// The failure of the attempt that it means.
+pub(super) async fn prepare(context: &Context, claim: &Claim) -> Result<PathBuf, Failure> {
+    let of_job = context.settings.work_dir.join(&claim.hold.job);
+    // What earlier attempts left here is in storage, or lost.
+    remove(&of_job).await;
+    let directory = of_job.join(claim.hold.attempt.to_string());
+    let output = directory.join("output");
+    tokio::fs::create_dir_all(output.join("state")).await.map_err(|error| storage(&output, &error))?;
+    let mut spec = claim.spec.clone();
+    localise(context, &mut spec, &directory).await?;
+    let text = serde_json::to_vec_pretty(&spec).expect("a specification is JSON");
+    let path = directory.join("spec.json");
+    tokio::fs::write(&path, text).await.map_err(|error| storage(&path, &error))?;
+    if let Some(saved) = &claim.checkpoint {
+        restore(context, &claim.hold.job, saved, &output).await?;
+    }
+    Ok(directory)
+}
+
+/// Removes a directory of attempts; what cannot be removed is in nobody's way.
+pub(super) async fn remove(directory: &Path) {
+    if let Err(error) = tokio::fs::remove_dir_all(directory).await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "cannot remove an attempt's directory");
+    }
+}
+
+/// Replaces ids by local files.
+async fn localise(context: &Context, spec: &mut JobSpec, directory: &Path) -> Result<(), Failure> {
+    let name = spec.dataset.name.take().unwrap_or_default();
+    let path = context.settings.datasets_dir.join(&name);
+    if !path.is_dir() {
+        return Err(Failure {
+            class: ErrorClass::User,
+            message: format!(
+                "data set {name:?} is not there any more: {} is not a directory on this worker. Put it back and retry",
+                path.display()
+            ),
+        });
+    }
+    spec.dataset.path = Some(path.display().to_string());
+    if let Some(teacher) = &mut spec.teacher {
+        let key = match (teacher.job.take(), teacher.checkpoint.take()) {
+            (Some(job), _) => key_of_student(context, &job).await?,
+            (None, Some(id)) => key_of_checkpoint(context, &id).await?,
+            (None, None) => return Err(internal("the stored specification has a teacher without weights")),
+        };
+        teacher.checkpoint = Some(fetch(context, &key, &directory.join("teacher")).await?);
+    }
+    if let Some(id) = spec.student.checkpoint.take() {
+        let key = key_of_checkpoint(context, &id).await?;
+        spec.student.checkpoint = Some(fetch(context, &key, &directory.join("student")).await?);
+    }
+    Ok(())
+}
+
+async fn key_of_student(context: &Context, job: &str) -> Result<String, Failure> {
+    let found = queue::published_artifact(&context.pool, job, files::BEST_STUDENT).await;
+    match found.map_err(|error| internal(&error.to_string()))? {
+        Some(artifact) => Ok(artifact.key),
+        None => Err(Failure {
+            class: ErrorClass::User,
+            message: format!("the teacher's job {job} has no student any more: train it again, or upload a checkpoint"),
+        }),
+    }
+}
+
+async fn key_of_checkpoint(context: &Context, id: &str) -> Result<String, Failure> {
+    let found = queue::checkpoint_sha256(&context.pool, id).await;
+    match found.map_err(|error| internal(&error.to_string()))? {
+        Some(sha256) => Ok(outputs::key_of_upload(&sha256)),
+        None => Err(Failure {
+            class: ErrorClass::User,
+            message: format!("checkpoint {id} is not there any more: upload it again"),
+        }),
+    }
+}
+
+async fn fetch(context: &Context, key: &str, path: &Path) -> Result<String, Failure> {
+    context.store.fetch(key, path).await.map_err(|error| of_storage(&error))?;
+    Ok(path.display().to_string())
+}
+
+/// Puts the last checkpoint where the trainer looks for it. One that has gone missing costs time, not the job.
+async fn restore(context: &Context, job: &str, saved: &SavedCheckpoint, output: &Path) -> Result<(), Failure> {
+    let state = output.join(files::CHECKPOINT);
+    match context.store.fetch(&saved.key, &state).await {
+        Ok(()) => {}
+        Err(artifacts::Error::NotFound(_)) => {
+            tracing::warn!(job, key = saved.key, "the checkpoint is gone; starting from the beginning");
+            return Ok(());
+        }
+        Err(error) => return Err(of_storage(&error)),
+    }
+    let metrics = outputs::key(job, saved.attempt, files::METRICS);
+    match context.store.fetch(&metrics, &output.join(files::METRICS)).await {
+        Ok(()) | Err(artifacts::Error::NotFound(_)) => Ok(()),
+        Err(error) => Err(of_storage(&error)),
+    }
+}
+
+fn storage(path: &Path, error: &std::io::Error) -> Failure {
+    Failure { class: ErrorClass::Storage, message: format!("cannot write {}: {error}", path.display()) }
+}
+
+/// A failure of storage, as that of an attempt.
+pub(super) fn of_storage(error: &artifacts::Error) -> Failure {
+    Failure { class: ErrorClass::Storage, message: error.to_string() }
+}
+
+fn internal(message: &str) -> Failure {
+    Failure { class: ErrorClass::Internal, message: message.to_owned() }
+}

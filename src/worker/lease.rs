@@ -1,0 +1,101 @@
+//! Keeps an attempt's lease, and learns what is wanted of it: to go on, to pause, to stop.
+
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+
+use super::Context;
+use crate::jobs::queue::{self, Hold};
+use crate::jobs::state::Status;
+
+/// What the database wants of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Go on.
+    Run,
+    /// Stop at a checkpoint.
+    Pause,
+    /// Stop.
+    Cancel,
+    /// Stop and change nothing: the job is somebody else's by now.
+    Lost,
+}
+
+/// A lease that is renewed until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// The latest of what is wanted.
+    pub(super) wanted: watch::Receiver<Wanted>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Lease {
+    /// Starts renewing. The claim set the lease just now.
+    pub(super) fn keep(context: &Context, hold: &Hold, statuses: broadcast::Receiver<String>) -> Self {
+        let (tell, wanted) = watch::channel(Wanted::Run);
+        let task = tokio::spawn(renew(context.clone(), hold.clone(), statuses, tell));
+        Self { wanted, task }
+    }
+}
+
+async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<String>, tell: watch::Sender<Wanted>) {
+    let lease = context.settings.lease;
+    let mut held_until = Instant::now() + lease;
+    let mut pause = context.settings.heartbeat();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = concerned(&mut statuses, &hold.job) => {}
+        }
+        let asked = Instant::now();
+        let answer = tokio::time::timeout_at(held_until, queue::heartbeat(&context.pool, &hold, lease)).await;
+        let wanted = match answer {
+            Ok(Ok(Some(status))) => {
+                held_until = asked + lease;
+                pause = context.settings.heartbeat();
+                of_status(status)
+            }
+            Ok(Ok(None)) => Wanted::Lost,
+            Ok(Err(error)) => {
+                tracing::warn!(job = hold.job, %error, "heartbeat failed");
+                pause = Duration::from_millis(250);
+                if Instant::now() < held_until { *tell.borrow() } else { Wanted::Lost }
+            }
+            // By its own clock the lease is over: another worker may start at any moment.
+            Err(_) => Wanted::Lost,
+        };
+        tell.send_if_modified(|last| std::mem::replace(last, wanted) != wanted);
+        if wanted == Wanted::Lost {
+            return;
+        }
+    }
+}
+
+fn of_status(status: Status) -> Wanted {
+    match status {
+        Status::Running => Wanted::Run,
+        Status::Pausing => Wanted::Pause,
+        Status::Cancelling => Wanted::Cancel,
+        Status::Queued | Status::Paused | Status::Succeeded | Status::Failed | Status::Cancelled => Wanted::Lost,
+    }
+}
+
+/// Returns when the job's status may have changed.
+async fn concerned(statuses: &mut broadcast::Receiver<String>, job: &str) {
+    loop {
+        match statuses.recv().await {
+            Ok(changed) if changed.is_empty() || changed == job => return,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => return,
+            // The listener is gone; heartbeats go on without it.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What this machine has.
+
+use std::fs;
+use std::process::Command;
+
+/// Turns a device of the command line (`auto`, `cpu`, `cuda`, `cuda:1`) into one.
+pub(super) fn device(text: &str) -> anyhow::Result<String> {
+    match text {
+        "auto" if gpus() > 0 => Ok("cuda:0".to_owned()),
+        "auto" | "cpu" => Ok("cpu".to_owned()),
+        "cuda" => Ok("cuda:0".to_owned()),
+        _ if text.strip_prefix("cuda:").is_some_and(|index| index.parse::<u32>().is_ok()) => Ok(text.to_owned()),
+        _ => anyhow::bail!("unknown device {text:?}: expected auto, cpu, cuda or cuda:1"),
+    }
+}
+
+/// Number of NVIDIA GPUs that this process may use.
+pub(super) fn gpus() -> usize {
+    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
+        return visible.split(',').filter(|device| !device.trim().is_empty() && device.trim() != "-1").count();
+    }
+    let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
+    let is_gpu = |name: &str| name.strip_prefix("nvidia").is_some_and(|index| index.parse::<u32>().is_ok());
+    entries.filter(|entry| entry.file_name().to_str().is_some_and(is_gpu)).count()
+}
+
+/// Memory of the device, in bytes, where it can be told.
+pub(super) fn memory_bytes(device: &str) -> Option<i64> {
+    let Some(index) = device.strip_prefix("cuda:") else {
+        let system = rustix::system::sysinfo();
+        return i64::try_from(u128::from(system.totalram) * u128::from(system.mem_unit)).ok();
+    };
+    let query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id"];
+    let answer = Command::new("nvidia-smi").args(query).arg(index).output().ok()?;
+    let mebibytes: i64 = String::from_utf8(answer.stdout).ok()?.trim().parse().ok()?;
+    mebibytes.checked_mul(1 << 20)
+}
+
+/// The name of this machine.
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// How many processes the kernel has killed for want of memory: in this control group, or else on this machine.
+pub(super) fn out_of_memory_kills() -> u64 {
+    let count = |path: &str| -> Option<u64> {
+        let text = fs::read_to_string(path).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    };
+    let group = fs::read_to_string("/proc/self/cgroup").ok();
+    let group = group.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::")));
+    let of_group = group.and_then(|group| count(&format!("/sys/fs/cgroup{group}/memory.events")));
+    of_group.or_else(|| count("/proc/vmstat")).unwrap_or(0)
+}

@@ -1,0 +1,161 @@
+//! A worker: takes jobs from the queue, one at a time, and has a trainer process do each attempt.
+//!
+//! It touches no tensors. What it writes about a job names the attempt that it holds, so a worker that was away for
+//! too long changes nothing.
+
+mod attempt;
+mod inputs;
+mod lease;
+mod machine;
+mod outputs;
+mod rescuer;
+pub mod supervise;
+mod trainer;
+mod wakeups;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::artifacts::Store;
+use crate::config::WorkerArgs;
+use crate::jobs::queue::{self, NewWorker};
+use crate::{jobs, stop};
+
+pub use trainer::program as trainer_program;
+
+/// Behind every notification there is a look at the queue this often, since notifications can be lost.
+const POLL: Duration = Duration::from_secs(5);
+
+/// What a worker needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The name on the dashboard.
+    pub name: String,
+    /// `cpu` or `cuda:0`.
+    pub device: String,
+    /// The trainer's program.
+    pub trainer: PathBuf,
+    /// Holds the data sets.
+    pub datasets_dir: PathBuf,
+    /// Holds a directory for each attempt, while it runs.
+    pub work_dir: PathBuf,
+    /// How long a job is held without a heartbeat.
+    pub lease: Duration,
+}
+
+impl Settings {
+    /// As the command line says.
+    fn new(args: &WorkerArgs) -> anyhow::Result<Self> {
+        let device = machine::device(&args.device)?;
+        let data_dir = std::path::absolute(&args.data.data_dir)?;
+        Ok(Self {
+            name: args.name.clone().unwrap_or_else(|| format!("{}/{device}", machine::host_name())),
+            trainer: trainer_program(args.trainer.as_deref())?,
+            datasets_dir: std::path::absolute(&args.data.datasets_dir)?,
+            work_dir: data_dir.join("work"),
+            lease: Duration::from_secs(args.lease_seconds),
+            device,
+        })
+    }
+
+    /// A heartbeat may be lost, and the next one late, before the lease runs out.
+    fn heartbeat(&self) -> Duration {
+        self.lease / 4
+    }
+}
+
+/// What every part of a worker uses.
+#[derive(Debug, Clone)]
+struct Context {
+    id: String,
+    pool: PgPool,
+    store: Store,
+    settings: Settings,
+    memory_bytes: Option<i64>,
+}
+
+/// `distillery worker`: works until SIGTERM or SIGINT, then gives its job back.
+///
+/// # Errors
+/// Whatever keeps it from starting: the database, the storage, the trainer's program.
+pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
+    let told_to_stop = stop::on_signal()?;
+    let pool = jobs::connect(&args.database_url).await?;
+    let store = Store::open(&args.data.storage())?;
+    run(pool, store, Settings::new(&args)?, told_to_stop).await
+}
+
+/// Works until `drain` is cancelled. The job in progress is then set down at a checkpoint for another worker.
+///
+/// # Errors
+/// When the worker cannot make itself known to the database.
+pub async fn run(pool: PgPool, store: Store, settings: Settings, drain: CancellationToken) -> anyhow::Result<()> {
+    let id = format!("wrk_{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
+    let memory_bytes = machine::memory_bytes(&settings.device);
+    let context = Context { id, pool, store, settings, memory_bytes };
+    register(&context).await.context("cannot register the worker")?;
+    tracing::info!(worker = context.settings.name, device = context.settings.device, "ready for jobs");
+    // Listening begins before the first look at the queue: nothing is missed in between.
+    let wakeups = wakeups::listen(&context.pool).await?;
+    let helpers = CancellationToken::new();
+    let presence = tokio::spawn(helpers.clone().run_until_cancelled_owned(keep_present(context.clone())));
+    let rescuer = tokio::spawn(helpers.clone().run_until_cancelled_owned(rescuer::run(context.clone())));
+    work(&context, &wakeups, &drain).await;
+    helpers.cancel();
+    let _ = tokio::join!(presence, rescuer);
+    if let Err(error) = queue::forget_worker(&context.pool, &context.id).await {
+        tracing::warn!(%error, "could not sign off; the worker will vanish from the list by itself");
+    }
+    Ok(())
+}
+
+async fn work(context: &Context, wakeups: &wakeups::Wakeups, drain: &CancellationToken) {
+    while !drain.is_cancelled() {
+        let woken = wakeups.queue.notified();
+        tokio::pin!(woken);
+        woken.as_mut().enable();
+        let pause = match queue::claim(&context.pool, &context.id, context.settings.lease).await {
+            Ok(Some(claim)) => {
+                attempt::run(context, claim, wakeups, drain).await;
+                continue;
+            }
+            Ok(None) => match queue::until_next(&context.pool).await {
+                Ok(Some(wait)) => wait.min(POLL),
+                _ => POLL,
+            },
+            Err(error) => {
+                tracing::warn!(%error, "cannot look at the queue");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::select! {
+            () = woken => {}
+            () = tokio::time::sleep(pause) => {}
+            () = drain.cancelled() => {}
+        }
+    }
+}
+
+/// Registers the worker, or renews that: one that was away for long has been struck off.
+async fn register(context: &Context) -> sqlx::Result<()> {
+    let worker = NewWorker {
+        id: context.id.clone(),
+        name: context.settings.name.clone(),
+        device: context.settings.device.clone(),
+        memory_bytes: context.memory_bytes,
+    };
+    queue::register_worker(&context.pool, &worker).await
+}
+
+async fn keep_present(context: Context) {
+    loop {
+        tokio::time::sleep(context.settings.heartbeat()).await;
+        if let Err(error) = register(&context).await {
+            tracing::warn!(%error, "cannot tell the database that this worker is there");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Where an attempt's files go in storage. Each attempt has a directory of its own, so that one which lost its job
+//! overwrites nothing.
+
+use std::path::Path;
+
+use super::Context;
+use crate::artifacts::Error;
+use crate::jobs::queue::{Artifact, Hold, SavedCheckpoint};
+use crate::protocol::files;
+
+/// The key of an uploaded checkpoint.
+#[must_use]
+pub fn key_of_upload(sha256: &str) -> String {
+    format!("checkpoints/{sha256}")
+}
+
+/// The key of an attempt's file.
+pub(super) fn key(job: &str, attempt: i32, file: &str) -> String {
+    format!("jobs/{job}/attempts/{attempt}/{file}")
+}
+
+/// Stores the state to resume from, and the metrics up to it.
+///
+/// # Errors
+/// Those of storage.
+pub(super) async fn save_checkpoint(
+    context: &Context,
+    hold: &Hold,
+    output: &Path,
+    epoch: u32,
+    step: u64,
+) -> Result<SavedCheckpoint, Error> {
+    // The metrics first: the state is of use only with all the points before it.
+    for file in [files::METRICS, files::CHECKPOINT] {
+        context.store.put_file(&key(&hold.job, hold.attempt, file), &output.join(file)).await?;
+    }
+    let key = key(&hold.job, hold.attempt, files::CHECKPOINT);
+    Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key })
+}
+
+/// Stores what a finished attempt made.
+///
+/// # Errors
+/// Those of storage.
+pub(super) async fn store(context: &Context, hold: &Hold, output: &Path) -> Result<Vec<Artifact>, Error> {
+    let mut artifacts = Vec::new();
+    for name in [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS] {
+        let key = key(&hold.job, hold.attempt, name);
+        let stored = context.store.put_file(&key, &output.join(name)).await?;
+        artifacts.push(Artifact { name: name.to_owned(), key, size_bytes: stored.size_bytes, sha256: stored.sha256 });
+    }
+    Ok(artifacts)
+}
+
+/// Removes what attempts left that is not published: states to resume from above all.
+pub(super) async fn tidy(context: &Context, job: &str, published: &[Artifact]) {
+    let keep = |key: &str| published.iter().any(|artifact| artifact.key == key);
+    if let Err(error) = context.store.delete_below(&format!("jobs/{job}/attempts"), keep).await {
+        tracing::warn!(job, %error, "cannot remove what is not needed any more");
+    }
+}

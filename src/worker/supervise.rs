@@ -1,0 +1,111 @@
+//! The worker processes of `distillery serve`: one per device, started again when one dies.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::machine;
+use crate::config::{ServeArgs, Workers};
+use crate::process;
+
+/// A drain writes a checkpoint; after this a worker is killed, and its job goes on elsewhere from the last one.
+const DRAIN: Duration = Duration::from_secs(60);
+/// Longest pause before a worker that keeps dying is started again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Keeps the workers running until `stop` is cancelled, then has them give their jobs back.
+///
+/// # Errors
+/// When this program cannot find itself.
+pub async fn run(args: ServeArgs, database_url: String, stop: CancellationToken) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let mut workers = JoinSet::new();
+    for worker in planned(args.workers) {
+        let (program, args, database_url) = (program.clone(), args.clone(), database_url.clone());
+        let command = move || command(&program, &args, &database_url, &worker);
+        workers.spawn(keep_running(command, stop.clone()));
+    }
+    while workers.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// One worker to be.
+#[derive(Debug, Clone)]
+struct Planned {
+    name: String,
+    device: String,
+    /// Processor cores, where several workers share them.
+    threads: Option<usize>,
+}
+
+fn planned(workers: Workers) -> Vec<Planned> {
+    let gpus = machine::gpus();
+    let count = match workers {
+        Workers::Auto => gpus.max(1),
+        Workers::Count(count) => count,
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let host = machine::host_name();
+    (0..count)
+        .map(|index| {
+            let device = if gpus == 0 { "cpu".to_owned() } else { format!("cuda:{}", index % gpus) };
+            let shared = gpus == 0 && count > 1;
+            let name = if shared { format!("{host}/{device}-{index}") } else { format!("{host}/{device}") };
+            Planned { name, device, threads: shared.then(|| (cores / count).max(1)) }
+        })
+        .collect()
+}
+
+fn command(program: &Path, args: &ServeArgs, database_url: &str, worker: &Planned) -> std::process::Command {
+    // Told to drain even when the server is killed.
+    let mut command = process::command("TERM", program);
+    let storage = args.data.storage();
+    let data: [(&str, &PathBuf); 2] =
+        [("--data-dir", &args.data.data_dir), ("--datasets-dir", &args.data.datasets_dir)];
+    command.args(["worker", "--device", &worker.device, "--name", &worker.name, "--storage", &storage]);
+    for (flag, path) in data {
+        command.arg(flag).arg(path);
+    }
+    // By the environment, since every user of the machine can read a command line.
+    command.env("DATABASE_URL", database_url).stdin(std::process::Stdio::null());
+    if let Some(threads) = worker.threads
+        && std::env::var_os("DISTILLERY_THREADS").is_none()
+    {
+        command.env("DISTILLERY_THREADS", threads.to_string());
+    }
+    command
+}
+
+async fn keep_running(command: impl Fn() -> std::process::Command, stop: CancellationToken) {
+    let mut pause = Duration::from_millis(500);
+    while !stop.is_cancelled() {
+        let started = Instant::now();
+        match process::spawn(command()) {
+            Ok(mut child) => {
+                let ended = tokio::select! {
+                    status = child.wait() => status,
+                    () = stop.cancelled() => {
+                        let patience = [(Signal::TERM, DRAIN), (Signal::KILL, Duration::from_secs(5))];
+                        child.stop(&patience).await;
+                        return;
+                    }
+                };
+                tracing::error!("a worker {}; starting another", process::describe(ended));
+            }
+            Err(error) => tracing::error!(%error, "cannot start a worker"),
+        }
+        if started.elapsed() > LONGEST_PAUSE {
+            pause = Duration::from_millis(500);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

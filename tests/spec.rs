@@ -1,0 +1,222 @@
+//! Promise: a specification is read with every default filled in, or refused with all of its faults at once.
+
+use distillery::spec::{JobSpec, Mode, ScheduleSpec, parse};
+use serde_json::{Value, json};
+
+fn minimal() -> Value {
+    json!({
+        "teacher": {"architecture": "resnet56", "checkpoint": "ckpt_1"},
+        "student": {"architecture": "resnet20"},
+        "dataset": {"name": "cifar100"}
+    })
+}
+
+/// The minimal specification with the value at `pointer`'s parent object replaced or added.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut document = minimal();
+    let mut target = &mut document;
+    let (parents, last) = pointer.rsplit_once('/').expect("a pointer starts with a slash");
+    for key in parents.split('/').skip(1) {
+        if target.get(key).is_none() {
+            target[key] = json!({});
+        }
+        target = &mut target[key];
+    }
+    target[last] = value;
+    document
+}
+
+fn faults(document: &Value) -> Vec<(String, String)> {
+    let faults = parse(document, Mode::Server).expect_err("the specification is faulty");
+    faults.into_iter().map(|fault| (fault.pointer, fault.detail)).collect()
+}
+
+/// Asserts that `document` has exactly one fault, there, whose text holds `detail`.
+fn assert_one_fault(document: &Value, pointer: &str, detail: &str) {
+    let faults = faults(document);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert_eq!(faults[0].0, pointer, "{faults:?}");
+    assert!(faults[0].1.contains(detail), "{faults:?} does not hold {detail:?}");
+}
+
+#[test]
+fn the_published_recipe_is_the_default() {
+    let spec = parse(&minimal(), Mode::Server).expect("minimal is enough");
+    assert_eq!(
+        serde_json::to_value(&spec).unwrap(),
+        json!({
+            "name": "resnet56 to resnet20 by sdd_kd",
+            "teacher": {"architecture": "resnet56", "checkpoint": "ckpt_1"},
+            "student": {"architecture": "resnet20"},
+            "dataset": {"name": "cifar100", "image_size": 32},
+            "distillation": {
+                "method": "sdd_kd", "scales": [1, 2, 4], "scale_weights": [1.0, 1.0, 1.0],
+                "weights": {"cross_entropy": 0.1, "distillation": 0.9, "consistent": 1.0, "complementary": 2.0},
+                "grouping": "label", "temperature": 4.0, "warmup_epochs": 0
+            },
+            "training": {
+                "epochs": 240, "batch_size": 64,
+                "optimizer": {"type": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.0005,
+                              "nesterov": false},
+                "schedule": {"type": "multistep", "milestones": [150, 180, 210], "gamma": 0.1},
+                "augmentation": "crop_flip", "clip_grad_norm": 40.0, "precision": "auto", "seed": 0,
+                "checkpoint_every_epochs": 1, "eval_every_epochs": 1
+            },
+            "priority": 0, "max_attempts": 3, "labels": {}
+        })
+    );
+}
+
+#[test]
+fn a_resolved_specification_is_itself_a_specification_and_resolves_to_itself() {
+    for method in ["none", "kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd"] {
+        let mut document = with("/distillation/method", json!(method));
+        if method == "none" {
+            document.as_object_mut().unwrap().remove("teacher");
+        }
+        let once = parse(&document, Mode::Server).unwrap_or_else(|faults| panic!("{method}: {faults:?}"));
+        let stored = serde_json::to_value(&once).unwrap();
+        assert_eq!(parse(&stored, Mode::Server).expect("what is stored can be posted"), once, "{method}");
+        assert_eq!(serde_json::from_value::<JobSpec>(stored).expect("what is stored can be read"), once, "{method}");
+    }
+}
+
+#[test]
+fn defaults_follow_the_method() {
+    let dkd = parse(&with("/distillation/method", json!("sdd_dkd")), Mode::Server).unwrap().distillation;
+    assert_eq!((dkd.alpha, dkd.beta, dkd.gamma, dkd.warmup_epochs), (Some(1.0), Some(8.0), None, Some(20)));
+    assert_eq!((dkd.weights.cross_entropy, dkd.weights.distillation), (1.0, 1.0));
+    let nkd = parse(&with("/distillation/method", json!("nkd")), Mode::Server).unwrap().distillation;
+    assert_eq!((nkd.gamma, nkd.temperature, nkd.exclude_target), (Some(8.0), Some(4.0), Some(false)));
+    assert_eq!(nkd.scales, [1]);
+}
+
+#[test]
+fn milestones_keep_their_share_of_a_shorter_run() {
+    let milestones = |epochs: u32| {
+        let spec = parse(&with("/training/epochs", json!(epochs)), Mode::Server).unwrap();
+        match spec.training.schedule {
+            ScheduleSpec::Multistep { milestones, .. } => milestones,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(milestones(240), [150, 180, 210]);
+    assert_eq!(milestones(80), [50, 60, 70]);
+    assert_eq!(milestones(1), [1]);
+}
+
+#[test]
+fn clipping_can_be_switched_off_with_null() {
+    let spec = parse(&with("/training/clip_grad_norm", Value::Null), Mode::Server).unwrap();
+    assert_eq!(spec.training.clip_grad_norm, None);
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_its_pointer() {
+    let document = json!({
+        "teacher": {"architecture": "resnet57", "checkpoint": "/etc/passwd"},
+        "student": {},
+        "dataset": {"name": "../secrets"},
+        "distillation": {"method": "kd", "scales": [], "temperature": "hot", "colour": 1},
+        "training": {"epochs": 0, "optimizer": {"type": "lion"}},
+        "labels": {"a": 1},
+        "epochs": 3
+    });
+    let faults = faults(&document);
+    let pointers: Vec<&str> = faults.iter().map(|(pointer, _)| pointer.as_str()).collect();
+    for expected in [
+        "/teacher/architecture",
+        "/teacher/checkpoint",
+        "/student/architecture",
+        "/dataset/name",
+        "/distillation/scales",
+        "/distillation/temperature",
+        "/distillation/colour",
+        "/training/epochs",
+        "/training/optimizer/type",
+        "/labels",
+        "/epochs",
+    ] {
+        assert!(pointers.contains(&expected), "{expected} is missing from {faults:?}");
+    }
+}
+
+#[test]
+fn bad_scales_are_refused_where_they_stand() {
+    assert_one_fault(&with("/distillation/scales", json!([])), "/distillation/scales", "at least one scale");
+    assert_one_fault(&with("/distillation/scales", json!([1, 4, 2])), "/distillation/scales/2", "must ascend");
+    assert_one_fault(&with("/distillation/scales", json!([2, 2])), "/distillation/scales/1", "must ascend");
+    assert_one_fault(&with("/distillation/scales", json!([0, 2])), "/distillation/scales/0", "from 1 to 16");
+    assert_one_fault(&with("/distillation/scales", json!([1, 17])), "/distillation/scales/1", "from 1 to 16");
+    assert_one_fault(&with("/distillation/scales", json!("1")), "/distillation/scales", "expected a list");
+    assert_one_fault(&with("/distillation/scales", json!([1, 2.5])), "/distillation/scales/1", "whole number");
+    let weights = with("/distillation/scale_weights", json!([1, 2]));
+    assert_one_fault(&weights, "/distillation/scale_weights", "2 entries for 3 scales");
+}
+
+#[test]
+fn unknown_names_are_refused_with_the_known_ones() {
+    assert_one_fault(&with("/student/architecture", json!("resnet21")), "/student/architecture", "resnet20");
+    assert_one_fault(&with("/distillation/method", json!("fitnet")), "/distillation/method", "sdd_kd");
+    assert_one_fault(&with("/training/augmentation", json!("mixup")), "/training/augmentation", "crop_flip");
+    assert_one_fault(&with("/training/schedule/type", json!("step")), "/training/schedule/type", "multistep");
+    assert_one_fault(&with("/studnet", json!({})), "/studnet", "known here: name, labels");
+    assert_one_fault(&with("/a~1b", json!(1)), "/a~01b", "unknown field");
+}
+
+#[test]
+fn wrong_types_are_refused_with_what_was_expected() {
+    for (pointer, value, detail) in [
+        ("/name", json!(3), "expected a string, found a number"),
+        ("/training/epochs", json!("many"), "whole number from 1 to 100000, found a string"),
+        ("/training/epochs", json!(1.5), "found 1.5"),
+        ("/training/optimizer", json!([]), "expected an object, found a list"),
+        ("/training/optimizer/learning_rate", json!(-1), "found -1"),
+        ("/training/optimizer/nesterov", json!(1), "expected true or false"),
+        ("/training/seed", json!(u64::MAX), "whole number"),
+        ("/training/clip_grad_norm", json!(0), "found 0"),
+        ("/dataset/limit", json!(0), "whole number"),
+        ("/priority", json!(1e9), "whole number"),
+    ] {
+        assert_one_fault(&with(pointer, value), pointer, detail);
+    }
+    for document in [json!(null), json!([]), json!("x"), json!(1)] {
+        assert!(faults(&document).iter().any(|(pointer, _)| pointer.is_empty()), "{document}");
+    }
+}
+
+#[test]
+fn a_field_that_the_method_does_not_use_is_a_mistake() {
+    assert_one_fault(&with("/distillation/beta", json!(8)), "/distillation/beta", "dkd and sdd_dkd only");
+    let mut plain = with("/distillation", json!({"method": "kd", "scales": [1, 2]}));
+    assert_one_fault(&plain, "/distillation/scales", "sdd_kd");
+    plain["distillation"] = json!({"method": "none"});
+    assert_one_fault(&plain, "/teacher", "takes no teacher");
+    plain.as_object_mut().unwrap().remove("teacher");
+    assert!(parse(&plain, Mode::Server).is_ok());
+    plain["distillation"] = json!({"method": "sdd_kd"});
+    assert_one_fault(&plain, "/teacher", "is required by method");
+}
+
+#[test]
+fn a_teacher_is_one_checkpoint_or_one_job() {
+    let both = with("/teacher/job", json!("job_1"));
+    assert_one_fault(&both, "/teacher/job", "not both");
+    let neither = with("/teacher", json!({"architecture": "resnet56"}));
+    assert_one_fault(&neither, "/teacher/checkpoint", "is required");
+    let job = parse(&with("/teacher", json!({"job": "job_1"})), Mode::Server).expect("the job knows its architecture");
+    assert_eq!(job.teacher.unwrap().architecture, None);
+    assert_one_fault(&with("/teacher/mean", json!([0.5, 0.5, 0.5])), "/teacher/std", "together with mean");
+}
+
+#[test]
+fn only_the_command_line_takes_paths() {
+    let mut document = minimal();
+    document["dataset"] = json!({"path": "/data/digits"});
+    document["teacher"]["checkpoint"] = json!("teacher.pth");
+    let spec = parse(&document, Mode::Local).expect("paths are fine locally");
+    assert_eq!(spec.dataset.path.as_deref(), Some("/data/digits"));
+    let faults = faults(&document);
+    let pointers: Vec<_> = faults.iter().map(|(pointer, _)| pointer.as_str()).collect();
+    assert_eq!(pointers, ["/teacher/checkpoint", "/dataset/name", "/dataset/path"]);
+}
