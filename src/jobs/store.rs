@@ -48,7 +48,7 @@ pub struct Job {
     /// Why the last attempt failed.
     #[schema(value_type = Option<Failure>)]
     pub error: Option<Value>,
-    /// Name of the worker that holds it, or held it last.
+    /// Name of the worker that holds it.
     pub worker: Option<String>,
     /// When it was posted.
     pub created_at: DateTime<Utc>,
@@ -272,7 +272,8 @@ pub async fn list_where(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Job>>
         Row,
         r#"
         select id, name, status, spec, priority, labels, attempt, max_attempts, progress, teacher, result, error,
-            worker, created_at, started_at, finished_at
+            coalesce((select workers.name from workers where workers.id = worker), worker) as worker, created_at,
+            started_at, finished_at
         from jobs where id = any($1) order by id desc
         "#,
         ids,
@@ -292,7 +293,8 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
         Row,
         r#"
         select id, name, status, spec, priority, labels, attempt, max_attempts, progress, teacher, result, error,
-            worker, created_at, started_at, finished_at
+            coalesce((select workers.name from workers where workers.id = worker), worker) as worker, created_at,
+            started_at, finished_at
         from jobs
         where (cardinality($1::text[]) = 0 or status = any($1)) and labels @> $2 and ($3::text is null or id < $3)
         order by id desc limit $4
