@@ -9,6 +9,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use utoipa::ToSchema;
 
+use super::queue::fail_dependents;
 use super::state::{Change, Status};
 use super::{NewEvent, append_events};
 use crate::protocol::{Evaluation, Failure, Outcome, Progress};
@@ -343,6 +344,9 @@ pub async fn change(pool: &PgPool, id: &str, change: Change) -> sqlx::Result<Ans
         set_status(&mut transaction, id, after, change == Change::Retry).await?;
         let event = NewEvent::status(after, format!("{} on request", after.name()));
         append_events(&mut transaction, id, &[event]).await?;
+        if after.is_final() {
+            fail_dependents(&mut transaction).await?;
+        }
     }
     transaction.commit().await?;
     Ok(get(pool, id).await?.map_or(Answer::Missing, Answer::Done))
