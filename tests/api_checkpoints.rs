@@ -39,7 +39,8 @@ async fn an_upload_is_described_and_the_same_bytes_are_the_same_checkpoint() {
 
     let second = api.upload("", bytes.clone()).await.expect(200);
     assert_eq!(second, first);
-    let third = api.send(api.request(Method::POST, "/v1/checkpoints?name=renamed").body(bytes.clone())).await.expect(200);
+    let third =
+        api.send(api.request(Method::POST, "/v1/checkpoints?name=renamed").body(bytes.clone())).await.expect(200);
     assert_eq!((&third["id"], &third["name"]), (&first["id"], &json!("renamed")));
     assert_eq!(api.get(&location).await.expect(200), third);
     assert_eq!(files_left(&api), 1, "stored once");
@@ -50,7 +51,8 @@ async fn an_upload_is_described_and_the_same_bytes_are_the_same_checkpoint() {
 #[tokio::test]
 async fn what_torch_saves_is_read_whatever_it_is_called() {
     let api = Api::start().await;
-    for (file, format) in [("zip.pth", "torch_zip"), ("legacy.th", "torch_legacy"), ("data_parallel.pth", "torch_zip")] {
+    for (file, format) in [("zip.pth", "torch_zip"), ("legacy.th", "torch_legacy"), ("data_parallel.pth", "torch_zip")]
+    {
         let bytes = std::fs::read(format!("tests/fixtures/checkpoints/{file}")).unwrap();
         let found = api.upload("", bytes).await.expect(201);
         assert_eq!(found["format"], format, "{file}");
