@@ -195,6 +195,14 @@ def duration(job):
     return (finished - started).total_seconds()
 
 
+def clear_leftovers(server):
+    """Cancels what an interrupted demo left: the server would rightly go on with it before it turns to new jobs."""
+    unfinished = "&".join(f"status={status}" for status in ("queued", "running", "pausing", "paused"))
+    for job in server.get(f"/v1/jobs?label=demo:digits&limit=100&{unfinished}")["data"]:
+        # 409: it has ended meanwhile.
+        server.request("POST", f"/v1/jobs/{job['id']}/cancel", expect=(202, 409))
+
+
 def submit(server, name, teacher):
     spec = json.loads((ROOT / f"examples/digits/{name}.json").read_text())
     if "teacher" in spec and spec["teacher"].get("job") == "$TEACHER":
@@ -251,6 +259,7 @@ def free_port(wanted):
 def run(server):
     server.wait_until_ready()
     print(f"Dashboard: {server.address}/\n", flush=True)
+    clear_leftovers(server)
     ids = {}
     for name in JOBS:
         ids[name] = submit(server, name, ids.get("teacher"))
