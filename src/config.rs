@@ -139,75 +139,95 @@ pub struct MigrateArgs {
     pub database_url: String,
 }
 
-/// What the trainer computes on.
-#[derive(Debug, Clone, Args)]
-pub struct DeviceArgs {
-    /// The device to compute on: `auto`, `cpu` or `cuda:0`.
-    #[arg(long, env = "DISTILLERY_DEVICE", default_value = "auto")]
-    pub device: String,
-    /// Threads of the arithmetic on the CPU. Default: one per core.
-    #[arg(long, env = "DISTILLERY_THREADS", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
-}
-
 /// `distillery train`.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// The job's specification, a JSON file whose checkpoints and data set are local paths.
+    /// The job specification, a JSON file. Checkpoints and `dataset.path` in it are local paths.
     pub spec: PathBuf,
-    /// Directory for the student, the manifest, the metrics and the state to resume from. Running the same command again
-    /// goes on where it stopped.
-    #[arg(long)]
+    /// Directory for the students, the manifest and the metrics, and for the state to resume from: running the same
+    /// command again goes on where it was.
+    #[arg(long, short, env = "DISTILLERY_OUTPUT")]
     pub output: PathBuf,
-    /// Report on standard output as one JSON object a line, instead of progress for people.
-    #[arg(long)]
+    /// Write events to standard output, one JSON object a line, rather than progress for people.
+    #[arg(long, env = "DISTILLERY_EVENTS")]
     pub events: bool,
-    /// Take commands from standard input, and end when that ends.
-    #[arg(long, hide = true, requires = "events")]
+    /// Take commands from standard input, one JSON object a line, and end when it ends.
+    #[arg(long, env = "DISTILLERY_SUPERVISED")]
     pub supervised: bool,
-    /// What to compute on.
+    /// Where to train.
     #[command(flatten)]
-    pub device: DeviceArgs,
+    pub compute: ComputeArgs,
 }
 
 /// `distillery evaluate`.
 #[derive(Debug, Clone, Args)]
 pub struct EvaluateArgs {
-    /// The network's architecture.
-    #[arg(long)]
+    /// The network: a name of `GET /v1/architectures`.
+    #[arg(long, env = "DISTILLERY_ARCHITECTURE")]
     pub architecture: String,
-    /// The checkpoint, in any supported format.
-    #[arg(long)]
+    /// The checkpoint: safetensors, or what torch.save writes.
+    #[arg(long, env = "DISTILLERY_CHECKPOINT")]
     pub checkpoint: PathBuf,
     /// The directory of the data set.
-    #[arg(long)]
+    #[arg(long, env = "DISTILLERY_DATASET")]
     pub dataset: PathBuf,
-    /// The split to evaluate on. Default: `test`, `val` or `validation`, whichever there is.
-    #[arg(long)]
+    /// The split to evaluate on. Default: test, val or validation, whichever there is.
+    #[arg(long, env = "DISTILLERY_SPLIT")]
     pub split: Option<String>,
-    /// Side, in pixels, that images are brought to. Default: what the architecture was made for.
-    #[arg(long)]
+    /// Per-channel mean of pixel values in [0, 1]: three numbers with commas. Default: the checkpoint's metadata, or
+    /// else the training split's own mean.
+    #[arg(long, env = "DISTILLERY_MEAN", value_parser = parse_channels, requires = "std", allow_hyphen_values = true)]
+    pub mean: Option<[f64; 3]>,
+    /// Per-channel standard deviation: three numbers with commas, together with --mean.
+    #[arg(long, env = "DISTILLERY_STD", value_parser = parse_channels, requires = "mean")]
+    pub std: Option<[f64; 3]>,
+    /// Side, in pixels, that images are brought to. Default: the checkpoint's metadata, or else what the architecture
+    /// was made for.
+    #[arg(long, env = "DISTILLERY_IMAGE_SIZE", value_parser = clap::value_parser!(u32).range(8..=1024))]
     pub image_size: Option<u32>,
-    /// Per-channel mean of pixel values in [0, 1], as `0.5,0.5,0.5`. Default: the checkpoint's, or else the training
-    /// split's.
-    #[arg(long, value_delimiter = ',', num_args = 3, requires = "std")]
-    pub mean: Option<Vec<f64>>,
-    /// Per-channel standard deviation, like `--mean`.
-    #[arg(long, value_delimiter = ',', num_args = 3, requires = "mean")]
-    pub std: Option<Vec<f64>>,
-    /// Write the logits [images, classes] to this safetensors file, in the order of the split.
-    #[arg(long)]
+    /// Parquet only: the image column, where it cannot be told from the schema.
+    #[arg(long, env = "DISTILLERY_IMAGE_COLUMN")]
+    pub image_column: Option<String>,
+    /// Parquet only: the label column, where it cannot be told from the schema.
+    #[arg(long, env = "DISTILLERY_LABEL_COLUMN")]
+    pub label_column: Option<String>,
+    /// Also write a safetensors file with `logits` [images × classes, float32], in the order of the data set's files.
+    #[arg(long, env = "DISTILLERY_LOGITS")]
     pub logits: Option<PathBuf>,
-    /// What to compute on.
+    /// Where to evaluate.
     #[command(flatten)]
-    pub device: DeviceArgs,
+    pub compute: ComputeArgs,
 }
 
 /// `distillery convert`.
 #[derive(Debug, Clone, Args)]
 pub struct ConvertArgs {
-    /// The checkpoint to read.
+    /// Any supported checkpoint.
     pub input: PathBuf,
     /// The safetensors file to write.
     pub output: PathBuf,
+}
+
+/// Where arithmetic runs.
+#[derive(Debug, Clone, Args)]
+pub struct ComputeArgs {
+    /// The device: `auto` (the first GPU, or else the CPU), `cpu`, `cuda` or `cuda:1`.
+    #[arg(long, env = "DISTILLERY_DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Threads of the arithmetic on the CPU. Default: all cores.
+    #[arg(long, env = "DISTILLERY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Memory for decoded images of one split, in MiB; a larger split is decoded anew in every epoch.
+    #[arg(long, env = "DISTILLERY_DATA_MEMORY_MIB", default_value_t = 4096)]
+    pub data_memory_mib: u64,
+}
+
+fn parse_channels(text: &str) -> Result<[f64; 3], String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    let finite = |numbers: &[f64]| numbers.iter().all(|number| number.is_finite());
+    numbers
+        .ok()
+        .filter(|numbers| finite(numbers))
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| "expected three numbers with commas, such as 0.5071,0.4867,0.4408".to_owned())
 }

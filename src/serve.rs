@@ -23,8 +23,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.data.data_dir)
         .with_context(|| format!("cannot create the data directory {}", args.data.data_dir.display()))?;
     // First of all, since a second server on the same address is the commonest mistake and costs nothing to find.
-    let listener =
-        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let Some(database_url) = &args.database_url else {
         return serve_with_own_database(&args, listener, told_to_stop).await;
     };

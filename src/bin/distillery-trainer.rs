@@ -1,3 +1,44 @@
-fn main() {
-    println!("{:?}", tch::Tensor::zeros([2], (tch::Kind::Float, tch::Device::Cpu)));
+//! The trainer's commands: the only program that links libtorch.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use distillery::config::{ConvertArgs, EvaluateArgs, TrainArgs};
+use distillery::trainer::commands;
+
+/// Trains, evaluates and converts image classifiers; `distillery` starts it.
+#[derive(Debug, Parser)]
+#[command(name = "distillery-trainer", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train by a specification.
+    Train(TrainArgs),
+    /// Measure a checkpoint's accuracy on a data set: JSON on standard output.
+    Evaluate(EvaluateArgs),
+    /// Rewrite any supported checkpoint as safetensors.
+    Convert(ConvertArgs),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    match Cli::parse().command {
+        Command::Train(args) => commands::train(&args),
+        Command::Evaluate(args) => commands::evaluate(&args),
+        Command::Convert(args) => commands::convert(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_defined() {
+        super::Cli::command().debug_assert();
+    }
 }

@@ -17,7 +17,7 @@ use super::resolve::{self, DryRun};
 use super::{Page, State};
 use crate::jobs::state::{Change, Status};
 use crate::jobs::store::{self, Answer, Created, Filter, Job, NewJob};
-use crate::spec::{self, Mode};
+use crate::spec;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -56,8 +56,7 @@ pub async fn create(
     body: JsonBody,
 ) -> Result<Response, ApiError> {
     if parameters.dry_run {
-        let spec = spec::parse(&body.value, Mode::Server).map_err(ApiError::faults)?;
-        let resolved = resolve::resolve(&state, spec).await?;
+        let resolved = resolve::resolve(&state, &body.value).await?;
         return Ok(Json(NotNew::DryRun(resolved.dry_run())).into_response());
     }
     let sha256 = hex::encode(Sha256::digest(&body.bytes));
@@ -70,8 +69,7 @@ pub async fn create(
     let created = match known {
         Some(created) => created,
         None => {
-            let spec = spec::parse(&body.value, Mode::Server).map_err(ApiError::faults)?;
-            let spec = resolve::resolve(&state, spec).await?.spec;
+            let spec = resolve::resolve(&state, &body.value).await?.spec;
             store::create(&state.pool, &NewJob { spec: &spec, idempotency }).await?
         }
     };

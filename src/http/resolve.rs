@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::State;
@@ -14,7 +15,7 @@ use crate::dataset::{self, Dataset, Options, Summary};
 use crate::jobs::checkpoints::{self, Checkpoint, Fit};
 use crate::jobs::state::Status;
 use crate::jobs::store;
-use crate::spec::{DatasetSpec, Fault, JobSpec, OptimizerSpec, TeacherSpec};
+use crate::spec::{self, DatasetSpec, Fault, JobSpec, Mode, OptimizerSpec, TeacherSpec};
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -68,13 +69,18 @@ pub struct Memory {
     pub method: String,
 }
 
-/// Checks what a specification names.
+/// Reads a specification and checks what it names.
 ///
 /// # Errors
 /// All faults, or what kept this from finding out.
-pub async fn resolve(state: &State, mut spec: JobSpec) -> Result<Resolved, ApiError> {
-    let mut faults = Vec::new();
-    let classes = look_at_dataset(state, &spec.dataset, &mut faults).await?;
+pub async fn resolve(state: &State, document: &Value) -> Result<Resolved, ApiError> {
+    let (mut spec, mut faults) = spec::read(document, Mode::Server);
+    // A data set whose description is faulty is looked for once that is mended.
+    let classes = if faults.iter().any(|fault| fault.pointer.starts_with("/dataset")) {
+        None
+    } else {
+        look_at_dataset(state, &spec.dataset, &mut faults).await?
+    };
     if let Some(mut teacher) = spec.teacher.take() {
         if let (Some(id), Some(architecture)) = (&teacher.checkpoint, &teacher.architecture) {
             look_at_checkpoint(state, "/teacher/checkpoint", id, architecture, classes, &mut faults).await?;

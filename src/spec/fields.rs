@@ -53,7 +53,9 @@ impl<'a> Fields<'a> {
 
     /// The field's value; `null` counts as absent.
     pub(super) fn value(&mut self, field: &'static str) -> Option<&'a Value> {
-        self.known.push(field);
+        if !self.known.contains(&field) {
+            self.known.push(field);
+        }
         self.object?.get(field).filter(|value| !value.is_null())
     }
 

@@ -29,13 +29,19 @@ pub enum Mode {
 /// # Errors
 /// Every fault of the document, in the order of its fields.
 pub fn parse(document: &Value, mode: Mode) -> Result<JobSpec, Vec<Fault>> {
-    let faults = Faults::default();
-    let spec = job(Fields::new(&faults, String::new(), document), mode);
-    let faults = RefCell::into_inner(faults);
+    let (spec, faults) = read(document, mode);
     if faults.is_empty() { Ok(spec) } else { Err(faults) }
 }
 
-/// Missing or faulty fields read as placeholders: the fault is on record, and nobody sees the result.
+/// Reads what can be read of a specification, with its faults, for a caller who has further checks to make. What is
+/// missing or faulty is absent, or has its default, or is an empty name.
+#[must_use]
+pub fn read(document: &Value, mode: Mode) -> (JobSpec, Vec<Fault>) {
+    let faults = Faults::default();
+    let spec = job(Fields::new(&faults, String::new(), document), mode);
+    (spec, RefCell::into_inner(faults))
+}
+
 fn job(mut fields: Fields<'_>, mode: Mode) -> JobSpec {
     let name = fields.string("name", 200);
     let labels = labels(&mut fields);

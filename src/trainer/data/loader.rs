@@ -1,0 +1,289 @@
+//! Batches of images and labels, from memory where the split fits there and decoded along the way where it does not.
+
+use std::iter::FusedIterator;
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use rand::seq::SliceRandom;
+use tch::{Device, Kind, Tensor};
+
+use super::decode::{Corrupt, Decoded, Sums, decode};
+use super::{Error, random};
+use crate::dataset::{Images, plane_bytes};
+
+/// Images that are stored close together and so are read together when streaming.
+const BLOCK: usize = 512;
+/// Blocks whose images are mixed with each other when streaming.
+const WINDOW: usize = 16;
+/// Batches that are decoded ahead when streaming.
+const AHEAD: usize = 3;
+/// Images that decide about mean and standard deviation when streaming.
+const SAMPLE: usize = 10_000;
+
+/// The images of a split (or its beginning), ready to be taken in batches.
+#[derive(Debug)]
+pub struct Loader {
+    store: Store,
+    side: u32,
+    count: usize,
+    batch_size: usize,
+    seed: u64,
+    device: Device,
+    corrupt: Arc<Corrupt>,
+    mean_std: OnceLock<([f64; 3], [f64; 3])>,
+}
+
+/// Where the pixels come from.
+#[derive(Debug)]
+enum Store {
+    /// [N, 3, S, S] bytes and [N] int64, both on the device.
+    Memory { pixels: Tensor, labels: Tensor },
+    /// Decoded whenever they are needed.
+    Stream { images: Arc<dyn Images> },
+}
+
+impl Loader {
+    /// Prepares the first `limit` images (all without one), brought to `side`×`side` pixels.
+    ///
+    /// Where they take at most `memory_limit` bytes (3·`side`² each), all are decoded now, on all cores, and stay on
+    /// the device; for a moment the host holds them too. Otherwise they are streamed: decoded for each epoch anew, in
+    /// a thread of its own and some batches ahead.
+    ///
+    /// Images that cannot be decoded are left out, up to 1 %: [`corrupt`](Self::corrupt) names them. Streaming comes
+    /// upon them only on the way; the batch they were meant for is smaller then.
+    ///
+    /// # Errors
+    /// There are no images, more than 1 % cannot be decoded, a file cannot be read, or the device's memory is full.
+    pub fn open(
+        images: Arc<dyn Images>,
+        side: u32,
+        limit: Option<u64>,
+        batch_size: u32,
+        seed: u64,
+        memory_limit: u64,
+        device: Device,
+    ) -> Result<Self, Error> {
+        let total = limit.map_or(images.len(), |limit| images.len().min(usize::try_from(limit).unwrap_or(usize::MAX)));
+        if total == 0 {
+            return Err(Error::Empty);
+        }
+        let corrupt = Arc::new(Corrupt::new(total));
+        let mean_std = OnceLock::new();
+        let bytes = total as u64 * plane_bytes(side) as u64;
+        let (store, count) = if bytes <= memory_limit {
+            let indices: Vec<usize> = (0..total).collect();
+            let Decoded { pixels, labels, failures } = decode(&*images, &indices, side);
+            corrupt.note(failures)?;
+            mean_std.get_or_init(|| Sums::of(&pixels, side).mean_std());
+            let count = labels.len();
+            let (pixels, labels) = tensors(&pixels, &labels, side, device)?;
+            (Store::Memory { pixels, labels }, count)
+        } else {
+            (Store::Stream { images }, total)
+        };
+        let batch_size = batch_size.max(1) as usize;
+        Ok(Self { store, side, count, batch_size, seed, device, corrupt, mean_std })
+    }
+
+    /// The number of images: those after the limit and, in memory, without the corrupt ones.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.count as u64
+    }
+
+    /// Whether there are none; never so after a successful [`open`](Self::open).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Batches per epoch. The last one holds what is left: it can be smaller.
+    #[must_use]
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.count.div_ceil(self.batch_size) as u64
+    }
+
+    /// The first ten images that could not be decoded, with reasons; in streaming, of those met so far.
+    #[must_use]
+    pub fn corrupt(&self) -> Vec<String> {
+        self.corrupt.named()
+    }
+
+    /// How many images could not be decoded; in streaming, of those met so far.
+    #[must_use]
+    pub fn corrupt_count(&self) -> u64 {
+        self.corrupt.count()
+    }
+
+    /// Per-channel mean and (population) standard deviation of pixel values in [0, 1].
+    ///
+    /// In memory: of all images, from exact integer sums. In streaming: of up to 10,000 images at even distances,
+    /// decoded by the first call; images that cannot be read are passed over here, as the epoch reports them.
+    #[must_use]
+    pub fn mean_std(&self) -> ([f64; 3], [f64; 3]) {
+        *self.mean_std.get_or_init(|| match &self.store {
+            Store::Memory { .. } => unreachable!("set when the images were decoded"),
+            Store::Stream { images } => sample(&**images, self.count, self.side).mean_std(),
+        })
+    }
+
+    /// The batches of an epoch (counted from 0), from `first_batch` on, in an order that (seed, epoch) decides.
+    ///
+    /// Batches before `first_batch` are not decoded. A batch is images [B, 3, S, S] (bytes) and labels [B] (int64),
+    /// on the device. An error ends the iteration.
+    #[must_use]
+    pub fn epoch(&self, epoch: u32, first_batch: u64) -> Batches {
+        let mut random = random(b"order\0\0\0", self.seed, epoch, 0);
+        let order = match self.store {
+            Store::Memory { .. } => {
+                let mut order: Vec<usize> = (0..self.count).collect();
+                order.shuffle(&mut random);
+                order
+            }
+            Store::Stream { .. } => {
+                let mut blocks = blocks(self.count);
+                blocks.shuffle(&mut random);
+                let window = |blocks: &[Range<usize>]| {
+                    let mut window: Vec<usize> = blocks.iter().cloned().flatten().collect();
+                    window.shuffle(&mut random);
+                    window
+                };
+                blocks.chunks(WINDOW).flat_map(window).collect()
+            }
+        };
+        let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(self.batch_size);
+        self.batches(order[skipped.min(order.len())..].to_vec(), self.batch_size)
+    }
+
+    /// All images in the order of the split, in batches of that size: for evaluation.
+    #[must_use]
+    pub fn in_order(&self, batch_size: u32) -> Batches {
+        self.batches((0..self.count).collect(), batch_size.max(1) as usize)
+    }
+
+    fn batches(&self, order: Vec<usize>, size: usize) -> Batches {
+        let left = order.len().div_ceil(size);
+        let source = match &self.store {
+            Store::Memory { pixels, labels } => {
+                let order: Vec<i64> = order.iter().map(|index| *index as i64).collect();
+                let order = Tensor::from_slice(&order).to_device(self.device);
+                Source::Memory { pixels: pixels.shallow_clone(), labels: labels.shallow_clone(), order, size, next: 0 }
+            }
+            Store::Stream { images } => {
+                let (sender, receiver) = sync_channel(AHEAD);
+                let (images, corrupt, side) = (Arc::clone(images), Arc::clone(&self.corrupt), self.side);
+                thread::spawn(move || stream(&*images, &order, size, side, &corrupt, &sender));
+                Source::Stream { receiver, side, device: self.device }
+            }
+        };
+        Batches { source, left }
+    }
+}
+
+/// Decodes batch after batch until the receiver is gone or something fails.
+fn stream(
+    images: &dyn Images,
+    order: &[usize],
+    size: usize,
+    side: u32,
+    corrupt: &Corrupt,
+    sender: &SyncSender<Result<Decoded, Error>>,
+) {
+    for indices in order.chunks(size) {
+        let mut decoded = decode(images, indices, side);
+        let noted = corrupt.note(std::mem::take(&mut decoded.failures));
+        let failed = noted.is_err();
+        if sender.send(noted.map(|()| decoded)).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// Ranges of images that are read together.
+fn blocks(count: usize) -> Vec<Range<usize>> {
+    (0..count).step_by(BLOCK).map(|start| start..count.min(start + BLOCK)).collect()
+}
+
+fn sample(images: &dyn Images, count: usize, side: u32) -> Sums {
+    let wanted = count.min(SAMPLE);
+    let indices: Vec<usize> = (0..wanted).map(|place| (place as u64 * count as u64 / wanted as u64) as usize).collect();
+    // In parts, so that it takes little memory however large the images are.
+    let part = |indices: &[usize]| Sums::of(&decode(images, indices, side).pixels, side);
+    indices.chunks(256).map(part).fold(Sums::default(), Sums::plus)
+}
+
+/// Images [B, 3, S, S] (bytes) and labels [B] on the device.
+fn tensors(pixels: &[u8], labels: &[i64], side: u32, device: Device) -> Result<(Tensor, Tensor), Error> {
+    let size = [labels.len() as i64, 3, i64::from(side), i64::from(side)];
+    let pixels = Tensor::f_from_data_size(pixels, &size, Kind::Uint8)?.f_to_device(device)?;
+    Ok((pixels, Tensor::f_from_slice(labels)?.f_to_device(device)?))
+}
+
+/// The batches of one epoch or evaluation. It stands for itself: the [`Loader`] is free meanwhile.
+#[derive(Debug)]
+pub struct Batches {
+    source: Source,
+    /// Batches still to come.
+    left: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    Memory { pixels: Tensor, labels: Tensor, order: Tensor, size: usize, next: i64 },
+    Stream { receiver: Receiver<Result<Decoded, Error>>, side: u32, device: Device },
+}
+
+impl Source {
+    /// The next batch; none where it lost all its images.
+    fn next(&mut self) -> Result<Option<(Tensor, Tensor)>, Error> {
+        match self {
+            Self::Memory { pixels, labels, order, size, next } => {
+                let length = (*size as i64).min(order.size()[0] - *next);
+                let indices = order.f_narrow(0, *next, length)?;
+                *next += length;
+                Ok(Some((pixels.f_index_select(0, &indices)?, labels.f_index_select(0, &indices)?)))
+            }
+            Self::Stream { receiver, side, device } => {
+                let decoded = receiver.recv().map_err(|_| Error::Stopped)??;
+                if decoded.labels.is_empty() {
+                    return Ok(None);
+                }
+                tensors(&decoded.pixels, &decoded.labels, *side, *device).map(Some)
+            }
+        }
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<(Tensor, Tensor), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.left > 0 {
+            self.left -= 1;
+            let batch = self.source.next();
+            if batch.is_err() {
+                self.left = 0;
+            }
+            if let Some(batch) = batch.transpose() {
+                return Some(batch);
+            }
+        }
+        None
+    }
+}
+
+impl FusedIterator for Batches {}
+
+/// Bytes [B, 3, S, S] as float32 on `device`: brought to [0, 1], then less `mean` and divided by `std` per channel.
+pub fn normalise(images: &Tensor, mean: [f64; 3], std: [f64; 3], device: Device) -> Tensor {
+    let channels =
+        |values: [f64; 3]| Tensor::from_slice(&values.map(|value| value as f32)).view([1, 3, 1, 1]).to_device(device);
+    // Moved as bytes: a quarter of the traffic.
+    let mut images = images.to_device(device).to_kind(Kind::Float);
+    images /= 255.0;
+    images -= &channels(mean);
+    images /= &channels(std);
+    images
+}

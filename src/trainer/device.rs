@@ -1,0 +1,94 @@
+//! Where the arithmetic runs: CUDA, opened at run time so that one program serves both kinds of machine, or the CPU.
+
+use std::ffi::CStr;
+
+use tch::{Cuda, Device};
+
+use super::error::{Error, Result};
+
+/// The device of that name: `auto`, `cpu`, `cuda` or `cuda:N`.
+///
+/// # Errors
+/// The name is none of these, or there is no such device.
+pub fn open(name: &str) -> Result<Device> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" => Ok(if open_cuda().is_ok() && Cuda::is_available() { Device::Cuda(0) } else { Device::Cpu }),
+        "cuda" => cuda(0),
+        _ => match name.strip_prefix("cuda:").map(str::parse) {
+            Some(Ok(index)) => cuda(index),
+            _ => Err(Error::user(format!("device {name:?} is unknown: use auto, cpu, cuda or cuda:N"))),
+        },
+    }
+}
+
+fn cuda(index: usize) -> Result<Device> {
+    open_cuda().map_err(|reason| Error::user(format!("CUDA cannot be used: {reason}")))?;
+    match usize::try_from(Cuda::device_count()).unwrap_or(0) {
+        0 => Err(Error::user("CUDA finds no GPU: check nvidia-smi, or use --device cpu")),
+        count if index >= count => Err(Error::user(format!("there is no cuda:{index}: the machine has {count} GPUs"))),
+        _ => Ok(Device::Cuda(index)),
+    }
+}
+
+/// The name in events and manifests.
+#[must_use]
+pub fn name(device: Device) -> String {
+    match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    }
+}
+
+/// Loads libtorch's CUDA half. This must come before any question about CUDA: libtorch remembers the first answer.
+fn open_cuda() -> std::result::Result<(), String> {
+    // Without a driver the library would load all the same, for a fraction of a second and 200 MB.
+    if !std::path::Path::new("/dev/nvidiactl").exists() && !std::path::Path::new("/dev/dxg").exists() {
+        return Err("this machine has no NVIDIA driver".to_owned());
+    }
+    // SAFETY: the name is NUL-terminated, and the library's initialisers are those that PyTorch runs. It is never
+    // closed. dlerror's text is copied before anything else can replace it.
+    unsafe {
+        if !libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
+            return Ok(());
+        }
+        let reason = libc::dlerror();
+        if reason.is_null() {
+            return Err("libtorch_cuda.so could not be opened".to_owned());
+        }
+        Err(CStr::from_ptr(reason).to_string_lossy().into_owned())
+    }
+}
+
+/// Sets what must be set before the first tensor: threads, signals, and memory that is kept rather than given back after each
+/// step (without it large activations cost page faults again and again, about a fifth of the time of a step).
+pub fn prepare(threads: usize) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets parameters of the allocator, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 256 << 20);
+    }
+    // SAFETY: ignoring a signal runs no code of ours. A file that grows over its limit then fails to be written, with
+    // an error that names it, where the signal would end the process without a word.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+    tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    tch::set_num_interop_threads(1);
+    // Fails where the pool is there already, which then serves.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+}
+
+/// Cores that this process may use.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Ends the process at once, without destructors, which libtorch's threads would trip over.
+pub fn exit_now(status: u8) -> ! {
+    // SAFETY: _exit does not return and touches no memory of ours.
+    unsafe { libc::_exit(i32::from(status)) }
+}

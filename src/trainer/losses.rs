@@ -1,0 +1,129 @@
+//! The distillation losses of one region: Hinton et al. 2015 (kd), Zhao et al. 2022 (dkd), Yang et al. 2023 (nkd).
+//!
+//! Pure functions of logits: student and teacher [*, K] and labels [*], float32, to one value per leading position
+//! [*]. Everything stays in the log domain, so that a confident teacher does not end in `log 0`.
+
+use tch::{Kind, Tensor};
+
+/// A base loss with its parameters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Loss {
+    /// T² · KL(teacher ‖ student) at temperature T.
+    Kd {
+        /// T.
+        temperature: f64,
+    },
+    /// alpha · (T² · KL of "the target or not") + beta · (T² · KL over the classes other than the target).
+    Dkd {
+        /// T.
+        temperature: f64,
+        /// Weight of the target-class part.
+        alpha: f64,
+        /// Weight of the non-target-class part.
+        beta: f64,
+    },
+    /// −q_y · log p_y − gamma · T² · Σ q̂ · log p̂, the second at temperature T.
+    Nkd {
+        /// T.
+        temperature: f64,
+        /// Weight of the distributed part.
+        gamma: f64,
+        /// Whether q̂ and p̂ are over the classes other than the target.
+        exclude_target: bool,
+    },
+}
+
+impl Loss {
+    /// The loss [*] of `student` [*, K] against `teacher` [*, K] where the labels are `target` [*].
+    #[must_use]
+    pub fn of(&self, student: &Tensor, teacher: &Tensor, target: &Tensor) -> Tensor {
+        match *self {
+            Self::Kd { temperature } => kd(student, teacher, temperature),
+            Self::Dkd { temperature, alpha, beta } => dkd(student, teacher, target, temperature, alpha, beta),
+            Self::Nkd { temperature, gamma, exclude_target } => {
+                nkd(student, teacher, target, temperature, gamma, exclude_target)
+            }
+        }
+    }
+}
+
+/// T² · KL(softmax(t/T) ‖ softmax(s/T)).
+#[must_use]
+pub fn kd(student: &Tensor, teacher: &Tensor, temperature: f64) -> Tensor {
+    divergence(&log_softmax(&(student / temperature)), &log_softmax(&(teacher / temperature)))
+        * (temperature * temperature)
+}
+
+/// alpha · TCKD + beta · NCKD.
+#[must_use]
+pub fn dkd(student: &Tensor, teacher: &Tensor, target: &Tensor, temperature: f64, alpha: f64, beta: f64) -> Tensor {
+    let mask = target_mask(student, target);
+    let (student, teacher) = (student / temperature, teacher / temperature);
+    let target_or_not =
+        divergence(&target_log_odds(&student, &mask, target), &target_log_odds(&teacher, &mask, target));
+    let others = divergence_of_others(&student, &teacher, &mask);
+    (target_or_not * alpha + others * beta) * (temperature * temperature)
+}
+
+/// −q_y · log p_y − gamma · T² · Σ q̂ · log p̂.
+#[must_use]
+pub fn nkd(
+    student: &Tensor,
+    teacher: &Tensor,
+    target: &Tensor,
+    temperature: f64,
+    gamma: f64,
+    exclude_target: bool,
+) -> Tensor {
+    let at_target =
+        |log_probabilities: &Tensor| log_probabilities.gather(-1, &target.unsqueeze(-1), false).squeeze_dim(-1);
+    let of_target = at_target(&log_softmax(teacher)).exp() * at_target(&log_softmax(student));
+    let (student, teacher) = (student / temperature, teacher / temperature);
+    let distributed = if exclude_target {
+        let mask = target_mask(&student, target);
+        // At the target both are −inf, and 0 · −inf is not 0: cleared by hand.
+        let log_p = without_target(&student, &mask).masked_fill(&mask, 0.0);
+        without_target(&teacher, &mask).exp() * log_p
+    } else {
+        log_softmax(&teacher).exp() * log_softmax(&student)
+    };
+    -of_target - sum_classes(&distributed) * (gamma * temperature * temperature)
+}
+
+fn log_softmax(logits: &Tensor) -> Tensor {
+    logits.log_softmax(-1, None::<Kind>)
+}
+
+fn sum_classes(values: &Tensor) -> Tensor {
+    values.sum_dim_intlist(-1, false, None::<Kind>)
+}
+
+/// KL(q ‖ p) of log-probabilities [*, K]: one value for each leading position.
+fn divergence(log_p: &Tensor, log_q: &Tensor) -> Tensor {
+    sum_classes(&(log_q.exp() * (log_q - log_p)))
+}
+
+/// True at the label's class: [*, K].
+fn target_mask(logits: &Tensor, target: &Tensor) -> Tensor {
+    let classes = logits.size().last().copied().expect("logits have classes");
+    Tensor::arange(classes, (Kind::Int64, logits.device())).eq_tensor(&target.unsqueeze(-1))
+}
+
+/// Log-probabilities over the classes other than the target; −inf at the target.
+fn without_target(logits: &Tensor, mask: &Tensor) -> Tensor {
+    log_softmax(&logits.masked_fill(mask, f64::NEG_INFINITY))
+}
+
+/// KL over the classes other than the target.
+fn divergence_of_others(student: &Tensor, teacher: &Tensor, mask: &Tensor) -> Tensor {
+    let (log_p, log_q) = (without_target(student, mask), without_target(teacher, mask));
+    // At the target −inf − −inf is not a number; its probability is 0, and so is its part.
+    sum_classes(&(log_q.exp() * (&log_q - &log_p).masked_fill(mask, 0.0)))
+}
+
+/// log p_y and log(1 − p_y): [*, 2].
+fn target_log_odds(logits: &Tensor, mask: &Tensor, target: &Tensor) -> Tensor {
+    let others = logits.masked_fill(mask, f64::NEG_INFINITY).logsumexp([-1_i64].as_slice(), true);
+    let of_target = logits.gather(-1, &target.unsqueeze(-1), false);
+    log_softmax(&Tensor::cat(&[of_target, others], -1))
+}

@@ -1,0 +1,33 @@
+//! Training, on libtorch: the only module that knows tensors.
+//!
+//! [`run`] goes through the epochs, [`step`] does one optimisation step: [`data`] makes a batch, [`models`] turns it
+//! into feature maps, [`sdd`] splits those into regions and weighs their [`losses`], [`optim`] changes the weights.
+//! [`setup`] loads what a run needs, [`resume`] keeps what is needed to go on after an interruption, [`evaluate`]
+//! measures accuracy, [`report`] and [`control`] talk to the outside.
+
+pub mod commands;
+pub mod control;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod evaluate;
+pub mod losses;
+pub mod manifest;
+pub mod metrics;
+pub mod models;
+pub mod normalisation;
+pub mod optim;
+pub mod report;
+pub mod resume;
+pub mod run;
+pub mod sdd;
+pub mod setup;
+pub mod step;
+pub mod weights;
+
+use crate::protocol::{Event, Level};
+
+/// A warning for the job's event history.
+fn warning(message: String) -> Event {
+    Event::Log { level: Level::Warning, message }
+}

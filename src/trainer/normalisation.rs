@@ -1,0 +1,32 @@
+//! Bytes to the numbers that a network was trained on.
+
+use tch::{Device, Kind, Tensor};
+
+/// (pixel / 255 − mean) / std, per channel.
+#[derive(Debug)]
+pub struct Normalisation {
+    /// Per-channel mean of pixel values in [0, 1].
+    pub mean: [f64; 3],
+    /// Per-channel standard deviation.
+    pub std: [f64; 3],
+    scale: Tensor,
+    offset: Tensor,
+}
+
+impl Normalisation {
+    /// On the device of the images to come.
+    #[must_use]
+    pub fn new(mean: [f64; 3], std: [f64; 3], device: Device) -> Self {
+        let channels =
+            |values: [f64; 3]| Tensor::from_slice(&values).to_kind(Kind::Float).view([1, 3, 1, 1]).to_device(device);
+        let scale = channels(std::array::from_fn(|c| 1.0 / (255.0 * std[c])));
+        let offset = channels(std::array::from_fn(|c| -mean[c] / std[c]));
+        Self { mean, std, scale, offset }
+    }
+
+    /// [B, 3, S, S] bytes to float32.
+    #[must_use]
+    pub fn apply(&self, images: &Tensor) -> Tensor {
+        images.to_kind(Kind::Float) * &self.scale + &self.offset
+    }
+}

@@ -1,0 +1,128 @@
+//! Tells the outside how training goes: events for a worker, a progress bar or lines for people.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::device::exit_now;
+use crate::protocol::{Event, Level, Point, Progress};
+
+/// Where events go.
+pub trait Report {
+    /// One event, in order.
+    fn event(&mut self, event: &Event);
+}
+
+/// One JSON object a line on standard output.
+#[derive(Debug)]
+pub struct Ndjson;
+
+impl Report for Ndjson {
+    fn event(&mut self, event: &Event) {
+        let line = serde_json::to_string(event).expect("events are JSON");
+        let mut out = std::io::stdout().lock();
+        if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+            // Nobody listens any more.
+            exit_now(1);
+        }
+    }
+}
+
+/// For people: a bar on a terminal, a line per epoch elsewhere.
+#[derive(Debug)]
+pub struct Human {
+    bar: Option<ProgressBar>,
+    progress: Option<Progress>,
+    loss: f64,
+    top1: Option<f64>,
+}
+
+impl Default for Human {
+    fn default() -> Self {
+        let bar = std::io::stdout().is_terminal().then(|| {
+            let template = "{msg}\n{bar:40} {percent:>3} %  {elapsed} gone";
+            let style = ProgressStyle::with_template(template).expect("the template is valid");
+            ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stdout()).with_style(style)
+        });
+        Self { bar, progress: None, loss: f64::NAN, top1: None }
+    }
+}
+
+impl Human {
+    fn line(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => println!("{line}"),
+        }
+    }
+
+    fn status(&self) -> Option<String> {
+        let progress = self.progress?;
+        let top1 = self.top1.map_or_else(String::new, |top1| format!("  top-1 {top1:.2} %"));
+        let left = HumanDuration(Duration::try_from_secs_f64(progress.eta_seconds).unwrap_or_default());
+        Some(format!(
+            "epoch {}/{}  loss {:.4}{top1}  {:.0} images/s  {left} left",
+            progress.epoch, progress.epochs, self.loss, progress.images_per_second
+        ))
+    }
+
+    fn metrics(&mut self, points: &[Point]) {
+        let value = |name: &str| points.iter().rev().find(|point| point.name == name).map(|point| point.value);
+        self.loss = value("train/loss").unwrap_or(self.loss);
+        if let Some(top1) = value("eval/top1") {
+            self.top1 = Some(top1);
+            if let Some(status) = self.status().filter(|_| self.bar.is_none()) {
+                println!("{status}");
+            }
+        }
+    }
+}
+
+impl Report for Human {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started(started) => {
+                self.line(&format!(
+                    "training on {} in {} with {} threads: {} images of {} classes, {} to evaluate on",
+                    started.device,
+                    started.precision,
+                    started.threads,
+                    started.train_images,
+                    started.classes,
+                    started.eval_images
+                ));
+                if started.resumed_step > 0 {
+                    let (epochs, step) = (started.resumed_epochs, started.resumed_step);
+                    self.line(&format!("going on after {epochs} epochs, at step {step}"));
+                }
+            }
+            Event::Teacher(teacher) => self.line(&format!("teacher: top-1 {:.2} %", teacher.top1)),
+            Event::Metrics { points } => self.metrics(points),
+            Event::Progress(progress) => {
+                self.progress = Some(*progress);
+                if let (Some(bar), Some(status)) = (&self.bar, self.status()) {
+                    bar.set_length(progress.steps);
+                    bar.set_position(progress.step);
+                    bar.set_message(status);
+                }
+            }
+            Event::Log { level, message } => {
+                let mark = if *level == Level::Warning { "warning: " } else { "" };
+                self.line(&format!("{mark}{message}"));
+            }
+            Event::Checkpoint { .. } => {}
+            Event::Finished(outcome) => {
+                let (best, epoch, last) = (outcome.best_top1, outcome.best_epoch, outcome.last_top1);
+                self.line(&format!("done: best top-1 {best:.2} % after epoch {epoch}, last {last:.2} %"));
+            }
+            Event::Stopped { epoch, step } => {
+                self.line(&format!("stopped after {epoch} epochs, at step {step}; run it again to go on"));
+            }
+            Event::Failed(failure) => eprintln!("error: {}", failure.message),
+        }
+        if let (Some(bar), Event::Finished(_) | Event::Stopped { .. } | Event::Failed(_)) = (&self.bar, event) {
+            bar.abandon();
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! A whole training run: set up, epochs, files. [`setup`](super::setup) makes what it needs.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::control::{Control, Wish};
+use super::error::{Error, Result};
+use super::evaluate::evaluate;
+use super::metrics::Metrics;
+use super::report::Report;
+use super::resume::{self, State};
+use super::sdd::warmup;
+use super::setup::Setup;
+use super::step::{Batch, Meter, step};
+use super::weights::{self, StateDict};
+use super::{data, manifest, optim};
+use crate::protocol::{Evaluation, Event, Outcome, Progress, files};
+use crate::spec::{Augmentation, JobSpec};
+
+/// What the command line decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where files go.
+    pub output: PathBuf,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Threads of the arithmetic.
+    pub threads: usize,
+    /// Bytes of decoded images that are kept in memory; more are read again in every epoch.
+    pub data_memory: u64,
+}
+
+/// How a run ended that did not fail.
+#[derive(Debug)]
+pub enum Ending {
+    /// All epochs are done and all files written.
+    Finished,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// Trains by a specification whose paths are local.
+///
+/// # Errors
+/// In the classes of [`Error`].
+pub fn train(spec: &JobSpec, settings: &Settings, control: &Control, report: &mut dyn Report) -> Result<Ending> {
+    let state = settings.output.join(files::CHECKPOINT);
+    let directory = state.parent().expect("the checkpoint is in a directory");
+    std::fs::create_dir_all(directory).map_err(Error::storage(directory))?;
+    let setup = Setup::new(spec, settings, report)?;
+    let metrics = Metrics::open(&settings.output.join(files::METRICS), setup.counters.step)?;
+    let scales = setup.objective.distillation.as_ref().map_or(&[][..], |distillation| &distillation.scales);
+    let meter = Meter::new(scales, setup.device);
+    let mut run = Run { spec, control, report, metrics, meter, state, flushed: Instant::now(), evaluated: 0.0, setup };
+    run.report.event(&Event::Started(run.setup.started.clone()));
+    if run.evaluate_teacher()? == Flow::Stop {
+        return Ok(run.stopped());
+    }
+    while run.setup.counters.epoch < spec.training.epochs {
+        if run.epoch()? == Flow::Stop {
+            return Ok(run.stopped());
+        }
+    }
+    run.finish(&settings.output)?;
+    Ok(Ending::Finished)
+}
+
+/// Whether to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    GoOn,
+    Stop,
+}
+
+struct Run<'a> {
+    spec: &'a JobSpec,
+    control: &'a Control,
+    report: &'a mut dyn Report,
+    setup: Setup,
+    metrics: Metrics,
+    meter: Meter,
+    /// The checkpoint to resume from.
+    state: PathBuf,
+    flushed: Instant,
+    /// Seconds that the last evaluation took.
+    evaluated: f64,
+}
+
+/// Seconds between two readings of the metrics, each of which waits for the device.
+const BETWEEN_READINGS: f64 = 1.0;
+
+impl Run<'_> {
+    fn evaluate_teacher(&mut self) -> Result<Flow> {
+        let Some(teacher) = &self.setup.objective.teacher else { return Ok(Flow::GoOn) };
+        let evaluation = match self.setup.counters.teacher {
+            Some(known) => known,
+            None => {
+                let normalisation = self.setup.teacher_normalisation.as_ref().unwrap_or(&self.setup.normalisation);
+                let go_on = || self.control.wish() == Wish::GoOn;
+                let Some((evaluation, _)) = evaluate(teacher, &self.setup.eval, normalisation, false, go_on)? else {
+                    return Ok(Flow::Stop);
+                };
+                evaluation
+            }
+        };
+        if !evaluation.loss.is_finite() {
+            return Err(Error::user("the teacher's outputs are not finite: its checkpoint holds broken weights"));
+        }
+        self.setup.counters.teacher = Some(evaluation);
+        self.report.event(&Event::Teacher(evaluation));
+        let chance = 100.0 / f64::from(self.setup.started.classes);
+        // Twice chance means something only where there are several classes.
+        if evaluation.top1 < (2.0 * chance).min(chance + 0.25 * (100.0 - chance)) {
+            let message = format!(
+                "the teacher is right for {:.1} % of the evaluation images, and guessing would be for {chance:.1} %: \
+                 check its normalisation (teacher.mean, teacher.std), the order of its classes, and that its \
+                 architecture is the right one",
+                evaluation.top1
+            );
+            self.report.event(&super::warning(message));
+        }
+        Ok(Flow::GoOn)
+    }
+
+    fn epoch(&mut self) -> Result<Flow> {
+        let training = &self.spec.training;
+        let epoch = self.setup.counters.epoch;
+        let warmup = warmup(epoch + 1, self.spec.distillation.warmup_epochs.unwrap_or(0));
+        let steps_per_epoch = self.setup.started.steps_per_epoch;
+        let first = self.setup.counters.step_in_epoch;
+        let train = std::sync::Arc::clone(&self.setup.train);
+        self.flushed = Instant::now();
+        for (index, batch) in (first..).zip(train.epoch(epoch, first)) {
+            match self.control.wish() {
+                Wish::GoOn => {}
+                Wish::Pause => {
+                    self.flush()?;
+                    self.save()?;
+                    return Ok(Flow::Stop);
+                }
+                Wish::Stop => return Ok(Flow::Stop),
+            }
+            let batch = self.prepare(batch?, epoch, index);
+            let number = self.setup.counters.step + 1;
+            let base = training.optimizer.learning_rate();
+            let rate = optim::learning_rate(&training.schedule, base, epoch, training.epochs, index, steps_per_epoch);
+            let Setup { student, objective, optimizer, counters, .. } = &mut self.setup;
+            step(student, objective, optimizer, &mut self.meter, &batch, (rate, warmup, number));
+            counters.step = number;
+            counters.step_in_epoch = index + 1;
+            if self.flushed.elapsed().as_secs_f64() > BETWEEN_READINGS {
+                self.flush()?;
+            }
+        }
+        self.flush()?;
+        self.end_epoch()
+    }
+
+    fn prepare(&self, (images, labels): (tch::Tensor, tch::Tensor), epoch: u32, index: u64) -> Batch {
+        let images = match self.spec.training.augmentation {
+            Augmentation::None => images,
+            Augmentation::CropFlip => data::augment::crop_flip(&images, self.spec.training.seed, epoch, index),
+        };
+        Batch {
+            teacher_images: self.setup.teacher_normalisation.as_ref().map(|normalise| normalise.apply(&images)),
+            images: self.setup.normalisation.apply(&images),
+            labels,
+        }
+    }
+
+    fn end_epoch(&mut self) -> Result<Flow> {
+        let training = &self.spec.training;
+        let done = self.setup.counters.epoch + 1;
+        let is_last = done == training.epochs;
+        if (is_last || done.is_multiple_of(training.eval_every_epochs)) && self.evaluate_student(done)? == Flow::Stop {
+            return Ok(Flow::Stop);
+        }
+        self.setup.counters.epoch = done;
+        self.setup.counters.step_in_epoch = 0;
+        if is_last || done.is_multiple_of(training.checkpoint_every_epochs) {
+            self.save()?;
+        }
+        Ok(Flow::GoOn)
+    }
+
+    fn evaluate_student(&mut self, done: u32) -> Result<Flow> {
+        let begun = Instant::now();
+        let go_on = || self.control.wish() == Wish::GoOn;
+        let setup = &mut self.setup;
+        let Some((evaluation, _)) = evaluate(&setup.student, &setup.eval, &setup.normalisation, false, go_on)? else {
+            if self.control.wish() == Wish::Pause {
+                self.save()?;
+            }
+            return Ok(Flow::Stop);
+        };
+        self.evaluated = begun.elapsed().as_secs_f64();
+        if !evaluation.loss.is_finite() {
+            let step = setup.counters.step;
+            return Err(Error::numeric(format!(
+                "the loss on the evaluation split is not finite after step {step}: lower \
+                 training.optimizer.learning_rate, or set training.clip_grad_norm"
+            )));
+        }
+        setup.counters.last = Some(evaluation);
+        if setup.counters.best.is_none_or(|(best, _)| evaluation.top1 > best.top1) {
+            setup.counters.best = Some((evaluation, done));
+            setup.best = Some(weights::state_dict(&setup.student)?);
+        }
+        let Evaluation { top1, top5, loss, .. } = evaluation;
+        self.record(&[("eval/top1", top1), ("eval/top5", top5), ("eval/loss", loss)])?;
+        Ok(Flow::GoOn)
+    }
+
+    /// Reads the sums on the device, which waits for it, and passes them on.
+    fn flush(&mut self) -> Result<()> {
+        let images = self.meter.images();
+        let values = self.meter.read()?;
+        if images == 0 {
+            return Ok(());
+        }
+        let rate = images as f64 / self.flushed.elapsed().as_secs_f64().max(1e-9);
+        self.flushed = Instant::now();
+        let training = &self.spec.training;
+        let counters = &self.setup.counters;
+        let learning_rate = optim::learning_rate(
+            &training.schedule,
+            training.optimizer.learning_rate(),
+            counters.epoch,
+            training.epochs,
+            counters.step_in_epoch.saturating_sub(1),
+            self.setup.started.steps_per_epoch,
+        );
+        let mut points: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        points.extend([("lr", learning_rate), ("images_per_second", rate)]);
+        self.record(&points)?;
+        self.progress(rate);
+        Ok(())
+    }
+
+    fn record(&mut self, values: &[(&str, f64)]) -> Result<()> {
+        let counters = &self.setup.counters;
+        let epoch = f64::from(counters.epoch)
+            + counters.step_in_epoch as f64 / self.setup.started.steps_per_epoch.max(1) as f64;
+        let points = self.metrics.write(values, counters.step, epoch)?;
+        self.report.event(&Event::Metrics { points });
+        Ok(())
+    }
+
+    fn progress(&mut self, images_per_second: f64) {
+        let (counters, started) = (&self.setup.counters, &self.setup.started);
+        let steps = started.steps_per_epoch * u64::from(started.epochs);
+        let share_left = 1.0 - counters.step as f64 / steps.max(1) as f64;
+        let images = started.train_images as f64 * f64::from(started.epochs);
+        let evaluations = f64::from(started.epochs / self.spec.training.eval_every_epochs);
+        let eta_seconds = share_left * (images / images_per_second + evaluations * self.evaluated);
+        self.report.event(&Event::Progress(Progress {
+            epoch: (counters.epoch + 1).min(started.epochs),
+            epochs: started.epochs,
+            step: counters.step,
+            steps,
+            fraction: 1.0 - share_left,
+            images_per_second,
+            eta_seconds,
+        }));
+    }
+
+    /// Writes the checkpoint to resume from.
+    fn save(&mut self) -> Result<()> {
+        let setup = &self.setup;
+        let student = weights::state_dict(&setup.student)?;
+        check_finite(&student, setup.counters.step)?;
+        let optimizer = setup.optimizer.state();
+        let optimizer = optimizer.iter().map(|(name, tensor)| Ok((name.clone(), weights::copied(tensor)?)));
+        let best = setup
+            .best
+            .as_ref()
+            .map(|best| best.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
+        let state =
+            State { counters: setup.counters.clone(), student, best, optimizer: optimizer.collect::<Result<_>>()? };
+        resume::save(&self.state, &state)?;
+        self.report.event(&Event::Checkpoint { epoch: setup.counters.epoch, step: setup.counters.step });
+        Ok(())
+    }
+
+    fn stopped(self) -> Ending {
+        let counters = &self.setup.counters;
+        self.report.event(&Event::Stopped { epoch: counters.epoch, step: counters.step });
+        Ending::Stopped
+    }
+
+    /// Writes the students and, last, the manifest.
+    fn finish(self, output: &Path) -> Result<()> {
+        let Self { spec, report, mut setup, .. } = self;
+        let missing = || Error::internal("no evaluation was done");
+        let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
+        let last = setup.counters.last.ok_or_else(missing)?;
+        let last_weights = weights::state_dict(&setup.student)?;
+        let best_weights = setup.best.take().ok_or_else(missing)?;
+        let write = |name: &str, state: &StateDict, epochs: u32| {
+            let path = output.join(name);
+            let batches = setup.started.steps_per_epoch * u64::from(epochs);
+            weights::write(&path, &weights::with_batches_tracked(state, batches), &setup.metadata)?;
+            manifest::facts(&path, setup.student.parameters())
+        };
+        let student = write(files::BEST_STUDENT, &best_weights, best_epoch)?;
+        let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs)?;
+        let outcome = Outcome {
+            teacher_top1: setup.counters.teacher.map(|teacher| teacher.top1),
+            best_top1: best.top1,
+            best_epoch,
+            last_top1: last.top1,
+            student,
+        };
+        manifest::write(&output.join(files::MANIFEST), spec, setup, &outcome, &last_student)?;
+        report.event(&Event::Finished(outcome));
+        Ok(())
+    }
+}
+
+/// A loss can be finite while the step that follows from it is not.
+fn check_finite(state: &StateDict, step: u64) -> Result<()> {
+    for (name, tensor) in state {
+        if tensor.isfinite().all().int64_value(&[]) == 0 {
+            return Err(Error::numeric(format!(
+                "{name} is not finite after step {step}: lower training.optimizer.learning_rate, or set \
+                 training.clip_grad_norm"
+            )));
+        }
+    }
+    Ok(())
+}

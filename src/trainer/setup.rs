@@ -1,0 +1,319 @@
+//! Everything that a run needs before its first step: data, networks, and what an earlier attempt left.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use chrono::Utc;
+use tch::{Device, Kind};
+
+use super::data::Loader;
+use super::error::{Error, Result};
+use super::models::{self, Network};
+use super::normalisation::Normalisation;
+use super::optim::Optimizer;
+use super::report::Report;
+use super::resume::{self, Counters, State};
+use super::run::Settings;
+use super::sdd::Distillation;
+use super::step::Objective;
+use super::weights::{self, StateDict};
+use super::{device, manifest, warning};
+use crate::architecture::{self, Architecture};
+use crate::dataset::{Classes, Dataset, Options};
+use crate::protocol::{Started, files};
+use crate::spec::{DatasetSpec, JobSpec, Precision};
+
+/// What a run works with.
+#[derive(Debug)]
+pub struct Setup {
+    /// Where the arithmetic runs.
+    pub device: Device,
+    /// The training split.
+    pub train: Arc<Loader>,
+    /// The evaluation split.
+    pub eval: Loader,
+    /// The student's.
+    pub normalisation: Normalisation,
+    /// The teacher's, where it differs.
+    pub teacher_normalisation: Option<Normalisation>,
+    /// The network that learns.
+    pub student: Network,
+    /// The loss, with the teacher.
+    pub objective: Objective,
+    /// Its tensors are on the device.
+    pub optimizer: Optimizer,
+    /// Zero, or where an earlier attempt was.
+    pub counters: Counters,
+    /// The best weights so far, on the CPU.
+    pub best: Option<StateDict>,
+    /// What the run says about itself.
+    pub started: Started,
+    /// What a student's file says about itself.
+    pub metadata: BTreeMap<String, String>,
+    /// Of the teacher's file.
+    pub teacher_sha256: Option<String>,
+    /// Of the data's files; hashing goes on beside the training.
+    pub fingerprint: JoinHandle<Result<BTreeMap<String, String>>>,
+    /// Images that could not be read.
+    pub dropped: u64,
+}
+
+impl Setup {
+    /// Loads data and networks; warnings go to `report`.
+    ///
+    /// # Errors
+    /// In the classes of [`Error`].
+    pub fn new(spec: &JobSpec, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
+        let device = device::open(&settings.device)?;
+        let data = Data::open(spec, settings, device, report)?;
+        let classes = data.classes.count;
+        let kind = compute_kind(spec.training.precision);
+        let student_architecture = find(&spec.student.architecture)?;
+        let (teacher, teacher_sha256) = teacher(spec, &data, device, kind)?.unzip();
+        warn_of_fine_scales(spec, student_architecture, teacher.as_ref(), report);
+
+        let mut student = models::build(student_architecture, classes, spec.training.seed);
+        let mut student_sha256 = None;
+        if let Some(path) = spec.student.checkpoint.as_deref().map(Path::new) {
+            load_checked(&student, path, "student", &data)?;
+            student_sha256 = Some(manifest::sha256(path).map_err(Error::storage(path))?.0);
+        }
+        let size = (data.train.len(), data.eval.len(), classes);
+        let identity = resume::identity(spec, teacher_sha256.as_deref(), student_sha256.as_deref(), size);
+        let state = resume::load(&settings.output.join(files::CHECKPOINT), &identity)?;
+        if let Some(state) = &state {
+            restore(&student, &state.student)?;
+        }
+        student.place(device, Kind::Float);
+        student.compute_in(kind);
+
+        let mut optimizer = Optimizer::new(&spec.training.optimizer, named_parameters(&student));
+        let (counters, best) = match state {
+            Some(State { counters, best, optimizer: state, .. }) => {
+                optimizer.load_state(&state).map_err(Error::internal)?;
+                (counters, best)
+            }
+            None => (fresh(identity), None),
+        };
+        let started = Started {
+            device: device::name(device),
+            precision: if kind == Kind::BFloat16 { "bfloat16" } else { "float32" }.to_owned(),
+            threads: u32::try_from(settings.threads).unwrap_or(u32::MAX),
+            train_images: data.train.len(),
+            eval_images: data.eval.len(),
+            classes,
+            steps_per_epoch: data.train.steps_per_epoch(),
+            epochs: spec.training.epochs,
+            resumed_epochs: counters.epoch,
+            resumed_step: counters.step,
+        };
+        let teacher_spec = spec.teacher.as_ref();
+        let teacher_normalisation = teacher_spec
+            .and_then(|teacher| Some(Normalisation::new(teacher.mean?, teacher.std?, device)))
+            .filter(|teacher| (teacher.mean, teacher.std) != (data.normalisation.mean, data.normalisation.std));
+        let objective = Objective {
+            teacher,
+            distillation: Distillation::new(&spec.distillation, device),
+            cross_entropy: spec.distillation.weights.cross_entropy,
+            weight: spec.distillation.weights.distillation,
+            clip: spec.training.clip_grad_norm,
+        };
+        let metadata = metadata(student_architecture, spec.dataset.image_size, &data);
+        let Data { train, eval, normalisation, fingerprint, dropped, .. } = data;
+        let train = Arc::new(train);
+        Ok(Self {
+            device,
+            train,
+            eval,
+            normalisation,
+            teacher_normalisation,
+            student,
+            objective,
+            optimizer,
+            counters,
+            best,
+            started,
+            metadata,
+            teacher_sha256,
+            fingerprint,
+            dropped,
+        })
+    }
+}
+
+/// `auto` is float32 until a full run has shown that bfloat16 keeps the accuracy; only its speed has been measured.
+fn compute_kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::Auto | Precision::Float32 => Kind::Float,
+        Precision::Bfloat16 => Kind::BFloat16,
+    }
+}
+
+fn find(name: &str) -> Result<&'static Architecture> {
+    architecture::find(name).ok_or_else(|| Error::user(format!("unknown architecture {name:?}")))
+}
+
+fn fresh(identity: String) -> Counters {
+    Counters {
+        specification: identity,
+        epoch: 0,
+        step_in_epoch: 0,
+        step: 0,
+        best: None,
+        teacher: None,
+        last: None,
+        started_at: Utc::now(),
+    }
+}
+
+fn named_parameters(network: &Network) -> Vec<(String, tch::Tensor)> {
+    let trained = network.weights().iter().filter(|weight| weight.trained);
+    trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect()
+}
+
+fn restore(network: &Network, state: &StateDict) -> Result<()> {
+    let found: BTreeMap<&str, &tch::Tensor> = state.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    for (index, weight) in network.weights().iter().enumerate() {
+        let tensor = found.get(weight.name.as_str()).filter(|tensor| tensor.size() == weight.tensor.size());
+        let missing = || Error::internal(format!("the checkpoint to resume from lacks {}", weight.name));
+        network.set(index, tensor.ok_or_else(missing)?);
+    }
+    Ok(())
+}
+
+/// Loads a given checkpoint, whose classes must be those of the data.
+fn load_checked(network: &Network, path: &Path, role: &str, data: &Data) -> Result<()> {
+    let (checkpoint, classes) = weights::open(path, network.architecture())?;
+    if classes != data.classes.count {
+        return Err(Error::user(format!(
+            "the {role}'s checkpoint {} tells {classes} classes apart, and data set {} has {}: they must be the same",
+            path.display(),
+            data.path.display(),
+            data.classes.count
+        )));
+    }
+    weights::load(network, &checkpoint, path)
+}
+
+fn teacher(spec: &JobSpec, data: &Data, device: Device, kind: Kind) -> Result<Option<(Network, String)>> {
+    let Some(teacher) = &spec.teacher else { return Ok(None) };
+    let (Some(name), Some(path)) = (&teacher.architecture, &teacher.checkpoint) else {
+        return Err(Error::user("the teacher needs an architecture and a checkpoint file"));
+    };
+    let path = Path::new(path);
+    let mut network = models::build(find(name)?, data.classes.count, 0);
+    load_checked(&network, path, "teacher", data)?;
+    network.place(device, Kind::Float);
+    network.compute_in(kind);
+    network.freeze();
+    Ok(Some((network, manifest::sha256(path).map_err(Error::storage(path))?.0)))
+}
+
+/// A scale that is finer than the feature map repeats cells of it: allowed, but rarely meant.
+fn warn_of_fine_scales(
+    spec: &JobSpec,
+    student: &'static Architecture,
+    teacher: Option<&Network>,
+    report: &mut dyn Report,
+) {
+    let Some(&finest) = spec.distillation.scales.last() else { return };
+    let networks = [("student", Some(student)), ("teacher", teacher.map(Network::architecture))];
+    for (role, architecture) in networks {
+        let Some(architecture) = architecture else { continue };
+        let [_, height, width] = architecture.layout_at(1, spec.dataset.image_size).feature_map;
+        if finest > height.min(width) {
+            report.event(&warning(format!(
+                "scale {finest} is finer than the {role}'s final feature map, which is {height}×{width} for images of \
+                 side {}: some regions will repeat its cells",
+                spec.dataset.image_size
+            )));
+        }
+    }
+}
+
+fn metadata(student: &Architecture, image_size: u32, data: &Data) -> BTreeMap<String, String> {
+    let names = || (0..data.classes.count).map(|class| class.to_string()).collect();
+    let names: Vec<String> = data.classes.names.clone().unwrap_or_else(names);
+    let json = |value: serde_json::Value| value.to_string();
+    BTreeMap::from([
+        // What transformers and other readers expect of weights in PyTorch's layout.
+        ("format".to_owned(), "pt".to_owned()),
+        ("architecture".to_owned(), student.name.to_owned()),
+        ("image_size".to_owned(), image_size.to_string()),
+        ("num_classes".to_owned(), data.classes.count.to_string()),
+        ("mean".to_owned(), json(data.normalisation.mean.as_slice().into())),
+        ("std".to_owned(), json(data.normalisation.std.as_slice().into())),
+        ("classes".to_owned(), json(names.into())),
+    ])
+}
+
+/// The data set of a specification.
+struct Data {
+    path: PathBuf,
+    classes: Classes,
+    train: Loader,
+    eval: Loader,
+    normalisation: Normalisation,
+    fingerprint: JoinHandle<Result<BTreeMap<String, String>>>,
+    dropped: u64,
+}
+
+impl Data {
+    fn open(spec: &JobSpec, settings: &Settings, device: Device, report: &mut dyn Report) -> Result<Self> {
+        let DatasetSpec { path, image_column, label_column, image_size, limit, .. } = &spec.dataset;
+        let path = path.as_deref().ok_or_else(|| Error::user("dataset.path is required"))?;
+        let options = Options { image_column: image_column.clone(), label_column: label_column.clone() };
+        let dataset = Arc::new(Dataset::open(Path::new(path), &options)?);
+        let splits = [
+            dataset.train_split(spec.dataset.train_split.as_deref())?,
+            dataset.eval_split(spec.dataset.eval_split.as_deref())?,
+        ];
+        let mut dropped = 0;
+        let training = &spec.training;
+        let mut load = |split: &str, limit: Option<u64>| {
+            let loader = Loader::open(
+                dataset.split(split)?.into(),
+                *image_size,
+                limit,
+                training.batch_size,
+                training.seed,
+                settings.data_memory,
+                device,
+            )?;
+            dropped += warn_of_corrupt(split, &loader, report);
+            Ok::<_, Error>(loader)
+        };
+        let (train, eval) = (load(&splits[0], *limit)?, load(&splits[1], None)?);
+        let (mean, std) = match (spec.dataset.mean, spec.dataset.std) {
+            (Some(mean), Some(std)) => (mean, std),
+            _ => train.mean_std(),
+        };
+        let classes = dataset.classes().clone();
+        let fingerprint = std::thread::spawn(move || {
+            let fingerprint = |split: String| {
+                let sha256 = dataset.fingerprint(&split).map_err(Error::storage(dataset.path()))?;
+                Ok((split, sha256))
+            };
+            splits.into_iter().map(fingerprint).collect()
+        });
+        let normalisation = Normalisation::new(mean, std, device);
+        Ok(Self { path: path.into(), classes, train, eval, normalisation, fingerprint, dropped })
+    }
+}
+
+/// Says which images could not be read; the loader has refused a split where they are more than 1 %.
+fn warn_of_corrupt(split: &str, loader: &Loader, report: &mut dyn Report) -> u64 {
+    let count = loader.corrupt_count();
+    if count > 0 {
+        let named = loader.corrupt();
+        let more = if count > 3 { "; …" } else { "" };
+        let first = named.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("; ");
+        let images = if count == 1 { "image" } else { "images" };
+        report.event(&warning(format!(
+            "{count} {images} of the {split} split cannot be read and will be left out: {first}{more}"
+        )));
+    }
+    count
+}

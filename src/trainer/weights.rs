@@ -1,0 +1,123 @@
+//! Weights between networks and files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::error::{Error, Result};
+use super::models::Network;
+use crate::architecture::{self, Architecture};
+use crate::checkpoint::{self, Checkpoint, Dtype, NewTensor};
+use crate::protocol::ErrorClass;
+
+/// A state dict on the CPU, apart from the network that it came from.
+pub type StateDict = Vec<(String, Tensor)>;
+
+/// A checkpoint that somebody gave, with the number of classes that its classifier has.
+///
+/// # Errors
+/// It cannot be read, or is not of this architecture.
+pub fn open(path: &Path, architecture: &Architecture) -> Result<(Checkpoint, u32)> {
+    let checkpoint = Checkpoint::open(path).map_err(|error| unreadable(path, &error))?;
+    let shapes = checkpoint.shapes();
+    if let Some(mismatch) = architecture::mismatch(architecture, &shapes, None) {
+        return Err(Error::user(format!("checkpoint {} {mismatch}", path.display())));
+    }
+    let fits = architecture::fits(&shapes);
+    let fit = fits.iter().find(|fit| fit.architecture.name == architecture.name);
+    let fit = fit.ok_or_else(|| Error::internal(format!("{} fits and does not fit", path.display())))?;
+    Ok((checkpoint, fit.classes))
+}
+
+/// What a checkpoint's reader said, in our classes.
+pub fn unreadable(path: &Path, error: &checkpoint::Error) -> Error {
+    match error {
+        checkpoint::Error::Io(io) if io.kind() == std::io::ErrorKind::NotFound => {
+            Error::user(format!("checkpoint {} does not exist", path.display()))
+        }
+        _ => {
+            let class = if error.is_users() { ErrorClass::User } else { ErrorClass::Storage };
+            Error { class, message: format!("checkpoint {}: {error}", path.display()) }
+        }
+    }
+}
+
+/// Copies a checkpoint that [`open`] took into the network.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<()> {
+    let architecture = network.architecture();
+    let found: BTreeMap<&str, &checkpoint::Tensor> = checkpoint
+        .tensors()
+        .iter()
+        .filter_map(|tensor| Some((architecture.canonical_key(tensor.name())?, tensor)))
+        .collect();
+    for (index, weight) in network.weights().iter().enumerate() {
+        let tensor = found
+            .get(weight.name.as_str())
+            .ok_or_else(|| Error::internal(format!("{} has no {}", path.display(), weight.name)))?;
+        let values = checkpoint.floats(tensor).map_err(|error| unreadable(path, &error))?;
+        network.set(index, &Tensor::f_from_slice(&values)?.f_view(weight.tensor.size().as_slice())?);
+    }
+    Ok(())
+}
+
+/// The network's weights as they are now, in PyTorch's order.
+///
+/// # Errors
+/// They do not fit into memory.
+pub fn state_dict(network: &Network) -> Result<StateDict> {
+    network.weights().iter().map(|weight| Ok((weight.name.clone(), copied(&weight.tensor)?))).collect()
+}
+
+/// A copy on the CPU in row-major order, whatever the device and the layout.
+///
+/// # Errors
+/// It does not fit into memory.
+pub fn copied(tensor: &Tensor) -> Result<Tensor> {
+    let mut copy = Tensor::f_empty(tensor.size(), (tensor.kind(), Device::Cpu))?;
+    copy.f_copy_(&tensor.detach())?;
+    Ok(copy)
+}
+
+/// The entries that PyTorch's batch normalisation has beside ours: how many batches it has seen.
+#[must_use]
+pub fn with_batches_tracked(state: &[(String, Tensor)], batches: u64) -> StateDict {
+    let batches = i64::try_from(batches).unwrap_or(i64::MAX);
+    let mut all = Vec::with_capacity(state.len());
+    for (name, tensor) in state {
+        all.push((name.clone(), tensor.shallow_clone()));
+        if let Some(layer) = name.strip_suffix(".running_var") {
+            let count = Tensor::from_slice(&[batches]).view([] as [i64; 0]);
+            all.push((format!("{layer}.num_batches_tracked"), count));
+        }
+    }
+    all
+}
+
+/// Writes tensors on the CPU as safetensors, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
+    let mut stored = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let dtype = match tensor.kind() {
+            Kind::Float => Dtype::F32,
+            Kind::Int64 => Dtype::I64,
+            other => return Err(Error::internal(format!("{name} is {other:?}, which is not written"))),
+        };
+        let mut bytes = vec![0; tensor.numel() * dtype.size() as usize];
+        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+        let shape: Vec<u64> = tensor.size().into_iter().map(i64::unsigned_abs).collect();
+        stored.push((name, dtype, shape, bytes));
+    }
+    let views: Vec<_> =
+        stored.iter().map(|(name, dtype, shape, bytes)| NewTensor { name, dtype: *dtype, shape, bytes }).collect();
+    checkpoint::write(path, &views, metadata).map_err(|error| match error {
+        checkpoint::Error::Io(io) => Error::storage(path)(io),
+        other => Error::internal(format!("{}: {other}", path.display())),
+    })
+}

@@ -1,0 +1,258 @@
+//! Batches: order, resumption, corrupt images, statistics, and augmentation against a naive one.
+#![cfg(feature = "trainer")]
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use distillery::dataset::{self, Images};
+use distillery::trainer::data::{Batches, Error, Loader, crop_flip, normalise};
+use tch::{Device, Kind, Tensor};
+
+const SIDE: u32 = 2;
+const MEMORY: u64 = u64::MAX;
+const STREAM: u64 = 0;
+
+/// Images whose pixels tell their index: low byte in red, high byte in green, 7 in blue.
+#[derive(Debug, Default)]
+struct Fake {
+    labels: Vec<u32>,
+    corrupt: Vec<usize>,
+    unreadable: Option<usize>,
+    reads: AtomicUsize,
+}
+
+impl Fake {
+    fn new(count: usize) -> Self {
+        Self { labels: (0..count as u32).map(|index| index % 10).collect(), ..Self::default() }
+    }
+}
+
+impl Images for Fake {
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    fn read(&self, index: usize, side: u32, planes: &mut [u8]) -> Result<(), dataset::Error> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        // A decoder can leave anything behind before it fails.
+        planes.fill(99);
+        let path = PathBuf::from(format!("{index}.png"));
+        if self.corrupt.contains(&index) {
+            return Err(dataset::Error::Invalid { path, message: "not an image".to_owned() });
+        }
+        if self.unreadable == Some(index) {
+            return Err(dataset::Error::Io { path, source: io::Error::other("gone") });
+        }
+        let area = (side * side) as usize;
+        planes[..area].fill((index % 256) as u8);
+        planes[area..2 * area].fill((index / 256) as u8);
+        planes[2 * area..].fill(7);
+        Ok(())
+    }
+}
+
+fn open(fake: Fake, limit: Option<u64>, batch_size: u32, memory: u64) -> Result<Loader, Error> {
+    Loader::open(Arc::new(fake), SIDE, limit, batch_size, 5, memory, Device::Cpu)
+}
+
+/// The images' indices, batch by batch; checks that labels and pixels belong together.
+fn indices(batches: Batches) -> Vec<Vec<usize>> {
+    batches.map(|batch| batch_indices(batch.unwrap())).collect()
+}
+
+fn batch_indices((images, labels): (Tensor, Tensor)) -> Vec<usize> {
+    let count = images.size()[0];
+    assert_eq!(images.size(), [count, 3, i64::from(SIDE), i64::from(SIDE)]);
+    assert_eq!((images.kind(), labels.kind(), labels.size()), (Kind::Uint8, Kind::Int64, vec![count]));
+    let last = i64::from(SIDE) - 1;
+    let channel = |channel| -> Vec<i64> {
+        let pixel = images.select(1, channel).select(1, last).select(1, last);
+        Vec::try_from(pixel.to_kind(Kind::Int64)).unwrap()
+    };
+    let found: Vec<i64> = channel(0).iter().zip(channel(1)).map(|(low, high)| low + 256 * high).collect();
+    assert_eq!(found.iter().map(|index| index % 10).collect::<Vec<_>>(), Vec::<i64>::try_from(labels).unwrap());
+    found.into_iter().map(|index| index as usize).collect()
+}
+
+fn sorted(batches: &[Vec<usize>]) -> Vec<usize> {
+    let mut all = batches.concat();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn an_epoch_holds_each_image_once_in_an_order_of_its_own() {
+    // More than one streaming window of 8192 images.
+    let count = 9001;
+    for memory in [MEMORY, STREAM] {
+        let loader = open(Fake::new(count), None, 128, memory).unwrap();
+        assert_eq!((loader.len(), loader.steps_per_epoch(), loader.is_empty()), (9001, 71, false));
+        let first = indices(loader.epoch(0, 0));
+        assert_eq!(first.iter().map(Vec::len).collect::<Vec<_>>(), [vec![128; 70], vec![41]].concat());
+        assert_eq!(sorted(&first), (0..count).collect::<Vec<_>>());
+        assert_ne!(first.concat(), (0..count).collect::<Vec<_>>());
+        assert_ne!(first, indices(loader.epoch(1, 0)));
+        assert_eq!(first, indices(open(Fake::new(count), None, 128, memory).unwrap().epoch(0, 0)));
+        let other = Loader::open(Arc::new(Fake::new(count)), SIDE, None, 128, 6, memory, Device::Cpu).unwrap();
+        assert_ne!(first, indices(other.epoch(0, 0)));
+    }
+}
+
+#[test]
+fn a_later_first_batch_goes_on_where_the_epoch_was() {
+    for memory in [MEMORY, STREAM] {
+        let loader = open(Fake::new(1000), None, 64, memory).unwrap();
+        let whole = indices(loader.epoch(3, 0));
+        assert_eq!(whole[7..], indices(loader.epoch(3, 7)));
+        assert!(indices(loader.epoch(3, 16)).is_empty());
+        assert!(indices(loader.epoch(3, u64::MAX)).is_empty());
+    }
+    let fake = Arc::new(Fake::new(1000));
+    let loader = Loader::open(fake.clone(), SIDE, None, 64, 5, STREAM, Device::Cpu).unwrap();
+    assert_eq!(indices(loader.epoch(3, 15)).concat().len(), 40);
+    assert_eq!(fake.reads.load(Ordering::Relaxed), 40, "images before the first batch are not decoded");
+}
+
+#[test]
+fn evaluation_is_in_order_and_a_limit_takes_the_first() {
+    for memory in [MEMORY, STREAM] {
+        let loader = open(Fake::new(1000), Some(300), 64, memory).unwrap();
+        assert_eq!((loader.len(), loader.steps_per_epoch()), (300, 5));
+        let batches = indices(loader.in_order(100));
+        assert_eq!(batches.len(), 3);
+        assert_eq!(batches.concat(), (0..300).collect::<Vec<_>>());
+        assert_eq!(sorted(&indices(loader.epoch(0, 0))), (0..300).collect::<Vec<_>>());
+        assert_eq!(open(Fake::new(10), Some(300), 64, memory).unwrap().len(), 10);
+        let error = open(Fake::new(10), Some(0), 64, memory).unwrap_err();
+        assert!(matches!(error, Error::Empty) && error.is_users());
+        assert!(matches!(open(Fake::new(0), None, 64, memory), Err(Error::Empty)));
+    }
+}
+
+#[test]
+fn few_corrupt_images_are_named_and_left_out() {
+    let corrupt = vec![0, 1, 500, 700, 998, 999];
+    let good: Vec<usize> = (0..1000).filter(|index| !corrupt.contains(index)).collect();
+    for memory in [MEMORY, STREAM] {
+        let loader = open(Fake { corrupt: corrupt.clone(), ..Fake::new(1000) }, None, 64, memory).unwrap();
+        assert_eq!(indices(loader.in_order(100)).concat(), good);
+        assert_eq!(sorted(&indices(loader.epoch(0, 0))), good);
+        assert_eq!(loader.len(), if memory == MEMORY { 994 } else { 1000 });
+        // Met twice, counted once.
+        assert_eq!(loader.corrupt_count(), 6);
+        assert_eq!(loader.corrupt()[2], "image 500: 500.png: not an image");
+    }
+    // A batch that lost all its images is passed over.
+    let loader = open(Fake { corrupt: vec![4, 5], ..Fake::new(200) }, None, 2, STREAM).unwrap();
+    assert_eq!(indices(loader.in_order(2)).len(), 99);
+}
+
+#[test]
+fn many_corrupt_images_are_an_error_of_the_user() {
+    let fake = || Fake { corrupt: (100..120).collect(), ..Fake::new(1000) };
+    let stream = open(fake(), None, 50, STREAM).unwrap();
+    let results: Vec<_> = stream.in_order(50).collect();
+    // Two good batches, then the end.
+    assert_eq!(results.len(), 3);
+    for error in [open(fake(), None, 50, MEMORY).unwrap_err(), results.into_iter().next_back().unwrap().unwrap_err()] {
+        assert!(error.is_users());
+        let Error::TooManyCorrupt { corrupt, total, named } = &error else { panic!("{error}") };
+        assert_eq!((*corrupt, *total, named.len()), (20, 1000, 10));
+        assert!(error.to_string().contains("image 100: 100.png: not an image; image 101"), "{error}");
+    }
+}
+
+#[test]
+fn an_unreadable_file_is_no_corrupt_image() {
+    let fake = || Fake { unreadable: Some(3), ..Fake::new(1000) };
+    let error = open(fake(), None, 50, MEMORY).unwrap_err();
+    assert!(matches!(error, Error::Dataset(_)) && !error.is_users());
+    let loader = open(fake(), None, 50, STREAM).unwrap();
+    let error = loader.in_order(50).next().unwrap().unwrap_err();
+    assert!(matches!(error, Error::Dataset(_)) && !error.is_users());
+}
+
+#[test]
+fn mean_and_deviation_are_those_of_the_pixels() {
+    for memory in [MEMORY, STREAM] {
+        let (mean, std) = open(Fake::new(256), None, 64, memory).unwrap().mean_std();
+        assert!((mean[0] - 0.5).abs() < 1e-12);
+        assert!((std[0] - ((256.0_f64 * 256.0 - 1.0) / 12.0).sqrt() / 255.0).abs() < 1e-12);
+        // Constant channels: no division by zero.
+        assert_eq!((mean[1], std[1], std[2]), (0.0, 1.0 / 255.0, 1.0 / 255.0));
+        assert!((mean[2] - 7.0 / 255.0).abs() < 1e-12);
+    }
+    let images = Tensor::from_slice(&[0_u8, 51, 255]).view([1, 3, 1, 1]);
+    let normal = normalise(&images, [0.5, 0.2, 0.0], [0.25, 1.0, 2.0], Device::Cpu);
+    let normal: Vec<f32> = Vec::try_from(normal.view(-1)).unwrap();
+    for (found, wanted) in normal.into_iter().zip([-2.0, 0.0, 0.5]) {
+        assert!((found - wanted).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn an_abandoned_epoch_does_not_hang() {
+    let loader = open(Fake::new(1000), None, 2, STREAM).unwrap();
+    let mut batches = loader.epoch(0, 0);
+    assert!(batches.next().is_some());
+    drop(batches);
+    assert_eq!(indices(loader.epoch(0, 499)).len(), 1);
+}
+
+/// Bytes [B, 3, S, S] without a symmetry.
+fn pictures(count: i64, side: i64) -> Tensor {
+    let numbers = Tensor::arange(count * 3 * side * side, (Kind::Int64, Device::Cpu)) * 7919;
+    (numbers.remainder(251) + 1).to_kind(Kind::Uint8).view([count, 3, side, side])
+}
+
+/// The crop of one image [3, S, S], pixel by pixel.
+fn naive(image: &[u8], side: usize, top: usize, left: usize, flip: bool) -> Vec<u8> {
+    let mut cropped = Vec::with_capacity(image.len());
+    for plane in image.chunks(side * side) {
+        for y in 0..side {
+            for x in 0..side {
+                let x = if flip { side - 1 - x } else { x };
+                let (y, x) = ((top + y).wrapping_sub(4), (left + x).wrapping_sub(4));
+                cropped.push(if y < side && x < side { plane[y * side + x] } else { 0 });
+            }
+        }
+    }
+    cropped
+}
+
+#[test]
+fn crops_and_flips_are_those_of_single_images() {
+    let (count, side) = (400, 8);
+    let images = pictures(count, side);
+    let changed = crop_flip(&images, 1, 2, 3);
+    assert_eq!((changed.size(), changed.kind()), (images.size(), Kind::Uint8));
+    let bytes = |tensor: &Tensor| -> Vec<u8> { Vec::try_from(tensor.contiguous().view(-1)).unwrap() };
+    let size = 3 * (side * side) as usize;
+    let (mut flips, mut tops, mut lefts) = (0, [0; 9], [0; 9]);
+    for (image, found) in bytes(&images).chunks(size).zip(bytes(&changed).chunks(size)) {
+        let all = (0..162).map(|n| (n / 18, n / 2 % 9, n % 2 == 1));
+        let (top, left, flip) = all
+            .into_iter()
+            .find(|(top, left, flip)| naive(image, side as usize, *top, *left, *flip) == found)
+            .expect("a crop of this image");
+        flips += usize::from(flip);
+        tops[top] += 1;
+        lefts[left] += 1;
+    }
+    assert!((150..250).contains(&flips), "{flips} of 400");
+    assert!(tops.iter().chain(&lefts).all(|count| (15..80).contains(count)), "{tops:?} {lefts:?}");
+}
+
+#[test]
+fn augmentation_depends_on_seed_epoch_and_batch_alone() {
+    let images = pictures(64, 8);
+    let changed = crop_flip(&images, 1, 2, 3);
+    assert!(changed.equal(&crop_flip(&images, 1, 2, 3)));
+    for (seed, epoch, batch) in [(0, 2, 3), (1, 3, 3), (1, 2, 4), (1, 3, 2)] {
+        assert!(!changed.equal(&crop_flip(&images, seed, epoch, batch)));
+    }
+    let floats = crop_flip(&images.to_kind(Kind::Float), 1, 2, 3);
+    assert!(floats.equal(&changed.to_kind(Kind::Float)));
+}

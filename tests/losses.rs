@@ -1,0 +1,185 @@
+//! The losses and their gradients are those of the published implementation.
+#![cfg(feature = "trainer")]
+
+use distillery::spec::Grouping;
+use distillery::trainer::losses::{Loss, dkd, kd, nkd};
+use distillery::trainer::sdd::{Distillation, Distilled, Regions, classify_regions, warmup};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+/// One case of the fixture. `nkd` was computed with T = 1 and gamma = 1.5, whatever the defaults are.
+struct Case {
+    name: String,
+    expected: Value,
+    scales: Vec<u32>,
+    losses: [Loss; 3],
+    tensors: [Tensor; 7],
+}
+
+fn cases() -> Vec<Case> {
+    let tensors = SafeTensors::deserialize(include_bytes!("fixtures/sdd_losses.safetensors")).unwrap();
+    let tensor = |name: &str| {
+        let view = tensors.tensor(name).unwrap();
+        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+        let kind = if view.dtype() == Dtype::I64 { Kind::Int64 } else { Kind::Float };
+        Tensor::from_data_size(view.data(), &shape, kind)
+    };
+    let cases: serde_json::Map<String, Value> = serde_json::from_str(include_str!("fixtures/sdd_losses.json")).unwrap();
+    assert_eq!(cases.len(), 12);
+    let case = |(name, case): (String, Value)| {
+        let names =
+            ["teacher_features", "teacher_fc_weight", "teacher_fc_bias", "student_features", "student_fc_weight"];
+        let names = names.iter().chain(&["student_fc_bias", "target"]);
+        let tensors: Vec<Tensor> = names.map(|part| tensor(&format!("{name}.{part}"))).collect();
+        let number = |method: &str, parameter: &str| case[method][parameter].as_f64().unwrap();
+        Case {
+            tensors: tensors.try_into().unwrap(),
+            scales: serde_json::from_value(case["scales"].clone()).unwrap(),
+            losses: [
+                Loss::Kd { temperature: number("kd", "T") },
+                Loss::Dkd {
+                    temperature: number("dkd", "T"),
+                    alpha: number("dkd", "alpha"),
+                    beta: number("dkd", "beta"),
+                },
+                Loss::Nkd { temperature: number("nkd", "T"), gamma: number("nkd", "gamma"), exclude_target: false },
+            ],
+            expected: case["expected"].clone(),
+            name,
+        }
+    };
+    cases.into_iter().map(case).collect()
+}
+
+impl Case {
+    /// The loss, and the norm of its gradient with respect to the student's feature map.
+    fn run(&self, loss: Loss, scales: &[u32], grouping: Grouping, weights: (f64, f64)) -> (Distilled, f64) {
+        let [teacher, teacher_weight, teacher_bias, student, student_weight, student_bias, target] = &self.tensors;
+        let student = student.copy().set_requires_grad(true);
+        let teacher = classify_regions(|xs| xs.linear(teacher_weight, Some(teacher_bias)), teacher, scales);
+        let regions = classify_regions(|xs| xs.linear(student_weight, Some(student_bias)), &student, scales);
+        let ones = vec![1.0; scales.len()];
+        let distillation = Distillation::from_parts(loss, scales, &ones, grouping, weights, Device::Cpu);
+        let distilled = distillation.apply(&regions, &teacher, target);
+        distilled.loss.backward();
+        let norm = student.grad().norm().double_value(&[]);
+        (distilled, norm)
+    }
+
+    fn assert_close(&self, key: &str, found: f64) {
+        let expected = self.expected[key].as_f64().unwrap_or_else(|| panic!("{} has no {key}", self.name));
+        assert!((found - expected).abs() <= 1e-5 * expected.abs(), "{} {key}: {found}, expected {expected}", self.name);
+    }
+}
+
+fn value(tensor: &Tensor) -> f64 {
+    tensor.double_value(&[])
+}
+
+fn excluding_target(loss: Loss) -> Loss {
+    match loss {
+        Loss::Nkd { temperature, gamma, .. } => Loss::Nkd { temperature, gamma, exclude_target: true },
+        other => other,
+    }
+}
+
+#[test]
+fn losses_gradients_and_groups_are_those_of_the_published_code() {
+    let published = (1.0, 2.0);
+    for case in cases() {
+        let keys = [("sd_kd", "kd"), ("sd_dkd", "dkd"), ("sd_nkd_as_published", "nkd_as_published")];
+        for (loss, (decoupled, plain)) in case.losses.into_iter().zip(keys) {
+            let (distilled, gradient) = case.run(loss, &case.scales, Grouping::Label, published);
+            case.assert_close(decoupled, value(&distilled.loss));
+            case.assert_close(&format!("grad_norm_{decoupled}"), gradient);
+            // The global region is consistent always, so that its weight is 1.
+            case.assert_close(plain, value(&case.run(loss, &[1], Grouping::Label, published).0.loss));
+            let parts = value(&distilled.consistent) + value(&distilled.complementary);
+            case.assert_close(decoupled, parts);
+        }
+        let [kd, _, nkd] = case.losses;
+        let (distilled, _) = case.run(kd, &case.scales, Grouping::Label, published);
+        let (consistent, complementary) =
+            (case.expected["consistent"].as_f64().unwrap(), case.expected["complementary"].as_f64().unwrap());
+        let fraction = value(&distilled.complementary_fraction);
+        assert!((fraction - complementary / (consistent + complementary)).abs() < 1e-6, "{}: {fraction}", case.name);
+        let by_class = case.run(kd, &case.scales, Grouping::Class, published).0;
+        case.assert_close("sd_kd_grouped_by_class", value(&by_class.loss));
+        let heavy = case.run(kd, &case.scales, Grouping::Label, (3.0, 5.0)).0;
+        case.assert_close("sd_kd_consistent_3_complementary_5", value(&heavy.loss));
+        let nkd = excluding_target(nkd);
+        let excluded = case.run(nkd, &case.scales, Grouping::Label, published).0;
+        case.assert_close("sd_nkd_target_excluded", value(&excluded.loss));
+        case.assert_close("nkd_target_excluded", value(&case.run(nkd, &[1], Grouping::Label, published).0.loss));
+    }
+}
+
+#[test]
+fn each_scale_has_a_weight_and_a_curve_of_its_own() {
+    for case in cases() {
+        let [kd, ..] = case.losses;
+        let [teacher, teacher_weight, teacher_bias, student, student_weight, student_bias, target] = &case.tensors;
+        let apply = |scales: &[u32], weights: &[f64]| {
+            let teacher = classify_regions(|xs| xs.linear(teacher_weight, Some(teacher_bias)), teacher, scales);
+            let student = classify_regions(|xs| xs.linear(student_weight, Some(student_bias)), student, scales);
+            Distillation::from_parts(kd, scales, weights, Grouping::Label, (1.0, 1.0), Device::Cpu)
+                .apply(&student, &teacher, target)
+        };
+        let (scales, count) = (&case.scales, case.scales.len());
+        let weights: Vec<f64> = (0..count).map(|index| 0.5 + index as f64).collect();
+        let together = apply(scales, &weights);
+        let regions: f64 = scales.iter().map(|&scale| f64::from(scale * scale)).sum();
+        let mut expected = 0.0;
+        for (index, &scale) in scales.iter().enumerate() {
+            let alone = value(&apply(&[scale], &[1.0]).loss);
+            let curve = together.per_scale.double_value(&[index as i64]);
+            // Small divergences are differences of numbers near 1: float32 leaves them about 1e-5.
+            assert!((curve - alone).abs() <= 1e-4 * alone, "{} scale {scale}: {curve}, alone {alone}", case.name);
+            expected += weights[index] * alone * f64::from(scale * scale) / regions;
+        }
+        let found = value(&together.loss);
+        assert!((found - expected).abs() <= 1e-4 * expected, "{}: {found}, expected {expected}", case.name);
+    }
+}
+
+#[test]
+fn a_confident_teacher_and_a_wrong_student_give_a_finite_loss_and_gradient() {
+    let student = Tensor::from_slice(&[-4e3_f32, 4e3, 0.0, 1.0]).view([1, 1, 4]).set_requires_grad(true);
+    let teacher = Tensor::from_slice(&[4e3_f32, -4e3, 0.0, 1.0]).view([1, 1, 4]);
+    let target = Tensor::from_slice(&[0_i64]).view([1, 1]);
+    let all = kd(&student, &teacher, 4.0)
+        + dkd(&student, &teacher, &target, 4.0, 1.0, 8.0)
+        + nkd(&student, &teacher, &target, 1.0, 1.5, false)
+        + nkd(&student, &teacher, &target, 1.0, 1.5, true);
+    assert_eq!(all.size(), [1, 1]);
+    all.sum(Kind::Float).backward();
+    assert!(value(&all) > 1e4 && value(&all).is_finite(), "{}", value(&all));
+    assert_eq!(value(&student.grad().isfinite().all()), 1.0);
+}
+
+#[test]
+fn a_student_that_equals_its_teacher_has_nothing_to_learn() {
+    let logits = Tensor::from_slice(&[0.3_f32, -1.0, 2.0, 0.1, 0.2, 5.0]).view([2, 1, 3]);
+    let target = Tensor::from_slice(&[2_i64, 0]).view([2, 1]);
+    assert!(value(&kd(&logits, &logits, 4.0).abs().max()) < 1e-6);
+    assert!(value(&dkd(&logits, &logits, &target, 4.0, 1.0, 8.0).abs().max()) < 1e-6);
+}
+
+#[test]
+fn scale_one_is_not_needed_among_the_scales_and_a_scale_may_be_finer_than_the_map() {
+    let features = Tensor::arange(2 * 3 * 2 * 2, (Kind::Float, Device::Cpu)).view([2, 3, 2, 2]);
+    let Regions { global, local } = classify_regions(Tensor::shallow_clone, &features, &[2, 4]);
+    assert_eq!(global, features.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>));
+    assert_eq!(local.size(), [2, 20, 3]);
+    // Row by row: the second region of scale 2 is the top right pixel.
+    assert_eq!(local.select(1, 1), features.select(2, 0).select(2, 1));
+    // Each pixel fills four regions of scale 4.
+    assert_eq!(local.select(1, 4), local.select(1, 9));
+}
+
+#[test]
+fn the_distillation_weight_grows_over_the_warm_up() {
+    assert_eq!([1, 10, 20, 21].map(|epoch| warmup(epoch, 20)), [0.05, 0.5, 1.0, 1.0]);
+    assert_eq!(warmup(1, 0), 1.0);
+}

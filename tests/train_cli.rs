@@ -1,0 +1,237 @@
+//! `distillery-trainer train`, `evaluate` and `convert` as a user meets them.
+#![cfg(feature = "trainer")]
+
+mod trainer_support;
+
+use std::collections::BTreeSet;
+
+use distillery::protocol::{Event, Level, Point};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use trainer_support::{Place, merged, text, trainer};
+
+fn warnings(events: &[Event]) -> Vec<&str> {
+    let warning = |event| match event {
+        &Event::Log { level: Level::Warning, ref message } => Some(message.as_str()),
+        _ => None,
+    };
+    events.iter().filter_map(warning).collect()
+}
+
+#[test]
+fn a_teacher_and_then_a_student_are_trained_with_everything_that_was_promised() {
+    let place = Place::new().with_teacher();
+    let spec = merged(place.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}}));
+    let events = place.events(&spec, "out");
+    let kind = |event: &Event| serde_json::to_value(event).unwrap()["type"].as_str().unwrap().to_owned();
+    let kinds: Vec<_> = events.iter().map(kind).collect();
+    assert_eq!(kinds.first().unwrap(), "started");
+    assert_eq!(kinds.last().unwrap(), "finished");
+    assert_eq!(kinds.iter().filter(|kind| *kind == "checkpoint").count(), 2);
+    assert!(warnings(&events).is_empty(), "{:?}", warnings(&events));
+    let Event::Started(started) = &events[0] else { unreachable!() };
+    assert_eq!((started.train_images, started.eval_images, started.classes), (150, 50, 4));
+    // The last batch is smaller: 9 times 16, and 6.
+    assert_eq!((started.steps_per_epoch, started.resumed_step), (10, 0));
+    let Some(Event::Teacher(teacher)) = events.iter().find(|event| matches!(event, Event::Teacher(_))) else {
+        panic!("no teacher event");
+    };
+    let Some(Event::Finished(outcome)) = events.last() else { unreachable!() };
+    assert_eq!(outcome.teacher_top1, Some(teacher.top1));
+
+    let lines = text(&place.bytes("out/metrics.ndjson"));
+    let points: Vec<Point> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: BTreeSet<&str> = points.iter().map(|point| point.name.as_str()).collect();
+    let expected = [
+        "eval/loss",
+        "eval/top1",
+        "eval/top5",
+        "images_per_second",
+        "lr",
+        "sdd/complementary_fraction",
+        "sdd/scale_1/loss",
+        "sdd/scale_2/loss",
+        "train/loss",
+        "train/loss_ce",
+        "train/loss_complementary",
+        "train/loss_consistent",
+        "train/loss_distill",
+        "train/top1",
+    ];
+    assert_eq!(names, BTreeSet::from(expected));
+    let in_events: Vec<&Point> = events
+        .iter()
+        .filter_map(|event| if let Event::Metrics { points } = event { Some(points) } else { None })
+        .flatten()
+        .collect();
+    assert_eq!(in_events, points.iter().collect::<Vec<_>>());
+    let value = |name: &str, step| points.iter().find(|p| p.name == name && p.step == step).unwrap().value;
+    let together = 0.1 * value("train/loss_ce", 10) + 0.9 * value("train/loss_distill", 10);
+    assert!((value("train/loss", 10) - together).abs() < 1e-4 * together);
+    let parts = value("train/loss_consistent", 10) + value("train/loss_complementary", 10);
+    assert!((value("train/loss_distill", 10) - parts).abs() < 1e-4 * parts);
+
+    let student = place.bytes("out/student.safetensors");
+    assert_eq!(outcome.student.sha256, hex::encode(Sha256::digest(&student)));
+    assert_eq!(outcome.student.size_bytes, student.len() as u64);
+    let manifest = place.json("out/manifest.json");
+    assert_eq!(manifest["best"]["student"]["sha256"], outcome.student.sha256);
+    assert_eq!(manifest["last"]["evaluation"]["top1"], outcome.last_top1);
+    assert_eq!(manifest["teacher"]["evaluation"]["top1"], teacher.top1);
+    let teacher_file = place.bytes("teacher/student.safetensors");
+    assert_eq!(manifest["teacher"]["sha256"], hex::encode(Sha256::digest(teacher_file)));
+    assert!(manifest["versions"]["libtorch"].as_str().unwrap().starts_with("2.11"));
+    assert!(!manifest["data"]["sha256_of_files"]["train"].as_str().unwrap().is_empty());
+
+    let (_, header) = SafeTensors::read_metadata(&student).unwrap();
+    let metadata = header.metadata().as_ref().unwrap();
+    assert_eq!((metadata["architecture"].as_str(), metadata["num_classes"].as_str()), ("resnet8", "4"));
+    for key in ["mean", "std", "classes"] {
+        assert!(serde_json::from_str::<Value>(&metadata[key]).unwrap().is_array(), "{key}");
+    }
+    // PyTorch's strict loading wants the counter of each batch normalisation.
+    let tensors = SafeTensors::deserialize(&student).unwrap();
+    assert_eq!(tensors.tensor("fc.weight").unwrap().shape(), [4, 64]);
+    let counter = tensors.tensor("layer1.0.bn1.num_batches_tracked").unwrap();
+    assert!(counter.shape().is_empty());
+    let batches = i64::from_le_bytes(counter.data().try_into().unwrap());
+    assert_eq!(batches, 10 * i64::from(outcome.best_epoch));
+}
+
+#[test]
+fn every_method_trains() {
+    let place = Place::new().with_teacher();
+    for method in ["kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd"] {
+        let spec = merged(place.distilled(method), json!({"training": {"epochs": 1, "augmentation": "crop_flip"}}));
+        let events = place.events(&spec, method);
+        assert!(matches!(events.last(), Some(Event::Finished(_))), "{method}: {:?}", events.last());
+    }
+    let changes = json!({"training": {"epochs": 1, "precision": "bfloat16", "optimizer": {"type": "adamw"}}});
+    let events = place.events(&merged(place.distilled("sdd_kd"), changes), "bfloat16");
+    let precision = |event: &Event| if let Event::Started(started) = event { Some(started.precision.clone()) } else { None };
+    assert_eq!(events.iter().find_map(precision).as_deref(), Some("bfloat16"));
+    assert!(matches!(events.last(), Some(Event::Finished(_))), "{:?}", events.last());
+}
+
+#[test]
+fn what_is_odd_but_allowed_is_said_in_a_warning() {
+    let place = Place::new().with_teacher();
+    // Side 8 ends in a map of 2×2. The teacher's normalisation makes every image black for it.
+    let changes = json!({
+        "teacher": {"mean": [9.0, 9.0, 9.0], "std": [1.0, 1.0, 1.0]},
+        "distillation": {"scales": [1, 4]},
+        "training": {"epochs": 1},
+    });
+    let events = place.events(&merged(place.distilled("sdd_kd"), changes), "out");
+    let warnings = warnings(&events);
+    assert!(warnings.iter().any(|w| w.contains("scale 4 is finer than the student's final feature map")), "{warnings:?}");
+    assert!(warnings.iter().any(|w| w.contains("normalisation") && w.contains("class")), "{warnings:?}");
+    assert!(matches!(events.last(), Some(Event::Finished(_))));
+}
+
+#[test]
+fn people_get_a_line_per_epoch() {
+    let place = Place::new();
+    let run = place.train(&place.plain(), "out", &[]);
+    let lines = text(&run.stdout);
+    assert!(lines.contains("epoch 1/2") && lines.contains("epoch 2/2"), "{lines}");
+    assert!(lines.contains("top-1") && lines.contains("images/s"), "{lines}");
+}
+
+#[test]
+fn faults_of_the_specification_are_listed_with_their_places() {
+    let place = Place::new();
+    let spec = merged(place.plain(), json!({"training": {"epochs": 0, "speed": 1}}));
+    let run = place.train(&spec, "out", &[]);
+    assert_eq!(run.status.code(), Some(1));
+    let message = text(&run.stderr);
+    assert!(message.contains("/training/epochs") && message.contains("/training/speed"), "{message}");
+    let (class, message) = place.failure(&spec, "out");
+    assert_eq!(class, "user");
+    assert!(message.contains("/training/epochs"), "{message}");
+}
+
+#[test]
+fn what_cannot_work_is_the_users_to_mend_and_says_how() {
+    let place = Place::new().with_teacher();
+    let assert_user = |changes: Value, parts: &[&str]| {
+        let (class, message) = place.failure(&merged(place.distilled("kd"), changes), "out");
+        assert_eq!(class, "user", "{message}");
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    };
+    assert_user(json!({"teacher": {"architecture": "resnet56"}}), &["does not fit resnet56", "it fits resnet8"]);
+    assert_user(json!({"teacher": {"checkpoint": "/nowhere.pt"}}), &["/nowhere.pt does not exist"]);
+    assert_user(json!({"dataset": {"path": "/nowhere"}}), &["data set /nowhere is not there any more"]);
+    // A teacher of two classes more than the data has.
+    let other = Place::new();
+    let labels = other.path("data/train-labels-idx1-ubyte");
+    let mut bytes = std::fs::read(&labels).unwrap();
+    (bytes[8], bytes[9]) = (4, 5);
+    std::fs::write(labels, bytes).unwrap();
+    assert!(other.train(&other.plain(), "out", &[]).status.success());
+    let foreign = other.path("out/student.safetensors");
+    assert_user(json!({"teacher": {"checkpoint": foreign}}), &["6 classes", "has 4"]);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_job_and_leaves_no_checkpoint() {
+    let place = Place::new();
+    let wild = json!({"training": {"clip_grad_norm": null, "optimizer": {"learning_rate": 1000.0}, "epochs": 20}});
+    let (class, message) = place.failure(&merged(place.plain(), wild), "out");
+    assert_eq!(class, "numeric", "{message}");
+    assert!(message.contains("step ") && message.contains("learning_rate"), "{message}");
+    assert!(!place.path("out/student.safetensors").exists());
+}
+
+#[test]
+fn a_full_disk_is_named_with_the_file() {
+    let place = Place::new();
+    let command = place.command(&place.plain(), "out");
+    // No file may grow beyond 64 KiB: metrics fit, the checkpoint does not.
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -f 128 && exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    let run = limited.arg("--events").output().unwrap();
+    let last = text(&run.stdout).lines().last().unwrap().to_owned();
+    let Event::Failed(failure) = serde_json::from_str(&last).unwrap() else { panic!("{last}") };
+    assert_eq!(serde_json::to_value(failure.class).unwrap(), "storage", "{}", failure.message);
+    assert!(failure.message.contains("checkpoint.safetensors"), "{}", failure.message);
+}
+
+#[test]
+fn evaluate_says_what_training_said_and_writes_logits_in_file_order() {
+    let place = Place::new().with_teacher();
+    let manifest = place.json("teacher/manifest.json");
+    let evaluate = |checkpoint: &str, flags: &[&str]| {
+        let mut command = trainer("evaluate");
+        command.args(["--architecture", "resnet8", "--checkpoint"]).arg(place.path(checkpoint));
+        command.arg("--dataset").arg(place.path("data")).args(flags).output().unwrap()
+    };
+    let logits = place.path("logits.safetensors");
+    let run = evaluate("teacher/student.safetensors", &["--logits", logits.to_str().unwrap()]);
+    let result: Value = serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", text(&run.stderr)));
+    for (key, expected) in manifest["best"]["evaluation"].as_object().unwrap() {
+        assert!((result[key].as_f64().unwrap() - expected.as_f64().unwrap()).abs() < 1e-6, "{key}: {result}");
+    }
+    assert!(result["images_per_second"].as_f64().unwrap() > 0.0);
+    let bytes = std::fs::read(logits).unwrap();
+    let logits = SafeTensors::deserialize(&bytes).unwrap();
+    let logits = logits.tensor("logits").unwrap();
+    assert_eq!((logits.shape(), logits.dtype()), ([50, 4].as_slice(), safetensors::Dtype::F32));
+    let values: Vec<f32> = logits.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    // The labels of the file go round.
+    let right = values.chunks(4).enumerate().filter(|(index, row)| {
+        row.iter().all(|value| *value <= row[index % 4])
+    });
+    assert!((right.count() as f64 * 2.0 - result["top1"].as_f64().unwrap()).abs() < 1e-6);
+
+    let run = evaluate("teacher/manifest.json", &[]);
+    assert_eq!(run.status.code(), Some(1));
+    assert!(text(&run.stderr).contains("not a checkpoint"), "{}", text(&run.stderr));
+
+    // Once more through convert: the same network.
+    let run = trainer("convert").arg(place.path("teacher/student.safetensors")).arg(place.path("copy")).output();
+    assert!(run.unwrap().status.success());
+    let copy: Value = serde_json::from_slice(&evaluate("copy", &[]).stdout).unwrap();
+    assert_eq!(copy["loss"], result["loss"]);
+}
