@@ -1,7 +1,7 @@
 //! The HTTP API and the dashboard: one file per resource, named like its URL.
 //!
 //! A handler extracts, validates, makes one call to [`crate::jobs`] or [`crate::artifacts`] and answers. What goes
-//! wrong is an [`error::ApiError`].
+//! wrong is an `error::ApiError`.
 #![allow(unused_qualifications, reason = "utoipa qualifies the types of query parameters")]
 
 mod architectures;

@@ -1,7 +1,7 @@
 //! The distillation losses of one region: Hinton et al. 2015 (kd), Zhao et al. 2022 (dkd), Yang et al. 2023 (nkd).
 //!
-//! Pure functions of logits: student and teacher [*, K] and labels [*], float32, to one value per leading position
-//! [*]. Everything stays in the log domain, so that a confident teacher does not end in `log 0`.
+//! Pure functions of logits: student and teacher [*, K] and labels `[*]`, float32, to one value per leading position
+//! `[*]`. Everything stays in the log domain, so that a confident teacher does not end in `log 0`.
 
 use tch::{Kind, Tensor};
 
@@ -34,7 +34,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// The loss [*] of `student` [*, K] against `teacher` [*, K] where the labels are `target` [*].
+    /// The loss `[*]` of `student` [*, K] against `teacher` [*, K] where the labels are `target` `[*]`.
     pub fn of(&self, student: &Tensor, teacher: &Tensor, target: &Tensor) -> Tensor {
         match *self {
             Self::Kd { temperature } => kd(student, teacher, temperature),
