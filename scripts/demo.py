@@ -47,7 +47,8 @@ class Server:
         self.address = f"http://127.0.0.1:{port}"
         DATA.mkdir(parents=True, exist_ok=True)
         command = [PROGRAM, "serve", "--listen", f"127.0.0.1:{port}", "--data-dir", DATA, "--datasets-dir", DATASETS]
-        with LOG.open("wb") as log:
+        self.log_start = LOG.stat().st_size if LOG.exists() else 0
+        with LOG.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
             )
@@ -195,6 +196,14 @@ def duration(job):
     return (finished - started).total_seconds()
 
 
+def clear_leftovers(server):
+    """Cancels what an interrupted demo left: the server would rightly go on with it before it turns to new jobs."""
+    unfinished = "&".join(f"status={status}" for status in ("queued", "running", "pausing", "paused"))
+    for job in server.get(f"/v1/jobs?label=demo:digits&limit=100&{unfinished}")["data"]:
+        # 409: it has ended meanwhile.
+        server.request("POST", f"/v1/jobs/{job['id']}/cancel", expect=(202, 409))
+
+
 def submit(server, name, teacher):
     spec = json.loads((ROOT / f"examples/digits/{name}.json").read_text())
     if "teacher" in spec and spec["teacher"].get("job") == "$TEACHER":
@@ -251,6 +260,7 @@ def free_port(wanted):
 def run(server):
     server.wait_until_ready()
     print(f"Dashboard: {server.address}/\n", flush=True)
+    clear_leftovers(server)
     ids = {}
     for name in JOBS:
         ids[name] = submit(server, name, ids.get("teacher"))
@@ -271,6 +281,7 @@ def run(server):
 
 def main():
     os.environ.pop("DATABASE_URL", None)  # the demo keeps to its own database
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the Makefile
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
     server = None
@@ -289,7 +300,8 @@ def main():
         print(f"\ndemo: {failure}", file=sys.stderr)
         if server and LOG.exists():
             print(f"\nThe end of {LOG.relative_to(ROOT)}:", file=sys.stderr)
-            print(*LOG.read_text(errors="replace").splitlines()[-30:], sep="\n", file=sys.stderr)
+            text = LOG.read_bytes()[server.log_start :].decode(errors="replace")
+            print(*text.splitlines()[-30:], sep="\n", file=sys.stderr)
         return 1
     finally:
         if server:

@@ -189,6 +189,8 @@ async fn a_key_makes_one_job_however_often_it_is_sent() {
     // After its deletion the key is free.
     api.delete(&format!("/v1/jobs/{id}")).await.expect(204);
     post("key-1", other).await.problem(422);
+    let twice = api.request(Method::POST, "/v1/jobs").header("idempotency-key", "a").header("idempotency-key", "b");
+    api.send(twice.json(&plain_job())).await.says(400, &["one value"]);
     for key in ["", "with space", "ü", &"k".repeat(256)] {
         let request = api.request(Method::POST, "/v1/jobs").header("idempotency-key", key.as_bytes());
         api.send(request.json(&plain_job())).await.says(400, &["Idempotency-Key"]);
@@ -198,12 +200,6 @@ async fn a_key_makes_one_job_however_often_it_is_sent() {
 #[tokio::test]
 async fn a_key_that_is_sent_twenty_times_at_once_makes_one_job() {
     let api = Api::start().await;
-    let post = || async {
-        let request = api.request(Method::POST, "/v1/jobs").header("idempotency-key", "at once").header("x", "y");
-        let request = request.header("idempotency-key", "at-once");
-        api.send(request.json(&plain_job())).await
-    };
-    post().await.problem(400);
     let post =
         || api.send(api.request(Method::POST, "/v1/jobs").header("idempotency-key", "at-once").json(&plain_job()));
     let answers = futures::future::join_all((0..20).map(|_| post())).await;
@@ -213,6 +209,28 @@ async fn a_key_that_is_sent_twenty_times_at_once_makes_one_job() {
     assert_eq!(ids.len(), 1);
     assert!(answers.iter().all(|answer| [200, 201].contains(&answer.status.as_u16())));
     assert_eq!(api.get("/v1/jobs").await.expect(200)["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_history_is_read_page_by_page() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    for what in ["pause", "resume", "pause", "cancel"] {
+        api.ask(&format!("/v1/jobs/{id}/{what}")).await.expect(202);
+    }
+    let page = async |query: &str| {
+        let page = api.get(&format!("/v1/jobs/{id}/events{query}")).await.expect(200);
+        let seqs: Vec<_> =
+            page["data"].as_array().unwrap().iter().map(|event| event["seq"].as_i64().unwrap()).collect();
+        (seqs, page["has_more"].as_bool().unwrap())
+    };
+    assert_eq!(page("").await, (vec![1, 2, 3, 4, 5], false));
+    assert_eq!(page("?limit=2").await, (vec![1, 2], true));
+    assert_eq!(page("?limit=2&after=3").await, (vec![4, 5], false));
+    assert_eq!(page("?after=5").await, (vec![], false));
+    for query in ["limit=0", "limit=1001", "after=-1", "before=3"] {
+        api.get(&format!("/v1/jobs/{id}/events?{query}")).await.problem(400);
+    }
 }
 
 #[tokio::test]

@@ -109,7 +109,8 @@ fn every_method_trains() {
     }
     let changes = json!({"training": {"epochs": 1, "precision": "bfloat16", "optimizer": {"type": "adamw"}}});
     let events = place.events(&merged(place.distilled("sdd_kd"), changes), "bfloat16");
-    let precision = |event: &Event| if let Event::Started(started) = event { Some(started.precision.clone()) } else { None };
+    let precision =
+        |event: &Event| if let Event::Started(started) = event { Some(started.precision.clone()) } else { None };
     assert_eq!(events.iter().find_map(precision).as_deref(), Some("bfloat16"));
     assert!(matches!(events.last(), Some(Event::Finished(_))), "{:?}", events.last());
 }
@@ -125,7 +126,10 @@ fn what_is_odd_but_allowed_is_said_in_a_warning() {
     });
     let events = place.events(&merged(place.distilled("sdd_kd"), changes), "out");
     let warnings = warnings(&events);
-    assert!(warnings.iter().any(|w| w.contains("scale 4 is finer than the student's final feature map")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|w| w.contains("scale 4 is finer than the student's final feature map")),
+        "{warnings:?}"
+    );
     assert!(warnings.iter().any(|w| w.contains("normalisation") && w.contains("class")), "{warnings:?}");
     assert!(matches!(events.last(), Some(Event::Finished(_))));
 }
@@ -220,9 +224,7 @@ fn evaluate_says_what_training_said_and_writes_logits_in_file_order() {
     assert_eq!((logits.shape(), logits.dtype()), ([50, 4].as_slice(), safetensors::Dtype::F32));
     let values: Vec<f32> = logits.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     // The labels of the file go round.
-    let right = values.chunks(4).enumerate().filter(|(index, row)| {
-        row.iter().all(|value| *value <= row[index % 4])
-    });
+    let right = values.chunks(4).enumerate().filter(|(index, row)| row.iter().all(|value| *value <= row[index % 4]));
     assert!((right.count() as f64 * 2.0 - result["top1"].as_f64().unwrap()).abs() < 1e-6);
 
     let run = evaluate("teacher/manifest.json", &[]);
