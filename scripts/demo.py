@@ -30,8 +30,8 @@ FINAL = ("succeeded", "failed", "cancelled")
 JOBS = {
     "teacher": "teacher",
     "student-alone": "student alone",
-    "student-kd": "student with KD",
-    "student-sdd": "student with SDD-KD",
+    "student-kd": "KD student",
+    "student-sdd": "SDD-KD student",
 }
 
 
@@ -148,9 +148,9 @@ class Bar:
 
     def text(self):
         p = self.progress
-        full = round(20 * p["fraction"])
+        full = round(8 * p["fraction"])
         parts = [
-            f"  {self.name:<20} {'█' * full}{'░' * (20 - full)} epoch {p['epoch']}/{p['epochs']}",
+            f"  {self.name:<14} {'█' * full}{'░' * (8 - full)} epoch {p['epoch']}/{p['epochs']}",
             "" if self.top1 is None else f"top-1 {self.top1:.1f} %",
             f"{p['images_per_second']:,.0f} images/s",
             f"{p['eta_seconds']:.0f} s left",
@@ -165,20 +165,20 @@ class Bar:
             print(text, flush=True)
 
     def close(self, text):
-        self.draw(f"  {self.name:<20} {text}", end=True)
+        self.draw(f"  {self.name:<14} {text}", end=True)
 
 
 def follow(server, name, job_id):
     """Shows a job until it has ended, and returns it."""
     bar = Bar(name)
-    bar.draw(f"  {name:<20} waiting")
+    bar.draw(f"  {name:<14} waiting")
     for kind, data in server.messages(f"/v1/jobs/{job_id}/stream"):
         if kind == "progress":
             bar.update(progress=data)
         elif kind == "metric" and data["name"] == "eval/top1":
             bar.update(top1=data["value"])
         elif kind == "event" and data.get("level") == "warning":
-            bar.draw(f"  {name:<20} warning: {data['message']}", end=True)
+            bar.draw(f"  {name:<14} warning: {data['message']}", end=True)
         elif kind == "status" and data["status"] in FINAL:
             break
     job = server.get(f"/v1/jobs/{job_id}")
