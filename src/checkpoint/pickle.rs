@@ -1,9 +1,9 @@
 //! A reader of Python's pickles that can build containers and nothing else.
 //!
 //! A pickle is a program for a small stack machine. Two of its instructions, in Python, call whatever function the file
-//! names. Here they reach [`Globals::build`], which knows a short list of names and refuses every other one; there is
-//! nothing behind a name that could run. Objects live in one list and refer to each other by index, so neither cycles
-//! nor depth cost a stack, and everything that is built is proportional to the instructions read.
+//! names. Here they reach [`super::torch::build`], which knows a short list of names and refuses every other one; there
+//! is nothing behind a name that could run. Objects live in one list and refer to each other by index, so neither
+//! cycles nor depth cost a stack, and everything that is built is proportional to the instructions read.
 
 use std::collections::HashMap;
 
