@@ -109,7 +109,8 @@ fn every_method_trains() {
     }
     let changes = json!({"training": {"epochs": 1, "precision": "bfloat16", "optimizer": {"type": "adamw"}}});
     let events = place.events(&merged(place.distilled("sdd_kd"), changes), "bfloat16");
-    let precision = |event: &Event| if let Event::Started(started) = event { Some(started.precision.clone()) } else { None };
+    let precision =
+        |event: &Event| if let Event::Started(started) = event { Some(started.precision.clone()) } else { None };
     assert_eq!(events.iter().find_map(precision).as_deref(), Some("bfloat16"));
     assert!(matches!(events.last(), Some(Event::Finished(_))), "{:?}", events.last());
 }
@@ -125,9 +126,28 @@ fn what_is_odd_but_allowed_is_said_in_a_warning() {
     });
     let events = place.events(&merged(place.distilled("sdd_kd"), changes), "out");
     let warnings = warnings(&events);
-    assert!(warnings.iter().any(|w| w.contains("scale 4 is finer than the student's final feature map")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|w| w.contains("scale 4 is finer than the student's final feature map")),
+        "{warnings:?}"
+    );
     assert!(warnings.iter().any(|w| w.contains("normalisation") && w.contains("class")), "{warnings:?}");
     assert!(matches!(events.last(), Some(Event::Finished(_))));
+}
+
+#[test]
+fn a_student_can_start_from_given_weights() {
+    let place = Place::new().with_teacher();
+    let given = place.path("teacher/student.safetensors");
+    let changes = json!({
+        "student": {"checkpoint": given},
+        "training": {"epochs": 1, "optimizer": {"learning_rate": 0.0}},
+    });
+    assert!(place.train(&merged(place.plain(), changes), "out", &[]).status.success());
+    let weight = |name: &str| {
+        let bytes = place.bytes(name);
+        SafeTensors::deserialize(&bytes).unwrap().tensor("layer2.0.conv1.weight").unwrap().data().to_vec()
+    };
+    assert_eq!(weight("out/student.safetensors"), weight("teacher/student.safetensors"));
 }
 
 #[test]
@@ -220,9 +240,7 @@ fn evaluate_says_what_training_said_and_writes_logits_in_file_order() {
     assert_eq!((logits.shape(), logits.dtype()), ([50, 4].as_slice(), safetensors::Dtype::F32));
     let values: Vec<f32> = logits.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     // The labels of the file go round.
-    let right = values.chunks(4).enumerate().filter(|(index, row)| {
-        row.iter().all(|value| *value <= row[index % 4])
-    });
+    let right = values.chunks(4).enumerate().filter(|(index, row)| row.iter().all(|value| *value <= row[index % 4]));
     assert!((right.count() as f64 * 2.0 - result["top1"].as_f64().unwrap()).abs() < 1e-6);
 
     let run = evaluate("teacher/manifest.json", &[]);
