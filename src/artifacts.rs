@@ -111,6 +111,15 @@ impl Store {
     pub async fn put_file(&self, key: &str, path: &Path) -> Result<Stored, Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let file = tokio::fs::File::open(path).await.map_err(failed)?;
+        self.put_open_file(key, file, path).await
+    }
+
+    /// Stores a local file that is open, whatever has become of its path, which is for error messages.
+    ///
+    /// # Errors
+    /// When it cannot be read or stored.
+    pub async fn put_open_file(&self, key: &str, file: tokio::fs::File, path: &Path) -> Result<Stored, Error> {
+        let failed = |source| Error::File { path: path.to_owned(), source };
         let chunks = tokio_util::io::ReaderStream::with_capacity(file, 1 << 18).map_err(failed);
         self.put_stream(key, chunks).await
     }

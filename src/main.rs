@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Command::Worker(args) => run(worker::run_until_told(args)),
         Command::Migrate(args) => run(async move {
             let pool = jobs::connect(&args.database_url).await?;
-            Ok(jobs::migrate(&pool).await?)
+            jobs::migrate(&pool).await
         }),
         Command::Train(_) | Command::Evaluate(_) | Command::Convert(_) => become_trainer(),
     };

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::Arc;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
+};
 use tokio::sync::watch;
 
 /// A running child.
@@ -60,7 +62,7 @@ pub fn spawn(mut command: Command) -> io::Result<Child> {
         drop(command);
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let _ = tell_start.send(Ok((child.id(), handle, pipes)));
-        match child.wait() {
+        match wait(&mut child) {
             Ok(status) => drop(tell_exit.send(Some(status))),
             Err(error) => tracing::error!(%error, "could not wait for a child process"),
         }
@@ -81,6 +83,16 @@ fn start_child(command: &mut Command) -> io::Result<(std::process::Child, OwnedF
     // Nobody has waited for it yet, so the id is still its own.
     let pid = Pid::from_child(&child);
     Ok((child, pidfd_open(pid, PidfdFlags::empty())?))
+}
+
+/// Waits for the end of a child and of what it started in turn, which could hold its pipes open.
+fn wait(child: &mut std::process::Child) -> io::Result<ExitStatus> {
+    let pid = Pid::from_child(child);
+    // Until the child is waited for in earnest, nobody else can get its id, or a process group of that id.
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), ended))?;
+    let _ = kill_process_group(pid, Signal::KILL);
+    child.wait()
 }
 
 impl Child {

@@ -31,7 +31,7 @@ async fn what_is_stored_is_read_back_whole_and_in_part_with_its_digest() {
     let (dir, store) = store();
     // Empty, one part, and several.
     for size in [0, 1, 1000, 20 << 20] {
-        let bytes: Vec<u8> = (0..size).map(|index: usize| (index * 31 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..size).map(|index: usize| ((index * 31) >> 3) as u8).collect();
         let stored = store.put_stream("a/file.bin", chunks(&bytes, 100_000)).await.unwrap();
         assert_eq!(stored.size_bytes, size as u64);
         assert_eq!(stored.sha256, hex::encode(Sha256::digest(&bytes)));

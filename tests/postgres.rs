@@ -26,7 +26,7 @@ async fn start(data_dir: &Path) -> Server {
 
 async fn refusal(data_dir: &Path) -> String {
     let refused = Server::start(&postgres_options(data_dir.to_owned())).await;
-    format!("{:#}", refused.err().expect("the server is refused"))
+    format!("{:#}", refused.expect_err("the server is refused"))
 }
 
 async fn count(connection: &mut PgConnection) -> i64 {
@@ -107,7 +107,7 @@ async fn a_failure_to_start_shows_what_the_server_said() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = postgres_options(dir.path().to_owned());
     options.settings.push(("max_connections".into(), "plenty".into()));
-    let error = format!("{:#}", Server::start(&options).await.err().unwrap());
+    let error = format!("{:#}", Server::start(&options).await.unwrap_err());
     assert!(error.contains("max_connections") && error.contains("postgres.log"), "{error}");
 }
 
@@ -116,7 +116,7 @@ async fn a_directory_without_postgresql_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = postgres_options(dir.path().to_owned());
     options.bin_dir = Some(dir.path().to_owned());
-    let error = format!("{:#}", Server::start(&options).await.err().unwrap());
+    let error = format!("{:#}", Server::start(&options).await.unwrap_err());
     assert!(error.contains("--postgres-bin-dir"), "{error}");
 }
 

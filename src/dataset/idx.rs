@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::source::Source;
-use super::{Classes, Error, Format, Images, Layout, check_order, file_names, labels, pixels};
+use super::{Classes, Error, Format, Images, Layout, deciding_split, file_names, labels, pixels};
 
 /// Unsigned bytes in three dimensions, in one dimension.
 const IMAGES_MAGIC: u32 = 0x803;
@@ -61,7 +61,7 @@ impl Layout for Idx {
     }
 
     fn classes(&self) -> Result<Classes, Error> {
-        let files = &self.splits[check_order(&self.splits)];
+        let files = &self.splits[deciding_split(&self.splits)];
         labels::count(&files.labels, &read_labels(&files.labels)?)
     }
 

@@ -6,8 +6,10 @@
 mod cifar;
 mod discover;
 mod error;
+mod folder;
 mod idx;
 mod labels;
+mod parquet;
 mod pixels;
 mod source;
 
@@ -134,6 +136,11 @@ pub struct SplitSummary {
     pub images: u64,
 }
 
+/// The split to train on, where none is named.
+const TRAIN_SPLIT: &str = "train";
+/// The splits to evaluate on, where none is named: the first that there is.
+const EVAL_SPLITS: [&str; 3] = ["test", "val", "validation"];
+
 /// Places below a data set's directory where the usual downloads and archives put the files.
 const ROOTS: [&str; 6] = ["", "data", "cifar-10-batches-bin", "cifar-100-binary", "raw", "MNIST/raw"];
 
@@ -184,7 +191,7 @@ impl Dataset {
     /// # Errors
     /// There is no such split.
     pub fn train_split(&self, wanted: Option<&str>) -> Result<String, Error> {
-        self.choose(wanted, &["train"])
+        self.choose(wanted, &[TRAIN_SPLIT])
     }
 
     /// The split to evaluate on: the one asked for, or `test`, `val` or `validation`, whichever there is.
@@ -192,7 +199,7 @@ impl Dataset {
     /// # Errors
     /// There is no such split.
     pub fn eval_split(&self, wanted: Option<&str>) -> Result<String, Error> {
-        self.choose(wanted, &["test", "val", "validation"])
+        self.choose(wanted, &EVAL_SPLITS)
     }
 
     fn choose(&self, wanted: Option<&str>, usual: &[&str]) -> Result<String, Error> {
@@ -266,19 +273,19 @@ impl Dataset {
     }
 }
 
-fn detect(path: &Path, _options: &Options) -> Result<Option<Box<dyn Layout>>, Error> {
+fn detect(path: &Path, options: &Options) -> Result<Option<Box<dyn Layout>>, Error> {
     for root in ROOTS {
         let root = if root.is_empty() { path.to_owned() } else { path.join(root) };
         if !root.is_dir() {
             continue;
         }
-        for found in [cifar::detect(&root)?, idx::detect(&root)?] {
+        for found in [parquet::detect(&root, options)?, cifar::detect(&root)?, idx::detect(&root)?] {
             if found.is_some() {
                 return Ok(found);
             }
         }
     }
-    Ok(None)
+    folder::detect(path)
 }
 
 /// Names of the plain files in a directory, sorted; hidden ones and names that are not UTF-8 are passed over.
@@ -296,9 +303,9 @@ fn file_names(root: &Path) -> Result<Vec<String>, Error> {
 }
 
 /// The split that decides about classes: `train`, or the first there is.
-fn check_order<K: Borrow<str> + Ord, V>(splits: &BTreeMap<K, V>) -> &str {
-    match splits.get_key_value("train").or_else(|| splits.first_key_value()) {
+fn deciding_split<K: Borrow<str> + Ord, V>(splits: &BTreeMap<K, V>) -> &str {
+    match splits.get_key_value(TRAIN_SPLIT).or_else(|| splits.first_key_value()) {
         Some((split, _)) => split.borrow(),
-        None => "train",
+        None => TRAIN_SPLIT,
     }
 }

@@ -1,12 +1,38 @@
 //! From an encoded or raw picture to `side`×`side` pixels in planes: all red, all green, all blue.
 
-use image::RgbImage;
+use std::io::Cursor;
+
 use image::imageops::FilterType;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+/// Most pixels of an encoded image: more is refused before memory is set aside for it.
+const MOST_PIXELS: u64 = 64 << 20;
 
 /// Bytes that an image of that side takes.
 #[must_use]
 pub fn plane_bytes(side: u32) -> usize {
     3 * side as usize * side as usize
+}
+
+/// Decodes a PNG or JPEG. The message says what is wrong with it.
+pub(super) fn decode(encoded: &[u8], side: u32, planes: &mut [u8]) -> Result<(), String> {
+    let format =
+        image::guess_format(encoded).ok().filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg));
+    let Some(format) = format else { return Err("is neither PNG nor JPEG: convert it".to_owned()) };
+    let unsound = |error: image::ImageError| format!("cannot be decoded ({error}): replace it");
+    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
+    let mut limits = Limits::no_limits();
+    // Up to four channels of 16 bits.
+    limits.max_alloc = Some(MOST_PIXELS * 8);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(unsound)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MOST_PIXELS {
+        return Err(format!("has {width} × {height} pixels; at most 64 million are read"));
+    }
+    let image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
+    resize_into(image.into_rgb8(), side, planes);
+    Ok(())
 }
 
 /// Brings raw pixels, given one plane per channel (three, or one grey one), to `side`×`side`.

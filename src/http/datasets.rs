@@ -13,14 +13,17 @@ use super::error::ApiError;
 use super::{List, State};
 use crate::dataset::{self, Summary};
 
-/// How long a look at the directory counts. Shorter than anybody needs to copy a data set and post a job.
+/// A look counts for so long at least: shorter than anybody needs to copy a data set and post a job.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// The data sets below the server's directory. Looking through them reads the headers of many files, so that one look
-/// serves all who ask at about the same time.
+/// And for so many times as long as it took, since a look at millions of files takes a while.
+const PATIENCE: u32 = 10;
+
+/// The data sets below the server's directory. One look serves all who ask at about the same time.
 #[derive(Debug)]
 pub struct Catalogue {
     directory: PathBuf,
+    /// The last look, and until when it counts.
     last: Mutex<Option<(Instant, Arc<Vec<Summary>>)>>,
 }
 
@@ -36,20 +39,28 @@ impl Catalogue {
     }
 
     /// What there is, by name.
-    pub async fn list(&self) -> Result<Arc<Vec<Summary>>, ApiError> {
+    pub async fn list(self: &Arc<Self>) -> Result<Arc<Vec<Summary>>, ApiError> {
+        let catalogue = self.clone();
+        // A task of its own, so that a look which takes longer than its client waits serves the next one.
+        let found = tokio::spawn(async move { catalogue.look().await }).await.map_err(anyhow::Error::from)?;
+        Ok(found?)
+    }
+
+    async fn look(&self) -> anyhow::Result<Arc<Vec<Summary>>> {
         let mut last = self.last.lock().await;
-        if let Some((when, found)) = &*last
-            && when.elapsed() < FRESH
+        if let Some((until, found)) = &*last
+            && Instant::now() < *until
         {
             return Ok(found.clone());
         }
-        let directory = self.directory.clone();
-        let found = tokio::task::spawn_blocking(move || match dataset::discover(&directory) {
+        let (directory, start) = (self.directory.clone(), Instant::now());
+        let look = tokio::task::spawn_blocking(move || match dataset::discover(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             found => found,
         });
-        let found = Arc::new(found.await.map_err(anyhow::Error::from)??);
-        *last = Some((Instant::now(), found.clone()));
+        let found = Arc::new(look.await??);
+        let fresh = FRESH.max(start.elapsed() * PATIENCE);
+        *last = Some((Instant::now() + fresh, found.clone()));
         Ok(found)
     }
 }

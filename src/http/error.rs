@@ -60,7 +60,7 @@ pub struct Problem {
     #[schema(example = "about:blank")]
     pub kind: String,
     /// The status in words.
-    #[schema(example = "Unprocessable Content")]
+    #[schema(example = "Unprocessable Entity")]
     pub title: String,
     /// The status code.
     #[schema(example = 422)]
@@ -218,7 +218,7 @@ impl From<artifacts::Error> for ApiError {
         match error {
             artifacts::Error::Storage(_) => {
                 tracing::error!(%error, "the storage failed");
-                Self::Unavailable("the storage does not answer: try again".into())
+                Self::Unavailable("the storage does not answer or is full: try again".into())
             }
             other => Self::Internal(other.into()),
         }

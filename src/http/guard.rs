@@ -34,7 +34,7 @@ impl Guard {
 
     fn refuse(self, request: &Request) -> Option<&'static str> {
         let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-        let host = header(HOST).and_then(|host| host.parse::<Authority>().ok());
+        let host = header(HOST).filter(|host| !host.contains('@')).and_then(|host| host.parse::<Authority>().ok());
         let host = host.or_else(|| request.uri().authority().cloned());
         if !host.as_ref().is_some_and(|host| self.is_ours(host.host())) {
             return Some(

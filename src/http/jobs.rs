@@ -34,9 +34,9 @@ pub struct CreateParameters {
 #[serde(untagged)]
 pub enum NotNew {
     /// The job that the idempotency key made before.
-    Replay(Job),
+    Replay(Box<Job>),
     /// What would be.
-    DryRun(DryRun),
+    DryRun(Box<DryRun>),
 }
 
 /// Queue a job
@@ -57,7 +57,7 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     if parameters.dry_run {
         let resolved = resolve::resolve(&state, &body.value).await?;
-        return Ok(Json(NotNew::DryRun(resolved.dry_run())).into_response());
+        return Ok(Json(NotNew::DryRun(Box::new(resolved.dry_run()))).into_response());
     }
     let sha256 = hex::encode(Sha256::digest(&body.bytes));
     let idempotency = key.as_ref().map(|key| (key.0.as_str(), sha256.as_str()));
@@ -78,7 +78,7 @@ pub async fn create(
             Ok((StatusCode::CREATED, [(LOCATION, format!("/v1/jobs/{}", job.id))], Json(job)).into_response())
         }
         Created::Replay(job) => {
-            Ok(([(LOCATION, format!("/v1/jobs/{}", job.id))], Json(NotNew::Replay(job))).into_response())
+            Ok(([(LOCATION, format!("/v1/jobs/{}", job.id))], Json(NotNew::Replay(Box::new(job)))).into_response())
         }
         Created::KeyTaken(job) => Err(ApiError::invalid(format!(
             "this Idempotency-Key was used with another body, for job {job}: use a new key"

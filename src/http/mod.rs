@@ -1,7 +1,7 @@
 //! The HTTP API and the dashboard: one file per resource, named like its URL.
 //!
 //! A handler extracts, validates, makes one call to [`crate::jobs`] or [`crate::artifacts`] and answers. What goes
-//! wrong is an [`error::ApiError`].
+//! wrong is an `error::ApiError`.
 #![allow(unused_qualifications, reason = "utoipa qualifies the types of query parameters")]
 
 mod architectures;
@@ -261,4 +261,23 @@ impl MakeRequestId for NewRequestId {
 fn span(request: &Request) -> tracing::Span {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or("-");
     tracing::info_span!("request", id, method = %request.method(), path = request.uri().path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_without_its_message() {
+        let routes = Router::new()
+            .route("/", axum::routing::get(async || -> &'static str { panic!("a secret") }))
+            .layer(CatchPanicLayer::custom(on_panic));
+        let request = axum::http::Request::builder().body(axum::body::Body::empty()).expect("a request");
+        let response = tower::ServiceExt::oneshot(routes, request).await.expect("an answer");
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.expect("a body");
+        let problem: Problem = serde_json::from_slice(&body).expect("a problem");
+        assert!(!problem.detail.contains("secret"));
+    }
 }

@@ -86,6 +86,7 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
         let request = request_schemas(schemas);
         schemas.extend(request);
     }
+    loosen(&mut document["paths"]["/v1/jobs"]["post"]["requestBody"]);
     document
 }
 
@@ -93,7 +94,7 @@ fn members(value: &mut Value) -> impl Iterator<Item = &mut Value> {
     value.as_object_mut().into_iter().flat_map(|object| object.values_mut())
 }
 
-/// The objects of a specification, which all have defaults in a request, and are all there in an answer.
+/// The objects of a specification, which are complete in an answer, with what a request cannot leave out.
 const OBJECTS: [(&str, &[&str]); 9] = [
     ("JobSpec", &["student", "dataset"]),
     ("TeacherSpec", &[]),

@@ -56,7 +56,7 @@ impl Subscription {
 }
 
 async fn listen_for_ever(pool: PgPool, sender: broadcast::Sender<Changed>) {
-    loop {
+    while !pool.is_closed() {
         if let Err(error) = listen(&pool, &sender).await {
             tracing::warn!(%error, "cannot listen for changes of jobs; trying again");
         }

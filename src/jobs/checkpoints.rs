@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use utoipa::ToSchema;
 
 use super::store::Answer;
@@ -174,8 +174,18 @@ impl Deletion {
 /// Those of the database.
 pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Answer<Deletion>> {
     let mut transaction = pool.begin().await?;
+    match delete_in(&mut transaction, id).await? {
+        Answer::Done(sha256) => Ok(Answer::Done(Deletion { transaction, sha256 })),
+        refused => {
+            transaction.rollback().await?;
+            Ok(refused.instead())
+        }
+    }
+}
+
+async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Answer<String>> {
     let query = sqlx::query_scalar!("select sha256 from checkpoints where id = $1 for update", id);
-    let Some(sha256) = query.fetch_optional(&mut *transaction).await? else { return Ok(Answer::Missing) };
+    let Some(sha256) = query.fetch_optional(&mut *connection).await? else { return Ok(Answer::Missing) };
     let query = sqlx::query_scalar!(
         r#"
         select id from jobs join job_checkpoints on job_id = id
@@ -183,10 +193,10 @@ pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Answer<Deletion>> {
         "#,
         id,
     );
-    if let Some(job) = query.fetch_optional(&mut *transaction).await? {
+    if let Some(job) = query.fetch_optional(&mut *connection).await? {
         return Ok(Answer::Not(format!("job {job}, which is not finished, needs it")));
     }
-    sqlx::query!("delete from job_checkpoints where checkpoint_id = $1", id).execute(&mut *transaction).await?;
-    sqlx::query!("delete from checkpoints where id = $1", id).execute(&mut *transaction).await?;
-    Ok(Answer::Done(Deletion { transaction, sha256 }))
+    sqlx::query!("delete from job_checkpoints where checkpoint_id = $1", id).execute(&mut *connection).await?;
+    sqlx::query!("delete from checkpoints where id = $1", id).execute(&mut *connection).await?;
+    Ok(Answer::Done(sha256))
 }

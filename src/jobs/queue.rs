@@ -149,6 +149,16 @@ pub async fn heartbeat(pool: &PgPool, hold: &Hold, lease: Duration) -> sqlx::Res
     Ok(status.as_deref().and_then(Status::from_name))
 }
 
+/// The jobs that are held now.
+///
+/// # Errors
+/// Those of the database.
+pub async fn all_held(pool: &PgPool) -> sqlx::Result<Vec<Hold>> {
+    sqlx::query_as!(Hold, "select id as job, attempt from jobs where lease_expires_at is not null")
+        .fetch_all(pool)
+        .await
+}
+
 /// Locks the job's row if the attempt still holds it, and returns its status.
 async fn fenced(connection: &mut PgConnection, hold: &Hold) -> sqlx::Result<Option<Status>> {
     let status = sqlx::query_scalar!(
@@ -244,6 +254,7 @@ fn log_event(level: Level, message: &str) -> NewEvent {
     NewEvent { kind, message: message.to_owned(), data: None }
 }
 
+/// A step has one point of a name: a batch whose commit was lost on the way back is written again, and counts once.
 async fn insert_points(connection: &mut PgConnection, hold: &Hold, points: &[Point]) -> sqlx::Result<()> {
     if points.is_empty() {
         return Ok(());
@@ -258,6 +269,9 @@ async fn insert_points(connection: &mut PgConnection, hold: &Hold, points: &[Poi
          select $1, $2, name, step, epoch, time, value
          from unnest($3::text[], $4::bigint[], $5::float8[], $6::timestamptz[], $7::float8[])
             with ordinality as point (name, step, epoch, time, value, place)
+         where not exists (
+            select from metrics as known
+            where known.job_id = $1 and known.name = point.name and known.step = point.step)
          order by place",
         hold.job,
         hold.attempt,

@@ -9,6 +9,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use utoipa::ToSchema;
 
+use super::queue::fail_dependents;
 use super::state::{Change, Status};
 use super::{NewEvent, append_events};
 use crate::protocol::{Evaluation, Failure, Outcome, Progress};
@@ -48,7 +49,7 @@ pub struct Job {
     /// Why the last attempt failed.
     #[schema(value_type = Option<Failure>)]
     pub error: Option<Value>,
-    /// Name of the worker that holds it, or held it last.
+    /// Name of the worker that holds it.
     pub worker: Option<String>,
     /// When it was posted.
     pub created_at: DateTime<Utc>,
@@ -91,6 +92,18 @@ pub enum Answer<T> {
     NotWhile(Status),
     /// It cannot, for this reason.
     Not(String),
+}
+
+impl<T> Answer<T> {
+    /// The same refusal, where something else would have been done.
+    pub(super) fn instead<U>(self) -> Answer<U> {
+        match self {
+            Self::Done(_) => unreachable!("what is done is no refusal"),
+            Self::Missing => Answer::Missing,
+            Self::NotWhile(status) => Answer::NotWhile(status),
+            Self::Not(reason) => Answer::Not(reason),
+        }
+    }
 }
 
 /// Which jobs to list.
@@ -272,7 +285,8 @@ pub async fn list_where(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Job>>
         Row,
         r#"
         select id, name, status, spec, priority, labels, attempt, max_attempts, progress, teacher, result, error,
-            worker, created_at, started_at, finished_at
+            coalesce((select workers.name from workers where workers.id = worker), worker) as worker, created_at,
+            started_at, finished_at
         from jobs where id = any($1) order by id desc
         "#,
         ids,
@@ -292,7 +306,8 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
         Row,
         r#"
         select id, name, status, spec, priority, labels, attempt, max_attempts, progress, teacher, result, error,
-            worker, created_at, started_at, finished_at
+            coalesce((select workers.name from workers where workers.id = worker), worker) as worker, created_at,
+            started_at, finished_at
         from jobs
         where (cardinality($1::text[]) = 0 or status = any($1)) and labels @> $2 and ($3::text is null or id < $3)
         order by id desc limit $4
@@ -330,20 +345,35 @@ pub async fn current(pool: &PgPool, since: Option<DateTime<Utc>>) -> sqlx::Resul
 /// Those of the database.
 pub async fn change(pool: &PgPool, id: &str, change: Change) -> sqlx::Result<Answer<Job>> {
     let mut transaction = pool.begin().await?;
-    let Some(before) = lock(&mut transaction, id).await? else { return Ok(Answer::Missing) };
-    let Some(after) = before.after(change) else { return Ok(Answer::NotWhile(before)) };
-    if after != before {
-        if change == Change::Retry
-            && let Some(reason) = need_again(&mut transaction, id).await?
-        {
-            return Ok(Answer::Not(reason));
+    match change_in(&mut transaction, id, change).await? {
+        Answer::Done(()) => transaction.commit().await?,
+        refused => {
+            // At once: a worker passes over a locked job.
+            transaction.rollback().await?;
+            return Ok(refused.instead());
         }
-        set_status(&mut transaction, id, after, change == Change::Retry).await?;
-        let event = NewEvent::status(after, format!("{} on request", after.name()));
-        append_events(&mut transaction, id, &[event]).await?;
     }
-    transaction.commit().await?;
     Ok(get(pool, id).await?.map_or(Answer::Missing, Answer::Done))
+}
+
+async fn change_in(connection: &mut PgConnection, id: &str, change: Change) -> sqlx::Result<Answer<()>> {
+    let Some(before) = lock(connection, id).await? else { return Ok(Answer::Missing) };
+    let Some(after) = before.after(change) else { return Ok(Answer::NotWhile(before)) };
+    if after == before {
+        return Ok(Answer::Done(()));
+    }
+    if change == Change::Retry
+        && let Some(reason) = need_again(connection, id).await?
+    {
+        return Ok(Answer::Not(reason));
+    }
+    set_status(connection, id, after, change == Change::Retry).await?;
+    let event = NewEvent::status(after, format!("{} on request", after.name()));
+    append_events(connection, id, &[event]).await?;
+    if after.is_final() {
+        fail_dependents(connection).await?;
+    }
+    Ok(Answer::Done(()))
 }
 
 async fn lock(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<Status>> {
@@ -420,7 +450,17 @@ impl Deletion {
 /// Those of the database.
 pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Answer<Deletion>> {
     let mut transaction = pool.begin().await?;
-    let Some(status) = lock(&mut transaction, id).await? else { return Ok(Answer::Missing) };
+    match delete_in(&mut transaction, id).await? {
+        Answer::Done(()) => Ok(Answer::Done(Deletion { transaction })),
+        refused => {
+            transaction.rollback().await?;
+            Ok(refused.instead())
+        }
+    }
+}
+
+async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Answer<()>> {
+    let Some(status) = lock(connection, id).await? else { return Ok(Answer::Missing) };
     if !status.is_final() {
         return Ok(Answer::NotWhile(status));
     }
@@ -428,14 +468,14 @@ pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Answer<Deletion>> {
         "select id from jobs where teacher_job = $1 and status not in ('succeeded', 'failed', 'cancelled') limit 1",
         id,
     );
-    if let Some(student) = query.fetch_optional(&mut *transaction).await? {
+    if let Some(student) = query.fetch_optional(&mut *connection).await? {
         return Ok(Answer::Not(format!("job {student}, which is not finished, needs its student as a teacher")));
     }
     // Finished jobs keep the name of their teacher in their specification.
-    sqlx::query!("update jobs set teacher_job = null where teacher_job = $1", id).execute(&mut *transaction).await?;
-    sqlx::query!("delete from jobs where id = $1", id).execute(&mut *transaction).await?;
-    sqlx::query!("select pg_notify('distillery_job', $1) as sent", id).execute(&mut *transaction).await?;
-    Ok(Answer::Done(Deletion { transaction }))
+    sqlx::query!("update jobs set teacher_job = null where teacher_job = $1", id).execute(&mut *connection).await?;
+    sqlx::query!("delete from jobs where id = $1", id).execute(&mut *connection).await?;
+    sqlx::query!("select pg_notify('distillery_job', $1) as sent", id).execute(&mut *connection).await?;
+    Ok(Answer::Done(()))
 }
 
 /// A worker process.

@@ -1,6 +1,6 @@
 //! The job specification: what a user asks for, with the published recipe as its defaults.
 //!
-//! One JSON document serves `POST /v1/jobs` and `distillery train`. [`parse`] reports every fault of a document at
+//! One JSON document serves `POST /v1/jobs` and `distillery train`. [`parse()`] reports every fault of a document at
 //! once, each with its JSON pointer (RFC 6901), and returns a [`JobSpec`] with every default filled in. No I/O here:
 //! whether a data set or a checkpoint exists is for the caller to find out.
 

@@ -154,7 +154,7 @@ fn teacher(mut fields: Fields<'_>, present: bool, mode: Mode) -> Option<TeacherS
     match (fields.has("checkpoint"), fields.has("job")) {
         (true, true) => fields.fault("job", "give either checkpoint or job, not both"),
         (false, false) => {
-            fields.fault("checkpoint", "is required, unless job names a job whose student is the teacher")
+            fields.fault("checkpoint", "is required, unless job names a job whose student is the teacher");
         }
         (true, false) => require(&fields, "architecture"),
         (false, true) if mode == Mode::Local => fields.fault("job", "only a server knows jobs: give a checkpoint file"),

@@ -1,7 +1,7 @@
 //! The distillation losses of one region: Hinton et al. 2015 (kd), Zhao et al. 2022 (dkd), Yang et al. 2023 (nkd).
 //!
-//! Pure functions of logits: student and teacher [*, K] and labels [*], float32, to one value per leading position
-//! [*]. Everything stays in the log domain, so that a confident teacher does not end in `log 0`.
+//! Pure functions of logits: student and teacher [*, K] and labels `[*]`, float32, to one value per leading position
+//! `[*]`. Everything stays in the log domain, so that a confident teacher does not end in `log 0`.
 
 use tch::{Kind, Tensor};
 
@@ -34,8 +34,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// The loss [*] of `student` [*, K] against `teacher` [*, K] where the labels are `target` [*].
-    #[must_use]
+    /// The loss `[*]` of `student` [*, K] against `teacher` [*, K] where the labels are `target` `[*]`.
     pub fn of(&self, student: &Tensor, teacher: &Tensor, target: &Tensor) -> Tensor {
         match *self {
             Self::Kd { temperature } => kd(student, teacher, temperature),
@@ -48,14 +47,12 @@ impl Loss {
 }
 
 /// T² · KL(softmax(t/T) ‖ softmax(s/T)).
-#[must_use]
 pub fn kd(student: &Tensor, teacher: &Tensor, temperature: f64) -> Tensor {
     divergence(&log_softmax(&(student / temperature)), &log_softmax(&(teacher / temperature)))
         * (temperature * temperature)
 }
 
 /// alpha · TCKD + beta · NCKD.
-#[must_use]
 pub fn dkd(student: &Tensor, teacher: &Tensor, target: &Tensor, temperature: f64, alpha: f64, beta: f64) -> Tensor {
     let mask = target_mask(student, target);
     let (student, teacher) = (student / temperature, teacher / temperature);
@@ -66,7 +63,6 @@ pub fn dkd(student: &Tensor, teacher: &Tensor, target: &Tensor, temperature: f64
 }
 
 /// −q_y · log p_y − gamma · T² · Σ q̂ · log p̂.
-#[must_use]
 pub fn nkd(
     student: &Tensor,
     teacher: &Tensor,

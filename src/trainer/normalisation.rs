@@ -25,7 +25,6 @@ impl Normalisation {
     }
 
     /// [B, 3, S, S] bytes to float32.
-    #[must_use]
     pub fn apply(&self, images: &Tensor) -> Tensor {
         let mut scaled = images * &self.scale;
         scaled += &self.offset;

@@ -128,7 +128,7 @@ impl Run<'_> {
         let warmup = warmup(epoch + 1, self.spec.distillation.warmup_epochs.unwrap_or(0));
         let steps_per_epoch = self.setup.started.steps_per_epoch;
         let first = self.setup.counters.step_in_epoch;
-        let train = std::sync::Arc::clone(&self.setup.train);
+        let train = std::rc::Rc::clone(&self.setup.train);
         self.flushed = Instant::now();
         for (index, batch) in (first..).zip(train.epoch(epoch, first)) {
             match self.control.wish() {

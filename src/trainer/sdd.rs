@@ -39,7 +39,7 @@ pub struct Distilled {
     pub complementary: Tensor,
     /// Share of complementary regions.
     pub complementary_fraction: Tensor,
-    /// Mean loss of each scale's regions, before weights: [scales].
+    /// Mean loss of each scale's regions, before weights: `[scales]`.
     pub per_scale: Tensor,
 }
 
@@ -54,9 +54,9 @@ pub struct Distillation {
     pub grouping: Grouping,
     /// Weights of consistent and complementary regions.
     pub weights: (f64, f64),
-    /// The weight of each region's scale: [N].
+    /// The weight of each region's scale: `[N]`.
     region_weights: Tensor,
-    /// Averages [N] to [scales].
+    /// Averages `[N]` to `[scales]`.
     scale_means: Tensor,
 }
 
@@ -110,7 +110,7 @@ impl Distillation {
         }
     }
 
-    /// The loss of a batch: student and teacher regions, and labels [B].
+    /// The loss of a batch: student and teacher regions, and labels `[B]`.
     #[must_use]
     pub fn apply(&self, student: &Regions, teacher: &Regions, target: &Tensor) -> Distilled {
         let target = target.unsqueeze(1).expand([-1, student.local.size()[1]], false);

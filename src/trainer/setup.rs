@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -31,7 +32,7 @@ pub struct Setup {
     /// Where the arithmetic runs.
     pub device: Device,
     /// The training split.
-    pub train: Arc<Loader>,
+    pub train: Rc<Loader>,
     /// The evaluation split.
     pub eval: Loader,
     /// The student's.
@@ -122,7 +123,7 @@ impl Setup {
         };
         let metadata = metadata(student_architecture, spec.dataset.image_size, &data);
         let Data { train, eval, normalisation, fingerprint, dropped, .. } = data;
-        let train = Arc::new(train);
+        let train = Rc::new(train);
         Ok(Self {
             device,
             train,

@@ -29,7 +29,7 @@ pub struct Batch {
     pub images: Tensor,
     /// The same, normalised for the teacher where that differs.
     pub teacher_images: Option<Tensor>,
-    /// [B].
+    /// `[B]`.
     pub labels: Tensor,
 }
 

@@ -18,8 +18,6 @@ use crate::jobs::queue::{self, Batch, Claim, Hold};
 use crate::process;
 use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome};
 
-/// A trainer stops at its next step; one that does not within this time is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(45);
 /// Reports are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_millis(250);
 
@@ -59,7 +57,7 @@ pub(super) async fn run(context: &Context, claim: Claim, wakeups: &Wakeups, drai
         tracing::warn!(job = hold.job, attempt = hold.attempt, ?trouble, "left the job alone");
     }
     drop(lease);
-    inputs::remove(&context.settings.work_dir.join(&hold.job)).await;
+    inputs::remove(&context.settings, &hold).await;
 }
 
 struct Attempt<'a> {
@@ -78,15 +76,16 @@ impl Attempt<'_> {
             .map_err(|error| Trouble::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") }))?;
         let (_, nothing) = mpsc::channel(1);
         let events = std::mem::replace(&mut trainer.events, nothing);
-        let abandon = CancellationToken::new();
+        let (abandon, ended) = (CancellationToken::new(), CancellationToken::new());
         let recorded = async {
             let recorded = self.record(events, &output).await;
             if recorded.is_err() {
                 abandon.cancel();
             }
+            ended.cancel();
             recorded
         };
-        let (status, recorded) = tokio::join!(self.steer(&mut trainer, drain, &abandon), recorded);
+        let (status, recorded) = tokio::join!(self.steer(&mut trainer, drain, &abandon, &ended), recorded);
         match recorded? {
             Some(Ending::Finished(outcome)) => self.publish(&outcome, &output).await,
             Some(Ending::Stopped) => self.set_down().await,
@@ -102,7 +101,14 @@ impl Attempt<'_> {
     }
 
     /// Passes on what is wanted until the trainer has ended.
-    async fn steer(&self, trainer: &mut Trainer, drain: &CancellationToken, abandon: &CancellationToken) -> ExitStatus {
+    async fn steer(
+        &self,
+        trainer: &mut Trainer,
+        drain: &CancellationToken,
+        abandon: &CancellationToken,
+        ended: &CancellationToken,
+    ) -> ExitStatus {
+        let patience = self.context.settings.stop_patience;
         let mut wanted = self.wanted.clone();
         let mut draining = false;
         let mut patience_ends: Option<Instant> = None;
@@ -119,7 +125,7 @@ impl Attempt<'_> {
             };
             if let Some(command) = command {
                 trainer.tell(command).await;
-                patience_ends = Some(patience_ends.unwrap_or_else(|| Instant::now() + STOP_PATIENCE));
+                patience_ends = Some(patience_ends.unwrap_or_else(|| Instant::now() + patience));
             }
             tokio::select! {
                 status = trainer.child.wait() => return status,
@@ -127,6 +133,8 @@ impl Attempt<'_> {
                 _ = wanted.changed() => {}
                 () = drain.cancelled(), if !draining => draining = true,
                 () = abandon.cancelled() => trainer.child.signal(Signal::KILL),
+                // It has said its last word; the process should follow.
+                () = ended.cancelled(), if patience_ends.is_none() => patience_ends = Some(Instant::now() + patience),
                 () = sleep_until(patience_ends) => trainer.child.signal(Signal::KILL),
             }
             if abandon.is_cancelled() || patience_ends.is_some_and(|end| end <= Instant::now()) {

@@ -6,10 +6,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Context;
 use super::outputs;
+use super::{Context, Settings};
 use crate::artifacts;
-use crate::jobs::queue::{self, Claim, SavedCheckpoint};
+use crate::jobs::queue::{self, Claim, Hold, SavedCheckpoint};
 use crate::protocol::{ErrorClass, Failure, files};
 use crate::spec::JobSpec;
 
@@ -18,10 +18,8 @@ use crate::spec::JobSpec;
 /// # Errors
 /// The failure of the attempt that it means.
 pub(super) async fn prepare(context: &Context, claim: &Claim) -> Result<PathBuf, Failure> {
-    let of_job = context.settings.work_dir.join(&claim.hold.job);
-    // What earlier attempts left here is in storage, or lost.
-    remove(&of_job).await;
-    let directory = of_job.join(claim.hold.attempt.to_string());
+    remove(&context.settings, &claim.hold).await;
+    let directory = directory(&context.settings, &claim.hold);
     let output = directory.join("output");
     tokio::fs::create_dir_all(output.join("state")).await.map_err(|error| storage(&output, &error))?;
     let mut spec = claim.spec.clone();
@@ -35,13 +33,52 @@ pub(super) async fn prepare(context: &Context, claim: &Claim) -> Result<PathBuf,
     Ok(directory)
 }
 
-/// Removes a directory of attempts; what cannot be removed is in nobody's way.
-pub(super) async fn remove(directory: &Path) {
-    if let Err(error) = tokio::fs::remove_dir_all(directory).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(directory = %directory.display(), %error, "cannot remove an attempt's directory");
+fn directory(settings: &Settings, hold: &Hold) -> PathBuf {
+    settings.work_dir.join(&hold.job).join(hold.attempt.to_string())
+}
+
+/// Removes the directory of an attempt, and those that earlier ones left: what they had is in storage, or lost. A later
+/// attempt, by another worker of this machine, keeps its own. What cannot be removed is in nobody's way.
+pub(super) async fn remove(settings: &Settings, hold: &Hold) {
+    for attempt in 1..=hold.attempt {
+        let directory = directory(settings, &Hold { attempt, ..hold.clone() });
+        if let Err(error) = tokio::fs::remove_dir_all(&directory).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(directory = %directory.display(), %error, "cannot remove an attempt's directory");
+        }
     }
+    // Fails where another attempt's is left.
+    let _ = tokio::fs::remove_dir(settings.work_dir.join(&hold.job)).await;
+}
+
+/// Removes what workers of this machine left that were killed: every attempt's directory but of those held now.
+pub(super) async fn remove_leftovers(context: &Context) {
+    // Found first: whatever is claimed after that has a directory that is not among these.
+    let found = attempts_below(&context.settings.work_dir);
+    if found.is_empty() {
+        return;
+    }
+    match queue::all_held(&context.pool).await {
+        Ok(held) => {
+            for hold in found.into_iter().filter(|hold| !held.contains(hold)) {
+                remove(&context.settings, &hold).await;
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot tell which directories of attempts are not needed any more"),
+    }
+}
+
+fn attempts_below(work_dir: &Path) -> Vec<Hold> {
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    let attempts_of = |job: String| {
+        let attempts = names(&work_dir.join(&job)).into_iter().filter_map(|attempt| attempt.parse().ok());
+        attempts.map(move |attempt| Hold { job: job.clone(), attempt }).collect::<Vec<_>>()
+    };
+    names(work_dir).into_iter().flat_map(attempts_of).collect()
 }
 
 /// Replaces ids by local files.

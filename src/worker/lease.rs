@@ -48,7 +48,8 @@ impl Lease {
 async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<String>, tell: watch::Sender<Wanted>) {
     let lease = context.settings.lease;
     let mut held_until = Instant::now() + lease;
-    let mut pause = context.settings.heartbeat();
+    // What was asked for since the claim was not heard yet.
+    let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

@@ -29,6 +29,8 @@ pub use trainer::program as trainer_program;
 
 /// Behind every notification there is a look at the queue this often, since notifications can be lost.
 const POLL: Duration = Duration::from_secs(5);
+/// A trainer stops at its next step; one that does not within this time is killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(45);
 
 /// What a worker needs to know.
 #[derive(Debug, Clone)]
@@ -45,6 +47,10 @@ pub struct Settings {
     pub work_dir: PathBuf,
     /// How long a job is held without a heartbeat.
     pub lease: Duration,
+    /// How long to go without a look at the queue when nothing is heard of it.
+    pub poll: Duration,
+    /// How long a trainer may take to end once it was told to, or has said that it is done.
+    pub stop_patience: Duration,
 }
 
 impl Settings {
@@ -58,6 +64,8 @@ impl Settings {
             datasets_dir: std::path::absolute(&args.data.datasets_dir)?,
             work_dir: data_dir.join("work"),
             lease: Duration::from_secs(args.lease_seconds),
+            poll: POLL,
+            stop_patience: STOP_PATIENCE,
             device,
         })
     }
@@ -101,6 +109,7 @@ pub async fn run(pool: PgPool, store: Store, settings: Settings, drain: Cancella
     tracing::info!(worker = context.settings.name, device = context.settings.device, "ready for jobs");
     // Listening begins before the first look at the queue: nothing is missed in between.
     let wakeups = wakeups::listen(&context.pool).await?;
+    inputs::remove_leftovers(&context).await;
     let helpers = CancellationToken::new();
     let presence = tokio::spawn(helpers.clone().run_until_cancelled_owned(keep_present(context.clone())));
     let rescuer = tokio::spawn(helpers.clone().run_until_cancelled_owned(rescuer::run(context.clone())));
@@ -124,8 +133,8 @@ async fn work(context: &Context, wakeups: &wakeups::Wakeups, drain: &Cancellatio
                 continue;
             }
             Ok(None) => match queue::until_next(&context.pool).await {
-                Ok(Some(wait)) => wait.min(POLL),
-                _ => POLL,
+                Ok(Some(wait)) => wait.min(context.settings.poll),
+                _ => context.settings.poll,
             },
             Err(error) => {
                 tracing::warn!(%error, "cannot look at the queue");

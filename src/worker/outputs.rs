@@ -30,11 +30,15 @@ pub(super) async fn save_checkpoint(
     epoch: u32,
     step: u64,
 ) -> Result<SavedCheckpoint, Error> {
-    // The metrics first: the state is of use only with all the points before it.
-    for file in [files::METRICS, files::CHECKPOINT] {
-        context.store.put_file(&key(&hold.job, hold.attempt, file), &output.join(file)).await?;
-    }
-    let key = key(&hold.job, hold.attempt, files::CHECKPOINT);
+    // The state is of use only with all the points before it, so those are stored first; and the trainer may replace the
+    // state meanwhile, so that is opened before.
+    let key = |file| key(&hold.job, hold.attempt, file);
+    let path = output.join(files::CHECKPOINT);
+    let opened = tokio::fs::File::open(&path).await;
+    let state = opened.map_err(|source| Error::File { path: path.clone(), source })?;
+    context.store.put_file(&key(files::METRICS), &output.join(files::METRICS)).await?;
+    context.store.put_open_file(&key(files::CHECKPOINT), state, &path).await?;
+    let key = key(files::CHECKPOINT);
     Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key })
 }
 

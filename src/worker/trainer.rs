@@ -5,22 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context as _;
-use futures::StreamExt;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_util::codec::{FramedRead, LinesCodec};
 
 use crate::process::{self, Child};
 use crate::protocol::{Command, Event};
 
-/// Longest line that a trainer may write. A batch of points takes a few kilobytes.
+/// Longest event that a trainer may write. A batch of points takes a few kilobytes.
 const LONGEST_LINE: usize = 1 << 20;
 /// Events that may wait for the database before the trainer does. It writes a few per second.
 const BACKLOG: usize = 4096;
 /// Lines of standard error that are kept for an error message.
 const KEPT_LINES: usize = 20;
+/// Bytes that are kept of each.
+const LONGEST_KEPT: usize = 1000;
 
 /// What a trainer may see of this process's environment: where to find programs, libraries and GPUs, and how many
 /// threads to use. Neither the database nor credentials.
@@ -110,16 +110,9 @@ impl Trainer {
 }
 
 async fn read_events(output: ChildStdout, report: mpsc::Sender<Event>) {
-    let mut lines = FramedRead::new(output, LinesCodec::new_with_max_length(LONGEST_LINE));
-    while let Some(line) = lines.next().await {
-        let event = match line {
-            Ok(line) => serde_json::from_str::<Event>(&line),
-            Err(error) => {
-                tracing::warn!(%error, "the trainer wrote a line that cannot be read");
-                continue;
-            }
-        };
-        match event {
+    let (mut reader, mut line) = (BufReader::new(output), Vec::new());
+    while let Ok(true) = read_line(&mut reader, &mut line, LONGEST_LINE).await {
+        match serde_json::from_slice(&line) {
             Ok(event) => {
                 if report.send(event).await.is_err() {
                     return;
@@ -132,9 +125,9 @@ async fn read_events(output: ChildStdout, report: mpsc::Sender<Event>) {
 
 async fn last_lines(errors: ChildStderr) -> String {
     let mut kept = VecDeque::with_capacity(KEPT_LINES);
-    let mut lines = BufReader::new(errors).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
-        let line = String::from_utf8_lossy(&line).chars().take(1000).collect::<String>();
+    let (mut reader, mut line) = (BufReader::new(errors), Vec::new());
+    while let Ok(true) = read_line(&mut reader, &mut line, LONGEST_KEPT).await {
+        let line = String::from_utf8_lossy(&line).into_owned();
         tracing::debug!(target: "distillery::trainer", "{line}");
         if kept.len() == KEPT_LINES {
             kept.pop_front();
@@ -142,4 +135,48 @@ async fn last_lines(errors: ChildStderr) -> String {
         kept.push_back(line);
     }
     Vec::from(kept).join("\n").trim().to_owned()
+}
+
+/// Reads the next line, without its end, of which it keeps no more than the first `longest` bytes. Answers whether there
+/// was one.
+async fn read_line(
+    reader: &mut (impl AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+    longest: usize,
+) -> std::io::Result<bool> {
+    line.clear();
+    let mut found = false;
+    loop {
+        let buffer = reader.fill_buf().await?;
+        if buffer.is_empty() {
+            return Ok(found);
+        }
+        found = true;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let part = &buffer[..end.unwrap_or(buffer.len())];
+        line.extend_from_slice(&part[..part.len().min(longest - line.len())]);
+        let read = end.map_or(buffer.len(), |end| end + 1);
+        reader.consume(read);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_read_whole_or_cut_but_never_mixed() {
+        let text = b"one\n\n\xfftwelve bytes\nlast";
+        for capacity in [1, 2, 3, 100] {
+            let (mut reader, mut line) = (BufReader::with_capacity(capacity, &text[..]), Vec::new());
+            let mut lines = Vec::new();
+            while read_line(&mut reader, &mut line, 7).await.unwrap() {
+                lines.push(line.clone());
+            }
+            assert_eq!(lines, [&b"one"[..], b"", b"\xfftwelve", b"last"]);
+        }
+    }
 }

@@ -25,7 +25,7 @@ function chartsOf(spec, signal) {
     charts.push(new Chart({ title: 'Parts of the train loss', hint: 'consistent and complementary: the distillation loss of the regions in each group', signal, series: PARTS }));
   }
   if (scales.length > 1) charts.push(...byScale(scales, signal));
-  charts.push(new Chart({ title: 'Learning rate', signal, series: [{ name: 'train/learning_rate', label: 'learning rate' }] }));
+  charts.push(new Chart({ title: 'Learning rate', signal, series: [{ name: 'lr', label: 'learning rate' }] }));
   return charts;
 }
 

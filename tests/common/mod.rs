@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use distillery::{jobs, postgres};
+use distillery::{jobs, postgres, spec};
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::OnceCell;
 
@@ -82,5 +83,30 @@ impl TestDb {
         let url = url_of(server.url(), &name);
         let pool = jobs::connect(&url).await.expect("the database answers");
         Self { url, pool }
+    }
+    /// Queues plain training of a small network, but for what `changes` says, as the API would.
+    pub async fn add_job(&self, id: &str, changes: Value) {
+        let mut document = json!({
+            "name": id,
+            "student": {"architecture": "resnet20"},
+            "dataset": {"name": "patterns"},
+            "distillation": {"method": "none"},
+        });
+        let members = changes.as_object().expect("an object").clone();
+        document.as_object_mut().expect("an object").extend(members);
+        let spec = spec::parse(&document, spec::Mode::Server).expect("a specification");
+        let teacher = spec.teacher.as_ref().and_then(|teacher| teacher.job.clone());
+        sqlx::query(
+            "insert into jobs (id, name, spec, priority, max_attempts, teacher_job) values ($1, $2, $3, $4, $5, $6)",
+        )
+        .bind(id)
+        .bind(&spec.name)
+        .bind(json!(spec))
+        .bind(spec.priority)
+        .bind(i32::try_from(spec.max_attempts).expect("a small number"))
+        .bind(teacher)
+        .execute(&self.pool)
+        .await
+        .expect("a job can be stored");
     }
 }

@@ -38,7 +38,7 @@ pub struct Loader {
 /// Where the pixels come from.
 #[derive(Debug)]
 enum Store {
-    /// [N, 3, S, S] bytes and [N] int64, both on the device.
+    /// [N, 3, S, S] bytes and `[N]` int64, both on the device.
     Memory { pixels: Tensor, labels: Tensor },
     /// Decoded whenever they are needed.
     Stream { images: Arc<dyn Images> },
@@ -131,7 +131,7 @@ impl Loader {
 
     /// The batches of an epoch (counted from 0), from `first_batch` on, in an order that (seed, epoch) decides.
     ///
-    /// Batches before `first_batch` are not decoded. A batch is images [B, 3, S, S] (bytes) and labels [B] (int64),
+    /// Batches before `first_batch` are not decoded. A batch is images [B, 3, S, S] (bytes) and labels `[B]` (int64),
     /// on the device. An error ends the iteration.
     #[must_use]
     pub fn epoch(&self, epoch: u32, first_batch: u64) -> Batches {
@@ -214,7 +214,7 @@ fn sample(images: &dyn Images, count: usize, side: u32) -> Sums {
     indices.chunks(256).map(part).fold(Sums::default(), Sums::plus)
 }
 
-/// Images [B, 3, S, S] (bytes) and labels [B] on the device.
+/// Images [B, 3, S, S] (bytes) and labels `[B]` on the device.
 fn tensors(pixels: &[u8], labels: &[i64], side: u32, device: Device) -> Result<(Tensor, Tensor), Error> {
     let size = [labels.len() as i64, 3, i64::from(side), i64::from(side)];
     let pixels = Tensor::f_from_data_size(pixels, &size, Kind::Uint8)?.f_to_device(device)?;

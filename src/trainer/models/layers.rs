@@ -148,7 +148,6 @@ pub struct Conv {
 
 impl Conv {
     /// `xs` [B, inputs, H, W] to [B, outputs, H', W'].
-    #[must_use]
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         let Geometry { stride, padding, groups, .. } = self.geometry;
         let weight = self.weight.to_kind(xs.kind());
@@ -168,7 +167,6 @@ pub struct BatchNorm {
 
 impl BatchNorm {
     /// `xs` [B, channels, H, W], normalised by its own statistics in training, by the running ones otherwise.
-    #[must_use]
     pub fn forward(&self, xs: &Tensor, train: bool) -> Tensor {
         xs.batch_norm(
             Some(&self.weight),
@@ -192,7 +190,6 @@ pub struct Linear {
 
 impl Linear {
     /// `xs` [*, inputs] to [*, outputs], in the kind of the weights whatever that of `xs` is.
-    #[must_use]
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         xs.to_kind(self.weight.kind()).linear(&self.weight, Some(&self.bias))
     }
@@ -205,7 +202,6 @@ impl Linear {
 }
 
 /// The same values with the channels of one pixel next to each other, which convolutions on CPU and GPU prefer.
-#[must_use]
 pub fn channels_last(xs: &Tensor) -> Tensor {
     xs.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

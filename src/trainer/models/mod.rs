@@ -50,20 +50,17 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
 
 impl Network {
     /// The final feature map [B, C, H', W'] of `xs` [B, 3, H, W], in the kind of the weights.
-    #[must_use]
     pub fn features(&self, xs: &Tensor, train: bool) -> Tensor {
         let xs = channels_last(&xs.to_kind(self.compute));
         self.backbone.forward(&xs, train).to_kind(self.classifier.kind())
     }
 
     /// Logits [*, K] of pooled features [*, C].
-    #[must_use]
     pub fn classify(&self, pooled: &Tensor) -> Tensor {
         self.classifier.forward(pooled)
     }
 
     /// Logits [B, K] of whole images.
-    #[must_use]
     pub fn logits(&self, xs: &Tensor, train: bool) -> Tensor {
         let pooled = self.features(xs, train).mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
         self.classify(&pooled)

@@ -1,0 +1,43 @@
+# Everything a person types. Versions and downloads are the business of scripts/setup.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
+
+# Threads that wait for each other sleep instead of spinning: where the cores are shared with anything else (other
+# tests, a build) training is up to ten times as fast.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help setup build demo serve test fmt lint clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what cargo does not bring, below .deps/ and node_modules/ (quick when nothing is missing)
+	@scripts/setup
+
+build: setup ## build the programs in target/release
+	@cargo build --release --locked
+
+demo: build ## distil on real handwritten digits and leave the dashboard up (STOP=1: stop at the end; PORT=8080)
+	@python3 scripts/demo.py
+
+serve: build ## run the server on this machine's devices, with its data in data/ and data sets from datasets/
+	@mkdir -p datasets
+	@exec target/release/distillery serve
+
+test: setup ## run all tests: Rust, then the dashboard in a browser
+	@cargo test --locked
+	@CHROMIUM=$$(scripts/browser) node --test tests/browser/*.test.mjs
+	@echo "All tests passed: Rust, and the dashboard in a browser."
+
+fmt: ## format the code
+	@cargo fmt
+
+lint: setup ## what .ci/run checks of the code without running it
+	@cargo fmt --check
+	@cargo clippy --all-targets --locked -- -D warnings
+
+clean: ## remove everything that is not in git: builds, downloads and data/ with its jobs and students
+	@rm -rf target .deps node_modules data

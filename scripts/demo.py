@@ -1,0 +1,313 @@
+#!/usr/bin/env python3
+"""The demo behind `make demo`: starts a server, gives it the jobs of examples/digits, follows them, downloads the
+students, measures them with `distillery evaluate`, and leaves the server up until Ctrl-C (or not, with STOP=1).
+
+It does over HTTP what a user does with curl, and needs nothing but Python's standard library.
+"""
+
+import errno
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import datetime
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROGRAM = ROOT / "target/release/distillery"
+DATASETS = ROOT / "examples/data"
+DATA = ROOT / "data/demo"
+LOG = DATA / "server.log"
+FINAL = ("succeeded", "failed", "cancelled")
+
+# The file, and what its row in the closing table is called. Students name the teacher as "$TEACHER".
+JOBS = {
+    "teacher": "teacher",
+    "student-alone": "student alone",
+    "student-kd": "student with KD",
+    "student-sdd": "student with SDD-KD",
+}
+
+
+class Failure(Exception):
+    """Ends the demo; its text says why."""
+
+
+class Server:
+    """`distillery serve`, as a child process in a session of its own, so that Ctrl-C reaches only this script."""
+
+    def __init__(self, port):
+        self.port = port
+        self.address = f"http://127.0.0.1:{port}"
+        DATA.mkdir(parents=True, exist_ok=True)
+        command = [PROGRAM, "serve", "--listen", f"127.0.0.1:{port}", "--data-dir", DATA, "--datasets-dir", DATASETS]
+        self.log_start = LOG.stat().st_size if LOG.exists() else 0
+        with LOG.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+            )
+
+    def wait_until_ready(self, patience=90):
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            self.must_live()
+            try:
+                if self.request("GET", "/readyz", expect=None)[0] == 200:
+                    return
+            except OSError:
+                pass  # not listening yet
+            time.sleep(0.1)
+        raise Failure(f"the server was not ready after {patience} s")
+
+    def must_live(self):
+        if self.process.poll() is not None:
+            raise Failure(f"the server ended with status {self.process.returncode}")
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def request(self, method, path, body=None, expect=(200, 201)):
+        """Status and body of an answer. Statuses other than `expect` raise, with what the server said about it."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            headers = {"content-type": "application/json"} if body is not None else {}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        if expect and answer.status not in expect:
+            raise Failure(f"{method} {path}: {answer.status}\n{content.decode(errors='replace')}")
+        return answer.status, content
+
+    def get(self, path):
+        return json.loads(self.request("GET", path)[1])
+
+    def messages(self, path):
+        """Messages (name, data) of a stream of Server-Sent Events until it ends for good; reconnects where it broke."""
+        last_id = None
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            try:
+                connection.request("GET", path, headers={"last-event-id": last_id} if last_id else {})
+                answer = connection.getresponse()
+                if answer.status == 204:
+                    return
+                if answer.status != 200:
+                    raise Failure(f"GET {path}: {answer.status}\n{answer.read().decode(errors='replace')}")
+                name, data = "message", []
+                for line in answer:
+                    field, _, value = line.decode().rstrip("\r\n").partition(":")
+                    value = value.removeprefix(" ")
+                    if field == "event":
+                        name = value
+                    elif field == "data":
+                        data.append(value)
+                    elif field == "id":
+                        last_id = value
+                    elif field == "" and value == "" and data:
+                        yield name, json.loads("\n".join(data))
+                        name, data = "message", []
+            except (OSError, http.client.HTTPException):
+                pass
+            finally:
+                connection.close()
+            self.must_live()
+            time.sleep(0.5)
+
+
+class Bar:
+    """A job's progress: one line that is redrawn on a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self, name):
+        self.name = name
+        self.live = sys.stdout.isatty()
+        self.top1 = None
+        self.printed = 0.0
+        self.progress = None
+
+    def update(self, progress=None, top1=None):
+        self.progress = progress or self.progress
+        self.top1 = top1 if top1 is not None else self.top1
+        due = self.live or time.monotonic() - self.printed >= 5
+        if self.progress and due:
+            self.printed = time.monotonic()
+            self.draw(self.text())
+
+    def text(self):
+        p = self.progress
+        full = round(20 * p["fraction"])
+        parts = [
+            f"  {self.name:<20} {'█' * full}{'░' * (20 - full)} epoch {p['epoch']}/{p['epochs']}",
+            "" if self.top1 is None else f"top-1 {self.top1:.1f} %",
+            f"{p['images_per_second']:,.0f} images/s",
+            f"{p['eta_seconds']:.0f} s left",
+        ]
+        return "  ".join(part for part in parts if part)
+
+    def draw(self, text, end=False):
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\033[K{text[:width]}", end="\n" if end else "", flush=True)
+        else:
+            print(text, flush=True)
+
+    def close(self, text):
+        self.draw(f"  {self.name:<20} {text}", end=True)
+
+
+def follow(server, name, job_id):
+    """Shows a job until it has ended, and returns it."""
+    bar = Bar(name)
+    bar.draw(f"  {name:<20} waiting")
+    for kind, data in server.messages(f"/v1/jobs/{job_id}/stream"):
+        if kind == "progress":
+            bar.update(progress=data)
+        elif kind == "metric" and data["name"] == "eval/top1":
+            bar.update(top1=data["value"])
+        elif kind == "event" and data.get("level") == "warning":
+            bar.draw(f"  {name:<20} warning: {data['message']}", end=True)
+        elif kind == "status" and data["status"] in FINAL:
+            break
+    job = server.get(f"/v1/jobs/{job_id}")
+    if job["status"] != "succeeded":
+        bar.close(job["status"])
+        error = job.get("error") or {}
+        raise Failure(f"{name}: {job['status']}: {error.get('class')}: {error.get('message')}")
+    result = job["result"]
+    bar.close(f"done: top-1 {result['best_top1']:.1f} % at epoch {result['best_epoch']}, {duration(job):.0f} s")
+    return job
+
+
+def duration(job):
+    started, finished = (datetime.fromisoformat(job[key].replace("Z", "+00:00")) for key in ("started_at", "finished_at"))
+    return (finished - started).total_seconds()
+
+
+def clear_leftovers(server):
+    """Cancels what an interrupted demo left: the server would rightly go on with it before it turns to new jobs."""
+    unfinished = "&".join(f"status={status}" for status in ("queued", "running", "pausing", "paused"))
+    for job in server.get(f"/v1/jobs?label=demo:digits&limit=100&{unfinished}")["data"]:
+        # 409: it has ended meanwhile.
+        server.request("POST", f"/v1/jobs/{job['id']}/cancel", expect=(202, 409))
+
+
+def submit(server, name, teacher):
+    spec = json.loads((ROOT / f"examples/digits/{name}.json").read_text())
+    if "teacher" in spec and spec["teacher"].get("job") == "$TEACHER":
+        spec["teacher"]["job"] = teacher
+    return json.loads(server.request("POST", "/v1/jobs", spec)[1])["id"]
+
+
+def download(server, name, job):
+    """Takes the student as a user would, and holds it to the digest that the job states."""
+    content = server.request("GET", f"/v1/jobs/{job['id']}/student")[1]
+    if hashlib.sha256(content).hexdigest() != job["result"]["student"]["sha256"]:
+        raise Failure(f"{name}: the downloaded student is not the file that the job wrote")
+    target = DATA / "students" / f"{name}.safetensors"
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(content)
+    return target
+
+
+def evaluate(job, student):
+    spec = job["spec"]
+    command = [PROGRAM, "evaluate", "--architecture", spec["student"]["architecture"], "--checkpoint", student]
+    done = subprocess.run([*command, "--dataset", DATASETS / spec["dataset"]["name"]], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise Failure(f"distillery evaluate failed:\n{done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def print_table(rows):
+    head = ("", "architecture", "top-1", "parameters", "file")
+    rows = [head, *rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    for row in rows:
+        cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        print("  " + "   ".join(cells))
+
+
+def free_port(wanted):
+    """The wanted port or the next free one, the way the server would bind it."""
+    for port in range(wanted, wanted + 50):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise Failure(f"cannot listen on port {port}: {error.strerror}") from error
+                continue
+        if port != wanted:
+            print(f"Port {wanted} is taken: using {port}.")
+        return port
+    raise Failure(f"no free port from {wanted} to {wanted + 49}: set PORT")
+
+
+def run(server):
+    server.wait_until_ready()
+    print(f"Dashboard: {server.address}/\n", flush=True)
+    clear_leftovers(server)
+    ids = {}
+    for name in JOBS:
+        ids[name] = submit(server, name, ids.get("teacher"))
+    jobs = {name: follow(server, title, ids[name]) for name, title in JOBS.items()}
+
+    print("\nDownloading the students and measuring them with `distillery evaluate`:\n", flush=True)
+    rows = []
+    for name, title in JOBS.items():
+        job = jobs[name]
+        student = download(server, name, job)
+        measured = evaluate(job, student)
+        parameters = job["result"]["student"]["parameters"]
+        size = f"{student.stat().st_size / 1000:,.0f} kB"
+        rows.append((title, job["spec"]["student"]["architecture"], f"{measured['top1']:.2f} %", f"{parameters:,}", size))
+    print_table(rows)
+    print(f"\nThe students are in {(DATA / 'students').relative_to(ROOT)}/.", flush=True)
+
+
+def main():
+    os.environ.pop("DATABASE_URL", None)  # the demo keeps to its own database
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the Makefile
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    server = None
+    try:
+        server = Server(free_port(int(os.environ.get("PORT") or 8080)))
+        run(server)
+        if os.environ.get("STOP") == "1":
+            return 0
+        print(f"The server stays up at {server.address}/ until Ctrl-C.", flush=True)
+        server.process.wait()
+        server.must_live()
+    except KeyboardInterrupt:
+        print("\nStopping the server …", flush=True)
+        return 0
+    except (Failure, OSError) as failure:
+        print(f"\ndemo: {failure}", file=sys.stderr)
+        if server and LOG.exists():
+            print(f"\nThe end of {LOG.relative_to(ROOT)}:", file=sys.stderr)
+            text = LOG.read_bytes()[server.log_start :].decode(errors="replace")
+            print(*text.splitlines()[-30:], sep="\n", file=sys.stderr)
+        return 1
+    finally:
+        if server:
+            server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

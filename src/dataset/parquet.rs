@@ -1,0 +1,193 @@
+//! Hugging Face's parquet shards: `<split>-00000-of-00003.parquet`, an image column and an integer label column.
+
+mod columns;
+mod groups;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::parquet::errors::ParquetError;
+use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+use self::columns::Columns;
+use self::groups::{Cache, PositionedFile};
+use super::{Classes, Error, Format, Images, Layout, Options, deciding_split, file_names, labels, pixels};
+
+/// One file of a split.
+#[derive(Debug, Clone)]
+struct Shard {
+    path: PathBuf,
+    metadata: Arc<ParquetMetaData>,
+    columns: Columns,
+}
+
+#[derive(Debug)]
+struct Parquet {
+    splits: BTreeMap<String, Vec<Shard>>,
+}
+
+/// Recognises `train-00000-of-00003.parquet`, `train-anything.parquet` and `train.parquet`.
+pub(super) fn detect(root: &Path, options: &Options) -> Result<Option<Box<dyn Layout>>, Error> {
+    let mut splits: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
+    let mut numbers: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+    for name in file_names(root)? {
+        let Some(stem) = name.strip_suffix(".parquet") else { continue };
+        let (split, rest) = stem.split_once('-').unwrap_or((stem, ""));
+        if split.is_empty() {
+            continue;
+        }
+        if let Some(number) = shard_number(rest) {
+            numbers.entry(split.to_owned()).or_default().push(number);
+        }
+        splits.entry(split.to_owned()).or_default().push(Shard::open(root.join(&name), options)?);
+    }
+    for (split, numbers) in numbers {
+        let total = numbers.iter().map(|&(_, total)| total).max().unwrap_or(0);
+        if let Some(missing) = (0..total).find(|index| !numbers.iter().any(|(number, _)| number == index)) {
+            let message = format!("shard {missing} of the {total} of the {split} split is missing: add it");
+            return Err(Error::invalid(root, message));
+        }
+    }
+    Ok((!splits.is_empty()).then(|| Box::new(Parquet { splits }) as Box<dyn Layout>))
+}
+
+/// 2 and 3 of `00002-of-00003` (and what may follow, such as a hash).
+fn shard_number(rest: &str) -> Option<(u64, u64)> {
+    let (number, rest) = rest.split_once("-of-")?;
+    let total = rest.split('-').next()?;
+    // A name with more shards than could be listed is no count.
+    Some((number.parse().ok()?, total.parse().ok().filter(|&total| total <= 1_000_000)?))
+}
+
+impl Shard {
+    fn open(path: PathBuf, options: &Options) -> Result<Self, Error> {
+        let file = PositionedFile::open(&path)?;
+        let metadata = guarded(&path, || ParquetMetaDataReader::new().parse_and_finish(&file))?;
+        if metadata.row_groups().iter().any(|group| group.num_rows() < 0) {
+            return Err(Error::invalid(&path, "has a group of less than no rows: download it again"));
+        }
+        let columns = columns::choose(metadata.file_metadata(), options)
+            .map_err(|message| Error::Column { path: path.clone(), message })?;
+        Ok(Self { path, metadata: Arc::new(metadata), columns })
+    }
+
+    fn rows(&self) -> u64 {
+        self.metadata.row_groups().iter().map(|group| group.num_rows().unsigned_abs()).sum()
+    }
+}
+
+impl Layout for Parquet {
+    fn format(&self) -> Format {
+        Format::Parquet
+    }
+
+    fn splits(&self) -> Vec<String> {
+        self.splits.keys().cloned().collect()
+    }
+
+    fn images(&self, split: &str) -> Result<u64, Error> {
+        Ok(self.splits[split].iter().map(Shard::rows).sum())
+    }
+
+    fn classes(&self) -> Result<Classes, Error> {
+        let shards = &self.splits[deciding_split(&self.splits)];
+        let names =
+            shards.iter().find_map(|shard| columns::class_names(shard.metadata.file_metadata(), &shard.columns));
+        if let Some(names) = names {
+            return Ok(Classes { count: u32::try_from(names.len()).unwrap_or(u32::MAX), names: Some(names) });
+        }
+        labels::count(&shards[0].path, &all_labels(shards)?)
+    }
+
+    fn files(&self, split: &str) -> Vec<PathBuf> {
+        self.splits[split].iter().map(|shard| shard.path.clone()).collect()
+    }
+
+    fn open(&self, split: &str, _: &Classes) -> Result<Box<dyn Images>, Error> {
+        let shards = self.splits[split].clone();
+        let labels = all_labels(&shards)?;
+        let mut groups = Vec::new();
+        let mut start = 0;
+        for (shard, metadata) in shards.iter().enumerate() {
+            for (index, group) in metadata.metadata.row_groups().iter().enumerate() {
+                // A group without rows would hide the one behind it.
+                if group.num_rows() > 0 {
+                    groups.push(Group { start, shard, index });
+                    start += usize::try_from(group.num_rows()).unwrap_or(0);
+                }
+            }
+        }
+        Ok(Box::new(ParquetImages { shards, groups, labels, cache: Cache::default() }))
+    }
+}
+
+fn all_labels(shards: &[Shard]) -> Result<Vec<u32>, Error> {
+    let mut labels = Vec::new();
+    for shard in shards {
+        for group in 0..shard.metadata.num_row_groups() {
+            groups::labels(shard, group, &mut labels)?;
+        }
+    }
+    Ok(labels)
+}
+
+/// A row group and the number of its first image.
+#[derive(Debug)]
+struct Group {
+    start: usize,
+    shard: usize,
+    index: usize,
+}
+
+/// Row groups are read whole: in order is fast, and so is any order while a split fits the cache.
+#[derive(Debug)]
+struct ParquetImages {
+    shards: Vec<Shard>,
+    groups: Vec<Group>,
+    labels: Vec<u32>,
+    cache: Cache,
+}
+
+impl Images for ParquetImages {
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    fn read(&self, index: usize, side: u32, planes: &mut [u8]) -> Result<(), Error> {
+        assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
+        let group = &self.groups[self.groups.partition_point(|group| group.start <= index) - 1];
+        let shard = &self.shards[group.shard];
+        let images = self.cache.get((group.shard, group.index), shard)?;
+        let row = index - group.start;
+        let invalid = |message: &str| Error::invalid(&shard.path, format!("image {index} of the split {message}"));
+        let encoded = images.get(row).ok_or_else(|| invalid("is missing: download the file again"))?;
+        pixels::decode(encoded.data(), side, planes).map_err(|message| invalid(&message))
+    }
+}
+
+/// Lets the parquet reader loose on a file. Its asserts on damaged metadata are errors like its others; the system's own
+/// errors stay what they are.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Error> {
+    let unsound = |why: &dyn std::fmt::Display| {
+        Error::invalid(path, format!("is not a sound parquet file ({why}): download it again"))
+    };
+    // Nothing that was being read is looked at after a panic.
+    let result = catch_unwind(AssertUnwindSafe(read)).map_err(|_| unsound(&"its metadata contradicts itself"))?;
+    result.map_err(|error| match error {
+        ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+            Ok(error) if error.kind() != io::ErrorKind::UnexpectedEof => Error::io(path)(*error),
+            Ok(_) => Error::invalid(path, "is truncated: download it again"),
+            Err(inner) => unsound(&inner),
+        },
+        other => unsound(&other),
+    })
+}
+
+/// Opened for each group, so that a data set of a thousand shards holds no thousand files open.
+fn reopen(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(Error::io(path))
+}

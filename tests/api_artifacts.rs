@@ -1,0 +1,178 @@
+//! Promise: what a job wrote downloads whole or in parts, named, and with what it takes to check it.
+
+mod api;
+mod common;
+
+use api::{Answer, Api};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use reqwest::Method;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+const BEST: &[u8] = b"the best student's bytes";
+const LAST: &[u8] = b"the last";
+
+/// A job that has published its files, and its path.
+async fn published(api: &Api) -> String {
+    let id = api.job().await;
+    let files: [(&str, &[u8]); 4] = [
+        ("student.safetensors", BEST),
+        ("student-last.safetensors", LAST),
+        ("manifest.json", b"{}"),
+        ("metrics.ndjson", b""),
+    ];
+    api.publish(&api.claim().await, &files).await;
+    format!("/v1/jobs/{id}")
+}
+
+async fn with(api: &Api, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let request =
+        headers.iter().fold(api.request(Method::GET, path), |request, (name, value)| request.header(*name, *value));
+    api.send(request).await
+}
+
+#[tokio::test]
+async fn the_student_comes_with_its_name_and_digest() {
+    let api = Api::start().await;
+    let job = published(&api).await;
+    let id = &job["/v1/jobs/".len()..];
+    let student = api.get(&format!("{job}/student")).await;
+    let digest = Sha256::digest(BEST);
+    assert_eq!((student.status.as_u16(), student.body.as_slice()), (200, BEST));
+    assert_eq!(student.header("etag"), format!("\"{}\"", hex::encode(digest)));
+    assert_eq!(student.header("repr-digest"), format!("sha-256=:{}:", BASE64_STANDARD.encode(digest)));
+    assert_eq!(student.header("content-disposition"), format!("attachment; filename=\"resnet8-{id}.safetensors\""));
+    assert_eq!(student.header("content-type"), "application/octet-stream");
+    assert_eq!(student.header("content-length"), BEST.len().to_string());
+    assert_eq!(student.header("accept-ranges"), "bytes");
+    let last = api.get(&format!("{job}/student?which=last&format=safetensors")).await;
+    assert_eq!(last.body, LAST);
+    assert!(last.header("content-disposition").ends_with("-last.safetensors\""));
+    for query in ["which=worst", "format=onnx", "wich=last"] {
+        api.get(&format!("{job}/student?{query}")).await.problem(400);
+    }
+}
+
+#[tokio::test]
+async fn there_is_no_student_before_the_job_has_succeeded() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    for path in ["student", "student?which=last", "artifacts/manifest.json"] {
+        api.get(&format!("/v1/jobs/{id}/{path}")).await.says(404, &["is queued"]);
+    }
+    assert_eq!(api.get(&format!("/v1/jobs/{id}/artifacts")).await.expect(200), json!({"data": []}));
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
+    api.get(&format!("/v1/jobs/{id}/student")).await.says(404, &["is cancelled"]);
+}
+
+#[tokio::test]
+async fn everything_that_a_job_wrote_is_listed_and_downloads() {
+    let api = Api::start().await;
+    let job = published(&api).await;
+    let list = api.get(&format!("{job}/artifacts")).await.expect(200);
+    let list = list["data"].as_array().unwrap();
+    let names: Vec<_> = list.iter().map(|artifact| artifact["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["manifest.json", "metrics.ndjson", "student-last.safetensors", "student.safetensors"]);
+    for artifact in list {
+        let answer = api.get(&format!("{job}/artifacts/{}", artifact["name"].as_str().unwrap())).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(hex::encode(Sha256::digest(&answer.body)), artifact["sha256"].as_str().unwrap());
+        assert_eq!(json!(answer.body.len()), artifact["size_bytes"]);
+        assert!(artifact.get("key").is_none());
+    }
+    let manifest = api.get(&format!("{job}/artifacts/manifest.json")).await;
+    assert_eq!(manifest.header("content-type"), "application/json");
+    let empty = with(&api, &format!("{job}/artifacts/metrics.ndjson"), &[("range", "bytes=0-")]).await;
+    assert_eq!(empty.header("content-range"), "bytes */0");
+    empty.problem(416);
+    api.get(&format!("{job}/artifacts/other")).await.says(404, &["no artifact \"other\"", "manifest.json"]);
+    api.get(&format!("{job}/artifacts/..%2f..%2fx")).await.problem(404);
+    api.get(&format!("{job}/artifacts/%ff")).await.problem(400);
+}
+
+#[tokio::test]
+async fn a_part_is_answered_with_that_part() {
+    let api = Api::start().await;
+    let job = published(&api).await;
+    let path = format!("{job}/student");
+    let size = BEST.len();
+    for (range, bytes, content_range) in [
+        ("bytes=0-3", &BEST[..4], format!("bytes 0-3/{size}")),
+        ("bytes=4-", &BEST[4..], format!("bytes 4-{}/{size}", size - 1)),
+        ("bytes=-5", &BEST[size - 5..], format!("bytes {}-{}/{size}", size - 5, size - 1)),
+        ("bytes=0-1000", BEST, format!("bytes 0-{}/{size}", size - 1)),
+    ] {
+        let part = with(&api, &path, &[("range", range)]).await;
+        assert_eq!((part.status.as_u16(), part.body.as_slice()), (206, bytes), "{range}");
+        assert_eq!(part.header("content-range"), content_range);
+        assert_eq!(part.header("content-length"), bytes.len().to_string());
+    }
+    let beyond = with(&api, &path, &[("range", "bytes=1000-")]).await;
+    assert_eq!(beyond.header("content-range"), format!("bytes */{size}"));
+    beyond.problem(416);
+    for range in ["bytes=0-1,3-4", "bytes=x", "lines=0-1", "bytes=5-2"] {
+        let whole = with(&api, &path, &[("range", range)]).await;
+        assert_eq!((whole.status.as_u16(), whole.body.as_slice()), (200, BEST), "{range}");
+    }
+}
+
+#[tokio::test]
+async fn conditions_hold_or_do_not() {
+    let api = Api::start().await;
+    let job = published(&api).await;
+    let path = format!("{job}/student");
+    let tag = format!("\"{}\"", hex::encode(Sha256::digest(BEST)));
+    let weak = format!("W/{tag}");
+    let among = format!("\"other\", {tag}");
+    for known in [tag.as_str(), &weak, &among, "*"] {
+        let answer = with(&api, &path, &[("if-none-match", known)]).await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (304, 0), "{known}");
+        assert_eq!(answer.header("etag"), tag);
+    }
+    assert_eq!(with(&api, &path, &[("if-none-match", "\"other\"")]).await.body, BEST);
+    assert_eq!(with(&api, &path, &[("if-match", &tag)]).await.status, 200);
+    with(&api, &path, &[("if-match", "\"other\"")]).await.problem(412);
+    for (version, status) in
+        [(tag.as_str(), 206), (&weak, 200), ("\"other\"", 200), ("Mon, 23 Nov 2026 20:45:34 GMT", 200)]
+    {
+        let answer = with(&api, &path, &[("range", "bytes=0-3"), ("if-range", version)]).await;
+        assert_eq!(answer.status, status, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_says_what_a_get_would() {
+    let api = Api::start().await;
+    let job = published(&api).await;
+    let path = format!("{job}/student");
+    let head = api.send(api.request(Method::HEAD, &path)).await;
+    let get = api.get(&path).await;
+    assert_eq!((head.status, head.body.len()), (get.status, 0));
+    for name in ["etag", "repr-digest", "content-length", "content-disposition", "content-type", "accept-ranges"] {
+        assert_eq!(head.header(name), get.header(name), "{name}");
+    }
+    let part = api.send(api.request(Method::HEAD, &path).header("range", "bytes=0-3")).await;
+    assert_eq!((part.status.as_u16(), part.header("content-length")), (206, "4"));
+}
+
+#[tokio::test]
+async fn a_large_file_streams_and_is_never_compressed() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let large: Vec<u8> = (0..8_000_000_u32).map(|at| (at >> 8) as u8).collect();
+    api.publish(&api.claim().await, &[("student.safetensors", &large)]).await;
+    let answer = with(&api, &format!("/v1/jobs/{id}/student"), &[("accept-encoding", "gzip")]).await;
+    assert_eq!(answer.header("content-encoding"), "");
+    assert_eq!(answer.header("content-length"), large.len().to_string());
+    assert_eq!(answer.body, large);
+}
+
+#[tokio::test]
+async fn a_file_that_storage_lost_is_a_fault_of_ours_without_details() {
+    let api = Api::start().await;
+    let job = published(&api).await;
+    std::fs::remove_dir_all(api.dir.path().join("storage/jobs")).unwrap();
+    let problem = api.get(&format!("{job}/student")).await.problem(500);
+    assert!(!problem.to_string().contains("attempts"), "{problem}");
+}

@@ -1,0 +1,187 @@
+//! Promise: a checkpoint from anybody is taken in once, described, and refused with a reason where it is none.
+
+mod api;
+mod common;
+
+use api::{Api, checkpoint, student_job};
+use futures::StreamExt;
+use reqwest::Method;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+/// Files below the storage and the spool.
+fn files_left(api: &Api) -> usize {
+    fn count(path: &std::path::Path) -> usize {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| if entry.path().is_dir() { count(&entry.path()) } else { 1 }).sum()
+    }
+    count(&api.dir.path().join("storage")) + count(&api.dir.path().join("spool"))
+}
+
+#[tokio::test]
+async fn an_upload_is_described_and_the_same_bytes_are_the_same_checkpoint() {
+    let api = Api::start().await;
+    let bytes = checkpoint("resnet20", 10);
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    let answer = api.upload("?name=a%20teacher&architecture=resnet20&num_classes=10", bytes.clone()).await;
+    let location = answer.header("location").to_owned();
+    let first = answer.expect(201);
+    assert_eq!(first["id"], format!("ckpt_{}", &sha256[..32]));
+    assert_eq!(location, format!("/v1/checkpoints/{}", first["id"].as_str().unwrap()));
+    assert_eq!(first["sha256"], sha256);
+    assert_eq!(first["size_bytes"], bytes.len());
+    assert_eq!(first["format"], "safetensors");
+    assert_eq!(first["name"], "a teacher");
+    assert_eq!(first["architecture"], "resnet20");
+    assert_eq!(first["num_classes"], 10);
+    assert_eq!(first["fits"], json!([{"architecture": "resnet20", "num_classes": 10}]));
+    assert!(first["tensors"].as_u64() > Some(100) && first["parameters"].as_u64() > Some(200_000), "{first}");
+
+    let second = api.upload("", bytes.clone()).await.expect(200);
+    assert_eq!(second, first);
+    let third =
+        api.send(api.request(Method::POST, "/v1/checkpoints?name=renamed").body(bytes.clone())).await.expect(200);
+    assert_eq!((&third["id"], &third["name"]), (&first["id"], &json!("renamed")));
+    assert_eq!(api.get(&location).await.expect(200), third);
+    assert_eq!(files_left(&api), 1, "stored once");
+    let stored = api.dir.path().join("storage/checkpoints").join(&sha256);
+    assert_eq!(std::fs::read(stored).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn what_torch_saves_is_read_whatever_it_is_called() {
+    let api = Api::start().await;
+    for (file, format) in [("zip.pth", "torch_zip"), ("legacy.th", "torch_legacy"), ("data_parallel.pth", "torch_zip")]
+    {
+        let bytes = std::fs::read(format!("tests/fixtures/checkpoints/{file}")).unwrap();
+        let found = api.upload("", bytes).await.expect(201);
+        assert_eq!(found["format"], format, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_another_network_is_refused_with_what_it_fits() {
+    let api = Api::start().await;
+    let bytes = checkpoint("resnet56", 10);
+    let answer = api.upload("?architecture=resnet20", bytes.clone()).await;
+    answer.says(422, &["the checkpoint does not fit resnet20", "it fits resnet56"]);
+    api.upload("?architecture=resnet56&num_classes=100", bytes.clone()).await.says(422, &["[10, 64]", "[100, 64]"]);
+    api.upload("?num_classes=100", bytes.clone()).await.says(422, &["resnet56 with 10 classes, not 100"]);
+    api.upload("?architecture=resnet57", bytes.clone()).await.says(400, &["resnet57"]);
+    api.upload("?architecure=resnet56", bytes.clone()).await.says(400, &["architecure", "architecture"]);
+    api.upload("?num_classes=0", bytes.clone()).await.says(400, &["num_classes", "1 to 1000000"]);
+    api.upload("?name=", bytes).await.expect(201);
+    assert_eq!(files_left(&api), 1, "what was refused is not kept");
+}
+
+#[tokio::test]
+async fn hostile_and_broken_files_are_refused_with_the_reason() {
+    let api = Api::start().await;
+    // os.system("true") as a pickle.
+    let hostile = b"\x80\x02cposix\nsystem\nq\x00X\x04\x00\x00\x00trueq\x01\x85q\x02Rq\x03.".to_vec();
+    api.upload("", hostile).await.says(422, &["refused", "posix.system", "state_dict()"]);
+    let mut truncated = checkpoint("resnet8", 10);
+    truncated.truncate(truncated.len() / 2);
+    api.upload("", truncated).await.says(422, &["truncated"]);
+    api.upload("", "<html>not found</html>").await.says(422, &["web page"]);
+    let whole_model = std::fs::read("tests/fixtures/checkpoints/whole_model.pth").unwrap();
+    api.upload("", whole_model).await.says(422, &["refused", "state_dict()"]);
+    api.upload("", "").await.says(400, &["empty", "curl -T"]);
+    let form = api.request(Method::POST, "/v1/checkpoints").header("content-type", "multipart/form-data; boundary=x");
+    api.send(form.body("--x--")).await.says(415, &["curl -T"]);
+    assert_eq!(files_left(&api), 0);
+    assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"], json!([]));
+}
+
+#[tokio::test]
+async fn an_upload_above_the_limit_is_refused_announced_or_not() {
+    let api = Api::start_with(|settings| settings.checkpoint_limit = 1000).await;
+    api.upload("", vec![b'{'; 1001]).await.says(413, &["1000 bytes"]);
+    let pieces = futures::stream::iter((0..11).map(|_| Ok::<_, std::io::Error>(vec![b'{'; 100])));
+    api.upload("", reqwest::Body::wrap_stream(pieces)).await.says(413, &["1000 bytes"]);
+    api.upload("", vec![b'{'; 1000]).await.problem(422);
+    assert_eq!(files_left(&api), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_or_stands_still_leaves_nothing() {
+    let api = Api::start_with(|settings| settings.upload_timeout = std::time::Duration::from_millis(300)).await;
+    let half = checkpoint("resnet8", 10);
+    let first = half[..1000].to_vec();
+    let broken = futures::stream::iter([Ok(first.clone()), Err(std::io::Error::other("the client goes away"))]);
+    let sent = api.request(Method::PUT, "/v1/checkpoints").body(reqwest::Body::wrap_stream(broken)).send().await;
+    assert!(sent.is_err());
+    let endless = futures::stream::iter([Ok::<_, std::io::Error>(first)]).chain(futures::stream::pending());
+    api.upload("", reqwest::Body::wrap_stream(endless)).await.says(408, &["stood still"]);
+    assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"], json!([]));
+    assert_eq!(files_left(&api), 0);
+}
+
+#[tokio::test]
+async fn one_upload_too_many_is_asked_to_come_back() {
+    let api = Api::start_with(|settings| settings.uploads = 0).await;
+    let answer = api.upload("", checkpoint("resnet8", 10)).await;
+    assert_eq!(answer.header("retry-after"), "2");
+    answer.problem(503);
+}
+
+#[tokio::test]
+async fn the_same_checkpoint_uploaded_many_times_at_once_is_one() {
+    let api = Api::start().await;
+    let bytes = checkpoint("resnet8", 10);
+    let uploads = futures::future::join_all((0..6).map(|_| api.upload("", bytes.clone()))).await;
+    let mut new = 0;
+    for answer in uploads {
+        new += usize::from(answer.status == 201);
+        let status = answer.status.as_u16();
+        assert!([200, 201].contains(&status), "{answer:?}");
+    }
+    assert_eq!(new, 1);
+    assert_eq!(files_left(&api), 1);
+}
+
+#[tokio::test]
+async fn the_list_has_pages() {
+    let api = Api::start().await;
+    let mut ids = Vec::new();
+    for classes in 1..=5 {
+        ids.insert(0, api.upload("", checkpoint("resnet8", classes)).await.expect(201)["id"].clone());
+    }
+    let mut seen = Vec::new();
+    let mut path = "/v1/checkpoints?limit=2".to_owned();
+    loop {
+        let page = api.get(&path).await.expect(200);
+        seen.extend(page["data"].as_array().unwrap().iter().map(|one| one["id"].clone()));
+        let Some(next) = page["next"].as_str() else {
+            assert_eq!(page["has_more"], false);
+            break;
+        };
+        assert_eq!(page["has_more"], true);
+        // The page's last entry may be gone when the next page is asked for.
+        let last = seen.last().unwrap().as_str().unwrap();
+        api.delete(&format!("/v1/checkpoints/{last}")).await.expect(204);
+        path = format!("/v1/checkpoints?limit=2&after={next}");
+    }
+    assert_eq!(seen, ids);
+    api.get("/v1/checkpoints?after=nonsense").await.says(400, &["after"]);
+    api.get("/v1/checkpoints?limit=0").await.says(400, &["limit", "1 to 100"]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_deleted_unless_a_job_needs_it() {
+    let api = Api::start().await;
+    let checkpoint = api.upload("", checkpoint("resnet20", 10)).await.expect(201);
+    let path = format!("/v1/checkpoints/{}", checkpoint["id"].as_str().unwrap());
+    let job = student_job(json!({"architecture": "resnet20", "checkpoint": checkpoint["id"]}));
+    let job = api.post("/v1/jobs", &job).await.expect(201)["id"].as_str().unwrap().to_owned();
+    api.delete(&path).await.says(409, &[&job]);
+    api.ask(&format!("/v1/jobs/{job}/cancel")).await.expect(202);
+    assert!(api.delete(&path).await.expect(204).is_null());
+    assert_eq!(files_left(&api), 0);
+    api.get(&path).await.says(404, &["there is no checkpoint"]);
+    api.delete(&path).await.problem(404);
+    api.ask(&format!("/v1/jobs/{job}/retry")).await.says(409, &["upload it again"]);
+    for id in ["ckpt_1", "ckpt_..%2f..%2fx", "job_1", "ckpt_ABCDEFABCDEFABCDEFABCDEFABCDEF00"] {
+        api.get(&format!("/v1/checkpoints/{id}")).await.problem(404);
+    }
+}

@@ -1,0 +1,181 @@
+//! Promise: every error, wherever it arises, is a problem document that says what to do.
+
+mod api;
+mod common;
+
+use std::time::Duration;
+
+use api::{Answer, Api, plain_job};
+use common::TestDb;
+use distillery::jobs;
+use reqwest::Method;
+use serde_json::json;
+use sqlx::Executor;
+use sqlx::postgres::PgPoolOptions;
+
+async fn post_text(api: &Api, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
+    api.send(api.request(Method::POST, "/v1/jobs").header("content-type", content_type).body(body)).await
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_is_refused_with_the_reason() {
+    let api = Api::start().await;
+    post_text(&api, "application/json", "{\"name\": }").await.says(400, &["not JSON", "line 1 column 10"]);
+    post_text(&api, "application/json", "").await.says(400, &["not JSON"]);
+    post_text(&api, "application/json", &b"{\"name\": \"\xff\"}"[..]).await.says(400, &["not JSON"]);
+    let deep = "[".repeat(100_000);
+    post_text(&api, "application/json", deep).await.says(400, &["recursion limit"]);
+    post_text(&api, "text/plain", "{}").await.says(415, &["content-type: application/json"]);
+    api.ask("/v1/jobs").await.says(415, &["content-type: application/json"]);
+    for kind in ["application/json; charset=utf-8", "application/merge-patch+json", "Application/JSON"] {
+        let problem = post_text(&api, kind, "[]").await.problem(422);
+        assert_eq!(problem["errors"][0], json!({"pointer": "", "detail": "expected an object, found a list"}));
+    }
+}
+
+#[tokio::test]
+async fn a_body_above_a_mebibyte_is_refused_announced_or_not() {
+    let api = Api::start().await;
+    let body = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
+    post_text(&api, "application/json", body.clone()).await.says(413, &["1048576"]);
+    let pieces = futures::stream::iter(
+        body.into_bytes().chunks(10_000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect::<Vec<_>>(),
+    );
+    post_text(&api, "application/json", reqwest::Body::wrap_stream(pieces)).await.says(413, &["1048576"]);
+    let mut large = plain_job();
+    large["name"] = json!("x".repeat(1_000_000));
+    api.post("/v1/jobs", &large).await.says(422, &["/name"]);
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problems_too() {
+    let api = Api::start().await;
+    for path in ["/v1/job", "/v1/jobs/", "/v2/jobs", "/static/none.js", "/docs/none", "/v1/jobs/x/y/z", "/%ff", "//"] {
+        api.get(path).await.problem(404);
+    }
+    api.ask("/nowhere").await.says(404, &["/docs"]);
+    for (method, path, allowed) in [
+        (Method::DELETE, "/v1/jobs", vec!["GET", "HEAD", "POST"]),
+        (Method::PATCH, "/v1/jobs/job_00000000000000000000000000", vec!["DELETE", "GET", "HEAD"]),
+        (Method::GET, "/v1/jobs/job_00000000000000000000000000/cancel", vec!["POST"]),
+        (Method::POST, "/healthz", vec!["GET", "HEAD"]),
+        (Method::OPTIONS, "/v1/stream", vec!["GET", "HEAD"]),
+    ] {
+        let answer = api.send(api.request(method.clone(), path)).await;
+        let mut found: Vec<_> = answer.header("allow").split(',').map(str::trim).collect();
+        found.sort_unstable();
+        assert_eq!(found, allowed, "{method} {path}");
+        answer.problem(405);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_has_the_id_of_its_request() {
+    let api = Api::start().await;
+    let one = api.get("/healthz").await.header("x-request-id").to_owned();
+    let two = api.get("/healthz").await.header("x-request-id").to_owned();
+    assert!(one.len() == 26 && one != two);
+    let named = api.send(api.request(Method::GET, "/nowhere").header("x-request-id", "mine")).await;
+    assert_eq!(named.header("x-request-id"), "mine");
+    assert_eq!(named.header("x-content-type-options"), "nosniff");
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_reach_nothing() {
+    let api = Api::start().await;
+    let port = api.url.rsplit(':').next().unwrap();
+    let send = async |method: Method, headers: &[(&str, String)]| {
+        let request = api.request(method, "/v1/jobs").json(&plain_job());
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        api.send(request).await
+    };
+    for host in ["localhost", "127.0.0.1", "[::1]", "LocalHost"] {
+        assert_eq!(send(Method::GET, &[("host", format!("{host}:{port}"))]).await.status, 200, "{host}");
+    }
+    assert_eq!(send(Method::GET, &[("host", "localhost".into())]).await.status, 200);
+    for host in [
+        "attacker.example",
+        "127.0.0.1.attacker.example",
+        "localhost.attacker.example:80",
+        "0.0.0.0",
+        "10.0.0.1",
+        "user@localhost",
+        "",
+    ] {
+        send(Method::GET, &[("host", host.into())]).await.says(403, &["--listen"]);
+        send(Method::POST, &[("host", host.into())]).await.problem(403);
+    }
+    for origin in ["http://attacker.example", "null", "http://localhost:1", "http://127.0.0.1"] {
+        send(Method::POST, &[("origin", origin.into())]).await.says(403, &["another site"]);
+        assert_eq!(
+            send(Method::GET, &[("origin", origin.into())]).await.status,
+            200,
+            "reading is for the browser to refuse"
+        );
+    }
+    send(Method::POST, &[("origin", format!("http://127.0.0.1:{port}"))]).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_server_for_others_answers_to_any_name() {
+    let api = Api::start_with(|settings| settings.listen = "0.0.0.0:80".parse().unwrap()).await;
+    let get = api.request(Method::GET, "/v1/jobs").header("host", "distillery.example");
+    api.send(get).await.expect(200);
+    let post = |origin: &'static str| {
+        let request =
+            api.request(Method::POST, "/v1/jobs").header("host", "distillery.example").header("origin", origin);
+        api.send(request.json(&plain_job()))
+    };
+    post("https://distillery.example").await.expect(201);
+    post("https://attacker.example").await.problem(403);
+}
+
+#[tokio::test]
+async fn a_database_whose_connections_are_all_busy_is_worth_another_try() {
+    let db = TestDb::new().await;
+    let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_millis(200));
+    let pool = options.connect(&db.url).await.unwrap();
+    let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    let api = Api::start_on(db, pool.clone(), |_| ()).await;
+    let answer = api.get("/v1/jobs").await;
+    assert_eq!(answer.header("retry-after"), "2");
+    answer.says(503, &["try again"]);
+    drop(held);
+    api.get("/v1/jobs").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_said_without_its_secrets() {
+    let db = TestDb::new().await;
+    let pool = jobs::connect(&db.url).await.unwrap();
+    let api = Api::start_on(db, pool.clone(), |_| ()).await;
+    pool.close().await;
+    let problem = api.get("/v1/jobs").await.problem(503);
+    assert!(!problem.to_string().contains("postgres"), "{problem}");
+    api.get("/healthz").await.expect(200);
+    api.get("/readyz").await.says(503, &["the database"]);
+    assert!(api.get("/metrics").await.text().contains("distillery_database_up 0"));
+}
+
+#[tokio::test]
+async fn a_fault_of_ours_tells_the_client_nothing_of_it() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    api.db.pool.execute("alter table events rename column message to secret").await.unwrap();
+    let problem = api.get(&format!("/v1/jobs/{id}/events")).await.problem(500);
+    assert!(!problem.to_string().contains("message") && !problem.to_string().contains("column"), "{problem}");
+    // Half of it must not stay.
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.problem(500);
+    assert_eq!(api.get(&format!("/v1/jobs/{id}")).await.expect(200)["status"], "queued");
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_is_given_up() {
+    let api = Api::start_with(|settings| settings.timeout = Duration::from_millis(300)).await;
+    let id = api.job().await;
+    let mut holder = api.db.pool.begin().await.unwrap();
+    holder.execute(sqlx::AssertSqlSafe(format!("select from jobs where id = '{id}' for update"))).await.unwrap();
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.says(503, &["too long"]);
+    holder.rollback().await.unwrap();
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
+}

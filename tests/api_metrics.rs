@@ -1,0 +1,113 @@
+//! Promise: a job's series come as they were recorded, or thinned without losing a peak.
+
+mod api;
+mod common;
+
+use api::Api;
+use chrono::{TimeDelta, Utc};
+use distillery::jobs::queue::{self, Batch, Hold};
+use distillery::protocol::Point;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+async fn record(api: &Api, hold: &Hold, name: &str, values: impl Iterator<Item = f64>) {
+    let start = Utc::now();
+    let point = |(step, value): (usize, f64)| Point {
+        name: name.to_owned(),
+        step: step as u64,
+        epoch: step as f64 / 100.0,
+        time: start + TimeDelta::milliseconds(step as i64),
+        value,
+    };
+    let points: Vec<_> = values.enumerate().map(point).collect();
+    assert!(queue::record(&api.db.pool, hold, &Batch { points, ..Batch::default() }).await.unwrap());
+}
+
+fn values(series: &Value) -> Vec<f64> {
+    series["points"].as_array().unwrap().iter().map(|point| point["value"].as_f64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn series_are_grouped_by_name_and_ordered_by_step() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let path = format!("/v1/jobs/{id}/metrics");
+    assert_eq!(api.get(&path).await.expect(200), json!({"series": [], "last_id": 0}));
+    let hold = api.claim().await;
+    record(&api, &hold, "train/loss", [3.0, 2.0, 1.5].into_iter()).await;
+    record(&api, &hold, "eval/top1", [10.0, 20.0].into_iter()).await;
+    let all = api.get(&path).await.expect(200);
+    let names: Vec<_> =
+        all["series"].as_array().unwrap().iter().map(|series| series["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["eval/top1", "train/loss"]);
+    assert_eq!(values(&all["series"][1]), [3.0, 2.0, 1.5]);
+    let point = &all["series"][1]["points"][1];
+    assert_eq!((&point["step"], &point["epoch"]), (&json!(1), &json!(0.01)));
+    assert!(point["time"].as_str().unwrap().ends_with('Z'));
+    assert!(all["last_id"].as_i64() > Some(0));
+    let one = api.get(&format!("{path}?name=eval/top1&name=lr")).await.expect(200);
+    assert_eq!(one["series"].as_array().unwrap().len(), 1);
+    assert_eq!(one["series"][0], all["series"][0]);
+    for query in ["max_points=3", "max_points=x", "names=lr"] {
+        api.get(&format!("{path}?{query}")).await.problem(400);
+    }
+}
+
+#[tokio::test]
+async fn thinning_keeps_peaks_ends_and_order() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let hold = api.claim().await;
+    let total = 10_000;
+    let value = |step: usize| match step {
+        4321 => 1e6,
+        7777 => -1e6,
+        _ => (step as f64 / 50.0).sin(),
+    };
+    record(&api, &hold, "train/loss", (0..total).map(value)).await;
+    record(&api, &hold, "lr", (0..50).map(|_| 0.05)).await;
+    let path = format!("/v1/jobs/{id}/metrics");
+    let thinned = api.get(&format!("{path}?max_points=100")).await.expect(200);
+    assert_eq!(values(&thinned["series"][0]).len(), 50, "a short series stays whole");
+    let loss = &thinned["series"][1];
+    let steps: Vec<_> =
+        loss["points"].as_array().unwrap().iter().map(|point| point["step"].as_u64().unwrap()).collect();
+    assert!((50..=100).contains(&steps.len()), "{}", steps.len());
+    assert!(steps.is_sorted());
+    for step in [0, 4321, 7777, total as u64 - 1] {
+        assert!(steps.contains(&step), "{step}");
+    }
+    assert!(values(&api.get(&path).await.expect(200)["series"][1]).len() <= 2000);
+    let whole = api.get(&format!("{path}?max_points=100000&name=train/loss")).await.expect(200);
+    let found = values(&whole["series"][0]);
+    assert_eq!(found.len(), total);
+    assert!(found.into_iter().zip((0..total).map(value)).all(|(found, value)| (found - value).abs() < 1e-9));
+    let smallest = api.get(&format!("{path}?max_points=4&name=train/loss")).await.expect(200);
+    assert_eq!(values(&smallest["series"][0]).len(), 4);
+}
+
+#[tokio::test]
+async fn a_spreadsheet_gets_csv() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let hold = api.claim().await;
+    record(&api, &hold, "odd, \"name\"", [1.0, 0.25].into_iter()).await;
+    let path = format!("/v1/jobs/{id}/metrics");
+    let accept = async |accept: &str| api.send(api.request(Method::GET, &path).header("accept", accept)).await;
+    let csv = accept("text/csv").await;
+    assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
+    let text = csv.text();
+    let lines: Vec<_> = text.split("\r\n").collect();
+    assert_eq!(lines[0], "name,step,epoch,time,value");
+    assert!(lines[1].starts_with("\"odd, \"\"name\"\"\",0,0,20") && lines[1].ends_with("Z,1"), "{}", lines[1]);
+    assert!(lines[2].ends_with("Z,0.25"));
+    assert_eq!(lines.len(), 4);
+    for (header, kind) in [
+        ("*/*", "application/json"),
+        ("application/json, text/csv;q=0.5", "application/json"),
+        ("text/csv;q=0", "application/json"),
+        ("text/csv, */*;q=0.1", "text/csv; charset=utf-8"),
+    ] {
+        assert_eq!(accept(header).await.header("content-type"), kind, "{header}");
+    }
+}

@@ -1,0 +1,248 @@
+//! Promise: a stream tells everything once, in order, wherever it was interrupted, and ends when the job has.
+
+mod api;
+mod common;
+
+use std::time::{Duration, Instant};
+
+use api::{Api, Message};
+use chrono::Utc;
+use distillery::jobs::queue::{self, Batch, Hold};
+use distillery::protocol::{Level, Point, Progress};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::Executor;
+
+fn point(step: u64) -> Point {
+    Point { name: "train/loss".into(), step, epoch: 0.1, time: Utc::now(), value: step as f64 }
+}
+
+fn progress(step: u64) -> Progress {
+    let steps = 1000;
+    let fraction = step as f64 / steps as f64;
+    Progress { epoch: 1, epochs: 2, step, steps, fraction, images_per_second: 100.0, eta_seconds: 1.0 }
+}
+
+/// What a trainer reports at a step: its progress, a point and a line.
+async fn report(api: &Api, hold: &Hold, step: u64) {
+    let logs = vec![(Level::Info, format!("line {step}"))];
+    let batch = Batch { progress: Some(progress(step)), points: vec![point(step)], logs };
+    assert!(queue::record(&api.db.pool, hold, &batch).await.unwrap());
+}
+
+fn of<'a>(messages: &'a [Message], name: &str) -> Vec<&'a Value> {
+    messages.iter().filter(|message| message.name == name).map(|message| &message.data).collect()
+}
+
+fn steps(messages: &[Message]) -> Vec<u64> {
+    of(messages, "metric").iter().map(|data| data["step"].as_u64().unwrap()).collect()
+}
+
+fn seqs(messages: &[Message]) -> Vec<u64> {
+    of(messages, "event").iter().map(|data| data["seq"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_stream_follows_a_job_from_its_post_to_its_end() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
+    let first = stream.next().await.unwrap();
+    assert_eq!(
+        (first.name.as_str(), &first.data["status"], &first.data["id"]),
+        ("status", &json!("queued"), &json!(id))
+    );
+    assert_eq!(first.data, api.get(&format!("/v1/jobs/{id}")).await.expect(200));
+    let hold = api.claim().await;
+    let running = stream.until(|message| message.name == "status" && message.data["status"] == "running").await;
+    assert_eq!(seqs(&running), [1, 2]);
+    for step in 1..=5 {
+        report(&api, &hold, step).await;
+    }
+    api.publish(&hold, &[("student.safetensors", b"abcd")]).await;
+    let rest = stream.rest().await;
+    assert_eq!(steps(&rest), [1, 2, 3, 4, 5]);
+    assert_eq!(seqs(&rest), [3, 4, 5, 6, 7, 8]);
+    let last = rest.last().unwrap();
+    assert_eq!((last.name.as_str(), &last.data["status"]), ("status", &json!("succeeded")));
+    assert_eq!(last.data["result"]["best_top1"], 76.3);
+    let progress = of(&rest, "progress");
+    assert_eq!((&progress.last().unwrap()["step"], &progress[0]["id"]), (&json!(5), &json!(id)));
+    // A browser that comes back is told not to.
+    let request = api.request(Method::GET, &format!("/v1/jobs/{id}/stream"));
+    let again = api.send(request.header("last-event-id", last.id.as_deref().unwrap())).await;
+    assert_eq!(again.status, 204);
+    // One that comes late hears it all.
+    let late = api.stream(&format!("/v1/jobs/{id}/stream"), None).await.rest().await;
+    assert_eq!((steps(&late), seqs(&late)), ((1..=5).collect(), (1..=8).collect()));
+    assert_eq!(of(&late, "status").len(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_anywhere_goes_on_without_loss_or_repetition() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let hold = api.claim().await;
+    let path = format!("/v1/jobs/{id}/stream");
+    let (mut seen, mut place) = (Vec::new(), None::<String>);
+    for step in 1..=30 {
+        report(&api, &hold, step).await;
+        // The connection breaks after ever other numbers of messages.
+        let mut stream = api.stream(&path, place.as_deref()).await;
+        for _ in 0..step % 7 {
+            let Some(message) = stream.next().await else { break };
+            place = message.id.clone().or(place);
+            seen.push(message);
+            let known = (seqs(&seen).len() as u64, steps(&seen).len() as u64);
+            if known == (step + 2, step) {
+                break;
+            }
+        }
+    }
+    api.publish(&hold, &[("student.safetensors", b"abcd")]).await;
+    seen.extend(api.stream(&format!("{path}?after={}", place.unwrap()), None).await.rest().await);
+    assert_eq!(steps(&seen), (1..=30).collect::<Vec<_>>());
+    assert_eq!(seqs(&seen), (1..=33).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_page_goes_on_from_what_it_has_read() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let hold = api.claim().await;
+    for step in 1..=3 {
+        report(&api, &hold, step).await;
+    }
+    let metrics = api.get(&format!("/v1/jobs/{id}/metrics")).await.expect(200);
+    let events = api.get(&format!("/v1/jobs/{id}/events")).await.expect(200);
+    let seq = &events["data"].as_array().unwrap().last().unwrap()["seq"];
+    report(&api, &hold, 4).await;
+    let after = format!("{seq}-{}", metrics["last_id"]);
+    let mut stream = api.stream(&format!("/v1/jobs/{id}/stream?after={after}"), None).await;
+    let messages = stream.until(|message| message.name == "metric").await;
+    assert_eq!((steps(&messages), seqs(&messages)), (vec![4], vec![6]));
+}
+
+#[tokio::test]
+async fn a_retried_job_is_told_of_to_one_that_heard_the_end() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let path = format!("/v1/jobs/{id}/stream");
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
+    let end = api.stream(&path, None).await.rest().await.pop().unwrap().id.unwrap();
+    api.ask(&format!("/v1/jobs/{id}/retry")).await.expect(202);
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
+    let messages = api.stream(&path, Some(&end)).await.rest().await;
+    let told: Vec<_> = of(&messages, "event").iter().map(|data| data["data"]["status"].clone()).collect();
+    assert_eq!(told, ["queued", "cancelled"]);
+}
+
+#[tokio::test]
+async fn a_fast_trainer_is_told_of_a_few_times_a_second() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let hold = api.claim().await;
+    let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
+    let start = Instant::now();
+    let mut step = 0;
+    while start.elapsed() < Duration::from_secs(2) {
+        step += 1;
+        report(&api, &hold, step).await;
+    }
+    api.publish(&hold, &[("student.safetensors", b"abcd")]).await;
+    let messages = stream.rest().await;
+    let told = of(&messages, "progress").len();
+    assert!(step > 20, "{step}");
+    assert!((2..=14).contains(&told), "{told} of {step}");
+    assert_eq!(steps(&messages), (1..=step).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn more_than_a_page_of_history_comes_in_order() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let hold = api.claim().await;
+    let logs = (0..1200).map(|line| (Level::Info, line.to_string())).collect();
+    let batch = Batch { points: (0..1300).map(point).collect(), logs, progress: None };
+    queue::record(&api.db.pool, &hold, &batch).await.unwrap();
+    let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
+    let messages = stream.until(|message| message.name == "metric" && message.data["step"] == 1299).await;
+    assert_eq!((steps(&messages), seqs(&messages)), ((0..1300).collect(), (1..=1202).collect()));
+}
+
+#[tokio::test]
+async fn a_lost_connection_to_the_database_loses_no_message() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let hold = api.claim().await;
+    let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
+    stream.until(|message| message.name == "event" && message.data["seq"] == 2).await;
+    let others = "select pg_terminate_backend(pid) from pg_stat_activity
+        where query like 'LISTEN%' and datname = current_database()";
+    api.db.pool.execute(others).await.unwrap();
+    report(&api, &hold, 1).await;
+    let messages = stream.until(|message| message.name == "metric").await;
+    assert_eq!((steps(&messages), seqs(&messages)), (vec![1], vec![3]));
+}
+
+#[tokio::test]
+async fn the_list_of_jobs_is_followed() {
+    let api = Api::start().await;
+    let old = api.job().await;
+    let done = api.job().await;
+    api.ask(&format!("/v1/jobs/{done}/cancel")).await.expect(202);
+    let mut stream = api.stream("/v1/stream", None).await;
+    let first = stream.next().await.unwrap();
+    assert_eq!((first.name.as_str(), &first.data["id"]), ("status", &json!(old)));
+    let new = api.job().await;
+    let posted = stream.next().await.unwrap();
+    assert_eq!((&posted.data["id"], &posted.data["status"]), (&json!(new), &json!("queued")));
+    let hold = api.claim().await;
+    assert_eq!(hold.job, old);
+    report(&api, &hold, 7).await;
+    let messages = stream.until(|message| message.name == "progress").await;
+    assert_eq!(messages.last().unwrap().data["step"], 7);
+    assert_eq!(messages.last().unwrap().data["id"], json!(old));
+    api.delete(&format!("/v1/jobs/{done}")).await.expect(204);
+    let messages = stream.until(|message| message.name == "deleted").await;
+    assert_eq!(messages.last().unwrap().data, json!({"id": done}));
+}
+
+#[tokio::test]
+async fn a_list_that_comes_back_hears_what_ended_meanwhile() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let since = (Utc::now().timestamp_micros() - 1_000_000).to_string();
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
+    let mut stream = api.stream("/v1/stream", Some(&since)).await;
+    assert_eq!(stream.next().await.unwrap().data["status"], "cancelled");
+    let later = (Utc::now().timestamp_micros() + 3_600_000_000).to_string();
+    let new = api.job().await;
+    let mut stream = api.stream("/v1/stream", Some(&later)).await;
+    assert_eq!(stream.next().await.unwrap().data["id"], json!(new));
+}
+
+#[tokio::test]
+async fn an_id_of_another_stream_is_refused() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    api.get(&format!("/v1/jobs/{id}/stream?after=12")).await.says(400, &["not an id of this stream"]);
+    api.get("/v1/stream?after=1-2").await.says(400, &["not an id of this stream"]);
+    api.get("/v1/stream?from=1").await.says(400, &["from"]);
+    let request = api.request(Method::GET, &format!("/v1/jobs/{id}/stream"));
+    api.send(request.header("last-event-id", "x-y")).await.problem(400);
+    api.get("/v1/jobs/job_00000000000000000000000000/stream").await.problem(404);
+}
+
+#[tokio::test]
+async fn a_server_that_stops_ends_its_streams() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let mut job = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
+    let mut all = api.stream("/v1/stream", None).await;
+    job.next().await.unwrap();
+    all.next().await.unwrap();
+    api.stop.cancel();
+    job.rest().await;
+    all.rest().await;
+}

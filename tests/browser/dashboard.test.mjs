@@ -1,0 +1,261 @@
+// The dashboard as its user meets it: the real server trains real jobs, and a browser watches.
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+
+import { PATIENCE, Server, launchBrowser, openPage, screenshot } from './support.mjs';
+
+const HOSTILE = '<img src=x onerror=alert(1)>';
+/** What the browser itself writes about an answer that is no success, which some tests provoke. */
+const REFUSED = /Failed to load resource: the server responded with a status of (409|422)/;
+const UNREACHABLE = /Failed to load resource: net::ERR_|net::ERR_INCOMPLETE_CHUNKED_ENCODING/;
+
+const server = new Server();
+let browser;
+let page;
+/** Ids of the jobs that the tests below make. */
+let teacher;
+let student;
+
+before(async () => {
+  [browser] = await Promise.all([launchBrowser(), server.start()]);
+  page = await openPage(browser);
+}, { timeout: PATIENCE });
+
+after(async () => {
+  await browser?.close();
+  await server.stop();
+});
+
+const go = (path) => page.goto(`${server.url}/#${path}`);
+const editor = () => page.locator('#spec');
+const button = (name) => page.getByRole('button', { name, exact: true });
+const status = (name) => page.locator(`h1 + .badge[data-status="${name}"]`);
+const pointsOf = (title) => page.getByRole('region', { name: title, exact: true }).getAttribute('data-points').then(Number);
+
+async function edit(change) {
+  const spec = JSON.parse(await editor().inputValue());
+  change(spec);
+  await editor().fill(JSON.stringify(spec, null, 2));
+}
+
+async function submit() {
+  await button('Submit').click();
+  await page.waitForURL(/#\/jobs\/job_/);
+  return new URL(page.url()).hash.split('/').at(-1);
+}
+
+/** Small enough for a test, and slow enough to be watched. */
+function brief(spec, epochs) {
+  spec.student = { architecture: 'resnet8' };
+  spec.dataset = { name: 'digits', limit: 320 };
+  spec.training = { epochs, batch_size: 32, seed: 1, augmentation: 'none' };
+}
+
+test('an empty list says what to do', async () => {
+  await go('/');
+  await page.getByText('No jobs yet.').waitFor();
+  await page.locator('#connection[data-state="live"]').waitFor();
+  page.assertQuiet();
+});
+
+test('faults show at their lines', async () => {
+  page.expected.push(REFUSED);
+  await go('/new');
+  await edit((spec) => {
+    spec.distillation.scales = [1, 4, 2];
+    spec.student.architecture = 'resnet99';
+    spec.training.epoch = 3;
+  });
+  await button('Check').click();
+  const faults = page.locator('.fault');
+  await faults.first().waitFor();
+  const shown = await faults.locator('code').allTextContents();
+  for (const pointer of ['/student/architecture', '/distillation/scales/2', '/training/epoch']) assert.ok(shown.includes(pointer), `${pointer} in ${shown}`);
+  const lines = (await editor().inputValue()).split('\n');
+  const lineOf = (text) => lines.findIndex((line) => line.includes(text)) + 1;
+  const marked = await page.locator('.gutter .faulty').allTextContents();
+  assert.ok(marked.includes(String(lineOf('resnet99'))), `line of resnet99 in ${marked}`);
+  assert.ok(marked.includes(String(lineOf('"epoch"'))), `line of epoch in ${marked}`);
+  await faults.filter({ hasText: '/training/epoch' }).click();
+  assert.match(await editor().evaluate((area) => area.value.slice(area.selectionStart, area.selectionEnd)), /^"epoch": 3$/);
+  await screenshot(page, 'faults');
+  page.assertQuiet();
+});
+
+test('what is not JSON is shown with line and column, before it is sent', async () => {
+  await editor().fill('{\n  "name": "a",\n}');
+  await page.locator('.fault', { hasText: 'line 2, column 14' }).waitFor();
+  assert.equal(await editor().getAttribute('aria-invalid'), 'true');
+  page.assertQuiet();
+});
+
+test('a file that is no checkpoint is refused with its reason', async () => {
+  await page.setInputFiles('#teacher-file', { name: 'notes.pth', mimeType: 'application/octet-stream', buffer: Buffer.from('hello, this is no checkpoint') });
+  await button('Upload').click();
+  await page.locator('.upload-message .error-text').waitFor();
+  page.assertQuiet();
+});
+
+test('a job is posted, trains live, and its name is only text', { timeout: PATIENCE }, async () => {
+  await go('/new');
+  // A text of the user's own is not thrown away without a question.
+  await editor().fill('{"name": "mine"}');
+  await page.getByLabel('Start from').selectOption('none');
+  await page.getByRole('dialog').getByRole('button', { name: 'Replace' }).click();
+  await edit((spec) => {
+    brief(spec, 6);
+    spec.name = HOSTILE;
+  });
+  await button('Check').click();
+  await page.getByText('This can run.').waitFor();
+  teacher = await submit();
+  assert.equal(await page.locator('h1').textContent(), HOSTILE);
+  assert.equal(await page.locator('main img').count(), 0);
+
+  await status('running').waitFor({ timeout: PATIENCE });
+  await page.waitForFunction(() => /^[1-9]\d? % /.test(document.title), null, { timeout: PATIENCE });
+  const early = await pointsOf('Train loss');
+  await status('succeeded').waitFor({ timeout: PATIENCE });
+  await page.locator('#connection[data-state="ended"]').waitFor();
+  assert.ok(await pointsOf('Train loss') > early, 'points were added while the page was open');
+  assert.equal(await pointsOf('Evaluation top-1'), 6);
+  page.assertQuiet();
+});
+
+test('its student teaches the next one, whose curves all have points', { timeout: PATIENCE }, async () => {
+  await page.getByRole('link', { name: 'Use as a teacher' }).click();
+  await editor().waitFor();
+  await edit((spec) => {
+    assert.equal(spec.teacher.job, teacher);
+    brief(spec, 3);
+  });
+  student = await submit();
+  await status('succeeded').waitFor({ timeout: PATIENCE });
+  await page.locator('#connection[data-state="ended"]').waitFor();
+  const titles = ['Evaluation top-1', 'Train loss', 'Parts of the train loss', 'Distillation loss by scale', 'Complementary regions', 'Learning rate'];
+  for (const title of titles) assert.ok(await pointsOf(title) > 0, title);
+  const { result } = await server.get(`/v1/jobs/${student}`);
+  await page.getByRole('img', { name: `teacher ${result.teacher_top1.toFixed(2)} %` }).waitFor();
+  assert.equal(await page.locator('.legend').filter({ hasText: 'teacher' }).locator('.legend-value').last().textContent(), `${result.teacher_top1.toFixed(2)} %`);
+  // The series hold what the server holds: nothing was lost or shown twice on the way.
+  const { series } = await server.get(`/v1/jobs/${student}/metrics?name=train/loss`);
+  assert.equal(await pointsOf('Train loss'), series[0].points.length);
+  const { data } = await server.get(`/v1/jobs/${student}/events?limit=1000`);
+  assert.equal(await page.locator('.log li').count(), data.length);
+  page.assertQuiet();
+});
+
+test('the cross-hair tells the values', async () => {
+  const chart = page.getByRole('region', { name: 'Train loss', exact: true });
+  assert.match(await chart.locator('.chart-where').textContent(), /^latest: /);
+  await chart.locator('.u-over').hover({ position: { x: 40, y: 40 } });
+  await page.waitForFunction((element) => /^epoch /.test(element.textContent), await chart.locator('.chart-where').elementHandle());
+  assert.match(await chart.locator('.legend-value').textContent(), /^\d/);
+  page.assertQuiet();
+});
+
+test('the student that is downloaded is the one that the page describes', async () => {
+  const { result } = await server.get(`/v1/jobs/${student}`);
+  const hash = await page.locator('.hash code').textContent();
+  assert.equal(hash, result.student.sha256);
+  const file = await saved(() => page.getByRole('link', { name: 'Download student (best)' }).click());
+  assert.match(file.name, /\.safetensors$/);
+  assert.equal(file.bytes.length, result.student.size_bytes);
+  assert.equal(createHash('sha256').update(file.bytes).digest('hex'), hash);
+  const last = await saved(() => page.getByRole('link', { name: 'Student (last)' }).click());
+  assert.notEqual(last.name, file.name);
+  const manifest = await saved(() => page.getByRole('link', { name: 'Manifest' }).click());
+  assert.equal(typeof JSON.parse(manifest.bytes.toString()), 'object');
+  const csv = await saved(() => button('Metrics (CSV)').click());
+  assert.match(csv.bytes.toString(), /^name,step,epoch,time,value\r?\n/);
+  assert.match(await page.locator('.curl code').textContent(), new RegExp(`^curl -OJ ${server.url}/v1/jobs/${student}/student$`));
+  page.assertQuiet();
+});
+
+async function saved(act) {
+  const [download] = await Promise.all([page.waitForEvent('download'), act()]);
+  return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
+}
+
+test('the specification shows every default', async () => {
+  await page.getByText('Specification', { exact: true }).click();
+  const spec = JSON.parse(await page.getByLabel('Specification', { exact: true }).textContent());
+  assert.deepEqual(spec, (await server.get(`/v1/jobs/${student}`)).spec);
+});
+
+test('the list follows along without being loaded again', { timeout: PATIENCE }, async () => {
+  await go('/');
+  await page.getByRole('link', { name: HOSTILE }).waitFor();
+  await page.locator('#connection[data-state="live"]').waitFor();
+  await page.evaluate(() => { window.sameDocument = true; });
+  const spec = { name: 'runs for long', distillation: { method: 'none' } };
+  brief(spec, 5000);
+  const { id } = await server.post('/v1/jobs', spec);
+  const row = page.locator(`tr[data-id="${id}"]`);
+  await row.locator('.badge[data-status="running"]').waitFor({ timeout: PATIENCE });
+  await row.getByText(/left · .* images\/s/).waitFor({ timeout: PATIENCE });
+  assert.match(await page.title(), /^1 running/);
+  assert.equal(await page.locator('tbody tr').first().getAttribute('data-id'), id, 'newest first');
+  await page.getByRole('link', { name: 'Succeeded', exact: true }).click();
+  await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 2);
+  assert.equal(await page.evaluate(() => window.sameDocument), true);
+  page.assertQuiet();
+});
+
+test('workers are listed with what they do', async () => {
+  await go('/workers');
+  await page.getByRole('row').nth(1).getByRole('link', { name: /^job_/ }).waitFor();
+  page.assertQuiet();
+});
+
+test('a running job is cancelled from its page, after a question', { timeout: PATIENCE }, async () => {
+  await go('/?status=running');
+  await page.getByRole('link', { name: 'runs for long' }).click();
+  await button('Cancel').click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Let it run' }).click();
+  await status('running').waitFor();
+  await button('Cancel').click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Cancel the job' }).click();
+  await status('cancelled').waitFor({ timeout: PATIENCE });
+  await button('Retry').waitFor();
+  page.assertQuiet();
+});
+
+test('every page fits a telephone, and looks right in the dark', async () => {
+  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 360]]) {
+    const other = await openPage(browser, { colorScheme, viewport: { width, height: 800 } });
+    for (const [name, path] of [['jobs', '/'], ['job', `/jobs/${student}`], ['new', '/new'], ['workers', '/workers']]) {
+      await other.goto(`${server.url}/#${path}`);
+      await other.locator(name === 'job' ? '.u-over >> nth=0' : name === 'new' ? '#spec' : 'tbody tr >> nth=0').waitFor();
+      const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(overflow <= 0, `${name} at ${width} px is ${overflow} px too wide`);
+      await screenshot(other, `${name}-${colorScheme}-${width}`);
+    }
+    other.assertQuiet();
+    await other.context().close();
+  }
+});
+
+test('a lost connection is said, what is old is not passed off as new, and the page recovers', { timeout: PATIENCE }, async () => {
+  const spec = { name: 'outlives the server', distillation: { method: 'none' } };
+  brief(spec, 5000);
+  const { id } = await server.post('/v1/jobs', spec);
+  await go(`/jobs/${id}`);
+  await page.locator('.progress-line .live-figure', { hasText: 'left' }).waitFor({ timeout: PATIENCE });
+  page.expected.push(UNREACHABLE);
+  await server.kill();
+  await page.getByText('Connection lost – retrying.').waitFor();
+  await page.locator('#connection', { hasText: 'connection lost' }).waitFor();
+  assert.match(await page.title(), /^offline · /);
+  assert.equal(await page.locator('.progress-line .live-figure').isVisible(), false, 'no speed is claimed');
+  await screenshot(page, 'lost');
+  await server.start();
+  await page.locator('#lost').waitFor({ state: 'hidden', timeout: PATIENCE });
+  await page.locator('#connection[data-state="live"]').waitFor();
+  const seqs = await server.get(`/v1/jobs/${id}/events?limit=1000`);
+  await page.waitForFunction((count) => document.querySelectorAll('.log li').length >= count, seqs.data.length);
+  page.assertQuiet();
+});

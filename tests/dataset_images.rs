@@ -1,0 +1,239 @@
+//! Image folders: classes by name, sorted, and nothing outside the directory. And how any encoded image is decoded.
+
+use std::fs;
+use std::io::Cursor;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use distillery::dataset::{Dataset, Error, Format, Options, discover, plane_bytes};
+use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
+
+fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+fn plain(red: u8) -> Vec<u8> {
+    encode(RgbImage::from_pixel(2, 2, Rgb([red, 1, 2])), ImageFormat::Png)
+}
+
+fn put(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn open(at: &Path) -> Result<Dataset, Error> {
+    Dataset::open(at, &Options::default())
+}
+
+fn read(dataset: &Dataset, split: &str, index: usize, side: u32) -> Result<Vec<u8>, Error> {
+    let mut planes = vec![0; plane_bytes(side)];
+    dataset.split(split)?.read(index, side, &mut planes)?;
+    Ok(planes)
+}
+
+/// What one encoded image reads as.
+fn decoded(bytes: &[u8], side: u32) -> Result<Vec<u8>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir.path().join("train/a/1.png"), bytes);
+    read(&open(dir.path()).unwrap(), "train", 0, side).map_err(|error| {
+        assert!(error.is_users());
+        error.to_string()
+    })
+}
+
+#[test]
+fn classes_and_files_are_in_the_order_of_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, red) in [
+        ("train/dog/10.png", 10),
+        ("train/dog/2.PNG", 20),
+        ("train/Cat/b.png", 30),
+        ("train/ape/x.png", 40),
+        ("val/dog/1.png", 50),
+        ("val/ape/1.png", 60),
+    ] {
+        put(&dir.path().join(path), &plain(red));
+    }
+    for noise in ["train/readme.txt", "train/dog/notes.txt", "train/dog/.hidden.png", "train/.cache/x.png", "x.png"] {
+        put(&dir.path().join(noise), b"noise");
+    }
+    fs::create_dir(dir.path().join("logs")).unwrap();
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!((dataset.format(), dataset.splits()), (Format::Folder, vec!["train".to_owned(), "val".to_owned()]));
+    assert_eq!(dataset.classes().count, 3);
+    assert_eq!(dataset.classes().names.as_deref().unwrap(), ["Cat", "ape", "dog"]);
+    assert_eq!(dataset.split("train").unwrap().labels(), [0, 1, 2, 2]);
+    let reds: Vec<_> = (0..4).map(|index| read(&dataset, "train", index, 2).unwrap()[0]).collect();
+    assert_eq!(reds, [30, 40, 10, 20]);
+    // The classes are the training split's, also where another split lacks one.
+    assert_eq!(dataset.split("val").unwrap().labels(), [1, 2]);
+    assert_eq!(dataset.eval_split(None).unwrap(), "val");
+    let summary = dataset.summary().unwrap();
+    assert_eq!((summary.images, summary.classes), (6, 3));
+    assert_eq!(summary.size_bytes, 6 * plain(10).len() as u64);
+}
+
+#[test]
+fn classes_that_do_not_agree_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir.path().join("train/a/1.png"), &plain(1));
+    put(&dir.path().join("test/b/1.png"), &plain(2));
+    let message = open(dir.path()).unwrap().split("test").unwrap_err().to_string();
+    assert!(message.contains("test/b") && message.contains("that the train split does not have"), "{message}");
+    fs::create_dir(dir.path().join("train/b")).unwrap();
+    let message = open(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("train/b") && message.contains("add images"), "{message}");
+    let empty = tempfile::tempdir().unwrap();
+    fs::create_dir_all(empty.path().join("train")).unwrap();
+    assert!(matches!(open(empty.path()), Err(Error::UnknownLayout { .. })));
+    put(&empty.path().join("train/a/1.png"), &plain(1));
+    fs::create_dir_all(empty.path().join("test/a")).unwrap();
+    let message = open(empty.path()).unwrap().split("test").unwrap_err().to_string();
+    assert!(message.contains("the test split is empty"), "{message}");
+}
+
+#[test]
+fn links_stay_within_the_data_set() {
+    let outside = tempfile::tempdir().unwrap();
+    put(&outside.path().join("secret/1.png"), &plain(9));
+    let make = || {
+        let dir = tempfile::tempdir().unwrap();
+        put(&dir.path().join("train/a/1.png"), &plain(1));
+        dir
+    };
+    let dir = make();
+    symlink(dir.path().join("train/a"), dir.path().join("train/b")).unwrap();
+    symlink("1.png", dir.path().join("train/a/2.png")).unwrap();
+    symlink("..", dir.path().join("train/a/up")).unwrap();
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(dataset.split("train").unwrap().labels(), [0, 0, 1, 1]);
+
+    let target = outside.path().join("secret");
+    for (link, to) in [("train/a/3.png", target.join("1.png")), ("train/c", target), ("test", outside.path().into())] {
+        let dir = make();
+        symlink(to, dir.path().join(link)).unwrap();
+        let message = open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains(link) && message.contains("leaves the data set's directory"), "{message}");
+    }
+    let dir = make();
+    symlink("gone", dir.path().join("train/a/4.png")).unwrap();
+    assert!(open(dir.path()).unwrap_err().to_string().contains("link to nothing"));
+    // The data set itself may be a link: that is the operator's choice.
+    let base = tempfile::tempdir().unwrap();
+    symlink(make().keep(), base.path().join("linked")).unwrap();
+    assert_eq!(discover(base.path()).unwrap()[0].name, "linked");
+}
+
+#[test]
+fn every_kind_of_pixel_becomes_three_planes() {
+    let gradient = RgbImage::from_fn(3, 3, |x, y| Rgb([(10 * x) as u8, (20 * y) as u8, (x + y) as u8]));
+    let planes: Vec<u8> = (0..3).flat_map(|channel| gradient.pixels().map(move |pixel| pixel[channel])).collect();
+    assert_eq!(decoded(&encode(gradient.clone(), ImageFormat::Png), 3).unwrap(), planes);
+    let grey = GrayImage::from_fn(3, 3, |x, y| Luma([(x * 3 + y) as u8]));
+    let encoded = encode(grey.clone(), ImageFormat::Png);
+    assert_eq!(decoded(&encoded, 3).unwrap(), grey.as_raw().repeat(3));
+    // Transparency is dropped, not blended.
+    let clear = RgbaImage::from_fn(3, 3, |x, y| {
+        let Rgb([red, green, blue]) = *gradient.get_pixel(x, y);
+        Rgba([red, green, blue, 0])
+    });
+    assert_eq!(decoded(&encode(clear, ImageFormat::Png), 3).unwrap(), planes);
+    let deep = DynamicImage::ImageLuma16(image::ImageBuffer::from_pixel(3, 3, Luma([0x8080])));
+    assert_eq!(decoded(&encode(deep, ImageFormat::Png), 3).unwrap(), [0x80; 27]);
+    // The first bytes decide, not the name.
+    let jpeg = decoded(&encode(RgbImage::from_pixel(8, 8, Rgb([200, 100, 50])), ImageFormat::Jpeg), 8).unwrap();
+    for (plane, expected) in jpeg.chunks(64).zip([200_u8, 100, 50]) {
+        assert!(plane.iter().all(|value| value.abs_diff(expected) < 4), "{plane:?}");
+    }
+}
+
+/// Each value within one of Pillow's, which torchvision's transforms use (`resize(…, Image.BILINEAR)`).
+fn assert_near(ours: &[u8], pillow: &[u8]) {
+    assert_eq!(ours.len(), pillow.len());
+    assert!(ours.iter().zip(pillow).all(|(ours, pillow)| ours.abs_diff(*pillow) <= 1), "{ours:?} {pillow:?}");
+}
+
+#[test]
+fn images_are_resampled_as_pillow_does() {
+    let halves = RgbImage::from_fn(64, 32, |x, _| if x < 32 { Rgb([0, 0, 0]) } else { Rgb([255, 0, 0]) });
+    let planes = decoded(&encode(halves, ImageFormat::Png), 4).unwrap();
+    assert_near(&planes, &[[0, 32, 223, 255].repeat(4), vec![0; 32]].concat());
+    // Antialiased: stripes of one pixel become grey, where point sampling would give one of the two colours.
+    let stripes = RgbImage::from_fn(64, 64, |x, _| if x % 2 == 0 { Rgb([0; 3]) } else { Rgb([200; 3]) });
+    let planes = decoded(&encode(stripes, ImageFormat::Png), 8).unwrap();
+    assert_near(&planes, &[96, 100, 100, 100, 100, 100, 100, 104].repeat(24));
+    // Wider than high, and by no whole factor.
+    let uneven = RgbImage::from_fn(13, 7, |x, y| Rgb([(x * 19 + y * 31) as u8, (x * x * 5) as u8, (y * 40) as u8]));
+    let red = [
+        [30, 74, 124, 174, 193],
+        [68, 112, 162, 208, 123],
+        [113, 157, 192, 120, 59],
+        [158, 202, 129, 46, 90],
+        [196, 162, 60, 84, 128],
+    ];
+    let green = [10, 62, 164, 153, 166].repeat(5);
+    let blue = [13, 62, 120, 178, 227].map(|value| [value; 5]);
+    let planes = decoded(&encode(uneven, ImageFormat::Png), 5).unwrap();
+    assert_near(&planes, &[red.concat(), green, blue.concat()].concat());
+    // Enlarged without overshoot.
+    let planes = decoded(&plain(77), 32).unwrap();
+    assert!(planes[..1024].iter().all(|&value| value == 77));
+}
+
+#[test]
+fn what_cannot_be_decoded_names_the_file() {
+    let whole = plain(5);
+    for length in 0..whole.len() - 12 {
+        let message = decoded(&whole[..length], 2).unwrap_err();
+        assert!(message.contains("train/a/1.png"), "{length}: {message}");
+    }
+    for bytes in [&b"GIF89a"[..], b"BM", b"<svg/>", b"RIFF\0\0\0\0WEBP"] {
+        assert!(decoded(bytes, 2).unwrap_err().contains("neither PNG nor JPEG"));
+    }
+}
+
+#[test]
+fn images_that_claim_to_be_huge_are_refused_before_they_take_memory() {
+    // The header of a PNG of 60000 × 60000 pixels, its checksum right.
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+    let mut header = b"IHDR".to_vec();
+    header.extend(60_000_u32.to_be_bytes());
+    header.extend(60_000_u32.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let mut crc = flate2::Crc::new();
+    crc.update(&header);
+    png.extend(&header);
+    png.extend(crc.sum().to_be_bytes());
+    png.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+    let message = decoded(&png, 2).unwrap_err();
+    assert!(message.contains("60000 × 60000") && message.contains("at most 64 million"), "{message}");
+}
+
+#[test]
+fn random_changes_to_an_image_never_panic() {
+    let noise = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * y) as u8, (x * 7) as u8, (y * 13) as u8]));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("train/a/1.png");
+    let mut random = 0x5eed_u64;
+    let mut below = |end: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % end
+    };
+    for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+        let whole = encode(noise.clone(), format);
+        put(&path, &whole);
+        let dataset = open(dir.path()).unwrap();
+        let images = dataset.split("train").unwrap();
+        for _ in 0..1_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..=below(6) {
+                let at = below(bytes.len());
+                bytes[at] = below(256) as u8;
+            }
+            fs::write(&path, bytes).unwrap();
+            drop(images.read(0, 16, &mut vec![0; plane_bytes(16)]));
+        }
+    }
+}

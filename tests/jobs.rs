@@ -1,0 +1,186 @@
+//! Promise: a posted job becomes a downloaded student, and whatever stands in its way is said clearly.
+//!
+//! The real server, PostgreSQL, worker and trainer.
+#![cfg(feature = "trainer")]
+
+mod server;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use server::{Options, Server, quick_job, trainer_after};
+use sha2::{Digest, Sha256};
+
+fn distillation(teacher: Value, method: &str) -> Value {
+    let mut job = quick_job();
+    job["teacher"] = teacher;
+    job["distillation"] = json!({"method": method});
+    job
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_posted_job_trains_a_student_that_becomes_a_teacher_and_downloads() {
+    let server = Server::start(Options::default());
+    let teacher = server.post(&quick_job()).await;
+    // Queued at once: it waits for its teacher.
+    let student = server.post(&distillation(json!({"job": teacher}), "sdd_kd")).await;
+    let job = server.succeeded(&student).await;
+    assert_eq!(job["spec"]["teacher"]["architecture"], "resnet8");
+    let teacher_job = server.succeeded(&teacher).await;
+    assert_eq!(job["result"]["teacher_top1"], teacher_job["result"]["best_top1"]);
+
+    let answer = server.http.get(format!("{}/v1/jobs/{student}/student", server.url)).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let bytes = answer.bytes().await.unwrap();
+    assert_eq!(hex::encode(Sha256::digest(&bytes)), job["result"]["student"]["sha256"].as_str().unwrap());
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    assert_eq!(tensors.tensor("fc.weight").unwrap().shape(), [4, 64]);
+
+    // What it downloads, it takes back: the student as a teacher by upload.
+    let upload = server.http.put(format!("{}/v1/checkpoints?architecture=resnet8", server.url)).body(bytes);
+    let (status, checkpoint) = server.call(upload).await;
+    assert_eq!(status, StatusCode::CREATED, "{checkpoint}");
+    let teacher = json!({"architecture": "resnet8", "checkpoint": checkpoint["id"]});
+    let again = server.post(&distillation(teacher, "kd")).await;
+    let again = server.succeeded(&again).await;
+    assert_eq!(again["result"]["teacher_top1"], job["result"]["best_top1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_promised_series_is_recorded() {
+    let server = Server::start(Options::default());
+    let teacher = server.post(&quick_job()).await;
+    let student = server.post(&distillation(json!({"job": teacher}), "sdd_kd")).await;
+    server.succeeded(&student).await;
+    let metrics = server.get(&format!("/v1/jobs/{student}/metrics")).await;
+    let mut names: Vec<_> =
+        metrics["series"].as_array().unwrap().iter().map(|series| series["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    let mut expected = vec![
+        "train/loss",
+        "train/loss_ce",
+        "train/loss_distill",
+        "train/loss_consistent",
+        "train/loss_complementary",
+        "train/top1",
+        "eval/top1",
+        "eval/top5",
+        "eval/loss",
+        "lr",
+        "images_per_second",
+        "sdd/complementary_fraction",
+        "sdd/scale_1/loss",
+        "sdd/scale_2/loss",
+        "sdd/scale_4/loss",
+    ];
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+    let artifacts = server.get(&format!("/v1/jobs/{student}/artifacts")).await;
+    let names: Vec<_> = artifacts["data"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    for name in ["student.safetensors", "student-last.safetensors", "manifest.json", "metrics.ndjson"] {
+        assert!(names.contains(&json!(name)), "{name} is missing from {names:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_worker_was_killed_goes_on_from_its_checkpoint_in_another_attempt() {
+    let server = Server::start(Options { workers: Some(0), ..Options::default() });
+    let lease = [("DISTILLERY_LEASE_SECONDS", "2".to_owned())];
+    let worker = server.start_worker(&lease);
+    let mut job = quick_job();
+    job["training"]["epochs"] = json!(12);
+    let id = server.post(&job).await;
+    server.wait_until(&id, |job| job["progress"]["epoch"].as_u64() >= Some(3)).await;
+    worker.kill();
+    let _successor = server.start_worker(&lease);
+    let job = server.succeeded(&id).await;
+    assert_eq!(job["attempt"], 2);
+    let events = server.get(&format!("/v1/jobs/{id}/events?limit=1000")).await;
+    let events = events["data"].as_array().unwrap();
+    let seqs: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "the history has no gap");
+    assert!(
+        events.iter().any(|event| event["attempt"] == 2 && event["message"].as_str().unwrap().contains("esum")),
+        "the second attempt says where it resumed: {events:#?}"
+    );
+    // No epoch is recorded twice, and none is missing.
+    let metrics = server.get(&format!("/v1/jobs/{id}/metrics?name=eval/top1")).await;
+    let points = metrics["series"][0]["points"].as_array().unwrap();
+    let epochs: Vec<_> = points.iter().map(|point| point["epoch"].as_f64().unwrap()).collect();
+    assert_eq!(epochs, (1..=12).map(f64::from).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_job_stops_when_it_is_cancelled_and_the_next_one_runs() {
+    let server = Server::start(Options::default());
+    let mut endless = quick_job();
+    endless["training"]["epochs"] = json!(100_000);
+    let endless = server.post(&endless).await;
+    server.wait_until(&endless, |job| job["progress"]["step"].as_u64() > Some(0)).await;
+    let (status, _) = server.call(server.http.post(format!("{}/v1/jobs/{endless}/cancel", server.url))).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
+    assert_eq!(server.finished(&endless).await["status"], "cancelled");
+    let next = server.post(&quick_job()).await;
+    server.succeeded(&next).await;
+    let (status, problem) = server.call(server.http.get(format!("{}/v1/jobs/{endless}/student", server.url))).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(problem["detail"].as_str().unwrap().contains("cancelled"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_that_is_not_finite_ends_the_job_and_names_the_step() {
+    let server = Server::start(Options::default());
+    let mut job = quick_job();
+    job["training"]["optimizer"] = json!({"learning_rate": 1000, "momentum": 0.99, "weight_decay": 1000});
+    job["training"]["clip_grad_norm"] = Value::Null;
+    job["training"]["epochs"] = json!(50);
+    let id = server.post(&job).await;
+    let message = server.failed(&id, "numeric").await;
+    assert!(message.contains("step"), "{message}");
+    assert_eq!(server.get(&format!("/v1/jobs/{id}")).await["attempt"], 1, "it would fail again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_set_that_vanished_fails_the_job_with_its_name() {
+    let server = Server::start(Options { workers: Some(0), ..Options::default() });
+    let id = server.post(&quick_job()).await;
+    std::fs::remove_dir_all(server.dir.path().join("datasets/patterns")).unwrap();
+    let _worker = server.start_worker(&[]);
+    let message = server.failed(&id, "user").await;
+    assert!(message.contains("patterns"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_out_of_memory_is_said_and_not_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    // Address space for libtorch itself, but not for a batch of 65536 images.
+    let trainer = trainer_after(dir.path(), "ulimit -v 6000000");
+    let server = Server::start(Options {
+        environment: vec![("DISTILLERY_TRAINER", trainer.display().to_string())],
+        ..Options::default()
+    });
+    server::write_patterns(&server.dir.path().join("datasets/many"), 20_000, 10);
+    let mut job = quick_job();
+    job["dataset"] = json!({"name": "many", "image_size": 64});
+    job["training"]["batch_size"] = json!(20_000);
+    let id = server.post(&job).await;
+    let message = server.failed(&id, "oom").await;
+    assert!(message.contains("batch_size"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_fails_the_job_as_storage_and_leaves_the_server_serving() {
+    let dir = tempfile::tempdir().unwrap();
+    // No file of this process may grow past 64 KiB: the first checkpoint does not fit.
+    let trainer = trainer_after(dir.path(), "trap '' XFSZ; ulimit -f 64");
+    let server = Server::start(Options {
+        environment: vec![("DISTILLERY_TRAINER", trainer.display().to_string())],
+        ..Options::default()
+    });
+    let mut job = quick_job();
+    job["max_attempts"] = json!(2);
+    let id = server.post(&job).await;
+    let message = server.failed(&id, "storage").await;
+    assert!(message.contains("safetensors"), "{message}");
+    assert_eq!(server.get(&format!("/v1/jobs/{id}")).await["attempt"], 2, "a full disk may be emptied");
+    server.get("/readyz").await;
+}
