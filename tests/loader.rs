@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use distillery::dataset::{self, Images};
-use distillery::trainer::data::{Batches, Error, Loader, crop_flip, normalise};
+use distillery::trainer::data::{Batches, Error, Loader, crop_flip};
+use distillery::trainer::normalisation::Normalisation;
 use tch::{Device, Kind, Tensor};
 
 const SIDE: u32 = 2;
@@ -185,7 +186,7 @@ fn mean_and_deviation_are_those_of_the_pixels() {
         assert!((mean[2] - 7.0 / 255.0).abs() < 1e-12);
     }
     let images = Tensor::from_slice(&[0_u8, 51, 255]).view([1, 3, 1, 1]);
-    let normal = normalise(&images, [0.5, 0.2, 0.0], [0.25, 1.0, 2.0], Device::Cpu);
+    let normal = Normalisation::new([0.5, 0.2, 0.0], [0.25, 1.0, 2.0], Device::Cpu).apply(&images);
     let normal: Vec<f32> = Vec::try_from(normal.view(-1)).unwrap();
     for (found, wanted) in normal.into_iter().zip([-2.0, 0.0, 0.5]) {
         assert!((found - wanted).abs() < 1e-6);

@@ -135,6 +135,22 @@ fn what_is_odd_but_allowed_is_said_in_a_warning() {
 }
 
 #[test]
+fn a_student_can_start_from_given_weights() {
+    let place = Place::new().with_teacher();
+    let given = place.path("teacher/student.safetensors");
+    let changes = json!({
+        "student": {"checkpoint": given},
+        "training": {"epochs": 1, "optimizer": {"learning_rate": 0.0}},
+    });
+    assert!(place.train(&merged(place.plain(), changes), "out", &[]).status.success());
+    let weight = |name: &str| {
+        let bytes = place.bytes(name);
+        SafeTensors::deserialize(&bytes).unwrap().tensor("layer2.0.conv1.weight").unwrap().data().to_vec()
+    };
+    assert_eq!(weight("out/student.safetensors"), weight("teacher/student.safetensors"));
+}
+
+#[test]
 fn people_get_a_line_per_epoch() {
     let place = Place::new();
     let run = place.train(&place.plain(), "out", &[]);

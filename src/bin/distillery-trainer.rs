@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use distillery::config::{ConvertArgs, EvaluateArgs, TrainArgs};
-use distillery::trainer::commands;
+use distillery::trainer::{commands, device};
 
 /// Trains, evaluates and converts image classifiers; `distillery` starts it.
 #[derive(Debug, Parser)]
@@ -26,7 +26,9 @@ enum Command {
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    device::idle_threads_sleep();
+    match command {
         Command::Train(args) => commands::train(&args),
         Command::Evaluate(args) => commands::evaluate(&args),
         Command::Convert(args) => commands::convert(&args),

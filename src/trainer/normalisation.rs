@@ -26,6 +26,8 @@ impl Normalisation {
 
     /// [B, 3, S, S] bytes to float32.
     pub fn apply(&self, images: &Tensor) -> Tensor {
-        images.to_kind(Kind::Float) * &self.scale + &self.offset
+        let mut scaled = images * &self.scale;
+        scaled += &self.offset;
+        scaled
     }
 }

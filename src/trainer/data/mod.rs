@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 pub use augment::crop_flip;
-pub use loader::{Batches, Loader, normalise};
+pub use loader::{Batches, Loader};
 
 use crate::dataset;
 
