@@ -85,7 +85,8 @@ def main():
     data = Path(sys.argv[2])
     images = torch.from_numpy(read_idx(data / "t10k-images-idx3-ubyte").copy()).float().unsqueeze(1)
     labels = torch.from_numpy(read_idx(data / "t10k-labels-idx1-ubyte").astype(np.int64))
-    images = F.interpolate(images, (32, 32), mode="bilinear", antialias=True).round().expand(-1, 3, -1, -1) / 255
+    side = int(facts["image_size"])
+    images = F.interpolate(images, (side, side), mode="bilinear", antialias=True).round().expand(-1, 3, -1, -1) / 255
     mean, std = (torch.tensor(json.loads(facts[key])).view(3, 1, 1) for key in ("mean", "std"))
     with torch.inference_mode():
         top1 = (network((images - mean) / std).argmax(1) == labels).float().mean()

@@ -65,6 +65,8 @@ impl Error {
     pub fn from_torch(message: &str) -> Self {
         let out_of_memory = ["not enough memory", "can't allocate memory", "out of memory"];
         if out_of_memory.iter().any(|part| message.contains(part)) {
+            // What a panic adds around libtorch's own words.
+            let message = message.split_once("Torch(\"").map_or(message, |(_, message)| message);
             let first = message.split("\\n").next().unwrap_or(message).lines().next().unwrap_or(message);
             let advice = "lower training.batch_size, use precision \"bfloat16\", or train on a device with more memory";
             return Self { class: ErrorClass::Oom, message: format!("out of memory: {first}; {advice}") };
