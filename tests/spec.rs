@@ -156,7 +156,10 @@ fn bad_scales_are_refused_where_they_stand() {
 
 #[test]
 fn unknown_names_are_refused_with_the_known_ones() {
-    assert_one_fault(&with("/student/architecture", json!("resnet21")), "/student/architecture", "resnet20");
+    let near = with("/student/architecture", json!("resnet21"));
+    assert_one_fault(&near, "/student/architecture", "did you mean resnet20?");
+    let far = with("/student/architecture", json!("transformer"));
+    assert_one_fault(&far, "/student/architecture", "known: resnet8, ");
     assert_one_fault(&with("/distillation/method", json!("fitnet")), "/distillation/method", "sdd_kd");
     assert_one_fault(&with("/training/augmentation", json!("mixup")), "/training/augmentation", "crop_flip");
     assert_one_fault(&with("/training/schedule/type", json!("step")), "/training/schedule/type", "multistep");

@@ -126,7 +126,8 @@ fn architecture(fields: &mut Fields<'_>) -> Option<&'static Architecture> {
     let found = architecture::find(&name);
     if found.is_none() {
         let known: Vec<_> = architecture::all().iter().map(|known| known.name).collect();
-        fields.fault("architecture", format!("unknown architecture {name:?}; known: {}", known.join(", ")));
+        let hint = architecture::suggest(&name).map_or_else(String::new, |near| format!(", did you mean {near}?"));
+        fields.fault("architecture", format!("unknown architecture {name:?}{hint}; known: {}", known.join(", ")));
     }
     found
 }
