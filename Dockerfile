@@ -8,7 +8,7 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /build
 COPY . .
 COPY --from=packages /build/node_modules node_modules
-RUN cargo build --release --locked --no-default-features --bin distillery
+RUN cargo build --release --locked --package distillery
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl \

@@ -37,7 +37,7 @@ fmt: ## format the code
 
 lint: setup ## what .ci/run checks of the code without running it
 	@cargo fmt --check
-	@cargo clippy --all-targets --locked -- -D warnings
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
 
 clean: ## remove everything that is not in git: builds, downloads and data/ with its jobs and students
 	@rm -rf target .deps node_modules data

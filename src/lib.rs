@@ -21,8 +21,6 @@ pub mod artifacts;
 pub mod jobs;
 
 pub mod protocol;
-#[cfg(feature = "trainer")]
-pub mod trainer;
 pub mod worker;
 
 pub mod postgres;

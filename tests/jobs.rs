@@ -1,7 +1,6 @@
 //! Promise: a posted job becomes a downloaded student, and whatever stands in its way is said clearly.
 //!
 //! The real server, PostgreSQL, worker and trainer.
-#![cfg(feature = "trainer")]
 
 mod server;
 

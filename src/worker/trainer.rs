@@ -52,8 +52,8 @@ pub fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     };
     anyhow::ensure!(
         program.is_file(),
-        "there is no trainer at {}: this distillery was built without it. Build with the feature `trainer` (the \
-         default), or name another with --trainer",
+        "there is no trainer at {}: this distillery was built without it. `cargo build` makes both programs; or name \
+         one with --trainer",
         program.display()
     );
     Ok(program)

@@ -75,9 +75,12 @@ export function ask({ title, detail, yes, no = 'Back', danger = false }) {
       h('div', { class: 'actions' },
         h('button', { value: 'no', class: 'quiet', autofocus: true }, no),
         h('button', { value: 'yes', class: danger ? 'danger' : 'primary' }, yes))));
+  // With the click, not with the event of closing, which comes a task later: what was agreed to must not undo what
+  // was typed in between.
+  dialog.addEventListener('submit', (event) => resolve(event.submitter.value === 'yes'));
   dialog.addEventListener('close', () => {
     dialog.remove();
-    resolve(dialog.returnValue === 'yes');
+    resolve(false);
   });
   document.body.append(dialog);
   dialog.showModal();

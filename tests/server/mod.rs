@@ -230,13 +230,19 @@ fn idx_header(shape: &[u32]) -> Vec<u8> {
     bytes
 }
 
+/// The real trainer, which `cargo test` and `cargo build` put beside the server's program.
+fn trainer() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_distillery")).with_file_name("distillery-trainer");
+    assert!(path.is_file(), "there is no {}: `cargo build` makes it", path.display());
+    path
+}
+
 /// A script that stands in for the trainer: runs `prelude` in a shell, then becomes the real one.
 pub fn trainer_after(dir: &Path, prelude: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
     let path = dir.join("trainer-wrapper");
     let mut file = std::fs::File::create(&path).expect("created");
-    write!(file, "#!/bin/bash\n{prelude}\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_distillery-trainer"))
-        .expect("written");
+    write!(file, "#!/bin/bash\n{prelude}\nexec {} \"$@\"\n", trainer().display()).expect("written");
     file.set_permissions(std::fs::Permissions::from_mode(0o755)).expect("executable");
     path
 }

@@ -8,7 +8,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::device::exit_now;
-use crate::protocol::Command;
+use distillery::protocol::Command;
 
 /// What is wanted now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use tch::Tensor;
 
 use super::error::{Error, Result};
 use super::weights::{self, StateDict};
-use crate::checkpoint::{Checkpoint, Dtype};
-use crate::protocol::Evaluation;
-use crate::spec::JobSpec;
+use distillery::checkpoint::{Checkpoint, Dtype};
+use distillery::protocol::Evaluation;
+use distillery::spec::JobSpec;
 
 /// Counters and results so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,7 +91,9 @@ pub fn save(path: &Path, state: &State) -> Result<()> {
 pub fn load(path: &Path, identity: &str) -> Result<Option<State>> {
     let checkpoint = match Checkpoint::open(path) {
         Ok(checkpoint) => checkpoint,
-        Err(crate::checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(distillery::checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
         Err(error) => return Err(weights::unreadable(path, &error)),
     };
     let foreign = || {

@@ -8,7 +8,7 @@ use std::f64::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::spec::{OptimizerSpec, ScheduleSpec};
+use distillery::spec::{OptimizerSpec, ScheduleSpec};
 
 /// Keeps AdamW's denominator from zero, as PyTorch's default does.
 const EPSILON: f64 = 1e-8;

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Error, Result};
 use super::setup::Setup;
-use crate::protocol::{Outcome, StudentFacts};
-use crate::spec::JobSpec;
+use distillery::protocol::{Outcome, StudentFacts};
+use distillery::spec::JobSpec;
 
 /// SHA-256 of a file, in hexadecimal, and its size.
 ///
@@ -48,7 +48,7 @@ pub fn facts(path: &Path, parameters: u64) -> Result<StudentFacts> {
 /// It cannot be written, or the data could not be read for its hash.
 pub fn write(path: &Path, spec: &JobSpec, setup: Setup, outcome: &Outcome, last: &StudentFacts) -> Result<()> {
     let data = setup.fingerprint.join().map_err(|panic| Error::from_panic(&*panic))??;
-    let evaluation = |evaluation: Option<crate::protocol::Evaluation>| json!(evaluation);
+    let evaluation = |evaluation: Option<distillery::protocol::Evaluation>| json!(evaluation);
     let counters = &setup.counters;
     let manifest = json!({
         "specification": spec,

@@ -21,10 +21,10 @@ use super::sdd::Distillation;
 use super::step::Objective;
 use super::weights::{self, StateDict};
 use super::{device, manifest, warning};
-use crate::architecture::{self, Architecture};
-use crate::dataset::{Classes, Dataset, Options};
-use crate::protocol::{Started, files};
-use crate::spec::{DatasetSpec, JobSpec, Precision};
+use distillery::architecture::{self, Architecture};
+use distillery::dataset::{Classes, Dataset, Options};
+use distillery::protocol::{Started, files};
+use distillery::spec::{DatasetSpec, JobSpec, Precision};
 
 /// What a run works with.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use distillery::config::{ConvertArgs, EvaluateArgs, TrainArgs};
-use distillery::trainer::{commands, device};
+use distillery_trainer::{commands, device};
 
 /// Trains, evaluates and converts image classifiers; `distillery` starts it.
 #[derive(Debug, Parser)]

@@ -1,8 +1,7 @@
 //! The networks on libtorch are the published ones: same state dict, same logits.
-#![cfg(feature = "trainer")]
 
 use distillery::architecture;
-use distillery::trainer::models::{self, Network};
+use distillery_trainer::models::{self, Network};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -11,7 +10,7 @@ fn fixture(text: &str) -> serde_json::Map<String, Value> {
 }
 
 fn architectures() -> serde_json::Map<String, Value> {
-    fixture(include_str!("fixtures/architectures.json"))
+    fixture(include_str!("../../tests/fixtures/architectures.json"))
 }
 
 /// The fixture's deterministic noise in [-1, 1).

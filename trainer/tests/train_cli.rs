@@ -1,7 +1,6 @@
 //! `distillery-trainer train`, `evaluate` and `convert` as a user meets them.
-#![cfg(feature = "trainer")]
 
-mod trainer_support;
+mod support;
 
 use std::collections::BTreeSet;
 
@@ -9,7 +8,7 @@ use distillery::protocol::{Event, Level, Point};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use trainer_support::{Place, merged, text, trainer};
+use support::{Place, merged, text, trainer};
 
 fn warnings(events: &[Event]) -> Vec<&str> {
     let warning = |event| match event {

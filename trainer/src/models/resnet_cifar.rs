@@ -8,7 +8,7 @@ use tch::Tensor;
 use super::init::Init;
 use super::layers::{BatchNorm, Conv, Geometry, Path};
 use super::{Backbone, Parts};
-use crate::architecture::{self, CifarResnet};
+use distillery::architecture::{self, CifarResnet};
 
 const KAIMING: Init = Init::KaimingFanOut;
 

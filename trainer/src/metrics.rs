@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use chrono::Utc;
 
 use super::error::{Error, Result};
-use crate::protocol::Point;
+use distillery::protocol::Point;
 
 /// Appends points.
 #[derive(Debug)]

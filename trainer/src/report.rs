@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::device::exit_now;
-use crate::protocol::{Event, Level, Point, Progress};
+use distillery::protocol::{Event, Level, Point, Progress};
 
 /// Where events go.
 pub trait Report {

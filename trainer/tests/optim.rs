@@ -1,8 +1,7 @@
 //! Optimisers, clipping and schedules against a plain reimplementation in float64.
-#![cfg(feature = "trainer")]
 
 use distillery::spec::{OptimizerSpec, ScheduleSpec};
-use distillery::trainer::optim::{Optimizer, learning_rate};
+use distillery_trainer::optim::{Optimizer, learning_rate};
 use tch::{Device, Kind, Tensor};
 
 const SHAPES: [[i64; 4]; 2] = [[4, 3, 2, 2], [2, 1, 1, 1]];

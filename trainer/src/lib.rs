@@ -1,4 +1,5 @@
-//! Training, on libtorch: the only module that knows tensors.
+//! Training, on libtorch: the only package that knows tensors. It takes a specification and writes files; it knows
+//! neither SQL nor HTTP.
 //!
 //! [`run`] goes through the epochs, [`step`] does one optimisation step: [`data`] makes a batch, [`models`] turns it
 //! into feature maps, [`sdd`] splits those into regions and weighs their [`losses`], [`optim`] changes the weights.
@@ -25,7 +26,7 @@ pub mod setup;
 pub mod step;
 pub mod weights;
 
-use crate::protocol::{Event, Level};
+use distillery::protocol::{Event, Level};
 
 /// A warning for the job's event history.
 fn warning(message: String) -> Event {

@@ -15,12 +15,12 @@ use super::normalisation::Normalisation;
 use super::report::{Human, Ndjson, Report};
 use super::run::{self, Ending, Settings};
 use super::{device, models, weights};
-use crate::architecture;
-use crate::checkpoint;
-use crate::config::{ComputeArgs, ConvertArgs, EvaluateArgs, TrainArgs};
-use crate::dataset::{Dataset, Options};
-use crate::protocol::{EXIT_STOPPED, Event};
-use crate::spec::{self, JobSpec, Mode};
+use distillery::architecture;
+use distillery::checkpoint;
+use distillery::config::{ComputeArgs, ConvertArgs, EvaluateArgs, TrainArgs};
+use distillery::dataset::{Dataset, Options};
+use distillery::protocol::{EXIT_STOPPED, Event};
+use distillery::spec::{self, JobSpec, Mode};
 
 /// `distillery-trainer train`.
 #[must_use]
@@ -90,7 +90,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     drop(std::panic::take_hook());
     result.unwrap_or_else(|payload| {
         let mut error = Error::from_panic(&*payload);
-        if error.class == crate::protocol::ErrorClass::Internal
+        if error.class == distillery::protocol::ErrorClass::Internal
             && let Ok(Some(location)) = told.try_recv()
         {
             error.message = format!("{} (at {location})", error.message);

@@ -13,7 +13,7 @@ use rand_chacha::rand_core::SeedableRng;
 pub use augment::crop_flip;
 pub use loader::{Batches, Loader};
 
-use crate::dataset;
+use distillery::dataset;
 
 /// Why there is no batch.
 #[derive(Debug, thiserror::Error)]

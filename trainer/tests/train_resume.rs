@@ -1,14 +1,13 @@
 //! Training goes on where it was, to the last bit.
-#![cfg(feature = "trainer")]
 
-mod trainer_support;
+mod support;
 
 use std::io::Read;
 
 use distillery::protocol::{EXIT_STOPPED, Event, Point};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use trainer_support::{Place, Supervised, merged, text};
+use support::{Place, Supervised, merged, text};
 
 /// Long enough to be interrupted, with everything that has a state: momentum, shuffling, augmentation.
 fn long(place: &Place) -> Value {

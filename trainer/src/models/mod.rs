@@ -1,4 +1,4 @@
-//! The networks, one file per family of [`crate::architecture`], with the keys and shapes that are described there.
+//! The networks, one file per family of [`distillery::architecture`], with the keys and shapes that are described there.
 //!
 //! A network is two functions, since SDD classifies parts of the feature map: [`Network::features`] and
 //! [`Network::classify`]. A new family is a file with a `build` function and an arm of the match in [`build`].
@@ -9,7 +9,7 @@ mod resnet_cifar;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::architecture::{Architecture, Family};
+use distillery::architecture::{Architecture, Family};
 
 use layers::{Builder, Linear, Weight, channels_last, replace};
 

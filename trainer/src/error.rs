@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use super::data;
-use crate::dataset;
-use crate::protocol::{ErrorClass, Failure};
+use distillery::dataset;
+use distillery::protocol::{ErrorClass, Failure};
 
 /// Why training ended early.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,4 @@
 //! Batches: order, resumption, corrupt images, statistics, and augmentation against a naive one.
-#![cfg(feature = "trainer")]
 
 use std::io;
 use std::path::PathBuf;
@@ -7,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use distillery::dataset::{self, Images};
-use distillery::trainer::data::{Batches, Error, Loader, crop_flip};
-use distillery::trainer::normalisation::Normalisation;
+use distillery_trainer::data::{Batches, Error, Loader, crop_flip};
+use distillery_trainer::normalisation::Normalisation;
 use tch::{Device, Kind, Tensor};
 
 const SIDE: u32 = 2;

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::decode::{Corrupt, Decoded, Sums, decode};
 use super::{Error, random};
-use crate::dataset::{Images, plane_bytes};
+use distillery::dataset::{Images, plane_bytes};
 
 /// Images that are stored close together and so are read together when streaming.
 const BLOCK: usize = 512;

@@ -6,7 +6,7 @@ use super::data::Loader;
 use super::error::{Error, Result};
 use super::models::Network;
 use super::normalisation::Normalisation;
-use crate::protocol::Evaluation;
+use distillery::protocol::Evaluation;
 
 /// Images at once.
 const BATCH: u32 = 256;

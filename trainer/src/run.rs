@@ -14,8 +14,8 @@ use super::setup::Setup;
 use super::step::{Batch, Meter, step};
 use super::weights::{self, StateDict};
 use super::{data, manifest, optim};
-use crate::protocol::{Evaluation, Event, Outcome, Progress, files};
-use crate::spec::{Augmentation, JobSpec};
+use distillery::protocol::{Evaluation, Event, Outcome, Progress, files};
+use distillery::spec::{Augmentation, JobSpec};
 
 /// What the command line decides.
 #[derive(Debug, Clone)]

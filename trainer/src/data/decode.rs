@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 
 use super::Error;
-use crate::dataset::{self, Images, plane_bytes};
+use distillery::dataset::{self, Images, plane_bytes};
 
 /// So many images that cannot be decoded are named; more would not help.
 const NAMED: usize = 10;

@@ -4,7 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::losses::Loss;
-use crate::spec::{BaseLoss, DistillationSpec, Grouping};
+use distillery::spec::{BaseLoss, DistillationSpec, Grouping};
 
 /// Logits of the regions of a batch.
 #[derive(Debug)]

@@ -1,9 +1,8 @@
 //! The losses and their gradients are those of the published implementation.
-#![cfg(feature = "trainer")]
 
 use distillery::spec::Grouping;
-use distillery::trainer::losses::{Loss, dkd, kd, nkd};
-use distillery::trainer::sdd::{Distillation, Distilled, Regions, classify_regions, warmup};
+use distillery_trainer::losses::{Loss, dkd, kd, nkd};
+use distillery_trainer::sdd::{Distillation, Distilled, Regions, classify_regions, warmup};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};

@@ -7,9 +7,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::error::{Error, Result};
 use super::models::Network;
-use crate::architecture::{self, Architecture};
-use crate::checkpoint::{self, Checkpoint, Dtype, NewTensor};
-use crate::protocol::ErrorClass;
+use distillery::architecture::{self, Architecture};
+use distillery::checkpoint::{self, Checkpoint, Dtype, NewTensor};
+use distillery::protocol::ErrorClass;
 
 /// A state dict on the CPU, apart from the network that it came from.
 pub type StateDict = Vec<(String, Tensor)>;
