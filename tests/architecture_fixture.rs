@@ -20,7 +20,8 @@ fn keys_shapes_parameters_and_geometry_are_the_published_ones() {
     let text = include_str!("fixtures/architectures.json");
     for (name, expected) in fixture() {
         let network = architecture::find(&name).unwrap();
-        let layout = network.layout(100);
+        let classes = expected["classes"].as_u64().unwrap() as u32;
+        let layout = network.layout(classes);
         assert_eq!(expected["input"], json!([3, network.input_side, network.input_side]), "{name}");
         assert_eq!(expected["parameters"], json!(layout.parameters), "{name}");
         assert_eq!(expected["feature_map"], json!(layout.feature_map), "{name}");
@@ -51,6 +52,41 @@ fn multiply_accumulates_are_the_published_ones() {
     let stem = 3 * 16 * 9 * 1024;
     let stages = 6 * 16 * 16 * 9 * 1024 + (16 * 32 + 5 * 32 * 32) * 9 * 256 + (32 * 64 + 5 * 64 * 64) * 9 * 64;
     assert_eq!(layout.macs, stem + stages + 640);
+}
+
+#[test]
+fn multiply_accumulates_of_the_networks_for_large_images_are_the_ones_that_everybody_quotes() {
+    // torchvision's table of models, in units of 10⁹, counts what we count.
+    for (name, giga) in
+        [("resnet18", 1.81), ("resnet34", 3.66), ("resnet50", 4.09), ("resnet101", 7.80), ("mobilenet_v2_224", 0.30)]
+    {
+        let macs = architecture::find(name).unwrap().layout(1000).macs;
+        assert!((macs as f64 / 1e9 - giga).abs() <= 0.011, "{name}: {macs}");
+    }
+}
+
+#[test]
+fn every_network_says_how_small_images_may_be() {
+    for network in architecture::all() {
+        let smallest = network.smallest_side();
+        assert!(network.layout_at(10, smallest).feature_map[1] > 0, "{}", network.name);
+        assert!(smallest == 1 || network.layout_at(10, smallest - 1).feature_map[1] == 0, "{}", network.name);
+        let expected = if network.name.starts_with("vgg") { 8 } else { 1 };
+        assert_eq!(smallest, expected, "{}", network.name);
+    }
+}
+
+#[test]
+fn what_training_keeps_follows_from_the_graph() {
+    // By hand for ResNet-8: each convolution's output, which its batch norm needs, and each ReLU's. The second batch
+    // norm of a block and that of its shortcut are added and forgotten.
+    let (large, middle, small) = (16 * 1024, 32 * 256, 64 * 64);
+    let stem = 2 * large;
+    let blocks = |map: u64, shortcut: u64| 4 * map + shortcut;
+    let expected = stem + blocks(large, 0) + blocks(middle, middle) + blocks(small, small);
+    assert_eq!(layout.kept_elements(), expected);
+    // At its widest: a block's input, its last convolution's output and the batch norm's.
+    assert_eq!(layout.peak_elements(), 3 * large);
 }
 
 #[test]

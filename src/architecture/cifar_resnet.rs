@@ -1,9 +1,11 @@
 //! The CIFAR ResNets: K. He et al., "Deep Residual Learning for Image Recognition", 2015, section 4.2.
 //!
-//! Two published variants share the body. The usual teachers of distillation papers shorten with a 1×1 convolution and
-//! call their classifier `fc`; the usual CIFAR-10 checkpoints (`_a`) shorten without parameters and call it `linear`.
+//! Two published variants share the body. The usual teachers of distillation papers (Y. Tian et al., "Contrastive
+//! Representation Distillation", ICLR 2020) shorten with a 1×1 convolution and call their classifier `fc`; the usual
+//! CIFAR-10 checkpoints (`_a`) shorten without parameters and call it `linear`.
 
-use super::layout::{Builder, Layout, Map};
+use super::builder::{Builder, Kernel, Style, Xs};
+use super::layout::Layout;
 use super::{Architecture, Family};
 
 /// One network of the family.
@@ -29,37 +31,40 @@ pub enum Shortcut {
 }
 
 impl CifarResnet {
-    /// The name of the classifier.
-    #[must_use]
-    pub fn classifier(&self) -> &'static str {
+    pub(super) fn classifier(&self) -> &'static str {
         match self.shortcut {
             Shortcut::Convolution => "fc",
             Shortcut::Pad => "linear",
         }
     }
 
-    /// Walks the layers.
     pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
-        let mut layers = Builder::new();
-        let mut map = layers.conv_norm(["conv1", "bn1"], Map { channels: 3, side }, self.stem, 3, 1);
+        let mut net = Builder::new(side, Style::Kaiming);
+        let mut xs = net.conv_norm_relu(["conv1", "bn1"], net.images(), self.stem, Kernel::of(3));
         for stage in 0..3 {
             for block in 0..self.blocks {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
                 let name = format!("layer{}.{block}", stage + 1);
-                map = self.block(&mut layers, &name, map, self.width << stage, stride);
+                xs = self.block(&mut net, &name, xs, self.width << stage, stride);
             }
         }
-        layers.classifier(self.classifier(), map, classes)
+        net.classifier(self.classifier(), classes)
     }
 
-    fn block(&self, layers: &mut Builder, name: &str, input: Map, channels: u32, stride: u32) -> Map {
+    fn block(&self, net: &mut Builder, name: &str, xs: Xs, channels: u32, stride: u32) -> Xs {
         let key = |part: &str| format!("{name}.{part}");
-        let middle = layers.conv_norm([&key("conv1"), &key("bn1")], input, channels, 3, stride);
-        let output = layers.conv_norm([&key("conv2"), &key("bn2")], middle, channels, 3, 1);
-        if output != input && self.shortcut == Shortcut::Convolution {
-            layers.conv_norm([&key("downsample.0"), &key("downsample.1")], input, channels, 1, stride);
-        }
-        output
+        let ys = net.conv_norm_relu([&key("conv1"), &key("bn1")], xs, channels, Kernel::of(3).stride(stride));
+        let ys = net.conv_norm([&key("conv2"), &key("bn2")], ys, channels, Kernel::of(3));
+        let shortcut = match self.shortcut {
+            _ if stride == 1 && net.channels(xs) == channels => xs,
+            Shortcut::Pad => net.subsample(xs, channels),
+            Shortcut::Convolution => {
+                let keys = [key("downsample.0"), key("downsample.1")];
+                net.conv_norm([&keys[0], &keys[1]], xs, channels, Kernel::of(1).stride(stride))
+            }
+        };
+        let sum = net.add(ys, shortcut);
+        net.relu(sum)
     }
 }
 

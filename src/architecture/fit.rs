@@ -56,7 +56,7 @@ fn difference(architecture: &Architecture, shapes: &Shapes, classes: Option<u32>
         }
     }
     // Where the checkpoint names no number of its own, 1 serves for the message.
-    let own = found.get(architecture.classifier_weight()).and_then(|(_, shape)| shape.first());
+    let own = found.get(architecture.classifier_weight().as_str()).and_then(|(_, shape)| shape.first());
     let own = own.and_then(|&rows| u32::try_from(rows).ok()).filter(|&rows| rows > 0);
     let layout = architecture.layout(classes.or(own).unwrap_or(1));
     wrong_shape(&layout, &found, true)

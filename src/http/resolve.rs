@@ -281,34 +281,14 @@ impl Memory {
         let weights_bytes = kept_bytes + teacher.map_or(0, |teacher| teacher.parameters * 4);
         let side = spec.dataset.image_size;
         let image = 3 * u64::from(side) * u64::from(side);
-        let kept = 2 * maps(student, side).0;
-        let passing = teacher.map_or(0, |teacher| 3 * maps(teacher, side).1);
+        let kept = student.kept_elements() + student.peak_elements();
+        let passing = teacher.map_or(0, Layout::peak_elements);
         let activations_bytes = u64::from(spec.training.batch_size) * 4 * (image + kept + passing);
         let total_bytes = weights_bytes + activations_bytes;
         let method = "float32 throughout. weights: the student's four times or more (weights, gradients, the best so \
                       far, one or two states of the optimiser) and the teacher's once. activations: per image of the \
-                      batch, the output of each of the student's convolutions and of the layer after it, and three of \
-                      the teacher's largest outputs. Without libraries (0.5 GB or more on a GPU) and the allocator's reserve";
+                      batch, the student's maps that its gradients need, and what both networks hold at once on the \
+                      way. Without libraries (0.5 GB or more on a GPU) and the allocator's reserve";
         Self { weights_bytes, activations_bytes, total_bytes, method: method.to_owned() }
     }
-}
-
-/// How many elements the outputs of all convolutions have together, about, and the largest one alone. Sizes follow from
-/// the strides; pooling, which a layout does not list, from the multiply-accumulates being fewer than that.
-fn maps(layout: &Layout, side: u32) -> (u64, u64) {
-    let (mut side, mut total, mut largest, mut macs) = (u64::from(side), 0, 0, 0);
-    for (key, convolution) in layout.convolutions() {
-        let shape = layout.entry(key).map_or(&[][..], |entry| &entry.shape);
-        // A shortcut repeats the stride of the path beside it.
-        let beside = ["downsample", "shortcut", "Shortcut"].iter().any(|name| key.contains(name));
-        if !beside {
-            side = side.div_ceil(u64::from(convolution.stride[0])).max(1);
-        }
-        let map = shape.first().copied().unwrap_or(0) * side * side;
-        total += map;
-        largest = largest.max(map);
-        macs += map * shape.iter().skip(1).product::<u64>();
-    }
-    let pooled = |elements: u64| (elements as f64 * (layout.macs as f64 / macs.max(1) as f64).min(1.0)) as u64;
-    (pooled(total), pooled(largest))
 }

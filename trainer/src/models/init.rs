@@ -1,41 +1,32 @@
 //! Initial weights, as the papers' code sets them. Own generator rather than libtorch's global one, so that a seed
 //! gives the same network whatever ran before in the process.
 
-use rand::RngExt;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-/// How a tensor starts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Init {
-    /// The same value everywhere.
-    Const(f32),
-    /// Kaiming-normal by outputs, of convolutions: N(0, sqrt(2 / (kernel² · outputs))).
-    KaimingFanOut,
-    /// N(0, deviation).
-    Normal(f32),
-    /// PyTorch's default for convolutions and linear layers, weight and bias alike: U(±1 / sqrt(fan in)).
-    Default {
-        /// Inputs that one output depends on.
-        fan_in: i64,
-    },
-}
+use distillery::architecture::{Entry, Init};
 
-impl Init {
-    /// A float32 tensor on the CPU.
-    pub(super) fn tensor(self, shape: &[i64], random: &mut ChaCha8Rng) -> Tensor {
-        let count = usize::try_from(shape.iter().product::<i64>()).expect("shapes are not negative");
-        let values: Vec<f32> = match self {
-            Self::Const(value) => vec![value; count],
-            Self::Normal(deviation) => normal(count, f64::from(deviation), random),
-            Self::KaimingFanOut => normal(count, (2.0 / (shape[0] * shape[2] * shape[3]) as f64).sqrt(), random),
-            Self::Default { fan_in } => {
-                let bound = 1.0 / (fan_in as f64).sqrt();
-                (0..count).map(|_| ((random.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect()
-            }
-        };
-        Tensor::from_slice(&values).view(shape)
-    }
+/// The initial value of the state dict's entry `index`: a float32 tensor on the CPU that `seed` decides.
+pub(super) fn initial(entry: &Entry, index: u64, seed: u64) -> Tensor {
+    let shape: Vec<i64> = entry.shape.iter().map(|&size| i64::try_from(size).expect("sizes are small")).collect();
+    let count = usize::try_from(entry.shape.iter().product::<u64>()).expect("it fits into memory");
+    // A stream of its own for each tensor: its values do not depend on the size of those before it.
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(index);
+    let values: Vec<f32> = match entry.init {
+        Init::Const(value) => vec![value; count],
+        Init::Normal(deviation) => normal(count, f64::from(deviation), &mut random),
+        Init::KaimingFanOut => {
+            let fan_out = entry.shape[0] * entry.shape[2..].iter().product::<u64>();
+            normal(count, (2.0 / fan_out as f64).sqrt(), &mut random)
+        }
+        Init::Default { fan_in } => {
+            let bound = 1.0 / (fan_in as f64).sqrt();
+            (0..count).map(|_| ((random.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect()
+        }
+    };
+    Tensor::from_slice(&values).view(shape.as_slice())
 }
 
 /// Box and Muller's transform.

@@ -1,33 +1,34 @@
-//! The networks, one file per family of [`distillery::architecture`], with the keys and shapes that are described there.
+//! The networks of [`distillery::architecture`], as tensors: the graph that is drawn there runs here.
 //!
 //! A network is two functions, since SDD classifies parts of the feature map: [`Network::features`] and
-//! [`Network::classify`]. A new family is a file with a `build` function and an arm of the match in [`build`].
+//! [`Network::classify`].
 
+mod forward;
 mod init;
-pub mod layers;
-mod resnet_cifar;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use distillery::architecture::{Architecture, Family};
+use distillery::architecture::{Architecture, Entry, Layout};
 
-use layers::{Builder, Linear, Weight, channels_last, replace};
+use forward::{Schedule, channels_last};
 
-/// Everything before the classifier.
-pub trait Backbone {
-    /// `xs` [B, 3, H, W] to the final feature map [B, C, H', W'].
-    fn forward(&self, xs: &Tensor, train: bool) -> Tensor;
+/// One tensor of a network's state dict.
+#[derive(Debug)]
+pub struct Weight {
+    /// Its key: `layer1.0.conv1.weight`.
+    pub name: String,
+    /// Its values.
+    pub tensor: Tensor,
+    /// Whether the optimiser changes it; running statistics are not trained.
+    pub trained: bool,
 }
-
-/// What a family makes: the layers in front of the classifier, and the classifier.
-type Parts = (Box<dyn Backbone>, Linear);
 
 /// A network and its weights.
 pub struct Network {
     architecture: &'static Architecture,
     classes: u32,
-    backbone: Box<dyn Backbone>,
-    classifier: Linear,
+    layout: Layout,
+    schedule: Schedule,
     weights: Vec<Weight>,
     compute: Kind,
 }
@@ -41,23 +42,34 @@ impl std::fmt::Debug for Network {
 /// The network with `classes` classes and the initial weights that `seed` decides, on the CPU in float32.
 #[must_use]
 pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Network {
-    let builder = Builder::new(seed);
-    let (backbone, classifier) = match &architecture.family {
-        Family::CifarResnet(network) => resnet_cifar::build(network, &builder.root(), i64::from(classes)),
+    // Of any input size: the graph is the same, and only its maps' sizes differ.
+    let layout = architecture.layout(classes);
+    let weight = |(entry, index): (&Entry, u64)| {
+        let trained = entry.role.is_trained();
+        let tensor = init::initial(entry, index, seed).set_requires_grad(trained);
+        Weight { name: entry.key.clone(), tensor, trained }
     };
-    Network { architecture, classes, backbone, classifier, weights: builder.finish(), compute: Kind::Float }
+    let weights = layout.entries.iter().zip(0..).map(weight).collect();
+    let schedule = Schedule::new(&layout);
+    Network { architecture, classes, layout, schedule, weights, compute: Kind::Float }
 }
 
 impl Network {
     /// The final feature map [B, C, H', W'] of `xs` [B, 3, H, W], in the kind of the weights.
     pub fn features(&self, xs: &Tensor, train: bool) -> Tensor {
         let xs = channels_last(&xs.to_kind(self.compute));
-        self.backbone.forward(&xs, train).to_kind(self.classifier.kind())
+        let map = forward::forward(&self.layout, &self.schedule, &self.weights, &xs, train);
+        map.to_kind(self.classifier()[0].tensor.kind())
     }
 
-    /// Logits [*, K] of pooled features [*, C].
+    /// Logits [*, K] of pooled features [*, C], in the kind of the weights whatever that of `pooled` is.
     pub fn classify(&self, pooled: &Tensor) -> Tensor {
-        self.classifier.forward(pooled)
+        let [weight, bias] = self.classifier();
+        pooled.to_kind(weight.tensor.kind()).linear(&weight.tensor, Some(&bias.tensor))
+    }
+
+    fn classifier(&self) -> &[Weight; 2] {
+        self.weights.last_chunk().expect("the classifier ends the state dict")
     }
 
     /// Logits [B, K] of whole images.
@@ -125,4 +137,12 @@ impl Network {
     pub fn set(&self, index: usize, value: &Tensor) {
         no_grad(|| self.weights[index].tensor.shallow_clone().copy_(value));
     }
+}
+
+/// Replaces the memory behind `weight`, wherever it is shared, by what `change` makes of it.
+fn replace(weight: &Weight, change: impl Fn(&Tensor) -> Tensor) {
+    no_grad(|| {
+        let changed = change(&weight.tensor.detach());
+        weight.tensor.shallow_clone().set_data(&changed);
+    });
 }

@@ -1,0 +1,115 @@
+//! ShuffleNets for small images: X. Zhang et al., "ShuffleNet: An Extremely Efficient Convolutional Neural Network for
+//! Mobile Devices", CVPR 2018; N. Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture
+//! Design", ECCV 2018; as the distillation literature's code has them, with a 1×1 stem.
+
+use super::builder::{Builder, Kernel, Style, Xs};
+use super::layout::{Layout, Pool};
+use super::{Architecture, Family};
+
+/// Channels of the stem.
+const STEM: u32 = 24;
+/// Groups of version 1.
+const GROUPS: u32 = 3;
+/// Outputs and blocks of version 1's stages.
+const V1_STAGES: [(u32, u32); 3] = [(240, 4), (480, 8), (960, 4)];
+/// Outputs and blocks of version 2's stages.
+const V2_STAGES: [(u32, u32); 3] = [(116, 4), (232, 8), (464, 4)];
+
+/// One network of the family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shufflenet {
+    /// Version 1 with three groups.
+    V1,
+    /// Version 2 at width 1.
+    V2,
+}
+
+impl Shufflenet {
+    pub(super) fn layout(self, classes: u32, side: u32) -> Layout {
+        let mut net = Builder::new(side, Style::Default);
+        let mut xs = net.conv_norm_relu(["conv1", "bn1"], net.images(), STEM, Kernel::of(1));
+        let stages = if self == Self::V1 { V1_STAGES } else { V2_STAGES };
+        for (stage, (channels, blocks)) in stages.into_iter().enumerate() {
+            for block in 0..blocks {
+                let name = format!("layer{}.{block}", stage + 1);
+                xs = match (self, block) {
+                    (Self::V1, _) => v1_block(&mut net, &name, xs, channels, block == 0),
+                    (Self::V2, 0) => v2_down(&mut net, &name, xs, channels),
+                    (Self::V2, _) => v2_block(&mut net, &name, xs),
+                };
+            }
+        }
+        if self == Self::V2 {
+            net.conv_norm_relu(["conv2", "bn2"], xs, 1024, Kernel::of(1));
+        }
+        net.classifier("linear", classes)
+    }
+}
+
+/// The keys of a block's convolution and batch norm with that number.
+fn keys(name: &str, number: u32) -> [String; 2] {
+    [format!("{name}.conv{number}"), format!("{name}.bn{number}")]
+}
+
+/// A 1×1 convolution with batch norm, in groups.
+fn pointwise(net: &mut Builder, [conv, norm]: [String; 2], xs: Xs, channels: u32, groups: u32) -> Xs {
+    net.conv_norm([&conv, &norm], xs, channels, Kernel::of(1).groups(groups))
+}
+
+/// A 3×3 convolution of each channel by itself, with batch norm.
+fn depthwise(net: &mut Builder, [conv, norm]: [String; 2], xs: Xs, stride: u32) -> Xs {
+    let channels = net.channels(xs);
+    net.conv_norm([&conv, &norm], xs, channels, Kernel::of(3).stride(stride).groups(channels))
+}
+
+/// A block that shrinks the map keeps its pooled input beside what it computes; the others add it.
+fn v1_block(net: &mut Builder, name: &str, xs: Xs, channels: u32, shrinks: bool) -> Xs {
+    let inputs = net.channels(xs);
+    let outputs = if shrinks { channels - inputs } else { channels };
+    // The stem's few channels are not grouped.
+    let groups = if inputs == STEM { 1 } else { GROUPS };
+    let ys = pointwise(net, keys(name, 1), xs, outputs / 4, groups);
+    let ys = net.relu(ys);
+    let ys = net.shuffle(ys, groups);
+    let ys = depthwise(net, keys(name, 2), ys, if shrinks { 2 } else { 1 });
+    let ys = net.relu(ys);
+    let ys = pointwise(net, keys(name, 3), ys, outputs, GROUPS);
+    let joined = if shrinks {
+        let pooled = net.average_pool(xs, Pool { size: 3, stride: 2, padding: 1 });
+        net.concat(ys, pooled)
+    } else {
+        net.add(ys, xs)
+    };
+    net.relu(joined)
+}
+
+fn v2_down(net: &mut Builder, name: &str, xs: Xs, channels: u32) -> Xs {
+    let left = depthwise(net, keys(name, 1), xs, 2);
+    let left = pointwise(net, keys(name, 2), left, channels / 2, 1);
+    let left = net.relu(left);
+    let right = pointwise(net, keys(name, 3), xs, channels / 2, 1);
+    let right = net.relu(right);
+    let right = depthwise(net, keys(name, 4), right, 2);
+    let right = pointwise(net, keys(name, 5), right, channels / 2, 1);
+    let right = net.relu(right);
+    let both = net.concat(left, right);
+    net.shuffle(both, 2)
+}
+
+fn v2_block(net: &mut Builder, name: &str, xs: Xs) -> Xs {
+    let (kept, ys) = net.halves(xs);
+    let channels = net.channels(ys);
+    let ys = pointwise(net, keys(name, 1), ys, channels, 1);
+    let ys = net.relu(ys);
+    let ys = depthwise(net, keys(name, 2), ys, 1);
+    let ys = pointwise(net, keys(name, 3), ys, channels, 1);
+    let ys = net.relu(ys);
+    let both = net.concat(kept, ys);
+    net.shuffle(both, 2)
+}
+
+/// The networks of the family.
+pub(super) const NETWORKS: [Architecture; 2] = [
+    Architecture { name: "shufflenet_v1", input_side: 32, family: Family::Shufflenet(Shufflenet::V1) },
+    Architecture { name: "shufflenet_v2", input_side: 32, family: Family::Shufflenet(Shufflenet::V2) },
+];

@@ -1,0 +1,47 @@
+//! VGG with batch norm, for small images: K. Simonyan and A. Zisserman, "Very Deep Convolutional Networks for
+//! Large-Scale Image Recognition", ICLR 2015; as the distillation literature's code has it, with one linear layer.
+
+use super::builder::{Builder, Kernel, Style};
+use super::layout::{Layout, Pool};
+use super::{Architecture, Family};
+
+/// Channels of the five blocks.
+const CHANNELS: [u32; 5] = [64, 128, 256, 512, 512];
+
+/// One network of the family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vgg {
+    /// Convolutions of each of the five blocks.
+    pub convolutions: [u32; 5],
+}
+
+impl Vgg {
+    pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
+        let mut net = Builder::new(side, Style::KaimingSmallClassifier);
+        let mut xs = net.images();
+        for (block, channels) in CHANNELS.into_iter().enumerate() {
+            // The last two blocks work on maps of one size.
+            if (1..4).contains(&block) {
+                xs = net.max_pool(xs, Pool { size: 2, stride: 2, padding: 0 });
+            }
+            for layer in 0..self.convolutions[block] {
+                let keys = [format!("block{block}.{}", 3 * layer), format!("block{block}.{}", 3 * layer + 1)];
+                xs = net.conv_norm_relu([&keys[0], &keys[1]], xs, channels, Kernel::of(3).with_bias());
+            }
+        }
+        net.classifier("classifier", classes)
+    }
+}
+
+const fn network(name: &'static str, convolutions: [u32; 5]) -> Architecture {
+    Architecture { name, input_side: 32, family: Family::Vgg(Vgg { convolutions }) }
+}
+
+/// The networks of the family.
+pub(super) const NETWORKS: [Architecture; 5] = [
+    network("vgg8", [1, 1, 1, 1, 1]),
+    network("vgg11", [1, 1, 2, 2, 2]),
+    network("vgg13", [2, 2, 2, 2, 2]),
+    network("vgg16", [2, 2, 3, 3, 3]),
+    network("vgg19", [2, 2, 4, 4, 4]),
+];

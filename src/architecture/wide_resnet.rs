@@ -1,0 +1,56 @@
+//! Wide ResNets: S. Zagoruyko and N. Komodakis, "Wide Residual Networks", BMVC 2016. Batch norm and ReLU come before
+//! each convolution.
+
+use super::builder::{Builder, Kernel, Style, Xs};
+use super::layout::Layout;
+use super::{Architecture, Family};
+
+/// One network of the family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WideResnet {
+    /// Blocks of two convolutions in each of the three stages.
+    pub blocks: u32,
+    /// Factor of the sixteen channels of the first stage.
+    pub widen: u32,
+}
+
+impl WideResnet {
+    pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
+        let mut net = Builder::new(side, Style::KaimingZeroBias);
+        let mut xs = net.conv("conv1", net.images(), 16, Kernel::of(3));
+        for stage in 0..3 {
+            for block in 0..self.blocks {
+                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+                let name = format!("block{}.layer.{block}", stage + 1);
+                xs = Self::block(&mut net, &name, xs, (16 * self.widen) << stage, stride);
+            }
+        }
+        xs = net.norm("bn1", xs);
+        net.relu(xs);
+        net.classifier("fc", classes)
+    }
+
+    fn block(net: &mut Builder, name: &str, xs: Xs, channels: u32, stride: u32) -> Xs {
+        let active = net.norm(format_args!("{name}.bn1"), xs);
+        let active = net.relu(active);
+        let ys = net.conv(format_args!("{name}.conv1"), active, channels, Kernel::of(3).stride(stride));
+        let ys = net.norm(format_args!("{name}.bn2"), ys);
+        let ys = net.relu(ys);
+        let ys = net.conv(format_args!("{name}.conv2"), ys, channels, Kernel::of(3));
+        // What changes shape passes its input on after the batch norm, what does not, before it.
+        let shortcut = if net.channels(xs) == channels {
+            xs
+        } else {
+            net.conv(format_args!("{name}.convShortcut"), active, channels, Kernel::of(1).stride(stride))
+        };
+        net.add(shortcut, ys)
+    }
+}
+
+const fn network(name: &'static str, depth: u32, widen: u32) -> Architecture {
+    Architecture { name, input_side: 32, family: Family::WideResnet(WideResnet { blocks: (depth - 4) / 6, widen }) }
+}
+
+/// The networks of the family.
+pub(super) const NETWORKS: [Architecture; 4] =
+    [network("wrn_16_1", 16, 1), network("wrn_16_2", 16, 2), network("wrn_40_1", 40, 1), network("wrn_40_2", 40, 2)];
