@@ -80,6 +80,7 @@ fn every_network_says_how_small_images_may_be() {
 fn what_training_keeps_follows_from_the_graph() {
     // By hand for ResNet-8: each convolution's output, which its batch norm needs, and each ReLU's. The second batch
     // norm of a block and that of its shortcut are added and forgotten.
+    let layout = architecture::find("resnet8").unwrap().layout(10);
     let (large, middle, small) = (16 * 1024, 32 * 256, 64 * 64);
     let stem = 2 * large;
     let blocks = |map: u64, shortcut: u64| 4 * map + shortcut;
