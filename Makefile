@@ -33,10 +33,10 @@ test: setup ## run all tests: Rust, then the dashboard in a browser
 	@echo "All tests passed: Rust, and the dashboard in a browser."
 
 fmt: ## format the code
-	@cargo fmt
+	@cargo fmt --all
 
 lint: setup ## what .ci/run checks of the code without running it
-	@cargo fmt --check
+	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 
 clean: ## remove everything that is not in git: builds, downloads and data/ with its jobs and students

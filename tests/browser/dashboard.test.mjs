@@ -180,6 +180,31 @@ async function saved(act) {
   return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
 }
 
+test('a teacher is uploaded, recognised and used, all in the browser', { timeout: PATIENCE }, async () => {
+  const answer = await fetch(`${server.url}/v1/jobs/${teacher}/student`);
+  const buffer = Buffer.from(await answer.arrayBuffer());
+  await go('/new');
+  await page.setInputFiles('#teacher-file', { name: 'teacher.safetensors', mimeType: 'application/octet-stream', buffer });
+  await button('Upload').click();
+  await page.locator('.upload-message').getByText('It fits resnet8 (10 classes).').waitFor();
+  await page.locator('.upload-message').getByRole('button', { name: 'Use as the teacher' }).click();
+  const { data: [checkpoint] } = await server.get('/v1/checkpoints');
+  assert.equal(checkpoint.sha256, createHash('sha256').update(buffer).digest('hex'));
+  await edit((spec) => {
+    assert.deepEqual(spec.teacher, { architecture: 'resnet8', checkpoint: checkpoint.id });
+    brief(spec, 1);
+  });
+  const id = await submit();
+  await status('succeeded').waitFor({ timeout: PATIENCE });
+  // The same weights on the same images as in the job that named their job.
+  const [uploaded, chained] = await Promise.all([id, student].map((job) => server.get(`/v1/jobs/${job}`)));
+  assert.equal(uploaded.result.teacher_top1, chained.result.teacher_top1);
+  await server.remove(`/v1/jobs/${id}`);
+  await go(`/jobs/${student}`);
+  await status('succeeded').waitFor();
+  page.assertQuiet();
+});
+
 test('the specification shows every default', async () => {
   await page.getByText('Specification', { exact: true }).click();
   const spec = JSON.parse(await page.getByLabel('Specification', { exact: true }).textContent());
@@ -221,6 +246,29 @@ test('a running job is cancelled from its page, after a question', { timeout: PA
   await page.getByRole('dialog').getByRole('button', { name: 'Cancel the job' }).click();
   await status('cancelled').waitFor({ timeout: PATIENCE });
   await button('Retry').waitFor();
+  page.assertQuiet();
+});
+
+test('it is retried, paused, resumed, cancelled and deleted from its page, and gone from the list', { timeout: PATIENCE }, async () => {
+  const training = page.locator('.progress-line .live-figure', { hasText: 'left' });
+  await button('Retry').click();
+  await training.waitFor({ timeout: PATIENCE });
+  await button('Pause').click();
+  await status('paused').waitFor({ timeout: PATIENCE });
+  const id = new URL(page.url()).hash.split('/').at(-1);
+  const paused = (await server.get(`/v1/jobs/${id}`)).progress.step;
+  await button('Resume').click();
+  await training.waitFor({ timeout: PATIENCE });
+  assert.ok((await server.get(`/v1/jobs/${id}`)).progress.step >= paused, 'it goes on from where it was paused');
+  await button('Cancel').click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Cancel the job' }).click();
+  await status('cancelled').waitFor({ timeout: PATIENCE });
+  await button('Delete').click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Delete the job' }).click();
+  await page.waitForURL(/#\/$/);
+  await page.locator('tbody tr').first().waitFor();
+  assert.equal(await page.locator(`tr[data-id="${id}"]`).count(), 0);
+  assert.equal((await fetch(`${server.url}/v1/jobs/${id}`)).status, 404);
   page.assertQuiet();
 });
 

@@ -70,6 +70,11 @@ export class Server {
     assert.ok(answer.ok, `POST ${path}: ${answer.status} ${await answer.clone().text()}`);
     return answer.json();
   }
+
+  async remove(path) {
+    const answer = await fetch(this.url + path, { method: 'DELETE' });
+    assert.ok(answer.ok, `DELETE ${path}: ${answer.status}`);
+  }
 }
 
 export async function launchBrowser() {
