@@ -37,6 +37,8 @@ pub enum Command {
     Migrate(MigrateArgs),
     /// Train by a specification, without a server.
     Train(TrainArgs),
+    /// Repeat the last epoch of a run, or all of it, and say whether the same student comes of it.
+    Verify(VerifyArgs),
     /// Measure a checkpoint's accuracy on a data set.
     Evaluate(EvaluateArgs),
     /// Rewrite any supported checkpoint as safetensors.
@@ -154,9 +156,38 @@ pub struct TrainArgs {
     /// Take commands from standard input, one JSON object a line, and end when it ends.
     #[arg(long, env = "DISTILLERY_SUPERVISED")]
     pub supervised: bool,
+    /// Which attempt at the job this is, for the manifest.
+    #[arg(long, env = "DISTILLERY_ATTEMPT", default_value_t = 1)]
+    pub attempt: u32,
     /// Where to train.
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+/// `distillery verify`.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// The manifest.json of a finished run. The state that its last epoch started from, before-last-epoch.safetensors,
+    /// is looked for beside it.
+    pub manifest: PathBuf,
+    /// Repeat the whole run from its first step, rather than its last epoch.
+    #[arg(long, env = "DISTILLERY_FULL")]
+    pub full: bool,
+    /// The directory of the data set. Default: where the run had it.
+    #[arg(long, env = "DISTILLERY_DATASET")]
+    pub dataset: Option<PathBuf>,
+    /// The teacher's checkpoint. Default: where the run had it.
+    #[arg(long, env = "DISTILLERY_TEACHER")]
+    pub teacher: Option<PathBuf>,
+    /// The checkpoint that the student started from, if it did. Default: where the run had it.
+    #[arg(long, env = "DISTILLERY_STUDENT")]
+    pub student: Option<PathBuf>,
+    /// The device. Default: the run's.
+    #[arg(long, env = "DISTILLERY_DEVICE")]
+    pub device: Option<String>,
+    /// Threads of the arithmetic on the CPU. Default: as many as the run had.
+    #[arg(long, env = "DISTILLERY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 /// `distillery evaluate`.

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
             let pool = jobs::connect(&args.database_url).await?;
             jobs::migrate(&pool).await
         }),
-        Command::Train(_) | Command::Evaluate(_) | Command::Convert(_) => become_trainer(),
+        Command::Train(_) | Command::Verify(_) | Command::Evaluate(_) | Command::Convert(_) => become_trainer(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

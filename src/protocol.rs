@@ -17,6 +17,10 @@ pub mod files {
     pub const LAST_STUDENT: &str = "student-last.safetensors";
     /// How the students came to be; written last.
     pub const MANIFEST: &str = "manifest.json";
+    /// The state that the last epoch started from, for `distillery verify`; only where there was more than one epoch.
+    pub const BEFORE_LAST_EPOCH: &str = "before-last-epoch.safetensors";
+    /// What the teacher sees in the regions of the evaluation split; only where there are regions.
+    pub const REGIONS: &str = "regions.json";
     /// One [`Point`](super::Point) a line.
     pub const METRICS: &str = "metrics.ndjson";
     /// All that is needed to go on: weights, best weights, optimiser, counters. One file, so that it is never torn.

@@ -70,12 +70,15 @@ async fn every_promised_series_is_recorded() {
         "sdd/scale_1/loss",
         "sdd/scale_2/loss",
         "sdd/scale_4/loss",
+        "sdd/scale_1/complementary_fraction",
+        "sdd/scale_2/complementary_fraction",
+        "sdd/scale_4/complementary_fraction",
     ];
     expected.sort_unstable();
     assert_eq!(names, expected);
     let artifacts = server.get(&format!("/v1/jobs/{student}/artifacts")).await;
     let names: Vec<_> = artifacts["data"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
-    for name in ["student.safetensors", "student-last.safetensors", "manifest.json", "metrics.ndjson"] {
+    for name in ["student.safetensors", "student-last.safetensors", "manifest.json", "metrics.ndjson", "regions.json"] {
         assert!(names.contains(&json!(name)), "{name} is missing from {names:?}");
     }
 }

@@ -48,7 +48,9 @@ pub(super) async fn save_checkpoint(
 /// Those of storage.
 pub(super) async fn store(context: &Context, hold: &Hold, output: &Path) -> Result<Vec<Artifact>, Error> {
     let mut artifacts = Vec::new();
-    for name in [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS] {
+    let optional = [files::REGIONS, files::BEFORE_LAST_EPOCH].into_iter().filter(|name| output.join(name).exists());
+    let always = [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS];
+    for name in always.into_iter().chain(optional) {
         let key = key(&hold.job, hold.attempt, name);
         let stored = context.store.put_file(&key, &output.join(name)).await?;
         artifacts.push(Artifact { name: name.to_owned(), key, size_bytes: stored.size_bytes, sha256: stored.sha256 });

@@ -75,10 +75,10 @@ impl Trainer {
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub(super) fn start(program: &Path, directory: &Path, device: &str) -> anyhow::Result<Self> {
+    pub(super) fn start(program: &Path, directory: &Path, device: &str, attempt: i32) -> anyhow::Result<Self> {
         let mut command = process::command("KILL", program);
         command.arg("train").arg(directory.join("spec.json")).arg("--output").arg(directory.join("output"));
-        command.args(["--events", "--supervised", "--device", device]);
+        command.args(["--events", "--supervised", "--device", device, "--attempt", &attempt.to_string()]);
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| {
             name.to_str().is_some_and(|name| ENVIRONMENT.iter().any(|allowed| name.starts_with(allowed)))
         }));

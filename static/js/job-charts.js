@@ -30,13 +30,13 @@ function chartsOf(spec, signal) {
 }
 
 function byScale(scales, signal) {
-  const series = scales.slice(0, 5).map((scale) => ({ name: `sdd/scale_${scale}/loss`, label: `${scale}×${scale}` }));
+  const series = (part) => scales.slice(0, 5).map((scale) => ({ name: `sdd/scale_${scale}/${part}`, label: `${scale}×${scale}` }));
   return [
-    new Chart({ title: 'Distillation loss by scale', signal, series }),
+    new Chart({ title: 'Distillation loss by scale', signal, series: series('loss') }),
     new Chart({
       title: 'Complementary regions', hint: 'share of the regions in which the teacher disagrees with its own prediction for the whole image',
       signal, format: (value) => percent(value * 100, 1), formatTick: (value) => `${tick(value * 100)} %`,
-      series: [{ name: 'sdd/complementary_fraction', label: 'share' }],
+      series: [{ name: 'sdd/complementary_fraction', label: 'all' }, ...series('complementary_fraction').slice(scales[0] === 1 ? 1 : 0)],
     }),
   ];
 }

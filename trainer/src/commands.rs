@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tch::Kind;
+use tch::{Device, Kind, Tensor};
 
 use super::control::Control;
 use super::data::Loader;
@@ -14,10 +14,10 @@ use super::error::{Error, Result};
 use super::normalisation::Normalisation;
 use super::report::{Human, Ndjson, Report};
 use super::run::{self, Ending, Settings};
-use super::{device, models, weights};
+use super::{device, models, verify, weights};
 use distillery::architecture;
 use distillery::checkpoint;
-use distillery::config::{ComputeArgs, ConvertArgs, EvaluateArgs, TrainArgs};
+use distillery::config::{ComputeArgs, ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{EXIT_STOPPED, Event};
 use distillery::spec::{self, JobSpec, Mode};
@@ -49,6 +49,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
         device: args.compute.device.clone(),
         threads: prepare(&args.compute),
         data_memory: data_memory(&args.compute),
+        attempt: args.attempt,
     };
     run::train(&spec, &settings, &control, report)
 }
@@ -68,6 +69,21 @@ fn prepare(args: &ComputeArgs) -> usize {
     let threads = args.threads.map_or_else(device::cores, usize::from);
     device::prepare(threads);
     threads
+}
+
+/// `distillery-trainer verify`: success where the same students come out.
+#[must_use]
+pub fn verify(args: &VerifyArgs) -> ExitCode {
+    match guarded(|| verify::verify(args)) {
+        Ok(verdict) => {
+            println!("{}", serde_json::to_string_pretty(&verdict).expect("a verdict is JSON"));
+            if verdict.matches { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn data_memory(args: &ComputeArgs) -> u64 {
@@ -141,15 +157,21 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     network.freeze();
     let normalisation = Normalisation::new(mean, std, device);
     let begun = Instant::now();
-    let result = super::evaluate::evaluate(&network, &loader, &normalisation, args.logits.is_some(), || true)?;
-    let (evaluation, logits) =
-        result.ok_or_else(|| Error::internal("an evaluation that nobody stopped was stopped"))?;
+    let mut kept = Vec::new();
+    let keep = |seen: super::evaluate::Seen<'_>| {
+        if args.logits.is_some() {
+            kept.push(seen.logits.to_device(Device::Cpu));
+        }
+    };
+    let evaluation = super::evaluate::evaluate(&network, &loader, &normalisation, || true, keep)?
+        .ok_or_else(|| Error::internal("an evaluation that nobody stopped was stopped"))?;
     let images_per_second = evaluation.images as f64 / begun.elapsed().as_secs_f64();
     if loader.corrupt_count() > 0 {
         let named = loader.corrupt().join("; ");
         tracing::warn!(images = loader.corrupt_count(), named, "left out, as they cannot be read");
     }
-    if let (Some(path), Some(logits)) = (&args.logits, logits) {
+    if let Some(path) = &args.logits {
+        let logits = Tensor::cat(&kept, 0);
         weights::write(path, &[("logits".to_owned(), logits)], &std::collections::BTreeMap::new())?;
     }
     Ok(json!({

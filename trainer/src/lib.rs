@@ -18,12 +18,14 @@ pub mod metrics;
 pub mod models;
 pub mod normalisation;
 pub mod optim;
+pub mod regions;
 pub mod report;
 pub mod resume;
 pub mod run;
 pub mod sdd;
 pub mod setup;
 pub mod step;
+pub mod verify;
 pub mod weights;
 
 use distillery::protocol::{Event, Level};

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use distillery::config::{ConvertArgs, EvaluateArgs, TrainArgs};
+use distillery::config::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery_trainer::{commands, device};
 
 /// Trains, evaluates and converts image classifiers; `distillery` starts it.
@@ -18,6 +18,8 @@ struct Cli {
 enum Command {
     /// Train by a specification.
     Train(TrainArgs),
+    /// Repeat the last epoch of a run, or all of it, and say whether the same student comes of it.
+    Verify(VerifyArgs),
     /// Measure a checkpoint's accuracy on a data set: JSON on standard output.
     Evaluate(EvaluateArgs),
     /// Rewrite any supported checkpoint as safetensors.
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     device::idle_threads_sleep();
     match command {
         Command::Train(args) => commands::train(&args),
+        Command::Verify(args) => commands::verify(&args),
         Command::Evaluate(args) => commands::evaluate(&args),
         Command::Convert(args) => commands::convert(&args),
     }

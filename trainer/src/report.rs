@@ -29,6 +29,14 @@ impl Report for Ndjson {
     }
 }
 
+/// Says nothing.
+#[derive(Debug)]
+pub struct Silent;
+
+impl Report for Silent {
+    fn event(&mut self, _: &Event) {}
+}
+
 /// For people: a bar on a terminal, a line per epoch elsewhere.
 #[derive(Debug)]
 pub struct Human {

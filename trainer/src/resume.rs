@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use tch::Tensor;
 
 use super::error::{Error, Result};
+use super::regions;
 use super::weights::{self, StateDict};
 use distillery::checkpoint::{Checkpoint, Dtype};
 use distillery::protocol::Evaluation;
@@ -28,10 +29,31 @@ pub struct Counters {
     pub best: Option<(Evaluation, u32)>,
     /// The teacher's evaluation, which need not be done again.
     pub teacher: Option<Evaluation>,
+    /// What the teacher sees in the regions of the evaluation split; absent for methods without regions.
+    pub regions: Option<regions::Report>,
     /// The latest evaluation.
     pub last: Option<Evaluation>,
-    /// When the first attempt started, for the manifest.
+    /// The attempts so far that left a state, this one included.
+    pub attempts: Vec<Attempt>,
+}
+
+/// One attempt at a run: what the bytes of its result depend on besides specification and data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// When.
     pub started_at: chrono::DateTime<chrono::Utc>,
+    /// Steps that earlier attempts had done.
+    pub from_step: u64,
+    /// `cpu` or `cuda:0`.
+    pub device: String,
+    /// `float32` or `bfloat16`.
+    pub precision: String,
+    /// Threads of the arithmetic on the CPU.
+    pub threads: u32,
+    /// Bytes of decoded images that were kept in memory: a split that is streamed is shuffled differently.
+    pub data_memory: u64,
 }
 
 /// Everything that a run changes.

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::control::{Control, Wish};
 use super::error::{Error, Result};
-use super::evaluate::evaluate;
+use super::evaluate::{Seen, evaluate};
 use super::metrics::Metrics;
+use super::regions::Tally;
 use super::report::Report;
 use super::resume::{self, State};
 use super::sdd::warmup;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub threads: usize,
     /// Bytes of decoded images that are kept in memory; more are read again in every epoch.
     pub data_memory: u64,
+    /// Which attempt at the job this is, from 1, for the manifest.
+    pub attempt: u32,
 }
 
 /// How a run ended that did not fail.
@@ -51,7 +54,13 @@ pub fn train(spec: &JobSpec, settings: &Settings, control: &Control, report: &mu
     let metrics = Metrics::open(&settings.output.join(files::METRICS), setup.counters.step)?;
     let scales = setup.objective.distillation.as_ref().map_or(&[][..], |distillation| &distillation.scales);
     let meter = Meter::new(scales, setup.device);
-    let mut run = Run { spec, control, report, metrics, meter, state, flushed: Instant::now(), evaluated: 0.0, setup };
+    let output = &settings.output;
+    // An attempt that starts within the last epoch leaves what it started from.
+    if setup.counters.epoch + 1 == spec.training.epochs && setup.counters.step > 0 {
+        keep_for_verification(output)?;
+    }
+    let flushed = Instant::now();
+    let mut run = Run { spec, control, report, metrics, meter, output, state, flushed, evaluated: 0.0, setup };
     run.report.event(&Event::Started(run.setup.started.clone()));
     if run.evaluate_teacher()? == Flow::Stop {
         return Ok(run.stopped());
@@ -61,7 +70,7 @@ pub fn train(spec: &JobSpec, settings: &Settings, control: &Control, report: &mu
             return Ok(run.stopped());
         }
     }
-    run.finish(&settings.output)?;
+    run.finish()?;
     Ok(Ending::Finished)
 }
 
@@ -79,6 +88,8 @@ struct Run<'a> {
     setup: Setup,
     metrics: Metrics,
     meter: Meter,
+    /// Where files go.
+    output: &'a Path,
     /// The checkpoint to resume from.
     state: PathBuf,
     flushed: Instant,
@@ -97,8 +108,20 @@ impl Run<'_> {
             None => {
                 let normalisation = self.setup.teacher_normalisation.as_ref().unwrap_or(&self.setup.normalisation);
                 let go_on = || self.control.wish() == Wish::GoOn;
-                let Some((evaluation, _)) = evaluate(teacher, &self.setup.eval, normalisation, false, go_on)? else {
+                // Scale 1 alone has nothing to tell: the whole image always agrees with itself.
+                let decoupled = self.setup.objective.distillation.as_ref().filter(|loss| loss.scales != [1]);
+                let mut tally = Tally::default();
+                let count = |seen: Seen<'_>| {
+                    if let Some(distillation) = decoupled {
+                        tally.add(distillation, &teacher.regions(seen.features, &distillation.scales), seen.labels);
+                    }
+                };
+                let Some(evaluation) = evaluate(teacher, &self.setup.eval, normalisation, go_on, count)? else {
                     return Ok(Flow::Stop);
+                };
+                self.setup.counters.regions = match decoupled {
+                    Some(distillation) => Some(tally.report(&distillation.scales, self.setup.class_names.as_deref())?),
+                    None => None,
                 };
                 evaluation
             }
@@ -177,8 +200,12 @@ impl Run<'_> {
         }
         self.setup.counters.epoch = done;
         self.setup.counters.step_in_epoch = 0;
-        if is_last || done.is_multiple_of(training.checkpoint_every_epochs) {
+        let is_last_but_one = done + 1 == training.epochs;
+        if is_last || is_last_but_one || done.is_multiple_of(training.checkpoint_every_epochs) {
             self.save()?;
+        }
+        if is_last_but_one {
+            keep_for_verification(self.output)?;
         }
         Ok(Flow::GoOn)
     }
@@ -187,7 +214,7 @@ impl Run<'_> {
         let begun = Instant::now();
         let go_on = || self.control.wish() == Wish::GoOn;
         let setup = &mut self.setup;
-        let Some((evaluation, _)) = evaluate(&setup.student, &setup.eval, &setup.normalisation, false, go_on)? else {
+        let Some(evaluation) = evaluate(&setup.student, &setup.eval, &setup.normalisation, go_on, |_| {})? else {
             if self.control.wish() == Wish::Pause {
                 self.save()?;
             }
@@ -289,8 +316,8 @@ impl Run<'_> {
     }
 
     /// Writes the students and, last, the manifest.
-    fn finish(self, output: &Path) -> Result<()> {
-        let Self { spec, report, mut setup, .. } = self;
+    fn finish(self) -> Result<()> {
+        let Self { spec, report, output, mut setup, .. } = self;
         let missing = || Error::internal("no evaluation was done");
         let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
         let last = setup.counters.last.ok_or_else(missing)?;
@@ -311,10 +338,26 @@ impl Run<'_> {
             last_top1: last.top1,
             student,
         };
-        manifest::write(&output.join(files::MANIFEST), spec, setup, &outcome, &last_student)?;
+        if let Some(regions) = &setup.counters.regions {
+            manifest::write_json(&output.join(files::REGIONS), regions)?;
+        }
+        manifest::write(&output.join(files::MANIFEST), spec, setup, &outcome, last_student)?;
         report.event(&Event::Finished(outcome));
         Ok(())
     }
+}
+
+/// Keeps the state that the last epoch starts from, so that `distillery verify` can repeat that. A state is replaced by
+/// rename, so a second name for it stays as it is.
+fn keep_for_verification(output: &Path) -> Result<()> {
+    let kept = output.join(files::BEFORE_LAST_EPOCH);
+    match std::fs::remove_file(&kept) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::storage(&kept)(error)),
+        _ => {}
+    }
+    let state = output.join(files::CHECKPOINT);
+    // Not every file system has links.
+    std::fs::hard_link(&state, &kept).or_else(|_| std::fs::copy(&state, &kept).map(drop)).map_err(Error::storage(&kept))
 }
 
 /// A loss can be finite while the step that follows from it is not.

@@ -41,6 +41,8 @@ pub struct Distilled {
     pub complementary_fraction: Tensor,
     /// Mean loss of each scale's regions, before weights: `[scales]`.
     pub per_scale: Tensor,
+    /// Share of complementary regions of each scale: `[scales]`.
+    pub complementary_per_scale: Tensor,
 }
 
 /// The distillation loss of a specification, ready to be applied.
@@ -113,29 +115,36 @@ impl Distillation {
     /// The loss of a batch: student and teacher regions, and labels `[B]`.
     #[must_use]
     pub fn apply(&self, student: &Regions, teacher: &Regions, target: &Tensor) -> Distilled {
+        let complementary = self.agrees(teacher, target).logical_not();
         let target = target.unsqueeze(1).expand([-1, student.local.size()[1]], false);
         let losses = self.base.of(&student.local, &teacher.local, &target);
-        let complementary = self.agrees(teacher, &target).logical_not().to_kind(losses.kind());
+        let complementary = complementary.to_kind(losses.kind());
         let (of_consistent, of_complementary) = self.weights;
         let group_weights = &complementary * (of_complementary - of_consistent) + of_consistent;
         let weighted = group_weights * &self.region_weights * &losses;
         let loss = weighted.mean(None::<Kind>);
         let contribution = (weighted.detach() * &complementary).mean(None::<Kind>);
+        let of_scales = |values: &Tensor| {
+            let mean = values.mean_dim([0_i64].as_slice(), false, None::<Kind>);
+            self.scale_means.mv(&mean)
+        };
         Distilled {
             consistent: loss.detach() - &contribution,
             complementary: contribution,
             complementary_fraction: complementary.mean(None::<Kind>),
-            per_scale: self.scale_means.mv(&losses.detach().mean_dim([0_i64].as_slice(), false, None::<Kind>)),
+            per_scale: of_scales(&losses.detach()),
+            complementary_per_scale: of_scales(&complementary),
             loss,
         }
     }
 
-    /// Whether each region agrees with the teacher's global prediction: [B, N].
-    fn agrees(&self, teacher: &Regions, target: &Tensor) -> Tensor {
+    /// Whether each region agrees with the teacher's global prediction, for labels `[B]`: [B, N].
+    pub fn agrees(&self, teacher: &Regions, target: &Tensor) -> Tensor {
+        let target = target.unsqueeze(-1);
         let local = teacher.local.argmax(-1, false);
         let global = teacher.global.argmax(-1, true);
         match self.grouping {
-            Grouping::Label => local.eq_tensor(target).eq_tensor(&global.eq_tensor(target)),
+            Grouping::Label => local.eq_tensor(&target).eq_tensor(&global.eq_tensor(&target)),
             Grouping::Class => local.eq_tensor(&global),
         }
     }

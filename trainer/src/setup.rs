@@ -15,7 +15,7 @@ use super::models::{self, Network};
 use super::normalisation::Normalisation;
 use super::optim::Optimizer;
 use super::report::Report;
-use super::resume::{self, Counters, State};
+use super::resume::{self, Attempt, Counters, State};
 use super::run::Settings;
 use super::sdd::Distillation;
 use super::step::Objective;
@@ -53,8 +53,12 @@ pub struct Setup {
     pub started: Started,
     /// What a student's file says about itself.
     pub metadata: BTreeMap<String, String>,
+    /// Of the classes, where the data set says them.
+    pub class_names: Option<Vec<String>>,
     /// Of the teacher's file.
     pub teacher_sha256: Option<String>,
+    /// Of the file that the student started from.
+    pub student_sha256: Option<String>,
     /// Of the data's files; hashing goes on beside the training.
     pub fingerprint: JoinHandle<Result<BTreeMap<String, String>>>,
     /// Images that could not be read.
@@ -91,17 +95,27 @@ impl Setup {
         student.compute_in(kind);
 
         let mut optimizer = Optimizer::new(&spec.training.optimizer, named_parameters(&student));
-        let (counters, best) = match state {
+        let (mut counters, best) = match state {
             Some(State { counters, best, optimizer: state, .. }) => {
                 optimizer.load_state(&state).map_err(Error::internal)?;
                 (counters, best)
             }
             None => (fresh(identity), None),
         };
-        let started = Started {
+        let attempt = Attempt {
+            number: settings.attempt,
+            started_at: Utc::now(),
+            from_step: counters.step,
             device: device::name(device),
             precision: if kind == Kind::BFloat16 { "bfloat16" } else { "float32" }.to_owned(),
             threads: u32::try_from(settings.threads).unwrap_or(u32::MAX),
+            data_memory: settings.data_memory,
+        };
+        counters.attempts.push(attempt.clone());
+        let started = Started {
+            device: attempt.device,
+            precision: attempt.precision,
+            threads: attempt.threads,
             train_images: data.train.len(),
             eval_images: data.eval.len(),
             classes,
@@ -122,7 +136,7 @@ impl Setup {
             clip: spec.training.clip_grad_norm,
         };
         let metadata = metadata(student_architecture, spec.dataset.image_size, &data);
-        let Data { train, eval, normalisation, fingerprint, dropped, .. } = data;
+        let Data { train, eval, normalisation, fingerprint, dropped, classes: Classes { names, .. }, .. } = data;
         let train = Rc::new(train);
         Ok(Self {
             device,
@@ -137,7 +151,9 @@ impl Setup {
             best,
             started,
             metadata,
+            class_names: names,
             teacher_sha256,
+            student_sha256,
             fingerprint,
             dropped,
         })
@@ -164,8 +180,9 @@ fn fresh(identity: String) -> Counters {
         step: 0,
         best: None,
         teacher: None,
+        regions: None,
         last: None,
-        started_at: Utc::now(),
+        attempts: Vec::new(),
     }
 }
 

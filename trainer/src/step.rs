@@ -5,7 +5,7 @@ use tch::{Device, Kind, Reduction, Tensor, no_grad};
 use super::error::{Error, Result};
 use super::models::Network;
 use super::optim::Optimizer;
-use super::sdd::{Distillation, Regions, classify_regions};
+use super::sdd::{Distillation, Regions};
 
 /// The loss of a specification and the networks that it is about.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ pub fn step(
             distilled.complementary_fraction,
         ]);
         parts.extend(distilled.per_scale.unbind(0));
+        parts.extend(distilled.complementary_per_scale.unbind(0));
     }
     optimizer.zero_grad();
     loss.backward();
@@ -74,7 +75,7 @@ pub fn step(
 }
 
 fn regions(network: &Network, images: &Tensor, train: bool, scales: &[u32]) -> Regions {
-    classify_regions(|pooled| network.classify(pooled), &network.features(images, train), scales)
+    network.regions(&network.features(images, train), scales)
 }
 
 /// Sums over steps, kept on the device until somebody reads them.
@@ -96,7 +97,9 @@ impl Meter {
             let parts = ["train/loss_distill", "train/loss_consistent", "train/loss_complementary"];
             names.extend(parts.map(str::to_owned));
             names.push("sdd/complementary_fraction".to_owned());
-            names.extend(scales.iter().map(|scale| format!("sdd/scale_{scale}/loss")));
+            for part in ["loss", "complementary_fraction"] {
+                names.extend(scales.iter().map(|scale| format!("sdd/scale_{scale}/{part}")));
+            }
         }
         let sums = Tensor::zeros([names.len() as i64], (Kind::Double, device));
         let first_bad = Tensor::full([] as [i64; 0], i64::MAX, (Kind::Int64, device));

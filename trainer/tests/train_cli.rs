@@ -49,7 +49,9 @@ fn a_teacher_and_then_a_student_are_trained_with_everything_that_was_promised() 
         "images_per_second",
         "lr",
         "sdd/complementary_fraction",
+        "sdd/scale_1/complementary_fraction",
         "sdd/scale_1/loss",
+        "sdd/scale_2/complementary_fraction",
         "sdd/scale_2/loss",
         "train/loss",
         "train/loss_ce",
@@ -71,6 +73,15 @@ fn a_teacher_and_then_a_student_are_trained_with_everything_that_was_promised() 
     let parts = value("train/loss_consistent", 10) + value("train/loss_complementary", 10);
     assert!((value("train/loss_distill", 10) - parts).abs() < 1e-4 * parts);
 
+    // One of the five regions is the whole image, which agrees with itself.
+    assert_eq!(value("sdd/scale_1/complementary_fraction", 10), 0.0);
+    let (all, of_fine) = (value("sdd/complementary_fraction", 10), value("sdd/scale_2/complementary_fraction", 10));
+    assert!((all - of_fine * 4.0 / 5.0).abs() < 1e-6, "{all} {of_fine}");
+
+    let regions = place.json("out/regions.json");
+    assert_eq!(regions["images"], 50);
+    assert_eq!(regions["scales"][1]["map"].as_array().unwrap().len(), 2);
+
     let student = place.bytes("out/student.safetensors");
     assert_eq!(outcome.student.sha256, hex::encode(Sha256::digest(&student)));
     assert_eq!(outcome.student.size_bytes, student.len() as u64);
@@ -82,6 +93,9 @@ fn a_teacher_and_then_a_student_are_trained_with_everything_that_was_promised() 
     assert_eq!(manifest["teacher"]["sha256"], hex::encode(Sha256::digest(teacher_file)));
     assert!(manifest["versions"]["libtorch"].as_str().unwrap().starts_with("2.11"));
     assert!(!manifest["data"]["sha256_of_files"]["train"].as_str().unwrap().is_empty());
+    let attempt = &manifest["attempts"][0];
+    assert_eq!((attempt["number"].as_u64(), attempt["from_step"].as_u64()), (Some(1), Some(0)));
+    assert_eq!((attempt["device"].as_str(), attempt["threads"].as_u64()), (Some("cpu"), Some(1)));
 
     let (_, header) = SafeTensors::read_metadata(&student).unwrap();
     let metadata = header.metadata().as_ref().unwrap();

@@ -2,7 +2,10 @@
 
 mod support;
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::io::Read;
+use std::time::Instant;
 
 use distillery::protocol::{EXIT_STOPPED, Event, Point};
 use rustix::process::{Pid, Signal, kill_process};
@@ -54,6 +57,27 @@ fn a_run_that_is_killed_in_an_epoch_ends_in_the_same_bytes() {
     assert_same(&place, "whole", "killed");
     // Running it once more finds everything done and leaves the same.
     assert_eq!(resumed(&place.events(&spec, "killed")), (6, 450));
+    assert_same(&place, "whole", "killed");
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_wherever_it_is_ends_in_the_same_bytes() {
+    let place = Place::new().with_teacher();
+    let spec = long(&place);
+    let begun = Instant::now();
+    place.events(&spec, "whole");
+    let whole = begun.elapsed();
+    // Other moments in every run of this test; they are in the message where it fails.
+    let random = RandomState::new();
+    let moments = [1, 2, 3, 4, 5].map(|kill| whole.mul_f64(random.hash_one(kill) as f64 / u64::MAX as f64 / 2.0));
+    println!("killed after {moments:?}");
+    for moment in moments {
+        let mut run = Supervised::start(place.command(&spec, "killed"));
+        std::thread::sleep(moment);
+        run.child.kill().unwrap();
+        run.child.wait().unwrap();
+    }
+    resumed(&place.events(&spec, "killed"));
     assert_same(&place, "whole", "killed");
 }
 

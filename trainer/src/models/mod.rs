@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery::architecture::{Architecture, Entry, Layout};
 
+use super::sdd::{Regions, classify_regions};
 use forward::{Schedule, channels_last};
 
 /// One tensor of a network's state dict.
@@ -74,8 +75,18 @@ impl Network {
 
     /// Logits [B, K] of whole images.
     pub fn logits(&self, xs: &Tensor, train: bool) -> Tensor {
-        let pooled = self.features(xs, train).mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
-        self.classify(&pooled)
+        self.classify_map(&self.features(xs, train))
+    }
+
+    /// Logits [B, K] of feature maps [B, C, H, W].
+    pub fn classify_map(&self, features: &Tensor) -> Tensor {
+        self.classify(&features.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>))
+    }
+
+    /// Logits of the regions of feature maps [B, C, H, W] at those scales.
+    #[must_use]
+    pub fn regions(&self, features: &Tensor, scales: &[u32]) -> Regions {
+        classify_regions(|pooled| self.classify(pooled), features, scales)
     }
 
     /// What it is.

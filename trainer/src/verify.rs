@@ -1,0 +1,172 @@
+//! Repeats a run, or its last epoch, and compares what comes out with what its manifest says, byte for byte.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::control::Control;
+use super::device;
+use super::error::{Error, Result};
+use super::manifest::{self, Manifest, Versions};
+use super::report::Silent;
+use super::run::{self, Ending, Settings};
+use distillery::config::VerifyArgs;
+use distillery::dataset::{Dataset, Options};
+use distillery::protocol::files;
+use distillery::spec::JobSpec;
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub struct Verdict {
+    /// Whether both students are the same to the last bit.
+    pub matches: bool,
+    /// `last epoch` or `whole run`.
+    pub repeated: &'static str,
+    /// SHA-256 of the best student.
+    pub best: Compared,
+    /// SHA-256 of the student after the last epoch.
+    pub last: Compared,
+    /// What was different from the run and can be why the bytes are.
+    pub differences: Vec<String>,
+}
+
+/// A hash in the manifest and the one found now.
+#[derive(Debug, Serialize)]
+pub struct Compared {
+    /// The manifest's.
+    pub manifest: String,
+    /// Today's.
+    pub repeated: String,
+}
+
+/// Repeats what a manifest describes, in a temporary directory.
+///
+/// # Errors
+/// The manifest, the data or a checkpoint is not there or is not the one that the manifest names, or training fails.
+pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
+    let manifest = read(&args.manifest)?;
+    let spec = located(&manifest, args);
+    check_inputs(&manifest, &spec)?;
+    let attempt =
+        manifest.attempts.last().ok_or_else(|| Error::user("the manifest lists no attempt: it is not a run's own"))?;
+    let threads = args.threads.map_or(attempt.threads as usize, usize::from);
+    let directory = tempfile::tempdir().map_err(Error::storage(&std::env::temp_dir()))?;
+    let output = directory.path();
+    // One epoch is a whole run.
+    let full = args.full || spec.training.epochs == 1;
+    if !full {
+        let kept = args.manifest.with_file_name(files::BEFORE_LAST_EPOCH);
+        let state = output.join(files::CHECKPOINT);
+        std::fs::create_dir_all(state.parent().expect("it is in a directory")).map_err(Error::storage(&state))?;
+        std::fs::copy(&kept, &state).map_err(|error| {
+            Error::user(format!(
+                "{}: {error}. The state that the last epoch started from belongs beside the manifest; without it, \
+                 repeat the whole run with --full",
+                kept.display()
+            ))
+        })?;
+    }
+    device::prepare(threads);
+    let settings = Settings {
+        output: output.to_owned(),
+        device: args.device.clone().unwrap_or_else(|| attempt.device.clone()),
+        threads,
+        data_memory: attempt.data_memory,
+        attempt: 1,
+    };
+    let control = Control::default();
+    control.pause_on_signals().map_err(|error| Error::internal(format!("no signal handlers: {error}")))?;
+    if let Ending::Stopped = run::train(&spec, &settings, &control, &mut Silent)? {
+        return Err(Error::user("interrupted before the end: nothing was compared"));
+    }
+    let found = read(&output.join(files::MANIFEST))?;
+    let compared = |manifest: &manifest::Student, found: &manifest::Student| Compared {
+        manifest: manifest.student.sha256.clone(),
+        repeated: found.student.sha256.clone(),
+    };
+    let (best, last) = (compared(&manifest.best, &found.best), compared(&manifest.last, &found.last));
+    Ok(Verdict {
+        matches: best.manifest == best.repeated && last.manifest == last.repeated,
+        repeated: if full { "whole run" } else { "last epoch" },
+        best,
+        last,
+        differences: differences(&manifest, &found),
+    })
+}
+
+fn read(path: &Path) -> Result<Manifest> {
+    let text = std::fs::read(path).map_err(|error| Error::user(format!("{}: {error}", path.display())))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| Error::user(format!("{} is not the manifest of a run: {error}", path.display())))
+}
+
+/// The specification with the places that hold here.
+fn located(manifest: &Manifest, args: &VerifyArgs) -> JobSpec {
+    let mut spec = manifest.specification.clone();
+    let given = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    spec.dataset.path = given(&args.dataset).or(spec.dataset.path);
+    spec.student.checkpoint = given(&args.student).or(spec.student.checkpoint);
+    if let Some(teacher) = &mut spec.teacher {
+        teacher.checkpoint = given(&args.teacher).or(teacher.checkpoint.take());
+    }
+    spec
+}
+
+/// Compares the files with the hashes of the manifest, before hours are spent on others.
+fn check_inputs(manifest: &Manifest, spec: &JobSpec) -> Result<()> {
+    let teacher = manifest.teacher.as_ref().map(|teacher| teacher.sha256.as_str());
+    let of_teacher = spec.teacher.as_ref().and_then(|teacher| teacher.checkpoint.as_deref());
+    check_file("--teacher", of_teacher, teacher)?;
+    check_file("--student", spec.student.checkpoint.as_deref(), manifest.initial_student_sha256.as_deref())?;
+    let path = spec.dataset.path.as_deref().unwrap_or_default();
+    let options =
+        Options { image_column: spec.dataset.image_column.clone(), label_column: spec.dataset.label_column.clone() };
+    let dataset = Dataset::open(Path::new(path), &options)
+        .map_err(|error| Error::user(format!("{error}. Name the data set's directory with --dataset")))?;
+    let mut found = BTreeMap::new();
+    for split in manifest.data.sha256_of_files.keys() {
+        found.insert(split.clone(), dataset.fingerprint(split).map_err(Error::storage(dataset.path()))?);
+    }
+    if found != manifest.data.sha256_of_files {
+        return Err(Error::user(format!("the files of {path} are not those of the run: their SHA-256 differ")));
+    }
+    Ok(())
+}
+
+fn check_file(flag: &str, path: Option<&str>, sha256: Option<&str>) -> Result<()> {
+    let Some(sha256) = sha256 else { return Ok(()) };
+    let path = Path::new(path.unwrap_or_default());
+    let (found, _) = manifest::sha256(path).map_err(|error| {
+        Error::user(format!("{}: {error}. Name the checkpoint with {flag}; its SHA-256 is {sha256}", path.display()))
+    })?;
+    if found == sha256 {
+        return Ok(());
+    }
+    Err(Error::user(format!(
+        "{} is not the checkpoint of the run: its SHA-256 is {found}, not {sha256}. Name the right one with {flag}",
+        path.display()
+    )))
+}
+
+/// What can make the same arithmetic round differently.
+fn differences(run: &Manifest, now: &Manifest) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut compare = |what: &str, run: &dyn std::fmt::Display, now: &dyn std::fmt::Display| {
+        let (run, now) = (run.to_string(), now.to_string());
+        if run != now {
+            differences.push(format!("{what}: {run} in the run, {now} now"));
+        }
+    };
+    let versions = Versions::current();
+    compare("distillery", &run.versions.distillery, &versions.distillery);
+    compare("libtorch", &run.versions.libtorch, &versions.libtorch);
+    let now = now.attempts.last();
+    for attempt in &run.attempts {
+        let Some(now) = now else { continue };
+        compare(&format!("device of attempt {}", attempt.number), &attempt.device, &now.device);
+        compare(&format!("precision of attempt {}", attempt.number), &attempt.precision, &now.precision);
+        compare(&format!("threads of attempt {}", attempt.number), &attempt.threads, &now.threads);
+    }
+    differences
+}
