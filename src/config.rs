@@ -216,6 +216,9 @@ pub struct EvaluateArgs {
     /// was made for.
     #[arg(long, env = "DISTILLERY_IMAGE_SIZE", value_parser = clap::value_parser!(u32).range(8..=1024))]
     pub image_size: Option<u32>,
+    /// What is taken of each image. Default: the checkpoint's metadata, or else the whole of it.
+    #[arg(long, env = "DISTILLERY_CROP")]
+    pub crop: Option<Crop>,
     /// Parquet only: the image column, where it cannot be told from the schema.
     #[arg(long, env = "DISTILLERY_IMAGE_COLUMN")]
     pub image_column: Option<String>,
@@ -228,6 +231,15 @@ pub struct EvaluateArgs {
     /// Where to evaluate.
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+/// What is taken of an image to evaluate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Crop {
+    /// All of it.
+    Whole,
+    /// The centre, as ImageNet is evaluated: resized to 256, of which 224 are taken.
+    Centre,
 }
 
 /// `distillery convert`.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use distillery::dataset::{Dataset, Error, Format, Options, discover, plane_bytes, resolve};
+use distillery::dataset::{Dataset, Error, Format, Frame, Options, discover, plane_bytes, resolve};
 
 fn idx(sizes: &[u32], content: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, sizes.len() as u8];
@@ -54,7 +54,7 @@ fn refusal(at: &Path, split: &str) -> String {
 
 fn read(dataset: &Dataset, split: &str, index: usize, side: u32) -> Vec<u8> {
     let mut planes = vec![0; plane_bytes(side)];
-    dataset.split(split).unwrap().read(index, side, &mut planes).unwrap();
+    dataset.split(split).unwrap().read(index, &Frame::Whole, side, &mut planes).unwrap();
     planes
 }
 

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use distillery::dataset::{Dataset, Error, Format, Options, discover, plane_bytes};
+use distillery::dataset::{Dataset, Error, Format, Frame, Options, Rectangle, discover, plane_bytes};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 
 fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -28,16 +28,25 @@ fn open(at: &Path) -> Result<Dataset, Error> {
 }
 
 fn read(dataset: &Dataset, split: &str, index: usize, side: u32) -> Result<Vec<u8>, Error> {
+    read_part(dataset, split, index, &Frame::Whole, side)
+}
+
+fn read_part(dataset: &Dataset, split: &str, index: usize, frame: &Frame<'_>, side: u32) -> Result<Vec<u8>, Error> {
     let mut planes = vec![0; plane_bytes(side)];
-    dataset.split(split)?.read(index, side, &mut planes)?;
+    dataset.split(split)?.read(index, frame, side, &mut planes)?;
     Ok(planes)
 }
 
 /// What one encoded image reads as.
 fn decoded(bytes: &[u8], side: u32) -> Result<Vec<u8>, String> {
+    part(bytes, &Frame::Whole, side)
+}
+
+/// What a part of one encoded image reads as.
+fn part(bytes: &[u8], frame: &Frame<'_>, side: u32) -> Result<Vec<u8>, String> {
     let dir = tempfile::tempdir().unwrap();
     put(&dir.path().join("train/a/1.png"), bytes);
-    read(&open(dir.path()).unwrap(), "train", 0, side).map_err(|error| {
+    read_part(&open(dir.path()).unwrap(), "train", 0, frame, side).map_err(|error| {
         assert!(error.is_users());
         error.to_string()
     })
@@ -165,7 +174,7 @@ fn images_are_resampled_as_pillow_does() {
     let planes = decoded(&encode(stripes, ImageFormat::Png), 8).unwrap();
     assert_near(&planes, &[96, 100, 100, 100, 100, 100, 100, 104].repeat(24));
     // Wider than high, and by no whole factor.
-    let uneven = RgbImage::from_fn(13, 7, |x, y| Rgb([(x * 19 + y * 31) as u8, (x * x * 5) as u8, (y * 40) as u8]));
+    let uneven = uneven();
     let red = [
         [30, 74, 124, 174, 193],
         [68, 112, 162, 208, 123],
@@ -180,6 +189,60 @@ fn images_are_resampled_as_pillow_does() {
     // Enlarged without overshoot.
     let planes = decoded(&plain(77), 32).unwrap();
     assert!(planes[..1024].iter().all(|&value| value == 77));
+}
+
+/// 13 × 7 pixels.
+fn uneven() -> RgbImage {
+    RgbImage::from_fn(13, 7, |x, y| Rgb([(x * 19 + y * 31) as u8, (x * x * 5) as u8, (y * 40) as u8]))
+}
+
+fn rectangle([left, top, width, height]: [f64; 4]) -> Rectangle {
+    Rectangle { left, top, width, height, mirrored: false }
+}
+
+#[test]
+fn a_part_is_resampled_as_pillow_does() {
+    let png = encode(uneven(), ImageFormat::Png);
+    // resize((4, 4), Image.BILINEAR, box=(2.5, 1.25, 9.75, 6.0))
+    let chosen = |size| {
+        assert_eq!(size, [13, 7]);
+        rectangle([2.5, 1.25, 7.25, 4.75])
+    };
+    let red = [[99, 134, 167, 201], [134, 169, 202, 182], [169, 204, 150, 67], [204, 195, 59, 53]];
+    let blue = [55, 101, 146, 195].map(|value| [value; 4]);
+    let expected = [red.concat(), [46, 117, 190, 129].repeat(4), blue.concat()].concat();
+    assert_near(&part(&png, &Frame::Part(&chosen), 4).unwrap(), &expected);
+    let mirrored = |size| Rectangle { mirrored: true, ..chosen(size) };
+    let expected: Vec<u8> = expected.chunks(4).flat_map(|row| row.iter().rev().copied()).collect();
+    assert_near(&part(&png, &Frame::Part(&mirrored), 4).unwrap(), &expected);
+}
+
+#[test]
+fn the_centre_is_what_torchvision_evaluates_on() {
+    // Resize(5) to 9 × 5 and CenterCrop(4), computed with Pillow as torchvision does.
+    let red = [[69, 96, 124, 152], [107, 134, 162, 190], [152, 179, 198, 188], [197, 224, 133, 24]];
+    let blue = [13, 62, 120, 178].map(|value| [value; 4]);
+    let expected = [red.concat(), [50, 104, 182, 160].repeat(4), blue.concat()].concat();
+    assert_near(&part(&encode(uneven(), ImageFormat::Png), &Frame::Centre, 4).unwrap(), &expected);
+    // At 256 pixels nothing is resampled: 224 of them, exactly.
+    let wide = RgbImage::from_fn(320, 256, |x, y| Rgb([x as u8, y as u8, (x / 2) as u8]));
+    let planes = part(&encode(wide, ImageFormat::Png), &Frame::Centre, 224).unwrap();
+    for (at, &red) in planes[..224 * 224].iter().enumerate() {
+        assert_eq!(u32::from(red), (48 + at as u32 % 224) % 256, "pixel {at}");
+    }
+    assert_eq!(planes[224 * 224..][..224], [16; 224]);
+}
+
+#[test]
+fn a_part_beyond_the_image_is_cut_off() {
+    let png = encode(uneven(), ImageFormat::Png);
+    let whole = decoded(&png, 3).unwrap();
+    for beyond in [[-3.0, -5.0, 900.0, 900.0], [0.0, 0.0, 13.5, f64::INFINITY]] {
+        assert_eq!(part(&png, &Frame::Part(&|_| rectangle(beyond)), 3).unwrap(), whole);
+    }
+    for odd in [[12.9, 6.9, 0.0, -1.0], [1e9, 1e9, 1e9, 1e9], [3.0, 3.0, 1e-9, 1e-9]] {
+        part(&png, &Frame::Part(&|_| rectangle(odd)), 3).unwrap();
+    }
 }
 
 #[test]
@@ -233,7 +296,7 @@ fn random_changes_to_an_image_never_panic() {
                 bytes[at] = below(256) as u8;
             }
             fs::write(&path, bytes).unwrap();
-            drop(images.read(0, 16, &mut vec![0; plane_bytes(16)]));
+            drop(images.read(0, &Frame::Whole, 16, &mut vec![0; plane_bytes(16)]));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use distillery::dataset::{Dataset, Error, Format, Options, plane_bytes};
+use distillery::dataset::{Dataset, Error, Format, Frame, Options, plane_bytes};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
@@ -115,7 +115,7 @@ fn shards_are_read_in_order_and_from_many_threads() {
     (0..3_000_usize).into_par_iter().for_each(|at| {
         let index = at * 7919 % 300;
         let mut planes = vec![0; plane_bytes(4)];
-        images.read(index, 4, &mut planes).unwrap();
+        images.read(index, &Frame::Whole, 4, &mut planes).unwrap();
         assert_eq!((planes[0], planes[16], planes[47]), (index as u8, (index >> 8) as u8, 9), "{index}");
     });
     assert_eq!(dataset.split("test").unwrap().labels(), [2, 3, 4]);
@@ -200,14 +200,14 @@ fn rows_that_cannot_be_used_say_why() {
     let labels = Column::Int64(vec![Some(0), Some(1)]);
     let (_dir, dataset) = single(schema, vec![Column::Bytes(vec![Some(png(1, 1)), None], 1), labels]);
     let images = dataset.unwrap().split("train").unwrap();
-    let message = images.read(0, 4, &mut vec![0; plane_bytes(4)]).unwrap_err().to_string();
+    let message = images.read(0, &Frame::Whole, 4, &mut vec![0; plane_bytes(4)]).unwrap_err().to_string();
     assert!(message.contains("embedded images"), "{message}");
 
     let labels = Column::Int64(vec![Some(0), Some(1)]);
     let (_dir, dataset) = single(schema, vec![Column::Bytes(vec![Some(png(1, 1)), Some(b"no".to_vec())], 1), labels]);
     let images = dataset.unwrap().split("train").unwrap();
-    images.read(0, 4, &mut vec![0; plane_bytes(4)]).unwrap();
-    let message = images.read(1, 4, &mut vec![0; plane_bytes(4)]).unwrap_err().to_string();
+    images.read(0, &Frame::Whole, 4, &mut vec![0; plane_bytes(4)]).unwrap();
+    let message = images.read(1, &Frame::Whole, 4, &mut vec![0; plane_bytes(4)]).unwrap_err().to_string();
     assert!(message.contains("image 1 of the split is neither PNG nor JPEG"), "{message}");
 }
 
@@ -239,7 +239,7 @@ fn damaged_shards_are_refused_and_never_panic() {
         let whole = fs::read(&path).unwrap();
         let attempt = || {
             let images = open(dir.path())?.split("train")?;
-            (0..images.len()).try_for_each(|index| images.read(index, 4, &mut vec![0; plane_bytes(4)]))
+            (0..images.len()).try_for_each(|index| images.read(index, &Frame::Whole, 4, &mut vec![0; plane_bytes(4)]))
         };
         attempt().unwrap();
         for length in (0..whole.len()).step_by(7) {

@@ -1,6 +1,6 @@
 //! Promise: a specification is read with every default filled in, or refused with all of its faults at once.
 
-use distillery::spec::{JobSpec, Mode, ScheduleSpec, parse};
+use distillery::spec::{Augmentation, JobSpec, Mode, ScheduleSpec, parse};
 use serde_json::{Value, json};
 
 fn minimal() -> Value {
@@ -89,6 +89,18 @@ fn defaults_follow_the_method() {
     let nkd = parse(&with("/distillation/method", json!("nkd")), Mode::Server).unwrap().distillation;
     assert_eq!((nkd.gamma, nkd.temperature, nkd.exclude_target), (Some(8.0), Some(4.0), Some(false)));
     assert_eq!(nkd.scales, [1]);
+}
+
+#[test]
+fn the_size_of_the_images_decides_how_they_are_augmented() {
+    for (size, augmentation) in
+        [(32, Augmentation::CropFlip), (64, Augmentation::CropFlip), (224, Augmentation::ResizedCropFlip)]
+    {
+        let spec = parse(&with("/dataset/image_size", json!(size)), Mode::Server).unwrap();
+        assert_eq!(spec.training.augmentation, augmentation, "{size}");
+    }
+    let large = parse(&with("/student/architecture", json!("resnet18")), Mode::Server).unwrap();
+    assert_eq!((large.dataset.image_size, large.training.augmentation), (224, Augmentation::ResizedCropFlip));
 }
 
 #[test]

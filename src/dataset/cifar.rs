@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::source::Source;
-use super::{Classes, Error, Format, Images, Layout, file_names, pixels};
+use super::{Classes, Error, Format, Frame, Images, Layout, file_names, pixels};
 
 const SIDE: u32 = 32;
 const PIXELS: usize = 3072;
@@ -144,13 +144,13 @@ impl Images for CifarImages {
         &self.labels
     }
 
-    fn read(&self, index: usize, side: u32, planes: &mut [u8]) -> Result<(), Error> {
+    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
         assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
         let batch = &self.batches[self.batches.partition_point(|batch| batch.start <= index) - 1];
         let mut raw = [0; PIXELS];
         let at = (index - batch.start) * (self.label_bytes + PIXELS) + self.label_bytes;
         batch.source.read_at(&mut raw, at as u64).map_err(Error::io(&batch.path))?;
-        pixels::from_planes(&raw, [SIDE; 2], side, planes);
+        pixels::from_planes(&raw, [SIDE; 2], frame, side, planes);
         Ok(())
     }
 }

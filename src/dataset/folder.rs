@@ -5,7 +5,7 @@ use std::fs::{self, DirEntry, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Classes, EVAL_SPLITS, Error, Format, Images, Layout, TRAIN_SPLIT, deciding_split, pixels};
+use super::{Classes, EVAL_SPLITS, Error, Format, Frame, Images, Layout, TRAIN_SPLIT, deciding_split, pixels};
 
 /// Largest encoded image.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -147,7 +147,7 @@ impl Images for FolderImages {
         &self.labels
     }
 
-    fn read(&self, index: usize, side: u32, planes: &mut [u8]) -> Result<(), Error> {
+    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
         let path = &self.files[index];
         let mut encoded = Vec::new();
         let file = File::open(path).map_err(Error::io(path))?;
@@ -155,6 +155,6 @@ impl Images for FolderImages {
         if encoded.len() as u64 > LARGEST_FILE {
             return Err(Error::invalid(path, "is larger than 256 MiB: put in a smaller copy"));
         }
-        pixels::decode(&encoded, side, planes).map_err(|message| Error::invalid(path, message))
+        pixels::decode(&encoded, frame, side, planes).map_err(|message| Error::invalid(path, message))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::source::Source;
-use super::{Classes, Error, Format, Images, Layout, deciding_split, file_names, labels, pixels};
+use super::{Classes, Error, Format, Frame, Images, Layout, deciding_split, file_names, labels, pixels};
 
 /// Unsigned bytes in three dimensions, in one dimension.
 const IMAGES_MAGIC: u32 = 0x803;
@@ -136,12 +136,12 @@ impl Images for IdxImages {
         &self.labels
     }
 
-    fn read(&self, index: usize, side: u32, planes: &mut [u8]) -> Result<(), Error> {
+    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
         let area = self.size[0] as usize * self.size[1] as usize;
         let mut raw = vec![0; area];
         assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
         self.source.read_at(&mut raw, 16 + (index * area) as u64).map_err(Error::io(&self.path))?;
-        pixels::from_planes(&raw, self.size, side, planes);
+        pixels::from_planes(&raw, self.size, frame, side, planes);
         Ok(())
     }
 }

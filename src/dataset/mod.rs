@@ -7,6 +7,7 @@ mod cifar;
 mod discover;
 mod error;
 mod folder;
+mod frame;
 mod idx;
 mod labels;
 mod parquet;
@@ -26,6 +27,7 @@ use utoipa::ToSchema;
 
 pub use discover::{discover, resolve};
 pub use error::Error;
+pub use frame::{Frame, Rectangle};
 pub use pixels::plane_bytes;
 
 /// What cannot be told from the files.
@@ -67,15 +69,15 @@ pub trait Images: Debug + Send + Sync {
     /// The class of each image.
     fn labels(&self) -> &[u32];
 
-    /// Writes one image as `side`×`side` red, then green, then blue bytes ([`plane_bytes`] of them); grey becomes
-    /// three equal planes, transparency is dropped, another size is resampled (bilinear, antialiased).
+    /// Writes a part of one image as `side`×`side` red, then green, then blue bytes ([`plane_bytes`] of them); grey
+    /// becomes three equal planes, transparency is dropped, another size is resampled (bilinear, antialiased).
     ///
     /// # Errors
     /// The image cannot be read or decoded.
     ///
     /// # Panics
     /// There is no such image, or `planes` is of another length.
-    fn read(&self, index: usize, side: u32, planes: &mut [u8]) -> Result<(), Error>;
+    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error>;
 
     /// The number of images.
     fn len(&self) -> usize {

@@ -15,7 +15,7 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use self::columns::Columns;
 use self::groups::{Cache, PositionedFile};
-use super::{Classes, Error, Format, Images, Layout, Options, deciding_split, file_names, labels, pixels};
+use super::{Classes, Error, Format, Frame, Images, Layout, Options, deciding_split, file_names, labels, pixels};
 
 /// One file of a split.
 #[derive(Debug, Clone)]
@@ -157,7 +157,7 @@ impl Images for ParquetImages {
         &self.labels
     }
 
-    fn read(&self, index: usize, side: u32, planes: &mut [u8]) -> Result<(), Error> {
+    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
         assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
         let group = &self.groups[self.groups.partition_point(|group| group.start <= index) - 1];
         let shard = &self.shards[group.shard];
@@ -165,7 +165,7 @@ impl Images for ParquetImages {
         let row = index - group.start;
         let invalid = |message: &str| Error::invalid(&shard.path, format!("image {index} of the split {message}"));
         let encoded = images.get(row).ok_or_else(|| invalid("is missing: download the file again"))?;
-        pixels::decode(encoded.data(), side, planes).map_err(|message| invalid(&message))
+        pixels::decode(encoded.data(), frame, side, planes).map_err(|message| invalid(&message))
     }
 }
 

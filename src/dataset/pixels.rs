@@ -1,9 +1,13 @@
 //! From an encoded or raw picture to `side`×`side` pixels in planes: all red, all green, all blue.
 
+use std::cell::RefCell;
 use std::io::Cursor;
 
-use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use super::frame::{Frame, Rectangle};
 
 /// Most pixels of an encoded image: more is refused before memory is set aside for it.
 const MOST_PIXELS: u64 = 64 << 20;
@@ -15,7 +19,7 @@ pub fn plane_bytes(side: u32) -> usize {
 }
 
 /// Decodes a PNG or JPEG. The message says what is wrong with it.
-pub(super) fn decode(encoded: &[u8], side: u32, planes: &mut [u8]) -> Result<(), String> {
+pub(super) fn decode(encoded: &[u8], frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), String> {
     let format =
         image::guess_format(encoded).ok().filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg));
     let Some(format) = format else { return Err("is neither PNG nor JPEG: convert it".to_owned()) };
@@ -31,15 +35,15 @@ pub(super) fn decode(encoded: &[u8], side: u32, planes: &mut [u8]) -> Result<(),
         return Err(format!("has {width} × {height} pixels; at most 64 million are read"));
     }
     let image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
-    resize_into(image.into_rgb8(), side, planes);
+    resize_into(image.into_rgb8().as_raw(), [width, height], frame, side, planes);
     Ok(())
 }
 
-/// Brings raw pixels, given one plane per channel (three, or one grey one), to `side`×`side`.
-pub(super) fn from_planes(raw: &[u8], [width, height]: [u32; 2], side: u32, planes: &mut [u8]) {
-    let area = width as usize * height as usize;
+/// Brings a part of raw pixels, given one plane per channel (three, or one grey one), to `side`×`side`.
+pub(super) fn from_planes(raw: &[u8], size: [u32; 2], frame: &Frame<'_>, side: u32, planes: &mut [u8]) {
+    let area = size[0] as usize * size[1] as usize;
     let channels = raw.len() / area;
-    if width == side && height == side {
+    if size == [side; 2] && matches!(frame, Frame::Whole) {
         assert_eq!(planes.len(), plane_bytes(side), "a buffer for side {side}");
         for channel in 0..3 {
             let from = channel.min(channels - 1) * area;
@@ -47,24 +51,39 @@ pub(super) fn from_planes(raw: &[u8], [width, height]: [u32; 2], side: u32, plan
         }
         return;
     }
-    let pixel = |x: u32, y: u32| {
-        let at = y as usize * width as usize + x as usize;
-        image::Rgb(std::array::from_fn(|channel| raw[channel.min(channels - 1) * area + at]))
-    };
-    resize_into(RgbImage::from_fn(width, height, pixel), side, planes);
+    let pixel = |at: usize| (0..3).map(move |channel: usize| raw[channel.min(channels - 1) * area + at]);
+    let interleaved: Vec<u8> = (0..area).flat_map(pixel).collect();
+    resize_into(&interleaved, size, frame, side, planes);
 }
 
-/// Bilinear, widened when it shrinks so that nothing is skipped; an exact copy at the right size.
-fn resize_into(image: RgbImage, side: u32, planes: &mut [u8]) {
+thread_local! {
+    /// Keeps its buffers from image to image.
+    static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
+}
+
+/// Resamples a part of RGB pixels as Pillow's `resize(…, Image.BILINEAR, box=…)` does: bilinear, widened when it shrinks
+/// so that nothing is skipped. An exact copy where the size is right.
+fn resize_into(rgb: &[u8], [width, height]: [u32; 2], frame: &Frame<'_>, side: u32, planes: &mut [u8]) {
     assert_eq!(planes.len(), plane_bytes(side), "a buffer for side {side}");
-    let image = match image.dimensions() {
-        (width, height) if width == side && height == side => image,
-        _ => image::imageops::resize(&image, side, side, FilterType::Triangle),
-    };
-    let area = side as usize * side as usize;
-    let (red, rest) = planes.split_at_mut(area);
-    let (green, blue) = rest.split_at_mut(area);
-    for (((pixel, red), green), blue) in image.as_raw().chunks_exact(3).zip(red).zip(green).zip(blue) {
-        (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
+    let Rectangle { left, top, width: part_width, height: part_height, mirrored } = frame.of([width, height], side);
+    let source = ImageRef::new(width, height, rgb, PixelType::U8x3).expect("three bytes a pixel");
+    let mut square = Image::new(side, side, PixelType::U8x3);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(
+        left,
+        top,
+        part_width,
+        part_height,
+    );
+    RESIZER.with_borrow_mut(|resizer| {
+        resizer.resize(&source, &mut square, &options).expect("the part lies within the image");
+    });
+    let side = side as usize;
+    let (red, rest) = planes.split_at_mut(side * side);
+    let (green, blue) = rest.split_at_mut(side * side);
+    for (row, pixels) in square.buffer().chunks_exact(3 * side).enumerate() {
+        for (column, pixel) in pixels.chunks_exact(3).enumerate() {
+            let at = row * side + if mirrored { side - 1 - column } else { column };
+            (red[at], green[at], blue[at]) = (pixel[0], pixel[1], pixel[2]);
+        }
     }
 }

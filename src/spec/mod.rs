@@ -325,6 +325,8 @@ pub enum Augmentation {
     None,
     /// Pad by 4 black pixels, crop at random, flip horizontally half the time.
     CropFlip,
+    /// A random part of 8 to 100 % of the area, flipped half the time (ImageNet, CUB). Evaluation takes the centre.
+    ResizedCropFlip,
 }
 
 /// Arithmetic of the networks.

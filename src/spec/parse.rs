@@ -15,6 +15,9 @@ use crate::architecture::{self, Architecture};
 /// Largest accepted scale: 16 × 16 regions.
 const FINEST_SCALE: i64 = 16;
 
+/// Side of the largest images that are trained on like CIFAR's where nothing else is said: Tiny ImageNet's.
+const LARGEST_SMALL_IMAGE: u32 = 64;
+
 /// Who reads the specification, which decides what a name may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -65,7 +68,7 @@ fn job(mut fields: Fields<'_>, mode: Mode) -> JobSpec {
     let (student, student_architecture) = student(fields.object("student"), mode);
     require(&fields, "dataset");
     let dataset = dataset(fields.object("dataset"), student_architecture, mode);
-    let training = training(fields.object("training"), &student.architecture);
+    let training = training(fields.object("training"), &student.architecture, dataset.image_size);
     fields.finish();
     let name = name.unwrap_or_else(|| default_name(distillation.method, teacher.as_ref(), &student));
     JobSpec {
@@ -341,12 +344,12 @@ fn weights(mut fields: Fields<'_>, method: Method) -> Weights {
     weights
 }
 
-fn training(mut fields: Fields<'_>, student: &str) -> TrainingSpec {
+fn training(mut fields: Fields<'_>, student: &str, image_size: u32) -> TrainingSpec {
     let epochs = to(fields.integer("epochs", 1..=100_000).unwrap_or(240));
     let batch_size = to(fields.integer("batch_size", 1..=65_536).unwrap_or(64));
     let optimizer = optimizer(fields.object("optimizer"), student);
     let schedule = schedule(fields.object("schedule"), epochs);
-    let augmentation = fields.choice("augmentation").unwrap_or(Augmentation::CropFlip);
+    let augmentation = fields.choice("augmentation").unwrap_or_else(|| usual_augmentation(image_size));
     let clips = fields.has("clip_grad_norm");
     let clip_grad_norm = match fields.number("clip_grad_norm", 1e-6..=1e9) {
         None if !clips => Some(40.0),
@@ -403,6 +406,11 @@ fn optimizer(mut fields: Fields<'_>, student: &str) -> OptimizerSpec {
     };
     fields.finish();
     optimizer
+}
+
+/// CIFAR's for small images; ImageNet's and CUB's for larger ones, of which a crop by 4 pixels would show the same.
+fn usual_augmentation(image_size: u32) -> Augmentation {
+    if image_size <= LARGEST_SMALL_IMAGE { Augmentation::CropFlip } else { Augmentation::ResizedCropFlip }
 }
 
 /// The published CIFAR-100 recipe: 0.01 for the light students, 0.05 for the others.

@@ -9,15 +9,16 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::control::Control;
-use super::data::Loader;
+use super::data::{self, Framing, Loader};
 use super::error::{Error, Result};
 use super::normalisation::Normalisation;
 use super::report::{Human, Ndjson, Report};
 use super::run::{self, Ending, Settings};
 use super::{device, models, verify, weights};
+use clap::ValueEnum;
 use distillery::architecture;
 use distillery::checkpoint;
-use distillery::config::{ComputeArgs, ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery::config::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{EXIT_STOPPED, Event};
 use distillery::spec::{self, JobSpec, Mode};
@@ -140,9 +141,16 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     }
     let stored_side = || checkpoint.metadata().get("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
     let side = args.image_size.or_else(stored_side).unwrap_or(found.input_side);
+    let stored_crop = || Crop::from_str(checkpoint.metadata().get("eval_crop")?, true).ok();
+    let framing = match args.crop.or_else(stored_crop) {
+        Some(Crop::Centre) => Framing::Centre,
+        Some(Crop::Whole) | None => Framing::Whole,
+    };
     let open = |split: &str| {
         let images = dataset.split(split)?.into();
-        Ok::<_, Error>(Loader::open(images, side, None, 1, 0, data_memory(&args.compute), device)?)
+        let memory_limit = data_memory(&args.compute);
+        let options = data::Options { side, framing, limit: None, batch_size: 1, seed: 0, memory_limit, device };
+        Ok::<_, Error>(Loader::open(images, options)?)
     };
     let split = dataset.eval_split(args.split.as_deref())?;
     let loader = open(&split)?;

@@ -181,7 +181,8 @@ impl Run<'_> {
 
     fn prepare(&self, (images, labels): (tch::Tensor, tch::Tensor), epoch: u32, index: u64) -> Batch {
         let images = match self.spec.training.augmentation {
-            Augmentation::None => images,
+            // A resized crop was made when the image was decoded.
+            Augmentation::None | Augmentation::ResizedCropFlip => images,
             Augmentation::CropFlip => data::augment::crop_flip(&images, self.spec.training.seed, epoch, index),
         };
         Batch {

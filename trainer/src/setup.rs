@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use chrono::Utc;
 use tch::{Device, Kind};
 
-use super::data::Loader;
+use super::data::{self, Framing, Loader};
 use super::error::{Error, Result};
 use super::models::{self, Network};
 use super::normalisation::Normalisation;
@@ -24,7 +24,7 @@ use super::{device, manifest, warning};
 use distillery::architecture::{self, Architecture};
 use distillery::dataset::{Classes, Dataset, Options};
 use distillery::protocol::{Started, files};
-use distillery::spec::{DatasetSpec, JobSpec, Precision};
+use distillery::spec::{Augmentation, DatasetSpec, JobSpec, Precision};
 
 /// What a run works with.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Setup {
             weight: spec.distillation.weights.distillation,
             clip: spec.training.clip_grad_norm,
         };
-        let metadata = metadata(student_architecture, spec.dataset.image_size, &data);
+        let metadata = metadata(student_architecture, spec, &data);
         let Data { train, eval, normalisation, fingerprint, dropped, classes: Classes { names, .. }, .. } = data;
         let train = Rc::new(train);
         Ok(Self {
@@ -251,15 +251,17 @@ fn warn_of_fine_scales(
     }
 }
 
-fn metadata(student: &Architecture, image_size: u32, data: &Data) -> BTreeMap<String, String> {
+fn metadata(student: &Architecture, spec: &JobSpec, data: &Data) -> BTreeMap<String, String> {
     let names = || (0..data.classes.count).map(|class| class.to_string()).collect();
     let names: Vec<String> = data.classes.names.clone().unwrap_or_else(names);
     let json = |value: serde_json::Value| value.to_string();
+    let is_centred = spec.training.augmentation == Augmentation::ResizedCropFlip;
     BTreeMap::from([
         // What transformers and other readers expect of weights in PyTorch's layout.
         ("format".to_owned(), "pt".to_owned()),
         ("architecture".to_owned(), student.name.to_owned()),
-        ("image_size".to_owned(), image_size.to_string()),
+        ("image_size".to_owned(), spec.dataset.image_size.to_string()),
+        ("eval_crop".to_owned(), if is_centred { "centre" } else { "whole" }.to_owned()),
         ("num_classes".to_owned(), data.classes.count.to_string()),
         ("mean".to_owned(), json(data.normalisation.mean.as_slice().into())),
         ("std".to_owned(), json(data.normalisation.std.as_slice().into())),
@@ -290,20 +292,26 @@ impl Data {
         ];
         let mut dropped = 0;
         let training = &spec.training;
-        let mut load = |split: &str, limit: Option<u64>| {
-            let loader = Loader::open(
-                dataset.split(split)?.into(),
-                *image_size,
+        let (train_framing, eval_framing) = match training.augmentation {
+            Augmentation::ResizedCropFlip => (Framing::ResizedCrop, Framing::Centre),
+            Augmentation::None | Augmentation::CropFlip => (Framing::Whole, Framing::Whole),
+        };
+        let mut load = |split: &str, framing: Framing, limit: Option<u64>| {
+            let options = data::Options {
+                side: *image_size,
+                framing,
                 limit,
-                training.batch_size,
-                training.seed,
-                settings.data_memory,
+                batch_size: training.batch_size,
+                seed: training.seed,
+                memory_limit: settings.data_memory,
                 device,
-            )?;
+            };
+            let loader = Loader::open(dataset.split(split)?.into(), options)?;
             dropped += warn_of_corrupt(split, &loader, report);
             Ok::<_, Error>(loader)
         };
-        let (train, eval) = (load(&splits[0], *limit)?, load(&splits[1], None)?);
+        let train = load(&splits[0], train_framing, *limit)?;
+        let eval = load(&splits[1], eval_framing, None)?;
         let (mean, std) = match (spec.dataset.mean, spec.dataset.std) {
             (Some(mean), Some(std)) => (mean, std),
             _ => train.mean_std(),

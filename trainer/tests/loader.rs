@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use distillery::dataset::{self, Images};
-use distillery_trainer::data::{Batches, Error, Loader, crop_flip};
+use distillery::dataset::{self, Frame, Images, Rectangle};
+use distillery_trainer::data::{Batches, Error, Framing, Loader, Options, crop_flip, resized_crop};
 use distillery_trainer::normalisation::Normalisation;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 
 const SIDE: u32 = 2;
@@ -21,6 +23,8 @@ struct Fake {
     corrupt: Vec<usize>,
     unreadable: Option<usize>,
     reads: AtomicUsize,
+    /// The parts that were asked for.
+    parts: Mutex<Vec<(usize, Rectangle)>>,
 }
 
 impl Fake {
@@ -34,7 +38,7 @@ impl Images for Fake {
         &self.labels
     }
 
-    fn read(&self, index: usize, side: u32, planes: &mut [u8]) -> Result<(), dataset::Error> {
+    fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), dataset::Error> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         // A decoder can leave anything behind before it fails.
         planes.fill(99);
@@ -45,6 +49,9 @@ impl Images for Fake {
         if self.unreadable == Some(index) {
             return Err(dataset::Error::Io { path, source: io::Error::other("gone") });
         }
+        if let Frame::Part(choose) = frame {
+            self.parts.lock().unwrap().push((index, choose([400, 300])));
+        }
         let area = (side * side) as usize;
         planes[..area].fill((index % 256) as u8);
         planes[area..2 * area].fill((index / 256) as u8);
@@ -54,7 +61,12 @@ impl Images for Fake {
 }
 
 fn open(fake: Fake, limit: Option<u64>, batch_size: u32, memory: u64) -> Result<Loader, Error> {
-    Loader::open(Arc::new(fake), SIDE, limit, batch_size, 5, memory, Device::Cpu)
+    Loader::open(Arc::new(fake), Options { limit, ..options(batch_size, memory) })
+}
+
+fn options(batch_size: u32, memory_limit: u64) -> Options {
+    let framing = Framing::Whole;
+    Options { side: SIDE, framing, limit: None, batch_size, seed: 5, memory_limit, device: Device::Cpu }
 }
 
 /// The images' indices, batch by batch; checks that labels and pixels belong together.
@@ -95,7 +107,7 @@ fn an_epoch_holds_each_image_once_in_an_order_of_its_own() {
         assert_ne!(first.concat(), (0..count).collect::<Vec<_>>());
         assert_ne!(first, indices(loader.epoch(1, 0)));
         assert_eq!(first, indices(open(Fake::new(count), None, 128, memory).unwrap().epoch(0, 0)));
-        let other = Loader::open(Arc::new(Fake::new(count)), SIDE, None, 128, 6, memory, Device::Cpu).unwrap();
+        let other = Loader::open(Arc::new(Fake::new(count)), Options { seed: 6, ..options(128, memory) }).unwrap();
         assert_ne!(first, indices(other.epoch(0, 0)));
     }
 }
@@ -110,7 +122,7 @@ fn a_later_first_batch_goes_on_where_the_epoch_was() {
         assert!(indices(loader.epoch(3, u64::MAX)).is_empty());
     }
     let fake = Arc::new(Fake::new(1000));
-    let loader = Loader::open(fake.clone(), SIDE, None, 64, 5, STREAM, Device::Cpu).unwrap();
+    let loader = Loader::open(fake.clone(), options(64, STREAM)).unwrap();
     assert_eq!(indices(loader.epoch(3, 15)).concat().len(), 40);
     assert_eq!(fake.reads.load(Ordering::Relaxed), 40, "images before the first batch are not decoded");
 }
@@ -255,4 +267,55 @@ fn augmentation_depends_on_seed_epoch_and_batch_alone() {
     }
     let floats = crop_flip(&images.to_kind(Kind::Float), 1, 2, 3);
     assert!(floats.equal(&changed.to_kind(Kind::Float)));
+}
+
+#[test]
+fn every_epoch_takes_another_part_of_an_image_even_if_memory_would_hold_them() {
+    let fake = Arc::new(Fake::new(100));
+    let options = Options { framing: Framing::ResizedCrop, ..options(32, MEMORY) };
+    let loader = Loader::open(fake.clone(), options).unwrap();
+    let parts = |epoch: u32, first: u64| {
+        loader.epoch(epoch, first).for_each(drop);
+        let mut parts = std::mem::take(&mut *fake.parts.lock().unwrap());
+        parts.sort_by_key(|(index, _)| *index);
+        parts
+    };
+    let first = parts(0, 0);
+    assert_eq!(first.len(), 100);
+    assert_eq!(first, parts(0, 0));
+    let other = parts(1, 0);
+    assert!(first.iter().zip(&other).all(|(one, other)| one != other));
+    // A run that goes on within an epoch takes the same parts of the images that are left.
+    let left = parts(0, 2);
+    assert_eq!(left.len(), 36);
+    assert!(left.iter().all(|part| first.contains(part)));
+}
+
+#[test]
+fn resized_crops_are_distributed_as_torchvisions() {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let count = 4000;
+    let (mut areas, mut shapes, mut mirrored) = (0.0, 0.0, 0);
+    for _ in 0..count {
+        let part = resized_crop([400, 300], &mut random);
+        assert!(part.left >= 0.0 && part.top >= 0.0 && part.width >= 1.0 && part.height >= 1.0);
+        assert!(part.left + part.width <= 400.0 && part.top + part.height <= 300.0, "{part:?}");
+        let (area, shape) = (part.width * part.height / 120_000.0, part.width / part.height);
+        // Whole pixels, hence the margins.
+        assert!((0.078..=1.0).contains(&area) && (0.74..1.35).contains(&shape), "{part:?}");
+        areas += area / f64::from(count);
+        shapes += shape.ln() / f64::from(count);
+        mirrored += i32::from(part.mirrored);
+    }
+    // The means of a million draws of torchvision's RandomResizedCrop.get_params on 400 × 300.
+    assert!((areas - 0.433).abs() < 0.015, "{areas}");
+    assert!((shapes - 0.031).abs() < 0.015, "{shapes}");
+    assert!((1850..2150).contains(&mirrored), "{mirrored}");
+    // No part of such a shape fits: the middle.
+    let part = resized_crop([1000, 10], &mut random);
+    assert_eq!((part.left, part.top, part.width, part.height), (493.0, 0.0, 13.0, 10.0));
+    let part = resized_crop([10, 1000], &mut random);
+    assert_eq!((part.left, part.top, part.width, part.height), (0.0, 493.0, 10.0, 13.0));
+    let part = resized_crop([1, 1], &mut random);
+    assert_eq!((part.left, part.top, part.width, part.height), (0.0, 0.0, 1.0, 1.0));
 }

@@ -148,6 +148,52 @@ fn what_is_odd_but_allowed_is_said_in_a_warning() {
 }
 
 #[test]
+fn larger_images_are_cropped_at_random_and_evaluated_at_their_centres() {
+    let place = Place::new();
+    for (split, count) in [("train", 24), ("val", 8)] {
+        for class in ["dark", "bright"] {
+            let directory = place.path("photos").join(split).join(class);
+            std::fs::create_dir_all(&directory).unwrap();
+            for number in 0..count {
+                let light = if class == "dark" { 60 } else { 160 };
+                let image = image::RgbImage::from_fn(90 + number, 72, |x, y| {
+                    image::Rgb([light + (x % 64) as u8, light + (y % 64) as u8, light + (number * 2) as u8])
+                });
+                image.save(directory.join(format!("{number}.png"))).unwrap();
+            }
+        }
+    }
+    let spec = json!({
+        "student": {"architecture": "resnet8"},
+        "dataset": {"path": place.path("photos"), "image_size": 72},
+        "distillation": {"method": "none"},
+        "training": {"epochs": 4, "batch_size": 8},
+    });
+    let events = place.events(&spec, "out");
+    let Some(Event::Finished(outcome)) = events.last() else { panic!("{:?}", events.last()) };
+    assert!(outcome.best_top1 > 90.0, "{}", outcome.best_top1);
+    assert_eq!(place.json("out/manifest.json")["specification"]["training"]["augmentation"], "resized_crop_flip");
+    let student = place.path("out/student.safetensors");
+    let (_, header) = SafeTensors::read_metadata(&place.bytes("out/student.safetensors")).unwrap();
+    assert_eq!(header.metadata().as_ref().unwrap()["eval_crop"], "centre");
+    // What the file says about itself is enough to measure it again.
+    let evaluate = |flags: &[&str]| -> Value {
+        let mut command = trainer("evaluate");
+        command.args(["--architecture", "resnet8", "--checkpoint"]).arg(&student);
+        let output = command.arg("--dataset").arg(place.path("photos")).args(flags).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
+    };
+    let lines = text(&place.bytes("out/metrics.ndjson"));
+    let mut points = lines.lines().map(|line| serde_json::from_str::<Point>(line).unwrap());
+    let step = 6 * u64::from(outcome.best_epoch);
+    let loss = points.find(|point| point.name == "eval/loss" && point.step == step).unwrap().value;
+    let centre = evaluate(&[])["loss"].as_f64().unwrap();
+    assert!((centre - loss).abs() < 1e-5 * loss.abs(), "{centre} {loss}");
+    let whole = evaluate(&["--crop", "whole"])["loss"].as_f64().unwrap();
+    assert!((whole - loss).abs() > 1e-4 * loss.abs(), "{whole} {loss}");
+}
+
+#[test]
 fn a_student_can_start_from_given_weights() {
     let place = Place::new().with_teacher();
     let given = place.path("teacher/student.safetensors");

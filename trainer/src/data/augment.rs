@@ -1,9 +1,10 @@
-//! Random changes to a batch of training images, on the images' device.
+//! Random changes to training images: to a batch on the images' device, or of the part that is decoded.
 
-use rand::RngExt;
+use rand::{Rng, RngExt};
 use tch::{Kind, Tensor};
 
 use super::random;
+use distillery::dataset::Rectangle;
 
 /// Black pixels added on each side before the crop, as published for CIFAR.
 const PADDING: i64 = 4;
@@ -33,4 +34,36 @@ pub fn crop_flip(images: &Tensor, seed: u64, epoch: u32, batch: u64) -> Tensor {
     let channel = range(channels).view([1, channels, 1, 1]);
     let padded = images.constant_pad_nd([PADDING; 4]);
     padded.index(&[Some(&image), Some(&channel), Some(&rows), Some(&columns)])
+}
+
+/// The part of an image of `[width, height]` pixels that it is trained on, mirrored half the time: 8 to 100 % of the area,
+/// of a shape between 3:4 and 4:3, as torchvision's `RandomResizedCrop` and `RandomHorizontalFlip` choose it.
+pub fn resized_crop([width, height]: [u32; 2], random: &mut impl Rng) -> Rectangle {
+    let mirrored = random.random_bool(0.5);
+    let at = |left: u32, top: u32, part: [u32; 2]| Rectangle {
+        left: left.into(),
+        top: top.into(),
+        width: part[0].into(),
+        height: part[1].into(),
+        mirrored,
+    };
+    let (narrowest, widest) = (3.0_f64 / 4.0, 4.0_f64 / 3.0);
+    for _ in 0..10 {
+        let area = f64::from(width) * f64::from(height) * random.random_range(0.08..1.0);
+        let shape = random.random_range(narrowest.ln()..widest.ln()).exp();
+        let part = [(area * shape).sqrt().round() as u32, (area / shape).sqrt().round() as u32];
+        if (1..=width).contains(&part[0]) && (1..=height).contains(&part[1]) {
+            return at(random.random_range(0..=width - part[0]), random.random_range(0..=height - part[1]), part);
+        }
+    }
+    // A very long image: the middle, as much of it as the shape allows.
+    let shape = f64::from(width) / f64::from(height);
+    let part = if shape < narrowest {
+        [width, (f64::from(width) / narrowest).round() as u32]
+    } else if shape > widest {
+        [(f64::from(height) * widest).round() as u32, height]
+    } else {
+        [width, height]
+    };
+    at((width - part[0]) / 2, (height - part[1]) / 2, part)
 }

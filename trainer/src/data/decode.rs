@@ -5,11 +5,36 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use super::Error;
-use distillery::dataset::{self, Images, plane_bytes};
+use super::augment::resized_crop;
+use super::{Error, random};
+use distillery::dataset::{self, Frame, Images, plane_bytes};
 
 /// So many images that cannot be decoded are named; more would not help.
 const NAMED: usize = 10;
+
+/// What is taken of each image.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum View {
+    /// All of it.
+    Whole,
+    /// Its centre.
+    Centre,
+    /// A part that (seed, epoch, image) decides.
+    ResizedCrop { seed: u64, epoch: u32 },
+}
+
+impl View {
+    fn read(self, images: &dyn Images, index: usize, side: u32, planes: &mut [u8]) -> Result<(), dataset::Error> {
+        match self {
+            Self::Whole => images.read(index, &Frame::Whole, side, planes),
+            Self::Centre => images.read(index, &Frame::Centre, side, planes),
+            Self::ResizedCrop { seed, epoch } => {
+                let part = |size| resized_crop(size, &mut random(b"rcrop\0\0\0", seed, epoch, index as u64));
+                images.read(index, &Frame::Part(&part), side, planes)
+            }
+        }
+    }
+}
 
 /// Some images, decoded.
 #[derive(Debug)]
@@ -23,13 +48,13 @@ pub(super) struct Decoded {
 }
 
 /// Decodes the images of those indices, in that order; those that fail are left out.
-pub(super) fn decode(images: &dyn Images, indices: &[usize], side: u32) -> Decoded {
+pub(super) fn decode(images: &dyn Images, indices: &[usize], view: View, side: u32) -> Decoded {
     let size = plane_bytes(side);
     let mut pixels = vec![0; indices.len() * size];
     let results: Vec<Option<dataset::Error>> = pixels
         .par_chunks_mut(size)
         .zip(indices)
-        .map(|(planes, index)| images.read(*index, side, planes).err())
+        .map(|(planes, index)| view.read(images, *index, side, planes).err())
         .collect();
     let (mut labels, mut failures) = (Vec::with_capacity(indices.len()), Vec::new());
     for (place, (index, result)) in indices.iter().zip(results).enumerate() {

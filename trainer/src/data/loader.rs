@@ -9,7 +9,7 @@ use std::thread;
 use rand::seq::SliceRandom;
 use tch::{Device, Kind, Tensor};
 
-use super::decode::{Corrupt, Decoded, Sums, decode};
+use super::decode::{Corrupt, Decoded, Sums, View, decode};
 use super::{Error, random};
 use distillery::dataset::{Images, plane_bytes};
 
@@ -22,15 +22,42 @@ const AHEAD: usize = 3;
 /// Images that decide about mean and standard deviation when streaming.
 const SAMPLE: usize = 10_000;
 
+/// What is taken of each image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// All of it.
+    Whole,
+    /// Its centre, as in ImageNet's evaluation.
+    Centre,
+    /// Another part in every epoch, half of them mirrored: [`resized_crop`](super::resized_crop).
+    ResizedCrop,
+}
+
+/// How a split is loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Images are brought to `side`×`side` pixels.
+    pub side: u32,
+    /// What is taken of each.
+    pub framing: Framing,
+    /// Only the first so many images.
+    pub limit: Option<u64>,
+    /// Images per batch of an epoch.
+    pub batch_size: u32,
+    /// Decides the order and what is random of an image.
+    pub seed: u64,
+    /// Bytes of decoded images that may be kept.
+    pub memory_limit: u64,
+    /// Where batches go.
+    pub device: Device,
+}
+
 /// The images of a split (or its beginning), ready to be taken in batches.
 #[derive(Debug)]
 pub struct Loader {
     store: Store,
-    side: u32,
+    options: Options,
     count: usize,
-    batch_size: usize,
-    seed: u64,
-    device: Device,
     corrupt: Arc<Corrupt>,
     mean_std: OnceLock<([f64; 3], [f64; 3])>,
 }
@@ -44,27 +71,30 @@ enum Store {
     Stream { images: Arc<dyn Images> },
 }
 
+impl Options {
+    fn view(&self, epoch: u32) -> View {
+        match self.framing {
+            Framing::Whole => View::Whole,
+            Framing::Centre => View::Centre,
+            Framing::ResizedCrop => View::ResizedCrop { seed: self.seed, epoch },
+        }
+    }
+}
+
 impl Loader {
-    /// Prepares the first `limit` images (all without one), brought to `side`×`side` pixels.
+    /// Prepares the images of a split.
     ///
     /// Where they take at most `memory_limit` bytes (3·`side`² each), all are decoded now, on all cores, and stay on
-    /// the device; for a moment the host holds them too. Otherwise they are streamed: decoded for each epoch anew, in
-    /// a thread of its own and some batches ahead.
+    /// the device; for a moment the host holds them too. Otherwise, and where each epoch takes other parts of them,
+    /// they are streamed: decoded for each epoch anew, in a thread of its own and some batches ahead.
     ///
     /// Images that cannot be decoded are left out, up to 1 %: [`corrupt`](Self::corrupt) names them. Streaming comes
     /// upon them only on the way; the batch they were meant for is smaller then.
     ///
     /// # Errors
     /// There are no images, more than 1 % cannot be decoded, a file cannot be read, or the device's memory is full.
-    pub fn open(
-        images: Arc<dyn Images>,
-        side: u32,
-        limit: Option<u64>,
-        batch_size: u32,
-        seed: u64,
-        memory_limit: u64,
-        device: Device,
-    ) -> Result<Self, Error> {
+    pub fn open(images: Arc<dyn Images>, options: Options) -> Result<Self, Error> {
+        let Options { side, limit, memory_limit, device, .. } = options;
         let total = limit.map_or(images.len(), |limit| images.len().min(usize::try_from(limit).unwrap_or(usize::MAX)));
         if total == 0 {
             return Err(Error::Empty);
@@ -72,9 +102,10 @@ impl Loader {
         let corrupt = Arc::new(Corrupt::new(total));
         let mean_std = OnceLock::new();
         let bytes = total as u64 * plane_bytes(side) as u64;
-        let (store, count) = if bytes <= memory_limit {
+        let is_kept = bytes <= memory_limit && options.framing != Framing::ResizedCrop;
+        let (store, count) = if is_kept {
             let indices: Vec<usize> = (0..total).collect();
-            let Decoded { pixels, labels, failures } = decode(&*images, &indices, side);
+            let Decoded { pixels, labels, failures } = decode(&*images, &indices, options.view(0), side);
             corrupt.note(failures)?;
             mean_std.get_or_init(|| Sums::of(&pixels, side).mean_std());
             let count = labels.len();
@@ -83,8 +114,7 @@ impl Loader {
         } else {
             (Store::Stream { images }, total)
         };
-        let batch_size = batch_size.max(1) as usize;
-        Ok(Self { store, side, count, batch_size, seed, device, corrupt, mean_std })
+        Ok(Self { store, options, count, corrupt, mean_std })
     }
 
     /// The number of images: those after the limit and, in memory, without the corrupt ones.
@@ -102,7 +132,7 @@ impl Loader {
     /// Batches per epoch. The last one holds what is left: it can be smaller.
     #[must_use]
     pub fn steps_per_epoch(&self) -> u64 {
-        self.count.div_ceil(self.batch_size) as u64
+        self.count.div_ceil(self.batch_size()) as u64
     }
 
     /// The first ten images that could not be decoded, with reasons; in streaming, of those met so far.
@@ -125,7 +155,7 @@ impl Loader {
     pub fn mean_std(&self) -> ([f64; 3], [f64; 3]) {
         *self.mean_std.get_or_init(|| match &self.store {
             Store::Memory { .. } => unreachable!("set when the images were decoded"),
-            Store::Stream { images } => sample(&**images, self.count, self.side).mean_std(),
+            Store::Stream { images } => sample(&**images, self.count, self.options.side).mean_std(),
         })
     }
 
@@ -135,7 +165,7 @@ impl Loader {
     /// on the device. An error ends the iteration.
     #[must_use]
     pub fn epoch(&self, epoch: u32, first_batch: u64) -> Batches {
-        let mut random = random(b"order\0\0\0", self.seed, epoch, 0);
+        let mut random = random(b"order\0\0\0", self.options.seed, epoch, 0);
         let order = match self.store {
             Store::Memory { .. } => {
                 let mut order: Vec<usize> = (0..self.count).collect();
@@ -153,29 +183,37 @@ impl Loader {
                 blocks.chunks(WINDOW).flat_map(window).collect()
             }
         };
-        let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(self.batch_size);
-        self.batches(order[skipped.min(order.len())..].to_vec(), self.batch_size)
+        let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(self.batch_size());
+        let order = order[skipped.min(order.len())..].to_vec();
+        self.batches(order, self.batch_size(), self.options.view(epoch))
     }
 
     /// All images in the order of the split, in batches of that size: for evaluation.
     #[must_use]
     pub fn in_order(&self, batch_size: u32) -> Batches {
-        self.batches((0..self.count).collect(), batch_size.max(1) as usize)
+        self.batches((0..self.count).collect(), batch_size.max(1) as usize, self.options.view(0))
     }
 
-    fn batches(&self, order: Vec<usize>, size: usize) -> Batches {
+    fn batch_size(&self) -> usize {
+        self.options.batch_size.max(1) as usize
+    }
+
+    fn batches(&self, order: Vec<usize>, size: usize, view: View) -> Batches {
+        let Options { side, device, .. } = self.options;
         let left = order.len().div_ceil(size);
         let source = match &self.store {
             Store::Memory { pixels, labels } => {
                 let order: Vec<i64> = order.iter().map(|index| *index as i64).collect();
-                let order = Tensor::from_slice(&order).to_device(self.device);
+                let order = Tensor::from_slice(&order).to_device(device);
                 Source::Memory { pixels: pixels.shallow_clone(), labels: labels.shallow_clone(), order, size, next: 0 }
             }
             Store::Stream { images } => {
                 let (sender, receiver) = sync_channel(AHEAD);
-                let (images, corrupt, side) = (Arc::clone(images), Arc::clone(&self.corrupt), self.side);
-                thread::spawn(move || stream(&*images, &order, size, side, &corrupt, &sender));
-                Source::Stream { receiver, side, device: self.device }
+                let (images, corrupt) = (Arc::clone(images), Arc::clone(&self.corrupt));
+                thread::spawn(move || {
+                    stream(|indices| decode(&*images, indices, view, side), &order, size, &corrupt, &sender);
+                });
+                Source::Stream { receiver, side, device }
             }
         };
         Batches { source, left }
@@ -184,15 +222,14 @@ impl Loader {
 
 /// Decodes batch after batch until the receiver is gone or something fails.
 fn stream(
-    images: &dyn Images,
+    decode: impl Fn(&[usize]) -> Decoded,
     order: &[usize],
     size: usize,
-    side: u32,
     corrupt: &Corrupt,
     sender: &SyncSender<Result<Decoded, Error>>,
 ) {
     for indices in order.chunks(size) {
-        let mut decoded = decode(images, indices, side);
+        let mut decoded = decode(indices);
         let noted = corrupt.note(std::mem::take(&mut decoded.failures));
         let failed = noted.is_err();
         if sender.send(noted.map(|()| decoded)).is_err() || failed {
@@ -210,7 +247,7 @@ fn sample(images: &dyn Images, count: usize, side: u32) -> Sums {
     let wanted = count.min(SAMPLE);
     let indices: Vec<usize> = (0..wanted).map(|place| (place as u64 * count as u64 / wanted as u64) as usize).collect();
     // In parts, so that it takes little memory however large the images are.
-    let part = |indices: &[usize]| Sums::of(&decode(images, indices, side).pixels, side);
+    let part = |indices: &[usize]| Sums::of(&decode(images, indices, View::Whole, side).pixels, side);
     indices.chunks(256).map(part).fold(Sums::default(), Sums::plus)
 }
 

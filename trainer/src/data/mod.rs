@@ -10,8 +10,8 @@ pub mod loader;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-pub use augment::crop_flip;
-pub use loader::{Batches, Loader};
+pub use augment::{crop_flip, resized_crop};
+pub use loader::{Batches, Framing, Loader, Options};
 
 use distillery::dataset;
 
