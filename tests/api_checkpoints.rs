@@ -3,7 +3,10 @@
 mod api;
 mod common;
 
+use std::collections::BTreeMap;
+
 use api::{Api, checkpoint, student_job};
+use distillery::checkpoint::{Dtype, NewTensor};
 use futures::StreamExt;
 use reqwest::Method;
 use serde_json::json;
@@ -35,6 +38,8 @@ async fn an_upload_is_described_and_the_same_bytes_are_the_same_checkpoint() {
     assert_eq!(first["architecture"], "resnet20");
     assert_eq!(first["num_classes"], 10);
     assert_eq!(first["fits"], json!([{"architecture": "resnet20", "num_classes": 10}]));
+    let certain = json!({"architecture": "resnet20", "num_classes": 10, "certainty": "certain", "agreement": 1.0});
+    assert_eq!(first["guess"], certain);
     assert!(first["tensors"].as_u64() > Some(100) && first["parameters"].as_u64() > Some(200_000), "{first}");
 
     let second = api.upload("", bytes.clone()).await.expect(200);
@@ -46,6 +51,34 @@ async fn an_upload_is_described_and_the_same_bytes_are_the_same_checkpoint() {
     assert_eq!(files_left(&api), 1, "stored once");
     let stored = api.dir.path().join("storage/checkpoints").join(&sha256);
     assert_eq!(std::fs::read(stored).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn what_fits_nothing_is_taken_with_a_guess_and_its_difference() {
+    let api = Api::start().await;
+    let bytes = [0; 4 * 64 * 10];
+    let layout = distillery::architecture::find("resnet20").unwrap().layout(10);
+    let sizes: Vec<Vec<u64>> = layout.entries.iter().map(|entry| entry.shape.clone()).collect();
+    let zeros: Vec<Vec<u8>> =
+        sizes.iter().map(|shape| vec![0; 4 * usize::try_from(shape.iter().product::<u64>()).unwrap()]).collect();
+    let mut tensors: Vec<NewTensor<'_>> = layout
+        .entries
+        .iter()
+        .zip(&zeros)
+        .map(|(entry, bytes)| NewTensor { name: &entry.key, dtype: Dtype::F32, shape: &entry.shape, bytes })
+        .collect();
+    tensors.push(NewTensor { name: "head.weight", dtype: Dtype::F32, shape: &[10, 64], bytes: &bytes });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    distillery::checkpoint::write(file.path(), &tensors, &BTreeMap::new()).unwrap();
+    let found = api.upload("", std::fs::read(file.path()).unwrap()).await.expect(201);
+    assert_eq!((&found["architecture"], &found["fits"]), (&json!(null), &json!([])));
+    let guess = &found["guess"];
+    assert_eq!((guess["architecture"].as_str(), guess["certainty"].as_str()), (Some("resnet20"), Some("near")));
+    assert!(guess["agreement"].as_f64() > Some(0.98) && guess["agreement"].as_f64() < Some(1.0), "{guess}");
+    assert_eq!(guess["difference"], "the network has no head.weight");
+    let id = found["id"].as_str().unwrap();
+    assert_eq!(api.get(&format!("/v1/checkpoints/{id}")).await.expect(200), found);
+    assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"], json!([found]));
 }
 
 #[tokio::test]

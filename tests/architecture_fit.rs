@@ -1,6 +1,6 @@
 //! A checkpoint's keys and shapes say which network it is of.
 
-use distillery::architecture::{self, Shapes, fits, mismatch, suggest};
+use distillery::architecture::{self, Certainty, Shapes, fits, guess, mismatch, suggest};
 
 fn shapes(name: &str, classes: u32) -> Shapes {
     let layout = architecture::find(name).unwrap().layout(classes);
@@ -28,6 +28,33 @@ fn every_network_fits_itself_only() {
         assert_eq!(names(&shapes(network.name, 17)), [(network.name, 17)]);
         assert_eq!(mismatch(network, &shapes(network.name, 17), Some(17)), None);
     }
+}
+
+#[test]
+fn a_guess_says_how_sure_it_is() {
+    for network in architecture::all() {
+        let guess = guess(&shapes(network.name, 17)).unwrap();
+        assert_eq!((guess.architecture.name, guess.classes), (network.name, Some(17)));
+        assert_eq!((guess.certainty, guess.agreement, guess.difference), (Certainty::Certain, 1.0, None));
+    }
+    // Somebody's own head on a resnet56.
+    let mut changed = shapes("resnet56", 10);
+    changed.insert("projector.weight".into(), vec![128, 64]);
+    changed.insert("layer1.0.conv1.weight".into(), vec![16, 16, 5, 5]);
+    let near = guess(&changed).unwrap();
+    assert_eq!((near.architecture.name, near.classes, near.certainty), ("resnet56", Some(10), Certainty::Near));
+    assert!((0.98..1.0).contains(&near.agreement), "{}", near.agreement);
+    let difference = near.difference.unwrap();
+    assert!(difference.contains("layer1.0.conv1.weight is [16, 16, 5, 5]"), "{difference}");
+    // A backbone without a classifier.
+    let mut headless = shapes("vgg13", 10);
+    headless.retain(|key, _| !key.starts_with("classifier"));
+    let near = guess(&headless).unwrap();
+    assert_eq!((near.architecture.name, near.classes, near.certainty), ("vgg13", None, Certainty::Near));
+    // A few keys in common are nothing.
+    let foreign = Shapes::from([("fc.weight".into(), vec![10, 64]), ("encoder.weight".into(), vec![3, 3])]);
+    assert!(guess(&foreign).is_none());
+    assert!(guess(&Shapes::new()).is_none());
 }
 
 #[test]

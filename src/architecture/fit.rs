@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use super::layout::{Layout, Role};
 use super::{Architecture, all};
 
@@ -25,6 +28,65 @@ pub fn fits(shapes: &Shapes) -> Vec<Fit> {
         Some(Fit { architecture, classes })
     };
     all().iter().filter_map(fit).collect()
+}
+
+/// How sure a guess is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// This network and no other has these keys and shapes.
+    Certain,
+    /// Several networks have these keys and shapes.
+    Ambiguous,
+    /// No known network has them all, and this one has more of them than any other.
+    Near,
+}
+
+/// What a checkpoint most likely is.
+#[derive(Debug, Clone)]
+pub struct Guess {
+    /// The network.
+    pub architecture: &'static Architecture,
+    /// Its number of classes, where the checkpoint has its classifier.
+    pub classes: Option<u32>,
+    /// How sure that is.
+    pub certainty: Certainty,
+    /// Share of tensors that agree in key and shape, of the network's or the checkpoint's, whichever has more.
+    pub agreement: f64,
+    /// The most telling difference, where the network does not fit.
+    pub difference: Option<String>,
+}
+
+/// Less agreement than this is chance: many networks share a few keys.
+const LEAST_AGREEMENT: f64 = 0.5;
+
+/// What the checkpoint most likely is; none where no network has even half of it.
+#[must_use]
+pub fn guess(shapes: &Shapes) -> Option<Guess> {
+    let fits = fits(shapes);
+    if let Some(&Fit { architecture, classes }) = fits.first() {
+        let certainty = if fits.len() == 1 { Certainty::Certain } else { Certainty::Ambiguous };
+        return Some(Guess { architecture, classes: Some(classes), certainty, agreement: 1.0, difference: None });
+    }
+    let nearest = all()
+        .iter()
+        .map(|architecture| (agreement(architecture, shapes), architecture))
+        .max_by(|((one, _), _), ((other, _), _)| one.total_cmp(other));
+    let ((agreement, classes), architecture) = nearest.filter(|((share, _), _)| *share >= LEAST_AGREEMENT)?;
+    let difference = difference(architecture, shapes, None).err();
+    Some(Guess { architecture, classes, certainty: Certainty::Near, agreement, difference })
+}
+
+/// The share of tensors that agree, and the classes of the checkpoint's classifier.
+fn agreement(architecture: &Architecture, shapes: &Shapes) -> (f64, Option<u32>) {
+    let found: BTreeMap<&str, &[u64]> =
+        shapes.iter().filter_map(|(key, shape)| Some((architecture.canonical_key(key)?, shape.as_slice()))).collect();
+    let classes = found.get(architecture.classifier_weight().as_str()).and_then(|shape| shape.first());
+    let classes = classes.and_then(|&rows| u32::try_from(rows).ok()).filter(|&rows| rows > 0);
+    let layout = architecture.layout(classes.unwrap_or(1));
+    let agrees = |key: &str, shape: &[u64]| found.get(key).is_some_and(|found| *found == shape);
+    let agreeing = layout.entries.iter().filter(|entry| agrees(&entry.key, &entry.shape)).count();
+    (agreeing as f64 / layout.entries.len().max(found.len()) as f64, classes)
 }
 
 /// What keeps the checkpoint from being of the network (and of that number of classes, where given), as a sentence that

@@ -17,7 +17,7 @@ mod wide_resnet;
 use std::sync::LazyLock;
 
 pub use cifar_resnet::{CifarResnet, Shortcut};
-pub use fit::{Fit, Shapes, fits, mismatch};
+pub use fit::{Certainty, Fit, Guess, Shapes, fits, guess, mismatch};
 pub use layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role};
 pub use mobilenet::Mobilenet;
 pub use resnet::Resnet;

@@ -22,7 +22,7 @@ use super::extract::{Checkpoint as CheckpointId, Id, Query, whole};
 use super::{Page, State};
 use crate::architecture::{self, Architecture};
 use crate::checkpoint;
-use crate::jobs::checkpoints::{self, Checkpoint, Fit};
+use crate::jobs::checkpoints::{self, Checkpoint, Fit, Guess};
 use crate::jobs::store::Answer;
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
@@ -224,9 +224,15 @@ impl Upload {
             architecture: only.map(|fit| fit.architecture.clone()),
             num_classes: wanted.or(only.map(|fit| fit.num_classes)).and_then(|classes| i32::try_from(classes).ok()),
             fits: Jsonb(fits),
+            guess: architecture::guess(&shapes).map(|guess| Jsonb(described(guess))),
             created_at: Utc::now(),
         })
     }
+}
+
+fn described(guess: architecture::Guess) -> Guess {
+    let architecture::Guess { architecture, classes, certainty, agreement, difference } = guess;
+    Guess { architecture: architecture.name.to_owned(), num_classes: classes, certainty, agreement, difference }
 }
 
 fn key(sha256: &str) -> String {

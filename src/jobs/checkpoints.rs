@@ -7,9 +7,10 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use utoipa::ToSchema;
 
 use super::store::Answer;
+use crate::architecture::Certainty;
 
 /// An uploaded checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Checkpoint {
     /// `ckpt_` and the first 32 hexadecimal digits of the SHA-256: the same bytes have the same id.
     #[schema(example = "ckpt_2c26b46b68ffc68ff99b453c1d304134")]
@@ -34,6 +35,9 @@ pub struct Checkpoint {
     /// The architectures whose keys and shapes it has.
     #[schema(value_type = Vec<Fit>)]
     pub fits: Json<Vec<Fit>>,
+    /// What it most likely is; absent where no known network has even half of its keys and shapes.
+    #[schema(value_type = Option<Guess>)]
+    pub guess: Option<Json<Guess>>,
     /// When it was first uploaded.
     pub created_at: DateTime<Utc>,
 }
@@ -45,6 +49,22 @@ pub struct Fit {
     pub architecture: String,
     /// Its number of classes.
     pub num_classes: u32,
+}
+
+/// What a checkpoint most likely is, from its keys and shapes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Guess {
+    /// A name of `GET /v1/architectures`.
+    pub architecture: String,
+    /// Its number of classes, where the checkpoint has its classifier.
+    pub num_classes: Option<u32>,
+    /// How sure that is.
+    pub certainty: Certainty,
+    /// Share of tensors that agree in key and shape; 1 where the network fits.
+    pub agreement: f64,
+    /// The most telling difference, where the network does not fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub difference: Option<String>,
 }
 
 /// A checkpoint that is being stored: a deletion of the same one waits for it, and dropping this leaves no trace.
@@ -77,13 +97,14 @@ pub async fn insert(pool: &PgPool, new: &Checkpoint) -> sqlx::Result<Insertion> 
     let row = sqlx::query!(
         r#"
         insert into checkpoints as old
-            (id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, fits)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            (id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, fits, guess)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
         on conflict (id) do update set
             name = coalesce(excluded.name, old.name),
             architecture = coalesce(excluded.architecture, old.architecture),
             num_classes = coalesce(excluded.num_classes, old.num_classes),
-            fits = excluded.fits
+            fits = excluded.fits,
+            guess = excluded.guess
         returning name, architecture, num_classes, created_at, xmax = 0 as "is_new!"
         "#,
         new.id,
@@ -96,6 +117,7 @@ pub async fn insert(pool: &PgPool, new: &Checkpoint) -> sqlx::Result<Insertion> 
         new.architecture,
         new.num_classes,
         &new.fits as _,
+        new.guess.as_ref() as _,
     )
     .fetch_one(&mut *transaction)
     .await?;
@@ -118,7 +140,7 @@ pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkpoint>> {
         Checkpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", created_at
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", created_at
         from checkpoints where id = $1
         "#,
         id,
@@ -136,7 +158,7 @@ pub async fn list(pool: &PgPool, after: Option<&(DateTime<Utc>, String)>, limit:
         Checkpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", created_at
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", created_at
         from checkpoints
         where $1::timestamptz is null or (created_at, id) < ($1, $2)
         order by created_at desc, id desc limit $3

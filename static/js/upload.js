@@ -77,7 +77,11 @@ function described(checkpoint, onUse) {
   const fits = checkpoint.fits.map(({ architecture, num_classes: classes }) => `${architecture} (${classes} classes)`);
   return [
     h('p', {}, h('code', {}, checkpoint.id), ` ${checkpoint.format}, ${count(checkpoint.parameters)} parameters. `,
-      fits.length ? `It fits ${fits.join(', ')}.` : 'It fits no known architecture.'),
+      fits.length ? `It fits ${fits.join(', ')}.` : `It fits no known architecture.${nearest(checkpoint.guess)}`),
     fits.length ? h('button', { type: 'button', class: 'quiet', onclick: () => onUse(checkpoint) }, 'Use as the teacher') : null,
   ];
+}
+
+function nearest(guess) {
+  return guess ? ` The nearest is ${guess.architecture}, with ${share(guess.agreement)} of its tensors: ${guess.difference}.` : '';
 }
