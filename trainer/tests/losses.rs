@@ -182,3 +182,86 @@ fn the_distillation_weight_grows_over_the_warm_up() {
     assert_eq!([1, 10, 20, 21].map(|epoch| warmup(epoch, 20)), [0.05, 0.5, 1.0, 1.0]);
     assert_eq!(warmup(1, 0), 1.0);
 }
+
+/// log-softmax in float64, number by number.
+fn log_softmax(logits: &[f64]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total = largest + logits.iter().map(|logit| (logit - largest).exp()).sum::<f64>().ln();
+    logits.iter().map(|logit| logit - total).collect()
+}
+
+fn divergence(student: &[f64], teacher: &[f64]) -> f64 {
+    let (log_p, log_q) = (log_softmax(student), log_softmax(teacher));
+    log_q.iter().zip(&log_p).map(|(q, p)| q.exp() * (q - p)).sum()
+}
+
+/// The formulas of one region, written down as the papers have them.
+fn reference(loss: Loss, student: &[f64], teacher: &[f64], label: usize) -> f64 {
+    let scaled = |logits: &[f64], temperature: f64| -> Vec<f64> { logits.iter().map(|l| l / temperature).collect() };
+    let without = |logits: &[f64]| -> Vec<f64> {
+        logits.iter().enumerate().filter(|(class, _)| *class != label).map(|(_, logit)| *logit).collect()
+    };
+    match loss {
+        Loss::Kd { temperature } => {
+            temperature.powi(2) * divergence(&scaled(student, temperature), &scaled(teacher, temperature))
+        }
+        Loss::Dkd { temperature, alpha, beta } => {
+            let (student, teacher) = (scaled(student, temperature), scaled(teacher, temperature));
+            // The label against all others together, whose logit is the log of the sum of their exponentials.
+            let two = |logits: &[f64]| {
+                let others = without(logits);
+                let largest = others.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                vec![logits[label], largest + others.iter().map(|logit| (logit - largest).exp()).sum::<f64>().ln()]
+            };
+            let target = divergence(&two(&student), &two(&teacher));
+            let others = divergence(&without(&student), &without(&teacher));
+            temperature.powi(2) * (alpha * target + beta * others)
+        }
+        Loss::Nkd { temperature, gamma, exclude_target } => {
+            let target = log_softmax(teacher)[label].exp() * log_softmax(student)[label];
+            let part = |logits: &[f64]| {
+                let logits = scaled(logits, temperature);
+                log_softmax(&if exclude_target { without(&logits) } else { logits })
+            };
+            let (log_p, log_q) = (part(student), part(teacher));
+            let distributed: f64 = log_q.iter().zip(&log_p).map(|(q, p)| q.exp() * p).sum();
+            -target - gamma * temperature.powi(2) * distributed
+        }
+    }
+}
+
+/// What multiplies the terms of a loss.
+fn scale(loss: Loss) -> f64 {
+    match loss {
+        Loss::Kd { temperature } => temperature.powi(2),
+        Loss::Dkd { temperature, alpha, beta } => temperature.powi(2) * (alpha + beta),
+        Loss::Nkd { temperature, gamma, .. } => 1.0 + temperature.powi(2) * gamma,
+    }
+}
+
+#[test]
+fn extreme_logits_give_what_float64_gives() {
+    let count = 64_i64;
+    let nkd = Loss::Nkd { temperature: 4.0, gamma: 8.0, exclude_target: false };
+    let losses = [Loss::Kd { temperature: 4.0 }, Loss::Dkd { temperature: 4.0, alpha: 1.0, beta: 8.0 }, nkd];
+    for classes in [2_i64, 3, 10, 100, 1000] {
+        tch::manual_seed(classes);
+        let extreme = || Tensor::rand([count, classes], (Kind::Float, Device::Cpu)) * 100.0 - 50.0;
+        let (student, teacher) = (extreme(), extreme());
+        let near = &student + Tensor::randn([count, classes], (Kind::Float, Device::Cpu)) * 0.1;
+        let target = Tensor::randint(classes, [count], (Kind::Int64, Device::Cpu));
+        let labels: Vec<i64> = Vec::try_from(&target).unwrap();
+        for loss in losses.into_iter().chain([excluding_target(nkd)]) {
+            for (teacher, what) in [(&teacher, "another"), (&near, "nearly the same"), (&student, "the same")] {
+                let found: Vec<f64> = Vec::try_from(loss.of(&student, teacher, &target).to_kind(Kind::Double)).unwrap();
+                let rows = |logits: &Tensor| -> Vec<Vec<f64>> { Vec::try_from(logits.to_kind(Kind::Double)).unwrap() };
+                for (row, (student, teacher)) in rows(&student).iter().zip(&rows(teacher)).enumerate() {
+                    let expected = reference(loss, student, teacher, labels[row] as usize);
+                    // Where probabilities are 0 or 1 the terms cancel: what is left is as exact as they are.
+                    let error = (found[row] - expected).abs() / expected.abs().max(scale(loss));
+                    assert!(error <= 1e-6, "{classes} classes, {what}: {}, expected {expected}, {loss:?}", found[row]);
+                }
+            }
+        }
+    }
+}
