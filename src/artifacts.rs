@@ -35,6 +35,16 @@ pub enum Error {
     /// The storage itself, or the source of an upload, failed.
     #[error("storage failed: {0}")]
     Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What is stored is not what was: the disk or somebody changed it.
+    #[error("{key} is damaged in storage: its SHA-256 is {found}, and {stored} was stored")]
+    Damaged {
+        /// Its key.
+        key: String,
+        /// What came out.
+        found: String,
+        /// What went in.
+        stored: String,
+    },
     /// A local file that goes in or comes out.
     #[error("{}: {source}", path.display())]
     File {
@@ -61,6 +71,12 @@ pub struct Stored {
     pub size_bytes: u64,
     /// Its SHA-256, in hexadecimal.
     pub sha256: String,
+}
+
+/// The key of an uploaded checkpoint.
+#[must_use]
+pub fn key_of_upload(sha256: &str) -> String {
+    format!("checkpoints/{sha256}")
 }
 
 /// A stream of a stored file's bytes.
@@ -188,18 +204,36 @@ impl Store {
         Ok(result.into_stream().map_err(Error::from).boxed())
     }
 
+    /// Copies a stored file to a local path and sees that it is what was stored.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, cannot be written, or has another SHA-256; then it is removed again.
+    pub async fn fetch_unharmed(&self, key: &str, path: &Path, sha256: &str) -> Result<(), Error> {
+        let found = self.fetch(key, path).await?.sha256;
+        if found == sha256 {
+            return Ok(());
+        }
+        let _ = tokio::fs::remove_file(path).await;
+        Err(Error::Damaged { key: key.to_owned(), found, stored: sha256.to_owned() })
+    }
+
     /// Copies a stored file to a local path.
     ///
     /// # Errors
     /// When it is not there, cannot be read, or cannot be written.
-    pub async fn fetch(&self, key: &str, path: &Path) -> Result<(), Error> {
+    pub async fn fetch(&self, key: &str, path: &Path) -> Result<Stored, Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let mut chunks = self.inner.get(&checked(key)?).await?.into_stream();
         let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
+        let (mut sha256, mut size_bytes) = (Sha256::new(), 0);
         while let Some(chunk) = chunks.next().await {
-            file.write_all(&chunk?).await.map_err(failed)?;
+            let chunk = chunk?;
+            sha256.update(&chunk);
+            size_bytes += chunk.len() as u64;
+            file.write_all(&chunk).await.map_err(failed)?;
         }
-        file.flush().await.map_err(failed)
+        file.flush().await.map_err(failed)?;
+        Ok(Stored { size_bytes, sha256: hex::encode(sha256.finalize()) })
     }
 
     /// The size of a stored file, or none where there is no such file.

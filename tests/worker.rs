@@ -480,6 +480,22 @@ async fn a_student_becomes_the_teacher_of_the_job_that_waited_for_it() {
 }
 
 #[tokio::test]
+async fn a_teacher_that_was_changed_in_storage_is_not_learned_from() {
+    let bench = Bench::new("started 0 0; finish").await;
+    bench.db.add_job("job_teacher", json!({})).await;
+    let worker = bench.start();
+    bench.until_status("job_teacher", "succeeded").await;
+    let stored = bench.dir.path().join("data/artifacts/jobs/job_teacher/attempts/1/student.safetensors");
+    fs::write(stored, "another student\n").unwrap();
+    let pupil = json!({"teacher": {"job": "job_teacher"}, "distillation": {"method": "kd"}, "max_attempts": 1});
+    bench.db.add_job("job_pupil", pupil).await;
+    let job = bench.until_status("job_pupil", "failed").await;
+    assert_eq!(job["error"]["class"], "storage");
+    assert!(job["error"]["message"].as_str().unwrap().contains("is damaged in storage"), "{job:#}");
+    worker.drain().await;
+}
+
+#[tokio::test]
 async fn noise_on_the_trainers_output_is_passed_over() {
     let bench = Bench::new(
         r#"echo 'Warning: no JSON'; say '{"type":"new","in":"a later version"}'; printf '\377\376\n'

@@ -21,6 +21,7 @@ use super::error::ApiError;
 use super::extract::{Checkpoint as CheckpointId, Id, Query, whole};
 use super::{Page, State};
 use crate::architecture::{self, Architecture};
+use crate::artifacts::key_of_upload;
 use crate::checkpoint;
 use crate::jobs::checkpoints::{self, Checkpoint, Fit, Guess};
 use crate::jobs::store::Answer;
@@ -171,7 +172,7 @@ impl Upload {
         .await
         .map_err(anyhow::Error::from)?;
         let checkpoint = checkpoint?;
-        let key = key(&upload.sha256);
+        let key = key_of_upload(&upload.sha256);
         if state.artifacts.size(&key).await? != Some(upload.size) {
             state.artifacts.put_file(&key, &upload.path()).await?;
         }
@@ -233,10 +234,6 @@ impl Upload {
 fn described(guess: architecture::Guess) -> Guess {
     let architecture::Guess { architecture, classes, certainty, agreement, difference } = guess;
     Guess { architecture: architecture.name.to_owned(), num_classes: classes, certainty, agreement, difference }
-}
-
-fn key(sha256: &str) -> String {
-    format!("checkpoints/{sha256}")
 }
 
 /// A form is not a file: it has boundaries around it.
@@ -316,7 +313,7 @@ pub async fn delete(Shared(state): Shared<State>, id: Id<CheckpointId>) -> Resul
         Answer::Not(reason) => return Err(ApiError::conflict(format!("checkpoint {id} cannot be deleted: {reason}"))),
         Answer::Missing | Answer::NotWhile(_) => return Err(no_such(&id)),
     };
-    state.artifacts.delete(&key(&deletion.sha256)).await?;
+    state.artifacts.delete(&key_of_upload(&deletion.sha256)).await?;
     deletion.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -96,24 +96,30 @@ async fn localise(context: &Context, spec: &mut JobSpec, directory: &Path) -> Re
     }
     spec.dataset.path = Some(path.display().to_string());
     if let Some(teacher) = &mut spec.teacher {
-        let key = match (teacher.job.take(), teacher.checkpoint.take()) {
-            (Some(job), _) => key_of_student(context, &job).await?,
-            (None, Some(id)) => key_of_checkpoint(context, &id).await?,
+        let file = match (teacher.job.take(), teacher.checkpoint.take()) {
+            (Some(job), _) => student_of(context, &job).await?,
+            (None, Some(id)) => uploaded(context, &id).await?,
             (None, None) => return Err(internal("the stored specification has a teacher without weights")),
         };
-        teacher.checkpoint = Some(fetch(context, &key, &directory.join("teacher")).await?);
+        teacher.checkpoint = Some(fetch(context, &file, &directory.join("teacher")).await?);
     }
     if let Some(id) = spec.student.checkpoint.take() {
-        let key = key_of_checkpoint(context, &id).await?;
-        spec.student.checkpoint = Some(fetch(context, &key, &directory.join("student")).await?);
+        let file = uploaded(context, &id).await?;
+        spec.student.checkpoint = Some(fetch(context, &file, &directory.join("student")).await?);
     }
     Ok(())
 }
 
-async fn key_of_student(context: &Context, job: &str) -> Result<String, Failure> {
+/// A stored file: its key and its SHA-256.
+struct InStorage {
+    key: String,
+    sha256: String,
+}
+
+async fn student_of(context: &Context, job: &str) -> Result<InStorage, Failure> {
     let found = queue::published_artifact(&context.pool, job, files::BEST_STUDENT).await;
     match found.map_err(|error| internal(&error.to_string()))? {
-        Some(artifact) => Ok(artifact.key),
+        Some(artifact) => Ok(InStorage { key: artifact.key, sha256: artifact.sha256 }),
         None => Err(Failure {
             class: ErrorClass::User,
             message: format!("the teacher's job {job} has no student any more: train it again, or upload a checkpoint"),
@@ -121,10 +127,10 @@ async fn key_of_student(context: &Context, job: &str) -> Result<String, Failure>
     }
 }
 
-async fn key_of_checkpoint(context: &Context, id: &str) -> Result<String, Failure> {
+async fn uploaded(context: &Context, id: &str) -> Result<InStorage, Failure> {
     let found = queue::checkpoint_sha256(&context.pool, id).await;
     match found.map_err(|error| internal(&error.to_string()))? {
-        Some(sha256) => Ok(outputs::key_of_upload(&sha256)),
+        Some(sha256) => Ok(InStorage { key: artifacts::key_of_upload(&sha256), sha256 }),
         None => Err(Failure {
             class: ErrorClass::User,
             message: format!("checkpoint {id} is not there any more: upload it again"),
@@ -132,8 +138,9 @@ async fn key_of_checkpoint(context: &Context, id: &str) -> Result<String, Failur
     }
 }
 
-async fn fetch(context: &Context, key: &str, path: &Path) -> Result<String, Failure> {
-    context.store.fetch(key, path).await.map_err(|error| of_storage(&error))?;
+async fn fetch(context: &Context, file: &InStorage, path: &Path) -> Result<String, Failure> {
+    let fetched = context.store.fetch_unharmed(&file.key, path, &file.sha256).await;
+    fetched.map_err(|error| of_storage(&error))?;
     Ok(path.display().to_string())
 }
 
@@ -141,7 +148,7 @@ async fn fetch(context: &Context, key: &str, path: &Path) -> Result<String, Fail
 async fn restore(context: &Context, job: &str, saved: &SavedCheckpoint, output: &Path) -> Result<(), Failure> {
     let state = output.join(files::CHECKPOINT);
     match context.store.fetch(&saved.key, &state).await {
-        Ok(()) => {}
+        Ok(_) => {}
         Err(artifacts::Error::NotFound(_)) => {
             tracing::warn!(job, key = saved.key, "the checkpoint is gone; starting from the beginning");
             return Ok(());
@@ -150,7 +157,7 @@ async fn restore(context: &Context, job: &str, saved: &SavedCheckpoint, output: 
     }
     let metrics = outputs::key(job, saved.attempt, files::METRICS);
     match context.store.fetch(&metrics, &output.join(files::METRICS)).await {
-        Ok(()) | Err(artifacts::Error::NotFound(_)) => Ok(()),
+        Ok(_) | Err(artifacts::Error::NotFound(_)) => Ok(()),
         Err(error) => Err(of_storage(&error)),
     }
 }

@@ -8,12 +8,6 @@ use crate::artifacts::Error;
 use crate::jobs::queue::{Artifact, Hold, SavedCheckpoint};
 use crate::protocol::files;
 
-/// The key of an uploaded checkpoint.
-#[must_use]
-pub fn key_of_upload(sha256: &str) -> String {
-    format!("checkpoints/{sha256}")
-}
-
 /// The key of an attempt's file.
 pub(super) fn key(job: &str, attempt: i32, file: &str) -> String {
     format!("jobs/{job}/attempts/{attempt}/{file}")
