@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::jobs::tokens::Scope;
+
 /// Distils big image classifiers into small ones by Scale Decoupled Distillation, as a job server.
 #[derive(Debug, Parser)]
 #[command(name = "distillery", version, propagate_version = true)]
@@ -43,6 +45,8 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     /// Rewrite any supported checkpoint as safetensors.
     Convert(ConvertArgs),
+    /// Make, list and revoke tokens of the API.
+    Token(TokenArgs),
 }
 
 /// Where the data is.
@@ -83,6 +87,10 @@ pub struct ServeArgs {
     /// Worker processes to run: one per GPU (or one for the CPU) for `auto`, or a number of them.
     #[arg(long, env = "DISTILLERY_WORKERS", default_value = "auto", value_parser = parse_workers)]
     pub workers: Workers,
+    /// A token that may do everything, besides those of `distillery token`: at least 32 characters. Better by the
+    /// environment than by the flag, which other users of the machine can see.
+    #[arg(long, env = "DISTILLERY_ADMIN_TOKEN", hide_env_values = true, value_parser = parse_admin_token)]
+    pub admin_token: Option<String>,
     /// Largest accepted checkpoint, in bytes.
     #[arg(long, env = "DISTILLERY_MAX_CHECKPOINT_BYTES", default_value_t = 8 << 30)]
     pub max_checkpoint_bytes: u64,
@@ -98,6 +106,15 @@ pub enum Workers {
     Auto,
     /// So many; they share the GPUs, or the CPU.
     Count(usize),
+}
+
+fn parse_admin_token(text: &str) -> Result<String, String> {
+    if text.len() >= 32 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected at least 32 letters, digits and signs without spaces, such as `openssl rand -hex 32` gives"
+            .into())
+    }
 }
 
 fn parse_workers(text: &str) -> Result<Workers, String> {
@@ -131,6 +148,43 @@ pub struct WorkerArgs {
     /// Where the data is.
     #[command(flatten)]
     pub data: DataArgs,
+}
+
+/// `distillery token`.
+#[derive(Debug, Clone, Args)]
+pub struct TokenArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TokenCommand,
+    /// The server's PostgreSQL, as a URL. Without it, the server's own in the data directory.
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// The server's data directory.
+    #[arg(long, global = true, env = "DISTILLERY_DATA_DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+    /// Directory of the `postgres` and `initdb` programs, where the server's own PostgreSQL does not run.
+    #[arg(long, global = true, env = "DISTILLERY_POSTGRES_BIN_DIR")]
+    pub postgres_bin_dir: Option<PathBuf>,
+}
+
+/// The subcommands of `distillery token`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it, once.
+    Create {
+        /// Who it is for.
+        name: String,
+        /// What it may do; each scope includes those before it.
+        #[arg(long, env = "DISTILLERY_SCOPE", value_enum)]
+        scope: Scope,
+    },
+    /// List all tokens, without their secrets.
+    List,
+    /// Make a token invalid.
+    Revoke {
+        /// Its id, `tok_…`.
+        id: String,
+    },
 }
 
 /// `distillery migrate`.

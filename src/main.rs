@@ -6,7 +6,7 @@ use std::process::{Command as Process, ExitCode};
 use anyhow::Context;
 use clap::Parser;
 use distillery::config::{Cli, Command};
-use distillery::{jobs, serve, telemetry, worker};
+use distillery::{jobs, serve, telemetry, token, worker};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
             let pool = jobs::connect(&args.database_url).await?;
             jobs::migrate(&pool).await
         }),
+        Command::Token(args) => run(token::run(args)),
         Command::Train(_) | Command::Verify(_) | Command::Evaluate(_) | Command::Convert(_) => become_trainer(),
     };
     match result {

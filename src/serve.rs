@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Store;
 use crate::config::ServeArgs;
+use crate::jobs::tokens;
 use crate::{http, jobs, postgres, process, stop, worker};
 
 /// Name of the file in the data directory that tells `distillery worker` and `psql` where the server's own database is.
-const DATABASE_NOTE: &str = "postgres.url";
+pub(crate) const DATABASE_NOTE: &str = "postgres.url";
 
 /// Serves until SIGTERM or SIGINT, then stops the workers (which give their jobs back), the API and the database.
 ///
@@ -90,6 +91,12 @@ async fn serve(
     let data = &args.data;
     let mut settings = http::Settings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
     settings.checkpoint_limit = args.max_checkpoint_bytes;
+    settings.admin_token = args.admin_token.as_deref().map(tokens::hash);
+    anyhow::ensure!(
+        address.ip().is_loopback() || settings.admin_token.is_some() || tokens::any(&pool).await?,
+        "{address} can be reached from other machines, and there is no token yet: make one with `distillery token create \
+         NAME --scope admin` (with the same --data-dir or --database-url), or set DISTILLERY_ADMIN_TOKEN"
+    );
     let state = http::State::new(pool, store, settings);
     let workers = tokio::spawn(worker::supervise::run(args.clone(), database_url.to_owned(), told_to_stop.clone()));
     // Scripts wait for this line.

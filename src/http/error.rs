@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::Json;
-use axum::http::header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,9 @@ const RETRY_SECONDS: u16 = 2;
 pub enum ApiError {
     /// The request itself cannot be read.
     Malformed(Cow<'static, str>),
-    /// It comes from a page or for a host that it should not.
+    /// It has no valid token.
+    Unauthorized(Cow<'static, str>),
+    /// It comes from a page or for a host that it should not, or its token does not allow it.
     Forbidden(Cow<'static, str>),
     /// There is no such thing.
     NotFound(Cow<'static, str>),
@@ -113,6 +115,7 @@ impl ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -131,6 +134,7 @@ impl ApiError {
     fn detail(self) -> (String, Vec<Fault>) {
         let detail = match self {
             Self::Malformed(detail)
+            | Self::Unauthorized(detail)
             | Self::Forbidden(detail)
             | Self::NotFound(detail)
             | Self::TooSlow(detail)
@@ -162,6 +166,7 @@ impl IntoResponse for ApiError {
             _ => {}
         }
         let header = match self {
+            Self::Unauthorized(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"distillery\""))),
             Self::Unavailable(_) => Some((RETRY_AFTER, HeaderValue::from(RETRY_SECONDS))),
             Self::RangeNotSatisfiable(size) => {
                 HeaderValue::try_from(format!("bytes */{size}")).ok().map(|v| (CONTENT_RANGE, v))

@@ -7,6 +7,7 @@
 mod architectures;
 mod artifacts;
 mod assets;
+mod auth;
 mod checkpoints;
 mod datasets;
 mod download;
@@ -55,6 +56,7 @@ use crate::artifacts::Store;
 use crate::jobs::changes::Changes;
 use error::ApiError;
 
+pub use auth::TOKEN_MEMORY;
 pub use error::Problem;
 
 /// What the API is told at the start.
@@ -62,6 +64,8 @@ pub use error::Problem;
 pub struct Settings {
     /// The address of the listener, which decides which `Host` is ours.
     pub listen: SocketAddr,
+    /// SHA-256 of a token that may do everything, besides those of the database.
+    pub admin_token: Option<[u8; 32]>,
     /// The directory whose directories are the data sets.
     pub datasets_dir: PathBuf,
     /// Where uploads are collected until they are stored.
@@ -84,6 +88,7 @@ impl Settings {
     pub fn new(listen: SocketAddr, datasets_dir: PathBuf, spool_dir: PathBuf) -> Self {
         Self {
             listen,
+            admin_token: None,
             datasets_dir,
             spool_dir,
             checkpoint_limit: 8 << 30,
@@ -102,6 +107,7 @@ pub struct State {
     artifacts: Store,
     settings: Arc<Settings>,
     changes: Changes,
+    gate: auth::Gate,
     uploads: Arc<Semaphore>,
     datasets: Arc<datasets::Catalogue>,
     /// Ends the streams, which would go on for ever.
@@ -114,6 +120,7 @@ impl State {
     pub fn new(pool: PgPool, artifacts: Store, settings: Settings) -> Self {
         Self {
             changes: Changes::listen(pool.clone()),
+            gate: auth::Gate::new(pool.clone(), settings.listen, settings.admin_token),
             uploads: Arc::new(Semaphore::new(settings.uploads)),
             datasets: Arc::new(datasets::Catalogue::new(settings.datasets_dir.clone())),
             settings: Arc::new(settings),
@@ -171,9 +178,15 @@ pub fn app(state: State) -> Router {
         .routes(routes!(architectures::list))
         .routes(routes!(datasets::list))
         .routes(routes!(workers::list))
+        .routes(routes!(instruments::get));
+    let open = OpenApiRouter::new()
+        .routes(routes!(auth::get, auth::sign_in, auth::sign_out))
         .routes(routes!(health::alive))
-        .routes(routes!(health::ready))
-        .routes(routes!(instruments::get))
+        .routes(routes!(health::ready));
+    let guarded = middleware::from_fn_with_state(state.gate.clone(), auth::check);
+    let short = short
+        .route_layer(guarded.clone())
+        .merge(open)
         .layer(middleware::from_fn_with_state(settings.timeout, time_out))
         .layer(CompressionLayer::new());
     let long = OpenApiRouter::new()
@@ -181,7 +194,8 @@ pub fn app(state: State) -> Router {
         .routes(routes!(stream::all))
         .routes(routes!(student::get))
         .routes(routes!(artifacts::get))
-        .routes(routes!(checkpoints::put, checkpoints::post));
+        .routes(routes!(checkpoints::put, checkpoints::post))
+        .route_layer(guarded);
     let (api, document) = OpenApiRouter::with_openapi(openapi::base()).merge(short).merge(long).split_for_parts();
     api.merge(openapi::routes(document))
         .fallback_service(assets::service())

@@ -82,6 +82,14 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
             operation["responses"]["default"] = problem.clone();
         }
     }
+    document["components"]["securitySchemes"] = json!({
+        "token": {"type": "http", "scheme": "bearer", "description":
+            "A token of `distillery token create`. Needed once there is one, or the server listens beyond loopback."},
+        "cookie": {"type": "apiKey", "in": "cookie", "name": "distillery_token", "description":
+            "The same, as `POST /v1/session` sets it for the dashboard."},
+    });
+    // The empty one: a server without tokens on loopback needs none.
+    document["security"] = json!([{"token": []}, {"cookie": []}, {}]);
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         let request = request_schemas(schemas);
         schemas.extend(request);

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod queue;
 pub mod state;
 pub mod store;
+pub mod tokens;
 
 use std::time::Duration;
 

@@ -72,6 +72,7 @@ fn command(program: &Path, args: &ServeArgs, database_url: &str, worker: &Planne
         command.arg(flag).arg(path);
     }
     // By the environment, since every user of the machine can read a command line.
+    command.env_remove("DISTILLERY_ADMIN_TOKEN");
     command.env("DATABASE_URL", database_url).stdin(std::process::Stdio::null());
     if let Some(threads) = worker.threads
         && std::env::var_os("DISTILLERY_THREADS").is_none()

@@ -28,6 +28,7 @@ async function request(path, options = {}) {
   const date = Date.parse(response.headers.get('date'));
   // The header has whole seconds.
   if (Number.isFinite(date) && Math.abs(date - Date.now()) > 2000) clockOffset = date - Date.now();
+  if (response.status === 401) globalThis.dispatchEvent?.(new Event('unauthorized'));
   if (!response.ok) throw await problem(response.status, await response.text());
   return response;
 }
@@ -88,6 +89,9 @@ export const api = {
   datasets: (signal) => json('/v1/datasets', { signal }),
   checkpoints: (signal) => json('/v1/checkpoints?limit=100', { signal }),
   workers: (signal) => json('/v1/workers', { signal }),
+  session: (signal) => json('/v1/session', { signal }),
+  signIn: (token) => send('POST', '/v1/session', { headers: { authorization: `Bearer ${token}` } }),
+  signOut: () => send('DELETE', '/v1/session'),
   alive: (signal) => request('/healthz', { signal, cache: 'no-store' }),
 };
 

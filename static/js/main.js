@@ -1,11 +1,13 @@
 // Which page is shown: routes by the fragment of the address, so that any server can serve the files.
 
 import './locale.js';
+import { api } from './api.js';
 import { setConnection } from './connection.js';
 import { fill, h, refreshAges, setText } from './dom.js';
 import { jobPage } from './job-page.js';
 import { jobsPage } from './jobs-page.js';
 import { newPage } from './new-page.js';
+import { signInPage } from './sign-in.js';
 import { workersPage } from './workers-page.js';
 
 const ROUTES = [
@@ -56,6 +58,38 @@ function show(isFirst) {
   if (!isFirst) main.focus({ preventScroll: true });
 }
 
+const signOut = document.getElementById('sign-out');
+let isSigningIn = false;
+
+/** Shows who may leave. A server that needs no token has nobody to sign out. */
+async function showSession() {
+  try {
+    const { required, scope } = await api.session();
+    signOut.hidden = !(required && scope);
+  } catch {
+    signOut.hidden = true;
+  }
+}
+
+// Any request may find out that the token is missing or not valid any more.
+window.addEventListener('unauthorized', () => {
+  if (isSigningIn) return;
+  isSigningIn = true;
+  leaving.abort();
+  signOut.hidden = true;
+  setConnection('idle');
+  setTitle('Sign in');
+  signInPage(main, () => {
+    isSigningIn = false;
+    showSession();
+    show(false);
+  });
+});
+signOut.addEventListener('click', async () => {
+  await api.signOut().catch(() => {});
+  window.dispatchEvent(new Event('unauthorized'));
+});
+
 function setTitle(title) {
   const wanted = `${title} · distillery`;
   if (document.title !== wanted) document.title = wanted;
@@ -68,11 +102,12 @@ function announce(text) {
 
 // A link to the place in view (the skip link) is no route.
 window.addEventListener('hashchange', () => {
-  if (location.hash === '' || location.hash.startsWith('#/')) show(false);
+  if (!isSigningIn && (location.hash === '' || location.hash.startsWith('#/'))) show(false);
 });
 document.querySelector('.skip').addEventListener('click', (event) => {
   event.preventDefault();
   main.focus();
 });
 setInterval(() => refreshAges(main), 5000);
+showSession();
 show(true);

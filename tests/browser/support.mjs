@@ -20,8 +20,11 @@ export const PATIENCE = 240_000;
 export class Server {
   #dir = mkdtempSync(join(tmpdir(), 'distillery-dashboard-'));
   #child = null;
+  #env;
 
-  constructor() {
+  /** `env` holds further environment variables. */
+  constructor(env = {}) {
+    this.#env = env;
     cpSync(join(ROOT, 'examples/data/digits'), join(this.#dir, 'datasets/digits'), { recursive: true });
   }
 
@@ -31,7 +34,7 @@ export class Server {
     const listen = this.url?.slice('http://'.length) ?? '127.0.0.1:0';
     const { DATABASE_URL: _, ...env } = process.env;
     this.#child = spawn(program, ['serve', '--listen', listen, '--workers', '1',
-      '--data-dir', join(this.#dir, 'data'), '--datasets-dir', join(this.#dir, 'datasets')], { stdio: ['ignore', 'pipe', 'pipe'], env });
+      '--data-dir', join(this.#dir, 'data'), '--datasets-dir', join(this.#dir, 'datasets')], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...env, ...this.#env } });
     const log = [];
     createInterface({ input: this.#child.stderr }).on('line', (line) => log.push(line));
     const address = new Promise((resolve) => {

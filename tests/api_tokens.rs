@@ -1,0 +1,218 @@
+//! Promise: once there is a token, or the server can be reached from elsewhere, nobody does anything without one.
+
+mod api;
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use api::{Answer, Api, plain_job};
+use common::TestDb;
+use distillery::jobs::tokens::{self, Scope};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// Stores a token, and gives it with its id.
+async fn token(api: &Api, scope: Scope) -> (String, String) {
+    let secret = format!("dst_{}_of_a_test_that_is_long_enough", scope.name());
+    let id = tokens::create(&api.db.pool, "a test", scope, &tokens::hash(&secret)).await.unwrap();
+    (secret, id)
+}
+
+async fn with(api: &Api, token: &str, method: Method, path: &str) -> Answer {
+    api.send(api.request(method, path).bearer_auth(token)).await
+}
+
+#[tokio::test]
+async fn without_any_token_this_machine_may_do_everything() {
+    let api = Api::start().await;
+    assert_eq!(api.get("/v1/session").await.expect(200), json!({"required": false, "scope": "admin"}));
+    let id = api.job().await;
+    api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
+    api.delete(&format!("/v1/jobs/{id}")).await.expect(204);
+}
+
+/// Every operation of the API, with its parameters filled in.
+async fn operations(api: &Api) -> Vec<(Method, String)> {
+    let document = api.get("/openapi.json").await.expect(200);
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let path = path.replace("{id}", "job_01ARZ3NDEKTSV4RRFFQ69G5FAV").replace("{name}", "manifest.json");
+            operations.push((method.to_uppercase().parse().unwrap(), path));
+        }
+    }
+    operations
+}
+
+#[tokio::test]
+async fn every_operation_needs_a_token_of_its_scope() {
+    let api = Api::start().await;
+    let operations = operations(&api).await;
+    let (reader, _) = token(&api, Scope::Read).await;
+    let (submitter, _) = token(&api, Scope::Submit).await;
+    let mut guarded = 0;
+    for (method, path) in operations {
+        let what = format!("{method} {path}");
+        if ["/healthz", "/readyz", "/v1/session"].contains(&path.as_str()) {
+            continue;
+        }
+        guarded += 1;
+        let answer = api.send(api.request(method.clone(), &path)).await;
+        assert_eq!(answer.header("www-authenticate"), "Bearer realm=\"distillery\"", "{what}");
+        answer.says(401, &["Authorization: Bearer", "distillery token create"]);
+        for wrong in ["", "dst_wrong", &reader.to_uppercase(), &format!("{reader}x")] {
+            assert_eq!(with(&api, wrong, method.clone(), &path).await.status, 401, "{what} with {wrong:?}");
+        }
+        if !method.is_safe() {
+            with(&api, &reader, method.clone(), &path).await.says(403, &["scope", "read"]);
+        }
+        if method == Method::DELETE {
+            with(&api, &submitter, method, &path).await.says(403, &["scope admin", "submit"]);
+        }
+    }
+    assert!(guarded > 20, "{guarded}");
+    // What tells nothing of anybody's work stays open.
+    for path in ["/", "/healthz", "/readyz", "/openapi.json", "/docs/"] {
+        assert_eq!(api.get(path).await.status, 200, "{path}");
+    }
+    // Another spelling of a path is no way around.
+    for path in ["//v1/jobs", "/v1//jobs", "/v1/jobs/", "/%76%31/jobs", "/x/../v1/jobs", "/V1/jobs"] {
+        let answer = api.get(path).await;
+        assert!([401, 404].contains(&answer.status.as_u16()), "{path}: {} {}", answer.status, answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_token_may_do_what_its_scope_says() {
+    let api = Api::start().await;
+    let (reader, _) = token(&api, Scope::Read).await;
+    let (submitter, _) = token(&api, Scope::Submit).await;
+    let (admin, id_of_admin) = token(&api, Scope::Admin).await;
+    with(&api, &reader, Method::GET, "/v1/jobs").await.expect(200);
+    assert!(with(&api, &reader, Method::GET, "/metrics").await.status.is_success());
+    let post = api.request(Method::POST, "/v1/jobs").bearer_auth(&submitter).json(&plain_job());
+    let id = api.send(post).await.expect(201)["id"].as_str().unwrap().to_owned();
+    with(&api, &submitter, Method::POST, &format!("/v1/jobs/{id}/cancel")).await.expect(202);
+    with(&api, &admin, Method::DELETE, &format!("/v1/jobs/{id}")).await.expect(204);
+    let used = tokens::list(&api.db.pool).await.unwrap();
+    assert!(used.iter().all(|token| token.last_used_at.is_some()), "{used:?}");
+    let session = with(&api, &submitter, Method::GET, "/v1/session").await.expect(200);
+    assert_eq!(session, json!({"required": true, "scope": "submit"}));
+    assert_eq!(api.get("/v1/session").await.expect(200), json!({"required": true, "scope": null}));
+
+    // A revoked one is refused within the time that a server remembers it.
+    assert!(tokens::revoke(&api.db.pool, &id_of_admin).await.unwrap());
+    let revoked = Instant::now();
+    while with(&api, &admin, Method::GET, "/v1/jobs").await.status != 401 {
+        assert!(revoked.elapsed() < distillery::http::TOKEN_MEMORY + Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_browser_keeps_the_token_in_a_cookie_that_no_script_and_no_other_site_can_use() {
+    let api = Api::start().await;
+    let (submitter, _) = token(&api, Scope::Submit).await;
+    assert_eq!(with(&api, "dst_wrong", Method::POST, "/v1/session").await.status, 401);
+    assert_eq!(api.ask("/v1/session").await.status, 401);
+    let answer = with(&api, &submitter, Method::POST, "/v1/session").await;
+    assert_eq!(answer.status, 204);
+    let cookie = answer.header("set-cookie").to_owned();
+    for part in ["; Path=/", "; HttpOnly", "; SameSite=Strict", "; Max-Age="] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert!(!cookie.contains("Secure"), "there is no TLS here: {cookie}");
+    let behind_tls =
+        api.request(Method::POST, "/v1/session").bearer_auth(&submitter).header("x-forwarded-proto", "https");
+    assert!(api.send(behind_tls).await.header("set-cookie").ends_with("; Secure"));
+
+    let pair = format!("theme=dark; {}", cookie.split(';').next().unwrap());
+    let request = |method: Method, path: &str| api.request(method, path).header("cookie", &pair);
+    api.send(request(Method::GET, "/v1/jobs")).await.expect(200);
+    api.send(request(Method::POST, "/v1/jobs").json(&plain_job())).await.expect(201);
+    // Even if a browser sent it along with what another site's page asks for.
+    let foreign = request(Method::POST, "/v1/jobs").header("origin", "https://evil.example").json(&plain_job());
+    api.send(foreign).await.says(403, &["another site"]);
+    // A header decides where there is one.
+    assert_eq!(api.send(request(Method::GET, "/v1/jobs").bearer_auth("dst_wrong")).await.status, 401);
+
+    let gone = api.send(request(Method::DELETE, "/v1/session")).await;
+    assert_eq!(gone.status, 204);
+    assert!(
+        gone.header("set-cookie").starts_with("distillery_token=; ") && gone.header("set-cookie").contains("Max-Age=0")
+    );
+}
+
+fn distillery(db: &TestDb, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distillery"));
+    command.args(arguments).env("DATABASE_URL", &db.url).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_made_listed_and_revoked_on_the_command_line_and_never_stored() {
+    let db = TestDb::new().await;
+    let made = distillery(&db, &["token", "create", "Ada's laptop", "--scope", "submit"]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let secret = text(&made.stdout).trim_end().to_owned();
+    // 256 bits are 43 digits of base 64.
+    assert!(secret.starts_with("dst_") && secret.len() == 47, "{secret}");
+    assert_ne!(secret, text(&distillery(&db, &["token", "create", "another", "--scope", "read"]).stdout).trim_end());
+    assert_eq!(tokens::scope_of(&db.pool, &tokens::hash(&secret)).await.unwrap(), Some(Scope::Submit));
+    let stored: Vec<String> =
+        sqlx::query_scalar("select to_jsonb(tokens)::text from tokens").fetch_all(&db.pool).await.unwrap();
+    assert!(stored.len() == 2 && stored.iter().all(|row| !row.contains(&secret[4..])), "{stored:?}");
+
+    let list = text(&distillery(&db, &["token", "list"]).stdout);
+    let line = list.lines().find(|line| line.ends_with("Ada's laptop")).unwrap_or_else(|| panic!("{list}"));
+    assert!(line.contains("submit") && !list.contains(&secret[4..]), "{list}");
+    let id = line.split_whitespace().next().unwrap();
+    assert!(distillery(&db, &["token", "revoke", id]).status.success());
+    assert_eq!(tokens::scope_of(&db.pool, &tokens::hash(&secret)).await.unwrap(), None);
+    assert!(text(&distillery(&db, &["token", "list"]).stdout).contains("revoked"));
+    let unknown = distillery(&db, &["token", "revoke", "tok_unknown"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(text(&unknown.stderr).contains("there is no token tok_unknown"), "{}", text(&unknown.stderr));
+    assert_ne!(distillery(&db, &["token", "create", "x", "--scope", "root"]).status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_others_can_reach_does_not_start_without_a_token_and_never_shows_it() {
+    let db = TestDb::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let serve = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distillery"));
+        command.args(["serve", "--listen", "0.0.0.0:0", "--workers", "0", "--data-dir"]).arg(dir.path());
+        command.env("DATABASE_URL", &db.url).env("RUST_LOG", "trace").stdin(Stdio::null());
+        command
+    };
+    let refused = serve().output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    for words in ["can be reached from other machines", "distillery token create", "DISTILLERY_ADMIN_TOKEN"] {
+        assert!(text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
+    }
+    let short = serve().env("DISTILLERY_ADMIN_TOKEN", "secret").output().unwrap();
+    assert!(text(&short.stderr).contains("at least 32"), "{}", text(&short.stderr));
+
+    let secret = "a-token-of-the-operator-0123456789-and-more";
+    let mut server =
+        serve().env("DISTILLERY_ADMIN_TOKEN", secret).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.next().expect("the server starts");
+    let port = line.rsplit(':').next().unwrap().trim().to_owned();
+    let client = reqwest::Client::new();
+    let url = format!("http://127.0.0.1:{port}/v1/jobs");
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 401);
+    let answer = client.get(&url).bearer_auth(secret).send().await.unwrap();
+    assert_eq!(answer.json::<Value>().await.unwrap()["data"], json!([]));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), rustix::process::Signal::TERM).unwrap();
+    let mut log = String::new();
+    server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(server.wait().unwrap().success(), "{log}");
+    assert!(!log.contains(secret), "{log}");
+}
