@@ -1,0 +1,31 @@
+//! Promise: the API does what `/openapi.json` says, whatever is sent to it: every status, header, content type and body is
+//! described, and nothing is a fault of the server.
+
+mod api;
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use api::Api;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_requests_get_the_answers_that_the_description_promises() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/schemathesis/run");
+    assert!(program.exists(), "{} is missing: run `scripts/setup schemathesis`", program.display());
+    let api = Api::start().await;
+    api.job().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program);
+    command.args(["run", &format!("{}/openapi.json", api.url), "--checks", "all", "--seed", "1", "--no-color"]);
+    // A well-formed request may well be refused: it names a data set, a job or a checkpoint that there is not.
+    command.args(["--exclude-checks", "positive_data_acceptance", "--max-examples", "20"]);
+    // A stream does not end.
+    command.args(["--exclude-path-regex", "/stream$"]);
+    let output = tokio::task::spawn_blocking(move || command.current_dir(directory.path()).output()).await;
+    let output = output.unwrap().expect("schemathesis runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let cases = said.lines().find_map(|line| line.trim().split_once(" generated")?.0.parse::<u32>().ok());
+    assert!(cases.is_some_and(|cases| cases > 500), "{said}");
+}
