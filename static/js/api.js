@@ -81,6 +81,7 @@ export const api = {
   metricsCsv: async (id) => (await request(jobPath(id, '/metrics?max_points=100000'), { headers: { accept: 'text/csv' } })).blob(),
   events: (id, { after, limit }, signal) => json(jobPath(id, `/events${query({ after, limit })}`), { signal }),
   artifacts: (id, signal) => json(jobPath(id, '/artifacts'), { signal }),
+  regions: (id, signal) => json(paths.artifact(id, 'regions.json'), { signal }),
   change: (id, verb) => send('POST', jobPath(id, `/${verb}`)),
   remove: (id) => send('DELETE', jobPath(id)),
   check: (body) => send('POST', '/v1/jobs?dry_run=true', { body, headers: { 'content-type': 'application/json' } }),

@@ -7,6 +7,7 @@ import { prettyJson, share } from './format.js';
 import { JobCharts } from './job-charts.js';
 import { JobHeader } from './job-header.js';
 import { JobLog } from './job-log.js';
+import { JobRegions } from './job-regions.js';
 import { JobResult } from './job-result.js';
 import { isFinal } from './status.js';
 import { follow } from './stream.js';
@@ -31,8 +32,9 @@ class JobView {
     this.message = h('p', { class: 'message-line', role: 'alert' });
     this.result = new JobResult(signal);
     this.charts = new JobCharts(job.spec, signal);
+    this.regions = new JobRegions(signal);
     this.log = new JobLog();
-    fill(root, this.header.element, this.message, this.result.element, this.charts.element, this.log.element, specification(job));
+    fill(root, this.header.element, this.message, this.result.element, this.charts.element, this.regions.element, this.log.element, specification(job));
     this.show();
   }
 
@@ -84,6 +86,7 @@ class JobView {
   show() {
     this.header.update(this.job);
     this.result.update(this.job);
+    this.regions.update(this.job);
     this.charts.setTeacher(this.job.result?.teacher_top1 ?? this.job.teacher?.top1);
     this.retitle();
   }

@@ -148,6 +148,20 @@ test('its student teaches the next one, whose curves all have points', { timeout
   page.assertQuiet();
 });
 
+test('the regions show where the teacher disagrees with itself and what for', async () => {
+  const report = await server.get(`/v1/jobs/${student}/artifacts/regions.json`);
+  const panel = page.getByRole('region', { name: 'What the regions tell' });
+  await panel.getByText(`${(report.complementary_fraction * 100).toFixed(1)} % of all regions are complementary.`).waitFor();
+  const maps = report.scales.filter(({ scale }) => scale > 1);
+  assert.deepEqual(await panel.locator('.region-map').evaluateAll((grids) => grids.map((grid) => grid.children.length)), maps.map(({ scale }) => scale ** 2));
+  const first = await panel.locator('.region').first().getAttribute('title');
+  assert.equal(first, `row 1, column 1: ${(maps[0].map[0][0] * 100).toFixed(1)} %`);
+  const rows = await panel.locator('tbody tr').allTextContents();
+  assert.equal(rows.length, Math.min(report.votes.length, 8));
+  assert.ok(rows[0].includes(report.votes[0].vote_name ?? `class ${report.votes[0].vote}`), rows[0]);
+  page.assertQuiet();
+});
+
 test('the cross-hair tells the values', async () => {
   const chart = page.getByRole('region', { name: 'Train loss', exact: true });
   assert.match(await chart.locator('.chart-where').textContent(), /^latest: /);

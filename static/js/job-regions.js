@@ -1,0 +1,65 @@
+// What the regions told: where the teacher disagrees with its own view of the whole image, and what for.
+
+import { api } from './api.js';
+import { fill, h, setStyle } from './dom.js';
+import { percent } from './format.js';
+
+/** So many pairs of classes are shown; the file has more. */
+const SHOWN = 8;
+
+export class JobRegions {
+  #asked = false;
+
+  constructor(signal) {
+    this.signal = signal;
+    this.element = h('section', { class: 'card regions', 'aria-labelledby': 'regions-title', hidden: true });
+  }
+
+  /** Reads the report of a job that has one, once. */
+  async update(job) {
+    const { method, scales = [] } = job.spec.distillation;
+    if (this.#asked || !job.result || method === 'none' || scales.every((scale) => scale === 1)) return;
+    this.#asked = true;
+    try {
+      this.#show(await api.regions(job.id, this.signal));
+    } catch {
+      // A job of an earlier version has none.
+    }
+  }
+
+  #show({ images, complementary_fraction: all, scales, votes }) {
+    fill(this.element,
+      h('h2', { id: 'regions-title' }, 'What the regions tell'),
+      h('p', { class: 'note' }, `As the teacher sees the ${images.toLocaleString('en-US')} evaluation images: ${share(all)} of all regions are complementary.`),
+      h('div', { class: 'region-maps' }, scales.filter(({ scale }) => scale > 1).map(map)),
+      votes.length ? table(votes.slice(0, SHOWN)) : null);
+    this.element.hidden = false;
+  }
+}
+
+const share = (fraction) => percent(fraction * 100, 1);
+
+/** The image plane, each region the darker the oftener it is complementary. */
+function map({ scale, complementary_fraction: mean, map: rows }) {
+  const largest = Math.max(...rows.flat(), 1e-9);
+  const cells = rows.flatMap((row, y) => row.map((value, x) => {
+    const cell = h('span', { class: 'region', title: `row ${y + 1}, column ${x + 1}: ${share(value)}` }, scale <= 4 ? `${Math.round(value * 100)}` : '');
+    setStyle(cell, '--heat', (value / largest).toFixed(3));
+    return cell;
+  }));
+  const label = `Share of complementary regions in percent, ${scale} by ${scale}, row by row: ${rows.flat().map((value) => Math.round(value * 100)).join(', ')}`;
+  const grid = h('div', { class: 'region-map', role: 'img', 'aria-label': label }, cells);
+  setStyle(grid, '--scale', scale);
+  return h('figure', {}, grid, h('figcaption', { class: 'note' }, `${scale}×${scale}: ${share(mean)}`));
+}
+
+function table(votes) {
+  const name = (label, number) => label ?? `class ${number}`;
+  return h('div', { class: 'table-scroll', tabindex: '0', role: 'region', 'aria-label': 'What complementary regions speak for' }, h('table', {},
+    h('thead', {}, h('tr', {}, ['Whole image taken for', 'Region speaks for', 'Regions', 'Of these, the region is right'].map((text) => h('th', { scope: 'col' }, text)))),
+    h('tbody', {}, votes.map((vote) => h('tr', {},
+      h('td', {}, name(vote.predicted_name, vote.predicted)),
+      h('td', {}, name(vote.vote_name, vote.vote)),
+      h('td', { class: 'number' }, vote.regions.toLocaleString('en-US')),
+      h('td', { class: 'number' }, share(vote.right / vote.regions)))))));
+}
