@@ -30,7 +30,8 @@ use crate::jobs::store::Answer;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct UploadParameters {
-    /// What to call it.
+    /// What to call it: no control characters.
+    #[param(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// The architecture that it is of: refused if it does not fit.
     architecture: Option<String>,

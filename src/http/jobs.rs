@@ -44,7 +44,7 @@ pub enum NotNew {
 /// Only `teacher`, `student` and `dataset` are required; everything else has the published recipe as its default, and
 /// the answer shows every default filled in. Every fault of the specification is reported at once.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "create_job",
-    params(CreateParameters, ("Idempotency-Key" = Option<String>, Header,
+    params(CreateParameters, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "The same key with the same body gives the same job; with another body, 422")),
     request_body = spec::JobSpec,
     responses((status = 201, body = Job, headers(("Location" = String, description = "Where the job is"))),
