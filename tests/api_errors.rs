@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::{Answer, Api, plain_job};
 use common::TestDb;
-use distillery::jobs;
+use distillery::jobs::{self, tokens};
 use reqwest::Method;
 use serde_json::json;
 use sqlx::Executor;
@@ -118,13 +118,17 @@ async fn pages_of_other_sites_reach_nothing() {
 
 #[tokio::test]
 async fn a_server_for_others_answers_to_any_name() {
-    let api = Api::start_with(|settings| settings.listen = "0.0.0.0:80".parse().unwrap()).await;
-    let get = api.request(Method::GET, "/v1/jobs").header("host", "distillery.example");
+    let api = Api::start_with(|settings| {
+        settings.listen = "0.0.0.0:80".parse().unwrap();
+        settings.admin_token = Some(tokens::hash("dst_admin"));
+    })
+    .await;
+    let get = api.request(Method::GET, "/v1/jobs").header("host", "distillery.example").bearer_auth("dst_admin");
     api.send(get).await.expect(200);
     let post = |origin: &'static str| {
         let request =
             api.request(Method::POST, "/v1/jobs").header("host", "distillery.example").header("origin", origin);
-        api.send(request.json(&plain_job()))
+        api.send(request.bearer_auth("dst_admin").json(&plain_job()))
     };
     post("https://distillery.example").await.expect(201);
     post("https://attacker.example").await.problem(403);
@@ -148,13 +152,19 @@ async fn a_database_whose_connections_are_all_busy_is_worth_another_try() {
 async fn a_database_that_is_gone_is_said_without_its_secrets() {
     let db = TestDb::new().await;
     let pool = jobs::connect(&db.url).await.unwrap();
+    let db_pool = db.pool.clone();
     let api = Api::start_on(db, pool.clone(), |_| ()).await;
+    let read = tokens::Scope::Read;
+    tokens::create(&db_pool, "monitoring", read, &tokens::hash("dst_monitoring")).await.unwrap();
+    let get = |path: &'static str| api.send(api.request(Method::GET, path).bearer_auth("dst_monitoring"));
+    get("/v1/jobs").await.expect(200);
     pool.close().await;
-    let problem = api.get("/v1/jobs").await.problem(503);
+    let problem = get("/v1/jobs").await.problem(503);
     assert!(!problem.to_string().contains("postgres"), "{problem}");
     api.get("/healthz").await.expect(200);
     api.get("/readyz").await.says(503, &["the database"]);
-    assert!(api.get("/metrics").await.text().contains("distillery_database_up 0"));
+    // Whoever may know still may.
+    assert!(get("/metrics").await.text().contains("distillery_database_up 0"));
 }
 
 #[tokio::test]

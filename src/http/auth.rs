@@ -22,6 +22,8 @@ use crate::jobs::tokens::{self, Scope};
 
 /// So long a token's validity is remembered: one that is revoked is refused after that at the latest.
 pub const TOKEN_MEMORY: Duration = Duration::from_secs(5);
+/// So long what was true before is taken for true while the database is away, so that `/metrics` can tell that it is.
+const WHILE_AWAY: Duration = Duration::from_secs(600);
 /// So many tokens are remembered.
 const REMEMBERED: usize = 1000;
 /// The browser's copy, which no script can read.
@@ -63,13 +65,17 @@ impl Gate {
         if !self.loopback || self.admin.is_some() {
             return Ok(true);
         }
-        let fresh = |&(_, at): &(bool, Instant)| at.elapsed() < TOKEN_MEMORY;
-        if let Some((any, _)) = self.memory(|memory| memory.any.filter(fresh)) {
+        let remembered = self.memory(|memory| memory.any);
+        if let Some(any) = younger(remembered, TOKEN_MEMORY) {
             return Ok(any);
         }
-        let any = tokens::any(&self.pool).await?;
-        self.memory(|memory| memory.any = Some((any, Instant::now())));
-        Ok(any)
+        match tokens::any(&self.pool).await {
+            Ok(any) => {
+                self.memory(|memory| memory.any = Some((any, Instant::now())));
+                Ok(any)
+            }
+            Err(error) => younger(remembered, WHILE_AWAY).ok_or_else(|| error.into()),
+        }
     }
 
     /// What the bearer of a request may do; none where it has no valid token.
@@ -80,10 +86,13 @@ impl Gate {
             return Ok(Some(Scope::Admin));
         }
         let remembered = self.memory(|memory| memory.valid.get(&sha256).copied());
-        if let Some((scope, _)) = remembered.filter(|(_, at)| at.elapsed() < TOKEN_MEMORY) {
+        if let Some(scope) = younger(remembered, TOKEN_MEMORY) {
             return Ok(Some(scope));
         }
-        let found = tokens::scope_of(&self.pool, &sha256).await?;
+        let found = match tokens::scope_of(&self.pool, &sha256).await {
+            Ok(found) => found,
+            Err(error) => return younger(remembered, WHILE_AWAY).map(Some).ok_or_else(|| error.into()),
+        };
         self.memory(|memory| {
             if memory.valid.len() >= REMEMBERED {
                 memory.valid.clear();
@@ -100,6 +109,11 @@ impl Gate {
         // Whole between any two statements, so that a panic elsewhere does not spoil it.
         act(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What was remembered, unless it is too old.
+fn younger<T>(remembered: Option<(T, Instant)>, age: Duration) -> Option<T> {
+    remembered.filter(|(_, at)| at.elapsed() < age).map(|(what, _)| what)
 }
 
 /// The token of a request: a header for programs, a cookie for the dashboard, whose streams and links cannot send headers.
