@@ -14,7 +14,19 @@ async fn generated_requests_get_the_answers_that_the_description_promises() {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/schemathesis/run");
     assert!(program.exists(), "{} is missing: run `scripts/setup schemathesis`", program.display());
     let api = Api::start().await;
-    api.job().await;
+    // One job of every kind that answers differently: queued, running, and finished with its files.
+    for _ in 0..3 {
+        api.job().await;
+    }
+    let hold = api.claim().await;
+    let files: [(&str, &[u8]); 4] = [
+        ("student.safetensors", b"student"),
+        ("student-last.safetensors", b"last"),
+        ("manifest.json", b"{\"steps\": 3}"),
+        ("metrics.ndjson", b"{}\n"),
+    ];
+    api.publish(&hold, &files).await;
+    api.claim().await;
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(program);
     command.args(["run", &format!("{}/openapi.json", api.url), "--checks", "all", "--seed", "1", "--no-color"]);

@@ -27,8 +27,16 @@ pub async fn list(Shared(state): Shared<State>, id: Id<Job>) -> Result<Json<List
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts/{name}", tag = "artifacts", operation_id = "get_artifact",
     params(("id" = String, Path, description = "Id of the job"), ("name" = String, Path, description = "Name of the file"),
         ("Range" = Option<String>, Header, description = "One range of bytes")),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, description = "The part that was asked for"), (status = 304, description = "The client has it")))]
+    responses((status = 200, description = "The file", content((Vec<u8> = "application/octet-stream"),
+            (serde_json::Value = "application/json"), (String = "application/x-ndjson")),
+        headers(("ETag" = String, description = "The file's SHA-256"),
+                ("Repr-Digest" = String, description = "The same, as RFC 9530 writes it"),
+                ("Content-Disposition" = String, description = "A name for the file"),
+                ("Accept-Ranges" = String, description = "bytes"))),
+        (status = 206, description = "The part that was asked for", content((Vec<u8> = "application/octet-stream"),
+            (String = "application/json"), (String = "application/x-ndjson")),
+            headers(("Content-Range" = String, description = "Which part, and of how many bytes"))),
+        (status = 304, description = "The client has it")))]
 pub async fn get(
     Shared(state): Shared<State>,
     id: Id<Job>,

@@ -54,8 +54,15 @@ pub struct Parameters {
 #[utoipa::path(get, path = "/v1/jobs/{id}/student", tag = "artifacts", operation_id = "get_student",
     params(("id" = String, Path, description = "Id of the job"), Parameters,
         ("Range" = Option<String>, Header, description = "One range of bytes")),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 206, description = "The part that was asked for"), (status = 304, description = "The client has it")))]
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+        headers(("ETag" = String, description = "The file's SHA-256"),
+                ("Repr-Digest" = String, description = "The same, as RFC 9530 writes it"),
+                ("Content-Disposition" = String, description = "A name for the file"),
+                ("Accept-Ranges" = String, description = "bytes"))),
+        (status = 206, description = "The part that was asked for", body = Vec<u8>,
+            content_type = "application/octet-stream",
+            headers(("Content-Range" = String, description = "Which part, and of how many bytes"))),
+        (status = 304, description = "The client has it")))]
 pub async fn get(
     Shared(state): Shared<State>,
     id: Id<Job>,
