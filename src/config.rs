@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::jobs::tokens::Scope;
+use crate::jobs::tokens::{self, Scope};
 
 /// Distils big image classifiers into small ones by Scale Decoupled Distillation, as a job server.
 #[derive(Debug, Parser)]
@@ -109,11 +109,11 @@ pub enum Workers {
 }
 
 fn parse_admin_token(text: &str) -> Result<String, String> {
-    if text.len() >= 32 && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+    // No other signs: the dashboard keeps it in a cookie, which has no others.
+    if text.len() >= 32 && tokens::is_plain(text) {
         Ok(text.to_owned())
     } else {
-        Err("expected at least 32 letters, digits and signs without spaces, such as `openssl rand -hex 32` gives"
-            .into())
+        Err("expected at least 32 letters, digits and signs of _-.~+/=, such as `openssl rand -hex 32` gives".into())
     }
 }
 

@@ -219,6 +219,19 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// The name in the database and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Oom => "oom",
+            Self::Numeric => "numeric",
+            Self::WorkerLost => "worker_lost",
+            Self::Storage => "storage",
+            Self::Internal => "internal",
+        }
+    }
+
     /// Whether the same attempt could go better another time.
     #[must_use]
     pub fn is_retried(self) -> bool {

@@ -4,9 +4,14 @@
 mod api;
 mod common;
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use api::{Api, checkpoint, plain_job, student_job};
+use common::TestDb;
 use distillery::jobs::queue;
 use distillery::jobs::state::Status;
 use distillery::protocol::{ErrorClass, Failure};
@@ -198,17 +203,87 @@ async fn a_key_makes_one_job_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_sent_twenty_times_at_once_makes_one_job() {
+async fn a_key_that_is_sent_a_hundred_times_at_once_makes_one_job() {
     let api = Api::start().await;
     let post =
         || api.send(api.request(Method::POST, "/v1/jobs").header("idempotency-key", "at-once").json(&plain_job()));
-    let answers = futures::future::join_all((0..20).map(|_| post())).await;
+    let answers = futures::future::join_all((0..100).map(|_| post())).await;
     let created = answers.iter().filter(|answer| answer.status == 201).count();
     assert_eq!(created, 1);
-    let ids: std::collections::BTreeSet<_> = answers.iter().map(|answer| answer.json()["id"].to_string()).collect();
+    let ids: BTreeSet<_> = answers.iter().map(|answer| answer.json()["id"].to_string()).collect();
     assert_eq!(ids.len(), 1);
     assert!(answers.iter().all(|answer| [200, 201].contains(&answer.status.as_u16())));
     assert_eq!(api.get("/v1/jobs").await.expect(200)["data"].as_array().unwrap().len(), 1);
+}
+
+/// A server of its own process, without workers, that is killed when dropped; and its address.
+fn server_process(db: &TestDb, dir: &Path) -> (KilledOnDrop, String) {
+    let mut server = Command::new(env!("CARGO_BIN_EXE_distillery"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--workers", "0", "--data-dir"])
+        .arg(dir.join("data"))
+        .arg("--datasets-dir")
+        .arg(dir.join("datasets"))
+        .env("DATABASE_URL", &db.url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().rsplit(' ').next().unwrap().to_owned();
+    (KilledOnDrop(server), url)
+}
+
+struct KilledOnDrop(Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_key_makes_one_job_although_the_server_is_killed_while_it_is_sent_a_hundred_times() {
+    let db = TestDb::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    api::write_datasets(&dir.path().join("datasets"));
+    let (_other, other) = server_process(&db, dir.path());
+    let client = reqwest::Client::new();
+    for round in 0..4 {
+        let (doomed, url) = server_process(&db, dir.path());
+        let key = format!("round-{round}");
+        let post = async |url: &str| {
+            let request = client.post(format!("{url}/v1/jobs")).header("idempotency-key", &key).json(&plain_job());
+            let answer = request.send().await?.error_for_status()?;
+            answer.json::<Value>().await.map(|job| job["id"].as_str().expect("an id").to_owned())
+        };
+        // It dies when a few have been answered: most are on their way, in the database, or on their way back.
+        let (answered, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let posts = futures::future::join_all((0..100).map(async |_| {
+            let outcome = post(&url).await;
+            let _ = answered.send(());
+            outcome
+        }));
+        let kill = async {
+            for _ in 0..=round * 5 {
+                seen.recv().await;
+            }
+            drop(doomed);
+        };
+        let (outcomes, ()) = tokio::join!(posts, kill);
+        // A client that got no answer asks again, elsewhere.
+        let mut ids = BTreeSet::new();
+        for outcome in outcomes {
+            ids.insert(match outcome {
+                Ok(id) => id,
+                Err(_) => post(&other).await.unwrap(),
+            });
+        }
+        assert_eq!(ids.len(), 1, "round {round}: {ids:?}");
+        let jobs: i64 = sqlx::query_scalar("select count(*) from jobs").fetch_one(&db.pool).await.unwrap();
+        assert_eq!(jobs, round + 1);
+    }
 }
 
 #[tokio::test]

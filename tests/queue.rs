@@ -84,7 +84,7 @@ fn artifact(hold: &Hold) -> Artifact {
 }
 
 fn saved(hold: &Hold) -> SavedCheckpoint {
-    SavedCheckpoint { attempt: hold.attempt, epoch: 3, step: 30, key: "jobs/x/attempts/1/state".into() }
+    SavedCheckpoint { attempt: hold.attempt, epoch: 3, step: 30, key: "jobs/x/attempts/1/state".into(), sha256: None }
 }
 
 fn points(steps: impl IntoIterator<Item = u64>) -> Batch {

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::convert::Infallible;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -382,6 +383,23 @@ async fn a_checkpoint_that_went_missing_costs_time_not_the_job() {
     let worker = bench.start();
     bench.until_status("job_a", "succeeded").await;
     worker.drain().await;
+    let warnings = bench.history("job_a").await;
+    assert!(warnings.iter().any(|line| line.contains("starts from the beginning")), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_was_damaged_in_storage_is_not_resumed_from() {
+    let bench = Bench::new("[ -e \"$out/state/checkpoint.safetensors\" ] && fail; started 0 0; finish").await;
+    bench.db.add_job("job_a", json!({})).await;
+    let key = "jobs/job_a/attempts/7/state/checkpoint.safetensors";
+    bench.store().put_stream(key, futures::stream::iter([Ok::<_, Infallible>("torn".into())])).await.unwrap();
+    let saved = json!({"attempt": 7, "epoch": 3, "step": 30, "key": key, "sha256": "00".repeat(32)});
+    sqlx::query("update jobs set checkpoint = $1").bind(saved).execute(&bench.db.pool).await.unwrap();
+    let worker = bench.start();
+    bench.until_status("job_a", "succeeded").await;
+    worker.drain().await;
+    let history = bench.history("job_a").await;
+    assert!(history.iter().any(|line| line.contains("is damaged in storage")), "{history:?}");
 }
 
 #[tokio::test]
@@ -529,6 +547,8 @@ async fn a_worker_that_lost_its_job_kills_its_trainer_and_leaves_the_successors_
     worker.drain().await;
     assert_eq!(bench.job("job_a").await, taken);
     assert!(theirs.is_dir());
+    let refused = "select refused_writes from attempts where job_id = 'job_a' and attempt = 1";
+    assert!(sqlx::query_scalar::<_, i64>(refused).fetch_one(&bench.db.pool).await.unwrap() >= 1);
 }
 
 #[tokio::test]

@@ -190,8 +190,7 @@ pub async fn get(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Jso
 pub async fn sign_in(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Response, ApiError> {
     let token = token(&headers).unwrap_or_default();
     // A cookie's value has no spaces, quotes, commas or semicolons; neither has a token.
-    let is_plain = token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.~+/=".contains(&byte));
-    if !is_plain || state.gate.scope(&headers).await?.is_none() {
+    if !tokens::is_plain(token) || state.gate.scope(&headers).await?.is_none() {
         return Err(unauthorized());
     }
     Ok(with_cookie(&headers, token, 30 * 24 * 3600))

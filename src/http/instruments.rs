@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::State;
+use crate::jobs::ledger::{self, Ledger, WAIT_BOUNDS};
 use crate::jobs::store::{self, Totals};
 
 const REQUESTS: &str = "distillery_http_requests_total";
@@ -21,6 +22,16 @@ const DATABASE_UP: &str = "distillery_database_up";
 const JOBS: &str = "distillery_jobs";
 const QUEUE_DEPTH: &str = "distillery_queue_depth";
 const WORKERS: &str = "distillery_workers";
+const QUEUE_OLDEST: &str = "distillery_queue_oldest_seconds";
+const LEASE_AGE: &str = "distillery_lease_age_seconds_max";
+const IMAGES_PER_SECOND: &str = "distillery_training_images_per_second";
+const ATTEMPTS: &str = "distillery_attempts_total";
+const RESCUES: &str = "distillery_rescues_total";
+const REFUSED: &str = "distillery_stale_writes_refused_total";
+const DEVICE_SECONDS: &str = "distillery_device_seconds_total";
+const PICKUP: &str = "distillery_pickup_latency_seconds";
+/// What can become of an attempt: also what has not happened yet has its line, or a first failure would be no increase.
+const OUTCOMES: [&str; 8] = ["succeeded", "stopped", "user", "oom", "numeric", "worker_lost", "storage", "internal"];
 
 /// The recorder of this process, which has one only.
 static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
@@ -33,6 +44,9 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     metrics::describe_gauge!(JOBS, "Jobs by status");
     metrics::describe_gauge!(QUEUE_DEPTH, "Queued jobs that could start now");
     metrics::describe_gauge!(WORKERS, "Workers that are alive, by whether they hold a job");
+    metrics::describe_gauge!(QUEUE_OLDEST, "How long the job that could start and waited longest has waited");
+    metrics::describe_gauge!(LEASE_AGE, "Age of the oldest last heartbeat of a job that is held");
+    metrics::describe_gauge!(IMAGES_PER_SECOND, "Training images per second of all jobs that run");
     handle
 });
 
@@ -70,20 +84,63 @@ pub fn keep_up(stopping: CancellationToken) {
 #[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "prometheus",
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn get(Shared(state): Shared<State>) -> impl IntoResponse {
-    let totals = store::totals(&state.pool).await;
-    gauge!(DATABASE_UP).set(if totals.is_ok() { 1.0 } else { 0.0 });
-    match totals {
-        Ok(totals) => set(&totals),
-        Err(error) => tracing::warn!(%error, "no totals for Prometheus"),
-    }
-    (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], RECORDER.render())
+    let read = async { Ok::<_, sqlx::Error>((store::totals(&state.pool).await?, ledger::sums(&state.pool).await?)) };
+    let read = read.await;
+    gauge!(DATABASE_UP).set(if read.is_ok() { 1.0 } else { 0.0 });
+    let counters = match read {
+        Ok((totals, ledger)) => {
+            set(&totals, &ledger);
+            counters(&ledger)
+        }
+        // A counter that is missing for a while is no fall to zero.
+        Err(error) => {
+            tracing::warn!(%error, "no totals for Prometheus");
+            String::new()
+        }
+    };
+    (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], RECORDER.render() + &counters)
 }
 
-fn set(totals: &Totals) {
+fn set(totals: &Totals, ledger: &Ledger) {
+    gauge!(QUEUE_OLDEST).set(ledger.longest_wait);
+    gauge!(LEASE_AGE).set(ledger.lease_age);
+    gauge!(IMAGES_PER_SECOND).set(ledger.images_per_second);
     for (status, jobs) in &totals.jobs {
         gauge!(JOBS, "status" => status.name()).set(*jobs as f64);
     }
     gauge!(QUEUE_DEPTH).set(totals.ready as f64);
     gauge!(WORKERS, "state" => "busy").set(totals.busy_workers as f64);
     gauge!(WORKERS, "state" => "idle").set(totals.idle_workers as f64);
+}
+
+/// What the database counts, as Prometheus reads it: the recorder adds up what happens in this process only.
+fn counters(ledger: &Ledger) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, f64)]| {
+        text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for (labels, value) in samples {
+            text += &format!("{name}{labels} {value}\n");
+        }
+        text += "\n";
+    };
+    let ended = |outcome: &str| ledger.ended.iter().find(|(name, _)| name == outcome).map_or(0, |(_, count)| *count);
+    let attempts: Vec<_> =
+        OUTCOMES.iter().map(|outcome| (format!("{{outcome=\"{outcome}\"}}"), ended(outcome) as f64)).collect();
+    family(ATTEMPTS, "counter", "Attempts that ended, by outcome", &attempts);
+    let plain = |value: f64| [(String::new(), value)];
+    family(RESCUES, "counter", "Attempts whose worker or trainer went away", &plain(ended("worker_lost") as f64));
+    let refused = ledger.refused_writes as f64;
+    family(REFUSED, "counter", "Writes of attempts that no longer held their job", &plain(refused));
+    let seconds = [("used", ledger.seconds_used), ("lost", ledger.seconds_lost)];
+    let seconds = seconds.map(|(fate, seconds)| (format!("{{fate=\"{fate}\"}}"), seconds));
+    family(DEVICE_SECONDS, "counter", "Seconds that ended attempts held a device, by whether they counted", &seconds);
+    let waits = &ledger.waits;
+    let bounds = WAIT_BOUNDS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+    let below = waits.below.iter().copied().chain([waits.count]);
+    let mut samples: Vec<_> =
+        bounds.zip(below).map(|(bound, count)| (format!("_bucket{{le=\"{bound}\"}}"), count as f64)).collect();
+    samples.push(("_sum".to_owned(), waits.sum));
+    samples.push(("_count".to_owned(), waits.count as f64));
+    family(PICKUP, "histogram", "From when a job could start to when a worker took it", &samples);
+    text
 }

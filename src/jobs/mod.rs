@@ -5,6 +5,7 @@
 pub mod changes;
 pub mod checkpoints;
 pub mod events;
+pub mod ledger;
 pub mod metrics;
 pub mod queue;
 pub mod state;

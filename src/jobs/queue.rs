@@ -49,6 +49,9 @@ pub struct SavedCheckpoint {
     pub step: u64,
     /// Where storage has it.
     pub key: String,
+    /// Its SHA-256, in hexadecimal; unknown for what an earlier version stored.
+    #[serde(default)]
+    pub sha256: Option<String>,
 }
 
 /// A stored file of an attempt.
@@ -101,7 +104,8 @@ pub async fn claim(pool: &PgPool, worker: &str, lease: Duration) -> sqlx::Result
     let claimed = sqlx::query!(
         r#"
         update jobs set status = 'running', attempt = attempt + 1, worker = $1,
-            lease_expires_at = now() + $2, started_at = coalesce(started_at, now()), error = null
+            lease_expires_at = now() + $2, lease_renewed_at = now(), started_at = coalesce(started_at, now()),
+            error = null
         where id = (
             select job.id from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
             where job.status = 'queued' and job.run_after <= now()
@@ -109,7 +113,8 @@ pub async fn claim(pool: &PgPool, worker: &str, lease: Duration) -> sqlx::Result
             order by job.priority desc, job.id
             limit 1
             for update of job skip locked)
-        returning id, attempt, spec as "spec: Json<JobSpec>", checkpoint as "checkpoint: Json<SavedCheckpoint>"
+        returning id, attempt, run_after, teacher_job, spec as "spec: Json<JobSpec>",
+            checkpoint as "checkpoint: Json<SavedCheckpoint>"
         "#,
         worker,
         interval(lease),
@@ -117,6 +122,16 @@ pub async fn claim(pool: &PgPool, worker: &str, lease: Duration) -> sqlx::Result
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(job) = claimed else { return Ok(None) };
+    sqlx::query!(
+        "insert into attempts (job_id, attempt, runnable_at)
+         select $1, $2, greatest($3, (select finished_at from jobs where id = $4))",
+        job.id,
+        job.attempt,
+        job.run_after,
+        job.teacher_job,
+    )
+    .execute(&mut *transaction)
+    .await?;
     let name = sqlx::query_scalar!("select name from workers where id = $1", worker)
         .fetch_optional(&mut *transaction)
         .await?
@@ -138,7 +153,7 @@ pub async fn claim(pool: &PgPool, worker: &str, lease: Duration) -> sqlx::Result
 pub async fn heartbeat(pool: &PgPool, hold: &Hold, lease: Duration) -> sqlx::Result<Option<Status>> {
     // A lease that has run out is not renewed, even if nobody has noticed yet.
     let status = sqlx::query_scalar!(
-        "update jobs set lease_expires_at = now() + $3
+        "update jobs set lease_expires_at = now() + $3, lease_renewed_at = now()
          where id = $1 and attempt = $2 and lease_expires_at > now() returning status",
         hold.job,
         hold.attempt,
@@ -298,6 +313,9 @@ pub async fn checkpoint_saved(pool: &PgPool, hold: &Hold, saved: &SavedCheckpoin
     sqlx::query!("update jobs set checkpoint = $2 where id = $1", hold.job, json!(saved))
         .execute(&mut *transaction)
         .await?;
+    sqlx::query!("update attempts set saved_at = now() where job_id = $1 and attempt = $2", hold.job, hold.attempt)
+        .execute(&mut *transaction)
+        .await?;
     let message = format!("checkpoint after epoch {} (step {})", saved.epoch, saved.step);
     let data = Some(json!({"epoch": saved.epoch, "step": saved.step}));
     append_events(&mut transaction, &hold.job, &[NewEvent { kind: EventKind::Checkpoint, message, data }]).await?;
@@ -337,6 +355,7 @@ pub async fn publish(pool: &PgPool, hold: &Hold, outcome: &Outcome, artifacts: &
     let message =
         format!("the student's best top-1 accuracy is {:.2} % (epoch {})", outcome.best_top1, outcome.best_epoch);
     settle(&mut transaction, &hold.job, next, message, None, Duration::ZERO).await?;
+    close(&mut transaction, &hold.job, "succeeded").await?;
     transaction.commit().await?;
     Ok(true)
 }
@@ -380,7 +399,37 @@ async fn fail_attempt(
     let message = format!("attempt {attempt} failed: {}{consequence}", failure.message);
     let error = (next != Status::Cancelled).then_some(failure);
     settle(connection, job, next, message, error, back_off(failure.class, attempt)).await?;
+    close(connection, job, failure.class.name()).await?;
     Ok(next)
+}
+
+/// Closes the job's open attempt in the ledger.
+async fn close(connection: &mut PgConnection, job: &str, outcome: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update attempts set ended_at = now(), outcome = $2 where job_id = $1 and ended_at is null",
+        job,
+        outcome,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Counts a write that was refused because its attempt had lost the job. A heartbeat that crosses the attempt's own end
+/// is none.
+///
+/// # Errors
+/// Those of the database.
+pub async fn count_refused(pool: &PgPool, hold: &Hold) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update attempts set refused_writes = refused_writes + 1
+         where job_id = $1 and attempt = $2 and (outcome is null or outcome = 'worker_lost')",
+        hold.job,
+        hold.attempt,
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// A pause before the next attempt that doubles with each, with jitter so that jobs which failed together do not all
@@ -431,6 +480,7 @@ pub async fn stopped(pool: &PgPool, hold: &Hold) -> sqlx::Result<Option<Status>>
         _ => "cancelled",
     };
     settle(&mut transaction, &hold.job, next, message.to_owned(), None, Duration::ZERO).await?;
+    close(&mut transaction, &hold.job, "stopped").await?;
     // Giving a job back in order is no failed attempt: the next claim counts the same one up again.
     if next == Status::Queued || next == Status::Paused {
         sqlx::query!("update jobs set max_attempts = max_attempts + 1 where id = $1", hold.job)

@@ -55,6 +55,12 @@ pub struct Token {
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
+/// Whether it has only the signs that tokens have: no cookie, header or command line reads them otherwise.
+#[must_use]
+pub fn is_plain(secret: &str) -> bool {
+    secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.~+/=".contains(&byte))
+}
+
 /// What is stored of a token.
 #[must_use]
 pub fn hash(secret: &str) -> [u8; 32] {

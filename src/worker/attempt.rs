@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::{Lease, Wanted};
+use super::lease::{self, Lease, Wanted};
 use super::trainer::Trainer;
 use super::wakeups::Wakeups;
 use super::{Context, inputs, machine, outputs};
@@ -235,7 +235,10 @@ impl Attempt<'_> {
         loop {
             match write(&self.context.pool).await {
                 Ok(Some(written)) => return Ok(written),
-                Ok(None) => return Err(Trouble::Lost),
+                Ok(None) => {
+                    lease::count_refused(self.context, &self.hold).await;
+                    return Err(Trouble::Lost);
+                }
                 Err(error) if !is_passing(&error) => {
                     let message = format!("the database refused a write: {error}");
                     return Err(Trouble::Failed(Failure { class: ErrorClass::Internal, message }));

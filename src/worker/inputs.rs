@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::outputs;
 use super::{Context, Settings};
 use crate::artifacts;
-use crate::jobs::queue::{self, Claim, Hold, SavedCheckpoint};
-use crate::protocol::{ErrorClass, Failure, files};
+use crate::jobs::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
+use crate::protocol::{ErrorClass, Failure, Level, files};
 use crate::spec::JobSpec;
 
 /// Creates the directory and returns its path.
@@ -28,7 +28,7 @@ pub(super) async fn prepare(context: &Context, claim: &Claim) -> Result<PathBuf,
     let path = directory.join("spec.json");
     tokio::fs::write(&path, text).await.map_err(|error| storage(&path, &error))?;
     if let Some(saved) = &claim.checkpoint {
-        restore(context, &claim.hold.job, saved, &output).await?;
+        restore(context, &claim.hold, saved, &output).await?;
     }
     Ok(directory)
 }
@@ -144,18 +144,26 @@ async fn fetch(context: &Context, file: &InStorage, path: &Path) -> Result<Strin
     Ok(path.display().to_string())
 }
 
-/// Puts the last checkpoint where the trainer looks for it. One that has gone missing costs time, not the job.
-async fn restore(context: &Context, job: &str, saved: &SavedCheckpoint, output: &Path) -> Result<(), Failure> {
+/// Puts the last checkpoint where the trainer looks for it. One that has gone missing or was damaged costs time, not
+/// the job.
+async fn restore(context: &Context, hold: &Hold, saved: &SavedCheckpoint, output: &Path) -> Result<(), Failure> {
     let state = output.join(files::CHECKPOINT);
-    match context.store.fetch(&saved.key, &state).await {
-        Ok(_) => {}
-        Err(artifacts::Error::NotFound(_)) => {
-            tracing::warn!(job, key = saved.key, "the checkpoint is gone; starting from the beginning");
+    let fetched = match &saved.sha256 {
+        Some(sha256) => context.store.fetch_unharmed(&saved.key, &state, sha256).await,
+        None => context.store.fetch(&saved.key, &state).await.map(drop),
+    };
+    match fetched {
+        Ok(()) => {}
+        Err(error @ (artifacts::Error::NotFound(_) | artifacts::Error::Damaged { .. })) => {
+            let message = format!("the checkpoint cannot be used, so training starts from the beginning: {error}");
+            tracing::warn!(job = hold.job, attempt = hold.attempt, message);
+            let batch = Batch { logs: vec![(Level::Warning, message)], ..Batch::default() };
+            queue::record(&context.pool, hold, &batch).await.map_err(|error| internal(&error.to_string()))?;
             return Ok(());
         }
         Err(error) => return Err(of_storage(&error)),
     }
-    let metrics = outputs::key(job, saved.attempt, files::METRICS);
+    let metrics = outputs::key(&hold.job, saved.attempt, files::METRICS);
     match context.store.fetch(&metrics, &output.join(files::METRICS)).await {
         Ok(_) | Err(artifacts::Error::NotFound(_)) => Ok(()),
         Err(error) => Err(of_storage(&error)),

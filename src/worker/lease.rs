@@ -63,7 +63,11 @@ async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<S
                 pause = context.settings.heartbeat();
                 of_status(status)
             }
-            Ok(Ok(None)) => Wanted::Lost,
+            Ok(Ok(None)) => {
+                tell.send_replace(Wanted::Lost);
+                count_refused(&context, &hold).await;
+                return;
+            }
             Ok(Err(error)) => {
                 tracing::warn!(job = hold.job, %error, "heartbeat failed");
                 pause = Duration::from_millis(250);
@@ -76,6 +80,13 @@ async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<S
         if wanted == Wanted::Lost {
             return;
         }
+    }
+}
+
+/// For whoever watches the cluster; the job is another's by now and does not wait for it.
+pub(super) async fn count_refused(context: &Context, hold: &Hold) {
+    if let Err(error) = queue::count_refused(&context.pool, hold).await {
+        tracing::debug!(job = hold.job, %error, "a refused write was not counted");
     }
 }
 

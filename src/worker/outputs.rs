@@ -31,9 +31,9 @@ pub(super) async fn save_checkpoint(
     let opened = tokio::fs::File::open(&path).await;
     let state = opened.map_err(|source| Error::File { path: path.clone(), source })?;
     context.store.put_file(&key(files::METRICS), &output.join(files::METRICS)).await?;
-    context.store.put_open_file(&key(files::CHECKPOINT), state, &path).await?;
     let key = key(files::CHECKPOINT);
-    Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key })
+    let stored = context.store.put_open_file(&key, state, &path).await?;
+    Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key, sha256: Some(stored.sha256) })
 }
 
 /// Stores what a finished attempt made.

@@ -280,7 +280,7 @@ pub fn outcome() -> Outcome {
 }
 
 /// `ten`, with the 10 classes of CIFAR-10, and `hundred`, with the 100 of CIFAR-100.
-fn write_datasets(directory: &Path) {
+pub fn write_datasets(directory: &Path) {
     let write = |name: &str, record: usize| {
         let path = directory.join(name);
         std::fs::create_dir_all(path.parent().expect("below the directory")).expect("a directory");
