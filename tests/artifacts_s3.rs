@@ -1,152 +1,129 @@
-//! Storage in S3 keeps what the directory keeps. The service here is a small one of the test's own, which knows the
-//! requests that are needed and checks that they are signed.
+//! Promise: storage in S3 keeps what the directory keeps. The service is `s3s-fs`, which runs in the test itself, checks
+//! signatures, and keeps its buckets in a directory: of the S3 services that package registries have it is the one that
+//! is maintained and needs no process, no port of its own and no other language (s3rver from npm has not changed in
+//! years; moto from PyPI brings some forty packages along).
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+mod server;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use std::path::Path;
+
+use bytes::Bytes;
 use distillery::artifacts::{Error, Store};
 use futures::TryStreamExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+use server::{Options, Server, quick_job};
 use sha2::{Digest, Sha256};
 
 /// Where the service of [`what_the_client_does`] is.
 const ENDPOINT: &str = "DISTILLERY_TEST_S3_ENDPOINT";
 const KEY: &str = "jobs/job_1/attempts/1/student.safetensors";
 
-#[derive(Default)]
-struct Bucket {
-    objects: BTreeMap<String, Bytes>,
-    uploads: BTreeMap<String, BTreeMap<u32, Bytes>>,
-    multipart_uploads: u32,
-}
-
-type Service = Arc<Mutex<Bucket>>;
-
-async fn answer(
-    State(service): State<Service>,
-    method: Method,
-    path: Option<Path<String>>,
-    Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let signed = headers
-        .get(header::AUTHORIZATION)
-        .is_some_and(|value| value.to_str().is_ok_and(|value| value.starts_with("AWS4-HMAC-SHA256 Credential=key/")));
-    if !signed {
-        return StatusCode::FORBIDDEN.into_response();
-    }
-    let mut bucket = service.lock().unwrap();
-    let key = path.map_or_else(String::new, |Path(key)| key);
-    let upload = query.get("uploadId").cloned();
-    let etag = [(header::ETAG, "\"tag\"")];
-    let xml = |text: String| ([(header::CONTENT_TYPE, "application/xml")], text).into_response();
-    match (method, upload, key.as_str()) {
-        (Method::GET, None, "") => {
-            let prefix = &query["prefix"];
-            let found = bucket.objects.iter().filter(|(key, _)| key.starts_with(prefix.as_str()));
-            let entries = found.map(|(key, bytes)| {
-                format!(
-                    "<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>\
-                     <ETag>tag</ETag><Size>{}</Size></Contents>",
-                    bytes.len()
-                )
+/// A bucket called `bucket`, served until the runtime ends. Returns the endpoint.
+async fn serve_bucket(root: &Path) -> String {
+    std::fs::create_dir(root.join("bucket")).unwrap();
+    let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
+    service.set_auth(SimpleAuth::from_single("key", "secret"));
+    let service = service.build();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let connection = Builder::new(TokioExecutor::new());
+            let service = service.clone();
+            tokio::spawn(async move {
+                drop(connection.serve_connection(TokioIo::new(socket), service).await);
             });
-            xml(format!("<ListBucketResult>{}</ListBucketResult>", entries.collect::<String>()))
         }
-        (Method::POST, None, "") if query.contains_key("delete") => {
-            let text = String::from_utf8(body.into()).unwrap();
-            let keys: Vec<_> = text.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap()).collect();
-            keys.iter().for_each(|key| drop(bucket.objects.remove(*key)));
-            let deleted = keys.iter().map(|key| format!("<Deleted><Key>{key}</Key></Deleted>")).collect::<String>();
-            xml(format!("<DeleteResult>{deleted}</DeleteResult>"))
-        }
-        (Method::POST, None, _) if query.contains_key("uploads") => {
-            bucket.multipart_uploads += 1;
-            let id = format!("upload{}", bucket.multipart_uploads);
-            bucket.uploads.insert(id.clone(), BTreeMap::new());
-            xml(format!("<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"))
-        }
-        (Method::PUT, Some(id), _) => {
-            let number = query["partNumber"].parse().unwrap();
-            bucket.uploads.get_mut(&id).unwrap().insert(number, body);
-            etag.into_response()
-        }
-        (Method::POST, Some(id), key) => {
-            let parts: Vec<Bytes> = bucket.uploads.remove(&id).unwrap().into_values().collect();
-            let all_but_last = &parts[..parts.len() - 1];
-            assert!(all_but_last.iter().all(|part| part.len() >= 5 << 20), "S3 refuses smaller parts");
-            bucket.objects.insert(key.to_owned(), parts.concat().into());
-            xml("<CompleteMultipartUploadResult><ETag>tag</ETag></CompleteMultipartUploadResult>".to_owned())
-        }
-        (Method::DELETE, Some(id), _) => {
-            bucket.uploads.remove(&id);
-            StatusCode::NO_CONTENT.into_response()
-        }
-        (Method::PUT, None, key) => {
-            bucket.objects.insert(key.to_owned(), body);
-            etag.into_response()
-        }
-        (Method::DELETE, None, key) => {
-            bucket.objects.remove(key);
-            StatusCode::NO_CONTENT.into_response()
-        }
-        (method @ (Method::GET | Method::HEAD), None, key) => {
-            let Some(bytes) = bucket.objects.get(key) else { return StatusCode::NOT_FOUND.into_response() };
-            read(bytes, &headers, method == Method::HEAD)
-        }
-        _ => StatusCode::NOT_IMPLEMENTED.into_response(),
-    }
+    });
+    endpoint
 }
 
-fn read(bytes: &Bytes, headers: &HeaderMap, head: bool) -> Response {
-    let facts = [
-        (header::ETAG, "\"tag\"".to_owned()),
-        (header::LAST_MODIFIED, "Thu, 01 Jan 2026 00:00:00 GMT".to_owned()),
-        (header::CONTENT_LENGTH, bytes.len().to_string()),
+/// What tells a process where the service is.
+fn environment(endpoint: &str) -> Vec<(&'static str, String)> {
+    let variables = [
+        ("AWS_ENDPOINT", endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
     ];
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()?.strip_prefix("bytes="));
-    match range.and_then(|range| range.split_once('-')) {
-        _ if head => facts.into_response(),
-        None => (facts, bytes.clone()).into_response(),
-        Some((first, last)) => {
-            let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
-            let content = (header::CONTENT_RANGE, format!("bytes {first}-{last}/{}", bytes.len()));
-            let [etag, modified, _] = facts;
-            (StatusCode::PARTIAL_CONTENT, [etag, modified, content], bytes.slice(first..=last)).into_response()
+    variables.map(|(name, value)| (name, value.to_owned())).into()
+}
+
+/// Names of files below a directory, without those that the service keeps for itself, whose names begin with a dot.
+fn files_below(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            match path.is_dir() {
+                true => directories.push(path),
+                false if entry.file_name().to_string_lossy().starts_with('.') => {}
+                false => found.push(path.strip_prefix(root).unwrap().display().to_string()),
+            }
         }
     }
+    found.sort();
+    found
 }
 
 /// The client reads the usual variables, so it is a process of its own.
-#[tokio::test]
-async fn s3_keeps_what_a_directory_keeps() {
-    let service = Service::default();
-    let app = Router::new().route("/bucket", any(answer)).route("/bucket/{*key}", any(answer));
-    let app = app.layer(axum::extract::DefaultBodyLimit::disable()).with_state(service.clone());
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async { axum::serve(listener, app).await });
-    let client = tokio::process::Command::new(std::env::current_exe().unwrap())
+async fn run_client(endpoint: &str, secret: &str) -> std::process::Output {
+    tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "what_the_client_does", "--nocapture"])
-        .env(ENDPOINT, &endpoint)
-        .env("AWS_ENDPOINT", &endpoint)
-        .env("AWS_ALLOW_HTTP", "true")
-        .env("AWS_ACCESS_KEY_ID", "key")
-        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env(ENDPOINT, endpoint)
+        .envs(environment(endpoint))
+        .env("AWS_SECRET_ACCESS_KEY", secret)
         .output()
         .await
-        .unwrap();
+        .unwrap()
+}
+
+#[tokio::test]
+async fn s3_keeps_what_a_directory_keeps() {
+    let root = tempfile::tempdir().unwrap();
+    let endpoint = serve_bucket(root.path()).await;
+    let client = run_client(&endpoint, "secret").await;
     assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
-    let bucket = service.lock().unwrap();
-    assert_eq!(bucket.objects.keys().collect::<Vec<_>>(), ["deep/prefix/jobs/job_12/attempts/1/a"]);
-    assert!(bucket.uploads.is_empty(), "an upload that broke off is paid for until it is aborted");
-    assert_eq!(bucket.multipart_uploads, 2);
+    // No part of the upload that broke off either: it would be paid for.
+    assert_eq!(files_below(&root.path().join("bucket")), ["deep/prefix/jobs/job_12/attempts/1/a"]);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_refused_by_s3_and_told() {
+    let root = tempfile::tempdir().unwrap();
+    let endpoint = serve_bucket(root.path()).await;
+    let client = run_client(&endpoint, "another secret").await;
+    assert!(!client.status.success());
+    let log = String::from_utf8_lossy(&client.stderr).into_owned();
+    assert!(log.contains("SignatureDoesNotMatch"), "{log}");
+    assert_eq!(files_below(&root.path().join("bucket")), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_job_trains_and_downloads_with_its_files_in_s3() {
+    let root = tempfile::tempdir().unwrap();
+    let mut variables = environment(&serve_bucket(root.path()).await);
+    variables.push(("DISTILLERY_STORAGE", "s3://bucket/distillery".to_owned()));
+    let server = Server::start(Options { environment: variables, ..Options::default() });
+    let id = server.post(&quick_job()).await;
+    let job = server.succeeded(&id).await;
+    let url = format!("{}/v1/jobs/{id}/student", server.url);
+    let student = server.http.get(&url).send().await.unwrap().bytes().await.unwrap();
+    assert_eq!(hex::encode(Sha256::digest(&student)), job["result"]["student"]["sha256"]);
+    let part = server.http.get(&url).header("range", "bytes=100-299").send().await.unwrap();
+    assert_eq!(part.status(), 206);
+    assert_eq!(part.bytes().await.unwrap(), student[100..300]);
+    let stored = files_below(&root.path().join("bucket"));
+    let published = format!("distillery/jobs/{id}/attempts/1/student.safetensors");
+    assert!(stored.contains(&published), "{stored:?}");
+    // Everything is there, and nowhere else.
+    assert!(!server.dir.path().join("data/artifacts").exists());
+    assert!(!stored.iter().any(|file| file.contains("checkpoint.safetensors")), "{stored:?}");
 }
 
 #[tokio::test]
