@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
@@ -71,6 +72,17 @@ pub struct Stored {
     pub size_bytes: u64,
     /// Its SHA-256, in hexadecimal.
     pub sha256: String,
+}
+
+/// A file in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// When it was stored.
+    pub stored_at: DateTime<Utc>,
 }
 
 /// The key of an uploaded checkpoint.
@@ -257,6 +269,19 @@ impl Store {
             Ok(()) | Err(Error::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Every stored file.
+    ///
+    /// # Errors
+    /// When the storage does not answer.
+    pub async fn list(&self) -> Result<Vec<Listed>, Error> {
+        let found = self.inner.list(None).map_err(Error::from).map_ok(|file| Listed {
+            key: file.location.into(),
+            size_bytes: file.size,
+            stored_at: file.last_modified,
+        });
+        found.try_collect().await
     }
 
     /// Removes every file below a directory, but those that are to be kept.

@@ -47,6 +47,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Make, list and revoke tokens of the API.
     Token(TokenArgs),
+    /// Remove finished jobs by age, size and accuracy, and files that nothing names.
+    Prune(PruneArgs),
 }
 
 /// Where the data is.
@@ -94,6 +96,9 @@ pub struct ServeArgs {
     /// Largest accepted checkpoint, in bytes.
     #[arg(long, env = "DISTILLERY_MAX_CHECKPOINT_BYTES", default_value_t = 8 << 30)]
     pub max_checkpoint_bytes: u64,
+    /// Most bytes that all uploaded checkpoints may have together; no limit by default.
+    #[arg(long, env = "DISTILLERY_MAX_UPLOADED_BYTES")]
+    pub max_uploaded_bytes: Option<u64>,
     /// Where the data is.
     #[command(flatten)]
     pub data: DataArgs,
@@ -156,6 +161,14 @@ pub struct TokenArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: TokenCommand,
+    /// Where the server's database is.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+/// Where the server's database is, for commands beside it.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseArgs {
     /// The server's PostgreSQL, as a URL. Without it, the server's own in the data directory.
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -165,6 +178,35 @@ pub struct TokenArgs {
     /// Directory of the `postgres` and `initdb` programs, where the server's own PostgreSQL does not run.
     #[arg(long, global = true, env = "DISTILLERY_POSTGRES_BIN_DIR")]
     pub postgres_bin_dir: Option<PathBuf>,
+}
+
+/// `distillery prune`.
+#[derive(Debug, Clone, Args)]
+pub struct PruneArgs {
+    /// Say what would be removed, and remove nothing.
+    #[arg(long, env = "DISTILLERY_DRY_RUN")]
+    pub dry_run: bool,
+    /// Remove jobs that finished so many days ago.
+    #[arg(long, env = "DISTILLERY_OLDER_THAN_DAYS", value_name = "DAYS")]
+    pub older_than_days: Option<u32>,
+    /// Remove the jobs that finished first, until all files together have at most so many bytes.
+    #[arg(long, env = "DISTILLERY_MAX_BYTES", value_name = "BYTES")]
+    pub max_bytes: Option<u64>,
+    /// Spare so many of the jobs that finished last.
+    #[arg(long, env = "DISTILLERY_KEEP_LAST", value_name = "JOBS", default_value_t = 0)]
+    pub keep_last: usize,
+    /// Spare so many of the jobs whose students are the most accurate, of each data set.
+    #[arg(long, env = "DISTILLERY_KEEP_BEST", value_name = "JOBS", default_value_t = 0)]
+    pub keep_best: usize,
+    /// Files that nothing names are removed when they are so many minutes old: younger ones may be about to be named.
+    #[arg(long, env = "DISTILLERY_ORPHAN_MINUTES", value_name = "MINUTES", default_value_t = 24 * 60)]
+    pub orphan_minutes: u32,
+    /// Where checkpoints and artifacts are kept. Default: `artifacts` below the data directory.
+    #[arg(long, env = "DISTILLERY_STORAGE")]
+    pub storage: Option<String>,
+    /// Where the server's database is.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 }
 
 /// The subcommands of `distillery token`.

@@ -7,6 +7,8 @@
 //! The modules below are in the order in which a job meets them; `CONTRIBUTING.md` says where things go.
 
 pub mod config;
+pub mod database;
+pub mod prune;
 pub mod telemetry;
 pub mod token;
 

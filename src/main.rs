@@ -6,7 +6,7 @@ use std::process::{Command as Process, ExitCode};
 use anyhow::Context;
 use clap::Parser;
 use distillery::config::{Cli, Command};
-use distillery::{jobs, serve, telemetry, token, worker};
+use distillery::{jobs, prune, serve, telemetry, token, worker};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             jobs::migrate(&pool).await
         }),
         Command::Token(args) => run(token::run(args)),
+        Command::Prune(args) => run(prune::run(args)),
         Command::Train(_) | Command::Verify(_) | Command::Evaluate(_) | Command::Convert(_) => become_trainer(),
     };
     match result {

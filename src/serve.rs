@@ -91,6 +91,7 @@ async fn serve(
     let data = &args.data;
     let mut settings = http::Settings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
     settings.checkpoint_limit = args.max_checkpoint_bytes;
+    settings.uploads_limit = args.max_uploaded_bytes;
     settings.admin_token = args.admin_token.as_deref().map(tokens::hash);
     anyhow::ensure!(
         address.ip().is_loopback() || settings.admin_token.is_some() || tokens::any(&pool).await?,

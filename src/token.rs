@@ -2,55 +2,23 @@
 
 use std::io::Write;
 
-use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::PgPool;
 
 use crate::config::{TokenArgs, TokenCommand};
+use crate::database::Database;
 use crate::jobs::tokens;
-use crate::serve::DATABASE_NOTE;
-use crate::{jobs, postgres};
 
 /// Runs the command.
 ///
 /// # Errors
 /// When the database cannot be reached, or there is no such token.
 pub async fn run(args: TokenArgs) -> anyhow::Result<()> {
-    let (pool, own) = open(&args).await?;
-    let outcome = act(&pool, args.command).await;
-    pool.close().await;
-    if let Some(server) = own {
-        server.stop().await;
-    }
+    let database = Database::open(&args.database).await?;
+    let outcome = act(&database.pool, args.command).await;
+    database.close().await;
     outcome
-}
-
-/// The database, and the server of it where that had to be started for this.
-async fn open(args: &TokenArgs) -> anyhow::Result<(PgPool, Option<postgres::Server>)> {
-    let (url, own) = match &args.database_url {
-        Some(url) => (url.clone(), None),
-        None => {
-            let note = args.data_dir.join(DATABASE_NOTE);
-            let running = std::fs::read_to_string(&note).unwrap_or_default();
-            if !running.is_empty() && PgConnection::connect(&running).await.is_ok() {
-                (running, None)
-            } else {
-                std::fs::create_dir_all(&args.data_dir)
-                    .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
-                let options = postgres::Options {
-                    data_dir: args.data_dir.clone(),
-                    bin_dir: args.postgres_bin_dir.clone(),
-                    settings: Vec::new(),
-                };
-                let server = postgres::Server::start(&options).await.context("cannot start the embedded PostgreSQL")?;
-                (server.url().to_owned(), Some(server))
-            }
-        }
-    };
-    let pool = jobs::connect(&url).await?;
-    jobs::migrate(&pool).await?;
-    Ok((pool, own))
 }
 
 async fn act(pool: &PgPool, command: TokenCommand) -> anyhow::Result<()> {

@@ -176,3 +176,62 @@ async fn a_file_that_storage_lost_is_a_fault_of_ours_without_details() {
     let problem = api.get(&format!("{job}/student")).await.problem(500);
     assert!(!problem.to_string().contains("attempts"), "{problem}");
 }
+
+/// Bytes that no two places share.
+fn unlike_anywhere(size: u32) -> Vec<u8> {
+    (0..size).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+#[tokio::test]
+async fn a_download_that_is_cut_anywhere_goes_on_and_a_changed_file_starts_anew() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let whole = unlike_anywhere(3_000_000);
+    api.publish(&api.claim().await, &[("student.safetensors", &whole)]).await;
+    let path = format!("/v1/jobs/{id}/student");
+    let etag = format!("\"{}\"", hex::encode(Sha256::digest(&whole)));
+    let mut seed = 20_261_124_u64;
+    for _ in 0..8 {
+        let mut received = Vec::new();
+        while received.len() < whole.len() {
+            let from = format!("bytes={}-", received.len());
+            let request = api.request(Method::GET, &path).header("range", from).header("if-range", &etag);
+            let mut answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 206);
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let cut = received.len() + 1 + (seed >> 33) as usize % whole.len();
+            // Dropping the answer closes the connection, wherever the server is with it.
+            while received.len() < cut {
+                let Some(chunk) = answer.chunk().await.unwrap() else { break };
+                let wanted = (cut - received.len()).min(chunk.len());
+                received.extend_from_slice(&chunk[..wanted]);
+            }
+        }
+        assert!(received == whole);
+    }
+    // What was begun of another file is not continued with this one.
+    let other = with(&api, &path, &[("range", "bytes=1000-"), ("if-range", "\"another\"")]).await;
+    assert_eq!(other.status, 200);
+    assert!(other.body == whole);
+}
+
+#[tokio::test]
+async fn curl_goes_on_with_a_file_that_was_cut_anywhere() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let whole = unlike_anywhere(1_000_000);
+    api.publish(&api.claim().await, &[("student.safetensors", &whole)]).await;
+    let file = api.dir.path().join("student");
+    for cut in [0, 1, 4095, 4096, 777_777, whole.len() - 1] {
+        std::fs::write(&file, &whole[..cut]).unwrap();
+        let curl = tokio::process::Command::new("curl")
+            .args(["--fail", "--silent", "--show-error", "--continue-at", "-", "--output"])
+            .arg(&file)
+            .arg(format!("{}/v1/jobs/{id}/student", api.url))
+            .output()
+            .await
+            .expect("curl is installed");
+        assert!(curl.status.success(), "{}", String::from_utf8_lossy(&curl.stderr));
+        assert!(std::fs::read(&file).unwrap() == whole, "cut at {cut}");
+    }
+}

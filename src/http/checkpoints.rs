@@ -173,6 +173,16 @@ impl Upload {
         .await
         .map_err(anyhow::Error::from)?;
         let checkpoint = checkpoint?;
+        if let Some(limit) = state.settings.uploads_limit
+            && let others = checkpoints::size_of_others(&state.pool, &checkpoint.id).await?
+            && others.saturating_add(upload.size) > limit
+        {
+            return Err(ApiError::conflict(format!(
+                "there is no room for this checkpoint: its {} bytes and the {others} of others are more than the {limit} \
+                 that uploads may have together. Delete one that no job needs: DELETE /v1/checkpoints/{{id}}",
+                upload.size
+            )));
+        }
         let key = key_of_upload(&upload.sha256);
         if state.artifacts.size(&key).await? != Some(upload.size) {
             state.artifacts.put_file(&key, &upload.path()).await?;
@@ -216,7 +226,7 @@ impl Upload {
             (None, _) => None,
         };
         Ok(Checkpoint {
-            id: format!("ckpt_{}", &self.sha256[..32]),
+            id: checkpoints::id_of(&self.sha256),
             sha256: self.sha256.clone(),
             name: parameters.name,
             size_bytes: i64::try_from(self.size).unwrap_or(i64::MAX),

@@ -72,6 +72,8 @@ pub struct Settings {
     pub spool_dir: PathBuf,
     /// Largest checkpoint that is accepted, in bytes.
     pub checkpoint_limit: u64,
+    /// Most bytes that all uploaded checkpoints may have together.
+    pub uploads_limit: Option<u64>,
     /// How many uploads are read at a time; further ones are asked to come back.
     pub uploads: usize,
     /// How long a request may take that is no upload, download or stream.
@@ -92,6 +94,7 @@ impl Settings {
             datasets_dir,
             spool_dir,
             checkpoint_limit: 8 << 30,
+            uploads_limit: None,
             uploads: 8,
             timeout: Duration::from_secs(30),
             upload_timeout: Duration::from_secs(60),

@@ -171,6 +171,42 @@ pub async fn list(pool: &PgPool, after: Option<&(DateTime<Utc>, String)>, limit:
     .await
 }
 
+/// The id of the checkpoint with that SHA-256, in hexadecimal.
+#[must_use]
+pub fn id_of(sha256: &str) -> String {
+    format!("ckpt_{}", sha256.get(..32).unwrap_or(sha256))
+}
+
+/// How many bytes all checkpoints but this one have together.
+///
+/// # Errors
+/// Those of the database.
+pub async fn size_of_others(pool: &PgPool, id: &str) -> sqlx::Result<u64> {
+    let query = sqlx::query_scalar!(
+        r#"select coalesce(sum(size_bytes), 0)::bigint as "bytes!" from checkpoints where id <> $1"#,
+        id,
+    );
+    query.fetch_one(pool).await.map(i64::unsigned_abs)
+}
+
+/// Sees to it that bytes which no checkpoint has stay so while they are deleted: whoever uploads the same waits, and
+/// looks for them then. None if there is such a checkpoint. Dropping this leaves everything as it was.
+///
+/// # Errors
+/// Those of the database.
+pub async fn hold_off(pool: &PgPool, sha256: &str) -> sqlx::Result<Option<Transaction<'static, Postgres>>> {
+    let mut transaction = pool.begin().await?;
+    let inserted = sqlx::query!(
+        "insert into checkpoints (id, sha256, size_bytes, format, tensors, parameters, fits)
+         values ($1, $2, 0, '', 0, 0, '[]') on conflict do nothing",
+        id_of(sha256),
+        sha256,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    Ok((inserted.rows_affected() == 1).then_some(transaction))
+}
+
 /// A checkpoint that is being deleted; dropping this leaves it as it was.
 #[derive(Debug)]
 pub struct Deletion {

@@ -8,6 +8,7 @@ pub mod events;
 pub mod ledger;
 pub mod metrics;
 pub mod queue;
+pub mod retention;
 pub mod state;
 pub mod store;
 pub mod tokens;

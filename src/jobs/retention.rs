@@ -1,0 +1,81 @@
+//! What is needed of storage, and what could go.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+
+use crate::artifacts::key_of_upload;
+
+/// A job that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Its id.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Of which data set.
+    pub dataset: Option<String>,
+    /// Its student's best top-1 accuracy in percent.
+    pub best_top1: Option<f64>,
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+    /// Whether it has the label `keep`.
+    pub is_kept: bool,
+}
+
+/// Every job that has ended, the latest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn finished(pool: &PgPool) -> sqlx::Result<Vec<Finished>> {
+    sqlx::query_as!(
+        Finished,
+        r#"
+        select id, name, spec #>> '{dataset,name}' as dataset, (result ->> 'best_top1')::float8 as best_top1,
+            finished_at as "finished_at!", labels ? 'keep' as "is_kept!"
+        from jobs where finished_at is not null order by finished_at desc, id desc
+        "#,
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// What jobs and checkpoints name in storage.
+#[derive(Debug, Default)]
+pub struct Named {
+    keys: HashSet<String>,
+    /// Directories of attempts that write now, or of which a state to resume from is left.
+    attempts: HashSet<String>,
+}
+
+impl Named {
+    /// Whether a stored file is needed.
+    #[must_use]
+    pub fn needs(&self, key: &str) -> bool {
+        let attempt = || key.splitn(5, '/').take(4).collect::<Vec<_>>().join("/");
+        self.keys.contains(key) || self.attempts.contains(&attempt())
+    }
+}
+
+/// Reads what is named.
+///
+/// # Errors
+/// Those of the database.
+pub async fn named(pool: &PgPool) -> sqlx::Result<Named> {
+    let mut named = Named::default();
+    named.keys.extend(sqlx::query_scalar!("select key from artifacts").fetch_all(pool).await?);
+    let uploads = sqlx::query_scalar!("select sha256 from checkpoints").fetch_all(pool).await?;
+    named.keys.extend(uploads.iter().map(|sha256| key_of_upload(sha256)));
+    let attempts = sqlx::query!(
+        r#"
+        select id as "job!", attempt as "attempt!" from jobs where lease_expires_at is not null
+        union
+        select id, (checkpoint ->> 'attempt')::integer from jobs where checkpoint is not null
+        "#
+    )
+    .fetch_all(pool)
+    .await?;
+    named.attempts.extend(attempts.iter().map(|row| format!("jobs/{}/attempts/{}", row.job, row.attempt)));
+    Ok(named)
+}

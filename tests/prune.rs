@@ -1,0 +1,134 @@
+//! Promise: `distillery prune` removes what its rules say and what nothing names, and never what is needed.
+
+mod api;
+mod common;
+
+use api::{Api, checkpoint, plain_job, student_job};
+use bytes::Bytes;
+use distillery::jobs::queue::{self, Hold, SavedCheckpoint};
+use serde_json::json;
+
+/// Runs `distillery prune` on what the API has, and returns what it says.
+async fn prune(api: &Api, flags: &[&str]) -> String {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_distillery"))
+        .arg("prune")
+        .args(flags)
+        .arg("--storage")
+        .arg(api.dir.path().join("storage"))
+        .env("DATABASE_URL", &api.db.url)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn stored(api: &Api) -> Vec<String> {
+    let mut keys: Vec<String> = api.store.list().await.unwrap().into_iter().map(|file| file.key).collect();
+    keys.sort();
+    keys
+}
+
+async fn put(api: &Api, key: &str) {
+    let bytes = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from_static(b"bytes"))]);
+    api.store.put_stream(key, bytes).await.unwrap();
+}
+
+/// A job that finished so many days ago, with its files.
+async fn finished(api: &Api, days: i32) -> String {
+    let id = api.job().await;
+    api.publish(&api.claim().await, &[("student.safetensors", b"student"), ("manifest.json", b"{}")]).await;
+    let update = "update jobs set finished_at = now() - make_interval(days => $1) where id = $2";
+    sqlx::query(update).bind(days).bind(&id).execute(&api.db.pool).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn old_jobs_go_with_their_files_and_a_dry_run_removes_nothing() {
+    let api = Api::start().await;
+    let (old, kept, young) = (finished(&api, 40).await, finished(&api, 50).await, finished(&api, 1).await);
+    let label = "update jobs set labels = '{\"keep\": \"yes\"}' where id = $1";
+    sqlx::query(label).bind(&kept).execute(&api.db.pool).await.unwrap();
+    let before = stored(&api).await;
+    let rules = ["--older-than-days", "30", "--keep-last", "1"];
+    let would = prune(&api, &[&rules[..], &["--dry-run"]].concat()).await;
+    assert!(would.contains(&format!("would remove job {old}")) && would.contains("1 jobs of 3 (9 bytes)"), "{would}");
+    assert_eq!(stored(&api).await, before);
+    api.get(&format!("/v1/jobs/{old}")).await.expect(200);
+
+    let did = prune(&api, &rules).await;
+    assert!(did.contains(&format!("removed job {old}")) && did.contains("removed 1 jobs of 3 (9 bytes)"), "{did}");
+    api.get(&format!("/v1/jobs/{old}")).await.problem(404);
+    for id in [&kept, &young] {
+        assert_eq!(api.get(&format!("/v1/jobs/{id}/student")).await.body, b"student");
+    }
+    assert!(!stored(&api).await.iter().any(|key| key.contains(&old)));
+    assert!(prune(&api, &rules).await.contains("removed 0 jobs of 2"));
+}
+
+#[tokio::test]
+async fn a_student_that_another_job_waits_for_is_spared() {
+    let api = Api::start().await;
+    let teacher = finished(&api, 40).await;
+    api.post("/v1/jobs", &student_job(json!({"job": teacher}))).await.expect(201);
+    let said = prune(&api, &["--older-than-days", "30"]).await;
+    assert!(said.contains(&format!("spared {teacher}")) && said.contains("needs its student as a teacher"), "{said}");
+    assert_eq!(api.get(&format!("/v1/jobs/{teacher}/student")).await.body, b"student");
+}
+
+#[tokio::test]
+async fn files_that_nothing_names_go_and_all_others_stay() {
+    let api = Api::start().await;
+    let id = api.upload("?architecture=resnet8", checkpoint("resnet8", 10)).await.expect(201)["sha256"].clone();
+    let upload = format!("checkpoints/{}", id.as_str().unwrap());
+    let done = finished(&api, 1).await;
+    // One that is held, with what it writes now; and one that waits, with a state to resume from.
+    let paused = api.post("/v1/jobs", &plain_job()).await.expect(201)["id"].as_str().unwrap().to_owned();
+    let hold = api.claim().await;
+    let state = format!("jobs/{paused}/attempts/1/state/checkpoint.safetensors");
+    put(&api, &state).await;
+    let saved = SavedCheckpoint { attempt: 1, epoch: 1, step: 2, key: state.clone(), sha256: None };
+    assert!(queue::checkpoint_saved(&api.db.pool, &hold, &saved).await.unwrap());
+    queue::stopped(&api.db.pool, &hold).await.unwrap();
+    let hold = Hold { attempt: 2, ..hold };
+    assert_eq!(api.claim().await, hold);
+    let being_written = format!("jobs/{paused}/attempts/2/student.safetensors");
+    put(&api, &being_written).await;
+    let somebody_elses = "backups/of-another-program";
+    put(&api, somebody_elses).await;
+    let before = stored(&api).await;
+
+    let orphans = [
+        format!("checkpoints/{}", "ab".repeat(32)),
+        format!("jobs/{done}/attempts/7/student.safetensors"),
+        "jobs/job_of_old/attempts/1/student.safetensors".to_owned(),
+        "probe/left-behind".to_owned(),
+    ];
+    for orphan in &orphans {
+        put(&api, orphan).await;
+    }
+    // They may be about to be named.
+    assert!(prune(&api, &[]).await.contains("0 files that nothing names"));
+    let would = prune(&api, &["--orphan-minutes", "0", "--dry-run"]).await;
+    assert!(orphans.iter().all(|orphan| would.contains(orphan)), "{would}");
+    assert!(would.contains("4 files that nothing names (20 bytes)"), "{would}");
+    let did = prune(&api, &["--orphan-minutes", "0"]).await;
+    assert!(did.contains("removed 0 jobs of 1 (0 bytes) and 4 files that nothing names (20 bytes)"), "{did}");
+    let after = stored(&api).await;
+    assert_eq!(after, before);
+    assert!([upload, state, being_written, somebody_elses.to_owned()].iter().all(|key| after.contains(key)));
+}
+
+#[tokio::test]
+async fn uploads_have_a_limit_together() {
+    let (first, second) = (checkpoint("resnet8", 10), checkpoint("resnet8", 11));
+    let room = second.len() as u64 + 100;
+    let api = Api::start_with(|settings| settings.uploads_limit = Some(room)).await;
+    let id = api.upload("?architecture=resnet8", first.clone()).await.expect(201)["id"].clone();
+    // The same bytes take no more room.
+    api.upload("?architecture=resnet8", first).await.expect(200);
+    api.upload("?architecture=resnet8", second.clone()).await.says(409, &["no room", "DELETE /v1/checkpoints"]);
+    assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"].as_array().unwrap().len(), 1);
+    api.delete(&format!("/v1/checkpoints/{}", id.as_str().unwrap())).await;
+    api.upload("?architecture=resnet8", second).await.expect(201);
+}
