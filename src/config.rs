@@ -1,6 +1,7 @@
 //! The command line: every flag, its environment variable and its default. `--help` is the reference.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -93,6 +94,9 @@ pub struct ServeArgs {
     /// environment than by the flag, which other users of the machine can see.
     #[arg(long, env = "DISTILLERY_ADMIN_TOKEN", hide_env_values = true, value_parser = parse_admin_token)]
     pub admin_token: Option<String>,
+    /// How many requests a second each token may make; more are answered with 429 and Retry-After.
+    #[arg(long, env = "DISTILLERY_REQUESTS_PER_SECOND", default_value_t = crate::http::REQUESTS_PER_SECOND)]
+    pub requests_per_second: NonZeroU32,
     /// Largest accepted checkpoint, in bytes.
     #[arg(long, env = "DISTILLERY_MAX_CHECKPOINT_BYTES", default_value_t = 8 << 30)]
     pub max_checkpoint_bytes: u64,

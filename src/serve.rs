@@ -90,6 +90,7 @@ async fn serve(
     let address = listener.local_addr()?;
     let data = &args.data;
     let mut settings = http::Settings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
+    settings.requests_per_second = args.requests_per_second;
     settings.checkpoint_limit = args.max_checkpoint_bytes;
     settings.uploads_limit = args.max_uploaded_bytes;
     settings.admin_token = args.admin_token.as_deref().map(tokens::hash);

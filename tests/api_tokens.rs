@@ -33,6 +33,24 @@ async fn without_any_token_this_machine_may_do_everything() {
     api.delete(&format!("/v1/jobs/{id}")).await.expect(204);
 }
 
+#[tokio::test]
+async fn a_token_that_asks_too_fast_is_slowed_down_and_others_are_not() {
+    let api = Api::start_with(|settings| settings.requests_per_second = 20.try_into().unwrap()).await;
+    let (hasty, _) = token(&api, Scope::Read).await;
+    let (other, _) = token(&api, Scope::Submit).await;
+    let answers = futures::future::join_all((0..200).map(|_| with(&api, &hasty, Method::GET, "/v1/jobs"))).await;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!(refused.len() >= 100, "{} of 200 were refused", refused.len());
+    assert!(answers.iter().filter(|answer| answer.status == 200).count() >= 20);
+    assert_eq!(refused[0].header("retry-after"), "1");
+    assert!(refused[0].text().contains("too fast"));
+    with(&api, &other, Method::GET, "/v1/jobs").await.expect(200);
+    // A wrong token is no token, however often it comes.
+    for _ in 0..50 {
+        with(&api, "dst_wrong", Method::GET, "/v1/jobs").await.problem(401);
+    }
+}
+
 /// Every operation of the API, with its parameters filled in.
 async fn operations(api: &Api) -> Vec<(Method, String)> {
     let document = api.get("/openapi.json").await.expect(200);

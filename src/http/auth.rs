@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,12 +11,15 @@ use axum::http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use governor::clock::{Clock, DefaultClock};
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
-use super::State;
 use super::error::ApiError;
+use super::{Settings, State};
 use crate::jobs::tokens::{self, Scope};
 
 /// So long a token's validity is remembered: one that is revoked is refused after that at the latest.
@@ -38,6 +40,8 @@ pub struct Gate {
     /// Hash of a token that the operator gave by the environment.
     admin: Option<[u8; 32]>,
     memory: Arc<Mutex<Memory>>,
+    /// By token. Only valid ones get so far, so that strangers cannot fill it.
+    rates: Arc<RateLimiter<[u8; 32], HashMapStateStore<[u8; 32]>, DefaultClock>>,
 }
 
 #[derive(Default)]
@@ -56,8 +60,24 @@ impl fmt::Debug for Gate {
 impl Gate {
     /// For a listener.
     #[must_use]
-    pub fn new(pool: PgPool, listen: SocketAddr, admin: Option<[u8; 32]>) -> Self {
-        Self { pool, loopback: listen.ip().is_loopback(), admin, memory: Arc::default() }
+    pub fn new(pool: PgPool, settings: &Settings) -> Self {
+        let quota = Quota::per_second(settings.requests_per_second);
+        Self {
+            pool,
+            loopback: settings.listen.ip().is_loopback(),
+            admin: settings.admin_token,
+            memory: Arc::default(),
+            rates: Arc::new(RateLimiter::hashmap(quota)),
+        }
+    }
+
+    /// Refuses a token that asks too often: a loop that went wrong must not keep others out.
+    fn slow_down(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let Some(token) = token(headers) else { return Ok(()) };
+        self.rates.check_key(&tokens::hash(token)).map_err(|refused| {
+            let wait = refused.wait_time_from(DefaultClock::default().now());
+            ApiError::TooMany(wait.as_secs() + 1)
+        })
     }
 
     /// Whether requests need a token.
@@ -150,7 +170,7 @@ pub async fn check(Shared(gate): Shared<Gate>, request: Request, next: Next) -> 
                     format!("this needs a token of scope {}, and yours has {}", needed.name(), scope.name()).into(),
                 ));
             }
-            Some(_) => {}
+            Some(_) => gate.slow_down(request.headers())?,
         }
     }
     Ok(next.run(request).await)

@@ -48,6 +48,8 @@ pub enum ApiError {
         /// Each fault and where it is.
         faults: Vec<Fault>,
     },
+    /// The token's requests come too fast; in so many seconds there is room for one.
+    TooMany(u64),
     /// Overloaded, or something that we depend on is away: it may work later.
     Unavailable(Cow<'static, str>),
     /// A fault of ours; it goes to the log and not to the client.
@@ -126,6 +128,7 @@ impl ApiError {
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -147,6 +150,9 @@ impl ApiError {
             }
             Self::PreconditionFailed => "the file is not the one that If-Match names".into(),
             Self::TooLarge(limit) => format!("the body is larger than the limit of {limit} bytes").into(),
+            Self::TooMany(seconds) => {
+                format!("this token's requests come too fast: wait {seconds} s, as Retry-After says").into()
+            }
             Self::RangeNotSatisfiable(size) => format!("the range begins beyond the file's {size} bytes").into(),
             Self::Internal(_) => {
                 "something went wrong here; the server's log has it under this answer's x-request-id".into()
@@ -168,6 +174,7 @@ impl IntoResponse for ApiError {
         let header = match self {
             Self::Unauthorized(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"distillery\""))),
             Self::Unavailable(_) => Some((RETRY_AFTER, HeaderValue::from(RETRY_SECONDS))),
+            Self::TooMany(seconds) => Some((RETRY_AFTER, HeaderValue::from(seconds))),
             Self::RangeNotSatisfiable(size) => {
                 HeaderValue::try_from(format!("bytes */{size}")).ok().map(|v| (CONTENT_RANGE, v))
             }

@@ -27,6 +27,7 @@ mod student;
 mod workers;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,9 @@ use error::ApiError;
 pub use auth::TOKEN_MEMORY;
 pub use error::Problem;
 
+/// A busy dashboard makes some ten requests a second, and a script that waits in between fewer.
+pub const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
+
 /// What the API is told at the start.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -66,6 +70,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// SHA-256 of a token that may do everything, besides those of the database.
     pub admin_token: Option<[u8; 32]>,
+    /// How many requests a token may make per second, on average over a second; each token has its own measure.
+    pub requests_per_second: NonZeroU32,
     /// The directory whose directories are the data sets.
     pub datasets_dir: PathBuf,
     /// Where uploads are collected until they are stored.
@@ -91,6 +97,7 @@ impl Settings {
         Self {
             listen,
             admin_token: None,
+            requests_per_second: REQUESTS_PER_SECOND,
             datasets_dir,
             spool_dir,
             checkpoint_limit: 8 << 30,
@@ -123,7 +130,7 @@ impl State {
     pub fn new(pool: PgPool, artifacts: Store, settings: Settings) -> Self {
         Self {
             changes: Changes::listen(pool.clone()),
-            gate: auth::Gate::new(pool.clone(), settings.listen, settings.admin_token),
+            gate: auth::Gate::new(pool.clone(), &settings),
             uploads: Arc::new(Semaphore::new(settings.uploads)),
             datasets: Arc::new(datasets::Catalogue::new(settings.datasets_dir.clone())),
             settings: Arc::new(settings),
