@@ -623,6 +623,38 @@ async fn a_running_job_survives_a_crash_of_the_database() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_worker_that_cannot_renew_its_lease_stops_its_trainer_before_the_lease_ends() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(&postgres_options(data.path().to_owned())).await.unwrap();
+    let url = server.url().to_owned();
+    let pool = jobs::connect(&url).await.unwrap();
+    jobs::migrate(&pool).await.unwrap();
+    let trainer = "echo $$ > \"$(dirname \"$0\")/pid\"; started 0 0; point 1; while :; do sleep 1; done";
+    let mut bench = Bench::on(TestDb { url, pool }, trainer);
+    bench.settings.lease = Duration::from_secs(4);
+    let _worker = bench.start();
+    bench.db.add_job("job_a", json!({})).await;
+    bench.until_training("job_a").await;
+    let expiry = sqlx::query_scalar("select lease_expires_at from jobs").fetch_one(&bench.db.pool);
+    let expiry: chrono::DateTime<chrono::Utc> = expiry.await.unwrap();
+    // It neither ends connections nor answers them any more: every process of the server is stopped, as by a machine
+    // that hangs.
+    let database = Pid::from_raw(server.pid().cast_signed()).unwrap();
+    let processes: Vec<Pid> = children_of(database, "").into_iter().chain([database]).collect();
+    processes.iter().for_each(|process| kill_process(*process, Signal::STOP).unwrap());
+    until_ended(read_pid(&bench.note("pid")).unwrap()).await;
+    let ended = chrono::Utc::now();
+    for process in processes {
+        let _ = kill_process(process, Signal::CONT);
+    }
+    // A heartbeat may have been on its way between the look and the stop.
+    let renewed = sqlx::query_scalar("select lease_expires_at from jobs").fetch_optional(&bench.db.pool).await;
+    let last: Option<chrono::DateTime<chrono::Utc>> = renewed.ok().flatten().flatten();
+    let end = last.map_or(expiry, |last| last.max(expiry));
+    assert!(ended < end, "the trainer ended at {ended}, the lease at {end}");
+}
+
 /// The processes that `parent` started, by a word of their command line.
 fn children_of(parent: Pid, word: &str) -> Vec<Pid> {
     let processes = fs::read_dir("/proc").unwrap().flatten();

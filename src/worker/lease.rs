@@ -47,7 +47,9 @@ impl Lease {
 
 async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<String>, tell: watch::Sender<Wanted>) {
     let lease = context.settings.lease;
-    let mut held_until = Instant::now() + lease;
+    // Where it cannot be renewed the trainer is stopped a little before the end, when nobody else can have started yet.
+    let usable = lease - lease / 8;
+    let mut held_until = Instant::now() + usable;
     // What was asked for since the claim was not heard yet.
     let mut pause = Duration::ZERO;
     loop {
@@ -59,7 +61,7 @@ async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<S
         let answer = tokio::time::timeout_at(held_until, queue::heartbeat(&context.pool, &hold, lease)).await;
         let wanted = match answer {
             Ok(Ok(Some(status))) => {
-                held_until = asked + lease;
+                held_until = asked + usable;
                 pause = context.settings.heartbeat();
                 of_status(status)
             }
@@ -73,7 +75,7 @@ async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<S
                 pause = Duration::from_millis(250);
                 if Instant::now() < held_until { *tell.borrow() } else { Wanted::Lost }
             }
-            // By its own clock the lease is over: another worker may start at any moment.
+            // By its own clock the lease is about to end: another worker may start soon.
             Err(_) => Wanted::Lost,
         };
         tell.send_if_modified(|last| std::mem::replace(last, wanted) != wanted);
