@@ -1,0 +1,279 @@
+//! How the job server bears load: `cargo bench --bench load`.
+//!
+//! Starts a server of its own (its own PostgreSQL with fsync, no workers) and measures, in one run on one machine, which
+//! also makes the load:
+//!
+//! - POST and GET at fixed rates. Latency counts from when a request was due, so that a server which stalls is not
+//!   flattered by a client that waits for it;
+//! - how soon an idle worker picks a job up, by the server's own ledger;
+//! - claims per second with 1 to 64 claimers;
+//! - how soon a thousand watchers of one job hear of a change;
+//! - the resident memory of the API's process before and after each.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use distillery::jobs::queue;
+use futures::StreamExt;
+use serde_json::json;
+use sqlx::PgPool;
+
+/// A trainer that is done at once: what is measured is the queue.
+const TRAINER: &str = r#"#!/bin/bash
+out=$4
+echo '{"type":"started","device":"cpu","precision":"float32","threads":1,"train_images":9,"eval_images":9,"classes":4,"steps_per_epoch":10,"epochs":5,"resumed_epochs":0,"resumed_step":0}'
+for name in student.safetensors student-last.safetensors manifest.json metrics.ndjson; do echo "$name" > "$out/$name"; done
+echo '{"type":"finished","best_top1":70.5,"best_epoch":2,"last_top1":70,"student":{"parameters":1,"size_bytes":20,"sha256":"00"}}'
+"#;
+
+/// A process that ends with this one's measurement.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let images = dir.path().join("datasets/ten");
+    for split in ["train", "test"] {
+        for class in ["one", "two"] {
+            std::fs::create_dir_all(images.join(split).join(class))?;
+            // No job is trained here, so that no image is read.
+            std::fs::write(images.join(split).join(class).join("1.png"), [])?;
+        }
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_distillery"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--workers", "0"])
+        .args(["--data-dir".as_ref(), dir.path().join("data").as_os_str()])
+        .args(["--datasets-dir".as_ref(), dir.path().join("datasets").as_os_str()])
+        .env_remove("DATABASE_URL")
+        .env("RUST_LOG", "error")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
+    let server = Process(child);
+    let url = line.trim().rsplit(' ').next().expect("the address").to_owned();
+    let pool = distillery::jobs::connect(&std::fs::read_to_string(dir.path().join("data/postgres.url"))?).await?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("{cores} cores, which the load is made on too");
+    memory("at the start", &server);
+
+    let client = reqwest::Client::new();
+    let spec = json!({"student": {"architecture": "resnet8"}, "dataset": {"name": "ten"},
+        "distillation": {"method": "none"}});
+    let post = || client.post(format!("{url}/v1/jobs")).json(&spec);
+    let created = post().send().await?;
+    anyhow::ensure!(created.status() == 201, "{}", created.text().await?);
+    let id = created.json::<serde_json::Value>().await?["id"].as_str().expect("an id").to_owned();
+    let get = || client.get(format!("{url}/v1/jobs/{id}"));
+    let list = || client.get(format!("{url}/v1/jobs?limit=50"));
+    at_rate("GET  /v1/jobs/{id}", 200, get).await;
+    at_rate("GET  /v1/jobs/{id}", 1000, get).await;
+    at_rate("POST /v1/jobs", 200, post).await;
+    at_rate("POST /v1/jobs", 1000, post).await;
+    at_rate("GET  /v1/jobs?limit=50", 200, list).await;
+    memory("after these", &server);
+
+    claims(&pool).await?;
+    watchers(&url, &pool, &server).await?;
+    pickup(&url, &pool, dir.path(), &client, &spec).await?;
+    memory("at the end", &server);
+    Ok(())
+}
+
+/// Sends requests at a rate for ten seconds and prints their latencies.
+async fn at_rate(name: &str, rate: u32, request: impl Fn() -> reqwest::RequestBuilder) {
+    let start = tokio::time::Instant::now();
+    let mut answers = tokio::task::JoinSet::new();
+    for number in 0..rate * 10 {
+        let due = start + Duration::from_secs(1) * number / rate;
+        tokio::time::sleep_until(due).await;
+        let request = request();
+        answers.spawn(async move {
+            let answer = request.send().await.ok()?;
+            let succeeded = answer.status().is_success();
+            answer.bytes().await.ok()?;
+            succeeded.then(|| due.elapsed())
+        });
+    }
+    let outcomes = answers.join_all().await;
+    let refused = outcomes.iter().filter(|outcome| outcome.is_none()).count();
+    print_latencies(&format!("{name} at {rate}/s"), outcomes.into_iter().flatten().collect(), refused);
+}
+
+fn print_latencies(name: &str, mut latencies: Vec<Duration>, refused: usize) {
+    latencies.sort();
+    let at = |share: f64| {
+        let place = (latencies.len().saturating_sub(1)) as f64 * share;
+        latencies.get(place as usize).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1000.0)
+    };
+    println!(
+        "{name:<36} {:>6} answers, {refused} failed; ms: p50 {:.2}, p95 {:.2}, p99 {:.2}, max {:.2}",
+        latencies.len(),
+        at(0.5),
+        at(0.95),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+/// Resident memory of the API's process, which is not that of its PostgreSQL.
+fn memory(when: &str, server: &Process) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.0.id())).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+        line.trim().split(' ').next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+    };
+    println!("API memory {when}: {:.1} MiB resident, of which {:.1} MiB its own", field("VmRSS:"), field("RssAnon:"));
+}
+
+/// Claims jobs as fast as so many claimers can, and gives each back.
+async fn claims(pool: &PgPool) -> anyhow::Result<()> {
+    for claimers in [1, 4, 16, 64] {
+        let claimed = Arc::new(AtomicUsize::new(0));
+        let start = Instant::now();
+        let tasks = (0..claimers).map(|claimer| {
+            let (pool, claimed) = (pool.clone(), claimed.clone());
+            tokio::spawn(async move {
+                while start.elapsed() < Duration::from_secs(5) {
+                    let claim = queue::claim(&pool, &format!("wrk_{claimer}"), Duration::from_secs(60)).await?;
+                    let Some(claim) = claim else { break };
+                    claimed.fetch_add(1, Ordering::Relaxed);
+                    queue::stopped(&pool, &claim.hold).await?;
+                }
+                Ok::<(), sqlx::Error>(())
+            })
+        });
+        for task in futures::future::join_all(tasks).await {
+            task??;
+        }
+        let rate = claimed.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
+        println!("claims by {claimers:>2} claimers, over 16 connections: {rate:.0} taken and given back a second");
+    }
+    Ok(())
+}
+
+/// How soon a thousand streams of one job tell of a point.
+async fn watchers(url: &str, pool: &PgPool, server: &Process) -> anyhow::Result<()> {
+    const WATCHERS: usize = 1000;
+    const POINTS: usize = 10;
+    // Another job is running already if the claims above left one; this one is as good as any.
+    let claim = queue::claim(pool, "wrk_bench", Duration::from_secs(600)).await?.expect("a job is queued");
+    let stream = format!("{url}/v1/jobs/{}/stream", claim.hold.job);
+    let heard = Arc::new(AtomicUsize::new(0));
+    let (tell, mut latencies) = tokio::sync::mpsc::unbounded_channel();
+    let epoch = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..WATCHERS {
+        let (stream, tell, heard) = (stream.clone(), tell.clone(), heard.clone());
+        tasks.spawn(async move {
+            let answer = reqwest::Client::new().get(stream).send().await?;
+            heard.fetch_add(1, Ordering::Relaxed);
+            let (mut chunks, mut text) = (answer.bytes_stream(), String::new());
+            while let Some(chunk) = chunks.next().await {
+                text.push_str(&String::from_utf8_lossy(&chunk?));
+                while let Some((line, rest)) = text.split_once('\n') {
+                    // The point's value is the time at which it was written.
+                    let sent = line.split("\"value\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
+                    if line.contains("bench/sent")
+                        && let Some(sent) = sent.and_then(|sent| sent.parse::<f64>().ok())
+                    {
+                        let _ = tell.send(epoch.elapsed().saturating_sub(Duration::from_secs_f64(sent)));
+                    }
+                    text = rest.to_owned();
+                }
+            }
+            Ok::<(), reqwest::Error>(())
+        });
+    }
+    drop(tell);
+    while heard.load(Ordering::Relaxed) < WATCHERS {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    memory("with 1,000 watchers", server);
+    let mut all = Vec::new();
+    for step in 0..POINTS {
+        let point = distillery::protocol::Point {
+            name: "bench/sent".into(),
+            step: step as u64,
+            epoch: 0.0,
+            time: chrono::Utc::now(),
+            value: epoch.elapsed().as_secs_f64(),
+        };
+        queue::record(pool, &claim.hold, &queue::Batch { points: vec![point], ..Default::default() }).await?;
+        let everybody = async {
+            for _ in 0..WATCHERS {
+                all.extend(latencies.recv().await);
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(10), everybody).await.is_err() {
+            println!("not all watchers heard of point {step} within ten seconds");
+        }
+    }
+    let missed = WATCHERS * POINTS - all.len();
+    print_latencies("a change to each of 1,000 watchers", all, missed);
+    tasks.abort_all();
+    queue::stopped(pool, &claim.hold).await?;
+    Ok(())
+}
+
+/// How soon an idle worker takes a job, over a hundred jobs one after another.
+async fn pickup(
+    url: &str,
+    pool: &PgPool,
+    dir: &Path,
+    client: &reqwest::Client,
+    spec: &serde_json::Value,
+) -> anyhow::Result<()> {
+    sqlx::query("update jobs set status = 'cancelled', finished_at = now() where status = 'queued'")
+        .execute(pool)
+        .await?;
+    let trainer = dir.join("trainer");
+    std::fs::write(&trainer, TRAINER)?;
+    std::fs::set_permissions(&trainer, std::fs::Permissions::from_mode(0o755))?;
+    let worker = Command::new(env!("CARGO_BIN_EXE_distillery"))
+        .args(["worker", "--device", "cpu"])
+        .args(["--trainer".as_ref(), trainer.as_os_str()])
+        .args(["--data-dir".as_ref(), dir.join("data").as_os_str()])
+        .args(["--datasets-dir".as_ref(), dir.join("datasets").as_os_str()])
+        .env("DATABASE_URL", std::fs::read_to_string(dir.join("data/postgres.url"))?)
+        .env("RUST_LOG", "error")
+        .stdin(Stdio::null())
+        .spawn()?;
+    let _worker = Process(worker);
+    let mut waits = Vec::new();
+    for number in 0..101 {
+        let created = client.post(format!("{url}/v1/jobs")).json(spec).send().await?.error_for_status()?;
+        let id = created.json::<serde_json::Value>().await?["id"].as_str().expect("an id").to_owned();
+        loop {
+            let job: serde_json::Value = client.get(format!("{url}/v1/jobs/{id}")).send().await?.json().await?;
+            match job["status"].as_str() {
+                Some("succeeded") => break,
+                Some("failed") => anyhow::bail!("{job}"),
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+        let wait = "select extract(epoch from started_at - runnable_at)::float8 from attempts where job_id = $1";
+        let wait: f64 = sqlx::query_scalar(wait).bind(&id).fetch_one(pool).await?;
+        // The worker was not there yet when the first one came.
+        if number > 0 {
+            waits.push(Duration::from_secs_f64(wait.max(0.0)));
+        }
+    }
+    print_latencies("an idle worker takes a job", waits, 0);
+    Ok(())
+}
