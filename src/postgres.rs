@@ -87,6 +87,8 @@ impl Server {
             ("log_destination", "stderr"),
             ("timezone", "UTC"),
             ("log_timezone", "UTC"),
+            // The queue changes much faster than the default of a minute.
+            ("autovacuum_naptime", "10s"),
         ];
         for (name, value) in usual.into_iter().chain(options.settings.iter().map(|(n, v)| (n.as_str(), v.as_str()))) {
             command.arg("-c").arg(format!("{name}={value}"));

@@ -14,6 +14,7 @@ mod download;
 mod error;
 mod events;
 mod extract;
+mod feed;
 mod guard;
 mod health;
 mod instruments;
@@ -117,6 +118,7 @@ pub struct State {
     artifacts: Store,
     settings: Arc<Settings>,
     changes: Changes,
+    feeds: feed::Feeds,
     gate: auth::Gate,
     uploads: Arc<Semaphore>,
     datasets: Arc<datasets::Catalogue>,
@@ -130,6 +132,7 @@ impl State {
     pub fn new(pool: PgPool, artifacts: Store, settings: Settings) -> Self {
         Self {
             changes: Changes::listen(pool.clone()),
+            feeds: feed::Feeds::default(),
             gate: auth::Gate::new(pool.clone(), &settings),
             uploads: Arc::new(Semaphore::new(settings.uploads)),
             datasets: Arc::new(datasets::Catalogue::new(settings.datasets_dir.clone())),

@@ -16,15 +16,14 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::error::ApiError;
 use super::extract::{Id, Job as JobId, Query};
+use super::feed::PAGE;
 use super::sse::{self, Broken, PACE, PATIENCE, Sender};
 use super::{State, jobs};
 use crate::jobs::changes::{Changed, Subscription};
+use crate::jobs::events::{self, Event};
+use crate::jobs::metrics::{self, Point};
 use crate::jobs::store::{self, Job};
-use crate::jobs::{events, metrics};
 use crate::protocol::Progress;
-
-/// How many rows are read and sent at a time.
-const PAGE: i64 = 500;
 
 /// A transaction that was under way when a stream looked can have ended a job at an earlier time than that look's.
 const SLACK: TimeDelta = TimeDelta::seconds(60);
@@ -132,23 +131,47 @@ struct Follower {
 impl Follower {
     async fn follow(mut self, id: &str) -> Result<(), Broken> {
         let mut subscription = self.state.changes.subscribe();
+        let feed = self.state.feeds.watch(id);
+        let mut changed = Instant::now();
         loop {
             let looked = Instant::now();
-            // The job first: when it has ended, all of its events and points are there to be read afterwards.
-            let Some(job) = store::get(&self.state.pool, id).await? else { return Ok(()) };
-            if self.sent.is_none() && !job.status.is_final() {
-                self.tell(job.clone()).await?;
+            let places = (self.place.seq, self.place.point);
+            let Some(look) = feed.look(&self.state.pool, changed, places).await? else { return Ok(()) };
+            if self.sent.is_none() && !look.job.status.is_final() {
+                self.tell(look.job.clone()).await?;
             }
-            self.send_events(id).await?;
-            self.send_points(id).await?;
-            let ended = job.status.is_final();
-            self.tell(job).await?;
+            if self.place.seq >= look.events.after && self.place.point >= look.points.after {
+                for event in look.events.since(self.place.seq) {
+                    self.send_event(event).await?;
+                }
+                for point in look.points.since(self.place.point) {
+                    self.send_point(point).await?;
+                }
+            } else {
+                // Too far behind for what is shared.
+                self.send_events(id).await?;
+                self.send_points(id).await?;
+            }
+            let ended = look.job.status.is_final();
+            self.tell(look.job.clone()).await?;
             if ended {
                 return Ok(());
             }
+            drop(look);
             wait_for(&mut subscription, id).await;
+            changed = Instant::now();
             sleep_until(looked + PACE).await;
         }
+    }
+
+    async fn send_event(&mut self, event: &Event) -> Result<(), Broken> {
+        self.place.seq = event.seq;
+        self.sender.send("event", self.place.id(), event).await
+    }
+
+    async fn send_point(&mut self, point: &Point) -> Result<(), Broken> {
+        self.place.point = point.id;
+        self.sender.send("metric", self.place.id(), point).await
     }
 
     async fn send_events(&mut self, id: &str) -> Result<(), Broken> {
@@ -156,8 +179,7 @@ impl Follower {
             let page = events::list(&self.state.pool, id, self.place.seq, PAGE).await?;
             let more = page.len() as i64 == PAGE;
             for event in page {
-                self.place.seq = event.seq;
-                self.sender.send("event", self.place.id(), &event).await?;
+                self.send_event(&event).await?;
             }
             if !more {
                 return Ok(());
@@ -170,8 +192,7 @@ impl Follower {
             let page = metrics::list(&self.state.pool, id, self.place.point, PAGE).await?;
             let more = page.len() as i64 == PAGE;
             for point in page {
-                self.place.point = point.id;
-                self.sender.send("metric", self.place.id(), &point).await?;
+                self.send_point(&point).await?;
             }
             if !more {
                 return Ok(());

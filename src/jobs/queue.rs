@@ -100,7 +100,10 @@ fn interval(duration: Duration) -> PgInterval {
 /// # Errors
 /// Those of the database.
 pub async fn claim(pool: &PgPool, worker: &str, lease: Duration) -> sqlx::Result<Option<Claim>> {
-    let mut transaction = pool.begin().await?;
+    // In the order of the queue's index up to the first job that can be had. With statistics from before the queue grew
+    // the planner would rather sort all of it: at 12,000 jobs 6 ms instead of 0.03.
+    let mut transaction =
+        pool.begin_with("begin; set local enable_sort = off; set local enable_bitmapscan = off").await?;
     let claimed = sqlx::query!(
         r#"
         update jobs set status = 'running', attempt = attempt + 1, worker = $1,

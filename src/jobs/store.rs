@@ -309,7 +309,8 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
             coalesce((select workers.name from workers where workers.id = worker), worker) as worker, created_at,
             started_at, finished_at
         from jobs
-        where (cardinality($1::text[]) = 0 or status = any($1)) and labels @> $2 and ($3::text is null or id < $3)
+        where (cardinality($1::text[]) = 0 or status = any($1)) and ($2::jsonb = '{}' or labels @> $2)
+            and ($3::text is null or id < $3)
         order by id desc limit $4
         "#,
         &statuses,
