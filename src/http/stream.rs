@@ -9,6 +9,7 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -132,7 +133,11 @@ impl Follower {
     async fn follow(mut self, id: &str) -> Result<(), Broken> {
         let mut subscription = self.state.changes.subscribe();
         let feed = self.state.feeds.watch(id);
-        let mut changed = Instant::now();
+        // Whoever comes at about the same time shares a look, which may have begun before the subscription; so a second
+        // one follows, whether something changes or not.
+        let subscribed = Instant::now();
+        let mut changed = subscribed.checked_sub(PACE).unwrap_or(subscribed);
+        let mut is_first = true;
         loop {
             let looked = Instant::now();
             let places = (self.place.seq, self.place.point);
@@ -158,9 +163,15 @@ impl Follower {
                 return Ok(());
             }
             drop(look);
-            wait_for(&mut subscription, id).await;
-            changed = Instant::now();
+            changed = if is_first { subscribed } else { wait_for(&mut subscription, id).await };
+            is_first = false;
             sleep_until(looked + PACE).await;
+            // What came meanwhile belongs to the same look.
+            while let Some(next) = subscription.next().now_or_never() {
+                if concerns(&next, id) {
+                    changed = next.heard;
+                }
+            }
         }
     }
 
@@ -223,15 +234,23 @@ async fn tell(sender: &Sender, before: Option<&Job>, job: &Job, id: Option<Strin
     Ok(())
 }
 
-/// Until the job has changed, or may have.
-async fn wait_for(subscription: &mut Subscription, id: &str) {
+fn concerns(changed: &Changed, id: &str) -> bool {
+    changed.job.as_ref().is_none_or(|job| **job == *id)
+}
+
+/// Waits until the job has changed, or may have, and says when this process heard of that: all who watch it wait for the
+/// same look then.
+async fn wait_for(subscription: &mut Subscription, id: &str) -> Instant {
     let changed = async {
-        while let Changed::Job(other) = subscription.next().await
-            && *other != *id
-        {}
+        loop {
+            let next = subscription.next().await;
+            if concerns(&next, id) {
+                return next.heard;
+            }
+        }
     };
     // Notifications are not the only reason to look: a dead connection takes a while to be noticed.
-    let _ = timeout(PATIENCE, changed).await;
+    timeout(PATIENCE, changed).await.unwrap_or_else(|_| Instant::now())
 }
 
 /// All jobs, live
@@ -328,11 +347,11 @@ impl Watcher {
 /// Whether all jobs must be looked at.
 fn note(changed: Option<Changed>, jobs: &mut BTreeSet<String>) -> bool {
     match changed {
-        Some(Changed::Job(id)) => {
+        Some(Changed { job: Some(id), .. }) => {
             jobs.insert(id.to_string());
             false
         }
-        Some(Changed::Any) | None => true,
+        Some(Changed { job: None, .. }) | None => true,
     }
 }
 

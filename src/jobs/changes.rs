@@ -6,15 +6,24 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// What a reader should look at again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
-    /// The job of this id.
-    Job(Arc<str>),
-    /// Every job: notifications may have been lost.
-    Any,
+pub struct Changed {
+    /// The job of this id; none stands for every job, as notifications may have been lost.
+    pub job: Option<Arc<str>>,
+    /// When this process heard of it. A look that began later shows it.
+    pub heard: Instant,
+}
+
+impl Changed {
+    /// Whatever may have changed up to now.
+    #[must_use]
+    pub fn any() -> Self {
+        Self { job: None, heard: Instant::now() }
+    }
 }
 
 /// The one listener of this process.
@@ -49,7 +58,7 @@ impl Subscription {
     pub async fn next(&mut self) -> Changed {
         match self.0.recv().await {
             Ok(changed) => changed,
-            Err(broadcast::error::RecvError::Lagged(_)) => Changed::Any,
+            Err(broadcast::error::RecvError::Lagged(_)) => Changed::any(),
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
@@ -69,9 +78,10 @@ async fn listen(pool: &PgPool, sender: &broadcast::Sender<Changed>) -> sqlx::Res
     listener.listen("distillery_job").await?;
     loop {
         // Nobody heard what came before the connection or between two of them.
-        let _ = sender.send(Changed::Any);
+        let _ = sender.send(Changed::any());
         while let Some(notification) = listener.try_recv().await? {
-            let _ = sender.send(Changed::Job(notification.payload().into()));
+            let job = Some(notification.payload().into());
+            let _ = sender.send(Changed { job, heard: Instant::now() });
         }
     }
 }
