@@ -190,7 +190,9 @@ impl Attempt<'_> {
             Event::Checkpoint { epoch, step } => {
                 match outputs::save_checkpoint(self.context, hold, output, epoch, step).await {
                     Ok(saved) => {
-                        self.persist(async |pool| held(queue::checkpoint_saved(pool, hold, &saved).await)).await
+                        self.persist(async |pool| held(queue::checkpoint_saved(pool, hold, &saved).await)).await?;
+                        outputs::forget_older(self.context, hold, &saved).await;
+                        Ok(())
                     }
                     // The attempt itself can go on, and the next checkpoint may fit.
                     Err(error) => {

@@ -8,6 +8,9 @@ use crate::artifacts::Error;
 use crate::jobs::queue::{Artifact, Hold, SavedCheckpoint};
 use crate::protocol::files;
 
+/// Where an attempt keeps its states to resume from.
+const STATES: &str = "state";
+
 /// The key of an attempt's file.
 pub(super) fn key(job: &str, attempt: i32, file: &str) -> String {
     format!("jobs/{job}/attempts/{attempt}/{file}")
@@ -31,9 +34,19 @@ pub(super) async fn save_checkpoint(
     let opened = tokio::fs::File::open(&path).await;
     let state = opened.map_err(|source| Error::File { path: path.clone(), source })?;
     context.store.put_file(&key(files::METRICS), &output.join(files::METRICS)).await?;
-    let key = key(files::CHECKPOINT);
+    // A key of its own: a worker that is killed before the database knows this state leaves the last one as it was, with
+    // the SHA-256 that the database has.
+    let key = key(&format!("{STATES}/checkpoint-{step}.safetensors"));
     let stored = context.store.put_open_file(&key, state, &path).await?;
     Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key, sha256: Some(stored.sha256) })
+}
+
+/// Removes the attempt's states but the one that the database names by now.
+pub(super) async fn forget_older(context: &Context, hold: &Hold, saved: &SavedCheckpoint) {
+    let states = key(&hold.job, hold.attempt, STATES);
+    if let Err(error) = context.store.delete_below(&states, |key| key == saved.key).await {
+        tracing::warn!(job = hold.job, %error, "cannot remove an older checkpoint");
+    }
 }
 
 /// Stores what a finished attempt made.
