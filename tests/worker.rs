@@ -403,6 +403,33 @@ async fn a_checkpoint_that_was_damaged_in_storage_is_not_resumed_from() {
 }
 
 #[tokio::test]
+async fn the_last_state_stays_as_the_database_knows_it_until_that_knows_the_next() {
+    let bench = Bench::new(
+        r#"started 0 0; point 1; checkpoint 1; until [ -e "$(dirname "$0")/go" ]; do sleep 0.02; done; checkpoint 2
+        read -r command; stopped"#,
+    )
+    .await;
+    bench.db.add_job("job_a", json!({})).await;
+    let worker = bench.start();
+    let first = bench.until("job_a", |job| job["checkpoint"]["epoch"] == 1).await["checkpoint"].clone();
+    // The worker cannot tell the database of the second one, as if it had been killed just before.
+    let mut lock = bench.db.pool.begin().await.unwrap();
+    sqlx::query("select from jobs for update").execute(&mut *lock).await.unwrap();
+    fs::write(bench.note("go"), "").unwrap();
+    let states = async || {
+        let files = bench.store().list().await.unwrap();
+        files.into_iter().filter(|file| file.key.contains("/state/")).map(|file| file.key).collect::<Vec<_>>()
+    };
+    until(async || states().await.len() == 2).await;
+    let (key, sha256) = (first["key"].as_str().unwrap(), first["sha256"].as_str().unwrap());
+    bench.store().fetch_unharmed(key, &bench.note("fetched"), sha256).await.unwrap();
+    lock.rollback().await.unwrap();
+    let second = bench.until("job_a", |job| job["checkpoint"]["epoch"] == 2).await["checkpoint"]["key"].clone();
+    until(async || states().await == [second.as_str().unwrap()]).await;
+    worker.drain().await;
+}
+
+#[tokio::test]
 async fn a_trainer_that_does_not_listen_is_killed() {
     let mut bench = Bench::new("trap '' TERM INT; started 0 0; point 1; while :; do sleep 1; done").await;
     bench.settings.stop_patience = Duration::from_millis(300);
