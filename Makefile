@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # tests, a build) training is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build demo serve test fmt lint clean
+.PHONY: help setup build demo serve test soak fmt lint clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: setup ## run all tests: Rust, then the dashboard in a browser
 	@cargo test --locked
 	@CHROMIUM=$$(scripts/browser) node --test tests/browser/*.test.mjs
 	@echo "All tests passed: Rust, and the dashboard in a browser."
+
+soak: setup ## kill everything at random for MINUTES=30, and check every history afterwards
+	@DISTILLERY_SOAK_MINUTES=$${MINUTES:-30} cargo test --locked --test crash -- --ignored --exact soak --nocapture
 
 fmt: ## format the code
 	@cargo fmt --all

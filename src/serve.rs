@@ -84,7 +84,7 @@ async fn serve(
     database_url: &str,
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let pool = jobs::connect(database_url).await.context("cannot reach the database")?;
+    let Some(pool) = jobs::connect_when_there(database_url, &told_to_stop).await? else { return Ok(()) };
     jobs::migrate(&pool).await.context("cannot bring the database's schema up to date")?;
     let store = Store::open(&args.data.storage())?;
     let address = listener.local_addr()?;

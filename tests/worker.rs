@@ -6,6 +6,7 @@ mod common;
 
 use std::convert::Infallible;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -597,6 +598,60 @@ async fn a_killed_worker_takes_its_trainer_along_and_another_goes_on() {
     kill_process(Pid::from_child(&second), Signal::TERM).unwrap();
     assert!(second.wait().unwrap().success());
     assert_eq!(files_below(&bench.settings.work_dir), [""; 0]);
+}
+
+#[tokio::test]
+async fn points_that_a_killed_worker_had_not_written_yet_come_from_its_stored_metrics() {
+    let bench = Bench::new(RESUMABLE).await;
+    bench.db.add_job("job_a", json!({})).await;
+    let mut first = bench.start_process();
+    bench.until("job_a", |job| job["checkpoint"]["epoch"] == 2).await;
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // A worker that lags stores its trainer's newer state under the checkpoint that it has just heard of.
+    sqlx::query("delete from metrics where step > 1").execute(&bench.db.pool).await.unwrap();
+
+    let mut second = bench.start_process();
+    bench.until_status("job_a", "succeeded").await;
+    let query = sqlx::query_as("select step, attempt from metrics where job_id = 'job_a' order by id");
+    let points: Vec<(i64, i32)> = query.fetch_all(&bench.db.pool).await.unwrap();
+    assert_eq!(points, [(1, 1), (11, 1), (21, 2)]);
+    kill_process(Pid::from_child(&second), Signal::TERM).unwrap();
+    assert!(second.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_before_its_database_waits_for_it_and_makes_the_schema() {
+    let bench = Bench::new("started 0 0; finish").await;
+    let data = tempfile::tempdir().unwrap();
+    // Its socket's place is known only once it has run.
+    let database = Server::start(&postgres_options(data.path().join("database"))).await.unwrap();
+    let url = database.url().to_owned();
+    database.stop().await;
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_distillery"))
+        .args(["worker", "--device", "cpu"])
+        .args(["--data-dir".as_ref(), bench.dir.path().join("data").as_os_str()])
+        .args(["--datasets-dir".as_ref(), bench.settings.datasets_dir.as_os_str()])
+        .args(["--trainer".as_ref(), bench.settings.trainer.as_os_str()])
+        .env("DATABASE_URL", &url)
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("the database is not there yet")), "it says what it waits for");
+    std::thread::spawn(move || lines.for_each(drop));
+
+    let database = Server::start(&postgres_options(data.path().join("database"))).await.unwrap();
+    assert_eq!(database.url(), url);
+    let pool = jobs::connect(&url).await.unwrap();
+    let registered =
+        async || sqlx::query("select from workers").execute(&pool).await.is_ok_and(|found| found.rows_affected() == 1);
+    until(registered).await;
+    kill_process(Pid::from_child(&worker), Signal::TERM).unwrap();
+    assert!(worker.wait().unwrap().success());
+    pool.close().await;
+    database.stop().await;
 }
 
 #[tokio::test]

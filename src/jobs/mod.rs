@@ -20,6 +20,7 @@ use serde_json::Value;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
 
 /// The schema, compiled in.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -33,7 +34,9 @@ pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
     let options = options.application_name("distillery").options([
         ("statement_timeout", "30s"),
         ("lock_timeout", "10s"),
-        ("idle_in_transaction_session_timeout", "30s"),
+        // Nothing here waits for anything else within a transaction. A process that was frozen in one holds its job's row
+        // no longer than this, and with it the rescue of the job.
+        ("idle_in_transaction_session_timeout", "5s"),
         // A peer that vanished is noticed within half a minute instead of two hours.
         ("tcp_keepalives_idle", "15"),
         ("tcp_keepalives_interval", "5"),
@@ -47,6 +50,36 @@ pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
         .connect_with(options)
         .await
         .context("cannot connect to the database")
+}
+
+/// Waits for a database that is not there yet, or not yet ready, and connects: what makes up a cluster may start in any
+/// order. None if `stop` was cancelled before.
+///
+/// # Errors
+/// When the URL cannot be read, or the database refuses, which waiting does not mend.
+pub async fn connect_when_there(url: &str, stop: &CancellationToken) -> anyhow::Result<Option<PgPool>> {
+    let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
+    loop {
+        match options.connect().await {
+            Ok(_) => return connect(url).await.map(Some),
+            Err(error) if may_come(&error) => tracing::warn!(%error, "the database is not there yet; waiting for it"),
+            Err(error) => return Err(error).context("cannot connect to the database"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+/// Whether a database may answer later that does not now.
+fn may_come(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        // It starts, stops, or has no connection left.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P") || code == "53300"),
+        _ => false,
+    }
 }
 
 /// Brings the schema up to date; several processes may do so at once.

@@ -257,7 +257,7 @@ pub async fn record(pool: &PgPool, hold: &Hold, batch: &Batch) -> sqlx::Result<b
             .execute(&mut *transaction)
             .await?;
     }
-    insert_points(&mut transaction, hold, &batch.points).await?;
+    insert_points(&mut transaction, &hold.job, hold.attempt, &batch.points).await?;
     let events: Vec<NewEvent> = batch.logs.iter().map(|(level, message)| log_event(*level, message)).collect();
     append_events(&mut transaction, &hold.job, &events).await?;
     transaction.commit().await?;
@@ -273,7 +273,7 @@ fn log_event(level: Level, message: &str) -> NewEvent {
 }
 
 /// A step has one point of a name: a batch whose commit was lost on the way back is written again, and counts once.
-async fn insert_points(connection: &mut PgConnection, hold: &Hold, points: &[Point]) -> sqlx::Result<()> {
+async fn insert_points(connection: &mut PgConnection, job: &str, attempt: i32, points: &[Point]) -> sqlx::Result<()> {
     if points.is_empty() {
         return Ok(());
     }
@@ -291,8 +291,8 @@ async fn insert_points(connection: &mut PgConnection, hold: &Hold, points: &[Poi
             select from metrics as known
             where known.job_id = $1 and known.name = point.name and known.step = point.step)
          order by place",
-        hold.job,
-        hold.attempt,
+        job,
+        attempt,
         &names,
         &steps,
         &epochs,
@@ -302,6 +302,36 @@ async fn insert_points(connection: &mut PgConnection, hold: &Hold, points: &[Poi
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// The last step of which any point is known; 0 where there is none, and none if the job is held no longer.
+///
+/// # Errors
+/// Those of the database.
+pub async fn newest_step(pool: &PgPool, hold: &Hold) -> sqlx::Result<Option<u64>> {
+    let step = sqlx::query_scalar!(
+        r#"select coalesce((select max(step) from metrics where job_id = jobs.id), 0) as "step!" from jobs
+           where id = $1 and attempt = $2 and lease_expires_at is not null"#,
+        hold.job,
+        hold.attempt,
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(step.map(i64::unsigned_abs))
+}
+
+/// Writes points that an earlier attempt made and could not write.
+///
+/// # Errors
+/// Those of the database.
+pub async fn adopt(pool: &PgPool, hold: &Hold, earlier: i32, points: &[Point]) -> sqlx::Result<bool> {
+    let mut transaction = pool.begin().await?;
+    if fenced(&mut transaction, hold).await?.is_none() {
+        return Ok(false);
+    }
+    insert_points(&mut transaction, &hold.job, earlier, points).await?;
+    transaction.commit().await?;
+    Ok(true)
 }
 
 /// Notes where the next attempt can go on.

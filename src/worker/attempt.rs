@@ -5,30 +5,24 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use sqlx::PgPool;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::{self, Lease, Wanted};
+use super::lease::{Lease, Wanted};
+use super::record::{Record, Trouble, held};
 use super::trainer::Trainer;
 use super::wakeups::Wakeups;
 use super::{Context, inputs, machine, outputs};
-use crate::jobs::queue::{self, Batch, Claim, Hold};
+use crate::jobs::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
 use crate::process;
 use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome};
 
 /// Reports are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_millis(250);
 
-/// Why an attempt's results are not written.
-#[derive(Debug)]
-enum Trouble {
-    /// The job is somebody else's by now.
-    Lost,
-    /// It ended in this failure.
-    Failed(Failure),
-}
+/// Points that one statement writes.
+const POINTS_AT_ONCE: usize = 5000;
 
 /// How a trainer says that it ended.
 #[derive(Debug)]
@@ -43,13 +37,14 @@ pub(super) async fn run(context: &Context, claim: Claim, wakeups: &Wakeups, drai
     let hold = claim.hold.clone();
     tracing::info!(job = hold.job, attempt = hold.attempt, "starting");
     let lease = Lease::keep(context, &hold, wakeups.statuses());
-    let attempt = Attempt { context, hold: hold.clone(), wanted: lease.wanted.clone() };
+    let record = Record::new(context, hold.clone(), lease.wanted.clone());
+    let attempt = Attempt { context, hold: hold.clone(), record };
     let outcome = attempt.work(&claim, drain).await;
     let settled = match outcome {
         Ok(()) => Ok(()),
         Err(Trouble::Failed(failure)) => {
             tracing::warn!(job = hold.job, attempt = hold.attempt, class = ?failure.class, failure.message, "failed");
-            attempt.persist(async |pool| queue::fail(pool, &hold, &failure).await).await.map(drop)
+            attempt.record.persist(async |pool| queue::fail(pool, &hold, &failure).await).await.map(drop)
         }
         Err(lost) => Err(lost),
     };
@@ -63,12 +58,12 @@ pub(super) async fn run(context: &Context, claim: Claim, wakeups: &Wakeups, drai
 struct Attempt<'a> {
     context: &'a Context,
     hold: Hold,
-    wanted: watch::Receiver<Wanted>,
+    record: Record<'a>,
 }
 
 impl Attempt<'_> {
     async fn work(&self, claim: &Claim, drain: &CancellationToken) -> Result<(), Trouble> {
-        let directory = inputs::prepare(self.context, claim).await.map_err(Trouble::Failed)?;
+        let directory = inputs::prepare(self.context, claim, &self.record).await?;
         let output = directory.join("output");
         let kills_before = machine::out_of_memory_kills();
         let settings = &self.context.settings;
@@ -78,7 +73,7 @@ impl Attempt<'_> {
         let events = std::mem::replace(&mut trainer.events, nothing);
         let (abandon, ended) = (CancellationToken::new(), CancellationToken::new());
         let recorded = async {
-            let recorded = self.record(events, &output).await;
+            let recorded = self.listen(events, &output, claim.checkpoint.as_ref()).await;
             if recorded.is_err() {
                 abandon.cancel();
             }
@@ -90,9 +85,9 @@ impl Attempt<'_> {
             Some(Ending::Finished(outcome)) => self.publish(&outcome, &output).await,
             Some(Ending::Stopped) => self.set_down().await,
             Some(Ending::Failed(failure)) => Err(Trouble::Failed(failure)),
-            None if *self.wanted.borrow() == Wanted::Lost => Err(Trouble::Lost),
+            None if self.record.wanted() == Wanted::Lost => Err(Trouble::Lost),
             // Killed since it did not stop in time: what was asked for still happens.
-            None if *self.wanted.borrow() != Wanted::Run || drain.is_cancelled() => self.set_down().await,
+            None if self.record.wanted() != Wanted::Run || drain.is_cancelled() => self.set_down().await,
             None => {
                 let starved = machine::out_of_memory_kills() > kills_before;
                 Err(Trouble::Failed(unexplained(status, starved, &trainer.last_words().await)))
@@ -109,7 +104,7 @@ impl Attempt<'_> {
         ended: &CancellationToken,
     ) -> ExitStatus {
         let patience = self.context.settings.stop_patience;
-        let mut wanted = self.wanted.clone();
+        let mut wanted = self.record.watch();
         let mut draining = false;
         let mut patience_ends: Option<Instant> = None;
         loop {
@@ -144,7 +139,12 @@ impl Attempt<'_> {
     }
 
     /// Writes what the trainer reports until it falls silent, and returns how it says it ended.
-    async fn record(&self, mut events: mpsc::Receiver<Event>, output: &Path) -> Result<Option<Ending>, Trouble> {
+    async fn listen(
+        &self,
+        mut events: mpsc::Receiver<Event>,
+        output: &Path,
+        resumed: Option<&SavedCheckpoint>,
+    ) -> Result<Option<Ending>, Trouble> {
         let mut batch = Batch::default();
         let mut write_at: Option<Instant> = None;
         loop {
@@ -168,7 +168,7 @@ impl Attempt<'_> {
                         Some(Event::Finished(outcome)) => return Ok(Some(Ending::Finished(outcome))),
                         Some(Event::Stopped { .. }) => return Ok(Some(Ending::Stopped)),
                         Some(Event::Failed(failure)) => return Ok(Some(Ending::Failed(failure))),
-                        Some(event) => self.milestone(event, output).await?,
+                        Some(event) => self.milestone(event, output, resumed).await?,
                         None => return Ok(None),
                     }
                     continue;
@@ -178,19 +178,24 @@ impl Attempt<'_> {
         }
     }
 
-    async fn milestone(&self, event: Event, output: &Path) -> Result<(), Trouble> {
+    async fn milestone(&self, event: Event, output: &Path, resumed: Option<&SavedCheckpoint>) -> Result<(), Trouble> {
         let hold = &self.hold;
         match event {
             Event::Started(started) => {
-                self.persist(async |pool| held(queue::started(pool, hold, &started).await)).await
+                if let Some(saved) = resumed {
+                    self.catch_up(saved, started.resumed_step, output).await?;
+                }
+                self.record.persist(async |pool| held(queue::started(pool, hold, &started).await)).await
             }
             Event::Teacher(evaluation) => {
-                self.persist(async |pool| held(queue::teacher_evaluated(pool, hold, &evaluation).await)).await
+                self.record.persist(async |pool| held(queue::teacher_evaluated(pool, hold, &evaluation).await)).await
             }
             Event::Checkpoint { epoch, step } => {
                 match outputs::save_checkpoint(self.context, hold, output, epoch, step).await {
                     Ok(saved) => {
-                        self.persist(async |pool| held(queue::checkpoint_saved(pool, hold, &saved).await)).await?;
+                        self.record
+                            .persist(async |pool| held(queue::checkpoint_saved(pool, hold, &saved).await))
+                            .await?;
                         outputs::forget_older(self.context, hold, &saved).await;
                         Ok(())
                     }
@@ -207,75 +212,39 @@ impl Attempt<'_> {
         }
     }
 
+    /// Records the points that an earlier attempt made before the state that this one resumed from, and that did not reach
+    /// the database: its worker was killed while it lagged behind its trainer.
+    async fn catch_up(&self, saved: &SavedCheckpoint, resumed_step: u64, output: &Path) -> Result<(), Trouble> {
+        let known = self.record.persist(async |pool| queue::newest_step(pool, &self.hold).await).await?;
+        let missed = outputs::points_between(output, known, resumed_step).await;
+        for points in missed.chunks(POINTS_AT_ONCE) {
+            self.record.persist(async |pool| held(queue::adopt(pool, &self.hold, saved.attempt, points).await)).await?;
+        }
+        Ok(())
+    }
+
     async fn write(&self, batch: &mut Batch) -> Result<(), Trouble> {
         let batch = std::mem::take(batch);
         if batch.progress.is_none() && batch.points.is_empty() && batch.logs.is_empty() {
             return Ok(());
         }
-        self.persist(async |pool| held(queue::record(pool, &self.hold, &batch).await)).await
+        self.record.persist(async |pool| held(queue::record(pool, &self.hold, &batch).await)).await
     }
 
     async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), Trouble> {
         let artifacts = outputs::store(self.context, &self.hold, output)
             .await
             .map_err(|error| Trouble::Failed(inputs::of_storage(&error)))?;
-        self.persist(async |pool| held(queue::publish(pool, &self.hold, outcome, &artifacts).await)).await?;
+        self.record.persist(async |pool| held(queue::publish(pool, &self.hold, outcome, &artifacts).await)).await?;
         tracing::info!(job = self.hold.job, attempt = self.hold.attempt, top1 = outcome.best_top1, "succeeded");
         outputs::tidy(self.context, &self.hold.job, &artifacts).await;
         Ok(())
     }
 
     async fn set_down(&self) -> Result<(), Trouble> {
-        let status = self.persist(async |pool| queue::stopped(pool, &self.hold).await).await?;
+        let status = self.record.persist(async |pool| queue::stopped(pool, &self.hold).await).await?;
         tracing::info!(job = self.hold.job, attempt = self.hold.attempt, status = status.name(), "set down");
         Ok(())
-    }
-
-    /// Writes to the database, however long that is away, as long as the job is held.
-    async fn persist<T>(&self, write: impl AsyncFn(&PgPool) -> sqlx::Result<Option<T>>) -> Result<T, Trouble> {
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match write(&self.context.pool).await {
-                Ok(Some(written)) => return Ok(written),
-                Ok(None) => {
-                    lease::count_refused(self.context, &self.hold).await;
-                    return Err(Trouble::Lost);
-                }
-                Err(error) if !is_passing(&error) => {
-                    let message = format!("the database refused a write: {error}");
-                    return Err(Trouble::Failed(Failure { class: ErrorClass::Internal, message }));
-                }
-                Err(error) => tracing::warn!(job = self.hold.job, %error, "cannot write yet"),
-            }
-            if *self.wanted.borrow() == Wanted::Lost {
-                return Err(Trouble::Lost);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
-        }
-    }
-}
-
-/// A write that either found the job held or not.
-fn held(written: sqlx::Result<bool>) -> sqlx::Result<Option<()>> {
-    written.map(|held| held.then_some(()))
-}
-
-/// Whether the same statement can succeed later: a lost connection, a server that shuts down, a lock that took too long.
-fn is_passing(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => {
-            let code = error.code().unwrap_or_default();
-            // PostgreSQL's classes: connection, rollback, resources, intervention; and lock_not_available.
-            ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03"
-        }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
     }
 }
 

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::outputs;
+use super::record::{Record, Trouble, held};
 use super::{Context, Settings};
 use crate::artifacts;
 use crate::jobs::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
@@ -16,19 +17,19 @@ use crate::spec::JobSpec;
 /// Creates the directory and returns its path.
 ///
 /// # Errors
-/// The failure of the attempt that it means.
-pub(super) async fn prepare(context: &Context, claim: &Claim) -> Result<PathBuf, Failure> {
+/// The failure of the attempt that it means, or that the job was lost meanwhile.
+pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_>) -> Result<PathBuf, Trouble> {
     remove(&context.settings, &claim.hold).await;
     let directory = directory(&context.settings, &claim.hold);
     let output = directory.join("output");
     tokio::fs::create_dir_all(output.join("state")).await.map_err(|error| storage(&output, &error))?;
     let mut spec = claim.spec.clone();
-    localise(context, &mut spec, &directory).await?;
+    localise(context, &mut spec, &directory, record).await?;
     let text = serde_json::to_vec_pretty(&spec).expect("a specification is JSON");
     let path = directory.join("spec.json");
     tokio::fs::write(&path, text).await.map_err(|error| storage(&path, &error))?;
     if let Some(saved) = &claim.checkpoint {
-        restore(context, &claim.hold, saved, &output).await?;
+        restore(context, &claim.hold, saved, &output, record).await?;
     }
     Ok(directory)
 }
@@ -82,29 +83,29 @@ fn attempts_below(work_dir: &Path) -> Vec<Hold> {
 }
 
 /// Replaces ids by local files.
-async fn localise(context: &Context, spec: &mut JobSpec, directory: &Path) -> Result<(), Failure> {
+async fn localise(context: &Context, spec: &mut JobSpec, directory: &Path, record: &Record<'_>) -> Result<(), Trouble> {
     let name = spec.dataset.name.take().unwrap_or_default();
     let path = context.settings.datasets_dir.join(&name);
     if !path.is_dir() {
-        return Err(Failure {
+        return Err(Trouble::Failed(Failure {
             class: ErrorClass::User,
             message: format!(
                 "data set {name:?} is not there any more: {} is not a directory on this worker. Put it back and retry",
                 path.display()
             ),
-        });
+        }));
     }
     spec.dataset.path = Some(path.display().to_string());
     if let Some(teacher) = &mut spec.teacher {
         let file = match (teacher.job.take(), teacher.checkpoint.take()) {
-            (Some(job), _) => student_of(context, &job).await?,
-            (None, Some(id)) => uploaded(context, &id).await?,
-            (None, None) => return Err(internal("the stored specification has a teacher without weights")),
+            (Some(job), _) => student_of(record, &job).await?,
+            (None, Some(id)) => uploaded(record, &id).await?,
+            (None, None) => return Err(internal("the stored specification has a teacher without weights").into()),
         };
         teacher.checkpoint = Some(fetch(context, &file, &directory.join("teacher")).await?);
     }
     if let Some(id) = spec.student.checkpoint.take() {
-        let file = uploaded(context, &id).await?;
+        let file = uploaded(record, &id).await?;
         spec.student.checkpoint = Some(fetch(context, &file, &directory.join("student")).await?);
     }
     Ok(())
@@ -116,25 +117,23 @@ struct InStorage {
     sha256: String,
 }
 
-async fn student_of(context: &Context, job: &str) -> Result<InStorage, Failure> {
-    let found = queue::published_artifact(&context.pool, job, files::BEST_STUDENT).await;
-    match found.map_err(|error| internal(&error.to_string()))? {
+async fn student_of(record: &Record<'_>, job: &str) -> Result<InStorage, Trouble> {
+    match record.ask(async |pool| queue::published_artifact(pool, job, files::BEST_STUDENT).await).await? {
         Some(artifact) => Ok(InStorage { key: artifact.key, sha256: artifact.sha256 }),
-        None => Err(Failure {
+        None => Err(Trouble::Failed(Failure {
             class: ErrorClass::User,
             message: format!("the teacher's job {job} has no student any more: train it again, or upload a checkpoint"),
-        }),
+        })),
     }
 }
 
-async fn uploaded(context: &Context, id: &str) -> Result<InStorage, Failure> {
-    let found = queue::checkpoint_sha256(&context.pool, id).await;
-    match found.map_err(|error| internal(&error.to_string()))? {
+async fn uploaded(record: &Record<'_>, id: &str) -> Result<InStorage, Trouble> {
+    match record.ask(async |pool| queue::checkpoint_sha256(pool, id).await).await? {
         Some(sha256) => Ok(InStorage { key: artifacts::key_of_upload(&sha256), sha256 }),
-        None => Err(Failure {
+        None => Err(Trouble::Failed(Failure {
             class: ErrorClass::User,
             message: format!("checkpoint {id} is not there any more: upload it again"),
-        }),
+        })),
     }
 }
 
@@ -146,7 +145,13 @@ async fn fetch(context: &Context, file: &InStorage, path: &Path) -> Result<Strin
 
 /// Puts the last checkpoint where the trainer looks for it. One that has gone missing or was damaged costs time, not
 /// the job.
-async fn restore(context: &Context, hold: &Hold, saved: &SavedCheckpoint, output: &Path) -> Result<(), Failure> {
+async fn restore(
+    context: &Context,
+    hold: &Hold,
+    saved: &SavedCheckpoint,
+    output: &Path,
+    record: &Record<'_>,
+) -> Result<(), Trouble> {
     let state = output.join(files::CHECKPOINT);
     let fetched = match &saved.sha256 {
         Some(sha256) => context.store.fetch_unharmed(&saved.key, &state, sha256).await,
@@ -158,15 +163,14 @@ async fn restore(context: &Context, hold: &Hold, saved: &SavedCheckpoint, output
             let message = format!("the checkpoint cannot be used, so training starts from the beginning: {error}");
             tracing::warn!(job = hold.job, attempt = hold.attempt, message);
             let batch = Batch { logs: vec![(Level::Warning, message)], ..Batch::default() };
-            queue::record(&context.pool, hold, &batch).await.map_err(|error| internal(&error.to_string()))?;
-            return Ok(());
+            return record.persist(async |pool| held(queue::record(pool, hold, &batch).await)).await;
         }
-        Err(error) => return Err(of_storage(&error)),
+        Err(error) => return Err(of_storage(&error).into()),
     }
     let metrics = outputs::key(&hold.job, saved.attempt, files::METRICS);
     match context.store.fetch(&metrics, &output.join(files::METRICS)).await {
         Ok(_) | Err(artifacts::Error::NotFound(_)) => Ok(()),
-        Err(error) => Err(of_storage(&error)),
+        Err(error) => Err(of_storage(&error).into()),
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::path::Path;
 
+use tokio::io::{AsyncBufReadExt, BufReader};
+
 use super::Context;
 use crate::artifacts::Error;
 use crate::jobs::queue::{Artifact, Hold, SavedCheckpoint};
-use crate::protocol::files;
+use crate::protocol::{Point, files};
 
 /// Where an attempt keeps its states to resume from.
 const STATES: &str = "state";
@@ -39,6 +41,26 @@ pub(super) async fn save_checkpoint(
     let key = key(&format!("{STATES}/checkpoint-{step}.safetensors"));
     let stored = context.store.put_open_file(&key, state, &path).await?;
     Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key, sha256: Some(stored.sha256) })
+}
+
+/// The points of the attempt's metrics file from the step `known` to the step `until`; none where it cannot be read, for
+/// training goes on without a chart's past.
+pub(super) async fn points_between(output: &Path, known: u64, until: u64) -> Vec<Point> {
+    let path = output.join(files::METRICS);
+    let mut points = Vec::new();
+    let Ok(file) = tokio::fs::File::open(&path).await else { return points };
+    let mut lines = BufReader::new(file).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        // The trainer may be writing the last line.
+        let Ok(point) = serde_json::from_str::<Point>(&line) else { break };
+        if point.step > until {
+            break;
+        }
+        if point.step >= known {
+            points.push(point);
+        }
+    }
+    points
 }
 
 /// Removes the attempt's states but the one that the database names by now.

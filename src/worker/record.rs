@@ -1,0 +1,108 @@
+//! An attempt's line to the database: what it asks and writes waits for a database that is away, as long as the job is held.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::watch;
+
+use super::Context;
+use super::lease::{self, Wanted};
+use crate::jobs::queue::Hold;
+use crate::protocol::{ErrorClass, Failure};
+
+/// Why an attempt's results are not written.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The job is somebody else's by now.
+    Lost,
+    /// It ended in this failure.
+    Failed(Failure),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// The record of an attempt.
+#[derive(Debug)]
+pub(super) struct Record<'a> {
+    context: &'a Context,
+    hold: Hold,
+    wanted: watch::Receiver<Wanted>,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(context: &'a Context, hold: Hold, wanted: watch::Receiver<Wanted>) -> Self {
+        Self { context, hold, wanted }
+    }
+
+    /// What is wanted of the attempt now.
+    pub(super) fn wanted(&self) -> Wanted {
+        *self.wanted.borrow()
+    }
+
+    /// Follows what is wanted of the attempt.
+    pub(super) fn watch(&self) -> watch::Receiver<Wanted> {
+        self.wanted.clone()
+    }
+
+    /// Writes, where the write itself says whether the job is still held: `None` if not.
+    pub(super) async fn persist<T>(
+        &self,
+        write: impl AsyncFn(&PgPool) -> sqlx::Result<Option<T>>,
+    ) -> Result<T, Trouble> {
+        match self.ask(write).await? {
+            Some(written) => Ok(written),
+            None => {
+                lease::count_refused(self.context, &self.hold).await;
+                Err(Trouble::Lost)
+            }
+        }
+    }
+
+    /// Asks, again and again until there is an answer.
+    pub(super) async fn ask<T>(&self, question: impl AsyncFn(&PgPool) -> sqlx::Result<T>) -> Result<T, Trouble> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match question(&self.context.pool).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if !is_passing(&error) => {
+                    let message = format!("the database refused a request: {error}");
+                    return Err(Trouble::Failed(Failure { class: ErrorClass::Internal, message }));
+                }
+                Err(error) => tracing::warn!(job = self.hold.job, %error, "the database does not answer yet"),
+            }
+            if self.wanted() == Wanted::Lost {
+                return Err(Trouble::Lost);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+}
+
+/// A write that either found the job held or not.
+pub(super) fn held(written: sqlx::Result<bool>) -> sqlx::Result<Option<()>> {
+    written.map(|held| held.then_some(()))
+}
+
+/// Whether the same statement can succeed later: a lost connection, a server that shuts down, a lock that took too long.
+fn is_passing(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            // PostgreSQL's classes: connection, rollback, resources, intervention; lock_not_available; and
+            // idle_in_transaction_session_timeout, which meets a process that was frozen.
+            ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25P03"
+        }
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}

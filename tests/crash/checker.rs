@@ -1,0 +1,328 @@
+//! Reads what a job left behind, its history, metrics, files and its trainers' own notes, and says what is wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A checkpoint that was written so shortly before a kill may still have been on its way to storage.
+const ON_ITS_WAY: TimeDelta = TimeDelta::seconds(2);
+
+/// A row of `events`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Event {
+    pub seq: i64,
+    pub kind: String,
+    pub message: String,
+    pub data: Option<Value>,
+    pub attempt: i32,
+}
+
+impl Event {
+    pub fn status(&self) -> Option<&str> {
+        if self.kind == "status" { self.data.as_ref()?["status"].as_str() } else { None }
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.data.as_ref()?[name].as_u64()
+    }
+}
+
+/// A row of `metrics`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Point {
+    pub id: i64,
+    pub attempt: i32,
+    pub name: String,
+    pub step: u64,
+    pub value: f64,
+}
+
+/// A row of `artifacts`, and what is in storage under its key.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Artifact {
+    pub attempt: i32,
+    pub name: String,
+    pub key: String,
+    pub sha256: String,
+    #[serde(skip)]
+    pub stored_sha256: Option<String>,
+}
+
+/// A row of `attempts`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Attempt {
+    pub attempt: i32,
+    pub started_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub outcome: Option<String>,
+    pub refused_writes: i64,
+}
+
+/// A checkpoint that a trainer says it wrote, by its own clock.
+#[derive(Debug, Clone)]
+pub struct Written {
+    pub attempt: i32,
+    pub step: u64,
+    pub time: DateTime<Utc>,
+}
+
+/// A SIGKILL of an attempt's trainer or worker while nothing else was broken.
+#[derive(Debug, Clone)]
+pub struct CleanKill {
+    pub attempt: i32,
+    pub time: DateTime<Utc>,
+}
+
+/// All that is known of a job.
+#[derive(Debug, Clone)]
+pub struct History {
+    pub job: String,
+    pub status: String,
+    pub attempt: i32,
+    pub published_attempt: Option<i32>,
+    pub event_seq: i64,
+    pub events: Vec<Event>,
+    pub points: Vec<Point>,
+    pub artifacts: Vec<Artifact>,
+    /// Names and sums as the API lists them.
+    pub listed: BTreeMap<String, String>,
+    pub attempts: Vec<Attempt>,
+    /// The student's text, as downloaded.
+    pub student: Option<String>,
+    /// The published metrics file: series and steps, in order.
+    pub metrics_file: Vec<(String, u64)>,
+    pub written: Vec<Written>,
+    /// The last step that each attempt's trainer did.
+    pub trained: BTreeMap<i32, u64>,
+    pub clean_kills: Vec<CleanKill>,
+}
+
+/// What the job should have come to.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    pub status: &'static str,
+    pub epochs: u64,
+    pub steps_per_epoch: u64,
+    /// What an undisturbed run writes.
+    pub student: String,
+}
+
+/// Every objection to the history; none where all is well.
+pub fn objections(history: &History, expected: &Expected) -> Vec<String> {
+    let mut found = Vec::new();
+    numbering(history, &mut found);
+    statuses(history, expected, &mut found);
+    stale_writes(history, &mut found);
+    metrics(history, expected, &mut found);
+    resumption(history, &mut found);
+    files(history, expected, &mut found);
+    ledger(history, &mut found);
+    found.into_iter().map(|objection| format!("{}: {objection}", history.job)).collect()
+}
+
+fn numbering(history: &History, found: &mut Vec<String>) {
+    let seqs: Vec<i64> = history.events.iter().map(|event| event.seq).collect();
+    if seqs != (1..=history.event_seq).collect::<Vec<_>>() {
+        found.push(format!("the numbers of the history have a gap: {seqs:?}, last {}", history.event_seq));
+    }
+}
+
+fn is_final(status: &str) -> bool {
+    ["succeeded", "failed", "cancelled"].contains(&status)
+}
+
+fn statuses(history: &History, expected: &Expected, found: &mut Vec<String>) {
+    if history.status != expected.status {
+        found.push(format!("it is {} and should be {}", history.status, expected.status));
+    }
+    let statuses: Vec<&str> = history.events.iter().filter_map(Event::status).collect();
+    let finals = statuses.iter().filter(|status| is_final(status)).count();
+    if finals != 1 {
+        found.push(format!("{finals} final statuses: {statuses:?}"));
+    }
+    if history.events.last().and_then(Event::status) != Some(history.status.as_str()) {
+        found.push("the last entry of the history is not its final status".to_owned());
+    }
+    let legal = |pair: &[&str]| match pair {
+        ["queued", next] => *next == "running",
+        ["running", next] => *next == "queued" || is_final(next),
+        _ => false,
+    };
+    if statuses.first() != Some(&"queued") || !statuses.windows(2).all(legal) {
+        found.push(format!("statuses follow each other that cannot: {statuses:?}"));
+    }
+    let started: Vec<i32> =
+        history.events.iter().filter(|event| event.status() == Some("running")).map(|event| event.attempt).collect();
+    if started != (1..=history.attempt).collect::<Vec<_>>() {
+        found.push(format!("not every attempt started once, one after the other: {started:?} of {}", history.attempt));
+    }
+}
+
+fn stale_writes(history: &History, found: &mut Vec<String>) {
+    for pair in history.events.windows(2) {
+        if pair[1].attempt < pair[0].attempt {
+            found.push(format!("entry {} of attempt {} comes after a later attempt", pair[1].seq, pair[1].attempt));
+        }
+    }
+    // An entry is given the number of the attempt that holds the job, whoever wrote it. So trainers say who they are.
+    for event in &history.events {
+        let said = event.message.strip_prefix("this is attempt ").and_then(|number| number.parse::<i32>().ok());
+        if said.is_some_and(|said| said != event.attempt) {
+            found.push(format!(
+                "entry {} of attempt {} was written by another: {}",
+                event.seq, event.attempt, event.message
+            ));
+        }
+    }
+    for pair in history.points.windows(2) {
+        if pair[1].attempt < pair[0].attempt {
+            found.push(format!("point {} of attempt {} comes after a later attempt", pair[1].id, pair[1].attempt));
+        }
+    }
+}
+
+/// Every step once, with its value: all of them where the job succeeded, else all before its last checkpoint.
+fn metrics(history: &History, expected: &Expected, found: &mut Vec<String>) {
+    let until = match history.status.as_str() {
+        "succeeded" => expected.epochs * expected.steps_per_epoch,
+        _ => checkpoints(&history.events).last().map_or(0, |(_, step)| *step),
+    };
+    for (name, stride) in [("train/loss", 1), ("eval/top1", expected.steps_per_epoch)] {
+        let points: Vec<&Point> = history.points.iter().filter(|point| point.name == name).collect();
+        let steps: BTreeSet<u64> = points.iter().map(|point| point.step).collect();
+        if steps.len() != points.len() {
+            found.push(format!("{name} has a step more than once"));
+        }
+        let missing: Vec<u64> =
+            (1..=until).filter(|step| step.is_multiple_of(stride) && !steps.contains(step)).collect();
+        if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
+            found.push(format!("{name} lost {} of {until} steps, from {first} to {last}", missing.len()));
+        }
+        if let Some(wrong) = points.iter().find(|point| point.value != value_at(point.step)) {
+            found.push(format!("{name} is {} at step {}", wrong.value, wrong.step));
+        }
+        if history.status == "succeeded" {
+            let in_file = history.metrics_file.iter().filter(|(series, _)| series == name).map(|(_, step)| *step);
+            if !in_file.eq((1..=until).filter(|step| step.is_multiple_of(stride))) {
+                found.push(format!("the published metrics file does not have every step of {name} once, in order"));
+            }
+        }
+    }
+}
+
+/// What the trainer records at a step.
+pub fn value_at(step: u64) -> f64 {
+    (step * 3) as f64
+}
+
+/// Attempt and step of every checkpoint in a history.
+fn checkpoints(events: &[Event]) -> Vec<(i32, u64)> {
+    let saved = events.iter().filter(|event| event.kind == "checkpoint");
+    saved.filter_map(|event| Some((event.attempt, event.number("step")?))).collect()
+}
+
+/// Where each attempt that came to train went on.
+fn resumptions(events: &[Event]) -> Vec<(usize, i32, u64)> {
+    let started = events.iter().enumerate().filter(|(_, event)| event.kind == "log");
+    started.filter_map(|(place, event)| Some((place, event.attempt, event.number("resumed_step")?))).collect()
+}
+
+fn resumption(history: &History, found: &mut Vec<String>) {
+    let resumptions = resumptions(&history.events);
+    for (place, attempt, resumed) in &resumptions {
+        let saved = checkpoints(&history.events[..*place]).iter().map(|(_, step)| *step).max().unwrap_or(0);
+        if *resumed < saved {
+            found.push(format!("attempt {attempt} went on from step {resumed}, and step {saved} had been saved"));
+        }
+        // Only what an earlier attempt did can be gone on from.
+        let done = history.trained.iter().filter(|(earlier, _)| *earlier < attempt).map(|(_, step)| *step).max();
+        if *resumed > done.unwrap_or(0) {
+            found.push(format!("attempt {attempt} went on from step {resumed}, which nobody had done"));
+        }
+    }
+    for kill in &history.clean_kills {
+        let Some((_, next, resumed)) = resumptions.iter().find(|(_, attempt, _)| *attempt > kill.attempt) else {
+            continue;
+        };
+        let safe = |written: &&Written| written.attempt == kill.attempt && written.time < kill.time - ON_ITS_WAY;
+        let safe = history.written.iter().filter(safe).map(|written| written.step).max().unwrap_or(0);
+        if *resumed < safe {
+            found.push(format!(
+                "more than the work of one checkpoint interval was lost: attempt {} had written step {safe} long before \
+                 it was killed, and attempt {next} went on from {resumed}",
+                kill.attempt
+            ));
+        }
+    }
+}
+
+/// Steps that were done again after each clean kill.
+pub fn repeated(history: &History) -> Vec<u64> {
+    let resumptions = resumptions(&history.events);
+    let after = |kill: &CleanKill| {
+        let (_, _, resumed) = resumptions.iter().find(|(_, attempt, _)| *attempt > kill.attempt)?;
+        Some(history.trained.get(&kill.attempt)?.saturating_sub(*resumed))
+    };
+    history.clean_kills.iter().filter_map(after).collect()
+}
+
+fn files(history: &History, expected: &Expected, found: &mut Vec<String>) {
+    if history.status != "succeeded" {
+        if history.published_attempt.is_some() || !history.artifacts.is_empty() || !history.listed.is_empty() {
+            found.push("it has files and did not succeed".to_owned());
+        }
+        return;
+    }
+    let owners: BTreeSet<i32> = history.artifacts.iter().map(|artifact| artifact.attempt).collect();
+    if owners != BTreeSet::from([history.attempt]) || history.published_attempt != Some(history.attempt) {
+        found.push(format!(
+            "not the last attempt's files alone are published: those of {owners:?}, published {:?}, last {}",
+            history.published_attempt, history.attempt
+        ));
+    }
+    for name in ["student.safetensors", "student-last.safetensors", "manifest.json", "metrics.ndjson"] {
+        if !history.artifacts.iter().any(|artifact| artifact.name == name) {
+            found.push(format!("{name} is not published"));
+        }
+    }
+    for artifact in &history.artifacts {
+        if artifact.stored_sha256.as_ref() != Some(&artifact.sha256) {
+            found.push(format!("{} is not what was published: {:?}", artifact.key, artifact.stored_sha256));
+        }
+    }
+    let published: BTreeMap<_, _> =
+        history.artifacts.iter().map(|artifact| (artifact.name.clone(), artifact.sha256.clone())).collect();
+    if published != history.listed {
+        found.push(format!("the API lists other files than are published: {:?}", history.listed));
+    }
+    if history.student.as_ref() != Some(&expected.student) {
+        found.push(format!("the student is not that of an undisturbed run: {:?}", history.student));
+    }
+}
+
+fn ledger(history: &History, found: &mut Vec<String>) {
+    let numbers: Vec<i32> = history.attempts.iter().map(|attempt| attempt.attempt).collect();
+    if numbers != (1..=history.attempt).collect::<Vec<_>>() {
+        found.push(format!("the ledger has attempts {numbers:?} of {}", history.attempt));
+    }
+    if history.attempts.iter().any(|attempt| attempt.outcome.is_none()) {
+        found.push("the ledger has an attempt without an end".to_owned());
+    }
+    // Nothing that dies is a fault of the program.
+    if let Some(blamed) = history.attempts.iter().find(|attempt| attempt.outcome.as_deref() == Some("internal")) {
+        found.push(format!("the program is to blame for the end of attempt {}", blamed.attempt));
+    }
+    let succeeded = history.attempts.iter().filter(|attempt| attempt.outcome.as_deref() == Some("succeeded")).count();
+    if succeeded != usize::from(history.status == "succeeded") {
+        found.push(format!("{succeeded} attempts of the ledger succeeded"));
+    }
+}
+
+/// Entries that are in the history twice: a write whose commit went through and whose answer was lost is repeated.
+pub fn repeated_entries(history: &History) -> usize {
+    let milestones = history.events.iter().filter(|event| event.kind == "checkpoint" || event.kind == "log");
+    let milestones: Vec<_> = milestones.map(|event| (event.attempt, &event.message)).collect();
+    milestones.len() - milestones.iter().collect::<BTreeSet<_>>().len()
+}

@@ -1,0 +1,54 @@
+//! What a run of the crash suite survived, and how long it took to go on.
+
+use std::fmt::Write;
+
+use chrono::{DateTime, Utc};
+
+use super::checker::{self, History};
+use super::world::{Strike, World};
+
+/// The figures, for people.
+pub fn of(world: &World, histories: &[History]) -> String {
+    let mut text = String::new();
+    let attempts: i32 = histories.iter().map(|history| history.attempt).sum();
+    let points: usize = histories.iter().map(|history| history.points.len()).sum();
+    writeln!(text, "{} jobs, {attempts} attempts, {points} points", histories.len()).unwrap();
+    for (action, times) in &world.done {
+        writeln!(text, "  {times:4} × {action:?}").unwrap();
+    }
+    let (mut noticed, mut again) = (Vec::new(), Vec::new());
+    for strike in &world.strikes {
+        let Some(history) = histories.iter().find(|history| history.job == strike.job) else { continue };
+        noticed.extend(after(strike, history, |attempt| {
+            (attempt.attempt == strike.attempt).then_some(attempt.ended_at)?
+        }));
+        again.extend(after(strike, history, |attempt| {
+            (attempt.attempt == strike.attempt + 1).then_some(attempt.started_at)
+        }));
+    }
+    line(&mut text, "from a kill or freeze to its notice, s", noticed);
+    line(&mut text, "to the next attempt, s", again);
+    line(&mut text, "API killed to its next answer, s", world.api_back.iter().map(|time| time.as_secs_f64()).collect());
+    let repeated = histories.iter().flat_map(checker::repeated).map(|steps| steps as f64).collect();
+    line(&mut text, "steps done again after a kill", repeated);
+    let refused: i64 =
+        histories.iter().flat_map(|history| &history.attempts).map(|attempt| attempt.refused_writes).sum();
+    writeln!(text, "writes of stale attempts refused: {refused}").unwrap();
+    let twice: usize = histories.iter().map(checker::repeated_entries).sum();
+    writeln!(text, "entries that stand in a history twice: {twice}").unwrap();
+    writeln!(text, "processes that ended by themselves: {}", world.ended_by_themselves).unwrap();
+    text
+}
+
+fn after(strike: &Strike, history: &History, time: impl Fn(&checker::Attempt) -> Option<DateTime<Utc>>) -> Option<f64> {
+    let found = history.attempts.iter().find_map(time)?;
+    Some((found - strike.time).as_seconds_f64().max(0.0))
+}
+
+fn line(text: &mut String, what: &str, mut values: Vec<f64>) {
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else { return };
+    let at = |share: usize| values[last * share / 100];
+    let (count, median, late, worst) = (values.len(), at(50), at(95), at(100));
+    writeln!(text, "{what}: p50 {median:.2}, p95 {late:.2}, worst {worst:.2} (of {count})").unwrap();
+}
