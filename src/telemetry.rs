@@ -7,9 +7,12 @@ use tracing_subscriber::fmt;
 
 use crate::config::LogFormat;
 
+/// What is logged unless `RUST_LOG` says otherwise. PostgreSQL's notices tell of the migrations' own housekeeping.
+const DEFAULT: &str = "info,sqlx::postgres::notice=warn";
+
 /// Starts logging. `RUST_LOG` decides what is logged; `info` by default.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let colour = std::io::stderr().is_terminal();
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).with_target(false);
     match format {

@@ -23,7 +23,7 @@ const LEASE: u64 = 2;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_dies_every_job_ends_once_and_nothing_saved_is_lost() {
-    run(seed().unwrap_or(1), LEASE, Duration::ZERO).await;
+    run(seed().unwrap_or(1), LEASE, Duration::from_secs(20)).await;
 }
 
 /// `make soak`: with the lease of the real thing, for as long as is asked for.
@@ -50,7 +50,9 @@ async fn run(seed: u64, lease: u64, long: Duration) {
         world.random.shuffle(&mut actions);
         for action in actions {
             world.keep_busy().await;
+            let began = Instant::now();
             world.act(action).await;
+            println!("{action:?}: {:.1} s", began.elapsed().as_secs_f64());
         }
         if Instant::now() >= end {
             break;

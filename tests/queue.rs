@@ -304,6 +304,20 @@ async fn a_failure_that_may_pass_is_tried_again_later_and_others_are_final() {
 }
 
 #[tokio::test]
+async fn lost_workers_do_not_lengthen_the_pause_after_a_failure() {
+    let db = TestDb::new().await;
+    db.add_job("job_a", json!({"max_attempts": 20})).await;
+    for _ in 0..8 {
+        let hold = claimed_hold(&db.pool).await;
+        queue::fail(&db.pool, &hold, &failure(ErrorClass::WorkerLost)).await.unwrap();
+    }
+    let hold = claimed_hold(&db.pool).await;
+    queue::fail(&db.pool, &hold, &failure(ErrorClass::Storage)).await.unwrap();
+    let wait = queue::until_next(&db.pool).await.unwrap().unwrap();
+    assert!(wait < Duration::from_secs(2), "{wait:?}");
+}
+
+#[tokio::test]
 async fn a_pause_or_a_drain_costs_no_attempt() {
     let db = TestDb::new().await;
     db.add_job("job_a", json!({"max_attempts": 1})).await;

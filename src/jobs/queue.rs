@@ -431,8 +431,13 @@ async fn fail_attempt(
     };
     let message = format!("attempt {attempt} failed: {}{consequence}", failure.message);
     let error = (next != Status::Cancelled).then_some(failure);
-    settle(connection, job, next, message, error, back_off(failure.class, attempt)).await?;
     close(connection, job, failure.class.name()).await?;
+    let pause = match failure.class {
+        // Says nothing about the job, which goes on at once.
+        ErrorClass::WorkerLost => Duration::ZERO,
+        _ => back_off(failures_in_a_row(connection, job).await?),
+    };
+    settle(connection, job, next, message, error, pause).await?;
     Ok(next)
 }
 
@@ -465,13 +470,25 @@ pub async fn count_refused(pool: &PgPool, hold: &Hold) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// A pause before the next attempt that doubles with each, with jitter so that jobs which failed together do not all
-/// come back together. A lost worker says nothing about the job, which goes on at once.
-fn back_off(class: ErrorClass, attempt: i32) -> Duration {
-    if class == ErrorClass::WorkerLost {
-        return Duration::ZERO;
-    }
-    let doubled = Duration::from_millis(500) * 2_u32.pow(attempt.clamp(0, 9).unsigned_abs());
+/// How many of the job's last attempts ended in a failure that another attempt may mend; attempts whose worker was lost
+/// end the row, as those do that were stopped in order.
+async fn failures_in_a_row(connection: &mut PgConnection, job: &str) -> sqlx::Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from attempts
+           where job_id = $1 and attempt > (
+              select coalesce(max(attempt), 0) from attempts
+              where job_id = $1 and outcome not in ('storage', 'internal'))"#,
+        job,
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// A pause before the next attempt: it doubles with each failure in a row, from one second to about four minutes, with
+/// jitter so that jobs which failed together do not all come back together.
+fn back_off(failures: i64) -> Duration {
+    let doublings = u32::try_from(failures.clamp(1, 9)).expect("between 1 and 9");
+    let doubled = Duration::from_millis(500) * 2_u32.pow(doublings);
     doubled.mul_f64(0.75 + f64::from(Utc::now().timestamp_subsec_micros() % 1000) / 2000.0)
 }
 
@@ -554,6 +571,19 @@ pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
         .await?;
     transaction.commit().await?;
     Ok(expired.len() as u64 + orphans)
+}
+
+/// How long until the first lease runs out, unless it is renewed; none if no job is held.
+///
+/// # Errors
+/// Those of the database.
+pub async fn until_next_expiry(pool: &PgPool) -> sqlx::Result<Option<Duration>> {
+    let seconds = sqlx::query_scalar!(
+        "select extract(epoch from min(lease_expires_at) - now())::float8 from jobs where lease_expires_at is not null",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3600.0))))
 }
 
 /// Fails waiting jobs whose teacher's job ended without a student.

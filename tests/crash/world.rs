@@ -363,12 +363,14 @@ impl World {
         let began = Utc::now();
         match action {
             Action::KillWorker => {
+                self.later().await;
                 let running = self.running(false).await;
                 self.strike(action, &running);
                 self.kill_worker(running.worker).await;
                 self.perhaps_wait(&running).await;
             }
             Action::KillTrainer => {
+                self.later().await;
                 let running = self.running(false).await;
                 self.strike(action, &running);
                 let _ = kill_process(running.trainer, Signal::KILL);
@@ -383,6 +385,12 @@ impl World {
         if ![Action::KillWorker, Action::KillTrainer, Action::KillApi].contains(&action) {
             self.broken.push((began, Utc::now()));
         }
+    }
+
+    /// Somewhere in the middle of what has been begun.
+    async fn later(&mut self) {
+        let pause = self.random.millis(2000);
+        tokio::time::sleep(pause).await;
     }
 
     /// The next blow may fall before this one is mended.
