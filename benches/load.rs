@@ -153,7 +153,7 @@ async fn claims(pool: &PgPool) -> anyhow::Result<()> {
                     let claim = queue::claim(&pool, &format!("wrk_{claimer}"), Duration::from_secs(60)).await?;
                     let Some(claim) = claim else { break };
                     claimed.fetch_add(1, Ordering::Relaxed);
-                    queue::stopped(&pool, &claim.hold).await?;
+                    queue::stopped(&pool, &claim.hold.write()).await?;
                 }
                 Ok::<(), sqlx::Error>(())
             })
@@ -223,7 +223,7 @@ async fn watchers(
             time: chrono::Utc::now(),
             value: epoch.elapsed().as_secs_f64(),
         };
-        queue::record(pool, &claim.hold, &queue::Batch { points: vec![point], ..Default::default() }).await?;
+        queue::record(pool, &claim.hold.write(), &queue::Batch { points: vec![point], ..Default::default() }).await?;
         let everybody = async {
             for _ in 0..WATCHERS {
                 all.extend(latencies.recv().await);
@@ -236,7 +236,7 @@ async fn watchers(
     let missed = WATCHERS * POINTS - all.len();
     print_latencies("a change to each of 1,000 watchers", all, missed);
     tasks.abort_all();
-    queue::stopped(pool, &claim.hold).await?;
+    queue::stopped(pool, &claim.hold.write()).await?;
     Ok(())
 }
 

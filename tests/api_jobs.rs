@@ -379,7 +379,7 @@ async fn what_a_user_asks_of_a_job_is_done_or_refused_by_its_status() {
     ask(&id, "resume").await.says(409, &["is queued"]);
     let hold = api.claim().await;
     assert_eq!(ask(&id, "pause").await.expect(202)["status"], "pausing");
-    queue::stopped(&api.db.pool, &hold).await.unwrap();
+    queue::stopped(&api.db.pool, &hold.write()).await.unwrap();
     assert_eq!(status(&api, &id).await, "paused");
     ask(&id, "resume").await.expect(202);
     let hold = api.claim().await;
@@ -387,7 +387,7 @@ async fn what_a_user_asks_of_a_job_is_done_or_refused_by_its_status() {
     assert_eq!((&running["status"], &running["attempt"]), (&json!("running"), &json!(2)));
     assert!(running["started_at"].is_string());
     assert_eq!(ask(&id, "cancel").await.expect(202)["status"], "cancelling");
-    queue::stopped(&api.db.pool, &hold).await.unwrap();
+    queue::stopped(&api.db.pool, &hold.write()).await.unwrap();
     let cancelled = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
     assert_eq!(cancelled["status"], "cancelled");
     assert!(cancelled["finished_at"].is_string());
@@ -397,7 +397,7 @@ async fn what_a_user_asks_of_a_job_is_done_or_refused_by_its_status() {
     assert_eq!((&retried["status"], &retried["finished_at"]), (&json!("queued"), &Value::Null));
     let hold = api.claim().await;
     let failure = Failure { class: ErrorClass::Numeric, message: "the loss is not finite at step 7".into() };
-    assert_eq!(queue::fail(&api.db.pool, &hold, &failure).await.unwrap(), Some(Status::Failed));
+    assert_eq!(queue::fail(&api.db.pool, &hold.write(), &failure).await.unwrap(), Some(Status::Failed));
     let failed = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
     assert_eq!(failed["error"], json!({"class": "numeric", "message": "the loss is not finite at step 7"}));
     let retried = ask(&id, "retry").await.expect(202);

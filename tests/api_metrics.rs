@@ -20,7 +20,7 @@ async fn record(api: &Api, hold: &Hold, name: &str, values: impl Iterator<Item =
         value,
     };
     let points: Vec<_> = values.enumerate().map(point).collect();
-    assert!(queue::record(&api.db.pool, hold, &Batch { points, ..Batch::default() }).await.unwrap());
+    assert!(queue::record(&api.db.pool, &hold.write(), &Batch { points, ..Batch::default() }).await.unwrap());
 }
 
 fn values(series: &Value) -> Vec<f64> {

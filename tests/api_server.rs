@@ -135,7 +135,7 @@ async fn prometheus_reads_what_became_of_attempts_and_no_counter_falls() {
     assert_eq!(sample("distillery_pickup_latency_seconds_bucket{le=\"60\"}").await, 1.0);
     assert!((30.0..90.0).contains(&sample("distillery_pickup_latency_seconds_sum").await));
     let batch = queue::Batch { progress: Some(progress()), ..Default::default() };
-    assert!(queue::record(pool, &hold, &batch).await.unwrap());
+    assert!(queue::record(pool, &hold.write(), &batch).await.unwrap());
     assert_eq!(sample("distillery_training_images_per_second").await, 640.0);
     let aged = "update jobs set lease_renewed_at = now() - interval '9 seconds' where id = $1";
     sqlx::query(aged).bind(&first).execute(pool).await.unwrap();
@@ -157,7 +157,7 @@ async fn prometheus_reads_what_became_of_attempts_and_no_counter_falls() {
 
     let again = api.claim().await;
     let failure = Failure { class: ErrorClass::Oom, message: "too large".into() };
-    queue::fail(pool, &again, &failure).await.unwrap();
+    queue::fail(pool, &again.write(), &failure).await.unwrap();
     assert_eq!(sample("distillery_attempts_total{outcome=\"oom\"}").await, 1.0);
     api.delete(&format!("/v1/jobs/{first}")).await;
     assert_eq!(sample("distillery_attempts_total{outcome=\"oom\"}").await, 1.0);

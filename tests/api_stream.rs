@@ -27,7 +27,7 @@ fn progress(step: u64) -> Progress {
 async fn report(api: &Api, hold: &Hold, step: u64) {
     let logs = vec![(Level::Info, format!("line {step}"))];
     let batch = Batch { progress: Some(progress(step)), points: vec![point(step)], logs };
-    assert!(queue::record(&api.db.pool, hold, &batch).await.unwrap());
+    assert!(queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap());
 }
 
 fn of<'a>(messages: &'a [Message], name: &str) -> Vec<&'a Value> {
@@ -164,7 +164,7 @@ async fn more_than_a_page_of_history_comes_in_order() {
     let hold = api.claim().await;
     let logs = (0..1200).map(|line| (Level::Info, line.to_string())).collect();
     let batch = Batch { points: (0..1300).map(point).collect(), logs, progress: None };
-    queue::record(&api.db.pool, &hold, &batch).await.unwrap();
+    queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap();
     let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
     let messages = stream.until(|message| message.name == "metric" && message.data["step"] == 1299).await;
     assert_eq!((steps(&messages), seqs(&messages)), ((0..1300).collect(), (1..=1202).collect()));

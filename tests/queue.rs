@@ -195,7 +195,7 @@ async fn a_stale_attempt_changes_nothing() {
     let db = TestDb::new().await;
     db.add_job("job_a", json!({})).await;
     let stale = claimed_hold(&db.pool).await;
-    queue::record(&db.pool, &stale, &points([1, 2])).await.unwrap();
+    queue::record(&db.pool, &stale.write(), &points([1, 2])).await.unwrap();
     set(&db.pool, "job_a", "lease_expires_at = now() - interval '1 second'").await;
     assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 1);
 
@@ -204,20 +204,20 @@ async fn a_stale_attempt_changes_nothing() {
         let before = everything(&db.pool, "job_a").await;
         let pool = &db.pool;
         assert_eq!(queue::heartbeat(pool, &stale, LEASE).await.unwrap(), None);
-        assert!(!queue::started(pool, &stale, &started(0, 0)).await.unwrap());
+        assert!(!queue::started(pool, &stale.write(), &started(0, 0)).await.unwrap());
         let evaluation = Evaluation { top1: 1.0, top5: 2.0, loss: 3.0, images: 4 };
-        assert!(!queue::teacher_evaluated(pool, &stale, &evaluation).await.unwrap());
-        assert!(!queue::record(pool, &stale, &points([3])).await.unwrap());
-        assert!(!queue::checkpoint_saved(pool, &stale, &saved(&stale)).await.unwrap());
-        assert!(!queue::publish(pool, &stale, &outcome(), &[artifact(&stale)]).await.unwrap());
-        assert_eq!(queue::fail(pool, &stale, &failure(ErrorClass::User)).await.unwrap(), None);
-        assert_eq!(queue::stopped(pool, &stale).await.unwrap(), None);
+        assert!(!queue::teacher_evaluated(pool, &stale.write(), &evaluation).await.unwrap());
+        assert!(!queue::record(pool, &stale.write(), &points([3])).await.unwrap());
+        assert!(!queue::checkpoint_saved(pool, &stale.write(), &saved(&stale)).await.unwrap());
+        assert!(!queue::publish(pool, &stale.write(), &outcome(), &[artifact(&stale)]).await.unwrap());
+        assert_eq!(queue::fail(pool, &stale.write(), &failure(ErrorClass::User)).await.unwrap(), None);
+        assert_eq!(queue::stopped(pool, &stale.write()).await.unwrap(), None);
         assert_eq!(everything(pool, "job_a").await, before, "stage {stage}");
         match stage {
             0 => assert_eq!(claimed_hold(pool).await.attempt, 2),
             1 => {
                 let hold = Hold { attempt: 2, ..stale.clone() };
-                assert!(queue::publish(pool, &hold, &outcome(), &[artifact(&hold)]).await.unwrap());
+                assert!(queue::publish(pool, &hold.write(), &outcome(), &[artifact(&hold)]).await.unwrap());
             }
             _ => {}
         }
@@ -249,7 +249,7 @@ async fn a_lost_worker_costs_an_attempt_until_there_is_none_left() {
         let claim = claim(&db.pool).await.expect("queued again at once");
         assert_eq!(claim.hold.attempt, attempt);
         assert_eq!(claim.checkpoint.is_some(), attempt == 2, "goes on where the last one got to");
-        queue::checkpoint_saved(&db.pool, &claim.hold, &saved(&claim.hold)).await.unwrap();
+        queue::checkpoint_saved(&db.pool, &claim.hold.write(), &saved(&claim.hold)).await.unwrap();
         set(&db.pool, "job_a", "lease_expires_at = now() - interval '1 second'").await;
         assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 1);
         assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 0);
@@ -283,7 +283,7 @@ async fn a_failure_that_may_pass_is_tried_again_later_and_others_are_final() {
         let id = format!("job_{class:?}").to_lowercase();
         db.add_job(&id, json!({})).await;
         let hold = claimed_hold(&db.pool).await;
-        assert_eq!(queue::fail(&db.pool, &hold, &failure(class)).await.unwrap(), Some(Status::Failed));
+        assert_eq!(queue::fail(&db.pool, &hold.write(), &failure(class)).await.unwrap(), Some(Status::Failed));
         let job = row(&db.pool, &id).await;
         assert_eq!(job["error"]["class"], json!(class));
         assert!(job["error"]["message"].as_str().unwrap().starts_with("it "));
@@ -292,15 +292,58 @@ async fn a_failure_that_may_pass_is_tried_again_later_and_others_are_final() {
     let mut waits = Vec::new();
     for class in [ErrorClass::Storage, ErrorClass::Internal] {
         let hold = claimed_hold(&db.pool).await;
-        assert_eq!(queue::fail(&db.pool, &hold, &failure(class)).await.unwrap(), Some(Status::Queued));
+        assert_eq!(queue::fail(&db.pool, &hold.write(), &failure(class)).await.unwrap(), Some(Status::Queued));
         assert!(claim(&db.pool).await.is_none(), "not at once");
         waits.push(queue::until_next(&db.pool).await.unwrap().unwrap().as_secs_f64());
         set(&db.pool, "job_a", "run_after = now()").await;
     }
     assert!(waits[0] > 0.3 && waits[1] > waits[0] && waits[1] < 10.0, "{waits:?}");
     let hold = claimed_hold(&db.pool).await;
-    let last = queue::fail(&db.pool, &hold, &failure(ErrorClass::Storage)).await.unwrap();
+    let last = queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::Storage)).await.unwrap();
     assert_eq!(last, Some(Status::Failed));
+}
+
+#[tokio::test]
+async fn a_write_that_comes_again_since_its_answer_was_lost_counts_once() {
+    let db = TestDb::new().await;
+    let pool = &db.pool;
+    db.add_job("job_a", json!({"max_attempts": 1})).await;
+    let hold = claimed_hold(pool).await;
+    let set_down = hold.write();
+    for _ in 0..2 {
+        assert_eq!(queue::stopped(pool, &set_down).await.unwrap(), Some(Status::Queued));
+    }
+    assert_eq!(row(pool, "job_a").await["max_attempts"], 2);
+    let hold = claimed_hold(pool).await;
+    assert_eq!(queue::stopped(pool, &set_down).await.unwrap(), None, "somebody else's by now");
+    let [start, teacher, moment, checkpoint, end] = [(); 5].map(|()| hold.write());
+    let evaluation = Evaluation { top1: 50.0, top5: 90.0, loss: 1.0, images: 10 };
+    let batch = Batch { logs: vec![(Level::Info, "once".into())], ..points([1, 2]) };
+    for _ in 0..2 {
+        assert!(queue::started(pool, &start, &started(0, 0)).await.unwrap());
+    }
+    for _ in 0..2 {
+        assert!(queue::teacher_evaluated(pool, &teacher, &evaluation).await.unwrap());
+    }
+    for _ in 0..2 {
+        assert!(queue::record(pool, &moment, &batch).await.unwrap());
+    }
+    for _ in 0..2 {
+        assert!(queue::checkpoint_saved(pool, &checkpoint, &saved(&hold)).await.unwrap());
+    }
+    for _ in 0..2 {
+        assert!(queue::publish(pool, &end, &outcome(), &[artifact(&hold)]).await.unwrap());
+    }
+    let kinds = sqlx::query_scalar("select kind from events where job_id = 'job_a' and attempt = 2 order by seq");
+    let kinds: Vec<String> = kinds.fetch_all(pool).await.unwrap();
+    assert_eq!(kinds, ["status", "log", "teacher", "log", "checkpoint", "status"]);
+    db.add_job("job_b", json!({})).await;
+    let end = claimed_hold(pool).await.write();
+    for _ in 0..2 {
+        assert_eq!(queue::fail(pool, &end, &failure(ErrorClass::WorkerLost)).await.unwrap(), Some(Status::Queued));
+    }
+    let entries = sqlx::query_scalar::<_, i64>("select count(*) from events where job_id = 'job_b'");
+    assert_eq!(entries.fetch_one(pool).await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -309,10 +352,10 @@ async fn lost_workers_do_not_lengthen_the_pause_after_a_failure() {
     db.add_job("job_a", json!({"max_attempts": 20})).await;
     for _ in 0..8 {
         let hold = claimed_hold(&db.pool).await;
-        queue::fail(&db.pool, &hold, &failure(ErrorClass::WorkerLost)).await.unwrap();
+        queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::WorkerLost)).await.unwrap();
     }
     let hold = claimed_hold(&db.pool).await;
-    queue::fail(&db.pool, &hold, &failure(ErrorClass::Storage)).await.unwrap();
+    queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::Storage)).await.unwrap();
     let wait = queue::until_next(&db.pool).await.unwrap().unwrap();
     assert!(wait < Duration::from_secs(2), "{wait:?}");
 }
@@ -322,23 +365,23 @@ async fn a_pause_or_a_drain_costs_no_attempt() {
     let db = TestDb::new().await;
     db.add_job("job_a", json!({"max_attempts": 1})).await;
     let drained = claimed_hold(&db.pool).await;
-    assert_eq!(queue::stopped(&db.pool, &drained).await.unwrap(), Some(Status::Queued));
+    assert_eq!(queue::stopped(&db.pool, &drained.write()).await.unwrap(), Some(Status::Queued));
     let paused = claimed_hold(&db.pool).await;
     set(&db.pool, "job_a", "status = 'pausing'").await;
-    assert_eq!(queue::stopped(&db.pool, &paused).await.unwrap(), Some(Status::Paused));
+    assert_eq!(queue::stopped(&db.pool, &paused.write()).await.unwrap(), Some(Status::Paused));
     assert!(claim(&db.pool).await.is_none());
     set(&db.pool, "job_a", "status = 'queued'").await;
     let hold = claimed_hold(&db.pool).await;
     assert_eq!(hold.attempt, 3);
     set(&db.pool, "job_a", "status = 'cancelling'").await;
-    assert_eq!(queue::stopped(&db.pool, &hold).await.unwrap(), Some(Status::Cancelled));
+    assert_eq!(queue::stopped(&db.pool, &hold.write()).await.unwrap(), Some(Status::Cancelled));
     assert!(row(&db.pool, "job_a").await["finished_at"].is_string());
     // The one attempt that was promised is still there for a failure: the others were set down in order.
     db.add_job("job_b", json!({"max_attempts": 1})).await;
     let hold = claimed_hold(&db.pool).await;
-    queue::stopped(&db.pool, &hold).await.unwrap();
+    queue::stopped(&db.pool, &hold.write()).await.unwrap();
     let hold = claimed_hold(&db.pool).await;
-    let failed = queue::fail(&db.pool, &hold, &failure(ErrorClass::Internal)).await.unwrap();
+    let failed = queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::Internal)).await.unwrap();
     assert_eq!(failed, Some(Status::Failed));
 }
 
@@ -347,13 +390,13 @@ async fn points_after_the_state_that_was_resumed_are_dropped() {
     let db = TestDb::new().await;
     db.add_job("job_a", json!({})).await;
     let hold = claimed_hold(&db.pool).await;
-    queue::started(&db.pool, &hold, &started(0, 0)).await.unwrap();
-    queue::record(&db.pool, &hold, &points(1..=35)).await.unwrap();
-    queue::stopped(&db.pool, &hold).await.unwrap();
+    queue::started(&db.pool, &hold.write(), &started(0, 0)).await.unwrap();
+    queue::record(&db.pool, &hold.write(), &points(1..=35)).await.unwrap();
+    queue::stopped(&db.pool, &hold.write()).await.unwrap();
     let hold = claimed_hold(&db.pool).await;
-    queue::started(&db.pool, &hold, &started(3, 30)).await.unwrap();
+    queue::started(&db.pool, &hold.write(), &started(3, 30)).await.unwrap();
     assert_eq!(steps(&db.pool, "job_a").await, (1..=30).collect::<Vec<_>>());
-    queue::record(&db.pool, &hold, &points(31..=50)).await.unwrap();
+    queue::record(&db.pool, &hold.write(), &points(31..=50)).await.unwrap();
     assert_eq!(steps(&db.pool, "job_a").await, (1..=50).collect::<Vec<_>>());
     let history = history(&db.pool, "job_a").await;
     assert!(history.iter().any(|event| event.1 == 2 && event.2.contains("resumed after epoch 3")), "{history:#?}");
@@ -366,7 +409,7 @@ async fn a_batch_that_is_written_twice_counts_once() {
     db.add_job("job_a", json!({})).await;
     let hold = claimed_hold(&db.pool).await;
     for _ in 0..2 {
-        queue::record(&db.pool, &hold, &points(1..=5)).await.unwrap();
+        queue::record(&db.pool, &hold.write(), &points(1..=5)).await.unwrap();
     }
     assert_eq!(steps(&db.pool, "job_a").await, [1, 2, 3, 4, 5]);
 }
@@ -388,10 +431,10 @@ async fn what_a_trainer_reports_is_on_record() {
     let logs = vec![(Level::Info, "one\0".to_owned()), (Level::Warning, "two".to_owned())];
     let mut batch = Batch { progress: Some(progress), logs, ..points([7]) };
     batch.points[0].value = f64::NAN;
-    assert!(queue::record(&db.pool, &hold, &batch).await.unwrap());
+    assert!(queue::record(&db.pool, &hold.write(), &batch).await.unwrap());
     let evaluation = Evaluation { top1: 71.5, top5: 90.0, loss: 1.0, images: 10 };
-    assert!(queue::teacher_evaluated(&db.pool, &hold, &evaluation).await.unwrap());
-    assert!(queue::checkpoint_saved(&db.pool, &hold, &saved(&hold)).await.unwrap());
+    assert!(queue::teacher_evaluated(&db.pool, &hold.write(), &evaluation).await.unwrap());
+    assert!(queue::checkpoint_saved(&db.pool, &hold.write(), &saved(&hold)).await.unwrap());
     let job = row(&db.pool, "job_a").await;
     assert_eq!((&job["progress"]["step"], &job["teacher"]["top1"]), (&json!(2), &json!(71.5)));
     let kinds: Vec<_> = history(&db.pool, "job_a").await.into_iter().map(|event| event.0).collect();
@@ -403,11 +446,11 @@ async fn a_student_is_published_whole() {
     let db = TestDb::new().await;
     db.add_job("job_a", json!({})).await;
     let hold = claimed_hold(&db.pool).await;
-    queue::checkpoint_saved(&db.pool, &hold, &saved(&hold)).await.unwrap();
+    queue::checkpoint_saved(&db.pool, &hold.write(), &saved(&hold)).await.unwrap();
     assert_eq!(queue::published_artifact(&db.pool, "job_a", "student.safetensors").await.unwrap(), None);
     // A cancellation that comes too late does not undo a finished student.
     set(&db.pool, "job_a", "status = 'cancelling'").await;
-    assert!(queue::publish(&db.pool, &hold, &outcome(), &[artifact(&hold)]).await.unwrap());
+    assert!(queue::publish(&db.pool, &hold.write(), &outcome(), &[artifact(&hold)]).await.unwrap());
     let found = queue::published_artifact(&db.pool, "job_a", "student.safetensors").await.unwrap();
     assert_eq!(found, Some(artifact(&hold)));
     let job = row(&db.pool, "job_a").await;
@@ -428,7 +471,7 @@ async fn a_job_waits_for_its_teacher() {
     assert_eq!(hold.job, "job_teacher");
     assert!(claim(&db.pool).await.is_none());
     listener.listen("distillery_queue").await.unwrap();
-    queue::publish(&db.pool, &hold, &outcome(), &[artifact(&hold)]).await.unwrap();
+    queue::publish(&db.pool, &hold.write(), &outcome(), &[artifact(&hold)]).await.unwrap();
     tokio::time::timeout(Duration::from_secs(10), listener.recv()).await.expect("idle workers are woken").unwrap();
     assert_eq!(claimed_hold(&db.pool).await.job, "job_pupil");
 }
@@ -448,10 +491,10 @@ async fn a_job_whose_teacher_will_never_come_fails_and_says_so() {
         let hold = claimed_hold(&db.pool).await;
         assert_eq!(hold.job, teacher);
         match end {
-            "fails" => drop(queue::fail(&db.pool, &hold, &failure(ErrorClass::User)).await.unwrap()),
+            "fails" => drop(queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::User)).await.unwrap()),
             "is cancelled" => {
                 set(&db.pool, &teacher, "status = 'cancelling'").await;
-                queue::stopped(&db.pool, &hold).await.unwrap();
+                queue::stopped(&db.pool, &hold.write()).await.unwrap();
             }
             _ => {
                 set(&db.pool, &teacher, "lease_expires_at = now() - interval '1 second'").await;
@@ -488,7 +531,7 @@ async fn the_history_has_no_gap_however_many_write() {
         tokio::spawn(async move {
             for line in 0..10 {
                 let logs = (0..3).map(|index| (Level::Info, format!("{writer}/{line}/{index}"))).collect();
-                queue::record(&pool, &hold, &Batch { logs, ..Batch::default() }).await.unwrap();
+                queue::record(&pool, &hold.write(), &Batch { logs, ..Batch::default() }).await.unwrap();
             }
         })
     });

@@ -634,6 +634,7 @@ async fn a_worker_that_starts_before_its_database_waits_for_it_and_makes_the_sch
         .args(["--datasets-dir".as_ref(), bench.settings.datasets_dir.as_os_str()])
         .args(["--trainer".as_ref(), bench.settings.trainer.as_os_str()])
         .env("DATABASE_URL", &url)
+        .env("RUST_LOG", "warn")
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

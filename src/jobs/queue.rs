@@ -2,7 +2,7 @@
 //!
 //! A claim raises the job's attempt number and sets a lease on the database's clock. Every later write names the
 //! attempt and changes nothing unless it is still the one that holds the job (the fence): such a function answers
-//! `false` or `None`. Which status follows which is for [`Status::after`] alone to say.
+//! `false` or `None`. A [`Write`] that comes again, since the answer was lost with a connection, counts once. Which status follows which is for [`Status::after`] alone to say.
 
 use std::time::Duration;
 
@@ -25,6 +25,22 @@ pub struct Hold {
     pub job: String,
     /// The attempt that holds it.
     pub attempt: i32,
+}
+
+impl Hold {
+    /// A new write, to be sent until there is an answer.
+    #[must_use]
+    pub fn write(&self) -> Write {
+        Write { hold: self.clone(), id: ulid::Ulid::generate().to_string() }
+    }
+}
+
+/// One write of an attempt. An attempt makes one after the other, so that it is enough to know the last to know one that
+/// comes again.
+#[derive(Debug, Clone)]
+pub struct Write {
+    hold: Hold,
+    id: String,
 }
 
 /// A job that was taken from the queue.
@@ -177,27 +193,51 @@ pub async fn all_held(pool: &PgPool) -> sqlx::Result<Vec<Hold>> {
         .await
 }
 
-/// Locks the job's row if the attempt still holds it, and returns its status.
-async fn fenced(connection: &mut PgConnection, hold: &Hold) -> sqlx::Result<Option<Status>> {
-    let status = sqlx::query_scalar!(
-        "select status from jobs where id = $1 and attempt = $2 and lease_expires_at is not null for update",
-        hold.job,
-        hold.attempt,
+/// What stands between a write and the job.
+enum Fence {
+    /// The attempt holds the job, whose row is locked now; with its status.
+    Open(Status),
+    /// Nothing is to be written: the job is held no longer, or (then with its status) this very write has been made, and
+    /// its answer was lost on the way.
+    Shut(Option<Status>),
+}
+
+/// Locks the job's row if the attempt still holds it, and notes the write there.
+async fn fenced(connection: &mut PgConnection, write: &Write) -> sqlx::Result<Fence> {
+    let held = sqlx::query_scalar!(
+        "update jobs set last_write = $3
+         where id = $1 and attempt = $2 and lease_expires_at is not null and last_write is distinct from $3
+         returning status",
+        write.hold.job,
+        write.hold.attempt,
+        write.id,
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    if let Some(status) = held.as_deref().and_then(Status::from_name) {
+        return Ok(Fence::Open(status));
+    }
+    let done = sqlx::query_scalar!(
+        "select status from jobs where id = $1 and attempt = $2 and last_write = $3",
+        write.hold.job,
+        write.hold.attempt,
+        write.id,
     )
     .fetch_optional(connection)
     .await?;
-    Ok(status.as_deref().and_then(Status::from_name))
+    Ok(Fence::Shut(done.as_deref().and_then(Status::from_name)))
 }
 
 /// Notes that training began. Points that a lost attempt recorded after the state that this one resumed from are void.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn started(pool: &PgPool, hold: &Hold, started: &Started) -> sqlx::Result<bool> {
+pub async fn started(pool: &PgPool, write: &Write, started: &Started) -> sqlx::Result<bool> {
     let mut transaction = pool.begin().await?;
-    if fenced(&mut transaction, hold).await?.is_none() {
-        return Ok(false);
-    }
+    let hold = match fenced(&mut transaction, write).await? {
+        Fence::Open(_) => &write.hold,
+        Fence::Shut(done) => return Ok(done.is_some()),
+    };
     sqlx::query!(
         "delete from metrics where job_id = $1 and step > $2",
         hold.job,
@@ -228,11 +268,12 @@ pub async fn started(pool: &PgPool, hold: &Hold, started: &Started) -> sqlx::Res
 ///
 /// # Errors
 /// Those of the database.
-pub async fn teacher_evaluated(pool: &PgPool, hold: &Hold, evaluation: &Evaluation) -> sqlx::Result<bool> {
+pub async fn teacher_evaluated(pool: &PgPool, write: &Write, evaluation: &Evaluation) -> sqlx::Result<bool> {
     let mut transaction = pool.begin().await?;
-    if fenced(&mut transaction, hold).await?.is_none() {
-        return Ok(false);
-    }
+    let hold = match fenced(&mut transaction, write).await? {
+        Fence::Open(_) => &write.hold,
+        Fence::Shut(done) => return Ok(done.is_some()),
+    };
     sqlx::query!("update jobs set teacher = $2 where id = $1", hold.job, json!(evaluation))
         .execute(&mut *transaction)
         .await?;
@@ -247,11 +288,12 @@ pub async fn teacher_evaluated(pool: &PgPool, hold: &Hold, evaluation: &Evaluati
 ///
 /// # Errors
 /// Those of the database.
-pub async fn record(pool: &PgPool, hold: &Hold, batch: &Batch) -> sqlx::Result<bool> {
+pub async fn record(pool: &PgPool, write: &Write, batch: &Batch) -> sqlx::Result<bool> {
     let mut transaction = pool.begin().await?;
-    if fenced(&mut transaction, hold).await?.is_none() {
-        return Ok(false);
-    }
+    let hold = match fenced(&mut transaction, write).await? {
+        Fence::Open(_) => &write.hold,
+        Fence::Shut(done) => return Ok(done.is_some()),
+    };
     if let Some(progress) = &batch.progress {
         sqlx::query!("update jobs set progress = $2 where id = $1", hold.job, json!(progress))
             .execute(&mut *transaction)
@@ -304,31 +346,25 @@ async fn insert_points(connection: &mut PgConnection, job: &str, attempt: i32, p
     Ok(())
 }
 
-/// The last step of which any point is known; 0 where there is none, and none if the job is held no longer.
+/// The last step of which any point is known; 0 where there is none.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn newest_step(pool: &PgPool, hold: &Hold) -> sqlx::Result<Option<u64>> {
-    let step = sqlx::query_scalar!(
-        r#"select coalesce((select max(step) from metrics where job_id = jobs.id), 0) as "step!" from jobs
-           where id = $1 and attempt = $2 and lease_expires_at is not null"#,
-        hold.job,
-        hold.attempt,
-    )
-    .fetch_optional(pool)
-    .await?;
-    Ok(step.map(i64::unsigned_abs))
+pub async fn newest_step(pool: &PgPool, job: &str) -> sqlx::Result<u64> {
+    let step = sqlx::query_scalar!(r#"select coalesce(max(step), 0) as "step!" from metrics where job_id = $1"#, job,);
+    Ok(step.fetch_one(pool).await?.unsigned_abs())
 }
 
 /// Writes points that an earlier attempt made and could not write.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn adopt(pool: &PgPool, hold: &Hold, earlier: i32, points: &[Point]) -> sqlx::Result<bool> {
+pub async fn adopt(pool: &PgPool, write: &Write, earlier: i32, points: &[Point]) -> sqlx::Result<bool> {
     let mut transaction = pool.begin().await?;
-    if fenced(&mut transaction, hold).await?.is_none() {
-        return Ok(false);
-    }
+    let hold = match fenced(&mut transaction, write).await? {
+        Fence::Open(_) => &write.hold,
+        Fence::Shut(done) => return Ok(done.is_some()),
+    };
     insert_points(&mut transaction, &hold.job, earlier, points).await?;
     transaction.commit().await?;
     Ok(true)
@@ -338,11 +374,12 @@ pub async fn adopt(pool: &PgPool, hold: &Hold, earlier: i32, points: &[Point]) -
 ///
 /// # Errors
 /// Those of the database.
-pub async fn checkpoint_saved(pool: &PgPool, hold: &Hold, saved: &SavedCheckpoint) -> sqlx::Result<bool> {
+pub async fn checkpoint_saved(pool: &PgPool, write: &Write, saved: &SavedCheckpoint) -> sqlx::Result<bool> {
     let mut transaction = pool.begin().await?;
-    if fenced(&mut transaction, hold).await?.is_none() {
-        return Ok(false);
-    }
+    let hold = match fenced(&mut transaction, write).await? {
+        Fence::Open(_) => &write.hold,
+        Fence::Shut(done) => return Ok(done.is_some()),
+    };
     sqlx::query!("update jobs set checkpoint = $2 where id = $1", hold.job, json!(saved))
         .execute(&mut *transaction)
         .await?;
@@ -360,9 +397,12 @@ pub async fn checkpoint_saved(pool: &PgPool, hold: &Hold, saved: &SavedCheckpoin
 ///
 /// # Errors
 /// Those of the database.
-pub async fn publish(pool: &PgPool, hold: &Hold, outcome: &Outcome, artifacts: &[Artifact]) -> sqlx::Result<bool> {
+pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, artifacts: &[Artifact]) -> sqlx::Result<bool> {
     let mut transaction = pool.begin().await?;
-    let Some(status) = fenced(&mut transaction, hold).await? else { return Ok(false) };
+    let (hold, status) = match fenced(&mut transaction, write).await? {
+        Fence::Open(status) => (&write.hold, status),
+        Fence::Shut(done) => return Ok(done.is_some()),
+    };
     let Some(next) = status.after(Change::Succeed) else { return Ok(false) };
     for artifact in artifacts {
         sqlx::query!(
@@ -398,9 +438,12 @@ pub async fn publish(pool: &PgPool, hold: &Hold, outcome: &Outcome, artifacts: &
 ///
 /// # Errors
 /// Those of the database.
-pub async fn fail(pool: &PgPool, hold: &Hold, failure: &Failure) -> sqlx::Result<Option<Status>> {
+pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Result<Option<Status>> {
     let mut transaction = pool.begin().await?;
-    let Some(status) = fenced(&mut transaction, hold).await? else { return Ok(None) };
+    let (hold, status) = match fenced(&mut transaction, write).await? {
+        Fence::Open(status) => (&write.hold, status),
+        Fence::Shut(done) => return Ok(done),
+    };
     let next = fail_attempt(&mut transaction, &hold.job, status, hold.attempt, failure).await?;
     if next.is_final() {
         fail_dependents(&mut transaction).await?;
@@ -520,9 +563,12 @@ async fn settle(
 ///
 /// # Errors
 /// Those of the database.
-pub async fn stopped(pool: &PgPool, hold: &Hold) -> sqlx::Result<Option<Status>> {
+pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status>> {
     let mut transaction = pool.begin().await?;
-    let Some(status) = fenced(&mut transaction, hold).await? else { return Ok(None) };
+    let (hold, status) = match fenced(&mut transaction, write).await? {
+        Fence::Open(status) => (&write.hold, status),
+        Fence::Shut(done) => return Ok(done),
+    };
     let Some(next) = status.after(Change::Stopped) else { return Ok(None) };
     let message = match next {
         Status::Queued => "the worker was stopped; the job goes on from its checkpoint",

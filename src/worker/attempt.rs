@@ -44,7 +44,7 @@ pub(super) async fn run(context: &Context, claim: Claim, wakeups: &Wakeups, drai
         Ok(()) => Ok(()),
         Err(Trouble::Failed(failure)) => {
             tracing::warn!(job = hold.job, attempt = hold.attempt, class = ?failure.class, failure.message, "failed");
-            attempt.record.persist(async |pool| queue::fail(pool, &hold, &failure).await).await.map(drop)
+            attempt.record.persist(async |pool, write| queue::fail(pool, write, &failure).await).await.map(drop)
         }
         Err(lost) => Err(lost),
     };
@@ -185,16 +185,18 @@ impl Attempt<'_> {
                 if let Some(saved) = resumed {
                     self.catch_up(saved, started.resumed_step, output).await?;
                 }
-                self.record.persist(async |pool| held(queue::started(pool, hold, &started).await)).await
+                self.record.persist(async |pool, write| held(queue::started(pool, write, &started).await)).await
             }
             Event::Teacher(evaluation) => {
-                self.record.persist(async |pool| held(queue::teacher_evaluated(pool, hold, &evaluation).await)).await
+                self.record
+                    .persist(async |pool, write| held(queue::teacher_evaluated(pool, write, &evaluation).await))
+                    .await
             }
             Event::Checkpoint { epoch, step } => {
                 match outputs::save_checkpoint(self.context, hold, output, epoch, step).await {
                     Ok(saved) => {
                         self.record
-                            .persist(async |pool| held(queue::checkpoint_saved(pool, hold, &saved).await))
+                            .persist(async |pool, write| held(queue::checkpoint_saved(pool, write, &saved).await))
                             .await?;
                         outputs::forget_older(self.context, hold, &saved).await;
                         Ok(())
@@ -215,10 +217,12 @@ impl Attempt<'_> {
     /// Records the points that an earlier attempt made before the state that this one resumed from, and that did not reach
     /// the database: its worker was killed while it lagged behind its trainer.
     async fn catch_up(&self, saved: &SavedCheckpoint, resumed_step: u64, output: &Path) -> Result<(), Trouble> {
-        let known = self.record.persist(async |pool| queue::newest_step(pool, &self.hold).await).await?;
+        let known = self.record.ask(async |pool| queue::newest_step(pool, &self.hold.job).await).await?;
         let missed = outputs::points_between(output, known, resumed_step).await;
         for points in missed.chunks(POINTS_AT_ONCE) {
-            self.record.persist(async |pool| held(queue::adopt(pool, &self.hold, saved.attempt, points).await)).await?;
+            self.record
+                .persist(async |pool, write| held(queue::adopt(pool, write, saved.attempt, points).await))
+                .await?;
         }
         Ok(())
     }
@@ -228,21 +232,21 @@ impl Attempt<'_> {
         if batch.progress.is_none() && batch.points.is_empty() && batch.logs.is_empty() {
             return Ok(());
         }
-        self.record.persist(async |pool| held(queue::record(pool, &self.hold, &batch).await)).await
+        self.record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await
     }
 
     async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), Trouble> {
         let artifacts = outputs::store(self.context, &self.hold, output)
             .await
             .map_err(|error| Trouble::Failed(inputs::of_storage(&error)))?;
-        self.record.persist(async |pool| held(queue::publish(pool, &self.hold, outcome, &artifacts).await)).await?;
+        self.record.persist(async |pool, write| held(queue::publish(pool, write, outcome, &artifacts).await)).await?;
         tracing::info!(job = self.hold.job, attempt = self.hold.attempt, top1 = outcome.best_top1, "succeeded");
         outputs::tidy(self.context, &self.hold.job, &artifacts).await;
         Ok(())
     }
 
     async fn set_down(&self) -> Result<(), Trouble> {
-        let status = self.record.persist(async |pool| queue::stopped(pool, &self.hold).await).await?;
+        let status = self.record.persist(async |pool, write| queue::stopped(pool, write).await).await?;
         tracing::info!(job = self.hold.job, attempt = self.hold.attempt, status = status.name(), "set down");
         Ok(())
     }

@@ -163,7 +163,7 @@ async fn restore(
             let message = format!("the checkpoint cannot be used, so training starts from the beginning: {error}");
             tracing::warn!(job = hold.job, attempt = hold.attempt, message);
             let batch = Batch { logs: vec![(Level::Warning, message)], ..Batch::default() };
-            return record.persist(async |pool| held(queue::record(pool, hold, &batch).await)).await;
+            return record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await;
         }
         Err(error) => return Err(of_storage(&error).into()),
     }

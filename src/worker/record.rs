@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::Context;
 use super::lease::{self, Wanted};
-use crate::jobs::queue::Hold;
+use crate::jobs::queue::{Hold, Write};
 use crate::protocol::{ErrorClass, Failure};
 
 /// Why an attempt's results are not written.
@@ -51,9 +51,10 @@ impl<'a> Record<'a> {
     /// Writes, where the write itself says whether the job is still held: `None` if not.
     pub(super) async fn persist<T>(
         &self,
-        write: impl AsyncFn(&PgPool) -> sqlx::Result<Option<T>>,
+        make: impl AsyncFn(&PgPool, &Write) -> sqlx::Result<Option<T>>,
     ) -> Result<T, Trouble> {
-        match self.ask(write).await? {
+        let write = self.hold.write();
+        match self.ask(async |pool| make(pool, &write).await).await? {
             Some(written) => Ok(written),
             None => {
                 lease::count_refused(self.context, &self.hold).await;

@@ -178,7 +178,7 @@ impl Api {
             let (size_bytes, sha256) = (stored.size_bytes, stored.sha256);
             artifacts.push(Artifact { name: (*name).to_owned(), key, size_bytes, sha256 });
         }
-        assert!(queue::publish(&self.db.pool, hold, &outcome(), &artifacts).await.expect("the queue answers"));
+        assert!(queue::publish(&self.db.pool, &hold.write(), &outcome(), &artifacts).await.expect("the queue answers"));
     }
 
     /// A stream of Server-Sent Events.

@@ -113,6 +113,7 @@ pub struct Expected {
 pub fn objections(history: &History, expected: &Expected) -> Vec<String> {
     let mut found = Vec::new();
     numbering(history, &mut found);
+    repetitions(history, &mut found);
     statuses(history, expected, &mut found);
     stale_writes(history, &mut found);
     metrics(history, expected, &mut found);
@@ -126,6 +127,16 @@ fn numbering(history: &History, found: &mut Vec<String>) {
     let seqs: Vec<i64> = history.events.iter().map(|event| event.seq).collect();
     if seqs != (1..=history.event_seq).collect::<Vec<_>>() {
         found.push(format!("the numbers of the history have a gap: {seqs:?}, last {}", history.event_seq));
+    }
+}
+
+/// A write whose answer was lost is made again, and counts once.
+fn repetitions(history: &History, found: &mut Vec<String>) {
+    let mut known = BTreeSet::new();
+    for event in history.events.iter().filter(|event| event.kind == "checkpoint" || event.kind == "log") {
+        if !known.insert((event.attempt, &event.message)) {
+            found.push(format!("entry {} stands there twice: {}", event.seq, event.message));
+        }
     }
 }
 
@@ -318,11 +329,4 @@ fn ledger(history: &History, found: &mut Vec<String>) {
     if succeeded != usize::from(history.status == "succeeded") {
         found.push(format!("{succeeded} attempts of the ledger succeeded"));
     }
-}
-
-/// Entries that are in the history twice: a write whose commit went through and whose answer was lost is repeated.
-pub fn repeated_entries(history: &History) -> usize {
-    let milestones = history.events.iter().filter(|event| event.kind == "checkpoint" || event.kind == "log");
-    let milestones: Vec<_> = milestones.map(|event| (event.attempt, &event.message)).collect();
-    milestones.len() - milestones.iter().collect::<BTreeSet<_>>().len()
 }

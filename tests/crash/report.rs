@@ -34,8 +34,6 @@ pub fn of(world: &World, histories: &[History]) -> String {
     let refused: i64 =
         histories.iter().flat_map(|history| &history.attempts).map(|attempt| attempt.refused_writes).sum();
     writeln!(text, "writes of stale attempts refused: {refused}").unwrap();
-    let twice: usize = histories.iter().map(checker::repeated_entries).sum();
-    writeln!(text, "entries that stand in a history twice: {twice}").unwrap();
     writeln!(text, "processes that ended by themselves: {}", world.ended_by_themselves).unwrap();
     text
 }
