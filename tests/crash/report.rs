@@ -1,6 +1,7 @@
 //! What a run of the crash suite survived, and how long it took to go on.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -28,7 +29,7 @@ pub fn of(world: &World, histories: &[History]) -> String {
     }
     line(&mut text, "from a kill or freeze to its notice, s", noticed);
     line(&mut text, "to the next attempt, s", again);
-    line(&mut text, "API killed to its next answer, s", world.api_back.iter().map(|time| time.as_secs_f64()).collect());
+    line(&mut text, "API killed to its next answer, s", world.api_back.iter().map(Duration::as_secs_f64).collect());
     let repeated = histories.iter().flat_map(checker::repeated).map(|steps| steps as f64).collect();
     line(&mut text, "steps done again after a kill", repeated);
     let refused: i64 =
