@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use api::{Api, checkpoint, student_job};
 use distillery::checkpoint::{Dtype, NewTensor};
+use distillery::jobs::checkpoints::{self, Checkpoint};
 use futures::StreamExt;
 use reqwest::Method;
 use serde_json::json;
@@ -171,6 +172,25 @@ async fn the_same_checkpoint_uploaded_many_times_at_once_is_one() {
     }
     assert_eq!(new, 1);
     assert_eq!(files_left(&api), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_the_same_checkpoint_stored_at_once_are_one() {
+    let api = Api::start().await;
+    let uploaded = api.upload("", checkpoint("resnet8", 10)).await.expect(201);
+    let template: Checkpoint = serde_json::from_value(uploaded).unwrap();
+    // Uploads seldom get here in the same instant: many rounds without the rest of an upload.
+    for round in 0..100 {
+        let sha256 = hex::encode(Sha256::digest([round]));
+        let new = Checkpoint { id: checkpoints::id_of(&sha256), sha256, ..template.clone() };
+        let insert = || {
+            let (pool, new) = (api.db.pool.clone(), new.clone());
+            tokio::spawn(async move { checkpoints::insert(&pool, &new).await?.commit().await })
+        };
+        let stored = futures::future::join_all((0..6).map(|_| insert())).await;
+        let stored: Vec<_> = stored.into_iter().map(|one| one.unwrap().unwrap()).collect();
+        assert_eq!(stored.iter().filter(|(_, is_new)| *is_new).count(), 1);
+    }
 }
 
 #[tokio::test]
