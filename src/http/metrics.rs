@@ -1,20 +1,26 @@
 //! `/v1/jobs/{id}/metrics`
 
+use std::convert::Infallible;
 use std::fmt::Write;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::SecondsFormat;
+use futures::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::error::ApiError;
 use super::extract::{Id, Job, Query, whole};
 use super::{State, jobs};
-use crate::jobs::metrics;
+use crate::jobs::metrics::{self, Series, SeriesPoint};
+
+/// Points that are written in one go.
+const PIECE: usize = 1000;
 
 /// A job's series.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -24,29 +30,6 @@ pub struct Metrics {
     /// The place of the newest point: `after=<seq of the newest event you have>-<last_id>` lets the job's stream go on
     /// from exactly here.
     pub last_id: i64,
-}
-
-/// One series.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Series {
-    /// Its name.
-    #[schema(example = "eval/top1")]
-    pub name: String,
-    /// Its points, by step.
-    pub points: Vec<SeriesPoint>,
-}
-
-/// One point of a series.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct SeriesPoint {
-    /// Optimisation steps done.
-    pub step: i64,
-    /// Epochs done, with the part of the current one.
-    pub epoch: f64,
-    /// When.
-    pub time: DateTime<Utc>,
-    /// Percent for `top1` and `top5`.
-    pub value: f64,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -78,38 +61,30 @@ pub async fn get(
     if last_id == 0 {
         jobs::find(&state, &id).await?;
     }
-    let max_points = parameters.max_points.unwrap_or(2000);
-    let points = metrics::series(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
+    let max_points = parameters.max_points.and_then(|points| usize::try_from(points).ok()).unwrap_or(2000);
+    let series = metrics::series(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
     if prefers_csv(&headers) {
-        return Ok(([(CONTENT_TYPE, "text/csv; charset=utf-8"), (VARY, "accept")], csv(&points)).into_response());
+        return Ok(([(CONTENT_TYPE, "text/csv; charset=utf-8"), (VARY, "accept")], csv(series)).into_response());
     }
-    Ok(([(VARY, "accept")], Json(Metrics { series: group(points), last_id })).into_response())
+    Ok(([(VARY, "accept")], Json(Metrics { series, last_id })).into_response())
 }
 
-fn group(points: Vec<metrics::Point>) -> Vec<Series> {
-    let mut series: Vec<Series> = Vec::new();
-    for metrics::Point { name, step, epoch, time, value, .. } in points {
-        if series.last().is_none_or(|last| last.name != name) {
-            series.push(Series { name, points: Vec::new() });
-        }
-        let last = series.last_mut().expect("one was pushed if there was none");
-        last.points.push(SeriesPoint { step, epoch, time, value });
-    }
-    series
-}
-
-fn csv(points: &[metrics::Point]) -> String {
-    let mut text = String::from("name,step,epoch,time,value\r\n");
-    for metrics::Point { name, step, epoch, time, value, .. } in points {
-        let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-        let name = if name.contains(['"', ',', '\r', '\n']) {
-            format!("\"{}\"", name.replace('"', "\"\""))
-        } else {
-            name.clone()
-        };
-        let _ = write!(text, "{name},{step},{epoch},{time},{value}\r\n");
-    }
-    text
+/// The table, a piece at a time: all of it can be many times as large as the points.
+fn csv(series: Vec<Series>) -> Body {
+    let header = "name,step,epoch,time,value\r\n".to_owned();
+    let pieces = series.into_iter().flat_map(|Series { name, points }| {
+        let name =
+            if name.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name };
+        (0..points.len().div_ceil(PIECE)).map(move |piece| {
+            let mut text = String::new();
+            for SeriesPoint { step, epoch, time, value } in points.iter().skip(piece * PIECE).take(PIECE) {
+                let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+                let _ = write!(text, "{name},{step},{epoch},{time},{value}\r\n");
+            }
+            text
+        })
+    });
+    Body::from_stream(stream::iter(std::iter::once(header).chain(pieces).map(Ok::<_, Infallible>)))
 }
 
 /// Whether the client names CSV, and does not like JSON better.

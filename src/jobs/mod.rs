@@ -11,6 +11,7 @@ pub mod queue;
 pub mod retention;
 pub mod state;
 pub mod store;
+pub mod thin;
 pub mod tokens;
 
 use std::time::Duration;

@@ -1,0 +1,125 @@
+//! Series with fewer points and the same peaks, from a stream of points in any order and in bounded memory.
+
+/// Collects the points of one series and keeps about as many as it is asked for.
+///
+/// Steps are cut into stretches whose length is a power of two; of each stretch the lowest and the highest point stay,
+/// and the first and the last of all. What stays depends on the points alone, not on their order.
+#[derive(Debug)]
+pub struct Thinned<T> {
+    most: usize,
+    points: Vec<(i64, f64, T)>,
+    is_thinned: bool,
+}
+
+impl<T> Thinned<T> {
+    /// At most so many points, but at least four, come out.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most: most.max(4), points: Vec::new(), is_thinned: false }
+    }
+
+    /// Adds the point of a step. A series has one point of a step.
+    pub fn push(&mut self, step: i64, value: f64, point: T) {
+        self.points.push((step, value, point));
+        if self.points.len() >= self.most.saturating_mul(2) {
+            self.thin();
+        }
+    }
+
+    /// What stays, by step.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<T> {
+        if self.is_thinned || self.points.len() > self.most {
+            self.thin();
+        } else {
+            self.points.sort_by_key(|&(step, ..)| step);
+        }
+        self.points.into_iter().map(|(.., point)| point).collect()
+    }
+
+    fn thin(&mut self) {
+        self.is_thinned = true;
+        self.points.sort_by_key(|&(step, ..)| step);
+        let (Some(&(first, ..)), Some(&(last, ..))) = (self.points.first(), self.points.last()) else { return };
+        let stretches = i64::try_from(self.most / 2 - 1).unwrap_or(i64::MAX);
+        let stretch_of = |step: i64, length: u32| step.checked_shr(length).unwrap_or(0);
+        let mut length = 0;
+        while stretch_of(last, length).saturating_sub(stretch_of(first, length)) >= stretches {
+            length += 1;
+        }
+        let mut stays = vec![false; self.points.len()];
+        let mut start = 0;
+        for stretch in self.points.chunk_by(|one, next| stretch_of(one.0, length) == stretch_of(next.0, length)) {
+            let (mut lowest, mut highest) = (0, 0);
+            for (place, (_, value, _)) in stretch.iter().enumerate() {
+                if value.total_cmp(&stretch[lowest].1).is_lt() {
+                    lowest = place;
+                }
+                if value.total_cmp(&stretch[highest].1).is_gt() {
+                    highest = place;
+                }
+            }
+            stays[start + lowest] = true;
+            stays[start + highest] = true;
+            start += stretch.len();
+        }
+        stays[0] = true;
+        stays[start - 1] = true;
+        let mut stays = stays.into_iter();
+        self.points.retain(|_| stays.next() == Some(true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(most: usize, points: impl Iterator<Item = (i64, f64)>) -> Vec<i64> {
+        let mut thinned = Thinned::new(most);
+        points.for_each(|(step, value)| thinned.push(step, value, step));
+        thinned.finish()
+    }
+
+    #[test]
+    fn a_short_series_stays_whole_and_is_put_in_order() {
+        assert_eq!(steps(10, [5, 3, 9].into_iter().map(|step| (step, 0.0))), [3, 5, 9]);
+        assert_eq!(steps(10, (0..10).map(|step| (step, 0.0))).len(), 10);
+        assert_eq!(steps(10, std::iter::empty()), [0; 0]);
+    }
+
+    #[test]
+    fn what_stays_does_not_depend_on_the_order() {
+        let value = |step: i64| ((step * 7919) % 1009) as f64;
+        let forwards = steps(100, (0..10_007).map(|step| (step, value(step))));
+        // 10,007 is a prime, so that these are all of the steps.
+        let shuffled = steps(100, (0..10_007).map(|place| place * 4242 % 10_007).map(|step| (step, value(step))));
+        let backwards = steps(100, (0..10_007).rev().map(|step| (step, value(step))));
+        assert_eq!(forwards, shuffled);
+        assert_eq!(forwards, backwards);
+        assert!((50..=100).contains(&forwards.len()), "{}", forwards.len());
+    }
+
+    #[test]
+    fn peaks_and_ends_stay() {
+        let value = |step| match step {
+            4321 => 1e6,
+            7777 => -1e6,
+            _ => 0.0,
+        };
+        for most in [4, 5, 6, 17, 1000] {
+            let left = steps(most, (0..10_000).map(|step| (step, value(step))));
+            assert!(left.len() <= most, "{most}: {}", left.len());
+            assert!(left.is_sorted());
+            for step in [0, 4321, 7777, 9999] {
+                assert!(left.contains(&step), "{most}: {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn steps_from_anywhere_and_values_that_are_no_numbers_do_no_harm() {
+        let odd = [(i64::MIN, f64::NAN), (i64::MAX, f64::INFINITY), (0, -f64::NAN), (-1, 1.0), (1, 2.0), (2, 0.0)];
+        let left = steps(4, odd.into_iter().cycle().take(60));
+        assert_eq!((left[0], left[left.len() - 1]), (i64::MIN, i64::MAX));
+    }
+}
