@@ -103,9 +103,16 @@ pub struct ServeArgs {
     /// Most bytes that all uploaded checkpoints may have together; no limit by default.
     #[arg(long, env = "DISTILLERY_MAX_UPLOADED_BYTES")]
     pub max_uploaded_bytes: Option<u64>,
+    /// Once an hour, thin the series and the log of jobs that ended so many days ago; 0 for never.
+    #[arg(long, env = "DISTILLERY_COMPACT_AFTER_DAYS", value_name = "DAYS", default_value_t = 30,
+        value_parser = clap::value_parser!(u32).range(..=36_500))]
+    pub compact_after_days: u32,
     /// Where the data is.
     #[command(flatten)]
     pub data: DataArgs,
+    /// What is removed, once an hour: nothing without `--older-than-days` or `--max-bytes`.
+    #[command(flatten)]
+    pub rules: Rules,
 }
 
 /// How many workers a server runs.
@@ -184,12 +191,10 @@ pub struct DatabaseArgs {
     pub postgres_bin_dir: Option<PathBuf>,
 }
 
-/// `distillery prune`.
+/// Which finished jobs and files are removed.
 #[derive(Debug, Clone, Args)]
-pub struct PruneArgs {
-    /// Say what would be removed, and remove nothing.
-    #[arg(long, env = "DISTILLERY_DRY_RUN")]
-    pub dry_run: bool,
+#[command(next_help_heading = "What is removed")]
+pub struct Rules {
     /// Remove jobs that finished so many days ago.
     #[arg(long, env = "DISTILLERY_OLDER_THAN_DAYS", value_name = "DAYS")]
     pub older_than_days: Option<u32>,
@@ -205,6 +210,17 @@ pub struct PruneArgs {
     /// Files that nothing names are removed when they are so many minutes old: younger ones may be about to be named.
     #[arg(long, env = "DISTILLERY_ORPHAN_MINUTES", value_name = "MINUTES", default_value_t = 24 * 60)]
     pub orphan_minutes: u32,
+}
+
+/// `distillery prune`.
+#[derive(Debug, Clone, Args)]
+pub struct PruneArgs {
+    /// Say what would be removed, and remove nothing.
+    #[arg(long, env = "DISTILLERY_DRY_RUN")]
+    pub dry_run: bool,
+    /// What is removed.
+    #[command(flatten)]
+    pub rules: Rules,
     /// Where checkpoints and artifacts are kept. Default: `artifacts` below the data directory.
     #[arg(long, env = "DISTILLERY_STORAGE")]
     pub storage: Option<String>,

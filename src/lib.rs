@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod dataset;
 pub mod spec;
 
+pub mod housekeeping;
 pub mod http;
 pub mod serve;
 

@@ -1,4 +1,5 @@
-//! `distillery prune`: removes finished jobs by age, size and accuracy, and files that nothing names.
+//! Removes finished jobs by age, size and accuracy, and files that nothing names: `distillery prune`, and the rounds of a
+//! server that was given rules.
 //!
 //! A job with the label `keep`, whatever its value, is never removed, nor is one whose student another job waits for.
 
@@ -7,9 +8,10 @@ use std::io::Write;
 
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgPool;
 
 use crate::artifacts::{Listed, Store};
-use crate::config::PruneArgs;
+use crate::config::{PruneArgs, Rules};
 use crate::database::Database;
 use crate::jobs::retention::{self, Finished};
 use crate::jobs::store::Answer;
@@ -24,28 +26,37 @@ pub async fn run(args: PruneArgs) -> anyhow::Result<()> {
         args.storage.clone().unwrap_or_else(|| args.database.data_dir.join("artifacts").display().to_string());
     let artifacts = Store::open(&storage)?;
     let database = Database::open(&args.database).await?;
-    let outcome = prune(&database, &artifacts, &args).await;
+    let say = |line: String| Ok(writeln!(std::io::stdout(), "{line}")?);
+    let outcome = prune(&database.pool, &artifacts, &args.rules, args.dry_run, say).await;
     database.close().await;
-    outcome
+    outcome.map(drop)
 }
 
-async fn prune(database: &Database, artifacts: &Store, args: &PruneArgs) -> anyhow::Result<()> {
-    let pool = &database.pool;
-    let mut out = std::io::stdout();
-    let would = if args.dry_run { "would remove" } else { "removed" };
+/// Removes what the rules say, a line to `say` for each thing and one for all; returns how many things went.
+///
+/// # Errors
+/// When the database or the storage cannot be reached, or refuses, or `say` fails.
+pub async fn prune(
+    pool: &PgPool,
+    artifacts: &Store,
+    rules: &Rules,
+    is_dry_run: bool,
+    mut say: impl FnMut(String) -> anyhow::Result<()>,
+) -> anyhow::Result<usize> {
+    let would = if is_dry_run { "would remove" } else { "removed" };
     let files = artifacts.list().await.context("cannot list the storage")?;
     let finished = retention::finished(pool).await?;
     let sizes = sizes(&files);
     let (mut gone, mut job_bytes) = (HashSet::new(), 0);
-    for job in doomed(&finished, &sizes, args, Utc::now()) {
-        if !args.dry_run {
+    for job in doomed(&finished, &sizes, rules, Utc::now()) {
+        if !is_dry_run {
             match store::delete(pool, &job.id).await? {
                 Answer::Done(deletion) => {
                     artifacts.delete_below(&format!("jobs/{}", job.id), |_| false).await?;
                     deletion.commit().await?;
                 }
                 Answer::Not(reason) => {
-                    writeln!(out, "spared {} ({}): {reason}", job.id, job.name)?;
+                    say(format!("spared {} ({}): {reason}", job.id, job.name))?;
                     continue;
                 }
                 // Retried or deleted since it was listed.
@@ -54,42 +65,41 @@ async fn prune(database: &Database, artifacts: &Store, args: &PruneArgs) -> anyh
         }
         let size = sizes.get(job.id.as_str()).copied().unwrap_or(0);
         let when = job.finished_at.format("%Y-%m-%d");
-        writeln!(out, "{would} job {} ({}), finished {when}, {size} bytes", job.id, job.name)?;
+        say(format!("{would} job {} ({}), finished {when}, {size} bytes", job.id, job.name))?;
         gone.insert(job.id.as_str());
         job_bytes += size;
     }
     // Read after the list: what was stored before that and is not named by now never will be.
     let named = retention::named(pool).await?;
-    let old = Utc::now() - TimeDelta::minutes(args.orphan_minutes.into());
+    let old = Utc::now() - TimeDelta::minutes(rules.orphan_minutes.into());
     let (mut orphans, mut orphan_bytes) = (0, 0);
     let of_the_gone = |key: &str| job_of(key).is_some_and(|job| gone.contains(job));
     let is_orphan = |file: &&Listed| {
         is_ours(&file.key) && file.stored_at <= old && !named.needs(&file.key) && !of_the_gone(&file.key)
     };
     for file in files.iter().filter(is_orphan) {
-        if !args.dry_run && !remove_orphan(database, artifacts, &file.key).await? {
+        if !is_dry_run && !remove_orphan(pool, artifacts, &file.key).await? {
             continue;
         }
-        writeln!(out, "{would} {}, which nothing names, {} bytes", file.key, file.size_bytes)?;
+        say(format!("{would} {}, which nothing names, {} bytes", file.key, file.size_bytes))?;
         orphans += 1;
         orphan_bytes += file.size_bytes;
     }
-    writeln!(
-        out,
+    say(format!(
         "{would} {} jobs of {} ({job_bytes} bytes) and {orphans} files that nothing names ({orphan_bytes} bytes)",
         gone.len(),
         finished.len()
-    )?;
-    Ok(())
+    ))?;
+    Ok(gone.len() + orphans)
 }
 
-async fn remove_orphan(database: &Database, artifacts: &Store, key: &str) -> anyhow::Result<bool> {
+async fn remove_orphan(pool: &PgPool, artifacts: &Store, key: &str) -> anyhow::Result<bool> {
     let Some(sha256) = key.strip_prefix("checkpoints/") else {
         // The number of an attempt is never given again, nor is the id of a job.
         artifacts.delete(key).await?;
         return Ok(true);
     };
-    let Some(holding_off) = checkpoints::hold_off(&database.pool, sha256).await? else { return Ok(false) };
+    let Some(holding_off) = checkpoints::hold_off(pool, sha256).await? else { return Ok(false) };
     artifacts.delete(key).await?;
     holding_off.rollback().await?;
     Ok(true)
@@ -120,7 +130,7 @@ fn sizes(files: &[Listed]) -> HashMap<&str, u64> {
 fn doomed<'a>(
     finished: &'a [Finished],
     sizes: &HashMap<&str, u64>,
-    args: &PruneArgs,
+    rules: &Rules,
     now: DateTime<Utc>,
 ) -> Vec<&'a Finished> {
     let mut best: HashMap<&str, Vec<&Finished>> = HashMap::new();
@@ -129,21 +139,21 @@ fn doomed<'a>(
     }
     for jobs in best.values_mut() {
         jobs.sort_by(|one, other| other.best_top1.unwrap_or(0.0).total_cmp(&one.best_top1.unwrap_or(0.0)));
-        jobs.truncate(args.keep_best);
+        jobs.truncate(rules.keep_best);
     }
     let is_best = |job: &Finished| {
         best.get(job.dataset.as_deref().unwrap_or_default()).is_some_and(|jobs| jobs.iter().any(|of| of.id == job.id))
     };
-    let limit = args.older_than_days.map(|days| now - TimeDelta::days(days.into()));
+    let limit = rules.older_than_days.map(|days| now - TimeDelta::days(days.into()));
     let mut bytes: u64 = sizes.values().sum();
     let mut doomed = Vec::new();
     // The oldest first, which are the first to go when there are too many bytes.
     for (place, job) in finished.iter().enumerate().rev() {
-        if place < args.keep_last || job.is_kept || is_best(job) {
+        if place < rules.keep_last || job.is_kept || is_best(job) {
             continue;
         }
         let is_old = limit.is_some_and(|limit| job.finished_at <= limit);
-        if is_old || args.max_bytes.is_some_and(|most| bytes > most) {
+        if is_old || rules.max_bytes.is_some_and(|most| bytes > most) {
             bytes -= sizes.get(job.id.as_str()).copied().unwrap_or(0);
             doomed.push(job);
         }
@@ -173,7 +183,7 @@ mod tests {
         let sizes = finished.iter().map(|job| (job.id.as_str(), 10)).collect();
         let cli = Cli::try_parse_from(["distillery", "prune"].iter().chain(flags)).expect("flags");
         let Command::Prune(args) = cli.command else { panic!("prune") };
-        let doomed = doomed(&finished, &sizes, &args, now);
+        let doomed = doomed(&finished, &sizes, &args.rules, now);
         (0..finished.len()).filter(|place| !doomed.iter().any(|job| job.id == place.to_string())).collect()
     }
 

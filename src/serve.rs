@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Store;
 use crate::config::ServeArgs;
+use crate::housekeeping::{self, Chores};
 use crate::jobs::tokens;
 use crate::{http, jobs, postgres, process, stop, worker};
 
@@ -99,10 +100,13 @@ async fn serve(
         "{address} can be reached from other machines, and there is no token yet: make one with `distillery token create \
          NAME --scope admin` (with the same --data-dir or --database-url), or set DISTILLERY_ADMIN_TOKEN"
     );
+    let chores = Chores { compact_after_days: args.compact_after_days, rules: args.rules.clone() };
+    let housekeeping = tokio::spawn(housekeeping::run(pool.clone(), store.clone(), chores, told_to_stop.clone()));
     let state = http::State::new(pool, store, settings);
     let workers = tokio::spawn(worker::supervise::run(args.clone(), database_url.to_owned(), told_to_stop.clone()));
     // Scripts wait for this line.
     writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
     http::serve(listener, state, told_to_stop).await?;
+    housekeeping.await.context("housekeeping failed")?;
     workers.await.context("the supervisor of the workers failed")?
 }

@@ -9,11 +9,11 @@ use utoipa::ToSchema;
 /// One entry of a job's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Number within the job, from 1 and without gaps.
+    /// Number within the job, from 1 and without gaps; an entry `compacted` stands for those from `from` to `to` in its data.
     pub seq: i64,
     /// When it was written.
     pub time: DateTime<Utc>,
-    /// `status`, `log`, `warning`, `checkpoint` or `teacher`.
+    /// `status`, `log`, `warning`, `checkpoint`, `teacher` or, in a job that ended long ago, `compacted`.
     #[schema(example = "status")]
     pub kind: String,
     /// What happened, for people.

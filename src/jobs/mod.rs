@@ -1,9 +1,11 @@
 //! Jobs in PostgreSQL: the only SQL of the project.
 //!
-//! [`state`] says which status follows which, [`store`] is what the API calls, [`queue`] is what a worker calls.
+//! [`state`] says which status follows which, [`store`] is what the API calls, [`queue`] is what a worker calls,
+//! [`retention`] and [`compaction`] are what housekeeping calls.
 
 pub mod changes;
 pub mod checkpoints;
+pub mod compaction;
 pub mod events;
 pub mod ledger;
 pub mod metrics;

@@ -1,0 +1,216 @@
+//! Promise: a server that is left alone makes old jobs smaller without making them say anything else, and removes what its
+//! rules no longer keep.
+
+mod api;
+mod common;
+mod server;
+
+use api::{Api, plain_job};
+use chrono::{TimeDelta, Utc};
+use distillery::jobs::compaction::{Compacted, compact_one};
+use distillery::jobs::queue::{self, Batch, Hold, SavedCheckpoint};
+use distillery::protocol::{Level, Point};
+use serde_json::{Value, json};
+use server::{Options, Server};
+
+/// Steps of the long series: more points than stay.
+const STEPS: u64 = 2500;
+
+/// The lowest and the highest value of the long series are at these steps.
+const PEAKS: [u64; 2] = [777, 1888];
+
+async fn record(api: &Api, hold: &Hold, batch: Batch) {
+    assert!(queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap());
+}
+
+fn logs(level: Level, lines: &[&str]) -> Batch {
+    Batch { logs: lines.iter().map(|line| (level, (*line).to_owned())).collect(), ..Batch::default() }
+}
+
+async fn ended(api: &Api, id: &str, days: i32) {
+    let update = "update jobs set finished_at = now() - make_interval(days => $1) where id = $2";
+    sqlx::query(update).bind(days).bind(id).execute(&api.db.pool).await.unwrap();
+}
+
+/// A job with a long and a short series and a long history that ended so many days ago.
+async fn long_job(api: &Api, days: i32) -> String {
+    let id = api.job().await;
+    let hold = api.claim().await;
+    record(api, &hold, logs(Level::Info, &["reading", "still reading"])).await;
+    record(api, &hold, logs(Level::Warning, &["an image is broken"])).await;
+    let start = Utc::now();
+    let point = |name: &str, step: u64, value: f64| Point {
+        name: name.to_owned(),
+        step,
+        epoch: step as f64 / 10.0,
+        time: start + TimeDelta::milliseconds(step as i64),
+        value,
+    };
+    let loss = |step: u64| match PEAKS.iter().position(|&peak| peak == step) {
+        Some(0) => -5.0,
+        Some(_) => 50.0,
+        None => 1.0 + (step % 7) as f64,
+    };
+    let mut points: Vec<_> = (1..=STEPS).map(|step| point("train/loss", step, loss(step))).collect();
+    points.extend((1..=240).map(|epoch| point("eval/top1", epoch * 10, epoch as f64 / 4.0)));
+    record(api, &hold, Batch { points, ..Batch::default() }).await;
+    for epoch in 1..=3 {
+        let key = format!("jobs/{id}/attempts/1/state/checkpoint.safetensors");
+        let saved = SavedCheckpoint { attempt: 1, epoch, step: u64::from(epoch) * 10, key, sha256: None };
+        assert!(queue::checkpoint_saved(&api.db.pool, &hold.write(), &saved).await.unwrap());
+        record(api, &hold, logs(Level::Info, &["an epoch is done"])).await;
+    }
+    api.publish(&hold, &[("student.safetensors", b"student")]).await;
+    ended(api, &id, days).await;
+    id
+}
+
+async fn history(api: &Api, id: &str) -> Vec<Value> {
+    api.get(&format!("/v1/jobs/{id}/events?limit=1000")).await.expect(200)["data"].as_array().unwrap().clone()
+}
+
+async fn series(api: &Api, id: &str, name: &str) -> Vec<(u64, f64)> {
+    let series = api.get(&format!("/v1/jobs/{id}/metrics?name={name}&max_points=10000")).await.expect(200);
+    let points = series["series"][0]["points"].as_array().unwrap().clone();
+    points.iter().map(|point| (point["step"].as_u64().unwrap(), point["value"].as_f64().unwrap())).collect()
+}
+
+/// Every number of the history, once: its own, or that of an entry which stands for it.
+fn is_gapless(history: &[Value]) -> bool {
+    let mut next = 1;
+    history.iter().all(|event| {
+        let (first, last) = match event["kind"].as_str() {
+            Some("compacted") => (event["data"]["from"].as_u64(), event["data"]["to"].as_u64()),
+            _ => (event["seq"].as_u64(), event["seq"].as_u64()),
+        };
+        let fits = first == Some(next) && event["seq"].as_u64() == first;
+        next = last.unwrap() + 1;
+        fits
+    })
+}
+
+#[tokio::test]
+async fn a_compacted_job_keeps_peaks_ends_evaluations_and_all_that_its_history_says() {
+    let api = Api::start().await;
+    let id = long_job(&api, 40).await;
+    let before = history(&api, &id).await;
+    let (loss, top1) = (series(&api, &id, "train/loss").await, series(&api, &id, "eval/top1").await);
+    let chart = format!("/v1/jobs/{id}/metrics?max_points=100");
+    let charted = api.get(&chart).await.expect(200);
+
+    assert_eq!(compact_one(&api.db.pool, 41).await.unwrap(), None);
+    let compacted = compact_one(&api.db.pool, 40).await.unwrap().expect("a job is old enough");
+    assert_eq!(compact_one(&api.db.pool, 40).await.unwrap(), None);
+
+    let left = series(&api, &id, "train/loss").await;
+    assert!((500..=1000).contains(&left.len()), "{}", left.len());
+    assert!(left.iter().all(|point| loss.contains(point)) && left.is_sorted_by_key(|&(step, _)| step));
+    for step in [1, PEAKS[0], PEAKS[1], STEPS] {
+        assert!(left.iter().any(|&(of, _)| of == step), "{step}");
+    }
+    assert_eq!(series(&api, &id, "eval/top1").await, top1);
+    let after = history(&api, &id).await;
+    assert_eq!(
+        compacted,
+        Compacted {
+            job: id.clone(),
+            points: (loss.len() - left.len()) as u64,
+            events: (before.len() - after.len()) as u64
+        }
+    );
+    assert!(is_gapless(&before) && is_gapless(&after), "{after:#?}");
+    let says = |history: &[Value], small: bool| -> Vec<Value> {
+        let is_small = |event: &Value| match event["kind"].as_str().unwrap() {
+            "checkpoint" | "compacted" => true,
+            "log" => event.get("data").is_none_or(Value::is_null),
+            _ => false,
+        };
+        history.iter().filter(|event| is_small(event) == small).cloned().collect()
+    };
+    assert_eq!(says(&after, false), says(&before, false));
+    let stand: Vec<_> = says(&after, true);
+    assert_eq!(stand.len(), 2, "{stand:#?}");
+    assert_eq!(stand[0]["message"], "2 lines of the log and checkpoints");
+    assert_eq!(stand[1]["message"], "6 lines of the log and checkpoints");
+    // A chart of it looks as it did: the same names, ends and extremes.
+    let again = api.get(&chart).await.expect(200);
+    assert_eq!(again["series"][0], charted["series"][0]);
+    assert_eq!(api.get(&format!("/v1/jobs/{id}/student")).await.body, b"student");
+    // Whoever read a part of the history before goes on behind what an entry stands for.
+    let inside = stand[1]["data"]["to"].as_u64().unwrap() - 1;
+    let rest = api.get(&format!("/v1/jobs/{id}/events?after={inside}")).await.expect(200)["data"].clone();
+    assert_eq!(rest.as_array().unwrap().last(), after.last());
+}
+
+#[tokio::test]
+async fn a_job_that_was_tried_again_is_compacted_again_and_one_that_has_not_ended_is_not() {
+    let api = Api::start().await;
+    let id = api.post("/v1/jobs", &plain_job()).await.expect(201)["id"].as_str().unwrap().to_owned();
+    for round in 1..=2 {
+        let hold = api.claim().await;
+        record(&api, &hold, logs(Level::Info, &["one", "two", "three"])).await;
+        assert_eq!(compact_one(&api.db.pool, 0).await.unwrap(), None);
+        queue::fail(&api.db.pool, &hold.write(), &server_failure()).await.unwrap();
+        let before = history(&api, &id).await;
+        let compacted = compact_one(&api.db.pool, 0).await.unwrap().expect("it has ended");
+        assert_eq!((compacted.job.as_str(), compacted.points, compacted.events), (id.as_str(), 0, 2), "{before:#?}");
+        assert!(is_gapless(&history(&api, &id).await));
+        if round == 1 {
+            api.ask(&format!("/v1/jobs/{id}/retry")).await.expect(202);
+            assert_eq!(compact_one(&api.db.pool, 0).await.unwrap(), None);
+        }
+    }
+}
+
+fn server_failure() -> distillery::protocol::Failure {
+    serde_json::from_value(json!({"class": "user", "message": "no such column"})).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_compacts_and_removes_by_itself_what_its_rules_say() {
+    let api = Api::start().await;
+    let (ancient, old, young) = (long_job(&api, 100).await, long_job(&api, 40).await, long_job(&api, 3).await);
+    let orphan = format!("jobs/{old}/attempts/9/student.safetensors");
+    let bytes = futures::stream::iter([Ok::<_, std::convert::Infallible>(bytes::Bytes::from_static(b"bytes"))]);
+    api.store.put_stream(&orphan, bytes).await.unwrap();
+    let environment = |rules: &[(&'static str, &str)]| {
+        let storage = api.dir.path().join("storage").display().to_string();
+        let mut environment = vec![("DATABASE_URL", api.db.url.clone()), ("DISTILLERY_STORAGE", storage)];
+        environment.extend(rules.iter().map(|&(name, value)| (name, value.to_owned())));
+        Options { workers: Some(0), environment, ..Options::default() }
+    };
+    let until = async |wanted: &str| {
+        let select = "select count(*) filter (where compacted_at is not null), count(*) from jobs";
+        loop {
+            let counts: (i64, i64) = sqlx::query_as(select).fetch_one(&api.db.pool).await.unwrap();
+            if format!("{} of {}", counts.0, counts.1) == wanted {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    // Without rules nothing is removed, and what is old is compacted.
+    let server = Server::start(environment(&[]));
+    tokio::time::timeout(patience, until("2 of 3")).await.expect("old jobs are compacted");
+    drop(server);
+    assert_eq!(series(&api, &young, "train/loss").await.len(), 2500);
+    assert!(series(&api, &old, "train/loss").await.len() <= 1000);
+    assert!(api.store.list().await.unwrap().iter().any(|file| file.key == orphan));
+    // A day's number 0 is never.
+    let server = Server::start(environment(&[
+        ("DISTILLERY_COMPACT_AFTER_DAYS", "0"),
+        ("DISTILLERY_OLDER_THAN_DAYS", "60"),
+        ("DISTILLERY_ORPHAN_MINUTES", "0"),
+    ]));
+    tokio::time::timeout(patience, until("1 of 2")).await.expect("a job is removed");
+    let mut keys = vec![orphan.clone()];
+    while keys.contains(&orphan) {
+        keys = api.store.list().await.unwrap().into_iter().map(|file| file.key).collect();
+        tokio::task::yield_now().await;
+    }
+    drop(server);
+    assert!(!keys.iter().any(|key| key.contains(&ancient)), "{keys:?}");
+    api.get(&format!("/v1/jobs/{ancient}")).await.problem(404);
+    assert_eq!(api.get(&format!("/v1/jobs/{old}/student")).await.body, b"student");
+}
