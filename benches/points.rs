@@ -1,0 +1,109 @@
+//! How a job with a million points is listed, charted, exported and compacted: `cargo bench --bench points`.
+//!
+//! Starts a server of its own (its own PostgreSQL with fsync, no workers), writes one ended job with 20 series of 50,000
+//! points each, and times whole answers over HTTP: the median and the worst of several.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use distillery::jobs::compaction;
+use sqlx::PgPool;
+
+/// Requests of each kind.
+const TIMES: usize = 9;
+
+const CHART: &str = "/v1/jobs/job_million/metrics";
+
+/// A server that ends with the measurement.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    std::fs::create_dir_all(dir.path().join("datasets"))?;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_distillery"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--workers", "0"])
+        .args(["--data-dir".as_ref(), dir.path().join("data").as_os_str()])
+        .args(["--datasets-dir".as_ref(), dir.path().join("datasets").as_os_str()])
+        .env("RUST_LOG", "off")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
+    let _server = Server(child);
+    let url = line.split_whitespace().last().ok_or_else(|| anyhow::anyhow!("no address in {line:?}"))?.to_owned();
+    let pool = PgPool::connect(&std::fs::read_to_string(dir.path().join("data/postgres.url"))?).await?;
+
+    let start = Instant::now();
+    fill(&pool).await?;
+    println!("1,000,000 points in 20 series written in {:.1} s", start.elapsed().as_secs_f64());
+    let reads = [
+        ("list of jobs", "/v1/jobs?limit=50".to_owned()),
+        ("the job", "/v1/jobs/job_million".to_owned()),
+        ("chart of all series", CHART.to_owned()),
+        ("chart of one series", format!("{CHART}?name=series/7")),
+        ("CSV of all points", format!("{CHART}?max_points=50000")),
+    ];
+    for (name, path) in &reads {
+        time(name, &format!("{url}{path}")).await?;
+    }
+    let start = Instant::now();
+    let compacted = compaction::compact_one(&pool, 30).await?.ok_or_else(|| anyhow::anyhow!("nothing to compact"))?;
+    println!("compacted in {:.2} s, {} points went", start.elapsed().as_secs_f64(), compacted.points);
+    sqlx::raw_sql("vacuum analyze metrics").execute(&pool).await?;
+    for (name, path) in &reads[2..] {
+        time(&format!("{name}, compacted"), &format!("{url}{path}")).await?;
+    }
+    Ok(())
+}
+
+/// Prints how long the whole answer takes.
+async fn time(name: &str, url: &str) -> anyhow::Result<()> {
+    let client = reqwest::Client::new();
+    let (mut times, mut bytes) = (Vec::new(), 0);
+    for _ in 0..TIMES {
+        let start = Instant::now();
+        let accept = if name.starts_with("CSV") { "text/csv" } else { "application/json" };
+        bytes = client.get(url).header("accept", accept).send().await?.error_for_status()?.bytes().await?.len();
+        times.push(start.elapsed());
+    }
+    times.sort();
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{name:32} p50 {:7.1} ms   worst {:7.1} ms   {bytes:>9} bytes",
+        milliseconds(times[TIMES / 2]),
+        milliseconds(times[TIMES - 1])
+    );
+    Ok(())
+}
+
+/// One job that succeeded 40 days ago, its points as a trainer would have written them: step by step, all series at once.
+async fn fill(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::raw_sql(
+        r#"
+        insert into jobs (id, name, status, spec, max_attempts, attempt, finished_at)
+            select 'job_million', 'million', 'succeeded',
+                '{"student": {"architecture": "resnet8"}, "dataset": {"name": "ten"}, "distillation": {"method": "none"}}',
+                1, 1, now() - interval '40 days';
+        insert into metrics (job_id, attempt, name, step, epoch, time, value)
+            select 'job_million', 1, 'series/' || series, step, step / 200.0, now() - (50000 - step) * interval '1 s',
+                exp(-step / 1e4) + 0.1 * random()
+            from generate_series(1, 50000) as step, generate_series(1, 20) as series
+            order by step, series;
+        "#,
+    )
+    .execute(pool)
+    .await?;
+    sqlx::raw_sql("vacuum analyze metrics").execute(pool).await?;
+    Ok(())
+}
