@@ -12,6 +12,8 @@ use distillery::protocol::{Level, Point, Progress};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::Executor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 fn point(step: u64) -> Point {
     Point { name: "train/loss".into(), step, epoch: 0.1, time: Utc::now(), value: step as f64 }
@@ -168,6 +170,43 @@ async fn more_than_a_page_of_history_comes_in_order() {
     let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
     let messages = stream.until(|message| message.name == "metric" && message.data["step"] == 1299).await;
     assert_eq!((steps(&messages), seqs(&messages)), ((0..1300).collect(), (1..=1202).collect()));
+}
+
+#[tokio::test]
+async fn whoever_reads_nothing_is_dropped_and_loses_nothing_and_nobody_else_notices() {
+    let api = Api::start_with(|settings| settings.reader_patience = Duration::from_secs(1)).await;
+    let id = api.job().await;
+    let hold = api.claim().await;
+    // More than the kernel takes on the way to somebody who does not read.
+    let lines = 3000;
+    for first in (0..lines).step_by(300) {
+        let logs = (first..first + 300).map(|line| (Level::Info, format!("{line} {}", "x".repeat(8000)))).collect();
+        assert!(queue::record(&api.db.pool, &hold.write(), &Batch { logs, ..Batch::default() }).await.unwrap());
+    }
+    let path = format!("/v1/jobs/{id}/stream");
+    let mut idle = TcpStream::connect(api.url.strip_prefix("http://").unwrap()).await.unwrap();
+    let host = api.url.strip_prefix("http://").unwrap();
+    idle.write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut start = [0; 15];
+    idle.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200 OK");
+    // It reads no further. Another one reads everything meanwhile, and is told what is new.
+    let mut reader = api.stream(&path, None).await;
+    let history = reader.until(|message| message.name == "event" && message.data["seq"] == lines + 2).await;
+    assert_eq!(seqs(&history), (1..=lines + 2).collect::<Vec<_>>());
+    let dropped = async {
+        while idle.write_all(b"\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), dropped).await.expect("its connection is closed");
+    report(&api, &hold, 1).await;
+    let news = reader.until(|message| message.name == "metric").await;
+    assert_eq!(steps(&news), [1]);
+    // Whoever was dropped goes on from the last message that it knows of.
+    let mut again = api.stream(&path, Some("1500-0")).await;
+    let rest = again.until(|message| message.name == "metric").await;
+    assert_eq!(seqs(&rest), (1501..=lines + 3).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -87,6 +87,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// How long an upload may stand still.
     pub upload_timeout: Duration,
+    /// How long a client may take nothing of what it is sent before its connection is closed.
+    pub reader_patience: Duration,
     /// How long requests under way have to end when the server stops.
     pub grace: Duration,
 }
@@ -106,6 +108,7 @@ impl Settings {
             uploads: 8,
             timeout: Duration::from_secs(30),
             upload_timeout: Duration::from_secs(60),
+            reader_patience: Duration::from_secs(60),
             grace: Duration::from_secs(20),
         }
     }
@@ -245,8 +248,13 @@ pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken)
     });
     let grace = state.settings.grace;
     instruments::keep_up(stopping.clone());
-    // Small events would wait for an acknowledgement otherwise.
-    let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+    let patience = u32::try_from(state.settings.reader_patience.as_millis()).unwrap_or(u32::MAX);
+    let listener = listener.tap_io(move |connection| {
+        // Small events would wait for an acknowledgement otherwise.
+        drop(connection.set_nodelay(true));
+        // Whoever reads a stream or a download no more, or has vanished without a word, holds its buffers no longer.
+        drop(rustix::net::sockopt::set_tcp_user_timeout(connection, patience));
+    });
     let serving = axum::serve(listener, app(state)).with_graceful_shutdown(stopping.clone().cancelled_owned());
     let too_late = async {
         stopping.cancelled().await;
