@@ -1,11 +1,13 @@
 //! Everything is killed, frozen and cut off at random, and afterwards a checker reads what every job left behind.
 //!
-//! Real PostgreSQL, API and workers; the trainer is a script that keeps the protocol and does in seconds what training
-//! does in hours. `make soak` goes on for long, from another seed each time.
+//! Real PostgreSQL, API and workers, two of these with clocks that are off by an hour; the trainer is a script that keeps the
+//! protocol and does in seconds what training does in hours. `make soak` goes on for long, from another seed each time.
 
 #[path = "crash/checker.rs"]
 mod checker;
 mod common;
+#[path = "crash/faults.rs"]
+mod faults;
 #[path = "crash/forged.rs"]
 mod forged;
 #[path = "crash/report.rs"]

@@ -22,6 +22,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 
 use super::checker::{Artifact, Attempt, CleanKill, Event, Expected, History, Point, Written};
 use super::common::postgres_options;
+use super::faults::Faults;
 use super::server::{quick_job, write_patterns};
 
 const EPOCHS: u64 = 10;
@@ -29,6 +30,8 @@ const STEPS_PER_EPOCH: u64 = 20;
 const WORKERS: usize = 3;
 /// Jobs that are not finished, as long as chaos goes on: more than workers, so that a lost job has to wait its turn.
 const UNFINISHED: usize = 5;
+/// Seconds by which the clocks of the workers' machines are off.
+const CLOCKS: [i64; WORKERS] = [-3600, 0, 3600];
 const TRAINER: &str = include_str!("trainer.sh");
 
 /// What is done to the system.
@@ -41,10 +44,11 @@ pub enum Action {
     CrashDatabase,
     EndConnections,
     RefuseStorage,
+    FillDisk,
 }
 
 impl Action {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::KillWorker,
         Self::KillTrainer,
         Self::KillApi,
@@ -52,6 +56,7 @@ impl Action {
         Self::CrashDatabase,
         Self::EndConnections,
         Self::RefuseStorage,
+        Self::FillDisk,
     ];
 }
 
@@ -102,6 +107,7 @@ struct Running {
 
 pub struct World {
     dir: tempfile::TempDir,
+    faults: Faults,
     database: Option<Server>,
     url: String,
     pub pool: PgPool,
@@ -144,6 +150,7 @@ impl World {
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(options.application_name("observer"));
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
         let mut world = Self {
+            faults: Faults::new(dir.path()),
             dir,
             database: Some(database),
             url,
@@ -211,6 +218,7 @@ impl World {
             .args(["--data-dir".as_ref(), data.as_os_str()])
             .args(["--trainer".as_ref(), self.dir.path().join("trainer").as_os_str()])
             .stdout(Stdio::null());
+        self.faults.give(&mut program, CLOCKS[index]);
         process::spawn(program).unwrap()
     }
 
@@ -381,6 +389,7 @@ impl World {
             Action::CrashDatabase => self.crash_database().await,
             Action::EndConnections => self.end_connections().await,
             Action::RefuseStorage => self.refuse_storage().await,
+            Action::FillDisk => self.fill_disk().await,
         }
         if ![Action::KillWorker, Action::KillTrainer, Action::KillApi].contains(&action) {
             self.broken.push((began, Utc::now()));
@@ -470,12 +479,31 @@ impl World {
         let (place, away) = (self.dir.path().join("storage/jobs"), self.dir.path().join("storage/jobs-away"));
         fs::rename(&place, &away).unwrap();
         fs::write(&place, "not a directory").unwrap();
-        let began = Utc::now();
-        let query = "select exists (select from events where time > $1
-            and (message like '%could not be stored%' or message like '%storage failed%'))";
-        self.until("storage refuses", async |pool| sqlx::query_scalar(query).bind(began).fetch_one(pool).await).await;
+        self.storage_failed().await;
         fs::remove_file(&place).unwrap();
         fs::rename(&away, &place).unwrap();
+    }
+
+    /// That of work in progress and of storage, or that of storage alone.
+    async fn fill_disk(&mut self) {
+        let scratch = self.dir.path().join("scratch-full");
+        let both = self.random.below(2) == 0;
+        let full = self.faults.fill_disk();
+        if both {
+            fs::write(&scratch, []).unwrap();
+        }
+        self.storage_failed().await;
+        drop(full);
+        if both {
+            fs::remove_file(&scratch).unwrap();
+        }
+    }
+
+    /// Waits until an attempt has failed for it.
+    async fn storage_failed(&mut self) {
+        let began = Utc::now();
+        let query = "select exists (select from attempts where ended_at > $1 and outcome = 'storage')";
+        self.until("storage fails", async |pool| sqlx::query_scalar(query).bind(began).fetch_one(pool).await).await;
     }
 
     /// All that is known of a job that has finished.
