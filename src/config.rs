@@ -97,6 +97,9 @@ pub struct ServeArgs {
     /// How many requests a second each token may make; more are answered with 429 and Retry-After.
     #[arg(long, env = "DISTILLERY_REQUESTS_PER_SECOND", default_value_t = crate::http::REQUESTS_PER_SECOND)]
     pub requests_per_second: NonZeroU32,
+    /// Most connections at a time; more are answered with 503 and Retry-After.
+    #[arg(long, env = "DISTILLERY_MAX_CONNECTIONS", default_value_t = crate::http::CONNECTIONS)]
+    pub max_connections: usize,
     /// Largest accepted checkpoint, in bytes.
     #[arg(long, env = "DISTILLERY_MAX_CHECKPOINT_BYTES", default_value_t = 8 << 30)]
     pub max_checkpoint_bytes: u64,

@@ -85,13 +85,13 @@ async fn serve(
     database_url: &str,
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Some(pool) = jobs::connect_when_there(database_url, &told_to_stop).await? else { return Ok(()) };
-    jobs::migrate(&pool).await.context("cannot bring the database's schema up to date")?;
+    let Some(pool) = jobs::open_when_there(database_url, &told_to_stop).await? else { return Ok(()) };
     let store = Store::open(&args.data.storage())?;
     let address = listener.local_addr()?;
     let data = &args.data;
     let mut settings = http::Settings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
     settings.requests_per_second = args.requests_per_second;
+    settings.connections = args.max_connections;
     settings.checkpoint_limit = args.max_checkpoint_bytes;
     settings.uploads_limit = args.max_uploaded_bytes;
     settings.admin_token = args.admin_token.as_deref().map(tokens::hash);
@@ -106,7 +106,7 @@ async fn serve(
     let workers = tokio::spawn(worker::supervise::run(args.clone(), database_url.to_owned(), told_to_stop.clone()));
     // Scripts wait for this line.
     writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
-    http::serve(listener, state, told_to_stop).await?;
+    http::serve(listener, state, told_to_stop).await;
     housekeeping.await.context("housekeeping failed")?;
     workers.await.context("the supervisor of the workers failed")?
 }

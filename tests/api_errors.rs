@@ -9,9 +9,11 @@ use api::{Answer, Api, plain_job};
 use common::TestDb;
 use distillery::jobs::{self, tokens};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::Executor;
 use sqlx::postgres::PgPoolOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 async fn post_text(api: &Api, content_type: &str, body: impl Into<reqwest::Body>) -> Answer {
     api.send(api.request(Method::POST, "/v1/jobs").header("content-type", content_type).body(body)).await
@@ -188,4 +190,60 @@ async fn an_answer_that_takes_too_long_is_given_up() {
     api.ask(&format!("/v1/jobs/{id}/cancel")).await.says(503, &["too long"]);
     holder.rollback().await.unwrap();
     api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
+}
+
+/// A connection, with what was sent on it.
+async fn connection(api: &Api, text: &str) -> TcpStream {
+    let mut connection = TcpStream::connect(api.url.strip_prefix("http://").unwrap()).await.unwrap();
+    connection.write_all(text.as_bytes()).await.unwrap();
+    connection
+}
+
+/// All that the server says on it before it closes it.
+async fn last_words(mut connection: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(30), connection.read_to_end(&mut answer));
+    read.await.expect("it is closed").unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_head_that_takes_too_long_or_is_too_long_ends_its_connection() {
+    let api = Api::start_with(|settings| settings.header_timeout = Duration::from_millis(200)).await;
+    let slow = connection(&api, "GET /healthz HTTP/1.1\r\nhost: ").await;
+    assert_eq!(last_words(slow).await, "");
+    let idle = connection(&api, "").await;
+    assert_eq!(last_words(idle).await, "");
+    let head = "GET /healthz HTTP/1.1\r\nlong: ";
+    // Not a byte more than is read: what is not read when a connection closes takes the answer with it.
+    let long = connection(&api, &format!("{head}{}", "x".repeat((64 << 10) - head.len()))).await;
+    assert!(last_words(long).await.starts_with("HTTP/1.1 431 "));
+    api.get("/healthz").await.expect(200);
+}
+
+#[tokio::test]
+async fn more_connections_than_are_allowed_are_asked_to_come_back() {
+    let api = Api::start_with(|settings| settings.connections = 2).await;
+    let get = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut one = connection(&api, get).await;
+        let mut start = [0; 12];
+        one.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+        open.push(one);
+    }
+    let refused = last_words(connection(&api, get).await).await;
+    let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nretry-after: 1\r\n"), "{head}");
+    assert!(head.contains("\r\ncontent-type: application/problem+json\r\n"), "{head}");
+    let problem: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(problem["status"], 503);
+    assert!(problem["detail"].as_str().unwrap().contains("try again"));
+    // As soon as one of them goes there is room again.
+    drop(open.pop());
+    while last_words(connection(&api, &get.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")).await)
+        .await
+        .contains(" 503 ")
+    {}
 }

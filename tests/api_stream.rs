@@ -173,6 +173,21 @@ async fn more_than_a_page_of_history_comes_in_order() {
 }
 
 #[tokio::test]
+async fn a_stream_that_has_nothing_to_say_sends_comments_so_that_proxies_keep_it() {
+    let api = Api::start_with(|settings| settings.keep_alive = Duration::from_millis(100)).await;
+    let id = api.job().await;
+    for path in [format!("/v1/jobs/{id}/stream"), "/v1/stream".to_owned()] {
+        let mut answer = api.request(Method::GET, &path).send().await.unwrap();
+        assert_eq!(answer.headers()["cache-control"], "no-cache");
+        assert_eq!(answer.headers()["x-accel-buffering"], "no");
+        let mut text = String::new();
+        while text.lines().filter(|line| line.starts_with(':')).count() < 3 {
+            text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().expect("it goes on")).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
 async fn whoever_reads_nothing_is_dropped_and_loses_nothing_and_nobody_else_notices() {
     let api = Api::start_with(|settings| settings.reader_patience = Duration::from_secs(1)).await;
     let id = api.job().await;

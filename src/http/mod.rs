@@ -9,6 +9,7 @@ mod artifacts;
 mod assets;
 mod auth;
 mod checkpoints;
+mod connections;
 mod datasets;
 mod download;
 mod error;
@@ -38,7 +39,6 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::HeaderName;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
@@ -64,6 +64,9 @@ pub use error::Problem;
 /// A busy dashboard makes some ten requests a second, and a script that waits in between fewer.
 pub const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
 
+/// Most connections at a time, most of which would be streams.
+pub const CONNECTIONS: usize = 10_000;
+
 /// What the API is told at the start.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -83,10 +86,16 @@ pub struct Settings {
     pub uploads_limit: Option<u64>,
     /// How many uploads are read at a time; further ones are asked to come back.
     pub uploads: usize,
+    /// Most connections at a time; further ones are asked to come back. Fewer where the process may not open so many files.
+    pub connections: usize,
+    /// How long a client may take to send the head of a request, and a connection may be idle.
+    pub header_timeout: Duration,
     /// How long a request may take that is no upload, download or stream.
     pub timeout: Duration,
     /// How long an upload may stand still.
     pub upload_timeout: Duration,
+    /// How long a stream may be silent.
+    pub keep_alive: Duration,
     /// How long a client may take nothing of what it is sent before its connection is closed.
     pub reader_patience: Duration,
     /// How long requests under way have to end when the server stops.
@@ -106,8 +115,11 @@ impl Settings {
             checkpoint_limit: 8 << 30,
             uploads_limit: None,
             uploads: 8,
+            connections: CONNECTIONS,
+            header_timeout: Duration::from_secs(30),
             timeout: Duration::from_secs(30),
             upload_timeout: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(15),
             reader_patience: Duration::from_secs(60),
             grace: Duration::from_secs(20),
         }
@@ -234,10 +246,7 @@ pub fn app(state: State) -> Router {
 }
 
 /// Serves until `stop` is cancelled and what was under way then has ended, or its grace is over.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken) {
     let stopping = state.stopping.clone();
     tokio::spawn({
         let stopping = stopping.clone();
@@ -248,24 +257,15 @@ pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken)
     });
     let grace = state.settings.grace;
     instruments::keep_up(stopping.clone());
-    let patience = u32::try_from(state.settings.reader_patience.as_millis()).unwrap_or(u32::MAX);
-    let listener = listener.tap_io(move |connection| {
-        // Small events would wait for an acknowledgement otherwise.
-        drop(connection.set_nodelay(true));
-        // Whoever reads a stream or a download no more, or has vanished without a word, holds its buffers no longer.
-        drop(rustix::net::sockopt::set_tcp_user_timeout(connection, patience));
-    });
-    let serving = axum::serve(listener, app(state)).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let settings = state.settings.clone();
+    let serving = connections::serve(listener, app(state), &settings, stopping.clone());
     let too_late = async {
         stopping.cancelled().await;
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
-        served = serving.into_future() => served,
-        () = too_late => {
-            tracing::warn!("requests that did not end in time are cut off");
-            Ok(())
-        }
+        () = serving => {}
+        () = too_late => tracing::warn!("requests that did not end in time are cut off"),
     }
 }
 

@@ -20,8 +20,6 @@ pub const PACE: Duration = Duration::from_millis(200);
 /// A stream looks again after so long even where no notification came.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
 /// Where the messages of a stream go. Full while the client is slower than we are.
 #[derive(Debug, Clone)]
 pub struct Sender(mpsc::Sender<Event>);
@@ -66,8 +64,9 @@ impl Sender {
     }
 }
 
-/// Answers with what `produce` sends, until it returns.
-pub fn respond<F>(produce: impl FnOnce(Sender) -> F) -> Response
+/// Answers with what `produce` sends, until it returns, and with a comment whenever nothing was sent for as long as
+/// `keep_alive`: proxies close what seems idle.
+pub fn respond<F>(keep_alive: Duration, produce: impl FnOnce(Sender) -> F) -> Response
 where
     F: Future<Output = Result<(), Broken>> + Send + 'static,
 {
@@ -79,7 +78,7 @@ where
         }
     });
     let events = ReceiverStream::new(receiver).map(Ok::<_, Infallible>);
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    let keep_alive = KeepAlive::new().interval(keep_alive);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
     // Tells nginx not to hold events back.
     response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));

@@ -111,7 +111,7 @@ pub async fn job(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let place = Place { ended: None, ..place };
-    Ok(sse::respond(|sender| async move {
+    Ok(sse::respond(state.settings.keep_alive, |sender| async move {
         tokio::select! {
             ended = Follower { sender: sender.clone(), state: state.clone(), place, sent: None }.follow(&id.0) => ended,
             () = sender.closed() => Ok(()),
@@ -274,7 +274,7 @@ pub async fn all(
             Some(time.ok_or_else(|| ApiError::malformed(format!("{id:?} is not an id of this stream")))?)
         }
     };
-    Ok(sse::respond(|sender| async move {
+    Ok(sse::respond(state.settings.keep_alive, |sender| async move {
         tokio::select! {
             ended = Watcher { sender: sender.clone(), state: state.clone(), sent: HashMap::new(), since }.watch() => ended,
             () = sender.closed() => Ok(()),

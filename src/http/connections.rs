@@ -1,0 +1,104 @@
+//! Accepts connections, and holds them to limits: how many there are, how long a request's head may be and take, and how long
+//! a client may take nothing of its answer.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::Settings;
+
+/// Longest head of a request, in bytes.
+const LONGEST_HEAD: usize = 64 << 10;
+/// Files besides connections: of the database, of storage, of what is sent.
+const OTHER_FILES: usize = 256;
+
+/// Serves connections until `stopping`, then waits for the requests that are under way.
+pub async fn serve(listener: TcpListener, app: Router, settings: &Settings, stopping: CancellationToken) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(LONGEST_HEAD);
+    let free = Arc::new(Semaphore::new(settings.connections.min(most_files().saturating_sub(OTHER_FILES).max(1))));
+    let open = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let connection = match accepted {
+            Ok((connection, _)) => connection,
+            Err(error) => {
+                // Of a connection that has gone again already, or of a machine that is out of something.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = free.clone().try_acquire_owned() else {
+            tokio::spawn(refuse(connection));
+            continue;
+        };
+        prepare(&connection, settings.reader_patience);
+        let app = app.clone().map_request(|request: Request<Incoming>| request.map(Body::new));
+        let served = open.watch(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(app)));
+        tokio::spawn(async move {
+            // What goes wrong is the client's: it has left, or it keeps to no protocol.
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    open.shutdown().await;
+}
+
+fn prepare(connection: &TcpStream, patience: Duration) {
+    // Small events would wait for an acknowledgement otherwise.
+    let _ = connection.set_nodelay(true);
+    // Whoever reads a stream or a download no more, or has vanished without a word, holds its buffers no longer.
+    let patience = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(connection, patience);
+}
+
+/// Says that there are too many connections.
+async fn refuse(mut connection: TcpStream) {
+    let problem = r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"too many connections are open: try again in a moment"}"#;
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{problem}",
+        problem.len()
+    );
+    let say = async {
+        connection.write_all(answer.as_bytes()).await?;
+        connection.shutdown().await?;
+        // What was sent and is not read would take the answer with it.
+        let mut request = [0; 1024];
+        while connection.read(&mut request).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
+}
+
+/// How many files this process may open: as many as it is allowed to allow itself.
+fn most_files() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX))
+}
