@@ -42,6 +42,7 @@ pub fn name(device: Device) -> String {
 }
 
 /// Loads libtorch's CUDA half. This must come before any question about CUDA: libtorch remembers the first answer.
+#[allow(unsafe_code, reason = "a library is opened at run time")]
 fn open_cuda() -> std::result::Result<(), String> {
     // Without a driver the library would load all the same, for a fraction of a second and 200 MB.
     if !std::path::Path::new("/dev/nvidiactl").exists() && !std::path::Path::new("/dev/dxg").exists() {
@@ -63,6 +64,7 @@ fn open_cuda() -> std::result::Result<(), String> {
 
 /// Sets what must be set before the first tensor: threads, signals, and memory that is kept rather than given back after each
 /// step (without it large activations cost page faults again and again, about a fifth of the time of a step).
+#[allow(unsafe_code, reason = "the C library's settings of memory and signals")]
 pub fn prepare(threads: usize) {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets parameters of the allocator, and no other thread runs yet.
@@ -107,6 +109,7 @@ pub fn cores() -> usize {
 }
 
 /// Ends the process at once, without destructors, which libtorch's threads would trip over.
+#[allow(unsafe_code, reason = "the C library's exit without destructors")]
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit does not return and touches no memory of ours.
     unsafe { libc::_exit(i32::from(status)) }
