@@ -92,22 +92,70 @@ pub struct SeriesPoint {
 /// # Errors
 /// Those of the database.
 pub async fn series(pool: &PgPool, job: &str, names: &[String], most: usize, until: i64) -> sqlx::Result<Vec<Series>> {
+    let mut all = Thinning { most, series: BTreeMap::new() };
+    if names.is_empty() {
+        every_point(pool, job, until, &mut all).await?;
+    } else {
+        points_of(pool, job, names, until, &mut all).await?;
+    }
+    Ok(all.series.into_iter().map(|(name, thinned)| Series { name, points: thinned.finish() }).collect())
+}
+
+/// Series on their way.
+struct Thinning {
+    most: usize,
+    series: BTreeMap<String, Thinned<SeriesPoint>>,
+}
+
+impl Thinning {
+    fn of(&mut self, name: String) -> &mut Thinned<SeriesPoint> {
+        self.series.entry(name).or_insert_with(|| Thinned::new(self.most))
+    }
+}
+
+/// Points that are read in one go.
+const BLOCK: i64 = 50_000;
+
+/// All of a job's points, in the order in which they lie in the table. They come as arrays, since a row for each costs
+/// more than the point in it.
+async fn every_point(pool: &PgPool, job: &str, until: i64, all: &mut Thinning) -> sqlx::Result<()> {
+    let mut parts = sqlx::query!(
+        r#"
+        select part.name, steps as "steps!", epochs as "epochs!", times as "times!: Vec<DateTime<Utc>>", points as "points!"
+        from generate_series((select min(id) from metrics where job_id = $1), $2, $3) as first,
+            lateral (
+                select name, array_agg(step) as steps, array_agg(epoch) as epochs, array_agg(time) as times,
+                    array_agg(value) as points
+                from metrics where job_id = $1 and id >= first and id < first + $3 and id <= $2
+                group by name) as part
+        "#,
+        job,
+        until,
+        BLOCK,
+    )
+    .fetch(pool);
+    while let Some(part) = parts.try_next().await? {
+        let thinned = all.of(part.name);
+        let steps_and_values = part.steps.into_iter().zip(part.points);
+        for ((step, value), (epoch, time)) in steps_and_values.zip(part.epochs.into_iter().zip(part.times)) {
+            thinned.push(step, value, SeriesPoint { step, epoch, time, value });
+        }
+    }
+    Ok(())
+}
+
+/// The points of these series, by their index.
+async fn points_of(pool: &PgPool, job: &str, names: &[String], until: i64, all: &mut Thinning) -> sqlx::Result<()> {
     let mut rows = sqlx::query!(
-        "select name, step, epoch, time, value from metrics
-         where job_id = $1 and id <= $2 and (cardinality($3::text[]) = 0 or name = any($3))",
+        "select name, step, epoch, time, value from metrics where job_id = $1 and id <= $2 and name = any($3)",
         job,
         until,
         names,
     )
     .fetch(pool);
-    let mut series: BTreeMap<String, Thinned<SeriesPoint>> = BTreeMap::new();
     while let Some(row) = rows.try_next().await? {
         let point = SeriesPoint { step: row.step, epoch: row.epoch, time: row.time, value: row.value };
-        let thinned = match series.get_mut(&row.name) {
-            Some(thinned) => thinned,
-            None => series.entry(row.name).or_insert_with(|| Thinned::new(most)),
-        };
-        thinned.push(point.step, point.value, point);
+        all.of(row.name).push(point.step, point.value, point);
     }
-    Ok(series.into_iter().map(|(name, thinned)| Series { name, points: thinned.finish() }).collect())
+    Ok(())
 }
