@@ -361,6 +361,20 @@ async fn a_worker_that_ends_gives_its_job_back_and_the_next_one_goes_on() {
 }
 
 #[tokio::test]
+async fn sigterm_ends_a_worker_that_trains_with_success_once_its_job_is_set_down() {
+    let bench = Bench::new(RESUMABLE).await;
+    bench.db.add_job("job_a", json!({})).await;
+    let mut worker = bench.start_process();
+    bench.until("job_a", |job| job["checkpoint"]["epoch"] == 2).await;
+    kill_process(Pid::from_child(&worker), Signal::TERM).unwrap();
+    let ended = tokio::task::spawn_blocking(move || worker.wait().unwrap());
+    let status = tokio::time::timeout(Duration::from_secs(60), ended).await.expect("within a minute").unwrap();
+    assert_eq!(status.code(), Some(0));
+    let job = bench.job("job_a").await;
+    assert_eq!((&job["status"], &job["worker"]), (&json!("queued"), &Value::Null));
+}
+
+#[tokio::test]
 async fn a_paused_job_goes_on_from_its_checkpoint() {
     let bench = Bench::new(RESUMABLE).await;
     bench.db.add_job("job_a", json!({})).await;
@@ -621,37 +635,48 @@ async fn points_that_a_killed_worker_had_not_written_yet_come_from_its_stored_me
 }
 
 #[tokio::test]
-async fn a_worker_that_starts_before_its_database_waits_for_it_and_makes_the_schema() {
+async fn a_worker_and_a_server_that_start_before_their_database_wait_for_it_and_make_the_schema() {
     let bench = Bench::new("started 0 0; finish").await;
     let data = tempfile::tempdir().unwrap();
     // Its socket's place is known only once it has run.
     let database = Server::start(&postgres_options(data.path().join("database"))).await.unwrap();
     let url = database.url().to_owned();
     database.stop().await;
-    let mut worker = Command::new(env!("CARGO_BIN_EXE_distillery"))
-        .args(["worker", "--device", "cpu"])
-        .args(["--data-dir".as_ref(), bench.dir.path().join("data").as_os_str()])
-        .args(["--datasets-dir".as_ref(), bench.settings.datasets_dir.as_os_str()])
-        .args(["--trainer".as_ref(), bench.settings.trainer.as_os_str()])
-        .env("DATABASE_URL", &url)
-        .env("RUST_LOG", "warn")
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("the database is not there yet")), "it says what it waits for");
-    std::thread::spawn(move || lines.for_each(drop));
+    let program = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_distillery"));
+        program
+            .args(arguments)
+            .args(["--data-dir".as_ref(), bench.dir.path().join("data").as_os_str()])
+            .args(["--datasets-dir".as_ref(), bench.settings.datasets_dir.as_os_str()])
+            .env("DISTILLERY_TRAINER", &bench.settings.trainer)
+            .env("DATABASE_URL", &url)
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut program = program.spawn().unwrap();
+        let mut lines = BufReader::new(program.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("the database is not there yet")), "it says what it waits for");
+        std::thread::spawn(move || lines.for_each(drop));
+        program
+    };
+    let worker = program(&["worker", "--device", "cpu"]);
+    let mut server = program(&["serve", "--listen", "127.0.0.1:0", "--workers", "0"]);
 
     let database = Server::start(&postgres_options(data.path().join("database"))).await.unwrap();
     assert_eq!(database.url(), url);
-    let pool = jobs::connect(&url).await.unwrap();
-    let registered =
-        async || sqlx::query("select from workers").execute(&pool).await.is_ok_and(|found| found.rows_affected() == 1);
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split_whitespace().last().unwrap().to_owned();
+    let registered = async || {
+        let workers = reqwest::get(format!("{address}/v1/workers")).await.unwrap();
+        workers.json::<Value>().await.is_ok_and(|workers| workers["data"].as_array().is_some_and(|all| all.len() == 1))
+    };
     until(registered).await;
-    kill_process(Pid::from_child(&worker), Signal::TERM).unwrap();
-    assert!(worker.wait().unwrap().success());
-    pool.close().await;
+    for mut program in [worker, server] {
+        kill_process(Pid::from_child(&program), Signal::TERM).unwrap();
+        assert!(program.wait().unwrap().success());
+    }
     database.stop().await;
 }
 

@@ -55,18 +55,27 @@ pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
         .context("cannot connect to the database")
 }
 
-/// Waits for a database that is not there yet, or not yet ready, and connects: what makes up a cluster may start in any
-/// order. None if `stop` was cancelled before.
+/// Waits for a database that is not there yet, or not yet ready, connects, and brings its schema up to date: what makes up a
+/// cluster may start in any order, and whichever comes first makes the schema. None if `stop` was cancelled before.
 ///
 /// # Errors
 /// When the URL cannot be read, or the database refuses, which waiting does not mend.
-pub async fn connect_when_there(url: &str, stop: &CancellationToken) -> anyhow::Result<Option<PgPool>> {
+pub async fn open_when_there(url: &str, stop: &CancellationToken) -> anyhow::Result<Option<PgPool>> {
     let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
     loop {
-        match options.connect().await {
-            Ok(_) => return connect(url).await.map(Some),
-            Err(error) if may_come(&error) => tracing::warn!(%error, "the database is not there yet; waiting for it"),
-            Err(error) => return Err(error).context("cannot connect to the database"),
+        let open = async {
+            // A pool waits long for a server that is not there.
+            options.connect().await.context("cannot connect to the database")?;
+            let pool = connect(url).await?;
+            migrate(&pool).await?;
+            anyhow::Ok(pool)
+        };
+        match open.await {
+            Ok(pool) => return Ok(Some(pool)),
+            Err(error) if error.chain().filter_map(|cause| cause.downcast_ref()).any(may_come) => {
+                tracing::warn!(error = format!("{error:#}"), "the database is not there yet; waiting for it");
+            }
+            Err(error) => return Err(error),
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(None),

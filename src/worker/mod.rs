@@ -93,9 +93,7 @@ struct Context {
 /// Whatever keeps it from starting: the database, the storage, the trainer's program.
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = stop::on_signal()?;
-    let Some(pool) = jobs::connect_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
-    // It may be the first to come to an empty database.
-    jobs::migrate(&pool).await?;
+    let Some(pool) = jobs::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
     let store = Store::open(&args.data.storage())?;
     run(pool, store, Settings::new(&args)?, told_to_stop).await
 }

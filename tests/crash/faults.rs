@@ -26,10 +26,7 @@ impl Faults {
 
     /// Gives a program a clock that is off by so many seconds, and the disk that can be full.
     pub fn give<'a>(&self, program: &'a mut Command, seconds: i64) -> &'a mut Command {
-        program
-            .env("LD_PRELOAD", &self.library)
-            .env("FAULTY_CLOCK", seconds.to_string())
-            .env("FAULTY_DISK", &self.full)
+        program.env("LD_PRELOAD", &self.library).env("FAULTY_CLOCK", seconds.to_string()).env("FAULTY_DISK", &self.full)
     }
 
     /// Nothing can be written to files until the answer is dropped.

@@ -504,6 +504,7 @@ impl World {
         let began = Utc::now();
         let query = "select exists (select from attempts where ended_at > $1 and outcome = 'storage')";
         self.until("storage fails", async |pool| sqlx::query_scalar(query).bind(began).fetch_one(pool).await).await;
+        self.later().await;
     }
 
     /// All that is known of a job that has finished.
