@@ -31,8 +31,9 @@ pub struct Feed {
 pub struct Look {
     /// What is younger than this may be missing.
     began: Instant,
-    /// The job; when it has ended, all of its events and points below were there already.
-    pub job: Job,
+    /// The job, the same one as long as nothing changes about it; when it has ended, all of its events and points below
+    /// were there already.
+    pub job: Arc<Job>,
     /// Its latest events.
     pub events: Tail<Event>,
     /// Its latest points.
@@ -102,10 +103,11 @@ impl Feed {
         let began = Instant::now();
         // The job first: when it has ended, all of its events and points are there to be read afterwards.
         let Some(job) = store::get(pool, &self.id).await? else { return Ok(None) };
-        let (mut events, mut points) = match latest.take() {
-            // Rows are shared, not copied.
-            Some(last) => (last.events.clone(), last.points.clone()),
-            None => (Tail::new(places.0), Tail::new(places.1)),
+        // What has not changed is shared, not copied.
+        let (job, mut events, mut points) = match latest.take() {
+            Some(last) if *last.job == job => (last.job.clone(), last.events.clone(), last.points.clone()),
+            Some(last) => (Arc::new(job), last.events.clone(), last.points.clone()),
+            None => (Arc::new(job), Tail::new(places.0), Tail::new(places.1)),
         };
         loop {
             let page = events::list(pool, &self.id, events.end(), PAGE).await?;

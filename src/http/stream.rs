@@ -4,6 +4,7 @@
 //! with places that ascend (`seq` of events, `id` of points), so it goes on from any place exactly.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode};
@@ -126,7 +127,7 @@ struct Follower {
     state: State,
     place: Place,
     /// The job as the client knows it.
-    sent: Option<Job>,
+    sent: Option<Arc<Job>>,
 }
 
 impl Follower {
@@ -141,9 +142,11 @@ impl Follower {
         loop {
             let looked = Instant::now();
             let places = (self.place.seq, self.place.point);
-            let Some(look) = feed.look(&self.state.pool, changed, places).await? else { return Ok(()) };
+            // On the heap while it lasts: a stream that only waits, as most do, is small then.
+            let look = Box::pin(feed.look(&self.state.pool, changed, places)).await?;
+            let Some(look) = look else { return Ok(()) };
             if self.sent.is_none() && !look.job.status.is_final() {
-                self.tell(look.job.clone()).await?;
+                self.tell(&look.job).await?;
             }
             if self.place.seq >= look.events.after && self.place.point >= look.points.after {
                 for event in look.events.since(self.place.seq) {
@@ -154,11 +157,11 @@ impl Follower {
                 }
             } else {
                 // Too far behind for what is shared.
-                self.send_events(id).await?;
-                self.send_points(id).await?;
+                Box::pin(self.send_events(id)).await?;
+                Box::pin(self.send_points(id)).await?;
             }
             let ended = look.job.status.is_final();
-            self.tell(look.job.clone()).await?;
+            self.tell(&look.job).await?;
             if ended {
                 return Ok(());
             }
@@ -212,11 +215,14 @@ impl Follower {
     }
 
     /// Says what is new about the job itself.
-    async fn tell(&mut self, job: Job) -> Result<(), Broken> {
+    async fn tell(&mut self, job: &Arc<Job>) -> Result<(), Broken> {
+        if self.sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, job)) {
+            return Ok(());
+        }
         let ended = Some(job.status.name().to_owned()).filter(|_| job.status.is_final());
         let id = if ended.is_some() { Place { ended, ..self.place.clone() }.id() } else { None };
-        tell(&self.sender, self.sent.as_ref(), &job, id).await?;
-        self.sent = Some(job);
+        tell(&self.sender, self.sent.as_deref(), job, id).await?;
+        self.sent = Some(job.clone());
         Ok(())
     }
 }
