@@ -9,27 +9,23 @@
 //! - claims per second with 1 to 64 claimers;
 //! - how soon a thousand watchers of one job hear of a change;
 //! - the resident memory of the API's process before and after each.
+//!
+//! `cargo bench --bench load -- watchers` measures the watchers alone.
+
+mod common;
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::{print_latencies, write_dataset, write_trainer};
 use distillery::jobs::queue;
 use futures::StreamExt;
 use serde_json::json;
 use sqlx::PgPool;
-
-/// A trainer that is done at once: what is measured is the queue.
-const TRAINER: &str = r#"#!/bin/bash
-out=$4
-echo '{"type":"started","device":"cpu","precision":"float32","threads":1,"train_images":9,"eval_images":9,"classes":4,"steps_per_epoch":10,"epochs":5,"resumed_epochs":0,"resumed_step":0}'
-for name in student.safetensors student-last.safetensors manifest.json metrics.ndjson; do echo "$name" > "$out/$name"; done
-echo '{"type":"finished","best_top1":70.5,"best_epoch":2,"last_top1":70,"student":{"parameters":1,"size_bytes":20,"sha256":"00"}}'
-"#;
 
 /// A process that ends with this one's measurement.
 struct Process(Child);
@@ -46,18 +42,11 @@ impl Drop for Process {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let images = dir.path().join("datasets/ten");
-    for split in ["train", "test"] {
-        for class in ["one", "two"] {
-            std::fs::create_dir_all(images.join(split).join(class))?;
-            // No job is trained here, so that no image is read.
-            std::fs::write(images.join(split).join(class).join("1.png"), [])?;
-        }
-    }
+    let datasets = write_dataset(dir.path())?;
     let mut child = Command::new(env!("CARGO_BIN_EXE_distillery"))
         .args(["serve", "--listen", "127.0.0.1:0", "--workers", "0"])
         .args(["--data-dir".as_ref(), dir.path().join("data").as_os_str()])
-        .args(["--datasets-dir".as_ref(), dir.path().join("datasets").as_os_str()])
+        .args(["--datasets-dir".as_ref(), datasets.as_os_str()])
         .env_remove("DATABASE_URL")
         .env("RUST_LOG", "error")
         .stdin(Stdio::null())
@@ -75,6 +64,9 @@ async fn main() -> anyhow::Result<()> {
     let client = reqwest::Client::new();
     let spec = json!({"student": {"architecture": "resnet8"}, "dataset": {"name": "ten"},
         "distillation": {"method": "none"}});
+    if std::env::args().any(|argument| argument == "watchers") {
+        return watchers(&url, &pool, &client, &spec, &server).await;
+    }
     let post = || client.post(format!("{url}/v1/jobs")).json(&spec);
     let created = post().send().await?;
     anyhow::ensure!(created.status() == 201, "{}", created.text().await?);
@@ -112,23 +104,7 @@ async fn at_rate(name: &str, rate: u32, request: impl Fn() -> reqwest::RequestBu
     }
     let outcomes = answers.join_all().await;
     let refused = outcomes.iter().filter(|outcome| outcome.is_none()).count();
-    print_latencies(&format!("{name} at {rate}/s"), outcomes.into_iter().flatten().collect(), refused);
-}
-
-fn print_latencies(name: &str, mut latencies: Vec<Duration>, refused: usize) {
-    latencies.sort();
-    let at = |share: f64| {
-        let place = (latencies.len().saturating_sub(1)) as f64 * share;
-        latencies.get(place as usize).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1000.0)
-    };
-    println!(
-        "{name:<36} {:>6} answers, {refused} failed; ms: p50 {:.2}, p95 {:.2}, p99 {:.2}, max {:.2}",
-        latencies.len(),
-        at(0.5),
-        at(0.95),
-        at(0.99),
-        at(1.0)
-    );
+    print_latencies(&format!("{name} at {rate}/s"), &outcomes.into_iter().flatten().collect::<Vec<_>>(), refused);
 }
 
 /// Resident memory of the API's process, which is not that of its PostgreSQL.
@@ -234,7 +210,7 @@ async fn watchers(
         }
     }
     let missed = WATCHERS * POINTS - all.len();
-    print_latencies("a change to each of 1,000 watchers", all, missed);
+    print_latencies("a change to each of 1,000 watchers", &all, missed);
     tasks.abort_all();
     queue::stopped(pool, &claim.hold.write()).await?;
     Ok(())
@@ -251,9 +227,7 @@ async fn pickup(
     sqlx::query("update jobs set status = 'cancelled', finished_at = now() where status = 'queued'")
         .execute(pool)
         .await?;
-    let trainer = dir.join("trainer");
-    std::fs::write(&trainer, TRAINER)?;
-    std::fs::set_permissions(&trainer, std::fs::Permissions::from_mode(0o755))?;
+    let trainer = write_trainer(dir, "")?;
     let worker = Command::new(env!("CARGO_BIN_EXE_distillery"))
         .args(["worker", "--device", "cpu"])
         .args(["--trainer".as_ref(), trainer.as_os_str()])
@@ -283,6 +257,6 @@ async fn pickup(
             waits.push(Duration::from_secs_f64(wait.max(0.0)));
         }
     }
-    print_latencies("an idle worker takes a job", waits, 0);
+    print_latencies("an idle worker takes a job", &waits, 0);
     Ok(())
 }

@@ -28,11 +28,22 @@ use tokio_util::sync::CancellationToken;
 /// The schema, compiled in.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
+/// Most connections of a process that was not told otherwise.
+const CONNECTIONS: u32 = 16;
+
 /// Connects, with bounds on everything that could otherwise wait for ever.
 ///
 /// # Errors
 /// When the URL cannot be read or the database does not answer.
 pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
+    connect_at_most(url, CONNECTIONS).await
+}
+
+/// The same, with so many connections at most.
+///
+/// # Errors
+/// When the URL cannot be read or the database does not answer.
+pub async fn connect_at_most(url: &str, connections: u32) -> anyhow::Result<PgPool> {
     let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
     let options = options.application_name("distillery").options([
         ("statement_timeout", "30s"),
@@ -46,7 +57,7 @@ pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
         ("tcp_keepalives_count", "3"),
     ]);
     PgPoolOptions::new()
-        .max_connections(16)
+        .max_connections(connections)
         .acquire_timeout(Duration::from_secs(10))
         .idle_timeout(Duration::from_secs(300))
         .max_lifetime(Duration::from_secs(3600))

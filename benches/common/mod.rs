@@ -1,0 +1,58 @@
+//! What the programs that measure share.
+#![allow(dead_code, reason = "each program uses a part")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The value below which such a share of an ascending list lies; not a number where it is empty.
+pub fn quantile(ascending: &[f64], share: f64) -> f64 {
+    let place = (ascending.len().saturating_sub(1)) as f64 * share;
+    ascending.get(place as usize).copied().unwrap_or(f64::NAN)
+}
+
+/// Prints what latencies were like.
+pub fn print_latencies(name: &str, latencies: &[Duration], refused: usize) {
+    let mut ms: Vec<f64> = latencies.iter().map(|latency| latency.as_secs_f64() * 1000.0).collect();
+    ms.sort_by(f64::total_cmp);
+    let [p50, p95, p99, max] = [0.5, 0.95, 0.99, 1.0].map(|share| quantile(&ms, share));
+    println!(
+        "{name:<36} {:>6} answers, {refused} failed; ms: p50 {p50:.2}, p95 {p95:.2}, p99 {p99:.2}, max {max:.2}",
+        ms.len(),
+    );
+}
+
+/// A trainer that is done at once, since what is measured is the queue. `first` is what it does before anything else.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_trainer(dir: &Path, first: &str) -> std::io::Result<PathBuf> {
+    let trainer = dir.join("trainer");
+    let script = format!(
+        r#"#!/bin/bash
+{first}
+out=$4
+echo '{{"type":"started","device":"cpu","precision":"float32","threads":1,"train_images":9,"eval_images":9,"classes":4,"steps_per_epoch":10,"epochs":5,"resumed_epochs":0,"resumed_step":0}}'
+for name in student.safetensors student-last.safetensors manifest.json metrics.ndjson; do echo "$name" > "$out/$name"; done
+echo '{{"type":"finished","best_top1":70.5,"best_epoch":2,"last_top1":70,"student":{{"parameters":1,"size_bytes":20,"sha256":"00"}}}}'
+"#
+    );
+    std::fs::write(&trainer, script)?;
+    std::fs::set_permissions(&trainer, std::fs::Permissions::from_mode(0o755))?;
+    Ok(trainer)
+}
+
+/// The images of two classes that a job here needs to be accepted. No job is trained, so that no image is read.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn write_dataset(dir: &Path) -> std::io::Result<PathBuf> {
+    let images = dir.join("datasets/ten");
+    for split in ["train", "test"] {
+        for class in ["one", "two"] {
+            std::fs::create_dir_all(images.join(split).join(class))?;
+            std::fs::write(images.join(split).join(class).join("1.png"), [])?;
+        }
+    }
+    Ok(dir.join("datasets"))
+}

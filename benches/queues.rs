@@ -1,0 +1,395 @@
+//! The queue beside two others of the field: `cargo bench --bench queues`, after `scripts/setup queues_bench`.
+//!
+//! graphile-worker (Node.js) and procrastinate (Python) keep their jobs in PostgreSQL as we do. All three use one
+//! server, the embedded one with fsync, each in a database of its own and in one process of its own, one after the other
+//! in an order that is turned round. Each is used as its documentation says, with its defaults. Measured are
+//!
+//! - jobs drained per second: so many workers at once, which take one job each, do nothing and complete it, until the
+//!   queue is empty. Every drain begins with a copy of the same full queue. The connections for this are equally many;
+//!   procrastinate has one more, which listens;
+//! - how soon an idle worker starts a job: from the commit of its insertion, as PostgreSQL notes it just before it waits
+//!   for the disk, to the start of the task's function. distillery's task is a process: its start counts, which is that
+//!   of a shell here, and beside it the commit of the claim. Both ends are the machine's CLOCK_REALTIME.
+//!
+//! What a job costs is not the same. distillery makes two transactions of several statements, which keep a ledger of
+//! attempts and an event per status, and tell every watcher. procrastinate makes two of one statement, keeps the job,
+//! writes events by triggers, and asks before each whether the connection is alive, as distillery does. graphile-worker
+//! makes two single statements, the second of which deletes the job.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use common::{print_latencies, quantile, write_dataset, write_trainer};
+use distillery::jobs::store::{Created, NewJob};
+use distillery::jobs::{self, queue, store};
+use distillery::postgres;
+use distillery::protocol::{Outcome, StudentFacts};
+use distillery::spec::{self, JobSpec};
+use futures::future::try_join_all;
+use serde_json::json;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, PgPool};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+const JOBS: usize = 1000;
+const WORKERS: [usize; 4] = [1, 4, 16, 64];
+const CONNECTIONS: usize = 16;
+const ROUNDS: usize = 3;
+const PICKUPS: usize = 200;
+/// Until a worker that has done a job is idle again.
+const PAUSE: Duration = Duration::from_millis(50);
+const SYSTEMS: [System; 3] = [System::Distillery, System::Graphile, System::Procrastinate];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum System {
+    Distillery,
+    Graphile,
+    Procrastinate,
+}
+
+impl System {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Distillery => "distillery",
+            Self::Graphile => "graphile-worker",
+            Self::Procrastinate => "procrastinate",
+        }
+    }
+
+    /// Counts the jobs that are not done.
+    fn left(self) -> &'static str {
+        match self {
+            Self::Distillery => "select count(*) from jobs where status <> 'succeeded'",
+            Self::Graphile => "select count(*) from graphile_worker.jobs",
+            Self::Procrastinate => "select count(*) from procrastinate_jobs where status <> 'succeeded'",
+        }
+    }
+}
+
+/// A database of one system.
+struct Database {
+    options: PgConnectOptions,
+    system: System,
+}
+
+impl Database {
+    fn url(&self) -> String {
+        self.options.to_url_lossy().to_string()
+    }
+
+    /// The other system's program, connected to this database.
+    fn program(&self) -> Command {
+        let (program, script) = match self.system {
+            System::Distillery => (env!("CARGO_BIN_EXE_distillery").into(), None),
+            System::Graphile => (installed().join("node"), Some("worker.mjs")),
+            System::Procrastinate => (installed().join("python"), Some("worker.py")),
+        };
+        let mut command = Command::new(program);
+        if let Some(script) = script {
+            command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/queues").join(script));
+        }
+        command
+            .env("PGHOST", self.options.get_socket().expect("the embedded server has a socket"))
+            .env("PGPORT", self.options.get_port().to_string())
+            .env("PGUSER", self.options.get_username())
+            .env("PGDATABASE", self.options.get_database().expect("it was named"))
+            .env_remove("DATABASE_URL")
+            // Neither writes a line for each job.
+            .env("NO_LOG_SUCCESS", "1")
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Makes the schema and jobs by the system's own means.
+    async fn queue(&self, jobs: usize) -> anyhow::Result<()> {
+        if self.system != System::Distillery {
+            let status = self.program().args(["queue", &jobs.to_string()]).status().await?;
+            anyhow::ensure!(status.success(), "{} cannot queue jobs", self.system.name());
+            return Ok(());
+        }
+        let pool = jobs::connect(&self.url()).await?;
+        jobs::migrate(&pool).await?;
+        let spec = spec()?;
+        for _ in 0..jobs / CONNECTIONS + 1 {
+            try_join_all((0..CONNECTIONS).map(|_| create(&pool, &spec))).await?;
+        }
+        sqlx::query("delete from jobs where id in (select id from jobs order by id offset $1)")
+            .bind(i64::try_from(jobs)?)
+            .execute(&pool)
+            .await?;
+        pool.close().await;
+        Ok(())
+    }
+
+    /// Does all jobs, and says how many a second that were.
+    async fn drain(&self, workers: usize) -> anyhow::Result<f64> {
+        let connections = workers.min(CONNECTIONS);
+        let (seconds, done) = match self.system {
+            System::Distillery => drain(&self.url(), workers, connections).await?,
+            _ => {
+                let mut program = self.program();
+                let output = program.args(["drain", &workers.to_string(), &connections.to_string()]).output().await?;
+                let said = String::from_utf8_lossy(&output.stdout);
+                let last = said.lines().last().and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+                let drained = last.and_then(|last| Some((last["seconds"].as_f64()?, last["done"].as_u64()?)));
+                drained.with_context(|| format!("{said}{}", String::from_utf8_lossy(&output.stderr)))?
+            }
+        };
+        let mut connection = self.options.connect().await?;
+        let left: i64 = sqlx::query_scalar(self.system.left()).fetch_one(&mut connection).await?;
+        anyhow::ensure!(done == JOBS as u64 && left == 0, "{} did {done} jobs, {left} are left", self.system.name());
+        Ok(done as f64 / seconds)
+    }
+}
+
+/// The server and its administrator.
+struct Cluster {
+    options: PgConnectOptions,
+    admin: PgPool,
+}
+
+impl Cluster {
+    async fn run(&self, statement: String) -> sqlx::Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&self.admin).await.map(drop)
+    }
+
+    async fn create(&self, name: &str, system: System, template: &str) -> anyhow::Result<Database> {
+        self.run(format!("create database {name} template {template}")).await?;
+        // Whatever comes before is on disk by now.
+        self.run("checkpoint".into()).await?;
+        Ok(Database { options: self.options.clone().database(name), system })
+    }
+
+    /// A full queue, whose copies are drained.
+    async fn fill(&self, system: System) -> anyhow::Result<()> {
+        let full = self.create(&full(system), system, "template1").await?;
+        full.queue(JOBS).await?;
+        sqlx::raw_sql("vacuum analyze").execute(&mut full.options.connect().await?).await?;
+        Ok(())
+    }
+
+    async fn drain(&self, system: System, workers: usize) -> anyhow::Result<f64> {
+        let copy = self.create("copy", system, &full(system)).await?;
+        let rate = copy.drain(workers).await?;
+        self.run("drop database copy with (force)".into()).await?;
+        println!("{:<16} {workers:>2} workers: {rate:>6.0} jobs a second", system.name());
+        Ok(rate)
+    }
+}
+
+fn full(system: System) -> String {
+    format!("full_{}", system.name().replace('-', "_"))
+}
+
+fn installed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/queues")
+}
+
+/// The systems in the order of a round, which is turned round each time.
+fn order(round: usize) -> Vec<System> {
+    let mut systems = SYSTEMS.to_vec();
+    if round % 2 == 1 {
+        systems.reverse();
+    }
+    systems
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    anyhow::ensure!(
+        installed().join("python").is_file(),
+        "there is nothing to compare with: run scripts/setup queues_bench"
+    );
+    let dir = tempfile::tempdir()?;
+    let settings = vec![("track_commit_timestamp".into(), "on".into())];
+    let options = postgres::Options { data_dir: dir.path().join("postgres"), bin_dir: None, settings };
+    let server = postgres::Server::start(&options).await?;
+    let options: PgConnectOptions = server.url().parse()?;
+    let cluster = Cluster { admin: jobs::connect_at_most(server.url(), 1).await?, options };
+    let version: String = sqlx::query_scalar("select version()").fetch_one(&cluster.admin).await?;
+    let cores = std::thread::available_parallelism()?;
+    println!("{cores} cores; {version}");
+
+    for system in SYSTEMS {
+        cluster.fill(system).await?;
+    }
+    for workers in WORKERS {
+        let mut rates = SYSTEMS.map(|_| Vec::new());
+        for round in 0..ROUNDS {
+            for system in order(round) {
+                rates[system as usize].push(cluster.drain(system, workers).await?);
+            }
+        }
+        for (system, mut rates) in SYSTEMS.into_iter().zip(rates) {
+            rates.sort_by(f64::total_cmp);
+            println!(
+                "median: {:<16} {workers:>2} workers: {:>6.0} jobs a second",
+                system.name(),
+                quantile(&rates, 0.5)
+            );
+        }
+    }
+    let mut waits = Waits::default();
+    for round in 0..2 {
+        for system in order(round) {
+            let database = cluster.create(&format!("idle_{round}_{}", system as u8), system, "template1").await?;
+            waits.measure(&database, dir.path()).await?;
+        }
+    }
+    waits.print();
+    cluster.admin.close().await;
+    server.stop().await;
+    Ok(())
+}
+
+fn spec() -> anyhow::Result<JobSpec> {
+    let document = json!({"student": {"architecture": "resnet8"}, "dataset": {"name": "ten"},
+        "distillation": {"method": "none"}});
+    spec::parse(&document, spec::Mode::Server).map_err(|faults| anyhow::anyhow!("{faults:?}"))
+}
+
+async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
+    match store::create(pool, &NewJob { spec, idempotency: None }).await? {
+        Created::New(job) => Ok(job.id),
+        other => anyhow::bail!("{other:?}"),
+    }
+}
+
+/// Claims and completes jobs as workers do, without a trainer in between. Answers the time and how many there were.
+async fn drain(url: &str, workers: usize, connections: usize) -> anyhow::Result<(f64, u64)> {
+    let pool = jobs::connect_at_most(url, u32::try_from(connections)?).await?;
+    drop(try_join_all((0..connections).map(|_| pool.acquire())).await?);
+    let student = StudentFacts { parameters: 1, size_bytes: 20, sha256: "00".into() };
+    let outcome = Outcome { teacher_top1: None, best_top1: 70.5, best_epoch: 2, last_top1: 70.0, student };
+    let began = Instant::now();
+    let done = try_join_all((0..workers).map(|worker| {
+        let (pool, outcome) = (pool.clone(), outcome.clone());
+        tokio::spawn(async move {
+            let mut done = 0;
+            let worker = format!("wrk_{worker}");
+            while let Some(claim) = queue::claim(&pool, &worker, Duration::from_secs(60)).await? {
+                if queue::publish(&pool, &claim.hold.write(), &outcome, &[]).await? {
+                    done += 1;
+                }
+            }
+            Ok::<u64, sqlx::Error>(done)
+        })
+    }))
+    .await?;
+    let seconds = began.elapsed().as_secs_f64();
+    pool.close().await;
+    Ok((seconds, done.into_iter().sum::<sqlx::Result<u64>>()?))
+}
+
+/// How long jobs waited for an idle worker.
+#[derive(Default)]
+struct Waits {
+    claimed: Vec<Duration>,
+    started: [Vec<Duration>; 3],
+}
+
+impl Waits {
+    /// Half of the jobs, and one before that waits for the worker to come.
+    async fn measure(&mut self, database: &Database, dir: &Path) -> anyhow::Result<()> {
+        let mut idle = Idle::start(database, dir).await?;
+        for number in 0..=PICKUPS / 2 {
+            let [added, claimed, started] = idle.pick_up().await?;
+            let since = |time: i64| Duration::from_micros(u64::try_from(time - added).unwrap_or(0));
+            if number > 0 {
+                self.started[database.system as usize].push(since(started));
+                if database.system == System::Distillery {
+                    self.claimed.push(since(claimed));
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    fn print(&self) {
+        for (system, started) in SYSTEMS.into_iter().zip(&self.started) {
+            print_latencies(&format!("{} starts a job", system.name()), started, 0);
+        }
+        print_latencies("distillery has claimed it", &self.claimed, 0);
+    }
+}
+
+/// A worker that waits for jobs.
+struct Idle<'a> {
+    database: &'a Database,
+    pool: PgPool,
+    spec: JobSpec,
+    /// Where our trainer writes when it starts.
+    starts: PathBuf,
+    lines: Lines<BufReader<ChildStdout>>,
+    _program: Child,
+}
+
+impl<'a> Idle<'a> {
+    async fn start(database: &'a Database, dir: &Path) -> anyhow::Result<Self> {
+        database.queue(0).await?;
+        let starts = dir.join("starts");
+        let mut program = database.program();
+        if database.system == System::Distillery {
+            let trainer = write_trainer(dir, &format!("echo ${{EPOCHREALTIME/[.,]/}} > '{}'", starts.display()))?;
+            program.env("DATABASE_URL", database.url());
+            program.args(["worker", "--device", "cpu"]).arg("--trainer").arg(trainer);
+            program.arg("--data-dir").arg(dir.join("data")).arg("--datasets-dir").arg(write_dataset(dir)?);
+        } else {
+            program.arg("work");
+        }
+        let mut program = program.stdout(Stdio::piped()).spawn()?;
+        let lines = BufReader::new(program.stdout.take().expect("piped")).lines();
+        let pool = jobs::connect_at_most(&database.url(), 1).await?;
+        Ok(Self { database, pool, spec: spec()?, starts, lines, _program: program })
+    }
+
+    /// Adds a job and waits until it was started. Answers when that was: added, claimed (ours only) and started, in
+    /// microseconds.
+    async fn pick_up(&mut self) -> anyhow::Result<[i64; 3]> {
+        let add = match self.database.system {
+            System::Distillery => return self.pick_up_ours().await,
+            System::Graphile => "select pg_current_xact_id()::text from graphile_worker.add_job('nothing')",
+            System::Procrastinate => {
+                "select pg_current_xact_id()::text from procrastinate_defer_jobs_v1(array[
+                    row('default', 'nothing', 0, null, null, '{}', null)::procrastinate_job_to_defer_v1])"
+            }
+        };
+        let transaction: String = sqlx::query_scalar(add).fetch_one(&self.pool).await?;
+        let started = tokio::time::timeout(Duration::from_secs(30), self.started()).await??;
+        let committed = "select (extract(epoch from pg_xact_commit_timestamp($1::xid)) * 1000000)::bigint";
+        let added = sqlx::query_scalar(committed).bind(transaction).fetch_one(&self.pool).await?;
+        Ok([added, added, started])
+    }
+
+    /// The time that the program says next; it also writes what it logs.
+    async fn started(&mut self) -> anyhow::Result<i64> {
+        loop {
+            let line = self.lines.next_line().await?.context("the worker has ended")?;
+            if let Ok(started) = line.parse() {
+                return Ok(started);
+            }
+        }
+    }
+
+    async fn pick_up_ours(&self) -> anyhow::Result<[i64; 3]> {
+        let id = create(&self.pool, &self.spec).await?;
+        while store::get(&self.pool, &id).await?.is_some_and(|job| !job.status.is_final()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let started = tokio::fs::read_to_string(&self.starts).await?.trim().parse()?;
+        // The first two events are `queued` and `running`.
+        let committed = "select (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000000)::bigint from events
+            where job_id = $1 and seq <= 2 order by seq";
+        let times: Vec<i64> = sqlx::query_scalar(committed).bind(&id).fetch_all(&self.pool).await?;
+        anyhow::ensure!(times.len() == 2, "job {id} has not been claimed");
+        Ok([times[0], times[1], started])
+    }
+}
