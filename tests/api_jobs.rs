@@ -14,7 +14,7 @@ use api::{Api, checkpoint, plain_job, student_job};
 use common::TestDb;
 use distillery::jobs::queue;
 use distillery::jobs::state::Status;
-use distillery::protocol::{ErrorClass, Failure};
+use distillery::protocol::{ErrorClass, Failure, Started};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -454,4 +454,54 @@ async fn requests_for_the_same_job_at_once_are_done_one_after_the_other() {
     }
     assert_eq!(status(&api, &id).await, "cancelled");
     tokio::time::timeout(Duration::from_secs(5), api.delete(&format!("/v1/jobs/{id}"))).await.unwrap().expect(204);
+}
+
+#[tokio::test]
+async fn what_a_job_was_posted_with_is_kept_to_the_byte() {
+    let api = Api::start().await;
+    let sent = "{ \"student\": {\"architecture\": \"resnet8\"},\n  \"dataset\": {\"name\": \"ten\"},\n  \
+                \"distillation\": {\"method\": \"none\"}, \"labels\": {\"why\": \"\\u00fc\"} }\n";
+    let request = api.request(Method::POST, "/v1/jobs").header("content-type", "application/json").body(sent);
+    let job = api.send(request).await.expect(201);
+    let path = format!("/v1/jobs/{}/submitted", job["id"].as_str().unwrap());
+    let answer = api.get(&path).await;
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(answer.text(), sent);
+    sqlx::query("update jobs set submitted = null").execute(&api.db.pool).await.unwrap();
+    api.get(&path).await.says(404, &["not kept", "spec"]);
+    api.get(&format!("/v1/jobs/job_{}/submitted", "0".repeat(26))).await.says(404, &["there is no job"]);
+}
+
+#[tokio::test]
+async fn the_attempts_tell_who_ran_them_where_they_went_on_from_and_how_they_ended() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let path = format!("/v1/jobs/{id}/attempts");
+    assert_eq!(api.get(&path).await.expect(200), json!({"data": []}));
+
+    let hold = api.claim().await;
+    let running = &api.get(&path).await.expect(200)["data"][0];
+    assert_eq!((&running["attempt"], &running["worker"]), (&json!(1), &json!("wrk_TEST")));
+    assert_eq!((&running["outcome"], &running["resumed_step"]), (&Value::Null, &Value::Null));
+
+    let started = Started {
+        device: "cpu".into(),
+        precision: "float32".into(),
+        threads: 2,
+        train_images: 640,
+        eval_images: 64,
+        classes: 10,
+        steps_per_epoch: 10,
+        epochs: 4,
+        resumed_epochs: 3,
+        resumed_step: 30,
+    };
+    assert!(queue::started(&api.db.pool, &hold.write(), &started).await.unwrap());
+    api.publish(&hold, &[("student.safetensors", b"x")]).await;
+    let ended = &api.get(&path).await.expect(200)["data"][0];
+    assert_eq!((&ended["outcome"], &ended["device"]), (&json!("succeeded"), &json!("cpu")));
+    assert_eq!((&ended["resumed_epochs"], &ended["resumed_step"]), (&json!(3), &json!(30)));
+    let time = |field: &str| chrono::DateTime::parse_from_rfc3339(ended[field].as_str().unwrap()).unwrap();
+    assert!(time("runnable_at") <= time("started_at") && time("started_at") <= time("ended_at"));
+    api.get(&format!("/v1/jobs/job_{}/attempts", "0".repeat(26))).await.says(404, &["there is no job"]);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
-use axum::http::header::LOCATION;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -70,7 +70,8 @@ pub async fn create(
         Some(created) => created,
         None => {
             let spec = resolve::resolve(&state, &body.value).await?.spec;
-            store::create(&state.pool, &NewJob { spec: &spec, idempotency }).await?
+            let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
+            store::create(&state.pool, &NewJob { spec: &spec, submitted, idempotency }).await?
         }
     };
     match created {
@@ -138,6 +139,20 @@ pub async fn list(
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = Job)))]
 pub async fn get(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Json<Job>, ApiError> {
     find(&state, &id).await.map(Json)
+}
+
+/// What a job was posted with
+///
+/// The body of the request, before any default was filled in.
+#[utoipa::path(get, path = "/v1/jobs/{id}/submitted", tag = "jobs", operation_id = "get_submitted",
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 200, content_type = "application/json",
+        body = spec::JobSpec)))]
+pub async fn submitted(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+    if let Some(document) = store::submitted(&state.pool, &id.0).await? {
+        return Ok(([(CONTENT_TYPE, "application/json")], document).into_response());
+    }
+    find(&state, &id).await?;
+    Err(ApiError::not_found(format!("what job {id} was posted with was not kept yet then: its spec holds every value")))
 }
 
 /// The job, which others in this module ask for too.

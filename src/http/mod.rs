@@ -7,6 +7,7 @@
 mod architectures;
 mod artifacts;
 mod assets;
+mod attempts;
 mod auth;
 mod checkpoints;
 mod connections;
@@ -198,6 +199,8 @@ pub fn app(state: State) -> Router {
         .routes(routes!(jobs::pause))
         .routes(routes!(jobs::resume))
         .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::submitted))
+        .routes(routes!(attempts::list))
         .routes(routes!(metrics::get))
         .routes(routes!(events::list))
         .routes(routes!(artifacts::list))

@@ -95,6 +95,7 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
         schemas.extend(request);
     }
     loosen(&mut document["paths"]["/v1/jobs"]["post"]["requestBody"]);
+    loosen(&mut document["paths"]["/v1/jobs/{id}/submitted"]["get"]["responses"]);
     document
 }
 

@@ -3,6 +3,7 @@
 //! [`state`] says which status follows which, [`store`] is what the API calls, [`queue`] is what a worker calls,
 //! [`retention`] and [`compaction`] are what housekeeping calls.
 
+pub mod attempts;
 pub mod changes;
 pub mod checkpoints;
 pub mod compaction;

@@ -155,7 +155,10 @@ pub async fn claim(pool: &PgPool, worker: &str, lease: Duration) -> sqlx::Result
         .fetch_optional(&mut *transaction)
         .await?
         .unwrap_or_else(|| worker.to_owned());
-    let event = NewEvent::status(Status::Running, format!("attempt {} started on {name}", job.attempt));
+    let event = NewEvent {
+        data: Some(json!({"status": Status::Running.name(), "worker": name})),
+        ..NewEvent::status(Status::Running, format!("attempt {} started on {name}", job.attempt))
+    };
     append_events(&mut transaction, &job.id, &[event]).await?;
     transaction.commit().await?;
     Ok(Some(Claim {

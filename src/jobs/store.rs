@@ -64,6 +64,8 @@ pub struct Job {
 pub struct NewJob<'a> {
     /// The specification, resolved.
     pub spec: &'a JobSpec,
+    /// The JSON document that was sent.
+    pub submitted: &'a str,
     /// The key under which it was sent, and the SHA-256 of what was sent, in hexadecimal.
     pub idempotency: Option<(&'a str, &'a str)>,
 }
@@ -206,14 +208,15 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
 
 /// None where the idempotency key is taken.
 async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
-    let NewJob { spec, idempotency } = *new;
+    let NewJob { spec, submitted, idempotency } = *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
     let teacher_job = spec.teacher.as_ref().and_then(|teacher| teacher.job.as_deref());
     let row = sqlx::query_as!(
         Row,
         r#"
-        insert into jobs (id, name, spec, priority, labels, max_attempts, teacher_job, idempotency_key, request_sha256)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        insert into jobs (id, name, spec, priority, labels, max_attempts, teacher_job, idempotency_key, request_sha256,
+            submitted)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json)
         on conflict (idempotency_key) do nothing
         returning id, name, status, spec, priority, labels, attempt, max_attempts, progress, teacher, result, error,
             worker, created_at, started_at, finished_at
@@ -227,6 +230,7 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
         teacher_job,
         idempotency.map(|(key, _)| key),
         idempotency.map(|(_, sha256)| sha256),
+        submitted,
     )
     .fetch_optional(&mut *connection)
     .await?;
@@ -274,6 +278,15 @@ pub async fn find_by_key(pool: &PgPool, key: &str, sha256: &str) -> sqlx::Result
 /// Those of the database.
 pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Job>> {
     Ok(list_where(pool, &[id.to_owned()]).await?.pop())
+}
+
+/// The document that a job was posted with, as it was sent. None where there is no such job or it was not kept.
+///
+/// # Errors
+/// Those of the database.
+pub async fn submitted(pool: &PgPool, id: &str) -> sqlx::Result<Option<String>> {
+    let query = sqlx::query_scalar!("select submitted::text from jobs where id = $1", id);
+    Ok(query.fetch_optional(pool).await?.flatten())
 }
 
 /// Those of the jobs that there are, newest first.

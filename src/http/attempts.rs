@@ -1,0 +1,19 @@
+//! `/v1/jobs/{id}/attempts`
+
+use axum::Json;
+use axum::extract::State as Shared;
+
+use super::error::ApiError;
+use super::extract::{Id, Job};
+use super::{List, State, jobs};
+use crate::jobs::attempts::{self, Attempt};
+
+/// A job's attempts
+///
+/// Each start on a worker, oldest first, with where it went on from and how it ended. Empty until the first.
+#[utoipa::path(get, path = "/v1/jobs/{id}/attempts", tag = "jobs", operation_id = "list_attempts",
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Attempt>)))]
+pub async fn list(Shared(state): Shared<State>, id: Id<Job>) -> Result<Json<List<Attempt>>, ApiError> {
+    jobs::find(&state, &id).await?;
+    Ok(Json(List { data: attempts::list(&state.pool, &id.0).await? }))
+}
