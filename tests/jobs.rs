@@ -65,6 +65,7 @@ async fn every_promised_series_is_recorded() {
         "eval/top5",
         "eval/loss",
         "lr",
+        "memory/resident_bytes",
         "images_per_second",
         "sdd/complementary_fraction",
         "sdd/scale_1/loss",

@@ -108,6 +108,16 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// Bytes of this process that are in the machine's memory, where the system tells. What lies in a GPU's is not among
+/// them: libtorch's allocator knows, but tch has no way to ask it.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 /// Ends the process at once, without destructors, which libtorch's threads would trip over.
 #[allow(unsafe_code, reason = "the C library's exit without destructors")]
 pub fn exit_now(status: u8) -> ! {

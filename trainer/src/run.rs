@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::control::{Control, Wish};
+use super::device;
 use super::error::{Error, Result};
 use super::evaluate::{Seen, evaluate};
 use super::metrics::Metrics;
@@ -260,6 +261,7 @@ impl Run<'_> {
         );
         let mut points: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         points.extend([("lr", learning_rate), ("images_per_second", rate)]);
+        points.extend(device::resident_bytes().map(|bytes| ("memory/resident_bytes", bytes as f64)));
         self.record(&points)?;
         self.progress(rate);
         Ok(())

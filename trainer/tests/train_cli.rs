@@ -48,6 +48,7 @@ fn a_teacher_and_then_a_student_are_trained_with_everything_that_was_promised() 
         "eval/top5",
         "images_per_second",
         "lr",
+        "memory/resident_bytes",
         "sdd/complementary_fraction",
         "sdd/scale_1/complementary_fraction",
         "sdd/scale_1/loss",
