@@ -2,12 +2,21 @@
 
 import uPlot from '/vendor/uplot/uPlot.esm.js';
 
+import { ChartView } from './chart-view.js';
 import { h, setText } from './dom.js';
-import { significant, tick } from './format.js';
-import { align, appendPoints, nearest } from './series.js';
+import { duration, significant, tick } from './format.js';
+import { align, appendPoints, nearest, smooth } from './series.js';
 
 const HEIGHT = 220;
 const DASHES = [null, [8, 4], [3, 3], [10, 3, 2, 3], [1, 4]];
+/** Opacity, in hexadecimal, of the values behind their moving average. */
+const FAINT = '48';
+/** Narrower than this, in pixels, is a click that slipped. */
+const LEAST_ZOOM = 5;
+/** Steps between the ticks of an axis. */
+const DECIMALS = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** (power - 2))).flat();
+const BYTES = Array.from({ length: 40 }, (_, power) => 2 ** (power + 10));
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 432000];
 const dark = window.matchMedia('(prefers-color-scheme: dark)');
 
 /** A colour of the theme in force. */
@@ -18,31 +27,40 @@ function token(name) {
 export class Chart {
   #series;
   #reference;
+  #view;
+  #canLog;
   #points = new Map();
   #legend = [];
   #aligned = { steps: [], data: [] };
   #plot = null;
+  #isLog = false;
   #frame = null;
   #colours = new Map();
 
   /**
    * `series`: `[{name, label}]`, at most five. `reference`: `{label, value}` draws a horizontal line, with `value`
-   * null until it is known. `format` writes a value, `formatTick` one at the axis; `signal` ends it all.
+   * null until it is known. `format` writes a value, `formatTick` one at the axis; the ticks of bytes (`areBytes`) are
+   * powers of two. `view` is shared by the charts that move together; `canLog` lets it choose a logarithmic scale here.
+   * `signal` ends it all.
    */
-  constructor({ title, hint, series, reference = null, format = significant, formatTick = tick, signal }) {
+  constructor({ title, hint, series, reference = null, format = significant, formatTick = tick, view = new ChartView(), canLog = false, areBytes = false, signal }) {
     this.#series = series;
     this.#reference = reference;
+    this.#view = view;
+    this.#canLog = canLog;
     this.format = format;
     this.formatTick = formatTick;
+    this.areBytes = areBytes;
     for (const { name } of series) this.#points.set(name, []);
     const labels = [...series.map(({ label }) => label), ...(reference ? [reference.label] : [])];
     this.where = h('span', { class: 'chart-where' });
     this.legend = h('ul', { class: 'legend' }, labels.map((label, index) => this.#legendEntry(label, index)));
     this.empty = h('p', { class: 'chart-empty' }, 'No points yet');
-    this.canvas = h('div', { class: 'chart-plot', role: 'img', 'aria-label': `${title}: no points yet` }, this.empty);
+    this.canvas = h('div', { class: 'chart-plot', role: 'img', tabindex: '0', 'aria-label': `${title}: no points yet` }, this.empty);
     this.title = title;
     this.element = h('section', { class: 'card chart', 'aria-label': title, 'data-points': 0 },
       h('header', {}, h('h3', { title: hint }, title), this.where), this.legend, this.canvas);
+    this.canvas.addEventListener('keydown', (event) => this.#steer(event));
     this.#watch(signal);
   }
 
@@ -83,6 +101,7 @@ export class Chart {
       this.#plot?.redraw();
     };
     dark.addEventListener('change', recolour, { signal });
+    this.#view.addEventListener('change', () => this.#draw(), { signal });
     signal.addEventListener('abort', () => {
       resize.disconnect();
       cancelAnimationFrame(this.#frame);
@@ -102,7 +121,7 @@ export class Chart {
   #render() {
     const all = this.#series.map(({ name }) => this.#points.get(name));
     const total = all.reduce((sum, points) => sum + points.length, 0);
-    this.#aligned = align(all);
+    this.#aligned = align(all, this.#view.axis, this.#view.start);
     if (this.#reference) this.#addReference();
     this.element.dataset.points = String(total);
     this.empty.hidden = total > 0;
@@ -110,8 +129,15 @@ export class Chart {
       this.#showValues(null);
       return;
     }
-    if (!this.#plot) this.#create();
-    else this.#update();
+    const isLog = this.#canLog && this.#view.log;
+    if (this.#plot && isLog !== this.#isLog) {
+      this.#plot.destroy();
+      this.#plot = null;
+    }
+    this.#isLog = isLog;
+    this.element.dataset.scale = isLog ? 'log' : 'linear';
+    if (!this.#plot) this.#plot = new uPlot(this.#options(), this.#columns(), this.canvas);
+    this.#update();
     this.#showValues(this.#plot.cursor.idx);
     this.#describe();
   }
@@ -128,19 +154,23 @@ export class Chart {
     data.push(steps.map(() => value));
   }
 
-  /** New points widen the view, unless the user has zoomed into a part of it. */
-  #update() {
-    const { scales: { x: { min, max } }, data: [epochs] } = this.#plot;
-    if (min <= epochs[0] && max >= epochs.at(-1)) {
-      this.#plot.setData(this.#aligned.data);
-      return;
-    }
-    this.#plot.setData(this.#aligned.data, false);
-    this.#plot.setScale('x', { min, max });
+  /** What uPlot draws: x, then of each series its values and their moving average, then the reference. */
+  #columns() {
+    const { data: [x, ...columns] } = this.#aligned;
+    // A logarithmic scale has no place for what is not positive.
+    const drawn = columns.map((values) => (this.#isLog ? values.map((value) => (value > 0 ? value : null)) : values));
+    const { smoothing } = this.#view;
+    const own = drawn.slice(0, this.#series.length);
+    const averages = own.map((values) => (smoothing > 0 ? smooth(values, smoothing) : values));
+    return [x, ...own.flatMap((values, index) => [values, averages[index]]), ...drawn.slice(this.#series.length)];
   }
 
-  #create() {
-    this.#plot = new uPlot(this.#options(), this.#aligned.data, this.canvas);
+  /** New points widen the view, unless the user has zoomed into a part of it. */
+  #update() {
+    const { range } = this.#view;
+    this.#plot.setData(this.#columns(), range === null);
+    if (range) this.#plot.setScale('x', { min: range[0], max: range[1] });
+    this.element.dataset.zoomed = String(range !== null);
   }
 
   #options() {
@@ -154,30 +184,80 @@ export class Chart {
     return {
       width: Math.max(this.canvas.clientWidth, 100),
       height: HEIGHT,
-      padding: [8, 8, 0, 0],
+      padding: [8, 14, 0, 0],
       legend: { show: false },
       cursor: {
         y: false,
-        sync: { key: 'epochs', scales: ['x', null] },
-        drag: { x: true, y: false },
+        // The cross-hair moves everywhere, a selection is told to the view, which moves every chart.
+        sync: { key: 'charts', scales: ['x', null], filters: { sub: (type) => type.startsWith('mousemove') || type.startsWith('mouseleave') } },
+        drag: { x: true, y: false, setScale: false },
+        bind: { dblclick: () => () => this.#view.zoom(null) },
         dataIdx: (plot, series, index) => (series === 0 ? index : nearest(plot.data[series], index) ?? index),
         points: { size: 7 },
       },
-      scales: { x: { time: false } },
-      axes: [
-        axis({ label: 'epoch', labelSize: 18, labelFont: '12px system-ui, sans-serif', size: 28, values: (_, splits) => splits.map(tick) }),
-        axis({ size: 58, values: (_, splits) => splits.map(this.formatTick) }),
-      ],
-      series: [{}, ...this.#series.map((_, index) => this.#line(index)), ...(this.#reference ? [this.#referenceLine()] : [])],
+      scales: { x: { time: false }, y: { distr: this.#isLog ? 3 : 1 } },
+      axes: [axis({
+        label: () => this.#view.axis, labelSize: 18, labelFont: '12px system-ui, sans-serif', size: 28,
+        incrs: () => (this.#view.axis === 'time' ? SECONDS : DECIMALS),
+        values: (_, splits) => splits.map((split) => this.#writeX(split)),
+      }), axis({ size: 58, ...(this.areBytes ? { incrs: BYTES } : {}), values: (_, splits) => splits.map((split) => (split === null ? '' : this.formatTick(split))) })],
+      series: [{}, ...this.#series.flatMap((_, index) => this.#lines(index)), ...(this.#reference ? [this.#referenceLine()] : [])],
       hooks: {
         setCursor: [(plot) => this.#showValues(plot.cursor.idx)],
+        setSelect: [(plot) => this.#select(plot)],
       },
     };
   }
 
-  #line(index) {
+  #writeX(value) {
+    return this.#view.axis === 'time' ? duration(value) : tick(value);
+  }
+
+  #select(plot) {
+    const { left, width } = plot.select;
+    if (width < LEAST_ZOOM) return;
+    const range = [plot.posToVal(left, 'x'), plot.posToVal(left + width, 'x')];
+    plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    this.#view.zoom(range);
+  }
+
+  /** The cross-hair and the zoom, by the keyboard. */
+  #steer(event) {
+    if (!this.#plot || event.ctrlKey || event.metaKey || event.altKey) return;
+    const last = this.#aligned.steps.length - 1;
+    const at = this.#plot.cursor.idx ?? last;
+    const moves = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last };
+    if (event.key in moves) this.#point(Math.min(Math.max(moves[event.key], 0), last));
+    else if (event.key === '+') this.#zoomAround(at, 0.5);
+    else if (event.key === '-') this.#zoomAround(at, 2);
+    else if (event.key === '0') this.#view.zoom(null);
+    else return;
+    event.preventDefault();
+  }
+
+  #point(index) {
+    const left = this.#plot.valToPos(this.#aligned.data[0][index], 'x');
+    this.#plot.setCursor({ left, top: HEIGHT / 3 }, true, true);
+  }
+
+  #zoomAround(index, factor) {
+    const { min, max } = this.#plot.scales.x;
+    const x = this.#aligned.data[0];
+    const half = ((max - min) * factor) / 2;
+    const from = Math.max(x[index] - half, x[0]);
+    const to = Math.min(x[index] + half, x.at(-1));
+    this.#view.zoom(from <= x[0] && to >= x.at(-1) ? null : [from, to]);
+  }
+
+  /** The values, faint where their moving average is drawn over them. */
+  #lines(index) {
     const colour = () => this.#colour(`--series-${index + 1}`);
-    return { stroke: colour, width: 2, dash: DASHES[index] ?? undefined, spanGaps: true, points: { size: 5, fill: colour, stroke: colour } };
+    const behind = () => (this.#view.smoothing > 0 ? `${colour()}${FAINT}` : colour());
+    const dash = DASHES[index] ?? undefined;
+    return [
+      { stroke: behind, width: 2, dash, spanGaps: true, points: { size: 5, fill: behind, stroke: behind } },
+      { stroke: () => (this.#view.smoothing > 0 ? colour() : 'transparent'), width: 2, dash, spanGaps: true, points: { show: false } },
+    ];
   }
 
   #referenceLine() {
@@ -203,7 +283,10 @@ export class Chart {
       const there = nearest(values, Math.min(at, values.length - 1));
       setText(entry, there === null ? '–' : this.format(values[there]));
     });
-    setText(this.where, steps.length ? `${index == null ? 'latest: ' : ''}epoch ${tick(Number(data[0][at]?.toFixed(2)))} · step ${steps[at]}` : '');
+    const x = data[0]?.[at];
+    const shown = Number.isFinite(x) ? this.#writeX(this.#view.axis === 'epoch' ? Number(x.toFixed(2)) : x) : '';
+    const place = this.#view.axis === 'step' ? '' : `${this.#view.axis} ${shown} · `;
+    setText(this.where, steps.length ? `${index == null ? 'latest: ' : ''}${place}step ${steps[at]}` : '');
   }
 
   #describe() {

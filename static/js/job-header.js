@@ -1,8 +1,10 @@
-// The top of a job's page: what it is, where it is, what can be done.
+// The top of a job's page: what it is, where it is, how it does, what can be done.
 
-import { now } from './api.js';
+import { now, paths } from './api.js';
+import { commandLine, curl } from './commands.js';
 import { ageElement, copyButton, fill, h, progressBar, setText, statusBadge } from './dom.js';
-import { age, duration, pairing, rate, share, whole } from './format.js';
+import { age, clock, duration, pairing, percent, rate, share, whole } from './format.js';
+import { appendPoints } from './series.js';
 import { ACTIONS, isFinal } from './status.js';
 
 const REMEDIES = {
@@ -16,14 +18,20 @@ const REMEDIES = {
 
 export class JobHeader {
   #facts = new Map();
+  #tiles = new Map();
   #shown = '';
+  #evaluations = [];
 
   /** `onAction(action)` is called with an entry of ACTIONS. */
   constructor(job, onAction) {
     this.onAction = onAction;
+    this.id = job.id;
     this.badge = statusBadge();
     this.title = h('h1', {}, job.name);
-    this.actions = h('div', { class: 'actions' });
+    this.buttons = h('div', { class: 'actions' });
+    this.commands = h('div', { class: 'popover-body' });
+    this.actions = h('div', { class: 'actions' }, this.buttons,
+      popover('curl', this.commands));
     this.bar = progressBar('Progress');
     this.share = h('strong', { class: 'share' });
     this.where = h('span', {});
@@ -34,9 +42,22 @@ export class JobHeader {
       h('div', { class: 'heading' }, h('div', { class: 'title-row' }, this.title, this.badge.element), this.actions),
       this.error,
       h('section', { class: 'card progress-card', 'aria-label': 'Progress' },
-        this.bar.element, h('p', { class: 'progress-line' }, this.share, this.where, this.speed)),
+        this.bar.element, h('p', { class: 'progress-line' }, this.share, this.where, this.speed), this.#tileList(job)),
       this.#factList(job));
     this.update(job);
+  }
+
+  /** The figures that somebody who looks in wants to see; each has its place from the beginning. */
+  #tileList(job) {
+    const tile = (name, title) => {
+      const value = h('dd', {}, '–');
+      const note = h('dd', { class: 'note' });
+      this.#tiles.set(name, { value, note });
+      return h('div', {}, h('dt', {}, title), value, note);
+    };
+    const hasTeacher = job.spec.distillation.method !== 'none';
+    return h('dl', { class: 'tiles' }, tile('latest', 'Top-1 now'), tile('best', 'Best top-1'),
+      hasTeacher ? tile('teacher', 'Teacher top-1') : null, tile('left', 'Time left'), tile('took', 'Took'));
   }
 
   #factList(job) {
@@ -47,14 +68,15 @@ export class JobHeader {
       this.#facts.set(name, element);
       return h('div', {}, h('dt', {}, name), element);
     };
+    const { method, scales = [] } = job.spec.distillation;
     const labels = Object.entries(job.labels ?? {});
     return h('dl', { class: 'facts' },
-      fact('Method', job.spec.distillation.method),
+      fact('Method', method, scales.length > 1 ? h('small', {}, ` scales ${scales.join(', ')}`) : null),
       fact('Teacher → student', teacherJob ? [h('a', { href: `#/jobs/${encodeURIComponent(teacherJob)}` }, teacher), ` → ${student}`] : teacher ? `${teacher} → ${student}` : student),
       fact('Data set', job.spec.dataset.name ?? '–'),
       fact('Attempt'), fact('Worker'),
       fact('Created', ageElement(job.created_at, (time) => age(time, now()))),
-      fact('Started'), fact('Took'),
+      fact('Started'),
       job.priority ? fact('Priority', String(job.priority)) : null,
       labels.length ? fact('Labels', labels.map(([key, value]) => h('span', { class: 'label' }, `${key}: ${value}`))) : null);
   }
@@ -67,14 +89,40 @@ export class JobHeader {
     this.bar.update(fraction);
     setText(this.share, Number.isFinite(fraction) ? share(fraction) : '');
     setText(this.where, progress ? `epoch ${progress.epoch} of ${progress.epochs} · step ${whole(progress.step)} of ${whole(progress.steps)}` : waiting(status));
-    setText(this.speed, status === 'running' && progress ? `${rate(progress.images_per_second)} · ${duration(progress.eta_seconds)} left` : '');
+    const isMoving = status === 'running' && progress;
+    setText(this.speed, isMoving ? `${rate(progress.images_per_second)} · ${duration(progress.eta_seconds)} left` : '');
+    this.#tile('left', isMoving ? duration(progress.eta_seconds) : '–', isMoving ? `until about ${clock(now() + progress.eta_seconds * 1000, now())}` : '');
     setText(this.#facts.get('Attempt'), job.attempt ? `${job.attempt} of ${job.max_attempts}` : 'not started');
     setText(this.#facts.get('Worker'), job.worker ?? '–');
     this.#setTime('Started', job.started_at);
     const end = job.finished_at ? Date.parse(job.finished_at) : now();
-    setText(this.#facts.get('Took'), job.started_at ? duration((end - Date.parse(job.started_at)) / 1000) : '–');
+    this.#tile('took', job.started_at ? duration((end - Date.parse(job.started_at)) / 1000) : '–', job.finished_at ? `until ${clock(job.finished_at, now())}` : '');
+    this.#showAccuracy(job);
     this.#showError(job);
     this.#showActions(status);
+  }
+
+  /** Points of `eval/top1`, oldest first; those that a resumed attempt repeats replace what was. */
+  evaluated(points) {
+    this.#evaluations = appendPoints(this.#evaluations, points);
+  }
+
+  #showAccuracy({ result, teacher }) {
+    const latest = this.#evaluations.at(-1);
+    const top = this.#evaluations.reduce((best, point) => (best && best.value >= point.value ? best : point), undefined);
+    const best = result ? { value: result.best_top1, epoch: result.best_epoch } : top;
+    const at = (point) => (point ? `epoch ${Math.round(point.epoch)}` : '');
+    const known = result?.teacher_top1 ?? teacher?.top1;
+    this.#tile('latest', percent(latest?.value ?? result?.last_top1), at(latest));
+    this.#tile('best', percent(best?.value), at(best));
+    this.#tile('teacher', percent(known), best && Number.isFinite(known) ? `student ${signed(best.value - known)} points` : '');
+  }
+
+  #tile(name, value, note) {
+    const tile = this.#tiles.get(name);
+    if (!tile) return;
+    setText(tile.value, value);
+    setText(tile.note, note);
   }
 
   #setTime(name, time) {
@@ -96,17 +144,39 @@ export class JobHeader {
   }
 
   #showActions(status) {
-    if (this.actions.dataset.status === status) return;
-    this.actions.dataset.status = status;
-    const buttons = ACTIONS.filter(({ from }) => from.includes(status)).map((action) =>
-      h('button', { type: 'button', class: action.danger ? 'danger quiet' : 'quiet', onclick: () => this.onAction(action) }, action.label));
-    fill(this.actions, buttons);
+    if (this.buttons.dataset.status === status) return;
+    this.buttons.dataset.status = status;
+    const allowed = ACTIONS.filter(({ from }) => from.includes(status));
+    fill(this.buttons, allowed.map((action) =>
+      h('button', { type: 'button', class: action.danger ? 'danger quiet' : 'quiet', onclick: () => this.onAction(action) }, action.label)));
+    const line = (label, command) => [h('p', { class: 'note' }, label), commandLine(command)];
+    fill(this.commands,
+      line('Look', curl(paths.job(this.id))),
+      isFinal(status) ? null : line('Watch', curl(paths.jobStream(this.id), '-N')),
+      allowed.map(({ verb, label }) => line(label, verb === 'delete' ? curl(paths.job(this.id), '-X DELETE') : curl(paths.job(this.id, `/${verb}`), '-X POST'))));
   }
 
   busy(isBusy) {
-    for (const button of this.actions.querySelectorAll('button')) button.disabled = isBusy;
+    for (const button of this.buttons.querySelectorAll('button')) button.disabled = isBusy;
   }
 }
+
+/** A panel that opens over the page and closes by Escape, or when the focus goes elsewhere. */
+function popover(label, body) {
+  const summary = h('summary', { class: 'button quiet' }, label);
+  const details = h('details', { class: 'popover' }, summary, body);
+  details.addEventListener('keydown', (event) => {
+    if (event.key !== 'Escape' || !details.open) return;
+    details.open = false;
+    summary.focus();
+  });
+  details.addEventListener('focusout', ({ relatedTarget }) => {
+    if (relatedTarget && !details.contains(relatedTarget)) details.open = false;
+  });
+  return details;
+}
+
+const signed = (difference) => `${difference >= 0 ? '+' : '−'}${Math.abs(difference).toFixed(2)}`;
 
 function waiting(status) {
   if (status === 'queued') return 'waits for a worker';

@@ -1,21 +1,25 @@
 // One job, live.
 
 import { allEvents, api, paths } from './api.js';
+import { learnAboutTokens } from './commands.js';
 import { isStale, setConnection } from './connection.js';
-import { ask, copyButton, fill, h, setText } from './dom.js';
-import { prettyJson, share } from './format.js';
+import { ask, fill, h, setText } from './dom.js';
+import { share } from './format.js';
+import { JobAttempts } from './job-attempts.js';
 import { JobCharts } from './job-charts.js';
+import { JobFiles } from './job-files.js';
 import { JobHeader } from './job-header.js';
 import { JobLog } from './job-log.js';
 import { JobRegions } from './job-regions.js';
 import { JobResult } from './job-result.js';
+import { JobSpec } from './job-spec.js';
 import { isFinal } from './status.js';
 import { follow } from './stream.js';
 
 export async function jobPage({ root, id, signal, setTitle, announce }) {
   fill(root, h('p', { class: 'note', role: 'status' }, 'Loading…'));
   try {
-    const job = await api.job(id, signal);
+    const [job] = await Promise.all([api.job(id, signal), learnAboutTokens(signal)]);
     if (!signal.aborted) new JobView(root, job, signal, setTitle, announce).start();
   } catch (error) {
     if (signal.aborted) return;
@@ -31,10 +35,13 @@ class JobView {
     this.header = new JobHeader(job, (action) => this.act(action));
     this.message = h('p', { class: 'message-line', role: 'alert' });
     this.result = new JobResult(signal);
-    this.charts = new JobCharts(job.spec, signal);
-    this.regions = new JobRegions(signal);
-    this.log = new JobLog();
-    fill(root, this.header.element, this.message, this.result.element, this.charts.element, this.regions.element, this.log.element, specification(job));
+    this.charts = new JobCharts(job, signal);
+    this.regions = new JobRegions(job, this.charts.ofScales, signal);
+    this.attempts = new JobAttempts(job, signal);
+    this.log = new JobLog(signal);
+    this.files = new JobFiles(signal);
+    const parts = [this.header, this.result, this.charts, this.regions, this.attempts, this.log, new JobSpec(job, signal), this.files];
+    fill(root, parts.map((part) => [part.element, part === this.header ? this.message : null]));
     this.show();
   }
 
@@ -46,7 +53,9 @@ class JobView {
         allEvents(this.job.id, this.log.last, this.signal),
       ]);
       this.charts.load(metrics.series);
-      events.forEach((event) => this.log.add(event));
+      this.header.evaluated(metrics.series.find(({ name }) => name === 'eval/top1')?.points ?? []);
+      events.forEach((event) => this.note(event));
+      this.show();
       this.follow(`${this.log.last}-${metrics.last_id}`);
     } catch (error) {
       if (this.signal.aborted) return;
@@ -63,8 +72,8 @@ class JobView {
       on: {
         status: (job) => this.take(job),
         progress: ({ id, ...progress }) => this.take({ ...this.job, progress }),
-        metric: (point) => this.charts.add(point),
-        event: (event) => this.log.add(event),
+        metric: (point) => this.measured(point),
+        event: (event) => this.note(event),
       },
       onState: (state) => {
         setConnection(state);
@@ -74,6 +83,20 @@ class JobView {
       isOver: () => isFinal(this.job.status),
       signal: this.signal,
     });
+  }
+
+  measured(point) {
+    this.charts.add(point);
+    if (point.name !== 'eval/top1') return;
+    this.header.evaluated([point]);
+    this.header.update(this.job);
+  }
+
+  note(event) {
+    if (event.seq <= this.log.last) return;
+    this.log.add(event);
+    this.attempts.note(event);
+    if (event.data?.device) this.charts.setDevice(event.data.device);
   }
 
   take(job) {
@@ -87,6 +110,9 @@ class JobView {
     this.header.update(this.job);
     this.result.update(this.job);
     this.regions.update(this.job);
+    this.attempts.update(this.job);
+    this.files.update(this.job);
+    this.charts.setStart(this.job);
     this.charts.setTeacher(this.job.result?.teacher_top1 ?? this.job.teacher?.top1);
     this.retitle();
   }
@@ -116,12 +142,4 @@ class JobView {
       this.header.busy(false);
     }
   }
-}
-
-function specification(job) {
-  const text = prettyJson(job.spec);
-  return h('details', { class: 'card spec' },
-    h('summary', {}, h('h2', {}, 'Specification'), h('span', { class: 'note' }, 'with every default filled in')),
-    h('div', { class: 'actions' }, copyButton(() => text), h('a', { class: 'button quiet', href: `#/new?from=${encodeURIComponent(job.id)}` }, 'Post again with changes')),
-    h('pre', { tabindex: '0', 'aria-label': 'Specification' }, text));
 }

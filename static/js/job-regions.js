@@ -10,30 +10,31 @@ const SHOWN = 8;
 export class JobRegions {
   #asked = false;
 
-  constructor(signal) {
+  /** `charts` are those by scale. A job without regions has no such section. */
+  constructor(job, charts, signal) {
     this.signal = signal;
-    this.element = h('section', { class: 'card regions', 'aria-labelledby': 'regions-title', hidden: true });
+    this.report = h('div', { class: 'regions' }, h('p', { class: 'note' }, 'Where on the image the teacher disagrees with itself, and what for, is told once the job has succeeded.'));
+    this.element = h('section', { class: 'card regions', 'aria-labelledby': 'regions-title', hidden: charts.length === 0 },
+      h('h2', { id: 'regions-title' }, 'What the regions tell'), h('div', { class: 'charts' }, charts), this.report);
   }
 
   /** Reads the report of a job that has one, once. */
   async update(job) {
-    const { method, scales = [] } = job.spec.distillation;
-    if (this.#asked || !job.result || method === 'none' || scales.every((scale) => scale === 1)) return;
+    if (this.#asked || !job.result || this.element.hidden) return;
     this.#asked = true;
     try {
       this.#show(await api.regions(job.id, this.signal));
-    } catch {
+    } catch (error) {
       // A job of an earlier version has none.
+      if (!this.signal.aborted) fill(this.report, h('p', { class: 'note' }, `There is no report of the regions: ${error.message}`));
     }
   }
 
   #show({ images, complementary_fraction: all, scales, votes }) {
-    fill(this.element,
-      h('h2', { id: 'regions-title' }, 'What the regions tell'),
+    fill(this.report,
       h('p', { class: 'note' }, `As the teacher sees the ${images.toLocaleString('en-US')} evaluation images: ${share(all)} of all regions are complementary.`),
-      h('div', { class: 'region-maps' }, scales.filter(({ scale }) => scale > 1).map(map)),
+      h('div', { class: 'region-maps' }, scales.filter(({ scale }) => scale > 1).map(map), scaleOfHeat()),
       votes.length ? table(votes.slice(0, SHOWN)) : null);
-    this.element.hidden = false;
   }
 }
 
@@ -51,6 +52,10 @@ function map({ scale, complementary_fraction: mean, map: rows }) {
   const grid = h('div', { class: 'region-map', role: 'img', 'aria-label': label }, cells);
   setStyle(grid, '--scale', scale);
   return h('figure', {}, grid, h('figcaption', { class: 'note' }, `${scale}×${scale}: ${share(mean)}`));
+}
+
+function scaleOfHeat() {
+  return h('div', { class: 'heat-scale', 'aria-hidden': 'true' }, h('span', { class: 'note' }, 'never'), h('span', { class: 'heat-ramp' }), h('span', { class: 'note' }, 'most often, by scale'));
 }
 
 function table(votes) {

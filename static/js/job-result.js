@@ -1,8 +1,9 @@
-// What a job came to: accuracies, the student and its files.
+// What a job came to, and where the student is.
 
 import { api, paths } from './api.js';
+import { commandLine, curl } from './commands.js';
 import { copyButton, fill, h, setText } from './dom.js';
-import { bytes, count, percent, shellQuote } from './format.js';
+import { bytes, count, percent } from './format.js';
 
 export class JobResult {
   #shown = null;
@@ -14,22 +15,19 @@ export class JobResult {
 
   update(job) {
     this.element.hidden = !job.result;
-    const key = JSON.stringify([job.result, job.teacher]);
+    const key = JSON.stringify(job.result);
     if (!job.result || key === this.#shown) return;
     this.#shown = key;
     const { result } = job;
-    const curl = `curl -OJ ${shellQuote(`${location.origin}${paths.student(job.id)}`)}`;
     fill(this.element,
-      h('h2', { id: 'result-title' }, 'Result'),
+      h('h2', { id: 'result-title' }, 'The student'),
       h('dl', { class: 'tiles' },
-        tile('Best top-1', percent(result.best_top1), `epoch ${result.best_epoch}`),
         tile('Last top-1', percent(result.last_top1), 'after the last epoch'),
-        Number.isFinite(result.teacher_top1) ? tile('Teacher top-1', percent(result.teacher_top1), gap(result)) : null,
         tile('Parameters', count(result.student.parameters), `${result.student.parameters.toLocaleString('en-US')} trained`),
         tile('File', bytes(result.student.size_bytes), 'safetensors')),
-      h('p', { class: 'hash' }, h('span', {}, 'SHA-256'), h('code', {}, result.student.sha256), copyButton(() => result.student.sha256)),
       this.#downloads(job),
-      h('div', { class: 'curl' }, h('code', {}, curl), copyButton(() => curl)));
+      commandLine(curl(paths.student(job.id), '-OJ')),
+      h('p', { class: 'hash' }, h('span', {}, 'SHA-256'), h('code', {}, result.student.sha256), copyButton(() => result.student.sha256)));
   }
 
   #downloads(job) {
@@ -55,11 +53,6 @@ export class JobResult {
 
 function tile(name, value, note) {
   return h('div', {}, h('dt', {}, name), h('dd', {}, value), h('dd', { class: 'note' }, note));
-}
-
-function gap({ best_top1: best, teacher_top1: teacher }) {
-  const difference = best - teacher;
-  return `student ${difference >= 0 ? '+' : '−'}${Math.abs(difference).toFixed(2)} points`;
 }
 
 /** The metrics' CSV needs an Accept header, which a link cannot send. */

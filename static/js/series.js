@@ -8,7 +8,7 @@ export function appendPoints(points, added, most = MOST_POINTS) {
   for (const point of added) {
     // A resumed attempt repeats the steps after its checkpoint: what it says replaces what the earlier one said.
     while (points.length > 0 && points.at(-1).step >= point.step) points.pop();
-    points.push({ step: point.step, epoch: point.epoch, value: point.value });
+    points.push({ step: point.step, epoch: point.epoch, time: Date.parse(point.time), value: point.value });
   }
   return points.length > 2 * most ? thin(points, most) : points;
 }
@@ -36,21 +36,48 @@ export function thin(points, most) {
   return kept;
 }
 
-/** Series on one axis, as uPlot wants them: [epochs, values of the first, values of the second, …], null for a gap. */
-export function align(series) {
+/** What the x axis can show of a point; times are seconds since `start` (milliseconds). */
+const AXES = {
+  step: (point) => point.step,
+  epoch: (point) => point.epoch,
+  time: (point, start) => Math.max((point.time - start) / 1000, 0),
+};
+
+/**
+ * Series on one axis, as uPlot wants them: `{steps, data: [x, values of the first, values of the second, …]}`, null for
+ * a gap. `axis` is step, epoch or time.
+ */
+export function align(series, axis = 'epoch', start = 0) {
   const rows = new Map();
   series.forEach((points, column) => {
-    for (const { step, epoch, value } of points) {
-      let row = rows.get(step);
-      if (!row) rows.set(step, (row = { step, epoch, values: new Array(series.length).fill(null) }));
-      row.values[column] = value;
+    for (const point of points) {
+      let row = rows.get(point.step);
+      if (!row) rows.set(point.step, (row = { step: point.step, x: AXES[axis](point, start), values: new Array(series.length).fill(null) }));
+      row.values[column] = point.value;
     }
   });
   const sorted = [...rows.values()].sort((a, b) => a.step - b.step);
+  // The clocks of two workers may differ: uPlot needs an axis that never goes back.
+  for (let index = 1; index < sorted.length; index += 1) sorted[index].x = Math.max(sorted[index].x, sorted[index - 1].x);
   return {
     steps: sorted.map((row) => row.step),
-    data: [sorted.map((row) => row.epoch), ...series.map((_, column) => sorted.map((row) => row.values[column]))],
+    data: [sorted.map((row) => row.x), ...series.map((_, column) => sorted.map((row) => row.values[column]))],
   };
+}
+
+/**
+ * An exponential moving average, as TensorBoard's: `weight` from 0 (none) to below 1, and without the pull towards zero
+ * that the first values would have (the correction of Adam). Gaps stay gaps.
+ */
+export function smooth(values, weight) {
+  let mean = 0;
+  let count = 0;
+  return values.map((value) => {
+    if (!Number.isFinite(value)) return value;
+    mean = weight * mean + (1 - weight) * value;
+    count += 1;
+    return mean / (1 - weight ** count);
+  });
 }
 
 /** The index nearest to `index` at which there is a value. */

@@ -181,11 +181,11 @@ test('the student that is downloaded is the one that the page describes', async 
   assert.equal(createHash('sha256').update(file.bytes).digest('hex'), hash);
   const last = await saved(() => page.getByRole('link', { name: 'Student (last)' }).click());
   assert.notEqual(last.name, file.name);
-  const manifest = await saved(() => page.getByRole('link', { name: 'Manifest' }).click());
+  const manifest = await saved(() => page.getByRole('link', { name: 'Manifest', exact: true }).click());
   assert.equal(typeof JSON.parse(manifest.bytes.toString()), 'object');
   const csv = await saved(() => button('Metrics (CSV)').click());
   assert.match(csv.bytes.toString(), /^name,step,epoch,time,value\r?\n/);
-  assert.match(await page.locator('.curl code').textContent(), new RegExp(`^curl -OJ ${server.url}/v1/jobs/${student}/student$`));
+  assert.match(await page.locator('.result .curl code').textContent(), new RegExp(`^curl -OJ ${server.url}/v1/jobs/${student}/student$`));
   page.assertQuiet();
 });
 

@@ -1,12 +1,16 @@
 // The dashboard's modules that need no browser.
 
 import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 
 import * as format from '../../static/js/format.js';
 import { locate, position, scan } from '../../static/js/json-positions.js';
 import { preset, teacherFrom, withTeacher } from '../../static/js/presets.js';
-import { align, appendPoints, nearest, thin } from '../../static/js/series.js';
+import { parts, readNumber, readNumbers, valueAt, withValue } from '../../static/js/pointers.js';
+import { differences, plainRequest } from '../../static/js/recipe.js';
+import { align, appendPoints, nearest, smooth, thin } from '../../static/js/series.js';
+import { snippetOf } from '../../static/js/snippets.js';
 
 const DOCUMENT = `{
   "name": "a \\"quoted\\" name",
@@ -153,4 +157,66 @@ test('an uploaded teacher goes into any specification', () => {
   assert.equal(spec.distillation.method, 'sdd_kd');
   assert.equal(spec.name, preset('none').name);
   assert.equal(withTeacher({ ...preset('kd') }, { job: 'job_1' }).distillation.method, 'kd');
+});
+
+test('the x axis is the step, the epoch or the time since the start, and never goes back', () => {
+  const at = (step, seconds) => ({ step, epoch: step / 10, time: 1_000_000 + seconds * 1000, value: step });
+  const series = [[at(10, 5), at(20, 15), at(30, 14)]];
+  assert.deepEqual(align(series, 'step').data[0], [10, 20, 30]);
+  assert.deepEqual(align(series, 'epoch').data[0], [1, 2, 3]);
+  // The third point comes from a worker whose clock is behind.
+  assert.deepEqual(align(series, 'time', 1_000_000).data[0], [5, 15, 15]);
+});
+
+test('smoothing is the corrected moving average, and leaves gaps and constants alone', () => {
+  assert.deepEqual(smooth([3, 3, null, 3], 0.9).map((value) => value && Number(value.toFixed(12))), [3, 3, null, 3]);
+  const [first, second] = smooth([1, 2], 0.5);
+  assert.equal(first, 1);
+  assert.ok(Math.abs(second - (0.25 * 1 + 0.5 * 2) / 0.75) < 1e-12);
+  assert.deepEqual(smooth([1, 2], 0), [1, 2]);
+});
+
+test('a value is read, set and removed at its pointer, with the objects that it leaves empty', () => {
+  assert.deepEqual(parts('/a~1b/c~0d'), ['a/b', 'c~d']);
+  const spec = { training: { optimizer: { learning_rate: 0.1 } }, name: 'x' };
+  assert.equal(valueAt(spec, '/training/optimizer/learning_rate'), 0.1);
+  assert.equal(valueAt(spec, '/training/toString'), undefined);
+  assert.deepEqual(withValue(spec, '/training/optimizer/learning_rate', undefined), { name: 'x' });
+  assert.deepEqual(withValue(spec, '/labels/__proto__', 'y').labels, JSON.parse('{"__proto__": "y"}'));
+  assert.equal(spec.training.optimizer.learning_rate, 0.1, 'the document itself is not changed');
+});
+
+test('numbers are read with a decimal point or comma, and never guessed at', () => {
+  const value = (text, options) => readNumber(text, options).value;
+  assert.equal(value('0.05'), 0.05);
+  assert.equal(value('0,05'), 0.05);
+  assert.equal(value(' 5e-4 '), 5e-4);
+  assert.equal(value(''), undefined);
+  assert.equal(value('240', { whole: true }), 240);
+  for (const text of ['1,234', '1.234,5', '1,234.5', '1,234,567', 'abc', '1e999', '0x10']) assert.ok(readNumber(text).fault, text);
+  assert.ok(readNumber('1.5', { whole: true }).fault);
+  assert.deepEqual(readNumbers('150, 180 210', { whole: true }).value, [150, 180, 210]);
+  assert.deepEqual(readNumbers('0,5; 1', {}).value, [0.5, 1]);
+  assert.ok(readNumbers('150, x').fault);
+});
+
+test('differences from a recipe are the settings that matter, with both values', () => {
+  const spec = { name: 'a', dataset: { name: 'digits' }, distillation: { method: 'kd', weights: { cross_entropy: 1 } }, training: { seed: 3, epochs: 2, schedule: { type: 'cosine' } } };
+  const published = { name: 'b', dataset: { name: 'digits' }, distillation: { method: 'kd', weights: { cross_entropy: 0.1 } }, training: { seed: 0, epochs: 2, schedule: { type: 'multistep', gamma: 0.1 } } };
+  assert.deepEqual(differences(spec, published), [
+    { pointer: '/distillation/weights/cross_entropy', ours: 1, published: 0.1 },
+    { pointer: '/training/schedule/type', ours: 'cosine', published: 'multistep' },
+    { pointer: '/training/schedule/gamma', ours: undefined, published: 0.1 },
+  ]);
+  assert.deepEqual(plainRequest({ ...spec, student: { architecture: 'resnet8' } }), { student: { architecture: 'resnet8' }, dataset: { name: 'digits' }, distillation: { method: 'kd' } });
+});
+
+test('the network that the page offers is that of examples/load_student.py', () => {
+  const read = (path) => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
+  const snippet = read('static/snippets/cifar_resnet.py');
+  const code = snippet.slice(snippet.indexOf('class Block'));
+  assert.ok(code.length > 1000 && read('examples/load_student.py').includes(code.trim()));
+  for (const name of ['resnet8', 'resnet110', 'resnet32x4']) assert.equal(snippetOf(name), 'cifar_resnet.py');
+  for (const name of ['resnet20_a', 'resnet50_cifar', 'wrn_16_2', 'mobilenet_v1']) assert.equal(snippetOf(name), 'own_network.py');
+  assert.equal(snippetOf('resnet34'), 'torchvision.py');
 });

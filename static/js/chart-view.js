@@ -1,0 +1,70 @@
+// What the charts of a page share: the x axis, smoothing, the kind of scale, and the part in view.
+
+import { h, setText } from './dom.js';
+
+const STORED = 'distillery-charts';
+const AXES = [['step', 'Step'], ['epoch', 'Epoch'], ['time', 'Time']];
+const MOST_SMOOTHING = 0.99;
+
+/** Changes are told by a `change` event. The choices outlive the page, the part in view does not. */
+export class ChartView extends EventTarget {
+  axis = 'epoch';
+  /** Weight of the past in the moving average: 0 for none. */
+  smoothing = 0;
+  log = false;
+  /** `[from, to]` of the x axis; null for all of it. */
+  range = null;
+  /** Where the time axis begins, in milliseconds. */
+  start = 0;
+
+  constructor() {
+    super();
+    const { axis, smoothing, log } = remembered();
+    if (AXES.some(([name]) => name === axis)) this.axis = axis;
+    if (smoothing >= 0 && smoothing <= MOST_SMOOTHING) this.smoothing = smoothing;
+    this.log = log === true;
+  }
+
+  set(change) {
+    // A part of one axis is none of another.
+    if (change.axis && change.axis !== this.axis) this.range = null;
+    Object.assign(this, change);
+    const { axis, smoothing, log } = this;
+    localStorage.setItem(STORED, JSON.stringify({ axis, smoothing, log }));
+    this.dispatchEvent(new Event('change'));
+  }
+
+  zoom(range) {
+    this.range = range;
+    this.dispatchEvent(new Event('change'));
+  }
+}
+
+function remembered() {
+  try {
+    return JSON.parse(localStorage.getItem(STORED)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+/** The bar above the charts. */
+export function chartBar(view) {
+  const axes = AXES.map(([name, label]) => h('label', {},
+    h('input', { type: 'radio', name: 'chart-axis', value: name, checked: view.axis === name, onchange: () => view.set({ axis: name }) }), label));
+  const amount = h('output', { for: 'smoothing' }, view.smoothing.toFixed(2));
+  const smoothing = h('input', { type: 'range', id: 'smoothing', min: 0, max: MOST_SMOOTHING, step: 0.01, value: view.smoothing });
+  smoothing.addEventListener('input', () => {
+    view.set({ smoothing: Number(smoothing.value) });
+    setText(amount, view.smoothing.toFixed(2));
+  });
+  const log = h('input', { type: 'checkbox', checked: view.log, onchange: () => view.set({ log: log.checked }) });
+  const reset = h('button', { type: 'button', class: 'quiet small', disabled: true, onclick: () => view.zoom(null) }, 'Show all');
+  view.addEventListener('change', () => { reset.disabled = view.range === null; });
+  return h('div', { class: 'chart-bar', role: 'group', 'aria-label': 'All charts' },
+    h('fieldset', { class: 'segments' }, h('legend', {}, 'x axis'), axes),
+    h('label', { class: 'slider', for: 'smoothing' }, 'Smoothing', smoothing, amount),
+    h('label', { class: 'check' }, log, 'Log scale'),
+    reset,
+    h('span', { class: 'note wide-only' }, 'Drag over a chart to zoom in on all; double-click to show all. With the keyboard: ← → + − 0.'));
+}

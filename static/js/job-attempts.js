@@ -1,0 +1,110 @@
+// The attempts on one axis of time: who ran them, where each went on from, and how it ended.
+
+import { api, now } from './api.js';
+import { fill, h, setStyle } from './dom.js';
+import { clock, duration } from './format.js';
+import { isFinal } from './status.js';
+
+const REFRESH = 5000;
+const OUTCOMES = {
+  succeeded: 'succeeded',
+  stopped: 'stopped as asked, or given back by its worker',
+  worker_lost: 'worker lost or killed',
+  oom: 'out of memory',
+  numeric: 'loss not finite',
+  storage: 'storage failed',
+  user: 'cannot work as specified',
+  internal: 'fault of the server',
+};
+
+export class JobAttempts {
+  #job;
+  #attempts = [];
+  #marks = [];
+  #known = '';
+
+  constructor(job, signal) {
+    this.#job = job;
+    this.signal = signal;
+    this.body = h('tbody', {});
+    this.none = h('p', { class: 'note' }, 'Not started yet.');
+    this.table = h('div', { class: 'scroll-x', tabindex: '0', role: 'region', 'aria-label': 'Table of attempts' }, h('table', { class: 'attempts' },
+      h('thead', {}, h('tr', {}, ['#', 'Worker', 'Time line', 'Ran for', 'Went on from', 'Ended'].map((name) => h('th', { scope: 'col' }, name)))),
+      this.body));
+    this.element = h('section', { class: 'card', 'aria-labelledby': 'attempts-title' },
+      h('header', { class: 'card-head' }, h('h2', { id: 'attempts-title' }, 'Attempts'),
+        h('ul', { class: 'legend keys' }, [['waits', 'waits for a worker'], ['runs', 'trains'], ['lost', 'work lost']].map(([key, label]) =>
+          h('li', {}, h('span', { class: 'key', 'data-key': key, 'aria-hidden': 'true' }), label)), h('li', {}, h('span', { class: 'key-mark', 'aria-hidden': 'true' }), 'checkpoint'))),
+      this.none, this.table);
+    this.table.hidden = true;
+    const timer = setInterval(() => { if (!isFinal(this.#job.status)) this.#draw(); }, REFRESH);
+    signal.addEventListener('abort', () => clearInterval(timer));
+  }
+
+  /** Asks again where something about the attempts has changed. */
+  async update(job) {
+    this.#job = job;
+    const key = `${job.status} ${job.attempt}`;
+    if (key === this.#known) return;
+    this.#known = key;
+    await this.refresh();
+  }
+
+  async refresh() {
+    try {
+      this.#attempts = (await api.attempts(this.#job.id, this.signal)).data;
+      this.#draw();
+    } catch (error) {
+      // The next change asks again.
+      if (!this.signal.aborted) this.#known = '';
+    }
+  }
+
+  /** Checkpoints and the start of the trainer. */
+  note({ kind, time, message, attempt, data }) {
+    if (kind === 'checkpoint') this.#marks.push({ attempt, time: Date.parse(time), message });
+    if (data && 'resumed_step' in data) this.refresh();
+  }
+
+  #draw() {
+    const attempts = this.#attempts;
+    this.none.hidden = attempts.length > 0;
+    this.table.hidden = attempts.length === 0;
+    const from = Date.parse(this.#job.created_at);
+    const to = Math.max(this.#job.finished_at ? Date.parse(this.#job.finished_at) : now(), from + 1000);
+    const place = (time) => Math.min(Math.max((time - from) / (to - from), 0), 1);
+    fill(this.body, attempts.map((one) => h('tr', { 'data-outcome': one.outcome ?? 'running' },
+      h('th', { scope: 'row' }, String(one.attempt)),
+      h('td', {}, one.worker ?? '–', one.device ? h('small', {}, ` ${one.device}`) : null),
+      h('td', {}, this.#bar(one, place, to)),
+      h('td', { class: 'number' }, duration((end(one, to) - Date.parse(one.started_at)) / 1000)),
+      h('td', {}, origin(one)),
+      h('td', {}, one.outcome ? `${OUTCOMES[one.outcome] ?? one.outcome} · ${clock(one.ended_at, now())}` : 'running'))));
+  }
+
+  #bar(one, place, to) {
+    const saved = one.saved_at ? Date.parse(one.saved_at) : Date.parse(one.started_at);
+    const isLost = one.outcome && !['succeeded', 'stopped'].includes(one.outcome);
+    const parts = [['waits', Date.parse(one.runnable_at), Date.parse(one.started_at)], ['runs', Date.parse(one.started_at), isLost ? saved : end(one, to)]];
+    if (isLost) parts.push(['lost', saved, end(one, to)]);
+    const spans = parts.map(([key, start, stop]) => {
+      const span = h('span', { class: 'key', 'data-key': key, title: `${key}: ${clock(start, now())} to ${clock(stop, now())}, ${duration((stop - start) / 1000)}` });
+      setStyle(span, 'left', `${place(start) * 100}%`);
+      setStyle(span, 'width', `${(place(stop) - place(start)) * 100}%`);
+      return span;
+    });
+    const marks = this.#marks.filter(({ attempt }) => attempt === one.attempt).slice(-100).map(({ time, message }) => {
+      const mark = h('span', { class: 'key-mark', title: `${clock(time, now())} ${message}` });
+      setStyle(mark, 'left', `${place(time) * 100}%`);
+      return mark;
+    });
+    return h('div', { class: 'time-line', 'aria-hidden': 'true' }, spans, marks);
+  }
+}
+
+const end = (one, to) => (one.ended_at ? Date.parse(one.ended_at) : to);
+
+function origin({ resumed_step: step, resumed_epochs: epochs }) {
+  if (step === null) return '–';
+  return step === 0 ? 'the beginning' : `epoch ${epochs}, step ${step.toLocaleString('en-US')}`;
+}

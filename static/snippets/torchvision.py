@@ -1,0 +1,15 @@
+import json
+
+import torch
+import torchvision
+from safetensors import safe_open
+
+
+def load(path):
+    """The network of a downloaded student, and what its file says about it."""
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+        state = {key: file.get_tensor(key) for key in file.keys()}
+    network = getattr(torchvision.models, facts["architecture"])(num_classes=int(facts["num_classes"]))
+    network.load_state_dict(state, strict=True)
+    return network.eval(), facts

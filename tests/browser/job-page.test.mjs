@@ -1,0 +1,206 @@
+// The page of a job, before a real browser: a real job trains, its curves are read, its files are used.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
+
+const server = new Server();
+const directory = mkdtempSync(join(tmpdir(), 'distillery-job-page-'));
+let browser;
+let page;
+let teacher;
+let student;
+
+const training = (epochs) => ({ epochs, batch_size: 32, seed: 1, augmentation: 'none' });
+const dataset = { name: 'digits', limit: 320 };
+
+before(async () => {
+  [browser] = await Promise.all([launchBrowser(), server.start()]);
+  page = await openPage(browser);
+  const plain = { student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(2) };
+  teacher = (await server.post('/v1/jobs', plain)).id;
+  student = (await server.post('/v1/jobs', {
+    name: 'watched', labels: { team: 'vision' }, teacher: { job: teacher }, student: { architecture: 'resnet8' }, dataset,
+    distillation: { method: 'sdd_kd', scales: [1, 2, 4], temperature: 3 }, training: training(4),
+  })).id;
+}, { timeout: PATIENCE });
+
+after(async () => {
+  await browser?.close();
+  await server.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+const status = (name) => page.locator(`h1 + .badge[data-status="${name}"]`);
+const chart = (title) => page.getByRole('region', { name: title, exact: true });
+const tile = (title) => page.locator('.progress-card .tiles > div', { hasText: title }).locator('dd').first();
+const rangeOf = (title) => chart(title).locator('.chart-where').textContent();
+const over = (title) => chart(title).locator('.u-over');
+const zoomed = (title, value) => page.locator(`section[aria-label="${title}"][data-zoomed="${value}"]`).waitFor();
+
+test('while it trains the header answers how good, how long and by whom', { timeout: PATIENCE }, async () => {
+  await page.goto(`${server.url}/#/jobs/${student}`);
+  await status('running').waitFor({ timeout: PATIENCE });
+  await page.waitForFunction(() => /^\d/.test(document.querySelectorAll('.progress-card .tiles dd')[0].textContent), null, { timeout: PATIENCE });
+  await status('succeeded').waitFor({ timeout: PATIENCE });
+  await page.locator('#connection[data-state="ended"]').waitFor();
+  const { result } = await server.get(`/v1/jobs/${student}`);
+  assert.equal(await tile('Best top-1').textContent(), `${result.best_top1.toFixed(2)} %`);
+  assert.equal(await tile('Teacher top-1').textContent(), `${result.teacher_top1.toFixed(2)} %`);
+  assert.equal(await tile('Time left').textContent(), '–');
+  page.assertQuiet();
+});
+
+test('every series that the trainer writes is on show, the memory of its process among them', async () => {
+  for (const title of ['Evaluation top-1', 'Train loss', 'Parts of the train loss', 'Evaluation loss', 'Learning rate', 'Speed', 'Memory', 'Distillation loss by scale', 'Complementary regions']) {
+    assert.ok(Number(await chart(title).getAttribute('data-points')) > 0, title);
+  }
+  assert.match(await chart('Memory').locator('.legend-value').textContent(), /^\d+(\.\d+)? [MG]iB$/);
+});
+
+test('the x axis of all charts is the one that was chosen, and stays so', async () => {
+  await page.getByRole('radio', { name: 'Step' }).check();
+  await page.waitForFunction(() => [...document.querySelectorAll('.chart-where')].every((where) => /^latest: step \d+$/.test(where.textContent)));
+  await page.getByRole('radio', { name: 'Time' }).check();
+  await page.waitForFunction(() => [...document.querySelectorAll('.chart-where')].every((where) => /^latest: time .+ · step \d+$/.test(where.textContent)));
+  await page.reload();
+  await page.locator('.u-over').first().waitFor();
+  assert.equal(await page.getByRole('radio', { name: 'Time' }).isChecked(), true);
+  await page.getByRole('radio', { name: 'Epoch' }).check();
+});
+
+test('the cross-hair stands at the same place in every chart', async () => {
+  await over('Train loss').hover({ position: { x: 60, y: 40 } });
+  await page.waitForFunction(() => /^epoch /.test(document.querySelector('section[aria-label="Train loss"] .chart-where').textContent));
+  assert.match(await rangeOf('Learning rate'), /^epoch /);
+  assert.equal(await rangeOf('Speed'), await rangeOf('Learning rate'));
+  await page.mouse.move(2, 2);
+});
+
+test('dragging over one chart zooms all of them, and a double click shows everything again', async () => {
+  const box = await over('Train loss').boundingBox();
+  await page.mouse.move(box.x + box.width * 0.3, box.y + 50);
+  await page.mouse.down();
+  await page.mouse.move(box.x + box.width * 0.7, box.y + 60, { steps: 5 });
+  await page.mouse.up();
+  for (const title of ['Train loss', 'Learning rate', 'Complementary regions']) await zoomed(title, true);
+  assert.equal(await page.getByRole('button', { name: 'Show all' }).isEnabled(), true);
+  await over('Learning rate').dblclick();
+  for (const title of ['Train loss', 'Learning rate']) await zoomed(title, false);
+});
+
+test('the keyboard moves the cross-hair and zooms', async () => {
+  const plot = chart('Train loss').locator('.chart-plot');
+  await plot.focus();
+  await page.keyboard.press('Home');
+  const first = await rangeOf('Train loss');
+  assert.match(first, /^epoch /);
+  await page.keyboard.press('ArrowRight');
+  await page.waitForFunction((was) => document.querySelector('section[aria-label="Train loss"] .chart-where').textContent !== was, first);
+  await page.keyboard.press('+');
+  await zoomed('Speed', true);
+  await page.keyboard.press('0');
+  await zoomed('Speed', false);
+  page.assertQuiet();
+});
+
+test('losses take a logarithmic scale, accuracies do not', async () => {
+  await page.getByLabel('Log scale').check();
+  await page.locator('section[aria-label="Train loss"][data-scale="log"]').waitFor();
+  assert.equal(await chart('Evaluation top-1').getAttribute('data-scale'), 'linear');
+  await page.getByLabel('Smoothing').fill('0.6');
+  assert.equal(await page.locator('output[for="smoothing"]').textContent(), '0.60');
+  await screenshot(page, 'job-smoothed-log');
+  await page.getByLabel('Smoothing').fill('0');
+  await page.getByLabel('Log scale').uncheck();
+  page.assertQuiet();
+});
+
+test('the attempts are a time line', async () => {
+  const row = page.locator('.attempts tbody tr');
+  assert.equal(await row.count(), 1);
+  assert.match(await row.textContent(), /the beginning.*succeeded/);
+  assert.ok(await row.locator('.key-mark').count() >= 1, 'its checkpoints are marked');
+});
+
+test('the events are searched and filtered', async () => {
+  const rows = page.locator('.log li');
+  const all = await rows.count();
+  await page.getByLabel('Search the events').fill('CHECKPOINT');
+  await page.locator('.found', { hasText: `of ${all}` }).waitFor();
+  const shown = await page.locator('.log li:not([hidden])').allTextContents();
+  assert.ok(shown.length > 0 && shown.length < all);
+  for (const text of shown) assert.match(text, /checkpoint/);
+  assert.equal((await page.locator('.log mark').first().textContent()).toLowerCase(), 'checkpoint');
+  await page.getByLabel('Search the events').fill('');
+  assert.equal(await page.locator('.log li:not([hidden])').count(), all);
+});
+
+test('what was sent stands beside what it came to, and what is not as published is marked', async () => {
+  await page.getByText('Specification', { exact: true }).click();
+  const differences = page.getByRole('region', { name: 'Differences from the published recipe' });
+  await differences.waitFor();
+  const pointers = await differences.locator('tbody th').allTextContents();
+  for (const pointer of ['/distillation/temperature', '/training/epochs', '/training/batch_size', '/training/augmentation']) assert.ok(pointers.includes(pointer), `${pointer} in ${pointers}`);
+  assert.ok(!pointers.includes('/training/seed') && !pointers.includes('/distillation/scales'), String(pointers));
+  const marks = await page.getByLabel('Specification', { exact: true }).locator('mark').allTextContents();
+  assert.ok(marks.includes('"temperature": 3'), String(marks));
+  const sent = JSON.parse(await page.getByLabel('As sent', { exact: true }).locator('pre').textContent());
+  assert.deepEqual(sent, await server.get(`/v1/jobs/${student}/submitted`));
+  page.assertQuiet();
+});
+
+test('the lines for a shell name no token and fit the status', async () => {
+  await page.locator('summary', { hasText: 'curl' }).click();
+  const lines = await page.locator('.popover-body code').allTextContents();
+  assert.deepEqual(lines, [`curl ${server.url}/v1/jobs/${student}`, `curl -X DELETE ${server.url}/v1/jobs/${student}`]);
+  await page.keyboard.press('Escape');
+  await page.locator('.popover-body').waitFor({ state: 'hidden' });
+});
+
+test('every file is listed with its size and hash', async () => {
+  const { data } = await server.get(`/v1/jobs/${student}/artifacts`);
+  const rows = page.locator('.files tbody tr');
+  assert.deepEqual(await rows.locator('th a').allTextContents(), data.map(({ name }) => name));
+  assert.deepEqual(await rows.locator('code').evaluateAll((codes) => codes.map((code) => code.title)), data.map(({ sha256 }) => sha256));
+});
+
+test('the Python of the page loads the student, key by key and shape by shape', async () => {
+  const program = await page.getByLabel('Python').textContent();
+  const file = /load\("([^"]+)"/.exec(program)[1];
+  const answer = await fetch(`${server.url}/v1/jobs/${student}/student`);
+  assert.match(answer.headers.get('content-disposition'), new RegExp(file.replaceAll('.', '\\.')), 'it is the name under which curl stores it');
+  writeFileSync(join(directory, file), Buffer.from(await answer.arrayBuffer()));
+  writeFileSync(join(directory, 'use.py'), program);
+  const said = execFileSync('python3', ['use.py'], {
+    cwd: directory, encoding: 'utf8', env: { ...process.env, PYTHONPATH: fileURLToPath(new URL('torch-stub', import.meta.url)) },
+  });
+  assert.equal(said.trim(), '(1, 10)');
+  // A network of another depth is refused: the check above can fail.
+  writeFileSync(join(directory, 'wrong.py'), program.replace('(int(depth) - 2) // 6', '2'));
+  assert.throws(() => execFileSync('python3', ['wrong.py'], {
+    cwd: directory, stdio: 'pipe', env: { ...process.env, PYTHONPATH: fileURLToPath(new URL('torch-stub', import.meta.url)) },
+  }), /does not fit/);
+});
+
+test('it is accessible, in light and dark and on a telephone', { timeout: PATIENCE }, async () => {
+  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 3840]]) {
+    const other = await openPage(browser, { colorScheme, viewport: { width, height: 900 } });
+    await other.goto(`${server.url}/#/jobs/${student}`);
+    await other.locator('.files tbody tr').first().waitFor();
+    await other.locator('.spec summary').click();
+    await other.locator('.recipe table').waitFor();
+    await assertAccessible(other);
+    await screenshot(other, `job-page-${colorScheme}-${width}`);
+    const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    assert.ok(overflow <= 0, `${overflow} px too wide at ${width}`);
+    other.assertQuiet();
+    await other.context().close();
+  }
+});
