@@ -92,6 +92,7 @@ export const api = {
   datasets: (signal) => json('/v1/datasets', { signal }),
   checkpoints: (signal) => json('/v1/checkpoints?limit=100', { signal }),
   workers: (signal) => json('/v1/workers', { signal }),
+  description: (signal) => json('/openapi.json', { signal }),
   session: (signal) => json('/v1/session', { signal }),
   signIn: (token) => send('POST', '/v1/session', { headers: { authorization: `Bearer ${token}` } }),
   signOut: () => send('DELETE', '/v1/session'),

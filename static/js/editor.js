@@ -9,8 +9,7 @@ export class Editor {
   #faults = [];
   #timer = null;
 
-  /** `actions` are the buttons below the text; what is wrong is said beside them. */
-  constructor({ label, actions, onInput, signal }) {
+  constructor({ label, onInput, signal }) {
     this.onInput = onInput;
     this.numbers = h('ol', { class: 'gutter', 'aria-hidden': 'true' });
     this.area = h('textarea', {
@@ -21,7 +20,7 @@ export class Editor {
     this.element = h('div', { class: 'editor' },
       h('label', { for: 'spec' }, label),
       h('div', { class: 'editor-frame' }, h('div', { class: 'gutter-frame' }, this.numbers), this.area),
-      h('div', { class: 'actions' }, actions, this.summary), this.list);
+      this.summary, this.list);
     this.area.addEventListener('input', () => this.#changed());
     this.area.addEventListener('scroll', () => this.#follow());
     this.area.addEventListener('keydown', (event) => this.#indent(event));
@@ -39,6 +38,21 @@ export class Editor {
     this.area.scrollTop = 0;
   }
 
+  /** Replaces the text after a change that was made elsewhere, and tells nobody. */
+  replace(text) {
+    this.area.value = text;
+    this.#show([], '');
+  }
+
+  /** The document, or null; nothing is shown. An array or a number is no specification, but the server says so. */
+  peek() {
+    try {
+      return JSON.parse(this.text);
+    } catch {
+      return null;
+    }
+  }
+
   /** The document, or null with its syntax fault on show. */
   parse() {
     const { error } = scan(this.text);
@@ -47,12 +61,18 @@ export class Editor {
     return error ? null : JSON.parse(this.text);
   }
 
-  /** Shows what the server found wrong: `[{pointer, detail}]`. */
-  showFaults(errors) {
+  /** Shows what is wrong: `[{pointer, detail}]`; with `focus` the first of it is selected. */
+  showFaults(errors, focus = false) {
     const { places } = scan(this.text);
     const faults = errors.map(({ pointer, detail }) => ({ pointer, detail, ...locate(places, pointer) })).sort((a, b) => a.start - b.start);
-    this.#show(faults, faults.length === 1 ? 'One fault:' : `${faults.length} faults:`);
-    if (faults.length) this.#goTo(faults[0]);
+    this.#show(faults, ['', 'One fault:'][faults.length] ?? `${faults.length} faults:`);
+    if (faults.length && focus) this.#goTo(this.#faults[0]);
+  }
+
+  /** To where a pointer leads. */
+  goToPointer(pointer) {
+    const fault = this.#faults.find((one) => one.pointer === pointer);
+    if (fault) this.#goTo(fault);
   }
 
   #changed() {

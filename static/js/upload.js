@@ -16,6 +16,7 @@ export function uploadForm({ architectures, onUploaded, onUse, signal }) {
   bar.element.hidden = true;
   const message = h('div', { class: 'upload-message', role: 'status' });
   const form = h('form', { class: 'upload' },
+    h('p', { class: 'drop-hint' }, 'Drop a checkpoint anywhere on this page, or choose one.'),
     h('div', { class: 'fields' },
       h('label', { for: 'teacher-file', class: 'wide' }, 'Checkpoint (.pth, .pt, .safetensors)', file),
       h('label', { for: 'teacher-architecture' }, 'Architecture', architecture),
@@ -53,7 +54,34 @@ export function uploadForm({ architectures, onUploaded, onUse, signal }) {
     bar.element.hidden = !isBusy;
     if (isBusy) bar.update(0);
   }
-  return form;
+  /** As if it had been chosen and sent by hand. */
+  function take(files) {
+    if (request) return;
+    file.files = files;
+    form.scrollIntoView({ block: 'nearest' });
+    form.requestSubmit();
+  }
+  return { element: form, take };
+}
+
+/** Lets files be dropped anywhere on `area`, which shows that it takes them. */
+export function acceptDrops(area, upload, signal) {
+  const hasFiles = (event) => event.dataTransfer?.types.includes('Files');
+  const show = (isOver) => area.classList.toggle('takes-drop', isOver);
+  area.addEventListener('dragover', (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = 'copy';
+    show(true);
+  }, { signal });
+  area.addEventListener('dragleave', (event) => { if (!area.contains(event.relatedTarget)) show(false); }, { signal });
+  area.addEventListener('drop', (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    show(false);
+    if (event.dataTransfer.files.length) upload.take(event.dataTransfer.files);
+  }, { signal });
+  signal.addEventListener('abort', () => show(false));
 }
 
 function put(path, file, onProgress) {

@@ -30,6 +30,12 @@ after(async () => {
 });
 
 const go = (path) => page.goto(`${server.url}/#${path}`);
+/** The page for a new job, with the specification as JSON. */
+async function goToJson() {
+  await go('/new');
+  await page.getByRole('radio', { name: 'JSON' }).check();
+  await editor().waitFor();
+}
 const editor = () => page.locator('#spec');
 const button = (name) => page.getByRole('button', { name, exact: true });
 const status = (name) => page.locator(`h1 + .badge[data-status="${name}"]`);
@@ -63,14 +69,14 @@ test('an empty list says what to do', async () => {
 
 test('faults show at their lines', async () => {
   page.expected.push(REFUSED);
-  await go('/new');
+  await goToJson();
   await edit((spec) => {
+    spec.teacher = { job: 'job_00000000000000000000000000' };
     spec.distillation.scales = [1, 4, 2];
     spec.student.architecture = 'resnet99';
     spec.training.epoch = 3;
   });
-  await button('Check').click();
-  const faults = page.locator('.fault');
+  const faults = page.locator('.editor .fault');
   await faults.first().waitFor();
   const shown = await faults.locator('code').allTextContents();
   for (const pointer of ['/student/architecture', '/distillation/scales/2', '/training/epoch']) assert.ok(shown.includes(pointer), `${pointer} in ${shown}`);
@@ -87,7 +93,7 @@ test('faults show at their lines', async () => {
 
 test('what is not JSON is shown with line and column, before it is sent', async () => {
   await editor().fill('{\n  "name": "a",\n}');
-  await page.locator('.fault', { hasText: 'line 2, column 14' }).waitFor();
+  await page.locator('.editor .fault', { hasText: 'line 2, column 14' }).waitFor();
   assert.equal(await editor().getAttribute('aria-invalid'), 'true');
   page.assertQuiet();
 });
@@ -100,7 +106,7 @@ test('a file that is no checkpoint is refused with its reason', async () => {
 });
 
 test('a job is posted, trains live, and its name is only text', { timeout: PATIENCE }, async () => {
-  await go('/new');
+  await goToJson();
   // A text of the user's own is not thrown away without a question.
   await editor().fill('{"name": "mine"}');
   await page.getByLabel('Start from').selectOption('none');
@@ -109,8 +115,7 @@ test('a job is posted, trains live, and its name is only text', { timeout: PATIE
     brief(spec, 6);
     spec.name = HOSTILE;
   });
-  await button('Check').click();
-  await page.getByText('This can run.').waitFor();
+  await page.getByText('This can run', { exact: true }).waitFor();
   teacher = await submit();
   assert.equal(await page.locator('h1').textContent(), HOSTILE);
   assert.equal(await page.locator('main img').count(), 0);
@@ -197,7 +202,7 @@ async function saved(act) {
 test('a teacher is uploaded, recognised and used, all in the browser', { timeout: PATIENCE }, async () => {
   const answer = await fetch(`${server.url}/v1/jobs/${teacher}/student`);
   const buffer = Buffer.from(await answer.arrayBuffer());
-  await go('/new');
+  await goToJson();
   await page.setInputFiles('#teacher-file', { name: 'teacher.safetensors', mimeType: 'application/octet-stream', buffer });
   await button('Upload').click();
   await page.locator('.upload-message').getByText('It fits resnet8 (10 classes).').waitFor();
@@ -291,7 +296,7 @@ test('every page fits a telephone, and looks right in the dark', async () => {
     const other = await openPage(browser, { colorScheme, viewport: { width, height: 800 } });
     for (const [name, path] of [['jobs', '/'], ['job', `/jobs/${student}`], ['new', '/new'], ['workers', '/workers']]) {
       await other.goto(`${server.url}/#${path}`);
-      await other.locator(name === 'job' ? '.u-over >> nth=0' : name === 'new' ? '#spec' : 'tbody tr >> nth=0').waitFor();
+      await other.locator(name === 'job' ? '.u-over >> nth=0' : name === 'new' ? '.verdict-line' : 'tbody tr >> nth=0').waitFor();
       const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.ok(overflow <= 0, `${name} at ${width} px is ${overflow} px too wide`);
       await screenshot(other, `${name}-${colorScheme}-${width}`);

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 
 import * as format from '../../static/js/format.js';
 import { locate, position, scan } from '../../static/js/json-positions.js';
-import { preset, teacherFrom, withTeacher } from '../../static/js/presets.js';
+import { missing, preset, presetGroups, teacherFrom, withTeacher } from '../../static/js/presets.js';
 import { parts, readNumber, readNumbers, valueAt, withValue } from '../../static/js/pointers.js';
 import { differences, plainRequest } from '../../static/js/recipe.js';
 import { align, appendPoints, nearest, smooth, thin } from '../../static/js/series.js';
@@ -219,4 +219,25 @@ test('the network that the page offers is that of examples/load_student.py', () 
   for (const name of ['resnet8', 'resnet110', 'resnet32x4']) assert.equal(snippetOf(name), 'cifar_resnet.py');
   for (const name of ['resnet20_a', 'resnet50_cifar', 'wrn_16_2', 'mobilenet_v1']) assert.equal(snippetOf(name), 'own_network.py');
   assert.equal(snippetOf('resnet34'), 'torchvision.py');
+});
+
+test('the published presets are the jobs of examples/published', () => {
+  const directory = new URL('../../examples/published/cifar100/', import.meta.url);
+  const files = readdirSync(directory).filter((name) => !name.startsWith('teacher-'));
+  const presets = presetGroups().flatMap(({ presets: list }) => list).filter(({ id }) => id.startsWith('cifar100/'));
+  assert.deepEqual(presets.map(({ id }) => `${id.slice('cifar100/'.length)}.json`).sort(), files.sort());
+  for (const { id } of presets) {
+    const example = JSON.parse(readFileSync(new URL(`${id.slice('cifar100/'.length)}.json`, directory)));
+    const { distillation: { method }, teacher: { architecture }, ...rest } = preset(id);
+    assert.deepEqual(rest, { name: example.name, student: example.student, dataset: example.dataset, labels: example.labels }, id);
+    assert.deepEqual([method, architecture], [example.distillation.method, example.teacher.architecture], id);
+  }
+});
+
+test('what is not chosen yet is told without asking the server', () => {
+  const pointers = (spec) => missing(spec).map(({ pointer }) => pointer);
+  assert.deepEqual(pointers(preset('kd')), ['/teacher/checkpoint']);
+  assert.deepEqual(pointers(preset('none')), []);
+  assert.deepEqual(pointers({ teacher: { job: 'job_1' } }), ['/student/architecture', '/dataset/name']);
+  assert.deepEqual(pointers({ student: { architecture: 'resnet8' }, dataset: { name: 'digits' } }), ['/teacher']);
 });
