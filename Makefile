@@ -9,10 +9,10 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # tests, a build) training is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build demo serve test soak fmt lint clean
+.PHONY: help setup build demo serve test soak screenshots fmt lint clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what cargo does not bring, below .deps/ and node_modules/ (quick when nothing is missing)
 	@scripts/setup
@@ -35,6 +35,9 @@ test: setup ## run all tests: Rust, then the dashboard in a browser
 
 soak: setup ## kill everything at random for MINUTES=30, and check every history afterwards
 	@DISTILLERY_SOAK_MINUTES=$${MINUTES:-30} cargo test --locked --test crash -- --ignored --exact soak --nocapture
+
+screenshots: build ## take docs/screenshots/ anew, from real jobs on the digits
+	@CHROMIUM=$$(scripts/browser) DISTILLERY_BIN=target/release/distillery node scripts/screenshots.mjs
 
 fmt: ## format the code
 	@cargo fmt --all

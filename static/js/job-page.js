@@ -34,7 +34,7 @@ class JobView {
     Object.assign(this, { job, signal, setTitle, announce });
     this.header = new JobHeader(job, (action) => this.act(action));
     this.message = h('p', { class: 'message-line', role: 'alert' });
-    this.result = new JobResult(signal);
+    this.result = new JobResult(job);
     this.charts = new JobCharts(job, signal);
     this.regions = new JobRegions(job, this.charts.ofScales, signal);
     this.attempts = new JobAttempts(job, signal);

@@ -1,62 +1,77 @@
-// What a job came to, and where the student is.
+// Where the student is. The card has its place and size from the beginning: nothing moves when the student is there.
 
 import { api, paths } from './api.js';
 import { commandLine, curl } from './commands.js';
-import { copyButton, fill, h, setText } from './dom.js';
-import { bytes, count, percent } from './format.js';
+import { copyButton, h, setText } from './dom.js';
+import { bytes, count, percent, whole } from './format.js';
+import { isFinal } from './status.js';
 
 export class JobResult {
-  #shown = null;
+  #facts = new Map();
+  #links;
 
-  constructor(signal) {
-    this.signal = signal;
-    this.element = h('section', { class: 'card result', 'aria-labelledby': 'result-title', hidden: true });
-  }
-
-  update(job) {
-    this.element.hidden = !job.result;
-    const key = JSON.stringify(job.result);
-    if (!job.result || key === this.#shown) return;
-    this.#shown = key;
-    const { result } = job;
-    fill(this.element,
+  constructor(job) {
+    this.message = h('span', { class: 'note', role: 'status' });
+    this.hash = h('code', {}, '–');
+    this.element = h('section', { class: 'card result', 'aria-labelledby': 'result-title' },
       h('h2', { id: 'result-title' }, 'The student'),
-      h('dl', { class: 'tiles' },
-        tile('Last top-1', percent(result.last_top1), 'after the last epoch'),
-        tile('Parameters', count(result.student.parameters), `${result.student.parameters.toLocaleString('en-US')} trained`),
-        tile('File', bytes(result.student.size_bytes), 'safetensors')),
-      this.#downloads(job),
+      h('dl', { class: 'facts' }, this.#fact('last', 'Last top-1', 'after the last epoch'), this.#fact('parameters', 'Parameters'), this.#fact('file', 'File', 'safetensors')),
+      this.#downloads(job.id),
       commandLine(curl(paths.student(job.id), '-OJ')),
-      h('p', { class: 'hash' }, h('span', {}, 'SHA-256'), h('code', {}, result.student.sha256), copyButton(() => result.student.sha256)));
+      h('p', { class: 'hash' }, h('span', {}, 'SHA-256'), this.hash, copyButton(() => this.hash.textContent)));
+    this.update(job);
   }
 
-  #downloads(job) {
-    const message = h('span', { class: 'note', role: 'status' });
-    const csv = h('button', { type: 'button', class: 'quiet' }, 'Metrics (CSV)');
-    csv.addEventListener('click', async () => {
-      try {
-        saveBlob(await api.metricsCsv(job.id), `${job.id}-metrics.csv`);
-        setText(message, '');
-      } catch (error) {
-        setText(message, error.message);
-      }
-    });
-    return h('div', { class: 'actions downloads' },
-      h('a', { class: 'button primary', href: paths.student(job.id, 'best'), download: '' }, 'Download student (best)'),
-      h('a', { class: 'button quiet', href: paths.student(job.id, 'last'), download: '' }, 'Student (last)'),
-      h('a', { class: 'button quiet', href: paths.artifact(job.id, 'manifest.json'), download: `${job.id}-manifest.json` }, 'Manifest'),
-      csv,
-      h('a', { class: 'button quiet', href: `#/new?teacher_job=${encodeURIComponent(job.id)}` }, 'Use as a teacher'),
-      message);
+  #fact(name, title, text = '') {
+    const value = h('strong', {}, '–');
+    const note = h('small', {}, text);
+    this.#facts.set(name, { value, note });
+    return h('div', {}, h('dt', {}, title), h('dd', {}, value, ' ', note));
   }
-}
 
-function tile(name, value, note) {
-  return h('div', {}, h('dt', {}, name), h('dd', {}, value), h('dd', { class: 'note' }, note));
+  #downloads(id) {
+    const csv = h('button', { type: 'button', class: 'quiet', onclick: () => this.#saveMetrics(id) }, 'Metrics (CSV)');
+    const link = (label, href, more) => ({ href, element: h('a', { class: 'button quiet', ...more }, label) });
+    this.#links = [
+      link('Download student (best)', paths.student(id, 'best'), { class: 'button primary', download: '' }),
+      link('Student (last)', paths.student(id, 'last'), { download: '' }),
+      link('Manifest', paths.artifact(id, 'manifest.json'), { download: `${id}-manifest.json` }),
+    ];
+    // A job that still trains can be the teacher of one that waits for it.
+    const teach = h('a', { class: 'button quiet', href: `#/new?teacher_job=${encodeURIComponent(id)}` }, 'Use as a teacher');
+    return h('div', { class: 'actions downloads' }, this.#links.map(({ element }) => element), csv, teach, this.message);
+  }
+
+  async #saveMetrics(id) {
+    try {
+      saveBlob(await api.metricsCsv(id), `${id}-metrics.csv`);
+      setText(this.message, '');
+    } catch (error) {
+      setText(this.message, error.message);
+    }
+  }
+
+  update({ result, status }) {
+    for (const { element, href } of this.#links) {
+      if (result) element.setAttribute('href', href);
+      else element.removeAttribute('href');
+    }
+    if (!result) setText(this.message, isFinal(status) ? `This job is ${status}: it has no student.` : 'Published when the job has succeeded.');
+    else if (this.hash.textContent !== result.student.sha256) this.#show(result);
+  }
+
+  #show({ last_top1: last, student }) {
+    setText(this.message, '');
+    setText(this.hash, student.sha256);
+    setText(this.#facts.get('last').value, percent(last));
+    setText(this.#facts.get('parameters').value, count(student.parameters));
+    setText(this.#facts.get('parameters').note, `${whole(student.parameters)} trained`);
+    setText(this.#facts.get('file').value, bytes(student.size_bytes));
+  }
 }
 
 /** The metrics' CSV needs an Accept header, which a link cannot send. */
-export function saveBlob(blob, name) {
+function saveBlob(blob, name) {
   const url = URL.createObjectURL(blob);
   const link = h('a', { href: url, download: name });
   document.body.append(link);

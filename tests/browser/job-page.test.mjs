@@ -44,9 +44,19 @@ const rangeOf = (title) => chart(title).locator('.chart-where').textContent();
 const over = (title) => chart(title).locator('.u-over');
 const zoomed = (title, value) => page.locator(`section[aria-label="${title}"][data-zoomed="${value}"]`).waitFor();
 
+/** What has moved in the page without anybody's doing, as browsers measure it (cumulative layout shift). */
+const shifts = () => page.evaluate(() => window.shifts);
+
 test('while it trains the header answers how good, how long and by whom', { timeout: PATIENCE }, async () => {
+  await page.addInitScript(() => {
+    window.shifts = 0;
+    new PerformanceObserver((list) => {
+      for (const { value, hadRecentInput } of list.getEntries()) if (!hadRecentInput) window.shifts += value;
+    }).observe({ type: 'layout-shift' });
+  });
   await page.goto(`${server.url}/#/jobs/${student}`);
   await status('running').waitFor({ timeout: PATIENCE });
+  const before = await shifts();
   await page.waitForFunction(() => /^\d/.test(document.querySelectorAll('.progress-card .tiles dd')[0].textContent), null, { timeout: PATIENCE });
   await status('succeeded').waitFor({ timeout: PATIENCE });
   await page.locator('#connection[data-state="ended"]').waitFor();
@@ -54,6 +64,9 @@ test('while it trains the header answers how good, how long and by whom', { time
   assert.equal(await tile('Best top-1').textContent(), `${result.best_top1.toFixed(2)} %`);
   assert.equal(await tile('Teacher top-1').textContent(), `${result.teacher_top1.toFixed(2)} %`);
   assert.equal(await tile('Time left').textContent(), '–');
+  await page.locator('.region-map').first().waitFor();
+  const moved = (await shifts()) - before;
+  assert.ok(moved < 0.02, `${moved} of the page moved while it trained and when it was done`);
   page.assertQuiet();
 });
 
@@ -187,6 +200,27 @@ test('the Python of the page loads the student, key by key and shape by shape', 
   assert.throws(() => execFileSync('python3', ['wrong.py'], {
     cwd: directory, stdio: 'pipe', env: { ...process.env, PYTHONPATH: fileURLToPath(new URL('torch-stub', import.meta.url)) },
   }), /does not fit/);
+});
+
+test('a server that is killed costs the work since the checkpoint, and the time line shows both attempts', { timeout: 2 * PATIENCE }, async () => {
+  const spec = { name: 'survives', student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(5000) };
+  const { id } = await server.post('/v1/jobs', spec);
+  const other = await openPage(browser);
+  other.expected.push(/net::ERR_/);
+  await other.goto(`${server.url}/#/jobs/${id}`);
+  await other.locator('.attempts .key-mark').nth(1).waitFor({ timeout: PATIENCE });
+  await server.kill();
+  await other.getByText('Connection lost – retrying.').waitFor();
+  await server.start();
+  const rows = other.locator('.attempts tbody tr');
+  await other.locator('.attempts tbody tr[data-outcome="worker_lost"]').waitFor({ timeout: PATIENCE });
+  await rows.nth(1).getByText(/^epoch \d+, step [\d,]+$/).waitFor({ timeout: PATIENCE });
+  assert.match(await rows.first().textContent(), /the beginning.*worker lost or killed/);
+  assert.equal(await rows.first().locator('.key[data-key="lost"]').count(), 1);
+  await screenshot(other, 'job-resumed');
+  other.assertQuiet();
+  await other.context().close();
+  await fetch(`${server.url}/v1/jobs/${id}/cancel`, { method: 'POST' });
 });
 
 test('it is accessible, in light and dark and on a telephone', { timeout: PATIENCE }, async () => {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { PATIENCE, Server, launchBrowser, openPage, screenshot } from './support.mjs';
+import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
 
 const TOKEN = 'a-token-of-the-operator-0123456789-and-more';
 const REFUSED = /Failed to load resource: the server responded with a status of 401/;
@@ -52,6 +52,29 @@ test('the right one opens the page that was asked for, with live updates', async
   await page.reload();
   await page.locator('#connection[data-state="live"]').waitFor();
   page.assertQuiet();
+});
+
+test('the lines for a shell name the token and do not hold it', async () => {
+  await page.goto(`${server.url}/#/new`);
+  await page.locator('.verdict[data-state="incomplete"]').waitFor();
+  await page.locator('summary', { hasText: 'What will be sent' }).click();
+  const line = await page.locator('.sent .curl code').textContent();
+  assert.match(line, /-H "Authorization: Bearer \$TOKEN"/);
+  assert.ok(!(await page.content()).includes(TOKEN));
+  page.assertQuiet();
+});
+
+test('the page that asks is accessible, in light and dark and on a telephone', async () => {
+  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 360]]) {
+    const other = await openPage(browser, { colorScheme, viewport: { width, height: 800 } });
+    other.expected.push(REFUSED);
+    await other.goto(`${server.url}/#/`);
+    await other.getByLabel('Token', { exact: true }).waitFor();
+    await assertAccessible(other);
+    await screenshot(other, `sign-in-${colorScheme}-${width}`);
+    other.assertQuiet();
+    await other.context().close();
+  }
 });
 
 test('signing out ends it', async () => {

@@ -1,0 +1,102 @@
+// Takes docs/screenshots/*.webp: the real server trains on the digits, survives being killed, and a browser looks on.
+// `make screenshots` builds first; `node scripts/screenshots.mjs` takes target/debug/distillery or $DISTILLERY_BIN.
+
+import assert from 'node:assert/strict';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { Server, launchBrowser, openPage } from '../tests/browser/support.mjs';
+
+const DIRECTORY = fileURLToPath(new URL('../docs/screenshots/', import.meta.url));
+/** A picture in a document should not weigh more than the page that it shows. */
+const MOST_BYTES = 150_000;
+const DESK = { width: 1280, height: 1500 };
+const PHONE = { width: 390, height: 1300 };
+const EPOCHS = 15;
+
+const server = new Server();
+
+function job(name, student, distillation, epochs, more = {}) {
+  return {
+    name, student: { architecture: student }, dataset: { name: 'digits' }, distillation,
+    training: { epochs, batch_size: 32, seed: 1, augmentation: 'none', schedule: { type: 'cosine' } }, ...more,
+  };
+}
+
+async function until(id, wanted) {
+  for (;;) {
+    const found = await server.get(`/v1/jobs/${id}`);
+    assert.ok(!['failed', 'cancelled'].includes(found.status), `${found.name}: ${found.error?.message}`);
+    if (wanted(found)) return found;
+    await new Promise((resolve) => { setTimeout(resolve, 200); });
+  }
+}
+
+/** A teacher, the same student by three methods, and a job that runs on. The SDD student's server is killed on the way. */
+async function train() {
+  const teacher = (await server.post('/v1/jobs', job('resnet20 on the digits', 'resnet20', { method: 'none' }, 6))).id;
+  const taught = { teacher: { job: teacher }, labels: { pair: 'resnet20-resnet8' } };
+  const sdd = (await server.post('/v1/jobs', job('resnet8 by SD-KD', 'resnet8', { method: 'sdd_kd', scales: [1, 2, 4] }, EPOCHS, taught))).id;
+  await server.post('/v1/jobs', job('resnet8 by KD', 'resnet8', { method: 'kd' }, EPOCHS, taught));
+  const alone = (await server.post('/v1/jobs', job('resnet8 alone', 'resnet8', { method: 'none' }, EPOCHS, { labels: taught.labels }))).id;
+  const live = (await server.post('/v1/jobs', job('resnet14 by SD-DKD', 'resnet14', { method: 'sdd_dkd', scales: [1, 2, 4] }, 60, taught))).id;
+  await until(sdd, ({ progress }) => progress?.epoch > EPOCHS / 3);
+  await server.kill();
+  await server.start();
+  await until(alone, ({ status }) => status === 'succeeded');
+  await until(live, ({ progress }) => progress?.epoch > 8);
+  return { teacher, sdd, live };
+}
+
+/** One picture, as small as WebP makes it. */
+async function take(browser, { name, path, colorScheme = 'light', viewport = DESK, ready, prepare }) {
+  const page = await openPage(browser, { colorScheme, viewport, deviceScaleFactor: viewport === PHONE ? 1.5 : 1 });
+  await page.goto(`${server.url}/#${path}`);
+  await page.locator(ready).first().waitFor();
+  await prepare?.(page);
+  // Curves are drawn with the next frame.
+  await page.evaluate(() => new Promise((done) => { requestAnimationFrame(() => requestAnimationFrame(done)); }));
+  const { data } = await (await page.context().newCDPSession(page)).send('Page.captureScreenshot', { format: 'webp', quality: 80 });
+  const bytes = Buffer.from(data, 'base64');
+  assert.ok(bytes.length < MOST_BYTES, `${name} has ${bytes.length} bytes`);
+  writeFileSync(join(DIRECTORY, `${name}.webp`), bytes);
+  page.assertQuiet();
+  await page.context().close();
+  console.log(`docs/screenshots/${name}.webp ${(bytes.length / 1000).toFixed(0)} kB`);
+}
+
+const to = (selector) => async (page) => {
+  await page.locator('.files tbody tr').first().waitFor();
+  await page.locator(selector).evaluate((element) => element.scrollIntoView({ block: 'start' }));
+};
+
+async function specification(page) {
+  await page.locator('.spec summary').click();
+  await page.locator('.recipe table').waitFor();
+  await page.locator('.spec').evaluate((element) => element.scrollIntoView({ block: 'start' }));
+}
+
+function pictures({ sdd, live }) {
+  const plot = '.u-over';
+  return [
+    { name: 'jobs-light', path: '/', ready: 'tbody tr', viewport: { width: 1280, height: 620 } },
+    { name: 'job-light', path: `/jobs/${live}`, ready: plot },
+    { name: 'job-dark', path: `/jobs/${sdd}`, ready: plot, colorScheme: 'dark' },
+    { name: 'job-phone', path: `/jobs/${sdd}`, ready: plot, viewport: PHONE },
+    { name: 'regions-light', path: `/jobs/${sdd}`, ready: plot, prepare: to('.regions'), viewport: { width: 1280, height: 1100 } },
+    { name: 'specification-dark', path: `/jobs/${sdd}`, ready: plot, prepare: specification, colorScheme: 'dark', viewport: { width: 1280, height: 1000 } },
+    { name: 'new-light', path: `/new?from=${sdd}`, ready: '.verdict[data-state="fine"]' },
+    { name: 'new-dark', path: `/new?from=${sdd}`, ready: '.verdict[data-state="fine"]', colorScheme: 'dark' },
+    { name: 'new-phone', path: `/new?from=${sdd}`, ready: '.verdict[data-state="fine"]', viewport: PHONE },
+  ];
+}
+
+mkdirSync(DIRECTORY, { recursive: true });
+const [browser] = await Promise.all([launchBrowser(), server.start()]);
+try {
+  for (const picture of pictures(await train())) await take(browser, picture);
+} finally {
+  await browser.close();
+  await server.stop();
+}
