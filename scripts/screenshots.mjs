@@ -40,7 +40,7 @@ async function train() {
   const sdd = (await server.post('/v1/jobs', job('resnet8 by SD-KD', 'resnet8', { method: 'sdd_kd', scales: [1, 2, 4] }, EPOCHS, taught))).id;
   await server.post('/v1/jobs', job('resnet8 by KD', 'resnet8', { method: 'kd' }, EPOCHS, taught));
   const alone = (await server.post('/v1/jobs', job('resnet8 alone', 'resnet8', { method: 'none' }, EPOCHS, { labels: taught.labels }))).id;
-  const live = (await server.post('/v1/jobs', job('resnet14 by SD-DKD', 'resnet14', { method: 'sdd_dkd', scales: [1, 2, 4] }, 60, taught))).id;
+  const live = (await server.post('/v1/jobs', job('resnet14 by SD-KD', 'resnet14', { method: 'sdd_kd', scales: [1, 2, 4] }, 60, taught))).id;
   await until(sdd, ({ progress }) => progress?.epoch > EPOCHS / 3);
   await server.kill();
   await server.start();
@@ -84,7 +84,7 @@ function pictures({ sdd, live }) {
     { name: 'job-light', path: `/jobs/${live}`, ready: plot },
     { name: 'job-dark', path: `/jobs/${sdd}`, ready: plot, colorScheme: 'dark' },
     { name: 'job-phone', path: `/jobs/${sdd}`, ready: plot, viewport: PHONE },
-    { name: 'regions-light', path: `/jobs/${sdd}`, ready: plot, prepare: to('.regions'), viewport: { width: 1280, height: 1100 } },
+    { name: 'regions-light', path: `/jobs/${sdd}`, ready: plot, prepare: to('section.regions'), viewport: { width: 1280, height: 1100 } },
     { name: 'specification-dark', path: `/jobs/${sdd}`, ready: plot, prepare: specification, colorScheme: 'dark', viewport: { width: 1280, height: 1000 } },
     { name: 'new-light', path: `/new?from=${sdd}`, ready: '.verdict[data-state="fine"]' },
     { name: 'new-dark', path: `/new?from=${sdd}`, ready: '.verdict[data-state="fine"]', colorScheme: 'dark' },

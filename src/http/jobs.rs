@@ -145,8 +145,8 @@ pub async fn get(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Json<Job
 ///
 /// The body of the request, before any default was filled in.
 #[utoipa::path(get, path = "/v1/jobs/{id}/submitted", tag = "jobs", operation_id = "get_submitted",
-    params(("id" = String, Path, description = "Id of the job")), responses((status = 200, content_type = "application/json",
-        body = spec::JobSpec)))]
+    params(("id" = String, Path, description = "Id of the job")),
+    responses((status = 200, description = "The document, to the byte", body = serde_json::Value)))]
 pub async fn submitted(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
     if let Some(document) = store::submitted(&state.pool, &id.0).await? {
         return Ok(([(CONTENT_TYPE, "application/json")], document).into_response());

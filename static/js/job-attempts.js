@@ -1,6 +1,7 @@
 // The attempts on one axis of time: who ran them, where each went on from, and how it ended.
 
 import { api, now } from './api.js';
+import { isStale } from './connection.js';
 import { fill, h, setStyle } from './dom.js';
 import { clock, duration } from './format.js';
 import { isFinal } from './status.js';
@@ -37,7 +38,7 @@ export class JobAttempts {
           h('li', {}, h('span', { class: 'key', 'data-key': key, 'aria-hidden': 'true' }), label)), h('li', {}, h('span', { class: 'key-mark', 'aria-hidden': 'true' }), 'checkpoint'))),
       this.none, this.table);
     this.table.hidden = true;
-    const timer = setInterval(() => { if (!isFinal(this.#job.status)) this.#draw(); }, REFRESH);
+    const timer = setInterval(() => { if (!isFinal(this.#job.status) && !isStale()) this.#draw(); }, REFRESH);
     signal.addEventListener('abort', () => clearInterval(timer));
   }
 
