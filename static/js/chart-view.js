@@ -17,6 +17,8 @@ export class ChartView extends EventTarget {
   /** Where the time axis begins, in milliseconds. */
   start = 0;
 
+  #extents = new Map();
+
   constructor() {
     super();
     const { axis, smoothing, log } = remembered();
@@ -32,6 +34,21 @@ export class ChartView extends EventTarget {
     const { axis, smoothing, log } = this;
     localStorage.setItem(STORED, JSON.stringify({ axis, smoothing, log }));
     this.dispatchEvent(new Event('change'));
+  }
+
+  /** Tells from where to where a chart has points; null for none. All show what the widest of them has. */
+  report(chart, extent) {
+    const before = String(this.extent);
+    this.#extents.set(chart, extent);
+    if (String(this.extent) !== before) this.dispatchEvent(new Event('change'));
+  }
+
+  /** `[from, to]` of all charts together; null while there is no such stretch. */
+  get extent() {
+    const known = [...this.#extents.values()].filter(Boolean);
+    const from = Math.min(...known.map(([first]) => first));
+    const to = Math.max(...known.map(([, last]) => last));
+    return from < to ? [from, to] : null;
   }
 
   zoom(range) {

@@ -124,6 +124,8 @@ export class Chart {
     this.#aligned = align(all, this.#view.axis, this.#view.start);
     if (this.#reference) this.#addReference();
     this.element.dataset.points = String(total);
+    const x = this.#aligned.data[0];
+    this.#view.report(this, x.length ? [x[0], x.at(-1)] : null);
     this.empty.hidden = total > 0;
     if (total === 0 && !this.#plot) {
       this.#showValues(null);
@@ -167,9 +169,10 @@ export class Chart {
 
   /** New points widen the view, unless the user has zoomed into a part of it. */
   #update() {
-    const { range } = this.#view;
-    this.#plot.setData(this.#columns(), range === null);
-    if (range) this.#plot.setScale('x', { min: range[0], max: range[1] });
+    const { range, extent } = this.#view;
+    const shown = range ?? extent;
+    this.#plot.setData(this.#columns(), shown === null);
+    if (shown) this.#plot.setScale('x', { min: shown[0], max: shown[1] });
     this.element.dataset.zoomed = String(range !== null);
   }
 
@@ -242,11 +245,12 @@ export class Chart {
 
   #zoomAround(index, factor) {
     const { min, max } = this.#plot.scales.x;
-    const x = this.#aligned.data[0];
+    const [first, last] = this.#view.extent ?? [min, max];
     const half = ((max - min) * factor) / 2;
-    const from = Math.max(x[index] - half, x[0]);
-    const to = Math.min(x[index] + half, x.at(-1));
-    this.#view.zoom(from <= x[0] && to >= x.at(-1) ? null : [from, to]);
+    const x = this.#aligned.data[0][index];
+    const from = Math.max(x - half, first);
+    const to = Math.min(x + half, last);
+    this.#view.zoom(from <= first && to >= last ? null : [from, to]);
   }
 
   /** The values, faint where their moving average is drawn over them. */

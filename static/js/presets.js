@@ -21,13 +21,28 @@ const CIFAR100 = [
 ];
 const CIFAR100_DATA = { name: 'cifar100', mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] };
 
+/** resnet50 to mobilenet_v1 on ImageNet, whose recipe is another. */
+const IMAGENET = [['kd', 70.50], ['sdd_kd', 72.24], ['sdd_dkd', 73.08], ['sdd_nkd', 73.12]];
+const IMAGENET_TRAINING = {
+  epochs: 100, batch_size: 256,
+  optimizer: { type: 'sgd', learning_rate: 0.2, momentum: 0.9, weight_decay: 1e-4 },
+  schedule: { type: 'multistep', milestones: [30, 60, 90], gamma: 0.1 },
+  augmentation: 'resized_crop_flip',
+};
+const IMAGENET_DATA = { name: 'imagenet', mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+const IMAGENET_DISTILLATION = { sdd_dkd: { temperature: 1, beta: 2, warmup_epochs: 1 }, sdd_nkd: { temperature: 1, gamma: 2, warmup_epochs: 1 } };
+
 /** `[{label, presets: [{id, label}]}]` for a list with headings. */
 export function presetGroups() {
   const published = CIFAR100.map(([teacher, student, top1]) => ({
     label: `Published, CIFAR-100: ${teacher} → ${student}`,
     presets: COLUMNS.map((method, column) => ({ id: `cifar100/${teacher}-${student}-${method}`, label: `${METHODS[method]} (${top1[column].toFixed(2)} %)` })),
   }));
-  return [{ label: 'On this server', presets: OWN }, ...published];
+  const imagenet = {
+    label: 'Published, ImageNet: resnet50 → mobilenet_v1',
+    presets: IMAGENET.map(([method, top1]) => ({ id: `imagenet/resnet50-mobilenet_v1-${method}`, label: `${METHODS[method]} (${top1.toFixed(2)} %)` })),
+  };
+  return [{ label: 'On this server', presets: OWN }, ...published, imagenet];
 }
 
 /** The checkpoint id of an example that has none yet. */
@@ -35,8 +50,9 @@ export const NO_CHECKPOINT = 'ckpt_ (upload a teacher below)';
 
 /** A complete example. `have` is what the server listed: `{datasets, checkpoints}`. */
 export function preset(id, have = {}) {
-  const [, pair] = /^cifar100\/(.*)$/.exec(id) ?? [];
-  return pair ? published(pair, have) : own(id, have);
+  const [, table, pair] = /^(cifar100|imagenet)\/(.*)$/.exec(id) ?? [];
+  if (table === 'imagenet') return onImagenet(pair, have);
+  return table ? onCifar100(pair, have) : own(id, have);
 }
 
 function own(id, { datasets = [], checkpoints = [] }) {
@@ -54,18 +70,29 @@ function own(id, { datasets = [], checkpoints = [] }) {
   };
 }
 
-/** What the server leaves as it is, is the published recipe: only the pair, the data and the method need saying. */
-function published(id, { checkpoints = [] }) {
+/** What the server fills in is this recipe: only the pair, the data and the method need saying. */
+function onCifar100(id, have) {
   const [architecture, student, method] = id.split('-');
-  const fitting = checkpoints.find(({ fits }) => fits.some((fit) => fit.architecture === architecture && fit.num_classes === 100));
   const top1 = CIFAR100.find(([teacher, other]) => teacher === architecture && other === student)[2][COLUMNS.indexOf(method)];
+  return published(id, have, 100, { dataset: CIFAR100_DATA, distillation: { method }, labels: { published_top1: top1.toFixed(2) } });
+}
+
+function onImagenet(id, have) {
+  const method = id.split('-').at(-1);
+  const [, top1] = IMAGENET.find(([name]) => name === method);
+  return published(id, have, 1000, {
+    dataset: IMAGENET_DATA, distillation: { method, ...IMAGENET_DISTILLATION[method] }, training: IMAGENET_TRAINING, labels: { published_top1: top1.toFixed(2) },
+  });
+}
+
+function published(id, { checkpoints = [] }, classes, rest) {
+  const [architecture, student, method] = id.split('-');
+  const fitting = checkpoints.find(({ fits }) => fits.some((fit) => fit.architecture === architecture && fit.num_classes === classes));
   return {
     name: `${architecture} to ${student} by ${method}`,
     teacher: { architecture, checkpoint: fitting?.id ?? NO_CHECKPOINT },
     student: { architecture: student },
-    dataset: CIFAR100_DATA,
-    distillation: { method },
-    labels: { published_top1: top1.toFixed(2) },
+    ...rest,
   };
 }
 
