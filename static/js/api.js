@@ -81,6 +81,8 @@ export const api = {
   metricsCsv: async (id) => (await request(jobPath(id, '/metrics?max_points=100000'), { headers: { accept: 'text/csv' } })).blob(),
   events: (id, { after, limit }, signal) => json(jobPath(id, `/events${query({ after, limit })}`), { signal }),
   attempts: (id, signal) => json(jobPath(id, '/attempts'), { signal }),
+  /** Jobs whose student can be a teacher, now or once they have ended. */
+  possibleTeachers: (signal) => json(`/v1/jobs${query({ status: ['succeeded', 'running', 'queued', 'pausing', 'paused'], limit: 100 })}`, { signal }),
   submitted: (id, signal) => json(jobPath(id, '/submitted'), { signal }),
   artifacts: (id, signal) => json(jobPath(id, '/artifacts'), { signal }),
   regions: (id, signal) => json(paths.artifact(id, 'regions.json'), { signal }),

@@ -1,7 +1,7 @@
 // What the server makes of a specification, for people: whether it can run, what it takes, what is wrong.
 
 import { fill, h, setText } from './dom.js';
-import { bytes, count } from './format.js';
+import { bytes, count, whole } from './format.js';
 
 /** The box beside the form. Its first line says in a word where things stand. */
 export class Verdict {
@@ -43,7 +43,7 @@ export class Verdict {
   /** `workers` are those that there are: the largest decides whether the job fits. */
   fine({ spec, classes, teacher, student, warnings, memory }, workers) {
     this.#say('fine', 'This can run',
-      h('p', {}, `${spec.training.epochs} epochs on ${classes} classes. About ${bytes(memory.total_bytes)} of device memory; ${fit(memory.total_bytes, workers)}`),
+      h('p', {}, `${whole(spec.training.epochs)} ${spec.training.epochs === 1 ? 'epoch' : 'epochs'} on ${whole(classes)} classes. About ${bytes(memory.total_bytes)} of device memory; ${fit(memory.total_bytes, workers)}`),
       warnings.map((warning) => h('p', { class: 'warning-line' }, warning)),
       h('div', { class: 'scroll-x', tabindex: '0', role: 'region', 'aria-label': 'Networks' }, h('table', {},
         h('thead', {}, h('tr', {}, ['', 'Architecture', 'Parameters', 'MACs', 'Final map'].map((name) => (name ? h('th', { scope: 'col' }, name) : h('td', {}))))),

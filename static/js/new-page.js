@@ -27,7 +27,7 @@ async function inventory(signal) {
   const list = (answer) => answer.then(({ data }) => data, () => []);
   const [architectures, datasets, checkpoints, workers, jobs] = await Promise.all([
     list(api.architectures(signal)), list(api.datasets(signal)), list(api.checkpoints(signal)), list(api.workers(signal)),
-    list(api.jobs({ status: ['succeeded', 'running', 'queued', 'pausing', 'paused'], limit: 100 }, signal)),
+    list(api.possibleTeachers(signal)),
   ]);
   return { architectures, datasets, checkpoints, workers, jobs };
 }

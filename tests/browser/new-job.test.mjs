@@ -52,7 +52,7 @@ test('plain training needs none, and is posted from the form', { timeout: PATIEN
   await input('/dataset/limit').fill('320');
   await input('/training/augmentation').selectOption({ value: '"none"' });
   await verdict('fine');
-  assert.match(await page.locator('.verdict-body').textContent(), /1 epochs on 10 classes/);
+  assert.match(await page.locator('.verdict-body').textContent(), /1 epoch on 10 classes/);
   await page.getByRole('button', { name: 'Submit', exact: true }).click();
   await page.waitForURL(/#\/jobs\/job_/);
   teacher = new URL(page.url()).hash.split('/').at(-1);
