@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -20,6 +20,7 @@ export const PATIENCE = 240_000;
 export class Server {
   #dir = mkdtempSync(join(tmpdir(), 'distillery-dashboard-'));
   #child = null;
+  #log = [];
   #env;
 
   /** `env` holds further environment variables. */
@@ -34,8 +35,8 @@ export class Server {
     const listen = this.url?.slice('http://'.length) ?? '127.0.0.1:0';
     const { DATABASE_URL: _, ...env } = process.env;
     this.#child = spawn(program, ['serve', '--listen', listen, '--workers', '1',
-      '--data-dir', join(this.#dir, 'data'), '--datasets-dir', join(this.#dir, 'datasets')], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...env, ...this.#env } });
-    const log = [];
+      '--data-dir', this.dataDir, '--datasets-dir', join(this.#dir, 'datasets')], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...env, ...this.#env } });
+    const log = this.#log;
     createInterface({ input: this.#child.stderr }).on('line', (line) => log.push(line));
     const address = new Promise((resolve) => {
       createInterface({ input: this.#child.stdout }).on('line', (line) => {
@@ -46,6 +47,10 @@ export class Server {
     const ended = once(this.#child, 'exit').then(() => { throw new Error(`the server ended:\n${log.slice(-20).join('\n')}`); });
     this.url = await Promise.race([address, ended]);
     ended.catch(() => {});
+  }
+
+  get dataDir() {
+    return join(this.#dir, 'data');
   }
 
   /** Without a chance to say goodbye to anybody. */
@@ -64,7 +69,7 @@ export class Server {
 
   async get(path) {
     const answer = await fetch(this.url + path);
-    assert.ok(answer.ok, `GET ${path}: ${answer.status}`);
+    assert.ok(answer.ok, `GET ${path}: ${answer.status}${answer.status >= 500 ? `\n${this.#log.slice(-20).join('\n')}` : ''}`);
     return answer.json();
   }
 
@@ -107,6 +112,17 @@ export async function openPage(browser, options = {}) {
     assert.deepEqual(unexpected, [], 'the browser complained');
   };
   return page;
+}
+
+const AXE = readFileSync(join(ROOT, 'node_modules/axe-core/axe.min.js'), 'utf8');
+
+/** Nothing that axe-core can find is wrong with the page. */
+export async function assertAccessible(page) {
+  // Run by the debugger, which the page's Content-Security-Policy does not bind.
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  const found = violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html}\n${failureSummary}`));
+  assert.deepEqual(found, [], 'axe-core found faults');
 }
 
 export async function screenshot(page, name) {
