@@ -86,8 +86,7 @@ const server = new Server();
 let browser;
 try {
   [browser] = await Promise.all([launchBrowser(), server.start()]);
-  const { id } = await server.post('/v1/jobs', { student: { architecture: 'resnet8' }, dataset: { name: 'digits', limit: 64 }, distillation: { method: 'none' }, training: { epochs: 1, augmentation: 'none' } });
-  addJobs(server.dataDir, id, { jobs: JOBS, evaluations: EVALUATIONS });
+  await addJobs(server, { jobs: JOBS, evaluations: EVALUATIONS });
   if (LONG > 0) addPoints(server.dataDir, idOf(JOBS - 1), 'train/loss', LONG);
   console.log(`${JOBS} jobs, ${Math.max(LONG, 0) + JOBS * EVALUATIONS} points`);
   await answers(server);

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
-import { addJobs, addPoints, idOf, sql } from './many-jobs.mjs';
+import { addJobs, addPoints, idOf, smallJob, sql } from './many-jobs.mjs';
 import { assertStill, watchShifts } from './shifts.mjs';
 import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
 
@@ -19,9 +19,7 @@ let page;
 
 before(async () => {
   [browser] = await Promise.all([launchBrowser(), server.start()]);
-  const spec = { name: 'made for real', student: { architecture: 'resnet8' }, dataset: { name: 'digits', limit: 64 }, distillation: { method: 'none' }, training: { epochs: 1, batch_size: 32, augmentation: 'none' } };
-  const { id } = await server.post('/v1/jobs', spec);
-  addJobs(server.dataDir, id, { jobs: 120, evaluations: 12 });
+  await addJobs(server, { jobs: 120, evaluations: 12 });
   for (const job of JOBS) addPoints(server.dataDir, job, 'train/loss', 300);
   addPoints(server.dataDir, JOBS[0], 'lr', 10);
   page = await openPage(browser);
@@ -131,8 +129,7 @@ test('the comparison follows jobs that run', async () => {
 
 test('workers and the system are told with what they do', { timeout: PATIENCE }, async () => {
   await page.goto(`${server.url}/#/workers`);
-  const spec = { name: 'keeps it busy', student: { architecture: 'resnet8' }, dataset: { name: 'digits', limit: 320 }, distillation: { method: 'none' }, training: { epochs: 5000, batch_size: 32, augmentation: 'none' } };
-  const { id } = await server.post('/v1/jobs', spec);
+  const { id } = await server.post('/v1/jobs', smallJob('keeps it busy', 5000, 320));
   const row = page.getByRole('row').nth(1);
   await row.getByRole('link', { name: 'keeps it busy' }).waitFor({ timeout: PATIENCE });
   await row.getByText(/% · .* left/).waitFor({ timeout: PATIENCE });

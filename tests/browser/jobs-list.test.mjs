@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { parseQuery, requestOf } from '../../static/js/jobs-query.js';
-import { addJobs, idOf, sql } from './many-jobs.mjs';
+import { addJobs, idOf, smallJob, sql } from './many-jobs.mjs';
 import { assertStill, watchShifts } from './shifts.mjs';
 import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
 
@@ -18,9 +18,7 @@ let page;
 
 before(async () => {
   [browser] = await Promise.all([launchBrowser(), server.start()]);
-  const spec = { name: 'made for real', student: { architecture: 'resnet8' }, dataset: { name: 'digits', limit: 64 }, distillation: { method: 'none' }, training: { epochs: 1, batch_size: 32, augmentation: 'none' } };
-  const { id } = await server.post('/v1/jobs', spec);
-  addJobs(server.dataDir, id, { jobs: JOBS, evaluations: 20 });
+  await addJobs(server, { jobs: JOBS, evaluations: 20 });
   page = await openPage(browser);
 }, { timeout: PATIENCE });
 
@@ -214,8 +212,7 @@ test('rows follow along and nothing moves but what was posted', { timeout: PATIE
   await row(id).getByText('62 %', { exact: true }).waitFor();
   await assertStill(page);
   await show('');
-  const spec = { name: 'posted meanwhile', student: { architecture: 'resnet8' }, dataset: { name: 'digits', limit: 64 }, distillation: { method: 'none' }, training: { epochs: 2, batch_size: 32, augmentation: 'none' } };
-  const { id: posted } = await server.post('/v1/jobs', spec);
+  const { id: posted } = await server.post('/v1/jobs', smallJob('posted meanwhile', 2));
   await row(posted).waitFor();
   assert.equal((await shownIds())[0], posted);
   await row(posted).locator('.badge[data-status="succeeded"]').waitFor({ timeout: PATIENCE });
