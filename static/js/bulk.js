@@ -1,11 +1,14 @@
 // What is done to several jobs at once: asked first, and told afterwards with what could not be done.
 
 import { api } from './api.js';
-import { ask, fill, h } from './dom.js';
+import { ask, fill, h, setText } from './dom.js';
 import { ACTIONS } from './status.js';
 
 /** Requests under way at a time. */
 const AT_A_TIME = 6;
+/** How long to wait when the server says that they come too fast. */
+const BREATH = 1000;
+const TOO_MANY = 429;
 
 const WHAT_HAPPENS = {
   cancel: { queued: 'will not start', running: 'stop at their next step', pausing: 'stop at their next step', paused: 'will not go on' },
@@ -33,7 +36,30 @@ export function plan(verb, jobs) {
   return { able, text: [...parts, WORDS[verb].after].join(' ') };
 }
 
-/** Bars with the number of selected jobs and what can be done to them. */
+/** Does something to each job, a few at a time; answers `[{job, error}]` of those to which it could not be done. */
+export async function toEach(jobs, act, onDone = () => {}, breath = BREATH) {
+  const failures = [];
+  const waiting = [...jobs];
+  const work = async () => {
+    for (let job = waiting.shift(); job; job = waiting.shift()) {
+      try {
+        await act(job);
+      } catch (error) {
+        if (error.status === TOO_MANY) {
+          waiting.push(job);
+          await new Promise((resolve) => { setTimeout(resolve, breath); });
+          continue;
+        }
+        failures.push({ job, error });
+      }
+      onDone();
+    }
+  };
+  await Promise.all(Array.from({ length: AT_A_TIME }, work));
+  return failures;
+}
+
+/** A bar with the number of selected jobs and what can be done to them. */
 export class BulkBar {
   /** `selection`: a Map of jobs by id. `onChange()` after the selection or a job has changed. */
   constructor(selection, onChange) {
@@ -56,7 +82,7 @@ export class BulkBar {
   update() {
     const jobs = [...this.selection.values()];
     this.element.hidden = jobs.length === 0;
-    fill(this.count, `${jobs.length} selected`);
+    if (!this.isBusy) setText(this.count, `${jobs.length} selected`);
     this.compare.href = `#/compare?${jobs.map(({ id }) => `job=${encodeURIComponent(id)}`).join('&')}`;
     this.compare.hidden = jobs.length < 2 || jobs.length > 50;
     for (const [verb, button] of Object.entries(this.buttons)) {
@@ -71,7 +97,12 @@ export class BulkBar {
     const { able, text } = plan(verb, [...this.selection.values()]);
     if (!(await ask({ title: words.title(jobsOf(able.length)), detail: text, yes: words.yes, no: words.no, danger: true }))) return;
     this.#busy(true);
-    const failures = await this.#each(able, (job) => (verb === 'delete' ? api.remove(job.id) : api.change(job.id, verb)));
+    let done = 0;
+    const onDone = () => {
+      done += 1;
+      setText(this.count, `${done} of ${able.length}…`);
+    };
+    const failures = await toEach(able, (job) => (verb === 'delete' ? api.remove(job.id) : api.change(job.id, verb)), onDone);
     this.#busy(false);
     const failed = new Set(failures.map(({ job }) => job.id));
     // What could not be done stays selected.
@@ -80,23 +111,8 @@ export class BulkBar {
     this.onChange();
   }
 
-  async #each(jobs, act) {
-    const failures = [];
-    const waiting = [...jobs];
-    const work = async () => {
-      for (let job = waiting.shift(); job; job = waiting.shift()) {
-        try {
-          await act(job);
-        } catch (error) {
-          failures.push({ job, error });
-        }
-      }
-    };
-    await Promise.all(Array.from({ length: AT_A_TIME }, work));
-    return failures;
-  }
-
   #busy(isBusy) {
+    this.isBusy = isBusy;
     for (const button of Object.values(this.buttons)) button.disabled = isBusy;
   }
 

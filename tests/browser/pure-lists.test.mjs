@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { plan } from '../../static/js/bulk.js';
+import { plan, toEach } from '../../static/js/bulk.js';
 import { csv, differences, groupBySeed, groupNames, interpolate, meanCurve, settingText, statistics, ticks } from '../../static/js/compare-data.js';
 import { points, shortAge } from '../../static/js/format.js';
 import { addressOf, parseQuery, requestOf, sortedBy } from '../../static/js/jobs-query.js';
@@ -44,6 +44,26 @@ test('a plan for several jobs says what happens to which', () => {
   assert.deepEqual(able.map(({ id }) => id), ['0', '1', '2']);
   assert.match(text, /^1 queued: will not start\. 2 running: stop at their next step\. 1 job \(failed\) stays as it is\./);
   assert.deepEqual(plan('delete', jobs).able.map(({ id }) => id), ['3']);
+});
+
+test('what is done to many goes on when the server asks for patience, and tells what failed', async () => {
+  const jobs = Array.from({ length: 40 }, (_, id) => ({ id }));
+  const asked = [];
+  let underWay = 0;
+  let most = 0;
+  let done = 0;
+  const failures = await toEach(jobs, async ({ id }) => {
+    underWay += 1;
+    most = Math.max(most, underWay);
+    await Promise.resolve();
+    underWay -= 1;
+    asked.push(id);
+    if (id === 7) throw new Error('gone');
+    if (id % 10 === 3 && asked.filter((other) => other === id).length < 3) throw Object.assign(new Error('too fast'), { status: 429 });
+  }, () => { done += 1; }, 1);
+  assert.deepEqual(failures.map(({ job: { id }, error }) => [id, error.message]), [[7, 'gone']]);
+  assert.deepEqual([new Set(asked).size, asked.length, done], [40, 48, 40]);
+  assert.ok(most <= 6, String(most));
 });
 
 const job = (name, method, seed, more = {}) => ({ name, spec: { name, labels: { run: name }, distillation: { method, scales: [1, 2] }, training: { seed, epochs: 5, checkpoint_every_epochs: seed + 1, ...more } } });
