@@ -8,6 +8,10 @@ const KEYS = [
   ['/', 'search'], ['Esc', 'leave the search; clear the selection'], ['?', 'this help'],
 ];
 
+/** Whoever speaks to the computer, or types by mistake, can do without keys of one letter (WCAG 2.1.4). */
+const SETTING = 'keys';
+const areOff = () => localStorage.getItem(SETTING) === 'off';
+
 /** `on`: functions by name of what the keys below ask for. Keys that are typed into a field, or with a modifier, are not for us. */
 export function listenToKeys(on, signal) {
   const actions = {
@@ -16,7 +20,7 @@ export function listenToKeys(on, signal) {
   };
   document.addEventListener('keydown', (event) => {
     const { key, target, ctrlKey, metaKey, altKey } = event;
-    if (ctrlKey || metaKey || altKey || event.defaultPrevented || document.querySelector('dialog[open]')) return;
+    if (areOff() || ctrlKey || metaKey || altKey || event.defaultPrevented || document.querySelector('dialog[open]')) return;
     if (target.matches('input:not([type="checkbox"]), textarea, select')) return;
     // Arrows scroll the page, unless the list has the focus.
     if (key.startsWith('Arrow') && !target.closest('.jobs tbody')) return;
@@ -25,15 +29,16 @@ export function listenToKeys(on, signal) {
   }, { signal });
 }
 
-function help() {
+/** Says what the keys are, and lets them be turned off. */
+export function help() {
+  const box = h('input', { type: 'checkbox', checked: !areOff(), onchange: () => localStorage.setItem(SETTING, box.checked ? 'on' : 'off') });
   const dialog = h('dialog', { class: 'keys', 'aria-labelledby': 'keys-title' },
     h('form', { method: 'dialog' },
       h('h2', { id: 'keys-title' }, 'Keys'),
       h('dl', {}, KEYS.map(([key, what]) => h('div', {}, h('dt', {}, h('kbd', {}, key)), h('dd', {}, what)))),
+      h('label', { class: 'check' }, box, 'These keys work on the list'),
       h('div', { class: 'actions' }, h('button', { class: 'quiet', autofocus: true }, 'Close'))));
   dialog.addEventListener('close', () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
 }
-
-export { help };

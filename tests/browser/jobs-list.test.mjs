@@ -141,6 +141,17 @@ test('the list is walked, opened and turned by keyboard alone', async () => {
   await page.keyboard.press('j');
   await page.keyboard.press('Escape');
   await dialog().waitFor({ state: 'detached' });
+  // Keys of one letter can be turned off, and on again.
+  const setKeys = async (isOn) => {
+    await page.getByRole('button', { name: 'Keys' }).click();
+    await dialog().getByRole('checkbox').setChecked(isOn);
+    await dialog().getByRole('button', { name: 'Close' }).click();
+  };
+  await setKeys(false);
+  await page.keyboard.press('x');
+  await page.keyboard.press('j');
+  assert.equal(await focusedRow(), undefined);
+  await setKeys(true);
   await page.keyboard.press('j');
   await page.keyboard.press('Enter');
   await page.waitForURL(new RegExp(`#/jobs/${first}$`));
