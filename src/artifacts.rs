@@ -98,6 +98,8 @@ pub type Bytestream = BoxStream<'static, Result<Bytes, Error>>;
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
+    /// Where the files are, if on this machine.
+    directory: Option<Arc<Path>>,
 }
 
 impl Store {
@@ -112,7 +114,7 @@ impl Store {
         };
         let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
-        Ok(Self { inner: Arc::new(PrefixStore::new(store, Key::parse(prefix)?)) })
+        Ok(Self { inner: Arc::new(PrefixStore::new(store, Key::parse(prefix)?)), directory: None })
     }
 
     fn open_directory(path: &Path) -> anyhow::Result<Self> {
@@ -129,7 +131,14 @@ impl Store {
             .create(path)
             .with_context(|| format!("cannot create the storage directory {}", path.display()))?;
         let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
-        Ok(Self { inner: Arc::new(store) })
+        Ok(Self { inner: Arc::new(store), directory: Some(path.into()) })
+    }
+
+    /// How many more bytes can be stored; none where that is not known, as for S3.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        let free = rustix::fs::statvfs(self.directory.as_deref()?).ok()?;
+        Some(free.f_bavail.saturating_mul(free.f_frsize))
     }
 
     /// Stores a local file.

@@ -67,6 +67,81 @@ async fn workers_are_listed_with_their_job() {
 }
 
 #[tokio::test]
+async fn a_worker_is_as_busy_as_its_attempts_of_the_last_hour_say() {
+    let api = Api::start().await;
+    let worker = NewWorker { id: "wrk_TEST".into(), name: "host cpu".into(), device: "cpu".into(), memory_bytes: None };
+    queue::register_worker(&api.db.pool, &worker).await.unwrap();
+    let busy = async || api.get("/v1/workers").await.expect(200)["data"][0]["busy_share"].as_f64().unwrap();
+    assert_eq!(busy().await, 0.0);
+    api.job().await;
+    let hold = api.claim().await;
+    let pool = &api.db.pool;
+    let ages = "update workers set started_at = now() - interval '5 hours'";
+    sqlx::query(ages).execute(pool).await.unwrap();
+    // Three hours, of which one counts.
+    sqlx::query("update attempts set started_at = now() - interval '3 hours'").execute(pool).await.unwrap();
+    assert!((busy().await - 1.0).abs() < 0.01);
+    queue::stopped(pool, &hold.write()).await.unwrap();
+    sqlx::query("update attempts set ended_at = now() - interval '45 minutes'").execute(pool).await.unwrap();
+    assert!((busy().await - 0.25).abs() < 0.01);
+    // One that is younger than an hour is as busy as it was in its life.
+    sqlx::query("update workers set started_at = now() - interval '30 minutes'").execute(pool).await.unwrap();
+    sqlx::query(
+        "update attempts set started_at = now() - interval '10 minutes', ended_at = now() - interval '5 minutes'",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    assert!((busy().await - 1.0 / 6.0).abs() < 0.01);
+}
+
+#[tokio::test]
+async fn the_system_tells_what_waits_what_was_done_and_what_is_stored() {
+    let api = Api::start_with(|settings| settings.uploads_limit = Some(1 << 30)).await;
+    let empty = api.get("/v1/system").await.expect(200);
+    assert_eq!((&empty["queue"]["ready"], &empty["queue"]["longest_wait_seconds"]), (&json!(0), &Value::Null));
+    assert_eq!((&empty["last_day"]["begun"], &empty["last_day"]["median_wait_seconds"]), (&json!(0), &Value::Null));
+    assert_eq!((&empty["storage"]["artifacts_bytes"], &empty["storage"]["checkpoints"]), (&json!(0), &json!(0)));
+    let bytes = checkpoint("resnet8", 10);
+    let uploaded = bytes.len();
+    api.upload("", bytes).await.expect(201);
+    let done = api.job().await;
+    let hold = api.claim().await;
+    api.publish(&hold, &[("student.safetensors", b"student")]).await;
+    let teacher = api.job().await;
+    for job in [done, teacher] {
+        api.post("/v1/jobs", &api::student_job(json!({"job": job}))).await.expect(201);
+    }
+    let resting = api.job().await;
+    let later = "update jobs set run_after = now() + interval '1 hour' where id = $1";
+    sqlx::query(later).bind(&resting).execute(&api.db.pool).await.unwrap();
+    let paused = api.job().await;
+    api.ask(&format!("/v1/jobs/{paused}/pause")).await.expect(202);
+    let failing = api.claim().await;
+    let failure = Failure { class: ErrorClass::Oom, message: "no memory".into() };
+    let system = api.get("/v1/system").await.expect(200);
+    let queue = &system["queue"];
+    assert_eq!(
+        (&queue["ready"], &queue["waiting_for_teacher"], &queue["backing_off"]),
+        (&json!(1), &json!(1), &json!(1))
+    );
+    assert_eq!((&queue["held"], &queue["paused"]), (&json!(1), &json!(1)));
+    assert!(queue["longest_wait_seconds"].as_f64() >= Some(0.0));
+    queue::fail(&api.db.pool, &failing.write(), &failure).await.unwrap();
+    let system = api.get("/v1/system").await.expect(200);
+    assert_eq!(
+        (&system["last_day"]["begun"], &system["last_day"]["ended"]),
+        (&json!(2), &json!({"oom": 1, "succeeded": 1}))
+    );
+    assert!(system["last_day"]["p95_wait_seconds"].as_f64() <= system["last_day"]["longest_wait_seconds"].as_f64());
+    let storage = &system["storage"];
+    assert_eq!((&storage["artifacts"], &storage["artifacts_bytes"]), (&json!(1), &json!(7)));
+    assert_eq!((&storage["checkpoints"], &storage["checkpoints_bytes"]), (&json!(1), &json!(uploaded)));
+    assert_eq!(storage["checkpoints_limit_bytes"], 1 << 30);
+    assert!(storage["database_bytes"].as_u64() > Some(1_000_000) && storage["free_bytes"].as_u64() > Some(1_000_000));
+}
+
+#[tokio::test]
 async fn health_is_that_of_what_the_server_needs() {
     let api = Api::start().await;
     assert_eq!(api.get("/healthz").await.expect(200), json!({"status": "ok"}));
@@ -210,6 +285,8 @@ async fn the_openapi_document_describes_every_route() {
         "GET /v1/jobs/{id}/events",
         "GET /v1/jobs/{id}/stream",
         "GET /v1/stream",
+        "GET /v1/summaries",
+        "GET /v1/changes",
         "GET /v1/jobs/{id}/student",
         "GET /v1/jobs/{id}/artifacts",
         "GET /v1/jobs/{id}/artifacts/{name}",
@@ -221,6 +298,7 @@ async fn the_openapi_document_describes_every_route() {
         "GET /v1/architectures",
         "GET /v1/datasets",
         "GET /v1/workers",
+        "GET /v1/system",
         "GET /v1/session",
         "POST /v1/session",
         "DELETE /v1/session",
@@ -238,7 +316,7 @@ async fn the_openapi_document_describes_every_route() {
     for path in expected {
         let (method, path) = path.split_once(' ').unwrap();
         let path = path.replace("{id}", "job_00000000000000000000000000").replace("{name}", "x");
-        if path == "/v1/stream" {
+        if ["/v1/stream", "/v1/changes"].contains(&path.as_str()) {
             continue;
         }
         let answer = api.send(api.request(method.parse().unwrap(), &path)).await;

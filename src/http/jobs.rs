@@ -114,16 +114,9 @@ pub async fn list(
     Query(parameters): Query<ListParameters>,
 ) -> Result<Json<Page<Job>>, ApiError> {
     let ListParameters { status: statuses, label, limit, after } = parameters;
-    let mut labels = BTreeMap::new();
-    for label in label {
-        let (key, value) = label.split_once(':').filter(|_| !label.contains('\0')).ok_or_else(|| {
-            ApiError::malformed(format!("query parameters: label: expected key:value, found {label:?}"))
-        })?;
-        if labels.insert(key.to_owned(), value.to_owned()).is_some_and(|other| other != value) {
-            // No job has two values of one label.
-            return Ok(Json(Page::new(Vec::new(), 0, |job: &Job| job.id.clone())));
-        }
-    }
+    let Some(labels) = labels(label)? else {
+        return Ok(Json(Page::new(Vec::new(), 0, |job: &Job| job.id.clone())));
+    };
     if let Some(after) = &after
         && !JobId::is_id(after)
     {
@@ -132,6 +125,23 @@ pub async fn list(
     let limit = limit.unwrap_or(20);
     let jobs = store::list(&state.pool, &Filter { statuses, labels, after }, limit + 1).await?;
     Ok(Json(Page::new(jobs, limit, |job| job.id.clone())))
+}
+
+/// The labels that jobs must have, from `key:value`; none where no job can, since a label has one value.
+///
+/// # Errors
+/// When one has another form.
+pub fn labels(given: Vec<String>) -> Result<Option<BTreeMap<String, String>>, ApiError> {
+    let mut labels = BTreeMap::new();
+    for label in given {
+        let (key, value) = label.split_once(':').filter(|_| !label.contains('\0')).ok_or_else(|| {
+            ApiError::malformed(format!("query parameters: label: expected key:value, found {label:?}"))
+        })?;
+        if labels.insert(key.to_owned(), value.to_owned()).is_some_and(|other| other != value) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(labels))
 }
 
 /// One job

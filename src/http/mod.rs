@@ -27,6 +27,8 @@ mod resolve;
 mod sse;
 mod stream;
 mod student;
+mod summaries;
+mod system;
 mod workers;
 
 use std::net::SocketAddr;
@@ -194,6 +196,7 @@ pub fn app(state: State) -> Router {
     let settings = &state.settings;
     let short = OpenApiRouter::new()
         .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(summaries::list))
         .routes(routes!(jobs::get, jobs::delete))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::pause))
@@ -209,6 +212,7 @@ pub fn app(state: State) -> Router {
         .routes(routes!(architectures::list))
         .routes(routes!(datasets::list))
         .routes(routes!(workers::list))
+        .routes(routes!(system::get))
         .routes(routes!(instruments::get));
     let open = OpenApiRouter::new()
         .routes(routes!(auth::get, auth::sign_in, auth::sign_out))
@@ -223,6 +227,7 @@ pub fn app(state: State) -> Router {
     let long = OpenApiRouter::new()
         .routes(routes!(stream::job))
         .routes(routes!(stream::all))
+        .routes(routes!(summaries::changes))
         .routes(routes!(student::get))
         .routes(routes!(artifacts::get))
         .routes(routes!(checkpoints::put, checkpoints::post))

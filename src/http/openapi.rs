@@ -15,6 +15,7 @@ use utoipa_swagger_ui::Config;
 use super::State;
 use super::error::{ApiError, Problem};
 use super::stream::{Deleted, JobProgress};
+use super::summaries::ChangedJobs;
 use crate::jobs::metrics::Point;
 
 /// Swagger UI styles its elements inline.
@@ -34,7 +35,7 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
         (name = "checkpoints", description = "Give a teacher"),
         (name = "server", description = "What the server has and how it is")
     ),
-    components(schemas(Problem, Point, Deleted, JobProgress))
+    components(schemas(Problem, Point, Deleted, JobProgress, ChangedJobs))
 )]
 struct Base;
 

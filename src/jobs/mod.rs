@@ -14,6 +14,8 @@ pub mod queue;
 pub mod retention;
 pub mod state;
 pub mod store;
+pub mod summaries;
+pub mod system;
 pub mod thin;
 pub mod tokens;
 

@@ -142,12 +142,13 @@ pub async fn claim(pool: &PgPool, worker: &str, lease: Duration) -> sqlx::Result
     .await?;
     let Some(job) = claimed else { return Ok(None) };
     sqlx::query!(
-        "insert into attempts (job_id, attempt, runnable_at)
-         select $1, $2, greatest($3, (select finished_at from jobs where id = $4))",
+        "insert into attempts (job_id, attempt, runnable_at, worker)
+         select $1, $2, greatest($3, (select finished_at from jobs where id = $4)), $5",
         job.id,
         job.attempt,
         job.run_after,
         job.teacher_job,
+        worker,
     )
     .execute(&mut *transaction)
     .await?;
@@ -248,6 +249,7 @@ pub async fn started(pool: &PgPool, write: &Write, started: &Started) -> sqlx::R
     )
     .execute(&mut *transaction)
     .await?;
+    note_best(&mut transaction, &hold.job).await?;
     let resumed = match started.resumed_epochs {
         0 if started.resumed_step == 0 => String::new(),
         epochs => format!(", resumed after epoch {epochs} (step {})", started.resumed_step),
@@ -344,6 +346,21 @@ async fn insert_points(connection: &mut PgConnection, job: &str, attempt: i32, p
         &times,
         &values,
     )
+    .execute(&mut *connection)
+    .await?;
+    if points.iter().any(|point| point.name == "eval/top1") {
+        note_best(connection, job).await?;
+    }
+    Ok(())
+}
+
+/// Notes the best of the job's evaluations that count.
+async fn note_best(connection: &mut PgConnection, job: &str) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update jobs set best_top1 = (select max(value) from metrics where job_id = $1 and name = 'eval/top1')
+         where id = $1",
+        job,
+    )
     .execute(connection)
     .await?;
     Ok(())
@@ -422,9 +439,10 @@ pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, artifacts:
         .await?;
     }
     sqlx::query!(
-        "update jobs set published_attempt = attempt, result = $2, checkpoint = null where id = $1",
+        "update jobs set published_attempt = attempt, result = $2, best_top1 = $3, checkpoint = null where id = $1",
         hold.job,
         json!(outcome),
+        outcome.best_top1,
     )
     .execute(&mut *transaction)
     .await?;

@@ -165,7 +165,7 @@ impl From<Row> for Job {
     }
 }
 
-fn status_named(name: &str) -> Status {
+pub(super) fn status_named(name: &str) -> Status {
     Status::from_name(name).expect("the column's check allows only names of statuses")
 }
 
@@ -493,7 +493,7 @@ async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Answ
 }
 
 /// A worker process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Worker {
     /// `wrk_` and a ULID, new at every start.
     pub id: String,
@@ -507,6 +507,8 @@ pub struct Worker {
     pub version: String,
     /// Id of the job that it holds.
     pub job: Option<String>,
+    /// Share of the last hour, or of its life where that is shorter, in which it held a job.
+    pub busy_share: f64,
     /// Whether it was heard of within the last minute.
     pub online: bool,
     /// When it started.
@@ -525,7 +527,14 @@ pub async fn workers(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
         r#"
         select id, name, device, memory_bytes, version, started_at, heartbeat_at,
             heartbeat_at > now() - interval '1 minute' as "online!",
-            (select jobs.id from jobs where lease_expires_at is not null and worker = workers.id limit 1) as job
+            (select jobs.id from jobs where lease_expires_at is not null and worker = workers.id limit 1) as job,
+            least(1, coalesce((
+                select sum(extract(epoch from
+                    coalesce(ended_at, now()) - greatest(attempts.started_at, now() - interval '1 hour')))
+                from attempts
+                where worker = workers.id and (ended_at is null or ended_at > now() - interval '1 hour')), 0)
+            / greatest(extract(epoch from least(now() - workers.started_at, interval '1 hour')), 1))::float8
+                as "busy_share!"
         from workers where heartbeat_at > now() - interval '1 day' order by id desc
         "#,
     )

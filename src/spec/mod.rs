@@ -112,7 +112,7 @@ pub struct DatasetSpec {
 }
 
 /// How the student learns from the teacher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Plain training on the labels, without a teacher.

@@ -70,12 +70,12 @@ export const paths = {
   student: (id, which) => jobPath(id, `/student${query({ which })}`),
   artifact: (id, name) => jobPath(id, `/artifacts/${encodeURIComponent(name)}`),
   jobStream: (id) => jobPath(id, '/stream'),
-  stream: '/v1/stream',
+  changes: '/v1/changes',
   upload: (parameters) => `/v1/checkpoints${query(parameters)}`,
 };
 
 export const api = {
-  jobs: ({ status, after, limit }, signal) => json(`/v1/jobs${query({ status, after, limit })}`, { signal }),
+  summaries: (parameters, signal) => json(`/v1/summaries${query(parameters)}`, { signal }),
   job: (id, signal) => json(jobPath(id), { signal }),
   metrics: (id, { name, maxPoints }, signal) => json(jobPath(id, `/metrics${query({ name, max_points: maxPoints })}`), { signal }),
   metricsCsv: async (id) => (await request(jobPath(id, '/metrics?max_points=100000'), { headers: { accept: 'text/csv' } })).blob(),
@@ -95,6 +95,7 @@ export const api = {
   checkpoints: (signal) => json('/v1/checkpoints?limit=100', { signal }),
   workers: (signal) => json('/v1/workers', { signal }),
   description: (signal) => json('/openapi.json', { signal }),
+  system: (signal) => json('/v1/system', { signal }),
   session: (signal) => json('/v1/session', { signal }),
   signIn: (token) => send('POST', '/v1/session', { headers: { authorization: `Bearer ${token}` } }),
   signOut: () => send('DELETE', '/v1/session'),

@@ -81,6 +81,24 @@ export function age(time, now) {
   return `${Math.floor(seconds / 86400)} days ago`;
 }
 
+/** The same for a narrow column: "3 min", "2 d". */
+export function shortAge(time, now) {
+  const seconds = (now - Date.parse(time)) / 1000;
+  if (!Number.isFinite(seconds)) return MISSING;
+  if (seconds < 60) return `${Math.max(Math.floor(seconds), 0)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86400)} d`;
+}
+
+/** Percentage points with their sign: 1.234 → "+1.23", -0.5 → "−0.50". */
+export function points(value) {
+  if (!Number.isFinite(value)) return MISSING;
+  const text = Math.abs(value).toFixed(2);
+  if (Number(text) === 0) return '0.00';
+  return `${value < 0 ? '−' : '+'}${text}`;
+}
+
 /** 3411.7 → "3,412 images/s" */
 export function rate(value) {
   if (!Number.isFinite(value)) return MISSING;
@@ -130,6 +148,11 @@ export function pairing(spec) {
   const student = spec?.student?.architecture ?? '?';
   if (!spec?.teacher) return { teacher: null, student };
   return { teacher: spec.teacher.architecture ?? 'student of a job', student };
+}
+
+/** The same from a summary: "resnet56 → resnet20". */
+export function pairOf({ teacher, student }) {
+  return teacher ? `${teacher} → ${student}` : student;
 }
 
 /** `'it''s'` for a POSIX shell. */

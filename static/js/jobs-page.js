@@ -1,13 +1,14 @@
-// The list of jobs, newest first, kept up to date by /v1/stream.
+// The list of jobs: searched, sorted and cut into pages by the server, kept up to date, and worked on by keyboard.
 
-import { api, now, paths } from './api.js';
-import { setConnection } from './connection.js';
-import { ageElement, fill, h, progressBar, setText, statusBadge } from './dom.js';
-import { age, duration, pairing, percent, rate, share } from './format.js';
-import { follow } from './stream.js';
-import { isActive, isFinal } from './status.js';
+import { api } from './api.js';
+import { BulkBar } from './bulk.js';
+import { fill, h, setText } from './dom.js';
+import { whole } from './format.js';
+import { help, listenToKeys } from './jobs-keys.js';
+import { PAGE_SIZES, addressOf, parseQuery, requestOf } from './jobs-query.js';
+import { JobsTable } from './jobs-table.js';
+import { LiveList } from './live-list.js';
 
-const PAGE = 50;
 const FILTERS = [
   ['All', []],
   ['Active', ['queued', 'running', 'pausing', 'paused', 'cancelling']],
@@ -18,203 +19,199 @@ const FILTERS = [
   ['Failed', ['failed']],
   ['Cancelled', ['cancelled']],
 ];
-const COLUMNS = ['Status', 'Name', 'Method', 'Teacher → student', 'Progress', 'Best top-1', 'Created'];
+/** How long a search waits for the next letter. */
+const TYPING = 250;
+/** Most jobs that are selected at once. */
+const MOST_SELECTED = 5000;
 
-export function jobsPage({ root, query, signal, setTitle, announce }) {
-  const statuses = query.getAll('status');
-  const list = new JobList(statuses, signal);
-  const more = h('button', { type: 'button', class: 'quiet', hidden: true }, 'Load more');
-  const note = h('p', { class: 'note', role: 'status' }, 'Loading…');
-  fill(root,
-    h('div', { class: 'heading' }, h('h1', {}, 'Jobs'), h('a', { class: 'button primary', href: '#/new' }, 'New job')),
-    filterBar(statuses), list.element, note, h('div', { class: 'more' }, more));
+/** Shows the list; `update(query)` shows another part of it in place. */
+export function jobsPage(context) {
+  return new JobsPage(context);
+}
 
-  let cursor = null;
+class JobsPage {
+  #selection = new Map();
+  #typing = null;
+  #total = null;
+  /** The statuses of jobs as they were told last, to announce how they change. */
+  #told = new Map();
 
-  async function load(after) {
-    more.disabled = true;
-    try {
-      const page = await api.jobs({ status: statuses, after, limit: PAGE }, signal);
-      page.data.forEach((job) => list.put(job));
-      if (!after) list.keepOnly(page);
-      cursor = after || cursor === null ? page.next : cursor;
-      more.hidden = !cursor;
-      setNote();
-    } catch (error) {
-      if (!signal.aborted) setText(note, error.message);
-    } finally {
-      more.disabled = false;
-    }
-  }
-
-  function setNote() {
-    const filtered = statuses.length > 0;
-    setText(note, list.size > 0 ? '' : filtered ? 'No job has this status.' : 'No jobs yet. Post the first one with “New job”.');
-    const running = list.running();
-    setTitle(running > 0 ? `${running} running · Jobs` : 'Jobs');
-  }
-
-  function take(job) {
-    const before = list.statusOf(job.id);
-    list.put(job);
-    setNote();
-    if (before && before !== job.status) announce(`${job.name}: ${job.status}`);
-  }
-
-  more.addEventListener('click', () => load(cursor));
-  load(null).then(() => {
-    if (signal.aborted) return;
-    follow(paths.stream, {
-      on: {
-        status: take,
-        progress: ({ id, ...progress }) => list.progress(id, progress),
-        deleted: ({ id }) => {
-          list.remove(id);
-          setNote();
-        },
-      },
-      onState: setConnection,
-      // Jobs may have been deleted meanwhile, of which a new connection says nothing.
-      onReconnect: () => load(null),
+  constructor({ root, query, signal, setTitle, announce }) {
+    Object.assign(this, { signal, setTitle, announce, query: parseQuery(query) });
+    this.bulk = new BulkBar(this.#selection, () => { this.#showSelection(); this.live.refresh(); });
+    this.table = new JobsTable(this.#selection, () => this.#showSelection());
+    this.filters = new Map(FILTERS.map(([name]) => [name, h('span', { class: 'filter-count' })]));
+    this.nav = h('nav', { class: 'filters', 'aria-label': 'Filter by status' });
+    this.search = h('input', { type: 'search', class: 'search', placeholder: 'Search', 'aria-label': 'Search jobs', 'aria-keyshortcuts': '/', maxlength: 200, value: this.query.q });
+    this.labels = h('div', { class: 'filters', hidden: true });
+    this.note = h('p', { class: 'note', role: 'status' }, 'Loading…');
+    this.pager = h('nav', { class: 'pager', 'aria-label': 'Pages of the list', hidden: true });
+    fill(root,
+      h('div', { class: 'heading' }, h('h1', {}, 'Jobs'), h('div', { class: 'actions' },
+        h('button', { type: 'button', class: 'quiet keys-button', title: 'Keys', 'aria-label': 'Keys', onclick: help }, '?'),
+        h('a', { class: 'button primary', href: '#/new' }, 'New job'))),
+      h('div', { class: 'list-tools' }, this.nav, this.search), this.labels, this.bulk.report,
+      this.table.element, this.note, this.pager, this.bulk.element);
+    this.#listen();
+    this.#showQuery();
+    this.#showSelection();
+    this.live = new LiveList({
+      request: () => requestOf(this.query),
+      has: (id) => this.table.has(id),
+      onPage: (answer) => this.#takePage(answer),
+      onRows: (jobs) => this.#takeRows(jobs),
+      onError: (error) => setText(this.note, error.message),
       signal,
     });
-  });
-}
-
-function filterBar(statuses) {
-  const current = statuses.join();
-  return h('nav', { class: 'filters', 'aria-label': 'Filter by status' }, FILTERS.map(([name, wanted]) =>
-    h('a', {
-      href: wanted.length ? `#/?${wanted.map((status) => `status=${status}`).join('&')}` : '#/',
-      'aria-current': wanted.join() === current ? 'true' : null,
-    }, name)));
-}
-
-/** The table: one row per job, in the order of ids, which is that of age. */
-class JobList {
-  #rows = new Map();
-  #statuses;
-  #signal;
-
-  constructor(statuses, signal) {
-    this.#statuses = statuses;
-    this.#signal = signal;
-    this.body = h('tbody', { role: 'rowgroup' });
-    this.element = h('div', { class: 'table-frame' }, h('table', { class: 'jobs', role: 'table' },
-      h('caption', { class: 'visually-hidden' }, 'Jobs, newest first'),
-      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, COLUMNS.map((name) => h('th', { role: 'columnheader', scope: 'col' }, name)))),
-      this.body));
   }
 
-  get size() {
-    return this.#rows.size;
+  /** The address has changed. */
+  update(parameters) {
+    this.query = parseQuery(parameters);
+    if (document.activeElement !== this.search) this.search.value = this.query.q;
+    this.#showQuery();
+    this.live.refresh();
   }
 
-  running() {
-    return [...this.#rows.values()].filter((row) => row.job.status === 'running').length;
+  #listen() {
+    this.search.addEventListener('input', () => {
+      clearTimeout(this.#typing);
+      this.#typing = setTimeout(() => this.#searchFor(this.search.value), TYPING);
+    });
+    this.search.addEventListener('keydown', (event) => {
+      if (event.key === 'Enter' || event.key === 'ArrowDown') {
+        event.preventDefault();
+        this.table.step(1);
+      } else if (event.key === 'Escape') {
+        event.preventDefault();
+        if (this.search.value) this.#searchFor(this.search.value = '');
+        else this.search.blur();
+      }
+    });
+    this.bulk.everything.addEventListener('click', () => this.#selectEverything());
+    this.signal.addEventListener('abort', () => clearTimeout(this.#typing));
+    listenToKeys({
+      step: (by) => this.table.step(by),
+      toggle: () => this.table.toggleFocused(),
+      all: () => this.table.selectAll(true),
+      turn: (by) => this.#turn(by),
+      compare: () => !this.bulk.element.hidden && !this.bulk.compare.hidden && this.bulk.compare.click(),
+      search: () => this.search.focus(),
+      clear: () => { this.#selection.clear(); this.#showSelection(); },
+    }, this.signal);
   }
 
-  statusOf(id) {
-    return this.#rows.get(id)?.job.status;
+  /** While somebody types, the address follows without an entry of the history for each letter. */
+  #searchFor(text) {
+    clearTimeout(this.#typing);
+    if (text === this.query.q || this.signal.aborted) return;
+    this.query = { ...this.query, q: text, page: 1 };
+    history.replaceState(null, '', addressOf(this.query));
+    this.#showQuery();
+    this.live.refresh();
   }
 
-  /** Adds a job or brings its row up to date; one that the filter no longer covers goes. */
-  put(job) {
-    if (this.#statuses.length > 0 && !this.#statuses.includes(job.status)) {
-      this.remove(job.id);
+  #showQuery() {
+    const { query } = this;
+    const wanted = query.statuses.join();
+    fill(this.nav, FILTERS.map(([name, statuses]) => h('a', {
+      href: addressOf({ ...query, statuses, page: 1 }), 'aria-current': statuses.join() === wanted ? 'true' : null,
+    }, name, ' ', this.filters.get(name))));
+    this.labels.hidden = query.labels.length === 0;
+    fill(this.labels, query.labels.map((label) => h('a', {
+      href: addressOf({ ...query, labels: query.labels.filter((other) => other !== label), page: 1 }), title: 'Remove this filter', 'aria-label': `Remove the filter by label ${label}`,
+    }, label, ' ×')));
+    this.table.setQuery(query);
+  }
+
+  #takePage({ data, total, statuses }) {
+    const { page, size } = this.query;
+    const last = Math.max(Math.ceil(total / size), 1);
+    if (page > last) {
+      // Jobs have gone, and this page with them.
+      this.query = { ...this.query, page: last };
+      history.replaceState(null, '', addressOf(this.query));
+      this.#showQuery();
+      this.live.refresh();
       return;
     }
-    let row = this.#rows.get(job.id);
-    if (!row) {
-      row = new JobRow(job, this.#signal);
-      this.#rows.set(job.id, row);
-      const older = [...this.body.children].find((other) => other.dataset.id < job.id);
-      this.body.insertBefore(row.element, older ?? null);
+    this.#total = total;
+    this.table.show(data);
+    data.forEach((job) => this.#tell(job));
+    for (const [name, wanted] of FILTERS) {
+      const count = (wanted.length ? wanted : Object.keys(statuses)).reduce((sum, status) => sum + (statuses[status] ?? 0), 0);
+      setText(this.filters.get(name), whole(count));
     }
-    row.update(job);
+    setText(this.note, total > 0 ? '' : this.#emptyNote());
+    this.setTitle(statuses.running > 0 ? `${statuses.running} running · Jobs` : 'Jobs');
+    this.#showPager(last);
+    this.#showSelection();
   }
 
-  progress(id, progress) {
-    const row = this.#rows.get(id);
-    if (row) row.update({ ...row.job, progress });
+  #emptyNote() {
+    const { statuses, labels, q } = this.query;
+    if (q || labels.length) return 'No job matches.';
+    return statuses.length ? 'No job has this status.' : 'No jobs yet. Post the first one with “New job”.';
   }
 
-  /** Of the jobs that a first page should hold, those that it does not hold are gone. */
-  keepOnly({ data, has_more: hasMore }) {
-    const there = new Set(data.map((job) => job.id));
-    const oldest = hasMore ? data.at(-1).id : '';
-    for (const id of this.#rows.keys()) if (!there.has(id) && id >= oldest) this.remove(id);
-  }
-
-  remove(id) {
-    this.#rows.get(id)?.element.remove();
-    this.#rows.delete(id);
-  }
-}
-
-class JobRow {
-  #signal;
-  #bestOf = null;
-
-  constructor(job, signal) {
-    this.#signal = signal;
-    this.badge = statusBadge();
-    this.link = h('a', { href: `#/jobs/${encodeURIComponent(job.id)}` });
-    this.method = h('span', { class: 'method' });
-    this.pair = h('span', {});
-    this.bar = progressBar('Progress');
-    this.share = h('span', { class: 'share' });
-    this.rest = h('span', { class: 'rest live-figure' });
-    this.best = h('span', { class: 'figure' });
-    const cell = (label, ...children) => h('td', { role: 'cell', 'data-label': label }, children);
-    this.element = h('tr', { role: 'row', 'data-id': job.id },
-      cell('Status', this.badge.element),
-      h('th', { role: 'rowheader', scope: 'row', 'data-label': 'Name' }, this.link),
-      cell('Method', this.method),
-      cell('Teacher → student', this.pair),
-      cell('Progress', h('div', { class: 'progress-cell' }, this.bar.element, this.share, this.rest)),
-      cell('Best top-1', this.best),
-      cell('Created', ageElement(job.created_at, (time) => age(time, now()))));
-  }
-
-  update(job) {
-    this.job = job;
-    this.badge.update(job.status);
-    setText(this.link, job.name);
-    setText(this.method, job.spec.distillation.method);
-    const { teacher, student } = pairing(job.spec);
-    setText(this.pair, teacher ? `${teacher} → ${student}` : student);
-    const { progress } = job;
-    const fraction = job.status === 'succeeded' ? 1 : progress?.fraction;
-    this.bar.update(fraction);
-    this.bar.element.dataset.status = job.status;
-    this.element.dataset.final = String(isFinal(job.status));
-    setText(this.share, progress || fraction === 1 ? share(fraction) : '');
-    setText(this.rest, restOf(job));
-    this.#showBest(job);
-  }
-
-  async #showBest(job) {
-    if (job.result) {
-      setText(this.best, percent(job.result.best_top1));
-      return;
+  /** Whether the rows still belong where they are. */
+  #takeRows(jobs) {
+    let isRight = true;
+    for (const job of jobs) {
+      if (!this.table.has(job.id)) continue;
+      if (job.status !== this.table.job(job.id).status) isRight = false;
+      this.table.update(job);
+      this.#tell(job);
     }
-    // The best so far is not part of a job; the thinned series keeps its peak. Asked once an epoch.
-    const epoch = job.progress?.epoch;
-    if (!isActive(job.status) || !epoch || this.#bestOf === `${job.attempt}/${epoch}`) return;
-    this.#bestOf = `${job.attempt}/${epoch}`;
+    this.bulk.update();
+    return isRight && ['created', 'name', 'method', 'pair'].includes(this.query.sort);
+  }
+
+  #tell({ id, name, status }) {
+    const before = this.#told.get(id);
+    if (before && before !== status) this.announce(`${name}: ${status}`);
+    this.#told.set(id, status);
+  }
+
+  #showPager(last) {
+    const { page, size } = this.query;
+    const to = (target, text, rel) => (target < 1 || target > last ? h('span', { class: 'button quiet', 'aria-disabled': 'true' }, text)
+      : h('a', { class: 'button quiet', href: addressOf({ ...this.query, page: target }), rel }, text));
+    const first = (page - 1) * size + 1;
+    this.pager.hidden = this.#total <= PAGE_SIZES[0];
+    fill(this.pager,
+      h('span', {}, `${whole(first)}–${whole(Math.min(first + size - 1, this.#total))} of ${whole(this.#total)}`),
+      to(page - 1, '‹ Previous', 'prev'), h('span', {}, `page ${page} of ${last}`), to(page + 1, 'Next ›', 'next'),
+      h('span', { class: 'page-sizes' }, 'rows: ', PAGE_SIZES.map((rows) => h('a', {
+        href: addressOf({ ...this.query, size: rows, page: 1 }), 'aria-current': rows === size ? 'true' : null,
+      }, rows))));
+  }
+
+  #turn(by) {
+    const link = this.pager.hidden ? null : this.pager.querySelector(`a[rel="${by > 0 ? 'next' : 'prev'}"]`);
+    if (!link) return false;
+    location.hash = link.hash;
+    return true;
+  }
+
+  #showSelection() {
+    this.table.showSelection();
+    this.bulk.update();
+    const isWholePage = this.table.all.checked && this.#total > this.table.ids.length && this.#selection.size < Math.min(this.#total, MOST_SELECTED);
+    this.bulk.everything.hidden = !isWholePage;
+    setText(this.bulk.everything, `Select all ${whole(Math.min(this.#total ?? 0, MOST_SELECTED))}`);
+  }
+
+  /** All jobs of the list, whichever page they are on. */
+  async #selectEverything() {
     try {
-      const { series } = await api.metrics(job.id, { name: 'eval/top1', maxPoints: 4 }, this.#signal);
-      const values = series.flatMap(({ points }) => points.map(({ value }) => value));
-      if (!this.job.result) setText(this.best, values.length ? `${percent(Math.max(...values))} so far` : '');
-    } catch {
-      // The next epoch asks again.
+      for (let offset = 0; offset < Math.min(this.#total, MOST_SELECTED); offset += 500) {
+        const { data } = await api.summaries({ ...requestOf(this.query), offset, limit: 500 }, this.signal);
+        data.forEach((job) => this.#selection.set(job.id, job));
+      }
+    } catch (error) {
+      if (!this.signal.aborted) setText(this.note, error.message);
     }
+    this.#showSelection();
   }
-}
-
-function restOf(job) {
-  if (job.status === 'failed') return job.error?.class ?? '';
-  if (job.status !== 'running' || !job.progress) return '';
-  return `${duration(job.progress.eta_seconds)} left · ${rate(job.progress.images_per_second)}`;
 }

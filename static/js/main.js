@@ -4,30 +4,30 @@ import './locale.js';
 import { api } from './api.js';
 import { setConnection } from './connection.js';
 import { fill, h, refreshAges, setText } from './dom.js';
-import { jobPage } from './job-page.js';
-import { jobsPage } from './jobs-page.js';
-import { newPage } from './new-page.js';
 import { signInPage } from './sign-in.js';
-import { workersPage } from './workers-page.js';
 
+// Each page is loaded when it is first shown: a list of jobs needs no charts.
 const ROUTES = [
-  { pattern: /^\/$/, nav: 'jobs', title: 'Jobs', page: jobsPage },
-  { pattern: /^\/jobs\/([^/]+)$/, nav: 'jobs', title: 'Job', page: jobPage },
-  { pattern: /^\/new$/, nav: 'new', title: 'New job', page: newPage },
-  { pattern: /^\/workers$/, nav: 'workers', title: 'Workers', page: workersPage },
+  { pattern: /^\/$/, nav: 'jobs', title: 'Jobs', load: async () => (await import('./jobs-page.js')).jobsPage },
+  { pattern: /^\/jobs\/([^/]+)$/, nav: 'jobs', title: 'Job', load: async () => (await import('./job-page.js')).jobPage },
+  { pattern: /^\/compare$/, nav: 'compare', title: 'Compare', load: async () => (await import('./compare-page.js')).comparePage },
+  { pattern: /^\/new$/, nav: 'new', title: 'New job', load: async () => (await import('./new-page.js')).newPage },
+  { pattern: /^\/workers$/, nav: 'workers', title: 'Workers', load: async () => (await import('./workers-page.js')).workersPage },
 ];
 
 const main = document.getElementById('main');
 const announcer = document.getElementById('announcer');
 let leaving = new AbortController();
+/** What is shown: its path and, where it can show another part of itself in place, its `update(query)`. */
+let shown = { path: null, view: null };
 
 function route() {
   const [path, search = ''] = (location.hash.slice(1) || '/').split('?');
-  for (const { pattern, nav, title, page } of ROUTES) {
+  for (const { pattern, ...rest } of ROUTES) {
     const match = pattern.exec(path);
-    if (match) return { nav, title, page, id: match[1] && decode(match[1]), query: new URLSearchParams(search) };
+    if (match) return { path, ...rest, id: match[1] && decode(match[1]), query: new URLSearchParams(search) };
   }
-  return { nav: null, title: 'Not found', page: notFound, query: new URLSearchParams() };
+  return { path, nav: null, title: 'Not found', load: async () => notFound, query: new URLSearchParams() };
 }
 
 function decode(part) {
@@ -38,14 +38,25 @@ function decode(part) {
   }
 }
 
+function notLoaded({ root }) {
+  const again = h('button', { type: 'button', onclick: () => location.reload() }, 'Load it again');
+  fill(root, h('h1', {}, 'This page did not load'), h('p', {}, 'The server does not answer. Is it running?'), h('p', {}, again));
+}
+
 function notFound({ root }) {
   fill(root, h('h1', {}, 'There is no such page'), h('p', {}, h('a', { href: '#/' }, 'All jobs')));
 }
 
-function show(isFirst) {
+async function show(isFirst) {
+  const { path, nav, title, load, id, query } = route();
+  if (path === shown.path && shown.view?.update) {
+    shown.view.update(query);
+    return;
+  }
   leaving.abort();
   leaving = new AbortController();
-  const { nav, title, page, id, query } = route();
+  const { signal } = leaving;
+  shown = { path, view: null };
   for (const link of document.querySelectorAll('nav [data-page]')) {
     if (link.dataset.page === nav) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
@@ -54,8 +65,9 @@ function show(isFirst) {
   setTitle(title);
   fill(main);
   window.scrollTo(0, 0);
-  page({ root: main, id, query, signal: leaving.signal, setTitle, announce });
   if (!isFirst) main.focus({ preventScroll: true });
+  const page = await load().catch(() => notLoaded);
+  if (!signal.aborted) shown.view = page({ root: main, id, query, signal, setTitle, announce });
 }
 
 const signOut = document.getElementById('sign-out');
@@ -76,6 +88,7 @@ window.addEventListener('unauthorized', () => {
   if (isSigningIn) return;
   isSigningIn = true;
   leaving.abort();
+  shown = { path: null, view: null };
   signOut.hidden = true;
   setConnection('idle');
   setTitle('Sign in');

@@ -20,6 +20,7 @@ export const PATIENCE = 240_000;
 export class Server {
   #dir = mkdtempSync(join(tmpdir(), 'distillery-dashboard-'));
   #child = null;
+  #log = [];
   #env;
 
   /** `env` holds further environment variables. */
@@ -34,8 +35,8 @@ export class Server {
     const listen = this.url?.slice('http://'.length) ?? '127.0.0.1:0';
     const { DATABASE_URL: _, ...env } = process.env;
     this.#child = spawn(program, ['serve', '--listen', listen, '--workers', '1',
-      '--data-dir', join(this.#dir, 'data'), '--datasets-dir', join(this.#dir, 'datasets')], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...env, ...this.#env } });
-    const log = [];
+      '--data-dir', this.dataDir, '--datasets-dir', join(this.#dir, 'datasets')], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...env, ...this.#env } });
+    const log = this.#log;
     createInterface({ input: this.#child.stderr }).on('line', (line) => log.push(line));
     const address = new Promise((resolve) => {
       createInterface({ input: this.#child.stdout }).on('line', (line) => {
@@ -46,6 +47,10 @@ export class Server {
     const ended = once(this.#child, 'exit').then(() => { throw new Error(`the server ended:\n${log.slice(-20).join('\n')}`); });
     this.url = await Promise.race([address, ended]);
     ended.catch(() => {});
+  }
+
+  get dataDir() {
+    return join(this.#dir, 'data');
   }
 
   /** Without a chance to say goodbye to anybody. */
@@ -64,7 +69,7 @@ export class Server {
 
   async get(path) {
     const answer = await fetch(this.url + path);
-    assert.ok(answer.ok, `GET ${path}: ${answer.status}`);
+    assert.ok(answer.ok, `GET ${path}: ${answer.status}${answer.status >= 500 ? `\n${this.#log.slice(-20).join('\n')}` : ''}`);
     return answer.json();
   }
 

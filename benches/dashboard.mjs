@@ -1,0 +1,99 @@
+// What the dashboard weighs and how soon it can be used with 5,000 jobs and 200,000 points of their series:
+//
+//     cargo build --release && DISTILLERY_BIN=target/release/distillery node benches/dashboard.mjs [JOBS]
+//
+// Starts a server of its own, fills its database, and opens the pages in a real Chromium on the same machine. Bytes are
+// those that cross the wire, headers included; times are medians, and count from the start of the navigation.
+
+import { addJobs, addPoints, idOf } from '../tests/browser/many-jobs.mjs';
+import { Server, launchBrowser } from '../tests/browser/support.mjs';
+
+const JOBS = Number(process.argv[2] ?? 5000);
+const ROUNDS = 7;
+const EVALUATIONS = 30;
+const LONG = 200_000 - JOBS * EVALUATIONS;
+
+const median = (numbers) => [...numbers].sort((one, other) => one - other)[Math.floor(numbers.length / 2)];
+const ms = (value) => `${Math.round(value)} ms`;
+const kb = (value) => `${(value / 1000).toFixed(1)} kB`;
+
+/** One visit with an empty cache: bytes and times. */
+async function visit(browser, url, ready) {
+  const context = await browser.newContext({ viewport: { width: 1440, height: 900 } });
+  const page = await context.newPage();
+  const client = await context.newCDPSession(page);
+  await client.send('Network.enable');
+  const sizes = new Map();
+  const data = new Set();
+  client.on('Network.responseReceived', ({ requestId, response }) => { if (new URL(response.url).pathname.startsWith('/v1/')) data.add(requestId); });
+  client.on('Network.loadingFinished', ({ requestId, encodedDataLength }) => sizes.set(requestId, encodedDataLength));
+  await page.addInitScript((selector) => {
+    const look = () => {
+      if (document.querySelector(selector)) window.readyAt = performance.now();
+      else requestAnimationFrame(look);
+    };
+    look();
+  }, ready);
+  await page.goto(url);
+  await page.waitForFunction(() => window.readyAt);
+  const times = await page.evaluate(() => ({ paint: performance.getEntriesByName('first-contentful-paint')[0]?.startTime, ready: window.readyAt }));
+  const sum = (ids) => ids.reduce((total, id) => total + sizes.get(id), 0);
+  const result = { ...times, files: sum([...sizes.keys()].filter((id) => !data.has(id))), answers: sum([...sizes.keys()].filter((id) => data.has(id))) };
+  await context.close();
+  return result;
+}
+
+async function report(browser, name, url, ready) {
+  const visits = [];
+  for (let round = 0; round < ROUNDS; round += 1) visits.push(await visit(browser, url, ready));
+  const of = (key) => median(visits.map((one) => one[key]));
+  console.log(`${name.padEnd(28)} files ${kb(of('files'))}, answers ${kb(of('answers'))}; first paint ${ms(of('paint'))}, usable ${ms(of('ready'))}`);
+}
+
+async function answers(server) {
+  for (const query of ['', '?offset=4000', '?sort=best_top1', '?sort=gain', '?q=vgg13+sdd_dkd', '?label=team:edge&sort=eta', `?id=${idOf(1)}&id=${idOf(51)}&id=${idOf(101)}`]) {
+    const times = [];
+    let size = 0;
+    for (let round = 0; round < 3 * ROUNDS; round += 1) {
+      const start = performance.now();
+      const answer = await fetch(`${server.url}/v1/summaries${query}`);
+      size = (await answer.text()).length;
+      times.push(performance.now() - start);
+    }
+    console.log(`GET /v1/summaries${query.padEnd(40).slice(0, 40)} ${ms(median(times))}, ${kb(size)} before compression`);
+  }
+}
+
+/** How long a sort takes for its user: from the click to the sorted rows. */
+async function clicks(browser, server) {
+  const page = await browser.newPage({ viewport: { width: 1440, height: 900 } });
+  await page.goto(`${server.url}/#/`);
+  await page.locator('.jobs tbody tr').first().waitFor();
+  const times = [];
+  for (let round = 0; round < ROUNDS; round += 1) {
+    times.push(await page.evaluate(() => new Promise((resolve) => {
+      const start = performance.now();
+      new MutationObserver((_, observer) => { observer.disconnect(); requestAnimationFrame(() => resolve(performance.now() - start)); })
+        .observe(document.querySelector('.jobs tbody'), { childList: true });
+      [...document.querySelectorAll('.jobs thead a')].find((link) => link.textContent === 'Best top-1').click();
+    })));
+  }
+  console.log(`from a click on a heading to the sorted rows: ${ms(median(times))}`);
+  await page.close();
+}
+
+const server = new Server();
+let browser;
+try {
+  [browser] = await Promise.all([launchBrowser(), server.start()]);
+  await addJobs(server, { jobs: JOBS, evaluations: EVALUATIONS });
+  if (LONG > 0) addPoints(server.dataDir, idOf(JOBS - 1), 'train/loss', LONG);
+  console.log(`${JOBS} jobs, ${Math.max(LONG, 0) + JOBS * EVALUATIONS} points`);
+  await answers(server);
+  await report(browser, 'list of jobs', `${server.url}/#/`, '.jobs tbody tr:nth-child(50)');
+  await report(browser, 'job with the longest series', `${server.url}/#/jobs/${idOf(JOBS - 1)}`, '.chart:not([data-points="0"]) canvas');
+  await clicks(browser, server);
+} finally {
+  await browser?.close();
+  await server.stop();
+}

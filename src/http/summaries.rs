@@ -1,0 +1,174 @@
+//! `/v1/summaries` and `/v1/changes`: what a page that lists jobs needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout, timeout_at};
+use utoipa::{IntoParams, ToSchema};
+
+use super::State;
+use super::error::ApiError;
+use super::extract::{Job as JobId, Query, whole};
+use super::jobs::labels;
+use super::sse::{self, Broken, PACE, PATIENCE, Sender};
+use crate::jobs::changes::Changed;
+use crate::jobs::state::Status;
+use crate::jobs::summaries::{self, Found, Sort, Summary};
+
+/// Most ids that are named at a time.
+const MOST_IDS: usize = 100;
+/// Longest text to search for, in characters.
+const LONGEST_SEARCH: usize = 200;
+
+/// The direction of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// The smallest first.
+    Asc,
+    /// The largest first.
+    Desc,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Parameters {
+    /// Jobs of this status only; may be repeated.
+    #[serde(default)]
+    status: Vec<Status>,
+    /// Jobs with this label only, as `key:value`; may be repeated.
+    #[serde(default)]
+    label: Vec<String>,
+    /// Jobs in which each of these words occurs: in the id, name, method, architectures, data set or labels. Case does not
+    /// matter.
+    #[param(max_length = 200)]
+    q: Option<String>,
+    /// The job of this id only; may be repeated, up to 100 times.
+    #[serde(default)]
+    #[param(max_items = 100)]
+    id: Vec<String>,
+    /// What to sort by. Jobs of which that is not known come last.
+    #[param(inline, default = "created")]
+    sort: Option<Sort>,
+    /// In which direction.
+    #[param(inline, default = "desc")]
+    order: Option<Order>,
+    /// How many to leave out at the start.
+    #[serde(default, deserialize_with = "whole::<0, 1_000_000, _>")]
+    #[param(minimum = 0, maximum = 1_000_000, default = 0)]
+    offset: Option<i64>,
+    /// How many at most.
+    #[serde(default, deserialize_with = "whole::<1, 500, _>")]
+    #[param(minimum = 1, maximum = 500, default = 50)]
+    limit: Option<i64>,
+}
+
+/// Part of a list of jobs.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Summaries {
+    /// The jobs.
+    pub data: Vec<Summary>,
+    /// How many jobs the list has.
+    pub total: i64,
+    /// How many it would have of each status, whatever `status` asks for.
+    pub statuses: BTreeMap<String, i64>,
+}
+
+impl Summaries {
+    fn new(Found { data, statuses }: Found, asked: &[Status]) -> Self {
+        let is_asked = |status: &Status| asked.is_empty() || asked.contains(status);
+        let total = statuses.iter().filter(|(status, _)| is_asked(status)).map(|(_, jobs)| jobs).sum();
+        let statuses = statuses.into_iter().map(|(status, jobs)| (status.name().to_owned(), jobs)).collect();
+        Self { data, total, statuses }
+    }
+}
+
+/// Jobs as a list shows them
+///
+/// Searched, sorted and in pages, each with its curve of evaluations, its best top-1 accuracy up to now, and what that
+/// is compared with.
+#[utoipa::path(get, path = "/v1/summaries", tag = "jobs", operation_id = "list_summaries", params(Parameters),
+    responses((status = 200, body = Summaries)))]
+pub async fn list(
+    Shared(state): Shared<State>,
+    Query(parameters): Query<Parameters>,
+) -> Result<Json<Summaries>, ApiError> {
+    let Parameters { status: statuses, label, q, id, sort, order, offset, limit } = parameters;
+    let q = q.unwrap_or_default();
+    if q.chars().count() > LONGEST_SEARCH || q.contains('\0') {
+        return Err(ApiError::malformed(format!(
+            "query parameters: q: expected at most {LONGEST_SEARCH} characters, none of them NUL"
+        )));
+    }
+    if id.len() > MOST_IDS {
+        return Err(ApiError::malformed(format!("query parameters: id: at most {MOST_IDS} at a time")));
+    }
+    if let Some(other) = id.iter().find(|id| !JobId::is_id(id)) {
+        return Err(ApiError::malformed(format!("query parameters: id: {other:?} is not the id of a job")));
+    }
+    let Some(labels) = labels(label)? else {
+        let none = Status::ALL.map(|status| (status, 0)).to_vec();
+        return Ok(Json(Summaries::new(Found { data: Vec::new(), statuses: none }, &statuses)));
+    };
+    let query = summaries::Query {
+        labels,
+        words: q.split_whitespace().map(str::to_owned).collect(),
+        ids: Some(id).filter(|ids| !ids.is_empty()),
+        sort: sort.unwrap_or_default(),
+        is_descending: order != Some(Order::Asc),
+        offset: offset.unwrap_or(0),
+        limit: limit.unwrap_or(50),
+        statuses,
+    };
+    Ok(Json(Summaries::new(summaries::find(&state.pool, &query).await?, &query.statuses)))
+}
+
+/// Data of a `changed` message.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ChangedJobs {
+    /// Ids of the jobs that were posted, changed or deleted since the last message; null where any may have been.
+    pub ids: Option<BTreeSet<String>>,
+}
+
+/// Which jobs change, live
+///
+/// Server-Sent Events for a page that shows parts of long lists, and asks again for what it shows. `changed`: the `ids`
+/// of the jobs that were posted, changed in any way or deleted since the last message, at most five times a second; null
+/// at the start, and whenever changes may have been missed.
+#[utoipa::path(get, path = "/v1/changes", tag = "jobs", operation_id = "stream_changes",
+    responses((status = 200, body = String, content_type = "text/event-stream")))]
+pub async fn changes(Shared(state): Shared<State>) -> Response {
+    sse::respond(state.settings.keep_alive, |sender| async move {
+        tokio::select! {
+            ended = tell_changes(&state, &sender) => ended,
+            () = sender.closed() => Ok(()),
+            () = state.stopping.cancelled() => Ok(()),
+        }
+    })
+}
+
+async fn tell_changes(state: &State, sender: &Sender) -> Result<(), Broken> {
+    let mut subscription = state.changes.subscribe();
+    let mut changed = ChangedJobs { ids: None };
+    loop {
+        let told = Instant::now();
+        sender.send("changed", None, &changed).await?;
+        // Notifications are not the only reason to look: a dead connection takes a while to be noticed.
+        changed = ChangedJobs { ids: Some(BTreeSet::new()) };
+        note(timeout(PATIENCE, subscription.next()).await.unwrap_or_else(|_| Changed::any()), &mut changed);
+        while let Ok(next) = timeout_at(told + PACE, subscription.next()).await {
+            note(next, &mut changed);
+        }
+    }
+}
+
+fn note(next: Changed, changed: &mut ChangedJobs) {
+    match (next.job, &mut changed.ids) {
+        (Some(id), Some(ids)) => drop(ids.insert(id.to_string())),
+        _ => changed.ids = None,
+    }
+}

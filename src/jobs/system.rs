@@ -1,0 +1,138 @@
+//! How the whole system is: what waits, what was done lately, what is stored.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use utoipa::ToSchema;
+
+/// Jobs by what they do or wait for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Queue {
+    /// Queued jobs that a worker could take now.
+    pub ready: i64,
+    /// Queued jobs whose teacher's job has not succeeded yet.
+    pub waiting_for_teacher: i64,
+    /// Queued jobs that are tried again after a pause.
+    pub backing_off: i64,
+    /// Jobs that workers hold.
+    pub held: i64,
+    /// Jobs that were set aside.
+    pub paused: i64,
+    /// For how many seconds the one that has waited longest of those that are ready has been so; null where none is.
+    pub longest_wait_seconds: Option<f64>,
+    /// Training images per second of all jobs that run.
+    pub images_per_second: f64,
+}
+
+/// The attempts of the last day.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LastDay {
+    /// How many began.
+    pub begun: i64,
+    /// How many ended, by outcome: `succeeded`, `stopped`, or the class of the failure.
+    pub ended: BTreeMap<String, i64>,
+    /// Median of the seconds for which those that began had waited for a worker; null where none began.
+    pub median_wait_seconds: Option<f64>,
+    /// 95th percentile of these.
+    pub p95_wait_seconds: Option<f64>,
+    /// The longest of these.
+    pub longest_wait_seconds: Option<f64>,
+}
+
+/// What is stored, as the database knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Stored {
+    /// Files that finished jobs published.
+    pub artifacts: i64,
+    /// Their size in bytes.
+    pub artifacts_bytes: i64,
+    /// Uploaded checkpoints.
+    pub checkpoints: i64,
+    /// Their size in bytes.
+    pub checkpoints_bytes: i64,
+    /// Size of the database in bytes.
+    pub database_bytes: i64,
+}
+
+/// What waits.
+///
+/// # Errors
+/// Those of the database.
+pub async fn queue(pool: &PgPool) -> sqlx::Result<Queue> {
+    sqlx::query_as!(
+        Queue,
+        r#"
+        with current as (
+            select job.status, job.lease_expires_at, job.progress,
+                greatest(job.run_after, teacher.finished_at) as runnable_at,
+                job.teacher_job is null or teacher.status = 'succeeded' as is_taught
+            from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
+            where job.status in ('queued', 'running', 'pausing', 'paused', 'cancelling'))
+        select
+            count(*) filter (where status = 'queued' and is_taught and runnable_at <= now()) as "ready!",
+            count(*) filter (where status = 'queued' and not is_taught) as "waiting_for_teacher!",
+            count(*) filter (where status = 'queued' and is_taught and runnable_at > now()) as "backing_off!",
+            count(*) filter (where lease_expires_at is not null) as "held!",
+            count(*) filter (where status = 'paused') as "paused!",
+            max(extract(epoch from now() - runnable_at)) filter (
+                where status = 'queued' and is_taught and runnable_at <= now())::float8 as longest_wait_seconds,
+            coalesce(sum((progress ->> 'images_per_second')::float8) filter (where status = 'running'), 0)
+                as "images_per_second!"
+        from current
+        "#
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// What was done within a day.
+///
+/// # Errors
+/// Those of the database.
+pub async fn last_day(pool: &PgPool) -> sqlx::Result<LastDay> {
+    let begun = sqlx::query!(
+        r#"
+        with waits as (
+            select greatest(extract(epoch from started_at - runnable_at), 0)::float8 as wait from attempts
+            where started_at > now() - interval '1 day')
+        select count(*) as "begun!", max(wait) as longest, percentile_cont(0.5) within group (order by wait) as median,
+            percentile_cont(0.95) within group (order by wait) as p95
+        from waits
+        "#
+    )
+    .fetch_one(pool)
+    .await?;
+    let ended = sqlx::query!(
+        r#"select outcome as "outcome!", count(*) as "attempts!" from attempts
+           where ended_at > now() - interval '1 day' group by outcome"#
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(LastDay {
+        begun: begun.begun,
+        ended: ended.into_iter().map(|row| (row.outcome, row.attempts)).collect(),
+        median_wait_seconds: begun.median,
+        p95_wait_seconds: begun.p95,
+        longest_wait_seconds: begun.longest,
+    })
+}
+
+/// What is stored.
+///
+/// # Errors
+/// Those of the database.
+pub async fn stored(pool: &PgPool) -> sqlx::Result<Stored> {
+    sqlx::query_as!(
+        Stored,
+        r#"
+        select (select count(*) from artifacts) as "artifacts!",
+            (select coalesce(sum(size_bytes), 0)::bigint from artifacts) as "artifacts_bytes!",
+            (select count(*) from checkpoints) as "checkpoints!",
+            (select coalesce(sum(size_bytes), 0)::bigint from checkpoints) as "checkpoints_bytes!",
+            pg_database_size(current_database()) as "database_bytes!"
+        "#
+    )
+    .fetch_one(pool)
+    .await
+}

@@ -1,0 +1,117 @@
+// What several jobs have in common and where they differ. Pure.
+
+/** What says nothing about how a student was trained. */
+const NO_SETTING = ['name', 'labels', 'priority', 'max_attempts'];
+/** In what jobs of one group may differ. */
+const NO_GROUP = ['training.seed', 'training.checkpoint_every_epochs'];
+
+/** Every leaf of a specification by its path: `training.optimizer.learning_rate`. Arrays are leaves. */
+export function flatten(value, path = '', leaves = new Map()) {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) return leaves.set(path, value);
+  for (const [key, member] of Object.entries(value)) {
+    if (path === '' && NO_SETTING.includes(key)) continue;
+    flatten(member, path ? `${path}.${key}` : key, leaves);
+  }
+  return leaves;
+}
+
+/** `[{path, values}]` of the settings that are not the same in all of these specifications; undefined where one has none. */
+export function differences(specs) {
+  const all = specs.map((spec) => flatten(spec));
+  const paths = [...new Set(all.flatMap((leaves) => [...leaves.keys()]))];
+  return paths.map((path) => ({ path, values: all.map((leaves) => leaves.get(path)) }))
+    .filter(({ values }) => values.some((value) => JSON.stringify(value) !== JSON.stringify(values[0])));
+}
+
+/** A setting for people. */
+export function settingText(value) {
+  if (value === undefined) return '–';
+  return typeof value === 'string' ? value : JSON.stringify(value);
+}
+
+/** Groups of jobs that differ in nothing but their seed, in the order of their first ones. */
+export function groupBySeed(jobs) {
+  const groups = new Map();
+  for (const job of jobs) {
+    const leaves = flatten(job.spec);
+    NO_GROUP.forEach((path) => leaves.delete(path));
+    const key = JSON.stringify([...leaves].sort(([one], [other]) => (one < other ? -1 : 1)));
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(job);
+  }
+  return [...groups.values()];
+}
+
+/** What tells groups apart: the settings that differ between them, or the name of the first job where none does. */
+export function groupNames(groups) {
+  const others = differences(groups.map(([job]) => job.spec)).filter(({ path }) => !NO_GROUP.includes(path));
+  // What some have and others lack, as a teacher, goes without saying: the method says it.
+  const telling = others.filter(({ values }) => new Set(values.filter((value) => value !== undefined).map((value) => JSON.stringify(value))).size > 1);
+  const names = named(groups, telling);
+  return new Set(names).size === groups.length ? names : named(groups, others);
+}
+
+function named(groups, settings) {
+  const text = (path, value) => (path === 'distillation.method' ? value : `${path.split('.').at(-1)} ${settingText(value)}`);
+  return groups.map(([job], index) => {
+    const parts = settings.filter(({ values }) => values[index] !== undefined).map(({ path, values }) => text(path, values[index]));
+    return groups.length > 1 && parts.length > 0 && parts.length <= 4 ? parts.join(', ') : job.name;
+  });
+}
+
+/** `{count, mean, deviation}` of the numbers among these; the deviation is that of a sample, and null of fewer than two. */
+export function statistics(values) {
+  const numbers = values.filter(Number.isFinite);
+  const count = numbers.length;
+  if (count === 0) return { count, mean: null, deviation: null };
+  const mean = numbers.reduce((sum, value) => sum + value, 0) / count;
+  const squares = numbers.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  return { count, mean, deviation: count > 1 ? Math.sqrt(squares / (count - 1)) : null };
+}
+
+/** The value at `x` of a curve of ascending `xs`, between its points; null outside of it. */
+export function interpolate(xs, ys, x) {
+  if (xs.length === 0 || x < xs[0] || x > xs.at(-1)) return null;
+  let low = 0;
+  let high = xs.length - 1;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (xs[middle] <= x) low = middle;
+    else high = middle;
+  }
+  if (xs[high] <= x) return ys[high];
+  const share = xs[high] === xs[low] ? 0 : (x - xs[low]) / (xs[high] - xs[low]);
+  return ys[low] + share * (ys[high] - ys[low]);
+}
+
+/** `{xs, mean, low, high}`: the mean of curves `[xs, ys]` and one standard deviation below and above it. */
+export function meanCurve(curves) {
+  const xs = [...new Set(curves.flatMap(([own]) => own))].sort((one, other) => one - other);
+  const at = xs.map((x) => statistics(curves.map(([own, ys]) => interpolate(own, ys, x))));
+  return {
+    xs, mean: at.map(({ mean }) => mean),
+    low: at.map(({ mean, deviation }) => (deviation === null ? mean : mean - deviation)),
+    high: at.map(({ mean, deviation }) => (deviation === null ? mean : mean + deviation)),
+  };
+}
+
+/** Rows as CSV (RFC 4180). A text that a spreadsheet would take for a formula is kept a text by an apostrophe. */
+export function csv(rows) {
+  const cell = (value) => {
+    if (value === null || value === undefined) return '';
+    const text = typeof value === 'string' && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return rows.map((row) => `${row.map(cell).join(',')}\r\n`).join('');
+}
+
+/** Round numbers, at most so many, that span a range: `[70, 72, 74]`. */
+export function ticks(low, high, most = 6) {
+  if (!(high > low)) return [low];
+  const rough = (high - low) / most;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => (high - low) / size <= most);
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
+}

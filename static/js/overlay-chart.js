@@ -1,0 +1,125 @@
+// One series of several jobs in one chart, with a cross-hair that all such charts share.
+
+import uPlot from '/vendor/uplot/uPlot.esm.js';
+
+import { fill, h, setStyle, setText } from './dom.js';
+import { csv } from './compare-data.js';
+import { fileName, png, save } from './export.js';
+import { significant, tick } from './format.js';
+
+const HEIGHT = 260;
+const dark = window.matchMedia('(prefers-color-scheme: dark)');
+const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** The colour of the nth line: those of the theme, then others as far from each other as they can be. */
+export function lineColour(index) {
+  if (index < 5) return token(`--series-${index + 1}`);
+  return `hsl(${Math.round(index * 137.5) % 360} 60% ${dark.matches ? 70 : 34}%)`;
+}
+
+/** Lines are told apart without their colours too. */
+export function lineDash(index) {
+  return [null, [8, 4], [3, 3], [10, 3, 2, 3]][index % 4];
+}
+
+/** `[{xs, ys, low, high}]` on one axis: `[xs, ys of the first, …, low of the first with a band, high, …]`, null for a gap. */
+export function joined(lines) {
+  const columns = lines.flatMap(({ xs, ys }) => [[xs, ys]]);
+  const bands = lines.flatMap(({ xs, low, high }) => (low ? [[xs, low], [xs, high]] : []));
+  const tables = [...columns, ...bands];
+  return tables.length ? uPlot.join(tables) : [[]];
+}
+
+export class OverlayChart {
+  #plot = null;
+  #lines = [];
+  #values = [];
+  #xName = 'epoch';
+
+  constructor(name, sync, signal) {
+    Object.assign(this, { name, sync });
+    this.where = h('span', { class: 'chart-where' });
+    this.legend = h('ul', { class: 'legend' });
+    this.empty = h('p', { class: 'chart-empty' }, 'No points');
+    this.canvas = h('div', { class: 'chart-plot overlay-plot', role: 'img', 'aria-label': name }, this.empty);
+    const action = (label, title, act) => h('button', { type: 'button', class: 'quiet copy', title, onclick: act }, label);
+    this.element = h('section', { class: 'card chart', 'aria-label': name, 'data-lines': 0 },
+      h('header', {}, h('h3', {}, name), this.where, h('span', {},
+        action('CSV', 'The points of these curves', () => this.#saveCsv()), action('PNG', 'This chart as an image', () => this.#savePng()))),
+      this.canvas, this.legend);
+    const resize = new ResizeObserver(() => this.#plot?.setSize({ width: this.canvas.clientWidth, height: HEIGHT }));
+    resize.observe(this.canvas);
+    dark.addEventListener('change', () => this.show(this.#lines, this.#xName), { signal });
+    signal.addEventListener('abort', () => {
+      resize.disconnect();
+      this.#plot?.destroy();
+    });
+  }
+
+  /** `lines`: `[{label, colour, dash, xs, ys, low?, high?}]`, with a band where there is a deviation. */
+  show(lines, xName) {
+    this.#lines = lines;
+    this.#xName = xName;
+    this.#plot?.destroy();
+    this.#plot = null;
+    const drawn = lines.filter(({ xs }) => xs.length > 0);
+    this.element.dataset.lines = String(drawn.length);
+    this.empty.hidden = drawn.length > 0;
+    this.#values = lines.map(() => h('span', { class: 'legend-value' }));
+    fill(this.legend, lines.map(({ label, colour }, index) => {
+      const swatch = h('span', { class: 'swatch', 'aria-hidden': 'true' });
+      setStyle(swatch, 'color', colour());
+      return h('li', {}, swatch, h('span', { class: 'legend-label', title: label }, label), this.#values[index]);
+    }));
+    if (drawn.length > 0) this.#plot = new uPlot(this.#options(lines), joined(lines), this.canvas);
+    this.#showValues(null);
+    this.canvas.setAttribute('aria-label', `${this.name} by ${xName}: ${lines.map(({ label, ys }) => `${label} ${ys.length ? significant(ys.at(-1)) : 'no points'}`).join('; ')}`);
+  }
+
+  #options(lines) {
+    const axis = { stroke: token('--muted'), grid: { stroke: token('--grid'), width: 1 }, ticks: { stroke: token('--grid'), width: 1 }, font: '12px system-ui, sans-serif' };
+    const banded = lines.filter(({ low }) => low);
+    const bands = banded.map(({ colour }, index) => ({
+      series: [lines.length + 2 + 2 * index, lines.length + 1 + 2 * index], fill: `color-mix(in srgb, ${colour()} 16%, transparent)`,
+    }));
+    return {
+      width: this.canvas.clientWidth || 300, height: HEIGHT, legend: { show: false }, bands,
+      cursor: { sync: { key: this.sync }, drag: { x: true, y: false }, points: { size: 6 } },
+      scales: { x: { time: false } },
+      axes: [
+        { ...axis, label: this.#xName, labelSize: 18, labelFont: '12px system-ui, sans-serif', size: 28, values: (_, splits) => splits.map(tick) },
+        { ...axis, size: 58, values: (_, splits) => splits.map(tick) },
+      ],
+      series: [{}, ...lines.map(({ colour, dash }) => ({ stroke: colour(), width: 1.75, dash: dash ?? undefined, spanGaps: true, points: { show: false } })),
+        ...banded.flatMap(() => [{ points: { show: false }, spanGaps: true }, { points: { show: false }, spanGaps: true }])],
+      hooks: { setCursor: [(plot) => this.#showValues(plot.cursor.left >= 0 ? plot.posToVal(plot.cursor.left, 'x') : null)] },
+    };
+  }
+
+  /** The values at the cross-hair, or the latest. */
+  #showValues(x) {
+    this.#lines.forEach(({ xs, ys }, index) => {
+      const place = x === null ? ys.length - 1 : nearestPlace(xs, x);
+      setText(this.#values[index], place < 0 ? '–' : significant(ys[place]));
+    });
+    setText(this.where, x === null ? 'latest' : `${this.#xName} ${tick(Number(x.toPrecision(4)))}`);
+  }
+
+  #saveCsv() {
+    const rows = this.#lines.flatMap(({ label, xs, ys }) => xs.map((x, index) => [label, this.name, x, ys[index]]));
+    save(fileName(this.name, 'csv'), 'text/csv', csv([['job', 'series', this.#xName, 'value'], ...rows]));
+  }
+
+  async #savePng() {
+    if (!this.#plot) return;
+    const legend = this.#lines.map(({ label, colour }) => ({ label, colour: colour() }));
+    save(fileName(this.name, 'png'), 'image/png', await png(this.#plot.ctx.canvas, `${this.name} by ${this.#xName}`, legend, { background: token('--surface'), text: token('--text') }));
+  }
+}
+
+/** The index of the point nearest to `x`; -1 where there is none. */
+function nearestPlace(xs, x) {
+  let best = -1;
+  for (let index = 0; index < xs.length; index += 1) if (best < 0 || Math.abs(xs[index] - x) < Math.abs(xs[best] - x)) best = index;
+  return best;
+}

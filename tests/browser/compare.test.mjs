@@ -1,0 +1,178 @@
+// Comparing jobs, and looking after workers, as a user does.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+
+import { addJobs, addPoints, idOf, smallJob, sql } from './many-jobs.mjs';
+import { assertStill, watchShifts } from './shifts.mjs';
+import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
+
+const REFUSED = /Failed to load resource: the server responded with a status of 404/;
+const UNREACHABLE = /Failed to load resource: net::ERR_|net::ERR_INCOMPLETE_CHUNKED_ENCODING/;
+/** A kd and an sdd_dkd of the same pair, with three seeds each. */
+const JOBS = [51, 52, 53, 63, 64, 65].map((number) => idOf(number + 24));
+
+const server = new Server();
+let browser;
+let page;
+
+before(async () => {
+  [browser] = await Promise.all([launchBrowser(), server.start()]);
+  await addJobs(server, { jobs: 120, evaluations: 12 });
+  for (const job of JOBS) addPoints(server.dataDir, job, 'train/loss', 300);
+  addPoints(server.dataDir, JOBS[0], 'lr', 10);
+  page = await openPage(browser);
+}, { timeout: PATIENCE });
+
+after(async () => {
+  await browser?.close();
+  await server.stop();
+});
+
+const address = (more = '') => `/compare?${JOBS.map((id) => `job=${id}`).join('&')}${more}`;
+const chart = (name) => page.getByRole('region', { name, exact: true });
+const lines = (name) => chart(name).getAttribute('data-lines').then(Number);
+const table = (name) => page.getByRole('region', { name: `${name}, table` });
+
+async function saved(act) {
+  const [download] = await Promise.all([page.waitForEvent('download'), act()]);
+  return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
+}
+
+test('jobs that are selected in the list are compared, and one can be left out', async () => {
+  await page.goto(`${server.url}/#/?q=sdd_dkd`);
+  const boxes = page.locator('.jobs tbody input');
+  for (const place of [0, 1, 2]) await boxes.nth(place).check();
+  await page.keyboard.press('c');
+  await table('Jobs').getByRole('row').nth(3).waitFor();
+  assert.equal(new URLSearchParams(new URL(page.url()).hash.split('?')[1]).getAll('job').length, 3);
+  await table('Jobs').getByRole('button', { name: /^Leave out/ }).first().click();
+  await page.waitForFunction(() => document.querySelectorAll('[aria-label="Jobs, table"] tbody tr').length === 2);
+  await page.goBack();
+  await page.waitForFunction(() => document.querySelectorAll('[aria-label="Jobs, table"] tbody tr').length === 3);
+  page.assertQuiet();
+});
+
+test('without jobs the page says how to choose them, and unknown ones are named', async () => {
+  page.expected.push(REFUSED);
+  await page.goto(`${server.url}/#/compare`);
+  await page.getByText('Select jobs in the list').waitFor();
+  await page.goto(`${server.url}/#/compare?job=${JOBS[0]}&job=${idOf(999)}`);
+  await page.getByText(`1 of these jobs does not exist: ${idOf(999)}.`).waitFor();
+  page.assertQuiet();
+});
+
+test('curves of a series lie over each other, and others can be added', async () => {
+  await page.goto(`${server.url}/#${address()}`);
+  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]')?.dataset.lines === '6');
+  assert.equal(await lines('eval/top1'), JOBS.length);
+  await page.getByRole('checkbox', { name: 'lr (1 of 6)' }).check();
+  await page.waitForFunction(() => document.querySelector('[aria-label="lr"]')?.dataset.lines === '1');
+  await page.getByRole('checkbox', { name: 'train/loss' }).uncheck();
+  await chart('train/loss').waitFor({ state: 'detached' });
+  await page.reload();
+  await chart('lr').waitFor();
+  assert.equal(await chart('train/loss').count(), 0, 'the address says which series are shown');
+  await page.getByLabel('Along').selectOption('time');
+  await page.waitForURL(/x=time/);
+  await chart('eval/top1').locator('.u-over').hover({ position: { x: 60, y: 60 } });
+  await chart('eval/top1').getByText(/^hours 0\.\d/).waitFor();
+  await chart('lr').getByText(/^hours /).waitFor();
+  page.assertQuiet();
+});
+
+test('seeds come to a mean and a standard deviation, in the table, the curves and the scatter', async () => {
+  await page.goto(`${server.url}/#${address()}`);
+  await page.getByLabel('Mean ± standard deviation over seeds').check();
+  await page.waitForFunction(() => document.querySelector('[aria-label="eval/top1"]')?.dataset.lines === '2');
+  const best = await Promise.all(JOBS.slice(0, 3).map(async (id) => (await server.get(`/v1/jobs/${id}`)).result.best_top1));
+  const mean = best.reduce((sum, value) => sum + value, 0) / 3;
+  const deviation = Math.sqrt(best.reduce((sum, value) => sum + (value - mean) ** 2, 0) / 2);
+  const row = table('Over seeds').getByRole('row').nth(1);
+  assert.match(await row.innerText(), new RegExp(`^kd\\s+0, 1, 2\\s+${mean.toFixed(2)} ± ${deviation.toFixed(2)} %`));
+  assert.match(await table('Over seeds').getByRole('row').nth(2).innerText(), /^sdd_dkd\s+0, 1, 2/);
+  const scatter = page.getByRole('region', { name: 'Accuracy against parameters' });
+  assert.equal(await scatter.getAttribute('data-points'), '3', 'two groups and their teacher');
+  assert.match(await scatter.locator('svg').getAttribute('aria-label'), /\(teacher\): 74\.00 %/);
+  const { bytes } = await saved(() => page.getByRole('region', { name: 'Over seeds', exact: true }).getByRole('button', { name: 'CSV' }).click());
+  assert.match(bytes.toString(), new RegExp(`^jobs,seeds,best_top1_mean,.*\r\nkd,0 1 2,${mean.toFixed(4)}`));
+  page.assertQuiet();
+});
+
+test('only the settings that differ are shown, and everything can be taken away as a file', async () => {
+  await page.goto(`${server.url}/#${address()}`);
+  const rows = table('Settings that differ').getByRole('row');
+  await rows.nth(2).waitFor();
+  assert.deepEqual((await rows.locator('th code').allTextContents()).sort(), ['distillation.method', 'training.seed']);
+  const settings = await saved(() => page.getByRole('region', { name: 'Settings that differ', exact: true }).getByRole('button', { name: 'CSV' }).click());
+  assert.match(settings.bytes.toString(), /distillation\.method,kd,kd,kd,sdd_dkd,sdd_dkd,sdd_dkd/);
+  const csv = await saved(() => chart('eval/top1').getByRole('button', { name: 'CSV' }).click());
+  assert.equal(csv.bytes.toString().trim().split('\r\n').length, 1 + JOBS.length * 12);
+  const png = await saved(() => chart('eval/top1').getByRole('button', { name: 'PNG' }).click());
+  assert.deepEqual([png.name, png.bytes.subarray(1, 4).toString()], ['eval-top1.png', 'PNG']);
+  assert.ok(png.bytes.readUInt32BE(16) > 300 && png.bytes.length > 5000);
+  const drawing = await saved(() => page.getByRole('region', { name: 'Accuracy against parameters' }).getByRole('button', { name: 'SVG' }).click());
+  assert.match(drawing.bytes.toString(), /^<svg xmlns="http:\/\/www\.w3\.org\/2000\/svg"[^>]* width="640"[^]*<circle [^>]*fill="rgb/);
+  page.assertQuiet();
+});
+
+test('the comparison follows jobs that run', async () => {
+  const running = idOf(51);
+  await page.goto(`${server.url}/#/compare?job=${running}&job=${JOBS[0]}`);
+  const row = table('Jobs').locator(`tr[data-id="${running}"]`);
+  await row.getByText('running').waitFor();
+  sql(server.dataDir, `insert into metrics (job_id, attempt, name, step, epoch, time, value) values ('${running}', 1, 'eval/top1', 9000, 90, now(), 93.5)`);
+  await row.getByText('93.50 %').waitFor();
+  page.assertQuiet();
+});
+
+test('workers and the system are told with what they do', { timeout: PATIENCE }, async () => {
+  await page.goto(`${server.url}/#/workers`);
+  const { id } = await server.post('/v1/jobs', smallJob('keeps it busy', 5000, 320));
+  const row = page.getByRole('row').nth(1);
+  await row.getByRole('link', { name: 'keeps it busy' }).waitFor({ timeout: PATIENCE });
+  await row.getByText(/% · .* left/).waitFor({ timeout: PATIENCE });
+  await page.getByRole('region', { name: 'At work' }).getByText('1 of 1').waitFor();
+  await page.getByRole('region', { name: 'Storage' }).getByText(/[KMG]iB/).first().waitFor();
+  const busy = Number(await row.getByRole('progressbar').getAttribute('aria-valuenow'));
+  assert.ok(busy >= 1 && busy <= 100, String(busy));
+  await watchShifts(page);
+  const link = row.getByRole('link');
+  await link.focus();
+  const { heartbeat_at: before } = (await server.get('/v1/workers')).data[0];
+  await page.waitForFunction((time) => document.querySelector('.workers tbody time').dateTime > time, before, { timeout: PATIENCE });
+  assert.equal(await link.evaluate((element) => element === document.activeElement), true, 'a look does not take the focus');
+  await assertStill(page);
+  await server.post(`/v1/jobs/${id}/cancel`, {});
+  page.assertQuiet();
+});
+
+test('both pages are accessible and fit, in every light and from a telephone to a wall', async () => {
+  for (const [colorScheme, width, height] of [['light', 1280, 900], ['dark', 1280, 900], ['light', 360, 740], ['dark', 360, 740], ['light', 3840, 2160]]) {
+    const other = await openPage(browser, { colorScheme, viewport: { width, height } });
+    for (const [name, path, ready] of [['compare', address('&seeds=1'), '.scatter circle'], ['workers', '/workers', '.workers tbody tr']]) {
+      await other.goto(`${server.url}/#${path}`);
+      await other.locator(ready).first().waitFor();
+      const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(overflow <= 0, `${name} is ${overflow} px too wide at ${width}`);
+      await assertAccessible(other);
+      await screenshot(other, `${name}-${colorScheme}-${width}`);
+    }
+    other.assertQuiet();
+    await other.context().close();
+  }
+});
+
+test('a lost connection is said on both pages, and they recover', { timeout: PATIENCE }, async () => {
+  page.expected.push(UNREACHABLE);
+  for (const path of ['/workers', address()]) {
+    await page.goto(`${server.url}/#${path}`);
+    await page.locator('#connection[data-state="live"]').waitFor();
+    await server.kill();
+    await page.getByText('Connection lost – retrying.').waitFor();
+    await server.start();
+    await page.locator('#lost').waitFor({ state: 'hidden', timeout: PATIENCE });
+  }
+  page.assertQuiet();
+});

@@ -1,0 +1,272 @@
+// The list of jobs with more of them than fit a page, as its user meets it.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { parseQuery, requestOf } from '../../static/js/jobs-query.js';
+import { addJobs, idOf, smallJob, sql } from './many-jobs.mjs';
+import { assertStill, watchShifts } from './shifts.mjs';
+import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
+
+const JOBS = 1200;
+const REFUSED = /Failed to load resource: the server responded with a status of (404|409)/;
+const UNREACHABLE = /Failed to load resource: net::ERR_|net::ERR_INCOMPLETE_CHUNKED_ENCODING/;
+
+const server = new Server();
+let browser;
+let page;
+
+before(async () => {
+  [browser] = await Promise.all([launchBrowser(), server.start()]);
+  await addJobs(server, { jobs: JOBS, evaluations: 20 });
+  page = await openPage(browser);
+}, { timeout: PATIENCE });
+
+after(async () => {
+  await browser?.close();
+  await server.stop();
+});
+
+const rows = () => page.locator('.jobs tbody tr');
+const row = (id) => page.locator(`tr[data-id="${id}"]`);
+const shownIds = () => rows().evaluateAll((all) => all.map(({ dataset }) => dataset.id));
+const focusedRow = () => page.evaluate(() => document.activeElement.closest('tr')?.dataset.id);
+const hash = () => new URL(page.url()).hash;
+const dialog = () => page.getByRole('dialog');
+
+/** Goes to a list and waits until it shows what the server answers for it. */
+async function show(address) {
+  await page.goto(`${server.url}/#/${address}`);
+  await settled(address);
+}
+
+async function settled(address) {
+  const request = requestOf(parseQuery(new URLSearchParams(address.replace(/^\?/, ''))));
+  const query = new URLSearchParams(Object.entries(request).flatMap(([name, value]) => [value].flat().map((one) => [name, one])));
+  const { data } = await server.get(`/v1/summaries?${query}`);
+  const wanted = data.map(({ id }) => id).join();
+  await page.waitForFunction((ids) => [...document.querySelectorAll('.jobs tbody tr')].map(({ dataset }) => dataset.id).join() === ids, wanted);
+  return data;
+}
+
+test('a page shows the newest jobs, how many there are, and of which status', async () => {
+  await show('');
+  assert.equal(await rows().count(), 50);
+  await page.getByText(`1–50 of ${(JOBS + 1).toLocaleString('en-US')}`).waitFor();
+  await page.locator('#connection[data-state="live"]').waitFor();
+  const counts = await page.locator('.filters a').allTextContents();
+  assert.ok(counts.includes('Failed 24') && counts.includes('Queued 24'), counts.join());
+  const { data } = await server.get('/v1/summaries?limit=50');
+  const job = data.find(({ gain }) => Number.isFinite(gain));
+  const text = await row(job.id).innerText();
+  for (const part of [job.name, job.method, `${job.best_top1.toFixed(2)} %`, Math.abs(job.gain).toFixed(2)]) assert.ok(text.includes(part), `${part} in ${text}`);
+  const title = await row(job.id).locator('.gain').getAttribute('title');
+  assert.match(title, /^Compared with \w+: [\d.]+ % ± [\d.]+, the mean of [23] jobs, with the same teacher, student, data set and training/);
+  assert.equal((await row(job.id).locator('.spark-line').getAttribute('points')).split(' ').length, 20);
+  page.assertQuiet();
+});
+
+test('a heading sorts, the address says it, and the way back leads back', async () => {
+  await page.getByRole('link', { name: 'Best top-1' }).click();
+  const best = await settled('?sort=best_top1');
+  assert.equal(hash(), '#/?sort=best_top1');
+  assert.ok(best.every((job, index) => index === 0 || job.best_top1 <= best[index - 1].best_top1));
+  await page.getByRole('link', { name: 'Best top-1' }).click();
+  await settled('?sort=best_top1&order=asc');
+  assert.equal(await page.locator('[aria-sort]').getAttribute('aria-sort'), 'ascending');
+  await page.goBack();
+  await settled('?sort=best_top1');
+  await page.goBack();
+  await settled('');
+  for (const sort of ['gain', 'eta', 'status', 'name', 'pair', 'worker']) await show(`?sort=${sort}`);
+  page.assertQuiet();
+});
+
+test('typing searches, and the address is one that can be shared', async () => {
+  await show('');
+  const entries = await page.evaluate(() => history.length);
+  await page.keyboard.press('/');
+  await page.keyboard.type('vgg13 sdd_dkd');
+  await settled('?q=vgg13 sdd_dkd');
+  assert.equal(await page.evaluate(() => history.length), entries, 'no entry of the history for each letter');
+  for (const text of await rows().allInnerTexts()) assert.match(text, /vgg13[^]*sdd_dkd|sdd_dkd[^]*vgg13/);
+  await page.getByRole('link', { name: 'Failed' }).click();
+  await settled('?status=failed&q=vgg13 sdd_dkd');
+  const other = await openPage(browser);
+  await other.goto(page.url());
+  await other.locator('.jobs tbody tr').first().waitFor();
+  assert.deepEqual(await other.locator('.jobs tbody tr').evaluateAll((all) => all.map(({ dataset }) => dataset.id)), await shownIds());
+  assert.equal(await other.getByRole('searchbox').inputValue(), 'vgg13 sdd_dkd');
+  await other.context().close();
+  await page.getByRole('searchbox').fill('no such thing');
+  await page.getByText('No job matches.').waitFor();
+  await page.getByRole('searchbox').press('Escape');
+  await settled('?status=failed');
+  page.assertQuiet();
+});
+
+test('a label in a row filters by it, and its filter can be taken away', async () => {
+  await page.setViewportSize({ width: 1680, height: 900 });
+  await show('?q=vgg13');
+  await rows().first().locator('.label').click();
+  const label = new URLSearchParams(hash().slice(3)).get('label');
+  await settled(`?label=${label}`);
+  await page.getByRole('link', { name: `Remove the filter by label ${label}` }).click();
+  await settled('');
+  await page.setViewportSize({ width: 1280, height: 900 });
+  page.assertQuiet();
+});
+
+test('the list is walked, opened and turned by keyboard alone', async () => {
+  await page.reload();
+  await show('');
+  const [first, second, third] = await shownIds();
+  await page.keyboard.press('j');
+  assert.equal(await focusedRow(), first);
+  await page.keyboard.press('j');
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await focusedRow(), third);
+  await page.keyboard.press('k');
+  await page.keyboard.press('x');
+  assert.equal(await row(second).getByRole('checkbox').isChecked(), true);
+  await page.getByRole('toolbar', { name: 'Selected jobs' }).getByText('1 selected').waitFor();
+  await page.keyboard.press('Escape');
+  assert.equal(await row(second).getByRole('checkbox').isChecked(), false);
+  await page.keyboard.press('n');
+  await settled('?page=2');
+  await page.keyboard.press('p');
+  await settled('');
+  await page.keyboard.press('?');
+  await dialog().getByText('next job').waitFor();
+  await page.keyboard.press('j');
+  await page.keyboard.press('Escape');
+  await dialog().waitFor({ state: 'detached' });
+  // Keys of one letter can be turned off, and on again.
+  const setKeys = async (isOn) => {
+    await page.getByRole('button', { name: 'Keys' }).click();
+    await dialog().getByRole('checkbox').setChecked(isOn);
+    await dialog().getByRole('button', { name: 'Close' }).click();
+  };
+  await setKeys(false);
+  await page.keyboard.press('x');
+  await page.keyboard.press('j');
+  assert.equal(await focusedRow(), undefined);
+  await setKeys(true);
+  await page.keyboard.press('j');
+  await page.keyboard.press('Enter');
+  await page.waitForURL(new RegExp(`#/jobs/${first}$`));
+  page.assertQuiet();
+});
+
+test('several jobs are deleted after a question, and what could not be is told', async () => {
+  page.expected.push(REFUSED);
+  const [one, two] = [idOf(100), idOf(104)];
+  const queued = idOf(102);
+  await show(`?q=${one.slice(0, -3)}10&order=asc`);
+  for (const id of [one, two, queued]) await row(id).getByRole('checkbox').check();
+  await server.remove(`/v1/jobs/${two}`);
+  await page.getByRole('toolbar').getByRole('button', { name: /^Delete/ }).click();
+  await dialog().getByText('Delete 2 jobs?').waitFor();
+  await dialog().getByText('1 job (queued) stays as it is.').waitFor();
+  await dialog().getByRole('button', { name: 'Keep them' }).click();
+  assert.equal((await fetch(`${server.url}/v1/jobs/${one}`)).status, 200);
+  // The page learns of the deletion by itself; the selection is what the user made it.
+  await page.getByRole('toolbar').getByRole('button', { name: /^Delete/ }).click();
+  await dialog().getByRole('button', { name: 'Delete them' }).click();
+  await page.getByRole('alert').getByText('1 job deleted. 1 job could not be deleted:').waitFor();
+  await page.getByRole('alert').getByText(`there is no job ${two}`).waitFor();
+  await row(one).waitFor({ state: 'detached' });
+  await screenshot(page, 'jobs-bulk-report');
+  assert.equal((await fetch(`${server.url}/v1/jobs/${one}`)).status, 404);
+  assert.equal((await fetch(`${server.url}/v1/jobs/${queued}`)).status, 200);
+  await page.getByRole('button', { name: 'Dismiss' }).click();
+  await page.keyboard.press('Escape');
+  page.assertQuiet();
+});
+
+test('all jobs of a search are cancelled at once, whichever page they are on', { timeout: PATIENCE }, async () => {
+  await show('?status=queued&status=running&status=pausing&status=cancelling&status=paused&rows=50');
+  const { total } = await server.get('/v1/summaries?status=queued&status=running&limit=1');
+  await show('?status=queued');
+  await page.getByRole('checkbox', { name: 'Select all jobs of this page' }).check();
+  await page.getByRole('toolbar').getByRole('button', { name: /^Cancel/ }).click();
+  await dialog().getByText(/^23 queued: will not start\.|^24 queued: will not start\./).waitFor();
+  await dialog().getByRole('button', { name: 'Cancel them' }).click();
+  await page.getByRole('alert').getByText(/jobs asked to stop\.$/).waitFor();
+  await page.getByText('No job has this status.').waitFor();
+  await page.getByRole('button', { name: 'Dismiss' }).click();
+  const left = await server.get('/v1/summaries?status=queued&status=running&limit=1');
+  assert.ok(left.total < total);
+  await show('?q=vision');
+  await page.keyboard.press('a');
+  const all = page.getByRole('button', { name: /^Select all/ });
+  const many = (await server.get('/v1/summaries?q=vision&limit=1')).total;
+  assert.equal(await all.textContent(), `Select all ${many}`);
+  await all.click();
+  await page.getByText(`${many} selected`).waitFor();
+  await page.keyboard.press('Escape');
+  page.assertQuiet();
+});
+
+test('rows follow along and nothing moves but what was posted', { timeout: PATIENCE }, async () => {
+  await show('?status=running');
+  await page.locator('#connection[data-state="live"]').waitFor();
+  await page.evaluate(() => { window.sameDocument = true; });
+  await watchShifts(page);
+  const id = (await shownIds())[3];
+  const progress = (fraction) => sql(server.dataDir, `update jobs set progress = jsonb_set(jsonb_set(progress, '{fraction}', '${fraction}'), '{eta_seconds}', '7200'), best_top1 = 91.25 where id = '${id}'`);
+  progress(0.61);
+  await row(id).getByText('61 %', { exact: true }).waitFor();
+  await row(id).getByText('91.25 %').waitFor();
+  await row(id).getByText('2 h 0 min').waitFor();
+  progress(0.62);
+  await row(id).getByText('62 %', { exact: true }).waitFor();
+  await assertStill(page);
+  await show('');
+  const { id: posted } = await server.post('/v1/jobs', smallJob('posted meanwhile', 2));
+  await row(posted).waitFor();
+  assert.equal((await shownIds())[0], posted);
+  await row(posted).locator('.badge[data-status="succeeded"]').waitFor({ timeout: PATIENCE });
+  await server.remove(`/v1/jobs/${posted}`);
+  await row(posted).waitFor({ state: 'detached' });
+  assert.equal(await page.evaluate(() => window.sameDocument), true);
+  page.assertQuiet();
+});
+
+test('the focus stays where it is while rows come and go', async () => {
+  await show('?status=running&sort=progress');
+  const ids = await shownIds();
+  await row(ids[5]).getByRole('link').first().focus();
+  sql(server.dataDir, `update jobs set progress = jsonb_set(progress, '{fraction}', '0.99') where id = '${ids[5]}'`);
+  await page.waitForFunction((id) => document.querySelector('.jobs tbody tr').dataset.id === id, ids[5]);
+  assert.equal(await focusedRow(), ids[5]);
+  page.assertQuiet();
+});
+
+test('the list is accessible and fits, in every light and from a telephone to a wall', async () => {
+  for (const [colorScheme, width, height] of [['light', 1280, 900], ['dark', 1280, 900], ['light', 360, 740], ['dark', 360, 740], ['light', 3840, 2160]]) {
+    const other = await openPage(browser, { colorScheme, viewport: { width, height } });
+    await other.goto(`${server.url}/#/?sort=gain`);
+    await other.locator('.jobs tbody tr').first().waitFor();
+    await other.locator('.jobs tbody input').first().check();
+    const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+    assert.ok(overflow <= 0, `${overflow} px too wide at ${width}`);
+    await assertAccessible(other);
+    await screenshot(other, `list-${colorScheme}-${width}`);
+    other.assertQuiet();
+    await other.context().close();
+  }
+});
+
+test('a lost connection is said, and the list recovers with what happened meanwhile', { timeout: PATIENCE }, async () => {
+  await show('?status=running');
+  await page.locator('#connection[data-state="live"]').waitFor();
+  page.expected.push(UNREACHABLE);
+  await server.kill();
+  await page.getByText('Connection lost – retrying.').waitFor();
+  assert.equal(await rows().first().locator('.rest').isVisible(), false, 'no time left is claimed');
+  await server.start();
+  await page.locator('#lost').waitFor({ state: 'hidden', timeout: PATIENCE });
+  await settled('?status=running');
+  page.assertQuiet();
+});

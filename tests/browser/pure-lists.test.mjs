@@ -1,0 +1,114 @@
+// The modules of the list and of the comparison that need no browser.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { plan, toEach } from '../../static/js/bulk.js';
+import { csv, differences, groupBySeed, groupNames, interpolate, meanCurve, settingText, statistics, ticks } from '../../static/js/compare-data.js';
+import { points, shortAge } from '../../static/js/format.js';
+import { addressOf, parseQuery, requestOf, sortedBy } from '../../static/js/jobs-query.js';
+import { layOut } from '../../static/js/sparkline.js';
+
+const parse = (text) => parseQuery(new URLSearchParams(text));
+
+test('an address says all of a list and nothing that is as usual', () => {
+  assert.equal(addressOf(parse('')), '#/');
+  const address = 'status=running&status=paused&label=team%3Avision&q=50%25&sort=gain&order=asc&page=3&rows=100';
+  assert.equal(addressOf(parse(address)), `#/?${address}`);
+  assert.deepEqual(requestOf(parse(address)), { status: ['running', 'paused'], label: ['team:vision'], q: '50%', sort: 'gain', order: 'asc', offset: 200, limit: 100 });
+});
+
+test('what an address cannot mean is left out', () => {
+  assert.equal(addressOf(parse('sort=constructor&order=up&page=-1&rows=7')), '#/');
+  assert.equal(parse('page=1.5').page, 1);
+});
+
+test('a heading sorts by its column first the useful way, then the other, from the first page', () => {
+  const first = sortedBy(parse('page=4'), 'best_top1');
+  assert.equal(addressOf(first), '#/?sort=best_top1');
+  assert.equal(addressOf(sortedBy(first, 'best_top1')), '#/?sort=best_top1&order=asc');
+  assert.equal(addressOf(sortedBy(first, 'name')), '#/?sort=name');
+});
+
+test('a sparkline keeps its ends, and grows with its run', () => {
+  const [first, last] = layOut([[0, 10], [50, 20]], 100);
+  assert.deepEqual([first[1] > last[1], last[0] < 50], [true, true]);
+  assert.ok(layOut([[0, 10], [50, 20]], null)[1][0] > 70);
+  assert.deepEqual(layOut([], 10), []);
+  assert.equal(layOut([[5, 3]], null)[0][1], 11);
+});
+
+test('a plan for several jobs says what happens to which', () => {
+  const jobs = ['queued', 'running', 'running', 'failed'].map((status, index) => ({ id: String(index), status }));
+  const { able, text } = plan('cancel', jobs);
+  assert.deepEqual(able.map(({ id }) => id), ['0', '1', '2']);
+  assert.match(text, /^1 queued: will not start\. 2 running: stop at their next step\. 1 job \(failed\) stays as it is\./);
+  assert.deepEqual(plan('delete', jobs).able.map(({ id }) => id), ['3']);
+});
+
+test('what is done to many goes on when the server asks for patience, and tells what failed', async () => {
+  const jobs = Array.from({ length: 40 }, (_, id) => ({ id }));
+  const asked = [];
+  let underWay = 0;
+  let most = 0;
+  let done = 0;
+  const failures = await toEach(jobs, async ({ id }) => {
+    underWay += 1;
+    most = Math.max(most, underWay);
+    await Promise.resolve();
+    underWay -= 1;
+    asked.push(id);
+    if (id === 7) throw new Error('gone');
+    if (id % 10 === 3 && asked.filter((other) => other === id).length < 3) throw Object.assign(new Error('too fast'), { status: 429 });
+  }, () => { done += 1; }, 1);
+  assert.deepEqual(failures.map(({ job: { id }, error }) => [id, error.message]), [[7, 'gone']]);
+  assert.deepEqual([new Set(asked).size, asked.length, done], [40, 48, 40]);
+  assert.ok(most <= 6, String(most));
+});
+
+const job = (name, method, seed, more = {}) => ({ name, spec: { name, labels: { run: name }, distillation: { method, scales: [1, 2] }, training: { seed, epochs: 5, checkpoint_every_epochs: seed + 1, ...more } } });
+
+test('settings that differ are found by their path, names and labels left out', () => {
+  const rows = differences([job('a', 'kd', 0).spec, job('b', 'sdd_kd', 0, { clip: null }).spec, job('c', 'kd', 0).spec]);
+  assert.deepEqual(rows, [{ path: 'distillation.method', values: ['kd', 'sdd_kd', 'kd'] }, { path: 'training.clip', values: [undefined, null, undefined] }]);
+  assert.deepEqual([undefined, null, [1, 2], 'kd'].map(settingText), ['–', 'null', '[1,2]', 'kd']);
+});
+
+test('jobs that differ in their seed only are one group, named by what tells the groups apart', () => {
+  const groups = groupBySeed([job('a', 'kd', 0), job('b', 'sdd_kd', 0), job('c', 'kd', 1), job('d', 'kd', 2, { epochs: 9 })]);
+  assert.deepEqual(groups.map((jobs) => jobs.map(({ name }) => name)), [['a', 'c'], ['b'], ['d']]);
+  assert.deepEqual(groupNames(groups), ['kd, epochs 5', 'sdd_kd, epochs 5', 'kd, epochs 9']);
+  assert.deepEqual(groupNames(groups.slice(0, 1)), ['a']);
+});
+
+test('means and deviations are those of the sample', () => {
+  assert.deepEqual(statistics([1, 2, 3, undefined, NaN]), { count: 3, mean: 2, deviation: 1 });
+  assert.deepEqual(statistics([5]), { count: 1, mean: 5, deviation: null });
+  assert.deepEqual(statistics([]), { count: 0, mean: null, deviation: null });
+});
+
+test('curves are averaged where they are, between their points too', () => {
+  assert.equal(interpolate([0, 10], [0, 100], 2.5), 25);
+  assert.equal(interpolate([0, 10], [0, 100], 11), null);
+  assert.equal(interpolate([4], [7], 4), 7);
+  const { xs, mean, low, high } = meanCurve([[[0, 2], [0, 2]], [[0, 1, 2, 3], [2, 3, 4, 9]]]);
+  assert.deepEqual([xs, mean], [[0, 1, 2, 3], [1, 2, 3, 9]]);
+  assert.ok(Math.abs(high[0] - 1 - Math.SQRT2) < 1e-12 && Math.abs(low[0] - 1 + Math.SQRT2) < 1e-12);
+  assert.deepEqual([low[3], high[3]], [9, 9]);
+});
+
+test('a file of cells stays what it was, and runs nothing in a spreadsheet', () => {
+  assert.equal(csv([['a,b', 'c"d', null, 1.5], ['=cmd()', '-1', -1, undefined]]), '"a,b","c""d",,1.5\r\n\'=cmd(),\'-1,-1,\r\n');
+});
+
+test('an axis has round numbers', () => {
+  assert.deepEqual(ticks(61.2, 78.9), [65, 70, 75]);
+  assert.deepEqual(ticks(0.1, 0.42), [0.1, 0.2, 0.3, 0.4]);
+  assert.deepEqual(ticks(5, 5), [5]);
+});
+
+test('short numbers for narrow columns', () => {
+  assert.deepEqual([1.234, -0.5, 0.001, -0.001, NaN].map(points), ['+1.23', '−0.50', '0.00', '0.00', '–']);
+  const ages = [-3, 59, 60, 7199, 48 * 3600].map((seconds) => shortAge(new Date(1e12 - seconds * 1000).toISOString(), 1e12));
+  assert.deepEqual(ages, ['0 s', '59 s', '1 min', '1 h', '2 d']);
+});
