@@ -4,14 +4,17 @@
 //! [`run`] goes through the epochs, [`step`] does one optimisation step: [`data`] makes a batch, [`models`] turns it
 //! into feature maps, [`sdd`] splits those into regions and weighs their [`losses`], [`optim`] changes the weights.
 //! [`setup`] loads what a run needs, [`resume`] keeps what is needed to go on after an interruption, [`evaluate`]
-//! measures accuracy, [`report`] and [`control`] talk to the outside.
+//! measures accuracy, [`report`] and [`control`] talk to the outside. [`teacher_cache`] keeps what the teacher said, in
+//! the files of [`cache`].
 
+pub mod cache;
 pub mod commands;
 pub mod control;
 pub mod data;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod fingerprint;
 pub mod losses;
 pub mod manifest;
 pub mod metrics;
@@ -25,6 +28,7 @@ pub mod run;
 pub mod sdd;
 pub mod setup;
 pub mod step;
+pub mod teacher_cache;
 pub mod verify;
 pub mod weights;
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use chrono::Utc;
 use tch::{Device, Kind};
 
 use super::data::{self, Framing, Loader};
 use super::error::{Error, Result};
+use super::fingerprint::Fingerprints;
 use super::models::{self, Network};
 use super::normalisation::Normalisation;
 use super::optim::Optimizer;
@@ -59,8 +59,10 @@ pub struct Setup {
     pub teacher_sha256: Option<String>,
     /// Of the file that the student started from.
     pub student_sha256: Option<String>,
-    /// Of the data's files; hashing goes on beside the training.
-    pub fingerprint: JoinHandle<Result<BTreeMap<String, String>>>,
+    /// Of the data's files.
+    pub fingerprints: Fingerprints,
+    /// The name of the training split.
+    pub train_split: String,
     /// Images that could not be read.
     pub dropped: u64,
 }
@@ -136,7 +138,8 @@ impl Setup {
             clip: spec.training.clip_grad_norm,
         };
         let metadata = metadata(student_architecture, spec, &data);
-        let Data { train, eval, normalisation, fingerprint, dropped, classes: Classes { names, .. }, .. } = data;
+        let Data { train, train_split, eval, normalisation, fingerprints, dropped, .. } = data;
+        let Classes { names, .. } = data.classes;
         let train = Rc::new(train);
         Ok(Self {
             device,
@@ -154,7 +157,8 @@ impl Setup {
             class_names: names,
             teacher_sha256,
             student_sha256,
-            fingerprint,
+            fingerprints,
+            train_split,
             dropped,
         })
     }
@@ -276,7 +280,8 @@ struct Data {
     train: Loader,
     eval: Loader,
     normalisation: Normalisation,
-    fingerprint: JoinHandle<Result<BTreeMap<String, String>>>,
+    fingerprints: Fingerprints,
+    train_split: String,
     dropped: u64,
 }
 
@@ -317,15 +322,10 @@ impl Data {
             _ => train.mean_std(),
         };
         let classes = dataset.classes().clone();
-        let fingerprint = std::thread::spawn(move || {
-            let fingerprint = |split: String| {
-                let sha256 = dataset.fingerprint(&split).map_err(Error::storage(dataset.path()))?;
-                Ok((split, sha256))
-            };
-            splits.into_iter().map(fingerprint).collect()
-        });
+        let train_split = splits[0].clone();
+        let fingerprints = Fingerprints::start(dataset, splits);
         let normalisation = Normalisation::new(mean, std, device);
-        Ok(Self { path: path.into(), classes, train, eval, normalisation, fingerprint, dropped })
+        Ok(Self { path: path.into(), classes, train, eval, normalisation, fingerprints, train_split, dropped })
     }
 }
 
