@@ -53,6 +53,7 @@ def main():
     parser.add_argument("--trainer", type=pathlib.Path, default="target/release/distillery-trainer")
     parser.add_argument("--output", type=pathlib.Path, default="data/teacher-cache")
     parser.add_argument("--pair", nargs=2, metavar=("TEACHER", "STUDENT"), default=("resnet20", "resnet8"))
+    parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--teacher-epochs", type=int, default=8)
     parser.add_argument("--teacher-limit", type=int, default=10000)
     parser.add_argument("--epochs", type=int, default=32)
@@ -62,7 +63,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
 
-    data = {"path": str(options.dataset.absolute()), **NORMALISATION}
+    data = {"path": str(options.dataset.absolute()), "image_size": options.image_size, **NORMALISATION}
     teacher, student = options.pair
     top1, _ = train(options, "teacher", {
         "student": {"architecture": teacher}, "dataset": {**data, "limit": options.teacher_limit},

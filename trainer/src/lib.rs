@@ -3,9 +3,9 @@
 //!
 //! [`run`] goes through the epochs, [`step`] does one optimisation step: [`data`] makes a batch, [`models`] turns it
 //! into feature maps, [`sdd`] splits those into regions and weighs their [`losses`], [`optim`] changes the weights.
-//! [`setup`] loads what a run needs, [`resume`] keeps what is needed to go on after an interruption, [`evaluate`]
-//! measures accuracy, [`report`] and [`control`] talk to the outside. [`teacher_cache`] keeps what the teacher said, in
-//! the files of [`cache`].
+//! [`setup`] loads what a run needs, its data by [`source`], [`resume`] keeps what is needed to go on after an
+//! interruption, [`evaluate`] measures accuracy, [`report`] and [`control`] talk to the outside. [`teacher_cache`] keeps
+//! what the teacher said, in the files of [`cache`].
 
 pub mod cache;
 pub mod commands;
@@ -27,6 +27,8 @@ pub mod resume;
 pub mod run;
 pub mod sdd;
 pub mod setup;
+pub mod source;
+pub mod startup;
 pub mod step;
 pub mod teacher_cache;
 pub mod verify;

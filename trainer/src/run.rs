@@ -10,16 +10,16 @@ use super::data::{Loaded, augment};
 use super::error::{Error, Result};
 use super::evaluate::{Seen, evaluate};
 use super::metrics::Metrics;
-use super::regions::Tally;
+use super::regions::{self, Tally};
 use super::report::Report;
 use super::resume::{self, State};
-use super::sdd::{Regions, warmup};
+use super::sdd::{Distillation, Regions, warmup};
 use super::setup::Setup;
 use super::step::{Batch, Meter, step};
-use super::teacher_cache::{TeacherCache, view_of};
+use super::teacher_cache::{KeptEvaluation, TeacherCache, view_of};
 use super::weights::{self, StateDict};
 use super::{manifest, optim};
-use distillery::protocol::{Evaluation, Event, Outcome, Progress, files};
+use distillery::protocol::{Evaluation, Event, Level, Outcome, Progress, files};
 use distillery::spec::{self, Augmentation, JobSpec};
 
 /// What the command line decides.
@@ -69,12 +69,25 @@ pub fn train(spec: &JobSpec, settings: &Settings, control: &Control, report: &mu
     }
     let flushed = Instant::now();
     let teacher_cache = None;
-    let mut run =
-        Run { spec, control, report, metrics, meter, output, state, flushed, evaluated: 0.0, setup, teacher_cache };
+    let mut run = Run {
+        spec,
+        control,
+        report,
+        metrics,
+        meter,
+        output,
+        state,
+        flushed,
+        evaluated: 0.0,
+        setup,
+        teacher_cache,
+        stepped: false,
+    };
     run.report.event(&Event::Started(run.setup.started.clone()));
-    if run.evaluate_teacher()? == Flow::Stop {
+    if run.evaluate_teacher(settings)? == Flow::Stop {
         return Ok(run.stopped());
     }
+    run.setup.startup.mark("teacher");
     run.teacher_cache = TeacherCache::of_run(spec, settings, &mut run.setup)?;
     while run.setup.counters.epoch < spec.training.epochs {
         if run.epoch()? == Flow::Stop {
@@ -107,34 +120,34 @@ struct Run<'a> {
     /// Seconds that the last evaluation took.
     evaluated: f64,
     teacher_cache: Option<TeacherCache>,
+    /// Whether this attempt has done a step.
+    stepped: bool,
 }
 
 /// Seconds between two readings of the metrics, each of which waits for the device.
 const BETWEEN_READINGS: f64 = 1.0;
 
 impl Run<'_> {
-    fn evaluate_teacher(&mut self) -> Result<Flow> {
-        let Some(teacher) = &self.setup.objective.teacher else { return Ok(Flow::GoOn) };
+    fn evaluate_teacher(&mut self, settings: &Settings) -> Result<Flow> {
+        if self.setup.objective.teacher.is_none() {
+            return Ok(Flow::GoOn);
+        }
         let evaluation = match self.setup.counters.teacher {
             Some(known) => known,
             None => {
-                let normalisation = self.setup.teacher_normalisation.as_ref().unwrap_or(&self.setup.normalisation);
-                let go_on = || self.control.wish() == Wish::GoOn;
-                // Scale 1 alone has nothing to tell: the whole image always agrees with itself.
-                let decoupled = self.setup.objective.distillation.as_ref().filter(|loss| loss.scales != [1]);
-                let mut tally = Tally::default();
-                let count = |seen: Seen<'_>| {
-                    if let Some(distillation) = decoupled {
-                        tally.add(distillation, &teacher.regions(seen.features, &distillation.scales), seen.labels);
+                let kept = KeptEvaluation::of_run(self.spec, settings, &mut self.setup)?;
+                let found = match kept.as_ref().and_then(KeptEvaluation::find) {
+                    Some(found) => found,
+                    None => {
+                        let Some(found) = self.ask_teacher()? else { return Ok(Flow::Stop) };
+                        if let Some(kept) = kept {
+                            kept.keep(&found);
+                        }
+                        found
                     }
                 };
-                let Some(evaluation) = evaluate(teacher, &self.setup.eval, normalisation, go_on, count)? else {
-                    return Ok(Flow::Stop);
-                };
-                self.setup.counters.regions = match decoupled {
-                    Some(distillation) => Some(tally.report(&distillation.scales, self.setup.class_names.as_deref())?),
-                    None => None,
-                };
+                let (evaluation, regions) = found;
+                self.setup.counters.regions = regions;
                 evaluation
             }
         };
@@ -155,6 +168,25 @@ impl Run<'_> {
             self.report.event(&super::warning(message));
         }
         Ok(Flow::GoOn)
+    }
+
+    /// Evaluates the teacher, and its regions where there are any; none where it was told to stop.
+    fn ask_teacher(&self) -> Result<Option<(Evaluation, Option<regions::Report>)>> {
+        let setup = &self.setup;
+        let Some(teacher) = &setup.objective.teacher else { return Ok(None) };
+        let normalisation = setup.teacher_normalisation.as_ref().unwrap_or(&setup.normalisation);
+        let go_on = || self.control.wish() == Wish::GoOn;
+        // Scale 1 alone has nothing to tell: the whole image always agrees with itself.
+        let decoupled = setup.objective.distillation.as_ref().filter(|loss| loss.scales != [1]);
+        let mut tally = Tally::default();
+        let count = |seen: Seen<'_>| {
+            if let Some(distillation) = decoupled {
+                tally.add(distillation, &teacher.regions(seen.features, &distillation.scales), seen.labels);
+            }
+        };
+        let Some(evaluation) = evaluate(teacher, &setup.eval, normalisation, go_on, count)? else { return Ok(None) };
+        let report = |loss: &Distillation| tally.report(&loss.scales, setup.class_names.as_deref());
+        Ok(Some((evaluation, decoupled.map(report).transpose()?)))
     }
 
     fn epoch(&mut self) -> Result<Flow> {
@@ -187,6 +219,11 @@ impl Run<'_> {
             step(student, objective, optimizer, &mut self.meter, &batch, (rate, warmup, number));
             counters.step = number;
             counters.step_in_epoch = index + 1;
+            if !std::mem::replace(&mut self.stepped, true) {
+                self.setup.startup.mark("step");
+                let message = self.setup.startup.summary();
+                self.report.event(&Event::Log { level: Level::Info, message });
+            }
             if self.flushed.elapsed().as_secs_f64() > BETWEEN_READINGS {
                 self.flush()?;
             }

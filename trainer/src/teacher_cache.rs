@@ -11,14 +11,16 @@ use rand::seq::SliceRandom;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
-use super::cache::Cache;
 use super::cache::rows::Rows;
+use super::cache::{Cache, record};
 use super::data::random;
 use super::error::{Error, Result};
 use super::manifest::Versions;
+use super::regions;
 use super::run::Settings;
 use super::sdd::region_count;
 use super::setup::Setup;
+use distillery::protocol::Evaluation;
 use distillery::spec::{JobSpec, TeacherCache as Kind};
 
 /// Where logits are kept.
@@ -64,23 +66,74 @@ pub fn view_of(seed: u64, epoch: u32, views: u32) -> u32 {
 
 /// All that the logits of an image depend on, and what decides how they are rounded, but for the view.
 fn key(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Value> {
-    let files = setup.fingerprints.get()?.get(&setup.train_split).cloned();
-    let normalisation = setup.teacher_normalisation.as_ref().unwrap_or(&setup.normalisation);
     let (training, data) = (&spec.training, &spec.dataset);
     let seed = matches!(training.teacher_cache, Some(Kind::Views(_))).then_some(training.seed);
+    let split = setup.splits[0].clone();
     Ok(json!({
-        "teacher": [setup.teacher_sha256, spec.teacher.as_ref().map(|teacher| &teacher.architecture)],
-        "data": [files, setup.train_split, data.image_column, data.label_column, data.limit, setup.train.len()],
+        "asked": asked(spec, settings, setup, &split)?,
+        "images": [json!(data.limit), json!(setup.train.len()), json!(training.augmentation), json!(seed)],
         // Where images that cannot be read are left out before they are numbered.
         "numbered_in_memory": setup.train.is_in_memory(),
-        "images": [json!(data.image_size), json!(training.augmentation), json!(seed)],
+        "batch_size": training.batch_size,
+    }))
+}
+
+/// What the teacher's answers about a split depend on.
+fn asked(spec: &JobSpec, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
+    let files = setup.fingerprints.get()?.get(split).cloned();
+    let normalisation = setup.teacher_normalisation.as_ref().unwrap_or(&setup.normalisation);
+    let (teacher, data) = (&spec.teacher, &spec.dataset);
+    Ok(json!({
+        "teacher": [setup.teacher_sha256.as_ref(), teacher.as_ref().and_then(|teacher| teacher.architecture.as_ref())],
+        "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
+        "split": split,
+        "side": data.image_size,
         "normalisation": [normalisation.mean, normalisation.std],
         "scales": setup.objective.scales(),
         "arithmetic": [
             json!(setup.started.precision), json!(setup.started.device), json!(settings.threads),
-            json!(training.batch_size), json!(std::env::consts::ARCH), json!(Versions::current()),
+            json!(std::env::consts::ARCH), json!(Versions::current()),
         ],
     }))
+}
+
+/// The teacher's evaluation, which later runs with the same teacher and data need not do again.
+#[derive(Debug)]
+pub struct KeptEvaluation {
+    cache: Cache,
+    key: String,
+}
+
+impl KeptEvaluation {
+    /// Of a run's teacher; none where nothing is kept from run to run, or finding out whether it is would take long: the
+    /// files of a split that is streamed are hashed while it trains.
+    ///
+    /// # Errors
+    /// The data's files cannot be read.
+    pub fn of_run(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Option<Self>> {
+        let cache = settings.cache_dir.as_ref().map(|directory| Cache::open(directory, settings.cache_limit));
+        let Some(Ok(cache)) = cache.filter(|_| setup.eval.is_in_memory() && setup.train.is_in_memory()) else {
+            return Ok(None);
+        };
+        let split = setup.splits[1].clone();
+        let asked = asked(spec, settings, setup, &split)?;
+        let key = json!({"asked": asked, "images": setup.eval.len(), "names": setup.class_names,
+                         "augmentation": spec.training.augmentation, "grouping": spec.distillation.grouping});
+        Ok(Some(Self { cache, key: key.to_string() }))
+    }
+
+    /// What an earlier run found; none where it is not there or damaged.
+    #[must_use]
+    pub fn find(&self) -> Option<(Evaluation, Option<regions::Report>)> {
+        record::load(&self.cache, "evaluation", &self.key).ok().flatten()
+    }
+
+    /// Keeps it. What cannot be kept is found again.
+    pub fn keep(&self, found: &(Evaluation, Option<regions::Report>)) {
+        if let Err(error) = record::store(&self.cache, "evaluation", &self.key, found) {
+            tracing::warn!(%error, "the teacher's evaluation is not kept");
+        }
+    }
 }
 
 impl TeacherCache {

@@ -4,6 +4,8 @@
 //! was damaged is as good as none. Several processes share a directory without a lock. Files appear by rename, and one
 //! that is removed serves those who have it open until they close it.
 
+pub mod images;
+pub mod record;
 pub mod rows;
 
 use std::fs::{self, File};

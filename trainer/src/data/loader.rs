@@ -7,9 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use rand::seq::SliceRandom;
+use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::decode::{Corrupt, Decoded, Sums, View, decode};
+use super::super::cache::images::Decoded;
+use super::decode::{self, Corrupt, Sums, View, decode};
 use super::{Error, random};
 use distillery::dataset::{Images, plane_bytes};
 
@@ -23,7 +25,8 @@ const AHEAD: usize = 3;
 const SAMPLE: usize = 10_000;
 
 /// What is taken of each image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Framing {
     /// All of it.
     Whole,
@@ -105,7 +108,7 @@ impl Loader {
         let is_kept = bytes <= memory_limit && options.framing != Framing::ResizedCrop;
         let (store, count) = if is_kept {
             let indices: Vec<usize> = (0..total).collect();
-            let Decoded { pixels, labels, failures, .. } = decode(&*images, &indices, options.view(0), side);
+            let decode::Decoded { pixels, labels, failures, .. } = decode(&*images, &indices, options.view(0), side);
             corrupt.note(failures)?;
             mean_std.get_or_init(|| Sums::of(&pixels, side).mean_std());
             let count = labels.len();
@@ -115,6 +118,26 @@ impl Loader {
             (Store::Stream { images }, total)
         };
         Ok(Self { store, options, count, corrupt, mean_std })
+    }
+
+    /// The images of a split that an earlier run decoded.
+    ///
+    /// # Errors
+    /// The device's memory is full.
+    pub fn of_decoded(decoded: &Decoded, options: Options) -> Result<Self, Error> {
+        let [pixels, labels] = [&decoded.pixels, &decoded.labels].map(|tensor| tensor.f_to_device(options.device));
+        let (pixels, labels) = (pixels?, labels?);
+        let count = usize::try_from(labels.size()[0]).unwrap_or(0);
+        let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::from(decoded.mean_std));
+        Ok(Self { store: Store::Memory { pixels, labels }, options, count, corrupt, mean_std })
+    }
+
+    /// What [`of_decoded`](Self::of_decoded) takes; none where the images are streamed, or some could not be decoded.
+    #[must_use]
+    pub fn decoded(&self) -> Option<Decoded> {
+        let Store::Memory { pixels, labels } = &self.store else { return None };
+        let [pixels, labels] = [pixels, labels].map(|tensor| tensor.to_device(Device::Cpu));
+        (self.corrupt_count() == 0).then(|| Decoded { pixels, labels, mean_std: self.mean_std() })
     }
 
     /// The number of images: those after the limit and, in memory, without the corrupt ones.
@@ -234,11 +257,11 @@ impl Loader {
 
 /// Decodes batch after batch until the receiver is gone or something fails.
 fn stream(
-    decode: impl Fn(&[usize]) -> Decoded,
+    decode: impl Fn(&[usize]) -> decode::Decoded,
     order: &[usize],
     size: usize,
     corrupt: &Corrupt,
-    sender: &SyncSender<Result<Decoded, Error>>,
+    sender: &SyncSender<Result<decode::Decoded, Error>>,
 ) {
     for indices in order.chunks(size) {
         let mut decoded = decode(indices);
@@ -292,7 +315,7 @@ pub struct Batches {
 #[derive(Debug)]
 enum Source {
     Memory { pixels: Tensor, labels: Tensor, order: Vec<usize>, on_device: Tensor, size: usize, next: usize },
-    Stream { receiver: Receiver<Result<Decoded, Error>>, side: u32, device: Device },
+    Stream { receiver: Receiver<Result<decode::Decoded, Error>>, side: u32, device: Device },
 }
 
 impl Source {
