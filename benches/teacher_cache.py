@@ -4,6 +4,11 @@ every epoch (off) and with n views of each image, several seeds each, and prints
 
     benches/teacher_cache.py DATASET_DIR --trainer target/release/distillery-trainer
 
+    benches/teacher_cache.py DATASET_DIR --trainer … --pair resnet32x4 resnet8x4 --speed 5
+
+times a step instead: so many pairs of short runs, one that asks the teacher and one whose logits are kept, in turn, in
+their second epochs; medians of the runs and of the ratios of pairs.
+
 Every seed has the same initial weights and order of images in all settings; deviations of the difference to `off` are by
 seed. A run that is there already in --output is not repeated. Needs nothing but Python's standard library.
 """
@@ -42,6 +47,37 @@ def training(options, epochs, seed):
             "precision": "float32", "seed": seed, "eval_every_epochs": epochs, "checkpoint_every_epochs": epochs}
 
 
+def milliseconds(options, name, spec):
+    """Of a step in the second epoch of a run, loader included."""
+    train(options, name, spec)
+    points = [json.loads(line) for line in (options.output / name / "metrics.ndjson").read_text().splitlines()]
+    speeds = [point["value"] for point in points if point["name"] == "images_per_second" and point["epoch"] > 1]
+    return 64000 / statistics.median(speeds)
+
+
+def speed(options, data):
+    """Prints what a step takes with the teacher asked and with its logits kept."""
+    teacher, student = options.pair
+    plain = {"epochs": 1, "batch_size": 64, "augmentation": "none", "precision": "float32",
+             "optimizer": {"type": "sgd", "learning_rate": 0.001}}
+    data = {**data, "limit": options.limit}
+    train(options, "untrained", {"student": {"architecture": teacher}, "dataset": {**data, "limit": 640},
+                                 "distillation": {"method": "none"}, "training": plain})
+    checkpoint = str((options.output / "untrained/student-last.safetensors").absolute())
+    print(f"{teacher} → {student}, batch 64, {options.threads} threads, ms a step: medians of {options.speed} pairs of runs")
+    for precision in ("float32", "bfloat16"):
+        times = {"off": [], "exact": []}
+        for turn in range(options.speed):
+            for cache, found in times.items():
+                found.append(milliseconds(options, f"speed-{precision}-{cache}-{turn}", {
+                    "teacher": {"architecture": teacher, "checkpoint": checkpoint}, "student": {"architecture": student},
+                    "dataset": data, "training": {**plain, "precision": precision, "epochs": 2, "eval_every_epochs": 2,
+                                                  "teacher_cache": cache}}))
+        ratio = statistics.median(off / exact for off, exact in zip(*times.values()))
+        print(f"  {precision:<9} off {statistics.median(times['off']):6.0f}  exact {statistics.median(times['exact']):6.0f}  "
+              f"ratio {ratio:.2f}", flush=True)
+
+
 def spread(values):
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation}"
@@ -61,9 +97,12 @@ def main():
     parser.add_argument("--settings", nargs="+", default=("off", "views:1", "views:4", "views:16"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--speed", type=int, metavar="PAIRS", help="time steps instead")
     options = parser.parse_args()
 
     data = {"path": str(options.dataset.absolute()), "image_size": options.image_size, **NORMALISATION}
+    if options.speed:
+        return speed(options, data)
     teacher, student = options.pair
     top1, _ = train(options, "teacher", {
         "student": {"architecture": teacher}, "dataset": {**data, "limit": options.teacher_limit},

@@ -4,8 +4,8 @@
 //! [`run`] goes through the epochs, [`step`] does one optimisation step: [`data`] makes a batch, [`models`] turns it
 //! into feature maps, [`sdd`] splits those into regions and weighs their [`losses`], [`optim`] changes the weights.
 //! [`setup`] loads what a run needs, its data by [`source`], [`resume`] keeps what is needed to go on after an
-//! interruption, [`evaluate`] measures accuracy, [`report`] and [`control`] talk to the outside. [`teacher_cache`] keeps
-//! what the teacher said, in the files of [`cache`].
+//! interruption, [`evaluate`] measures accuracy, [`report`] and [`control`] talk to the outside. [`teacher`] is
+//! evaluated first; [`teacher_cache`] keeps what it said, in the files of [`cache`].
 
 pub mod cache;
 pub mod commands;
@@ -30,6 +30,7 @@ pub mod setup;
 pub mod source;
 pub mod startup;
 pub mod step;
+pub mod teacher;
 pub mod teacher_cache;
 pub mod verify;
 pub mod weights;

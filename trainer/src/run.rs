@@ -8,17 +8,16 @@ use tch::Tensor;
 use super::control::{Control, Wish};
 use super::data::{Loaded, augment};
 use super::error::{Error, Result};
-use super::evaluate::{Seen, evaluate};
+use super::evaluate::evaluate;
 use super::metrics::Metrics;
-use super::regions::{self, Tally};
 use super::report::Report;
 use super::resume::{self, State};
-use super::sdd::{Distillation, Regions, warmup};
+use super::sdd::{Regions, warmup};
 use super::setup::Setup;
 use super::step::{Batch, Meter, step};
-use super::teacher_cache::{KeptEvaluation, TeacherCache, view_of};
+use super::teacher_cache::{TeacherCache, view_of};
 use super::weights::{self, StateDict};
-use super::{manifest, optim};
+use super::{manifest, optim, teacher};
 use distillery::protocol::{Evaluation, Event, Level, Outcome, Progress, files};
 use distillery::spec::{self, Augmentation, JobSpec};
 
@@ -132,24 +131,9 @@ impl Run<'_> {
         if self.setup.objective.teacher.is_none() {
             return Ok(Flow::GoOn);
         }
-        let evaluation = match self.setup.counters.teacher {
-            Some(known) => known,
-            None => {
-                let kept = KeptEvaluation::of_run(self.spec, settings, &mut self.setup)?;
-                let found = match kept.as_ref().and_then(KeptEvaluation::find) {
-                    Some(found) => found,
-                    None => {
-                        let Some(found) = self.ask_teacher()? else { return Ok(Flow::Stop) };
-                        if let Some(kept) = kept {
-                            kept.keep(&found);
-                        }
-                        found
-                    }
-                };
-                let (evaluation, regions) = found;
-                self.setup.counters.regions = regions;
-                evaluation
-            }
+        let go_on = || self.control.wish() == Wish::GoOn;
+        let Some(evaluation) = teacher::evaluation(self.spec, settings, &mut self.setup, go_on)? else {
+            return Ok(Flow::Stop);
         };
         if !evaluation.loss.is_finite() {
             return Err(Error::user("the teacher's outputs are not finite: its checkpoint holds broken weights"));
@@ -168,25 +152,6 @@ impl Run<'_> {
             self.report.event(&super::warning(message));
         }
         Ok(Flow::GoOn)
-    }
-
-    /// Evaluates the teacher, and its regions where there are any; none where it was told to stop.
-    fn ask_teacher(&self) -> Result<Option<(Evaluation, Option<regions::Report>)>> {
-        let setup = &self.setup;
-        let Some(teacher) = &setup.objective.teacher else { return Ok(None) };
-        let normalisation = setup.teacher_normalisation.as_ref().unwrap_or(&setup.normalisation);
-        let go_on = || self.control.wish() == Wish::GoOn;
-        // Scale 1 alone has nothing to tell: the whole image always agrees with itself.
-        let decoupled = setup.objective.distillation.as_ref().filter(|loss| loss.scales != [1]);
-        let mut tally = Tally::default();
-        let count = |seen: Seen<'_>| {
-            if let Some(distillation) = decoupled {
-                tally.add(distillation, &teacher.regions(seen.features, &distillation.scales), seen.labels);
-            }
-        };
-        let Some(evaluation) = evaluate(teacher, &setup.eval, normalisation, go_on, count)? else { return Ok(None) };
-        let report = |loss: &Distillation| tally.report(&loss.scales, setup.class_names.as_deref());
-        Ok(Some((evaluation, decoupled.map(report).transpose()?)))
     }
 
     fn epoch(&mut self) -> Result<Flow> {

@@ -11,16 +11,14 @@ use rand::seq::SliceRandom;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
+use super::cache::Cache;
 use super::cache::rows::Rows;
-use super::cache::{Cache, record};
 use super::data::random;
 use super::error::{Error, Result};
 use super::manifest::Versions;
-use super::regions;
 use super::run::Settings;
 use super::sdd::region_count;
 use super::setup::Setup;
-use distillery::protocol::Evaluation;
 use distillery::spec::{JobSpec, TeacherCache as Kind};
 
 /// Where logits are kept.
@@ -79,7 +77,10 @@ fn key(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Value> 
 }
 
 /// What the teacher's answers about a split depend on.
-fn asked(spec: &JobSpec, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
+///
+/// # Errors
+/// The data's files cannot be read.
+pub(super) fn asked(spec: &JobSpec, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
     let files = setup.fingerprints.get()?.get(split).cloned();
     let normalisation = setup.teacher_normalisation.as_ref().unwrap_or(&setup.normalisation);
     let (teacher, data) = (&spec.teacher, &spec.dataset);
@@ -97,45 +98,6 @@ fn asked(spec: &JobSpec, settings: &Settings, setup: &mut Setup, split: &str) ->
     }))
 }
 
-/// The teacher's evaluation, which later runs with the same teacher and data need not do again.
-#[derive(Debug)]
-pub struct KeptEvaluation {
-    cache: Cache,
-    key: String,
-}
-
-impl KeptEvaluation {
-    /// Of a run's teacher; none where nothing is kept from run to run, or finding out whether it is would take long: the
-    /// files of a split that is streamed are hashed while it trains.
-    ///
-    /// # Errors
-    /// The data's files cannot be read.
-    pub fn of_run(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Option<Self>> {
-        let cache = settings.cache_dir.as_ref().map(|directory| Cache::open(directory, settings.cache_limit));
-        let Some(Ok(cache)) = cache.filter(|_| setup.eval.is_in_memory() && setup.train.is_in_memory()) else {
-            return Ok(None);
-        };
-        let split = setup.splits[1].clone();
-        let asked = asked(spec, settings, setup, &split)?;
-        let key = json!({"asked": asked, "images": setup.eval.len(), "names": setup.class_names,
-                         "augmentation": spec.training.augmentation, "grouping": spec.distillation.grouping});
-        Ok(Some(Self { cache, key: key.to_string() }))
-    }
-
-    /// What an earlier run found; none where it is not there or damaged.
-    #[must_use]
-    pub fn find(&self) -> Option<(Evaluation, Option<regions::Report>)> {
-        record::load(&self.cache, "evaluation", &self.key).ok().flatten()
-    }
-
-    /// Keeps it. What cannot be kept is found again.
-    pub fn keep(&self, found: &(Evaluation, Option<regions::Report>)) {
-        if let Err(error) = record::store(&self.cache, "evaluation", &self.key, found) {
-            tracing::warn!(%error, "the teacher's evaluation is not kept");
-        }
-    }
-}
-
 impl TeacherCache {
     /// What a run's specification asks for; none where nothing is to be kept.
     ///
@@ -150,7 +112,12 @@ impl TeacherCache {
         let (place, warning) = match opened {
             None => (in_memory, None),
             Some(Ok(cache)) => (Place::Files(cache, key(spec, settings, setup)?), None),
-            Some(Err(error)) => (in_memory, Some(format!("the cache directory cannot be used ({error})"))),
+            Some(Err(error)) => (
+                in_memory,
+                Some(format!(
+                    "the directory of --cache-dir cannot be used ({error}): logits are kept in memory, until the run ends"
+                )),
+            ),
         };
         let mut cache = Self::new(kind, images, size, place);
         if let Some(cache) = &mut cache {

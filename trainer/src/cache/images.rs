@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{Cache, remove};
 use distillery::dataset::plane_bytes;
@@ -92,13 +92,15 @@ impl Slot {
             return Err(damaged());
         }
         let side = i64::from(self.side);
-        let labels = Tensor::empty([count as i64], (Kind::Int64, Device::Cpu));
-        let pixels = Tensor::empty([count as i64, 3, side, side], (Kind::Uint8, Device::Cpu));
-        file.read_exact(bytes_mut(&labels))?;
-        file.read_exact(bytes_mut(&pixels))?;
-        if content_hash(facts, bytes_mut(&labels), bytes_mut(&pixels)) != hash {
+        let (mut labels, mut pixels) = (vec![0; count as usize * 8], vec![0; (count * image) as usize]);
+        file.read_exact(&mut labels)?;
+        file.read_exact(&mut pixels)?;
+        if content_hash(facts, &labels, &pixels) != hash {
             return Err(damaged());
         }
+        let side = i64::from(self.side);
+        let labels = Tensor::from_data_size(&labels, &[count as i64], Kind::Int64);
+        let pixels = Tensor::from_data_size(&pixels, &[count as i64, 3, side, side], Kind::Uint8);
         let fingerprint = String::from_utf8(facts[..64].to_vec()).map_err(|_| damaged())?;
         let number = |index: usize| f64::from_le_bytes(facts[64 + 8 * index..][..8].try_into().expect("eight bytes"));
         let mean_std = ([0, 1, 2].map(number), [3, 4, 5].map(number));
@@ -111,16 +113,15 @@ impl Slot {
     /// They cannot be written, or are more than is kept.
     pub fn store(&self, images: &Decoded, fingerprint: &str) -> io::Result<()> {
         let head = self.head().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the key is too long"))?;
-        let (labels, pixels) = (images.labels.contiguous(), images.pixels.contiguous());
+        let (labels, pixels) = (bytes_of(&images.labels), bytes_of(&images.pixels));
         let mut facts = fingerprint.as_bytes().to_vec();
         facts.extend(images.mean_std.0.iter().chain(&images.mean_std.1).flat_map(|number| number.to_le_bytes()));
-        facts.extend((labels.numel() as u64).to_le_bytes());
-        let (labels, pixels): (&[u8], &[u8]) = (bytes_mut(&labels), bytes_mut(&pixels));
+        facts.extend((images.labels.numel() as u64).to_le_bytes());
         let length = (HEAD + HASH + FACTS + labels.len() + pixels.len()) as u64;
         self.cache
             .put(&self.path, length, |file| {
-                let hash = content_hash(&facts, labels, pixels);
-                [&head[..], &hash, &facts, labels, pixels].into_iter().try_for_each(|part| file.write_all(part))
+                let hash = content_hash(&facts, &labels, &pixels);
+                [&head[..], &hash, &facts, &labels, &pixels].into_iter().try_for_each(|part| file.write_all(part))
             })
             .map(drop)
     }
@@ -134,14 +135,11 @@ impl Slot {
     }
 }
 
-/// The memory of a contiguous tensor on the CPU.
-#[expect(clippy::mut_from_ref, reason = "a tensor is a handle: the memory is not the handle's own")]
-fn bytes_mut(tensor: &Tensor) -> &mut [u8] {
-    assert!(tensor.is_contiguous() && tensor.device() == Device::Cpu, "bytes of a tensor that are not in a row");
-    let length = tensor.numel() * tensor.kind().elt_size_in_bytes();
-    // SAFETY: the tensor owns so many bytes there for as long as the borrow lasts, and nothing here holds two slices of
-    // one tensor of which one is written to.
-    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), length) }
+/// A tensor's content, row by row.
+fn bytes_of(tensor: &Tensor) -> Vec<u8> {
+    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.contiguous().copy_data_u8(&mut bytes, tensor.numel());
+    bytes
 }
 
 /// SHA-256 of the hashes of parts, which all cores make.
