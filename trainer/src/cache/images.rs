@@ -91,7 +91,6 @@ impl Slot {
         if self.head().is_none_or(|wanted| wanted != head) || count == 0 || expected != Some(length) {
             return Err(damaged());
         }
-        let side = i64::from(self.side);
         let (mut labels, mut pixels) = (vec![0; count as usize * 8], vec![0; (count * image) as usize]);
         file.read_exact(&mut labels)?;
         file.read_exact(&mut pixels)?;
