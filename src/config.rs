@@ -164,6 +164,10 @@ pub struct WorkerArgs {
     /// Seconds without a heartbeat after which a worker's job is given to another.
     #[arg(long, env = "DISTILLERY_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub lease_seconds: u64,
+    /// Most that is kept in `cache` below the data directory, in MiB: teachers' logits and decoded images, which later
+    /// jobs with the same teacher and data find there. What was used longest ago makes room. 0 for none.
+    #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 16384)]
+    pub cache_mib: u64,
     /// Where the data is.
     #[command(flatten)]
     pub data: DataArgs,
@@ -278,6 +282,13 @@ pub struct TrainArgs {
     /// Which attempt at the job this is, for the manifest.
     #[arg(long, env = "DISTILLERY_ATTEMPT", default_value_t = 1)]
     pub attempt: u32,
+    /// Directory for the teacher's logits and decoded images, which later runs with the same teacher and data find
+    /// there. Several runs may share it at once. Without it, logits are kept in memory until the end of the run.
+    #[arg(long, env = "DISTILLERY_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Most that is kept there, or in memory without it, in MiB. What was used longest ago makes room.
+    #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 4096)]
+    pub cache_mib: u64,
     /// Where to train.
     #[command(flatten)]
     pub compute: ComputeArgs,

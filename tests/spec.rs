@@ -1,6 +1,6 @@
 //! Promise: a specification is read with every default filled in, or refused with all of its faults at once.
 
-use distillery::spec::{Augmentation, JobSpec, Mode, ScheduleSpec, parse};
+use distillery::spec::{Augmentation, JobSpec, Mode, ScheduleSpec, TeacherCache, parse};
 use serde_json::{Value, json};
 
 fn minimal() -> Value {
@@ -59,8 +59,8 @@ fn the_published_recipe_is_the_default() {
                 "optimizer": {"type": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.0005,
                               "nesterov": false},
                 "schedule": {"type": "multistep", "milestones": [150, 180, 210], "gamma": 0.1},
-                "augmentation": "crop_flip", "clip_grad_norm": 40.0, "precision": "auto", "seed": 0,
-                "checkpoint_every_epochs": 1, "eval_every_epochs": 1
+                "augmentation": "crop_flip", "teacher_cache": "off", "clip_grad_norm": 40.0, "precision": "auto",
+                "seed": 0, "checkpoint_every_epochs": 1, "eval_every_epochs": 1
             },
             "priority": 0, "max_attempts": 3, "labels": {}
         })
@@ -151,6 +151,30 @@ fn every_fault_is_reported_at_once_with_its_pointer() {
     ] {
         assert!(pointers.contains(&expected), "{expected} is missing from {faults:?}");
     }
+}
+
+#[test]
+fn the_teachers_outputs_are_kept_where_that_changes_nothing_or_was_asked_for() {
+    let training = |training: Value| with("/training", training);
+    let cache = |document: &Value| parse(document, Mode::Server).unwrap().training.teacher_cache;
+    assert_eq!(cache(&minimal()), Some(TeacherCache::Off));
+    assert_eq!(cache(&training(json!({"augmentation": "none"}))), Some(TeacherCache::Exact));
+    assert_eq!(cache(&training(json!({"augmentation": "none", "teacher_cache": "off"}))), Some(TeacherCache::Off));
+    assert_eq!(cache(&training(json!({"teacher_cache": "views:16"}))), Some(TeacherCache::Views(16)));
+    let pointer = "/training/teacher_cache";
+    assert_one_fault(&with(pointer, json!("exact")), pointer, "use \"views:<n>\"");
+    let views_of_none = training(json!({"augmentation": "none", "teacher_cache": "views:2"}));
+    assert_one_fault(&views_of_none, pointer, "use \"exact\"");
+    for wrong in ["views", "views:", "views:0", "views:04", "views:+4", "views:1000", "view:4", "EXACT", ""] {
+        assert_one_fault(&with(pointer, json!(wrong)), pointer, "with n from 1 to 999");
+    }
+    assert_one_fault(&with(pointer, json!(4)), pointer, "expected a string");
+    let mut plain = training(json!({"teacher_cache": "off"}));
+    plain["distillation"] = json!({"method": "none"});
+    plain.as_object_mut().unwrap().remove("teacher");
+    assert_one_fault(&plain, pointer, "distillation methods only");
+    plain["training"] = json!({});
+    assert_eq!(cache(&plain), None);
 }
 
 #[test]

@@ -80,6 +80,8 @@ impl Bench {
             trainer: script,
             datasets_dir: dir.path().join("datasets"),
             work_dir: dir.path().join("data/work"),
+            cache_dir: dir.path().join("data/cache"),
+            cache_mib: 1024,
             lease: Duration::from_secs(60),
             poll: Duration::from_secs(60),
             stop_patience: Duration::from_secs(30),

@@ -6,6 +6,7 @@
 
 mod fields;
 mod parse;
+mod teacher_cache;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use parse::{Mode, parse, read};
+pub use teacher_cache::TeacherCache;
 
 /// One fault of a specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -247,6 +249,10 @@ pub struct TrainingSpec {
     pub schedule: ScheduleSpec,
     /// What happens to a training image.
     pub augmentation: Augmentation,
+    /// What is kept of the teacher's outputs from epoch to epoch; absent for plain training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, pattern = "^(off|exact|views:[1-9][0-9]{0,2})$", example = "views:4")]
+    pub teacher_cache: Option<TeacherCache>,
     /// Largest norm of the gradient over all parameters; `null` for no clipping.
     pub clip_grad_norm: Option<f64>,
     /// Arithmetic of the networks; losses and weights are float32 whatever this is.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::fields::{Faults, Fields, integer_in, number_in};
 use super::{
     Augmentation, BaseLoss, DatasetSpec, DistillationSpec, Fault, Grouping, JobSpec, Method, OptimizerSpec, Precision,
-    ScheduleSpec, StudentSpec, TeacherSpec, TrainingSpec, Weights,
+    ScheduleSpec, StudentSpec, TeacherSpec, TrainingSpec, Weights, teacher_cache,
 };
 use crate::architecture::{self, Architecture};
 
@@ -68,7 +68,7 @@ fn job(mut fields: Fields<'_>, mode: Mode) -> JobSpec {
     let (student, student_architecture) = student(fields.object("student"), mode);
     require(&fields, "dataset");
     let dataset = dataset(fields.object("dataset"), student_architecture, mode);
-    let training = training(fields.object("training"), &student.architecture, dataset.image_size);
+    let training = training(fields.object("training"), &student.architecture, dataset.image_size, distillation.method);
     fields.finish();
     let name = name.unwrap_or_else(|| default_name(distillation.method, teacher.as_ref(), &student));
     JobSpec {
@@ -344,12 +344,13 @@ fn weights(mut fields: Fields<'_>, method: Method) -> Weights {
     weights
 }
 
-fn training(mut fields: Fields<'_>, student: &str, image_size: u32) -> TrainingSpec {
+fn training(mut fields: Fields<'_>, student: &str, image_size: u32, method: Method) -> TrainingSpec {
     let epochs = to(fields.integer("epochs", 1..=100_000).unwrap_or(240));
     let batch_size = to(fields.integer("batch_size", 1..=65_536).unwrap_or(64));
     let optimizer = optimizer(fields.object("optimizer"), student);
     let schedule = schedule(fields.object("schedule"), epochs);
     let augmentation = fields.choice("augmentation").unwrap_or_else(|| usual_augmentation(image_size));
+    let teacher_cache = teacher_cache::read(&mut fields, method, augmentation);
     let clips = fields.has("clip_grad_norm");
     let clip_grad_norm = match fields.number("clip_grad_norm", 1e-6..=1e9) {
         None if !clips => Some(40.0),
@@ -368,6 +369,7 @@ fn training(mut fields: Fields<'_>, student: &str, image_size: u32) -> TrainingS
         optimizer,
         schedule,
         augmentation,
+        teacher_cache,
         clip_grad_norm,
         precision,
         seed,

@@ -67,7 +67,7 @@ impl Attempt<'_> {
         let output = directory.join("output");
         let kills_before = machine::out_of_memory_kills();
         let settings = &self.context.settings;
-        let mut trainer = Trainer::start(&settings.trainer, &directory, &settings.device, self.hold.attempt)
+        let mut trainer = Trainer::start(settings, &directory, self.hold.attempt)
             .map_err(|error| Trouble::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") }))?;
         let (_, nothing) = mpsc::channel(1);
         let events = std::mem::replace(&mut trainer.events, nothing);

@@ -46,6 +46,10 @@ pub struct Settings {
     pub datasets_dir: PathBuf,
     /// Holds a directory for each attempt, while it runs.
     pub work_dir: PathBuf,
+    /// Holds what later attempts can use again.
+    pub cache_dir: PathBuf,
+    /// Most MiB of that; 0 for none.
+    pub cache_mib: u64,
     /// How long a job is held without a heartbeat.
     pub lease: Duration,
     /// How long to go without a look at the queue when nothing is heard of it.
@@ -64,6 +68,8 @@ impl Settings {
             trainer: trainer_program(args.trainer.as_deref())?,
             datasets_dir: std::path::absolute(&args.data.datasets_dir)?,
             work_dir: data_dir.join("work"),
+            cache_dir: data_dir.join("cache"),
+            cache_mib: args.cache_mib,
             lease: Duration::from_secs(args.lease_seconds),
             poll: POLL,
             stop_patience: STOP_PATIENCE,

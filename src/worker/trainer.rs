@@ -10,6 +10,7 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::Settings;
 use crate::process::{self, Child};
 use crate::protocol::{Command, Event};
 
@@ -75,10 +76,14 @@ impl Trainer {
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub(super) fn start(program: &Path, directory: &Path, device: &str, attempt: i32) -> anyhow::Result<Self> {
+    pub(super) fn start(settings: &Settings, directory: &Path, attempt: i32) -> anyhow::Result<Self> {
+        let Settings { trainer: program, device, cache_dir, cache_mib, .. } = settings;
         let mut command = process::command("KILL", program);
         command.arg("train").arg(directory.join("spec.json")).arg("--output").arg(directory.join("output"));
         command.args(["--events", "--supervised", "--device", device, "--attempt", &attempt.to_string()]);
+        if *cache_mib > 0 {
+            command.arg("--cache-dir").arg(cache_dir).args(["--cache-mib", &cache_mib.to_string()]);
+        }
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| {
             name.to_str().is_some_and(|name| ENVIRONMENT.iter().any(|allowed| name.starts_with(allowed)))
         }));

@@ -50,6 +50,8 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
         device: args.compute.device.clone(),
         threads: prepare(&args.compute),
         data_memory: data_memory(&args.compute),
+        cache_dir: args.cache_dir.clone(),
+        cache_limit: args.cache_mib.saturating_mul(1 << 20),
         attempt: args.attempt,
     };
     run::train(&spec, &settings, &control, report)

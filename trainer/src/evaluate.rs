@@ -2,7 +2,7 @@
 
 use tch::{Kind, Reduction, Tensor};
 
-use super::data::Loader;
+use super::data::{Loaded, Loader};
 use super::error::{Error, Result};
 use super::models::Network;
 use super::normalisation::Normalisation;
@@ -42,7 +42,7 @@ pub fn evaluate(
         if !go_on() {
             return Ok(None);
         }
-        let (pixels, labels) = batch?;
+        let Loaded { images: pixels, labels, .. } = batch?;
         // Counted, as streaming finds out on the way which images cannot be read.
         images += labels.size()[0].unsigned_abs();
         let features = network.features(&normalisation.apply(&pixels), false);

@@ -3,15 +3,18 @@
 //!
 //! [`run`] goes through the epochs, [`step`] does one optimisation step: [`data`] makes a batch, [`models`] turns it
 //! into feature maps, [`sdd`] splits those into regions and weighs their [`losses`], [`optim`] changes the weights.
-//! [`setup`] loads what a run needs, [`resume`] keeps what is needed to go on after an interruption, [`evaluate`]
-//! measures accuracy, [`report`] and [`control`] talk to the outside.
+//! [`setup`] loads what a run needs, its data by [`source`], [`resume`] keeps what is needed to go on after an
+//! interruption, [`evaluate`] measures accuracy, [`report`] and [`control`] talk to the outside. [`teacher`] is
+//! evaluated first; [`teacher_cache`] keeps what it said, in the files of [`cache`].
 
+pub mod cache;
 pub mod commands;
 pub mod control;
 pub mod data;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod fingerprint;
 pub mod losses;
 pub mod manifest;
 pub mod metrics;
@@ -24,7 +27,11 @@ pub mod resume;
 pub mod run;
 pub mod sdd;
 pub mod setup;
+pub mod source;
+pub mod startup;
 pub mod step;
+pub mod teacher;
+pub mod teacher_cache;
 pub mod verify;
 pub mod weights;
 

@@ -131,8 +131,8 @@ pub struct Student {
 ///
 /// # Errors
 /// It cannot be written, or the data could not be read for its hash.
-pub fn write(path: &Path, spec: &JobSpec, setup: Setup, outcome: &Outcome, last: StudentFacts) -> Result<()> {
-    let sha256_of_files = setup.fingerprint.join().map_err(|panic| Error::from_panic(&*panic))??;
+pub fn write(path: &Path, spec: &JobSpec, mut setup: Setup, outcome: &Outcome, last: StudentFacts) -> Result<()> {
+    let sha256_of_files = setup.fingerprints.get()?.clone();
     let Counters { epoch, step, best, teacher, last: last_evaluation, attempts, .. } = setup.counters;
     let manifest = Manifest {
         specification: spec.clone(),

@@ -12,7 +12,7 @@ use super::regions;
 use super::weights::{self, StateDict};
 use distillery::checkpoint::{Checkpoint, Dtype};
 use distillery::protocol::Evaluation;
-use distillery::spec::JobSpec;
+use distillery::spec::{JobSpec, TeacherCache};
 
 /// Counters and results so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -81,6 +81,8 @@ pub fn identity(spec: &JobSpec, teacher: Option<&str>, student: Option<&str>, da
     (spec.name, spec.priority, spec.max_attempts) = (String::new(), 0, 0);
     spec.labels.clear();
     (spec.dataset.path, spec.dataset.name) = (None, None);
+    // Keeping what does not change is no other course.
+    spec.training.teacher_cache = spec.training.teacher_cache.filter(|cache| matches!(cache, TeacherCache::Views(_)));
     spec.student.checkpoint = student.map(str::to_owned);
     if let Some(of_teacher) = &mut spec.teacher {
         (of_teacher.checkpoint, of_teacher.job) = (teacher.map(str::to_owned), None);

@@ -3,21 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use tch::Tensor;
+
 use super::control::{Control, Wish};
+use super::data::{Loaded, augment};
 use super::device;
 use super::error::{Error, Result};
-use super::evaluate::{Seen, evaluate};
+use super::evaluate::evaluate;
 use super::metrics::Metrics;
-use super::regions::Tally;
 use super::report::Report;
 use super::resume::{self, State};
-use super::sdd::warmup;
+use super::sdd::{Regions, warmup};
 use super::setup::Setup;
 use super::step::{Batch, Meter, step};
+use super::teacher_cache::{TeacherCache, view_of};
 use super::weights::{self, StateDict};
-use super::{data, manifest, optim};
-use distillery::protocol::{Evaluation, Event, Outcome, Progress, files};
-use distillery::spec::{Augmentation, JobSpec};
+use super::{manifest, optim, teacher};
+use distillery::protocol::{Evaluation, Event, Level, Outcome, Progress, files};
+use distillery::spec::{self, Augmentation, JobSpec};
 
 /// What the command line decides.
 #[derive(Debug, Clone)]
@@ -30,6 +33,10 @@ pub struct Settings {
     pub threads: usize,
     /// Bytes of decoded images that are kept in memory; more are read again in every epoch.
     pub data_memory: u64,
+    /// Where the teacher's logits and decoded images are kept for later runs; without it the logits are kept in memory.
+    pub cache_dir: Option<PathBuf>,
+    /// Bytes that may be kept there.
+    pub cache_limit: u64,
     /// Which attempt at the job this is, from 1, for the manifest.
     pub attempt: u32,
 }
@@ -61,11 +68,27 @@ pub fn train(spec: &JobSpec, settings: &Settings, control: &Control, report: &mu
         keep_for_verification(output)?;
     }
     let flushed = Instant::now();
-    let mut run = Run { spec, control, report, metrics, meter, output, state, flushed, evaluated: 0.0, setup };
+    let teacher_cache = None;
+    let mut run = Run {
+        spec,
+        control,
+        report,
+        metrics,
+        meter,
+        output,
+        state,
+        flushed,
+        evaluated: 0.0,
+        setup,
+        teacher_cache,
+        stepped: false,
+    };
     run.report.event(&Event::Started(run.setup.started.clone()));
-    if run.evaluate_teacher()? == Flow::Stop {
+    if run.evaluate_teacher(settings)? == Flow::Stop {
         return Ok(run.stopped());
     }
+    run.setup.startup.mark("teacher");
+    run.teacher_cache = TeacherCache::of_run(spec, settings, &mut run.setup)?;
     while run.setup.counters.epoch < spec.training.epochs {
         if run.epoch()? == Flow::Stop {
             return Ok(run.stopped());
@@ -96,36 +119,22 @@ struct Run<'a> {
     flushed: Instant,
     /// Seconds that the last evaluation took.
     evaluated: f64,
+    teacher_cache: Option<TeacherCache>,
+    /// Whether this attempt has done a step.
+    stepped: bool,
 }
 
 /// Seconds between two readings of the metrics, each of which waits for the device.
 const BETWEEN_READINGS: f64 = 1.0;
 
 impl Run<'_> {
-    fn evaluate_teacher(&mut self) -> Result<Flow> {
-        let Some(teacher) = &self.setup.objective.teacher else { return Ok(Flow::GoOn) };
-        let evaluation = match self.setup.counters.teacher {
-            Some(known) => known,
-            None => {
-                let normalisation = self.setup.teacher_normalisation.as_ref().unwrap_or(&self.setup.normalisation);
-                let go_on = || self.control.wish() == Wish::GoOn;
-                // Scale 1 alone has nothing to tell: the whole image always agrees with itself.
-                let decoupled = self.setup.objective.distillation.as_ref().filter(|loss| loss.scales != [1]);
-                let mut tally = Tally::default();
-                let count = |seen: Seen<'_>| {
-                    if let Some(distillation) = decoupled {
-                        tally.add(distillation, &teacher.regions(seen.features, &distillation.scales), seen.labels);
-                    }
-                };
-                let Some(evaluation) = evaluate(teacher, &self.setup.eval, normalisation, go_on, count)? else {
-                    return Ok(Flow::Stop);
-                };
-                self.setup.counters.regions = match decoupled {
-                    Some(distillation) => Some(tally.report(&distillation.scales, self.setup.class_names.as_deref())?),
-                    None => None,
-                };
-                evaluation
-            }
+    fn evaluate_teacher(&mut self, settings: &Settings) -> Result<Flow> {
+        if self.setup.objective.teacher.is_none() {
+            return Ok(Flow::GoOn);
+        }
+        let go_on = || self.control.wish() == Wish::GoOn;
+        let Some(evaluation) = teacher::evaluation(self.spec, settings, &mut self.setup, go_on)? else {
+            return Ok(Flow::Stop);
         };
         if !evaluation.loss.is_finite() {
             return Err(Error::user("the teacher's outputs are not finite: its checkpoint holds broken weights"));
@@ -152,9 +161,13 @@ impl Run<'_> {
         let warmup = warmup(epoch + 1, self.spec.distillation.warmup_epochs.unwrap_or(0));
         let steps_per_epoch = self.setup.started.steps_per_epoch;
         let first = self.setup.counters.step_in_epoch;
+        let view = match training.teacher_cache {
+            Some(spec::TeacherCache::Views(views)) => view_of(training.seed, epoch, views),
+            _ => epoch,
+        };
         let train = std::rc::Rc::clone(&self.setup.train);
         self.flushed = Instant::now();
-        for (index, batch) in (first..).zip(train.epoch(epoch, first)) {
+        for (index, batch) in (first..).zip(train.epoch_of_view(epoch, view, first)) {
             match self.control.wish() {
                 Wish::GoOn => {}
                 Wish::Pause => {
@@ -164,7 +177,7 @@ impl Run<'_> {
                 }
                 Wish::Stop => return Ok(Flow::Stop),
             }
-            let batch = self.prepare(batch?, epoch, index);
+            let batch = self.prepare(batch?, (epoch, view, index));
             let number = self.setup.counters.step + 1;
             let base = training.optimizer.learning_rate();
             let rate = optim::learning_rate(&training.schedule, base, epoch, training.epochs, index, steps_per_epoch);
@@ -172,6 +185,11 @@ impl Run<'_> {
             step(student, objective, optimizer, &mut self.meter, &batch, (rate, warmup, number));
             counters.step = number;
             counters.step_in_epoch = index + 1;
+            if !std::mem::replace(&mut self.stepped, true) {
+                self.setup.startup.mark("step");
+                let message = self.setup.startup.summary();
+                self.report.event(&Event::Log { level: Level::Info, message });
+            }
             if self.flushed.elapsed().as_secs_f64() > BETWEEN_READINGS {
                 self.flush()?;
             }
@@ -180,17 +198,35 @@ impl Run<'_> {
         self.end_epoch()
     }
 
-    fn prepare(&self, (images, labels): (tch::Tensor, tch::Tensor), epoch: u32, index: u64) -> Batch {
-        let images = match self.spec.training.augmentation {
+    /// A batch on the device, with what the teacher says of it.
+    fn prepare(&mut self, loaded: Loaded, (epoch, view, index): (u32, u32, u64)) -> Batch {
+        let Loaded { images, labels, numbers } = loaded;
+        let training = &self.spec.training;
+        let images = match (training.augmentation, training.teacher_cache) {
             // A resized crop was made when the image was decoded.
-            Augmentation::None | Augmentation::ResizedCropFlip => images,
-            Augmentation::CropFlip => data::augment::crop_flip(&images, self.spec.training.seed, epoch, index),
+            (Augmentation::None | Augmentation::ResizedCropFlip, _) => images,
+            (Augmentation::CropFlip, Some(spec::TeacherCache::Views(_))) => {
+                augment::crop_flip_view(&images, &numbers, training.seed, view)
+            }
+            (Augmentation::CropFlip, _) => augment::crop_flip(&images, training.seed, epoch, index),
         };
-        Batch {
-            teacher_images: self.setup.teacher_normalisation.as_ref().map(|normalise| normalise.apply(&images)),
-            images: self.setup.normalisation.apply(&images),
-            labels,
-        }
+        let Setup { objective, normalisation, teacher_normalisation, device, .. } = &self.setup;
+        let normalised = normalisation.apply(&images);
+        let scales = objective.scales();
+        let count = labels.size()[0];
+        let ask = || {
+            let for_teacher = teacher_normalisation.as_ref().map(|normalisation| normalisation.apply(&images));
+            let for_teacher = for_teacher.as_ref().unwrap_or(&normalised);
+            // Always as many, as the rounding of some kernels depends on that: kept logits are those of any epoch.
+            let regions = objective.teacher_regions(&filled(for_teacher, i64::from(training.batch_size)))?;
+            Some(regions.joined(scales).narrow(0, 0, count))
+        };
+        let logits = match &mut self.teacher_cache {
+            None => ask(),
+            Some(cache) => Some(cache.logits(view, &numbers, || ask().expect("what is kept is a teacher's"))),
+        };
+        let teacher = logits.map(|logits| Regions::split(&logits.to_device(*device), scales));
+        Batch { images: normalised, labels, teacher }
     }
 
     fn end_epoch(&mut self) -> Result<Flow> {
@@ -244,6 +280,9 @@ impl Run<'_> {
     fn flush(&mut self) -> Result<()> {
         let images = self.meter.images();
         let values = self.meter.read()?;
+        for message in self.teacher_cache.iter_mut().flat_map(TeacherCache::warnings) {
+            self.report.event(&super::warning(message));
+        }
         if images == 0 {
             return Ok(());
         }
@@ -348,6 +387,16 @@ impl Run<'_> {
         report.event(&Event::Finished(outcome));
         Ok(())
     }
+}
+
+/// A batch [B, …] with its first image repeated until there are `size`.
+fn filled(images: &Tensor, size: i64) -> Tensor {
+    let missing = size - images.size()[0];
+    if missing <= 0 {
+        return images.shallow_clone();
+    }
+    let first = images.narrow(0, 0, 1);
+    Tensor::cat(&[images, &first.expand([missing, -1, -1, -1], false)], 0)
 }
 
 /// Keeps the state that the last epoch starts from, so that `distillery verify` can repeat that. A state is replaced by

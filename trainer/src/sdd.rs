@@ -15,6 +15,31 @@ pub struct Regions {
     pub local: Tensor,
 }
 
+impl Regions {
+    /// From the logits of the whole image and then of all regions of finer `scales`.
+    #[must_use]
+    pub fn split(logits: &Tensor, scales: &[u32]) -> Self {
+        let global = logits.select(1, 0);
+        let local = if scales.contains(&1) { logits.shallow_clone() } else { logits.slice(1, 1, None, 1) };
+        Self { global, local }
+    }
+
+    /// What [`split`](Self::split) took apart.
+    #[must_use]
+    pub fn joined(&self, scales: &[u32]) -> Tensor {
+        if scales.contains(&1) {
+            return self.local.shallow_clone();
+        }
+        Tensor::cat(&[&self.global.unsqueeze(1), &self.local], 1)
+    }
+}
+
+/// So many logit vectors has an image at those scales, the whole image among them.
+#[must_use]
+pub fn region_count(scales: &[u32]) -> i64 {
+    1 + scales.iter().filter(|&&scale| scale != 1).map(|&scale| i64::from(scale * scale)).sum::<i64>()
+}
+
 /// Pools the feature map [B, C, H, W] at every scale and lets `classify` ([*, C] to [*, K]) see the pooled vectors,
 /// the whole image among them whether or not 1 is one of the `scales`.
 #[must_use]
@@ -22,10 +47,7 @@ pub fn classify_regions(classify: impl Fn(&Tensor) -> Tensor, features: &Tensor,
     let pool = |scale: i64| features.adaptive_avg_pool2d([scale, scale]).flatten(2, 3);
     let finer = scales.iter().filter(|&&scale| scale != 1).map(|&scale| pool(i64::from(scale)));
     let pooled: Vec<Tensor> = std::iter::once(pool(1)).chain(finer).collect();
-    let logits = classify(&Tensor::cat(&pooled, 2).transpose(1, 2));
-    let global = logits.select(1, 0);
-    let local = if scales.contains(&1) { logits } else { logits.slice(1, 1, None, 1) };
-    Regions { global, local }
+    Regions::split(&classify(&Tensor::cat(&pooled, 2).transpose(1, 2)), scales)
 }
 
 /// The distillation part of the loss, with what is worth a curve.

@@ -1,16 +1,15 @@
 //! Everything that a run needs before its first step: data, networks, and what an earlier attempt left.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use chrono::Utc;
 use tch::{Device, Kind};
 
-use super::data::{self, Framing, Loader};
+use super::data::Loader;
 use super::error::{Error, Result};
+use super::fingerprint::Fingerprints;
 use super::models::{self, Network};
 use super::normalisation::Normalisation;
 use super::optim::Optimizer;
@@ -18,13 +17,15 @@ use super::report::Report;
 use super::resume::{self, Attempt, Counters, State};
 use super::run::Settings;
 use super::sdd::Distillation;
+use super::source::Data;
+use super::startup::Startup;
 use super::step::Objective;
 use super::weights::{self, StateDict};
 use super::{device, manifest, warning};
 use distillery::architecture::{self, Architecture};
-use distillery::dataset::{Classes, Dataset, Options};
+use distillery::dataset::Classes;
 use distillery::protocol::{Started, files};
-use distillery::spec::{Augmentation, DatasetSpec, JobSpec, Precision};
+use distillery::spec::{Augmentation, JobSpec, Precision};
 
 /// What a run works with.
 #[derive(Debug)]
@@ -59,10 +60,14 @@ pub struct Setup {
     pub teacher_sha256: Option<String>,
     /// Of the file that the student started from.
     pub student_sha256: Option<String>,
-    /// Of the data's files; hashing goes on beside the training.
-    pub fingerprint: JoinHandle<Result<BTreeMap<String, String>>>,
+    /// Of the data's files.
+    pub fingerprints: Fingerprints,
+    /// The names of the training and the evaluation split.
+    pub splits: [String; 2],
     /// Images that could not be read.
     pub dropped: u64,
+    /// Where the time went so far.
+    pub startup: Startup,
 }
 
 impl Setup {
@@ -71,8 +76,11 @@ impl Setup {
     /// # Errors
     /// In the classes of [`Error`].
     pub fn new(spec: &JobSpec, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
+        let mut startup = Startup::begin();
         let device = device::open(&settings.device)?;
+        startup.mark("device");
         let data = Data::open(spec, settings, device, report)?;
+        startup.mark("data");
         let classes = data.classes.count;
         let kind = compute_kind(spec.training.precision);
         let student_architecture = find(&spec.student.architecture)?;
@@ -136,9 +144,12 @@ impl Setup {
             clip: spec.training.clip_grad_norm,
         };
         let metadata = metadata(student_architecture, spec, &data);
-        let Data { train, eval, normalisation, fingerprint, dropped, classes: Classes { names, .. }, .. } = data;
+        let Data { train, eval, splits, normalisation, fingerprints, dropped, .. } = data;
+        let Classes { names, .. } = data.classes;
         let train = Rc::new(train);
+        startup.mark("networks");
         Ok(Self {
+            startup,
             device,
             train,
             eval,
@@ -154,7 +165,8 @@ impl Setup {
             class_names: names,
             teacher_sha256,
             student_sha256,
-            fingerprint,
+            fingerprints,
+            splits,
             dropped,
         })
     }
@@ -267,79 +279,4 @@ fn metadata(student: &Architecture, spec: &JobSpec, data: &Data) -> BTreeMap<Str
         ("std".to_owned(), json(data.normalisation.std.as_slice().into())),
         ("classes".to_owned(), json(names.into())),
     ])
-}
-
-/// The data set of a specification.
-struct Data {
-    path: PathBuf,
-    classes: Classes,
-    train: Loader,
-    eval: Loader,
-    normalisation: Normalisation,
-    fingerprint: JoinHandle<Result<BTreeMap<String, String>>>,
-    dropped: u64,
-}
-
-impl Data {
-    fn open(spec: &JobSpec, settings: &Settings, device: Device, report: &mut dyn Report) -> Result<Self> {
-        let DatasetSpec { path, image_column, label_column, image_size, limit, .. } = &spec.dataset;
-        let path = path.as_deref().ok_or_else(|| Error::user("dataset.path is required"))?;
-        let options = Options { image_column: image_column.clone(), label_column: label_column.clone() };
-        let dataset = Arc::new(Dataset::open(Path::new(path), &options)?);
-        let splits = [
-            dataset.train_split(spec.dataset.train_split.as_deref())?,
-            dataset.eval_split(spec.dataset.eval_split.as_deref())?,
-        ];
-        let mut dropped = 0;
-        let training = &spec.training;
-        let (train_framing, eval_framing) = match training.augmentation {
-            Augmentation::ResizedCropFlip => (Framing::ResizedCrop, Framing::Centre),
-            Augmentation::None | Augmentation::CropFlip => (Framing::Whole, Framing::Whole),
-        };
-        let mut load = |split: &str, framing: Framing, limit: Option<u64>| {
-            let options = data::Options {
-                side: *image_size,
-                framing,
-                limit,
-                batch_size: training.batch_size,
-                seed: training.seed,
-                memory_limit: settings.data_memory,
-                device,
-            };
-            let loader = Loader::open(dataset.split(split)?.into(), options)?;
-            dropped += warn_of_corrupt(split, &loader, report);
-            Ok::<_, Error>(loader)
-        };
-        let train = load(&splits[0], train_framing, *limit)?;
-        let eval = load(&splits[1], eval_framing, None)?;
-        let (mean, std) = match (spec.dataset.mean, spec.dataset.std) {
-            (Some(mean), Some(std)) => (mean, std),
-            _ => train.mean_std(),
-        };
-        let classes = dataset.classes().clone();
-        let fingerprint = std::thread::spawn(move || {
-            let fingerprint = |split: String| {
-                let sha256 = dataset.fingerprint(&split).map_err(Error::storage(dataset.path()))?;
-                Ok((split, sha256))
-            };
-            splits.into_iter().map(fingerprint).collect()
-        });
-        let normalisation = Normalisation::new(mean, std, device);
-        Ok(Self { path: path.into(), classes, train, eval, normalisation, fingerprint, dropped })
-    }
-}
-
-/// Says which images could not be read; the loader has refused a split where they are more than 1 %.
-fn warn_of_corrupt(split: &str, loader: &Loader, report: &mut dyn Report) -> u64 {
-    let count = loader.corrupt_count();
-    if count > 0 {
-        let named = loader.corrupt();
-        let more = if count > 3 { "; …" } else { "" };
-        let first = named.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("; ");
-        let images = if count == 1 { "image" } else { "images" };
-        report.event(&warning(format!(
-            "{count} {images} of the {split} split cannot be read and will be left out: {first}{more}"
-        )));
-    }
-    count
 }

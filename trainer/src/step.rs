@@ -27,10 +27,24 @@ pub struct Objective {
 pub struct Batch {
     /// [B, 3, S, S], normalised for the student.
     pub images: Tensor,
-    /// The same, normalised for the teacher where that differs.
-    pub teacher_images: Option<Tensor>,
     /// `[B]`.
     pub labels: Tensor,
+    /// What the teacher says of them; none for plain training.
+    pub teacher: Option<Regions>,
+}
+
+impl Objective {
+    /// What the teacher says of images [B, 3, S, S] that are normalised for it; none for plain training.
+    #[must_use]
+    pub fn teacher_regions(&self, images: &Tensor) -> Option<Regions> {
+        self.teacher.as_ref().map(|teacher| no_grad(|| regions(teacher, images, false, self.scales())))
+    }
+
+    /// Those of the distillation; 1 for plain training.
+    #[must_use]
+    pub fn scales(&self) -> &[u32] {
+        self.distillation.as_ref().map_or(&[1], |distillation| &distillation.scales)
+    }
 }
 
 /// One step: forward, loss, backward, clip, update. `warmup` is the share of the distillation weight in this epoch,
@@ -43,17 +57,12 @@ pub fn step(
     batch: &Batch,
     (learning_rate, warmup, step): (f64, f64, u64),
 ) {
-    let scales = objective.distillation.as_ref().map_or(&[1][..], |distillation| &distillation.scales);
-    let teacher = objective.teacher.as_ref().map(|teacher| {
-        let images = batch.teacher_images.as_ref().unwrap_or(&batch.images);
-        no_grad(|| regions(teacher, images, false, scales))
-    });
-    let student_regions = regions(student, &batch.images, true, scales);
+    let student_regions = regions(student, &batch.images, true, objective.scales());
     let cross_entropy =
         student_regions.global.cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Mean, -100, 0.0);
     let mut loss = &cross_entropy * objective.cross_entropy;
     let mut parts = vec![];
-    if let (Some(distillation), Some(teacher)) = (&objective.distillation, &teacher) {
+    if let (Some(distillation), Some(teacher)) = (&objective.distillation, &batch.teacher) {
         let distilled = distillation.apply(&student_regions, teacher, &batch.labels);
         loss += &distilled.loss * (objective.weight * warmup);
         parts.extend([

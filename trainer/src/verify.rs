@@ -16,6 +16,9 @@ use distillery::dataset::{Dataset, Options};
 use distillery::protocol::files;
 use distillery::spec::JobSpec;
 
+/// Bytes of the teacher's logits that a repetition keeps in memory: they decide about time only.
+const VERIFY_CACHE: u64 = 4 << 30;
+
 /// What came of it.
 #[derive(Debug, Serialize)]
 pub struct Verdict {
@@ -73,6 +76,9 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         device: args.device.clone().unwrap_or_else(|| attempt.device.clone()),
         threads,
         data_memory: attempt.data_memory,
+        // Nothing of an earlier run goes into the repetition.
+        cache_dir: None,
+        cache_limit: VERIFY_CACHE,
         attempt: 1,
     };
     let control = Control::default();

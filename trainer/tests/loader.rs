@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use distillery::dataset::{self, Frame, Images, Rectangle};
-use distillery_trainer::data::{Batches, Error, Framing, Loader, Options, crop_flip, resized_crop};
+use distillery_trainer::data::{
+    Batches, Error, Framing, Loaded, Loader, Options, crop_flip, crop_flip_view, resized_crop,
+};
 use distillery_trainer::normalisation::Normalisation;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -74,7 +76,7 @@ fn indices(batches: Batches) -> Vec<Vec<usize>> {
     batches.map(|batch| batch_indices(batch.unwrap())).collect()
 }
 
-fn batch_indices((images, labels): (Tensor, Tensor)) -> Vec<usize> {
+fn batch_indices(Loaded { images, labels, numbers }: Loaded) -> Vec<usize> {
     let count = images.size()[0];
     assert_eq!(images.size(), [count, 3, i64::from(SIDE), i64::from(SIDE)]);
     assert_eq!((images.kind(), labels.kind(), labels.size()), (Kind::Uint8, Kind::Int64, vec![count]));
@@ -85,7 +87,10 @@ fn batch_indices((images, labels): (Tensor, Tensor)) -> Vec<usize> {
     };
     let found: Vec<i64> = channel(0).iter().zip(channel(1)).map(|(low, high)| low + 256 * high).collect();
     assert_eq!(found.iter().map(|index| index % 10).collect::<Vec<_>>(), Vec::<i64>::try_from(labels).unwrap());
-    found.into_iter().map(|index| index as usize).collect()
+    let found: Vec<usize> = found.into_iter().map(|index| index as usize).collect();
+    // Images that were left out in memory have no number.
+    assert!(numbers.len() == found.len() && numbers.iter().zip(&found).all(|(number, index)| number <= index));
+    found
 }
 
 fn sorted(batches: &[Vec<usize>]) -> Vec<usize> {
@@ -267,6 +272,21 @@ fn augmentation_depends_on_seed_epoch_and_batch_alone() {
     }
     let floats = crop_flip(&images.to_kind(Kind::Float), 1, 2, 3);
     assert!(floats.equal(&changed.to_kind(Kind::Float)));
+}
+
+#[test]
+fn a_view_of_an_image_depends_on_seed_view_and_image_alone() {
+    let images = pictures(64, 8);
+    let numbers: Vec<usize> = (100..164).collect();
+    let views = crop_flip_view(&images, &numbers, 1, 2);
+    assert!((0..64).any(|image| !views.get(image).equal(&images.get(image))));
+    // The same in another batch, in another order.
+    let few = Tensor::from_slice(&[40_i64, 3, 17]);
+    let alone = crop_flip_view(&images.index_select(0, &few), &[140, 103, 117], 1, 2);
+    assert!(alone.equal(&views.index_select(0, &few)));
+    for (numbers, seed, view) in [(&numbers, 0, 2), (&numbers, 1, 3), (&(0..64).collect(), 1, 2)] {
+        assert!(!views.equal(&crop_flip_view(&images, numbers, seed, view)));
+    }
 }
 
 #[test]

@@ -98,6 +98,42 @@ fn a_pause_within_an_epoch_goes_on_with_the_next_step() {
 }
 
 #[test]
+fn a_run_whose_teachers_logits_are_kept_ends_in_the_same_bytes_wherever_it_is_interrupted() {
+    let place = Place::new().with_teacher();
+    let spec = merged(long(&place), json!({"training": {"teacher_cache": "views:2"}}));
+    place.events(&spec, "whole");
+    let directory = place.path("cache");
+    let with_files = |output: &str| {
+        let mut command = place.command(&spec, output);
+        command.arg("--cache-dir").arg(&directory);
+        command
+    };
+    // Killed where a view is half written, with files and without; what was kept in memory is gone with the process.
+    for (output, epoch) in [("files", 0), ("files", 3), ("memory", 0), ("memory", 3)] {
+        let command = if output == "files" { with_files(output) } else { place.command(&spec, output) };
+        let mut run = Supervised::start(command);
+        run.until(|event| match event {
+            Event::Started(_) => epoch == 0,
+            Event::Checkpoint { epoch: done, .. } => *done >= epoch && epoch > 0,
+            _ => false,
+        });
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        run.child.kill().unwrap();
+        run.child.wait().unwrap();
+    }
+    assert!(with_files("files").output().unwrap().status.success());
+    resumed(&place.events(&spec, "memory"));
+    let mut run = Supervised::start(with_files("paused"));
+    run.until(|event| matches!(event, Event::Checkpoint { epoch: 1, .. }));
+    run.tell("pause");
+    assert_eq!(run.status(), Some(i32::from(EXIT_STOPPED)));
+    assert!(with_files("paused").output().unwrap().status.success());
+    for output in ["files", "memory", "paused"] {
+        assert_same(&place, "whole", output);
+    }
+}
+
+#[test]
 fn a_stop_leaves_the_last_checkpoint() {
     let place = Place::new().with_teacher();
     let spec = long(&place);

@@ -15,17 +15,44 @@ const PADDING: i64 = 4;
 /// Offsets and flips are drawn on the host from (`seed`, `epoch`, `batch`) alone: whatever the device, the same
 /// arguments give the same result.
 pub fn crop_flip(images: &Tensor, seed: u64, epoch: u32, batch: u64) -> Tensor {
+    let mut random = random(b"cropflip", seed, epoch, batch);
+    let parts = (0..images.size()[0]).map(|_| Part::draw(&mut random)).collect::<Vec<_>>();
+    cropped(images, &parts)
+}
+
+/// As [`crop_flip`], but each image's part is drawn from (`seed`, `view`, its number in `numbers`): the same whatever the
+/// order of the images.
+pub fn crop_flip_view(images: &Tensor, numbers: &[usize], seed: u64, view: u32) -> Tensor {
+    let part = |&number: &usize| Part::draw(&mut random(b"viewcrop", seed, view, number as u64));
+    cropped(images, &numbers.iter().map(part).collect::<Vec<_>>())
+}
+
+/// A part of a padded image.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    top: i64,
+    left: i64,
+    mirrored: bool,
+}
+
+impl Part {
+    fn draw(random: &mut impl Rng) -> Self {
+        let [top, left] = [0, 1].map(|_| random.random_range(0..=2 * PADDING));
+        Self { top, left, mirrored: random.random_bool(0.5) }
+    }
+}
+
+fn cropped(images: &Tensor, parts: &[Part]) -> Tensor {
     let size = images.size();
     let [count, channels, side] = [size[0], size[1], size[3]];
-    let mut random = random(b"cropflip", seed, epoch, batch);
-    let mut drawn = Vec::with_capacity(3 * size[0] as usize);
-    for _ in 0..count {
-        // A column is `first + direction · x`: a flip counts down from the right end.
-        let [top, left] = [0, 1].map(|_| random.random_range(0..=2 * PADDING));
-        drawn.extend(if random.random_bool(0.5) { [top, left + side - 1, -1] } else { [top, left, 1] });
-    }
+    // A column is `first + direction · x`: a flip counts down from the right end.
+    let drawn = parts.iter().flat_map(
+        |&Part { top, left, mirrored }| {
+            if mirrored { [top, left + side - 1, -1] } else { [top, left, 1] }
+        },
+    );
     // One copy to the device for all three.
-    let drawn = Tensor::from_slice(&drawn).view([count, 3]).to_device(images.device());
+    let drawn = Tensor::from_slice(&drawn.collect::<Vec<_>>()).view([count, 3]).to_device(images.device());
     let column = |index| drawn.select(1, index).view([count, 1, 1, 1]);
     let range = |end: i64| Tensor::arange(end, (Kind::Int64, images.device()));
     let rows = column(0) + range(side).view([1, 1, side, 1]);

@@ -43,6 +43,8 @@ pub(super) struct Decoded {
     pub pixels: Vec<u8>,
     /// The images' classes.
     pub labels: Vec<i64>,
+    /// Their places in the split.
+    pub numbers: Vec<usize>,
     /// What is missing, by ascending place in the request: the image's index and why.
     pub failures: Vec<(usize, dataset::Error)>,
 }
@@ -56,7 +58,8 @@ pub(super) fn decode(images: &dyn Images, indices: &[usize], view: View, side: u
         .zip(indices)
         .map(|(planes, index)| view.read(images, *index, side, planes).err())
         .collect();
-    let (mut labels, mut failures) = (Vec::with_capacity(indices.len()), Vec::new());
+    let (mut labels, mut numbers) = (Vec::with_capacity(indices.len()), Vec::with_capacity(indices.len()));
+    let mut failures = Vec::new();
     for (place, (index, result)) in indices.iter().zip(results).enumerate() {
         match result {
             Some(error) => failures.push((*index, error)),
@@ -66,11 +69,12 @@ pub(super) fn decode(images: &dyn Images, indices: &[usize], view: View, side: u
                     pixels.copy_within(place * size..(place + 1) * size, labels.len() * size);
                 }
                 labels.push(i64::from(images.labels()[*index]));
+                numbers.push(*index);
             }
         }
     }
     pixels.truncate(labels.len() * size);
-    Decoded { pixels, labels, failures }
+    Decoded { pixels, labels, numbers, failures }
 }
 
 /// The account of images that cannot be decoded, shared with the thread that decodes.

@@ -7,9 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use rand::seq::SliceRandom;
+use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::decode::{Corrupt, Decoded, Sums, View, decode};
+use super::super::cache::images::Decoded;
+use super::decode::{self, Corrupt, Sums, View, decode};
 use super::{Error, random};
 use distillery::dataset::{Images, plane_bytes};
 
@@ -23,7 +25,8 @@ const AHEAD: usize = 3;
 const SAMPLE: usize = 10_000;
 
 /// What is taken of each image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Framing {
     /// All of it.
     Whole,
@@ -105,7 +108,7 @@ impl Loader {
         let is_kept = bytes <= memory_limit && options.framing != Framing::ResizedCrop;
         let (store, count) = if is_kept {
             let indices: Vec<usize> = (0..total).collect();
-            let Decoded { pixels, labels, failures } = decode(&*images, &indices, options.view(0), side);
+            let decode::Decoded { pixels, labels, failures, .. } = decode(&*images, &indices, options.view(0), side);
             corrupt.note(failures)?;
             mean_std.get_or_init(|| Sums::of(&pixels, side).mean_std());
             let count = labels.len();
@@ -115,6 +118,26 @@ impl Loader {
             (Store::Stream { images }, total)
         };
         Ok(Self { store, options, count, corrupt, mean_std })
+    }
+
+    /// The images of a split that an earlier run decoded.
+    ///
+    /// # Errors
+    /// The device's memory is full.
+    pub fn of_decoded(decoded: &Decoded, options: Options) -> Result<Self, Error> {
+        let [pixels, labels] = [&decoded.pixels, &decoded.labels].map(|tensor| tensor.f_to_device(options.device));
+        let (pixels, labels) = (pixels?, labels?);
+        let count = usize::try_from(labels.size()[0]).unwrap_or(0);
+        let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::from(decoded.mean_std));
+        Ok(Self { store: Store::Memory { pixels, labels }, options, count, corrupt, mean_std })
+    }
+
+    /// What [`of_decoded`](Self::of_decoded) takes; none where the images are streamed, or some could not be decoded.
+    #[must_use]
+    pub fn decoded(&self) -> Option<Decoded> {
+        let Store::Memory { pixels, labels } = &self.store else { return None };
+        let [pixels, labels] = [pixels, labels].map(|tensor| tensor.to_device(Device::Cpu));
+        (self.corrupt_count() == 0).then(|| Decoded { pixels, labels, mean_std: self.mean_std() })
     }
 
     /// The number of images: those after the limit and, in memory, without the corrupt ones.
@@ -127,6 +150,12 @@ impl Loader {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Whether the images are kept in memory; otherwise they are streamed.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.store, Store::Memory { .. })
     }
 
     /// Batches per epoch. The last one holds what is left: it can be smaller.
@@ -161,10 +190,15 @@ impl Loader {
 
     /// The batches of an epoch (counted from 0), from `first_batch` on, in an order that (seed, epoch) decides.
     ///
-    /// Batches before `first_batch` are not decoded. A batch is images [B, 3, S, S] (bytes) and labels `[B]` (int64),
-    /// on the device. An error ends the iteration.
+    /// Batches before `first_batch` are not decoded. An error ends the iteration.
     #[must_use]
     pub fn epoch(&self, epoch: u32, first_batch: u64) -> Batches {
+        self.epoch_of_view(epoch, epoch, first_batch)
+    }
+
+    /// As [`epoch`](Self::epoch), but where each epoch takes another part of an image, that of epoch `view`.
+    #[must_use]
+    pub fn epoch_of_view(&self, epoch: u32, view: u32, first_batch: u64) -> Batches {
         let mut random = random(b"order\0\0\0", self.options.seed, epoch, 0);
         let order = match self.store {
             Store::Memory { .. } => {
@@ -185,7 +219,7 @@ impl Loader {
         };
         let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(self.batch_size());
         let order = order[skipped.min(order.len())..].to_vec();
-        self.batches(order, self.batch_size(), self.options.view(epoch))
+        self.batches(order, self.batch_size(), self.options.view(view))
     }
 
     /// All images in the order of the split, in batches of that size: for evaluation.
@@ -203,9 +237,10 @@ impl Loader {
         let left = order.len().div_ceil(size);
         let source = match &self.store {
             Store::Memory { pixels, labels } => {
-                let order: Vec<i64> = order.iter().map(|index| *index as i64).collect();
-                let order = Tensor::from_slice(&order).to_device(device);
-                Source::Memory { pixels: pixels.shallow_clone(), labels: labels.shallow_clone(), order, size, next: 0 }
+                let (pixels, labels) = (pixels.shallow_clone(), labels.shallow_clone());
+                let on_device: Vec<i64> = order.iter().map(|index| *index as i64).collect();
+                let on_device = Tensor::from_slice(&on_device).to_device(device);
+                Source::Memory { pixels, labels, order, on_device, size, next: 0 }
             }
             Store::Stream { images } => {
                 let (sender, receiver) = sync_channel(AHEAD);
@@ -222,11 +257,11 @@ impl Loader {
 
 /// Decodes batch after batch until the receiver is gone or something fails.
 fn stream(
-    decode: impl Fn(&[usize]) -> Decoded,
+    decode: impl Fn(&[usize]) -> decode::Decoded,
     order: &[usize],
     size: usize,
     corrupt: &Corrupt,
-    sender: &SyncSender<Result<Decoded, Error>>,
+    sender: &SyncSender<Result<decode::Decoded, Error>>,
 ) {
     for indices in order.chunks(size) {
         let mut decoded = decode(indices);
@@ -258,6 +293,17 @@ fn tensors(pixels: &[u8], labels: &[i64], side: u32, device: Device) -> Result<(
     Ok((pixels, Tensor::f_from_slice(labels)?.f_to_device(device)?))
 }
 
+/// A batch as it is loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// [B, 3, S, S] bytes, on the device.
+    pub images: Tensor,
+    /// `[B]` int64, on the device.
+    pub labels: Tensor,
+    /// Which of the loader's images they are.
+    pub numbers: Vec<usize>,
+}
+
 /// The batches of one epoch or evaluation. It stands for itself: the [`Loader`] is free meanwhile.
 #[derive(Debug)]
 pub struct Batches {
@@ -268,33 +314,35 @@ pub struct Batches {
 
 #[derive(Debug)]
 enum Source {
-    Memory { pixels: Tensor, labels: Tensor, order: Tensor, size: usize, next: i64 },
-    Stream { receiver: Receiver<Result<Decoded, Error>>, side: u32, device: Device },
+    Memory { pixels: Tensor, labels: Tensor, order: Vec<usize>, on_device: Tensor, size: usize, next: usize },
+    Stream { receiver: Receiver<Result<decode::Decoded, Error>>, side: u32, device: Device },
 }
 
 impl Source {
     /// The next batch; none where it lost all its images.
-    fn next(&mut self) -> Result<Option<(Tensor, Tensor)>, Error> {
+    fn next(&mut self) -> Result<Option<Loaded>, Error> {
         match self {
-            Self::Memory { pixels, labels, order, size, next } => {
-                let length = (*size as i64).min(order.size()[0] - *next);
-                let indices = order.f_narrow(0, *next, length)?;
-                *next += length;
-                Ok(Some((pixels.f_index_select(0, &indices)?, labels.f_index_select(0, &indices)?)))
+            Self::Memory { pixels, labels, order, on_device, size, next } => {
+                let numbers = order[*next..order.len().min(*next + *size)].to_vec();
+                let indices = on_device.f_narrow(0, *next as i64, numbers.len() as i64)?;
+                *next += numbers.len();
+                let (images, labels) = (pixels.f_index_select(0, &indices)?, labels.f_index_select(0, &indices)?);
+                Ok(Some(Loaded { images, labels, numbers }))
             }
             Self::Stream { receiver, side, device } => {
                 let decoded = receiver.recv().map_err(|_| Error::Stopped)??;
                 if decoded.labels.is_empty() {
                     return Ok(None);
                 }
-                tensors(&decoded.pixels, &decoded.labels, *side, *device).map(Some)
+                let (images, labels) = tensors(&decoded.pixels, &decoded.labels, *side, *device)?;
+                Ok(Some(Loaded { images, labels, numbers: decoded.numbers }))
             }
         }
     }
 }
 
 impl Iterator for Batches {
-    type Item = Result<(Tensor, Tensor), Error>;
+    type Item = Result<Loaded, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.left > 0 {

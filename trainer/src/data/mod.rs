@@ -10,8 +10,8 @@ pub mod loader;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-pub use augment::{crop_flip, resized_crop};
-pub use loader::{Batches, Framing, Loader, Options};
+pub use augment::{crop_flip, crop_flip_view, resized_crop};
+pub use loader::{Batches, Framing, Loaded, Loader, Options};
 
 use distillery::dataset;
 
@@ -60,7 +60,7 @@ impl Error {
 
 /// Random numbers of one use (`purpose`) at one place of a run. The arguments are the key itself, so that different
 /// ones give unrelated numbers.
-fn random(purpose: &[u8; 8], seed: u64, epoch: u32, batch: u64) -> ChaCha8Rng {
+pub(super) fn random(purpose: &[u8; 8], seed: u64, epoch: u32, batch: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(purpose);
     key[8..16].copy_from_slice(&seed.to_le_bytes());

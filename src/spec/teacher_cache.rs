@@ -1,0 +1,102 @@
+//! `training.teacher_cache`: what is kept of the teacher's outputs from epoch to epoch.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::fields::Fields;
+use super::{Augmentation, Method};
+
+/// Most views of an image: more than a run of the published length has epochs would never be met again.
+const MOST_VIEWS: u32 = 999;
+
+/// What is kept of the teacher's outputs from epoch to epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum TeacherCache {
+    /// Nothing: the teacher sees every image in every epoch.
+    Off,
+    /// Everything, which changes nothing: the images are the same in every epoch.
+    Exact,
+    /// An image is augmented in so many ways, drawn once, instead of anew in each epoch.
+    Views(u32),
+}
+
+/// Reads the field: by default what changes no result.
+pub(super) fn read(fields: &mut Fields<'_>, method: Method, augmentation: Augmentation) -> Option<TeacherCache> {
+    let given: Option<TeacherCache> = fields.choice("teacher_cache");
+    if method.base().is_none() {
+        if fields.has("teacher_cache") {
+            fields.fault("teacher_cache", "is used by distillation methods only, not by method \"none\"");
+        }
+        return None;
+    }
+    if let Some(objection) = given.and_then(|given| given.objection(augmentation)) {
+        fields.fault("teacher_cache", objection);
+    }
+    Some(given.unwrap_or_else(|| TeacherCache::usual(augmentation)))
+}
+
+impl TeacherCache {
+    fn usual(augmentation: Augmentation) -> Self {
+        if augmentation == Augmentation::None { Self::Exact } else { Self::Off }
+    }
+
+    /// Why it does not go with that augmentation, and what does.
+    fn objection(self, augmentation: Augmentation) -> Option<&'static str> {
+        match (self, augmentation) {
+            (Self::Exact, Augmentation::CropFlip | Augmentation::ResizedCropFlip) => Some(
+                "\"exact\" needs images that are the same in every epoch, and this augmentation draws them anew: use \
+                 \"views:<n>\", such as \"views:4\", for n draws that come again, or augmentation \"none\"",
+            ),
+            (Self::Views(_), Augmentation::None) => {
+                Some("augmentation \"none\" has one view of an image: use \"exact\", or an augmentation")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for TeacherCache {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => formatter.write_str("off"),
+            Self::Exact => formatter.write_str("exact"),
+            Self::Views(views) => write!(formatter, "views:{views}"),
+        }
+    }
+}
+
+impl From<TeacherCache> for String {
+    fn from(cache: TeacherCache) -> Self {
+        cache.to_string()
+    }
+}
+
+impl FromStr for TeacherCache {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let views = || {
+            let number = text.strip_prefix("views:")?;
+            let is_plain = number.bytes().all(|digit| digit.is_ascii_digit()) && !number.starts_with('0');
+            number.parse().ok().filter(|views| is_plain && (1..=MOST_VIEWS).contains(views))
+        };
+        match text {
+            "off" => Ok(Self::Off),
+            "exact" => Ok(Self::Exact),
+            _ => views().map(Self::Views).ok_or_else(|| {
+                format!("expected \"off\", \"exact\" or \"views:<n>\" with n from 1 to {MOST_VIEWS}, found {text:?}")
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for TeacherCache {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}

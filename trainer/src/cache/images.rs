@@ -1,0 +1,151 @@
+//! Decoded images of a split, as later runs want them.
+//!
+//! ```text
+//! magic and key, zeros up to 4096 bytes; SHA-256 of what follows; SHA-256 of the data set's files, in hexadecimal;
+//! mean and deviation of the pixels (6 float64); images (u64); labels (int64); pixels, three planes an image
+//! ```
+//!
+//! The key holds paths, sizes and times of the data set's files, which are cheap to look at. Whether their content is
+//! still that which was decoded is found out beside the training, from their SHA-256. A file is read, not mapped into
+//! memory: reading is checked, whereas a mapped file that somebody cuts short ends the process.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use tch::{Kind, Tensor};
+
+use super::{Cache, remove};
+use distillery::dataset::plane_bytes;
+
+const MAGIC: &[u8] = b"distillery images 1\n";
+const HEAD: usize = 4096;
+const HASH: usize = 32;
+/// Fingerprint, mean and deviation, number of images.
+const FACTS: usize = 64 + 6 * 8 + 8;
+/// Parts of the content that are hashed at once.
+const PART: usize = 1 << 20;
+
+/// The images of a split, on the CPU.
+#[derive(Debug)]
+pub struct Decoded {
+    /// [N, 3, S, S] bytes.
+    pub pixels: Tensor,
+    /// `[N]` int64.
+    pub labels: Tensor,
+    /// Of pixel values in [0, 1].
+    pub mean_std: ([f64; 3], [f64; 3]),
+}
+
+/// The place of a split's images in a cache.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    cache: Cache,
+    key: String,
+    path: PathBuf,
+    side: u32,
+}
+
+impl Slot {
+    /// For images of `side`×`side` pixels that depend on `key` alone.
+    #[must_use]
+    pub fn new(cache: &Cache, key: String, side: u32) -> Self {
+        Self { cache: cache.clone(), path: cache.path("images", &key), key, side }
+    }
+
+    /// The file, for messages.
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    fn head(&self) -> Option<[u8; HEAD]> {
+        let text = [MAGIC, self.key.as_bytes()].concat();
+        let mut head = [0; HEAD];
+        head.get_mut(..text.len())?.copy_from_slice(&text);
+        Some(head)
+    }
+
+    /// Those images, and the SHA-256 of the data set's files that they were decoded from. None where they are not there.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not what was written.
+    pub fn load(&self) -> io::Result<Option<(Decoded, String)>> {
+        let Some(file) = Cache::find(&self.path)? else { return Ok(None) };
+        self.read(file).map(Some)
+    }
+
+    fn read(&self, mut file: File) -> io::Result<(Decoded, String)> {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the file is damaged");
+        let length = file.metadata()?.len();
+        let mut start = [0; HEAD + HASH + FACTS];
+        file.read_exact(&mut start)?;
+        let (head, rest) = start.split_at(HEAD);
+        let (hash, facts) = rest.split_at(HASH);
+        let count = u64::from_le_bytes(facts[FACTS - 8..].try_into().expect("eight bytes"));
+        let image = plane_bytes(self.side) as u64;
+        // Before memory is set aside for what the file says.
+        let expected = count.checked_mul(8 + image).and_then(|bytes| bytes.checked_add(start.len() as u64));
+        if self.head().is_none_or(|wanted| wanted != head) || count == 0 || expected != Some(length) {
+            return Err(damaged());
+        }
+        let (mut labels, mut pixels) = (vec![0; count as usize * 8], vec![0; (count * image) as usize]);
+        file.read_exact(&mut labels)?;
+        file.read_exact(&mut pixels)?;
+        if content_hash(facts, &labels, &pixels) != hash {
+            return Err(damaged());
+        }
+        let side = i64::from(self.side);
+        let labels = Tensor::from_data_size(&labels, &[count as i64], Kind::Int64);
+        let pixels = Tensor::from_data_size(&pixels, &[count as i64, 3, side, side], Kind::Uint8);
+        let fingerprint = String::from_utf8(facts[..64].to_vec()).map_err(|_| damaged())?;
+        let number = |index: usize| f64::from_le_bytes(facts[64 + 8 * index..][..8].try_into().expect("eight bytes"));
+        let mean_std = ([0, 1, 2].map(number), [3, 4, 5].map(number));
+        Ok((Decoded { pixels, labels, mean_std }, fingerprint))
+    }
+
+    /// Keeps the images, which were decoded from files of that SHA-256.
+    ///
+    /// # Errors
+    /// They cannot be written, or are more than is kept.
+    pub fn store(&self, images: &Decoded, fingerprint: &str) -> io::Result<()> {
+        let head = self.head().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the key is too long"))?;
+        let (labels, pixels) = (bytes_of(&images.labels), bytes_of(&images.pixels));
+        let mut facts = fingerprint.as_bytes().to_vec();
+        facts.extend(images.mean_std.0.iter().chain(&images.mean_std.1).flat_map(|number| number.to_le_bytes()));
+        facts.extend((images.labels.numel() as u64).to_le_bytes());
+        let length = (HEAD + HASH + FACTS + labels.len() + pixels.len()) as u64;
+        self.cache
+            .put(&self.path, length, |file| {
+                let hash = content_hash(&facts, &labels, &pixels);
+                [&head[..], &hash, &facts, &labels, &pixels].into_iter().try_for_each(|part| file.write_all(part))
+            })
+            .map(drop)
+    }
+
+    /// Forgets them.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        remove(&self.path)
+    }
+}
+
+/// A tensor's content, row by row.
+fn bytes_of(tensor: &Tensor) -> Vec<u8> {
+    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.contiguous().copy_data_u8(&mut bytes, tensor.numel());
+    bytes
+}
+
+/// SHA-256 of the hashes of parts, which all cores make.
+fn content_hash(facts: &[u8], labels: &[u8], pixels: &[u8]) -> [u8; HASH] {
+    let parts = |bytes: &[u8]| bytes.par_chunks(PART).map(Sha256::digest).collect::<Vec<_>>();
+    let mut hash = Sha256::new();
+    hash.update(facts);
+    parts(labels).iter().chain(&parts(pixels)).for_each(|part| hash.update(part));
+    hash.finalize().into()
+}

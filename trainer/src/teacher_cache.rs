@@ -1,0 +1,241 @@
+//! The teacher sees each view of an image once: its logits are kept, and come again when the view does.
+//!
+//! `exact` has one view, the image itself. With `views:<n>` each image is augmented in n ways, which (seed, view, image)
+//! decides. An epoch shows one view of all images, and n epochs show all of them, in an order that is drawn anew for
+//! every n. So a view's first epoch computes what later ones find, and no pass is needed beforehand. What is kept decides
+//! about time only: without it the teacher computes the same again.
+
+use std::path::PathBuf;
+
+use rand::seq::SliceRandom;
+use serde_json::{Value, json};
+use tch::{Device, Tensor};
+
+use super::cache::Cache;
+use super::cache::rows::Rows;
+use super::data::random;
+use super::error::{Error, Result};
+use super::manifest::Versions;
+use super::run::Settings;
+use super::sdd::region_count;
+use super::setup::Setup;
+use distillery::spec::{JobSpec, TeacherCache as Kind};
+
+/// Where logits are kept.
+#[derive(Debug)]
+pub enum Place {
+    /// In the memory of that device, up to so many bytes, for this run.
+    Memory(Device, u64),
+    /// In files, for later runs as well. The value is all that the logits of an image depend on, but for the view.
+    Files(Cache, Value),
+}
+
+/// The logits of a run's teacher.
+#[derive(Debug)]
+pub struct TeacherCache {
+    views: Vec<View>,
+    place: Place,
+    images: usize,
+    /// Regions, the whole image among them, and classes.
+    size: [i64; 2],
+    warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+enum View {
+    /// Not met yet in this run.
+    New,
+    Kept {
+        rows: Rows,
+        path: Option<PathBuf>,
+        told: bool,
+    },
+    /// There is no room for it, or its file fails.
+    Forgotten,
+}
+
+/// The view of the images that an epoch (counted from 0) shows: each of `views` once in so many epochs.
+#[must_use]
+pub fn view_of(seed: u64, epoch: u32, views: u32) -> u32 {
+    let mut order: Vec<u32> = (0..views).collect();
+    order.shuffle(&mut random(b"vieworde", seed, epoch / views, 0));
+    order[(epoch % views) as usize]
+}
+
+/// All that the logits of an image depend on, and what decides how they are rounded, but for the view.
+fn key(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Value> {
+    let (training, data) = (&spec.training, &spec.dataset);
+    let seed = matches!(training.teacher_cache, Some(Kind::Views(_))).then_some(training.seed);
+    let split = setup.splits[0].clone();
+    Ok(json!({
+        "asked": asked(spec, settings, setup, &split)?,
+        "images": [json!(data.limit), json!(setup.train.len()), json!(training.augmentation), json!(seed)],
+        // Where images that cannot be read are left out before they are numbered.
+        "numbered_in_memory": setup.train.is_in_memory(),
+        "batch_size": training.batch_size,
+    }))
+}
+
+/// What the teacher's answers about a split depend on.
+///
+/// # Errors
+/// The data's files cannot be read.
+pub(super) fn asked(spec: &JobSpec, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
+    let files = setup.fingerprints.get()?.get(split).cloned();
+    let normalisation = setup.teacher_normalisation.as_ref().unwrap_or(&setup.normalisation);
+    let (teacher, data) = (&spec.teacher, &spec.dataset);
+    Ok(json!({
+        "teacher": [setup.teacher_sha256.as_ref(), teacher.as_ref().and_then(|teacher| teacher.architecture.as_ref())],
+        "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
+        "split": split,
+        "side": data.image_size,
+        "normalisation": [normalisation.mean, normalisation.std],
+        "scales": setup.objective.scales(),
+        "arithmetic": [
+            json!(setup.started.precision), json!(setup.started.device), json!(settings.threads),
+            json!(std::env::consts::ARCH), json!(Versions::current()),
+        ],
+    }))
+}
+
+impl TeacherCache {
+    /// What a run's specification asks for; none where nothing is to be kept.
+    ///
+    /// # Errors
+    /// The data's files cannot be read.
+    pub fn of_run(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Option<Self>> {
+        let Some(kind) = spec.training.teacher_cache.filter(|kind| *kind != Kind::Off) else { return Ok(None) };
+        let images = usize::try_from(setup.train.len()).unwrap_or(usize::MAX);
+        let size = [region_count(setup.objective.scales()), i64::from(setup.started.classes)];
+        let opened = settings.cache_dir.as_ref().map(|directory| Cache::open(directory, settings.cache_limit));
+        let in_memory = Place::Memory(setup.device, settings.cache_limit);
+        let (place, warning) = match opened {
+            None => (in_memory, None),
+            Some(Ok(cache)) => (Place::Files(cache, key(spec, settings, setup)?), None),
+            Some(Err(error)) => (
+                in_memory,
+                Some(format!(
+                    "the directory of --cache-dir cannot be used ({error}): logits are kept in memory, until the run ends"
+                )),
+            ),
+        };
+        let mut cache = Self::new(kind, images, size, place);
+        if let Some(cache) = &mut cache {
+            cache.warnings.extend(warning);
+        }
+        Ok(cache)
+    }
+
+    /// For `images` images whose logits have `size` [regions, classes]; none where nothing is to be kept.
+    #[must_use]
+    pub fn new(kind: Kind, images: usize, size: [i64; 2], place: Place) -> Option<Self> {
+        let views = match kind {
+            Kind::Off => return None,
+            Kind::Exact => 1,
+            Kind::Views(views) => views as usize,
+        };
+        let (limit, advice) = match &place {
+            Place::Memory(_, limit) => (*limit, "raise --cache-mib, or name a directory with --cache-dir"),
+            Place::Files(cache, _) => (cache.limit(), "raise --cache-mib of the worker"),
+        };
+        let width = (size[0] * size[1]) as usize;
+        let bytes = Rows::bytes(images as u64, width);
+        let fitting = usize::try_from(limit / bytes).unwrap_or(usize::MAX).min(views);
+        let mut warnings = Vec::new();
+        if fitting < views {
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            let all = mib(bytes * views as u64);
+            warnings.push(format!(
+                "the teacher cache has room for {fitting} of {views} views: the logits of {images} images take {} MiB a \
+                 view, {all} MiB altogether, and {} MiB are allowed. The teacher sees the others in every epoch; {advice}, \
+                 choose fewer scales, or fewer views",
+                mib(bytes),
+                mib(limit)
+            ));
+        }
+        let views = (0..views).map(|view| if view < fitting { View::New } else { View::Forgotten }).collect();
+        Some(Self { views, place, images, size, warnings })
+    }
+
+    /// What there is to say since the last call.
+    pub fn warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// The logits [B, regions, classes] of a view of those images: kept ones, or what `compute` gives for all of them.
+    pub fn logits(&mut self, view: u32, images: &[usize], compute: impl FnOnce() -> Tensor) -> Tensor {
+        // With `exact` there is one, whatever the epoch.
+        let index = view as usize % self.views.len();
+        if let Some(known) = self.find(index, images) {
+            return known.view([images.len() as i64, self.size[0], self.size[1]]);
+        }
+        let logits = compute();
+        if let View::Kept { rows, .. } = &mut self.views[index]
+            && let Err(error) = rows.put(images, &logits.flatten(1, 2))
+        {
+            self.give_up(index, &error.to_string());
+        }
+        logits
+    }
+
+    fn find(&mut self, index: usize, images: &[usize]) -> Option<Tensor> {
+        if matches!(self.views[index], View::New) {
+            self.views[index] = self.open(index);
+        }
+        let View::Kept { rows, path, told } = &mut self.views[index] else { return None };
+        match rows.get(images) {
+            Ok(found) => {
+                if rows.damaged() > 0 && !*told {
+                    *told = true;
+                    self.warnings.push(format!(
+                        "the teacher cache {} was damaged: the logits of those images are computed anew",
+                        path.as_deref().unwrap_or("in memory".as_ref()).display()
+                    ));
+                }
+                found
+            }
+            Err(error) => {
+                self.give_up(index, &error.to_string());
+                None
+            }
+        }
+    }
+
+    fn open(&mut self, index: usize) -> View {
+        let width = (self.size[0] * self.size[1]) as usize;
+        let opened = match &self.place {
+            Place::Memory(device, _) => {
+                let rows = Rows::in_memory(self.images, width, *device);
+                rows.map(|rows| (rows, None, false)).map_err(|error| Error::from(error).message)
+            }
+            Place::Files(cache, key) => {
+                let key = json!({"logits": key, "view": index}).to_string();
+                let path = cache.path("teacher", &key);
+                let rows = Rows::in_file(cache, &path, &key, self.images as u64, width);
+                rows.map(|(rows, replaced)| (rows, Some(path), replaced)).map_err(|error| error.to_string())
+            }
+        };
+        match opened {
+            Ok((rows, path, replaced)) => {
+                if let (true, Some(path)) = (replaced, &path) {
+                    self.warnings.push(format!(
+                        "the teacher cache {} was damaged and is made anew: the teacher sees all images again",
+                        path.display()
+                    ));
+                }
+                View::Kept { rows, path, told: replaced }
+            }
+            Err(error) => {
+                self.give_up(index, &error);
+                View::Forgotten
+            }
+        }
+    }
+
+    fn give_up(&mut self, index: usize, why: &str) {
+        self.views[index] = View::Forgotten;
+        self.warnings.push(format!(
+            "the teacher's logits cannot be kept ({why}): the teacher sees the images in every epoch, which costs time only"
+        ));
+    }
+}
