@@ -25,7 +25,6 @@ impl Regions {
     }
 
     /// What [`split`](Self::split) took apart.
-    #[must_use]
     pub fn joined(&self, scales: &[u32]) -> Tensor {
         if scales.contains(&1) {
             return self.local.shallow_clone();
