@@ -9,7 +9,7 @@ use super::normalisation::Normalisation;
 use distillery::protocol::Evaluation;
 
 /// Images at once.
-const BATCH: u32 = 256;
+pub(super) const BATCH: u32 = 256;
 
 /// A batch that was evaluated.
 #[derive(Debug)]

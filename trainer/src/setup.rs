@@ -237,7 +237,7 @@ fn teacher(spec: &JobSpec, data: &Data, device: Device, kind: Kind) -> Result<Op
     load_checked(&network, path, "teacher", data)?;
     network.place(device, Kind::Float);
     network.compute_in(kind);
-    network.freeze();
+    network.freeze(spec.training.batch_size, spec.dataset.image_size);
     Ok(Some((network, manifest::sha256(path).map_err(Error::storage(path))?.0)))
 }
 

@@ -10,7 +10,6 @@ mod roofline;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use clap::Parser;
 use distillery::architecture;
@@ -63,6 +62,10 @@ struct Args {
     /// A data set, for real images.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Count the processor time of all threads, divided by their number, rather than the time that passes: on a machine that
+    /// does other work as well.
+    #[arg(long)]
+    processor_time: bool,
     /// Print JSON, a line per pair and precision.
     #[arg(long)]
     json: bool,
@@ -89,7 +92,7 @@ fn main() {
     }
     for precision in &args.precision {
         let kind = kind(precision);
-        let peaks = Peaks::measure(kind, device, || wait(device));
+        let peaks = Peaks::measure(kind, device, || wait(device), Clock { processor: args.processor_time });
         if !args.json {
             println!(
                 "\n{precision} on {}, {} threads, batch {}: peaks {:.0} GMAC/s, {:.1} GB/s",
@@ -126,6 +129,7 @@ fn wait(device: Device) {
 struct Measured {
     pair: [String; 2],
     precision: &'static str,
+    clock: Clock,
     batch_size: u32,
     steps: usize,
     device: Device,
@@ -153,7 +157,7 @@ impl Measured {
         let mut teacher = build(teacher);
         teacher.place(device, Kind::Float);
         teacher.compute_in(kind);
-        teacher.freeze();
+        teacher.freeze(args.batch, spec.dataset.image_size);
         let mut student = build(student);
         student.place(device, Kind::Float);
         student.compute_in(kind);
@@ -161,6 +165,7 @@ impl Measured {
         let parameters = trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect();
         Self {
             precision: if kind == Kind::Float { "float32" } else { "bfloat16" },
+            clock: Clock { processor: args.processor_time },
             pair: [teacher.architecture().name, student.architecture().name].map(str::to_owned),
             batch_size: args.batch,
             steps: args.steps,
@@ -205,26 +210,24 @@ impl Measured {
     fn whole(&mut self) -> f64 {
         let batch = self.batch();
         wait(self.device);
-        let begun = Instant::now();
+        let begun = self.clock.now();
         self.step(&batch, |_| {});
         wait(self.device);
-        1e3 * begun.elapsed().as_secs_f64()
+        1e3 * (self.clock.now() - begun)
     }
 
     /// Milliseconds of each of the [`PHASES`].
     fn phases(&mut self) -> [f64; PHASES.len()] {
-        let device = self.device;
-        let (mut ends, mut count) = ([0.0; PHASES.len()], 1);
-        let begun = Instant::now();
+        let (device, clock) = (self.device, self.clock);
+        let mut ends = vec![clock.now()];
         let batch = self.batch();
         wait(device);
-        ends[0] = begun.elapsed().as_secs_f64();
+        ends.push(clock.now());
         self.step(&batch, |_| {
             wait(device);
-            ends[count] = begun.elapsed().as_secs_f64();
-            count += 1;
+            ends.push(clock.now());
         });
-        std::array::from_fn(|phase| 1e3 * (ends[phase] - if phase == 0 { 0.0 } else { ends[phase - 1] }))
+        std::array::from_fn(|phase| 1e3 * (ends[phase + 1] - ends[phase]))
     }
 
     fn report(&mut self, peaks: Peaks) -> Value {
@@ -272,6 +275,23 @@ impl Measured {
             ("backward", roofline::backward(&student, batch, width)),
             ("optimiser", roofline::update(&student)),
         ]
+    }
+}
+
+/// Seconds since some moment.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    processor: bool,
+}
+
+impl Clock {
+    fn now(self) -> f64 {
+        let clock = if self.processor { libc::CLOCK_PROCESS_CPUTIME_ID } else { libc::CLOCK_MONOTONIC };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the clock writes to a structure of ours.
+        unsafe { libc::clock_gettime(clock, &raw mut time) };
+        let threads = if self.processor { tch::get_num_threads() } else { 1 };
+        (time.tv_sec as f64 + time.tv_nsec as f64 / 1e9) / f64::from(threads)
     }
 }
 

@@ -1,10 +1,10 @@
 //! How long a step must take at least: what its convolutions multiply and move, against what this machine can.
 
-use std::time::Instant;
-
 use distillery::architecture::{Layout, Node, Op};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
+
+use super::Clock;
 
 /// What the machine reaches where nothing is in the way.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -18,15 +18,15 @@ pub struct Peaks {
 
 impl Peaks {
     /// The best of several tries, since only what disturbs makes them slower.
-    pub fn measure(kind: Kind, device: Device, wait: impl Fn()) -> Self {
+    pub fn measure(kind: Kind, device: Device, wait: impl Fn(), clock: Clock) -> Self {
         const SIDE: i64 = 2048;
         const BYTES: i64 = 256 << 20;
         let best = |work: &dyn Fn()| {
             let once = |_| {
-                let begun = Instant::now();
+                let begun = clock.now();
                 work();
                 wait();
-                begun.elapsed().as_secs_f64()
+                clock.now() - begun
             };
             (0..12).map(once).fold(f64::INFINITY, f64::min)
         };
