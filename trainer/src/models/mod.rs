@@ -142,14 +142,22 @@ impl Network {
         self.compute = kind;
     }
 
-    /// Makes the network a constant: no gradients, evaluation mode only, compiled for images of `side` pixels in batches of
-    /// `batch`. Other sizes give the same values.
+    /// Makes the network a [`constant`](Self::constant) of the kind that it computes in.
     pub fn freeze(&mut self, batch: u32, side: u32) {
-        for weight in &self.weights {
-            let _ = weight.tensor.set_requires_grad(false);
-        }
+        *self = self.constant(self.compute, batch, side);
+    }
+
+    /// The network as it is now, as a constant: no gradients, evaluation mode only, feature maps in `kind`, compiled for images
+    /// of `side` pixels in batches of `batch`. Other sizes give the same values.
+    #[must_use]
+    pub fn constant(&self, kind: Kind, batch: u32, side: u32) -> Self {
+        let constant =
+            |weight: &Weight| Weight { name: weight.name.clone(), tensor: weight.tensor.detach(), trained: false };
+        let weights: Vec<Weight> = self.weights.iter().map(constant).collect();
         let layout = self.architecture.layout_at(self.classes, side);
-        self.frozen = Some(Frozen::new(&layout, &self.weights, self.compute, i64::from(batch)));
+        let frozen = Some(Frozen::new(&layout, &weights, kind, i64::from(batch)));
+        let Self { architecture, classes, .. } = *self;
+        Self { architecture, classes, layout, steps: self.steps.clone(), weights, compute: kind, frozen }
     }
 
     /// Overwrites one tensor of the state dict; the caller has checked names and shapes.
