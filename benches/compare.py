@@ -47,6 +47,8 @@ class Side:
 
 def bench_program(options):
     """The trainer's bench, built by cargo, which says where it is."""
+    if options.program:
+        return options.program
     command = ["cargo", "bench", "--locked", "-p", "distillery-trainer", "--bench", "step", "--no-run", "--message-format=json"]
     if options.profile:
         command += ["--profile", options.profile]
@@ -148,6 +150,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=3, help="how often each job is run")
     parser.add_argument("--python", default=str(ROOT / ".deps/pytorch_bench/run"))
     parser.add_argument("--trainer", default=str(ROOT / "target/release/distillery-trainer"))
+    parser.add_argument("--program", help="the trainer's bench `step`, where it is built already")
     parser.add_argument("--profile", help="cargo's; bench unless given")
     options = parser.parse_args()
     options.pairs = options.pairs or PAIRS
