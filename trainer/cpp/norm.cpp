@@ -1,5 +1,5 @@
-// Batch norm in training, with the sum and the ReLU that follow it, in two passes over the map forward and two back. libtorch
-// needs up to nine, some of them several times slower where the gradient comes in another layout.
+// Batch norm in training, with the sum and the ReLU that follow it, in two passes over the map forward and two back.
+// libtorch needs up to nine, some of them several times slower where the gradient comes in another layout.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -189,8 +189,8 @@ variable_list backward(const Tensor &gradient, const Tensor &y, const Tensor &x,
 }
 
 struct Norm : torch::autograd::Function<Norm> {
-    static Tensor forward(AutogradContext *context, Tensor x, std::optional<Tensor> summand, Tensor weight, Tensor bias, Tensor running_mean,
-                          Tensor running_var, bool relu, double momentum, double epsilon) {
+    static Tensor forward(AutogradContext *context, Tensor x, std::optional<Tensor> summand, Tensor weight,
+                          Tensor bias, Tensor running_mean, Tensor running_var, bool relu, double momentum, double epsilon) {
         x = channels_last(x);
         const auto added = summand ? channels_last(*summand) : Tensor();
         auto mean = at::empty_like(weight), inverse = at::empty_like(weight);

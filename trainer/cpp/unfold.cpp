@@ -1,5 +1,5 @@
-// Convolutions of 3×3 over very small maps of many channels, as products of matrices: oneDNN's own kernels work row by row, and
-// rows of four pixels leave them at half the speed of a product. In bfloat16.
+// Convolutions of 3×3 over very small maps of many channels, as products of matrices: oneDNN's own kernels work row by
+// row, and rows of four pixels leave them at half the speed of a product. In bfloat16.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -65,8 +65,8 @@ struct Convolution : torch::autograd::Function<Convolution> {
 
 }  // namespace
 
-// The convolution of x [B, C, H, W] by weight [outputs, C, 3, 3], with a stride and a padding of one and a bias [outputs] or
-// none, all of them bfloat16.
+// The convolution of x [B, C, H, W] by weight [outputs, C, 3, 3], with a stride and a padding of one and a bias
+// [outputs] or none, all of them bfloat16.
 extern "C" char *distillery_small_convolution(at::Tensor **result, const at::Tensor *x, const at::Tensor *weight,
                                               const at::Tensor *bias) {
     return guarded([&] {

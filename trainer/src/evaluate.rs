@@ -23,11 +23,10 @@ pub struct Seen<'a> {
 }
 
 /// Top-1 and top-5 accuracy and mean cross entropy over all images, in file order; `see` is shown every batch. None
-/// where `go_on` said no between two batches. Computed in float32 whatever the network is trained in, as whoever takes it
-/// will.
+/// where `go_on` said no between two batches. Computed in float32 whatever the network is trained in, as whoever takes
+/// it will.
 ///
-/// # Errors
-/// An image cannot be read, or the loss is not finite.
+/// # Errors An image cannot be read, or the loss is not finite.
 pub fn evaluate(
     network: &Network,
     loader: &Loader,

@@ -48,19 +48,20 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Batch norm in training mode of `x` [B, C, H, W], with PyTorch's momentum and epsilon, plus `added` where there is one, and a
-/// ReLU where `relu`. `x` is float32 or bfloat16; factor, offset and running statistics `[C]` are float32, and the latter move.
+/// Batch norm in training mode of `x` [B, C, H, W], with PyTorch's momentum and epsilon, plus `added` where there is
+/// one, and a ReLU where `relu`. `x` is float32 or bfloat16; factor, offset and running statistics `[C]` are float32,
+/// and the latter move.
 pub(crate) fn norm(x: &Tensor, added: Option<&Tensor>, statistics: [&Tensor; 4], relu: bool) -> Tensor {
     let [weight, bias, mean, variance] = statistics.map(Tensor::as_ptr);
-    // SAFETY: every pointer is of a tensor that lives until the call returns, or null where that is allowed; the function keeps
-    // tensors by counting references.
+    // SAFETY: every pointer is of a tensor that lives until the call returns, or null where that is allowed; the
+    // function keeps tensors by counting references.
     result(|made| unsafe {
         distillery_norm(made, x.as_ptr(), optional(added), weight, bias, mean, variance, relu, 0.1, 1e-5)
     })
 }
 
-/// A convolution with a bias, the sum with `added` (whose memory the result takes) and a ReLU where `relu`, in one pass; for
-/// inference. `weight` may come from [`pack`].
+/// A convolution with a bias, the sum with `added` (whose memory the result takes) and a ReLU where `relu`, in one
+/// pass; for inference. `weight` may come from [`pack`].
 pub(crate) fn convolution(
     x: &Tensor,
     [weight, bias]: [&Tensor; 2],
@@ -85,8 +86,8 @@ pub(crate) fn pack(weight: &Tensor, geometry: Convolution, input: [i64; 4]) -> T
     result(|made| unsafe { distillery_pack(made, weight.as_ptr(), stride, padding, groups, input.as_ptr()) })
 }
 
-/// Whether [`small_convolution`] computes it, and sooner than oneDNN: few pixels (measured at 4×4, where it takes three quarters of
-/// the time; at 8×8 it takes longer) and many channels.
+/// Whether [`small_convolution`] computes it, and sooner than oneDNN: few pixels (4×4; at 8×8 oneDNN is faster)
+/// and many channels.
 pub(crate) fn is_small_convolution(x: &Tensor, geometry: Convolution) -> bool {
     let &[_, channels, height, width] = x.size().as_slice() else { return false };
     x.kind() == Kind::BFloat16

@@ -147,8 +147,8 @@ fn evaluation_mode_logits_are_pytorchs() {
 
 #[test]
 fn gradients_of_every_family_are_libtorchs() {
-    // In float64 libtorch computes them; in float32 and bfloat16 our own loops do their part. A number close to zero that rounds to
-    // the other side of it moves a gradient by far more than its rounding.
+    // In float64 libtorch computes them; in float32 and bfloat16 our own loops do their part. A number close to zero
+    // that rounds to the other side of it moves a gradient by far more than its rounding.
     for name in
         ["resnet20", "resnet20_a", "wrn_16_1", "vgg8", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "resnet18"]
     {

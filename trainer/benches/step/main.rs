@@ -1,9 +1,9 @@
-//! Where the time of a training step goes, and how far that is from what the machine allows:
-//! `cargo bench -p distillery-trainer --bench step -- --pair resnet32x4 resnet8x4`.
+//! Where the time of a training step goes, and how far that is from what the machine allows: `cargo bench -p
+//! distillery-trainer --bench step -- --pair resnet32x4 resnet8x4`.
 //!
-//! A step is timed whole and, in turn with that, in its phases. The images are random numbers, or those of `--data`. With
-//! `--on-request` it measures a few steps for each line of standard input and answers with a line of JSON, so that another
-//! program can measure in turn with it: `benches/compare.py`.
+//! A step is timed whole and, in turn with that, in its phases. The images are random numbers, or those of `--data`.
+//! With `--on-request` it measures a few steps for each line of standard input and answers with a line of JSON, so that
+//! another program can measure in turn with it: `benches/compare.py`.
 
 mod roofline;
 
@@ -62,8 +62,8 @@ struct Args {
     /// A data set, for real images.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Count the processor time of all threads, divided by their number, rather than the time that passes: on a machine that
-    /// does other work as well.
+    /// Count the processor time of all threads, divided by their number, rather than the time that passes: on a machine
+    /// that does other work as well.
     #[arg(long)]
     processor_time: bool,
     /// Print JSON, a line per pair and precision.

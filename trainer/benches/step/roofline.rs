@@ -9,8 +9,8 @@ use super::Clock;
 /// What the machine reaches where nothing is in the way.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Peaks {
-    /// Multiply-accumulates a second of a product of two 2048×2048 matrices, as such or as a convolution of 1×1: on the CPU they
-    /// go to different libraries, of which one may not know the processor.
+    /// Multiply-accumulates a second of a product of two 2048×2048 matrices, as such or as a convolution of 1×1: on the
+    /// CPU they go to different libraries, of which one may not know the processor.
     pub macs_per_second: f64,
     /// Bytes a second, read and written, of a copy of 256 MiB.
     pub bytes_per_second: f64,
@@ -58,8 +58,9 @@ impl Work {
     }
 }
 
-/// A forward pass of `batch` images with numbers of `width` bytes, in the best case: batch norms, ReLUs, sums and shuffles are
-/// done while a convolution writes its map, so that every map is written once and read once by whatever takes it.
+/// A forward pass of `batch` images with numbers of `width` bytes, in the best case: batch norms, ReLUs, sums and
+/// shuffles are done while a convolution writes its map, so that every map is written once and read once by whatever
+/// takes it.
 pub fn forward(layout: &Layout, batch: u64, width: u64) -> Work {
     let (batch, width) = (batch as f64, width as f64);
     let moved: u64 = layout.nodes.iter().map(|node| moved(layout, node)).sum();
@@ -67,8 +68,8 @@ pub fn forward(layout: &Layout, batch: u64, width: u64) -> Work {
     Work { macs: layout.macs as f64 * batch, bytes: (moved as f64 * batch + weights as f64) * width }
 }
 
-/// The way back: the gradients of inputs and of weights take as many multiply-accumulates each as the forward pass (none is
-/// needed of the images); every map and every gradient is read, and a gradient of each map written.
+/// The way back: the gradients of inputs and of weights take as many multiply-accumulates each as the forward pass
+/// (none is needed of the images); every map and every gradient is read, and a gradient of each map written.
 pub fn backward(layout: &Layout, batch: u64, width: u64) -> Work {
     let first = layout.nodes.iter().find(|node| matches!(node.op, Op::Convolution { .. }));
     let of_images = first.map_or(0, |node| elements(node) * per_output(layout, node));
@@ -76,7 +77,8 @@ pub fn backward(layout: &Layout, batch: u64, width: u64) -> Work {
     Work { macs: 2.0 * forward.macs - of_images as f64 * batch as f64, bytes: 2.0 * forward.bytes }
 }
 
-/// The update of weights, gradients and momentum in float32: the gradients are read twice, for their norm and for the step.
+/// The update of weights, gradients and momentum in float32: the gradients are read twice, for their norm and for the
+/// step.
 pub fn update(layout: &Layout) -> Work {
     Work { macs: 0.0, bytes: layout.parameters as f64 * 4.0 * 6.0 }
 }

@@ -31,8 +31,8 @@ pub(super) fn forward(layout: &Layout, steps: &[Step], weights: &[Weight], image
     })
 }
 
-/// Runs steps one after the other and gives the last map; a map is dropped with its last use. `make` gets the number of a step, the maps that it
-/// takes, and the one that it adds.
+/// Runs steps one after the other and gives the last map; a map is dropped with its last use. `make` gets the number of
+/// a step, the maps that it takes, and the one that it adds.
 pub(super) fn run(steps: &[Step], make: impl Fn(usize, &Step, &[Tensor], Option<&Tensor>) -> Tensor) -> Tensor {
     let mut maps: Vec<Option<Tensor>> = Vec::with_capacity(steps.len());
     for (index, step) in steps.iter().enumerate() {
@@ -111,7 +111,7 @@ pub(super) fn convolve(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geom
     }
     let pair = |[height, width]: [u32; 2]| [i64::from(height), i64::from(width)];
     let by = |stride| xs.conv2d(weight, bias, stride, pair(geometry.padding), [1, 1], i64::from(geometry.groups));
-    // oneDNN has no fast kernels of this kind, and computing every pixel takes it a twentieth of the time (54 channels, 32×32).
+    // oneDNN has no fast kernels of this kind, and computes every pixel in a fraction of the time.
     let is_slow = geometry.stride == [2, 2] && i64::from(geometry.groups) == xs.size()[1] && geometry.groups > 1;
     if is_slow && xs.device() == Device::Cpu { every_second(&by([1, 1])) } else { by(pair(geometry.stride)) }
 }

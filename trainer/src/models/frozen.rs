@@ -1,5 +1,5 @@
-//! A network as a constant, compiled for inference: batch norms are folded into the convolutions before them, sums and ReLUs are
-//! done while a convolution writes its result, and weights lie as oneDNN reads them.
+//! A network as a constant, compiled for inference: batch norms are folded into the convolutions before them, sums and
+//! ReLUs are done while a convolution writes its result, and weights lie as oneDNN reads them.
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -28,15 +28,16 @@ enum Constants {
 }
 
 impl Frozen {
-    /// Folds in float32, then brings everything to `kind`. The sizes of `layout` and the `batch` are those that weights are laid
-    /// out for; other sizes give the same values.
+    /// Folds in float32, then brings everything to `kind`. The sizes of `layout` and the `batch` are those that weights
+    /// are laid out for; other sizes give the same values.
     pub(super) fn new(layout: &Layout, weights: &[Weight], kind: Kind, batch: i64) -> Self {
         let steps = steps(layout, Purpose::Inference);
         let constants = no_grad(|| steps.iter().map(|step| constants(layout, step, weights, kind, batch)).collect());
         Self { steps, constants, kind }
     }
 
-    /// The final feature map [B, C, H', W'] of `images` [B, 3, H, W] with the channels last, in the kind of the network.
+    /// The final feature map [B, C, H', W'] of `images` [B, 3, H, W] with the channels last, in the kind of the
+    /// network.
     pub(super) fn forward(&self, images: &Tensor) -> Tensor {
         let _guard = tch::no_grad_guard();
         let images = images.to_kind(self.kind);

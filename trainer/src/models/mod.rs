@@ -147,8 +147,8 @@ impl Network {
         *self = self.constant(self.compute, batch, side);
     }
 
-    /// The network as it is now, as a constant: no gradients, evaluation mode only, feature maps in `kind`, compiled for images
-    /// of `side` pixels in batches of `batch`. Other sizes give the same values.
+    /// The network as it is now, as a constant: no gradients, evaluation mode only, feature maps in `kind`, compiled
+    /// for images of `side` pixels in batches of `batch`. Other sizes give the same values.
     #[must_use]
     pub fn constant(&self, kind: Kind, batch: u32, side: u32) -> Self {
         let constant =
