@@ -1,4 +1,5 @@
 //! The operators of `cpp/`, which libtorch does not have or its bindings do not show. For the CPU.
+#![allow(unsafe_code, reason = "they are functions of C")]
 
 use std::ffi::{CStr, c_char};
 use std::ptr;

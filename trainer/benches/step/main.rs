@@ -24,7 +24,7 @@ use distillery_trainer::sdd::Distillation;
 use distillery_trainer::step::{Batch, Meter, Objective, Phase, step};
 use roofline::{Peaks, Work};
 use serde_json::{Value, json};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 /// The pairs of the goal.
 const PAIRS: [[&str; 2]; 4] =
@@ -187,7 +187,8 @@ impl Measured {
         }
     }
 
-    fn batch(&mut self) -> Batch {
+    /// Normalised images and their labels.
+    fn images(&mut self) -> (Tensor, Tensor) {
         let (images, labels) = loop {
             match self.batches.next() {
                 Some(batch) => break batch.expect("the images can be read"),
@@ -195,7 +196,11 @@ impl Measured {
             }
         };
         let images = data::crop_flip(&images, 0, 0, self.number);
-        Batch { images: self.normalisation.apply(&images), teacher_images: None, labels }
+        (self.normalisation.apply(&images), labels)
+    }
+
+    fn taught(&self, (images, labels): (Tensor, Tensor)) -> Batch {
+        Batch { teacher: self.objective.teacher_regions(&images), images, labels }
     }
 
     fn step(&mut self, batch: &Batch, ended: impl FnMut(Phase)) {
@@ -208,9 +213,10 @@ impl Measured {
 
     /// Milliseconds of a step whose batch is ready.
     fn whole(&mut self) -> f64 {
-        let batch = self.batch();
+        let images = self.images();
         wait(self.device);
         let begun = self.clock.now();
+        let batch = self.taught(images);
         self.step(&batch, |_| {});
         wait(self.device);
         1e3 * (self.clock.now() - begun)
@@ -220,7 +226,10 @@ impl Measured {
     fn phases(&mut self) -> [f64; PHASES.len()] {
         let (device, clock) = (self.device, self.clock);
         let mut ends = vec![clock.now()];
-        let batch = self.batch();
+        let images = self.images();
+        wait(device);
+        ends.push(clock.now());
+        let batch = self.taught(images);
         wait(device);
         ends.push(clock.now());
         self.step(&batch, |_| {
@@ -285,6 +294,7 @@ struct Clock {
 }
 
 impl Clock {
+    #[allow(unsafe_code, reason = "the clock of a process has no safe interface here")]
     fn now(self) -> f64 {
         let clock = if self.processor { libc::CLOCK_PROCESS_CPUTIME_ID } else { libc::CLOCK_MONOTONIC };
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
