@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # tests, a build) training is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build demo serve test soak screenshots fmt lint clean
+.PHONY: help setup build demo serve test soak screenshots bench fmt lint clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ soak: setup ## kill everything at random for MINUTES=30, and check every history
 
 screenshots: build ## take docs/screenshots/ anew, from real jobs on the digits
 	@CHROMIUM=$$(scripts/browser) DISTILLERY_BIN=target/release/distillery node scripts/screenshots.mjs
+
+bench: setup ## time training steps beside plain PyTorch's, in turn (DATA=cifar100's parquet: whole jobs as well)
+	@scripts/setup pytorch_bench
+	@cargo build --release --locked --package distillery-trainer
+	@python3 benches/compare.py $(if $(DATA),--data $(DATA))
 
 fmt: ## format the code
 	@cargo fmt --all

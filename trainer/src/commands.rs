@@ -164,7 +164,6 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     let mut network = models::build(found, classes, 0);
     weights::load(&network, &checkpoint, &args.checkpoint)?;
     network.place(device, Kind::Float);
-    network.freeze();
     let normalisation = Normalisation::new(mean, std, device);
     let begun = Instant::now();
     let mut kept = Vec::new();

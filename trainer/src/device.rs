@@ -102,6 +102,16 @@ pub fn idle_threads_sleep() {
     tracing::debug!(%error, "idle threads spin");
 }
 
+/// Whether the processor multiplies bfloat16 itself; without such instructions it takes longer than float32. Processors
+/// with tiles for it (AMX) have these as well.
+#[must_use]
+pub fn multiplies_bfloat16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Cores that this process may use.
 #[must_use]
 pub fn cores() -> usize {

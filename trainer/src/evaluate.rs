@@ -23,10 +23,10 @@ pub struct Seen<'a> {
 }
 
 /// Top-1 and top-5 accuracy and mean cross entropy over all images, in file order; `see` is shown every batch. None
-/// where `go_on` said no between two batches.
+/// where `go_on` said no between two batches. Computed in float32 whatever the network is trained in, as whoever takes
+/// it will.
 ///
-/// # Errors
-/// An image cannot be read, or the loss is not finite.
+/// # Errors An image cannot be read, or the loss is not finite.
 pub fn evaluate(
     network: &Network,
     loader: &Loader,
@@ -38,6 +38,7 @@ pub fn evaluate(
     let guesses = i64::from(network.classes()).min(5);
     let mut sums: Option<Tensor> = None;
     let mut images = 0;
+    let mut constant = None;
     for batch in loader.in_order(BATCH) {
         if !go_on() {
             return Ok(None);
@@ -45,6 +46,8 @@ pub fn evaluate(
         let Loaded { images: pixels, labels, .. } = batch?;
         // Counted, as streaming finds out on the way which images cannot be read.
         images += labels.size()[0].unsigned_abs();
+        let side = u32::try_from(pixels.size()[3]).unwrap_or(u32::MAX);
+        let network = constant.get_or_insert_with(|| network.constant(Kind::Float, BATCH, side));
         let features = network.features(&normalisation.apply(&pixels), false);
         let logits = network.classify_map(&features);
         let (_, best) = logits.topk(guesses, -1, true, true);

@@ -15,6 +15,7 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod fingerprint;
+mod kernels;
 pub mod losses;
 pub mod manifest;
 pub mod metrics;

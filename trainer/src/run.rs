@@ -182,7 +182,7 @@ impl Run<'_> {
             let base = training.optimizer.learning_rate();
             let rate = optim::learning_rate(&training.schedule, base, epoch, training.epochs, index, steps_per_epoch);
             let Setup { student, objective, optimizer, counters, .. } = &mut self.setup;
-            step(student, objective, optimizer, &mut self.meter, &batch, (rate, warmup, number));
+            step(student, objective, optimizer, &mut self.meter, &batch, (rate, warmup, number), |_| {});
             counters.step = number;
             counters.step_in_epoch = index + 1;
             if !std::mem::replace(&mut self.stepped, true) {

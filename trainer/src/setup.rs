@@ -22,7 +22,7 @@ use super::startup::Startup;
 use super::step::Objective;
 use super::weights::{self, StateDict};
 use super::{device, manifest, warning};
-use distillery::architecture::{self, Architecture};
+use distillery::architecture::{self, Architecture, Family};
 use distillery::dataset::Classes;
 use distillery::protocol::{Started, files};
 use distillery::spec::{Augmentation, JobSpec, Precision};
@@ -82,7 +82,7 @@ impl Setup {
         let data = Data::open(spec, settings, device, report)?;
         startup.mark("data");
         let classes = data.classes.count;
-        let kind = compute_kind(spec.training.precision);
+        let kind = compute_kind(spec, device);
         let student_architecture = find(&spec.student.architecture)?;
         let (teacher, teacher_sha256) = teacher(spec, &data, device, kind)?.unzip();
         warn_of_fine_scales(spec, student_architecture, teacher.as_ref(), report);
@@ -172,12 +172,23 @@ impl Setup {
     }
 }
 
-/// `auto` is float32 until a full run has shown that bfloat16 keeps the accuracy; only its speed has been measured.
-fn compute_kind(precision: Precision) -> Kind {
-    match precision {
+/// `auto` is bfloat16 where the processor has instructions for it and students have been shown to come out the same
+/// (docs/performance.md), and float32 elsewhere.
+fn compute_kind(spec: &JobSpec, device: Device) -> Kind {
+    match spec.training.precision {
+        Precision::Auto if device == Device::Cpu && device::multiplies_bfloat16() && keeps_accuracy(spec) => {
+            Kind::BFloat16
+        }
         Precision::Auto | Precision::Float32 => Kind::Float,
         Precision::Bfloat16 => Kind::BFloat16,
     }
+}
+
+/// Whether both networks are of the family that was compared in both precisions.
+fn keeps_accuracy(spec: &JobSpec) -> bool {
+    let teacher = spec.teacher.as_ref().and_then(|teacher| teacher.architecture.as_deref());
+    let mut names = teacher.into_iter().chain([spec.student.architecture.as_str()]);
+    names.all(|name| architecture::find(name).is_some_and(|found| matches!(found.family, Family::CifarResnet(_))))
 }
 
 fn find(name: &str) -> Result<&'static Architecture> {
@@ -237,7 +248,7 @@ fn teacher(spec: &JobSpec, data: &Data, device: Device, kind: Kind) -> Result<Op
     load_checked(&network, path, "teacher", data)?;
     network.place(device, Kind::Float);
     network.compute_in(kind);
-    network.freeze();
+    network.freeze(spec.training.batch_size, spec.dataset.image_size);
     Ok(Some((network, manifest::sha256(path).map_err(Error::storage(path))?.0)))
 }
 

@@ -47,8 +47,23 @@ impl Objective {
     }
 }
 
+/// What a step consists of, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The student's logits.
+    Student,
+    /// The loss of both.
+    Loss,
+    /// Its gradients.
+    Backward,
+    /// Clipping and update.
+    Optimizer,
+    /// The sums of the metrics.
+    Metrics,
+}
+
 /// One step: forward, loss, backward, clip, update. `warmup` is the share of the distillation weight in this epoch,
-/// `step` the number of this step, from 1.
+/// `step` the number of this step, from 1. `ended` is told when the host has issued each phase.
 pub fn step(
     student: &Network,
     objective: &Objective,
@@ -56,8 +71,10 @@ pub fn step(
     meter: &mut Meter,
     batch: &Batch,
     (learning_rate, warmup, step): (f64, f64, u64),
+    mut ended: impl FnMut(Phase),
 ) {
     let student_regions = regions(student, &batch.images, true, objective.scales());
+    ended(Phase::Student);
     let cross_entropy =
         student_regions.global.cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Mean, -100, 0.0);
     let mut loss = &cross_entropy * objective.cross_entropy;
@@ -74,13 +91,17 @@ pub fn step(
         parts.extend(distilled.per_scale.unbind(0));
         parts.extend(distilled.complementary_per_scale.unbind(0));
     }
+    ended(Phase::Loss);
     optimizer.zero_grad();
     loss.backward();
+    ended(Phase::Backward);
     if let Some(largest) = objective.clip {
         let _ = optimizer.clip_grad_norm(largest);
     }
     optimizer.step(learning_rate);
+    ended(Phase::Optimizer);
     no_grad(|| meter.add(&loss, &cross_entropy, &student_regions.global, &batch.labels, parts, step));
+    ended(Phase::Metrics);
 }
 
 fn regions(network: &Network, images: &Tensor, train: bool, scales: &[u32]) -> Regions {

@@ -130,6 +130,20 @@ fn every_method_trains() {
 }
 
 #[test]
+fn the_precision_that_auto_chose_is_said() {
+    let place = Place::new();
+    let expected = if distillery_trainer::device::multiplies_bfloat16() { "bfloat16" } else { "float32" };
+    let events = place.events(&merged(place.plain(), json!({"training": {"epochs": 1}})), "out");
+    let Some(Event::Started(started)) = events.iter().find(|event| matches!(event, Event::Started(_))) else {
+        panic!("{events:?}")
+    };
+    assert_eq!(started.precision, expected);
+    let manifest = place.json("out/manifest.json");
+    assert_eq!(manifest["attempts"][0]["precision"], expected);
+    assert_eq!(manifest["specification"]["training"]["precision"], "auto");
+}
+
+#[test]
 fn what_is_odd_but_allowed_is_said_in_a_warning() {
     let place = Place::new().with_teacher();
     // Side 8 ends in a map of 2×2. The teacher's normalisation makes every image black for it.

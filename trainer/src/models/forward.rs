@@ -9,107 +9,116 @@ use tch::{Device, Kind, Tensor};
 use distillery::architecture::{Convolution, Layout, Op, Pool, Role};
 
 use super::Weight;
+use super::plan::Step;
+use crate::kernels;
 
-/// When the maps of a graph come to their end.
-#[derive(Debug)]
-pub(super) struct Schedule {
-    last_use: Vec<usize>,
-    /// Of each node, whether it alone may change its input: nothing else looks at that, the gradients included.
-    in_place: Vec<bool>,
-}
-
-impl Schedule {
-    pub(super) fn new(layout: &Layout) -> Self {
-        let mut uses = vec![0; layout.nodes.len()];
-        for &input in layout.nodes.iter().flat_map(|node| &node.inputs) {
-            uses[input] += 1;
+/// The final feature map [B, C, H', W'] of `images` [B, 3, H, W], whose `steps` are for training; batch norms use the
+/// statistics of the batch where `train`, and the running ones otherwise.
+pub(super) fn forward(layout: &Layout, steps: &[Step], weights: &[Weight], images: &Tensor, train: bool) -> Tensor {
+    run(steps, |_, step, inputs, added| match (step.op, inputs) {
+        (Op::Images, []) => images.shallow_clone(),
+        (Op::Convolution { weight }, [xs]) => convolution(&weights[weight..], geometry(layout, weight), xs),
+        (Op::BatchNorm { weight }, [xs]) => {
+            let weights = [0, 1, 2, 3].map(|part| &weights[weight + part].tensor);
+            if train && has_kernels(xs) {
+                return kernels::norm(xs, added, weights, step.relu);
+            }
+            let [factor, offset, mean, variance] = weights.map(Some);
+            let normalised = xs.batch_norm(factor, offset, mean, variance, train, 0.1, 1e-5, true);
+            finish(normalised, added, step.relu)
         }
-        // The gradients of these need their inputs, not what they made.
-        let forgets = |op: Op| matches!(op, Op::Convolution { .. } | Op::BatchNorm { .. } | Op::Add);
-        let changes = |&input: &usize| uses[input] == 1 && forgets(layout.nodes[input].op);
-        let in_place = layout.nodes.iter().map(|node| node.op.is_in_place() && node.inputs.iter().all(changes));
-        Self { last_use: layout.last_use(), in_place: in_place.collect() }
-    }
+        (op, inputs) => plain(op, inputs),
+    })
 }
 
-/// The final feature map [B, C, H', W'] of `images` [B, 3, H, W]; batch norms use the statistics of the batch where
-/// `train`, and the running ones otherwise.
-pub(super) fn forward(
-    layout: &Layout,
-    schedule: &Schedule,
-    weights: &[Weight],
-    images: &Tensor,
-    train: bool,
-) -> Tensor {
-    let mut maps: Vec<Option<Tensor>> = Vec::with_capacity(layout.nodes.len());
-    for (index, node) in layout.nodes.iter().enumerate() {
-        let inputs: Vec<Tensor> = node.inputs.iter().map(|&input| take(&mut maps, input, schedule, index)).collect();
-        let map = match (node.op, inputs.as_slice()) {
-            (Op::Images, []) => images.shallow_clone(),
-            (Op::Convolution { weight }, [xs]) => {
-                let Role::Convolution(geometry) = layout.entries[weight].role else {
-                    unreachable!("a convolution's first entry is its weight")
-                };
-                convolution(&weights[weight..], geometry, xs)
-            }
-            (Op::BatchNorm { weight }, [xs]) => batch_norm(&weights[weight..weight + 4], xs, train),
-            (Op::Relu, [xs]) if schedule.in_place[index] => xs.shallow_clone().relu_(),
-            (Op::Relu, [xs]) => xs.relu(),
-            (Op::Relu6, [xs]) if schedule.in_place[index] => xs.shallow_clone().relu6_(),
-            (Op::Relu6, [xs]) => xs.relu6(),
-            (Op::Add, [xs, ys]) => xs + ys,
-            (Op::Concat, [xs, ys]) => Tensor::cat(&[xs, ys], 1),
-            (Op::Channels { from, count }, [xs]) => xs.narrow(1, i64::from(from), i64::from(count)),
-            (Op::Shuffle { groups }, [xs]) => shuffle(xs, i64::from(groups)),
-            (Op::Subsample { zeros }, [xs]) => {
-                let zeros = i64::from(zeros);
-                xs.slice(2, None, None, 2).slice(3, None, None, 2).constant_pad_nd([0, 0, 0, 0, zeros, zeros])
-            }
-            (Op::AveragePool(Pool { size, stride, padding }), [xs]) => {
-                let [size, stride, padding] = [size, stride, padding].map(|n| [i64::from(n); 2]);
-                xs.avg_pool2d(size, stride, padding, false, true, None::<i64>)
-            }
-            (Op::MaxPool(Pool { size, stride, padding }), [xs]) => {
-                let [size, stride, padding] = [size, stride, padding].map(|n| [i64::from(n); 2]);
-                xs.max_pool2d(size, stride, padding, [1, 1], false)
-            }
-            (op, inputs) => unreachable!("{op:?} of {} maps", inputs.len()),
+/// Runs steps one after the other and gives the last map; a map is dropped with its last use. `make` gets the number of
+/// a step, the maps that it takes, and the one that it adds.
+pub(super) fn run(steps: &[Step], make: impl Fn(usize, &Step, &[Tensor], Option<&Tensor>) -> Tensor) -> Tensor {
+    let mut maps: Vec<Option<Tensor>> = Vec::with_capacity(steps.len());
+    for (index, step) in steps.iter().enumerate() {
+        let mut take = |input: usize| {
+            let map = if steps[input].last_use == index {
+                maps[input].take()
+            } else {
+                maps[input].as_ref().map(Tensor::shallow_clone)
+            };
+            map.expect("inputs come before those that take them")
         };
-        maps.push(Some(map));
+        let inputs: Vec<Tensor> = step.inputs.iter().map(|&input| take(input)).collect();
+        let added = step.added.map(take);
+        maps.push(Some(make(index, step, &inputs, added.as_ref())));
     }
     maps.pop().flatten().expect("a graph has nodes, and nothing takes the last")
 }
 
-/// The map of a node, which is dropped from the list with its last use.
-fn take(maps: &mut [Option<Tensor>], input: usize, schedule: &Schedule, index: usize) -> Tensor {
-    let map = if schedule.last_use[input] == index {
-        maps[input].take()
-    } else {
-        maps[input].as_ref().map(Tensor::shallow_clone)
+/// Whether `cpp/` has loops for such maps.
+pub(super) fn has_kernels(xs: &Tensor) -> bool {
+    xs.device() == Device::Cpu && matches!(xs.kind(), Kind::Float | Kind::BFloat16)
+}
+
+/// What follows in the same step. Nothing else looks at `made`, and no gradient needs it.
+pub(super) fn finish(made: Tensor, added: Option<&Tensor>, relu: bool) -> Tensor {
+    let mut made = match added {
+        Some(added) => made + added,
+        None => made,
     };
-    map.expect("inputs come before those that take them")
+    if relu { made.relu_() } else { made }
+}
+
+/// A node without weights.
+pub(super) fn plain(op: Op, inputs: &[Tensor]) -> Tensor {
+    match (op, inputs) {
+        (Op::Relu, [xs]) => xs.relu(),
+        (Op::Relu6, [xs]) => xs.relu6(),
+        (Op::Add, [xs, ys]) => xs + ys,
+        (Op::Concat, [xs, ys]) => Tensor::cat(&[xs, ys], 1),
+        (Op::Channels { from, count }, [xs]) => xs.narrow(1, i64::from(from), i64::from(count)),
+        (Op::Shuffle { groups }, [xs]) => shuffle(xs, i64::from(groups)),
+        (Op::Subsample { zeros }, [xs]) => {
+            let zeros = i64::from(zeros);
+            every_second(xs).constant_pad_nd([0, 0, 0, 0, zeros, zeros])
+        }
+        (Op::AveragePool(Pool { size, stride, padding }), [xs]) => {
+            let [size, stride, padding] = [size, stride, padding].map(|n| [i64::from(n); 2]);
+            xs.avg_pool2d(size, stride, padding, false, true, None::<i64>)
+        }
+        (Op::MaxPool(Pool { size, stride, padding }), [xs]) => {
+            let [size, stride, padding] = [size, stride, padding].map(|n| [i64::from(n); 2]);
+            xs.max_pool2d(size, stride, padding, [1, 1], false)
+        }
+        (op, inputs) => unreachable!("{op:?} of {} maps", inputs.len()),
+    }
+}
+
+pub(super) fn geometry(layout: &Layout, weight: usize) -> Convolution {
+    let Role::Convolution(geometry) = layout.entries[weight].role else {
+        unreachable!("a convolution's first entry is its weight")
+    };
+    geometry
 }
 
 /// `weights` begin with the convolution's own.
 fn convolution(weights: &[Weight], geometry: Convolution, xs: &Tensor) -> Tensor {
-    let pair = |[height, width]: [u32; 2]| [i64::from(height), i64::from(width)];
     let weight = weights[0].tensor.to_kind(xs.kind());
     let bias = geometry.bias.then(|| weights[1].tensor.to_kind(xs.kind()));
-    xs.conv2d(&weight, bias, pair(geometry.stride), pair(geometry.padding), [1, 1], i64::from(geometry.groups))
+    convolve(xs, &weight, bias.as_ref(), geometry)
 }
 
-fn batch_norm(weights: &[Weight], xs: &Tensor, train: bool) -> Tensor {
-    let [factor, offset, mean, variance] = [0, 1, 2, 3].map(|part| Some(&weights[part].tensor));
-    let normalise = |xs: &Tensor| xs.batch_norm(factor, offset, mean, variance, train, 0.1, 1e-5, true);
-    if train && sums_too_many_pixels(xs) { channels_last(&normalise(&xs.contiguous())) } else { normalise(xs) }
+/// A convolution with weights of the input's kind.
+pub(super) fn convolve(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: Convolution) -> Tensor {
+    if kernels::is_small_convolution(xs, geometry) {
+        return kernels::small_convolution(xs, weight, bias);
+    }
+    let pair = |[height, width]: [u32; 2]| [i64::from(height), i64::from(width)];
+    let by = |stride| xs.conv2d(weight, bias, stride, pair(geometry.padding), [1, 1], i64::from(geometry.groups));
+    // oneDNN has no fast kernels of this kind, and computes every pixel in a fraction of the time.
+    let is_slow = geometry.stride == [2, 2] && i64::from(geometry.groups) == xs.size()[1] && geometry.groups > 1;
+    if is_slow && xs.device() == Device::Cpu { every_second(&by([1, 1])) } else { by(pair(geometry.stride)) }
 }
 
-/// Whether libtorch's batch norm would add up so many float32 one by one that it shows. It does where the channels are
-/// last, on the CPU: the logits of resnet101 at 224×224 are then off by 2·10⁻⁴, and by 5·10⁻⁵ with the channels first, at a
-/// tenth more time. The maps of CIFAR's networks are small enough.
-fn sums_too_many_pixels(xs: &Tensor) -> bool {
-    let &[_, _, height, width] = xs.size().as_slice() else { return false };
-    height * width > 32 * 32 && xs.device() == Device::Cpu && xs.kind() == Kind::Float
+/// Every second pixel in both directions.
+fn every_second(xs: &Tensor) -> Tensor {
+    xs.slice(2, None, None, 2).slice(3, None, None, 2)
 }
 
 /// `xs` [B, G·N, H, W]: channel n of group g becomes channel n·G + g. The channels of a pixel stay next to each other.

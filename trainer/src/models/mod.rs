@@ -4,14 +4,18 @@
 //! [`Network::classify`].
 
 mod forward;
+mod frozen;
 mod init;
+mod plan;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery::architecture::{Architecture, Entry, Layout};
 
 use super::sdd::{Regions, classify_regions};
-use forward::{Schedule, channels_last};
+use forward::channels_last;
+use frozen::Frozen;
+use plan::{Purpose, Step};
 
 /// One tensor of a network's state dict.
 #[derive(Debug)]
@@ -29,9 +33,10 @@ pub struct Network {
     architecture: &'static Architecture,
     classes: u32,
     layout: Layout,
-    schedule: Schedule,
+    steps: Vec<Step>,
     weights: Vec<Weight>,
     compute: Kind,
+    frozen: Option<Frozen>,
 }
 
 impl std::fmt::Debug for Network {
@@ -51,15 +56,18 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
         Weight { name: entry.key.clone(), tensor, trained }
     };
     let weights = layout.entries.iter().zip(0..).map(weight).collect();
-    let schedule = Schedule::new(&layout);
-    Network { architecture, classes, layout, schedule, weights, compute: Kind::Float }
+    let steps = plan::steps(&layout, Purpose::Training);
+    Network { architecture, classes, layout, steps, weights, compute: Kind::Float, frozen: None }
 }
 
 impl Network {
     /// The final feature map [B, C, H', W'] of `xs` [B, 3, H, W], in the kind of the weights.
     pub fn features(&self, xs: &Tensor, train: bool) -> Tensor {
         let xs = channels_last(&xs.to_kind(self.compute));
-        let map = forward::forward(&self.layout, &self.schedule, &self.weights, &xs, train);
+        let map = match &self.frozen {
+            Some(frozen) => frozen.forward(&xs),
+            None => forward::forward(&self.layout, &self.steps, &self.weights, &xs, train),
+        };
         map.to_kind(self.classifier()[0].tensor.kind())
     }
 
@@ -134,14 +142,22 @@ impl Network {
         self.compute = kind;
     }
 
-    /// Makes the network a constant: no gradients, and kernels kept in the kind that they are computed in.
-    pub fn freeze(&mut self) {
-        for weight in &self.weights {
-            let _ = weight.tensor.set_requires_grad(false);
-            if weight.tensor.dim() == 4 {
-                replace(weight, |tensor| tensor.to_kind(self.compute));
-            }
-        }
+    /// Makes the network a [`constant`](Self::constant) of the kind that it computes in.
+    pub fn freeze(&mut self, batch: u32, side: u32) {
+        *self = self.constant(self.compute, batch, side);
+    }
+
+    /// The network as it is now, as a constant: no gradients, evaluation mode only, feature maps in `kind`, compiled
+    /// for images of `side` pixels in batches of `batch`. Other sizes give the same values.
+    #[must_use]
+    pub fn constant(&self, kind: Kind, batch: u32, side: u32) -> Self {
+        let constant =
+            |weight: &Weight| Weight { name: weight.name.clone(), tensor: weight.tensor.detach(), trained: false };
+        let weights: Vec<Weight> = self.weights.iter().map(constant).collect();
+        let layout = self.architecture.layout_at(self.classes, side);
+        let frozen = Some(Frozen::new(&layout, &weights, kind, i64::from(batch)));
+        let Self { architecture, classes, .. } = *self;
+        Self { architecture, classes, layout, steps: self.steps.clone(), weights, compute: kind, frozen }
     }
 
     /// Overwrites one tensor of the state dict; the caller has checked names and shapes.

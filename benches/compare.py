@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Training here beside plain PyTorch (benches/pytorch/step.py: the published recipe in float32), measured in turn on this machine.
+
+    make bench                                        # steps, data loading left out
+    make bench DATA=DIR                               # and whole short jobs on CIFAR-100's parquet files, loader included
+    benches/compare.py --processor-time --threads 1   # on a machine that is busy with other work
+
+Both sides of a pair stay ready and measure a few steps in turn, round after round, so that whatever else happens on the machine
+happens to both; printed is the median of all steps. --processor-time counts the time that the threads of a process were running.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAIRS = [("resnet32x4", "resnet8x4"), ("resnet56", "resnet20"), ("resnet32x4", "shufflenet_v1"), ("vgg13", "vgg8")]
+# Threads that wait sleep, on both sides.
+ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "passive"}
+
+
+class Side:
+    """A program that measures some steps for each line that it is sent."""
+
+    def __init__(self, command):
+        self.times = []
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        if self.process.stdout.readline().strip() != "ready":
+            sys.exit(f"{command[0]} did not start")
+
+    def measure(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.times += json.loads(self.process.stdout.readline())
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+        return statistics.median(self.times)
+
+
+def bench_program(options):
+    """The trainer's bench, built by cargo, which says where it is."""
+    if options.program:
+        return options.program
+    command = ["cargo", "bench", "--locked", "-p", "distillery-trainer", "--bench", "step", "--no-run", "--message-format=json"]
+    if options.profile:
+        command += ["--profile", options.profile]
+    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    messages = [json.loads(line) for line in built.splitlines()]
+    return next(message["executable"] for message in reversed(messages)
+                if message.get("executable") and message["target"]["name"] == "step")
+
+
+def python(options):
+    return [options.python, str(ROOT / "benches/pytorch/step.py")]
+
+
+def common(options):
+    arguments = ["--batch", str(options.batch), "--threads", str(options.threads)]
+    return arguments + (["--processor-time"] if options.processor_time else [])
+
+
+def compare_steps(options, program):
+    kind = "processor time of all threads, divided by their number" if options.processor_time else "time passed"
+    print(f"milliseconds a step, batch {options.batch}, {options.threads} threads, {kind}; "
+          f"median of {options.rounds * options.steps} steps, {options.steps} in turn\n")
+    print("| pair | PyTorch | here, float32 | ratio | here, bfloat16 | ratio | share of the limit |")
+    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    for pair in options.pairs:
+        one = ["--pair", *pair, "--steps", str(options.steps), *common(options)]
+        request = [*one, "--on-request"]
+        sides = [Side([*python(options), *request])]
+        sides += [Side([program, *request, "--precision", precision]) for precision in ("float32", "bfloat16")]
+        for _ in range(options.rounds):
+            for side in sides:
+                side.measure()
+        theirs, single, brain = (side.end() for side in sides)
+        report = subprocess.run([program, *one, "--json", "--precision", "bfloat16"], stdout=subprocess.PIPE, text=True,
+                                check=True, env=ENVIRONMENT).stdout
+        share = json.loads(report)["least_ms"] / brain
+        print(f"| {pair[0]} → {pair[1]} | {theirs:.0f} | {single:.0f} | {theirs / single:.2f} | {brain:.0f} "
+              f"| {theirs / brain:.2f} | {100 * share:.0f} % |", flush=True)
+
+
+def processor_seconds(work):
+    """What children used while `work` ran, and the time that passed."""
+    before, begun = os.times(), time.perf_counter()
+    work()
+    after = os.times()
+    used = after.children_user - before.children_user + after.children_system - before.children_system
+    return used, time.perf_counter() - begun
+
+
+def compare_jobs(options):
+    """Whole trainings of the first pair, from the start of the program to its end, in turn."""
+    teacher, student = options.pairs[0]
+    with tempfile.TemporaryDirectory() as directory:
+        directory = pathlib.Path(directory)
+        spec = {"student": {"architecture": teacher}, "dataset": {"path": str(options.data.resolve()), "limit": options.batch},
+                "distillation": {"method": "none"}, "training": {"epochs": 1, "batch_size": options.batch}}
+        run(options, directory, "teacher", spec)
+        spec |= {"student": {"architecture": student}, "distillation": {"method": "sdd_kd"},
+                 "teacher": {"architecture": teacher, "checkpoint": str(directory / "teacher/student.safetensors")}}
+        spec["dataset"]["limit"] = options.limit
+        spec["training"]["epochs"] = options.epochs
+        plain = [*python(options), "--pair", teacher, student, "--data", str(options.data), "--limit", str(options.limit),
+                 "--epochs", str(options.epochs), "--batch", str(options.batch), "--threads", str(options.threads)]
+        used = {"PyTorch": [], "float32": [], "bfloat16": []}
+        for turn in range(options.jobs):
+            used["PyTorch"].append(processor_seconds(
+                lambda: subprocess.run(plain, check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)))
+            for precision in ("float32", "bfloat16"):
+                spec["training"]["precision"] = precision
+                name = f"{precision}-{turn}"
+                used[precision].append(processor_seconds(lambda: run(options, directory, name, spec)))
+    print(f"\nseconds of a whole job, {teacher} → {student}, {options.epochs} epochs of {options.limit} images with an evaluation of "
+          f"the test split after each and of the teacher before; median of {options.jobs}\n")
+    print("| | passed | ratio | of processors | ratio |\n| --- | --- | --- | --- | --- |")
+    medians = {name: [statistics.median(values) for values in zip(*of)] for name, of in used.items()}
+    for name, (processor, passed) in medians.items():
+        theirs = medians["PyTorch"]
+        print(f"| {name} | {passed:.1f} | {theirs[1] / passed:.2f} | {processor:.1f} | {theirs[0] / processor:.2f} |")
+
+
+def run(options, directory, name, spec):
+    (directory / f"{name}.json").write_text(json.dumps(spec))
+    command = [options.trainer, "train", directory / f"{name}.json", "--output", directory / name, "--device", "cpu",
+               "--threads", str(options.threads)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--pair", nargs=2, action="append", metavar=("TEACHER", "STUDENT"), dest="pairs")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--steps", type=int, default=3, help="steps of a side before it is the other's turn")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--processor-time", action="store_true")
+    parser.add_argument("--data", type=pathlib.Path, help="CIFAR-100's parquet files: compare whole jobs too")
+    parser.add_argument("--limit", type=int, default=1280, help="images of an epoch of those")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=3, help="how often each job is run")
+    parser.add_argument("--python", default=str(ROOT / ".deps/pytorch_bench/run"))
+    parser.add_argument("--trainer", default=str(ROOT / "target/release/distillery-trainer"))
+    parser.add_argument("--program", help="the trainer's bench `step`, where it is built already")
+    parser.add_argument("--profile", help="cargo's; bench unless given")
+    options = parser.parse_args()
+    options.pairs = options.pairs or PAIRS
+    compare_steps(options, bench_program(options))
+    if options.data:
+        compare_jobs(options)
+
+
+if __name__ == "__main__":
+    main()

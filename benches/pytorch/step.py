@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Scale decoupled distillation in plain PyTorch, as its published scripts do it: float32, channels first, one tensor
+operation after the other, a loader of worker processes. It is what distillery's speed is compared with: benches/compare.py.
+
+    step.py --pair resnet32x4 resnet8x4                     # milliseconds of each of some training steps
+    step.py --pair resnet20 resnet8 --data DIR --epochs 2   # a whole short training on parquet files of CIFAR-100, in seconds
+    step.py --check tests/fixtures/architectures.json       # that the networks are those of the published code
+
+Needs torch and numpy; training on files needs pillow and pyarrow as well (scripts/setup pytorch_bench).
+"""
+
+import argparse
+import io
+import json
+import math
+import pathlib
+import random
+import sys
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+import networks
+
+MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+CLASSES, TEMPERATURE = 100, 4.0
+CROSS_ENTROPY_WEIGHT, DISTILLATION_WEIGHT, COMPLEMENTARY_WEIGHT = 0.1, 0.9, 2.0
+
+
+def local_logits(network, features):
+    """Global logits [B, K], and those of every region [B, K, 21]: a grid of 4, 2 and 1."""
+    grids = [F.adaptive_avg_pool2d(features, scale).flatten(2) for scale in (1, 2, 4)]
+    pooled = torch.cat(grids, 2)
+    batch, channels, regions = pooled.shape
+    logits = network.classify(pooled.transpose(1, 2).reshape(batch * regions, channels))
+    logits = logits.reshape(batch, regions, -1).transpose(1, 2)
+    return logits[:, :, 0], logits
+
+
+def kd(student, teacher):
+    log_p = F.log_softmax(student / TEMPERATURE, dim=1)
+    q = F.softmax(teacher / TEMPERATURE, dim=1)
+    return F.kl_div(log_p, q, reduction="none").sum(1, keepdim=True) * TEMPERATURE**2
+
+
+def sdd_kd(student, teacher, target):
+    """The mean over all regions, in which those that disagree with the whole image weigh double, by boolean masks."""
+    batch, classes, regions = student.shape
+    student = student.transpose(1, 2).reshape(batch * regions, classes)
+    teacher = teacher.transpose(1, 2).reshape(batch * regions, classes)
+    target = target.repeat_interleave(regions)
+    predicted = teacher.argmax(1)
+    right = predicted == target
+    whole = right.reshape(batch, regions)[:, 0].repeat_interleave(regions)
+    losses = [torch.zeros((), device=student.device)]
+    for mask, weight in [
+        (right & whole, 1.0),
+        (~right & ~whole, 1.0),
+        (right & ~whole, COMPLEMENTARY_WEIGHT),
+        (~right & whole, COMPLEMENTARY_WEIGHT),
+    ]:
+        if mask.any():
+            losses.append(weight * kd(student[mask], teacher[mask]).sum())
+    return sum(losses) / (batch * regions)
+
+
+class Trainer:
+    def __init__(self, options):
+        torch.manual_seed(options.seed)
+        self.teacher = networks.build(options.pair[0], CLASSES).eval()
+        self.student = networks.build(options.pair[1], CLASSES).train()
+        rate = 0.01 if options.pair[1].startswith(("shufflenet", "mobilenet")) else 0.05
+        self.optimizer = torch.optim.SGD(self.student.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+
+    def step(self, images, labels):
+        with torch.no_grad():
+            _, teacher = local_logits(self.teacher, self.teacher(images))
+        logits, student = local_logits(self.student, self.student(images))
+        loss = CROSS_ENTROPY_WEIGHT * F.cross_entropy(logits, labels)
+        loss = loss + DISTILLATION_WEIGHT * sdd_kd(student, teacher, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.student.parameters(), 40.0)
+        self.optimizer.step()
+        return loss
+
+
+class Cifar(Dataset):
+    """The images of parquet files, decoded when they are opened, and changed one by one when they are taken."""
+
+    def __init__(self, directory, split, limit=None):
+        import pyarrow.parquet
+        from PIL import Image
+
+        self.images, self.labels, self.training = [], [], split == "train"
+        for path in sorted(pathlib.Path(directory).glob(f"{split}-*.parquet")):
+            table = pyarrow.parquet.read_table(path)
+            label = "fine_label" if "fine_label" in table.column_names else "label"
+            image = "img" if "img" in table.column_names else "image"
+            for encoded in table.column(image).to_pylist():
+                self.images.append(np.asarray(Image.open(io.BytesIO(encoded["bytes"])).convert("RGB")))
+            self.labels.extend(table.column(label).to_pylist())
+        self.images, self.labels = self.images[:limit], self.labels[:limit]
+        if not self.images:
+            sys.exit(f"{directory} has no {split}-*.parquet")
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        image = self.images[index]
+        if self.training:
+            padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
+            top, left = random.randint(0, 8), random.randint(0, 8)
+            image = padded[top : top + 32, left : left + 32]
+            if random.random() < 0.5:
+                image = image[:, ::-1]
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div(255)
+        mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+        return (tensor - mean) / std, self.labels[index]
+
+
+def evaluate(network, loader):
+    right = total = 0
+    network.eval()
+    with torch.no_grad():
+        for images, labels in loader:
+            right += (network.classify(network(images).mean((2, 3))).argmax(1) == labels).sum().item()
+            total += len(labels)
+    network.train(network.training)
+    return 100 * right / total
+
+
+def train(options):
+    """Seconds of a whole training, from opening the files to the last evaluation."""
+    begun = time.perf_counter()
+    train_set, test_set = Cifar(options.data, "train", options.limit), Cifar(options.data, "test")
+    workers = {"num_workers": options.workers, "batch_size": options.batch}
+    train_loader = DataLoader(train_set, shuffle=True, **workers)
+    test_loader = DataLoader(test_set, **workers)
+    trainer = Trainer(options)
+    if options.teacher_weights:
+        trainer.teacher.load_state_dict(torch.load(options.teacher_weights, weights_only=True))
+    evaluate(trainer.teacher, test_loader)
+    for _ in range(options.epochs):
+        trainer.student.train()
+        for images, labels in train_loader:
+            trainer.step(images, labels)
+        top1 = evaluate(trainer.student, test_loader)
+    print(json.dumps({"seconds": time.perf_counter() - begun, "top1": top1}))
+
+
+def measure(trainer, batch, options, steps):
+    clock = time.process_time if options.processor_time else time.perf_counter
+    share = torch.get_num_threads() if options.processor_time else 1
+    times = []
+    for _ in range(steps):
+        begun = clock()
+        trainer.step(*batch)
+        times.append(1e3 * (clock() - begun) / share)
+    return times
+
+
+def hashed(count, key):
+    """The numbers of the fixture: 2·frac(sin(12.9898·i + 78.233·key)·43758.5453) − 1."""
+    values = np.sin(12.9898 * np.arange(count, dtype=np.float64) + 78.233 * key) * 43758.5453
+    return torch.from_numpy(2 * (values - np.floor(values)) - 1)
+
+
+def check(path):
+    """That each network here computes the fixture's logits."""
+    fixture = json.loads(pathlib.Path(path).read_text())
+    for name in ("resnet8", "resnet20", "resnet56", "resnet8x4", "resnet32x4", "vgg8", "vgg13", "shufflenet_v1"):
+        network = networks.build(name, fixture[name]["classes"]).double().train()
+        entries = [item for item in network.state_dict().items() if item[1].is_floating_point()]
+        assert list(fixture[name]["state_dict"]) == [key for key, _ in entries], f"{name} has other keys"
+        with torch.no_grad():
+            for key, (entry, tensor) in enumerate(entries):
+                noise = hashed(tensor.numel(), key).view(tensor.shape)
+                if entry.endswith("running_mean"):
+                    tensor.zero_()
+                elif entry.endswith("running_var"):
+                    tensor.fill_(1)
+                elif tensor.dim() > 1:
+                    tensor.copy_(noise * math.sqrt(6 / tensor[0].numel()))
+                else:
+                    tensor.copy_((1 if entry.endswith("weight") else 0) + 0.2 * noise)
+            side = fixture[name]["input"][1]
+            features = network(hashed(4 * 3 * side * side, 1000).view(4, 3, side, side))
+            found = network.classify(features.mean((2, 3)))[:, :8]
+        expected = torch.tensor(fixture[name]["logits_first_8"], dtype=torch.float64)
+        difference = ((found - expected).norm() / expected.norm()).item()
+        assert difference < 1e-6, f"{name} is another network: {difference}"
+        print(f"{name}: as published, but for {difference:.0e}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--pair", nargs=2, metavar=("TEACHER", "STUDENT"), default=("resnet32x4", "resnet8x4"))
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--on-request", action="store_true", help="measure --steps steps for each line of standard input")
+    parser.add_argument("--processor-time", action="store_true", help="of all threads, divided by their number")
+    parser.add_argument("--data", help="a directory with train-*.parquet and test-*.parquet: a whole training")
+    parser.add_argument("--teacher-weights", help="a state dict that torch.save wrote")
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--check", metavar="FIXTURE")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.check:
+        check(options.check)
+    elif options.data:
+        train(options)
+    else:
+        trainer = Trainer(options)
+        batch = torch.randn(options.batch, 3, 32, 32), torch.randint(0, CLASSES, (options.batch,))
+        measure(trainer, batch, options, 3)
+        if options.on_request:
+            print("ready", flush=True)
+            for _ in sys.stdin:
+                print(json.dumps(measure(trainer, batch, options, options.steps)), flush=True)
+        else:
+            print(json.dumps(measure(trainer, batch, options, options.steps)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+//! How long a step must take at least: what its convolutions multiply and move, against what this machine can.
+
+use distillery::architecture::{Layout, Node, Op};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::Clock;
+
+/// What the machine reaches where nothing is in the way.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Peaks {
+    /// Multiply-accumulates a second of a product of two 2048×2048 matrices, as such or as a convolution of 1×1: on the
+    /// CPU they go to different libraries, of which one may not know the processor.
+    pub macs_per_second: f64,
+    /// Bytes a second, read and written, of a copy of 256 MiB.
+    pub bytes_per_second: f64,
+}
+
+impl Peaks {
+    /// The best of several tries, since only what disturbs makes them slower.
+    pub fn measure(kind: Kind, device: Device, wait: impl Fn(), clock: Clock) -> Self {
+        const SIDE: i64 = 2048;
+        const BYTES: i64 = 256 << 20;
+        let best = |work: &dyn Fn()| {
+            let once = |_| {
+                let begun = clock.now();
+                work();
+                wait();
+                clock.now() - begun
+            };
+            (0..12).map(once).fold(f64::INFINITY, f64::min)
+        };
+        let matrix = || Tensor::randn([SIDE, SIDE], (Kind::Float, device)).to_kind(kind);
+        let (a, b) = (matrix(), matrix());
+        let pixels = a.view([1, 32, SIDE / 32, SIDE]).permute([0, 3, 1, 2]);
+        let kernel = b.view([SIDE, SIDE, 1, 1]);
+        let convolved = best(&|| drop(pixels.conv2d(&kernel, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1)));
+        let seconds = best(&|| drop(a.matmul(&b))).min(convolved);
+        let (from, to) = (Tensor::zeros([BYTES], (Kind::Uint8, device)), Tensor::zeros([BYTES], (Kind::Uint8, device)));
+        let copied = best(&|| to.shallow_clone().copy_(&from));
+        Self { macs_per_second: (SIDE * SIDE * SIDE) as f64 / seconds, bytes_per_second: 2.0 * BYTES as f64 / copied }
+    }
+}
+
+/// Work that cannot be avoided.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Work {
+    /// Multiply-accumulates of convolutions and classifier.
+    pub macs: f64,
+    /// Bytes read and written.
+    pub bytes: f64,
+}
+
+impl Work {
+    /// The time that arithmetic and memory allow, whichever is longer, in milliseconds.
+    pub fn least_ms(self, peaks: Peaks) -> f64 {
+        1e3 * (self.macs / peaks.macs_per_second).max(self.bytes / peaks.bytes_per_second)
+    }
+}
+
+/// A forward pass of `batch` images with numbers of `width` bytes, in the best case: batch norms, ReLUs, sums and
+/// shuffles are done while a convolution writes its map, so that every map is written once and read once by whatever
+/// takes it.
+pub fn forward(layout: &Layout, batch: u64, width: u64) -> Work {
+    let (batch, width) = (batch as f64, width as f64);
+    let moved: u64 = layout.nodes.iter().map(|node| moved(layout, node)).sum();
+    let weights: u64 = layout.entries.iter().map(|entry| entry.shape.iter().product::<u64>()).sum();
+    Work { macs: layout.macs as f64 * batch, bytes: (moved as f64 * batch + weights as f64) * width }
+}
+
+/// The way back: the gradients of inputs and of weights take as many multiply-accumulates each as the forward pass
+/// (none is needed of the images); every map and every gradient is read, and a gradient of each map written.
+pub fn backward(layout: &Layout, batch: u64, width: u64) -> Work {
+    let first = layout.nodes.iter().find(|node| matches!(node.op, Op::Convolution { .. }));
+    let of_images = first.map_or(0, |node| elements(node) * per_output(layout, node));
+    let forward = forward(layout, batch, width);
+    Work { macs: 2.0 * forward.macs - of_images as f64 * batch as f64, bytes: 2.0 * forward.bytes }
+}
+
+/// The update of weights, gradients and momentum in float32: the gradients are read twice, for their norm and for the
+/// step.
+pub fn update(layout: &Layout) -> Work {
+    Work { macs: 0.0, bytes: layout.parameters as f64 * 4.0 * 6.0 }
+}
+
+fn elements(node: &Node) -> u64 {
+    u64::from(node.map.channels) * u64::from(node.map.side).pow(2)
+}
+
+fn per_output(layout: &Layout, node: &Node) -> u64 {
+    let Op::Convolution { weight } = node.op else { return 0 };
+    layout.entries[weight].shape[1..].iter().product()
+}
+
+/// Numbers that a node moves for one image.
+fn moved(layout: &Layout, node: &Node) -> u64 {
+    let inputs = || node.inputs.iter().map(|&input| elements(&layout.nodes[input])).sum::<u64>();
+    match node.op {
+        Op::Convolution { .. } | Op::AveragePool(_) | Op::MaxPool(_) => inputs() + elements(node),
+        // The other summand; the sum is written by the convolution before it.
+        Op::Add => elements(node),
+        _ => 0,
+    }
+}

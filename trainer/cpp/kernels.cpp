@@ -1,0 +1,145 @@
+// Compiled several times, with VARIANT the name of the instruction set: see kernels.h and build.rs.
+#include "kernels.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+inline float load(const float *from) { return *from; }
+
+inline float load(const Brain *from) {
+    const uint32_t bits = static_cast<uint32_t>(from->bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline void store(float *to, float value) { *to = value; }
+
+// To the nearest, ties to even. Not a number stays not a number.
+inline void store(Brain *to, float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    to->bits = static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
+}
+
+// Calls work(first, length) for each period.
+template <class Work>
+inline void periods(int64_t count, int64_t width, Work work) {
+    for (int64_t first = 0; first < count; first += width) work(first, std::min(width, count - first));
+}
+
+template <class T>
+void moments(const T *__restrict x, int64_t count, int64_t width, const float *__restrict shift, float *__restrict sum,
+             float *__restrict squares) {
+    periods(count, width, [=](int64_t first, int64_t length) {
+        for (int64_t i = 0; i < length; i++) {
+            const float value = load(x + first + i) - shift[i];
+            sum[i] += value;
+            squares[i] += value * value;
+        }
+    });
+}
+
+template <class T, bool ADDS, bool RELU>
+void apply(const T *__restrict x, const T *__restrict added, T *__restrict y, int64_t count, int64_t width,
+           const float *__restrict scale, const float *__restrict offset) {
+    periods(count, width, [=](int64_t first, int64_t length) {
+        for (int64_t i = 0; i < length; i++) {
+            float value = load(x + first + i) * scale[i] + offset[i];
+            if (ADDS) value += load(added + first + i);
+            // Written so that what is not a number stays so.
+            if (RELU) value = value < 0 ? 0 : value;
+            store(y + first + i, value);
+        }
+    });
+}
+
+template <class T>
+void apply_any(const T *x, const T *added, T *y, int64_t count, int64_t width, const float *scale, const float *offset,
+               bool relu) {
+    const auto chosen = added ? (relu ? apply<T, true, true> : apply<T, true, false>)
+                              : (relu ? apply<T, false, true> : apply<T, false, false>);
+    chosen(x, added, y, count, width, scale, offset);
+}
+
+template <class T, bool RELU>
+inline float cleared_gradient(const T *gradient, const T *y, int64_t i) {
+    const float value = load(gradient + i);
+    return RELU && load(y + i) <= 0 ? 0 : value;
+}
+
+template <class T, bool RELU, bool WRITES>
+void gradient_sums(const T *__restrict gradient, const T *__restrict y, const T *__restrict x, T *__restrict cleared,
+                   int64_t count, int64_t width, const float *__restrict mean, float *__restrict sum,
+                   float *__restrict products) {
+    periods(count, width, [=](int64_t first, int64_t length) {
+        for (int64_t i = 0; i < length; i++) {
+            const float value = cleared_gradient<T, RELU>(gradient, y, first + i);
+            sum[i] += value;
+            products[i] += value * (load(x + first + i) - mean[i]);
+            if (WRITES) store(cleared + first + i, value);
+        }
+    });
+}
+
+template <class T>
+void gradient_sums_any(const T *gradient, const T *y, const T *x, T *cleared, int64_t count, int64_t width,
+                       const float *mean, float *sum, float *products) {
+    const auto chosen = y ? (cleared ? gradient_sums<T, true, true> : gradient_sums<T, true, false>)
+                          : (cleared ? gradient_sums<T, false, true> : gradient_sums<T, false, false>);
+    chosen(gradient, y, x, cleared, count, width, mean, sum, products);
+}
+
+template <class T, bool RELU>
+void gradient_of_input(const T *__restrict gradient, const T *__restrict y, const T *__restrict x, T *__restrict result,
+                       int64_t count, int64_t width, const float *__restrict factor, const float *__restrict slope,
+                       const float *__restrict constant) {
+    periods(count, width, [=](int64_t first, int64_t length) {
+        for (int64_t i = 0; i < length; i++) {
+            const float value = cleared_gradient<T, RELU>(gradient, y, first + i);
+            store(result + first + i, value * factor[i] + load(x + first + i) * slope[i] + constant[i]);
+        }
+    });
+}
+
+template <class T>
+void gradient_any(const T *gradient, const T *y, const T *x, T *result, int64_t count, int64_t width, const float *factor,
+                  const float *slope, const float *constant) {
+    const auto chosen = y ? gradient_of_input<T, true> : gradient_of_input<T, false>;
+    chosen(gradient, y, x, result, count, width, factor, slope, constant);
+}
+
+void fold(const Brain *columns, Brain *image, int64_t height, int64_t width, int64_t channels) {
+    std::vector<float> sums(channels);
+    for (int64_t row = 0; row < height; row++)
+        for (int64_t column = 0; column < width; column++) {
+            std::fill(sums.begin(), sums.end(), 0.0f);
+            for (int64_t place = 0; place < 9; place++) {
+                // The pixel in whose surroundings this one has that place.
+                const int64_t y = row + 1 - place / 3, x = column + 1 - place % 3;
+                if (y < 0 || y >= height || x < 0 || x >= width) continue;
+                const Brain *__restrict from = columns + ((y * width + x) * 9 + place) * channels;
+                float *__restrict to = sums.data();
+                for (int64_t i = 0; i < channels; i++) to[i] += load(from + i);
+            }
+            Brain *__restrict to = image + (row * width + column) * channels;
+            for (int64_t i = 0; i < channels; i++) store(to + i, sums[i]);
+        }
+}
+
+template <class T>
+NormKernels<T> table() {
+    return {moments<T>, apply_any<T>, gradient_sums_any<T>, gradient_any<T>};
+}
+
+}  // namespace
+
+namespace VARIANT {
+NormKernels<float> of_float() { return table<float>(); }
+NormKernels<Brain> of_brain() { return table<Brain>(); }
+FoldKernel of_fold() { return fold; }
+}  // namespace VARIANT

@@ -1,0 +1,38 @@
+// Loops over maps whose channels are last, once for each instruction set that they are compiled for.
+//
+// For a batch norm, a map is a sequence of numbers in which the channel repeats. `width` is a multiple of the channels
+// that vectors fill, and arrays of `width` floats hold what belongs to each place of such a period. `count` need not be
+// a multiple of it.
+#pragma once
+
+#include <cstdint>
+
+// bfloat16 as it is stored.
+struct Brain {
+    uint16_t bits;
+};
+
+template <class T>
+struct NormKernels {
+    // Adds x - shift and its square to the sums.
+    void (*moments)(const T *x, int64_t count, int64_t width, const float *shift, float *sum, float *squares);
+    // y = x * scale + offset, plus `added` where that is not null, and without what is negative where `relu`.
+    void (*apply)(const T *x, const T *added, T *y, int64_t count, int64_t width, const float *scale, const float *offset,
+                  bool relu);
+    // The gradient g of y, cleared where y (null without a ReLU) is zero: adds g and g * (x - mean) to the sums, and
+    // writes it to `cleared` where that is not null.
+    void (*gradient_sums)(const T *gradient, const T *y, const T *x, T *cleared, int64_t count, int64_t width,
+                          const float *mean, float *sum, float *products);
+    // The gradient of x: g * factor + x * slope + constant.
+    void (*gradient)(const T *gradient, const T *y, const T *x, T *result, int64_t count, int64_t width, const float *factor,
+                     const float *slope, const float *constant);
+};
+
+template <class T>
+NormKernels<T> norm_kernels();
+
+// Sums columns [height, width, 3, 3, channels] to an image [height, width, channels]: each place of the 3×3 goes to the
+// pixel that it stands for.
+using FoldKernel = void (*)(const Brain *columns, Brain *image, int64_t height, int64_t width, int64_t channels);
+
+FoldKernel fold_kernel();

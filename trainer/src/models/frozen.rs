@@ -1,0 +1,98 @@
+//! A network as a constant, compiled for inference: batch norms are folded into the convolutions before them, sums and
+//! ReLUs are done while a convolution writes its result, and weights lie as oneDNN reads them.
+
+use tch::{Kind, Tensor, no_grad};
+
+use distillery::architecture::{Convolution, Layout, Op};
+
+use super::Weight;
+use super::forward::{channels_last, convolve, finish, geometry, has_kernels, plain, run};
+use super::plan::{Purpose, Step, steps};
+use crate::kernels;
+
+/// The steps of a frozen network and what each needs.
+pub(super) struct Frozen {
+    steps: Vec<Step>,
+    /// Of the step of the same place.
+    constants: Vec<Constants>,
+    kind: Kind,
+}
+
+enum Constants {
+    /// A convolution's weight and bias in the kind of the maps. `packed` is the weight for the CPU.
+    Convolution { geometry: Convolution, weight: Tensor, bias: Tensor, packed: Option<Tensor> },
+    /// Factor and offset [1, C, 1, 1] of a batch norm that no convolution precedes, in the kind of the maps.
+    Norm([Tensor; 2]),
+    /// None.
+    Nothing,
+}
+
+impl Frozen {
+    /// Folds in float32, then brings everything to `kind`. The sizes of `layout` and the `batch` are those that weights
+    /// are laid out for; other sizes give the same values.
+    pub(super) fn new(layout: &Layout, weights: &[Weight], kind: Kind, batch: i64) -> Self {
+        let steps = steps(layout, Purpose::Inference);
+        let constants = no_grad(|| steps.iter().map(|step| constants(layout, step, weights, kind, batch)).collect());
+        Self { steps, constants, kind }
+    }
+
+    /// The final feature map [B, C, H', W'] of `images` [B, 3, H, W] with the channels last, in the kind of the
+    /// network.
+    pub(super) fn forward(&self, images: &Tensor) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        let images = images.to_kind(self.kind);
+        run(&self.steps, |index, step, inputs, added| match (step.op, inputs, &self.constants[index]) {
+            (Op::Images, [], _) => images.shallow_clone(),
+            (_, [xs], Constants::Convolution { geometry, bias, packed: Some(packed), .. })
+                if !kernels::is_small_convolution(xs, *geometry) =>
+            {
+                // The sum takes the memory of the summand, which others may want as it is.
+                let is_wanted = step.added.is_some_and(|added| self.steps[added].last_use != index);
+                let own = added.map(|added| if is_wanted { added.copy() } else { added.shallow_clone() });
+                kernels::convolution(xs, [packed, bias], *geometry, own.as_ref(), step.relu)
+            }
+            (_, [xs], Constants::Convolution { geometry, weight, bias, .. }) => {
+                finish(convolve(xs, weight, Some(bias), *geometry), added, step.relu)
+            }
+            (_, [xs], Constants::Norm([factor, offset])) => finish(xs * factor + offset, added, step.relu),
+            (op, inputs, _) => plain(op, inputs),
+        })
+    }
+}
+
+fn constants(layout: &Layout, step: &Step, weights: &[Weight], kind: Kind, batch: i64) -> Constants {
+    match step.op {
+        Op::Convolution { weight: index } => {
+            let geometry = geometry(layout, index);
+            let mut weight = weights[index].tensor.shallow_clone();
+            let mut bias = if geometry.bias {
+                weights[index + 1].tensor.shallow_clone()
+            } else {
+                Tensor::zeros([weight.size()[0]], (weight.kind(), weight.device()))
+            };
+            if let Some(norm) = step.norm {
+                let [factor, offset] = factor_and_offset(&weights[norm..]);
+                weight = weight * factor.view([-1, 1, 1, 1]);
+                bias = bias * factor + offset;
+            }
+            let (weight, bias) = (channels_last(&weight.to_kind(kind)), bias.to_kind(kind));
+            let from = layout.nodes[layout.nodes[step.node].inputs[0]].map;
+            let input = [batch, i64::from(from.channels), i64::from(from.side), i64::from(from.side)];
+            let packed = has_kernels(&weight).then(|| kernels::pack(&weight, geometry, input));
+            Constants::Convolution { geometry, weight, bias, packed }
+        }
+        Op::BatchNorm { weight } => {
+            let constants = factor_and_offset(&weights[weight..]);
+            Constants::Norm(constants.map(|tensor| tensor.to_kind(kind).view([1, -1, 1, 1])))
+        }
+        _ => Constants::Nothing,
+    }
+}
+
+/// What a batch norm with its running statistics multiplies by and adds: `[C]` each, in the kind of its weights.
+fn factor_and_offset(norm: &[Weight]) -> [Tensor; 2] {
+    let [weight, bias, mean, variance] = [0, 1, 2, 3].map(|part| &norm[part].tensor);
+    let factor = weight * (variance + 1e-5).rsqrt();
+    let offset = bias - mean * &factor;
+    [factor, offset]
+}
