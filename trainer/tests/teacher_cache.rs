@@ -221,7 +221,7 @@ fn a_teacher_says_the_same_of_an_image_in_any_batch_of_that_size() {
             let mut network = models::build(architecture::find(name).unwrap(), 100, 1);
             network.place(Device::Cpu, Kind::Float);
             network.compute_in(kind);
-            network.freeze();
+            network.freeze(32, 32);
             tch::manual_seed(7);
             let images = Tensor::randn([32, 3, 32, 32], (Kind::Float, Device::Cpu));
             let logits = |images: &Tensor| {
