@@ -256,7 +256,8 @@ fn spec() -> anyhow::Result<JobSpec> {
 }
 
 async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
-    match store::create(pool, &NewJob { spec, idempotency: None }).await? {
+    let submitted = serde_json::to_string(spec)?;
+    match store::create(pool, &NewJob { spec, submitted: &submitted, idempotency: None }).await? {
         Created::New(job) => Ok(job.id),
         other => anyhow::bail!("{other:?}"),
     }

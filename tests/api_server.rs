@@ -272,6 +272,13 @@ async fn the_openapi_document_describes_every_route() {
             assert_eq!(problem, "#/components/schemas/Problem", "{method} {path}");
         }
     }
+    // Types of the same name would be one schema.
+    for (schema, value) in
+        [("CheckpointFormat", "torch_zip"), ("DatasetFormat", "parquet"), ("StudentFormat", "safetensors")]
+    {
+        let values = document["components"]["schemas"][schema]["enum"].as_array().unwrap();
+        assert!(values.contains(&json!(value)), "{schema}: {values:?}");
+    }
     let expected = [
         "POST /v1/jobs",
         "GET /v1/jobs",
@@ -281,6 +288,8 @@ async fn the_openapi_document_describes_every_route() {
         "POST /v1/jobs/{id}/pause",
         "POST /v1/jobs/{id}/resume",
         "POST /v1/jobs/{id}/retry",
+        "GET /v1/jobs/{id}/submitted",
+        "GET /v1/jobs/{id}/attempts",
         "GET /v1/jobs/{id}/metrics",
         "GET /v1/jobs/{id}/events",
         "GET /v1/jobs/{id}/stream",

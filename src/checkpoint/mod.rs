@@ -37,6 +37,7 @@ const PARALLEL: &str = "module.";
 /// How a checkpoint is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = CheckpointFormat)]
 pub enum Format {
     /// Hugging Face's safetensors.
     Safetensors,

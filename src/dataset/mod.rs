@@ -43,6 +43,7 @@ pub struct Options {
 /// How the images are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = DatasetFormat)]
 pub enum Format {
     /// Hugging Face parquet shards.
     Parquet,

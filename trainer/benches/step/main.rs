@@ -15,7 +15,7 @@ use clap::Parser;
 use distillery::architecture;
 use distillery::dataset::{Dataset, Error, Frame, Images, Options};
 use distillery::spec::{self, Mode};
-use distillery_trainer::data::{self, Batches, Framing, Loader};
+use distillery_trainer::data::{self, Batches, Framing, Loaded, Loader};
 use distillery_trainer::device;
 use distillery_trainer::models::{self, Network};
 use distillery_trainer::normalisation::Normalisation;
@@ -189,7 +189,7 @@ impl Measured {
 
     /// Normalised images and their labels.
     fn images(&mut self) -> (Tensor, Tensor) {
-        let (images, labels) = loop {
+        let Loaded { images, labels, .. } = loop {
             match self.batches.next() {
                 Some(batch) => break batch.expect("the images can be read"),
                 None => self.batches = self.loader.epoch(0, 0),

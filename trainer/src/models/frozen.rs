@@ -72,8 +72,9 @@ fn constants(layout: &Layout, step: &Step, weights: &[Weight], kind: Kind, batch
             };
             if let Some(norm) = step.norm {
                 let [factor, offset] = factor_and_offset(&weights[norm..]);
-                weight = weight * factor.view([-1, 1, 1, 1]);
-                bias = bias * factor + offset;
+                // Not in place: these are the network's own.
+                weight = &weight * factor.view([-1, 1, 1, 1]);
+                bias = &bias * factor + offset;
             }
             let (weight, bias) = (channels_last(&weight.to_kind(kind)), bias.to_kind(kind));
             let from = layout.nodes[layout.nodes[step.node].inputs[0]].map;
