@@ -273,11 +273,10 @@ async fn the_openapi_document_describes_every_route() {
         }
     }
     // Types of the same name would be one schema.
-    for (schema, value) in
-        [("CheckpointFormat", "torch_zip"), ("DatasetFormat", "parquet"), ("StudentFormat", "safetensors")]
+    for (schema, value) in [("CheckpointFormat", "torch_zip"), ("DatasetFormat", "parquet"), ("EventKind", "compacted")]
     {
-        let values = document["components"]["schemas"][schema]["enum"].as_array().unwrap();
-        assert!(values.contains(&json!(value)), "{schema}: {values:?}");
+        let schema = document["components"]["schemas"][schema].to_string();
+        assert!(schema.contains(&format!("\"{value}\"")), "{schema}");
     }
     let expected = [
         "POST /v1/jobs",

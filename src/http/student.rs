@@ -27,7 +27,6 @@ pub enum Which {
 /// How the file is written.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = StudentFormat)]
 pub enum Format {
     /// <https://github.com/huggingface/safetensors>
     #[default]

@@ -21,8 +21,8 @@ pub struct Checkpoint {
     pub name: Option<String>,
     /// Size in bytes.
     pub size_bytes: i64,
-    /// `safetensors`, `torch_zip` or `torch_legacy`.
-    #[schema(example = "torch_zip")]
+    /// How it is stored.
+    #[schema(value_type = crate::checkpoint::Format)]
     pub format: String,
     /// How many tensors it holds.
     pub tensors: i64,

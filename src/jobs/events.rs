@@ -6,6 +6,8 @@ use serde_json::Value;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
+use super::EventKind;
+
 /// One entry of a job's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
@@ -13,8 +15,8 @@ pub struct Event {
     pub seq: i64,
     /// When it was written.
     pub time: DateTime<Utc>,
-    /// `status`, `log`, `warning`, `checkpoint`, `teacher` or, in a job that ended long ago, `compacted`.
-    #[schema(example = "status")]
+    /// What it is about.
+    #[schema(value_type = EventKind)]
     pub kind: String,
     /// What happened, for people.
     pub message: String,

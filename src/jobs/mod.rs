@@ -27,6 +27,7 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 /// The schema, compiled in.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -122,7 +123,8 @@ pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
 }
 
 /// What an event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum EventKind {
     /// The job's status changed; the data hold the new one as `status`.
     Status,
@@ -134,6 +136,8 @@ pub enum EventKind {
     Checkpoint,
     /// The teacher was evaluated.
     Teacher,
+    /// Stands for log lines and checkpoints of a job that ended long ago.
+    Compacted,
 }
 
 impl EventKind {
@@ -146,6 +150,7 @@ impl EventKind {
             Self::Warning => "warning",
             Self::Checkpoint => "checkpoint",
             Self::Teacher => "teacher",
+            Self::Compacted => "compacted",
         }
     }
 }
