@@ -67,7 +67,8 @@ async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<S
             }
             Ok(Ok(None)) => {
                 tell.send_replace(Wanted::Lost);
-                count_refused(&context, &hold).await;
+                // Whoever hears of it ends this task.
+                tokio::spawn(async move { count_refused(&context, &hold).await });
                 return;
             }
             Ok(Err(error)) => {
