@@ -14,49 +14,22 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{print_latencies, write_dataset, write_trainer};
+use common::{Process, Server, print_latencies, write_trainer};
 use distillery::jobs::queue;
 use futures::StreamExt;
 use serde_json::json;
 use sqlx::PgPool;
 
-/// A process that ends with this one's measurement.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    let datasets = write_dataset(dir.path())?;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_distillery"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--workers", "0"])
-        .args(["--data-dir".as_ref(), dir.path().join("data").as_os_str()])
-        .args(["--datasets-dir".as_ref(), datasets.as_os_str()])
-        .env_remove("DATABASE_URL")
-        .env("RUST_LOG", "error")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
-    let server = Process(child);
-    let url = line.trim().rsplit(' ').next().expect("the address").to_owned();
-    let pool = distillery::jobs::connect(&std::fs::read_to_string(dir.path().join("data/postgres.url"))?).await?;
+    let Server { process: server, url, pool } = Server::start(dir.path()).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{cores} cores, which the load is made on too");
     memory("at the start", &server);

@@ -3,10 +3,11 @@
 //! Starts a server of its own (its own PostgreSQL with fsync, no workers), writes one ended job with 20 series of 50,000
 //! points each, and times whole answers over HTTP: the median and the worst of several.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+mod common;
+
 use std::time::{Duration, Instant};
 
+use common::Server;
 use distillery::jobs::compaction;
 use sqlx::PgPool;
 
@@ -15,40 +16,17 @@ const TIMES: usize = 9;
 
 const CHART: &str = "/v1/jobs/job_01M8000000000000000000000A/metrics";
 
-/// A server that ends with the measurement.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    std::fs::create_dir_all(dir.path().join("datasets"))?;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_distillery"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--workers", "0"])
-        .args(["--data-dir".as_ref(), dir.path().join("data").as_os_str()])
-        .args(["--datasets-dir".as_ref(), dir.path().join("datasets").as_os_str()])
-        .env("RUST_LOG", "off")
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
-    let _server = Server(child);
-    let url = line.split_whitespace().last().ok_or_else(|| anyhow::anyhow!("no address in {line:?}"))?.to_owned();
-    let pool = PgPool::connect(&std::fs::read_to_string(dir.path().join("data/postgres.url"))?).await?;
+    let Server { process: _process, url, pool } = Server::start(dir.path()).await?;
 
     let start = Instant::now();
     fill(&pool).await?;
     println!("1,000,000 points in 20 series written in {:.1} s", start.elapsed().as_secs_f64());
     let reads = [
         ("list of jobs", "/v1/jobs?limit=50".to_owned()),
+        ("list with curves", "/v1/summaries".to_owned()),
         ("the job", "/v1/jobs/job_01M8000000000000000000000A".to_owned()),
         ("chart of all series", CHART.to_owned()),
         ("chart of all, each by its name", format!("{CHART}?{}", every_name())),

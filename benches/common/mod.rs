@@ -1,9 +1,59 @@
 //! What the programs that measure share.
 #![allow(dead_code, reason = "each program uses a part")]
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use sqlx::PgPool;
+
+/// A process that ends with this one's measurement.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// A server without workers, with a PostgreSQL of its own that waits for its disk.
+pub struct Server {
+    /// The API.
+    pub process: Process,
+    /// Its address, `http://…`.
+    pub url: String,
+    /// Its database.
+    pub pool: PgPool,
+}
+
+impl Server {
+    /// Starts it in a directory, with the data set of [`write_dataset`].
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_distillery"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--workers", "0"])
+            .args(["--data-dir".as_ref(), dir.join("data").as_os_str()])
+            .args(["--datasets-dir".as_ref(), write_dataset(dir)?.as_os_str()])
+            .env_remove("DATABASE_URL")
+            .env("RUST_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
+        let process = Process(child);
+        let url = line.split_whitespace().last().ok_or_else(|| anyhow::anyhow!("the server did not start"))?.to_owned();
+        let pool = distillery::jobs::connect(&std::fs::read_to_string(dir.join("data/postgres.url"))?).await?;
+        Ok(Self { process, url, pool })
+    }
+}
 
 /// The value below which such a share of an ascending list lies; not a number where it is empty.
 pub fn quantile(ascending: &[f64], share: f64) -> f64 {
