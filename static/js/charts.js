@@ -1,6 +1,6 @@
 // One chart: uPlot with live data, the theme's colours, and values that follow the cross-hair.
 
-import uPlot from '/vendor/uplot/uPlot.esm.js';
+import uPlot from './uplot.js';
 
 import { ChartView } from './chart-view.js';
 import { h, setText } from './dom.js';

@@ -1,6 +1,6 @@
 // One series of several jobs in one chart, with a cross-hair that all such charts share.
 
-import uPlot from '/vendor/uplot/uPlot.esm.js';
+import uPlot from './uplot.js';
 
 import { fill, h, setStyle, setText } from './dom.js';
 import { csv } from './compare-data.js';
