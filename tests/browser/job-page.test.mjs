@@ -224,7 +224,7 @@ test('a server that is killed costs the work since the checkpoint, and the time 
 });
 
 test('it is accessible, in light and dark and on a telephone', { timeout: PATIENCE }, async () => {
-  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 3840]]) {
+  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 360], ['dark', 3840]]) {
     const other = await openPage(browser, { colorScheme, viewport: { width, height: 900 } });
     await other.goto(`${server.url}/#/jobs/${student}`);
     await other.locator('.files tbody tr').first().waitFor();

@@ -187,7 +187,7 @@ test('it is filled in and sent by the keyboard alone', { timeout: PATIENCE }, as
 });
 
 test('it is accessible, in light and dark and on a telephone, in both views', async () => {
-  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 3840]]) {
+  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 360], ['dark', 3840]]) {
     const other = await openPage(browser, { colorScheme, viewport: { width, height: 900 } });
     await other.goto(`${server.url}/#/new?from=${teacher}`);
     await other.locator('.verdict[data-state="fine"]').waitFor();
