@@ -7,26 +7,15 @@
 #include <numeric>
 #include <vector>
 
-#include "kernels.h"
+#include "norm_loops.h"
 #include "shim.h"
 
-#define DECLARE(variant)               \
-    namespace variant {                \
-    NormKernels<float> of_float();     \
-    NormKernels<Brain> of_brain();     \
-    FoldKernel of_fold();              \
+#define DECLARE(variant)           \
+    namespace variant {            \
+    NormKernels<float> of_float(); \
+    NormKernels<Brain> of_brain(); \
     }
-DECLARE(baseline)
-#if defined(__x86_64__)
-DECLARE(v3)
-DECLARE(v4)
-#define CHOOSE(function)                                                            \
-    (__builtin_cpu_supports("x86-64-v4")   ? v4::function() \
-     : __builtin_cpu_supports("x86-64-v3") ? v3::function() \
-                                           : baseline::function())
-#else
-#define CHOOSE(function) baseline::function()
-#endif
+FOR_EACH_VARIANT(DECLARE)
 
 template <>
 NormKernels<float> norm_kernels<float>() {
@@ -39,8 +28,6 @@ NormKernels<Brain> norm_kernels<Brain>() {
     static const auto chosen = CHOOSE(of_brain);
     return chosen;
 }
-
-FoldKernel fold_kernel() { return CHOOSE(of_fold); }
 
 namespace {
 

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_char};
 use std::ptr;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
 use distillery::architecture::Convolution;
@@ -33,11 +33,20 @@ unsafe extern "C" {
         groups: i64,
         relu: bool,
     ) -> *mut c_char;
-    fn distillery_small_convolution(
+    fn distillery_winograd(
         result: *mut *mut C_tensor,
         x: *const C_tensor,
         weight: *const C_tensor,
         bias: *const C_tensor,
+    ) -> *mut c_char;
+    fn distillery_winograd_weight(result: *mut *mut C_tensor, weight: *const C_tensor) -> *mut c_char;
+    fn distillery_frozen_winograd(
+        result: *mut *mut C_tensor,
+        x: *const C_tensor,
+        changed: *const C_tensor,
+        bias: *const C_tensor,
+        added: *const C_tensor,
+        relu: bool,
     ) -> *mut c_char;
     fn distillery_pack(
         result: *mut *mut C_tensor,
@@ -87,21 +96,34 @@ pub(crate) fn pack(weight: &Tensor, geometry: Convolution, input: [i64; 4]) -> T
     result(|made| unsafe { distillery_pack(made, weight.as_ptr(), stride, padding, groups, input.as_ptr()) })
 }
 
-/// Whether [`small_convolution`] computes it, and sooner than oneDNN: few pixels (4×4; at 8×8 oneDNN is faster)
-/// and many channels.
-pub(crate) fn is_small_convolution(x: &Tensor, geometry: Convolution) -> bool {
-    let &[_, channels, height, width] = x.size().as_slice() else { return false };
-    x.kind() == Kind::BFloat16
-        && x.device() == Device::Cpu
-        && height * width <= 16
-        && channels >= 128
-        && geometry == Convolution { kernel: [3; 2], stride: [1; 2], padding: [1; 2], groups: 1, bias: geometry.bias }
+/// Whether [`winograd`] computes a convolution of maps of that kind and side, and sooner than oneDNN: of bfloat16, over
+/// small maps of many channels, where the change of basis is little beside the products. (float32 has no fast
+/// products of many matrices at once on every processor.)
+pub(crate) fn suits_winograd(kind: Kind, side: i64, weight: &Tensor, geometry: Convolution) -> bool {
+    let &[outputs, inputs, ..] = weight.size().as_slice() else { return false };
+    let fits =
+        geometry == Convolution { kernel: [3; 2], stride: [1; 2], padding: [1; 2], groups: 1, bias: geometry.bias };
+    fits && kind == Kind::BFloat16 && inputs >= 128 && side <= 8 && inputs % 16 == 0 && outputs % 16 == 0
 }
 
-/// A convolution of bfloat16 of which [`is_small_convolution`] is true, as a product of matrices.
-pub(crate) fn small_convolution(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+/// A convolution that [suits](suits_winograd), of `x` [B, C, H, W]; weight and bias are float32.
+pub(crate) fn winograd(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     // SAFETY: as above.
-    result(|made| unsafe { distillery_small_convolution(made, x.as_ptr(), weight.as_ptr(), optional(bias)) })
+    result(|made| unsafe { distillery_winograd(made, x.as_ptr(), weight.as_ptr(), optional(bias)) })
+}
+
+/// The weight (float32) for [`frozen_winograd`].
+pub(crate) fn winograd_weight(weight: &Tensor) -> Tensor {
+    // SAFETY: as above.
+    result(|made| unsafe { distillery_winograd_weight(made, weight.as_ptr()) })
+}
+
+/// [`winograd`] by a weight from [`winograd_weight`] and a bias in float32, the sum with `added` and a ReLU where
+/// `relu`; for inference.
+pub(crate) fn frozen_winograd(x: &Tensor, [changed, bias]: [&Tensor; 2], added: Option<&Tensor>, relu: bool) -> Tensor {
+    let (changed, bias) = (changed.as_ptr(), bias.as_ptr());
+    // SAFETY: as above.
+    result(|made| unsafe { distillery_frozen_winograd(made, x.as_ptr(), changed, bias, optional(added), relu) })
 }
 
 fn optional(tensor: Option<&Tensor>) -> *const C_tensor {
@@ -123,4 +145,69 @@ fn result(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
         message
     };
     panic!("{message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    /// The relative distance of two tensors.
+    fn distance(found: &Tensor, wanted: &Tensor) -> f64 {
+        let found = found.to_kind(Kind::Double);
+        (found - wanted).norm().double_value(&[]) / wanted.norm().double_value(&[])
+    }
+
+    #[test]
+    fn winograds_convolution_and_its_gradients_are_libtorchs_to_the_precision_of_bfloat16() {
+        // Sides that consist of whole tiles and others, with and without a bias.
+        for (height, width, has_bias) in [(4, 4, true), (8, 8, false), (5, 3, true), (1, 2, true)] {
+            let leaf = |size: &[i64]| {
+                let values = Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+                [Kind::BFloat16, Kind::Float, Kind::Double]
+                    .map(|kind| values.detach().to_dtype(kind, false, true).set_requires_grad(true))
+            };
+            let [x, _, exact_x] = leaf(&[3, 128, height, width]);
+            let [_, weight, exact_weight] = leaf(&[32, 128, 3, 3]);
+            let [_, bias, exact_bias] = leaf(&[32]);
+            let made = winograd(&x, &weight, has_bias.then_some(&bias));
+            let wanted = exact_x.conv2d(&exact_weight, has_bias.then_some(&exact_bias), [1, 1], [1, 1], [1, 1], 1);
+            let gradient = Tensor::randn_like(&wanted).to_kind(Kind::BFloat16);
+            (&made * &gradient).sum(Kind::Float).backward();
+            (&wanted * gradient.to_kind(Kind::Double)).sum(Kind::Double).backward();
+            let mut pairs = vec![
+                (made.detach(), wanted.detach()),
+                (x.grad(), exact_x.grad()),
+                (weight.grad(), exact_weight.grad()),
+            ];
+            if has_bias {
+                pairs.push((bias.grad(), exact_bias.grad()));
+            }
+            for (index, (found, wanted)) in pairs.iter().enumerate() {
+                assert_eq!(found.size(), wanted.size());
+                let distance = distance(found, wanted);
+                assert!(distance < 0.01, "{height}×{width}, {index}: {distance}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_frozen_convolution_adds_and_clears_and_keeps_what_is_not_a_number() {
+        let numbers = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+        let (x, weight, bias) = (numbers(&[2, 128, 4, 4]), numbers(&[16, 128, 3, 3]), numbers(&[16]));
+        let added = numbers(&[2, 16, 4, 4]) * 30.0;
+        let run = |x: &Tensor, added: Option<&Tensor>, relu| {
+            let brain = |tensor: &Tensor| tensor.to_kind(Kind::BFloat16);
+            frozen_winograd(&brain(x), [&winograd_weight(&weight), &bias], added.map(brain).as_ref(), relu)
+        };
+        let plain = x.conv2d(&weight, Some(&bias), [1, 1], [1, 1], [1, 1], 1).to_kind(Kind::Double);
+        assert!(distance(&run(&x, None, false), &plain) < 0.01);
+        let sum = (&plain + &added).relu();
+        assert!(distance(&run(&x, Some(&added), true), &sum) < 0.01);
+        let _ = x.get(0).fill_(f64::NAN);
+        let broken = run(&x, Some(&added), true);
+        assert!(bool::try_from(broken.get(0).isnan().all()).unwrap());
+        assert!(bool::try_from(broken.get(1).isfinite().all()).unwrap());
+    }
 }

@@ -99,16 +99,16 @@ pub(super) fn geometry(layout: &Layout, weight: usize) -> Convolution {
 
 /// `weights` begin with the convolution's own.
 fn convolution(weights: &[Weight], geometry: Convolution, xs: &Tensor) -> Tensor {
-    let weight = weights[0].tensor.to_kind(xs.kind());
-    let bias = geometry.bias.then(|| weights[1].tensor.to_kind(xs.kind()));
-    convolve(xs, &weight, bias.as_ref(), geometry)
+    let (weight, bias) = (&weights[0].tensor, geometry.bias.then(|| &weights[1].tensor));
+    if has_kernels(xs) && kernels::suits_winograd(xs.kind(), xs.size()[3], weight, geometry) {
+        return kernels::winograd(xs, weight, bias);
+    }
+    let bias = bias.map(|bias| bias.to_kind(xs.kind()));
+    convolve(xs, &weight.to_kind(xs.kind()), bias.as_ref(), geometry)
 }
 
 /// A convolution with weights of the input's kind.
 pub(super) fn convolve(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: Convolution) -> Tensor {
-    if kernels::is_small_convolution(xs, geometry) {
-        return kernels::small_convolution(xs, weight, bias);
-    }
     let pair = |[height, width]: [u32; 2]| [i64::from(height), i64::from(width)];
     let by = |stride| xs.conv2d(weight, bias, stride, pair(geometry.padding), [1, 1], i64::from(geometry.groups));
     // oneDNN has no fast kernels of this kind, and computes every pixel in a fraction of the time.

@@ -1,12 +1,12 @@
 //! A network as a constant, compiled for inference: batch norms are folded into the convolutions before them, sums and
 //! ReLUs are done while a convolution writes its result, and weights lie as oneDNN reads them.
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery::architecture::{Convolution, Layout, Op};
 
 use super::Weight;
-use super::forward::{channels_last, convolve, finish, geometry, has_kernels, plain, run};
+use super::forward::{channels_last, convolve, finish, geometry, plain, run};
 use super::plan::{Purpose, Step, steps};
 use crate::kernels;
 
@@ -19,8 +19,12 @@ pub(super) struct Frozen {
 }
 
 enum Constants {
-    /// A convolution's weight and bias in the kind of the maps. `packed` is the weight for the CPU.
-    Convolution { geometry: Convolution, weight: Tensor, bias: Tensor, packed: Option<Tensor> },
+    /// A convolution's weight and bias in the kind of the maps.
+    Convolution { geometry: Convolution, weight: Tensor, bias: Tensor },
+    /// Those in oneDNN's order, for the CPU.
+    Packed { geometry: Convolution, weight: Tensor, bias: Tensor },
+    /// The weight in Winograd's basis, and the bias in float32.
+    Winograd { changed: Tensor, bias: Tensor },
     /// Factor and offset [1, C, 1, 1] of a batch norm that no convolution precedes, in the kind of the maps.
     Norm([Tensor; 2]),
     /// None.
@@ -43,15 +47,16 @@ impl Frozen {
         let images = images.to_kind(self.kind);
         run(&self.steps, |index, step, inputs, added| match (step.op, inputs, &self.constants[index]) {
             (Op::Images, [], _) => images.shallow_clone(),
-            (_, [xs], Constants::Convolution { geometry, bias, packed: Some(packed), .. })
-                if !kernels::is_small_convolution(xs, *geometry) =>
-            {
+            (_, [xs], Constants::Winograd { changed, bias }) => {
+                kernels::frozen_winograd(xs, [changed, bias], added, step.relu)
+            }
+            (_, [xs], Constants::Packed { geometry, weight, bias }) => {
                 // The sum takes the memory of the summand, which others may want as it is.
                 let is_wanted = step.added.is_some_and(|added| self.steps[added].last_use != index);
                 let own = added.map(|added| if is_wanted { added.copy() } else { added.shallow_clone() });
-                kernels::convolution(xs, [packed, bias], *geometry, own.as_ref(), step.relu)
+                kernels::convolution(xs, [weight, bias], *geometry, own.as_ref(), step.relu)
             }
-            (_, [xs], Constants::Convolution { geometry, weight, bias, .. }) => {
+            (_, [xs], Constants::Convolution { geometry, weight, bias }) => {
                 finish(convolve(xs, weight, Some(bias), *geometry), added, step.relu)
             }
             (_, [xs], Constants::Norm([factor, offset])) => finish(xs * factor + offset, added, step.relu),
@@ -76,11 +81,17 @@ fn constants(layout: &Layout, step: &Step, weights: &[Weight], kind: Kind, batch
                 weight = &weight * factor.view([-1, 1, 1, 1]);
                 bias = &bias * factor + offset;
             }
-            let (weight, bias) = (channels_last(&weight.to_kind(kind)), bias.to_kind(kind));
             let from = layout.nodes[layout.nodes[step.node].inputs[0]].map;
+            let has_kernels = weight.device() == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16);
+            if has_kernels && kernels::suits_winograd(kind, i64::from(from.side), &weight, geometry) {
+                return Constants::Winograd { changed: kernels::winograd_weight(&weight), bias };
+            }
+            let (weight, bias) = (channels_last(&weight.to_kind(kind)), bias.to_kind(kind));
+            if !has_kernels {
+                return Constants::Convolution { geometry, weight, bias };
+            }
             let input = [batch, i64::from(from.channels), i64::from(from.side), i64::from(from.side)];
-            let packed = has_kernels(&weight).then(|| kernels::pack(&weight, geometry, input));
-            Constants::Convolution { geometry, weight, bias, packed }
+            Constants::Packed { geometry, weight: kernels::pack(&weight, geometry, input), bias }
         }
         Op::BatchNorm { weight } => {
             let constants = factor_and_offset(&weights[weight..]);

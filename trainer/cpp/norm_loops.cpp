@@ -1,9 +1,8 @@
-// Compiled several times, with VARIANT the name of the instruction set: see kernels.h and build.rs.
-#include "kernels.h"
+// Compiled several times, with VARIANT the name of the instruction set: see numbers.h and build.rs.
+#include "norm_loops.h"
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
 namespace {
 
@@ -113,24 +112,6 @@ void gradient_any(const T *gradient, const T *y, const T *x, T *result, int64_t 
     chosen(gradient, y, x, result, count, width, factor, slope, constant);
 }
 
-void fold(const Brain *columns, Brain *image, int64_t height, int64_t width, int64_t channels) {
-    std::vector<float> sums(channels);
-    for (int64_t row = 0; row < height; row++)
-        for (int64_t column = 0; column < width; column++) {
-            std::fill(sums.begin(), sums.end(), 0.0f);
-            for (int64_t place = 0; place < 9; place++) {
-                // The pixel in whose surroundings this one has that place.
-                const int64_t y = row + 1 - place / 3, x = column + 1 - place % 3;
-                if (y < 0 || y >= height || x < 0 || x >= width) continue;
-                const Brain *__restrict from = columns + ((y * width + x) * 9 + place) * channels;
-                float *__restrict to = sums.data();
-                for (int64_t i = 0; i < channels; i++) to[i] += load(from + i);
-            }
-            Brain *__restrict to = image + (row * width + column) * channels;
-            for (int64_t i = 0; i < channels; i++) store(to + i, sums[i]);
-        }
-}
-
 template <class T>
 NormKernels<T> table() {
     return {moments<T>, apply_any<T>, gradient_sums_any<T>, gradient_any<T>};
@@ -141,5 +122,4 @@ NormKernels<T> table() {
 namespace VARIANT {
 NormKernels<float> of_float() { return table<float>(); }
 NormKernels<Brain> of_brain() { return table<Brain>(); }
-FoldKernel of_fold() { return fold; }
 }  // namespace VARIANT

@@ -5,12 +5,7 @@
 // a multiple of it.
 #pragma once
 
-#include <cstdint>
-
-// bfloat16 as it is stored.
-struct Brain {
-    uint16_t bits;
-};
+#include "numbers.h"
 
 template <class T>
 struct NormKernels {
@@ -30,9 +25,3 @@ struct NormKernels {
 
 template <class T>
 NormKernels<T> norm_kernels();
-
-// Sums columns [height, width, 3, 3, channels] to an image [height, width, channels]: each place of the 3×3 goes to the
-// pixel that it stands for.
-using FoldKernel = void (*)(const Brain *columns, Brain *image, int64_t height, int64_t width, int64_t channels);
-
-FoldKernel fold_kernel();
