@@ -43,21 +43,31 @@ fn resumed(events: &[Event]) -> (u32, u64) {
 #[test]
 fn a_run_that_is_killed_in_an_epoch_ends_in_the_same_bytes() {
     let place = Place::new().with_teacher();
-    let spec = long(&place);
-    assert!(matches!(place.events(&spec, "whole").last(), Some(Event::Finished(_))));
-    let mut run = Supervised::start(place.command(&spec, "killed"));
+    a_kill_in_an_epoch_changes_nothing(&place, &long(&place));
+}
+
+#[test]
+fn a_run_in_bfloat16_that_is_killed_in_an_epoch_ends_in_the_same_bytes() {
+    let place = Place::new().with_teacher();
+    let spec = merged(long(&place), json!({"training": {"precision": "bfloat16"}}));
+    a_kill_in_an_epoch_changes_nothing(&place, &spec);
+}
+
+fn a_kill_in_an_epoch_changes_nothing(place: &Place, spec: &Value) {
+    assert!(matches!(place.events(spec, "whole").last(), Some(Event::Finished(_))));
+    let mut run = Supervised::start(place.command(spec, "killed"));
     run.until(|event| matches!(event, Event::Checkpoint { epoch: 2, .. }));
     // A few steps into the third epoch.
     std::thread::sleep(std::time::Duration::from_millis(60));
     run.child.kill().unwrap();
     assert_eq!(run.status(), None);
     assert!(!place.path("killed/student.safetensors").exists());
-    let (epochs, step) = resumed(&place.events(&spec, "killed"));
+    let (epochs, step) = resumed(&place.events(spec, "killed"));
     assert!((2..6).contains(&epochs) && step == u64::from(epochs) * 75, "{epochs} epochs, {step} steps");
-    assert_same(&place, "whole", "killed");
+    assert_same(place, "whole", "killed");
     // Running it once more finds everything done and leaves the same.
-    assert_eq!(resumed(&place.events(&spec, "killed")), (6, 450));
-    assert_same(&place, "whole", "killed");
+    assert_eq!(resumed(&place.events(spec, "killed")), (6, 450));
+    assert_same(place, "whole", "killed");
 }
 
 #[test]
