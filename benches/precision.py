@@ -39,7 +39,7 @@ def train(options, name, spec):
 def specification(options, seed, precision, teacher):
     training = {"epochs": options.epochs, "seed": seed, "precision": precision, "eval_every_epochs": options.epochs,
                 "schedule": {"type": "cosine"}}
-    dataset = {"path": str(options.data.resolve())}
+    dataset = {"path": str(options.data.resolve())} | ({"image_size": options.image_size} if options.image_size else {})
     if teacher:
         dataset |= {"limit": options.limit} if options.limit else {}
         return {"student": {"architecture": options.pair[1]}, "dataset": dataset, "training": training,
@@ -58,6 +58,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--limit", type=int, help="students train on the first so many images")
+    parser.add_argument("--image-size", type=int, help="the side that images are brought to")
     parser.add_argument("--teacher-epochs", type=int, default=4)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
