@@ -44,7 +44,7 @@ fn compile(include: &Path) {
         .include(include.join("torch/csrc/api/include"))
         .warnings(false)
         .flag("-Werror=return-type")
-        .files(["cpp/inference.cpp", "cpp/norm.cpp", "cpp/winograd.cpp"])
+        .files(["cpp/inference.cpp", "cpp/norm.cpp", "cpp/optimizer.cpp", "cpp/winograd.cpp"])
         .compile("distillery_torch");
 }
 

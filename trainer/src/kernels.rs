@@ -1,7 +1,9 @@
-//! The operators of `cpp/`, which libtorch does not have or its bindings do not show. For the CPU.
+//! The operators of `cpp/`, which libtorch does not have or its bindings do not show. Those of networks are for the CPU,
+//! those of the optimiser for any device.
 #![allow(unsafe_code, reason = "they are functions of C")]
 
 use std::ffi::{CStr, c_char};
+use std::marker::PhantomData;
 use std::ptr;
 
 use tch::{Kind, Tensor};
@@ -55,6 +57,36 @@ unsafe extern "C" {
         padding: *const i64,
         groups: i64,
         input: *const i64,
+    ) -> *mut c_char;
+    fn distillery_drop_gradients(tensors: *const *mut C_tensor, count: i64) -> *mut c_char;
+    fn distillery_clip(
+        result: *mut *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        count: i64,
+        largest: f64,
+    ) -> *mut c_char;
+    fn distillery_sgd(
+        parameters: *const *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        momenta: *const *mut C_tensor,
+        count: i64,
+        rate: *const C_tensor,
+        weight_decay: f64,
+        momentum: f64,
+        nesterov: bool,
+    ) -> *mut c_char;
+    fn distillery_adamw(
+        parameters: *const *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        first: *const *mut C_tensor,
+        second: *const *mut C_tensor,
+        count: i64,
+        rate: *const C_tensor,
+        step: *const C_tensor,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        epsilon: f64,
     ) -> *mut c_char;
 }
 
@@ -126,6 +158,74 @@ pub(crate) fn frozen_winograd(x: &Tensor, [changed, bias]: [&Tensor; 2], added: 
     result(|made| unsafe { distillery_frozen_winograd(made, x.as_ptr(), changed, bias, optional(added), relu) })
 }
 
+/// Leaves tensors without a gradient, so that the next way back hands its own over rather than adding it to zeros.
+pub(crate) fn drop_gradients(tensors: &[Tensor]) {
+    let pointers = Pointers::of(tensors);
+    // SAFETY: the pointers are of tensors that live until the call returns, and as many as is said.
+    done(unsafe { distillery_drop_gradients(pointers.first(), pointers.count()) });
+}
+
+/// Scales `gradients` in place so that their common L2 norm is at most `largest`; gives the norm before that.
+pub(crate) fn clip(gradients: &[Tensor], largest: f64) -> Tensor {
+    let pointers = Pointers::of(gradients);
+    // SAFETY: as above.
+    result(|made| unsafe { distillery_clip(made, pointers.first(), pointers.count(), largest) })
+}
+
+/// A step of SGD that changes `values` by their `gradients`, and their `momenta` where there are any. `rate` is a float32
+/// scalar on their device.
+pub(crate) fn sgd(
+    [values, gradients]: [&[Tensor]; 2],
+    momenta: Option<&[Tensor]>,
+    rate: &Tensor,
+    [weight_decay, momentum]: [f64; 2],
+    nesterov: bool,
+) {
+    assert!(values.len() == gradients.len() && momenta.is_none_or(|momenta| momenta.len() == values.len()));
+    let [values, gradients] = [values, gradients].map(Pointers::of);
+    let momenta = momenta.map(Pointers::of);
+    let buffers = momenta.as_ref().map_or(ptr::null(), Pointers::first);
+    let (count, rate) = (values.count(), rate.as_ptr());
+    // SAFETY: as above; all lists are of that length.
+    done(unsafe {
+        distillery_sgd(values.first(), gradients.first(), buffers, count, rate, weight_decay, momentum, nesterov)
+    });
+}
+
+/// A step of AdamW, of values, gradients and both moments. The rate is a float32 scalar on their device, and the number of
+/// the step, from 1, an int64 one.
+pub(crate) fn adamw(
+    tensors: [&[Tensor]; 4],
+    [rate, step]: [&Tensor; 2],
+    [beta1, beta2, weight_decay, epsilon]: [f64; 4],
+) {
+    assert!(tensors.iter().all(|list| list.len() == tensors[0].len()));
+    let lists = tensors.map(Pointers::of);
+    let [values, gradients, first, second] = lists.each_ref().map(Pointers::first);
+    let (count, rate, step) = (lists[0].count(), rate.as_ptr(), step.as_ptr());
+    // SAFETY: as above.
+    done(unsafe {
+        distillery_adamw(values, gradients, first, second, count, rate, step, beta1, beta2, weight_decay, epsilon)
+    });
+}
+
+/// Tensors as C sees them.
+struct Pointers<'a>(Vec<*mut C_tensor>, PhantomData<&'a [Tensor]>);
+
+impl<'a> Pointers<'a> {
+    fn of(tensors: &'a [Tensor]) -> Self {
+        Self(tensors.iter().map(|tensor| tensor.as_ptr().cast_mut()).collect(), PhantomData)
+    }
+
+    fn first(&self) -> *const *mut C_tensor {
+        self.0.as_ptr()
+    }
+
+    fn count(&self) -> i64 {
+        self.0.len() as i64
+    }
+}
+
 fn optional(tensor: Option<&Tensor>) -> *const C_tensor {
     tensor.map_or(ptr::null(), Tensor::as_ptr)
 }
@@ -133,10 +233,15 @@ fn optional(tensor: Option<&Tensor>) -> *const C_tensor {
 /// The tensor that `call` makes. It panics with libtorch's message, as the bindings' own operators do.
 fn result(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
     let mut made = ptr::null_mut();
-    let failed = call(&raw mut made);
+    done(call(&raw mut made));
+    // SAFETY: the call succeeded, so that this is a new tensor, which nobody else owns.
+    unsafe { Tensor::from_ptr(made) }
+}
+
+/// Panics with what a call says, where it failed.
+fn done(failed: *mut c_char) {
     if failed.is_null() {
-        // SAFETY: the call succeeded, so that this is a new tensor, which nobody else owns.
-        return unsafe { Tensor::from_ptr(made) };
+        return;
     }
     // SAFETY: a message is NUL-terminated and was allocated by strdup.
     let message = unsafe {

@@ -148,8 +148,8 @@ pub fn write(path: &Path, spec: &JobSpec, mut setup: Setup, outcome: &Outcome, l
             eval_images: setup.started.eval_images,
             dropped_images: setup.dropped,
             classes: setup.started.classes,
-            mean: setup.normalisation.mean,
-            std: setup.normalisation.std,
+            mean: setup.objective.normalisation.mean,
+            std: setup.objective.normalisation.std,
         },
         steps: step,
         best: Student {

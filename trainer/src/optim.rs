@@ -1,13 +1,15 @@
 //! Optimisers in PyTorch's formulation, whose state can be saved and restored, and learning rate schedules.
 //!
-//! libtorch's own optimisers do not give away their momentum, so that a run could not be resumed exactly. Everything
-//! here stays on the parameters' device: nothing waits for the device.
+//! libtorch's own optimisers do not give away their momentum, so that a run could not be resumed exactly; its operators
+//! over all parameters at once are what these are made of. Everything here stays on the parameters' device, where a step
+//! finds its rate and its number: nothing waits for the device.
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
+use super::kernels;
 use distillery::spec::{OptimizerSpec, ScheduleSpec};
 
 /// Keeps AdamW's denominator from zero, as PyTorch's default does.
@@ -17,16 +19,12 @@ const EPSILON: f64 = 1e-8;
 #[derive(Debug)]
 pub struct Optimizer {
     spec: OptimizerSpec,
-    parameters: Vec<Parameter>,
-    steps: i64,
-}
-
-/// A parameter with its moments: one of SGD's where there is momentum, two of AdamW's, of the parameter's strides.
-#[derive(Debug)]
-struct Parameter {
-    name: String,
-    value: Tensor,
-    moments: Vec<Tensor>,
+    names: Vec<String>,
+    values: Vec<Tensor>,
+    /// Per [moment](moment_names), one of each parameter, of its strides.
+    moments: Vec<Vec<Tensor>>,
+    /// Steps done: an int64 scalar on the parameters' device, as is all that a step reads.
+    steps: Tensor,
 }
 
 impl Optimizer {
@@ -34,37 +32,35 @@ impl Optimizer {
     /// have to be leaves that require gradients; they must have moved to their device before.
     #[must_use]
     pub fn new(spec: &OptimizerSpec, named_parameters: Vec<(String, Tensor)>) -> Self {
-        let count = moment_names(spec).len();
-        let parameters = named_parameters
-            .into_iter()
-            .map(|(name, value)| {
-                // Of the same strides as the parameter, so that a step reads and writes in one order.
-                let moments = (0..count).map(|_| tch::no_grad(|| value.zeros_like())).collect();
-                Parameter { name, value, moments }
-            })
-            .collect();
-        Self { spec: *spec, parameters, steps: 0 }
+        let (names, values): (Vec<_>, Vec<_>) = named_parameters.into_iter().unzip();
+        // Of the same strides as the parameter, so that a step reads and writes in one order.
+        let zeros = || tch::no_grad(|| values.iter().map(Tensor::zeros_like).collect());
+        let moments = moment_names(spec).iter().map(|_| zeros()).collect();
+        let device = values.first().map_or(Device::Cpu, Tensor::device);
+        Self { spec: *spec, names, moments, values, steps: Tensor::zeros([], (Kind::Int64, device)) }
     }
 
-    /// Changes the parameters by their gradients. A parameter without a gradient stays as it is. The gradients are
-    /// only read.
-    pub fn step(&mut self, learning_rate: f64) {
-        self.steps += 1;
-        let (spec, steps) = (self.spec, self.steps);
+    /// Changes the parameters by their gradients, at a rate that is a float32 scalar on their device. A parameter without
+    /// a gradient stays as it is. The gradients are only read.
+    pub fn step(&mut self, learning_rate: &Tensor) {
         tch::no_grad(|| {
-            for parameter in &mut self.parameters {
-                let gradient = parameter.value.grad();
-                if !gradient.defined() {
-                    continue;
+            self.steps += 1;
+            let (indices, gradients) = self.gradients();
+            let of =
+                |tensors: &[Tensor]| indices.iter().map(|&index| tensors[index].shallow_clone()).collect::<Vec<_>>();
+            let values = of(&self.values);
+            let moments: Vec<Vec<Tensor>> = self.moments.iter().map(|moments| of(moments)).collect();
+            match (self.spec, moments.as_slice()) {
+                _ if indices.is_empty() => {}
+                (OptimizerSpec::Sgd { momentum, weight_decay, nesterov, .. }, buffers) => {
+                    let buffers = buffers.first().map(Vec::as_slice);
+                    kernels::sgd([&values, &gradients], buffers, learning_rate, [weight_decay, momentum], nesterov);
                 }
-                match spec {
-                    OptimizerSpec::Sgd { momentum, weight_decay, nesterov, .. } => {
-                        parameter.sgd(gradient, learning_rate, momentum, weight_decay, nesterov);
-                    }
-                    OptimizerSpec::Adamw { beta1, beta2, weight_decay, .. } => {
-                        parameter.adamw(&gradient, learning_rate, [beta1, beta2], weight_decay, steps);
-                    }
+                (OptimizerSpec::Adamw { beta1, beta2, weight_decay, .. }, [first, second]) => {
+                    let tensors = [&values, &gradients, first, second].map(Vec::as_slice);
+                    kernels::adamw(tensors, [learning_rate, &self.steps], [beta1, beta2, weight_decay, EPSILON]);
                 }
+                (OptimizerSpec::Adamw { .. }, _) => unreachable!("AdamW has two moments"),
             }
         });
     }
@@ -72,42 +68,29 @@ impl Optimizer {
     /// Scales all gradients in place so that their common L2 norm is at most `largest`. Gives the norm before that: a
     /// float32 scalar on the gradients' device. Without gradients it is zero.
     pub fn clip_grad_norm(&self, largest: f64) -> Tensor {
-        tch::no_grad(|| {
-            let mut gradients = self.gradients();
-            let norms: Vec<Tensor> = gradients.iter().map(Tensor::norm).collect();
-            if norms.is_empty() {
-                return Tensor::zeros([], (Kind::Float, Device::Cpu));
-            }
-            let norm = Tensor::stack(&norms, 0).norm();
-            // Always multiplied, by one where the norm is small: to look at the norm would be to wait for the device.
-            let factor = ((&norm + 1e-6).reciprocal() * largest).clamp_max(1.0);
-            for gradient in &mut gradients {
-                *gradient *= &factor;
-            }
-            norm
-        })
+        let (_, gradients) = self.gradients();
+        if gradients.is_empty() {
+            return Tensor::zeros([], (Kind::Float, Device::Cpu));
+        }
+        tch::no_grad(|| kernels::clip(&gradients, largest))
     }
 
-    /// Sets all gradients to zero, in place.
-    pub fn zero_grad(&self) {
-        tch::no_grad(|| {
-            for mut gradient in self.gradients() {
-                let _ = gradient.detach_().zero_();
-            }
-        });
+    /// Leaves the parameters without gradients.
+    pub fn drop_gradients(&self) {
+        kernels::drop_gradients(&self.values);
     }
 
     /// What a resumed run needs, by name: `step` (int64 scalar, steps done) and, per parameter, `momentum.<name>`
     /// (SGD with momentum) or `exp_avg.<name>` and `exp_avg_sq.<name>` (AdamW), float32 of the parameter's shape.
     ///
-    /// The moments share their storage with the optimiser, so the next step changes them, and they have the
-    /// parameter's strides: not always contiguous.
+    /// All share their storage with the optimiser, so the next step changes them, and moments have the parameter's
+    /// strides: not always contiguous.
     #[must_use]
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let mut state = vec![("step".to_owned(), Tensor::from(self.steps))];
-        for parameter in &self.parameters {
-            for (prefix, moment) in moment_names(&self.spec).iter().zip(&parameter.moments) {
-                state.push((format!("{prefix}.{}", parameter.name), moment.shallow_clone()));
+        let mut state = vec![("step".to_owned(), self.steps.shallow_clone())];
+        for (index, name) in self.names.iter().enumerate() {
+            for (prefix, moments) in moment_names(&self.spec).iter().zip(&self.moments) {
+                state.push((format!("{prefix}.{name}"), moments[index].shallow_clone()));
             }
         }
         state
@@ -136,43 +119,14 @@ impl Optimizer {
         }
         tch::no_grad(|| copies.iter_mut().try_for_each(|(own, tensor)| own.f_copy_(tensor)))
             .map_err(|error| format!("the optimizer's state cannot be copied: {error}"))?;
-        self.steps = steps;
+        let _ = tch::no_grad(|| self.steps.fill_(steps));
         Ok(())
     }
 
-    fn gradients(&self) -> Vec<Tensor> {
-        self.parameters.iter().map(|parameter| parameter.value.grad()).filter(Tensor::defined).collect()
-    }
-}
-
-impl Parameter {
-    fn sgd(&mut self, gradient: Tensor, learning_rate: f64, momentum: f64, weight_decay: f64, nesterov: bool) {
-        // Factors are tensors because only `addcmul` multiplies and adds in one kernel; filling one does not wait.
-        let factor = |value: f64| Tensor::full([], value, (Kind::Float, gradient.device()));
-        let mut update = match weight_decay {
-            0.0 => gradient.shallow_clone(),
-            decay => gradient.addcmul(&self.value, &factor(decay)),
-        };
-        if let Some(buffer) = self.moments.first_mut() {
-            // It starts at zero, so that the first step makes it the gradient, as in PyTorch.
-            *buffer *= momentum;
-            *buffer += &update;
-            update = if nesterov { update.addcmul(buffer, &factor(momentum)) } else { buffer.shallow_clone() };
-        }
-        let _ = self.value.addcmul_(&update, &factor(-learning_rate));
-    }
-
-    fn adamw(&mut self, gradient: &Tensor, learning_rate: f64, betas: [f64; 2], weight_decay: f64, steps: i64) {
-        let [first, second] = self.moments.as_mut_slice() else { unreachable!("AdamW has two moments") };
-        let corrections = betas.map(|beta| 1.0 - beta.powf(steps as f64));
-        self.value *= 1.0 - learning_rate * weight_decay;
-        let _ = first.lerp_(gradient, 1.0 - betas[0]);
-        *second *= betas[1];
-        let _ = second.addcmul_(gradient, &(gradient * (1.0 - betas[1])));
-        let mut denominator = second.sqrt();
-        denominator /= corrections[1].sqrt();
-        denominator += EPSILON;
-        let _ = self.value.addcdiv_(&(&*first * (-learning_rate / corrections[0])), &denominator);
+    /// The gradients that there are, after the numbers of their parameters.
+    fn gradients(&self) -> (Vec<usize>, Vec<Tensor>) {
+        let gradients = self.values.iter().map(Tensor::grad).enumerate();
+        gradients.filter(|(_, gradient)| gradient.defined()).unzip()
     }
 }
 

@@ -6,16 +6,16 @@ use std::time::Instant;
 use tch::Tensor;
 
 use super::control::{Control, Wish};
-use super::data::{Loaded, augment};
+use super::data::{Crops, Loaded};
 use super::device;
 use super::error::{Error, Result};
 use super::evaluate::evaluate;
 use super::metrics::Metrics;
 use super::report::Report;
 use super::resume::{self, State};
-use super::sdd::{Regions, warmup};
+use super::sdd::warmup;
 use super::setup::Setup;
-use super::step::{Batch, Meter, step};
+use super::step::{Inputs, Meter, Rates, step};
 use super::teacher_cache::{TeacherCache, view_of};
 use super::weights::{self, StateDict};
 use super::{manifest, optim, teacher};
@@ -159,6 +159,7 @@ impl Run<'_> {
         let training = &self.spec.training;
         let epoch = self.setup.counters.epoch;
         let warmup = warmup(epoch + 1, self.spec.distillation.warmup_epochs.unwrap_or(0));
+        let weight = self.setup.objective.weight * warmup;
         let steps_per_epoch = self.setup.started.steps_per_epoch;
         let first = self.setup.counters.step_in_epoch;
         let view = match training.teacher_cache {
@@ -166,6 +167,7 @@ impl Run<'_> {
             _ => epoch,
         };
         let train = std::rc::Rc::clone(&self.setup.train);
+        let crops = self.crops(epoch, view, first);
         self.flushed = Instant::now();
         for (index, batch) in (first..).zip(train.epoch_of_view(epoch, view, first)) {
             match self.control.wish() {
@@ -177,14 +179,14 @@ impl Run<'_> {
                 }
                 Wish::Stop => return Ok(Flow::Stop),
             }
-            let batch = self.prepare(batch?, (epoch, view, index));
+            let loaded = batch?;
+            let parts = crops.as_ref().map(|crops| crops.of_batch(index, &loaded.indices));
             let number = self.setup.counters.step + 1;
             let base = training.optimizer.learning_rate();
             let rate = optim::learning_rate(&training.schedule, base, epoch, training.epochs, index, steps_per_epoch);
-            let Setup { student, objective, optimizer, counters, .. } = &mut self.setup;
-            step(student, objective, optimizer, &mut self.meter, &batch, (rate, warmup, number), |_| {});
-            counters.step = number;
-            counters.step_in_epoch = index + 1;
+            self.step(loaded, parts, view, Rates::new(rate, weight, number, self.setup.device));
+            self.setup.counters.step = number;
+            self.setup.counters.step_in_epoch = index + 1;
             if !std::mem::replace(&mut self.stepped, true) {
                 self.setup.startup.mark("step");
                 let message = self.setup.startup.summary();
@@ -198,35 +200,38 @@ impl Run<'_> {
         self.end_epoch()
     }
 
-    /// A batch on the device, with what the teacher says of it.
-    fn prepare(&mut self, loaded: Loaded, (epoch, view, index): (u32, u32, u64)) -> Batch {
-        let Loaded { images, labels, numbers } = loaded;
+    /// The parts that are taken of an epoch's images, from batch `first` on; none where all of them is.
+    fn crops(&self, epoch: u32, view: u32, first: u64) -> Option<Crops> {
         let training = &self.spec.training;
-        let images = match (training.augmentation, training.teacher_cache) {
-            // A resized crop was made when the image was decoded.
-            (Augmentation::None | Augmentation::ResizedCropFlip, _) => images,
+        let (images, side) = (self.setup.train.len(), u64::from(self.spec.dataset.image_size));
+        let (seed, device) = (training.seed, self.setup.device);
+        match (training.augmentation, training.teacher_cache) {
+            // A resized crop is made when the image is decoded.
+            (Augmentation::None | Augmentation::ResizedCropFlip, _) => None,
             (Augmentation::CropFlip, Some(spec::TeacherCache::Views(_))) => {
-                augment::crop_flip_view(&images, &numbers, training.seed, view)
+                Some(Crops::of_view(seed, view, [images, side], device))
             }
-            (Augmentation::CropFlip, _) => augment::crop_flip(&images, training.seed, epoch, index),
-        };
-        let Setup { objective, normalisation, teacher_normalisation, device, .. } = &self.setup;
-        let normalised = normalisation.apply(&images);
-        let scales = objective.scales();
-        let count = labels.size()[0];
-        let ask = || {
-            let for_teacher = teacher_normalisation.as_ref().map(|normalisation| normalisation.apply(&images));
-            let for_teacher = for_teacher.as_ref().unwrap_or(&normalised);
-            // Always as many, as the rounding of some kernels depends on that: kept logits are those of any epoch.
-            let regions = objective.teacher_regions(&filled(for_teacher, i64::from(training.batch_size)))?;
-            Some(regions.joined(scales).narrow(0, 0, count))
-        };
-        let logits = match &mut self.teacher_cache {
-            None => ask(),
-            Some(cache) => Some(cache.logits(view, &numbers, || ask().expect("what is kept is a teacher's"))),
-        };
-        let teacher = logits.map(|logits| Regions::split(&logits.to_device(*device), scales));
-        Batch { images: normalised, labels, teacher }
+            (Augmentation::CropFlip, _) => {
+                let sizes = [images, u64::from(training.batch_size), side];
+                Some(Crops::of_epoch(seed, epoch, first, sizes, device))
+            }
+        }
+    }
+
+    /// A step on a batch; what the teacher says of it is kept where that is wanted.
+    fn step(&mut self, loaded: Loaded, parts: Option<Tensor>, view: u32, rates: Rates) {
+        let Loaded { images, labels, numbers, .. } = loaded;
+        let device = self.setup.device;
+        let known = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, &numbers));
+        let logits = known.map(|known| known.to_device(device));
+        let is_asked = logits.is_none();
+        let inputs = Inputs { images, labels, parts, logits, rates };
+        let Setup { student, objective, optimizer, .. } = &mut self.setup;
+        let logits = step(student, objective, optimizer, &mut self.meter, &inputs, |_| {});
+        self.meter.count(numbers.len() as u64);
+        if let (true, Some(cache), Some(logits)) = (is_asked, &mut self.teacher_cache, logits) {
+            cache.keep(view, &numbers, &logits);
+        }
     }
 
     fn end_epoch(&mut self) -> Result<Flow> {
@@ -252,7 +257,8 @@ impl Run<'_> {
         let begun = Instant::now();
         let go_on = || self.control.wish() == Wish::GoOn;
         let setup = &mut self.setup;
-        let Some(evaluation) = evaluate(&setup.student, &setup.eval, &setup.normalisation, go_on, |_| {})? else {
+        let Some(evaluation) = evaluate(&setup.student, &setup.eval, &setup.objective.normalisation, go_on, |_| {})?
+        else {
             if self.control.wish() == Wish::Pause {
                 self.save()?;
             }
@@ -387,16 +393,6 @@ impl Run<'_> {
         report.event(&Event::Finished(outcome));
         Ok(())
     }
-}
-
-/// A batch [B, …] with its first image repeated until there are `size`.
-fn filled(images: &Tensor, size: i64) -> Tensor {
-    let missing = size - images.size()[0];
-    if missing <= 0 {
-        return images.shallow_clone();
-    }
-    let first = images.narrow(0, 0, 1);
-    Tensor::cat(&[images, &first.expand([missing, -1, -1, -1], false)], 0)
 }
 
 /// Keeps the state that the last epoch starts from, so that `distillery verify` can repeat that. A state is replaced by

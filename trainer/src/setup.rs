@@ -36,10 +36,6 @@ pub struct Setup {
     pub train: Rc<Loader>,
     /// The evaluation split.
     pub eval: Loader,
-    /// The student's.
-    pub normalisation: Normalisation,
-    /// The teacher's, where it differs.
-    pub teacher_normalisation: Option<Normalisation>,
     /// The network that learns.
     pub student: Network,
     /// The loss, with the teacher.
@@ -136,15 +132,18 @@ impl Setup {
         let teacher_normalisation = teacher_spec
             .and_then(|teacher| Some(Normalisation::new(teacher.mean?, teacher.std?, device)))
             .filter(|teacher| (teacher.mean, teacher.std) != (data.normalisation.mean, data.normalisation.std));
+        let metadata = metadata(student_architecture, spec, &data);
         let objective = Objective {
+            normalisation: data.normalisation,
+            teacher_normalisation,
+            batch_size: spec.training.batch_size,
             teacher,
             distillation: Distillation::new(&spec.distillation, device),
             cross_entropy: spec.distillation.weights.cross_entropy,
             weight: spec.distillation.weights.distillation,
             clip: spec.training.clip_grad_norm,
         };
-        let metadata = metadata(student_architecture, spec, &data);
-        let Data { train, eval, splits, normalisation, fingerprints, dropped, .. } = data;
+        let Data { train, eval, splits, fingerprints, dropped, .. } = data;
         let Classes { names, .. } = data.classes;
         let train = Rc::new(train);
         startup.mark("networks");
@@ -153,8 +152,6 @@ impl Setup {
             device,
             train,
             eval,
-            normalisation,
-            teacher_normalisation,
             student,
             objective,
             optimizer,

@@ -1,43 +1,91 @@
 //! One optimisation step, and the sums of what it saw. Nothing here waits for the device, except [`Meter::read`].
+//!
+//! A step is the same operations on the same tensors every time: what changes from step to step is in [`Inputs`], on the
+//! device. So its operations can be recorded once and issued again as a whole.
 
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
+use super::data::crop_flip;
 use super::error::{Error, Result};
 use super::models::Network;
+use super::normalisation::Normalisation;
 use super::optim::Optimizer;
 use super::sdd::{Distillation, Regions};
 
-/// The loss of a specification and the networks that it is about.
+/// The loss of a specification, and what it compares the student with.
 #[derive(Debug)]
 pub struct Objective {
+    /// The student's.
+    pub normalisation: Normalisation,
+    /// The teacher's, where it differs.
+    pub teacher_normalisation: Option<Normalisation>,
+    /// Images of a batch, but for the last one of an epoch.
+    pub batch_size: u32,
     /// Frozen; none for plain training.
     pub teacher: Option<Network>,
     /// None for plain training.
     pub distillation: Option<Distillation>,
     /// Weight of the cross entropy.
     pub cross_entropy: f64,
-    /// Weight of the distillation loss.
+    /// Weight of the distillation loss, once warm.
     pub weight: f64,
     /// Largest norm of the gradient.
     pub clip: Option<f64>,
 }
 
-/// A batch on the device.
+/// What a step reads besides weights, on the device.
 #[derive(Debug)]
-pub struct Batch {
-    /// [B, 3, S, S], normalised for the student.
+pub struct Inputs {
+    /// [B, 3, S, S] bytes.
     pub images: Tensor,
-    /// `[B]`.
+    /// `[B]` int64.
     pub labels: Tensor,
-    /// What the teacher says of them; none for plain training.
-    pub teacher: Option<Regions>,
+    /// The part of each image that is taken, [B, 3]: see [`crop_flip`]. Without them all of it is.
+    pub parts: Option<Tensor>,
+    /// What the teacher says of those parts, [B, regions, classes], where that is known.
+    pub logits: Option<Tensor>,
+    /// What else changes from step to step.
+    pub rates: Rates,
+}
+
+/// The numbers of a step, each a scalar on the device.
+#[derive(Debug)]
+pub struct Rates {
+    /// Of learning: float32.
+    pub learning: Tensor,
+    /// The weight of the distillation loss in this epoch: float32.
+    pub distillation: Tensor,
+    /// The number of this step, from 1: int64.
+    pub step: Tensor,
+}
+
+impl Rates {
+    /// Filled by kernels, which nothing waits for.
+    #[must_use]
+    pub fn new(learning: f64, distillation: f64, step: u64, device: Device) -> Self {
+        let float = |value: f64| Tensor::full([], value, (Kind::Float, device));
+        let step = Tensor::full([], i64::try_from(step).unwrap_or(i64::MAX), (Kind::Int64, device));
+        Self { learning: float(learning), distillation: float(distillation), step }
+    }
 }
 
 impl Objective {
-    /// What the teacher says of images [B, 3, S, S] that are normalised for it; none for plain training.
+    /// The teacher's.
     #[must_use]
-    pub fn teacher_regions(&self, images: &Tensor) -> Option<Regions> {
-        self.teacher.as_ref().map(|teacher| no_grad(|| regions(teacher, images, false, self.scales())))
+    pub fn teacher_normalisation(&self) -> &Normalisation {
+        self.teacher_normalisation.as_ref().unwrap_or(&self.normalisation)
+    }
+
+    /// The teacher's logits [B, regions, classes] of `images` [B, 3, S, S]; none for plain training. `normalised` is what
+    /// the student sees of them.
+    fn ask(&self, images: &Tensor, normalised: &Tensor) -> Option<Tensor> {
+        let teacher = self.teacher.as_ref()?;
+        let _guard = tch::no_grad_guard();
+        let own = self.teacher_normalisation.as_ref().map(|own| own.apply(images));
+        // Always as many, as the rounding of some kernels depends on that: kept logits are those of any epoch.
+        let filled = filled(own.as_ref().unwrap_or(normalised), i64::from(self.batch_size));
+        let regions = regions(teacher, &filled, false, self.scales());
+        Some(regions.joined(self.scales()).narrow(0, 0, images.size()[0]))
     }
 
     /// Those of the distillation; 1 for plain training.
@@ -50,6 +98,10 @@ impl Objective {
 /// What a step consists of, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// The parts of the images, normalised.
+    Data,
+    /// The teacher's logits.
+    Teacher,
     /// The student's logits.
     Student,
     /// The loss of both.
@@ -62,26 +114,35 @@ pub enum Phase {
     Metrics,
 }
 
-/// One step: forward, loss, backward, clip, update. `warmup` is the share of the distillation weight in this epoch,
-/// `step` the number of this step, from 1. `ended` is told when the host has issued each phase.
+/// One step: forward, loss, backward, clip, update. Gives the teacher's logits [B, regions, classes]; none for plain
+/// training. `ended` is told when the host has issued each phase.
+///
+/// It reads no number on the host that changes from step to step, and changes tensors in place.
 pub fn step(
     student: &Network,
     objective: &Objective,
     optimizer: &mut Optimizer,
     meter: &mut Meter,
-    batch: &Batch,
-    (learning_rate, warmup, step): (f64, f64, u64),
+    Inputs { images, labels, parts, logits, rates }: &Inputs,
     mut ended: impl FnMut(Phase),
-) {
-    let student_regions = regions(student, &batch.images, true, objective.scales());
+) -> Option<Tensor> {
+    let images = parts.as_ref().map_or_else(|| images.shallow_clone(), |parts| crop_flip(images, parts));
+    let normalised = objective.normalisation.apply(&images);
+    ended(Phase::Data);
+    let logits = match logits {
+        Some(known) => Some(known.shallow_clone()),
+        None => objective.ask(&images, &normalised),
+    };
+    ended(Phase::Teacher);
+    let student_regions = regions(student, &normalised, true, objective.scales());
     ended(Phase::Student);
-    let cross_entropy =
-        student_regions.global.cross_entropy_loss::<Tensor>(&batch.labels, None, Reduction::Mean, -100, 0.0);
+    let cross_entropy = student_regions.global.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
     let mut loss = &cross_entropy * objective.cross_entropy;
     let mut parts = vec![];
-    if let (Some(distillation), Some(teacher)) = (&objective.distillation, &batch.teacher) {
-        let distilled = distillation.apply(&student_regions, teacher, &batch.labels);
-        loss += &distilled.loss * (objective.weight * warmup);
+    if let (Some(distillation), Some(logits)) = (&objective.distillation, &logits) {
+        let teacher = Regions::split(logits, objective.scales());
+        let distilled = distillation.apply(&student_regions, &teacher, labels);
+        loss += &distilled.loss * &rates.distillation;
         parts.extend([
             distilled.loss.detach(),
             distilled.consistent,
@@ -92,16 +153,27 @@ pub fn step(
         parts.extend(distilled.complementary_per_scale.unbind(0));
     }
     ended(Phase::Loss);
-    optimizer.zero_grad();
+    optimizer.drop_gradients();
     loss.backward();
     ended(Phase::Backward);
     if let Some(largest) = objective.clip {
         let _ = optimizer.clip_grad_norm(largest);
     }
-    optimizer.step(learning_rate);
+    optimizer.step(&rates.learning);
     ended(Phase::Optimizer);
-    no_grad(|| meter.add(&loss, &cross_entropy, &student_regions.global, &batch.labels, parts, step));
+    no_grad(|| meter.add([&loss, &cross_entropy], &student_regions.global, labels, parts, &rates.step));
     ended(Phase::Metrics);
+    logits
+}
+
+/// A batch [B, …] with its first image repeated until there are `size`.
+fn filled(images: &Tensor, size: i64) -> Tensor {
+    let missing = size - images.size()[0];
+    if missing <= 0 {
+        return images.shallow_clone();
+    }
+    let first = images.narrow(0, 0, 1);
+    Tensor::cat(&[images, &first.expand([missing, -1, -1, -1], false)], 0)
 }
 
 fn regions(network: &Network, images: &Tensor, train: bool, scales: &[u32]) -> Regions {
@@ -138,23 +210,24 @@ impl Meter {
 
     fn add(
         &mut self,
-        loss: &Tensor,
-        cross_entropy: &Tensor,
+        [loss, cross_entropy]: [&Tensor; 2],
         logits: &Tensor,
         labels: &Tensor,
         parts: Vec<Tensor>,
-        step: u64,
+        step: &Tensor,
     ) {
         let right = logits.argmax(-1, false).eq_tensor(labels).to_kind(Kind::Float).mean(None::<Kind>) * 100.0;
         let mut values = vec![loss.detach(), cross_entropy.detach(), right];
         values.extend(parts);
-        let count = labels.size()[0];
-        self.sums += Tensor::stack(&values, 0).to_kind(Kind::Double) * count as f64;
-        self.images += count as u64;
+        self.sums += Tensor::stack(&values, 0).to_kind(Kind::Double) * labels.size()[0] as f64;
         // The largest number where the loss is finite, the step where it is not.
-        let step = i64::try_from(step).unwrap_or(i64::MAX);
-        let bad = loss.isfinite().to_kind(Kind::Int64) * (i64::MAX - step) + step;
-        self.first_bad = self.first_bad.minimum(&bad);
+        let bad = loss.isfinite().to_kind(Kind::Int64) * (step.neg() + i64::MAX) + step;
+        let _ = self.first_bad.copy_(&self.first_bad.minimum(&bad));
+    }
+
+    /// Counts the images of a step, which [`step`] does not: it may be replayed.
+    pub fn count(&mut self, images: u64) {
+        self.images += images;
     }
 
     /// The means since the last call, by name; nothing where there was no step. Waits for the device.

@@ -48,7 +48,7 @@ pub fn evaluation(
 
 fn ask(setup: &Setup, go_on: impl Fn() -> bool) -> Result<Option<Found>> {
     let Some(teacher) = &setup.objective.teacher else { return Ok(None) };
-    let normalisation = setup.teacher_normalisation.as_ref().unwrap_or(&setup.normalisation);
+    let normalisation = setup.objective.teacher_normalisation();
     // Scale 1 alone has nothing to tell: the whole image always agrees with itself.
     let decoupled = setup.objective.distillation.as_ref().filter(|loss| loss.scales != [1]);
     let mut tally = Tally::default();

@@ -82,7 +82,7 @@ fn key(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Value> 
 /// The data's files cannot be read.
 pub(super) fn asked(spec: &JobSpec, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
     let files = setup.fingerprints.get()?.get(split).cloned();
-    let normalisation = setup.teacher_normalisation.as_ref().unwrap_or(&setup.normalisation);
+    let normalisation = setup.objective.teacher_normalisation();
     let (teacher, data) = (&spec.teacher, &spec.dataset);
     Ok(json!({
         "teacher": [setup.teacher_sha256.as_ref(), teacher.as_ref().and_then(|teacher| teacher.architecture.as_ref())],
@@ -162,23 +162,28 @@ impl TeacherCache {
         std::mem::take(&mut self.warnings)
     }
 
-    /// The logits [B, regions, classes] of a view of those images: kept ones, or what `compute` gives for all of them.
-    pub fn logits(&mut self, view: u32, images: &[usize], compute: impl FnOnce() -> Tensor) -> Tensor {
-        // With `exact` there is one, whatever the epoch.
-        let index = view as usize % self.views.len();
-        if let Some(known) = self.find(index, images) {
-            return known.view([images.len() as i64, self.size[0], self.size[1]]);
-        }
-        let logits = compute();
+    /// Keeps the logits [B, regions, classes] of a view of those images.
+    pub fn keep(&mut self, view: u32, images: &[usize], logits: &Tensor) {
+        let index = self.index(view);
         if let View::Kept { rows, .. } = &mut self.views[index]
             && let Err(error) = rows.put(images, &logits.flatten(1, 2))
         {
             self.give_up(index, &error.to_string());
         }
-        logits
     }
 
-    fn find(&mut self, index: usize, images: &[usize]) -> Option<Tensor> {
+    /// With `exact` there is one, whatever the epoch.
+    fn index(&self, view: u32) -> usize {
+        view as usize % self.views.len()
+    }
+
+    /// The logits [B, regions, classes] of a view of those images; none where one of them is not kept.
+    pub fn find(&mut self, view: u32, images: &[usize]) -> Option<Tensor> {
+        let rows = self.rows(self.index(view), images)?;
+        Some(rows.view([images.len() as i64, self.size[0], self.size[1]]))
+    }
+
+    fn rows(&mut self, index: usize, images: &[usize]) -> Option<Tensor> {
         if matches!(self.views[index], View::New) {
             self.views[index] = self.open(index);
         }

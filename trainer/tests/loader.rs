@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use distillery::dataset::{self, Frame, Images, Rectangle};
-use distillery_trainer::data::{
-    Batches, Error, Framing, Loaded, Loader, Options, crop_flip, crop_flip_view, resized_crop,
-};
+use distillery_trainer::data::{Batches, Crops, Error, Framing, Loaded, Loader, Options, crop_flip, resized_crop};
 use distillery_trainer::normalisation::Normalisation;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -76,7 +74,7 @@ fn indices(batches: Batches) -> Vec<Vec<usize>> {
     batches.map(|batch| batch_indices(batch.unwrap())).collect()
 }
 
-fn batch_indices(Loaded { images, labels, numbers }: Loaded) -> Vec<usize> {
+fn batch_indices(Loaded { images, labels, numbers, indices }: Loaded) -> Vec<usize> {
     let count = images.size()[0];
     assert_eq!(images.size(), [count, 3, i64::from(SIDE), i64::from(SIDE)]);
     assert_eq!((images.kind(), labels.kind(), labels.size()), (Kind::Uint8, Kind::Int64, vec![count]));
@@ -88,6 +86,8 @@ fn batch_indices(Loaded { images, labels, numbers }: Loaded) -> Vec<usize> {
     let found: Vec<i64> = channel(0).iter().zip(channel(1)).map(|(low, high)| low + 256 * high).collect();
     assert_eq!(found.iter().map(|index| index % 10).collect::<Vec<_>>(), Vec::<i64>::try_from(labels).unwrap());
     let found: Vec<usize> = found.into_iter().map(|index| index as usize).collect();
+    let on_device: Vec<i64> = Vec::try_from(indices).unwrap();
+    assert_eq!(on_device, numbers.iter().map(|number| *number as i64).collect::<Vec<_>>());
     // Images that were left out in memory have no number.
     assert!(numbers.len() == found.len() && numbers.iter().zip(&found).all(|(number, index)| number <= index));
     found
@@ -243,7 +243,7 @@ fn naive(image: &[u8], side: usize, top: usize, left: usize, flip: bool) -> Vec<
 fn crops_and_flips_are_those_of_single_images() {
     let (count, side) = (400, 8);
     let images = pictures(count, side);
-    let changed = crop_flip(&images, 1, 2, 3);
+    let changed = crop_flip(&images, &epoch_parts(count, 1, 2, 3));
     assert_eq!((changed.size(), changed.kind()), (images.size(), Kind::Uint8));
     let bytes = |tensor: &Tensor| -> Vec<u8> { Vec::try_from(tensor.contiguous().view(-1)).unwrap() };
     let size = 3 * (side * side) as usize;
@@ -262,30 +262,42 @@ fn crops_and_flips_are_those_of_single_images() {
     assert!(tops.iter().chain(&lefts).all(|count| (15..80).contains(count)), "{tops:?} {lefts:?}");
 }
 
+/// What batch `batch` of `count` images of side 8 takes in an epoch.
+fn epoch_parts(count: i64, seed: u64, epoch: u32, batch: u64) -> Tensor {
+    let sizes = [(batch + 1) * count as u64, count as u64, 8];
+    Crops::of_epoch(seed, epoch, 0, sizes, Device::Cpu)
+        .of_batch(batch, &Tensor::arange(count, (Kind::Int64, Device::Cpu)))
+}
+
 #[test]
 fn augmentation_depends_on_seed_epoch_and_batch_alone() {
     let images = pictures(64, 8);
-    let changed = crop_flip(&images, 1, 2, 3);
-    assert!(changed.equal(&crop_flip(&images, 1, 2, 3)));
+    let changed = crop_flip(&images, &epoch_parts(64, 1, 2, 3));
+    assert!(changed.equal(&crop_flip(&images, &epoch_parts(64, 1, 2, 3))));
     for (seed, epoch, batch) in [(0, 2, 3), (1, 3, 3), (1, 2, 4), (1, 3, 2)] {
-        assert!(!changed.equal(&crop_flip(&images, seed, epoch, batch)));
+        assert!(!changed.equal(&crop_flip(&images, &epoch_parts(64, seed, epoch, batch))));
     }
-    let floats = crop_flip(&images.to_kind(Kind::Float), 1, 2, 3);
+    let floats = crop_flip(&images.to_kind(Kind::Float), &epoch_parts(64, 1, 2, 3));
     assert!(floats.equal(&changed.to_kind(Kind::Float)));
+    // The same where an epoch is gone on with, and in a batch that lost images.
+    let numbers = Tensor::arange(50, (Kind::Int64, Device::Cpu));
+    let later = Crops::of_epoch(1, 2, 3, [250, 64, 8], Device::Cpu).of_batch(3, &numbers);
+    assert!(later.equal(&epoch_parts(64, 1, 2, 3).narrow(0, 0, 50)));
 }
 
 #[test]
 fn a_view_of_an_image_depends_on_seed_view_and_image_alone() {
     let images = pictures(64, 8);
-    let numbers: Vec<usize> = (100..164).collect();
-    let views = crop_flip_view(&images, &numbers, 1, 2);
+    let parts = |numbers: &Tensor, seed, view| Crops::of_view(seed, view, [200, 8], Device::Cpu).of_batch(0, numbers);
+    let numbers = |from: i64| Tensor::arange_start(from, from + 64, (Kind::Int64, Device::Cpu));
+    let views = crop_flip(&images, &parts(&numbers(100), 1, 2));
     assert!((0..64).any(|image| !views.get(image).equal(&images.get(image))));
     // The same in another batch, in another order.
     let few = Tensor::from_slice(&[40_i64, 3, 17]);
-    let alone = crop_flip_view(&images.index_select(0, &few), &[140, 103, 117], 1, 2);
+    let alone = crop_flip(&images.index_select(0, &few), &parts(&(&few + 100), 1, 2));
     assert!(alone.equal(&views.index_select(0, &few)));
-    for (numbers, seed, view) in [(&numbers, 0, 2), (&numbers, 1, 3), (&(0..64).collect(), 1, 2)] {
-        assert!(!views.equal(&crop_flip_view(&images, numbers, seed, view)));
+    for (from, seed, view) in [(100, 0, 2), (100, 1, 3), (0, 1, 2)] {
+        assert!(!views.equal(&crop_flip(&images, &parts(&numbers(from), seed, view))));
     }
 }
 

@@ -92,7 +92,7 @@ fn compare(spec: &OptimizerSpec, clip: Option<f64>) {
     let mut expected: Vec<Vec<Scalar>> = (0..SHAPES.len()).map(|index| start(index).map(scalar).collect()).collect();
     for step in 1..=5_usize {
         let rate = 0.1 / step as f64;
-        optimizer.zero_grad();
+        optimizer.drop_gradients();
         backward(&named, step);
         let gradients: Vec<Vec<f64>> =
             SHAPES.iter().enumerate().map(|(index, shape)| numbers(count(*shape), 10 * step + index)).collect();
@@ -103,7 +103,7 @@ fn compare(spec: &OptimizerSpec, clip: Option<f64>) {
             let found = f64::try_from(optimizer.clip_grad_norm(largest)).unwrap();
             assert!((found - norm).abs() < 1e-5 * norm, "{found} instead of {norm}");
         }
-        optimizer.step(rate);
+        optimizer.step(&self::rate(rate));
         for (scalars, gradients) in expected.iter_mut().zip(&gradients) {
             for (scalar, gradient) in scalars.iter_mut().zip(gradients) {
                 scalar_step(scalar, gradient * factor, spec, rate, step as i32);
@@ -116,6 +116,11 @@ fn compare(spec: &OptimizerSpec, clip: Option<f64>) {
         }
     }
     assert_eq!(strides, named.iter().map(|(_, value)| value.stride()).collect::<Vec<_>>());
+}
+
+/// A rate as a step reads it.
+fn rate(value: f64) -> Tensor {
+    Tensor::from(value as f32)
 }
 
 fn parameters_of(named: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
@@ -147,18 +152,18 @@ fn without_gradients_nothing_happens() {
     let named = parameters();
     let before: Vec<_> = named.iter().map(|(_, value)| flat(value)).collect();
     let mut optimizer = Optimizer::new(&adamw(), parameters_of(&named));
-    optimizer.zero_grad();
+    optimizer.drop_gradients();
     assert_eq!(f64::try_from(optimizer.clip_grad_norm(1.0)).unwrap(), 0.0);
-    optimizer.step(0.1);
+    optimizer.step(&rate(0.1));
     assert_eq!(before, named.iter().map(|(_, value)| flat(value)).collect::<Vec<_>>());
 }
 
 fn train(optimizer: &mut Optimizer, named: &[(String, Tensor)], steps: std::ops::Range<usize>) {
     for step in steps {
-        optimizer.zero_grad();
+        optimizer.drop_gradients();
         backward(named, step);
         let _ = optimizer.clip_grad_norm(1.0);
-        optimizer.step(0.1);
+        optimizer.step(&rate(0.1));
     }
 }
 

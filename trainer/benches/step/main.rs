@@ -15,16 +15,16 @@ use clap::Parser;
 use distillery::architecture;
 use distillery::dataset::{Dataset, Error, Frame, Images, Options};
 use distillery::spec::{self, Mode};
-use distillery_trainer::data::{self, Batches, Framing, Loaded, Loader};
+use distillery_trainer::data::{self, Batches, Crops, Framing, Loader};
 use distillery_trainer::device;
 use distillery_trainer::models::{self, Network};
 use distillery_trainer::normalisation::Normalisation;
 use distillery_trainer::optim::Optimizer;
 use distillery_trainer::sdd::Distillation;
-use distillery_trainer::step::{Batch, Meter, Objective, Phase, step};
+use distillery_trainer::step::{Inputs, Meter, Objective, Phase, Rates, step};
 use roofline::{Peaks, Work};
 use serde_json::{Value, json};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 /// The pairs of the goal.
 const PAIRS: [[&str; 2]; 4] =
@@ -135,7 +135,7 @@ struct Measured {
     device: Device,
     loader: Loader,
     batches: Batches,
-    normalisation: Normalisation,
+    crops: Crops,
     student: Network,
     objective: Objective,
     optimizer: Optimizer,
@@ -171,11 +171,14 @@ impl Measured {
             steps: args.steps,
             device,
             batches: loader.epoch(0, 0),
+            crops: Crops::of_view(0, 0, [loader.len(), u64::from(spec.dataset.image_size)], device),
             loader,
-            normalisation: Normalisation::new(mean, std, device),
             optimizer: Optimizer::new(&spec.training.optimizer, parameters),
             meter: Meter::new(&spec.distillation.scales, device),
             objective: Objective {
+                normalisation: Normalisation::new(mean, std, device),
+                teacher_normalisation: None,
+                batch_size: args.batch,
                 teacher: Some(teacher),
                 distillation: Distillation::new(&spec.distillation, device),
                 cross_entropy: spec.distillation.weights.cross_entropy,
@@ -187,52 +190,51 @@ impl Measured {
         }
     }
 
-    /// Normalised images and their labels.
-    fn images(&mut self) -> (Tensor, Tensor) {
-        let Loaded { images, labels, .. } = loop {
+    fn inputs(&mut self) -> Inputs {
+        let loaded = loop {
             match self.batches.next() {
                 Some(batch) => break batch.expect("the images can be read"),
                 None => self.batches = self.loader.epoch(0, 0),
             }
         };
-        let images = data::crop_flip(&images, 0, 0, self.number);
-        (self.normalisation.apply(&images), labels)
-    }
-
-    fn taught(&self, (images, labels): (Tensor, Tensor)) -> Batch {
-        Batch { teacher: self.objective.teacher_regions(&images), images, labels }
-    }
-
-    fn step(&mut self, batch: &Batch, ended: impl FnMut(Phase)) {
         self.number += 1;
-        // At a rate of nothing: what is measured are numbers of the size that training begins with, however many steps.
-        let rates = (0.0, 1.0, self.number);
-        let Self { student, objective, optimizer, meter, .. } = self;
-        step(student, objective, optimizer, meter, batch, rates, ended);
+        Inputs {
+            parts: Some(self.crops.of_batch(0, &loaded.indices)),
+            images: loaded.images,
+            labels: loaded.labels,
+            logits: None,
+            // At a rate of nothing: what is measured are numbers of the size that training begins with, however many steps.
+            rates: Rates::new(0.0, self.objective.weight, self.number, self.device),
+        }
     }
 
-    /// Milliseconds of a step whose batch is ready.
+    fn step(&mut self, inputs: &Inputs, ended: impl FnMut(Phase)) {
+        let Self { student, objective, optimizer, meter, .. } = self;
+        let _ = step(student, objective, optimizer, meter, inputs, ended);
+    }
+
+    /// Milliseconds of a step, from where its images are normalised.
     fn whole(&mut self) -> f64 {
-        let images = self.images();
-        wait(self.device);
-        let begun = self.clock.now();
-        let batch = self.taught(images);
-        self.step(&batch, |_| {});
-        wait(self.device);
-        1e3 * (self.clock.now() - begun)
+        let (device, clock) = (self.device, self.clock);
+        let inputs = self.inputs();
+        let mut begun = 0.0;
+        self.step(&inputs, |phase| {
+            if phase == Phase::Data {
+                wait(device);
+                begun = clock.now();
+            }
+        });
+        wait(device);
+        1e3 * (clock.now() - begun)
     }
 
     /// Milliseconds of each of the [`PHASES`].
     fn phases(&mut self) -> [f64; PHASES.len()] {
         let (device, clock) = (self.device, self.clock);
+        wait(device);
         let mut ends = vec![clock.now()];
-        let images = self.images();
-        wait(device);
-        ends.push(clock.now());
-        let batch = self.taught(images);
-        wait(device);
-        ends.push(clock.now());
-        self.step(&batch, |_| {
+        let inputs = self.inputs();
+        self.step(&inputs, |_| {
             wait(device);
             ends.push(clock.now());
         });

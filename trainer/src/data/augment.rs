@@ -1,7 +1,10 @@
 //! Random changes to training images: to a batch on the images' device, or of the part that is decoded.
+//!
+//! Crops and flips are drawn on the host from the seed and the place in the run alone, so that they are the same on any
+//! device, and brought there for a whole epoch at once: a copy in every step would have the host wait for the device.
 
 use rand::{Rng, RngExt};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::random;
 use distillery::dataset::Rectangle;
@@ -9,22 +12,57 @@ use distillery::dataset::Rectangle;
 /// Black pixels added on each side before the crop, as published for CIFAR.
 const PADDING: i64 = 4;
 
-/// Pads `images` [B, 3, S, S] (bytes, or floats in which 0 is black) by 4 black pixels on each side, takes a random
-/// S×S part of each and mirrors it left to right half the time. Kind, shape and device stay.
-///
-/// Offsets and flips are drawn on the host from (`seed`, `epoch`, `batch`) alone: whatever the device, the same
-/// arguments give the same result.
-pub fn crop_flip(images: &Tensor, seed: u64, epoch: u32, batch: u64) -> Tensor {
-    let mut random = random(b"cropflip", seed, epoch, batch);
-    let parts = (0..images.size()[0]).map(|_| Part::draw(&mut random)).collect::<Vec<_>>();
-    cropped(images, &parts)
+/// The parts that an epoch takes of its images.
+#[derive(Debug)]
+pub struct Crops {
+    /// [N, 3]: see [`crop_flip`].
+    parts: Tensor,
+    order: Order,
 }
 
-/// As [`crop_flip`], but each image's part is drawn from (`seed`, `view`, its number in `numbers`): the same whatever the
-/// order of the images.
-pub fn crop_flip_view(images: &Tensor, numbers: &[usize], seed: u64, view: u32) -> Tensor {
-    let part = |&number: &usize| Part::draw(&mut random(b"viewcrop", seed, view, number as u64));
-    cropped(images, &numbers.iter().map(part).collect::<Vec<_>>())
+/// Which rows belong to a batch.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    /// Those that come next, in batches of that size.
+    Epoch { first: u64, size: i64 },
+    /// Those of its images' numbers.
+    Images,
+}
+
+impl Crops {
+    /// For the batches of an epoch from `first` on, of `size` images of `side` pixels each, of a split of `count`: drawn
+    /// from (`seed`, `epoch`, batch).
+    #[must_use]
+    pub fn of_epoch(seed: u64, epoch: u32, first: u64, [count, size, side]: [u64; 3], device: Device) -> Self {
+        let size = size.max(1);
+        let parts = (first..count.div_ceil(size)).flat_map(|batch| {
+            let mut random = random(b"cropflip", seed, epoch, batch);
+            (0..size).map(move |_| Part::draw(&mut random))
+        });
+        Self { parts: table(parts, side, device), order: Order::Epoch { first, size: size as i64 } }
+    }
+
+    /// For a split of `count` images of `side` pixels: drawn from (`seed`, `view`, the image's number), so that they are
+    /// the same whatever the order of the images.
+    #[must_use]
+    pub fn of_view(seed: u64, view: u32, [count, side]: [u64; 2], device: Device) -> Self {
+        let parts = (0..count).map(|number| Part::draw(&mut random(b"viewcrop", seed, view, number)));
+        Self { parts: table(parts, side, device), order: Order::Images }
+    }
+
+    /// The parts [B, 3] of batch `batch`, counted from the beginning of the epoch, which are the images of those
+    /// `numbers` `[B]`.
+    pub fn of_batch(&self, batch: u64, numbers: &Tensor) -> Tensor {
+        match self.order {
+            Order::Epoch { first, size } => self.parts.narrow(0, (batch - first) as i64 * size, numbers.size()[0]),
+            Order::Images => self.parts.index_select(0, numbers),
+        }
+    }
+}
+
+fn table(parts: impl Iterator<Item = Part>, side: u64, device: Device) -> Tensor {
+    let rows: Vec<i64> = parts.flat_map(|part| part.row(side as i64)).collect();
+    Tensor::from_slice(&rows).view([-1, 3]).to_device(device)
 }
 
 /// A part of a padded image.
@@ -40,20 +78,21 @@ impl Part {
         let [top, left] = [0, 1].map(|_| random.random_range(0..=2 * PADDING));
         Self { top, left, mirrored: random.random_bool(0.5) }
     }
+
+    /// First row, first column and direction of the columns: a flip counts down from the right end.
+    fn row(self, side: i64) -> [i64; 3] {
+        let Self { top, left, mirrored } = self;
+        if mirrored { [top, left + side - 1, -1] } else { [top, left, 1] }
+    }
 }
 
-fn cropped(images: &Tensor, parts: &[Part]) -> Tensor {
+/// Pads `images` [B, 3, S, S] (bytes, or floats in which 0 is black) by 4 black pixels on each side and takes an S×S part
+/// of each, mirrored left to right or not: `parts` [B, 3] (int64, on the images' device) has the first row, the first
+/// column and 1, or the last column and −1. Kind, shape and device stay, and nothing waits for the device.
+pub fn crop_flip(images: &Tensor, parts: &Tensor) -> Tensor {
     let size = images.size();
     let [count, channels, side] = [size[0], size[1], size[3]];
-    // A column is `first + direction · x`: a flip counts down from the right end.
-    let drawn = parts.iter().flat_map(
-        |&Part { top, left, mirrored }| {
-            if mirrored { [top, left + side - 1, -1] } else { [top, left, 1] }
-        },
-    );
-    // One copy to the device for all three.
-    let drawn = Tensor::from_slice(&drawn.collect::<Vec<_>>()).view([count, 3]).to_device(images.device());
-    let column = |index| drawn.select(1, index).view([count, 1, 1, 1]);
+    let column = |index| parts.select(1, index).view([count, 1, 1, 1]);
     let range = |end: i64| Tensor::arange(end, (Kind::Int64, images.device()));
     let rows = column(0) + range(side).view([1, 1, side, 1]);
     let columns = column(1) + column(2) * range(side).view([1, 1, 1, side]);

@@ -302,6 +302,8 @@ pub struct Loaded {
     pub labels: Tensor,
     /// Which of the loader's images they are.
     pub numbers: Vec<usize>,
+    /// The same `[B]`, int64, on the device.
+    pub indices: Tensor,
 }
 
 /// The batches of one epoch or evaluation. It stands for itself: the [`Loader`] is free meanwhile.
@@ -327,7 +329,7 @@ impl Source {
                 let indices = on_device.f_narrow(0, *next as i64, numbers.len() as i64)?;
                 *next += numbers.len();
                 let (images, labels) = (pixels.f_index_select(0, &indices)?, labels.f_index_select(0, &indices)?);
-                Ok(Some(Loaded { images, labels, numbers }))
+                Ok(Some(Loaded { images, labels, numbers, indices }))
             }
             Self::Stream { receiver, side, device } => {
                 let decoded = receiver.recv().map_err(|_| Error::Stopped)??;
@@ -335,7 +337,10 @@ impl Source {
                     return Ok(None);
                 }
                 let (images, labels) = tensors(&decoded.pixels, &decoded.labels, *side, *device)?;
-                Ok(Some(Loaded { images, labels, numbers: decoded.numbers }))
+                let numbers = decoded.numbers;
+                let indices: Vec<i64> = numbers.iter().map(|number| *number as i64).collect();
+                let indices = Tensor::f_from_slice(&indices)?.f_to_device(*device)?;
+                Ok(Some(Loaded { images, labels, numbers, indices }))
             }
         }
     }

@@ -10,7 +10,7 @@ pub mod loader;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-pub use augment::{crop_flip, crop_flip_view, resized_crop};
+pub use augment::{Crops, crop_flip, resized_crop};
 pub use loader::{Batches, Framing, Loaded, Loader, Options};
 
 use distillery::dataset;
