@@ -289,6 +289,10 @@ pub struct TrainArgs {
     /// Most that is kept there, or in memory without it, in MiB. What was used longest ago makes room.
     #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 4096)]
     pub cache_mib: u64,
+    /// Launch the operations of a training step one by one on a GPU, rather than as a CUDA graph that was recorded once:
+    /// slower, and the same student.
+    #[arg(long, env = "DISTILLERY_NO_CUDA_GRAPHS")]
+    pub no_cuda_graphs: bool,
     /// Where to train.
     #[command(flatten)]
     pub compute: ComputeArgs,

@@ -1,4 +1,4 @@
-//! Compiles `cpp/` against libtorch, and lets `distillery-trainer` and the tests find libtorch where it was linked
+//! Compiles `cpp/` against libtorch, and `cuda/` where CUDA's headers are; and lets `distillery-trainer` and the tests find libtorch where it was linked
 //! from, without LD_LIBRARY_PATH.
 
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ fn main() {
     if let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB") {
         let lib = PathBuf::from(lib);
         compile(&lib.with_file_name("include"));
+        compile_plugin(&lib);
         // To every target: unit tests have no instruction of their own. A program that uses nothing of libtorch
         // (`distillery`) gets the search path only, and does not need the library.
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
@@ -16,12 +17,20 @@ fn main() {
     }
 }
 
+fn build() -> cc::Build {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").pic(true).opt_level(3).debug(false);
+    build
+}
+
+/// libtorch's headers have warnings of their own.
+fn with_torch(include: &Path) -> cc::Build {
+    let mut build = build();
+    build.include(include).include(include.join("torch/csrc/api/include")).warnings(false).flag("-Werror=return-type");
+    build
+}
+
 fn compile(include: &Path) {
-    let build = || {
-        let mut build = cc::Build::new();
-        build.cpp(true).std("c++17").pic(true).opt_level(3).debug(false);
-        build
-    };
     // The loops for each level of x86-64; the program chooses when it runs.
     let levels: &[_] = if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
         &[("baseline", None), ("v3", Some("-march=x86-64-v3")), ("v4", Some("-march=x86-64-v4"))]
@@ -38,14 +47,32 @@ fn compile(include: &Path) {
         }
         build.compile(&format!("distillery_loops_{name}"));
     }
-    // libtorch's headers have warnings of their own.
-    build()
-        .include(include)
-        .include(include.join("torch/csrc/api/include"))
-        .warnings(false)
-        .flag("-Werror=return-type")
-        .files(["cpp/inference.cpp", "cpp/norm.cpp", "cpp/optimizer.cpp", "cpp/winograd.cpp"])
+    with_torch(include)
+        .files(["cpp/context.cpp", "cpp/inference.cpp", "cpp/norm.cpp", "cpp/optimizer.cpp", "cpp/winograd.cpp"])
         .compile("distillery_torch");
+}
+
+/// Makes `cuda.so` of `cuda/`, which the program holds and opens where there is a GPU. Without CUDA's headers
+/// (`scripts/setup cuda_headers`, or a directory that DISTILLERY_CUDA_HEADERS names), or with a libtorch for the CPU only,
+/// it is empty.
+fn compile_plugin(lib: &Path) {
+    const HEADERS: &str = "DISTILLERY_CUDA_HEADERS";
+    println!("cargo:rerun-if-changed=cuda");
+    println!("cargo:rerun-if-env-changed={HEADERS}");
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join("cuda.so");
+    let headers =
+        std::env::var_os(HEADERS).map_or_else(|| "../.deps/cuda_headers/nvidia/cu13/include".into(), PathBuf::from);
+    if !headers.join("crt/host_config.h").exists() || !lib.join("libtorch_cuda.so").exists() {
+        std::fs::write(&out, []).expect("cargo's directory can be written");
+        return;
+    }
+    let compiler = with_torch(&lib.with_file_name("include")).include(&headers).get_compiler();
+    let mut command = compiler.to_command();
+    // So that what is missing is found here rather than where there is a GPU.
+    command.args(["-shared", "-s", "-Wl,-z,defs", "cuda/graph.cpp", "-o"]).arg(&out).arg("-L").arg(lib);
+    command.args(["-Wl,--no-as-needed", "-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"]);
+    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}: {status}");
 }
 
 /// PyTorch's version file has a line `__version__ = '2.11.0+cu130'`.

@@ -49,6 +49,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
         output: args.output.clone(),
         device: args.compute.device.clone(),
         threads: prepare(&args.compute),
+        cuda_graphs: !args.no_cuda_graphs,
         data_memory: data_memory(&args.compute),
         cache_dir: args.cache_dir.clone(),
         cache_limit: args.cache_mib.saturating_mul(1 << 20),
@@ -110,7 +111,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     result.unwrap_or_else(|payload| {
         let mut error = Error::from_panic(&*payload);
         if error.class == distillery::protocol::ErrorClass::Internal
-            && let Ok(Some(location)) = told.try_recv()
+            && let Some(Some(location)) = told.try_iter().last()
         {
             error.message = format!("{} (at {location})", error.message);
         }

@@ -1,6 +1,5 @@
-//! Where the arithmetic runs: CUDA, opened at run time so that one program serves both kinds of machine, or the CPU.
+//! Where the arithmetic runs: the CPU, or CUDA, which is opened where it is asked for.
 
-use std::ffi::CStr;
 use std::os::unix::process::CommandExt;
 
 use tch::{Cuda, Device};
@@ -14,7 +13,7 @@ use super::error::{Error, Result};
 pub fn open(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "auto" => Ok(if open_cuda().is_ok() && Cuda::is_available() { Device::Cuda(0) } else { Device::Cpu }),
+        "auto" => Ok(if super::cuda::open().is_ok() && Cuda::is_available() { Device::Cuda(0) } else { Device::Cpu }),
         "cuda" => cuda(0),
         _ => match name.strip_prefix("cuda:").map(str::parse) {
             Some(Ok(index)) => cuda(index),
@@ -24,7 +23,7 @@ pub fn open(name: &str) -> Result<Device> {
 }
 
 fn cuda(index: usize) -> Result<Device> {
-    open_cuda().map_err(|reason| Error::user(format!("CUDA cannot be used: {reason}")))?;
+    super::cuda::open().map_err(|reason| Error::user(format!("CUDA cannot be used: {reason}")))?;
     match usize::try_from(Cuda::device_count()).unwrap_or(0) {
         0 => Err(Error::user("CUDA finds no GPU: check nvidia-smi, or use --device cpu")),
         count if index >= count => Err(Error::user(format!("there is no cuda:{index}: the machine has {count} GPUs"))),
@@ -38,27 +37,6 @@ pub fn name(device: Device) -> String {
     match device {
         Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".to_owned(),
-    }
-}
-
-/// Loads libtorch's CUDA half. This must come before any question about CUDA: libtorch remembers the first answer.
-#[allow(unsafe_code, reason = "a library is opened at run time")]
-fn open_cuda() -> std::result::Result<(), String> {
-    // Without a driver the library would load all the same, for a fraction of a second and 200 MB.
-    if !std::path::Path::new("/dev/nvidiactl").exists() && !std::path::Path::new("/dev/dxg").exists() {
-        return Err("this machine has no NVIDIA driver".to_owned());
-    }
-    // SAFETY: the name is NUL-terminated, and the library's initialisers are those that PyTorch runs. It is never
-    // closed. dlerror's text is copied before anything else can replace it.
-    unsafe {
-        if !libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() {
-            return Ok(());
-        }
-        let reason = libc::dlerror();
-        if reason.is_null() {
-            return Err("libtorch_cuda.so could not be opened".to_owned());
-        }
-        Err(CStr::from_ptr(reason).to_string_lossy().into_owned())
     }
 }
 

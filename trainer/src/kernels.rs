@@ -240,16 +240,22 @@ fn result(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
 
 /// Panics with what a call says, where it failed.
 fn done(failed: *mut c_char) {
+    if let Some(message) = message(failed) {
+        panic!("{message}");
+    }
+}
+
+/// What a call of `cpp/` or `cuda/` says; none where it did not fail.
+pub(crate) fn message(failed: *mut c_char) -> Option<String> {
     if failed.is_null() {
-        return;
+        return None;
     }
     // SAFETY: a message is NUL-terminated and was allocated by strdup.
-    let message = unsafe {
+    unsafe {
         let message = CStr::from_ptr(failed).to_string_lossy().into_owned();
         libc::free(failed.cast());
-        message
-    };
-    panic!("{message}");
+        Some(message)
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Training, on libtorch: the only package that knows tensors. It takes a specification and writes files; it knows
 //! neither SQL nor HTTP.
 //!
-//! [`run`] goes through the epochs, [`step`] does one optimisation step: [`data`] makes a batch, [`models`] turns it
+//! [`run`] goes through the epochs, [`step`] does one optimisation step and [`steps`] has it done: [`data`] makes a batch, [`models`] turns it
 //! into feature maps, [`sdd`] splits those into regions and weighs their [`losses`], [`optim`] changes the weights.
 //! [`setup`] loads what a run needs, its data by [`source`], [`resume`] keeps what is needed to go on after an
 //! interruption, [`evaluate`] measures accuracy, [`report`] and [`control`] talk to the outside. [`teacher`] is
@@ -10,6 +10,7 @@
 pub mod cache;
 pub mod commands;
 pub mod control;
+pub mod cuda;
 pub mod data;
 pub mod device;
 pub mod error;
@@ -31,6 +32,7 @@ pub mod setup;
 pub mod source;
 pub mod startup;
 pub mod step;
+pub mod steps;
 pub mod teacher;
 pub mod teacher_cache;
 pub mod verify;

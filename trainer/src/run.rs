@@ -15,7 +15,7 @@ use super::report::Report;
 use super::resume::{self, State};
 use super::sdd::warmup;
 use super::setup::Setup;
-use super::step::{Inputs, Meter, Rates, step};
+use super::step::{Inputs, Meter, Rates};
 use super::teacher_cache::{TeacherCache, view_of};
 use super::weights::{self, StateDict};
 use super::{manifest, optim, teacher};
@@ -33,6 +33,8 @@ pub struct Settings {
     pub threads: usize,
     /// Bytes of decoded images that are kept in memory; more are read again in every epoch.
     pub data_memory: u64,
+    /// Whether steps on a GPU are recorded as CUDA graphs.
+    pub cuda_graphs: bool,
     /// Where the teacher's logits and decoded images are kept for later runs; without it the logits are kept in memory.
     pub cache_dir: Option<PathBuf>,
     /// Bytes that may be kept there.
@@ -84,6 +86,7 @@ pub fn train(spec: &JobSpec, settings: &Settings, control: &Control, report: &mu
         stepped: false,
     };
     run.report.event(&Event::Started(run.setup.started.clone()));
+    run.tell();
     if run.evaluate_teacher(settings)? == Flow::Stop {
         return Ok(run.stopped());
     }
@@ -226,9 +229,8 @@ impl Run<'_> {
         let logits = known.map(|known| known.to_device(device));
         let is_asked = logits.is_none();
         let inputs = Inputs { images, labels, parts, logits, rates };
-        let Setup { student, objective, optimizer, .. } = &mut self.setup;
-        let logits = step(student, objective, optimizer, &mut self.meter, &inputs, |_| {});
-        self.meter.count(numbers.len() as u64);
+        let Setup { steps, student, objective, optimizer, .. } = &mut self.setup;
+        let logits = steps.run(student, objective, optimizer, &mut self.meter, inputs);
         if let (true, Some(cache), Some(logits)) = (is_asked, &mut self.teacher_cache, logits) {
             cache.keep(view, &numbers, &logits);
         }
@@ -286,9 +288,7 @@ impl Run<'_> {
     fn flush(&mut self) -> Result<()> {
         let images = self.meter.images();
         let values = self.meter.read()?;
-        for message in self.teacher_cache.iter_mut().flat_map(TeacherCache::warnings) {
-            self.report.event(&super::warning(message));
-        }
+        self.tell();
         if images == 0 {
             return Ok(());
         }
@@ -310,6 +310,16 @@ impl Run<'_> {
         self.record(&points)?;
         self.progress(rate);
         Ok(())
+    }
+
+    /// Passes on what there is to say.
+    fn tell(&mut self) {
+        for event in self.setup.steps.events() {
+            self.report.event(&event);
+        }
+        for message in self.teacher_cache.iter_mut().flat_map(TeacherCache::warnings) {
+            self.report.event(&super::warning(message));
+        }
     }
 
     fn record(&mut self, values: &[(&str, f64)]) -> Result<()> {

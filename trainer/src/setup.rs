@@ -20,6 +20,7 @@ use super::sdd::Distillation;
 use super::source::Data;
 use super::startup::Startup;
 use super::step::Objective;
+use super::steps::Steps;
 use super::weights::{self, StateDict};
 use super::{device, manifest, warning};
 use distillery::architecture::{self, Architecture, Family};
@@ -32,6 +33,8 @@ use distillery::spec::{Augmentation, JobSpec, Precision};
 pub struct Setup {
     /// Where the arithmetic runs.
     pub device: Device,
+    /// Issues the steps; before anything else on the device.
+    pub steps: Steps,
     /// The training split.
     pub train: Rc<Loader>,
     /// The evaluation split.
@@ -74,6 +77,7 @@ impl Setup {
     pub fn new(spec: &JobSpec, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
         let mut startup = Startup::begin();
         let device = device::open(&settings.device)?;
+        let steps = Steps::new(device, settings.cuda_graphs);
         startup.mark("device");
         let data = Data::open(spec, settings, device, report)?;
         startup.mark("data");
@@ -150,6 +154,7 @@ impl Setup {
         Ok(Self {
             startup,
             device,
+            steps,
             train,
             eval,
             student,

@@ -48,6 +48,34 @@ pub struct Inputs {
     pub rates: Rates,
 }
 
+impl Inputs {
+    /// On tensors of its own.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let Self { images, labels, parts, logits, rates: Rates { learning, distillation, step } } = self;
+        let copy = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::copy);
+        let rates = Rates { learning: learning.copy(), distillation: distillation.copy(), step: step.copy() };
+        Self { images: images.copy(), labels: labels.copy(), parts: copy(parts), logits: copy(logits), rates }
+    }
+
+    /// Takes the values of others of the same shapes, and stays where it is.
+    pub fn take_over(&mut self, others: &Self) {
+        let Self { images, labels, parts, logits, rates } = self;
+        let pairs = [
+            (images, &others.images),
+            (labels, &others.labels),
+            (&mut rates.learning, &others.rates.learning),
+            (&mut rates.distillation, &others.rates.distillation),
+            (&mut rates.step, &others.rates.step),
+        ];
+        let optional = [(parts, &others.parts), (logits, &others.logits)];
+        let optional = optional.into_iter().filter_map(|(own, other)| own.as_mut().zip(other.as_ref()));
+        for (own, other) in pairs.into_iter().chain(optional) {
+            own.copy_(other);
+        }
+    }
+}
+
 /// The numbers of a step, each a scalar on the device.
 #[derive(Debug)]
 pub struct Rates {

@@ -76,6 +76,7 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         device: args.device.clone().unwrap_or_else(|| attempt.device.clone()),
         threads,
         data_memory: attempt.data_memory,
+        cuda_graphs: true,
         // Nothing of an earlier run goes into the repetition.
         cache_dir: None,
         cache_limit: VERIFY_CACHE,

@@ -1,6 +1,8 @@
 //! A tiny data set, and the trainer's program run on it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod training;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -54,9 +56,14 @@ impl Place {
 
     /// The command that trains by `spec` into `output`.
     pub fn command(&self, spec: &Value, output: &str) -> Command {
+        self.command_on("cpu", spec, output)
+    }
+
+    /// The same on another device.
+    pub fn command_on(&self, device: &str, spec: &Value, output: &str) -> Command {
         let file = self.path(&format!("{output}.json"));
         std::fs::write(&file, spec.to_string()).unwrap();
-        let mut command = trainer("train");
+        let mut command = trainer_on(device, "train");
         command.arg(file).arg("--output").arg(self.path(output));
         command
     }
@@ -92,10 +99,14 @@ impl Place {
 
 /// The program, on one thread of the CPU.
 pub fn trainer(subcommand: &str) -> Command {
+    trainer_on("cpu", subcommand)
+}
+
+fn trainer_on(device: &str, subcommand: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distillery-trainer"));
     command.arg(subcommand);
     if subcommand != "convert" {
-        command.args(["--device", "cpu", "--threads", "1"]);
+        command.args(["--device", device, "--threads", "1"]);
     }
     command
 }

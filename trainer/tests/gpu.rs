@@ -1,0 +1,136 @@
+//! What needs a GPU, where there is one. Elsewhere each test says why it was not run, but that what is needed is missing
+//! in an orderly way is tested everywhere.
+
+mod support;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use distillery_trainer::cuda::Plugin;
+use distillery_trainer::device;
+use distillery_trainer::steps::{Mode, Steps};
+use serde_json::json;
+use support::training::{Training, specification};
+use support::{Place, merged, text};
+use tch::{Device, Kind, Tensor};
+
+/// The first GPU, for one test at a time: what others issue meanwhile would break a recording. None, and why, where there
+/// is none.
+fn gpu(test: &str) -> Option<(Device, MutexGuard<'static, ()>)> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    match device::open("cuda") {
+        Ok(device) => Some((device, alone)),
+        Err(error) => {
+            eprintln!("not run: {test}: {error}");
+            None
+        }
+    }
+}
+
+fn graphs() -> Mode {
+    let plugin = Plugin::load().expect("the plugin opens where there is a GPU");
+    plugin.begin(0).unwrap();
+    Mode::Graphs(plugin)
+}
+
+fn trained(spec: serde_json::Value, device: Device, kind: Kind, mode: Mode) -> Vec<(String, Tensor)> {
+    let mut training = Training::new(&specification(spec), device, kind, Steps::in_mode(mode));
+    (0..12).for_each(|_| drop(training.step(None)));
+    assert!(training.steps.events().is_empty(), "a graph could not be recorded");
+    training.outcome()
+}
+
+fn largest_difference(one: &[(String, Tensor)], other: &[(String, Tensor)]) -> f64 {
+    let difference = |(one, other): (&(String, Tensor), &(String, Tensor))| {
+        let (one, other) = (one.1.to_kind(Kind::Double), other.1.to_kind(Kind::Double));
+        ((&one - &other).norm() / (other.norm() + 1e-6)).double_value(&[])
+    };
+    one.iter().zip(other).map(difference).fold(0.0, f64::max)
+}
+
+#[test]
+fn the_plugin_opens_or_says_what_is_missing() {
+    let has_headers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.deps/cuda_headers/.stamp").exists();
+    let gpu = gpu("opening the plugin beside a driver");
+    let has_gpu = gpu.is_some();
+    match Plugin::load() {
+        Ok(plugin) => {
+            // An error of CUDA's, not the end of the process.
+            let begun = plugin.begin(0);
+            assert_eq!(begun.is_ok(), has_gpu, "{begun:?}");
+            let recorded = plugin.record(&mut || ());
+            eprintln!("opened: {begun:?}, {:?}", recorded.as_ref().err());
+            assert_eq!(recorded.is_ok(), has_gpu, "{recorded:?}");
+        }
+        Err(error) => {
+            assert!(!has_gpu, "{error}");
+            let without = error.contains("without CUDA's headers") && error.contains("scripts/setup cuda_headers");
+            assert!(if has_headers { error.contains(".so") } else { without }, "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_machine_without_a_gpu_is_told_so_and_auto_takes_the_cpu() {
+    let place = Place::new();
+    let auto = place.command_on("auto", &place.plain(), "auto").arg("--no-cuda-graphs").output().unwrap();
+    assert!(auto.status.success(), "{}", text(&auto.stderr));
+    let device = place.json("auto/manifest.json")["attempts"][0]["device"].clone();
+    if gpu("training on cuda:0 by itself").is_some() {
+        assert_eq!(device, "cuda:0");
+    } else {
+        assert_eq!(device, "cpu");
+        let cuda = place.command_on("cuda", &place.plain(), "cuda").output().unwrap();
+        assert!(!cuda.status.success() && text(&cuda.stderr).contains("CUDA"), "{}", text(&cuda.stderr));
+    }
+}
+
+#[test]
+fn a_recorded_step_computes_what_its_operations_do() {
+    let Some((device, _alone)) = gpu("recorded steps beside eager ones") else { return };
+    for kind in [Kind::Float, Kind::BFloat16] {
+        for changes in [
+            json!({}),
+            json!({"student": {"architecture": "shufflenet_v1"}}),
+            json!({"distillation": {"method": "sdd_dkd"}}),
+            json!({"training": {"optimizer": {"type": "adamw", "learning_rate": 0.001}}}),
+        ] {
+            let recorded = trained(changes.clone(), device, kind, graphs());
+            let eager = trained(changes.clone(), device, kind, Mode::Eager);
+            let difference = largest_difference(&recorded, &eager);
+            assert!(difference < 1e-5, "{changes} in {kind:?}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_gpu_trains_as_the_cpu_does() {
+    let Some((device, _alone)) = gpu("a GPU beside the CPU") else { return };
+    distillery_trainer::cuda::arithmetic(false, false);
+    let on = |device, kind| trained(json!({}), device, kind, Mode::Eager);
+    let exact = on(Device::Cpu, Kind::Float);
+    let difference = largest_difference(&on(device, Kind::Float), &exact);
+    assert!(difference < 1e-3, "float32: {difference}");
+    // Weights start at the same values, so they stay close where the steps are about the same.
+    let difference = largest_difference(&on(device, Kind::BFloat16), &on(Device::Cpu, Kind::BFloat16));
+    assert!(difference < 0.1, "bfloat16: {difference}");
+}
+
+#[test]
+fn graphs_make_no_other_student() {
+    let Some(_gpu) = gpu("whole runs with graphs and without") else { return };
+    let place = Place::new().with_teacher();
+    let training = json!({"epochs": 4, "augmentation": "crop_flip", "precision": "float32"});
+    let spec = merged(place.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}, "training": training}));
+    let student = |output: &str, spec: &serde_json::Value, flags: &[&str]| {
+        let run = place.command_on("cuda", spec, output).args(flags).output().unwrap();
+        assert!(run.status.success(), "{}", text(&run.stderr));
+        assert!(!text(&run.stdout).contains("warning"), "{}", text(&run.stdout));
+        place.bytes(&format!("{output}/student-last.safetensors"))
+    };
+    assert!(student("graphs", &spec, &[]) == student("eager", &spec, &["--no-cuda-graphs"]));
+    // What the teacher said is kept on the GPU.
+    let views = merged(spec, json!({"training": {"teacher_cache": "views:2"}}));
+    assert!(student("views", &views, &[]) == student("none", &views, &["--cache-mib", "0", "--no-cuda-graphs"]));
+}

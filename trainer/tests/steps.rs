@@ -1,0 +1,83 @@
+//! Steps on tensors that stay, as those of a graph do, are the steps of always.
+
+mod support;
+
+use distillery::spec::JobSpec;
+use distillery_trainer::steps::{Mode, Steps};
+use serde_json::json;
+use support::training::{Training, plain, specification};
+use tch::{Device, Kind, Tensor};
+
+fn training(spec: &JobSpec, kind: Kind, mode: Mode) -> Training {
+    Training::new(spec, Device::Cpu, kind, Steps::in_mode(mode))
+}
+
+fn assert_same(mut one: Training, mut other: Training, of: &str) {
+    for ((name, one), (_, other)) in one.outcome().iter().zip(&other.outcome()) {
+        assert!(one.equal(other), "{of}: {name} differs");
+    }
+}
+
+#[test]
+fn a_step_on_tensors_that_stay_changes_the_same_bytes_in_the_same_way() {
+    let adamw = json!({"training": {"optimizer": {"type": "adamw", "learning_rate": 0.01}, "clip_grad_norm": 0.5}});
+    let of_regions = json!({"distillation": {"method": "sdd_dkd", "scales": [2]}});
+    let cases = [
+        ("sdd_kd", specification(json!({})), Kind::Float),
+        ("bfloat16", specification(json!({})), Kind::BFloat16),
+        ("adamw", specification(adamw), Kind::Float),
+        ("sdd_dkd without the whole image", specification(of_regions), Kind::Float),
+        ("sdd_nkd", specification(json!({"distillation": {"method": "sdd_nkd"}})), Kind::Float),
+        ("none", plain(), Kind::Float),
+    ];
+    for (name, spec, kind) in cases {
+        let (mut eager, mut fixed) = (training(&spec, kind, Mode::Eager), training(&spec, kind, Mode::Rehearsal));
+        // Past the steps that are eager all the same, with smaller batches between.
+        for step in 0..9 {
+            match (eager.step(None), fixed.step(None)) {
+                (Some(one), Some(other)) => assert!(one.equal(&other), "{name}: other logits in step {step}"),
+                (one, other) => assert!(one.is_none() && other.is_none(), "{name}"),
+            }
+        }
+        assert_same(eager, fixed, name);
+    }
+}
+
+#[test]
+fn known_logits_are_those_of_their_step() {
+    let spec = specification(json!({}));
+    let mut asked = training(&spec, Kind::Float, Mode::Eager);
+    let said: Vec<Option<Tensor>> = (0..9).map(|_| asked.step(None)).collect();
+    for mode in [Mode::Eager, Mode::Rehearsal] {
+        let mut known = training(&spec, Kind::Float, mode.clone());
+        for logits in &said {
+            known.step(logits.as_ref().map(Tensor::copy));
+        }
+        let mut again = training(&spec, Kind::Float, Mode::Eager);
+        (0..9).for_each(|_| drop(again.step(None)));
+        assert_same(known, again, &format!("{mode:?}"));
+    }
+    // Some known and some not, as where a view is half filled.
+    let mut mixed = training(&spec, Kind::Float, Mode::Rehearsal);
+    for (index, logits) in said.iter().enumerate() {
+        mixed.step(logits.as_ref().filter(|_| index % 2 == 0).map(Tensor::copy));
+    }
+    assert_same(mixed, asked, "mixed");
+}
+
+#[test]
+fn the_step_whose_loss_is_not_finite_is_named() {
+    for mode in [Mode::Eager, Mode::Rehearsal] {
+        let mut run = training(&specification(json!({})), Kind::Float, mode);
+        for step in 1..=9 {
+            let mut inputs = run.inputs(None);
+            if step == 7 {
+                inputs.rates.distillation = Tensor::from(f32::NAN);
+            }
+            let Training { student, objective, optimizer, meter, steps, .. } = &mut run;
+            let _ = steps.run(student, objective, optimizer, meter, inputs);
+        }
+        let error = run.meter.read().unwrap_err();
+        assert!(error.message.contains("not finite at step 7:"), "{error}");
+    }
+}

@@ -1,0 +1,141 @@
+//! A training of small networks on random images, a step at a time.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use distillery::architecture;
+use distillery::spec::{self, JobSpec, Mode};
+use distillery_trainer::data::Crops;
+use distillery_trainer::models::{self, Network};
+use distillery_trainer::normalisation::Normalisation;
+use distillery_trainer::optim::Optimizer;
+use distillery_trainer::sdd::Distillation;
+use distillery_trainer::step::{Inputs, Meter, Objective, Rates};
+use distillery_trainer::steps::Steps;
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+
+use super::merged;
+
+pub const BATCH: i64 = 8;
+const CLASSES: u32 = 5;
+const SIDE: i64 = 16;
+/// Batches of an epoch; the last has half as many images.
+const BATCHES: i64 = 3;
+
+/// Everything of a run but its files.
+pub struct Training {
+    pub student: Network,
+    pub objective: Objective,
+    pub optimizer: Optimizer,
+    pub meter: Meter,
+    pub steps: Steps,
+    images: Tensor,
+    labels: Tensor,
+    device: Device,
+    number: u64,
+    crops: Crops,
+}
+
+/// A specification with these differences from one with SD-KD at scales 1 and 2.
+pub fn specification(changes: Value) -> JobSpec {
+    let document = json!({
+        "teacher": {"architecture": "resnet8", "checkpoint": "random"},
+        "student": {"architecture": "resnet8"},
+        "dataset": {"path": "random", "image_size": SIDE},
+        "distillation": {"method": "sdd_kd", "scales": [1, 2]},
+        "training": {"batch_size": BATCH, "precision": "float32"},
+    });
+    parsed(&merged(document, changes))
+}
+
+/// Without a teacher.
+pub fn plain() -> JobSpec {
+    parsed(&json!({
+        "student": {"architecture": "resnet8"},
+        "dataset": {"path": "random", "image_size": SIDE},
+        "distillation": {"method": "none"},
+        "training": {"batch_size": BATCH, "precision": "float32"},
+    }))
+}
+
+fn parsed(document: &Value) -> JobSpec {
+    spec::parse(document, Mode::Local).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+impl Training {
+    pub fn new(spec: &JobSpec, device: Device, kind: Kind, steps: Steps) -> Self {
+        let network = |name: &str, seed| {
+            let mut network = models::build(architecture::find(name).unwrap(), CLASSES, seed);
+            network.place(device, Kind::Float);
+            network.compute_in(kind);
+            network
+        };
+        let teacher = spec.teacher.as_ref().map(|teacher| {
+            let mut teacher = network(teacher.architecture.as_ref().unwrap(), 1);
+            teacher.freeze(BATCH as u32, SIDE as u32);
+            teacher
+        });
+        let student = network(&spec.student.architecture, 2);
+        let trained = student.weights().iter().filter(|weight| weight.trained);
+        let parameters = trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect();
+        let count = BATCHES * BATCH - BATCH / 2;
+        let noise = Tensor::arange(count * 3 * SIDE * SIDE, (Kind::Int64, Device::Cpu)) * 7919;
+        let images = noise.remainder(251).to_kind(Kind::Uint8).view([count, 3, SIDE, SIDE]);
+        let labels = Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(i64::from(CLASSES));
+        let scales = if teacher.is_some() { spec.distillation.scales.as_slice() } else { &[] };
+        Self {
+            steps,
+            optimizer: Optimizer::new(&spec.training.optimizer, parameters),
+            meter: Meter::new(scales, device),
+            objective: Objective {
+                normalisation: Normalisation::new([0.5; 3], [0.25; 3], device),
+                // Another than the student's.
+                teacher_normalisation: Some(Normalisation::new([0.4; 3], [0.3; 3], device)),
+                batch_size: BATCH as u32,
+                teacher,
+                distillation: Distillation::new(&spec.distillation, device),
+                cross_entropy: spec.distillation.weights.cross_entropy,
+                weight: spec.distillation.weights.distillation,
+                clip: spec.training.clip_grad_norm,
+            },
+            student,
+            images: images.to_device(device),
+            labels: labels.to_device(device),
+            device,
+            number: 0,
+            crops: Crops::of_view(7, 0, [count as u64, SIDE as u64], device),
+        }
+    }
+
+    /// The next batch, at rates of its own.
+    pub fn inputs(&mut self, logits: Option<Tensor>) -> Inputs {
+        let first = self.number as i64 % BATCHES * BATCH;
+        self.number += 1;
+        let count = BATCH.min(self.images.size()[0] - first);
+        let numbers = Tensor::arange_start(first, first + count, (Kind::Int64, self.device));
+        let share = 1.0 / self.number as f64;
+        Inputs {
+            images: self.images.index_select(0, &numbers),
+            labels: self.labels.index_select(0, &numbers),
+            parts: Some(self.crops.of_batch(0, &numbers)),
+            logits,
+            rates: Rates::new(0.05 * share, self.objective.weight * share, self.number, self.device),
+        }
+    }
+
+    /// Does a step, and gives what the teacher said.
+    pub fn step(&mut self, logits: Option<Tensor>) -> Option<Tensor> {
+        let inputs = self.inputs(logits);
+        let Self { student, objective, optimizer, meter, steps, .. } = self;
+        steps.run(student, objective, optimizer, meter, inputs).map(|logits| logits.copy())
+    }
+
+    /// Everything that steps change, on the CPU: weights with running statistics, the optimiser's state, and the means of
+    /// the metrics.
+    pub fn outcome(&mut self) -> Vec<(String, Tensor)> {
+        let cpu = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).contiguous();
+        let weights = self.student.weights().iter().map(|weight| (weight.name.clone(), cpu(&weight.tensor)));
+        let state = self.optimizer.state().into_iter().map(|(name, tensor)| (name, cpu(&tensor)));
+        let metrics = self.meter.read().unwrap().into_iter().map(|(name, mean)| (name, Tensor::from(mean)));
+        weights.chain(state).chain(metrics).collect()
+    }
+}
