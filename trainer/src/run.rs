@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tch::Tensor;
 
+use super::cache::rows::Numbers;
 use super::control::{Control, Wish};
 use super::data::{Crops, Loaded};
 use super::device;
@@ -177,6 +178,7 @@ impl Run<'_> {
                 Wish::GoOn => {}
                 Wish::Pause => {
                     self.flush()?;
+                    self.keep_logits();
                     self.save()?;
                     return Ok(Flow::Stop);
                 }
@@ -199,8 +201,15 @@ impl Run<'_> {
                 self.flush()?;
             }
         }
+        self.keep_logits();
         self.flush()?;
         self.end_epoch()
+    }
+
+    fn keep_logits(&mut self) {
+        if let Some(cache) = &mut self.teacher_cache {
+            cache.write();
+        }
     }
 
     /// The parts that are taken of an epoch's images, from batch `first` on; none where all of them is.
@@ -223,16 +232,17 @@ impl Run<'_> {
 
     /// A step on a batch; what the teacher says of it is kept where that is wanted.
     fn step(&mut self, loaded: Loaded, parts: Option<Tensor>, view: u32, rates: Rates) {
-        let Loaded { images, labels, numbers, .. } = loaded;
+        let Loaded { images, labels, numbers, indices } = loaded;
         let device = self.setup.device;
-        let known = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, &numbers));
+        let numbers = Numbers { numbers: &numbers, indices: &indices };
+        let known = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, numbers));
         let logits = known.map(|known| known.to_device(device));
         let is_asked = logits.is_none();
         let inputs = Inputs { images, labels, parts, logits, rates };
         let Setup { steps, student, objective, optimizer, .. } = &mut self.setup;
         let logits = steps.run(student, objective, optimizer, &mut self.meter, inputs);
         if let (true, Some(cache), Some(logits)) = (is_asked, &mut self.teacher_cache, logits) {
-            cache.keep(view, &numbers, &logits);
+            cache.keep(view, numbers, &logits);
         }
     }
 

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
 use super::cache::Cache;
-use super::cache::rows::Rows;
+use super::cache::rows::{Numbers, Rows};
+use super::cuda;
 use super::data::random;
 use super::error::{Error, Result};
 use super::manifest::Versions;
@@ -26,8 +27,9 @@ use distillery::spec::{JobSpec, TeacherCache as Kind};
 pub enum Place {
     /// In the memory of that device, up to so many bytes, for this run.
     Memory(Device, u64),
-    /// In files, for later runs as well. The value is all that the logits of an image depend on, but for the view.
-    Files(Cache, Value),
+    /// In files, for later runs as well, and in the memory of that device where it is a GPU with room. The value is all that
+    /// the logits of an image depend on, but for the view.
+    Files(Cache, Value, Device),
 }
 
 /// The logits of a run's teacher.
@@ -111,7 +113,7 @@ impl TeacherCache {
         let in_memory = Place::Memory(setup.device, settings.cache_limit);
         let (place, warning) = match opened {
             None => (in_memory, None),
-            Some(Ok(cache)) => (Place::Files(cache, key(spec, settings, setup)?), None),
+            Some(Ok(cache)) => (Place::Files(cache, key(spec, settings, setup)?, setup.device), None),
             Some(Err(error)) => (
                 in_memory,
                 Some(format!(
@@ -136,7 +138,7 @@ impl TeacherCache {
         };
         let (limit, advice) = match &place {
             Place::Memory(_, limit) => (*limit, "raise --cache-mib, or name a directory with --cache-dir"),
-            Place::Files(cache, _) => (cache.limit(), "raise --cache-mib of the worker"),
+            Place::Files(cache, ..) => (cache.limit(), "raise --cache-mib of the worker"),
         };
         let width = (size[0] * size[1]) as usize;
         let bytes = Rows::bytes(images as u64, width);
@@ -163,7 +165,7 @@ impl TeacherCache {
     }
 
     /// Keeps the logits [B, regions, classes] of a view of those images.
-    pub fn keep(&mut self, view: u32, images: &[usize], logits: &Tensor) {
+    pub fn keep(&mut self, view: u32, images: Numbers<'_>, logits: &Tensor) {
         let index = self.index(view);
         if let View::Kept { rows, .. } = &mut self.views[index]
             && let Err(error) = rows.put(images, &logits.flatten(1, 2))
@@ -178,12 +180,22 @@ impl TeacherCache {
     }
 
     /// The logits [B, regions, classes] of a view of those images; none where one of them is not kept.
-    pub fn find(&mut self, view: u32, images: &[usize]) -> Option<Tensor> {
+    pub fn find(&mut self, view: u32, images: Numbers<'_>) -> Option<Tensor> {
         let rows = self.rows(self.index(view), images)?;
-        Some(rows.view([images.len() as i64, self.size[0], self.size[1]]))
+        Some(rows.view([images.numbers.len() as i64, self.size[0], self.size[1]]))
     }
 
-    fn rows(&mut self, index: usize, images: &[usize]) -> Option<Tensor> {
+    /// Brings what is kept on a GPU to the files: at the end of an epoch, and of a run.
+    pub fn write(&mut self) {
+        for index in 0..self.views.len() {
+            let View::Kept { rows, .. } = &mut self.views[index] else { continue };
+            if let Err(error) = rows.write() {
+                self.give_up(index, &error.to_string());
+            }
+        }
+    }
+
+    fn rows(&mut self, index: usize, images: Numbers<'_>) -> Option<Tensor> {
         if matches!(self.views[index], View::New) {
             self.views[index] = self.open(index);
         }
@@ -213,11 +225,18 @@ impl TeacherCache {
                 let rows = Rows::in_memory(self.images, width, *device);
                 rows.map(|rows| (rows, None, false)).map_err(|error| Error::from(error).message)
             }
-            Place::Files(cache, key) => {
+            Place::Files(cache, key, device) => {
                 let key = json!({"logits": key, "view": index}).to_string();
                 let path = cache.path("teacher", &key);
-                let rows = Rows::in_file(cache, &path, &key, self.images as u64, width);
-                rows.map(|(rows, replaced)| (rows, Some(path), replaced)).map_err(|error| error.to_string())
+                let opened =
+                    Rows::in_file(cache, &path, &key, self.images as u64, width).map_err(|error| error.to_string());
+                // Half of what is free is left for the steps.
+                let is_room = |free| Rows::bytes(self.images as u64, width) < free / 2;
+                let has_room = cuda::free_bytes(*device).is_some_and(is_room);
+                opened.and_then(|(rows, replaced)| {
+                    let rows = if has_room { rows.on_device(self.images, *device) } else { Ok(rows) };
+                    Ok((rows.map_err(|error| error.message)?, Some(path), replaced))
+                })
             }
         };
         match opened {

@@ -1,4 +1,4 @@
-//! Rows of numbers of which each is computed once: in memory, or in a file that several processes fill together.
+//! Rows of numbers of which each is computed once: in memory, in a file that several processes fill together, or in both.
 //!
 //! ```text
 //! magic and key, zeros up to 4096 bytes, then per row: XXH3 of its number and content (8 bytes), content (float32)
@@ -21,6 +21,15 @@ const MAGIC: &[u8] = b"distillery rows 1\n";
 const HEAD: usize = 4096;
 const CHECKSUM: usize = 8;
 
+/// The numbers of some rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers<'a> {
+    /// On the host.
+    pub numbers: &'a [usize],
+    /// The same `[B]` (int64), on the device where rows are kept in memory.
+    pub indices: &'a Tensor,
+}
+
 /// `count` rows of `width` numbers.
 #[derive(Debug)]
 pub struct Rows {
@@ -32,13 +41,36 @@ pub struct Rows {
 
 #[derive(Debug)]
 enum Place {
-    /// [count, width], and which of them are there.
-    Memory {
-        rows: Tensor,
-        known: Vec<bool>,
-    },
+    Memory(Kept),
     File(File),
+    /// What is read and written in memory, and which of it the file lacks.
+    Both {
+        kept: Kept,
+        file: File,
+        unwritten: Vec<usize>,
+    },
 }
+
+/// Rows [count, width] in memory, and which of them are there.
+#[derive(Debug)]
+struct Kept {
+    rows: Tensor,
+    known: Vec<bool>,
+}
+
+impl Kept {
+    fn get(&self, Numbers { numbers, indices }: Numbers<'_>) -> Option<Tensor> {
+        numbers.iter().all(|&number| self.known[number]).then(|| self.rows.index_select(0, indices))
+    }
+
+    fn put(&mut self, Numbers { numbers, indices }: Numbers<'_>, rows: &Tensor) {
+        let _ = self.rows.index_copy_(0, indices, rows);
+        numbers.iter().for_each(|&number| self.known[number] = true);
+    }
+}
+
+/// Records of a file that are read or written at once.
+const AT_ONCE: usize = 1024;
 
 impl Rows {
     /// Bytes that `count` rows of `width` numbers take in a file.
@@ -53,7 +85,7 @@ impl Rows {
     /// They do not fit into its memory.
     pub fn in_memory(count: usize, width: usize, device: Device) -> Result<Self, tch::TchError> {
         let rows = Tensor::f_empty([count as i64, width as i64], (Kind::Float, device))?;
-        Ok(Self { width, place: Place::Memory { rows, known: vec![false; count] }, damaged: 0 })
+        Ok(Self { width, place: Place::Memory(Kept { rows, known: vec![false; count] }), damaged: 0 })
     }
 
     /// Those of a file, which is made where it is missing. A file that is not what its name says is replaced, which the
@@ -87,17 +119,43 @@ impl Rows {
         self.damaged
     }
 
+    /// The same rows with a copy of the file's on a device, so that to take some of them waits for neither: they are read
+    /// now, and what is put there goes to the file with [`write`](Self::write).
+    ///
+    /// # Errors
+    /// The file cannot be read, or the device's memory is full.
+    pub fn on_device(mut self, count: usize, device: Device) -> crate::error::Result<Self> {
+        let Place::File(file) = self.place else { return Ok(self) };
+        let failed = |error: io::Error| crate::error::Error::internal(error.to_string());
+        let mut content = Vec::with_capacity(count * 4 * self.width);
+        let mut known = Vec::with_capacity(count);
+        let length = CHECKSUM + 4 * self.width;
+        let mut records = vec![0; AT_ONCE.min(count) * length];
+        for first in (0..count).step_by(AT_ONCE) {
+            let records = &mut records[..AT_ONCE.min(count - first) * length];
+            file.read_exact_at(records, Self::bytes(first as u64, self.width)).map_err(failed)?;
+            for (number, record) in (first..).zip(records.chunks_exact(length)) {
+                let (sum, row) = record.split_at(CHECKSUM);
+                known.push(sum == checksum(number, row));
+                self.damaged += u64::from(!known[number] && record.iter().any(|&byte| byte != 0));
+                content.extend_from_slice(row);
+            }
+        }
+        let size = [count as i64, self.width as i64];
+        let rows = Tensor::f_from_data_size(&content, &size, Kind::Float)?.f_to_device(device)?;
+        self.place = Place::Both { kept: Kept { rows, known }, file, unwritten: Vec::new() };
+        Ok(self)
+    }
+
     /// The rows of those numbers: [B, width] on the CPU or where they are kept. None where one is missing.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn get(&mut self, numbers: &[usize]) -> io::Result<Option<Tensor>> {
+    pub fn get(&mut self, numbers: Numbers<'_>) -> io::Result<Option<Tensor>> {
         match &self.place {
-            Place::Memory { rows, known } => Ok(numbers.iter().all(|&number| known[number]).then(|| {
-                let numbers: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
-                rows.index_select(0, &Tensor::from_slice(&numbers).to_device(rows.device()))
-            })),
+            Place::Memory(kept) | Place::Both { kept, .. } => Ok(kept.get(numbers)),
             Place::File(file) => {
+                let numbers = numbers.numbers;
                 let mut content = Vec::with_capacity(numbers.len() * 4 * self.width);
                 let mut record = vec![0; CHECKSUM + 4 * self.width];
                 for &number in numbers {
@@ -118,19 +176,28 @@ impl Rows {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn put(&mut self, numbers: &[usize], rows: &Tensor) -> io::Result<()> {
-        if let Place::Memory { rows: all, known } = &mut self.place {
-            let indices: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
-            let _ = all.index_copy_(0, &Tensor::from_slice(&indices).to_device(all.device()), rows);
-            numbers.iter().for_each(|&number| known[number] = true);
-            return Ok(());
+    pub fn put(&mut self, numbers: Numbers<'_>, rows: &Tensor) -> io::Result<()> {
+        match &mut self.place {
+            Place::Memory(kept) => kept.put(numbers, rows),
+            Place::Both { kept, unwritten, .. } => {
+                kept.put(numbers, rows);
+                unwritten.extend_from_slice(numbers.numbers);
+            }
+            Place::File(file) => write(file, self.width, numbers.numbers, rows)?,
         }
-        let Place::File(file) = &self.place else { return Ok(()) };
-        let mut content = vec![0; numbers.len() * 4 * self.width];
-        rows.to_device(Device::Cpu).contiguous().copy_data_u8(&mut content, numbers.len() * self.width);
-        for (&number, row) in numbers.iter().zip(content.chunks_exact(4 * self.width)) {
-            let record = [checksum(number, row).as_slice(), row].concat();
-            file.write_all_at(&record, self.offset(number))?;
+        Ok(())
+    }
+
+    /// Brings to the file what it lacks; waits for the device where there is any.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&mut self) -> io::Result<()> {
+        let Place::Both { kept, file, unwritten } = &mut self.place else { return Ok(()) };
+        for numbers in std::mem::take(unwritten).chunks(AT_ONCE) {
+            let indices: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
+            let rows = kept.rows.index_select(0, &Tensor::from_slice(&indices).to_device(kept.rows.device()));
+            write(file, self.width, numbers, &rows)?;
         }
         Ok(())
     }
@@ -138,6 +205,16 @@ impl Rows {
     fn offset(&self, number: usize) -> u64 {
         Self::bytes(number as u64, self.width)
     }
+}
+
+fn write(file: &File, width: usize, numbers: &[usize], rows: &Tensor) -> io::Result<()> {
+    let mut content = vec![0; numbers.len() * 4 * width];
+    rows.to_device(Device::Cpu).contiguous().copy_data_u8(&mut content, numbers.len() * width);
+    for (&number, row) in numbers.iter().zip(content.chunks_exact(4 * width)) {
+        let record = [checksum(number, row).as_slice(), row].concat();
+        file.write_all_at(&record, Rows::bytes(number as u64, width))?;
+    }
+    Ok(())
 }
 
 /// Of a row's content and number, so that one row does not pass for another.
