@@ -87,7 +87,7 @@ pub enum Command {
 pub struct Started {
     /// `cpu` or `cuda:0`.
     pub device: String,
-    /// What `auto` came to: `float32` or `bfloat16`.
+    /// What `auto` came to: `float32`, `bfloat16`, or `tf32`, float32 that a GPU multiplies with 10 bits of mantissa.
     pub precision: String,
     /// Threads of the networks' arithmetic.
     pub threads: u32,

@@ -1,5 +1,5 @@
-//! Compiles `cpp/` against libtorch, and `cuda/` where CUDA's headers are; and lets `distillery-trainer` and the tests find libtorch where it was linked
-//! from, without LD_LIBRARY_PATH.
+//! Compiles `cpp/` against libtorch, and `cuda/` where CUDA's headers are; and lets `distillery-trainer` and the tests find
+//! libtorch where it was linked from, without LD_LIBRARY_PATH.
 
 use std::path::{Path, PathBuf};
 

@@ -23,9 +23,9 @@ const KEPT_LINES: usize = 20;
 /// Bytes that are kept of each.
 const LONGEST_KEPT: usize = 1000;
 
-/// What a trainer may see of this process's environment: where to find programs, libraries and GPUs, and how many
-/// threads to use. Neither the database nor credentials.
-const ENVIRONMENT: [&str; 12] = [
+/// What a trainer may see of this process's environment: where to find programs, libraries and GPUs, how many threads to
+/// use and how to use a GPU. Neither the database nor credentials.
+const ENVIRONMENT: [&str; 13] = [
     "PATH",
     "HOME",
     "TMPDIR",
@@ -38,6 +38,7 @@ const ENVIRONMENT: [&str; 12] = [
     "MKL_",
     "RUST_BACKTRACE",
     "DISTILLERY_THREADS",
+    "DISTILLERY_NO_CUDA_GRAPHS",
 ];
 
 /// The trainer's program: the one given, or `distillery-trainer` beside this one.

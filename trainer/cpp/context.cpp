@@ -3,14 +3,17 @@
 
 #include "shim.h"
 
-// Whether float32 may be multiplied with 10 bits of mantissa, and whether cuDNN tries several algorithms for each size.
-// It always takes such as give the same every time.
-extern "C" char *distillery_cuda_arithmetic(bool tf32, bool benchmark) {
+// Has cuDNN take only algorithms that give the same every time.
+extern "C" char *distillery_deterministic() {
+    return guarded([&] { at::globalContext().setDeterministicCuDNN(true); });
+}
+
+// Lets convolutions of float32 be multiplied with 10 bits of mantissa, or not; `allowed` becomes what was before.
+extern "C" char *distillery_tf32(bool *allowed) {
     return guarded([&] {
         auto &context = at::globalContext();
-        context.setAllowTF32CuDNN(tf32);
-        context.setAllowTF32CuBLAS(tf32);
-        context.setDeterministicCuDNN(true);
-        context.setBenchmarkCuDNN(benchmark);
+        const bool before = context.allowTF32CuDNN();
+        context.setAllowTF32CuDNN(*allowed);
+        *allowed = before;
     });
 }

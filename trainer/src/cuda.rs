@@ -13,10 +13,11 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use tch::Device;
 
 use super::error::Error;
-use super::kernels::message;
+use super::kernels::{done, message};
 
 unsafe extern "C" {
-    fn distillery_cuda_arithmetic(tf32: bool, benchmark: bool) -> *mut c_char;
+    fn distillery_deterministic() -> *mut c_char;
+    fn distillery_tf32(allowed: *mut bool) -> *mut c_char;
 }
 
 /// Loads libtorch's CUDA half. This must come before any question about CUDA: libtorch remembers the first answer.
@@ -80,14 +81,37 @@ pub fn free_bytes(device: Device) -> Option<u64> {
     (ask(&raw mut free, &raw mut total) == 0).then_some(free as u64)
 }
 
-/// How GPUs compute: whether float32 may be multiplied with 10 bits of mantissa (TF32), and whether cuDNN times several
-/// algorithms for each size. It takes only such as give the same every time; which one is found fastest may differ from
-/// run to run.
-pub fn arithmetic(tf32: bool, benchmark: bool) {
-    // SAFETY: it sets numbers of libtorch's.
-    if let Some(message) = message(unsafe { distillery_cuda_arithmetic(tf32, benchmark) }) {
-        panic!("{message}");
+/// Has cuDNN take only algorithms that give the same every time.
+pub(crate) fn compute_deterministically() {
+    // SAFETY: it sets a number of libtorch's.
+    done(unsafe { distillery_deterministic() });
+}
+
+/// Whether convolutions of float32 on GPUs are multiplied with 10 bits of mantissa (TF32), until it is dropped. libtorch's
+/// own default is that they are.
+#[derive(Debug)]
+pub struct Tf32 {
+    before: bool,
+}
+
+impl Tf32 {
+    /// From now on, on all threads.
+    #[must_use]
+    pub fn set(allowed: bool) -> Self {
+        Self { before: swap_tf32(allowed) }
     }
+}
+
+impl Drop for Tf32 {
+    fn drop(&mut self) {
+        swap_tf32(self.before);
+    }
+}
+
+fn swap_tf32(mut allowed: bool) -> bool {
+    // SAFETY: it reads and writes the flag while it is called.
+    done(unsafe { distillery_tf32(&raw mut allowed) });
+    allowed
 }
 
 /// `cuda/graph.cpp`, compiled; empty where CUDA's headers were not there.

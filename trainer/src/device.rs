@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt;
 
 use tch::{Cuda, Device};
 
+use super::cuda;
 use super::error::{Error, Result};
 
 /// The device of that name: `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -13,17 +14,17 @@ use super::error::{Error, Result};
 pub fn open(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "auto" => Ok(if super::cuda::open().is_ok() && Cuda::is_available() { Device::Cuda(0) } else { Device::Cpu }),
-        "cuda" => cuda(0),
+        "auto" => Ok(if cuda::open().is_ok() && Cuda::is_available() { Device::Cuda(0) } else { Device::Cpu }),
+        "cuda" => gpu(0),
         _ => match name.strip_prefix("cuda:").map(str::parse) {
-            Some(Ok(index)) => cuda(index),
+            Some(Ok(index)) => gpu(index),
             _ => Err(Error::user(format!("device {name:?} is unknown: use auto, cpu, cuda or cuda:N"))),
         },
     }
 }
 
-fn cuda(index: usize) -> Result<Device> {
-    super::cuda::open().map_err(|reason| Error::user(format!("CUDA cannot be used: {reason}")))?;
+fn gpu(index: usize) -> Result<Device> {
+    cuda::open().map_err(|reason| Error::user(format!("CUDA cannot be used: {reason}")))?;
     match usize::try_from(Cuda::device_count()).unwrap_or(0) {
         0 => Err(Error::user("CUDA finds no GPU: check nvidia-smi, or use --device cpu")),
         count if index >= count => Err(Error::user(format!("there is no cuda:{index}: the machine has {count} GPUs"))),
@@ -80,10 +81,14 @@ pub fn idle_threads_sleep() {
     tracing::debug!(%error, "idle threads spin");
 }
 
-/// Whether the processor multiplies bfloat16 itself; without such instructions it takes longer than float32. Processors
-/// with tiles for it (AMX) have these as well.
+/// Whether the device multiplies bfloat16 itself. Without such instructions a processor takes longer than for float32 (those
+/// with tiles for it, AMX, have them as well), and cuDNN does not compute in it; GPUs have them from Ampere on, as they
+/// have TF32.
 #[must_use]
-pub fn multiplies_bfloat16() -> bool {
+pub fn multiplies_bfloat16(device: Device) -> bool {
+    if device != Device::Cpu {
+        return cuda::capability(device).is_some_and(|capability| capability >= (8, 0));
+    }
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx512bf16");
     #[cfg(not(target_arch = "x86_64"))]

@@ -2,14 +2,18 @@
 
 use tch::{Kind, Reduction, Tensor};
 
+use super::cuda::{self, Tf32};
 use super::data::{Loaded, Loader};
 use super::error::{Error, Result};
 use super::models::Network;
 use super::normalisation::Normalisation;
+use distillery::architecture::Node;
 use distillery::protocol::Evaluation;
 
-/// Images at once.
+/// Images at once on a CPU, and where they are decoded on the way.
 const BATCH: u32 = 256;
+/// Images at once on a GPU, at most.
+const LARGEST_BATCH: u64 = 4096;
 
 /// A batch that was evaluated.
 #[derive(Debug)]
@@ -35,11 +39,13 @@ pub fn evaluate(
     mut see: impl FnMut(Seen<'_>),
 ) -> Result<Option<Evaluation>> {
     let _guard = tch::no_grad_guard();
+    let _in_full = Tf32::set(false);
     let guesses = i64::from(network.classes()).min(5);
     let mut sums: Option<Tensor> = None;
     let mut images = 0;
     let mut constant = None;
-    for batch in loader.in_order(BATCH) {
+    let at_once = batch_size(network, loader);
+    for batch in loader.in_order(at_once) {
         if !go_on() {
             return Ok(None);
         }
@@ -47,7 +53,7 @@ pub fn evaluate(
         // Counted, as streaming finds out on the way which images cannot be read.
         images += labels.size()[0].unsigned_abs();
         let side = u32::try_from(pixels.size()[3]).unwrap_or(u32::MAX);
-        let network = constant.get_or_insert_with(|| network.constant(Kind::Float, BATCH, side));
+        let network = constant.get_or_insert_with(|| network.constant(Kind::Float, at_once, side));
         let features = network.features(&normalisation.apply(&pixels), false);
         let logits = network.classify_map(&features);
         let (_, best) = logits.topk(guesses, -1, true, true);
@@ -65,4 +71,14 @@ pub fn evaluate(
     let sums = Vec::<f64>::try_from(sums)?;
     let mean = |sum: f64| sum / images as f64;
     Ok(Some(Evaluation { top1: 100.0 * mean(sums[0]), top5: 100.0 * mean(sums[1]), loss: mean(sums[2]), images }))
+}
+
+/// On a GPU, which a small batch does not fill, as many images as a quarter of the free memory holds some maps of.
+fn batch_size(network: &Network, loader: &Loader) -> u32 {
+    let Some(free) = cuda::free_bytes(loader.device()).filter(|_| loader.is_in_memory()) else { return BATCH };
+    let layout = network.architecture().layout_at(network.classes(), loader.side());
+    let numbers = |node: &Node| u64::from(node.map.channels) * u64::from(node.map.side).pow(2);
+    let largest = layout.nodes.iter().map(numbers).max().unwrap_or(1);
+    let fitting = (free / 4 / (4 * 4 * largest)).clamp(u64::from(BATCH), LARGEST_BATCH);
+    u32::try_from(fitting).unwrap_or(BATCH)
 }

@@ -239,7 +239,7 @@ fn result(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
 }
 
 /// Panics with what a call says, where it failed.
-fn done(failed: *mut c_char) {
+pub(crate) fn done(failed: *mut c_char) {
     if let Some(message) = message(failed) {
         panic!("{message}");
     }

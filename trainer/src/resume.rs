@@ -48,7 +48,7 @@ pub struct Attempt {
     pub from_step: u64,
     /// `cpu` or `cuda:0`.
     pub device: String,
-    /// `float32` or `bfloat16`.
+    /// `float32`, `tf32` or `bfloat16`.
     pub precision: String,
     /// Threads of the arithmetic on the CPU.
     pub threads: u32,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use chrono::Utc;
 use tch::{Device, Kind};
 
+use super::cuda::Tf32;
 use super::data::Loader;
 use super::error::{Error, Result};
 use super::fingerprint::Fingerprints;
@@ -33,6 +34,8 @@ use distillery::spec::{Augmentation, JobSpec, Precision};
 pub struct Setup {
     /// Where the arithmetic runs.
     pub device: Device,
+    /// How float32 is multiplied on a GPU meanwhile.
+    pub tf32: Tf32,
     /// Issues the steps; before anything else on the device.
     pub steps: Steps,
     /// The training split.
@@ -82,7 +85,9 @@ impl Setup {
         let data = Data::open(spec, settings, device, report)?;
         startup.mark("data");
         let classes = data.classes.count;
-        let kind = compute_kind(spec, device);
+        let arithmetic = Arithmetic::of(spec, device)?;
+        let kind = arithmetic.kind();
+        let tf32 = Tf32::set(arithmetic == Arithmetic::Tf32);
         let student_architecture = find(&spec.student.architecture)?;
         let (teacher, teacher_sha256) = teacher(spec, &data, device, kind)?.unzip();
         warn_of_fine_scales(spec, student_architecture, teacher.as_ref(), report);
@@ -115,7 +120,7 @@ impl Setup {
             started_at: Utc::now(),
             from_step: counters.step,
             device: device::name(device),
-            precision: if kind == Kind::BFloat16 { "bfloat16" } else { "float32" }.to_owned(),
+            precision: arithmetic.name().to_owned(),
             threads: u32::try_from(settings.threads).unwrap_or(u32::MAX),
             data_memory: settings.data_memory,
         };
@@ -154,6 +159,7 @@ impl Setup {
         Ok(Self {
             startup,
             device,
+            tf32,
             steps,
             train,
             eval,
@@ -174,15 +180,42 @@ impl Setup {
     }
 }
 
-/// `auto` is bfloat16 where the processor has instructions for it and students have been shown to come out the same
-/// (docs/performance.md), and float32 elsewhere.
-fn compute_kind(spec: &JobSpec, device: Device) -> Kind {
-    match spec.training.precision {
-        Precision::Auto if device == Device::Cpu && device::multiplies_bfloat16() && keeps_accuracy(spec) => {
-            Kind::BFloat16
+/// What maps are computed in; weights, statistics, classifier, losses and the optimiser are always in float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arithmetic {
+    Float32,
+    /// float32, multiplied with 10 bits of mantissa in a GPU's convolutions.
+    Tf32,
+    Bfloat16,
+}
+
+impl Arithmetic {
+    /// `auto` is bfloat16 where the device multiplies it and students have been shown to come out the same
+    /// (docs/performance.md), and else TF32 on GPUs that have it, as PyTorch does by itself.
+    fn of(spec: &JobSpec, device: Device) -> Result<Self> {
+        let is_fast = device::multiplies_bfloat16(device);
+        match spec.training.precision {
+            Precision::Auto if is_fast && keeps_accuracy(spec) => Ok(Self::Bfloat16),
+            Precision::Auto if is_fast && device != Device::Cpu => Ok(Self::Tf32),
+            Precision::Auto | Precision::Float32 => Ok(Self::Float32),
+            Precision::Bfloat16 if !is_fast && device != Device::Cpu => Err(Error::user(
+                "training.precision is bfloat16, which GPUs before compute capability 8.0 do not multiply: use float32 or \
+                 auto",
+            )),
+            Precision::Bfloat16 => Ok(Self::Bfloat16),
         }
-        Precision::Auto | Precision::Float32 => Kind::Float,
-        Precision::Bfloat16 => Kind::BFloat16,
+    }
+
+    fn kind(self) -> Kind {
+        if self == Self::Bfloat16 { Kind::BFloat16 } else { Kind::Float }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Tf32 => "tf32",
+            Self::Bfloat16 => "bfloat16",
+        }
     }
 }
 

@@ -130,6 +130,7 @@ impl Steps {
 
 fn choose(device: Device, graphs: bool) -> (Mode, Option<Event>) {
     let Device::Cuda(index) = device else { return (Mode::Eager, None) };
+    cuda::compute_deterministically();
     let what = cuda::capability(device)
         .map_or_else(String::new, |(major, minor)| format!("a GPU of compute capability {major}.{minor}; "));
     let told = |level, message: &str| Some(Event::Log { level, message: format!("{what}{message}") });

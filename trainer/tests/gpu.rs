@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use distillery_trainer::cuda::Plugin;
+use distillery_trainer::cuda::{Plugin, Tf32};
 use distillery_trainer::device;
 use distillery_trainer::steps::{Mode, Steps};
 use serde_json::json;
@@ -107,7 +107,7 @@ fn a_recorded_step_computes_what_its_operations_do() {
 #[test]
 fn a_gpu_trains_as_the_cpu_does() {
     let Some((device, _alone)) = gpu("a GPU beside the CPU") else { return };
-    distillery_trainer::cuda::arithmetic(false, false);
+    let _in_full = Tf32::set(false);
     let on = |device, kind| trained(json!({}), device, kind, Mode::Eager);
     let exact = on(Device::Cpu, Kind::Float);
     let difference = largest_difference(&on(device, Kind::Float), &exact);

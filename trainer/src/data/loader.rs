@@ -158,6 +158,18 @@ impl Loader {
         matches!(self.store, Store::Memory { .. })
     }
 
+    /// Where batches go.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.options.device
+    }
+
+    /// Pixels of an image's side.
+    #[must_use]
+    pub fn side(&self) -> u32 {
+        self.options.side
+    }
+
     /// Batches per epoch. The last one holds what is left: it can be smaller.
     #[must_use]
     pub fn steps_per_epoch(&self) -> u64 {

@@ -4,7 +4,7 @@
 //! keeps its own in float32 and takes either. So bfloat16 needs no second implementation, and gradients arrive at
 //! the float32 weights.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use distillery::architecture::{Convolution, Layout, Op, Pool, Role};
 
@@ -13,14 +13,20 @@ use super::plan::Step;
 use crate::kernels;
 
 /// The final feature map [B, C, H', W'] of `images` [B, 3, H, W], whose `steps` are for training; batch norms use the
-/// statistics of the batch where `train`, and the running ones otherwise.
-pub(super) fn forward(layout: &Layout, steps: &[Step], weights: &[Weight], images: &Tensor, train: bool) -> Tensor {
+/// statistics of the batch where `train`, and the running ones otherwise; those of `cpp/` where `kernels`.
+pub(super) fn forward(
+    layout: &Layout,
+    steps: &[Step],
+    weights: &[Weight],
+    images: &Tensor,
+    [train, kernels]: [bool; 2],
+) -> Tensor {
     run(steps, |_, step, inputs, added| match (step.op, inputs) {
         (Op::Images, []) => images.shallow_clone(),
         (Op::Convolution { weight }, [xs]) => convolution(&weights[weight..], geometry(layout, weight), xs),
         (Op::BatchNorm { weight }, [xs]) => {
             let weights = [0, 1, 2, 3].map(|part| &weights[weight + part].tensor);
-            if train && has_kernels(xs) {
+            if train && kernels && has_kernels(xs) {
                 return kernels::norm(xs, added, weights, step.relu);
             }
             let [factor, offset, mean, variance] = weights.map(Some);
@@ -114,6 +120,24 @@ pub(super) fn convolve(xs: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geom
     // oneDNN has no fast kernels of this kind, and computes every pixel in a fraction of the time.
     let is_slow = geometry.stride == [2, 2] && i64::from(geometry.groups) == xs.size()[1] && geometry.groups > 1;
     if is_slow && xs.device() == Device::Cpu { every_second(&by([1, 1])) } else { by(pair(geometry.stride)) }
+}
+
+/// A convolution with a bias, the sum with `added` and a ReLU in one kernel of cuDNN's, on a GPU; for inference.
+///
+/// # Errors
+/// cuDNN does not have it for these.
+pub(super) fn convolve_fused(
+    xs: &Tensor,
+    [weight, bias]: [&Tensor; 2],
+    geometry: Convolution,
+    added: Option<&Tensor>,
+) -> Result<Tensor, TchError> {
+    let [stride, padding] = [geometry.stride, geometry.padding].map(|pair| pair.map(i64::from));
+    let (bias, groups) = (Some(bias), i64::from(geometry.groups));
+    match added {
+        Some(added) => xs.f_cudnn_convolution_add_relu(weight, added, 1.0, bias, stride, padding, [1, 1], groups),
+        None => xs.f_cudnn_convolution_relu(weight, bias, stride, padding, [1, 1], groups),
+    }
 }
 
 /// Every second pixel in both directions.

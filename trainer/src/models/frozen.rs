@@ -1,12 +1,12 @@
 //! A network as a constant, compiled for inference: batch norms are folded into the convolutions before them, sums and
-//! ReLUs are done while a convolution writes its result, and weights lie as oneDNN reads them.
+//! ReLUs are done while a convolution writes its result, and weights lie as oneDNN (on the CPU) or cuDNN reads them.
 
 use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery::architecture::{Convolution, Layout, Op};
 
 use super::Weight;
-use super::forward::{channels_last, convolve, finish, geometry, plain, run};
+use super::forward::{channels_last, convolve, convolve_fused, finish, geometry, plain, run};
 use super::plan::{Purpose, Step, steps};
 use crate::kernels;
 
@@ -21,6 +21,8 @@ pub(super) struct Frozen {
 enum Constants {
     /// A convolution's weight and bias in the kind of the maps.
     Convolution { geometry: Convolution, weight: Tensor, bias: Tensor },
+    /// The same for a GPU where cuDNN does the rest of the step along with it.
+    Fused { geometry: Convolution, weight: Tensor, bias: Tensor },
     /// Those in oneDNN's order, for the CPU.
     Packed { geometry: Convolution, weight: Tensor, bias: Tensor },
     /// The weight in Winograd's basis, and the bias in float32.
@@ -33,10 +35,11 @@ enum Constants {
 
 impl Frozen {
     /// Folds in float32, then brings everything to `kind`. The sizes of `layout` and the `batch` are those that weights
-    /// are laid out for; other sizes give the same values.
-    pub(super) fn new(layout: &Layout, weights: &[Weight], kind: Kind, batch: i64) -> Self {
+    /// are laid out for; other sizes give the same values. `fuses` says whether to look for kernels of whole steps on a GPU.
+    pub(super) fn new(layout: &Layout, weights: &[Weight], kind: Kind, batch: i64, fuses: bool) -> Self {
         let steps = steps(layout, Purpose::Inference);
-        let constants = no_grad(|| steps.iter().map(|step| constants(layout, step, weights, kind, batch)).collect());
+        let of = |step| constants(layout, step, weights, kind, (batch, fuses));
+        let constants = no_grad(|| steps.iter().map(of).collect());
         Self { steps, constants, kind }
     }
 
@@ -56,6 +59,10 @@ impl Frozen {
                 let own = added.map(|added| if is_wanted { added.copy() } else { added.shallow_clone() });
                 kernels::convolution(xs, [weight, bias], *geometry, own.as_ref(), step.relu)
             }
+            (_, [xs], Constants::Fused { geometry, weight, bias }) => {
+                let made = convolve_fused(xs, [weight, bias], *geometry, added);
+                made.unwrap_or_else(|error| panic!("{error}"))
+            }
             (_, [xs], Constants::Convolution { geometry, weight, bias }) => {
                 finish(convolve(xs, weight, Some(bias), *geometry), added, step.relu)
             }
@@ -65,7 +72,7 @@ impl Frozen {
     }
 }
 
-fn constants(layout: &Layout, step: &Step, weights: &[Weight], kind: Kind, batch: i64) -> Constants {
+fn constants(layout: &Layout, step: &Step, weights: &[Weight], kind: Kind, (batch, fuses): (i64, bool)) -> Constants {
     match step.op {
         Op::Convolution { weight: index } => {
             let geometry = geometry(layout, index);
@@ -87,10 +94,13 @@ fn constants(layout: &Layout, step: &Step, weights: &[Weight], kind: Kind, batch
                 return Constants::Winograd { changed: kernels::winograd_weight(&weight), bias };
             }
             let (weight, bias) = (channels_last(&weight.to_kind(kind)), bias.to_kind(kind));
+            let input = [batch, i64::from(from.channels), i64::from(from.side), i64::from(from.side)];
+            if fuses && step.relu && can_fuse([&weight, &bias], geometry, input, step.added.is_some()) {
+                return Constants::Fused { geometry, weight, bias };
+            }
             if !has_kernels {
                 return Constants::Convolution { geometry, weight, bias };
             }
-            let input = [batch, i64::from(from.channels), i64::from(from.side), i64::from(from.side)];
             Constants::Packed { geometry, weight: kernels::pack(&weight, geometry, input), bias }
         }
         Op::BatchNorm { weight } => {
@@ -99,6 +109,22 @@ fn constants(layout: &Layout, step: &Step, weights: &[Weight], kind: Kind, batch
         }
         _ => Constants::Nothing,
     }
+}
+
+/// Whether cuDNN has one kernel for all of a step, which is found out by trying it: it must give what one after the other
+/// does, up to a rounding.
+fn can_fuse([weight, bias]: [&Tensor; 2], geometry: Convolution, input: [i64; 4], adds: bool) -> bool {
+    let Device::Cuda(_) = weight.device() else { return false };
+    let noise = |size: &[i64]| channels_last(&Tensor::randn(size, (weight.kind(), weight.device())));
+    let xs = noise(&input);
+    let made = convolve(&xs, weight, Some(bias), geometry);
+    let added = adds.then(|| noise(&made.size()));
+    let expected = finish(made, added.as_ref(), true).to_kind(Kind::Float);
+    let tolerance = if weight.kind() == Kind::BFloat16 { 2e-2 } else { 2e-3 };
+    convolve_fused(&xs, [weight, bias], geometry, added.as_ref()).is_ok_and(|fused| {
+        let difference = (fused.to_kind(Kind::Float) - &expected).norm() / (expected.norm() + 1e-12);
+        fused.size() == expected.size() && difference.double_value(&[]) < tolerance
+    })
 }
 
 /// What a batch norm with its running statistics multiplies by and adds: `[C]` each, in the kind of its weights.

@@ -36,6 +36,8 @@ pub struct Network {
     steps: Vec<Step>,
     weights: Vec<Weight>,
     compute: Kind,
+    /// Whether the operators of `cpp/` are used where they can be.
+    kernels: bool,
     frozen: Option<Frozen>,
 }
 
@@ -57,7 +59,7 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
     };
     let weights = layout.entries.iter().zip(0..).map(weight).collect();
     let steps = plan::steps(&layout, Purpose::Training);
-    Network { architecture, classes, layout, steps, weights, compute: Kind::Float, frozen: None }
+    Network { architecture, classes, layout, steps, weights, compute: Kind::Float, kernels: true, frozen: None }
 }
 
 impl Network {
@@ -66,7 +68,7 @@ impl Network {
         let xs = channels_last(&xs.to_kind(self.compute));
         let map = match &self.frozen {
             Some(frozen) => frozen.forward(&xs),
-            None => forward::forward(&self.layout, &self.steps, &self.weights, &xs, train),
+            None => forward::forward(&self.layout, &self.steps, &self.weights, &xs, [train, self.kernels]),
         };
         map.to_kind(self.classifier()[0].tensor.kind())
     }
@@ -142,22 +144,33 @@ impl Network {
         self.compute = kind;
     }
 
-    /// Makes the network a [`constant`](Self::constant) of the kind that it computes in.
+    /// Computes with libtorch's operators alone, as on devices that those of `cpp/` are not for.
+    pub fn use_no_kernels(&mut self) {
+        self.kernels = false;
+    }
+
+    /// Makes the network a [`constant`](Self::constant) of the kind that it computes in. On a GPU it is tried out which steps
+    /// cuDNN has kernels for, which takes a moment.
     pub fn freeze(&mut self, batch: u32, side: u32) {
-        *self = self.constant(self.compute, batch, side);
+        *self = self.compiled(self.compute, batch, side, true);
     }
 
     /// The network as it is now, as a constant: no gradients, evaluation mode only, feature maps in `kind`, compiled
     /// for images of `side` pixels in batches of `batch`. Other sizes give the same values.
     #[must_use]
     pub fn constant(&self, kind: Kind, batch: u32, side: u32) -> Self {
+        self.compiled(kind, batch, side, false)
+    }
+
+    fn compiled(&self, kind: Kind, batch: u32, side: u32, fuses: bool) -> Self {
         let constant =
             |weight: &Weight| Weight { name: weight.name.clone(), tensor: weight.tensor.detach(), trained: false };
         let weights: Vec<Weight> = self.weights.iter().map(constant).collect();
         let layout = self.architecture.layout_at(self.classes, side);
-        let frozen = Some(Frozen::new(&layout, &weights, kind, i64::from(batch)));
+        let frozen = Some(Frozen::new(&layout, &weights, kind, i64::from(batch), fuses));
         let Self { architecture, classes, .. } = *self;
-        Self { architecture, classes, layout, steps: self.steps.clone(), weights, compute: kind, frozen }
+        let (steps, kernels) = (self.steps.clone(), self.kernels);
+        Self { architecture, classes, layout, steps, weights, compute: kind, kernels, frozen }
     }
 
     /// Overwrites one tensor of the state dict; the caller has checked names and shapes.
