@@ -5,12 +5,12 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use distillery::dataset::{Dataset, Error, Format, Frame, Options, plane_bytes};
+use distillery::dataset::{Dataset, Error, Format, Frame, KEPT_BYTES, Options, plane_bytes};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{WriterProperties, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use rayon::prelude::*;
@@ -29,9 +29,13 @@ enum Column {
 }
 
 fn write(path: &Path, schema: &str, names: Option<&str>, groups: Vec<Vec<Column>>, compression: Compression) {
-    let schema = Arc::new(parse_message_type(schema).unwrap());
     let metadata = names.map(|names| vec![KeyValue::new("huggingface".to_owned(), names.to_owned())]);
-    let properties = WriterProperties::builder().set_compression(compression).set_key_value_metadata(metadata).build();
+    let properties = WriterProperties::builder().set_compression(compression).set_key_value_metadata(metadata);
+    write_as(path, schema, groups, properties.build());
+}
+
+fn write_as(path: &Path, schema: &str, groups: Vec<Vec<Column>>, properties: WriterProperties) {
+    let schema = Arc::new(parse_message_type(schema).unwrap());
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut writer = SerializedFileWriter::new(fs::File::create(path).unwrap(), schema, Arc::new(properties)).unwrap();
     for columns in groups {
@@ -121,6 +125,36 @@ fn shards_are_read_in_order_and_from_many_threads() {
     assert_eq!(dataset.split("test").unwrap().labels(), [2, 3, 4]);
     let summary = dataset.summary().unwrap();
     assert_eq!((summary.images, summary.classes, summary.splits[1].images), (303, 5, 300));
+}
+
+#[test]
+fn groups_larger_and_smaller_than_a_block_are_read_in_any_order_in_any_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let groups = || vec![cifar_group(0, 1300), cifar_group(1300, 3), cifar_group(1303, 700)];
+    let builder = || WriterProperties::builder().set_write_batch_size(50);
+    // A dictionary of all images, pages of a hundred, and one page.
+    for properties in [
+        builder().set_data_page_row_count_limit(100),
+        builder().set_dictionary_enabled(false).set_data_page_row_count_limit(100).set_compression(Compression::SNAPPY),
+        builder().set_dictionary_enabled(false).set_writer_version(WriterVersion::PARQUET_2_0),
+    ] {
+        write_as(&dir.path().join("train.parquet"), CIFAR, groups(), properties.build());
+        let images = open(dir.path()).unwrap().split("train").unwrap();
+        assert!(images.packed_bytes() > 2003 * 60);
+        // Nothing fits: each image unpacks its block anew.
+        for (kept, reads) in [(KEPT_BYTES, 4_006), (0, 500)] {
+            images.keep(kept);
+            (0..reads).into_par_iter().for_each(|at: usize| {
+                let index = at * 7919 % 2003;
+                let mut planes = vec![0; plane_bytes(4)];
+                if at % 100 == 0 {
+                    images.fetch(2002 - index);
+                }
+                images.read(index, &Frame::Whole, 4, &mut planes).unwrap();
+                assert_eq!((planes[0], planes[16], planes[47]), (index as u8, (index >> 8) as u8, 9), "{index}");
+            });
+        }
+    }
 }
 
 #[test]

@@ -66,6 +66,12 @@ pub struct Classes {
     pub names: Option<Vec<String>>,
 }
 
+/// Images that are stored next to each other and are unpacked at once, where they are not read one by one.
+pub const BLOCK: usize = 512;
+
+/// Bytes of unpacked blocks that are kept where nobody said otherwise: all of CIFAR, some blocks of anything larger.
+pub const KEPT_BYTES: u64 = 256 << 20;
+
 /// One split's images with their labels. Readers share it: everything takes `&self`.
 pub trait Images: Debug + Send + Sync {
     /// The class of each image.
@@ -80,6 +86,19 @@ pub trait Images: Debug + Send + Sync {
     /// # Panics
     /// There is no such image, or `planes` is of another length.
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error>;
+
+    /// Bytes of all encoded images, where [`BLOCK`]s of them are unpacked at once, and those used last are kept; 0 where
+    /// each is read by itself. An estimate.
+    fn packed_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Sets how many of those bytes are kept at most, but for what is being read.
+    fn keep(&self, _bytes: u64) {}
+
+    /// Unpacks the block of an image, so that whoever reads one of it soon need not wait. Whether that fails is told to
+    /// whoever reads.
+    fn fetch(&self, _index: usize) {}
 
     /// The number of images.
     fn len(&self) -> usize {

@@ -2,6 +2,7 @@
 
 mod columns;
 mod groups;
+mod pieces;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,8 +15,11 @@ use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use self::columns::Columns;
-use self::groups::{Cache, PositionedFile};
-use super::{Classes, Error, Format, Frame, Images, Layout, Options, deciding_split, file_names, labels, pixels};
+use self::groups::PositionedFile;
+use self::pieces::{Cache, Piece};
+use super::{
+    BLOCK, Classes, Error, Format, Frame, Images, Layout, Options, deciding_split, file_names, labels, pixels,
+};
 
 /// One file of a split.
 #[derive(Debug, Clone)]
@@ -73,6 +77,12 @@ impl Shard {
         let columns = columns::choose(metadata.file_metadata(), options)
             .map_err(|message| Error::Column { path: path.clone(), message })?;
         Ok(Self { path, metadata: Arc::new(metadata), columns })
+    }
+
+    /// Size of a row group's encoded images, as the metadata says.
+    fn image_bytes(&self, group: usize) -> u64 {
+        let column = self.metadata.row_group(group).column(self.columns.image);
+        u64::try_from(column.uncompressed_size()).unwrap_or(0)
     }
 
     fn rows(&self) -> u64 {
@@ -143,13 +153,28 @@ struct Group {
     index: usize,
 }
 
-/// Row groups are read whole: in order is fast, and so is any order while a split fits the cache.
+/// A block's images are unpacked together, or those of them that are in one row group; the pieces used last are kept.
 #[derive(Debug)]
 struct ParquetImages {
     shards: Vec<Shard>,
     groups: Vec<Group>,
     labels: Vec<u32>,
     cache: Cache,
+}
+
+impl ParquetImages {
+    /// The piece that holds an image, the image's place in it, and the file.
+    fn piece(&self, index: usize) -> Result<(Arc<Piece>, usize, &Path), Error> {
+        let number = self.groups.partition_point(|group| group.start <= index) - 1;
+        let group = &self.groups[number];
+        let end = self.groups.get(number + 1).map_or(self.labels.len(), |next| next.start);
+        let block = index - index % BLOCK;
+        let (first, last) = (block.max(group.start), (block + BLOCK).min(end));
+        let shard = &self.shards[group.shard];
+        let bytes = shard.image_bytes(group.index) / (end - group.start) as u64 * (last - first) as u64;
+        let read = || Ok(Piece::of(&groups::images(shard, group.index, first - group.start..last - group.start)?));
+        Ok((self.cache.get(first, bytes, read)?, index - first, &shard.path))
+    }
 }
 
 impl Images for ParquetImages {
@@ -159,13 +184,28 @@ impl Images for ParquetImages {
 
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error> {
         assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
-        let group = &self.groups[self.groups.partition_point(|group| group.start <= index) - 1];
-        let shard = &self.shards[group.shard];
-        let images = self.cache.get((group.shard, group.index), shard)?;
-        let row = index - group.start;
-        let invalid = |message: &str| Error::invalid(&shard.path, format!("image {index} of the split {message}"));
-        let encoded = images.get(row).ok_or_else(|| invalid("is missing: download the file again"))?;
-        pixels::decode(encoded.data(), frame, side, planes).map_err(|message| invalid(&message))
+        let (piece, place, path) = self.piece(index)?;
+        let invalid = |message: &str| Error::invalid(path, format!("image {index} of the split {message}"));
+        let encoded = piece.get(place).ok_or_else(|| invalid("is missing: download the file again"))?;
+        pixels::decode(encoded, frame, side, planes).map_err(|message| invalid(&message))
+    }
+
+    fn packed_bytes(&self) -> u64 {
+        self.groups.iter().map(|group| self.shards[group.shard].image_bytes(group.index)).fold(0, u64::saturating_add)
+    }
+
+    fn keep(&self, bytes: u64) {
+        self.cache.limit(bytes);
+    }
+
+    fn fetch(&self, index: usize) {
+        let block = index - index % BLOCK;
+        let end = (block + BLOCK).min(self.labels.len());
+        let later = self.groups.iter().map(|group| group.start).skip_while(|start| *start <= block);
+        // A block can lie in several groups.
+        for first in std::iter::once(block).chain(later.take_while(|start| *start < end)) {
+            drop(self.piece(first));
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Batches: order, resumption, corrupt images, statistics, and augmentation against a naive one.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
-use distillery::dataset::{self, Frame, Images, Rectangle};
+use distillery::dataset::{self, Frame, Images, KEPT_BYTES, Rectangle};
 use distillery_trainer::data::{Batches, Crops, Error, Framing, Loaded, Loader, Options, crop_flip, resized_crop};
 use distillery_trainer::normalisation::Normalisation;
 use rand::SeedableRng;
@@ -22,7 +24,13 @@ struct Fake {
     labels: Vec<u32>,
     corrupt: Vec<usize>,
     unreadable: Option<usize>,
+    /// A decoder that has a bug.
+    panics: Option<usize>,
     reads: AtomicUsize,
+    /// Bytes that are unpacked in blocks, the most that were to be kept, and the images whose blocks were fetched.
+    packed: u64,
+    kept: AtomicU64,
+    fetched: Mutex<Vec<usize>>,
     /// The parts that were asked for.
     parts: Mutex<Vec<(usize, Rectangle)>>,
 }
@@ -49,6 +57,7 @@ impl Images for Fake {
         if self.unreadable == Some(index) {
             return Err(dataset::Error::Io { path, source: io::Error::other("gone") });
         }
+        assert_ne!(self.panics, Some(index), "a bug in a decoder, as this test wants it");
         if let Frame::Part(choose) = frame {
             self.parts.lock().unwrap().push((index, choose([400, 300])));
         }
@@ -57,6 +66,18 @@ impl Images for Fake {
         planes[area..2 * area].fill((index / 256) as u8);
         planes[2 * area..].fill(7);
         Ok(())
+    }
+
+    fn packed_bytes(&self) -> u64 {
+        self.packed
+    }
+
+    fn keep(&self, bytes: u64) {
+        self.kept.store(bytes, Ordering::Relaxed);
+    }
+
+    fn fetch(&self, index: usize) {
+        self.fetched.lock().unwrap().push(index);
     }
 }
 
@@ -216,6 +237,74 @@ fn an_abandoned_epoch_does_not_hang() {
     assert!(batches.next().is_some());
     drop(batches);
     assert_eq!(indices(loader.epoch(0, 499)).len(), 1);
+}
+
+#[test]
+fn streaming_decodes_three_batches_ahead_and_no_more() {
+    let fake = Arc::new(Fake::new(1000));
+    let loader = Loader::open(fake.clone(), options(10, STREAM)).unwrap();
+    let mut batches = loader.epoch(0, 0);
+    for taken in 0..20 {
+        let decoded = || fake.reads.load(Ordering::Relaxed);
+        wait_until(|| decoded() >= (taken + 3) * 10);
+        // One more is begun while it is waited for.
+        batches.next().unwrap().unwrap();
+        assert!(decoded() <= (taken + 4) * 10, "{} images after {taken} batches", decoded());
+    }
+}
+
+#[test]
+fn a_decoder_that_panics_ends_the_epoch_and_not_the_process() {
+    let loader = open(Fake { panics: Some(500), ..Fake::new(1000) }, None, 64, STREAM).unwrap();
+    let batches: Vec<_> = loader.epoch(0, 0).collect();
+    assert!(matches!(batches.last(), Some(Err(Error::Stopped))));
+    assert!(batches[..batches.len() - 1].iter().all(Result::is_ok));
+}
+
+/// The blocks of 512 that images lie in, each run of the same one once.
+fn blocks(images: &[usize]) -> Vec<usize> {
+    let mut blocks: Vec<_> = images.iter().map(|image| image / 512).collect();
+    blocks.dedup();
+    blocks
+}
+
+#[test]
+fn fewer_blocks_are_mixed_where_two_windows_do_not_fit_the_memory() {
+    let count = 512 * 40;
+    // A block takes 2 GiB, and 4 GiB hold one that is used and the next one.
+    let fake = Arc::new(Fake { packed: 80 << 30, ..Fake::new(count) });
+    let loader = Loader::stream(fake.clone(), options(64, 4 << 30)).unwrap();
+    assert_eq!(fake.kept.load(Ordering::Relaxed), 4 << 30);
+    let order = indices(loader.epoch(0, 0)).concat();
+    let order_of_blocks = blocks(&order);
+    assert_eq!(order_of_blocks.len(), 40);
+    assert_eq!(sorted(&[order]), (0..count).collect::<Vec<_>>());
+    // Each is fetched while the one before is decoded, and the first one by who reads its first image.
+    let fetched = || -> Vec<usize> { std::mem::take(&mut *fake.fetched.lock().unwrap()) };
+    wait_until(|| fake.fetched.lock().unwrap().len() >= 39);
+    assert_eq!(
+        fetched().iter().map(|image| image / 512).collect::<BTreeSet<_>>(),
+        order_of_blocks[1..].iter().copied().collect()
+    );
+    // An epoch that goes on in its middle fetches what is left.
+    loader.epoch(0, 8 * 20 + 4).for_each(drop);
+    wait_until(|| fake.fetched.lock().unwrap().len() >= 19);
+    assert_eq!(
+        fetched().iter().map(|image| image / 512).collect::<BTreeSet<_>>(),
+        order_of_blocks[21..].iter().copied().collect()
+    );
+    // Small ones are mixed as if they were read one by one, in the least memory that is always granted.
+    let small = Arc::new(Fake { packed: 80 << 20, ..Fake::new(count) });
+    let loader = Loader::stream(small.clone(), options(64, STREAM)).unwrap();
+    assert_eq!(small.kept.load(Ordering::Relaxed), KEPT_BYTES);
+    let single = Loader::stream(Arc::new(Fake::new(count)), options(64, STREAM)).unwrap();
+    assert_eq!(indices(loader.epoch(0, 0)), indices(single.epoch(0, 0)));
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    while !condition() {
+        thread::yield_now();
+    }
 }
 
 /// Bytes [B, 3, S, S] without a symmetry.

@@ -1,26 +1,18 @@
 //! Batches of images and labels, from memory where the split fits there and decoded along the way where it does not.
 
 use std::iter::FusedIterator;
-use std::ops::Range;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
 use rand::seq::SliceRandom;
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::super::cache::images::Decoded;
 use super::decode::{self, Corrupt, Sums, View, decode};
+use super::stream::{self, Course, Decoder, Stream};
 use super::{Error, random};
 use distillery::dataset::{Images, plane_bytes};
 
-/// Images that are stored close together and so are read together when streaming.
-const BLOCK: usize = 512;
-/// Blocks whose images are mixed with each other when streaming.
-const WINDOW: usize = 16;
-/// Batches that are decoded ahead when streaming.
-const AHEAD: usize = 3;
 /// Images that decide about mean and standard deviation when streaming.
 const SAMPLE: usize = 10_000;
 
@@ -49,7 +41,7 @@ pub struct Options {
     pub batch_size: u32,
     /// Decides the order and what is random of an image.
     pub seed: u64,
-    /// Bytes of decoded images that may be kept.
+    /// Bytes of decoded images that may be kept; in streaming, of encoded ones that were unpacked at once.
     pub memory_limit: u64,
     /// Where batches go.
     pub device: Device,
@@ -70,11 +62,17 @@ pub struct Loader {
 enum Store {
     /// [N, 3, S, S] bytes and `[N]` int64, both on the device.
     Memory { pixels: Tensor, labels: Tensor },
-    /// Decoded whenever they are needed.
-    Stream { images: Arc<dyn Images> },
+    /// Decoded whenever they are needed; of so many blocks are images mixed.
+    Stream { images: Arc<dyn Images>, window: usize },
 }
 
 impl Options {
+    /// How many images are taken.
+    fn total(&self, images: &dyn Images) -> Result<usize, Error> {
+        let limit = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        Some(images.len().min(limit)).filter(|total| *total > 0).ok_or(Error::Empty)
+    }
+
     fn view(&self, epoch: u32) -> View {
         match self.framing {
             Framing::Whole => View::Whole,
@@ -89,7 +87,9 @@ impl Loader {
     ///
     /// Where they take at most `memory_limit` bytes (3·`side`² each), all are decoded now, on all cores, and stay on
     /// the device; for a moment the host holds them too. Otherwise, and where each epoch takes other parts of them,
-    /// they are streamed: decoded for each epoch anew, in a thread of its own and some batches ahead.
+    /// they are streamed: decoded for each epoch anew, some batches ahead. Then at most five batches are in memory and,
+    /// where a file's images are unpacked in blocks, the blocks of two windows (see [`epoch`](Self::epoch)): at most
+    /// `memory_limit` or [`KEPT_BYTES`](distillery::dataset::KEPT_BYTES), whichever is more.
     ///
     /// Images that cannot be decoded are left out, up to 1 %: [`corrupt`](Self::corrupt) names them. Streaming comes
     /// upon them only on the way; the batch they were meant for is smaller then.
@@ -97,27 +97,31 @@ impl Loader {
     /// # Errors
     /// There are no images, more than 1 % cannot be decoded, a file cannot be read, or the device's memory is full.
     pub fn open(images: Arc<dyn Images>, options: Options) -> Result<Self, Error> {
-        let Options { side, limit, memory_limit, device, .. } = options;
-        let total = limit.map_or(images.len(), |limit| images.len().min(usize::try_from(limit).unwrap_or(usize::MAX)));
-        if total == 0 {
-            return Err(Error::Empty);
+        let Options { side, memory_limit, device, .. } = options;
+        let total = options.total(&*images)?;
+        if total as u64 * plane_bytes(side) as u64 > memory_limit || options.framing == Framing::ResizedCrop {
+            return Self::stream(images, options);
         }
         let corrupt = Arc::new(Corrupt::new(total));
-        let mean_std = OnceLock::new();
-        let bytes = total as u64 * plane_bytes(side) as u64;
-        let is_kept = bytes <= memory_limit && options.framing != Framing::ResizedCrop;
-        let (store, count) = if is_kept {
-            let indices: Vec<usize> = (0..total).collect();
-            let decode::Decoded { pixels, labels, failures, .. } = decode(&*images, &indices, options.view(0), side);
-            corrupt.note(failures)?;
-            mean_std.get_or_init(|| Sums::of(&pixels, side).mean_std());
-            let count = labels.len();
-            let (pixels, labels) = tensors(&pixels, &labels, side, device)?;
-            (Store::Memory { pixels, labels }, count)
-        } else {
-            (Store::Stream { images }, total)
-        };
-        Ok(Self { store, options, count, corrupt, mean_std })
+        let indices: Vec<usize> = (0..total).collect();
+        let decode::Decoded { pixels, labels, failures, .. } = decode(&*images, &indices, options.view(0), side);
+        corrupt.note(failures)?;
+        let mean_std = OnceLock::from(Sums::of(&pixels, side).mean_std());
+        let count = labels.len();
+        let (pixels, labels) = tensors(&pixels, &labels, side)?;
+        let (pixels, labels) = (pixels.f_to_device(device)?, labels.f_to_device(device)?);
+        Ok(Self { store: Store::Memory { pixels, labels }, options, count, corrupt, mean_std })
+    }
+
+    /// As [`open`](Self::open), but streams the images even if they would fit.
+    ///
+    /// # Errors
+    /// There are no images.
+    pub fn stream(images: Arc<dyn Images>, options: Options) -> Result<Self, Error> {
+        let count = options.total(&*images)?;
+        let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::new());
+        let window = stream::window(&*images, options.memory_limit);
+        Ok(Self { store: Store::Stream { images, window }, options, count, corrupt, mean_std })
     }
 
     /// The images of a split that an earlier run decoded.
@@ -196,11 +200,14 @@ impl Loader {
     pub fn mean_std(&self) -> ([f64; 3], [f64; 3]) {
         *self.mean_std.get_or_init(|| match &self.store {
             Store::Memory { .. } => unreachable!("set when the images were decoded"),
-            Store::Stream { images } => sample(&**images, self.count, self.options.side).mean_std(),
+            Store::Stream { images, .. } => sample(&**images, self.count, self.options.side).mean_std(),
         })
     }
 
     /// The batches of an epoch (counted from 0), from `first_batch` on, in an order that (seed, epoch) decides.
+    ///
+    /// In streaming, blocks of 512 images come in random order, and images are mixed within windows of 16 of them, or of
+    /// as many as fit twice where a file's images are unpacked in blocks.
     ///
     /// Batches before `first_batch` are not decoded. An error ends the iteration.
     #[must_use]
@@ -212,82 +219,50 @@ impl Loader {
     #[must_use]
     pub fn epoch_of_view(&self, epoch: u32, view: u32, first_batch: u64) -> Batches {
         let mut random = random(b"order\0\0\0", self.options.seed, epoch, 0);
-        let order = match self.store {
-            Store::Memory { .. } => {
+        let size = self.batch_size();
+        let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(size);
+        match &self.store {
+            Store::Memory { pixels, labels } => {
                 let mut order: Vec<usize> = (0..self.count).collect();
                 order.shuffle(&mut random);
-                order
+                self.of_memory((pixels, labels), order[skipped.min(order.len())..].to_vec(), size)
             }
-            Store::Stream { .. } => {
-                let mut blocks = blocks(self.count);
-                blocks.shuffle(&mut random);
-                let window = |blocks: &[Range<usize>]| {
-                    let mut window: Vec<usize> = blocks.iter().cloned().flatten().collect();
-                    window.shuffle(&mut random);
-                    window
-                };
-                blocks.chunks(WINDOW).flat_map(window).collect()
+            Store::Stream { images, window } => {
+                let course = Course::shuffled(self.count, *window, skipped, &mut random);
+                self.of_stream(images, course, size, view)
             }
-        };
-        let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(self.batch_size());
-        let order = order[skipped.min(order.len())..].to_vec();
-        self.batches(order, self.batch_size(), self.options.view(view))
+        }
     }
 
     /// All images in the order of the split, in batches of that size: for evaluation.
     #[must_use]
     pub fn in_order(&self, batch_size: u32) -> Batches {
-        self.batches((0..self.count).collect(), batch_size.max(1) as usize, self.options.view(0))
+        let size = batch_size.max(1) as usize;
+        match &self.store {
+            Store::Memory { pixels, labels } => self.of_memory((pixels, labels), (0..self.count).collect(), size),
+            Store::Stream { images, .. } => self.of_stream(images, Course::in_order(self.count), size, 0),
+        }
     }
 
     fn batch_size(&self) -> usize {
         self.options.batch_size.max(1) as usize
     }
 
-    fn batches(&self, order: Vec<usize>, size: usize, view: View) -> Batches {
-        let Options { side, device, .. } = self.options;
+    fn of_memory(&self, (pixels, labels): (&Tensor, &Tensor), order: Vec<usize>, size: usize) -> Batches {
+        let (pixels, labels) = (pixels.shallow_clone(), labels.shallow_clone());
+        let on_device: Vec<i64> = order.iter().map(|index| *index as i64).collect();
+        let on_device = Tensor::from_slice(&on_device).to_device(self.options.device);
         let left = order.len().div_ceil(size);
-        let source = match &self.store {
-            Store::Memory { pixels, labels } => {
-                let (pixels, labels) = (pixels.shallow_clone(), labels.shallow_clone());
-                let on_device: Vec<i64> = order.iter().map(|index| *index as i64).collect();
-                let on_device = Tensor::from_slice(&on_device).to_device(device);
-                Source::Memory { pixels, labels, order, on_device, size, next: 0 }
-            }
-            Store::Stream { images } => {
-                let (sender, receiver) = sync_channel(AHEAD);
-                let (images, corrupt) = (Arc::clone(images), Arc::clone(&self.corrupt));
-                thread::spawn(move || {
-                    stream(|indices| decode(&*images, indices, view, side), &order, size, &corrupt, &sender);
-                });
-                Source::Stream { receiver, side, device }
-            }
-        };
-        Batches { source, left }
+        Batches { source: Source::Memory { pixels, labels, order, on_device, size, next: 0 }, left }
     }
-}
 
-/// Decodes batch after batch until the receiver is gone or something fails.
-fn stream(
-    decode: impl Fn(&[usize]) -> decode::Decoded,
-    order: &[usize],
-    size: usize,
-    corrupt: &Corrupt,
-    sender: &SyncSender<Result<decode::Decoded, Error>>,
-) {
-    for indices in order.chunks(size) {
-        let mut decoded = decode(indices);
-        let noted = corrupt.note(std::mem::take(&mut decoded.failures));
-        let failed = noted.is_err();
-        if sender.send(noted.map(|()| decoded)).is_err() || failed {
-            return;
-        }
+    fn of_stream(&self, images: &Arc<dyn Images>, course: Course, size: usize, view: u32) -> Batches {
+        let Options { side, device, .. } = self.options;
+        let (images, corrupt) = (Arc::clone(images), Arc::clone(&self.corrupt));
+        let decoder = Decoder { images, view: self.options.view(view), side, device, corrupt };
+        let left = course.len().div_ceil(size);
+        Batches { source: Source::Stream(Stream::new(decoder, course, size)), left }
     }
-}
-
-/// Ranges of images that are read together.
-fn blocks(count: usize) -> Vec<Range<usize>> {
-    (0..count).step_by(BLOCK).map(|start| start..count.min(start + BLOCK)).collect()
 }
 
 fn sample(images: &dyn Images, count: usize, side: u32) -> Sums {
@@ -298,11 +273,10 @@ fn sample(images: &dyn Images, count: usize, side: u32) -> Sums {
     indices.chunks(256).map(part).fold(Sums::default(), Sums::plus)
 }
 
-/// Images [B, 3, S, S] (bytes) and labels `[B]` on the device.
-fn tensors(pixels: &[u8], labels: &[i64], side: u32, device: Device) -> Result<(Tensor, Tensor), Error> {
+/// Images [B, 3, S, S] (bytes) and labels `[B]`, on the CPU.
+pub(super) fn tensors(pixels: &[u8], labels: &[i64], side: u32) -> Result<(Tensor, Tensor), TchError> {
     let size = [labels.len() as i64, 3, i64::from(side), i64::from(side)];
-    let pixels = Tensor::f_from_data_size(pixels, &size, Kind::Uint8)?.f_to_device(device)?;
-    Ok((pixels, Tensor::f_from_slice(labels)?.f_to_device(device)?))
+    Ok((Tensor::f_from_data_size(pixels, &size, Kind::Uint8)?, Tensor::f_from_slice(labels)?))
 }
 
 /// A batch as it is loaded.
@@ -329,7 +303,7 @@ pub struct Batches {
 #[derive(Debug)]
 enum Source {
     Memory { pixels: Tensor, labels: Tensor, order: Vec<usize>, on_device: Tensor, size: usize, next: usize },
-    Stream { receiver: Receiver<Result<decode::Decoded, Error>>, side: u32, device: Device },
+    Stream(Stream),
 }
 
 impl Source {
@@ -343,17 +317,7 @@ impl Source {
                 let (images, labels) = (pixels.f_index_select(0, &indices)?, labels.f_index_select(0, &indices)?);
                 Ok(Some(Loaded { images, labels, numbers, indices }))
             }
-            Self::Stream { receiver, side, device } => {
-                let decoded = receiver.recv().map_err(|_| Error::Stopped)??;
-                if decoded.labels.is_empty() {
-                    return Ok(None);
-                }
-                let (images, labels) = tensors(&decoded.pixels, &decoded.labels, *side, *device)?;
-                let numbers = decoded.numbers;
-                let indices: Vec<i64> = numbers.iter().map(|number| *number as i64).collect();
-                let indices = Tensor::f_from_slice(&indices)?.f_to_device(*device)?;
-                Ok(Some(Loaded { images, labels, numbers, indices }))
-            }
+            Self::Stream(stream) => stream.next(),
         }
     }
 }

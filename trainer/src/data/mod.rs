@@ -6,6 +6,7 @@
 pub mod augment;
 mod decode;
 pub mod loader;
+mod stream;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -41,8 +42,8 @@ pub enum Error {
     /// A tensor could not be made: most likely there is not enough memory on the device.
     #[error("the images do not fit on the device: {0}")]
     Tensor(#[from] tch::TchError),
-    /// The thread that decodes is gone.
-    #[error("the thread that decodes images ended before the epoch did")]
+    /// A decoder panicked.
+    #[error("a thread that decodes images ended without a result: see standard error")]
     Stopped,
 }
 

@@ -1,0 +1,114 @@
+//! Encoded images in the pieces in which they are unpacked, and those pieces that were used last, for many threads.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ::parquet::data_type::ByteArray;
+
+use super::super::{Error, KEPT_BYTES};
+
+/// Encoded images one behind the other. They are copied, since a page can be many times as large as what is wanted of it.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Piece {
+    pub(super) fn of(images: &[ByteArray]) -> Self {
+        let mut piece = Self::default();
+        piece.bytes.reserve_exact(images.iter().map(ByteArray::len).sum());
+        for image in images {
+            piece.bytes.extend_from_slice(image.data());
+            piece.ends.push(piece.bytes.len());
+        }
+        piece
+    }
+
+    /// The image in that place.
+    pub(super) fn get(&self, place: usize) -> Option<&[u8]> {
+        let start = if place == 0 { 0 } else { *self.ends.get(place - 1)? };
+        self.bytes.get(start..*self.ends.get(place)?)
+    }
+}
+
+/// One piece, unpacked by whoever comes first while the others wait for it.
+#[derive(Debug)]
+struct Slot {
+    /// Its size; an estimate until it is unpacked.
+    bytes: AtomicU64,
+    /// When it was used last, in uses of any.
+    used: AtomicU64,
+    /// What is wrong with a file stays so.
+    piece: Mutex<Option<Result<Arc<Piece>, Broken>>>,
+}
+
+/// The fields of [`Error::Invalid`].
+type Broken = (std::path::PathBuf, String);
+
+/// The pieces that were used last.
+#[derive(Debug)]
+pub(super) struct Cache {
+    /// By the number of the first image.
+    slots: Mutex<HashMap<usize, Arc<Slot>>>,
+    uses: AtomicU64,
+    limit: AtomicU64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { slots: Mutex::default(), uses: AtomicU64::new(0), limit: AtomicU64::new(KEPT_BYTES) }
+    }
+}
+
+impl Cache {
+    /// Sets the most bytes of all pieces together.
+    pub(super) fn limit(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The piece that begins with image `first` and has about so many bytes; `read` unpacks it.
+    pub(super) fn get(
+        &self,
+        first: usize,
+        bytes: u64,
+        read: impl FnOnce() -> Result<Piece, Error>,
+    ) -> Result<Arc<Piece>, Error> {
+        let slot = self.slot(first, bytes);
+        let mut piece = slot.piece.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match piece.as_ref() {
+            Some(known) => known.clone(),
+            None => {
+                let result = match read() {
+                    Ok(read) => Ok(Arc::new(read)),
+                    Err(Error::Invalid { path, message }) => Err((path, message)),
+                    Err(passing) => return Err(passing),
+                };
+                slot.bytes.store(result.as_ref().map_or(0, |piece| piece.bytes.len() as u64), Ordering::Relaxed);
+                piece.insert(result).clone()
+            }
+        };
+        result.map_err(|(path, message)| Error::Invalid { path, message })
+    }
+
+    fn slot(&self, first: usize, bytes: u64) -> Arc<Slot> {
+        let now = self.uses.fetch_add(1, Ordering::Relaxed);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(&first) {
+            slot.used.store(now, Ordering::Relaxed);
+            return Arc::clone(slot);
+        }
+        let limit = self.limit.load(Ordering::Relaxed);
+        let mut total = slots.values().map(|slot| slot.bytes.load(Ordering::Relaxed)).fold(bytes, u64::saturating_add);
+        // Those in use stay in memory until their users are done.
+        while total > limit
+            && let Some((&oldest, slot)) = slots.iter().min_by_key(|(_, slot)| slot.used.load(Ordering::Relaxed))
+        {
+            total = total.saturating_sub(slot.bytes.load(Ordering::Relaxed));
+            slots.remove(&oldest);
+        }
+        let slot = Slot { bytes: AtomicU64::new(bytes), used: AtomicU64::new(now), piece: Mutex::new(None) };
+        Arc::clone(slots.entry(first).or_insert(Arc::new(slot)))
+    }
+}
