@@ -9,10 +9,10 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # tests, a build) training is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build demo serve test soak screenshots bench fmt lint clean
+.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline fmt lint clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what cargo does not bring, below .deps/ and node_modules/ (quick when nothing is missing)
 	@scripts/setup
@@ -43,6 +43,10 @@ bench: setup ## time training steps beside plain PyTorch's, in turn (DATA=cifar1
 	@scripts/setup pytorch_bench
 	@cargo build --release --locked --package distillery-trainer
 	@python3 benches/compare.py $(if $(DATA),--data $(DATA))
+
+bench-pipeline: setup ## time the reading of data sets that are streamed beside PyTorch's loader, in turn
+	@scripts/setup pytorch_bench
+	@python3 benches/pipeline.py
 
 fmt: ## format the code
 	@cargo fmt --all

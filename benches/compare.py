@@ -45,17 +45,17 @@ class Side:
         return statistics.median(self.times)
 
 
-def bench_program(options):
-    """The trainer's bench, built by cargo, which says where it is."""
+def bench_program(options, name="step"):
+    """One of the trainer's benches, built by cargo, which says where it is."""
     if options.program:
         return options.program
-    command = ["cargo", "bench", "--locked", "-p", "distillery-trainer", "--bench", "step", "--no-run", "--message-format=json"]
+    command = ["cargo", "bench", "--locked", "-p", "distillery-trainer", "--bench", name, "--no-run", "--message-format=json"]
     if options.profile:
         command += ["--profile", options.profile]
     built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     messages = [json.loads(line) for line in built.splitlines()]
     return next(message["executable"] for message in reversed(messages)
-                if message.get("executable") and message["target"]["name"] == "step")
+                if message.get("executable") and message["target"]["name"] == name)
 
 
 def python(options):
@@ -89,51 +89,83 @@ def compare_steps(options, program):
               f"| {theirs / brain:.2f} | {100 * share:.0f} % |", flush=True)
 
 
-def processor_seconds(work):
-    """What children used while `work` ran, and the time that passed."""
-    before, begun = os.times(), time.perf_counter()
-    work()
-    after = os.times()
-    used = after.children_user - before.children_user + after.children_system - before.children_system
-    return used, time.perf_counter() - begun
-
-
 def compare_jobs(options):
-    """Whole trainings of the first pair, from the start of the program to its end, in turn."""
-    teacher, student = options.pairs[0]
+    """Whole trainings of a pair, from the start of the program to its end, in turn and with the same teacher."""
+    teacher, student = options.job_pair
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
-        spec = {"student": {"architecture": teacher}, "dataset": {"path": str(options.data.resolve()), "limit": options.batch},
-                "distillation": {"method": "none"}, "training": {"epochs": 1, "batch_size": options.batch}}
-        run(options, directory, "teacher", spec)
-        spec |= {"student": {"architecture": student}, "distillation": {"method": "sdd_kd"},
-                 "teacher": {"architecture": teacher, "checkpoint": str(directory / "teacher/student.safetensors")}}
-        spec["dataset"]["limit"] = options.limit
-        spec["training"]["epochs"] = options.epochs
+        checkpoint = (options.teacher or train_teacher(options, directory)).resolve()
+        spec = {"student": {"architecture": student}, "distillation": {"method": "sdd_kd"},
+                "teacher": {"architecture": teacher, "checkpoint": str(checkpoint)},
+                "dataset": {"path": str(options.data.resolve()), "limit": options.limit},
+                "training": {"epochs": options.epochs, "batch_size": options.batch}}
         plain = [*python(options), "--pair", teacher, student, "--data", str(options.data), "--limit", str(options.limit),
-                 "--epochs", str(options.epochs), "--batch", str(options.batch), "--threads", str(options.threads)]
-        used = {"PyTorch": [], "float32": [], "bfloat16": []}
+                 "--epochs", str(options.epochs), "--batch", str(options.batch), "--threads", str(options.threads),
+                 "--teacher-weights", str(checkpoint)]
+        jobs = {"PyTorch": [], "float32": [], "bfloat16": []}
+        print(f"\nload before: {os.getloadavg()[0]:.1f}", flush=True)
         for turn in range(options.jobs):
-            used["PyTorch"].append(processor_seconds(
-                lambda: subprocess.run(plain, check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)))
-            for precision in ("float32", "bfloat16"):
-                spec["training"]["precision"] = precision
-                name = f"{precision}-{turn}"
-                used[precision].append(processor_seconds(lambda: run(options, directory, name, spec)))
-    print(f"\nseconds of a whole job, {teacher} → {student}, {options.epochs} epochs of {options.limit} images with an evaluation of "
-          f"the test split after each and of the teacher before; median of {options.jobs}\n")
-    print("| | passed | ratio | of processors | ratio |\n| --- | --- | --- | --- | --- |")
-    medians = {name: [statistics.median(values) for values in zip(*of)] for name, of in used.items()}
-    for name, (processor, passed) in medians.items():
-        theirs = medians["PyTorch"]
-        print(f"| {name} | {passed:.1f} | {theirs[1] / passed:.2f} | {processor:.1f} | {theirs[0] / processor:.2f} |")
+            for name, of in jobs.items():
+                if name == "PyTorch":
+                    of.append(Job(plain))
+                else:
+                    spec["training"] |= {"precision": name, "seed": turn}
+                    of.append(Job(train_command(options, directory, f"{name}-{turn}", spec)))
+                print(f"{name}: {of[-1]}", file=sys.stderr, flush=True)
+    print(f"\nseconds of a whole job, {teacher} → {student}, {options.epochs} epochs of {options.limit} images of batch {options.batch}, "
+          f"{options.threads} threads, with an evaluation of the test split after each and of the teacher before; median of {options.jobs}\n")
+    print("| | job | ratio | an epoch | ratio | processors | ratio | top-1 |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+    median = lambda name, key: statistics.median(getattr(job, key) for job in jobs[name])
+    for name, of in jobs.items():
+        columns = []
+        for key in ("passed", "epoch", "processors"):
+            columns.append(f"{median(name, key):.1f} | {median('PyTorch', key) / median(name, key):.2f}")
+        print(f"| {name} | {' | '.join(columns)} | {', '.join(f'{job.top1:.2f}' for job in of)} |")
 
 
-def run(options, directory, name, spec):
+class Job:
+    """A training that has been run: its seconds, those of an epoch with its evaluation, and those that processors worked."""
+
+    def __init__(self, command):
+        before, begun = os.times(), time.perf_counter()
+        process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        marks, top1s = [], []
+        for line in process.stdout:
+            event = json.loads(line)
+            found = [point["value"] for point in event.get("points", []) if point["name"] == "eval/top1"]
+            found += [event["top1"]] if "epoch" in event and "top1" in event else []
+            if found or event.get("type") == "teacher" or "teacher" in event:
+                marks.append(time.perf_counter())
+                top1s += found
+            if event.get("type") == "failed":
+                sys.exit(f"{command[0]} failed: {line}")
+        if process.wait() or not top1s:
+            sys.exit(f"{command[0]} ended with {process.returncode} after {len(top1s)} epochs")
+        after = os.times()
+        self.passed = time.perf_counter() - begun
+        self.processors = after.children_user - before.children_user + after.children_system - before.children_system
+        # From the evaluation of the teacher on, or from the start where there is none.
+        marks = marks if len(marks) > len(top1s) else [begun, *marks]
+        self.epoch = statistics.median(later - earlier for earlier, later in zip(marks, marks[1:]))
+        self.top1 = top1s[-1]
+
+    def __str__(self):
+        return f"{self.passed:.1f} s, {self.epoch:.1f} s an epoch, top-1 {self.top1:.2f} %"
+
+
+def train_teacher(options, directory):
+    """A teacher of a single epoch, that both sides can load: for the time it does not matter how much it knows."""
+    spec = {"student": {"architecture": options.job_pair[0]}, "distillation": {"method": "none"},
+            "dataset": {"path": str(options.data.resolve()), "limit": options.limit},
+            "training": {"epochs": 1, "batch_size": options.batch}}
+    print(f"teacher: {Job(train_command(options, directory, 'teacher', spec))}", file=sys.stderr, flush=True)
+    return directory / "teacher/student.safetensors"
+
+
+def train_command(options, directory, name, spec):
     (directory / f"{name}.json").write_text(json.dumps(spec))
-    command = [options.trainer, "train", directory / f"{name}.json", "--output", directory / name, "--device", "cpu",
-               "--threads", str(options.threads)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+    return [options.trainer, "train", directory / f"{name}.json", "--output", directory / name, "--events", "--device", "cpu",
+            "--threads", str(options.threads)]
 
 
 def main():
@@ -145,16 +177,22 @@ def main():
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--data", type=pathlib.Path, help="CIFAR-100's parquet files: compare whole jobs too")
-    parser.add_argument("--limit", type=int, default=1280, help="images of an epoch of those")
+    parser.add_argument("--job-pair", nargs=2, default=("resnet56", "resnet20"), metavar=("TEACHER", "STUDENT"))
+    parser.add_argument("--teacher", type=pathlib.Path, help="its weights as safetensors; without it one is trained for an epoch")
+    parser.add_argument("--limit", type=int, default=5120, help="images of an epoch of those")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--jobs", type=int, default=3, help="how often each job is run")
+    parser.add_argument("--jobs-only", action="store_true", help="leave the steps out")
     parser.add_argument("--python", default=str(ROOT / ".deps/pytorch_bench/run"))
     parser.add_argument("--trainer", default=str(ROOT / "target/release/distillery-trainer"))
     parser.add_argument("--program", help="the trainer's bench `step`, where it is built already")
     parser.add_argument("--profile", help="cargo's; bench unless given")
     options = parser.parse_args()
     options.pairs = options.pairs or PAIRS
-    compare_steps(options, bench_program(options))
+    if options.jobs_only and not options.data:
+        parser.error("--jobs-only needs --data")
+    if not options.jobs_only:
+        compare_steps(options, bench_program(options))
     if options.data:
         compare_jobs(options)
 

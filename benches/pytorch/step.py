@@ -3,7 +3,7 @@
 operation after the other, a loader of worker processes. It is what distillery's speed is compared with: benches/compare.py.
 
     step.py --pair resnet32x4 resnet8x4                     # milliseconds of each of some training steps
-    step.py --pair resnet20 resnet8 --data DIR --epochs 2   # a whole short training on parquet files of CIFAR-100, in seconds
+    step.py --pair resnet20 resnet8 --data DIR --epochs 2   # a whole short training on parquet files of CIFAR-100
     step.py --check tests/fixtures/architectures.json       # that the networks are those of the published code
 
 Needs torch and numpy; training on files needs pillow and pyarrow as well (scripts/setup pytorch_bench).
@@ -99,12 +99,12 @@ class Cifar(Dataset):
         self.images, self.labels, self.training = [], [], split == "train"
         for path in sorted(pathlib.Path(directory).glob(f"{split}-*.parquet")):
             table = pyarrow.parquet.read_table(path)
+            table = table.slice(0, None if limit is None else limit - len(self.images))
             label = "fine_label" if "fine_label" in table.column_names else "label"
             image = "img" if "img" in table.column_names else "image"
             for encoded in table.column(image).to_pylist():
                 self.images.append(np.asarray(Image.open(io.BytesIO(encoded["bytes"])).convert("RGB")))
             self.labels.extend(table.column(label).to_pylist())
-        self.images, self.labels = self.images[:limit], self.labels[:limit]
         if not self.images:
             sys.exit(f"{directory} has no {split}-*.parquet")
 
@@ -131,27 +131,40 @@ def evaluate(network, loader):
         for images, labels in loader:
             right += (network.classify(network(images).mean((2, 3))).argmax(1) == labels).sum().item()
             total += len(labels)
-    network.train(network.training)
     return 100 * right / total
 
 
+def state_dict(path):
+    """Weights that torch.save or distillery wrote: a safetensors file is a length, a table of tensors, and their bytes."""
+    if not path.endswith(".safetensors"):
+        return torch.load(path, weights_only=True)
+    content = pathlib.Path(path).read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    kinds = {"F32": torch.float32, "I64": torch.int64}
+    state = {}
+    for name, entry in json.loads(content[8:start]).items():
+        if name != "__metadata__":
+            first, end = entry["data_offsets"]
+            values = torch.frombuffer(bytearray(content[start + first : start + end]), dtype=kinds[entry["dtype"]])
+            state[name] = values.view(entry["shape"])
+    return state
+
+
 def train(options):
-    """Seconds of a whole training, from opening the files to the last evaluation."""
-    begun = time.perf_counter()
+    """A whole training, from opening the files to the last evaluation; a line for the teacher and one for each epoch."""
     train_set, test_set = Cifar(options.data, "train", options.limit), Cifar(options.data, "test")
     workers = {"num_workers": options.workers, "batch_size": options.batch}
     train_loader = DataLoader(train_set, shuffle=True, **workers)
     test_loader = DataLoader(test_set, **workers)
     trainer = Trainer(options)
     if options.teacher_weights:
-        trainer.teacher.load_state_dict(torch.load(options.teacher_weights, weights_only=True))
-    evaluate(trainer.teacher, test_loader)
-    for _ in range(options.epochs):
+        trainer.teacher.load_state_dict(state_dict(options.teacher_weights))
+    print(json.dumps({"teacher": evaluate(trainer.teacher, test_loader)}), flush=True)
+    for epoch in range(options.epochs):
         trainer.student.train()
         for images, labels in train_loader:
             trainer.step(images, labels)
-        top1 = evaluate(trainer.student, test_loader)
-    print(json.dumps({"seconds": time.perf_counter() - begun, "top1": top1}))
+        print(json.dumps({"epoch": epoch + 1, "top1": evaluate(trainer.student, test_loader)}), flush=True)
 
 
 def measure(trainer, batch, options, steps):
@@ -207,7 +220,7 @@ def main():
     parser.add_argument("--on-request", action="store_true", help="measure --steps steps for each line of standard input")
     parser.add_argument("--processor-time", action="store_true", help="of all threads, divided by their number")
     parser.add_argument("--data", help="a directory with train-*.parquet and test-*.parquet: a whole training")
-    parser.add_argument("--teacher-weights", help="a state dict that torch.save wrote")
+    parser.add_argument("--teacher-weights", help="a state dict that torch.save wrote, or a safetensors file")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)

@@ -5,6 +5,8 @@
 //! With `--on-request` it measures a few steps for each line of standard input and answers with a line of JSON, so that
 //! another program can measure in turn with it: `benches/compare.py`.
 
+#[path = "../clock.rs"]
+mod clock;
 mod roofline;
 
 use std::io::{BufRead, Write};
@@ -296,14 +298,9 @@ struct Clock {
 }
 
 impl Clock {
-    #[allow(unsafe_code, reason = "the clock of a process has no safe interface here")]
     fn now(self) -> f64 {
-        let clock = if self.processor { libc::CLOCK_PROCESS_CPUTIME_ID } else { libc::CLOCK_MONOTONIC };
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the clock writes to a structure of ours.
-        unsafe { libc::clock_gettime(clock, &raw mut time) };
         let threads = if self.processor { tch::get_num_threads() } else { 1 };
-        (time.tv_sec as f64 + time.tv_nsec as f64 / 1e9) / f64::from(threads)
+        clock::seconds(self.processor) / f64::from(threads)
     }
 }
 
