@@ -218,6 +218,28 @@ fn a_part_is_resampled_as_pillow_does() {
 }
 
 #[test]
+fn a_part_of_a_jpeg_is_that_of_its_decoded_pixels() {
+    for name in ["half_colours", "full_colours", "grey", "progressive"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/images/{name}.jpg"));
+        let jpeg = fs::read(path).unwrap();
+        let png = encode(image::load_from_memory(&jpeg).unwrap(), ImageFormat::Png);
+        // Ends in every row of two blocks, and at the end of the image.
+        for bottom in (81..=113).chain(148..=150) {
+            let frame = |size| {
+                assert_eq!(size, [90, 150]);
+                rectangle([7.5, f64::from(bottom) - 80.5, 64.0, 80.5])
+            };
+            let found = part(&jpeg, &Frame::Part(&frame), 17).unwrap();
+            assert!(found == part(&png, &Frame::Part(&frame), 17).unwrap(), "{name}, to row {bottom}");
+        }
+        // Where the end is missing, what is above it is the same.
+        let top = |_| rectangle([0.0, 0.0, 90.0, 40.0]);
+        let found = part(&jpeg[..jpeg.len() * 3 / 4], &Frame::Part(&top), 40);
+        assert!(name == "progressive" || found.unwrap() == part(&png, &Frame::Part(&top), 40).unwrap(), "{name}");
+    }
+}
+
+#[test]
 fn the_centre_is_what_torchvision_evaluates_on() {
     // Resize(5) to 9 × 5 and CenterCrop(4), computed with Pillow as torchvision does.
     let red = [[69, 96, 124, 152], [107, 134, 162, 190], [152, 179, 198, 188], [197, 224, 133, 24]];
@@ -276,7 +298,7 @@ fn images_that_claim_to_be_huge_are_refused_before_they_take_memory() {
 
 #[test]
 fn random_changes_to_an_image_never_panic() {
-    let noise = RgbImage::from_fn(16, 16, |x, y| Rgb([(x * y) as u8, (x * 7) as u8, (y * 13) as u8]));
+    let noise = RgbImage::from_fn(16, 80, |x, y| Rgb([(x * y) as u8, (x * 7) as u8, (y * 13) as u8]));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("train/a/1.png");
     let mut random = 0x5eed_u64;
@@ -297,6 +319,8 @@ fn random_changes_to_an_image_never_panic() {
             }
             fs::write(&path, bytes).unwrap();
             drop(images.read(0, &Frame::Whole, 16, &mut vec![0; plane_bytes(16)]));
+            let upper = |_| rectangle([1.0, 1.0, 9.0, 5.0]);
+            drop(images.read(0, &Frame::Part(&upper), 16, &mut vec![0; plane_bytes(16)]));
         }
     }
 }

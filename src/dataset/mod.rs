@@ -9,6 +9,7 @@ mod error;
 mod folder;
 mod frame;
 mod idx;
+mod jpeg;
 mod labels;
 mod parquet;
 mod pixels;

@@ -1,5 +1,6 @@
 //! From an encoded or raw picture to `side`×`side` pixels in planes: all red, all green, all blue.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Cursor;
 
@@ -8,6 +9,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::frame::{Frame, Rectangle};
+use super::jpeg;
 
 /// Most pixels of an encoded image: more is refused before memory is set aside for it.
 const MOST_PIXELS: u64 = 64 << 20;
@@ -24,18 +26,31 @@ pub(super) fn decode(encoded: &[u8], frame: &Frame<'_>, side: u32, planes: &mut 
         image::guess_format(encoded).ok().filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg));
     let Some(format) = format else { return Err("is neither PNG nor JPEG: convert it".to_owned()) };
     let unsound = |error: image::ImageError| format!("cannot be decoded ({error}): replace it");
-    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
-    let mut limits = Limits::no_limits();
-    // Up to four channels of 16 bits.
-    limits.max_alloc = Some(MOST_PIXELS * 8);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(unsound)?;
+    let open = |encoded| {
+        let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
+        let mut limits = Limits::no_limits();
+        // Up to four channels of 16 bits.
+        limits.max_alloc = Some(MOST_PIXELS * 8);
+        reader.limits(limits);
+        reader.into_decoder().map_err(unsound)
+    };
+    let mut decoder = open(Cow::Borrowed(encoded))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MOST_PIXELS {
         return Err(format!("has {width} × {height} pixels; at most 64 million are read"));
     }
+    let part = frame.of([width, height], side);
+    // Resampling looks at what lies beneath the part, as far as a pixel of the result is high.
+    let rows = (part.top + part.height + part.height / f64::from(side)).ceil() as u32;
+    if let Some(upper) = jpeg::upper_rows(encoded, height, rows) {
+        let upper = open(Cow::Owned(upper))?;
+        if upper.dimensions().0 == width && upper.dimensions().1 >= rows {
+            decoder = upper;
+        }
+    }
+    let (width, height) = decoder.dimensions();
     let image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
-    resize_into(image.into_rgb8().as_raw(), [width, height], frame, side, planes);
+    resize_into(image.into_rgb8().as_raw(), [width, height], part, side, planes);
     Ok(())
 }
 
@@ -53,7 +68,7 @@ pub(super) fn from_planes(raw: &[u8], size: [u32; 2], frame: &Frame<'_>, side: u
     }
     let pixel = |at: usize| (0..3).map(move |channel: usize| raw[channel.min(channels - 1) * area + at]);
     let interleaved: Vec<u8> = (0..area).flat_map(pixel).collect();
-    resize_into(&interleaved, size, frame, side, planes);
+    resize_into(&interleaved, size, frame.of(size, side), side, planes);
 }
 
 thread_local! {
@@ -63,9 +78,9 @@ thread_local! {
 
 /// Resamples a part of RGB pixels as Pillow's `resize(…, Image.BILINEAR, box=…)` does: bilinear, widened when it shrinks
 /// so that nothing is skipped. An exact copy where the size is right.
-fn resize_into(rgb: &[u8], [width, height]: [u32; 2], frame: &Frame<'_>, side: u32, planes: &mut [u8]) {
+fn resize_into(rgb: &[u8], [width, height]: [u32; 2], part: Rectangle, side: u32, planes: &mut [u8]) {
     assert_eq!(planes.len(), plane_bytes(side), "a buffer for side {side}");
-    let Rectangle { left, top, width: part_width, height: part_height, mirrored } = frame.of([width, height], side);
+    let Rectangle { left, top, width: part_width, height: part_height, mirrored } = part;
     let source = ImageRef::new(width, height, rgb, PixelType::U8x3).expect("three bytes a pixel");
     let mut square = Image::new(side, side, PixelType::U8x3);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(
