@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # tests, a build) training is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline fmt lint clean
+.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-gpu fmt lint clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ bench: setup ## time training steps beside plain PyTorch's, in turn (DATA=cifar1
 bench-pipeline: setup ## time the reading of data sets that are streamed beside PyTorch's loader, in turn
 	@scripts/setup pytorch_bench
 	@python3 benches/pipeline.py
+
+bench-gpu: setup ## where there is a GPU: tests, steps, jobs and accuracy on it, beside plain PyTorch's (DATA=cifar100's parquet)
+	@scripts/setup pytorch_bench cuda_headers
+	@cargo build --release --locked --package distillery-trainer
+	@python3 benches/gpu.py $(if $(DATA),--data $(DATA))
 
 fmt: ## format the code
 	@cargo fmt --all

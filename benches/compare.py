@@ -129,7 +129,7 @@ class Job:
     def __init__(self, command):
         before, begun = os.times(), time.perf_counter()
         process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        marks, top1s = [], []
+        marks, top1s, self.warnings = [], [], []
         for line in process.stdout:
             event = json.loads(line)
             found = [point["value"] for point in event.get("points", []) if point["name"] == "eval/top1"]
@@ -137,6 +137,8 @@ class Job:
             if found or event.get("type") == "teacher" or "teacher" in event:
                 marks.append(time.perf_counter())
                 top1s += found
+            if event.get("level") == "warning":
+                self.warnings.append(event["message"])
             if event.get("type") == "failed":
                 sys.exit(f"{command[0]} failed: {line}")
         if process.wait() or not top1s:
@@ -164,14 +166,15 @@ def train_teacher(options, directory):
 
 def train_command(options, directory, name, spec):
     (directory / f"{name}.json").write_text(json.dumps(spec))
-    return [options.trainer, "train", directory / f"{name}.json", "--output", directory / name, "--events", "--device", "cpu",
-            "--threads", str(options.threads)]
+    return [options.trainer, "train", directory / f"{name}.json", "--output", directory / name, "--events", "--device",
+            options.device, "--threads", str(options.threads)]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--pair", nargs=2, action="append", metavar=("TEACHER", "STUDENT"), dest="pairs")
     parser.add_argument("--batch", type=int, default=64)
+    parser.set_defaults(device="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--steps", type=int, default=3, help="steps of a side before it is the other's turn")
     parser.add_argument("--rounds", type=int, default=8)

@@ -4,6 +4,7 @@ operation after the other, a loader of worker processes. It is what distillery's
 
     step.py --pair resnet32x4 resnet8x4                     # milliseconds of each of some training steps
     step.py --pair resnet20 resnet8 --data DIR --epochs 2   # a whole short training on parquet files of CIFAR-100
+    step.py --device cuda                                   # either on a GPU
     step.py --check tests/fixtures/architectures.json       # that the networks are those of the published code
 
 Needs torch and numpy; training on files needs pillow and pyarrow as well (scripts/setup pytorch_bench).
@@ -71,10 +72,20 @@ def sdd_kd(student, teacher, target):
 class Trainer:
     def __init__(self, options):
         torch.manual_seed(options.seed)
-        self.teacher = networks.build(options.pair[0], CLASSES).eval()
-        self.student = networks.build(options.pair[1], CLASSES).train()
+        self.device = torch.device(options.device)
+        self.teacher = networks.build(options.pair[0], CLASSES).to(self.device).eval()
+        self.student = networks.build(options.pair[1], CLASSES).to(self.device).train()
         rate = 0.01 if options.pair[1].startswith(("shufflenet", "mobilenet")) else 0.05
         self.optimizer = torch.optim.SGD(self.student.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
+        milestones = [round(share * options.epochs) for share in (0.625, 0.75, 0.875)]
+        self.schedule = torch.optim.lr_scheduler.MultiStepLR(self.optimizer, milestones)
+
+    def to_device(self, *tensors):
+        return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+
+    def wait(self):
+        if self.device.type != "cpu":
+            torch.cuda.synchronize()
 
     def step(self, images, labels):
         with torch.no_grad():
@@ -124,11 +135,12 @@ class Cifar(Dataset):
         return (tensor - mean) / std, self.labels[index]
 
 
-def evaluate(network, loader):
+def evaluate(trainer, network, loader):
     right = total = 0
     network.eval()
     with torch.no_grad():
         for images, labels in loader:
+            images, labels = trainer.to_device(images, labels)
             right += (network.classify(network(images).mean((2, 3))).argmax(1) == labels).sum().item()
             total += len(labels)
     return 100 * right / total
@@ -153,23 +165,32 @@ def state_dict(path):
 def train(options):
     """A whole training, from opening the files to the last evaluation; a line for the teacher and one for each epoch."""
     train_set, test_set = Cifar(options.data, "train", options.limit), Cifar(options.data, "test")
-    workers = {"num_workers": options.workers, "batch_size": options.batch}
+    workers = {"num_workers": options.workers, "batch_size": options.batch, "pin_memory": options.device != "cpu"}
     train_loader = DataLoader(train_set, shuffle=True, **workers)
     test_loader = DataLoader(test_set, **workers)
     trainer = Trainer(options)
     if options.teacher_weights:
         trainer.teacher.load_state_dict(state_dict(options.teacher_weights))
-    print(json.dumps({"teacher": evaluate(trainer.teacher, test_loader)}), flush=True)
+    print(json.dumps({"teacher": evaluate(trainer, trainer.teacher, test_loader)}), flush=True)
     for epoch in range(options.epochs):
         trainer.student.train()
         for images, labels in train_loader:
-            trainer.step(images, labels)
-        print(json.dumps({"epoch": epoch + 1, "top1": evaluate(trainer.student, test_loader)}), flush=True)
+            trainer.step(*trainer.to_device(images, labels))
+        trainer.schedule.step()
+        print(json.dumps({"epoch": epoch + 1, "top1": evaluate(trainer, trainer.student, test_loader)}), flush=True)
 
 
 def measure(trainer, batch, options, steps):
     clock = time.process_time if options.processor_time else time.perf_counter
     share = torch.get_num_threads() if options.processor_time else 1
+    if trainer.device.type != "cpu":
+        # One after the other, as in training.
+        trainer.wait()
+        begun = clock()
+        for _ in range(steps):
+            trainer.step(*batch)
+        trainer.wait()
+        return [1e3 * (clock() - begun) / steps] * steps
     times = []
     for _ in range(steps):
         begun = clock()
@@ -214,6 +235,7 @@ def check(path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--pair", nargs=2, metavar=("TEACHER", "STUDENT"), default=("resnet32x4", "resnet8x4"))
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=10)
@@ -234,7 +256,7 @@ def main():
         train(options)
     else:
         trainer = Trainer(options)
-        batch = torch.randn(options.batch, 3, 32, 32), torch.randint(0, CLASSES, (options.batch,))
+        batch = trainer.to_device(torch.randn(options.batch, 3, 32, 32), torch.randint(0, CLASSES, (options.batch,)))
         measure(trainer, batch, options, 3)
         if options.on_request:
             print("ready", flush=True)

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use clap::Parser;
 use distillery::architecture;
 use distillery::dataset::{Dataset, Error, Frame, Images, Options};
+use distillery::protocol::{Event, Level};
 use distillery::spec::{self, Mode};
+use distillery_trainer::cuda::Tf32;
 use distillery_trainer::data::{self, Batches, Crops, Framing, Loader};
 use distillery_trainer::device;
 use distillery_trainer::models::{self, Network};
@@ -24,6 +26,7 @@ use distillery_trainer::normalisation::Normalisation;
 use distillery_trainer::optim::Optimizer;
 use distillery_trainer::sdd::Distillation;
 use distillery_trainer::step::{Inputs, Meter, Objective, Phase, Rates, step};
+use distillery_trainer::steps::Steps;
 use roofline::{Peaks, Work};
 use serde_json::{Value, json};
 use tch::{Device, Kind};
@@ -43,12 +46,18 @@ struct Args {
     /// Teacher and student; several times for several pairs. Default: four pairs of the paper's table.
     #[arg(long, num_args = 2, value_names = ["TEACHER", "STUDENT"], action = clap::ArgAction::Append)]
     pair: Vec<String>,
-    /// `float32` or `bfloat16`; several times for both.
+    /// `float32`, `tf32` (on a GPU) or `bfloat16`; several times for several.
     #[arg(long, num_args = 1.., default_values = ["float32", "bfloat16"])]
     precision: Vec<String>,
     /// The device: `cpu` or `cuda`.
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Record steps as CUDA graphs, where they are timed whole; batches are then made within a step.
+    #[arg(long)]
+    graphs: bool,
+    /// Have cuDNN time several algorithms for each size.
+    #[arg(long)]
+    cudnn_benchmark: bool,
     /// Threads of the arithmetic. Default: all cores.
     #[arg(long)]
     threads: Option<usize>,
@@ -84,16 +93,18 @@ fn main() {
     device::idle_threads_sleep();
     device::prepare(args.threads.unwrap_or_else(device::cores));
     let device = device::open(&args.device).unwrap_or_else(|error| panic!("{error}"));
+    tch::Cuda::cudnn_set_benchmark(args.cudnn_benchmark);
     let pairs: Vec<[&str; 2]> = match args.pair.as_slice() {
         [] => PAIRS.to_vec(),
         given => given.chunks_exact(2).map(|pair| [pair[0].as_str(), pair[1].as_str()]).collect(),
     };
     if args.on_request {
-        answer_requests(&mut Measured::new(&args, pairs[0], kind(&args.precision[0]), device));
+        answer_requests(&mut Measured::new(&args, pairs[0], &args.precision[0], device));
         return;
     }
     for precision in &args.precision {
-        let kind = kind(precision);
+        let (kind, tf32) = kind(precision);
+        let _tf32 = Tf32::set(tf32);
         let peaks = Peaks::measure(kind, device, || wait(device), Clock { processor: args.processor_time });
         if !args.json {
             println!(
@@ -106,18 +117,20 @@ fn main() {
             );
         }
         for &pair in &pairs {
-            let mut measured = Measured::new(&args, pair, kind, device);
+            let mut measured = Measured::new(&args, pair, precision, device);
             let report = measured.report(peaks);
             if args.json { println!("{report}") } else { print(&report) }
         }
     }
 }
 
-fn kind(precision: &str) -> Kind {
+/// What maps are computed in, and whether float32 is multiplied with fewer bits.
+fn kind(precision: &str) -> (Kind, bool) {
     match precision {
-        "float32" => Kind::Float,
-        "bfloat16" => Kind::BFloat16,
-        other => panic!("precision {other:?} is unknown: use float32 or bfloat16"),
+        "float32" => (Kind::Float, false),
+        "tf32" => (Kind::Float, true),
+        "bfloat16" => (Kind::BFloat16, false),
+        other => panic!("precision {other:?} is unknown: use float32, tf32 or bfloat16"),
     }
 }
 
@@ -130,7 +143,10 @@ fn wait(device: Device) {
 /// A training of one pair, stopped wherever one looks.
 struct Measured {
     pair: [String; 2],
-    precision: &'static str,
+    precision: String,
+    _tf32: Tf32,
+    graphs: bool,
+    issuer: Steps,
     clock: Clock,
     batch_size: u32,
     steps: usize,
@@ -146,7 +162,9 @@ struct Measured {
 }
 
 impl Measured {
-    fn new(args: &Args, [teacher, student]: [&str; 2], kind: Kind, device: Device) -> Self {
+    fn new(args: &Args, [teacher, student]: [&str; 2], precision: &str, device: Device) -> Self {
+        let issuer = Steps::new(device, args.graphs);
+        let (kind, tf32) = kind(precision);
         let document = json!({
             "teacher": {"architecture": teacher, "checkpoint": "random"},
             "student": {"architecture": student},
@@ -166,7 +184,10 @@ impl Measured {
         let trained = student.weights().iter().filter(|weight| weight.trained);
         let parameters = trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect();
         Self {
-            precision: if kind == Kind::Float { "float32" } else { "bfloat16" },
+            precision: precision.to_owned(),
+            _tf32: Tf32::set(tf32),
+            graphs: args.graphs,
+            issuer,
             clock: Clock { processor: args.processor_time },
             pair: [teacher.architecture().name, student.architecture().name].map(str::to_owned),
             batch_size: args.batch,
@@ -215,6 +236,29 @@ impl Measured {
         let _ = step(student, objective, optimizer, meter, inputs, ended);
     }
 
+    /// Milliseconds of each of some steps. On a GPU they are issued one after the other, as in training, and take the same
+    /// time each, with the making of their batches; on the CPU that is left out.
+    fn several(&mut self) -> Vec<f64> {
+        if self.device == Device::Cpu {
+            return (0..self.steps).map(|_| self.whole()).collect();
+        }
+        wait(self.device);
+        let begun = self.clock.now();
+        for _ in 0..self.steps {
+            let inputs = self.inputs();
+            let Self { issuer, student, objective, optimizer, meter, .. } = self;
+            let _ = issuer.run(student, objective, optimizer, meter, inputs);
+        }
+        wait(self.device);
+        let time = 1e3 * (self.clock.now() - begun) / self.steps as f64;
+        for event in self.issuer.events() {
+            if let Event::Log { level: Level::Warning, message } = event {
+                panic!("{message}");
+            }
+        }
+        vec![time; self.steps]
+    }
+
     /// Milliseconds of a step, from where its images are normalised.
     fn whole(&mut self) -> f64 {
         let (device, clock) = (self.device, self.clock);
@@ -243,13 +287,24 @@ impl Measured {
         std::array::from_fn(|phase| 1e3 * (ends[phase + 1] - ends[phase]))
     }
 
-    fn report(&mut self, peaks: Peaks) -> Value {
+    /// Steps before anything is measured; on a GPU until graphs are recorded.
+    fn warm_up(&mut self) {
         for _ in 0..WARM_UP {
             self.whole();
         }
-        let (mut whole, mut phases) = (Vec::new(), vec![Vec::new(); PHASES.len()]);
+        if self.device != Device::Cpu {
+            self.several();
+        }
+    }
+
+    fn report(&mut self, peaks: Peaks) -> Value {
+        self.warm_up();
+        let on_gpu = if self.device == Device::Cpu { vec![] } else { self.several() };
+        let (mut whole, mut phases) = (on_gpu, vec![Vec::new(); PHASES.len()]);
         for _ in 0..self.steps {
-            whole.push(self.whole());
+            if self.device == Device::Cpu {
+                whole.push(self.whole());
+            }
             for (times, time) in phases.iter_mut().zip(self.phases()) {
                 times.push(time);
             }
@@ -265,6 +320,7 @@ impl Measured {
             "pair": self.pair,
             "precision": self.precision,
             "device": device::name(self.device),
+            "graphs": self.graphs,
             "threads": tch::get_num_threads(),
             "batch": self.batch_size,
             "step_ms": step,
@@ -281,7 +337,7 @@ impl Measured {
     fn bounds(&self) -> [(&'static str, Work); 4] {
         let layout = |name: &str| architecture::find(name).expect("it was built").layout(CLASSES);
         let [teacher, student] = [layout(&self.pair[0]), layout(&self.pair[1])];
-        let (batch, width) = (u64::from(self.batch_size), if self.precision == "float32" { 4 } else { 2 });
+        let (batch, width) = (u64::from(self.batch_size), if self.precision == "bfloat16" { 2 } else { 4 });
         [
             ("teacher", roofline::forward(&teacher, batch, width)),
             ("student", roofline::forward(&student, batch, width)),
@@ -332,17 +388,13 @@ fn print(report: &Value) {
 }
 
 fn answer_requests(measured: &mut Measured) {
-    for _ in 0..WARM_UP {
-        measured.whole();
-    }
+    measured.warm_up();
     println!("ready");
-    let steps = measured.steps;
     for line in std::io::stdin().lock().lines() {
         if line.is_err() {
             return;
         }
-        let times: Vec<f64> = (0..steps).map(|_| measured.whole()).collect();
-        println!("{}", json!(times));
+        println!("{}", json!(measured.several()));
         std::io::stdout().flush().expect("somebody reads it");
     }
 }

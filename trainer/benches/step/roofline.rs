@@ -9,18 +9,17 @@ use super::Clock;
 /// What the machine reaches where nothing is in the way.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Peaks {
-    /// Multiply-accumulates a second of a product of two 2048×2048 matrices, as such or as a convolution of 1×1: on the
-    /// CPU they go to different libraries, of which one may not know the processor.
+    /// Multiply-accumulates a second of a product of two matrices of 2048×2048 (on a GPU of 8192×8192), as such or as a
+    /// convolution of 1×1: they go to different libraries, of which one may not know the processor or use TF32.
     pub macs_per_second: f64,
-    /// Bytes a second, read and written, of a copy of 256 MiB.
+    /// Bytes a second, read and written, of a copy of 256 MiB (on a GPU of 1 GiB).
     pub bytes_per_second: f64,
 }
 
 impl Peaks {
     /// The best of several tries, since only what disturbs makes them slower.
     pub fn measure(kind: Kind, device: Device, wait: impl Fn(), clock: Clock) -> Self {
-        const SIDE: i64 = 2048;
-        const BYTES: i64 = 256 << 20;
+        let (side, bytes) = if device == Device::Cpu { (2048, 256 << 20) } else { (8192, 1 << 30) };
         let best = |work: &dyn Fn()| {
             let once = |_| {
                 let begun = clock.now();
@@ -30,15 +29,15 @@ impl Peaks {
             };
             (0..12).map(once).fold(f64::INFINITY, f64::min)
         };
-        let matrix = || Tensor::randn([SIDE, SIDE], (Kind::Float, device)).to_kind(kind);
+        let matrix = || Tensor::randn([side, side], (Kind::Float, device)).to_kind(kind);
         let (a, b) = (matrix(), matrix());
-        let pixels = a.view([1, 32, SIDE / 32, SIDE]).permute([0, 3, 1, 2]);
-        let kernel = b.view([SIDE, SIDE, 1, 1]);
+        let pixels = a.view([1, 32, side / 32, side]).permute([0, 3, 1, 2]);
+        let kernel = b.view([side, side, 1, 1]);
         let convolved = best(&|| drop(pixels.conv2d(&kernel, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1)));
         let seconds = best(&|| drop(a.matmul(&b))).min(convolved);
-        let (from, to) = (Tensor::zeros([BYTES], (Kind::Uint8, device)), Tensor::zeros([BYTES], (Kind::Uint8, device)));
+        let (from, to) = (Tensor::zeros([bytes], (Kind::Uint8, device)), Tensor::zeros([bytes], (Kind::Uint8, device)));
         let copied = best(&|| to.shallow_clone().copy_(&from));
-        Self { macs_per_second: (SIDE * SIDE * SIDE) as f64 / seconds, bytes_per_second: 2.0 * BYTES as f64 / copied }
+        Self { macs_per_second: (side * side * side) as f64 / seconds, bytes_per_second: 2.0 * bytes as f64 / copied }
     }
 }
 

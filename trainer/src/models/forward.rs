@@ -23,7 +23,9 @@ pub(super) fn forward(
 ) -> Tensor {
     run(steps, |_, step, inputs, added| match (step.op, inputs) {
         (Op::Images, []) => images.shallow_clone(),
-        (Op::Convolution { weight }, [xs]) => convolution(&weights[weight..], geometry(layout, weight), xs),
+        (Op::Convolution { weight }, [xs]) => {
+            convolution(&weights[weight..], geometry(layout, weight), xs, kernels && has_kernels(xs))
+        }
         (Op::BatchNorm { weight }, [xs]) => {
             let weights = [0, 1, 2, 3].map(|part| &weights[weight + part].tensor);
             if train && kernels && has_kernels(xs) {
@@ -104,9 +106,9 @@ pub(super) fn geometry(layout: &Layout, weight: usize) -> Convolution {
 }
 
 /// `weights` begin with the convolution's own.
-fn convolution(weights: &[Weight], geometry: Convolution, xs: &Tensor) -> Tensor {
+fn convolution(weights: &[Weight], geometry: Convolution, xs: &Tensor, kernels: bool) -> Tensor {
     let (weight, bias) = (&weights[0].tensor, geometry.bias.then(|| &weights[1].tensor));
-    if has_kernels(xs) && kernels::suits_winograd(xs.kind(), xs.size()[3], weight, geometry) {
+    if kernels && kernels::suits_winograd(xs.kind(), xs.size()[3], weight, geometry) {
         return kernels::winograd(xs, weight, bias);
     }
     let bias = bias.map(|bias| bias.to_kind(xs.kind()));

@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""Everything that is to be known of training on a GPU, by one command on a machine that has one.
+
+    make bench-gpu DATA=DIR            # DIR: CIFAR-100's parquet files
+    benches/gpu.py --data DIR --full   # and the published 240 epochs, to the end
+
+In this order: the tests that need a GPU; milliseconds a step of each pair, launched one by one, as CUDA graphs, and with cuDNN
+timing its algorithms, beside plain PyTorch in turn, with the share of what the GPU allows; seconds an epoch of whole jobs on both
+sides, loader and evaluations included, with what 240 epochs take at that rate; the accuracy of both after some epochs, by seeds
+and precisions. Numbers also go to a file of JSON lines. It ends with status 1 where a test fails or was not run, a step could not
+be recorded, or a goal is missed: 8 times PyTorch's epochs, 240 of them within 10 minutes, and top-1 within the deviation.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import compare
+
+PAIRS = [("resnet32x4", "shufflenet_v1"), ("resnet32x4", "resnet8x4")]
+WAYS = [("one by one", []), ("graphs", ["--graphs"]), ("graphs, timed algorithms", ["--graphs", "--cudnn-benchmark"])]
+EPOCHS, MINUTES, TIMES = 240, 10.0, 8.0
+TESTS = ["--test", "gpu", "--test", "steps", "--test", "optim", "--test", "losses", "--test", "rows"]
+
+
+class Findings:
+    """What was measured, and what is not as it should be."""
+
+    def __init__(self, path):
+        self.file, self.faults = path.open("a"), []
+
+    def note(self, **values):
+        self.file.write(json.dumps(values) + "\n")
+        self.file.flush()
+
+    def expect(self, is_so, what):
+        self.note(goal=what, met=bool(is_so))
+        if not is_so:
+            self.faults.append(what)
+            print(f"MISSED: {what}")
+
+
+def describe(findings):
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader"]
+    try:
+        gpu = subprocess.run(query, stdout=subprocess.PIPE, text=True, check=True).stdout.strip().splitlines()
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"no NVIDIA GPU: {error}")
+    print("on", "; ".join(gpu), flush=True)
+    findings.note(gpu=gpu, cores=len(os.sched_getaffinity(0)), time=datetime.datetime.now(datetime.timezone.utc).isoformat())
+
+
+def test(findings):
+    command = ["cargo", "test", "--release", "--locked", "-p", "distillery-trainer", *TESTS, "--", "--nocapture"]
+    run = subprocess.run(command, cwd=compare.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    skipped = [line for line in run.stdout.splitlines() if "not run:" in line]
+    if run.returncode or skipped:
+        print(run.stdout[-4000:])
+    findings.expect(run.returncode == 0, "the tests pass")
+    findings.expect(not skipped, "the tests that need a GPU are run")
+
+
+def measure(sides, rounds):
+    """The median milliseconds of each side, measured in turn."""
+    for _ in range(rounds):
+        for side in sides:
+            side.measure()
+    return [side.end() for side in sides]
+
+
+def steps(options, findings, program):
+    print(f"\nmilliseconds a step, batch {options.batch}, the making of batches included but for PyTorch; median of {options.rounds} "
+          f"times {options.steps} steps in turn\n")
+    print("| pair | | PyTorch | " + " | ".join(f"{name} | ratio" for name, _ in WAYS) + " | share of the limit |")
+    print("| --- " * (4 + 2 * len(WAYS)) + "|", flush=True)
+    for pair in options.pairs:
+        one = ["--pair", *pair, "--batch", str(options.batch), "--steps", str(options.steps), "--device", options.device]
+        for precision in options.precision:
+            sides = [compare.Side([*compare.python(options), *one, "--on-request"])]
+            ours = [program, *one, "--precision", precision]
+            sides += [compare.Side([*ours, *way, "--on-request"]) for _, way in WAYS]
+            theirs, *times = measure(sides, options.rounds)
+            report = subprocess.run([*ours, "--graphs", "--json"], stdout=subprocess.PIPE, text=True, check=True).stdout
+            report = json.loads(report)
+            share = report["least_ms"] / min(times)
+            cells = " | ".join(f"{time:.2f} | {theirs / time:.1f}" for time in times)
+            print(f"| {pair[0]} → {pair[1]} | {precision} | {theirs:.2f} | {cells} | {100 * share:.0f} % |", flush=True)
+            ways = {name: time for (name, _), time in zip(WAYS, times)}
+            findings.note(pair=pair, precision=precision, pytorch_ms=theirs, ms=ways, share=share, phases=report["phases_ms"],
+                          peaks=report["peaks"])
+
+
+def train(options, findings, directory, name, spec):
+    """A job here, on a GPU with every step recorded."""
+    job = compare.Job(compare.train_command(options, directory, name, spec))
+    findings.expect(not any("CUDA graph" in warning for warning in job.warnings), f"{name}: steps are recorded")
+    return job
+
+
+def plain(options, pair, teacher, epochs, seed):
+    """The same in plain PyTorch."""
+    command = [*compare.python(options), "--pair", *pair, "--data", options.data, "--device", options.device, "--batch",
+               options.batch, "--epochs", epochs, "--workers", options.workers, "--seed", seed, "--teacher-weights", teacher]
+    return compare.Job(command + (["--limit", options.limit] if options.limit else []))
+
+
+def teacher_of(options, findings, directory):
+    """A teacher's weights and how good they are: those given, or some epochs of our own."""
+    if options.teacher:
+        return options.teacher.resolve()
+    spec = specification(options, options.pairs[0][0], options.teacher_epochs)
+    job = train(options, findings, directory, "teacher", spec)
+    print(f"\nteacher: {options.pairs[0][0]} after {options.teacher_epochs} epochs: {job}", flush=True)
+    return directory / "teacher/student-last.safetensors"
+
+
+def specification(options, student, epochs, **training):
+    return {"student": {"architecture": student}, "dataset": {"path": str(options.data.resolve())} | limited(options),
+            "distillation": {"method": "none"},
+            "training": {"epochs": epochs, "batch_size": options.batch, "augmentation": "crop_flip", **training}}
+
+
+def limited(options):
+    return {"limit": options.limit} if options.limit else {}
+
+
+def distilled(options, pair, teacher, epochs, **training):
+    spec = specification(options, pair[1], epochs, **training)
+    # As PyTorch's side normalises.
+    spec["dataset"] |= {"mean": [0.5071, 0.4867, 0.4408], "std": [0.2675, 0.2565, 0.2761]}
+    return spec | {"teacher": {"architecture": pair[0], "checkpoint": str(teacher)}, "distillation": {"method": "sdd_kd"}}
+
+
+def jobs(options, findings, directory, teacher):
+    print(f"\nseconds an epoch of a whole job, loader and evaluation included, and minutes of {EPOCHS} epochs at that rate with the "
+          f"start; {options.job_epochs} epochs\n")
+    print("| pair | | epoch | ratio | minutes |\n| --- | --- | --- | --- | --- |", flush=True)
+    for pair in options.pairs:
+        runs = {"PyTorch": plain(options, pair, teacher, options.job_epochs, 0)}
+        # TF32 is what auto is where it is not bfloat16.
+        for precision in ("auto", "float32", "bfloat16"):
+            spec = distilled(options, pair, teacher, options.job_epochs, precision=precision)
+            runs[precision] = train(options, findings, directory, f"{pair[1]}-{precision}", spec)
+        for name, job in runs.items():
+            ratio = runs["PyTorch"].epoch / job.epoch
+            minutes = (job.passed + (EPOCHS - options.job_epochs) * job.epoch) / 60
+            print(f"| {pair[0]} → {pair[1]} | {name} | {job.epoch:.2f} | {ratio:.1f} | {minutes:.1f} |", flush=True)
+            findings.note(pair=pair, side=name, epoch_seconds=job.epoch, ratio=ratio, minutes=minutes)
+            if name == "bfloat16":
+                findings.expect(ratio >= TIMES, f"{pair[1]}: epochs {TIMES:.0f} times as fast ({ratio:.1f})")
+                findings.expect(minutes <= MINUTES, f"{pair[1]}: {EPOCHS} epochs within {MINUTES:.0f} minutes ({minutes:.1f})")
+
+
+def accuracy(options, findings, directory, teacher, epochs, seeds):
+    print(f"\ntop-1 after {epochs} epochs, mean ± deviation of {seeds} seeds\n\n| pair | | top-1 | by seed |\n| --- | --- | --- | --- |")
+    for pair in options.pairs:
+        found = {"PyTorch": [plain(options, pair, teacher, epochs, seed).top1 for seed in range(seeds)]}
+        for precision in ("float32", "bfloat16"):
+            found[precision] = []
+            for seed in range(seeds):
+                spec = distilled(options, pair, teacher, epochs, precision=precision, seed=seed)
+                job = train(options, findings, directory, f"{pair[1]}-{precision}-{epochs}-{seed}", spec)
+                findings.note(pair=pair, precision=precision, epochs=epochs, seed=seed, minutes=job.passed / 60, top1=job.top1)
+                found[precision].append(job.top1)
+        for name, values in found.items():
+            deviation = statistics.stdev(values) if seeds > 1 else 0.0
+            print(f"| {pair[0]} → {pair[1]} | {name} | {statistics.mean(values):.2f} ± {deviation:.2f} | "
+                  f"{', '.join(f'{value:.2f}' for value in values)} |", flush=True)
+            findings.note(pair=pair, side=name, epochs=epochs, top1=values)
+        # Twice the deviation of a mean, and of few seeds at least a quarter of a point.
+        theirs = found["PyTorch"]
+        bound = max(0.25, 2 * (statistics.stdev(theirs) if seeds > 1 else 0.5) / seeds**0.5)
+        for precision in ("float32", "bfloat16"):
+            lost = statistics.mean(theirs) - statistics.mean(found[precision])
+            findings.expect(lost <= bound, f"{pair[1]} in {precision}: top-1 within {bound:.2f} of PyTorch's ({lost:+.2f} lost)")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=pathlib.Path, help="CIFAR-100's parquet files; without them tests and steps only")
+    parser.add_argument("--pair", nargs=2, action="append", metavar=("TEACHER", "STUDENT"), dest="pairs")
+    parser.add_argument("--precision", action="append", choices=["float32", "tf32", "bfloat16"])
+    parser.add_argument("--teacher", type=pathlib.Path, help="weights of the pairs' teacher; else it is trained here")
+    parser.add_argument("--teacher-epochs", type=int, default=30)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=200, help="steps of a side before it is the other's turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--job-epochs", type=int, default=5)
+    parser.add_argument("--accuracy-epochs", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--limit", type=int, help="images of an epoch; all unless given")
+    parser.add_argument("--full", action="store_true", help=f"then {EPOCHS} epochs of one seed on both sides")
+    parser.add_argument("--workers", type=int, default=min(8, len(os.sched_getaffinity(0))), help="of PyTorch's loader")
+    parser.add_argument("--skip", action="append", default=[], choices=["tests", "steps", "jobs", "accuracy"])
+    parser.add_argument("--findings", type=pathlib.Path, default=pathlib.Path("gpu-findings.ndjson"))
+    parser.add_argument("--python", default=str(compare.ROOT / ".deps/pytorch_bench/run"))
+    parser.add_argument("--trainer", default=str(compare.ROOT / "target/release/distillery-trainer"))
+    parser.add_argument("--program", help="the trainer's bench `step`, where it is built already")
+    options = parser.parse_args()
+    options.pairs, options.precision = options.pairs or PAIRS, options.precision or ["float32", "tf32", "bfloat16"]
+    options.threads, options.profile = 2, None
+    if len({teacher for teacher, _ in options.pairs}) > 1:
+        sys.exit("all pairs must have the same teacher")
+    findings = Findings(options.findings)
+    if options.device != "cpu":
+        describe(findings)
+    if "tests" not in options.skip:
+        test(findings)
+    if "steps" not in options.skip:
+        steps(options, findings, compare.bench_program(options))
+    if options.data:
+        with tempfile.TemporaryDirectory() as directory:
+            directory = pathlib.Path(directory)
+            teacher = teacher_of(options, findings, directory)
+            if "jobs" not in options.skip:
+                jobs(options, findings, directory, teacher)
+            if "accuracy" not in options.skip:
+                accuracy(options, findings, directory, teacher, options.accuracy_epochs, options.seeds)
+            if options.full:
+                accuracy(options, findings, directory, teacher, EPOCHS, 1)
+    print("\n" + ("all as it should be" if not findings.faults else "not as it should be:\n  " + "\n  ".join(findings.faults)))
+    sys.exit(bool(findings.faults))
+
+
+if __name__ == "__main__":
+    main()
