@@ -250,7 +250,7 @@ impl Meter {
         self.sums += Tensor::stack(&values, 0).to_kind(Kind::Double) * labels.size()[0] as f64;
         // The largest number where the loss is finite, the step where it is not.
         let bad = loss.isfinite().to_kind(Kind::Int64) * (step.neg() + i64::MAX) + step;
-        let _ = self.first_bad.copy_(&self.first_bad.minimum(&bad));
+        self.first_bad.copy_(&self.first_bad.minimum(&bad));
     }
 
     /// Counts the images of a step, which [`step`] does not: it may be replayed.

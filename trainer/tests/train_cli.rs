@@ -9,6 +9,7 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::{Place, merged, text, trainer};
+use tch::Device;
 
 fn warnings(events: &[Event]) -> Vec<&str> {
     let warning = |event| match event {
@@ -132,7 +133,7 @@ fn every_method_trains() {
 #[test]
 fn the_precision_that_auto_chose_is_said() {
     let place = Place::new();
-    let expected = if distillery_trainer::device::multiplies_bfloat16() { "bfloat16" } else { "float32" };
+    let expected = if distillery_trainer::device::multiplies_bfloat16(Device::Cpu) { "bfloat16" } else { "float32" };
     let events = place.events(&merged(place.plain(), json!({"training": {"epochs": 1}})), "out");
     let Some(Event::Started(started)) = events.iter().find(|event| matches!(event, Event::Started(_))) else {
         panic!("{events:?}")
