@@ -394,7 +394,8 @@ pub struct ComputeArgs {
     /// Threads of the arithmetic on the CPU. Default: all cores.
     #[arg(long, env = "DISTILLERY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Memory for decoded images of one split, in MiB; a larger split is decoded anew in every epoch.
+    /// Memory for decoded images of one split, in MiB. A larger split is decoded anew in every epoch; then it bounds what
+    /// of parquet files is unpacked at a time.
     #[arg(long, env = "DISTILLERY_DATA_MEMORY_MIB", default_value_t = 4096)]
     pub data_memory_mib: u64,
 }

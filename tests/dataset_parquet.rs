@@ -147,7 +147,7 @@ fn groups_larger_and_smaller_than_a_block_are_read_in_any_order_in_any_memory() 
             (0..reads).into_par_iter().for_each(|at: usize| {
                 let index = at * 7919 % 2003;
                 let mut planes = vec![0; plane_bytes(4)];
-                if at % 100 == 0 {
+                if at.is_multiple_of(100) {
                     images.fetch(2002 - index);
                 }
                 images.read(index, &Frame::Whole, 4, &mut planes).unwrap();

@@ -259,9 +259,9 @@ impl Loader {
     fn of_stream(&self, images: &Arc<dyn Images>, course: Course, size: usize, view: u32) -> Batches {
         let Options { side, device, .. } = self.options;
         let (images, corrupt) = (Arc::clone(images), Arc::clone(&self.corrupt));
-        let decoder = Decoder { images, view: self.options.view(view), side, device, corrupt };
+        let decoder = Decoder { images, view: self.options.view(view), side, corrupt };
         let left = course.len().div_ceil(size);
-        Batches { source: Source::Stream(Stream::new(decoder, course, size)), left }
+        Batches { source: Source::Stream(Stream::new(decoder, device, course, size)), left }
     }
 }
 

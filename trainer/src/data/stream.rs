@@ -92,7 +92,6 @@ pub(super) struct Decoder {
     pub images: Arc<dyn Images>,
     pub view: View,
     pub side: u32,
-    pub device: Device,
     pub corrupt: Arc<Corrupt>,
 }
 
@@ -101,6 +100,7 @@ pub(super) struct Decoder {
 #[derive(Debug)]
 pub(super) struct Stream {
     decoder: Decoder,
+    device: Device,
     course: Course,
     size: usize,
     /// How many images were handed out to be decoded.
@@ -119,8 +119,8 @@ struct Decoded {
 
 impl Stream {
     /// Begins to decode.
-    pub(super) fn new(decoder: Decoder, course: Course, size: usize) -> Self {
-        let mut stream = Self { decoder, course, size, begun: 0, ahead: VecDeque::new() };
+    pub(super) fn new(decoder: Decoder, device: Device, course: Course, size: usize) -> Self {
+        let mut stream = Self { decoder, device, course, size, begun: 0, ahead: VecDeque::new() };
         stream.decode_until(AHEAD);
         stream
     }
@@ -140,9 +140,7 @@ impl Stream {
         if numbers.is_empty() {
             return Ok(None);
         }
-        // A GPU copies by itself what is pinned.
-        let to_device = |tensor: Tensor| tensor.f_to_device_(self.decoder.device, tensor.kind(), true, false);
-        let [images, labels, indices] = tensors?.map(to_device);
+        let [images, labels, indices] = tensors?.map(|tensor| tensor.f_to_device(self.device));
         Ok(Some(Loaded { images: images?, labels: labels?, numbers, indices: indices? }))
     }
 
@@ -181,10 +179,8 @@ impl Decoder {
     fn decode(&self, numbers: &[usize]) -> Decoded {
         let decoded = decode(&*self.images, numbers, self.view, self.side);
         let indices: Vec<i64> = decoded.numbers.iter().map(|number| *number as i64).collect();
-        let pin = |tensor: Tensor| if self.device.is_cuda() { tensor.f_pin_memory(self.device) } else { Ok(tensor) };
-        let tensors = tensors(&decoded.pixels, &decoded.labels, self.side).and_then(|(images, labels)| {
-            Ok([pin(images)?, pin(labels)?, pin(Tensor::f_from_slice(&indices)?)?])
-        });
+        let tensors = tensors(&decoded.pixels, &decoded.labels, self.side)
+            .and_then(|(images, labels)| Ok([images, labels, Tensor::f_from_slice(&indices)?]));
         Decoded { tensors, numbers: decoded.numbers, failures: decoded.failures }
     }
 }
