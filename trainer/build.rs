@@ -48,7 +48,14 @@ fn compile(include: &Path) {
         build.compile(&format!("distillery_loops_{name}"));
     }
     with_torch(include)
-        .files(["cpp/context.cpp", "cpp/inference.cpp", "cpp/norm.cpp", "cpp/optimizer.cpp", "cpp/winograd.cpp"])
+        .files([
+            "cpp/context.cpp",
+            "cpp/inference.cpp",
+            "cpp/norm.cpp",
+            "cpp/optimizer.cpp",
+            "cpp/strided.cpp",
+            "cpp/winograd.cpp",
+        ])
         .compile("distillery_torch");
 }
 

@@ -35,6 +35,13 @@ unsafe extern "C" {
         groups: i64,
         relu: bool,
     ) -> *mut c_char;
+    fn distillery_strided(
+        result: *mut *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        padding: i64,
+    ) -> *mut c_char;
     fn distillery_winograd(
         result: *mut *mut C_tensor,
         x: *const C_tensor,
@@ -126,6 +133,21 @@ pub(crate) fn pack(weight: &Tensor, geometry: Convolution, input: [i64; 4]) -> T
     let (stride, padding, groups) = (stride.as_ptr(), padding.as_ptr(), i64::from(geometry.groups));
     // SAFETY: as above; the input's size is four numbers.
     result(|made| unsafe { distillery_pack(made, weight.as_ptr(), stride, padding, groups, input.as_ptr()) })
+}
+
+/// Whether [`strided`] computes a convolution of maps of that kind: 1×1 or 3×3 of stride 2, without groups.
+pub(crate) fn is_strided(kind: Kind, geometry: Convolution) -> bool {
+    let Convolution { kernel: [side, _], padding: [padding, _], .. } = geometry;
+    let fits =
+        Convolution { kernel: [side; 2], stride: [2; 2], padding: [padding; 2], groups: 1, ..geometry } == geometry;
+    fits && kind == Kind::BFloat16 && matches!((side, padding), (1, 0) | (3, 1))
+}
+
+/// A convolution that [is strided](is_strided), of `x` [B, C, H, W]; weight and bias are float32.
+pub(crate) fn strided(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, padding: u32) -> Tensor {
+    let (bias, padding) = (optional(bias), i64::from(padding));
+    // SAFETY: as above.
+    result(|made| unsafe { distillery_strided(made, x.as_ptr(), weight.as_ptr(), bias, padding) })
 }
 
 /// Whether [`winograd`] computes a convolution of maps of that kind and side, and sooner than oneDNN: of bfloat16, over
@@ -270,35 +292,53 @@ mod tests {
         (found - wanted).norm().double_value(&[]) / wanted.norm().double_value(&[])
     }
 
-    #[test]
-    fn winograds_convolution_and_its_gradients_are_libtorchs_to_the_precision_of_bfloat16() {
-        // Sides that consist of whole tiles and others, with and without a bias.
-        for (height, width, has_bias) in [(4, 4, true), (8, 8, false), (5, 3, true), (1, 2, true)] {
+    /// Compares a convolution of bfloat16 and its gradients with libtorch's in float64, with and without a bias.
+    fn agrees(
+        map: [i64; 4],
+        kernel: [i64; 4],
+        [stride, padding]: [i64; 2],
+        convolve: impl Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor,
+    ) {
+        for has_bias in [true, false] {
             let leaf = |size: &[i64]| {
                 let values = Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
-                [Kind::BFloat16, Kind::Float, Kind::Double]
-                    .map(|kind| values.detach().to_dtype(kind, false, true).set_requires_grad(true))
+                let leaf = |kind| values.detach().to_dtype(kind, false, true).set_requires_grad(true);
+                [Kind::BFloat16, Kind::Float, Kind::Double].map(leaf)
             };
-            let [x, _, exact_x] = leaf(&[3, 128, height, width]);
-            let [_, weight, exact_weight] = leaf(&[32, 128, 3, 3]);
-            let [_, bias, exact_bias] = leaf(&[32]);
-            let made = winograd(&x, &weight, has_bias.then_some(&bias));
-            let wanted = exact_x.conv2d(&exact_weight, has_bias.then_some(&exact_bias), [1, 1], [1, 1], [1, 1], 1);
+            let [x, _, exact_x] = leaf(&map);
+            let [_, weight, exact_weight] = leaf(&kernel);
+            let [_, bias, exact_bias] = leaf(&kernel[..1]);
+            let made = convolve(&x, &weight, has_bias.then_some(&bias));
+            let exact_offset = has_bias.then_some(&exact_bias);
+            let wanted = exact_x.conv2d(&exact_weight, exact_offset, [stride; 2], [padding; 2], [1, 1], 1);
             let gradient = Tensor::randn_like(&wanted).to_kind(Kind::BFloat16);
             (&made * &gradient).sum(Kind::Float).backward();
             (&wanted * gradient.to_kind(Kind::Double)).sum(Kind::Double).backward();
-            let mut pairs = vec![
-                (made.detach(), wanted.detach()),
-                (x.grad(), exact_x.grad()),
-                (weight.grad(), exact_weight.grad()),
-            ];
-            if has_bias {
-                pairs.push((bias.grad(), exact_bias.grad()));
-            }
-            for (index, (found, wanted)) in pairs.iter().enumerate() {
+            let leaves = [(&x, &exact_x), (&weight, &exact_weight), (&bias, &exact_bias)];
+            let gradients = leaves.iter().take(if has_bias { 3 } else { 2 });
+            let gradients = gradients.map(|(found, wanted)| (found.grad(), wanted.grad()));
+            for (index, (found, wanted)) in gradients.chain([(made.detach(), wanted.detach())]).enumerate() {
                 assert_eq!(found.size(), wanted.size());
-                let distance = distance(found, wanted);
-                assert!(distance < 0.01, "{height}×{width}, {index}: {distance}");
+                let distance = distance(&found, &wanted);
+                assert!(distance < 0.01, "{map:?} {kernel:?} bias {has_bias}, {index}: {distance}");
+            }
+        }
+    }
+
+    #[test]
+    fn winograds_convolution_and_its_gradients_are_libtorchs_to_the_precision_of_bfloat16() {
+        // Sides that consist of whole tiles and others.
+        for [height, width] in [[4, 4], [8, 8], [5, 3], [1, 2]] {
+            agrees([3, 128, height, width], [32, 128, 3, 3], [1, 1], winograd);
+        }
+    }
+
+    #[test]
+    fn a_convolution_of_stride_2_and_its_gradients_are_libtorchs_to_the_precision_of_bfloat16() {
+        for [height, width] in [[8, 8], [7, 5], [1, 2]] {
+            for (side, padding) in [(3, 1), (1, 0)] {
+                let convolve = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| strided(x, weight, bias, padding);
+                agrees([3, 16, height, width], [32, 16, side, side], [2, i64::from(padding)], convolve);
             }
         }
     }

@@ -219,11 +219,16 @@ impl Arithmetic {
     }
 }
 
-/// Whether both networks are of the family that was compared in both precisions.
+/// Whether both networks are of families whose students came out the same in both precisions (docs/performance.md).
 fn keeps_accuracy(spec: &JobSpec) -> bool {
     let teacher = spec.teacher.as_ref().and_then(|teacher| teacher.architecture.as_deref());
     let mut names = teacher.into_iter().chain([spec.student.architecture.as_str()]);
-    names.all(|name| architecture::find(name).is_some_and(|found| matches!(found.family, Family::CifarResnet(_))))
+    names.all(|name| {
+        architecture::find(name).is_some_and(|found| match found.family {
+            Family::CifarResnet(_) | Family::WideResnet(_) | Family::Vgg(_) | Family::Shufflenet(_) => true,
+            Family::Mobilenet(_) | Family::Resnet(_) => false,
+        })
+    })
 }
 
 fn find(name: &str) -> Result<&'static Architecture> {
