@@ -145,6 +145,14 @@ fn the_precision_that_auto_chose_is_said() {
 }
 
 #[test]
+fn auto_leaves_families_in_float32_whose_students_were_not_the_same_in_bfloat16() {
+    let place = Place::new();
+    let changes = json!({"student": {"architecture": "mobilenet_v2"}, "training": {"epochs": 1}});
+    assert!(place.train(&merged(place.plain(), changes), "out", &[]).status.success());
+    assert_eq!(place.json("out/manifest.json")["attempts"][0]["precision"], "float32");
+}
+
+#[test]
 fn what_is_odd_but_allowed_is_said_in_a_warning() {
     let place = Place::new().with_teacher();
     // Side 8 ends in a map of 2×2. The teacher's normalisation makes every image black for it.
