@@ -2,7 +2,8 @@
 //!
 //! A family is one file that draws its layers once, in the order of PyTorch's state dict, and lists its networks. To add
 //! one: the file, its variant of [`Family`], its networks in [`all`], its entries in
-//! `tests/fixtures/architectures.json`. The trainer runs what is drawn here; there is no second description.
+//! `tests/fixtures/architectures.json`, its PyTorch code for users in `static/snippets`. The trainer runs what is drawn
+//! here; there is no second description.
 
 mod builder;
 mod cifar_resnet;

@@ -1,19 +1,23 @@
-// Python that loads a student into plain PyTorch, for the architecture at hand.
+// Python that loads a student into plain PyTorch: the network of its family, how a file is loaded, and what to do with it.
 
-const TORCHVISION = new Set(['resnet18', 'resnet34', 'resnet50', 'resnet101']);
-const CIFAR_RESNET = /^resnet\d+(x4)?$/;
+import { api } from './api.js';
 
-/** The file with the code of an architecture. */
-export function snippetOf(architecture) {
-  if (TORCHVISION.has(architecture)) return 'torchvision.py';
-  return CIFAR_RESNET.test(architecture) ? 'cifar_resnet.py' : 'own_network.py';
+/** One program of both files, which begins with what they import, and then takes the student from `file`. */
+export function program(network, load, file) {
+  const lines = `${network}\n\n${load}`.split('\n');
+  const isImport = (line) => /^(import|from) /.test(line);
+  const imports = [...new Set(lines.filter(isImport))].sort(byKind);
+  const code = lines.filter((line) => !isImport(line)).join('\n').trim().replace(/\n{4,}/g, '\n\n\n');
+  return `import json\n\n${imports.filter((line) => line !== 'import json').join('\n')}\n\n${code.startsWith('#') ? '' : '\n'}${code}\n\n\n${use(file)}`;
 }
 
-/** What to add to the code to load the file of that name. */
-export function useOf(architecture, file) {
-  const network = snippetOf(architecture) === 'own_network.py' ? ', network' : '';
-  const comment = network ? `# network: your ${architecture}, as in the published code of SDD\n` : '';
-  return `${comment}student, facts = load("${file}"${network})
+/** `import` before `from`, each by name. */
+function byKind(one, other) {
+  return other.startsWith('import') - one.startsWith('import') || (one < other ? -1 : 1);
+}
+
+function use(file) {
+  return `student, facts = load("${file}", build)
 mean, std = (torch.tensor(json.loads(facts[key])).view(3, 1, 1) for key in ("mean", "std"))
 side = int(facts["image_size"])
 # images: [B, 3, side, side] in 0..1
@@ -22,9 +26,16 @@ print(student((images - mean) / std).shape)
 `;
 }
 
-/** The whole program. */
+/** The whole program for a student of that architecture. */
 export async function snippet(architecture, file, signal) {
-  const answer = await fetch(`/snippets/${snippetOf(architecture)}`, { signal });
+  const { data } = await api.architectures(signal);
+  const { family } = data.find(({ name }) => name === architecture);
+  const [network, load] = await Promise.all([`${family}.py`, 'load.py'].map((name) => text(name, signal)));
+  return program(network, load, file);
+}
+
+async function text(name, signal) {
+  const answer = await fetch(`/snippets/${name}`, { signal });
   if (!answer.ok) throw new Error(`The snippet cannot be had (${answer.status}).`);
-  return `${await answer.text()}\n\n${useOf(architecture, file)}`;
+  return answer.text();
 }

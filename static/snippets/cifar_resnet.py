@@ -1,23 +1,36 @@
-import json
-import re
-
-import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import nn
+
+# Depth, channels of the stem, channels of the first stage, whether shortcuts have no parameters.
+NETWORKS = {f"resnet{depth}": (depth, 16, 16, False) for depth in (8, 14, 20, 32, 44, 56, 110)}
+NETWORKS |= {f"resnet{depth}x4": (depth, 32, 64, False) for depth in (8, 32)}
+NETWORKS |= {f"resnet{depth}_a": (depth, 16, 16, True) for depth in (20, 32, 44, 56, 110)}
+
+
+class Pad(nn.Module):
+    """Every second pixel, with zeros in the new channels, half of them in front."""
+
+    def __init__(self, zeros):
+        super().__init__()
+        self.zeros = zeros // 2
+
+    def forward(self, x):
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.zeros, self.zeros))
 
 
 class Block(nn.Module):
     """Two 3x3 convolutions around a shortcut."""
 
-    def __init__(self, inputs, outputs, stride):
+    def __init__(self, inputs, outputs, stride, padded):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.downsample = None
-        if stride != 1 or inputs != outputs:
+        if inputs != outputs and padded:
+            self.downsample = Pad(outputs - inputs)
+        elif inputs != outputs:
             self.downsample = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
@@ -29,34 +42,30 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """resnet8 ... resnet110, resnet8x4 and resnet32x4 of the CIFAR distillation literature."""
+    """The ResNets for small images of the distillation literature; the CIFAR-10 ones (`_a`) say linear for fc."""
 
-    def __init__(self, name, num_classes):
+    def __init__(self, depth, stem, width, padded, num_classes):
         super().__init__()
-        depth, wide = re.fullmatch(r"resnet(\d+)(x4)?", name).groups()
-        widths = [32, 64, 128, 256] if wide else [16, 16, 32, 64]
-        self.conv1 = nn.Conv2d(3, widths[0], 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(widths[0])
-        inputs = widths[0]
-        for stage, (width, stride) in enumerate(zip(widths[1:], [1, 2, 2]), start=1):
+        self.conv1 = nn.Conv2d(3, stem, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        inputs = stem
+        for stage in range(3):
             blocks = []
-            for index in range((int(depth) - 2) // 6):
-                blocks.append(Block(inputs, width, stride if index == 0 else 1))
-                inputs = width
-            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(inputs, num_classes)
+            for block in range((depth - 2) // 6):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(Block(inputs, width << stage, stride, padded))
+                inputs = width << stage
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.classifier = "linear" if padded else "fc"
+        setattr(self, self.classifier, nn.Linear(inputs, num_classes))
+
+    def features(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        return self.layer3(self.layer2(self.layer1(x)))
 
     def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return self.fc(x.mean((2, 3)))
+        return getattr(self, self.classifier)(self.features(x).mean((2, 3)))
 
 
-def load(path):
-    """The network of a downloaded student, and what its file says about it."""
-    with safe_open(path, "pt") as file:
-        facts = file.metadata()
-        state = {key: file.get_tensor(key) for key in file.keys()}
-    network = CifarResNet(facts["architecture"], int(facts["num_classes"]))
-    network.load_state_dict(state, strict=True)
-    return network.eval(), facts
+def build(name, num_classes):
+    return CifarResNet(*NETWORKS[name], num_classes)

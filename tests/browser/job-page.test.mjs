@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
+import { program } from '../../static/js/snippets.js';
 import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
 
 const server = new Server();
@@ -184,22 +185,40 @@ test('every file is listed with its size and hash', async () => {
   assert.deepEqual(await rows.locator('code').evaluateAll((codes) => codes.map((code) => code.title)), data.map(({ sha256 }) => sha256));
 });
 
+/** Runs Python where torch only knows names and shapes. */
+function python(code) {
+  const PYTHONPATH = fileURLToPath(new URL('torch-stub', import.meta.url));
+  return execFileSync('python3', ['-c', code], { cwd: directory, encoding: 'utf8', stdio: 'pipe', env: { ...process.env, PYTHONPATH } }).trim();
+}
+
 test('the Python of the page loads the student, key by key and shape by shape', async () => {
-  const program = await page.getByLabel('Python').textContent();
-  const file = /load\("([^"]+)"/.exec(program)[1];
+  const code = await page.getByLabel('Python').textContent();
+  const file = /load\("([^"]+)"/.exec(code)[1];
   const answer = await fetch(`${server.url}/v1/jobs/${student}/student`);
   assert.match(answer.headers.get('content-disposition'), new RegExp(file.replaceAll('.', '\\.')), 'it is the name under which curl stores it');
   writeFileSync(join(directory, file), Buffer.from(await answer.arrayBuffer()));
-  writeFileSync(join(directory, 'use.py'), program);
-  const said = execFileSync('python3', ['use.py'], {
-    cwd: directory, encoding: 'utf8', env: { ...process.env, PYTHONPATH: fileURLToPath(new URL('torch-stub', import.meta.url)) },
-  });
-  assert.equal(said.trim(), '(1, 10)');
+  assert.equal(python(code), '(1, 10)');
   // A network of another depth is refused: the check above can fail.
-  writeFileSync(join(directory, 'wrong.py'), program.replace('(int(depth) - 2) // 6', '2'));
-  assert.throws(() => execFileSync('python3', ['wrong.py'], {
-    cwd: directory, stdio: 'pipe', env: { ...process.env, PYTHONPATH: fileURLToPath(new URL('torch-stub', import.meta.url)) },
-  }), /does not fit/);
+  assert.throws(() => python(code.replace('(depth - 2) // 6', '2')), /does not fit/);
+});
+
+test('there is such Python for every architecture that the server knows', async () => {
+  const text = async (name) => (await fetch(`${server.url}/snippets/${name}`)).text();
+  const fixture = JSON.parse(readFileSync(new URL('../fixtures/architectures.json', import.meta.url)));
+  const load = await text('load.py');
+  const { data } = await server.get('/v1/architectures');
+  assert.equal(data.length, Object.keys(fixture).length);
+  for (const { name, family } of data) {
+    const { classes, state_dict: shapes } = fixture[name];
+    const counters = Object.keys(shapes).filter((key) => key.endsWith('running_var')).map((key) => [key.replace('running_var', 'num_batches_tracked'), { shape: [] }]);
+    const metadata = { architecture: name, num_classes: String(classes), image_size: '32', mean: '[0, 0, 0]', std: '[1, 1, 1]' };
+    const tensors = Object.entries(shapes).map(([key, shape]) => [key, { shape }]);
+    const header = Buffer.from(JSON.stringify({ __metadata__: metadata, ...Object.fromEntries([...tensors, ...counters]) }));
+    const size = Buffer.alloc(8);
+    size.writeBigUInt64LE(BigInt(header.length));
+    writeFileSync(join(directory, 'any.safetensors'), Buffer.concat([size, header]));
+    assert.equal(python(program(await text(`${family}.py`), load, 'any.safetensors')), `(1, ${classes})`, name);
+  }
 });
 
 test('a server that is killed costs the work since the checkpoint, and the time line shows both attempts', { timeout: 2 * PATIENCE }, async () => {

@@ -2,7 +2,7 @@
 
 
 class Module:
-    def __init__(self):
+    def __init__(self, *arguments, **named):
         pass
 
     def shapes(self):
@@ -29,9 +29,12 @@ class Module:
         return Tensor(images.shape[0], last[0])
 
 
+ReLU = ReLU6 = MaxPool2d = Dropout = Module
+
+
 class Conv2d(Module):
-    def __init__(self, inputs, outputs, kernel, stride=1, padding=0, bias=True):
-        self.weight = (outputs, inputs, kernel, kernel)
+    def __init__(self, inputs, outputs, kernel, stride=1, padding=0, *, groups=1, bias=True):
+        self.weight = (outputs, inputs // groups, kernel, kernel)
         if bias:
             self.bias = (outputs,)
 
@@ -52,3 +55,6 @@ class Sequential(Module):
     def __init__(self, *modules):
         for index, module in enumerate(modules):
             setattr(self, str(index), module)
+
+    def __iter__(self):
+        return iter(vars(self).values())

@@ -4,10 +4,11 @@ import torch
 from safetensors import safe_open
 
 
-def load(path, network):
-    """Weights for your network, whose state-dict keys must be those of the published code, and what the file says."""
+def load(path, build):
+    """The network of a downloaded student, and what its file says about it."""
     with safe_open(path, "pt") as file:
         facts = file.metadata()
         state = {key: file.get_tensor(key) for key in file.keys()}
+    network = build(facts["architecture"], int(facts["num_classes"]))
     network.load_state_dict(state, strict=True)
     return network.eval(), facts
