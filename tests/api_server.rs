@@ -6,7 +6,8 @@ mod common;
 use std::collections::BTreeSet;
 
 use api::{Api, checkpoint};
-use distillery::jobs::queue::{self, NewWorker};
+use distillery::jobs::queue::{self, SavedCheckpoint};
+use distillery::jobs::workers::{self, GpuUsage, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure, Progress};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -45,20 +46,31 @@ async fn data_sets_are_found_as_they_come_and_go() {
 #[tokio::test]
 async fn workers_are_listed_with_their_job() {
     let api = Api::start().await;
+    let gpu = GpuUsage {
+        name: "H100".into(),
+        busy_share: Some(0.5),
+        memory_used_bytes: 3 << 30,
+        memory_total_bytes: 80 << 30,
+    };
+    let usage = Usage { cpu_share: Some(0.25), gpu: Some(gpu), ..Usage::default() };
     let worker = |id: &str| NewWorker {
         id: id.into(),
         name: "host cpu".into(),
         device: "cpu".into(),
         memory_bytes: Some(1 << 30),
+        usage: usage.clone(),
     };
     for id in ["wrk_TEST", "wrk_UNUSED"] {
-        queue::register_worker(&api.db.pool, &worker(id)).await.unwrap();
+        workers::register(&api.db.pool, &worker(id)).await.unwrap();
     }
     let id = api.job().await;
     api.claim().await;
     let list = api.get("/v1/workers").await.expect(200);
     let busy = list["data"].as_array().unwrap().iter().find(|worker| worker["id"] == "wrk_TEST").unwrap();
     assert_eq!((&busy["job"], &busy["online"], &busy["memory_bytes"]), (&json!(id), &json!(true), &json!(1 << 30)));
+    assert_eq!(busy["usage"]["cpu_share"], 0.25);
+    assert_eq!(busy["usage"]["gpu"]["memory_used_bytes"], 3_u64 << 30);
+    assert_eq!(busy["usage"]["memory_used_bytes"], Value::Null);
     assert_eq!(api.get(&format!("/v1/jobs/{id}")).await.expect(200)["worker"], "host cpu");
     let text = api.get("/metrics").await.text();
     assert!(
@@ -69,8 +81,14 @@ async fn workers_are_listed_with_their_job() {
 #[tokio::test]
 async fn a_worker_is_as_busy_as_its_attempts_of_the_last_hour_say() {
     let api = Api::start().await;
-    let worker = NewWorker { id: "wrk_TEST".into(), name: "host cpu".into(), device: "cpu".into(), memory_bytes: None };
-    queue::register_worker(&api.db.pool, &worker).await.unwrap();
+    let worker = NewWorker {
+        id: "wrk_TEST".into(),
+        name: "host cpu".into(),
+        device: "cpu".into(),
+        memory_bytes: None,
+        usage: Usage::default(),
+    };
+    workers::register(&api.db.pool, &worker).await.unwrap();
     let busy = async || api.get("/v1/workers").await.expect(200)["data"][0]["busy_share"].as_f64().unwrap();
     assert_eq!(busy().await, 0.0);
     api.job().await;
@@ -118,6 +136,16 @@ async fn the_system_tells_what_waits_what_was_done_and_what_is_stored() {
     let paused = api.job().await;
     api.ask(&format!("/v1/jobs/{paused}/pause")).await.expect(202);
     let failing = api.claim().await;
+    let write = failing.write();
+    let state = SavedCheckpoint {
+        attempt: failing.attempt,
+        epoch: 1,
+        step: 10,
+        key: "jobs/x/attempts/1/state".into(),
+        sha256: None,
+        size_bytes: Some(1234),
+    };
+    queue::checkpoint_saved(&api.db.pool, &write, &state).await.unwrap();
     let failure = Failure { class: ErrorClass::Oom, message: "no memory".into() };
     let system = api.get("/v1/system").await.expect(200);
     let queue = &system["queue"];
@@ -136,6 +164,8 @@ async fn the_system_tells_what_waits_what_was_done_and_what_is_stored() {
     assert!(system["last_day"]["p95_wait_seconds"].as_f64() <= system["last_day"]["longest_wait_seconds"].as_f64());
     let storage = &system["storage"];
     assert_eq!((&storage["artifacts"], &storage["artifacts_bytes"]), (&json!(1), &json!(7)));
+    // What failed can be tried again from there.
+    assert_eq!((&storage["states"], &storage["states_bytes"]), (&json!(1), &json!(1234)));
     assert_eq!((&storage["checkpoints"], &storage["checkpoints_bytes"]), (&json!(1), &json!(uploaded)));
     assert_eq!(storage["checkpoints_limit_bytes"], 1 << 30);
     assert!(storage["database_bytes"].as_u64() > Some(1_000_000) && storage["free_bytes"].as_u64() > Some(1_000_000));
@@ -294,6 +324,7 @@ async fn the_openapi_document_describes_every_route() {
         "GET /v1/jobs/{id}/stream",
         "GET /v1/stream",
         "GET /v1/summaries",
+        "GET /v1/labels",
         "GET /v1/changes",
         "GET /v1/jobs/{id}/student",
         "GET /v1/jobs/{id}/artifacts",

@@ -231,6 +231,31 @@ async fn a_list_that_cannot_be_is_refused_with_the_parameter() {
 }
 
 #[tokio::test]
+async fn labels_are_listed_by_how_many_jobs_have_them() {
+    let api = Api::start().await;
+    for labels in
+        [json!({}), json!({"team": "vision"}), json!({"team": "vision", "run": "50%"}), json!({"team": "audio"})]
+    {
+        post(&api, plain_job(), &[("labels", labels)]).await;
+    }
+    let listed = async |query: &str| {
+        let list = api.get(&format!("/v1/labels{query}")).await.expect(200);
+        let label = |label: &Value| format!("{}:{} {}", label["key"], label["value"], label["jobs"]).replace('"', "");
+        list["data"].as_array().unwrap().iter().map(label).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("").await, ["team:vision 2", "run:50% 1", "team:audio 1"]);
+    assert_eq!(listed("?limit=1").await, ["team:vision 2"]);
+    assert_eq!(listed("?q=TEAM%20au").await, ["team:audio 1"]);
+    assert_eq!(listed("?q=team:vis").await, ["team:vision 2"]);
+    assert_eq!(listed("?q=%25").await, ["run:50% 1"], "what is searched for is no pattern");
+    for (query, words) in
+        [("?limit=1001", ["limit", "1000"]), ("?q=%00", ["q", "NUL"]), ("?key=team", ["key", "unknown"])]
+    {
+        api.get(&format!("/v1/labels{query}")).await.says(400, &words);
+    }
+}
+
+#[tokio::test]
 async fn changes_tell_of_every_job_that_is_posted_changed_or_deleted() {
     let api = Api::start().await;
     let mut stream = api.stream("/v1/changes", None).await;

@@ -56,7 +56,8 @@ async fn long_job(api: &Api, days: i32) -> String {
     record(api, &hold, Batch { points, ..Batch::default() }).await;
     for epoch in 1..=3 {
         let key = format!("jobs/{id}/attempts/1/state/checkpoint.safetensors");
-        let saved = SavedCheckpoint { attempt: 1, epoch, step: u64::from(epoch) * 10, key, sha256: None };
+        let saved =
+            SavedCheckpoint { attempt: 1, epoch, step: u64::from(epoch) * 10, key, sha256: None, size_bytes: None };
         assert!(queue::checkpoint_saved(&api.db.pool, &hold.write(), &saved).await.unwrap());
         record(api, &hold, logs(Level::Info, &["an epoch is done"])).await;
     }

@@ -87,7 +87,7 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
     let hold = api.claim().await;
     let state = format!("jobs/{paused}/attempts/1/state/checkpoint.safetensors");
     put(&api, &state).await;
-    let saved = SavedCheckpoint { attempt: 1, epoch: 1, step: 2, key: state.clone(), sha256: None };
+    let saved = SavedCheckpoint { attempt: 1, epoch: 1, step: 2, key: state.clone(), sha256: None, size_bytes: None };
     assert!(queue::checkpoint_saved(&api.db.pool, &hold.write(), &saved).await.unwrap());
     queue::stopped(&api.db.pool, &hold.write()).await.unwrap();
     let hold = Hold { attempt: 2, ..hold };

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use chrono::Utc;
 use common::TestDb;
-use distillery::jobs::queue::{self, Artifact, Batch, Claim, Hold, NewWorker, SavedCheckpoint};
+use distillery::jobs::attempts;
+use distillery::jobs::queue::{self, Artifact, Batch, Claim, Hold, SavedCheckpoint};
 use distillery::jobs::state::Status;
+use distillery::jobs::workers::{self, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Evaluation, Failure, Level, Outcome, Point, Progress, Started, StudentFacts};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -84,7 +86,14 @@ fn artifact(hold: &Hold) -> Artifact {
 }
 
 fn saved(hold: &Hold) -> SavedCheckpoint {
-    SavedCheckpoint { attempt: hold.attempt, epoch: 3, step: 30, key: "jobs/x/attempts/1/state".into(), sha256: None }
+    SavedCheckpoint {
+        attempt: hold.attempt,
+        epoch: 3,
+        step: 30,
+        key: "jobs/x/attempts/1/state".into(),
+        sha256: None,
+        size_bytes: None,
+    }
 }
 
 fn points(steps: impl IntoIterator<Item = u64>) -> Batch {
@@ -126,8 +135,14 @@ async fn the_most_urgent_job_is_taken_first_and_the_oldest_of_those() {
 #[tokio::test]
 async fn a_claimed_job_says_by_whom_and_since_when() {
     let db = TestDb::new().await;
-    let worker = NewWorker { id: WORKER.into(), name: "host/cpu".into(), device: "cpu".into(), memory_bytes: Some(1) };
-    queue::register_worker(&db.pool, &worker).await.unwrap();
+    let worker = NewWorker {
+        id: WORKER.into(),
+        name: "host/cpu".into(),
+        device: "cpu".into(),
+        memory_bytes: Some(1),
+        usage: Usage::default(),
+    };
+    workers::register(&db.pool, &worker).await.unwrap();
     db.add_job("job_a", json!({})).await;
     claimed_hold(&db.pool).await;
     let job = row(&db.pool, "job_a").await;
@@ -239,6 +254,28 @@ async fn a_lease_that_ran_out_is_not_renewed_even_if_nobody_noticed() {
     assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 0);
     set(&db.pool, "job_a", "lease_expires_at = now() - interval '1 second'").await;
     assert_eq!(queue::heartbeat(&db.pool, &hold, LEASE).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_lost_attempt_was_last_heard_of_at_its_last_heartbeat_or_write() {
+    let db = TestDb::new().await;
+    db.add_job("job_a", json!({})).await;
+    for (renewed, written, heard) in [(40, 30, 30_i64), (20, 30, 20)] {
+        let hold = claimed_hold(&db.pool).await;
+        assert!(queue::record(&db.pool, &hold.write(), &points([1])).await.unwrap());
+        let ages = "update jobs set lease_renewed_at = now() - make_interval(secs => $1),
+            written_at = now() - make_interval(secs => $2), lease_expires_at = now() - interval '1 second'";
+        sqlx::query(ages).bind(f64::from(renewed)).bind(f64::from(written)).execute(&db.pool).await.unwrap();
+        assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 1);
+        let attempt = attempts::list(&db.pool, "job_a").await.unwrap().pop().unwrap();
+        let silence = attempt.ended_at.unwrap() - attempt.heard_at.unwrap();
+        assert!((heard..heard + 10).contains(&silence.num_seconds()), "{silence}");
+    }
+    let hold = claimed_hold(&db.pool).await;
+    assert_eq!(attempts::list(&db.pool, "job_a").await.unwrap()[2].heard_at, None);
+    queue::stopped(&db.pool, &hold.write()).await.unwrap();
+    let ended = attempts::list(&db.pool, "job_a").await.unwrap().pop().unwrap();
+    assert_eq!(ended.heard_at, ended.ended_at, "one that ends in order is heard of to its end");
 }
 
 #[tokio::test]
@@ -549,17 +586,23 @@ async fn the_history_has_no_gap_however_many_write() {
 #[tokio::test]
 async fn a_worker_that_was_struck_off_comes_back_with_its_heartbeat() {
     let db = TestDb::new().await;
-    let worker = NewWorker { id: WORKER.into(), name: "host/cpu".into(), device: "cpu".into(), memory_bytes: None };
+    let worker = NewWorker {
+        id: WORKER.into(),
+        name: "host/cpu".into(),
+        device: "cpu".into(),
+        memory_bytes: None,
+        usage: Usage::default(),
+    };
     let count =
         async || -> i64 { sqlx::query_scalar("select count(*) from workers").fetch_one(&db.pool).await.unwrap() };
-    queue::register_worker(&db.pool, &worker).await.unwrap();
-    queue::register_worker(&db.pool, &worker).await.unwrap();
+    workers::register(&db.pool, &worker).await.unwrap();
+    workers::register(&db.pool, &worker).await.unwrap();
     assert_eq!(count().await, 1);
     sqlx::query("update workers set heartbeat_at = now() - interval '1 week'").execute(&db.pool).await.unwrap();
     queue::rescue_expired(&db.pool).await.unwrap();
     assert_eq!(count().await, 0);
-    queue::register_worker(&db.pool, &worker).await.unwrap();
+    workers::register(&db.pool, &worker).await.unwrap();
     assert_eq!(count().await, 1);
-    queue::forget_worker(&db.pool, WORKER).await.unwrap();
+    workers::forget(&db.pool, WORKER).await.unwrap();
     assert_eq!(count().await, 0);
 }

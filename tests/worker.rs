@@ -111,16 +111,34 @@ impl Bench {
 
     /// Starts a worker of its own process.
     fn start_process(&self) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_distillery"))
-            .args(["worker", "--device", "cpu"])
+        self.worker_process("cpu").spawn().unwrap()
+    }
+
+    fn worker_process(&self, device: &str) -> Command {
+        let mut worker = Command::new(env!("CARGO_BIN_EXE_distillery"));
+        worker
+            .args(["worker", "--device", device])
             .args(["--data-dir".as_ref(), self.dir.path().join("data").as_os_str()])
             .args(["--datasets-dir".as_ref(), self.settings.datasets_dir.as_os_str()])
             .args(["--trainer".as_ref(), self.settings.trainer.as_os_str()])
             .env("DATABASE_URL", &self.db.url)
             .env("DISTILLERY_LEASE_SECONDS", "1")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap()
+            .stdin(Stdio::null());
+        worker
+    }
+
+    /// What a worker on that device tells once it has told twice, and the memory of the device.
+    async fn until_usage(&self, device: &str) -> (Value, Option<i64>) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let query =
+                "select usage, memory_bytes from workers where device = $1 and usage ->> 'cpu_share' is not null";
+            if let Some(told) = sqlx::query_as(query).bind(device).fetch_optional(&self.db.pool).await.unwrap() {
+                return told;
+            }
+            assert!(Instant::now() < deadline, "no worker tells");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A file that the trainer writes for the test.
@@ -680,6 +698,45 @@ async fn a_worker_and_a_server_that_start_before_their_database_wait_for_it_and_
         assert!(program.wait().unwrap().success());
     }
     database.stop().await;
+}
+
+/// As much of NVIDIA's management library as is asked for, with a GPU as number 3.
+const DRIVER: &str = r#"
+#include <string.h>
+typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory;
+typedef struct { unsigned gpu, memory; } rates;
+int nvmlInit_v2(void) { return 0; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)8; return index == 3 ? 0 : 6; }
+int nvmlDeviceGetName(void *device, char *name, unsigned size) { strncpy(name, "Test GPU", size); return 0; }
+int nvmlDeviceGetMemoryInfo_v2(void *device, memory *told) { told->total = 80ULL << 30; told->used = 3ULL << 30; return 0; }
+int nvmlDeviceGetUtilizationRates(void *device, rates *told) { told->gpu = 42; told->memory = 7; return 0; }
+"#;
+
+#[tokio::test]
+async fn a_worker_tells_what_its_machine_and_its_gpu_have_to_do() {
+    let bench = Bench::new(OBEDIENT).await;
+    let driver = bench.note("driver.c");
+    fs::write(&driver, DRIVER).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(bench.note("libnvidia-ml.so.1")).arg(&driver);
+    assert!(compiler.status().unwrap().success());
+    let told = async |device: &'static str, libraries: &Path| {
+        let mut worker = bench.worker_process(device);
+        worker.env("LD_LIBRARY_PATH", libraries).env("CUDA_VISIBLE_DEVICES", "3");
+        let mut worker = worker.spawn().unwrap();
+        let told = bench.until_usage(device).await;
+        kill_process(Pid::from_child(&worker), Signal::TERM).unwrap();
+        assert!(worker.wait().unwrap().success());
+        told
+    };
+    let (usage, memory) = told("cuda:0", bench.dir.path()).await;
+    let gpu = json!({"name": "Test GPU", "busy_share": 0.42, "memory_used_bytes": 3_u64 << 30, "memory_total_bytes": 80_u64 << 30});
+    assert_eq!((&usage["gpu"], memory), (&gpu, Some(80 << 30)));
+    // No driver, no GPU: nothing is made up, and the worker works all the same.
+    let (usage, memory) = told("cpu", Path::new("")).await;
+    assert_eq!((&usage["gpu"], memory), (&Value::Null, usage["memory_total_bytes"].as_i64()));
+    assert!(usage["cpu_share"].as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)), "{usage}");
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod guard;
 mod health;
 mod instruments;
 mod jobs;
+mod labels;
 mod metrics;
 mod openapi;
 mod resolve;
@@ -197,6 +198,7 @@ pub fn app(state: State) -> Router {
     let short = OpenApiRouter::new()
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(summaries::list))
+        .routes(routes!(labels::list))
         .routes(routes!(jobs::get, jobs::delete))
         .routes(routes!(jobs::cancel))
         .routes(routes!(jobs::pause))

@@ -98,12 +98,7 @@ pub async fn list(
     Query(parameters): Query<Parameters>,
 ) -> Result<Json<Summaries>, ApiError> {
     let Parameters { status: statuses, label, q, id, sort, order, offset, limit } = parameters;
-    let q = q.unwrap_or_default();
-    if q.chars().count() > LONGEST_SEARCH || q.contains('\0') {
-        return Err(ApiError::malformed(format!(
-            "query parameters: q: expected at most {LONGEST_SEARCH} characters, none of them NUL"
-        )));
-    }
+    let words = words(q)?;
     if id.len() > MOST_IDS {
         return Err(ApiError::malformed(format!("query parameters: id: at most {MOST_IDS} at a time")));
     }
@@ -116,7 +111,7 @@ pub async fn list(
     };
     let query = summaries::Query {
         labels,
-        words: q.split_whitespace().map(str::to_owned).collect(),
+        words,
         ids: Some(id).filter(|ids| !ids.is_empty()),
         sort: sort.unwrap_or_default(),
         is_descending: order != Some(Order::Asc),
@@ -125,6 +120,17 @@ pub async fn list(
         statuses,
     };
     Ok(Json(Summaries::new(summaries::find(&state.pool, &query).await?, &query.statuses)))
+}
+
+/// The words of a text to search for.
+pub(super) fn words(q: Option<String>) -> Result<Vec<String>, ApiError> {
+    let q = q.unwrap_or_default();
+    if q.chars().count() > LONGEST_SEARCH || q.contains('\0') {
+        return Err(ApiError::malformed(format!(
+            "query parameters: q: expected at most {LONGEST_SEARCH} characters, none of them NUL"
+        )));
+    }
+    Ok(q.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Data of a `changed` message.

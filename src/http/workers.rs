@@ -5,7 +5,7 @@ use axum::extract::State as Shared;
 
 use super::error::ApiError;
 use super::{List, State};
-use crate::jobs::store::{self, Worker};
+use crate::jobs::workers::{self, Worker};
 
 /// Workers
 ///
@@ -13,5 +13,5 @@ use crate::jobs::store::{self, Worker};
 #[utoipa::path(get, path = "/v1/workers", tag = "server", operation_id = "list_workers",
     responses((status = 200, body = List<Worker>)))]
 pub async fn list(Shared(state): Shared<State>) -> Result<Json<List<Worker>>, ApiError> {
-    Ok(Json(List { data: store::workers(&state.pool).await? }))
+    Ok(Json(List { data: workers::list(&state.pool).await? }))
 }

@@ -22,6 +22,9 @@ pub struct Attempt {
     pub saved_at: Option<DateTime<Utc>>,
     /// When it ended; null while it runs.
     pub ended_at: Option<DateTime<Utc>>,
+    /// When its worker was last heard of: what it did ends there, though its lease may have run out later. Null while it runs,
+    /// and where it was not recorded.
+    pub heard_at: Option<DateTime<Utc>>,
     /// `succeeded`, `stopped` (paused, cancelled or given back), or the class of its failure; null while it runs.
     #[schema(example = "worker_lost")]
     pub outcome: Option<String>,
@@ -45,7 +48,7 @@ pub async fn list(pool: &PgPool, job: &str) -> sqlx::Result<Vec<Attempt>> {
                 max((data ->> 'resumed_step')::bigint) as resumed_step
             from events where job_id = $1 and (data ? 'worker' or data ? 'resumed_step') group by attempt)
         select attempts.attempt, told.worker as "worker?", device as "device?", runnable_at, started_at, saved_at, ended_at,
-            outcome, resumed_epochs as "resumed_epochs?", resumed_step as "resumed_step?"
+            heard_at, outcome, resumed_epochs as "resumed_epochs?", resumed_step as "resumed_step?"
         from attempts left join told on told.attempt = attempts.attempt
         where job_id = $1 order by attempts.attempt
         "#,

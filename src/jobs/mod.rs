@@ -8,6 +8,7 @@ pub mod changes;
 pub mod checkpoints;
 pub mod compaction;
 pub mod events;
+pub mod labels;
 pub mod ledger;
 pub mod metrics;
 pub mod queue;
@@ -18,6 +19,7 @@ pub mod summaries;
 pub mod system;
 pub mod thin;
 pub mod tokens;
+pub mod workers;
 
 use std::time::Duration;
 

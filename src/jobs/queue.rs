@@ -68,6 +68,9 @@ pub struct SavedCheckpoint {
     /// Its SHA-256, in hexadecimal; unknown for what an earlier version stored.
     #[serde(default)]
     pub sha256: Option<String>,
+    /// Its size; unknown for what an earlier version stored.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
 }
 
 /// A stored file of an attempt.
@@ -92,19 +95,6 @@ pub struct Batch {
     pub points: Vec<Point>,
     /// Lines for the history.
     pub logs: Vec<(Level, String)>,
-}
-
-/// A worker that makes itself known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewWorker {
-    /// `wrk_` and a ULID.
-    pub id: String,
-    /// For people.
-    pub name: String,
-    /// `cpu` or `cuda:0`.
-    pub device: String,
-    /// The device's memory.
-    pub memory_bytes: Option<i64>,
 }
 
 fn interval(duration: Duration) -> PgInterval {
@@ -209,7 +199,7 @@ enum Fence {
 /// Locks the job's row if the attempt still holds it, and notes the write there.
 async fn fenced(connection: &mut PgConnection, write: &Write) -> sqlx::Result<Fence> {
     let held = sqlx::query_scalar!(
-        "update jobs set last_write = $3
+        "update jobs set last_write = $3, written_at = now()
          where id = $1 and attempt = $2 and lease_expires_at is not null and last_write is distinct from $3
          returning status",
         write.hold.job,
@@ -508,7 +498,9 @@ async fn fail_attempt(
 /// Closes the job's open attempt in the ledger.
 async fn close(connection: &mut PgConnection, job: &str, outcome: &str) -> sqlx::Result<()> {
     sqlx::query!(
-        "update attempts set ended_at = now(), outcome = $2 where job_id = $1 and ended_at is null",
+        "update attempts set ended_at = now(), outcome = $2,
+            heard_at = (select greatest(lease_renewed_at, written_at) from jobs where id = $1)
+         where job_id = $1 and ended_at is null",
         job,
         outcome,
     )
@@ -723,32 +715,4 @@ pub async fn published_artifact(pool: &PgPool, job: &str, name: &str) -> sqlx::R
         size_bytes: found.size_bytes.unsigned_abs(),
         sha256: found.sha256,
     }))
-}
-
-/// Makes a worker known.
-///
-/// # Errors
-/// Those of the database.
-pub async fn register_worker(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into workers (id, name, device, memory_bytes, version) values ($1, $2, $3, $4, $5)
-         on conflict (id) do update set heartbeat_at = now()",
-        worker.id,
-        worker.name,
-        worker.device,
-        worker.memory_bytes,
-        env!("CARGO_PKG_VERSION"),
-    )
-    .execute(pool)
-    .await?;
-    Ok(())
-}
-
-/// Strikes a worker that ends in order off the list.
-///
-/// # Errors
-/// Those of the database.
-pub async fn forget_worker(pool: &PgPool, id: &str) -> sqlx::Result<()> {
-    sqlx::query!("delete from workers where id = $1", id).execute(pool).await?;
-    Ok(())
 }

@@ -492,56 +492,6 @@ async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Answ
     Ok(Answer::Done(()))
 }
 
-/// A worker process.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Worker {
-    /// `wrk_` and a ULID, new at every start.
-    pub id: String,
-    /// The host and the device, unless it was given a name.
-    pub name: String,
-    /// `cpu`, or the GPU's index and model.
-    pub device: String,
-    /// Memory of the device in bytes, where it is known.
-    pub memory_bytes: Option<i64>,
-    /// The program's version.
-    pub version: String,
-    /// Id of the job that it holds.
-    pub job: Option<String>,
-    /// Share of the last hour, or of its life where that is shorter, in which it held a job.
-    pub busy_share: f64,
-    /// Whether it was heard of within the last minute.
-    pub online: bool,
-    /// When it started.
-    pub started_at: DateTime<Utc>,
-    /// When it was last heard of.
-    pub heartbeat_at: DateTime<Utc>,
-}
-
-/// The workers that were heard of within a day, newest first.
-///
-/// # Errors
-/// Those of the database.
-pub async fn workers(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
-    sqlx::query_as!(
-        Worker,
-        r#"
-        select id, name, device, memory_bytes, version, started_at, heartbeat_at,
-            heartbeat_at > now() - interval '1 minute' as "online!",
-            (select jobs.id from jobs where lease_expires_at is not null and worker = workers.id limit 1) as job,
-            least(1, coalesce((
-                select sum(extract(epoch from
-                    coalesce(ended_at, now()) - greatest(attempts.started_at, now() - interval '1 hour')))
-                from attempts
-                where worker = workers.id and (ended_at is null or ended_at > now() - interval '1 hour')), 0)
-            / greatest(extract(epoch from least(now() - workers.started_at, interval '1 hour')), 1))::float8
-                as "busy_share!"
-        from workers where heartbeat_at > now() - interval '1 day' order by id desc
-        "#,
-    )
-    .fetch_all(pool)
-    .await
-}
-
 /// Numbers for an overview.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {

@@ -227,7 +227,6 @@ pub async fn find(pool: &PgPool, query: &Query) -> sqlx::Result<Found> {
     let is_by_gain = query.sort == Sort::Gain;
     let (offset, limit) = if is_by_gain { (0, None) } else { (query.offset, Some(query.limit)) };
     let statuses: Vec<String> = query.statuses.iter().map(|status| status.name().to_owned()).collect();
-    let patterns: Vec<String> = query.words.iter().map(|word| format!("%{}%", escape(word))).collect();
     let row = sqlx::query!(
         r#"
         with matching as materialized (
@@ -268,7 +267,7 @@ pub async fn find(pool: &PgPool, query: &Query) -> sqlx::Result<Found> {
         &statuses,
         Json(&query.labels) as _,
         query.ids.as_deref(),
-        &patterns,
+        &patterns(&query.words),
         query.is_descending,
         query.sort.name(),
         offset,
@@ -280,6 +279,11 @@ pub async fn find(pool: &PgPool, query: &Query) -> sqlx::Result<Found> {
     let statuses =
         Status::ALL.into_iter().map(|status| (status, row.statuses.get(status.name()).copied().unwrap_or(0)));
     Ok(Found { data: summaries(pool, &ids).await?, statuses: statuses.collect() })
+}
+
+/// What `ilike` takes to find texts in which each of these words occurs.
+pub(super) fn patterns(words: &[String]) -> Vec<String> {
+    words.iter().map(|word| format!("%{}%", escape(word))).collect()
 }
 
 /// `%`, `_` and `\` stand for themselves.

@@ -51,6 +51,10 @@ pub struct Stored {
     pub checkpoints: i64,
     /// Their size in bytes.
     pub checkpoints_bytes: i64,
+    /// States from which jobs that have not succeeded can go on.
+    pub states: i64,
+    /// Their size in bytes, without those that an earlier version stored.
+    pub states_bytes: i64,
     /// Size of the database in bytes.
     pub database_bytes: i64,
 }
@@ -130,6 +134,9 @@ pub async fn stored(pool: &PgPool) -> sqlx::Result<Stored> {
             (select coalesce(sum(size_bytes), 0)::bigint from artifacts) as "artifacts_bytes!",
             (select count(*) from checkpoints) as "checkpoints!",
             (select coalesce(sum(size_bytes), 0)::bigint from checkpoints) as "checkpoints_bytes!",
+            (select count(*) from jobs where checkpoint is not null) as "states!",
+            (select coalesce(sum((checkpoint ->> 'size_bytes')::bigint), 0)::bigint from jobs
+                where checkpoint is not null) as "states_bytes!",
             pg_database_size(current_database()) as "database_bytes!"
         "#
     )

@@ -1,7 +1,6 @@
 //! What this machine has.
 
 use std::fs;
-use std::process::Command;
 
 /// Turns a device of the command line (`auto`, `cpu`, `cuda`, `cuda:1`) into one.
 pub(super) fn device(text: &str) -> anyhow::Result<String> {
@@ -22,18 +21,6 @@ pub(super) fn gpus() -> usize {
     let entries = fs::read_dir("/dev").into_iter().flatten().flatten();
     let is_gpu = |name: &str| name.strip_prefix("nvidia").is_some_and(|index| index.parse::<u32>().is_ok());
     entries.filter(|entry| entry.file_name().to_str().is_some_and(is_gpu)).count()
-}
-
-/// Memory of the device, in bytes, where it can be told.
-pub(super) fn memory_bytes(device: &str) -> Option<i64> {
-    let Some(index) = device.strip_prefix("cuda:") else {
-        let system = rustix::system::sysinfo();
-        return i64::try_from(u128::from(system.totalram) * u128::from(system.mem_unit)).ok();
-    };
-    let query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id"];
-    let answer = Command::new("nvidia-smi").args(query).arg(index).output().ok()?;
-    let mebibytes: i64 = String::from_utf8(answer.stdout).ok()?.trim().parse().ok()?;
-    mebibytes.checked_mul(1 << 20)
 }
 
 /// The name of this machine.

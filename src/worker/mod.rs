@@ -7,6 +7,7 @@ mod attempt;
 mod inputs;
 mod lease;
 mod machine;
+mod monitor;
 mod outputs;
 mod record;
 mod rescuer;
@@ -23,8 +24,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Store;
 use crate::config::WorkerArgs;
-use crate::jobs::queue::{self, NewWorker};
+use crate::jobs::queue;
+use crate::jobs::workers::{self, NewWorker};
 use crate::{jobs, stop};
+
+use monitor::Monitor;
 
 pub use trainer::program as trainer_program;
 
@@ -90,7 +94,6 @@ struct Context {
     pool: PgPool,
     store: Store,
     settings: Settings,
-    memory_bytes: Option<i64>,
 }
 
 /// `distillery worker`: works until SIGTERM or SIGINT, then gives its job back.
@@ -110,20 +113,20 @@ pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
 /// When the worker cannot make itself known to the database.
 pub async fn run(pool: PgPool, store: Store, settings: Settings, drain: CancellationToken) -> anyhow::Result<()> {
     let id = format!("wrk_{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
-    let memory_bytes = machine::memory_bytes(&settings.device);
-    let context = Context { id, pool, store, settings, memory_bytes };
-    register(&context).await.context("cannot register the worker")?;
+    let mut monitor = Monitor::new(&settings.device);
+    let context = Context { id, pool, store, settings };
+    register(&context, &mut monitor).await.context("cannot register the worker")?;
     tracing::info!(worker = context.settings.name, device = context.settings.device, "ready for jobs");
     // Listening begins before the first look at the queue: nothing is missed in between.
     let wakeups = wakeups::listen(&context.pool).await?;
     inputs::remove_leftovers(&context).await;
     let helpers = CancellationToken::new();
-    let presence = tokio::spawn(helpers.clone().run_until_cancelled_owned(keep_present(context.clone())));
+    let presence = tokio::spawn(helpers.clone().run_until_cancelled_owned(keep_present(context.clone(), monitor)));
     let rescuer = tokio::spawn(helpers.clone().run_until_cancelled_owned(rescuer::run(context.clone())));
     work(&context, &wakeups, &drain).await;
     helpers.cancel();
     let _ = tokio::join!(presence, rescuer);
-    if let Err(error) = queue::forget_worker(&context.pool, &context.id).await {
+    if let Err(error) = workers::forget(&context.pool, &context.id).await {
         tracing::warn!(%error, "could not sign off; the worker will vanish from the list by itself");
     }
     Ok(())
@@ -157,20 +160,22 @@ async fn work(context: &Context, wakeups: &wakeups::Wakeups, drain: &Cancellatio
 }
 
 /// Registers the worker, or renews that: one that was away for long has been struck off.
-async fn register(context: &Context) -> sqlx::Result<()> {
+async fn register(context: &Context, monitor: &mut Monitor) -> sqlx::Result<()> {
+    let usage = monitor.read();
     let worker = NewWorker {
         id: context.id.clone(),
         name: context.settings.name.clone(),
         device: context.settings.device.clone(),
-        memory_bytes: context.memory_bytes,
+        memory_bytes: usage.memory_of(&context.settings.device),
+        usage,
     };
-    queue::register_worker(&context.pool, &worker).await
+    workers::register(&context.pool, &worker).await
 }
 
-async fn keep_present(context: Context) {
+async fn keep_present(context: Context, mut monitor: Monitor) {
     loop {
         tokio::time::sleep(context.settings.heartbeat()).await;
-        if let Err(error) = register(&context).await {
+        if let Err(error) = register(&context, &mut monitor).await {
             tracing::warn!(%error, "cannot tell the database that this worker is there");
         }
     }

@@ -40,7 +40,8 @@ pub(super) async fn save_checkpoint(
     // the SHA-256 that the database has.
     let key = key(&format!("{STATES}/checkpoint-{step}.safetensors"));
     let stored = context.store.put_open_file(&key, state, &path).await?;
-    Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key, sha256: Some(stored.sha256) })
+    let (sha256, size_bytes) = (Some(stored.sha256), Some(stored.size_bytes));
+    Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key, sha256, size_bytes })
 }
 
 /// The points of the attempt's metrics file from the step `known` to the step `until`; none where it cannot be read, for

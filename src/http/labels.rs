@@ -1,0 +1,38 @@
+//! `/v1/labels`
+
+use axum::Json;
+use axum::extract::State as Shared;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::error::ApiError;
+use super::extract::{Query, whole};
+use super::summaries::words;
+use super::{List, State};
+use crate::jobs::labels::{self, Label};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Parameters {
+    /// Labels in which each of these words occurs, as `key:value`. Case does not matter.
+    #[param(max_length = 200)]
+    q: Option<String>,
+    /// How many at most.
+    #[serde(default, deserialize_with = "whole::<1, 1000, _>")]
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<i64>,
+}
+
+/// Labels
+///
+/// Those that jobs have, with how many have each; the most frequent first.
+#[utoipa::path(get, path = "/v1/labels", tag = "jobs", operation_id = "list_labels", params(Parameters),
+    responses((status = 200, body = List<Label>)))]
+pub async fn list(
+    Shared(state): Shared<State>,
+    Query(Parameters { q, limit }): Query<Parameters>,
+) -> Result<Json<List<Label>>, ApiError> {
+    let data = labels::find(&state.pool, &words(q)?, limit.unwrap_or(100)).await?;
+    Ok(Json(List { data }))
+}
