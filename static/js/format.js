@@ -99,6 +99,13 @@ export function points(value) {
   return `${value < 0 ? '−' : '+'}${text}`;
 }
 
+/** What a gain is above. */
+export function comparedWith({ method, top1, deviation, jobs }) {
+  const value = Number.isFinite(deviation) ? `${percent(top1)} ± ${deviation.toFixed(2)}, the mean of ${jobs} jobs` : `${percent(top1)}, one job`;
+  const shared = method === 'none' ? 'student, data set and training' : 'teacher, student, data set and training';
+  return `Compared with ${method}: ${value}, with the same ${shared} (the seed may differ).`;
+}
+
 /** 3411.7 → "3,412 images/s" */
 export function rate(value) {
   if (!Number.isFinite(value)) return MISSING;

@@ -18,6 +18,13 @@ const OUTCOMES = {
   internal: 'fault of the server',
 };
 
+/** What a time line is made of. */
+const PARTS = { waits: 'waits for a worker', runs: 'trains', lost: 'work lost', silent: 'nothing heard' };
+const MEANINGS = {
+  lost: 'What was done since the last checkpoint; the next attempt does it again.',
+  silent: 'The worker was gone, and its lease had to run out before another could take the job.',
+};
+
 export class JobAttempts {
   #job;
   #attempts = [];
@@ -34,8 +41,8 @@ export class JobAttempts {
       this.body));
     this.element = h('section', { class: 'card', 'aria-labelledby': 'attempts-title' },
       h('header', { class: 'card-head' }, h('h2', { id: 'attempts-title' }, 'Attempts'),
-        h('ul', { class: 'legend keys' }, [['waits', 'waits for a worker'], ['runs', 'trains'], ['lost', 'work lost']].map(([key, label]) =>
-          h('li', {}, h('span', { class: 'key', 'data-key': key, 'aria-hidden': 'true' }), label)), h('li', {}, h('span', { class: 'key-mark', 'aria-hidden': 'true' }), 'checkpoint'))),
+        h('ul', { class: 'legend keys' }, Object.entries(PARTS).map(([key, label]) =>
+          h('li', { title: MEANINGS[key] }, h('span', { class: 'key', 'data-key': key, 'aria-hidden': 'true' }), label)), h('li', {}, h('span', { class: 'key-mark', 'aria-hidden': 'true' }), 'checkpoint'))),
       this.none, this.table);
     this.table.hidden = true;
     const timer = setInterval(() => { if (!isFinal(this.#job.status) && !isStale()) this.#draw(); }, REFRESH);
@@ -78,7 +85,7 @@ export class JobAttempts {
       h('th', { scope: 'row' }, String(one.attempt)),
       h('td', {}, one.worker ?? '–', one.device ? h('small', {}, ` ${one.device}`) : null),
       h('td', {}, this.#bar(one, place, to)),
-      h('td', { class: 'number' }, duration((end(one, to) - Date.parse(one.started_at)) / 1000)),
+      h('td', { class: 'number' }, duration(((one.heard_at ? Date.parse(one.heard_at) : end(one, to)) - Date.parse(one.started_at)) / 1000)),
       h('td', {}, origin(one)),
       h('td', {}, one.outcome ? `${OUTCOMES[one.outcome] ?? one.outcome} · ${clock(one.ended_at, now())}` : 'running'))));
   }
@@ -86,10 +93,12 @@ export class JobAttempts {
   #bar(one, place, to) {
     const saved = one.saved_at ? Date.parse(one.saved_at) : Date.parse(one.started_at);
     const isLost = one.outcome && !['succeeded', 'stopped'].includes(one.outcome);
+    // What is not known to have been heard of later was heard of when it was saved.
+    const heard = Math.max(one.heard_at ? Date.parse(one.heard_at) : end(one, to), saved);
     const parts = [['waits', Date.parse(one.runnable_at), Date.parse(one.started_at)], ['runs', Date.parse(one.started_at), isLost ? saved : end(one, to)]];
-    if (isLost) parts.push(['lost', saved, end(one, to)]);
-    const spans = parts.map(([key, start, stop]) => {
-      const span = h('span', { class: 'key', 'data-key': key, title: `${key}: ${clock(start, now())} to ${clock(stop, now())}, ${duration((stop - start) / 1000)}` });
+    if (isLost) parts.push(['lost', saved, heard], ['silent', heard, end(one, to)]);
+    const spans = parts.filter(([, start, stop]) => stop > start).map(([key, start, stop]) => {
+      const span = h('span', { class: 'key', 'data-key': key, title: `${PARTS[key]}: ${clock(start, now())} to ${clock(stop, now())}, ${duration((stop - start) / 1000)}` });
       setStyle(span, 'left', `${place(start) * 100}%`);
       setStyle(span, 'width', `${(place(stop) - place(start)) * 100}%`);
       return span;

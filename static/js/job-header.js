@@ -3,7 +3,7 @@
 import { now, paths } from './api.js';
 import { commandLine, curl } from './commands.js';
 import { ageElement, copyButton, fill, h, progressBar, setText, statusBadge } from './dom.js';
-import { age, clock, duration, pairing, percent, rate, share, whole } from './format.js';
+import { age, clock, comparedWith, duration, pairing, percent, points, rate, share, whole } from './format.js';
 import { appendPoints } from './series.js';
 import { ACTIONS, isFinal } from './status.js';
 
@@ -21,6 +21,7 @@ export class JobHeader {
   #tiles = new Map();
   #shown = '';
   #evaluations = [];
+  #baseline = null;
 
   /** `onAction(action)` is called with an entry of ACTIONS. */
   constructor(job, onAction) {
@@ -57,7 +58,7 @@ export class JobHeader {
     };
     const hasTeacher = job.spec.distillation.method !== 'none';
     return h('dl', { class: 'tiles' }, tile('latest', 'Top-1 now'), tile('best', 'Best top-1'),
-      hasTeacher ? tile('teacher', 'Teacher top-1') : null, tile('left', 'Time left'), tile('took', 'Took'));
+      hasTeacher ? tile('teacher', 'Teacher top-1') : null, hasTeacher ? tile('gain', 'Gain') : null, tile('left', 'Time left'), tile('took', 'Took'));
   }
 
   #factList(job) {
@@ -107,6 +108,20 @@ export class JobHeader {
     this.#evaluations = appendPoints(this.#evaluations, points);
   }
 
+  /** What the accuracy is compared with, as `GET /v1/summaries` says it; null for nothing. */
+  compareWith(baseline) {
+    this.#baseline = baseline;
+  }
+
+  #showGain(best) {
+    const baseline = this.#baseline;
+    const gain = best && baseline ? best.value - baseline.top1 : NaN;
+    const title = baseline ? comparedWith(baseline) : 'No job of a simpler method has succeeded with the same teacher, student, data set and training.';
+    this.#tile('gain', points(gain), baseline ? `over ${baseline.method}, ${percent(baseline.top1)}` : 'nothing to compare with', title);
+    const { value } = this.#tiles.get('gain') ?? {};
+    if (value) value.dataset.sign = Number.isFinite(gain) ? String(Math.sign(Math.round(gain * 100))) : '';
+  }
+
   #showAccuracy({ result, teacher }) {
     const latest = this.#evaluations.at(-1);
     const top = this.#evaluations.reduce((best, point) => (best && best.value >= point.value ? best : point), undefined);
@@ -115,12 +130,14 @@ export class JobHeader {
     const known = result?.teacher_top1 ?? teacher?.top1;
     this.#tile('latest', percent(latest?.value ?? result?.last_top1), at(latest));
     this.#tile('best', percent(best?.value), at(best));
-    this.#tile('teacher', percent(known), best && Number.isFinite(known) ? `student ${signed(best.value - known)} points` : '');
+    this.#tile('teacher', percent(known), best && Number.isFinite(known) ? `student ${points(best.value - known)} points` : '');
+    this.#showGain(best);
   }
 
-  #tile(name, value, note) {
+  #tile(name, value, note, title = '') {
     const tile = this.#tiles.get(name);
     if (!tile) return;
+    tile.value.parentElement.title = title;
     setText(tile.value, value);
     setText(tile.note, note);
   }
@@ -175,8 +192,6 @@ function popover(label, body) {
   });
   return details;
 }
-
-const signed = (difference) => `${difference >= 0 ? '+' : '−'}${Math.abs(difference).toFixed(2)}`;
 
 function waiting(status) {
   if (status === 'queued') return 'waits for a worker';

@@ -51,6 +51,7 @@ class JobView {
       const [metrics, events] = await Promise.all([
         api.metrics(this.job.id, { maxPoints: 2000 }, this.signal),
         allEvents(this.job.id, this.log.last, this.signal),
+        this.findBaseline(),
       ]);
       this.charts.load(metrics.series);
       this.header.evaluated(metrics.series.find(({ name }) => name === 'eval/top1')?.points ?? []);
@@ -63,6 +64,11 @@ class JobView {
       setConnection('lost');
       setTimeout(() => { if (!this.signal.aborted) this.start(); }, 3000);
     }
+  }
+
+  async findBaseline() {
+    const { data } = await api.summaries({ id: this.job.id }, this.signal);
+    this.header.compareWith(data[0]?.baseline ?? null);
   }
 
   follow(after) {
@@ -103,7 +109,10 @@ class JobView {
     const changed = job.status !== this.job.status;
     this.job = job;
     this.show();
-    if (changed) this.announce(`${job.name}: ${job.status}`);
+    if (!changed) return;
+    this.announce(`${job.name}: ${job.status}`);
+    // What it is compared with may have come to its end in the meantime.
+    this.findBaseline().then(() => this.header.update(this.job), () => {});
   }
 
   show() {

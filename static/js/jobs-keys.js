@@ -5,7 +5,7 @@ import { h } from './dom.js';
 const KEYS = [
   ['j or ↓', 'next job'], ['k or ↑', 'previous job'], ['Enter', 'open the job'], ['x', 'select it, or not any more'],
   ['a', 'select all jobs of the page'], ['n', 'next page'], ['p', 'previous page'], ['c', 'compare the selected jobs'],
-  ['/', 'search'], ['Esc', 'leave the search; clear the selection'], ['?', 'this help'],
+  ['/', 'search'], ['l', 'filter by label'], ['Esc', 'leave the search; clear the selection'], ['?', 'this help'],
 ];
 
 /** Whoever speaks to the computer, or types by mistake, can do without keys of one letter (WCAG 2.1.4). */
@@ -16,7 +16,7 @@ const areOff = () => localStorage.getItem(SETTING) === 'off';
 export function listenToKeys(on, signal) {
   const actions = {
     j: () => on.step(1), ArrowDown: () => on.step(1), k: () => on.step(-1), ArrowUp: () => on.step(-1), x: on.toggle, a: on.all,
-    n: () => on.turn(1), p: () => on.turn(-1), c: on.compare, '/': on.search, Escape: on.clear, '?': help,
+    n: () => on.turn(1), p: () => on.turn(-1), c: on.compare, '/': on.search, l: on.label, Escape: on.clear, '?': help,
   };
   document.addEventListener('keydown', (event) => {
     const { key, target, ctrlKey, metaKey, altKey } = event;

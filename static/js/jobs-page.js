@@ -2,6 +2,7 @@
 
 import { api } from './api.js';
 import { BulkBar } from './bulk.js';
+import { Combobox } from './combobox.js';
 import { fill, h, setText } from './dom.js';
 import { whole } from './format.js';
 import { help, listenToKeys } from './jobs-keys.js';
@@ -43,6 +44,10 @@ class JobsPage {
     this.filters = new Map(FILTERS.map(([name]) => [name, h('span', { class: 'filter-count' })]));
     this.nav = h('nav', { class: 'filters', 'aria-label': 'Filter by status' });
     this.search = h('input', { type: 'search', class: 'search', placeholder: 'Search', 'aria-label': 'Search jobs', 'aria-keyshortcuts': '/', maxlength: 200, value: this.query.q });
+    this.label = new Combobox({
+      label: 'Filter by label', none: 'No job has such a label.', signal,
+      find: (text, stop) => this.#findLabels(text, stop), onPick: (label) => this.#addLabel(label),
+    });
     this.labels = h('div', { class: 'filters', hidden: true });
     this.note = h('p', { class: 'note', role: 'status' }, 'Loading…');
     this.pager = h('nav', { class: 'pager', 'aria-label': 'Pages of the list', hidden: true });
@@ -50,7 +55,7 @@ class JobsPage {
       h('div', { class: 'heading' }, h('h1', {}, 'Jobs'), h('div', { class: 'actions' },
         h('button', { type: 'button', class: 'quiet keys-button', title: 'Keys', 'aria-label': 'Keys', onclick: help }, '?'),
         h('a', { class: 'button primary', href: '#/new' }, 'New job'))),
-      h('div', { class: 'list-tools' }, this.nav, this.search), this.labels, this.bulk.report,
+      h('div', { class: 'list-tools' }, this.nav, this.label.element, this.search), this.labels, this.bulk.report,
       this.table.element, this.note, this.pager, this.bulk.element);
     this.#listen();
     this.#showQuery();
@@ -97,6 +102,7 @@ class JobsPage {
       turn: (by) => this.#turn(by),
       compare: () => !this.bulk.element.hidden && !this.bulk.compare.hidden && this.bulk.compare.click(),
       search: () => this.search.focus(),
+      label: () => { this.label.input.focus(); this.label.input.click(); },
       clear: () => { this.#selection.clear(); this.#showSelection(); },
     }, this.signal);
   }
@@ -109,6 +115,17 @@ class JobsPage {
     history.replaceState(null, '', addressOf(this.query));
     this.#showQuery();
     this.live.refresh();
+  }
+
+  /** The labels that jobs have and that are not chosen yet. */
+  async #findLabels(text, stop) {
+    const { data } = await api.labels({ q: text, limit: 100 }, stop);
+    return data.map(({ key, value, jobs }) => ({ value: `${key}:${value}`, text: `${key}:${value}`, note: whole(jobs) }))
+      .filter(({ value }) => !this.query.labels.includes(value));
+  }
+
+  #addLabel(label) {
+    location.hash = addressOf({ ...this.query, labels: [...this.query.labels, label], page: 1 });
   }
 
   #showQuery() {

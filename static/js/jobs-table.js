@@ -2,7 +2,7 @@
 
 import { now } from './api.js';
 import { ageElement, fill, h, progressBar, setText, statusBadge } from './dom.js';
-import { duration, pairOf, percent, points, rate, share, shortAge } from './format.js';
+import { comparedWith, duration, pairOf, percent, points, rate, share, shortAge } from './format.js';
 import { addressOf, sortedBy } from './jobs-query.js';
 import { sparkline } from './sparkline.js';
 import { isFinal } from './status.js';
@@ -215,11 +215,4 @@ function bestTitle({ best_top1: best, teacher_top1: teacher, status }) {
   if (!Number.isFinite(best)) return 'Not evaluated yet.';
   const so = isFinal(status) ? 'Best top-1' : 'Best top-1 so far';
   return `${so}: ${percent(best)}${Number.isFinite(teacher) ? `; the teacher’s is ${percent(teacher)}` : ''}`;
-}
-
-/** What a gain is above. */
-export function comparedWith({ method, top1, deviation, jobs }) {
-  const value = Number.isFinite(deviation) ? `${percent(top1)} ± ${deviation.toFixed(2)}, the mean of ${jobs} jobs` : `${percent(top1)}, one job`;
-  const shared = method === 'none' ? 'student, data set and training' : 'teacher, student, data set and training';
-  return `Compared with ${method}: ${value}, with the same ${shared} (the seed may differ).`;
 }

@@ -6,7 +6,7 @@ import { fill, h, progressBar, setText } from './dom.js';
 import { age, bytes, duration, rate, share, whole } from './format.js';
 
 const EVERY = 5000;
-const COLUMNS = ['Name', 'Device', 'Memory', 'Busy in the last hour', 'Job', 'Last heartbeat', 'Started', 'Version'];
+const COLUMNS = ['Name', 'Device', 'Processors', 'Memory', 'Busy in the last hour', 'Job', 'Last heartbeat', 'Started', 'Version'];
 
 export function workersPage({ root, signal, setTitle }) {
   const table = new WorkersTable();
@@ -43,7 +43,7 @@ class Tiles {
       this.#group('Queue', ['Ready', 'Longest wait', 'Wait for a teacher', 'Tried again later', 'Paused']),
       this.#group('At work', ['Jobs held', 'Images per second', 'Workers busy']),
       this.#group('Last 24 hours', ['Attempts begun', 'Succeeded', 'Failed', 'Median wait', '95 % waited less than']),
-      this.#group('Storage', ['Students and reports', 'Checkpoints', 'Database', 'Free']));
+      this.#group('Storage', ['Students and reports', 'Resume states', 'Uploaded checkpoints', 'Database', 'Free']));
   }
 
   #group(title, names) {
@@ -76,8 +76,9 @@ class Tiles {
     this.#set('Median wait', seconds(day.median_wait_seconds));
     this.#set('95 % waited less than', seconds(day.p95_wait_seconds));
     this.#set('Students and reports', bytes(storage.artifacts_bytes), `${whole(storage.artifacts)} files`);
+    this.#set('Resume states', bytes(storage.states_bytes), `${whole(storage.states)} jobs that have not succeeded can go on from theirs`);
     const limit = storage.checkpoints_limit_bytes;
-    this.#set('Checkpoints', `${bytes(storage.checkpoints_bytes)}${Number.isFinite(limit) ? ` of ${bytes(limit)}` : ''}`, `${whole(storage.checkpoints)} uploads`);
+    this.#set('Uploaded checkpoints', `${bytes(storage.checkpoints_bytes)}${Number.isFinite(limit) ? ` of ${bytes(limit)}` : ''}`, `${whole(storage.checkpoints)} uploads`);
     this.#set('Database', bytes(storage.database_bytes));
     this.#set('Free', Number.isFinite(storage.free_bytes) ? bytes(storage.free_bytes) : '–', storage.free_bytes === null ? 'Object storage does not say.' : 'Where the files are stored');
   }
@@ -115,9 +116,28 @@ class WorkersTable {
   }
 }
 
+/** A bar with its figures below it; nothing where nothing is known. */
+class Gauge {
+  constructor(label) {
+    this.bar = progressBar(label);
+    this.text = h('span', { class: 'note' });
+    this.element = h('span', { class: 'gauge', hidden: true }, this.bar.element, this.text);
+  }
+
+  update(fraction, text, title = '') {
+    this.element.hidden = !text;
+    this.bar.update(fraction);
+    setText(this.text, text);
+    this.element.title = title;
+  }
+}
+
 class WorkerRow {
   constructor(worker) {
     const cell = (label, ...children) => h('td', { role: 'cell', 'data-label': label }, children);
+    this.gpu = new Gauge('GPU');
+    this.cpu = new Gauge('Processors of the machine');
+    this.memory = new Gauge('Memory of the machine');
     this.busy = progressBar('Busy in the last hour');
     this.busyShare = h('span', { class: 'share' });
     this.job = h('a', {});
@@ -127,8 +147,9 @@ class WorkerRow {
     this.started = h('time', { datetime: worker.started_at, title: new Date(worker.started_at).toLocaleString() });
     this.element = h('tr', { role: 'row', 'data-id': worker.id },
       h('th', { role: 'rowheader', scope: 'row', 'data-label': 'Name' }, worker.name),
-      cell('Device', worker.device),
-      cell('Memory', Number.isFinite(worker.memory_bytes) ? bytes(worker.memory_bytes) : '–'),
+      cell('Device', worker.device, this.gpu.element),
+      cell('Processors', this.cpu.element),
+      cell('Memory', this.memory.element),
       cell('Busy in the last hour', h('div', { class: 'progress-cell' }, this.busy.element, this.busyShare)),
       cell('Job', h('span', { class: 'worker-job' }, this.job, this.idle, this.jobProgress)),
       cell('Last heartbeat', this.heartbeat),
@@ -137,6 +158,7 @@ class WorkerRow {
   }
 
   update(worker, job) {
+    this.#showUsage(worker);
     this.busy.update(worker.busy_share);
     setText(this.busyShare, share(worker.busy_share));
     this.job.hidden = !worker.job;
@@ -150,5 +172,13 @@ class WorkerRow {
     this.heartbeat.className = worker.online ? '' : 'doubtful';
     setText(this.heartbeat, `${age(worker.heartbeat_at, now())}${worker.online ? '' : ' – silent'}`);
     setText(this.started, age(worker.started_at, now()));
+  }
+  /** What the machine has to do, whoever gave it to it. */
+  #showUsage({ usage }) {
+    const { cpu_share: cpu, memory_used_bytes: used, memory_total_bytes: total, gpu } = usage ?? {};
+    this.cpu.update(cpu, Number.isFinite(cpu) ? `${share(cpu)} busy` : '', 'All processors of the machine since the last heartbeat');
+    this.memory.update(used / total, Number.isFinite(used) ? `${bytes(used)} of ${bytes(total)}` : '', 'Of the machine, in use by all its processes');
+    const busy = Number.isFinite(gpu?.busy_share) ? `${share(gpu.busy_share)} busy · ` : '';
+    this.gpu.update(gpu && gpu.memory_used_bytes / gpu.memory_total_bytes, gpu ? `${busy}${bytes(gpu.memory_used_bytes)} of ${bytes(gpu.memory_total_bytes)}` : '', gpu?.name);
   }
 }

@@ -135,7 +135,11 @@ test('workers and the system are told with what they do', { timeout: PATIENCE },
   await row.getByText(/% · .* left/).waitFor({ timeout: PATIENCE });
   await page.getByRole('region', { name: 'At work' }).getByText('1 of 1').waitFor();
   await page.getByRole('region', { name: 'Storage' }).getByText(/[KMG]iB/).first().waitFor();
-  const busy = Number(await row.getByRole('progressbar').getAttribute('aria-valuenow'));
+  await row.getByText(/^\d+ % busy$/).waitFor();
+  const { usage } = (await server.get('/v1/workers')).data[0];
+  assert.ok(usage.cpu_share > 0 && usage.memory_used_bytes < usage.memory_total_bytes);
+  await row.getByText(/^[\d.]+ GiB of [\d.]+ GiB$/).waitFor();
+  const busy = Number(await row.getByRole('progressbar', { name: 'Busy in the last hour' }).getAttribute('aria-valuenow'));
   assert.ok(busy >= 1 && busy <= 100, String(busy));
   await watchShifts(page);
   const link = row.getByRole('link');

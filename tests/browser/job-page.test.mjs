@@ -98,6 +98,7 @@ test('the cross-hair stands at the same place in every chart', async () => {
 });
 
 test('dragging over one chart zooms all of them, and a double click shows everything again', async () => {
+  await over('Train loss').scrollIntoViewIfNeeded();
   const box = await over('Train loss').boundingBox();
   await page.mouse.move(box.x + box.width * 0.3, box.y + 50);
   await page.mouse.down();
@@ -134,6 +135,20 @@ test('losses take a logarithmic scale, accuracies do not', async () => {
   await page.getByLabel('Smoothing').fill('0');
   await page.getByLabel('Log scale').uncheck();
   page.assertQuiet();
+});
+
+test('the gain is that over the same student by a simpler method', { timeout: PATIENCE }, async () => {
+  assert.equal(await tile('Gain').textContent(), '–');
+  const spec = { name: 'plain', student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(4) };
+  const { id } = await server.post('/v1/jobs', spec);
+  const done = async () => (await server.get(`/v1/jobs/${id}`)).status === 'succeeded';
+  while (!(await done())) await new Promise((resolve) => { setTimeout(resolve, 100); });
+  await page.reload();
+  const { data: [{ gain, baseline }] } = await server.get(`/v1/summaries?id=${student}`);
+  assert.equal(baseline.method, 'none');
+  const sign = gain < 0 ? '−' : gain > 0 ? '\\+' : '';
+  await tile('Gain').getByText(new RegExp(`^${sign}${Math.abs(gain).toFixed(2)}$`)).waitFor();
+  await page.locator('.progress-card .tiles > div', { hasText: 'Gain' }).getByText(`over none, ${baseline.top1.toFixed(2)} %`).waitFor();
 });
 
 test('the attempts are a time line', async () => {
@@ -236,6 +251,11 @@ test('a server that is killed costs the work since the checkpoint, and the time 
   await rows.nth(1).getByText(/^epoch \d+, step [\d,]+$/).waitFor({ timeout: PATIENCE });
   assert.match(await rows.first().textContent(), /the beginning.*worker lost or killed/);
   assert.equal(await rows.first().locator('.key[data-key="lost"]').count(), 1);
+  // Until its lease had run out nobody knew that the worker was gone: that is no lost work.
+  const silence = rows.first().locator('.key[data-key="silent"]');
+  assert.match(await silence.getAttribute('title'), /^nothing heard: /);
+  const widths = await rows.first().locator('.key').evaluateAll((all) => all.map((one) => [one.dataset.key, one.getBoundingClientRect().width]));
+  assert.ok(Object.fromEntries(widths).silent > 0, JSON.stringify(widths));
   await screenshot(other, 'job-resumed');
   other.assertQuiet();
   await other.context().close();

@@ -117,6 +117,51 @@ test('a label in a row filters by it, and its filter can be taken away', async (
   page.assertQuiet();
 });
 
+test('labels are chosen from those that jobs have, by keyboard alone', async () => {
+  await show('');
+  await page.keyboard.press('l');
+  const field = page.getByRole('combobox', { name: 'Filter by label' });
+  const options = page.getByRole('option');
+  await options.first().waitFor();
+  const { data } = await server.get('/v1/labels');
+  assert.deepEqual(await options.allTextContents(), data.map(({ key, value, jobs }) => `${key}:${value}${jobs}`));
+  assert.equal(await field.getAttribute('aria-expanded'), 'true');
+  await assertAccessible(page);
+  await page.keyboard.type('edg');
+  await page.waitForFunction(() => document.querySelectorAll('[role="option"]').length === 1);
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await field.getAttribute('aria-activedescendant'), await options.first().getAttribute('id'));
+  assert.equal(await options.first().getAttribute('aria-selected'), 'true');
+  await page.keyboard.press('Enter');
+  await page.waitForURL((url) => url.hash === '#/?label=team%3Aedge');
+  await settled('?label=team%3Aedge');
+  assert.equal(await field.inputValue(), '');
+  assert.equal(await field.getAttribute('aria-expanded'), 'false');
+  await page.keyboard.type('no such label');
+  await page.getByText('No job has such a label.').waitFor();
+  await page.keyboard.press('Escape');
+  await page.getByText('No job has such a label.').waitFor({ state: 'hidden' });
+  await page.keyboard.press('ArrowDown');
+  assert.equal(await page.getByRole('option', { name: 'team:edge' }).count(), 0, 'what is chosen is not offered again');
+  await page.goBack();
+  await settled('');
+  page.assertQuiet();
+});
+
+test('the labels of a job are seen at every width', async () => {
+  for (const width of [360, 1280, 1920]) {
+    await page.setViewportSize({ width, height: 900 });
+    await show('?label=team:edge');
+    const label = page.locator('.jobs .label').first();
+    assert.equal(await label.textContent(), 'team:edge');
+    const { x, width: wide, height } = await label.boundingBox();
+    assert.ok(wide > 40 && height > 10 && x >= 0 && x + wide <= width, `${x} ${wide} ${height} at ${width}`);
+    const name = await page.locator('.jobs tbody th a').first().evaluate(({ clientWidth, scrollWidth }) => clientWidth / scrollWidth);
+    assert.ok(name > 0.5, `the name has room at ${width}`);
+  }
+  await page.setViewportSize({ width: 1280, height: 900 });
+});
+
 test('the list is walked, opened and turned by keyboard alone', async () => {
   await page.reload();
   await show('');
