@@ -65,10 +65,8 @@ function remembered() {
   }
 }
 
-/** The bar above the charts. */
-export function chartBar(view) {
-  const axes = AXES.map(([name, label]) => h('label', {},
-    h('input', { type: 'radio', name: 'chart-axis', value: name, checked: view.axis === name, onchange: () => view.set({ axis: name }) }), label));
+/** What chooses the smoothing and the kind of scale. */
+export function curveFields(view) {
   const amount = h('output', { for: 'smoothing' }, view.smoothing.toFixed(2));
   const smoothing = h('input', { type: 'range', id: 'smoothing', min: 0, max: MOST_SMOOTHING, step: 0.01, value: view.smoothing });
   smoothing.addEventListener('input', () => {
@@ -76,12 +74,17 @@ export function chartBar(view) {
     setText(amount, view.smoothing.toFixed(2));
   });
   const log = h('input', { type: 'checkbox', checked: view.log, onchange: () => view.set({ log: log.checked }) });
+  return [h('label', { class: 'slider', for: 'smoothing' }, 'Smoothing', smoothing, amount), h('label', { class: 'check' }, log, 'Log scale')];
+}
+
+/** The bar above the charts. */
+export function chartBar(view) {
+  const axes = AXES.map(([name, label]) => h('label', {},
+    h('input', { type: 'radio', name: 'chart-axis', value: name, checked: view.axis === name, onchange: () => view.set({ axis: name }) }), label));
   const reset = h('button', { type: 'button', class: 'quiet small', disabled: true, onclick: () => view.zoom(null) }, 'Show all');
   view.addEventListener('change', () => { reset.disabled = view.range === null; });
   return h('div', { class: 'chart-bar', role: 'group', 'aria-label': 'All charts' },
     h('fieldset', { class: 'segments' }, h('legend', {}, 'x axis'), axes),
-    h('label', { class: 'slider', for: 'smoothing' }, 'Smoothing', smoothing, amount),
-    h('label', { class: 'check' }, log, 'Log scale'),
-    reset,
+    curveFields(view), reset,
     h('span', { class: 'note wide-only' }, 'Drag over a chart to zoom in on all; double-click to show all. With the keyboard: ← → + − 0.'));
 }

@@ -1,9 +1,11 @@
 // One chart: uPlot with live data, the theme's colours, and values that follow the cross-hair.
 
-import uPlot from './uplot.js';
+import uPlot, { yScale } from './uplot.js';
 
 import { ChartView } from './chart-view.js';
+import { csv } from './compare-data.js';
 import { h, setText } from './dom.js';
+import { fileName, png, save, saveButtons } from './export.js';
 import { duration, significant, tick } from './format.js';
 import { align, appendPoints, nearest, smooth } from './series.js';
 
@@ -59,7 +61,7 @@ export class Chart {
     this.canvas = h('div', { class: 'chart-plot', role: 'img', tabindex: '0', 'aria-label': `${title}: no points yet` }, this.empty);
     this.title = title;
     this.element = h('section', { class: 'card chart', 'aria-label': title, 'data-points': 0 },
-      h('header', {}, h('h3', { title: hint }, title), this.where), this.legend, this.canvas);
+      h('header', {}, h('h3', { title: hint }, title), this.where, saveButtons({ csv: () => this.#saveCsv(), png: () => this.#savePng() })), this.legend, this.canvas);
     this.canvas.addEventListener('keydown', (event) => this.#steer(event));
     this.#watch(signal);
   }
@@ -198,7 +200,7 @@ export class Chart {
         dataIdx: (plot, series, index) => (series === 0 ? index : nearest(plot.data[series], index) ?? index),
         points: { size: 7 },
       },
-      scales: { x: { time: false }, y: { distr: this.#isLog ? 3 : 1 } },
+      scales: { x: { time: false }, y: yScale(this.#isLog) },
       axes: [axis({
         label: () => this.#view.axis, labelSize: 18, labelFont: '12px system-ui, sans-serif', size: 28,
         incrs: () => (this.#view.axis === 'time' ? SECONDS : DECIMALS),
@@ -291,6 +293,20 @@ export class Chart {
     const shown = Number.isFinite(x) ? this.#writeX(this.#view.axis === 'epoch' ? Number(x.toFixed(2)) : x) : '';
     const place = this.#view.axis === 'step' ? '' : `${this.#view.axis} ${shown} · `;
     setText(this.where, steps.length ? `${index == null ? 'latest: ' : ''}${place}step ${steps[at]}` : '');
+  }
+
+  /** What came, not what is drawn of it: no moving average. */
+  #saveCsv() {
+    const rows = this.#series.flatMap(({ name }) => this.#points.get(name).map((point) => [name, point.step, point.epoch, new Date(point.time).toISOString(), point.value]));
+    save(fileName(this.title, 'csv'), 'text/csv', csv([['series', 'step', 'epoch', 'time', 'value'], ...rows]));
+  }
+
+  async #savePng() {
+    if (!this.#plot) return;
+    const legend = this.#series.map(({ label }, index) => ({ label, colour: this.#colour(`--series-${index + 1}`) }));
+    if (this.#reference) legend.push({ label: this.#reference.label, colour: this.#colour('--series-reference') });
+    const title = `${this.title} by ${this.#view.axis}`;
+    save(fileName(this.title, 'png'), 'image/png', await png(this.#plot.ctx.canvas, title, legend, { background: token('--surface'), text: token('--text') }));
   }
 
   #describe() {

@@ -1,13 +1,15 @@
 // Several jobs side by side: their curves, the settings that differ, means over seeds, accuracy against size.
 
 import { api, paths } from './api.js';
+import { ChartView, curveFields } from './chart-view.js';
+import { Combobox } from './combobox.js';
 import { csv, differences, groupBySeed, groupNames, meanCurve, settingText, statistics } from './compare-data.js';
 import { setConnection } from './connection.js';
-import { fill, h, setStyle, setText, statusBadge } from './dom.js';
+import { fill, h, setText, statusBadge } from './dom.js';
 import { save } from './export.js';
-import { count, pairing, percent } from './format.js';
+import { count, pairOf, pairing, percent } from './format.js';
 import { Paced } from './live-list.js';
-import { OverlayChart, lineColour, lineDash } from './overlay-chart.js';
+import { OverlayChart, lineColour, lineDash, styleSwatch } from './overlay-chart.js';
 import { Scatter } from './scatter.js';
 import { follow } from './stream.js';
 
@@ -28,13 +30,20 @@ class ComparePage {
   #known = new Map();
   #missing = [];
   #charts = new Map();
-  #parameters = new Map();
+  #architectures = new Map();
+  /** By the name of a data set. */
+  #classes = new Map();
+  #view = new ChartView();
 
   constructor({ root, query, signal, setTitle }) {
     Object.assign(this, { signal, setTitle });
     this.note = h('p', { class: 'note', role: 'status' });
     this.seeds = h('input', { type: 'checkbox', id: 'seeds', onchange: () => this.#go({ seeds: this.seeds.checked }) });
     this.axis = h('select', { id: 'axis', onchange: () => this.#go({ x: this.axis.value }) }, AXES.map((name) => h('option', { value: name }, name === 'time' ? 'hours since the start' : name)));
+    this.picker = new Combobox({
+      label: 'Add a job', none: 'No other job matches.', signal,
+      find: (text, stop) => this.#findJobs(text, stop), onPick: (id) => this.#go({ ids: [...this.ids, id] }),
+    });
     this.series = h('fieldset', { class: 'series-list' });
     this.jobs = h('div', {});
     this.charts = h('section', { class: 'charts', 'aria-label': 'Curves' });
@@ -43,11 +52,11 @@ class ComparePage {
     this.groups = h('div', {});
     this.body = h('div', { class: 'compare' },
       section('Jobs', this.jobs),
-      h('div', { class: 'compare-tools' }, h('label', {}, 'Along ', this.axis), h('label', { class: 'check' }, this.seeds, 'Mean ± standard deviation over seeds'), this.series),
+      h('div', { class: 'compare-tools' }, h('label', {}, 'Along ', this.axis), h('label', { class: 'check' }, this.seeds, 'Mean ± standard deviation over seeds'), curveFields(this.#view), this.series),
       this.charts,
       h('div', { class: 'compare-pair' }, section('Over seeds', this.groups, () => this.#saveGroups()), this.scatter.element),
       section('Settings that differ', this.settings, () => this.#saveSettings()));
-    fill(root, h('div', { class: 'heading' }, h('h1', {}, 'Compare'), h('a', { class: 'button quiet', href: '#/' }, 'Choose jobs')), this.note, this.body);
+    fill(root, h('div', { class: 'heading' }, h('h1', {}, 'Compare'), h('div', { class: 'actions' }, this.picker.element, h('a', { class: 'button quiet', href: '#/' }, 'Choose in the list'))), this.note, this.body);
     const onError = (error) => { setText(this.note, error.message); setConnection('lost'); };
     this.live = new Paced(EVERY, (stop) => this.#read(stop), onError, signal);
     this.update(query);
@@ -64,7 +73,7 @@ class ComparePage {
     this.axis.value = this.x;
     const tooMany = query.getAll('job').length > MOST_JOBS ? ` These are the first ${MOST_JOBS}.` : '';
     this.body.hidden = this.ids.length === 0;
-    this.hint = this.ids.length === 0 ? 'Select jobs in the list, with the boxes or the key x, and choose “Compare”.' : tooMany;
+    this.hint = this.ids.length === 0 ? 'Add jobs here, or select them in the list, with the boxes or the key x, and choose “Compare”.' : tooMany;
     setText(this.note, this.ids.length ? 'Loading…' : this.hint);
     this.setTitle(this.ids.length ? `${this.ids.length} jobs · Compare` : 'Compare');
     this.live.now();
@@ -79,11 +88,20 @@ class ComparePage {
     location.hash = `#/compare?${parameters}`;
   }
 
+  async #findJobs(text, stop) {
+    if (this.ids.length >= MOST_JOBS) throw new Error(`There are ${MOST_JOBS} jobs already, which is as many as can be told apart.`);
+    const { data } = await api.summaries({ q: text, limit: 50 }, stop);
+    return data.filter(({ id }) => !this.ids.includes(id)).map((job) => ({
+      value: job.id, text: job.name, note: `${job.method} · ${pairOf(job)} · seed ${job.seed} · ${Number.isFinite(job.best_top1) ? percent(job.best_top1) : job.status}`,
+    }));
+  }
+
   async #read(stop) {
     const wanted = [...this.chosen];
-    if (this.#parameters.size === 0) {
-      const { data } = await api.architectures(stop);
-      this.#parameters = new Map(data.map(({ name, parameters }) => [name, parameters]));
+    if (this.#architectures.size === 0) {
+      const [architectures, datasets] = await Promise.all([api.architectures(stop), api.datasets(stop)]);
+      this.#classes = new Map(datasets.data.map(({ name, classes }) => [name, classes]));
+      this.#architectures = new Map(architectures.data.map((one) => [one.name, one]));
     }
     const missing = [];
     await Promise.all(this.ids.map(async (id) => {
@@ -125,7 +143,7 @@ class ComparePage {
     setText(this.note, gone + this.hint);
     const groups = groupBySeed(jobs);
     this.lines = this.seeds.checked ? this.#meanLines(groups) : this.#jobLines(found);
-    this.#showJobs(jobs);
+    this.#showJobs(jobs, groups);
     this.#showSeries(found);
     this.#showCharts();
     this.#showGroups(groups);
@@ -166,11 +184,11 @@ class ComparePage {
     return { xs: distinct.map(([at]) => at), ys: distinct.map(([, value]) => value) };
   }
 
-  #showJobs(jobs) {
+  #showJobs(jobs, groups) {
     const rows = jobs.map((job, index) => {
       const { teacher, student } = pairing(job.spec);
       const swatch = h('span', { class: 'swatch', 'aria-hidden': 'true' });
-      setStyle(swatch, 'color', this.seeds.checked ? 'transparent' : lineColour(index));
+      styleSwatch(swatch, this.seeds.checked ? groups.findIndex((group) => group.includes(job)) : index);
       const badge = statusBadge();
       badge.update(job.status);
       const best = bestOf(job, this.#known.get(job.id).series);
@@ -186,8 +204,14 @@ class ComparePage {
     fill(this.jobs, h('table', {}, h('thead', {}, h('tr', {}, heads.map((name, index) => h(name ? 'th' : 'td', { scope: name ? 'col' : null, class: index > 4 && index < 9 ? 'number' : null }, name)))), h('tbody', {}, rows)));
   }
 
-  #size(job) {
-    return job.result?.student?.parameters ?? this.#parameters.get(job.spec.student.architecture);
+  #size({ result, spec }) {
+    return result?.student?.parameters ?? this.#parametersOf(spec.student.architecture, spec.dataset.name);
+  }
+
+  /** The server says how many there are with 100 classes; a class more or less is a row of the classifier and its bias. */
+  #parametersOf(architecture, dataset) {
+    const { parameters, feature_map_channels: channels } = this.#architectures.get(architecture) ?? {};
+    return parameters + ((this.#classes.get(dataset) ?? 100) - 100) * (channels + 1);
   }
 
   /** Boxes for the series that any of the jobs has; those that all have come first. */
@@ -216,7 +240,7 @@ class ComparePage {
     for (const name of this.chosen) {
       if (!this.#charts.has(name)) {
         const leaving = new AbortController();
-        const chart = new OverlayChart(name, 'compare', AbortSignal.any([leaving.signal, this.signal]));
+        const chart = new OverlayChart(name, { sync: 'compare', view: this.#view, signal: AbortSignal.any([leaving.signal, this.signal]) });
         this.charts.append(chart.element);
         this.#charts.set(name, { chart, leaving });
       }
@@ -260,7 +284,7 @@ class ComparePage {
     for (const job of jobs) {
       const { teacher } = job.spec;
       const top1 = job.result?.teacher_top1 ?? job.teacher?.top1;
-      if (teacher) teachers.set(`${teacher.checkpoint ?? teacher.job} ${top1}`, { label: `${teacher.architecture} (teacher)`, parameters: this.#parameters.get(teacher.architecture), top1, isTeacher: true });
+      if (teacher) teachers.set(`${teacher.checkpoint ?? teacher.job} ${top1}`, { label: `${teacher.architecture} (teacher)`, parameters: this.#parametersOf(teacher.architecture, job.spec.dataset.name), top1, isTeacher: true });
     }
     return [...students, ...teachers.values()];
   }

@@ -9,6 +9,12 @@ export function save(name, type, content) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
+/** The buttons of a chart that can be taken away. */
+export function saveButtons({ csv, png: image }) {
+  const button = (label, title, act) => h('button', { type: 'button', class: 'quiet copy', title, onclick: act }, label);
+  return h('span', { class: 'save-buttons' }, button('CSV', 'The points of these curves', csv), button('PNG', 'This chart as an image', image));
+}
+
 /** A name for files, of any text. */
 export function fileName(text, extension) {
   return `${text.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-+|-+$/g, '').slice(0, 80) || 'chart'}.${extension}`;

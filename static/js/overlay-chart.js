@@ -1,11 +1,12 @@
 // One series of several jobs in one chart, with a cross-hair that all such charts share.
 
-import uPlot from './uplot.js';
+import uPlot, { yScale } from './uplot.js';
 
 import { fill, h, setStyle, setText } from './dom.js';
 import { csv } from './compare-data.js';
-import { fileName, png, save } from './export.js';
+import { fileName, png, save, saveButtons } from './export.js';
 import { significant, tick } from './format.js';
+import { smooth } from './series.js';
 
 const HEIGHT = 260;
 const dark = window.matchMedia('(prefers-color-scheme: dark)');
@@ -22,11 +23,24 @@ export function lineDash(index) {
   return [null, [8, 4], [3, 3], [10, 3, 2, 3]][index % 4];
 }
 
-/** `[{xs, ys, low, high}]` on one axis: `[xs, ys of the first, …, low of the first with a band, high, …]`, null for a gap. */
+/** How a swatch is drawn like its line. */
+export function styleSwatch(swatch, index, colour = lineColour(index)) {
+  setStyle(swatch, 'color', colour);
+  setStyle(swatch, 'border-top-style', ['solid', 'dashed', 'dotted', 'dashed'][index % 4]);
+}
+
+/** Curves that may have a logarithmic scale: those that fall by powers of ten. */
+const canLog = (name) => /loss|^lr$/.test(name);
+
+/**
+ * `[{xs, ys, low, high, faint}]` on one axis, null for a gap: `[xs, ys of the first, …, faint of the first that has it, …,
+ * low of the first with a band, high, …]`.
+ */
 export function joined(lines) {
   const columns = lines.flatMap(({ xs, ys }) => [[xs, ys]]);
+  const faint = lines.flatMap(({ xs, faint: values }) => (values ? [[xs, values]] : []));
   const bands = lines.flatMap(({ xs, low, high }) => (low ? [[xs, low], [xs, high]] : []));
-  const tables = [...columns, ...bands];
+  const tables = [...columns, ...faint, ...bands];
   return tables.length ? uPlot.join(tables) : [[]];
 }
 
@@ -36,20 +50,21 @@ export class OverlayChart {
   #values = [];
   #xName = 'epoch';
 
-  constructor(name, sync, signal) {
-    Object.assign(this, { name, sync });
+  /** Charts with the same name for `sync` share their cross-hair; `view` says how smooth the curves are, and their scale. */
+  constructor(name, { sync, view, signal }) {
+    Object.assign(this, { name, sync, view });
     this.where = h('span', { class: 'chart-where' });
     this.legend = h('ul', { class: 'legend' });
     this.empty = h('p', { class: 'chart-empty' }, 'No points');
     this.canvas = h('div', { class: 'chart-plot overlay-plot', role: 'img', 'aria-label': name }, this.empty);
-    const action = (label, title, act) => h('button', { type: 'button', class: 'quiet copy', title, onclick: act }, label);
     this.element = h('section', { class: 'card chart', 'aria-label': name, 'data-lines': 0 },
-      h('header', {}, h('h3', {}, name), this.where, h('span', {},
-        action('CSV', 'The points of these curves', () => this.#saveCsv()), action('PNG', 'This chart as an image', () => this.#savePng()))),
+      h('header', {}, h('h3', {}, name), this.where, saveButtons({ csv: () => this.#saveCsv(), png: () => this.#savePng() })),
       this.canvas, this.legend);
     const resize = new ResizeObserver(() => this.#plot?.setSize({ width: this.canvas.clientWidth, height: HEIGHT }));
     resize.observe(this.canvas);
-    dark.addEventListener('change', () => this.show(this.#lines, this.#xName), { signal });
+    const again = () => this.show(this.#lines, this.#xName);
+    dark.addEventListener('change', again, { signal });
+    view.addEventListener('change', again, { signal });
     signal.addEventListener('abort', () => {
       resize.disconnect();
       this.#plot?.destroy();
@@ -66,31 +81,50 @@ export class OverlayChart {
     this.element.dataset.lines = String(drawn.length);
     this.empty.hidden = drawn.length > 0;
     this.#values = lines.map(() => h('span', { class: 'legend-value' }));
+    this.element.dataset.scale = this.#isLog ? 'log' : 'linear';
     fill(this.legend, lines.map(({ label, colour }, index) => {
       const swatch = h('span', { class: 'swatch', 'aria-hidden': 'true' });
-      setStyle(swatch, 'color', colour());
+      styleSwatch(swatch, index, colour());
       return h('li', {}, swatch, h('span', { class: 'legend-label', title: label }, label), this.#values[index]);
     }));
-    if (drawn.length > 0) this.#plot = new uPlot(this.#options(lines), joined(lines), this.canvas);
+    if (drawn.length > 0) {
+      const shown = lines.map((line) => this.#shown(line));
+      this.#plot = new uPlot(this.#options(shown), joined(shown), this.canvas);
+    }
     this.#showValues(null);
     this.canvas.setAttribute('aria-label', `${this.name} by ${xName}: ${lines.map(({ label, ys }) => `${label} ${ys.length ? significant(ys.at(-1)) : 'no points'}`).join('; ')}`);
   }
 
+  get #isLog() {
+    return this.view.log && canLog(this.name);
+  }
+
+  /** A line as it is drawn: smoothed, before its own values where it has no band, and without what has no logarithm. */
+  #shown({ ys, low, high, ...line }) {
+    const { smoothing } = this.view;
+    const drawn = (values) => values && values.map((value) => (this.#isLog && !(value > 0) ? null : value));
+    const smoothed = (values) => values && drawn(smoothing > 0 ? smooth(values, smoothing) : values);
+    return { ...line, ys: smoothed(ys), low: smoothed(low), high: smoothed(high), faint: smoothing > 0 && !low ? drawn(ys) : undefined };
+  }
+
   #options(lines) {
     const axis = { stroke: token('--muted'), grid: { stroke: token('--grid'), width: 1 }, ticks: { stroke: token('--grid'), width: 1 }, font: '12px system-ui, sans-serif' };
+    const faint = lines.filter((line) => line.faint);
     const banded = lines.filter(({ low }) => low);
+    const before = lines.length + faint.length;
     const bands = banded.map(({ colour }, index) => ({
-      series: [lines.length + 2 + 2 * index, lines.length + 1 + 2 * index], fill: `color-mix(in srgb, ${colour()} 16%, transparent)`,
+      series: [before + 2 + 2 * index, before + 1 + 2 * index], fill: `color-mix(in srgb, ${colour()} 16%, transparent)`,
     }));
     return {
       width: this.canvas.clientWidth || 300, height: HEIGHT, legend: { show: false }, bands,
       cursor: { sync: { key: this.sync }, drag: { x: true, y: false }, points: { size: 6 } },
-      scales: { x: { time: false } },
+      scales: { x: { time: false }, y: yScale(this.#isLog) },
       axes: [
         { ...axis, label: this.#xName, labelSize: 18, labelFont: '12px system-ui, sans-serif', size: 28, values: (_, splits) => splits.map(tick) },
         { ...axis, size: 58, values: (_, splits) => splits.map(tick) },
       ],
       series: [{}, ...lines.map(({ colour, dash }) => ({ stroke: colour(), width: 1.75, dash: dash ?? undefined, spanGaps: true, points: { show: false } })),
+        ...faint.map(({ colour }) => ({ stroke: `color-mix(in srgb, ${colour()} 28%, transparent)`, width: 1.5, spanGaps: true, points: { show: false } })),
         ...banded.flatMap(() => [{ points: { show: false }, spanGaps: true }, { points: { show: false }, spanGaps: true }])],
       hooks: { setCursor: [(plot) => this.#showValues(plot.cursor.left >= 0 ? plot.posToVal(plot.cursor.left, 'x') : null)] },
     };

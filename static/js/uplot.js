@@ -10,3 +10,6 @@ await new Promise((resolve, reject) => {
 });
 
 export default globalThis.uPlot;
+
+/** The y axis: linear, or logarithmic and no wider than its values, where uPlot would show whole powers of ten. */
+export const yScale = (isLog) => (isLog ? { distr: 3, range: (_, low, high) => (low > 0 ? [low / 1.05, high * 1.05] : [1, 10]) } : { distr: 1 });

@@ -57,7 +57,19 @@ test('jobs that are selected in the list are compared, and one can be left out',
 test('without jobs the page says how to choose them, and unknown ones are named', async () => {
   page.expected.push(REFUSED);
   await page.goto(`${server.url}/#/compare`);
-  await page.getByText('Select jobs in the list').waitFor();
+  await page.getByText('Add jobs here, or select them in the list').waitFor();
+  const field = page.getByRole('combobox', { name: 'Add a job' });
+  await field.fill('mobilenet sdd_dkd');
+  await page.getByRole('option').first().waitFor();
+  const offered = await page.getByRole('option').count();
+  await field.press('ArrowDown');
+  await field.press('Enter');
+  await table('Jobs').getByRole('row').nth(1).waitFor();
+  assert.match(await table('Jobs').getByRole('row').nth(1).innerText(), /sdd_dkd\s+\S+ → mobilenet_v2/);
+  await field.fill('mobilenet sdd_dkd');
+  await page.waitForFunction((count) => document.querySelectorAll('[role="option"]').length === count, offered - 1);
+  await page.getByRole('option').first().click();
+  await table('Jobs').getByRole('row').nth(2).waitFor();
   await page.goto(`${server.url}/#/compare?job=${JOBS[0]}&job=${idOf(999)}`);
   await page.getByText(`1 of these jobs does not exist: ${idOf(999)}.`).waitFor();
   page.assertQuiet();
@@ -80,6 +92,37 @@ test('curves of a series lie over each other, and others can be added', async ()
   await chart('eval/top1').getByText(/^hours 0\.\d/).waitFor();
   await chart('lr').getByText(/^hours /).waitFor();
   page.assertQuiet();
+});
+
+test('curves are smoothed, and losses take a logarithmic scale, as on the page of a job', async () => {
+  await page.goto(`${server.url}/#${address()}`);
+  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]')?.dataset.lines === '6');
+  const drawn = () => chart('train/loss').locator('canvas').evaluate((canvas) => canvas.toDataURL());
+  const rough = await drawn();
+  await page.getByLabel('Smoothing').fill('0.95');
+  await page.waitForFunction((before) => document.querySelector('[aria-label="train/loss"] canvas').toDataURL() !== before, rough);
+  assert.equal(await chart('train/loss').getAttribute('data-scale'), 'linear');
+  await page.getByLabel('Log scale').check();
+  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]').dataset.scale === 'log');
+  assert.equal(await chart('eval/top1').getAttribute('data-scale'), 'linear', 'an accuracy has no logarithmic scale');
+  await page.reload();
+  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]')?.dataset.scale === 'log');
+  await page.getByLabel('Smoothing').fill('0');
+  await page.getByLabel('Log scale').uncheck();
+  page.assertQuiet();
+});
+
+test('each job has the colour of its line, and with seeds together that of its group', async () => {
+  const colours = () => table('Jobs').locator('.swatch').evaluateAll((all) => all.map((one) => getComputedStyle(one).borderTopColor));
+  const legend = () => chart('eval/top1').locator('.swatch').evaluateAll((all) => all.map((one) => getComputedStyle(one).borderTopColor));
+  await page.goto(`${server.url}/#${address()}`);
+  await page.waitForFunction(() => document.querySelector('[aria-label="eval/top1"]')?.dataset.lines === '6');
+  assert.equal(new Set(await colours()).size, 6);
+  assert.deepEqual(await colours(), await legend());
+  await page.goto(`${server.url}/#${address('&seeds=1')}`);
+  await page.waitForFunction(() => document.querySelector('[aria-label="eval/top1"]')?.dataset.lines === '2');
+  const [kd, sdd] = await legend();
+  assert.deepEqual(await colours(), [kd, kd, kd, sdd, sdd, sdd]);
 });
 
 test('seeds come to a mean and a standard deviation, in the table, the curves and the scatter', async () => {

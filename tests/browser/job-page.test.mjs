@@ -137,6 +137,20 @@ test('losses take a logarithmic scale, accuracies do not', async () => {
   page.assertQuiet();
 });
 
+test('the points of a chart and its picture can be taken away', async () => {
+  const saved = async (name) => {
+    const [download] = await Promise.all([page.waitForEvent('download'), chart('Evaluation top-1').getByRole('button', { name }).click()]);
+    return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
+  };
+  const csv = await saved('CSV');
+  const { series: [{ points }] } = await server.get(`/v1/jobs/${student}/metrics?name=eval/top1`);
+  const lines = csv.bytes.toString().trim().split('\r\n');
+  assert.deepEqual([csv.name, lines[0], lines.length], ['Evaluation-top-1.csv', 'series,step,epoch,time,value', 1 + points.length]);
+  assert.equal(lines[1], `eval/top1,${points[0].step},${points[0].epoch},${new Date(points[0].time).toISOString()},${points[0].value}`);
+  const png = await saved('PNG');
+  assert.deepEqual([png.name, png.bytes.subarray(1, 4).toString()], ['Evaluation-top-1.png', 'PNG']);
+});
+
 test('the gain is that over the same student by a simpler method', { timeout: PATIENCE }, async () => {
   assert.equal(await tile('Gain').textContent(), '–');
   const spec = { name: 'plain', student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(4) };
