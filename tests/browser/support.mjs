@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -53,10 +53,18 @@ export class Server {
     return join(this.#dir, 'data');
   }
 
-  /** Without a chance to say goodbye to anybody. */
+  /** Without a chance to say goodbye to anybody: a worker that outlived the server for a moment could give its job back. */
   async kill() {
+    for (const worker of this.#workers()) process.kill(worker, 'SIGKILL');
     this.#child.kill('SIGKILL');
     await once(this.#child, 'exit');
+  }
+
+  /** The ids of its worker processes. */
+  #workers() {
+    const threads = `/proc/${this.#child.pid}/task`;
+    const children = readdirSync(threads).flatMap((thread) => readFileSync(`${threads}/${thread}/children`, 'utf8').trim().split(' ').filter(Boolean));
+    return children.filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[1] === 'worker').map(Number);
   }
 
   async stop() {
