@@ -51,16 +51,17 @@ async function report(browser, name, url, ready) {
 }
 
 async function answers(server) {
-  for (const query of ['', '?offset=4000', '?sort=best_top1', '?sort=gain', '?q=vgg13+sdd_dkd', '?label=team:edge&sort=eta', `?id=${idOf(1)}&id=${idOf(51)}&id=${idOf(101)}`]) {
+  const lists = ['', '?offset=4000', '?sort=best_top1', '?sort=gain', '?q=vgg13+sdd_dkd', '?label=team:edge&sort=eta', `?id=${idOf(1)}&id=${idOf(51)}&id=${idOf(101)}`];
+  for (const path of [...lists.map((query) => `summaries${query}`), 'labels', 'system']) {
     const times = [];
     let size = 0;
     for (let round = 0; round < 3 * ROUNDS; round += 1) {
       const start = performance.now();
-      const answer = await fetch(`${server.url}/v1/summaries${query}`);
+      const answer = await fetch(`${server.url}/v1/${path}`);
       size = (await answer.text()).length;
       times.push(performance.now() - start);
     }
-    console.log(`GET /v1/summaries${query.padEnd(40).slice(0, 40)} ${ms(median(times))}, ${kb(size)} before compression`);
+    console.log(`GET /v1/${path.padEnd(48).slice(0, 48)} ${ms(median(times))}, ${kb(size)} before compression`);
   }
 }
 

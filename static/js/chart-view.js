@@ -65,6 +65,12 @@ function remembered() {
   }
 }
 
+/** The buttons of a chart that can be taken away. */
+export function saveButtons({ csv, png: image }) {
+  const button = (label, title, act) => h('button', { type: 'button', class: 'quiet copy', title, onclick: act }, label);
+  return h('span', { class: 'save-buttons' }, button('CSV', 'The points of these curves', csv), button('PNG', 'This chart as an image', image));
+}
+
 /** What chooses the smoothing and the kind of scale. */
 export function curveFields(view) {
   const amount = h('output', { for: 'smoothing' }, view.smoothing.toFixed(2));

@@ -2,10 +2,8 @@
 
 import uPlot, { yScale } from './uplot.js';
 
-import { ChartView } from './chart-view.js';
-import { csv } from './compare-data.js';
+import { ChartView, saveButtons } from './chart-view.js';
 import { h, setText } from './dom.js';
-import { fileName, png, save, saveButtons } from './export.js';
 import { duration, significant, tick } from './format.js';
 import { align, appendPoints, nearest, smooth } from './series.js';
 
@@ -296,13 +294,15 @@ export class Chart {
   }
 
   /** What came, not what is drawn of it: no moving average. */
-  #saveCsv() {
+  async #saveCsv() {
+    const { csv, fileName, save } = await import('./export.js');
     const rows = this.#series.flatMap(({ name }) => this.#points.get(name).map((point) => [name, point.step, point.epoch, new Date(point.time).toISOString(), point.value]));
     save(fileName(this.title, 'csv'), 'text/csv', csv([['series', 'step', 'epoch', 'time', 'value'], ...rows]));
   }
 
   async #savePng() {
     if (!this.#plot) return;
+    const { fileName, png, save } = await import('./export.js');
     const legend = this.#series.map(({ label }, index) => ({ label, colour: this.#colour(`--series-${index + 1}`) }));
     if (this.#reference) legend.push({ label: this.#reference.label, colour: this.#colour('--series-reference') });
     const title = `${this.title} by ${this.#view.axis}`;

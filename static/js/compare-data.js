@@ -95,16 +95,6 @@ export function meanCurve(curves) {
   };
 }
 
-/** Rows as CSV (RFC 4180). A text that a spreadsheet would take for a formula is kept a text by an apostrophe. */
-export function csv(rows) {
-  const cell = (value) => {
-    if (value === null || value === undefined) return '';
-    const text = typeof value === 'string' && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  return rows.map((row) => `${row.map(cell).join(',')}\r\n`).join('');
-}
-
 /** Round numbers, at most so many, that span a range: `[70, 72, 74]`. */
 export function ticks(low, high, most = 6) {
   if (!(high > low)) return [low];

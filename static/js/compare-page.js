@@ -3,10 +3,10 @@
 import { api, paths } from './api.js';
 import { ChartView, curveFields } from './chart-view.js';
 import { Combobox } from './combobox.js';
-import { csv, differences, groupBySeed, groupNames, meanCurve, settingText, statistics } from './compare-data.js';
+import { differences, groupBySeed, groupNames, meanCurve, settingText, statistics } from './compare-data.js';
 import { setConnection } from './connection.js';
 import { fill, h, setText, statusBadge } from './dom.js';
-import { save } from './export.js';
+import { csv, save } from './export.js';
 import { count, pairOf, pairing, percent } from './format.js';
 import { Paced } from './live-list.js';
 import { OverlayChart, lineColour, lineDash, styleSwatch } from './overlay-chart.js';

@@ -9,15 +9,19 @@ export function save(name, type, content) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** The buttons of a chart that can be taken away. */
-export function saveButtons({ csv, png: image }) {
-  const button = (label, title, act) => h('button', { type: 'button', class: 'quiet copy', title, onclick: act }, label);
-  return h('span', { class: 'save-buttons' }, button('CSV', 'The points of these curves', csv), button('PNG', 'This chart as an image', image));
-}
-
 /** A name for files, of any text. */
 export function fileName(text, extension) {
   return `${text.replaceAll(/[^\w.-]+/g, '-').replaceAll(/^-+|-+$/g, '').slice(0, 80) || 'chart'}.${extension}`;
+}
+
+/** Rows as CSV (RFC 4180). A text that a spreadsheet would take for a formula is kept a text by an apostrophe. */
+export function csv(rows) {
+  const cell = (value) => {
+    if (value === null || value === undefined) return '';
+    const text = typeof value === 'string' && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return rows.map((row) => `${row.map(cell).join(',')}\r\n`).join('');
 }
 
 const LINE = 20;

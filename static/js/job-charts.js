@@ -81,7 +81,7 @@ export class JobCharts {
 
   /** What the charts cannot show on a device. */
   setDevice(device) {
-    setText(this.note, device?.startsWith('cuda') ? 'Memory is the trainer’s on the machine; that of the GPU is not reported.' : '');
+    setText(this.note, device?.startsWith('cuda') ? 'Memory is the trainer’s on the machine; that of the GPU is on the page of the workers.' : '');
   }
 
   /** Replaces everything by what `GET …/metrics` answered. */

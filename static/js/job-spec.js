@@ -3,8 +3,6 @@
 import { api } from './api.js';
 import { copyButton, fill, h } from './dom.js';
 import { prettyJson } from './format.js';
-import { scan } from './json-positions.js';
-import { differences, plainRequest } from './recipe.js';
 
 export class JobSpec {
   #job;
@@ -46,9 +44,11 @@ export class JobSpec {
   async #showDifferences() {
     const { spec } = this.#job;
     try {
+      // Few look: it is loaded for those who do.
+      const [{ scan }, { differences, plainRequest }] = await Promise.all([import('./json-positions.js'), import('./recipe.js')]);
       const { spec: published } = await api.check(JSON.stringify(plainRequest(spec)), this.signal);
       const found = differences(spec, published);
-      mark(this.resolved, found);
+      mark(this.resolved, found, scan(this.resolved.textContent).places);
       fill(this.recipe, found.length ? table(found) : h('p', { class: 'note' }, 'Exactly the published recipe of this method.'));
     } catch (error) {
       if (!this.signal.aborted) fill(this.recipe, h('p', { class: 'note' }, `It cannot be compared with the published recipe now: ${error.message}`));
@@ -70,9 +70,8 @@ function table(found) {
 }
 
 /** Marks the places of the differences in the text. */
-function mark(element, found) {
+function mark(element, found, places) {
   const text = element.textContent;
-  const { places } = scan(text);
   const ranges = found.filter(({ pointer }) => places.has(pointer)).map(({ pointer, published }) => ({ ...places.get(pointer), published }))
     .sort((a, b) => a.start - b.start);
   const parts = [];

@@ -3,8 +3,8 @@
 import uPlot, { yScale } from './uplot.js';
 
 import { fill, h, setStyle, setText } from './dom.js';
-import { csv } from './compare-data.js';
-import { fileName, png, save, saveButtons } from './export.js';
+import { saveButtons } from './chart-view.js';
+import { csv, fileName, png, save } from './export.js';
 import { significant, tick } from './format.js';
 import { smooth } from './series.js';
 

@@ -4,7 +4,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { plan, toEach } from '../../static/js/bulk.js';
-import { csv, differences, groupBySeed, groupNames, interpolate, meanCurve, settingText, statistics, ticks } from '../../static/js/compare-data.js';
+import { differences, groupBySeed, groupNames, interpolate, meanCurve, settingText, statistics, ticks } from '../../static/js/compare-data.js';
+import { csv } from '../../static/js/export.js';
 import { points, shortAge } from '../../static/js/format.js';
 import { addressOf, parseQuery, requestOf, sortedBy } from '../../static/js/jobs-query.js';
 import { layOut } from '../../static/js/sparkline.js';
