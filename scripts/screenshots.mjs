@@ -14,6 +14,8 @@ const MOST_BYTES = 150_000;
 const DESK = { width: 1280, height: 1500 };
 const PHONE = { width: 390, height: 1300 };
 const EPOCHS = 15;
+/** A worker at work, with all that it tells. */
+const BUSY = '.workers tbody tr:has(.gauge:not([hidden])):has(.worker-job a:not([hidden]))';
 
 const server = new Server();
 
@@ -38,15 +40,15 @@ async function train() {
   const teacher = (await server.post('/v1/jobs', job('resnet20 on the digits', 'resnet20', { method: 'none' }, 6))).id;
   const taught = { teacher: { job: teacher }, labels: { pair: 'resnet20-resnet8' } };
   const sdd = (await server.post('/v1/jobs', job('resnet8 by SD-KD', 'resnet8', { method: 'sdd_kd', scales: [1, 2, 4] }, EPOCHS, taught))).id;
-  await server.post('/v1/jobs', job('resnet8 by KD', 'resnet8', { method: 'kd' }, EPOCHS, taught));
+  const kd = (await server.post('/v1/jobs', job('resnet8 by KD', 'resnet8', { method: 'kd' }, EPOCHS, taught))).id;
   const alone = (await server.post('/v1/jobs', job('resnet8 alone', 'resnet8', { method: 'none' }, EPOCHS, { labels: taught.labels }))).id;
-  const live = (await server.post('/v1/jobs', job('resnet14 by SD-KD', 'resnet14', { method: 'sdd_kd', scales: [1, 2, 4] }, 60, taught))).id;
+  const live = (await server.post('/v1/jobs', job('resnet14 by SD-KD', 'resnet14', { method: 'sdd_kd', scales: [1, 2, 4] }, 100, taught))).id;
   await until(sdd, ({ progress }) => progress?.epoch > EPOCHS / 3);
   await server.kill();
   await server.start();
   await until(alone, ({ status }) => status === 'succeeded');
   await until(live, ({ progress }) => progress?.epoch > 8);
-  return { teacher, sdd, live };
+  return { sdd, kd, alone, live };
 }
 
 /** One picture, as small as WebP makes it. */
@@ -77,8 +79,9 @@ async function specification(page) {
   await page.locator('.spec').evaluate((element) => element.scrollIntoView({ block: 'start' }));
 }
 
-function pictures({ sdd, live }) {
+function pictures({ sdd, kd, alone, live }) {
   const plot = '.u-over';
+  const compare = `/compare?${[sdd, kd, alone].map((id) => `job=${id}`).join('&')}`;
   return [
     { name: 'jobs-light', path: '/', ready: 'tbody tr', viewport: { width: 1280, height: 620 } },
     { name: 'job-light', path: `/jobs/${live}`, ready: plot },
@@ -86,6 +89,15 @@ function pictures({ sdd, live }) {
     { name: 'job-phone', path: `/jobs/${sdd}`, ready: plot, viewport: PHONE },
     { name: 'regions-light', path: `/jobs/${sdd}`, ready: plot, prepare: to('section.regions'), viewport: { width: 1280, height: 1100 } },
     { name: 'specification-dark', path: `/jobs/${sdd}`, ready: plot, prepare: specification, colorScheme: 'dark', viewport: { width: 1280, height: 1000 } },
+    { name: 'jobs-dark', path: '/', ready: 'tbody tr', viewport: { width: 1280, height: 620 }, colorScheme: 'dark' },
+    { name: 'jobs-phone', path: '/', ready: 'tbody tr', viewport: PHONE },
+    { name: 'compare-light', path: compare, ready: '.scatter circle', viewport: { width: 1280, height: 1200 } },
+    { name: 'compare-dark', path: compare, ready: '.scatter circle', viewport: { width: 1280, height: 1200 }, colorScheme: 'dark' },
+    { name: 'compare-phone', path: compare, ready: '.scatter circle', viewport: PHONE },
+    { name: 'workers-light', path: '/workers', ready: BUSY, viewport: { width: 1280, height: 560 } },
+    { name: 'workers-dark', path: '/workers', ready: BUSY, viewport: { width: 1280, height: 560 }, colorScheme: 'dark' },
+    { name: 'workers-phone', path: '/workers', ready: BUSY, viewport: PHONE },
+    { name: 'attempts-light', path: `/jobs/${sdd}`, ready: plot, prepare: to('section[aria-labelledby="attempts-title"]'), viewport: { width: 1280, height: 480 } },
     { name: 'new-light', path: `/new?from=${sdd}`, ready: '.verdict[data-state="fine"]' },
     { name: 'new-dark', path: `/new?from=${sdd}`, ready: '.verdict[data-state="fine"]', colorScheme: 'dark' },
     { name: 'new-phone', path: `/new?from=${sdd}`, ready: '.verdict[data-state="fine"]', viewport: PHONE },
