@@ -48,11 +48,13 @@ fn compile(include: &Path) {
         build.compile(&format!("distillery_loops_{name}"));
     }
     with_torch(include)
+        .include("cpp")
         .files([
             "cpp/context.cpp",
             "cpp/inference.cpp",
             "cpp/norm.cpp",
             "cpp/optimizer.cpp",
+            "cpp/ranks.cpp",
             "cpp/strided.cpp",
             "cpp/winograd.cpp",
         ])
@@ -73,10 +75,16 @@ fn compile_plugin(lib: &Path) {
         std::fs::write(&out, []).expect("cargo's directory can be written");
         return;
     }
-    let compiler = with_torch(&lib.with_file_name("include")).include(&headers).get_compiler();
+    // Of the wheel that torch's own needs on a machine with a GPU.
+    let nccl = lib.ancestors().nth(2).expect("libtorch is in a directory").join("nvidia/nccl/include");
+    let compiler = with_torch(&lib.with_file_name("include")).include(&headers).include(&nccl).get_compiler();
     let mut command = compiler.to_command();
     // So that what is missing is found here rather than where there is a GPU.
-    command.args(["-shared", "-s", "-Wl,-z,defs", "cuda/graph.cpp", "-o"]).arg(&out).arg("-L").arg(lib);
+    command.args(["-shared", "-s", "-Wl,-z,defs", "cuda/graph.cpp"]);
+    if nccl.join("nccl.h").exists() && headers.join("nv/target").exists() {
+        command.args(["-DUSE_C10D_NCCL", "cuda/nccl.cpp"]);
+    }
+    command.arg("-o").arg(&out).arg("-L").arg(lib);
     command.args(["-Wl,--no-as-needed", "-ltorch_cuda", "-lc10_cuda", "-ltorch_cpu", "-lc10"]);
     let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(status.success(), "{command:?}: {status}");

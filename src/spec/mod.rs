@@ -241,8 +241,12 @@ pub struct DistillationSpec {
 pub struct TrainingSpec {
     /// Passes over the training split.
     pub epochs: u32,
-    /// Images per optimisation step.
+    /// Images per optimisation step, of all devices together.
     pub batch_size: u32,
+    /// Devices of one worker that train together, each on its part of every batch.
+    #[serde(default = "one")]
+    #[schema(default = 1, minimum = 1, maximum = 64)]
+    pub devices: u32,
     /// The optimiser.
     pub optimizer: OptimizerSpec,
     /// How the learning rate changes.
@@ -263,6 +267,11 @@ pub struct TrainingSpec {
     pub checkpoint_every_epochs: u32,
     /// Epochs between two evaluations.
     pub eval_every_epochs: u32,
+}
+
+/// The devices of specifications from before there was a choice.
+fn one() -> u32 {
+    1
 }
 
 /// The optimiser.

@@ -15,6 +15,9 @@ use crate::architecture::{self, Architecture};
 /// Largest accepted scale: 16 × 16 regions.
 const FINEST_SCALE: i64 = 16;
 
+/// Most devices of one job.
+const MOST_DEVICES: i64 = 64;
+
 /// Side of the largest images that are trained on like CIFAR's where nothing else is said: Tiny ImageNet's.
 const LARGEST_SMALL_IMAGE: u32 = 64;
 
@@ -347,6 +350,13 @@ fn weights(mut fields: Fields<'_>, method: Method) -> Weights {
 fn training(mut fields: Fields<'_>, student: &str, image_size: u32, method: Method) -> TrainingSpec {
     let epochs = to(fields.integer("epochs", 1..=100_000).unwrap_or(240));
     let batch_size = to(fields.integer("batch_size", 1..=65_536).unwrap_or(64));
+    let devices = to(fields.integer("devices", 1..=MOST_DEVICES).unwrap_or(1));
+    if devices > batch_size {
+        let detail = format!(
+            "{devices} devices cannot share batches of {batch_size} images: lower devices, or raise batch_size"
+        );
+        fields.fault("devices", detail);
+    }
     let optimizer = optimizer(fields.object("optimizer"), student);
     let schedule = schedule(fields.object("schedule"), epochs);
     let augmentation = fields.choice("augmentation").unwrap_or_else(|| usual_augmentation(image_size));
@@ -366,6 +376,7 @@ fn training(mut fields: Fields<'_>, student: &str, image_size: u32, method: Meth
     TrainingSpec {
         epochs,
         batch_size,
+        devices,
         optimizer,
         schedule,
         augmentation,

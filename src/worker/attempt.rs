@@ -13,7 +13,7 @@ use super::lease::{Lease, Wanted};
 use super::record::{Record, Trouble, held};
 use super::trainer::Trainer;
 use super::wakeups::Wakeups;
-use super::{Context, inputs, machine, outputs};
+use super::{Context, inputs, outputs};
 use crate::jobs::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
 use crate::process;
 use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome};
@@ -65,7 +65,7 @@ impl Attempt<'_> {
     async fn work(&self, claim: &Claim, drain: &CancellationToken) -> Result<(), Trouble> {
         let directory = inputs::prepare(self.context, claim, &self.record).await?;
         let output = directory.join("output");
-        let kills_before = machine::out_of_memory_kills();
+        let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;
         let mut trainer = Trainer::start(settings, &directory, self.hold.attempt)
             .map_err(|error| Trouble::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") }))?;
@@ -89,7 +89,7 @@ impl Attempt<'_> {
             // Killed since it did not stop in time: what was asked for still happens.
             None if self.record.wanted() != Wanted::Run || drain.is_cancelled() => self.set_down().await,
             None => {
-                let starved = machine::out_of_memory_kills() > kills_before;
+                let starved = process::out_of_memory_kills() > kills_before;
                 Err(Trouble::Failed(unexplained(status, starved, &trainer.last_words().await)))
             }
         }

@@ -27,15 +27,3 @@ pub(super) fn gpus() -> usize {
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
-
-/// How many processes the kernel has killed for want of memory: in this control group, or else on this machine.
-pub(super) fn out_of_memory_kills() -> u64 {
-    let count = |path: &str| -> Option<u64> {
-        let text = fs::read_to_string(path).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-    };
-    let group = fs::read_to_string("/proc/self/cgroup").ok();
-    let group = group.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::")));
-    let of_group = group.and_then(|group| count(&format!("/sys/fs/cgroup{group}/memory.events")));
-    of_group.or_else(|| count("/proc/vmstat")).unwrap_or(0)
-}

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::control::Control;
-use super::data::{self, Framing, Loader};
+use super::data::{self, Framing, Loader, Share};
 use super::error::{Error, Result};
 use super::normalisation::Normalisation;
+use super::ranks::{Ranks, launch};
 use super::report::{Human, Ndjson, Report};
-use super::run::{self, Ending, Settings};
+use super::run::{Ending, Settings};
 use super::{device, models, verify, weights};
 use clap::ValueEnum;
 use distillery::architecture;
@@ -27,7 +28,13 @@ use distillery::spec::{self, JobSpec, Mode};
 #[must_use]
 pub fn train(args: &TrainArgs) -> ExitCode {
     let mut report: Box<dyn Report> = if args.events { Box::new(Ndjson) } else { Box::new(Human::default()) };
-    match guarded(|| train_by(args, &mut *report)) {
+    let result = guarded(|| train_by(args, &mut *report));
+    exit_code(result, &mut *report)
+}
+
+/// The status of a program that trains; a failure is reported.
+fn exit_code(result: Result<Ending>, report: &mut dyn Report) -> ExitCode {
+    match result {
         Ok(Ending::Finished) => ExitCode::SUCCESS,
         Ok(Ending::Stopped) => ExitCode::from(EXIT_STOPPED),
         Err(error) => {
@@ -48,14 +55,28 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
     let settings = Settings {
         output: args.output.clone(),
         device: args.compute.device.clone(),
-        threads: prepare(&args.compute),
+        all_devices: None,
+        share: Share::WHOLE,
+        threads: threads(&args.compute),
         cuda_graphs: !args.no_cuda_graphs,
         data_memory: data_memory(&args.compute),
         cache_dir: args.cache_dir.clone(),
         cache_limit: args.cache_mib.saturating_mul(1 << 20),
         attempt: args.attempt,
     };
-    run::train(&spec, &settings, &control, report)
+    settings.prepare(spec.training.devices);
+    let events = args.events;
+    let lost = move |failure| {
+        let mut report: Box<dyn Report> = if events { Box::new(Ndjson) } else { Box::new(Human::default()) };
+        report.event(&Event::Failed(failure));
+    };
+    launch::train(&spec, &settings, &control, report, lost)
+}
+
+/// `distillery-trainer rank`: another rank of a run, told by its standard input which.
+#[must_use]
+pub fn rank() -> ExitCode {
+    exit_code(guarded(launch::follow), &mut Ndjson)
 }
 
 /// The specification, or all its faults, one a line.
@@ -69,10 +90,8 @@ fn read_spec(path: &Path) -> Result<JobSpec> {
     })
 }
 
-fn prepare(args: &ComputeArgs) -> usize {
-    let threads = args.threads.map_or_else(device::cores, usize::from);
-    device::prepare(threads);
-    threads
+fn threads(args: &ComputeArgs) -> usize {
+    args.threads.map_or_else(device::cores, usize::from)
 }
 
 /// `distillery-trainer verify`: success where the same students come out.
@@ -126,7 +145,7 @@ pub fn evaluate(args: &EvaluateArgs) -> ExitCode {
 }
 
 fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
-    prepare(&args.compute);
+    device::prepare(threads(&args.compute));
     let device = device::open(&args.compute.device)?;
     let known = || architecture::all().iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
     let found = architecture::find(&args.architecture)
@@ -152,7 +171,8 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     let open = |split: &str| {
         let images = dataset.split(split)?.into();
         let memory_limit = data_memory(&args.compute);
-        let options = data::Options { side, framing, limit: None, batch_size: 1, seed: 0, memory_limit, device };
+        let (share, limit) = (Share::WHOLE, None);
+        let options = data::Options { side, framing, limit, batch_size: 1, share, seed: 0, memory_limit, device };
         Ok::<_, Error>(Loader::open(images, options)?)
     };
     let split = dataset.eval_split(args.split.as_deref())?;
@@ -173,7 +193,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
             kept.push(seen.logits.to_device(Device::Cpu));
         }
     };
-    let evaluation = super::evaluate::evaluate(&network, &loader, &normalisation, || true, keep)?
+    let evaluation = super::evaluate::evaluate(&network, &loader, &normalisation, &Ranks::alone(), || true, keep)?
         .ok_or_else(|| Error::internal("an evaluation that nobody stopped was stopped"))?;
     let images_per_second = evaluation.images as f64 / begun.elapsed().as_secs_f64();
     if loader.corrupt_count() > 0 {

@@ -114,7 +114,7 @@ fn swap_tf32(mut allowed: bool) -> bool {
     allowed
 }
 
-/// `cuda/graph.cpp`, compiled; empty where CUDA's headers were not there.
+/// `cuda/`, compiled; empty where CUDA's headers were not there.
 const PLUGIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cuda.so"));
 
 type Work = extern "C" fn(*mut c_void) -> bool;
@@ -126,6 +126,7 @@ pub struct Plugin {
     record: extern "C" fn(*mut *mut c_void, Work, *mut c_void) -> *mut c_char,
     replay: extern "C" fn(*mut c_void) -> *mut c_char,
     free: extern "C" fn(*mut c_void),
+    nccl: Option<ptr::NonNull<c_void>>,
 }
 
 impl Plugin {
@@ -168,6 +169,7 @@ impl Plugin {
                 free: std::mem::transmute::<*mut c_void, extern "C" fn(*mut c_void)>(
                     function(c"distillery_graph_free")?.as_ptr(),
                 ),
+                nccl: function(c"distillery_nccl_backend").ok(),
             }))
         }
     }
@@ -180,6 +182,18 @@ impl Plugin {
     pub fn begin(&self, index: usize) -> Result<(), String> {
         let index = i8::try_from(index).map_err(|_| format!("cuda:{index} is too many"))?;
         said((self.begin)(index))
+    }
+
+    /// What makes NCCL's half of a group of ranks: a `MakeBackend` of `cpp/ranks.h`.
+    ///
+    /// # Errors
+    /// The program was built without NCCL.
+    pub(crate) fn nccl(&self) -> Result<ptr::NonNull<c_void>, String> {
+        self.nccl.ok_or_else(|| {
+            "distillery-trainer was built without NCCL's header, which is beside a libtorch for GPUs: run \
+             TORCH_VARIANT=gpu scripts/setup, and build it again"
+                .to_owned()
+        })
     }
 
     /// Records what `work` issues to the thread's stream, without doing it. What it does on the host is done.

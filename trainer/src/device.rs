@@ -7,6 +7,34 @@ use tch::{Cuda, Device};
 use super::cuda;
 use super::error::{Error, Result};
 
+/// The names of `count` devices: `names` are so many with commas between them, or one of `auto`, `cpu` and `cuda`, which
+/// stand for as many as there have to be.
+///
+/// # Errors
+/// They are not as many, or the machine has not so many.
+pub fn several(names: &str, count: u32) -> Result<Vec<String>> {
+    let count = count as usize;
+    let listed: Vec<String> = names.split(',').map(|name| name.trim().to_owned()).collect();
+    if listed.len() == count {
+        return Ok(listed);
+    }
+    match names {
+        "cpu" => Ok(vec![names.to_owned(); count]),
+        "auto" | "cuda" => match open(names)? {
+            Device::Cuda(_) => {
+                gpu(count - 1)?;
+                Ok((0..count).map(|index| format!("cuda:{index}")).collect())
+            }
+            _ => Ok(vec!["cpu".to_owned(); count]),
+        },
+        _ => Err(Error::user(format!(
+            "training.devices is {count}, and --device names {}: name {count} with commas between them, or change \
+             training.devices",
+            listed.len()
+        ))),
+    }
+}
+
 /// The device of that name: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors

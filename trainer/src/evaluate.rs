@@ -1,12 +1,13 @@
 //! Accuracy on a split.
 
-use tch::{Kind, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use super::cuda::{self, Tf32};
 use super::data::{Loaded, Loader};
 use super::error::{Error, Result};
 use super::models::Network;
 use super::normalisation::Normalisation;
+use super::ranks::Ranks;
 use distillery::architecture::Node;
 use distillery::protocol::Evaluation;
 
@@ -27,14 +28,16 @@ pub struct Seen<'a> {
 }
 
 /// Top-1 and top-5 accuracy and mean cross entropy over all images, in file order; `see` is shown every batch. None
-/// where `go_on` said no between two batches. Computed in float32 whatever the network is trained in, as whoever takes
+/// where `go_on` said no between two batches. Each of several `ranks` sees a share of them. Computed in float32 whatever the network is trained in, as whoever takes
 /// it will.
 ///
-/// # Errors An image cannot be read, or the loss is not finite.
+/// # Errors
+/// An image cannot be read, or another rank is gone.
 pub fn evaluate(
     network: &Network,
     loader: &Loader,
     normalisation: &Normalisation,
+    ranks: &Ranks,
     go_on: impl Fn() -> bool,
     mut see: impl FnMut(Seen<'_>),
 ) -> Result<Option<Evaluation>> {
@@ -45,13 +48,16 @@ pub fn evaluate(
     let mut images = 0;
     let mut constant = None;
     let at_once = batch_size(network, loader);
-    for batch in loader.in_order(at_once) {
+    let mut is_left = false;
+    for batch in loader.in_order(ranks.share(), at_once) {
         if !go_on() {
-            return Ok(None);
+            ranks.interrupt();
+            is_left = true;
+            break;
         }
         let Loaded { images: pixels, labels, .. } = batch?;
         // Counted, as streaming finds out on the way which images cannot be read.
-        images += labels.size()[0].unsigned_abs();
+        images += labels.size()[0];
         let side = u32::try_from(pixels.size()[3]).unwrap_or(u32::MAX);
         let network = constant.get_or_insert_with(|| network.constant(Kind::Float, at_once, side));
         let features = network.features(&normalisation.apply(&pixels), false);
@@ -67,10 +73,20 @@ pub fn evaluate(
         });
         see(Seen { features: &features, logits: &logits, labels: &labels });
     }
-    let sums = sums.ok_or_else(|| Error::user("the split to evaluate on has no readable image"))?;
-    let sums = Vec::<f64>::try_from(sums)?;
-    let mean = |sum: f64| sum / images as f64;
-    Ok(Some(Evaluation { top1: 100.0 * mean(sums[0]), top5: 100.0 * mean(sums[1]), loss: mean(sums[2]), images }))
+    let zeros = || Tensor::zeros([3], (Kind::Double, Device::Cpu));
+    let sums = sums.map_or_else(zeros, |sums| sums.to_device(Device::Cpu));
+    let counts = Tensor::from_slice(&[images as f64, f64::from(u8::from(is_left))]);
+    let sums = Tensor::cat(&[sums, counts], 0);
+    ranks.sum(&sums)?;
+    let [first, five, loss, images, left] = Vec::<f64>::try_from(sums)?[..] else { unreachable!("there are five") };
+    if left > 0.0 {
+        return Ok(None);
+    }
+    if images == 0.0 {
+        return Err(Error::user("the split to evaluate on has no readable image"));
+    }
+    let [top1, top5] = [first, five].map(|right| 100.0 * (right / images));
+    Ok(Some(Evaluation { top1, top5, loss: loss / images, images: images as u64 }))
 }
 
 /// On a GPU, which a small batch does not fill, as many images as a quarter of the free memory holds some maps of.

@@ -232,18 +232,18 @@ pub(crate) fn adamw(
 }
 
 /// Tensors as C sees them.
-struct Pointers<'a>(Vec<*mut C_tensor>, PhantomData<&'a [Tensor]>);
+pub(crate) struct Pointers<'a>(Vec<*mut C_tensor>, PhantomData<&'a [Tensor]>);
 
 impl<'a> Pointers<'a> {
-    fn of(tensors: &'a [Tensor]) -> Self {
+    pub(crate) fn of(tensors: &'a [Tensor]) -> Self {
         Self(tensors.iter().map(|tensor| tensor.as_ptr().cast_mut()).collect(), PhantomData)
     }
 
-    fn first(&self) -> *const *mut C_tensor {
+    pub(crate) fn first(&self) -> *const *mut C_tensor {
         self.0.as_ptr()
     }
 
-    fn count(&self) -> i64 {
+    pub(crate) fn count(&self) -> i64 {
         self.0.len() as i64
     }
 }

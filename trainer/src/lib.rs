@@ -5,7 +5,8 @@
 //! into feature maps, [`sdd`] splits those into regions and weighs their [`losses`], [`optim`] changes the weights.
 //! [`setup`] loads what a run needs, its data by [`source`], [`resume`] keeps what is needed to go on after an
 //! interruption, [`evaluate`] measures accuracy, [`report`] and [`control`] talk to the outside. [`teacher`] is
-//! evaluated first; [`teacher_cache`] keeps what it said, in the files of [`cache`].
+//! evaluated first; [`teacher_cache`] keeps what it said, in the files of [`cache`]. On several devices [`ranks`] has a
+//! process for each.
 
 pub mod cache;
 pub mod commands;
@@ -23,6 +24,7 @@ pub mod metrics;
 pub mod models;
 pub mod normalisation;
 pub mod optim;
+pub mod ranks;
 pub mod regions;
 pub mod report;
 pub mod resume;

@@ -24,6 +24,9 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Rewrite any supported checkpoint as safetensors.
     Convert(ConvertArgs),
+    /// Be one of several processes that train together; started by `train`.
+    #[command(hide = true)]
+    Rank,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify(&args),
         Command::Evaluate(args) => commands::evaluate(&args),
         Command::Convert(args) => commands::convert(&args),
+        Command::Rank => commands::rank(),
     }
 }
 

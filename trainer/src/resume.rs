@@ -88,6 +88,8 @@ pub fn identity(spec: &JobSpec, teacher: Option<&str>, student: Option<&str>, da
         (of_teacher.checkpoint, of_teacher.job) = (teacher.map(str::to_owned), None);
     }
     let text = serde_json::to_string(&(spec, data)).expect("a specification is JSON");
+    // States from before there was a choice of devices are those of one. In a text this would have other quotes.
+    let text = text.replacen(r#""devices":1,"#, "", 1);
     hex::encode(Sha256::digest(text))
 }
 

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use tch::Tensor;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
 
 use super::cache::rows::Numbers;
 use super::control::{Control, Wish};
-use super::data::{Crops, Loaded};
+use super::data::{Crops, Loaded, Share};
 use super::device;
 use super::error::{Error, Result};
 use super::evaluate::evaluate;
 use super::metrics::Metrics;
+use super::ranks::{Order, Ranks};
 use super::report::Report;
 use super::resume::{self, State};
 use super::sdd::warmup;
@@ -24,13 +26,17 @@ use distillery::protocol::{Evaluation, Event, Level, Outcome, Progress, files};
 use distillery::spec::{self, Augmentation, JobSpec};
 
 /// What the command line decides.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
     /// Where files go.
     pub output: PathBuf,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    /// `auto`, `cpu`, `cuda` or `cuda:N`; before ranks are given one each, so many with commas between them.
     pub device: String,
-    /// Threads of the arithmetic.
+    /// The devices of all ranks, where there are several.
+    pub all_devices: Option<String>,
+    /// This rank's part of the training images, and its number.
+    pub share: Share,
+    /// Threads of the arithmetic, of all ranks together.
     pub threads: usize,
     /// Bytes of decoded images that are kept in memory; more are read again in every epoch.
     pub data_memory: u64,
@@ -44,6 +50,13 @@ pub struct Settings {
     pub attempt: u32,
 }
 
+impl Settings {
+    /// Sets this process up for its part of the threads, before the first tensor, where so many devices train.
+    pub fn prepare(&self, devices: u32) {
+        device::prepare((self.threads / devices.max(1) as usize).max(1));
+    }
+}
+
 /// How a run ended that did not fail.
 #[derive(Debug)]
 pub enum Ending {
@@ -53,21 +66,33 @@ pub enum Ending {
     Stopped,
 }
 
-/// Trains by a specification whose paths are local.
+/// Trains by a specification whose paths are local. `meet` gives the ranks that train together, this one among them, once
+/// all is loaded on its device.
 ///
 /// # Errors
 /// In the classes of [`Error`].
-pub fn train(spec: &JobSpec, settings: &Settings, control: &Control, report: &mut dyn Report) -> Result<Ending> {
+pub fn train(
+    spec: &JobSpec,
+    settings: &Settings,
+    meet: impl FnOnce(Device, &mut dyn Report) -> Result<Ranks>,
+    control: &Control,
+    report: &mut dyn Report,
+) -> Result<Ending> {
     let state = settings.output.join(files::CHECKPOINT);
     let directory = state.parent().expect("the checkpoint is in a directory");
     std::fs::create_dir_all(directory).map_err(Error::storage(directory))?;
     let setup = Setup::new(spec, settings, report)?;
-    let metrics = Metrics::open(&settings.output.join(files::METRICS), setup.counters.step)?;
+    let mut ranks = meet(setup.device, report)?;
+    ranks.begin(&setup.student, &setup.optimizer.state(), setup.device)?;
+    let metrics = match ranks.leads() {
+        true => Some(Metrics::open(&settings.output.join(files::METRICS), setup.counters.step)?),
+        false => None,
+    };
     let scales = setup.objective.distillation.as_ref().map_or(&[][..], |distillation| &distillation.scales);
     let meter = Meter::new(scales, setup.device);
     let output = &settings.output;
     // An attempt that starts within the last epoch leaves what it started from.
-    if setup.counters.epoch + 1 == spec.training.epochs && setup.counters.step > 0 {
+    if ranks.leads() && setup.counters.epoch + 1 == spec.training.epochs && setup.counters.step > 0 {
         keep_for_verification(output)?;
     }
     let flushed = Instant::now();
@@ -76,6 +101,7 @@ pub fn train(spec: &JobSpec, settings: &Settings, control: &Control, report: &mu
         spec,
         control,
         report,
+        ranks,
         metrics,
         meter,
         output,
@@ -92,13 +118,15 @@ pub fn train(spec: &JobSpec, settings: &Settings, control: &Control, report: &mu
         return Ok(run.stopped());
     }
     run.setup.startup.mark("teacher");
-    run.teacher_cache = TeacherCache::of_run(spec, settings, &mut run.setup)?;
+    run.teacher_cache = TeacherCache::of_run(spec, settings, &run.ranks, &mut run.setup)?;
     while run.setup.counters.epoch < spec.training.epochs {
         if run.epoch()? == Flow::Stop {
             return Ok(run.stopped());
         }
     }
-    run.finish()?;
+    if run.ranks.leads() {
+        run.finish()?;
+    }
     Ok(Ending::Finished)
 }
 
@@ -114,7 +142,10 @@ struct Run<'a> {
     control: &'a Control,
     report: &'a mut dyn Report,
     setup: Setup,
-    metrics: Metrics,
+    /// The processes that train together; the first of them writes and reports.
+    ranks: Ranks,
+    /// Where there is somebody to write them.
+    metrics: Option<Metrics>,
     meter: Meter,
     /// Where files go.
     output: &'a Path,
@@ -136,6 +167,12 @@ impl Run<'_> {
         if self.setup.objective.teacher.is_none() {
             return Ok(Flow::GoOn);
         }
+        let flow = if self.ranks.leads() { self.ask_teacher(settings)? } else { Flow::GoOn };
+        // The others wait here.
+        Ok(if self.ranks.any(flow == Flow::Stop)? { Flow::Stop } else { Flow::GoOn })
+    }
+
+    fn ask_teacher(&mut self, settings: &Settings) -> Result<Flow> {
         let go_on = || self.control.wish() == Wish::GoOn;
         let Some(evaluation) = teacher::evaluation(self.spec, settings, &mut self.setup, go_on)? else {
             return Ok(Flow::Stop);
@@ -174,10 +211,14 @@ impl Run<'_> {
         let crops = self.crops(epoch, view, first);
         self.flushed = Instant::now();
         for (index, batch) in (first..).zip(train.epoch_of_view(epoch, view, first)) {
-            match self.control.wish() {
+            let reads = self.flushed.elapsed().as_secs_f64() > BETWEEN_READINGS;
+            let order = self.ranks.agree(Order { wish: self.control.wish(), reads });
+            if order.reads || order.wish == Wish::Pause {
+                self.flush()?;
+            }
+            match order.wish {
                 Wish::GoOn => {}
                 Wish::Pause => {
-                    self.flush()?;
                     self.keep_logits();
                     self.save()?;
                     return Ok(Flow::Stop);
@@ -185,7 +226,7 @@ impl Run<'_> {
                 Wish::Stop => return Ok(Flow::Stop),
             }
             let loaded = batch?;
-            let parts = crops.as_ref().map(|crops| crops.of_batch(index, &loaded.indices));
+            let parts = crops.as_ref().map(|crops| crops.of_batch(index, loaded.rows.start, &loaded.indices));
             let number = self.setup.counters.step + 1;
             let base = training.optimizer.learning_rate();
             let rate = optim::learning_rate(&training.schedule, base, epoch, training.epochs, index, steps_per_epoch);
@@ -196,9 +237,6 @@ impl Run<'_> {
                 self.setup.startup.mark("step");
                 let message = self.setup.startup.summary();
                 self.report.event(&Event::Log { level: Level::Info, message });
-            }
-            if self.flushed.elapsed().as_secs_f64() > BETWEEN_READINGS {
-                self.flush()?;
             }
         }
         self.keep_logits();
@@ -232,18 +270,33 @@ impl Run<'_> {
 
     /// A step on a batch; what the teacher says of it is kept where that is wanted.
     fn step(&mut self, loaded: Loaded, parts: Option<Tensor>, view: u32, rates: Rates) {
-        let Loaded { images, labels, numbers, indices } = loaded;
+        let Loaded { images, labels, numbers, indices, rows, all } = loaded;
         let device = self.setup.device;
+        if numbers.is_empty() {
+            return self.step_without_images(rates);
+        }
+        self.ranks.weigh(rows.len(), all);
         let numbers = Numbers { numbers: &numbers, indices: &indices };
         let known = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, numbers));
         let logits = known.map(|known| known.to_device(device));
         let is_asked = logits.is_none();
         let inputs = Inputs { images, labels, parts, logits, rates };
         let Setup { steps, student, objective, optimizer, .. } = &mut self.setup;
-        let logits = steps.run(student, objective, optimizer, &mut self.meter, inputs);
+        let logits = steps.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs);
         if let (true, Some(cache), Some(logits)) = (is_asked, &mut self.teacher_cache, logits) {
             cache.keep(view, numbers, &logits);
         }
+    }
+
+    /// A step in which this rank has no part but the same weights after it: on a black image, which counts nothing.
+    fn step_without_images(&mut self, rates: Rates) {
+        let (side, device) = (i64::from(self.spec.dataset.image_size), self.setup.device);
+        let images = Tensor::zeros([1, 3, side, side], (Kind::Uint8, device));
+        let labels = Tensor::zeros([1], (Kind::Int64, device));
+        let inputs = Inputs { images, labels, parts: None, logits: None, rates };
+        self.ranks.weigh(0, 1);
+        let Setup { steps, student, objective, optimizer, .. } = &mut self.setup;
+        steps.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs);
     }
 
     fn end_epoch(&mut self) -> Result<Flow> {
@@ -259,7 +312,7 @@ impl Run<'_> {
         if is_last || is_last_but_one || done.is_multiple_of(training.checkpoint_every_epochs) {
             self.save()?;
         }
-        if is_last_but_one {
+        if is_last_but_one && self.ranks.leads() {
             keep_for_verification(self.output)?;
         }
         Ok(Flow::GoOn)
@@ -269,8 +322,9 @@ impl Run<'_> {
         let begun = Instant::now();
         let go_on = || self.control.wish() == Wish::GoOn;
         let setup = &mut self.setup;
-        let Some(evaluation) = evaluate(&setup.student, &setup.eval, &setup.objective.normalisation, go_on, |_| {})?
-        else {
+        self.ranks.share_statistics(&setup.student)?;
+        let Setup { student, eval, objective, .. } = &*setup;
+        let Some(evaluation) = evaluate(student, eval, &objective.normalisation, &self.ranks, go_on, |_| {})? else {
             if self.control.wish() == Wish::Pause {
                 self.save()?;
             }
@@ -287,7 +341,7 @@ impl Run<'_> {
         setup.counters.last = Some(evaluation);
         if setup.counters.best.is_none_or(|(best, _)| evaluation.top1 > best.top1) {
             setup.counters.best = Some((evaluation, done));
-            setup.best = Some(weights::state_dict(&setup.student)?);
+            setup.best = if self.ranks.leads() { Some(weights::state_dict(&setup.student)?) } else { None };
         }
         let Evaluation { top1, top5, loss, .. } = evaluation;
         self.record(&[("eval/top1", top1), ("eval/top5", top5), ("eval/loss", loss)])?;
@@ -296,8 +350,7 @@ impl Run<'_> {
 
     /// Reads the sums on the device, which waits for it, and passes them on.
     fn flush(&mut self) -> Result<()> {
-        let images = self.meter.images();
-        let values = self.meter.read()?;
+        let (images, values) = self.meter.read(&self.ranks)?;
         self.tell();
         if images == 0 {
             return Ok(());
@@ -333,10 +386,11 @@ impl Run<'_> {
     }
 
     fn record(&mut self, values: &[(&str, f64)]) -> Result<()> {
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
         let counters = &self.setup.counters;
         let epoch = f64::from(counters.epoch)
             + counters.step_in_epoch as f64 / self.setup.started.steps_per_epoch.max(1) as f64;
-        let points = self.metrics.write(values, counters.step, epoch)?;
+        let points = metrics.write(values, counters.step, epoch)?;
         self.report.event(&Event::Metrics { points });
         Ok(())
     }
@@ -359,8 +413,11 @@ impl Run<'_> {
         }));
     }
 
-    /// Writes the checkpoint to resume from.
+    /// Writes the checkpoint to resume from, of which all ranks have the same.
     fn save(&mut self) -> Result<()> {
+        if !self.ranks.leads() {
+            return Ok(());
+        }
         let setup = &self.setup;
         let student = weights::state_dict(&setup.student)?;
         check_finite(&student, setup.counters.step)?;

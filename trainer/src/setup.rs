@@ -80,7 +80,8 @@ impl Setup {
     pub fn new(spec: &JobSpec, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
         let mut startup = Startup::begin();
         let device = device::open(&settings.device)?;
-        let steps = Steps::new(device, settings.cuda_graphs);
+        // Averaging gradients is not recorded: the reducer's part on the host would be missing.
+        let steps = Steps::new(device, settings.cuda_graphs && settings.share.count == 1);
         startup.mark("device");
         let data = Data::open(spec, settings, device, report)?;
         startup.mark("data");
@@ -89,7 +90,8 @@ impl Setup {
         let kind = arithmetic.kind();
         let tf32 = Tf32::set(arithmetic == Arithmetic::Tf32);
         let student_architecture = find(&spec.student.architecture)?;
-        let (teacher, teacher_sha256) = teacher(spec, &data, device, kind)?.unzip();
+        let batch = settings.share.largest(spec.training.batch_size);
+        let (teacher, teacher_sha256) = teacher(spec, &data, (device, kind, batch))?.unzip();
         warn_of_fine_scales(spec, student_architecture, teacher.as_ref(), report);
 
         let mut student = models::build(student_architecture, classes, spec.training.seed);
@@ -119,7 +121,7 @@ impl Setup {
             number: settings.attempt,
             started_at: Utc::now(),
             from_step: counters.step,
-            device: device::name(device),
+            device: settings.all_devices.clone().unwrap_or_else(|| device::name(device)),
             precision: arithmetic.name().to_owned(),
             threads: u32::try_from(settings.threads).unwrap_or(u32::MAX),
             data_memory: settings.data_memory,
@@ -145,7 +147,7 @@ impl Setup {
         let objective = Objective {
             normalisation: data.normalisation,
             teacher_normalisation,
-            batch_size: spec.training.batch_size,
+            batch_size: batch,
             teacher,
             distillation: Distillation::new(&spec.distillation, device),
             cross_entropy: spec.distillation.weights.cross_entropy,
@@ -278,7 +280,11 @@ fn load_checked(network: &Network, path: &Path, role: &str, data: &Data) -> Resu
     weights::load(network, &checkpoint, path)
 }
 
-fn teacher(spec: &JobSpec, data: &Data, device: Device, kind: Kind) -> Result<Option<(Network, String)>> {
+fn teacher(
+    spec: &JobSpec,
+    data: &Data,
+    (device, kind, batch): (Device, Kind, u32),
+) -> Result<Option<(Network, String)>> {
     let Some(teacher) = &spec.teacher else { return Ok(None) };
     let (Some(name), Some(path)) = (&teacher.architecture, &teacher.checkpoint) else {
         return Err(Error::user("the teacher needs an architecture and a checkpoint file"));
@@ -288,7 +294,7 @@ fn teacher(spec: &JobSpec, data: &Data, device: Device, kind: Kind) -> Result<Op
     load_checked(&network, path, "teacher", data)?;
     network.place(device, Kind::Float);
     network.compute_in(kind);
-    network.freeze(spec.training.batch_size, spec.dataset.image_size);
+    network.freeze(batch, spec.dataset.image_size);
     Ok(Some((network, manifest::sha256(path).map_err(Error::storage(path))?.0)))
 }
 

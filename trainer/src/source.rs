@@ -68,6 +68,7 @@ impl Data {
                 framing,
                 limit,
                 batch_size: training.batch_size,
+                share: settings.share,
                 seed: training.seed,
                 memory_limit: settings.data_memory,
                 device,
@@ -84,6 +85,8 @@ impl Data {
             _ => train.mean_std(),
         };
         let classes = dataset.classes().clone();
+        // Once is enough, and the first rank tells the others what they need.
+        let hashed = if settings.share.number == 0 { hashed } else { vec![] };
         let fingerprints = Fingerprints::start(dataset, hashed);
         let normalisation = Normalisation::new(mean, std, device);
         Ok(Self { path: path.into(), classes, train, eval, normalisation, fingerprints, splits, dropped })

@@ -10,6 +10,7 @@ use super::error::{Error, Result};
 use super::models::Network;
 use super::normalisation::Normalisation;
 use super::optim::Optimizer;
+use super::ranks::Ranks;
 use super::sdd::{Distillation, Regions};
 
 /// The loss of a specification, and what it compares the student with.
@@ -19,7 +20,7 @@ pub struct Objective {
     pub normalisation: Normalisation,
     /// The teacher's, where it differs.
     pub teacher_normalisation: Option<Normalisation>,
-    /// Images of a batch, but for the last one of an epoch.
+    /// Most images of a batch, which all but the last one of an epoch have.
     pub batch_size: u32,
     /// Frozen; none for plain training.
     pub teacher: Option<Network>,
@@ -142,7 +143,7 @@ pub enum Phase {
     Metrics,
 }
 
-/// One step: forward, loss, backward, clip, update. Gives the teacher's logits [B, regions, classes]; none for plain
+/// One step: forward, loss, backward with the other `ranks`, clip, update. Gives the teacher's logits [B, regions, classes]; none for plain
 /// training. `ended` is told when the host has issued each phase.
 ///
 /// It reads no number on the host that changes from step to step, and changes tensors in place.
@@ -151,6 +152,7 @@ pub fn step(
     objective: &Objective,
     optimizer: &mut Optimizer,
     meter: &mut Meter,
+    ranks: &mut Ranks,
     Inputs { images, labels, parts, logits, rates }: &Inputs,
     mut ended: impl FnMut(Phase),
 ) -> Option<Tensor> {
@@ -182,14 +184,16 @@ pub fn step(
     }
     ended(Phase::Loss);
     optimizer.drop_gradients();
-    loss.backward();
+    ranks.backward(&loss);
     ended(Phase::Backward);
     if let Some(largest) = objective.clip {
         let _ = optimizer.clip_grad_norm(largest);
     }
     optimizer.step(&rates.learning);
     ended(Phase::Optimizer);
-    no_grad(|| meter.add([&loss, &cross_entropy], &student_regions.global, labels, parts, &rates.step));
+    if !ranks.is_idle() {
+        no_grad(|| meter.add([&loss, &cross_entropy], &student_regions.global, labels, parts, &rates.step));
+    }
     ended(Phase::Metrics);
     logits
 }
@@ -258,11 +262,13 @@ impl Meter {
         self.images += images;
     }
 
-    /// The means since the last call, by name; nothing where there was no step. Waits for the device.
+    /// The images of all ranks since the last call, and the means over them, by name; nothing where there was no step.
+    /// Waits for the device.
     ///
     /// # Errors
-    /// A loss was not finite.
-    pub fn read(&mut self) -> Result<Vec<(String, f64)>> {
+    /// A loss was not finite, or another rank is gone.
+    pub fn read(&mut self, ranks: &Ranks) -> Result<(u64, Vec<(String, f64)>)> {
+        ranks.least(&self.first_bad)?;
         let first_bad = self.first_bad.int64_value(&[]);
         if first_bad != i64::MAX {
             return Err(Error::numeric(format!(
@@ -270,20 +276,17 @@ impl Meter {
                  training.clip_grad_norm"
             )));
         }
-        if self.images == 0 {
-            return Ok(vec![]);
+        let images = Tensor::from(std::mem::take(&mut self.images) as i64);
+        ranks.sum(&images)?;
+        let images = images.int64_value(&[]).unsigned_abs();
+        if images == 0 {
+            return Ok((0, vec![]));
         }
+        ranks.sum(&self.sums)?;
         let sums = Vec::<f64>::try_from(&self.sums)?;
-        let means = sums.into_iter().map(|sum| sum / self.images as f64);
+        let means = sums.into_iter().map(|sum| sum / images as f64);
         let points = self.names.iter().cloned().zip(means).collect();
         let _ = self.sums.zero_();
-        self.images = 0;
-        Ok(points)
-    }
-
-    /// Images since the last [`Meter::read`].
-    #[must_use]
-    pub fn images(&self) -> u64 {
-        self.images
+        Ok((images, points))
     }
 }

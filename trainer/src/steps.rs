@@ -10,6 +10,7 @@ use tch::{Device, Tensor};
 use super::cuda::{self, Graph, Plugin};
 use super::models::Network;
 use super::optim::Optimizer;
+use super::ranks::Ranks;
 use super::step::{Inputs, Meter, Objective, step};
 use super::warning;
 use distillery::protocol::{Event, Level};
@@ -83,11 +84,14 @@ impl Steps {
         objective: &Objective,
         optimizer: &mut Optimizer,
         meter: &mut Meter,
+        ranks: &mut Ranks,
         inputs: Inputs,
     ) -> Option<Tensor> {
         let count = inputs.labels.size()[0];
-        meter.count(count.unsigned_abs());
-        let mut issue = |inputs: &Inputs| step(student, objective, optimizer, meter, inputs, |_| {});
+        if !ranks.is_idle() {
+            meter.count(count.unsigned_abs());
+        }
+        let mut issue = |inputs: &Inputs| step(student, objective, optimizer, meter, ranks, inputs, |_| {});
         let slot = &mut self.slots[usize::from(inputs.logits.is_some())];
         let is_whole = count == i64::from(objective.batch_size);
         if matches!(self.mode, Mode::Eager) || !is_whole || slot.eager < WARM_UP {

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::cache::{Cache, record};
 use super::error::Result;
 use super::evaluate::{Seen, evaluate};
+use super::ranks::Ranks;
 use super::regions::{self, Tally};
 use super::run::Settings;
 use super::sdd::Distillation;
@@ -57,7 +58,9 @@ fn ask(setup: &Setup, go_on: impl Fn() -> bool) -> Result<Option<Found>> {
             tally.add(distillation, &teacher.regions(seen.features, &distillation.scales), seen.labels);
         }
     };
-    let Some(evaluation) = evaluate(teacher, &setup.eval, normalisation, go_on, count)? else { return Ok(None) };
+    let Some(evaluation) = evaluate(teacher, &setup.eval, normalisation, &Ranks::alone(), go_on, count)? else {
+        return Ok(None);
+    };
     let report = |loss: &Distillation| tally.report(&loss.scales, setup.class_names.as_deref());
     Ok(Some((evaluation, decoupled.map(report).transpose()?)))
 }

@@ -17,6 +17,7 @@ use super::cuda;
 use super::data::random;
 use super::error::{Error, Result};
 use super::manifest::Versions;
+use super::ranks::Ranks;
 use super::run::Settings;
 use super::sdd::region_count;
 use super::setup::Setup;
@@ -101,19 +102,30 @@ pub(super) fn asked(spec: &JobSpec, settings: &Settings, setup: &mut Setup, spli
 }
 
 impl TeacherCache {
-    /// What a run's specification asks for; none where nothing is to be kept.
+    /// What a run's specification asks for; none where nothing is to be kept. Several `ranks`, which see other images in
+    /// each epoch, keep logits in common files.
     ///
     /// # Errors
-    /// The data's files cannot be read.
-    pub fn of_run(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Option<Self>> {
+    /// The data's files cannot be read, or another rank is gone.
+    pub fn of_run(spec: &JobSpec, settings: &Settings, ranks: &Ranks, setup: &mut Setup) -> Result<Option<Self>> {
         let Some(kind) = spec.training.teacher_cache.filter(|kind| *kind != Kind::Off) else { return Ok(None) };
         let images = usize::try_from(setup.train.len()).unwrap_or(usize::MAX);
         let size = [region_count(setup.objective.scales()), i64::from(setup.started.classes)];
-        let opened = settings.cache_dir.as_ref().map(|directory| Cache::open(directory, settings.cache_limit));
+        let directory = settings.cache_dir.as_deref().or(ranks.place());
+        let key = match directory {
+            Some(_) => ranks.tell(|| Ok(key(spec, settings, setup)?.to_string()))?,
+            None => String::new(),
+        };
+        let opened = directory.map(|directory| Cache::open(directory, settings.cache_limit));
         let in_memory = Place::Memory(setup.device, settings.cache_limit);
         let (place, warning) = match opened {
             None => (in_memory, None),
-            Some(Ok(cache)) => (Place::Files(cache, key(spec, settings, setup)?, setup.device), None),
+            Some(Ok(cache)) => {
+                let key = serde_json::from_str(&key).expect("a key is JSON");
+                // A copy on the device would lack what other ranks write.
+                let device = if settings.share.count == 1 { setup.device } else { Device::Cpu };
+                (Place::Files(cache, key, device), None)
+            }
             Some(Err(error)) => (
                 in_memory,
                 Some(format!(

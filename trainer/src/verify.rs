@@ -6,14 +6,15 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::control::Control;
-use super::device;
+use super::data::Share;
 use super::error::{Error, Result};
 use super::manifest::{self, Manifest, Versions};
+use super::ranks::launch;
 use super::report::Silent;
-use super::run::{self, Ending, Settings};
+use super::run::{Ending, Settings};
 use distillery::config::VerifyArgs;
 use distillery::dataset::{Dataset, Options};
-use distillery::protocol::files;
+use distillery::protocol::{Failure, files};
 use distillery::spec::JobSpec;
 
 /// Bytes of the teacher's logits that a repetition keeps in memory: they decide about time only.
@@ -70,10 +71,11 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
             ))
         })?;
     }
-    device::prepare(threads);
     let settings = Settings {
         output: output.to_owned(),
         device: args.device.clone().unwrap_or_else(|| attempt.device.clone()),
+        all_devices: None,
+        share: Share::WHOLE,
         threads,
         data_memory: attempt.data_memory,
         cuda_graphs: true,
@@ -82,9 +84,11 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         cache_limit: VERIFY_CACHE,
         attempt: 1,
     };
+    settings.prepare(spec.training.devices);
     let control = Control::default();
     control.pause_on_signals().map_err(|error| Error::internal(format!("no signal handlers: {error}")))?;
-    if let Ending::Stopped = run::train(&spec, &settings, &control, &mut Silent)? {
+    let lost = |failure: Failure| eprintln!("error: {}", failure.message);
+    if let Ending::Stopped = launch::train(&spec, &settings, &control, &mut Silent, lost)? {
         return Err(Error::user("interrupted before the end: nothing was compared"));
     }
     let found = read(&output.join(files::MANIFEST))?;

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use distillery::dataset::{self, Frame, Images, KEPT_BYTES, Rectangle};
-use distillery_trainer::data::{Batches, Crops, Error, Framing, Loaded, Loader, Options, crop_flip, resized_crop};
+use distillery_trainer::data::{
+    Batches, Crops, Error, Framing, Loaded, Loader, Options, Share, crop_flip, resized_crop,
+};
 use distillery_trainer::normalisation::Normalisation;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -86,8 +88,8 @@ fn open(fake: Fake, limit: Option<u64>, batch_size: u32, memory: u64) -> Result<
 }
 
 fn options(batch_size: u32, memory_limit: u64) -> Options {
-    let framing = Framing::Whole;
-    Options { side: SIDE, framing, limit: None, batch_size, seed: 5, memory_limit, device: Device::Cpu }
+    let (framing, share, device) = (Framing::Whole, Share::WHOLE, Device::Cpu);
+    Options { side: SIDE, framing, limit: None, batch_size, share, seed: 5, memory_limit, device }
 }
 
 /// The images' indices, batch by batch; checks that labels and pixels belong together.
@@ -95,7 +97,7 @@ fn indices(batches: Batches) -> Vec<Vec<usize>> {
     batches.map(|batch| batch_indices(batch.unwrap())).collect()
 }
 
-fn batch_indices(Loaded { images, labels, numbers, indices }: Loaded) -> Vec<usize> {
+fn batch_indices(Loaded { images, labels, numbers, indices, .. }: Loaded) -> Vec<usize> {
     let count = images.size()[0];
     assert_eq!(images.size(), [count, 3, i64::from(SIDE), i64::from(SIDE)]);
     assert_eq!((images.kind(), labels.kind(), labels.size()), (Kind::Uint8, Kind::Int64, vec![count]));
@@ -139,6 +141,50 @@ fn an_epoch_holds_each_image_once_in_an_order_of_its_own() {
 }
 
 #[test]
+fn shares_of_a_batch_are_its_rows_in_order_with_the_parts_that_one_would_take() {
+    for memory in [MEMORY, STREAM] {
+        let open = |share| Loader::open(Arc::new(Fake::new(82)), Options { share, ..options(8, memory) }).unwrap();
+        let crops = Crops::of_epoch(1, 2, 3, [82, 8, SIDE.into()], Device::Cpu);
+        let cut = |share| {
+            let batches = open(share).epoch(2, 3).map(Result::unwrap);
+            let part = |(index, loaded): (u64, Loaded)| {
+                let parts =
+                    Vec::<i64>::try_from(crops.of_batch(index, loaded.rows.start, &loaded.indices).flatten(0, 1));
+                (loaded.all, batch_indices(loaded), parts.unwrap())
+            };
+            (3..).zip(batches).map(part).collect::<Vec<_>>()
+        };
+        let whole = cut(Share::WHOLE);
+        let shares = [0, 1, 2].map(|number| cut(Share { number, count: 3 }));
+        assert_eq!(whole.len(), 8);
+        for (batch, (all, indices, parts)) in whole.into_iter().enumerate() {
+            assert!(shares.iter().all(|share| share[batch].0 == all));
+            assert_eq!(shares.each_ref().map(|share| share[batch].1.clone()).concat(), indices);
+            assert_eq!(shares.each_ref().map(|share| share[batch].2.clone()).concat(), parts);
+        }
+        // Of the last two images there is none for the third.
+        assert!(shares[2].last().unwrap().1.is_empty());
+        let evaluated = [0, 1, 2].map(|number| indices(open(Share::WHOLE).in_order(Share { number, count: 3 }, 20)));
+        assert_eq!(evaluated.concat().concat(), (0..82).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_share_that_cannot_be_read_keeps_its_place_among_the_others() {
+    let fake = || Fake { corrupt: vec![40], ..Fake::new(150) };
+    for memory in [MEMORY, STREAM] {
+        let of = |number| {
+            let share = Share { number, count: 2 };
+            let loader = Loader::open(Arc::new(fake()), Options { share, ..options(2, memory) }).unwrap();
+            loader.epoch(0, 0).map(|batch| batch.unwrap().numbers.len()).collect::<Vec<_>>()
+        };
+        let (first, second) = (of(0), of(1));
+        assert_eq!((first.len(), second.len()), (75, 75), "the ranks would go out of step");
+        assert_eq!(first.iter().chain(&second).sum::<usize>(), 149);
+    }
+}
+
+#[test]
 fn a_later_first_batch_goes_on_where_the_epoch_was() {
     for memory in [MEMORY, STREAM] {
         let loader = open(Fake::new(1000), None, 64, memory).unwrap();
@@ -158,7 +204,7 @@ fn evaluation_is_in_order_and_a_limit_takes_the_first() {
     for memory in [MEMORY, STREAM] {
         let loader = open(Fake::new(1000), Some(300), 64, memory).unwrap();
         assert_eq!((loader.len(), loader.steps_per_epoch()), (300, 5));
-        let batches = indices(loader.in_order(100));
+        let batches = indices(loader.in_order(Share::WHOLE, 100));
         assert_eq!(batches.len(), 3);
         assert_eq!(batches.concat(), (0..300).collect::<Vec<_>>());
         assert_eq!(sorted(&indices(loader.epoch(0, 0))), (0..300).collect::<Vec<_>>());
@@ -175,7 +221,7 @@ fn few_corrupt_images_are_named_and_left_out() {
     let good: Vec<usize> = (0..1000).filter(|index| !corrupt.contains(index)).collect();
     for memory in [MEMORY, STREAM] {
         let loader = open(Fake { corrupt: corrupt.clone(), ..Fake::new(1000) }, None, 64, memory).unwrap();
-        assert_eq!(indices(loader.in_order(100)).concat(), good);
+        assert_eq!(indices(loader.in_order(Share::WHOLE, 100)).concat(), good);
         assert_eq!(sorted(&indices(loader.epoch(0, 0))), good);
         assert_eq!(loader.len(), if memory == MEMORY { 994 } else { 1000 });
         // Met twice, counted once.
@@ -184,14 +230,14 @@ fn few_corrupt_images_are_named_and_left_out() {
     }
     // A batch that lost all its images is passed over.
     let loader = open(Fake { corrupt: vec![4, 5], ..Fake::new(200) }, None, 2, STREAM).unwrap();
-    assert_eq!(indices(loader.in_order(2)).len(), 99);
+    assert_eq!(indices(loader.in_order(Share::WHOLE, 2)).len(), 99);
 }
 
 #[test]
 fn many_corrupt_images_are_an_error_of_the_user() {
     let fake = || Fake { corrupt: (100..120).collect(), ..Fake::new(1000) };
     let stream = open(fake(), None, 50, STREAM).unwrap();
-    let results: Vec<_> = stream.in_order(50).collect();
+    let results: Vec<_> = stream.in_order(Share::WHOLE, 50).collect();
     // Two good batches, then the end.
     assert_eq!(results.len(), 3);
     for error in [open(fake(), None, 50, MEMORY).unwrap_err(), results.into_iter().next_back().unwrap().unwrap_err()] {
@@ -208,7 +254,7 @@ fn an_unreadable_file_is_no_corrupt_image() {
     let error = open(fake(), None, 50, MEMORY).unwrap_err();
     assert!(matches!(error, Error::Dataset(_)) && !error.is_users());
     let loader = open(fake(), None, 50, STREAM).unwrap();
-    let error = loader.in_order(50).next().unwrap().unwrap_err();
+    let error = loader.in_order(Share::WHOLE, 50).next().unwrap().unwrap_err();
     assert!(matches!(error, Error::Dataset(_)) && !error.is_users());
 }
 
@@ -354,8 +400,11 @@ fn crops_and_flips_are_those_of_single_images() {
 /// What batch `batch` of `count` images of side 8 takes in an epoch.
 fn epoch_parts(count: i64, seed: u64, epoch: u32, batch: u64) -> Tensor {
     let sizes = [(batch + 1) * count as u64, count as u64, 8];
-    Crops::of_epoch(seed, epoch, 0, sizes, Device::Cpu)
-        .of_batch(batch, &Tensor::arange(count, (Kind::Int64, Device::Cpu)))
+    Crops::of_epoch(seed, epoch, 0, sizes, Device::Cpu).of_batch(
+        batch,
+        0,
+        &Tensor::arange(count, (Kind::Int64, Device::Cpu)),
+    )
 }
 
 #[test]
@@ -370,14 +419,15 @@ fn augmentation_depends_on_seed_epoch_and_batch_alone() {
     assert!(floats.equal(&changed.to_kind(Kind::Float)));
     // The same where an epoch is gone on with, and in a batch that lost images.
     let numbers = Tensor::arange(50, (Kind::Int64, Device::Cpu));
-    let later = Crops::of_epoch(1, 2, 3, [250, 64, 8], Device::Cpu).of_batch(3, &numbers);
+    let later = Crops::of_epoch(1, 2, 3, [250, 64, 8], Device::Cpu).of_batch(3, 0, &numbers);
     assert!(later.equal(&epoch_parts(64, 1, 2, 3).narrow(0, 0, 50)));
 }
 
 #[test]
 fn a_view_of_an_image_depends_on_seed_view_and_image_alone() {
     let images = pictures(64, 8);
-    let parts = |numbers: &Tensor, seed, view| Crops::of_view(seed, view, [200, 8], Device::Cpu).of_batch(0, numbers);
+    let parts =
+        |numbers: &Tensor, seed, view| Crops::of_view(seed, view, [200, 8], Device::Cpu).of_batch(0, 0, numbers);
     let numbers = |from: i64| Tensor::arange_start(from, from + 64, (Kind::Int64, Device::Cpu));
     let views = crop_flip(&images, &parts(&numbers(100), 1, 2));
     assert!((0..64).any(|image| !views.get(image).equal(&images.get(image))));

@@ -3,6 +3,7 @@
 mod support;
 
 use distillery::spec::JobSpec;
+use distillery_trainer::ranks::Ranks;
 use distillery_trainer::steps::{Mode, Steps};
 use serde_json::json;
 use support::training::{Training, plain, specification};
@@ -75,9 +76,9 @@ fn the_step_whose_loss_is_not_finite_is_named() {
                 inputs.rates.distillation = Tensor::from(f32::NAN);
             }
             let Training { student, objective, optimizer, meter, steps, .. } = &mut run;
-            let _ = steps.run(student, objective, optimizer, meter, inputs);
+            let _ = steps.run(student, objective, optimizer, meter, &mut Ranks::alone(), inputs);
         }
-        let error = run.meter.read().unwrap_err();
+        let error = run.meter.read(&Ranks::alone()).unwrap_err();
         assert!(error.message.contains("not finite at step 7:"), "{error}");
     }
 }

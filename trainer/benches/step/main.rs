@@ -19,11 +19,12 @@ use distillery::dataset::{Dataset, Error, Frame, Images, Options};
 use distillery::protocol::{Event, Level};
 use distillery::spec::{self, Mode};
 use distillery_trainer::cuda::Tf32;
-use distillery_trainer::data::{self, Batches, Crops, Framing, Loader};
+use distillery_trainer::data::{self, Batches, Crops, Framing, Loader, Share};
 use distillery_trainer::device;
 use distillery_trainer::models::{self, Network};
 use distillery_trainer::normalisation::Normalisation;
 use distillery_trainer::optim::Optimizer;
+use distillery_trainer::ranks::Ranks;
 use distillery_trainer::sdd::Distillation;
 use distillery_trainer::step::{Inputs, Meter, Objective, Phase, Rates, step};
 use distillery_trainer::steps::Steps;
@@ -222,7 +223,7 @@ impl Measured {
         };
         self.number += 1;
         Inputs {
-            parts: Some(self.crops.of_batch(0, &loaded.indices)),
+            parts: Some(self.crops.of_batch(0, 0, &loaded.indices)),
             images: loaded.images,
             labels: loaded.labels,
             logits: None,
@@ -233,7 +234,7 @@ impl Measured {
 
     fn step(&mut self, inputs: &Inputs, ended: impl FnMut(Phase)) {
         let Self { student, objective, optimizer, meter, .. } = self;
-        let _ = step(student, objective, optimizer, meter, inputs, ended);
+        let _ = step(student, objective, optimizer, meter, &mut Ranks::alone(), inputs, ended);
     }
 
     /// Milliseconds of each of some steps. On a GPU they are issued one after the other, as in training, and take the same
@@ -247,7 +248,7 @@ impl Measured {
         for _ in 0..self.steps {
             let inputs = self.inputs();
             let Self { issuer, student, objective, optimizer, meter, .. } = self;
-            let _ = issuer.run(student, objective, optimizer, meter, inputs);
+            let _ = issuer.run(student, objective, optimizer, meter, &mut Ranks::alone(), inputs);
         }
         wait(self.device);
         let time = 1e3 * (self.clock.now() - begun) / self.steps as f64;
@@ -405,6 +406,7 @@ fn open(args: &Args, side: u32, device: Device) -> Loader {
         framing: Framing::Whole,
         limit: Some(u64::from(args.batch) * 16),
         batch_size: args.batch,
+        share: Share::WHOLE,
         seed: 0,
         memory_limit: u64::MAX,
         device,

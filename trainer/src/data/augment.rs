@@ -50,11 +50,13 @@ impl Crops {
         Self { parts: table(parts, side, device), order: Order::Images }
     }
 
-    /// The parts [B, 3] of batch `batch`, counted from the beginning of the epoch, which are the images of those
-    /// `numbers` `[B]`.
-    pub fn of_batch(&self, batch: u64, numbers: &Tensor) -> Tensor {
+    /// The parts [B, 3] of batch `batch`, counted from the beginning of the epoch, from its row `row` on, which are the
+    /// images of those `numbers` `[B]`.
+    pub fn of_batch(&self, batch: u64, row: usize, numbers: &Tensor) -> Tensor {
         match self.order {
-            Order::Epoch { first, size } => self.parts.narrow(0, (batch - first) as i64 * size, numbers.size()[0]),
+            Order::Epoch { first, size } => {
+                self.parts.narrow(0, (batch - first) as i64 * size + row as i64, numbers.size()[0])
+            }
             Order::Images => self.parts.index_select(0, numbers),
         }
     }

@@ -1,6 +1,7 @@
 //! Batches of images and labels, from memory where the split fits there and decoded along the way where it does not.
 
 use std::iter::FusedIterator;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use rand::seq::SliceRandom;
@@ -10,7 +11,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use super::super::cache::images::Decoded;
 use super::decode::{self, Corrupt, Sums, View, decode};
 use super::stream::{self, Course, Decoder, Stream};
-use super::{Error, random};
+use super::{Error, Share, random};
 use distillery::dataset::{Images, plane_bytes};
 
 /// Images that decide about mean and standard deviation when streaming.
@@ -37,8 +38,10 @@ pub struct Options {
     pub framing: Framing,
     /// Only the first so many images.
     pub limit: Option<u64>,
-    /// Images per batch of an epoch.
+    /// Images per batch of an epoch, of all shares together.
     pub batch_size: u32,
+    /// The part of each batch of an epoch that is loaded.
+    pub share: Share,
     /// Decides the order and what is random of an image.
     pub seed: u64,
     /// Bytes of decoded images that may be kept; in streaming, of encoded ones that were unpacked at once.
@@ -225,22 +228,28 @@ impl Loader {
             Store::Memory { pixels, labels } => {
                 let mut order: Vec<usize> = (0..self.count).collect();
                 order.shuffle(&mut random);
-                self.of_memory((pixels, labels), order[skipped.min(order.len())..].to_vec(), size)
+                self.of_memory((pixels, labels), &order[skipped.min(order.len())..], size, self.options.share)
             }
             Store::Stream { images, window } => {
                 let course = Course::shuffled(self.count, *window, skipped, &mut random);
-                self.of_stream(images, course, size, view)
+                self.of_stream(images, course, (size, self.options.share), view)
             }
         }
     }
 
-    /// All images in the order of the split, in batches of that size: for evaluation.
+    /// The images of a share of the split in its order, in batches of that size: for evaluation.
     #[must_use]
-    pub fn in_order(&self, batch_size: u32) -> Batches {
+    pub fn in_order(&self, share: Share, batch_size: u32) -> Batches {
         let size = batch_size.max(1) as usize;
+        let images_of_share = share.rows(self.count);
         match &self.store {
-            Store::Memory { pixels, labels } => self.of_memory((pixels, labels), (0..self.count).collect(), size),
-            Store::Stream { images, .. } => self.of_stream(images, Course::in_order(self.count), size, 0),
+            Store::Memory { pixels, labels } => {
+                let order: Vec<usize> = images_of_share.collect();
+                self.of_memory((pixels, labels), &order, size, Share::WHOLE)
+            }
+            Store::Stream { images, .. } => {
+                self.of_stream(images, Course::in_order(images_of_share), (size, Share::WHOLE), 0)
+            }
         }
     }
 
@@ -248,20 +257,26 @@ impl Loader {
         self.options.batch_size.max(1) as usize
     }
 
-    fn of_memory(&self, (pixels, labels): (&Tensor, &Tensor), order: Vec<usize>, size: usize) -> Batches {
+    fn of_memory(&self, (pixels, labels): (&Tensor, &Tensor), order: &[usize], size: usize, share: Share) -> Batches {
+        let rows: Vec<Rows> = order.chunks(size).map(|batch| (share.rows(batch.len()), batch.len())).collect();
+        let own = |(batch, (rows, _)): (&[usize], &Rows)| batch[rows.clone()].to_vec();
+        let order: Vec<usize> = order.chunks(size).zip(&rows).flat_map(own).collect();
         let (pixels, labels) = (pixels.shallow_clone(), labels.shallow_clone());
         let on_device: Vec<i64> = order.iter().map(|index| *index as i64).collect();
         let on_device = Tensor::from_slice(&on_device).to_device(self.options.device);
-        let left = order.len().div_ceil(size);
-        Batches { source: Source::Memory { pixels, labels, order, on_device, size, next: 0 }, left }
+        let left = rows.len();
+        let source = Source::Memory { pixels, labels, order, on_device, rows: rows.into_iter(), next: 0 };
+        Batches { source, left, is_whole: share == Share::WHOLE }
     }
 
-    fn of_stream(&self, images: &Arc<dyn Images>, course: Course, size: usize, view: u32) -> Batches {
+    fn of_stream(&self, images: &Arc<dyn Images>, course: Course, cut: (usize, Share), view: u32) -> Batches {
         let Options { side, device, .. } = self.options;
         let (images, corrupt) = (Arc::clone(images), Arc::clone(&self.corrupt));
         let decoder = Decoder { images, view: self.options.view(view), side, corrupt };
+        let (size, share) = cut;
         let left = course.len().div_ceil(size);
-        Batches { source: Source::Stream(Stream::new(decoder, device, course, size)), left }
+        let source = Source::Stream(Stream::new(decoder, device, course, cut));
+        Batches { source, left, is_whole: share == Share::WHOLE }
     }
 }
 
@@ -290,7 +305,14 @@ pub struct Loaded {
     pub numbers: Vec<usize>,
     /// The same `[B]`, int64, on the device.
     pub indices: Tensor,
+    /// Which rows of the whole batch they are; those that cannot be read are among them.
+    pub rows: Range<usize>,
+    /// Images of the whole batch.
+    pub all: usize,
 }
+
+/// Which rows of a batch are loaded, and how many it has.
+pub(super) type Rows = (Range<usize>, usize);
 
 /// The batches of one epoch or evaluation. It stands for itself: the [`Loader`] is free meanwhile.
 #[derive(Debug)]
@@ -298,24 +320,34 @@ pub struct Batches {
     source: Source,
     /// Batches still to come.
     left: usize,
+    /// Whether there are no other shares: where there are, a batch without images keeps its place.
+    is_whole: bool,
 }
 
 #[derive(Debug)]
 enum Source {
-    Memory { pixels: Tensor, labels: Tensor, order: Vec<usize>, on_device: Tensor, size: usize, next: usize },
+    Memory {
+        pixels: Tensor,
+        labels: Tensor,
+        order: Vec<usize>,
+        on_device: Tensor,
+        rows: std::vec::IntoIter<Rows>,
+        next: usize,
+    },
     Stream(Stream),
 }
 
 impl Source {
-    /// The next batch; none where it lost all its images.
-    fn next(&mut self) -> Result<Option<Loaded>, Error> {
+    /// The next batch, which may have lost all its images.
+    fn next(&mut self) -> Result<Loaded, Error> {
         match self {
-            Self::Memory { pixels, labels, order, on_device, size, next } => {
-                let numbers = order[*next..order.len().min(*next + *size)].to_vec();
+            Self::Memory { pixels, labels, order, on_device, rows, next } => {
+                let (rows, all) = rows.next().expect("a batch is left");
+                let numbers = order[*next..*next + rows.len()].to_vec();
                 let indices = on_device.f_narrow(0, *next as i64, numbers.len() as i64)?;
                 *next += numbers.len();
                 let (images, labels) = (pixels.f_index_select(0, &indices)?, labels.f_index_select(0, &indices)?);
-                Ok(Some(Loaded { images, labels, numbers, indices }))
+                Ok(Loaded { images, labels, numbers, indices, rows, all })
             }
             Self::Stream(stream) => stream.next(),
         }
@@ -329,12 +361,12 @@ impl Iterator for Batches {
         while self.left > 0 {
             self.left -= 1;
             let batch = self.source.next();
-            if batch.is_err() {
-                self.left = 0;
+            match &batch {
+                Ok(batch) if batch.numbers.is_empty() && self.is_whole => continue,
+                Ok(_) => {}
+                Err(_) => self.left = 0,
             }
-            if let Some(batch) = batch.transpose() {
-                return Some(batch);
-            }
+            return Some(batch);
         }
         None
     }

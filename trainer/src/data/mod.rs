@@ -6,6 +6,7 @@
 pub mod augment;
 mod decode;
 pub mod loader;
+mod share;
 mod stream;
 
 use rand_chacha::ChaCha8Rng;
@@ -13,6 +14,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 pub use augment::{Crops, crop_flip, resized_crop};
 pub use loader::{Batches, Framing, Loaded, Loader, Options};
+pub use share::Share;
 
 use distillery::dataset;
 

@@ -10,9 +10,9 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use tch::{Device, TchError, Tensor};
 
-use super::Error;
 use super::decode::{Corrupt, View, decode};
-use super::loader::{Loaded, tensors};
+use super::loader::{Loaded, Rows, tensors};
+use super::{Error, Share};
 use distillery::dataset::{self, BLOCK, Images, KEPT_BYTES};
 
 /// Most blocks whose images are mixed with each other.
@@ -52,9 +52,11 @@ impl Course {
         Self::of(blocks.chunks(window).map(mixed), skipped)
     }
 
-    /// All images as they are stored.
-    pub(super) fn in_order(count: usize) -> Self {
-        Self::of(blocks(count).into_iter().map(|block| (vec![block.start], block.collect())), 0)
+    /// Those images as they are stored.
+    pub(super) fn in_order(images: Range<usize>) -> Self {
+        let within = |block: Range<usize>| block.start.max(images.start)..block.end;
+        let blocks = blocks(images.end).into_iter().map(within).filter(|block| !block.is_empty());
+        Self::of(blocks.map(|block| (vec![block.start], block.collect())), 0)
     }
 
     /// Of windows: their blocks, and their images. The blocks are due one by one while the window before is decoded.
@@ -103,9 +105,11 @@ pub(super) struct Stream {
     device: Device,
     course: Course,
     size: usize,
-    /// How many images were handed out to be decoded.
+    /// The part of each batch that is decoded.
+    share: Share,
+    /// How many images were handed out to be decoded, or left to others.
     begun: usize,
-    ahead: VecDeque<Receiver<Decoded>>,
+    ahead: VecDeque<(Rows, Receiver<Decoded>)>,
 }
 
 /// A batch that left the decoder, on the CPU.
@@ -119,42 +123,41 @@ struct Decoded {
 
 impl Stream {
     /// Begins to decode.
-    pub(super) fn new(decoder: Decoder, device: Device, course: Course, size: usize) -> Self {
-        let mut stream = Self { decoder, device, course, size, begun: 0, ahead: VecDeque::new() };
+    pub(super) fn new(decoder: Decoder, device: Device, course: Course, (size, share): (usize, Share)) -> Self {
+        let mut stream = Self { decoder, device, course, size, share, begun: 0, ahead: VecDeque::new() };
         stream.decode_until(AHEAD);
         stream
     }
 
-    /// The next batch; none where it lost all its images.
+    /// The next batch, which may have lost all its images.
     ///
     /// # Errors
     /// Too many images cannot be decoded, one cannot be read, or the device's memory is full.
     ///
     /// # Panics
     /// There is none left.
-    pub(super) fn next(&mut self) -> Result<Option<Loaded>, Error> {
+    pub(super) fn next(&mut self) -> Result<Loaded, Error> {
         self.decode_until(AHEAD + 1);
-        let batch = self.ahead.pop_front().expect("a batch is left");
+        let ((rows, all), batch) = self.ahead.pop_front().expect("a batch is left");
         let Decoded { tensors, numbers, failures } = batch.recv().map_err(|_| Error::Stopped)?;
         self.decoder.corrupt.note(failures)?;
-        if numbers.is_empty() {
-            return Ok(None);
-        }
         let [images, labels, indices] = tensors?.map(|tensor| tensor.f_to_device(self.device));
-        Ok(Some(Loaded { images: images?, labels: labels?, numbers, indices: indices? }))
+        Ok(Loaded { images: images?, labels: labels?, numbers, indices: indices?, rows, all })
     }
 
     fn decode_until(&mut self, batches: usize) {
         while self.ahead.len() < batches && self.begun < self.course.images.len() {
             self.fetch_due();
             let end = self.course.images.len().min(self.begun + self.size);
-            let numbers = self.course.images[self.begun..end].to_vec();
+            let batch = &self.course.images[self.begun..end];
+            let rows = self.share.rows(batch.len());
+            let (numbers, all) = (batch[rows.clone()].to_vec(), batch.len());
             self.begun = end;
             let decoder = self.decoder.clone();
             let (sender, receiver) = sync_channel(1);
             // Nobody may want it any more.
             spawn(move || drop(sender.send(decoder.decode(&numbers))));
-            self.ahead.push_back(receiver);
+            self.ahead.push_back(((rows, all), receiver));
         }
     }
 

@@ -133,7 +133,7 @@ impl Network {
         for weight in &self.weights {
             replace(weight, |tensor| {
                 let placed = tensor.to_device(device).to_kind(kind);
-                if placed.dim() == 4 { channels_last(&placed) } else { placed }
+                if placed.dim() == 4 { kernel_channels_last(&placed) } else { placed }
             });
         }
         self.compute = kind;
@@ -177,6 +177,14 @@ impl Network {
     pub fn set(&self, index: usize, value: &Tensor) {
         no_grad(|| self.weights[index].tensor.shallow_clone().copy_(value));
     }
+}
+
+/// A kernel [O, I, H, W] with the channels last and exactly the strides that its gradient comes in, which of sizes of one
+/// are not the only ones.
+fn kernel_channels_last(kernel: &Tensor) -> Tensor {
+    let size = kernel.size();
+    let &[_, channels, height, width] = size.as_slice() else { unreachable!("kernels have four dimensions") };
+    channels_last(kernel).as_strided(&size, [height * width * channels, 1, width * channels, channels], None)
 }
 
 /// Replaces the memory behind `weight`, wherever it is shared, by what `change` makes of it.

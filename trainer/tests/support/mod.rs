@@ -102,9 +102,15 @@ pub fn trainer(subcommand: &str) -> Command {
     trainer_on("cpu", subcommand)
 }
 
-fn trainer_on(device: &str, subcommand: &str) -> Command {
+/// The program, with no more said than what to do.
+pub fn program(subcommand: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distillery-trainer"));
     command.arg(subcommand);
+    command
+}
+
+fn trainer_on(device: &str, subcommand: &str) -> Command {
+    let mut command = program(subcommand);
     if subcommand != "convert" {
         command.args(["--device", device, "--threads", "1"]);
     }

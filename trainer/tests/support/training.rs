@@ -7,6 +7,7 @@ use distillery_trainer::data::Crops;
 use distillery_trainer::models::{self, Network};
 use distillery_trainer::normalisation::Normalisation;
 use distillery_trainer::optim::Optimizer;
+use distillery_trainer::ranks::Ranks;
 use distillery_trainer::sdd::Distillation;
 use distillery_trainer::step::{Inputs, Meter, Objective, Rates};
 use distillery_trainer::steps::Steps;
@@ -116,7 +117,7 @@ impl Training {
         Inputs {
             images: self.images.index_select(0, &numbers),
             labels: self.labels.index_select(0, &numbers),
-            parts: Some(self.crops.of_batch(0, &numbers)),
+            parts: Some(self.crops.of_batch(0, 0, &numbers)),
             logits,
             rates: Rates::new(0.05 * share, self.objective.weight * share, self.number, self.device),
         }
@@ -126,7 +127,7 @@ impl Training {
     pub fn step(&mut self, logits: Option<Tensor>) -> Option<Tensor> {
         let inputs = self.inputs(logits);
         let Self { student, objective, optimizer, meter, steps, .. } = self;
-        steps.run(student, objective, optimizer, meter, inputs).map(|logits| logits.copy())
+        steps.run(student, objective, optimizer, meter, &mut Ranks::alone(), inputs).map(|logits| logits.copy())
     }
 
     /// Everything that steps change, on the CPU: weights with running statistics, the optimiser's state, and the means of
@@ -135,7 +136,8 @@ impl Training {
         let cpu = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).contiguous();
         let weights = self.student.weights().iter().map(|weight| (weight.name.clone(), cpu(&weight.tensor)));
         let state = self.optimizer.state().into_iter().map(|(name, tensor)| (name, cpu(&tensor)));
-        let metrics = self.meter.read().unwrap().into_iter().map(|(name, mean)| (name, Tensor::from(mean)));
+        let metrics =
+            self.meter.read(&Ranks::alone()).unwrap().1.into_iter().map(|(name, mean)| (name, Tensor::from(mean)));
         weights.chain(state).chain(metrics).collect()
     }
 }

@@ -1,0 +1,341 @@
+//! Several devices train one student as one device would, and end together.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use distillery::architecture;
+use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event};
+use distillery::spec::{Grouping, OptimizerSpec};
+use distillery_trainer::data::Share;
+use distillery_trainer::losses::Loss;
+use distillery_trainer::models::{self, Network};
+use distillery_trainer::normalisation::Normalisation;
+use distillery_trainer::optim::Optimizer;
+use distillery_trainer::ranks::Ranks;
+use distillery_trainer::sdd::Distillation;
+use distillery_trainer::step::{Inputs, Meter, Objective, Rates, step};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::{Value, json};
+use support::{Place, Supervised, merged, text};
+use tch::{Device, Kind, Reduction, Tensor};
+
+const STEPS: u64 = 10;
+const CLASSES: u32 = 4;
+
+fn network(name: &str, seed: u64) -> Network {
+    models::build(architecture::find(name).unwrap(), CLASSES, seed)
+}
+
+fn optimizer(student: &Network) -> Optimizer {
+    let spec = OptimizerSpec::Sgd { learning_rate: 0.0, momentum: 0.9, weight_decay: 5e-4, nesterov: false };
+    let trained = student.weights().iter().filter(|weight| weight.trained);
+    Optimizer::new(&spec, trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect())
+}
+
+/// `work` as each of `count` ranks, which are threads here: the weights that each ends with.
+fn together(count: u32, work: impl Fn(&mut Ranks, &Network, &mut Optimizer) + Sync) -> Vec<Vec<Tensor>> {
+    let place = tempfile::tempdir().unwrap();
+    let rank = |number: u32| {
+        let mut ranks = match count {
+            1 => Ranks::alone(),
+            _ => Ranks::meet(Share { number, count }, place.path(), Device::Cpu, |_| ()).unwrap(),
+        };
+        // Each begins with other weights, and takes over those of the first.
+        let student = network("resnet8", u64::from(number));
+        let mut optimizer = optimizer(&student);
+        ranks.begin(&student, &optimizer.state(), Device::Cpu).unwrap();
+        work(&mut ranks, &student, &mut optimizer);
+        student.trained().map(|tensor| tensor.detach().copy()).collect()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || rank(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn assert_same_steps(one: &[Vec<Tensor>], several: &[Vec<Tensor>]) {
+    let begun: Vec<Tensor> = network("resnet8", 0).trained().map(|tensor| tensor.detach().copy()).collect();
+    for (index, weights) in several.iter().enumerate() {
+        assert!(weights.iter().zip(&several[0]).all(|(own, first)| own.equal(first)), "rank {index} has other bits");
+    }
+    let apart = |one: &[Tensor], other: &[Tensor]| {
+        one.iter().zip(other).map(|(one, other)| (one - other).abs().max().double_value(&[])).fold(0.0, f64::max)
+    };
+    let (moved, apart) = (apart(&one[0], &begun), apart(&one[0], &several[0]));
+    assert!(moved > 0.01, "nothing was learned: weights moved by {moved} at most");
+    assert!(apart < 1e-5, "weights are {apart} apart, having moved by {moved}");
+}
+
+/// Other images in every step, the same for all ranks.
+fn images(step: u64, count: i64) -> (Tensor, Tensor) {
+    let numbers = Tensor::arange(count * 3 * 64, (Kind::Double, Device::Cpu)) + (step as f64 * 1e4);
+    let hashed = (numbers * 12.9898).sin() * 43_758.545_3;
+    let pixels = (&hashed - hashed.floor()) * 255.0;
+    let labels = Tensor::arange(count, (Kind::Int64, Device::Cpu)).fmod(i64::from(CLASSES));
+    (pixels.to_kind(Kind::Uint8).view([count, 3, 8, 8]), labels)
+}
+
+#[test]
+fn ranks_take_the_steps_of_one_on_the_whole_batch() {
+    // 7 images cannot be shared evenly, and of 2 the third rank gets none.
+    let batches = [8, 7, 2];
+    let learn = |ranks: &mut Ranks, student: &Network, optimizer: &mut Optimizer| {
+        for number in 0..STEPS {
+            let all = batches[number as usize % batches.len()];
+            let (images, labels) = images(number, all);
+            let rows = ranks.share().rows(all as usize);
+            ranks.weigh(rows.len(), all as usize);
+            let rows = if rows.is_empty() { 0..1 } else { rows };
+            let part = |tensor: &Tensor| tensor.narrow(0, rows.start as i64, rows.len() as i64);
+            // With batch norm's statistics fixed: those of a batch are a rank's own.
+            let logits = student.logits(&(part(&images).to_kind(Kind::Float) / 255.0), false);
+            let loss = logits.cross_entropy_loss::<Tensor>(&part(&labels), None, Reduction::Mean, -100, 0.0);
+            optimizer.drop_gradients();
+            ranks.backward(&loss);
+            let _ = optimizer.clip_grad_norm(5.0);
+            optimizer.step(&Tensor::from(0.05_f32));
+        }
+    };
+    let one = together(1, learn);
+    assert_same_steps(&one, &together(2, learn));
+    assert_same_steps(&one, &together(3, learn));
+}
+
+#[test]
+fn ranks_distil_in_training_mode_as_one_does_where_their_statistics_are_the_same() {
+    // The same images on both ranks, with other labels: each rank's statistics are those of the whole batch, and its
+    // gradients are not.
+    let learn = |ranks: &mut Ranks, student: &Network, optimizer: &mut Optimizer| {
+        let scales = [1, 2];
+        let mut objective = objective(&scales);
+        objective.batch_size = if ranks.share().count == 1 { 16 } else { 8 };
+        let mut meter = Meter::new(&scales, Device::Cpu);
+        for number in 1..=STEPS {
+            let (images, labels) = images(number, 8);
+            let labels = [&labels, &labels.flip([0])].map(Tensor::shallow_clone);
+            let (images, labels) = match ranks.share() {
+                Share { count: 1, .. } => (Tensor::cat(&[&images, &images], 0), Tensor::cat(&labels, 0)),
+                Share { number, .. } => (images, labels[number as usize].shallow_clone()),
+            };
+            ranks.weigh(8, 16);
+            let rates = Rates::new(0.02, 0.9, number, Device::Cpu);
+            meter.count(labels.size()[0].unsigned_abs());
+            let inputs = Inputs { images, labels, parts: None, logits: None, rates };
+            step(student, &objective, optimizer, &mut meter, ranks, &inputs, |_| {});
+        }
+        let (images, means) = meter.read(ranks).unwrap();
+        assert_eq!(images, 16 * STEPS);
+        let loss = means.iter().find(|(name, _)| name == "train/loss").unwrap().1;
+        println!("rank {} of {}: mean loss {loss}", ranks.share().number, ranks.share().count);
+    };
+    assert_same_steps(&together(1, learn), &together(2, learn));
+}
+
+fn objective(scales: &[u32]) -> Objective {
+    let teacher = network("resnet8", 9);
+    let teacher = teacher.constant(Kind::Float, 16, 8);
+    let loss = Loss::Kd { temperature: 4.0 };
+    let ones = vec![1.0; scales.len()];
+    Objective {
+        normalisation: Normalisation::new([0.5; 3], [0.25; 3], Device::Cpu),
+        teacher_normalisation: None,
+        batch_size: 16,
+        teacher: Some(teacher),
+        distillation: Some(Distillation::from_parts(loss, scales, &ones, Grouping::Label, (1.0, 2.0), Device::Cpu)),
+        cross_entropy: 0.1,
+        weight: 0.9,
+        clip: Some(5.0),
+    }
+}
+
+#[test]
+fn what_ranks_say_to_each_other_reaches_all() {
+    let place = tempfile::tempdir().unwrap();
+    let rank = |number: u32| {
+        let ranks = Ranks::meet(Share { number, count: 3 }, place.path(), Device::Cpu, |_| ()).unwrap();
+        let numbers = Tensor::from_slice(&[i64::from(number) + 1, -i64::from(number)]);
+        let least = numbers.copy();
+        ranks.sum(&numbers).unwrap();
+        ranks.least(&least).unwrap();
+        assert_eq!(Vec::<i64>::try_from(numbers).unwrap(), [6, -3]);
+        assert_eq!(Vec::<i64>::try_from(least).unwrap(), [1, -2]);
+        assert!(ranks.any(number == 1).unwrap() && !ranks.any(false).unwrap());
+        assert_eq!(ranks.tell(|| Ok(format!("rank {number} says ö"))).unwrap(), "rank 0 says ö");
+        assert_eq!(ranks.tell(|| Ok(String::new())).unwrap(), "");
+    };
+    std::thread::scope(|scope| (0..3).for_each(|number| drop(scope.spawn(move || rank(number)))));
+}
+
+/// A run on so many devices that is long enough to be interrupted.
+fn long(place: &Place, devices: u32) -> Value {
+    let training =
+        json!({"epochs": 4, "batch_size": 8, "devices": devices, "augmentation": "crop_flip", "precision": "float32"});
+    merged(place.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}, "training": training}))
+}
+
+fn assert_same_students(place: &Place, one: &str, other: &str) {
+    for file in ["student.safetensors", "student-last.safetensors"] {
+        assert!(place.bytes(&format!("{one}/{file}")) == place.bytes(&format!("{other}/{file}")), "{file} differs");
+    }
+}
+
+/// Processes that a process has started.
+fn children(parent: u32) -> Vec<Pid> {
+    let task = format!("/proc/{parent}/task/{parent}/children");
+    let children = std::fs::read_to_string(task).unwrap();
+    children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
+}
+
+fn assert_gone(processes: &[Pid]) {
+    let begun = Instant::now();
+    while processes.iter().any(|&pid| test_kill_process(pid).is_ok()) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "of {processes:?} some go on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_run_on_two_devices_gives_the_same_bytes_every_time_and_repeats_its_last_epoch() {
+    let place = Place::new().with_teacher();
+    let spec = long(&place, 2);
+    let events = place.events(&spec, "one");
+    assert!(matches!(events.last(), Some(Event::Finished(_))), "{events:?}");
+    let Some(Event::Started(started)) = events.iter().find(|event| matches!(event, Event::Started(_))) else {
+        panic!("{events:?}")
+    };
+    assert_eq!((started.device.as_str(), started.steps_per_epoch), ("cpu,cpu", 19));
+    let evaluated =
+        events.iter().filter_map(|event| if let Event::Teacher(teacher) = event { Some(teacher) } else { None });
+    assert_eq!(evaluated.map(|teacher| teacher.images).collect::<Vec<_>>(), [50]);
+    place.events(&spec, "other");
+    assert_same_students(&place, "one", "other");
+    let manifest = place.json("one/manifest.json");
+    assert_eq!(manifest["last"]["evaluation"]["images"], 50);
+    assert!(manifest["last"]["evaluation"]["top1"].as_f64().unwrap() > 50.0, "{manifest}");
+    let left = std::fs::read_dir(place.path("one")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
+    let mut verify = support::program("verify");
+    let verify = verify.arg(place.path("one/manifest.json")).args(["--threads", "1"]).output().unwrap();
+    assert!(verify.status.success(), "{}{}", text(&verify.stdout), text(&verify.stderr));
+}
+
+#[test]
+fn a_pause_on_two_devices_goes_on_with_the_next_step() {
+    let place = Place::new().with_teacher();
+    let spec = long(&place, 2);
+    place.events(&spec, "whole");
+    let mut run = Supervised::start(place.command(&spec, "paused"));
+    run.until(|event| matches!(event, Event::Checkpoint { epoch: 1, .. }));
+    let ranks = children(run.child.id());
+    assert_eq!(ranks.len(), 1);
+    run.tell("pause");
+    run.until(|event| matches!(event, Event::Stopped { .. }));
+    assert_eq!(run.status(), Some(i32::from(EXIT_STOPPED)));
+    assert_gone(&ranks);
+    place.events(&spec, "paused");
+    assert_same_students(&place, "whole", "paused");
+}
+
+#[test]
+fn a_run_that_is_killed_with_its_ranks_ends_in_the_same_bytes() {
+    let place = Place::new().with_teacher();
+    let spec = long(&place, 3);
+    place.events(&spec, "whole");
+    let mut run = Supervised::start(place.command(&spec, "killed"));
+    run.until(|event| matches!(event, Event::Checkpoint { epoch: 2, .. }));
+    let ranks = children(run.child.id());
+    assert_eq!(ranks.len(), 2);
+    run.child.kill().unwrap();
+    assert_eq!(run.status(), None);
+    assert_gone(&ranks);
+    place.events(&spec, "killed");
+    assert_same_students(&place, "whole", "killed");
+}
+
+#[test]
+fn the_end_of_a_rank_ends_the_run_and_says_which_it_was() {
+    let place = Place::new().with_teacher();
+    let spec = merged(long(&place, 3), json!({"training": {"epochs": 1000}}));
+    let mut run = Supervised::start(place.command(&spec, "output"));
+    run.until(|event| matches!(event, Event::Checkpoint { epoch: 1, .. }));
+    let ranks = children(run.child.id());
+    kill_process(ranks[1], Signal::KILL).unwrap();
+    let Event::Failed(failure) = run.until(|event| matches!(event, Event::Failed(_))) else { unreachable!() };
+    assert_eq!(failure.class, ErrorClass::WorkerLost, "{failure:?}");
+    assert!(failure.message.starts_with("rank 2: its process was killed by signal 9"), "{failure:?}");
+    assert_eq!(run.status(), Some(1));
+    assert_gone(&ranks);
+}
+
+#[test]
+fn a_run_whose_rank_ended_does_not_wait_for_it_wherever_it_is() {
+    let place = Place::new().with_teacher();
+    let spec = long(&place, 2);
+    // Before it has met the others: rank 0 waits for it then.
+    let mut run = Supervised::start(place.command(&spec, "output"));
+    let begun = Instant::now();
+    let rank = loop {
+        if let [rank] = children(run.child.id())[..] {
+            break rank;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    };
+    kill_process(rank, Signal::KILL).unwrap();
+    let Event::Failed(failure) = run.until(|event| matches!(event, Event::Failed(_))) else { unreachable!() };
+    assert_eq!(failure.class, ErrorClass::WorkerLost, "{failure:?}");
+    assert_eq!(run.status(), Some(1));
+}
+
+#[test]
+fn a_run_on_two_devices_stops_when_told_so() {
+    let place = Place::new().with_teacher();
+    let spec = merged(long(&place, 2), json!({"training": {"epochs": 1000}}));
+    let mut run = Supervised::start(place.command(&spec, "output"));
+    run.until(|event| matches!(event, Event::Checkpoint { epoch: 1, .. }));
+    let ranks = children(run.child.id());
+    run.tell("stop");
+    run.until(|event| matches!(event, Event::Stopped { .. }));
+    assert_eq!(run.status(), Some(i32::from(EXIT_STOPPED)));
+    assert_gone(&ranks);
+}
+
+#[test]
+fn ranks_share_the_teachers_logits_and_they_change_nothing() {
+    let place = Place::new().with_teacher();
+    let spec =
+        |cache: &str| merged(long(&place, 2), json!({"training": {"augmentation": "none", "teacher_cache": cache}}));
+    place.events(&spec("off"), "off");
+    place.events(&spec("exact"), "memory");
+    assert_same_students(&place, "off", "memory");
+    let cache = place.path("cache");
+    let run = place.train(&spec("exact"), "files", &["--events", "--cache-dir", cache.to_str().unwrap()]);
+    assert!(run.status.success(), "{}", text(&run.stdout));
+    assert_same_students(&place, "off", "files");
+}
+
+#[test]
+fn fewer_images_in_the_last_batch_than_devices_are_trained_on_all_the_same() {
+    let place = Place::new();
+    // 28 batches of 5 and one of 1.
+    let spec = merged(
+        place.plain(),
+        json!({"dataset": {"limit": 141}, "training": {"batch_size": 5, "devices": 4, "precision": "float32"}}),
+    );
+    let events = place.events(&spec, "output");
+    assert!(matches!(events.last(), Some(Event::Finished(_))), "{events:?}");
+}
+
+#[test]
+fn devices_that_are_not_named_or_not_there_are_refused() {
+    let place = Place::new();
+    let spec = merged(place.plain(), json!({"training": {"devices": 3}}));
+    let file = place.path("spec.json");
+    std::fs::write(&file, spec.to_string()).unwrap();
+    let mut command = support::program("train");
+    command.arg(file).arg("--output").arg(place.path("output")).args(["--device", "cpu,cpu"]);
+    let run = command.output().unwrap();
+    assert_eq!(run.status.code(), Some(1));
+    let message = text(&run.stderr);
+    assert!(message.contains("training.devices is 3, and --device names 2: name 3 with commas"), "{message}");
+}
