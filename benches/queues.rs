@@ -257,7 +257,7 @@ fn spec() -> anyhow::Result<JobSpec> {
 
 async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
     let submitted = serde_json::to_string(spec)?;
-    match store::create(pool, &NewJob { spec, submitted: &submitted, idempotency: None }).await? {
+    match store::create(pool, &NewJob { spec, submitted: &submitted, idempotency: None, warning: None }).await? {
         Created::New(job) => Ok(job.id),
         other => anyhow::bail!("{other:?}"),
     }
@@ -275,7 +275,7 @@ async fn drain(url: &str, workers: usize, connections: usize) -> anyhow::Result<
         tokio::spawn(async move {
             let mut done = 0;
             let worker = format!("wrk_{worker}");
-            while let Some(claim) = queue::claim(&pool, &worker, Duration::from_secs(60)).await? {
+            while let Some(claim) = queue::claim(&pool, &worker, queue::Room::ONE, Duration::from_secs(60)).await? {
                 if queue::publish(&pool, &claim.hold.write(), &outcome, &[]).await? {
                     done += 1;
                 }

@@ -34,7 +34,7 @@ pub enum LogFormat {
 pub enum Command {
     /// Serve the API and the dashboard, with workers for the devices of this machine.
     Serve(ServeArgs),
-    /// Run jobs on one device of this machine, for a server anywhere.
+    /// Run jobs on devices of this machine, for a server anywhere.
     Worker(WorkerArgs),
     /// Bring the schema of a database up to date.
     Migrate(MigrateArgs),
@@ -87,7 +87,7 @@ pub struct ServeArgs {
     /// Directory of the `postgres` and `initdb` programs for the server's own PostgreSQL.
     #[arg(long, env = "DISTILLERY_POSTGRES_BIN_DIR")]
     pub postgres_bin_dir: Option<PathBuf>,
-    /// Worker processes to run: one per GPU (or one for the CPU) for `auto`, or a number of them.
+    /// Worker processes to run: one for all GPUs (or for the CPU) for `auto`, or a number of them, with one device each.
     #[arg(long, env = "DISTILLERY_WORKERS", default_value = "auto", value_parser = parse_workers)]
     pub workers: Workers,
     /// A token that may do everything, besides those of `distillery token`: at least 32 characters. Better by the
@@ -121,7 +121,7 @@ pub struct ServeArgs {
 /// How many workers a server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// One per GPU, or one for the CPU.
+    /// One for all GPUs, or for the CPU.
     Auto,
     /// So many; they share the GPUs, or the CPU.
     Count(usize),
@@ -152,10 +152,11 @@ pub struct WorkerArgs {
     /// The server's PostgreSQL, as a URL.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// The device to train on: `auto`, `cpu`, `cuda` or `cuda:1`.
-    #[arg(long, env = "DISTILLERY_DEVICE", default_value = "auto")]
+    /// The devices to train on: `auto` (all GPUs, or the CPU), `cpu`, `cuda`, `cuda:1`, or several with commas between
+    /// them. Each runs a job, or several run one that asks for them by `training.devices`.
+    #[arg(long, visible_alias = "devices", env = "DISTILLERY_DEVICE", default_value = "auto")]
     pub device: String,
-    /// The worker's name on the dashboard. Default: the host's name and the device.
+    /// The worker's name on the dashboard. Default: the host's name and the devices.
     #[arg(long, env = "DISTILLERY_WORKER_NAME")]
     pub name: Option<String>,
     /// The trainer's program. Default: `distillery-trainer` beside this one.
@@ -388,7 +389,8 @@ pub struct ConvertArgs {
 /// Where arithmetic runs.
 #[derive(Debug, Clone, Args)]
 pub struct ComputeArgs {
-    /// The device: `auto` (the first GPU, or else the CPU), `cpu`, `cuda` or `cuda:1`.
+    /// The device: `auto` (the first GPU, or else the CPU), `cpu`, `cuda` or `cuda:1`. Where training.devices asks for
+    /// several, those names stand for as many, or they are listed with commas between them.
     #[arg(long, env = "DISTILLERY_DEVICE", default_value = "auto")]
     pub device: String,
     /// Threads of the arithmetic on the CPU. Default: all cores.

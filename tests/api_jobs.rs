@@ -14,6 +14,7 @@ use api::{Api, checkpoint, plain_job, student_job};
 use common::TestDb;
 use distillery::jobs::queue;
 use distillery::jobs::state::Status;
+use distillery::jobs::workers::{self, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure, Started};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -148,6 +149,35 @@ async fn a_job_learns_from_another_jobs_student() {
 }
 
 #[tokio::test]
+async fn a_job_for_more_devices_than_a_worker_has_is_taken_with_a_warning() {
+    let api = Api::start().await;
+    let mut job = plain_job();
+    job["training"] = json!({"devices": 4});
+    let warnings = async || {
+        let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
+        let created = api.post("/v1/jobs", &job).await.expect(201);
+        let events = api.get(&format!("/v1/jobs/{}/events", created["id"].as_str().unwrap())).await.expect(200);
+        let of_kind = |event: &&Value| event["kind"] == "warning";
+        let logged = events["data"].as_array().unwrap().iter().find(of_kind).map(|event| event["message"].clone());
+        let warnings = dry["warnings"].as_array().unwrap().clone();
+        assert_eq!(warnings, logged.into_iter().collect::<Vec<_>>(), "the job's history says what the dry run said");
+        warnings.into_iter().map(|text| text.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(warnings().await[0].contains("training.devices is 4, and there is no worker now: the job waits"));
+    let register = async |devices: i32| {
+        let device = vec!["cpu"; devices.unsigned_abs() as usize].join(",");
+        let (id, usage) = (format!("wrk_{devices}"), Usage::default());
+        let worker = NewWorker { id, name: "host".into(), device, devices, memory_bytes: None, usage };
+        workers::register(&api.db.pool, &worker).await.unwrap();
+    };
+    register(2).await;
+    register(3).await;
+    assert!(warnings().await[0].contains("the largest worker has 3 now"));
+    register(4).await;
+    assert_eq!(warnings().await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_dry_run_resolves_and_estimates_and_stores_nothing() {
     let api = Api::start().await;
     let mut job = student_job(json!({"architecture": "resnet20", "checkpoint": uploaded(&api, "resnet20", 10).await}));
@@ -167,6 +197,9 @@ async fn a_dry_run_resolves_and_estimates_and_stores_nothing() {
     assert_eq!(memory["total_bytes"], sum);
     assert!(memory["method"].as_str().unwrap().contains("float32"));
     assert_eq!(api.get("/v1/jobs").await.expect(200)["data"], json!([]));
+    job["training"] = json!({"devices": 2});
+    let halved = &api.post("/v1/jobs?dry_run=true", &job).await.expect(200)["memory"];
+    assert_eq!(halved["activations_bytes"].as_u64().unwrap() * 2, memory["activations_bytes"].as_u64().unwrap());
     job["dataset"]["name"] = json!("none");
     api.post("/v1/jobs?dry_run=true", &job).await.problem(422);
     api.post("/v1/jobs?dry_run=maybe", &job).await.says(400, &["dry_run"]);

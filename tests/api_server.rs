@@ -57,6 +57,7 @@ async fn workers_are_listed_with_their_job() {
         id: id.into(),
         name: "host cpu".into(),
         device: "cpu".into(),
+        devices: 1,
         memory_bytes: Some(1 << 30),
         usage: usage.clone(),
     };
@@ -85,6 +86,7 @@ async fn a_worker_is_as_busy_as_its_attempts_of_the_last_hour_say() {
         id: "wrk_TEST".into(),
         name: "host cpu".into(),
         device: "cpu".into(),
+        devices: 1,
         memory_bytes: None,
         usage: Usage::default(),
     };

@@ -4,7 +4,10 @@
 
 mod server;
 
+use std::time::{Duration, Instant};
+
 use reqwest::StatusCode;
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use server::{Options, Server, quick_job, trainer_after};
 use sha2::{Digest, Sha256};
@@ -150,6 +153,38 @@ async fn a_data_set_that_vanished_fails_the_job_with_its_name() {
     let _worker = server.start_worker(&[]);
     let message = server.failed(&id, "user").await;
     assert!(message.contains("patterns"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_on_two_devices_is_paused_and_loses_a_process_and_ends_in_the_student_of_one_left_alone() {
+    let server = Server::start(Options { workers: Some(0), ..Options::default() });
+    let worker = server.start_worker_on("cpu,cpu", &[]);
+    let mut job = quick_job();
+    job["training"]["devices"] = json!(2);
+    job["training"]["epochs"] = json!(6);
+    let alone = server.succeeded(&server.post(&job).await).await;
+    let id = server.post(&job).await;
+    let path = format!("/v1/jobs/{id}");
+    server.wait_until(&id, |job| job["progress"]["epoch"].as_u64() >= Some(2)).await;
+    let ask = async |what: &str| server.call(server.http.post(format!("{}{path}/{what}", server.url))).await.0;
+    assert_eq!(ask("pause").await, StatusCode::ACCEPTED);
+    server.wait_until(&id, |job| job["status"] == "paused").await;
+    assert!(worker.ranks().is_empty(), "a paused job has processes");
+    assert_eq!(ask("resume").await, StatusCode::ACCEPTED);
+    let begun = Instant::now();
+    let rank = loop {
+        if let [rank] = worker.ranks()[..] {
+            break rank;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "there is no second process");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    kill_process(rank, Signal::KILL).unwrap();
+    let job = server.succeeded(&id).await;
+    assert_eq!(job["result"]["student"]["sha256"], alone["result"]["student"]["sha256"]);
+    let events = server.get(&format!("{path}/events?limit=100")).await;
+    assert!(events.to_string().contains("rank 1: its process was killed by signal 9; attempt 3 of"), "{events:#}");
+    assert_eq!(server.get("/v1/workers").await["data"][0]["devices"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::Utc;
 use common::TestDb;
 use distillery::jobs::attempts;
-use distillery::jobs::queue::{self, Artifact, Batch, Claim, Hold, SavedCheckpoint};
+use distillery::jobs::queue::{self, Artifact, Batch, Claim, Hold, Room, SavedCheckpoint};
 use distillery::jobs::state::Status;
 use distillery::jobs::workers::{self, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Evaluation, Failure, Level, Outcome, Point, Progress, Started, StudentFacts};
@@ -19,7 +19,7 @@ const LEASE: Duration = Duration::from_secs(60);
 const WORKER: &str = "wrk_1";
 
 async fn claim(pool: &PgPool) -> Option<Claim> {
-    queue::claim(pool, WORKER, LEASE).await.unwrap()
+    queue::claim(pool, WORKER, Room::ONE, LEASE).await.unwrap()
 }
 
 async fn claimed_hold(pool: &PgPool) -> Hold {
@@ -69,6 +69,17 @@ async fn history(pool: &PgPool, job: &str) -> Vec<(String, i32, String)> {
 async fn steps(pool: &PgPool, job: &str) -> Vec<i64> {
     let query = sqlx::query_scalar("select step from metrics where job_id = $1 order by id");
     query.bind(job).fetch_all(pool).await.unwrap()
+}
+
+fn worker(id: &str, devices: i32) -> NewWorker {
+    NewWorker {
+        id: id.into(),
+        name: "host/cpu".into(),
+        device: "cpu".into(),
+        devices,
+        memory_bytes: None,
+        usage: Usage::default(),
+    }
 }
 
 fn failure(class: ErrorClass) -> Failure {
@@ -132,16 +143,86 @@ async fn the_most_urgent_job_is_taken_first_and_the_oldest_of_those() {
     assert_eq!(order, ["job_b", "job_e", "job_a", "job_c", "job_d"]);
 }
 
+/// What a worker with so many devices, and so many of them free, takes.
+async fn take(pool: &PgPool, worker: &str, [devices, free]: [i32; 2]) -> Option<String> {
+    queue::claim(pool, worker, Room { devices, free }, LEASE).await.unwrap().map(|claim| claim.hold.job)
+}
+
+async fn waits_for(pool: &PgPool, worker: &str) -> Option<String> {
+    sqlx::query_scalar("select waits_for from workers where id = $1").bind(worker).fetch_one(pool).await.unwrap()
+}
+
+async fn add_job_for(db: &TestDb, id: &str, devices: u32, priority: i32) {
+    let spec = json!({"priority": priority, "training": {"devices": devices, "batch_size": 64}});
+    db.add_job(id, spec).await;
+}
+
+#[tokio::test]
+async fn a_job_for_several_devices_is_had_by_a_worker_that_has_them_and_all_at_once() {
+    let db = TestDb::new().await;
+    add_job_for(&db, "job_a", 4, 0).await;
+    add_job_for(&db, "job_b", 1, 0).await;
+    for (id, devices) in [("wrk_small", 2), ("wrk_large", 4)] {
+        workers::register(&db.pool, &worker(id, devices)).await.unwrap();
+    }
+    // It passes over what it could never run, and does not wait for it.
+    assert_eq!(take(&db.pool, "wrk_small", [2, 2]).await.as_deref(), Some("job_b"));
+    assert_eq!(waits_for(&db.pool, "wrk_small").await, None);
+    let claim = queue::claim(&db.pool, "wrk_large", Room { devices: 4, free: 4 }, LEASE).await.unwrap().unwrap();
+    assert_eq!((claim.hold.job.as_str(), claim.spec.training.devices), ("job_a", 4));
+}
+
+#[tokio::test]
+async fn free_devices_are_kept_for_a_large_job_whose_turn_it_is() {
+    let db = TestDb::new().await;
+    workers::register(&db.pool, &worker(WORKER, 4)).await.unwrap();
+    add_job_for(&db, "job_a", 3, 0).await;
+    assert_eq!(take(&db.pool, WORKER, [4, 4]).await.as_deref(), Some("job_a"));
+    add_job_for(&db, "job_b", 2, 0).await;
+    add_job_for(&db, "job_c", 1, 0).await;
+    assert_eq!(take(&db.pool, WORKER, [4, 1]).await, None, "job_c would go before job_b for ever");
+    assert_eq!(waits_for(&db.pool, WORKER).await.as_deref(), Some("job_b"));
+    // What is more urgent need not wait.
+    add_job_for(&db, "job_d", 1, 1).await;
+    assert_eq!(take(&db.pool, WORKER, [4, 1]).await.as_deref(), Some("job_d"));
+    assert_eq!(waits_for(&db.pool, WORKER).await, None);
+    assert_eq!(take(&db.pool, WORKER, [4, 3]).await.as_deref(), Some("job_b"));
+    assert_eq!(take(&db.pool, WORKER, [4, 1]).await.as_deref(), Some("job_c"));
+    assert_eq!(take(&db.pool, WORKER, [4, 0]).await, None);
+}
+
+#[tokio::test]
+async fn one_worker_keeps_devices_for_a_job_and_others_go_on_but_any_that_has_enough_takes_it() {
+    let db = TestDb::new().await;
+    for id in ["wrk_a", "wrk_b", "wrk_c"] {
+        workers::register(&db.pool, &worker(id, 4)).await.unwrap();
+    }
+    for id in ["job_a", "job_b"] {
+        add_job_for(&db, id, 4, 0).await;
+    }
+    add_job_for(&db, "job_c", 1, 0).await;
+    // Each large job has one worker that waits for it, and none waits for two.
+    assert_eq!(take(&db.pool, "wrk_a", [4, 2]).await, None);
+    assert_eq!(take(&db.pool, "wrk_b", [4, 2]).await, None);
+    assert_eq!(waits_for(&db.pool, "wrk_a").await.as_deref(), Some("job_a"));
+    assert_eq!(waits_for(&db.pool, "wrk_b").await.as_deref(), Some("job_b"));
+    assert_eq!(take(&db.pool, "wrk_c", [4, 2]).await.as_deref(), Some("job_c"));
+    assert_eq!(take(&db.pool, "wrk_c", [4, 4]).await.as_deref(), Some("job_a"));
+    // Whose job is gone waits for no other's, unless that worker is gone.
+    assert_eq!(take(&db.pool, "wrk_a", [4, 2]).await, None);
+    assert_eq!(waits_for(&db.pool, "wrk_a").await, None);
+    sqlx::query("update workers set heartbeat_at = now() - interval '2 minutes' where id = 'wrk_b'")
+        .execute(&db.pool)
+        .await
+        .unwrap();
+    assert_eq!(take(&db.pool, "wrk_a", [4, 2]).await, None);
+    assert_eq!(waits_for(&db.pool, "wrk_a").await.as_deref(), Some("job_b"));
+}
+
 #[tokio::test]
 async fn a_claimed_job_says_by_whom_and_since_when() {
     let db = TestDb::new().await;
-    let worker = NewWorker {
-        id: WORKER.into(),
-        name: "host/cpu".into(),
-        device: "cpu".into(),
-        memory_bytes: Some(1),
-        usage: Usage::default(),
-    };
+    let worker = NewWorker { memory_bytes: Some(1), ..worker(WORKER, 1) };
     workers::register(&db.pool, &worker).await.unwrap();
     db.add_job("job_a", json!({})).await;
     claimed_hold(&db.pool).await;
@@ -586,13 +667,7 @@ async fn the_history_has_no_gap_however_many_write() {
 #[tokio::test]
 async fn a_worker_that_was_struck_off_comes_back_with_its_heartbeat() {
     let db = TestDb::new().await;
-    let worker = NewWorker {
-        id: WORKER.into(),
-        name: "host/cpu".into(),
-        device: "cpu".into(),
-        memory_bytes: None,
-        usage: Usage::default(),
-    };
+    let worker = worker(WORKER, 1);
     let count =
         async || -> i64 { sqlx::query_scalar("select count(*) from workers").fetch_one(&db.pool).await.unwrap() };
     workers::register(&db.pool, &worker).await.unwrap();

@@ -55,7 +55,7 @@ fn the_published_recipe_is_the_default() {
                 "grouping": "label", "temperature": 4.0, "warmup_epochs": 0
             },
             "training": {
-                "epochs": 240, "batch_size": 64,
+                "epochs": 240, "batch_size": 64, "devices": 1,
                 "optimizer": {"type": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.0005,
                               "nesterov": false},
                 "schedule": {"type": "multistep", "milestones": [150, 180, 210], "gamma": 0.1},
@@ -65,6 +65,25 @@ fn the_published_recipe_is_the_default() {
             "priority": 0, "max_attempts": 3, "labels": {}
         })
     );
+}
+
+#[test]
+fn devices_share_a_batch_of_at_least_one_image_each() {
+    let devices =
+        |devices: Value, batch_size: u32| with("/training", json!({"devices": devices, "batch_size": batch_size}));
+    assert_eq!(parse(&devices(json!(4), 4), Mode::Server).unwrap().training.devices, 4);
+    let pointer = "/training/devices";
+    assert_one_fault(&devices(json!(5), 4), pointer, "5 devices cannot share batches of 4 images: lower devices");
+    assert_one_fault(&devices(json!(0), 64), pointer, "1");
+    assert_one_fault(&devices(json!(65), 128), pointer, "64");
+    assert_one_fault(&devices(json!("all"), 64), pointer, "a whole number from 1 to 64");
+}
+
+#[test]
+fn a_specification_that_was_stored_before_there_were_several_devices_has_one() {
+    let mut stored = serde_json::to_value(parse(&minimal(), Mode::Server).unwrap()).unwrap();
+    stored["training"].as_object_mut().unwrap().remove("devices");
+    assert_eq!(serde_json::from_value::<JobSpec>(stored).unwrap().training.devices, 1);
 }
 
 #[test]

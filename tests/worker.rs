@@ -76,7 +76,7 @@ impl Bench {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         let settings = Settings {
             name: "bench/cpu".into(),
-            device: "cpu".into(),
+            devices: vec!["cpu".into()],
             trainer: script,
             datasets_dir: dir.path().join("datasets"),
             work_dir: dir.path().join("data/work"),
@@ -297,6 +297,63 @@ async fn an_idle_worker_starts_a_new_job_at_once() {
     }
     // It looks every minute by itself. A busy machine may be slow once.
     assert!(shortest < Duration::from_secs(1), "{shortest:?}");
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_worker_with_two_devices_runs_two_jobs_at_once_or_one_on_both_in_their_turn() {
+    let mut bench = Bench::new(&format!(
+        r#"echo "$@" > "$(dirname "$0")/arguments-$(basename "$(dirname "$(dirname "$spec")")")"{OBEDIENT}"#
+    ))
+    .await;
+    bench.settings.devices = vec!["cuda:0".into(), "cuda:1".into()];
+    let worker = bench.start();
+    let devices = async |id: &str| {
+        bench.until_training(id).await;
+        let arguments = fs::read_to_string(bench.note(&format!("arguments-{id}"))).unwrap();
+        arguments.split_once("--device ").unwrap().1.split(' ').next().unwrap().to_owned()
+    };
+    bench.db.add_job("job_a", json!({})).await;
+    assert_eq!(devices("job_a").await, "cuda:0");
+    bench.db.add_job("job_b", json!({})).await;
+    assert_eq!(devices("job_b").await, "cuda:1");
+    bench.db.add_job("job_c", json!({"training": {"devices": 2}})).await;
+    bench.db.add_job("job_d", json!({})).await;
+    // The first device that is free again is kept for the job that needs both.
+    bench.ask("job_b", "cancelling").await;
+    bench.until_status("job_b", "cancelled").await;
+    let kept = async || -> Option<String> {
+        sqlx::query_scalar("select waits_for from workers").fetch_one(&bench.db.pool).await.unwrap()
+    };
+    until(async || kept().await.as_deref() == Some("job_c")).await;
+    assert_eq!(bench.job("job_d").await["status"], "queued");
+    bench.ask("job_a", "cancelling").await;
+    assert_eq!(devices("job_c").await, "cuda:0,cuda:1");
+    assert_eq!(bench.job("job_d").await["status"], "queued");
+    bench.ask("job_c", "pausing").await;
+    bench.until_status("job_c", "paused").await;
+    assert_eq!(devices("job_d").await, "cuda:0");
+    // It sets down all that it runs.
+    bench.db.add_job("job_e", json!({})).await;
+    assert_eq!(devices("job_e").await, "cuda:1");
+    worker.drain().await;
+    for id in ["job_d", "job_e"] {
+        assert_eq!(bench.job(id).await["status"], "queued");
+    }
+}
+
+#[tokio::test]
+async fn jobs_that_share_a_cpu_share_its_threads() {
+    let mut bench = Bench::new(r#"echo "$@" > "$(dirname "$0")/arguments"; started 0 0; finish"#).await;
+    bench.settings.devices = vec!["cpu".into(); 2];
+    let worker = bench.start();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    for (id, devices, threads) in [("job_a", 1, (cores / 2).max(1)), ("job_b", 2, cores)] {
+        bench.db.add_job(id, json!({"training": {"devices": devices}})).await;
+        bench.until_status(id, "succeeded").await;
+        let arguments = fs::read_to_string(bench.note("arguments")).unwrap();
+        assert!(arguments.contains(&format!("--threads {threads} ")), "{arguments}");
+    }
     worker.drain().await;
 }
 

@@ -69,9 +69,10 @@ pub async fn create(
     let created = match known {
         Some(created) => created,
         None => {
-            let spec = resolve::resolve(&state, &body.value).await?.spec;
+            let resolved = resolve::resolve(&state, &body.value).await?;
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
-            store::create(&state.pool, &NewJob { spec: &spec, submitted, idempotency }).await?
+            let warning = resolved.waits_for_devices.as_deref();
+            store::create(&state.pool, &NewJob { spec: &resolved.spec, submitted, idempotency, warning }).await?
         }
     };
     match created {

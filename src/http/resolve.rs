@@ -15,6 +15,7 @@ use crate::dataset::{self, Dataset, Options, Summary};
 use crate::jobs::checkpoints::{self, Checkpoint, Fit};
 use crate::jobs::state::Status;
 use crate::jobs::store;
+use crate::jobs::workers;
 use crate::spec::{self, DatasetSpec, Fault, JobSpec, Mode, OptimizerSpec, TeacherSpec};
 
 /// A specification that can run.
@@ -24,6 +25,8 @@ pub struct Resolved {
     pub spec: JobSpec,
     /// Classes of the data set.
     classes: u32,
+    /// What there is to say of the devices that it asks for.
+    pub waits_for_devices: Option<String>,
 }
 
 /// What a job would be.
@@ -56,7 +59,7 @@ pub struct NetworkFacts {
     pub feature_map: [u32; 3],
 }
 
-/// A rough estimate of the device memory that training takes.
+/// A rough estimate of the memory that training takes on each device.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Memory {
     /// Weights, gradients and the optimiser's state of the student, and the teacher's weights.
@@ -92,9 +95,31 @@ pub async fn resolve(state: &State, document: &Value) -> Result<Resolved, ApiErr
         look_at_checkpoint(state, "/student/checkpoint", id, &spec.student.architecture, classes, &mut faults).await?;
     }
     match classes {
-        Some(classes) if faults.is_empty() => Ok(Resolved { spec, classes }),
+        Some(classes) if faults.is_empty() => {
+            let waits_for_devices = look_at_workers(state, spec.training.devices).await?;
+            Ok(Resolved { spec, classes, waits_for_devices })
+        }
         _ => Err(ApiError::faults(faults)),
     }
+}
+
+/// What there is to say where no worker has so many devices.
+async fn look_at_workers(state: &State, devices: u32) -> Result<Option<String>, ApiError> {
+    if devices == 1 {
+        return Ok(None);
+    }
+    let most = workers::most_devices(&state.pool).await?.unsigned_abs();
+    let there = match most {
+        0 => "there is no worker now".to_owned(),
+        1 => "every worker has one now".to_owned(),
+        _ => format!("the largest worker has {most} now"),
+    };
+    Ok((most < devices).then(|| {
+        format!(
+            "training.devices is {devices}, and {there}: the job waits until a worker with so many is started \
+             (distillery worker --device cuda:0,cuda:1,…), or lower training.devices"
+        )
+    }))
 }
 
 /// The number of classes, if the data set can be used.
@@ -230,7 +255,7 @@ impl Resolved {
     /// What comes of it, estimated.
     #[must_use]
     pub fn dry_run(self) -> DryRun {
-        let Self { spec, classes } = self;
+        let Self { spec, classes, waits_for_devices } = self;
         let layout = |name: &str| {
             let architecture = architecture::find(name).expect("the specification names known architectures");
             architecture.layout_at(classes, spec.dataset.image_size)
@@ -253,7 +278,7 @@ impl Resolved {
                 )
             })
         });
-        let warnings = warnings.collect();
+        let warnings = warnings.chain(waits_for_devices).collect();
         let memory = Memory::estimate(&spec, &student_layout, teacher_layout.as_ref().map(|(_, layout)| layout));
         DryRun { spec, classes, teacher, student, warnings, memory }
     }
@@ -283,7 +308,8 @@ impl Memory {
         let image = 3 * u64::from(side) * u64::from(side);
         let kept = student.kept_elements() + student.peak_elements();
         let passing = teacher.map_or(0, Layout::peak_elements);
-        let activations_bytes = u64::from(spec.training.batch_size) * 4 * (image + kept + passing);
+        let images = spec.training.batch_size.div_ceil(spec.training.devices);
+        let activations_bytes = u64::from(images) * 4 * (image + kept + passing);
         let total_bytes = weights_bytes + activations_bytes;
         let method = "float32 throughout. weights: the student's four times or more (weights, gradients, the best so \
                       far, one or two states of the optimiser) and the teacher's once. activations: per image of the \

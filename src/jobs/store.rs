@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::queue::fail_dependents;
 use super::state::{Change, Status};
-use super::{NewEvent, append_events};
+use super::{EventKind, NewEvent, append_events};
 use crate::protocol::{Evaluation, Failure, Outcome, Progress};
 use crate::spec::JobSpec;
 
@@ -68,6 +68,8 @@ pub struct NewJob<'a> {
     pub submitted: &'a str,
     /// The key under which it was sent, and the SHA-256 of what was sent, in hexadecimal.
     pub idempotency: Option<(&'a str, &'a str)>,
+    /// What its history begins with that somebody should look at.
+    pub warning: Option<&'a str>,
 }
 
 /// What became of a new job.
@@ -208,7 +210,7 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
 
 /// None where the idempotency key is taken.
 async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
-    let NewJob { spec, submitted, idempotency } = *new;
+    let NewJob { spec, submitted, idempotency, warning } = *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
     let teacher_job = spec.teacher.as_ref().and_then(|teacher| teacher.job.as_deref());
     let row = sqlx::query_as!(
@@ -236,7 +238,9 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
     .await?;
     let Some(job) = row.map(Job::from) else { return Ok(None) };
     need_checkpoints(connection, &job.id, &needed_checkpoints(spec)).await?;
-    append_events(connection, &job.id, &[NewEvent::status(Status::Queued, "queued")]).await?;
+    let warning = warning.map(|message| NewEvent { kind: EventKind::Warning, message: message.to_owned(), data: None });
+    let events: Vec<NewEvent> = [NewEvent::status(Status::Queued, "queued")].into_iter().chain(warning).collect();
+    append_events(connection, &job.id, &events).await?;
     Ok(Some(job))
 }
 

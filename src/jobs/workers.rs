@@ -14,9 +14,11 @@ pub struct NewWorker {
     pub id: String,
     /// For people.
     pub name: String,
-    /// `cpu` or `cuda:0`.
+    /// `cpu` or `cuda:0`, or several with commas between them.
     pub device: String,
-    /// The device's memory.
+    /// How many those are.
+    pub devices: i32,
+    /// The memory of the first.
     pub memory_bytes: Option<i64>,
     /// What its machine has to do now.
     pub usage: Usage,
@@ -68,18 +70,24 @@ pub struct Worker {
     pub id: String,
     /// The host and the device, unless it was given a name.
     pub name: String,
-    /// `cpu` or `cuda:0`.
+    /// `cpu` or `cuda:0`, or several with commas between them.
     pub device: String,
-    /// Memory of the device in bytes, where it is known.
+    /// Memory of the first in bytes, where it is known.
     pub memory_bytes: Option<i64>,
     /// The program's version.
     pub version: String,
-    /// Id of the job that it holds.
+    /// How many devices it has.
+    pub devices: i32,
+    /// Id of the oldest job that it holds.
     pub job: Option<String>,
+    /// Ids of all jobs that it holds: with several devices it may have several.
+    pub jobs: Vec<String>,
+    /// Id of the job that it keeps free devices for, until there are enough of them.
+    pub waits_for: Option<String>,
     /// What its machine had to do at its last heartbeat; null where it did not say.
     #[schema(value_type = Option<Usage>)]
     pub usage: Option<Json<Usage>>,
-    /// Share of the last hour, or of its life where that is shorter, in which it held a job.
+    /// Share of the last hour, or of its life where that is shorter, in which jobs used its devices.
     pub busy_share: f64,
     /// Whether it was heard of within the last minute.
     pub online: bool,
@@ -97,20 +105,36 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
     sqlx::query_as!(
         Worker,
         r#"
-        select id, name, device, memory_bytes, version, usage as "usage: Json<Usage>", started_at, heartbeat_at,
-            heartbeat_at > now() - interval '1 minute' as "online!",
-            (select jobs.id from jobs where lease_expires_at is not null and worker = workers.id limit 1) as job,
+        select id, name, device, devices, memory_bytes, version, usage as "usage: Json<Usage>", started_at, heartbeat_at,
+            waits_for, heartbeat_at > now() - interval '1 minute' as "online!",
+            held.jobs[1] as job, held.jobs as "jobs!",
             least(1, coalesce((
-                select sum(extract(epoch from
+                select sum(coalesce(jobs.devices, 1) * extract(epoch from
                     coalesce(ended_at, now()) - greatest(attempts.started_at, now() - interval '1 hour')))
-                from attempts
-                where worker = workers.id and (ended_at is null or ended_at > now() - interval '1 hour')), 0)
-            / greatest(extract(epoch from least(now() - workers.started_at, interval '1 hour')), 1))::float8
+                from attempts left join jobs on jobs.id = attempts.job_id
+                where attempts.worker = workers.id and (ended_at is null or ended_at > now() - interval '1 hour')), 0)
+            / greatest(devices * extract(epoch from least(now() - workers.started_at, interval '1 hour')), 1))::float8
                 as "busy_share!"
-        from workers where heartbeat_at > now() - interval '1 day' order by id desc
+        from workers, lateral (
+            select coalesce(array_agg(jobs.id order by jobs.id), '{}') as jobs
+            from jobs where lease_expires_at is not null and worker = workers.id) as held
+        where heartbeat_at > now() - interval '1 day' order by id desc
         "#,
     )
     .fetch_all(pool)
+    .await
+}
+
+/// The devices of the largest worker that is there now; 0 where there is none.
+///
+/// # Errors
+/// Those of the database.
+pub async fn most_devices(pool: &PgPool) -> sqlx::Result<i32> {
+    sqlx::query_scalar!(
+        r#"select coalesce(max(devices), 0) as "devices!" from workers
+           where heartbeat_at > now() - interval '1 minute'"#,
+    )
+    .fetch_one(pool)
     .await
 }
 
@@ -120,11 +144,12 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
 /// Those of the database.
 pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into workers (id, name, device, memory_bytes, version, usage) values ($1, $2, $3, $4, $5, $6)
+        "insert into workers (id, name, device, devices, memory_bytes, version, usage) values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (id) do update set heartbeat_at = now(), usage = excluded.usage",
         worker.id,
         worker.name,
         worker.device,
+        worker.devices,
         worker.memory_bytes,
         env!("CARGO_PKG_VERSION"),
         json!(worker.usage),

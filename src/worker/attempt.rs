@@ -32,13 +32,19 @@ enum Ending {
     Failed(Failure),
 }
 
-/// Works on a claimed job to its end, or until it is lost, cancelled, paused or given back.
-pub(super) async fn run(context: &Context, claim: Claim, wakeups: &Wakeups, drain: &CancellationToken) {
+/// Works on a claimed job with those devices to its end, or until it is lost, cancelled, paused or given back.
+pub(super) async fn run(
+    context: &Context,
+    claim: Claim,
+    devices: &[String],
+    wakeups: &Wakeups,
+    drain: &CancellationToken,
+) {
     let hold = claim.hold.clone();
     tracing::info!(job = hold.job, attempt = hold.attempt, "starting");
     let lease = Lease::keep(context, &hold, wakeups.statuses());
     let record = Record::new(context, hold.clone(), lease.wanted.clone());
-    let attempt = Attempt { context, hold: hold.clone(), record };
+    let attempt = Attempt { context, hold: hold.clone(), devices, record };
     let outcome = attempt.work(&claim, drain).await;
     let settled = match outcome {
         Ok(()) => Ok(()),
@@ -58,6 +64,7 @@ pub(super) async fn run(context: &Context, claim: Claim, wakeups: &Wakeups, drai
 struct Attempt<'a> {
     context: &'a Context,
     hold: Hold,
+    devices: &'a [String],
     record: Record<'a>,
 }
 
@@ -67,7 +74,7 @@ impl Attempt<'_> {
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;
-        let mut trainer = Trainer::start(settings, &directory, self.hold.attempt)
+        let mut trainer = Trainer::start(settings, &directory, self.devices, self.hold.attempt)
             .map_err(|error| Trouble::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") }))?;
         let (_, nothing) = mpsc::channel(1);
         let events = std::mem::replace(&mut trainer.events, nothing);

@@ -2,14 +2,55 @@
 
 use std::fs;
 
-/// Turns a device of the command line (`auto`, `cpu`, `cuda`, `cuda:1`) into one.
-pub(super) fn device(text: &str) -> anyhow::Result<String> {
-    match text {
-        "auto" if gpus() > 0 => Ok("cuda:0".to_owned()),
-        "auto" | "cpu" => Ok("cpu".to_owned()),
-        "cuda" => Ok("cuda:0".to_owned()),
-        _ if text.strip_prefix("cuda:").is_some_and(|index| index.parse::<u32>().is_ok()) => Ok(text.to_owned()),
-        _ => anyhow::bail!("unknown device {text:?}: expected auto, cpu, cuda or cuda:1"),
+/// Of one worker.
+const MOST_DEVICES: usize = 64;
+
+/// Turns the devices of the command line (`auto`, `cpu`, `cuda`, or a list such as `cuda:0,cuda:1`) into those.
+pub(super) fn devices(text: &str) -> anyhow::Result<Vec<String>> {
+    if text == "auto" {
+        return Ok(all());
+    }
+    let devices: Vec<String> = text.split(',').map(|name| device(name.trim())).collect::<anyhow::Result<_>>()?;
+    let is_gpu = |device: &String| device != "cpu";
+    anyhow::ensure!(
+        devices.iter().all(is_gpu) || !devices.iter().any(is_gpu),
+        "the devices {text:?} are of two kinds: start a worker for each"
+    );
+    let twice = devices.iter().enumerate().find(|(place, device)| is_gpu(device) && devices[..*place].contains(device));
+    anyhow::ensure!(twice.is_none(), "the devices {text:?} hold one GPU twice");
+    anyhow::ensure!(devices.len() <= MOST_DEVICES, "a worker has {MOST_DEVICES} devices at most");
+    Ok(devices)
+}
+
+/// All GPUs, or the CPU.
+pub(super) fn all() -> Vec<String> {
+    match gpus() {
+        0 => vec!["cpu".to_owned()],
+        count => (0..count).map(gpu).collect(),
+    }
+}
+
+fn device(name: &str) -> anyhow::Result<String> {
+    match name {
+        "cpu" => Ok("cpu".to_owned()),
+        "cuda" => Ok(gpu(0)),
+        _ if name.strip_prefix("cuda:").is_some_and(|index| index.parse::<u32>().is_ok()) => Ok(name.to_owned()),
+        _ => anyhow::bail!(
+            "unknown device {name:?}: expected auto, cpu, cuda or cuda:1, or several with commas between them"
+        ),
+    }
+}
+
+/// The name of a GPU.
+pub(super) fn gpu(index: usize) -> String {
+    format!("cuda:{index}")
+}
+
+/// What several devices are called: `2×cuda`.
+pub(super) fn label(devices: &[String]) -> String {
+    match devices {
+        [one] => one.clone(),
+        _ => format!("{}×{}", devices.len(), if devices.iter().any(|device| device == "cpu") { "cpu" } else { "cuda" }),
     }
 }
 
@@ -26,4 +67,30 @@ pub(super) fn gpus() -> usize {
 /// The name of this machine.
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_listed_and_what_cannot_work_together_is_refused() {
+        assert_eq!(devices("cpu").unwrap(), ["cpu"]);
+        assert_eq!(devices("cuda").unwrap(), ["cuda:0"]);
+        assert_eq!(devices("cuda:3, cuda:1").unwrap(), ["cuda:3", "cuda:1"]);
+        assert_eq!(devices("cpu,cpu").unwrap(), ["cpu", "cpu"]);
+        let refused = |text: &str| devices(text).unwrap_err().to_string();
+        assert!(refused("cpu,cuda:0").contains("two kinds"));
+        assert!(refused("cuda:0,cuda,cuda:1").contains("one GPU twice"));
+        assert!(refused("cuda:0,").contains("unknown device \"\""));
+        assert!(refused("tpu").contains("expected auto, cpu, cuda or cuda:1"));
+        assert!(refused(&["cpu"; 65].join(",")).contains("64 devices at most"));
+    }
+
+    #[test]
+    fn several_devices_have_a_short_name() {
+        assert_eq!(label(&["cuda:1".to_owned()]), "cuda:1");
+        assert_eq!(label(&devices("cuda:0,cuda:1,cuda:2").unwrap()), "3×cuda");
+        assert_eq!(label(&devices("cpu,cpu").unwrap()), "2×cpu");
+    }
 }

@@ -1,4 +1,4 @@
-//! A worker: takes jobs from the queue, one at a time, and has a trainer process do each attempt.
+//! A worker: takes jobs from the queue, as many as its devices allow, and has a trainer process do each attempt.
 //!
 //! It touches no tensors. What it writes about a job names the attempt that it holds, so a worker that was away for
 //! too long changes nothing.
@@ -16,15 +16,17 @@ mod trainer;
 mod wakeups;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlx::PgPool;
+use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Store;
 use crate::config::WorkerArgs;
-use crate::jobs::queue;
+use crate::jobs::queue::{self, Claim, Room};
 use crate::jobs::workers::{self, NewWorker};
 use crate::{jobs, stop};
 
@@ -42,8 +44,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(45);
 pub struct Settings {
     /// The name on the dashboard.
     pub name: String,
-    /// `cpu` or `cuda:0`.
-    pub device: String,
+    /// `cpu` or `cuda:0`; with several, it runs several jobs at once, or one on several.
+    pub devices: Vec<String>,
     /// The trainer's program.
     pub trainer: PathBuf,
     /// Holds the data sets.
@@ -65,10 +67,10 @@ pub struct Settings {
 impl Settings {
     /// As the command line says.
     fn new(args: &WorkerArgs) -> anyhow::Result<Self> {
-        let device = machine::device(&args.device)?;
+        let devices = machine::devices(&args.device)?;
         let data_dir = std::path::absolute(&args.data.data_dir)?;
         Ok(Self {
-            name: args.name.clone().unwrap_or_else(|| format!("{}/{device}", machine::host_name())),
+            name: args.name.clone().unwrap_or_else(|| format!("{}/{}", machine::host_name(), machine::label(&devices))),
             trainer: trainer_program(args.trainer.as_deref())?,
             datasets_dir: std::path::absolute(&args.data.datasets_dir)?,
             work_dir: data_dir.join("work"),
@@ -77,7 +79,7 @@ impl Settings {
             lease: Duration::from_secs(args.lease_seconds),
             poll: POLL,
             stop_patience: STOP_PATIENCE,
-            device,
+            devices,
         })
     }
 
@@ -113,17 +115,17 @@ pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
 /// When the worker cannot make itself known to the database.
 pub async fn run(pool: PgPool, store: Store, settings: Settings, drain: CancellationToken) -> anyhow::Result<()> {
     let id = format!("wrk_{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
-    let mut monitor = Monitor::new(&settings.device);
+    let mut monitor = Monitor::new(settings.devices.first().map_or("cpu", String::as_str));
     let context = Context { id, pool, store, settings };
     register(&context, &mut monitor).await.context("cannot register the worker")?;
-    tracing::info!(worker = context.settings.name, device = context.settings.device, "ready for jobs");
+    tracing::info!(worker = context.settings.name, device = context.settings.devices.join(","), "ready for jobs");
     // Listening begins before the first look at the queue: nothing is missed in between.
-    let wakeups = wakeups::listen(&context.pool).await?;
+    let wakeups = Arc::new(wakeups::listen(&context.pool).await?);
     inputs::remove_leftovers(&context).await;
     let helpers = CancellationToken::new();
     let presence = tokio::spawn(helpers.clone().run_until_cancelled_owned(keep_present(context.clone(), monitor)));
     let rescuer = tokio::spawn(helpers.clone().run_until_cancelled_owned(rescuer::run(context.clone())));
-    work(&context, &wakeups, &drain).await;
+    LocalSet::new().run_until(work(&context, &wakeups, &drain)).await;
     helpers.cancel();
     let _ = tokio::join!(presence, rescuer);
     if let Err(error) = workers::forget(&context.pool, &context.id).await {
@@ -132,30 +134,80 @@ pub async fn run(pool: PgPool, store: Store, settings: Settings, drain: Cancella
     Ok(())
 }
 
-async fn work(context: &Context, wakeups: &wakeups::Wakeups, drain: &CancellationToken) {
-    while !drain.is_cancelled() {
+/// Devices that no job uses, in the order of the command line.
+struct Free(Vec<(usize, String)>);
+
+impl Free {
+    fn take(&mut self, count: usize) -> Vec<(usize, String)> {
+        self.0.drain(..count.min(self.0.len())).collect()
+    }
+
+    fn give_back(&mut self, devices: Vec<(usize, String)>) {
+        self.0.extend(devices);
+        self.0.sort_unstable();
+    }
+}
+
+async fn work(context: &Context, wakeups: &Arc<wakeups::Wakeups>, drain: &CancellationToken) {
+    let mut free = Free(context.settings.devices.iter().cloned().enumerate().collect());
+    // Tasks of their own: an attempt is steered even where the database does not answer a look at the queue.
+    let mut attempts = JoinSet::new();
+    while !(drain.is_cancelled() && attempts.is_empty()) {
         let woken = wakeups.queue.notified();
         tokio::pin!(woken);
         woken.as_mut().enable();
-        let pause = match queue::claim(&context.pool, &context.id, context.settings.lease).await {
-            Ok(Some(claim)) => {
-                attempt::run(context, claim, wakeups, drain).await;
-                continue;
-            }
-            Ok(None) => match queue::until_next(&context.pool).await {
-                Ok(Some(wait)) => wait.min(context.settings.poll),
-                _ => context.settings.poll,
-            },
-            Err(error) => {
-                tracing::warn!(%error, "cannot look at the queue");
-                Duration::from_secs(1)
+        // As it is now: what happens during the look ends the wait below.
+        let draining = drain.is_cancelled();
+        let pause = if draining || free.0.is_empty() {
+            None
+        } else {
+            match look(context, &free).await {
+                Ok(claim) => {
+                    let devices = free.take(claim.spec.training.devices as usize);
+                    let (context, wakeups, drain) = (context.clone(), Arc::clone(wakeups), drain.clone());
+                    attempts.spawn_local(async move {
+                        let names: Vec<String> = devices.iter().map(|(_, name)| name.clone()).collect();
+                        attempt::run(&context, claim, &names, &wakeups, &drain).await;
+                        devices
+                    });
+                    continue;
+                }
+                Err(pause) => Some(pause),
             }
         };
         tokio::select! {
             () = woken => {}
-            () = tokio::time::sleep(pause) => {}
-            () = drain.cancelled() => {}
+            () = pause_for(pause) => {}
+            () = drain.cancelled(), if !draining => {}
+            Some(ended) = attempts.join_next() => match ended {
+                Ok(devices) => free.give_back(devices),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            }
         }
+    }
+}
+
+/// The next job for the free devices, or how long to wait before the next look.
+async fn look(context: &Context, free: &Free) -> Result<Claim, Duration> {
+    let count = |devices: usize| i32::try_from(devices).unwrap_or(i32::MAX);
+    let room = Room { devices: count(context.settings.devices.len()), free: count(free.0.len()) };
+    match queue::claim(&context.pool, &context.id, room, context.settings.lease).await {
+        Ok(Some(claim)) => Ok(claim),
+        Ok(None) => match queue::until_next(&context.pool).await {
+            Ok(Some(wait)) => Err(wait.min(context.settings.poll)),
+            _ => Err(context.settings.poll),
+        },
+        Err(error) => {
+            tracing::warn!(%error, "cannot look at the queue");
+            Err(Duration::from_secs(1))
+        }
+    }
+}
+
+async fn pause_for(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -165,8 +217,9 @@ async fn register(context: &Context, monitor: &mut Monitor) -> sqlx::Result<()> 
     let worker = NewWorker {
         id: context.id.clone(),
         name: context.settings.name.clone(),
-        device: context.settings.device.clone(),
-        memory_bytes: usage.memory_of(&context.settings.device),
+        device: context.settings.devices.join(","),
+        devices: i32::try_from(context.settings.devices.len()).unwrap_or(i32::MAX),
+        memory_bytes: context.settings.devices.first().and_then(|device| usage.memory_of(device)),
         usage,
     };
     workers::register(&context.pool, &worker).await

@@ -1,4 +1,5 @@
-//! The worker processes of `distillery serve`: one per device, started again when one dies.
+//! The worker processes of `distillery serve`: one for all GPUs or for the CPU, or as many as were asked for, started again
+//! when one dies.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,16 +45,20 @@ struct Planned {
 }
 
 fn planned(workers: Workers) -> Vec<Planned> {
-    let gpus = machine::gpus();
+    let host = machine::host_name();
     let count = match workers {
-        Workers::Auto => gpus.max(1),
+        Workers::Auto => {
+            let devices = machine::all();
+            let name = format!("{host}/{}", machine::label(&devices));
+            return vec![Planned { name, device: devices.join(","), threads: None }];
+        }
         Workers::Count(count) => count,
     };
+    let gpus = machine::gpus();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let host = machine::host_name();
     (0..count)
         .map(|index| {
-            let device = if gpus == 0 { "cpu".to_owned() } else { format!("cuda:{}", index % gpus) };
+            let device = if gpus == 0 { "cpu".to_owned() } else { machine::gpu(index % gpus) };
             let shared = gpus == 0 && count > 1;
             let name = if shared { format!("{host}/{device}-{index}") } else { format!("{host}/{device}") };
             Planned { name, device, threads: shared.then(|| (cores / count).max(1)) }

@@ -73,15 +73,23 @@ pub(super) struct Trainer {
 }
 
 impl Trainer {
-    /// Starts it on `directory/spec.json`, to write into `directory/output`.
+    /// Starts it on `directory/spec.json` with those devices, to write into `directory/output`.
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub(super) fn start(settings: &Settings, directory: &Path, attempt: i32) -> anyhow::Result<Self> {
-        let Settings { trainer: program, device, cache_dir, cache_mib, .. } = settings;
+    pub(super) fn start(
+        settings: &Settings,
+        directory: &Path,
+        devices: &[String],
+        attempt: i32,
+    ) -> anyhow::Result<Self> {
+        let Settings { trainer: program, cache_dir, cache_mib, .. } = settings;
         let mut command = process::command("KILL", program);
         command.arg("train").arg(directory.join("spec.json")).arg("--output").arg(directory.join("output"));
-        command.args(["--events", "--supervised", "--device", device, "--attempt", &attempt.to_string()]);
+        command.args(["--events", "--supervised", "--device", &devices.join(","), "--attempt", &attempt.to_string()]);
+        if let Some(threads) = threads_of(devices.len(), &settings.devices) {
+            command.args(["--threads", &threads.to_string()]);
+        }
         if *cache_mib > 0 {
             command.arg("--cache-dir").arg(cache_dir).args(["--cache-mib", &cache_mib.to_string()]);
         }
@@ -113,6 +121,17 @@ impl Trainer {
     pub(super) async fn last_words(self) -> String {
         self.errors.await.unwrap_or_default()
     }
+}
+
+/// The threads of a trainer that has so many of a worker's devices; none where it decides itself. Jobs that share a CPU
+/// share its cores.
+fn threads_of(count: usize, all: &[String]) -> Option<usize> {
+    if all.len() < 2 || all.iter().any(|device| device != "cpu") {
+        return None;
+    }
+    let given = std::env::var("DISTILLERY_THREADS").ok().and_then(|text| text.parse().ok());
+    let threads = given.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    Some((threads * count / all.len()).max(1))
 }
 
 async fn read_events(output: ChildStdout, report: mpsc::Sender<Event>) {

@@ -143,6 +143,7 @@ class WorkerRow {
     this.job = h('a', {});
     this.idle = h('span', { class: 'note' }, 'idle');
     this.jobProgress = h('span', { class: 'note live-figure' });
+    this.others = h('span', { class: 'note' });
     this.heartbeat = h('time', {});
     this.started = h('time', { datetime: worker.started_at, title: new Date(worker.started_at).toLocaleString() });
     this.element = h('tr', { role: 'row', 'data-id': worker.id },
@@ -151,7 +152,7 @@ class WorkerRow {
       cell('Processors', this.cpu.element),
       cell('Memory', this.memory.element),
       cell('Busy in the last hour', h('div', { class: 'progress-cell' }, this.busy.element, this.busyShare)),
-      cell('Job', h('span', { class: 'worker-job' }, this.job, this.idle, this.jobProgress)),
+      cell('Job', h('span', { class: 'worker-job' }, this.job, this.idle, this.jobProgress, this.others)),
       cell('Last heartbeat', this.heartbeat),
       cell('Started', this.started),
       cell('Version', worker.version));
@@ -165,6 +166,8 @@ class WorkerRow {
     this.idle.hidden = Boolean(worker.job);
     if (worker.job) this.job.href = `#/jobs/${encodeURIComponent(worker.job)}`;
     setText(this.job, worker.job ? job?.name || worker.job : '');
+    const others = worker.jobs.length - 1;
+    setText(this.others, others > 0 ? `and ${others} more` : worker.waits_for ? 'keeps devices free for a larger job' : '');
     const { progress } = job ?? {};
     setText(this.jobProgress, progress ? `${share(progress.fraction)} · ${duration(progress.eta_seconds)} left` : '');
     this.heartbeat.dateTime = worker.heartbeat_at;

@@ -163,7 +163,9 @@ impl Api {
 
     /// A worker takes the next job.
     pub async fn claim(&self) -> Hold {
-        let claim = queue::claim(&self.db.pool, "wrk_TEST", Duration::from_secs(60)).await.expect("the queue answers");
+        let claim = queue::claim(&self.db.pool, "wrk_TEST", queue::Room::ONE, Duration::from_secs(60))
+            .await
+            .expect("the queue answers");
         claim.expect("a job is queued").hold
     }
 

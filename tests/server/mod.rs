@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use reqwest::StatusCode;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -72,10 +73,15 @@ impl Server {
 
     /// A worker process beside the server's own.
     pub fn start_worker(&self, environment: &[(&str, String)]) -> Worker {
+        self.start_worker_on("cpu", environment)
+    }
+
+    /// The same with those devices.
+    pub fn start_worker_on(&self, devices: &str, environment: &[(&str, String)]) -> Worker {
         let socket_url = self.database_url();
         let child = Command::new(env!("CARGO_BIN_EXE_distillery"))
             .arg("worker")
-            .args(["--device", "cpu"])
+            .args(["--device", devices])
             .args(["--data-dir".as_ref(), self.dir.path().join("data").as_os_str()])
             .args(["--datasets-dir".as_ref(), self.dir.path().join("datasets").as_os_str()])
             .env("DATABASE_URL", socket_url)
@@ -176,6 +182,20 @@ impl Worker {
         self.0.kill().expect("it runs");
         self.0.wait().expect("it ends");
     }
+
+    /// The processes, besides their trainers, of jobs that run on several devices.
+    pub fn ranks(&self) -> Vec<Pid> {
+        let children = |parent: i32| -> Vec<i32> {
+            let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+            let of_task = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).ok();
+            tasks
+                .filter_map(of_task)
+                .flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+                .collect()
+        };
+        let trainers = children(self.0.id().cast_signed());
+        trainers.into_iter().flat_map(children).filter_map(Pid::from_raw).collect()
+    }
 }
 
 impl Drop for Worker {
@@ -186,8 +206,8 @@ impl Drop for Worker {
 
 /// SIGTERM, and the end.
 fn terminate(child: &mut Child) {
-    if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
+    if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+        kill_process(pid, Signal::TERM).ok();
     }
     child.wait().ok();
 }
