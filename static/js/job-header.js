@@ -117,7 +117,7 @@ export class JobHeader {
     const baseline = this.#baseline;
     const gain = best && baseline ? best.value - baseline.top1 : NaN;
     const title = baseline ? comparedWith(baseline) : 'No job of a simpler method has succeeded with the same teacher, student, data set and training.';
-    this.#tile('gain', points(gain), baseline ? `over ${baseline.method}, ${percent(baseline.top1)}` : 'nothing to compare with', title);
+    this.#tile('gain', points(gain), baseline ? `over ${baseline.method}, ${percent(baseline.top1)}` : 'no baseline yet', title);
     const { value } = this.#tiles.get('gain') ?? {};
     if (value) value.dataset.sign = Number.isFinite(gain) ? String(Math.sign(Math.round(gain * 100))) : '';
   }
