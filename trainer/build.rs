@@ -32,21 +32,27 @@ fn with_torch(include: &Path) -> cc::Build {
 
 fn compile(include: &Path) {
     // The loops for each level of x86-64; the program chooses when it runs.
-    let levels: &[_] = if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
+    let is_x86_64 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let levels: &[_] = if is_x86_64 {
         &[("baseline", None), ("v3", Some("-march=x86-64-v3")), ("v4", Some("-march=x86-64-v4"))]
     } else {
         &[("baseline", None)]
     };
     for (name, flag) in levels {
         let mut build = build();
-        build.files(["cpp/norm_loops.cpp", "cpp/winograd_loops.cpp"]).define("VARIANT", *name);
-        // Vectors are passed between inlined functions only.
-        build.flag("-Wno-psabi");
+        build.file("cpp/norm_loops.cpp").define("VARIANT", *name);
         if let Some(flag) = flag {
             build.flag(flag).flag("-mprefer-vector-width=512");
         }
         build.compile(&format!("distillery_loops_{name}"));
     }
+    let mut winograd = build();
+    if is_x86_64 {
+        winograd.flag("-march=x86-64-v4").flag("-mavx512bf16").flag("-mprefer-vector-width=512");
+        // GCC 12 takes its own header's vectors without a value for mistakes.
+        winograd.flag_if_supported("-Wno-maybe-uninitialized").flag_if_supported("-Wno-uninitialized");
+    }
+    winograd.file("cpp/winograd_loops.cpp").compile("distillery_winograd_loops");
     with_torch(include)
         .include("cpp")
         .files([

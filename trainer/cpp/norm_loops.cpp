@@ -1,4 +1,4 @@
-// Compiled several times, with VARIANT the name of the instruction set: see numbers.h and build.rs.
+// Compiled several times, with VARIANT the name of the instruction set: see norm_loops.h and build.rs.
 #include "norm_loops.h"
 
 #include <algorithm>

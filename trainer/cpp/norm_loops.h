@@ -1,11 +1,23 @@
-// Loops over maps whose channels are last, once for each instruction set that they are compiled for.
+// Loops of a batch norm over maps whose channels are last, once for each instruction set that they are compiled for.
 //
-// For a batch norm, a map is a sequence of numbers in which the channel repeats. `width` is a multiple of the channels
+// A map is a sequence of numbers in which the channel repeats. `width` is a multiple of the channels
 // that vectors fill, and arrays of `width` floats hold what belongs to each place of such a period. `count` need not be
 // a multiple of it.
 #pragma once
 
 #include "numbers.h"
+
+// The instruction sets that loops are compiled for, and the choice among them when the program runs: see build.rs.
+#if defined(__x86_64__)
+#define FOR_EACH_VARIANT(DECLARE) DECLARE(baseline) DECLARE(v3) DECLARE(v4)
+#define CHOOSE(function)                                       \
+    (__builtin_cpu_supports("x86-64-v4")   ? v4::function()    \
+     : __builtin_cpu_supports("x86-64-v3") ? v3::function()    \
+                                           : baseline::function())
+#else
+#define FOR_EACH_VARIANT(DECLARE) DECLARE(baseline)
+#define CHOOSE(function) baseline::function()
+#endif
 
 template <class T>
 struct NormKernels {
