@@ -33,26 +33,16 @@ fn with_torch(include: &Path) -> cc::Build {
 fn compile(include: &Path) {
     // The loops for each level of x86-64; the program chooses when it runs.
     let is_x86_64 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
-    let levels: &[_] = if is_x86_64 {
-        &[("baseline", None), ("v3", Some("-march=x86-64-v3")), ("v4", Some("-march=x86-64-v4"))]
-    } else {
-        &[("baseline", None)]
-    };
-    for (name, flag) in levels {
-        let mut build = build();
-        build.file("cpp/norm_loops.cpp").define("VARIANT", *name);
-        if let Some(flag) = flag {
-            build.flag(flag).flag("-mprefer-vector-width=512");
-        }
-        build.compile(&format!("distillery_loops_{name}"));
-    }
-    let mut winograd = build();
+    let v3: &[_] = &["-march=x86-64-v3"];
+    let v4: &[_] = &["-march=x86-64-v4", "-mprefer-vector-width=512"];
+    let brain: &[_] = &["-march=x86-64-v4", "-mprefer-vector-width=512", "-mavx512bf16"];
+    let (norm, winograd) = ("cpp/norm_loops.cpp", "cpp/winograd_loops.cpp");
+    compile_loops("baseline", &[], &[norm]);
     if is_x86_64 {
-        winograd.flag("-march=x86-64-v4").flag("-mavx512bf16").flag("-mprefer-vector-width=512");
-        // GCC 12 takes its own header's vectors without a value for mistakes.
-        winograd.flag_if_supported("-Wno-maybe-uninitialized").flag_if_supported("-Wno-uninitialized");
+        compile_loops("v3", v3, &[norm, winograd]);
+        compile_loops("v4", v4, &[norm, winograd]);
+        compile_loops("v4_bf16", brain, &[winograd]);
     }
-    winograd.file("cpp/winograd_loops.cpp").compile("distillery_winograd_loops");
     with_torch(include)
         .include("cpp")
         .files([
@@ -65,6 +55,19 @@ fn compile(include: &Path) {
             "cpp/winograd.cpp",
         ])
         .compile("distillery_torch");
+}
+
+fn compile_loops(variant: &str, flags: &[&str], files: &[&str]) {
+    let mut build = build();
+    build.files(files).define("VARIANT", variant).flag("-ffp-contract=fast");
+    // Vectors are passed between inlined functions only; and GCC 12 takes its own header's vectors without a value for mistakes.
+    for flag in ["-Wno-psabi", "-Wno-uninitialized", "-Wno-maybe-uninitialized"] {
+        build.flag_if_supported(flag);
+    }
+    for flag in flags {
+        build.flag(flag);
+    }
+    build.compile(&format!("distillery_loops_{variant}"));
 }
 
 /// Makes `cuda.so` of `cuda/`, which the program holds and opens where there is a GPU. Without CUDA's headers

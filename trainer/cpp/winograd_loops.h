@@ -1,4 +1,4 @@
-// Winograd's minimal filtering F(2×2, 3×3) in bfloat16, between maps whose channels are last (Lavin and Gray, "Fast
+// Winograd's minimal filtering F(2×2, 3×3) between maps whose channels are last, in float32 or bfloat16 (Lavin and Gray, "Fast
 // Algorithms for Convolutional Neural Networks", 2016, section 4.1).
 //
 // A map [H, W, C] consists of ⌈H/2⌉·⌈W/2⌉ tiles of 2×2 pixels, and the tiles of a batch are counted through. A tile and the
@@ -10,10 +10,11 @@
 #include "numbers.h"
 
 // Channels are multiples of it.
-constexpr int64_t LANES = 16;
+constexpr int64_t CHANNELS = 16;
 
+template <class T>
 struct Maps {
-    const Brain *pixels;
+    const T *pixels;
     int64_t count, height, width, channels;
 
     int64_t columns() const { return (width + 1) / 2; }
@@ -22,36 +23,38 @@ struct Maps {
 };
 
 // A convolution's result: Aᵀ m A plus the bias and `added` where they are not null, and without what is negative where `relu`.
+template <class T>
 struct Results {
-    Brain *pixels;
+    T *pixels;
     int64_t channels;
     const float *bias;
-    const Brain *added;
+    const T *added;
     bool relu;
 };
 
-// Whether this processor has the instructions, and none that are faster at the direct convolution.
-bool has_winograd();
+template <class T>
+struct WinogradLoops {
+    // Outputs or channels of a vector.
+    int64_t lanes;
+    // Tiles that are worked on together, of maps of that many channels.
+    int64_t (*strip)(int64_t channels);
+    // The tiles from `begin` on, before `end`, of the convolution by a changed weight.
+    void (*convolve)(const Maps<T> &maps, const T *changed, const Results<T> &results, int64_t begin, int64_t end);
+    // G g Gᵀ of kernels [outputs, 3, 3, C], as the products read it: 16·outputs·C numbers. Of the vectors of outputs from
+    // `begin` on, before `end`.
+    void (*change)(const float *kernels, int64_t outputs, int64_t channels, T *changed, int64_t begin, int64_t end);
+    // The same for the convolution that gives the gradient of the maps: of kernels that are turned around, inputs for
+    // outputs. Of the vectors of channels from `begin` on, before `end`.
+    void (*change_turned)(const float *kernels, int64_t outputs, int64_t channels, T *changed, int64_t begin, int64_t end);
+    // Adds to sums [4, outputs, C] what the tiles from `begin` on, before `end`, say of the gradient of the changed weight's
+    // places of row i.
+    void (*sum)(const Maps<T> &maps, const Maps<T> &gradient, int i, float *sums, int64_t begin, int64_t end);
+    // Gᵀ u G of sums [parts, 4, 4, outputs, C] over the parts: the gradient of kernels [outputs, 3, 3, C]. Of the outputs from
+    // `begin` on, before `end`.
+    void (*kernel_gradient)(const float *sums, int64_t parts, int64_t outputs, int64_t channels, float *gradient,
+                            int64_t begin, int64_t end);
+};
 
-// Tiles that are worked on together, of maps of that many channels.
-int64_t winograd_strip(int64_t channels);
-
-// The tiles from `begin` on, before `end`, of the convolution by a changed weight.
-void winograd_convolve(const Maps &maps, const Brain *changed, const Results &results, int64_t begin, int64_t end);
-
-// G g Gᵀ of kernels [outputs, 3, 3, C], as the products read it: [16, outputs/LANES, C/2, LANES, 2]. Of the groups of
-// outputs from `begin` on, before `end`.
-void winograd_change(const float *kernels, int64_t outputs, int64_t channels, Brain *changed, int64_t begin, int64_t end);
-
-// The same for the convolution that gives the gradient of the maps: of kernels that are turned around, inputs for outputs.
-// Of the groups of channels from `begin` on, before `end`.
-void winograd_change_turned(const float *kernels, int64_t outputs, int64_t channels, Brain *changed, int64_t begin, int64_t end);
-
-// Adds to sums [4, outputs, C] what the tiles from `begin` on, before `end`, say of the gradient of the changed weight's
-// places of row i.
-void winograd_sum(const Maps &maps, const Maps &gradient, int i, float *sums, int64_t begin, int64_t end);
-
-// Gᵀ u G of sums [parts, 4, 4, outputs, C] over the parts: the gradient of kernels [outputs, 3, 3, C]. Of the outputs from
-// `begin` on, before `end`.
-void winograd_kernel_gradient(const float *sums, int64_t parts, int64_t outputs, int64_t channels, float *gradient,
-                              int64_t begin, int64_t end);
+// Null where this processor does not have the instructions, or has others that are faster at the direct convolution.
+template <class T>
+const WinogradLoops<T> *winograd_loops();

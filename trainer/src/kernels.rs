@@ -42,14 +42,14 @@ unsafe extern "C" {
         bias: *const C_tensor,
         padding: i64,
     ) -> *mut c_char;
-    fn distillery_has_winograd() -> bool;
+    fn distillery_has_winograd(is_float: bool) -> bool;
     fn distillery_winograd(
         result: *mut *mut C_tensor,
         x: *const C_tensor,
         weight: *const C_tensor,
         bias: *const C_tensor,
     ) -> *mut c_char;
-    fn distillery_winograd_weight(result: *mut *mut C_tensor, weight: *const C_tensor) -> *mut c_char;
+    fn distillery_winograd_weight(result: *mut *mut C_tensor, weight: *const C_tensor, is_float: bool) -> *mut c_char;
     fn distillery_frozen_winograd(
         result: *mut *mut C_tensor,
         x: *const C_tensor,
@@ -157,13 +157,13 @@ pub(crate) fn suits_winograd(kind: Kind, side: i64, weight: &Tensor, geometry: C
     let &[outputs, inputs, ..] = weight.size().as_slice() else { return false };
     let fits =
         geometry == Convolution { kernel: [3; 2], stride: [1; 2], padding: [1; 2], groups: 1, bias: geometry.bias };
-    fits && kind == Kind::BFloat16 && side > 2 && inputs % 16 == 0 && outputs % 16 == 0 && has_winograd()
+    fits && side > 2 && inputs % 16 == 0 && outputs % 16 == 0 && has_winograd(kind)
 }
 
-/// Whether this processor has the instructions for [`winograd`].
-fn has_winograd() -> bool {
+/// Whether this processor has the instructions for [`winograd`] of maps of that kind.
+fn has_winograd(kind: Kind) -> bool {
     // SAFETY: it asks the processor what it can do.
-    unsafe { distillery_has_winograd() }
+    matches!(kind, Kind::Float | Kind::BFloat16) && unsafe { distillery_has_winograd(kind == Kind::Float) }
 }
 
 /// A convolution that [suits](suits_winograd), of `x` [B, C, H, W]; weight and bias are float32.
@@ -172,10 +172,10 @@ pub(crate) fn winograd(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Te
     result(|made| unsafe { distillery_winograd(made, x.as_ptr(), weight.as_ptr(), optional(bias)) })
 }
 
-/// The weight (float32) for [`frozen_winograd`].
-pub(crate) fn winograd_weight(weight: &Tensor) -> Tensor {
+/// The weight (float32) for [`frozen_winograd`] of maps of that kind.
+pub(crate) fn winograd_weight(weight: &Tensor, kind: Kind) -> Tensor {
     // SAFETY: as above.
-    result(|made| unsafe { distillery_winograd_weight(made, weight.as_ptr()) })
+    result(|made| unsafe { distillery_winograd_weight(made, weight.as_ptr(), kind == Kind::Float) })
 }
 
 /// [`winograd`] by a weight from [`winograd_weight`] and a bias in float32, the sum with `added` and a ReLU where
@@ -298,8 +298,14 @@ mod tests {
         (found - wanted).norm().double_value(&[]) / wanted.norm().double_value(&[])
     }
 
-    /// Compares a convolution of bfloat16 and its gradients with libtorch's in float64, with and without a bias.
+    /// How far results in a kind may be from those in float64.
+    fn tolerance(kind: Kind) -> f64 {
+        if kind == Kind::Float { 2e-6 } else { 0.01 }
+    }
+
+    /// Compares a convolution of that kind and its gradients with libtorch's in float64, with and without a bias.
     fn agrees(
+        kind: Kind,
         map: [i64; 4],
         kernel: [i64; 4],
         [stride, padding]: [i64; 2],
@@ -307,9 +313,9 @@ mod tests {
     ) {
         for has_bias in [true, false] {
             let leaf = |size: &[i64]| {
-                let values = Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+                let values = Tensor::randn(size, (Kind::Float, Device::Cpu)).to_kind(kind);
                 let leaf = |kind| values.detach().to_dtype(kind, false, true).set_requires_grad(true);
-                [Kind::BFloat16, Kind::Float, Kind::Double].map(leaf)
+                [kind, Kind::Float, Kind::Double].map(leaf)
             };
             let [x, _, exact_x] = leaf(&map);
             let [_, weight, exact_weight] = leaf(&kernel);
@@ -317,7 +323,7 @@ mod tests {
             let made = convolve(&x, &weight, has_bias.then_some(&bias));
             let exact_offset = has_bias.then_some(&exact_bias);
             let wanted = exact_x.conv2d(&exact_weight, exact_offset, [stride; 2], [padding; 2], [1, 1], 1);
-            let gradient = Tensor::randn_like(&wanted).to_kind(Kind::BFloat16);
+            let gradient = Tensor::randn_like(&wanted).to_kind(kind);
             (&made * &gradient).sum(Kind::Float).backward();
             (&wanted * gradient.to_kind(Kind::Double)).sum(Kind::Double).backward();
             let leaves = [(&x, &exact_x), (&weight, &exact_weight), (&bias, &exact_bias)];
@@ -326,21 +332,25 @@ mod tests {
             for (index, (found, wanted)) in gradients.chain([(made.detach(), wanted.detach())]).enumerate() {
                 assert_eq!(found.size(), wanted.size());
                 let distance = distance(&found, &wanted);
-                assert!(distance < 0.01, "{map:?} {kernel:?} bias {has_bias}, {index}: {distance}");
+                assert!(distance < tolerance(kind), "{kind:?} {map:?} {kernel:?} bias {has_bias}, {index}: {distance}");
             }
         }
     }
 
+    /// Those of which this processor has loops.
+    fn winograds_kinds() -> impl Iterator<Item = Kind> {
+        [Kind::Float, Kind::BFloat16].into_iter().filter(|&kind| has_winograd(kind))
+    }
+
     #[test]
-    fn winograds_convolution_and_its_gradients_are_libtorchs_to_the_precision_of_bfloat16() {
-        if !has_winograd() {
-            return;
-        }
-        // Sides that consist of whole tiles and others, as many tiles as are worked on together and others, and channels
-        // that fill one vector, two, and enough of them for longer strips.
-        for [images, height, width] in [[3, 4, 4], [2, 16, 18], [4, 8, 8], [3, 5, 3], [1, 1, 2]] {
-            for [channels, outputs] in [[16, 16], [32, 64], [48, 32], [32, 48], [256, 32]] {
-                agrees([images, channels, height, width], [outputs, channels, 3, 3], [1, 1], winograd);
+    fn winograds_convolution_and_its_gradients_are_libtorchs_to_the_precision_of_their_kind() {
+        for kind in winograds_kinds() {
+            // Sides that consist of whole tiles and others, as many tiles as are worked on together and others, and
+            // channels that fill one vector, two, and enough of them for longer strips.
+            for [images, height, width] in [[3, 4, 4], [2, 16, 18], [4, 8, 8], [3, 5, 3], [1, 1, 2]] {
+                for [channels, outputs] in [[16, 16], [32, 64], [48, 32], [32, 48], [256, 32]] {
+                    agrees(kind, [images, channels, height, width], [outputs, channels, 3, 3], [1, 1], winograd);
+                }
             }
         }
     }
@@ -350,30 +360,30 @@ mod tests {
         for [height, width] in [[8, 8], [7, 5], [1, 2]] {
             for (side, padding) in [(3, 1), (1, 0)] {
                 let convolve = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| strided(x, weight, bias, padding);
-                agrees([3, 16, height, width], [32, 16, side, side], [2, i64::from(padding)], convolve);
+                let (map, kernel) = ([3, 16, height, width], [32, 16, side, side]);
+                agrees(Kind::BFloat16, map, kernel, [2, i64::from(padding)], convolve);
             }
         }
     }
 
     #[test]
     fn the_frozen_convolution_adds_and_clears_and_keeps_what_is_not_a_number() {
-        if !has_winograd() {
-            return;
+        for kind in winograds_kinds() {
+            let numbers = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+            let (x, weight, bias) = (numbers(&[2, 128, 4, 4]), numbers(&[16, 128, 3, 3]), numbers(&[16]));
+            let added = numbers(&[2, 16, 4, 4]) * 30.0;
+            let run = |x: &Tensor, added: Option<&Tensor>, relu| {
+                let own = |tensor: &Tensor| tensor.to_kind(kind);
+                frozen_winograd(&own(x), [&winograd_weight(&weight, kind), &bias], added.map(own).as_ref(), relu)
+            };
+            let plain = x.conv2d(&weight, Some(&bias), [1, 1], [1, 1], [1, 1], 1).to_kind(Kind::Double);
+            assert!(distance(&run(&x, None, false), &plain) < tolerance(kind));
+            let sum = (&plain + &added).relu();
+            assert!(distance(&run(&x, Some(&added), true), &sum) < tolerance(kind));
+            let _ = x.get(0).fill_(f64::NAN);
+            let broken = run(&x, Some(&added), true);
+            assert!(bool::try_from(broken.get(0).isnan().all()).unwrap());
+            assert!(bool::try_from(broken.get(1).isfinite().all()).unwrap());
         }
-        let numbers = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
-        let (x, weight, bias) = (numbers(&[2, 128, 4, 4]), numbers(&[16, 128, 3, 3]), numbers(&[16]));
-        let added = numbers(&[2, 16, 4, 4]) * 30.0;
-        let run = |x: &Tensor, added: Option<&Tensor>, relu| {
-            let brain = |tensor: &Tensor| tensor.to_kind(Kind::BFloat16);
-            frozen_winograd(&brain(x), [&winograd_weight(&weight), &bias], added.map(brain).as_ref(), relu)
-        };
-        let plain = x.conv2d(&weight, Some(&bias), [1, 1], [1, 1], [1, 1], 1).to_kind(Kind::Double);
-        assert!(distance(&run(&x, None, false), &plain) < 0.01);
-        let sum = (&plain + &added).relu();
-        assert!(distance(&run(&x, Some(&added), true), &sum) < 0.01);
-        let _ = x.get(0).fill_(f64::NAN);
-        let broken = run(&x, Some(&added), true);
-        assert!(bool::try_from(broken.get(0).isnan().all()).unwrap());
-        assert!(bool::try_from(broken.get(1).isfinite().all()).unwrap());
     }
 }

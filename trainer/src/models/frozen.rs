@@ -91,7 +91,7 @@ fn constants(layout: &Layout, step: &Step, weights: &[Weight], kind: Kind, (batc
             let from = layout.nodes[layout.nodes[step.node].inputs[0]].map;
             let has_kernels = weight.device() == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16);
             if has_kernels && kernels::suits_winograd(kind, i64::from(from.side), &weight, geometry) {
-                return Constants::Winograd { changed: kernels::winograd_weight(&weight), bias };
+                return Constants::Winograd { changed: kernels::winograd_weight(&weight, kind), bias };
             }
             let (weight, bias) = (channels_last(&weight.to_kind(kind)), bias.to_kind(kind));
             let input = [batch, i64::from(from.channels), i64::from(from.side), i64::from(from.side)];
