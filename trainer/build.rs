@@ -51,7 +51,7 @@ fn compile(include: &Path) {
             "cpp/norm.cpp",
             "cpp/optimizer.cpp",
             "cpp/ranks.cpp",
-            "cpp/strided.cpp",
+            "cpp/unfolded.cpp",
             "cpp/winograd.cpp",
         ])
         .compile("distillery_torch");

@@ -35,11 +35,12 @@ unsafe extern "C" {
         groups: i64,
         relu: bool,
     ) -> *mut c_char;
-    fn distillery_strided(
+    fn distillery_unfolded(
         result: *mut *mut C_tensor,
         x: *const C_tensor,
         weight: *const C_tensor,
         bias: *const C_tensor,
+        stride: i64,
         padding: i64,
     ) -> *mut c_char;
     fn distillery_has_winograd(is_float: bool) -> bool;
@@ -136,19 +137,20 @@ pub(crate) fn pack(weight: &Tensor, geometry: Convolution, input: [i64; 4]) -> T
     result(|made| unsafe { distillery_pack(made, weight.as_ptr(), stride, padding, groups, input.as_ptr()) })
 }
 
-/// Whether [`strided`] computes a convolution of maps of that kind: 1×1 or 3×3 of stride 2, without groups.
-pub(crate) fn is_strided(kind: Kind, geometry: Convolution) -> bool {
-    let Convolution { kernel: [side, _], padding: [padding, _], .. } = geometry;
-    let fits =
-        Convolution { kernel: [side; 2], stride: [2; 2], padding: [padding; 2], groups: 1, ..geometry } == geometry;
-    fits && kind == Kind::BFloat16 && matches!((side, padding), (1, 0) | (3, 1))
+/// Whether [`unfolded`] computes a convolution of maps of that kind: 1×1 or 3×3 over all pixels or every second, without
+/// groups.
+pub(crate) fn is_unfolded(kind: Kind, geometry: Convolution) -> bool {
+    let Convolution { kernel: [side, _], stride: [stride, _], padding: [padding, _], .. } = geometry;
+    let squares = Convolution { kernel: [side; 2], stride: [stride; 2], padding: [padding; 2], groups: 1, ..geometry }
+        == geometry;
+    squares && kind == Kind::BFloat16 && matches!((side, padding), (1, 0) | (3, 1)) && matches!(stride, 1 | 2)
 }
 
-/// A convolution that [is strided](is_strided), of `x` [B, C, H, W]; weight and bias are float32.
-pub(crate) fn strided(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, padding: u32) -> Tensor {
-    let (bias, padding) = (optional(bias), i64::from(padding));
+/// A convolution that [is unfolded](is_unfolded), of `x` [B, C, H, W]; weight and bias are float32.
+pub(crate) fn unfolded(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: Convolution) -> Tensor {
+    let [stride, padding] = [geometry.stride[0], geometry.padding[0]].map(i64::from);
     // SAFETY: as above.
-    result(|made| unsafe { distillery_strided(made, x.as_ptr(), weight.as_ptr(), bias, padding) })
+    result(|made| unsafe { distillery_unfolded(made, x.as_ptr(), weight.as_ptr(), optional(bias), stride, padding) })
 }
 
 /// Whether [`winograd`] computes a convolution of maps of that kind and side, and sooner than oneDNN. (Not of maps of one or
@@ -356,12 +358,22 @@ mod tests {
     }
 
     #[test]
-    fn a_convolution_of_stride_2_and_its_gradients_are_libtorchs_to_the_precision_of_bfloat16() {
+    fn an_unfolded_convolution_and_its_gradients_are_libtorchs_to_the_precision_of_bfloat16() {
         for [height, width] in [[8, 8], [7, 5], [1, 2]] {
-            for (side, padding) in [(3, 1), (1, 0)] {
-                let convolve = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| strided(x, weight, bias, padding);
-                let (map, kernel) = ([3, 16, height, width], [32, 16, side, side]);
-                agrees(Kind::BFloat16, map, kernel, [2, i64::from(padding)], convolve);
+            for (side, padding, stride) in [(3, 1, 2), (1, 0, 2), (3, 1, 1), (1, 0, 1)] {
+                let geometry = Convolution {
+                    kernel: [side; 2],
+                    stride: [stride; 2],
+                    padding: [padding; 2],
+                    groups: 1,
+                    bias: false,
+                };
+                assert!(is_unfolded(Kind::BFloat16, geometry));
+                let convolve = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| unfolded(x, weight, bias, geometry);
+                for channels in [3, 16] {
+                    let (map, kernel) = ([3, channels, height, width], [32, channels, side.into(), side.into()]);
+                    agrees(Kind::BFloat16, map, kernel, [stride.into(), padding.into()], convolve);
+                }
             }
         }
     }

@@ -111,8 +111,8 @@ fn convolution(weights: &[Weight], geometry: Convolution, xs: &Tensor, kernels: 
     if kernels && kernels::suits_winograd(xs.kind(), xs.size()[3], weight, geometry) {
         return kernels::winograd(xs, weight, bias);
     }
-    if kernels && kernels::is_strided(xs.kind(), geometry) {
-        return kernels::strided(xs, weight, bias, geometry.padding[0]);
+    if kernels && kernels::is_unfolded(xs.kind(), geometry) {
+        return kernels::unfolded(xs, weight, bias, geometry);
     }
     let bias = bias.map(|bias| bias.to_kind(xs.kind()));
     convolve(xs, &weight.to_kind(xs.kind()), bias.as_ref(), geometry)
