@@ -175,6 +175,20 @@ async fn a_gain_is_above_the_mean_of_the_simplest_method_that_shares_all_but_the
 }
 
 #[tokio::test]
+async fn a_job_from_before_there_were_several_devices_counts_as_one_on_a_single_device() {
+    let api = Api::start().await;
+    let teacher = trained(&api, plain_job(), &[], 60.0).await;
+    let forget = "update jobs set spec = spec #- '{training,devices}'";
+    sqlx::query(forget).execute(&api.db.pool).await.unwrap();
+    let student = trained(&api, student_job(json!({"job": teacher})), &[], 61.0).await;
+    let gain = async || list(&api, &format!("?id={student}")).await["data"][0]["gain"].clone();
+    assert_eq!(gain().await, Value::Null);
+    let migration = include_str!("../migrations/20261125000801_say_that_older_jobs_train_on_one_device.sql");
+    sqlx::raw_sql(migration).execute(&api.db.pool).await.unwrap();
+    assert_eq!(gain().await, 1.0);
+}
+
+#[tokio::test]
 async fn the_best_so_far_and_the_curve_are_of_the_evaluations_that_count() {
     let api = Api::start().await;
     let id = api.job().await;

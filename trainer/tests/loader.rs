@@ -29,6 +29,8 @@ struct Fake {
     /// A decoder that has a bug.
     panics: Option<usize>,
     reads: AtomicUsize,
+    /// The blocks that were read of.
+    blocks: Mutex<BTreeSet<usize>>,
     /// Bytes that are unpacked in blocks, the most that were to be kept, and the images whose blocks were fetched.
     packed: u64,
     kept: AtomicU64,
@@ -60,6 +62,7 @@ impl Images for Fake {
             return Err(dataset::Error::Io { path, source: io::Error::other("gone") });
         }
         assert_ne!(self.panics, Some(index), "a bug in a decoder, as this test wants it");
+        self.blocks.lock().unwrap().insert(index / dataset::BLOCK);
         if let Frame::Part(choose) = frame {
             self.parts.lock().unwrap().push((index, choose([400, 300])));
         }
@@ -273,6 +276,21 @@ fn mean_and_deviation_are_those_of_the_pixels() {
     let normal: Vec<f32> = Vec::try_from(normal.view(-1)).unwrap();
     for (found, wanted) in normal.into_iter().zip([-2.0, 0.0, 0.5]) {
         assert!((found - wanted).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn mean_and_deviation_of_a_large_split_are_those_of_a_sample_from_all_over_it() {
+    for packed in [0, 1 << 30] {
+        let fake = Arc::new(Fake { packed, ..Fake::new(200 * 256) });
+        let loader = Loader::open(fake.clone(), options(64, STREAM)).unwrap();
+        let (mean, std) = loader.mean_std();
+        // The second channel goes from 0 to 199.
+        assert!((mean[1] * 255.0 - 99.5).abs() < 3.0 && (std[1] * 255.0 - 57.7).abs() < 3.0, "{mean:?} {std:?}");
+        assert!((9_900..=10_000).contains(&fake.reads.load(Ordering::Relaxed)));
+        // Few blocks, where each must be unpacked.
+        let blocks = fake.blocks.lock().unwrap().len();
+        assert_eq!(blocks, if packed > 0 { 40 } else { 100 });
     }
 }
 

@@ -12,10 +12,12 @@ use super::super::cache::images::Decoded;
 use super::decode::{self, Corrupt, Sums, View, decode};
 use super::stream::{self, Course, Decoder, Stream};
 use super::{Error, Share, random};
-use distillery::dataset::{Images, plane_bytes};
+use distillery::dataset::{BLOCK, Images, plane_bytes};
 
 /// Images that decide about mean and standard deviation when streaming.
 const SAMPLE: usize = 10_000;
+/// The blocks that they are of at most, where images are unpacked in blocks.
+const SAMPLED_BLOCKS: usize = 40;
 
 /// What is taken of each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -281,8 +283,18 @@ impl Loader {
 }
 
 fn sample(images: &dyn Images, count: usize, side: u32) -> Sums {
-    let wanted = count.min(SAMPLE);
-    let indices: Vec<usize> = (0..wanted).map(|place| (place as u64 * count as u64 / wanted as u64) as usize).collect();
+    let spread = |place: usize, places: usize, over: usize| (place as u64 * over as u64 / places as u64) as usize;
+    let indices: Vec<usize> = if images.packed_bytes() == 0 {
+        let wanted = count.min(SAMPLE);
+        (0..wanted).map(|place| spread(place, wanted, count)).collect()
+    } else {
+        // An image costs the unpacking of its block.
+        let blocks = count.div_ceil(BLOCK);
+        let taken = blocks.min(SAMPLED_BLOCKS);
+        let each = SAMPLE.div_ceil(taken.max(1)).min(BLOCK);
+        let first = |place| spread(place, taken, blocks) * BLOCK;
+        (0..taken).flat_map(|place| first(place)..(first(place) + each).min(count)).collect()
+    };
     // In parts, so that it takes little memory however large the images are.
     let part = |indices: &[usize]| Sums::of(&decode(images, indices, View::Whole, side).pixels, side);
     indices.chunks(256).map(part).fold(Sums::default(), Sums::plus)
