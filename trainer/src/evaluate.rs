@@ -11,8 +11,10 @@ use super::ranks::Ranks;
 use distillery::architecture::Node;
 use distillery::protocol::Evaluation;
 
-/// Images at once on a CPU, and where they are decoded on the way.
-const BATCH: u32 = 256;
+/// Images at once on a CPU, whose caches hold the maps of no more.
+const CPU_BATCH: u32 = 64;
+/// Images at once on a GPU, at least, and where they are decoded on the way.
+const GPU_BATCH: u32 = 256;
 /// Images at once on a GPU, at most.
 const LARGEST_BATCH: u64 = 4096;
 
@@ -91,10 +93,13 @@ pub fn evaluate(
 
 /// On a GPU, which a small batch does not fill, as many images as a quarter of the free memory holds some maps of.
 fn batch_size(network: &Network, loader: &Loader) -> u32 {
-    let Some(free) = cuda::free_bytes(loader.device()).filter(|_| loader.is_in_memory()) else { return BATCH };
+    let Some(free) = cuda::free_bytes(loader.device()) else { return CPU_BATCH };
+    if !loader.is_in_memory() {
+        return GPU_BATCH;
+    }
     let layout = network.architecture().layout_at(network.classes(), loader.side());
     let numbers = |node: &Node| u64::from(node.map.channels) * u64::from(node.map.side).pow(2);
     let largest = layout.nodes.iter().map(numbers).max().unwrap_or(1);
-    let fitting = (free / 4 / (4 * 4 * largest)).clamp(u64::from(BATCH), LARGEST_BATCH);
-    u32::try_from(fitting).unwrap_or(BATCH)
+    let fitting = (free / 4 / (4 * 4 * largest)).clamp(u64::from(GPU_BATCH), LARGEST_BATCH);
+    u32::try_from(fitting).unwrap_or(GPU_BATCH)
 }
