@@ -49,10 +49,8 @@ struct Unfolded : torch::autograd::Function<Unfolded> {
                                                         false, ZEROS, 1, {true, false, false}));
         const auto pixels = gradient.permute({0, 2, 3, 1}).reshape({-1, outputs});
         const auto products = at::mm(pixels.t(), columns(x, side, stride, padding, gradient.size(2), gradient.size(3)));
-        // With the strides of the weight, as several ranks want it.
-        const auto kernels = products.to(at::kFloat);
-        const auto of_weight =
-            side == 1 ? kernels.view({outputs, -1, 1, 1}) : kernels.view({outputs, side, side, -1}).permute({0, 3, 1, 2});
+        // With the strides of the weight.
+        const auto of_weight = products.to(at::kFloat).view({outputs, side, side, -1}).permute({0, 3, 1, 2});
         if (context->saved_data["has_bias"].toBool()) of_bias = gradient.sum({0, 2, 3}, false, at::kFloat);
         return {of_x, of_weight, of_bias, Tensor(), Tensor()};
     }
