@@ -75,25 +75,28 @@ fn exact_logits_give_the_student_that_the_teacher_itself_gives() {
 
 #[test]
 fn views_give_the_same_student_whatever_is_kept() {
-    let place = Place::new().with_teacher();
-    let views = spec(&place, json!({"augmentation": "crop_flip", "teacher_cache": "views:2"}));
-    assert!(train(&place, &views, "memory", &[]).is_empty());
-    let none = train(&place, &views, "none", &["--cache-mib", "0"]);
-    assert!(
-        none.len() == 1 && none[0].contains("room for 0 of 2 views") && none[0].contains("--cache-mib"),
-        "{none:?}"
-    );
-    let directory = place.path("cache");
-    let flags = ["--cache-dir", directory.to_str().unwrap()];
-    assert!(train(&place, &views, "files", &flags).is_empty());
-    assert_eq!(cached(&directory).len(), 2);
-    for output in ["none", "files"] {
-        assert!(student(&place, output) == student(&place, "memory"), "{output}");
-    }
-    // It is another training than with one view or with new crops in every epoch.
-    for (output, cache) in [("one", "views:1"), ("new", "off")] {
-        train(&place, &merged(views.clone(), json!({"training": {"teacher_cache": cache}})), output, &[]);
-        assert!(student(&place, output) != student(&place, "memory"), "{output}");
+    // Crops that are drawn of images in memory, and of images that are decoded anew in every epoch.
+    for augmentation in ["crop_flip", "resized_crop_flip"] {
+        let place = Place::new().with_teacher();
+        let views = spec(&place, json!({"augmentation": augmentation, "teacher_cache": "views:2"}));
+        assert!(train(&place, &views, "memory", &[]).is_empty());
+        let none = train(&place, &views, "none", &["--cache-mib", "0"]);
+        assert!(
+            none.len() == 1 && none[0].contains("room for 0 of 2 views") && none[0].contains("--cache-mib"),
+            "{none:?}"
+        );
+        let directory = place.path("cache");
+        let flags = ["--cache-dir", directory.to_str().unwrap()];
+        assert!(train(&place, &views, "files", &flags).is_empty());
+        assert_eq!(cached(&directory).len(), 2);
+        for output in ["none", "files"] {
+            assert!(student(&place, output) == student(&place, "memory"), "{augmentation}, {output}");
+        }
+        // It is another training than with one view or with new crops in every epoch.
+        for (output, cache) in [("one", "views:1"), ("new", "off")] {
+            train(&place, &merged(views.clone(), json!({"training": {"teacher_cache": cache}})), output, &[]);
+            assert!(student(&place, output) != student(&place, "memory"), "{augmentation}, {output}");
+        }
     }
 }
 
