@@ -43,7 +43,17 @@ fn compile(include: &Path) {
         compile_loops("v4", v4, &[norm, winograd]);
         compile_loops("v4_bf16", brain, &[winograd]);
     }
-    with_torch(include)
+    // at::parallel_for is a loop on one thread where it is compiled without OpenMP. libtorch brings GNU's library, which
+    // only GNU's compiler makes calls to.
+    let mut torch = with_torch(include);
+    if torch.get_compiler().is_like_gnu() {
+        torch.flag("-fopenmp");
+        println!("cargo:rustc-link-lib=gomp");
+    } else {
+        println!("cargo:warning=without GNU's compiler the trainer's own operators use one thread: set CXX=g++");
+        torch.define("DISTILLERY_ONE_THREAD", None);
+    }
+    torch
         .include("cpp")
         .files([
             "cpp/context.cpp",

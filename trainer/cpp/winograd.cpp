@@ -6,8 +6,6 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <numeric>
-
 #include "shim.h"
 
 #if defined(__x86_64__)
@@ -129,8 +127,9 @@ Tensor convolved(const Tensor &pixels, const Tensor &changed, int64_t outputs, c
     return made;
 }
 
-// The gradient of weights [outputs, C, 3, 3] in float32. Work is divided by rows of the other basis, and where that is not
-// enough for all threads, among parts of the tiles whose sums are added in order.
+// The gradient of weights [outputs, C, 3, 3] in float32. Each thread sums its part of the tiles, of which its caches still hold
+// some, and the sums are added in order. Where those of all threads would be too large, they share a part by the rows of the
+// other basis.
 template <class T>
 Tensor gradient_of_weight(const Tensor &pixels, const Tensor &gradient) {
     const auto &loops = *winograd_loops<T>();
@@ -139,7 +138,7 @@ Tensor gradient_of_weight(const Tensor &pixels, const Tensor &gradient) {
     // Numbers of all sums.
     constexpr int64_t MOST = 1 << 24;
     const int64_t parts =
-        std::clamp<int64_t>(threads / std::gcd<int64_t>(threads, 4), 1, std::max<int64_t>(1, MOST / (16 * outputs * channels)));
+        std::clamp<int64_t>(threads, 1, std::max<int64_t>(1, MOST / (16 * outputs * channels)));
     auto sums = at::zeros({parts, 16, outputs, channels}, pixels.options().dtype(at::kFloat));
     float *of_places = sums.mutable_data_ptr<float>();
     shared(4 * parts, [&](int64_t begin, int64_t end) {
