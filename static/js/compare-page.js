@@ -8,8 +8,8 @@ import { setConnection } from './connection.js';
 import { fill, h, setText, statusBadge } from './dom.js';
 import { csv, save } from './export.js';
 import { count, pairOf, pairing, percent } from './format.js';
-import { Paced } from './live-list.js';
 import { OverlayChart, lineColour, lineDash, styleSwatch } from './overlay-chart.js';
+import { Paced } from './paced.js';
 import { Scatter } from './scatter.js';
 import { follow } from './stream.js';
 

@@ -4,6 +4,7 @@ import { api, now } from './api.js';
 import { isStale } from './connection.js';
 import { fill, h, setStyle } from './dom.js';
 import { clock, duration } from './format.js';
+import { Paced } from './paced.js';
 import { isFinal } from './status.js';
 
 const REFRESH = 5000;
@@ -30,10 +31,15 @@ export class JobAttempts {
   #attempts = [];
   #marks = [];
   #known = '';
+  #look;
 
   constructor(job, signal) {
     this.#job = job;
-    this.signal = signal;
+    // Two changes that follow each other closely are two requests, whose answers may come the other way round.
+    this.#look = new Paced(REFRESH, async (stop) => {
+      this.#attempts = (await api.attempts(job.id, stop)).data;
+      this.#draw();
+    }, () => {}, signal);
     this.body = h('tbody', {});
     this.none = h('p', { class: 'note' }, 'Not started yet.');
     this.table = h('div', { class: 'scroll-x', tabindex: '0', role: 'region', 'aria-label': 'Table of attempts' }, h('table', { class: 'attempts' },
@@ -50,28 +56,18 @@ export class JobAttempts {
   }
 
   /** Asks again where something about the attempts has changed. */
-  async update(job) {
+  update(job) {
     this.#job = job;
     const key = `${job.status} ${job.attempt}`;
     if (key === this.#known) return;
     this.#known = key;
-    await this.refresh();
-  }
-
-  async refresh() {
-    try {
-      this.#attempts = (await api.attempts(this.#job.id, this.signal)).data;
-      this.#draw();
-    } catch (error) {
-      // The next change asks again.
-      if (!this.signal.aborted) this.#known = '';
-    }
+    this.#look.now();
   }
 
   /** Checkpoints and the start of the trainer. */
   note({ kind, time, message, attempt, data }) {
     if (kind === 'checkpoint') this.#marks.push({ attempt, time: Date.parse(time), message });
-    if (data && 'resumed_step' in data) this.refresh();
+    if (data && 'resumed_step' in data) this.#look.now();
   }
 
   #draw() {

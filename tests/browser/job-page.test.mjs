@@ -9,9 +9,11 @@ import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { program } from '../../static/js/snippets.js';
+import { sql } from './many-jobs.mjs';
 import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
 
-const server = new Server();
+// A killed worker's job goes on when its lease has run out, which the tests need not wait 15 seconds for.
+const server = new Server({ DISTILLERY_LEASE_SECONDS: '4' });
 const directory = mkdtempSync(join(tmpdir(), 'distillery-job-page-'));
 let browser;
 let page;
@@ -170,6 +172,33 @@ test('the attempts are a time line', async () => {
   assert.equal(await row.count(), 1);
   assert.match(await row.textContent(), /the beginning.*succeeded/);
   await row.locator('.key-mark').first().waitFor({ state: 'attached' });
+});
+
+test('an answer about the attempts that was overtaken by a newer one does not count', async () => {
+  const other = await openPage(browser);
+  let asked = 0;
+  let overtake;
+  const newer = new Promise((resolve) => { overtake = resolve; });
+  const older = new Promise((resolve) => {
+    other.route('**/attempts', async (route) => {
+      asked += 1;
+      if (asked > 1) {
+        await route.continue();
+        return;
+      }
+      await newer;
+      // The page may have given the request up.
+      await route.fulfill({ json: { data: [] } }).catch(() => {});
+      resolve();
+    });
+  });
+  other.on('response', (answer) => { if (answer.url().endsWith('/attempts')) overtake(answer.finished()); });
+  await other.goto(`${server.url}/#/jobs/${student}`);
+  await older;
+  await other.evaluate(() => new Promise((done) => { requestAnimationFrame(() => setTimeout(done)); }));
+  assert.equal(await other.locator('.attempts tbody tr').count(), 1);
+  other.assertQuiet();
+  await other.context().close();
 });
 
 test('the events are searched and filtered', async () => {
