@@ -127,6 +127,21 @@ impl Bench {
         worker
     }
 
+    /// A driver that knows one GPU.
+    fn build_driver(&self) {
+        let source = self.note("driver.c");
+        fs::write(&source, DRIVER).unwrap();
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(self.note("libnvidia-ml.so.1")).arg(&source);
+        assert!(compiler.status().unwrap().success());
+    }
+
+    /// A worker that finds its driver there.
+    fn worker_with_driver(&self, device: &str, libraries: &Path) -> Child {
+        let mut worker = self.worker_process(device);
+        worker.env("LD_LIBRARY_PATH", libraries).env("CUDA_VISIBLE_DEVICES", "3").spawn().unwrap()
+    }
+
     /// What a worker on that device tells once it has told twice, and the memory of the device.
     async fn until_usage(&self, device: &str) -> (Value, Option<i64>) {
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -773,15 +788,9 @@ int nvmlDeviceGetUtilizationRates(void *device, rates *told) { told->gpu = 42; t
 #[tokio::test]
 async fn a_worker_tells_what_its_machine_and_its_gpu_have_to_do() {
     let bench = Bench::new(OBEDIENT).await;
-    let driver = bench.note("driver.c");
-    fs::write(&driver, DRIVER).unwrap();
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-o"]).arg(bench.note("libnvidia-ml.so.1")).arg(&driver);
-    assert!(compiler.status().unwrap().success());
+    bench.build_driver();
     let told = async |device: &'static str, libraries: &Path| {
-        let mut worker = bench.worker_process(device);
-        worker.env("LD_LIBRARY_PATH", libraries).env("CUDA_VISIBLE_DEVICES", "3");
-        let mut worker = worker.spawn().unwrap();
+        let mut worker = bench.worker_with_driver(device, libraries);
         let told = bench.until_usage(device).await;
         kill_process(Pid::from_child(&worker), Signal::TERM).unwrap();
         assert!(worker.wait().unwrap().success());
@@ -794,6 +803,32 @@ async fn a_worker_tells_what_its_machine_and_its_gpu_have_to_do() {
     let (usage, memory) = told("cpu", Path::new("")).await;
     assert_eq!((&usage["gpu"], memory), (&Value::Null, usage["memory_total_bytes"].as_i64()));
     assert!(usage["cpu_share"].as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)), "{usage}");
+}
+
+#[tokio::test]
+async fn a_job_on_a_gpu_has_a_series_of_the_memory_in_use_there() {
+    let measured = r#"
+started 0 0; point 1
+for name in memory/resident_bytes train/top1; do
+    say '{"type":"metrics","points":[{"name":"'$name'","step":2,"epoch":0.5,"time":"2026-01-01T00:00:00Z","value":7}]}'
+done
+finish
+"#;
+    let bench = Bench::new(measured).await;
+    bench.build_driver();
+    for (device, libraries, in_use) in
+        [("cuda:0", bench.dir.path(), vec![(2, (3_u64 << 30) as f64)]), ("cpu", Path::new(""), vec![])]
+    {
+        let id = format!("job_{}", &device[..3]);
+        bench.db.add_job(&id, json!({})).await;
+        let mut worker = bench.worker_with_driver(device, libraries);
+        bench.until_status(&id, "succeeded").await;
+        kill_process(Pid::from_child(&worker), Signal::TERM).unwrap();
+        assert!(worker.wait().unwrap().success());
+        let query = "select step, value from metrics where job_id = $1 and name = 'memory/gpu_bytes'";
+        let told: Vec<(i64, f64)> = sqlx::query_as(query).bind(&id).fetch_all(&bench.db.pool).await.unwrap();
+        assert_eq!(told, in_use, "{device}");
+    }
 }
 
 #[tokio::test]

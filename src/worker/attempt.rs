@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::{Lease, Wanted};
+use super::monitor::Gpus;
 use super::record::{Record, Trouble, held};
 use super::trainer::Trainer;
 use super::wakeups::Wakeups;
 use super::{Context, inputs, outputs};
 use crate::jobs::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
 use crate::process;
-use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome};
+use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome, Point};
 
 /// Reports are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_millis(250);
@@ -44,7 +45,7 @@ pub(super) async fn run(
     tracing::info!(job = hold.job, attempt = hold.attempt, "starting");
     let lease = Lease::keep(context, &hold, wakeups.statuses());
     let record = Record::new(context, hold.clone(), lease.wanted.clone());
-    let attempt = Attempt { context, hold: hold.clone(), devices, record };
+    let attempt = Attempt { context, hold: hold.clone(), devices, gpus: Gpus::among(devices), record };
     let outcome = attempt.work(&claim, drain).await;
     let settled = match outcome {
         Ok(()) => Ok(()),
@@ -65,6 +66,7 @@ struct Attempt<'a> {
     context: &'a Context,
     hold: Hold,
     devices: &'a [String],
+    gpus: Gpus,
     record: Record<'a>,
 }
 
@@ -235,11 +237,21 @@ impl Attempt<'_> {
     }
 
     async fn write(&self, batch: &mut Batch) -> Result<(), Trouble> {
-        let batch = std::mem::take(batch);
+        let mut batch = std::mem::take(batch);
         if batch.progress.is_none() && batch.points.is_empty() && batch.logs.is_empty() {
             return Ok(());
         }
+        let beside = self.gpu_memory(&batch.points);
+        batch.points.extend(beside);
         self.record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await
+    }
+
+    /// The memory in use on the job's GPUs, beside the newest of these points that tells the trainer's own: the trainer
+    /// cannot ask libtorch's allocator.
+    fn gpu_memory(&self, points: &[Point]) -> Option<Point> {
+        let own = points.iter().rev().find(|point| point.name == "memory/resident_bytes")?;
+        let in_use = self.gpus.memory_in_use()?;
+        Some(Point { name: "memory/gpu_bytes".to_owned(), value: in_use as f64, ..own.clone() })
     }
 
     async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), Trouble> {

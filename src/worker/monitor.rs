@@ -31,15 +31,7 @@ enum Which {
 impl Monitor {
     /// For a worker on that device, `cpu` or `cuda:0`.
     pub(super) fn new(device: &str) -> Self {
-        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-        let gpu = physical(device, visible.as_deref()).and_then(|which| match Nvml::init() {
-            Ok(nvml) => Some(Gpu { nvml, which }),
-            Err(error) => {
-                tracing::info!(%error, "the driver does not tell what the GPU has to do");
-                None
-            }
-        });
-        Self { system: System::new().ok(), is_first: true, gpu }
+        Self { system: System::new().ok(), is_first: true, gpu: Gpu::open(device) }
     }
 
     /// The usage since the last reading; that of the processors is not known at the first.
@@ -60,7 +52,35 @@ impl Monitor {
     }
 }
 
+/// The GPUs that a job was given.
+#[derive(Debug)]
+pub(super) struct Gpus(Vec<Gpu>);
+
+impl Gpus {
+    /// Those among these devices that are GPUs whose driver tells of them.
+    pub(super) fn among(devices: &[String]) -> Self {
+        Self(devices.iter().filter_map(|device| Gpu::open(device)).collect())
+    }
+
+    /// Bytes in use on all of them, by whichever process. None where there are none.
+    pub(super) fn memory_in_use(&self) -> Option<u64> {
+        let each: Option<Vec<u64>> = self.0.iter().map(|gpu| Some(gpu.read()?.memory_used_bytes)).collect();
+        each.filter(|each| !each.is_empty()).map(|each| each.iter().sum())
+    }
+}
+
 impl Gpu {
+    fn open(device: &str) -> Option<Self> {
+        let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+        physical(device, visible.as_deref()).and_then(|which| match Nvml::init() {
+            Ok(nvml) => Some(Self { nvml, which }),
+            Err(error) => {
+                tracing::info!(%error, "the driver does not tell what the GPU has to do");
+                None
+            }
+        })
+    }
+
     fn device(&self) -> Result<Device<'_>, NvmlError> {
         match &self.which {
             Which::Index(index) => self.nvml.device_by_index(*index),

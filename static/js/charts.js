@@ -38,10 +38,10 @@ export class Chart {
   #colours = new Map();
 
   /**
-   * `series`: `[{name, label}]`, at most five. `reference`: `{label, value}` draws a horizontal line, with `value`
-   * null until it is known. `format` writes a value, `formatTick` one at the axis; the ticks of bytes (`areBytes`) are
-   * powers of two. `view` is shared by the charts that move together; `canLog` lets it choose a logarithmic scale here.
-   * `signal` ends it all.
+   * `series`: `[{name, label, isOptional}]`, at most five; one that is optional is not named before it has points.
+   * `reference`: `{label, value}` draws a horizontal line, with `value` null until it is known. `format` writes a value,
+   * `formatTick` one at the axis; the ticks of bytes (`areBytes`) are powers of two. `view` is shared by the charts that
+   * move together; `canLog` lets it choose a logarithmic scale here. `signal` ends it all.
    */
   constructor({ title, hint, series, reference = null, format = significant, formatTick = tick, view = new ChartView(), canLog = false, areBytes = false, signal }) {
     this.#series = series;
@@ -89,7 +89,7 @@ export class Chart {
     const value = h('span', { class: 'legend-value' }, '–');
     this.#legend.push(value);
     const reference = index === this.#series.length;
-    return h('li', {}, h('span', { class: 'swatch', 'data-series': reference ? 'reference' : index + 1, 'aria-hidden': 'true' }),
+    return h('li', { hidden: Boolean(this.#series[index]?.isOptional) }, h('span', { class: 'swatch', 'data-series': reference ? 'reference' : index + 1, 'aria-hidden': 'true' }),
       h('span', {}, label), value);
   }
 
@@ -108,6 +108,10 @@ export class Chart {
       this.#plot?.destroy();
       this.#plot = null;
     });
+  }
+
+  #isShown({ name, isOptional }) {
+    return !isOptional || this.#points.get(name).length > 0;
   }
 
   /** However many messages come, one drawing per frame. */
@@ -285,6 +289,7 @@ export class Chart {
     this.#legend.forEach((entry, column) => {
       const values = data[column + 1] ?? [];
       const there = nearest(values, Math.min(at, values.length - 1));
+      entry.parentElement.hidden = column < this.#series.length && !this.#isShown(this.#series[column]);
       setText(entry, there === null ? '–' : this.format(values[there]));
     });
     const x = data[0]?.[at];
@@ -303,14 +308,14 @@ export class Chart {
   async #savePng() {
     if (!this.#plot) return;
     const { fileName, png, save } = await import('./export.js');
-    const legend = this.#series.map(({ label }, index) => ({ label, colour: this.#colour(`--series-${index + 1}`) }));
+    const legend = this.#series.filter((one) => this.#isShown(one)).map(({ label }, index) => ({ label, colour: this.#colour(`--series-${index + 1}`) }));
     if (this.#reference) legend.push({ label: this.#reference.label, colour: this.#colour('--series-reference') });
     const title = `${this.title} by ${this.#view.axis}`;
     save(fileName(this.title, 'png'), 'image/png', await png(this.#plot.ctx.canvas, title, legend, { background: token('--surface'), text: token('--text') }));
   }
 
   #describe() {
-    const parts = this.#series.map(({ name, label }) => {
+    const parts = this.#series.filter((one) => this.#isShown(one)).map(({ name, label }) => {
       const last = this.#points.get(name).at(-1);
       return last ? `${label} ${this.format(last.value)} at epoch ${tick(Number(last.epoch.toFixed(2)))}` : `${label}: no points yet`;
     });

@@ -2,7 +2,7 @@
 
 import { ChartView, chartBar } from './chart-view.js';
 import { Chart } from './charts.js';
-import { h, setText } from './dom.js';
+import { h } from './dom.js';
 import { bytes, percent, rate, tick } from './format.js';
 
 const PARTS = [
@@ -33,8 +33,8 @@ function chartsOf(spec, common) {
     new Chart({ ...common, title: 'Learning rate', canLog: true, series: [{ name: 'lr', label: 'learning rate' }] }),
     new Chart({ ...common, title: 'Speed', format: rate, series: [{ name: 'images_per_second', label: 'training images/s' }] }),
     new Chart({
-      ...common, title: 'Memory', hint: 'of the trainer’s process, on the machine', format: bytes, formatTick: bytes, areBytes: true,
-      series: [{ name: 'memory/resident_bytes', label: 'resident' }],
+      ...common, title: 'Memory', hint: 'of the trainer’s process on the machine; of the job’s GPUs, all that is in use there', format: bytes, formatTick: bytes, areBytes: true,
+      series: [{ name: 'memory/resident_bytes', label: 'process' }, { name: 'memory/gpu_bytes', label: 'GPU', isOptional: true }],
     }),
   );
   return charts;
@@ -66,10 +66,9 @@ export class JobCharts {
     const ofScales = scales.length > 1 ? chartsOfScales(scales, common) : [];
     this.#charts = [...charts, ...ofScales];
     for (const chart of this.#charts) for (const name of chart.names) this.#byName.set(name, chart);
-    this.note = h('p', { class: 'note' });
     this.element = h('section', { class: 'chart-section', 'aria-labelledby': 'charts-title' },
       h('h2', { id: 'charts-title', class: 'visually-hidden' }, 'Charts'), chartBar(this.#view),
-      h('div', { class: 'charts' }, charts.map((chart) => chart.element)), this.note);
+      h('div', { class: 'charts' }, charts.map((chart) => chart.element)));
     this.ofScales = ofScales.map((chart) => chart.element);
     this.setStart(job);
   }
@@ -77,11 +76,6 @@ export class JobCharts {
   /** Time on the x axis counts from when the job began. */
   setStart({ started_at: started }) {
     if (started && this.#view.start === 0) this.#view.start = Date.parse(started);
-  }
-
-  /** What the charts cannot show on a device. */
-  setDevice(device) {
-    setText(this.note, device?.startsWith('cuda') ? 'Memory is the trainer’s on the machine; that of the GPU is on the page of the workers.' : '');
   }
 
   /** Replaces everything by what `GET …/metrics` answered. */

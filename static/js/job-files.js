@@ -10,7 +10,7 @@ const MEANINGS = {
   'student.safetensors': 'the student of the best evaluation',
   'student-last.safetensors': 'the student after the last epoch',
   'manifest.json': 'specification, hashes, versions, attempts and accuracies: what it takes to repeat the run',
-  'metrics.ndjson': 'every point of every curve',
+  'metrics.ndjson': 'every point that the trainer measured',
   'regions.json': 'what the regions have to tell',
   'before-last-epoch.safetensors': 'the state from which `distillery verify` repeats the last epoch',
 };

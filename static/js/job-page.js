@@ -102,7 +102,6 @@ class JobView {
     if (event.seq <= this.log.last) return;
     this.log.add(event);
     this.attempts.note(event);
-    if (event.data?.device) this.charts.setDevice(event.data.device);
   }
 
   take(job) {

@@ -77,7 +77,18 @@ test('every series that the trainer writes is on show, the memory of its process
   for (const title of ['Evaluation top-1', 'Train loss', 'Parts of the train loss', 'Evaluation loss', 'Learning rate', 'Speed', 'Memory', 'Distillation loss by scale', 'Complementary regions']) {
     assert.ok(Number(await chart(title).getAttribute('data-points')) > 0, title);
   }
-  assert.match(await chart('Memory').locator('.legend-value').textContent(), /^\d+(\.\d+)? [MG]iB$/);
+  assert.match(await chart('Memory').locator('.legend-value').first().textContent(), /^\d+(\.\d+)? [MG]iB$/);
+});
+
+test('the memory of a GPU is charted where a worker tells it, and not named elsewhere', async () => {
+  const gpu = chart('Memory').locator('.legend li', { hasText: 'GPU' });
+  assert.equal(await gpu.isVisible(), false);
+  sql(server.dataDir, `insert into metrics (job_id, attempt, name, step, epoch, time, value)
+    select job_id, attempt, 'memory/gpu_bytes', step, epoch, time, 3 * 2 ^ 30 from metrics where job_id = '${student}' and name = 'memory/resident_bytes'`);
+  await page.reload();
+  await gpu.locator('.legend-value').getByText('3 GiB').waitFor();
+  assert.match(await chart('Memory').getByRole('img').getAttribute('aria-label'), /process .* at epoch 4; GPU 3 GiB at epoch 4$/);
+  page.assertQuiet();
 });
 
 test('the x axis of all charts is the one that was chosen, and stays so', async () => {

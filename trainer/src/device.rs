@@ -130,7 +130,7 @@ pub fn cores() -> usize {
 }
 
 /// Bytes of this process that are in the machine's memory, where the system tells. What lies in a GPU's is not among
-/// them: libtorch's allocator knows, but tch has no way to ask it.
+/// them: libtorch's allocator knows, but tch has no way to ask it, and the worker asks the driver.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
