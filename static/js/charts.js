@@ -2,7 +2,7 @@
 
 import uPlot, { yScale } from './uplot.js';
 
-import { ChartView, saveButtons } from './chart-view.js';
+import { ChartView, cursorOf, saveButtons, steer, zoomTo } from './chart-view.js';
 import { h, setText } from './dom.js';
 import { duration, significant, tick } from './format.js';
 import { align, appendPoints, nearest, smooth } from './series.js';
@@ -11,8 +11,6 @@ const HEIGHT = 220;
 const DASHES = [null, [8, 4], [3, 3], [10, 3, 2, 3], [1, 4]];
 /** Opacity, in hexadecimal, of the values behind their moving average. */
 const FAINT = '48';
-/** Narrower than this, in pixels, is a click that slipped. */
-const LEAST_ZOOM = 5;
 /** Steps between the ticks of an axis. */
 const DECIMALS = Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** (power - 2))).flat();
 const BYTES = Array.from({ length: 40 }, (_, power) => 2 ** (power + 10));
@@ -60,7 +58,7 @@ export class Chart {
     this.title = title;
     this.element = h('section', { class: 'card chart', 'aria-label': title, 'data-points': 0 },
       h('header', {}, h('h3', { title: hint }, title), this.where, saveButtons({ csv: () => this.#saveCsv(), png: () => this.#savePng() })), this.legend, this.canvas);
-    this.canvas.addEventListener('keydown', (event) => this.#steer(event));
+    steer(this.canvas, view, () => this.#plot);
     this.#watch(signal);
   }
 
@@ -194,11 +192,7 @@ export class Chart {
       padding: [8, 14, 0, 0],
       legend: { show: false },
       cursor: {
-        y: false,
-        // The cross-hair moves everywhere, a selection is told to the view, which moves every chart.
-        sync: { key: 'charts', scales: ['x', null], filters: { sub: (type) => type.startsWith('mousemove') || type.startsWith('mouseleave') } },
-        drag: { x: true, y: false, setScale: false },
-        bind: { dblclick: () => () => this.#view.zoom(null) },
+        ...cursorOf(this.#view),
         dataIdx: (plot, series, index) => (series === 0 ? index : nearest(plot.data[series], index) ?? index),
         points: { size: 7 },
       },
@@ -211,50 +205,13 @@ export class Chart {
       series: [{}, ...this.#series.flatMap((_, index) => this.#lines(index)), ...(this.#reference ? [this.#referenceLine()] : [])],
       hooks: {
         setCursor: [(plot) => this.#showValues(plot.cursor.idx)],
-        setSelect: [(plot) => this.#select(plot)],
+        setSelect: [(plot) => zoomTo(plot, this.#view)],
       },
     };
   }
 
   #writeX(value) {
     return this.#view.axis === 'time' ? duration(value) : tick(value);
-  }
-
-  #select(plot) {
-    const { left, width } = plot.select;
-    if (width < LEAST_ZOOM) return;
-    const range = [plot.posToVal(left, 'x'), plot.posToVal(left + width, 'x')];
-    plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-    this.#view.zoom(range);
-  }
-
-  /** The cross-hair and the zoom, by the keyboard. */
-  #steer(event) {
-    if (!this.#plot || event.ctrlKey || event.metaKey || event.altKey) return;
-    const last = this.#aligned.steps.length - 1;
-    const at = this.#plot.cursor.idx ?? last;
-    const moves = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last };
-    if (event.key in moves) this.#point(Math.min(Math.max(moves[event.key], 0), last));
-    else if (event.key === '+') this.#zoomAround(at, 0.5);
-    else if (event.key === '-') this.#zoomAround(at, 2);
-    else if (event.key === '0') this.#view.zoom(null);
-    else return;
-    event.preventDefault();
-  }
-
-  #point(index) {
-    const left = this.#plot.valToPos(this.#aligned.data[0][index], 'x');
-    this.#plot.setCursor({ left, top: HEIGHT / 3 }, true, true);
-  }
-
-  #zoomAround(index, factor) {
-    const { min, max } = this.#plot.scales.x;
-    const [first, last] = this.#view.extent ?? [min, max];
-    const half = ((max - min) * factor) / 2;
-    const x = this.#aligned.data[0][index];
-    const from = Math.max(x - half, first);
-    const to = Math.min(x + half, last);
-    this.#view.zoom(from <= first && to >= last ? null : [from, to]);
   }
 
   /** The values, faint where their moving average is drawn over them. */

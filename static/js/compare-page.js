@@ -1,7 +1,7 @@
 // Several jobs side by side: their curves, the settings that differ, means over seeds, accuracy against size.
 
 import { api, paths } from './api.js';
-import { ChartView, curveFields } from './chart-view.js';
+import { ChartView, curveFields, showAll, zoomHint } from './chart-view.js';
 import { Combobox } from './combobox.js';
 import { differences, groupBySeed, groupNames, meanCurve, settingText, statistics } from './compare-data.js';
 import { setConnection } from './connection.js';
@@ -52,7 +52,7 @@ class ComparePage {
     this.groups = h('div', {});
     this.body = h('div', { class: 'compare' },
       section('Jobs', this.jobs),
-      h('div', { class: 'compare-tools' }, h('label', {}, 'Along ', this.axis), h('label', { class: 'check' }, this.seeds, 'Mean ± standard deviation over seeds'), curveFields(this.#view), this.series),
+      h('div', { class: 'compare-tools' }, h('label', {}, 'Along ', this.axis), h('label', { class: 'check' }, this.seeds, 'Mean ± standard deviation over seeds'), curveFields(this.#view), showAll(this.#view), zoomHint(), this.series),
       this.charts,
       h('div', { class: 'compare-pair' }, section('Over seeds', this.groups, () => this.#saveGroups()), this.scatter.element),
       section('Settings that differ', this.settings, () => this.#saveSettings()));
@@ -68,7 +68,10 @@ class ComparePage {
   update(query) {
     this.ids = [...new Set(query.getAll('job'))].slice(0, MOST_JOBS);
     this.chosen = query.has('series') ? query.getAll('series').filter(Boolean) : USUAL;
-    this.x = AXES.includes(query.get('x')) ? query.get('x') : AXES[0];
+    const x = AXES.includes(query.get('x')) ? query.get('x') : AXES[0];
+    // A part of one axis is none of another.
+    if (x !== this.x) this.#view.zoom(null);
+    this.x = x;
     this.seeds.checked = query.get('seeds') === '1';
     this.axis.value = this.x;
     const tooMany = query.getAll('job').length > MOST_JOBS ? ` These are the first ${MOST_JOBS}.` : '';
@@ -240,7 +243,7 @@ class ComparePage {
     for (const name of this.chosen) {
       if (!this.#charts.has(name)) {
         const leaving = new AbortController();
-        const chart = new OverlayChart(name, { sync: 'compare', view: this.#view, signal: AbortSignal.any([leaving.signal, this.signal]) });
+        const chart = new OverlayChart(name, { view: this.#view, signal: AbortSignal.any([leaving.signal, this.signal]) });
         this.charts.append(chart.element);
         this.#charts.set(name, { chart, leaving });
       }

@@ -3,7 +3,7 @@
 import uPlot, { yScale } from './uplot.js';
 
 import { fill, h, setStyle, setText } from './dom.js';
-import { saveButtons } from './chart-view.js';
+import { cursorOf, saveButtons, steer, zoomTo } from './chart-view.js';
 import { csv, fileName, png, save } from './export.js';
 import { significant, tick } from './format.js';
 import { smooth } from './series.js';
@@ -49,25 +49,30 @@ export class OverlayChart {
   #lines = [];
   #values = [];
   #xName = 'epoch';
+  #frame = null;
+  /** How the curves were drawn. */
+  #drawn = '';
 
-  /** Charts with the same name for `sync` share their cross-hair; `view` says how smooth the curves are, and their scale. */
-  constructor(name, { sync, view, signal }) {
-    Object.assign(this, { name, sync, view });
+  /** `view` is shared by the charts that move together. */
+  constructor(name, { view, signal }) {
+    Object.assign(this, { name, view });
     this.where = h('span', { class: 'chart-where' });
     this.legend = h('ul', { class: 'legend' });
     this.empty = h('p', { class: 'chart-empty' }, 'No points');
-    this.canvas = h('div', { class: 'chart-plot overlay-plot', role: 'img', 'aria-label': name }, this.empty);
+    this.canvas = h('div', { class: 'chart-plot overlay-plot', role: 'img', tabindex: '0', 'aria-label': name }, this.empty);
     this.element = h('section', { class: 'card chart', 'aria-label': name, 'data-lines': 0 },
       h('header', {}, h('h3', {}, name), this.where, saveButtons({ csv: () => this.#saveCsv(), png: () => this.#savePng() })),
       this.canvas, this.legend);
     const resize = new ResizeObserver(() => this.#plot?.setSize({ width: this.canvas.clientWidth, height: HEIGHT }));
     resize.observe(this.canvas);
-    const again = () => this.show(this.#lines, this.#xName);
-    dark.addEventListener('change', again, { signal });
-    view.addEventListener('change', again, { signal });
+    steer(this.canvas, view, () => this.#plot);
+    dark.addEventListener('change', () => this.show(this.#lines, this.#xName), { signal });
+    view.addEventListener('change', () => this.#follow(), { signal });
     signal.addEventListener('abort', () => {
       resize.disconnect();
+      cancelAnimationFrame(this.#frame);
       this.#plot?.destroy();
+      view.report(this, null);
     });
   }
 
@@ -75,6 +80,7 @@ export class OverlayChart {
   show(lines, xName) {
     this.#lines = lines;
     this.#xName = xName;
+    const { left, top } = this.#plot?.cursor ?? {};
     this.#plot?.destroy();
     this.#plot = null;
     const drawn = lines.filter(({ xs }) => xs.length > 0);
@@ -82,6 +88,7 @@ export class OverlayChart {
     this.empty.hidden = drawn.length > 0;
     this.#values = lines.map(() => h('span', { class: 'legend-value' }));
     this.element.dataset.scale = this.#isLog ? 'log' : 'linear';
+    this.#drawn = this.#style;
     fill(this.legend, lines.map(({ label, colour }, index) => {
       const swatch = h('span', { class: 'swatch', 'aria-hidden': 'true' });
       styleSwatch(swatch, index, colour());
@@ -89,10 +96,36 @@ export class OverlayChart {
     }));
     if (drawn.length > 0) {
       const shown = lines.map((line) => this.#shown(line));
-      this.#plot = new uPlot(this.#options(shown), joined(shown), this.canvas);
+      const data = joined(shown);
+      this.#plot = new uPlot(this.#options(shown), data, this.canvas);
+      this.view.report(this, [data[0][0], data[0].at(-1)]);
+      this.#showRange();
+      if (left >= 0) this.#plot.setCursor({ left, top });
     }
-    this.#showValues(null);
+    if (drawn.length === 0) this.view.report(this, null);
+    if (!(left >= 0)) this.#showValues(null);
     this.canvas.setAttribute('aria-label', `${this.name} by ${xName}: ${lines.map(({ label, ys }) => `${label} ${ys.length ? significant(ys.at(-1)) : 'no points'}`).join('; ')}`);
+  }
+
+  /** Does with the next frame what the view has come to: another part of the same curves, or other curves. */
+  #follow() {
+    this.#frame ??= requestAnimationFrame(() => {
+      this.#frame = null;
+      if (this.#plot && this.#style === this.#drawn) this.#showRange();
+      else this.show(this.#lines, this.#xName);
+    });
+  }
+
+  get #style() {
+    return `${this.view.smoothing} ${this.#isLog}`;
+  }
+
+  /** The part in view; what is new widens it, unless the user has zoomed into a part. */
+  #showRange() {
+    const { range, extent } = this.view;
+    const shown = range ?? extent;
+    if (shown) this.#plot.setScale('x', { min: shown[0], max: shown[1] });
+    this.element.dataset.zoomed = String(range !== null);
   }
 
   get #isLog() {
@@ -117,7 +150,7 @@ export class OverlayChart {
     }));
     return {
       width: this.canvas.clientWidth || 300, height: HEIGHT, legend: { show: false }, bands,
-      cursor: { sync: { key: this.sync }, drag: { x: true, y: false }, points: { size: 6 } },
+      cursor: { ...cursorOf(this.view), points: { size: 6 } },
       scales: { x: { time: false }, y: yScale(this.#isLog) },
       axes: [
         { ...axis, label: this.#xName, labelSize: 18, labelFont: '12px system-ui, sans-serif', size: 28, values: (_, splits) => splits.map(tick) },
@@ -126,7 +159,10 @@ export class OverlayChart {
       series: [{}, ...lines.map(({ colour, dash }) => ({ stroke: colour(), width: 1.75, dash: dash ?? undefined, spanGaps: true, points: { show: false } })),
         ...faint.map(({ colour }) => ({ stroke: `color-mix(in srgb, ${colour()} 28%, transparent)`, width: 1.5, spanGaps: true, points: { show: false } })),
         ...banded.flatMap(() => [{ points: { show: false }, spanGaps: true }, { points: { show: false }, spanGaps: true }])],
-      hooks: { setCursor: [(plot) => this.#showValues(plot.cursor.left >= 0 ? plot.posToVal(plot.cursor.left, 'x') : null)] },
+      hooks: {
+        setCursor: [(plot) => this.#showValues(plot.cursor.left >= 0 ? plot.posToVal(plot.cursor.left, 'x') : null)],
+        setSelect: [(plot) => zoomTo(plot, this.view)],
+      },
     };
   }
 

@@ -89,8 +89,9 @@ test('curves of a series lie over each other, and others can be added', async ()
   await page.getByLabel('Along').selectOption('time');
   await page.waitForURL(/x=time/);
   await chart('eval/top1').locator('.u-over').hover({ position: { x: 60, y: 60 } });
-  await chart('eval/top1').getByText(/^hours 0\.\d/).waitFor();
-  await chart('lr').getByText(/^hours /).waitFor();
+  await chart('eval/top1').getByText(/^hours -?\d/).waitFor();
+  const where = await chart('eval/top1').locator('.chart-where').textContent();
+  assert.equal(await chart('lr').locator('.chart-where').textContent(), where, 'charts have one axis');
   page.assertQuiet();
 });
 
@@ -109,6 +110,27 @@ test('curves are smoothed, and losses take a logarithmic scale, as on the page o
   await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]')?.dataset.scale === 'log');
   await page.getByLabel('Smoothing').fill('0');
   await page.getByLabel('Log scale').uncheck();
+  page.assertQuiet();
+});
+
+test('a chart is read and zoomed by keyboard, and stays zoomed when it is drawn anew', async () => {
+  await page.goto(`${server.url}/#${address()}`);
+  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]')?.dataset.lines === '6');
+  const zoomed = (name, is) => page.locator(`section[aria-label="${name}"][data-zoomed="${is}"]`).waitFor();
+  await chart('eval/top1').locator('.chart-plot').focus();
+  await page.keyboard.press('Home');
+  const first = await chart('eval/top1').locator('.chart-where').textContent();
+  await page.keyboard.press('ArrowRight');
+  await page.waitForFunction((was) => document.querySelector('section[aria-label="eval/top1"] .chart-where').textContent !== was, first);
+  await page.keyboard.press('+');
+  for (const name of ['eval/top1', 'train/loss']) await zoomed(name, true);
+  await page.getByLabel('Smoothing').fill('0.5');
+  await page.waitForFunction(() => JSON.parse(localStorage.getItem('distillery-charts')).smoothing === 0.5);
+  await page.evaluate(() => new Promise((done) => { requestAnimationFrame(() => requestAnimationFrame(done)); }));
+  for (const name of ['eval/top1', 'train/loss']) await zoomed(name, true);
+  await page.getByRole('button', { name: 'Show all' }).click();
+  for (const name of ['eval/top1', 'train/loss']) await zoomed(name, false);
+  await page.getByLabel('Smoothing').fill('0');
   page.assertQuiet();
 });
 
