@@ -42,22 +42,27 @@ export function groupBySeed(jobs) {
   return [...groups.values()];
 }
 
-/** What tells groups apart: the settings that differ between them, or the name of the first job where none does. */
+/** What tells groups apart: the fewest settings that do, the method before others. A single group has the name of its first job. */
 export function groupNames(groups) {
-  const others = differences(groups.map(([job]) => job.spec)).filter(({ path }) => !NO_GROUP.includes(path));
-  // What some have and others lack, as a teacher, goes without saying: the method says it.
-  const telling = others.filter(({ values }) => new Set(values.filter((value) => value !== undefined).map((value) => JSON.stringify(value))).size > 1);
-  const names = named(groups, telling);
-  return new Set(names).size === groups.length ? names : named(groups, others);
+  let names = groups.map(() => []);
+  const isTold = () => new Set(names.map(String)).size;
+  for (const setting of byTelling(differences(groups.map(([job]) => job.spec)))) {
+    if (isTold() === groups.length) break;
+    const before = isTold();
+    const shorter = names;
+    names = names.map((parts, index) => (setting.values[index] === undefined ? parts : [...parts, named(setting.path, setting.values[index])]));
+    if (isTold() === before) names = shorter;
+  }
+  return names.map((parts, index) => parts.join(', ') || groups[index][0].name);
 }
 
-function named(groups, settings) {
-  const text = (path, value) => (path === 'distillation.method' ? value : `${path.split('.').at(-1)} ${settingText(value)}`);
-  return groups.map(([job], index) => {
-    const parts = settings.filter(({ values }) => values[index] !== undefined).map(({ path, values }) => text(path, values[index]));
-    return groups.length > 1 && parts.length > 0 && parts.length <= 4 ? parts.join(', ') : job.name;
-  });
+/** The method first; and last what some have and others lack, as a teacher, which the method says. */
+function byTelling(settings) {
+  const rank = ({ path, values }) => (path === 'distillation.method' ? 0 : values.includes(undefined) ? 2 : 1);
+  return settings.filter(({ path }) => !NO_GROUP.includes(path)).sort((one, other) => rank(one) - rank(other));
 }
+
+const named = (path, value) => (path === 'distillation.method' ? value : `${path.split('.').at(-1)} ${settingText(value)}`);
 
 /** `{count, mean, deviation}` of the numbers among these; the deviation is that of a sample, and null of fewer than two. */
 export function statistics(values) {

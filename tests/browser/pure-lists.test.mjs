@@ -80,6 +80,8 @@ test('jobs that differ in their seed only are one group, named by what tells the
   assert.deepEqual(groups.map((jobs) => jobs.map(({ name }) => name)), [['a', 'c'], ['b'], ['d']]);
   assert.deepEqual(groupNames(groups), ['kd, epochs 5', 'sdd_kd, epochs 5', 'kd, epochs 9']);
   assert.deepEqual(groupNames(groups.slice(0, 1)), ['a']);
+  // The method tells these apart: what else differs with it is in the table of settings.
+  assert.deepEqual(groupNames([[job('e', 'none', 0, { epochs: 1 })], [job('f', 'kd', 0, { epochs: 2 })]]), ['none', 'kd']);
 });
 
 test('means and deviations are those of the sample', () => {
