@@ -47,7 +47,7 @@ class ComparePage {
     this.series = h('fieldset', { class: 'series-list' });
     this.jobs = h('div', {});
     this.charts = h('section', { class: 'charts', 'aria-label': 'Curves' });
-    this.scatter = new Scatter();
+    this.scatter = new Scatter(signal);
     this.settings = h('div', {});
     this.groups = h('div', {});
     this.body = h('div', { class: 'compare' },
@@ -230,7 +230,7 @@ class ComparePage {
       h('input', {
         type: 'checkbox', value: name, checked: this.chosen.includes(name),
         onchange: (event) => this.#go({ chosen: event.target.checked ? [...this.chosen, name] : this.chosen.filter((other) => other !== name) }),
-      }), name, counts.get(name) < found.length ? h('span', { class: 'note' }, ` (${counts.get(name)} of ${found.length})`) : null)));
+      }), h('span', {}, name, counts.get(name) < found.length ? ` (${counts.get(name)} of ${found.length})` : ''))));
   }
 
   #showCharts() {

@@ -6,28 +6,41 @@ import { fileName, save } from './export.js';
 import { count, percent } from './format.js';
 import { svg } from './sparkline.js';
 
-const WIDTH = 640;
 const HEIGHT = 320;
-const PLOT = { left: 56, right: WIDTH - 20, top: 16, bottom: HEIGHT - 44 };
+const PLOT = { left: 56, right: 20, top: 16, bottom: HEIGHT - 44 };
+/** Of a name, in pixels; letters are about so wide. */
+const MOST_NAME = 260;
+const LETTER = 6.5;
+/** Names of either side would meet. */
+const NARROW = 480;
 /** What a saved file needs of the page's style sheet. */
 const PAINTED = ['fill', 'stroke', 'stroke-width', 'stroke-dasharray', 'font-family', 'font-size', 'text-anchor'];
 
 export class Scatter {
-  constructor() {
-    this.plot = svg('svg', { class: 'scatter', viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': 'No job was evaluated yet' });
+  #points = [];
+  #width = 640;
+
+  constructor(signal) {
+    this.plot = svg('svg', { class: 'scatter', height: HEIGHT, role: 'img', 'aria-label': 'No job was evaluated yet' });
     this.element = h('section', { class: 'card chart', 'aria-label': 'Accuracy against parameters', 'data-points': 0 },
       h('header', {}, h('h3', {}, 'Accuracy against parameters'), h('span', { class: 'chart-where' }, 'circle: student · diamond: teacher'),
         h('span', {}, h('button', { type: 'button', class: 'quiet copy', title: 'This chart as a drawing', onclick: () => this.#save() }, 'SVG'))),
       this.plot);
+    const resize = new ResizeObserver(() => this.show(this.#points));
+    resize.observe(this.plot);
+    signal.addEventListener('abort', () => resize.disconnect());
   }
 
   /** `points`: `[{label, parameters, top1, deviation, colour, isTeacher}]`; those without a number are left out. */
   show(points) {
+    this.#points = points;
+    this.#width = this.plot.clientWidth || this.#width;
+    this.plot.setAttribute('viewBox', `0 0 ${this.#width} ${HEIGHT}`);
     const known = points.filter(({ parameters, top1 }) => Number.isFinite(parameters) && Number.isFinite(top1));
     this.element.dataset.points = String(known.length);
     this.plot.replaceChildren();
     if (known.length === 0) return;
-    const x = axis(known.map(({ parameters }) => Math.log10(parameters)), PLOT.left, PLOT.right, 0.15);
+    const x = axis(known.map(({ parameters }) => Math.log10(parameters)), PLOT.left, this.#right, 0.15);
     const reach = known.flatMap(({ top1, deviation }) => [top1 - (deviation ?? 0), top1 + (deviation ?? 0)]);
     const y = axis(reach, PLOT.bottom, PLOT.top, 0.5);
     this.#grid(x, y);
@@ -37,10 +50,14 @@ export class Scatter {
     this.plot.setAttribute('aria-label', known.map(({ label, parameters, top1 }) => `${label}: ${percent(top1)} with ${count(parameters)} parameters`).join('; '));
   }
 
+  get #right() {
+    return this.#width - PLOT.right;
+  }
+
   #grid(x, y) {
     for (const value of ticks(y.low, y.high)) {
       const at = y(value);
-      this.plot.append(svg('line', { class: 'scatter-grid', x1: PLOT.left, x2: PLOT.right, y1: at, y2: at }),
+      this.plot.append(svg('line', { class: 'scatter-grid', x1: PLOT.left, x2: this.#right, y1: at, y2: at }),
         svg('text', { class: 'scatter-tick', x: PLOT.left - 8, y: at + 4, 'text-anchor': 'end' }, `${value} %`));
     }
     for (const value of logTicks(x.low, x.high)) {
@@ -48,7 +65,7 @@ export class Scatter {
       this.plot.append(svg('line', { class: 'scatter-grid', x1: at, x2: at, y1: PLOT.top, y2: PLOT.bottom }),
         svg('text', { class: 'scatter-tick', x: at, y: PLOT.bottom + 18, 'text-anchor': 'middle' }, count(value)));
     }
-    this.plot.append(svg('text', { class: 'scatter-tick', x: (PLOT.left + PLOT.right) / 2, y: HEIGHT - 8, 'text-anchor': 'middle' }, 'parameters (logarithmic)'));
+    this.plot.append(svg('text', { class: 'scatter-tick', x: (PLOT.left + this.#right) / 2, y: HEIGHT - 8, 'text-anchor': 'middle' }, 'parameters (logarithmic)'));
   }
 
   #point({ label, parameters, top1, deviation, colour, isTeacher }, cx, y) {
@@ -60,14 +77,15 @@ export class Scatter {
     this.plot.append(...bar, mark);
   }
 
-  /** Names beside their points, each below the one above it. */
+  /** Names beside their points, each below the one above it; where there is little room, also below those of the other side. */
   #name(names) {
     let last = { left: -Infinity, right: -Infinity };
     for (const { label, x, y } of [...names].sort((one, other) => one.y - other.y)) {
-      const side = x > WIDTH * 0.62 ? 'right' : 'left';
+      const side = x > this.#width * 0.62 ? 'right' : 'left';
       const at = Math.max(y + 4, last[side] + 14);
-      last = { ...last, [side]: at };
-      const text = label.length > 40 ? `${label.slice(0, 39)}…` : label;
+      last = this.#width < NARROW ? { left: at, right: at } : { ...last, [side]: at };
+      const room = Math.floor(Math.min(side === 'right' ? x - 11 : this.#width - x - 11, MOST_NAME) / LETTER);
+      const text = label.length > room ? `${label.slice(0, room - 1)}…` : label;
       this.plot.append(svg('text', { class: 'scatter-name', x: x + (side === 'right' ? -11 : 11), y: at, 'text-anchor': side === 'right' ? 'end' : 'start' }, text));
     }
   }
@@ -81,9 +99,8 @@ export class Scatter {
       for (const property of PAINTED) element.setAttribute(property, style.getPropertyValue(property));
     });
     const background = getComputedStyle(document.documentElement).getPropertyValue('--surface').trim();
-    copy.prepend(svg('rect', { width: WIDTH, height: HEIGHT, fill: background }));
-    copy.setAttribute('width', WIDTH);
-    copy.setAttribute('height', HEIGHT);
+    copy.prepend(svg('rect', { width: this.#width, height: HEIGHT, fill: background }));
+    copy.setAttribute('width', this.#width);
     save(fileName('accuracy-against-parameters', 'svg'), 'image/svg+xml', new XMLSerializer().serializeToString(copy));
   }
 }
