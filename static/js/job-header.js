@@ -78,7 +78,7 @@ export class JobHeader {
       fact('Attempt'), fact('Worker'),
       fact('Created', ageElement(job.created_at, (time) => age(time, now()))),
       fact('Started'),
-      job.priority ? fact('Priority', String(job.priority)) : null,
+      job.priority ? fact('Priority', String(job.priority).replace('-', '−')) : null,
       labels.length ? fact('Labels', labels.map(([key, value]) => h('span', { class: 'label' }, `${key}: ${value}`))) : null);
   }
 
@@ -89,7 +89,7 @@ export class JobHeader {
     const fraction = status === 'succeeded' ? 1 : progress?.fraction;
     this.bar.update(fraction);
     setText(this.share, Number.isFinite(fraction) ? share(fraction) : '');
-    setText(this.where, progress ? `epoch ${progress.epoch} of ${progress.epochs} · step ${whole(progress.step)} of ${whole(progress.steps)}` : waiting(status));
+    setText(this.where, progress ? `epoch ${progress.epoch} of ${progress.epochs} · step ${whole(progress.step)} of ${whole(progress.steps)}` : waiting(job));
     const isMoving = status === 'running' && progress;
     setText(this.speed, isMoving ? `${rate(progress.images_per_second)} · ${duration(progress.eta_seconds)} left` : '');
     this.#tile('left', isMoving ? duration(progress.eta_seconds) : '–', isMoving ? `until about ${clock(now() + progress.eta_seconds * 1000, now())}` : '');
@@ -97,7 +97,7 @@ export class JobHeader {
     setText(this.#facts.get('Worker'), job.worker ?? '–');
     this.#setTime('Started', job.started_at);
     const end = job.finished_at ? Date.parse(job.finished_at) : now();
-    this.#tile('took', job.started_at ? duration((end - Date.parse(job.started_at)) / 1000) : '–', job.finished_at ? `until ${clock(job.finished_at, now())}` : '');
+    this.#tile('took', job.started_at ? duration((end - Date.parse(job.started_at)) / 1000) : '–', job.started_at && job.finished_at ? `until ${clock(job.finished_at, now())}` : '');
     this.#showAccuracy(job);
     this.#showError(job);
     this.#showActions(status);
@@ -193,8 +193,8 @@ function popover(label, body) {
   return details;
 }
 
-function waiting(status) {
-  if (status === 'queued') return 'waits for a worker';
+function waiting({ status, attempt, spec }) {
+  if (status === 'queued') return spec.teacher?.job && !attempt ? 'waits for a worker, once its teacher’s job has succeeded' : 'waits for a worker';
   if (status === 'running') return 'reads the data and builds the networks';
   return 'no training step was made';
 }

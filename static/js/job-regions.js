@@ -13,7 +13,10 @@ export class JobRegions {
   /** `charts` are those by scale. A job without regions has no such section. */
   constructor(job, charts, signal) {
     this.signal = signal;
-    this.report = h('div', { class: 'regions' }, h('p', { class: 'note' }, 'Where on the image the teacher disagrees with itself, and what for, is told once the job has succeeded.'));
+    const { scales = [] } = job.spec.distillation;
+    this.report = h('div', { class: 'region-report' },
+      h('p', { class: 'note' }, 'Where on the image the teacher disagrees with itself, and what for, is told once the job has succeeded.'),
+      maps(scales.map((scale) => ({ scale }))));
     this.element = h('section', { class: 'card regions', 'aria-labelledby': 'regions-title', hidden: charts.length === 0 },
       h('h2', { id: 'regions-title' }, 'What the regions tell'), h('div', { class: 'charts' }, charts), this.report);
   }
@@ -33,12 +36,17 @@ export class JobRegions {
   #show({ images, complementary_fraction: all, scales, votes }) {
     fill(this.report,
       h('p', { class: 'note' }, `As the teacher sees the ${images.toLocaleString('en-US')} evaluation images: ${share(all)} of all regions are complementary.`),
-      h('div', { class: 'region-maps' }, scales.filter(({ scale }) => scale > 1).map(map), scaleOfHeat()),
+      maps(scales),
       votes.length ? table(votes.slice(0, SHOWN)) : null);
   }
 }
 
 const share = (fraction) => percent(fraction * 100, 1);
+
+/** The image planes of a report's scales, or of those of a job that has no report yet. */
+function maps(scales) {
+  return h('div', { class: 'region-maps' }, scales.filter(({ scale }) => scale > 1).map((one) => (one.map ? map(one) : blank(one))), scaleOfHeat());
+}
 
 /** The image plane, each region the darker the oftener it is complementary. */
 function map({ scale, complementary_fraction: mean, map: rows }) {
@@ -49,9 +57,18 @@ function map({ scale, complementary_fraction: mean, map: rows }) {
     return cell;
   }));
   const label = `Share of complementary regions in percent, ${scale} by ${scale}, row by row: ${rows.flat().map((value) => Math.round(value * 100)).join(', ')}`;
-  const grid = h('div', { class: 'region-map', role: 'img', 'aria-label': label }, cells);
+  return plane(scale, cells, `${scale}×${scale}: ${share(mean)}`, { role: 'img', 'aria-label': label });
+}
+
+function plane(scale, cells, caption, attributes) {
+  const grid = h('div', { class: 'region-map', ...attributes }, cells);
   setStyle(grid, '--scale', scale);
-  return h('figure', {}, grid, h('figcaption', { class: 'note' }, `${scale}×${scale}: ${share(mean)}`));
+  return h('figure', {}, grid, h('figcaption', { class: 'note' }, caption));
+}
+
+/** Regions of which nothing is known yet. */
+function blank({ scale }) {
+  return plane(scale, Array.from({ length: scale ** 2 }, () => h('span', { class: 'region' })), `${scale}×${scale}`, { 'aria-hidden': 'true' });
 }
 
 function scaleOfHeat() {

@@ -294,13 +294,16 @@ test('it is retried, paused, resumed, cancelled and deleted from its page, and g
 test('every page fits a telephone, and looks right in the dark', async () => {
   for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 360]]) {
     const other = await openPage(browser, { colorScheme, viewport: { width, height: 800 } });
+    const headers = new Set();
     for (const [name, path] of [['jobs', '/'], ['job', `/jobs/${student}`], ['new', '/new'], ['workers', '/workers']]) {
       await other.goto(`${server.url}/#${path}`);
       await other.locator(name === 'job' ? '.u-over >> nth=0' : name === 'new' ? '.verdict-line' : 'tbody tr >> nth=0').waitFor();
       const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.ok(overflow <= 0, `${name} at ${width} px is ${overflow} px too wide`);
+      headers.add(await other.evaluate(() => [...document.querySelectorAll('.brand, .bar nav a')].map((link) => Math.round(link.getBoundingClientRect().left)).join()));
       await screenshot(other, `${name}-${colorScheme}-${width}`);
     }
+    assert.equal(headers.size, 1, `the header stands elsewhere on each page at ${width} px: ${[...headers].join(' and ')}`);
     other.assertQuiet();
     await other.context().close();
   }

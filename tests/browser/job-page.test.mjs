@@ -67,7 +67,7 @@ test('while it trains the header answers how good, how long and by whom', { time
   assert.equal(await tile('Best top-1').textContent(), `${result.best_top1.toFixed(2)} %`);
   assert.equal(await tile('Teacher top-1').textContent(), `${result.teacher_top1.toFixed(2)} %`);
   assert.equal(await tile('Time left').textContent(), '–');
-  await page.locator('.region-map').first().waitFor();
+  await page.locator('.region-map[role="img"]').first().waitFor();
   const moved = (await shifts()) - before;
   assert.ok(moved < 0.02, `${moved} of the page moved while it trained and when it was done`);
   page.assertQuiet();
@@ -108,6 +108,20 @@ test('the cross-hair stands at the same place in every chart', async () => {
   assert.match(await rangeOf('Learning rate'), /^epoch /);
   assert.equal(await rangeOf('Speed'), await rangeOf('Learning rate'));
   await page.mouse.move(2, 2);
+});
+
+test('nothing gives way to the cross-hair, however much there is to say of the place where it stands', async () => {
+  const places = () => page.locator('.charts .save-buttons, .chart-plot').evaluateAll((all) => all.map((one) => JSON.stringify(one.getBoundingClientRect())));
+  for (const width of [1440, 360, 1280]) {
+    await page.setViewportSize({ width, height: 900 });
+    await over('Speed').hover({ position: { x: 90, y: 40 } });
+    await page.waitForFunction(() => /^epoch /.test(document.querySelector('section[aria-label="Train loss"] .chart-where').textContent));
+    const before = await places();
+    await page.mouse.move(2, 2);
+    await page.waitForFunction(() => /^latest: /.test(document.querySelector('section[aria-label="Train loss"] .chart-where').textContent));
+    assert.deepEqual(await places(), before, `at ${width}`);
+  }
+  await page.setViewportSize({ width: 1280, height: 900 });
 });
 
 test('dragging over one chart zooms all of them, and a double click shows everything again', async () => {
@@ -290,6 +304,18 @@ test('there is such Python for every architecture that the server knows', async 
   }
 });
 
+test('a job that waits for its teacher says so', { timeout: PATIENCE }, async () => {
+  const long = { student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(5000) };
+  const { id: teaches } = await server.post('/v1/jobs', long);
+  const { id } = await server.post('/v1/jobs', { ...long, teacher: { job: teaches }, distillation: { method: 'kd' } });
+  await page.goto(`${server.url}/#/jobs/${id}`);
+  await page.locator('.progress-line').getByText('waits for a worker, once its teacher’s job has succeeded').waitFor();
+  await server.post(`/v1/jobs/${teaches}/cancel`);
+  await status('failed').waitFor({ timeout: PATIENCE });
+  await page.getByRole('alert').getByText(/was cancelled: there is no student of it to learn from/).waitFor();
+  page.assertQuiet();
+});
+
 test('a server that is killed costs the work since the checkpoint, and the time line shows both attempts', { timeout: 2 * PATIENCE }, async () => {
   const spec = { name: 'survives', student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(5000) };
   const { id } = await server.post('/v1/jobs', spec);
@@ -330,6 +356,8 @@ test('it is accessible, in light and dark and on a telephone', { timeout: PATIEN
     await screenshot(other, `job-page-${colorScheme}-${width}`);
     const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     assert.ok(overflow <= 0, `${overflow} px too wide at ${width}`);
+    const clipped = await other.locator('.region-report .table-scroll').evaluate((table) => table.scrollWidth - table.clientWidth);
+    assert.ok(clipped <= 0, `${clipped} px of what the regions speak for are out of sight at ${width}`);
     other.assertQuiet();
     await other.context().close();
   }

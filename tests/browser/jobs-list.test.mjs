@@ -183,6 +183,8 @@ test('the list is walked, opened and turned by keyboard alone', async () => {
   await settled('');
   await page.keyboard.press('?');
   await dialog().getByText('next job').waitFor();
+  const edges = await dialog().evaluate((box) => [box.getBoundingClientRect().left, box.querySelector('h2').getBoundingClientRect().left]);
+  assert.ok(edges[1] - edges[0] > 10, `the text has room: ${edges}`);
   await page.keyboard.press('j');
   await page.keyboard.press('Escape');
   await dialog().waitFor({ state: 'detached' });
