@@ -69,10 +69,10 @@ export class JobForm {
     }));
     this.scales = new Scales(schema.properties.scales.description, (value) => this.set('/distillation/scales', value));
     this.ofMethod = this.#add(...fieldsOf(this.schemas, schema, '/distillation', this.set, ['method', 'scales', 'weights']));
-    const weights = this.#add(...fieldsOf(this.schemas, schema.properties.weights, '/distillation/weights', this.set));
+    this.weights = this.#add(...fieldsOf(this.schemas, schema.properties.weights, '/distillation/weights', this.set));
     return section('Distillation', method.element, this.scales.element,
       h('div', { class: 'fields' }, this.ofMethod.map(({ element }) => element)),
-      h('fieldset', { class: 'group' }, h('legend', {}, 'Weights of the loss'), h('div', { class: 'fields' }, weights.map(({ element }) => element))));
+      h('fieldset', { class: 'group' }, h('legend', {}, 'Weights of the loss'), h('div', { class: 'fields' }, this.weights.map(({ element }) => element))));
   }
 
   #training() {
@@ -128,7 +128,10 @@ export class JobForm {
     const sides = [dryRun?.student, dryRun?.teacher].filter(Boolean).map(({ feature_map: [, height] }) => height);
     this.scales.show(...at('/distillation/scales'), Math.min(...sides));
     this.scales.element.hidden = !method.startsWith('sdd_');
-    for (const field of this.ofMethod) field.element.hidden = !isUsed(field, method, resolved) && valueAt(spec, field.pointer) === undefined;
+    const hide = (field, isNeeded) => { field.element.hidden = !isNeeded && valueAt(spec, field.pointer) === undefined; };
+    for (const field of this.ofMethod) hide(field, isUsed(field, method, resolved));
+    // Without a teacher there is no other loss to weigh.
+    for (const field of this.weights) hide(field, method !== 'none' || field.pointer.endsWith('/cross_entropy'));
   }
 
   /** Puts each fault at its field. Returns those that have none. */

@@ -47,6 +47,9 @@ test('without a teacher the form says what is missing, and asks the server for t
 
 test('plain training needs none, and is posted from the form', { timeout: PATIENCE }, async () => {
   await page.getByRole('radio', { name: 'None: plain training' }).check();
+  for (const [weight, isThere] of [['cross_entropy', true], ['distillation', false], ['complementary', false]]) {
+    assert.equal(await field(`/distillation/weights/${weight}`).isVisible(), isThere, weight);
+  }
   await input('/student/architecture').selectOption({ value: '"resnet8"' });
   await input('/training/epochs').fill('1');
   await input('/dataset/limit').fill('320');
