@@ -210,12 +210,18 @@ impl Run<'_> {
         let train = std::rc::Rc::clone(&self.setup.train);
         let crops = self.crops(epoch, view, first);
         self.flushed = Instant::now();
+        let mut unread = 0;
         for (index, batch) in (first..).zip(train.epoch_of_view(epoch, view, first)) {
-            let reads = self.flushed.elapsed().as_secs_f64() > BETWEEN_READINGS;
+            // What is left of the epoch is read at its end. Where that is little, it is no point of its own: the means of a
+            // few images, and of a last, smaller batch, are far from those before.
+            let is_enough = 2 * steps_per_epoch.saturating_sub(index) >= unread;
+            let reads = is_enough && self.flushed.elapsed().as_secs_f64() > BETWEEN_READINGS;
             let order = self.ranks.agree(Order { wish: self.control.wish(), reads });
             if order.reads || order.wish == Wish::Pause {
                 self.flush()?;
+                unread = 0;
             }
+            unread += 1;
             match order.wish {
                 Wish::GoOn => {}
                 Wish::Pause => {
