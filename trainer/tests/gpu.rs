@@ -130,6 +130,9 @@ fn graphs_make_no_other_student() {
         place.bytes(&format!("{output}/student-last.safetensors"))
     };
     assert!(student("graphs", &spec, &[]) == student("eager", &spec, &["--no-cuda-graphs"]));
+    // Batches that are brought there while it computes.
+    let streamed = ["--data-memory-mib", "0", "--no-cuda-graphs"];
+    assert!(student("streamed", &spec, &streamed[..2]) == student("streamed-eager", &spec, &streamed));
     // What the teacher said is kept on the GPU.
     let views = merged(spec, json!({"training": {"teacher_cache": "views:2"}}));
     assert!(student("views", &views, &[]) == student("none", &views, &["--cache-mib", "0", "--no-cuda-graphs"]));

@@ -141,7 +141,7 @@ impl Stream {
         let ((rows, all), batch) = self.ahead.pop_front().expect("a batch is left");
         let Decoded { tensors, numbers, failures } = batch.recv().map_err(|_| Error::Stopped)?;
         self.decoder.corrupt.note(failures)?;
-        let [images, labels, indices] = tensors?.map(|tensor| tensor.f_to_device(self.device));
+        let [images, labels, indices] = tensors?.map(|tensor| on_device(&tensor, self.device));
         Ok(Loaded { images: images?, labels: labels?, numbers, indices: indices?, rows, all })
     }
 
@@ -169,6 +169,15 @@ impl Stream {
             let images = Arc::clone(&self.decoder.images);
             spawn(move || images.fetch(image));
         }
+    }
+}
+
+/// A copy for which nobody waits: while a GPU computes one step, the host has the next batch brought there. For that it is
+/// copied from memory that the driver may read by itself.
+fn on_device(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
+    match device {
+        Device::Cuda(_) => tensor.f_pin_memory(device)?.f_to_device_(device, tensor.kind(), true, false),
+        _ => tensor.f_to_device(device),
     }
 }
 
