@@ -1,13 +1,13 @@
 // Batch norm in training, with the sum and the ReLU that follow it, in two passes over the map forward and two back.
 // libtorch needs up to nine, some of them several times slower where the gradient comes in another layout.
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <numeric>
 #include <vector>
 
 #include "norm_loops.h"
+#include "parallel.h"
 #include "shim.h"
 
 #define DECLARE(variant)           \

@@ -1,10 +1,6 @@
 // What the files here share: no exception leaves them.
 #pragma once
 
-#if !defined(_OPENMP) && !defined(DISTILLERY_ONE_THREAD)
-#error "at::parallel_for uses one thread without OpenMP: see build.rs"
-#endif
-
 #include <cstring>
 #include <exception>
 

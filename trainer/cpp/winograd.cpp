@@ -3,9 +3,9 @@
 #include "winograd_loops.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "parallel.h"
 #include "shim.h"
 
 #if defined(__x86_64__)
