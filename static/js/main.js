@@ -1,18 +1,18 @@
 // Which page is shown: routes by the fragment of the address, so that any server can serve the files.
 
-import './locale.js';
-import { api } from './api.js';
-import { setConnection } from './connection.js';
-import { fill, h, refreshAges, setText } from './dom.js';
-import { signInPage } from './sign-in.js';
+import './ui/locale.js';
+import { api } from './api/client.js';
+import { setConnection } from './ui/connection.js';
+import { fill, h, refreshAges, setText } from './ui/dom.js';
+import { signInPage } from './ui/sign-in.js';
 
 // Each page is loaded when it is first shown: a list of jobs needs no charts.
 const ROUTES = [
-  { pattern: /^\/$/, nav: 'jobs', title: 'Jobs', load: async () => (await import('./jobs-page.js')).jobsPage },
-  { pattern: /^\/jobs\/([^/]+)$/, nav: 'jobs', title: 'Job', load: async () => (await import('./job-page.js')).jobPage },
-  { pattern: /^\/compare$/, nav: 'compare', title: 'Compare', load: async () => (await import('./compare-page.js')).comparePage },
-  { pattern: /^\/new$/, nav: 'new', title: 'New job', load: async () => (await import('./new-page.js')).newPage },
-  { pattern: /^\/workers$/, nav: 'workers', title: 'Workers', load: async () => (await import('./workers-page.js')).workersPage },
+  { pattern: /^\/$/, nav: 'jobs', title: 'Jobs', load: async () => (await import('./jobs/page.js')).jobsPage },
+  { pattern: /^\/jobs\/([^/]+)$/, nav: 'jobs', title: 'Job', load: async () => (await import('./job/page.js')).jobPage },
+  { pattern: /^\/compare$/, nav: 'compare', title: 'Compare', load: async () => (await import('./compare/page.js')).comparePage },
+  { pattern: /^\/new$/, nav: 'new', title: 'New job', load: async () => (await import('./new/page.js')).newPage },
+  { pattern: /^\/workers$/, nav: 'workers', title: 'Workers', load: async () => (await import('./workers/page.js')).workersPage },
 ];
 
 const main = document.getElementById('main');

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { program } from '../../static/js/snippets.js';
+import { program } from '../../static/js/job/snippets.js';
 import { sql } from './many-jobs.mjs';
 import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { parseQuery, requestOf } from '../../static/js/jobs-query.js';
+import { parseQuery, requestOf } from '../../static/js/jobs/query.js';
 import { addJobs, idOf, smallJob, sql } from './many-jobs.mjs';
 import { assertStill, watchShifts } from './shifts.mjs';
 import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';

@@ -3,12 +3,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { plan, toEach } from '../../static/js/bulk.js';
-import { differences, groupBySeed, groupNames, interpolate, meanCurve, settingText, statistics, ticks } from '../../static/js/compare-data.js';
-import { csv } from '../../static/js/export.js';
-import { points, shortAge } from '../../static/js/format.js';
-import { addressOf, parseQuery, requestOf, sortedBy } from '../../static/js/jobs-query.js';
-import { layOut } from '../../static/js/sparkline.js';
+import { plan, toEach } from '../../static/js/jobs/bulk.js';
+import { differences, groupBySeed, groupNames, interpolate, meanCurve, settingText, statistics, ticks } from '../../static/js/compare/data.js';
+import { csv } from '../../static/js/charts/export.js';
+import { points, shortAge } from '../../static/js/ui/format.js';
+import { addressOf, parseQuery, requestOf, sortedBy } from '../../static/js/jobs/query.js';
+import { layOut } from '../../static/js/charts/sparkline.js';
 
 const parse = (text) => parseQuery(new URLSearchParams(text));
 

@@ -4,13 +4,13 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 
-import * as format from '../../static/js/format.js';
-import { locate, position, scan } from '../../static/js/json-positions.js';
-import { missing, preset, presetGroups, teacherFrom, withTeacher } from '../../static/js/presets.js';
-import { parts, readNumber, readNumbers, valueAt, withValue } from '../../static/js/pointers.js';
-import { differences, plainRequest } from '../../static/js/recipe.js';
-import { align, appendPoints, nearest, smooth, thin } from '../../static/js/series.js';
-import { program } from '../../static/js/snippets.js';
+import * as format from '../../static/js/ui/format.js';
+import { locate, position, scan } from '../../static/js/json/positions.js';
+import { missing, preset, presetGroups, teacherFrom, withTeacher } from '../../static/js/new/presets.js';
+import { parts, readNumber, readNumbers, valueAt, withValue } from '../../static/js/json/pointers.js';
+import { differences, plainRequest } from '../../static/js/job/recipe.js';
+import { align, appendPoints, nearest, smooth, thin } from '../../static/js/charts/series.js';
+import { program } from '../../static/js/job/snippets.js';
 
 const DOCUMENT = `{
   "name": "a \\"quoted\\" name",

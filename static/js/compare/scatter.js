@@ -1,0 +1,124 @@
+// Accuracy against size: a scatter plot in SVG, which can be saved as it is.
+
+import { ticks } from './data.js';
+import { h } from '../ui/dom.js';
+import { fileName, save } from '../charts/export.js';
+import { count, percent } from '../ui/format.js';
+import { svg } from '../charts/sparkline.js';
+
+const HEIGHT = 320;
+const PLOT = { left: 56, right: 20, top: 16, bottom: HEIGHT - 44 };
+/** Of a name, in pixels; letters are about so wide. */
+const MOST_NAME = 260;
+const LETTER = 6.5;
+/** Names of either side would meet. */
+const NARROW = 480;
+/** What a saved file needs of the page's style sheet. */
+const PAINTED = ['fill', 'stroke', 'stroke-width', 'stroke-dasharray', 'font-family', 'font-size', 'text-anchor'];
+
+export class Scatter {
+  #points = [];
+  #width = 640;
+
+  constructor(signal) {
+    this.plot = svg('svg', { class: 'scatter', height: HEIGHT, role: 'img', 'aria-label': 'No job was evaluated yet' });
+    this.element = h('section', { class: 'card chart', 'aria-label': 'Accuracy against parameters', 'data-points': 0 },
+      h('header', {}, h('h3', {}, 'Accuracy against parameters'), h('span', { class: 'chart-where' }, 'circle: student · diamond: teacher'),
+        h('span', {}, h('button', { type: 'button', class: 'quiet copy', title: 'This chart as a drawing', onclick: () => this.#save() }, 'SVG'))),
+      this.plot);
+    const resize = new ResizeObserver(() => this.show(this.#points));
+    resize.observe(this.plot);
+    signal.addEventListener('abort', () => resize.disconnect());
+  }
+
+  /** `points`: `[{label, parameters, top1, deviation, colour, isTeacher}]`; those without a number are left out. */
+  show(points) {
+    this.#points = points;
+    this.#width = this.plot.clientWidth || this.#width;
+    this.plot.setAttribute('viewBox', `0 0 ${this.#width} ${HEIGHT}`);
+    const known = points.filter(({ parameters, top1 }) => Number.isFinite(parameters) && Number.isFinite(top1));
+    this.element.dataset.points = String(known.length);
+    this.plot.replaceChildren();
+    if (known.length === 0) return;
+    const x = axis(known.map(({ parameters }) => Math.log10(parameters)), PLOT.left, this.#right, 0.15);
+    const reach = known.flatMap(({ top1, deviation }) => [top1 - (deviation ?? 0), top1 + (deviation ?? 0)]);
+    const y = axis(reach, PLOT.bottom, PLOT.top, 0.5);
+    this.#grid(x, y);
+    known.forEach((point) => this.#point(point, x(Math.log10(point.parameters)), y));
+    // Names in a crowd would cover each other; every point has its text in any case.
+    if (known.length <= 12) this.#name(known.map(({ label, parameters, top1 }) => ({ label, x: x(Math.log10(parameters)), y: y(top1) })));
+    this.plot.setAttribute('aria-label', known.map(({ label, parameters, top1 }) => `${label}: ${percent(top1)} with ${count(parameters)} parameters`).join('; '));
+  }
+
+  get #right() {
+    return this.#width - PLOT.right;
+  }
+
+  #grid(x, y) {
+    for (const value of ticks(y.low, y.high)) {
+      const at = y(value);
+      this.plot.append(svg('line', { class: 'scatter-grid', x1: PLOT.left, x2: this.#right, y1: at, y2: at }),
+        svg('text', { class: 'scatter-tick', x: PLOT.left - 8, y: at + 4, 'text-anchor': 'end' }, `${value} %`));
+    }
+    for (const value of logTicks(x.low, x.high)) {
+      const at = x(Math.log10(value));
+      this.plot.append(svg('line', { class: 'scatter-grid', x1: at, x2: at, y1: PLOT.top, y2: PLOT.bottom }),
+        svg('text', { class: 'scatter-tick', x: at, y: PLOT.bottom + 18, 'text-anchor': 'middle' }, count(value)));
+    }
+    this.plot.append(svg('text', { class: 'scatter-tick', x: (PLOT.left + this.#right) / 2, y: HEIGHT - 8, 'text-anchor': 'middle' }, 'parameters (logarithmic)'));
+  }
+
+  #point({ label, parameters, top1, deviation, colour, isTeacher }, cx, y) {
+    const cy = y(top1);
+    const title = svg('title', {}, `${label}: ${percent(top1)}${Number.isFinite(deviation) ? ` ± ${deviation.toFixed(2)}` : ''}, ${count(parameters)} parameters`);
+    const mark = isTeacher ? svg('path', { d: `M${cx} ${cy - 7}L${cx + 7} ${cy}L${cx} ${cy + 7}L${cx - 7} ${cy}Z`, class: 'scatter-teacher' }, title)
+      : svg('circle', { cx, cy, r: 5.5, fill: colour }, title);
+    const bar = Number.isFinite(deviation) ? [svg('line', { x1: cx, x2: cx, y1: y(top1 - deviation), y2: y(top1 + deviation), stroke: colour, 'stroke-width': 1.5 })] : [];
+    this.plot.append(...bar, mark);
+  }
+
+  /** Names beside their points, each below the one above it; where there is little room, also below those of the other side. */
+  #name(names) {
+    let last = { left: -Infinity, right: -Infinity };
+    for (const { label, x, y } of [...names].sort((one, other) => one.y - other.y)) {
+      const side = x > this.#width * 0.62 ? 'right' : 'left';
+      const at = Math.max(y + 4, last[side] + 14);
+      last = this.#width < NARROW ? { left: at, right: at } : { ...last, [side]: at };
+      const room = Math.floor(Math.min(side === 'right' ? x - 11 : this.#width - x - 11, MOST_NAME) / LETTER);
+      const text = label.length > room ? `${label.slice(0, room - 1)}…` : label;
+      this.plot.append(svg('text', { class: 'scatter-name', x: x + (side === 'right' ? -11 : 11), y: at, 'text-anchor': side === 'right' ? 'end' : 'start' }, text));
+    }
+  }
+
+  #save() {
+    const copy = this.plot.cloneNode(true);
+    const originals = [this.plot, ...this.plot.querySelectorAll('*')];
+    [copy, ...copy.querySelectorAll('*')].forEach((element, index) => {
+      const style = getComputedStyle(originals[index]);
+      element.removeAttribute('class');
+      for (const property of PAINTED) element.setAttribute(property, style.getPropertyValue(property));
+    });
+    const background = getComputedStyle(document.documentElement).getPropertyValue('--surface').trim();
+    copy.prepend(svg('rect', { width: this.#width, height: HEIGHT, fill: background }));
+    copy.setAttribute('width', this.#width);
+    save(fileName('accuracy-against-parameters', 'svg'), 'image/svg+xml', new XMLSerializer().serializeToString(copy));
+  }
+}
+
+/** A linear scale over these values with a margin, from one place to another. */
+function axis(values, from, to, least) {
+  const low = Math.min(...values);
+  const high = Math.max(...values);
+  const margin = Math.max((high - low) * 0.12, least);
+  const place = (value) => Number((from + ((value - low + margin) / (high - low + 2 * margin)) * (to - from)).toFixed(1));
+  return Object.assign(place, { low: low - margin, high: high + margin });
+}
+
+/** 1, 2 and 5 times the powers of ten between two of their logarithms; only the powers where that is enough. */
+function logTicks(low, high) {
+  const all = [];
+  for (let power = Math.floor(low); power <= Math.ceil(high); power += 1) for (const factor of [1, 2, 5]) all.push(factor * 10 ** power);
+  const inside = all.filter((value) => Math.log10(value) >= low && Math.log10(value) <= high);
+  const powers = inside.filter((value) => Number.isInteger(Math.log10(value)));
+  return powers.length >= 3 ? powers : inside;
+}
