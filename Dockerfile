@@ -1,4 +1,4 @@
-# The API and the dashboard, built without libtorch: workers run elsewhere, from Dockerfile.worker.
+# The API and the dashboard, built without libtorch. Workers run elsewhere, from Dockerfile.worker.
 FROM node:22-bookworm-slim AS packages
 WORKDIR /build
 COPY package.json package-lock.json ./
