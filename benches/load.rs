@@ -34,6 +34,7 @@ async fn main() -> anyhow::Result<()> {
     println!("{cores} cores, which the load is made on too");
     memory("at the start", &server);
 
+    distillery::artifacts::install_tls_provider();
     let client = reqwest::Client::new();
     let spec = json!({"student": {"architecture": "resnet8"}, "dataset": {"name": "ten"},
         "distillation": {"method": "none"}});

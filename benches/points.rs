@@ -53,6 +53,7 @@ fn every_name() -> String {
 
 /// Prints how long the whole answer takes.
 async fn time(name: &str, url: &str) -> anyhow::Result<()> {
+    distillery::artifacts::install_tls_provider();
     let client = reqwest::Client::new();
     let (mut times, mut bytes) = (Vec::new(), 0);
     for _ in 0..TIMES {

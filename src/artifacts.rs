@@ -91,6 +91,13 @@ pub fn key_of_upload(sha256: &str) -> String {
     format!("checkpoints/{sha256}")
 }
 
+/// Makes `ring` the library of TLS arithmetic for every HTTP client of this process. Without it `reqwest`, which is built
+/// with none of its own, refuses to make a client.
+pub fn install_tls_provider() {
+    // An error means that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A stream of a stored file's bytes.
 pub type Bytestream = BoxStream<'static, Result<Bytes, Error>>;
 
@@ -112,6 +119,7 @@ impl Store {
         let Some(bucket) = address.strip_prefix("s3://") else {
             return Self::open_directory(Path::new(address));
         };
+        install_tls_provider();
         let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
         Ok(Self { inner: Arc::new(PrefixStore::new(store, Key::parse(prefix)?)), directory: None })

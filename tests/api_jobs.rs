@@ -282,6 +282,7 @@ async fn a_key_makes_one_job_although_the_server_is_killed_while_it_is_sent_a_hu
     let dir = tempfile::tempdir().unwrap();
     api::write_datasets(&dir.path().join("datasets"));
     let (_other, other) = server_process(&db, dir.path());
+    distillery::artifacts::install_tls_provider();
     let client = reqwest::Client::new();
     for round in 0..4 {
         let (doomed, url) = server_process(&db, dir.path());

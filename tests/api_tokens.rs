@@ -226,6 +226,7 @@ async fn a_server_that_others_can_reach_does_not_start_without_a_token_and_never
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map_while(Result::ok);
     let line = lines.next().expect("the server starts");
     let port = line.rsplit(':').next().unwrap().trim().to_owned();
+    distillery::artifacts::install_tls_provider();
     let client = reqwest::Client::new();
     let url = format!("http://127.0.0.1:{port}/v1/jobs");
     assert_eq!(client.get(&url).send().await.unwrap().status(), 401);

@@ -761,6 +761,7 @@ async fn a_worker_and_a_server_that_start_before_their_database_wait_for_it_and_
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address = line.split_whitespace().last().unwrap().to_owned();
     let registered = async || {
+        distillery::artifacts::install_tls_provider();
         let workers = reqwest::get(format!("{address}/v1/workers")).await.unwrap();
         workers.json::<Value>().await.is_ok_and(|workers| workers["data"].as_array().is_some_and(|all| all.len() == 1))
     };

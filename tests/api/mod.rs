@@ -121,6 +121,7 @@ impl Api {
         let state = State::new(pool, store.clone(), settings);
         let stop = CancellationToken::new();
         tokio::spawn(http::serve(listener, state, stop.clone()));
+        distillery::artifacts::install_tls_provider();
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
         let guard = stop.clone().drop_guard();
         Self { url: format!("http://{address}"), db, store, dir, client, stop, _guard: guard }

@@ -148,6 +148,7 @@ impl World {
         let options: PgConnectOptions = url.parse().unwrap();
         // Not that of the program, whose connections are ended.
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(options.application_name("observer"));
+        distillery::artifacts::install_tls_provider();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
         let mut world = Self {
             faults: Faults::new(dir.path()),

@@ -63,6 +63,7 @@ impl Server {
             .expect("the server prints its address");
         // Whatever else it prints must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
+        distillery::artifacts::install_tls_provider();
         Self { child, url, http: reqwest::Client::new(), dir }
     }
 
