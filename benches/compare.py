@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Training here beside plain PyTorch (benches/pytorch/step.py: the published recipe in float32), measured in turn on this machine.
+"""Compares training with plain PyTorch (benches/pytorch/step.py: the published recipe in float32) on this machine.
 
-    make bench                                        # steps, data loading left out
-    make bench DATA=DIR                               # and whole short jobs on CIFAR-100's parquet files, loader included
+    make bench                                        # steps, without data loading
+    make bench DATA=DIR                               # also whole short jobs on CIFAR-100's parquet files
     benches/compare.py --processor-time --threads 1   # on a machine that is busy with other work
 
-Both sides of a pair stay ready and measure a few steps in turn, round after round, so that whatever else happens on the machine
-happens to both; printed is the median of all steps. --processor-time counts the time that the threads of a process were running.
+Both sides of a pair stay loaded and take turns measuring a few steps, so that other load on the machine affects both.
+The result is the median of all steps. --processor-time counts the time that the process's threads ran.
 """
 
 import argparse
@@ -21,12 +21,13 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAIRS = [("resnet32x4", "resnet8x4"), ("resnet56", "resnet20"), ("resnet32x4", "shufflenet_v1"), ("vgg13", "vgg8")]
-# How threads wait is each side's own business: PyTorch's spin for a while, ours sleep sooner (device::idle_threads_sleep).
+# Each side keeps its own wait policy: PyTorch's threads spin for a while, ours sleep sooner
+# (device::idle_threads_sleep).
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
 
 
 class Side:
-    """A program that measures some steps for each line that it is sent."""
+    """A program that measures some steps for each line on its standard input."""
 
     def __init__(self, command):
         self.times = []
@@ -46,7 +47,7 @@ class Side:
 
 
 def bench_program(options, name="step"):
-    """One of the trainer's benches, built by cargo, which says where it is."""
+    """The path of one of the trainer's benches, built by cargo."""
     if options.program:
         return options.program
     command = ["cargo", "bench", "--locked", "-p", "distillery-trainer", "--bench", name, "--no-run", "--message-format=json"]
@@ -68,9 +69,9 @@ def common(options):
 
 
 def compare_steps(options, program):
-    kind = "processor time of all threads, divided by their number" if options.processor_time else "time passed"
-    print(f"milliseconds a step, batch {options.batch}, {options.threads} threads, {kind}; "
-          f"median of {options.rounds * options.steps} steps, {options.steps} in turn\n")
+    kind = "processor time per thread" if options.processor_time else "wall time"
+    print(f"milliseconds per step, batch {options.batch}, {options.threads} threads, {kind}; "
+          f"median of {options.rounds * options.steps} steps, {options.steps} per turn\n")
     print("| pair | PyTorch | here, float32 | ratio | here, bfloat16 | ratio | share of the limit |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for pair in options.pairs:
@@ -90,7 +91,7 @@ def compare_steps(options, program):
 
 
 def compare_jobs(options):
-    """Whole trainings of a pair, from the start of the program to its end, in turn and with the same teacher."""
+    """Compares whole runs of a pair, from program start to exit, taking turns, with the same teacher."""
     teacher, student = options.job_pair
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
@@ -112,9 +113,10 @@ def compare_jobs(options):
                     spec["training"] |= {"precision": name, "seed": turn}
                     of.append(Job(train_command(options, directory, f"{name}-{turn}", spec)))
                 print(f"{name}: {of[-1]}", file=sys.stderr, flush=True)
-    print(f"\nseconds of a whole job, {teacher} → {student}, {options.epochs} epochs of {options.limit} images of batch {options.batch}, "
-          f"{options.threads} threads, with an evaluation of the test split after each and of the teacher before; median of {options.jobs}\n")
-    print("| | job | ratio | an epoch | ratio | processors | ratio | top-1 |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"\nseconds per whole job, {teacher} → {student}, {options.epochs} epochs of {options.limit} images, batch {options.batch}, "
+          f"{options.threads} threads, with an evaluation of the teacher first and of the test split after each epoch; "
+          f"median of {options.jobs}\n")
+    print("| | job | ratio | epoch | ratio | processor time | ratio | top-1 |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
     median = lambda name, key: statistics.median(getattr(job, key) for job in jobs[name])
     for name, of in jobs.items():
         columns = []
@@ -124,7 +126,7 @@ def compare_jobs(options):
 
 
 class Job:
-    """A training that has been run: its seconds, those of an epoch with its evaluation, and those that processors worked."""
+    """A finished run: its wall time, the time per epoch with its evaluation, and its processor time, in seconds."""
 
     def __init__(self, command):
         before, begun = os.times(), time.perf_counter()
@@ -146,17 +148,17 @@ class Job:
         after = os.times()
         self.passed = time.perf_counter() - begun
         self.processors = after.children_user - before.children_user + after.children_system - before.children_system
-        # From the evaluation of the teacher on, or from the start where there is none.
+        # Count from the teacher's evaluation, or from the start if there is none.
         marks = marks if len(marks) > len(top1s) else [begun, *marks]
         self.epoch = statistics.median(later - earlier for earlier, later in zip(marks, marks[1:]))
         self.top1 = top1s[-1]
 
     def __str__(self):
-        return f"{self.passed:.1f} s, {self.epoch:.1f} s an epoch, top-1 {self.top1:.2f} %"
+        return f"{self.passed:.1f} s, {self.epoch:.1f} s per epoch, top-1 {self.top1:.2f} %"
 
 
 def train_teacher(options, directory):
-    """A teacher of a single epoch, that both sides can load: for the time it does not matter how much it knows."""
+    """Trains a teacher for one epoch that both sides can load; its accuracy does not affect the timing."""
     spec = {"student": {"architecture": options.job_pair[0]}, "distillation": {"method": "none"},
             "dataset": {"path": str(options.data.resolve()), "limit": options.limit},
             "training": {"epochs": 1, "batch_size": options.batch}}
@@ -176,20 +178,20 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.set_defaults(device="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--steps", type=int, default=3, help="steps of a side before it is the other's turn")
+    parser.add_argument("--steps", type=int, default=3, help="steps per turn")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--data", type=pathlib.Path, help="CIFAR-100's parquet files: compare whole jobs too")
     parser.add_argument("--job-pair", nargs=2, default=("resnet56", "resnet20"), metavar=("TEACHER", "STUDENT"))
-    parser.add_argument("--teacher", type=pathlib.Path, help="its weights as safetensors; without it one is trained for an epoch")
-    parser.add_argument("--limit", type=int, default=5120, help="images of an epoch of those")
+    parser.add_argument("--teacher", type=pathlib.Path, help="the teacher's weights as safetensors; trained for one epoch if absent")
+    parser.add_argument("--limit", type=int, default=5120, help="training images of a whole job")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--jobs", type=int, default=3, help="how often each job is run")
-    parser.add_argument("--jobs-only", action="store_true", help="leave the steps out")
+    parser.add_argument("--jobs", type=int, default=3, help="runs of each job")
+    parser.add_argument("--jobs-only", action="store_true", help="skip the comparison of steps")
     parser.add_argument("--python", default=str(ROOT / ".deps/pytorch_bench/run"))
     parser.add_argument("--trainer", default=str(ROOT / "target/release/distillery-trainer"))
-    parser.add_argument("--program", help="the trainer's bench `step`, where it is built already")
-    parser.add_argument("--profile", help="cargo's; bench unless given")
+    parser.add_argument("--program", help="the trainer's bench `step`, if already built")
+    parser.add_argument("--profile", help="cargo profile; default: bench")
     options = parser.parse_args()
     options.pairs = options.pairs or PAIRS
     if options.jobs_only and not options.data:

@@ -1,9 +1,9 @@
-// What the dashboard weighs and how soon it can be used with 5,000 jobs and 200,000 points of their series:
+// Measures the dashboard's transfer size and load time with 5,000 jobs and 200,000 points in their series:
 //
 //     cargo build --release && DISTILLERY_BIN=target/release/distillery node benches/dashboard.mjs [JOBS]
 //
-// Starts a server of its own, fills its database, and opens the pages in a real Chromium on the same machine. Bytes are
-// those that cross the wire, headers included; times are medians, and count from the start of the navigation.
+// Starts its own server, fills its database, and opens the pages in a real Chromium on the same machine. Bytes are counted
+// on the wire, headers included; times are medians from the start of the navigation.
 
 import { addJobs, addPoints, idOf } from '../tests/browser/many-jobs.mjs';
 import { Server, launchBrowser } from '../tests/browser/support.mjs';
@@ -17,7 +17,7 @@ const median = (numbers) => [...numbers].sort((one, other) => one - other)[Math.
 const ms = (value) => `${Math.round(value)} ms`;
 const kb = (value) => `${(value / 1000).toFixed(1)} kB`;
 
-/** One visit with an empty cache: bytes and times. */
+/** Visits a page with an empty cache; returns bytes and times. */
 async function visit(browser, url, ready) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 } });
   const page = await context.newPage();

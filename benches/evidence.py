@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Whether SDD works here: trains a pair by every method and several seeds through a running server, and prints mean and
-deviation beside the published figures.
+"""Tests whether SDD helps: trains a pair with every method and several seeds on a running server, and prints mean and
+standard deviation beside the published figures.
 
-    distillery serve --datasets-dir DIR          # DIR/cifar100 holds the parquet files of Hugging Face's uoft-cs/cifar100
+    distillery serve --datasets-dir DIR          # DIR/cifar100: the parquet files of Hugging Face's uoft-cs/cifar100
     benches/evidence.py --pair resnet32x4 shufflenet_v1 --epochs 240
 
-Teacher and students take the published recipe with its milestones scaled to --epochs, and the warm-up of DKD and NKD
-likewise; --limit trains on the first images only. The published figures are of 240 epochs of all 50,000 images and of the
-best epoch: a shorter schedule says which method learns more from the same steps, not what the paper's tables say.
+Teacher and students use the published recipe, with its milestones and the warm-up of DKD and NKD scaled to --epochs;
+--limit trains on the first images only. The published figures are for the best of 240 epochs on all 50,000 images. A
+shorter schedule shows which method learns more from the same steps; it does not reproduce the paper's tables.
 
-Needs nothing but Python's standard library. Jobs that are there already (the same pair, budget, method and seed) are not
-trained again, so an interrupted run goes on.
+Needs only Python's standard library. Jobs that exist already (same pair, budget, method and seed) are not trained
+again, so an interrupted run resumes.
 """
 
 import argparse
@@ -79,14 +79,14 @@ def specification(options, method, seed, teacher):
 
 
 def post(options, method, seed, teacher=None):
-    """Posts a job once, however often this runs: the key is made of what it asks for."""
+    """Posts a job once, however often this program runs: its idempotency key is a hash of the job."""
     job = specification(options, method, seed, teacher)
     digest = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
     return call(options.server, "POST", "/v1/jobs", job, [("idempotency-key", f"evidence-{digest}")])
 
 
 def wait(options, ids):
-    """Follows jobs to their ends, saying where they are."""
+    """Waits until all jobs have ended, printing their progress."""
     shown = None
     while True:
         jobs = [call(options.server, "GET", f"/v1/jobs/{job}") for job in ids]
@@ -125,14 +125,14 @@ def main():
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=240)
-    parser.add_argument("--limit", type=int, help="students train on the first so many images")
+    parser.add_argument("--limit", type=int, help="students train on the first LIMIT images")
     parser.add_argument("--teacher-epochs", type=int, help="default: --epochs")
     parser.add_argument("--teacher-limit", type=int)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--schedule", choices=("multistep", "cosine", "constant"), default="multistep")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--eval-every-epochs", type=int, default=1)
-    parser.add_argument("--poll", type=float, default=5.0, help="seconds between two looks at the jobs")
+    parser.add_argument("--poll", type=float, default=5.0, help="seconds between polls")
     options = parser.parse_args()
 
     teacher = post(options, "teacher", 0)
@@ -143,7 +143,7 @@ def main():
     print(f"\n{options.pair[0]} → {options.pair[1]}, {options.dataset}: {options.epochs} epochs of "
           f"{options.limit or 'all'} images, {options.seeds} seed(s); teacher "
           f"{jobs[teacher['id']]['result']['best_top1']:.2f} % top-1\n")
-    print(f"  {'method':<10} {'best top-1':>16} {'last top-1':>16} {'published':>10}  minutes a run")
+    print(f"  {'method':<10} {'best top-1':>16} {'last top-1':>16} {'published':>10}  minutes per run")
     for method in options.methods:
         results = [jobs[job["id"]] for of, job in posted if of == method]
         minutes = [duration(job) / 60 for job in results]

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Everything that is to be known of training on a GPU, by one command on a machine that has one.
+"""Checks and measures everything about training on a GPU with one command.
 
     make bench-gpu DATA=DIR            # DIR: CIFAR-100's parquet files
-    benches/gpu.py --data DIR --full   # and the published 240 epochs, to the end
+    benches/gpu.py --data DIR --full   # also trains the published 240 epochs
 
-In this order: the tests that need a GPU; milliseconds a step of each pair, launched one by one, as CUDA graphs, and with cuDNN
-timing its algorithms, beside plain PyTorch in turn, with the share of what the GPU allows; seconds an epoch of whole jobs on both
-sides, loader and evaluations included, with what 240 epochs take at that rate; the accuracy of both after some epochs, by seeds
-and precisions. Numbers also go to a file of JSON lines. It ends with status 1 where a test fails or was not run, a step could not
-be recorded, or a goal is missed: 8 times PyTorch's epochs, 240 of them within 10 minutes, and top-1 within the deviation.
+In this order: the tests that need a GPU; milliseconds per step of each pair, launched one by one, as CUDA graphs, and
+with cuDNN timing its algorithms, taking turns with plain PyTorch, and the share of the GPU's limit; seconds per epoch
+of whole jobs on both sides, with data loading and evaluations, extrapolated to 240 epochs; the accuracy of both sides
+after some epochs, by seed and precision. Results are also written to a file of JSON lines. The program exits with 1 if
+a test fails or was not run, a step could not be recorded, or a goal is missed: epochs 8 times as fast as PyTorch's, 240
+epochs within 10 minutes, and top-1 within the deviation.
 """
 
 import argparse
@@ -30,7 +31,7 @@ TESTS = ["--test", "gpu", "--test", "steps", "--test", "optim", "--test", "losse
 
 
 class Findings:
-    """What was measured, and what is not as it should be."""
+    """The measurements, and the goals that were missed."""
 
     def __init__(self, path):
         self.file, self.faults = path.open("a"), []
@@ -67,7 +68,7 @@ def test(findings):
 
 
 def measure(sides, rounds):
-    """The median milliseconds of each side, measured in turn."""
+    """Measures the sides in turn; returns the median milliseconds per step of each."""
     for _ in range(rounds):
         for side in sides:
             side.measure()
@@ -75,8 +76,8 @@ def measure(sides, rounds):
 
 
 def steps(options, findings, program):
-    print(f"\nmilliseconds a step, batch {options.batch}, the making of batches included but for PyTorch; median of {options.rounds} "
-          f"times {options.steps} steps in turn\n")
+    print(f"\nmilliseconds per step, batch {options.batch}, with data loading except for PyTorch; median of {options.rounds} turns "
+          f"of {options.steps} steps\n")
     print("| pair | | PyTorch | " + " | ".join(f"{name} | ratio" for name, _ in WAYS) + " | share of the limit |")
     print("| --- " * (4 + 2 * len(WAYS)) + "|", flush=True)
     for pair in options.pairs:
@@ -97,21 +98,21 @@ def steps(options, findings, program):
 
 
 def train(options, findings, directory, name, spec):
-    """A job here, on a GPU with every step recorded."""
+    """Runs a job on the GPU, in which every step must be recorded."""
     job = compare.Job(compare.train_command(options, directory, name, spec))
     findings.expect(not any("CUDA graph" in warning for warning in job.warnings), f"{name}: steps are recorded")
     return job
 
 
 def plain(options, pair, teacher, epochs, seed):
-    """The same in plain PyTorch."""
+    """Runs the same job in plain PyTorch."""
     command = [*compare.python(options), "--pair", *pair, "--data", options.data, "--device", options.device, "--batch",
                options.batch, "--epochs", epochs, "--workers", options.workers, "--seed", seed, "--teacher-weights", teacher]
     return compare.Job(command + (["--limit", options.limit] if options.limit else []))
 
 
 def teacher_of(options, findings, directory):
-    """A teacher's weights and how good they are: those given, or some epochs of our own."""
+    """The path of the teacher's weights: those given, or newly trained ones."""
     if options.teacher:
         return options.teacher.resolve()
     spec = specification(options, options.pairs[0][0], options.teacher_epochs)
@@ -132,18 +133,18 @@ def limited(options):
 
 def distilled(options, pair, teacher, epochs, **training):
     spec = specification(options, pair[1], epochs, **training)
-    # As PyTorch's side normalises.
+    # The normalisation of the PyTorch side.
     spec["dataset"] |= {"mean": [0.5071, 0.4867, 0.4408], "std": [0.2675, 0.2565, 0.2761]}
     return spec | {"teacher": {"architecture": pair[0], "checkpoint": str(teacher)}, "distillation": {"method": "sdd_kd"}}
 
 
 def jobs(options, findings, directory, teacher):
-    print(f"\nseconds an epoch of a whole job, loader and evaluation included, and minutes of {EPOCHS} epochs at that rate with the "
-          f"start; {options.job_epochs} epochs\n")
+    print(f"\nseconds per epoch of a whole job of {options.job_epochs} epochs, with data loading and evaluation, and minutes for "
+          f"{EPOCHS} epochs at that rate, with the start\n")
     print("| pair | | epoch | ratio | minutes |\n| --- | --- | --- | --- | --- |", flush=True)
     for pair in options.pairs:
         runs = {"PyTorch": plain(options, pair, teacher, options.job_epochs, 0)}
-        # TF32 is what auto is where it is not bfloat16.
+        # `auto` means TF32 unless it chooses bfloat16.
         for precision in ("auto", "float32", "bfloat16"):
             spec = distilled(options, pair, teacher, options.job_epochs, precision=precision)
             runs[precision] = train(options, findings, directory, f"{pair[1]}-{precision}", spec)
@@ -173,7 +174,7 @@ def accuracy(options, findings, directory, teacher, epochs, seeds):
             print(f"| {pair[0]} → {pair[1]} | {name} | {statistics.mean(values):.2f} ± {deviation:.2f} | "
                   f"{', '.join(f'{value:.2f}' for value in values)} |", flush=True)
             findings.note(pair=pair, side=name, epochs=epochs, top1=values)
-        # Twice the deviation of a mean, and of few seeds at least a quarter of a point.
+        # Twice the standard error of the mean, but at least a quarter of a point.
         theirs = found["PyTorch"]
         bound = max(0.25, 2 * (statistics.stdev(theirs) if seeds > 1 else 0.5) / seeds**0.5)
         for precision in ("float32", "bfloat16"):
@@ -183,26 +184,26 @@ def accuracy(options, findings, directory, teacher, epochs, seeds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", type=pathlib.Path, help="CIFAR-100's parquet files; without them tests and steps only")
+    parser.add_argument("--data", type=pathlib.Path, help="CIFAR-100's parquet files; without them, only tests and steps")
     parser.add_argument("--pair", nargs=2, action="append", metavar=("TEACHER", "STUDENT"), dest="pairs")
     parser.add_argument("--precision", action="append", choices=["float32", "tf32", "bfloat16"])
-    parser.add_argument("--teacher", type=pathlib.Path, help="weights of the pairs' teacher; else it is trained here")
+    parser.add_argument("--teacher", type=pathlib.Path, help="the teacher's weights; trained here if absent")
     parser.add_argument("--teacher-epochs", type=int, default=30)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=200, help="steps of a side before it is the other's turn")
+    parser.add_argument("--steps", type=int, default=200, help="steps per turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--job-epochs", type=int, default=5)
     parser.add_argument("--accuracy-epochs", type=int, default=30)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--limit", type=int, help="images of an epoch; all unless given")
-    parser.add_argument("--full", action="store_true", help=f"then {EPOCHS} epochs of one seed on both sides")
-    parser.add_argument("--workers", type=int, default=min(8, len(os.sched_getaffinity(0))), help="of PyTorch's loader")
+    parser.add_argument("--limit", type=int, help="training images; default: all")
+    parser.add_argument("--full", action="store_true", help=f"also train {EPOCHS} epochs with one seed on both sides")
+    parser.add_argument("--workers", type=int, default=min(8, len(os.sched_getaffinity(0))), help="PyTorch's loader processes")
     parser.add_argument("--skip", action="append", default=[], choices=["tests", "steps", "jobs", "accuracy"])
     parser.add_argument("--findings", type=pathlib.Path, default=pathlib.Path("gpu-findings.ndjson"))
     parser.add_argument("--python", default=str(compare.ROOT / ".deps/pytorch_bench/run"))
     parser.add_argument("--trainer", default=str(compare.ROOT / "target/release/distillery-trainer"))
-    parser.add_argument("--program", help="the trainer's bench `step`, where it is built already")
+    parser.add_argument("--program", help="the trainer's bench `step`, if already built")
     options = parser.parse_args()
     options.pairs, options.precision = options.pairs or PAIRS, options.precision or ["float32", "tf32", "bfloat16"]
     options.threads, options.profile = 2, None
@@ -225,7 +226,7 @@ def main():
                 accuracy(options, findings, directory, teacher, options.accuracy_epochs, options.seeds)
             if options.full:
                 accuracy(options, findings, directory, teacher, EPOCHS, 1)
-    print("\n" + ("all as it should be" if not findings.faults else "not as it should be:\n  " + "\n  ".join(findings.faults)))
+    print("\n" + ("all goals met" if not findings.faults else "missed:\n  " + "\n  ".join(findings.faults)))
     sys.exit(bool(findings.faults))
 
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Reading data sets that are streamed, here beside torch.utils.data.DataLoader (benches/pytorch/loader.py), in turn on this machine.
+"""Compares the reading of streamed data sets with torch.utils.data.DataLoader (benches/pytorch/loader.py) on this
+machine.
 
     make bench-pipeline                                                      # builds and installs what it needs
-    benches/pipeline.py --rounds 5 --threads 1 2 --pictures /tmp/pictures    # keeps the pictures that it paints
+    benches/pipeline.py --rounds 5 --threads 1 2 --pictures /tmp/pictures    # keeps the generated pictures
 
-Synthetic photographs (benches/pytorch/pictures.py) are cropped at random and resized to 224 × 224 as for ImageNet, and PNGs of
-32 × 32 are taken whole as for CIFAR. Printed are medians: images a second, images for each second that processors worked, which
-matters where the machine is busy, and the largest memory of all processes of a side, in which what they share counts once.
+Synthetic photographs (benches/pytorch/pictures.py) are randomly cropped and resized to 224 × 224, as for ImageNet; PNGs
+of 32 × 32 are read whole, as for CIFAR. The two sides take turns. Printed are the medians of images per second and of
+images per second of processor time, which matters on a busy machine, and the peak memory of a side's processes,
+counting shared memory once.
 """
 
 import argparse
@@ -28,7 +30,7 @@ CASES = {
 
 
 def tree(root):
-    """Process `root` and its descendants."""
+    """The process `root` and its descendants."""
     children = {}
     for entry in pathlib.Path("/proc").iterdir():
         try:
@@ -43,7 +45,7 @@ def tree(root):
 
 
 def memory(process):
-    """Bytes of a process in memory; of what it shares with others, its share."""
+    """The proportional set size of a process, in bytes."""
     try:
         lines = pathlib.Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -98,10 +100,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pictures", type=pathlib.Path, help="where the pictures are, or are put; else they go at the end")
+    parser.add_argument("--pictures", type=pathlib.Path, help="directory of pictures, made if absent")
     parser.add_argument("--python", default=str(ROOT / ".deps/pytorch_bench/run"))
-    parser.add_argument("--program", help="the trainer's bench `pipeline`, where it is built already")
-    parser.add_argument("--profile", help="cargo's; bench unless given")
+    parser.add_argument("--program", help="the trainer's bench `pipeline`, if already built")
+    parser.add_argument("--profile", help="cargo profile; default: bench")
     options = parser.parse_args()
     program = bench_program(options, "pipeline")
     with tempfile.TemporaryDirectory() as directory:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Whether bfloat16 keeps the accuracy of float32: trains one pair in both, several seeds each, in turn, and prints mean and
-deviation of what comes out.
+"""Tests whether bfloat16 keeps the accuracy of float32: trains a pair in both, with several seeds, and prints mean and
+standard deviation of accuracy and loss.
 
     cargo build --release
     benches/precision.py --data DIR --pair resnet20 resnet8 --epochs 10 --limit 10000 --teacher-epochs 4
 
-DIR is any data set that distillery reads. The teacher is trained first, in float32. Nothing but Python's standard library is
-needed. What is in --directory already is not trained again, so an interrupted run goes on.
+DIR is any data set that distillery reads. The teacher is trained first, in float32. Runs that --directory already
+contains are not repeated, so an interrupted run resumes. Needs only Python's standard library.
 """
 
 import argparse
@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def train(options, name, spec):
-    """The manifest and the median speed of a run, which is done now unless it was before."""
+    """Trains unless the run exists already; returns its manifest and median speed."""
     output = options.directory / name
     if not (output / "manifest.json").exists():
         output.mkdir(parents=True, exist_ok=True)
@@ -57,8 +57,8 @@ def main():
     parser.add_argument("--method", default="sdd_kd")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--limit", type=int, help="students train on the first so many images")
-    parser.add_argument("--image-size", type=int, help="the side that images are brought to")
+    parser.add_argument("--limit", type=int, help="students train on the first LIMIT images")
+    parser.add_argument("--image-size", type=int, help="the side that images are resized to")
     parser.add_argument("--teacher-epochs", type=int, default=4)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
@@ -83,7 +83,7 @@ def main():
                   for values in ([each[key] for each in last] for key in ("top1", "loss"))]
         print(f"  {precision:<10} {spread[0]:>30} {spread[1]:>15}  " + ", ".join(f"{each['top1']:.2f}" for each in last))
         if any(manifest["attempts"][-1]["precision"] != precision for manifest, _ in done):
-            sys.exit(f"a run that should be {precision} was not")
+            sys.exit(f"a run did not use {precision}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What `training.devices` gains on this machine: trains one pair on one device and on several of the same kind, in turn, with
-as many threads altogether, and prints the images a second of their second epochs and the ratio.
+"""Measures what `training.devices` gains on this machine: trains a pair alternately on one device and on several of the
+same kind, with the same total number of threads, and prints the images per second of the second epochs and their ratio.
 
     benches/ranks.py DATASET_DIR --trainer target/release/distillery-trainer --devices 2 --threads 2
 
-Needs nothing but Python's standard library.
+Needs only Python's standard library.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import tempfile
 
 
 def train(options, output, spec):
-    """Trains into that directory and returns the images a second after the first epoch."""
+    """Trains into a directory; returns the images per second after the first epoch."""
     output.mkdir()
     path = output / "spec.json"
     path.write_text(json.dumps(spec))
@@ -36,7 +36,7 @@ def main():
     parser.add_argument("--pair", nargs=2, metavar=("TEACHER", "STUDENT"), default=["resnet32x4", "resnet8x4"])
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=2, help="of all devices together")
+    parser.add_argument("--threads", type=int, default=2, help="total over all devices")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--limit", type=int, default=1280)
     parser.add_argument("--image-size", type=int, default=32)
@@ -58,7 +58,7 @@ def main():
                         "dataset": data, "training": {**training, "epochs": 2, "devices": devices}}
                 found.append(train(options, root / f"{devices}-{turn}", spec))
     one, several = (statistics.median(found) for found in speeds.values())
-    print(f"{teacher} → {student}, batch {options.batch_size}, {options.threads} threads altogether, {options.device}: "
+    print(f"{teacher} → {student}, batch {options.batch_size}, {options.threads} threads in total, {options.device}: "
           f"{one:.0f} images/s on one, {several:.0f} on {options.devices}: {several / one:.2f} times")
 
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""How long it takes from POST to the first training step on a data set that was used before, and where the time goes.
+"""Measures the time from POST to the first training step on a data set that was used before, and its parts.
 
     benches/startup.py DATASET_DIR --teacher-checkpoint FILE --teacher resnet20 --student resnet8
 
-Starts two real servers in turn, one that keeps nothing from job to job (DISTILLERY_CACHE_MIB=0) and one that does, posts
-the same one-epoch job to each several times, and prints the medians of all but each server's first job. What the trainer
-says in the job's events is when its first step was done, counted from the start of its process; `queued` is the time from
-POST to the claim, and `recorded` from POST to the moment at which that event was in the database, up to 0.25 s later.
+Starts two real servers one after the other, one without a cache (DISTILLERY_CACHE_MIB=0) and one with, posts the same
+one-epoch job to each several times, and prints the medians of all but each server's first job. The trainer's event
+reports when the first step was done, counted from the start of its process. `queued` is the time from POST to the
+claim, and `recorded` the time from POST until that event was in the database, up to 0.25 s later.
 
-Needs nothing but Python's standard library. Stop other work first: on two cores every process shows.
+Needs only Python's standard library. Stop other work first: on two cores any other process affects the result.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def moment(text):
 
 
 def job(server, spec):
-    """Runs a job to its end; seconds by phase."""
+    """Runs a job to its end; returns the seconds of each phase."""
     posted = call(server, "POST", "/v1/jobs", json.dumps(spec).encode())
     while (found := call(server, "GET", f"/v1/jobs/{posted['id']}"))["status"] not in FINAL:
         time.sleep(0.2)
@@ -58,7 +58,7 @@ def job(server, spec):
 
 
 def measure(options, cache_mib):
-    """Medians by phase of all jobs but the first, and the first."""
+    """Returns the phases of the first job, and their medians over the other jobs."""
     with tempfile.TemporaryDirectory() as directory:
         environment = {**os.environ, "DISTILLERY_CACHE_MIB": str(cache_mib)}
         os.chmod(directory, 0o755)
@@ -92,7 +92,7 @@ def main():
     options = parser.parse_args()
     _, before = measure(options, 0)
     first, after = measure(options, 16384)
-    print(f"{'seconds':<12} {'keeping nothing':>16} {'first job':>10} {'used before':>12}   load {os.getloadavg()[0]:.1f}")
+    print(f"{'seconds':<12} {'no cache':>16} {'first job':>10} {'used before':>12}   load {os.getloadavg()[0]:.1f}")
     for phase in before:
         print(f"{phase:<12} {before[phase]:>16.2f} {first[phase]:>10.2f} {after[phase]:>12.2f}")
 

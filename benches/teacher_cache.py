@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""What `training.teacher_cache: views:<n>` costs in accuracy and saves in time: trains one pair with the teacher asked in
-every epoch (off) and with n views of each image, several seeds each, and prints mean and deviation.
+"""Measures what `training.teacher_cache: views:<n>` costs in accuracy and saves in time: trains a pair with the teacher
+evaluated in every epoch (`off`) and with n views of each image, with several seeds, and prints mean and deviation.
 
     benches/teacher_cache.py DATASET_DIR --trainer target/release/distillery-trainer
 
     benches/teacher_cache.py DATASET_DIR --trainer … --pair resnet32x4 resnet8x4 --speed 5
 
-times a step instead: so many pairs of short runs, one that asks the teacher and one whose logits are kept, in turn, in
-their second epochs; medians of the runs and of the ratios of pairs.
+times a step instead, in the second epochs of that many pairs of short runs, one that evaluates the teacher and one with
+cached logits; it prints the medians of the runs and of the ratios of pairs.
 
-Every seed has the same initial weights and order of images in all settings; deviations of the difference to `off` are by
-seed. A run that is there already in --output is not repeated. Needs nothing but Python's standard library.
+With the same seed, all settings share the initial weights and the order of images, so differences to `off` are taken by
+seed. Runs that --output already contains are not repeated. Needs only Python's standard library.
 """
 
 import argparse
@@ -25,7 +25,7 @@ NORMALISATION = {"mean": [0.5071, 0.4867, 0.4408], "std": [0.2675, 0.2565, 0.276
 
 
 def train(options, name, spec):
-    """Trains into the directory of that name, and returns the last top-1 and the seconds of its steps."""
+    """Trains into a directory unless it exists; returns the last top-1 and the run's seconds."""
     output = options.output / name
     took = output / "seconds"
     if not took.exists():
@@ -48,7 +48,7 @@ def training(options, epochs, seed):
 
 
 def milliseconds(options, name, spec):
-    """Of a step in the second epoch of a run, loader included."""
+    """The milliseconds per step in the second epoch of a run, with data loading."""
     train(options, name, spec)
     points = [json.loads(line) for line in (options.output / name / "metrics.ndjson").read_text().splitlines()]
     speeds = [point["value"] for point in points if point["name"] == "images_per_second" and point["epoch"] > 1]
@@ -56,7 +56,7 @@ def milliseconds(options, name, spec):
 
 
 def speed(options, data):
-    """Prints what a step takes with the teacher asked and with its logits kept."""
+    """Prints the time per step with the teacher evaluated and with cached logits."""
     teacher, student = options.pair
     plain = {"epochs": 1, "batch_size": 64, "augmentation": "none", "precision": "float32",
              "optimizer": {"type": "sgd", "learning_rate": 0.001}}
@@ -64,7 +64,7 @@ def speed(options, data):
     train(options, "untrained", {"student": {"architecture": teacher}, "dataset": {**data, "limit": 640},
                                  "distillation": {"method": "none"}, "training": plain})
     checkpoint = str((options.output / "untrained/student-last.safetensors").absolute())
-    print(f"{teacher} → {student}, batch 64, {options.threads} threads, ms a step: medians of {options.speed} pairs of runs")
+    print(f"{teacher} → {student}, batch 64, {options.threads} threads, ms per step: medians of {options.speed} pairs of runs")
     for precision in ("float32", "bfloat16"):
         times = {"off": [], "exact": []}
         for turn in range(options.speed):
@@ -85,7 +85,7 @@ def spread(values):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("dataset", type=pathlib.Path, help="a directory that distillery recognises, such as CIFAR-100's")
+    parser.add_argument("dataset", type=pathlib.Path, help="directory of a data set, such as CIFAR-100's")
     parser.add_argument("--trainer", type=pathlib.Path, default="target/release/distillery-trainer")
     parser.add_argument("--output", type=pathlib.Path, default="data/teacher-cache")
     parser.add_argument("--pair", nargs=2, metavar=("TEACHER", "STUDENT"), default=("resnet20", "resnet8"))
@@ -118,7 +118,7 @@ def main():
             print(f"  seed {seed}, {setting}: {results[setting][-1][0]:.2f} %, {results[setting][-1][1]:.0f} s", flush=True)
 
     print(f"\n{teacher} ({top1:.2f} %) → {student}, sdd_kd, {options.epochs} epochs of {options.limit} images, "
-          f"{options.seeds} seed(s)\n\n  {'teacher_cache':<14} {'last top-1':>14} {'less than off':>16}  seconds, median")
+          f"{options.seeds} seed(s)\n\n  {'teacher_cache':<14} {'last top-1':>14} {'loss to off':>16}  seconds, median")
     for setting, runs in results.items():
         accuracies = [run[0] for run in runs]
         lost = [run[0] - accuracy for run, accuracy in zip(results[options.settings[0]], accuracies)]

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""How fast torch.utils.data.DataLoader reads pictures, as a practitioner sets it up: worker processes, Pillow, torchvision.
+"""Measures how fast torch.utils.data.DataLoader reads pictures in a usual setup: worker processes, Pillow, torchvision.
 
     loader.py folder DIR/folder --crop 224 --workers 2      # ImageFolder, RandomResizedCrop, RandomHorizontalFlip
     loader.py parquet DIR/small --workers 2                 # the encoded images of parquet files in memory
 
-Prints one line of JSON: images, seconds from the first batch to the last, and those that processors worked meanwhile. Pictures stay bytes (PILToTensor), which is less
-work than the usual ToTensor and Normalize. Needs torch, torchvision, pillow and pyarrow (scripts/setup pytorch_bench).
+Prints one line of JSON: images, seconds from the first batch to the last, and processor seconds in that time. Pictures
+stay bytes (PILToTensor), which is less work than the usual ToTensor and Normalize. Needs torch, torchvision, pillow and
+pyarrow (scripts/setup pytorch_bench).
 """
 
 import argparse
@@ -40,7 +41,7 @@ class Parquet(Dataset):
 
 
 def processors():
-    """Seconds that this process and its workers have been running."""
+    """The processor seconds of this process and its workers."""
     ticks = 0
     for process in ["self", *(worker.pid for worker in multiprocessing.active_children())]:
         fields = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -52,7 +53,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("kind", choices=("folder", "parquet"))
     parser.add_argument("directory")
-    parser.add_argument("--crop", type=int, help="a resized crop to this side; without it pictures are taken as they are")
+    parser.add_argument("--crop", type=int, help="crop and resize to this side; default: the picture as it is")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -63,7 +64,7 @@ def main():
         data = ImageFolder(pathlib.Path(options.directory) / "train", transform)
     else:
         data = Parquet(options.directory, transform)
-    # Persistent, so that they can still be asked for their time at the end.
+    # Persistent, so that their processor time can still be read at the end.
     loader = DataLoader(data, options.batch, shuffle=True, num_workers=options.workers, persistent_workers=True)
     images, begun, worked = 0, None, 0
     for batch, _ in loader:

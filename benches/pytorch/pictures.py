@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes data sets of synthetic pictures: what benches/pipeline.py reads.
+"""Writes the data sets of synthetic pictures that benches/pipeline.py reads.
 
     pictures.py DIR --large 4000 --small 16384
 
-DIR/folder holds JPEGs (quality 90, about 500 × 375 pixels) as an image folder, DIR/parquet the same bytes in shards as pyarrow
-writes them (a thousand rows a group, Snappy), DIR/small PNGs of 32 × 32 pixels like CIFAR-100's. A picture is a pile of shapes
-whose sizes follow a power law ("dead leaves") under a texture whose amplitude falls with the frequency: edges and spectrum are
-those of photographs, and so is how well they compress.
+DIR/folder is an image folder of JPEGs (quality 90, about 500 × 375 pixels); DIR/parquet has the same bytes in shards as
+pyarrow writes them (a thousand rows per row group, Snappy); DIR/small has PNGs of 32 × 32 pixels like CIFAR-100's. A
+picture is a pile of shapes whose sizes follow a power law ("dead leaves") under a texture whose amplitude falls with
+the frequency. Edges, spectrum and compression ratio then resemble those of photographs.
 
 Needs numpy, pillow and pyarrow (scripts/setup pytorch_bench).
 """
@@ -22,12 +22,12 @@ from PIL import Image, ImageDraw, ImageFilter
 
 CLASSES = 10
 ROWS = 1000
-# Painting a picture takes longer than reading one: each is written many times, mirrored or turned, with a comment of its own.
+# Painting a picture takes longer than reading one, so each is written many times, flipped, with another JPEG comment.
 DISTINCT = 200
 
 
 def texture(random, side=1024):
-    """Noise [side, side, 3] of mean 0 whose amplitude falls as 1/f, mostly the same in all channels."""
+    """Noise [side, side, 3] of mean 0 whose amplitude falls as 1/f, correlated between channels."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :])
     frequency[0, 0] = 1
     planes = []
@@ -61,7 +61,7 @@ TURNS = [None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Imag
 
 
 def jpegs(pictures, count):
-    """`count` JPEGs, no two of the same bytes."""
+    """Yields `count` JPEGs whose bytes all differ."""
     turned = [picture if turn is None else picture.transpose(turn) for turn in TURNS for picture in pictures]
     encoded = []
     for picture in turned[:count]:
@@ -102,9 +102,9 @@ def folder(directory, encoded):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("directory", type=pathlib.Path)
-    parser.add_argument("--large", type=int, default=4000, help="JPEGs")
-    parser.add_argument("--small", type=int, default=16384, help="PNGs")
-    parser.add_argument("--rows", type=int, default=ROWS, help="of a row group")
+    parser.add_argument("--large", type=int, default=4000, help="number of JPEGs")
+    parser.add_argument("--small", type=int, default=16384, help="number of PNGs")
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows per row group")
     options = parser.parse_args()
     random = np.random.default_rng(1)
     noise = texture(random)

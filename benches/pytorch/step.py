@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Scale decoupled distillation in plain PyTorch, as its published scripts do it: float32, channels first, one tensor
-operation after the other, a loader of worker processes. It is what distillery's speed is compared with: benches/compare.py.
+"""Scale decoupled distillation in plain PyTorch, as in the published scripts: float32, channels first, eager
+operations, a loader with worker processes. It is the baseline of benches/compare.py.
 
     step.py --pair resnet32x4 resnet8x4                     # milliseconds of each of some training steps
-    step.py --pair resnet20 resnet8 --data DIR --epochs 2   # a whole short training on parquet files of CIFAR-100
+    step.py --pair resnet20 resnet8 --data DIR --epochs 2   # a whole short run on CIFAR-100's parquet files
     step.py --device cuda                                   # either on a GPU
 
-The networks are those of examples/networks.py, which says whether they are those of the published code.
-Needs torch and numpy; training on files needs pillow and pyarrow as well (scripts/setup pytorch_bench).
+The networks come from examples/networks.py, which checks them against the published code. Needs torch and numpy;
+training on files also needs pillow and pyarrow (scripts/setup pytorch_bench).
 """
 
 import argparse
@@ -33,12 +33,12 @@ CROSS_ENTROPY_WEIGHT, DISTILLATION_WEIGHT, COMPLEMENTARY_WEIGHT = 0.1, 0.9, 2.0
 
 
 def classifier(network):
-    """The last layer, whatever its name."""
+    """The network's classifier: its last linear layer."""
     return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def local_logits(layer, features):
-    """Global logits [B, K], and those of every region [B, K, 21]: a grid of 4, 2 and 1."""
+    """Global logits [B, K] and the logits of all regions [B, K, 21], for scales 1, 2 and 4."""
     grids = [F.adaptive_avg_pool2d(features, scale).flatten(2) for scale in (1, 2, 4)]
     pooled = torch.cat(grids, 2)
     batch, channels, regions = pooled.shape
@@ -54,7 +54,7 @@ def kd(student, teacher):
 
 
 def sdd_kd(student, teacher, target):
-    """The mean over all regions, in which those that disagree with the whole image weigh double, by boolean masks."""
+    """The mean loss over all regions, with boolean masks; regions that disagree with the whole image count double."""
     batch, classes, regions = student.shape
     student = student.transpose(1, 2).reshape(batch * regions, classes)
     teacher = teacher.transpose(1, 2).reshape(batch * regions, classes)
@@ -106,7 +106,7 @@ class Trainer:
 
 
 class Cifar(Dataset):
-    """The images of parquet files, decoded when they are opened, and changed one by one when they are taken."""
+    """The images of parquet files, decoded on opening and augmented one by one on access."""
 
     def __init__(self, directory, split, limit=None):
         import pyarrow.parquet
@@ -152,7 +152,7 @@ def evaluate(trainer, network, loader):
 
 
 def state_dict(path):
-    """Weights that torch.save or distillery wrote: a safetensors file is a length, a table of tensors, and their bytes."""
+    """Reads weights of torch.save or distillery. A safetensors file is a length, a table of tensors, and their bytes."""
     if not path.endswith(".safetensors"):
         return torch.load(path, weights_only=True)
     content = pathlib.Path(path).read_bytes()
@@ -168,7 +168,7 @@ def state_dict(path):
 
 
 def train(options):
-    """A whole training, from opening the files to the last evaluation; a line for the teacher and one for each epoch."""
+    """Trains from opening the files to the last evaluation. Prints a line for the teacher and each epoch."""
     train_set, test_set = Cifar(options.data, "train", options.limit), Cifar(options.data, "test")
     workers = {"num_workers": options.workers, "batch_size": options.batch, "pin_memory": options.device != "cpu"}
     train_loader = DataLoader(train_set, shuffle=True, **workers)
@@ -189,7 +189,7 @@ def measure(trainer, batch, options, steps):
     clock = time.process_time if options.processor_time else time.perf_counter
     share = torch.get_num_threads() if options.processor_time else 1
     if trainer.device.type != "cpu":
-        # One after the other, as in training.
+        # Back to back, as in training.
         trainer.wait()
         begun = clock()
         for _ in range(steps):
@@ -211,9 +211,9 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--on-request", action="store_true", help="measure --steps steps for each line of standard input")
-    parser.add_argument("--processor-time", action="store_true", help="of all threads, divided by their number")
-    parser.add_argument("--data", help="a directory with train-*.parquet and test-*.parquet: a whole training")
+    parser.add_argument("--on-request", action="store_true", help="measure --steps steps for each line on standard input")
+    parser.add_argument("--processor-time", action="store_true", help="measure processor time per thread")
+    parser.add_argument("--data", help="directory with train-*.parquet and test-*.parquet: run a whole training")
     parser.add_argument("--teacher-weights", help="a state dict that torch.save wrote, or a safetensors file")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--epochs", type=int, default=1)

@@ -1,5 +1,5 @@
-// graphile-worker, as benches/queues.rs drives it: `queue JOBS` makes the schema and jobs, `drain WORKERS CONNECTIONS`
-// does them all, `work` says when it starts each that comes. PGHOST and its like name the database.
+// graphile-worker, as benches/queues.rs drives it: `queue JOBS` creates the schema and jobs, `drain WORKERS CONNECTIONS`
+// runs all jobs, `work` prints when it starts each new job. PGHOST and its like name the database.
 
 import { EventEmitter } from "node:events";
 import { createRequire } from "node:module";
@@ -30,7 +30,7 @@ async function drain(workers, connections) {
   await pgPool.end();
 }
 
-// Date.now() has milliseconds only.
+// Date.now() has only millisecond resolution.
 function now() {
   const milliseconds = performance.timeOrigin + performance.now();
   const apart = milliseconds - Date.now();

@@ -1,5 +1,5 @@
-"""procrastinate, as benches/queues.rs drives it: `queue JOBS` makes the schema and jobs, `drain WORKERS CONNECTIONS`
-does them all, `work` says when it starts each that comes. PGHOST and its like name the database."""
+"""procrastinate, as benches/queues.rs drives it: `queue JOBS` creates the schema and jobs, `drain WORKERS CONNECTIONS`
+runs all jobs, `work` prints when it starts each new job. PGHOST and its like name the database."""
 
 import asyncio
 import json
