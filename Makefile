@@ -1,26 +1,26 @@
-# Everything a person types. Versions and downloads are the business of scripts/setup.
+# The commands for people. scripts/setup knows versions and downloads.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 
-# Threads that wait for each other sleep instead of spinning: where the cores are shared with anything else (other
-# tests, a build) training is up to ten times as fast.
+# Threads that wait for each other sleep instead of spinning. On cores shared with other work (tests, a build), training is
+# up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-gpu fmt lint clean
 
-help: ## list what can be made
+help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what cargo does not bring, below .deps/ and node_modules/ (quick when nothing is missing)
+setup: ## install what cargo does not, below .deps/ and node_modules/ (quick if nothing is missing)
 	@scripts/setup
 
 build: setup ## build the programs in target/release
 	@cargo build --release --locked
 
-demo: build ## distil on real handwritten digits and leave the dashboard up (STOP=1: stop at the end; PORT=8080)
+demo: build ## distil on real handwritten digits and leave the dashboard running (STOP=1: stop at the end; PORT=8080)
 	@python3 scripts/demo.py
 
 serve: build ## run the server on this machine's devices, with its data in data/ and data sets from datasets/
@@ -33,22 +33,22 @@ test: setup ## run all tests: Rust, then the dashboard in a browser
 	@CHROMIUM=$$(scripts/browser) node --test tests/browser/*.test.mjs
 	@echo "All tests passed: Rust, and the dashboard in a browser."
 
-soak: setup ## kill everything at random for MINUTES=30, and check every history afterwards
+soak: setup ## kill processes at random for MINUTES=30, then check every job's history
 	@DISTILLERY_SOAK_MINUTES=$${MINUTES:-30} cargo test --locked --test crash -- --ignored --exact soak --nocapture
 
-screenshots: build ## take docs/screenshots/ anew, from real jobs on the digits
+screenshots: build ## retake docs/screenshots/ from real jobs on the digits
 	@CHROMIUM=$$(scripts/browser) DISTILLERY_BIN=target/release/distillery node scripts/screenshots.mjs
 
-bench: setup ## time training steps beside plain PyTorch's, in turn (DATA=cifar100's parquet: whole jobs as well)
+bench: setup ## compare training steps with plain PyTorch (DATA=cifar100's parquet files: also whole jobs)
 	@scripts/setup pytorch_bench
 	@cargo build --release --locked --package distillery-trainer
 	@python3 benches/compare.py $(if $(DATA),--data $(DATA))
 
-bench-pipeline: setup ## time the reading of data sets that are streamed beside PyTorch's loader, in turn
+bench-pipeline: setup ## compare the reading of streamed data sets with PyTorch's loader
 	@scripts/setup pytorch_bench
 	@python3 benches/pipeline.py
 
-bench-gpu: setup ## where there is a GPU: tests, steps, jobs and accuracy on it, beside plain PyTorch's (DATA=cifar100's parquet)
+bench-gpu: setup ## on a GPU: run its tests, and compare steps, jobs and accuracy with plain PyTorch (DATA=cifar100's parquet files)
 	@scripts/setup pytorch_bench cuda_headers
 	@cargo build --release --locked --package distillery-trainer
 	@python3 benches/gpu.py $(if $(DATA),--data $(DATA))
@@ -56,9 +56,9 @@ bench-gpu: setup ## where there is a GPU: tests, steps, jobs and accuracy on it,
 fmt: ## format the code
 	@cargo fmt --all
 
-lint: setup ## what .ci/run checks of the code without running it
+lint: setup ## check formatting and lints, as .ci/run does
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 
-clean: ## remove everything that is not in git: builds, downloads and data/ with its jobs and students
+clean: ## remove builds, downloads, and data/ with its jobs and students
 	@rm -rf target .deps node_modules data

@@ -2,8 +2,8 @@
 
     python examples/load_student.py student.safetensors examples/data/digits
 
-Needs torch, numpy and safetensors. The networks are those of static/snippets, one file for each family, to copy; their
-keys are those of the checkpoint, so that `load_state_dict(strict=True)` takes them as they are.
+Needs torch, numpy and safetensors. The networks are in static/snippets, one file per family, for you to copy. Their
+state-dict keys equal the checkpoint's, so `load_state_dict(strict=True)` accepts it.
 """
 
 import json
@@ -19,7 +19,7 @@ from load import load
 
 
 def read_idx(path):
-    """An IDX file as an array."""
+    """Reads an IDX file into an array."""
     data = Path(path).read_bytes()
     shape = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3])]
     return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)

@@ -1,6 +1,6 @@
 """Every network of the project in plain PyTorch, from the files that the dashboard shows (static/snippets).
 
-    python examples/networks.py     # that each loads a state dict strictly and computes the logits of the published code
+    python examples/networks.py     # checks that each loads a state dict and computes the published code's logits
 
 Needs torch and numpy, which `scripts/setup pytorch_bench` puts behind .deps/pytorch_bench/run.
 """
@@ -23,11 +23,11 @@ FAMILIES = [
 
 
 def build(name, num_classes):
-    """The network of that name; `features` gives its final map [B, C, H, W]."""
+    """Builds the network of that name; its method `features` returns the final feature map [B, C, H, W]."""
     for family in FAMILIES:
         if name in family.NETWORKS:
             return family.build(name, num_classes)
-    raise SystemExit(f"there is no network {name!r}; there are {', '.join(n for f in FAMILIES for n in f.NETWORKS)}")
+    raise SystemExit(f"unknown network {name!r}; known: {', '.join(n for f in FAMILIES for n in f.NETWORKS)}")
 
 
 def hashed(count, key):
@@ -37,8 +37,8 @@ def hashed(count, key):
 
 
 def state_dict(shapes, statistics):
-    """What the fixtures fill a network with, by the names and shapes that they give; running statistics differ from those
-    of a new network by `statistics` of a hash."""
+    """The fixtures' state dict for the given names and shapes; running statistics differ from a new network's by
+    `statistics` times a hash."""
     state = {}
     for key, (name, shape) in enumerate(shapes.items()):
         noise = hashed(math.prod(shape), key).view(shape)
@@ -55,7 +55,7 @@ def state_dict(shapes, statistics):
 
 
 def difference(network, entry, expected):
-    """Between the logits of a network and those of a fixture, relative to theirs."""
+    """The relative difference between a network's logits and a fixture's."""
     side = entry["input"][1]
     with torch.no_grad():
         logits = network(hashed(4 * 3 * side * side, 1000).view(4, 3, side, side))
@@ -68,7 +68,7 @@ def main():
     fixture = json.loads((ROOT / "tests/fixtures/architectures.json").read_text())
     evaluation = json.loads((ROOT / "trainer/tests/fixtures/architectures_evaluation.json").read_text())
     listed = {name for family in FAMILIES for name in family.NETWORKS}
-    assert listed == set(fixture), f"on one side only: {sorted(listed ^ set(fixture))}"
+    assert listed == set(fixture), f"present on one side only: {sorted(listed ^ set(fixture))}"
     for name, entry in fixture.items():
         network = build(name, entry["classes"]).double().train()
         for module in network.modules():
@@ -79,8 +79,9 @@ def main():
         if name in evaluation:
             network.load_state_dict(state_dict(entry["state_dict"], 0.1), strict=True)
             found["in evaluation"] = difference(network.eval(), entry, evaluation[name])
-        assert max(found.values()) < 1e-6, f"{name} is another network: {found}"
-        print(f"{name}: as published {', '.join(f'{mode} but for {error:.0e}' for mode, error in found.items())}")
+        assert max(found.values()) < 1e-6, f"{name} differs from the published network: {found}"
+        differences = ", ".join(f"{error:.0e} {mode}" for mode, error in found.items())
+        print(f"{name}: relative difference to the published logits: {differences}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The demo behind `make demo`: starts a server, gives it the jobs of examples/digits, follows them, downloads the
-students, measures them with `distillery evaluate`, and leaves the server up until Ctrl-C (or not, with STOP=1).
+"""The demo behind `make demo`: starts a server, posts the jobs in examples/digits, shows their progress, downloads the
+students, evaluates them with `distillery evaluate`, and leaves the server running until Ctrl-C (with STOP=1, stops it).
 
-It does over HTTP what a user does with curl, and needs nothing but Python's standard library.
+It uses the HTTP API as a user with curl would, and needs only Python's standard library.
 """
 
 import errno
@@ -26,7 +26,7 @@ DATA = ROOT / "data/demo"
 LOG = DATA / "server.log"
 FINAL = ("succeeded", "failed", "cancelled")
 
-# The file, and what its row in the closing table is called. Students name the teacher as "$TEACHER".
+# File name, and title in the final table. Students refer to the teacher as "$TEACHER".
 JOBS = {
     "teacher": "teacher",
     "student-alone": "student alone",
@@ -36,11 +36,11 @@ JOBS = {
 
 
 class Failure(Exception):
-    """Ends the demo; its text says why."""
+    """Ends the demo with this message."""
 
 
 class Server:
-    """`distillery serve`, as a child process in a session of its own, so that Ctrl-C reaches only this script."""
+    """`distillery serve` as a child process in its own session, so that Ctrl-C reaches only this script."""
 
     def __init__(self, port):
         self.port = port
@@ -67,7 +67,7 @@ class Server:
 
     def must_live(self):
         if self.process.poll() is not None:
-            raise Failure(f"the server ended with status {self.process.returncode}")
+            raise Failure(f"the server exited with status {self.process.returncode}")
 
     def stop(self):
         if self.process.poll() is None:
@@ -79,7 +79,7 @@ class Server:
                 self.process.wait()
 
     def request(self, method, path, body=None, expect=(200, 201)):
-        """Status and body of an answer. Statuses other than `expect` raise, with what the server said about it."""
+        """Returns status and body of an answer. Raises with the server's message on a status outside `expect`."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             headers = {"content-type": "application/json"} if body is not None else {}
@@ -96,7 +96,7 @@ class Server:
         return json.loads(self.request("GET", path)[1])
 
     def messages(self, path):
-        """Messages (name, data) of a stream of Server-Sent Events until it ends for good; reconnects where it broke."""
+        """Yields the messages (name, data) of a Server-Sent Events stream until it ends; reconnects when it breaks."""
         last_id = None
         while True:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -129,7 +129,7 @@ class Server:
 
 
 class Bar:
-    """A job's progress: one line that is redrawn on a terminal, a line every few seconds elsewhere."""
+    """A job's progress: on a terminal one line that is redrawn, elsewhere a line every few seconds."""
 
     def __init__(self, name):
         self.name = name
@@ -169,7 +169,7 @@ class Bar:
 
 
 def follow(server, name, job_id):
-    """Shows a job until it has ended, and returns it."""
+    """Shows a job's progress until it ends; returns the job."""
     bar = Bar(name)
     bar.draw(f"  {name:<14} waiting")
     for kind, data in server.messages(f"/v1/jobs/{job_id}/stream"):
@@ -197,10 +197,10 @@ def duration(job):
 
 
 def clear_leftovers(server):
-    """Cancels what an interrupted demo left: the server would rightly go on with it before it turns to new jobs."""
+    """Cancels the jobs of an interrupted demo, which the server would otherwise finish before the new ones."""
     unfinished = "&".join(f"status={status}" for status in ("queued", "running", "pausing", "paused"))
     for job in server.get(f"/v1/jobs?label=demo:digits&limit=100&{unfinished}")["data"]:
-        # 409: it has ended meanwhile.
+        # 409: the job has ended in the meantime.
         server.request("POST", f"/v1/jobs/{job['id']}/cancel", expect=(202, 409))
 
 
@@ -212,10 +212,10 @@ def submit(server, name, teacher):
 
 
 def download(server, name, job):
-    """Takes the student as a user would, and holds it to the digest that the job states."""
+    """Downloads the student as a user would, and checks its SHA-256 against the job's."""
     content = server.request("GET", f"/v1/jobs/{job['id']}/student")[1]
     if hashlib.sha256(content).hexdigest() != job["result"]["student"]["sha256"]:
-        raise Failure(f"{name}: the downloaded student is not the file that the job wrote")
+        raise Failure(f"{name}: the downloaded student's SHA-256 differs from the job's")
     target = DATA / "students" / f"{name}.safetensors"
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(content)
@@ -241,7 +241,7 @@ def print_table(rows):
 
 
 def free_port(wanted):
-    """The wanted port or the next free one, the way the server would bind it."""
+    """The wanted port or the next free one, bound as the server would bind it."""
     for port in range(wanted, wanted + 50):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -252,9 +252,9 @@ def free_port(wanted):
                     raise Failure(f"cannot listen on port {port}: {error.strerror}") from error
                 continue
         if port != wanted:
-            print(f"Port {wanted} is taken: using {port}.")
+            print(f"Port {wanted} is in use; using {port}.")
         return port
-    raise Failure(f"no free port from {wanted} to {wanted + 49}: set PORT")
+    raise Failure(f"no free port between {wanted} and {wanted + 49}: set PORT")
 
 
 def run(server):
@@ -266,7 +266,7 @@ def run(server):
         ids[name] = submit(server, name, ids.get("teacher"))
     jobs = {name: follow(server, title, ids[name]) for name, title in JOBS.items()}
 
-    print("\nDownloading the students and measuring them with `distillery evaluate`:\n", flush=True)
+    print("\nDownloading the students and evaluating them with `distillery evaluate`:\n", flush=True)
     rows = []
     for name, title in JOBS.items():
         job = jobs[name]
@@ -280,7 +280,7 @@ def run(server):
 
 
 def main():
-    os.environ.pop("DATABASE_URL", None)  # the demo keeps to its own database
+    os.environ.pop("DATABASE_URL", None)  # use the demo's own database
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the Makefile
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
@@ -290,7 +290,7 @@ def main():
         run(server)
         if os.environ.get("STOP") == "1":
             return 0
-        print(f"The server stays up at {server.address}/ until Ctrl-C.", flush=True)
+        print(f"The server runs at {server.address}/ until you press Ctrl-C.", flush=True)
         server.process.wait()
         server.must_live()
     except KeyboardInterrupt:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes examples/data/digits from the table of the UCI handwritten digits that scikit-learn carries.
+"""Makes examples/data/digits from scikit-learn's table of the UCI handwritten digits.
 
     scripts/make-digits.py digits.csv.gz examples/data/digits
 
-digits.csv.gz is sklearn/datasets/data/digits.csv.gz of a scikit-learn wheel: 1,797 lines of 64 pixels from 0 to 16 and
-the digit. The last fifth of each digit's images, in the order of the file (whose writers differ between its halves),
-is the test split, so that both splits hold every digit in the same share.
+digits.csv.gz is sklearn/datasets/data/digits.csv.gz from a scikit-learn wheel: 1,797 lines of 64 pixels from 0 to 16 and
+the digit. The last fifth of each digit's images, in file order, is the test split, so both splits have the same share of
+every digit. (Different people wrote the two halves of the file.)
 """
 
 import gzip
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def idx(shape, data):
-    """An IDX file of bytes."""
+    """Encodes bytes as an IDX file."""
     header = bytes([0, 0, 8, len(shape)]) + b"".join(length.to_bytes(4, "big") for length in shape)
     return header + bytes(data)
 
