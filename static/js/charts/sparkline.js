@@ -1,21 +1,19 @@
 // A curve the size of a word.
 
-const SVG = 'http://www.w3.org/2000/svg';
+import { svg } from './svg.js';
+
+/** @typedef {readonly number[]} StepValue a step and a value */
+
 const WIDTH = 74;
 const HEIGHT = 22;
 const MARGIN = 2;
 
-/** An SVG element with these attributes. */
-export function svg(tag, attributes, ...children) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
 /**
- * `[[x, y], …]` of points `[step, value]`, laid out between the corners of a sparkline; `steps` is the whole run, so that
- * a curve grows to the right instead of being squeezed.
+ * Positions of points in a sparkline.
+ * @param {readonly StepValue[]} points
+ * @param {number | null | undefined} steps of the whole run, so that a curve grows to the right while the job runs; null to
+ *   fill the width
+ * @returns {number[][]}
  */
 export function layOut(points, steps) {
   const values = points.map(([, value]) => value);
@@ -28,7 +26,7 @@ export function layOut(points, steps) {
   ].map((number) => Number(number.toFixed(1))));
 }
 
-/** An element and an `update(points, steps)`. What it shows is said elsewhere in numbers. */
+/** Hidden from assistive technology, which reads its numbers elsewhere. */
 export function sparkline() {
   const line = svg('polyline', { class: 'spark-line' });
   const dot = svg('circle', { class: 'spark-dot', r: 2 });
@@ -36,15 +34,20 @@ export function sparkline() {
   let shown = '';
   return {
     element,
+    /**
+     * @param {readonly StepValue[]} points
+     * @param {number | null | undefined} steps see `layOut`
+     */
     update(points, steps) {
       const key = `${points.length} ${points.at(-1)} ${steps}`;
       if (key === shown) return;
       shown = key;
       const places = layOut(points, steps);
       line.setAttribute('points', places.map((place) => place.join()).join(' '));
+      // Without points the dot lies outside the box.
       const [x, y] = places.at(-1) ?? [-9, -9];
-      dot.setAttribute('cx', x);
-      dot.setAttribute('cy', y);
+      dot.setAttribute('cx', String(x));
+      dot.setAttribute('cy', String(y));
     },
   };
 }

@@ -1,21 +1,36 @@
-// What several jobs have in common and where they differ. Pure.
+// What several jobs share and where they differ. Pure.
 
-/** What says nothing about how a student was trained. */
-const NO_SETTING = ['name', 'labels', 'priority', 'max_attempts'];
-/** In what jobs of one group may differ. */
-const NO_GROUP = ['training.seed', 'training.checkpoint_every_epochs'];
+/** @typedef {[xs: number[], ys: number[]]} Points of a curve, by ascending x */
+/** @typedef {Map<string, unknown>} Leaves values by path */
+/** @typedef {{ path: string, values: unknown[] }} Setting its value in each job; undefined if a job has none */
+/** @typedef {{ count: number, mean: number | null, deviation: number | null }} Statistics */
 
-/** Every leaf of a specification by its path: `training.optimizer.learning_rate`. Arrays are leaves. */
+/** Fields that do not affect training. */
+const NO_SETTINGS = ['name', 'labels', 'priority', 'max_attempts'];
+/** Settings in which the jobs of a group may differ. */
+const FREE_IN_GROUPS = ['training.seed', 'training.checkpoint_every_epochs'];
+
+/**
+ * The leaves of a specification by path, as `training.optimizer.learning_rate`. Arrays are leaves.
+ * @param {unknown} value
+ * @param {string} [path]
+ * @param {Leaves} [leaves] to add to
+ * @returns {Leaves}
+ */
 export function flatten(value, path = '', leaves = new Map()) {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) return leaves.set(path, value);
   for (const [key, member] of Object.entries(value)) {
-    if (path === '' && NO_SETTING.includes(key)) continue;
+    if (path === '' && NO_SETTINGS.includes(key)) continue;
     flatten(member, path ? `${path}.${key}` : key, leaves);
   }
   return leaves;
 }
 
-/** `[{path, values}]` of the settings that are not the same in all of these specifications; undefined where one has none. */
+/**
+ * The settings that are not the same in all specifications.
+ * @param {object[]} specs
+ * @returns {Setting[]}
+ */
 export function differences(specs) {
   const all = specs.map((spec) => flatten(spec));
   const paths = [...new Set(all.flatMap((leaves) => [...leaves.keys()]))];
@@ -23,50 +38,73 @@ export function differences(specs) {
     .filter(({ values }) => values.some((value) => JSON.stringify(value) !== JSON.stringify(values[0])));
 }
 
-/** A setting for people. */
+/**
+ * The value of a setting as text.
+ * @param {unknown} value
+ */
 export function settingText(value) {
   if (value === undefined) return '–';
   return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
-/** Groups of jobs that differ in nothing but their seed, in the order of their first ones. */
+/**
+ * Groups of jobs that differ only in their seed, in the order of their first jobs.
+ * @template {{ spec: object }} Job
+ * @param {Job[]} jobs
+ */
 export function groupBySeed(jobs) {
+  /** @type {Map<string, Job[]>} */
   const groups = new Map();
   for (const job of jobs) {
     const leaves = flatten(job.spec);
-    NO_GROUP.forEach((path) => leaves.delete(path));
+    FREE_IN_GROUPS.forEach((path) => leaves.delete(path));
     const key = JSON.stringify([...leaves].sort(([one], [other]) => (one < other ? -1 : 1)));
-    if (!groups.has(key)) groups.set(key, []);
-    groups.get(key).push(job);
+    groups.set(key, [...(groups.get(key) ?? []), job]);
   }
   return [...groups.values()];
 }
 
-/** What tells groups apart: the fewest settings that do, the method before others. A single group has the name of its first job. */
+/**
+ * A name for each group: the fewest settings that distinguish the groups, or the name of the only group's first job.
+ * @param {{ name: string, spec: object }[][]} groups
+ */
 export function groupNames(groups) {
-  let names = groups.map(() => []);
-  const isTold = () => new Set(names.map(String)).size;
-  for (const setting of byTelling(differences(groups.map(([job]) => job.spec)))) {
-    if (isTold() === groups.length) break;
-    const before = isTold();
+  let names = groups.map(() => /** @type {string[]} */ ([]));
+  const distinct = () => new Set(names.map(String)).size;
+  for (const { path, values } of mostTelling(differences(groups.map(([job]) => job.spec)))) {
+    const before = distinct();
+    if (before === groups.length) break;
     const shorter = names;
-    names = names.map((parts, index) => (setting.values[index] === undefined ? parts : [...parts, named(setting.path, setting.values[index])]));
-    if (isTold() === before) names = shorter;
+    names = names.map((parts, index) => (values[index] === undefined ? parts : [...parts, named(path, values[index])]));
+    if (distinct() === before) names = shorter;
   }
   return names.map((parts, index) => parts.join(', ') || groups[index][0].name);
 }
 
-/** The method first; and last what some have and others lack, as a teacher, which the method says. */
-function byTelling(settings) {
-  const rank = ({ path, values }) => (path === 'distillation.method' ? 0 : values.includes(undefined) ? 2 : 1);
-  return settings.filter(({ path }) => !NO_GROUP.includes(path)).sort((one, other) => rank(one) - rank(other));
+/**
+ * The method first. Settings that some jobs lack come last: the method usually implies them, as it does a teacher.
+ * @param {Setting[]} settings
+ */
+function mostTelling(settings) {
+  const rank = (/** @type {Setting} */ { path, values }) => (path === 'distillation.method' ? 0 : values.includes(undefined) ? 2 : 1);
+  return settings.filter(({ path }) => !FREE_IN_GROUPS.includes(path)).sort((one, other) => rank(one) - rank(other));
 }
 
-const named = (path, value) => (path === 'distillation.method' ? value : `${path.split('.').at(-1)} ${settingText(value)}`);
+/**
+ * @param {string} path
+ * @param {unknown} value
+ */
+function named(path, value) {
+  return path === 'distillation.method' ? settingText(value) : `${path.split('.').at(-1)} ${settingText(value)}`;
+}
 
-/** `{count, mean, deviation}` of the numbers among these; the deviation is that of a sample, and null of fewer than two. */
+/**
+ * Mean and standard deviation of the sample; no deviation for fewer than two numbers.
+ * @param {(number | null | undefined)[]} values
+ * @returns {Statistics}
+ */
 export function statistics(values) {
-  const numbers = values.filter(Number.isFinite);
+  const numbers = values.filter((value) => typeof value === 'number').filter(Number.isFinite);
   const count = numbers.length;
   if (count === 0) return { count, mean: null, deviation: null };
   const mean = numbers.reduce((sum, value) => sum + value, 0) / count;
@@ -74,9 +112,14 @@ export function statistics(values) {
   return { count, mean, deviation: count > 1 ? Math.sqrt(squares / (count - 1)) : null };
 }
 
-/** The value at `x` of a curve of ascending `xs`, between its points; null outside of it. */
+/**
+ * The value of a curve at `x`, interpolated linearly; null outside the curve.
+ * @param {number[]} xs ascending
+ * @param {number[]} ys
+ * @param {number} x
+ */
 export function interpolate(xs, ys, x) {
-  if (xs.length === 0 || x < xs[0] || x > xs.at(-1)) return null;
+  if (xs.length === 0 || x < xs[0] || x > xs[xs.length - 1]) return null;
   let low = 0;
   let high = xs.length - 1;
   while (high - low > 1) {
@@ -89,23 +132,27 @@ export function interpolate(xs, ys, x) {
   return ys[low] + share * (ys[high] - ys[low]);
 }
 
-/** `{xs, mean, low, high}`: the mean of curves `[xs, ys]` and one standard deviation below and above it. */
+/**
+ * The mean of several curves, and one standard deviation below and above it.
+ * @param {Points[]} curves
+ */
 export function meanCurve(curves) {
   const xs = [...new Set(curves.flatMap(([own]) => own))].sort((one, other) => one - other);
   const at = xs.map((x) => statistics(curves.map(([own, ys]) => interpolate(own, ys, x))));
-  return {
-    xs, mean: at.map(({ mean }) => mean),
-    low: at.map(({ mean, deviation }) => (deviation === null ? mean : mean - deviation)),
-    high: at.map(({ mean, deviation }) => (deviation === null ? mean : mean + deviation)),
-  };
+  const offset = (/** @type {1 | -1} */ sign) => at.map(({ mean, deviation }) => (mean === null ? null : mean + sign * (deviation ?? 0)));
+  return { xs, mean: at.map(({ mean }) => mean), low: offset(-1), high: offset(1) };
 }
 
-/** Round numbers, at most so many, that span a range: `[70, 72, 74]`. */
-export function ticks(low, high, most = 6) {
+/**
+ * Round numbers within a range, at most `limit` steps apart: `[70, 72, 74]`.
+ * @param {number} low
+ * @param {number} high
+ */
+export function ticks(low, high, limit = 6) {
   if (!(high > low)) return [low];
-  const rough = (high - low) / most;
+  const rough = (high - low) / limit;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => (high - low) / size <= most);
+  const step = [1, 2, 5].map((factor) => factor * power).find((size) => (high - low) / size <= limit) ?? 10 * power;
   const first = Math.ceil(low / step - 1e-9);
   const last = Math.floor(high / step + 1e-9);
   return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));

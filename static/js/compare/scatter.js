@@ -1,52 +1,71 @@
-// Accuracy against size: a scatter plot in SVG, which can be saved as it is.
+// Accuracy against size: a scatter plot in SVG.
 
-import { ticks } from './data.js';
-import { h } from '../ui/dom.js';
 import { fileName, save } from '../charts/export.js';
-import { count, percent } from '../ui/format.js';
-import { svg } from '../charts/sparkline.js';
+import { svg } from '../charts/svg.js';
+import { token } from '../charts/theme.js';
+import { h } from '../ui/dom.js';
+import { count, isNumber, percent } from '../ui/format.js';
+import { ticks } from './data.js';
+
+/** @import { Maybe } from '../ui/format.js' */
+/**
+ * @typedef {object} ScatterPoint
+ * @property {string} label
+ * @property {Maybe} parameters
+ * @property {Maybe} top1 in percent
+ * @property {Maybe} [deviation] drawn as an error bar
+ * @property {string} [colour]
+ * @property {boolean} [isTeacher]
+ */
+/** @typedef {ScatterPoint & { parameters: number, top1: number }} KnownPoint */
+/** @typedef {((value: number) => number) & { low: number, high: number }} Scale from values to pixels */
 
 const HEIGHT = 320;
 const PLOT = { left: 56, right: 20, top: 16, bottom: HEIGHT - 44 };
-/** Of a name, in pixels; letters are about so wide. */
-const MOST_NAME = 260;
+/** All in pixels: the widest name, the average letter, and the width below which names on both sides would meet. */
+const MAX_NAME = 260;
 const LETTER = 6.5;
-/** Names of either side would meet. */
 const NARROW = 480;
-/** What a saved file needs of the page's style sheet. */
-const PAINTED = ['fill', 'stroke', 'stroke-width', 'stroke-dasharray', 'font-family', 'font-size', 'text-anchor'];
+const MAX_NAMES = 12;
+/** Styles that a saved file needs from the page's style sheet. */
+const SAVED_STYLES = ['fill', 'stroke', 'stroke-width', 'stroke-dasharray', 'font-family', 'font-size', 'text-anchor'];
 
 export class Scatter {
+  /** @type {ScatterPoint[]} */
   #points = [];
   #width = 640;
 
+  /** @param {AbortSignal} signal */
   constructor(signal) {
-    this.plot = svg('svg', { class: 'scatter', height: HEIGHT, role: 'img', 'aria-label': 'No job was evaluated yet' });
+    this.plot = svg('svg', { class: 'scatter', height: HEIGHT, role: 'img', 'aria-label': 'No job has been evaluated yet' });
     this.element = h('section', { class: 'card chart', 'aria-label': 'Accuracy against parameters', 'data-points': 0 },
       h('header', {}, h('h3', {}, 'Accuracy against parameters'), h('span', { class: 'chart-where' }, 'circle: student · diamond: teacher'),
-        h('span', {}, h('button', { type: 'button', class: 'quiet copy', title: 'This chart as a drawing', onclick: () => this.#save() }, 'SVG'))),
+        h('span', {}, h('button', { type: 'button', class: 'quiet copy', title: 'Download the chart as a drawing', onclick: () => this.#save() }, 'SVG'))),
       this.plot);
-    const resize = new ResizeObserver(() => this.show(this.#points));
-    resize.observe(this.plot);
-    signal.addEventListener('abort', () => resize.disconnect());
+    const observer = new ResizeObserver(() => this.show(this.#points));
+    observer.observe(this.plot);
+    signal.addEventListener('abort', () => observer.disconnect());
   }
 
-  /** `points`: `[{label, parameters, top1, deviation, colour, isTeacher}]`; those without a number are left out. */
+  /**
+   * Points without an accuracy or a size are left out.
+   * @param {ScatterPoint[]} points
+   */
   show(points) {
     this.#points = points;
     this.#width = this.plot.clientWidth || this.#width;
     this.plot.setAttribute('viewBox', `0 0 ${this.#width} ${HEIGHT}`);
-    const known = points.filter(({ parameters, top1 }) => Number.isFinite(parameters) && Number.isFinite(top1));
+    const known = /** @type {KnownPoint[]} */ (points.filter(({ parameters, top1 }) => isNumber(parameters) && isNumber(top1)));
     this.element.dataset.points = String(known.length);
     this.plot.replaceChildren();
     if (known.length === 0) return;
-    const x = axis(known.map(({ parameters }) => Math.log10(parameters)), PLOT.left, this.#right, 0.15);
+    const x = scale(known.map(({ parameters }) => Math.log10(parameters)), PLOT.left, this.#right, 0.15);
     const reach = known.flatMap(({ top1, deviation }) => [top1 - (deviation ?? 0), top1 + (deviation ?? 0)]);
-    const y = axis(reach, PLOT.bottom, PLOT.top, 0.5);
+    const y = scale(reach, PLOT.bottom, PLOT.top, 0.5);
     this.#grid(x, y);
-    known.forEach((point) => this.#point(point, x(Math.log10(point.parameters)), y));
-    // Names in a crowd would cover each other; every point has its text in any case.
-    if (known.length <= 12) this.#name(known.map(({ label, parameters, top1 }) => ({ label, x: x(Math.log10(parameters)), y: y(top1) })));
+    known.forEach((point) => this.#mark(point, x(Math.log10(point.parameters)), y));
+    // More names would cover each other. Every point has its text as a tool tip too.
+    if (known.length <= MAX_NAMES) this.#names(known.map(({ label, parameters, top1 }) => ({ label, x: x(Math.log10(parameters)), y: y(top1) })));
     this.plot.setAttribute('aria-label', known.map(({ label, parameters, top1 }) => `${label}: ${percent(top1)} with ${count(parameters)} parameters`).join('; '));
   }
 
@@ -54,6 +73,10 @@ export class Scatter {
     return this.#width - PLOT.right;
   }
 
+  /**
+   * @param {Scale} x of logarithms
+   * @param {Scale} y
+   */
   #grid(x, y) {
     for (const value of ticks(y.low, y.high)) {
       const at = y(value);
@@ -68,53 +91,74 @@ export class Scatter {
     this.plot.append(svg('text', { class: 'scatter-tick', x: (PLOT.left + this.#right) / 2, y: HEIGHT - 8, 'text-anchor': 'middle' }, 'parameters (logarithmic)'));
   }
 
-  #point({ label, parameters, top1, deviation, colour, isTeacher }, cx, y) {
+  /**
+   * @param {KnownPoint} point
+   * @param {number} cx
+   * @param {Scale} y
+   */
+  #mark({ label, parameters, top1, deviation, colour = '', isTeacher }, cx, y) {
     const cy = y(top1);
-    const title = svg('title', {}, `${label}: ${percent(top1)}${Number.isFinite(deviation) ? ` ± ${deviation.toFixed(2)}` : ''}, ${count(parameters)} parameters`);
-    const mark = isTeacher ? svg('path', { d: `M${cx} ${cy - 7}L${cx + 7} ${cy}L${cx} ${cy + 7}L${cx - 7} ${cy}Z`, class: 'scatter-teacher' }, title)
-      : svg('circle', { cx, cy, r: 5.5, fill: colour }, title);
-    const bar = Number.isFinite(deviation) ? [svg('line', { x1: cx, x2: cx, y1: y(top1 - deviation), y2: y(top1 + deviation), stroke: colour, 'stroke-width': 1.5 })] : [];
-    this.plot.append(...bar, mark);
+    const title = svg('title', {}, `${label}: ${percent(top1)}${isNumber(deviation) ? ` ± ${deviation.toFixed(2)}` : ''}, ${count(parameters)} parameters`);
+    if (isNumber(deviation)) {
+      this.plot.append(svg('line', { x1: cx, x2: cx, y1: y(top1 - deviation), y2: y(top1 + deviation), stroke: colour, 'stroke-width': 1.5 }));
+    }
+    this.plot.append(isTeacher
+      ? svg('path', { d: `M${cx} ${cy - 7}L${cx + 7} ${cy}L${cx} ${cy + 7}L${cx - 7} ${cy}Z`, class: 'scatter-teacher' }, title)
+      : svg('circle', { cx, cy, r: 5.5, fill: colour }, title));
   }
 
-  /** Names beside their points, each below the one above it; where there is little room, also below those of the other side. */
-  #name(names) {
+  /**
+   * Writes names beside their points, none over another: on each side, or on a narrow plot on both sides together, every
+   * name stands below the one before.
+   * @param {{ label: string, x: number, y: number }[]} names
+   */
+  #names(names) {
     let last = { left: -Infinity, right: -Infinity };
     for (const { label, x, y } of [...names].sort((one, other) => one.y - other.y)) {
       const side = x > this.#width * 0.62 ? 'right' : 'left';
       const at = Math.max(y + 4, last[side] + 14);
       last = this.#width < NARROW ? { left: at, right: at } : { ...last, [side]: at };
-      const room = Math.floor(Math.min(side === 'right' ? x - 11 : this.#width - x - 11, MOST_NAME) / LETTER);
+      const room = Math.floor(Math.min(side === 'right' ? x - 11 : this.#width - x - 11, MAX_NAME) / LETTER);
       const text = label.length > room ? `${label.slice(0, room - 1)}…` : label;
       this.plot.append(svg('text', { class: 'scatter-name', x: x + (side === 'right' ? -11 : 11), y: at, 'text-anchor': side === 'right' ? 'end' : 'start' }, text));
     }
   }
 
   #save() {
-    const copy = this.plot.cloneNode(true);
+    const copy = /** @type {SVGSVGElement} */ (this.plot.cloneNode(true));
     const originals = [this.plot, ...this.plot.querySelectorAll('*')];
     [copy, ...copy.querySelectorAll('*')].forEach((element, index) => {
       const style = getComputedStyle(originals[index]);
       element.removeAttribute('class');
-      for (const property of PAINTED) element.setAttribute(property, style.getPropertyValue(property));
+      for (const property of SAVED_STYLES) element.setAttribute(property, style.getPropertyValue(property));
     });
-    const background = getComputedStyle(document.documentElement).getPropertyValue('--surface').trim();
-    copy.prepend(svg('rect', { width: this.#width, height: HEIGHT, fill: background }));
-    copy.setAttribute('width', this.#width);
+    copy.prepend(svg('rect', { width: this.#width, height: HEIGHT, fill: token('--surface') }));
+    copy.setAttribute('width', String(this.#width));
     save(fileName('accuracy-against-parameters', 'svg'), 'image/svg+xml', new XMLSerializer().serializeToString(copy));
   }
 }
 
-/** A linear scale over these values with a margin, from one place to another. */
-function axis(values, from, to, least) {
+/**
+ * A linear scale over values with a margin around them.
+ * @param {number[]} values
+ * @param {number} from in pixels
+ * @param {number} to
+ * @param {number} minMargin in units of the values
+ * @returns {Scale}
+ */
+function scale(values, from, to, minMargin) {
   const low = Math.min(...values);
   const high = Math.max(...values);
-  const margin = Math.max((high - low) * 0.12, least);
-  const place = (value) => Number((from + ((value - low + margin) / (high - low + 2 * margin)) * (to - from)).toFixed(1));
+  const margin = Math.max((high - low) * 0.12, minMargin);
+  const place = (/** @type {number} */ value) => Number((from + ((value - low + margin) / (high - low + 2 * margin)) * (to - from)).toFixed(1));
   return Object.assign(place, { low: low - margin, high: high + margin });
 }
 
-/** 1, 2 and 5 times the powers of ten between two of their logarithms; only the powers where that is enough. */
+/**
+ * 1, 2 and 5 times the powers of ten in a range; only the powers if there are at least three.
+ * @param {number} low as a logarithm
+ * @param {number} high
+ */
 function logTicks(low, high) {
   const all = [];
   for (let power = Math.floor(low); power <= Math.ceil(high); power += 1) for (const factor of [1, 2, 5]) all.push(factor * 10 ** power);
