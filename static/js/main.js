@@ -1,12 +1,19 @@
-// Which page is shown: routes by the fragment of the address, so that any server can serve the files.
+// Shows the page that the fragment of the address names. The server knows no pages, only files.
 
 import './ui/locale.js';
 import { api } from './api/client.js';
 import { setConnection } from './ui/connection.js';
 import { fill, h, refreshAges, setText } from './ui/dom.js';
+import { byId } from './ui/shell.js';
 import { signInPage } from './ui/sign-in.js';
 
-// Each page is loaded when it is first shown: a list of jobs needs no charts.
+/** @typedef {(context: PageContext) => PageView | void | Promise<void>} Page */
+/** @typedef {{ nav: string | null, title: string, load: () => Promise<Page> }} Route `nav` is the entry of the navigation */
+
+/**
+ * Pages are loaded when they are first shown: the list of jobs needs no chart library.
+ * @type {(Route & { pattern: RegExp })[]}
+ */
 const ROUTES = [
   { pattern: /^\/$/, nav: 'jobs', title: 'Jobs', load: async () => (await import('./jobs/page.js')).jobsPage },
   { pattern: /^\/jobs\/([^/]+)$/, nav: 'jobs', title: 'Job', load: async () => (await import('./job/page.js')).jobPage },
@@ -14,22 +21,29 @@ const ROUTES = [
   { pattern: /^\/new$/, nav: 'new', title: 'New job', load: async () => (await import('./new/page.js')).newPage },
   { pattern: /^\/workers$/, nav: 'workers', title: 'Workers', load: async () => (await import('./workers/page.js')).workersPage },
 ];
+/** @type {Route} */
+const NOT_FOUND = { nav: null, title: 'Not found', load: async () => notFound };
+const AGES_INTERVAL = 5000;
 
-const main = document.getElementById('main');
-const announcer = document.getElementById('announcer');
+const main = byId('main');
+const signOut = byId('sign-out');
 let leaving = new AbortController();
-/** What is shown: its path and, where it can show another part of itself in place, its `update(query)`. */
+/** @type {{ path: string | null, view: PageView | null }} */
 let shown = { path: null, view: null };
+let isSigningIn = false;
 
+/** The page of the address. */
 function route() {
   const [path, search = ''] = (location.hash.slice(1) || '/').split('?');
-  for (const { pattern, ...rest } of ROUTES) {
+  const query = new URLSearchParams(search);
+  for (const { pattern, ...page } of ROUTES) {
     const match = pattern.exec(path);
-    if (match) return { path, ...rest, id: match[1] && decode(match[1]), query: new URLSearchParams(search) };
+    if (match) return { path, page, id: match[1] && decode(match[1]), query };
   }
-  return { path, nav: null, title: 'Not found', load: async () => notFound, query: new URLSearchParams() };
+  return { path, page: NOT_FOUND, query };
 }
 
+/** @param {string} part */
 function decode(part) {
   try {
     return decodeURIComponent(part);
@@ -38,18 +52,21 @@ function decode(part) {
   }
 }
 
+/** @type {Page} */
 function notLoaded({ root }) {
-  const again = h('button', { type: 'button', onclick: () => location.reload() }, 'Load it again');
-  fill(root, h('h1', {}, 'This page did not load'), h('p', {}, 'The server does not answer. Is it running?'), h('p', {}, again));
+  const reload = h('button', { type: 'button', onclick: () => location.reload() }, 'Reload');
+  fill(root, h('h1', {}, 'This page did not load'), h('p', {}, 'The server does not answer. Is it running?'), h('p', {}, reload));
 }
 
+/** @type {Page} */
 function notFound({ root }) {
-  fill(root, h('h1', {}, 'There is no such page'), h('p', {}, h('a', { href: '#/' }, 'All jobs')));
+  fill(root, h('h1', {}, 'Page not found'), h('p', {}, h('a', { href: '#/' }, 'All jobs')));
 }
 
+/** @param {boolean} isFirst */
 async function show(isFirst) {
-  const { path, nav, title, load, id, query } = route();
-  if (path === shown.path && shown.view?.update) {
+  const { path, page: { nav, title, load }, id, query } = route();
+  if (path === shown.path && shown.view) {
     shown.view.update(query);
     return;
   }
@@ -57,23 +74,28 @@ async function show(isFirst) {
   leaving = new AbortController();
   const { signal } = leaving;
   shown = { path, view: null };
-  for (const link of document.querySelectorAll('nav [data-page]')) {
-    if (link.dataset.page === nav) link.setAttribute('aria-current', 'page');
-    else link.removeAttribute('aria-current');
-  }
+  markCurrent(nav);
   setConnection('idle');
   setTitle(title);
   fill(main);
   window.scrollTo(0, 0);
   if (!isFirst) main.focus({ preventScroll: true });
   const page = await load().catch(() => notLoaded);
-  if (!signal.aborted) shown.view = page({ root: main, id, query, signal, setTitle, announce });
+  if (!signal.aborted) {
+    const view = page({ root: main, id, query, signal, setTitle, announce });
+    shown.view = view && 'update' in view ? view : null;
+  }
 }
 
-const signOut = document.getElementById('sign-out');
-let isSigningIn = false;
+/** @param {string | null} nav */
+function markCurrent(nav) {
+  for (const link of document.querySelectorAll('nav [data-page]')) {
+    if (link.getAttribute('data-page') === nav) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+}
 
-/** Shows who may leave. A server that needs no token has nobody to sign out. */
+/** Offers to sign out, if the server needs a token and has one. */
 async function showSession() {
   try {
     const { required, scope } = await api.session();
@@ -83,8 +105,7 @@ async function showSession() {
   }
 }
 
-// Any request may find out that the token is missing or not valid any more.
-window.addEventListener('unauthorized', () => {
+function signIn() {
   if (isSigningIn) return;
   isSigningIn = true;
   leaving.abort();
@@ -97,30 +118,33 @@ window.addEventListener('unauthorized', () => {
     showSession();
     show(false);
   });
-});
-signOut.addEventListener('click', async () => {
-  await api.signOut().catch(() => {});
-  window.dispatchEvent(new Event('unauthorized'));
-});
+}
 
+/** @param {string} title */
 function setTitle(title) {
   const wanted = `${title} · distillery`;
   if (document.title !== wanted) document.title = wanted;
 }
 
-/** For those who do not see the page change. */
+/** @param {string} text */
 function announce(text) {
-  setText(announcer, text);
+  setText(byId('announcer'), text);
 }
 
-// A link to the place in view (the skip link) is no route.
+// Any request may show that the token is missing or no longer valid.
+window.addEventListener('unauthorized', signIn);
+signOut.addEventListener('click', async () => {
+  await api.signOut().catch(() => {});
+  signIn();
+});
 window.addEventListener('hashchange', () => {
   if (!isSigningIn && (location.hash === '' || location.hash.startsWith('#/'))) show(false);
 });
-document.querySelector('.skip').addEventListener('click', (event) => {
+byId('skip').addEventListener('click', (event) => {
+  // The fragment of the address is the page: do not follow the link.
   event.preventDefault();
   main.focus();
 });
-setInterval(() => refreshAges(main), 5000);
+setInterval(() => refreshAges(main), AGES_INTERVAL);
 showSession();
 show(true);

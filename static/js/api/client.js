@@ -1,22 +1,30 @@
-// Requests to /v1. Every failure becomes an ApiError that says what to do.
+// Requests to /v1. Every failure becomes an ApiError whose message can be shown.
 
-/** What went wrong, from a problem document (RFC 9457) or from the connection. */
+/** An error answer (RFC 9457), or a server that did not answer (status 0). */
 export class ApiError extends Error {
+  /**
+   * @param {number} status
+   * @param {string} detail
+   * @param {Fault[]} [errors] faults of the body that was sent
+   */
   constructor(status, detail, errors = []) {
     super(detail);
     this.status = status;
-    /** `[{pointer, detail}]`: the faults of the body that was sent. */
     this.errors = errors;
   }
 }
 
 let clockOffset = 0;
 
-/** The time on the server's clock, in milliseconds: ages are right on a machine whose own clock is not. */
+/** The server's time in milliseconds, so that ages are right even if this machine's clock is not. */
 export function now() {
   return Date.now() + clockOffset;
 }
 
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ */
 async function request(path, options = {}) {
   let response;
   try {
@@ -25,16 +33,20 @@ async function request(path, options = {}) {
     if (error.name === 'AbortError') throw error;
     throw new ApiError(0, 'The server does not answer. Is it running?');
   }
-  const date = Date.parse(response.headers.get('date'));
-  // The header has whole seconds.
+  const date = Date.parse(response.headers.get('date') ?? '');
+  // The header is rounded to seconds.
   if (Number.isFinite(date) && Math.abs(date - Date.now()) > 2000) clockOffset = date - Date.now();
   if (response.status === 401) globalThis.dispatchEvent?.(new Event('unauthorized'));
-  if (!response.ok) throw await problem(response.status, await response.text());
+  if (!response.ok) throw problem(response.status, await response.text());
   return response;
 }
 
-/** The ApiError of an answer that is no success. */
-export async function problem(status, text) {
+/**
+ * The error of an answer without success.
+ * @param {number} status
+ * @param {string} text the body
+ */
+export function problem(status, text) {
   try {
     const { title, detail, errors } = JSON.parse(text);
     return new ApiError(status, String(detail ?? title), Array.isArray(errors) ? errors : []);
@@ -43,22 +55,34 @@ export async function problem(status, text) {
   }
 }
 
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ */
 async function json(path, options) {
   const response = await request(path, options);
   return response.status === 204 ? null : response.json();
 }
 
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {RequestInit} [options]
+ */
 function send(method, path, options = {}) {
   return json(path, { ...options, method });
 }
 
-const jobPath = (id, rest = '') => `/v1/jobs/${encodeURIComponent(id)}${rest}`;
+const jobPath = (/** @type {string} */ id, rest = '') => `/v1/jobs/${encodeURIComponent(id)}${rest}`;
 
+/** @typedef {Record<string, string | number | null | undefined | (string | number)[]>} Parameters empty ones are left out */
+
+/** @param {Parameters} parameters */
 function query(parameters) {
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
     for (const one of Array.isArray(value) ? value : [value]) {
-      if (one !== null && one !== undefined && one !== '') search.append(name, one);
+      if (one !== null && one !== undefined && one !== '') search.append(name, String(one));
     }
   }
   const text = search.toString();
@@ -67,13 +91,43 @@ function query(parameters) {
 
 export const paths = {
   job: jobPath,
-  student: (id, which) => jobPath(id, `/student${query({ which })}`),
-  artifact: (id, name) => jobPath(id, `/artifacts/${encodeURIComponent(name)}`),
-  jobStream: (id) => jobPath(id, '/stream'),
+  student: (/** @type {string} */ id, /** @type {'best' | 'last' | undefined} */ which = undefined) => jobPath(id, `/student${query({ which })}`),
+  artifact: (/** @type {string} */ id, /** @type {string} */ name) => jobPath(id, `/artifacts/${encodeURIComponent(name)}`),
+  jobStream: (/** @type {string} */ id) => jobPath(id, '/stream'),
   changes: '/v1/changes',
-  upload: (parameters) => `/v1/checkpoints${query(parameters)}`,
+  upload: (/** @type {Parameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
 };
 
+/**
+ * @typedef {object} Api
+ * @property {(parameters: Parameters, signal?: AbortSignal) => Promise<Schemas['Summaries']>} summaries
+ * @property {(parameters: Parameters, signal?: AbortSignal) => Promise<Schemas['List_Label']>} labels
+ * @property {(id: string, signal?: AbortSignal) => Promise<Schemas['Job']>} job
+ * @property {(id: string, which: { name?: string[], maxPoints: number }, signal?: AbortSignal) => Promise<Schemas['Metrics']>} metrics
+ * @property {(id: string) => Promise<Blob>} metricsCsv
+ * @property {(id: string, which: { after: number, limit: number }, signal?: AbortSignal) => Promise<Schemas['History']>} events
+ * @property {(id: string, signal?: AbortSignal) => Promise<Schemas['List_Attempt']>} attempts
+ * @property {(signal?: AbortSignal) => Promise<Schemas['Page_Job']>} possibleTeachers jobs whose student is, or will be, a teacher
+ * @property {(id: string, signal?: AbortSignal) => Promise<Schemas['JobSpecRequest']>} submitted
+ * @property {(id: string, signal?: AbortSignal) => Promise<Schemas['List_Artifact']>} artifacts
+ * @property {(id: string, signal?: AbortSignal) => Promise<any>} regions
+ * @property {(id: string, verb: string) => Promise<Schemas['Job']>} change
+ * @property {(id: string) => Promise<null>} remove
+ * @property {(body: string, signal?: AbortSignal) => Promise<Schemas['DryRun']>} check
+ * @property {(body: string, key: string) => Promise<Schemas['Job']>} create
+ * @property {(signal?: AbortSignal) => Promise<Schemas['List_Architecture']>} architectures
+ * @property {(signal?: AbortSignal) => Promise<Schemas['List_Summary']>} datasets
+ * @property {(signal?: AbortSignal) => Promise<Schemas['Page_Checkpoint']>} checkpoints
+ * @property {(signal?: AbortSignal) => Promise<Schemas['List_Worker']>} workers
+ * @property {(signal?: AbortSignal) => Promise<any>} description the OpenAPI document
+ * @property {(signal?: AbortSignal) => Promise<Schemas['System']>} system
+ * @property {(signal?: AbortSignal) => Promise<Schemas['Session']>} session
+ * @property {(token: string) => Promise<null>} signIn
+ * @property {() => Promise<null>} signOut
+ * @property {(signal?: AbortSignal) => Promise<Response>} alive
+ */
+
+/** @type {Api} */
 export const api = {
   summaries: (parameters, signal) => json(`/v1/summaries${query(parameters)}`, { signal }),
   labels: (parameters, signal) => json(`/v1/labels${query(parameters)}`, { signal }),
@@ -82,7 +136,6 @@ export const api = {
   metricsCsv: async (id) => (await request(jobPath(id, '/metrics?max_points=100000'), { headers: { accept: 'text/csv' } })).blob(),
   events: (id, { after, limit }, signal) => json(jobPath(id, `/events${query({ after, limit })}`), { signal }),
   attempts: (id, signal) => json(jobPath(id, '/attempts'), { signal }),
-  /** Jobs whose student can be a teacher, now or once they have ended. */
   possibleTeachers: (signal) => json(`/v1/jobs${query({ status: ['succeeded', 'running', 'queued', 'pausing', 'paused'], limit: 100 })}`, { signal }),
   submitted: (id, signal) => json(jobPath(id, '/submitted'), { signal }),
   artifacts: (id, signal) => json(jobPath(id, '/artifacts'), { signal }),
@@ -103,7 +156,12 @@ export const api = {
   alive: (signal) => request('/healthz', { signal, cache: 'no-store' }),
 };
 
-/** Everything of a job's history. */
+/**
+ * All events of a job after number `after`.
+ * @param {string} id
+ * @param {number} after
+ * @param {AbortSignal} signal
+ */
 export async function allEvents(id, after, signal) {
   const events = [];
   for (;;) {
@@ -113,7 +171,7 @@ export async function allEvents(id, after, signal) {
   }
 }
 
-/** A key under which a repeated request is the same request; works without https too. */
+/** A key that makes a repeated request the same request. Works without https too, where crypto.randomUUID does not. */
 export function idempotencyKey() {
   const random = crypto.getRandomValues(new Uint8Array(16));
   return `page-${Array.from(random, (byte) => byte.toString(16).padStart(2, '0')).join('')}`;

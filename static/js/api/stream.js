@@ -1,116 +1,136 @@
-// Server-Sent Events with a connection state that tells the truth.
+// Server-sent events, with the true state of the connection.
 //
-// The browser reconnects by itself with Last-Event-ID while the server can be reached at all; where it gives up (an
-// error status), this opens the stream anew, with the last id as `after`. Comments that keep a connection alive are
-// invisible to a page, so after a silence it asks the server whether it is still there.
+// The browser reconnects with Last-Event-ID for as long as it can reach the server. When it gives up (after an error
+// status), this opens a new stream with the last id as `after`. Keep-alive comments are invisible to a page, so after a
+// silence it asks the server whether it is still there.
 
 import { api } from './client.js';
 
+/** All in milliseconds. */
 const SILENCE = 20_000;
-const ANSWER = 5_000;
+const PROBE_TIMEOUT = 5_000;
 const FIRST_RETRY = 1_000;
-const LONGEST_RETRY = 15_000;
+const MAX_RETRY = 15_000;
 
 /**
- * Follows `path` until `signal` aborts or `stop` is called.
- *
- * `after` is where to begin. `on` maps names of events to functions of the parsed data; `onState` gets `connecting`,
- * `live`, `lost` or `ended`; `onReconnect` runs after a gap. `isOver()` says that the server closes for good.
+ * @typedef {object} StreamOptions
+ * @property {string} [after] id of the last event that is known
+ * @property {Record<string, (data: any) => void>} on what to do with the events of each name
+ * @property {(state: 'connecting' | 'live' | 'lost' | 'ended') => void} onState
+ * @property {() => boolean} [isOver] whether the server closes the stream for good
+ * @property {AbortSignal} signal
  */
-export function follow(path, { after, on, onState, onReconnect, isOver, signal }) {
-  let source = null;
-  let lastId = after;
-  let lastHeard = Date.now();
-  let retry = FIRST_RETRY;
-  let timer = null;
-  let wasLost = false;
-  let stopped = false;
 
-  function open() {
-    if (stopped) return;
-    source?.close();
-    source = new EventSource(lastId ? `${path}?after=${encodeURIComponent(lastId)}` : path);
-    const current = source;
-    current.addEventListener('open', () => {
-      heard();
-      onState('live');
-      if (wasLost) onReconnect?.();
-      wasLost = false;
-      retry = FIRST_RETRY;
+/**
+ * Follows a stream until `signal` aborts or `stop` is called.
+ * @param {string} path
+ * @param {StreamOptions} options
+ */
+export function follow(path, options) {
+  const stream = new Stream(path, options);
+  return { stop: () => stream.stop() };
+}
+
+class Stream {
+  /** @type {EventSource | null} */
+  #source = null;
+  #path;
+  #options;
+  #lastId;
+  #lastHeard = Date.now();
+  #retry = FIRST_RETRY;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  #stopped = new AbortController();
+
+  /**
+   * @param {string} path
+   * @param {StreamOptions} options
+   */
+  constructor(path, options) {
+    this.#path = path;
+    this.#options = options;
+    this.#lastId = options.after;
+    const { signal } = this.#stopped;
+    const watch = setInterval(() => {
+      if (this.#isOpen && Date.now() - this.#lastHeard > SILENCE) this.#probe();
+    }, SILENCE / 4);
+    signal.addEventListener('abort', () => clearInterval(watch));
+    const wake = () => {
+      if (!document.hidden && this.#isOpen) this.#probe();
+    };
+    document.addEventListener('visibilitychange', wake, { signal });
+    window.addEventListener('online', wake, { signal });
+    window.addEventListener('offline', wake, { signal });
+    options.signal.addEventListener('abort', () => this.stop());
+    options.onState('connecting');
+    this.#open();
+  }
+
+  get #isOpen() {
+    return this.#source?.readyState === EventSource.OPEN;
+  }
+
+  #open() {
+    if (this.#stopped.signal.aborted) return;
+    this.#source?.close();
+    const after = this.#lastId ? `?after=${encodeURIComponent(this.#lastId)}` : '';
+    const source = new EventSource(`${this.#path}${after}`);
+    this.#source = source;
+    source.addEventListener('open', () => {
+      this.#heard();
+      this.#retry = FIRST_RETRY;
+      this.#options.onState('live');
     });
-    current.addEventListener('error', () => {
-      if (current === source) broken();
+    source.addEventListener('error', () => {
+      if (source === this.#source) this.#broken(source);
     });
-    for (const [name, handle] of Object.entries(on)) {
-      current.addEventListener(name, (message) => {
-        heard();
-        if (message.lastEventId) lastId = message.lastEventId;
+    for (const [name, handle] of Object.entries(this.#options.on)) {
+      source.addEventListener(name, (message) => {
+        this.#heard();
+        if (message.lastEventId) this.#lastId = message.lastEventId;
         handle(JSON.parse(message.data));
       });
     }
   }
 
-  function heard() {
-    lastHeard = Date.now();
+  #heard() {
+    this.#lastHeard = Date.now();
   }
 
-  function broken() {
-    if (stopped) return;
-    if (isOver?.()) {
-      stop();
-      onState('ended');
+  /** @param {EventSource} source */
+  #broken(source) {
+    if (this.#stopped.signal.aborted) return;
+    if (this.#options.isOver?.()) {
+      this.stop();
+      this.#options.onState('ended');
       return;
     }
-    lost();
-    if (source.readyState === EventSource.CLOSED) again();
+    this.#options.onState('lost');
+    if (source.readyState === EventSource.CLOSED) this.#openLater();
   }
 
-  function lost() {
-    wasLost = true;
-    onState('lost');
+  #openLater() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#open(), this.#retry * (0.75 + Math.random() / 2));
+    this.#retry = Math.min(this.#retry * 2, MAX_RETRY);
   }
 
-  function again() {
-    clearTimeout(timer);
-    timer = setTimeout(open, retry * (0.75 + Math.random() / 2));
-    retry = Math.min(retry * 2, LONGEST_RETRY);
-  }
-
-  async function probe() {
+  async #probe() {
     try {
-      await api.alive(AbortSignal.timeout(ANSWER));
-      heard();
+      await api.alive(AbortSignal.timeout(PROBE_TIMEOUT));
+      this.#heard();
     } catch {
-      if (stopped) return;
-      source.close();
-      lost();
-      again();
+      if (this.#stopped.signal.aborted) return;
+      this.#source?.close();
+      this.#options.onState('lost');
+      this.#openLater();
     }
   }
 
-  const watch = setInterval(() => {
-    if (source?.readyState === EventSource.OPEN && Date.now() - lastHeard > SILENCE) probe();
-  }, SILENCE / 4);
-  const wake = () => {
-    if (!document.hidden && source?.readyState === EventSource.OPEN) probe();
-  };
-  document.addEventListener('visibilitychange', wake);
-  window.addEventListener('online', wake);
-  window.addEventListener('offline', wake);
-
-  function stop() {
-    if (stopped) return;
-    stopped = true;
-    clearTimeout(timer);
-    clearInterval(watch);
-    document.removeEventListener('visibilitychange', wake);
-    window.removeEventListener('online', wake);
-    window.removeEventListener('offline', wake);
-    source?.close();
+  stop() {
+    this.#stopped.abort();
+    clearTimeout(this.#timer);
+    this.#source?.close();
   }
-
-  signal.addEventListener('abort', stop);
-  onState('connecting');
-  open();
-  return { stop };
 }

@@ -1,116 +1,179 @@
-// The attempts on one axis of time: who ran them, where each went on from, and how it ended.
+// The attempts of a job on one time axis: which worker ran each, what it resumed from, and how it ended.
 
 import { api, now } from '../api/client.js';
+import { Poller } from '../api/poller.js';
 import { isStale } from '../ui/connection.js';
 import { fill, h, setStyle } from '../ui/dom.js';
-import { clock, duration } from '../ui/format.js';
-import { Paced } from '../api/paced.js';
+import { clock, duration, whole } from '../ui/format.js';
+import { scrollBox } from '../ui/section.js';
 import { isFinal } from '../ui/status.js';
 
-const REFRESH = 5000;
+/** @typedef {Schemas['Job']} Job */
+/** @typedef {Schemas['Attempt']} Attempt */
+/** @typedef {'waits' | 'runs' | 'lost' | 'silent'} Part of a time line */
+/** @typedef {{ attempt: number, time: number, message: string }} Mark a checkpoint */
+/** @typedef {{ from: number, to: number }} Span in milliseconds */
+
+const INTERVAL = 5000;
+const MAX_MARKS = 100;
+
+/** @type {Record<string, string>} */
 const OUTCOMES = {
   succeeded: 'succeeded',
-  stopped: 'stopped as asked, or given back by its worker',
-  worker_lost: 'worker lost or killed',
+  stopped: 'stopped by a user or released by its worker',
+  worker_lost: 'worker lost',
   oom: 'out of memory',
   numeric: 'loss not finite',
   storage: 'storage failed',
-  user: 'cannot work as specified',
-  internal: 'fault of the server',
+  user: 'cannot run as specified',
+  internal: 'internal error',
 };
 
-/** What a time line is made of. */
-const PARTS = { waits: 'waits for a worker', runs: 'trains', lost: 'work lost', silent: 'nothing heard' };
-const MEANINGS = {
-  lost: 'What was done since the last checkpoint; the next attempt does it again.',
-  silent: 'The worker was gone, and its lease had to run out before another could take the job.',
+/** @type {Record<Part, { label: string, meaning?: string }>} */
+const PARTS = {
+  waits: { label: 'waiting' },
+  runs: { label: 'training' },
+  lost: { label: 'work lost', meaning: 'Steps after the last checkpoint. The next attempt repeats them.' },
+  silent: { label: 'no heartbeat', meaning: 'The worker was gone, and its lease had to expire before another could take the job.' },
 };
 
 export class JobAttempts {
   #job;
+  /** @type {Attempt[]} */
   #attempts = [];
+  /** @type {Mark[]} */
   #marks = [];
   #known = '';
-  #look;
+  #poller;
 
+  /**
+   * @param {Job} job
+   * @param {AbortSignal} signal
+   */
   constructor(job, signal) {
     this.#job = job;
-    // Two changes that follow each other closely are two requests, whose answers may come the other way round.
-    this.#look = new Paced(REFRESH, async (stop) => {
-      this.#attempts = (await api.attempts(job.id, stop)).data;
-      this.#draw();
-    }, () => {}, signal);
+    this.#poller = new Poller({
+      interval: INTERVAL, signal,
+      request: async (stop) => {
+        this.#attempts = (await api.attempts(job.id, stop)).data;
+        this.#draw();
+      },
+      // The page's stream already shows that the connection is lost.
+      onError: () => {},
+    });
     this.body = h('tbody', {});
     this.none = h('p', { class: 'note' }, 'Not started yet.');
-    this.table = h('div', { class: 'scroll-x', tabindex: '0', role: 'region', 'aria-label': 'Table of attempts' }, h('table', { class: 'attempts' },
-      h('thead', {}, h('tr', {}, ['#', 'Worker', 'Time line', 'Ran for', 'Went on from', 'Ended'].map((name) => h('th', { scope: 'col' }, name)))),
+    this.table = scrollBox('Table of attempts', {}, h('table', { class: 'attempts' },
+      h('thead', {}, h('tr', {}, ['#', 'Worker', 'Timeline', 'Ran for', 'Resumed from', 'Ended'].map((name) => h('th', { scope: 'col' }, name)))),
       this.body));
-    this.element = h('section', { class: 'card', 'aria-labelledby': 'attempts-title' },
-      h('header', { class: 'card-head' }, h('h2', { id: 'attempts-title' }, 'Attempts'),
-        h('ul', { class: 'legend keys' }, Object.entries(PARTS).map(([key, label]) =>
-          h('li', { title: MEANINGS[key] }, h('span', { class: 'key', 'data-key': key, 'aria-hidden': 'true' }), label)), h('li', {}, h('span', { class: 'key-mark', 'aria-hidden': 'true' }), 'checkpoint'))),
-      this.none, this.table);
     this.table.hidden = true;
-    const timer = setInterval(() => { if (!isFinal(this.#job.status) && !isStale()) this.#draw(); }, REFRESH);
+    this.element = h('section', { class: 'card', 'aria-labelledby': 'attempts-title' },
+      h('header', { class: 'card-head' }, h('h2', { id: 'attempts-title' }, 'Attempts'), legend()),
+      this.none, this.table);
+    const timer = setInterval(() => { if (!isFinal(this.#job.status) && !isStale()) this.#draw(); }, INTERVAL);
     signal.addEventListener('abort', () => clearInterval(timer));
   }
 
-  /** Asks again where something about the attempts has changed. */
+  /** @param {Job} job */
   update(job) {
     this.#job = job;
     const key = `${job.status} ${job.attempt}`;
     if (key === this.#known) return;
     this.#known = key;
-    this.#look.now();
+    this.#poller.now();
   }
 
-  /** Checkpoints and the start of the trainer. */
+  /**
+   * Takes checkpoints from the events, and the start of the trainer.
+   * @param {Schemas['Event']} event
+   */
   note({ kind, time, message, attempt, data }) {
-    if (kind === 'checkpoint') this.#marks.push({ attempt, time: Date.parse(time), message });
-    if (data && 'resumed_step' in data) this.#look.now();
+    if (kind === 'checkpoint') this.#marks.push({ attempt: attempt ?? 1, time: Date.parse(time), message });
+    if (data && 'resumed_step' in data) this.#poller.now();
   }
 
   #draw() {
-    const attempts = this.#attempts;
-    this.none.hidden = attempts.length > 0;
-    this.table.hidden = attempts.length === 0;
+    this.none.hidden = this.#attempts.length > 0;
+    this.table.hidden = this.#attempts.length === 0;
     const from = Date.parse(this.#job.created_at);
-    const to = Math.max(this.#job.finished_at ? Date.parse(this.#job.finished_at) : now(), from + 1000);
-    const place = (time) => Math.min(Math.max((time - from) / (to - from), 0), 1);
-    fill(this.body, attempts.map((one) => h('tr', { 'data-outcome': one.outcome ?? 'running' },
-      h('th', { scope: 'row' }, String(one.attempt)),
+    const axis = { from, to: Math.max(this.#job.finished_at ? Date.parse(this.#job.finished_at) : now(), from + 1000) };
+    fill(this.body, this.#attempts.map((one) => h('tr', { 'data-outcome': one.outcome ?? 'running' },
+      h('th', { scope: 'row' }, one.attempt),
       h('td', {}, one.worker ?? '–', one.device ? h('small', {}, ` ${one.device}`) : null),
-      h('td', {}, this.#bar(one, place, to)),
-      h('td', { class: 'number' }, duration(((one.heard_at ? Date.parse(one.heard_at) : end(one, to)) - Date.parse(one.started_at)) / 1000)),
+      h('td', {}, this.#timeline(one, axis)),
+      h('td', { class: 'number' }, duration((heardOf(one, axis) - Date.parse(one.started_at)) / 1000)),
       h('td', {}, origin(one)),
-      h('td', {}, one.outcome ? `${OUTCOMES[one.outcome] ?? one.outcome} · ${clock(one.ended_at, now())}` : 'running'))));
+      h('td', {}, one.outcome && one.ended_at ? `${OUTCOMES[one.outcome] ?? one.outcome} · ${clock(one.ended_at, now())}` : 'running'))));
   }
 
-  #bar(one, place, to) {
-    const saved = one.saved_at ? Date.parse(one.saved_at) : Date.parse(one.started_at);
-    const isLost = one.outcome && !['succeeded', 'stopped'].includes(one.outcome);
-    // What is not known to have been heard of later was heard of when it was saved.
-    const heard = Math.max(one.heard_at ? Date.parse(one.heard_at) : end(one, to), saved);
-    const parts = [['waits', Date.parse(one.runnable_at), Date.parse(one.started_at)], ['runs', Date.parse(one.started_at), isLost ? saved : end(one, to)]];
-    if (isLost) parts.push(['lost', saved, heard], ['silent', heard, end(one, to)]);
-    const spans = parts.filter(([, start, stop]) => stop > start).map(([key, start, stop]) => {
-      const span = h('span', { class: 'key', 'data-key': key, title: `${PARTS[key]}: ${clock(start, now())} to ${clock(stop, now())}, ${duration((stop - start) / 1000)}` });
-      setStyle(span, 'left', `${place(start) * 100}%`);
-      setStyle(span, 'width', `${(place(stop) - place(start)) * 100}%`);
+  /**
+   * @param {Attempt} attempt
+   * @param {Span} axis
+   */
+  #timeline(attempt, axis) {
+    const place = (/** @type {number} */ time) => `${Math.min(Math.max((time - axis.from) / (axis.to - axis.from), 0), 1) * 100}%`;
+    const spans = partsOf(attempt, axis).filter(({ from, to }) => to > from).map(({ part, from, to }) => {
+      const span = h('span', {
+        class: 'key', 'data-key': part,
+        title: `${PARTS[part].label}: ${clock(from, now())} to ${clock(to, now())}, ${duration((to - from) / 1000)}`,
+      });
+      setStyle(span, 'left', place(from));
+      setStyle(span, 'right', `calc(100% - ${place(to)})`);
       return span;
     });
-    const marks = this.#marks.filter(({ attempt }) => attempt === one.attempt).slice(-100).map(({ time, message }) => {
+    const marks = this.#marks.filter((mark) => mark.attempt === attempt.attempt).slice(-MAX_MARKS).map(({ time, message }) => {
       const mark = h('span', { class: 'key-mark', title: `${clock(time, now())} ${message}` });
-      setStyle(mark, 'left', `${place(time) * 100}%`);
+      setStyle(mark, 'left', place(time));
       return mark;
     });
     return h('div', { class: 'time-line', 'aria-hidden': 'true' }, spans, marks);
   }
 }
 
-const end = (one, to) => (one.ended_at ? Date.parse(one.ended_at) : to);
+function legend() {
+  return h('ul', { class: 'legend keys' },
+    Object.entries(PARTS).map(([key, { label, meaning }]) =>
+      h('li', { title: meaning }, h('span', { class: 'key', 'data-key': key, 'aria-hidden': 'true' }), label)),
+    h('li', {}, h('span', { class: 'key-mark', 'aria-hidden': 'true' }), 'checkpoint'));
+}
 
+/**
+ * When an attempt ended, or the end of the axis.
+ * @param {Attempt} attempt
+ * @param {Span} axis
+ */
+function endOf({ ended_at: ended }, axis) {
+  return ended ? Date.parse(ended) : axis.to;
+}
+
+/**
+ * When an attempt's worker was last heard of.
+ * @param {Attempt} attempt
+ * @param {Span} axis
+ */
+function heardOf(attempt, axis) {
+  return attempt.heard_at ? Date.parse(attempt.heard_at) : endOf(attempt, axis);
+}
+
+/**
+ * @param {Attempt} attempt
+ * @param {Span} axis
+ * @returns {(Span & { part: Part })[]}
+ */
+function partsOf(attempt, axis) {
+  const started = Date.parse(attempt.started_at);
+  const saved = attempt.saved_at ? Date.parse(attempt.saved_at) : started;
+  const end = endOf(attempt, axis);
+  /** @type {Span & { part: Part }} */
+  const waits = { part: 'waits', from: Date.parse(attempt.runnable_at), to: started };
+  const isKept = !attempt.outcome || ['succeeded', 'stopped'].includes(attempt.outcome);
+  if (isKept) return [waits, { part: 'runs', from: started, to: end }];
+  const heard = Math.max(heardOf(attempt, axis), saved);
+  return [waits, { part: 'runs', from: started, to: saved }, { part: 'lost', from: saved, to: heard }, { part: 'silent', from: heard, to: end }];
+}
+
+/** @param {Attempt} attempt */
 function origin({ resumed_step: step, resumed_epochs: epochs }) {
-  if (step === null) return '–';
-  return step === 0 ? 'the beginning' : `epoch ${epochs}, step ${step.toLocaleString('en-US')}`;
+  if (step == null) return '–';
+  return step === 0 ? 'the start' : `epoch ${epochs}, step ${whole(step)}`;
 }

@@ -1,55 +1,67 @@
-// What a job has written, and how to use it.
+// The artifacts of a job, and how to use its student.
 
 import { api, paths } from '../api/client.js';
-import { curl, commandLine } from '../ui/commands.js';
+import { commandLine, curl } from '../ui/commands.js';
 import { copyButton, fill, h } from '../ui/dom.js';
-import { bytes } from '../ui/format.js';
+import { bytes, whole } from '../ui/format.js';
+import { scrollBox } from '../ui/section.js';
 import { snippet } from './snippets.js';
 
+/** @type {Record<string, string>} */
 const MEANINGS = {
-  'student.safetensors': 'the student of the best evaluation',
+  'student.safetensors': 'the student with the best evaluation',
   'student-last.safetensors': 'the student after the last epoch',
-  'manifest.json': 'specification, hashes, versions, attempts and accuracies: what it takes to repeat the run',
-  'metrics.ndjson': 'every point that the trainer measured',
-  'regions.json': 'what the regions have to tell',
+  'manifest.json': 'what is needed to repeat the run: specification, hashes, versions, attempts and accuracies',
+  'metrics.ndjson': 'every measured point',
+  'regions.json': 'where and how the teacher’s regions disagree with its prediction',
   'before-last-epoch.safetensors': 'the state from which `distillery verify` repeats the last epoch',
 };
 
 export class JobFiles {
-  #shown = false;
+  #isLoaded = false;
 
+  /** @param {AbortSignal} signal */
   constructor(signal) {
     this.signal = signal;
     this.element = h('section', { class: 'card', 'aria-labelledby': 'files-title', hidden: true });
   }
 
+  /** @param {Schemas['Job']} job */
   async update(job) {
-    if (!job.result || this.#shown) return;
-    this.#shown = true;
+    if (!job.result || this.#isLoaded) return;
+    this.#isLoaded = true;
     const { architecture } = job.spec.student;
     const file = `${architecture}-${job.id}.safetensors`;
     const [artifacts, python] = await Promise.allSettled([api.artifacts(job.id, this.signal), snippet(architecture, file, this.signal)]);
     if (this.signal.aborted) return;
     fill(this.element, h('h2', { id: 'files-title' }, 'Files'),
-      artifacts.value ? table(job.id, artifacts.value.data) : h('p', { class: 'error-text' }, artifacts.reason.message),
+      artifacts.status === 'fulfilled' ? table(job.id, artifacts.value.data) : failure(artifacts.reason),
       h('h3', {}, 'Load it in PyTorch'),
-      h('p', { class: 'note' }, h('code', {}, 'pip install torch safetensors'), '; the keys are PyTorch’s, so strict loading takes them as they are.'),
+      h('p', { class: 'note' }, h('code', {}, 'pip install torch safetensors'), '; the keys are those of PyTorch, so strict loading works.'),
       commandLine(curl(paths.student(job.id), '-OJ')),
-      python.value ? program(python.value) : h('p', { class: 'error-text' }, python.reason.message));
+      python.status === 'fulfilled' ? program(python.value) : failure(python.reason));
     this.element.hidden = false;
   }
 }
 
+const failure = (/** @type {Error} */ error) => h('p', { class: 'error-text' }, error.message);
+
+/**
+ * @param {string} id
+ * @param {Schemas['Artifact'][]} artifacts
+ */
 function table(id, artifacts) {
-  return h('div', { class: 'scroll-x', tabindex: '0', role: 'region', 'aria-label': 'Table of files' }, h('table', { class: 'plain-table files' },
-    h('thead', {}, h('tr', {}, ['Name', 'Size', 'SHA-256', ''].map((name) => h('th', { scope: 'col' }, name || h('span', { class: 'visually-hidden' }, 'By hand'))))),
+  const heads = ['Name', 'Size', 'SHA-256', h('span', { class: 'visually-hidden' }, 'Command')];
+  return scrollBox('Table of files', {}, h('table', { class: 'plain-table files' },
+    h('thead', {}, h('tr', {}, heads.map((head) => h('th', { scope: 'col' }, head)))),
     h('tbody', {}, artifacts.map(({ name, size_bytes: size, sha256 }) => h('tr', {},
-      h('th', { scope: 'row' }, h('a', { href: paths.artifact(id, name), download: `${id}-${name}` }, name), h('div', { class: 'note' }, MEANINGS[name] ?? '')),
-      h('td', { class: 'number', title: `${size.toLocaleString('en-US')} bytes` }, bytes(size)),
+      h('th', { scope: 'row' }, h('a', { href: paths.artifact(id, name), download: `${id}-${name}` }, name), h('div', { class: 'note' }, MEANINGS[name])),
+      h('td', { class: 'number', title: `${whole(size)} bytes` }, bytes(size)),
       h('td', {}, h('code', { title: sha256 }, `${sha256.slice(0, 12)}…`), copyButton(() => sha256)),
       h('td', {}, copyButton(() => curl(paths.artifact(id, name), '-OJ'), 'Copy curl')))))));
 }
 
+/** @param {string} text */
 function program(text) {
   return h('div', { class: 'program' }, copyButton(() => text), h('pre', { tabindex: '0', 'aria-label': 'Python' }, text));
 }

@@ -1,184 +1,199 @@
-// The top of a job's page: what it is, where it is, how it does, what can be done.
+// The top of a job's page: what it is, how far it is, how well it does, and what can be done with it.
 
 import { now, paths } from '../api/client.js';
-import { commandLine, curl } from '../ui/commands.js';
-import { ageElement, copyButton, fill, h, progressBar, setText, statusBadge } from '../ui/dom.js';
-import { age, clock, comparedWith, duration, pairing, percent, points, rate, share, whole } from '../ui/format.js';
 import { appendPoints } from '../charts/series.js';
+import { commandLine, curl } from '../ui/commands.js';
+import { copyButton, fill, h, progressBar, setText, statusBadge } from '../ui/dom.js';
+import { NO_BASELINE, clock, comparedWith, duration, isNumber, percent, points, rate, share, whole } from '../ui/format.js';
 import { ACTIONS, isFinal } from '../ui/status.js';
+import { JobFacts } from './facts.js';
 
+/** @import { Point } from '../charts/series.js' */
+/** @import { Action } from '../ui/status.js' */
+/** @import { Maybe } from '../ui/format.js' */
+/** @typedef {Schemas['Job']} Job */
+
+/** @type {Record<Schemas['ErrorClass'], string>} */
 const REMEDIES = {
-  user: 'The specification, the checkpoint or the data cannot work as they are; it is not tried again.',
-  oom: 'There was not enough memory. Use a smaller batch_size, or a worker with more memory.',
-  numeric: 'A loss was not finite. A lower learning rate or float32 precision may help.',
+  user: 'The specification, the checkpoint or the data must change first; the job is not retried.',
+  oom: 'Use a smaller batch_size, or a worker with more memory.',
+  numeric: 'A loss was not finite. Try a lower learning rate or float32 precision.',
   worker_lost: 'The worker or its trainer went away.',
   storage: 'Files could not be read or written.',
-  internal: 'A fault of the server; its log knows more.',
+  internal: 'This is an error of the server; see its log.',
 };
 
 export class JobHeader {
-  #facts = new Map();
+  /** @type {Map<string, { value: HTMLElement, note: HTMLElement, element: HTMLElement }>} */
   #tiles = new Map();
-  #shown = '';
+  #shownError = '';
+  /** @type {Point[]} */
   #evaluations = [];
+  /** @type {Schemas['Baseline'] | null} */
   #baseline = null;
 
-  /** `onAction(action)` is called with an entry of ACTIONS. */
+  /**
+   * @param {Job} job
+   * @param {(action: Action) => void} onAction
+   */
   constructor(job, onAction) {
     this.onAction = onAction;
     this.id = job.id;
     this.badge = statusBadge();
-    this.title = h('h1', {}, job.name);
     this.buttons = h('div', { class: 'actions' });
     this.commands = h('div', { class: 'popover-body' });
-    this.actions = h('div', { class: 'actions' }, this.buttons,
-      popover('curl', this.commands));
     this.bar = progressBar('Progress');
     this.share = h('strong', { class: 'share' });
     this.where = h('span', {});
     this.speed = h('span', { class: 'live-figure' });
     this.error = h('div', { class: 'error-box', role: 'alert', hidden: true });
+    this.facts = new JobFacts(job);
     this.element = h('div', { class: 'job-head' },
       h('p', { class: 'crumb' }, h('a', { href: '#/' }, 'Jobs'), ' / ', h('code', {}, job.id), copyButton(() => job.id)),
-      h('div', { class: 'heading' }, h('div', { class: 'title-row' }, this.title, this.badge.element), this.actions),
+      h('div', { class: 'heading' }, h('div', { class: 'title-row' }, h('h1', {}, job.name), this.badge.element),
+        h('div', { class: 'actions' }, this.buttons, popover('curl', this.commands))),
       this.error,
       h('section', { class: 'card progress-card', 'aria-label': 'Progress' },
         this.bar.element, h('p', { class: 'progress-line' }, this.share, this.where, this.speed), this.#tileList(job)),
-      this.#factList(job));
+      this.facts.element);
     this.update(job);
   }
 
-  /** The figures that somebody who looks in wants to see; each has its place from the beginning. */
+  /**
+   * The most wanted figures. All are there from the start, so that nothing moves.
+   * @param {Job} job
+   */
   #tileList(job) {
-    const tile = (name, title) => {
+    const tile = (/** @type {string} */ name, /** @type {string} */ title) => {
       const value = h('dd', {}, '–');
       const note = h('dd', { class: 'note' });
-      this.#tiles.set(name, { value, note });
-      return h('div', {}, h('dt', {}, title), value, note);
+      const element = h('div', {}, h('dt', {}, title), value, note);
+      this.#tiles.set(name, { value, note, element });
+      return element;
     };
     const hasTeacher = job.spec.distillation.method !== 'none';
     return h('dl', { class: 'tiles' }, tile('latest', 'Top-1 now'), tile('best', 'Best top-1'),
-      hasTeacher ? tile('teacher', 'Teacher top-1') : null, hasTeacher ? tile('gain', 'Gain') : null, tile('left', 'Time left'), tile('took', 'Took'));
+      hasTeacher ? [tile('teacher', 'Teacher top-1'), tile('gain', 'Gain')] : null, tile('left', 'Time left'), tile('took', 'Time taken'));
   }
 
-  #factList(job) {
-    const { teacher, student } = pairing(job.spec);
-    const teacherJob = job.spec.teacher?.job;
-    const fact = (name, ...value) => {
-      const element = h('dd', {}, value);
-      this.#facts.set(name, element);
-      return h('div', {}, h('dt', {}, name), element);
-    };
-    const { method, scales = [] } = job.spec.distillation;
-    const labels = Object.entries(job.labels ?? {});
-    return h('dl', { class: 'facts' },
-      fact('Method', method, scales.length > 1 ? h('small', {}, ` scales ${scales.join(', ')}`) : null),
-      fact('Teacher → student', teacherJob ? [h('a', { href: `#/jobs/${encodeURIComponent(teacherJob)}` }, teacher), ` → ${student}`] : teacher ? `${teacher} → ${student}` : student),
-      fact('Data set', job.spec.dataset.name ?? '–'),
-      fact('Attempt'), fact('Worker'),
-      fact('Created', ageElement(job.created_at, (time) => age(time, now()))),
-      fact('Started'),
-      job.priority ? fact('Priority', String(job.priority).replace('-', '−')) : null,
-      labels.length ? fact('Labels', labels.map(([key, value]) => h('span', { class: 'label' }, `${key}: ${value}`))) : null);
-  }
-
+  /** @param {Job} job */
   update(job) {
-    this.badge.update(job.status);
-    this.bar.element.dataset.status = job.status;
     const { progress, status } = job;
+    this.badge.update(status);
+    this.bar.element.dataset.status = status;
     const fraction = status === 'succeeded' ? 1 : progress?.fraction;
     this.bar.update(fraction);
-    setText(this.share, Number.isFinite(fraction) ? share(fraction) : '');
-    setText(this.where, progress ? `epoch ${progress.epoch} of ${progress.epochs} · step ${whole(progress.step)} of ${whole(progress.steps)}` : waiting(job));
-    const isMoving = status === 'running' && progress;
-    setText(this.speed, isMoving ? `${rate(progress.images_per_second)} · ${duration(progress.eta_seconds)} left` : '');
-    this.#tile('left', isMoving ? duration(progress.eta_seconds) : '–', isMoving ? `until about ${clock(now() + progress.eta_seconds * 1000, now())}` : '');
-    setText(this.#facts.get('Attempt'), job.attempt ? `${job.attempt} of ${job.max_attempts}` : 'not started');
-    setText(this.#facts.get('Worker'), job.worker ?? '–');
-    this.#setTime('Started', job.started_at);
-    const end = job.finished_at ? Date.parse(job.finished_at) : now();
-    this.#tile('took', job.started_at ? duration((end - Date.parse(job.started_at)) / 1000) : '–', job.started_at && job.finished_at ? `until ${clock(job.finished_at, now())}` : '');
+    setText(this.share, isNumber(fraction) ? share(fraction) : '');
+    setText(this.where, progress ? `epoch ${progress.epoch} of ${progress.epochs} · step ${whole(progress.step)} of ${whole(progress.steps)}` : waitingFor(job));
+    this.#showTimes(job);
     this.#showAccuracy(job);
     this.#showError(job);
     this.#showActions(status);
+    this.facts.update(job);
   }
 
-  /** Points of `eval/top1`, oldest first; those that a resumed attempt repeats replace what was. */
-  evaluated(points) {
-    this.#evaluations = appendPoints(this.#evaluations, points);
+  /**
+   * Takes points of `eval/top1`, oldest first. A resumed attempt replaces the points that it repeats.
+   * @param {Parameters<typeof appendPoints>[1]} added
+   */
+  addEvaluations(added) {
+    this.#evaluations = appendPoints(this.#evaluations, added);
   }
 
-  /** What the accuracy is compared with, as `GET /v1/summaries` says it; null for nothing. */
-  compareWith(baseline) {
+  /**
+   * What the accuracy is compared with, from `GET /v1/summaries`.
+   * @param {Schemas['Baseline'] | null} baseline
+   */
+  setBaseline(baseline) {
     this.#baseline = baseline;
   }
 
-  #showGain(best) {
-    const baseline = this.#baseline;
-    const gain = best && baseline ? best.value - baseline.top1 : NaN;
-    const title = baseline ? comparedWith(baseline) : 'No job of a simpler method has succeeded with the same teacher, student, data set and training.';
-    this.#tile('gain', points(gain), baseline ? `over ${baseline.method}, ${percent(baseline.top1)}` : 'no baseline yet', title);
-    const { value } = this.#tiles.get('gain') ?? {};
-    if (value) value.dataset.sign = Number.isFinite(gain) ? String(Math.sign(Math.round(gain * 100))) : '';
+  /** @param {Job} job */
+  #showTimes({ progress, status, started_at: started, finished_at: finished }) {
+    const running = status === 'running' ? progress : null;
+    setText(this.speed, running ? `${rate(running.images_per_second)} · ${duration(running.eta_seconds)} left` : '');
+    if (running && isNumber(running.eta_seconds)) {
+      this.#setTile('left', duration(running.eta_seconds), `until about ${clock(now() + running.eta_seconds * 1000, now())}`);
+    } else {
+      this.#setTile('left', '–', '');
+    }
+    const end = finished ? Date.parse(finished) : now();
+    this.#setTile('took', started ? duration((end - Date.parse(started)) / 1000) : '–', started && finished ? `until ${clock(finished, now())}` : '');
   }
 
+  /** @param {Job} job */
   #showAccuracy({ result, teacher }) {
     const latest = this.#evaluations.at(-1);
-    const top = this.#evaluations.reduce((best, point) => (best && best.value >= point.value ? best : point), undefined);
+    const top = this.#evaluations.reduce((/** @type {Point | undefined} */ best, point) => (best && best.value >= point.value ? best : point), undefined);
     const best = result ? { value: result.best_top1, epoch: result.best_epoch } : top;
-    const at = (point) => (point ? `epoch ${Math.round(point.epoch)}` : '');
-    const known = result?.teacher_top1 ?? teacher?.top1;
-    this.#tile('latest', percent(latest?.value ?? result?.last_top1), at(latest));
-    this.#tile('best', percent(best?.value), at(best));
-    this.#tile('teacher', percent(known), best && Number.isFinite(known) ? `student ${points(best.value - known)} points` : '');
-    this.#showGain(best);
+    const at = (/** @type {{ epoch: number } | undefined} */ point) => (point ? `epoch ${Math.round(point.epoch)}` : '');
+    const teacherTop1 = result?.teacher_top1 ?? teacher?.top1;
+    this.#setTile('latest', percent(latest?.value ?? result?.last_top1), at(latest));
+    this.#setTile('best', percent(best?.value), at(best));
+    this.#setTile('teacher', percent(teacherTop1), best && isNumber(teacherTop1) ? `student ${points(best.value - teacherTop1)} points` : '');
+    this.#showGain(best?.value);
   }
 
-  #tile(name, value, note, title = '') {
+  /** @param {Maybe} best */
+  #showGain(best) {
+    const tile = this.#tiles.get('gain');
+    if (!tile) return;
+    const baseline = this.#baseline;
+    const gain = isNumber(best) && baseline ? best - baseline.top1 : null;
+    this.#setTile('gain', points(gain), baseline ? `over ${baseline.method}, ${percent(baseline.top1)}` : 'no baseline yet');
+    tile.element.title = baseline ? comparedWith(baseline) : NO_BASELINE;
+    tile.value.dataset.sign = gain === null ? '' : String(Math.sign(Math.round(gain * 100)));
+  }
+
+  /**
+   * @param {string} name
+   * @param {string} value
+   * @param {string} note
+   */
+  #setTile(name, value, note) {
     const tile = this.#tiles.get(name);
     if (!tile) return;
-    tile.value.parentElement.title = title;
     setText(tile.value, value);
     setText(tile.note, note);
   }
 
-  #setTime(name, time) {
-    const element = this.#facts.get(name);
-    if (!time) setText(element, '–');
-    else if (element.firstElementChild?.dateTime !== time) fill(element, ageElement(time, (at) => age(at, now())));
-  }
-
+  /** @param {Job} job */
   #showError({ error, status, attempt }) {
     this.error.hidden = !error;
     const key = JSON.stringify([error, isFinal(status)]);
-    if (!error || key === this.#shown) return;
-    this.#shown = key;
-    const title = isFinal(status) ? 'Failed' : `Attempt ${attempt} failed`;
+    if (!error || key === this.#shownError) return;
+    this.#shownError = key;
     fill(this.error,
-      h('p', {}, h('strong', {}, `${title}: `), h('code', { class: 'error-class' }, error.class)),
+      h('p', {}, h('strong', {}, isFinal(status) ? 'Failed: ' : `Attempt ${attempt} failed: `), h('code', { class: 'error-class' }, error.class)),
       h('p', { class: 'error-message' }, error.message),
-      h('p', { class: 'note' }, REMEDIES[error.class] ?? ''));
+      h('p', { class: 'note' }, REMEDIES[error.class]));
   }
 
+  /** @param {Job['status']} status */
   #showActions(status) {
     if (this.buttons.dataset.status === status) return;
     this.buttons.dataset.status = status;
     const allowed = ACTIONS.filter(({ from }) => from.includes(status));
     fill(this.buttons, allowed.map((action) =>
       h('button', { type: 'button', class: action.danger ? 'danger quiet' : 'quiet', onclick: () => this.onAction(action) }, action.label)));
-    const line = (label, command) => [h('p', { class: 'note' }, label), commandLine(command)];
+    const line = (/** @type {string} */ label, /** @type {string} */ command) => [h('p', { class: 'note' }, label), commandLine(command)];
     fill(this.commands,
-      line('Look', curl(paths.job(this.id))),
-      isFinal(status) ? null : line('Watch', curl(paths.jobStream(this.id), '-N')),
+      line('Show', curl(paths.job(this.id))),
+      isFinal(status) ? null : line('Follow', curl(paths.jobStream(this.id), '-N')),
       allowed.map(({ verb, label }) => line(label, verb === 'delete' ? curl(paths.job(this.id), '-X DELETE') : curl(paths.job(this.id, `/${verb}`), '-X POST'))));
   }
 
-  busy(isBusy) {
+  /** @param {boolean} isBusy */
+  setBusy(isBusy) {
     for (const button of this.buttons.querySelectorAll('button')) button.disabled = isBusy;
   }
 }
 
-/** A panel that opens over the page and closes by Escape, or when the focus goes elsewhere. */
+/**
+ * A panel over the page. Escape closes it, and so does moving the focus elsewhere.
+ * @param {string} label
+ * @param {HTMLElement} body
+ */
 function popover(label, body) {
   const summary = h('summary', { class: 'button quiet' }, label);
   const details = h('details', { class: 'popover' }, summary, body);
@@ -188,13 +203,17 @@ function popover(label, body) {
     summary.focus();
   });
   details.addEventListener('focusout', ({ relatedTarget }) => {
-    if (relatedTarget && !details.contains(relatedTarget)) details.open = false;
+    if (relatedTarget instanceof Node && !details.contains(relatedTarget)) details.open = false;
   });
   return details;
 }
 
-function waiting({ status, attempt, spec }) {
-  if (status === 'queued') return spec.teacher?.job && !attempt ? 'waits for a worker, once its teacher’s job has succeeded' : 'waits for a worker';
-  if (status === 'running') return 'reads the data and builds the networks';
-  return 'no training step was made';
+/**
+ * What a job without progress is doing.
+ * @param {Job} job
+ */
+function waitingFor({ status, attempt, spec }) {
+  if (status === 'queued') return spec.teacher?.job && !attempt ? 'waiting for its teacher’s job to succeed, then for a worker' : 'waiting for a worker';
+  if (status === 'running') return 'reading data and building networks';
+  return 'no training step was taken';
 }

@@ -1,10 +1,12 @@
 // One job, live.
 
 import { allEvents, api, paths } from '../api/client.js';
+import { follow } from '../api/stream.js';
 import { learnAboutTokens } from '../ui/commands.js';
 import { isStale, setConnection } from '../ui/connection.js';
 import { ask, fill, h, setText } from '../ui/dom.js';
 import { share } from '../ui/format.js';
+import { isFinal } from '../ui/status.js';
 import { JobAttempts } from './attempts.js';
 import { JobCharts } from './charts.js';
 import { JobFiles } from './files.js';
@@ -13,25 +15,41 @@ import { JobLog } from './log.js';
 import { JobRegions } from './regions.js';
 import { JobResult } from './result.js';
 import { JobSpec } from './spec.js';
-import { isFinal } from '../ui/status.js';
-import { follow } from '../api/stream.js';
 
-export async function jobPage({ root, id, signal, setTitle, announce }) {
+/** @import { Action } from '../ui/status.js' */
+/** @typedef {Schemas['Job']} Job */
+
+const RETRY_DELAY = 3000;
+const MAX_POINTS = 2000;
+
+/** @param {PageContext} context */
+export async function jobPage(context) {
+  const { root, id = '', signal, setTitle } = context;
   fill(root, h('p', { class: 'note', role: 'status' }, 'Loading…'));
   try {
     const [job] = await Promise.all([api.job(id, signal), learnAboutTokens(signal)]);
-    if (!signal.aborted) new JobView(root, job, signal, setTitle, announce).start();
+    if (!signal.aborted) new JobView(context, job).start();
   } catch (error) {
     if (signal.aborted) return;
     setTitle('Job');
-    fill(root, h('h1', {}, error.status === 404 ? 'There is no such job' : 'This job cannot be shown'),
+    fill(root, h('h1', {}, error.status === 404 ? 'Job not found' : 'This job cannot be shown'),
       h('p', {}, error.message), h('p', {}, h('a', { href: '#/' }, 'All jobs')));
   }
 }
 
 class JobView {
-  constructor(root, job, signal, setTitle, announce) {
-    Object.assign(this, { job, signal, setTitle, announce });
+  /** @type {{ stop: () => void } | null} */
+  #stream = null;
+
+  /**
+   * @param {PageContext} context
+   * @param {Job} job
+   */
+  constructor({ root, signal, setTitle, announce }, job) {
+    this.job = job;
+    this.signal = signal;
+    this.setTitle = setTitle;
+    this.announce = announce;
     this.header = new JobHeader(job, (action) => this.act(action));
     this.message = h('p', { class: 'message-line', role: 'alert' });
     this.result = new JobResult(job);
@@ -40,21 +58,21 @@ class JobView {
     this.attempts = new JobAttempts(job, signal);
     this.log = new JobLog(signal);
     this.files = new JobFiles(signal);
-    const parts = [this.header, this.result, this.charts, this.regions, this.attempts, this.log, new JobSpec(job, signal), this.files];
-    fill(root, parts.map((part) => [part.element, part === this.header ? this.message : null]));
+    const parts = [this.result, this.charts, this.regions, this.attempts, this.log, new JobSpec(job, signal), this.files];
+    fill(root, this.header.element, this.message, parts.map(({ element }) => element));
     this.show();
   }
 
-  /** Reads what there is, then follows what comes: nothing is missed in between. */
+  /** Reads what there is, then follows the stream from there, so that nothing is missed in between. */
   async start() {
     try {
       const [metrics, events] = await Promise.all([
-        api.metrics(this.job.id, { maxPoints: 2000 }, this.signal),
+        api.metrics(this.job.id, { maxPoints: MAX_POINTS }, this.signal),
         allEvents(this.job.id, this.log.last, this.signal),
         this.findBaseline(),
       ]);
       this.charts.load(metrics.series);
-      this.header.evaluated(metrics.series.find(({ name }) => name === 'eval/top1')?.points ?? []);
+      this.header.addEvaluations(metrics.series.find(({ name }) => name === 'eval/top1')?.points ?? []);
       events.forEach((event) => this.note(event));
       this.show();
       this.follow(`${this.log.last}-${metrics.last_id}`);
@@ -62,22 +80,23 @@ class JobView {
       if (this.signal.aborted) return;
       setText(this.message, error.message);
       setConnection('lost');
-      setTimeout(() => { if (!this.signal.aborted) this.start(); }, 3000);
+      setTimeout(() => { if (!this.signal.aborted) this.start(); }, RETRY_DELAY);
     }
   }
 
   async findBaseline() {
     const { data } = await api.summaries({ id: this.job.id }, this.signal);
-    this.header.compareWith(data[0]?.baseline ?? null);
+    this.header.setBaseline(data[0]?.baseline ?? null);
   }
 
+  /** @param {string} after */
   follow(after) {
-    this.stream?.stop();
-    this.stream = follow(paths.jobStream(this.job.id), {
+    this.#stream?.stop();
+    this.#stream = follow(paths.jobStream(this.job.id), {
       after,
       on: {
         status: (job) => this.take(job),
-        progress: ({ id, ...progress }) => this.take({ ...this.job, progress }),
+        progress: ({ id: _, ...progress }) => this.take({ ...this.job, progress }),
         metric: (point) => this.measured(point),
         event: (event) => this.note(event),
       },
@@ -91,26 +110,29 @@ class JobView {
     });
   }
 
+  /** @param {Schemas['Point']} point */
   measured(point) {
     this.charts.add(point);
     if (point.name !== 'eval/top1') return;
-    this.header.evaluated([point]);
+    this.header.addEvaluations([point]);
     this.header.update(this.job);
   }
 
+  /** @param {Schemas['Event']} event */
   note(event) {
     if (event.seq <= this.log.last) return;
     this.log.add(event);
     this.attempts.note(event);
   }
 
+  /** @param {Job} job */
   take(job) {
-    const changed = job.status !== this.job.status;
+    const hasChanged = job.status !== this.job.status;
     this.job = job;
     this.show();
-    if (!changed) return;
+    if (!hasChanged) return;
     this.announce(`${job.name}: ${job.status}`);
-    // What it is compared with may have come to its end in the meantime.
+    // A job that it is compared with may have finished in the meantime.
     this.findBaseline().then(() => this.header.update(this.job), () => {});
   }
 
@@ -131,9 +153,10 @@ class JobView {
     this.setTitle(`${isStale() ? 'offline · ' : ''}${state} · ${name}`);
   }
 
+  /** @param {Action} action */
   async act({ verb, confirm, danger }) {
     if (confirm && !(await ask({ ...confirm, danger }))) return;
-    this.header.busy(true);
+    this.header.setBusy(true);
     setText(this.message, '');
     try {
       if (verb === 'delete') {
@@ -141,13 +164,14 @@ class JobView {
         location.hash = '#/';
         return;
       }
-      const wasOver = isFinal(this.job.status);
+      const wasFinal = isFinal(this.job.status);
       this.take(await api.change(this.job.id, verb));
-      if (wasOver) this.start();
+      // The stream of a final job has ended.
+      if (wasFinal) this.start();
     } catch (error) {
       setText(this.message, error.message);
     } finally {
-      this.header.busy(false);
+      this.header.setBusy(false);
     }
   }
 }

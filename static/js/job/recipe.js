@@ -1,33 +1,40 @@
-// Where a specification leaves the published recipe. Pure.
+// Where a specification differs from the published recipe. Pure.
 
-import { escapePart } from '../json/positions.js';
+import { escapePart, isObject } from '../json/pointers.js';
 
-/** What makes a recipe; names, data and seeds do not. */
-const PARTS = ['distillation', 'training'];
-const NOT_PART = new Set(['/training/seed']);
+/** @typedef {Schemas['JobSpec']} JobSpec */
+/** @typedef {{ pointer: string, ours: unknown, published: unknown }} Difference undefined where a specification has no such field */
 
-/** The smallest request whose defaults are the recipe of this pair and method. */
-export function plainRequest(spec) {
-  const { teacher, student, dataset, distillation: { method } } = spec;
+/** Where a recipe is specified, and what there does not belong to it. */
+const PARTS = /** @type {const} */ (['distillation', 'training']);
+const IGNORED = new Set(['/training/seed']);
+
+/**
+ * The smallest request whose defaults are the recipe for the same networks, data set and method.
+ * @param {Pick<JobSpec, 'teacher' | 'student' | 'dataset' | 'distillation'>} spec
+ */
+export function plainRequest({ teacher, student, dataset, distillation: { method } }) {
   return { ...(teacher ? { teacher } : {}), student, dataset, distillation: { method } };
 }
 
-/** `[{pointer, ours, published}]`, undefined where one of them has no such field. */
+/**
+ * @param {Pick<JobSpec, 'distillation' | 'training'>} spec
+ * @param {Pick<JobSpec, 'distillation' | 'training'>} published
+ */
 export function differences(spec, published) {
-  const found = [];
-  for (const part of PARTS) compare(`/${part}`, spec[part], published[part], found);
-  return found.filter(({ pointer }) => !NOT_PART.has(pointer));
+  return PARTS.flatMap((part) => compare(`/${part}`, spec[part], published[part])).filter(({ pointer }) => !IGNORED.has(pointer));
 }
 
-function compare(pointer, ours, published, found) {
-  if (isObject(ours) && isObject(published)) {
+/**
+ * @param {string} pointer
+ * @param {unknown} ours
+ * @param {unknown} published
+ * @returns {Difference[]}
+ */
+function compare(pointer, ours, published) {
+  if (isObject(ours) && isObject(published) && !Array.isArray(ours) && !Array.isArray(published)) {
     const keys = new Set([...Object.keys(ours), ...Object.keys(published)]);
-    for (const key of keys) compare(`${pointer}/${escapePart(key)}`, ours[key], published[key], found);
-  } else if (JSON.stringify(ours) !== JSON.stringify(published)) {
-    found.push({ pointer, ours, published });
+    return [...keys].flatMap((key) => compare(`${pointer}/${escapePart(key)}`, ours[key], published[key]));
   }
-}
-
-function isObject(value) {
-  return value !== null && typeof value === 'object' && !Array.isArray(value);
+  return JSON.stringify(ours) === JSON.stringify(published) ? [] : [{ pointer, ours, published }];
 }

@@ -1,58 +1,77 @@
-// What the regions told: where the teacher disagrees with its own view of the whole image, and what for.
+// Where in the image the teacher disagrees with its prediction for the whole image, and in favour of which classes.
 
 import { api } from '../api/client.js';
 import { fill, h, setStyle } from '../ui/dom.js';
-import { percent } from '../ui/format.js';
+import { percent, whole } from '../ui/format.js';
+import { scrollBox, section } from '../ui/section.js';
 
-/** So many pairs of classes are shown; the file has more. */
-const SHOWN = 8;
+/** @typedef {{ scale: number, complementary_fraction: number, map: number[][] }} ScaleMap shares of complementary regions, by row and column */
+/** @typedef {{ predicted: number, predicted_name?: string, vote: number, vote_name?: string, regions: number, right: number }} Vote */
+/** @typedef {{ images: number, complementary_fraction: number, scales: ScaleMap[], votes: Vote[] }} RegionReport the artifact regions.json */
+
+/** Pairs of classes that are shown; the file has more. */
+const SHOWN_VOTES = 8;
+/** Larger maps have no room for numbers. */
+const MAX_NUMBERED_SCALE = 4;
+
+const share = (/** @type {number} */ fraction) => percent(fraction * 100, 1);
 
 export class JobRegions {
-  #asked = false;
+  #isLoaded = false;
 
-  /** `charts` are those by scale. A job without regions has no such section. */
+  /**
+   * Hidden for a job whose method has no regions, which has no charts by scale either.
+   * @param {Schemas['Job']} job
+   * @param {HTMLElement[]} charts by scale
+   * @param {AbortSignal} signal
+   */
   constructor(job, charts, signal) {
     this.signal = signal;
     const { scales = [] } = job.spec.distillation;
     this.report = h('div', { class: 'region-report' },
-      h('p', { class: 'note' }, 'Where on the image the teacher disagrees with itself, and what for, is told once the job has succeeded.'),
-      maps(scales.map((scale) => ({ scale }))));
-    this.element = h('section', { class: 'card regions', 'aria-labelledby': 'regions-title', hidden: charts.length === 0 },
-      h('h2', { id: 'regions-title' }, 'What the regions tell'), h('div', { class: 'charts' }, charts), this.report);
+      h('p', { class: 'note' }, 'Once the job has succeeded, this shows where in the image the teacher disagrees with its own prediction, and in favour of which classes.'),
+      maps((scales ?? []).filter((scale) => scale > 1).map(emptyMap)));
+    this.element = section('Regions', { class: 'regions' }, h('div', { class: 'charts' }, charts), this.report);
+    this.element.hidden = charts.length === 0;
   }
 
-  /** Reads the report of a job that has one, once. */
+  /** @param {Schemas['Job']} job */
   async update(job) {
-    if (this.#asked || !job.result || this.element.hidden) return;
-    this.#asked = true;
+    if (this.#isLoaded || !job.result || this.element.hidden) return;
+    this.#isLoaded = true;
     try {
       this.#show(await api.regions(job.id, this.signal));
     } catch (error) {
-      // A job of an earlier version has none.
-      if (!this.signal.aborted) fill(this.report, h('p', { class: 'note' }, `There is no report of the regions: ${error.message}`));
+      // Jobs of earlier versions have no report.
+      if (!this.signal.aborted) fill(this.report, h('p', { class: 'note' }, `There is no report on the regions: ${error.message}`));
     }
   }
 
+  /** @param {RegionReport} report */
   #show({ images, complementary_fraction: all, scales, votes }) {
     fill(this.report,
-      h('p', { class: 'note' }, `As the teacher sees the ${images.toLocaleString('en-US')} evaluation images: ${share(all)} of all regions are complementary.`),
-      maps(scales),
-      votes.length ? table(votes.slice(0, SHOWN)) : null);
+      h('p', { class: 'note' }, `On the ${whole(images)} evaluation images, the teacher contradicts its own prediction in ${share(all)} of all regions.`),
+      maps(scales.filter(({ scale }) => scale > 1).map(fullMap)),
+      votes.length ? table(votes.slice(0, SHOWN_VOTES)) : null);
   }
 }
 
-const share = (fraction) => percent(fraction * 100, 1);
-
-/** The image planes of a report's scales, or of those of a job that has no report yet. */
-function maps(scales) {
-  return h('div', { class: 'region-maps' }, scales.filter(({ scale }) => scale > 1).map((one) => (one.map ? map(one) : blank(one))), scaleOfHeat());
+/** @param {HTMLElement[]} figures */
+function maps(figures) {
+  const ramp = h('div', { class: 'heat-scale', 'aria-hidden': 'true' },
+    h('span', { class: 'note' }, 'never'), h('span', { class: 'heat-ramp' }), h('span', { class: 'note' }, 'most often, by scale'));
+  return h('div', { class: 'region-maps' }, figures, ramp);
 }
 
-/** The image plane, each region the darker the oftener it is complementary. */
-function map({ scale, complementary_fraction: mean, map: rows }) {
+/**
+ * The image plane; the more often a region is complementary, the darker it is.
+ * @param {ScaleMap} report
+ */
+function fullMap({ scale, complementary_fraction: mean, map: rows }) {
   const largest = Math.max(...rows.flat(), 1e-9);
   const cells = rows.flatMap((row, y) => row.map((value, x) => {
-    const cell = h('span', { class: 'region', title: `row ${y + 1}, column ${x + 1}: ${share(value)}` }, scale <= 4 ? `${Math.round(value * 100)}` : '');
+    const text = scale <= MAX_NUMBERED_SCALE ? `${Math.round(value * 100)}` : '';
+    const cell = h('span', { class: 'region', title: `row ${y + 1}, column ${x + 1}: ${share(value)}` }, text);
     setStyle(cell, '--heat', (value / largest).toFixed(3));
     return cell;
   }));
@@ -60,28 +79,31 @@ function map({ scale, complementary_fraction: mean, map: rows }) {
   return plane(scale, cells, `${scale}×${scale}: ${share(mean)}`, { role: 'img', 'aria-label': label });
 }
 
+/** @param {number} scale */
+function emptyMap(scale) {
+  return plane(scale, Array.from({ length: scale ** 2 }, () => h('span', { class: 'region' })), `${scale}×${scale}`, { 'aria-hidden': 'true' });
+}
+
+/**
+ * @param {number} scale
+ * @param {HTMLElement[]} cells
+ * @param {string} caption
+ * @param {Record<string, string>} attributes
+ */
 function plane(scale, cells, caption, attributes) {
   const grid = h('div', { class: 'region-map', ...attributes }, cells);
   setStyle(grid, '--scale', scale);
   return h('figure', {}, grid, h('figcaption', { class: 'note' }, caption));
 }
 
-/** Regions of which nothing is known yet. */
-function blank({ scale }) {
-  return plane(scale, Array.from({ length: scale ** 2 }, () => h('span', { class: 'region' })), `${scale}×${scale}`, { 'aria-hidden': 'true' });
-}
-
-function scaleOfHeat() {
-  return h('div', { class: 'heat-scale', 'aria-hidden': 'true' }, h('span', { class: 'note' }, 'never'), h('span', { class: 'heat-ramp' }), h('span', { class: 'note' }, 'most often, by scale'));
-}
-
+/** @param {Vote[]} votes */
 function table(votes) {
-  const name = (label, number) => label ?? `class ${number}`;
-  return h('div', { class: 'table-scroll', tabindex: '0', role: 'region', 'aria-label': 'What complementary regions speak for' }, h('table', {},
-    h('thead', {}, h('tr', {}, ['Whole image taken for', 'Region speaks for', 'Regions', 'Of these, the region is right'].map((text) => h('th', { scope: 'col' }, text)))),
+  const name = (/** @type {string | undefined} */ label, /** @type {number} */ number) => label ?? `class ${number}`;
+  return scrollBox('What complementary regions predict', { class: 'table-scroll' }, h('table', {},
+    h('thead', {}, h('tr', {}, ['Whole image predicts', 'Region predicts', 'Regions', 'Region is right'].map((text) => h('th', { scope: 'col' }, text)))),
     h('tbody', {}, votes.map((vote) => h('tr', {},
       h('td', {}, name(vote.predicted_name, vote.predicted)),
       h('td', {}, name(vote.vote_name, vote.vote)),
-      h('td', { class: 'number' }, vote.regions.toLocaleString('en-US')),
+      h('td', { class: 'number' }, whole(vote.regions)),
       h('td', { class: 'number' }, share(vote.right / vote.regions)))))));
 }

@@ -1,21 +1,31 @@
-// Python that loads a student into plain PyTorch: the network of its family, how a file is loaded, and what to do with it.
+// Python that loads a student into plain PyTorch. static/snippets has a file per family of networks, and the loader.
 
 import { api } from '../api/client.js';
 
-/** One program of both files, which begins with what they import, and then takes the student from `file`. */
+/**
+ * One program made of a network and the loader, with all imports at the top; it loads the student from `file`.
+ * @param {string} network source of the network
+ * @param {string} load source of the loader
+ * @param {string} file
+ */
 export function program(network, load, file) {
   const lines = `${network}\n\n${load}`.split('\n');
-  const isImport = (line) => /^(import|from) /.test(line);
+  const isImport = (/** @type {string} */ line) => /^(import|from) /.test(line);
   const imports = [...new Set(lines.filter(isImport))].sort(byKind);
   const code = lines.filter((line) => !isImport(line)).join('\n').trim().replace(/\n{4,}/g, '\n\n\n');
   return `import json\n\n${imports.filter((line) => line !== 'import json').join('\n')}\n\n${code.startsWith('#') ? '' : '\n'}${code}\n\n\n${use(file)}`;
 }
 
-/** `import` before `from`, each by name. */
+/**
+ * `import` before `from`, each by name.
+ * @param {string} one
+ * @param {string} other
+ */
 function byKind(one, other) {
-  return other.startsWith('import') - one.startsWith('import') || (one < other ? -1 : 1);
+  return Number(other.startsWith('import')) - Number(one.startsWith('import')) || (one < other ? -1 : 1);
 }
 
+/** @param {string} file */
 function use(file) {
   return `student, facts = load("${file}", build)
 mean, std = (torch.tensor(json.loads(facts[key])).view(3, 1, 1) for key in ("mean", "std"))
@@ -26,16 +36,26 @@ print(student((images - mean) / std).shape)
 `;
 }
 
-/** The whole program for a student of that architecture. */
+/**
+ * The program for a student of an architecture.
+ * @param {string} architecture
+ * @param {string} file
+ * @param {AbortSignal} signal
+ */
 export async function snippet(architecture, file, signal) {
   const { data } = await api.architectures(signal);
-  const { family } = data.find(({ name }) => name === architecture);
+  const family = data.find(({ name }) => name === architecture)?.family;
+  if (!family) throw new Error(`There is no snippet for ${architecture}.`);
   const [network, load] = await Promise.all([`${family}.py`, 'load.py'].map((name) => text(name, signal)));
   return program(network, load, file);
 }
 
+/**
+ * @param {string} name
+ * @param {AbortSignal} signal
+ */
 async function text(name, signal) {
   const answer = await fetch(`/snippets/${name}`, { signal });
-  if (!answer.ok) throw new Error(`The snippet cannot be had (${answer.status}).`);
+  if (!answer.ok) throw new Error(`The snippet could not be loaded (${answer.status}).`);
   return answer.text();
 }

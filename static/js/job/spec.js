@@ -1,13 +1,21 @@
-// What the job runs with, beside what was sent, with everything marked that is not as published.
+// The specification of a job as sent and as resolved, with its differences from the published recipe.
 
 import { api } from '../api/client.js';
+import { prettyJson } from '../json/pretty.js';
 import { copyButton, fill, h } from '../ui/dom.js';
-import { prettyJson } from '../ui/format.js';
+import { scrollBox } from '../ui/section.js';
+
+/** @import { Places } from '../json/positions.js' */
+/** @import { Difference } from './recipe.js' */
 
 export class JobSpec {
   #job;
-  #asked = false;
+  #isLoaded = false;
 
+  /**
+   * @param {Schemas['Job']} job
+   * @param {AbortSignal} signal
+   */
   constructor(job, signal) {
     this.#job = job;
     this.signal = signal;
@@ -17,63 +25,74 @@ export class JobSpec {
     this.recipe = h('div', { class: 'recipe' });
     this.element = h('details', { class: 'card spec' },
       h('summary', {}, h('h2', {}, 'Specification'), h('span', { class: 'note' }, 'as sent, and with every default filled in')),
-      h('div', { class: 'actions' }, h('a', { class: 'button quiet', href: `#/new?from=${encodeURIComponent(job.id)}` }, 'Clone: post again with changes')),
+      h('div', { class: 'actions' }, h('a', { class: 'button quiet', href: `#/new?from=${encodeURIComponent(job.id)}` }, 'Clone into a new job')),
       this.recipe,
       h('div', { class: 'spec-panes' },
-        pane('As sent', () => this.sent.textContent, this.sent),
+        pane('As sent', () => this.sent.textContent ?? '', this.sent),
         pane('Resolved', () => text, this.resolved)));
-    this.element.addEventListener('toggle', () => this.#open());
+    this.element.addEventListener('toggle', () => this.#load());
   }
 
-  async #open() {
-    if (this.#asked || !this.element.open) return;
-    this.#asked = true;
+  async #load() {
+    if (this.#isLoaded || !this.element.open) return;
+    this.#isLoaded = true;
     await Promise.all([this.#showSent(), this.#showDifferences()]);
   }
 
   async #showSent() {
     try {
-      const document = await api.submitted(this.#job.id, this.signal);
-      this.sent.textContent = prettyJson(document);
+      this.sent.textContent = prettyJson(await api.submitted(this.#job.id, this.signal));
     } catch (error) {
       this.sent.textContent = error.message;
     }
   }
 
-  /** The server itself says what the recipe of such a pair and method is. */
+  /** The recipe is what the server fills in for a request without settings. */
   async #showDifferences() {
     const { spec } = this.#job;
     try {
-      // Few look: it is loaded for those who do.
       const [{ scan }, { differences, plainRequest }] = await Promise.all([import('../json/positions.js'), import('./recipe.js')]);
       const { spec: published } = await api.check(JSON.stringify(plainRequest(spec)), this.signal);
       const found = differences(spec, published);
-      mark(this.resolved, found, scan(this.resolved.textContent).places);
-      fill(this.recipe, found.length ? table(found) : h('p', { class: 'note' }, 'Exactly the published recipe of this method.'));
+      mark(this.resolved, found, scan(this.resolved.textContent ?? '').places);
+      fill(this.recipe, found.length ? table(found) : h('p', { class: 'note' }, 'This is exactly the published recipe of the method.'));
     } catch (error) {
-      if (!this.signal.aborted) fill(this.recipe, h('p', { class: 'note' }, `It cannot be compared with the published recipe now: ${error.message}`));
+      if (!this.signal.aborted) fill(this.recipe, h('p', { class: 'note' }, `No comparison with the published recipe: ${error.message}`));
     }
   }
 }
 
+/**
+ * @param {string} title
+ * @param {() => string} text to copy
+ * @param {HTMLElement} content
+ */
 function pane(title, text, content) {
   return h('section', { 'aria-label': title }, h('header', { class: 'card-head' }, h('h3', {}, title), copyButton(text)), content);
 }
 
+/** @param {Difference[]} found */
 function table(found) {
-  const write = (value) => (value === undefined ? '–' : prettyJson(value));
-  return h('div', { class: 'scroll-x', tabindex: '0', role: 'region', 'aria-label': 'Differences from the published recipe' }, h('table', { class: 'plain-table' },
-    h('caption', {}, `${found.length} ${found.length === 1 ? 'difference' : 'differences'} from the published recipe (CIFAR-100) of this method; marked below`),
+  const text = (/** @type {unknown} */ value) => (value === undefined ? '–' : prettyJson(value));
+  return scrollBox('Differences from the published recipe', {}, h('table', { class: 'plain-table' },
+    h('caption', {}, `${found.length} ${found.length === 1 ? 'difference' : 'differences'} from the published CIFAR-100 recipe of this method, marked below`),
     h('thead', {}, h('tr', {}, ['Field', 'This job', 'Published'].map((name) => h('th', { scope: 'col' }, name)))),
     h('tbody', {}, found.map(({ pointer, ours, published }) => h('tr', {},
-      h('th', { scope: 'row' }, h('code', {}, pointer)), h('td', {}, h('code', {}, write(ours))), h('td', {}, h('code', {}, write(published))))))));
+      h('th', { scope: 'row' }, h('code', {}, pointer)), h('td', {}, h('code', {}, text(ours))), h('td', {}, h('code', {}, text(published))))))));
 }
 
-/** Marks the places of the differences in the text. */
+/**
+ * Marks the differences in the text of an element.
+ * @param {HTMLElement} element
+ * @param {Difference[]} found
+ * @param {Places} places of the text's values
+ */
 function mark(element, found, places) {
-  const text = element.textContent;
-  const ranges = found.filter(({ pointer }) => places.has(pointer)).map(({ pointer, published }) => ({ ...places.get(pointer), published }))
-    .sort((a, b) => a.start - b.start);
+  const text = element.textContent ?? '';
+  const ranges = found.flatMap(({ pointer, published }) => {
+    const place = places.get(pointer);
+    return place ? [{ ...place, published }] : [];
+  }).sort((one, other) => one.start - other.start);
   const parts = [];
   let at = 0;
   for (const { start, end, published } of ranges) {

@@ -1,43 +1,66 @@
-// What is done to several jobs at once: asked first, and told afterwards with what could not be done.
+// Cancels or deletes several jobs: says first what will happen, and afterwards what failed.
 
 import { api } from '../api/client.js';
 import { ask, fill, h, setText } from '../ui/dom.js';
 import { ACTIONS } from '../ui/status.js';
 
-/** Requests under way at a time. */
-const AT_A_TIME = 6;
-/** How long to wait when the server says that they come too fast. */
-const BREATH = 1000;
-const TOO_MANY = 429;
+/** @typedef {Schemas['JobSummary']} JobSummary */
+/** @typedef {'cancel' | 'delete'} BulkVerb */
 
-const WHAT_HAPPENS = {
-  cancel: { queued: 'will not start', running: 'stop at their next step', pausing: 'stop at their next step', paused: 'will not go on' },
-  delete: { succeeded: 'go, with their students', failed: 'go', cancelled: 'go' },
+const MAX_REQUESTS = 6;
+/** Milliseconds to wait after the server has limited the rate of requests. */
+const RATE_LIMIT_DELAY = 1000;
+const TOO_MANY_REQUESTS = 429;
+/** The page that compares jobs shows at most as many. */
+const MAX_COMPARED = 50;
+
+/** @type {Record<BulkVerb, Record<string, string>>} */
+const EFFECTS = {
+  cancel: { queued: 'will not start', running: 'stop after the current step', pausing: 'stop after the current step', paused: 'will not resume' },
+  delete: { succeeded: 'deleted with their students', failed: 'deleted', cancelled: 'deleted' },
 };
+/** @type {Record<BulkVerb, { label: string, no: string, done: string, note: string }>} */
 const WORDS = {
-  cancel: { title: (jobs) => `Cancel ${jobs}?`, yes: 'Cancel them', no: 'Let them run', done: 'cancelled', after: 'What they have learned so far is not published; retrying goes on from the last checkpoint.' },
-  delete: { title: (jobs) => `Delete ${jobs}?`, yes: 'Delete them', no: 'Keep them', done: 'deleted', after: 'Students, metrics and histories are deleted for good.' },
+  cancel: {
+    label: 'Cancel', no: 'Let them run', done: 'cancelled', note: 'No students are published. A retry continues from the last checkpoint.',
+  },
+  delete: {
+    label: 'Delete', no: 'Keep them', done: 'deleted', note: 'This permanently deletes students, metrics and histories.',
+  },
 };
 
-const jobsOf = (count) => (count === 1 ? '1 job' : `${count} jobs`);
+const jobsOf = (/** @type {number} */ count) => (count === 1 ? '1 job' : `${count} jobs`);
 
-/** `{able, text}`: the jobs to which it can be done, and what will happen to which. Pure. */
+/**
+ * The jobs that allow an action, and what it will do to which. Pure.
+ * @template {Pick<JobSummary, 'status'>} Job
+ * @param {BulkVerb} verb
+ * @param {Job[]} jobs
+ */
 export function plan(verb, jobs) {
-  const { from } = ACTIONS.find((action) => action.verb === verb);
+  const from = ACTIONS.find((action) => action.verb === verb)?.from ?? [];
   const able = jobs.filter(({ status }) => from.includes(status));
+  /** @type {Map<string, number>} */
   const counts = new Map();
   for (const { status } of jobs) counts.set(status, (counts.get(status) ?? 0) + 1);
-  const parts = [...counts].filter(([status]) => from.includes(status)).map(([status, count]) => `${count} ${status}: ${WHAT_HAPPENS[verb][status]}.`);
+  const parts = [...counts].filter(([status]) => from.includes(status)).map(([status, count]) => `${count} ${status}: ${EFFECTS[verb][status]}.`);
   const left = jobs.length - able.length;
   if (left > 0) {
     const statuses = [...counts.keys()].filter((status) => !from.includes(status)).join(', ');
-    parts.push(`${jobsOf(left)} (${statuses}) ${left === 1 ? 'stays' : 'stay'} as ${left === 1 ? 'it is' : 'they are'}.`);
+    parts.push(`${jobsOf(left)} (${statuses}) ${left === 1 ? 'stays' : 'stay'} unchanged.`);
   }
-  return { able, text: [...parts, WORDS[verb].after].join(' ') };
+  return { able, text: [...parts, WORDS[verb].note].join(' ') };
 }
 
-/** Does something to each job, a few at a time; answers `[{job, error}]` of those to which it could not be done. */
-export async function toEach(jobs, act, onDone = () => {}, breath = BREATH) {
+/**
+ * Acts on each job, a few at a time, and answers which failed. Waits whenever the server limits the rate of requests.
+ * @template Job
+ * @param {Job[]} jobs
+ * @param {(job: Job) => Promise<unknown>} act
+ * @param {() => void} [onDone] after each job
+ */
+export async function toEach(jobs, act, onDone = () => {}, delay = RATE_LIMIT_DELAY) {
+  /** @type {{ job: Job, error: Error }[]} */
   const failures = [];
   const waiting = [...jobs];
   const work = async () => {
@@ -45,9 +68,9 @@ export async function toEach(jobs, act, onDone = () => {}, breath = BREATH) {
       try {
         await act(job);
       } catch (error) {
-        if (error.status === TOO_MANY) {
+        if (error.status === TOO_MANY_REQUESTS) {
           waiting.push(job);
-          await new Promise((resolve) => { setTimeout(resolve, breath); });
+          await new Promise((resolve) => { setTimeout(resolve, delay); });
           continue;
         }
         failures.push({ job, error });
@@ -55,19 +78,24 @@ export async function toEach(jobs, act, onDone = () => {}, breath = BREATH) {
       onDone();
     }
   };
-  await Promise.all(Array.from({ length: AT_A_TIME }, work));
+  await Promise.all(Array.from({ length: MAX_REQUESTS }, work));
   return failures;
 }
 
 /** A bar with the number of selected jobs and what can be done to them. */
 export class BulkBar {
-  /** `selection`: a Map of jobs by id. `onChange()` after the selection or a job has changed. */
+  #isBusy = false;
+
+  /**
+   * @param {Map<string, JobSummary>} selection by id
+   * @param {() => void} onChange after the selection or a job has changed
+   */
   constructor(selection, onChange) {
     this.selection = selection;
     this.onChange = onChange;
     this.count = h('strong', {});
     this.compare = h('a', { class: 'button quiet' }, 'Compare');
-    this.buttons = { cancel: this.#button('cancel', 'Cancel'), delete: this.#button('delete', 'Delete') };
+    this.buttons = { cancel: this.#button('cancel'), delete: this.#button('delete') };
     this.everything = h('button', { type: 'button', class: 'quiet', hidden: true });
     this.clear = h('button', { type: 'button', class: 'quiet', onclick: () => { selection.clear(); onChange(); } }, 'Clear');
     this.element = h('div', { class: 'bulk', role: 'toolbar', 'aria-label': 'Selected jobs', hidden: true },
@@ -75,52 +103,62 @@ export class BulkBar {
     this.report = h('div', { class: 'report', role: 'alert' });
   }
 
-  #button(verb, label) {
-    return h('button', { type: 'button', class: 'danger quiet', onclick: () => this.act(verb) }, label);
+  /** @param {BulkVerb} verb */
+  #button(verb) {
+    return h('button', { type: 'button', class: 'danger quiet', onclick: () => this.#act(verb) }, WORDS[verb].label);
   }
 
   update() {
     const jobs = [...this.selection.values()];
     this.element.hidden = jobs.length === 0;
-    if (!this.isBusy) setText(this.count, `${jobs.length} selected`);
+    if (!this.#isBusy) setText(this.count, `${jobs.length} selected`);
     this.compare.href = `#/compare?${jobs.map(({ id }) => `job=${encodeURIComponent(id)}`).join('&')}`;
-    this.compare.hidden = jobs.length < 2 || jobs.length > 50;
-    for (const [verb, button] of Object.entries(this.buttons)) {
+    this.compare.hidden = jobs.length < 2 || jobs.length > MAX_COMPARED;
+    for (const verb of /** @type {BulkVerb[]} */ (['cancel', 'delete'])) {
       const { able } = plan(verb, jobs);
-      button.hidden = able.length === 0;
-      fill(button, `${verb === 'cancel' ? 'Cancel' : 'Delete'} ${able.length}`);
+      this.buttons[verb].hidden = able.length === 0;
+      setText(this.buttons[verb], `${WORDS[verb].label} ${able.length}`);
     }
   }
 
-  async act(verb) {
-    const words = WORDS[verb];
+  /** @param {BulkVerb} verb */
+  async #act(verb) {
+    const { label, no } = WORDS[verb];
     const { able, text } = plan(verb, [...this.selection.values()]);
-    if (!(await ask({ title: words.title(jobsOf(able.length)), detail: text, yes: words.yes, no: words.no, danger: true }))) return;
-    this.#busy(true);
+    if (!(await ask({ title: `${label} ${jobsOf(able.length)}?`, detail: text, yes: `${label} them`, no, danger: true }))) return;
+    this.#setBusy(true);
     let done = 0;
     const onDone = () => {
       done += 1;
       setText(this.count, `${done} of ${able.length}…`);
     };
-    const failures = await toEach(able, (job) => (verb === 'delete' ? api.remove(job.id) : api.change(job.id, verb)), onDone);
-    this.#busy(false);
+    const failures = await toEach(able, ({ id }) => (verb === 'delete' ? api.remove(id) : api.change(id, verb)), onDone);
+    this.#setBusy(false);
     const failed = new Set(failures.map(({ job }) => job.id));
-    // What could not be done stays selected.
+    // Failed jobs stay selected.
     for (const { id } of able) if (!failed.has(id)) this.selection.delete(id);
-    this.#tell(words.done, able.length - failures.length, failures);
+    this.#showReport(verb, able.length - failures.length, failures);
     this.onChange();
   }
 
-  #busy(isBusy) {
-    this.isBusy = isBusy;
+  /** @param {boolean} isBusy */
+  #setBusy(isBusy) {
+    this.#isBusy = isBusy;
     for (const button of Object.values(this.buttons)) button.disabled = isBusy;
   }
 
-  #tell(done, count, failures) {
+  /**
+   * @param {BulkVerb} verb
+   * @param {number} count of jobs that it worked for
+   * @param {{ job: JobSummary, error: Error }[]} failures
+   */
+  #showReport(verb, count, failures) {
+    const { done } = WORDS[verb];
     const close = h('button', { type: 'button', class: 'quiet', onclick: () => fill(this.report) }, 'Dismiss');
-    const isAsked = done === 'cancelled' ? `${jobsOf(count)} asked to stop.` : `${jobsOf(count)} ${done}.`;
+    // A running job is cancelled once its worker has stopped it.
+    const success = verb === 'cancel' ? `${jobsOf(count)} asked to stop.` : `${jobsOf(count)} ${done}.`;
     fill(this.report, h('div', { class: failures.length ? 'error-box' : 'ok-box' },
-      h('p', {}, isAsked, failures.length ? ` ${jobsOf(failures.length)} could not be ${done}:` : ''),
+      h('p', {}, success, failures.length ? ` ${jobsOf(failures.length)} could not be ${done}:` : ''),
       failures.length ? h('ul', {}, failures.map(({ job, error }) => h('li', {}, h('a', { href: `#/jobs/${encodeURIComponent(job.id)}` }, job.name), `: ${error.message}`))) : null,
       close));
   }

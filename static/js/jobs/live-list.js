@@ -1,50 +1,63 @@
-// Keeps a part of the list of jobs up to date: the server says which jobs change, and this asks again for what is shown.
+// Keeps one page of the list of jobs up to date. The server's stream only says which jobs changed; this requests them.
 
 import { api, paths } from '../api/client.js';
-import { setConnection } from '../ui/connection.js';
-import { Paced } from '../api/paced.js';
+import { Poller } from '../api/poller.js';
 import { follow } from '../api/stream.js';
+import { setConnection } from '../ui/connection.js';
 
-/** Least time between two looks at the rows, and at the page as a whole. */
-const ROWS_EVERY = 1000;
-const PAGE_EVERY = 4000;
-/** What the server takes at a time. */
-const MOST_IDS = 100;
+/** Least milliseconds between two requests for changed rows, and for the whole page. */
+const ROWS_INTERVAL = 1000;
+const PAGE_INTERVAL = 4000;
+/** What `GET /v1/summaries` accepts. */
+const MAX_IDS = 100;
 
 export class LiveList {
+  /** @type {Set<string>} */
   #changed = new Set();
+  #has;
 
   /**
-   * `request()` says what to ask for; `has(id)` whether a job is shown. `onPage(answer)` gets the page; `onRows(jobs)`
-   * what has become of jobs of it, and answers whether they still belong there; `onError(error)` why nothing came.
+   * @param {object} options
+   * @param {() => import('../api/client.js').Parameters} options.parameters of the request for the page
+   * @param {(id: string) => boolean} options.has whether a job is on the page
+   * @param {(page: Schemas['Summaries']) => void} options.onPage
+   * @param {(jobs: Schemas['JobSummary'][]) => boolean} options.onRows answers whether the jobs still belong where they are
+   * @param {(error: Error) => void} options.onError
+   * @param {AbortSignal} options.signal
    */
-  constructor({ request, has, onPage, onRows, onError, signal }) {
-    this.has = has;
-    this.page = new Paced(PAGE_EVERY, async (stop) => {
-      const answer = await api.summaries(request(), stop);
-      this.#changed.clear();
-      onPage(answer);
-    }, onError, signal);
-    this.rows = new Paced(ROWS_EVERY, async (stop) => {
-      const ids = [...this.#changed].slice(0, MOST_IDS);
-      ids.forEach((id) => this.#changed.delete(id));
-      if (ids.length === 0) return;
-      const { data } = await api.summaries({ id: ids, limit: MOST_IDS }, stop);
-      if (data.length < ids.length || !onRows(data)) this.page.soon();
-      if (this.#changed.size > 0) this.rows.soon();
-    }, onError, signal);
-    document.addEventListener('visibilitychange', () => [this.page, this.rows].forEach((paced) => paced.again()), { signal });
+  constructor({ parameters, has, onPage, onRows, onError, signal }) {
+    this.#has = has;
+    this.page = new Poller({
+      interval: PAGE_INTERVAL, onError, signal,
+      request: async (stop) => {
+        const page = await api.summaries(parameters(), stop);
+        this.#changed.clear();
+        onPage(page);
+      },
+    });
+    this.rows = new Poller({
+      interval: ROWS_INTERVAL, onError, signal,
+      request: async (stop) => {
+        const ids = [...this.#changed].slice(0, MAX_IDS);
+        ids.forEach((id) => this.#changed.delete(id));
+        if (ids.length === 0) return;
+        const { data } = await api.summaries({ id: ids, limit: MAX_IDS }, stop);
+        if (data.length < ids.length || !onRows(data)) this.page.soon();
+        if (this.#changed.size > 0) this.rows.soon();
+      },
+    });
     this.page.now();
     follow(paths.changes, { on: { changed: ({ ids }) => this.#note(ids) }, onState: setConnection, signal });
   }
 
+  /** @param {string[] | null} ids null if any job may have changed */
   #note(ids) {
-    for (const id of ids ?? []) if (this.has(id)) this.#changed.add(id);
+    for (const id of ids ?? []) if (this.#has(id)) this.#changed.add(id);
     if (this.#changed.size > 0) this.rows.soon();
-    if (!ids || ids.some((id) => !this.has(id))) this.page.soon();
+    if (!ids || ids.some((id) => !this.#has(id))) this.page.soon();
   }
 
-  /** Asks for the page at once: what is wanted has changed, or a user did something. */
+  /** Requests the page at once, because the query changed or the user did something. */
   refresh() {
     return this.page.now();
   }

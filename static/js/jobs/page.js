@@ -1,15 +1,18 @@
-// The list of jobs: searched, sorted and cut into pages by the server, kept up to date, and worked on by keyboard.
+// The list of jobs. The server searches, sorts and pages; this keeps one page up to date.
 
 import { api } from '../api/client.js';
-import { BulkBar } from './bulk.js';
 import { Combobox } from '../ui/combobox.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { whole } from '../ui/format.js';
+import { BulkBar } from './bulk.js';
 import { help, listenToKeys } from './keys.js';
+import { LiveList } from './live-list.js';
 import { PAGE_SIZES, addressOf, parseQuery, requestOf } from './query.js';
 import { JobsTable } from './table.js';
-import { LiveList } from './live-list.js';
 
+/** @typedef {Schemas['JobSummary']} JobSummary */
+
+/** @type {[name: string, statuses: string[]][]} */
 const FILTERS = [
   ['All', []],
   ['Active', ['queued', 'running', 'pausing', 'paused', 'cancelling']],
@@ -20,32 +23,45 @@ const FILTERS = [
   ['Failed', ['failed']],
   ['Cancelled', ['cancelled']],
 ];
-/** How long a search waits for the next letter. */
-const TYPING = 250;
-/** Most jobs that are selected at once. */
-const MOST_SELECTED = 5000;
+/** Milliseconds to wait for the next letter before searching. */
+const TYPING_DELAY = 250;
+const MAX_SELECTED = 5000;
+/** Columns whose values never change while a job exists: an update of a row cannot move it. */
+const FIXED_COLUMNS = ['created', 'name', 'method', 'pair'];
 
-/** Shows the list; `update(query)` shows another part of it in place. */
+/**
+ * @param {PageContext} context
+ * @returns {PageView}
+ */
 export function jobsPage(context) {
   return new JobsPage(context);
 }
 
 class JobsPage {
+  /** @type {Map<string, JobSummary>} */
   #selection = new Map();
-  #typing = null;
-  #total = null;
-  /** The statuses of jobs as they were told last, to announce how they change. */
-  #told = new Map();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  #total = 0;
+  /**
+   * Statuses as last announced.
+   * @type {Map<string, string>}
+   */
+  #announced = new Map();
 
+  /** @param {PageContext} context */
   constructor({ root, query, signal, setTitle, announce }) {
-    Object.assign(this, { signal, setTitle, announce, query: parseQuery(query) });
+    this.signal = signal;
+    this.setTitle = setTitle;
+    this.announce = announce;
+    this.query = parseQuery(query);
     this.bulk = new BulkBar(this.#selection, () => { this.#showSelection(); this.live.refresh(); });
     this.table = new JobsTable(this.#selection, () => this.#showSelection());
-    this.filters = new Map(FILTERS.map(([name]) => [name, h('span', { class: 'filter-count' })]));
+    this.counts = FILTERS.map(() => h('span', { class: 'filter-count' }));
     this.nav = h('nav', { class: 'filters', 'aria-label': 'Filter by status' });
     this.search = h('input', { type: 'search', class: 'search', placeholder: 'Search', 'aria-label': 'Search jobs', 'aria-keyshortcuts': '/', maxlength: 200, value: this.query.q });
     this.label = new Combobox({
-      label: 'Filter by label', none: 'No job has such a label.', signal,
+      label: 'Filter by label', none: 'No job has a matching label.', signal,
       find: (text, stop) => this.#findLabels(text, stop), onPick: (label) => this.#addLabel(label),
     });
     this.labels = h('div', { class: 'filters', hidden: true });
@@ -53,7 +69,7 @@ class JobsPage {
     this.pager = h('nav', { class: 'pager', 'aria-label': 'Pages of the list', hidden: true });
     fill(root,
       h('div', { class: 'heading' }, h('h1', {}, 'Jobs'), h('div', { class: 'actions' },
-        h('button', { type: 'button', class: 'quiet keys-button', title: 'Keys', 'aria-label': 'Keys', onclick: help }, '?'),
+        h('button', { type: 'button', class: 'quiet keys-button', title: 'Keyboard shortcuts', 'aria-label': 'Keyboard shortcuts', onclick: help }, '?'),
         h('a', { class: 'button primary', href: '#/new' }, 'New job'))),
       h('div', { class: 'list-tools' }, this.nav, this.label.element, this.search), this.labels, this.bulk.report,
       this.table.element, this.note, this.pager, this.bulk.element);
@@ -61,16 +77,16 @@ class JobsPage {
     this.#showQuery();
     this.#showSelection();
     this.live = new LiveList({
-      request: () => requestOf(this.query),
+      parameters: () => requestOf(this.query),
       has: (id) => this.table.has(id),
-      onPage: (answer) => this.#takePage(answer),
-      onRows: (jobs) => this.#takeRows(jobs),
+      onPage: (page) => this.#showPage(page),
+      onRows: (jobs) => this.#updateRows(jobs),
       onError: (error) => setText(this.note, error.message),
       signal,
     });
   }
 
-  /** The address has changed. */
+  /** @param {URLSearchParams} parameters */
   update(parameters) {
     this.query = parseQuery(parameters);
     if (document.activeElement !== this.search) this.search.value = this.query.q;
@@ -80,8 +96,8 @@ class JobsPage {
 
   #listen() {
     this.search.addEventListener('input', () => {
-      clearTimeout(this.#typing);
-      this.#typing = setTimeout(() => this.#searchFor(this.search.value), TYPING);
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#searchFor(this.search.value), TYPING_DELAY);
     });
     this.search.addEventListener('keydown', (event) => {
       if (event.key === 'Enter' || event.key === 'ArrowDown') {
@@ -94,36 +110,49 @@ class JobsPage {
       }
     });
     this.bulk.everything.addEventListener('click', () => this.#selectEverything());
-    this.signal.addEventListener('abort', () => clearTimeout(this.#typing));
+    this.signal.addEventListener('abort', () => clearTimeout(this.#timer));
     listenToKeys({
       step: (by) => this.table.step(by),
       toggle: () => this.table.toggleFocused(),
       all: () => this.table.selectAll(true),
       turn: (by) => this.#turn(by),
-      compare: () => !this.bulk.element.hidden && !this.bulk.compare.hidden && this.bulk.compare.click(),
+      compare: () => { if (!this.bulk.element.hidden && !this.bulk.compare.hidden) this.bulk.compare.click(); },
       search: () => this.search.focus(),
       label: () => { this.label.input.focus(); this.label.input.click(); },
       clear: () => { this.#selection.clear(); this.#showSelection(); },
     }, this.signal);
   }
 
-  /** While somebody types, the address follows without an entry of the history for each letter. */
+  /**
+   * Replaces the address, so that typing does not add an entry to the browser's history per letter.
+   * @param {string} text
+   */
   #searchFor(text) {
-    clearTimeout(this.#typing);
+    clearTimeout(this.#timer);
     if (text === this.query.q || this.signal.aborted) return;
-    this.query = { ...this.query, q: text, page: 1 };
+    this.#replaceQuery({ q: text, page: 1 });
+  }
+
+  /** @param {Partial<import('./query.js').ListQuery>} change */
+  #replaceQuery(change) {
+    this.query = { ...this.query, ...change };
     history.replaceState(null, '', addressOf(this.query));
     this.#showQuery();
     this.live.refresh();
   }
 
-  /** The labels that jobs have and that are not chosen yet. */
+  /**
+   * Labels of jobs that are not filtered by yet.
+   * @param {string} text
+   * @param {AbortSignal} stop
+   */
   async #findLabels(text, stop) {
     const { data } = await api.labels({ q: text, limit: 100 }, stop);
     return data.map(({ key, value, jobs }) => ({ value: `${key}:${value}`, text: `${key}:${value}`, note: whole(jobs) }))
       .filter(({ value }) => !this.query.labels.includes(value));
   }
 
+  /** @param {string} label */
   #addLabel(label) {
     location.hash = addressOf({ ...this.query, labels: [...this.query.labels, label], page: 1 });
   }
@@ -131,9 +160,9 @@ class JobsPage {
   #showQuery() {
     const { query } = this;
     const wanted = query.statuses.join();
-    fill(this.nav, FILTERS.map(([name, statuses]) => h('a', {
+    fill(this.nav, FILTERS.map(([name, statuses], index) => h('a', {
       href: addressOf({ ...query, statuses, page: 1 }), 'aria-current': statuses.join() === wanted ? 'true' : null,
-    }, name, ' ', this.filters.get(name))));
+    }, name, ' ', this.counts[index])));
     this.labels.hidden = query.labels.length === 0;
     fill(this.labels, query.labels.map((label) => h('a', {
       href: addressOf({ ...query, labels: query.labels.filter((other) => other !== label), page: 1 }), title: 'Remove this filter', 'aria-label': `Remove the filter by label ${label}`,
@@ -141,24 +170,22 @@ class JobsPage {
     this.table.setQuery(query);
   }
 
-  #takePage({ data, total, statuses }) {
+  /** @param {Schemas['Summaries']} page */
+  #showPage({ data, total, statuses }) {
     const { page, size } = this.query;
     const last = Math.max(Math.ceil(total / size), 1);
     if (page > last) {
-      // Jobs have gone, and this page with them.
-      this.query = { ...this.query, page: last };
-      history.replaceState(null, '', addressOf(this.query));
-      this.#showQuery();
-      this.live.refresh();
+      // So many jobs were deleted that this page no longer exists.
+      this.#replaceQuery({ page: last });
       return;
     }
     this.#total = total;
     this.table.show(data);
-    data.forEach((job) => this.#tell(job));
-    for (const [name, wanted] of FILTERS) {
-      const count = (wanted.length ? wanted : Object.keys(statuses)).reduce((sum, status) => sum + (statuses[status] ?? 0), 0);
-      setText(this.filters.get(name), whole(count));
-    }
+    data.forEach((job) => this.#announceChange(job));
+    FILTERS.forEach(([, wanted], index) => {
+      const jobs = (wanted.length ? wanted : Object.keys(statuses)).reduce((sum, status) => sum + (statuses[status] ?? 0), 0);
+      setText(this.counts[index], whole(jobs));
+    });
     setText(this.note, total > 0 ? '' : this.#emptyNote());
     this.setTitle(statuses.running > 0 ? `${statuses.running} running · Jobs` : 'Jobs');
     this.#showPager(last);
@@ -168,43 +195,52 @@ class JobsPage {
   #emptyNote() {
     const { statuses, labels, q } = this.query;
     if (q || labels.length) return 'No job matches.';
-    return statuses.length ? 'No job has this status.' : 'No jobs yet. Post the first one with “New job”.';
+    return statuses.length ? 'No job has this status.' : 'No jobs yet. Create the first one with “New job”.';
   }
 
-  /** Whether the rows still belong where they are. */
-  #takeRows(jobs) {
-    let isRight = true;
+  /**
+   * Answers whether the rows still belong where they are.
+   * @param {JobSummary[]} jobs
+   */
+  #updateRows(jobs) {
+    let isInPlace = FIXED_COLUMNS.includes(this.query.sort);
     for (const job of jobs) {
-      if (!this.table.has(job.id)) continue;
-      if (job.status !== this.table.job(job.id).status) isRight = false;
+      const before = this.table.job(job.id);
+      if (!before) continue;
+      if (job.status !== before.status) isInPlace = false;
       this.table.update(job);
-      this.#tell(job);
+      this.#announceChange(job);
     }
     this.bulk.update();
-    return isRight && ['created', 'name', 'method', 'pair'].includes(this.query.sort);
+    return isInPlace;
   }
 
-  #tell({ id, name, status }) {
-    const before = this.#told.get(id);
+  /** @param {JobSummary} job */
+  #announceChange({ id, name, status }) {
+    const before = this.#announced.get(id);
     if (before && before !== status) this.announce(`${name}: ${status}`);
-    this.#told.set(id, status);
+    this.#announced.set(id, status);
   }
 
+  /** @param {number} last number of the last page */
   #showPager(last) {
     const { page, size } = this.query;
-    const to = (target, text, rel) => (target < 1 || target > last ? h('span', { class: 'button quiet', 'aria-disabled': 'true' }, text)
-      : h('a', { class: 'button quiet', href: addressOf({ ...this.query, page: target }), rel }, text));
+    const link = (/** @type {number} */ target, /** @type {string} */ text, /** @type {string} */ rel) =>
+      (target < 1 || target > last ? h('span', { class: 'button quiet', 'aria-disabled': 'true' }, text)
+        : h('a', { class: 'button quiet', href: addressOf({ ...this.query, page: target }), rel }, text));
     const first = (page - 1) * size + 1;
     this.pager.hidden = this.#total <= PAGE_SIZES[0];
     fill(this.pager,
       h('span', {}, `${whole(first)}–${whole(Math.min(first + size - 1, this.#total))} of ${whole(this.#total)}`),
-      to(page - 1, '‹ Previous', 'prev'), h('span', {}, `page ${page} of ${last}`), to(page + 1, 'Next ›', 'next'),
+      link(page - 1, '‹ Previous', 'prev'), h('span', {}, `page ${page} of ${last}`), link(page + 1, 'Next ›', 'next'),
       h('span', { class: 'page-sizes' }, 'rows: ', PAGE_SIZES.map((rows) => h('a', {
         href: addressOf({ ...this.query, size: rows, page: 1 }), 'aria-current': rows === size ? 'true' : null,
       }, rows))));
   }
 
+  /** @param {number} by */
   #turn(by) {
+    /** @type {HTMLAnchorElement | null} */
     const link = this.pager.hidden ? null : this.pager.querySelector(`a[rel="${by > 0 ? 'next' : 'prev'}"]`);
     if (!link) return false;
     location.hash = link.hash;
@@ -214,15 +250,16 @@ class JobsPage {
   #showSelection() {
     this.table.showSelection();
     this.bulk.update();
-    const isWholePage = this.table.all.checked && this.#total > this.table.ids.length && this.#selection.size < Math.min(this.#total, MOST_SELECTED);
+    const most = Math.min(this.#total, MAX_SELECTED);
+    const isWholePage = this.table.all.checked && this.#total > this.table.ids.length && this.#selection.size < most;
     this.bulk.everything.hidden = !isWholePage;
-    setText(this.bulk.everything, `Select all ${whole(Math.min(this.#total ?? 0, MOST_SELECTED))}`);
+    setText(this.bulk.everything, `Select all ${whole(most)}`);
   }
 
-  /** All jobs of the list, whichever page they are on. */
+  /** Selects the jobs of all pages. */
   async #selectEverything() {
     try {
-      for (let offset = 0; offset < Math.min(this.#total, MOST_SELECTED); offset += 500) {
+      for (let offset = 0; offset < Math.min(this.#total, MAX_SELECTED); offset += 500) {
         const { data } = await api.summaries({ ...requestOf(this.query), offset, limit: 500 }, this.signal);
         data.forEach((job) => this.#selection.set(job.id, job));
       }

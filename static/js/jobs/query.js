@@ -1,16 +1,37 @@
-// What a list of jobs shows, as its address says it. Pure.
+// What the list of jobs shows, as its address says. Pure.
 
-/** The columns that the server can sort by, and the direction in which each is asked for first. */
+/**
+ * @typedef {object} ListQuery
+ * @property {string[]} statuses
+ * @property {string[]} labels as `key:value`
+ * @property {string} q searched text
+ * @property {string} sort
+ * @property {string} order `asc` or `desc`
+ * @property {number} page from 1
+ * @property {number} size rows per page
+ */
+
+/**
+ * The columns that the server sorts by, with the order of the first click on each.
+ * @type {Record<string, 'asc' | 'desc'>}
+ */
 export const FIRST_ORDER = {
   status: 'asc', name: 'asc', method: 'asc', pair: 'asc', progress: 'desc', best_top1: 'desc', gain: 'desc', eta: 'asc', worker: 'asc', created: 'desc',
 };
 
 export const PAGE_SIZES = [50, 100, 200];
+const DEFAULT_SORT = 'created';
 
-/** `{statuses, labels, q, sort, order, page, size}` of the parameters of an address; what it cannot mean is left out. */
+/**
+ * Invalid parameters count as missing.
+ * @param {URLSearchParams} parameters
+ * @returns {ListQuery}
+ */
 export function parseQuery(parameters) {
-  const sort = Object.hasOwn(FIRST_ORDER, parameters.get('sort')) ? parameters.get('sort') : 'created';
-  const order = ['asc', 'desc'].includes(parameters.get('order')) ? parameters.get('order') : FIRST_ORDER[sort];
+  const wantedSort = parameters.get('sort') ?? '';
+  const sort = Object.hasOwn(FIRST_ORDER, wantedSort) ? wantedSort : DEFAULT_SORT;
+  const wantedOrder = parameters.get('order') ?? '';
+  const order = ['asc', 'desc'].includes(wantedOrder) ? wantedOrder : FIRST_ORDER[sort];
   const size = Number(parameters.get('rows'));
   const page = Number(parameters.get('page'));
   return {
@@ -19,27 +40,38 @@ export function parseQuery(parameters) {
   };
 }
 
-/** The address of a list: what is as usual is not mentioned. */
+/**
+ * The address of a list; defaults are left out.
+ * @param {ListQuery} query
+ */
 export function addressOf({ statuses, labels, q, sort, order, page, size }) {
   const parameters = new URLSearchParams();
   for (const status of statuses) parameters.append('status', status);
   for (const label of labels) parameters.append('label', label);
   if (q) parameters.set('q', q);
-  if (sort !== 'created') parameters.set('sort', sort);
+  if (sort !== DEFAULT_SORT) parameters.set('sort', sort);
   if (order !== FIRST_ORDER[sort]) parameters.set('order', order);
-  if (page > 1) parameters.set('page', page);
-  if (size !== PAGE_SIZES[0]) parameters.set('rows', size);
+  if (page > 1) parameters.set('page', String(page));
+  if (size !== PAGE_SIZES[0]) parameters.set('rows', String(size));
   const text = parameters.toString();
   return text ? `#/?${text}` : '#/';
 }
 
-/** The list sorted by another column, or by the same one the other way round; from the start. */
+/**
+ * The first page of the list sorted by another column, or by the same one in the other order.
+ * @param {ListQuery} query
+ * @param {string} sort
+ * @returns {ListQuery}
+ */
 export function sortedBy(query, sort) {
-  const other = query.order === 'asc' ? 'desc' : 'asc';
-  return { ...query, sort, order: sort === query.sort ? other : FIRST_ORDER[sort], page: 1 };
+  const reversed = query.order === 'asc' ? 'desc' : 'asc';
+  return { ...query, sort, order: sort === query.sort ? reversed : FIRST_ORDER[sort], page: 1 };
 }
 
-/** What `GET /v1/summaries` takes for it. */
+/**
+ * The parameters of `GET /v1/summaries` for a list.
+ * @param {ListQuery} query
+ */
 export function requestOf({ statuses, labels, q, sort, order, page, size }) {
   return { status: statuses, label: labels, q: q.trim(), sort, order, offset: (page - 1) * size, limit: size };
 }

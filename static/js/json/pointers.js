@@ -1,50 +1,63 @@
 // Reading and changing a document at JSON pointers (RFC 6901). Pure.
 
-/** The keys of a pointer. */
+/**
+ * The keys of a pointer.
+ * @param {string} pointer
+ */
 export function parts(pointer) {
   return pointer === '' ? [] : pointer.slice(1).split('/').map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
 }
 
-/** What stands at the pointer; undefined where nothing does. */
-export function valueAt(document, pointer) {
-  return parts(pointer).reduce((value, key) => (value !== null && typeof value === 'object' && Object.hasOwn(value, key) ? value[key] : undefined), document);
+/**
+ * A key or an index as one part of a pointer.
+ * @param {string | number} part
+ */
+export function escapePart(part) {
+  return String(part).replaceAll('~', '~0').replaceAll('/', '~1');
 }
 
-/** A copy of the document with that value there; undefined removes it, and the objects that are empty without it. */
+/**
+ * Whether a value is an object or an array.
+ * @param {unknown} value
+ * @returns {value is Record<string, unknown>}
+ */
+export function isObject(value) {
+  return value !== null && typeof value === 'object';
+}
+
+/**
+ * The value at a pointer; undefined if there is none.
+ * @param {unknown} document
+ * @param {string} pointer
+ * @returns {any}
+ */
+export function valueAt(document, pointer) {
+  return parts(pointer).reduce((value, key) => (isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined), document);
+}
+
+/**
+ * A copy of the document with another value at a pointer. Undefined removes the value, and objects that become empty.
+ * @param {unknown} document
+ * @param {string} pointer
+ * @param {unknown} value
+ * @returns {any}
+ */
 export function withValue(document, pointer, value) {
   return change(document, parts(pointer), value) ?? {};
 }
 
+/**
+ * @param {unknown} node
+ * @param {string[]} keys
+ * @param {unknown} value
+ * @returns {unknown}
+ */
 function change(node, [key, ...rest], value) {
   if (key === undefined) return value;
-  const object = node !== null && typeof node === 'object' && !Array.isArray(node) ? { ...node } : {};
+  const object = isObject(node) && !Array.isArray(node) ? { ...node } : {};
   const next = change(object[key], rest, value);
   if (next === undefined) delete object[key];
+  // Assignment would set the prototype for the key `__proto__`.
   else Object.defineProperty(object, key, { value: next, enumerable: true, configurable: true, writable: true });
   return Object.keys(object).length === 0 && value === undefined ? undefined : object;
-}
-
-/**
- * A number as people write it, with a decimal point or a decimal comma: `{value}`, or `{fault}` where it is none or
- * could be two. Nothing but blanks is no value.
- */
-export function readNumber(text, { whole = false } = {}) {
-  const trimmed = text.trim().replaceAll(/[\s\u00a0\u202f'’]/g, '');
-  if (trimmed === '') return { value: undefined };
-  if (/^[-+]?\d{1,3}([.,])\d{3}(\1\d{3})+$/.test(trimmed) || /,.*\.|\..*,/.test(trimmed)) return { fault: `${text.trim()} has separators of thousands: leave them out` };
-  if (/^[-+]?[1-9]\d{0,2},\d{3}$/.test(trimmed)) return { fault: `${text.trim()} could be ${trimmed.replace(',', '')} or ${trimmed.replace(',', '.')}: write one of these` };
-  const plain = trimmed.replace(',', '.');
-  if (!/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(plain)) return { fault: `${text.trim()} is not a number` };
-  const value = Number(plain);
-  if (!Number.isFinite(value)) return { fault: `${text.trim()} is too large` };
-  if (whole && !Number.isSafeInteger(value)) return { fault: `${text.trim()} is not a whole number` };
-  return { value };
-}
-
-/** Numbers between commas or blanks, as in `150, 180, 210`; with decimal commas semicolons separate. */
-export function readNumbers(text, options) {
-  const pieces = (text.includes(';') ? text.split(';') : text.split(/[\s,]+/)).map((piece) => piece.trim()).filter(Boolean);
-  if (pieces.length === 0) return { value: undefined };
-  const read = pieces.map((piece) => readNumber(piece, options));
-  return read.find(({ fault }) => fault) ?? { value: read.map(({ value }) => value) };
 }

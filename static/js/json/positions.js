@@ -1,11 +1,17 @@
-// Reads JSON as strictly as JSON.parse and remembers where each value stands, so that a fault with a JSON pointer
-// (RFC 6901) can be shown at its line.
+// Reads JSON as strictly as JSON.parse and records where each value is, so that a fault at a JSON pointer (RFC 6901) can
+// be shown at its line.
 
-const DEEPEST = 120;
+import { escapePart } from './pointers.js';
+
+/** @typedef {{ start: number, end: number }} Place offsets; covers a value and, in an object, its key */
+/** @typedef {Map<string, Place>} Places by JSON pointer */
+
+const MAX_DEPTH = 120;
 
 /**
- * The places of a document: `{error: null | {message, offset}, places: Map<pointer, {start, end}>}`. A place covers
- * the value and, for a member of an object, its key. After an error, `places` holds what came before it.
+ * The places of all values of a document; after a syntax error, those before it.
+ * @param {string} text
+ * @returns {{ error: { message: string, offset: number } | null, places: Places }}
  */
 export function scan(text) {
   const scanner = new Scanner(text);
@@ -18,7 +24,11 @@ export function scan(text) {
   }
 }
 
-/** Where a pointer leads; for one that leads nowhere, such as a missing field, the closest object around it. */
+/**
+ * The place of a pointer. If there is none, as for a missing field, that of the closest value around it.
+ * @param {Places} places
+ * @param {string} pointer
+ */
 export function locate(places, pointer) {
   let path = pointer;
   for (;;) {
@@ -30,19 +40,22 @@ export function locate(places, pointer) {
   }
 }
 
-/** Line and column of an offset, both from 1. */
+/**
+ * Line and column of an offset, both from 1.
+ * @param {string} text
+ * @param {number} offset
+ */
 export function position(text, offset) {
   const before = text.slice(0, offset);
   const line = before.split('\n').length;
   return { line, column: offset - before.lastIndexOf('\n') };
 }
 
-/** A key or an index as one part of a pointer. */
-export function escapePart(part) {
-  return String(part).replaceAll('~', '~0').replaceAll('/', '~1');
-}
-
 class Malformed extends Error {
+  /**
+   * @param {string} message
+   * @param {number} offset
+   */
   constructor(message, offset) {
     super(message);
     this.offset = offset;
@@ -50,9 +63,11 @@ class Malformed extends Error {
 }
 
 class Scanner {
+  /** @param {string} text */
   constructor(text) {
     this.text = text;
     this.at = 0;
+    /** @type {Places} */
     this.places = new Map();
   }
 
@@ -64,8 +79,13 @@ class Scanner {
     if (this.at < this.text.length) this.fail(`the document ends before ${this.found()}`);
   }
 
+  /**
+   * @param {string} pointer
+   * @param {number} start
+   * @param {number} depth
+   */
   value(pointer, start, depth) {
-    if (depth > DEEPEST) this.fail('nested too deeply');
+    if (depth > MAX_DEPTH) this.fail('nested too deeply');
     const first = this.text[this.at];
     if (first === '{') this.object(pointer, depth);
     else if (first === '[') this.array(pointer, depth);
@@ -75,13 +95,17 @@ class Scanner {
     this.places.set(pointer, { start, end: this.at });
   }
 
+  /**
+   * @param {string} pointer
+   * @param {number} depth
+   */
   object(pointer, depth) {
     this.at += 1;
     this.space();
     if (this.take('}')) return;
     for (;;) {
       const start = this.at;
-      if (this.text[this.at] === '}') this.fail('a comma stands before the closing brace: remove it', this.commaBefore());
+      if (this.text[this.at] === '}') this.fail('remove the comma before the closing brace', this.commaBefore());
       if (this.text[this.at] !== '"') this.fail(`expected a name in double quotes, found ${this.found()}`);
       const key = this.string();
       this.space();
@@ -92,24 +116,32 @@ class Scanner {
     }
   }
 
+  /**
+   * @param {string} pointer
+   * @param {number} depth
+   */
   array(pointer, depth) {
     this.at += 1;
     this.space();
     if (this.take(']')) return;
     for (let index = 0; ; index += 1) {
-      if (this.text[this.at] === ']') this.fail('a comma stands before the closing bracket: remove it', this.commaBefore());
+      if (this.text[this.at] === ']') this.fail('remove the comma before the closing bracket', this.commaBefore());
       this.value(`${pointer}/${index}`, this.at, depth + 1);
       if (this.next(']', 'bracket')) return;
     }
   }
 
-  /** After an element: true at the end, false after a comma. */
+  /**
+   * After an element: true at the end, false after a comma.
+   * @param {string} closing
+   * @param {string} name of the closing character
+   */
   next(closing, name) {
     const end = this.at;
     this.space();
     if (this.take(closing)) return true;
     if (!this.take(',')) {
-      // The comma that is missing belongs after the value, not before whatever comes lines later.
+      // Points at the end of the value, where the comma belongs, and not at whatever follows lines later.
       const missing = this.at >= this.text.length ? `the closing ${name} is missing` : `expected a comma or the closing ${name} here, found ${this.found()}`;
       this.fail(missing, this.at >= this.text.length ? this.at : end);
     }
@@ -117,13 +149,14 @@ class Scanner {
     return false;
   }
 
+  /** @returns {string} */
   string() {
     const start = this.at;
     this.at += 1;
     for (;;) {
       const character = this.text[this.at];
       if (character === undefined || character === '\n') this.fail('the closing double quote is missing', start);
-      if (character < ' ') this.fail('a control character stands in a string: write it as \\u00XX');
+      if (character < ' ') this.fail('write control characters in strings as \\u00XX');
       if (character === '"') break;
       this.at += character === '\\' ? this.escape() : 1;
     }
@@ -144,7 +177,7 @@ class Scanner {
 
   number() {
     const match = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?/.exec(this.text.slice(this.at, this.at + 400));
-    const run = /^[-+.\w]*/.exec(this.text.slice(this.at, this.at + 400))[0];
+    const [run] = /** @type {RegExpExecArray} */ (/^[-+.\w]*/.exec(this.text.slice(this.at, this.at + 400)));
     if (!match || match[0].length !== run.length) this.fail(`"${run.slice(0, 30)}" is not a JSON number`);
     this.at += run.length;
   }
@@ -164,13 +197,14 @@ class Scanner {
     if (rest === '') return 'the end';
     if (rest === '//' || rest === '/*') return 'a comment, which JSON does not have';
     if (rest[0] === "'") return 'a single quote: JSON uses double quotes';
-    return `"${String.fromCodePoint(this.text.codePointAt(this.at))}"`;
+    return `"${String.fromCodePoint(this.text.codePointAt(this.at) ?? 0)}"`;
   }
 
   commaBefore() {
     return this.text.lastIndexOf(',', this.at);
   }
 
+  /** @param {string} character */
   take(character) {
     if (this.text[this.at] !== character) return false;
     this.at += 1;
@@ -181,6 +215,10 @@ class Scanner {
     while (' \t\n\r'.includes(this.text[this.at] ?? 'x')) this.at += 1;
   }
 
+  /**
+   * @param {string} message
+   * @returns {never}
+   */
   fail(message, offset = this.at) {
     throw new Malformed(message, offset);
   }

@@ -1,16 +1,28 @@
-// What a specification can name: architectures, data sets, checkpoints.
+// What a specification can name: architectures, data sets and checkpoints.
 
+import { now } from '../api/client.js';
 import { ageElement, copyButton, fill, h } from '../ui/dom.js';
 import { age, bytes, count, whole } from '../ui/format.js';
-import { now } from '../api/client.js';
+import { scrollBox } from '../ui/section.js';
 
-function section(title, size, content, open = false) {
-  return h('details', { class: 'card help', open }, h('summary', {}, h('h2', {}, title), h('span', { class: 'note' }, String(size))), content);
+/** @import { Child } from '../ui/dom.js' */
+/** @typedef {Schemas['Checkpoint']} Checkpoint */
+
+/**
+ * A card that folds, with the number of its entries.
+ * @param {string} title
+ * @param {unknown[]} entries
+ * @param {{ open?: boolean }} options
+ * @param {Child} content
+ */
+function fold(title, entries, { open = true }, content) {
+  return h('details', { class: 'card help', open }, h('summary', {}, h('h2', {}, title), h('span', { class: 'note' }, entries.length)), content);
 }
 
+/** @param {Schemas['Architecture'][]} architectures */
 export function architecturesHelp(architectures) {
   const columns = ['Name', 'Parameters', 'MACs', 'Input', 'Final map'];
-  return section('Architectures', architectures.length, h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Architectures' }, h('table', {},
+  return fold('Architectures', architectures, { open: false }, scrollBox('Architectures', { class: 'scroll' }, h('table', {},
     h('thead', {}, h('tr', {}, columns.map((name) => h('th', { scope: 'col' }, name)))),
     h('tbody', {}, architectures.map((one) => h('tr', {},
       h('th', { scope: 'row' }, h('code', {}, one.name)),
@@ -18,30 +30,35 @@ export function architecturesHelp(architectures) {
       h('td', {}, `${one.feature_map_side}×${one.feature_map_side}`)))))));
 }
 
+/** @param {Dataset[]} datasets */
 export function datasetsHelp(datasets) {
-  const body = datasets.length === 0
-    ? h('p', { class: 'note' }, 'None yet. Put a directory with images below the server’s --datasets-dir.')
-    : h('ul', { class: 'plain' }, datasets.map((one) => h('li', {}, h('code', {}, one.name), copyButton(() => one.name), h('div', { class: 'note' },
-      `${one.classes} classes · ${one.splits.map(({ name, images }) => `${name} ${whole(images)}`).join(', ')} · ${one.format} · ${bytes(one.size_bytes)}`))));
-  return section('Data sets', datasets.length, body, true);
+  const item = (/** @type {Dataset} */ { name, classes, splits, format, size_bytes: size }) => h('li', {},
+    h('code', {}, name), copyButton(() => name),
+    h('div', { class: 'note' }, `${classes} classes · ${splits.map((split) => `${split.name} ${whole(split.images)}`).join(', ')} · ${format} · ${bytes(size)}`));
+  return fold('Data sets', datasets, {}, datasets.length === 0
+    ? h('p', { class: 'note' }, 'None yet. Put a directory of images into the server’s --datasets-dir.')
+    : h('ul', { class: 'plain' }, datasets.map(item)));
 }
 
-/** `element` for the page; `update` when there are new ones. */
+/**
+ * The uploaded checkpoints; `update` shows a new list.
+ * @param {(checkpoint: Checkpoint) => void} onUse
+ */
 export function checkpointsHelp(onUse) {
   const element = h('div', {});
-  const item = (one) => h('li', {},
-    h('div', {}, h('strong', {}, one.name ?? one.architecture ?? one.format), ' ', h('button', { type: 'button', class: 'quiet', onclick: () => onUse(one) }, 'Use as the teacher')),
+  const item = (/** @type {Checkpoint} */ one) => h('li', {},
+    h('div', {}, h('strong', {}, one.name ?? one.architecture ?? one.format), ' ', h('button', { type: 'button', class: 'quiet', onclick: () => onUse(one) }, 'Use as teacher')),
     h('div', { class: 'note' }, h('code', {}, one.id), ' ', [
       one.architecture ?? (one.fits.length ? `fits ${one.fits.map(({ architecture }) => architecture).join(', ')}` : 'fits no known architecture'),
       one.num_classes ? `${one.num_classes} classes` : null, bytes(one.size_bytes),
     ].filter(Boolean).join(' · '), ' · ', ageElement(one.created_at, (time) => age(time, now()))));
   return {
     element,
+    /** @param {Checkpoint[]} checkpoints */
     update(checkpoints) {
-      const body = checkpoints.length === 0
-        ? h('p', { class: 'note' }, 'None yet. Upload one below, or let a job with method “none” make a teacher.')
-        : h('ul', { class: 'plain scroll', tabindex: '0', 'aria-label': 'Checkpoints' }, checkpoints.map(item));
-      fill(element, section('Checkpoints', checkpoints.length, body, true));
+      fill(element, fold('Checkpoints', checkpoints, {}, checkpoints.length === 0
+        ? h('p', { class: 'note' }, 'None yet. Upload one below, or train a teacher with the method “none”.')
+        : h('ul', { class: 'plain scroll', tabindex: '0', 'aria-label': 'Checkpoints' }, checkpoints.map(item))));
     },
   };
 }

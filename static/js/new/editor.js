@@ -1,14 +1,21 @@
-// A text area for JSON with line numbers, faults at their lines, and a clickable list of them.
+// A text area for JSON, with line numbers and a list of faults that lead to their lines.
 
-import { fill, h, setText } from '../ui/dom.js';
 import { locate, position, scan } from '../json/positions.js';
+import { fill, h, setStyle, setText } from '../ui/dom.js';
 
+/** @typedef {{ pointer: string | null, detail: string, start: number, end: number, column?: number }} UnplacedFault */
+/** @typedef {UnplacedFault & { line: number }} PlacedFault */
+
+/** Milliseconds without typing before a syntax error is shown. */
 const SYNTAX_DELAY = 250;
 
 export class Editor {
+  /** @type {PlacedFault[]} */
   #faults = [];
-  #timer = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
 
+  /** @param {{ label: string, onInput: () => void, signal: AbortSignal }} options */
   constructor({ label, onInput, signal }) {
     this.onInput = onInput;
     this.numbers = h('ol', { class: 'gutter', 'aria-hidden': 'true' });
@@ -22,7 +29,7 @@ export class Editor {
       h('div', { class: 'editor-frame' }, h('div', { class: 'gutter-frame' }, this.numbers), this.area),
       this.summary, this.list);
     this.area.addEventListener('input', () => this.#changed());
-    this.area.addEventListener('scroll', () => this.#follow());
+    this.area.addEventListener('scroll', () => this.#scrollNumbers());
     this.area.addEventListener('keydown', (event) => this.#indent(event));
     signal.addEventListener('abort', () => clearTimeout(this.#timer));
   }
@@ -31,20 +38,23 @@ export class Editor {
     return this.area.value;
   }
 
-  /** Replaces the text; a program's change, which the browser's undo does not know. */
+  /** Replaces the text as if it had been typed, but without an entry for the browser's undo. */
   set text(text) {
     this.area.value = text;
     this.#changed();
     this.area.scrollTop = 0;
   }
 
-  /** Replaces the text after a change that was made elsewhere, and tells nobody. */
+  /**
+   * Replaces the text without calling `onInput`.
+   * @param {string} text
+   */
   replace(text) {
     this.area.value = text;
     this.#show([], '');
   }
 
-  /** The document, or null; nothing is shown. An array or a number is no specification, but the server says so. */
+  /** The document, or null if the text is not JSON. It may be no object; the server rejects that. */
   peek() {
     try {
       return JSON.parse(this.text);
@@ -53,7 +63,7 @@ export class Editor {
     }
   }
 
-  /** The document, or null with its syntax fault on show. */
+  /** The document, or null after showing the syntax error. */
   parse() {
     const { error } = scan(this.text);
     this.#showSyntax();
@@ -61,15 +71,21 @@ export class Editor {
     return error ? null : JSON.parse(this.text);
   }
 
-  /** Shows what is wrong: `[{pointer, detail}]`; with `focus` the first of it is selected. */
+  /**
+   * @param {Fault[]} errors
+   * @param {boolean} [focus] whether to select the first
+   */
   showFaults(errors, focus = false) {
     const { places } = scan(this.text);
     const faults = errors.map(({ pointer, detail }) => ({ pointer, detail, ...locate(places, pointer) })).sort((a, b) => a.start - b.start);
-    this.#show(faults, ['', 'One fault:'][faults.length] ?? `${faults.length} faults:`);
+    this.#show(faults, ['', '1 error:'][faults.length] ?? `${faults.length} errors:`);
     if (faults.length && focus) this.#goTo(this.#faults[0]);
   }
 
-  /** To where a pointer leads. */
+  /**
+   * Goes to the fault at a pointer.
+   * @param {string} pointer
+   */
   goToPointer(pointer) {
     const fault = this.#faults.find((one) => one.pointer === pointer);
     if (fault) this.#goTo(fault);
@@ -77,7 +93,7 @@ export class Editor {
 
   #changed() {
     this.#show([], '');
-    this.onInput?.();
+    this.onInput();
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#showSyntax(), SYNTAX_DELAY);
   }
@@ -88,9 +104,13 @@ export class Editor {
     if (!error) return;
     const { offset, message } = error;
     const { column } = position(this.text, offset);
-    this.#show([{ pointer: null, detail: message, start: offset, end: Math.min(offset + 1, this.text.length), column }], 'This is not JSON yet:');
+    this.#show([{ pointer: null, detail: message, start: offset, end: Math.min(offset + 1, this.text.length), column }], 'This is not valid JSON:');
   }
 
+  /**
+   * @param {UnplacedFault[]} faults
+   * @param {string} summary
+   */
   #show(faults, summary) {
     this.#faults = faults.map((fault) => ({ ...fault, line: position(this.text, fault.start).line }));
     this.#number();
@@ -100,6 +120,7 @@ export class Editor {
     fill(this.list, this.#faults.map((fault) => h('li', {}, this.#faultButton(fault))));
   }
 
+  /** @param {PlacedFault} fault */
   #faultButton(fault) {
     const where = fault.column ? `line ${fault.line}, column ${fault.column}` : `line ${fault.line}`;
     return h('button', { type: 'button', class: 'fault', onclick: () => this.#goTo(fault) },
@@ -108,26 +129,28 @@ export class Editor {
       h('span', { class: 'fault-detail' }, fault.detail));
   }
 
-  /** Line numbers, with marks at the lines of faults. */
+  /** Writes the line numbers, and marks lines with faults. */
   #number() {
     const lines = this.text.split('\n').length;
-    while (this.numbers.childElementCount > lines) this.numbers.lastElementChild.remove();
+    while (this.numbers.childElementCount > lines) this.numbers.lastElementChild?.remove();
     while (this.numbers.childElementCount < lines) this.numbers.append(h('li', {}, String(this.numbers.childElementCount + 1)));
+    /** @type {Map<number, string[]>} */
     const marked = new Map();
     for (const { line, detail } of this.#faults) marked.set(line, [...(marked.get(line) ?? []), detail]);
-    [...this.numbers.children].forEach((number, index) => {
+    this.numbers.querySelectorAll('li').forEach((number, index) => {
       const details = marked.get(index + 1);
-      number.classList.toggle('faulty', Boolean(details));
+      number.classList.toggle('faulty', details !== undefined);
       if (details) number.title = details.join('\n');
       else number.removeAttribute('title');
     });
-    this.#follow();
+    this.#scrollNumbers();
   }
 
-  #follow() {
-    this.numbers.style.setProperty('transform', `translateY(${-this.area.scrollTop}px)`);
+  #scrollNumbers() {
+    setStyle(this.numbers, 'transform', `translateY(${-this.area.scrollTop}px)`);
   }
 
+  /** @param {PlacedFault} fault */
   #goTo({ start, end, line }) {
     this.area.focus({ preventScroll: true });
     this.area.setSelectionRange(start, Math.min(end, this.#endOfLine(start)));
@@ -136,17 +159,21 @@ export class Editor {
     this.area.scrollIntoView({ block: 'nearest' });
   }
 
+  /** @param {number} offset */
   #endOfLine(offset) {
     const end = this.text.indexOf('\n', offset);
     return end < 0 ? this.text.length : end;
   }
 
-  /** Enter keeps the indentation. Tab stays the key that leaves the field. */
+  /**
+   * Indents the new line after Enter. Tab keeps its meaning, which is to leave the field.
+   * @param {KeyboardEvent} event
+   */
   #indent(event) {
     if (event.key !== 'Enter' || event.isComposing || event.ctrlKey || event.metaKey) return;
     const { selectionStart: start, selectionEnd: end } = this.area;
     const before = this.text.slice(0, start);
-    const indent = /[^\n]*$/.exec(before)[0].match(/^ */)[0];
+    const indent = /(?:^|\n)( *)[^\n]*$/.exec(before)?.[1] ?? '';
     const deeper = /[[{]\s*$/.test(before) ? '  ' : '';
     if (!indent && !deeper) return;
     event.preventDefault();

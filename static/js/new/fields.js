@@ -2,8 +2,8 @@
 // which stands in the field as a hint.
 
 import { fill, h, setText } from '../ui/dom.js';
-import { escapePart } from '../json/positions.js';
-import { readNumber, readNumbers } from '../json/pointers.js';
+import { escapePart } from '../json/pointers.js';
+import { readNumber, readNumbers } from '../json/numbers.js';
 
 /** Resolves references of the document, with what stands beside them. */
 export class Schemas {

@@ -1,173 +1,194 @@
-// A new job: one specification as a form and as JSON, checked by the server while it is written.
+// A new job: one specification as a form and as JSON, which the server checks while it is written.
 
 import { api, idempotencyKey } from '../api/client.js';
-import { architecturesHelp, checkpointsHelp, datasetsHelp } from './catalogue.js';
+import { prettyJson } from '../json/pretty.js';
 import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { ask, copyButton, fill, h } from '../ui/dom.js';
+import { section } from '../ui/section.js';
+import { architecturesHelp, checkpointsHelp, datasetsHelp } from './catalogue.js';
 import { Editor } from './editor.js';
-import { Verdict } from './estimate.js';
-import { prettyJson } from '../ui/format.js';
 import { JobForm } from './form.js';
+import { inventory, startingPoint } from './inventory.js';
 import { missing, preset, presetGroups, teacherFrom, withTeacher } from './presets.js';
-import { acceptDrops, uploadForm } from './upload.js';
+import { UploadForm, acceptDrops } from './upload.js';
+import { Verdict } from './verdict.js';
 
-const DRAFT = 'distillery-draft';
-const VIEW = 'distillery-new-view';
-/** Typing stops for so long, in milliseconds, before the server is asked. */
-const PAUSE = 350;
+/** @import { Inventory } from './inventory.js' */
+/** @typedef {'form' | 'json'} View */
+/** @typedef {Schemas['Checkpoint']} Checkpoint */
+/** @typedef {any} Spec what a user is writing: any JSON */
 
+const DRAFT_KEY = 'distillery-draft';
+const VIEW_KEY = 'distillery-new-view';
+/** Milliseconds without typing before the server is asked. */
+const CHECK_DELAY = 350;
+const POST = ['-X POST', "-H 'content-type: application/json'"];
+
+/** @param {PageContext} context */
 export async function newPage({ root, query, signal }) {
   fill(root, h('h1', {}, 'New job'), h('p', { class: 'note', role: 'status' }, 'Loading…'));
-  const [have, start, document] = await Promise.all([inventory(signal), startingPoint(query, signal), api.description(signal).catch(() => null), learnAboutTokens(signal)]);
-  if (!signal.aborted) new NewJob(root, have, start, document, signal).open();
-}
-
-/** What the server has. A list that cannot be had is empty: the page works without. */
-async function inventory(signal) {
-  const list = (answer) => answer.then(({ data }) => data, () => []);
-  const [architectures, datasets, checkpoints, workers, jobs] = await Promise.all([
-    list(api.architectures(signal)), list(api.datasets(signal)), list(api.checkpoints(signal)), list(api.workers(signal)),
-    list(api.possibleTeachers(signal)),
+  const [have, start, document] = await Promise.all([
+    inventory(signal), startingPoint(query, signal), api.description(signal).catch(() => null), learnAboutTokens(signal),
   ]);
-  return { architectures, datasets, checkpoints, workers, jobs };
-}
-
-/** The specification that the address asks for: that of a job as it was sent, or one with a job's student as the teacher. */
-async function startingPoint(query, signal) {
-  const id = query.get('from') ?? query.get('teacher_job');
-  if (!id) return null;
-  try {
-    const { spec } = await api.job(id, signal);
-    if (query.has('from')) return await api.submitted(id, signal).catch(() => spec);
-    return withTeacher({ ...preset('sdd_kd'), dataset: spec.dataset }, { job: id });
-  } catch {
-    return null;
-  }
+  if (!signal.aborted) new NewJob({ root, have, start, document, signal }).open();
 }
 
 class NewJob {
+  /** @type {string | null} */
   #key = null;
+  /** The text without changes by the user. */
   #unchanged = '';
+  /** @type {Spec} */
   #spec = {};
+  /**
+   * The server's last answer about a valid specification.
+   * @type {Schemas['DryRun'] | null}
+   */
   #dryRun = null;
-  #timer = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  /** @type {AbortController | null} */
   #check = null;
+  /** @type {View} */
   #view = 'form';
 
-  constructor(root, have, start, document, signal) {
-    Object.assign(this, { have, start, signal });
+  /**
+   * @param {object} options
+   * @param {HTMLElement} options.root
+   * @param {Inventory} options.have
+   * @param {Spec} options.start null for the first preset
+   * @param {any} options.document the OpenAPI document; null leaves only JSON
+   * @param {AbortSignal} options.signal
+   */
+  constructor({ root, have, start, document, signal }) {
+    this.have = have;
+    this.start = start;
+    this.signal = signal;
     this.submit = h('button', { type: 'button', class: 'primary', onclick: () => this.send() }, 'Submit');
     this.verdict = new Verdict({ actions: [this.submit], onFault: (fault) => this.#goTo(fault) });
     this.editor = new Editor({ label: 'Specification (JSON)', onInput: () => this.typed(), signal });
-    // A server that does not describe itself still takes JSON.
-    this.form = document ? new JobForm(document, have, (spec) => this.change(spec)) : null;
-    const asked = start ? h('option', { value: '' }, 'the job that was asked for') : null;
-    this.preset = h('select', { id: 'preset' }, asked, presetGroups().map(({ label, presets }) =>
+    this.form = document ? new JobForm(document, have, (/** @type {Spec} */ spec) => this.change(spec)) : null;
+    const asked = start ? h('option', { value: '' }, 'the selected job') : null;
+    this.preset = h('select', { id: 'preset', onchange: () => this.choosePreset() }, asked, presetGroups().map(({ label, presets }) =>
       h('optgroup', { label }, presets.map((one) => h('option', { value: one.id }, one.label)))));
     this.sent = h('div', { class: 'sent' });
     this.checkpoints = checkpointsHelp((checkpoint) => this.useTeacher(checkpoint));
-    this.#lay(root);
     this.checkpoints.update(have.checkpoints);
-    this.preset.addEventListener('change', () => this.choosePreset());
+    this.views = this.#viewButtons();
+    this.layout = this.#layOut(root);
     signal.addEventListener('abort', () => {
       clearTimeout(this.#timer);
       this.#check?.abort();
     });
   }
 
-  #lay(root) {
-    const views = [['form', 'Form'], ['json', 'JSON']].map(([view, label]) => h('label', {},
-      h('input', { type: 'radio', name: 'view', value: view, disabled: view === 'form' && !this.form, onchange: () => this.turn(view) }), label));
-    this.views = views;
-    const upload = uploadForm({
-      architectures: this.have.architectures, signal: this.signal,
+  #viewButtons() {
+    const button = (/** @type {View} */ view) => h('input', {
+      type: 'radio', name: 'view', value: view, disabled: view === 'form' && !this.form, onchange: () => this.turn(view),
+    });
+    return { form: button('form'), json: button('json') };
+  }
+
+  /** @param {HTMLElement} root */
+  #layOut(root) {
+    const { have, signal } = this;
+    const upload = new UploadForm({
+      architectures: have.architectures, signal,
       onUploaded: (checkpoint) => this.uploaded(checkpoint), onUse: (checkpoint) => this.useTeacher(checkpoint),
     });
-    acceptDrops(root, upload, this.signal);
-    this.layout = h('div', { class: 'new-layout' },
+    acceptDrops(root, upload, signal);
+    const layout = h('div', { class: 'new-layout' },
       h('div', { class: 'new-main' },
         h('div', { class: 'field-row' }, h('label', { for: 'preset' }, 'Start from'), this.preset),
         this.form?.element, this.editor.element),
-      h('aside', { class: 'new-side', 'aria-label': 'Check, send, and what can be named' },
+      h('aside', { class: 'new-side', 'aria-label': 'Check, submit, and what is available' },
         this.verdict.element,
-        h('details', { class: 'card help' }, h('summary', {}, h('h2', {}, 'What will be sent')), this.sent),
+        h('details', { class: 'card help' }, h('summary', {}, h('h2', {}, 'Request')), this.sent),
         this.checkpoints.element,
-        h('section', { class: 'card', 'aria-labelledby': 'upload-title' }, h('h2', { id: 'upload-title' }, 'Upload a teacher'), upload.element),
-        datasetsHelp(this.have.datasets), architecturesHelp(this.have.architectures),
-        h('p', { class: 'note' }, 'Every field with its values: ', h('a', { href: '/docs' }, 'API reference'), '. What is left empty takes the published recipe’s value.')));
+        section('Upload a teacher', {}, upload.element),
+        datasetsHelp(have.datasets), architecturesHelp(have.architectures),
+        h('p', { class: 'note' }, 'The ', h('a', { href: '/docs' }, 'API reference'), ' describes every field. Fields left empty take the values of the published recipe.')));
     fill(root,
-      h('div', { class: 'heading' }, h('h1', {}, 'New job'), h('fieldset', { class: 'segments' }, h('legend', {}, 'View'), views)),
-      this.layout);
+      h('div', { class: 'heading' }, h('h1', {}, 'New job'), h('fieldset', { class: 'segments' }, h('legend', {}, 'View'),
+        h('label', {}, this.views.form, 'Form'), h('label', {}, this.views.json, 'JSON'))),
+      layout);
+    return layout;
   }
 
   open() {
-    const draft = this.start ? null : sessionStorage.getItem(DRAFT);
-    const begin = this.start ?? preset(this.preset.value, this.have);
-    this.#unchanged = prettyJson(begin);
+    const draft = this.start ? null : sessionStorage.getItem(DRAFT_KEY);
+    this.#unchanged = prettyJson(this.start ?? preset(this.preset.value, this.have));
     this.editor.text = draft ?? this.#unchanged;
-    const view = this.form ? localStorage.getItem(VIEW) ?? 'form' : 'json';
-    this.turn(view === 'json' || this.editor.peek() === null ? 'json' : 'form');
+    const isJson = !this.form || localStorage.getItem(VIEW_KEY) === 'json' || this.editor.peek() === null;
+    this.turn(isJson ? 'json' : 'form');
     this.changed();
   }
 
-  /** Shows the same specification in the other way. */
-  turn(view) {
+  /**
+   * Shows the specification in the other view.
+   * @param {View} wanted
+   */
+  turn(wanted) {
     const spec = this.editor.peek();
-    if (view === 'form' && spec === null) {
-      // A form cannot show what is no document.
-      this.editor.parse();
-      view = 'json';
-    }
+    // The form cannot show invalid JSON: stay at the text and show the error.
+    const view = spec === null ? 'json' : wanted;
+    if (view !== wanted) this.editor.parse();
     this.#view = view;
     this.layout.dataset.view = view;
-    localStorage.setItem(VIEW, view);
-    for (const label of this.views) label.firstElementChild.checked = label.firstElementChild.value === view;
+    localStorage.setItem(VIEW_KEY, view);
+    this.views[view].checked = true;
     if (this.form) this.form.element.hidden = view !== 'form';
     this.editor.element.hidden = view !== 'json';
     this.#spec = spec ?? this.#spec;
-    if (view === 'form') this.form.show(this.#spec, this.#dryRun);
+    this.#showForm();
   }
 
-  /** From the form. */
+  #showForm() {
+    if (this.#view === 'form') this.form?.show(this.#spec, this.#dryRun);
+  }
+
+  /**
+   * Takes a change from the form.
+   * @param {Spec} spec
+   */
   change(spec) {
     this.#spec = spec;
     this.editor.replace(prettyJson(spec));
-    this.form.show(spec, this.#dryRun);
+    this.#showForm();
     this.changed();
   }
 
-  /** From the editor. */
+  /** Takes a change from the editor. */
   typed() {
     const spec = this.editor.peek();
     if (spec !== null) this.#spec = spec;
     this.changed();
   }
 
-  /** Another text is another request; the same one, sent again after a lost answer, is the same job. */
   changed() {
+    // A changed text is another job. The same text, sent again because the answer was lost, is the same job.
     this.#key = null;
     const { text } = this.editor;
-    if (text === this.#unchanged) sessionStorage.removeItem(DRAFT);
-    else sessionStorage.setItem(DRAFT, text);
+    if (text === this.#unchanged) sessionStorage.removeItem(DRAFT_KEY);
+    else sessionStorage.setItem(DRAFT_KEY, text);
     this.#check?.abort();
     clearTimeout(this.#timer);
     this.verdict.checking();
-    this.#timer = setTimeout(() => this.look(), PAUSE);
+    this.#timer = setTimeout(() => this.check(), CHECK_DELAY);
   }
 
-  /** Asks the server, which stores nothing. */
-  async look() {
+  async check() {
     const spec = this.editor.peek();
     if (spec === null) {
       this.verdict.unreadable();
       return;
     }
-    this.#showSent();
+    this.#showRequest();
     const left = missing(spec);
     if (left.length > 0) {
       this.#showFaults(left);
       this.verdict.incomplete(left);
-      await this.#lookAtRest(spec, left);
+      await this.#checkWithoutTeacher(spec, left);
       return;
     }
     this.#check = new AbortController();
@@ -178,46 +199,54 @@ class NewJob {
       this.#dryRun = dryRun;
       this.#showFaults([]);
       this.verdict.fine(dryRun, this.have.workers);
-      if (this.#view === 'form') this.form.show(this.#spec, dryRun);
+      this.#showForm();
     } catch (error) {
       if (!signal.aborted) this.#refused(error);
     }
   }
 
-  /** Without a teacher there is no answer yet, but to the same job with none: it tells the defaults of the training. */
-  async #lookAtRest({ teacher, distillation, ...rest }, left) {
+  /**
+   * Shows the defaults of a job that lacks only its teacher: those of the same job with the method `none`.
+   * @param {Spec} spec
+   * @param {Fault[]} left
+   */
+  async #checkWithoutTeacher({ teacher: _, distillation: __, ...rest }, left) {
     if (left.some(({ pointer }) => !pointer.startsWith('/teacher'))) return;
     this.#check = new AbortController();
     const { signal } = this.#check;
     try {
       const dryRun = await api.check(JSON.stringify({ ...rest, distillation: { method: 'none' } }), signal);
-      if (signal.aborted || this.#view !== 'form') return;
-      this.form.show(this.#spec, dryRun);
+      if (!signal.aborted && this.#view === 'form') this.form?.show(this.#spec, dryRun);
     } catch {
-      // Its faults are told once there is a teacher.
+      // Its faults are shown once there is a teacher.
     }
   }
 
-  #showSent() {
+  #showRequest() {
     const text = prettyJson(this.#spec);
-    const command = `${curl('/v1/jobs', '-X POST', "-H 'content-type: application/json'", '-d @-')} <<'JSON'\n${text}\nJSON`;
-    fill(this.sent, commandLine(curl('/v1/jobs', '-X POST', "-H 'content-type: application/json'", '-d @job.json')),
+    const command = `${curl('/v1/jobs', ...POST, '-d @-')} <<'JSON'\n${text}\nJSON`;
+    fill(this.sent, commandLine(curl('/v1/jobs', ...POST, '-d @job.json')),
       h('div', { class: 'actions' }, copyButton(() => command, 'Copy with the JSON'), copyButton(() => text, 'Copy job.json')),
       h('pre', { tabindex: '0', 'aria-label': 'Body' }, text));
   }
 
-  /** Faults at their fields, in the view that is open. */
+  /**
+   * Shows faults at their fields, in both views.
+   * @param {Fault[]} faults
+   */
   #showFaults(faults, focus = false) {
-    if (this.form) this.form.showFaults(faults);
+    this.form?.showFaults(faults);
     this.editor.showFaults(faults, focus && this.#view === 'json');
-    if (focus && this.#view === 'form') this.form.goToFault();
+    if (focus && this.#view === 'form') this.form?.goToFault();
   }
 
+  /** @param {Fault} fault */
   #goTo({ pointer }) {
     if (this.#view === 'json') this.editor.goToPointer(pointer);
-    else this.form.goToFault(pointer);
+    else this.form?.goToFault(pointer);
   }
 
+  /** @param {import('../api/client.js').ApiError} error */
   #refused(error, focus = false) {
     if (error.errors?.length) {
       this.#showFaults(error.errors, focus);
@@ -229,35 +258,41 @@ class NewJob {
 
   async choosePreset() {
     const isEdited = this.editor.text !== this.#unchanged;
-    const question = { title: 'Replace your job?', detail: 'The example takes the place of what you have written.', yes: 'Replace', no: 'Keep mine' };
+    const question = { title: 'Replace your job?', detail: 'The example replaces what you have written.', yes: 'Replace', no: 'Keep mine' };
     if (!this.preset.value || (isEdited && !(await ask(question)))) return;
     this.#load(preset(this.preset.value, this.have));
     this.#unchanged = this.editor.text;
-    sessionStorage.removeItem(DRAFT);
+    sessionStorage.removeItem(DRAFT_KEY);
   }
 
+  /** @param {Spec} spec */
   #load(spec) {
     this.#spec = spec;
     this.editor.text = prettyJson(spec);
-    if (this.#view === 'form') this.form.show(spec, this.#dryRun);
+    this.#showForm();
   }
 
+  /** @param {Checkpoint} checkpoint */
   useTeacher(checkpoint) {
     const spec = this.editor.parse();
     if (spec !== null) this.#load(withTeacher(spec, teacherFrom(checkpoint)));
   }
 
-  /** A teacher that fits is used at once where none is chosen. */
+  /**
+   * Chooses the new checkpoint if it fits and there is no teacher yet.
+   * @param {Checkpoint} checkpoint
+   */
   async uploaded(checkpoint) {
     try {
       this.have.checkpoints = (await api.checkpoints(this.signal)).data;
       this.checkpoints.update(this.have.checkpoints);
-      this.form?.teacher.refresh();
+      this.form?.teacher?.refresh();
     } catch {
-      // The upload's own answer is on show.
+      // The upload form shows the new checkpoint in any case.
     }
     const spec = this.editor.peek();
-    if (checkpoint.fits.length && spec && missing(spec).some(({ pointer }) => pointer.startsWith('/teacher'))) this.useTeacher(checkpoint);
+    const lacksTeacher = spec && missing(spec).some(({ pointer }) => pointer.startsWith('/teacher'));
+    if (checkpoint.fits.length && lacksTeacher) this.useTeacher(checkpoint);
   }
 
   async send() {
@@ -272,7 +307,7 @@ class NewJob {
     try {
       this.#key ??= idempotencyKey();
       const job = await api.create(this.editor.text, this.#key);
-      sessionStorage.removeItem(DRAFT);
+      sessionStorage.removeItem(DRAFT_KEY);
       location.hash = `#/jobs/${encodeURIComponent(job.id)}`;
     } catch (error) {
       this.#refused(error, true);

@@ -1,6 +1,13 @@
-// Specifications to start from: on what this server has, or as published. Pure.
+// Specifications to start from: with what this server has, or as published. Pure.
 
-/** The methods, by the names of the papers. */
+/** @import { Inventory } from './inventory.js' */
+/** @typedef {any} Spec a specification as a user writes it */
+/** @typedef {Pick<Schemas['Checkpoint'], 'id' | 'architecture' | 'fits'>} Checkpoint */
+
+/**
+ * The methods by their names in the papers.
+ * @type {Record<string, string>}
+ */
 export const METHODS = { none: 'Plain training', kd: 'KD', dkd: 'DKD', nkd: 'NKD', sdd_kd: 'SD-KD', sdd_dkd: 'SD-DKD', sdd_nkd: 'SD-NKD' };
 
 const OWN = [
@@ -9,8 +16,12 @@ const OWN = [
   { id: 'none', label: 'none: train a network on labels (makes a teacher)' },
 ];
 
-/** Published top-1 in percent (Wei et al. 2024), as in examples/published, of each pair by these methods. */
+/** The methods of the table below. */
 const COLUMNS = ['kd', 'sdd_kd', 'dkd', 'sdd_dkd', 'nkd', 'sdd_nkd'];
+/**
+ * Top-1 in percent (Wei et al. 2024), as in examples/published.
+ * @type {[teacher: string, student: string, top1: number[]][]}
+ */
 const CIFAR100 = [
   ['resnet32x4', 'shufflenet_v1', [74.07, 76.30, 76.45, 77.30, 75.31, 76.34]],
   ['wrn_40_2', 'shufflenet_v1', [74.83, 76.65, 76.70, 77.21, 75.96, 76.81]],
@@ -21,7 +32,10 @@ const CIFAR100 = [
 ];
 const CIFAR100_DATA = { name: 'cifar100', mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] };
 
-/** resnet50 to mobilenet_v1 on ImageNet, whose recipe is another. */
+/**
+ * The same on ImageNet, from resnet50 to mobilenet_v1. Its recipe is not the default.
+ * @type {[method: string, top1: number][]}
+ */
 const IMAGENET = [['kd', 70.50], ['sdd_kd', 72.24], ['sdd_dkd', 73.08], ['sdd_nkd', 73.12]];
 const IMAGENET_TRAINING = {
   epochs: 100, batch_size: 256,
@@ -30,9 +44,10 @@ const IMAGENET_TRAINING = {
   augmentation: 'resized_crop_flip',
 };
 const IMAGENET_DATA = { name: 'imagenet', mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+/** @type {Record<string, object>} */
 const IMAGENET_DISTILLATION = { sdd_dkd: { temperature: 1, beta: 2, warmup_epochs: 1 }, sdd_nkd: { temperature: 1, gamma: 2, warmup_epochs: 1 } };
 
-/** `[{label, presets: [{id, label}]}]` for a list with headings. */
+/** The presets in groups with headings. */
 export function presetGroups() {
   const published = CIFAR100.map(([teacher, student, top1]) => ({
     label: `Published, CIFAR-100: ${teacher} → ${student}`,
@@ -45,16 +60,25 @@ export function presetGroups() {
   return [{ label: 'On this server', presets: OWN }, ...published, imagenet];
 }
 
-/** The checkpoint id of an example that has none yet. */
+/** Stands for a checkpoint id that must still be chosen. It is no valid id. */
 export const NO_CHECKPOINT = 'ckpt_ (upload a teacher below)';
 
-/** A complete example. `have` is what the server listed: `{datasets, checkpoints}`. */
+/**
+ * A complete specification.
+ * @param {string} id of a preset
+ * @param {Partial<Pick<Inventory, 'datasets' | 'checkpoints'>>} [have]
+ * @returns {Spec}
+ */
 export function preset(id, have = {}) {
   const [, table, pair] = /^(cifar100|imagenet)\/(.*)$/.exec(id) ?? [];
   if (table === 'imagenet') return onImagenet(pair, have);
   return table ? onCifar100(pair, have) : own(id, have);
 }
 
+/**
+ * @param {string} id
+ * @param {Partial<Pick<Inventory, 'datasets' | 'checkpoints'>>} have
+ */
 function own(id, { datasets = [], checkpoints = [] }) {
   const dataset = { name: datasets[0]?.name ?? 'cifar100' };
   const training = { epochs: 240, batch_size: 64, augmentation: 'crop_flip', seed: 0 };
@@ -70,21 +94,35 @@ function own(id, { datasets = [], checkpoints = [] }) {
   };
 }
 
-/** What the server fills in is this recipe: only the pair, the data and the method need saying. */
+/**
+ * Its recipe is the default: only the networks, the data set and the method are given.
+ * @param {string} id
+ * @param {Partial<Pick<Inventory, 'checkpoints'>>} have
+ */
 function onCifar100(id, have) {
   const [architecture, student, method] = id.split('-');
-  const top1 = CIFAR100.find(([teacher, other]) => teacher === architecture && other === student)[2][COLUMNS.indexOf(method)];
-  return published(id, have, 100, { dataset: CIFAR100_DATA, distillation: { method }, labels: { published_top1: top1.toFixed(2) } });
+  const top1 = CIFAR100.find(([teacher, other]) => teacher === architecture && other === student)?.[2][COLUMNS.indexOf(method)];
+  return published(id, have, 100, { dataset: CIFAR100_DATA, distillation: { method }, labels: { published_top1: top1?.toFixed(2) } });
 }
 
+/**
+ * @param {string} id
+ * @param {Partial<Pick<Inventory, 'checkpoints'>>} have
+ */
 function onImagenet(id, have) {
-  const method = id.split('-').at(-1);
-  const [, top1] = IMAGENET.find(([name]) => name === method);
+  const method = id.split('-').at(-1) ?? '';
+  const top1 = new Map(IMAGENET).get(method);
   return published(id, have, 1000, {
-    dataset: IMAGENET_DATA, distillation: { method, ...IMAGENET_DISTILLATION[method] }, training: IMAGENET_TRAINING, labels: { published_top1: top1.toFixed(2) },
+    dataset: IMAGENET_DATA, distillation: { method, ...IMAGENET_DISTILLATION[method] }, training: IMAGENET_TRAINING, labels: { published_top1: top1?.toFixed(2) },
   });
 }
 
+/**
+ * @param {string} id
+ * @param {Partial<Pick<Inventory, 'checkpoints'>>} have
+ * @param {number} classes that the teacher must have
+ * @param {object} rest
+ */
 function published(id, { checkpoints = [] }, classes, rest) {
   const [architecture, student, method] = id.split('-');
   const fitting = checkpoints.find(({ fits }) => fits.some((fit) => fit.architecture === architecture && fit.num_classes === classes));
@@ -96,6 +134,7 @@ function published(id, { checkpoints = [] }, classes, rest) {
   };
 }
 
+/** @param {string} id */
 function distillation(id) {
   if (id === 'kd') return { method: 'kd', temperature: 4, weights: { cross_entropy: 0.1, distillation: 0.9 } };
   return {
@@ -106,12 +145,19 @@ function distillation(id) {
   };
 }
 
-/** `teacher` for an uploaded checkpoint. */
+/**
+ * The `teacher` field for an uploaded checkpoint.
+ * @param {Checkpoint | undefined} checkpoint
+ */
 export function teacherFrom(checkpoint) {
   return { architecture: checkpoint?.architecture ?? checkpoint?.fits?.[0]?.architecture ?? 'resnet56', checkpoint: checkpoint?.id ?? NO_CHECKPOINT };
 }
 
-/** The specification with that teacher; plain training becomes SD-KD, which can use it. */
+/**
+ * The specification with another teacher. Plain training becomes SD-KD, which needs one.
+ * @param {Spec} spec
+ * @param {object} teacher
+ */
 export function withTeacher(spec, teacher) {
   const method = spec.distillation?.method;
   const kept = method && method !== 'none' ? spec.distillation : distillation('sdd_kd');
@@ -119,12 +165,19 @@ export function withTeacher(spec, teacher) {
   return { ...(name ? { name } : {}), teacher, student, dataset, distillation: kept, ...rest };
 }
 
-/** What is not chosen yet, told before anything is sent: `[{pointer, detail}]`. */
+/**
+ * The choices that a user must still make.
+ * @param {Spec} spec
+ */
 export function missing(spec) {
+  /** @type {Fault[]} */
   const found = [];
   const { teacher, student, dataset, distillation: { method } = {} } = spec;
   const hasTeacher = teacher?.job || (teacher?.checkpoint && teacher.checkpoint !== NO_CHECKPOINT);
-  if (method !== 'none' && !hasTeacher) found.push({ pointer: teacher?.job === undefined && teacher ? '/teacher/checkpoint' : '/teacher', detail: 'choose a teacher: upload a checkpoint, or train one first with method none' });
+  if (method !== 'none' && !hasTeacher) {
+    const pointer = teacher && teacher.job === undefined ? '/teacher/checkpoint' : '/teacher';
+    found.push({ pointer, detail: 'choose a teacher: upload a checkpoint, or first train one with the method none' });
+  }
   if (!student?.architecture) found.push({ pointer: '/student/architecture', detail: 'choose an architecture' });
   if (!dataset?.name) found.push({ pointer: '/dataset/name', detail: 'choose a data set' });
   return found;

@@ -1,115 +1,152 @@
-// Gives the server a teacher: a file, streamed with progress (fetch cannot tell how much was sent).
+// Uploads a checkpoint, with progress (which fetch cannot report).
 
 import { paths, problem } from '../api/client.js';
 import { fill, h, progressBar, setText } from '../ui/dom.js';
 import { bytes, count, share } from '../ui/format.js';
 
-/** `onUploaded(checkpoint)` runs for each that was stored; `onUse(checkpoint)` when the user picks it as a teacher. */
-export function uploadForm({ architectures, onUploaded, onUse, signal }) {
-  const file = h('input', { type: 'file', id: 'teacher-file', required: true, accept: '.pth,.pt,.th,.bin,.tar,.safetensors' });
-  const architecture = h('select', { id: 'teacher-architecture' }, h('option', { value: '' }, 'recognise it'),
-    architectures.map(({ name }) => h('option', { value: name }, name)));
-  const classes = h('input', { type: 'number', id: 'teacher-classes', min: 2, max: 1000000, placeholder: 'recognise it' });
-  const send = h('button', { class: 'primary' }, 'Upload');
-  const stop = h('button', { type: 'button', class: 'quiet', hidden: true }, 'Stop');
-  const bar = progressBar('Upload');
-  bar.element.hidden = true;
-  const message = h('div', { class: 'upload-message', role: 'status' });
-  const form = h('form', { class: 'upload' },
-    h('p', { class: 'drop-hint' }, 'Drop a checkpoint anywhere on this page, or choose one.'),
-    h('div', { class: 'fields' },
-      h('label', { for: 'teacher-file', class: 'wide' }, 'Checkpoint (.pth, .pt, .safetensors)', file),
-      h('label', { for: 'teacher-architecture' }, 'Architecture', architecture),
-      h('label', { for: 'teacher-classes' }, 'Classes', classes)),
-    h('div', { class: 'actions' }, send, stop), bar.element, message);
+/** @typedef {Schemas['Checkpoint']} Checkpoint */
 
-  let request = null;
-  form.addEventListener('submit', async (event) => {
+export class UploadForm {
+  /** @type {{ done: Promise<Checkpoint>, abort: () => void } | null} */
+  #request = null;
+  #onUploaded;
+  #onUse;
+
+  /**
+   * @param {object} options
+   * @param {Schemas['Architecture'][]} options.architectures
+   * @param {(checkpoint: Checkpoint) => void} options.onUploaded
+   * @param {(checkpoint: Checkpoint) => void} options.onUse when the user chooses the checkpoint as the teacher
+   * @param {AbortSignal} options.signal
+   */
+  constructor({ architectures, onUploaded, onUse, signal }) {
+    this.#onUploaded = onUploaded;
+    this.#onUse = onUse;
+    this.file = h('input', { type: 'file', id: 'teacher-file', required: true, accept: '.pth,.pt,.th,.bin,.tar,.safetensors' });
+    this.architecture = h('select', { id: 'teacher-architecture' }, h('option', { value: '' }, 'detect'),
+      architectures.map(({ name }) => h('option', { value: name }, name)));
+    this.classes = h('input', { type: 'number', id: 'teacher-classes', min: 2, max: 1000000, placeholder: 'detect' });
+    this.send = h('button', { class: 'primary' }, 'Upload');
+    this.stop = h('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => this.#request?.abort() }, 'Stop');
+    this.bar = progressBar('Upload');
+    this.bar.element.hidden = true;
+    this.message = h('div', { class: 'upload-message', role: 'status' });
+    this.element = h('form', { class: 'upload', onsubmit: (event) => this.#submit(event) },
+      h('p', { class: 'drop-hint' }, 'Drop a checkpoint anywhere on this page, or choose one.'),
+      h('div', { class: 'fields' },
+        h('label', { for: 'teacher-file', class: 'wide' }, 'Checkpoint (.pth, .pt, .safetensors)', this.file),
+        h('label', { for: 'teacher-architecture' }, 'Architecture', this.architecture),
+        h('label', { for: 'teacher-classes' }, 'Classes', this.classes)),
+      h('div', { class: 'actions' }, this.send, this.stop), this.bar.element, this.message);
+    signal.addEventListener('abort', () => this.#request?.abort());
+  }
+
+  /**
+   * Uploads dropped files as if they had been chosen.
+   * @param {FileList} files
+   */
+  take(files) {
+    if (this.#request) return;
+    this.file.files = files;
+    this.element.scrollIntoView({ block: 'nearest' });
+    this.element.requestSubmit();
+  }
+
+  /** @param {SubmitEvent} event */
+  async #submit(event) {
     event.preventDefault();
-    const chosen = file.files[0];
-    if (!chosen || request) return;
-    const path = paths.upload({ name: chosen.name, architecture: architecture.value, num_classes: classes.value });
-    busy(true);
+    const file = this.file.files?.[0];
+    if (!file || this.#request) return;
+    const path = paths.upload({ name: file.name, architecture: this.architecture.value, num_classes: this.classes.value });
+    this.#setBusy(true);
     try {
-      request = put(path, chosen, (sent) => {
-        bar.update(sent / chosen.size);
-        setText(message, sent < chosen.size ? `${share(sent / chosen.size)} of ${bytes(chosen.size)}` : 'Sent; the server reads it…');
+      this.#request = put(path, file, (sent) => {
+        this.bar.update(sent / file.size);
+        setText(this.message, sent < file.size ? `${share(sent / file.size)} of ${bytes(file.size)}` : 'Uploaded. The server is reading it…');
       });
-      const checkpoint = await request.done;
-      fill(message, described(checkpoint, onUse));
-      onUploaded(checkpoint);
+      const checkpoint = await this.#request.done;
+      this.#describe(checkpoint);
+      this.#onUploaded(checkpoint);
     } catch (error) {
-      fill(message, h('p', { class: 'error-text' }, error.message));
+      fill(this.message, h('p', { class: 'error-text' }, error.message));
     } finally {
-      request = null;
-      busy(false);
+      this.#request = null;
+      this.#setBusy(false);
     }
-  });
-  stop.addEventListener('click', () => request?.abort());
-  signal.addEventListener('abort', () => request?.abort());
+  }
 
-  function busy(isBusy) {
-    send.disabled = isBusy;
-    stop.hidden = !isBusy;
-    bar.element.hidden = !isBusy;
-    if (isBusy) bar.update(0);
+  /** @param {boolean} isBusy */
+  #setBusy(isBusy) {
+    this.send.disabled = isBusy;
+    this.stop.hidden = !isBusy;
+    this.bar.element.hidden = !isBusy;
+    if (isBusy) this.bar.update(0);
   }
-  /** As if it had been chosen and sent by hand. */
-  function take(files) {
-    if (request) return;
-    file.files = files;
-    form.scrollIntoView({ block: 'nearest' });
-    form.requestSubmit();
+
+  /** @param {Checkpoint} checkpoint */
+  #describe(checkpoint) {
+    const fits = checkpoint.fits.map(({ architecture, num_classes: classes }) => `${architecture} (${classes} classes)`);
+    fill(this.message,
+      h('p', {}, h('code', {}, checkpoint.id), ` ${checkpoint.format}, ${count(checkpoint.parameters)} parameters. `,
+        fits.length ? `It fits ${fits.join(', ')}.` : `It fits no known architecture.${closest(checkpoint)}`),
+      fits.length ? h('button', { type: 'button', class: 'quiet', onclick: () => this.#onUse(checkpoint) }, 'Use as teacher') : null);
   }
-  return { element: form, take };
 }
 
-/** Lets files be dropped anywhere on `area`, which shows that it takes them. */
+/** @param {Checkpoint} checkpoint */
+function closest({ guess }) {
+  return guess ? ` ${share(guess.agreement)} of its tensors match the closest, ${guess.architecture}: ${guess.difference}.` : '';
+}
+
+/**
+ * Lets the user drop files anywhere on `area`.
+ * @param {HTMLElement} area
+ * @param {UploadForm} upload
+ * @param {AbortSignal} signal
+ */
 export function acceptDrops(area, upload, signal) {
-  const hasFiles = (event) => event.dataTransfer?.types.includes('Files');
-  const show = (isOver) => area.classList.toggle('takes-drop', isOver);
+  const filesOf = (/** @type {DragEvent} */ { dataTransfer }) => (dataTransfer?.types.includes('Files') ? dataTransfer : null);
+  const highlight = (/** @type {boolean} */ isOver) => area.classList.toggle('takes-drop', isOver);
   area.addEventListener('dragover', (event) => {
-    if (!hasFiles(event)) return;
+    const transfer = filesOf(event);
+    if (!transfer) return;
     event.preventDefault();
-    event.dataTransfer.dropEffect = 'copy';
-    show(true);
+    transfer.dropEffect = 'copy';
+    highlight(true);
   }, { signal });
-  area.addEventListener('dragleave', (event) => { if (!area.contains(event.relatedTarget)) show(false); }, { signal });
+  area.addEventListener('dragleave', ({ relatedTarget }) => {
+    if (!(relatedTarget instanceof Node && area.contains(relatedTarget))) highlight(false);
+  }, { signal });
   area.addEventListener('drop', (event) => {
-    if (!hasFiles(event)) return;
+    const transfer = filesOf(event);
+    if (!transfer) return;
     event.preventDefault();
-    show(false);
-    if (event.dataTransfer.files.length) upload.take(event.dataTransfer.files);
+    highlight(false);
+    if (transfer.files.length) upload.take(transfer.files);
   }, { signal });
-  signal.addEventListener('abort', () => show(false));
+  signal.addEventListener('abort', () => highlight(false));
 }
 
+/**
+ * @param {string} path
+ * @param {File} file
+ * @param {(sent: number) => void} onProgress
+ * @returns {{ done: Promise<Checkpoint>, abort: () => void }}
+ */
 function put(path, file, onProgress) {
   const xhr = new XMLHttpRequest();
+  /** @type {Promise<Checkpoint>} */
   const done = new Promise((resolve, reject) => {
     xhr.upload.addEventListener('progress', ({ loaded }) => onProgress(loaded));
-    xhr.addEventListener('load', async () => {
+    xhr.addEventListener('load', () => {
       if (xhr.status >= 200 && xhr.status < 300) resolve(JSON.parse(xhr.responseText));
-      else reject(await problem(xhr.status, xhr.responseText));
+      else reject(problem(xhr.status, xhr.responseText));
     });
-    xhr.addEventListener('error', () => reject(new Error('The connection broke. Upload it again.')));
+    xhr.addEventListener('error', () => reject(new Error('The connection broke. Upload the file again.')));
     xhr.addEventListener('abort', () => reject(new Error('Stopped.')));
     xhr.open('PUT', path);
     xhr.setRequestHeader('content-type', 'application/octet-stream');
     xhr.send(file);
   });
   return { done, abort: () => xhr.abort() };
-}
-
-function described(checkpoint, onUse) {
-  const fits = checkpoint.fits.map(({ architecture, num_classes: classes }) => `${architecture} (${classes} classes)`);
-  return [
-    h('p', {}, h('code', {}, checkpoint.id), ` ${checkpoint.format}, ${count(checkpoint.parameters)} parameters. `,
-      fits.length ? `It fits ${fits.join(', ')}.` : `It fits no known architecture.${nearest(checkpoint.guess)}`),
-    fits.length ? h('button', { type: 'button', class: 'quiet', onclick: () => onUse(checkpoint) }, 'Use as the teacher') : null,
-  ];
-}
-
-function nearest(guess) {
-  return guess ? ` The nearest is ${guess.architecture}, with ${share(guess.agreement)} of its tensors: ${guess.difference}.` : '';
 }

@@ -1,25 +1,37 @@
-// A field that offers what fits the text in it: the combobox of the ARIA Authoring Practices, with a list below it.
+// A text field that offers matching entries in a list below it: the combobox pattern of the ARIA Authoring Practices.
 
 import { fill, h, setText } from './dom.js';
 
-/** How long a search waits for the next letter. */
-const TYPING = 150;
-let fields = 0;
+/** @typedef {{ value: string, text: string, note?: string }} Option */
+
+/** Milliseconds to wait for the next letter before searching. */
+const TYPING_DELAY = 150;
+let count = 0;
 
 export class Combobox {
+  /** @type {Option[]} */
   #options = [];
   #active = -1;
-  #typing = null;
-  #asking = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  /** @type {AbortController | null} */
+  #pending = null;
 
   /**
-   * `find(text, signal)` resolves to what to offer: `[{value, text, note}]`; `onPick(value)` gets what was chosen. `label`
-   * names the field, `none` says that nothing fits. `signal` ends it.
+   * @param {object} options
+   * @param {string} options.label
+   * @param {string} options.none what to say if nothing matches
+   * @param {(text: string, signal: AbortSignal) => Promise<Option[]>} options.find
+   * @param {(value: string) => void} options.onPick
+   * @param {AbortSignal} options.signal
    */
   constructor({ label, none, find, onPick, signal }) {
-    Object.assign(this, { none, find, onPick, signal });
-    fields += 1;
-    const id = `combobox-${fields}`;
+    this.none = none;
+    this.find = find;
+    this.onPick = onPick;
+    this.signal = signal;
+    count += 1;
+    const id = `combobox-${count}`;
     this.input = h('input', {
       type: 'text', role: 'combobox', placeholder: label, 'aria-label': label, 'aria-expanded': 'false', 'aria-controls': id,
       'aria-autocomplete': 'list', autocomplete: 'off', spellcheck: 'false', maxlength: 200,
@@ -28,13 +40,13 @@ export class Combobox {
     this.note = h('p', { class: 'combobox-note', role: 'status', hidden: true });
     this.element = h('div', { class: 'combobox' }, this.input, this.list, this.note);
     this.input.addEventListener('input', () => {
-      clearTimeout(this.#typing);
-      this.#typing = setTimeout(() => this.#offer(), TYPING);
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#offer(), TYPING_DELAY);
     });
     this.input.addEventListener('click', () => this.#offer());
     this.input.addEventListener('blur', () => this.close());
     this.input.addEventListener('keydown', (event) => this.#press(event));
-    // The field keeps the focus: a list that loses it would close before the click.
+    // A click on the list must not take the focus from the field: losing it closes the list before the click arrives.
     this.element.addEventListener('mousedown', (event) => { if (event.target !== this.input) event.preventDefault(); });
     signal.addEventListener('abort', () => this.close());
   }
@@ -43,33 +55,38 @@ export class Combobox {
     return this.input.getAttribute('aria-expanded') === 'true';
   }
 
+  /** @param {KeyboardEvent} event */
   #press(event) {
     const { key } = event;
-    const last = this.#options.length - 1;
+    const size = this.#options.length;
     if (key === 'ArrowDown' || key === 'ArrowUp') {
       if (!this.#isOpen) this.#offer();
-      else if (last >= 0) this.#activate(key === 'ArrowDown' ? (this.#active + 1) % (last + 1) : this.#active <= 0 ? last : this.#active - 1);
-    } else if (key === 'Enter' && this.#isOpen && last >= 0) this.#pick(this.#options[Math.max(this.#active, 0)]);
-    else if (key === 'Escape' && (this.#isOpen || this.input.value)) {
-      this.input.value = this.#isOpen ? this.input.value : '';
+      else if (size > 0) this.#activate(key === 'ArrowDown' ? (this.#active + 1) % size : (Math.max(this.#active, 0) + size - 1) % size);
+    } else if (key === 'Enter' && this.#isOpen && size > 0) {
+      this.#pick(this.#options[Math.max(this.#active, 0)]);
+    } else if (key === 'Escape' && (this.#isOpen || this.input.value)) {
+      if (!this.#isOpen) this.input.value = '';
       this.close();
-    } else return;
+    } else {
+      return;
+    }
     event.preventDefault();
   }
 
   async #offer() {
-    clearTimeout(this.#typing);
-    this.#asking?.abort();
-    const asking = new AbortController();
-    this.#asking = asking;
+    clearTimeout(this.#timer);
+    this.#pending?.abort();
+    const pending = new AbortController();
+    this.#pending = pending;
     try {
-      const found = await this.find(this.input.value.trim(), AbortSignal.any([asking.signal, this.signal]));
-      if (!asking.signal.aborted) this.#show(found);
+      const found = await this.find(this.input.value.trim(), AbortSignal.any([pending.signal, this.signal]));
+      if (!pending.signal.aborted) this.#show(found);
     } catch (error) {
-      if (!asking.signal.aborted && !this.signal.aborted) this.#show([], error.message);
+      if (!pending.signal.aborted && !this.signal.aborted) this.#show([], error.message);
     }
   }
 
+  /** @param {Option[]} options */
   #show(options, note = this.none) {
     this.#options = options;
     fill(this.list, options.map(({ text, note: more }, index) => h('li', {
@@ -82,15 +99,20 @@ export class Combobox {
     this.#activate(-1);
   }
 
+  /** @param {number} index -1 for no option */
   #activate(index) {
     this.#active = index;
     [...this.list.children].forEach((option, place) => option.setAttribute('aria-selected', String(place === index)));
     const option = this.list.children[index];
-    if (!option) return this.input.removeAttribute('aria-activedescendant');
+    if (!option) {
+      this.input.removeAttribute('aria-activedescendant');
+      return;
+    }
     this.input.setAttribute('aria-activedescendant', option.id);
     option.scrollIntoView({ block: 'nearest' });
   }
 
+  /** @param {Option} option */
   #pick({ value }) {
     this.input.value = '';
     this.close();
@@ -98,8 +120,8 @@ export class Combobox {
   }
 
   close() {
-    clearTimeout(this.#typing);
-    this.#asking?.abort();
+    clearTimeout(this.#timer);
+    this.#pending?.abort();
     this.#options = [];
     this.list.hidden = true;
     this.note.hidden = true;

@@ -1,4 +1,4 @@
-// The same by hand: requests as lines for a shell. A token is named, never written.
+// Requests as command lines to copy. They name the token's variable and never contain the token.
 
 import { api } from '../api/client.js';
 import { copyButton, h } from './dom.js';
@@ -6,22 +6,32 @@ import { shellQuote } from './format.js';
 
 let needsToken = false;
 
-/** Whether this server wants a token, which decides how the lines look. */
+/**
+ * Asks the server whether requests need a token; call it before `curl`.
+ * @param {AbortSignal} signal
+ */
 export async function learnAboutTokens(signal) {
   try {
     needsToken = (await api.session(signal)).required;
   } catch {
-    // Without an answer a line without a token is as good as one with it.
+    // The command lines are of use either way.
   }
 }
 
-/** `curl` with these options for a path of this server. */
+/**
+ * A curl command for a path of this server.
+ * @param {string} path
+ * @param {...string} options
+ */
 export function curl(path, ...options) {
   const token = needsToken ? ['-H "Authorization: Bearer $TOKEN"'] : [];
   return ['curl', ...options, ...token, shellQuote(`${location.origin}${path}`)].join(' ');
 }
 
-/** A line with a button that copies it. */
+/**
+ * A command with a button that copies it.
+ * @param {string} text
+ */
 export function commandLine(text) {
   return h('div', { class: 'curl' }, h('code', { tabindex: '0' }, text), copyButton(() => text));
 }

@@ -1,29 +1,32 @@
-// Says in one place how fresh the page is: live, or lost and since when what it shows is old.
+// Shows whether the page is live, and if not, since when it has been out of date.
 
-import { clock } from './format.js';
 import { now } from '../api/client.js';
 import { setText } from './dom.js';
+import { clock } from './format.js';
+import { byId } from './shell.js';
 
+/** @type {Record<ConnectionState, string>} */
 const TEXTS = { idle: '', connecting: 'connecting…', live: 'live', lost: 'connection lost', ended: 'final' };
 
-const badge = document.getElementById('connection');
-const badgeText = document.getElementById('connection-text');
-const banner = document.getElementById('lost');
+/** @type {ConnectionState} */
 let state = 'idle';
-let freshAt = null;
+/** @type {number | null} */
+let lastLive = null;
 
-/** One of idle, connecting, live, lost, ended. */
+/** @param {ConnectionState} next */
 export function setConnection(next) {
-  if (state === 'live' && next === 'lost') freshAt = now();
-  // Trying again is not news while nothing came of it.
+  if (state === 'live' && next === 'lost') lastLive = now();
+  // A new try changes nothing until it succeeds.
   if (state === 'lost' && next === 'connecting') return;
   state = next;
-  badge.dataset.state = next;
-  setText(badgeText, TEXTS[next]);
-  const lost = next === 'lost';
-  document.body.classList.toggle('stale', lost);
-  banner.hidden = !lost;
-  setText(banner, lost ? `Connection lost – retrying.${freshAt ? ` What you see is from ${clock(freshAt, now())} and may be out of date.` : ''}` : '');
+  byId('connection').dataset.state = next;
+  setText(byId('connection-text'), TEXTS[next]);
+  const isLost = next === 'lost';
+  document.body.classList.toggle('stale', isLost);
+  const banner = byId('lost');
+  banner.hidden = !isLost;
+  const age = lastLive ? ` The page shows the state of ${clock(lastLive, now())}.` : '';
+  setText(banner, isLost ? `Connection lost – retrying.${age}` : '');
 }
 
 export function isStale() {

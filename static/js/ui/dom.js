@@ -1,61 +1,98 @@
-// The only way to build elements here. Server data become text nodes or attribute values, never markup.
+// The only place that builds elements. Data of the server become text nodes or attribute values, never markup.
 
-/** h('a', {href: '#/', class: 'brand'}, 'text', child, [more]): falsy children and null attributes are left out. */
+/** @typedef {Node | string | number | boolean | null | undefined | readonly Child[]} Child */
+/** @typedef {string | number | boolean | null | undefined | ((event: any) => unknown)} AttributeValue */
+
+/**
+ * h('a', {href: '#/', class: 'brand'}, 'text', child, [more]). Leaves out children and attributes that are null,
+ * undefined or false; `onclick` and the like add listeners.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Record<string, AttributeValue>} attributes
+ * @param {...Child} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
 export function h(tag, attributes, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes ?? {})) setAttribute(element, name, value);
+  for (const [name, value] of Object.entries(attributes)) setAttribute(element, name, value);
   append(element, children);
   return element;
 }
 
+/**
+ * @param {HTMLElement} element
+ * @param {string} name
+ * @param {AttributeValue} value
+ */
 function setAttribute(element, name, value) {
   if (value === null || value === undefined || value === false) return;
-  if (typeof value === 'function' && name.startsWith('on')) element.addEventListener(name.slice(2), value);
-  else if (name === 'value') element.value = value;
+  if (typeof value === 'function') element.addEventListener(name.slice(2), value);
+  else if (name === 'value' && 'value' in element) element.value = value;
   else element.setAttribute(name, value === true ? '' : String(value));
 }
 
+/**
+ * @param {Element} element
+ * @param {readonly Child[]} children
+ */
 function append(element, children) {
-  for (const child of children.flat(Infinity)) {
-    if (child === null || child === undefined || child === false) continue;
-    element.append(child instanceof Node ? child : String(child));
+  for (const child of children) {
+    if (Array.isArray(child)) append(element, child);
+    else if (child !== null && child !== undefined && child !== false) element.append(child instanceof Node ? child : String(child));
   }
 }
 
-/** Replaces everything below `element`. */
+/**
+ * Replaces everything below `element`.
+ * @template {Element} E
+ * @param {E} element
+ * @param {...Child} children
+ */
 export function fill(element, ...children) {
   element.replaceChildren();
   append(element, children);
   return element;
 }
 
-/** Writes text only where it changes, so that a live page neither flickers nor loses a selection. */
-export function setText(element, text) {
-  const wanted = text ?? '';
-  if (element.textContent !== wanted) element.textContent = wanted;
+/**
+ * Writes text only if it differs, so that a live page neither flickers nor loses a selection.
+ * @param {Element} element
+ * @param {string} [text]
+ */
+export function setText(element, text = '') {
+  if (element.textContent !== text) element.textContent = text;
 }
 
-/** Goes through the CSSOM, which a strict Content-Security-Policy allows. */
+/**
+ * Sets a style through the CSSOM, which a strict Content-Security-Policy allows.
+ * @param {HTMLElement} element
+ * @param {string} property
+ * @param {string | number} value
+ */
 export function setStyle(element, property, value) {
   element.style.setProperty(property, String(value));
 }
 
-/** A button that copies `text()` and says so. */
+/**
+ * A button that copies `text()`.
+ * @param {() => string} text
+ */
 export function copyButton(text, label = 'Copy') {
   const button = h('button', { type: 'button', class: 'quiet copy', 'aria-live': 'polite' }, label);
   button.addEventListener('click', async () => {
-    setText(button, (await copy(text())) ? 'Copied' : 'Select and copy by hand');
+    setText(button, (await copy(text())) ? 'Copied' : 'Copy failed');
     setTimeout(() => setText(button, label), 2000);
   });
   return button;
 }
 
+/** @param {string} text */
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // No clipboard API outside https and localhost.
+    // Browsers offer the clipboard API only on https and localhost.
     const field = h('textarea', { class: 'visually-hidden', value: text });
     document.body.append(field);
     field.select();
@@ -65,45 +102,46 @@ async function copy(text) {
   }
 }
 
-/** Asks in a modal dialog; resolves to whether the answer was yes. */
+/**
+ * Asks in a modal dialog; resolves to whether the user agreed.
+ * @param {Question} question
+ * @returns {Promise<boolean>}
+ */
 export function ask({ title, detail, yes, no = 'Back', danger = false }) {
-  const { promise, resolve } = withResolvers();
-  const dialog = h('dialog', { 'aria-labelledby': 'ask-title' },
-    h('form', { method: 'dialog' },
-      h('h2', { id: 'ask-title' }, title),
-      h('p', {}, detail),
-      h('div', { class: 'actions' },
-        h('button', { value: 'no', class: 'quiet', autofocus: true }, no),
-        h('button', { value: 'yes', class: danger ? 'danger' : 'primary' }, yes))));
-  // With the click, not with the event of closing, which comes a task later: what was agreed to must not undo what
-  // was typed in between.
-  dialog.addEventListener('submit', (event) => resolve(event.submitter.value === 'yes'));
-  dialog.addEventListener('close', () => {
-    dialog.remove();
-    resolve(false);
+  return new Promise((resolve) => {
+    const dialog = h('dialog', { 'aria-labelledby': 'ask-title' },
+      h('form', { method: 'dialog' },
+        h('h2', { id: 'ask-title' }, title),
+        h('p', {}, detail),
+        h('div', { class: 'actions' },
+          h('button', { value: 'no', class: 'quiet', autofocus: true }, no),
+          h('button', { value: 'yes', class: danger ? 'danger' : 'primary' }, yes))));
+    // `close` fires a task later than the click. Resolving there could undo what the user typed in between.
+    dialog.addEventListener('submit', (event) => resolve(event.submitter?.getAttribute('value') === 'yes'));
+    dialog.addEventListener('close', () => {
+      dialog.remove();
+      resolve(false);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
   });
-  document.body.append(dialog);
-  dialog.showModal();
-  return promise;
 }
 
-function withResolvers() {
-  let resolve;
-  const promise = new Promise((done) => { resolve = done; });
-  return { promise, resolve };
-}
-
-/** A bar with its value for assistive technology; `update` takes a fraction or null. */
+/**
+ * A progress bar, also for assistive technology. `update` takes a fraction; anything else means unknown.
+ * @param {string} label
+ */
 export function progressBar(label) {
   const bar = h('div', { class: 'progress', role: 'progressbar', 'aria-label': label, 'aria-valuemin': 0, 'aria-valuemax': 100 },
     h('span', { class: 'progress-fill' }));
   return {
     element: bar,
+    /** @param {number | null | undefined} fraction */
     update(fraction) {
-      const known = Number.isFinite(fraction);
-      const share = known ? Math.min(Math.max(fraction, 0), 1) : 0;
+      const isKnown = typeof fraction === 'number' && Number.isFinite(fraction);
+      const share = isKnown ? Math.min(Math.max(fraction, 0), 1) : 0;
       setStyle(bar, '--share', share.toFixed(4));
-      if (known) bar.setAttribute('aria-valuenow', String(Math.round(share * 100)));
+      if (isKnown) bar.setAttribute('aria-valuenow', String(Math.round(share * 100)));
       else bar.removeAttribute('aria-valuenow');
     },
   };
@@ -114,6 +152,7 @@ export function statusBadge() {
   const element = h('span', { class: 'badge' });
   return {
     element,
+    /** @param {string} status */
     update(status) {
       element.dataset.status = status;
       setText(element, status);
@@ -121,14 +160,24 @@ export function statusBadge() {
   };
 }
 
-/** `<time>` that shows how long ago it was; refreshed by `refreshAges`. */
+/** @type {WeakMap<Element, () => void>} */
+const refreshers = new WeakMap();
+
+/**
+ * A `<time>` that shows an age; `refreshAges` brings it up to date.
+ * @param {string} time
+ * @param {(time: string) => string} format
+ */
 export function ageElement(time, format) {
   const element = h('time', { class: 'age', datetime: time, title: new Date(time).toLocaleString() }, format(time));
-  element.refresh = () => setText(element, format(time));
+  refreshers.set(element, () => setText(element, format(time)));
   return element;
 }
 
-/** Brings every age below `root` up to date. */
+/**
+ * Brings every age below `root` up to date.
+ * @param {Element} root
+ */
 export function refreshAges(root) {
-  for (const element of root.querySelectorAll('time.age')) element.refresh?.();
+  for (const element of root.querySelectorAll('time.age')) refreshers.get(element)?.();
 }

@@ -1,25 +1,45 @@
-// Numbers, times and JSON for people. Pure: no DOM, no clock of its own.
+// Numbers, times and specifications as text. Pure: no DOM, and no clock of its own.
+
+/** @typedef {number | null | undefined} Maybe */
 
 const MISSING = '–';
 
-/** 76.304 → "76.30 %" */
+/**
+ * Whether a value is a finite number.
+ * @type {(value: unknown) => value is number}
+ */
+export const isNumber = /** @type {any} */ (Number.isFinite);
+
+/**
+ * 76.304 → "76.30 %"
+ * @param {Maybe} value
+ */
 export function percent(value, digits = 2) {
-  return Number.isFinite(value) ? `${value.toFixed(digits)} %` : MISSING;
+  return isNumber(value) ? `${value.toFixed(digits)} %` : MISSING;
 }
 
-/** 0.4567 → "45 %": rounded down, so that 100 % means done. */
+/**
+ * 0.4567 → "45 %": rounded down, so that 100 % means done.
+ * @param {Maybe} fraction
+ */
 export function share(fraction) {
-  return Number.isFinite(fraction) ? `${Math.floor(Math.min(Math.max(fraction, 0), 1) * 100 + 1e-9)} %` : MISSING;
+  return isNumber(fraction) ? `${Math.floor(Math.min(Math.max(fraction, 0), 1) * 100 + 1e-9)} %` : MISSING;
 }
 
-/** 1234567 → "1,234,567" */
+/**
+ * 1234567 → "1,234,567"
+ * @param {Maybe} value
+ */
 export function whole(value) {
-  return Number.isFinite(value) ? Math.round(value).toLocaleString('en-US') : MISSING;
+  return isNumber(value) ? Math.round(value).toLocaleString('en-US') : MISSING;
 }
 
-/** Four significant digits, and powers of ten where zeros would hide them: 0.00001 → "1.000e-5". */
+/**
+ * Four significant digits, with an exponent if there would be many zeros: 0.00001 → "1.000e-5".
+ * @param {Maybe} value
+ */
 export function significant(value) {
-  if (!Number.isFinite(value)) return MISSING;
+  if (!isNumber(value)) return MISSING;
   if (value === 0) return '0';
   const size = Math.abs(value);
   if (size >= 1e6 || size < 1e-4) return value.toExponential(3);
@@ -27,25 +47,36 @@ export function significant(value) {
   return value.toPrecision(4);
 }
 
-/** Short numbers for an axis: 0.0500 → "0.05". */
+/**
+ * A short number for an axis: 0.0500 → "0.05".
+ * @param {Maybe} value
+ */
 export function tick(value) {
-  if (!Number.isFinite(value)) return '';
+  if (!isNumber(value)) return '';
   if (value === 0) return '0';
   const size = Math.abs(value);
   if (size >= 1e6 || size < 1e-3) return value.toExponential(1).replace('.0e', 'e');
   return String(Number(value.toPrecision(6)));
 }
 
-/** 3555443 → "3.56 M" */
+/**
+ * 3555443 → "3.56 M"
+ * @param {Maybe} value
+ */
 export function count(value) {
-  if (!Number.isFinite(value)) return MISSING;
-  const [unit, size] = [['G', 1e9], ['M', 1e6], ['k', 1e3]].find(([, least]) => value >= least) ?? ['', 1];
+  if (!isNumber(value)) return MISSING;
+  /** @type {[string, number][]} */
+  const units = [['G', 1e9], ['M', 1e6], ['k', 1e3]];
+  const [unit, size] = units.find(([, least]) => value >= least) ?? ['', 1];
   return unit ? `${Number((value / size).toPrecision(3))} ${unit}` : String(value);
 }
 
-/** 3555443 → "3.39 MiB" */
+/**
+ * 3555443 → "3.39 MiB"
+ * @param {Maybe} value
+ */
 export function bytes(value) {
-  if (!Number.isFinite(value)) return MISSING;
+  if (!isNumber(value)) return MISSING;
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
   let size = value;
   let unit = 0;
@@ -56,9 +87,12 @@ export function bytes(value) {
   return unit === 0 ? `${size} B` : `${Number(size.toPrecision(3))} ${units[unit]}`;
 }
 
-/** 3725 s → "1 h 2 min": the two largest units. */
+/**
+ * The two largest units: 3725 s → "1 h 2 min".
+ * @param {Maybe} seconds
+ */
 export function duration(seconds) {
-  if (!Number.isFinite(seconds) || seconds < 0) return MISSING;
+  if (!isNumber(seconds) || seconds < 0) return MISSING;
   const rounded = Math.round(seconds);
   const days = Math.floor(rounded / 86400);
   const hours = Math.floor((rounded % 86400) / 3600);
@@ -70,10 +104,14 @@ export function duration(seconds) {
   return `${rounded} s`;
 }
 
-/** How long before `now` (milliseconds) an RFC 3339 time was; a clock that is a little off never shows the future. */
+/**
+ * The age of an RFC 3339 time at `now` (milliseconds). A time that lies slightly in the future is "just now".
+ * @param {string} time
+ * @param {number} now
+ */
 export function age(time, now) {
   const seconds = (now - Date.parse(time)) / 1000;
-  if (!Number.isFinite(seconds)) return MISSING;
+  if (!isNumber(seconds)) return MISSING;
   if (seconds < 5) return 'just now';
   if (seconds < 60) return `${Math.floor(seconds)} s ago`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
@@ -81,88 +119,87 @@ export function age(time, now) {
   return `${Math.floor(seconds / 86400)} days ago`;
 }
 
-/** The same for a narrow column: "3 min", "2 d". */
+/**
+ * The same for a narrow column: "3 min", "2 d".
+ * @param {string} time
+ * @param {number} now
+ */
 export function shortAge(time, now) {
   const seconds = (now - Date.parse(time)) / 1000;
-  if (!Number.isFinite(seconds)) return MISSING;
+  if (!isNumber(seconds)) return MISSING;
   if (seconds < 60) return `${Math.max(Math.floor(seconds), 0)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h`;
   return `${Math.floor(seconds / 86400)} d`;
 }
 
-/** Percentage points with their sign: 1.234 → "+1.23", -0.5 → "−0.50". */
+/**
+ * Percentage points with their sign: 1.234 → "+1.23", -0.5 → "−0.50".
+ * @param {Maybe} value
+ */
 export function points(value) {
-  if (!Number.isFinite(value)) return MISSING;
+  if (!isNumber(value)) return MISSING;
   const text = Math.abs(value).toFixed(2);
   if (Number(text) === 0) return '0.00';
   return `${value < 0 ? '−' : '+'}${text}`;
 }
 
-/** What a gain is above. */
+export const NO_BASELINE = 'No job of a simpler method has succeeded with the same teacher, student, data set and training.';
+
+/**
+ * What a gain is measured against.
+ * @param {Schemas['Baseline']} baseline
+ */
 export function comparedWith({ method, top1, deviation, jobs }) {
-  const value = Number.isFinite(deviation) ? `${percent(top1)} ± ${deviation.toFixed(2)}, the mean of ${jobs} jobs` : `${percent(top1)}, one job`;
+  const value = isNumber(deviation) ? `${percent(top1)} ± ${deviation.toFixed(2)}, the mean of ${jobs} jobs` : `${percent(top1)}, one job`;
   const shared = method === 'none' ? 'student, data set and training' : 'teacher, student, data set and training';
   return `Compared with ${method}: ${value}, with the same ${shared} (the seed may differ).`;
 }
 
-/** 3411.7 → "3,412 images/s" */
+/**
+ * 3411.7 → "3,412 images/s"
+ * @param {Maybe} value
+ */
 export function rate(value) {
-  if (!Number.isFinite(value)) return MISSING;
+  if (!isNumber(value)) return MISSING;
   return `${value >= 100 ? whole(value) : value.toPrecision(2)} images/s`;
 }
 
-/** Time of day for a log; with the date where it was not today. */
+/**
+ * The time of day, with the date unless it is that of `now`.
+ * @param {string | number} time
+ * @param {number} now
+ */
 export function clock(time, now) {
   const moment = new Date(time);
   if (Number.isNaN(moment.getTime())) return MISSING;
-  const two = (number) => String(number).padStart(2, '0');
+  const two = (/** @type {number} */ number) => String(number).padStart(2, '0');
   const ofDay = `${two(moment.getHours())}:${two(moment.getMinutes())}:${two(moment.getSeconds())}`;
   const sameDay = new Date(now).toDateString() === moment.toDateString();
   return sameDay ? ofDay : `${moment.getFullYear()}-${two(moment.getMonth() + 1)}-${two(moment.getDate())} ${ofDay}`;
 }
 
-/** Indented JSON in which what fits on a line stays on one: [150, 180, 210]. */
-export function prettyJson(value, width = 72) {
-  return pretty(value, '', width);
+/**
+ * The architectures of a resolved specification.
+ * @param {Pick<Schemas['JobSpec'], 'teacher' | 'student'>} spec
+ * @returns {{ teacher: string | null, student: string }}
+ */
+export function pairing({ teacher, student }) {
+  return { teacher: teacher ? teacher.architecture ?? 'student of a job' : null, student: student.architecture };
 }
 
-function pretty(value, indent, width) {
-  const flat = oneLine(value);
-  if (value === null || typeof value !== 'object' || (flat.length + indent.length <= width && !nests(value))) return flat;
-  const inner = `${indent}  `;
-  if (Array.isArray(value)) {
-    return `[\n${value.map((element) => inner + pretty(element, inner, width)).join(',\n')}\n${indent}]`;
-  }
-  const members = Object.entries(value).map(([key, member]) => `${inner}${JSON.stringify(key)}: ${pretty(member, inner, width)}`);
-  return `{\n${members.join(',\n')}\n${indent}}`;
-}
-
-/** Objects of objects read better over several lines, however short. */
-function nests(value) {
-  return !Array.isArray(value) && Object.values(value).some((member) => member !== null && typeof member === 'object' && !Array.isArray(member));
-}
-
-function oneLine(value) {
-  if (Array.isArray(value)) return `[${value.map(oneLine).join(', ')}]`;
-  if (value === null || typeof value !== 'object') return JSON.stringify(value) ?? 'null';
-  const members = Object.entries(value).map(([key, member]) => `${JSON.stringify(key)}: ${oneLine(member)}`);
-  return members.length === 0 ? '{}' : `{${members.join(', ')}}`;
-}
-
-/** Who teaches whom, from a resolved specification. */
-export function pairing(spec) {
-  const student = spec?.student?.architecture ?? '?';
-  if (!spec?.teacher) return { teacher: null, student };
-  return { teacher: spec.teacher.architecture ?? 'student of a job', student };
-}
-
-/** The same from a summary: "resnet56 → resnet20". */
+/**
+ * "resnet56 → resnet20", or the student alone.
+ * @param {{ teacher?: string | null, student: string }} pair
+ */
 export function pairOf({ teacher, student }) {
   return teacher ? `${teacher} → ${student}` : student;
 }
 
-/** `'it''s'` for a POSIX shell. */
+/**
+ * Text as one word of a POSIX shell: `'it'\''s'`.
+ * @param {string} text
+ */
 export function shellQuote(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

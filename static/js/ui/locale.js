@@ -1,5 +1,5 @@
-// A browser started under the C locale calls its language "en-US@posix", which the Intl functions refuse, and with
-// them the chart library as soon as it is loaded. Imported before anything else.
+// A browser started under the C locale calls its language "en-US@posix", which Intl rejects, and with it the chart
+// library while it loads. Import this module first.
 
 try {
   Intl.getCanonicalLocales(navigator.language);

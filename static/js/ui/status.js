@@ -1,34 +1,34 @@
-// What a status means for the page. The server alone decides which status follows which.
+// What a job's status allows. The server alone decides which status follows which.
+
+/** @typedef {{ verb: Verb, label: string, from: string[], danger?: boolean, confirm?: Question }} Action */
 
 const FINAL = ['succeeded', 'failed', 'cancelled'];
 
-/** Nothing follows by itself. */
+/**
+ * Whether the job stays as it is unless a user acts.
+ * @param {string} status
+ */
 export function isFinal(status) {
   return FINAL.includes(status);
 }
 
-/** A worker holds it, or held it and will again. */
-export function isActive(status) {
-  return !isFinal(status) && status !== 'queued';
-}
-
-/** What a user can ask for, as src/jobs/state.rs allows it. */
+/**
+ * What a user can ask for, and in which statuses (see src/jobs/state.rs).
+ * @type {Action[]}
+ */
 export const ACTIONS = [
-  {
-    verb: 'pause', label: 'Pause', from: ['queued', 'running'],
-  },
-  {
-    verb: 'resume', label: 'Resume', from: ['paused'],
-  },
-  {
-    verb: 'retry', label: 'Retry', from: ['failed', 'cancelled'],
-  },
+  { verb: 'pause', label: 'Pause', from: ['queued', 'running'] },
+  { verb: 'resume', label: 'Resume', from: ['paused'] },
+  { verb: 'retry', label: 'Retry', from: ['failed', 'cancelled'] },
   {
     verb: 'cancel', label: 'Cancel', from: ['queued', 'running', 'pausing', 'paused'], danger: true,
-    confirm: { title: 'Cancel this job?', detail: 'Training stops at the next step. What it has learned so far is not published; retrying goes on from its last checkpoint.', yes: 'Cancel the job', no: 'Let it run' },
+    confirm: {
+      title: 'Cancel this job?', yes: 'Cancel the job', no: 'Let it run',
+      detail: 'Training stops after the current step, and no student is published. A retry continues from the last checkpoint.',
+    },
   },
   {
     verb: 'delete', label: 'Delete', from: FINAL, danger: true,
-    confirm: { title: 'Delete this job?', detail: 'Its student, metrics and history are deleted for good.', yes: 'Delete the job' },
+    confirm: { title: 'Delete this job?', detail: 'This permanently deletes its student, metrics and history.', yes: 'Delete the job' },
   },
 ];

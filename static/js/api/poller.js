@@ -1,0 +1,60 @@
+// Repeats a request: one at a time, no more often than allowed, and without using an answer that a newer request overtook.
+
+/** Milliseconds between two requests while the tab is hidden. */
+const HIDDEN_INTERVAL = 15_000;
+/** Milliseconds to wait for further changes before asking about the first. */
+const BATCH_DELAY = 150;
+
+export class Poller {
+  #last = -Infinity;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  /** @type {AbortController | null} */
+  #pending = null;
+  #isWanted = false;
+
+  /**
+   * @param {object} options
+   * @param {number} options.interval least time between two requests, in milliseconds
+   * @param {(signal: AbortSignal) => Promise<void>} options.request is repeated after it has thrown
+   * @param {(error: Error) => void} options.onError
+   * @param {AbortSignal} options.signal
+   */
+  constructor({ interval, request, onError, signal }) {
+    this.interval = interval;
+    this.request = request;
+    this.onError = onError;
+    this.signal = signal;
+    document.addEventListener('visibilitychange', () => { if (this.#isWanted) this.soon(); }, { signal });
+    signal.addEventListener('abort', () => clearTimeout(this.#timer));
+  }
+
+  /** Requests as soon as the interval allows. */
+  soon() {
+    this.#isWanted = true;
+    if (this.#pending || this.signal.aborted) return;
+    clearTimeout(this.#timer);
+    const due = this.#last + (document.hidden ? HIDDEN_INTERVAL : this.interval);
+    this.#timer = setTimeout(() => this.now(), Math.max(due - performance.now(), BATCH_DELAY));
+  }
+
+  /** Requests at once; a request under way is out of date and is aborted. */
+  async now() {
+    clearTimeout(this.#timer);
+    this.#pending?.abort();
+    const pending = new AbortController();
+    this.#pending = pending;
+    this.#isWanted = false;
+    this.#last = performance.now();
+    try {
+      await this.request(AbortSignal.any([pending.signal, this.signal]));
+    } catch (error) {
+      if (pending.signal.aborted || this.signal.aborted) return;
+      this.onError(error);
+      this.#isWanted = true;
+    }
+    if (this.#pending !== pending) return;
+    this.#pending = null;
+    if (this.#isWanted) this.soon();
+  }
+}

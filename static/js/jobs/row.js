@@ -1,0 +1,111 @@
+// One job as a row of the list.
+
+import { now } from '../api/client.js';
+import { sparkline } from '../charts/sparkline.js';
+import { ageElement, h, progressBar, setText, statusBadge } from '../ui/dom.js';
+import { NO_BASELINE, comparedWith, duration, isNumber, pairOf, percent, points, rate, share, shortAge } from '../ui/format.js';
+import { isFinal } from '../ui/status.js';
+
+/** @typedef {Schemas['JobSummary']} JobSummary */
+/** @import { Child } from '../ui/dom.js' */
+
+export class JobRow {
+  /**
+   * @param {JobSummary} job
+   * @param {(isSelected: boolean) => void} onSelect
+   */
+  constructor(job, onSelect) {
+    this.job = job;
+    this.box = h('input', { type: 'checkbox', 'aria-label': `Select ${job.name}`, onchange: () => { onSelect(this.box.checked); } });
+    this.badge = statusBadge();
+    this.link = h('a', { href: `#/jobs/${encodeURIComponent(job.id)}`, title: job.name }, job.name);
+    this.bar = progressBar('Progress');
+    this.share = h('span', { class: 'share' });
+    this.spark = sparkline();
+    this.best = h('span', { class: 'figure' });
+    this.gain = h('span', { class: 'figure gain' });
+    this.rest = h('span', { class: 'rest' });
+    this.worker = h('span', {});
+    const cell = (/** @type {string} */ label, /** @type {Child} */ child) => h('td', { role: 'cell', 'data-label': label }, child);
+    this.element = h('tr', { role: 'row', 'data-id': job.id },
+      cell('Select', this.box),
+      cell('Status', this.badge.element),
+      h('th', { role: 'rowheader', scope: 'row', 'data-label': 'Name' }, h('div', { class: 'name-cell' }, this.link, labelLinks(job))),
+      cell('Method', h('span', { class: 'method' }, job.method)),
+      cell('Teacher → student', h('span', { title: `${pairOf(job)} on ${job.dataset ?? '–'}` }, pairOf(job))),
+      cell('Progress', h('div', { class: 'progress-cell' }, this.bar.element, this.share)),
+      cell('Top-1 curve', this.spark.element),
+      cell('Best top-1', this.best),
+      cell('Gain', this.gain),
+      cell('ETA', this.rest),
+      cell('Worker', this.worker),
+      cell('Age', ageElement(job.created_at, (time) => shortAge(time, now()))));
+    this.update(job);
+  }
+
+  /** @param {boolean} isSelected */
+  setSelected(isSelected) {
+    this.box.checked = isSelected;
+    this.element.classList.toggle('selected', isSelected);
+  }
+
+  /** @param {JobSummary} job */
+  update(job) {
+    this.job = job;
+    const { progress, status } = job;
+    this.badge.update(status);
+    const fraction = status === 'succeeded' ? 1 : progress?.fraction;
+    this.bar.update(fraction);
+    this.bar.element.dataset.status = status;
+    this.element.dataset.final = String(isFinal(status));
+    setText(this.share, isNumber(fraction) ? share(fraction) : '');
+    this.spark.update(job.curve, isFinal(status) ? null : progress?.steps);
+    setText(this.best, isNumber(job.best_top1) ? percent(job.best_top1) : '');
+    this.best.title = bestTitle(job);
+    this.#showGain(job);
+    this.#showRest(job);
+    setText(this.worker, job.worker ?? '');
+    this.worker.title = job.worker ?? '';
+  }
+
+  /** @param {JobSummary} job */
+  #showGain({ gain, baseline, method }) {
+    setText(this.gain, isNumber(gain) ? points(gain) : '');
+    this.gain.dataset.sign = isNumber(gain) ? String(Math.sign(Math.round(gain * 100))) : '';
+    if (baseline) this.gain.title = comparedWith(baseline);
+    else this.gain.title = method === 'none' ? 'Plain training has no baseline.' : NO_BASELINE;
+  }
+
+  /**
+   * The time left, the time taken, or the error.
+   * @param {JobSummary} job
+   */
+  #showRest({ status, progress, error, started_at: started, finished_at: finished }) {
+    const running = status === 'running' ? progress : null;
+    this.rest.classList.toggle('live-figure', Boolean(running));
+    this.rest.dataset.kind = status === 'failed' ? 'error' : running ? 'eta' : 'took';
+    if (running) {
+      setText(this.rest, duration(running.eta_seconds));
+      this.rest.title = `${duration(running.eta_seconds)} left · ${rate(running.images_per_second)}`;
+      return;
+    }
+    const took = isFinal(status) && started && finished ? `took ${duration((Date.parse(finished) - Date.parse(started)) / 1000)}` : '';
+    setText(this.rest, status === 'failed' && error ? error : took);
+    this.rest.title = took;
+  }
+}
+
+/** @param {JobSummary} job */
+function labelLinks({ labels }) {
+  const names = Object.entries(labels).map(([key, value]) => `${key}:${value}`);
+  return h('span', { class: 'labels' }, names.map((label) => h('a', {
+    class: 'label', href: `#/?${new URLSearchParams({ label })}`, title: `Jobs with the label ${label}`, tabindex: '-1',
+  }, label)));
+}
+
+/** @param {JobSummary} job */
+function bestTitle({ best_top1: best, teacher_top1: teacher, status }) {
+  if (!isNumber(best)) return 'Not evaluated yet.';
+  const what = isFinal(status) ? 'Best top-1' : 'Best top-1 so far';
+  return `${what}: ${percent(best)}${isNumber(teacher) ? `; teacher: ${percent(teacher)}` : ''}`;
+}

@@ -1,0 +1,601 @@
+// Made by scripts/api-types.mjs from /openapi.json: do not edit.
+
+interface Schemas {
+  Architecture: {
+    family: string;
+    feature_map_channels: number;
+    feature_map_side: number;
+    input_side: number;
+    macs: number;
+    name: string;
+    parameters: number;
+  };
+  Artifact: {
+    created_at: string;
+    name: string;
+    sha256: string;
+    size_bytes: number;
+  };
+  Attempt: {
+    attempt: number;
+    device?: string | null;
+    ended_at?: string | null;
+    heard_at?: string | null;
+    outcome?: string | null;
+    resumed_epochs?: number | null;
+    resumed_step?: number | null;
+    runnable_at: string;
+    saved_at?: string | null;
+    started_at: string;
+    worker?: string | null;
+  };
+  Augmentation: "none" | "crop_flip" | "resized_crop_flip";
+  Baseline: {
+    deviation?: number | null;
+    jobs: number;
+    method: Schemas['Method'];
+    top1: number;
+  };
+  Certainty: "certain" | "ambiguous" | "near";
+  ChangedJobs: {
+    ids?: string[] | null;
+  };
+  Checkpoint: {
+    architecture?: string | null;
+    created_at: string;
+    fits: Schemas['Fit'][];
+    format: Schemas['CheckpointFormat'];
+    guess?: Schemas['Guess'] | null;
+    id: string;
+    name?: string | null;
+    num_classes?: number | null;
+    parameters: number;
+    sha256: string;
+    size_bytes: number;
+    tensors: number;
+  };
+  CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy";
+  DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
+  DatasetSpec: {
+    eval_split?: string | null;
+    image_column?: string | null;
+    image_size: number;
+    label_column?: string | null;
+    limit?: number | null;
+    mean?: number[] | null;
+    name?: string | null;
+    path?: string | null;
+    std?: number[] | null;
+    train_split?: string | null;
+  };
+  DatasetSpecRequest: {
+    eval_split?: string | null;
+    image_column?: string | null;
+    image_size?: number;
+    label_column?: string | null;
+    limit?: number | null;
+    mean?: number[] | null;
+    name: string | null;
+    std?: number[] | null;
+    train_split?: string | null;
+  };
+  Deleted: {
+    id: string;
+  };
+  DistillationSpec: {
+    alpha?: number | null;
+    beta?: number | null;
+    exclude_target?: boolean | null;
+    gamma?: number | null;
+    grouping?: Schemas['Grouping'] | null;
+    method: Schemas['Method'];
+    scale_weights?: number[];
+    scales?: number[];
+    temperature?: number | null;
+    warmup_epochs?: number | null;
+    weights: Schemas['Weights'];
+  };
+  DistillationSpecRequest: {
+    alpha?: number | null;
+    beta?: number | null;
+    exclude_target?: boolean | null;
+    gamma?: number | null;
+    grouping?: Schemas['Grouping'] | null;
+    method?: Schemas['Method'];
+    scale_weights?: number[];
+    scales?: number[];
+    temperature?: number | null;
+    warmup_epochs?: number | null;
+    weights?: Schemas['WeightsRequest'];
+  };
+  DryRun: {
+    classes: number;
+    memory: Schemas['Memory'];
+    spec: Schemas['JobSpec'];
+    student: Schemas['NetworkFacts'];
+    teacher?: Schemas['NetworkFacts'] | null;
+    warnings: string[];
+  };
+  ErrorClass: "user" | "oom" | "numeric" | "worker_lost" | "storage" | "internal";
+  Evaluation: {
+    images: number;
+    loss: number;
+    top1: number;
+    top5: number;
+  };
+  Event: {
+    attempt: number;
+    data?: Record<string, unknown> | null;
+    kind: Schemas['EventKind'];
+    message: string;
+    seq: number;
+    time: string;
+  };
+  EventKind: "status" | "log" | "warning" | "checkpoint" | "teacher" | "compacted";
+  Failure: {
+    class: Schemas['ErrorClass'];
+    message: string;
+  };
+  Fault: {
+    detail: string;
+    pointer: string;
+  };
+  Fit: {
+    architecture: string;
+    num_classes: number;
+  };
+  GpuUsage: {
+    busy_share?: number | null;
+    memory_total_bytes: number;
+    memory_used_bytes: number;
+    name: string;
+  };
+  Grouping: "label" | "class";
+  Guess: {
+    agreement: number;
+    architecture: string;
+    certainty: Schemas['Certainty'];
+    difference?: string | null;
+    num_classes?: number | null;
+  };
+  Health: {
+    status: string;
+  };
+  History: {
+    data: Schemas['Event'][];
+    has_more: boolean;
+  };
+  Job: {
+    attempt: number;
+    created_at: string;
+    error?: Schemas['Failure'] | null;
+    finished_at?: string | null;
+    id: string;
+    labels: Record<string, string>;
+    max_attempts: number;
+    name: string;
+    priority: number;
+    progress?: Schemas['Progress'] | null;
+    result?: Schemas['Outcome'] | null;
+    spec: Schemas['JobSpec'];
+    started_at?: string | null;
+    status: Schemas['Status'];
+    teacher?: Schemas['Evaluation'] | null;
+    worker?: string | null;
+  };
+  JobProgress: Schemas['Progress'] & {
+    id: string;
+  };
+  JobSpec: {
+    dataset: Schemas['DatasetSpec'];
+    distillation: Schemas['DistillationSpec'];
+    labels: Record<string, string>;
+    max_attempts: number;
+    name: string;
+    priority: number;
+    student: Schemas['StudentSpec'];
+    teacher?: Schemas['TeacherSpec'] | null;
+    training: Schemas['TrainingSpec'];
+  };
+  JobSpecRequest: {
+    dataset: Schemas['DatasetSpecRequest'];
+    distillation?: Schemas['DistillationSpecRequest'];
+    labels?: Record<string, string>;
+    max_attempts?: number;
+    name?: string;
+    priority?: number;
+    student: Schemas['StudentSpecRequest'];
+    teacher?: Schemas['TeacherSpecRequest'] | null;
+    training?: Schemas['TrainingSpecRequest'];
+  };
+  JobSummary: {
+    attempt: number;
+    baseline?: Schemas['Baseline'] | null;
+    best_top1?: number | null;
+    created_at: string;
+    curve: number[][];
+    dataset?: string | null;
+    error?: Schemas['ErrorClass'] | null;
+    finished_at?: string | null;
+    gain?: number | null;
+    id: string;
+    labels: Record<string, string>;
+    max_attempts: number;
+    method: Schemas['Method'];
+    name: string;
+    progress?: Schemas['Progress'] | null;
+    seed: number;
+    started_at?: string | null;
+    status: Schemas['Status'];
+    student: string;
+    teacher?: string | null;
+    teacher_top1?: number | null;
+    worker?: string | null;
+  };
+  Label: {
+    jobs: number;
+    key: string;
+    value: string;
+  };
+  LastDay: {
+    begun: number;
+    ended: Record<string, number>;
+    longest_wait_seconds?: number | null;
+    median_wait_seconds?: number | null;
+    p95_wait_seconds?: number | null;
+  };
+  List_Architecture: {
+    data: ({
+      family: string;
+      feature_map_channels: number;
+      feature_map_side: number;
+      input_side: number;
+      macs: number;
+      name: string;
+      parameters: number;
+    })[];
+  };
+  List_Artifact: {
+    data: ({
+      created_at: string;
+      name: string;
+      sha256: string;
+      size_bytes: number;
+    })[];
+  };
+  List_Attempt: {
+    data: ({
+      attempt: number;
+      device?: string | null;
+      ended_at?: string | null;
+      heard_at?: string | null;
+      outcome?: string | null;
+      resumed_epochs?: number | null;
+      resumed_step?: number | null;
+      runnable_at: string;
+      saved_at?: string | null;
+      started_at: string;
+      worker?: string | null;
+    })[];
+  };
+  List_Label: {
+    data: ({
+      jobs: number;
+      key: string;
+      value: string;
+    })[];
+  };
+  List_Summary: {
+    data: ({
+      classes: number;
+      format: Schemas['DatasetFormat'];
+      images: number;
+      name: string;
+      size_bytes: number;
+      splits: Schemas['SplitSummary'][];
+    })[];
+  };
+  List_Worker: {
+    data: ({
+      busy_share: number;
+      device: string;
+      devices: number;
+      heartbeat_at: string;
+      id: string;
+      job?: string | null;
+      jobs: string[];
+      memory_bytes?: number | null;
+      name: string;
+      online: boolean;
+      started_at: string;
+      usage?: Schemas['Usage'] | null;
+      version: string;
+      waits_for?: string | null;
+    })[];
+  };
+  Memory: {
+    activations_bytes: number;
+    method: string;
+    total_bytes: number;
+    weights_bytes: number;
+  };
+  Method: "none" | "kd" | "dkd" | "nkd" | "sdd_kd" | "sdd_dkd" | "sdd_nkd";
+  Metrics: {
+    last_id: number;
+    series: Schemas['Series'][];
+  };
+  NetworkFacts: {
+    architecture: string;
+    feature_map: number[];
+    macs: number;
+    parameters: number;
+  };
+  NotNew: Schemas['Job'] | Schemas['DryRun'];
+  OptimizerSpec: {
+    learning_rate: number;
+    momentum: number;
+    nesterov: boolean;
+    type: "sgd";
+    weight_decay: number;
+  } | {
+    beta1: number;
+    beta2: number;
+    learning_rate: number;
+    type: "adamw";
+    weight_decay: number;
+  };
+  OptimizerSpecRequest: {
+    learning_rate?: number;
+    momentum?: number;
+    nesterov?: boolean;
+    type?: "sgd";
+    weight_decay?: number;
+  } | {
+    beta1?: number;
+    beta2?: number;
+    learning_rate?: number;
+    type?: "adamw";
+    weight_decay?: number;
+  };
+  Outcome: {
+    best_epoch: number;
+    best_top1: number;
+    last_top1: number;
+    student: Schemas['StudentFacts'];
+    teacher_top1?: number | null;
+  };
+  Page_Checkpoint: {
+    data: ({
+      architecture?: string | null;
+      created_at: string;
+      fits: Schemas['Fit'][];
+      format: Schemas['CheckpointFormat'];
+      guess?: Schemas['Guess'] | null;
+      id: string;
+      name?: string | null;
+      num_classes?: number | null;
+      parameters: number;
+      sha256: string;
+      size_bytes: number;
+      tensors: number;
+    })[];
+    has_more: boolean;
+    next?: string | null;
+  };
+  Page_Job: {
+    data: ({
+      attempt: number;
+      created_at: string;
+      error?: Schemas['Failure'] | null;
+      finished_at?: string | null;
+      id: string;
+      labels: Record<string, string>;
+      max_attempts: number;
+      name: string;
+      priority: number;
+      progress?: Schemas['Progress'] | null;
+      result?: Schemas['Outcome'] | null;
+      spec: Schemas['JobSpec'];
+      started_at?: string | null;
+      status: Schemas['Status'];
+      teacher?: Schemas['Evaluation'] | null;
+      worker?: string | null;
+    })[];
+    has_more: boolean;
+    next?: string | null;
+  };
+  Point: {
+    attempt: number;
+    epoch: number;
+    name: string;
+    step: number;
+    time: string;
+    value: number;
+  };
+  Precision: "auto" | "float32" | "bfloat16";
+  Problem: {
+    detail: string;
+    errors?: Schemas['Fault'][];
+    status: number;
+    title: string;
+    type: string;
+  };
+  Progress: {
+    epoch: number;
+    epochs: number;
+    eta_seconds: number;
+    fraction: number;
+    images_per_second: number;
+    step: number;
+    steps: number;
+  };
+  Queue: {
+    backing_off: number;
+    held: number;
+    images_per_second: number;
+    longest_wait_seconds?: number | null;
+    paused: number;
+    ready: number;
+    waiting_for_teacher: number;
+  };
+  ScheduleSpec: {
+    gamma: number;
+    milestones: number[];
+    type: "multistep";
+  } | {
+    type: "cosine";
+    warmup_epochs: number;
+  } | {
+    type: "constant";
+  };
+  ScheduleSpecRequest: {
+    gamma?: number;
+    milestones?: number[];
+    type?: "multistep";
+  } | {
+    type?: "cosine";
+    warmup_epochs?: number;
+  } | {
+    type?: "constant";
+  };
+  Scope: "read" | "submit" | "admin";
+  Series: {
+    name: string;
+    points: Schemas['SeriesPoint'][];
+  };
+  SeriesPoint: {
+    epoch: number;
+    step: number;
+    time: string;
+    value: number;
+  };
+  Session: {
+    required: boolean;
+    scope?: Schemas['Scope'] | null;
+  };
+  SplitSummary: {
+    images: number;
+    name: string;
+  };
+  Status: "queued" | "running" | "pausing" | "paused" | "cancelling" | "succeeded" | "failed" | "cancelled";
+  Storage: Schemas['Stored'] & {
+    checkpoints_limit_bytes?: number | null;
+    free_bytes?: number | null;
+  };
+  Stored: {
+    artifacts: number;
+    artifacts_bytes: number;
+    checkpoints: number;
+    checkpoints_bytes: number;
+    database_bytes: number;
+    states: number;
+    states_bytes: number;
+  };
+  StudentFacts: {
+    parameters: number;
+    sha256: string;
+    size_bytes: number;
+  };
+  StudentSpec: {
+    architecture: string;
+    checkpoint?: string | null;
+  };
+  StudentSpecRequest: {
+    architecture: string;
+    checkpoint?: string | null;
+  };
+  Summaries: {
+    data: Schemas['JobSummary'][];
+    statuses: Record<string, number>;
+    total: number;
+  };
+  Summary: {
+    classes: number;
+    format: Schemas['DatasetFormat'];
+    images: number;
+    name: string;
+    size_bytes: number;
+    splits: Schemas['SplitSummary'][];
+  };
+  System: {
+    last_day: Schemas['LastDay'];
+    queue: Schemas['Queue'];
+    storage: Schemas['Storage'];
+  };
+  TeacherSpec: {
+    architecture?: string | null;
+    checkpoint?: string | null;
+    job?: string | null;
+    mean?: number[] | null;
+    std?: number[] | null;
+  };
+  TeacherSpecRequest: {
+    architecture?: string | null;
+    checkpoint?: string | null;
+    job?: string | null;
+    mean?: number[] | null;
+    std?: number[] | null;
+  };
+  TrainingSpec: {
+    augmentation: Schemas['Augmentation'];
+    batch_size: number;
+    checkpoint_every_epochs: number;
+    clip_grad_norm?: number | null;
+    devices?: number;
+    epochs: number;
+    eval_every_epochs: number;
+    optimizer: Schemas['OptimizerSpec'];
+    precision: Schemas['Precision'];
+    schedule: Schemas['ScheduleSpec'];
+    seed: number;
+    teacher_cache?: string | null;
+  };
+  TrainingSpecRequest: {
+    augmentation?: Schemas['Augmentation'];
+    batch_size?: number;
+    checkpoint_every_epochs?: number;
+    clip_grad_norm?: number | null;
+    devices?: number;
+    epochs?: number;
+    eval_every_epochs?: number;
+    optimizer?: Schemas['OptimizerSpecRequest'];
+    precision?: Schemas['Precision'];
+    schedule?: Schemas['ScheduleSpecRequest'];
+    seed?: number;
+    teacher_cache?: string | null;
+  };
+  Usage: {
+    cpu_share?: number | null;
+    gpu?: Schemas['GpuUsage'] | null;
+    memory_total_bytes?: number | null;
+    memory_used_bytes?: number | null;
+  };
+  Weights: {
+    complementary: number;
+    consistent: number;
+    cross_entropy: number;
+    distillation: number;
+  };
+  WeightsRequest: {
+    complementary?: number;
+    consistent?: number;
+    cross_entropy?: number;
+    distillation?: number;
+  };
+  Worker: {
+    busy_share: number;
+    device: string;
+    devices: number;
+    heartbeat_at: string;
+    id: string;
+    job?: string | null;
+    jobs: string[];
+    memory_bytes?: number | null;
+    name: string;
+    online: boolean;
+    started_at: string;
+    usage?: Schemas['Usage'] | null;
+    version: string;
+    waits_for?: string | null;
+  };
+}
