@@ -6,7 +6,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { Server, launchBrowser, openPage } from '../tests/browser/support.mjs';
+import { drawn, launchBrowser, openPage } from '../tests/browser/support/page.mjs';
+import { Server } from '../tests/browser/support/server.mjs';
 
 const DIRECTORY = fileURLToPath(new URL('../docs/screenshots/', import.meta.url));
 /** A picture in a document should not weigh more than the page that it shows. */
@@ -26,15 +27,6 @@ function job(name, student, distillation, epochs, more = {}) {
   };
 }
 
-async function until(id, wanted) {
-  for (;;) {
-    const found = await server.get(`/v1/jobs/${id}`);
-    assert.ok(!['failed', 'cancelled'].includes(found.status), `${found.name}: ${found.error?.message}`);
-    if (wanted(found)) return found;
-    await new Promise((resolve) => { setTimeout(resolve, 200); });
-  }
-}
-
 /** A teacher, the same student by three methods, and a job that runs on. The SDD student's server is killed on the way. */
 async function train() {
   const teacher = (await server.post('/v1/jobs', job('resnet20 on the digits', 'resnet20', { method: 'none' }, 6))).id;
@@ -43,11 +35,11 @@ async function train() {
   const kd = (await server.post('/v1/jobs', job('resnet8 by KD', 'resnet8', { method: 'kd' }, EPOCHS, taught))).id;
   const alone = (await server.post('/v1/jobs', job('resnet8 alone', 'resnet8', { method: 'none' }, EPOCHS, { labels: taught.labels }))).id;
   const live = (await server.post('/v1/jobs', job('resnet14 by SD-KD', 'resnet14', { method: 'sdd_kd', scales: [1, 2, 4] }, 100, taught))).id;
-  await until(sdd, ({ progress }) => progress?.epoch > EPOCHS / 3);
+  await server.until(sdd, ({ progress }) => progress?.epoch > EPOCHS / 3);
   await server.kill();
   await server.start();
-  await until(alone, ({ status }) => status === 'succeeded');
-  await until(live, ({ progress }) => progress?.epoch > 8);
+  await server.succeeded(alone);
+  await server.until(live, ({ progress }) => progress?.epoch > 8);
   return { sdd, kd, alone, live };
 }
 
@@ -57,8 +49,7 @@ async function take(browser, { name, path, colorScheme = 'light', viewport = DES
   await page.goto(`${server.url}/#${path}`);
   await page.locator(ready).first().waitFor();
   await prepare?.(page);
-  // Curves are drawn with the next frame.
-  await page.evaluate(() => new Promise((done) => { requestAnimationFrame(() => requestAnimationFrame(done)); }));
+  await drawn(page);
   const { data } = await (await page.context().newCDPSession(page)).send('Page.captureScreenshot', { format: 'webp', quality: 80 });
   const bytes = Buffer.from(data, 'base64');
   assert.ok(bytes.length < MOST_BYTES, `${name} has ${bytes.length} bytes`);

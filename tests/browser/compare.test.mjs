@@ -1,16 +1,14 @@
-// Comparing jobs, and looking after workers, as a user does.
+// The pages that compare jobs and show workers.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
-import { addJobs, addPoints, idOf, smallJob, sql } from './many-jobs.mjs';
-import { assertStill, watchShifts } from './shifts.mjs';
-import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
+import { addJobs, addPoints, idOf, smallJob } from './support/jobs.mjs';
+import { UNREACHABLE, assertAccessible, assertFits, closeDashboard, downloaded, drawn, onEveryScreen, openDashboard, refused, screenshot } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
+import { assertStill, watchShifts } from './support/shifts.mjs';
 
-const REFUSED = /Failed to load resource: the server responded with a status of 404/;
-const UNREACHABLE = /Failed to load resource: net::ERR_|net::ERR_INCOMPLETE_CHUNKED_ENCODING/;
-/** A kd and an sdd_dkd of the same pair, with three seeds each. */
+/** kd and sdd_dkd with the same networks, three seeds each. */
 const JOBS = [51, 52, 53, 63, 64, 65].map((number) => idOf(number + 24));
 
 const server = new Server();
@@ -18,44 +16,38 @@ let browser;
 let page;
 
 before(async () => {
-  [browser] = await Promise.all([launchBrowser(), server.start()]);
+  ({ browser, page } = await openDashboard(server));
   await addJobs(server, { jobs: 120, evaluations: 12 });
-  for (const job of JOBS) addPoints(server.dataDir, job, 'train/loss', 300);
-  addPoints(server.dataDir, JOBS[0], 'lr', 10);
-  page = await openPage(browser);
+  for (const job of JOBS) addPoints(server, job, 'train/loss', 300);
+  addPoints(server, JOBS[0], 'lr', 10);
 }, { timeout: PATIENCE });
 
-after(async () => {
-  await browser?.close();
-  await server.stop();
-});
+after(() => closeDashboard(server, browser));
 
 const address = (more = '') => `/compare?${JOBS.map((id) => `job=${id}`).join('&')}${more}`;
 const chart = (name) => page.getByRole('region', { name, exact: true });
-const lines = (name) => chart(name).getAttribute('data-lines').then(Number);
 const table = (name) => page.getByRole('region', { name: `${name}, table` });
 
-async function saved(act) {
-  const [download] = await Promise.all([page.waitForEvent('download'), act()]);
-  return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
-}
+const saved = (act) => downloaded(page, act);
+const withLines = (name, count) => page.locator(`section[aria-label="${name}"][data-lines="${count}"]`).waitFor();
+const drawing = (name) => chart(name).locator('canvas').evaluate((canvas) => canvas.toDataURL());
 
-test('jobs that are selected in the list are compared, and one can be left out', async () => {
+test('jobs selected in the list are compared, and one can be removed', async () => {
   await page.goto(`${server.url}/#/?q=sdd_dkd`);
   const boxes = page.locator('.jobs tbody input');
   for (const place of [0, 1, 2]) await boxes.nth(place).check();
   await page.keyboard.press('c');
   await table('Jobs').getByRole('row').nth(3).waitFor();
   assert.equal(new URLSearchParams(new URL(page.url()).hash.split('?')[1]).getAll('job').length, 3);
-  await table('Jobs').getByRole('button', { name: /^Leave out/ }).first().click();
+  await table('Jobs').getByRole('button', { name: /^Remove/ }).first().click();
   await page.waitForFunction(() => document.querySelectorAll('[aria-label="Jobs, table"] tbody tr').length === 2);
   await page.goBack();
   await page.waitForFunction(() => document.querySelectorAll('[aria-label="Jobs, table"] tbody tr').length === 3);
   page.assertQuiet();
 });
 
-test('without jobs the page says how to choose them, and unknown ones are named', async () => {
-  page.expected.push(REFUSED);
+test('without jobs the page says how to add them, and it names unknown ones', async () => {
+  page.expected.push(refused(404));
   await page.goto(`${server.url}/#/compare`);
   await page.getByText('Add jobs here, or select them in the list').waitFor();
   const field = page.getByRole('combobox', { name: 'Add a job' });
@@ -75,47 +67,47 @@ test('without jobs the page says how to choose them, and unknown ones are named'
   page.assertQuiet();
 });
 
-test('curves of a series lie over each other, and others can be added', async () => {
+test('the curves of a series share a chart, and series can be added and removed', async () => {
   await page.goto(`${server.url}/#${address()}`);
-  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]')?.dataset.lines === '6');
-  assert.equal(await lines('eval/top1'), JOBS.length);
+  await withLines('train/loss', 6);
+  await withLines('eval/top1', JOBS.length);
   await page.getByRole('checkbox', { name: 'lr (1 of 6)' }).check();
-  await page.waitForFunction(() => document.querySelector('[aria-label="lr"]')?.dataset.lines === '1');
+  await withLines('lr', 1);
   await page.getByRole('checkbox', { name: 'train/loss' }).uncheck();
   await chart('train/loss').waitFor({ state: 'detached' });
   await page.reload();
   await chart('lr').waitFor();
-  assert.equal(await chart('train/loss').count(), 0, 'the address says which series are shown');
-  await page.getByLabel('Along').selectOption('time');
+  assert.equal(await chart('train/loss').count(), 0, 'the address must say which series are shown');
+  await page.getByLabel('x axis').selectOption('time');
   await page.waitForURL(/x=time/);
   await chart('eval/top1').locator('.u-over').hover({ position: { x: 60, y: 60 } });
   await chart('eval/top1').getByText(/^hours -?\d/).waitFor();
   const where = await chart('eval/top1').locator('.chart-where').textContent();
-  assert.equal(await chart('lr').locator('.chart-where').textContent(), where, 'charts have one axis');
+  assert.equal(await chart('lr').locator('.chart-where').textContent(), where, 'all charts must have one axis');
   page.assertQuiet();
 });
 
-test('curves are smoothed, and losses take a logarithmic scale, as on the page of a job', async () => {
+test('curves can be smoothed, and losses can have a logarithmic scale', async () => {
   await page.goto(`${server.url}/#${address()}`);
-  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]')?.dataset.lines === '6');
-  const drawn = () => chart('train/loss').locator('canvas').evaluate((canvas) => canvas.toDataURL());
-  const rough = await drawn();
+  await withLines('train/loss', 6);
+  const rough = await drawing('train/loss');
   await page.getByLabel('Smoothing').fill('0.95');
-  await page.waitForFunction((before) => document.querySelector('[aria-label="train/loss"] canvas').toDataURL() !== before, rough);
+  await drawn(page);
+  assert.notEqual(await drawing('train/loss'), rough);
   assert.equal(await chart('train/loss').getAttribute('data-scale'), 'linear');
   await page.getByLabel('Log scale').check();
-  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]').dataset.scale === 'log');
-  assert.equal(await chart('eval/top1').getAttribute('data-scale'), 'linear', 'an accuracy has no logarithmic scale');
+  await page.locator('section[aria-label="train/loss"][data-scale="log"]').waitFor();
+  assert.equal(await chart('eval/top1').getAttribute('data-scale'), 'linear', 'an accuracy must not have a logarithmic scale');
   await page.reload();
-  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]')?.dataset.scale === 'log');
+  await page.locator('section[aria-label="train/loss"][data-scale="log"]').waitFor();
   await page.getByLabel('Smoothing').fill('0');
   await page.getByLabel('Log scale').uncheck();
   page.assertQuiet();
 });
 
-test('a chart is read and zoomed by keyboard, and stays zoomed when it is drawn anew', async () => {
+test('the keyboard moves the cross-hair and zooms, and smoothing keeps the zoom', async () => {
   await page.goto(`${server.url}/#${address()}`);
-  await page.waitForFunction(() => document.querySelector('[aria-label="train/loss"]')?.dataset.lines === '6');
+  await withLines('train/loss', 6);
   const zoomed = (name, is) => page.locator(`section[aria-label="${name}"][data-zoomed="${is}"]`).waitFor();
   await chart('eval/top1').locator('.chart-plot').focus();
   await page.keyboard.press('Home');
@@ -125,8 +117,7 @@ test('a chart is read and zoomed by keyboard, and stays zoomed when it is drawn 
   await page.keyboard.press('+');
   for (const name of ['eval/top1', 'train/loss']) await zoomed(name, true);
   await page.getByLabel('Smoothing').fill('0.5');
-  await page.waitForFunction(() => JSON.parse(localStorage.getItem('distillery-charts')).smoothing === 0.5);
-  await page.evaluate(() => new Promise((done) => { requestAnimationFrame(() => requestAnimationFrame(done)); }));
+  await drawn(page);
   for (const name of ['eval/top1', 'train/loss']) await zoomed(name, true);
   await page.getByRole('button', { name: 'Show all' }).click();
   for (const name of ['eval/top1', 'train/loss']) await zoomed(name, false);
@@ -134,23 +125,23 @@ test('a chart is read and zoomed by keyboard, and stays zoomed when it is drawn 
   page.assertQuiet();
 });
 
-test('each job has the colour of its line, and with seeds together that of its group', async () => {
+test('each job has the colour of its line, or of its group’s line', async () => {
   const colours = () => table('Jobs').locator('.swatch').evaluateAll((all) => all.map((one) => getComputedStyle(one).borderTopColor));
   const legend = () => chart('eval/top1').locator('.swatch').evaluateAll((all) => all.map((one) => getComputedStyle(one).borderTopColor));
   await page.goto(`${server.url}/#${address()}`);
-  await page.waitForFunction(() => document.querySelector('[aria-label="eval/top1"]')?.dataset.lines === '6');
+  await withLines('eval/top1', 6);
   assert.equal(new Set(await colours()).size, 6);
   assert.deepEqual(await colours(), await legend());
   await page.goto(`${server.url}/#${address('&seeds=1')}`);
-  await page.waitForFunction(() => document.querySelector('[aria-label="eval/top1"]')?.dataset.lines === '2');
+  await withLines('eval/top1', 2);
   const [kd, sdd] = await legend();
   assert.deepEqual(await colours(), [kd, kd, kd, sdd, sdd, sdd]);
 });
 
-test('seeds come to a mean and a standard deviation, in the table, the curves and the scatter', async () => {
+test('seeds are averaged in the table, the curves and the scatter plot', async () => {
   await page.goto(`${server.url}/#${address()}`);
   await page.getByLabel('Mean ± standard deviation over seeds').check();
-  await page.waitForFunction(() => document.querySelector('[aria-label="eval/top1"]')?.dataset.lines === '2');
+  await withLines('eval/top1', 2);
   const best = await Promise.all(JOBS.slice(0, 3).map(async (id) => (await server.get(`/v1/jobs/${id}`)).result.best_top1));
   const mean = best.reduce((sum, value) => sum + value, 0) / 3;
   const deviation = Math.sqrt(best.reduce((sum, value) => sum + (value - mean) ** 2, 0) / 2);
@@ -165,7 +156,7 @@ test('seeds come to a mean and a standard deviation, in the table, the curves an
   page.assertQuiet();
 });
 
-test('only the settings that differ are shown, and everything can be taken away as a file', async () => {
+test('only differing settings are shown, and tables and charts can be downloaded', async () => {
   await page.goto(`${server.url}/#${address()}`);
   const rows = table('Settings that differ').getByRole('row');
   await rows.nth(2).waitFor();
@@ -177,28 +168,28 @@ test('only the settings that differ are shown, and everything can be taken away 
   const png = await saved(() => chart('eval/top1').getByRole('button', { name: 'PNG' }).click());
   assert.deepEqual([png.name, png.bytes.subarray(1, 4).toString()], ['eval-top1.png', 'PNG']);
   assert.ok(png.bytes.readUInt32BE(16) > 300 && png.bytes.length > 5000);
-  const drawing = await saved(() => page.getByRole('region', { name: 'Accuracy against parameters' }).getByRole('button', { name: 'SVG' }).click());
-  assert.match(drawing.bytes.toString(), /^<svg xmlns="http:\/\/www\.w3\.org\/2000\/svg"[^>]* width="\d+"[^]*<circle [^>]*fill="rgb/);
+  const svg = await saved(() => page.getByRole('region', { name: 'Accuracy against parameters' }).getByRole('button', { name: 'SVG' }).click());
+  assert.match(svg.bytes.toString(), /^<svg xmlns="http:\/\/www\.w3\.org\/2000\/svg"[^>]* width="\d+"[^]*<circle [^>]*fill="rgb/);
   page.assertQuiet();
 });
 
-test('the comparison follows jobs that run', async () => {
+test('the comparison follows running jobs', async () => {
   const running = idOf(51);
   await page.goto(`${server.url}/#/compare?job=${running}&job=${JOBS[0]}`);
   const row = table('Jobs').locator(`tr[data-id="${running}"]`);
   await row.getByText('running').waitFor();
-  sql(server.dataDir, `insert into metrics (job_id, attempt, name, step, epoch, time, value) values ('${running}', 1, 'eval/top1', 9000, 90, now(), 93.5)`);
+  server.sql(`insert into metrics (job_id, attempt, name, step, epoch, time, value) values ('${running}', 1, 'eval/top1', 9000, 90, now(), 93.5)`);
   await row.getByText('93.50 %').waitFor();
   page.assertQuiet();
 });
 
-test('workers and the system are told with what they do', { timeout: PATIENCE }, async () => {
+test('workers and the system show their load', { timeout: PATIENCE }, async () => {
   await page.goto(`${server.url}/#/workers`);
   const { id } = await server.post('/v1/jobs', smallJob('keeps it busy', 5000, 320));
   const row = page.getByRole('row').nth(1);
   await row.getByRole('link', { name: 'keeps it busy' }).waitFor({ timeout: PATIENCE });
   await row.getByText(/% · .* left/).waitFor({ timeout: PATIENCE });
-  await page.getByRole('region', { name: 'At work' }).getByText('1 of 1').waitFor();
+  await page.getByRole('region', { name: 'Running' }).getByText('1 of 1').waitFor();
   await page.getByRole('region', { name: 'Storage' }).getByText(/[KMG]iB/).first().waitFor();
   await row.getByText(/^\d+ % busy$/).waitFor();
   const { usage } = (await server.get('/v1/workers')).data[0];
@@ -211,29 +202,25 @@ test('workers and the system are told with what they do', { timeout: PATIENCE },
   await link.focus();
   const { heartbeat_at: before } = (await server.get('/v1/workers')).data[0];
   await page.waitForFunction((time) => document.querySelector('.workers tbody time').dateTime > time, before, { timeout: PATIENCE });
-  assert.equal(await link.evaluate((element) => element === document.activeElement), true, 'a look does not take the focus');
+  assert.equal(await link.evaluate((element) => element === document.activeElement), true, 'an update must not take the focus');
   await assertStill(page);
   await server.post(`/v1/jobs/${id}/cancel`, {});
   page.assertQuiet();
 });
 
-test('both pages are accessible and fit, in every light and from a telephone to a wall', async () => {
-  for (const [colorScheme, width, height] of [['light', 1280, 900], ['dark', 1280, 900], ['light', 360, 740], ['dark', 360, 740], ['light', 3840, 2160]]) {
-    const other = await openPage(browser, { colorScheme, viewport: { width, height } });
+test('both pages are accessible and fit on every screen', async () => {
+  await onEveryScreen(browser, async (other, screen) => {
     for (const [name, path, ready] of [['compare', address('&seeds=1'), '.scatter circle'], ['workers', '/workers', '.workers tbody tr']]) {
       await other.goto(`${server.url}/#${path}`);
       await other.locator(ready).first().waitFor();
-      const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      assert.ok(overflow <= 0, `${name} is ${overflow} px too wide at ${width}`);
+      await assertFits(other);
       await assertAccessible(other);
-      await screenshot(other, `${name}-${colorScheme}-${width}`);
+      await screenshot(other, `${name}-${screen.name}`);
     }
-    other.assertQuiet();
-    await other.context().close();
-  }
+  });
 });
 
-test('a lost connection is said on both pages, and they recover', { timeout: PATIENCE }, async () => {
+test('both pages show a lost connection, and recover', { timeout: PATIENCE }, async () => {
   page.expected.push(UNREACHABLE);
   for (const path of ['/workers', address()]) {
     await page.goto(`${server.url}/#${path}`);

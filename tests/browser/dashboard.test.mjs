@@ -1,36 +1,31 @@
-// The dashboard as its user meets it: the real server trains real jobs, and a browser watches.
+// The dashboard from the first job on: the real server trains real jobs, and a browser watches.
 
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 
-import { PATIENCE, Server, launchBrowser, openPage, screenshot } from './support.mjs';
+import { FILE, declarations } from '../../scripts/api-types.mjs';
+import { UNREACHABLE, assertFits, closeDashboard, downloaded, onEveryScreen, openDashboard, refused, screenshot, shownJob, statusBadge } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
 
 const HOSTILE = '<img src=x onerror=alert(1)>';
-/** What the browser itself writes about an answer that is no success, which some tests provoke. */
-const REFUSED = /Failed to load resource: the server responded with a status of (409|422)/;
-const UNREACHABLE = /Failed to load resource: net::ERR_|net::ERR_INCOMPLETE_CHUNKED_ENCODING/;
 
 const server = new Server();
 let browser;
 let page;
-/** Ids of the jobs that the tests below make. */
+/** Ids of jobs that the tests create. */
 let teacher;
 let student;
 
 before(async () => {
-  [browser] = await Promise.all([launchBrowser(), server.start()]);
-  page = await openPage(browser);
+  ({ browser, page } = await openDashboard(server));
 }, { timeout: PATIENCE });
 
-after(async () => {
-  await browser?.close();
-  await server.stop();
-});
+after(() => closeDashboard(server, browser));
 
 const go = (path) => page.goto(`${server.url}/#${path}`);
-/** The page for a new job, with the specification as JSON. */
+/** Opens the page for a new job in its JSON view. */
 async function goToJson() {
   await go('/new');
   await page.getByRole('radio', { name: 'JSON' }).check();
@@ -38,7 +33,8 @@ async function goToJson() {
 }
 const editor = () => page.locator('#spec');
 const button = (name) => page.getByRole('button', { name, exact: true });
-const status = (name) => page.locator(`h1 + .badge[data-status="${name}"]`);
+const status = (name) => statusBadge(page, name);
+const saved = (act) => downloaded(page, act);
 const pointsOf = (title) => page.getByRole('region', { name: title, exact: true }).getAttribute('data-points').then(Number);
 
 async function edit(change) {
@@ -50,25 +46,30 @@ async function edit(change) {
 async function submit() {
   await button('Submit').click();
   await page.waitForURL(/#\/jobs\/job_/);
-  return new URL(page.url()).hash.split('/').at(-1);
+  return shownJob(page);
 }
 
-/** Small enough for a test, and slow enough to be watched. */
+/** Makes a job small enough for a test and, with enough epochs, slow enough to watch. */
 function brief(spec, epochs) {
   spec.student = { architecture: 'resnet8' };
   spec.dataset = { name: 'digits', limit: 320 };
   spec.training = { epochs, batch_size: 32, seed: 1, augmentation: 'none' };
 }
 
-test('an empty list says what to do', async () => {
+test('the recorded types are those of the API', async () => {
+  const message = 'types/api.d.ts is out of date: run node scripts/api-types.mjs';
+  assert.equal(readFileSync(FILE, 'utf8'), declarations(await server.get('/openapi.json')), message);
+});
+
+test('an empty list says how to begin', async () => {
   await go('/');
   await page.getByText('No jobs yet.').waitFor();
   await page.locator('#connection[data-state="live"]').waitFor();
   page.assertQuiet();
 });
 
-test('faults show at their lines', async () => {
-  page.expected.push(REFUSED);
+test('faults appear at their lines', async () => {
+  page.expected.push(refused(409, 422));
   await goToJson();
   await edit((spec) => {
     spec.teacher = { job: 'job_00000000000000000000000000' };
@@ -91,23 +92,23 @@ test('faults show at their lines', async () => {
   page.assertQuiet();
 });
 
-test('what is not JSON is shown with line and column, before it is sent', async () => {
+test('a syntax error is shown with line and column while typing', async () => {
   await editor().fill('{\n  "name": "a",\n}');
   await page.locator('.editor .fault', { hasText: 'line 2, column 14' }).waitFor();
   assert.equal(await editor().getAttribute('aria-invalid'), 'true');
   page.assertQuiet();
 });
 
-test('a file that is no checkpoint is refused with its reason', async () => {
-  await page.setInputFiles('#teacher-file', { name: 'notes.pth', mimeType: 'application/octet-stream', buffer: Buffer.from('hello, this is no checkpoint') });
+test('an upload that is not a checkpoint is rejected with the reason', async () => {
+  await page.setInputFiles('#teacher-file', { name: 'notes.pth', mimeType: 'application/octet-stream', buffer: Buffer.from('this is not a checkpoint') });
   await button('Upload').click();
   await page.locator('.upload-message .error-text').waitFor();
   page.assertQuiet();
 });
 
-test('a job is posted, trains live, and its name is only text', { timeout: PATIENCE }, async () => {
+test('a submitted job trains live, and its name is shown as text', { timeout: PATIENCE }, async () => {
   await goToJson();
-  // A text of the user's own is not thrown away without a question.
+  // The page asks before it replaces what the user wrote.
   await editor().fill('{"name": "mine"}');
   await page.getByLabel('Start from').selectOption('none');
   await page.getByRole('dialog').getByRole('button', { name: 'Replace' }).click();
@@ -115,7 +116,7 @@ test('a job is posted, trains live, and its name is only text', { timeout: PATIE
     brief(spec, 6);
     spec.name = HOSTILE;
   });
-  await page.getByText('This can run', { exact: true }).waitFor();
+  await page.getByText('This job can run', { exact: true }).waitFor();
   teacher = await submit();
   assert.equal(await page.locator('h1').textContent(), HOSTILE);
   assert.equal(await page.locator('main img').count(), 0);
@@ -125,13 +126,13 @@ test('a job is posted, trains live, and its name is only text', { timeout: PATIE
   const early = await pointsOf('Train loss');
   await status('succeeded').waitFor({ timeout: PATIENCE });
   await page.locator('#connection[data-state="ended"]').waitFor();
-  assert.ok(await pointsOf('Train loss') > early, 'points were added while the page was open');
+  assert.ok(await pointsOf('Train loss') > early, 'points must arrive while the page is open');
   assert.equal(await pointsOf('Evaluation top-1'), 6);
   page.assertQuiet();
 });
 
-test('its student teaches the next one, whose curves all have points', { timeout: PATIENCE }, async () => {
-  await page.getByRole('link', { name: 'Use as a teacher' }).click();
+test('a student can teach the next job, all of whose charts have points', { timeout: PATIENCE }, async () => {
+  await page.getByRole('link', { name: 'Use as teacher' }).click();
   await editor().waitFor();
   await edit((spec) => {
     assert.equal(spec.teacher.job, teacher);
@@ -145,7 +146,7 @@ test('its student teaches the next one, whose curves all have points', { timeout
   const { result } = await server.get(`/v1/jobs/${student}`);
   await page.getByRole('img', { name: `teacher ${result.teacher_top1.toFixed(2)} %` }).waitFor();
   assert.equal(await page.locator('.legend').filter({ hasText: 'teacher' }).locator('.legend-value').last().textContent(), `${result.teacher_top1.toFixed(2)} %`);
-  // The series hold what the server holds: nothing was lost or shown twice on the way.
+  // No point or event was lost or shown twice.
   const { series } = await server.get(`/v1/jobs/${student}/metrics?name=train/loss`);
   assert.equal(await pointsOf('Train loss'), series[0].points.length);
   const { data } = await server.get(`/v1/jobs/${student}/events?limit=1000`);
@@ -153,10 +154,10 @@ test('its student teaches the next one, whose curves all have points', { timeout
   page.assertQuiet();
 });
 
-test('the regions show where the teacher disagrees with itself and what for', async () => {
+test('the regions show where the teacher disagrees with itself, and in favour of what', async () => {
   const report = await server.get(`/v1/jobs/${student}/artifacts/regions.json`);
-  const panel = page.getByRole('region', { name: 'What the regions tell' });
-  await panel.getByText(`${(report.complementary_fraction * 100).toFixed(1)} % of all regions are complementary.`).waitFor();
+  const panel = page.getByRole('region', { name: 'Regions' });
+  await panel.getByText(`contradicts its own prediction in ${(report.complementary_fraction * 100).toFixed(1)} % of all regions.`).waitFor();
   const maps = report.scales.filter(({ scale }) => scale > 1);
   assert.deepEqual(await panel.locator('.region-map').evaluateAll((grids) => grids.map((grid) => grid.children.length)), maps.map(({ scale }) => scale ** 2));
   const first = await panel.locator('.region').first().getAttribute('title');
@@ -167,16 +168,16 @@ test('the regions show where the teacher disagrees with itself and what for', as
   page.assertQuiet();
 });
 
-test('the cross-hair tells the values', async () => {
+test('the legend shows the values at the cross-hair', async () => {
   const chart = page.getByRole('region', { name: 'Train loss', exact: true });
   assert.match(await chart.locator('.chart-where').textContent(), /^latest: /);
   await chart.locator('.u-over').hover({ position: { x: 40, y: 40 } });
-  await page.waitForFunction((element) => /^epoch /.test(element.textContent), await chart.locator('.chart-where').elementHandle());
+  await chart.locator('.chart-where').getByText(/^epoch /).waitFor();
   assert.match(await chart.locator('.legend-value').textContent(), /^\d/);
   page.assertQuiet();
 });
 
-test('the student that is downloaded is the one that the page describes', async () => {
+test('the downloaded student is the one that the page describes', async () => {
   const { result } = await server.get(`/v1/jobs/${student}`);
   const hash = await page.locator('.hash code').textContent();
   assert.equal(hash, result.student.sha256);
@@ -194,19 +195,14 @@ test('the student that is downloaded is the one that the page describes', async 
   page.assertQuiet();
 });
 
-async function saved(act) {
-  const [download] = await Promise.all([page.waitForEvent('download'), act()]);
-  return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
-}
-
-test('a teacher is uploaded, recognised and used, all in the browser', { timeout: PATIENCE }, async () => {
+test('an uploaded checkpoint is recognised and can be the teacher', { timeout: PATIENCE }, async () => {
   const answer = await fetch(`${server.url}/v1/jobs/${teacher}/student`);
   const buffer = Buffer.from(await answer.arrayBuffer());
   await goToJson();
   await page.setInputFiles('#teacher-file', { name: 'teacher.safetensors', mimeType: 'application/octet-stream', buffer });
   await button('Upload').click();
   await page.locator('.upload-message').getByText('It fits resnet8 (10 classes).').waitFor();
-  await page.locator('.upload-message').getByRole('button', { name: 'Use as the teacher' }).click();
+  await page.locator('.upload-message').getByRole('button', { name: 'Use as teacher' }).click();
   const { data: [checkpoint] } = await server.get('/v1/checkpoints');
   assert.equal(checkpoint.sha256, createHash('sha256').update(buffer).digest('hex'));
   await edit((spec) => {
@@ -215,7 +211,7 @@ test('a teacher is uploaded, recognised and used, all in the browser', { timeout
   });
   const id = await submit();
   await status('succeeded').waitFor({ timeout: PATIENCE });
-  // The same weights on the same images as in the job that named their job.
+  // These are the weights and images of the job that named its teacher's job.
   const [uploaded, chained] = await Promise.all([id, student].map((job) => server.get(`/v1/jobs/${job}`)));
   assert.equal(uploaded.result.teacher_top1, chained.result.teacher_top1);
   await server.remove(`/v1/jobs/${id}`);
@@ -224,40 +220,41 @@ test('a teacher is uploaded, recognised and used, all in the browser', { timeout
   page.assertQuiet();
 });
 
-test('the specification shows every default', async () => {
+test('the specification shows all defaults', async () => {
   await page.getByText('Specification', { exact: true }).click();
   const spec = JSON.parse(await page.getByLabel('Specification', { exact: true }).textContent());
   assert.deepEqual(spec, (await server.get(`/v1/jobs/${student}`)).spec);
 });
 
-test('the list follows along without being loaded again', { timeout: PATIENCE }, async () => {
+test('the list stays up to date without reloading the document', { timeout: PATIENCE }, async () => {
   await go('/');
   await page.getByRole('link', { name: HOSTILE }).waitFor();
   await page.locator('#connection[data-state="live"]').waitFor();
   await page.evaluate(() => { window.sameDocument = true; });
-  const spec = { name: 'runs for long', distillation: { method: 'none' } };
+  const spec = { name: 'long', distillation: { method: 'none' } };
   brief(spec, 5000);
   const { id } = await server.post('/v1/jobs', spec);
   const row = page.locator(`tr[data-id="${id}"]`);
   await row.locator('.badge[data-status="running"]').waitFor({ timeout: PATIENCE });
   await row.locator('.rest[title*="images/s"]').waitFor({ timeout: PATIENCE });
   assert.match(await page.title(), /^1 running/);
-  assert.equal(await page.locator('tbody tr').first().getAttribute('data-id'), id, 'newest first');
+  assert.equal(await page.locator('tbody tr').first().getAttribute('data-id'), id, 'the newest job must come first');
   await page.getByRole('link', { name: /^Succeeded/ }).click();
-  await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 2);
+  await page.locator('.jobs tbody tr').nth(2).waitFor({ state: 'detached' });
+  assert.equal(await page.locator('.jobs tbody tr').count(), 2);
   assert.equal(await page.evaluate(() => window.sameDocument), true);
   page.assertQuiet();
 });
 
-test('workers are listed with what they do', async () => {
+test('a worker is listed with its job', async () => {
   await go('/workers');
-  await page.getByRole('row').nth(1).getByRole('link', { name: 'runs for long' }).waitFor();
+  await page.getByRole('row').nth(1).getByRole('link', { name: 'long' }).waitFor();
   page.assertQuiet();
 });
 
-test('a running job is cancelled from its page, after a question', { timeout: PATIENCE }, async () => {
+test('a running job can be cancelled from its page, which asks first', { timeout: PATIENCE }, async () => {
   await go('/?status=running');
-  await page.getByRole('link', { name: 'runs for long' }).click();
+  await page.getByRole('link', { name: 'long' }).click();
   await button('Cancel').click();
   await page.getByRole('dialog').getByRole('button', { name: 'Let it run' }).click();
   await status('running').waitFor();
@@ -268,17 +265,17 @@ test('a running job is cancelled from its page, after a question', { timeout: PA
   page.assertQuiet();
 });
 
-test('it is retried, paused, resumed, cancelled and deleted from its page, and gone from the list', { timeout: PATIENCE }, async () => {
+test('a job can be retried, paused, resumed, cancelled and deleted from its page', { timeout: PATIENCE }, async () => {
   const training = page.locator('.progress-line .live-figure', { hasText: 'left' });
   await button('Retry').click();
   await training.waitFor({ timeout: PATIENCE });
   await button('Pause').click();
   await status('paused').waitFor({ timeout: PATIENCE });
-  const id = new URL(page.url()).hash.split('/').at(-1);
+  const id = shownJob(page);
   const paused = (await server.get(`/v1/jobs/${id}`)).progress.step;
   await button('Resume').click();
   await training.waitFor({ timeout: PATIENCE });
-  assert.ok((await server.get(`/v1/jobs/${id}`)).progress.step >= paused, 'it goes on from where it was paused');
+  assert.ok((await server.get(`/v1/jobs/${id}`)).progress.step >= paused, 'it must resume where it was paused');
   await button('Cancel').click();
   await page.getByRole('dialog').getByRole('button', { name: 'Cancel the job' }).click();
   await status('cancelled').waitFor({ timeout: PATIENCE });
@@ -291,25 +288,21 @@ test('it is retried, paused, resumed, cancelled and deleted from its page, and g
   page.assertQuiet();
 });
 
-test('every page fits a telephone, and looks right in the dark', async () => {
-  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 360]]) {
-    const other = await openPage(browser, { colorScheme, viewport: { width, height: 800 } });
+test('every page fits on every screen, with the header in one place', async () => {
+  await onEveryScreen(browser, async (other, screen) => {
     const headers = new Set();
     for (const [name, path] of [['jobs', '/'], ['job', `/jobs/${student}`], ['new', '/new'], ['workers', '/workers']]) {
       await other.goto(`${server.url}/#${path}`);
       await other.locator(name === 'job' ? '.u-over >> nth=0' : name === 'new' ? '.verdict-line' : 'tbody tr >> nth=0').waitFor();
-      const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      assert.ok(overflow <= 0, `${name} at ${width} px is ${overflow} px too wide`);
+      await assertFits(other);
       headers.add(await other.evaluate(() => [...document.querySelectorAll('.brand, .bar nav a')].map((link) => Math.round(link.getBoundingClientRect().left)).join()));
-      await screenshot(other, `${name}-${colorScheme}-${width}`);
+      await screenshot(other, `${name}-${screen.name}`);
     }
-    assert.equal(headers.size, 1, `the header stands elsewhere on each page at ${width} px: ${[...headers].join(' and ')}`);
-    other.assertQuiet();
-    await other.context().close();
-  }
+    assert.equal(headers.size, 1, `the header moves between pages on ${screen.name}: ${[...headers].join(' and ')}`);
+  });
 });
 
-test('a lost connection is said, what is old is not passed off as new, and the page recovers', { timeout: PATIENCE }, async () => {
+test('a lost connection is shown, live figures disappear, and the page recovers', { timeout: PATIENCE }, async () => {
   const spec = { name: 'outlives the server', distillation: { method: 'none' } };
   brief(spec, 5000);
   const { id } = await server.post('/v1/jobs', spec);
@@ -320,12 +313,12 @@ test('a lost connection is said, what is old is not passed off as new, and the p
   await page.getByText('Connection lost – retrying.').waitFor();
   await page.locator('#connection', { hasText: 'connection lost' }).waitFor();
   assert.match(await page.title(), /^offline · /);
-  assert.equal(await page.locator('.progress-line .live-figure').isVisible(), false, 'no speed is claimed');
+  assert.equal(await page.locator('.progress-line .live-figure').isVisible(), false, 'the page must not claim a speed');
   await screenshot(page, 'lost');
   await server.start();
   await page.locator('#lost').waitFor({ state: 'hidden', timeout: PATIENCE });
   await page.locator('#connection[data-state="live"]').waitFor();
   const seqs = await server.get(`/v1/jobs/${id}/events?limit=1000`);
-  await page.waitForFunction((count) => document.querySelectorAll('.log li').length >= count, seqs.data.length);
+  await page.locator('.log li').nth(seqs.data.length - 1).waitFor();
   page.assertQuiet();
 });

@@ -1,4 +1,4 @@
-// The page of a job, before a real browser: a real job trains, its curves are read, its files are used.
+// The page of a job: its live figures, charts, attempts, events, specification and files.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -9,10 +9,11 @@ import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { program } from '../../static/js/job/snippets.js';
-import { sql } from './many-jobs.mjs';
-import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
+import { assertAccessible, assertFits, closeDashboard, downloaded, drawn, onEveryScreen, openDashboard, openPage, screenshot, statusBadge } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
+import { assertStill, watchShifts } from './support/shifts.mjs';
 
-// A killed worker's job goes on when its lease has run out, which the tests need not wait 15 seconds for.
+// A killed worker's job resumes after its lease: a short one saves time.
 const server = new Server({ DISTILLERY_LEASE_SECONDS: '4' });
 const directory = mkdtempSync(join(tmpdir(), 'distillery-job-page-'));
 let browser;
@@ -24,8 +25,7 @@ const training = (epochs) => ({ epochs, batch_size: 32, seed: 1, augmentation: '
 const dataset = { name: 'digits', limit: 320 };
 
 before(async () => {
-  [browser] = await Promise.all([launchBrowser(), server.start()]);
-  page = await openPage(browser);
+  ({ browser, page } = await openDashboard(server));
   const plain = { student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(2) };
   teacher = (await server.post('/v1/jobs', plain)).id;
   student = (await server.post('/v1/jobs', {
@@ -35,32 +35,23 @@ before(async () => {
 }, { timeout: PATIENCE });
 
 after(async () => {
-  await browser?.close();
-  await server.stop();
+  await closeDashboard(server, browser);
   rmSync(directory, { recursive: true, force: true });
 });
 
-const status = (name) => page.locator(`h1 + .badge[data-status="${name}"]`);
+const status = (name) => statusBadge(page, name);
 const chart = (title) => page.getByRole('region', { name: title, exact: true });
 const tile = (title) => page.locator('.progress-card .tiles > div', { hasText: title }).locator('dd').first();
-const rangeOf = (title) => chart(title).locator('.chart-where').textContent();
+const where = (title) => chart(title).locator('.chart-where');
+const textOf = (title) => where(title).textContent();
 const over = (title) => chart(title).locator('.u-over');
 const zoomed = (title, value) => page.locator(`section[aria-label="${title}"][data-zoomed="${value}"]`).waitFor();
 
-/** What has moved in the page without anybody's doing, as browsers measure it (cumulative layout shift). */
-const shifts = () => page.evaluate(() => window.shifts);
-
-test('while it trains the header answers how good, how long and by whom', { timeout: PATIENCE }, async () => {
-  await page.addInitScript(() => {
-    window.shifts = 0;
-    new PerformanceObserver((list) => {
-      for (const { value, hadRecentInput } of list.getEntries()) if (!hadRecentInput) window.shifts += value;
-    }).observe({ type: 'layout-shift' });
-  });
+test('the header follows training, and the page hardly moves', { timeout: PATIENCE }, async () => {
   await page.goto(`${server.url}/#/jobs/${student}`);
   await status('running').waitFor({ timeout: PATIENCE });
-  const before = await shifts();
-  await page.waitForFunction(() => /^\d/.test(document.querySelectorAll('.progress-card .tiles dd')[0].textContent), null, { timeout: PATIENCE });
+  await watchShifts(page);
+  await tile('Top-1 now').getByText(/^\d/).waitFor({ timeout: PATIENCE });
   await status('succeeded').waitFor({ timeout: PATIENCE });
   await page.locator('#connection[data-state="ended"]').waitFor();
   const { result } = await server.get(`/v1/jobs/${student}`);
@@ -68,22 +59,21 @@ test('while it trains the header answers how good, how long and by whom', { time
   assert.equal(await tile('Teacher top-1').textContent(), `${result.teacher_top1.toFixed(2)} %`);
   assert.equal(await tile('Time left').textContent(), '–');
   await page.locator('.region-map[role="img"]').first().waitFor();
-  const moved = (await shifts()) - before;
-  assert.ok(moved < 0.02, `${moved} of the page moved while it trained and when it was done`);
+  await assertStill(page, 0.02);
   page.assertQuiet();
 });
 
-test('every series that the trainer writes is on show, the memory of its process among them', async () => {
+test('every series of the trainer has a chart', async () => {
   for (const title of ['Evaluation top-1', 'Train loss', 'Parts of the train loss', 'Evaluation loss', 'Learning rate', 'Speed', 'Memory', 'Distillation loss by scale', 'Complementary regions']) {
     assert.ok(Number(await chart(title).getAttribute('data-points')) > 0, title);
   }
   assert.match(await chart('Memory').locator('.legend-value').first().textContent(), /^\d+(\.\d+)? [MG]iB$/);
 });
 
-test('the memory of a GPU is charted where a worker tells it, and not named elsewhere', async () => {
+test('the memory of a GPU appears only if a worker reports it', async () => {
   const gpu = chart('Memory').locator('.legend li', { hasText: 'GPU' });
   assert.equal(await gpu.isVisible(), false);
-  sql(server.dataDir, `insert into metrics (job_id, attempt, name, step, epoch, time, value)
+  server.sql(`insert into metrics (job_id, attempt, name, step, epoch, time, value)
     select job_id, attempt, 'memory/gpu_bytes', step, epoch, time, 3 * 2 ^ 30 from metrics where job_id = '${student}' and name = 'memory/resident_bytes'`);
   await page.reload();
   await gpu.locator('.legend-value').getByText('3 GiB').waitFor();
@@ -91,7 +81,7 @@ test('the memory of a GPU is charted where a worker tells it, and not named else
   page.assertQuiet();
 });
 
-test('the x axis of all charts is the one that was chosen, and stays so', async () => {
+test('the choice of the x axis applies to all charts and is remembered', async () => {
   await page.getByRole('radio', { name: 'Step' }).check();
   await page.waitForFunction(() => [...document.querySelectorAll('.chart-where')].every((where) => /^latest: step \d+$/.test(where.textContent)));
   await page.getByRole('radio', { name: 'Time' }).check();
@@ -102,29 +92,29 @@ test('the x axis of all charts is the one that was chosen, and stays so', async 
   await page.getByRole('radio', { name: 'Epoch' }).check();
 });
 
-test('the cross-hair stands at the same place in every chart', async () => {
+test('the cross-hair is at the same x in every chart', async () => {
   await over('Train loss').hover({ position: { x: 60, y: 40 } });
-  await page.waitForFunction(() => /^epoch /.test(document.querySelector('section[aria-label="Train loss"] .chart-where').textContent));
-  assert.match(await rangeOf('Learning rate'), /^epoch /);
-  assert.equal(await rangeOf('Speed'), await rangeOf('Learning rate'));
+  await where('Train loss').getByText(/^epoch /).waitFor();
+  assert.match(await textOf('Learning rate'), /^epoch /);
+  assert.equal(await textOf('Speed'), await textOf('Learning rate'));
   await page.mouse.move(2, 2);
 });
 
-test('nothing gives way to the cross-hair, however much there is to say of the place where it stands', async () => {
+test('the values at the cross-hair move nothing, at any width', async () => {
   const places = () => page.locator('.charts .save-buttons, .chart-plot').evaluateAll((all) => all.map((one) => JSON.stringify(one.getBoundingClientRect())));
   for (const width of [1440, 360, 1280]) {
     await page.setViewportSize({ width, height: 900 });
     await over('Speed').hover({ position: { x: 90, y: 40 } });
-    await page.waitForFunction(() => /^epoch /.test(document.querySelector('section[aria-label="Train loss"] .chart-where').textContent));
+    await where('Train loss').getByText(/^epoch /).waitFor();
     const before = await places();
     await page.mouse.move(2, 2);
-    await page.waitForFunction(() => /^latest: /.test(document.querySelector('section[aria-label="Train loss"] .chart-where').textContent));
+    await where('Train loss').getByText(/^latest: /).waitFor();
     assert.deepEqual(await places(), before, `at ${width}`);
   }
   await page.setViewportSize({ width: 1280, height: 900 });
 });
 
-test('dragging over one chart zooms all of them, and a double click shows everything again', async () => {
+test('dragging over one chart zooms all, and a double click resets the zoom', async () => {
   await over('Train loss').scrollIntoViewIfNeeded();
   const box = await over('Train loss').boundingBox();
   await page.mouse.move(box.x + box.width * 0.3, box.y + 50);
@@ -141,7 +131,7 @@ test('the keyboard moves the cross-hair and zooms', async () => {
   const plot = chart('Train loss').locator('.chart-plot');
   await plot.focus();
   await page.keyboard.press('Home');
-  const first = await rangeOf('Train loss');
+  const first = await textOf('Train loss');
   assert.match(first, /^epoch /);
   await page.keyboard.press('ArrowRight');
   await page.waitForFunction((was) => document.querySelector('section[aria-label="Train loss"] .chart-where').textContent !== was, first);
@@ -152,7 +142,7 @@ test('the keyboard moves the cross-hair and zooms', async () => {
   page.assertQuiet();
 });
 
-test('losses take a logarithmic scale, accuracies do not', async () => {
+test('losses can have a logarithmic scale, accuracies cannot', async () => {
   await page.getByLabel('Log scale').check();
   await page.locator('section[aria-label="Train loss"][data-scale="log"]').waitFor();
   assert.equal(await chart('Evaluation top-1').getAttribute('data-scale'), 'linear');
@@ -164,11 +154,8 @@ test('losses take a logarithmic scale, accuracies do not', async () => {
   page.assertQuiet();
 });
 
-test('the points of a chart and its picture can be taken away', async () => {
-  const saved = async (name) => {
-    const [download] = await Promise.all([page.waitForEvent('download'), chart('Evaluation top-1').getByRole('button', { name }).click()]);
-    return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
-  };
+test('a chart can be downloaded as points and as an image', async () => {
+  const saved = (name) => downloaded(page, () => chart('Evaluation top-1').getByRole('button', { name }).click());
   const csv = await saved('CSV');
   const { series: [{ points }] } = await server.get(`/v1/jobs/${student}/metrics?name=eval/top1`);
   const lines = csv.bytes.toString().trim().split('\r\n');
@@ -178,12 +165,11 @@ test('the points of a chart and its picture can be taken away', async () => {
   assert.deepEqual([png.name, png.bytes.subarray(1, 4).toString()], ['Evaluation-top-1.png', 'PNG']);
 });
 
-test('the gain is that over the same student by a simpler method', { timeout: PATIENCE }, async () => {
+test('the gain is measured against the same student trained by a simpler method', { timeout: PATIENCE }, async () => {
   assert.equal(await tile('Gain').textContent(), '–');
   const spec = { name: 'plain', student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(4) };
   const { id } = await server.post('/v1/jobs', spec);
-  const done = async () => (await server.get(`/v1/jobs/${id}`)).status === 'succeeded';
-  while (!(await done())) await new Promise((resolve) => { setTimeout(resolve, 100); });
+  await server.succeeded(id);
   await page.reload();
   const { data: [{ gain, baseline }] } = await server.get(`/v1/summaries?id=${student}`);
   assert.equal(baseline.method, 'none');
@@ -192,14 +178,14 @@ test('the gain is that over the same student by a simpler method', { timeout: PA
   await page.locator('.progress-card .tiles > div', { hasText: 'Gain' }).getByText(`over none, ${baseline.top1.toFixed(2)} %`).waitFor();
 });
 
-test('the attempts are a time line', async () => {
+test('each attempt is a timeline with its checkpoints', async () => {
   const row = page.locator('.attempts tbody tr');
   assert.equal(await row.count(), 1);
-  assert.match(await row.textContent(), /the beginning.*succeeded/);
+  assert.match(await row.textContent(), /the start.*succeeded/);
   await row.locator('.key-mark').first().waitFor({ state: 'attached' });
 });
 
-test('an answer about the attempts that was overtaken by a newer one does not count', async () => {
+test('an answer about attempts is ignored once a newer one has arrived', async () => {
   const other = await openPage(browser);
   let asked = 0;
   let overtake;
@@ -212,7 +198,7 @@ test('an answer about the attempts that was overtaken by a newer one does not co
         return;
       }
       await newer;
-      // The page may have given the request up.
+      // The page may have aborted the request.
       await route.fulfill({ json: { data: [] } }).catch(() => {});
       resolve();
     });
@@ -220,13 +206,13 @@ test('an answer about the attempts that was overtaken by a newer one does not co
   other.on('response', (answer) => { if (answer.url().endsWith('/attempts')) overtake(answer.finished()); });
   await other.goto(`${server.url}/#/jobs/${student}`);
   await older;
-  await other.evaluate(() => new Promise((done) => { requestAnimationFrame(() => setTimeout(done)); }));
+  await drawn(other);
   assert.equal(await other.locator('.attempts tbody tr').count(), 1);
   other.assertQuiet();
   await other.context().close();
 });
 
-test('the events are searched and filtered', async () => {
+test('the events can be searched', async () => {
   const rows = page.locator('.log li');
   const all = await rows.count();
   await page.getByLabel('Search the events').fill('CHECKPOINT');
@@ -239,7 +225,7 @@ test('the events are searched and filtered', async () => {
   assert.equal(await page.locator('.log li:not([hidden])').count(), all);
 });
 
-test('what was sent stands beside what it came to, and what is not as published is marked', async () => {
+test('the specification is shown as sent and as resolved, with differences from the recipe marked', async () => {
   await page.getByText('Specification', { exact: true }).click();
   const differences = page.getByRole('region', { name: 'Differences from the published recipe' });
   await differences.waitFor();
@@ -253,7 +239,7 @@ test('what was sent stands beside what it came to, and what is not as published 
   page.assertQuiet();
 });
 
-test('the lines for a shell name no token and fit the status', async () => {
+test('the command lines fit the job’s status', async () => {
   await page.locator('summary', { hasText: 'curl' }).click();
   const lines = await page.locator('.popover-body code').allTextContents();
   assert.deepEqual(lines, [`curl ${server.url}/v1/jobs/${student}`, `curl -X DELETE ${server.url}/v1/jobs/${student}`]);
@@ -268,24 +254,24 @@ test('every file is listed with its size and hash', async () => {
   assert.deepEqual(await rows.locator('code').evaluateAll((codes) => codes.map((code) => code.title)), data.map(({ sha256 }) => sha256));
 });
 
-/** Runs Python where torch only knows names and shapes. */
+/** Runs Python with a stub of torch that only knows names and shapes. */
 function python(code) {
   const PYTHONPATH = fileURLToPath(new URL('torch-stub', import.meta.url));
   return execFileSync('python3', ['-c', code], { cwd: directory, encoding: 'utf8', stdio: 'pipe', env: { ...process.env, PYTHONPATH } }).trim();
 }
 
-test('the Python of the page loads the student, key by key and shape by shape', async () => {
+test('the page’s Python loads the student, with all keys and shapes', async () => {
   const code = await page.getByLabel('Python').textContent();
   const file = /load\("([^"]+)"/.exec(code)[1];
   const answer = await fetch(`${server.url}/v1/jobs/${student}/student`);
-  assert.match(answer.headers.get('content-disposition'), new RegExp(file.replaceAll('.', '\\.')), 'it is the name under which curl stores it');
+  assert.match(answer.headers.get('content-disposition'), new RegExp(file.replaceAll('.', '\\.')), 'curl must store the file under this name');
   writeFileSync(join(directory, file), Buffer.from(await answer.arrayBuffer()));
   assert.equal(python(code), '(1, 10)');
-  // A network of another depth is refused: the check above can fail.
+  // The check can fail: a network of another depth does not fit.
   assert.throws(() => python(code.replace('(depth - 2) // 6', '2')), /does not fit/);
 });
 
-test('there is such Python for every architecture that the server knows', async () => {
+test('there is such Python for every architecture of the server', async () => {
   const text = async (name) => (await fetch(`${server.url}/snippets/${name}`)).text();
   const fixture = JSON.parse(readFileSync(new URL('../fixtures/architectures.json', import.meta.url)));
   const load = await text('load.py');
@@ -304,19 +290,19 @@ test('there is such Python for every architecture that the server knows', async 
   }
 });
 
-test('a job that waits for its teacher says so', { timeout: PATIENCE }, async () => {
+test('a job says that it is waiting for its teacher', { timeout: PATIENCE }, async () => {
   const long = { student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(5000) };
   const { id: teaches } = await server.post('/v1/jobs', long);
   const { id } = await server.post('/v1/jobs', { ...long, teacher: { job: teaches }, distillation: { method: 'kd' } });
   await page.goto(`${server.url}/#/jobs/${id}`);
-  await page.locator('.progress-line').getByText('waits for a worker, once its teacher’s job has succeeded').waitFor();
+  await page.locator('.progress-line').getByText('waiting for its teacher’s job to succeed, then for a worker').waitFor();
   await server.post(`/v1/jobs/${teaches}/cancel`);
   await status('failed').waitFor({ timeout: PATIENCE });
   await page.getByRole('alert').getByText(/was cancelled: there is no student of it to learn from/).waitFor();
   page.assertQuiet();
 });
 
-test('a server that is killed costs the work since the checkpoint, and the time line shows both attempts', { timeout: 2 * PATIENCE }, async () => {
+test('after a kill the job resumes from its checkpoint, and the timeline shows the lost work', { timeout: 2 * PATIENCE }, async () => {
   const spec = { name: 'survives', student: { architecture: 'resnet8' }, dataset, distillation: { method: 'none' }, training: training(5000) };
   const { id } = await server.post('/v1/jobs', spec);
   const other = await openPage(browser);
@@ -329,14 +315,14 @@ test('a server that is killed costs the work since the checkpoint, and the time 
   const rows = other.locator('.attempts tbody tr');
   await other.locator('.attempts tbody tr[data-outcome="worker_lost"]').waitFor({ timeout: PATIENCE });
   await rows.nth(1).getByText(/^epoch \d+, step [\d,]+$/).waitFor({ timeout: PATIENCE });
-  assert.match(await rows.first().textContent(), /the beginning.*worker lost or killed/);
-  // What was done after the last checkpoint, as far as the worker was heard of then.
+  assert.match(await rows.first().textContent(), /the start.*worker lost/);
+  // Lost work is what was done between the last checkpoint and the last heartbeat.
   const [killed] = (await (await fetch(`${server.url}/v1/jobs/${id}/attempts`)).json()).data;
   const isKnownLost = Date.parse(killed.heard_at) > Date.parse(killed.saved_at ?? killed.started_at);
   assert.equal(await rows.first().locator('.key[data-key="lost"]').count(), isKnownLost ? 1 : 0);
-  // Until its lease had run out nobody knew that the worker was gone: that is no lost work.
+  // The time until the lease expired is no lost work.
   const silence = rows.first().locator('.key[data-key="silent"]');
-  assert.match(await silence.getAttribute('title'), /^nothing heard: /);
+  assert.match(await silence.getAttribute('title'), /^no heartbeat: /);
   const widths = await rows.first().locator('.key').evaluateAll((all) => all.map((one) => [one.dataset.key, one.getBoundingClientRect().width]));
   assert.ok(Object.fromEntries(widths).silent > 0, JSON.stringify(widths));
   await screenshot(other, 'job-resumed');
@@ -345,20 +331,16 @@ test('a server that is killed costs the work since the checkpoint, and the time 
   await fetch(`${server.url}/v1/jobs/${id}/cancel`, { method: 'POST' });
 });
 
-test('it is accessible, in light and dark and on a telephone', { timeout: PATIENCE }, async () => {
-  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 360], ['dark', 3840]]) {
-    const other = await openPage(browser, { colorScheme, viewport: { width, height: 900 } });
+test('the page is accessible and fits on every screen', { timeout: PATIENCE }, async () => {
+  await onEveryScreen(browser, async (other, { name }) => {
     await other.goto(`${server.url}/#/jobs/${student}`);
     await other.locator('.files tbody tr').first().waitFor();
     await other.locator('.spec summary').click();
     await other.locator('.recipe table').waitFor();
     await assertAccessible(other);
-    await screenshot(other, `job-page-${colorScheme}-${width}`);
-    const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-    assert.ok(overflow <= 0, `${overflow} px too wide at ${width}`);
+    await screenshot(other, `job-page-${name}`);
+    await assertFits(other);
     const clipped = await other.locator('.region-report .table-scroll').evaluate((table) => table.scrollWidth - table.clientWidth);
-    assert.ok(clipped <= 0, `${clipped} px of what the regions speak for are out of sight at ${width}`);
-    other.assertQuiet();
-    await other.context().close();
-  }
+    assert.ok(clipped <= 0, `${clipped} px of the table of regions are out of sight on ${name}`);
+  });
 });

@@ -1,31 +1,26 @@
-// The list of jobs with more of them than fit a page, as its user meets it.
+// The list of jobs, with more jobs than fit on a page.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { parseQuery, requestOf } from '../../static/js/jobs/query.js';
-import { addJobs, idOf, smallJob, sql } from './many-jobs.mjs';
-import { assertStill, watchShifts } from './shifts.mjs';
-import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
+import { addJobs, idOf, smallJob } from './support/jobs.mjs';
+import { UNREACHABLE, assertAccessible, assertFits, closeDashboard, onEveryScreen, openDashboard, openPage, refused, screenshot } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
+import { assertStill, watchShifts } from './support/shifts.mjs';
 
 const JOBS = 1200;
-const REFUSED = /Failed to load resource: the server responded with a status of (404|409)/;
-const UNREACHABLE = /Failed to load resource: net::ERR_|net::ERR_INCOMPLETE_CHUNKED_ENCODING/;
 
 const server = new Server();
 let browser;
 let page;
 
 before(async () => {
-  [browser] = await Promise.all([launchBrowser(), server.start()]);
+  ({ browser, page } = await openDashboard(server));
   await addJobs(server, { jobs: JOBS, evaluations: 20 });
-  page = await openPage(browser);
 }, { timeout: PATIENCE });
 
-after(async () => {
-  await browser?.close();
-  await server.stop();
-});
+after(() => closeDashboard(server, browser));
 
 const rows = () => page.locator('.jobs tbody tr');
 const row = (id) => page.locator(`tr[data-id="${id}"]`);
@@ -49,7 +44,7 @@ async function settled(address) {
   return data;
 }
 
-test('a page shows the newest jobs, how many there are, and of which status', async () => {
+test('the first page shows the newest jobs, and counts all by status', async () => {
   await show('');
   assert.equal(await rows().count(), 50);
   await page.getByText(`1–50 of ${(JOBS + 1).toLocaleString('en-US')}`).waitFor();
@@ -66,7 +61,7 @@ test('a page shows the newest jobs, how many there are, and of which status', as
   page.assertQuiet();
 });
 
-test('a heading sorts, the address says it, and the way back leads back', async () => {
+test('a heading sorts, and the browser’s history leads back', async () => {
   await page.getByRole('link', { name: 'Best top-1' }).click();
   const best = await settled('?sort=best_top1');
   assert.equal(hash(), '#/?sort=best_top1');
@@ -82,13 +77,13 @@ test('a heading sorts, the address says it, and the way back leads back', async 
   page.assertQuiet();
 });
 
-test('typing searches, and the address is one that can be shared', async () => {
+test('typing searches, and the address can be shared', async () => {
   await show('');
   const entries = await page.evaluate(() => history.length);
   await page.keyboard.press('/');
   await page.keyboard.type('vgg13 sdd_dkd');
   await settled('?q=vgg13 sdd_dkd');
-  assert.equal(await page.evaluate(() => history.length), entries, 'no entry of the history for each letter');
+  assert.equal(await page.evaluate(() => history.length), entries, 'typing must not add entries to the history');
   for (const text of await rows().allInnerTexts()) assert.match(text, /vgg13[^]*sdd_dkd|sdd_dkd[^]*vgg13/);
   await page.getByRole('link', { name: 'Failed' }).click();
   await settled('?status=failed&q=vgg13 sdd_dkd');
@@ -105,7 +100,7 @@ test('typing searches, and the address is one that can be shared', async () => {
   page.assertQuiet();
 });
 
-test('a label in a row filters by it, and its filter can be taken away', async () => {
+test('a label in a row filters by it, and the filter can be removed', async () => {
   await page.setViewportSize({ width: 1680, height: 900 });
   await show('?q=vgg13');
   await rows().first().locator('.label').click();
@@ -117,7 +112,7 @@ test('a label in a row filters by it, and its filter can be taken away', async (
   page.assertQuiet();
 });
 
-test('labels are chosen from those that jobs have, by keyboard alone', async () => {
+test('labels of jobs can be chosen by keyboard alone', async () => {
   await show('');
   await page.keyboard.press('l');
   const field = page.getByRole('combobox', { name: 'Filter by label' });
@@ -138,17 +133,17 @@ test('labels are chosen from those that jobs have, by keyboard alone', async () 
   assert.equal(await field.inputValue(), '');
   assert.equal(await field.getAttribute('aria-expanded'), 'false');
   await page.keyboard.type('no such label');
-  await page.getByText('No job has such a label.').waitFor();
+  await page.getByText('No job has a matching label.').waitFor();
   await page.keyboard.press('Escape');
-  await page.getByText('No job has such a label.').waitFor({ state: 'hidden' });
+  await page.getByText('No job has a matching label.').waitFor({ state: 'hidden' });
   await page.keyboard.press('ArrowDown');
-  assert.equal(await page.getByRole('option', { name: 'team:edge' }).count(), 0, 'what is chosen is not offered again');
+  assert.equal(await page.getByRole('option', { name: 'team:edge' }).count(), 0, 'a chosen label must not be offered again');
   await page.goBack();
   await settled('');
   page.assertQuiet();
 });
 
-test('the labels of a job are seen at every width', async () => {
+test('the labels of a job are visible at every width', async () => {
   for (const width of [360, 1280, 1920]) {
     await page.setViewportSize({ width, height: 900 });
     await show('?label=team:edge');
@@ -157,12 +152,12 @@ test('the labels of a job are seen at every width', async () => {
     const { x, width: wide, height } = await label.boundingBox();
     assert.ok(wide > 40 && height > 10 && x >= 0 && x + wide <= width, `${x} ${wide} ${height} at ${width}`);
     const name = await page.locator('.jobs tbody th a').first().evaluate(({ clientWidth, scrollWidth }) => clientWidth / scrollWidth);
-    assert.ok(name > 0.5, `the name has room at ${width}`);
+    assert.ok(name > 0.5, `the name must have room at ${width}`);
   }
   await page.setViewportSize({ width: 1280, height: 900 });
 });
 
-test('the list is walked, opened and turned by keyboard alone', async () => {
+test('the keyboard moves through the list, selects, turns pages and opens a job', async () => {
   await page.reload();
   await show('');
   const [first, second, third] = await shownIds();
@@ -184,13 +179,13 @@ test('the list is walked, opened and turned by keyboard alone', async () => {
   await page.keyboard.press('?');
   await dialog().getByText('next job').waitFor();
   const edges = await dialog().evaluate((box) => [box.getBoundingClientRect().left, box.querySelector('h2').getBoundingClientRect().left]);
-  assert.ok(edges[1] - edges[0] > 10, `the text has room: ${edges}`);
+  assert.ok(edges[1] - edges[0] > 10, `the text must have room: ${edges}`);
   await page.keyboard.press('j');
   await page.keyboard.press('Escape');
   await dialog().waitFor({ state: 'detached' });
-  // Keys of one letter can be turned off, and on again.
+  // Single-letter shortcuts can be turned off.
   const setKeys = async (isOn) => {
-    await page.getByRole('button', { name: 'Keys' }).click();
+    await page.getByRole('button', { name: 'Keyboard shortcuts' }).click();
     await dialog().getByRole('checkbox').setChecked(isOn);
     await dialog().getByRole('button', { name: 'Close' }).click();
   };
@@ -205,8 +200,8 @@ test('the list is walked, opened and turned by keyboard alone', async () => {
   page.assertQuiet();
 });
 
-test('several jobs are deleted after a question, and what could not be is told', async () => {
-  page.expected.push(REFUSED);
+test('a bulk deletion asks first, and reports what failed', async () => {
+  page.expected.push(refused(404, 409));
   const [one, two] = [idOf(100), idOf(104)];
   const queued = idOf(102);
   await show(`?q=${one.slice(0, -3)}10&order=asc`);
@@ -214,10 +209,10 @@ test('several jobs are deleted after a question, and what could not be is told',
   await server.remove(`/v1/jobs/${two}`);
   await page.getByRole('toolbar').getByRole('button', { name: /^Delete/ }).click();
   await dialog().getByText('Delete 2 jobs?').waitFor();
-  await dialog().getByText('1 job (queued) stays as it is.').waitFor();
+  await dialog().getByText('1 job (queued) stays unchanged.').waitFor();
   await dialog().getByRole('button', { name: 'Keep them' }).click();
   assert.equal((await fetch(`${server.url}/v1/jobs/${one}`)).status, 200);
-  // The page learns of the deletion by itself; the selection is what the user made it.
+  // The page hears of the deletion, but the selection stays as the user made it.
   await page.getByRole('toolbar').getByRole('button', { name: /^Delete/ }).click();
   await dialog().getByRole('button', { name: 'Delete them' }).click();
   await page.getByRole('alert').getByText('1 job deleted. 1 job could not be deleted:').waitFor();
@@ -231,11 +226,11 @@ test('several jobs are deleted after a question, and what could not be is told',
   page.assertQuiet();
 });
 
-test('all jobs of a search are cancelled at once, whichever page they are on', { timeout: PATIENCE }, async () => {
+test('all jobs of a search can be cancelled at once, on all pages', { timeout: PATIENCE }, async () => {
   await show('?status=queued&status=running&status=pausing&status=cancelling&status=paused&rows=50');
   const { total } = await server.get('/v1/summaries?status=queued&status=running&limit=1');
   await show('?status=queued');
-  await page.getByRole('checkbox', { name: 'Select all jobs of this page' }).check();
+  await page.getByRole('checkbox', { name: 'Select all jobs on this page' }).check();
   await page.getByRole('toolbar').getByRole('button', { name: /^Cancel/ }).click();
   await dialog().getByText(/^23 queued: will not start\.|^24 queued: will not start\./).waitFor();
   await dialog().getByRole('button', { name: 'Cancel them' }).click();
@@ -255,13 +250,13 @@ test('all jobs of a search are cancelled at once, whichever page they are on', {
   page.assertQuiet();
 });
 
-test('rows follow along and nothing moves but what was posted', { timeout: PATIENCE }, async () => {
+test('rows are updated in place, and only new jobs move them', { timeout: PATIENCE }, async () => {
   await show('?status=running');
   await page.locator('#connection[data-state="live"]').waitFor();
   await page.evaluate(() => { window.sameDocument = true; });
   await watchShifts(page);
   const id = (await shownIds())[3];
-  const progress = (fraction) => sql(server.dataDir, `update jobs set progress = jsonb_set(jsonb_set(progress, '{fraction}', '${fraction}'), '{eta_seconds}', '7200'), best_top1 = 91.25 where id = '${id}'`);
+  const progress = (fraction) => server.sql(`update jobs set progress = jsonb_set(jsonb_set(progress, '{fraction}', '${fraction}'), '{eta_seconds}', '7200'), best_top1 = 91.25 where id = '${id}'`);
   progress(0.61);
   await row(id).getByText('61 %', { exact: true }).waitFor();
   await row(id).getByText('91.25 %').waitFor();
@@ -280,38 +275,34 @@ test('rows follow along and nothing moves but what was posted', { timeout: PATIE
   page.assertQuiet();
 });
 
-test('the focus stays where it is while rows come and go', async () => {
+test('the focus stays on its row while rows move', async () => {
   await show('?status=running&sort=progress');
   const ids = await shownIds();
   await row(ids[5]).getByRole('link').first().focus();
-  sql(server.dataDir, `update jobs set progress = jsonb_set(progress, '{fraction}', '0.99') where id = '${ids[5]}'`);
+  server.sql(`update jobs set progress = jsonb_set(progress, '{fraction}', '0.99') where id = '${ids[5]}'`);
   await page.waitForFunction((id) => document.querySelector('.jobs tbody tr').dataset.id === id, ids[5]);
   assert.equal(await focusedRow(), ids[5]);
   page.assertQuiet();
 });
 
-test('the list is accessible and fits, in every light and from a telephone to a wall', async () => {
-  for (const [colorScheme, width, height] of [['light', 1280, 900], ['dark', 1280, 900], ['light', 360, 740], ['dark', 360, 740], ['light', 3840, 2160]]) {
-    const other = await openPage(browser, { colorScheme, viewport: { width, height } });
+test('the list is accessible and fits on every screen', async () => {
+  await onEveryScreen(browser, async (other, { name }) => {
     await other.goto(`${server.url}/#/?sort=gain`);
     await other.locator('.jobs tbody tr').first().waitFor();
     await other.locator('.jobs tbody input').first().check();
-    const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-    assert.ok(overflow <= 0, `${overflow} px too wide at ${width}`);
+    await assertFits(other);
     await assertAccessible(other);
-    await screenshot(other, `list-${colorScheme}-${width}`);
-    other.assertQuiet();
-    await other.context().close();
-  }
+    await screenshot(other, `list-${name}`);
+  });
 });
 
-test('a lost connection is said, and the list recovers with what happened meanwhile', { timeout: PATIENCE }, async () => {
+test('the list shows a lost connection, and recovers', { timeout: PATIENCE }, async () => {
   await show('?status=running');
   await page.locator('#connection[data-state="live"]').waitFor();
   page.expected.push(UNREACHABLE);
   await server.kill();
   await page.getByText('Connection lost – retrying.').waitFor();
-  assert.equal(await rows().first().locator('.rest').isVisible(), false, 'no time left is claimed');
+  assert.equal(await rows().first().locator('.rest').isVisible(), false, 'the page must not claim a time left');
   await server.start();
   await page.locator('#lost').waitFor({ state: 'hidden', timeout: PATIENCE });
   await settled('?status=running');

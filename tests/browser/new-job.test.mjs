@@ -1,11 +1,10 @@
-// The form for a new job: made from the server's schema, checked while it is filled in, and the same job as its JSON.
+// The form for a new job, which is made from the server's schema and checked while it is filled in.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
-
-const REFUSED = /Failed to load resource: the server responded with a status of 422/;
+import { assertAccessible, assertFits, closeDashboard, onEveryScreen, openDashboard, refused, screenshot, shownJob, statusBadge } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
 
 const server = new Server();
 let browser;
@@ -13,15 +12,11 @@ let page;
 let teacher;
 
 before(async () => {
-  [browser] = await Promise.all([launchBrowser(), server.start()]);
-  page = await openPage(browser);
-  page.expected.push(REFUSED);
+  ({ browser, page } = await openDashboard(server));
+  page.expected.push(refused(422));
 }, { timeout: PATIENCE });
 
-after(async () => {
-  await browser?.close();
-  await server.stop();
-});
+after(() => closeDashboard(server, browser));
 
 const go = (path) => page.goto(`${server.url}/#${path}`);
 const field = (pointer) => page.locator(`.field[data-pointer="${pointer}"]`);
@@ -36,7 +31,7 @@ async function spec() {
   return JSON.parse(text);
 }
 
-test('without a teacher the form says what is missing, and asks the server for the rest', async () => {
+test('without a teacher the form says what is missing, and shows the server’s defaults', async () => {
   await go('/new');
   await verdict('incomplete');
   assert.match(await field('/teacher/checkpoint').locator('.field-fault').textContent(), /choose a teacher/);
@@ -45,7 +40,7 @@ test('without a teacher the form says what is missing, and asks the server for t
   page.assertQuiet();
 });
 
-test('plain training needs none, and is posted from the form', { timeout: PATIENCE }, async () => {
+test('plain training needs no teacher, and the form submits it', { timeout: PATIENCE }, async () => {
   await page.getByRole('radio', { name: 'None: plain training' }).check();
   for (const [weight, isThere] of [['cross_entropy', true], ['distillation', false], ['complementary', false]]) {
     assert.equal(await field(`/distillation/weights/${weight}`).isVisible(), isThere, weight);
@@ -55,18 +50,18 @@ test('plain training needs none, and is posted from the form', { timeout: PATIEN
   await input('/dataset/limit').fill('320');
   await input('/training/augmentation').selectOption({ value: '"none"' });
   await verdict('fine');
-  assert.match(await page.locator('.verdict-body').textContent(), /1 epoch on 10 classes/);
+  assert.match(await page.locator('.verdict-body').textContent(), /1 epoch, 10 classes/);
   await page.getByRole('button', { name: 'Submit', exact: true }).click();
   await page.waitForURL(/#\/jobs\/job_/);
-  teacher = new URL(page.url()).hash.split('/').at(-1);
-  await page.locator('h1 + .badge[data-status="succeeded"]').waitFor({ timeout: PATIENCE });
+  teacher = shownJob(page);
+  await statusBadge(page, 'succeeded').waitFor({ timeout: PATIENCE });
   const sent = await server.get(`/v1/jobs/${teacher}/submitted`);
   assert.equal(sent.teacher, undefined);
   assert.deepEqual([sent.distillation.method, sent.training.epochs, sent.dataset.limit], ['none', 1, 320]);
   page.assertQuiet();
 });
 
-test('its student is offered as a teacher, and what is left empty shows what the server fills in', async () => {
+test('a job’s student can be the teacher, and an empty field shows its default', async () => {
   await go('/new');
   await page.getByRole('radio', { name: 'Student of a job' }).check();
   await verdict('fine');
@@ -76,7 +71,7 @@ test('its student is offered as a teacher, and what is left empty shows what the
   assert.equal((await spec()).distillation.temperature, undefined);
 });
 
-test('a decimal comma is a decimal point, and what could be two numbers is asked about', async () => {
+test('a decimal comma is accepted, and an ambiguous number is a fault', async () => {
   await input('/distillation/temperature').fill('2,5');
   assert.equal((await spec()).distillation.temperature, 2.5);
   await input('/distillation/temperature').fill('1,234');
@@ -85,7 +80,7 @@ test('a decimal comma is a decimal point, and what could be two numbers is asked
   await verdict('fine');
 });
 
-test('scales are chips, with the number of regions', async () => {
+test('scales are check boxes, with the number of regions', async () => {
   await page.getByRole('checkbox', { name: '4×4' }).uncheck();
   await page.getByRole('checkbox', { name: '3×3' }).check();
   await page.getByText('1 + 4 + 9 = 14 regions').waitFor();
@@ -95,7 +90,7 @@ test('scales are chips, with the number of regions', async () => {
   assert.equal((await spec()).distillation.scales, undefined);
 });
 
-test('a fault found by the server stands at its field, and goes when it is mended', async () => {
+test('the server’s faults appear at their fields until they are corrected', async () => {
   await input('/training/batch_size').fill('0');
   await verdict('faulty');
   assert.match(await field('/training/batch_size').locator('.field-fault').textContent(), /1/);
@@ -108,7 +103,7 @@ test('a fault found by the server stands at its field, and goes when it is mende
   page.assertQuiet();
 });
 
-test('a method brings its own fields and none of the last one’s', async () => {
+test('a method shows its own fields only', async () => {
   await input('/distillation/method').selectOption('sdd_dkd');
   await verdict('fine');
   await field('/distillation/alpha').waitFor();
@@ -120,7 +115,7 @@ test('a method brings its own fields and none of the last one’s', async () => 
   assert.deepEqual((await spec()).training.optimizer, { type: 'adamw' });
 });
 
-test('the form and the JSON are one specification', async () => {
+test('the form and the JSON show one specification', async () => {
   await view('JSON');
   const text = JSON.parse(await page.locator('#spec').inputValue());
   await page.locator('#spec').fill(JSON.stringify({ ...text, name: 'from JSON', labels: { team: 'vision' } }));
@@ -129,14 +124,14 @@ test('the form and the JSON are one specification', async () => {
   assert.equal(await input('/labels').inputValue(), 'team: vision');
   await input('/labels').fill('team: vision, sweep: 1');
   assert.deepEqual((await spec()).labels, { team: 'vision', sweep: '1' });
-  await page.locator('summary', { hasText: 'What will be sent' }).click();
+  await page.locator('summary', { hasText: 'Request' }).click();
   const body = page.getByLabel('Body', { exact: true });
   await page.waitForFunction(() => document.querySelector('.sent pre').textContent.includes('"sweep"'));
   assert.deepEqual(JSON.parse(await body.textContent()), await spec());
   assert.match(await page.locator('.sent .curl code').textContent(), new RegExp(`^curl -X POST .* ${server.url}/v1/jobs$`));
 });
 
-test('a file that is dropped on the page is uploaded and becomes the teacher that was missing', async () => {
+test('a file dropped on the page is uploaded and becomes the missing teacher', async () => {
   await page.evaluate(() => sessionStorage.clear());
   await go('/');
   await go('/new');
@@ -156,15 +151,15 @@ test('a file that is dropped on the page is uploaded and becomes the teacher tha
   page.assertQuiet();
 });
 
-test('a job is cloned as it was sent', async () => {
+test('a clone is the specification as it was sent', async () => {
   await go(`/jobs/${teacher}`);
   await page.getByText('Specification', { exact: true }).click();
-  await page.getByRole('link', { name: 'Clone: post again with changes' }).click();
+  await page.getByRole('link', { name: 'Clone into a new job' }).click();
   await verdict('fine');
   assert.deepEqual(await spec(), await server.get(`/v1/jobs/${teacher}/submitted`));
 });
 
-test('a published row needs only its teacher and its data', async () => {
+test('a published preset needs only a teacher and its data set', async () => {
   await page.evaluate(() => sessionStorage.clear());
   await page.getByLabel('Start from').selectOption('cifar100/resnet32x4-shufflenet_v1-sdd_kd');
   const filled = await spec();
@@ -173,7 +168,7 @@ test('a published row needs only its teacher and its data', async () => {
   page.assertQuiet();
 });
 
-test('it is filled in and sent by the keyboard alone', { timeout: PATIENCE }, async () => {
+test('the form can be filled in and submitted by keyboard alone', { timeout: PATIENCE }, async () => {
   await go('/');
   await go(`/new?from=${teacher}`);
   await verdict('fine');
@@ -185,23 +180,19 @@ test('it is filled in and sent by the keyboard alone', { timeout: PATIENCE }, as
   for (let presses = 0; (await focused()) !== 'Submit' && presses < 20; presses += 1) await page.keyboard.press('Tab');
   await page.keyboard.press('Enter');
   await page.waitForURL(/#\/jobs\/job_/);
-  assert.equal((await server.get(`/v1/jobs/${new URL(page.url()).hash.split('/').at(-1)}`)).name, 'by keyboard');
+  assert.equal((await server.get(`/v1/jobs/${shownJob(page)}`)).name, 'by keyboard');
   page.assertQuiet();
 });
 
-test('it is accessible, in light and dark and on a telephone, in both views', async () => {
-  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 360], ['dark', 3840]]) {
-    const other = await openPage(browser, { colorScheme, viewport: { width, height: 900 } });
+test('both views are accessible and fit on every screen', async () => {
+  await onEveryScreen(browser, async (other, screen) => {
     await other.goto(`${server.url}/#/new?from=${teacher}`);
     await other.locator('.verdict[data-state="fine"]').waitFor();
     for (const name of ['Form', 'JSON']) {
       await other.getByRole('radio', { name, exact: true }).check();
       await assertAccessible(other);
-      await screenshot(other, `new-${name.toLowerCase()}-${colorScheme}-${width}`);
-      const overflow = await other.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-      assert.ok(overflow <= 0, `${name}: ${overflow} px too wide at ${width}`);
+      await screenshot(other, `new-${name.toLowerCase()}-${screen.name}`);
+      await assertFits(other);
     }
-    other.assertQuiet();
-    await other.context().close();
-  }
+  });
 });

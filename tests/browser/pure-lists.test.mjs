@@ -12,26 +12,26 @@ import { layOut } from '../../static/js/charts/sparkline.js';
 
 const parse = (text) => parseQuery(new URLSearchParams(text));
 
-test('an address says all of a list and nothing that is as usual', () => {
+test('an address holds everything about a list but the defaults', () => {
   assert.equal(addressOf(parse('')), '#/');
   const address = 'status=running&status=paused&label=team%3Avision&q=50%25&sort=gain&order=asc&page=3&rows=100';
   assert.equal(addressOf(parse(address)), `#/?${address}`);
   assert.deepEqual(requestOf(parse(address)), { status: ['running', 'paused'], label: ['team:vision'], q: '50%', sort: 'gain', order: 'asc', offset: 200, limit: 100 });
 });
 
-test('what an address cannot mean is left out', () => {
+test('invalid parameters of an address are ignored', () => {
   assert.equal(addressOf(parse('sort=constructor&order=up&page=-1&rows=7')), '#/');
   assert.equal(parse('page=1.5').page, 1);
 });
 
-test('a heading sorts by its column first the useful way, then the other, from the first page', () => {
+test('a heading sorts in the useful order first, then in the other, from page 1', () => {
   const first = sortedBy(parse('page=4'), 'best_top1');
   assert.equal(addressOf(first), '#/?sort=best_top1');
   assert.equal(addressOf(sortedBy(first, 'best_top1')), '#/?sort=best_top1&order=asc');
   assert.equal(addressOf(sortedBy(first, 'name')), '#/?sort=name');
 });
 
-test('a sparkline keeps its ends, and grows with its run', () => {
+test('a sparkline grows with its run', () => {
   const [first, last] = layOut([[0, 10], [50, 20]], 100);
   assert.deepEqual([first[1] > last[1], last[0] < 50], [true, true]);
   assert.ok(layOut([[0, 10], [50, 20]], null)[1][0] > 70);
@@ -39,15 +39,15 @@ test('a sparkline keeps its ends, and grows with its run', () => {
   assert.equal(layOut([[5, 3]], null)[0][1], 11);
 });
 
-test('a plan for several jobs says what happens to which', () => {
+test('a plan for several jobs says what happens to each status', () => {
   const jobs = ['queued', 'running', 'running', 'failed'].map((status, index) => ({ id: String(index), status }));
   const { able, text } = plan('cancel', jobs);
   assert.deepEqual(able.map(({ id }) => id), ['0', '1', '2']);
-  assert.match(text, /^1 queued: will not start\. 2 running: stop at their next step\. 1 job \(failed\) stays as it is\./);
+  assert.match(text, /^1 queued: will not start\. 2 running: stop after the current step\. 1 job \(failed\) stays unchanged\./);
   assert.deepEqual(plan('delete', jobs).able.map(({ id }) => id), ['3']);
 });
 
-test('what is done to many goes on when the server asks for patience, and tells what failed', async () => {
+test('a bulk action retries after a rate limit and reports failures', async () => {
   const jobs = Array.from({ length: 40 }, (_, id) => ({ id }));
   const asked = [];
   let underWay = 0;
@@ -69,28 +69,28 @@ test('what is done to many goes on when the server asks for patience, and tells 
 
 const job = (name, method, seed, more = {}) => ({ name, spec: { name, labels: { run: name }, distillation: { method, scales: [1, 2] }, training: { seed, epochs: 5, checkpoint_every_epochs: seed + 1, ...more } } });
 
-test('settings that differ are found by their path, names and labels left out', () => {
+test('differing settings are found by path, without names and labels', () => {
   const rows = differences([job('a', 'kd', 0).spec, job('b', 'sdd_kd', 0, { clip: null }).spec, job('c', 'kd', 0).spec]);
   assert.deepEqual(rows, [{ path: 'distillation.method', values: ['kd', 'sdd_kd', 'kd'] }, { path: 'training.clip', values: [undefined, null, undefined] }]);
   assert.deepEqual([undefined, null, [1, 2], 'kd'].map(settingText), ['–', 'null', '[1,2]', 'kd']);
 });
 
-test('jobs that differ in their seed only are one group, named by what tells the groups apart', () => {
+test('jobs that differ only in their seed form a group, named by what distinguishes the groups', () => {
   const groups = groupBySeed([job('a', 'kd', 0), job('b', 'sdd_kd', 0), job('c', 'kd', 1), job('d', 'kd', 2, { epochs: 9 })]);
   assert.deepEqual(groups.map((jobs) => jobs.map(({ name }) => name)), [['a', 'c'], ['b'], ['d']]);
   assert.deepEqual(groupNames(groups), ['kd, epochs 5', 'sdd_kd, epochs 5', 'kd, epochs 9']);
   assert.deepEqual(groupNames(groups.slice(0, 1)), ['a']);
-  // The method tells these apart: what else differs with it is in the table of settings.
+  // The method distinguishes these; the table of settings shows the other difference.
   assert.deepEqual(groupNames([[job('e', 'none', 0, { epochs: 1 })], [job('f', 'kd', 0, { epochs: 2 })]]), ['none', 'kd']);
 });
 
-test('means and deviations are those of the sample', () => {
+test('the standard deviation is that of a sample', () => {
   assert.deepEqual(statistics([1, 2, 3, undefined, NaN]), { count: 3, mean: 2, deviation: 1 });
   assert.deepEqual(statistics([5]), { count: 1, mean: 5, deviation: null });
   assert.deepEqual(statistics([]), { count: 0, mean: null, deviation: null });
 });
 
-test('curves are averaged where they are, between their points too', () => {
+test('the mean of curves interpolates between their points', () => {
   assert.equal(interpolate([0, 10], [0, 100], 2.5), 25);
   assert.equal(interpolate([0, 10], [0, 100], 11), null);
   assert.equal(interpolate([4], [7], 4), 7);
@@ -100,17 +100,17 @@ test('curves are averaged where they are, between their points too', () => {
   assert.deepEqual([low[3], high[3]], [9, 9]);
 });
 
-test('a file of cells stays what it was, and runs nothing in a spreadsheet', () => {
+test('CSV keeps its values, and no cell is a formula', () => {
   assert.equal(csv([['a,b', 'c"d', null, 1.5], ['=cmd()', '-1', -1, undefined]]), '"a,b","c""d",,1.5\r\n\'=cmd(),\'-1,-1,\r\n');
 });
 
-test('an axis has round numbers', () => {
+test('ticks are round numbers', () => {
   assert.deepEqual(ticks(61.2, 78.9), [65, 70, 75]);
   assert.deepEqual(ticks(0.1, 0.42), [0.1, 0.2, 0.3, 0.4]);
   assert.deepEqual(ticks(5, 5), [5]);
 });
 
-test('short numbers for narrow columns', () => {
+test('narrow columns have short numbers', () => {
   assert.deepEqual([1.234, -0.5, 0.001, -0.001, NaN].map(points), ['+1.23', '−0.50', '0.00', '0.00', '–']);
   const ages = [-3, 59, 60, 7199, 48 * 3600].map((seconds) => shortAge(new Date(1e12 - seconds * 1000).toISOString(), 1e12));
   assert.deepEqual(ages, ['0 s', '59 s', '1 min', '1 h', '2 d']);

@@ -1,16 +1,18 @@
-// The dashboard's modules that need no browser.
+// Modules that need no browser: JSON, numbers, charts' series, presets.
 
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 
-import * as format from '../../static/js/ui/format.js';
-import { locate, position, scan } from '../../static/js/json/positions.js';
-import { missing, preset, presetGroups, teacherFrom, withTeacher } from '../../static/js/new/presets.js';
-import { parts, readNumber, readNumbers, valueAt, withValue } from '../../static/js/json/pointers.js';
-import { differences, plainRequest } from '../../static/js/job/recipe.js';
 import { align, appendPoints, nearest, smooth, thin } from '../../static/js/charts/series.js';
+import { differences, plainRequest } from '../../static/js/job/recipe.js';
 import { program } from '../../static/js/job/snippets.js';
+import { readNumber, readNumbers } from '../../static/js/json/numbers.js';
+import { parts, valueAt, withValue } from '../../static/js/json/pointers.js';
+import { locate, position, scan } from '../../static/js/json/positions.js';
+import { prettyJson } from '../../static/js/json/pretty.js';
+import { missing, preset, presetGroups, teacherFrom, withTeacher } from '../../static/js/new/presets.js';
+import * as format from '../../static/js/ui/format.js';
 
 const DOCUMENT = `{
   "name": "a \\"quoted\\" name",
@@ -37,14 +39,14 @@ test('a place covers the key and the value', () => {
   assert.equal(exact, true);
 });
 
-test('a field that is not there leads to the object that should have it', () => {
+test('the pointer of a missing field leads to the object around it', () => {
   const place = locate(scan(DOCUMENT).places, '/training/optimizer/type');
   assert.equal(place.exact, false);
   assert.equal(position(DOCUMENT, place.start).line, 8);
   assert.equal(lineOf(DOCUMENT, '/student'), 1);
 });
 
-test('whatever JSON.parse takes is taken, and nothing else', () => {
+test('the scanner accepts exactly what JSON.parse accepts', () => {
   const documents = [
     '{}', '[]', ' null ', '-0', '0.5e+3', '"\\u00e9\\n"', '{"a":[{},[],"",{"b":false}]}', '\t[1 ,2]\r\n', '"é😀"', '{"a":1,"a":2}',
     '', '{', '[', '{"a"}', '{"a":}', '{"a":1,}', '[1,]', '[1 2]', '{a:1}', "{'a':1}", '01', '1.', '.5', '+1', '-', 'NaN', 'True', 'nul',
@@ -57,9 +59,9 @@ test('whatever JSON.parse takes is taken, and nothing else', () => {
   }
 });
 
-test('a syntax fault is at the place to mend', () => {
+test('a syntax error points at the place to correct', () => {
   const faults = [
-    ['{\n  "a": 1,\n}', 2, 9, /comma stands before the closing brace/],
+    ['{\n  "a": 1,\n}', 2, 9, /remove the comma before the closing brace/],
     ['{\n  "a": 1\n  "b": 2\n}', 2, 9, /expected a comma/],
     ['{\n  "a": sgd\n}', 2, 8, /text needs double quotes/],
     ['{\n  "a": "x\n}', 2, 8, /closing double quote is missing/],
@@ -74,11 +76,11 @@ test('a syntax fault is at the place to mend', () => {
   }
 });
 
-test('nesting without end is refused, not followed', () => {
+test('deep nesting is an error, not a stack overflow', () => {
   assert.match(scan('['.repeat(100_000)).error.message, /nested too deeply/);
 });
 
-test('numbers for people', () => {
+test('numbers have units and few digits', () => {
   assert.equal(format.percent(76.304), '76.30 %');
   assert.equal(format.percent(undefined), '–');
   assert.equal(format.share(0.9999), '99 %');
@@ -95,7 +97,7 @@ test('numbers for people', () => {
   assert.equal(format.tick(0.05), '0.05');
 });
 
-test('times for people', () => {
+test('times are relative, durations have two units', () => {
   const now = Date.parse('2026-11-23T12:00:00Z');
   assert.equal(format.age('2026-11-23T12:00:03Z', now), 'just now');
   assert.equal(format.age('2026-11-23T11:59:00Z', now), '1 min ago');
@@ -107,14 +109,14 @@ test('times for people', () => {
   assert.match(format.clock('2026-11-20T12:00:00Z', now), /^2026-11-\d\d \d\d:\d\d:\d\d$/);
 });
 
-test('JSON for people is the same JSON', () => {
+test('pretty JSON is the same document', () => {
   const spec = preset('sdd_kd');
-  assert.deepEqual(JSON.parse(format.prettyJson(spec)), spec);
-  assert.match(format.prettyJson(spec), /^ {4}"scales": \[1, 2, 4\],$/m);
-  assert.equal(format.prettyJson({}), '{}');
+  assert.deepEqual(JSON.parse(prettyJson(spec)), spec);
+  assert.match(prettyJson(spec), /^ {4}"scales": \[1, 2, 4\],$/m);
+  assert.equal(prettyJson({}), '{}');
 });
 
-test('a shell takes a quoted text as it is', () => {
+test('a shell reads a quoted text as one word', () => {
   assert.equal(format.shellQuote('http://localhost:8080/v1/jobs/job_1/student'), 'http://localhost:8080/v1/jobs/job_1/student');
   assert.equal(format.shellQuote("it's $HOME"), "'it'\\''s $HOME'");
 });
@@ -131,26 +133,27 @@ test('thinning keeps the ends and the peaks', () => {
   assert.ok(few.every(({ step }, index) => index === 0 || few[index - 1].step < step));
 });
 
-test('live points stay bounded, and a resumed attempt replaces what it repeats', () => {
+test('live points stay bounded, and a resumed attempt replaces the points it repeats', () => {
   let points = [];
   for (let step = 0; step < 5000; step += 1) points = appendPoints(points, [point(step)], 500);
   assert.ok(points.length <= 1000);
   assert.equal(points.at(-1).step, 4999);
   points = appendPoints([point(1), point(2), point(3)], [point(2, 20), point(3, 30)]);
   assert.deepEqual(points.map(({ step, value }) => [step, value]), [[1, 1], [2, 20], [3, 30]]);
-  // What comes twice over a reconnection is there once.
+  // A reconnected stream may repeat a point.
   assert.equal(appendPoints(points, [point(3, 30)]).length, 3);
 });
 
-test('series on one axis leave gaps where one has no point', () => {
-  const { steps, data } = align([[point(1), point(3)], [point(2), point(3)]]);
+test('aligned series have gaps at the steps they lack', () => {
+  const { steps, xs, columns } = align([[point(1), point(3)], [point(2), point(3)]]);
   assert.deepEqual(steps, [1, 2, 3]);
-  assert.deepEqual(data, [[0.1, 0.2, 0.3], [1, null, 3], [null, 2, 3]]);
-  assert.equal(nearest(data[1], 1), 0);
+  assert.deepEqual(xs, [0.1, 0.2, 0.3]);
+  assert.deepEqual(columns, [[1, null, 3], [null, 2, 3]]);
+  assert.equal(nearest(columns[0], 1), 0);
   assert.equal(nearest([null, null], 0), null);
 });
 
-test('an uploaded teacher goes into any specification', () => {
+test('any specification can take an uploaded teacher', () => {
   const checkpoint = { id: 'ckpt_1', architecture: null, fits: [{ architecture: 'vgg13', num_classes: 10 }] };
   const spec = withTeacher(preset('none'), teacherFrom(checkpoint));
   assert.deepEqual(spec.teacher, { architecture: 'vgg13', checkpoint: 'ckpt_1' });
@@ -159,16 +162,16 @@ test('an uploaded teacher goes into any specification', () => {
   assert.equal(withTeacher({ ...preset('kd') }, { job: 'job_1' }).distillation.method, 'kd');
 });
 
-test('the x axis is the step, the epoch or the time since the start, and never goes back', () => {
+test('the x axis is the step, the epoch or the time since the start, and never decreases', () => {
   const at = (step, seconds) => ({ step, epoch: step / 10, time: 1_000_000 + seconds * 1000, value: step });
   const series = [[at(10, 5), at(20, 15), at(30, 14)]];
-  assert.deepEqual(align(series, 'step').data[0], [10, 20, 30]);
-  assert.deepEqual(align(series, 'epoch').data[0], [1, 2, 3]);
+  assert.deepEqual(align(series, 'step').xs, [10, 20, 30]);
+  assert.deepEqual(align(series, 'epoch').xs, [1, 2, 3]);
   // The third point comes from a worker whose clock is behind.
-  assert.deepEqual(align(series, 'time', 1_000_000).data[0], [5, 15, 15]);
+  assert.deepEqual(align(series, 'time', 1_000_000).xs, [5, 15, 15]);
 });
 
-test('smoothing is the corrected moving average, and leaves gaps and constants alone', () => {
+test('smoothing is the bias-corrected moving average, which keeps gaps and constants', () => {
   assert.deepEqual(smooth([3, 3, null, 3], 0.9).map((value) => value && Number(value.toFixed(12))), [3, 3, null, 3]);
   const [first, second] = smooth([1, 2], 0.5);
   assert.equal(first, 1);
@@ -176,17 +179,17 @@ test('smoothing is the corrected moving average, and leaves gaps and constants a
   assert.deepEqual(smooth([1, 2], 0), [1, 2]);
 });
 
-test('a value is read, set and removed at its pointer, with the objects that it leaves empty', () => {
+test('a pointer reads, sets and removes a value, and objects that become empty', () => {
   assert.deepEqual(parts('/a~1b/c~0d'), ['a/b', 'c~d']);
   const spec = { training: { optimizer: { learning_rate: 0.1 } }, name: 'x' };
   assert.equal(valueAt(spec, '/training/optimizer/learning_rate'), 0.1);
   assert.equal(valueAt(spec, '/training/toString'), undefined);
   assert.deepEqual(withValue(spec, '/training/optimizer/learning_rate', undefined), { name: 'x' });
   assert.deepEqual(withValue(spec, '/labels/__proto__', 'y').labels, JSON.parse('{"__proto__": "y"}'));
-  assert.equal(spec.training.optimizer.learning_rate, 0.1, 'the document itself is not changed');
+  assert.equal(spec.training.optimizer.learning_rate, 0.1, 'the document must not change');
 });
 
-test('numbers are read with a decimal point or comma, and never guessed at', () => {
+test('numbers have a decimal point or comma, and ambiguous ones are faults', () => {
   const value = (text, options) => readNumber(text, options).value;
   assert.equal(value('0.05'), 0.05);
   assert.equal(value('0,05'), 0.05);
@@ -200,7 +203,7 @@ test('numbers are read with a decimal point or comma, and never guessed at', () 
   assert.ok(readNumbers('150, x').fault);
 });
 
-test('differences from a recipe are the settings that matter, with both values', () => {
+test('a recipe is compared by its distillation and training, without the seed', () => {
   const spec = { name: 'a', dataset: { name: 'digits' }, distillation: { method: 'kd', weights: { cross_entropy: 1 } }, training: { seed: 3, epochs: 2, schedule: { type: 'cosine' } } };
   const published = { name: 'b', dataset: { name: 'digits' }, distillation: { method: 'kd', weights: { cross_entropy: 0.1 } }, training: { seed: 0, epochs: 2, schedule: { type: 'multistep', gamma: 0.1 } } };
   assert.deepEqual(differences(spec, published), [
@@ -211,13 +214,13 @@ test('differences from a recipe are the settings that matter, with both values',
   assert.deepEqual(plainRequest({ ...spec, student: { architecture: 'resnet8' } }), { student: { architecture: 'resnet8' }, dataset: { name: 'digits' }, distillation: { method: 'kd' } });
 });
 
-test('the Python for a student is one program that begins with its imports', () => {
+test('the Python for a student is one program with all imports at the top', () => {
   const text = program('from torch import nn\nimport torch\n\nNETWORKS = {}\n\n\ndef build():\n    from math import pi\n', 'import json\n\nimport torch\n\n\ndef load():\n    pass\n', 'x.safetensors');
   const begin = 'import json\n\nimport torch\nfrom torch import nn\n\n\nNETWORKS = {}\n\n\ndef build():\n    from math import pi\n\n\ndef load():\n    pass\n\n\nstudent, facts = load("x.safetensors", build)\n';
   assert.ok(text.startsWith(begin), text);
 });
 
-test('the published presets are the jobs of examples/published, with nothing else than the server fills in', () => {
+test('the published presets are the jobs of examples/published without the defaults', () => {
   const directory = new URL('../../examples/published/', import.meta.url);
   const files = ['cifar100', 'imagenet'].flatMap((table) => readdirSync(new URL(table, directory)).map((name) => `${table}/${name}`)).filter((name) => !name.includes('/teacher-'));
   const ids = presetGroups().flatMap(({ presets }) => presets.map(({ id }) => id)).filter((id) => id.includes('/'));
@@ -229,12 +232,12 @@ test('the published presets are the jobs of examples/published, with nothing els
     assert.equal(teacher.architecture, example.teacher.architecture, id);
     if (training) assert.deepEqual(training, example.training, id);
     for (const [key, value] of Object.entries(distillation)) assert.deepEqual(value, example.distillation[key], `${id} ${key}`);
-    // CIFAR-100 is what the server fills in: tests/examples.rs holds the files to that.
+    // The recipe of CIFAR-100 is the default: tests/examples.rs compares the files with it.
     if (id.startsWith('imagenet')) assert.ok(training && (id.endsWith('-kd') || id.endsWith('sdd_kd') || distillation.temperature === 1), id);
   }
 });
 
-test('what is not chosen yet is told without asking the server', () => {
+test('missing choices are found without the server', () => {
   const pointers = (spec) => missing(spec).map(({ pointer }) => pointer);
   assert.deepEqual(pointers(preset('kd')), ['/teacher/checkpoint']);
   assert.deepEqual(pointers(preset('none')), []);

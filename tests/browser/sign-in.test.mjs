@@ -1,32 +1,29 @@
-// A server with a token: the dashboard asks for it, keeps it where no script reads it, and gives it back.
+// A server that needs a token: signing in, and what the dashboard does with the token.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
-import { PATIENCE, Server, assertAccessible, launchBrowser, openPage, screenshot } from './support.mjs';
+import { assertAccessible, closeDashboard, onEveryScreen, openDashboard, refused, screenshot } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
 
 const TOKEN = 'a-token-of-the-operator-0123456789-and-more';
-const REFUSED = /Failed to load resource: the server responded with a status of 401/;
+const UNAUTHORIZED = refused(401);
 
 const server = new Server({ DISTILLERY_ADMIN_TOKEN: TOKEN });
 let browser;
 let page;
 
 before(async () => {
-  [browser] = await Promise.all([launchBrowser(), server.start()]);
-  page = await openPage(browser);
-  page.expected.push(REFUSED);
+  ({ browser, page } = await openDashboard(server));
+  page.expected.push(UNAUTHORIZED);
 }, { timeout: PATIENCE });
 
-after(async () => {
-  await browser?.close();
-  await server.stop();
-});
+after(() => closeDashboard(server, browser));
 
 const token = () => page.getByLabel('Token', { exact: true });
 const button = (name) => page.getByRole('button', { name, exact: true });
 
-test('without a token a page asks for one', async () => {
+test('a page without a token asks for one', async () => {
   await page.goto(`${server.url}/#/workers`);
   await token().waitFor();
   assert.match(await page.title(), /^Sign in/);
@@ -34,14 +31,14 @@ test('without a token a page asks for one', async () => {
   await screenshot(page, 'sign-in');
 });
 
-test('a wrong token is refused with a message', async () => {
+test('a wrong token is rejected with a message', async () => {
   await token().fill('dst_wrong');
   await button('Sign in').click();
-  await page.getByRole('alert').getByText('That token is not valid here.').waitFor();
+  await page.getByRole('alert').getByText('This token is not valid.').waitFor();
   page.assertQuiet();
 });
 
-test('the right one opens the page that was asked for, with live updates', async () => {
+test('a valid token opens the requested page, which no script can read it from', async () => {
   await token().fill(TOKEN);
   await token().press('Enter');
   await page.getByRole('heading', { name: 'Workers' }).waitFor();
@@ -54,30 +51,27 @@ test('the right one opens the page that was asked for, with live updates', async
   page.assertQuiet();
 });
 
-test('the lines for a shell name the token and do not hold it', async () => {
+test('command lines name the token’s variable and do not contain the token', async () => {
   await page.goto(`${server.url}/#/new`);
   await page.locator('.verdict[data-state="incomplete"]').waitFor();
-  await page.locator('summary', { hasText: 'What will be sent' }).click();
+  await page.locator('summary', { hasText: 'Request' }).click();
   const line = await page.locator('.sent .curl code').textContent();
   assert.match(line, /-H "Authorization: Bearer \$TOKEN"/);
   assert.ok(!(await page.content()).includes(TOKEN));
   page.assertQuiet();
 });
 
-test('the page that asks is accessible, in light and dark and on a telephone', async () => {
-  for (const [colorScheme, width] of [['light', 1280], ['dark', 1280], ['light', 360], ['dark', 360]]) {
-    const other = await openPage(browser, { colorScheme, viewport: { width, height: 800 } });
-    other.expected.push(REFUSED);
+test('the sign-in page is accessible on every screen', async () => {
+  await onEveryScreen(browser, async (other, { name }) => {
+    other.expected.push(UNAUTHORIZED);
     await other.goto(`${server.url}/#/`);
     await other.getByLabel('Token', { exact: true }).waitFor();
     await assertAccessible(other);
-    await screenshot(other, `sign-in-${colorScheme}-${width}`);
-    other.assertQuiet();
-    await other.context().close();
-  }
+    await screenshot(other, `sign-in-${name}`);
+  });
 });
 
-test('signing out ends it', async () => {
+test('signing out removes the token', async () => {
   await button('Sign out').click();
   await token().waitFor();
   await page.reload();

@@ -1,36 +1,21 @@
 // A database full of jobs, as if they had been trained for weeks.
 
-import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-
-const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
-const BIN = process.env.DISTILLERY_POSTGRES_BIN_DIR ?? join(ROOT, '.deps/postgres/embedded_postgres/pginstall/bin');
-
-/** Runs SQL in the database of a server that keeps its own below `dataDir`. */
-export function sql(dataDir, text) {
-  // Its parameters are for the server's own driver.
-  const [url] = readFileSync(join(dataDir, 'postgres.url'), 'utf8').trim().split('?');
-  return execFileSync(join(BIN, 'psql'), [url, '--no-psqlrc', '--quiet', '--tuples-only', '--no-align', '--set', 'ON_ERROR_STOP=1', '--file', '-'], { input: text, encoding: 'utf8' });
-}
-
-/** The id of the nth of the jobs below: older than any that a server makes. */
+/** The id of the nth job of `addJobs`; it sorts before those of any real job. */
 export const idOf = (number) => `job_00${String(number).padStart(24, '0')}`;
 
-/** A job that the real trainer finishes in seconds; with more epochs, in as many hours as are wanted. */
+/** A job that trains for seconds; with many epochs, for hours. */
 export const smallJob = (name, epochs = 1, limit = 64) => ({
   name, student: { architecture: 'resnet8' }, dataset: { name: 'digits', limit }, distillation: { method: 'none' }, training: { epochs, batch_size: 32, augmentation: 'none' },
 });
 
 /**
- * Adds so many jobs, each with so many evaluations: eight methods and settings of a pair with three seeds each make a group of
- * 24, which vary the specification of a job that is posted for it. One in fifty is running, one queued, one failed; nobody holds
- * or takes these, and all others have succeeded.
+ * Adds jobs that vary the specification of a real one. 24 jobs in a row share their networks: eight methods and settings with
+ * three seeds each. Of 50 jobs, one is running, one queued (no worker holds or takes these) and one failed; the others have
+ * succeeded.
  */
 export async function addJobs(server, { jobs, evaluations }) {
-  const { id: like } = await server.post('/v1/jobs', smallJob('made for real'));
-  sql(server.dataDir, `
+  const { id: like } = await server.post('/v1/jobs', smallJob('real'));
+  server.sql(`
     begin;
     with numbered as (
       select number, number / 24 as pair, (array['none', 'kd', 'dkd', 'nkd', 'sdd_kd', 'sdd_dkd', 'sdd_nkd', 'sdd_kd'])[number / 3 % 8 + 1] as method,
@@ -65,9 +50,9 @@ export async function addJobs(server, { jobs, evaluations }) {
     analyze;`);
 }
 
-/** Adds a long series to one of the jobs. */
-export function addPoints(dataDir, id, name, points) {
-  sql(dataDir, `insert into metrics (job_id, attempt, name, step, epoch, time, value)
+/** Adds a long series to a job. */
+export function addPoints(server, id, name, points) {
+  server.sql(`insert into metrics (job_id, attempt, name, step, epoch, time, value)
     select '${id}', 1, '${name}', step, step / 1000.0, now() - interval '1 day' + step * interval '1 second', 4 * exp(-step / 20000.0) + 0.2 * abs(sin(step))
     from generate_series(1, ${points}) as step; analyze;`);
 }
