@@ -5,8 +5,9 @@
 // Starts its own server, fills its database, and opens the pages in a real Chromium on the same machine. Bytes are counted
 // on the wire, headers included; times are medians from the start of the navigation.
 
-import { addJobs, addPoints, idOf } from '../tests/browser/many-jobs.mjs';
-import { Server, launchBrowser } from '../tests/browser/support.mjs';
+import { addJobs, addPoints, idOf } from '../tests/browser/support/jobs.mjs';
+import { launchBrowser } from '../tests/browser/support/page.mjs';
+import { Server } from '../tests/browser/support/server.mjs';
 
 const JOBS = Number(process.argv[2] ?? 5000);
 const ROUNDS = 7;
@@ -88,7 +89,7 @@ let browser;
 try {
   [browser] = await Promise.all([launchBrowser(), server.start()]);
   await addJobs(server, { jobs: JOBS, evaluations: EVALUATIONS });
-  if (LONG > 0) addPoints(server.dataDir, idOf(JOBS - 1), 'train/loss', LONG);
+  if (LONG > 0) addPoints(server, idOf(JOBS - 1), 'train/loss', LONG);
   console.log(`${JOBS} jobs, ${Math.max(LONG, 0) + JOBS * EVALUATIONS} points`);
   await answers(server);
   await report(browser, 'list of jobs', `${server.url}/#/`, '.jobs tbody tr:nth-child(50)');
