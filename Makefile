@@ -34,7 +34,7 @@ test: setup ## run all tests: Rust, then the dashboard in a browser
 	@echo "All tests passed: Rust, and the dashboard in a browser."
 
 soak: setup ## kill processes at random for MINUTES=30, then check every job's history
-	@DISTILLERY_SOAK_MINUTES=$${MINUTES:-30} cargo test --locked --test crash -- --ignored --exact soak --nocapture
+	@DISTILLERY_SOAK_MINUTES=$${MINUTES:-30} cargo test --locked --package distillery --test it -- --ignored --exact crash::soak --nocapture
 
 screenshots: build ## retake docs/screenshots/ from real jobs on the digits
 	@CHROMIUM=$$(scripts/browser) DISTILLERY_BIN=target/release/distillery node scripts/screenshots.mjs

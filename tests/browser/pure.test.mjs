@@ -232,7 +232,7 @@ test('the published presets are the jobs of examples/published without the defau
     assert.equal(teacher.architecture, example.teacher.architecture, id);
     if (training) assert.deepEqual(training, example.training, id);
     for (const [key, value] of Object.entries(distillation)) assert.deepEqual(value, example.distillation[key], `${id} ${key}`);
-    // The recipe of CIFAR-100 is the default: tests/examples.rs compares the files with it.
+    // The recipe of CIFAR-100 is the default: tests/it/examples.rs compares the files with it.
     if (id.startsWith('imagenet')) assert.ok(training && (id.endsWith('-kd') || id.endsWith('sdd_kd') || distillation.temperature === 1), id);
   }
 });

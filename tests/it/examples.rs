@@ -1,5 +1,5 @@
 //! Promise: `examples/published` holds a ready job for every row and method of the published tables, with the published
-//! recipe spelled out. `UPDATE_EXAMPLES=1 cargo test --test examples` writes the files anew.
+//! recipe spelled out. `UPDATE_EXAMPLES=1 cargo test --test it examples::` writes the files anew.
 
 use std::collections::BTreeMap;
 use std::path::Path;

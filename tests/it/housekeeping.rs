@@ -1,17 +1,13 @@
 //! Promise: a server that is left alone makes old jobs smaller without making them say anything else, and removes what its
 //! rules no longer keep.
 
-mod api;
-mod common;
-mod server;
-
-use api::{Api, plain_job};
+use crate::support::api::{Api, plain_job};
+use crate::support::server::{Options, Server};
 use chrono::{TimeDelta, Utc};
 use distillery::jobs::compaction::{Compacted, compact_one};
 use distillery::jobs::queue::{self, Batch, Hold, SavedCheckpoint};
 use distillery::protocol::{Level, Point};
 use serde_json::{Value, json};
-use server::{Options, Server};
 
 /// Steps of the long series: more points than stay.
 const STEPS: u64 = 2500;

@@ -2,14 +2,12 @@
 //!
 //! The real server, PostgreSQL, worker and trainer.
 
-mod server;
-
 use std::time::{Duration, Instant};
 
+use crate::support::server::{self, Options, Server, quick_job, trainer_after};
 use reqwest::StatusCode;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
-use server::{Options, Server, quick_job, trainer_after};
 use sha2::{Digest, Sha256};
 
 fn distillation(teacher: Value, method: &str) -> Value {

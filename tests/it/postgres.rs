@@ -1,7 +1,5 @@
 //! The embedded database starts for every user, dies with its process, and comes back after what may happen to it.
 
-mod common;
-
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -9,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{TestDb, connection, is_root, postgres_options};
+use crate::support::db::{TestDb, connection, is_root, postgres_options};
 use distillery::postgres::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::PgConnection;
@@ -181,7 +179,7 @@ fn server_of_another_process(dir: &Path, user: Option<u32>) -> (Child, u32) {
             command
         }
     };
-    command.args(["--exact", "hold_a_server", "--nocapture"]).env(HOLD, dir).stdout(Stdio::piped());
+    command.args(["--exact", "postgres::hold_a_server", "--nocapture"]).env(HOLD, dir).stdout(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
     let pid = lines.find_map(|line| line.strip_prefix("server ")?.parse().ok()).expect("the server starts");

@@ -1,9 +1,6 @@
 //! Promise: `distillery prune` removes what its rules say and what nothing names, and never what is needed.
 
-mod api;
-mod common;
-
-use api::{Api, checkpoint, plain_job, student_job};
+use crate::support::api::{Api, checkpoint, plain_job, student_job};
 use bytes::Bytes;
 use distillery::jobs::queue::{self, Hold, SavedCheckpoint};
 use serde_json::json;

@@ -1,11 +1,9 @@
 //! Each job is held by one attempt at a time, only that attempt can change it, and every job comes to an end.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::support::db::TestDb;
 use chrono::Utc;
-use common::TestDb;
 use distillery::jobs::attempts;
 use distillery::jobs::queue::{self, Artifact, Batch, Claim, Hold, Room, SavedCheckpoint};
 use distillery::jobs::state::Status;

@@ -2,8 +2,6 @@
 //!
 //! Trainers here are shell scripts, for what the real one does not do on demand.
 
-mod common;
-
 use std::convert::Infallible;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{TestDb, postgres_options};
+use crate::support::db::{TestDb, postgres_options};
 use distillery::artifacts::Store;
 use distillery::jobs::{self, queue};
 use distillery::postgres::Server;

@@ -1,9 +1,6 @@
 //! Promise: what a job wrote downloads whole or in parts, named, and with what it takes to check it.
 
-mod api;
-mod common;
-
-use api::{Answer, Api};
+use crate::support::api::{Answer, Api};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::Method;

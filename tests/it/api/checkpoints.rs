@@ -1,11 +1,8 @@
 //! Promise: a checkpoint from anybody is taken in once, described, and refused with a reason where it is none.
 
-mod api;
-mod common;
-
 use std::collections::BTreeMap;
 
-use api::{Api, checkpoint, student_job};
+use crate::support::api::{Api, checkpoint, student_job};
 use distillery::checkpoint::{Dtype, NewTensor};
 use distillery::jobs::checkpoints::{self, Checkpoint};
 use futures::StreamExt;

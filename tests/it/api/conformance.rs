@@ -1,13 +1,10 @@
 //! Promise: the API does what `/openapi.json` says, whatever is sent to it: every status, header, content type and body is
 //! described, and nothing is a fault of the server.
 
-mod api;
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use api::Api;
+use crate::support::api::Api;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_requests_get_the_answers_that_the_description_promises() {

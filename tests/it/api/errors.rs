@@ -1,12 +1,9 @@
 //! Promise: every error, wherever it arises, is a problem document that says what to do.
 
-mod api;
-mod common;
-
 use std::time::Duration;
 
-use api::{Answer, Api, plain_job};
-use common::TestDb;
+use crate::support::api::{Answer, Api, plain_job};
+use crate::support::db::TestDb;
 use distillery::jobs::{self, tokens};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,17 +1,14 @@
 //! Promise: a job is taken as it is meant or refused with every reason at once, is found again, and changes only as its
 //! status allows.
 
-mod api;
-mod common;
-
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use api::{Api, checkpoint, plain_job, student_job};
-use common::TestDb;
+use crate::support::api::{self, Api, checkpoint, plain_job, student_job};
+use crate::support::db::TestDb;
 use distillery::jobs::queue;
 use distillery::jobs::state::Status;
 use distillery::jobs::workers::{self, NewWorker, Usage};

@@ -1,9 +1,6 @@
 //! Promise: a job's series come as they were recorded, or thinned without losing a peak.
 
-mod api;
-mod common;
-
-use api::Api;
+use crate::support::api::Api;
 use chrono::{TimeDelta, Utc};
 use distillery::jobs::queue::{self, Batch, Hold};
 use distillery::protocol::Point;

@@ -1,11 +1,8 @@
 //! Promise: the server says what it has, how it is, and what its API is.
 
-mod api;
-mod common;
-
 use std::collections::BTreeSet;
 
-use api::{Api, checkpoint};
+use crate::support::api::{self, Api, checkpoint};
 use distillery::jobs::queue::{self, SavedCheckpoint};
 use distillery::jobs::workers::{self, GpuUsage, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure, Progress};

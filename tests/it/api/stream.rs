@@ -1,11 +1,8 @@
 //! Promise: a stream tells everything once, in order, wherever it was interrupted, and ends when the job has.
 
-mod api;
-mod common;
-
 use std::time::{Duration, Instant};
 
-use api::{Api, Message};
+use crate::support::api::{Api, Message};
 use chrono::Utc;
 use distillery::jobs::queue::{self, Batch, Hold};
 use distillery::protocol::{Level, Point, Progress};

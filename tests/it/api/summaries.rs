@@ -1,9 +1,6 @@
 //! Promise: the list of jobs finds, sorts and compares them as it says, and says which of them change.
 
-mod api;
-mod common;
-
-use api::{Api, outcome, plain_job, student_job};
+use crate::support::api::{Api, Message, outcome, plain_job, student_job};
 use chrono::Utc;
 use distillery::jobs::queue::{self, Batch, Hold};
 use distillery::protocol::{Outcome, Point, Progress, Started};
@@ -183,7 +180,7 @@ async fn a_job_from_before_there_were_several_devices_counts_as_one_on_a_single_
     let student = trained(&api, student_job(json!({"job": teacher})), &[], 61.0).await;
     let gain = async || list(&api, &format!("?id={student}")).await["data"][0]["gain"].clone();
     assert_eq!(gain().await, Value::Null);
-    let migration = include_str!("../migrations/20261125000801_say_that_older_jobs_train_on_one_device.sql");
+    let migration = include_str!("../../../migrations/20261125000801_say_that_older_jobs_train_on_one_device.sql");
     sqlx::raw_sql(migration).execute(&api.db.pool).await.unwrap();
     assert_eq!(gain().await, 1.0);
 }
@@ -277,7 +274,7 @@ async fn changes_tell_of_every_job_that_is_posted_changed_or_deleted() {
     assert_eq!((first.name.as_str(), &first.data), ("changed", &json!({"ids": null})));
     let names = |id: &str| {
         let id = json!(id);
-        move |message: &api::Message| message.data["ids"].as_array().is_some_and(|ids| ids.contains(&id))
+        move |message: &Message| message.data["ids"].as_array().is_some_and(|ids| ids.contains(&id))
     };
     let id = api.job().await;
     stream.until(names(&id)).await;

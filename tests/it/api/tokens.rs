@@ -1,14 +1,11 @@
 //! Promise: once there is a token, or the server can be reached from elsewhere, nobody does anything without one.
 
-mod api;
-mod common;
-
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use api::{Answer, Api, plain_job};
-use common::TestDb;
+use crate::support::api::{Answer, Api, plain_job};
+use crate::support::db::TestDb;
 use distillery::jobs::tokens::{self, Scope};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -3,10 +3,9 @@
 //! is maintained and needs no process, no port of its own and no other language (s3rver from npm has not changed in
 //! years; moto from PyPI brings some forty packages along).
 
-mod server;
-
 use std::path::Path;
 
+use crate::support::server::{Options, Server, quick_job};
 use bytes::Bytes;
 use distillery::artifacts::{Error, Store};
 use futures::TryStreamExt;
@@ -14,7 +13,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
-use server::{Options, Server, quick_job};
 use sha2::{Digest, Sha256};
 
 /// Where the service of [`what_the_client_does`] is.
@@ -74,7 +72,7 @@ fn files_below(root: &Path) -> Vec<String> {
 /// The client reads the usual variables, so it is a process of its own.
 async fn run_client(endpoint: &str, secret: &str) -> std::process::Output {
     tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "what_the_client_does", "--nocapture"])
+        .args(["--exact", "artifacts::s3::what_the_client_does", "--nocapture"])
         .env(ENDPOINT, endpoint)
         .envs(environment(endpoint))
         .env("AWS_SECRET_ACCESS_KEY", secret)

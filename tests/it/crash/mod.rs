@@ -3,17 +3,10 @@
 //! Real PostgreSQL, API and workers, two of these with clocks that are off by an hour; the trainer is a script that keeps the
 //! protocol and does in seconds what training does in hours. `make soak` goes on for long, from another seed each time.
 
-#[path = "crash/checker.rs"]
 mod checker;
-mod common;
-#[path = "crash/faults.rs"]
 mod faults;
-#[path = "crash/forged.rs"]
 mod forged;
-#[path = "crash/report.rs"]
 mod report;
-mod server;
-#[path = "crash/world.rs"]
 mod world;
 
 use std::time::{Duration, Instant};

@@ -21,9 +21,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 
 use super::checker::{Artifact, Attempt, CleanKill, Event, Expected, History, Point, Written};
-use super::common::postgres_options;
 use super::faults::Faults;
-use super::server::{quick_job, write_patterns};
+use crate::support::db::postgres_options;
+use crate::support::server::{quick_job, write_patterns};
 
 const EPOCHS: u64 = 10;
 const STEPS_PER_EPOCH: u64 = 20;

@@ -1,4 +1,4 @@
-//! How much of a parquet file is read. Alone in its process, whose reading it counts.
+//! How much of a parquet file is read.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -40,7 +40,7 @@ fn write(path: &Path) {
 }
 
 fn bytes_read() -> u64 {
-    let counters = fs::read_to_string("/proc/self/io").unwrap();
+    let counters = fs::read_to_string("/proc/thread-self/io").unwrap();
     counters.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().trim().parse().unwrap()
 }
 

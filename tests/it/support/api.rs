@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::common::TestDb;
+use crate::support::db::TestDb;
 
 /// A running API; it stops when it is dropped.
 pub struct Api {

@@ -1,0 +1,4 @@
+//! The descriptions of networks.
+
+mod fit;
+mod fixture;

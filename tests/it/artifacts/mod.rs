@@ -1,0 +1,4 @@
+//! Stored files.
+
+mod directory;
+mod s3;

@@ -1,0 +1,5 @@
+//! Checkpoint files.
+
+mod hostile;
+mod safetensors;
+mod torch;

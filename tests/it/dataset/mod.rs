@@ -1,0 +1,6 @@
+//! Data sets.
+
+mod binary;
+mod images;
+mod parquet;
+mod reads;

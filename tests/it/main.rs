@@ -1,0 +1,17 @@
+//! The tests of the server package: one program with one module per promise. `cargo test --test it queue::` runs one.
+
+mod api;
+mod architecture;
+mod artifacts;
+mod checkpoint;
+mod crash;
+mod dataset;
+mod examples;
+mod housekeeping;
+mod jobs;
+mod postgres;
+mod prune;
+mod queue;
+mod spec;
+mod support;
+mod worker;

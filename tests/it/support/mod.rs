@@ -1,0 +1,5 @@
+//! What the tests share.
+
+pub mod api;
+pub mod db;
+pub mod server;
