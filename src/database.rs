@@ -3,8 +3,8 @@
 use anyhow::Context;
 use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::config::DatabaseArgs;
-use crate::serve::DATABASE_NOTE;
+use crate::cli::DatabaseArgs;
+use crate::commands::serve::DATABASE_NOTE;
 use crate::{jobs, postgres};
 
 /// An open database.

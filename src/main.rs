@@ -5,8 +5,9 @@ use std::process::{Command as Process, ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
-use distillery::config::{Cli, Command};
-use distillery::{jobs, prune, serve, telemetry, token, worker};
+use distillery::cli::{Cli, Command};
+use distillery::commands::{prune, serve, token};
+use distillery::{jobs, telemetry, worker};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
-use crate::config::LogFormat;
+use crate::cli::LogFormat;
 
 /// What is logged unless `RUST_LOG` says otherwise. PostgreSQL's notices tell of the migrations' own housekeeping.
 const DEFAULT: &str = "info,sqlx::postgres::notice=warn";

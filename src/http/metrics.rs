@@ -1,106 +1,146 @@
-//! `/v1/jobs/{id}/metrics`
+//! `/metrics`: what happens here, for Prometheus.
 
-use std::convert::Infallible;
-use std::fmt::Write;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
-use axum::Json;
-use axum::body::Body;
-use axum::extract::State as Shared;
-use axum::http::HeaderMap;
-use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use chrono::SecondsFormat;
-use futures::stream;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 
-use super::error::ApiError;
-use super::extract::{Id, Job, Query, whole};
-use super::{State, jobs};
-use crate::jobs::metrics::{self, Series, SeriesPoint};
+use super::State;
+use crate::jobs::ledger::{self, Ledger, WAIT_BOUNDS};
+use crate::jobs::store::{self, Totals};
 
-/// Points that are written in one go.
-const PIECE: usize = 1000;
+const REQUESTS: &str = "distillery_http_requests_total";
+const DURATION: &str = "distillery_http_request_duration_seconds";
+const DATABASE_UP: &str = "distillery_database_up";
+const JOBS: &str = "distillery_jobs";
+const QUEUE_DEPTH: &str = "distillery_queue_depth";
+const WORKERS: &str = "distillery_workers";
+const QUEUE_OLDEST: &str = "distillery_queue_oldest_seconds";
+const LEASE_AGE: &str = "distillery_lease_age_seconds_max";
+const IMAGES_PER_SECOND: &str = "distillery_training_images_per_second";
+const ATTEMPTS: &str = "distillery_attempts_total";
+const RESCUES: &str = "distillery_rescues_total";
+const REFUSED: &str = "distillery_stale_writes_refused_total";
+const DEVICE_SECONDS: &str = "distillery_device_seconds_total";
+const PICKUP: &str = "distillery_pickup_latency_seconds";
+/// What can become of an attempt: also what has not happened yet has its line, or a first failure would be no increase.
+const OUTCOMES: [&str; 8] = ["succeeded", "stopped", "user", "oom", "numeric", "worker_lost", "storage", "internal"];
 
-/// A job's series.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Metrics {
-    /// One entry per name, in alphabetical order.
-    pub series: Vec<Series>,
-    /// The place of the newest point: `after=<seq of the newest event you have>-<last_id>` lets the job's stream go on
-    /// from exactly here.
-    pub last_id: i64,
+/// The recorder of this process, which has one only.
+static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
+    let buckets = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Full(DURATION.into()), &buckets);
+    let handle = builder.expect("there are buckets").install_recorder().expect("no other recorder is installed");
+    metrics::describe_counter!(REQUESTS, "Requests by route, method and status");
+    metrics::describe_histogram!(DURATION, "Time until the head of the answer, by route and method");
+    metrics::describe_gauge!(DATABASE_UP, "Whether the database answered this scrape");
+    metrics::describe_gauge!(JOBS, "Jobs by status");
+    metrics::describe_gauge!(QUEUE_DEPTH, "Queued jobs that could start now");
+    metrics::describe_gauge!(WORKERS, "Workers that are alive, by whether they hold a job");
+    metrics::describe_gauge!(QUEUE_OLDEST, "How long the job that could start and waited longest has waited");
+    metrics::describe_gauge!(LEASE_AGE, "Age of the oldest last heartbeat of a job that is held");
+    metrics::describe_gauge!(IMAGES_PER_SECOND, "Training images per second of all jobs that run");
+    handle
+});
+
+/// Counts a request, under its route: paths and methods that clients make up have one name together.
+pub async fn count(request: Request, next: Next) -> Response {
+    LazyLock::force(&RECORDER);
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    };
+    let start = Instant::now();
+    let response = next.run(request).await;
+    histogram!(DURATION, "route" => route.clone(), "method" => method).record(start.elapsed());
+    let status = response.status().as_u16().to_string();
+    counter!(REQUESTS, "route" => route, "method" => method, "status" => status).increment(1);
+    response
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Parameters {
-    /// The series of this name only; may be repeated.
-    #[serde(default)]
-    name: Vec<String>,
-    /// About how many points to return per series. Of every stretch the lowest and the highest stay, so peaks do.
-    #[serde(default, deserialize_with = "whole::<4, 100_000, _>")]
-    #[param(minimum = 4, maximum = 100_000, default = 2000)]
-    max_points: Option<i64>,
-}
-
-/// A job's series
-///
-/// JSON, or CSV (`name,step,epoch,time,value`) with `Accept: text/csv`.
-#[utoipa::path(get, path = "/v1/jobs/{id}/metrics", tag = "jobs", operation_id = "get_metrics",
-    params(("id" = String, Path, description = "Id of the job"), Parameters),
-    responses((status = 200, content((Metrics = "application/json"), (String = "text/csv")))))]
-pub async fn get(
-    Shared(state): Shared<State>,
-    id: Id<Job>,
-    Query(parameters): Query<Parameters>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let last_id = metrics::newest(&state.pool, &id.0).await?;
-    if last_id == 0 {
-        jobs::find(&state, &id).await?;
-    }
-    let max_points = parameters.max_points.and_then(|points| usize::try_from(points).ok()).unwrap_or(2000);
-    let series = metrics::series(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
-    if prefers_csv(&headers) {
-        return Ok(([(CONTENT_TYPE, "text/csv; charset=utf-8"), (VARY, "accept")], csv(series)).into_response());
-    }
-    Ok(([(VARY, "accept")], Json(Metrics { series, last_id })).into_response())
-}
-
-/// The table, a piece at a time: all of it can be many times as large as the points.
-fn csv(series: Vec<Series>) -> Body {
-    let header = "name,step,epoch,time,value\r\n".to_owned();
-    let pieces = series.into_iter().flat_map(|Series { name, points }| {
-        let name =
-            if name.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name };
-        (0..points.len().div_ceil(PIECE)).map(move |piece| {
-            let mut text = String::new();
-            for SeriesPoint { step, epoch, time, value } in points.iter().skip(piece * PIECE).take(PIECE) {
-                let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-                let _ = write!(text, "{name},{step},{epoch},{time},{value}\r\n");
-            }
-            text
-        })
-    });
-    Body::from_stream(stream::iter(std::iter::once(header).chain(pieces).map(Ok::<_, Infallible>)))
-}
-
-/// Whether the client names CSV, and does not like JSON better.
-fn prefers_csv(headers: &HeaderMap) -> bool {
-    let mut csv = 0.0;
-    let mut json: f32 = 0.0;
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    for range in values.flat_map(|value| value.split(',')) {
-        let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
-        match kind.as_str() {
-            "text/csv" | "text/*" => csv = quality,
-            "application/json" | "application/*" => json = quality,
-            _ => {}
+/// Sums up the histograms every few seconds, which would otherwise grow until somebody scrapes.
+pub fn keep_up(stopping: CancellationToken) {
+    tokio::spawn(stopping.run_until_cancelled_owned(async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            RECORDER.run_upkeep();
         }
+    }));
+}
+
+/// Prometheus metrics
+#[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "prometheus",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn get(Shared(state): Shared<State>) -> impl IntoResponse {
+    let read = async { Ok::<_, sqlx::Error>((store::totals(&state.pool).await?, ledger::sums(&state.pool).await?)) };
+    let read = read.await;
+    gauge!(DATABASE_UP).set(if read.is_ok() { 1.0 } else { 0.0 });
+    let counters = match read {
+        Ok((totals, ledger)) => {
+            set(&totals, &ledger);
+            counters(&ledger)
+        }
+        // A counter that is missing for a while is no fall to zero.
+        Err(error) => {
+            tracing::warn!(%error, "no totals for Prometheus");
+            String::new()
+        }
+    };
+    (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], RECORDER.render() + &counters)
+}
+
+fn set(totals: &Totals, ledger: &Ledger) {
+    gauge!(QUEUE_OLDEST).set(ledger.longest_wait);
+    gauge!(LEASE_AGE).set(ledger.lease_age);
+    gauge!(IMAGES_PER_SECOND).set(ledger.images_per_second);
+    for (status, jobs) in &totals.jobs {
+        gauge!(JOBS, "status" => status.name()).set(*jobs as f64);
     }
-    csv > 0.0 && csv >= json
+    gauge!(QUEUE_DEPTH).set(totals.ready as f64);
+    gauge!(WORKERS, "state" => "busy").set(totals.busy_workers as f64);
+    gauge!(WORKERS, "state" => "idle").set(totals.idle_workers as f64);
+}
+
+/// What the database counts, as Prometheus reads it: the recorder adds up what happens in this process only.
+fn counters(ledger: &Ledger) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, f64)]| {
+        text += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for (labels, value) in samples {
+            text += &format!("{name}{labels} {value}\n");
+        }
+        text += "\n";
+    };
+    let ended = |outcome: &str| ledger.ended.iter().find(|(name, _)| name == outcome).map_or(0, |(_, count)| *count);
+    let attempts: Vec<_> =
+        OUTCOMES.iter().map(|outcome| (format!("{{outcome=\"{outcome}\"}}"), ended(outcome) as f64)).collect();
+    family(ATTEMPTS, "counter", "Attempts that ended, by outcome", &attempts);
+    let plain = |value: f64| [(String::new(), value)];
+    family(RESCUES, "counter", "Attempts whose worker or trainer went away", &plain(ended("worker_lost") as f64));
+    let refused = ledger.refused_writes as f64;
+    family(REFUSED, "counter", "Writes of attempts that no longer held their job", &plain(refused));
+    let seconds = [("used", ledger.seconds_used), ("lost", ledger.seconds_lost)];
+    let seconds = seconds.map(|(fate, seconds)| (format!("{{fate=\"{fate}\"}}"), seconds));
+    family(DEVICE_SECONDS, "counter", "Seconds that ended attempts held a device, by whether they counted", &seconds);
+    let waits = &ledger.waits;
+    let bounds = WAIT_BOUNDS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+    let below = waits.below.iter().copied().chain([waits.count]);
+    let mut samples: Vec<_> =
+        bounds.zip(below).map(|(bound, count)| (format!("_bucket{{le=\"{bound}\"}}"), count as f64)).collect();
+    samples.push(("_sum".to_owned(), waits.sum));
+    samples.push(("_count".to_owned(), waits.count as f64));
+    family(PICKUP, "histogram", "From when a job could start to when a worker took it", &samples);
+    text
 }

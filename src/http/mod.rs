@@ -1,36 +1,24 @@
-//! The HTTP API and the dashboard: one file per resource, named like its URL.
+//! The HTTP API and the dashboard. Handlers are in files and folders named like their URLs: `v1/jobs/metrics.rs` serves
+//! `/v1/jobs/{id}/metrics`, `metrics.rs` serves `/metrics`.
 //!
 //! A handler extracts, validates, makes one call to [`crate::jobs`] or [`crate::artifacts`] and answers. What goes
 //! wrong is an `error::ApiError`.
 #![allow(unused_qualifications, reason = "utoipa qualifies the types of query parameters")]
 
-mod architectures;
-mod artifacts;
 mod assets;
-mod attempts;
 mod auth;
-mod checkpoints;
 mod connections;
-mod datasets;
 mod download;
 mod error;
-mod events;
 mod extract;
 mod feed;
 mod guard;
 mod health;
-mod instruments;
-mod jobs;
-mod labels;
 mod metrics;
 mod openapi;
 mod resolve;
 mod sse;
-mod stream;
-mod student;
-mod summaries;
-mod system;
-mod workers;
+mod v1;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -140,7 +128,7 @@ pub struct State {
     feeds: feed::Feeds,
     gate: auth::Gate,
     uploads: Arc<Semaphore>,
-    datasets: Arc<datasets::Catalogue>,
+    datasets: Arc<v1::datasets::Catalogue>,
     /// Ends the streams, which would go on for ever.
     stopping: CancellationToken,
 }
@@ -154,7 +142,7 @@ impl State {
             feeds: feed::Feeds::default(),
             gate: auth::Gate::new(pool.clone(), &settings),
             uploads: Arc::new(Semaphore::new(settings.uploads)),
-            datasets: Arc::new(datasets::Catalogue::new(settings.datasets_dir.clone())),
+            datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone())),
             settings: Arc::new(settings),
             pool,
             artifacts,
@@ -196,26 +184,26 @@ pub struct List<T> {
 pub fn app(state: State) -> Router {
     let settings = &state.settings;
     let short = OpenApiRouter::new()
-        .routes(routes!(jobs::create, jobs::list))
-        .routes(routes!(summaries::list))
-        .routes(routes!(labels::list))
-        .routes(routes!(jobs::get, jobs::delete))
-        .routes(routes!(jobs::cancel))
-        .routes(routes!(jobs::pause))
-        .routes(routes!(jobs::resume))
-        .routes(routes!(jobs::retry))
-        .routes(routes!(jobs::submitted))
-        .routes(routes!(attempts::list))
-        .routes(routes!(metrics::get))
-        .routes(routes!(events::list))
-        .routes(routes!(artifacts::list))
-        .routes(routes!(checkpoints::list))
-        .routes(routes!(checkpoints::get, checkpoints::delete))
-        .routes(routes!(architectures::list))
-        .routes(routes!(datasets::list))
-        .routes(routes!(workers::list))
-        .routes(routes!(system::get))
-        .routes(routes!(instruments::get));
+        .routes(routes!(v1::jobs::create, v1::jobs::list))
+        .routes(routes!(v1::summaries::list))
+        .routes(routes!(v1::labels::list))
+        .routes(routes!(v1::jobs::get, v1::jobs::delete))
+        .routes(routes!(v1::jobs::cancel))
+        .routes(routes!(v1::jobs::pause))
+        .routes(routes!(v1::jobs::resume))
+        .routes(routes!(v1::jobs::retry))
+        .routes(routes!(v1::jobs::submitted))
+        .routes(routes!(v1::jobs::attempts::list))
+        .routes(routes!(v1::jobs::metrics::get))
+        .routes(routes!(v1::jobs::events::list))
+        .routes(routes!(v1::jobs::artifacts::list))
+        .routes(routes!(v1::checkpoints::list))
+        .routes(routes!(v1::checkpoints::get, v1::checkpoints::delete))
+        .routes(routes!(v1::architectures::list))
+        .routes(routes!(v1::datasets::list))
+        .routes(routes!(v1::workers::list))
+        .routes(routes!(v1::system::get))
+        .routes(routes!(metrics::get));
     let open = OpenApiRouter::new()
         .routes(routes!(auth::get, auth::sign_in, auth::sign_out))
         .routes(routes!(health::alive))
@@ -227,12 +215,12 @@ pub fn app(state: State) -> Router {
         .layer(middleware::from_fn_with_state(settings.timeout, time_out))
         .layer(CompressionLayer::new());
     let long = OpenApiRouter::new()
-        .routes(routes!(stream::job))
-        .routes(routes!(stream::all))
-        .routes(routes!(summaries::changes))
-        .routes(routes!(student::get))
-        .routes(routes!(artifacts::get))
-        .routes(routes!(checkpoints::put, checkpoints::post))
+        .routes(routes!(v1::jobs::stream::job))
+        .routes(routes!(v1::jobs::stream::all))
+        .routes(routes!(v1::summaries::changes))
+        .routes(routes!(v1::jobs::student::get))
+        .routes(routes!(v1::jobs::artifacts::get))
+        .routes(routes!(v1::checkpoints::put, v1::checkpoints::post))
         .route_layer(guarded);
     let (api, document) = OpenApiRouter::with_openapi(openapi::base()).merge(short).merge(long).split_for_parts();
     api.merge(openapi::routes(document))
@@ -241,7 +229,7 @@ pub fn app(state: State) -> Router {
         .layer(DefaultBodyLimit::max(extract::BODY_LIMIT))
         .layer(middleware::from_fn_with_state(guard::Guard::new(settings.listen), guard::check))
         .layer(CatchPanicLayer::custom(on_panic))
-        .layer(middleware::from_fn(instruments::count))
+        .layer(middleware::from_fn(metrics::count))
         .layer(
             ServiceBuilder::new()
                 .layer(SetRequestIdLayer::x_request_id(NewRequestId))
@@ -266,7 +254,7 @@ pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken)
         }
     });
     let grace = state.settings.grace;
-    instruments::keep_up(stopping.clone());
+    metrics::keep_up(stopping.clone());
     let settings = state.settings.clone();
     let serving = connections::serve(listener, app(state), &settings, stopping.clone());
     let too_late = async {

@@ -14,8 +14,8 @@ use utoipa_swagger_ui::Config;
 
 use super::State;
 use super::error::{ApiError, Problem};
-use super::stream::{Deleted, JobProgress};
-use super::summaries::ChangedJobs;
+use super::v1::jobs::stream::{Deleted, JobProgress};
+use super::v1::summaries::ChangedJobs;
 use crate::jobs::metrics::Point;
 
 /// Swagger UI styles its elements inline.

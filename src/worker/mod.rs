@@ -25,10 +25,10 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Store;
-use crate::config::WorkerArgs;
+use crate::cli::WorkerArgs;
 use crate::jobs::queue::{self, Claim, Room};
 use crate::jobs::workers::{self, NewWorker};
-use crate::{jobs, stop};
+use crate::{jobs, process};
 
 use monitor::Monitor;
 
@@ -103,7 +103,7 @@ struct Context {
 /// # Errors
 /// Whatever keeps it from starting: the database, the storage, the trainer's program.
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
-    let told_to_stop = stop::on_signal()?;
+    let told_to_stop = process::shutdown::on_signal()?;
     let Some(pool) = jobs::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
     let store = Store::open(&args.data.storage())?;
     run(pool, store, Settings::new(&args)?, told_to_stop).await

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::machine;
-use crate::config::{ServeArgs, Workers};
+use crate::cli::{ServeArgs, Workers};
 use crate::process;
 
 /// A drain writes a checkpoint; after this a worker is killed, and its job goes on elsewhere from the last one.

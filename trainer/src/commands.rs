@@ -19,7 +19,7 @@ use super::{device, models, verify, weights};
 use clap::ValueEnum;
 use distillery::architecture;
 use distillery::checkpoint;
-use distillery::config::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery::cli::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{EXIT_STOPPED, Event};
 use distillery::spec::{self, JobSpec, Mode};

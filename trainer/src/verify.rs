@@ -12,7 +12,7 @@ use super::manifest::{self, Manifest, Versions};
 use super::ranks::launch;
 use super::report::Silent;
 use super::run::{Ending, Settings};
-use distillery::config::VerifyArgs;
+use distillery::cli::VerifyArgs;
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{Failure, files};
 use distillery::spec::JobSpec;

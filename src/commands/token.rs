@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sqlx::PgPool;
 
-use crate::config::{TokenArgs, TokenCommand};
+use crate::cli::{TokenArgs, TokenCommand};
 use crate::database::Database;
 use crate::jobs::tokens;
 

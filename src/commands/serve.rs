@@ -7,11 +7,11 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::housekeeping::{self, Chores};
 use crate::artifacts::Store;
-use crate::config::ServeArgs;
-use crate::housekeeping::{self, Chores};
+use crate::cli::ServeArgs;
 use crate::jobs::tokens;
-use crate::{http, jobs, postgres, process, stop, worker};
+use crate::{http, jobs, postgres, process, worker};
 
 /// Name of the file in the data directory that tells `distillery worker` and `psql` where the server's own database is.
 pub(crate) const DATABASE_NOTE: &str = "postgres.url";
@@ -21,7 +21,7 @@ pub(crate) const DATABASE_NOTE: &str = "postgres.url";
 /// # Errors
 /// Whatever keeps the server from starting: the address in use, the database, the storage.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let told_to_stop = stop::on_signal()?;
+    let told_to_stop = process::shutdown::on_signal()?;
     std::fs::create_dir_all(&args.data.data_dir)
         .with_context(|| format!("cannot create the data directory {}", args.data.data_dir.display()))?;
     // First of all, since a second server on the same address is the commonest mistake and costs nothing to find.

@@ -5,10 +5,11 @@ use axum::extract::State as Shared;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 
-use super::download::Download;
-use super::error::ApiError;
-use super::extract::{Id, Job, Name};
-use super::{List, State, jobs};
+use crate::http::download::Download;
+use crate::http::error::ApiError;
+use crate::http::extract::{Id, Job, Name};
+use crate::http::v1::jobs;
+use crate::http::{List, State};
 use crate::jobs::store::{self, Artifact};
 
 /// What a job wrote

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State as Shared;
 
-use super::error::ApiError;
-use super::{List, State};
+use crate::http::error::ApiError;
+use crate::http::{List, State};
 use crate::jobs::workers::{self, Worker};
 
 /// Workers

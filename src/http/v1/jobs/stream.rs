@@ -16,11 +16,12 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 use utoipa::{IntoParams, ToSchema};
 
-use super::error::ApiError;
-use super::extract::{Id, Job as JobId, Query};
-use super::feed::PAGE;
-use super::sse::{self, Broken, PACE, PATIENCE, Sender};
-use super::{State, jobs};
+use crate::http::State;
+use crate::http::error::ApiError;
+use crate::http::extract::{Id, Job as JobId, Query};
+use crate::http::feed::PAGE;
+use crate::http::sse::{self, Broken, PACE, PATIENCE, Sender};
+use crate::http::v1::jobs;
 use crate::jobs::changes::{Changed, Subscription};
 use crate::jobs::events::{self, Event};
 use crate::jobs::metrics::{self, Point};

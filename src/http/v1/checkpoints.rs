@@ -17,12 +17,12 @@ use sqlx::types::Json as Jsonb;
 use tokio::io::AsyncWriteExt;
 use utoipa::IntoParams;
 
-use super::error::ApiError;
-use super::extract::{Checkpoint as CheckpointId, Id, Query, whole};
-use super::{Page, State};
 use crate::architecture::{self, Architecture};
 use crate::artifacts::key_of_upload;
 use crate::checkpoint;
+use crate::http::error::ApiError;
+use crate::http::extract::{Checkpoint as CheckpointId, Id, Query, whole};
+use crate::http::{Page, State};
 use crate::jobs::checkpoints::{self, Checkpoint, Fit, Guess};
 use crate::jobs::store::Answer;
 

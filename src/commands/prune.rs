@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
 use crate::artifacts::{Listed, Store};
-use crate::config::{PruneArgs, Rules};
+use crate::cli::{PruneArgs, Rules};
 use crate::database::Database;
 use crate::jobs::retention::{self, Finished};
 use crate::jobs::store::Answer;
@@ -166,7 +166,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::config::{Cli, Command};
+    use crate::cli::{Cli, Command};
 
     /// Jobs that finished one, two, … days ago, with 10 bytes each: their accuracies, and whether they are to be kept.
     fn left(accuracies: &[(Option<f64>, bool)], flags: &[&str]) -> Vec<usize> {

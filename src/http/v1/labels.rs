@@ -5,10 +5,10 @@ use axum::extract::State as Shared;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::error::ApiError;
-use super::extract::{Query, whole};
 use super::summaries::words;
-use super::{List, State};
+use crate::http::error::ApiError;
+use crate::http::extract::{Query, whole};
+use crate::http::{List, State};
 use crate::jobs::labels::{self, Label};
 
 #[derive(Debug, Deserialize, IntoParams)]

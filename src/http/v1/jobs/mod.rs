@@ -1,5 +1,12 @@
 //! `/v1/jobs`
 
+pub mod artifacts;
+pub mod attempts;
+pub mod events;
+pub mod metrics;
+pub mod stream;
+pub mod student;
+
 use std::collections::BTreeMap;
 
 use axum::Json;
@@ -11,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
-use super::error::ApiError;
-use super::extract::{Id, IdempotencyKey, Job as JobId, JsonBody, Query, whole};
-use super::resolve::{self, DryRun};
-use super::{Page, State};
+use crate::http::error::ApiError;
+use crate::http::extract::{Id, IdempotencyKey, Job as JobId, JsonBody, Query, whole};
+use crate::http::resolve::{self, DryRun};
+use crate::http::{Page, State};
 use crate::jobs::state::{Change, Status};
 use crate::jobs::store::{self, Answer, Created, Filter, Job, NewJob};
 use crate::spec;

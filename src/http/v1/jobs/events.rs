@@ -5,9 +5,10 @@ use axum::extract::State as Shared;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::error::ApiError;
-use super::extract::{Id, Job, Query, whole};
-use super::{State, jobs};
+use crate::http::State;
+use crate::http::error::ApiError;
+use crate::http::extract::{Id, Job, Query, whole};
+use crate::http::v1::jobs;
 use crate::jobs::events::{self, Event};
 
 /// Part of a job's history.

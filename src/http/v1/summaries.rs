@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 
-use super::State;
-use super::error::ApiError;
-use super::extract::{Job as JobId, Query, whole};
 use super::jobs::labels;
-use super::sse::{self, Broken, PACE, PATIENCE, Sender};
+use crate::http::State;
+use crate::http::error::ApiError;
+use crate::http::extract::{Job as JobId, Query, whole};
+use crate::http::sse::{self, Broken, PACE, PATIENCE, Sender};
 use crate::jobs::changes::Changed;
 use crate::jobs::state::Status;
 use crate::jobs::summaries::{self, Found, Sort, Summary};

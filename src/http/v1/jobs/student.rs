@@ -6,11 +6,11 @@ use axum::response::Response;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::State;
 use super::artifacts::{download, find};
-use super::error::ApiError;
-use super::extract::{Id, Job, Query};
-use super::jobs;
+use crate::http::State;
+use crate::http::error::ApiError;
+use crate::http::extract::{Id, Job, Query};
+use crate::http::v1::jobs;
 use crate::protocol::files;
 
 /// Which state of the student.

@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::extract::State as Shared;
 
-use super::error::ApiError;
-use super::extract::{Id, Job};
-use super::{List, State, jobs};
+use crate::http::error::ApiError;
+use crate::http::extract::{Id, Job};
+use crate::http::v1::jobs;
+use crate::http::{List, State};
 use crate::jobs::attempts::{self, Attempt};
 
 /// A job's attempts

@@ -6,10 +6,10 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use super::prune::prune;
 use crate::artifacts::Store;
-use crate::config::Rules;
+use crate::cli::Rules;
 use crate::jobs::compaction;
-use crate::prune::prune;
 
 /// From the end of one round to the beginning of the next.
 const PAUSE: Duration = Duration::from_secs(3600);

@@ -5,8 +5,8 @@ use axum::extract::State as Shared;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::State;
-use super::error::ApiError;
+use crate::http::State;
+use crate::http::error::ApiError;
 use crate::jobs::system::{self, LastDay, Queue, Stored};
 
 /// How the whole system is.

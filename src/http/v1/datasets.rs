@@ -9,9 +9,9 @@ use axum::Json;
 use axum::extract::State as Shared;
 use tokio::sync::Mutex;
 
-use super::error::ApiError;
-use super::{List, State};
 use crate::dataset::{self, Summary};
+use crate::http::error::ApiError;
+use crate::http::{List, State};
 
 /// A look counts for so long at least: shorter than anybody needs to copy a data set and post a job.
 const FRESH: Duration = Duration::from_secs(2);

@@ -1,0 +1,10 @@
+//! The resources of the API, in files and folders that are named like their URLs.
+
+pub mod architectures;
+pub mod checkpoints;
+pub mod datasets;
+pub mod jobs;
+pub mod labels;
+pub mod summaries;
+pub mod system;
+pub mod workers;
