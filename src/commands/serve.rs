@@ -102,7 +102,7 @@ async fn serve(
     );
     let chores = Chores { compact_after_days: args.compact_after_days, rules: args.rules.clone() };
     let housekeeping = tokio::spawn(housekeeping::run(pool.clone(), store.clone(), chores, told_to_stop.clone()));
-    let state = http::State::new(pool, store, settings);
+    let state = http::AppState::new(pool, store, settings);
     let workers = tokio::spawn(worker::supervise::run(args.clone(), database_url.to_owned(), told_to_stop.clone()));
     // Scripts wait for this line.
     writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::{Request, State as Shared};
+use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -19,7 +19,7 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use super::error::ApiError;
-use super::{Settings, State};
+use super::{AppState, Settings};
 use crate::jobs::tokens::{self, Scope};
 
 /// So long a token's validity is remembered: one that is revoked is refused after that at the latest.
@@ -160,7 +160,7 @@ fn needed(method: &Method) -> Scope {
 }
 
 /// Refuses requests without a token that allows them.
-pub async fn check(Shared(gate): Shared<Gate>, request: Request, next: Next) -> Result<Response, ApiError> {
+pub async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, ApiError> {
     if gate.is_closed().await? {
         let needed = needed(request.method());
         match gate.scope(request.headers()).await? {
@@ -196,7 +196,7 @@ pub struct Session {
 /// Who am I
 #[utoipa::path(get, path = "/v1/session", tag = "server", operation_id = "get_session",
     responses((status = 200, body = Session)))]
-pub async fn get(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Json<Session>, ApiError> {
+pub async fn get(State(state): State<AppState>, headers: HeaderMap) -> Result<Json<Session>, ApiError> {
     let required = state.gate.is_closed().await?;
     let scope = if required { state.gate.scope(&headers).await? } else { Some(Scope::Admin) };
     Ok(Json(Session { required, scope }))
@@ -207,7 +207,7 @@ pub async fn get(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Jso
 /// Puts the token of the Authorization header into a cookie that no script can read, for the dashboard.
 #[utoipa::path(post, path = "/v1/session", tag = "server", operation_id = "sign_in",
     responses((status = 204, headers(("Set-Cookie" = String, description = "The token")))))]
-pub async fn sign_in(Shared(state): Shared<State>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn sign_in(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
     let token = token(&headers).unwrap_or_default();
     // A cookie's value has no spaces, quotes, commas or semicolons; neither has a token.
     if !tokens::is_plain(token) || state.gate.scope(&headers).await?.is_none() {

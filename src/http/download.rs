@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::State;
+use super::AppState;
 use super::error::ApiError;
 
 /// A file and what is known of it.
@@ -33,7 +33,7 @@ impl Download {
     ///
     /// # Errors
     /// When a condition of the request does not hold, or storage fails.
-    pub async fn respond(self, state: &State, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
+    pub async fn respond(self, state: &AppState, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
         let etag = format!("\"{}\"", self.sha256);
         if let Some(wanted) = headers.get(IF_MATCH)
             && !lists(wanted, &etag, Compare::Strong)

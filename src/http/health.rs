@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::State;
+use super::AppState;
 use super::error::ApiError;
 use crate::jobs::store;
 
@@ -38,7 +38,7 @@ pub async fn alive() -> Json<Health> {
 ///
 /// Asks the database, and writes to the storage.
 #[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "ready", responses((status = 200, body = Health)))]
-pub async fn ready(Shared(state): Shared<State>) -> Result<Json<Health>, ApiError> {
+pub async fn ready(State(state): State<AppState>) -> Result<Json<Health>, ApiError> {
     let database = tokio::time::timeout(PATIENCE, store::ping(&state.pool));
     let storage = tokio::time::timeout(PATIENCE, state.artifacts.probe());
     let (database, storage) = tokio::join!(database, storage);

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
@@ -12,7 +12,7 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::State;
+use super::AppState;
 use crate::jobs::ledger::{self, Ledger, WAIT_BOUNDS};
 use crate::jobs::store::{self, Totals};
 
@@ -83,7 +83,7 @@ pub fn keep_up(stopping: CancellationToken) {
 /// Prometheus metrics
 #[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "prometheus",
     responses((status = 200, body = String, content_type = "text/plain")))]
-pub async fn get(Shared(state): Shared<State>) -> impl IntoResponse {
+pub async fn get(State(state): State<AppState>) -> impl IntoResponse {
     let read = async { Ok::<_, sqlx::Error>((store::totals(&state.pool).await?, ledger::sums(&state.pool).await?)) };
     let read = read.await;
     gauge!(DATABASE_UP).set(if read.is_ok() { 1.0 } else { 0.0 });

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::HeaderName;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -120,7 +120,7 @@ impl Settings {
 
 /// What handlers share.
 #[derive(Debug, Clone)]
-pub struct State {
+pub struct AppState {
     pool: PgPool,
     artifacts: Store,
     settings: Arc<Settings>,
@@ -133,7 +133,7 @@ pub struct State {
     stopping: CancellationToken,
 }
 
-impl State {
+impl AppState {
     /// Starts to listen for changes of jobs.
     #[must_use]
     pub fn new(pool: PgPool, artifacts: Store, settings: Settings) -> Self {
@@ -181,7 +181,7 @@ pub struct List<T> {
 }
 
 /// All routes, with what surrounds them.
-pub fn app(state: State) -> Router {
+pub fn app(state: AppState) -> Router {
     let settings = &state.settings;
     let short = OpenApiRouter::new()
         .routes(routes!(v1::jobs::create, v1::jobs::list))
@@ -244,7 +244,7 @@ pub fn app(state: State) -> Router {
 }
 
 /// Serves until `stop` is cancelled and what was under way then has ended, or its grace is over.
-pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationToken) {
     let stopping = state.stopping.clone();
     tokio::spawn({
         let stopping = stopping.clone();
@@ -267,11 +267,7 @@ pub async fn serve(listener: TcpListener, state: State, stop: CancellationToken)
     }
 }
 
-async fn time_out(
-    axum::extract::State(limit): axum::extract::State<Duration>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
+async fn time_out(State(limit): State<Duration>, request: Request, next: Next) -> Result<Response, ApiError> {
     let late = |_| ApiError::Unavailable("the answer took too long: try again".into());
     tokio::time::timeout(limit, next.run(request)).await.map_err(late)
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
-use super::State;
+use super::AppState;
 use super::error::{ApiError, Problem};
 use super::v1::jobs::stream::{Deleted, JobProgress};
 use super::v1::summaries::ChangedJobs;
@@ -45,7 +45,7 @@ pub fn base() -> utoipa::openapi::OpenApi {
 }
 
 /// The document and its page.
-pub fn routes(document: utoipa::openapi::OpenApi) -> Router<State> {
+pub fn routes(document: utoipa::openapi::OpenApi) -> Router<AppState> {
     let document = Arc::new(complete(document));
     Router::new()
         .route("/openapi.json", get(async move || Json(Value::clone(&document))))

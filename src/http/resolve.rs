@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::State;
+use super::AppState;
 use super::error::ApiError;
 use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
@@ -76,7 +76,7 @@ pub struct Memory {
 ///
 /// # Errors
 /// All faults, or what kept this from finding out.
-pub async fn resolve(state: &State, document: &Value) -> Result<Resolved, ApiError> {
+pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, ApiError> {
     let (mut spec, mut faults) = spec::read(document, Mode::Server);
     // A data set whose description is faulty is looked for once that is mended.
     let classes = if faults.iter().any(|fault| fault.pointer.starts_with("/dataset")) {
@@ -104,7 +104,7 @@ pub async fn resolve(state: &State, document: &Value) -> Result<Resolved, ApiErr
 }
 
 /// What there is to say where no worker has so many devices.
-async fn look_at_workers(state: &State, devices: u32) -> Result<Option<String>, ApiError> {
+async fn look_at_workers(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
     if devices == 1 {
         return Ok(None);
     }
@@ -123,7 +123,11 @@ async fn look_at_workers(state: &State, devices: u32) -> Result<Option<String>, 
 }
 
 /// The number of classes, if the data set can be used.
-async fn look_at_dataset(state: &State, spec: &DatasetSpec, faults: &mut Vec<Fault>) -> Result<Option<u32>, ApiError> {
+async fn look_at_dataset(
+    state: &AppState,
+    spec: &DatasetSpec,
+    faults: &mut Vec<Fault>,
+) -> Result<Option<u32>, ApiError> {
     let directory = state.datasets.directory().clone();
     let wanted = spec.clone();
     let looked = tokio::task::spawn_blocking(move || open(&directory, &wanted)).await.map_err(anyhow::Error::from)?;
@@ -173,7 +177,7 @@ fn name_all(datasets: &Arc<Vec<Summary>>) -> String {
 
 /// Whether an uploaded checkpoint exists and is of the network.
 async fn look_at_checkpoint(
-    state: &State,
+    state: &AppState,
     pointer: &str,
     id: &str,
     architecture: &str,
@@ -216,7 +220,7 @@ fn shapes_of(architecture: &Architecture, fit: &Fit) -> Shapes {
 
 /// Whether the job whose student is to be the teacher can be that; its architecture is filled in.
 async fn look_at_teacher_job(
-    state: &State,
+    state: &AppState,
     teacher: &mut TeacherSpec,
     classes: Option<u32>,
     faults: &mut Vec<Fault>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -22,7 +22,7 @@ use crate::artifacts::key_of_upload;
 use crate::checkpoint;
 use crate::http::error::ApiError;
 use crate::http::extract::{Checkpoint as CheckpointId, Id, Query, whole};
-use crate::http::{Page, State};
+use crate::http::{AppState, Page};
 use crate::jobs::checkpoints::{self, Checkpoint, Fit, Guess};
 use crate::jobs::store::Answer;
 
@@ -51,7 +51,7 @@ pub struct UploadParameters {
     responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "Where the checkpoint is"))),
         (status = 200, description = "These bytes were there already", body = Checkpoint)))]
 pub async fn put(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     Query(parameters): Query<UploadParameters>,
     headers: HeaderMap,
     body: Body,
@@ -78,7 +78,7 @@ pub async fn put(
     responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "Where the checkpoint is"))),
         (status = 200, description = "These bytes were there already", body = Checkpoint)))]
 pub async fn post(
-    state: Shared<State>,
+    state: State<AppState>,
     parameters: Query<UploadParameters>,
     headers: HeaderMap,
     body: Body,
@@ -118,7 +118,7 @@ struct Upload {
 
 impl Upload {
     /// Receives the body piece by piece.
-    async fn receive(state: &State, headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
+    async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
         refuse_form(headers)?;
         let limit = state.settings.checkpoint_limit;
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -162,7 +162,7 @@ impl Upload {
     /// Looks into it, and keeps it if it is a checkpoint and what its uploader says.
     async fn store(
         self,
-        state: &State,
+        state: &AppState,
         parameters: UploadParameters,
         network: Option<&'static Architecture>,
     ) -> Result<(Checkpoint, bool), ApiError> {
@@ -285,7 +285,7 @@ pub struct ListParameters {
 #[utoipa::path(get, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "list_checkpoints",
     params(ListParameters), responses((status = 200, body = Page<Checkpoint>)))]
 pub async fn list(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     Query(parameters): Query<ListParameters>,
 ) -> Result<Json<Page<Checkpoint>>, ApiError> {
     let after = parameters.after.as_deref().map(|cursor| {
@@ -305,7 +305,7 @@ fn parse_cursor(cursor: &str) -> Option<(DateTime<Utc>, String)> {
 /// One checkpoint
 #[utoipa::path(get, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "get_checkpoint",
     params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 200, body = Checkpoint)))]
-pub async fn get(Shared(state): Shared<State>, id: Id<CheckpointId>) -> Result<Json<Checkpoint>, ApiError> {
+pub async fn get(State(state): State<AppState>, id: Id<CheckpointId>) -> Result<Json<Checkpoint>, ApiError> {
     checkpoints::get(&state.pool, &id.0).await?.map(Json).ok_or_else(|| no_such(&id))
 }
 
@@ -318,7 +318,7 @@ fn no_such(id: &Id<CheckpointId>) -> ApiError {
 /// Not while a job that is not finished needs it.
 #[utoipa::path(delete, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "delete_checkpoint",
     params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 204)))]
-pub async fn delete(Shared(state): Shared<State>, id: Id<CheckpointId>) -> Result<StatusCode, ApiError> {
+pub async fn delete(State(state): State<AppState>, id: Id<CheckpointId>) -> Result<StatusCode, ApiError> {
     let deletion = match checkpoints::delete(&state.pool, &id.0).await? {
         Answer::Done(deletion) => deletion,
         Answer::Not(reason) => return Err(ApiError::conflict(format!("checkpoint {id} cannot be deleted: {reason}"))),

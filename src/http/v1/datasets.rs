@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use tokio::sync::Mutex;
 
 use crate::dataset::{self, Summary};
 use crate::http::error::ApiError;
-use crate::http::{List, State};
+use crate::http::{AppState, List};
 
 /// A look counts for so long at least: shorter than anybody needs to copy a data set and post a job.
 const FRESH: Duration = Duration::from_secs(2);
@@ -70,6 +70,6 @@ impl Catalogue {
 /// What is found below the server's `--datasets-dir`.
 #[utoipa::path(get, path = "/v1/datasets", tag = "server", operation_id = "list_datasets",
     responses((status = 200, body = List<Summary>)))]
-pub async fn list(Shared(state): Shared<State>) -> Result<Json<List<Summary>>, ApiError> {
+pub async fn list(State(state): State<AppState>) -> Result<Json<List<Summary>>, ApiError> {
     Ok(Json(List { data: state.datasets.list().await?.to_vec() }))
 }

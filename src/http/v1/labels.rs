@@ -1,14 +1,14 @@
 //! `/v1/labels`
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::summaries::words;
 use crate::http::error::ApiError;
 use crate::http::extract::{Query, whole};
-use crate::http::{List, State};
+use crate::http::{AppState, List};
 use crate::jobs::labels::{self, Label};
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -30,7 +30,7 @@ pub struct Parameters {
 #[utoipa::path(get, path = "/v1/labels", tag = "jobs", operation_id = "list_labels", params(Parameters),
     responses((status = 200, body = List<Label>)))]
 pub async fn list(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     Query(Parameters { q, limit }): Query<Parameters>,
 ) -> Result<Json<List<Label>>, ApiError> {
     let data = labels::find(&state.pool, &words(q)?, limit.unwrap_or(100)).await?;

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::labels;
-use crate::http::State;
+use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Job as JobId, Query, whole};
 use crate::http::sse::{self, Broken, PACE, PATIENCE, Sender};
@@ -94,7 +94,7 @@ impl Summaries {
 #[utoipa::path(get, path = "/v1/summaries", tag = "jobs", operation_id = "list_summaries", params(Parameters),
     responses((status = 200, body = Summaries)))]
 pub async fn list(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     Query(parameters): Query<Parameters>,
 ) -> Result<Json<Summaries>, ApiError> {
     let Parameters { status: statuses, label, q, id, sort, order, offset, limit } = parameters;
@@ -147,7 +147,7 @@ pub struct ChangedJobs {
 /// at the start, and whenever changes may have been missed.
 #[utoipa::path(get, path = "/v1/changes", tag = "jobs", operation_id = "stream_changes",
     responses((status = 200, body = String, content_type = "text/event-stream")))]
-pub async fn changes(Shared(state): Shared<State>) -> Response {
+pub async fn changes(State(state): State<AppState>) -> Response {
     sse::respond(state.settings.keep_alive, |sender| async move {
         tokio::select! {
             ended = tell_changes(&state, &sender) => ended,
@@ -157,7 +157,7 @@ pub async fn changes(Shared(state): Shared<State>) -> Response {
     })
 }
 
-async fn tell_changes(state: &State, sender: &Sender) -> Result<(), Broken> {
+async fn tell_changes(state: &AppState, sender: &Sender) -> Result<(), Broken> {
     let mut subscription = state.changes.subscribe();
     let mut changed = ChangedJobs { ids: None };
     loop {

@@ -1,11 +1,11 @@
 //! `/v1/system`
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::http::State;
+use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::jobs::system::{self, LastDay, Queue, Stored};
 
@@ -34,7 +34,7 @@ pub struct Storage {
 /// Queue, recent work and storage
 #[utoipa::path(get, path = "/v1/system", tag = "server", operation_id = "get_system",
     responses((status = 200, body = System)))]
-pub async fn get(Shared(state): Shared<State>) -> Result<Json<System>, ApiError> {
+pub async fn get(State(state): State<AppState>) -> Result<Json<System>, ApiError> {
     let storage = Storage {
         stored: system::stored(&state.pool).await?,
         checkpoints_limit_bytes: state.settings.uploads_limit,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use distillery::artifacts::Store;
 use distillery::checkpoint::{Dtype, NewTensor};
-use distillery::http::{self, Settings, State};
+use distillery::http::{self, AppState, Settings};
 use distillery::jobs::queue::{self, Artifact, Hold};
 use distillery::protocol::{Outcome, StudentFacts};
 use futures::StreamExt;
@@ -118,7 +118,7 @@ impl Api {
         let mut settings = Settings::new(address, at("datasets"), at("spool"));
         settings.grace = Duration::from_secs(5);
         change(&mut settings);
-        let state = State::new(pool, store.clone(), settings);
+        let state = AppState::new(pool, store.clone(), settings);
         let stop = CancellationToken::new();
         tokio::spawn(http::serve(listener, state, stop.clone()));
         distillery::artifacts::install_tls_provider();

@@ -1,7 +1,7 @@
 //! `/v1/jobs/{id}/artifacts`
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 
@@ -9,7 +9,7 @@ use crate::http::download::Download;
 use crate::http::error::ApiError;
 use crate::http::extract::{Id, Job, Name};
 use crate::http::v1::jobs;
-use crate::http::{List, State};
+use crate::http::{AppState, List};
 use crate::jobs::store::{self, Artifact};
 
 /// What a job wrote
@@ -17,7 +17,7 @@ use crate::jobs::store::{self, Artifact};
 /// Empty until the job has succeeded.
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts", tag = "artifacts", operation_id = "list_artifacts",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Artifact>)))]
-pub async fn list(Shared(state): Shared<State>, id: Id<Job>) -> Result<Json<List<Artifact>>, ApiError> {
+pub async fn list(State(state): State<AppState>, id: Id<Job>) -> Result<Json<List<Artifact>>, ApiError> {
     jobs::find(&state, &id).await?;
     Ok(Json(List { data: store::artifacts(&state.pool, &id.0).await? }))
 }
@@ -39,7 +39,7 @@ pub async fn list(Shared(state): Shared<State>, id: Id<Job>) -> Result<Json<List
             headers(("Content-Range" = String, description = "Which part, and of how many bytes"))),
         (status = 304, description = "The client has it")))]
 pub async fn get(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     id: Id<Job>,
     Name(name): Name,
     method: Method,
@@ -51,7 +51,7 @@ pub async fn get(
 }
 
 /// The published file of that name; where there is none, the answer says what there is, or why there is nothing yet.
-pub async fn find(state: &State, id: &Id<Job>, name: &str) -> Result<Artifact, ApiError> {
+pub async fn find(state: &AppState, id: &Id<Job>, name: &str) -> Result<Artifact, ApiError> {
     let job = jobs::find(state, id).await?;
     let artifacts = store::artifacts(&state.pool, &id.0).await?;
     let names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();

@@ -1,11 +1,11 @@
 //! `/v1/jobs/{id}/events`
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::State;
+use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Id, Job, Query, whole};
 use crate::http::v1::jobs;
@@ -40,7 +40,7 @@ pub struct Parameters {
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", operation_id = "list_events",
     params(("id" = String, Path, description = "Id of the job"), Parameters), responses((status = 200, body = History)))]
 pub async fn list(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     id: Id<Job>,
     Query(parameters): Query<Parameters>,
 ) -> Result<Json<History>, ApiError> {

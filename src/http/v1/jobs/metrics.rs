@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,7 @@ use futures::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::State;
+use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Id, Job, Query, whole};
 use crate::http::v1::jobs;
@@ -53,7 +53,7 @@ pub struct Parameters {
     params(("id" = String, Path, description = "Id of the job"), Parameters),
     responses((status = 200, content((Metrics = "application/json"), (String = "text/csv")))))]
 pub async fn get(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     id: Id<Job>,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,

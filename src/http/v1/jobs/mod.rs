@@ -10,7 +10,7 @@ pub mod student;
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::response::{IntoResponse, Response};
@@ -21,7 +21,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::http::error::ApiError;
 use crate::http::extract::{Id, IdempotencyKey, Job as JobId, JsonBody, Query, whole};
 use crate::http::resolve::{self, DryRun};
-use crate::http::{Page, State};
+use crate::http::{AppState, Page};
 use crate::jobs::state::{Change, Status};
 use crate::jobs::store::{self, Answer, Created, Filter, Job, NewJob};
 use crate::spec;
@@ -57,7 +57,7 @@ pub enum NotNew {
     responses((status = 201, body = Job, headers(("Location" = String, description = "Where the job is"))),
         (status = 200, description = "The key was used before: its job. For a dry run: what would be", body = NotNew)))]
 pub async fn create(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     Query(parameters): Query<CreateParameters>,
     key: Option<IdempotencyKey>,
     body: JsonBody,
@@ -118,7 +118,7 @@ pub struct ListParameters {
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(ListParameters),
     responses((status = 200, body = Page<Job>)))]
 pub async fn list(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     Query(parameters): Query<ListParameters>,
 ) -> Result<Json<Page<Job>>, ApiError> {
     let ListParameters { status: statuses, label, limit, after } = parameters;
@@ -155,7 +155,7 @@ pub fn labels(given: Vec<String>) -> Result<Option<BTreeMap<String, String>>, Ap
 /// One job
 #[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "get_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = Job)))]
-pub async fn get(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Json<Job>, ApiError> {
+pub async fn get(State(state): State<AppState>, id: Id<JobId>) -> Result<Json<Job>, ApiError> {
     find(&state, &id).await.map(Json)
 }
 
@@ -165,7 +165,7 @@ pub async fn get(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Json<Job
 #[utoipa::path(get, path = "/v1/jobs/{id}/submitted", tag = "jobs", operation_id = "get_submitted",
     params(("id" = String, Path, description = "Id of the job")),
     responses((status = 200, description = "The document, to the byte", body = serde_json::Value)))]
-pub async fn submitted(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn submitted(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
     if let Some(document) = store::submitted(&state.pool, &id.0).await? {
         return Ok(([(CONTENT_TYPE, "application/json")], document).into_response());
     }
@@ -174,7 +174,7 @@ pub async fn submitted(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Re
 }
 
 /// The job, which others in this module ask for too.
-pub async fn find(state: &State, id: &Id<JobId>) -> Result<Job, ApiError> {
+pub async fn find(state: &AppState, id: &Id<JobId>) -> Result<Job, ApiError> {
     store::get(&state.pool, &id.0).await?.ok_or_else(|| no_such(id))
 }
 
@@ -187,7 +187,7 @@ fn no_such(id: &Id<JobId>) -> ApiError {
 /// One that runs stops at its next step.
 #[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
-pub async fn cancel(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn cancel(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
     change(&state, &id, Change::Cancel, "cancelled").await
 }
 
@@ -196,7 +196,7 @@ pub async fn cancel(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Respo
 /// One that runs writes a checkpoint at its next step and frees its device.
 #[utoipa::path(post, path = "/v1/jobs/{id}/pause", tag = "jobs", operation_id = "pause_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
-pub async fn pause(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn pause(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
     change(&state, &id, Change::Pause, "paused").await
 }
 
@@ -205,7 +205,7 @@ pub async fn pause(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Respon
 /// It goes on from its checkpoint when a worker is free.
 #[utoipa::path(post, path = "/v1/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
-pub async fn resume(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn resume(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
     change(&state, &id, Change::Resume, "resumed").await
 }
 
@@ -214,11 +214,11 @@ pub async fn resume(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Respo
 /// It goes on from its last checkpoint, if it has one.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
-pub async fn retry(Shared(state): Shared<State>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn retry(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
     change(&state, &id, Change::Retry, "retried").await
 }
 
-async fn change(state: &State, id: &Id<JobId>, change: Change, asked: &str) -> Result<Response, ApiError> {
+async fn change(state: &AppState, id: &Id<JobId>, change: Change, asked: &str) -> Result<Response, ApiError> {
     let job = done(store::change(&state.pool, &id.0, change).await?, id, asked)?;
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
@@ -237,7 +237,7 @@ fn done<T>(answer: Answer<T>, id: &Id<JobId>, asked: &str) -> Result<T, ApiError
 /// With everything that it wrote.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "delete_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 204)))]
-pub async fn delete(Shared(state): Shared<State>, id: Id<JobId>) -> Result<StatusCode, ApiError> {
+pub async fn delete(State(state): State<AppState>, id: Id<JobId>) -> Result<StatusCode, ApiError> {
     let deletion = done(store::delete(&state.pool, &id.0).await?, &id, "deleted")?;
     state.artifacts.delete_below(&format!("jobs/{id}"), |_| false).await?;
     deletion.commit().await?;

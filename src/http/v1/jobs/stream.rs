@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until, timeout};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::State;
+use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Id, Job as JobId, Query};
 use crate::http::feed::PAGE;
@@ -95,7 +95,7 @@ impl Place {
     responses((status = 200, body = String, content_type = "text/event-stream"),
         (status = 204, description = "The job has ended and everything was received")))]
 pub async fn job(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     id: Id<JobId>,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
@@ -125,7 +125,7 @@ pub async fn job(
 /// One client's view of one job.
 struct Follower {
     sender: Sender,
-    state: State,
+    state: AppState,
     place: Place,
     /// The job as the client knows it.
     sent: Option<Arc<Job>>,
@@ -270,7 +270,7 @@ async fn wait_for(subscription: &mut Subscription, id: &str) -> Instant {
         ("Last-Event-ID" = Option<String>, Header, description = "Id of the last message that was received")),
     responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub async fn all(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -293,7 +293,7 @@ pub async fn all(
 /// One client's view of all jobs.
 struct Watcher {
     sender: Sender,
-    state: State,
+    state: AppState,
     /// Jobs as the client knows them.
     sent: HashMap<String, Job>,
     /// When, on the database's clock, the last look at all of them was.

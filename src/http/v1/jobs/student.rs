@@ -1,13 +1,13 @@
 //! `/v1/jobs/{id}/student`
 
-use axum::extract::State as Shared;
+use axum::extract::State;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::artifacts::{download, find};
-use crate::http::State;
+use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Id, Job, Query};
 use crate::http::v1::jobs;
@@ -64,7 +64,7 @@ pub struct Parameters {
             headers(("Content-Range" = String, description = "Which part, and of how many bytes"))),
         (status = 304, description = "The client has it")))]
 pub async fn get(
-    Shared(state): Shared<State>,
+    State(state): State<AppState>,
     id: Id<Job>,
     Query(parameters): Query<Parameters>,
     method: Method,
