@@ -1,52 +1,48 @@
-//! Lets nobody in without a token, once there is one or once the listener can be reached from elsewhere.
+//! Tokens: who may do what, and how often. Requests need one once a token exists or the listener is reachable from other
+//! machines.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, COOKIE};
+use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use governor::clock::{Clock, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
-use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use utoipa::ToSchema;
 
+use super::Settings;
 use super::error::ApiError;
-use super::{AppState, Settings};
 use crate::jobs::tokens::{self, Scope};
 
-/// So long a token's validity is remembered: one that is revoked is refused after that at the latest.
+/// How long a token's scope is cached. A revoked token is refused after that at the latest.
 pub const TOKEN_MEMORY: Duration = Duration::from_secs(5);
-/// So long what was true before is taken for true while the database is away, so that `/metrics` can tell that it is.
-const WHILE_AWAY: Duration = Duration::from_secs(600);
-/// So many tokens are remembered.
-const REMEMBERED: usize = 1000;
-/// The browser's copy, which no script can read.
-const COOKIE_NAME: &str = "distillery_token";
+/// How long the cache is trusted while the database is down, so that `/metrics` can report that.
+const OUTAGE_TOKEN_MEMORY: Duration = Duration::from_secs(600);
+/// Size of the cache, in tokens.
+const MOST_CACHED: usize = 1000;
+pub const COOKIE_NAME: &str = "distillery_token";
 
-/// Who may do what.
 #[derive(Clone)]
 pub struct Gate {
     pool: PgPool,
     /// Whether only this machine can reach the listener.
     loopback: bool,
-    /// Hash of a token that the operator gave by the environment.
+    /// SHA-256 of the token from the operator's environment.
     admin: Option<[u8; 32]>,
-    memory: Arc<Mutex<Memory>>,
-    /// By token. Only valid ones get so far, so that strangers cannot fill it.
+    cache: Arc<Mutex<TokenCache>>,
+    /// By token. Only valid tokens get this far, so strangers cannot fill it.
     rates: Arc<RateLimiter<[u8; 32], HashMapStateStore<[u8; 32]>, DefaultClock>>,
 }
 
 #[derive(Default)]
-struct Memory {
-    /// Whether there is any token.
+struct TokenCache {
+    /// Whether any token exists.
     any: Option<(bool, Instant)>,
     valid: HashMap<[u8; 32], (Scope, Instant)>,
 }
@@ -58,7 +54,6 @@ impl fmt::Debug for Gate {
 }
 
 impl Gate {
-    /// For a listener.
     #[must_use]
     pub fn new(pool: PgPool, settings: &Settings) -> Self {
         let quota = Quota::per_second(settings.requests_per_second);
@@ -66,13 +61,13 @@ impl Gate {
             pool,
             loopback: settings.listen.ip().is_loopback(),
             admin: settings.admin_token,
-            memory: Arc::default(),
+            cache: Arc::default(),
             rates: Arc::new(RateLimiter::hashmap(quota)),
         }
     }
 
-    /// Refuses a token that asks too often: a loop that went wrong must not keep others out.
-    fn slow_down(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// Limits the rate of a token, so that a runaway loop does not lock others out.
+    fn limit_rate(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let Some(token) = token(headers) else { return Ok(()) };
         self.rates.check_key(&tokens::hash(token)).map_err(|refused| {
             let wait = refused.wait_time_from(DefaultClock::default().now());
@@ -81,64 +76,64 @@ impl Gate {
     }
 
     /// Whether requests need a token.
-    async fn is_closed(&self) -> Result<bool, ApiError> {
+    pub async fn is_closed(&self) -> Result<bool, ApiError> {
         if !self.loopback || self.admin.is_some() {
             return Ok(true);
         }
-        let remembered = self.memory(|memory| memory.any);
-        if let Some(any) = younger(remembered, TOKEN_MEMORY) {
+        let cached = self.cache(|cache| cache.any);
+        if let Some(any) = fresh(cached, TOKEN_MEMORY) {
             return Ok(any);
         }
         match tokens::any(&self.pool).await {
             Ok(any) => {
-                self.memory(|memory| memory.any = Some((any, Instant::now())));
+                self.cache(|cache| cache.any = Some((any, Instant::now())));
                 Ok(any)
             }
-            Err(error) => younger(remembered, WHILE_AWAY).ok_or_else(|| error.into()),
+            Err(error) => fresh(cached, OUTAGE_TOKEN_MEMORY).ok_or_else(|| error.into()),
         }
     }
 
-    /// What the bearer of a request may do; none where it has no valid token.
-    async fn scope(&self, headers: &HeaderMap) -> Result<Option<Scope>, ApiError> {
+    /// The scope of a request's token; `None` without a valid token.
+    pub async fn scope(&self, headers: &HeaderMap) -> Result<Option<Scope>, ApiError> {
         let Some(token) = token(headers) else { return Ok(None) };
         let sha256 = tokens::hash(token);
         if self.admin == Some(sha256) {
             return Ok(Some(Scope::Admin));
         }
-        let remembered = self.memory(|memory| memory.valid.get(&sha256).copied());
-        if let Some(scope) = younger(remembered, TOKEN_MEMORY) {
+        let cached = self.cache(|cache| cache.valid.get(&sha256).copied());
+        if let Some(scope) = fresh(cached, TOKEN_MEMORY) {
             return Ok(Some(scope));
         }
         let found = match tokens::scope_of(&self.pool, &sha256).await {
             Ok(found) => found,
-            Err(error) => return younger(remembered, WHILE_AWAY).map(Some).ok_or_else(|| error.into()),
+            Err(error) => return fresh(cached, OUTAGE_TOKEN_MEMORY).map(Some).ok_or_else(|| error.into()),
         };
-        self.memory(|memory| {
-            if memory.valid.len() >= REMEMBERED {
-                memory.valid.clear();
+        self.cache(|cache| {
+            if cache.valid.len() >= MOST_CACHED {
+                cache.valid.clear();
             }
             match found {
-                Some(scope) => drop(memory.valid.insert(sha256, (scope, Instant::now()))),
-                None => drop(memory.valid.remove(&sha256)),
+                Some(scope) => drop(cache.valid.insert(sha256, (scope, Instant::now()))),
+                None => drop(cache.valid.remove(&sha256)),
             }
         });
         Ok(found)
     }
 
-    fn memory<T>(&self, act: impl FnOnce(&mut Memory) -> T) -> T {
-        // Whole between any two statements, so that a panic elsewhere does not spoil it.
-        act(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+    fn cache<T>(&self, act: impl FnOnce(&mut TokenCache) -> T) -> T {
+        // Consistent between any two statements, so a panic elsewhere does not corrupt it.
+        act(&mut self.cache.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// What was remembered, unless it is too old.
-fn younger<T>(remembered: Option<(T, Instant)>, age: Duration) -> Option<T> {
-    remembered.filter(|(_, at)| at.elapsed() < age).map(|(what, _)| what)
+/// A cached value, unless it is too old.
+fn fresh<T>(cached: Option<(T, Instant)>, age: Duration) -> Option<T> {
+    cached.filter(|(_, at)| at.elapsed() < age).map(|(value, _)| value)
 }
 
-/// The token of a request: a header for programs, a cookie for the dashboard, whose streams and links cannot send headers.
-/// What another site's page sends has no such cookie (`SameSite=Strict`).
-fn token(headers: &HeaderMap) -> Option<&str> {
+/// The token of a request: a header from programs, a cookie from the dashboard, whose streams and links cannot send
+/// headers. Requests from other sites' pages lack the cookie (`SameSite=Strict`).
+pub fn token(headers: &HeaderMap) -> Option<&str> {
     if let Some(authorization) = headers.get(AUTHORIZATION) {
         let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
         return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim());
@@ -150,7 +145,7 @@ fn token(headers: &HeaderMap) -> Option<&str> {
     })
 }
 
-/// What a method needs, whatever the resource.
+/// The scope that a method requires, on any resource.
 fn needed(method: &Method) -> Scope {
     match *method {
         Method::DELETE => Scope::Admin,
@@ -159,7 +154,7 @@ fn needed(method: &Method) -> Scope {
     }
 }
 
-/// Refuses requests without a token that allows them.
+/// Refuses requests whose token does not allow them.
 pub async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, ApiError> {
     if gate.is_closed().await? {
         let needed = needed(request.method());
@@ -167,71 +162,19 @@ pub async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Re
             None => return Err(unauthorized()),
             Some(scope) if scope < needed => {
                 return Err(ApiError::Forbidden(
-                    format!("this needs a token of scope {}, and yours has {}", needed.name(), scope.name()).into(),
+                    format!("this needs a token with scope {}; yours has scope {}", needed.name(), scope.name()).into(),
                 ));
             }
-            Some(_) => gate.slow_down(request.headers())?,
+            Some(_) => gate.limit_rate(request.headers())?,
         }
     }
     Ok(next.run(request).await)
 }
 
-fn unauthorized() -> ApiError {
+pub fn unauthorized() -> ApiError {
     ApiError::Unauthorized(
         "this server needs a valid token: send `Authorization: Bearer …`. Its operator makes one with `distillery token \
          create`"
             .into(),
     )
-}
-
-/// Who is asking.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Session {
-    /// Whether this server needs a token.
-    pub required: bool,
-    /// What the token that was sent may do; everything where none is needed.
-    pub scope: Option<Scope>,
-}
-
-/// Who am I
-#[utoipa::path(get, path = "/v1/session", tag = "server", operation_id = "get_session",
-    responses((status = 200, body = Session)))]
-pub async fn get(State(state): State<AppState>, headers: HeaderMap) -> Result<Json<Session>, ApiError> {
-    let required = state.gate.is_closed().await?;
-    let scope = if required { state.gate.scope(&headers).await? } else { Some(Scope::Admin) };
-    Ok(Json(Session { required, scope }))
-}
-
-/// Sign in
-///
-/// Puts the token of the Authorization header into a cookie that no script can read, for the dashboard.
-#[utoipa::path(post, path = "/v1/session", tag = "server", operation_id = "sign_in",
-    responses((status = 204, headers(("Set-Cookie" = String, description = "The token")))))]
-pub async fn sign_in(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
-    let token = token(&headers).unwrap_or_default();
-    // A cookie's value has no spaces, quotes, commas or semicolons; neither has a token.
-    if !tokens::is_plain(token) || state.gate.scope(&headers).await?.is_none() {
-        return Err(unauthorized());
-    }
-    Ok(with_cookie(&headers, token, 30 * 24 * 3600))
-}
-
-/// Sign out
-#[utoipa::path(delete, path = "/v1/session", tag = "server", operation_id = "sign_out",
-    responses((status = 204, headers(("Set-Cookie" = String, description = "Nothing")))))]
-pub async fn sign_out(headers: HeaderMap) -> Response {
-    with_cookie(&headers, "", 0)
-}
-
-fn with_cookie(headers: &HeaderMap, token: &str, seconds: u32) -> Response {
-    // Behind a proxy that speaks TLS the cookie must not travel without.
-    let secure = headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes() == b"https");
-    let secure = if secure { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE_NAME}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={seconds}{secure}");
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    if let Ok(mut cookie) = HeaderValue::try_from(cookie) {
-        cookie.set_sensitive(true);
-        response.headers_mut().insert(SET_COOKIE, cookie);
-    }
-    response
 }

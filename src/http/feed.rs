@@ -1,4 +1,5 @@
-//! One look at a job for all who watch it: a thousand streams of one job ask the database once for each of its changes.
+//! Snapshots of jobs, shared by everybody who watches them: a thousand streams of one job query the database once for
+//! each of its changes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,40 +11,47 @@ use crate::jobs::events::{self, Event};
 use crate::jobs::metrics::{self, Point};
 use crate::jobs::store::{self, Job};
 
-/// How many rows are read at a time.
+/// Rows per query.
 pub const PAGE: i64 = 500;
-/// How many events, and points, are kept for those who are not quite up to date.
+/// How many of the latest events, and of the latest points, a snapshot keeps. Who is further behind reads the database.
 const KEPT: usize = 1000;
 
-/// The jobs that are watched.
+/// The jobs that somebody watches.
 #[derive(Debug, Clone, Default)]
 pub struct Feeds(Arc<Mutex<HashMap<String, Weak<Feed>>>>);
 
-/// One job, as all its watchers share it. It is forgotten when the last of them leaves.
+/// One job, shared by its watchers and dropped when the last of them leaves.
 #[derive(Debug)]
 pub struct Feed {
     id: String,
-    latest: tokio::sync::Mutex<Option<Arc<Look>>>,
+    latest: tokio::sync::Mutex<Option<Arc<JobSnapshot>>>,
 }
 
-/// What a job was like at some moment.
+/// A position in a job's history.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// `seq` of the last event before this position.
+    pub event: i64,
+    /// `id` of the last point before this position.
+    pub point: i64,
+}
+
+/// A job at one moment, with the end of its history.
 #[derive(Debug, Clone)]
-pub struct Look {
-    /// What is younger than this may be missing.
+pub struct JobSnapshot {
+    /// When the queries began. Later changes may be missing.
     began: Instant,
-    /// The job, the same one as long as nothing changes about it; when it has ended, all of its events and points below
-    /// were there already.
+    /// Snapshots share this `Arc` until the job changes. Once the job has ended, `events` and `points` reach to the end
+    /// of its history.
     pub job: Arc<Job>,
-    /// Its latest events.
     pub events: Tail<Event>,
-    /// Its latest points.
     pub points: Tail<Point>,
 }
 
-/// The latest rows of a table, each with its place.
+/// The latest rows of a table, each with its position (`seq` or `id`).
 #[derive(Debug, Clone)]
 pub struct Tail<T> {
-    /// The rows after this place are here, all of them.
+    /// All rows after this position are here.
     pub after: i64,
     rows: VecDeque<(i64, Arc<T>)>,
 }
@@ -54,27 +62,27 @@ impl<T> Tail<T> {
     }
 
     fn end(&self) -> i64 {
-        self.rows.back().map_or(self.after, |(place, _)| *place)
+        self.rows.back().map_or(self.after, |(position, _)| *position)
     }
 
-    fn push(&mut self, place: i64, row: T) {
-        self.rows.push_back((place, Arc::new(row)));
+    fn push(&mut self, position: i64, row: T) {
+        self.rows.push_back((position, Arc::new(row)));
         if self.rows.len() > KEPT
-            && let Some((gone, _)) = self.rows.pop_front()
+            && let Some((dropped, _)) = self.rows.pop_front()
         {
-            self.after = gone;
+            self.after = dropped;
         }
     }
 
-    /// The rows after a place, which is not before [`Tail::after`].
-    pub fn since(&self, place: i64) -> impl Iterator<Item = &T> {
-        let known = self.rows.partition_point(|(at, _)| *at <= place);
+    /// The rows after a position, which must not be before [`Tail::after`].
+    pub fn since(&self, position: i64) -> impl Iterator<Item = &T> {
+        let known = self.rows.partition_point(|(at, _)| *at <= position);
         self.rows.range(known..).map(|(_, row)| &**row)
     }
 }
 
 impl Feeds {
-    /// The feed of a job, shared with everybody who watches it now.
+    /// The feed of a job, shared with everybody who watches the job now.
     pub fn watch(&self, id: &str) -> Arc<Feed> {
         let mut feeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(feed) = feeds.get(id).and_then(Weak::upgrade) {
@@ -88,26 +96,28 @@ impl Feeds {
 }
 
 impl Feed {
-    /// A look that began at `since` or later: one that another watcher took, or a new one, which goes on from the last,
-    /// or else from these places. None if the job is no more.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn look(&self, pool: &PgPool, since: Instant, places: (i64, i64)) -> sqlx::Result<Option<Arc<Look>>> {
+    /// A snapshot that began at `since` or later: one taken for another watcher, or a new one, which continues the last
+    /// snapshot or else starts at `start`. `None` if the job has been deleted.
+    pub async fn snapshot(
+        &self,
+        pool: &PgPool,
+        since: Instant,
+        start: Cursor,
+    ) -> sqlx::Result<Option<Arc<JobSnapshot>>> {
         let mut latest = self.latest.lock().await;
-        if let Some(look) = &*latest
-            && look.began >= since
+        if let Some(snapshot) = &*latest
+            && snapshot.began >= since
         {
-            return Ok(Some(look.clone()));
+            return Ok(Some(snapshot.clone()));
         }
         let began = Instant::now();
-        // The job first: when it has ended, all of its events and points are there to be read afterwards.
+        // The job first: once it has ended, no events or points are added after this query.
         let Some(job) = store::get(pool, &self.id).await? else { return Ok(None) };
         // What has not changed is shared, not copied.
         let (job, mut events, mut points) = match latest.take() {
             Some(last) if *last.job == job => (last.job.clone(), last.events.clone(), last.points.clone()),
             Some(last) => (Arc::new(job), last.events.clone(), last.points.clone()),
-            None => (Arc::new(job), Tail::new(places.0), Tail::new(places.1)),
+            None => (Arc::new(job), Tail::new(start.event), Tail::new(start.point)),
         };
         loop {
             let page = events::list(pool, &self.id, events.end(), PAGE).await?;
@@ -125,9 +135,9 @@ impl Feed {
                 break;
             }
         }
-        let look = Arc::new(Look { began, job, events, points });
-        *latest = Some(look.clone());
-        Ok(Some(look))
+        let snapshot = Arc::new(JobSnapshot { began, job, events, points });
+        *latest = Some(snapshot.clone());
+        Ok(Some(snapshot))
     }
 }
 
@@ -136,10 +146,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tail_says_from_where_on_it_is_whole() {
+    fn a_tail_knows_from_which_position_on_it_is_complete() {
         let mut tail = Tail::new(7);
         assert_eq!((tail.after, tail.end()), (7, 7));
-        // Places ascend, with gaps.
+        // Positions ascend, with gaps.
         for number in 0..KEPT as i64 + 5 {
             tail.push(10 + 2 * number, number);
         }

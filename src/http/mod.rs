@@ -205,7 +205,7 @@ pub fn app(state: AppState) -> Router {
         .routes(routes!(v1::system::get))
         .routes(routes!(metrics::get));
     let open = OpenApiRouter::new()
-        .routes(routes!(auth::get, auth::sign_in, auth::sign_out))
+        .routes(routes!(v1::session::get, v1::session::sign_in, v1::session::sign_out))
         .routes(routes!(health::alive))
         .routes(routes!(health::ready));
     let guarded = middleware::from_fn_with_state(state.gate.clone(), auth::check);
@@ -215,9 +215,9 @@ pub fn app(state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(settings.timeout, time_out))
         .layer(CompressionLayer::new());
     let long = OpenApiRouter::new()
-        .routes(routes!(v1::jobs::stream::job))
-        .routes(routes!(v1::jobs::stream::all))
-        .routes(routes!(v1::summaries::changes))
+        .routes(routes!(v1::jobs::stream::get))
+        .routes(routes!(v1::stream::get))
+        .routes(routes!(v1::changes::get))
         .routes(routes!(v1::jobs::student::get))
         .routes(routes!(v1::jobs::artifacts::get))
         .routes(routes!(v1::checkpoints::put, v1::checkpoints::post))

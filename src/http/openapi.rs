@@ -14,8 +14,8 @@ use utoipa_swagger_ui::Config;
 
 use super::AppState;
 use super::error::{ApiError, Problem};
-use super::v1::jobs::stream::{Deleted, JobProgress};
-use super::v1::summaries::ChangedJobs;
+use super::v1::changes::ChangedJobs;
+use super::v1::stream::{Deleted, JobProgress};
 use crate::jobs::metrics::Point;
 
 /// Swagger UI styles its elements inline.

@@ -1,4 +1,4 @@
-//! Server-Sent Events: a task looks and writes, the client reads at its own speed.
+//! Server-Sent Events: a task produces messages, and the client reads them at its own speed.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -7,35 +7,38 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use utoipa::IntoParams;
 
+use super::AppState;
 use super::error::ApiError;
 
-/// Least time between two looks of one stream: what changes faster is sent together.
+/// Shortest time between two queries of one stream. Changes within it are sent together.
 pub const PACE: Duration = Duration::from_millis(200);
 
-/// A stream looks again after so long even where no notification came.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+/// A stream queries the database this often even without a notification: a dead connection to the database takes a while
+/// to be noticed.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Where the messages of a stream go. Full while the client is slower than we are.
+/// The sending end of a stream. `send` waits while the client is slower than we are.
 #[derive(Debug, Clone)]
 pub struct Sender(mpsc::Sender<Event>);
 
-/// Why a stream ended before its end.
+/// Why a stream broke off.
 #[derive(Debug)]
-pub enum Broken {
-    /// The client has gone away.
-    Gone,
-    /// Something failed here; the client comes back and goes on.
-    Failed(sqlx::Error),
+pub enum StreamError {
+    /// The client has disconnected.
+    Disconnected,
+    /// A query failed. The client reconnects and resumes.
+    Database(sqlx::Error),
 }
 
-impl From<sqlx::Error> for Broken {
+impl From<sqlx::Error> for StreamError {
     fn from(error: sqlx::Error) -> Self {
-        Self::Failed(error)
+        Self::Database(error)
     }
 }
 
@@ -43,57 +46,74 @@ impl Sender {
     /// Sends one message.
     ///
     /// # Errors
-    /// When the client has gone away.
-    pub async fn send(&self, name: &str, id: Option<String>, data: &impl Serialize) -> Result<(), Broken> {
-        let event = Event::default().event(name).json_data(data).expect("what is sent can be written as JSON");
+    /// [`StreamError::Disconnected`].
+    pub async fn send(&self, name: &str, id: Option<String>, data: &impl Serialize) -> Result<(), StreamError> {
+        let event = Event::default().event(name).json_data(data).expect("messages can be written as JSON");
         let event = if let Some(id) = id { event.id(id) } else { event };
-        self.0.send(event).await.map_err(|_| Broken::Gone)
+        self.0.send(event).await.map_err(|_| StreamError::Disconnected)
     }
 
-    /// Sends an id to come back with, and no message.
+    /// Sends an id to resume from, without a message.
     ///
     /// # Errors
-    /// When the client has gone away.
-    pub async fn send_id(&self, id: String) -> Result<(), Broken> {
-        self.0.send(Event::default().id(id)).await.map_err(|_| Broken::Gone)
+    /// [`StreamError::Disconnected`].
+    pub async fn send_id(&self, id: String) -> Result<(), StreamError> {
+        self.0.send(Event::default().id(id)).await.map_err(|_| StreamError::Disconnected)
     }
 
-    /// Waits until the client has gone away.
-    pub async fn closed(&self) {
+    async fn closed(&self) {
         self.0.closed().await;
     }
 }
 
-/// Answers with what `produce` sends, until it returns, and with a comment whenever nothing was sent for as long as
-/// `keep_alive`: proxies close what seems idle.
-pub fn respond<F>(keep_alive: Duration, produce: impl FnOnce(Sender) -> F) -> Response
+/// Responds with what `produce` sends, until it returns, the client disconnects or the server stops. A comment is sent
+/// whenever the stream was silent for `keep_alive`, because proxies close idle connections.
+pub fn respond<F>(state: &AppState, produce: impl FnOnce(Sender) -> F) -> Response
 where
-    F: Future<Output = Result<(), Broken>> + Send + 'static,
+    F: Future<Output = Result<(), StreamError>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(64);
-    let producing = produce(Sender(sender));
+    let sender = Sender(sender);
+    let stopping = state.stopping.clone();
+    let producing = produce(sender.clone());
     tokio::spawn(async move {
-        if let Err(Broken::Failed(error)) = producing.await {
-            tracing::warn!(%error, "a stream ended early; its client will come back");
+        let ended = tokio::select! {
+            ended = producing => ended,
+            () = sender.closed() => Ok(()),
+            () = stopping.cancelled() => Ok(()),
+        };
+        if let Err(StreamError::Database(error)) = ended {
+            tracing::warn!(%error, "a stream broke off; its client will reconnect");
         }
     });
     let events = ReceiverStream::new(receiver).map(Ok::<_, Infallible>);
-    let keep_alive = KeepAlive::new().interval(keep_alive);
+    let keep_alive = KeepAlive::new().interval(state.settings.keep_alive);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
-    // Tells nginx not to hold events back.
+    // Tells nginx not to buffer events.
     response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
 }
 
-/// Where the client wants to go on: the header of a client that lost its connection, or else the parameter.
-///
-/// # Errors
-/// When it is not text.
-pub fn last_event_id(headers: &HeaderMap, after: Option<String>) -> Result<Option<String>, ApiError> {
-    let Some(id) = headers.get("last-event-id") else { return Ok(after) };
-    match id.to_str() {
-        Ok("") => Ok(None),
-        Ok(id) => Ok(Some(id.to_owned())),
-        Err(_) => Err(ApiError::malformed("Last-Event-ID is not an id of this stream")),
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct StreamParameters {
+    /// Resume after the message with this id. The header `Last-Event-ID` takes precedence.
+    #[serde(default)]
+    after: Option<String>,
+}
+
+impl StreamParameters {
+    /// The id to resume after: from the header, which a reconnecting browser sends, or else from the parameter.
+    ///
+    /// # Errors
+    /// The header is not text.
+    pub fn last_event_id(self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+        let Some(id) = headers.get("last-event-id") else { return Ok(self.after) };
+        match id.to_str() {
+            Ok("") => Ok(None),
+            Ok(id) => Ok(Some(id.to_owned())),
+            Err(_) => Err(ApiError::malformed("Last-Event-ID is not an id of this stream")),
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! The resources of the API, in files and folders that are named like their URLs.
 
 pub mod architectures;
+pub mod changes;
 pub mod checkpoints;
 pub mod datasets;
 pub mod jobs;
 pub mod labels;
+pub mod session;
+pub mod stream;
 pub mod summaries;
 pub mod system;
 pub mod workers;

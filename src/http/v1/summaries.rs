@@ -1,20 +1,16 @@
 //! `/v1/summaries` and `/v1/changes`: what a page that lists jobs needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::labels;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Job as JobId, Query, whole};
-use crate::http::sse::{self, Broken, PACE, PATIENCE, Sender};
-use crate::jobs::changes::Changed;
 use crate::jobs::state::Status;
 use crate::jobs::summaries::{self, Found, Sort, Summary};
 
@@ -131,50 +127,4 @@ pub(super) fn words(q: Option<String>) -> Result<Vec<String>, ApiError> {
         )));
     }
     Ok(q.split_whitespace().map(str::to_owned).collect())
-}
-
-/// Data of a `changed` message.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct ChangedJobs {
-    /// Ids of the jobs that were posted, changed or deleted since the last message; null where any may have been.
-    pub ids: Option<BTreeSet<String>>,
-}
-
-/// Which jobs change, live
-///
-/// Server-Sent Events for a page that shows parts of long lists, and asks again for what it shows. `changed`: the `ids`
-/// of the jobs that were posted, changed in any way or deleted since the last message, at most five times a second; null
-/// at the start, and whenever changes may have been missed.
-#[utoipa::path(get, path = "/v1/changes", tag = "jobs", operation_id = "stream_changes",
-    responses((status = 200, body = String, content_type = "text/event-stream")))]
-pub async fn changes(State(state): State<AppState>) -> Response {
-    sse::respond(state.settings.keep_alive, |sender| async move {
-        tokio::select! {
-            ended = tell_changes(&state, &sender) => ended,
-            () = sender.closed() => Ok(()),
-            () = state.stopping.cancelled() => Ok(()),
-        }
-    })
-}
-
-async fn tell_changes(state: &AppState, sender: &Sender) -> Result<(), Broken> {
-    let mut subscription = state.changes.subscribe();
-    let mut changed = ChangedJobs { ids: None };
-    loop {
-        let told = Instant::now();
-        sender.send("changed", None, &changed).await?;
-        // Notifications are not the only reason to look: a dead connection takes a while to be noticed.
-        changed = ChangedJobs { ids: Some(BTreeSet::new()) };
-        note(timeout(PATIENCE, subscription.next()).await.unwrap_or_else(|_| Changed::any()), &mut changed);
-        while let Ok(next) = timeout_at(told + PACE, subscription.next()).await {
-            note(next, &mut changed);
-        }
-    }
-}
-
-fn note(next: Changed, changed: &mut ChangedJobs) {
-    match (next.job, &mut changed.ids) {
-        (Some(id), Some(ids)) => drop(ids.insert(id.to_string())),
-        _ => changed.ids = None,
-    }
 }
