@@ -6,7 +6,7 @@ use super::layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role}
 
 /// A feature map in the making: the index of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Xs(usize);
+pub(super) struct NodeId(usize);
 
 /// A square kernel, padded by half its size.
 #[derive(Debug, Clone, Copy)]
@@ -63,16 +63,16 @@ impl Builder {
         Self { style, entries: Vec::new(), nodes: vec![images], macs: 0 }
     }
 
-    pub(super) fn images(&self) -> Xs {
-        Xs(0)
+    pub(super) fn images(&self) -> NodeId {
+        NodeId(0)
     }
 
-    pub(super) fn channels(&self, xs: Xs) -> u32 {
-        self.nodes[xs.0].map.channels
+    pub(super) fn channels(&self, x: NodeId) -> u32 {
+        self.nodes[x.0].map.channels
     }
 
-    pub(super) fn conv(&mut self, key: impl Display, xs: Xs, channels: u32, kernel: Kernel) -> Xs {
-        let from = self.nodes[xs.0].map;
+    pub(super) fn conv(&mut self, key: impl Display, x: NodeId, channels: u32, kernel: Kernel) -> NodeId {
+        let from = self.nodes[x.0].map;
         let Kernel { size, stride, groups, bias } = kernel;
         let padding = size / 2;
         let side = windows(from.side, Pool { size, stride, padding });
@@ -86,77 +86,77 @@ impl Builder {
             let init = if self.style == Style::Default { init } else { Init::Const(0.0) };
             self.entry(format!("{key}.bias"), &[channels], Role::ConvolutionBias, init);
         }
-        self.node(Op::Convolution { weight }, &[xs], Map { channels, side })
+        self.node(Op::Convolution { weight }, &[x], Map { channels, side })
     }
 
-    pub(super) fn norm(&mut self, key: impl Display, xs: Xs) -> Xs {
-        let map = self.nodes[xs.0].map;
+    pub(super) fn norm(&mut self, key: impl Display, x: NodeId) -> NodeId {
+        let map = self.nodes[x.0].map;
         let shape = [map.channels];
         let weight = self.entry(format!("{key}.weight"), &shape, Role::NormWeight, Init::Const(1.0));
         self.entry(format!("{key}.bias"), &shape, Role::NormBias, Init::Const(0.0));
         self.entry(format!("{key}.running_mean"), &shape, Role::RunningMean, Init::Const(0.0));
         self.entry(format!("{key}.running_var"), &shape, Role::RunningVar, Init::Const(1.0));
-        self.node(Op::BatchNorm { weight }, &[xs], map)
+        self.node(Op::BatchNorm { weight }, &[x], map)
     }
 
-    pub(super) fn relu(&mut self, xs: Xs) -> Xs {
-        self.node(Op::Relu, &[xs], self.nodes[xs.0].map)
+    pub(super) fn relu(&mut self, x: NodeId) -> NodeId {
+        self.node(Op::Relu, &[x], self.nodes[x.0].map)
     }
 
-    pub(super) fn relu6(&mut self, xs: Xs) -> Xs {
-        self.node(Op::Relu6, &[xs], self.nodes[xs.0].map)
+    pub(super) fn relu6(&mut self, x: NodeId) -> NodeId {
+        self.node(Op::Relu6, &[x], self.nodes[x.0].map)
     }
 
     /// A convolution and its batch norm.
-    pub(super) fn conv_norm(&mut self, [conv, norm]: [&str; 2], xs: Xs, channels: u32, kernel: Kernel) -> Xs {
-        let ys = self.conv(conv, xs, channels, kernel);
-        self.norm(norm, ys)
+    pub(super) fn conv_norm(&mut self, [conv, norm]: [&str; 2], x: NodeId, channels: u32, kernel: Kernel) -> NodeId {
+        let y = self.conv(conv, x, channels, kernel);
+        self.norm(norm, y)
     }
 
     /// A convolution, its batch norm and a ReLU.
-    pub(super) fn conv_norm_relu(&mut self, keys: [&str; 2], xs: Xs, channels: u32, kernel: Kernel) -> Xs {
-        let ys = self.conv_norm(keys, xs, channels, kernel);
-        self.relu(ys)
+    pub(super) fn conv_norm_relu(&mut self, keys: [&str; 2], x: NodeId, channels: u32, kernel: Kernel) -> NodeId {
+        let y = self.conv_norm(keys, x, channels, kernel);
+        self.relu(y)
     }
 
-    pub(super) fn add(&mut self, xs: Xs, ys: Xs) -> Xs {
-        debug_assert_eq!(self.nodes[xs.0].map, self.nodes[ys.0].map);
-        self.node(Op::Add, &[xs, ys], self.nodes[xs.0].map)
+    pub(super) fn add(&mut self, x: NodeId, y: NodeId) -> NodeId {
+        debug_assert_eq!(self.nodes[x.0].map, self.nodes[y.0].map);
+        self.node(Op::Add, &[x, y], self.nodes[x.0].map)
     }
 
-    pub(super) fn concat(&mut self, xs: Xs, ys: Xs) -> Xs {
-        let Map { channels, side } = self.nodes[xs.0].map;
-        self.node(Op::Concat, &[xs, ys], Map { channels: channels + self.channels(ys), side })
+    pub(super) fn concat(&mut self, x: NodeId, y: NodeId) -> NodeId {
+        let Map { channels, side } = self.nodes[x.0].map;
+        self.node(Op::Concat, &[x, y], Map { channels: channels + self.channels(y), side })
     }
 
     /// The first half of the channels, and the second.
-    pub(super) fn halves(&mut self, xs: Xs) -> (Xs, Xs) {
-        let Map { channels, side } = self.nodes[xs.0].map;
+    pub(super) fn halves(&mut self, x: NodeId) -> (NodeId, NodeId) {
+        let Map { channels, side } = self.nodes[x.0].map;
         let count = channels / 2;
         let map = Map { channels: count, side };
-        let first = self.node(Op::Channels { from: 0, count }, &[xs], map);
-        (first, self.node(Op::Channels { from: count, count }, &[xs], map))
+        let first = self.node(Op::Channels { from: 0, count }, &[x], map);
+        (first, self.node(Op::Channels { from: count, count }, &[x], map))
     }
 
-    pub(super) fn shuffle(&mut self, xs: Xs, groups: u32) -> Xs {
-        self.node(Op::Shuffle { groups }, &[xs], self.nodes[xs.0].map)
+    pub(super) fn shuffle(&mut self, x: NodeId, groups: u32) -> NodeId {
+        self.node(Op::Shuffle { groups }, &[x], self.nodes[x.0].map)
     }
 
     /// Every second pixel, with zeros around the channels so that there are `channels`.
-    pub(super) fn subsample(&mut self, xs: Xs, channels: u32) -> Xs {
-        let from = self.nodes[xs.0].map;
+    pub(super) fn subsample(&mut self, x: NodeId, channels: u32) -> NodeId {
+        let from = self.nodes[x.0].map;
         let zeros = (channels - from.channels) / 2;
-        self.node(Op::Subsample { zeros }, &[xs], Map { channels, side: from.side.div_ceil(2) })
+        self.node(Op::Subsample { zeros }, &[x], Map { channels, side: from.side.div_ceil(2) })
     }
 
-    pub(super) fn average_pool(&mut self, xs: Xs, pool: Pool) -> Xs {
-        let map = self.nodes[xs.0].map;
-        self.node(Op::AveragePool(pool), &[xs], Map { side: windows(map.side, pool), ..map })
+    pub(super) fn average_pool(&mut self, x: NodeId, pool: Pool) -> NodeId {
+        let map = self.nodes[x.0].map;
+        self.node(Op::AveragePool(pool), &[x], Map { side: windows(map.side, pool), ..map })
     }
 
-    pub(super) fn max_pool(&mut self, xs: Xs, pool: Pool) -> Xs {
-        let map = self.nodes[xs.0].map;
-        self.node(Op::MaxPool(pool), &[xs], Map { side: windows(map.side, pool), ..map })
+    pub(super) fn max_pool(&mut self, x: NodeId, pool: Pool) -> NodeId {
+        let map = self.nodes[x.0].map;
+        self.node(Op::MaxPool(pool), &[x], Map { side: windows(map.side, pool), ..map })
     }
 
     /// The classifier, behind the node that was made last.
@@ -183,10 +183,10 @@ impl Builder {
         self.entries.len() - 1
     }
 
-    fn node(&mut self, op: Op, inputs: &[Xs], map: Map) -> Xs {
-        let inputs = inputs.iter().map(|xs| xs.0).collect();
+    fn node(&mut self, op: Op, inputs: &[NodeId], map: Map) -> NodeId {
+        let inputs = inputs.iter().map(|x| x.0).collect();
         self.nodes.push(Node { op, inputs, map });
-        Xs(self.nodes.len() - 1)
+        NodeId(self.nodes.len() - 1)
     }
 }
 

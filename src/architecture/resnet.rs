@@ -3,7 +3,7 @@
 //! For large images with torchvision's stem, names and strides (the 3×3 convolution of a bottleneck is the one with the
 //! stride); for small ones with a 3×3 stem and the names of the distillation literature's code.
 
-use super::builder::{Builder, Kernel, Style, Xs};
+use super::builder::{Builder, Kernel, NodeId, Style};
 use super::layout::{Layout, Pool};
 use super::{Architecture, Family};
 
@@ -26,40 +26,40 @@ impl Resnet {
     pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
         let mut net = Builder::new(side, Style::Kaiming);
         let stem = if self.small_images { Kernel::of(3) } else { Kernel::of(7).stride(2) };
-        let mut xs = net.conv_norm_relu(["conv1", "bn1"], net.images(), 64, stem);
+        let mut x = net.conv_norm_relu(["conv1", "bn1"], net.images(), 64, stem);
         if !self.small_images {
-            xs = net.max_pool(xs, Pool { size: 3, stride: 2, padding: 1 });
+            x = net.max_pool(x, Pool { size: 3, stride: 2, padding: 1 });
         }
         for (stage, blocks) in self.blocks.into_iter().enumerate() {
             for block in 0..blocks {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-                xs = self.block(&mut net, &format!("layer{}.{block}", stage + 1), xs, 64 << stage, stride);
+                x = self.block(&mut net, &format!("layer{}.{block}", stage + 1), x, 64 << stage, stride);
             }
         }
         net.classifier(self.classifier(), classes)
     }
 
-    fn block(&self, net: &mut Builder, name: &str, xs: Xs, width: u32, stride: u32) -> Xs {
+    fn block(&self, net: &mut Builder, name: &str, x: NodeId, width: u32, stride: u32) -> NodeId {
         let key = |part: &str| format!("{name}.{part}");
         let (first, second) = if self.bottleneck {
             (Kernel::of(1), Kernel::of(3).stride(stride))
         } else {
             (Kernel::of(3).stride(stride), Kernel::of(3))
         };
-        let ys = net.conv_norm_relu([&key("conv1"), &key("bn1")], xs, width, first);
-        let mut ys = net.conv_norm([&key("conv2"), &key("bn2")], ys, width, second);
+        let y = net.conv_norm_relu([&key("conv1"), &key("bn1")], x, width, first);
+        let mut y = net.conv_norm([&key("conv2"), &key("bn2")], y, width, second);
         if self.bottleneck {
-            ys = net.relu(ys);
-            ys = net.conv_norm([&key("conv3"), &key("bn3")], ys, 4 * width, Kernel::of(1));
+            y = net.relu(y);
+            y = net.conv_norm([&key("conv3"), &key("bn3")], y, 4 * width, Kernel::of(1));
         }
-        let channels = net.channels(ys);
-        let mut shortcut = xs;
-        if stride != 1 || net.channels(xs) != channels {
+        let channels = net.channels(y);
+        let mut shortcut = x;
+        if stride != 1 || net.channels(x) != channels {
             let path = key(if self.small_images { "shortcut" } else { "downsample" });
             let keys = [format!("{path}.0"), format!("{path}.1")];
-            shortcut = net.conv_norm([&keys[0], &keys[1]], xs, channels, Kernel::of(1).stride(stride));
+            shortcut = net.conv_norm([&keys[0], &keys[1]], x, channels, Kernel::of(1).stride(stride));
         }
-        let sum = net.add(ys, shortcut);
+        let sum = net.add(y, shortcut);
         net.relu(sum)
     }
 }

@@ -2,7 +2,7 @@
 //! Mobile Devices", CVPR 2018; N. Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture
 //! Design", ECCV 2018; as the distillation literature's code has them, with a 1×1 stem.
 
-use super::builder::{Builder, Kernel, Style, Xs};
+use super::builder::{Builder, Kernel, NodeId, Style};
 use super::layout::{Layout, Pool};
 use super::{Architecture, Family};
 
@@ -27,20 +27,20 @@ pub enum Shufflenet {
 impl Shufflenet {
     pub(super) fn layout(self, classes: u32, side: u32) -> Layout {
         let mut net = Builder::new(side, Style::Default);
-        let mut xs = net.conv_norm_relu(["conv1", "bn1"], net.images(), STEM, Kernel::of(1));
+        let mut x = net.conv_norm_relu(["conv1", "bn1"], net.images(), STEM, Kernel::of(1));
         let stages = if self == Self::V1 { V1_STAGES } else { V2_STAGES };
         for (stage, (channels, blocks)) in stages.into_iter().enumerate() {
             for block in 0..blocks {
                 let name = format!("layer{}.{block}", stage + 1);
-                xs = match (self, block) {
-                    (Self::V1, _) => v1_block(&mut net, &name, xs, channels, block == 0),
-                    (Self::V2, 0) => v2_down(&mut net, &name, xs, channels),
-                    (Self::V2, _) => v2_block(&mut net, &name, xs),
+                x = match (self, block) {
+                    (Self::V1, _) => v1_block(&mut net, &name, x, channels, block == 0),
+                    (Self::V2, 0) => v2_down(&mut net, &name, x, channels),
+                    (Self::V2, _) => v2_block(&mut net, &name, x),
                 };
             }
         }
         if self == Self::V2 {
-            net.conv_norm_relu(["conv2", "bn2"], xs, 1024, Kernel::of(1));
+            net.conv_norm_relu(["conv2", "bn2"], x, 1024, Kernel::of(1));
         }
         net.classifier("linear", classes)
     }
@@ -52,42 +52,42 @@ fn keys(name: &str, number: u32) -> [String; 2] {
 }
 
 /// A 1×1 convolution with batch norm, in groups.
-fn pointwise(net: &mut Builder, [conv, norm]: [String; 2], xs: Xs, channels: u32, groups: u32) -> Xs {
-    net.conv_norm([&conv, &norm], xs, channels, Kernel::of(1).groups(groups))
+fn pointwise(net: &mut Builder, [conv, norm]: [String; 2], x: NodeId, channels: u32, groups: u32) -> NodeId {
+    net.conv_norm([&conv, &norm], x, channels, Kernel::of(1).groups(groups))
 }
 
 /// A 3×3 convolution of each channel by itself, with batch norm.
-fn depthwise(net: &mut Builder, [conv, norm]: [String; 2], xs: Xs, stride: u32) -> Xs {
-    let channels = net.channels(xs);
-    net.conv_norm([&conv, &norm], xs, channels, Kernel::of(3).stride(stride).groups(channels))
+fn depthwise(net: &mut Builder, [conv, norm]: [String; 2], x: NodeId, stride: u32) -> NodeId {
+    let channels = net.channels(x);
+    net.conv_norm([&conv, &norm], x, channels, Kernel::of(3).stride(stride).groups(channels))
 }
 
 /// A block that shrinks the map keeps its pooled input beside what it computes; the others add it.
-fn v1_block(net: &mut Builder, name: &str, xs: Xs, channels: u32, shrinks: bool) -> Xs {
-    let inputs = net.channels(xs);
+fn v1_block(net: &mut Builder, name: &str, x: NodeId, channels: u32, shrinks: bool) -> NodeId {
+    let inputs = net.channels(x);
     let outputs = if shrinks { channels - inputs } else { channels };
     // The stem's few channels are not grouped.
     let groups = if inputs == STEM { 1 } else { GROUPS };
-    let ys = pointwise(net, keys(name, 1), xs, outputs / 4, groups);
-    let ys = net.relu(ys);
-    let ys = net.shuffle(ys, groups);
-    let ys = depthwise(net, keys(name, 2), ys, if shrinks { 2 } else { 1 });
-    let ys = net.relu(ys);
-    let ys = pointwise(net, keys(name, 3), ys, outputs, GROUPS);
+    let y = pointwise(net, keys(name, 1), x, outputs / 4, groups);
+    let y = net.relu(y);
+    let y = net.shuffle(y, groups);
+    let y = depthwise(net, keys(name, 2), y, if shrinks { 2 } else { 1 });
+    let y = net.relu(y);
+    let y = pointwise(net, keys(name, 3), y, outputs, GROUPS);
     let joined = if shrinks {
-        let pooled = net.average_pool(xs, Pool { size: 3, stride: 2, padding: 1 });
-        net.concat(ys, pooled)
+        let pooled = net.average_pool(x, Pool { size: 3, stride: 2, padding: 1 });
+        net.concat(y, pooled)
     } else {
-        net.add(ys, xs)
+        net.add(y, x)
     };
     net.relu(joined)
 }
 
-fn v2_down(net: &mut Builder, name: &str, xs: Xs, channels: u32) -> Xs {
-    let left = depthwise(net, keys(name, 1), xs, 2);
+fn v2_down(net: &mut Builder, name: &str, x: NodeId, channels: u32) -> NodeId {
+    let left = depthwise(net, keys(name, 1), x, 2);
     let left = pointwise(net, keys(name, 2), left, channels / 2, 1);
     let left = net.relu(left);
-    let right = pointwise(net, keys(name, 3), xs, channels / 2, 1);
+    let right = pointwise(net, keys(name, 3), x, channels / 2, 1);
     let right = net.relu(right);
     let right = depthwise(net, keys(name, 4), right, 2);
     let right = pointwise(net, keys(name, 5), right, channels / 2, 1);
@@ -96,15 +96,15 @@ fn v2_down(net: &mut Builder, name: &str, xs: Xs, channels: u32) -> Xs {
     net.shuffle(both, 2)
 }
 
-fn v2_block(net: &mut Builder, name: &str, xs: Xs) -> Xs {
-    let (kept, ys) = net.halves(xs);
-    let channels = net.channels(ys);
-    let ys = pointwise(net, keys(name, 1), ys, channels, 1);
-    let ys = net.relu(ys);
-    let ys = depthwise(net, keys(name, 2), ys, 1);
-    let ys = pointwise(net, keys(name, 3), ys, channels, 1);
-    let ys = net.relu(ys);
-    let both = net.concat(kept, ys);
+fn v2_block(net: &mut Builder, name: &str, x: NodeId) -> NodeId {
+    let (kept, y) = net.halves(x);
+    let channels = net.channels(y);
+    let y = pointwise(net, keys(name, 1), y, channels, 1);
+    let y = net.relu(y);
+    let y = depthwise(net, keys(name, 2), y, 1);
+    let y = pointwise(net, keys(name, 3), y, channels, 1);
+    let y = net.relu(y);
+    let both = net.concat(kept, y);
     net.shuffle(both, 2)
 }
 

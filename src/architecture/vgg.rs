@@ -18,15 +18,15 @@ pub struct Vgg {
 impl Vgg {
     pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
         let mut net = Builder::new(side, Style::KaimingSmallClassifier);
-        let mut xs = net.images();
+        let mut x = net.images();
         for (block, channels) in CHANNELS.into_iter().enumerate() {
             // The last two blocks work on maps of one size.
             if (1..4).contains(&block) {
-                xs = net.max_pool(xs, Pool { size: 2, stride: 2, padding: 0 });
+                x = net.max_pool(x, Pool { size: 2, stride: 2, padding: 0 });
             }
             for layer in 0..self.convolutions[block] {
                 let keys = [format!("block{block}.{}", 3 * layer), format!("block{block}.{}", 3 * layer + 1)];
-                xs = net.conv_norm_relu([&keys[0], &keys[1]], xs, channels, Kernel::of(3).with_bias());
+                x = net.conv_norm_relu([&keys[0], &keys[1]], x, channels, Kernel::of(3).with_bias());
             }
         }
         net.classifier("classifier", classes)

@@ -1,7 +1,7 @@
 //! Wide ResNets: S. Zagoruyko and N. Komodakis, "Wide Residual Networks", BMVC 2016. Batch norm and ReLU come before
 //! each convolution.
 
-use super::builder::{Builder, Kernel, Style, Xs};
+use super::builder::{Builder, Kernel, NodeId, Style};
 use super::layout::Layout;
 use super::{Architecture, Family};
 
@@ -17,33 +17,33 @@ pub struct WideResnet {
 impl WideResnet {
     pub(super) fn layout(&self, classes: u32, side: u32) -> Layout {
         let mut net = Builder::new(side, Style::KaimingZeroBias);
-        let mut xs = net.conv("conv1", net.images(), 16, Kernel::of(3));
+        let mut x = net.conv("conv1", net.images(), 16, Kernel::of(3));
         for stage in 0..3 {
             for block in 0..self.blocks {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
                 let name = format!("block{}.layer.{block}", stage + 1);
-                xs = Self::block(&mut net, &name, xs, (16 * self.widen) << stage, stride);
+                x = Self::block(&mut net, &name, x, (16 * self.widen) << stage, stride);
             }
         }
-        xs = net.norm("bn1", xs);
-        net.relu(xs);
+        x = net.norm("bn1", x);
+        net.relu(x);
         net.classifier("fc", classes)
     }
 
-    fn block(net: &mut Builder, name: &str, xs: Xs, channels: u32, stride: u32) -> Xs {
-        let active = net.norm(format_args!("{name}.bn1"), xs);
+    fn block(net: &mut Builder, name: &str, x: NodeId, channels: u32, stride: u32) -> NodeId {
+        let active = net.norm(format_args!("{name}.bn1"), x);
         let active = net.relu(active);
-        let ys = net.conv(format_args!("{name}.conv1"), active, channels, Kernel::of(3).stride(stride));
-        let ys = net.norm(format_args!("{name}.bn2"), ys);
-        let ys = net.relu(ys);
-        let ys = net.conv(format_args!("{name}.conv2"), ys, channels, Kernel::of(3));
+        let y = net.conv(format_args!("{name}.conv1"), active, channels, Kernel::of(3).stride(stride));
+        let y = net.norm(format_args!("{name}.bn2"), y);
+        let y = net.relu(y);
+        let y = net.conv(format_args!("{name}.conv2"), y, channels, Kernel::of(3));
         // What changes shape passes its input on after the batch norm, what does not, before it.
-        let shortcut = if net.channels(xs) == channels {
-            xs
+        let shortcut = if net.channels(x) == channels {
+            x
         } else {
             net.conv(format_args!("{name}.convShortcut"), active, channels, Kernel::of(1).stride(stride))
         };
-        net.add(shortcut, ys)
+        net.add(shortcut, y)
     }
 }
 
