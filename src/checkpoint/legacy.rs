@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::error::{Error, Result, corrupt, shown};
 use super::pickle::{Machine, Value};
 use super::source::Source;
-use super::tensor::{Data, Dtype, Tensor};
+use super::tensor::{Dtype, StoredBytes, Tensor};
 use super::{LONGEST_PICKLE, torch};
 
 /// 0x1950a86a20f9469cfc6c.
@@ -46,7 +46,7 @@ fn pickles(source: &Source, head: &[u8]) -> Result<Vec<Tensor>> {
     })
 }
 
-fn storages<'a>(source: &Source, machine: &Machine<'a>, keys: Value<'a>) -> Result<HashMap<&'a str, Data>> {
+fn storages<'a>(source: &Source, machine: &Machine<'a>, keys: Value<'a>) -> Result<HashMap<&'a str, StoredBytes>> {
     let mut kinds: HashMap<&str, (Dtype, u64)> = HashMap::new();
     for storage in machine.storages() {
         let kind = (storage.dtype, storage.elements);
@@ -75,7 +75,7 @@ fn storages<'a>(source: &Source, machine: &Machine<'a>, keys: Value<'a>) -> Resu
         }
         let length = elements.checked_mul(dtype.size()).ok_or_else(truncated)?;
         let end = (offset + 8).checked_add(length).filter(|&end| end <= source.len()).ok_or_else(truncated)?;
-        if found.insert(key, Data::Range { offset: offset + 8, length }).is_some() {
+        if found.insert(key, StoredBytes::Range { offset: offset + 8, length }).is_some() {
             return corrupt(format!("it has storage {} twice", shown(key)));
         }
         offset = end;

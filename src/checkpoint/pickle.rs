@@ -46,7 +46,7 @@ pub(super) enum Object<'a> {
         module: &'a str,
         name: &'a str,
     },
-    Storage(super::torch::Storage<'a>),
+    Storage(super::torch::StorageRef<'a>),
     Tensor(super::torch::TensorView<'a>),
 }
 
@@ -101,7 +101,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The storages that were named so far.
-    pub(super) fn storages(&self) -> impl Iterator<Item = &super::torch::Storage<'a>> {
+    pub(super) fn storages(&self) -> impl Iterator<Item = &super::torch::StorageRef<'a>> {
         self.heap.iter().filter_map(|object| match object {
             Object::Storage(storage) => Some(storage),
             _ => None,

@@ -12,14 +12,14 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::error::{Error, Result, corrupt, shown};
 use super::source::Source;
-use super::tensor::{Data, Dtype, Tensor, View};
+use super::tensor::{Dtype, StoredBytes, StridedView, Tensor};
 
 /// Longest header, as in the reference implementation.
 pub(super) const LONGEST_HEADER: u64 = 100_000_000;
 const METADATA: &str = "__metadata__";
 
 #[derive(Deserialize)]
-struct Entry {
+struct HeaderEntry {
     dtype: String,
     shape: Vec<u64>,
     data_offsets: [u64; 2],
@@ -28,7 +28,7 @@ struct Entry {
 /// The header as it stands: a key may come twice.
 #[derive(Default)]
 struct Header {
-    entries: Vec<(String, Entry)>,
+    entries: Vec<(String, HeaderEntry)>,
     metadata: BTreeMap<String, String>,
 }
 
@@ -86,15 +86,16 @@ pub(super) fn read(source: &Source) -> Result<(Vec<Tensor>, BTreeMap<String, Str
             let message = format!("{} is of type {}, which is not read", shown(&name), shown(&entry.dtype));
             return Err(Error::Unsupported(message));
         };
-        let view = View::contiguous(entry.shape);
-        let size = view.as_ref().and_then(View::elements).and_then(|elements| elements.checked_mul(dtype.size()));
+        let view = StridedView::contiguous(entry.shape);
+        let size =
+            view.as_ref().and_then(StridedView::elements).and_then(|elements| elements.checked_mul(dtype.size()));
         let (Some(view), true) = (view, size.is_some_and(|size| from == end && from.checked_add(size) == Some(to)))
         else {
             return corrupt(format!("the place of {} does not agree with its shape", shown(&name)));
         };
         end = to;
         // Whether it is there is seen below, for all.
-        let data = Data::Range { offset: 8 + length + from, length: to - from };
+        let data = StoredBytes::Range { offset: 8 + length + from, length: to - from };
         tensors.push(Tensor::new(name, dtype, view, data, false)?);
     }
     match stored {
@@ -179,7 +180,7 @@ fn header(tensors: &[(&str, Dtype, &[u64])], order: &[usize], metadata: &BTreeMa
         if name == METADATA || !names.insert(name) {
             return corrupt(format!("it has two tensors called {}", shown(name)));
         }
-        let size = View::contiguous(shape.to_vec()).and_then(|view| view.elements()?.checked_mul(dtype.size()));
+        let size = StridedView::contiguous(shape.to_vec()).and_then(|view| view.elements()?.checked_mul(dtype.size()));
         let Some(next) = size.and_then(|size| end.checked_add(size)) else {
             return corrupt(format!("{} is too large", shown(name)));
         };

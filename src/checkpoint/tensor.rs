@@ -88,7 +88,7 @@ impl fmt::Display for Dtype {
 
 /// Where stored bytes are.
 #[derive(Debug, Clone)]
-pub(super) enum Data {
+pub(super) enum StoredBytes {
     /// In the file as they are.
     Range {
         offset: u64,
@@ -97,7 +97,7 @@ pub(super) enum Data {
     Unpacked(Arc<[u8]>),
 }
 
-impl Data {
+impl StoredBytes {
     pub(super) fn len(&self) -> u64 {
         match self {
             Self::Range { length, .. } => *length,
@@ -108,13 +108,13 @@ impl Data {
 
 /// How a tensor lies in its storage; all numbers count elements.
 #[derive(Debug, Clone)]
-pub(super) struct View {
+pub(super) struct StridedView {
     pub(super) offset: u64,
     pub(super) shape: Vec<u64>,
     pub(super) strides: Vec<u64>,
 }
 
-impl View {
+impl StridedView {
     /// A whole storage, row by row.
     pub(super) fn contiguous(shape: Vec<u64>) -> Option<Self> {
         let mut strides = vec![1; shape.len()];
@@ -165,8 +165,8 @@ impl View {
 pub struct Tensor {
     name: String,
     dtype: Dtype,
-    view: View,
-    data: Data,
+    view: StridedView,
+    data: StoredBytes,
     big_endian: bool,
     elements: u64,
     extent: u64,
@@ -174,7 +174,13 @@ pub struct Tensor {
 
 impl Tensor {
     /// Checks that the view is within the data.
-    pub(super) fn new(name: String, dtype: Dtype, view: View, data: Data, big_endian: bool) -> Result<Self> {
+    pub(super) fn new(
+        name: String,
+        dtype: Dtype,
+        view: StridedView,
+        data: StoredBytes,
+        big_endian: bool,
+    ) -> Result<Self> {
         let stored = data.len() / dtype.size();
         let within = |extent: &u64| *extent == 0 || view.offset.checked_add(*extent).is_some_and(|end| end <= stored);
         let (Some(elements), Some(extent)) = (view.elements(), view.extent().filter(within)) else {
@@ -225,8 +231,8 @@ impl Tensor {
         let size = self.dtype.size();
         let (start, length) = if self.extent == 0 { (0, 0) } else { (self.view.offset * size, self.extent * size) };
         let stored = match &self.data {
-            Data::Range { offset, .. } => source.read(offset + start, length)?,
-            Data::Unpacked(bytes) => bytes[start as usize..(start + length) as usize].to_vec(),
+            StoredBytes::Range { offset, .. } => source.read(offset + start, length)?,
+            StoredBytes::Unpacked(bytes) => bytes[start as usize..(start + length) as usize].to_vec(),
         };
         let mut bytes = if self.view.is_contiguous() { stored } else { self.gather(&stored) };
         if self.big_endian {
@@ -262,8 +268,8 @@ impl Tensor {
 pub(super) fn unpacked(tensors: &[Tensor]) -> u64 {
     let mut seen = HashSet::new();
     let storages = tensors.iter().filter_map(|tensor| match &tensor.data {
-        Data::Unpacked(bytes) => Some(bytes),
-        Data::Range { .. } => None,
+        StoredBytes::Unpacked(bytes) => Some(bytes),
+        StoredBytes::Range { .. } => None,
     });
     storages.filter(|bytes| seen.insert(bytes.as_ptr())).map(|bytes| bytes.len() as u64).sum()
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::error::{Error, Result, corrupt, shown};
 use super::pickle::{Machine, Object, Value, refused};
-use super::tensor::{Data, Dtype, Tensor, View};
+use super::tensor::{Dtype, StoredBytes, StridedView, Tensor};
 
 /// Most dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
@@ -13,7 +13,7 @@ const WRAPPERS: [&str; 6] = ["state_dict", "model", "model_state_dict", "net", "
 
 /// What a pickle says of a storage; the bytes lie elsewhere.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Storage<'a> {
+pub(super) struct StorageRef<'a> {
     pub(super) key: &'a str,
     pub(super) dtype: Dtype,
     /// Of the whole storage, in elements.
@@ -25,16 +25,16 @@ pub(super) struct Storage<'a> {
 /// What a pickle says of a tensor.
 #[derive(Debug, Clone)]
 pub(super) struct TensorView<'a> {
-    storage: Storage<'a>,
-    view: View,
+    storage: StorageRef<'a>,
+    view: StridedView,
 }
 
 /// A tensor with its key and storage.
 #[derive(Debug, Clone)]
-pub(super) struct Named<'a> {
+pub(super) struct NamedTensor<'a> {
     pub(super) name: &'a str,
-    pub(super) storage: Storage<'a>,
-    pub(super) view: View,
+    pub(super) storage: StorageRef<'a>,
+    pub(super) view: StridedView,
 }
 
 /// Builds what the file names, if it is harmless. Nothing is run: each name stands for a few lines below.
@@ -125,7 +125,7 @@ fn tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Valu
     if shape.len() != strides.len() {
         return corrupt(format!("a tensor has {} dimensions and {} strides", shape.len(), strides.len()));
     }
-    let view = TensorView { storage, view: View { offset, shape, strides } };
+    let view = TensorView { storage, view: StridedView { offset, shape, strides } };
     Ok(machine.create(Object::Tensor(view)))
 }
 
@@ -176,11 +176,11 @@ pub(super) fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Va
             _ => return corrupt(format!("storage {} is an unknown kind of part", shown(key))),
         },
     };
-    Ok(machine.create(Object::Storage(Storage { key, dtype, elements, part })))
+    Ok(machine.create(Object::Storage(StorageRef { key, dtype, elements, part })))
 }
 
 /// The tensors of the file's state dict, in its order.
-pub(super) fn state_dict<'a>(machine: &Machine<'a>, root: Value<'a>) -> Result<Vec<Named<'a>>> {
+pub(super) fn state_dict<'a>(machine: &Machine<'a>, root: Value<'a>) -> Result<Vec<NamedTensor<'a>>> {
     let mut dict = root;
     // A wrapper may hold a wrapper.
     for _ in 0..4 {
@@ -197,7 +197,7 @@ pub(super) fn state_dict<'a>(machine: &Machine<'a>, root: Value<'a>) -> Result<V
         if !names.insert(name) {
             return corrupt(format!("it has two tensors called {}", shown(name)));
         }
-        tensors.push(Named { name, storage: tensor.storage, view: tensor.view.clone() });
+        tensors.push(NamedTensor { name, storage: tensor.storage, view: tensor.view.clone() });
     }
     if tensors.is_empty() {
         let keys =
@@ -221,11 +221,11 @@ fn wrapped<'a>(machine: &Machine<'a>, dict: Value<'a>) -> Option<Value<'a>> {
 
 /// Joins tensors with the bytes of their storages.
 pub(super) fn tensors(
-    named: Vec<Named<'_>>,
+    named: Vec<NamedTensor<'_>>,
     big_endian: bool,
-    mut bytes_of: impl FnMut(&Storage<'_>) -> Result<Data>,
+    mut bytes_of: impl FnMut(&StorageRef<'_>) -> Result<StoredBytes>,
 ) -> Result<Vec<Tensor>> {
-    let join = |Named { name, storage, mut view }: Named<'_>| {
+    let join = |NamedTensor { name, storage, mut view }: NamedTensor<'_>| {
         let mut data = bytes_of(&storage)?;
         let needed = storage.elements.checked_mul(storage.dtype.size()).filter(|&needed| needed <= data.len());
         let Some(needed) = needed else {
@@ -239,7 +239,7 @@ pub(super) fn tensors(
             };
             view.offset = moved;
         }
-        if let Data::Range { length, .. } = &mut data {
+        if let StoredBytes::Range { length, .. } = &mut data {
             *length = needed;
         }
         Tensor::new(name.to_owned(), storage.dtype, view, data, big_endian)

@@ -9,7 +9,7 @@ use ::zip::{CompressionMethod, ZipArchive};
 use super::error::{Error, Result, corrupt, shown};
 use super::pickle::Machine;
 use super::source::{Reader, Source};
-use super::tensor::{Data, Tensor};
+use super::tensor::{StoredBytes, Tensor};
 use super::{LONGEST_PICKLE, torch};
 
 /// An archive may hold packed entries, though torch.save writes none: they may not grow more than this altogether.
@@ -55,7 +55,7 @@ pub(super) fn read(source: &Source) -> Result<Vec<Tensor>> {
     let mut machine = Machine::new(&pickle);
     let root = machine.load()?;
     let named = torch::state_dict(&machine, root)?;
-    let mut storages: HashMap<String, Data> = HashMap::new();
+    let mut storages: HashMap<String, StoredBytes> = HashMap::new();
     torch::tensors(named, big_endian, |storage| {
         if let Some(data) = storages.get(storage.key) {
             return Ok(data.clone());
@@ -91,13 +91,13 @@ impl Archive<'_> {
             data if data.len() > LONGEST_PICKLE => {
                 Err(Error::Limit(format!("its pickle is longer than {} MiB", LONGEST_PICKLE >> 20)))
             }
-            Data::Range { offset, length } => Ok(self.source.read(offset, length)?),
-            Data::Unpacked(bytes) => Ok(bytes.to_vec()),
+            StoredBytes::Range { offset, length } => Ok(self.source.read(offset, length)?),
+            StoredBytes::Unpacked(bytes) => Ok(bytes.to_vec()),
         }
     }
 
     /// Where an entry's bytes are, or the unpacked bytes themselves.
-    fn data(&mut self, index: usize) -> Result<Data> {
+    fn data(&mut self, index: usize) -> Result<StoredBytes> {
         let entry = self.zip.by_index_raw(index).map_err(sound)?;
         if entry.encrypted() {
             return Err(Error::Unsupported("its archive is encrypted".to_owned()));
@@ -108,7 +108,7 @@ impl Archive<'_> {
             CompressionMethod::Stored => {
                 let end = start.and_then(|start| start.checked_add(size)).filter(|&end| end <= self.source.len());
                 match (start, end) {
-                    (Some(offset), Some(_)) => Ok(Data::Range { offset, length: size }),
+                    (Some(offset), Some(_)) => Ok(StoredBytes::Range { offset, length: size }),
                     _ => Err(Error::Truncated("an entry of its archive ends behind the file".to_owned())),
                 }
             }
@@ -120,7 +120,7 @@ impl Archive<'_> {
                     let message = format!("its packed entries grow to more than {MOST_GROWTH} times its size");
                     Error::Limit(message)
                 })?;
-                Ok(Data::Unpacked(bytes.into()))
+                Ok(StoredBytes::Unpacked(bytes.into()))
             }
             other => {
                 Err(Error::Unsupported(format!("its archive is packed by {other}; save it again with torch.save")))
