@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::source::Source;
-use super::{Classes, Error, Format, Frame, Images, Layout, file_names, pixels};
+use super::{Classes, Error, Format, FormatReader, Frame, Images, file_names, pixels};
 
 const SIDE: u32 = 32;
 const PIXELS: usize = 3072;
@@ -18,7 +18,7 @@ struct Cifar {
 }
 
 /// Recognises `data_batch_1.bin … test_batch.bin` and `train.bin`, `test.bin`.
-pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn Layout>>, Error> {
+pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error> {
     let mut ten: BTreeMap<String, Vec<(u32, PathBuf)>> = BTreeMap::new();
     let mut hundred = BTreeMap::new();
     for name in file_names(root)? {
@@ -45,7 +45,7 @@ pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn Layout>>, Error> {
         (Format::Cifar10, ten.into_iter().map(|(split, batches)| (split, paths(batches))).collect())
     };
     let cifar = Cifar { root: root.to_owned(), format, splits };
-    Ok((!cifar.splits.is_empty()).then(|| Box::new(cifar) as Box<dyn Layout>))
+    Ok((!cifar.splits.is_empty()).then(|| Box::new(cifar) as Box<dyn FormatReader>))
 }
 
 impl Cifar {
@@ -70,7 +70,7 @@ impl Cifar {
     }
 }
 
-impl Layout for Cifar {
+impl FormatReader for Cifar {
     fn format(&self) -> Format {
         self.format
     }
@@ -119,14 +119,14 @@ impl Layout for Cifar {
                 source.read_at(&mut label, at).map_err(Error::io(path))?;
                 images.labels.push(u32::from(label[0]));
             }
-            images.batches.push(Batch { start, path: path.clone(), source });
+            images.batches.push(BatchFile { start, path: path.clone(), source });
         }
         Ok(Box::new(images))
     }
 }
 
 #[derive(Debug)]
-struct Batch {
+struct BatchFile {
     start: usize,
     path: PathBuf,
     source: Source,
@@ -135,7 +135,7 @@ struct Batch {
 #[derive(Debug)]
 struct CifarImages {
     label_bytes: usize,
-    batches: Vec<Batch>,
+    batches: Vec<BatchFile>,
     labels: Vec<u32>,
 }
 

@@ -5,7 +5,7 @@ use std::fs::{self, DirEntry, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Classes, EVAL_SPLITS, Error, Format, Frame, Images, Layout, TRAIN_SPLIT, deciding_split, pixels};
+use super::{Classes, EVAL_SPLITS, Error, Format, FormatReader, Frame, Images, TRAIN_SPLIT, deciding_split, pixels};
 
 /// Largest encoded image.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -20,16 +20,16 @@ struct Folder {
 }
 
 /// Recognises a directory that has directories of images below `train`, `test`, `val` or `validation`.
-pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn Layout>>, Error> {
+pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error> {
     if !EVAL_SPLITS.iter().chain([&TRAIN_SPLIT]).any(|split| root.join(split).is_dir()) {
         return Ok(None);
     }
     let boundary = fs::canonicalize(root).map_err(Error::io(root))?;
     let mut splits = BTreeMap::new();
-    for (split, path) in children(root, &boundary, Kind::Directory)? {
+    for (split, path) in children(root, &boundary, EntryKind::Directory)? {
         let mut classes = Vec::new();
-        for (class, path) in children(&path, &boundary, Kind::Directory)? {
-            let files = children(&path, &boundary, Kind::Image)?;
+        for (class, path) in children(&path, &boundary, EntryKind::Directory)? {
+            let files = children(&path, &boundary, EntryKind::Image)?;
             classes.push((class, files.into_iter().map(|(file, _)| file.into_boxed_str()).collect()));
         }
         if !classes.is_empty() {
@@ -37,22 +37,22 @@ pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn Layout>>, Error> {
         }
     }
     let folder = Folder { root: root.to_owned(), splits };
-    Ok((!folder.splits.is_empty()).then(|| Box::new(folder) as Box<dyn Layout>))
+    Ok((!folder.splits.is_empty()).then(|| Box::new(folder) as Box<dyn FormatReader>))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum EntryKind {
     Directory,
     Image,
 }
 
 /// What a directory holds of a kind, by name. Hidden entries and other kinds are passed over.
-fn children(directory: &Path, boundary: &Path, kind: Kind) -> Result<Vec<(String, PathBuf)>, Error> {
+fn children(directory: &Path, boundary: &Path, kind: EntryKind) -> Result<Vec<(String, PathBuf)>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
         let entry = entry.map_err(Error::io(directory))?;
         let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") || (kind == Kind::Image && !is_image(&path)) {
+        if entry.file_name().as_encoded_bytes().starts_with(b".") || (kind == EntryKind::Image && !is_image(&path)) {
             continue;
         }
         if !is_of_kind(&entry, &path, boundary, kind)? {
@@ -68,7 +68,7 @@ fn children(directory: &Path, boundary: &Path, kind: Kind) -> Result<Vec<(String
 }
 
 /// A link may lead to another place within the data set, not out of it.
-fn is_of_kind(entry: &DirEntry, path: &Path, boundary: &Path, kind: Kind) -> Result<bool, Error> {
+fn is_of_kind(entry: &DirEntry, path: &Path, boundary: &Path, kind: EntryKind) -> Result<bool, Error> {
     let mut file_type = entry.file_type().map_err(Error::io(path))?;
     if file_type.is_symlink() {
         let target = fs::canonicalize(path).map_err(|_| Error::invalid(path, "is a link to nothing: remove it"))?;
@@ -78,7 +78,7 @@ fn is_of_kind(entry: &DirEntry, path: &Path, boundary: &Path, kind: Kind) -> Res
         }
         file_type = fs::metadata(&target).map_err(Error::io(path))?.file_type();
     }
-    Ok(if kind == Kind::Directory { file_type.is_dir() } else { file_type.is_file() })
+    Ok(if kind == EntryKind::Directory { file_type.is_dir() } else { file_type.is_file() })
 }
 
 fn is_image(path: &Path) -> bool {
@@ -86,7 +86,7 @@ fn is_image(path: &Path) -> bool {
     matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
 }
 
-impl Layout for Folder {
+impl FormatReader for Folder {
     fn format(&self) -> Format {
         Format::Folder
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::source::Source;
-use super::{Classes, Error, Format, Frame, Images, Layout, deciding_split, file_names, labels, pixels};
+use super::{Classes, Error, Format, FormatReader, Frame, Images, deciding_split, file_names, labels, pixels};
 
 /// Unsigned bytes in three dimensions, in one dimension.
 const IMAGES_MAGIC: u32 = 0x803;
@@ -22,7 +22,7 @@ struct Idx {
 }
 
 /// Recognises `train-images-idx3-ubyte`, `t10k-labels.idx1-ubyte.gz` and their like.
-pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn Layout>>, Error> {
+pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error> {
     let names = file_names(root)?;
     let mut splits = BTreeMap::new();
     for name in &names {
@@ -44,10 +44,10 @@ pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn Layout>>, Error> {
         // The plain file sorts before its packed copy.
         splits.entry(split.to_owned()).or_insert(files);
     }
-    Ok((!splits.is_empty()).then(|| Box::new(Idx { splits }) as Box<dyn Layout>))
+    Ok((!splits.is_empty()).then(|| Box::new(Idx { splits }) as Box<dyn FormatReader>))
 }
 
-impl Layout for Idx {
+impl FormatReader for Idx {
     fn format(&self) -> Format {
         Format::Idx
     }

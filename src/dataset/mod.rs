@@ -113,7 +113,7 @@ pub trait Images: Debug + Send + Sync {
 }
 
 /// What one format knows of a directory. A split that is passed in is one of `splits`.
-trait Layout: Debug + Send + Sync {
+trait FormatReader: Debug + Send + Sync {
     fn format(&self) -> Format;
     /// The splits' names, sorted.
     fn splits(&self) -> Vec<String>;
@@ -130,7 +130,7 @@ trait Layout: Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Dataset {
     path: PathBuf,
-    layout: Box<dyn Layout>,
+    layout: Box<dyn FormatReader>,
     classes: Classes,
 }
 
@@ -319,7 +319,7 @@ impl Dataset {
     }
 }
 
-fn detect(path: &Path, options: &Options) -> Result<Option<Box<dyn Layout>>, Error> {
+fn detect(path: &Path, options: &Options) -> Result<Option<Box<dyn FormatReader>>, Error> {
     for root in ROOTS {
         let root = if root.is_empty() { path.to_owned() } else { path.join(root) };
         if !root.is_dir() {

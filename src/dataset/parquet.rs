@@ -16,9 +16,9 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use self::columns::Columns;
 use self::groups::PositionedFile;
-use self::pieces::{Cache, Piece};
+use self::pieces::{Piece, PieceCache};
 use super::{
-    BLOCK, Classes, Error, Format, Frame, Images, Layout, Options, deciding_split, file_names, labels, pixels,
+    BLOCK, Classes, Error, Format, FormatReader, Frame, Images, Options, deciding_split, file_names, labels, pixels,
 };
 
 /// One file of a split.
@@ -35,7 +35,7 @@ struct Parquet {
 }
 
 /// Recognises `train-00000-of-00003.parquet`, `train-anything.parquet` and `train.parquet`.
-pub(super) fn detect(root: &Path, options: &Options) -> Result<Option<Box<dyn Layout>>, Error> {
+pub(super) fn detect(root: &Path, options: &Options) -> Result<Option<Box<dyn FormatReader>>, Error> {
     let mut splits: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
     let mut numbers: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
     for name in file_names(root)? {
@@ -56,7 +56,7 @@ pub(super) fn detect(root: &Path, options: &Options) -> Result<Option<Box<dyn La
             return Err(Error::invalid(root, message));
         }
     }
-    Ok((!splits.is_empty()).then(|| Box::new(Parquet { splits }) as Box<dyn Layout>))
+    Ok((!splits.is_empty()).then(|| Box::new(Parquet { splits }) as Box<dyn FormatReader>))
 }
 
 /// 2 and 3 of `00002-of-00003` (and what may follow, such as a hash).
@@ -90,7 +90,7 @@ impl Shard {
     }
 }
 
-impl Layout for Parquet {
+impl FormatReader for Parquet {
     fn format(&self) -> Format {
         Format::Parquet
     }
@@ -126,12 +126,12 @@ impl Layout for Parquet {
             for (index, group) in metadata.metadata.row_groups().iter().enumerate() {
                 // A group without rows would hide the one behind it.
                 if group.num_rows() > 0 {
-                    groups.push(Group { start, shard, index });
+                    groups.push(RowGroup { start, shard, index });
                     start += usize::try_from(group.num_rows()).unwrap_or(0);
                 }
             }
         }
-        Ok(Box::new(ParquetImages { shards, groups, labels, cache: Cache::default() }))
+        Ok(Box::new(ParquetImages { shards, groups, labels, cache: PieceCache::default() }))
     }
 }
 
@@ -147,7 +147,7 @@ fn all_labels(shards: &[Shard]) -> Result<Vec<u32>, Error> {
 
 /// A row group and the number of its first image.
 #[derive(Debug)]
-struct Group {
+struct RowGroup {
     start: usize,
     shard: usize,
     index: usize,
@@ -157,9 +157,9 @@ struct Group {
 #[derive(Debug)]
 struct ParquetImages {
     shards: Vec<Shard>,
-    groups: Vec<Group>,
+    groups: Vec<RowGroup>,
     labels: Vec<u32>,
-    cache: Cache,
+    cache: PieceCache,
 }
 
 impl ParquetImages {

@@ -41,10 +41,10 @@ impl Length for PositionedFile {
 }
 
 impl ChunkReader for PositionedFile {
-    type T = io::BufReader<Place>;
+    type T = io::BufReader<PositionedReader>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        Ok(io::BufReader::new(Place { file: Arc::clone(&self.file), at: start }))
+        Ok(io::BufReader::new(PositionedReader { file: Arc::clone(&self.file), at: start }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -60,12 +60,12 @@ impl ChunkReader for PositionedFile {
 
 /// A place of one's own in a file.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct PositionedReader {
     file: Arc<File>,
     at: u64,
 }
 
-impl Read for Place {
+impl Read for PositionedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read_at(buffer, self.at)?;
         self.at += read as u64;

@@ -35,34 +35,34 @@ impl Piece {
 
 /// One piece, unpacked by whoever comes first while the others wait for it.
 #[derive(Debug)]
-struct Slot {
+struct PieceSlot {
     /// Its size; an estimate until it is unpacked.
     bytes: AtomicU64,
     /// When it was used last, in uses of any.
     used: AtomicU64,
     /// What is wrong with a file stays so.
-    piece: Mutex<Option<Result<Arc<Piece>, Broken>>>,
+    piece: Mutex<Option<Result<Arc<Piece>, InvalidFile>>>,
 }
 
 /// The fields of [`Error::Invalid`].
-type Broken = (std::path::PathBuf, String);
+type InvalidFile = (std::path::PathBuf, String);
 
 /// The pieces that were used last.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub(super) struct PieceCache {
     /// By the number of the first image.
-    slots: Mutex<HashMap<usize, Arc<Slot>>>,
+    slots: Mutex<HashMap<usize, Arc<PieceSlot>>>,
     uses: AtomicU64,
     limit: AtomicU64,
 }
 
-impl Default for Cache {
+impl Default for PieceCache {
     fn default() -> Self {
         Self { slots: Mutex::default(), uses: AtomicU64::new(0), limit: AtomicU64::new(KEPT_BYTES) }
     }
 }
 
-impl Cache {
+impl PieceCache {
     /// Sets the most bytes of all pieces together.
     pub(super) fn limit(&self, bytes: u64) {
         self.limit.store(bytes, Ordering::Relaxed);
@@ -92,7 +92,7 @@ impl Cache {
         result.map_err(|(path, message)| Error::Invalid { path, message })
     }
 
-    fn slot(&self, first: usize, bytes: u64) -> Arc<Slot> {
+    fn slot(&self, first: usize, bytes: u64) -> Arc<PieceSlot> {
         let now = self.uses.fetch_add(1, Ordering::Relaxed);
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(&first) {
@@ -108,7 +108,7 @@ impl Cache {
             total = total.saturating_sub(slot.bytes.load(Ordering::Relaxed));
             slots.remove(&oldest);
         }
-        let slot = Slot { bytes: AtomicU64::new(bytes), used: AtomicU64::new(now), piece: Mutex::new(None) };
+        let slot = PieceSlot { bytes: AtomicU64::new(bytes), used: AtomicU64::new(now), piece: Mutex::new(None) };
         Arc::clone(slots.entry(first).or_insert(Arc::new(slot)))
     }
 }
