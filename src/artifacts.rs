@@ -67,7 +67,7 @@ impl From<object_store::Error> for Error {
 
 /// What is known of a file once it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredFile {
     /// Its size.
     pub size_bytes: u64,
     /// Its SHA-256, in hexadecimal.
@@ -76,7 +76,7 @@ pub struct Stored {
 
 /// A file in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedFile {
     /// Its key.
     pub key: String,
     /// Its size.
@@ -153,7 +153,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be read or stored.
-    pub async fn put_file(&self, key: &str, path: &Path) -> Result<Stored, Error> {
+    pub async fn put_file(&self, key: &str, path: &Path) -> Result<StoredFile, Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let file = tokio::fs::File::open(path).await.map_err(failed)?;
         self.put_open_file(key, file, path).await
@@ -163,7 +163,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be read or stored.
-    pub async fn put_open_file(&self, key: &str, file: tokio::fs::File, path: &Path) -> Result<Stored, Error> {
+    pub async fn put_open_file(&self, key: &str, file: tokio::fs::File, path: &Path) -> Result<StoredFile, Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let chunks = tokio_util::io::ReaderStream::with_capacity(file, 1 << 18).map_err(failed);
         self.put_stream(key, chunks).await
@@ -177,7 +177,7 @@ impl Store {
         &self,
         key: &str,
         mut chunks: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    ) -> Result<Stored, Error>
+    ) -> Result<StoredFile, Error>
     where
         Error: From<E>,
     {
@@ -217,7 +217,7 @@ impl Store {
             Some(upload) => drop(upload.finish().await?),
             None => drop(self.inner.put(&key, head.freeze().into()).await?),
         }
-        Ok(Stored { size_bytes, sha256: hex::encode(sha256.finalize()) })
+        Ok(StoredFile { size_bytes, sha256: hex::encode(sha256.finalize()) })
     }
 
     /// Reads a part of a stored file.
@@ -250,7 +250,7 @@ impl Store {
     ///
     /// # Errors
     /// When it is not there, cannot be read, or cannot be written.
-    pub async fn fetch(&self, key: &str, path: &Path) -> Result<Stored, Error> {
+    pub async fn fetch(&self, key: &str, path: &Path) -> Result<StoredFile, Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let mut chunks = self.inner.get(&checked(key)?).await?.into_stream();
         let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
@@ -262,7 +262,7 @@ impl Store {
             file.write_all(&chunk).await.map_err(failed)?;
         }
         file.flush().await.map_err(failed)?;
-        Ok(Stored { size_bytes, sha256: hex::encode(sha256.finalize()) })
+        Ok(StoredFile { size_bytes, sha256: hex::encode(sha256.finalize()) })
     }
 
     /// The size of a stored file, or none where there is no such file.
@@ -292,8 +292,8 @@ impl Store {
     ///
     /// # Errors
     /// When the storage does not answer.
-    pub async fn list(&self) -> Result<Vec<Listed>, Error> {
-        let found = self.inner.list(None).map_err(Error::from).map_ok(|file| Listed {
+    pub async fn list(&self) -> Result<Vec<ListedFile>, Error> {
+        let found = self.inner.list(None).map_err(Error::from).map_ok(|file| ListedFile {
             key: file.location.into(),
             size_bytes: file.size,
             stored_at: file.last_modified,

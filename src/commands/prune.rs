@@ -10,7 +10,7 @@ use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
-use crate::artifacts::{Listed, Store};
+use crate::artifacts::{ListedFile, Store};
 use crate::cli::{PruneArgs, Rules};
 use crate::database::Database;
 use crate::jobs::retention::{self, Finished};
@@ -74,7 +74,7 @@ pub async fn prune(
     let old = Utc::now() - TimeDelta::minutes(rules.orphan_minutes.into());
     let (mut orphans, mut orphan_bytes) = (0, 0);
     let of_the_gone = |key: &str| job_of(key).is_some_and(|job| gone.contains(job));
-    let is_orphan = |file: &&Listed| {
+    let is_orphan = |file: &&ListedFile| {
         is_ours(&file.key) && file.stored_at <= old && !named.needs(&file.key) && !of_the_gone(&file.key)
     };
     for file in files.iter().filter(is_orphan) {
@@ -116,7 +116,7 @@ fn job_of(key: &str) -> Option<&str> {
 }
 
 /// Bytes that each job has in storage.
-fn sizes(files: &[Listed]) -> HashMap<&str, u64> {
+fn sizes(files: &[ListedFile]) -> HashMap<&str, u64> {
     let mut sizes = HashMap::new();
     for file in files {
         if let Some(job) = job_of(&file.key) {
