@@ -1,4 +1,4 @@
-//! Extractors whose rejections are problem documents.
+//! Extractors whose rejections are [`ApiError`]s, so that clients get problem documents.
 
 use std::fmt;
 
@@ -15,15 +15,13 @@ use serde_json::Value;
 use super::error::ApiError;
 use crate::spec::Fault;
 
-/// Largest body that is read into memory.
+/// Largest body read into memory, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
 
-/// A JSON document, with the bytes that it was read from.
+/// A JSON document, with the bytes it was parsed from.
 #[derive(Debug)]
 pub struct JsonBody {
-    /// The document.
     pub value: Value,
-    /// What was sent, to the byte.
     pub bytes: Bytes,
 }
 
@@ -33,7 +31,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
             return Err(ApiError::UnsupportedMediaType(
-                "the body must be JSON and say so: content-type: application/json".into(),
+                "the body must be JSON, with the header content-type: application/json".into(),
             ));
         }
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
@@ -58,8 +56,8 @@ fn unreadable(rejection: &BytesRejection) -> ApiError {
     }
 }
 
-/// Query parameters. `T` refuses those that it does not know (`deny_unknown_fields`): a misspelt one is a mistake, not
-/// a wish for the default.
+/// Query parameters. `T` must refuse unknown ones (`deny_unknown_fields`), so that a misspelt parameter is an error and
+/// does not silently become the default.
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
@@ -70,7 +68,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         match axum_extra::extract::Query::from_request_parts(parts, state).await {
             Ok(axum_extra::extract::Query(query)) => Ok(Self(query)),
             Err(rejection) => {
-                // The outermost text only says that it failed.
+                // The outermost message only says that parsing failed.
                 let cause =
                     std::error::Error::source(&rejection).map_or_else(|| rejection.to_string(), ToString::to_string);
                 Err(ApiError::malformed(format!("query parameters: {cause}")))
@@ -79,28 +77,28 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// The `{id}` of a path: a prefix, which says what it is the id of, and a tail. Whatever has another form is not the
-/// id of anything.
+/// The `{id}` of a path: a prefix, which tells the kind of resource, and a tail. Anything else gets 404, because no
+/// resource has such an id.
 #[derive(Debug, Clone)]
 pub struct Id<K>(pub String, std::marker::PhantomData<K>);
 
-/// What an id is the id of.
-pub trait Kind {
-    /// As in "there is no …".
+pub type JobId = Id<JobIds>;
+pub type CheckpointId = Id<CheckpointIds>;
+
+/// The form of a resource's ids.
+pub trait IdKind {
+    /// The resource, as in "there is no …".
     const NAME: &'static str;
-    /// What its ids begin with.
     const PREFIX: &'static str;
-    /// What they go on with, for people.
+    /// The form of the tail, for error messages.
     const FORM: &'static str;
-    /// Whether this can be the rest of one.
     fn is_tail(tail: &str) -> bool;
 }
 
-/// Jobs.
 #[derive(Debug, Clone)]
-pub struct Job;
+pub struct JobIds;
 
-impl Kind for Job {
+impl IdKind for JobIds {
     const NAME: &'static str = "job";
     const PREFIX: &'static str = "job_";
     const FORM: &'static str = "26 capital letters and digits";
@@ -109,33 +107,35 @@ impl Kind for Job {
     }
 }
 
-/// Checkpoints.
 #[derive(Debug, Clone)]
-pub struct Checkpoint;
+pub struct CheckpointIds;
 
-impl Kind for Checkpoint {
+impl IdKind for CheckpointIds {
     const NAME: &'static str = "checkpoint";
     const PREFIX: &'static str = "ckpt_";
-    const FORM: &'static str = "32 hexadecimal digits in lower case";
+    const FORM: &'static str = "32 lower-case hexadecimal digits";
     fn is_tail(tail: &str) -> bool {
         tail.len() == 32 && tail.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     }
 }
 
-impl Job {
+impl<K: IdKind> Id<K> {
     /// Whether a text has the form of an id.
     pub fn is_id(text: &str) -> bool {
-        text.strip_prefix(Self::PREFIX).is_some_and(Self::is_tail)
+        text.strip_prefix(K::PREFIX).is_some_and(K::is_tail)
     }
-}
 
-impl<K: Kind> Id<K> {
     fn new(id: String) -> Result<Self, ApiError> {
-        if id.strip_prefix(K::PREFIX).is_some_and(K::is_tail) {
+        if Self::is_id(&id) {
             return Ok(Self(id, std::marker::PhantomData));
         }
         let shown: String = id.chars().take(64).collect();
-        Err(ApiError::not_found(format!("there is no {} {shown:?}: an id is {} and {}", K::NAME, K::PREFIX, K::FORM)))
+        Err(ApiError::not_found(format!(
+            "there is no {} {shown:?}: an id is {} followed by {}",
+            K::NAME,
+            K::PREFIX,
+            K::FORM
+        )))
     }
 }
 
@@ -149,11 +149,11 @@ async fn path_parameters(parts: &mut Parts) -> Result<Vec<(String, String)>, Api
     type Path = axum::extract::Path<Vec<(String, String)>>;
     match <Path as FromRequestParts<()>>::from_request_parts(parts, &()).await {
         Ok(axum::extract::Path(parameters)) => Ok(parameters),
-        Err(_) => Err(ApiError::malformed("the path holds a percent-encoding that is not UTF-8")),
+        Err(_) => Err(ApiError::malformed("the path contains a percent-encoding that is not UTF-8")),
     }
 }
 
-impl<K: Kind, S: Send + Sync> FromRequestParts<S> for Id<K> {
+impl<K: IdKind, S: Send + Sync> FromRequestParts<S> for Id<K> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
@@ -196,10 +196,10 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for IdempotencyKey {
     }
 }
 
-/// For `deserialize_with`: an optional whole number from `LEAST` to `MOST`.
+/// For `deserialize_with`: a whole number from `LEAST` to `MOST`.
 ///
 /// # Errors
-/// When it is not one.
+/// The text is anything else.
 pub fn whole<'de, const LEAST: i64, const MOST: i64, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<i64>, D::Error> {
@@ -210,7 +210,7 @@ pub fn whole<'de, const LEAST: i64, const MOST: i64, D: Deserializer<'de>>(
     }
 }
 
-/// A fault of one field.
+/// A fault at a JSON pointer.
 #[must_use]
 pub fn fault(pointer: &str, detail: impl Into<String>) -> Fault {
     Fault { pointer: pointer.to_owned(), detail: detail.into() }

@@ -9,7 +9,8 @@ use crate::http::List;
 
 /// One network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Architecture {
+#[schema(as = Architecture)]
+pub struct ArchitectureSummary {
     /// The name in specifications.
     #[schema(example = "resnet32x4")]
     pub name: String,
@@ -27,7 +28,7 @@ pub struct Architecture {
     pub feature_map_channels: u32,
 }
 
-impl Architecture {
+impl ArchitectureSummary {
     fn new(architecture: &architecture::Architecture) -> Self {
         let layout = architecture.layout(100);
         let [feature_map_channels, feature_map_side, _] = layout.feature_map;
@@ -47,7 +48,7 @@ impl Architecture {
 ///
 /// Every network that can be a teacher or a student.
 #[utoipa::path(get, path = "/v1/architectures", tag = "server", operation_id = "list_architectures",
-    responses((status = 200, body = List<Architecture>)))]
-pub async fn list() -> Json<List<Architecture>> {
-    Json(List { data: architecture::all().iter().map(Architecture::new).collect() })
+    responses((status = 200, body = List<ArchitectureSummary>)))]
+pub async fn list() -> Json<List<ArchitectureSummary>> {
+    Json(List { data: architecture::all().iter().map(ArchitectureSummary::new).collect() })
 }

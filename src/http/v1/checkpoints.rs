@@ -21,7 +21,7 @@ use crate::architecture::{self, Architecture};
 use crate::artifacts::key_of_upload;
 use crate::checkpoint;
 use crate::http::error::ApiError;
-use crate::http::extract::{Checkpoint as CheckpointId, Id, Query, whole};
+use crate::http::extract::{CheckpointId, Query, whole};
 use crate::http::{AppState, Page};
 use crate::jobs::checkpoints::{self, Checkpoint, Fit, Guess};
 use crate::jobs::store::Answer;
@@ -272,7 +272,7 @@ fn full(error: std::io::Error) -> ApiError {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct ListParameters {
+pub struct CheckpointsParameters {
     /// How many at most.
     #[serde(default, deserialize_with = "whole::<1, 100, _>")]
     #[param(minimum = 1, maximum = 100, default = 20)]
@@ -283,10 +283,10 @@ pub struct ListParameters {
 
 /// Checkpoints, newest first
 #[utoipa::path(get, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "list_checkpoints",
-    params(ListParameters), responses((status = 200, body = Page<Checkpoint>)))]
+    params(CheckpointsParameters), responses((status = 200, body = Page<Checkpoint>)))]
 pub async fn list(
     State(state): State<AppState>,
-    Query(parameters): Query<ListParameters>,
+    Query(parameters): Query<CheckpointsParameters>,
 ) -> Result<Json<Page<Checkpoint>>, ApiError> {
     let after = parameters.after.as_deref().map(|cursor| {
         parse_cursor(cursor)
@@ -305,11 +305,11 @@ fn parse_cursor(cursor: &str) -> Option<(DateTime<Utc>, String)> {
 /// One checkpoint
 #[utoipa::path(get, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "get_checkpoint",
     params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 200, body = Checkpoint)))]
-pub async fn get(State(state): State<AppState>, id: Id<CheckpointId>) -> Result<Json<Checkpoint>, ApiError> {
+pub async fn get(State(state): State<AppState>, id: CheckpointId) -> Result<Json<Checkpoint>, ApiError> {
     checkpoints::get(&state.pool, &id.0).await?.map(Json).ok_or_else(|| no_such(&id))
 }
 
-fn no_such(id: &Id<CheckpointId>) -> ApiError {
+fn no_such(id: &CheckpointId) -> ApiError {
     ApiError::not_found(format!("there is no checkpoint {id}"))
 }
 
@@ -318,7 +318,7 @@ fn no_such(id: &Id<CheckpointId>) -> ApiError {
 /// Not while a job that is not finished needs it.
 #[utoipa::path(delete, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "delete_checkpoint",
     params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 204)))]
-pub async fn delete(State(state): State<AppState>, id: Id<CheckpointId>) -> Result<StatusCode, ApiError> {
+pub async fn delete(State(state): State<AppState>, id: CheckpointId) -> Result<StatusCode, ApiError> {
     let deletion = match checkpoints::delete(&state.pool, &id.0).await? {
         Answer::Done(deletion) => deletion,
         Answer::Not(reason) => return Err(ApiError::conflict(format!("checkpoint {id} cannot be deleted: {reason}"))),

@@ -14,7 +14,7 @@ use crate::jobs::labels::{self, Label};
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Parameters {
+pub struct LabelsParameters {
     /// Labels in which each of these words occurs, as `key:value`. Case does not matter.
     #[param(max_length = 200)]
     q: Option<String>,
@@ -27,11 +27,11 @@ pub struct Parameters {
 /// Labels
 ///
 /// Those that jobs have, with how many have each; the most frequent first.
-#[utoipa::path(get, path = "/v1/labels", tag = "jobs", operation_id = "list_labels", params(Parameters),
+#[utoipa::path(get, path = "/v1/labels", tag = "jobs", operation_id = "list_labels", params(LabelsParameters),
     responses((status = 200, body = List<Label>)))]
 pub async fn list(
     State(state): State<AppState>,
-    Query(Parameters { q, limit }): Query<Parameters>,
+    Query(LabelsParameters { q, limit }): Query<LabelsParameters>,
 ) -> Result<Json<List<Label>>, ApiError> {
     let data = labels::find(&state.pool, &words(q)?, limit.unwrap_or(100)).await?;
     Ok(Json(List { data }))

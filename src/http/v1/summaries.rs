@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::jobs::labels;
 use crate::http::AppState;
 use crate::http::error::ApiError;
-use crate::http::extract::{Job as JobId, Query, whole};
+use crate::http::extract::{JobId, Query, whole};
 use crate::jobs::state::Status;
 use crate::jobs::summaries::{self, Found, Sort, Summary};
 
@@ -22,7 +22,7 @@ const LONGEST_SEARCH: usize = 200;
 /// The direction of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
+pub enum SortDirection {
     /// The smallest first.
     Asc,
     /// The largest first.
@@ -32,7 +32,7 @@ pub enum Order {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Parameters {
+pub struct SummariesParameters {
     /// Jobs of this status only; may be repeated.
     #[serde(default)]
     status: Vec<Status>,
@@ -52,7 +52,7 @@ pub struct Parameters {
     sort: Option<Sort>,
     /// In which direction.
     #[param(inline, default = "desc")]
-    order: Option<Order>,
+    order: Option<SortDirection>,
     /// How many to leave out at the start.
     #[serde(default, deserialize_with = "whole::<0, 1_000_000, _>")]
     #[param(minimum = 0, maximum = 1_000_000, default = 0)]
@@ -87,13 +87,13 @@ impl Summaries {
 ///
 /// Searched, sorted and in pages, each with its curve of evaluations, its best top-1 accuracy up to now, and what that
 /// is compared with.
-#[utoipa::path(get, path = "/v1/summaries", tag = "jobs", operation_id = "list_summaries", params(Parameters),
+#[utoipa::path(get, path = "/v1/summaries", tag = "jobs", operation_id = "list_summaries", params(SummariesParameters),
     responses((status = 200, body = Summaries)))]
 pub async fn list(
     State(state): State<AppState>,
-    Query(parameters): Query<Parameters>,
+    Query(parameters): Query<SummariesParameters>,
 ) -> Result<Json<Summaries>, ApiError> {
-    let Parameters { status: statuses, label, q, id, sort, order, offset, limit } = parameters;
+    let SummariesParameters { status: statuses, label, q, id, sort, order, offset, limit } = parameters;
     let words = words(q)?;
     if id.len() > MOST_IDS {
         return Err(ApiError::malformed(format!("query parameters: id: at most {MOST_IDS} at a time")));
@@ -110,7 +110,7 @@ pub async fn list(
         words,
         ids: Some(id).filter(|ids| !ids.is_empty()),
         sort: sort.unwrap_or_default(),
-        is_descending: order != Some(Order::Asc),
+        is_descending: order != Some(SortDirection::Asc),
         offset: offset.unwrap_or(0),
         limit: limit.unwrap_or(50),
         statuses,

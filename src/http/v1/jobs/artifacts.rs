@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use crate::http::download::Download;
 use crate::http::error::ApiError;
-use crate::http::extract::{Id, Job, Name};
+use crate::http::extract::{JobId, Name};
 use crate::http::v1::jobs;
 use crate::http::{AppState, List};
 use crate::jobs::store::{self, Artifact};
@@ -17,7 +17,7 @@ use crate::jobs::store::{self, Artifact};
 /// Empty until the job has succeeded.
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts", tag = "artifacts", operation_id = "list_artifacts",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Artifact>)))]
-pub async fn list(State(state): State<AppState>, id: Id<Job>) -> Result<Json<List<Artifact>>, ApiError> {
+pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<Artifact>>, ApiError> {
     jobs::find(&state, &id).await?;
     Ok(Json(List { data: store::artifacts(&state.pool, &id.0).await? }))
 }
@@ -40,7 +40,7 @@ pub async fn list(State(state): State<AppState>, id: Id<Job>) -> Result<Json<Lis
         (status = 304, description = "The client has it")))]
 pub async fn get(
     State(state): State<AppState>,
-    id: Id<Job>,
+    id: JobId,
     Name(name): Name,
     method: Method,
     headers: HeaderMap,
@@ -51,7 +51,7 @@ pub async fn get(
 }
 
 /// The published file of that name; where there is none, the answer says what there is, or why there is nothing yet.
-pub async fn find(state: &AppState, id: &Id<Job>, name: &str) -> Result<Artifact, ApiError> {
+pub async fn find(state: &AppState, id: &JobId, name: &str) -> Result<Artifact, ApiError> {
     let job = jobs::find(state, id).await?;
     let artifacts = store::artifacts(&state.pool, &id.0).await?;
     let names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();

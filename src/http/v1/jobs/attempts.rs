@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::http::error::ApiError;
-use crate::http::extract::{Id, Job};
+use crate::http::extract::JobId;
 use crate::http::v1::jobs;
 use crate::http::{AppState, List};
 use crate::jobs::attempts::{self, Attempt};
@@ -14,7 +14,7 @@ use crate::jobs::attempts::{self, Attempt};
 /// Each start on a worker, oldest first, with where it went on from and how it ended. Empty until the first.
 #[utoipa::path(get, path = "/v1/jobs/{id}/attempts", tag = "jobs", operation_id = "list_attempts",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Attempt>)))]
-pub async fn list(State(state): State<AppState>, id: Id<Job>) -> Result<Json<List<Attempt>>, ApiError> {
+pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<Attempt>>, ApiError> {
     jobs::find(&state, &id).await?;
     Ok(Json(List { data: attempts::list(&state.pool, &id.0).await? }))
 }

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::AppState;
 use crate::http::error::ApiError;
-use crate::http::extract::{Id, Job, Query, whole};
+use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
 use crate::jobs::events::{self, Event};
 
@@ -23,7 +23,7 @@ pub struct History {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Parameters {
+pub struct EventsParameters {
     /// Entries after this `seq` only.
     #[serde(default, deserialize_with = "whole::<0, { i64::MAX }, _>")]
     #[param(minimum = 0, default = 0)]
@@ -38,11 +38,11 @@ pub struct Parameters {
 ///
 /// Changes of its status, log lines, warnings, checkpoints. Append-only; `seq` counts from 1 without gaps.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", operation_id = "list_events",
-    params(("id" = String, Path, description = "Id of the job"), Parameters), responses((status = 200, body = History)))]
+    params(("id" = String, Path, description = "Id of the job"), EventsParameters), responses((status = 200, body = History)))]
 pub async fn list(
     State(state): State<AppState>,
-    id: Id<Job>,
-    Query(parameters): Query<Parameters>,
+    id: JobId,
+    Query(parameters): Query<EventsParameters>,
 ) -> Result<Json<History>, ApiError> {
     let limit = parameters.limit.unwrap_or(100);
     let mut data = events::list(&state.pool, &id.0, parameters.after.unwrap_or(0), limit + 1).await?;

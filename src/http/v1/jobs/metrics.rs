@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::AppState;
 use crate::http::error::ApiError;
-use crate::http::extract::{Id, Job, Query, whole};
+use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
 use crate::jobs::metrics::{self, Series, SeriesPoint};
 
@@ -36,7 +36,7 @@ pub struct Metrics {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct Parameters {
+pub struct MetricsParameters {
     /// The series of this name only; may be repeated.
     #[serde(default)]
     name: Vec<String>,
@@ -50,12 +50,12 @@ pub struct Parameters {
 ///
 /// JSON, or CSV (`name,step,epoch,time,value`) with `Accept: text/csv`.
 #[utoipa::path(get, path = "/v1/jobs/{id}/metrics", tag = "jobs", operation_id = "get_metrics",
-    params(("id" = String, Path, description = "Id of the job"), Parameters),
+    params(("id" = String, Path, description = "Id of the job"), MetricsParameters),
     responses((status = 200, content((Metrics = "application/json"), (String = "text/csv")))))]
 pub async fn get(
     State(state): State<AppState>,
-    id: Id<Job>,
-    Query(parameters): Query<Parameters>,
+    id: JobId,
+    Query(parameters): Query<MetricsParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let last_id = metrics::newest(&state.pool, &id.0).await?;

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::error::ApiError;
-use crate::http::extract::{Id, IdempotencyKey, Job as JobId, JsonBody, Query, whole};
+use crate::http::extract::{IdempotencyKey, JobId, JsonBody, Query, whole};
 use crate::http::resolve::{self, DryRun};
 use crate::http::{AppState, Page};
 use crate::jobs::state::{Change, Status};
@@ -99,7 +99,7 @@ pub async fn create(
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct ListParameters {
+pub struct JobsParameters {
     /// Jobs of this status only; may be repeated.
     #[serde(default)]
     status: Vec<Status>,
@@ -115,13 +115,13 @@ pub struct ListParameters {
 }
 
 /// Jobs, newest first
-#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(ListParameters),
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(JobsParameters),
     responses((status = 200, body = Page<Job>)))]
 pub async fn list(
     State(state): State<AppState>,
-    Query(parameters): Query<ListParameters>,
+    Query(parameters): Query<JobsParameters>,
 ) -> Result<Json<Page<Job>>, ApiError> {
-    let ListParameters { status: statuses, label, limit, after } = parameters;
+    let JobsParameters { status: statuses, label, limit, after } = parameters;
     let Some(labels) = labels(label)? else {
         return Ok(Json(Page::new(Vec::new(), 0, |job: &Job| job.id.clone())));
     };
@@ -155,7 +155,7 @@ pub fn labels(given: Vec<String>) -> Result<Option<BTreeMap<String, String>>, Ap
 /// One job
 #[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "get_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = Job)))]
-pub async fn get(State(state): State<AppState>, id: Id<JobId>) -> Result<Json<Job>, ApiError> {
+pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Json<Job>, ApiError> {
     find(&state, &id).await.map(Json)
 }
 
@@ -165,7 +165,7 @@ pub async fn get(State(state): State<AppState>, id: Id<JobId>) -> Result<Json<Jo
 #[utoipa::path(get, path = "/v1/jobs/{id}/submitted", tag = "jobs", operation_id = "get_submitted",
     params(("id" = String, Path, description = "Id of the job")),
     responses((status = 200, description = "The document, to the byte", body = serde_json::Value)))]
-pub async fn submitted(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn submitted(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     if let Some(document) = store::submitted(&state.pool, &id.0).await? {
         return Ok(([(CONTENT_TYPE, "application/json")], document).into_response());
     }
@@ -174,11 +174,11 @@ pub async fn submitted(State(state): State<AppState>, id: Id<JobId>) -> Result<R
 }
 
 /// The job, which others in this module ask for too.
-pub async fn find(state: &AppState, id: &Id<JobId>) -> Result<Job, ApiError> {
+pub async fn find(state: &AppState, id: &JobId) -> Result<Job, ApiError> {
     store::get(&state.pool, &id.0).await?.ok_or_else(|| no_such(id))
 }
 
-fn no_such(id: &Id<JobId>) -> ApiError {
+fn no_such(id: &JobId) -> ApiError {
     ApiError::not_found(format!("there is no job {id}"))
 }
 
@@ -187,7 +187,7 @@ fn no_such(id: &Id<JobId>) -> ApiError {
 /// One that runs stops at its next step.
 #[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
-pub async fn cancel(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn cancel(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     change(&state, &id, Change::Cancel, "cancelled").await
 }
 
@@ -196,7 +196,7 @@ pub async fn cancel(State(state): State<AppState>, id: Id<JobId>) -> Result<Resp
 /// One that runs writes a checkpoint at its next step and frees its device.
 #[utoipa::path(post, path = "/v1/jobs/{id}/pause", tag = "jobs", operation_id = "pause_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
-pub async fn pause(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn pause(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     change(&state, &id, Change::Pause, "paused").await
 }
 
@@ -205,7 +205,7 @@ pub async fn pause(State(state): State<AppState>, id: Id<JobId>) -> Result<Respo
 /// It goes on from its checkpoint when a worker is free.
 #[utoipa::path(post, path = "/v1/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
-pub async fn resume(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn resume(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     change(&state, &id, Change::Resume, "resumed").await
 }
 
@@ -214,16 +214,16 @@ pub async fn resume(State(state): State<AppState>, id: Id<JobId>) -> Result<Resp
 /// It goes on from its last checkpoint, if it has one.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
-pub async fn retry(State(state): State<AppState>, id: Id<JobId>) -> Result<Response, ApiError> {
+pub async fn retry(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     change(&state, &id, Change::Retry, "retried").await
 }
 
-async fn change(state: &AppState, id: &Id<JobId>, change: Change, asked: &str) -> Result<Response, ApiError> {
+async fn change(state: &AppState, id: &JobId, change: Change, asked: &str) -> Result<Response, ApiError> {
     let job = done(store::change(&state.pool, &id.0, change).await?, id, asked)?;
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
 
-fn done<T>(answer: Answer<T>, id: &Id<JobId>, asked: &str) -> Result<T, ApiError> {
+fn done<T>(answer: Answer<T>, id: &JobId, asked: &str) -> Result<T, ApiError> {
     match answer {
         Answer::Done(done) => Ok(done),
         Answer::Missing => Err(no_such(id)),
@@ -237,7 +237,7 @@ fn done<T>(answer: Answer<T>, id: &Id<JobId>, asked: &str) -> Result<T, ApiError
 /// With everything that it wrote.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "delete_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 204)))]
-pub async fn delete(State(state): State<AppState>, id: Id<JobId>) -> Result<StatusCode, ApiError> {
+pub async fn delete(State(state): State<AppState>, id: JobId) -> Result<StatusCode, ApiError> {
     let deletion = done(store::delete(&state.pool, &id.0).await?, &id, "deleted")?;
     state.artifacts.delete_below(&format!("jobs/{id}"), |_| false).await?;
     deletion.commit().await?;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::http::AppState;
 use crate::http::error::ApiError;
-use crate::http::extract::{Id, Job as JobId, Query};
+use crate::http::extract::{JobId, Query};
 use crate::http::feed::{Cursor, PAGE};
 use crate::http::sse::{self, PACE, POLL_INTERVAL, Sender, StreamError, StreamParameters};
 use crate::http::v1::jobs;
@@ -60,7 +60,7 @@ impl MessageId {
         (status = 204, description = "The job has ended and the client has received everything")))]
 pub async fn get(
     State(state): State<AppState>,
-    id: Id<JobId>,
+    id: JobId,
     Query(parameters): Query<StreamParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
