@@ -1,4 +1,4 @@
-//! The `distillery` command: reads the command line and hands over.
+//! The `distillery` program: parses the command line and runs the subcommand.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command as Process, ExitCode};
@@ -36,7 +36,7 @@ fn run(task: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
 }
 
-/// These commands need libtorch, which this program does not link: the trainer beside it takes the same arguments.
+/// Replaces this process by the trainer, which takes the same arguments: this program does not link libtorch.
 fn become_trainer() -> anyhow::Result<()> {
     let trainer = worker::trainer_program(None)?;
     let error = Process::new(&trainer).args(std::env::args_os().skip(1)).exec();

@@ -7,10 +7,10 @@ use tracing_subscriber::fmt;
 
 use crate::cli::LogFormat;
 
-/// What is logged unless `RUST_LOG` says otherwise. PostgreSQL's notices tell of the migrations' own housekeeping.
+/// The default filter. Most of PostgreSQL's notices come from migrations that find nothing to do.
 const DEFAULT: &str = "info,sqlx::postgres::notice=warn";
 
-/// Starts logging. `RUST_LOG` decides what is logged; `info` by default.
+/// Starts logging, filtered by `RUST_LOG` if it is set.
 pub fn start(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let colour = std::io::stderr().is_terminal();

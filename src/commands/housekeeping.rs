@@ -1,5 +1,5 @@
-//! What a server does by itself once an hour, so that it can be left alone: old jobs take less room, and those go that
-//! its rules no longer keep.
+//! What a server does once an hour so that it can run unattended: it compacts old jobs, and removes what its rules no
+//! longer keep.
 
 use std::time::Duration;
 
@@ -8,38 +8,36 @@ use tokio_util::sync::CancellationToken;
 
 use super::prune::prune;
 use crate::artifacts::Store;
-use crate::cli::Rules;
+use crate::cli::PruneRules;
 use crate::jobs::compaction;
 
-/// From the end of one round to the beginning of the next.
+/// Time from the end of one round to the start of the next.
 const PAUSE: Duration = Duration::from_secs(3600);
 
-/// What is done in each round.
 #[derive(Debug, Clone)]
 pub struct Chores {
-    /// Days after its end when a job is compacted; 0 for never.
+    /// Days after its end when a job is compacted; 0 means never.
     pub compact_after_days: u32,
-    /// What is removed.
-    pub rules: Rules,
+    pub rules: PruneRules,
 }
 
-/// Does the chores until it is told to stop, the first time at once. What fails is logged and tried again in the next
-/// round. Several servers may do so at once.
+/// Does the chores until `stop`, for the first time at once. Failures are logged and tried again in the next round. Several
+/// servers may do this at the same time.
 pub async fn run(pool: PgPool, artifacts: Store, chores: Chores, stop: CancellationToken) {
     loop {
         let round = async {
             if let Err(error) = compact(&pool, chores.compact_after_days).await {
-                tracing::warn!(%error, "cannot compact old jobs; trying again in an hour");
+                tracing::warn!(%error, "cannot compact old jobs; next attempt in an hour");
             }
-            // Without a rule nothing goes by itself, not even a file that nothing names: it may be another server's, whose
-            // storage this one was given by mistake.
+            // Without a rule nothing is removed, not even unreferenced files: they may belong to another server whose
+            // storage was configured here by mistake.
             if chores.rules.older_than_days.is_some() || chores.rules.max_bytes.is_some() {
                 let log = |line: String| {
                     tracing::info!("{line}");
                     Ok(())
                 };
                 if let Err(error) = prune(&pool, &artifacts, &chores.rules, false, log).await {
-                    tracing::warn!(error = format!("{error:#}"), "cannot prune; trying again in an hour");
+                    tracing::warn!(error = format!("{error:#}"), "cannot prune; next attempt in an hour");
                 }
             }
         };
@@ -63,7 +61,7 @@ async fn compact(pool: &PgPool, after_days: u32) -> sqlx::Result<()> {
             job = compacted.job,
             points = compacted.points,
             events = compacted.events,
-            "compacted a job that ended {after_days} days ago or more"
+            "compacted a job that ended at least {after_days} days ago"
         );
     }
     Ok(())

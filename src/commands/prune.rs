@@ -1,7 +1,7 @@
-//! Removes finished jobs by age, size and accuracy, and files that nothing names: `distillery prune`, and the rounds of a
-//! server that was given rules.
+//! Removes finished jobs by age, size and accuracy, and unreferenced files: for `distillery prune`, and for the
+//! housekeeping of a server that has rules.
 //!
-//! A job with the label `keep`, whatever its value, is never removed, nor is one whose student another job waits for.
+//! A job with the label `keep`, whatever its value, is never removed. Neither is a job whose student another job waits for.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
@@ -11,44 +11,43 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
 use crate::artifacts::{ListedFile, Store};
-use crate::cli::{PruneArgs, Rules};
+use crate::cli::{PruneArgs, PruneRules};
 use crate::database::Database;
 use crate::jobs::retention::{self, Finished};
 use crate::jobs::store::Answer;
 use crate::jobs::{checkpoints, store};
 
-/// Runs the command.
-///
 /// # Errors
-/// When the database or the storage cannot be reached, or refuses.
+/// The database or the storage fails.
 pub async fn run(args: PruneArgs) -> anyhow::Result<()> {
     let storage =
         args.storage.clone().unwrap_or_else(|| args.database.data_dir.join("artifacts").display().to_string());
     let artifacts = Store::open(&storage)?;
     let database = Database::open(&args.database).await?;
-    let say = |line: String| Ok(writeln!(std::io::stdout(), "{line}")?);
-    let outcome = prune(&database.pool, &artifacts, &args.rules, args.dry_run, say).await;
+    let report = |line: String| Ok(writeln!(std::io::stdout(), "{line}")?);
+    let outcome = prune(&database.pool, &artifacts, &args.rules, args.dry_run, report).await;
     database.close().await;
     outcome.map(drop)
 }
 
-/// Removes what the rules say, a line to `say` for each thing and one for all; returns how many things went.
+/// Removes what the rules say. Passes a line to `report` for each removed job or file, and a summary; returns how many were
+/// removed.
 ///
 /// # Errors
-/// When the database or the storage cannot be reached, or refuses, or `say` fails.
+/// The database or the storage fails, or `report` does.
 pub async fn prune(
     pool: &PgPool,
     artifacts: &Store,
-    rules: &Rules,
+    rules: &PruneRules,
     is_dry_run: bool,
-    mut say: impl FnMut(String) -> anyhow::Result<()>,
+    mut report: impl FnMut(String) -> anyhow::Result<()>,
 ) -> anyhow::Result<usize> {
-    let would = if is_dry_run { "would remove" } else { "removed" };
+    let removed = if is_dry_run { "would remove" } else { "removed" };
     let files = artifacts.list().await.context("cannot list the storage")?;
     let finished = retention::finished(pool).await?;
     let sizes = sizes(&files);
-    let (mut gone, mut job_bytes) = (HashSet::new(), 0);
-    for job in doomed(&finished, &sizes, rules, Utc::now()) {
+    let (mut removed_jobs, mut job_bytes) = (HashSet::new(), 0);
+    for job in select(&finished, &sizes, rules, Utc::now()) {
         if !is_dry_run {
             match store::delete(pool, &job.id).await? {
                 Answer::Done(deletion) => {
@@ -56,7 +55,7 @@ pub async fn prune(
                     deletion.commit().await?;
                 }
                 Answer::Not(reason) => {
-                    say(format!("spared {} ({}): {reason}", job.id, job.name))?;
+                    report(format!("kept {} ({}): {reason}", job.id, job.name))?;
                     continue;
                 }
                 // Retried or deleted since it was listed.
@@ -65,57 +64,57 @@ pub async fn prune(
         }
         let size = sizes.get(job.id.as_str()).copied().unwrap_or(0);
         let when = job.finished_at.format("%Y-%m-%d");
-        say(format!("{would} job {} ({}), finished {when}, {size} bytes", job.id, job.name))?;
-        gone.insert(job.id.as_str());
+        report(format!("{removed} job {} ({}), finished {when}, {size} bytes", job.id, job.name))?;
+        removed_jobs.insert(job.id.as_str());
         job_bytes += size;
     }
-    // Read after the list: what was stored before that and is not named by now never will be.
+    // Read after the list: a file that was stored before it and is unreferenced by now never will be referenced.
     let named = retention::named(pool).await?;
     let old = Utc::now() - TimeDelta::minutes(rules.orphan_minutes.into());
     let (mut orphans, mut orphan_bytes) = (0, 0);
-    let of_the_gone = |key: &str| job_of(key).is_some_and(|job| gone.contains(job));
+    let of_removed_job = |key: &str| job_of(key).is_some_and(|job| removed_jobs.contains(job));
     let is_orphan = |file: &&ListedFile| {
-        is_ours(&file.key) && file.stored_at <= old && !named.needs(&file.key) && !of_the_gone(&file.key)
+        is_ours(&file.key) && file.stored_at <= old && !named.needs(&file.key) && !of_removed_job(&file.key)
     };
     for file in files.iter().filter(is_orphan) {
         if !is_dry_run && !remove_orphan(pool, artifacts, &file.key).await? {
             continue;
         }
-        say(format!("{would} {}, which nothing names, {} bytes", file.key, file.size_bytes))?;
+        report(format!("{removed} unreferenced {}, {} bytes", file.key, file.size_bytes))?;
         orphans += 1;
         orphan_bytes += file.size_bytes;
     }
-    say(format!(
-        "{would} {} jobs of {} ({job_bytes} bytes) and {orphans} files that nothing names ({orphan_bytes} bytes)",
-        gone.len(),
+    report(format!(
+        "{removed} {} of {} finished jobs ({job_bytes} bytes) and {orphans} unreferenced files ({orphan_bytes} bytes)",
+        removed_jobs.len(),
         finished.len()
     ))?;
-    Ok(gone.len() + orphans)
+    Ok(removed_jobs.len() + orphans)
 }
 
 async fn remove_orphan(pool: &PgPool, artifacts: &Store, key: &str) -> anyhow::Result<bool> {
     let Some(sha256) = key.strip_prefix("checkpoints/") else {
-        // The number of an attempt is never given again, nor is the id of a job.
+        // Attempt numbers and job ids are never reused, so nothing can refer to it later.
         artifacts.delete(key).await?;
         return Ok(true);
     };
-    let Some(holding_off) = checkpoints::hold_off(pool, sha256).await? else { return Ok(false) };
+    let Some(upload_lock) = checkpoints::hold_off(pool, sha256).await? else { return Ok(false) };
     artifacts.delete(key).await?;
-    holding_off.rollback().await?;
+    upload_lock.rollback().await?;
     Ok(true)
 }
 
-/// Whether the file is of a kind that this server makes: the bucket may hold others' as well.
+/// Whether a key is one that this server writes: the bucket may contain other programs' files.
 fn is_ours(key: &str) -> bool {
     ["jobs/", "checkpoints/", "probe/"].iter().any(|directory| key.starts_with(directory))
 }
 
-/// The job that a file is of.
+/// The job that a file belongs to.
 fn job_of(key: &str) -> Option<&str> {
     key.strip_prefix("jobs/")?.split('/').next()
 }
 
-/// Bytes that each job has in storage.
+/// Bytes in storage, by job.
 fn sizes(files: &[ListedFile]) -> HashMap<&str, u64> {
     let mut sizes = HashMap::new();
     for file in files {
@@ -126,11 +125,11 @@ fn sizes(files: &[ListedFile]) -> HashMap<&str, u64> {
     sizes
 }
 
-/// The jobs that are to go, of all finished ones, the latest first.
-fn doomed<'a>(
+/// The jobs to remove. `finished` is sorted by time, latest first.
+fn select<'a>(
     finished: &'a [Finished],
     sizes: &HashMap<&str, u64>,
-    rules: &Rules,
+    rules: &PruneRules,
     now: DateTime<Utc>,
 ) -> Vec<&'a Finished> {
     let mut best: HashMap<&str, Vec<&Finished>> = HashMap::new();
@@ -146,8 +145,8 @@ fn doomed<'a>(
     };
     let limit = rules.older_than_days.map(|days| now - TimeDelta::days(days.into()));
     let mut bytes: u64 = sizes.values().sum();
-    let mut doomed = Vec::new();
-    // The oldest first, which are the first to go when there are too many bytes.
+    let mut selected = Vec::new();
+    // Oldest first: when there are too many bytes, they are the first to be removed.
     for (place, job) in finished.iter().enumerate().rev() {
         if place < rules.keep_last || job.is_kept || is_best(job) {
             continue;
@@ -155,10 +154,10 @@ fn doomed<'a>(
         let is_old = limit.is_some_and(|limit| job.finished_at <= limit);
         if is_old || rules.max_bytes.is_some_and(|most| bytes > most) {
             bytes -= sizes.get(job.id.as_str()).copied().unwrap_or(0);
-            doomed.push(job);
+            selected.push(job);
         }
     }
-    doomed
+    selected
 }
 
 #[cfg(test)]
@@ -168,7 +167,8 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    /// Jobs that finished one, two, … days ago, with 10 bytes each: their accuracies, and whether they are to be kept.
+    /// Which jobs are left of jobs that finished one, two, … days ago and have 10 bytes each. Per job: its accuracy, and
+    /// whether it has the label `keep`.
     fn left(accuracies: &[(Option<f64>, bool)], flags: &[&str]) -> Vec<usize> {
         let now = Utc::now();
         let job = |(place, (best_top1, is_kept)): (usize, &(Option<f64>, bool))| Finished {
@@ -183,12 +183,12 @@ mod tests {
         let sizes = finished.iter().map(|job| (job.id.as_str(), 10)).collect();
         let cli = Cli::try_parse_from(["distillery", "prune"].iter().chain(flags)).expect("flags");
         let Command::Prune(args) = cli.command else { panic!("prune") };
-        let doomed = doomed(&finished, &sizes, &args.rules, now);
-        (0..finished.len()).filter(|place| !doomed.iter().any(|job| job.id == place.to_string())).collect()
+        let selected = select(&finished, &sizes, &args.rules, now);
+        (0..finished.len()).filter(|place| !selected.iter().any(|job| job.id == place.to_string())).collect()
     }
 
     #[test]
-    fn jobs_go_by_age_and_size_but_not_those_to_be_spared() {
+    fn jobs_are_removed_by_age_and_size_except_those_to_keep() {
         let jobs = [
             (Some(60.0), false),
             (None, false),

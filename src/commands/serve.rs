@@ -1,4 +1,4 @@
-//! `distillery serve`: the embedded PostgreSQL, the API and the workers of this machine, started and stopped in order.
+//! `distillery serve`: starts the embedded PostgreSQL, the API and this machine's workers, and stops them in reverse order.
 
 use std::io::Write;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::{http, jobs, postgres, process, worker};
 /// Name of the file in the data directory that tells `distillery worker` and `psql` where the server's own database is.
 pub(crate) const DATABASE_NOTE: &str = "postgres.url";
 
-/// Serves until SIGTERM or SIGINT, then stops the workers (which give their jobs back), the API and the database.
+/// Serves until SIGTERM or SIGINT, then stops the workers (which release their jobs), the API and the database.
 ///
 /// # Errors
-/// Whatever keeps the server from starting: the address in use, the database, the storage.
+/// The server cannot start: the address is in use, or the database or the storage cannot be opened.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
     std::fs::create_dir_all(&args.data.data_dir)
         .with_context(|| format!("cannot create the data directory {}", args.data.data_dir.display()))?;
-    // First of all, since a second server on the same address is the commonest mistake and costs nothing to find.
+    // Before anything else: a second server on the same address is the most common mistake, and cheap to detect.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let Some(database_url) = &args.database_url else {
         return serve_with_own_database(&args, listener, told_to_stop).await;
@@ -49,7 +49,7 @@ async fn serve_with_own_database(
     let served = CancellationToken::new();
     let database = tokio::spawn(keep_running(server, options, served.clone()));
     let outcome = serve(args, listener, &url, told_to_stop).await;
-    // Last of all: workers and requests need it until they have ended.
+    // Last: workers and requests need the database until they have ended.
     served.cancel();
     database.await.context("the database's keeper failed")?;
     outcome
@@ -97,14 +97,14 @@ async fn serve(
     settings.admin_token = args.admin_token.as_deref().map(tokens::hash);
     anyhow::ensure!(
         address.ip().is_loopback() || settings.admin_token.is_some() || tokens::any(&pool).await?,
-        "{address} can be reached from other machines, and there is no token yet: make one with `distillery token create \
+        "{address} is reachable from other machines, but there is no token yet: create one with `distillery token create \
          NAME --scope admin` (with the same --data-dir or --database-url), or set DISTILLERY_ADMIN_TOKEN"
     );
     let chores = Chores { compact_after_days: args.compact_after_days, rules: args.rules.clone() };
     let housekeeping = tokio::spawn(housekeeping::run(pool.clone(), store.clone(), chores, told_to_stop.clone()));
     let state = http::AppState::new(pool, store, settings);
     let workers = tokio::spawn(worker::supervise::run(args.clone(), database_url.to_owned(), told_to_stop.clone()));
-    // Scripts wait for this line.
+    // Scripts wait for this line, so its words are part of the interface.
     writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
     http::serve(listener, state, told_to_stop).await;
     housekeeping.await.context("housekeeping failed")?;

@@ -1,4 +1,4 @@
-//! `distillery token`: makes, lists and revokes the tokens of the API.
+//! `distillery token`: creates, lists and revokes API tokens.
 
 use std::io::Write;
 
@@ -10,10 +10,8 @@ use crate::cli::{TokenArgs, TokenCommand};
 use crate::database::Database;
 use crate::jobs::tokens;
 
-/// Runs the command.
-///
 /// # Errors
-/// When the database cannot be reached, or there is no such token.
+/// The database cannot be reached, or there is no such token.
 pub async fn run(args: TokenArgs) -> anyhow::Result<()> {
     let database = Database::open(&args.database).await?;
     let outcome = act(&database.pool, args.command).await;
@@ -29,7 +27,7 @@ async fn act(pool: &PgPool, command: TokenCommand) -> anyhow::Result<()> {
             let id = tokens::create(pool, &name, scope, &tokens::hash(&secret)).await?;
             writeln!(out, "{secret}")?;
             eprintln!(
-                "{id} may {}. Keep the token above, it is not shown again: send it as `Authorization: Bearer …`",
+                "{id} has scope {}. Store the token above; it cannot be shown again. Send it as `Authorization: Bearer …`",
                 scope.name()
             );
         }
@@ -49,7 +47,7 @@ async fn act(pool: &PgPool, command: TokenCommand) -> anyhow::Result<()> {
         TokenCommand::Revoke { id } => {
             anyhow::ensure!(
                 tokens::revoke(pool, &id).await?,
-                "there is no token {id}: `distillery token list` has them"
+                "there is no token {id}: `distillery token list` lists all tokens"
             );
             eprintln!("{id} is revoked; servers refuse it within {} seconds", crate::http::TOKEN_MEMORY.as_secs());
         }
@@ -57,9 +55,9 @@ async fn act(pool: &PgPool, command: TokenCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 256 random bits, with a prefix by which secret scanners can know them.
+/// 256 random bits, with a prefix that secret scanners can recognise.
 fn generate() -> anyhow::Result<String> {
     let mut bits = [0; 32];
-    getrandom::fill(&mut bits).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    getrandom::fill(&mut bits).map_err(|error| anyhow::anyhow!("cannot get random numbers: {error}"))?;
     Ok(format!("dst_{}", BASE64_URL_SAFE_NO_PAD.encode(bits)))
 }

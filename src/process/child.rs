@@ -1,7 +1,7 @@
-//! Child processes that end when this one does, however it ends.
+//! Child processes that end when this process does, even if it is killed.
 //!
-//! The kernel sends a child its death signal when the *thread* that started it goes away, so each child has a thread of
-//! its own here, which does nothing but wait for it. `setpriv` of util-linux asks the kernel for that signal.
+//! The kernel sends a child its parent-death signal when the *thread* that started it exits. So each child gets a thread
+//! of its own, which only waits for it. `setpriv` from util-linux requests the signal (`PR_SET_PDEATHSIG`).
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,26 +18,23 @@ use tokio::sync::watch;
 /// A running child.
 #[derive(Debug)]
 pub struct Child {
-    /// Its process id, for people to read: signals go by a handle that is never reused.
+    /// Process id, for logs. Signals are sent through a pidfd, which cannot be reused.
     pub id: u32,
-    /// Its standard input, if piped.
     pub stdin: Option<ChildStdin>,
-    /// Its standard output, if piped.
     pub stdout: Option<ChildStdout>,
-    /// Its standard error, if piped.
     pub stderr: Option<ChildStderr>,
-    handle: Arc<OwnedFd>,
+    pidfd: Arc<OwnedFd>,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
-/// A command that runs `program` with a death signal and in a process group of its own, so that Ctrl-C on the terminal
+/// A command that runs `program` with a parent-death signal and in its own process group, so that Ctrl-C in the terminal
 /// reaches only the process that the user started, which then stops its children in order.
 #[must_use]
 pub fn command(death_signal: &str, program: &Path) -> Command {
     privileged_command(["--pdeathsig", death_signal], program)
 }
 
-/// Like [`command`], with every option of setpriv up to the caller.
+/// Like [`command`], with all options of setpriv chosen by the caller.
 #[must_use]
 pub fn privileged_command<O: AsRef<OsStr>>(options: impl IntoIterator<Item = O>, program: &Path) -> Command {
     use std::os::unix::process::CommandExt;
@@ -49,28 +46,28 @@ pub fn privileged_command<O: AsRef<OsStr>>(options: impl IntoIterator<Item = O>,
 /// Starts a [`command`].
 ///
 /// # Errors
-/// When it cannot be started; a missing setpriv is named.
+/// The command cannot be started. The error names setpriv if that is missing.
 pub fn spawn(mut command: Command) -> io::Result<Child> {
     let (tell_start, start) = std::sync::mpsc::sync_channel(1);
     let (tell_exit, exit) = watch::channel(None);
     let parent = move || {
-        let (mut child, handle) = match start_child(&mut command) {
+        let (mut child, pidfd) = match start_child(&mut command) {
             Ok(started) => started,
             Err(error) => return drop(tell_start.send(Err(error))),
         };
-        // The command holds the parent's copies of files that the child may have been given.
+        // The command owns the parent's copies of file descriptors passed to the child.
         drop(command);
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let _ = tell_start.send(Ok((child.id(), handle, pipes)));
+        let _ = tell_start.send(Ok((child.id(), pidfd, pipes)));
         match wait(&mut child) {
             Ok(status) => drop(tell_exit.send(Some(status))),
-            Err(error) => tracing::error!(%error, "could not wait for a child process"),
+            Err(error) => tracing::error!(%error, "cannot wait for a child process"),
         }
     };
     std::thread::Builder::new().name("child".into()).spawn(parent)?;
-    let (id, handle, (stdin, stdout, stderr)) =
+    let (id, pidfd, (stdin, stdout, stderr)) =
         start.recv().map_err(|_| io::Error::other("the thread of a child process ended early"))??;
-    Ok(Child { id, stdin, stdout, stderr, handle: Arc::new(handle), exit })
+    Ok(Child { id, stdin, stdout, stderr, pidfd: Arc::new(pidfd), exit })
 }
 
 fn start_child(command: &mut Command) -> io::Result<(std::process::Child, OwnedFd)> {
@@ -80,15 +77,15 @@ fn start_child(command: &mut Command) -> io::Result<(std::process::Child, OwnedF
         }
         _ => error,
     })?;
-    // Nobody has waited for it yet, so the id is still its own.
+    // Nobody has waited for the child yet, so its id cannot have been reused.
     let pid = Pid::from_child(&child);
     Ok((child, pidfd_open(pid, PidfdFlags::empty())?))
 }
 
-/// Waits for the end of a child and of what it started in turn, which could hold its pipes open.
+/// Waits for a child, and kills the processes it started, which could hold its pipes open.
 fn wait(child: &mut std::process::Child) -> io::Result<ExitStatus> {
     let pid = Pid::from_child(child);
-    // Until the child is waited for in earnest, nobody else can get its id, or a process group of that id.
+    // NOWAIT keeps the child's id, and its process group's, from being reused until `child.wait()` below.
     let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), ended))?;
     let _ = kill_process_group(pid, Signal::KILL);
@@ -96,32 +93,33 @@ fn wait(child: &mut std::process::Child) -> io::Result<ExitStatus> {
 }
 
 impl Child {
-    /// Waits for the end; can be called again and abandoned at any time.
+    /// Waits until the process has ended. Cancel safe, and can be called again.
     pub async fn wait(&mut self) -> ExitStatus {
         use std::os::unix::process::ExitStatusExt;
         match self.exit.wait_for(Option::is_some).await {
             Ok(status) => status.expect("waited for one"),
-            // The thread could not wait: whatever happened, the child is not ours any more.
+            // The thread could not wait, so nothing is known about the child.
             Err(_) => ExitStatus::from_raw(Signal::KILL.as_raw()),
         }
     }
 
-    /// How it ended, if it has.
+    /// `None` while the process runs.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         *self.exit.borrow()
     }
 
-    /// Sends a signal; one that has ended already does not mind.
+    /// Sends a signal. Does nothing if the process has ended.
     pub fn signal(&self, signal: Signal) {
-        if let Err(error) = pidfd_send_signal(&*self.handle, signal)
+        if let Err(error) = pidfd_send_signal(&*self.pidfd, signal)
             && error != rustix::io::Errno::SRCH
         {
-            tracing::warn!(pid = self.id, ?signal, %error, "could not signal a child process");
+            tracing::warn!(pid = self.id, ?signal, %error, "cannot signal a child process");
         }
     }
 
-    /// Asks with each signal in turn, and gives each so long, until it has ended; the last one should be `KILL`.
+    /// Sends each signal in turn, and waits for the given time after each, until the process has ended. The last signal
+    /// should be `KILL`.
     pub async fn stop(&mut self, signals: &[(Signal, std::time::Duration)]) -> ExitStatus {
         for &(signal, patience) in signals {
             self.signal(signal);
@@ -133,7 +131,7 @@ impl Child {
     }
 }
 
-/// A signal or a status, in words.
+/// A predicate for messages: `exited with status 1` or `was killed by signal 9`.
 #[must_use]
 pub fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
@@ -144,7 +142,7 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// How many processes the kernel has killed for want of memory: in this control group, or else on this machine.
+/// How many processes the kernel's out-of-memory killer has ended, in this control group or else on this machine.
 #[must_use]
 pub fn out_of_memory_kills() -> u64 {
     let count = |path: &str| -> Option<u64> {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::machine;
-use crate::cli::{ServeArgs, Workers};
+use crate::cli::{ServeArgs, WorkerCount};
 use crate::process;
 
 /// A drain writes a checkpoint; after this a worker is killed, and its job goes on elsewhere from the last one.
@@ -44,15 +44,15 @@ struct Planned {
     threads: Option<usize>,
 }
 
-fn planned(workers: Workers) -> Vec<Planned> {
+fn planned(workers: WorkerCount) -> Vec<Planned> {
     let host = machine::host_name();
     let count = match workers {
-        Workers::Auto => {
+        WorkerCount::Auto => {
             let devices = machine::all();
             let name = format!("{host}/{}", machine::label(&devices));
             return vec![Planned { name, device: devices.join(","), threads: None }];
         }
-        Workers::Count(count) => count,
+        WorkerCount::Exactly(count) => count,
     };
     let gpus = machine::gpus();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -49,18 +49,18 @@ async fn old_jobs_go_with_their_files_and_a_dry_run_removes_nothing() {
     let before = stored(&api).await;
     let rules = ["--older-than-days", "30", "--keep-last", "1"];
     let would = prune(&api, &[&rules[..], &["--dry-run"]].concat()).await;
-    assert!(would.contains(&format!("would remove job {old}")) && would.contains("1 jobs of 3 (9 bytes)"), "{would}");
+    assert!(would.contains(&format!("would remove job {old}")) && would.contains("1 of 3 finished jobs (9 bytes)"), "{would}");
     assert_eq!(stored(&api).await, before);
     api.get(&format!("/v1/jobs/{old}")).await.expect(200);
 
     let did = prune(&api, &rules).await;
-    assert!(did.contains(&format!("removed job {old}")) && did.contains("removed 1 jobs of 3 (9 bytes)"), "{did}");
+    assert!(did.contains(&format!("removed job {old}")) && did.contains("removed 1 of 3 finished jobs (9 bytes)"), "{did}");
     api.get(&format!("/v1/jobs/{old}")).await.problem(404);
     for id in [&kept, &young] {
         assert_eq!(api.get(&format!("/v1/jobs/{id}/student")).await.body, b"student");
     }
     assert!(!stored(&api).await.iter().any(|key| key.contains(&old)));
-    assert!(prune(&api, &rules).await.contains("removed 0 jobs of 2"));
+    assert!(prune(&api, &rules).await.contains("removed 0 of 2 finished jobs"));
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn a_student_that_another_job_waits_for_is_spared() {
     let teacher = finished(&api, 40).await;
     api.post("/v1/jobs", &student_job(json!({"job": teacher}))).await.expect(201);
     let said = prune(&api, &["--older-than-days", "30"]).await;
-    assert!(said.contains(&format!("spared {teacher}")) && said.contains("needs its student as a teacher"), "{said}");
+    assert!(said.contains(&format!("kept {teacher}")) && said.contains("needs its student as a teacher"), "{said}");
     assert_eq!(api.get(&format!("/v1/jobs/{teacher}/student")).await.body, b"student");
 }
 
@@ -105,12 +105,12 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
         put(&api, orphan).await;
     }
     // They may be about to be named.
-    assert!(prune(&api, &[]).await.contains("0 files that nothing names"));
+    assert!(prune(&api, &[]).await.contains("0 unreferenced files"));
     let would = prune(&api, &["--orphan-minutes", "0", "--dry-run"]).await;
     assert!(orphans.iter().all(|orphan| would.contains(orphan)), "{would}");
-    assert!(would.contains("4 files that nothing names (20 bytes)"), "{would}");
+    assert!(would.contains("4 unreferenced files (20 bytes)"), "{would}");
     let did = prune(&api, &["--orphan-minutes", "0"]).await;
-    assert!(did.contains("removed 0 jobs of 1 (0 bytes) and 4 files that nothing names (20 bytes)"), "{did}");
+    assert!(did.contains("removed 0 of 1 finished jobs (0 bytes) and 4 unreferenced files (20 bytes)"), "{did}");
     let after = stored(&api).await;
     assert_eq!(after, before);
     assert!([upload, state, being_written, somebody_elses.to_owned()].iter().all(|key| after.contains(key)));

@@ -208,7 +208,7 @@ async fn a_server_that_others_can_reach_does_not_start_without_a_token_and_never
     };
     let refused = serve().output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
-    for words in ["can be reached from other machines", "distillery token create", "DISTILLERY_ADMIN_TOKEN"] {
+    for words in ["is reachable from other machines", "distillery token create", "DISTILLERY_ADMIN_TOKEN"] {
         assert!(text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
     }
     // Too short; and one that could not be kept in the dashboard's cookie.

@@ -1,0 +1,75 @@
+//! Flags of `token`, `prune` and `migrate`.
+
+use clap::{Args, Subcommand};
+
+use super::DatabaseArgs;
+use crate::jobs::tokens::Scope;
+
+#[derive(Debug, Clone, Args)]
+pub struct TokenArgs {
+    #[command(subcommand)]
+    pub command: TokenCommand,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum TokenCommand {
+    /// Create a token and print it. It cannot be printed again.
+    Create {
+        /// Who the token is for.
+        name: String,
+        /// What the token permits. Each scope includes the ones before it.
+        #[arg(long, env = "DISTILLERY_SCOPE", value_enum)]
+        scope: Scope,
+    },
+    /// List all tokens, without their secrets.
+    List,
+    /// Invalidate a token.
+    Revoke {
+        /// The token's id, `tok_…`.
+        id: String,
+    },
+}
+
+/// Which finished jobs and files to remove.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "What to remove")]
+pub struct PruneRules {
+    /// Remove jobs that finished at least this many days ago.
+    #[arg(long, env = "DISTILLERY_OLDER_THAN_DAYS", value_name = "DAYS")]
+    pub older_than_days: Option<u32>,
+    /// Remove the jobs that finished first until all files together have at most this many bytes.
+    #[arg(long, env = "DISTILLERY_MAX_BYTES", value_name = "BYTES")]
+    pub max_bytes: Option<u64>,
+    /// Keep this many of the jobs that finished last.
+    #[arg(long, env = "DISTILLERY_KEEP_LAST", value_name = "JOBS", default_value_t = 0)]
+    pub keep_last: usize,
+    /// For each data set, keep this many of the jobs with the most accurate students.
+    #[arg(long, env = "DISTILLERY_KEEP_BEST", value_name = "JOBS", default_value_t = 0)]
+    pub keep_best: usize,
+    /// Age in minutes from which unreferenced files are removed. A job may be about to refer to younger ones.
+    #[arg(long, env = "DISTILLERY_ORPHAN_MINUTES", value_name = "MINUTES", default_value_t = 24 * 60)]
+    pub orphan_minutes: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PruneArgs {
+    /// Print what would be removed, and remove nothing.
+    #[arg(long, env = "DISTILLERY_DRY_RUN")]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub rules: PruneRules,
+    /// Where checkpoints and artifacts are stored. Default: `artifacts` in the data directory.
+    #[arg(long, env = "DISTILLERY_STORAGE")]
+    pub storage: Option<String>,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// URL of the database.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+}

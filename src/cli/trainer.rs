@@ -1,0 +1,146 @@
+//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate` and `convert`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+#[derive(Debug, Clone, Args)]
+pub struct TrainArgs {
+    /// The job specification, a JSON file. Checkpoints and `dataset.path` in it are local paths.
+    pub spec: PathBuf,
+    /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command again
+    /// resumes the run.
+    #[arg(long, short, env = "DISTILLERY_OUTPUT")]
+    pub output: PathBuf,
+    /// Write events to standard output, one JSON object per line, instead of progress for people.
+    #[arg(long, env = "DISTILLERY_EVENTS")]
+    pub events: bool,
+    /// Read commands from standard input, one JSON object per line, and exit at its end.
+    #[arg(long, env = "DISTILLERY_SUPERVISED")]
+    pub supervised: bool,
+    /// Number of this attempt at the job, for the manifest.
+    #[arg(long, env = "DISTILLERY_ATTEMPT", default_value_t = 1)]
+    pub attempt: u32,
+    /// Directory for the teacher's logits and decoded images, which later runs with the same teacher and data reuse.
+    /// Several runs can share it at the same time. Without it, logits are kept in memory until the end of the run.
+    #[arg(long, env = "DISTILLERY_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Size limit, in MiB, of the cache directory, or of the cache in memory without one. The least recently used entries
+    /// are evicted.
+    #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 4096)]
+    pub cache_mib: u64,
+    /// On a GPU, launch the operations of each training step one by one instead of replaying a recorded CUDA graph.
+    /// Slower; the student is the same.
+    #[arg(long, env = "DISTILLERY_NO_CUDA_GRAPHS")]
+    pub no_cuda_graphs: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// The manifest.json of a finished run. The state from which its last epoch started, before-last-epoch.safetensors,
+    /// must be in the same directory.
+    pub manifest: PathBuf,
+    /// Repeat the whole run from its first step instead of its last epoch.
+    #[arg(long, env = "DISTILLERY_FULL")]
+    pub full: bool,
+    /// Directory of the data set. Default: the directory that the run used.
+    #[arg(long, env = "DISTILLERY_DATASET")]
+    pub dataset: Option<PathBuf>,
+    /// The teacher's checkpoint. Default: the file that the run used.
+    #[arg(long, env = "DISTILLERY_TEACHER")]
+    pub teacher: Option<PathBuf>,
+    /// The checkpoint that the student started from, if any. Default: the file that the run used.
+    #[arg(long, env = "DISTILLERY_STUDENT")]
+    pub student: Option<PathBuf>,
+    /// The device. Default: the device that the run used.
+    #[arg(long, env = "DISTILLERY_DEVICE")]
+    pub device: Option<String>,
+    /// Threads for computation on the CPU. Default: as many as the run used.
+    #[arg(long, env = "DISTILLERY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct EvaluateArgs {
+    /// The architecture: a name from `GET /v1/architectures`.
+    #[arg(long, env = "DISTILLERY_ARCHITECTURE")]
+    pub architecture: String,
+    /// The checkpoint: safetensors, or a file written by torch.save.
+    #[arg(long, env = "DISTILLERY_CHECKPOINT")]
+    pub checkpoint: PathBuf,
+    /// Directory of the data set.
+    #[arg(long, env = "DISTILLERY_DATASET")]
+    pub dataset: PathBuf,
+    /// The split to evaluate on. Default: the first of test, val and validation that exists.
+    #[arg(long, env = "DISTILLERY_SPLIT")]
+    pub split: Option<String>,
+    /// Per-channel mean of pixel values in [0, 1]: three numbers separated by commas. Default: from the checkpoint's
+    /// metadata, or else the mean of the training split.
+    #[arg(long, env = "DISTILLERY_MEAN", value_parser = parse_channels, requires = "std", allow_hyphen_values = true)]
+    pub mean: Option<[f64; 3]>,
+    /// Per-channel standard deviation: three numbers separated by commas. Requires --mean.
+    #[arg(long, env = "DISTILLERY_STD", value_parser = parse_channels, requires = "mean")]
+    pub std: Option<[f64; 3]>,
+    /// Side, in pixels, to which images are resized. Default: from the checkpoint's metadata, or else the architecture's
+    /// own input size.
+    #[arg(long, env = "DISTILLERY_IMAGE_SIZE", value_parser = clap::value_parser!(u32).range(8..=1024))]
+    pub image_size: Option<u32>,
+    /// Part of each image to use. Default: from the checkpoint's metadata, or else the whole image.
+    #[arg(long, env = "DISTILLERY_CROP")]
+    pub crop: Option<Crop>,
+    /// Parquet only: the image column, if the schema leaves it ambiguous.
+    #[arg(long, env = "DISTILLERY_IMAGE_COLUMN")]
+    pub image_column: Option<String>,
+    /// Parquet only: the label column, if the schema leaves it ambiguous.
+    #[arg(long, env = "DISTILLERY_LABEL_COLUMN")]
+    pub label_column: Option<String>,
+    /// Also write a safetensors file with `logits` [images × classes, float32], in the order of the data set's files.
+    #[arg(long, env = "DISTILLERY_LOGITS")]
+    pub logits: Option<PathBuf>,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// Part of an image to evaluate on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Crop {
+    /// The whole image.
+    Whole,
+    /// The centre, as usual for ImageNet: the centre 224 pixels after resizing to 256.
+    Centre,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ConvertArgs {
+    /// Any supported checkpoint.
+    pub input: PathBuf,
+    /// The safetensors file to write.
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ComputeArgs {
+    /// The device: `auto` (the first GPU, or else the CPU), `cpu`, `cuda` or `cuda:1`. If training.devices asks for
+    /// several, `auto`, `cpu` and `cuda` stand for that many; alternatively, list them separated by commas.
+    #[arg(long, env = "DISTILLERY_DEVICE", default_value = "auto")]
+    pub device: String,
+    /// Threads for computation on the CPU. Default: all cores.
+    #[arg(long, env = "DISTILLERY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Memory for one split's decoded images, in MiB. A larger split is decoded again in every epoch; the limit then
+    /// applies to what is unpacked of parquet files at a time.
+    #[arg(long, env = "DISTILLERY_DATA_MEMORY_MIB", default_value_t = 4096)]
+    pub data_memory_mib: u64,
+}
+
+fn parse_channels(text: &str) -> Result<[f64; 3], String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    let finite = |numbers: &[f64]| numbers.iter().all(|number| number.is_finite());
+    numbers
+        .ok()
+        .filter(|numbers| finite(numbers))
+        .and_then(|numbers| numbers.try_into().ok())
+        .ok_or_else(|| "expected three numbers separated by commas, for example 0.5071,0.4867,0.4408".to_owned())
+}
