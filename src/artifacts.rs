@@ -1,7 +1,7 @@
-//! Files that outlive a process: uploaded checkpoints, states to resume from, students. In a local directory, or in
-//! S3-compatible storage so that workers on several machines see the same.
+//! Files that outlive a process: uploaded checkpoints, states to resume from, students. They are stored in a local directory,
+//! or in S3-compatible storage, which workers on several machines can share.
 //!
-//! A file appears under its key completely or not at all, and its SHA-256 is taken while it passes through.
+//! A file appears under its key completely or not at all. Its SHA-256 is computed while it is stored or fetched.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,39 +19,34 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMulti
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
-/// Uploads go in parts of this size; what is smaller goes in one.
+/// Size of the parts of an upload, in bytes. Smaller files are uploaded in one request.
 const PART: usize = 8 << 20;
-/// Parts in flight, and so the memory that an upload takes.
+/// Most parts in flight; this bounds the memory of an upload.
 const PARTS_IN_FLIGHT: usize = 4;
 
-/// What can go wrong with storage.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nothing is stored under the key.
     #[error("nothing is stored under {0}")]
     NotFound(String),
-    /// A key that could mean another place than it says.
-    #[error("{0:?} cannot be the name of a stored file")]
+    /// The key could escape from its directory, or be read differently by a file system or a URL parser.
+    #[error("{0:?} is not a valid storage key")]
     BadKey(String),
-    /// The storage itself, or the source of an upload, failed.
+    /// The storage, or the source of an upload, failed.
     #[error("storage failed: {0}")]
     Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// What is stored is not what was: the disk or somebody changed it.
-    #[error("{key} is damaged in storage: its SHA-256 is {found}, and {stored} was stored")]
+    /// The content has changed since it was stored.
+    #[error("{key} is damaged in storage: its SHA-256 is {found}, but {stored} when it was stored")]
     Damaged {
-        /// Its key.
         key: String,
-        /// What came out.
+        /// SHA-256 of what was read.
         found: String,
-        /// What went in.
+        /// SHA-256 of what was stored.
         stored: String,
     },
-    /// A local file that goes in or comes out.
+    /// A local file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which one.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
 }
@@ -65,56 +60,48 @@ impl From<object_store::Error> for Error {
     }
 }
 
-/// What is known of a file once it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredFile {
-    /// Its size.
     pub size_bytes: u64,
-    /// Its SHA-256, in hexadecimal.
+    /// In hexadecimal.
     pub sha256: String,
 }
 
-/// A file in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedFile {
-    /// Its key.
     pub key: String,
-    /// Its size.
     pub size_bytes: u64,
-    /// When it was stored.
     pub stored_at: DateTime<Utc>,
 }
 
-/// The key of an uploaded checkpoint.
 #[must_use]
 pub fn key_of_upload(sha256: &str) -> String {
     format!("checkpoints/{sha256}")
 }
 
-/// Makes `ring` the library of TLS arithmetic for every HTTP client of this process. Without it `reqwest`, which is built
-/// with none of its own, refuses to make a client.
+/// Makes `ring` the cryptography provider of every TLS client in this process. `reqwest` is built without one, and panics
+/// if none is installed.
 pub fn install_tls_provider() {
-    // An error means that one is installed already.
+    // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// A stream of a stored file's bytes.
 pub type Bytestream = BoxStream<'static, Result<Bytes, Error>>;
 
-/// The storage; cheap to clone.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<dyn ObjectStore>,
-    /// Where the files are, if on this machine.
+    /// Set if the storage is a local directory.
     directory: Option<Arc<Path>>,
 }
 
 impl Store {
-    /// Opens a directory, which is created if need be, or `s3://bucket/prefix`, whose credentials and endpoint come
-    /// from the usual `AWS_…` environment variables.
+    /// Opens a directory, which is created if necessary, or `s3://bucket/prefix`, with credentials and endpoint from the
+    /// usual `AWS_…` environment variables.
     ///
     /// # Errors
-    /// When the directory cannot be created or the address is not understood.
+    /// The directory cannot be created, or the address is neither.
     pub fn open(address: &str) -> anyhow::Result<Self> {
         let Some(bucket) = address.strip_prefix("s3://") else {
             return Self::open_directory(Path::new(address));
@@ -142,7 +129,7 @@ impl Store {
         Ok(Self { inner: Arc::new(store), directory: Some(path.into()) })
     }
 
-    /// How many more bytes can be stored; none where that is not known, as for S3.
+    /// Free space in bytes; `None` where it is unknown, as for S3.
     #[must_use]
     pub fn free_bytes(&self) -> Option<u64> {
         let free = rustix::fs::statvfs(self.directory.as_deref()?).ok()?;
@@ -152,27 +139,27 @@ impl Store {
     /// Stores a local file.
     ///
     /// # Errors
-    /// When it cannot be read or stored.
+    /// The file cannot be read or stored.
     pub async fn put_file(&self, key: &str, path: &Path) -> Result<StoredFile, Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let file = tokio::fs::File::open(path).await.map_err(failed)?;
         self.put_open_file(key, file, path).await
     }
 
-    /// Stores a local file that is open, whatever has become of its path, which is for error messages.
+    /// Stores an open file. `path` is used in error messages only; the file may have been renamed since.
     ///
     /// # Errors
-    /// When it cannot be read or stored.
+    /// The file cannot be read or stored.
     pub async fn put_open_file(&self, key: &str, file: tokio::fs::File, path: &Path) -> Result<StoredFile, Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let chunks = tokio_util::io::ReaderStream::with_capacity(file, 1 << 18).map_err(failed);
         self.put_stream(key, chunks).await
     }
 
-    /// Stores a stream, with bounded memory. A stream that fails leaves nothing behind.
+    /// Stores a stream in bounded memory. If the stream fails, nothing is stored.
     ///
     /// # Errors
-    /// When the stream fails or the bytes cannot be stored.
+    /// The stream fails, or the storage does.
     pub async fn put_stream<E>(
         &self,
         key: &str,
@@ -220,10 +207,10 @@ impl Store {
         Ok(StoredFile { size_bytes, sha256: hex::encode(sha256.finalize()) })
     }
 
-    /// Reads a part of a stored file.
+    /// Reads a range of a stored file.
     ///
     /// # Errors
-    /// When it is not there or cannot be read; later failures come through the stream.
+    /// The file does not exist or cannot be read. Later failures are reported by the stream.
     pub async fn read(&self, key: &str, range: Range<u64>) -> Result<Bytestream, Error> {
         if range.is_empty() {
             return Ok(futures::stream::empty().boxed());
@@ -233,11 +220,11 @@ impl Store {
         Ok(result.into_stream().map_err(Error::from).boxed())
     }
 
-    /// Copies a stored file to a local path and sees that it is what was stored.
+    /// Copies a stored file to a local path, and checks its SHA-256.
     ///
     /// # Errors
-    /// When it is not there, cannot be read, cannot be written, or has another SHA-256; then it is removed again.
-    pub async fn fetch_unharmed(&self, key: &str, path: &Path, sha256: &str) -> Result<(), Error> {
+    /// The file does not exist, cannot be read or written, or is damaged; then the local copy is removed.
+    pub async fn fetch_verified(&self, key: &str, path: &Path, sha256: &str) -> Result<(), Error> {
         let found = self.fetch(key, path).await?.sha256;
         if found == sha256 {
             return Ok(());
@@ -249,7 +236,7 @@ impl Store {
     /// Copies a stored file to a local path.
     ///
     /// # Errors
-    /// When it is not there, cannot be read, or cannot be written.
+    /// The file does not exist, or cannot be read or written.
     pub async fn fetch(&self, key: &str, path: &Path) -> Result<StoredFile, Error> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let mut chunks = self.inner.get(&checked(key)?).await?.into_stream();
@@ -265,10 +252,10 @@ impl Store {
         Ok(StoredFile { size_bytes, sha256: hex::encode(sha256.finalize()) })
     }
 
-    /// The size of a stored file, or none where there is no such file.
+    /// The size of a stored file; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the storage does not answer.
+    /// The storage fails.
     pub async fn size(&self, key: &str) -> Result<Option<u64>, Error> {
         match self.inner.head(&checked(key)?).await.map_err(Error::from) {
             Ok(found) => Ok(Some(found.size)),
@@ -277,10 +264,10 @@ impl Store {
         }
     }
 
-    /// Removes a file; one that is not there is no error.
+    /// Removes a file if it exists.
     ///
     /// # Errors
-    /// When the storage refuses.
+    /// The storage fails.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
         match self.inner.delete(&checked(key)?).await.map_err(Error::from) {
             Ok(()) | Err(Error::NotFound(_)) => Ok(()),
@@ -288,10 +275,10 @@ impl Store {
         }
     }
 
-    /// Every stored file.
+    /// All stored files.
     ///
     /// # Errors
-    /// When the storage does not answer.
+    /// The storage fails.
     pub async fn list(&self) -> Result<Vec<ListedFile>, Error> {
         let found = self.inner.list(None).map_err(Error::from).map_ok(|file| ListedFile {
             key: file.location.into(),
@@ -301,10 +288,10 @@ impl Store {
         found.try_collect().await
     }
 
-    /// Removes every file below a directory, but those that are to be kept.
+    /// Removes all files in a directory for whose key `keep` returns false.
     ///
     /// # Errors
-    /// When the storage refuses.
+    /// The storage fails.
     pub async fn delete_below(&self, directory: &str, keep: impl Fn(&str) -> bool) -> Result<(), Error> {
         let mut found = self.inner.list(Some(&checked(directory)?));
         while let Some(file) = found.next().await {
@@ -316,10 +303,10 @@ impl Store {
         Ok(())
     }
 
-    /// Writes and removes a small file, to see that storage works.
+    /// Checks that the storage works, by writing and removing a small file.
     ///
     /// # Errors
-    /// When it does not.
+    /// The storage fails.
     pub async fn probe(&self) -> Result<(), Error> {
         let key = format!("probe/{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
         self.inner.put(&checked(&key)?, Bytes::from_static(b"ok").into()).await?;
@@ -331,11 +318,11 @@ async fn abort(upload: Option<WriteMultipart>) {
     if let Some(upload) = upload
         && let Err(error) = upload.abort().await
     {
-        tracing::warn!(%error, "could not abort an upload");
+        tracing::warn!(%error, "cannot abort an upload");
     }
 }
 
-/// A key of plain components: nothing that a file system or a URL could read otherwise.
+/// Parses a key. Its components may contain nothing that a file system or a URL parser could read differently.
 fn checked(key: &str) -> Result<Key, Error> {
     let plain = |component: &str| {
         !component.is_empty()

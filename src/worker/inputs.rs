@@ -138,7 +138,7 @@ async fn uploaded(record: &Record<'_>, id: &str) -> Result<InStorage, Trouble> {
 }
 
 async fn fetch(context: &Context, file: &InStorage, path: &Path) -> Result<String, Failure> {
-    let fetched = context.store.fetch_unharmed(&file.key, path, &file.sha256).await;
+    let fetched = context.store.fetch_verified(&file.key, path, &file.sha256).await;
     fetched.map_err(|error| of_storage(&error))?;
     Ok(path.display().to_string())
 }
@@ -154,7 +154,7 @@ async fn restore(
 ) -> Result<(), Trouble> {
     let state = output.join(files::CHECKPOINT);
     let fetched = match &saved.sha256 {
-        Some(sha256) => context.store.fetch_unharmed(&saved.key, &state, sha256).await,
+        Some(sha256) => context.store.fetch_verified(&saved.key, &state, sha256).await,
         None => context.store.fetch(&saved.key, &state).await.map(drop),
     };
     match fetched {

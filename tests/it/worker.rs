@@ -527,7 +527,7 @@ async fn the_last_state_stays_as_the_database_knows_it_until_that_knows_the_next
     };
     until(async || states().await.len() == 2).await;
     let (key, sha256) = (first["key"].as_str().unwrap(), first["sha256"].as_str().unwrap());
-    bench.store().fetch_unharmed(key, &bench.note("fetched"), sha256).await.unwrap();
+    bench.store().fetch_verified(key, &bench.note("fetched"), sha256).await.unwrap();
     lock.rollback().await.unwrap();
     let second = bench.until("job_a", |job| job["checkpoint"]["epoch"] == 2).await["checkpoint"]["key"].clone();
     until(async || states().await == [second.as_str().unwrap()]).await;

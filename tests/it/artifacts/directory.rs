@@ -44,10 +44,10 @@ async fn what_is_stored_is_read_back_whole_and_in_part_with_its_digest() {
             store.read("a/file.bin", start as u64..end as u64).await.unwrap().try_collect().await.unwrap();
         assert_eq!(part.concat(), bytes[start..end]);
         assert_eq!(store.put_file("b/copy.bin", &out).await.unwrap(), stored);
-        store.fetch_unharmed("a/file.bin", &out, &stored.sha256).await.unwrap();
+        store.fetch_verified("a/file.bin", &out, &stored.sha256).await.unwrap();
         assert_eq!(std::fs::read(&out).unwrap(), bytes);
         let other = hex::encode(Sha256::digest(b"other"));
-        let error = store.fetch_unharmed("a/file.bin", &out, &other).await.unwrap_err().to_string();
+        let error = store.fetch_verified("a/file.bin", &out, &other).await.unwrap_err().to_string();
         assert!(error.contains("a/file.bin is damaged in storage") && error.contains(&other), "{error}");
         assert!(!out.exists(), "what is damaged is not left for use");
     }
