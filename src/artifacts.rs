@@ -45,10 +45,7 @@ pub enum Error {
     },
     /// A local file cannot be read or written.
     #[error("{}: {source}", path.display())]
-    File {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { path: PathBuf, source: std::io::Error },
 }
 
 impl From<object_store::Error> for Error {

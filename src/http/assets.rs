@@ -1,4 +1,4 @@
-//! `/`: the dashboard, compiled into the program.
+//! `/`: the dashboard, embedded into the program.
 
 use std::convert::Infallible;
 
@@ -20,13 +20,13 @@ const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; f
 #[allow_missing = true]
 struct Dashboard;
 
-/// What `npm ci` puts there.
+/// Installed by `npm ci`.
 #[derive(RustEmbed)]
 #[folder = "$CARGO_MANIFEST_DIR/node_modules/uplot/dist"]
 #[allow_missing = true]
 struct Uplot;
 
-/// Answers whatever is no route of the API.
+/// Handles every path that is not a route of the API.
 pub fn service() -> impl Service<Request, Response: IntoResponse, Error = Infallible, Future: Send> + Clone + Send + Sync
 {
     CompressionLayer::new().layer(serve.into_service())
@@ -37,9 +37,9 @@ async fn serve(request: Request) -> Result<Response, ApiError> {
     let file = find(path).filter(|_| matches!(*request.method(), Method::GET | Method::HEAD));
     let Some((content_type, file)) = file else {
         let shown: String = path.chars().take(100).collect();
-        return Err(ApiError::not_found(format!("there is nothing at {shown}: /docs describes the API")));
+        return Err(ApiError::not_found(format!("there is nothing at {shown}: see /docs for the API")));
     };
-    // Weak, since the same file goes out compressed too.
+    // Weak, because the same file is also sent compressed.
     let etag = format!("W/\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
     let known = request.headers().get(IF_NONE_MATCH).and_then(|known| known.to_str().ok()).unwrap_or_default();
     let is_known = known.split(',').map(str::trim).any(|known| known == "*" || known == etag);
@@ -55,7 +55,7 @@ async fn serve(request: Request) -> Result<Response, ApiError> {
     Ok((headers, [(CONTENT_TYPE, content_type)], file.data.into_owned()).into_response())
 }
 
-/// The file of a path, with its type.
+/// The content type and the file at a path.
 fn find(path: &str) -> Option<(String, EmbeddedFile)> {
     let name = match path.strip_prefix('/')? {
         "" => "index.html",

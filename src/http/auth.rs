@@ -71,7 +71,7 @@ impl Gate {
         let Some(token) = token(headers) else { return Ok(()) };
         self.rates.check_key(&tokens::hash(token)).map_err(|refused| {
             let wait = refused.wait_time_from(DefaultClock::default().now());
-            ApiError::TooMany(wait.as_secs() + 1)
+            ApiError::RateLimited(wait.as_secs() + 1)
         })
     }
 

@@ -1,5 +1,5 @@
-//! Accepts connections, and holds them to limits: how many there are, how long a request's head may be and take, and how long
-//! a client may take nothing of its answer.
+//! Accepts connections and enforces their limits: their number, the size and duration of a request's head, and how long a
+//! client may read nothing.
 
 use std::io;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use tower::ServiceExt;
 
 use super::Settings;
 
-/// Longest head of a request, in bytes.
+/// Largest head of a request, in bytes.
 const LONGEST_HEAD: usize = 64 << 10;
-/// Files besides connections: of the database, of storage, of what is sent.
+/// File descriptors reserved for the database, the storage and downloads.
 const OTHER_FILES: usize = 256;
 
-/// Serves connections until `stopping`, then waits for the requests that are under way.
+/// Serves connections until `stopping`, then waits for running requests.
 pub async fn serve(listener: TcpListener, app: Router, settings: &Settings, stopping: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(LONGEST_HEAD);
@@ -41,7 +41,7 @@ pub async fn serve(listener: TcpListener, app: Router, settings: &Settings, stop
         let connection = match accepted {
             Ok((connection, _)) => connection,
             Err(error) => {
-                // Of a connection that has gone again already, or of a machine that is out of something.
+                // The connection is already gone, or the machine is out of resources.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, app: Router, settings: &Settings, stop
         let app = app.clone().map_request(|request: Request<Incoming>| request.map(Body::new));
         let served = open.watch(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(app)));
         tokio::spawn(async move {
-            // What goes wrong is the client's: it has left, or it keeps to no protocol.
+            // The client has disconnected or violated the protocol.
             if let Err(error) = served.await {
                 tracing::debug!(%error, "a connection ended early");
             }
@@ -67,33 +67,34 @@ pub async fn serve(listener: TcpListener, app: Router, settings: &Settings, stop
 }
 
 fn prepare(connection: &TcpStream, patience: Duration) {
-    // Small events would wait for an acknowledgement otherwise.
+    // Otherwise, small events would wait for an acknowledgement (Nagle's algorithm).
     let _ = connection.set_nodelay(true);
-    // Whoever reads a stream or a download no more, or has vanished without a word, holds its buffers no longer.
+    // Frees the buffers of clients that no longer read, or vanished without closing the connection.
     let patience = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(connection, patience);
 }
 
-/// Says that there are too many connections.
+/// Responds that there are too many connections. Written by hand, and not as an [`ApiError`](super::error::ApiError),
+/// because no HTTP server is attached to the connection.
 async fn refuse(mut connection: TcpStream) {
     let problem = r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"too many connections are open: try again in a moment"}"#;
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{problem}",
         problem.len()
     );
-    let say = async {
-        connection.write_all(answer.as_bytes()).await?;
+    let send = async {
+        connection.write_all(response.as_bytes()).await?;
         connection.shutdown().await?;
-        // What was sent and is not read would take the answer with it.
+        // Closing with unread data would reset the connection, and the client could lose the response.
         let mut request = [0; 1024];
         while connection.read(&mut request).await? > 0 {}
         io::Result::Ok(())
     };
-    let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), send).await;
 }
 
-/// How many files this process may open: as many as it is allowed to allow itself.
+/// How many files this process may open, after raising its soft limit to the hard limit.
 fn most_files() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {

@@ -1,4 +1,4 @@
-//! A file of storage as an answer: ranges, conditions, digest, name.
+//! Stored files as responses, with ranges, conditions, digest and file name.
 
 use std::ops::Range;
 
@@ -15,24 +15,23 @@ use base64::prelude::BASE64_STANDARD;
 use super::AppState;
 use super::error::ApiError;
 
-/// A file and what is known of it.
 #[derive(Debug)]
 pub struct Download {
-    /// Where storage has it.
+    /// Storage key.
     pub key: String,
-    /// Its size in bytes.
+    /// In bytes.
     pub size: u64,
-    /// SHA-256 of its bytes, in hexadecimal.
+    /// In hexadecimal.
     pub sha256: String,
-    /// What to call it.
+    /// The name that browsers suggest.
     pub file_name: String,
 }
 
 impl Download {
-    /// Answers a `GET` or `HEAD`.
+    /// Responds to `GET` or `HEAD`.
     ///
     /// # Errors
-    /// When a condition of the request does not hold, or storage fails.
+    /// A condition of the request does not hold, or the storage fails.
     pub async fn respond(self, state: &AppState, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
         let etag = format!("\"{}\"", self.sha256);
         if let Some(wanted) = headers.get(IF_MATCH)
@@ -75,7 +74,7 @@ impl Download {
             (CONTENT_DISPOSITION, disposition.as_str()),
             (CONTENT_TYPE, content_type(&self.file_name)),
             (ACCEPT_RANGES, "bytes"),
-            // A job that is tried again publishes other bytes under the same name.
+            // A retried job publishes different bytes under the same name.
             (CACHE_CONTROL, "private, no-cache"),
         ];
         for (name, value) in values {
@@ -94,7 +93,7 @@ fn content_type(name: &str) -> &'static str {
     }
 }
 
-/// What every file system and header takes.
+/// Replaces characters that a file system or a header might not accept.
 fn plain(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
 }
@@ -105,7 +104,7 @@ enum Compare {
     Weak,
 }
 
-/// Whether a condition's list of tags names this one.
+/// Whether a condition's list of tags contains this one.
 fn lists(condition: &HeaderValue, etag: &str, compare: Compare) -> bool {
     let Ok(tags) = condition.to_str() else { return false };
     tags.split(',').map(str::trim).any(|tag| {
@@ -114,8 +113,8 @@ fn lists(condition: &HeaderValue, etag: &str, compare: Compare) -> bool {
     })
 }
 
-/// The one range that is asked for: `None` where there is none, more than one, or none that can be read, since the
-/// whole file is an answer to all of these; `Some(None)` where there is no such part.
+/// The requested range. `None` if there is none, more than one, or it cannot be parsed: the whole file is a valid response
+/// to all of these (RFC 9110, section 14.2). `Some(None)` if the range cannot be satisfied.
 fn parse_range(header: &str, size: u64) -> Option<Option<Range<u64>>> {
     let (unit, range) = header.split_once('=')?;
     let (first, last) = range.trim().split_once('-')?;
@@ -125,7 +124,7 @@ fn parse_range(header: &str, size: u64) -> Option<Option<Range<u64>>> {
     let number = |digits: &str| -> Option<u64> {
         let digits =
             Some(digits.trim()).filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))?;
-        // More digits than fit are a place beyond every file.
+        // A number that overflows is beyond the end of every file.
         Some(digits.parse().unwrap_or(u64::MAX))
     };
     let part = match (first.trim(), last.trim()) {
@@ -147,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_as_rfc_9110_has_them() {
+    fn ranges_follow_rfc_9110() {
         for (header, expected) in [
             ("bytes=0-499", Some(Some(0..500))),
             ("bytes=500-", Some(Some(500..1000))),
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn file_names_hold_nothing_that_could_end_the_header() {
+    fn file_names_contain_nothing_that_could_end_the_header() {
         assert_eq!(plain("a\"b\r\nc/../d.safetensors"), "a_b__c_.._d.safetensors");
     }
 }

@@ -1,4 +1,4 @@
-//! Every answer that is not a success: RFC 9457 problem documents. Only this file knows status codes of errors.
+//! Errors as responses: RFC 9457 problem documents, with a status code for each kind of error.
 
 use std::borrow::Cow;
 
@@ -13,57 +13,54 @@ use crate::artifacts;
 use crate::jobs::state::Status;
 use crate::spec::Fault;
 
-/// Seconds after which a client may try again when something here is overloaded or away.
+/// Retry-After, in seconds, when something here is overloaded or unavailable.
 const RETRY_SECONDS: u16 = 2;
 
-/// Why a request was not done. The texts say what to do about it.
+/// Why a request failed. The texts say what to do about it.
 #[derive(Debug)]
 pub enum ApiError {
-    /// The request itself cannot be read.
+    /// The request cannot be parsed.
     Malformed(Cow<'static, str>),
-    /// It has no valid token.
+    /// The request has no valid token.
     Unauthorized(Cow<'static, str>),
-    /// It comes from a page or for a host that it should not, or its token does not allow it.
+    /// The request comes from another site or is for another host, or its token does not permit it.
     Forbidden(Cow<'static, str>),
-    /// There is no such thing.
     NotFound(Cow<'static, str>),
-    /// The resource does not have the method.
     MethodNotAllowed,
-    /// The client stopped sending.
+    /// The client paused for too long.
     TooSlow(Cow<'static, str>),
-    /// The state of the thing does not allow it.
+    /// The state of the resource does not allow the request.
     Conflict(Cow<'static, str>),
-    /// A condition of the request (`If-Match`) does not hold.
+    /// `If-Match` does not hold.
     PreconditionFailed,
-    /// The body is larger than the limit, in bytes.
+    /// The body is larger than this limit, in bytes.
     TooLarge(u64),
-    /// The body is of a kind that is not accepted here.
     UnsupportedMediaType(Cow<'static, str>),
-    /// No byte of the range exists in a file of so many bytes.
+    /// The range starts beyond the end of a file of this size, in bytes.
     RangeNotSatisfiable(u64),
-    /// The request can be read, and asks for something that cannot be.
+    /// The request can be parsed, but asks for something impossible.
     Invalid {
-        /// What is wrong on the whole.
+        /// A summary.
         detail: Cow<'static, str>,
-        /// Each fault and where it is.
+        /// Each fault with its place in the body.
         faults: Vec<Fault>,
     },
-    /// The token's requests come too fast; in so many seconds there is room for one.
-    TooMany(u64),
-    /// Overloaded, or something that we depend on is away: it may work later.
+    /// The token has exceeded its rate limit. The next request is allowed in this many seconds.
+    RateLimited(u64),
+    /// The server is overloaded, or something it depends on is unavailable. The request may succeed later.
     Unavailable(Cow<'static, str>),
-    /// A fault of ours; it goes to the log and not to the client.
+    /// A bug or an operator's mistake. Written to the log, not sent to the client.
     Internal(anyhow::Error),
 }
 
-/// An error as the client reads it.
+/// An error (RFC 9457).
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// `about:blank`: the status says which kind it is.
+    /// Always `about:blank`: the status tells the kind of error.
     #[serde(rename = "type")]
     #[schema(example = "about:blank")]
     pub kind: String,
-    /// The status in words.
+    /// The name of the status.
     #[schema(example = "Unprocessable Entity")]
     pub title: String,
     /// The status code.
@@ -71,39 +68,35 @@ pub struct Problem {
     pub status: u16,
     /// What happened and what to do about it.
     pub detail: String,
-    /// Every fault of the body, where it was the body.
+    /// All faults in the body.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Fault>,
 }
 
 impl ApiError {
-    /// A request that cannot be read.
     pub fn malformed(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::Malformed(detail.into())
     }
 
-    /// Something that is not there.
     pub fn not_found(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::NotFound(detail.into())
     }
 
-    /// Something that cannot be done now.
     pub fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::Conflict(detail.into())
     }
 
-    /// Something that cannot be.
     pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::Invalid { detail: detail.into(), faults: Vec::new() }
     }
 
-    /// A job whose status does not allow what was asked.
+    /// The job's status does not allow the action: `job … is queued: it cannot be retried`.
     #[must_use]
-    pub fn status(job: &str, status: Status, asked: &str) -> Self {
-        Self::conflict(format!("job {job} is {}: it cannot be {asked}", status.name()))
+    pub fn status(job: &str, status: Status, action: &str) -> Self {
+        Self::conflict(format!("job {job} is {}: it cannot be {action}", status.name()))
     }
 
-    /// All faults of a specification.
+    /// All faults in a specification.
     #[must_use]
     pub fn faults(faults: Vec<Fault>) -> Self {
         let detail = match faults.as_slice() {
@@ -128,7 +121,7 @@ impl ApiError {
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Invalid { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -146,17 +139,15 @@ impl ApiError {
             | Self::Unavailable(detail) => detail,
             Self::Invalid { detail, faults } => return (detail.into_owned(), faults),
             Self::MethodNotAllowed => {
-                "this resource does not have that method; the Allow header names those it has".into()
+                "this resource does not support that method; the Allow header lists the methods it supports".into()
             }
-            Self::PreconditionFailed => "the file is not the one that If-Match names".into(),
+            Self::PreconditionFailed => "the file is not the one named by If-Match".into(),
             Self::TooLarge(limit) => format!("the body is larger than the limit of {limit} bytes").into(),
-            Self::TooMany(seconds) => {
-                format!("this token's requests come too fast: wait {seconds} s, as Retry-After says").into()
+            Self::RateLimited(seconds) => format!("rate limit exceeded for this token: retry after {seconds} s").into(),
+            Self::RangeNotSatisfiable(size) => {
+                format!("the range starts beyond the end of the file, which has {size} bytes").into()
             }
-            Self::RangeNotSatisfiable(size) => format!("the range begins beyond the file's {size} bytes").into(),
-            Self::Internal(_) => {
-                "something went wrong here; the server's log has it under this answer's x-request-id".into()
-            }
+            Self::Internal(_) => "internal error: see the server's log for the x-request-id of this response".into(),
         };
         (detail.into_owned(), Vec::new())
     }
@@ -165,16 +156,16 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status_code();
-        // The span of the request, in which this runs, has its id, method and path.
+        // This runs in the request's span, which has its id, method and path.
         match &self {
             Self::Internal(error) => tracing::error!("{error:?}"),
-            Self::Unavailable(detail) => tracing::warn!("not available: {detail}"),
+            Self::Unavailable(detail) => tracing::warn!("unavailable: {detail}"),
             _ => {}
         }
         let header = match self {
             Self::Unauthorized(_) => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"distillery\""))),
             Self::Unavailable(_) => Some((RETRY_AFTER, HeaderValue::from(RETRY_SECONDS))),
-            Self::TooMany(seconds) => Some((RETRY_AFTER, HeaderValue::from(seconds))),
+            Self::RateLimited(seconds) => Some((RETRY_AFTER, HeaderValue::from(seconds))),
             Self::RangeNotSatisfiable(size) => {
                 HeaderValue::try_from(format!("bytes */{size}")).ok().map(|v| (CONTENT_RANGE, v))
             }
@@ -202,7 +193,7 @@ impl From<sqlx::Error> for ApiError {
                 tracing::error!(%error, "the database does not answer");
                 Self::Unavailable("the database does not answer: try again".into())
             }
-            // It shuts down or starts up; a deadlock; too many connections; a lock was not to be had in time.
+            // Shutdown or startup; deadlock; too many connections; lock timeout.
             sqlx::Error::Database(ref fault)
                 if fault
                     .code()

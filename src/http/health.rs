@@ -11,13 +11,13 @@ use super::AppState;
 use super::error::ApiError;
 use crate::jobs::store;
 
-/// Less than what probes usually wait.
+/// Shorter than the usual timeout of probes.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// All is well.
+/// The server is healthy.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `ok`.
+    /// Always `ok`.
     #[schema(example = "ok")]
     pub status: String,
 }
@@ -28,15 +28,15 @@ impl Health {
     }
 }
 
-/// Whether the server is alive
+/// Check that the server is alive
 #[utoipa::path(get, path = "/healthz", tag = "server", operation_id = "alive", responses((status = 200, body = Health)))]
 pub async fn alive() -> Json<Health> {
     Health::ok()
 }
 
-/// Whether the server can work
+/// Check that the server is ready
 ///
-/// Asks the database, and writes to the storage.
+/// Queries the database and writes to the storage.
 #[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "ready", responses((status = 200, body = Health)))]
 pub async fn ready(State(state): State<AppState>) -> Result<Json<Health>, ApiError> {
     let database = tokio::time::timeout(PATIENCE, store::ping(&state.pool));

@@ -1,4 +1,4 @@
-//! `/metrics`: what happens here, for Prometheus.
+//! `/metrics`: metrics in Prometheus' format.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -30,27 +30,27 @@ const RESCUES: &str = "distillery_rescues_total";
 const REFUSED: &str = "distillery_stale_writes_refused_total";
 const DEVICE_SECONDS: &str = "distillery_device_seconds_total";
 const PICKUP: &str = "distillery_pickup_latency_seconds";
-/// What can become of an attempt: also what has not happened yet has its line, or a first failure would be no increase.
+/// How an attempt can end. Outcomes that have not occurred yet are exported as 0, so that the first one is an increase.
 const OUTCOMES: [&str; 8] = ["succeeded", "stopped", "user", "oom", "numeric", "worker_lost", "storage", "internal"];
 
-/// The recorder of this process, which has one only.
+/// The process has exactly one recorder.
 static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     let buckets = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
     let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Full(DURATION.into()), &buckets);
     let handle = builder.expect("there are buckets").install_recorder().expect("no other recorder is installed");
     metrics::describe_counter!(REQUESTS, "Requests by route, method and status");
-    metrics::describe_histogram!(DURATION, "Time until the head of the answer, by route and method");
+    metrics::describe_histogram!(DURATION, "Time to the head of the response, by route and method");
     metrics::describe_gauge!(DATABASE_UP, "Whether the database answered this scrape");
     metrics::describe_gauge!(JOBS, "Jobs by status");
     metrics::describe_gauge!(QUEUE_DEPTH, "Queued jobs that could start now");
-    metrics::describe_gauge!(WORKERS, "Workers that are alive, by whether they hold a job");
-    metrics::describe_gauge!(QUEUE_OLDEST, "How long the job that could start and waited longest has waited");
-    metrics::describe_gauge!(LEASE_AGE, "Age of the oldest last heartbeat of a job that is held");
-    metrics::describe_gauge!(IMAGES_PER_SECOND, "Training images per second of all jobs that run");
+    metrics::describe_gauge!(WORKERS, "Live workers, by whether they are running a job");
+    metrics::describe_gauge!(QUEUE_OLDEST, "Longest time that a job which could start has been waiting");
+    metrics::describe_gauge!(LEASE_AGE, "Age of the oldest heartbeat among running jobs");
+    metrics::describe_gauge!(IMAGES_PER_SECOND, "Training images per second of all running jobs");
     handle
 });
 
-/// Counts a request, under its route: paths and methods that clients make up have one name together.
+/// Counts a request by its route. Unknown paths and methods are counted as `other`, so that clients cannot create series.
 pub async fn count(request: Request, next: Next) -> Response {
     LazyLock::force(&RECORDER);
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
@@ -70,7 +70,7 @@ pub async fn count(request: Request, next: Next) -> Response {
     response
 }
 
-/// Sums up the histograms every few seconds, which would otherwise grow until somebody scrapes.
+/// Compacts the histograms every few seconds. Otherwise they would grow until the next scrape.
 pub fn keep_up(stopping: CancellationToken) {
     tokio::spawn(stopping.run_until_cancelled_owned(async {
         loop {
@@ -92,9 +92,9 @@ pub async fn get(State(state): State<AppState>) -> impl IntoResponse {
             set(&totals, &ledger);
             counters(&ledger)
         }
-        // A counter that is missing for a while is no fall to zero.
+        // A missing counter is a gap; 0 would look like a reset.
         Err(error) => {
-            tracing::warn!(%error, "no totals for Prometheus");
+            tracing::warn!(%error, "cannot read the totals for Prometheus");
             String::new()
         }
     };
@@ -113,7 +113,7 @@ fn set(totals: &Totals, ledger: &Ledger) {
     gauge!(WORKERS, "state" => "idle").set(totals.idle_workers as f64);
 }
 
-/// What the database counts, as Prometheus reads it: the recorder adds up what happens in this process only.
+/// Counters from the database in Prometheus' text format. The recorder only knows what happened in this process.
 fn counters(ledger: &Ledger) -> String {
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, f64)]| {
@@ -128,12 +128,17 @@ fn counters(ledger: &Ledger) -> String {
         OUTCOMES.iter().map(|outcome| (format!("{{outcome=\"{outcome}\"}}"), ended(outcome) as f64)).collect();
     family(ATTEMPTS, "counter", "Attempts that ended, by outcome", &attempts);
     let plain = |value: f64| [(String::new(), value)];
-    family(RESCUES, "counter", "Attempts whose worker or trainer went away", &plain(ended("worker_lost") as f64));
+    family(RESCUES, "counter", "Attempts whose worker or trainer disappeared", &plain(ended("worker_lost") as f64));
     let refused = ledger.refused_writes as f64;
-    family(REFUSED, "counter", "Writes of attempts that no longer held their job", &plain(refused));
+    family(REFUSED, "counter", "Refused writes of attempts that no longer owned their job", &plain(refused));
     let seconds = [("used", ledger.seconds_used), ("lost", ledger.seconds_lost)];
     let seconds = seconds.map(|(fate, seconds)| (format!("{{fate=\"{fate}\"}}"), seconds));
-    family(DEVICE_SECONDS, "counter", "Seconds that ended attempts held a device, by whether they counted", &seconds);
+    family(
+        DEVICE_SECONDS,
+        "counter",
+        "Device seconds of ended attempts, by whether their work was used or lost",
+        &seconds,
+    );
     let waits = &ledger.waits;
     let bounds = WAIT_BOUNDS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
     let below = waits.below.iter().copied().chain([waits.count]);
@@ -141,6 +146,6 @@ fn counters(ledger: &Ledger) -> String {
         bounds.zip(below).map(|(bound, count)| (format!("_bucket{{le=\"{bound}\"}}"), count as f64)).collect();
     samples.push(("_sum".to_owned(), waits.sum));
     samples.push(("_count".to_owned(), waits.count as f64));
-    family(PICKUP, "histogram", "From when a job could start to when a worker took it", &samples);
+    family(PICKUP, "histogram", "Time from when a job could start to when a worker claimed it", &samples);
     text
 }

@@ -49,12 +49,18 @@ async fn old_jobs_go_with_their_files_and_a_dry_run_removes_nothing() {
     let before = stored(&api).await;
     let rules = ["--older-than-days", "30", "--keep-last", "1"];
     let would = prune(&api, &[&rules[..], &["--dry-run"]].concat()).await;
-    assert!(would.contains(&format!("would remove job {old}")) && would.contains("1 of 3 finished jobs (9 bytes)"), "{would}");
+    assert!(
+        would.contains(&format!("would remove job {old}")) && would.contains("1 of 3 finished jobs (9 bytes)"),
+        "{would}"
+    );
     assert_eq!(stored(&api).await, before);
     api.get(&format!("/v1/jobs/{old}")).await.expect(200);
 
     let did = prune(&api, &rules).await;
-    assert!(did.contains(&format!("removed job {old}")) && did.contains("removed 1 of 3 finished jobs (9 bytes)"), "{did}");
+    assert!(
+        did.contains(&format!("removed job {old}")) && did.contains("removed 1 of 3 finished jobs (9 bytes)"),
+        "{did}"
+    );
     api.get(&format!("/v1/jobs/{old}")).await.problem(404);
     for id in [&kept, &young] {
         assert_eq!(api.get(&format!("/v1/jobs/{id}/student")).await.body, b"student");
