@@ -1,14 +1,14 @@
-//! Draws a network layer by layer: what reads like a forward pass becomes a [`Layout`].
+//! Builds a [`Layout`] layer by layer, with code that reads like a forward pass.
 
 use std::fmt::Display;
 
 use super::layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role};
 
-/// A feature map in the making: the index of its node.
+/// Index of a node, which stands for the feature map it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NodeId(usize);
 
-/// A square kernel, padded by half its size.
+/// A convolution with a square kernel, padded by half its size.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel {
     size: u32,
@@ -38,17 +38,17 @@ impl Kernel {
 /// How a network's published code initialises its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
-    /// Convolutions by their outputs, the classifier by PyTorch's default.
+    /// Convolutions: Kaiming-normal, fan out. Classifier: PyTorch's default.
     Kaiming,
-    /// The same, and the classifier's bias 0.
+    /// As `Kaiming`, with the classifier's bias 0.
     KaimingZeroBias,
-    /// Convolutions by their outputs, the classifier N(0, 0.01) with bias 0.
+    /// As `Kaiming`, with the classifier N(0, 0.01) and its bias 0.
     KaimingSmallClassifier,
     /// PyTorch's default throughout.
     Default,
 }
 
-/// Collects entries and nodes, in the order of PyTorch's state dict.
+/// Collects nodes, and entries in the order of PyTorch's state dict.
 pub(super) struct Builder {
     style: Style,
     entries: Vec<Entry>,
@@ -57,7 +57,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// `side` of the images, in pixels.
+    /// `side`: of the images, in pixels.
     pub(super) fn new(side: u32, style: Style) -> Self {
         let images = Node { op: Op::Images, inputs: Vec::new(), map: Map { channels: 3, side } };
         Self { style, entries: Vec::new(), nodes: vec![images], macs: 0 }
@@ -107,13 +107,13 @@ impl Builder {
         self.node(Op::Relu6, &[x], self.nodes[x.0].map)
     }
 
-    /// A convolution and its batch norm.
+    /// A convolution and a batch norm.
     pub(super) fn conv_norm(&mut self, [conv, norm]: [&str; 2], x: NodeId, channels: u32, kernel: Kernel) -> NodeId {
         let y = self.conv(conv, x, channels, kernel);
         self.norm(norm, y)
     }
 
-    /// A convolution, its batch norm and a ReLU.
+    /// A convolution, a batch norm and a ReLU.
     pub(super) fn conv_norm_relu(&mut self, keys: [&str; 2], x: NodeId, channels: u32, kernel: Kernel) -> NodeId {
         let y = self.conv_norm(keys, x, channels, kernel);
         self.relu(y)
@@ -129,7 +129,7 @@ impl Builder {
         self.node(Op::Concat, &[x, y], Map { channels: channels + self.channels(y), side })
     }
 
-    /// The first half of the channels, and the second.
+    /// The first and the second half of the channels.
     pub(super) fn halves(&mut self, x: NodeId) -> (NodeId, NodeId) {
         let Map { channels, side } = self.nodes[x.0].map;
         let count = channels / 2;
@@ -142,7 +142,7 @@ impl Builder {
         self.node(Op::Shuffle { groups }, &[x], self.nodes[x.0].map)
     }
 
-    /// Every second pixel, with zeros around the channels so that there are `channels`.
+    /// Every second pixel, padded with zero channels on both sides up to `channels`.
     pub(super) fn subsample(&mut self, x: NodeId, channels: u32) -> NodeId {
         let from = self.nodes[x.0].map;
         let zeros = (channels - from.channels) / 2;
@@ -159,7 +159,7 @@ impl Builder {
         self.node(Op::MaxPool(pool), &[x], Map { side: windows(map.side, pool), ..map })
     }
 
-    /// The classifier, behind the node that was made last.
+    /// Average pooling and a linear classifier on the last node.
     pub(super) fn classifier(mut self, key: &str, classes: u32) -> Layout {
         let map = self.nodes[self.nodes.len() - 1].map;
         let default = Init::Default { fan_in: u64::from(map.channels) };
@@ -190,7 +190,7 @@ impl Builder {
     }
 }
 
-/// How many windows fit side by side; none where the padded map is smaller than one.
+/// Output side of a window operation; 0 if the padded map is smaller than the window.
 fn windows(side: u32, Pool { size, stride, padding }: Pool) -> u32 {
     if side == 0 {
         return 0;

@@ -1,32 +1,30 @@
 //! The CIFAR ResNets: K. He et al., "Deep Residual Learning for Image Recognition", 2015, section 4.2.
 //!
-//! Two published variants share the body. The usual teachers of distillation papers (Y. Tian et al., "Contrastive
-//! Representation Distillation", ICLR 2020) shorten with a 1×1 convolution and call their classifier `fc`; the usual
-//! CIFAR-10 checkpoints (`_a`) shorten without parameters and call it `linear`.
+//! Two published variants share the body. The usual teachers in distillation papers (Y. Tian et al., "Contrastive
+//! Representation Distillation", ICLR 2020) have 1×1 convolutions as shortcuts and call their classifier `fc`. The
+//! usual CIFAR-10 checkpoints (`_a`) have shortcuts without parameters and call it `linear`.
 
 use super::builder::{Builder, Kernel, NodeId, Style};
 use super::layout::Layout;
 use super::{Architecture, Family};
 
-/// One network of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CifarResnet {
-    /// Blocks of two convolutions in each of the three stages.
+    /// Blocks per stage. Each has two convolutions.
     pub blocks: u32,
-    /// Channels of the stem.
+    /// Channels of the first convolution.
     pub stem: u32,
-    /// Channels of the first stage; each further stage doubles them.
+    /// Channels of the first stage. Each further stage doubles them.
     pub width: u32,
-    /// How a block whose input and output differ passes its input on.
     pub shortcut: Shortcut,
 }
 
-/// How a block whose input and output differ passes its input on.
+/// The shortcut of a block whose input and output differ in shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shortcut {
     /// A 1×1 convolution with a batch norm (option B).
     Convolution,
-    /// Every second pixel, with zeros in the new channels, half of them in front (option A).
+    /// Every second pixel, with zeros in the new channels, half of them in front of the old ones (option A).
     Pad,
 }
 
@@ -73,17 +71,16 @@ const fn network(name: &'static str, depth: u32, stem: u32, width: u32, shortcut
     Architecture { name, input_side: 32, family }
 }
 
-/// Option B, sixteen channels.
+/// Option B, 16 channels.
 const fn plain(name: &'static str, depth: u32) -> Architecture {
     network(name, depth, 16, 16, Shortcut::Convolution)
 }
 
-/// Option A, sixteen channels.
+/// Option A, 16 channels.
 const fn padded(name: &'static str, depth: u32) -> Architecture {
     network(name, depth, 16, 16, Shortcut::Pad)
 }
 
-/// The networks of the family.
 pub(super) const NETWORKS: [Architecture; 14] = [
     plain("resnet8", 8),
     plain("resnet14", 14),

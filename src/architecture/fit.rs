@@ -1,4 +1,4 @@
-//! Which networks a checkpoint is of, from its keys and shapes alone.
+//! Matches checkpoints to networks by their keys and shapes.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,18 @@ use utoipa::ToSchema;
 use super::layout::{Layout, Role};
 use super::{Architecture, all};
 
-/// Keys and shapes of a checkpoint.
+/// Shapes of a checkpoint's tensors, by key.
 pub type Shapes = BTreeMap<String, Vec<u64>>;
 
-/// A network that a checkpoint is of.
+/// A network that matches a checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct Fit {
-    /// The network.
     pub architecture: &'static Architecture,
-    /// Its number of classes, from the classifier's shape.
+    /// Number of classes, from the classifier's shape.
     pub classes: u32,
 }
 
-/// Every network that the checkpoint is of, in the order of [`all`].
+/// All networks that match a checkpoint, in the order of [`all`].
 #[must_use]
 pub fn fits(shapes: &Shapes) -> Vec<Fit> {
     let fit = |architecture: &'static Architecture| {
@@ -30,37 +29,36 @@ pub fn fits(shapes: &Shapes) -> Vec<Fit> {
     all().iter().filter_map(fit).collect()
 }
 
-/// How sure a guess is.
+/// How certain a guess is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Certainty {
-    /// This network and no other has these keys and shapes.
+    /// Exactly this network has these keys and shapes.
     Certain,
     /// Several networks have these keys and shapes.
     Ambiguous,
-    /// No known network has them all, and this one has more of them than any other.
+    /// No known network has all of these keys and shapes; this one has the most.
     Near,
 }
 
-/// What a checkpoint most likely is.
+/// The most likely network of a checkpoint.
 #[derive(Debug, Clone)]
 pub struct Guess {
-    /// The network.
     pub architecture: &'static Architecture,
-    /// Its number of classes, where the checkpoint has its classifier.
+    /// Number of classes; `None` if the checkpoint lacks the classifier.
     pub classes: Option<u32>,
-    /// How sure that is.
     pub certainty: Certainty,
-    /// Share of tensors that agree in key and shape, of the network's or the checkpoint's, whichever has more.
+    /// Tensors that agree in key and shape, as a fraction of the network's or the checkpoint's tensors, whichever are
+    /// more.
     pub agreement: f64,
-    /// The most telling difference, where the network does not fit.
+    /// The most informative difference, unless the network fits.
     pub difference: Option<String>,
 }
 
-/// Less agreement than this is chance: many networks share a few keys.
+/// Lower agreement is chance: many networks have a few keys in common.
 const LEAST_AGREEMENT: f64 = 0.5;
 
-/// What the checkpoint most likely is; none where no network has even half of it.
+/// The most likely network of a checkpoint; `None` if no network agrees with at least half of it.
 #[must_use]
 pub fn guess(shapes: &Shapes) -> Option<Guess> {
     let fits = fits(shapes);
@@ -77,7 +75,7 @@ pub fn guess(shapes: &Shapes) -> Option<Guess> {
     Some(Guess { architecture, classes, certainty: Certainty::Near, agreement, difference })
 }
 
-/// The share of tensors that agree, and the classes of the checkpoint's classifier.
+/// The fraction of tensors that agree, and the number of classes of the checkpoint's classifier.
 fn agreement(architecture: &Architecture, shapes: &Shapes) -> (f64, Option<u32>) {
     let found: BTreeMap<&str, &[u64]> =
         shapes.iter().filter_map(|(key, shape)| Some((architecture.canonical_key(key)?, shape.as_slice()))).collect();
@@ -89,16 +87,15 @@ fn agreement(architecture: &Architecture, shapes: &Shapes) -> (f64, Option<u32>)
     (agreeing as f64 / layout.entries.len().max(found.len()) as f64, classes)
 }
 
-/// What keeps the checkpoint from being of the network (and of that number of classes, where given), as a sentence that
-/// goes on from "the checkpoint": `does not fit resnet32x4: fc.weight is [10, 64], expected [100, 256]; it fits
-/// resnet56`. None where it fits.
+/// Why a checkpoint does not fit a network (with that number of classes, if given); `None` if it fits. A predicate that
+/// continues "the checkpoint": `does not fit resnet32x4: fc.weight is [10, 64], expected [100, 256]; it fits resnet56`.
 #[must_use]
 pub fn mismatch(architecture: &Architecture, shapes: &Shapes, classes: Option<u32>) -> Option<String> {
     let why = difference(architecture, shapes, classes).err()?;
     let fits = fits(shapes);
     let advice = match fits.as_slice() {
         [] => "it fits no known architecture".to_owned(),
-        [fit] if fit.architecture.name == architecture.name => format!("it was made for {} classes", fit.classes),
+        [fit] if fit.architecture.name == architecture.name => format!("it has {} classes", fit.classes),
         fits => {
             let names: Vec<_> = fits.iter().map(|fit| fit.architecture.name).collect();
             format!("it fits {}", names.join(", "))
@@ -107,30 +104,37 @@ pub fn mismatch(architecture: &Architecture, shapes: &Shapes, classes: Option<u3
     Some(format!("does not fit {}: {why}; {advice}", architecture.name))
 }
 
-/// The number of classes where the checkpoint is of the network, or the most telling difference.
+/// The number of classes if the checkpoint fits the network, or else the most informative difference.
 fn difference(architecture: &Architecture, shapes: &Shapes, classes: Option<u32>) -> Result<u32, String> {
     let mut found: BTreeMap<&str, (&str, &[u64])> = BTreeMap::new();
     for (key, shape) in shapes {
         if let Some(canonical) = architecture.canonical_key(key)
             && let Some((other, _)) = found.insert(canonical, (key, shape))
         {
-            return Err(format!("it has both {other} and {key}"));
+            return Err(format!("it contains both {other} and {key}"));
         }
     }
-    // Where the checkpoint names no number of its own, 1 serves for the message.
+    // If the number of classes is unknown, 1 stands in for the message.
     let own = found.get(architecture.classifier_weight().as_str()).and_then(|(_, shape)| shape.first());
     let own = own.and_then(|&rows| u32::try_from(rows).ok()).filter(|&rows| rows > 0);
     let layout = architecture.layout(classes.or(own).unwrap_or(1));
-    wrong_shape(&layout, &found, true)
-        .or_else(|| wrong_shape(&layout, &found, false))
+    wrong_shape(&layout, &found, is_classifier)
+        .or_else(|| wrong_shape(&layout, &found, |role| !is_classifier(role)))
         .or_else(|| missing(&layout, &found))
         .or_else(|| unexpected(&layout, &found))
         .map_or_else(|| own.ok_or_else(|| "its classifier has no classes".to_owned()), Err)
 }
 
-fn wrong_shape(layout: &Layout, found: &BTreeMap<&str, (&str, &[u64])>, classifier: bool) -> Option<String> {
-    let is_classifier = |role| matches!(role, Role::ClassifierWeight | Role::ClassifierBias);
-    layout.entries.iter().filter(|entry| is_classifier(entry.role) == classifier).find_map(|entry| {
+fn is_classifier(role: Role) -> bool {
+    matches!(role, Role::ClassifierWeight | Role::ClassifierBias)
+}
+
+fn wrong_shape(
+    layout: &Layout,
+    found: &BTreeMap<&str, (&str, &[u64])>,
+    is_checked: impl Fn(Role) -> bool,
+) -> Option<String> {
+    layout.entries.iter().filter(|entry| is_checked(entry.role)).find_map(|entry| {
         let (key, shape) = found.get(entry.key.as_str())?;
         (*shape != entry.shape).then(|| format!("{key} is {shape:?}, expected {:?}", entry.shape))
     })

@@ -1,30 +1,31 @@
-//! A network as data: its state dict and the graph that leads from images to the final feature map.
+//! A network as data: its state dict and the graph from images to the final feature map.
 //!
-//! One description serves all: the API counts with it, checkpoints are held against it, and the trainer runs it.
+//! This one description has three uses: the API counts parameters and operations, checkpoints are compared with it, and
+//! the trainer runs it.
 
-/// A network at some number of classes and input size.
+/// A network with a given number of classes and input size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
     /// The state dict in PyTorch's order, without `num_batches_tracked`. The classifier's weight and bias come last.
     pub entries: Vec<Entry>,
-    /// From the images (the first) to the final feature map (the last), each after those that it takes.
+    /// In topological order: the images first, the final feature map last.
     pub nodes: Vec<Node>,
-    /// Channels, height and width of the map that is pooled and classified. A side of 0: the images are too small.
+    /// Channels, height and width of the final feature map, which is pooled and classified. A side of 0 means that the
+    /// images are too small.
     pub feature_map: [u32; 3],
-    /// Trained parameters: running statistics are not among them.
+    /// Number of trained parameters, without running statistics.
     pub parameters: u64,
-    /// Multiply-accumulates of convolutions and classifier for one image.
+    /// Multiply-accumulate operations of convolutions and classifier per image.
     pub macs: u64,
 }
 
 impl Layout {
-    /// The entry of that key.
     #[must_use]
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
-    /// Every convolution with the key of its weight, in order.
+    /// All convolutions with the keys of their weights, in order.
     pub fn convolutions(&self) -> impl Iterator<Item = (&str, &Convolution)> {
         self.entries.iter().filter_map(|entry| match &entry.role {
             Role::Convolution(convolution) => Some((entry.key.as_str(), convolution)),
@@ -32,8 +33,8 @@ impl Layout {
         })
     }
 
-    /// Elements of the maps of one image that training keeps for the gradients. ReLUs work in place, and a sum needs
-    /// nothing of what it added.
+    /// Elements per image of the feature maps that training keeps for the gradients. ReLUs work in place, and the
+    /// gradient of a sum does not need its inputs.
     #[must_use]
     pub fn kept_elements(&self) -> u64 {
         let mut needed = vec![false; self.nodes.len()];
@@ -46,14 +47,14 @@ impl Layout {
         kept.map(|(node, _)| node.map.elements()).sum()
     }
 
-    /// Elements of the maps of one image that a forward pass without gradients holds at its widest moment.
+    /// Peak number of elements per image of the feature maps that a forward pass without gradients holds at a time.
     #[must_use]
     pub fn peak_elements(&self) -> u64 {
         let last_use = self.last_use();
         let (mut live, mut peak) = (self.nodes[0].map.elements(), 0);
         for (index, node) in self.nodes.iter().enumerate().skip(1) {
             live += node.map.elements();
-            // A ReLU takes the place of its input.
+            // A ReLU overwrites its input.
             let ended = |input: &&usize| last_use[**input] == index;
             let freed: u64 = node.inputs.iter().filter(ended).map(|&input| self.nodes[input].map.elements()).sum();
             peak = peak.max(if node.op.is_in_place() { live - freed } else { live });
@@ -62,7 +63,7 @@ impl Layout {
         peak
     }
 
-    /// For each node, the last node that takes it; itself where none does.
+    /// For each node, the last node that uses it, or itself if none does.
     #[must_use]
     pub fn last_use(&self) -> Vec<usize> {
         let mut last: Vec<usize> = (0..self.nodes.len()).collect();
@@ -80,91 +81,77 @@ impl Layout {
 pub struct Entry {
     /// PyTorch's key.
     pub key: String,
-    /// Its shape.
     pub shape: Vec<u64>,
-    /// What it does.
     pub role: Role,
-    /// How it starts.
     pub init: Init,
 }
 
-/// How a tensor starts before training.
+/// How a tensor is initialised before training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
     /// The same value everywhere.
     Const(f32),
-    /// Kaiming-normal by outputs, of convolutions: N(0, sqrt(2 / (kernel² · outputs))).
+    /// Kaiming-normal with fan out, for convolutions: N(0, sqrt(2 / (kernel² · outputs))).
     KaimingFanOut,
-    /// N(0, deviation).
+    /// N(0, standard deviation).
     Normal(f32),
     /// PyTorch's default for convolutions and linear layers, weight and bias alike: U(±1 / sqrt(fan in)).
     Default {
-        /// Inputs that one output depends on.
+        /// Number of inputs that one output depends on.
         fan_in: u64,
     },
 }
 
-/// What a tensor of the state dict does.
+/// The role of a tensor in the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Weight of a convolution.
     Convolution(Convolution),
-    /// Bias of a convolution.
     ConvolutionBias,
-    /// Factor of a batch norm.
+    /// Scale of a batch norm.
     NormWeight,
-    /// Offset of a batch norm.
+    /// Shift of a batch norm.
     NormBias,
-    /// Running mean of a batch norm; not trained.
+    /// Of a batch norm; not trained.
     RunningMean,
-    /// Running variance of a batch norm; not trained.
+    /// Of a batch norm; not trained.
     RunningVar,
-    /// Weight of the classifier.
     ClassifierWeight,
-    /// Bias of the classifier.
     ClassifierBias,
 }
 
 impl Role {
-    /// Whether an optimiser changes it.
+    /// Whether the optimiser changes it.
     #[must_use]
     pub fn is_trained(self) -> bool {
         !matches!(self, Self::RunningMean | Self::RunningVar)
     }
 }
 
-/// Geometry of a convolution; height before width.
+/// Geometry of a convolution. Pairs are height, width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Convolution {
-    /// Size of the kernel.
     pub kernel: [u32; 2],
-    /// Stride.
     pub stride: [u32; 2],
     /// Zeros added on each side.
     pub padding: [u32; 2],
-    /// Groups; 1 where every output sees every input.
+    /// 1 if every output depends on every input.
     pub groups: u32,
-    /// Whether it has a bias.
     pub bias: bool,
 }
 
-/// One step of the graph, and the feature map that it makes.
+/// One operation of the graph, and the feature map it computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// What it does.
     pub op: Op,
-    /// What it does that to: indices of earlier nodes.
+    /// Indices of earlier nodes.
     pub inputs: Vec<usize>,
-    /// What comes out.
     pub map: Map,
 }
 
-/// Size of a feature map [B, channels, side, side].
+/// Shape of a feature map: [B, channels, side, side].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Map {
-    /// Channels.
     pub channels: u32,
-    /// Height and width.
     pub side: u32,
 }
 
@@ -174,19 +161,19 @@ impl Map {
     }
 }
 
-/// What a node does. Weights are named by the index of their first entry in the state dict.
+/// An operation. Weights are given by the index of their first entry in the state dict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// The images [B, 3, H, W].
     Images,
-    /// A convolution: its weight, followed by its bias where it has one.
+    /// Entries: the weight, and the bias if there is one.
     Convolution {
-        /// Index of the weight's entry, which has the geometry.
+        /// Index of the weight's entry, whose role has the geometry.
         weight: usize,
     },
-    /// Batch norm with PyTorch's momentum 0.1 and epsilon 1e-5: factor, offset, running mean, running variance.
+    /// With PyTorch's momentum 0.1 and epsilon 1e-5. Entries: scale, shift, running mean, running variance.
     BatchNorm {
-        /// Index of the factor's entry.
+        /// Index of the scale's entry.
         weight: usize,
     },
     /// max(x, 0).
@@ -195,33 +182,32 @@ pub enum Op {
     Relu6,
     /// The sum of two maps.
     Add,
-    /// The channels of two maps, one after the other.
+    /// Concatenation of two maps by channels.
     Concat,
     /// A range of channels.
     Channels {
-        /// The first.
+        /// The first channel.
         from: u32,
-        /// How many.
         count: u32,
     },
-    /// Channel c of group g moves to place c·groups + g.
+    /// Moves channel c of group g to position c·groups + g.
     Shuffle {
-        /// Groups that the channels are in before.
+        /// Groups of the input.
         groups: u32,
     },
-    /// Every second pixel, between so many channels of zeros on each side.
+    /// Every second pixel, with channels of zeros added on both sides.
     Subsample {
         /// Channels added on each side.
         zeros: u32,
     },
-    /// The mean of each window, padding counted as zeros.
+    /// The mean of each window; padding counts as zeros.
     AveragePool(Pool),
     /// The maximum of each window.
     MaxPool(Pool),
 }
 
 impl Op {
-    /// Whether the result takes the place of the input, where nothing else needs that.
+    /// Whether the operation overwrites its input, if nothing else needs that.
     #[must_use]
     pub fn is_in_place(self) -> bool {
         matches!(self, Self::Relu | Self::Relu6)
@@ -231,9 +217,8 @@ impl Op {
 /// A square window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool {
-    /// Its side.
+    /// Side of the window.
     pub size: u32,
-    /// Its step.
     pub stride: u32,
     /// Pixels added on each side.
     pub padding: u32,

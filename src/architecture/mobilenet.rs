@@ -5,19 +5,18 @@ use super::builder::{Builder, Kernel, NodeId, Style};
 use super::layout::Layout;
 use super::{Architecture, Family};
 
-/// One network of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mobilenet {
     /// Version 1, for large images.
     V1,
     /// Version 2 with torchvision's names, for large images.
     V2,
-    /// Version 2 at half width for small images: ReLU instead of ReLU6, fewer strides, names of the distillation
-    /// literature's code.
+    /// Version 2 at half width for small images: ReLU instead of ReLU6, fewer strides, and the key names of the code
+    /// that distillation papers share.
     V2Half,
 }
 
-/// Outputs and strides of version 1's separable convolutions.
+/// (Output channels, stride) of version 1's separable convolutions.
 const V1_BLOCKS: [(u32, u32); 13] = [
     (64, 1),
     (128, 2),
@@ -34,16 +33,28 @@ const V1_BLOCKS: [(u32, u32); 13] = [
     (1024, 1),
 ];
 
-/// Of each stage of version 2: factor of the hidden channels, outputs, blocks, stride of the first on large images, and on
-/// small ones.
-const V2_STAGES: [(u32, u32, u32, u32, u32); 7] = [
-    (1, 16, 1, 1, 1),
-    (6, 24, 2, 2, 1),
-    (6, 32, 3, 2, 2),
-    (6, 64, 4, 2, 2),
-    (6, 96, 3, 1, 1),
-    (6, 160, 3, 2, 2),
-    (6, 320, 1, 1, 1),
+/// A stage of version 2.
+#[derive(Clone, Copy)]
+struct V2Stage {
+    /// Factor from the block's input channels to its hidden channels.
+    expand: u32,
+    /// Output channels at full width.
+    channels: u32,
+    blocks: u32,
+    /// Stride of the first block, for large images.
+    stride: u32,
+    /// Stride of the first block, for small images.
+    small_stride: u32,
+}
+
+const V2_STAGES: [V2Stage; 7] = [
+    V2Stage { expand: 1, channels: 16, blocks: 1, stride: 1, small_stride: 1 },
+    V2Stage { expand: 6, channels: 24, blocks: 2, stride: 2, small_stride: 1 },
+    V2Stage { expand: 6, channels: 32, blocks: 3, stride: 2, small_stride: 2 },
+    V2Stage { expand: 6, channels: 64, blocks: 4, stride: 2, small_stride: 2 },
+    V2Stage { expand: 6, channels: 96, blocks: 3, stride: 1, small_stride: 1 },
+    V2Stage { expand: 6, channels: 160, blocks: 3, stride: 2, small_stride: 2 },
+    V2Stage { expand: 6, channels: 320, blocks: 1, stride: 1, small_stride: 1 },
 ];
 
 impl Mobilenet {
@@ -81,7 +92,7 @@ fn v2(net: &mut Builder) -> NodeId {
     let stem = net.conv_norm(["features.0.0", "features.0.1"], net.images(), 32, Kernel::of(3).stride(2));
     let mut x = net.relu6(stem);
     let mut index = 0;
-    for (expand, channels, blocks, stride, _) in V2_STAGES {
+    for V2Stage { expand, channels, blocks, stride, .. } in V2_STAGES {
         for block in 0..blocks {
             index += 1;
             let inputs = net.channels(x);
@@ -110,12 +121,12 @@ fn v2(net: &mut Builder) -> NodeId {
 
 fn v2_half(net: &mut Builder) -> NodeId {
     let mut x = net.conv_norm_relu(["conv1.0", "conv1.1"], net.images(), 16, Kernel::of(3).stride(2));
-    for (stage, (expand, channels, blocks, _, stride)) in V2_STAGES.into_iter().enumerate() {
+    for (stage, V2Stage { expand, channels, blocks, small_stride, .. }) in V2_STAGES.into_iter().enumerate() {
         for block in 0..blocks {
             let key = |layer: u32| format!("blocks.{stage}.{block}.conv.{layer}");
             let (inputs, channels) = (net.channels(x), channels / 2);
             let hidden = inputs * expand;
-            let stride = if block == 0 { stride } else { 1 };
+            let stride = if block == 0 { small_stride } else { 1 };
             let y = net.conv_norm_relu([&key(0), &key(1)], x, hidden, Kernel::of(1));
             let depthwise = Kernel::of(3).stride(stride).groups(hidden);
             let y = net.conv_norm_relu([&key(3), &key(4)], y, hidden, depthwise);
@@ -130,9 +141,9 @@ const fn network(name: &'static str, input_side: u32, network: Mobilenet) -> Arc
     Architecture { name, input_side, family: Family::Mobilenet(network) }
 }
 
-/// The network for small images.
+/// For small images.
 pub(super) const SMALL: [Architecture; 1] = [network("mobilenet_v2", 32, Mobilenet::V2Half)];
 
-/// The networks for large images.
+/// For large images.
 pub(super) const LARGE: [Architecture; 2] =
     [network("mobilenet_v1", 224, Mobilenet::V1), network("mobilenet_v2_224", 224, Mobilenet::V2)];

@@ -1,9 +1,9 @@
-//! What each network is, without libtorch: keys, shapes, parameters, multiply-accumulates, final feature map.
+//! Network architectures as data, without libtorch: keys, shapes, parameters, multiply-accumulates, final feature map.
 //!
-//! A family is one file that draws its layers once, in the order of PyTorch's state dict, and lists its networks. To add
-//! one: the file, its variant of [`Family`], its networks in [`all`], its entries in
-//! `tests/fixtures/architectures.json`, its PyTorch code for users in `static/snippets`. The trainer runs what is drawn
-//! here; there is no second description.
+//! Each family has one file that builds its layers, in the order of PyTorch's state dict, and lists its networks. To
+//! add a family, add that file, a variant of [`Family`], its networks to [`all`], its entries to
+//! `tests/fixtures/architectures.json`, and its PyTorch code for users to `static/snippets`. The trainer runs the
+//! layers described here; there is no second description.
 
 mod builder;
 mod cifar_resnet;
@@ -21,36 +21,33 @@ pub use cifar_resnet::{CifarResnet, Shortcut};
 pub use fit::{Certainty, Fit, Guess, Shapes, fits, guess, mismatch};
 pub use layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role};
 pub use mobilenet::Mobilenet;
-pub use resnet::Resnet;
+pub use resnet::{Resnet, ResnetBlock};
 pub use shufflenet::Shufflenet;
 pub use vgg::Vgg;
 pub use wide_resnet::WideResnet;
 
-/// One network.
+/// A network.
 #[derive(Debug, Clone)]
 pub struct Architecture {
-    /// The name in specifications.
+    /// The name used in job specifications.
     pub name: &'static str,
-    /// Side, in pixels, of the square input that the network was made for.
+    /// Side, in pixels, of the square input that the network was designed for.
     pub input_side: u32,
-    /// Its family, with what tells it from the others there.
+    /// The family, with the parameters of this network.
     pub family: Family,
 }
 
-/// The families and what their networks differ in.
+/// Families of networks, with the parameters that distinguish their members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// ResNets of two convolutions per block for 32×32 images.
+    /// ResNets for 32×32 images, with three stages.
     CifarResnet(CifarResnet),
-    /// Wide ResNets.
     WideResnet(WideResnet),
     /// VGG with batch norm.
     Vgg(Vgg),
-    /// MobileNets.
     Mobilenet(Mobilenet),
-    /// ShuffleNets.
     Shufflenet(Shufflenet),
-    /// ResNets of four stages.
+    /// ResNets with four stages.
     Resnet(Resnet),
 }
 
@@ -68,7 +65,7 @@ impl Family {
         }
     }
 
-    /// The name of the classifier in the state dict.
+    /// Prefix of the classifier's keys in the state dict.
     fn classifier(&self) -> &'static str {
         match self {
             Self::CifarResnet(network) => network.classifier(),
@@ -82,13 +79,13 @@ impl Family {
 }
 
 impl Architecture {
-    /// The network at its own input size.
+    /// The layout at the network's own input size.
     #[must_use]
     pub fn layout(&self, classes: u32) -> Layout {
         self.layout_at(classes, self.input_side)
     }
 
-    /// The network at another input size (at least 1): the map and the multiply-accumulates differ.
+    /// The layout at another input size (at least 1), which changes the feature maps and multiply-accumulates.
     #[must_use]
     pub fn layout_at(&self, classes: u32, side: u32) -> Layout {
         let side = side.max(1);
@@ -102,19 +99,13 @@ impl Architecture {
         }
     }
 
-    /// The side of the smallest images, in pixels, of which something is left at the end.
-    #[must_use]
-    pub fn smallest_side(&self) -> u32 {
-        (1..self.input_side).find(|&side| self.layout_at(1, side).feature_map[1] > 0).unwrap_or(self.input_side)
-    }
-
-    /// The key of the classifier's weight.
+    /// Key of the classifier's weight.
     #[must_use]
     pub fn classifier_weight(&self) -> String {
         format!("{}.weight", self.family.classifier())
     }
 
-    /// This network's own key for a checkpoint's: in the ResNets `fc` and `linear` name the same classifier. None for
+    /// Translates a checkpoint's key to this network's: ResNets call their classifier `fc` or `linear`. `None` for
     /// `num_batches_tracked`, which no network here uses.
     #[must_use]
     pub fn canonical_key<'a>(&self, key: &'a str) -> Option<&'a str> {
@@ -134,7 +125,7 @@ impl Architecture {
     }
 }
 
-/// Every network, in the order of the documentation.
+/// All networks, in the order of the documentation.
 #[must_use]
 pub fn all() -> &'static [Architecture] {
     static ALL: LazyLock<Vec<Architecture>> = LazyLock::new(|| {
@@ -153,16 +144,35 @@ pub fn all() -> &'static [Architecture] {
     &ALL
 }
 
-/// The network of that name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Architecture> {
     all().iter().find(|architecture| architecture.name == name)
 }
 
-/// The known name that somebody who wrote `name` probably meant: at most two slips away, case and separators aside.
+/// No network has this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", unknown(.0))]
+pub struct UnknownArchitecture(pub String);
+
+/// Like [`find`], with an error for users.
+///
+/// # Errors
+/// No network has this name. The message suggests a similar one and lists all.
+pub fn get(name: &str) -> Result<&'static Architecture, UnknownArchitecture> {
+    find(name).ok_or_else(|| UnknownArchitecture(name.to_owned()))
+}
+
+fn unknown(name: &str) -> String {
+    let shown: String = name.chars().take(64).collect();
+    let known: Vec<_> = all().iter().map(|known| known.name).collect();
+    let hint = suggest(name).map_or_else(String::new, |similar| format!(", did you mean {similar}?"));
+    format!("unknown architecture {shown:?}{hint}; known: {}", known.join(", "))
+}
+
+/// The name that was probably meant: at most two edits away, ignoring case and separators.
 #[must_use]
 pub fn suggest(name: &str) -> Option<&'static str> {
-    // A long text is no slip, and the distance is quadratic.
+    // A long text is not a typo, and computing the distance takes quadratic time.
     if name.len() > 64 {
         return None;
     }

@@ -1,21 +1,28 @@
-//! The deep ResNets: K. He et al., "Deep Residual Learning for Image Recognition", 2015, table 1.
+//! ResNets with four stages: K. He et al., "Deep Residual Learning for Image Recognition", 2015, table 1.
 //!
-//! For large images with torchvision's stem, names and strides (the 3×3 convolution of a bottleneck is the one with the
-//! stride); for small ones with a 3×3 stem and the names of the distillation literature's code.
+//! For large images, the first convolution, key names and strides are torchvision's (in a bottleneck, the 3×3
+//! convolution has the stride). For small images, the first convolution is 3×3, and the key names are those of the code
+//! that distillation papers share.
 
 use super::builder::{Builder, Kernel, NodeId, Style};
 use super::layout::{Layout, Pool};
 use super::{Architecture, Family};
 
-/// One network of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resnet {
-    /// Blocks of each of the four stages.
+    /// Blocks per stage.
     pub blocks: [u32; 4],
-    /// Whether a block is 1×1, 3×3 and 1×1 convolutions, the last with four times the channels, instead of two 3×3 ones.
-    pub bottleneck: bool,
-    /// Whether the stem keeps the size of the images.
+    pub block: ResnetBlock,
+    /// Whether the first convolution keeps the size of the images.
     pub small_images: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResnetBlock {
+    /// Two 3×3 convolutions.
+    Basic,
+    /// A 1×1, a 3×3 and a 1×1 convolution, the last with four times the channels.
+    Bottleneck,
 }
 
 impl Resnet {
@@ -41,14 +48,13 @@ impl Resnet {
 
     fn block(&self, net: &mut Builder, name: &str, x: NodeId, width: u32, stride: u32) -> NodeId {
         let key = |part: &str| format!("{name}.{part}");
-        let (first, second) = if self.bottleneck {
-            (Kernel::of(1), Kernel::of(3).stride(stride))
-        } else {
-            (Kernel::of(3).stride(stride), Kernel::of(3))
+        let (first, second) = match self.block {
+            ResnetBlock::Basic => (Kernel::of(3).stride(stride), Kernel::of(3)),
+            ResnetBlock::Bottleneck => (Kernel::of(1), Kernel::of(3).stride(stride)),
         };
         let y = net.conv_norm_relu([&key("conv1"), &key("bn1")], x, width, first);
         let mut y = net.conv_norm([&key("conv2"), &key("bn2")], y, width, second);
-        if self.bottleneck {
+        if self.block == ResnetBlock::Bottleneck {
             y = net.relu(y);
             y = net.conv_norm([&key("conv3"), &key("bn3")], y, 4 * width, Kernel::of(1));
         }
@@ -64,19 +70,24 @@ impl Resnet {
     }
 }
 
-const fn network(name: &'static str, blocks: [u32; 4], bottleneck: bool, small_images: bool) -> Architecture {
-    let family = Family::Resnet(Resnet { blocks, bottleneck, small_images });
-    Architecture { name, input_side: if small_images { 32 } else { 224 }, family }
+const fn small(name: &'static str, blocks: [u32; 4], block: ResnetBlock) -> Architecture {
+    Architecture { name, input_side: 32, family: Family::Resnet(Resnet { blocks, block, small_images: true }) }
 }
 
-/// The networks for small images.
-pub(super) const SMALL: [Architecture; 2] =
-    [network("resnet18_cifar", [2, 2, 2, 2], false, true), network("resnet50_cifar", [3, 4, 6, 3], true, true)];
+const fn large(name: &'static str, blocks: [u32; 4], block: ResnetBlock) -> Architecture {
+    Architecture { name, input_side: 224, family: Family::Resnet(Resnet { blocks, block, small_images: false }) }
+}
+
+/// For small images.
+pub(super) const SMALL: [Architecture; 2] = [
+    small("resnet18_cifar", [2, 2, 2, 2], ResnetBlock::Basic),
+    small("resnet50_cifar", [3, 4, 6, 3], ResnetBlock::Bottleneck),
+];
 
 /// torchvision's networks.
 pub(super) const LARGE: [Architecture; 4] = [
-    network("resnet18", [2, 2, 2, 2], false, false),
-    network("resnet34", [3, 4, 6, 3], false, false),
-    network("resnet50", [3, 4, 6, 3], true, false),
-    network("resnet101", [3, 4, 23, 3], true, false),
+    large("resnet18", [2, 2, 2, 2], ResnetBlock::Basic),
+    large("resnet34", [3, 4, 6, 3], ResnetBlock::Basic),
+    large("resnet50", [3, 4, 6, 3], ResnetBlock::Bottleneck),
+    large("resnet101", [3, 4, 23, 3], ResnetBlock::Bottleneck),
 ];

@@ -1,21 +1,20 @@
 //! ShuffleNets for small images: X. Zhang et al., "ShuffleNet: An Extremely Efficient Convolutional Neural Network for
 //! Mobile Devices", CVPR 2018; N. Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture
-//! Design", ECCV 2018; as the distillation literature's code has them, with a 1×1 stem.
+//! Design", ECCV 2018. As in the code that distillation papers share, the first convolution is 1×1.
 
 use super::builder::{Builder, Kernel, NodeId, Style};
 use super::layout::{Layout, Pool};
 use super::{Architecture, Family};
 
-/// Channels of the stem.
+/// Channels of the first convolution.
 const STEM: u32 = 24;
-/// Groups of version 1.
+/// Groups of version 1's pointwise convolutions.
 const GROUPS: u32 = 3;
-/// Outputs and blocks of version 1's stages.
+/// (Output channels, blocks) of version 1's stages.
 const V1_STAGES: [(u32, u32); 3] = [(240, 4), (480, 8), (960, 4)];
-/// Outputs and blocks of version 2's stages.
+/// (Output channels, blocks) of version 2's stages.
 const V2_STAGES: [(u32, u32); 3] = [(116, 4), (232, 8), (464, 4)];
 
-/// One network of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shufflenet {
     /// Version 1 with three groups.
@@ -46,27 +45,27 @@ impl Shufflenet {
     }
 }
 
-/// The keys of a block's convolution and batch norm with that number.
+/// Keys of a block's convolution and batch norm with that number.
 fn keys(name: &str, number: u32) -> [String; 2] {
     [format!("{name}.conv{number}"), format!("{name}.bn{number}")]
 }
 
-/// A 1×1 convolution with batch norm, in groups.
+/// A grouped 1×1 convolution with batch norm.
 fn pointwise(net: &mut Builder, [conv, norm]: [String; 2], x: NodeId, channels: u32, groups: u32) -> NodeId {
     net.conv_norm([&conv, &norm], x, channels, Kernel::of(1).groups(groups))
 }
 
-/// A 3×3 convolution of each channel by itself, with batch norm.
+/// A depthwise 3×3 convolution with batch norm.
 fn depthwise(net: &mut Builder, [conv, norm]: [String; 2], x: NodeId, stride: u32) -> NodeId {
     let channels = net.channels(x);
     net.conv_norm([&conv, &norm], x, channels, Kernel::of(3).stride(stride).groups(channels))
 }
 
-/// A block that shrinks the map keeps its pooled input beside what it computes; the others add it.
+/// A block that shrinks the map concatenates its pooled input to its output; the others add their input.
 fn v1_block(net: &mut Builder, name: &str, x: NodeId, channels: u32, shrinks: bool) -> NodeId {
     let inputs = net.channels(x);
     let outputs = if shrinks { channels - inputs } else { channels };
-    // The stem's few channels are not grouped.
+    // The few channels of the first convolution are not grouped.
     let groups = if inputs == STEM { 1 } else { GROUPS };
     let y = pointwise(net, keys(name, 1), x, outputs / 4, groups);
     let y = net.relu(y);
@@ -108,7 +107,6 @@ fn v2_block(net: &mut Builder, name: &str, x: NodeId) -> NodeId {
     net.shuffle(both, 2)
 }
 
-/// The networks of the family.
 pub(super) const NETWORKS: [Architecture; 2] = [
     Architecture { name: "shufflenet_v1", input_side: 32, family: Family::Shufflenet(Shufflenet::V1) },
     Architecture { name: "shufflenet_v2", input_side: 32, family: Family::Shufflenet(Shufflenet::V2) },

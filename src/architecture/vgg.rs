@@ -1,17 +1,17 @@
 //! VGG with batch norm, for small images: K. Simonyan and A. Zisserman, "Very Deep Convolutional Networks for
-//! Large-Scale Image Recognition", ICLR 2015; as the distillation literature's code has it, with one linear layer.
+//! Large-Scale Image Recognition", ICLR 2015. As in the code that distillation papers share, with a single linear
+//! layer.
 
 use super::builder::{Builder, Kernel, Style};
 use super::layout::{Layout, Pool};
 use super::{Architecture, Family};
 
-/// Channels of the five blocks.
+/// Channels per block.
 const CHANNELS: [u32; 5] = [64, 128, 256, 512, 512];
 
-/// One network of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vgg {
-    /// Convolutions of each of the five blocks.
+    /// Convolutions per block.
     pub convolutions: [u32; 5],
 }
 
@@ -20,7 +20,7 @@ impl Vgg {
         let mut net = Builder::new(side, Style::KaimingSmallClassifier);
         let mut x = net.images();
         for (block, channels) in CHANNELS.into_iter().enumerate() {
-            // The last two blocks work on maps of one size.
+            // The last two blocks have maps of the same size.
             if (1..4).contains(&block) {
                 x = net.max_pool(x, Pool { size: 2, stride: 2, padding: 0 });
             }
@@ -37,7 +37,6 @@ const fn network(name: &'static str, convolutions: [u32; 5]) -> Architecture {
     Architecture { name, input_side: 32, family: Family::Vgg(Vgg { convolutions }) }
 }
 
-/// The networks of the family.
 pub(super) const NETWORKS: [Architecture; 5] = [
     network("vgg8", [1, 1, 1, 1, 1]),
     network("vgg11", [1, 1, 2, 2, 2]),

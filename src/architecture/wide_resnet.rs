@@ -5,12 +5,11 @@ use super::builder::{Builder, Kernel, NodeId, Style};
 use super::layout::Layout;
 use super::{Architecture, Family};
 
-/// One network of the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WideResnet {
-    /// Blocks of two convolutions in each of the three stages.
+    /// Blocks per stage. Each has two convolutions.
     pub blocks: u32,
-    /// Factor of the sixteen channels of the first stage.
+    /// Factor of the 16 channels of the first stage.
     pub widen: u32,
 }
 
@@ -37,7 +36,7 @@ impl WideResnet {
         let y = net.norm(format_args!("{name}.bn2"), y);
         let y = net.relu(y);
         let y = net.conv(format_args!("{name}.conv2"), y, channels, Kernel::of(3));
-        // What changes shape passes its input on after the batch norm, what does not, before it.
+        // The shortcut starts after the activation if the shape changes, and before the batch norm otherwise.
         let shortcut = if net.channels(x) == channels {
             x
         } else {
@@ -51,6 +50,5 @@ const fn network(name: &'static str, depth: u32, widen: u32) -> Architecture {
     Architecture { name, input_side: 32, family: Family::WideResnet(WideResnet { blocks: (depth - 4) / 6, widen }) }
 }
 
-/// The networks of the family.
 pub(super) const NETWORKS: [Architecture; 4] =
     [network("wrn_16_1", 16, 1), network("wrn_16_2", 16, 2), network("wrn_40_1", 40, 1), network("wrn_40_2", 40, 2)];

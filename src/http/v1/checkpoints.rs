@@ -30,12 +30,12 @@ use crate::jobs::store::Answer;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct UploadParameters {
-    /// What to call it: no control characters.
+    /// A name for the checkpoint, without control characters.
     #[param(min_length = 1, max_length = 200)]
     name: Option<String>,
-    /// The architecture that it is of: refused if it does not fit.
+    /// The expected architecture. The upload is refused if it does not match.
     architecture: Option<String>,
-    /// Its number of classes: refused if it has another.
+    /// The expected number of classes. The upload is refused if it does not match.
     #[serde(default, deserialize_with = "whole::<1, 1_000_000, _>")]
     #[param(minimum = 1, maximum = 1_000_000)]
     num_classes: Option<i64>,
@@ -43,13 +43,13 @@ pub struct UploadParameters {
 
 /// Upload a checkpoint
 ///
-/// The file's bytes as they are: `curl -T resnet56.pth '…/v1/checkpoints?architecture=resnet56'`. A safetensors file, or
-/// what `torch.save` wrote (a state dict, or one under `state_dict`, `model` and the like). Nothing in it is ever
-/// executed. The same bytes are the same checkpoint.
+/// The body is the file itself: `curl -T resnet56.pth '…/v1/checkpoints?architecture=resnet56'`. It can be a
+/// safetensors file or written by `torch.save` (a state dict, or a dictionary with one under `state_dict`, `model` or
+/// similar). Nothing in it is ever executed. Uploading the same bytes again returns the same checkpoint.
 #[utoipa::path(put, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "upload_checkpoint",
     params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "Where the checkpoint is"))),
-        (status = 200, description = "These bytes were there already", body = Checkpoint)))]
+    responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "The checkpoint's URL"))),
+        (status = 200, description = "The same bytes were uploaded before", body = Checkpoint)))]
 pub async fn put(
     State(state): State<AppState>,
     Query(parameters): Query<UploadParameters>,
@@ -58,12 +58,10 @@ pub async fn put(
 ) -> Result<Response, ApiError> {
     let network = parameters.check()?;
     let Ok(_permit) = state.uploads.clone().try_acquire_owned() else {
-        return Err(ApiError::Unavailable(
-            "as many uploads as the server reads at a time are under way: try again".into(),
-        ));
+        return Err(ApiError::Unavailable("too many uploads at the same time: try again".into()));
     };
     let upload = Upload::receive(&state, &headers, body).await?;
-    // What has arrived is stored even if nobody waits for the answer.
+    // In a task of its own: a complete upload is stored even if the client disconnects.
     let stored = tokio::spawn(async move { upload.store(&state, parameters, network).await });
     let (checkpoint, is_new) = stored.await.map_err(anyhow::Error::from)??;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -72,11 +70,11 @@ pub async fn put(
 
 /// Upload a checkpoint
 ///
-/// As `PUT` does.
+/// The same as `PUT`.
 #[utoipa::path(post, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "post_checkpoint",
     params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "Where the checkpoint is"))),
-        (status = 200, description = "These bytes were there already", body = Checkpoint)))]
+    responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "The checkpoint's URL"))),
+        (status = 200, description = "The same bytes were uploaded before", body = Checkpoint)))]
 pub async fn post(
     state: State<AppState>,
     parameters: Query<UploadParameters>,
@@ -87,29 +85,23 @@ pub async fn post(
 }
 
 impl UploadParameters {
-    /// The architecture, if one is named; before anything is received.
+    /// Checks the parameters before the body is received, and returns the architecture if one is given.
     fn check(&self) -> Result<Option<&'static Architecture>, ApiError> {
         if let Some(name) = &self.name
             && (name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control))
         {
             return Err(ApiError::malformed(
-                "query parameters: name: expected 1 to 200 characters, none of them a control",
+                "query parameters: name: expected 1 to 200 characters without control characters",
             ));
         }
         let Some(name) = &self.architecture else { return Ok(None) };
-        let found = architecture::find(name);
-        found.map(Some).ok_or_else(|| {
-            let meant = architecture::suggest(name).map(|meant| format!("did you mean {meant}? "));
-            let shown: String = name.chars().take(64).collect();
-            let meant = meant.unwrap_or_default();
-            ApiError::malformed(format!(
-                "query parameters: architecture: there is no {shown:?}: {meant}GET /v1/architectures has them all"
-            ))
-        })
+        architecture::get(name)
+            .map(Some)
+            .map_err(|unknown| ApiError::malformed(format!("query parameters: architecture: {unknown}")))
     }
 }
 
-/// A file that has arrived. It has no name, so that nothing is left of it whatever happens.
+/// A received file. It is unlinked, so nothing of it can be left behind.
 struct Upload {
     file: std::fs::File,
     size: u64,
@@ -117,7 +109,7 @@ struct Upload {
 }
 
 impl Upload {
-    /// Receives the body piece by piece.
+    /// Receives the body in pieces.
     async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
         refuse_form(headers)?;
         let limit = state.settings.checkpoint_limit;
@@ -133,7 +125,7 @@ impl Upload {
         let mut file = tokio::fs::File::from_std(file.await.map_err(anyhow::Error::from)??);
         let (mut size, mut hash) = (0, Sha256::new());
         let mut pieces = body.into_data_stream();
-        let stalled = |_| ApiError::TooSlow("the upload stood still for too long".into());
+        let stalled = |_| ApiError::TooSlow("the upload paused for too long: try again".into());
         while let Some(piece) =
             tokio::time::timeout(state.settings.upload_timeout, pieces.next()).await.map_err(stalled)?
         {
@@ -148,18 +140,18 @@ impl Upload {
         file.flush().await.map_err(full)?;
         if size == 0 {
             return Err(ApiError::malformed(
-                "the body is empty: send the file's bytes, for example with curl -T FILE 'http://…/v1/checkpoints'",
+                "the body is empty: send the file itself, for example with curl -T FILE 'http://…/v1/checkpoints'",
             ));
         }
         Ok(Self { file: file.into_std().await, size, sha256: hex::encode(hash.finalize()) })
     }
 
-    /// A path that leads to it, though it has no name.
+    /// A path to the unlinked file.
     fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
-    /// Looks into it, and keeps it if it is a checkpoint and what its uploader says.
+    /// Stores the file if it is a checkpoint and matches the parameters.
     async fn store(
         self,
         state: &AppState,
@@ -178,8 +170,8 @@ impl Upload {
             && others.saturating_add(upload.size) > limit
         {
             return Err(ApiError::conflict(format!(
-                "there is no room for this checkpoint: its {} bytes and the {others} of others are more than the {limit} \
-                 that uploads may have together. Delete one that no job needs: DELETE /v1/checkpoints/{{id}}",
+                "no space for this checkpoint: its {} bytes and the {others} bytes of the others exceed the limit of {limit} \
+                 bytes for all uploads. Delete a checkpoint that no job needs: DELETE /v1/checkpoints/{{id}}",
                 upload.size
             )));
         }
@@ -188,7 +180,7 @@ impl Upload {
             state.artifacts.put_file(&key, &upload.path()).await?;
         }
         let insertion = checkpoints::insert(&state.pool, &checkpoint).await?;
-        // A deletion of the same checkpoint may have come in between; now it has to wait.
+        // The same checkpoint may have been deleted between the upload and the insertion, which now blocks deletions.
         if state.artifacts.size(&key).await? != Some(upload.size) {
             state.artifacts.put_file(&key, &upload.path()).await?;
         }
@@ -205,19 +197,19 @@ impl Upload {
             error => ApiError::Internal(error.into()),
         })?;
         let shapes = file.shapes();
-        let wanted = parameters.num_classes.and_then(|classes| u32::try_from(classes).ok());
-        if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, wanted)) {
+        let expected = parameters.num_classes.and_then(|classes| u32::try_from(classes).ok());
+        if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, expected)) {
             return Err(ApiError::invalid(format!("the checkpoint {mismatch}")));
         }
         let fit =
             |fit: &architecture::Fit| Fit { architecture: fit.architecture.name.to_owned(), num_classes: fit.classes };
         let fits: Vec<_> = architecture::fits(&shapes).iter().map(fit).collect();
-        if let (Some(wanted), Some(fit)) = (wanted, fits.first())
-            && fits.iter().all(|fit| fit.num_classes != wanted)
+        if let (Some(expected), Some(fit)) = (expected, fits.first())
+            && fits.iter().all(|fit| fit.num_classes != expected)
         {
             let Fit { architecture, num_classes } = fit;
             return Err(ApiError::invalid(format!(
-                "the checkpoint is a {architecture} with {num_classes} classes, not {wanted}"
+                "the checkpoint is a {architecture} with {num_classes} classes, not {expected}"
             )));
         }
         let only = match (network, fits.as_slice()) {
@@ -234,7 +226,7 @@ impl Upload {
             tensors: i64::try_from(file.tensors().len()).unwrap_or(i64::MAX),
             parameters: i64::try_from(file.parameters()).unwrap_or(i64::MAX),
             architecture: only.map(|fit| fit.architecture.clone()),
-            num_classes: wanted.or(only.map(|fit| fit.num_classes)).and_then(|classes| i32::try_from(classes).ok()),
+            num_classes: expected.or(only.map(|fit| fit.num_classes)).and_then(|classes| i32::try_from(classes).ok()),
             fits: Jsonb(fits),
             guess: architecture::guess(&shapes).map(|guess| Jsonb(described(guess))),
             created_at: Utc::now(),
@@ -247,23 +239,23 @@ fn described(guess: architecture::Guess) -> Guess {
     Guess { architecture: architecture.name.to_owned(), num_classes: classes, certainty, agreement, difference }
 }
 
-/// A form is not a file: it has boundaries around it.
+/// A multipart form is not the file itself.
 fn refuse_form(headers: &HeaderMap) -> Result<(), ApiError> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.to_ascii_lowercase().starts_with("multipart/") {
         return Err(ApiError::UnsupportedMediaType(
-            "send the file's bytes as the body, not a form: curl -T FILE rather than curl -F file=@FILE".into(),
+            "send the file itself as the body, not a form: use curl -T FILE instead of curl -F file=@FILE".into(),
         ));
     }
     Ok(())
 }
 
-/// A disk without room is nothing that the client did, but it can pass.
+/// A full disk is not the client's fault, and may be temporary.
 fn full(error: std::io::Error) -> ApiError {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            tracing::error!(%error, "no room for an upload");
-            ApiError::Unavailable("the server has no room for the upload".into())
+            tracing::error!(%error, "no space for an upload");
+            ApiError::Unavailable("the server has no space for the upload: try again later".into())
         }
         _ => error.into(),
     }
@@ -273,15 +265,15 @@ fn full(error: std::io::Error) -> ApiError {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CheckpointsParameters {
-    /// How many at most.
+    /// Most entries to return.
     #[serde(default, deserialize_with = "whole::<1, 100, _>")]
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<i64>,
-    /// Go on after a page: its `next`.
+    /// The `next` of the previous page.
     after: Option<String>,
 }
 
-/// Checkpoints, newest first
+/// List checkpoints, newest first
 #[utoipa::path(get, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "list_checkpoints",
     params(CheckpointsParameters), responses((status = 200, body = Page<Checkpoint>)))]
 pub async fn list(
@@ -290,7 +282,7 @@ pub async fn list(
 ) -> Result<Json<Page<Checkpoint>>, ApiError> {
     let after = parameters.after.as_deref().map(|cursor| {
         parse_cursor(cursor)
-            .ok_or_else(|| ApiError::malformed("query parameters: after: is not the next of a page of this list"))
+            .ok_or_else(|| ApiError::malformed("query parameters: after: expected the next of a page of this list"))
     });
     let limit = parameters.limit.unwrap_or(20);
     let found = checkpoints::list(&state.pool, after.transpose()?.as_ref(), limit + 1).await?;
@@ -302,7 +294,7 @@ fn parse_cursor(cursor: &str) -> Option<(DateTime<Utc>, String)> {
     Some((DateTime::from_timestamp_micros(time.parse().ok()?)?, id.to_owned()))
 }
 
-/// One checkpoint
+/// Get a checkpoint
 #[utoipa::path(get, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "get_checkpoint",
     params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 200, body = Checkpoint)))]
 pub async fn get(State(state): State<AppState>, id: CheckpointId) -> Result<Json<Checkpoint>, ApiError> {
@@ -315,7 +307,7 @@ fn no_such(id: &CheckpointId) -> ApiError {
 
 /// Delete a checkpoint
 ///
-/// Not while a job that is not finished needs it.
+/// 409 while an unfinished job needs it.
 #[utoipa::path(delete, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "delete_checkpoint",
     params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: CheckpointId) -> Result<StatusCode, ApiError> {

@@ -88,7 +88,7 @@ fn a_mismatch_says_what_differs_and_what_fits() {
     );
     assert_eq!(
         why("resnet56", &resnet56, Some(100)).unwrap(),
-        "does not fit resnet56: fc.weight is [10, 64], expected [100, 64]; it was made for 10 classes"
+        "does not fit resnet56: fc.weight is [10, 64], expected [100, 64]; it has 10 classes"
     );
     assert_eq!(
         why("resnet20", &resnet56, None).unwrap(),

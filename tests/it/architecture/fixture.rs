@@ -68,9 +68,7 @@ fn multiply_accumulates_of_the_networks_for_large_images_are_the_ones_that_every
 #[test]
 fn every_network_says_how_small_images_may_be() {
     for network in architecture::all() {
-        let smallest = network.smallest_side();
-        assert!(network.layout_at(10, smallest).feature_map[1] > 0, "{}", network.name);
-        assert!(smallest == 1 || network.layout_at(10, smallest - 1).feature_map[1] == 0, "{}", network.name);
+        let smallest = (1..=network.input_side).find(|&side| network.layout_at(10, side).feature_map[1] > 0).unwrap();
         let expected = if network.name.starts_with("vgg") { 8 } else { 1 };
         assert_eq!(smallest, expected, "{}", network.name);
     }
