@@ -1,5 +1,5 @@
-//! Files that outlive a process: uploaded checkpoints, states to resume from, students. They are stored in a local directory,
-//! or in S3-compatible storage, which workers on several machines can share.
+//! Files that outlive a process: uploaded checkpoints, states to resume from, students. They are stored in a local
+//! directory, or in S3-compatible storage, which workers on several machines can share.
 //!
 //! A file appears under its key completely or not at all. Its SHA-256 is computed while it is stored or fetched.
 
@@ -94,8 +94,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a directory, which is created if necessary, or `s3://bucket/prefix`, with credentials and endpoint from the
-    /// usual `AWS_…` environment variables.
+    /// Opens a directory, which is created if necessary, or `s3://bucket/prefix`, with credentials and endpoint from
+    /// the usual `AWS_…` environment variables.
     ///
     /// # Errors
     /// The directory cannot be created, or the address is neither.

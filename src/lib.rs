@@ -9,9 +9,9 @@
 //! # Doc comments
 //!
 //! A doc comment says what the name and the type do not: shapes, units, valid ranges, errors, reasons. An item whose
-//! name says it all has none, so `missing_docs` is allowed. Fields of the API and flags are the exception: their comments
-//! become the descriptions in `/openapi.json` and the text of `--help`. A function that returns [`sqlx::Result`] fails
-//! when the database does, and does not repeat that.
+//! name says it all has none, so `missing_docs` is allowed. Fields of the API and flags are the exception: their
+//! comments become the descriptions in `/openapi.json` and the text of `--help`. A function that returns
+//! [`sqlx::Result`] fails when the database does, and does not repeat that.
 #![allow(missing_docs, reason = "see above: names that say it all need no comment")]
 
 pub mod architecture;

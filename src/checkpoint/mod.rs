@@ -1,7 +1,7 @@
 //! From bytes to named tensors, without libtorch.
 //!
-//! A checkpoint comes from anybody, so no byte of it is believed: the first bytes decide the format, pickles are read by
-//! a machine that has nothing to run (`pickle`), and memory is only ever set aside for bytes that are there. What is
+//! A checkpoint comes from anybody, so no byte of it is believed: the first bytes decide the format, pickles are read
+//! by a machine that has nothing to run (`pickle`), and memory is only ever set aside for bytes that are there. What is
 //! written is safetensors.
 
 mod error;

@@ -20,7 +20,8 @@ pub struct ServeArgs {
     /// Directory of the `postgres` and `initdb` programs for the server's own PostgreSQL.
     #[arg(long, env = "DISTILLERY_POSTGRES_BIN_DIR")]
     pub postgres_bin_dir: Option<PathBuf>,
-    /// Worker processes to run: `auto` for one that uses all GPUs (or the CPU), or a number of them with one device each.
+    /// Worker processes to run: `auto` for one that uses all GPUs (or the CPU), or a number of them with one device
+    /// each.
     #[arg(long, env = "DISTILLERY_WORKERS", default_value = "auto", value_parser = parse_workers)]
     pub workers: WorkerCount,
     /// A token with every permission, in addition to those of `distillery token`: at least 32 characters. Prefer the
@@ -84,8 +85,8 @@ pub struct WorkerArgs {
     /// URL of the server's PostgreSQL.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
-    /// Devices to train on: `auto` (all GPUs, or the CPU), `cpu`, `cuda`, `cuda:1`, or several separated by commas. Each
-    /// device runs a job of its own, or several run one job whose `training.devices` asks for them.
+    /// Devices to train on: `auto` (all GPUs, or the CPU), `cpu`, `cuda`, `cuda:1`, or several separated by commas.
+    /// Each device runs a job of its own, or several run one job whose `training.devices` asks for them.
     #[arg(long, visible_alias = "devices", env = "DISTILLERY_DEVICE", default_value = "auto")]
     pub device: String,
     /// The worker's name on the dashboard. Default: the host name and the devices.
@@ -97,8 +98,8 @@ pub struct WorkerArgs {
     /// Seconds without a heartbeat after which a worker's job is given to another worker.
     #[arg(long, env = "DISTILLERY_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub lease_seconds: u64,
-    /// Size limit, in MiB, of `cache` in the data directory. It holds teachers' logits and decoded images for later jobs
-    /// with the same teacher and data. The least recently used entries are evicted; 0 disables the cache.
+    /// Size limit, in MiB, of `cache` in the data directory. It holds teachers' logits and decoded images for later
+    /// jobs with the same teacher and data. The least recently used entries are evicted; 0 disables the cache.
     #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 16384)]
     pub cache_mib: u64,
     #[command(flatten)]

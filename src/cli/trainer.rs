@@ -8,8 +8,8 @@ use clap::Args;
 pub struct TrainArgs {
     /// The job specification, a JSON file. Checkpoints and `dataset.path` in it are local paths.
     pub spec: PathBuf,
-    /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command again
-    /// resumes the run.
+    /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command
+    /// again resumes the run.
     #[arg(long, short, env = "DISTILLERY_OUTPUT")]
     pub output: PathBuf,
     /// Write events to standard output, one JSON object per line, instead of progress for people.
@@ -25,8 +25,8 @@ pub struct TrainArgs {
     /// Several runs can share it at the same time. Without it, logits are kept in memory until the end of the run.
     #[arg(long, env = "DISTILLERY_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
-    /// Size limit, in MiB, of the cache directory, or of the cache in memory without one. The least recently used entries
-    /// are evicted.
+    /// Size limit, in MiB, of the cache directory, or of the cache in memory without one. The least recently used
+    /// entries are evicted.
     #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 4096)]
     pub cache_mib: u64,
     /// On a GPU, launch the operations of each training step one by one instead of replaying a recorded CUDA graph.
@@ -83,8 +83,8 @@ pub struct EvaluateArgs {
     /// Per-channel standard deviation: three numbers separated by commas. Requires --mean.
     #[arg(long, env = "DISTILLERY_STD", value_parser = parse_channels, requires = "mean")]
     pub std: Option<[f64; 3]>,
-    /// Side, in pixels, to which images are resized. Default: from the checkpoint's metadata, or else the architecture's
-    /// own input size.
+    /// Side, in pixels, to which images are resized. Default: from the checkpoint's metadata, or else the
+    /// architecture's own input size.
     #[arg(long, env = "DISTILLERY_IMAGE_SIZE", value_parser = clap::value_parser!(u32).range(8..=1024))]
     pub image_size: Option<u32>,
     /// Part of each image to use. Default: from the checkpoint's metadata, or else the whole image.

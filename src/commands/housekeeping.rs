@@ -21,8 +21,8 @@ pub struct Chores {
     pub rules: PruneRules,
 }
 
-/// Does the chores until `stop`, for the first time at once. Failures are logged and tried again in the next round. Several
-/// servers may do this at the same time.
+/// Does the chores until `stop`, for the first time at once. Failures are logged and tried again in the next round.
+/// Several servers may do this at the same time.
 pub async fn run(pool: PgPool, artifacts: Store, chores: Chores, stop: CancellationToken) {
     loop {
         let round = async {

@@ -1,7 +1,8 @@
 //! Removes finished jobs by age, size and accuracy, and unreferenced files: for `distillery prune`, and for the
 //! housekeeping of a server that has rules.
 //!
-//! A job with the label `keep`, whatever its value, is never removed. Neither is a job whose student another job waits for.
+//! A job with the label `keep`, whatever its value, is never removed. Neither is a job whose student another job waits
+//! for.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
@@ -30,8 +31,8 @@ pub async fn run(args: PruneArgs) -> anyhow::Result<()> {
     outcome.map(drop)
 }
 
-/// Removes what the rules say. Passes a line to `report` for each removed job or file, and a summary; returns how many were
-/// removed.
+/// Removes what the rules say. Passes a line to `report` for each removed job or file, and a summary; returns how many
+/// were removed.
 ///
 /// # Errors
 /// The database or the storage fails, or `report` does.
@@ -167,8 +168,8 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    /// Which jobs are left of jobs that finished one, two, … days ago and have 10 bytes each. Per job: its accuracy, and
-    /// whether it has the label `keep`.
+    /// Which jobs are left of jobs that finished one, two, … days ago and have 10 bytes each. Per job: its accuracy,
+    /// and whether it has the label `keep`.
     fn left(accuracies: &[(Option<f64>, bool)], flags: &[&str]) -> Vec<usize> {
         let now = Utc::now();
         let job = |(place, (best_top1, is_kept)): (usize, &(Option<f64>, bool))| Finished {

@@ -1,4 +1,5 @@
-//! `distillery serve`: starts the embedded PostgreSQL, the API and this machine's workers, and stops them in reverse order.
+//! `distillery serve`: starts the embedded PostgreSQL, the API and this machine's workers, and stops them in reverse
+//! order.
 
 use std::io::Write;
 use std::time::Duration;

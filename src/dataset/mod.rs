@@ -88,8 +88,8 @@ pub trait Images: Debug + Send + Sync {
     /// There is no such image, or `planes` is of another length.
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error>;
 
-    /// Bytes of all encoded images, where [`BLOCK`]s of them are unpacked at once, and those used last are kept; 0 where
-    /// each is read by itself. An estimate.
+    /// Bytes of all encoded images, where [`BLOCK`]s of them are unpacked at once, and those used last are kept; 0
+    /// where each is read by itself. An estimate.
     fn packed_bytes(&self) -> u64 {
         0
     }

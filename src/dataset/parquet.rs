@@ -209,8 +209,8 @@ impl Images for ParquetImages {
     }
 }
 
-/// Lets the parquet reader loose on a file. Its asserts on damaged metadata are errors like its others; the system's own
-/// errors stay what they are.
+/// Lets the parquet reader loose on a file. Its asserts on damaged metadata are errors like its others; the system's
+/// own errors stay what they are.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Error> {
     let unsound = |why: &dyn std::fmt::Display| {
         Error::invalid(path, format!("is not a sound parquet file ({why}): download it again"))

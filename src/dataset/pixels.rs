@@ -76,8 +76,8 @@ thread_local! {
     static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
 }
 
-/// Resamples a part of RGB pixels as Pillow's `resize(…, Image.BILINEAR, box=…)` does: bilinear, widened when it shrinks
-/// so that nothing is skipped. An exact copy where the size is right.
+/// Resamples a part of RGB pixels as Pillow's `resize(…, Image.BILINEAR, box=…)` does: bilinear, widened when it
+/// shrinks so that nothing is skipped. An exact copy where the size is right.
 fn resize_into(rgb: &[u8], [width, height]: [u32; 2], part: Rectangle, side: u32, planes: &mut [u8]) {
     assert_eq!(planes.len(), plane_bytes(side), "a buffer for side {side}");
     let Rectangle { left, top, width: part_width, height: part_height, mirrored } = part;

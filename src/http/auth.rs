@@ -1,5 +1,5 @@
-//! Tokens: who may do what, and how often. Requests need one once a token exists or the listener is reachable from other
-//! machines.
+//! Tokens: who may do what, and how often. Requests need one once a token exists or the listener is reachable from
+//! other machines.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Accepts connections and enforces their limits: their number, the size and duration of a request's head, and how long a
-//! client may read nothing.
+//! Accepts connections and enforces their limits: their number, the size and duration of a request's head, and how long
+//! a client may read nothing.
 
 use std::io;
 use std::sync::Arc;

@@ -113,8 +113,8 @@ fn lists(condition: &HeaderValue, etag: &str, compare: Compare) -> bool {
     })
 }
 
-/// The requested range. `None` if there is none, more than one, or it cannot be parsed: the whole file is a valid response
-/// to all of these (RFC 9110, section 14.2). `Some(None)` if the range cannot be satisfied.
+/// The requested range. `None` if there is none, more than one, or it cannot be parsed: the whole file is a valid
+/// response to all of these (RFC 9110, section 14.2). `Some(None)` if the range cannot be satisfied.
 fn parse_range(header: &str, size: u64) -> Option<Option<Range<u64>>> {
     let (unit, range) = header.split_once('=')?;
     let (first, last) = range.trim().split_once('-')?;

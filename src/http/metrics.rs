@@ -50,7 +50,8 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     handle
 });
 
-/// Counts a request by its route. Unknown paths and methods are counted as `other`, so that clients cannot create series.
+/// Counts a request by its route. Unknown paths and methods are counted as `other`, so that clients cannot create
+/// series.
 pub async fn count(request: Request, next: Next) -> Response {
     LazyLock::force(&RECORDER);
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();

@@ -1,11 +1,11 @@
 //! The HTTP API and the dashboard.
 //!
-//! Handlers of `/v1` are in files and folders named like their URLs: `v1/jobs/metrics.rs` serves `/v1/jobs/{id}/metrics`.
-//! `metrics.rs` serves `/metrics`, `health.rs` `/healthz` and `/readyz`, `openapi.rs` `/openapi.json` and `/docs`, and
-//! `assets.rs` the dashboard. `router.rs` lists all routes.
+//! Handlers of `/v1` are in files and folders named like their URLs: `v1/jobs/metrics.rs` serves
+//! `/v1/jobs/{id}/metrics`. `metrics.rs` serves `/metrics`, `health.rs` `/healthz` and `/readyz`, `openapi.rs`
+//! `/openapi.json` and `/docs`, and `assets.rs` the dashboard. `router.rs` lists all routes.
 //!
-//! A handler extracts, validates, makes one call to [`crate::jobs`] or [`crate::artifacts`], and responds. Its errors are
-//! `error::ApiError`s.
+//! A handler extracts, validates, makes one call to [`crate::jobs`] or [`crate::artifacts`], and responds. Its errors
+//! are `error::ApiError`s.
 #![allow(unused_qualifications, reason = "utoipa qualifies the types of query parameters")]
 
 mod assets;

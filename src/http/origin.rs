@@ -22,8 +22,8 @@ impl Guard {
         Self { loopback: Some(listen.ip()).filter(IpAddr::is_loopback) }
     }
 
-    /// Whether a `Host` is a legitimate name of this server. An attacker's domain that resolves to 127.0.0.1 (DNS rebinding)
-    /// is not.
+    /// Whether a `Host` is a legitimate name of this server. An attacker's domain that resolves to 127.0.0.1 (DNS
+    /// rebinding) is not.
     fn is_ours(self, host: &str) -> bool {
         let Some(listen) = self.loopback else { return true };
         let host = host.trim_start_matches('[').trim_end_matches(']');

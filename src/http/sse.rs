@@ -19,8 +19,8 @@ use super::error::ApiError;
 /// Shortest time between two queries of one stream. Changes within it are sent together.
 pub const PACE: Duration = Duration::from_millis(200);
 
-/// A stream queries the database this often even without a notification: a dead connection to the database takes a while
-/// to be noticed.
+/// A stream queries the database this often even without a notification: a dead connection to the database takes a
+/// while to be noticed.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The sending end of a stream. `send` waits while the client is slower than we are.

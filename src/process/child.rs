@@ -1,7 +1,7 @@
 //! Child processes that end when this process does, even if it is killed.
 //!
-//! The kernel sends a child its parent-death signal when the *thread* that started it exits. So each child gets a thread
-//! of its own, which only waits for it. `setpriv` from util-linux requests the signal (`PR_SET_PDEATHSIG`).
+//! The kernel sends a child its parent-death signal when the *thread* that started it exits. So each child gets a
+//! thread of its own, which only waits for it. `setpriv` from util-linux requests the signal (`PR_SET_PDEATHSIG`).
 
 use std::ffi::OsStr;
 use std::io;
@@ -27,8 +27,8 @@ pub struct Child {
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
-/// A command that runs `program` with a parent-death signal and in its own process group, so that Ctrl-C in the terminal
-/// reaches only the process that the user started, which then stops its children in order.
+/// A command that runs `program` with a parent-death signal and in its own process group, so that Ctrl-C in the
+/// terminal reaches only the process that the user started, which then stops its children in order.
 #[must_use]
 pub fn command(death_signal: &str, program: &Path) -> Command {
     privileged_command(["--pdeathsig", death_signal], program)

@@ -130,7 +130,7 @@ async fn uploads_have_a_limit_together() {
     let id = api.upload("?architecture=resnet8", first.clone()).await.expect(201)["id"].clone();
     // The same bytes take no more room.
     api.upload("?architecture=resnet8", first).await.expect(200);
-    api.upload("?architecture=resnet8", second.clone()).await.says(409, &["no room", "DELETE /v1/checkpoints"]);
+    api.upload("?architecture=resnet8", second.clone()).await.says(409, &["no space", "DELETE /v1/checkpoints"]);
     assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"].as_array().unwrap().len(), 1);
     api.delete(&format!("/v1/checkpoints/{}", id.as_str().unwrap())).await;
     api.upload("?architecture=resnet8", second).await.expect(201);

@@ -8,7 +8,8 @@ use ::parquet::data_type::ByteArray;
 
 use super::super::{Error, KEPT_BYTES};
 
-/// Encoded images one behind the other. They are copied, since a page can be many times as large as what is wanted of it.
+/// Encoded images one behind the other. They are copied, since a page can be many times as large as what is wanted of
+/// it.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     bytes: Vec<u8>,

@@ -7,22 +7,22 @@ use utoipa::ToSchema;
 use crate::architecture;
 use crate::http::List;
 
-/// One network.
+/// A network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Architecture)]
 pub struct ArchitectureSummary {
-    /// The name in specifications.
+    /// The name used in job specifications.
     #[schema(example = "resnet32x4")]
     pub name: String,
-    /// What it belongs to.
+    /// Family of related architectures, such as `resnet`.
     pub family: String,
-    /// Trained parameters, with 100 classes.
+    /// Number of trained parameters, with 100 classes.
     pub parameters: u64,
-    /// Multiply-accumulates for one image of `input_side`, with 100 classes.
+    /// Multiply-accumulate operations per image of `input_side`, with 100 classes.
     pub macs: u64,
-    /// Side, in pixels, of the square input that it was made for.
+    /// Side, in pixels, of the square input it was designed for.
     pub input_side: u32,
-    /// Side of the final feature map for such an input: scales up to it split the map without repeating cells.
+    /// Side of the final feature map for that input. Scales up to this side divide the map without repeating cells.
     pub feature_map_side: u32,
     /// Channels of the final feature map.
     pub feature_map_channels: u32,
@@ -44,9 +44,9 @@ impl ArchitectureSummary {
     }
 }
 
-/// Architectures
+/// List architectures
 ///
-/// Every network that can be a teacher or a student.
+/// All networks that can be a teacher or a student.
 #[utoipa::path(get, path = "/v1/architectures", tag = "server", operation_id = "list_architectures",
     responses((status = 200, body = List<ArchitectureSummary>)))]
 pub async fn list() -> Json<List<ArchitectureSummary>> {

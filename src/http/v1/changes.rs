@@ -15,15 +15,16 @@ use crate::jobs::changes::{Changed, Changes};
 /// Data of a `changed` message.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ChangedJobs {
-    /// Ids of the jobs that were created, changed or deleted since the last message; null where any job may have changed.
+    /// Ids of the jobs that were created, changed or deleted since the last message; null where any job may have
+    /// changed.
     pub ids: Option<BTreeSet<String>>,
 }
 
 /// Follow which jobs change
 ///
-/// Server-Sent Events for a page that shows parts of long lists and queries again what it shows. `changed`: the `ids` of
-/// the jobs that were created, changed in any way or deleted since the last message, at most five times a second; null at
-/// the start and whenever changes may have been missed.
+/// Server-Sent Events for a page that shows parts of long lists and queries again what it shows. `changed`: the `ids`
+/// of the jobs that were created, changed in any way or deleted since the last message, at most five times a second;
+/// null at the start and whenever changes may have been missed.
 #[utoipa::path(get, path = "/v1/changes", tag = "jobs", operation_id = "stream_changes",
     responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub async fn get(State(state): State<AppState>) -> Response {

@@ -15,18 +15,18 @@ use crate::jobs::labels::{self, Label};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct LabelsParameters {
-    /// Labels in which each of these words occurs, as `key:value`. Case does not matter.
+    /// Only labels that contain each of these words in `key:value`. Case-insensitive.
     #[param(max_length = 200)]
     q: Option<String>,
-    /// How many at most.
+    /// Most entries to return.
     #[serde(default, deserialize_with = "whole::<1, 1000, _>")]
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
 }
 
-/// Labels
+/// List labels
 ///
-/// Those that jobs have, with how many have each; the most frequent first.
+/// The labels of all jobs with the number of jobs that have each, most frequent first.
 #[utoipa::path(get, path = "/v1/labels", tag = "jobs", operation_id = "list_labels", params(LabelsParameters),
     responses((status = 200, body = List<Label>)))]
 pub async fn list(

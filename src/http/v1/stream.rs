@@ -45,9 +45,10 @@ pub struct Deleted {
 
 /// Follow all jobs
 ///
-/// Server-Sent Events for a page that lists jobs. `status`: a job as in `GET /v1/jobs/{id}`; at the start every job that
-/// has not ended, then each job that changes. `progress`: a job's progress, with its `id`. `deleted`: the `id` of a deleted
-/// job. A client that reconnects with the id of the last message also receives the jobs that ended in the meantime.
+/// Server-Sent Events for a page that lists jobs. `status`: a job as in `GET /v1/jobs/{id}`; at the start every job
+/// that has not ended, then each job that changes. `progress`: a job's progress, with its `id`. `deleted`: the `id` of
+/// a deleted job. A client that reconnects with the id of the last message also receives the jobs that ended in the
+/// meantime.
 #[utoipa::path(get, path = "/v1/stream", tag = "jobs", operation_id = "stream_jobs",
     params(StreamParameters,
         ("Last-Event-ID" = Option<String>, Header, description = "Id of the last message received")),

@@ -1,4 +1,4 @@
-//! `/v1/summaries` and `/v1/changes`: what a page that lists jobs needs.
+//! `/v1/summaries`
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use crate::http::extract::{JobId, Query, whole};
 use crate::jobs::state::Status;
 use crate::jobs::summaries::{self, Found, Sort, Summary};
 
-/// Most ids that are named at a time.
+/// Most `id` parameters in one request.
 const MOST_IDS: usize = 100;
-/// Longest text to search for, in characters.
+/// Longest search text, in characters.
 const LONGEST_SEARCH: usize = 200;
 
-/// The direction of a list.
+/// Direction of sorting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SortDirection {
-    /// The smallest first.
+    /// Smallest first.
     Asc,
-    /// The largest first.
+    /// Largest first.
     Desc,
 }
 
@@ -33,31 +33,31 @@ pub enum SortDirection {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SummariesParameters {
-    /// Jobs of this status only; may be repeated.
+    /// Only jobs with this status. Can be repeated.
     #[serde(default)]
     status: Vec<Status>,
-    /// Jobs with this label only, as `key:value`; may be repeated.
+    /// Only jobs with this label, as `key:value`. Can be repeated.
     #[serde(default)]
     label: Vec<String>,
-    /// Jobs in which each of these words occurs: in the id, name, method, architectures, data set or labels. Case does not
-    /// matter.
+    /// Only jobs that contain each of these words in their id, name, method, architectures, data set or labels.
+    /// Case-insensitive.
     #[param(max_length = 200)]
     q: Option<String>,
-    /// The job of this id only; may be repeated, up to 100 times.
+    /// Only the job with this id. Can be repeated up to 100 times.
     #[serde(default)]
     #[param(max_items = 100)]
     id: Vec<String>,
-    /// What to sort by. Jobs of which that is not known come last.
+    /// What to sort by. Jobs without that value come last.
     #[param(inline, default = "created")]
     sort: Option<Sort>,
-    /// In which direction.
+    /// Direction of sorting.
     #[param(inline, default = "desc")]
     order: Option<SortDirection>,
-    /// How many to leave out at the start.
+    /// Entries to skip at the start.
     #[serde(default, deserialize_with = "whole::<0, 1_000_000, _>")]
     #[param(minimum = 0, maximum = 1_000_000, default = 0)]
     offset: Option<i64>,
-    /// How many at most.
+    /// Most entries to return.
     #[serde(default, deserialize_with = "whole::<1, 500, _>")]
     #[param(minimum = 1, maximum = 500, default = 50)]
     limit: Option<i64>,
@@ -68,9 +68,9 @@ pub struct SummariesParameters {
 pub struct Summaries {
     /// The jobs.
     pub data: Vec<Summary>,
-    /// How many jobs the list has.
+    /// Number of jobs in the whole list.
     pub total: i64,
-    /// How many it would have of each status, whatever `status` asks for.
+    /// Number of jobs with each status, regardless of `status`.
     pub statuses: BTreeMap<String, i64>,
 }
 
@@ -83,10 +83,10 @@ impl Summaries {
     }
 }
 
-/// Jobs as a list shows them
+/// List summaries of jobs
 ///
-/// Searched, sorted and in pages, each with its curve of evaluations, its best top-1 accuracy up to now, and what that
-/// is compared with.
+/// With search, sorting and pages. Each summary has the curve of evaluations, the best top-1 accuracy so far, and the
+/// accuracy to compare it with.
 #[utoipa::path(get, path = "/v1/summaries", tag = "jobs", operation_id = "list_summaries", params(SummariesParameters),
     responses((status = 200, body = Summaries)))]
 pub async fn list(
@@ -96,10 +96,10 @@ pub async fn list(
     let SummariesParameters { status: statuses, label, q, id, sort, order, offset, limit } = parameters;
     let words = words(q)?;
     if id.len() > MOST_IDS {
-        return Err(ApiError::malformed(format!("query parameters: id: at most {MOST_IDS} at a time")));
+        return Err(ApiError::malformed(format!("query parameters: id: at most {MOST_IDS} are allowed")));
     }
     if let Some(other) = id.iter().find(|id| !JobId::is_id(id)) {
-        return Err(ApiError::malformed(format!("query parameters: id: {other:?} is not the id of a job")));
+        return Err(ApiError::malformed(format!("query parameters: id: {other:?} is not a job id")));
     }
     let Some(labels) = labels(label)? else {
         let none = Status::ALL.map(|status| (status, 0)).to_vec();
@@ -118,12 +118,12 @@ pub async fn list(
     Ok(Json(Summaries::new(summaries::find(&state.pool, &query).await?, &query.statuses)))
 }
 
-/// The words of a text to search for.
+/// The words of a search text.
 pub(super) fn words(q: Option<String>) -> Result<Vec<String>, ApiError> {
     let q = q.unwrap_or_default();
     if q.chars().count() > LONGEST_SEARCH || q.contains('\0') {
         return Err(ApiError::malformed(format!(
-            "query parameters: q: expected at most {LONGEST_SEARCH} characters, none of them NUL"
+            "query parameters: q: expected at most {LONGEST_SEARCH} characters without NUL"
         )));
     }
     Ok(q.split_whitespace().map(str::to_owned).collect())

@@ -9,29 +9,29 @@ use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::jobs::system::{self, LastDay, Queue, Stored};
 
-/// How the whole system is.
+/// State of the whole system.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct System {
-    /// What waits.
+    /// Waiting jobs.
     pub queue: Queue,
-    /// What was done within a day.
+    /// Work of the last 24 hours.
     pub last_day: LastDay,
-    /// What is stored.
+    /// Stored files.
     pub storage: Storage,
 }
 
-/// What is stored, and how much more could be.
+/// Stored files, and how much more can be stored.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Storage {
     #[serde(flatten)]
     stored: Stored,
-    /// Most bytes that all uploaded checkpoints may have together; null where the disk is the limit.
+    /// Largest total size of all uploaded checkpoints, in bytes; null where the disk is the limit.
     pub checkpoints_limit_bytes: Option<u64>,
-    /// Free bytes where the files are stored; null for S3.
+    /// Free space of the storage, in bytes; null for S3.
     pub free_bytes: Option<u64>,
 }
 
-/// Queue, recent work and storage
+/// Get the state of the system
 #[utoipa::path(get, path = "/v1/system", tag = "server", operation_id = "get_system",
     responses((status = 200, body = System)))]
 pub async fn get(State(state): State<AppState>) -> Result<Json<System>, ApiError> {

@@ -7,9 +7,9 @@ use crate::http::error::ApiError;
 use crate::http::{AppState, List};
 use crate::jobs::workers::{self, Worker};
 
-/// Workers
+/// List workers
 ///
-/// Those that were heard of within the last day, newest first.
+/// Workers that have sent a heartbeat within the last minute, newest first.
 #[utoipa::path(get, path = "/v1/workers", tag = "server", operation_id = "list_workers",
     responses((status = 200, body = List<Worker>)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<Worker>>, ApiError> {

@@ -143,7 +143,7 @@ async fn an_upload_that_breaks_off_or_stands_still_leaves_nothing() {
     let sent = api.request(Method::PUT, "/v1/checkpoints").body(reqwest::Body::wrap_stream(broken)).send().await;
     assert!(sent.is_err());
     let endless = futures::stream::iter([Ok::<_, std::io::Error>(first)]).chain(futures::stream::pending());
-    api.upload("", reqwest::Body::wrap_stream(endless)).await.says(408, &["stood still"]);
+    api.upload("", reqwest::Body::wrap_stream(endless)).await.says(408, &["paused"]);
     assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"], json!([]));
     assert_eq!(files_left(&api), 0);
 }

@@ -440,7 +440,7 @@ async fn what_a_user_asks_of_a_job_is_done_or_refused_by_its_status() {
     for what in ["cancel", "pause", "resume", "retry"] {
         ask(&id, what).await.says(409, &["is succeeded"]);
         ask("job_00000000000000000000000000", what).await.problem(404);
-        ask("nonsense", what).await.says(404, &["job_ and 26"]);
+        ask("nonsense", what).await.says(404, &["job_ followed by 26"]);
     }
     let events = api.get(&format!("/v1/jobs/{id}/events?limit=1000")).await.expect(200);
     let seqs: Vec<_> = events["data"].as_array().unwrap().iter().map(|event| event["seq"].as_i64().unwrap()).collect();
@@ -499,7 +499,7 @@ async fn what_a_job_was_posted_with_is_kept_to_the_byte() {
     assert_eq!(answer.header("content-type"), "application/json");
     assert_eq!(answer.text(), sent);
     sqlx::query("update jobs set submitted = null").execute(&api.db.pool).await.unwrap();
-    api.get(&path).await.says(404, &["not kept", "spec"]);
+    api.get(&path).await.says(404, &["not stored", "spec"]);
     api.get(&format!("/v1/jobs/job_{}/submitted", "0".repeat(26))).await.says(404, &["there is no job"]);
 }
 

@@ -12,9 +12,9 @@ use crate::http::v1::jobs;
 use crate::http::{AppState, List};
 use crate::jobs::store::{self, Artifact};
 
-/// What a job wrote
+/// List a job's artifacts
 ///
-/// Empty until the job has succeeded.
+/// The files that the job has published. Empty until it has succeeded.
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts", tag = "artifacts", operation_id = "list_artifacts",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Artifact>)))]
 pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<Artifact>>, ApiError> {
@@ -22,22 +22,22 @@ pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<
     Ok(Json(List { data: store::artifacts(&state.pool, &id.0).await? }))
 }
 
-/// One file that a job wrote
+/// Download an artifact
 ///
-/// With `ETag` (its SHA-256), ranges and conditions, as for the student.
+/// With `ETag` (the SHA-256), ranges and conditional requests, as for the student.
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts/{name}", tag = "artifacts", operation_id = "get_artifact",
     params(("id" = String, Path, description = "Id of the job"), ("name" = String, Path, description = "Name of the file"),
-        ("Range" = Option<String>, Header, description = "One range of bytes")),
+        ("Range" = Option<String>, Header, description = "A single byte range")),
     responses((status = 200, description = "The file", content((Vec<u8> = "application/octet-stream"),
             (serde_json::Value = "application/json"), (String = "application/x-ndjson")),
         headers(("ETag" = String, description = "The file's SHA-256"),
-                ("Repr-Digest" = String, description = "The same, as RFC 9530 writes it"),
-                ("Content-Disposition" = String, description = "A name for the file"),
+                ("Repr-Digest" = String, description = "The SHA-256 in the format of RFC 9530"),
+                ("Content-Disposition" = String, description = "The suggested file name"),
                 ("Accept-Ranges" = String, description = "bytes"))),
-        (status = 206, description = "The part that was asked for", content((Vec<u8> = "application/octet-stream"),
+        (status = 206, description = "The requested range", content((Vec<u8> = "application/octet-stream"),
             (String = "application/json"), (String = "application/x-ndjson")),
-            headers(("Content-Range" = String, description = "Which part, and of how many bytes"))),
-        (status = 304, description = "The client has it")))]
+            headers(("Content-Range" = String, description = "The range, and the file's size in bytes"))),
+        (status = 304, description = "The client's copy is current")))]
 pub async fn get(
     State(state): State<AppState>,
     id: JobId,
@@ -50,21 +50,22 @@ pub async fn get(
     download(artifact, file_name).respond(&state, &method, &headers).await
 }
 
-/// The published file of that name; where there is none, the answer says what there is, or why there is nothing yet.
+/// The artifact with that name. If there is none, the error lists the artifacts or says why there are none yet.
 pub async fn find(state: &AppState, id: &JobId, name: &str) -> Result<Artifact, ApiError> {
     let job = jobs::find(state, id).await?;
     let artifacts = store::artifacts(&state.pool, &id.0).await?;
     let names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     if names.is_empty() {
         let status = job.status.name();
-        return Err(ApiError::not_found(format!("job {id} is {status}: it publishes its files when it has succeeded")));
+        return Err(ApiError::not_found(format!(
+            "job {id} is {status}: its files are published once it has succeeded"
+        )));
     }
     let shown: String = name.chars().take(64).collect();
     let missing = format!("job {id} has no artifact {shown:?}; it has {}", names.join(", "));
     artifacts.into_iter().find(|artifact| artifact.name == name).ok_or(ApiError::not_found(missing))
 }
 
-/// The file as an answer.
 pub fn download(artifact: Artifact, file_name: String) -> Download {
     let Artifact { key, size_bytes, sha256, .. } = artifact;
     Download { key, size: size_bytes.unsigned_abs(), sha256, file_name }

@@ -9,9 +9,10 @@ use crate::http::v1::jobs;
 use crate::http::{AppState, List};
 use crate::jobs::attempts::{self, Attempt};
 
-/// A job's attempts
+/// List a job's attempts
 ///
-/// Each start on a worker, oldest first, with where it went on from and how it ended. Empty until the first.
+/// One entry for each start on a worker, oldest first, with the step it resumed from and how it ended. Empty until the
+/// job first starts.
 #[utoipa::path(get, path = "/v1/jobs/{id}/attempts", tag = "jobs", operation_id = "list_attempts",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Attempt>)))]
 pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<Attempt>>, ApiError> {

@@ -11,12 +11,12 @@ use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
 use crate::jobs::events::{self, Event};
 
-/// Part of a job's history.
+/// Part of a job's event history.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct History {
     /// The entries, oldest first.
     pub data: Vec<Event>,
-    /// Whether there are more after the last of these.
+    /// Whether more entries follow.
     pub has_more: bool,
 }
 
@@ -24,19 +24,19 @@ pub struct History {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct EventsParameters {
-    /// Entries after this `seq` only.
+    /// Only entries after this `seq`.
     #[serde(default, deserialize_with = "whole::<0, { i64::MAX }, _>")]
     #[param(minimum = 0, default = 0)]
     after: Option<i64>,
-    /// How many entries at most.
+    /// Most entries to return.
     #[serde(default, deserialize_with = "whole::<1, 1000, _>")]
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<i64>,
 }
 
-/// A job's history
+/// List a job's events
 ///
-/// Changes of its status, log lines, warnings, checkpoints. Append-only; `seq` counts from 1 without gaps.
+/// Status changes, log lines, warnings and checkpoints. Append-only; `seq` counts from 1 without gaps.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", operation_id = "list_events",
     params(("id" = String, Path, description = "Id of the job"), EventsParameters), responses((status = 200, body = History)))]
 pub async fn list(

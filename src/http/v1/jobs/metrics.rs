@@ -20,16 +20,16 @@ use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
 use crate::jobs::metrics::{self, Series, SeriesPoint};
 
-/// Points that are written in one go.
-const PIECE: usize = 1000;
+/// Points per chunk of the CSV.
+const CHUNK: usize = 1000;
 
 /// A job's series.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Metrics {
     /// One entry per name, in alphabetical order.
     pub series: Vec<Series>,
-    /// The place of the newest point: `after=<seq of the newest event you have>-<last_id>` lets the job's stream go on
-    /// from exactly here.
+    /// Id of the newest point. With `after=<seq of your newest event>-<last_id>`, the job's stream continues exactly
+    /// from here.
     pub last_id: i64,
 }
 
@@ -37,16 +37,17 @@ pub struct Metrics {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct MetricsParameters {
-    /// The series of this name only; may be repeated.
+    /// Only the series with this name. Can be repeated.
     #[serde(default)]
     name: Vec<String>,
-    /// About how many points to return per series. Of every stretch the lowest and the highest stay, so peaks do.
+    /// Approximate number of points per series. Thinning keeps the minimum and the maximum of each interval, so peaks
+    /// remain visible.
     #[serde(default, deserialize_with = "whole::<4, 100_000, _>")]
     #[param(minimum = 4, maximum = 100_000, default = 2000)]
     max_points: Option<i64>,
 }
 
-/// A job's series
+/// Get a job's metrics
 ///
 /// JSON, or CSV (`name,step,epoch,time,value`) with `Accept: text/csv`.
 #[utoipa::path(get, path = "/v1/jobs/{id}/metrics", tag = "jobs", operation_id = "get_metrics",
@@ -70,25 +71,25 @@ pub async fn get(
     Ok(([(VARY, "accept")], Json(Metrics { series, last_id })).into_response())
 }
 
-/// The table, a piece at a time: all of it can be many times as large as the points.
+/// Streams the table in chunks, because its text can be many times as large as the points.
 fn csv(series: Vec<Series>) -> Body {
     let header = "name,step,epoch,time,value\r\n".to_owned();
-    let pieces = series.into_iter().flat_map(|Series { name, points }| {
+    let chunks = series.into_iter().flat_map(|Series { name, points }| {
         let name =
             if name.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name };
-        (0..points.len().div_ceil(PIECE)).map(move |piece| {
+        (0..points.len().div_ceil(CHUNK)).map(move |chunk| {
             let mut text = String::new();
-            for SeriesPoint { step, epoch, time, value } in points.iter().skip(piece * PIECE).take(PIECE) {
+            for SeriesPoint { step, epoch, time, value } in points.iter().skip(chunk * CHUNK).take(CHUNK) {
                 let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
                 let _ = write!(text, "{name},{step},{epoch},{time},{value}\r\n");
             }
             text
         })
     });
-    Body::from_stream(stream::iter(std::iter::once(header).chain(pieces).map(Ok::<_, Infallible>)))
+    Body::from_stream(stream::iter(std::iter::once(header).chain(chunks).map(Ok::<_, Infallible>)))
 }
 
-/// Whether the client names CSV, and does not like JSON better.
+/// Whether the client accepts CSV and does not prefer JSON.
 fn prefers_csv(headers: &HeaderMap) -> bool {
     let mut csv = 0.0;
     let mut json: f32 = 0.0;

@@ -30,32 +30,32 @@ use crate::spec;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CreateParameters {
-    /// Validate, resolve and estimate; store nothing.
+    /// Validate the specification, fill in defaults and estimate memory, but create no job.
     #[serde(default)]
     #[param(default = false)]
     dry_run: bool,
 }
 
-/// The answer to a post that makes no new job.
+/// The response to a request that creates no new job.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum NotNew {
-    /// The job that the idempotency key made before.
+    /// The job that was created earlier with the same idempotency key.
     Replay(Box<Job>),
-    /// What would be.
+    /// The result of a dry run.
     DryRun(Box<DryRun>),
 }
 
-/// Queue a job
+/// Create a job
 ///
-/// Only `teacher`, `student` and `dataset` are required; everything else has the published recipe as its default, and
-/// the answer shows every default filled in. Every fault of the specification is reported at once.
+/// Only `teacher`, `student` and `dataset` are required. Everything else defaults to the published recipe, and the
+/// response shows all defaults filled in. All faults of the specification are reported at once.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "create_job",
     params(CreateParameters, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
-        description = "The same key with the same body gives the same job; with another body, 422")),
+        description = "The same key with the same body returns the same job; with a different body, 422")),
     request_body = spec::JobSpec,
-    responses((status = 201, body = Job, headers(("Location" = String, description = "Where the job is"))),
-        (status = 200, description = "The key was used before: its job. For a dry run: what would be", body = NotNew)))]
+    responses((status = 201, body = Job, headers(("Location" = String, description = "The job's URL"))),
+        (status = 200, description = "The job that the key created earlier, or the result of a dry run", body = NotNew)))]
 pub async fn create(
     State(state): State<AppState>,
     Query(parameters): Query<CreateParameters>,
@@ -68,7 +68,7 @@ pub async fn create(
     }
     let sha256 = hex::encode(Sha256::digest(&body.bytes));
     let idempotency = key.as_ref().map(|key| (key.0.as_str(), sha256.as_str()));
-    // Before anything else: what the job needed may be gone since it was posted first.
+    // First, because what the job needed may have been deleted since it was created.
     let known = match idempotency {
         Some((key, sha256)) => store::find_by_key(&state.pool, key, sha256).await?,
         None => None,
@@ -90,9 +90,11 @@ pub async fn create(
             Ok(([(LOCATION, format!("/v1/jobs/{}", job.id))], Json(NotNew::Replay(Box::new(job)))).into_response())
         }
         Created::KeyTaken(job) => Err(ApiError::invalid(format!(
-            "this Idempotency-Key was used with another body, for job {job}: use a new key"
+            "this Idempotency-Key was used with a different body, for job {job}: use a new key"
         ))),
-        Created::NeedsGone => Err(ApiError::conflict("a checkpoint or job that this one names was deleted just now")),
+        Created::NeedsGone => {
+            Err(ApiError::conflict("a checkpoint or job that this one refers to was deleted in the meantime"))
+        }
     }
 }
 
@@ -100,21 +102,21 @@ pub async fn create(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobsParameters {
-    /// Jobs of this status only; may be repeated.
+    /// Only jobs with this status. Can be repeated.
     #[serde(default)]
     status: Vec<Status>,
-    /// Jobs with this label only, as `key:value`; may be repeated.
+    /// Only jobs with this label, as `key:value`. Can be repeated.
     #[serde(default)]
     label: Vec<String>,
-    /// How many at most.
+    /// Most entries to return.
     #[serde(default, deserialize_with = "whole::<1, 100, _>")]
     #[param(minimum = 1, maximum = 100, default = 20)]
     limit: Option<i64>,
-    /// Go on after a page: its `next`.
+    /// The `next` of the previous page.
     after: Option<String>,
 }
 
-/// Jobs, newest first
+/// List jobs, newest first
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "list_jobs", params(JobsParameters),
     responses((status = 200, body = Page<Job>)))]
 pub async fn list(
@@ -128,17 +130,17 @@ pub async fn list(
     if let Some(after) = &after
         && !JobId::is_id(after)
     {
-        return Err(ApiError::malformed("query parameters: after: is not the next of a page of this list"));
+        return Err(ApiError::malformed("query parameters: after: expected the next of a page of this list"));
     }
     let limit = limit.unwrap_or(20);
     let jobs = store::list(&state.pool, &Filter { statuses, labels, after }, limit + 1).await?;
     Ok(Json(Page::new(jobs, limit, |job| job.id.clone())))
 }
 
-/// The labels that jobs must have, from `key:value`; none where no job can, since a label has one value.
+/// Parses labels from `key:value`. `None` if no job can match, because one key has two values.
 ///
 /// # Errors
-/// When one has another form.
+/// A label has another form.
 pub fn labels(given: Vec<String>) -> Result<Option<BTreeMap<String, String>>, ApiError> {
     let mut labels = BTreeMap::new();
     for label in given {
@@ -152,28 +154,29 @@ pub fn labels(given: Vec<String>) -> Result<Option<BTreeMap<String, String>>, Ap
     Ok(Some(labels))
 }
 
-/// One job
+/// Get a job
 #[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "get_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = Job)))]
 pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Json<Job>, ApiError> {
     find(&state, &id).await.map(Json)
 }
 
-/// What a job was posted with
+/// Get a job's request
 ///
-/// The body of the request, before any default was filled in.
+/// The body that created the job, without the defaults.
 #[utoipa::path(get, path = "/v1/jobs/{id}/submitted", tag = "jobs", operation_id = "get_submitted",
     params(("id" = String, Path, description = "Id of the job")),
-    responses((status = 200, description = "The document, to the byte", body = serde_json::Value)))]
+    responses((status = 200, description = "The body, byte for byte", body = serde_json::Value)))]
 pub async fn submitted(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     if let Some(document) = store::submitted(&state.pool, &id.0).await? {
         return Ok(([(CONTENT_TYPE, "application/json")], document).into_response());
     }
     find(&state, &id).await?;
-    Err(ApiError::not_found(format!("what job {id} was posted with was not kept yet then: its spec holds every value")))
+    Err(ApiError::not_found(format!(
+        "the request of job {id} was not stored, because the job is older than this feature: its spec has all values"
+    )))
 }
 
-/// The job, which others in this module ask for too.
 pub async fn find(state: &AppState, id: &JobId) -> Result<Job, ApiError> {
     store::get(&state.pool, &id.0).await?.ok_or_else(|| no_such(id))
 }
@@ -182,59 +185,59 @@ fn no_such(id: &JobId) -> ApiError {
     ApiError::not_found(format!("there is no job {id}"))
 }
 
-/// Stop a job
+/// Cancel a job
 ///
-/// One that runs stops at its next step.
+/// A running job stops at its next step.
 #[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
 pub async fn cancel(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     change(&state, &id, Change::Cancel, "cancelled").await
 }
 
-/// Set a job aside
+/// Pause a job
 ///
-/// One that runs writes a checkpoint at its next step and frees its device.
+/// A running job writes a checkpoint at its next step and frees its device.
 #[utoipa::path(post, path = "/v1/jobs/{id}/pause", tag = "jobs", operation_id = "pause_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
 pub async fn pause(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     change(&state, &id, Change::Pause, "paused").await
 }
 
-/// Let a paused job go on
+/// Resume a paused job
 ///
-/// It goes on from its checkpoint when a worker is free.
+/// It continues from its checkpoint when a worker is free.
 #[utoipa::path(post, path = "/v1/jobs/{id}/resume", tag = "jobs", operation_id = "resume_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
 pub async fn resume(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     change(&state, &id, Change::Resume, "resumed").await
 }
 
-/// Start a failed or cancelled job again
+/// Retry a failed or cancelled job
 ///
-/// It goes on from its last checkpoint, if it has one.
+/// It continues from its last checkpoint, if it has one.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 202, body = Job)))]
 pub async fn retry(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     change(&state, &id, Change::Retry, "retried").await
 }
 
-async fn change(state: &AppState, id: &JobId, change: Change, asked: &str) -> Result<Response, ApiError> {
-    let job = done(store::change(&state.pool, &id.0, change).await?, id, asked)?;
+async fn change(state: &AppState, id: &JobId, change: Change, action: &str) -> Result<Response, ApiError> {
+    let job = done(store::change(&state.pool, &id.0, change).await?, id, action)?;
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
 
-fn done<T>(answer: Answer<T>, id: &JobId, asked: &str) -> Result<T, ApiError> {
+fn done<T>(answer: Answer<T>, id: &JobId, action: &str) -> Result<T, ApiError> {
     match answer {
         Answer::Done(done) => Ok(done),
         Answer::Missing => Err(no_such(id)),
-        Answer::NotWhile(status) => Err(ApiError::status(&id.0, status, asked)),
-        Answer::Not(reason) => Err(ApiError::conflict(format!("job {id} cannot be {asked}: {reason}"))),
+        Answer::NotWhile(status) => Err(ApiError::status(&id.0, status, action)),
+        Answer::Not(reason) => Err(ApiError::conflict(format!("job {id} cannot be {action}: {reason}"))),
     }
 }
 
 /// Delete a finished job
 ///
-/// With everything that it wrote.
+/// Also deletes its files, events and metrics.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "delete_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: JobId) -> Result<StatusCode, ApiError> {

@@ -1,7 +1,7 @@
 //! `/v1/jobs/{id}/stream`
 //!
-//! A stream subscribes to changes before it queries, so it misses none. Events and points have ascending positions in the
-//! database (`seq` and `id`), so a stream can resume exactly from any of them.
+//! A stream subscribes to changes before it queries, so it misses none. Events and points have ascending positions in
+//! the database (`seq` and `id`), so a stream can resume exactly from any of them.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ use crate::jobs::metrics::{self, Point};
 use crate::jobs::store::Job;
 
 /// The id of a message: `<seq of the last event>-<id of the last point>`, followed by `-<status>` after a final status.
-/// The suffix tells a client that reconnects although the stream is over (as browsers do) from one that has not received
-/// the final status yet.
+/// The suffix tells a client that reconnects although the stream is over (as browsers do) from one that has not
+/// received the final status yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct MessageId {
     cursor: Cursor,
@@ -50,9 +50,9 @@ impl MessageId {
 ///
 /// Server-Sent Events. `status`: the job as in `GET /v1/jobs/{id}`, at the start and whenever anything but its progress
 /// changes. `progress`: its progress, with the job's `id`. `event`: an entry of its history. `metric`: a point of a
-/// series. Events and points carry an `id` from which the stream resumes without loss or repetition. The first connection
-/// receives all of them unless `after` is given. The stream ends once the job's final status has been sent; a client that
-/// reconnects after that gets 204.
+/// series. Events and points carry an `id` from which the stream resumes without loss or repetition. The first
+/// connection receives all of them unless `after` is given. The stream ends once the job's final status has been sent;
+/// a client that reconnects after that gets 204.
 #[utoipa::path(get, path = "/v1/jobs/{id}/stream", tag = "jobs", operation_id = "stream_job",
     params(("id" = String, Path, description = "Id of the job"), StreamParameters,
         ("Last-Event-ID" = Option<String>, Header, description = "Id of the last message received")),
@@ -95,8 +95,8 @@ impl Follower {
     async fn follow(mut self, id: &str) -> Result<(), StreamError> {
         let mut subscription = self.state.changes.subscribe();
         let feed = self.state.feeds.watch(id);
-        // The first snapshot may be shared with another watcher and have begun before this subscription. So a second one
-        // follows at once, whether or not anything changes.
+        // The first snapshot may be shared with another watcher and have begun before this subscription. So a second
+        // one follows at once, whether or not anything changes.
         let subscribed = Instant::now();
         let mut changed = subscribed.checked_sub(PACE).unwrap_or(subscribed);
         let mut is_first = true;
