@@ -16,6 +16,7 @@
 
 pub mod architecture;
 pub mod artifacts;
+mod byte_source;
 pub mod checkpoint;
 pub mod cli;
 pub mod commands;

@@ -7,16 +7,16 @@ use std::collections::HashMap;
 
 use super::error::{Error, Result, corrupt, shown};
 use super::pickle::{Machine, Value};
-use super::source::Source;
 use super::tensor::{Dtype, StoredBytes, Tensor};
 use super::{LONGEST_PICKLE, torch};
+use crate::byte_source::ByteSource;
 
 /// 0x1950a86a20f9469cfc6c.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const VERSION: i64 = 1001;
 
 /// The tensors of the state dict.
-pub(super) fn read(source: &Source) -> Result<Vec<Tensor>> {
+pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
     let head = source.read(0, source.len().min(LONGEST_PICKLE))?;
     pickles(source, &head).map_err(|error| match error {
         Error::Truncated(_) if (head.len() as u64) < source.len() => {
@@ -26,7 +26,7 @@ pub(super) fn read(source: &Source) -> Result<Vec<Tensor>> {
     })
 }
 
-fn pickles(source: &Source, head: &[u8]) -> Result<Vec<Tensor>> {
+fn pickles(source: &ByteSource, head: &[u8]) -> Result<Vec<Tensor>> {
     let mut machine = Machine::new(head);
     if machine.load()? != Value::Long(&MAGIC) {
         return Err(Error::NotACheckpoint { found: "a Python pickle that torch.save did not write".to_owned() });
@@ -46,7 +46,7 @@ fn pickles(source: &Source, head: &[u8]) -> Result<Vec<Tensor>> {
     })
 }
 
-fn storages<'a>(source: &Source, machine: &Machine<'a>, keys: Value<'a>) -> Result<HashMap<&'a str, StoredBytes>> {
+fn storages<'a>(source: &ByteSource, machine: &Machine<'a>, keys: Value<'a>) -> Result<HashMap<&'a str, StoredBytes>> {
     let mut kinds: HashMap<&str, (Dtype, u64)> = HashMap::new();
     for storage in machine.storages() {
         let kind = (storage.dtype, storage.elements);
@@ -56,7 +56,7 @@ fn storages<'a>(source: &Source, machine: &Machine<'a>, keys: Value<'a>) -> Resu
     }
     let Some(keys) = machine.sequence(keys) else { return corrupt("it has no list of storages") };
     let mut found = HashMap::new();
-    let mut offset = machine.at() as u64;
+    let mut offset = machine.position() as u64;
     for &key in keys {
         let Value::Str(key) = key else { return corrupt("the key of a storage is no text") };
         let Some(&(dtype, expected)) = kinds.get(key) else {

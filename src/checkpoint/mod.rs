@@ -7,8 +7,8 @@
 mod error;
 mod legacy;
 mod pickle;
+mod reader;
 mod safetensors;
-mod source;
 mod tensor;
 mod torch;
 mod zip;
@@ -22,10 +22,10 @@ use utoipa::ToSchema;
 
 pub use error::Error;
 pub use safetensors::{NewTensor, write};
-use source::Source;
 pub use tensor::{Dtype, Tensor};
 
 use crate::architecture::Shapes;
+use crate::byte_source::ByteSource;
 
 /// Longest pickle, which holds names and shapes but no weights.
 const LONGEST_PICKLE: u64 = 64 << 20;
@@ -91,7 +91,7 @@ impl Format {
 /// A state dict on disk. Its tensors are read when they are asked for.
 #[derive(Debug)]
 pub struct Checkpoint {
-    source: Source,
+    source: ByteSource,
     format: Format,
     tensors: Vec<Tensor>,
     index: HashMap<String, usize>,
@@ -105,8 +105,7 @@ impl Checkpoint {
     /// It is no checkpoint, is damaged or hostile, holds no state dict, or cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        Self::new(Source::File(file, length))
+        Self::new(ByteSource::from_file(file)?)
     }
 
     /// The same for a file in memory.
@@ -114,10 +113,10 @@ impl Checkpoint {
     /// # Errors
     /// As for [`Checkpoint::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
-        Self::new(Source::Memory(bytes))
+        Self::new(ByteSource::Memory(bytes))
     }
 
-    fn new(source: Source) -> Result<Self, Error> {
+    fn new(source: ByteSource) -> Result<Self, Error> {
         let format = Format::detect(&source.read(0, source.len().min(16))?)?;
         let (mut tensors, metadata) = match format {
             Format::Safetensors => safetensors::read(&source)?,

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::error::{Error, Result, corrupt, shown};
-use super::source::Source;
 use super::tensor::{Dtype, StoredBytes, StridedView, Tensor};
+use crate::byte_source::ByteSource;
 
 /// Longest header, as in the reference implementation.
 pub(super) const LONGEST_HEADER: u64 = 100_000_000;
@@ -59,7 +59,7 @@ impl<'de> Deserialize<'de> for Header {
 }
 
 /// The tensors, in the order of their bytes, and the metadata.
-pub(super) fn read(source: &Source) -> Result<(Vec<Tensor>, BTreeMap<String, String>)> {
+pub(super) fn read(source: &ByteSource) -> Result<(Vec<Tensor>, BTreeMap<String, String>)> {
     let mut length = [0; 8];
     length.copy_from_slice(&source.read(0, 8)?);
     let length = u64::from_le_bytes(length);

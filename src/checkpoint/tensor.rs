@@ -7,7 +7,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use super::error::{Result, corrupt, shown};
-use super::source::Source;
+use crate::byte_source::ByteSource;
 
 /// The type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -227,7 +227,7 @@ impl Tensor {
     }
 
     /// The elements in row-major order, little-endian.
-    pub(super) fn bytes(&self, source: &Source) -> Result<Vec<u8>> {
+    pub(super) fn bytes(&self, source: &ByteSource) -> Result<Vec<u8>> {
         let size = self.dtype.size();
         let (start, length) = if self.extent == 0 { (0, 0) } else { (self.view.offset * size, self.extent * size) };
         let stored = match &self.data {

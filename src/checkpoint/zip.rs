@@ -8,24 +8,25 @@ use ::zip::{CompressionMethod, ZipArchive};
 
 use super::error::{Error, Result, corrupt, shown};
 use super::pickle::Machine;
-use super::source::{Reader, Source};
+use super::reader::Reader;
 use super::tensor::{StoredBytes, Tensor};
 use super::{LONGEST_PICKLE, torch};
+use crate::byte_source::ByteSource;
 
 /// An archive may hold packed entries, though torch.save writes none: they may not grow more than this altogether.
 const MOST_GROWTH: u64 = 4;
 const SMALL: u64 = 16 << 20;
 
 struct Archive<'a> {
-    source: &'a Source,
+    source: &'a ByteSource,
     zip: ZipArchive<BufReader<Reader<'a>>>,
     /// Bytes that packed entries may still grow to.
     budget: u64,
 }
 
 /// The tensors of the state dict.
-pub(super) fn read(source: &Source) -> Result<Vec<Tensor>> {
-    let zip = ZipArchive::new(BufReader::new(source.reader())).map_err(sound)?;
+pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
+    let zip = ZipArchive::new(BufReader::new(Reader::new(source))).map_err(sound)?;
     if zip.has_duplicate_names() {
         return corrupt("its archive has two entries of the same name");
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::source::Source;
-use super::{Classes, Error, Format, FormatReader, Frame, Images, file_names, pixels};
+use super::{Classes, Error, Format, FormatReader, Frame, Images, file_names, pixels, source};
+use crate::byte_source::ByteSource;
 
 const SIDE: u32 = 32;
 const PIXELS: usize = 3072;
@@ -110,7 +110,7 @@ impl FormatReader for Cifar {
     fn open(&self, split: &str, _: &Classes) -> Result<Box<dyn Images>, Error> {
         let mut images = CifarImages { label_bytes: self.label_bytes(), batches: Vec::new(), labels: Vec::new() };
         for path in &self.splits[split] {
-            let source = Source::open(path)?;
+            let source = source::open(path)?;
             let records = self.records(path, source.len())?;
             let start = images.labels.len();
             for record in 0..records {
@@ -129,7 +129,7 @@ impl FormatReader for Cifar {
 struct BatchFile {
     start: usize,
     path: PathBuf,
-    source: Source,
+    source: ByteSource,
 }
 
 #[derive(Debug)]

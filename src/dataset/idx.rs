@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::source::Source;
-use super::{Classes, Error, Format, FormatReader, Frame, Images, deciding_split, file_names, labels, pixels};
+use super::{Classes, Error, Format, FormatReader, Frame, Images, deciding_split, file_names, labels, pixels, source};
+use crate::byte_source::ByteSource;
 
 /// Unsigned bytes in three dimensions, in one dimension.
 const IMAGES_MAGIC: u32 = 0x803;
@@ -74,7 +74,7 @@ impl FormatReader for Idx {
         let files = &self.splits[split];
         let labels = read_labels(&files.labels)?;
         let path = files.images.clone();
-        let source = Source::open(&path)?;
+        let source = source::open(&path)?;
         let [images, height, width] = header(&source, &path, IMAGES_MAGIC, "an IDX file of images")?;
         if images as usize != labels.len() {
             let message =
@@ -90,7 +90,7 @@ impl FormatReader for Idx {
 }
 
 fn read_labels(path: &Path) -> Result<Vec<u32>, Error> {
-    let source = Source::open(path)?;
+    let source = source::open(path)?;
     let [count] = header(&source, path, LABELS_MAGIC, "an IDX file of labels")?;
     check_size(&source, path, 8, u128::from(count))?;
     let mut bytes = vec![0; count as usize];
@@ -98,7 +98,7 @@ fn read_labels(path: &Path) -> Result<Vec<u32>, Error> {
     Ok(bytes.into_iter().map(u32::from).collect())
 }
 
-fn header<const N: usize>(source: &Source, path: &Path, magic: u32, what: &str) -> Result<[u32; N], Error> {
+fn header<const N: usize>(source: &ByteSource, path: &Path, magic: u32, what: &str) -> Result<[u32; N], Error> {
     let word = |index: usize| {
         let mut bytes = [0; 4];
         source.read_at(&mut bytes, 4 * index as u64).map_err(Error::io(path))?;
@@ -114,7 +114,7 @@ fn header<const N: usize>(source: &Source, path: &Path, magic: u32, what: &str) 
     Ok(sizes)
 }
 
-fn check_size(source: &Source, path: &Path, header: u64, content: u128) -> Result<(), Error> {
+fn check_size(source: &ByteSource, path: &Path, header: u64, content: u128) -> Result<(), Error> {
     let (found, expected) = (u128::from(source.len()), u128::from(header) + content);
     if found == expected {
         return Ok(());
@@ -126,7 +126,7 @@ fn check_size(source: &Source, path: &Path, header: u64, content: u128) -> Resul
 #[derive(Debug)]
 struct IdxImages {
     path: PathBuf,
-    source: Source,
+    source: ByteSource,
     size: [u32; 2],
     labels: Vec<u32>,
 }
