@@ -1,4 +1,4 @@
-//! A length and a header that are right in form, so that the fuzzer spends its time on what the header says.
+//! A valid length and a header, so that the fuzzer spends its time on the header's content.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|parts: (&str, &[u8])| {

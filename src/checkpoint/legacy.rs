@@ -1,7 +1,7 @@
-//! What torch.save wrote before PyTorch 1.6: five pickles, then each storage behind its number of elements.
+//! The format of torch.save before PyTorch 1.6: five pickles, then each storage, preceded by its number of elements.
 //!
 //! The pickles are a magic number, the version, facts about the machine, the object, and the storages' keys in the
-//! order of their bytes, which are little-endian whatever the machine was.
+//! order in which the storages follow. Storages are little-endian on every machine.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
 fn pickles(source: &ByteSource, head: &[u8]) -> Result<Vec<Tensor>> {
     let mut machine = Machine::new(head);
     if machine.load()? != Value::Long(&MAGIC) {
-        return Err(Error::NotACheckpoint { found: "a Python pickle that torch.save did not write".to_owned() });
+        return Err(Error::NotACheckpoint { found: "a Python pickle not written by torch.save".to_owned() });
     }
     match machine.load()? {
         Value::Int(VERSION) => {}
@@ -42,24 +42,24 @@ fn pickles(source: &ByteSource, head: &[u8]) -> Result<Vec<Tensor>> {
     let storages = storages(source, &machine, keys)?;
     torch::tensors(named, false, |storage| {
         let data = storages.get(storage.key).cloned();
-        data.map_or_else(|| corrupt(format!("it lacks storage {}", shown(storage.key))), Ok)
+        data.map_or_else(|| corrupt(format!("storage {} is missing", shown(storage.key))), Ok)
     })
 }
 
 fn storages<'a>(source: &ByteSource, machine: &Machine<'a>, keys: Value<'a>) -> Result<HashMap<&'a str, StoredBytes>> {
-    let mut kinds: HashMap<&str, (Dtype, u64)> = HashMap::new();
+    let mut types: HashMap<&str, (Dtype, u64)> = HashMap::new();
     for storage in machine.storages() {
-        let kind = (storage.dtype, storage.elements);
-        if *kinds.entry(storage.key).or_insert(kind) != kind {
-            return corrupt(format!("storage {} is of two kinds", shown(storage.key)));
+        let storage_type = (storage.dtype, storage.elements);
+        if *types.entry(storage.key).or_insert(storage_type) != storage_type {
+            return corrupt(format!("storage {} has two types", shown(storage.key)));
         }
     }
     let Some(keys) = machine.sequence(keys) else { return corrupt("it has no list of storages") };
     let mut found = HashMap::new();
     let mut offset = machine.position() as u64;
     for &key in keys {
-        let Value::Str(key) = key else { return corrupt("the key of a storage is no text") };
-        let Some(&(dtype, expected)) = kinds.get(key) else {
+        let Value::Str(key) = key else { return corrupt("the key of a storage is not text") };
+        let Some(&(dtype, expected)) = types.get(key) else {
             return corrupt(format!("storage {} belongs to no tensor", shown(key)));
         };
         let truncated = || Error::Truncated(format!("it ends before the end of storage {}", shown(key)));
@@ -76,7 +76,7 @@ fn storages<'a>(source: &ByteSource, machine: &Machine<'a>, keys: Value<'a>) -> 
         let length = elements.checked_mul(dtype.size()).ok_or_else(truncated)?;
         let end = (offset + 8).checked_add(length).filter(|&end| end <= source.len()).ok_or_else(truncated)?;
         if found.insert(key, StoredBytes::Range { offset: offset + 8, length }).is_some() {
-            return corrupt(format!("it has storage {} twice", shown(key)));
+            return corrupt(format!("storage {} occurs twice", shown(key)));
         }
         offset = end;
     }

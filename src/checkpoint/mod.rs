@@ -1,8 +1,7 @@
-//! From bytes to named tensors, without libtorch.
+//! Reads checkpoints into named tensors, and writes them as safetensors, without libtorch.
 //!
-//! A checkpoint comes from anybody, so no byte of it is believed: the first bytes decide the format, pickles are read
-//! by a machine that has nothing to run (`pickle`), and memory is only ever set aside for bytes that are there. What is
-//! written is safetensors.
+//! A checkpoint can come from anybody and is not trusted: the first bytes decide the format, pickles are read by a
+//! machine that cannot run anything (`pickle`), and memory is allocated only for bytes that exist.
 
 mod error;
 mod legacy;
@@ -27,23 +26,23 @@ pub use tensor::{Dtype, Tensor};
 use crate::architecture::Shapes;
 use crate::byte_source::ByteSource;
 
-/// Longest pickle, which holds names and shapes but no weights.
+/// Largest pickle, in bytes. A pickle contains names and shapes, but no weights.
 const LONGEST_PICKLE: u64 = 64 << 20;
-/// Tensors may share storages, but altogether they take no more than so many times the file.
+/// Tensors may share storages, but all of them together may have at most this many times the size of the file.
 const MOST_SHARING: u64 = 4;
-/// What DataParallel puts in front of every key.
+/// Prefix of every key of a model wrapped in DataParallel.
 const PARALLEL: &str = "module.";
 
-/// How a checkpoint is stored.
+/// Format of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = CheckpointFormat)]
 pub enum Format {
     /// Hugging Face's safetensors.
     Safetensors,
-    /// `torch.save` since PyTorch 1.6.
+    /// torch.save since PyTorch 1.6.
     TorchZip,
-    /// `torch.save` before that.
+    /// torch.save before PyTorch 1.6.
     TorchLegacy,
 }
 
@@ -58,37 +57,37 @@ impl Format {
         }
     }
 
-    /// The format that a file's first bytes announce; 16 of them are enough.
+    /// Detects the format from a file's first bytes. 16 bytes suffice.
     ///
     /// # Errors
-    /// There are none, or they are those of something else.
+    /// There are no bytes, or the format is unknown.
     pub fn detect(first: &[u8]) -> Result<Self, Error> {
         let header = first.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
         let found = match first {
             [] => return Err(Error::Empty),
-            // Before the others: its length may look like the first bytes of a pickle.
+            // First, because the header's length can look like the first bytes of a pickle.
             [_, _, _, _, _, _, _, _, b'{', ..]
                 if header.is_some_and(|length| length <= safetensors::LONGEST_HEADER) =>
             {
                 return Ok(Self::Safetensors);
             }
             [b'P', b'K', 3 | 5, 4 | 6, ..] => return Ok(Self::TorchZip),
-            // A pickle's protocol.
+            // Instruction and version of a pickle's protocol.
             [0x80, 2..=5, ..] => return Ok(Self::TorchLegacy),
             [b'<', ..] => "it looks like a web page".to_owned(),
-            _ if first.starts_with(b"version https:") => "it is a Git LFS pointer: fetch the file itself".to_owned(),
-            _ if first.starts_with(&[0x1f, 0x8b]) => "it is packed by gzip: unpack it".to_owned(),
+            _ if first.starts_with(b"version https:") => "it is a Git LFS pointer: download the file itself".to_owned(),
+            _ if first.starts_with(&[0x1f, 0x8b]) => "it is compressed with gzip: unpack it".to_owned(),
             _ if first.starts_with(b"\x89HDF") => "it is an HDF5 file".to_owned(),
             _ => {
                 let bytes: Vec<_> = first.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-                format!("it begins with the bytes {}", bytes.join(" "))
+                format!("it starts with the bytes {}", bytes.join(" "))
             }
         };
         Err(Error::NotACheckpoint { found })
     }
 }
 
-/// A state dict on disk. Its tensors are read when they are asked for.
+/// A state dict on disk. Elements are read on demand.
 #[derive(Debug)]
 pub struct Checkpoint {
     source: ByteSource,
@@ -99,16 +98,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads what a file holds, all but the elements.
+    /// Reads everything but the elements.
     ///
     /// # Errors
-    /// It is no checkpoint, is damaged or hostile, holds no state dict, or cannot be read.
+    /// The file is not a checkpoint, is damaged or hostile, contains no state dict, or cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path)?;
         Self::new(ByteSource::from_file(file)?)
     }
 
-    /// The same for a file in memory.
+    /// Like [`Checkpoint::open`], for a file in memory.
     ///
     /// # Errors
     /// As for [`Checkpoint::open`].
@@ -130,10 +129,10 @@ impl Checkpoint {
         let unpacked = tensor::unpacked(&tensors);
         let most = source.len().saturating_add(unpacked).saturating_mul(MOST_SHARING).saturating_add(1 << 20);
         if cost > most {
-            let message = format!("its tensors would take {cost} bytes, and it has {} itself", source.len());
+            let message = format!("its tensors would take {cost} bytes, but it has only {} bytes", source.len());
             return Err(Error::Limit(message));
         }
-        // Twice where a wrapped model was wrapped again.
+        // Twice, for a wrapped model that was wrapped again.
         for _ in 0..2 {
             if tensors.iter().all(|tensor| tensor.name().len() > PARALLEL.len() && tensor.name().starts_with(PARALLEL))
             {
@@ -146,37 +145,35 @@ impl Checkpoint {
         Ok(Self { source, format, tensors, index, metadata })
     }
 
-    /// How it is stored.
     #[must_use]
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Its tensors, in the file's order.
+    /// In the file's order.
     #[must_use]
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
     }
 
-    /// The tensor of that key.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.index.get(name).map(|&at| &self.tensors[at])
     }
 
-    /// Keys and shapes, which say what network it is of.
+    /// Keys and shapes, which identify the network.
     #[must_use]
     pub fn shapes(&self) -> Shapes {
         self.tensors.iter().map(|tensor| (tensor.name().to_owned(), tensor.shape().to_vec())).collect()
     }
 
-    /// A safetensors file's metadata; empty for the other formats.
+    /// Metadata of a safetensors file; empty for the other formats.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Trained parameters: floating-point elements, running statistics aside.
+    /// Number of trained parameters: floating-point elements other than running statistics.
     #[must_use]
     pub fn parameters(&self) -> u64 {
         let statistics = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
@@ -184,7 +181,7 @@ impl Checkpoint {
         trained.map(Tensor::elements).sum()
     }
 
-    /// A tensor's elements in row-major order, little-endian, in its own type.
+    /// A tensor's elements in its own type, in row-major order and little-endian.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -192,7 +189,7 @@ impl Checkpoint {
         tensor.bytes(&self.source)
     }
 
-    /// A tensor's elements in row-major order, converted to single precision.
+    /// A tensor's elements converted to single precision, in row-major order.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -200,7 +197,7 @@ impl Checkpoint {
         Ok(tensor::to_f32(tensor.dtype(), &self.bytes(tensor)?))
     }
 
-    /// Writes its state dict as safetensors, with the element types that it has.
+    /// Writes the state dict as safetensors, with unchanged element types.
     ///
     /// # Errors
     /// A file cannot be read or written.
@@ -211,14 +208,14 @@ impl Checkpoint {
     }
 }
 
-/// Any checkpoint to safetensors; returns what was read. The output may replace the input.
+/// Converts a checkpoint to safetensors, and returns the input. The output may replace the input.
 ///
 /// # Errors
-/// The input is no checkpoint, or a file cannot be read or written.
+/// The input is not a checkpoint, or a file cannot be read or written.
 pub fn convert(input: &Path, output: &Path) -> Result<Checkpoint, Error> {
     let checkpoint = Checkpoint::open(input)?;
     let mut metadata = checkpoint.metadata.clone();
-    // What transformers and other readers expect of weights that came from PyTorch.
+    // transformers and other readers expect this of weights from PyTorch.
     metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
     checkpoint.write_safetensors(output, &metadata)?;
     Ok(checkpoint)

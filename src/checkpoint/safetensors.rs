@@ -1,4 +1,4 @@
-//! Safetensors files: a JSON header behind its length, then the tensors' bytes without gaps.
+//! Safetensors files: the length of the header, the header in JSON, then the tensors' bytes without gaps.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -14,7 +14,7 @@ use super::error::{Error, Result, corrupt, shown};
 use super::tensor::{Dtype, StoredBytes, StridedView, Tensor};
 use crate::byte_source::ByteSource;
 
-/// Longest header, as in the reference implementation.
+/// Largest header, in bytes, as in the reference implementation.
 pub(super) const LONGEST_HEADER: u64 = 100_000_000;
 const METADATA: &str = "__metadata__";
 
@@ -25,7 +25,7 @@ struct HeaderEntry {
     data_offsets: [u64; 2],
 }
 
-/// The header as it stands: a key may come twice.
+/// The header as written: keys may be duplicate.
 #[derive(Default)]
 struct Header {
     entries: Vec<(String, HeaderEntry)>,
@@ -58,16 +58,19 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// The tensors, in the order of their bytes, and the metadata.
+/// Reads the tensors, in the order of their bytes, and the metadata.
 pub(super) fn read(source: &ByteSource) -> Result<(Vec<Tensor>, BTreeMap<String, String>)> {
     let mut length = [0; 8];
     length.copy_from_slice(&source.read(0, 8)?);
     let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER {
-        return Err(Error::Limit(format!("its header says it is {length} bytes long")));
+        return Err(Error::Limit(format!("its header claims to be {length} bytes long")));
     }
     if length > source.len() - 8 {
-        return Err(Error::Truncated(format!("its header is {length} bytes long, and {} are there", source.len() - 8)));
+        return Err(Error::Truncated(format!(
+            "its header claims to be {length} bytes long, but only {} bytes follow",
+            source.len() - 8
+        )));
     }
     let header: Header = serde_json::from_slice(&source.read(8, length)?)
         .map_err(|error| Error::Corrupt(format!("its header cannot be read ({})", shown(&error.to_string()))))?;
@@ -79,11 +82,11 @@ pub(super) fn read(source: &ByteSource) -> Result<(Vec<Tensor>, BTreeMap<String,
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, entry) in entries {
         if !names.insert(name.clone()) {
-            return corrupt(format!("it has two tensors called {}", shown(&name)));
+            return corrupt(format!("it has two tensors named {}", shown(&name)));
         }
         let [from, to] = entry.data_offsets;
         let Some(dtype) = Dtype::from_name(&entry.dtype) else {
-            let message = format!("{} is of type {}, which is not read", shown(&name), shown(&entry.dtype));
+            let message = format!("{} has type {}, which is not supported", shown(&name), shown(&entry.dtype));
             return Err(Error::Unsupported(message));
         };
         let view = StridedView::contiguous(entry.shape);
@@ -91,58 +94,58 @@ pub(super) fn read(source: &ByteSource) -> Result<(Vec<Tensor>, BTreeMap<String,
             view.as_ref().and_then(StridedView::elements).and_then(|elements| elements.checked_mul(dtype.size()));
         let (Some(view), true) = (view, size.is_some_and(|size| from == end && from.checked_add(size) == Some(to)))
         else {
-            return corrupt(format!("the place of {} does not agree with its shape", shown(&name)));
+            return corrupt(format!("the offsets of {} do not match its shape", shown(&name)));
         };
         end = to;
-        // Whether it is there is seen below, for all.
+        // Whether these bytes exist is checked below, for all tensors.
         let data = StoredBytes::Range { offset: 8 + length + from, length: to - from };
         tensors.push(Tensor::new(name, dtype, view, data, false)?);
     }
     match stored {
-        _ if stored < end => Err(Error::Truncated(format!("its header tells of {end} bytes, and {stored} are there"))),
+        _ if stored < end => {
+            Err(Error::Truncated(format!("its header describes {end} bytes, but only {stored} bytes follow")))
+        }
         _ if stored > end => corrupt(format!("{} bytes follow its last tensor", stored - end)),
         _ => Ok((tensors, metadata)),
     }
 }
 
-/// One tensor to write.
+/// A tensor to write.
 #[derive(Debug, Clone, Copy)]
 pub struct NewTensor<'a> {
     /// PyTorch's key.
     pub name: &'a str,
-    /// The type of its elements.
     pub dtype: Dtype,
-    /// Its shape.
     pub shape: &'a [u64],
-    /// Its elements in row-major order, little-endian.
+    /// Elements in row-major order, little-endian.
     pub bytes: &'a [u8],
 }
 
-/// Writes a safetensors file, whole or not at all: under another name first, then to disk, then renamed. The same
-/// content gives the same bytes.
+/// Writes a safetensors file atomically: to a temporary file, which is synced and renamed. Equal content gives equal
+/// bytes.
 ///
 /// # Errors
-/// A name comes twice, a tensor's bytes do not agree with its shape, or the file cannot be written.
+/// A name is duplicate, a tensor's bytes do not match its shape, or the file cannot be written.
 pub fn write(path: &Path, tensors: &[NewTensor<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
     let plan: Vec<_> = tensors.iter().map(|tensor| (tensor.name, tensor.dtype, tensor.shape)).collect();
     write_each(path, &plan, metadata, |index| Ok(tensors[index].bytes))
 }
 
-/// [`write()`] with one tensor in memory at a time.
+/// Like [`write()`], with one tensor in memory at a time.
 pub(super) fn write_each<B: AsRef<[u8]>>(
     path: &Path,
     tensors: &[(&str, Dtype, &[u64])],
     metadata: &BTreeMap<String, String>,
     mut bytes: impl FnMut(usize) -> Result<B>,
 ) -> Result<()> {
-    // Wide elements first keeps each aligned; the order is otherwise as given.
+    // Tensors with wide elements first, so that all are aligned. The order is otherwise unchanged.
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(tensors[index].1.size()));
     let header = header(tensors, &order, metadata)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = tempfile::Builder::new()
         .prefix(".writing-")
-        // As any other new file; the umask takes away what it takes away.
+        // As for any new file, before the umask. The default of tempfile is 0600.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(directory)?;
     let mut output = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
@@ -154,7 +157,7 @@ pub(super) fn write_each<B: AsRef<[u8]>>(
         let expected = shape.iter().product::<u64>() * dtype.size();
         if bytes.as_ref().len() as u64 != expected {
             let length = bytes.as_ref().len();
-            return corrupt(format!("{} has {length} bytes where its shape takes {expected}", shown(name)));
+            return corrupt(format!("{} has {length} bytes, but its shape needs {expected}", shown(name)));
         }
         output.write_all(bytes.as_ref())?;
     }
@@ -162,7 +165,7 @@ pub(super) fn write_each<B: AsRef<[u8]>>(
     drop(output);
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
-    // The new name itself.
+    // Makes the rename durable.
     File::open(directory)?.sync_all()?;
     Ok(())
 }
@@ -178,7 +181,7 @@ fn header(tensors: &[(&str, Dtype, &[u64])], order: &[usize], metadata: &BTreeMa
     for &index in order {
         let (name, dtype, shape) = tensors[index];
         if name == METADATA || !names.insert(name) {
-            return corrupt(format!("it has two tensors called {}", shown(name)));
+            return corrupt(format!("it has two tensors named {}", shown(name)));
         }
         let size = StridedView::contiguous(shape.to_vec()).and_then(|view| view.elements()?.checked_mul(dtype.size()));
         let Some(next) = size.and_then(|size| end.checked_add(size)) else {

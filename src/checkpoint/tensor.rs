@@ -1,4 +1,4 @@
-//! Element types, and tensors as views of stored bytes.
+//! Element types, and tensors as strided views of stored bytes.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,37 +9,28 @@ use half::{bf16, f16};
 use super::error::{Result, corrupt, shown};
 use crate::byte_source::ByteSource;
 
-/// The type of a tensor's elements.
+/// Element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
-    /// IEEE double precision.
     F64,
-    /// IEEE single precision.
     F32,
-    /// IEEE half precision.
     F16,
-    /// The upper half of a single.
+    /// bfloat16: the upper half of a float32.
     Bf16,
-    /// 64-bit integer.
     I64,
-    /// 32-bit integer.
     I32,
-    /// 16-bit integer.
     I16,
-    /// 8-bit integer.
     I8,
-    /// Byte.
     U8,
     /// One byte, 0 or 1.
     Bool,
 }
 
 impl Dtype {
-    /// Every type.
     pub const ALL: [Self; 10] =
         [Self::F64, Self::F32, Self::F16, Self::Bf16, Self::I64, Self::I32, Self::I16, Self::I8, Self::U8, Self::Bool];
 
-    /// Bytes of one element.
+    /// Bytes per element.
     #[must_use]
     pub fn size(self) -> u64 {
         match self {
@@ -67,13 +58,12 @@ impl Dtype {
         }
     }
 
-    /// The type of that name in safetensors files.
+    /// The type with this name in safetensors files.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
-    /// Whether the elements are floating-point numbers.
     #[must_use]
     pub fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::Bf16)
@@ -86,14 +76,12 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// Where stored bytes are.
+/// Where a storage's bytes are.
 #[derive(Debug, Clone)]
 pub(super) enum StoredBytes {
-    /// In the file as they are.
-    Range {
-        offset: u64,
-        length: u64,
-    },
+    /// In the file.
+    Range { offset: u64, length: u64 },
+    /// In memory, unpacked from a compressed archive entry.
     Unpacked(Arc<[u8]>),
 }
 
@@ -106,7 +94,7 @@ impl StoredBytes {
     }
 }
 
-/// How a tensor lies in its storage; all numbers count elements.
+/// A view of a storage. All numbers count elements.
 #[derive(Debug, Clone)]
 pub(super) struct StridedView {
     pub(super) offset: u64,
@@ -115,7 +103,7 @@ pub(super) struct StridedView {
 }
 
 impl StridedView {
-    /// A whole storage, row by row.
+    /// A view of a whole storage in row-major order. `None` if the number of elements overflows.
     pub(super) fn contiguous(shape: Vec<u64>) -> Option<Self> {
         let mut strides = vec![1; shape.len()];
         for dimension in (1..shape.len()).rev() {
@@ -125,7 +113,7 @@ impl StridedView {
         view.elements().map(|_| view)
     }
 
-    /// The number of elements, where it can be counted.
+    /// The number of elements; `None` on overflow.
     pub(super) fn elements(&self) -> Option<u64> {
         if self.shape.contains(&0) {
             return Some(0);
@@ -133,7 +121,7 @@ impl StridedView {
         self.shape.iter().try_fold(1_u64, |product, &size| product.checked_mul(size))
     }
 
-    /// From the first element to behind the last one.
+    /// Distance from the first element to the end of the last; `None` on overflow.
     fn extent(&self) -> Option<u64> {
         if self.elements()? == 0 {
             return Some(0);
@@ -160,7 +148,7 @@ impl StridedView {
     }
 }
 
-/// One tensor of a checkpoint. Its elements are read when they are asked for.
+/// A tensor of a checkpoint. Elements are read on demand.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     name: String,
@@ -173,7 +161,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Checks that the view is within the data.
+    /// Checks that the view lies within the data.
     pub(super) fn new(
         name: String,
         dtype: Dtype,
@@ -186,14 +174,14 @@ impl Tensor {
         let (Some(elements), Some(extent)) = (view.elements(), view.extent().filter(within)) else {
             let shape = &view.shape[..view.shape.len().min(8)];
             return corrupt(format!(
-                "{} says it is {shape:?}, more than the {stored} elements stored for it",
+                "{} has shape {shape:?}, which needs more than the {stored} elements stored for it",
                 shown(&name)
             ));
         };
         Ok(Self { name, dtype, view, data, big_endian, elements, extent })
     }
 
-    /// Its key, without the wrapper's prefixes.
+    /// The key, without prefixes of DataParallel.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -203,25 +191,24 @@ impl Tensor {
         self.name = name;
     }
 
-    /// The type of its elements.
     #[must_use]
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// Its shape; empty for a single number.
+    /// Empty for a scalar.
     #[must_use]
     pub fn shape(&self) -> &[u64] {
         &self.view.shape
     }
 
-    /// The number of elements.
+    /// Number of elements.
     #[must_use]
     pub fn elements(&self) -> u64 {
         self.elements
     }
 
-    /// Bytes that are looked at to read it, and bytes that it takes then, whichever is more.
+    /// Bytes that reading the tensor scans or produces, whichever are more.
     pub(super) fn cost(&self) -> u64 {
         self.extent.max(self.elements).saturating_mul(self.dtype.size())
     }
@@ -241,7 +228,7 @@ impl Tensor {
         Ok(bytes)
     }
 
-    /// Copies element by element, the last dimension fastest.
+    /// Copies element by element, in row-major order.
     fn gather(&self, stored: &[u8]) -> Vec<u8> {
         let size = self.dtype.size() as usize;
         let mut bytes = Vec::with_capacity(self.elements as usize * size);
@@ -264,7 +251,7 @@ impl Tensor {
     }
 }
 
-/// Bytes that the tensors' packed storages took when unpacked, each counted once.
+/// Total size of the tensors' unpacked storages, each counted once.
 pub(super) fn unpacked(tensors: &[Tensor]) -> u64 {
     let mut seen = HashSet::new();
     let storages = tensors.iter().filter_map(|tensor| match &tensor.data {
@@ -274,7 +261,7 @@ pub(super) fn unpacked(tensors: &[Tensor]) -> u64 {
     storages.filter(|bytes| seen.insert(bytes.as_ptr())).map(|bytes| bytes.len() as u64).sum()
 }
 
-/// Little-endian elements of any type as single precision.
+/// Converts little-endian elements of any type to single precision.
 pub(super) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     fn each<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         bytes.as_chunks::<N>().0.iter().map(|&element| convert(element)).collect()

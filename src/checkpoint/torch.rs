@@ -1,4 +1,4 @@
-//! What torch.save's pickles may build: tensors and plain containers. Every other name is refused.
+//! What pickles of torch.save may build: tensors and plain containers. Every other name is refused.
 
 use std::collections::HashSet;
 
@@ -8,28 +8,28 @@ use super::tensor::{Dtype, StoredBytes, StridedView, Tensor};
 
 /// Most dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
-/// Where training scripts put the state dict, the likeliest first.
+/// Keys under which training scripts store the state dict, most likely first.
 const WRAPPERS: [&str; 6] = ["state_dict", "model", "model_state_dict", "net", "student", "teacher"];
 
-/// What a pickle says of a storage; the bytes lie elsewhere.
+/// A storage as described by a pickle. Its bytes are elsewhere in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StorageRef<'a> {
     pub(super) key: &'a str,
     pub(super) dtype: Dtype,
-    /// Of the whole storage, in elements.
+    /// Size of the whole storage.
     pub(super) elements: u64,
-    /// Offset and number of elements, where it is a part of the one of that key (files older than PyTorch 0.4).
+    /// Offset and number of elements, if this is a part of the storage with that key (before PyTorch 0.4).
     pub(super) part: Option<(u64, u64)>,
 }
 
-/// What a pickle says of a tensor.
+/// A tensor as described by a pickle.
 #[derive(Debug, Clone)]
 pub(super) struct TensorView<'a> {
     storage: StorageRef<'a>,
     view: StridedView,
 }
 
-/// A tensor with its key and storage.
+/// An entry of the state dict.
 #[derive(Debug, Clone)]
 pub(super) struct NamedTensor<'a> {
     pub(super) name: &'a str,
@@ -37,7 +37,8 @@ pub(super) struct NamedTensor<'a> {
     pub(super) view: StridedView,
 }
 
-/// Builds what the file names, if it is harmless. Nothing is run: each name stands for a few lines below.
+/// Builds the object that a call in the pickle would return, if it is harmless. Nothing is run: each known name is
+/// handled by a few lines below.
 pub(super) fn build<'a>(
     machine: &mut Machine<'a>,
     module: &'a str,
@@ -54,11 +55,10 @@ pub(super) fn build<'a>(
             Some(&data) => Ok(data),
             None => corrupt("a parameter has no tensor"),
         },
-        // A tensor with attributes, or of a subclass: what it is made of is what counts.
+        // A tensor with attributes or of a subclass. Only the inner tensor matters.
         ("torch._tensor", "_rebuild_from_type_v2") => rebuild_from_type(machine, arguments),
         ("torch._utils", other) if other.starts_with("_rebuild_") => {
-            let message =
-                format!("it holds tensors that are rebuilt by torch._utils.{}; save dense ones", shown(other));
+            let message = format!("it contains tensors rebuilt by torch._utils.{}; save dense tensors", shown(other));
             Err(Error::Unsupported(message))
         }
         _ if is_inert(module, name) => Ok(Value::Opaque),
@@ -66,7 +66,7 @@ pub(super) fn build<'a>(
     }
 }
 
-/// Classes of plain values that training scripts keep beside the weights. They are passed over.
+/// Classes of plain values that training scripts store beside the weights. They are ignored.
 fn is_inert(module: &str, name: &str) -> bool {
     match module {
         "argparse" => name == "Namespace",
@@ -86,13 +86,14 @@ fn is_inert(module: &str, name: &str) -> bool {
 
 fn ordered_dict<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
     let mut entries = Vec::new();
-    // Python 2 gives the entries as a list of pairs. They are copied, and the same list may be named again and again.
+    // Python 2 passes the entries as a list of pairs. They are copied, and a file can refer to the same list many
+    // times, so the copies count as instructions.
     let pairs = arguments.first().and_then(|&pairs| machine.sequence(pairs)).unwrap_or_default();
     let copied = pairs.len();
     for &pair in pairs {
         match machine.sequence(pair) {
             Some(&[key, value]) => entries.push((key, value)),
-            _ => return corrupt("an OrderedDict has an entry that is no pair"),
+            _ => return corrupt("an OrderedDict has an entry that is not a pair"),
         }
     }
     machine.spend(copied)?;
@@ -107,7 +108,7 @@ fn rebuild_from_type<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> 
             tensor(machine, &inner)
         }
         Some((module, name)) => Err(refused(module, name)),
-        None => corrupt("a tensor is rebuilt by something that is no function"),
+        None => corrupt("a tensor is rebuilt by something that is not a function"),
     }
 }
 
@@ -141,11 +142,11 @@ fn counts<'a>(machine: &Machine<'a>, value: Value<'a>) -> Option<Vec<u64>> {
     members.iter().map(|&member| count(member)).collect()
 }
 
-/// What a persistent id stands for: `("storage", class, key, location, elements[, part])`.
+/// The storage for a persistent id: `("storage", class, key, location, elements[, part])`.
 pub(super) fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Value<'a>> {
     let Some(&[Value::Str("storage"), class, Value::Str(key), _, elements, ref rest @ ..]) = machine.sequence(id)
     else {
-        return corrupt("its pickle refers to something that is no storage");
+        return corrupt("its pickle refers to something that is not a storage");
     };
     let Some((module, class)) = machine.global(class) else { return corrupt("a storage has no class") };
     let dtype = match class {
@@ -161,8 +162,11 @@ pub(super) fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Va
         "ByteStorage" => Dtype::U8,
         "BoolStorage" => Dtype::Bool,
         other => {
-            let message =
-                format!("it holds a {}.{}; save real floating-point or integer tensors", shown(module), shown(other));
+            let message = format!(
+                "it contains a {}.{}; save real floating-point or integer tensors",
+                shown(module),
+                shown(other)
+            );
             return Err(Error::Unsupported(message));
         }
     };
@@ -173,29 +177,29 @@ pub(super) fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Va
             Some(&[_, offset, length]) if let (Some(offset), Some(length)) = (count(offset), count(length)) => {
                 Some((offset, length))
             }
-            _ => return corrupt(format!("storage {} is an unknown kind of part", shown(key))),
+            _ => return corrupt(format!("storage {} is a part of unknown form", shown(key))),
         },
     };
     Ok(machine.create(Object::Storage(StorageRef { key, dtype, elements, part })))
 }
 
-/// The tensors of the file's state dict, in its order.
+/// The tensors of the state dict, in its order.
 pub(super) fn state_dict<'a>(machine: &Machine<'a>, root: Value<'a>) -> Result<Vec<NamedTensor<'a>>> {
     let mut dict = root;
-    // A wrapper may hold a wrapper.
+    // Wrappers can be nested.
     for _ in 0..4 {
         let Some(inner) = wrapped(machine, dict) else { break };
         dict = inner;
     }
     let Some(entries) = machine.entries(dict) else {
-        return Err(Error::NoStateDict("it is no dictionary".to_owned()));
+        return Err(Error::NoStateDict("it is not a dictionary".to_owned()));
     };
     let mut names = HashSet::new();
     let mut tensors = Vec::new();
     for &(key, value) in entries {
         let (Value::Str(name), Some(Object::Tensor(tensor))) = (key, machine.object(value)) else { continue };
         if !names.insert(name) {
-            return corrupt(format!("it has two tensors called {}", shown(name)));
+            return corrupt(format!("it has two tensors named {}", shown(name)));
         }
         tensors.push(NamedTensor { name, storage: tensor.storage, view: tensor.view.clone() });
     }
@@ -203,13 +207,14 @@ pub(super) fn state_dict<'a>(machine: &Machine<'a>, root: Value<'a>) -> Result<V
         let keys =
             entries.iter().filter_map(|&(key, _)| if let Value::Str(key) = key { Some(shown(key)) } else { None });
         let keys: Vec<_> = keys.take(8).collect();
-        let found = if keys.is_empty() { "it is empty".to_owned() } else { format!("found are {}", keys.join(", ")) };
+        let found =
+            if keys.is_empty() { "it is empty".to_owned() } else { format!("its keys include {}", keys.join(", ")) };
         return Err(Error::NoStateDict(found));
     }
     Ok(tensors)
 }
 
-/// The dictionary under the likeliest key.
+/// The dictionary under the most likely key.
 fn wrapped<'a>(machine: &Machine<'a>, dict: Value<'a>) -> Option<Value<'a>> {
     let entries = machine.entries(dict)?;
     let under = |wrapper: &str| {
@@ -219,7 +224,7 @@ fn wrapped<'a>(machine: &Machine<'a>, dict: Value<'a>) -> Option<Value<'a>> {
     WRAPPERS.iter().find_map(|wrapper| under(wrapper))
 }
 
-/// Joins tensors with the bytes of their storages.
+/// Combines tensors with the bytes of their storages.
 pub(super) fn tensors(
     named: Vec<NamedTensor<'_>>,
     big_endian: bool,
@@ -230,12 +235,12 @@ pub(super) fn tensors(
         let needed = storage.elements.checked_mul(storage.dtype.size()).filter(|&needed| needed <= data.len());
         let Some(needed) = needed else {
             let (key, elements, stored) = (shown(storage.key), storage.elements, data.len());
-            return corrupt(format!("storage {key} has {stored} bytes, too few for its {elements} elements"));
+            return corrupt(format!("storage {key} has {stored} bytes, too few for {elements} elements"));
         };
         if let Some((offset, length)) = storage.part {
             let end = offset.checked_add(length).filter(|&end| end <= storage.elements);
             let Some(moved) = end.and_then(|_| view.offset.checked_add(offset)) else {
-                return corrupt(format!("storage {} has a part that is outside it", shown(storage.key)));
+                return corrupt(format!("storage {} has a part outside of it", shown(storage.key)));
             };
             view.offset = moved;
         }

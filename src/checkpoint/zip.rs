@@ -1,4 +1,4 @@
-//! What torch.save writes since PyTorch 1.6: a zip archive of one pickle and one entry per storage.
+//! The format of torch.save since PyTorch 1.6: a zip archive with a pickle and an entry per storage.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read};
@@ -13,26 +13,28 @@ use super::tensor::{StoredBytes, Tensor};
 use super::{LONGEST_PICKLE, torch};
 use crate::byte_source::ByteSource;
 
-/// An archive may hold packed entries, though torch.save writes none: they may not grow more than this altogether.
+/// Compressed entries, which torch.save does not write, may together unpack to at most this many times the file's size,
+/// plus [`FREE_GROWTH`] bytes.
 const MOST_GROWTH: u64 = 4;
-const SMALL: u64 = 16 << 20;
+const FREE_GROWTH: u64 = 16 << 20;
 
 struct Archive<'a> {
     source: &'a ByteSource,
     zip: ZipArchive<BufReader<Reader<'a>>>,
-    /// Bytes that packed entries may still grow to.
+    /// Bytes that compressed entries may still unpack to.
     budget: u64,
 }
 
-/// The tensors of the state dict.
+/// Reads the tensors of the state dict.
 pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
-    let zip = ZipArchive::new(BufReader::new(Reader::new(source))).map_err(sound)?;
+    let zip = ZipArchive::new(BufReader::new(Reader::new(source))).map_err(archive_error)?;
     if zip.has_duplicate_names() {
-        return corrupt("its archive has two entries of the same name");
+        return corrupt("its archive has two entries with the same name");
     }
-    let mut archive = Archive { source, zip, budget: source.len().saturating_mul(MOST_GROWTH).saturating_add(SMALL) };
+    let mut archive =
+        Archive { source, zip, budget: source.len().saturating_mul(MOST_GROWTH).saturating_add(FREE_GROWTH) };
     let names = archive.names()?;
-    // At the top, or in the one directory that torch.save names after the file.
+    // At the top level, or in the directory that torch.save names after the file.
     let prefix = |name: &'_ str| name.strip_suffix("data.pkl").filter(|prefix| at_top(prefix)).map(str::to_owned);
     let mut prefixes = names.keys().filter_map(|name| prefix(name));
     let (prefix, another) = (prefixes.next(), prefixes.next());
@@ -43,7 +45,7 @@ pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
         return corrupt("its archive has more than one data.pkl");
     }
     if names.contains_key(&format!("{prefix}constants.pkl")) {
-        let message = "it is a TorchScript archive, which is a program; save model.state_dict() with torch.save";
+        let message = "it is a TorchScript archive, which contains a program; save model.state_dict() with torch.save";
         return Err(Error::Unsupported(message.to_owned()));
     }
     let entry = |name: &str| names.get(&format!("{prefix}{name}")).copied();
@@ -62,7 +64,7 @@ pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
             return Ok(data.clone());
         }
         let Some(index) = entry(&format!("data/{}", storage.key)) else {
-            return corrupt(format!("its archive lacks storage {}", shown(storage.key)));
+            return corrupt(format!("storage {} is missing from its archive", shown(storage.key)));
         };
         let data = archive.data(index)?;
         storages.insert(storage.key.to_owned(), data.clone());
@@ -78,7 +80,7 @@ impl Archive<'_> {
     fn names(&self) -> Result<HashMap<String, usize>> {
         let mut names = HashMap::new();
         for index in 0..self.zip.len() {
-            let entry = self.zip.by_index_data(index).map_err(sound)?;
+            let entry = self.zip.by_index_data(index).map_err(archive_error)?;
             if let Ok(name) = std::str::from_utf8(entry.name_raw()) {
                 names.insert(name.to_owned(), index);
             }
@@ -86,7 +88,7 @@ impl Archive<'_> {
         Ok(names)
     }
 
-    /// A small entry.
+    /// The content of a small entry.
     fn content(&mut self, index: usize) -> Result<Vec<u8>> {
         match self.data(index)? {
             data if data.len() > LONGEST_PICKLE => {
@@ -97,9 +99,9 @@ impl Archive<'_> {
         }
     }
 
-    /// Where an entry's bytes are, or the unpacked bytes themselves.
+    /// Where an entry's bytes are, or the unpacked bytes.
     fn data(&mut self, index: usize) -> Result<StoredBytes> {
-        let entry = self.zip.by_index_raw(index).map_err(sound)?;
+        let entry = self.zip.by_index_raw(index).map_err(archive_error)?;
         if entry.encrypted() {
             return Err(Error::Unsupported("its archive is encrypted".to_owned()));
         }
@@ -110,40 +112,40 @@ impl Archive<'_> {
                 let end = start.and_then(|start| start.checked_add(size)).filter(|&end| end <= self.source.len());
                 match (start, end) {
                     (Some(offset), Some(_)) => Ok(StoredBytes::Range { offset, length: size }),
-                    _ => Err(Error::Truncated("an entry of its archive ends behind the file".to_owned())),
+                    _ => Err(Error::Truncated("an entry of its archive extends beyond the end of the file".to_owned())),
                 }
             }
             CompressionMethod::Deflated => {
                 let mut bytes = Vec::new();
-                let entry = self.zip.by_index(index).map_err(sound)?;
-                entry.take(self.budget + 1).read_to_end(&mut bytes).map_err(unpacked)?;
+                let entry = self.zip.by_index(index).map_err(archive_error)?;
+                entry.take(self.budget + 1).read_to_end(&mut bytes).map_err(entry_error)?;
                 self.budget = self.budget.checked_sub(bytes.len() as u64).ok_or_else(|| {
-                    let message = format!("its packed entries grow to more than {MOST_GROWTH} times its size");
+                    let message = format!("its compressed entries unpack to more than {MOST_GROWTH} times its size");
                     Error::Limit(message)
                 })?;
                 Ok(StoredBytes::Unpacked(bytes.into()))
             }
-            other => {
-                Err(Error::Unsupported(format!("its archive is packed by {other}; save it again with torch.save")))
-            }
+            other => Err(Error::Unsupported(format!(
+                "its archive is compressed with {other}; save it again with torch.save"
+            ))),
         }
     }
 }
 
-/// Errors of the archive's structure; the system's own stay what they are.
-fn sound(error: ZipError) -> Error {
+/// Distinguishes damaged archives from I/O errors.
+fn archive_error(error: ZipError) -> Error {
     match error {
-        ZipError::Io(error) => unpacked(error),
+        ZipError::Io(error) => entry_error(error),
         ZipError::InvalidArchive(_) => Error::Truncated("the directory at its end is missing or damaged".to_owned()),
-        other => Error::Unsupported(format!("its archive is of an unknown kind ({other})")),
+        other => Error::Unsupported(format!("its archive is not supported ({other})")),
     }
 }
 
-fn unpacked(error: std::io::Error) -> Error {
+fn entry_error(error: std::io::Error) -> Error {
     use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
     match error.kind() {
         UnexpectedEof => Error::Truncated("an entry of its archive ends too early".to_owned()),
-        InvalidData | InvalidInput | Other => Error::Corrupt(format!("an entry of its archive is not sound ({error})")),
+        InvalidData | InvalidInput | Other => Error::Corrupt(format!("an entry of its archive is damaged ({error})")),
         _ => Error::Io(error),
     }
 }

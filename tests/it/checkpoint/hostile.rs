@@ -111,7 +111,7 @@ fn functions_are_refused_by_name() {
         assert_eq!(name_of(&call(&by_stack)), expected);
     }
     let message = refusal(&call(b"cos\nsystem\n")).to_string();
-    assert!(message.starts_with("refused: the file asks to run os.system;"), "{message}");
+    assert!(message.starts_with("refused: the file wants to run os.system;"), "{message}");
     assert!(marker.path().exists());
 }
 
@@ -344,7 +344,7 @@ fn a_key_may_not_come_twice() {
     let one = bare_tensor(1, 0, &[1], &[1]);
     let program = [b"}".as_slice(), &text("w"), &one, b"s", &text("w"), &one, b"s"].concat();
     let error = Checkpoint::from_bytes(zip(&program, &[("0", &[0; 4])])).unwrap_err();
-    assert!(error.to_string().contains("two tensors called w"), "{error}");
+    assert!(error.to_string().contains("two tensors named w"), "{error}");
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn headers_that_lie_are_refused() {
     }
     assert!(refusal(&one("[0,8]", "[2]"), &[0; 9]).to_string().contains("1 bytes follow"));
     let fp8 = r#"{"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#;
-    assert!(refusal(fp8, &[0]).to_string().contains("w is of type F8_E4M3"));
+    assert!(refusal(fp8, &[0]).to_string().contains("w has type F8_E4M3"));
     assert!(matches!(refusal("{}", &[]), Error::NoStateDict(_)));
     assert!(matches!(refusal("{\"a\":1}", &[]), Error::Corrupt(_)));
     let overlap =
@@ -122,7 +122,7 @@ fn headers_that_lie_are_refused() {
     assert!(matches!(refusal(overlap, &[0; 3]), Error::Corrupt(_)));
     let twice =
         r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#;
-    assert!(refusal(twice, &[0; 2]).to_string().contains("two tensors called a"));
+    assert!(refusal(twice, &[0; 2]).to_string().contains("two tensors named a"));
     let deep = format!("{{\"w\":{}", "[".repeat(100_000));
     assert!(matches!(refusal(&deep, &[]), Error::Corrupt(_)));
 }

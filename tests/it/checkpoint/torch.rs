@@ -102,11 +102,11 @@ fn refusal(file: &str) -> Error {
 #[test]
 fn what_holds_no_state_dict_is_refused_with_advice() {
     let message = refusal("whole_model.pth").to_string();
-    assert!(message.starts_with("refused: the file asks to run __main__.Small;"), "{message}");
+    assert!(message.starts_with("refused: the file wants to run __main__.Small;"), "{message}");
     assert!(message.contains("torch.save(model.state_dict()"), "{message}");
     assert!(matches!(refusal("list.pth"), Error::NoStateDict(_)));
     let message = refusal("no_tensors.pth").to_string();
-    assert!(message.contains("found are epoch, note") && message.contains("\"state_dict\""), "{message}");
+    assert!(message.contains("its keys include epoch, note") && message.contains("\"state_dict\""), "{message}");
     let message = refusal("sparse.pth").to_string();
     assert!(message.contains("_rebuild_sparse_tensor"), "{message}");
     let message = refusal("complex.pth").to_string();
