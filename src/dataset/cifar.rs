@@ -1,4 +1,5 @@
-//! The binary files of CIFAR-10 (one label byte) and CIFAR-100 (coarse, then fine label), 3072 bytes of planes each.
+//! The binary files of CIFAR-10 and CIFAR-100. A record is the label (one byte, or a coarse and a fine one) and 3072
+//! bytes of pixels in planes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +9,7 @@ use super::{Classes, Error, Format, FormatReader, Frame, Images, file_names, pix
 use crate::byte_source::ByteSource;
 
 const SIDE: u32 = 32;
+/// Bytes per image.
 const PIXELS: usize = 3072;
 
 #[derive(Debug)]
@@ -17,7 +19,7 @@ struct Cifar {
     splits: BTreeMap<String, Vec<PathBuf>>,
 }
 
-/// Recognises `data_batch_1.bin … test_batch.bin` and `train.bin`, `test.bin`.
+/// Recognises `data_batch_1.bin`, … and `test_batch.bin`, or `train.bin` and `test.bin`.
 pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error> {
     let mut ten: BTreeMap<String, Vec<(u32, PathBuf)>> = BTreeMap::new();
     let mut hundred = BTreeMap::new();
@@ -49,7 +51,7 @@ pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error
 }
 
 impl Cifar {
-    /// Bytes in front of an image's pixels; the last of them is its label.
+    /// Bytes before an image's pixels. The last of them is the label.
     fn label_bytes(&self) -> usize {
         if self.format == Format::Cifar10 { 1 } else { 2 }
     }
@@ -58,14 +60,14 @@ impl Cifar {
         self.label_bytes() + PIXELS
     }
 
-    /// Records of one file.
+    /// Number of records in a file.
     fn records(&self, path: &Path, size: u64) -> Result<u64, Error> {
         let record = self.record() as u64;
         if size.is_multiple_of(record) {
             return Ok(size / record);
         }
         let message =
-            format!("is truncated: {size} bytes are no multiple of the {record} of one image; download it again");
+            format!("is truncated: {size} bytes are not a multiple of the {record} bytes per image; download it again");
         Err(Error::invalid(path, message))
     }
 }
@@ -97,7 +99,7 @@ impl FormatReader for Cifar {
         let text = String::from_utf8_lossy(&text);
         let names: Vec<_> = text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
         if names.len() != count as usize {
-            let message = format!("names {} classes; there are {count}: correct the file or remove it", names.len());
+            let message = format!("names {} classes; there are {count}: correct or remove the file", names.len());
             return Err(Error::invalid(&path, message));
         }
         Ok(Classes { count, names: Some(names) })

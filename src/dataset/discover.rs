@@ -1,4 +1,4 @@
-//! The data sets below a server's directory.
+//! The data sets in a server's directory.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Dataset, Error, Options, Summary};
 
-/// Every data set directly below `base`, by name; what is none, or is damaged, is passed over with a warning.
+/// All data sets that are subdirectories of `base`, sorted by name. Others, and damaged ones, are skipped with a
+/// warning.
 ///
 /// # Errors
 /// `base` cannot be listed.
@@ -20,21 +21,21 @@ pub fn discover(base: &Path) -> io::Result<Vec<Summary>> {
         }
         match Dataset::open(&path, &Options::default()).and_then(|dataset| dataset.summary()) {
             Ok(summary) => found.push(summary),
-            Err(error) => tracing::warn!(%error, "not offered as a data set"),
+            Err(error) => tracing::warn!(%error, "skipping a directory that is not a valid data set"),
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }
 
-/// The directory of a data set below `base`. A name is never a path.
+/// The directory of a data set in `base`.
 ///
 /// # Errors
-/// The name is not a plain one, or there is no such directory.
+/// The name is not plain (and could be a path), or there is no such directory.
 pub fn resolve(base: &Path, name: &str) -> Result<PathBuf, Error> {
     let path = base.join(name);
     if !is_plain(name) {
-        let message = format!("{name:?} is not the name of a data set: use letters, digits, '-', '_' and '.'");
+        let message = format!("{name:?} is not a valid name of a data set: use letters, digits, '-', '_' and '.'");
         return Err(Error::Invalid { path: base.to_owned(), message });
     }
     if path.is_dir() { Ok(path) } else { Err(Error::Missing { path }) }

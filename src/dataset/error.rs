@@ -1,63 +1,46 @@
-//! What can be wrong with a data set, with the path and what to do about it.
+//! Errors of data sets, with the path and what to do next.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What is wrong with a data set.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such directory.
-    #[error("{}: no such directory; put the data set there, or name another one", path.display())]
-    Missing {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// The directory holds nothing that is recognised.
+    #[error("{}: no such directory; put the data set there, or use another name", path.display())]
+    Missing { path: PathBuf },
+    /// The directory's format is not recognised.
     #[error(
-        "{}: no data set is recognised here; put in Hugging Face parquet shards (train-*.parquet, test-*.parquet), an \
-         image folder (train/<class>/*.png or *.jpg, test/<class>/…), CIFAR binary files (data_batch_*.bin and \
+        "{}: the format of this data set is unknown; supported are Hugging Face parquet shards (train-*.parquet, \
+         test-*.parquet), an image folder (train/<class>/*.png or *.jpg, test/<class>/…), CIFAR binary files (data_batch_*.bin and \
          test_batch.bin, or train.bin and test.bin) or MNIST IDX files (train-images-idx3-ubyte[.gz] and so on)",
         path.display()
     )]
-    UnknownLayout {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The data set has no such split.
+    UnknownLayout { path: PathBuf },
     #[error("{}: has no {wanted}; its splits are: {}", path.display(), listed(known))]
     NoSplit {
-        /// The directory.
         path: PathBuf,
-        /// What was looked for.
+        /// The requested split, or the usual ones, as in `test, val or validation split`.
         wanted: String,
-        /// What there is.
         known: Vec<String>,
     },
-    /// A column cannot be used, or cannot be told from the others.
+    /// A column cannot be used, or is ambiguous.
     #[error("{}: {message}", path.display())]
     Column {
-        /// The shard, or the directory where the format has no columns.
+        /// The shard, or the directory if the format has no columns.
         path: PathBuf,
-        /// What is wrong and which columns could be meant.
+        /// What is wrong, and the possible columns.
         message: String,
     },
-    /// The files are not what they should be.
+    /// A file is invalid.
     #[error("{}: {message}", path.display())]
     Invalid {
-        /// The file.
         path: PathBuf,
-        /// What is wrong and what to do about it.
+        /// What is wrong, and what to do next.
         message: String,
     },
-    /// The files could not be read; the same could go better another time.
+    /// Reading failed. Another attempt may succeed.
     #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 impl Error {
@@ -69,7 +52,7 @@ impl Error {
         |source| Self::Io { path: path.to_owned(), source }
     }
 
-    /// Whether the data or the specification is at fault, rather than the machine.
+    /// Whether the data or the job specification is at fault, not the machine.
     #[must_use]
     pub fn is_users(&self) -> bool {
         !matches!(self, Self::Io { .. })

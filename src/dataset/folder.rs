@@ -1,4 +1,4 @@
-//! An image folder: `<split>/<class>/*.png`, `*.jpg` or `*.jpeg`; classes and files in the order of their names.
+//! Image folders: `<split>/<class>/*.png`, `*.jpg` or `*.jpeg`, with classes and files sorted by name.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, File};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Classes, EVAL_SPLITS, Error, Format, FormatReader, Frame, Images, TRAIN_SPLIT, deciding_split, pixels};
 
-/// Largest encoded image.
+/// Largest encoded image, in bytes.
 const LARGEST_FILE: u64 = 256 << 20;
 
-/// A class with the names of its files.
+/// A class and the names of its files.
 type Class = (String, Vec<Box<str>>);
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ struct Folder {
     splits: BTreeMap<String, Vec<Class>>,
 }
 
-/// Recognises a directory that has directories of images below `train`, `test`, `val` or `validation`.
+/// Recognises a directory with class directories in `train`, `test`, `val` or `validation`.
 pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error> {
     if !EVAL_SPLITS.iter().chain([&TRAIN_SPLIT]).any(|split| root.join(split).is_dir()) {
         return Ok(None);
@@ -46,7 +46,7 @@ enum EntryKind {
     Image,
 }
 
-/// What a directory holds of a kind, by name. Hidden entries and other kinds are passed over.
+/// The entries of one kind in a directory, sorted by name. Hidden and other entries are skipped.
 fn children(directory: &Path, boundary: &Path, kind: EntryKind) -> Result<Vec<(String, PathBuf)>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
@@ -59,7 +59,7 @@ fn children(directory: &Path, boundary: &Path, kind: EntryKind) -> Result<Vec<(S
             continue;
         }
         let Ok(name) = entry.file_name().into_string() else {
-            return Err(Error::invalid(&path, "has a name that is not UTF-8: rename it"));
+            return Err(Error::invalid(&path, "has a name that is not valid UTF-8: rename it"));
         };
         found.push((name, path));
     }
@@ -67,13 +67,13 @@ fn children(directory: &Path, boundary: &Path, kind: EntryKind) -> Result<Vec<(S
     Ok(found)
 }
 
-/// A link may lead to another place within the data set, not out of it.
+/// Checks an entry's kind. A symbolic link must not lead out of the data set.
 fn is_of_kind(entry: &DirEntry, path: &Path, boundary: &Path, kind: EntryKind) -> Result<bool, Error> {
     let mut file_type = entry.file_type().map_err(Error::io(path))?;
     if file_type.is_symlink() {
-        let target = fs::canonicalize(path).map_err(|_| Error::invalid(path, "is a link to nothing: remove it"))?;
+        let target = fs::canonicalize(path).map_err(|_| Error::invalid(path, "is a broken link: remove it"))?;
         if !target.starts_with(boundary) {
-            let message = "is a link that leaves the data set's directory: put a copy in its place";
+            let message = "is a link that leads out of the data set's directory: replace it by a copy";
             return Err(Error::invalid(path, message));
         }
         file_type = fs::metadata(&target).map_err(Error::io(path))?.file_type();
@@ -104,7 +104,7 @@ impl FormatReader for Folder {
         let classes = &self.splits[split];
         if let Some((empty, _)) = classes.iter().find(|(_, files)| files.is_empty()) {
             let path = self.root.join(split).join(empty);
-            return Err(Error::invalid(&path, "has no *.png, *.jpg or *.jpeg: add images or remove the class"));
+            return Err(Error::invalid(&path, "contains no *.png, *.jpg or *.jpeg: add images or remove the class"));
         }
         let names: Vec<_> = classes.iter().map(|(class, _)| class.clone()).collect();
         Ok(Classes { count: u32::try_from(names.len()).unwrap_or(u32::MAX), names: Some(names) })
@@ -153,7 +153,7 @@ impl Images for FolderImages {
         let file = File::open(path).map_err(Error::io(path))?;
         file.take(LARGEST_FILE + 1).read_to_end(&mut encoded).map_err(Error::io(path))?;
         if encoded.len() as u64 > LARGEST_FILE {
-            return Err(Error::invalid(path, "is larger than 256 MiB: put in a smaller copy"));
+            return Err(Error::invalid(path, "is larger than 256 MiB: replace it by a smaller copy"));
         }
         pixels::decode(&encoded, frame, side, planes).map_err(|message| Error::invalid(path, message))
     }

@@ -1,29 +1,29 @@
-//! Which part of an image becomes the network's square input.
+//! The part of an image that becomes the network's square input.
 
-/// A part of an image, in its pixels; whatever its shape, it is resampled to a square.
+/// A part of an image, in the image's pixels. It is resampled to a square, whatever its aspect ratio.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rectangle {
-    /// From the left edge.
+    /// Distance from the left edge.
     pub left: f64,
-    /// From the top edge.
+    /// Distance from the top edge.
     pub top: f64,
-    /// More than 0.
+    /// Greater than 0.
     pub width: f64,
-    /// More than 0.
+    /// Greater than 0.
     pub height: f64,
-    /// Whether it is mirrored left to right afterwards.
+    /// Whether the result is flipped horizontally.
     pub mirrored: bool,
 }
 
 /// How the part is chosen.
 #[derive(Clone, Copy)]
 pub enum Frame<'a> {
-    /// All of it; what is not square is squeezed.
+    /// The whole image. Its aspect ratio is not kept.
     Whole,
-    /// ImageNet's evaluation: the shorter side is brought to 256 pixels for an input of 224 (8/7 of the side for other
-    /// inputs), and the centre is taken.
+    /// As usual for ImageNet: the shorter side is resized to 256 for an input of 224 pixels (8/7 of the side for other
+    /// inputs), and the centre is cropped.
     Centre,
-    /// By width and height. What reaches beyond the image is cut off.
+    /// A function of the image's width and height. The part is clipped to the image.
     Part(&'a dyn Fn([u32; 2]) -> Rectangle),
 }
 
@@ -38,14 +38,14 @@ impl std::fmt::Debug for Frame<'_> {
 }
 
 impl Frame<'_> {
-    /// The part of an image of that size that becomes `side`×`side` pixels; it lies within the image.
+    /// The part of an image of this size (width, height) that becomes `side`×`side` pixels. It lies within the image.
     pub(super) fn of(&self, size: [u32; 2], side: u32) -> Rectangle {
         let [width, height] = size.map(f64::from);
         match self {
             Self::Whole => Rectangle { left: 0.0, top: 0.0, width, height, mirrored: false },
             Self::Centre => {
-                // In whole pixels of the resized image, as torchvision's Resize and CenterCrop count them, and back to
-                // those of the original.
+                // In whole pixels of the resized image, as in torchvision's Resize and CenterCrop, then converted to
+                // pixels of the original.
                 let side = f64::from(side);
                 let (shorter, resized) = (width.min(height), (side * 256.0 / 224.0).round());
                 let part = |length: f64| {
@@ -57,7 +57,7 @@ impl Frame<'_> {
             }
             Self::Part(choose) => {
                 let Rectangle { left, top, width: wanted_width, height: wanted_height, mirrored } = choose(size);
-                // At least a pixel: nothing can be resampled to something.
+                // At least one pixel, because an empty part cannot be resampled.
                 let [left, top] = [(left, width), (top, height)].map(|(from, end)| from.clamp(0.0, end - 1.0));
                 let width = wanted_width.clamp(1.0, width - left);
                 let height = wanted_height.clamp(1.0, height - top);

@@ -1,4 +1,4 @@
-//! MNIST's IDX files: a header of big-endian sizes, then bytes; images and labels in files of their own.
+//! MNIST's IDX files: a header of big-endian sizes, then bytes. Images and labels are in separate files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::{Classes, Error, Format, FormatReader, Frame, Images, deciding_split, file_names, labels, pixels, source};
 use crate::byte_source::ByteSource;
 
-/// Unsigned bytes in three dimensions, in one dimension.
+/// Unsigned bytes in three dimensions.
 const IMAGES_MAGIC: u32 = 0x803;
+/// Unsigned bytes in one dimension.
 const LABELS_MAGIC: u32 = 0x801;
 
 #[derive(Debug)]
@@ -21,7 +22,7 @@ struct Idx {
     splits: BTreeMap<String, Files>,
 }
 
-/// Recognises `train-images-idx3-ubyte`, `t10k-labels.idx1-ubyte.gz` and their like.
+/// Recognises `train-images-idx3-ubyte`, `t10k-labels.idx1-ubyte.gz` and similar names.
 pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error> {
     let names = file_names(root)?;
     let mut splits = BTreeMap::new();
@@ -41,7 +42,7 @@ pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error
             Error::invalid(&root.join(name), format!("has no labels beside it: add {prefix}-labels-idx1-ubyte"))
         })?;
         let files = Files { images: root.join(name), labels: root.join(labels) };
-        // The plain file sorts before its packed copy.
+        // A plain file sorts before its compressed copy, and is preferred.
         splits.entry(split.to_owned()).or_insert(files);
     }
     Ok((!splits.is_empty()).then(|| Box::new(Idx { splits }) as Box<dyn FormatReader>))
@@ -77,12 +78,14 @@ impl FormatReader for Idx {
         let source = source::open(&path)?;
         let [images, height, width] = header(&source, &path, IMAGES_MAGIC, "an IDX file of images")?;
         if images as usize != labels.len() {
-            let message =
-                format!("holds {images} images, but {} holds {} labels", files.labels.display(), labels.len());
+            let message = format!("has {images} images, but {} has {} labels", files.labels.display(), labels.len());
             return Err(Error::invalid(&path, message));
         }
         if width == 0 || height == 0 || u64::from(width) * u64::from(height) > 1 << 26 {
-            return Err(Error::invalid(&path, format!("has images of {width} × {height} pixels")));
+            return Err(Error::invalid(
+                &path,
+                format!("has images of {width} × {height} pixels, which is not supported"),
+            ));
         }
         check_size(&source, &path, 16, u128::from(images) * u128::from(height) * u128::from(width))?;
         Ok(Box::new(IdxImages { path, source, size: [width, height], labels }))
@@ -119,8 +122,11 @@ fn check_size(source: &ByteSource, path: &Path, header: u64, content: u128) -> R
     if found == expected {
         return Ok(());
     }
-    let what = if found < expected { "is truncated" } else { "goes on after its end" };
-    Err(Error::invalid(path, format!("{what}: {found} bytes where its header says {expected}; download it again")))
+    let what = if found < expected { "is truncated" } else { "has extra bytes at its end" };
+    Err(Error::invalid(
+        path,
+        format!("{what}: {found} bytes, but {expected} according to its header; download it again"),
+    ))
 }
 
 #[derive(Debug)]

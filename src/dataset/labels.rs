@@ -1,35 +1,34 @@
-//! Checks of class numbers.
+//! Checks of labels.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use super::{Classes, Error};
 
-/// The classes of a data set that does not say them, from the labels of its first split.
+/// Infers the number of classes from the labels of a split, for formats that do not store it.
 pub(super) fn count(path: &Path, labels: &[u32]) -> Result<Classes, Error> {
-    let Some(&largest) = labels.iter().max() else { return Err(Error::invalid(path, "holds no images")) };
-    // Each class must occur, so there are at most as many as labels; this also bounds the memory below.
+    let Some(&largest) = labels.iter().max() else { return Err(Error::invalid(path, "contains no images")) };
+    // Every class must occur. So there are at most as many classes as labels, which also bounds the memory below.
     let gap = || {
         let present: HashSet<_> = labels.iter().collect();
         (0..=largest).find(|label| !present.contains(label))
     };
     match gap() {
         None => Ok(Classes { count: largest + 1, names: None }),
-        Some(0) => Err(Error::invalid(
-            path,
-            format!("has labels up to {largest} but none that is 0: number the classes from 0 on"),
-        )),
+        Some(0) => {
+            Err(Error::invalid(path, format!("has labels up to {largest}, but no label 0: number the classes from 0")))
+        }
         Some(missing) => Err(Error::invalid(
             path,
             format!(
-                "has labels up to {largest} but none that is {missing}: number the classes 0, 1, 2, … without a gap, \
-                 or add class names"
+                "has labels up to {largest}, but no label {missing}: number the classes 0, 1, 2, … without gaps, or add \
+                 class names"
             ),
         )),
     }
 }
 
-/// Refuses a label of a split that names no class.
+/// Checks that all labels of a split are less than the number of classes.
 pub(super) fn check(path: &Path, split: &str, labels: &[u32], classes: u32) -> Result<(), Error> {
     match labels.iter().position(|&label| label >= classes) {
         None => Ok(()),

@@ -1,7 +1,7 @@
-//! Labelled images on disk, whatever their format: detected, not declared.
+//! Labelled images on disk, without libtorch. The format is detected, not declared.
 //!
-//! [`Dataset::open`] looks at names and headers; [`Dataset::split`] reads the labels and gives [`Images`] whose pixels
-//! are read one image at a time, from as many threads as there are. No libtorch here.
+//! [`Dataset::open`] reads names and headers. [`Dataset::split`] reads the labels and returns [`Images`], whose pixels
+//! are read one image at a time, from any number of threads.
 
 mod cifar;
 mod discover;
@@ -32,16 +32,16 @@ pub use error::Error;
 pub use frame::{Frame, Rectangle};
 pub use pixels::plane_bytes;
 
-/// What cannot be told from the files.
+/// Options for ambiguous files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Parquet only: the image column.
+    /// For parquet.
     pub image_column: Option<String>,
-    /// Parquet only: the label column.
+    /// For parquet.
     pub label_column: Option<String>,
 }
 
-/// How the images are stored.
+/// Format of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = DatasetFormat)]
@@ -58,71 +58,68 @@ pub enum Format {
     Idx,
 }
 
-/// The classes that labels stand for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes {
-    /// How many there are; every label is less.
+    /// Number of classes. Every label is less.
     pub count: u32,
-    /// Their names, in the order of the labels, where the data set says them.
+    /// In the order of the labels, if the data set has names.
     pub names: Option<Vec<String>>,
 }
 
-/// Images that are stored next to each other and are unpacked at once, where they are not read one by one.
+/// Number of consecutive images that are unpacked together, in formats that store images in compressed blocks.
 pub const BLOCK: usize = 512;
 
-/// Bytes of unpacked blocks that are kept where nobody said otherwise: all of CIFAR, some blocks of anything larger.
+/// Default size of the cache of unpacked blocks, in bytes: all of CIFAR, or some blocks of anything larger.
 pub const KEPT_BYTES: u64 = 256 << 20;
 
-/// One split's images with their labels. Readers share it: everything takes `&self`.
+/// The images of a split with their labels, for any number of threads.
 pub trait Images: Debug + Send + Sync {
     /// The class of each image.
     fn labels(&self) -> &[u32];
 
-    /// Writes a part of one image as `side`×`side` red, then green, then blue bytes ([`plane_bytes`] of them); grey
-    /// becomes three equal planes, transparency is dropped, another size is resampled (bilinear, antialiased).
+    /// Writes a part of an image as `side`×`side` red, then green, then blue bytes ([`plane_bytes`] in total). Grey
+    /// becomes three equal planes, transparency is dropped, and other sizes are resampled (bilinear, antialiased).
     ///
     /// # Errors
     /// The image cannot be read or decoded.
     ///
     /// # Panics
-    /// There is no such image, or `planes` is of another length.
+    /// There is no such image, or `planes` has another length.
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error>;
 
-    /// Bytes of all encoded images, where [`BLOCK`]s of them are unpacked at once, and those used last are kept; 0
-    /// where each is read by itself. An estimate.
+    /// Estimated size of all encoded images in bytes, if they are unpacked in [`BLOCK`]s, of which the most recently
+    /// used are cached; 0 if images are read one by one.
     fn packed_bytes(&self) -> u64 {
         0
     }
 
-    /// Sets how many of those bytes are kept at most, but for what is being read.
+    /// Sets the size of that cache in bytes. Blocks that are being read do not count.
     fn keep(&self, _bytes: u64) {}
 
-    /// Unpacks the block of an image, so that whoever reads one of it soon need not wait. Whether that fails is told to
-    /// whoever reads.
+    /// Unpacks the block of an image into the cache ahead of time. Errors are reported when an image is read.
     fn fetch(&self, _index: usize) {}
 
-    /// The number of images.
+    /// Number of images.
     fn len(&self) -> usize {
         self.labels().len()
     }
 
-    /// Whether there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// What one format knows of a directory. A split that is passed in is one of `splits`.
+/// A directory in one format. Callers only pass splits from `splits`.
 trait FormatReader: Debug + Send + Sync {
     fn format(&self) -> Format;
-    /// The splits' names, sorted.
+    /// Sorted by name.
     fn splits(&self) -> Vec<String>;
-    /// How many images a split has, without reading them.
+    /// Number of images in a split, without reading them.
     fn images(&self, split: &str) -> Result<u64, Error>;
     fn classes(&self) -> Result<Classes, Error>;
-    /// The files of a split, in a fixed order.
+    /// Files of a split, in a fixed order.
     fn files(&self, split: &str) -> Vec<PathBuf>;
-    /// Reads labels and opens files.
+    /// Reads the labels and opens the files.
     fn open(&self, split: &str, classes: &Classes) -> Result<Box<dyn Images>, Error>;
 }
 
@@ -134,20 +131,20 @@ pub struct Dataset {
     classes: Classes,
 }
 
-/// What there is to say about a data set without decoding it.
+/// Facts about a data set that need no decoding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {
     /// The directory's name.
     pub name: String,
-    /// How the images are stored.
+    /// Format of the files.
     pub format: Format,
-    /// Its splits, by name.
+    /// Sorted by name.
     pub splits: Vec<SplitSummary>,
-    /// Images of all splits.
+    /// Number of images in all splits.
     pub images: u64,
-    /// Classes.
+    /// Number of classes.
     pub classes: u32,
-    /// Size of the splits' files.
+    /// Total size of the splits' files.
     pub size_bytes: u64,
 }
 
@@ -156,61 +153,58 @@ pub struct Summary {
 pub struct SplitSummary {
     /// The split's name.
     pub name: String,
-    /// Its images.
+    /// Number of images.
     pub images: u64,
 }
 
-/// The split to train on, where none is named.
+/// The default split to train on.
 const TRAIN_SPLIT: &str = "train";
-/// The splits to evaluate on, where none is named: the first that there is.
+/// The default splits to evaluate on: the first of these that exists.
 const EVAL_SPLITS: [&str; 3] = ["test", "val", "validation"];
 
-/// Places below a data set's directory where the usual downloads and archives put the files.
+/// Subdirectories in which usual downloads and archives put the files.
 const ROOTS: [&str; 6] = ["", "data", "cifar-10-batches-bin", "cifar-100-binary", "raw", "MNIST/raw"];
 
 impl Dataset {
-    /// Recognises a data set.
+    /// Detects the format of a data set and opens it.
     ///
     /// # Errors
-    /// There is no such directory, nothing in it is recognised, or its files are not what their names say.
+    /// There is no such directory, its format is unknown, or its files are invalid.
     pub fn open(path: &Path, options: &Options) -> Result<Self, Error> {
         if !path.is_dir() {
             return Err(Error::Missing { path: path.to_owned() });
         }
         let layout = detect(path, options)?.ok_or_else(|| Error::UnknownLayout { path: path.to_owned() })?;
         if layout.format() != Format::Parquet && *options != Options::default() {
-            let message = "image_column and label_column are for parquet data sets; leave them out".to_owned();
+            let message = "image_column and label_column are for parquet data sets only; remove them".to_owned();
             return Err(Error::Column { path: path.to_owned(), message });
         }
         let classes = layout.classes()?;
         Ok(Self { path: path.to_owned(), layout, classes })
     }
 
-    /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How the images are stored.
     #[must_use]
     pub fn format(&self) -> Format {
         self.layout.format()
     }
 
-    /// The classes that labels stand for.
     #[must_use]
     pub fn classes(&self) -> &Classes {
         &self.classes
     }
 
-    /// The splits' names, sorted.
+    /// Sorted by name.
     #[must_use]
     pub fn splits(&self) -> Vec<String> {
         self.layout.splits()
     }
 
-    /// The split to train on: the one asked for, or `train`.
+    /// The split to train on: `wanted`, or else `train`.
     ///
     /// # Errors
     /// There is no such split.
@@ -218,7 +212,7 @@ impl Dataset {
         self.choose(wanted, &[TRAIN_SPLIT])
     }
 
-    /// The split to evaluate on: the one asked for, or `test`, `val` or `validation`, whichever there is.
+    /// The split to evaluate on: `wanted`, or else the first of `test`, `val` and `validation` that exists.
     ///
     /// # Errors
     /// There is no such split.
@@ -236,10 +230,10 @@ impl Dataset {
         Err(Error::NoSplit { path: self.path.clone(), wanted, known })
     }
 
-    /// The images of a split.
+    /// Opens the images of a split.
     ///
     /// # Errors
-    /// There is no such split, it is empty, its files are damaged, or a label names no class.
+    /// There is no such split, it is empty, its files are damaged, or a label is out of range.
     pub fn split(&self, split: &str) -> Result<Box<dyn Images>, Error> {
         let split = self.choose(Some(split), &[])?;
         let images = self.layout.open(&split, &self.classes)?;
@@ -250,8 +244,6 @@ impl Dataset {
         Ok(images)
     }
 
-    /// What there is to say about it without decoding it.
-    ///
     /// # Errors
     /// A file is damaged or cannot be read.
     pub fn summary(&self) -> Result<Summary, Error> {
@@ -268,11 +260,11 @@ impl Dataset {
         Ok(Summary { name, format: self.format(), splits, images, classes: self.classes.count, size_bytes })
     }
 
-    /// SHA-256, in hexadecimal, over the paths, sizes and times of a split's files and the classes: the same as long as
-    /// nobody writes to them. What it costs does not grow with the files.
+    /// SHA-256, in hexadecimal, of the paths, sizes and times of a split's files and the classes. It is unchanged as
+    /// long as nobody writes to the files, and does not read them.
     ///
     /// # Errors
-    /// There is no such split, or a file is not there.
+    /// There is no such split, or a file is missing.
     pub fn stamp(&self, split: &str) -> io::Result<String> {
         let split = self.choose(Some(split), &[]).map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
         let mut hash = Sha256::new();
@@ -290,7 +282,8 @@ impl Dataset {
         Ok(hex::encode(hash.finalize()))
     }
 
-    /// SHA-256, in hexadecimal, over the names and bytes of a split's files: where they lie does not matter.
+    /// SHA-256, in hexadecimal, of the names and contents of a split's files. It does not depend on the data set's
+    /// directory.
     ///
     /// # Errors
     /// There is no such split, or a file cannot be read.
@@ -312,7 +305,7 @@ impl Dataset {
                 hash.update(&buffer[..read]);
                 length += read as u64;
             }
-            // After the bytes, as a file may change while it is read.
+            // After the content, because the length is only known then: a file may change while it is read.
             hash.update(length.to_le_bytes());
         }
         Ok(hex::encode(hash.finalize()))
@@ -334,7 +327,7 @@ fn detect(path: &Path, options: &Options) -> Result<Option<Box<dyn FormatReader>
     folder::detect(path)
 }
 
-/// Names of the plain files in a directory, sorted; hidden ones and names that are not UTF-8 are passed over.
+/// Sorted names of the regular files in a directory, without hidden ones and names that are not valid UTF-8.
 fn file_names(root: &Path) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     for entry in fs::read_dir(root).map_err(Error::io(root))? {
@@ -348,7 +341,7 @@ fn file_names(root: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// The split that decides about classes: `train`, or the first there is.
+/// The split that defines the classes: `train`, or else the first.
 fn deciding_split<K: Borrow<str> + Ord, V>(splits: &BTreeMap<K, V>) -> &str {
     match splits.get_key_value(TRAIN_SPLIT).or_else(|| splits.first_key_value()) {
         Some((split, _)) => split.borrow(),

@@ -1,4 +1,4 @@
-//! Hugging Face's parquet shards: `<split>-00000-of-00003.parquet`, an image column and an integer label column.
+//! Hugging Face's parquet shards: `<split>-00000-of-00003.parquet`, with an image column and an integer label column.
 
 mod columns;
 mod groups;
@@ -21,7 +21,7 @@ use super::{
     BLOCK, Classes, Error, Format, FormatReader, Frame, Images, Options, deciding_split, file_names, labels, pixels,
 };
 
-/// One file of a split.
+/// A file of a split.
 #[derive(Debug, Clone)]
 struct Shard {
     path: PathBuf,
@@ -52,18 +52,18 @@ pub(super) fn detect(root: &Path, options: &Options) -> Result<Option<Box<dyn Fo
     for (split, numbers) in numbers {
         let total = numbers.iter().map(|&(_, total)| total).max().unwrap_or(0);
         if let Some(missing) = (0..total).find(|index| !numbers.iter().any(|(number, _)| number == index)) {
-            let message = format!("shard {missing} of the {total} of the {split} split is missing: add it");
+            let message = format!("shard {missing} of {total} of the {split} split is missing: add it");
             return Err(Error::invalid(root, message));
         }
     }
     Ok((!splits.is_empty()).then(|| Box::new(Parquet { splits }) as Box<dyn FormatReader>))
 }
 
-/// 2 and 3 of `00002-of-00003` (and what may follow, such as a hash).
+/// Parses `00002-of-00003`, which a suffix such as a hash may follow, into (2, 3).
 fn shard_number(rest: &str) -> Option<(u64, u64)> {
     let (number, rest) = rest.split_once("-of-")?;
     let total = rest.split('-').next()?;
-    // A name with more shards than could be listed is no count.
+    // A total beyond what could be listed is not a number of shards.
     Some((number.parse().ok()?, total.parse().ok().filter(|&total| total <= 1_000_000)?))
 }
 
@@ -72,14 +72,14 @@ impl Shard {
         let file = PositionedFile::open(&path)?;
         let metadata = guarded(&path, || ParquetMetaDataReader::new().parse_and_finish(&file))?;
         if metadata.row_groups().iter().any(|group| group.num_rows() < 0) {
-            return Err(Error::invalid(&path, "has a group of less than no rows: download it again"));
+            return Err(Error::invalid(&path, "has a row group with a negative number of rows: download it again"));
         }
         let columns = columns::choose(metadata.file_metadata(), options)
             .map_err(|message| Error::Column { path: path.clone(), message })?;
         Ok(Self { path, metadata: Arc::new(metadata), columns })
     }
 
-    /// Size of a row group's encoded images, as the metadata says.
+    /// Size of a row group's encoded images in bytes, according to the metadata.
     fn image_bytes(&self, group: usize) -> u64 {
         let column = self.metadata.row_group(group).column(self.columns.image);
         u64::try_from(column.uncompressed_size()).unwrap_or(0)
@@ -124,7 +124,7 @@ impl FormatReader for Parquet {
         let mut start = 0;
         for (shard, metadata) in shards.iter().enumerate() {
             for (index, group) in metadata.metadata.row_groups().iter().enumerate() {
-                // A group without rows would hide the one behind it.
+                // An empty row group would have the same start as the next one.
                 if group.num_rows() > 0 {
                     groups.push(RowGroup { start, shard, index });
                     start += usize::try_from(group.num_rows()).unwrap_or(0);
@@ -145,15 +145,15 @@ fn all_labels(shards: &[Shard]) -> Result<Vec<u32>, Error> {
     Ok(labels)
 }
 
-/// A row group and the number of its first image.
 #[derive(Debug)]
 struct RowGroup {
+    /// Index of its first image in the split.
     start: usize,
     shard: usize,
     index: usize,
 }
 
-/// A block's images are unpacked together, or those of them that are in one row group; the pieces used last are kept.
+/// Unpacks together the images of a block that are in the same row group, and caches the most recently used pieces.
 #[derive(Debug)]
 struct ParquetImages {
     shards: Vec<Shard>,
@@ -163,7 +163,7 @@ struct ParquetImages {
 }
 
 impl ParquetImages {
-    /// The piece that holds an image, the image's place in it, and the file.
+    /// The piece that contains an image, the image's index in the piece, and the file.
     fn piece(&self, index: usize) -> Result<(Arc<Piece>, usize, &Path), Error> {
         let number = self.groups.partition_point(|group| group.start <= index) - 1;
         let group = &self.groups[number];
@@ -202,20 +202,19 @@ impl Images for ParquetImages {
         let block = index - index % BLOCK;
         let end = (block + BLOCK).min(self.labels.len());
         let later = self.groups.iter().map(|group| group.start).skip_while(|start| *start <= block);
-        // A block can lie in several groups.
+        // A block can span several row groups.
         for first in std::iter::once(block).chain(later.take_while(|start| *start < end)) {
             drop(self.piece(first));
         }
     }
 }
 
-/// Lets the parquet reader loose on a file. Its asserts on damaged metadata are errors like its others; the system's
-/// own errors stay what they are.
+/// Runs the parquet reader. Its panics, which damaged metadata can cause, become errors. I/O errors remain I/O errors.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Error> {
     let unsound = |why: &dyn std::fmt::Display| {
-        Error::invalid(path, format!("is not a sound parquet file ({why}): download it again"))
+        Error::invalid(path, format!("is not a valid parquet file ({why}): download it again"))
     };
-    // Nothing that was being read is looked at after a panic.
+    // Unwind safe: after a panic, nothing that was being read is used.
     let result = catch_unwind(AssertUnwindSafe(read)).map_err(|_| unsound(&"its metadata contradicts itself"))?;
     result.map_err(|error| match error {
         ParquetError::External(inner) => match inner.downcast::<io::Error>() {
@@ -227,7 +226,8 @@ fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Re
     })
 }
 
-/// Opened for each group, so that a data set of a thousand shards holds no thousand files open.
+/// Opens a shard. Shards are opened for each row group, so that a data set of a thousand shards does not keep a
+/// thousand files open.
 fn reopen(path: &Path) -> Result<File, Error> {
     File::open(path).map_err(Error::io(path))
 }

@@ -1,4 +1,4 @@
-//! From an encoded or raw picture to `side`×`side` pixels in planes: all red, all green, all blue.
+//! Converts encoded or raw images to `side`×`side` pixels in planes: all red, all green, all blue.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -11,16 +11,16 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use super::frame::{Frame, Rectangle};
 use super::jpeg;
 
-/// Most pixels of an encoded image: more is refused before memory is set aside for it.
+/// Most pixels of an encoded image. Larger images are refused before memory is allocated.
 const MOST_PIXELS: u64 = 64 << 20;
 
-/// Bytes that an image of that side takes.
+/// Bytes of an image with this side.
 #[must_use]
 pub fn plane_bytes(side: u32) -> usize {
     3 * side as usize * side as usize
 }
 
-/// Decodes a PNG or JPEG. The message says what is wrong with it.
+/// Decodes a PNG or JPEG. The error is a predicate that continues "the image".
 pub(super) fn decode(encoded: &[u8], frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), String> {
     let format =
         image::guess_format(encoded).ok().filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg));
@@ -29,7 +29,7 @@ pub(super) fn decode(encoded: &[u8], frame: &Frame<'_>, side: u32, planes: &mut 
     let open = |encoded| {
         let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
         let mut limits = Limits::no_limits();
-        // Up to four channels of 16 bits.
+        // Four channels of 16 bits.
         limits.max_alloc = Some(MOST_PIXELS * 8);
         reader.limits(limits);
         reader.into_decoder().map_err(unsound)
@@ -37,10 +37,10 @@ pub(super) fn decode(encoded: &[u8], frame: &Frame<'_>, side: u32, planes: &mut 
     let mut decoder = open(Cow::Borrowed(encoded))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MOST_PIXELS {
-        return Err(format!("has {width} × {height} pixels; at most 64 million are read"));
+        return Err(format!("has {width} × {height} pixels; at most 64 million are supported"));
     }
     let part = frame.of([width, height], side);
-    // Resampling looks at what lies beneath the part, as far as a pixel of the result is high.
+    // Resampling also reads rows below the part, by up to the height of one pixel of the result.
     let rows = (part.top + part.height + part.height / f64::from(side)).ceil() as u32;
     if let Some(upper) = jpeg::upper_rows(encoded, height, rows) {
         let upper = open(Cow::Owned(upper))?;
@@ -54,7 +54,7 @@ pub(super) fn decode(encoded: &[u8], frame: &Frame<'_>, side: u32, planes: &mut 
     Ok(())
 }
 
-/// Brings a part of raw pixels, given one plane per channel (three, or one grey one), to `side`×`side`.
+/// Resamples a part of raw pixels in planes (three, or one for grey) to `side`×`side`.
 pub(super) fn from_planes(raw: &[u8], size: [u32; 2], frame: &Frame<'_>, side: u32, planes: &mut [u8]) {
     let area = size[0] as usize * size[1] as usize;
     let channels = raw.len() / area;
@@ -72,7 +72,7 @@ pub(super) fn from_planes(raw: &[u8], size: [u32; 2], frame: &Frame<'_>, side: u
 }
 
 thread_local! {
-    /// Keeps its buffers from image to image.
+    /// Reuses its buffers from image to image.
     static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
 }
 

@@ -1,4 +1,4 @@
-//! Which columns hold the images and the labels, and what the labels are called.
+//! Chooses the image and label columns, and reads the names of the classes.
 
 use ::parquet::basic::{ConvertedType, Type};
 use ::parquet::file::metadata::FileMetaData;
@@ -15,13 +15,13 @@ pub(super) struct Columns {
     label_name: String,
 }
 
-/// A column that could be meant.
+/// A column with a suitable type.
 struct Candidate<'a> {
     name: &'a str,
     leaf: usize,
 }
 
-/// The columns asked for, or those that can only be meant. The message says which could be.
+/// The requested columns, or else the unambiguous ones. The error lists the candidates.
 pub(super) fn choose(metadata: &FileMetaData, options: &Options) -> Result<Columns, String> {
     let leaves = || metadata.schema_descr().columns().iter().enumerate();
     let candidates = |fits: fn(&ColumnDescriptor) -> bool| -> Vec<Candidate<'_>> {
@@ -57,7 +57,7 @@ where
     found.ok_or_else(|| format!("has no {what} column {wanted:?} ({kind}); such columns are: {known}"))
 }
 
-/// The usual name first, then the only one there is.
+/// The candidate with a usual name, or else the only one.
 fn only<'c, 'a>(
     candidates: &'c [Candidate<'a>],
     usual: &[&str],
@@ -100,7 +100,7 @@ fn is_integer(column: &ColumnDescriptor) -> bool {
         && kinds.contains(&column.converted_type())
 }
 
-/// The names of the label column's classes, as Hugging Face's writer leaves them in the file.
+/// The class names of the label column, from the metadata that Hugging Face's writer adds to the file.
 pub(super) fn class_names(metadata: &FileMetaData, columns: &Columns) -> Option<Vec<String>> {
     let entry = metadata.key_value_metadata()?.iter().find(|entry| entry.key == "huggingface")?;
     let document: Value = serde_json::from_str(entry.value.as_deref()?).ok()?;

@@ -1,4 +1,4 @@
-//! Row groups: rows of labels and of encoded images, of which only the pages that hold them are read.
+//! Reads labels and encoded images from row groups. Only the pages that contain the wanted rows are decoded.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use super::super::Error;
 use super::{Shard, guarded, reopen};
 
-/// A file that is read by position: the reader of [`File`] itself moves a place that all its copies share.
+/// A file that is read by position. The parquet crate's reader for [`File`] uses a file offset shared by all clones.
 #[derive(Debug, Clone)]
 pub(super) struct PositionedFile {
     file: Arc<File>,
@@ -44,13 +44,13 @@ impl ChunkReader for PositionedFile {
     type T = io::BufReader<PositionedReader>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        Ok(io::BufReader::new(PositionedReader { file: Arc::clone(&self.file), at: start }))
+        Ok(io::BufReader::new(PositionedReader { file: Arc::clone(&self.file), position: start }))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        // Before memory is set aside for what the file says.
+        // Checked before memory is allocated for the length that the file claims.
         if start.checked_add(length as u64).is_none_or(|end| end > self.length) {
-            return Err(ParquetError::EOF("it ends before its content".to_owned()));
+            return Err(ParquetError::EOF("the file ends before its content".to_owned()));
         }
         let mut bytes = vec![0; length];
         self.file.read_exact_at(&mut bytes, start)?;
@@ -58,22 +58,22 @@ impl ChunkReader for PositionedFile {
     }
 }
 
-/// A place of one's own in a file.
+/// A reader with its own position in a shared file.
 #[derive(Debug)]
 pub(super) struct PositionedReader {
     file: Arc<File>,
-    at: u64,
+    position: u64,
 }
 
 impl Read for PositionedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.at)?;
-        self.at += read as u64;
+        let read = self.file.read_at(buffer, self.position)?;
+        self.position += read as u64;
         Ok(read)
     }
 }
 
-/// Reads some rows of a column of a row group; a row without a value is an error.
+/// Reads rows of a column of a row group. A row without a value is an error.
 fn column<T: DataType>(
     shard: &Shard,
     (group, rows): (usize, Range<usize>),
@@ -88,17 +88,19 @@ fn column<T: DataType>(
         let reader = SerializedRowGroupReader::new(file, metadata, RowGroupPageIndex::new(group, None), properties)?;
         let Some(mut reader) = typed(reader.get_column_reader(leaf)?) else { return Ok(None) };
         let (mut values, mut levels) = (Vec::new(), Vec::new());
-        // Of the pages before only the headers are read.
+        // Skipping reads only the headers of earlier pages.
         let skipped = reader.skip_records(rows.start)?;
         let (records, _, _) = reader.read_records(rows.len(), Some(&mut levels), None, &mut values)?;
         Ok(Some((values, skipped + records)))
     };
     let invalid = |message: String| Err(Error::invalid(&shard.path, message));
     match guarded(&shard.path, read)? {
-        None => invalid(format!("has a column of another type than its schema says in row group {group}")),
+        None => {
+            invalid(format!("has a column in row group {group} whose type differs from the schema: download it again"))
+        }
         Some((_, records)) if records < rows.end => {
             let expected = rows.end;
-            invalid(format!("has {records} rows where {expected} are expected in row group {group}: download it again"))
+            invalid(format!("has {records} rows in row group {group} instead of {expected}: download it again"))
         }
         Some((values, _)) if values.len() < rows.len() => {
             invalid(format!("has {} rows in row group {group} {missing}", rows.len() - values.len()))
@@ -128,7 +130,7 @@ pub(super) fn labels(shard: &Shard, group: usize, labels: &mut Vec<u32>) -> Resu
     };
     for value in values {
         let label = u32::try_from(value).map_err(|_| {
-            let hint = if value == -1 { ", which usually says that the split has no labels" } else { "" };
+            let hint = if value == -1 { ", which usually means that the split has no labels" } else { "" };
             Error::invalid(&shard.path, format!("has the label {value}{hint}: classes are numbered from 0"))
         })?;
         labels.push(label);
@@ -136,10 +138,10 @@ pub(super) fn labels(shard: &Shard, group: usize, labels: &mut Vec<u32>) -> Resu
     Ok(())
 }
 
-/// The encoded images of some rows of a row group. They hold on to the pages that they are parts of.
+/// The encoded images of some rows of a row group. They keep the pages in memory of which they are parts.
 pub(super) fn images(shard: &Shard, group: usize, rows: Range<usize>) -> Result<Vec<ByteArray>, Error> {
     use ::parquet::data_type::ByteArrayType;
-    let missing = "whose image is not in the file itself: write the data set with embedded images";
+    let missing = "whose image is not embedded in the file: write the data set with embedded images";
     column::<ByteArrayType>(shard, (group, rows), shard.columns.image, missing, |reader| match reader {
         ColumnReader::ByteArrayColumnReader(reader) => Some(reader),
         _ => None,

@@ -1,4 +1,5 @@
-//! Encoded images in the pieces in which they are unpacked, and those pieces that were used last, for many threads.
+//! Pieces of consecutive encoded images that are unpacked together, and a cache of the most recently used pieces for
+//! many threads.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,31 +28,30 @@ impl Piece {
         piece
     }
 
-    /// The image in that place.
-    pub(super) fn get(&self, place: usize) -> Option<&[u8]> {
-        let start = if place == 0 { 0 } else { *self.ends.get(place - 1)? };
-        self.bytes.get(start..*self.ends.get(place)?)
+    pub(super) fn get(&self, index: usize) -> Option<&[u8]> {
+        let start = if index == 0 { 0 } else { *self.ends.get(index - 1)? };
+        self.bytes.get(start..*self.ends.get(index)?)
     }
 }
 
-/// One piece, unpacked by whoever comes first while the others wait for it.
+/// A piece, unpacked by the first thread that needs it while the others wait.
 #[derive(Debug)]
 struct PieceSlot {
-    /// Its size; an estimate until it is unpacked.
+    /// Size of the piece; an estimate until it is unpacked.
     bytes: AtomicU64,
-    /// When it was used last, in uses of any.
+    /// Value of [`PieceCache::uses`] at the last use.
     used: AtomicU64,
-    /// What is wrong with a file stays so.
+    /// Also caches that the file is invalid, which will not change.
     piece: Mutex<Option<Result<Arc<Piece>, InvalidFile>>>,
 }
 
 /// The fields of [`Error::Invalid`].
 type InvalidFile = (std::path::PathBuf, String);
 
-/// The pieces that were used last.
+/// The most recently used pieces.
 #[derive(Debug)]
 pub(super) struct PieceCache {
-    /// By the number of the first image.
+    /// By the index of the first image.
     slots: Mutex<HashMap<usize, Arc<PieceSlot>>>,
     uses: AtomicU64,
     limit: AtomicU64,
@@ -64,12 +64,12 @@ impl Default for PieceCache {
 }
 
 impl PieceCache {
-    /// Sets the most bytes of all pieces together.
+    /// Sets the largest total size of all pieces, in bytes.
     pub(super) fn limit(&self, bytes: u64) {
         self.limit.store(bytes, Ordering::Relaxed);
     }
 
-    /// The piece that begins with image `first` and has about so many bytes; `read` unpacks it.
+    /// The piece that starts with image `first` and has about `bytes` bytes. `read` unpacks it if necessary.
     pub(super) fn get(
         &self,
         first: usize,
@@ -84,7 +84,7 @@ impl PieceCache {
                 let result = match read() {
                     Ok(read) => Ok(Arc::new(read)),
                     Err(Error::Invalid { path, message }) => Err((path, message)),
-                    Err(passing) => return Err(passing),
+                    Err(temporary) => return Err(temporary),
                 };
                 slot.bytes.store(result.as_ref().map_or(0, |piece| piece.bytes.len() as u64), Ordering::Relaxed);
                 piece.insert(result).clone()
@@ -102,7 +102,7 @@ impl PieceCache {
         }
         let limit = self.limit.load(Ordering::Relaxed);
         let mut total = slots.values().map(|slot| slot.bytes.load(Ordering::Relaxed)).fold(bytes, u64::saturating_add);
-        // Those in use stay in memory until their users are done.
+        // Evicted pieces in use remain in memory until their users drop them.
         while total > limit
             && let Some((&oldest, slot)) = slots.iter().min_by_key(|(_, slot)| slot.used.load(Ordering::Relaxed))
         {

@@ -99,7 +99,7 @@ fn every_truncation_of_an_idx_file_is_refused() {
             );
         }
         fs::write(dir.path().join(file), [whole.as_slice(), b"x"].concat()).unwrap();
-        assert!(refusal(dir.path(), "train").contains("goes on after its end"));
+        assert!(refusal(dir.path(), "train").contains("has extra bytes at its end"));
     }
     for file in ["t10k-images.idx3-ubyte.gz", "t10k-labels.idx1-ubyte.gz"] {
         mnist(dir.path());
@@ -129,11 +129,11 @@ fn idx_labels_must_match_the_images_and_leave_no_gap() {
     mnist(dir.path());
     let labels = dir.path().join("train-labels-idx1-ubyte");
     fs::write(&labels, idx(&[2], &[0, 1])).unwrap();
-    assert!(refusal(dir.path(), "train").contains("holds 3 images, but"));
+    assert!(refusal(dir.path(), "train").contains("has 3 images, but"));
     fs::write(&labels, idx(&[3], &[1, 2, 3])).unwrap();
-    assert!(refusal(dir.path(), "train").contains("number the classes from 0 on"));
+    assert!(refusal(dir.path(), "train").contains("number the classes from 0"));
     fs::write(&labels, idx(&[3], &[0, 3, 1])).unwrap();
-    assert!(refusal(dir.path(), "train").contains("none that is 2"));
+    assert!(refusal(dir.path(), "train").contains("no label 2"));
     // The test split has a class that training never saw.
     fs::write(&labels, idx(&[3], &[0, 1, 1])).unwrap();
     assert!(refusal(dir.path(), "test").contains("image 0 of the test split has label 2, out of range"));

@@ -124,11 +124,11 @@ fn links_stay_within_the_data_set() {
         let dir = make();
         symlink(to, dir.path().join(link)).unwrap();
         let message = open(dir.path()).unwrap_err().to_string();
-        assert!(message.contains(link) && message.contains("leaves the data set's directory"), "{message}");
+        assert!(message.contains(link) && message.contains("leads out of the data set's directory"), "{message}");
     }
     let dir = make();
     symlink("gone", dir.path().join("train/a/4.png")).unwrap();
-    assert!(open(dir.path()).unwrap_err().to_string().contains("link to nothing"));
+    assert!(open(dir.path()).unwrap_err().to_string().contains("broken link"));
     // The data set itself may be a link: that is the operator's choice.
     let base = tempfile::tempdir().unwrap();
     symlink(make().keep(), base.path().join("linked")).unwrap();
