@@ -261,7 +261,7 @@ impl Dataset {
     }
 
     /// SHA-256, in hexadecimal, of the paths, sizes and times of a split's files and the classes. It is unchanged as
-    /// long as nobody writes to the files, and does not read them.
+    /// long as nobody writes to the files, which are not read.
     ///
     /// # Errors
     /// There is no such split, or a file is missing.
