@@ -15,6 +15,7 @@ mod shufflenet;
 mod vgg;
 mod wide_resnet;
 
+use std::fmt;
 use std::sync::LazyLock;
 
 pub use cifar_resnet::{CifarResnet, Shortcut};
@@ -149,24 +150,28 @@ pub fn find(name: &str) -> Option<&'static Architecture> {
     all().iter().find(|architecture| architecture.name == name)
 }
 
-/// No network has this name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", unknown(.0))]
-pub struct UnknownArchitecture(pub String);
-
 /// Like [`find`], with an error for users.
 ///
 /// # Errors
 /// No network has this name. The message suggests a similar one and lists all.
-pub fn get(name: &str) -> Result<&'static Architecture, UnknownArchitecture> {
+pub fn named(name: &str) -> Result<&'static Architecture, UnknownArchitecture> {
     find(name).ok_or_else(|| UnknownArchitecture(name.to_owned()))
 }
 
-fn unknown(name: &str) -> String {
-    let shown: String = name.chars().take(64).collect();
-    let known: Vec<_> = all().iter().map(|known| known.name).collect();
-    let hint = suggest(name).map_or_else(String::new, |similar| format!(", did you mean {similar}?"));
-    format!("unknown architecture {shown:?}{hint}; known: {}", known.join(", "))
+/// No network has this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct UnknownArchitecture(String);
+
+impl fmt::Display for UnknownArchitecture {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.0.chars().take(64).collect();
+        write!(formatter, "unknown architecture {shown:?}")?;
+        if let Some(near) = suggest(&self.0) {
+            write!(formatter, ", did you mean {near}?")?;
+        }
+        let known: Vec<_> = all().iter().map(|known| known.name).collect();
+        write!(formatter, "; known: {}", known.join(", "))
+    }
 }
 
 /// The name that was probably meant: at most two edits away, ignoring case and separators.

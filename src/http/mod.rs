@@ -1,7 +1,7 @@
 //! The HTTP API and the dashboard.
 //!
 //! Handlers of `/v1` are in files and folders named like their URLs: `v1/jobs/metrics.rs` serves
-//! `/v1/jobs/{id}/metrics`. `metrics.rs` serves `/metrics`, `health.rs` `/healthz` and `/readyz`, `openapi.rs`
+//! `/v1/jobs/{id}/metrics`. `prometheus.rs` serves `/metrics`, `health.rs` `/healthz` and `/readyz`, `openapi.rs`
 //! `/openapi.json` and `/docs`, and `assets.rs` the dashboard. `router.rs` lists all routes.
 //!
 //! A handler extracts, validates, makes one call to [`crate::jobs`] or [`crate::artifacts`], and responds. Its errors
@@ -16,9 +16,9 @@ mod error;
 mod extract;
 mod feed;
 mod health;
-mod metrics;
 mod openapi;
 mod origin;
+mod prometheus;
 mod resolve;
 mod router;
 mod sse;
@@ -180,7 +180,7 @@ pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationTok
         }
     });
     let grace = state.settings.grace;
-    metrics::keep_up(stopping.clone());
+    prometheus::keep_up(stopping.clone());
     let settings = state.settings.clone();
     let serving = connections::serve(listener, router::router(state), &settings, stopping.clone());
     let too_late = async {

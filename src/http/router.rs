@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::ApiError;
-use super::{AppState, assets, auth, extract, health, metrics, openapi, origin, v1};
+use super::{AppState, assets, auth, extract, health, openapi, origin, prometheus, v1};
 
 pub fn router(state: AppState) -> Router {
     let with_token = middleware::from_fn_with_state(state.gate.clone(), auth::check);
@@ -35,7 +35,7 @@ pub fn router(state: AppState) -> Router {
         .layer(DefaultBodyLimit::max(extract::BODY_LIMIT))
         .layer(middleware::from_fn_with_state(origins, origin::check))
         .layer(CatchPanicLayer::custom(on_panic))
-        .layer(middleware::from_fn(metrics::count))
+        .layer(middleware::from_fn(prometheus::count))
         .layer(
             ServiceBuilder::new()
                 .layer(SetRequestIdLayer::x_request_id(NewRequestId))
@@ -71,7 +71,7 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::datasets::list))
         .routes(routes!(v1::workers::list))
         .routes(routes!(v1::system::get))
-        .routes(routes!(metrics::get))
+        .routes(routes!(prometheus::get))
 }
 
 /// Requests that need no token.

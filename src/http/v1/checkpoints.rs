@@ -95,9 +95,8 @@ impl UploadParameters {
             ));
         }
         let Some(name) = &self.architecture else { return Ok(None) };
-        architecture::get(name)
-            .map(Some)
-            .map_err(|unknown| ApiError::malformed(format!("query parameters: architecture: {unknown}")))
+        let found = architecture::named(name);
+        found.map(Some).map_err(|unknown| ApiError::malformed(format!("query parameters: architecture: {unknown}")))
     }
 }
 
