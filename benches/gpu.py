@@ -27,7 +27,7 @@ import compare
 PAIRS = [("resnet32x4", "shufflenet_v1"), ("resnet32x4", "resnet8x4")]
 WAYS = [("one by one", []), ("graphs", ["--graphs"]), ("graphs, timed algorithms", ["--graphs", "--cudnn-benchmark"])]
 EPOCHS, MINUTES, TIMES = 240, 10.0, 8.0
-TESTS = ["--test", "gpu", "--test", "steps", "--test", "optim", "--test", "losses", "--test", "rows"]
+TESTS = ["gpu::", "steps::", "optim::", "losses::", "rows::"]
 
 
 class Findings:
@@ -58,7 +58,7 @@ def describe(findings):
 
 
 def test(findings):
-    command = ["cargo", "test", "--release", "--locked", "-p", "distillery-trainer", *TESTS, "--", "--nocapture"]
+    command = ["cargo", "test", "--release", "--locked", "-p", "distillery-trainer", "--test", "it", "--", "--nocapture", *TESTS]
     run = subprocess.run(command, cwd=compare.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     skipped = [line for line in run.stdout.splitlines() if "not run:" in line]
     if run.returncode or skipped:

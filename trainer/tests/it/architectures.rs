@@ -5,28 +5,24 @@ use distillery_trainer::models::{self, Network};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
+use crate::support::torch::{hashed, one_thread};
+
 fn fixture(text: &str) -> serde_json::Map<String, Value> {
     serde_json::from_str(text).unwrap()
 }
 
 fn architectures() -> serde_json::Map<String, Value> {
-    fixture(include_str!("../../tests/fixtures/architectures.json"))
-}
-
-/// The fixture's deterministic noise in [-1, 1).
-fn hashed(count: i64, k: usize) -> Tensor {
-    let angle = Tensor::arange(count, (Kind::Double, Device::Cpu)) * 12.9898 + 78.233 * k as f64;
-    let value = angle.sin() * 43758.5453;
-    (&value - value.floor()) * 2.0 - 1.0
+    fixture(include_str!("../../../tests/fixtures/architectures.json"))
 }
 
 /// Fills the network with the fixture's weights, in float64; `statistics` are the running ones.
 fn with_fixed_weights(name: &str, classes: u32, statistics: impl Fn(&str, Tensor) -> Tensor) -> Network {
+    one_thread();
     let mut network = models::build(architecture::find(name).unwrap(), classes, 0);
     network.place(Device::Cpu, Kind::Double);
     for (k, weight) in network.weights().iter().enumerate() {
         let shape = weight.tensor.size();
-        let noise = hashed(weight.tensor.numel() as i64, k).view(shape.as_slice());
+        let noise = hashed(&shape, k);
         let value = match (weight.name.rsplit('.').next().unwrap(), shape.len()) {
             (kind @ ("running_mean" | "running_var"), _) => statistics(kind, noise),
             ("weight", 1) => noise * 0.2 + 1.0,
@@ -39,7 +35,7 @@ fn with_fixed_weights(name: &str, classes: u32, statistics: impl Fn(&str, Tensor
 }
 
 fn fixed_input(side: i64) -> Tensor {
-    hashed(4 * 3 * side * side, 1000).view([4, 3, side, side])
+    hashed(&[4, 3, side, side], 1000)
 }
 
 /// The first eight logits of each image against the expected ones, and the norm of all.
@@ -116,7 +112,7 @@ fn deviation(logits: &Tensor, first_8: &Value) -> f64 {
 fn evaluation_mode_logits_are_pytorchs() {
     let _guard = tch::no_grad_guard();
     let side = 32;
-    for (name, expected) in fixture(include_str!("fixtures/architectures_evaluation.json")) {
+    for (name, expected) in fixture(include_str!("../fixtures/architectures_evaluation.json")) {
         let mut network = with_fixed_weights(&name, 100, |kind, noise| match kind {
             "running_mean" => noise * 0.1,
             _ => noise * 0.2 + 1.0,
@@ -165,7 +161,7 @@ fn gradients_of_every_family_are_libtorchs() {
             }
             // Of several values in each map, so that no variance is close to zero.
             let side = if name == "resnet18" { 64 } else { 32 };
-            let images = hashed(8 * 3 * side * side, 1000).view([8, 3, side, side]).to_kind(kind);
+            let images = hashed(&[8, 3, side, side], 1000).to_kind(kind);
             network.logits(&images, true).to_kind(Kind::Double).square().sum(Kind::Double).backward();
             let trained = network.trained().map(|tensor| tensor.grad().to_kind(Kind::Double).flatten(0, -1));
             let statistics = network.weights().iter().filter(|weight| !weight.trained);
@@ -293,7 +289,7 @@ fn classes_and_input_side_are_free_in_every_family() {
         let network = models::build(described, 37, 0);
         let smallest = (2..).find(|&side| described.layout_at(37, side).feature_map[1] > 0).unwrap();
         for side in [smallest, 24, 33, 64] {
-            let images = hashed(2 * 3 * i64::from(side * side), 5).view([2, 3, side.into(), side.into()]);
+            let images = hashed(&[2, 3, side.into(), side.into()], 5);
             let images = images.to_kind(Kind::Float);
             let map: Vec<u32> = network.features(&images, true).size()[1..].iter().map(|&size| size as u32).collect();
             assert_eq!(map, described.layout_at(37, side).feature_map, "{name} at {side}");

@@ -1,15 +1,14 @@
 //! `distillery-trainer train`, `evaluate` and `convert` as a user meets them.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use distillery::protocol::{Event, Level, Point};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use support::{Place, merged, text, trainer};
 use tch::Device;
+
+use crate::support::{Place, merged, text, trainer};
 
 fn warnings(events: &[Event]) -> Vec<&str> {
     let warning = |event| match event {

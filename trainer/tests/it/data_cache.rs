@@ -1,7 +1,5 @@
 //! Images are decoded once for all runs, and only images that are still the data set's are used.
 
-mod support;
-
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use distillery::protocol::{Event, Level};
 use distillery_trainer::cache::Cache;
 use serde_json::{Value, json};
-use support::{Place, merged, text};
+
+use crate::support::{Place, merged, text};
 
 fn spec(place: &Place) -> Value {
     merged(place.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}, "training": {"epochs": 1}}))

@@ -1,8 +1,6 @@
 //! What needs a GPU, where there is one. Elsewhere each test says why it was not run, but that what is needed is missing
 //! in an orderly way is tested everywhere.
 
-mod support;
-
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,9 +8,10 @@ use distillery_trainer::cuda::{Plugin, Tf32};
 use distillery_trainer::device;
 use distillery_trainer::steps::{Mode, Steps};
 use serde_json::json;
-use support::training::{Training, specification};
-use support::{Place, merged, text};
 use tch::{Device, Kind, Tensor};
+
+use crate::support::training::{Training, specification};
+use crate::support::{Place, merged, text};
 
 /// The first GPU, for one test at a time: what others issue meanwhile would break a recording. None, and why, where there
 /// is none.

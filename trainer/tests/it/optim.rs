@@ -4,6 +4,8 @@ use distillery::spec::{OptimizerSpec, ScheduleSpec};
 use distillery_trainer::optim::{Optimizer, learning_rate};
 use tch::{Device, Kind, Tensor};
 
+use crate::support::torch::one_thread;
+
 const SHAPES: [[i64; 4]; 2] = [[4, 3, 2, 2], [2, 1, 1, 1]];
 const BETAS: [f64; 2] = [0.9, 0.99];
 
@@ -31,6 +33,7 @@ fn tensor(values: &[f64], shape: [i64; 4]) -> Tensor {
 
 /// Two parameters, the first one channels-last.
 fn parameters() -> Vec<(String, Tensor)> {
+    one_thread();
     let mut named = Vec::new();
     for (index, shape) in SHAPES.into_iter().enumerate() {
         let mut value = tensor(&numbers(count(shape), index), shape);

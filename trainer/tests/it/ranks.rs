@@ -1,7 +1,5 @@
 //! Several devices train one student as one device would, and end together.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use distillery::architecture;
@@ -17,8 +15,10 @@ use distillery_trainer::sdd::Distillation;
 use distillery_trainer::step::{Inputs, Meter, Objective, Rates, step};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
-use support::{Place, Supervised, merged, text};
 use tch::{Device, Kind, Reduction, Tensor};
+
+use crate::support::torch::one_thread;
+use crate::support::{Place, Supervised, merged, program, text};
 
 const STEPS: u64 = 10;
 const CLASSES: u32 = 4;
@@ -35,6 +35,7 @@ fn optimizer(student: &Network) -> Optimizer {
 
 /// `work` as each of `count` ranks, which are threads here: the weights that each ends with.
 fn together(count: u32, work: impl Fn(&mut Ranks, &Network, &mut Optimizer) + Sync) -> Vec<Vec<Tensor>> {
+    one_thread();
     let place = tempfile::tempdir().unwrap();
     let rank = |number: u32| {
         let mut ranks = match count {
@@ -104,9 +105,6 @@ fn ranks_take_the_steps_of_one_on_the_whole_batch() {
 
 #[test]
 fn ranks_distil_in_training_mode_as_one_does_where_their_statistics_are_the_same() {
-    // Sums on several threads are rounded otherwise for 8 images than for 16: by 1e-7, but where that takes a pixel to the
-    // other side of a ReLU, weights end 1e-3 apart.
-    tch::set_num_threads(1);
     // The same images on both ranks, with other labels: each rank's statistics are those of the whole batch, and its
     // gradients are not.
     let learn = |ranks: &mut Ranks, student: &Network, optimizer: &mut Optimizer| {
@@ -218,7 +216,7 @@ fn a_run_on_two_devices_gives_the_same_bytes_every_time_and_repeats_its_last_epo
     assert!(manifest["last"]["evaluation"]["top1"].as_f64().unwrap() > 50.0, "{manifest}");
     let left = std::fs::read_dir(place.path("one")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
-    let mut verify = support::program("verify");
+    let mut verify = program("verify");
     let verify = verify.arg(place.path("one/manifest.json")).args(["--threads", "1"]).output().unwrap();
     assert!(verify.status.success(), "{}{}", text(&verify.stdout), text(&verify.stderr));
 }
@@ -335,7 +333,7 @@ fn devices_that_are_not_named_or_not_there_are_refused() {
     let spec = merged(place.plain(), json!({"training": {"devices": 3}}));
     let file = place.path("spec.json");
     std::fs::write(&file, spec.to_string()).unwrap();
-    let mut command = support::program("train");
+    let mut command = program("train");
     command.arg(file).arg("--output").arg(place.path("output")).args(["--device", "cpu,cpu"]);
     let run = command.output().unwrap();
     assert_eq!(run.status.code(), Some(1));

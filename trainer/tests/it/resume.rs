@@ -1,7 +1,5 @@
 //! Training goes on where it was, to the last bit.
 
-mod support;
-
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io::Read;
@@ -10,7 +8,8 @@ use std::time::Instant;
 use distillery::protocol::{EXIT_STOPPED, Event, Point};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::{Place, Supervised, merged, text};
+
+use crate::support::{Place, Supervised, merged, text};
 
 /// Long enough to be interrupted, with everything that has a state: momentum, shuffling, augmentation.
 fn long(place: &Place) -> Value {

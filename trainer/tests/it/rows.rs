@@ -7,6 +7,8 @@ use distillery_trainer::cache::Cache;
 use distillery_trainer::cache::rows::{Numbers, Rows};
 use tch::{Device, Kind, Tensor};
 
+use crate::support::torch::hashed;
+
 const COUNT: usize = 2500;
 const WIDTH: usize = 6;
 
@@ -31,7 +33,7 @@ fn what_is_put_on_a_device_is_in_the_file_once_it_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let (mut rows, mut beside) = (on_device(directory.path()), open(directory.path()));
     let all: Vec<usize> = (0..COUNT).rev().filter(|number| number % 3 != 1).collect();
-    let values = Tensor::rand([all.len() as i64, WIDTH as i64], (Kind::Float, Device::Cpu));
+    let values = hashed(&[all.len() as i64, WIDTH as i64], 0).to_kind(Kind::Float);
     for (numbers, first) in all.chunks(64).zip((0..).step_by(64)) {
         let indices: Vec<i64> = numbers.iter().map(|number| *number as i64).collect();
         let numbers = Numbers { numbers, indices: &Tensor::from_slice(&indices) };

@@ -1,13 +1,12 @@
 //! Steps on tensors that stay, as those of a graph do, are the steps of always.
 
-mod support;
-
 use distillery::spec::JobSpec;
 use distillery_trainer::ranks::Ranks;
 use distillery_trainer::steps::{Mode, Steps};
 use serde_json::json;
-use support::training::{Training, plain, specification};
 use tch::{Device, Kind, Tensor};
+
+use crate::support::training::{Training, plain, specification};
 
 fn training(spec: &JobSpec, kind: Kind, mode: Mode) -> Training {
     Training::new(spec, Device::Cpu, kind, Steps::in_mode(mode))

@@ -1,12 +1,11 @@
 //! A run can be repeated from its manifest, and what differs is said.
 
-mod support;
-
 use std::process::Output;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use support::{Place, merged, text, trainer};
+
+use crate::support::{Place, merged, text, trainer};
 
 /// A finished run in `out`, of three epochs with everything that has a state.
 fn finished() -> Place {

@@ -1,6 +1,6 @@
-//! A tiny data set, and the trainer's program run on it.
-#![allow(dead_code, reason = "each test file uses a part")]
+//! The harness: a tiny data set, and the trainer's program run on it.
 
+pub mod torch;
 pub mod training;
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,4 @@
 //! A training of small networks on random images, a step at a time.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 use distillery::architecture;
 use distillery::spec::{self, JobSpec, Mode};
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::merged;
+use super::torch::one_thread;
 
 pub const BATCH: i64 = 8;
 const CLASSES: u32 = 5;
@@ -64,6 +64,7 @@ fn parsed(document: &Value) -> JobSpec {
 
 impl Training {
     pub fn new(spec: &JobSpec, device: Device, kind: Kind, steps: Steps) -> Self {
+        one_thread();
         let network = |name: &str, seed| {
             let mut network = models::build(architecture::find(name).unwrap(), CLASSES, seed);
             network.place(device, Kind::Float);

@@ -1,0 +1,22 @@
+//! The trainer's promises, one module each; `support` is the harness they share. `cargo test -p distillery-trainer --test
+//! it losses::` runs one of them.
+//!
+//! All tests run in one process. What libtorch keeps per process is set in one place, `support::torch`: no test sets the
+//! number of threads, a flag or the global random generator itself. Whatever needs another environment starts a process.
+
+mod support;
+
+mod architectures;
+mod command_line;
+mod data_cache;
+mod gpu;
+mod loader;
+mod losses;
+mod optim;
+mod ranks;
+mod regions;
+mod resume;
+mod rows;
+mod steps;
+mod teacher_cache;
+mod verify;
