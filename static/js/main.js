@@ -3,9 +3,7 @@
 import './ui/locale.js';
 import { api } from './api/client.js';
 import { setConnection } from './ui/connection.js';
-import { fill, h, refreshAges, setText } from './ui/dom.js';
-import { byId } from './ui/shell.js';
-import { signInPage } from './ui/sign-in.js';
+import { byId, fill, h, refreshAges, setText } from './ui/dom.js';
 
 /** @typedef {(context: PageContext) => PageView | void | Promise<void>} Page */
 /** @typedef {{ nav: string | null, title: string, load: () => Promise<Page> }} Route `nav` is the entry of the navigation */
@@ -105,7 +103,7 @@ async function showSession() {
   }
 }
 
-function signIn() {
+async function signIn() {
   if (isSigningIn) return;
   isSigningIn = true;
   leaving.abort();
@@ -113,6 +111,7 @@ function signIn() {
   signOut.hidden = true;
   setConnection('idle');
   setTitle('Sign in');
+  const { signInPage } = await import('./ui/sign-in.js');
   signInPage(main, () => {
     isSigningIn = false;
     showSession();

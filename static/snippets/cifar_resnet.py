@@ -1,14 +1,14 @@
 import torch.nn.functional as F
 from torch import nn
 
-# Depth, channels of the stem, channels of the first stage, whether shortcuts have no parameters.
+# Depth, channels of the stem, channels of the first stage, whether shortcuts are free of parameters.
 NETWORKS = {f"resnet{depth}": (depth, 16, 16, False) for depth in (8, 14, 20, 32, 44, 56, 110)}
 NETWORKS |= {f"resnet{depth}x4": (depth, 32, 64, False) for depth in (8, 32)}
 NETWORKS |= {f"resnet{depth}_a": (depth, 16, 16, True) for depth in (20, 32, 44, 56, 110)}
 
 
 class Pad(nn.Module):
-    """Every second pixel, with zeros in the new channels, half of them in front."""
+    """A shortcut without parameters: takes every second pixel, and pads the channels with zeros on both sides."""
 
     def __init__(self, zeros):
         super().__init__()
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """The ResNets for small images of the distillation literature; the CIFAR-10 ones (`_a`) say linear for fc."""
+    """ResNets for small images in the distillation literature. Those for CIFAR-10 (`_a`) name the classifier `linear`."""
 
     def __init__(self, depth, stem, width, padded, num_classes):
         super().__init__()

@@ -5,7 +5,7 @@ from safetensors import safe_open
 
 
 def load(path, build):
-    """The network of a downloaded student, and what its file says about it."""
+    """Returns the network of a downloaded student, and the metadata of its file."""
     with safe_open(path, "pt") as file:
         facts = file.metadata()
         state = {key: file.get_tensor(key) for key in file.keys()}

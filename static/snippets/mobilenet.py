@@ -1,6 +1,6 @@
 from torch import nn
 
-# Of each stage of version 2: factor of the hidden channels, outputs, blocks, stride on large images, on small ones.
+# Stages of version 2: expansion factor, output channels, blocks, stride for large images, stride for small images.
 STAGES = [
     (1, 16, 1, 1, 1),
     (6, 24, 2, 2, 1),
@@ -13,7 +13,7 @@ STAGES = [
 
 
 def convolution(inputs, outputs, size, stride=1, groups=1, active=nn.ReLU):
-    """A convolution, its batch norm and what makes it non-linear."""
+    """A convolution with batch norm and an activation."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -22,7 +22,7 @@ def convolution(inputs, outputs, size, stride=1, groups=1, active=nn.ReLU):
 
 
 class Inverted(nn.Module):
-    """Wide inside, narrow outside; adds its input where it keeps its shape."""
+    """An inverted residual block. It adds its input if the shapes agree."""
 
     def __init__(self, conv, keeps_shape):
         super().__init__()

@@ -1,7 +1,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-# Blocks of each stage, whether they are bottlenecks, whether for small images.
+# Blocks per stage, whether they are bottlenecks, whether the images are small.
 NETWORKS = {
     "resnet18": ([2, 2, 2, 2], False, False),
     "resnet34": ([3, 4, 6, 3], False, False),
@@ -13,7 +13,7 @@ NETWORKS = {
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, or the three of a bottleneck, around a shortcut of that name."""
+    """Two 3x3 convolutions, or the three of a bottleneck, and a shortcut with the given name."""
 
     def __init__(self, inputs, width, stride, bottleneck, shortcut):
         super().__init__()
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """torchvision's for large images; for small ones with a 3x3 stem and the names of the distillation literature."""
+    """torchvision's ResNet; for small images with a 3x3 stem and the names of the distillation literature."""
 
     def __init__(self, counts, bottleneck, small, num_classes):
         super().__init__()

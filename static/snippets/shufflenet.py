@@ -4,7 +4,7 @@ from torch import nn
 
 
 def shuffle(x, groups):
-    """Channel n of group g becomes channel n * groups + g."""
+    """Moves channel n of group g to n * groups + g."""
     batch, channels, height, width = x.shape
     x = x.view(batch, groups, channels // groups, height, width)
     return x.permute(0, 2, 1, 3, 4).reshape(batch, channels, height, width)
@@ -19,14 +19,14 @@ def depthwise(channels, stride):
 
 
 class BlockV1(nn.Module):
-    """A block that shrinks the map keeps its pooled input beside what it computes; the others add it."""
+    """A block that shrinks the map concatenates its pooled input; the others add their input."""
 
     def __init__(self, inputs, outputs, first):
         super().__init__()
         outputs = outputs - inputs if first else outputs
         middle = outputs // 4
         self.first = first
-        # The few channels of the stem are not grouped.
+        # The stem has too few channels for groups.
         self.groups = 1 if inputs == 24 else 3
         self.conv1 = pointwise(inputs, middle, self.groups)
         self.bn1 = nn.BatchNorm2d(middle)
@@ -43,7 +43,7 @@ class BlockV1(nn.Module):
 
 
 class DownV2(nn.Module):
-    """Both branches see the whole input and shrink it."""
+    """Shrinks the map: both branches take the whole input."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -67,7 +67,7 @@ class DownV2(nn.Module):
 
 
 class BlockV2(nn.Module):
-    """One half of the channels passes, the other is computed."""
+    """Half of the channels pass unchanged; the other half goes through convolutions."""
 
     def __init__(self, channels):
         super().__init__()
@@ -91,7 +91,7 @@ def block_v2(inputs, outputs, first):
 
 
 class ShuffleNet(nn.Module):
-    """Both versions for small images, with a 1x1 stem; `last`: channels of version 2's last convolution."""
+    """Both versions for small images, with a 1x1 stem. `last`: channels of the last convolution, in version 2."""
 
     def __init__(self, channels, block, last, num_classes):
         super().__init__()

@@ -1,6 +1,6 @@
 from torch import nn
 
-# Convolutions of each block.
+# Convolutions per block.
 NETWORKS = {
     "vgg8": [1, 1, 1, 1, 1],
     "vgg11": [1, 1, 2, 2, 2],
@@ -11,7 +11,7 @@ NETWORKS = {
 
 
 class Vgg(nn.Module):
-    """VGG with batch norm and one linear layer; the last two blocks work on maps of one size."""
+    """VGG with batch norm and one linear layer. There is no pooling between the last two blocks."""
 
     def __init__(self, convolutions, num_classes):
         super().__init__()

@@ -1,12 +1,12 @@
 import torch.nn.functional as F
 from torch import nn
 
-# Depth, factor of the channels.
+# Depth, widening factor.
 NETWORKS = {"wrn_16_1": (16, 1), "wrn_16_2": (16, 2), "wrn_40_1": (40, 1), "wrn_40_2": (40, 2)}
 
 
 class Block(nn.Module):
-    """Batch norm and ReLU come before each of the two convolutions."""
+    """Two convolutions, each after batch norm and ReLU."""
 
     def __init__(self, inputs, outputs, stride):
         super().__init__()

@@ -12,7 +12,6 @@ import { JobCharts } from './charts.js';
 import { JobFiles } from './files.js';
 import { JobHeader } from './header.js';
 import { JobLog } from './log.js';
-import { JobRegions } from './regions.js';
 import { JobResult } from './result.js';
 import { JobSpec } from './spec.js';
 
@@ -28,13 +27,19 @@ export async function jobPage(context) {
   fill(root, h('p', { class: 'note', role: 'status' }, 'Loading…'));
   try {
     const [job] = await Promise.all([api.job(id, signal), learnAboutTokens(signal)]);
-    if (!signal.aborted) new JobView(context, job).start();
+    const regions = hasRegions(job) ? await import('./regions.js') : null;
+    if (!signal.aborted) new JobView(context, job, regions?.JobRegions).start();
   } catch (error) {
     if (signal.aborted) return;
     setTitle('Job');
     fill(root, h('h1', {}, error.status === 404 ? 'Job not found' : 'This job cannot be shown'),
       h('p', {}, error.message), h('p', {}, h('a', { href: '#/' }, 'All jobs')));
   }
+}
+
+/** @param {Job} job */
+function hasRegions({ spec }) {
+  return (spec.distillation.scales?.length ?? 0) > 1;
 }
 
 class JobView {
@@ -44,8 +49,9 @@ class JobView {
   /**
    * @param {PageContext} context
    * @param {Job} job
+   * @param {typeof import('./regions.js').JobRegions} [JobRegions] for a method with regions
    */
-  constructor({ root, signal, setTitle, announce }, job) {
+  constructor({ root, signal, setTitle, announce }, job, JobRegions) {
     this.job = job;
     this.signal = signal;
     this.setTitle = setTitle;
@@ -54,12 +60,12 @@ class JobView {
     this.message = h('p', { class: 'message-line', role: 'alert' });
     this.result = new JobResult(job);
     this.charts = new JobCharts(job, signal);
-    this.regions = new JobRegions(job, this.charts.ofScales, signal);
+    this.regions = JobRegions ? new JobRegions(job, this.charts.ofScales, signal) : null;
     this.attempts = new JobAttempts(job, signal);
     this.log = new JobLog(signal);
     this.files = new JobFiles(signal);
     const parts = [this.result, this.charts, this.regions, this.attempts, this.log, new JobSpec(job, signal), this.files];
-    fill(root, this.header.element, this.message, parts.map(({ element }) => element));
+    fill(root, this.header.element, this.message, parts.map((part) => part?.element));
     this.show();
   }
 
@@ -139,7 +145,7 @@ class JobView {
   show() {
     this.header.update(this.job);
     this.result.update(this.job);
-    this.regions.update(this.job);
+    this.regions?.update(this.job);
     this.attempts.update(this.job);
     this.files.update(this.job);
     this.charts.setStart(this.job);

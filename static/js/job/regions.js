@@ -20,7 +20,6 @@ export class JobRegions {
   #isLoaded = false;
 
   /**
-   * Hidden for a job whose method has no regions, which has no charts by scale either.
    * @param {Schemas['Job']} job
    * @param {HTMLElement[]} charts by scale
    * @param {AbortSignal} signal
@@ -32,12 +31,11 @@ export class JobRegions {
       h('p', { class: 'note' }, 'Once the job has succeeded, this shows where in the image the teacher disagrees with its own prediction, and in favour of which classes.'),
       maps((scales ?? []).filter((scale) => scale > 1).map(emptyMap)));
     this.element = section('Regions', { class: 'regions' }, h('div', { class: 'charts' }, charts), this.report);
-    this.element.hidden = charts.length === 0;
   }
 
   /** @param {Schemas['Job']} job */
   async update(job) {
-    if (this.#isLoaded || !job.result || this.element.hidden) return;
+    if (this.#isLoaded || !job.result) return;
     this.#isLoaded = true;
     try {
       this.#show(await api.regions(job.id, this.signal));

@@ -1,7 +1,6 @@
 // The student of a job. The card is there from the start, so that nothing moves when the student arrives.
 
 import { api, paths } from '../api/client.js';
-import { save } from '../charts/export.js';
 import { commandLine, curl } from '../ui/commands.js';
 import { copyButton, h, setText } from '../ui/dom.js';
 import { bytes, count, percent, whole } from '../ui/format.js';
@@ -38,7 +37,8 @@ export class JobResult {
    */
   async #saveMetrics(id) {
     try {
-      save(`${id}-metrics.csv`, 'text/csv', await api.metricsCsv(id));
+      const [{ save }, csv] = await Promise.all([import('../charts/export.js'), api.metricsCsv(id)]);
+      save(`${id}-metrics.csv`, 'text/csv', csv);
       setText(this.message, '');
     } catch (error) {
       setText(this.message, error.message);

@@ -1,9 +1,8 @@
 // Shows whether the page is live, and if not, since when it has been out of date.
 
 import { now } from '../api/client.js';
-import { setText } from './dom.js';
+import { byId, setText } from './dom.js';
 import { clock } from './format.js';
-import { byId } from './shell.js';
 
 /** @type {Record<ConnectionState, string>} */
 const TEXTS = { idle: '', connecting: 'connecting…', live: 'live', lost: 'connection lost', ended: 'final' };

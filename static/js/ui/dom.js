@@ -181,3 +181,13 @@ export function ageElement(time, format) {
 export function refreshAges(root) {
   for (const element of root.querySelectorAll('time.age')) refreshers.get(element)?.();
 }
+
+/**
+ * An element of index.html.
+ * @param {'main' | 'announcer' | 'sign-out' | 'connection' | 'connection-text' | 'lost' | 'skip'} id
+ */
+export function byId(id) {
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`index.html has no element #${id}`);
+  return element;
+}
