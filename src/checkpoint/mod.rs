@@ -33,11 +33,9 @@ const MOST_SHARING: u64 = 4;
 /// Prefix of every key of a model wrapped in DataParallel.
 const PARALLEL: &str = "module.";
 
-/// Format of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = CheckpointFormat)]
-pub enum Format {
+pub enum CheckpointFormat {
     /// Hugging Face's safetensors.
     Safetensors,
     /// torch.save since PyTorch 1.6.
@@ -46,7 +44,7 @@ pub enum Format {
     TorchLegacy,
 }
 
-impl Format {
+impl CheckpointFormat {
     /// The name in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -91,7 +89,7 @@ impl Format {
 #[derive(Debug)]
 pub struct Checkpoint {
     source: ByteSource,
-    format: Format,
+    format: CheckpointFormat,
     tensors: Vec<Tensor>,
     index: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
@@ -116,11 +114,11 @@ impl Checkpoint {
     }
 
     fn new(source: ByteSource) -> Result<Self, Error> {
-        let format = Format::detect(&source.read(0, source.len().min(16))?)?;
+        let format = CheckpointFormat::detect(&source.read(0, source.len().min(16))?)?;
         let (mut tensors, metadata) = match format {
-            Format::Safetensors => safetensors::read(&source)?,
-            Format::TorchZip => (zip::read(&source)?, BTreeMap::new()),
-            Format::TorchLegacy => (legacy::read(&source)?, BTreeMap::new()),
+            CheckpointFormat::Safetensors => safetensors::read(&source)?,
+            CheckpointFormat::TorchZip => (zip::read(&source)?, BTreeMap::new()),
+            CheckpointFormat::TorchLegacy => (legacy::read(&source)?, BTreeMap::new()),
         };
         if tensors.is_empty() {
             return Err(Error::NoStateDict("it is empty".to_owned()));
@@ -146,7 +144,7 @@ impl Checkpoint {
     }
 
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> CheckpointFormat {
         self.format
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Classes, Error, Format, FormatReader, Frame, Images, file_names, pixels, source};
+use super::{Classes, DatasetFormat, Error, FormatReader, Frame, Images, file_names, pixels, source};
 use crate::byte_source::ByteSource;
 
 const SIDE: u32 = 32;
@@ -15,7 +15,7 @@ const PIXELS: usize = 3072;
 #[derive(Debug)]
 struct Cifar {
     root: PathBuf,
-    format: Format,
+    format: DatasetFormat,
     splits: BTreeMap<String, Vec<PathBuf>>,
 }
 
@@ -41,10 +41,10 @@ pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error
         }
     }
     let (format, splits) = if ten.is_empty() {
-        (Format::Cifar100, hundred)
+        (DatasetFormat::Cifar100, hundred)
     } else {
         let paths = |batches: Vec<(u32, PathBuf)>| batches.into_iter().map(|(_, path)| path).collect();
-        (Format::Cifar10, ten.into_iter().map(|(split, batches)| (split, paths(batches))).collect())
+        (DatasetFormat::Cifar10, ten.into_iter().map(|(split, batches)| (split, paths(batches))).collect())
     };
     let cifar = Cifar { root: root.to_owned(), format, splits };
     Ok((!cifar.splits.is_empty()).then(|| Box::new(cifar) as Box<dyn FormatReader>))
@@ -53,7 +53,7 @@ pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error
 impl Cifar {
     /// Bytes before an image's pixels. The last of them is the label.
     fn label_bytes(&self) -> usize {
-        if self.format == Format::Cifar10 { 1 } else { 2 }
+        if self.format == DatasetFormat::Cifar10 { 1 } else { 2 }
     }
 
     fn record(&self) -> usize {
@@ -73,7 +73,7 @@ impl Cifar {
 }
 
 impl FormatReader for Cifar {
-    fn format(&self) -> Format {
+    fn format(&self) -> DatasetFormat {
         self.format
     }
 
@@ -89,8 +89,11 @@ impl FormatReader for Cifar {
     }
 
     fn classes(&self) -> Result<Classes, Error> {
-        let (count, file) =
-            if self.format == Format::Cifar10 { (10, "batches.meta.txt") } else { (100, "fine_label_names.txt") };
+        let (count, file) = if self.format == DatasetFormat::Cifar10 {
+            (10, "batches.meta.txt")
+        } else {
+            (100, "fine_label_names.txt")
+        };
         let path = self.root.join(file);
         if !path.exists() {
             return Ok(Classes { count, names: None });

@@ -4,14 +4,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, Error, Options, Summary};
+use super::{Dataset, DatasetSummary, Error, Options};
 
 /// All data sets that are subdirectories of `base`, sorted by name. Others, and damaged ones, are skipped with a
 /// warning.
 ///
 /// # Errors
 /// `base` cannot be listed.
-pub fn discover(base: &Path) -> io::Result<Vec<Summary>> {
+pub fn discover(base: &Path) -> io::Result<Vec<DatasetSummary>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(base)? {
         let Ok(name) = entry?.file_name().into_string() else { continue };

@@ -5,7 +5,9 @@ use std::fs::{self, DirEntry, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{Classes, EVAL_SPLITS, Error, Format, FormatReader, Frame, Images, TRAIN_SPLIT, deciding_split, pixels};
+use super::{
+    Classes, DatasetFormat, EVAL_SPLITS, Error, FormatReader, Frame, Images, TRAIN_SPLIT, deciding_split, pixels,
+};
 
 /// Largest encoded image, in bytes.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -87,8 +89,8 @@ fn is_image(path: &Path) -> bool {
 }
 
 impl FormatReader for Folder {
-    fn format(&self) -> Format {
-        Format::Folder
+    fn format(&self) -> DatasetFormat {
+        DatasetFormat::Folder
     }
 
     fn splits(&self) -> Vec<String> {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Classes, Error, Format, FormatReader, Frame, Images, deciding_split, file_names, labels, pixels, source};
+use super::{
+    Classes, DatasetFormat, Error, FormatReader, Frame, Images, deciding_split, file_names, labels, pixels, source,
+};
 use crate::byte_source::ByteSource;
 
 /// Unsigned bytes in three dimensions.
@@ -49,8 +51,8 @@ pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error
 }
 
 impl FormatReader for Idx {
-    fn format(&self) -> Format {
-        Format::Idx
+    fn format(&self) -> DatasetFormat {
+        DatasetFormat::Idx
     }
 
     fn splits(&self) -> Vec<String> {

@@ -41,11 +41,9 @@ pub struct Options {
     pub label_column: Option<String>,
 }
 
-/// Format of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = DatasetFormat)]
-pub enum Format {
+pub enum DatasetFormat {
     /// Hugging Face parquet shards.
     Parquet,
     /// One directory per split and class.
@@ -111,7 +109,7 @@ pub trait Images: Debug + Send + Sync {
 
 /// A directory in one format. Callers only pass splits from `splits`.
 trait FormatReader: Debug + Send + Sync {
-    fn format(&self) -> Format;
+    fn format(&self) -> DatasetFormat;
     /// Sorted by name.
     fn splits(&self) -> Vec<String>;
     /// Number of images in a split, without reading them.
@@ -133,11 +131,12 @@ pub struct Dataset {
 
 /// Facts about a data set that need no decoding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Summary {
+#[schema(as = Summary)]
+pub struct DatasetSummary {
     /// The directory's name.
     pub name: String,
     /// Format of the files.
-    pub format: Format,
+    pub format: DatasetFormat,
     /// Sorted by name.
     pub splits: Vec<SplitSummary>,
     /// Number of images in all splits.
@@ -148,7 +147,7 @@ pub struct Summary {
     pub size_bytes: u64,
 }
 
-/// One split of a [`Summary`].
+/// One split of a [`DatasetSummary`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SplitSummary {
     /// The split's name.
@@ -175,7 +174,7 @@ impl Dataset {
             return Err(Error::Missing { path: path.to_owned() });
         }
         let layout = detect(path, options)?.ok_or_else(|| Error::UnknownLayout { path: path.to_owned() })?;
-        if layout.format() != Format::Parquet && *options != Options::default() {
+        if layout.format() != DatasetFormat::Parquet && *options != Options::default() {
             let message = "image_column and label_column are for parquet data sets only; remove them".to_owned();
             return Err(Error::Column { path: path.to_owned(), message });
         }
@@ -189,7 +188,7 @@ impl Dataset {
     }
 
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> DatasetFormat {
         self.layout.format()
     }
 
@@ -246,7 +245,7 @@ impl Dataset {
 
     /// # Errors
     /// A file is damaged or cannot be read.
-    pub fn summary(&self) -> Result<Summary, Error> {
+    pub fn summary(&self) -> Result<DatasetSummary, Error> {
         let mut size_bytes = 0;
         let mut splits = Vec::new();
         for name in self.splits() {
@@ -257,7 +256,7 @@ impl Dataset {
         }
         let name = self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let images = splits.iter().map(|split| split.images).sum();
-        Ok(Summary { name, format: self.format(), splits, images, classes: self.classes.count, size_bytes })
+        Ok(DatasetSummary { name, format: self.format(), splits, images, classes: self.classes.count, size_bytes })
     }
 
     /// SHA-256, in hexadecimal, of the paths, sizes and times of a split's files and the classes. It is unchanged as

@@ -18,7 +18,8 @@ use self::columns::Columns;
 use self::groups::PositionedFile;
 use self::pieces::{Piece, PieceCache};
 use super::{
-    BLOCK, Classes, Error, Format, FormatReader, Frame, Images, Options, deciding_split, file_names, labels, pixels,
+    BLOCK, Classes, DatasetFormat, Error, FormatReader, Frame, Images, Options, deciding_split, file_names, labels,
+    pixels,
 };
 
 /// A file of a split.
@@ -91,8 +92,8 @@ impl Shard {
 }
 
 impl FormatReader for Parquet {
-    fn format(&self) -> Format {
-        Format::Parquet
+    fn format(&self) -> DatasetFormat {
+        DatasetFormat::Parquet
     }
 
     fn splits(&self) -> Vec<String> {

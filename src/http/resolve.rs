@@ -11,7 +11,7 @@ use super::AppState;
 use super::error::ApiError;
 use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
-use crate::dataset::{self, Dataset, Options, Summary};
+use crate::dataset::{self, Dataset, DatasetSummary, Options};
 use crate::jobs::checkpoints::{self, Checkpoint, Fit};
 use crate::jobs::state::Status;
 use crate::jobs::store;
@@ -167,7 +167,7 @@ fn open(directory: &std::path::Path, spec: &DatasetSpec) -> Result<u32, (&'stati
     Ok(dataset.classes().count)
 }
 
-fn name_all(datasets: &Arc<Vec<Summary>>) -> String {
+fn name_all(datasets: &Arc<Vec<DatasetSummary>>) -> String {
     let names: Vec<_> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
     if names.is_empty() {
         return "the server's --datasets-dir holds none".to_owned();

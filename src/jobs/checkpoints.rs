@@ -22,7 +22,7 @@ pub struct Checkpoint {
     /// Size in bytes.
     pub size_bytes: i64,
     /// How it is stored.
-    #[schema(value_type = crate::checkpoint::Format)]
+    #[schema(value_type = crate::checkpoint::CheckpointFormat)]
     pub format: String,
     /// How many tensors it holds.
     pub tensors: i64,

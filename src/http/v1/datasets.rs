@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use tokio::sync::Mutex;
 
-use crate::dataset::{self, Summary};
+use crate::dataset::{self, DatasetSummary};
 use crate::http::error::ApiError;
 use crate::http::{AppState, List};
 
@@ -24,7 +24,7 @@ const FRESH_FACTOR: u32 = 10;
 pub struct Catalogue {
     directory: PathBuf,
     /// The last scan, and until when it is valid.
-    last: Mutex<Option<(Instant, Arc<Vec<Summary>>)>>,
+    last: Mutex<Option<(Instant, Arc<Vec<DatasetSummary>>)>>,
 }
 
 impl Catalogue {
@@ -38,14 +38,14 @@ impl Catalogue {
     }
 
     /// Sorted by name.
-    pub async fn list(self: &Arc<Self>) -> Result<Arc<Vec<Summary>>, ApiError> {
+    pub async fn list(self: &Arc<Self>) -> Result<Arc<Vec<DatasetSummary>>, ApiError> {
         let catalogue = self.clone();
         // In a task of its own, so that a scan outlives a client that gives up, and serves the next one.
         let found = tokio::spawn(async move { catalogue.scan().await }).await.map_err(anyhow::Error::from)?;
         Ok(found?)
     }
 
-    async fn scan(&self) -> anyhow::Result<Arc<Vec<Summary>>> {
+    async fn scan(&self) -> anyhow::Result<Arc<Vec<DatasetSummary>>> {
         let mut last = self.last.lock().await;
         if let Some((until, found)) = &*last
             && Instant::now() < *until
@@ -68,7 +68,7 @@ impl Catalogue {
 ///
 /// The data sets in the server's `--datasets-dir`.
 #[utoipa::path(get, path = "/v1/datasets", tag = "server", operation_id = "list_datasets",
-    responses((status = 200, body = List<Summary>)))]
-pub async fn list(State(state): State<AppState>) -> Result<Json<List<Summary>>, ApiError> {
+    responses((status = 200, body = List<DatasetSummary>)))]
+pub async fn list(State(state): State<AppState>) -> Result<Json<List<DatasetSummary>>, ApiError> {
     Ok(Json(List { data: state.datasets.list().await?.to_vec() }))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use distillery::checkpoint::{Checkpoint, Dtype, Error, Format, NewTensor, convert, write};
+use distillery::checkpoint::{Checkpoint, CheckpointFormat, Dtype, Error, NewTensor, convert, write};
 use safetensors::tensor::TensorView;
 
 fn file(header: &str, data: &[u8]) -> Vec<u8> {
@@ -40,7 +40,7 @@ fn what_is_written_reads_back_here_and_in_the_reference_implementation() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o444 & 0o400, 0o400);
 
     let ours = Checkpoint::open(&path).unwrap();
-    assert_eq!((ours.format(), ours.metadata()), (Format::Safetensors, &metadata()));
+    assert_eq!((ours.format(), ours.metadata()), (CheckpointFormat::Safetensors, &metadata()));
     assert_eq!(ours.floats(ours.get("conv1.weight").unwrap()).unwrap(), [1.5, -2.0, 0.25, 3.0, 0.0, 7.0]);
     assert_eq!(ours.get("none").unwrap().shape(), [0, 5]);
     assert_eq!((ours.parameters(), ours.shapes()["count"].len()), (6, 0));

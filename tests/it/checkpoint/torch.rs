@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use distillery::checkpoint::{Checkpoint, Dtype, Error, Format, convert};
+use distillery::checkpoint::{Checkpoint, CheckpointFormat, Dtype, Error, convert};
 use serde_json::Value;
 
 fn fixture(name: &str) -> PathBuf {
@@ -51,7 +51,8 @@ fn every_file_reads_exactly_from_disk_and_from_memory() {
     for (file, tensors) in expected {
         let path = fixture(&file);
         let checkpoint = Checkpoint::open(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
-        let format = if file.starts_with("legacy") { Format::TorchLegacy } else { Format::TorchZip };
+        let format =
+            if file.starts_with("legacy") { CheckpointFormat::TorchLegacy } else { CheckpointFormat::TorchZip };
         assert_eq!(checkpoint.format(), format, "{file}");
         assert_holds(&checkpoint, &file, &tensors);
         assert_holds(&Checkpoint::from_bytes(fs::read(path).unwrap()).unwrap(), &file, &tensors);
@@ -65,7 +66,7 @@ fn every_file_converts_to_safetensors_and_stays_what_it_is() {
     for (file, tensors) in expected() {
         convert(&fixture(&file), &output).unwrap_or_else(|error| panic!("{file}: {error}"));
         let checkpoint = Checkpoint::open(&output).unwrap();
-        assert_eq!(checkpoint.format(), Format::Safetensors);
+        assert_eq!(checkpoint.format(), CheckpointFormat::Safetensors);
         assert_holds(&checkpoint, &file, &tensors);
         // The reference implementation agrees.
         let bytes = fs::read(&output).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use distillery::dataset::{Dataset, Error, Format, Frame, Options, discover, plane_bytes, resolve};
+use distillery::dataset::{Dataset, DatasetFormat, Error, Frame, Options, discover, plane_bytes, resolve};
 
 fn idx(sizes: &[u32], content: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, sizes.len() as u8];
@@ -63,7 +63,7 @@ fn idx_files_read_exactly() {
     let dir = tempfile::tempdir().unwrap();
     mnist(dir.path());
     let dataset = open(dir.path());
-    assert_eq!((dataset.format(), dataset.splits()), (Format::Idx, vec!["test".to_owned(), "train".to_owned()]));
+    assert_eq!((dataset.format(), dataset.splits()), (DatasetFormat::Idx, vec!["test".to_owned(), "train".to_owned()]));
     assert_eq!((dataset.classes().count, &dataset.classes().names), (3, &None));
     assert_eq!(dataset.split("train").unwrap().labels(), [0, 2, 1]);
     assert_eq!(read(&dataset, "train", 1, 2), [4, 5, 6, 7].repeat(3));
@@ -146,7 +146,7 @@ fn cifar10_batches_read_exactly_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     cifar10(dir.path());
     let dataset = open(dir.path());
-    assert_eq!((dataset.format(), dataset.classes().count), (Format::Cifar10, 10));
+    assert_eq!((dataset.format(), dataset.classes().count), (DatasetFormat::Cifar10, 10));
     assert_eq!(dataset.split("train").unwrap().labels(), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
     let planes: Vec<u8> = [21, 22, 23].iter().flat_map(|&value| [value; 1024]).collect();
     assert_eq!(read(&dataset, "train", 6, 32), planes);
@@ -176,7 +176,7 @@ fn cifar100_takes_the_fine_label() {
     fs::write(inner.join("train.bin"), [record(&[19, 99], 1), record(&[3, 42], 2)].concat()).unwrap();
     fs::write(inner.join("test.bin"), record(&[0, 1], 3)).unwrap();
     let dataset = open(dir.path());
-    assert_eq!((dataset.format(), dataset.classes().count), (Format::Cifar100, 100));
+    assert_eq!((dataset.format(), dataset.classes().count), (DatasetFormat::Cifar100, 100));
     assert_eq!(dataset.split("train").unwrap().labels(), [99, 42]);
     assert_eq!(read(&dataset, "train", 1, 32)[0], 2);
     fs::write(inner.join("test.bin"), record(&[0, 100], 3)).unwrap();

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use distillery::dataset::{Dataset, Error, Format, Frame, Options, Rectangle, discover, plane_bytes};
+use distillery::dataset::{Dataset, DatasetFormat, Error, Frame, Options, Rectangle, discover, plane_bytes};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 
 fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -70,7 +70,10 @@ fn classes_and_files_are_in_the_order_of_their_names() {
     }
     fs::create_dir(dir.path().join("logs")).unwrap();
     let dataset = open(dir.path()).unwrap();
-    assert_eq!((dataset.format(), dataset.splits()), (Format::Folder, vec!["train".to_owned(), "val".to_owned()]));
+    assert_eq!(
+        (dataset.format(), dataset.splits()),
+        (DatasetFormat::Folder, vec!["train".to_owned(), "val".to_owned()])
+    );
     assert_eq!(dataset.classes().count, 3);
     assert_eq!(dataset.classes().names.as_deref().unwrap(), ["Cat", "ape", "dog"]);
     assert_eq!(dataset.split("train").unwrap().labels(), [0, 1, 2, 2]);

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use distillery::dataset::{Dataset, Error, Format, Frame, KEPT_BYTES, Options, plane_bytes};
+use distillery::dataset::{Dataset, DatasetFormat, Error, Frame, KEPT_BYTES, Options, plane_bytes};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
@@ -111,7 +111,10 @@ fn shards_are_read_in_order_and_from_many_threads() {
     let dir = tempfile::tempdir().unwrap();
     cifar(dir.path());
     let dataset = open(dir.path()).unwrap();
-    assert_eq!((dataset.format(), dataset.splits()), (Format::Parquet, vec!["test".to_owned(), "train".to_owned()]));
+    assert_eq!(
+        (dataset.format(), dataset.splits()),
+        (DatasetFormat::Parquet, vec!["test".to_owned(), "train".to_owned()])
+    );
     assert_eq!(dataset.classes().names.as_deref().unwrap(), ["ant", "bee", "cat", "dog", "elk"]);
     let images = dataset.split("train").unwrap();
     assert_eq!(images.labels(), (0..300).map(|row| row % 5).collect::<Vec<u32>>());
