@@ -76,8 +76,8 @@ pub fn key_of_upload(sha256: &str) -> String {
     format!("checkpoints/{sha256}")
 }
 
-/// Makes `ring` the cryptography provider of every TLS client in this process. `reqwest` is built without one, and cannot
-/// create clients until one is installed.
+/// Makes `ring` the cryptography provider of every TLS client in this process. `reqwest` is built without one, and
+/// cannot create clients until one is installed.
 pub fn install_tls_provider() {
     // Fails only if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
