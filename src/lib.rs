@@ -14,19 +14,15 @@
 //! [`sqlx::Result`] fails when the database does, and does not repeat that.
 #![allow(missing_docs, reason = "see above: names that say it all need no comment")]
 
-pub mod architecture;
 pub mod artifacts;
-mod byte_source;
-pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod database;
-pub mod dataset;
 pub mod http;
 pub mod jobs;
 pub mod postgres;
 pub mod process;
-pub mod protocol;
-pub mod spec;
 pub mod telemetry;
 pub mod worker;
+
+pub use distillery_core::{architecture, checkpoint, dataset, protocol, spec};

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use distillery::checkpoint::Checkpoint;
+use distillery_core::checkpoint::Checkpoint;
 
 /// Bytes of memory that every file may take, for tables and buffers.
 const FLOOR: usize = 1 << 20;

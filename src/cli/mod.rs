@@ -3,15 +3,14 @@
 
 mod admin;
 mod server;
-mod trainer;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use admin::{MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
+use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
-pub use trainer::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
 
 /// Distils large image classifiers into small ones by Scale Decoupled Distillation, as a job server.
 #[derive(Debug, Parser)]

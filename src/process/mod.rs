@@ -3,4 +3,6 @@
 mod child;
 pub mod shutdown;
 
-pub use child::{Child, command, describe, out_of_memory_kills, privileged_command, spawn};
+pub use distillery_core::exit_status::{describe, out_of_memory_kills};
+
+pub use child::{Child, command, privileged_command, spawn};

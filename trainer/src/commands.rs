@@ -19,10 +19,10 @@ use super::{device, models, verify, weights};
 use clap::ValueEnum;
 use distillery::architecture;
 use distillery::checkpoint;
-use distillery::cli::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{EXIT_STOPPED, Event};
 use distillery::spec::{self, JobSpec, Mode};
+use distillery::trainer_flags::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
 #[must_use]

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use distillery::cli::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery::trainer_flags::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery_trainer::{commands, device};
 
 /// Trains, evaluates and converts image classifiers; `distillery` starts it.

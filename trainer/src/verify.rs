@@ -12,10 +12,10 @@ use super::manifest::{self, Manifest, Versions};
 use super::ranks::launch;
 use super::report::Silent;
 use super::run::{Ending, Settings};
-use distillery::cli::VerifyArgs;
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{Failure, files};
 use distillery::spec::JobSpec;
+use distillery::trainer_flags::VerifyArgs;
 
 /// Bytes of the teacher's logits that a repetition keeps in memory: they decide about time only.
 const VERIFY_CACHE: u64 = 4 << 30;

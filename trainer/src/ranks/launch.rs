@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::report::{Report, Silent};
 use crate::run::{self, Ending, Settings};
 use crate::warning;
-use distillery::process::{describe, out_of_memory_kills};
+use distillery::exit_status::{describe, out_of_memory_kills};
 use distillery::protocol::{Command, EXIT_STOPPED, ErrorClass, Event, Failure};
 use distillery::spec::JobSpec;
 
