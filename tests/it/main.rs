@@ -6,6 +6,7 @@ mod artifacts;
 mod checkpoint;
 mod crash;
 mod dataset;
+mod docs;
 mod examples;
 mod housekeeping;
 mod jobs;

@@ -1,0 +1,184 @@
+//! Promise: the documents show what the project does. The paths, links and metrics that they name exist, and their
+//! examples are accepted.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use distillery::cli::Cli;
+use distillery::spec::{Mode, parse};
+use serde_json::{Value, json};
+
+use crate::support::api::{Api, checkpoint};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every document for people: its path from the root, and its text.
+fn documents() -> Vec<(String, String)> {
+    let mut paths = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
+    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".md") {
+            paths.push(format!("docs/{name}"));
+        }
+    }
+    paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
+}
+
+/// The texts between backticks outside code blocks.
+fn code_spans(text: &str) -> Vec<&str> {
+    let outside = text.split("```").step_by(2);
+    outside.flat_map(|part| part.split('`').skip(1).step_by(2)).collect()
+}
+
+/// The content of every code block, without the line of its language.
+fn code_blocks(text: &str) -> Vec<&str> {
+    let blocks = text.split("```").skip(1).step_by(2);
+    blocks.map(|block| block.split_once('\n').map_or("", |(_, content)| content)).collect()
+}
+
+/// The first cells of the tables below a heading.
+fn first_cells<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
+    let (_, section) = text.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")).skip(2);
+    rows.map(|row| row.split(" | ").next().unwrap()).collect()
+}
+
+#[test]
+fn paths_in_the_documents_exist() {
+    let top: Vec<String> = std::fs::read_dir(root())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .filter(|name| !["target", "data", "node_modules", ".git", ".deps"].contains(&name.as_str()))
+        .collect();
+    let mut missing = Vec::new();
+    for (document, text) in documents() {
+        let words = code_blocks(&text).into_iter().flat_map(str::split_whitespace);
+        for word in code_spans(&text).into_iter().filter_map(|span| span.split_whitespace().next()).chain(words) {
+            let path = word.trim_end_matches([',', ';', ':', '.']);
+            let is_path = path.split_once('/').is_some_and(|(first, _)| top.iter().any(|name| name == first));
+            if is_path && !path.contains(['*', '<', '…', '$', '{']) && !root().join(path).exists() {
+                missing.push(format!("{document}: {path}"));
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+/// The anchor that GitHub gives a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for (document, text) in documents() {
+        let directory = root().join(&document).parent().unwrap().to_owned();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
+            let path: PathBuf = if path.is_empty() { root().join(&document) } else { directory.join(path) };
+            let is_found = path.exists()
+                && (fragment.is_empty()
+                    || std::fs::read_to_string(&path).is_ok_and(|text| {
+                        text.lines().any(|line| {
+                            line.starts_with('#') && anchor(line.trim_start_matches(['#', ' '])) == fragment
+                        })
+                    }));
+            if !is_found {
+                broken.push(format!("{document}: {target}"));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
+fn a_documented_job_resolves_to_the_documented_specification() {
+    let text = read("docs/jobs.md");
+    let jobs: Vec<Value> =
+        code_blocks(&text).into_iter().filter_map(|block| serde_json::from_str(block).ok()).collect();
+    let [minimal, resolved] = jobs.as_slice() else { panic!("two documents, not {}", jobs.len()) };
+    assert_eq!(json!(parse(minimal, Mode::Server).unwrap()), *resolved);
+}
+
+/// The commands of the README's session, with their continuation lines.
+fn session() -> Vec<String> {
+    let readme = read("README.md");
+    let (_, session) = readme.split_once("## A session").unwrap();
+    let (session, _) = session.split_once("\n## ").unwrap();
+    let blocks = code_blocks(session);
+    blocks
+        .iter()
+        .flat_map(|block| format!("\n{block}").split("\n$ ").skip(1).map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
+#[test]
+fn the_sessions_commands_are_understood() {
+    let mut understood = 0;
+    for command in session().iter().filter(|command| command.starts_with("target/release/distillery ")) {
+        let line = command.lines().next().unwrap();
+        Cli::try_parse_from(line.split_whitespace()).unwrap_or_else(|error| panic!("{line}: {error}"));
+        understood += 1;
+    }
+    assert_eq!(understood, 3);
+    let teacher: Value = serde_json::from_str(&read("examples/digits/teacher-local.json")).unwrap();
+    let teacher = parse(&teacher, Mode::Local).unwrap();
+    assert_eq!(teacher.student.architecture, "resnet20");
+}
+
+#[tokio::test]
+async fn the_sessions_requests_are_answered_as_shown() {
+    let api = Api::start_with(|settings| settings.datasets_dir = root().join("examples/data")).await;
+    let teacher = api.upload("?architecture=resnet20&num_classes=10", checkpoint("resnet20", 10)).await.expect(201);
+    let session = session();
+    let document = session.iter().find_map(|command| command.strip_prefix("cat > job.json <<END\n")).unwrap();
+    let document = document.split_once("\nEND").unwrap().0.replace("$TEACHER", teacher["id"].as_str().unwrap());
+    let job: Value = serde_json::from_str(&document).unwrap();
+    api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
+
+    let faulty = session.iter().find(|command| command.contains("-d '")).unwrap();
+    let (_, rest) = faulty.split_once("-d '").unwrap();
+    let (body, shown) = rest.split_once('\'').unwrap();
+    let (_, errors) = shown.split_once("\"errors\":").unwrap();
+    let errors: Value = serde_json::from_str(errors.trim_end().strip_suffix('}').unwrap()).unwrap();
+    let problem = api.post("/v1/jobs", &serde_json::from_str(body).unwrap()).await.problem(422);
+    assert_eq!(problem["errors"], errors);
+}
+
+#[tokio::test]
+async fn every_documented_metric_is_scraped_and_no_other() {
+    let api = Api::start().await;
+    api.get("/v1/jobs").await.expect(200);
+    let scraped = api.get("/metrics").await.text();
+    let names = scraped.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let scraped: BTreeSet<&str> = names.collect();
+    let text = read("docs/operations.md");
+    let cells = first_cells(&text, "Monitoring");
+    let documented = cells.into_iter().flat_map(code_spans).map(|name| name.split('{').next().unwrap());
+    assert_eq!(documented.collect::<BTreeSet<_>>(), scraped);
+    for path in ["deploy/prometheus/alerts.yml", "deploy/grafana/distillery.json"] {
+        let text = read(path);
+        for name in
+            text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("distillery_"))
+        {
+            let base =
+                ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+            assert!(scraped.contains(name) || scraped.contains(base), "{path}: {name}");
+        }
+    }
+}
