@@ -40,7 +40,7 @@ async fn a_token_that_asks_too_fast_is_slowed_down_and_others_are_not() {
     assert!(refused.len() >= 100, "{} of 200 were refused", refused.len());
     assert!(answers.iter().filter(|answer| answer.status == 200).count() >= 20);
     assert_eq!(refused[0].header("retry-after"), "1");
-    assert!(refused[0].text().contains("too fast"));
+    assert!(refused[0].text().contains("rate limit exceeded"));
     with(&api, &other, Method::GET, "/v1/jobs").await.expect(200);
     // A wrong token is no token, however often it comes.
     for _ in 0..50 {
