@@ -173,6 +173,6 @@ fn what_is_no_checkpoint_says_what_would_be() {
         (b"x", "78"),
     ] {
         let message = message(bytes);
-        assert!(message.contains(hint) && message.contains("safetensors and what torch.save writes"), "{message}");
+        assert!(message.contains(hint) && message.contains("safetensors and files written by torch.save"), "{message}");
     }
 }
