@@ -4,6 +4,8 @@
 //! [`Command`]s, and ends when its standard input does, so that it never outlives its worker. The files below `DIR`
 //! are named in [`files`].
 
+pub mod series;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -142,7 +144,7 @@ pub struct Progress {
 /// One point of one series.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
-    /// Name of the series, such as `eval/top1`.
+    /// One of [`series`].
     pub name: String,
     /// Optimisation steps done.
     pub step: u64,

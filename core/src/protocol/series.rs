@@ -1,0 +1,111 @@
+//! The names of a job's series. What quotes one of them elsewhere (SQL, the dashboard, the documentation) is held
+//! against this list by a test.
+
+/// Top-1 accuracy on the evaluation split, in percent.
+pub const EVAL_TOP1: &str = "eval/top1";
+/// Top-5 accuracy on the evaluation split, in percent.
+pub const EVAL_TOP5: &str = "eval/top5";
+/// Mean cross entropy on the evaluation split.
+pub const EVAL_LOSS: &str = "eval/loss";
+/// Mean loss on the training split since the last point.
+pub const TRAIN_LOSS: &str = "train/loss";
+/// Its part from the labels: cross entropy.
+pub const TRAIN_LOSS_CE: &str = "train/loss_ce";
+/// Its part from the teacher.
+pub const TRAIN_LOSS_DISTILL: &str = "train/loss_distill";
+/// Its part from regions to which the teacher gives the class of the whole image.
+pub const TRAIN_LOSS_CONSISTENT: &str = "train/loss_consistent";
+/// Its part from the other regions.
+pub const TRAIN_LOSS_COMPLEMENTARY: &str = "train/loss_complementary";
+/// Top-1 accuracy on the training images since the last point, in percent.
+pub const TRAIN_TOP1: &str = "train/top1";
+/// The learning rate.
+pub const LEARNING_RATE: &str = "lr";
+/// Training images per second since the last point.
+pub const IMAGES_PER_SECOND: &str = "images_per_second";
+/// Resident memory of the trainer's process, in bytes.
+pub const RESIDENT_BYTES: &str = "memory/resident_bytes";
+/// Memory in use on the job's GPUs, by any process, in bytes.
+pub const GPU_BYTES: &str = "memory/gpu_bytes";
+/// Share of the regions to which the teacher gives another class than the whole image.
+pub const COMPLEMENTARY_FRACTION: &str = "sdd/complementary_fraction";
+
+/// Every series but those of single scales.
+pub const ALL: [&str; 14] = [
+    EVAL_TOP1,
+    EVAL_TOP5,
+    EVAL_LOSS,
+    TRAIN_LOSS,
+    TRAIN_LOSS_CE,
+    TRAIN_LOSS_DISTILL,
+    TRAIN_LOSS_CONSISTENT,
+    TRAIN_LOSS_COMPLEMENTARY,
+    TRAIN_TOP1,
+    LEARNING_RATE,
+    IMAGES_PER_SECOND,
+    RESIDENT_BYTES,
+    GPU_BYTES,
+    COMPLEMENTARY_FRACTION,
+];
+
+/// The mean loss of one scale of a scale-decoupled method.
+#[must_use]
+pub fn scale_loss(scale: u32) -> String {
+    format!("sdd/scale_{scale}/loss")
+}
+
+/// The share of one scale's regions to which the teacher gives another class than the whole image.
+#[must_use]
+pub fn scale_complementary_fraction(scale: u32) -> String {
+    format!("sdd/scale_{scale}/complementary_fraction")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn files_below(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files_below(&path, found);
+            } else {
+                found.push(path);
+            }
+        }
+    }
+
+    /// What stands in quotes or backticks and looks like the name of a series.
+    fn quoted_names(text: &str) -> impl Iterator<Item = &str> {
+        let is_name = |text: &&str| {
+            let kind = text.split_once('/').map(|(kind, rest)| (kind, rest.chars()));
+            kind.is_some_and(|(kind, mut rest)| {
+                ["eval", "train", "memory", "sdd"].contains(&kind)
+                    && rest.clone().next().is_some()
+                    && rest.all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+            })
+        };
+        text.split(['\'', '"', '`']).filter(is_name)
+    }
+
+    #[test]
+    fn names_that_are_quoted_elsewhere_are_names_of_series() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut found = Vec::new();
+        for directory in ["static/js", "src/db", "src/worker", "migrations", "docs"] {
+            files_below(&root.join(directory), &mut found);
+        }
+        let mut quoted = 0;
+        for path in found {
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            for name in quoted_names(&text) {
+                assert!(ALL.contains(&name), "{} names a series {name:?}, which there is not", path.display());
+                quoted += 1;
+            }
+        }
+        assert!(quoted > 10, "the quotes are found");
+    }
+}
