@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Process, Server, print_latencies, write_trainer};
-use distillery::jobs::queue;
+use distillery::db::queue;
 use futures::StreamExt;
 use serde_json::json;
 use sqlx::PgPool;
@@ -100,9 +100,13 @@ async fn claims(pool: &PgPool) -> anyhow::Result<()> {
             let (pool, claimed) = (pool.clone(), claimed.clone());
             tokio::spawn(async move {
                 while start.elapsed() < Duration::from_secs(5) {
-                    let claim =
-                        queue::claim(&pool, &format!("wrk_{claimer}"), queue::Room::ONE, Duration::from_secs(60))
-                            .await?;
+                    let claim = queue::claim(
+                        &pool,
+                        &format!("wrk_{claimer}"),
+                        queue::Room::ONE,
+                        Duration::from_secs(60),
+                    )
+                    .await?;
                     let Some(claim) = claim else { break };
                     claimed.fetch_add(1, Ordering::Relaxed);
                     queue::stopped(&pool, &claim.hold.write()).await?;
@@ -133,8 +137,9 @@ async fn watchers(
     let mut spec = spec.clone();
     spec["priority"] = json!(100);
     client.post(format!("{url}/v1/jobs")).json(&spec).send().await?.error_for_status()?;
-    let claim =
-        queue::claim(pool, "wrk_bench", queue::Room::ONE, Duration::from_secs(600)).await?.expect("a job is queued");
+    let claim = queue::claim(pool, "wrk_bench", queue::Room::ONE, Duration::from_secs(600))
+        .await?
+        .expect("a job is queued");
     let stream = format!("{url}/v1/jobs/{}/stream", claim.hold.job);
     let heard = Arc::new(AtomicUsize::new(0));
     let (tell, mut latencies) = tokio::sync::mpsc::unbounded_channel();

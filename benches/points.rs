@@ -8,7 +8,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::Server;
-use distillery::jobs::compaction;
+use distillery::db::compaction;
 use sqlx::PgPool;
 
 /// Requests of each kind.

@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use common::{print_latencies, quantile, write_dataset, write_trainer};
-use distillery::jobs::store::{Created, NewJob};
-use distillery::jobs::{self, queue, store};
-use distillery::postgres;
+use distillery::db::embedded;
+use distillery::db::jobs::{Created, NewJob};
+use distillery::db::{self, queue};
 use distillery::protocol::{Outcome, StudentFacts};
 use distillery::spec::{self, JobSpec};
 use futures::future::try_join_all;
@@ -114,8 +114,8 @@ impl Database {
             anyhow::ensure!(status.success(), "{} cannot queue jobs", self.system.name());
             return Ok(());
         }
-        let pool = jobs::connect(&self.url()).await?;
-        jobs::migrate(&pool).await?;
+        let pool = db::connect(&self.url()).await?;
+        db::migrate(&pool).await?;
         let spec = spec()?;
         for _ in 0..jobs / CONNECTIONS + 1 {
             try_join_all((0..CONNECTIONS).map(|_| create(&pool, &spec))).await?;
@@ -209,10 +209,10 @@ async fn main() -> anyhow::Result<()> {
     );
     let dir = tempfile::tempdir()?;
     let settings = vec![("track_commit_timestamp".into(), "on".into())];
-    let options = postgres::Options { data_dir: dir.path().join("postgres"), bin_dir: None, settings };
-    let server = postgres::Server::start(&options).await?;
+    let options = embedded::Options { data_dir: dir.path().join("postgres"), bin_dir: None, settings };
+    let server = embedded::Server::start(&options).await?;
     let options: PgConnectOptions = server.url().parse()?;
-    let cluster = Cluster { admin: jobs::connect_at_most(server.url(), 1).await?, options };
+    let cluster = Cluster { admin: db::connect_at_most(server.url(), 1).await?, options };
     let version: String = sqlx::query_scalar("select version()").fetch_one(&cluster.admin).await?;
     let cores = std::thread::available_parallelism()?;
     println!("{cores} cores; {version}");
@@ -257,7 +257,7 @@ fn spec() -> anyhow::Result<JobSpec> {
 
 async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
     let submitted = serde_json::to_string(spec)?;
-    match store::create(pool, &NewJob { spec, submitted: &submitted, idempotency: None, warning: None }).await? {
+    match db::jobs::create(pool, &NewJob { spec, submitted: &submitted, idempotency: None, warning: None }).await? {
         Created::New(job) => Ok(job.id),
         other => anyhow::bail!("{other:?}"),
     }
@@ -265,7 +265,7 @@ async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
 
 /// Claims and completes jobs as workers do, without a trainer in between. Answers the time and how many there were.
 async fn drain(url: &str, workers: usize, connections: usize) -> anyhow::Result<(f64, u64)> {
-    let pool = jobs::connect_at_most(url, u32::try_from(connections)?).await?;
+    let pool = db::connect_at_most(url, u32::try_from(connections)?).await?;
     drop(try_join_all((0..connections).map(|_| pool.acquire())).await?);
     let student = StudentFacts { parameters: 1, size_bytes: 20, sha256: "00".into() };
     let outcome = Outcome { teacher_top1: None, best_top1: 70.5, best_epoch: 2, last_top1: 70.0, student };
@@ -275,7 +275,9 @@ async fn drain(url: &str, workers: usize, connections: usize) -> anyhow::Result<
         tokio::spawn(async move {
             let mut done = 0;
             let worker = format!("wrk_{worker}");
-            while let Some(claim) = queue::claim(&pool, &worker, queue::Room::ONE, Duration::from_secs(60)).await? {
+            while let Some(claim) =
+                queue::claim(&pool, &worker, queue::Room::ONE, Duration::from_secs(60)).await?
+            {
                 if queue::publish(&pool, &claim.hold.write(), &outcome, &[]).await? {
                     done += 1;
                 }
@@ -348,7 +350,7 @@ impl<'a> Idle<'a> {
         }
         let mut program = program.stdout(Stdio::piped()).spawn()?;
         let lines = BufReader::new(program.stdout.take().expect("piped")).lines();
-        let pool = jobs::connect_at_most(&database.url(), 1).await?;
+        let pool = db::connect_at_most(&database.url(), 1).await?;
         Ok(Self { database, pool, spec: spec()?, starts, lines, _program: program })
     }
 
@@ -382,7 +384,7 @@ impl<'a> Idle<'a> {
 
     async fn pick_up_ours(&self) -> anyhow::Result<[i64; 3]> {
         let id = create(&self.pool, &self.spec).await?;
-        while store::get(&self.pool, &id).await?.is_some_and(|job| !job.status.is_final()) {
+        while db::jobs::get(&self.pool, &id).await?.is_some_and(|job| !job.status.is_final()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let started = tokio::fs::read_to_string(&self.starts).await?.trim().parse()?;

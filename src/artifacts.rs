@@ -3,6 +3,8 @@
 //!
 //! A file appears under its key completely or not at all. Its SHA-256 is computed while it is stored or fetched.
 
+pub mod keys;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,11 +71,6 @@ pub struct ListedFile {
     pub key: String,
     pub size_bytes: u64,
     pub stored_at: DateTime<Utc>,
-}
-
-#[must_use]
-pub fn key_of_upload(sha256: &str) -> String {
-    format!("checkpoints/{sha256}")
 }
 
 /// Makes `ring` the cryptography provider of every TLS client in this process. `reqwest` is built without one, and
@@ -305,7 +302,7 @@ impl Store {
     /// # Errors
     /// The storage fails.
     pub async fn probe(&self) -> Result<(), Error> {
-        let key = format!("probe/{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
+        let key = keys::probe();
         self.inner.put(&checked(&key)?, Bytes::from_static(b"ok").into()).await?;
         self.delete(&key).await
     }

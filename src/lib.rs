@@ -1,7 +1,7 @@
 //! distillery: a job server for Scale Decoupled Distillation.
 //!
 //! ```text
-//!  curl, dashboard ──► http ──► jobs (PostgreSQL) ──► worker ──► trainer process ──► artifacts ──► http ──► download
+//!  curl, dashboard ──► http ──► db (PostgreSQL) ──► worker ──► trainer process ──► artifacts ──► http ──► download
 //! ```
 //!
 //! `CONTRIBUTING.md` says what each module holds and what it may know.
@@ -17,10 +17,8 @@
 pub mod artifacts;
 pub mod cli;
 pub mod commands;
-pub mod database;
+pub mod db;
 pub mod http;
-pub mod jobs;
-pub mod postgres;
 pub mod process;
 pub mod telemetry;
 pub mod worker;

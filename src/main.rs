@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use distillery::cli::{Cli, Command};
 use distillery::commands::{prune, serve, token};
-use distillery::{jobs, telemetry, worker};
+use distillery::{db, telemetry, worker};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -16,8 +16,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => run(serve::run(args)),
         Command::Worker(args) => run(worker::run_until_told(args)),
         Command::Migrate(args) => run(async move {
-            let pool = jobs::connect(&args.database_url).await?;
-            jobs::migrate(&pool).await
+            let pool = db::connect(&args.database_url).await?;
+            db::migrate(&pool).await
         }),
         Command::Token(args) => run(token::run(args)),
         Command::Prune(args) => run(prune::run(args)),

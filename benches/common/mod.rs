@@ -50,7 +50,7 @@ impl Server {
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line)?;
         let process = Process(child);
         let url = line.split_whitespace().last().ok_or_else(|| anyhow::anyhow!("the server did not start"))?.to_owned();
-        let pool = distillery::jobs::connect(&std::fs::read_to_string(dir.join("data/postgres.url"))?).await?;
+        let pool = distillery::db::connect(&std::fs::read_to_string(dir.join("data/postgres.url"))?).await?;
         Ok(Self { process, url, pool })
     }
 }

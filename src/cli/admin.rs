@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::DatabaseArgs;
-use crate::jobs::tokens::Scope;
+use crate::db::tokens::Scope;
 
 #[derive(Debug, Clone, Args)]
 pub struct TokenArgs {

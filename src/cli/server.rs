@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{DataArgs, PruneRules};
-use crate::jobs::tokens;
+use crate::db::tokens;
 
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {

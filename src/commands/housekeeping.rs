@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::prune::prune;
 use crate::artifacts::Store;
 use crate::cli::PruneRules;
-use crate::jobs::compaction;
+use crate::db::compaction;
 
 /// Time from the end of one round to the start of the next.
 const PAUSE: Duration = Duration::from_secs(3600);

@@ -11,12 +11,12 @@ use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
+use crate::artifacts::keys::{self, Owner};
 use crate::artifacts::{ListedFile, Store};
 use crate::cli::{PruneArgs, PruneRules};
-use crate::database::Database;
-use crate::jobs::retention::{self, Finished};
-use crate::jobs::store::Answer;
-use crate::jobs::{checkpoints, store};
+use crate::db::jobs::Refusal;
+use crate::db::retention::{self, Finished};
+use crate::db::{self, Database, checkpoints};
 
 /// # Errors
 /// The database or the storage fails.
@@ -50,17 +50,17 @@ pub async fn prune(
     let (mut removed_jobs, mut job_bytes) = (HashSet::new(), 0);
     for job in select(&finished, &sizes, rules, Utc::now()) {
         if !is_dry_run {
-            match store::delete(pool, &job.id).await? {
-                Answer::Done(deletion) => {
-                    artifacts.delete_below(&format!("jobs/{}", job.id), |_| false).await?;
+            match db::jobs::delete(pool, &job.id).await? {
+                Ok(deletion) => {
+                    artifacts.delete_below(&keys::job(&job.id), |_| false).await?;
                     deletion.commit().await?;
                 }
-                Answer::Not(reason) => {
+                Err(Refusal::Because(reason)) => {
                     report(format!("kept {} ({}): {reason}", job.id, job.name))?;
                     continue;
                 }
                 // Retried or deleted since it was listed.
-                Answer::NotWhile(_) | Answer::Missing => continue,
+                Err(Refusal::NotWhile(_) | Refusal::Missing) => continue,
             }
         }
         let size = sizes.get(job.id.as_str()).copied().unwrap_or(0);
@@ -75,7 +75,7 @@ pub async fn prune(
     let (mut orphans, mut orphan_bytes) = (0, 0);
     let of_removed_job = |key: &str| job_of(key).is_some_and(|job| removed_jobs.contains(job));
     let is_orphan = |file: &&ListedFile| {
-        is_ours(&file.key) && file.stored_at <= old && !named.needs(&file.key) && !of_removed_job(&file.key)
+        Owner::of(&file.key).is_some() && file.stored_at <= old && !named.needs(&file.key) && !of_removed_job(&file.key)
     };
     for file in files.iter().filter(is_orphan) {
         if !is_dry_run && !remove_orphan(pool, artifacts, &file.key).await? {
@@ -94,7 +94,7 @@ pub async fn prune(
 }
 
 async fn remove_orphan(pool: &PgPool, artifacts: &Store, key: &str) -> anyhow::Result<bool> {
-    let Some(sha256) = key.strip_prefix("checkpoints/") else {
+    let Some(Owner::Checkpoint(sha256)) = Owner::of(key) else {
         // Attempt numbers and job ids are never reused, so nothing can refer to it later.
         artifacts.delete(key).await?;
         return Ok(true);
@@ -105,14 +105,12 @@ async fn remove_orphan(pool: &PgPool, artifacts: &Store, key: &str) -> anyhow::R
     Ok(true)
 }
 
-/// Whether a key is one that this server writes: the bucket may contain other programs' files.
-fn is_ours(key: &str) -> bool {
-    ["jobs/", "checkpoints/", "probe/"].iter().any(|directory| key.starts_with(directory))
-}
-
 /// The job that a file belongs to.
 fn job_of(key: &str) -> Option<&str> {
-    key.strip_prefix("jobs/")?.split('/').next()
+    match Owner::of(key)? {
+        Owner::Job { job, .. } => Some(job),
+        Owner::Checkpoint(_) | Owner::Probe => None,
+    }
 }
 
 /// Bytes in storage, by job.

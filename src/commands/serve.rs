@@ -2,7 +2,6 @@
 //! order.
 
 use std::io::Write;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -11,11 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::housekeeping::{self, Chores};
 use crate::artifacts::Store;
 use crate::cli::ServeArgs;
-use crate::jobs::tokens;
-use crate::{http, jobs, postgres, process, worker};
-
-/// Name of the file in the data directory that tells `distillery worker` and `psql` where the server's own database is.
-pub(crate) const DATABASE_NOTE: &str = "postgres.url";
+use crate::db::embedded::{self, KeptServer};
+use crate::db::{self, tokens};
+use crate::{http, process, worker};
 
 /// Serves until SIGTERM or SIGINT, then stops the workers (which release their jobs), the API and the database.
 ///
@@ -38,46 +35,12 @@ async fn serve_with_own_database(
     listener: TcpListener,
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let options = postgres::Options {
-        data_dir: args.data.data_dir.clone(),
-        bin_dir: args.postgres_bin_dir.clone(),
-        settings: Vec::new(),
-    };
-    let server = postgres::Server::start(&options).await.context("cannot start the embedded PostgreSQL")?;
-    let url = server.url().to_owned();
-    let note = args.data.data_dir.join(DATABASE_NOTE);
-    std::fs::write(&note, &url).with_context(|| format!("cannot write {}", note.display()))?;
-    let served = CancellationToken::new();
-    let database = tokio::spawn(keep_running(server, options, served.clone()));
-    let outcome = serve(args, listener, &url, told_to_stop).await;
+    let options = embedded::Options::new(&args.data.data_dir, args.postgres_bin_dir.as_deref());
+    let database = KeptServer::start(options).await?;
+    let outcome = serve(args, listener, database.url(), told_to_stop).await;
     // Last: workers and requests need the database until they have ended.
-    served.cancel();
-    database.await.context("the database's keeper failed")?;
+    database.stop().await?;
     outcome
-}
-
-/// Starts the database again when it ends by itself, and stops it in order at the end.
-async fn keep_running(mut server: postgres::Server, options: postgres::Options, served: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = served.cancelled() => return server.stop().await,
-            status = server.exited() => {
-                tracing::error!("the embedded PostgreSQL {}; starting it again", process::describe(status));
-            }
-        }
-        // Its lock on the data directory goes with it.
-        drop(server);
-        server = loop {
-            match postgres::Server::start(&options).await {
-                Ok(server) => break server,
-                Err(error) => tracing::error!(error = format!("{error:#}"), "cannot start the embedded PostgreSQL"),
-            }
-            tokio::select! {
-                () = served.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            }
-        };
-    }
 }
 
 async fn serve(
@@ -86,7 +49,7 @@ async fn serve(
     database_url: &str,
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Some(pool) = jobs::open_when_there(database_url, &told_to_stop).await? else { return Ok(()) };
+    let Some(pool) = db::open_when_there(database_url, &told_to_stop).await? else { return Ok(()) };
     let store = Store::open(&args.data.storage())?;
     let address = listener.local_addr()?;
     let data = &args.data;

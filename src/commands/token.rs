@@ -7,8 +7,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sqlx::PgPool;
 
 use crate::cli::{TokenArgs, TokenCommand};
-use crate::database::Database;
-use crate::jobs::tokens;
+use crate::db::Database;
+use crate::db::tokens;
 
 /// # Errors
 /// The database cannot be reached, or there is no such token.

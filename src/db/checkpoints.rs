@@ -1,4 +1,5 @@
-//! Uploaded checkpoints: what is known of them and which jobs need them. Their bytes are in storage.
+//! The tables `checkpoints` and `job_checkpoints`: uploaded checkpoints, and which jobs need them. Their bytes are in
+//! storage.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -6,7 +7,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use utoipa::ToSchema;
 
-use super::store::Answer;
+use super::jobs::{Refusal, Status};
 use crate::architecture::Certainty;
 
 /// An uploaded checkpoint.
@@ -17,32 +18,32 @@ pub struct Checkpoint {
     pub id: String,
     /// SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
-    /// As its uploader called it.
+    /// The uploader's name for it.
     pub name: Option<String>,
     /// Size in bytes.
     pub size_bytes: i64,
-    /// How it is stored.
+    /// The format of the file.
     #[schema(value_type = crate::checkpoint::CheckpointFormat)]
     pub format: String,
-    /// How many tensors it holds.
+    /// Number of tensors.
     pub tensors: i64,
-    /// How many numbers they hold.
+    /// Number of elements of all tensors.
     pub parameters: i64,
-    /// The architecture that its uploader named, or the only one that it fits.
+    /// The architecture that its uploader named, or the only one whose keys and shapes it has.
     pub architecture: Option<String>,
     /// Number of classes, as its uploader said or as its classifier's shape says.
     pub num_classes: Option<i32>,
     /// The architectures whose keys and shapes it has.
     #[schema(value_type = Vec<Fit>)]
     pub fits: Json<Vec<Fit>>,
-    /// What it most likely is; absent where no known network has even half of its keys and shapes.
+    /// The likeliest network; absent if no known network has even half of its keys and shapes.
     #[schema(value_type = Option<Guess>)]
     pub guess: Option<Json<Guess>>,
     /// When it was first uploaded.
     pub created_at: DateTime<Utc>,
 }
 
-/// A network that a checkpoint is of.
+/// A network whose keys and shapes a checkpoint has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Fit {
     /// A name of `GET /v1/architectures`.
@@ -51,47 +52,41 @@ pub struct Fit {
     pub num_classes: u32,
 }
 
-/// What a checkpoint most likely is, from its keys and shapes.
+/// The likeliest network of a checkpoint, by its keys and shapes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Guess {
     /// A name of `GET /v1/architectures`.
     pub architecture: String,
-    /// Its number of classes, where the checkpoint has its classifier.
+    /// Its number of classes, if the checkpoint has the classifier.
     pub num_classes: Option<u32>,
-    /// How sure that is.
+    /// How sure the guess is.
     pub certainty: Certainty,
-    /// Share of tensors that agree in key and shape; 1 where the network fits.
+    /// Share of tensors that agree in key and shape; 1 if the network fits.
     pub agreement: f64,
-    /// The most telling difference, where the network does not fit.
+    /// The most telling difference, if the network does not fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub difference: Option<String>,
 }
 
-/// A checkpoint that is being stored: a deletion of the same one waits for it, and dropping this leaves no trace.
+/// A checkpoint that is being stored. Whoever deletes the same one waits, and dropping this leaves no trace.
 #[derive(Debug)]
 pub struct Insertion {
     transaction: Transaction<'static, Postgres>,
-    /// What is stored then.
+    /// The row that a commit stores.
     pub checkpoint: Checkpoint,
-    /// Whether it was not there before.
+    /// Whether the checkpoint is not stored yet.
     pub is_new: bool,
 }
 
 impl Insertion {
-    /// Makes it so.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Stores it.
     pub async fn commit(self) -> sqlx::Result<(Checkpoint, bool)> {
         self.transaction.commit().await?;
         Ok((self.checkpoint, self.is_new))
     }
 }
 
-/// Begins to store a checkpoint. One that is there already takes over what its new uploader says about it.
-///
-/// # Errors
-/// Those of the database.
+/// Begins to store a checkpoint. One that is stored already takes over what its new uploader says about it.
 pub async fn insert(pool: &PgPool, new: &Checkpoint) -> sqlx::Result<Insertion> {
     let mut transaction = pool.begin().await?;
     let row = sqlx::query!(
@@ -132,9 +127,6 @@ pub async fn insert(pool: &PgPool, new: &Checkpoint) -> sqlx::Result<Insertion> 
 }
 
 /// One checkpoint.
-///
-/// # Errors
-/// Those of the database.
 pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkpoint>> {
     sqlx::query_as!(
         Checkpoint,
@@ -149,10 +141,7 @@ pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkpoint>> {
     .await
 }
 
-/// Checkpoints, newest first, after one of a time and an id, which need not be there any more.
-///
-/// # Errors
-/// Those of the database.
+/// Checkpoints, newest first, after that of a time and an id, which may have been deleted.
 pub async fn list(pool: &PgPool, after: Option<&(DateTime<Utc>, String)>, limit: i64) -> sqlx::Result<Vec<Checkpoint>> {
     sqlx::query_as!(
         Checkpoint,
@@ -177,10 +166,12 @@ pub fn id_of(sha256: &str) -> String {
     format!("ckpt_{}", sha256.get(..32).unwrap_or(sha256))
 }
 
-/// How many bytes all checkpoints but this one have together.
-///
-/// # Errors
-/// Those of the database.
+/// The SHA-256 of a checkpoint's bytes, in hexadecimal.
+pub async fn sha256_of(pool: &PgPool, id: &str) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar!("select sha256 from checkpoints where id = $1", id).fetch_optional(pool).await
+}
+
+/// The size of all checkpoints but this one, in bytes.
 pub async fn size_of_others(pool: &PgPool, id: &str) -> sqlx::Result<u64> {
     let query = sqlx::query_scalar!(
         r#"select coalesce(sum(size_bytes), 0)::bigint as "bytes!" from checkpoints where id <> $1"#,
@@ -189,11 +180,9 @@ pub async fn size_of_others(pool: &PgPool, id: &str) -> sqlx::Result<u64> {
     query.fetch_one(pool).await.map(i64::unsigned_abs)
 }
 
-/// Sees to it that bytes which no checkpoint has stay so while they are deleted: whoever uploads the same waits, and
-/// looks for them then. None if there is such a checkpoint. Dropping this leaves everything as it was.
-///
-/// # Errors
-/// Those of the database.
+/// Keeps anybody from uploading bytes that belong to no checkpoint while they are deleted from storage: an upload of
+/// the same bytes waits, and then stores them again. None if a checkpoint has these bytes. Dropping the transaction
+/// leaves everything as it was.
 pub async fn hold_off(pool: &PgPool, sha256: &str) -> sqlx::Result<Option<Transaction<'static, Postgres>>> {
     let mut transaction = pool.begin().await?;
     let inserted = sqlx::query!(
@@ -216,10 +205,7 @@ pub struct Deletion {
 }
 
 impl Deletion {
-    /// Makes it so.
-    ///
-    /// # Errors
-    /// Those of the database.
+    /// Deletes it for good.
     pub async fn commit(self) -> sqlx::Result<()> {
         self.transaction.commit().await
     }
@@ -227,34 +213,32 @@ impl Deletion {
 
 /// Begins to delete a checkpoint that no job needs any more, so that its bytes can be deleted before its row is gone
 /// for good. Until then, whoever uploads or needs the same one waits.
-///
-/// # Errors
-/// Those of the database.
-pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Answer<Deletion>> {
+pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<Deletion, Refusal>> {
     let mut transaction = pool.begin().await?;
     match delete_in(&mut transaction, id).await? {
-        Answer::Done(sha256) => Ok(Answer::Done(Deletion { transaction, sha256 })),
-        refused => {
+        Ok(sha256) => Ok(Ok(Deletion { transaction, sha256 })),
+        Err(refusal) => {
             transaction.rollback().await?;
-            Ok(refused.instead())
+            Ok(Err(refusal))
         }
     }
 }
 
-async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Answer<String>> {
+async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<String, Refusal>> {
     let query = sqlx::query_scalar!("select sha256 from checkpoints where id = $1 for update", id);
-    let Some(sha256) = query.fetch_optional(&mut *connection).await? else { return Ok(Answer::Missing) };
+    let Some(sha256) = query.fetch_optional(&mut *connection).await? else { return Ok(Err(Refusal::Missing)) };
     let query = sqlx::query_scalar!(
         r#"
         select id from jobs join job_checkpoints on job_id = id
-        where checkpoint_id = $1 and status not in ('succeeded', 'failed', 'cancelled') limit 1
+        where checkpoint_id = $1 and status <> all($2) limit 1
         "#,
         id,
+        &Status::FINAL as &[Status],
     );
     if let Some(job) = query.fetch_optional(&mut *connection).await? {
-        return Ok(Answer::Not(format!("job {job}, which is not finished, needs it")));
+        return Ok(Err(Refusal::Because(format!("job {job}, which is not finished, needs it"))));
     }
     sqlx::query!("delete from job_checkpoints where checkpoint_id = $1", id).execute(&mut *connection).await?;
     sqlx::query!("delete from checkpoints where id = $1", id).execute(&mut *connection).await?;
-    Ok(Answer::Done(sha256))
+    Ok(Ok(sha256))
 }

@@ -1,32 +1,29 @@
-//! Ended jobs in less room: long series thinned as charts show them, and runs of log lines and checkpoints in one entry.
+//! Compacts jobs that ended long ago: thins long series as charts show them, and replaces each run of log lines and
+//! checkpoints by one event.
 
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::thin::Thinned;
 
-/// So many points stay of a longer series; one point per epoch stays whole.
+/// Points that are left of a longer series. A series with one point per epoch is shorter.
 const POINTS: usize = 1000;
 
-/// What became of one job.
+/// What was removed of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compacted {
-    /// Its id.
+    /// The job's id.
     pub job: String,
-    /// Points of series that went.
+    /// Points of its series.
     pub points: u64,
-    /// Entries of its history that others stand for now.
+    /// Events of its history that others stand for now.
     pub events: u64,
 }
 
-/// Compacts one job that ended so many days ago and has not been compacted since; none where there is no such job.
-///
-/// Servers that do so at once each take another job.
-///
-/// # Errors
-/// Those of the database.
+/// Compacts one job that ended `after_days` ago and has not been compacted since; none if there is no such job. Several
+/// servers may do so at once: each takes another job.
 pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<Compacted>> {
     let mut transaction = pool.begin().await?;
     let job = sqlx::query_scalar!(
@@ -38,22 +35,33 @@ pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(job) = job else { return Ok(None) };
+    let points = thin_series(&mut transaction, &job).await?;
+    let events = merge_events(&mut transaction, &job).await?;
+    sqlx::query!("update jobs set compacted_at = now() where id = $1", job).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(Some(Compacted { job, points, events }))
+}
 
+/// Deletes points, and answers how many.
+async fn thin_series(connection: &mut PgConnection, job: &str) -> sqlx::Result<u64> {
     let mut series: HashMap<String, Thinned<i64>> = HashMap::new();
     {
         let query = sqlx::query!("select id, name, step, value from metrics where job_id = $1", job);
-        let mut rows = query.fetch(&mut *transaction);
+        let mut rows = query.fetch(&mut *connection);
         while let Some(row) = rows.try_next().await? {
             series.entry(row.name).or_insert_with(|| Thinned::new(POINTS)).push(row.step, row.value, row.id);
         }
     }
     let stay: Vec<i64> = series.into_values().flat_map(Thinned::finish).collect();
-    let points = sqlx::query!("delete from metrics where job_id = $1 and id <> all($2)", job, &stay)
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
+    let deleted = sqlx::query!("delete from metrics where job_id = $1 and id <> all($2)", job, &stay)
+        .execute(&mut *connection)
+        .await?;
+    Ok(deleted.rows_affected())
+}
 
-    // An entry stays that says something of its own. `last` is the number of the last entry that one stands for.
+/// Replaces runs of events that say little, and answers how many went. `last` is the number of the last event that one
+/// stands for, which is its own unless an earlier compaction made it.
+async fn merge_events(connection: &mut PgConnection, job: &str) -> sqlx::Result<u64> {
     let events = sqlx::query_scalar!(
         r#"
         with small as (
@@ -79,10 +87,7 @@ pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<
         "#,
         job,
     )
-    .fetch_one(&mut *transaction)
+    .fetch_one(connection)
     .await?;
-
-    sqlx::query!("update jobs set compacted_at = now() where id = $1", job).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(Some(Compacted { job, points, events: events.unsigned_abs() }))
+    Ok(events.unsigned_abs())
 }

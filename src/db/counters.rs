@@ -1,25 +1,30 @@
-//! Sums over the ledger of attempts, for whoever watches a cluster. They come from the database, so that every server
-//! tells the same, and count only what has ended, so that no counter ever falls.
+//! Counts for Prometheus. They come from the database, so that every server answers the same; counters count only
+//! attempts that have ended, so that none ever falls.
 
 use sqlx::PgPool;
 
-/// Upper bounds, in seconds, of the classes in which waits are counted.
+use super::attempts::AttemptOutcome;
+use super::interval;
+use super::jobs::Status;
+use super::workers::ALIVE_FOR;
+
+/// Upper bounds of the histogram's buckets, in seconds.
 pub const WAIT_BOUNDS: [f64; 9] = [0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 600.0];
 
-/// What has become of all attempts.
+/// Sums over all attempts, and over the jobs that are held now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ledger {
-    /// Attempts that ended, by outcome: `succeeded`, `stopped`, or the class of the failure.
-    pub ended: Vec<(String, i64)>,
-    /// Writes that were refused because their attempt had lost its job.
+    /// Attempts that ended, by outcome.
+    pub ended: Vec<(AttemptOutcome, i64)>,
+    /// Writes that were refused because their attempt no longer held the job.
     pub refused_writes: i64,
-    /// Seconds for which attempts held a device, and whose work was kept.
+    /// Seconds during which attempts held devices and made progress that was kept.
     pub seconds_used: f64,
-    /// Seconds for which attempts held a device after their last checkpoint, and then failed.
+    /// Seconds during which attempts that failed held devices after their last checkpoint.
     pub seconds_lost: f64,
     /// How long jobs that could start waited for a worker.
     pub waits: Waits,
-    /// How long the job that has waited longest of those that could start now has waited, in seconds.
+    /// The longest that any job that could start now has waited, in seconds.
     pub longest_wait: f64,
     /// Age, in seconds, of the oldest last heartbeat of the jobs that are held.
     pub lease_age: f64,
@@ -27,24 +32,22 @@ pub struct Ledger {
     pub images_per_second: f64,
 }
 
-/// A histogram of seconds.
+/// A histogram of waits, in seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Waits {
-    /// How many waits were shorter than each of [`WAIT_BOUNDS`]; those of a class include the classes before.
+    /// Number of waits below each of [`WAIT_BOUNDS`].
     pub below: Vec<i64>,
-    /// How many there were.
+    /// Number of waits.
     pub count: i64,
-    /// Their sum.
+    /// Sum of the waits.
     pub sum: f64,
 }
 
-/// Sums up.
-///
-/// # Errors
-/// Those of the database.
+/// Sums over all attempts.
 pub async fn sums(pool: &PgPool) -> sqlx::Result<Ledger> {
     let ended = sqlx::query!(
-        r#"select outcome as "outcome!", count(*) as "attempts!" from attempts where ended_at is not null group by 1"#
+        r#"select outcome as "outcome!: AttemptOutcome", count(*) as "attempts!" from attempts
+           where ended_at is not null group by 1"#
     )
     .fetch_all(pool)
     .await?;
@@ -62,15 +65,6 @@ pub async fn sums(pool: &PgPool) -> sqlx::Result<Ledger> {
     )
     .fetch_one(pool)
     .await?;
-    let classes = sqlx::query!(
-        r#"
-        with waits as (select greatest(extract(epoch from started_at - runnable_at), 0)::float8 as wait from attempts)
-        select width_bucket(wait, $1) as "class!", count(*) as "waits!", sum(wait) as "sum!" from waits group by 1
-        "#,
-        &WAIT_BOUNDS,
-    )
-    .fetch_all(pool)
-    .await?;
     let now = sqlx::query!(
         r#"
         select
@@ -85,19 +79,74 @@ pub async fn sums(pool: &PgPool) -> sqlx::Result<Ledger> {
     )
     .fetch_one(pool)
     .await?;
-    let below = |place: i32| classes.iter().filter(|row| row.class <= place).map(|row| row.waits).sum();
     Ok(Ledger {
         ended: ended.into_iter().map(|row| (row.outcome, row.attempts)).collect(),
         refused_writes: spent.refused,
         seconds_used: spent.used,
         seconds_lost: spent.lost,
-        waits: Waits {
-            below: (0..).take(WAIT_BOUNDS.len()).map(below).collect(),
-            count: classes.iter().map(|row| row.waits).sum(),
-            sum: classes.iter().map(|row| row.sum).sum(),
-        },
+        waits: waits(pool).await?,
         longest_wait: now.longest_wait,
         lease_age: now.lease_age,
         images_per_second: now.images_per_second,
+    })
+}
+
+async fn waits(pool: &PgPool) -> sqlx::Result<Waits> {
+    let buckets = sqlx::query!(
+        r#"
+        with waits as (select greatest(extract(epoch from started_at - runnable_at), 0)::float8 as wait from attempts)
+        select width_bucket(wait, $1) as "bucket!", count(*) as "waits!", sum(wait) as "sum!" from waits group by 1
+        "#,
+        &WAIT_BOUNDS,
+    )
+    .fetch_all(pool)
+    .await?;
+    let below = |bound: i32| buckets.iter().filter(|row| row.bucket <= bound).map(|row| row.waits).sum();
+    Ok(Waits {
+        below: (0..).take(WAIT_BOUNDS.len()).map(below).collect(),
+        count: buckets.iter().map(|row| row.waits).sum(),
+        sum: buckets.iter().map(|row| row.sum).sum(),
+    })
+}
+
+/// Jobs and workers as they are now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// Jobs of each status.
+    pub jobs: Vec<(Status, i64)>,
+    /// Queued jobs that a worker could take now.
+    pub ready: i64,
+    /// Workers that are alive and hold a job.
+    pub busy_workers: i64,
+    /// Workers that are alive and hold none.
+    pub idle_workers: i64,
+}
+
+/// Counts jobs and workers.
+pub async fn totals(pool: &PgPool) -> sqlx::Result<Totals> {
+    let counted = sqlx::query!(r#"select status as "status: Status", count(*) as "jobs!" from jobs group by status"#)
+        .fetch_all(pool)
+        .await?;
+    let jobs_of = |status: Status| counted.iter().find(|row| row.status == status).map_or(0, |row| row.jobs);
+    let row = sqlx::query!(
+        r#"
+        select
+            (select count(*) from jobs left join jobs as teachers on teachers.id = jobs.teacher_job
+                where jobs.status = 'queued' and jobs.run_after <= now()
+                    and (jobs.teacher_job is null or teachers.status = 'succeeded')) as "ready!",
+            count(*) as "alive!",
+            count(*) filter (where exists (
+                select from jobs where lease_expires_at is not null and worker = workers.id)) as "busy!"
+        from workers where heartbeat_at > now() - $1::interval
+        "#,
+        interval(ALIVE_FOR),
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(Totals {
+        jobs: Status::ALL.into_iter().map(|status| (status, jobs_of(status))).collect(),
+        ready: row.ready,
+        busy_workers: row.busy,
+        idle_workers: row.alive - row.busy,
     })
 }

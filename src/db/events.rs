@@ -1,23 +1,43 @@
-//! A job's history, for its readers.
+//! The table `events`: a job's history, numbered from 1 without gaps.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use sqlx::PgPool;
+use serde_json::{Value, json};
+use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
-use super::EventKind;
+use super::jobs::Status;
+use super::storable;
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum EventKind {
+    /// The job's status changed; `data.status` is the new one.
+    Status,
+    /// A line from the trainer.
+    Log,
+    /// A line from the trainer that somebody should look at.
+    Warning,
+    /// A state to resume from was stored.
+    Checkpoint,
+    /// The teacher was evaluated.
+    Teacher,
+    /// Replaces log lines and checkpoints of a job that ended long ago.
+    Compacted,
+}
 
 /// One entry of a job's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Number within the job, from 1 and without gaps; an entry `compacted` stands for those from `from` to `to` in its data.
+    /// Number within the job, from 1 and without gaps; an event `compacted` stands for those from `data.from` to
+    /// `data.to`.
     pub seq: i64,
     /// When it was written.
     pub time: DateTime<Utc>,
     /// What it is about.
-    #[schema(value_type = EventKind)]
-    pub kind: String,
+    pub kind: EventKind,
     /// What happened, for people.
     pub message: String,
     /// The same, for programs; what it holds depends on the kind.
@@ -27,15 +47,60 @@ pub struct Event {
     pub attempt: i32,
 }
 
-/// The entries after a number, oldest first.
-///
-/// # Errors
-/// Those of the database.
+/// An event that is not stored yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEvent {
+    /// What it is about.
+    pub kind: EventKind,
+    /// What happened, for people.
+    pub message: String,
+    /// The same, for programs.
+    pub data: Option<Value>,
+}
+
+impl NewEvent {
+    /// A change of status.
+    #[must_use]
+    pub fn status(status: Status, message: impl Into<String>) -> Self {
+        Self { kind: EventKind::Status, message: message.into(), data: Some(json!({"status": status})) }
+    }
+}
+
+/// Appends to a job's history, in the transaction of the change that the events tell of. The job's row, which holds the
+/// last number, stays locked until that transaction ends, so that numbers have no gap.
+pub(super) async fn append(connection: &mut PgConnection, job: &str, events: &[NewEvent]) -> sqlx::Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
+    let messages: Vec<String> = events.iter().map(|event| storable(&event.message)).collect();
+    let data: Vec<Option<Value>> = events.iter().map(|event| event.data.clone()).collect();
+    sqlx::query!(
+        r#"
+        with numbered as (
+            update jobs set event_seq = event_seq + cardinality($2::text[]) where id = $1
+            returning event_seq - cardinality($2::text[]) as before, attempt
+        )
+        insert into events (job_id, seq, attempt, kind, message, data)
+        select $1, before + place, attempt, kind, message, data
+        from numbered, unnest($2::text[], $3::text[], $4::jsonb[]) with ordinality as new (kind, message, data, place)
+        "#,
+        job,
+        &kinds as &[EventKind],
+        &messages,
+        &data as &[Option<Value>],
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The events after a number, oldest first.
 pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<Vec<Event>> {
     sqlx::query_as!(
         Event,
         r#"
-        select seq, time, kind, message, data, attempt from events
+        select seq, time, kind as "kind: EventKind", message, data, attempt from events
         where job_id = $1 and seq > $2 order by seq limit $3
         "#,
         job,

@@ -1,39 +1,48 @@
-//! Tells every reader in this process which jobs changed, over one connection to the database.
+//! What PostgreSQL tells at once, by `notify` in the triggers of `migrations/`: [`Changes`] for readers of jobs,
+//! [`Wakeups`] for workers. Notifications can be lost with a connection, so both say when everything should be looked
+//! at again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-/// What a reader should look at again.
+/// Carries the id of a job that changed in any way.
+pub(super) const JOB: &str = "distillery_job";
+/// Carries the id of a job whose status changed, so that no heartbeat wakes the worker that sent it.
+const STATUS: &str = "distillery_status";
+/// Says that there may be a job to claim.
+const QUEUE: &str = "distillery_queue";
+
+/// What a reader should read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// The job of this id; none stands for every job, as notifications may have been lost.
     pub job: Option<Arc<str>>,
-    /// When this process heard of it. A look that began later shows it.
+    /// When this process heard of it: whatever is read later shows the change.
     pub heard: Instant,
 }
 
 impl Changed {
-    /// Whatever may have changed up to now.
+    /// Any job may have changed until now.
     #[must_use]
     pub fn any() -> Self {
         Self { job: None, heard: Instant::now() }
     }
 }
 
-/// The one listener of this process.
+/// Tells every reader in this process which jobs changed, over one connection.
 #[derive(Debug, Clone)]
 pub struct Changes {
     sender: broadcast::Sender<Changed>,
     _listener: Arc<AbortOnDropHandle<()>>,
 }
 
-/// One reader's share of it.
+/// The changes for one reader.
 #[derive(Debug)]
 pub struct Subscription(broadcast::Receiver<Changed>);
 
@@ -46,7 +55,7 @@ impl Changes {
         Self { sender, _listener: Arc::new(AbortOnDropHandle::new(task)) }
     }
 
-    /// Every change from now on. Subscribe first and look then, or a change in between is missed.
+    /// Every change from now on. Subscribe before the first read, or a change in between is missed.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
         Subscription(self.sender.subscribe())
@@ -66,22 +75,68 @@ impl Subscription {
 
 async fn listen_for_ever(pool: PgPool, sender: broadcast::Sender<Changed>) {
     while !pool.is_closed() {
-        if let Err(error) = listen(&pool, &sender).await {
+        if let Err(error) = listen_for_changes(&pool, &sender).await {
             tracing::warn!(%error, "cannot listen for changes of jobs; trying again");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-async fn listen(pool: &PgPool, sender: &broadcast::Sender<Changed>) -> sqlx::Result<()> {
+async fn listen_for_changes(pool: &PgPool, sender: &broadcast::Sender<Changed>) -> sqlx::Result<()> {
     let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen("distillery_job").await?;
+    listener.listen(JOB).await?;
     loop {
-        // Nobody heard what came before the connection or between two of them.
+        // Nobody heard what happened before this connection.
         let _ = sender.send(Changed::any());
         while let Some(notification) = listener.try_recv().await? {
             let job = Some(notification.payload().into());
             let _ = sender.send(Changed { job, heard: Instant::now() });
+        }
+    }
+}
+
+/// Tells a worker what concerns it, over one connection.
+#[derive(Debug)]
+pub struct Wakeups {
+    /// Notified when there may be a job to claim.
+    pub queue: Arc<Notify>,
+    status: broadcast::Sender<String>,
+    _listener: AbortOnDropHandle<()>,
+}
+
+impl Wakeups {
+    /// Starts to listen: whatever happens after this has returned is heard.
+    pub async fn listen(pool: &PgPool) -> sqlx::Result<Self> {
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen_all([QUEUE, STATUS]).await?;
+        let queue = Arc::new(Notify::new());
+        let (status, _) = broadcast::channel(256);
+        let task = tokio::spawn(pass_on(listener, queue.clone(), status.clone()));
+        Ok(Self { queue, status, _listener: AbortOnDropHandle::new(task) })
+    }
+
+    /// Ids of the jobs whose status changes from now on; an empty one stands for every job, as notifications may have
+    /// been lost.
+    #[must_use]
+    pub fn statuses(&self) -> broadcast::Receiver<String> {
+        self.status.subscribe()
+    }
+}
+
+async fn pass_on(mut listener: PgListener, queue: Arc<Notify>, status: broadcast::Sender<String>) {
+    loop {
+        match listener.try_recv().await {
+            Ok(Some(notification)) if notification.channel() == QUEUE => queue.notify_waiters(),
+            Ok(Some(notification)) => drop(status.send(notification.payload().to_owned())),
+            // The connection was lost, and whatever happened meanwhile was not heard.
+            Ok(None) => {
+                queue.notify_waiters();
+                drop(status.send(String::new()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for notifications");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
         }
     }
 }

@@ -1,61 +1,154 @@
-//! The server's database, for commands that run beside it: that of a running server, or its own started for the while.
+//! Opens the database: connects with bounds on every wait, brings the schema up to date, and finds or starts the
+//! server.
+
+use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
 
+use super::embedded::{self, Server};
+use super::errors::Transient;
 use crate::cli::DatabaseArgs;
-use crate::commands::serve::DATABASE_NOTE;
-use crate::{jobs, postgres};
 
-/// An open database.
+/// The schema, compiled in. A migration never changes once it is released, not even its comments: databases remember
+/// its hash and refuse another.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// Connections of a process that asks for no other number.
+const CONNECTIONS: u32 = 16;
+
+/// Connects a pool whose every wait has a bound.
+///
+/// # Errors
+/// When the URL cannot be read or the database does not answer.
+pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
+    connect_at_most(url, CONNECTIONS).await
+}
+
+/// Connects a pool of at most `connections`, whose every wait has a bound.
+///
+/// # Errors
+/// When the URL cannot be read or the database does not answer.
+pub async fn connect_at_most(url: &str, connections: u32) -> anyhow::Result<PgPool> {
+    let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
+    let options = options.application_name("distillery").options([
+        ("statement_timeout", "30s"),
+        ("lock_timeout", "10s"),
+        // No transaction here waits for anything but the database. A process that is frozen in one keeps its job's row
+        // locked for this long at most, and so delays the job's rescue no longer.
+        ("idle_in_transaction_session_timeout", "5s"),
+        // A peer that vanished is noticed within half a minute instead of two hours.
+        ("tcp_keepalives_idle", "15"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+    ]);
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(Duration::from_secs(10))
+        .idle_timeout(Duration::from_secs(300))
+        .max_lifetime(Duration::from_secs(3600))
+        .connect_with(options)
+        .await
+        .context("cannot connect to the database")
+}
+
+/// Waits for a database that is not up yet, connects, and brings the schema up to date. The processes of a cluster may
+/// start in any order, and the first one creates the schema. None if `stop` is cancelled first.
+///
+/// # Errors
+/// When the URL cannot be read, or the database refuses for a reason that waiting does not remove.
+pub async fn open_when_there(url: &str, stop: &CancellationToken) -> anyhow::Result<Option<PgPool>> {
+    let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
+    loop {
+        let open = async {
+            // One connection first: a pool waits long for a server that is not there.
+            options.connect().await.context("cannot connect to the database")?;
+            let pool = connect(url).await?;
+            migrate(&pool).await?;
+            anyhow::Ok(pool)
+        };
+        match open.await {
+            Ok(pool) => return Ok(Some(pool)),
+            Err(error) if error.chain().filter_map(|cause| cause.downcast_ref()).any(may_come_up) => {
+                tracing::warn!(error = format!("{error:#}"), "waiting for the database");
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
+}
+
+fn may_come_up(error: &sqlx::Error) -> bool {
+    matches!(Transient::of(error), Some(Transient::Unreachable | Transient::NotReady))
+}
+
+/// Brings the schema up to date; several processes may do so at once.
+///
+/// # Errors
+/// When a migration fails, or the database has one that this program does not know.
+pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
+    let options = pool.connect_options();
+    // Building an index, or waiting for another process to do it, may take longer than any other statement.
+    let unbounded = [("statement_timeout", "0"), ("lock_timeout", "0")];
+    let mut connection = options.as_ref().clone().options(unbounded).connect().await?;
+    MIGRATIONS.run(&mut connection).await.context("cannot bring the database's schema up to date")?;
+    Ok(())
+}
+
+/// The server's database, for a command that runs beside the server: `token`, `prune`.
 #[derive(Debug)]
 pub struct Database {
-    /// Connections to it; its schema is current.
+    /// Connections to the database, whose schema is up to date.
     pub pool: PgPool,
-    /// The server of it, where that had to be started for this.
-    own: Option<postgres::Server>,
+    /// The embedded server, if no other process runs it.
+    server: Option<Server>,
 }
 
 impl Database {
-    /// Connects.
+    /// Connects to the given URL, to the embedded server of the data directory, or, if that is not running, to one that
+    /// runs until [`close`](Self::close).
     ///
     /// # Errors
     /// When the database can neither be reached nor started.
     pub async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
-        let (url, own) = match &args.database_url {
-            Some(url) => (url.clone(), None),
+        let (url, server) = match running(args).await {
+            Some(url) => (url, None),
             None => {
-                let note = args.data_dir.join(DATABASE_NOTE);
-                let running = std::fs::read_to_string(&note).unwrap_or_default();
-                if !running.is_empty() && PgConnection::connect(&running).await.is_ok() {
-                    (running, None)
-                } else {
-                    let server = start(args).await?;
-                    (server.url().to_owned(), Some(server))
-                }
+                let server = start(args).await?;
+                (server.url().to_owned(), Some(server))
             }
         };
-        let pool = jobs::connect(&url).await?;
-        jobs::migrate(&pool).await?;
-        Ok(Self { pool, own })
+        let pool = connect(&url).await?;
+        migrate(&pool).await?;
+        Ok(Self { pool, server })
     }
 
-    /// Disconnects, and stops what was started.
+    /// Disconnects, and stops the server if this started it.
     pub async fn close(self) {
         self.pool.close().await;
-        if let Some(server) = self.own {
+        if let Some(server) = self.server {
             server.stop().await;
         }
     }
 }
 
-async fn start(args: &DatabaseArgs) -> anyhow::Result<postgres::Server> {
+/// The URL of a database that is up, or that the user says is.
+async fn running(args: &DatabaseArgs) -> Option<String> {
+    if args.database_url.is_some() {
+        return args.database_url.clone();
+    }
+    let url = embedded::read_url(&args.data_dir)?;
+    PgConnection::connect(&url).await.is_ok().then_some(url)
+}
+
+async fn start(args: &DatabaseArgs) -> anyhow::Result<Server> {
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
-    let options = postgres::Options {
-        data_dir: args.data_dir.clone(),
-        bin_dir: args.postgres_bin_dir.clone(),
-        settings: Vec::new(),
-    };
-    postgres::Server::start(&options).await.context("cannot start the embedded PostgreSQL")
+    Server::start(&embedded::Options::new(&args.data_dir, args.postgres_bin_dir.as_deref())).await
 }

@@ -1,20 +1,20 @@
-//! What is needed of storage, and what could go.
+//! Which jobs and stored files are still needed, for housekeeping.
 
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
-use crate::artifacts::key_of_upload;
+use crate::artifacts::keys::{self, Owner};
 
 /// A job that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
     /// Its id.
     pub id: String,
-    /// For people.
+    /// The specification's name.
     pub name: String,
-    /// Of which data set.
+    /// Name of the data set.
     pub dataset: Option<String>,
     /// Its student's best top-1 accuracy in percent.
     pub best_top1: Option<f64>,
@@ -25,9 +25,6 @@ pub struct Finished {
 }
 
 /// Every job that has ended, the latest first.
-///
-/// # Errors
-/// Those of the database.
 pub async fn finished(pool: &PgPool) -> sqlx::Result<Vec<Finished>> {
     sqlx::query_as!(
         Finished,
@@ -41,11 +38,11 @@ pub async fn finished(pool: &PgPool) -> sqlx::Result<Vec<Finished>> {
     .await
 }
 
-/// What jobs and checkpoints name in storage.
+/// The stored files that jobs and checkpoints need.
 #[derive(Debug, Default)]
 pub struct Named {
     keys: HashSet<String>,
-    /// Directories of attempts that write now, or of which a state to resume from is left.
+    /// Directories of attempts that write now, or that a later attempt can resume from.
     attempts: HashSet<String>,
 }
 
@@ -53,20 +50,18 @@ impl Named {
     /// Whether a stored file is needed.
     #[must_use]
     pub fn needs(&self, key: &str) -> bool {
-        let attempt = || key.splitn(5, '/').take(4).collect::<Vec<_>>().join("/");
-        self.keys.contains(key) || self.attempts.contains(&attempt())
+        let is_of_attempt =
+            || matches!(Owner::of(key), Some(Owner::Job { attempt, .. }) if self.attempts.contains(attempt));
+        self.keys.contains(key) || is_of_attempt()
     }
 }
 
-/// Reads what is named.
-///
-/// # Errors
-/// Those of the database.
+/// Reads which files are needed.
 pub async fn named(pool: &PgPool) -> sqlx::Result<Named> {
     let mut named = Named::default();
     named.keys.extend(sqlx::query_scalar!("select key from artifacts").fetch_all(pool).await?);
     let uploads = sqlx::query_scalar!("select sha256 from checkpoints").fetch_all(pool).await?;
-    named.keys.extend(uploads.iter().map(|sha256| key_of_upload(sha256)));
+    named.keys.extend(uploads.iter().map(|sha256| keys::checkpoint(sha256)));
     let attempts = sqlx::query!(
         r#"
         select id as "job!", attempt as "attempt!" from jobs where lease_expires_at is not null
@@ -76,6 +71,6 @@ pub async fn named(pool: &PgPool) -> sqlx::Result<Named> {
     )
     .fetch_all(pool)
     .await?;
-    named.attempts.extend(attempts.iter().map(|row| format!("jobs/{}/attempts/{}", row.job, row.attempt)));
+    named.attempts.extend(attempts.iter().map(|row| keys::attempt(&row.job, row.attempt)));
     Ok(named)
 }

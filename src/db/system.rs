@@ -1,4 +1,4 @@
-//! How the whole system is: what waits, what was done lately, what is stored.
+//! The state of the whole system: what waits, what was done within a day, what is stored.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
-/// Jobs by what they do or wait for.
+/// Jobs by what they wait for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Queue {
     /// Queued jobs that a worker could take now.
     pub ready: i64,
     /// Queued jobs whose teacher's job has not succeeded yet.
     pub waiting_for_teacher: i64,
-    /// Queued jobs that are tried again after a pause.
+    /// Queued jobs that will be tried again after a pause.
     pub backing_off: i64,
     /// Jobs that workers hold.
     pub held: i64,
-    /// Jobs that were set aside.
+    /// Paused jobs.
     pub paused: i64,
-    /// For how many seconds the one that has waited longest of those that are ready has been so; null where none is.
+    /// Seconds that the longest waiting of the ready jobs has waited; null if none is ready.
     pub longest_wait_seconds: Option<f64>,
     /// Training images per second of all jobs that run.
     pub images_per_second: f64,
@@ -28,41 +28,38 @@ pub struct Queue {
 /// The attempts of the last day.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LastDay {
-    /// How many began.
+    /// Number that began.
     pub begun: i64,
-    /// How many ended, by outcome: `succeeded`, `stopped`, or the class of the failure.
+    /// Number that ended, by outcome: `succeeded`, `stopped`, or the class of the failure.
     pub ended: BTreeMap<String, i64>,
-    /// Median of the seconds for which those that began had waited for a worker; null where none began.
+    /// Median of the seconds that they waited for a worker before they began; null if none began.
     pub median_wait_seconds: Option<f64>,
-    /// 95th percentile of these.
+    /// 95th percentile of these seconds.
     pub p95_wait_seconds: Option<f64>,
-    /// The longest of these.
+    /// The longest of these waits, in seconds.
     pub longest_wait_seconds: Option<f64>,
 }
 
-/// What is stored, as the database knows it.
+/// What is stored, according to the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Stored {
-    /// Files that finished jobs published.
+    /// Number of files that finished jobs published.
     pub artifacts: i64,
     /// Their size in bytes.
     pub artifacts_bytes: i64,
-    /// Uploaded checkpoints.
+    /// Number of uploaded checkpoints.
     pub checkpoints: i64,
     /// Their size in bytes.
     pub checkpoints_bytes: i64,
-    /// States from which jobs that have not succeeded can go on.
+    /// Number of states from which jobs that have not succeeded can resume.
     pub states: i64,
-    /// Their size in bytes, without those that an earlier version stored.
+    /// Their size in bytes, without states that an earlier version stored.
     pub states_bytes: i64,
     /// Size of the database in bytes.
     pub database_bytes: i64,
 }
 
-/// What waits.
-///
-/// # Errors
-/// Those of the database.
+/// Counts jobs by what they wait for.
 pub async fn queue(pool: &PgPool) -> sqlx::Result<Queue> {
     sqlx::query_as!(
         Queue,
@@ -90,10 +87,7 @@ pub async fn queue(pool: &PgPool) -> sqlx::Result<Queue> {
     .await
 }
 
-/// What was done within a day.
-///
-/// # Errors
-/// Those of the database.
+/// Counts the attempts of the last day.
 pub async fn last_day(pool: &PgPool) -> sqlx::Result<LastDay> {
     let begun = sqlx::query!(
         r#"
@@ -122,10 +116,7 @@ pub async fn last_day(pool: &PgPool) -> sqlx::Result<LastDay> {
     })
 }
 
-/// What is stored.
-///
-/// # Errors
-/// Those of the database.
+/// Measures what is stored.
 pub async fn stored(pool: &PgPool) -> sqlx::Result<Stored> {
     sqlx::query_as!(
         Stored,

@@ -1,9 +1,9 @@
-//! Series with fewer points and the same peaks, from a stream of points in any order and in bounded memory.
+//! Thins a series to fewer points with the same peaks, from a stream of points in any order, in bounded memory.
 
-/// Collects the points of one series and keeps about as many as it is asked for.
+/// Collects the points of one series and keeps a limited number.
 ///
-/// Steps are cut into stretches whose length is a power of two; of each stretch the lowest and the highest point stay,
-/// and the first and the last of all. What stays depends on the points alone, not on their order.
+/// Steps are cut into stretches whose length is a power of two. The lowest and the highest point of each stretch stay,
+/// and the first and the last point of all. What stays depends on the points alone, not on their order.
 #[derive(Debug)]
 pub struct Thinned<T> {
     most: usize,
@@ -12,13 +12,13 @@ pub struct Thinned<T> {
 }
 
 impl<T> Thinned<T> {
-    /// At most so many points, but at least four, come out.
+    /// Keeps at most `most` points, but at least four.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self { most: most.max(4), points: Vec::new(), is_thinned: false }
     }
 
-    /// Adds the point of a step. A series has one point of a step.
+    /// Adds the only point of a step.
     pub fn push(&mut self, step: i64, value: f64, point: T) {
         self.points.push((step, value, point));
         if self.points.len() >= self.most.saturating_mul(2) {
@@ -26,7 +26,7 @@ impl<T> Thinned<T> {
         }
     }
 
-    /// What stays, by step.
+    /// The points that stay, by step.
     #[must_use]
     pub fn finish(mut self) -> Vec<T> {
         if self.is_thinned || self.points.len() > self.most {

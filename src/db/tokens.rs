@@ -1,4 +1,4 @@
-//! API tokens: who may do what. A token itself is never stored, only its SHA-256.
+//! The table `tokens`: API tokens and what they allow. A token itself is never stored, only its SHA-256.
 
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
@@ -7,9 +7,12 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
-/// What a token may do; each includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema, ValueEnum)]
+/// What a token allows; each scope includes those before it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema, ValueEnum, sqlx::Type,
+)]
 #[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Scope {
     /// See everything and download.
     Read,
@@ -29,13 +32,6 @@ impl Scope {
             Self::Admin => "admin",
         }
     }
-
-    fn parse(name: &str) -> sqlx::Result<Self> {
-        [Self::Read, Self::Submit, Self::Admin]
-            .into_iter()
-            .find(|scope| scope.name() == name)
-            .ok_or_else(|| sqlx::Error::Decode(format!("no scope {name:?}").into()))
-    }
 }
 
 /// What is known of a token.
@@ -43,7 +39,7 @@ impl Scope {
 pub struct Token {
     /// `tok_` and a ULID.
     pub id: String,
-    /// Who it was made for.
+    /// Whom it was made for.
     pub name: String,
     /// What it may do.
     pub scope: Scope,
@@ -55,29 +51,26 @@ pub struct Token {
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
-/// Whether it has only the signs that tokens have: no cookie, header or command line reads them otherwise.
+/// Whether a secret has only characters that cookies, headers and command lines leave as they are.
 #[must_use]
 pub fn is_plain(secret: &str) -> bool {
     secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.~+/=".contains(&byte))
 }
 
-/// What is stored of a token.
+/// The hash of a secret, which is what is stored.
 #[must_use]
 pub fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret).into()
 }
 
 /// Stores a new token's hash, and returns its id.
-///
-/// # Errors
-/// Those of the database.
 pub async fn create(pool: &PgPool, name: &str, scope: Scope, sha256: &[u8; 32]) -> sqlx::Result<String> {
     let id = format!("tok_{}", ulid::Ulid::generate());
     let insertion = sqlx::query!(
         "insert into tokens (id, name, scope, sha256) values ($1, $2, $3, $4)",
         id,
         super::storable(name),
-        scope.name(),
+        scope as Scope,
         sha256,
     );
     insertion.execute(pool).await?;
@@ -85,56 +78,35 @@ pub async fn create(pool: &PgPool, name: &str, scope: Scope, sha256: &[u8; 32]) 
 }
 
 /// Every token, revoked ones too, oldest first.
-///
-/// # Errors
-/// Those of the database.
 pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Token>> {
-    let rows = sqlx::query!(
-        "select id, name, scope, created_at, last_used_at, revoked_at from tokens order by created_at, id"
+    sqlx::query_as!(
+        Token,
+        r#"select id, name, scope as "scope: Scope", created_at, last_used_at, revoked_at
+           from tokens order by created_at, id"#,
     )
     .fetch_all(pool)
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(Token {
-                id: row.id,
-                name: row.name,
-                scope: Scope::parse(&row.scope)?,
-                created_at: row.created_at,
-                last_used_at: row.last_used_at,
-                revoked_at: row.revoked_at,
-            })
-        })
-        .collect()
+    .await
 }
 
-/// Makes a token invalid; whether there is such a token.
-///
-/// # Errors
-/// Those of the database.
+/// Makes a token invalid; false if there is no such token.
 pub async fn revoke(pool: &PgPool, id: &str) -> sqlx::Result<bool> {
     let update = sqlx::query!("update tokens set revoked_at = coalesce(revoked_at, now()) where id = $1", id);
     Ok(update.execute(pool).await?.rows_affected() > 0)
 }
 
-/// Whether there is a valid token at all.
-///
-/// # Errors
-/// Those of the database.
+/// Whether there is a valid token.
 pub async fn any(pool: &PgPool) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"select exists (select from tokens where revoked_at is null) as "any!""#)
         .fetch_one(pool)
         .await
 }
 
-/// What the bearer of the token may do; none where it is not valid. Takes note that it was used.
-///
-/// # Errors
-/// Those of the database.
+/// The scope of a token, or none if it is not valid. Notes that it was used.
 pub async fn scope_of(pool: &PgPool, sha256: &[u8; 32]) -> sqlx::Result<Option<Scope>> {
     let query = sqlx::query!(
         r#"
-        select id, scope, last_used_at is null or last_used_at < now() - interval '1 minute' as "is_stale!"
+        select id, scope as "scope: Scope",
+            last_used_at is null or last_used_at < now() - interval '1 minute' as "is_stale!"
         from tokens where sha256 = $1 and revoked_at is null
         "#,
         sha256,
@@ -143,5 +115,5 @@ pub async fn scope_of(pool: &PgPool, sha256: &[u8; 32]) -> sqlx::Result<Option<S
     if found.is_stale {
         sqlx::query!("update tokens set last_used_at = now() where id = $1", found.id).execute(pool).await?;
     }
-    Scope::parse(&found.scope).map(Some)
+    Ok(Some(found.scope))
 }

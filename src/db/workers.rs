@@ -1,13 +1,21 @@
-//! Who works, as they say themselves.
+//! The table `workers`: the workers that run, as they describe themselves with each heartbeat.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::PgPool;
 use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
-/// A worker that makes itself known.
+use super::interval;
+
+/// A worker is alive, and is shown as online, if its last heartbeat is no older than this. Other workers delete it
+/// then.
+pub(super) const ALIVE_FOR: Duration = Duration::from_secs(60);
+
+/// What a worker says about itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewWorker {
     /// `wrk_` and a ULID.
@@ -16,29 +24,29 @@ pub struct NewWorker {
     pub name: String,
     /// `cpu` or `cuda:0`, or several with commas between them.
     pub device: String,
-    /// How many those are.
+    /// The number of devices.
     pub devices: i32,
-    /// The memory of the first.
+    /// Memory of the first device in bytes.
     pub memory_bytes: Option<i64>,
-    /// What its machine has to do now.
+    /// The load of its machine.
     pub usage: Usage,
 }
 
-/// What a worker's machine and its GPU have to do: all of it, whoever gave it to them.
+/// The load of a worker's machine and its GPU, by all of their processes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
-    /// Share of the machine's processors that was busy since the last heartbeat, from 0 to 1; null where it is not known.
+    /// Share of the machine's processors that was busy since the last heartbeat, from 0 to 1; null if it is not known.
     pub cpu_share: Option<f64>,
-    /// Bytes of the machine's memory that are in use and could not be had at once.
+    /// Bytes of the machine's memory that are in use and cannot be reclaimed at once.
     pub memory_used_bytes: Option<u64>,
     /// The machine's memory in bytes.
     pub memory_total_bytes: Option<u64>,
-    /// The worker's GPU; null where it has none, or the driver does not tell.
+    /// The worker's GPU; null if it has none, or the driver does not tell.
     pub gpu: Option<GpuUsage>,
 }
 
 impl Usage {
-    /// Memory in bytes of the device of that name, `cpu` or `cuda:0`, where it is known.
+    /// Memory in bytes of a device, `cpu` or `cuda:0`, if it is known.
     #[must_use]
     pub fn memory_of(&self, device: &str) -> Option<i64> {
         let bytes = match &self.gpu {
@@ -49,13 +57,13 @@ impl Usage {
     }
 }
 
-/// What a GPU has to do.
+/// The load of a GPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct GpuUsage {
     /// Its model.
     #[schema(example = "NVIDIA H100 80GB HBM3")]
     pub name: String,
-    /// Share of the last second or less in which it computed anything, from 0 to 1.
+    /// Share of the last second (or less) during which it computed anything, from 0 to 1.
     pub busy_share: Option<f64>,
     /// Bytes of its memory that are in use.
     pub memory_used_bytes: u64,
@@ -68,11 +76,11 @@ pub struct GpuUsage {
 pub struct Worker {
     /// `wrk_` and a ULID, new at every start.
     pub id: String,
-    /// The host and the device, unless it was given a name.
+    /// The host's name and the devices, unless the worker was given a name.
     pub name: String,
     /// `cpu` or `cuda:0`, or several with commas between them.
     pub device: String,
-    /// Memory of the first in bytes, where it is known.
+    /// Memory of the first device in bytes, if it is known.
     pub memory_bytes: Option<i64>,
     /// The program's version.
     pub version: String,
@@ -80,33 +88,31 @@ pub struct Worker {
     pub devices: i32,
     /// Id of the oldest job that it holds.
     pub job: Option<String>,
-    /// Ids of all jobs that it holds: with several devices it may have several.
+    /// Ids of all jobs that it holds: a worker with several devices may hold several.
     pub jobs: Vec<String>,
-    /// Id of the job that it keeps free devices for, until there are enough of them.
+    /// Id of the job that it reserves free devices for, until there are enough of them.
     pub waits_for: Option<String>,
-    /// What its machine had to do at its last heartbeat; null where it did not say.
+    /// The load of its machine at its last heartbeat; null if it did not say.
     #[schema(value_type = Option<Usage>)]
     pub usage: Option<Json<Usage>>,
-    /// Share of the last hour, or of its life where that is shorter, in which jobs used its devices.
+    /// Share of the last hour, or of its life if that is shorter, during which jobs used its devices.
     pub busy_share: f64,
-    /// Whether it was heard of within the last minute.
+    /// Whether its last heartbeat is no older than a minute.
     pub online: bool,
     /// When it started.
     pub started_at: DateTime<Utc>,
-    /// When it was last heard of.
+    /// When its last heartbeat came.
     pub heartbeat_at: DateTime<Utc>,
 }
 
-/// The workers that were heard of within a day, newest first.
-///
-/// # Errors
-/// Those of the database.
+/// The workers, newest first: those that are alive, and those that vanished within a day and that no other worker has
+/// deleted yet.
 pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
     sqlx::query_as!(
         Worker,
         r#"
-        select id, name, device, devices, memory_bytes, version, usage as "usage: Json<Usage>", started_at, heartbeat_at,
-            waits_for, heartbeat_at > now() - interval '1 minute' as "online!",
+        select id, name, device, devices, memory_bytes, version, usage as "usage: Json<Usage>", started_at,
+            heartbeat_at, waits_for, heartbeat_at > now() - $1::interval as "online!",
             held.jobs[1] as job, held.jobs as "jobs!",
             least(1, coalesce((
                 select sum(coalesce(jobs.devices, 1) * extract(epoch from
@@ -120,31 +126,27 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
             from jobs where lease_expires_at is not null and worker = workers.id) as held
         where heartbeat_at > now() - interval '1 day' order by id desc
         "#,
+        interval(ALIVE_FOR),
     )
     .fetch_all(pool)
     .await
 }
 
-/// The devices of the largest worker that is there now; 0 where there is none.
-///
-/// # Errors
-/// Those of the database.
+/// The number of devices of the largest worker that is alive; 0 if none is.
 pub async fn most_devices(pool: &PgPool) -> sqlx::Result<i32> {
     sqlx::query_scalar!(
-        r#"select coalesce(max(devices), 0) as "devices!" from workers
-           where heartbeat_at > now() - interval '1 minute'"#,
+        r#"select coalesce(max(devices), 0) as "devices!" from workers where heartbeat_at > now() - $1::interval"#,
+        interval(ALIVE_FOR),
     )
     .fetch_one(pool)
     .await
 }
 
-/// Makes a worker known.
-///
-/// # Errors
-/// Those of the database.
+/// Adds a worker, or notes its heartbeat.
 pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into workers (id, name, device, devices, memory_bytes, version, usage) values ($1, $2, $3, $4, $5, $6, $7)
+        "insert into workers (id, name, device, devices, memory_bytes, version, usage)
+         values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (id) do update set heartbeat_at = now(), usage = excluded.usage",
         worker.id,
         worker.name,
@@ -159,11 +161,16 @@ pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Strikes a worker that ends in order off the list.
-///
-/// # Errors
-/// Those of the database.
+/// Deletes a worker that shuts down.
 pub async fn forget(pool: &PgPool, id: &str) -> sqlx::Result<()> {
     sqlx::query!("delete from workers where id = $1", id).execute(pool).await?;
+    Ok(())
+}
+
+/// Deletes the workers that are not alive any more.
+pub(super) async fn forget_dead(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("delete from workers where heartbeat_at < now() - $1::interval", interval(ALIVE_FOR))
+        .execute(connection)
+        .await?;
     Ok(())
 }

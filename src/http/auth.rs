@@ -18,7 +18,7 @@ use sqlx::PgPool;
 
 use super::Settings;
 use super::error::ApiError;
-use crate::jobs::tokens::{self, Scope};
+use crate::db::tokens::{self, Scope};
 
 /// How long a token's scope is cached. A revoked token is refused after that at the latest.
 pub const TOKEN_MEMORY: Duration = Duration::from_secs(5);

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::artifacts;
-use crate::jobs::state::Status;
+use crate::db::errors::Transient;
+use crate::db::jobs::Status;
 use crate::spec::Fault;
 
 /// Retry-After, in seconds, when something here is overloaded or unavailable.
@@ -185,24 +186,18 @@ impl IntoResponse for ApiError {
 
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::PoolTimedOut => {
-                Self::Unavailable("all connections to the database are busy: try again".into())
-            }
-            sqlx::Error::Io(_) | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
+        match Transient::of(&error) {
+            Some(Transient::Busy) => Self::Unavailable("all connections to the database are busy: try again".into()),
+            Some(Transient::Unreachable | Transient::Closed) => {
                 tracing::error!(%error, "the database does not answer");
                 Self::Unavailable("the database does not answer: try again".into())
             }
-            // Shutdown or startup; deadlock; too many connections; lock timeout.
-            sqlx::Error::Database(ref fault)
-                if fault
-                    .code()
-                    .is_some_and(|code| code.starts_with("57P") || ["40P01", "53300", "55P03"].contains(&&*code)) =>
-            {
+            Some(Transient::NotReady | Transient::Contended) => {
                 tracing::error!(%error, "the database is not ready");
                 Self::Unavailable("the database is busy or restarting: try again".into())
             }
-            other => Self::Internal(other.into()),
+            // A statement that takes too long does so again.
+            Some(Transient::Interrupted) | None => Self::Internal(error.into()),
         }
     }
 }

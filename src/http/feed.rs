@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use sqlx::PgPool;
 use tokio::time::Instant;
 
-use crate::jobs::events::{self, Event};
-use crate::jobs::metrics::{self, Point};
-use crate::jobs::store::{self, Job};
+use crate::db;
+use crate::db::events::{self, Event};
+use crate::db::jobs::Job;
+use crate::db::metrics::{self, Point};
 
 /// Rows per query.
 pub const PAGE: i64 = 500;
@@ -112,7 +113,7 @@ impl Feed {
         }
         let began = Instant::now();
         // The job first: once it has ended, no events or points are added after this query.
-        let Some(job) = store::get(pool, &self.id).await? else { return Ok(None) };
+        let Some(job) = db::jobs::get(pool, &self.id).await? else { return Ok(None) };
         // What has not changed is shared, not copied.
         let (job, mut events, mut points) = match latest.take() {
             Some(last) if *last.job == job => (last.job.clone(), last.events.clone(), last.points.clone()),

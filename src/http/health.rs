@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::AppState;
 use super::error::ApiError;
-use crate::jobs::store;
+use crate::db;
 
 /// Shorter than the usual timeout of probes.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -39,7 +39,7 @@ pub async fn alive() -> Json<Health> {
 /// Queries the database and writes to the storage.
 #[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "ready", responses((status = 200, body = Health)))]
 pub async fn ready(State(state): State<AppState>) -> Result<Json<Health>, ApiError> {
-    let database = tokio::time::timeout(PATIENCE, store::ping(&state.pool));
+    let database = tokio::time::timeout(PATIENCE, db::ping(&state.pool));
     let storage = tokio::time::timeout(PATIENCE, state.artifacts.probe());
     let (database, storage) = tokio::join!(database, storage);
     let mut broken = Vec::new();

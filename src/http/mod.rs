@@ -4,7 +4,7 @@
 //! `/v1/jobs/{id}/metrics`. `prometheus.rs` serves `/metrics`, `health.rs` `/healthz` and `/readyz`, `openapi.rs`
 //! `/openapi.json` and `/docs`, and `assets.rs` the dashboard. `router.rs` lists all routes.
 //!
-//! A handler extracts, validates, makes one call to [`crate::jobs`] or [`crate::artifacts`], and responds. Its errors
+//! A handler extracts, validates, makes one call to [`crate::db`] or [`crate::artifacts`], and responds. Its errors
 //! are `error::ApiError`s.
 #![allow(unused_qualifications, reason = "utoipa qualifies the types of query parameters")]
 
@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::artifacts::Store;
-use crate::jobs::changes::Changes;
+use crate::db::listen::Changes;
 
 pub use auth::TOKEN_MEMORY;
 pub use error::Problem;

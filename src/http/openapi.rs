@@ -16,7 +16,7 @@ use super::AppState;
 use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
 use super::v1::stream::{Deleted, JobProgress};
-use crate::jobs::metrics::Point;
+use crate::db::metrics::Point;
 
 /// Swagger UI styles its elements inline.
 const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";

@@ -13,8 +13,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::AppState;
-use crate::jobs::ledger::{self, Ledger, WAIT_BOUNDS};
-use crate::jobs::store::{self, Totals};
+use crate::db::attempts::AttemptOutcome;
+use crate::db::counters::{self, Ledger, Totals, WAIT_BOUNDS};
 
 const REQUESTS: &str = "distillery_http_requests_total";
 const DURATION: &str = "distillery_http_request_duration_seconds";
@@ -30,8 +30,6 @@ const RESCUES: &str = "distillery_rescues_total";
 const REFUSED: &str = "distillery_stale_writes_refused_total";
 const DEVICE_SECONDS: &str = "distillery_device_seconds_total";
 const PICKUP: &str = "distillery_pickup_latency_seconds";
-/// How an attempt can end. Outcomes that have not occurred yet are exported as 0, so that the first one is an increase.
-const OUTCOMES: [&str; 8] = ["succeeded", "stopped", "user", "oom", "numeric", "worker_lost", "storage", "internal"];
 
 /// The process has exactly one recorder.
 static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
@@ -85,7 +83,8 @@ pub fn keep_up(stopping: CancellationToken) {
 #[utoipa::path(get, path = "/metrics", tag = "server", operation_id = "prometheus",
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn get(State(state): State<AppState>) -> impl IntoResponse {
-    let read = async { Ok::<_, sqlx::Error>((store::totals(&state.pool).await?, ledger::sums(&state.pool).await?)) };
+    let read =
+        async { Ok::<_, sqlx::Error>((counters::totals(&state.pool).await?, counters::sums(&state.pool).await?)) };
     let read = read.await;
     gauge!(DATABASE_UP).set(if read.is_ok() { 1.0 } else { 0.0 });
     let counters = match read {
@@ -124,12 +123,20 @@ fn counters(ledger: &Ledger) -> String {
         }
         text += "\n";
     };
-    let ended = |outcome: &str| ledger.ended.iter().find(|(name, _)| name == outcome).map_or(0, |(_, count)| *count);
-    let attempts: Vec<_> =
-        OUTCOMES.iter().map(|outcome| (format!("{{outcome=\"{outcome}\"}}"), ended(outcome) as f64)).collect();
+    let ended = |outcome| ledger.ended.iter().find(|(other, _)| *other == outcome).map_or(0, |(_, count)| *count);
+    // Outcomes that have not occurred yet are exported as 0, so that the first one is an increase.
+    let attempts: Vec<_> = AttemptOutcome::ALL
+        .iter()
+        .map(|&outcome| (format!("{{outcome=\"{}\"}}", outcome.name()), ended(outcome) as f64))
+        .collect();
     family(ATTEMPTS, "counter", "Attempts that ended, by outcome", &attempts);
     let plain = |value: f64| [(String::new(), value)];
-    family(RESCUES, "counter", "Attempts whose worker or trainer disappeared", &plain(ended("worker_lost") as f64));
+    family(
+        RESCUES,
+        "counter",
+        "Attempts whose worker or trainer disappeared",
+        &plain(ended(AttemptOutcome::WorkerLost) as f64),
+    );
     let refused = ledger.refused_writes as f64;
     family(REFUSED, "counter", "Refused writes of attempts that no longer owned their job", &plain(refused));
     let seconds = [("used", ledger.seconds_used), ("lost", ledger.seconds_lost)];

@@ -12,10 +12,10 @@ use super::error::ApiError;
 use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
 use crate::dataset::{self, Dataset, DatasetSummary, Options};
-use crate::jobs::checkpoints::{self, Checkpoint, Fit};
-use crate::jobs::state::Status;
-use crate::jobs::store;
-use crate::jobs::workers;
+use crate::db;
+use crate::db::checkpoints::{self, Checkpoint, Fit};
+use crate::db::jobs::Status;
+use crate::db::workers;
 use crate::spec::{self, DatasetSpec, Fault, JobSpec, Mode, OptimizerSpec, TeacherSpec};
 
 /// A specification that can run.
@@ -226,7 +226,7 @@ async fn look_at_teacher_job(
     faults: &mut Vec<Fault>,
 ) -> Result<(), ApiError> {
     let Some(id) = teacher.job.clone() else { return Ok(()) };
-    let Some(job) = store::get(&state.pool, &id).await? else {
+    let Some(job) = db::jobs::get(&state.pool, &id).await? else {
         faults.push(fault("/teacher/job", format!("there is no job {id}")));
         return Ok(());
     };

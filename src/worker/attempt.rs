@@ -11,13 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::{Lease, Wanted};
 use super::monitor::Gpus;
-use super::record::{Record, Trouble, held};
+use super::record::{Trouble, Record, held};
 use super::trainer::Trainer;
-use super::wakeups::Wakeups;
 use super::{Context, inputs, outputs};
-use crate::jobs::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
+use crate::db::listen::Wakeups;
+use crate::db::metrics;
+use crate::db::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
 use crate::process;
-use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome, Point};
+use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome, Point, series};
 
 /// Reports are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_millis(250);
@@ -55,11 +56,11 @@ pub(super) async fn run(
         }
         Err(lost) => Err(lost),
     };
-    if let Err(trouble) = settled {
-        tracing::warn!(job = hold.job, attempt = hold.attempt, ?trouble, "left the job alone");
+    if let Err(error) = settled {
+        tracing::warn!(job = hold.job, attempt = hold.attempt, ?error, "left the job alone");
     }
     drop(lease);
-    inputs::remove(&context.settings, &hold).await;
+    inputs::remove(&context.settings, &hold.job, hold.attempt).await;
 }
 
 struct Attempt<'a> {
@@ -76,8 +77,9 @@ impl Attempt<'_> {
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;
-        let mut trainer = Trainer::start(settings, &directory, self.devices, self.hold.attempt)
-            .map_err(|error| Trouble::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") }))?;
+        let mut trainer = Trainer::start(settings, &directory, self.devices, self.hold.attempt).map_err(|error| {
+            Trouble::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") })
+        })?;
         let (_, nothing) = mpsc::channel(1);
         let events = std::mem::replace(&mut trainer.events, nothing);
         let (abandon, ended) = (CancellationToken::new(), CancellationToken::new());
@@ -187,7 +189,12 @@ impl Attempt<'_> {
         }
     }
 
-    async fn milestone(&self, event: Event, output: &Path, resumed: Option<&SavedCheckpoint>) -> Result<(), Trouble> {
+    async fn milestone(
+        &self,
+        event: Event,
+        output: &Path,
+        resumed: Option<&SavedCheckpoint>,
+    ) -> Result<(), Trouble> {
         let hold = &self.hold;
         match event {
             Event::Started(started) => {
@@ -223,10 +230,10 @@ impl Attempt<'_> {
         }
     }
 
-    /// Records the points that an earlier attempt made before the state that this one resumed from, and that did not reach
-    /// the database: its worker was killed while it lagged behind its trainer.
+    /// Records the points that an earlier attempt made before the state that this one resumed from, and that did not
+    /// reach the database: its worker was killed while it lagged behind its trainer.
     async fn catch_up(&self, saved: &SavedCheckpoint, resumed_step: u64, output: &Path) -> Result<(), Trouble> {
-        let known = self.record.ask(async |pool| queue::newest_step(pool, &self.hold.job).await).await?;
+        let known = self.record.ask(async |pool| metrics::newest_step(pool, &self.hold.job).await).await?;
         let missed = outputs::points_between(output, known, resumed_step).await;
         for points in missed.chunks(POINTS_AT_ONCE) {
             self.record
@@ -249,9 +256,9 @@ impl Attempt<'_> {
     /// The memory in use on the job's GPUs, beside the newest of these points that tells the trainer's own: the trainer
     /// cannot ask libtorch's allocator.
     fn gpu_memory(&self, points: &[Point]) -> Option<Point> {
-        let own = points.iter().rev().find(|point| point.name == "memory/resident_bytes")?;
+        let own = points.iter().rev().find(|point| point.name == series::RESIDENT_BYTES)?;
         let in_use = self.gpus.memory_in_use()?;
-        Some(Point { name: "memory/gpu_bytes".to_owned(), value: in_use as f64, ..own.clone() })
+        Some(Point { name: series::GPU_BYTES.to_owned(), value: in_use as f64, ..own.clone() })
     }
 
     async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), Trouble> {
@@ -278,27 +285,14 @@ async fn sleep_until(end: Option<Instant>) {
     }
 }
 
-/// A trainer that ended without a word.
-fn unexplained(status: ExitStatus, starved: bool, last_words: &str) -> Failure {
-    use std::os::unix::process::ExitStatusExt;
-    let ended = process::describe(status);
-    match status.signal() {
-        Some(9) if starved => Failure {
-            class: ErrorClass::Oom,
-            message: "the kernel killed the trainer because memory ran out: lower training.batch_size, choose a \
-                      smaller network, or give the worker more memory"
-                .to_owned(),
-        },
-        Some(_) => Failure { class: ErrorClass::WorkerLost, message: with_last_words(&ended, last_words) },
-        None => Failure { class: ErrorClass::Internal, message: with_last_words(&ended, last_words) },
+/// The failure of a trainer that ended without a word.
+fn unexplained(status: ExitStatus, out_of_memory: bool, last_words: &str) -> Failure {
+    let advice = "lower training.batch_size, choose a smaller network, or give the worker more memory";
+    let mut failure = process::unexpected_end("the trainer", status, out_of_memory, advice);
+    if failure.class != ErrorClass::Oom && !last_words.is_empty() {
+        failure.message = format!("{}: {last_words}", failure.message);
     }
-}
-
-fn with_last_words(ended: &str, last_words: &str) -> String {
-    match last_words {
-        "" => format!("the trainer {ended}"),
-        _ => format!("the trainer {ended}: {last_words}"),
-    }
+    failure
 }
 
 #[cfg(test)]
@@ -308,12 +302,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_killed_trainer_is_out_of_memory_only_if_the_kernel_says_so() {
-        let killed = ExitStatus::from_raw(9);
-        assert_eq!(unexplained(killed, true, "").class, ErrorClass::Oom);
-        assert_eq!(unexplained(killed, false, "").class, ErrorClass::WorkerLost);
-        let exited = unexplained(ExitStatus::from_raw(0x100), true, "no such library");
-        assert_eq!(exited.class, ErrorClass::Internal);
-        assert!(exited.message.contains("no such library"));
+    fn a_trainer_that_ended_without_a_word_is_explained_by_its_last_lines() {
+        let exited = unexplained(ExitStatus::from_raw(0x100), false, "no such library");
+        assert_eq!(exited.message, "the trainer exited with status 1: no such library");
+        assert_eq!(unexplained(ExitStatus::from_raw(9), false, "").message, "the trainer was killed by signal 9");
     }
 }

@@ -6,11 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::outputs;
-use super::record::{Record, Trouble, held};
+use super::record::{Trouble, Record, held};
 use super::{Context, Settings};
-use crate::artifacts;
-use crate::jobs::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
+use crate::artifacts::{self, keys};
+use crate::db::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
+use crate::db::{self, checkpoints};
 use crate::protocol::{ErrorClass, Failure, Level, files};
 use crate::spec::JobSpec;
 
@@ -19,8 +19,9 @@ use crate::spec::JobSpec;
 /// # Errors
 /// The failure of the attempt that it means, or that the job was lost meanwhile.
 pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_>) -> Result<PathBuf, Trouble> {
-    remove(&context.settings, &claim.hold).await;
-    let directory = directory(&context.settings, &claim.hold);
+    let Hold { job, attempt, .. } = &claim.hold;
+    remove(&context.settings, job, *attempt).await;
+    let directory = directory(&context.settings, job, *attempt);
     let output = directory.join("output");
     tokio::fs::create_dir_all(output.join("state")).await.map_err(|error| storage(&output, &error))?;
     let mut spec = claim.spec.clone();
@@ -34,15 +35,15 @@ pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_
     Ok(directory)
 }
 
-fn directory(settings: &Settings, hold: &Hold) -> PathBuf {
-    settings.work_dir.join(&hold.job).join(hold.attempt.to_string())
+fn directory(settings: &Settings, job: &str, attempt: i32) -> PathBuf {
+    settings.work_dir.join(job).join(attempt.to_string())
 }
 
 /// Removes the directory of an attempt, and those that earlier ones left: what they had is in storage, or lost. A later
 /// attempt, by another worker of this machine, keeps its own. What cannot be removed is in nobody's way.
-pub(super) async fn remove(settings: &Settings, hold: &Hold) {
-    for attempt in 1..=hold.attempt {
-        let directory = directory(settings, &Hold { attempt, ..hold.clone() });
+pub(super) async fn remove(settings: &Settings, job: &str, attempt: i32) {
+    for attempt in 1..=attempt {
+        let directory = directory(settings, job, attempt);
         if let Err(error) = tokio::fs::remove_dir_all(&directory).await
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -50,7 +51,7 @@ pub(super) async fn remove(settings: &Settings, hold: &Hold) {
         }
     }
     // Fails where another attempt's is left.
-    let _ = tokio::fs::remove_dir(settings.work_dir.join(&hold.job)).await;
+    let _ = tokio::fs::remove_dir(settings.work_dir.join(job)).await;
 }
 
 /// Removes what workers of this machine left that were killed: every attempt's directory but of those held now.
@@ -60,30 +61,35 @@ pub(super) async fn remove_leftovers(context: &Context) {
     if found.is_empty() {
         return;
     }
-    match queue::all_held(&context.pool).await {
+    match queue::held_attempts(&context.pool).await {
         Ok(held) => {
-            for hold in found.into_iter().filter(|hold| !held.contains(hold)) {
-                remove(&context.settings, &hold).await;
+            for (job, attempt) in found.into_iter().filter(|attempt| !held.contains(attempt)) {
+                remove(&context.settings, &job, attempt).await;
             }
         }
         Err(error) => tracing::warn!(%error, "cannot tell which directories of attempts are not needed any more"),
     }
 }
 
-fn attempts_below(work_dir: &Path) -> Vec<Hold> {
+fn attempts_below(work_dir: &Path) -> Vec<(String, i32)> {
     let names = |dir: &Path| -> Vec<String> {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     };
     let attempts_of = |job: String| {
         let attempts = names(&work_dir.join(&job)).into_iter().filter_map(|attempt| attempt.parse().ok());
-        attempts.map(move |attempt| Hold { job: job.clone(), attempt }).collect::<Vec<_>>()
+        attempts.map(move |attempt| (job.clone(), attempt)).collect::<Vec<_>>()
     };
     names(work_dir).into_iter().flat_map(attempts_of).collect()
 }
 
 /// Replaces ids by local files.
-async fn localise(context: &Context, spec: &mut JobSpec, directory: &Path, record: &Record<'_>) -> Result<(), Trouble> {
+async fn localise(
+    context: &Context,
+    spec: &mut JobSpec,
+    directory: &Path,
+    record: &Record<'_>,
+) -> Result<(), Trouble> {
     let name = spec.dataset.name.take().unwrap_or_default();
     let path = context.settings.datasets_dir.join(&name);
     if !path.is_dir() {
@@ -118,7 +124,7 @@ struct InStorage {
 }
 
 async fn student_of(record: &Record<'_>, job: &str) -> Result<InStorage, Trouble> {
-    match record.ask(async |pool| queue::published_artifact(pool, job, files::BEST_STUDENT).await).await? {
+    match record.ask(async |pool| db::artifacts::get(pool, job, files::BEST_STUDENT).await).await? {
         Some(artifact) => Ok(InStorage { key: artifact.key, sha256: artifact.sha256 }),
         None => Err(Trouble::Failed(Failure {
             class: ErrorClass::User,
@@ -128,8 +134,8 @@ async fn student_of(record: &Record<'_>, job: &str) -> Result<InStorage, Trouble
 }
 
 async fn uploaded(record: &Record<'_>, id: &str) -> Result<InStorage, Trouble> {
-    match record.ask(async |pool| queue::checkpoint_sha256(pool, id).await).await? {
-        Some(sha256) => Ok(InStorage { key: artifacts::key_of_upload(&sha256), sha256 }),
+    match record.ask(async |pool| checkpoints::sha256_of(pool, id).await).await? {
+        Some(sha256) => Ok(InStorage { key: keys::checkpoint(&sha256), sha256 }),
         None => Err(Trouble::Failed(Failure {
             class: ErrorClass::User,
             message: format!("checkpoint {id} is not there any more: upload it again"),
@@ -167,7 +173,7 @@ async fn restore(
         }
         Err(error) => return Err(of_storage(&error).into()),
     }
-    let metrics = outputs::key(&hold.job, saved.attempt, files::METRICS);
+    let metrics = keys::attempt_file(&hold.job, saved.attempt, files::METRICS);
     match context.store.fetch(&metrics, &output.join(files::METRICS)).await {
         Ok(_) | Err(artifacts::Error::NotFound(_)) => Ok(()),
         Err(error) => Err(of_storage(&error).into()),

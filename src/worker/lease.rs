@@ -6,8 +6,9 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::Context;
-use crate::jobs::queue::{self, Hold};
-use crate::jobs::state::Status;
+use crate::db::attempts;
+use crate::db::jobs::Status;
+use crate::db::queue::{self, Hold};
 
 /// What the database wants of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,12 @@ impl Lease {
     }
 }
 
-async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<String>, tell: watch::Sender<Wanted>) {
+async fn renew(
+    context: Context,
+    hold: Hold,
+    mut statuses: broadcast::Receiver<String>,
+    tell: watch::Sender<Wanted>,
+) {
     let lease = context.settings.lease;
     // Where it cannot be renewed the trainer is stopped a little before the end, when nobody else can have started yet.
     let usable = lease - lease / 8;
@@ -88,7 +94,7 @@ async fn renew(context: Context, hold: Hold, mut statuses: broadcast::Receiver<S
 
 /// For whoever watches the cluster; the job is another's by now and does not wait for it.
 pub(super) async fn count_refused(context: &Context, hold: &Hold) {
-    if let Err(error) = queue::count_refused(&context.pool, hold).await {
+    if let Err(error) = attempts::count_refused(&context.pool, hold).await {
         tracing::debug!(job = hold.job, %error, "a refused write was not counted");
     }
 }

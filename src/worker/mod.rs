@@ -13,7 +13,6 @@ mod record;
 mod rescuer;
 pub mod supervise;
 mod trainer;
-mod wakeups;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,9 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Store;
 use crate::cli::WorkerArgs;
-use crate::jobs::queue::{self, Claim, Room};
-use crate::jobs::workers::{self, NewWorker};
-use crate::{jobs, process};
+use crate::db::listen::Wakeups;
+use crate::db::queue::{self, Claim, Room};
+use crate::db::workers::{self, NewWorker};
+use crate::{db, process};
 
 use monitor::Monitor;
 
@@ -104,7 +104,7 @@ struct Context {
 /// Whatever keeps it from starting: the database, the storage, the trainer's program.
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
-    let Some(pool) = jobs::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
+    let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
     let store = Store::open(&args.data.storage())?;
     run(pool, store, Settings::new(&args)?, told_to_stop).await
 }
@@ -120,7 +120,7 @@ pub async fn run(pool: PgPool, store: Store, settings: Settings, drain: Cancella
     register(&context, &mut monitor).await.context("cannot register the worker")?;
     tracing::info!(worker = context.settings.name, device = context.settings.devices.join(","), "ready for jobs");
     // Listening begins before the first look at the queue: nothing is missed in between.
-    let wakeups = Arc::new(wakeups::listen(&context.pool).await?);
+    let wakeups = Arc::new(Wakeups::listen(&context.pool).await?);
     inputs::remove_leftovers(&context).await;
     let helpers = CancellationToken::new();
     let presence = tokio::spawn(helpers.clone().run_until_cancelled_owned(keep_present(context.clone(), monitor)));
@@ -148,7 +148,7 @@ impl Free {
     }
 }
 
-async fn work(context: &Context, wakeups: &Arc<wakeups::Wakeups>, drain: &CancellationToken) {
+async fn work(context: &Context, wakeups: &Arc<Wakeups>, drain: &CancellationToken) {
     let mut free = Free(context.settings.devices.iter().cloned().enumerate().collect());
     // Tasks of their own: an attempt is steered even where the database does not answer a look at the queue.
     let mut attempts = JoinSet::new();

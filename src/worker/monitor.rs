@@ -3,7 +3,7 @@
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use sysinfo::System;
 
-use crate::jobs::workers::{GpuUsage, Usage};
+use crate::db::workers::{GpuUsage, Usage};
 
 /// Reads the usage of the machine and of the worker's device.
 #[derive(Debug)]
@@ -103,8 +103,8 @@ impl Gpu {
     }
 }
 
-/// The GPU that CUDA calls by that name: it counts those that `CUDA_VISIBLE_DEVICES` lists, the driver all of them. None
-/// for what is no GPU, and for one that is not listed.
+/// The GPU that CUDA calls by that name: it counts those that `CUDA_VISIBLE_DEVICES` lists, the driver all of them.
+/// None for what is no GPU, and for one that is not listed.
 fn physical(device: &str, visible: Option<&str>) -> Option<Which> {
     let index: u32 = device.strip_prefix("cuda:")?.parse().ok()?;
     let Some(visible) = visible else { return Some(Which::Index(index)) };

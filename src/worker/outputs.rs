@@ -1,22 +1,14 @@
-//! Where an attempt's files go in storage. Each attempt has a directory of its own, so that one which lost its job
-//! overwrites nothing.
+//! Stores an attempt's files.
 
 use std::path::Path;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::Context;
-use crate::artifacts::Error;
-use crate::jobs::queue::{Artifact, Hold, SavedCheckpoint};
+use crate::artifacts::{Error, keys};
+use crate::db::artifacts::NewArtifact;
+use crate::db::queue::{Hold, SavedCheckpoint};
 use crate::protocol::{Point, files};
-
-/// Where an attempt keeps its states to resume from.
-const STATES: &str = "state";
-
-/// The key of an attempt's file.
-pub(super) fn key(job: &str, attempt: i32, file: &str) -> String {
-    format!("jobs/{job}/attempts/{attempt}/{file}")
-}
 
 /// Stores the state to resume from, and the metrics up to it.
 ///
@@ -29,23 +21,23 @@ pub(super) async fn save_checkpoint(
     epoch: u32,
     step: u64,
 ) -> Result<SavedCheckpoint, Error> {
-    // The state is of use only with all the points before it, so those are stored first; and the trainer may replace the
-    // state meanwhile, so that is opened before.
-    let key = |file| key(&hold.job, hold.attempt, file);
+    // The state is of use only with all the points before it, so those are stored first; and the trainer may replace
+    // the state meanwhile, so that is opened before.
     let path = output.join(files::CHECKPOINT);
     let opened = tokio::fs::File::open(&path).await;
     let state = opened.map_err(|source| Error::File { path: path.clone(), source })?;
-    context.store.put_file(&key(files::METRICS), &output.join(files::METRICS)).await?;
-    // A key of its own: a worker that is killed before the database knows this state leaves the last one as it was, with
-    // the SHA-256 that the database has.
-    let key = key(&format!("{STATES}/checkpoint-{step}.safetensors"));
+    context
+        .store
+        .put_file(&keys::attempt_file(&hold.job, hold.attempt, files::METRICS), &output.join(files::METRICS))
+        .await?;
+    let key = keys::state(&hold.job, hold.attempt, step);
     let stored = context.store.put_open_file(&key, state, &path).await?;
     let (sha256, size_bytes) = (Some(stored.sha256), Some(stored.size_bytes));
     Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key, sha256, size_bytes })
 }
 
-/// The points of the attempt's metrics file from the step `known` to the step `until`; none where it cannot be read, for
-/// training goes on without a chart's past.
+/// The points of the attempt's metrics file from the step `known` to the step `until`; none where it cannot be read,
+/// for training goes on without a chart's past.
 pub(super) async fn points_between(output: &Path, known: u64, until: u64) -> Vec<Point> {
     let path = output.join(files::METRICS);
     let mut points = Vec::new();
@@ -66,7 +58,7 @@ pub(super) async fn points_between(output: &Path, known: u64, until: u64) -> Vec
 
 /// Removes the attempt's states but the one that the database names by now.
 pub(super) async fn forget_older(context: &Context, hold: &Hold, saved: &SavedCheckpoint) {
-    let states = key(&hold.job, hold.attempt, STATES);
+    let states = keys::states(&hold.job, hold.attempt);
     if let Err(error) = context.store.delete_below(&states, |key| key == saved.key).await {
         tracing::warn!(job = hold.job, %error, "cannot remove an older checkpoint");
     }
@@ -76,22 +68,27 @@ pub(super) async fn forget_older(context: &Context, hold: &Hold, saved: &SavedCh
 ///
 /// # Errors
 /// Those of storage.
-pub(super) async fn store(context: &Context, hold: &Hold, output: &Path) -> Result<Vec<Artifact>, Error> {
+pub(super) async fn store(context: &Context, hold: &Hold, output: &Path) -> Result<Vec<NewArtifact>, Error> {
     let mut artifacts = Vec::new();
     let optional = [files::REGIONS, files::BEFORE_LAST_EPOCH].into_iter().filter(|name| output.join(name).exists());
     let always = [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS];
     for name in always.into_iter().chain(optional) {
-        let key = key(&hold.job, hold.attempt, name);
+        let key = keys::attempt_file(&hold.job, hold.attempt, name);
         let stored = context.store.put_file(&key, &output.join(name)).await?;
-        artifacts.push(Artifact { name: name.to_owned(), key, size_bytes: stored.size_bytes, sha256: stored.sha256 });
+        artifacts.push(NewArtifact {
+            name: name.to_owned(),
+            key,
+            size_bytes: stored.size_bytes,
+            sha256: stored.sha256,
+        });
     }
     Ok(artifacts)
 }
 
 /// Removes what attempts left that is not published: states to resume from above all.
-pub(super) async fn tidy(context: &Context, job: &str, published: &[Artifact]) {
+pub(super) async fn tidy(context: &Context, job: &str, published: &[NewArtifact]) {
     let keep = |key: &str| published.iter().any(|artifact| artifact.key == key);
-    if let Err(error) = context.store.delete_below(&format!("jobs/{job}/attempts"), keep).await {
+    if let Err(error) = context.store.delete_below(&keys::job(job), keep).await {
         tracing::warn!(job, %error, "cannot remove what is not needed any more");
     }
 }

@@ -1,4 +1,5 @@
-//! An attempt's line to the database: what it asks and writes waits for a database that is away, as long as the job is held.
+//! An attempt's line to the database: what it asks and writes waits for a database that is away, as long as the job is
+//! held.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use tokio::sync::watch;
 
 use super::Context;
 use super::lease::{self, Wanted};
-use crate::jobs::queue::{Hold, Write};
+use crate::db::errors::Transient;
+use crate::db::queue::{Hold, Write};
 use crate::protocol::{ErrorClass, Failure};
 
 /// Why an attempt's results are not written.
@@ -69,7 +71,7 @@ impl<'a> Record<'a> {
         loop {
             match question(&self.context.pool).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) if !is_passing(&error) => {
+                Err(error) if Transient::of(&error).is_none() => {
                     let message = format!("the database refused a request: {error}");
                     return Err(Trouble::Failed(Failure { class: ErrorClass::Internal, message }));
                 }
@@ -87,23 +89,4 @@ impl<'a> Record<'a> {
 /// A write that either found the job held or not.
 pub(super) fn held(written: sqlx::Result<bool>) -> sqlx::Result<Option<()>> {
     written.map(|held| held.then_some(()))
-}
-
-/// Whether the same statement can succeed later: a lost connection, a server that shuts down, a lock that took too long.
-fn is_passing(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => {
-            let code = error.code().unwrap_or_default();
-            // PostgreSQL's classes: connection, rollback, resources, intervention; lock_not_available; and
-            // idle_in_transaction_session_timeout, which meets a process that was frozen.
-            ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)) || code == "55P03" || code == "25P03"
-        }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        _ => false,
-    }
 }

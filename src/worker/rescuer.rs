@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Context;
-use crate::jobs::queue;
+use crate::db::queue;
 
 /// How long after the end of a lease to look for it.
 const LATER: Duration = Duration::from_millis(50);

@@ -1,5 +1,5 @@
-//! The worker processes of `distillery serve`: one for all GPUs or for the CPU, or as many as were asked for, started again
-//! when one dies.
+//! The worker processes of `distillery serve`: one for all GPUs or for the CPU, or as many as were asked for, started
+//! again when one dies.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

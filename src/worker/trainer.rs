@@ -23,8 +23,8 @@ const KEPT_LINES: usize = 20;
 /// Bytes that are kept of each.
 const LONGEST_KEPT: usize = 1000;
 
-/// What a trainer may see of this process's environment: where to find programs, libraries and GPUs, how many threads to
-/// use and how to use a GPU. Neither the database nor credentials.
+/// What a trainer may see of this process's environment: where to find programs, libraries and GPUs, how many threads
+/// to use and how to use a GPU. Neither the database nor credentials.
 const ENVIRONMENT: [&str; 13] = [
     "PATH",
     "HOME",
@@ -162,8 +162,8 @@ async fn last_lines(errors: ChildStderr) -> String {
     Vec::from(kept).join("\n").trim().to_owned()
 }
 
-/// Reads the next line, without its end, of which it keeps no more than the first `longest` bytes. Answers whether there
-/// was one.
+/// Reads the next line, without its end, of which it keeps no more than the first `longest` bytes. Answers whether
+/// there was one.
 async fn read_line(
     reader: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,

@@ -4,8 +4,8 @@
 use crate::support::api::{Api, plain_job};
 use crate::support::server::{Options, Server};
 use chrono::{TimeDelta, Utc};
-use distillery::jobs::compaction::{Compacted, compact_one};
-use distillery::jobs::queue::{self, Batch, Hold, SavedCheckpoint};
+use distillery::db::compaction::{Compacted, compact_one};
+use distillery::db::queue::{self, Batch, Hold, SavedCheckpoint};
 use distillery::protocol::{Level, Point};
 use serde_json::{Value, json};
 

@@ -3,6 +3,7 @@
 mod api;
 mod architecture;
 mod artifacts;
+mod attempts;
 mod checkpoint;
 mod crash;
 mod dataset;

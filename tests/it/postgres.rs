@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::db::{TestDb, connection, is_root, postgres_options};
-use distillery::postgres::Server;
+use distillery::db::embedded::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::PgConnection;
 

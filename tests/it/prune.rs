@@ -2,7 +2,7 @@
 
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
 use bytes::Bytes;
-use distillery::jobs::queue::{self, Hold, SavedCheckpoint};
+use distillery::db::queue::{self, Hold, SavedCheckpoint};
 use serde_json::json;
 
 /// Runs `distillery prune` on what the API has, and returns what it says.

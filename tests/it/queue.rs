@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::support::db::TestDb;
 use chrono::Utc;
-use distillery::jobs::attempts;
-use distillery::jobs::queue::{self, Artifact, Batch, Claim, Hold, Room, SavedCheckpoint};
-use distillery::jobs::state::Status;
-use distillery::jobs::workers::{self, NewWorker, Usage};
+use distillery::db::artifacts::NewArtifact;
+use distillery::db::jobs::Status;
+use distillery::db::queue::{self, Batch, Claim, Room, Hold, SavedCheckpoint};
+use distillery::db::workers::{self, NewWorker, Usage};
+use distillery::db::{self, attempts};
 use distillery::protocol::{ErrorClass, Evaluation, Failure, Level, Outcome, Point, Progress, Started, StudentFacts};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -36,7 +37,7 @@ async fn row(pool: &PgPool, job: &str) -> Value {
 }
 
 async fn status(pool: &PgPool, job: &str) -> Status {
-    Status::from_name(row(pool, job).await["status"].as_str().unwrap()).unwrap()
+    serde_json::from_value(row(pool, job).await["status"].clone()).unwrap()
 }
 
 /// All that is known of a job, for comparison.
@@ -89,9 +90,9 @@ fn outcome() -> Outcome {
     Outcome { teacher_top1: None, best_top1: 70.0, best_epoch: 2, last_top1: 69.0, student }
 }
 
-fn artifact(hold: &Hold) -> Artifact {
+fn artifact(hold: &Hold) -> NewArtifact {
     let key = format!("jobs/{}/attempts/{}/student.safetensors", hold.job, hold.attempt);
-    Artifact { name: "student.safetensors".into(), key, size_bytes: 2, sha256: "ab".into() }
+    NewArtifact { name: "student.safetensors".into(), key, size_bytes: 2, sha256: "ab".into() }
 }
 
 fn saved(hold: &Hold) -> SavedCheckpoint {
@@ -143,7 +144,10 @@ async fn the_most_urgent_job_is_taken_first_and_the_oldest_of_those() {
 
 /// What a worker with so many devices, and so many of them free, takes.
 async fn take(pool: &PgPool, worker: &str, [devices, free]: [i32; 2]) -> Option<String> {
-    queue::claim(pool, worker, Room { devices, free }, LEASE).await.unwrap().map(|claim| claim.hold.job)
+    queue::claim(pool, worker, Room { devices, free }, LEASE)
+        .await
+        .unwrap()
+        .map(|claim| claim.hold.job)
 }
 
 async fn waits_for(pool: &PgPool, worker: &str) -> Option<String> {
@@ -166,7 +170,8 @@ async fn a_job_for_several_devices_is_had_by_a_worker_that_has_them_and_all_at_o
     // It passes over what it could never run, and does not wait for it.
     assert_eq!(take(&db.pool, "wrk_small", [2, 2]).await.as_deref(), Some("job_b"));
     assert_eq!(waits_for(&db.pool, "wrk_small").await, None);
-    let claim = queue::claim(&db.pool, "wrk_large", Room { devices: 4, free: 4 }, LEASE).await.unwrap().unwrap();
+    let claim =
+        queue::claim(&db.pool, "wrk_large", Room { devices: 4, free: 4 }, LEASE).await.unwrap().unwrap();
     assert_eq!((claim.hold.job.as_str(), claim.spec.training.devices), ("job_a", 4));
 }
 
@@ -272,7 +277,12 @@ async fn only_queued_jobs_whose_time_has_come_are_taken() {
     db.add_job("job_a", json!({})).await;
     for status in Status::ALL.into_iter().filter(|status| *status != Status::Queued) {
         let update = "update jobs set status = $1, lease_expires_at = case when $2 then now() end where id = 'job_a'";
-        sqlx::query(update).bind(status.name()).bind(status.is_held()).execute(&db.pool).await.unwrap();
+        sqlx::query(update)
+            .bind(status.name())
+            .bind(matches!(status, Status::Running | Status::Pausing | Status::Cancelling))
+            .execute(&db.pool)
+            .await
+            .unwrap();
         assert!(claim(&db.pool).await.is_none(), "{status:?}");
     }
     set(&db.pool, "job_a", "status = 'queued', lease_expires_at = null, run_after = now() + interval '1 hour'").await;
@@ -380,12 +390,14 @@ async fn a_lost_worker_costs_an_attempt_until_there_is_none_left() {
 #[tokio::test]
 async fn a_request_outlives_the_worker_that_should_have_carried_it_out() {
     let db = TestDb::new().await;
-    for (id, asked, then) in [("job_a", "cancelling", Status::Cancelled), ("job_b", "pausing", Status::Paused)] {
+    for (id, asked, then) in
+        [("job_a", Status::Cancelling, Status::Cancelled), ("job_b", Status::Pausing, Status::Paused)]
+    {
         db.add_job(id, json!({})).await;
         let hold = claimed_hold(&db.pool).await;
         let update = "update jobs set status = $1 where id = $2";
-        sqlx::query(update).bind(asked).bind(id).execute(&db.pool).await.unwrap();
-        assert_eq!(queue::heartbeat(&db.pool, &hold, LEASE).await.unwrap(), Status::from_name(asked));
+        sqlx::query(update).bind(asked.name()).bind(id).execute(&db.pool).await.unwrap();
+        assert_eq!(queue::heartbeat(&db.pool, &hold, LEASE).await.unwrap(), Some(asked));
         set(&db.pool, id, "lease_expires_at = now() - interval '1 second'").await;
         queue::rescue_expired(&db.pool).await.unwrap();
         assert_eq!(status(&db.pool, id).await, then);
@@ -563,12 +575,14 @@ async fn a_student_is_published_whole() {
     db.add_job("job_a", json!({})).await;
     let hold = claimed_hold(&db.pool).await;
     queue::checkpoint_saved(&db.pool, &hold.write(), &saved(&hold)).await.unwrap();
-    assert_eq!(queue::published_artifact(&db.pool, "job_a", "student.safetensors").await.unwrap(), None);
+    assert_eq!(db::artifacts::get(&db.pool, "job_a", "student.safetensors").await.unwrap(), None);
     // A cancellation that comes too late does not undo a finished student.
     set(&db.pool, "job_a", "status = 'cancelling'").await;
     assert!(queue::publish(&db.pool, &hold.write(), &outcome(), &[artifact(&hold)]).await.unwrap());
-    let found = queue::published_artifact(&db.pool, "job_a", "student.safetensors").await.unwrap();
-    assert_eq!(found, Some(artifact(&hold)));
+    let found = db::artifacts::get(&db.pool, "job_a", "student.safetensors").await.unwrap();
+    let found = found.expect("it is published");
+    let expected = artifact(&hold);
+    assert_eq!((found.name, found.key, found.sha256), (expected.name, expected.key, expected.sha256));
     let job = row(&db.pool, "job_a").await;
     assert_eq!(job["status"], "succeeded");
     assert_eq!(job["result"], json!(outcome()));

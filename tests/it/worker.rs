@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::db::{TestDb, postgres_options};
 use distillery::artifacts::Store;
-use distillery::jobs::{self, queue};
-use distillery::postgres::Server;
+use distillery::db;
+use distillery::db::embedded::Server;
 use distillery::worker::{self, Settings};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ impl Bench {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let outcome = runtime.block_on(async {
-                let pool = jobs::connect(&url).await?;
+                let pool = db::connect(&url).await?;
                 worker::run(pool, store, settings, told).await
             });
             let _ = tell_end.send(outcome);
@@ -276,7 +276,7 @@ async fn a_job_trains_in_a_directory_of_its_own_and_its_files_are_published() {
     assert_eq!(job["progress"]["fraction"], 1.0);
     assert_eq!(steps(&bench.db.pool, "job_a").await, [1, 2, 3]);
     assert!(bench.history("job_a").await.contains(&"look here".to_owned()));
-    let student = queue::published_artifact(&bench.db.pool, "job_a", "student.safetensors").await.unwrap().unwrap();
+    let student = db::artifacts::get(&bench.db.pool, "job_a", "student.safetensors").await.unwrap().unwrap();
     let fetched = bench.note("student");
     bench.store().fetch(&student.key, &fetched).await.unwrap();
     assert_eq!(fs::read_to_string(fetched).unwrap(), "student.safetensors\n");
@@ -855,8 +855,8 @@ async fn a_running_job_survives_a_crash_of_the_database() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(&postgres_options(data.path().to_owned())).await.unwrap();
     let url = server.url().to_owned();
-    let pool = jobs::connect(&url).await.unwrap();
-    jobs::migrate(&pool).await.unwrap();
+    let pool = db::connect(&url).await.unwrap();
+    db::migrate(&pool).await.unwrap();
     let bench = Bench::on(
         TestDb { url, pool },
         r#"started 0 0; for step in $(seq 1 150); do point $step; sleep 0.01; done; checkpoint 1; finish"#,
@@ -886,8 +886,8 @@ async fn a_worker_that_cannot_renew_its_lease_stops_its_trainer_before_the_lease
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(&postgres_options(data.path().to_owned())).await.unwrap();
     let url = server.url().to_owned();
-    let pool = jobs::connect(&url).await.unwrap();
-    jobs::migrate(&pool).await.unwrap();
+    let pool = db::connect(&url).await.unwrap();
+    db::migrate(&pool).await.unwrap();
     let trainer = "echo $$ > \"$(dirname \"$0\")/pid\"; started 0 0; point 1; while :; do sleep 1; done";
     let mut bench = Bench::on(TestDb { url, pool }, trainer);
     bench.settings.lease = Duration::from_secs(4);

@@ -19,10 +19,7 @@ pub struct Label {
     pub jobs: i64,
 }
 
-/// Those in which every one of these words occurs, as `key:value`; what most jobs have comes first.
-///
-/// # Errors
-/// Those of the database.
+/// Labels in whose `key:value` each of these words occurs, the most frequent first.
 pub async fn find(pool: &PgPool, words: &[String], limit: i64) -> sqlx::Result<Vec<Label>> {
     sqlx::query_as!(
         Label,

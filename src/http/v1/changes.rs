@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 use utoipa::ToSchema;
 
+use crate::db::listen::{Changed, Changes};
 use crate::http::AppState;
 use crate::http::sse::{self, PACE, POLL_INTERVAL, Sender, StreamError};
-use crate::jobs::changes::{Changed, Changes};
 
 /// Data of a `changed` message.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

@@ -18,13 +18,13 @@ use tokio::io::AsyncWriteExt;
 use utoipa::IntoParams;
 
 use crate::architecture::{self, Architecture};
-use crate::artifacts::key_of_upload;
+use crate::artifacts::keys;
 use crate::checkpoint;
+use crate::db::checkpoints::{self, Checkpoint, Fit, Guess};
+use crate::db::jobs::Refusal;
 use crate::http::error::ApiError;
 use crate::http::extract::{CheckpointId, Query, whole};
 use crate::http::{AppState, Page};
-use crate::jobs::checkpoints::{self, Checkpoint, Fit, Guess};
-use crate::jobs::store::Answer;
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -174,7 +174,7 @@ impl Upload {
                 upload.size
             )));
         }
-        let key = key_of_upload(&upload.sha256);
+        let key = keys::checkpoint(&upload.sha256);
         if state.artifacts.size(&key).await? != Some(upload.size) {
             state.artifacts.put_file(&key, &upload.path()).await?;
         }
@@ -311,11 +311,13 @@ fn no_such(id: &CheckpointId) -> ApiError {
     params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: CheckpointId) -> Result<StatusCode, ApiError> {
     let deletion = match checkpoints::delete(&state.pool, &id.0).await? {
-        Answer::Done(deletion) => deletion,
-        Answer::Not(reason) => return Err(ApiError::conflict(format!("checkpoint {id} cannot be deleted: {reason}"))),
-        Answer::Missing | Answer::NotWhile(_) => return Err(no_such(&id)),
+        Ok(deletion) => deletion,
+        Err(Refusal::Because(reason)) => {
+            return Err(ApiError::conflict(format!("checkpoint {id} cannot be deleted: {reason}")));
+        }
+        Err(Refusal::Missing | Refusal::NotWhile(_)) => return Err(no_such(&id)),
     };
-    state.artifacts.delete(&key_of_upload(&deletion.sha256)).await?;
+    state.artifacts.delete(&keys::checkpoint(&deletion.sha256)).await?;
     deletion.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::summaries::words;
+use crate::db::jobs::labels::{self, Label};
 use crate::http::error::ApiError;
 use crate::http::extract::{Query, whole};
 use crate::http::{AppState, List};
-use crate::jobs::labels::{self, Label};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

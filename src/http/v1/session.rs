@@ -8,10 +8,10 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::db::tokens::{self, Scope};
 use crate::http::AppState;
 use crate::http::auth::{COOKIE_NAME, token, unauthorized};
 use crate::http::error::ApiError;
-use crate::jobs::tokens::{self, Scope};
 
 const COOKIE_SECONDS: u32 = 30 * 24 * 3600;
 

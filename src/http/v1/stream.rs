@@ -11,12 +11,13 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 use utoipa::ToSchema;
 
+use crate::db;
+use crate::db::jobs::Job;
+use crate::db::listen::Changed;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::Query;
 use crate::http::sse::{self, PACE, POLL_INTERVAL, Sender, StreamError, StreamParameters};
-use crate::jobs::changes::Changed;
-use crate::jobs::store::{self, Job};
 use crate::protocol::Progress;
 
 /// A transaction that was under way during a stream's query can end a job at a time before that query.
@@ -99,7 +100,7 @@ impl Watcher {
     }
 
     async fn send_all(&mut self) -> Result<(), StreamError> {
-        let (now, mut ids) = store::current(&self.state.pool, self.since.map(|since| since - SLACK)).await?;
+        let (now, mut ids) = db::jobs::current(&self.state.pool, self.since.map(|since| since - SLACK)).await?;
         ids.extend(self.sent.keys().cloned());
         ids.sort_unstable();
         ids.dedup();
@@ -111,7 +112,7 @@ impl Watcher {
 
     async fn send_jobs(&mut self, ids: Vec<String>) -> Result<(), StreamError> {
         for ids in ids.chunks(PAGE) {
-            let mut jobs = store::list_where(&self.state.pool, ids).await?;
+            let mut jobs = db::jobs::list_where(&self.state.pool, ids).await?;
             for id in ids.iter().filter(|id| jobs.iter().all(|job| job.id != **id)) {
                 self.sent.remove(id);
                 self.sender.send("deleted", None, &Deleted { id: id.clone() }).await?;

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::jobs::labels;
+use crate::db::jobs::Status;
+use crate::db::jobs::summaries::{self, Found, Sort, Summary};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
-use crate::jobs::state::Status;
-use crate::jobs::summaries::{self, Found, Sort, Summary};
 
 /// Most `id` parameters in one request.
 const MOST_IDS: usize = 100;
@@ -112,7 +112,7 @@ pub async fn list(
         sort: sort.unwrap_or_default(),
         is_descending: order != Some(SortDirection::Asc),
         offset: offset.unwrap_or(0),
-        limit: limit.unwrap_or(50),
+        limit: Some(limit.unwrap_or(50)),
         statuses,
     };
     Ok(Json(Summaries::new(summaries::find(&state.pool, &query).await?, &query.statuses)))

@@ -5,9 +5,9 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::db::system::{self, LastDay, Queue, Stored};
 use crate::http::AppState;
 use crate::http::error::ApiError;
-use crate::jobs::system::{self, LastDay, Queue, Stored};
 
 /// State of the whole system.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::State;
 
+use crate::db::workers::{self, Worker};
 use crate::http::error::ApiError;
 use crate::http::{AppState, List};
-use crate::jobs::workers::{self, Worker};
 
 /// List workers
 ///

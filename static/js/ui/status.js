@@ -13,7 +13,7 @@ export function isFinal(status) {
 }
 
 /**
- * What a user can ask for, and in which statuses (see src/jobs/state.rs).
+ * What a user can ask for, and in which statuses (see src/db/jobs/status.rs).
  * @type {Action[]}
  */
 export const ACTIONS = [

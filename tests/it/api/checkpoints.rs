@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::support::api::{Api, checkpoint, student_job};
 use distillery::checkpoint::{Dtype, NewTensor};
-use distillery::jobs::checkpoints::{self, Checkpoint};
+use distillery::db::checkpoints::{self, Checkpoint};
 use futures::StreamExt;
 use reqwest::Method;
 use serde_json::json;

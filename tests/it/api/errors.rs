@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::api::{Answer, Api, plain_job};
 use crate::support::db::TestDb;
-use distillery::jobs::{self, tokens};
+use distillery::db::{self, tokens};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::Executor;
@@ -150,7 +150,7 @@ async fn a_database_whose_connections_are_all_busy_is_worth_another_try() {
 #[tokio::test]
 async fn a_database_that_is_gone_is_said_without_its_secrets() {
     let db = TestDb::new().await;
-    let pool = jobs::connect(&db.url).await.unwrap();
+    let pool = db::connect(&db.url).await.unwrap();
     let db_pool = db.pool.clone();
     let api = Api::start_on(db, pool.clone(), |_| ()).await;
     let read = tokens::Scope::Read;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::support::api::{self, Api, checkpoint, plain_job, student_job};
 use crate::support::db::TestDb;
-use distillery::jobs::queue;
-use distillery::jobs::state::Status;
-use distillery::jobs::workers::{self, NewWorker, Usage};
+use distillery::db::jobs::Status;
+use distillery::db::queue;
+use distillery::db::workers::{self, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure, Started};
 use reqwest::Method;
 use serde_json::{Value, json};

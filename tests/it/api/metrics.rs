@@ -2,7 +2,7 @@
 
 use crate::support::api::Api;
 use chrono::{TimeDelta, Utc};
-use distillery::jobs::queue::{self, Batch, Hold};
+use distillery::db::queue::{self, Batch, Hold};
 use distillery::protocol::Point;
 use reqwest::Method;
 use serde_json::{Value, json};

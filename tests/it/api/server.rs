@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::support::api::{self, Api, checkpoint};
-use distillery::jobs::queue::{self, SavedCheckpoint};
-use distillery::jobs::workers::{self, GpuUsage, NewWorker, Usage};
+use distillery::db;
+use distillery::db::queue::{self, SavedCheckpoint};
+use distillery::db::workers::{self, GpuUsage, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure, Progress};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -256,7 +257,7 @@ async fn prometheus_reads_what_became_of_attempts_and_no_counter_falls() {
     assert_eq!(sample("distillery_attempts_total{outcome=\"worker_lost\"}").await, 1.0);
     assert!((45.0..46.0).contains(&sample("distillery_device_seconds_total{fate=\"used\"}").await));
     assert!((15.0..30.0).contains(&sample("distillery_device_seconds_total{fate=\"lost\"}").await));
-    queue::count_refused(pool, &hold).await.unwrap();
+    db::attempts::count_refused(pool, &hold).await.unwrap();
     assert_eq!(sample("distillery_stale_writes_refused_total").await, 1.0);
 
     let again = api.claim().await;

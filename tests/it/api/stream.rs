@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::api::{Api, Message};
 use chrono::Utc;
-use distillery::jobs::queue::{self, Batch, Hold};
+use distillery::db::queue::{self, Batch, Hold};
 use distillery::protocol::{Level, Point, Progress};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use crate::support::api::{Api, Message, outcome, plain_job, student_job};
 use chrono::Utc;
-use distillery::jobs::queue::{self, Batch, Hold};
+use distillery::db::queue::{self, Batch, Hold};
 use distillery::protocol::{Outcome, Point, Progress, Started};
 use serde_json::{Value, json};
 

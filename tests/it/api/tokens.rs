@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::api::{Answer, Api, plain_job};
 use crate::support::db::TestDb;
-use distillery::jobs::tokens::{self, Scope};
+use distillery::db::tokens::{self, Scope};
 use reqwest::Method;
 use serde_json::{Value, json};
 

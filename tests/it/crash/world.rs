@@ -9,9 +9,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use distillery::postgres::Server;
+use distillery::db::embedded::Server;
+use distillery::db::{self, embedded};
 use distillery::process::{self, Child};
-use distillery::{jobs, postgres};
 use reqwest::StatusCode;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::de::DeserializeOwned;
@@ -142,8 +142,8 @@ impl World {
         fs::set_permissions(dir.path().join("trainer"), fs::Permissions::from_mode(0o755)).unwrap();
         let database = Server::start(&Self::postgres(dir.path())).await.expect("PostgreSQL starts");
         let url = database.url().to_owned();
-        let migrator = jobs::connect(&url).await.unwrap();
-        jobs::migrate(&migrator).await.unwrap();
+        let migrator = db::connect(&url).await.unwrap();
+        db::migrate(&migrator).await.unwrap();
         migrator.close().await;
         let options: PgConnectOptions = url.parse().unwrap();
         // Not that of the program, whose connections are ended.
@@ -176,7 +176,7 @@ impl World {
         world
     }
 
-    fn postgres(dir: &Path) -> postgres::Options {
+    fn postgres(dir: &Path) -> embedded::Options {
         postgres_options(dir.join("database"))
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use distillery::artifacts::Store;
 use distillery::checkpoint::{Dtype, NewTensor};
+use distillery::db::artifacts::NewArtifact;
+use distillery::db::queue::{self, Hold};
 use distillery::http::{self, AppState, Settings};
-use distillery::jobs::queue::{self, Artifact, Hold};
 use distillery::protocol::{Outcome, StudentFacts};
 use futures::StreamExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -179,7 +180,7 @@ impl Api {
             let key = format!("jobs/{}/attempts/{}/{name}", hold.job, hold.attempt);
             let stored = self.store.put_file(&key, &path).await.expect("stored");
             let (size_bytes, sha256) = (stored.size_bytes, stored.sha256);
-            artifacts.push(Artifact { name: (*name).to_owned(), key, size_bytes, sha256 });
+            artifacts.push(NewArtifact { name: (*name).to_owned(), key, size_bytes, sha256 });
         }
         assert!(queue::publish(&self.db.pool, &hold.write(), &outcome(), &artifacts).await.expect("the queue answers"));
     }

@@ -5,31 +5,32 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use distillery::{jobs, postgres, spec};
+use distillery::db::{self, embedded};
+use distillery::spec;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::OnceCell;
 
 /// The server of this test process; it dies with it.
-static SERVER: OnceCell<postgres::Server> = OnceCell::const_new();
+static SERVER: OnceCell<embedded::Server> = OnceCell::const_new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// What a test of the embedded server starts from: an empty data directory, and no waiting for disks.
-pub fn postgres_options(data_dir: PathBuf) -> postgres::Options {
+pub fn postgres_options(data_dir: PathBuf) -> embedded::Options {
     let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "200")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    postgres::Options { data_dir, bin_dir: None, settings }
+    embedded::Options { data_dir, bin_dir: None, settings }
 }
 
-async fn server() -> &'static postgres::Server {
+async fn server() -> &'static embedded::Server {
     let start = || async {
         let dir = tempfile::Builder::new().prefix("distillery-test-").tempdir().expect("a temporary directory").keep();
-        let server = postgres::Server::start(&postgres_options(dir.clone())).await.expect("PostgreSQL starts");
+        let server = embedded::Server::start(&postgres_options(dir.clone())).await.expect("PostgreSQL starts");
         remove_when_over(&dir, server.pid());
         let mut template = connection(server.url()).await;
         sqlx::raw_sql("create database template_jobs").execute(&mut template).await.expect("a database can be created");
-        let pool = jobs::connect(&url_of(server.url(), "template_jobs")).await.expect("the database answers");
-        jobs::migrate(&pool).await.expect("the migrations apply");
+        let pool = db::connect(&url_of(server.url(), "template_jobs")).await.expect("the database answers");
+        db::migrate(&pool).await.expect("the migrations apply");
         pool.close().await;
         server
     };
@@ -81,7 +82,7 @@ impl TestDb {
         sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut admin).await.expect("a database can be created");
         admin.close().await.expect("a connection can be closed");
         let url = url_of(server.url(), &name);
-        let pool = jobs::connect(&url).await.expect("the database answers");
+        let pool = db::connect(&url).await.expect("the database answers");
         Self { url, pool }
     }
     /// Queues plain training of a small network, but for what `changes` says, as the API would.

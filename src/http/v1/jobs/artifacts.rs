@@ -5,12 +5,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 
+use crate::db;
+use crate::db::artifacts::Artifact;
 use crate::http::download::Download;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Name};
 use crate::http::v1::jobs;
 use crate::http::{AppState, List};
-use crate::jobs::store::{self, Artifact};
 
 /// List a job's artifacts
 ///
@@ -19,7 +20,7 @@ use crate::jobs::store::{self, Artifact};
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Artifact>)))]
 pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<Artifact>>, ApiError> {
     jobs::find(&state, &id).await?;
-    Ok(Json(List { data: store::artifacts(&state.pool, &id.0).await? }))
+    Ok(Json(List { data: db::artifacts::list(&state.pool, &id.0).await? }))
 }
 
 /// Download an artifact
@@ -53,7 +54,7 @@ pub async fn get(
 /// The artifact with that name. If there is none, the error lists the artifacts or says why there are none yet.
 pub async fn find(state: &AppState, id: &JobId, name: &str) -> Result<Artifact, ApiError> {
     let job = jobs::find(state, id).await?;
-    let artifacts = store::artifacts(&state.pool, &id.0).await?;
+    let artifacts = db::artifacts::list(&state.pool, &id.0).await?;
     let names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     if names.is_empty() {
         let status = job.status.name();

@@ -3,11 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 
+use crate::db::attempts::{self, Attempt};
 use crate::http::error::ApiError;
 use crate::http::extract::JobId;
 use crate::http::v1::jobs;
 use crate::http::{AppState, List};
-use crate::jobs::attempts::{self, Attempt};
 
 /// List a job's attempts
 ///

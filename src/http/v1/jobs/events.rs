@@ -5,11 +5,11 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::db::events::{self, Event};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
-use crate::jobs::events::{self, Event};
 
 /// Part of a job's event history.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

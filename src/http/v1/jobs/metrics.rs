@@ -14,11 +14,11 @@ use futures::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::db::metrics::{self, Series, SeriesPoint};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
-use crate::jobs::metrics::{self, Series, SeriesPoint};
 
 /// Points per chunk of the CSV.
 const CHUNK: usize = 1000;

@@ -18,12 +18,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::artifacts::keys;
+use crate::db;
+use crate::db::jobs::{Change, Created, Filter, Job, NewJob, Refusal, Status};
 use crate::http::error::ApiError;
 use crate::http::extract::{IdempotencyKey, JobId, JsonBody, Query, whole};
 use crate::http::resolve::{self, DryRun};
 use crate::http::{AppState, Page};
-use crate::jobs::state::{Change, Status};
-use crate::jobs::store::{self, Answer, Created, Filter, Job, NewJob};
 use crate::spec;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -70,7 +71,7 @@ pub async fn create(
     let idempotency = key.as_ref().map(|key| (key.0.as_str(), sha256.as_str()));
     // First, because what the job needed may have been deleted since it was created.
     let known = match idempotency {
-        Some((key, sha256)) => store::find_by_key(&state.pool, key, sha256).await?,
+        Some((key, sha256)) => db::jobs::find_by_key(&state.pool, key, sha256).await?,
         None => None,
     };
     let created = match known {
@@ -79,7 +80,7 @@ pub async fn create(
             let resolved = resolve::resolve(&state, &body.value).await?;
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
             let warning = resolved.waits_for_devices.as_deref();
-            store::create(&state.pool, &NewJob { spec: &resolved.spec, submitted, idempotency, warning }).await?
+            db::jobs::create(&state.pool, &NewJob { spec: &resolved.spec, submitted, idempotency, warning }).await?
         }
     };
     match created {
@@ -133,7 +134,7 @@ pub async fn list(
         return Err(ApiError::malformed("query parameters: after: expected the next of a page of this list"));
     }
     let limit = limit.unwrap_or(20);
-    let jobs = store::list(&state.pool, &Filter { statuses, labels, after }, limit + 1).await?;
+    let jobs = db::jobs::list(&state.pool, &Filter { statuses, labels, after }, limit + 1).await?;
     Ok(Json(Page::new(jobs, limit, |job| job.id.clone())))
 }
 
@@ -168,7 +169,7 @@ pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Json<Job>, 
     params(("id" = String, Path, description = "Id of the job")),
     responses((status = 200, description = "The body, byte for byte", body = serde_json::Value)))]
 pub async fn submitted(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
-    if let Some(document) = store::submitted(&state.pool, &id.0).await? {
+    if let Some(document) = db::jobs::submitted(&state.pool, &id.0).await? {
         return Ok(([(CONTENT_TYPE, "application/json")], document).into_response());
     }
     find(&state, &id).await?;
@@ -178,7 +179,7 @@ pub async fn submitted(State(state): State<AppState>, id: JobId) -> Result<Respo
 }
 
 pub async fn find(state: &AppState, id: &JobId) -> Result<Job, ApiError> {
-    store::get(&state.pool, &id.0).await?.ok_or_else(|| no_such(id))
+    db::jobs::get(&state.pool, &id.0).await?.ok_or_else(|| no_such(id))
 }
 
 fn no_such(id: &JobId) -> ApiError {
@@ -222,16 +223,16 @@ pub async fn retry(State(state): State<AppState>, id: JobId) -> Result<Response,
 }
 
 async fn change(state: &AppState, id: &JobId, change: Change, action: &str) -> Result<Response, ApiError> {
-    let job = done(store::change(&state.pool, &id.0, change).await?, id, action)?;
+    let changed = db::jobs::change(&state.pool, &id.0, change).await?;
+    let job = changed.map_err(|refusal| refused(refusal, id, action))?;
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
 
-fn done<T>(answer: Answer<T>, id: &JobId, action: &str) -> Result<T, ApiError> {
-    match answer {
-        Answer::Done(done) => Ok(done),
-        Answer::Missing => Err(no_such(id)),
-        Answer::NotWhile(status) => Err(ApiError::status(&id.0, status, action)),
-        Answer::Not(reason) => Err(ApiError::conflict(format!("job {id} cannot be {action}: {reason}"))),
+fn refused(refusal: Refusal, id: &JobId, action: &str) -> ApiError {
+    match refusal {
+        Refusal::Missing => no_such(id),
+        Refusal::NotWhile(status) => ApiError::status(&id.0, status, action),
+        Refusal::Because(reason) => ApiError::conflict(format!("job {id} cannot be {action}: {reason}")),
     }
 }
 
@@ -241,8 +242,9 @@ fn done<T>(answer: Answer<T>, id: &JobId, action: &str) -> Result<T, ApiError> {
 #[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "delete_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: JobId) -> Result<StatusCode, ApiError> {
-    let deletion = done(store::delete(&state.pool, &id.0).await?, &id, "deleted")?;
-    state.artifacts.delete_below(&format!("jobs/{id}"), |_| false).await?;
+    let deletion = db::jobs::delete(&state.pool, &id.0).await?;
+    let deletion = deletion.map_err(|refusal| refused(refusal, &id, "deleted"))?;
+    state.artifacts.delete_below(&keys::job(&id.0), |_| false).await?;
     deletion.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

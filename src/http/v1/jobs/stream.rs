@@ -11,6 +11,10 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::db::events::{self, Event};
+use crate::db::jobs::Job;
+use crate::db::listen::{Changed, Subscription};
+use crate::db::metrics::{self, Point};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query};
@@ -18,10 +22,6 @@ use crate::http::feed::{Cursor, PAGE};
 use crate::http::sse::{self, PACE, POLL_INTERVAL, Sender, StreamError, StreamParameters};
 use crate::http::v1::jobs;
 use crate::http::v1::stream::send_changes;
-use crate::jobs::changes::{Changed, Subscription};
-use crate::jobs::events::{self, Event};
-use crate::jobs::metrics::{self, Point};
-use crate::jobs::store::Job;
 
 /// The id of a message: `<seq of the last event>-<id of the last point>`, followed by `-<status>` after a final status.
 /// The suffix tells a client that reconnects although the stream is over (as browsers do) from one that has not

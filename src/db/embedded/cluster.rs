@@ -1,0 +1,93 @@
+//! The cluster: PostgreSQL's files below the data directory.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use super::USER;
+use super::account::Account;
+use super::log::Log;
+use crate::process;
+
+/// How long the server of a process that was killed may take to end.
+const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Creates a directory that only its owner may enter; leaves one that exists as it is.
+pub(super) fn create_private(path: &Path) -> anyhow::Result<()> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.with_context(|| format!("cannot create the directory {}", path.display()))
+}
+
+/// Locks the directory, so that one process at a time uses it. The kernel releases the lock when the process ends,
+/// however it ends.
+pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let path = data_dir.join("postgres.lock");
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = open.with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another distillery uses the data directory {}: stop it first, or give this one another --data-dir",
+            data_dir.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Waits for the server that a killed process left behind, and removes its pid file. This process holds the lock on the
+/// data directory, so a server that still runs has lost its parent and is about to end.
+pub(super) async fn clear_leftovers(cluster: &Path) -> anyhow::Result<()> {
+    let pid_file = cluster.join("postmaster.pid");
+    let deadline = Instant::now() + LEFTOVER_PATIENCE;
+    while pid_file.exists() {
+        let processes = processes_in(cluster);
+        if processes.is_empty() {
+            // PostgreSQL would refuse to start if the number in it now belonged to some other process of the user.
+            match fs::remove_file(&pid_file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => break,
+            }
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "a PostgreSQL server (process {}) already runs on {}: stop it first",
+                processes[0],
+                cluster.display()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// The processes whose working directory is `dir`, as that of every PostgreSQL process is its cluster.
+fn processes_in(dir: &Path) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)).collect()
+}
+
+/// Runs initdb in a directory beside the cluster's and renames it: the cluster is complete or absent.
+pub(super) async fn create(cluster: &Path, bin_dir: &Path, account: &Account, log: &Log) -> anyhow::Result<()> {
+    let unfinished = cluster.with_file_name("postgres.new");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
+    }
+    create_private(&unfinished)?;
+    account.hand_over(&unfinished)?;
+    let mut command = account.command("KILL", &bin_dir.join("initdb"));
+    command.arg("-D").arg(&unfinished).args(["--username", USER, "--encoding", "UTF8", "--no-locale"]);
+    command.args(["--auth-local", "trust", "--auth-host", "reject", "--no-instructions"]);
+    log.receive(&mut command)?;
+    let status = process::spawn(command).context("cannot start initdb")?.wait().await;
+    if !status.success() {
+        bail!("initdb {}:\n{}", process::describe(status), log.tail());
+    }
+    // Directories of an earlier start that failed half-way are empty.
+    let _ = fs::remove_dir(cluster);
+    fs::rename(&unfinished, cluster).with_context(|| format!("cannot create {}", cluster.display()))
+}

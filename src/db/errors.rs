@@ -1,0 +1,76 @@
+//! Which of the database's errors pass.
+
+use sqlx::Error;
+
+/// Why a statement failed that may succeed when it is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transient {
+    /// Every connection of this process is in use.
+    Busy,
+    /// The server cannot be reached, or the connection broke.
+    Unreachable,
+    /// The connection was closed on this side, or could not be secured.
+    Closed,
+    /// The server starts, stops, or has no connection left.
+    NotReady,
+    /// Another transaction held a lock for too long, or a deadlock was broken.
+    Contended,
+    /// The server gave up on the statement or its transaction for another reason that passes.
+    Interrupted,
+}
+
+impl Transient {
+    /// The reason, or none for an error that would come again.
+    #[must_use]
+    pub fn of(error: &Error) -> Option<Self> {
+        match error {
+            Error::PoolTimedOut => Some(Self::Busy),
+            Error::Io(_) => Some(Self::Unreachable),
+            Error::PoolClosed | Error::Tls(_) => Some(Self::Closed),
+            Error::Protocol(_) | Error::WorkerCrashed => Some(Self::Interrupted),
+            Error::Database(error) => Self::of_code(&error.code()?),
+            _ => None,
+        }
+    }
+
+    /// By PostgreSQL's error code, whose first two characters are its class.
+    fn of_code(code: &str) -> Option<Self> {
+        match code {
+            // Class 57P: shutdown, crash recovery, start. 53300: too_many_connections.
+            "53300" => Some(Self::NotReady),
+            _ if code.starts_with("57P") => Some(Self::NotReady),
+            // deadlock_detected, lock_not_available.
+            "40P01" | "55P03" => Some(Self::Contended),
+            // idle_in_transaction_session_timeout, which ends the session of a process that was frozen.
+            "25P03" => Some(Self::Interrupted),
+            // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention.
+            _ => ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)).then_some(Self::Interrupted),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_transient_by_its_code() {
+        for (code, expected) in [
+            ("57P01", Some(Transient::NotReady)),
+            ("57P03", Some(Transient::NotReady)),
+            ("53300", Some(Transient::NotReady)),
+            ("40P01", Some(Transient::Contended)),
+            ("55P03", Some(Transient::Contended)),
+            ("25P03", Some(Transient::Interrupted)),
+            ("57014", Some(Transient::Interrupted)),
+            ("40001", Some(Transient::Interrupted)),
+            ("08006", Some(Transient::Interrupted)),
+            ("53100", Some(Transient::Interrupted)),
+            ("23505", None),
+            ("42P01", None),
+            ("25001", None),
+        ] {
+            assert_eq!(Transient::of_code(code), expected, "{code}");
+        }
+    }
+}

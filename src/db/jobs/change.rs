@@ -1,0 +1,99 @@
+//! What users change about a job: cancel, pause, resume, retry.
+
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+
+use super::create::{need_checkpoints, needed_checkpoints};
+use super::{Change, Job, Refusal, Status};
+use crate::db::events::{self, NewEvent};
+use crate::db::queue::fail_dependents;
+use crate::spec::JobSpec;
+
+/// Makes a change that a user asked for. Requests for one job are made in the order in which they lock its row.
+pub async fn change(pool: &PgPool, id: &str, change: Change) -> sqlx::Result<Result<Job, Refusal>> {
+    let mut transaction = pool.begin().await?;
+    match change_in(&mut transaction, id, change).await? {
+        Ok(()) => transaction.commit().await?,
+        Err(refusal) => {
+            // At once: a claim skips a locked job.
+            transaction.rollback().await?;
+            return Ok(Err(refusal));
+        }
+    }
+    Ok(super::get(pool, id).await?.ok_or(Refusal::Missing))
+}
+
+async fn change_in(connection: &mut PgConnection, id: &str, change: Change) -> sqlx::Result<Result<(), Refusal>> {
+    let Some(before) = lock(connection, id).await? else { return Ok(Err(Refusal::Missing)) };
+    let Some(after) = before.after(change) else { return Ok(Err(Refusal::NotWhile(before))) };
+    if after == before {
+        return Ok(Ok(()));
+    }
+    if change == Change::Retry
+        && let Some(reason) = need_again(connection, id).await?
+    {
+        return Ok(Err(Refusal::Because(reason)));
+    }
+    set_status(connection, id, after, change == Change::Retry).await?;
+    let event = NewEvent::status(after, format!("{} on request", after.name()));
+    events::append(connection, id, &[event]).await?;
+    if after.is_final() {
+        fail_dependents(connection).await?;
+    }
+    Ok(Ok(()))
+}
+
+/// The job's status, which stays as it is until the transaction ends.
+pub(super) async fn lock(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<Status>> {
+    sqlx::query_scalar!(r#"select status as "status: Status" from jobs where id = $1 for update"#, id)
+        .fetch_optional(connection)
+        .await
+}
+
+/// The lease stays as it is: no user gives a job to a worker or takes it away. A job that is retried may be started as
+/// many times as a new one.
+async fn set_status(connection: &mut PgConnection, id: &str, status: Status, is_retry: bool) -> sqlx::Result<()> {
+    sqlx::query!(
+        r#"
+        update jobs set
+            status = $2,
+            finished_at = case when $3 then now() end,
+            run_after = case when $2 = 'queued' then now() else run_after end,
+            error = case when $2 = 'queued' then null else error end,
+            max_attempts = case when $4 then attempt + (spec ->> 'max_attempts')::integer else max_attempts end
+        where id = $1
+        "#,
+        id,
+        status as Status,
+        status.is_final(),
+        is_retry,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Notes again what a job needs, since it may have been deleted while the job was finished. Answers what is missing.
+async fn need_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<String>> {
+    let query = sqlx::query_scalar!(r#"select spec as "spec: Json<JobSpec>" from jobs where id = $1"#, id);
+    let spec = query.fetch_one(&mut *connection).await?.0;
+    let needed = needed_checkpoints(&spec);
+    let query = sqlx::query_scalar!("select id from checkpoints where id = any($1) for key share", &needed);
+    let found = query.fetch_all(&mut *connection).await?;
+    if let Some(gone) = needed.iter().find(|id| !found.contains(id)) {
+        return Ok(Some(format!("its checkpoint {gone} has been deleted: upload it again first")));
+    }
+    need_checkpoints(connection, id, &needed).await?;
+    let Some(teacher) = spec.teacher.and_then(|teacher| teacher.job) else { return Ok(None) };
+    let query =
+        sqlx::query_scalar!(r#"select status as "status: Status" from jobs where id = $1 for key share"#, teacher);
+    match query.fetch_optional(&mut *connection).await? {
+        None => return Ok(Some(format!("its teacher's job {teacher} has been deleted"))),
+        Some(status @ (Status::Failed | Status::Cancelled)) => {
+            return Ok(Some(format!("its teacher's job {teacher} is {}: retry that one first", status.name())));
+        }
+        Some(_) => {}
+    }
+    sqlx::query!("update jobs set teacher_job = $2 where id = $1", id, teacher).execute(connection).await?;
+    Ok(None)
+}

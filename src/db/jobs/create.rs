@@ -1,0 +1,136 @@
+//! New jobs.
+
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+
+use super::{Job, Status};
+use crate::db::events::{self, EventKind, NewEvent};
+use crate::spec::JobSpec;
+
+/// What a new job is made of.
+#[derive(Debug)]
+pub struct NewJob<'a> {
+    /// The specification, resolved.
+    pub spec: &'a JobSpec,
+    /// The JSON document that was sent.
+    pub submitted: &'a str,
+    /// The idempotency key, and the SHA-256 of the bytes that were sent with it, in hexadecimal.
+    pub idempotency: Option<(&'a str, &'a str)>,
+    /// A warning that the history begins with.
+    pub warning: Option<&'a str>,
+}
+
+/// What came of a request for a new job.
+#[derive(Debug)]
+pub enum Created {
+    /// The job is queued.
+    New(Job),
+    /// The key came with these bytes before: this is its job.
+    Replay(Job),
+    /// The key came with other bytes before, for the job of this id.
+    KeyTaken(String),
+    /// A checkpoint or a teacher's job that it names was deleted in this moment.
+    NeedsGone,
+}
+
+/// A new id. The ids of one process ascend even within a millisecond, so that jobs posted one after the other run and
+/// are listed in that order.
+fn new_id() -> String {
+    static GENERATOR: Mutex<ulid::Generator> = Mutex::new(ulid::Generator::new());
+    let mut generator = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    let ulid = match generator.generate() {
+        Ok(ulid) => ulid,
+        Err(overflow) => overflow.commit_overflow_increment(),
+    };
+    format!("job_{ulid}")
+}
+
+/// Stores a job, with the checkpoints that it needs and the first events of its history.
+pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
+    loop {
+        let mut transaction = pool.begin().await?;
+        match insert(&mut transaction, new).await {
+            Ok(Some(job)) => {
+                transaction.commit().await?;
+                return Ok(Created::New(job));
+            }
+            Ok(None) => {}
+            Err(sqlx::Error::Database(error)) if error.is_foreign_key_violation() => return Ok(Created::NeedsGone),
+            Err(error) => return Err(error),
+        }
+        drop(transaction);
+        // The key's job was committed before the insertion gave up, so it is there, unless it was deleted since.
+        let (key, sha256) = new.idempotency.expect("only a key can be taken");
+        if let Some(created) = find_by_key(pool, key, sha256).await? {
+            return Ok(created);
+        }
+    }
+}
+
+/// None where the idempotency key is taken.
+async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
+    let NewJob { spec, submitted, idempotency, warning } = *new;
+    let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
+    let teacher_job = spec.teacher.as_ref().and_then(|teacher| teacher.job.as_deref());
+    let job = sqlx::query_as!(
+        Job,
+        r#"
+        insert into jobs (id, name, spec, priority, labels, max_attempts, teacher_job, idempotency_key, request_sha256,
+            submitted)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json)
+        on conflict (idempotency_key) do nothing
+        returning id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress,
+            teacher, result, error, worker, created_at, started_at, finished_at
+        "#,
+        new_id(),
+        spec.name,
+        Json(spec) as _,
+        spec.priority,
+        Json(&spec.labels) as _,
+        max_attempts,
+        teacher_job,
+        idempotency.map(|(key, _)| key),
+        idempotency.map(|(_, sha256)| sha256),
+        submitted,
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(job) = job else { return Ok(None) };
+    need_checkpoints(connection, &job.id, &needed_checkpoints(spec)).await?;
+    let warning = warning.map(|message| NewEvent { kind: EventKind::Warning, message: message.to_owned(), data: None });
+    let first: Vec<NewEvent> = [NewEvent::status(Status::Queued, "queued")].into_iter().chain(warning).collect();
+    events::append(connection, &job.id, &first).await?;
+    Ok(Some(job))
+}
+
+/// The uploaded checkpoints that a specification names.
+pub(super) fn needed_checkpoints(spec: &JobSpec) -> Vec<String> {
+    let teacher = spec.teacher.as_ref().and_then(|teacher| teacher.checkpoint.clone());
+    let mut needed: Vec<String> = teacher.into_iter().chain(spec.student.checkpoint.clone()).collect();
+    needed.dedup();
+    needed
+}
+
+/// Keeps checkpoints from being deleted as long as the job is not finished.
+pub(super) async fn need_checkpoints(connection: &mut PgConnection, job: &str, needed: &[String]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into job_checkpoints (job_id, checkpoint_id) select $1, unnest($2::text[]) on conflict do nothing",
+        job,
+        needed,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// What an idempotency key was used for, if it was.
+pub async fn find_by_key(pool: &PgPool, key: &str, sha256: &str) -> sqlx::Result<Option<Created>> {
+    let query = sqlx::query!("select id, request_sha256 from jobs where idempotency_key = $1", key);
+    let Some(found) = query.fetch_optional(pool).await? else { return Ok(None) };
+    if found.request_sha256.as_deref() != Some(sha256) {
+        return Ok(Some(Created::KeyTaken(found.id)));
+    }
+    Ok(super::get(pool, &found.id).await?.map(Created::Replay))
+}

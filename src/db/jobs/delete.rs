@@ -1,0 +1,53 @@
+//! Deletes finished jobs.
+
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use super::change::lock;
+use super::{Refusal, Status};
+use crate::db::listen;
+
+/// A job that is being deleted: nobody else can change it, and dropping this leaves it as it was.
+#[derive(Debug)]
+pub struct Deletion {
+    transaction: Transaction<'static, Postgres>,
+}
+
+impl Deletion {
+    /// Deletes it for good.
+    pub async fn commit(self) -> sqlx::Result<()> {
+        self.transaction.commit().await
+    }
+}
+
+/// Begins to delete a finished job, so that its files can be deleted before its row is gone for good.
+pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<Deletion, Refusal>> {
+    let mut transaction = pool.begin().await?;
+    if let Err(refusal) = delete_in(&mut transaction, id).await? {
+        transaction.rollback().await?;
+        return Ok(Err(refusal));
+    }
+    Ok(Ok(Deletion { transaction }))
+}
+
+async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<(), Refusal>> {
+    let Some(status) = lock(connection, id).await? else { return Ok(Err(Refusal::Missing)) };
+    if !status.is_final() {
+        return Ok(Err(Refusal::NotWhile(status)));
+    }
+    let query = sqlx::query_scalar!(
+        "select id from jobs where teacher_job = $1 and status <> all($2) limit 1",
+        id,
+        &Status::FINAL as &[Status],
+    );
+    if let Some(student) = query.fetch_optional(&mut *connection).await? {
+        return Ok(Err(Refusal::Because(format!(
+            "job {student}, which is not finished, needs its student as a teacher"
+        ))));
+    }
+    // Finished jobs keep the name of their teacher in their specification.
+    sqlx::query!("update jobs set teacher_job = null where teacher_job = $1", id).execute(&mut *connection).await?;
+    sqlx::query!("delete from jobs where id = $1", id).execute(&mut *connection).await?;
+    // No trigger tells of it.
+    sqlx::query!("select pg_notify($1, $2) as sent", listen::JOB, id).execute(&mut *connection).await?;
+    Ok(Ok(()))
+}

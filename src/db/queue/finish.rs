@@ -1,0 +1,178 @@
+//! How attempts end.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use serde_json::json;
+use sqlx::{PgConnection, PgPool};
+
+use super::{HeldJob, Write, fail_dependents};
+use crate::db::artifacts::{self, NewArtifact};
+use crate::db::attempts::{self, AttemptOutcome};
+use crate::db::events::{self, NewEvent};
+use crate::db::jobs::{Change, Status};
+use crate::db::{interval, storable};
+use crate::protocol::{ErrorClass, Failure, Outcome};
+
+/// Makes the attempt's files the job's, and ends the job: all of it or nothing. False if the attempt holds the job no
+/// longer.
+pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, published: &[NewArtifact]) -> sqlx::Result<bool> {
+    let written = HeldJob::change(pool, write, async |job| {
+        let (id, attempt) = (&job.hold.job, job.hold.attempt);
+        for artifact in published {
+            artifacts::insert(&mut job.transaction, id, attempt, artifact).await?;
+        }
+        sqlx::query!(
+            "update jobs set published_attempt = attempt, result = $2, best_top1 = $3, checkpoint = null where id = $1",
+            id,
+            json!(outcome),
+            outcome.best_top1,
+        )
+        .execute(&mut *job.transaction)
+        .await?;
+        let message =
+            format!("the student's best top-1 accuracy is {:.2} % (epoch {})", outcome.best_top1, outcome.best_epoch);
+        let next = next(job.status, Change::Succeed);
+        release(&mut job.transaction, id, Release::to(next, message)).await?;
+        attempts::end(&mut job.transaction, id, AttemptOutcome::Succeeded).await?;
+        Ok(next)
+    });
+    Ok(written.await?.is_some())
+}
+
+/// Ends the attempt with a failure, and the job too unless it may be tried again. Answers the job's new status; none if
+/// the attempt holds the job no longer.
+pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Result<Option<Status>> {
+    HeldJob::change(pool, write, async |job| {
+        let next = fail_attempt(&mut job.transaction, &job.hold.job, job.status, job.hold.attempt, failure).await?;
+        if next.is_final() {
+            fail_dependents(&mut job.transaction).await?;
+        }
+        Ok(next)
+    })
+    .await
+}
+
+/// Ends an attempt whose trainer stopped as asked, or whose worker shuts down. Answers the job's new status; none if
+/// the attempt holds the job no longer.
+pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status>> {
+    HeldJob::change(pool, write, async |job| {
+        let id = &job.hold.job;
+        let next = next(job.status, Change::Stopped);
+        let message = match next {
+            Status::Queued => "the worker was stopped; the job goes on from its checkpoint",
+            Status::Paused => "paused",
+            _ => "cancelled",
+        };
+        release(&mut job.transaction, id, Release::to(next, message.to_owned())).await?;
+        attempts::end(&mut job.transaction, id, AttemptOutcome::Stopped).await?;
+        if next.is_final() {
+            fail_dependents(&mut job.transaction).await?;
+        } else {
+            // The attempt did not fail, so it does not count against the most that the job may have.
+            sqlx::query!("update jobs set max_attempts = max_attempts + 1 where id = $1", id)
+                .execute(&mut *job.transaction)
+                .await?;
+        }
+        Ok(next)
+    })
+    .await
+}
+
+/// Ends an attempt with a failure; its job is queued again if the failure may pass and attempts are left.
+pub(super) async fn fail_attempt(
+    connection: &mut PgConnection,
+    job: &str,
+    status: Status,
+    attempt: i32,
+    failure: &Failure,
+) -> sqlx::Result<Status> {
+    let most =
+        sqlx::query_scalar!("select max_attempts from jobs where id = $1", job).fetch_one(&mut *connection).await?;
+    let is_retried = failure.class.is_retried() && attempt < most;
+    let change = match failure.class {
+        _ if !is_retried => Change::FailForGood,
+        ErrorClass::WorkerLost => Change::LeaseExpired,
+        _ => Change::FailForNow,
+    };
+    let next = next(status, change);
+    let consequence = match next {
+        Status::Queued => format!("; attempt {} of {most} follows", attempt + 1),
+        _ => String::new(),
+    };
+    attempts::end(connection, job, failure.class.into()).await?;
+    let pause = match failure.class {
+        // Says nothing about the job, which goes on at once.
+        ErrorClass::WorkerLost => Duration::ZERO,
+        _ => back_off(attempts::failures_in_a_row(connection, job).await?),
+    };
+    let message = format!("attempt {attempt} failed: {}{consequence}", failure.message);
+    let error = (next != Status::Cancelled).then_some(failure);
+    release(connection, job, Release { next, message, error, pause }).await?;
+    Ok(next)
+}
+
+/// The status of a held or waiting job after a change that such a job allows.
+pub(super) fn next(status: Status, change: Change) -> Status {
+    status.after(change).unwrap_or_else(|| unreachable!("a job that is {} met {change:?}", status.name()))
+}
+
+/// What becomes of a job that no attempt holds any more.
+pub(super) struct Release<'a> {
+    /// The job's next status.
+    pub(super) next: Status,
+    /// For its history.
+    pub(super) message: String,
+    /// What its last attempt failed of.
+    pub(super) error: Option<&'a Failure>,
+    /// How long it waits before it may start again.
+    pub(super) pause: Duration,
+}
+
+impl Release<'_> {
+    fn to(next: Status, message: String) -> Self {
+        Self { next, message, error: None, pause: Duration::ZERO }
+    }
+}
+
+/// Gives the job its next status, takes it from its worker, and adds to its history.
+pub(super) async fn release(connection: &mut PgConnection, job: &str, release: Release<'_>) -> sqlx::Result<()> {
+    let Release { next, message, error, pause } = release;
+    sqlx::query!(
+        "update jobs set status = $2, worker = null, lease_expires_at = null, error = $3, run_after = now() + $4,
+            finished_at = case when $5 then now() end
+         where id = $1",
+        job,
+        next as Status,
+        error.map(|failure| json!({"class": failure.class, "message": storable(&failure.message)})),
+        interval(pause),
+        next.is_final(),
+    )
+    .execute(&mut *connection)
+    .await?;
+    events::append(connection, job, &[NewEvent::status(next, message)]).await
+}
+
+/// The pause before the next attempt. It doubles with each failure in a row, from one second to about four minutes,
+/// with jitter so that jobs that failed together do not all come back together.
+fn back_off(failures: i64) -> Duration {
+    let doublings = u32::try_from(failures.clamp(1, 9)).expect("between 1 and 9");
+    let doubled = Duration::from_millis(500) * 2_u32.pow(doublings);
+    doubled.mul_f64(0.75 + f64::from(Utc::now().timestamp_subsec_micros() % 1000) / 2000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_of_an_attempt_is_allowed_while_a_worker_holds_the_job() {
+        for status in [Status::Running, Status::Pausing, Status::Cancelling] {
+            for change in
+                [Change::Succeed, Change::FailForNow, Change::FailForGood, Change::Stopped, Change::LeaseExpired]
+            {
+                assert!(Status::ALL.contains(&next(status, change)));
+            }
+        }
+    }
+}

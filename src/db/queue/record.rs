@@ -1,0 +1,113 @@
+//! What an attempt reports while its trainer runs.
+
+use serde_json::json;
+use sqlx::PgPool;
+
+use super::{HeldJob, SavedCheckpoint, Write};
+use crate::db::events::{self, EventKind, NewEvent};
+use crate::db::{attempts, metrics};
+use crate::protocol::{Evaluation, Level, Point, Progress, Started};
+
+/// What a trainer has reported since the last write.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// The latest progress.
+    pub progress: Option<Progress>,
+    /// New points, in order.
+    pub points: Vec<Point>,
+    /// Lines for the history.
+    pub logs: Vec<(Level, String)>,
+}
+
+/// Notes that training began. Removes the points that a lost attempt recorded after the state that this one resumed
+/// from. False if the attempt holds the job no longer; so are all answers here.
+pub async fn started(pool: &PgPool, write: &Write, started: &Started) -> sqlx::Result<bool> {
+    let written = HeldJob::change(pool, write, async |job| {
+        metrics::delete_after(&mut job.transaction, &job.hold.job, started.resumed_step).await?;
+        attempts::note_start(&mut job.transaction, job.hold, started).await?;
+        let event = NewEvent { kind: EventKind::Log, message: describe(started), data: Some(json!(started)) };
+        events::append(&mut job.transaction, &job.hold.job, &[event]).await?;
+        Ok(job.status)
+    });
+    Ok(written.await?.is_some())
+}
+
+fn describe(started: &Started) -> String {
+    let resumed = match started.resumed_epochs {
+        0 if started.resumed_step == 0 => String::new(),
+        epochs => format!(", resumed after epoch {epochs} (step {})", started.resumed_step),
+    };
+    format!(
+        "training on {} in {}: {} images, {} classes, {} epochs of {} steps{resumed}",
+        started.device,
+        started.precision,
+        started.train_images,
+        started.classes,
+        started.epochs,
+        started.steps_per_epoch
+    )
+}
+
+/// Notes the teacher's accuracy.
+pub async fn teacher_evaluated(pool: &PgPool, write: &Write, evaluation: &Evaluation) -> sqlx::Result<bool> {
+    let written = HeldJob::change(pool, write, async |job| {
+        sqlx::query!("update jobs set teacher = $2 where id = $1", job.hold.job, json!(evaluation))
+            .execute(&mut *job.transaction)
+            .await?;
+        let message =
+            format!("the teacher's top-1 accuracy is {:.2} % of {} images", evaluation.top1, evaluation.images);
+        let event = NewEvent { kind: EventKind::Teacher, message, data: Some(json!(evaluation)) };
+        events::append(&mut job.transaction, &job.hold.job, &[event]).await?;
+        Ok(job.status)
+    });
+    Ok(written.await?.is_some())
+}
+
+/// Writes a batch of reports.
+pub async fn record(pool: &PgPool, write: &Write, batch: &Batch) -> sqlx::Result<bool> {
+    let written = HeldJob::change(pool, write, async |job| {
+        if let Some(progress) = &batch.progress {
+            sqlx::query!("update jobs set progress = $2 where id = $1", job.hold.job, json!(progress))
+                .execute(&mut *job.transaction)
+                .await?;
+        }
+        metrics::insert(&mut job.transaction, &job.hold.job, job.hold.attempt, &batch.points).await?;
+        let lines: Vec<NewEvent> = batch.logs.iter().map(|(level, message)| log_event(*level, message)).collect();
+        events::append(&mut job.transaction, &job.hold.job, &lines).await?;
+        Ok(job.status)
+    });
+    Ok(written.await?.is_some())
+}
+
+fn log_event(level: Level, message: &str) -> NewEvent {
+    let kind = match level {
+        Level::Info => EventKind::Log,
+        Level::Warning => EventKind::Warning,
+    };
+    NewEvent { kind, message: message.to_owned(), data: None }
+}
+
+/// Writes points that an earlier attempt made and could not write.
+pub async fn adopt(pool: &PgPool, write: &Write, earlier: i32, points: &[Point]) -> sqlx::Result<bool> {
+    let written = HeldJob::change(pool, write, async |job| {
+        metrics::insert(&mut job.transaction, &job.hold.job, earlier, points).await?;
+        Ok(job.status)
+    });
+    Ok(written.await?.is_some())
+}
+
+/// Notes the state that the next attempt can resume from.
+pub async fn checkpoint_saved(pool: &PgPool, write: &Write, saved: &SavedCheckpoint) -> sqlx::Result<bool> {
+    let written = HeldJob::change(pool, write, async |job| {
+        sqlx::query!("update jobs set checkpoint = $2 where id = $1", job.hold.job, json!(saved))
+            .execute(&mut *job.transaction)
+            .await?;
+        attempts::note_checkpoint(&mut job.transaction, job.hold).await?;
+        let message = format!("checkpoint after epoch {} (step {})", saved.epoch, saved.step);
+        let data = Some(json!({"epoch": saved.epoch, "step": saved.step}));
+        let event = NewEvent { kind: EventKind::Checkpoint, message, data };
+        events::append(&mut job.transaction, &job.hold.job, &[event]).await?;
+        Ok(job.status)
+    });
+    Ok(written.await?.is_some())
+}

@@ -1,0 +1,82 @@
+//! Promise: an attempt's row says where it ran and what it resumed from, and only that attempt can write about its job.
+
+use std::time::Duration;
+
+use distillery::db::attempts::{self, Attempt};
+use distillery::db::queue::{self, Room, Hold};
+use distillery::db::{self, MIGRATIONS};
+use distillery::protocol::Started;
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::support::db::TestDb;
+
+async fn claim(pool: &PgPool) -> Hold {
+    let claim = queue::claim(pool, "wrk_1", Room::ONE, Duration::from_secs(60)).await.unwrap();
+    claim.expect("a job is queued").hold
+}
+
+fn started(resumed_epochs: u32, resumed_step: u64) -> Started {
+    Started {
+        device: "cuda:0".into(),
+        precision: "float32".into(),
+        threads: 1,
+        train_images: 100,
+        eval_images: 10,
+        classes: 4,
+        steps_per_epoch: 10,
+        epochs: 5,
+        resumed_epochs,
+        resumed_step,
+    }
+}
+
+/// What an attempt shows of its trainer, and the worker's name.
+fn facts(attempt: &Attempt) -> (Option<&str>, Option<&str>, Option<i32>, Option<i64>) {
+    (attempt.worker.as_deref(), attempt.device.as_deref(), attempt.resumed_epochs, attempt.resumed_step)
+}
+
+#[tokio::test]
+async fn an_attempt_says_where_it_runs_once_its_trainer_has_started() {
+    let db = TestDb::new().await;
+    db.add_job("job_a", json!({})).await;
+    let token = claim(&db.pool).await;
+    let list = attempts::list(&db.pool, "job_a").await.unwrap();
+    assert_eq!(facts(&list[0]), (Some("wrk_1"), None, None, None), "an unknown worker goes by its id");
+    assert!(queue::started(&db.pool, &token.write(), &started(2, 20)).await.unwrap());
+    let list = attempts::list(&db.pool, "job_a").await.unwrap();
+    assert_eq!(facts(&list[0]), (Some("wrk_1"), Some("cuda:0"), Some(2), Some(20)));
+}
+
+#[tokio::test]
+async fn attempts_of_an_older_database_take_these_facts_from_its_history() {
+    let db = TestDb::new().await;
+    for job in ["job_a", "job_b"] {
+        db.add_job(job, json!({})).await;
+        let token = claim(&db.pool).await;
+        if job == "job_b" {
+            queue::started(&db.pool, &token.write(), &started(3, 30)).await.unwrap();
+        }
+    }
+    let before = [attempts::list(&db.pool, "job_a").await.unwrap(), attempts::list(&db.pool, "job_b").await.unwrap()];
+    let old = "alter table attempts drop column worker_name, drop column device, drop column resumed_epochs,
+        drop column resumed_step";
+    sqlx::raw_sql(old).execute(&db.pool).await.unwrap();
+    let migration = MIGRATIONS.iter().find(|migration| migration.version == 20_261_129_000_001).expect("it is there");
+    sqlx::raw_sql(migration.sql.clone()).execute(&db.pool).await.unwrap();
+    let pool = db::connect(&db.url).await.unwrap();
+    let after = [attempts::list(&pool, "job_a").await.unwrap(), attempts::list(&pool, "job_b").await.unwrap()];
+    assert_eq!(after, before);
+    assert_eq!(facts(&after[1][0]), (Some("wrk_1"), Some("cuda:0"), Some(3), Some(30)));
+}
+
+#[tokio::test]
+async fn a_token_of_another_worker_is_refused_even_if_the_attempt_has_the_same_number() {
+    let db = TestDb::new().await;
+    db.add_job("job_a", json!({})).await;
+    let token = claim(&db.pool).await;
+    let other = Hold { worker: "wrk_2".into(), ..token.clone() };
+    assert!(!queue::started(&db.pool, &other.write(), &started(0, 0)).await.unwrap());
+    assert_eq!(queue::heartbeat(&db.pool, &other, Duration::from_secs(60)).await.unwrap(), None);
+    assert!(queue::started(&db.pool, &token.write(), &started(0, 0)).await.unwrap());
+}
