@@ -109,7 +109,7 @@ async fn claims(pool: &PgPool) -> anyhow::Result<()> {
                     .await?;
                     let Some(claim) = claim else { break };
                     claimed.fetch_add(1, Ordering::Relaxed);
-                    queue::stopped(&pool, &claim.hold.write()).await?;
+                    queue::stopped(&pool, &claim.token.write()).await?;
                 }
                 Ok::<(), sqlx::Error>(())
             })
@@ -140,7 +140,7 @@ async fn watchers(
     let claim = queue::claim(pool, "wrk_bench", queue::Room::ONE, Duration::from_secs(600))
         .await?
         .expect("a job is queued");
-    let stream = format!("{url}/v1/jobs/{}/stream", claim.hold.job);
+    let stream = format!("{url}/v1/jobs/{}/stream", claim.token.job);
     let heard = Arc::new(AtomicUsize::new(0));
     let (tell, mut latencies) = tokio::sync::mpsc::unbounded_channel();
     let epoch = Instant::now();
@@ -181,7 +181,7 @@ async fn watchers(
             time: chrono::Utc::now(),
             value: epoch.elapsed().as_secs_f64(),
         };
-        queue::record(pool, &claim.hold.write(), &queue::Batch { points: vec![point], ..Default::default() }).await?;
+        queue::record(pool, &claim.token.write(), &queue::Batch { points: vec![point], ..Default::default() }).await?;
         let everybody = async {
             for _ in 0..WATCHERS {
                 all.extend(latencies.recv().await);
@@ -194,7 +194,7 @@ async fn watchers(
     let missed = WATCHERS * POINTS - all.len();
     print_latencies("a change to each of 1,000 watchers", &all, missed);
     tasks.abort_all();
-    queue::stopped(pool, &claim.hold.write()).await?;
+    queue::stopped(pool, &claim.token.write()).await?;
     Ok(())
 }
 

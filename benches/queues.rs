@@ -278,7 +278,7 @@ async fn drain(url: &str, workers: usize, connections: usize) -> anyhow::Result<
             while let Some(claim) =
                 queue::claim(&pool, &worker, queue::Room::ONE, Duration::from_secs(60)).await?
             {
-                if queue::publish(&pool, &claim.hold.write(), &outcome, &[]).await? {
+                if queue::publish(&pool, &claim.token.write(), &outcome, &[]).await? {
                     done += 1;
                 }
             }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
-use super::queue::Hold;
+use super::queue::FencingToken;
 use crate::protocol::{ErrorClass, Started};
 
 /// How an attempt ended.
@@ -115,12 +115,12 @@ pub async fn list(pool: &PgPool, job: &str) -> sqlx::Result<Vec<Attempt>> {
 
 /// Counts a write that was refused because its attempt had lost the job. A heartbeat that comes after the attempt
 /// itself has ended the job is not counted.
-pub async fn count_refused(pool: &PgPool, hold: &Hold) -> sqlx::Result<()> {
+pub async fn count_refused(pool: &PgPool, token: &FencingToken) -> sqlx::Result<()> {
     sqlx::query!(
         "update attempts set refused_writes = refused_writes + 1
          where job_id = $1 and attempt = $2 and (outcome is null or outcome = 'worker_lost')",
-        hold.job,
-        hold.attempt,
+        token.job,
+        token.attempt,
     )
     .execute(pool)
     .await?;
@@ -130,13 +130,13 @@ pub async fn count_refused(pool: &PgPool, hold: &Hold) -> sqlx::Result<()> {
 /// Notes where the attempt's trainer runs and what it resumed from.
 pub(super) async fn note_start(
     connection: &mut PgConnection,
-    hold: &Hold,
+    token: &FencingToken,
     started: &Started,
 ) -> sqlx::Result<()> {
     sqlx::query!(
         "update attempts set device = $3, resumed_epochs = $4, resumed_step = $5 where job_id = $1 and attempt = $2",
-        hold.job,
-        hold.attempt,
+        token.job,
+        token.attempt,
         super::storable(&started.device),
         i32::try_from(started.resumed_epochs).unwrap_or(i32::MAX),
         i64::try_from(started.resumed_step).unwrap_or(i64::MAX),
@@ -147,8 +147,8 @@ pub(super) async fn note_start(
 }
 
 /// Notes that the attempt stored a checkpoint.
-pub(super) async fn note_checkpoint(connection: &mut PgConnection, hold: &Hold) -> sqlx::Result<()> {
-    sqlx::query!("update attempts set saved_at = now() where job_id = $1 and attempt = $2", hold.job, hold.attempt,)
+pub(super) async fn note_checkpoint(connection: &mut PgConnection, token: &FencingToken) -> sqlx::Result<()> {
+    sqlx::query!("update attempts set saved_at = now() where job_id = $1 and attempt = $2", token.job, token.attempt,)
         .execute(connection)
         .await?;
     Ok(())

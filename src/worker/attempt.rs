@@ -16,7 +16,7 @@ use super::trainer::Trainer;
 use super::{Context, inputs, outputs};
 use crate::db::listen::Wakeups;
 use crate::db::metrics;
-use crate::db::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
+use crate::db::queue::{self, Batch, Claim, FencingToken, SavedCheckpoint};
 use crate::process;
 use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome, Point, series};
 
@@ -42,30 +42,30 @@ pub(super) async fn run(
     wakeups: &Wakeups,
     drain: &CancellationToken,
 ) {
-    let hold = claim.hold.clone();
-    tracing::info!(job = hold.job, attempt = hold.attempt, "starting");
-    let lease = Lease::keep(context, &hold, wakeups.statuses());
-    let record = Record::new(context, hold.clone(), lease.wanted.clone());
-    let attempt = Attempt { context, hold: hold.clone(), devices, gpus: Gpus::among(devices), record };
+    let token = claim.token.clone();
+    tracing::info!(job = token.job, attempt = token.attempt, "starting");
+    let lease = Lease::keep(context, &token, wakeups.statuses());
+    let record = Record::new(context, token.clone(), lease.wanted.clone());
+    let attempt = Attempt { context, token: token.clone(), devices, gpus: Gpus::among(devices), record };
     let outcome = attempt.work(&claim, drain).await;
     let settled = match outcome {
         Ok(()) => Ok(()),
         Err(Trouble::Failed(failure)) => {
-            tracing::warn!(job = hold.job, attempt = hold.attempt, class = ?failure.class, failure.message, "failed");
+            tracing::warn!(job = token.job, attempt = token.attempt, class = ?failure.class, failure.message, "failed");
             attempt.record.persist(async |pool, write| queue::fail(pool, write, &failure).await).await.map(drop)
         }
         Err(lost) => Err(lost),
     };
     if let Err(error) = settled {
-        tracing::warn!(job = hold.job, attempt = hold.attempt, ?error, "left the job alone");
+        tracing::warn!(job = token.job, attempt = token.attempt, ?error, "left the job alone");
     }
     drop(lease);
-    inputs::remove(&context.settings, &hold.job, hold.attempt).await;
+    inputs::remove(&context.settings, &token.job, token.attempt).await;
 }
 
 struct Attempt<'a> {
     context: &'a Context,
-    hold: Hold,
+    token: FencingToken,
     devices: &'a [String],
     gpus: Gpus,
     record: Record<'a>,
@@ -77,7 +77,7 @@ impl Attempt<'_> {
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;
-        let mut trainer = Trainer::start(settings, &directory, self.devices, self.hold.attempt).map_err(|error| {
+        let mut trainer = Trainer::start(settings, &directory, self.devices, self.token.attempt).map_err(|error| {
             Trouble::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") })
         })?;
         let (_, nothing) = mpsc::channel(1);
@@ -195,7 +195,7 @@ impl Attempt<'_> {
         output: &Path,
         resumed: Option<&SavedCheckpoint>,
     ) -> Result<(), Trouble> {
-        let hold = &self.hold;
+        let token = &self.token;
         match event {
             Event::Started(started) => {
                 if let Some(saved) = resumed {
@@ -209,12 +209,12 @@ impl Attempt<'_> {
                     .await
             }
             Event::Checkpoint { epoch, step } => {
-                match outputs::save_checkpoint(self.context, hold, output, epoch, step).await {
+                match outputs::save_checkpoint(self.context, token, output, epoch, step).await {
                     Ok(saved) => {
                         self.record
                             .persist(async |pool, write| held(queue::checkpoint_saved(pool, write, &saved).await))
                             .await?;
-                        outputs::forget_older(self.context, hold, &saved).await;
+                        outputs::forget_older(self.context, token, &saved).await;
                         Ok(())
                     }
                     // The attempt itself can go on, and the next checkpoint may fit.
@@ -233,7 +233,7 @@ impl Attempt<'_> {
     /// Records the points that an earlier attempt made before the state that this one resumed from, and that did not
     /// reach the database: its worker was killed while it lagged behind its trainer.
     async fn catch_up(&self, saved: &SavedCheckpoint, resumed_step: u64, output: &Path) -> Result<(), Trouble> {
-        let known = self.record.ask(async |pool| metrics::newest_step(pool, &self.hold.job).await).await?;
+        let known = self.record.ask(async |pool| metrics::newest_step(pool, &self.token.job).await).await?;
         let missed = outputs::points_between(output, known, resumed_step).await;
         for points in missed.chunks(POINTS_AT_ONCE) {
             self.record
@@ -262,18 +262,18 @@ impl Attempt<'_> {
     }
 
     async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), Trouble> {
-        let artifacts = outputs::store(self.context, &self.hold, output)
+        let artifacts = outputs::store(self.context, &self.token, output)
             .await
             .map_err(|error| Trouble::Failed(inputs::of_storage(&error)))?;
         self.record.persist(async |pool, write| held(queue::publish(pool, write, outcome, &artifacts).await)).await?;
-        tracing::info!(job = self.hold.job, attempt = self.hold.attempt, top1 = outcome.best_top1, "succeeded");
-        outputs::tidy(self.context, &self.hold.job, &artifacts).await;
+        tracing::info!(job = self.token.job, attempt = self.token.attempt, top1 = outcome.best_top1, "succeeded");
+        outputs::tidy(self.context, &self.token.job, &artifacts).await;
         Ok(())
     }
 
     async fn set_down(&self) -> Result<(), Trouble> {
         let status = self.record.persist(async |pool, write| queue::stopped(pool, write).await).await?;
-        tracing::info!(job = self.hold.job, attempt = self.hold.attempt, status = status.name(), "set down");
+        tracing::info!(job = self.token.job, attempt = self.token.attempt, status = status.name(), "set down");
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::record::{Trouble, Record, held};
 use super::{Context, Settings};
 use crate::artifacts::{self, keys};
-use crate::db::queue::{self, Batch, Claim, Hold, SavedCheckpoint};
+use crate::db::queue::{self, Batch, Claim, FencingToken, SavedCheckpoint};
 use crate::db::{self, checkpoints};
 use crate::protocol::{ErrorClass, Failure, Level, files};
 use crate::spec::JobSpec;
@@ -19,7 +19,7 @@ use crate::spec::JobSpec;
 /// # Errors
 /// The failure of the attempt that it means, or that the job was lost meanwhile.
 pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_>) -> Result<PathBuf, Trouble> {
-    let Hold { job, attempt, .. } = &claim.hold;
+    let FencingToken { job, attempt, .. } = &claim.token;
     remove(&context.settings, job, *attempt).await;
     let directory = directory(&context.settings, job, *attempt);
     let output = directory.join("output");
@@ -30,7 +30,7 @@ pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_
     let path = directory.join("spec.json");
     tokio::fs::write(&path, text).await.map_err(|error| storage(&path, &error))?;
     if let Some(saved) = &claim.checkpoint {
-        restore(context, &claim.hold, saved, &output, record).await?;
+        restore(context, &claim.token, saved, &output, record).await?;
     }
     Ok(directory)
 }
@@ -153,7 +153,7 @@ async fn fetch(context: &Context, file: &InStorage, path: &Path) -> Result<Strin
 /// the job.
 async fn restore(
     context: &Context,
-    hold: &Hold,
+    token: &FencingToken,
     saved: &SavedCheckpoint,
     output: &Path,
     record: &Record<'_>,
@@ -167,13 +167,13 @@ async fn restore(
         Ok(()) => {}
         Err(error @ (artifacts::Error::NotFound(_) | artifacts::Error::Damaged { .. })) => {
             let message = format!("the checkpoint cannot be used, so training starts from the beginning: {error}");
-            tracing::warn!(job = hold.job, attempt = hold.attempt, message);
+            tracing::warn!(job = token.job, attempt = token.attempt, message);
             let batch = Batch { logs: vec![(Level::Warning, message)], ..Batch::default() };
             return record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await;
         }
         Err(error) => return Err(of_storage(&error).into()),
     }
-    let metrics = keys::attempt_file(&hold.job, saved.attempt, files::METRICS);
+    let metrics = keys::attempt_file(&token.job, saved.attempt, files::METRICS);
     match context.store.fetch(&metrics, &output.join(files::METRICS)).await {
         Ok(_) | Err(artifacts::Error::NotFound(_)) => Ok(()),
         Err(error) => Err(of_storage(&error).into()),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Context;
 use crate::db::attempts;
 use crate::db::jobs::Status;
-use crate::db::queue::{self, Hold};
+use crate::db::queue::{self, FencingToken};
 
 /// What the database wants of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,16 +39,16 @@ impl Drop for Lease {
 
 impl Lease {
     /// Starts renewing. The claim set the lease just now.
-    pub(super) fn keep(context: &Context, hold: &Hold, statuses: broadcast::Receiver<String>) -> Self {
+    pub(super) fn keep(context: &Context, token: &FencingToken, statuses: broadcast::Receiver<String>) -> Self {
         let (tell, wanted) = watch::channel(Wanted::Run);
-        let task = tokio::spawn(renew(context.clone(), hold.clone(), statuses, tell));
+        let task = tokio::spawn(renew(context.clone(), token.clone(), statuses, tell));
         Self { wanted, task }
     }
 }
 
 async fn renew(
     context: Context,
-    hold: Hold,
+    token: FencingToken,
     mut statuses: broadcast::Receiver<String>,
     tell: watch::Sender<Wanted>,
 ) {
@@ -61,10 +61,10 @@ async fn renew(
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = concerned(&mut statuses, &hold.job) => {}
+            () = concerned(&mut statuses, &token.job) => {}
         }
         let asked = Instant::now();
-        let answer = tokio::time::timeout_at(held_until, queue::heartbeat(&context.pool, &hold, lease)).await;
+        let answer = tokio::time::timeout_at(held_until, queue::heartbeat(&context.pool, &token, lease)).await;
         let wanted = match answer {
             Ok(Ok(Some(status))) => {
                 held_until = asked + usable;
@@ -74,11 +74,11 @@ async fn renew(
             Ok(Ok(None)) => {
                 tell.send_replace(Wanted::Lost);
                 // Whoever hears of it ends this task.
-                tokio::spawn(async move { count_refused(&context, &hold).await });
+                tokio::spawn(async move { count_refused(&context, &token).await });
                 return;
             }
             Ok(Err(error)) => {
-                tracing::warn!(job = hold.job, %error, "heartbeat failed");
+                tracing::warn!(job = token.job, %error, "heartbeat failed");
                 pause = Duration::from_millis(250);
                 if Instant::now() < held_until { *tell.borrow() } else { Wanted::Lost }
             }
@@ -93,9 +93,9 @@ async fn renew(
 }
 
 /// For whoever watches the cluster; the job is another's by now and does not wait for it.
-pub(super) async fn count_refused(context: &Context, hold: &Hold) {
-    if let Err(error) = attempts::count_refused(&context.pool, hold).await {
-        tracing::debug!(job = hold.job, %error, "a refused write was not counted");
+pub(super) async fn count_refused(context: &Context, token: &FencingToken) {
+    if let Err(error) = attempts::count_refused(&context.pool, token).await {
+        tracing::debug!(job = token.job, %error, "a refused write was not counted");
     }
 }
 

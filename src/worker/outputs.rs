@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use super::Context;
 use crate::artifacts::{Error, keys};
 use crate::db::artifacts::NewArtifact;
-use crate::db::queue::{Hold, SavedCheckpoint};
+use crate::db::queue::{FencingToken, SavedCheckpoint};
 use crate::protocol::{Point, files};
 
 /// Stores the state to resume from, and the metrics up to it.
@@ -16,7 +16,7 @@ use crate::protocol::{Point, files};
 /// Those of storage.
 pub(super) async fn save_checkpoint(
     context: &Context,
-    hold: &Hold,
+    token: &FencingToken,
     output: &Path,
     epoch: u32,
     step: u64,
@@ -28,12 +28,12 @@ pub(super) async fn save_checkpoint(
     let state = opened.map_err(|source| Error::File { path: path.clone(), source })?;
     context
         .store
-        .put_file(&keys::attempt_file(&hold.job, hold.attempt, files::METRICS), &output.join(files::METRICS))
+        .put_file(&keys::attempt_file(&token.job, token.attempt, files::METRICS), &output.join(files::METRICS))
         .await?;
-    let key = keys::state(&hold.job, hold.attempt, step);
+    let key = keys::state(&token.job, token.attempt, step);
     let stored = context.store.put_open_file(&key, state, &path).await?;
     let (sha256, size_bytes) = (Some(stored.sha256), Some(stored.size_bytes));
-    Ok(SavedCheckpoint { attempt: hold.attempt, epoch, step, key, sha256, size_bytes })
+    Ok(SavedCheckpoint { attempt: token.attempt, epoch, step, key, sha256, size_bytes })
 }
 
 /// The points of the attempt's metrics file from the step `known` to the step `until`; none where it cannot be read,
@@ -57,10 +57,10 @@ pub(super) async fn points_between(output: &Path, known: u64, until: u64) -> Vec
 }
 
 /// Removes the attempt's states but the one that the database names by now.
-pub(super) async fn forget_older(context: &Context, hold: &Hold, saved: &SavedCheckpoint) {
-    let states = keys::states(&hold.job, hold.attempt);
+pub(super) async fn forget_older(context: &Context, token: &FencingToken, saved: &SavedCheckpoint) {
+    let states = keys::states(&token.job, token.attempt);
     if let Err(error) = context.store.delete_below(&states, |key| key == saved.key).await {
-        tracing::warn!(job = hold.job, %error, "cannot remove an older checkpoint");
+        tracing::warn!(job = token.job, %error, "cannot remove an older checkpoint");
     }
 }
 
@@ -68,12 +68,12 @@ pub(super) async fn forget_older(context: &Context, hold: &Hold, saved: &SavedCh
 ///
 /// # Errors
 /// Those of storage.
-pub(super) async fn store(context: &Context, hold: &Hold, output: &Path) -> Result<Vec<NewArtifact>, Error> {
+pub(super) async fn store(context: &Context, token: &FencingToken, output: &Path) -> Result<Vec<NewArtifact>, Error> {
     let mut artifacts = Vec::new();
     let optional = [files::REGIONS, files::BEFORE_LAST_EPOCH].into_iter().filter(|name| output.join(name).exists());
     let always = [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS];
     for name in always.into_iter().chain(optional) {
-        let key = keys::attempt_file(&hold.job, hold.attempt, name);
+        let key = keys::attempt_file(&token.job, token.attempt, name);
         let stored = context.store.put_file(&key, &output.join(name)).await?;
         artifacts.push(NewArtifact {
             name: name.to_owned(),

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::Context;
 use super::lease::{self, Wanted};
 use crate::db::errors::Transient;
-use crate::db::queue::{Hold, Write};
+use crate::db::queue::{FencingToken, Write};
 use crate::protocol::{ErrorClass, Failure};
 
 /// Why an attempt's results are not written.
@@ -31,13 +31,13 @@ impl From<Failure> for Trouble {
 #[derive(Debug)]
 pub(super) struct Record<'a> {
     context: &'a Context,
-    hold: Hold,
+    token: FencingToken,
     wanted: watch::Receiver<Wanted>,
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(context: &'a Context, hold: Hold, wanted: watch::Receiver<Wanted>) -> Self {
-        Self { context, hold, wanted }
+    pub(super) fn new(context: &'a Context, token: FencingToken, wanted: watch::Receiver<Wanted>) -> Self {
+        Self { context, token, wanted }
     }
 
     /// What is wanted of the attempt now.
@@ -55,11 +55,11 @@ impl<'a> Record<'a> {
         &self,
         make: impl AsyncFn(&PgPool, &Write) -> sqlx::Result<Option<T>>,
     ) -> Result<T, Trouble> {
-        let write = self.hold.write();
+        let write = self.token.write();
         match self.ask(async |pool| make(pool, &write).await).await? {
             Some(written) => Ok(written),
             None => {
-                lease::count_refused(self.context, &self.hold).await;
+                lease::count_refused(self.context, &self.token).await;
                 Err(Trouble::Lost)
             }
         }
@@ -75,7 +75,7 @@ impl<'a> Record<'a> {
                     let message = format!("the database refused a request: {error}");
                     return Err(Trouble::Failed(Failure { class: ErrorClass::Internal, message }));
                 }
-                Err(error) => tracing::warn!(job = self.hold.job, %error, "the database does not answer yet"),
+                Err(error) => tracing::warn!(job = self.token.job, %error, "the database does not answer yet"),
             }
             if self.wanted() == Wanted::Lost {
                 return Err(Trouble::Lost);

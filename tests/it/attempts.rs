@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use distillery::db::attempts::{self, Attempt};
-use distillery::db::queue::{self, Room, Hold};
+use distillery::db::queue::{self, Room, FencingToken};
 use distillery::db::{self, MIGRATIONS};
 use distillery::protocol::Started;
 use serde_json::json;
@@ -11,9 +11,9 @@ use sqlx::PgPool;
 
 use crate::support::db::TestDb;
 
-async fn claim(pool: &PgPool) -> Hold {
+async fn claim(pool: &PgPool) -> FencingToken {
     let claim = queue::claim(pool, "wrk_1", Room::ONE, Duration::from_secs(60)).await.unwrap();
-    claim.expect("a job is queued").hold
+    claim.expect("a job is queued").token
 }
 
 fn started(resumed_epochs: u32, resumed_step: u64) -> Started {
@@ -75,7 +75,7 @@ async fn a_token_of_another_worker_is_refused_even_if_the_attempt_has_the_same_n
     let db = TestDb::new().await;
     db.add_job("job_a", json!({})).await;
     let token = claim(&db.pool).await;
-    let other = Hold { worker: "wrk_2".into(), ..token.clone() };
+    let other = FencingToken { worker: "wrk_2".into(), ..token.clone() };
     assert!(!queue::started(&db.pool, &other.write(), &started(0, 0)).await.unwrap());
     assert_eq!(queue::heartbeat(&db.pool, &other, Duration::from_secs(60)).await.unwrap(), None);
     assert!(queue::started(&db.pool, &token.write(), &started(0, 0)).await.unwrap());

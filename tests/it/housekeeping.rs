@@ -5,7 +5,7 @@ use crate::support::api::{Api, plain_job};
 use crate::support::server::{Options, Server};
 use chrono::{TimeDelta, Utc};
 use distillery::db::compaction::{Compacted, compact_one};
-use distillery::db::queue::{self, Batch, Hold, SavedCheckpoint};
+use distillery::db::queue::{self, Batch, FencingToken, SavedCheckpoint};
 use distillery::protocol::{Level, Point};
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ const STEPS: u64 = 2500;
 /// The lowest and the highest value of the long series are at these steps.
 const PEAKS: [u64; 2] = [777, 1888];
 
-async fn record(api: &Api, hold: &Hold, batch: Batch) {
+async fn record(api: &Api, hold: &FencingToken, batch: Batch) {
     assert!(queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap());
 }
 

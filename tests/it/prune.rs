@@ -2,7 +2,7 @@
 
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
 use bytes::Bytes;
-use distillery::db::queue::{self, Hold, SavedCheckpoint};
+use distillery::db::queue::{self, FencingToken, SavedCheckpoint};
 use serde_json::json;
 
 /// Runs `distillery prune` on what the API has, and returns what it says.
@@ -93,7 +93,7 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
     let saved = SavedCheckpoint { attempt: 1, epoch: 1, step: 2, key: state.clone(), sha256: None, size_bytes: None };
     assert!(queue::checkpoint_saved(&api.db.pool, &hold.write(), &saved).await.unwrap());
     queue::stopped(&api.db.pool, &hold.write()).await.unwrap();
-    let hold = Hold { attempt: 2, ..hold };
+    let hold = FencingToken { attempt: 2, ..hold };
     assert_eq!(api.claim().await, hold);
     let being_written = format!("jobs/{paused}/attempts/2/student.safetensors");
     put(&api, &being_written).await;

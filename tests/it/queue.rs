@@ -6,7 +6,7 @@ use crate::support::db::TestDb;
 use chrono::Utc;
 use distillery::db::artifacts::NewArtifact;
 use distillery::db::jobs::Status;
-use distillery::db::queue::{self, Batch, Claim, Room, Hold, SavedCheckpoint};
+use distillery::db::queue::{self, Batch, Claim, Room, FencingToken, SavedCheckpoint};
 use distillery::db::workers::{self, NewWorker, Usage};
 use distillery::db::{self, attempts};
 use distillery::protocol::{ErrorClass, Evaluation, Failure, Level, Outcome, Point, Progress, Started, StudentFacts};
@@ -21,8 +21,8 @@ async fn claim(pool: &PgPool) -> Option<Claim> {
     queue::claim(pool, WORKER, Room::ONE, LEASE).await.unwrap()
 }
 
-async fn claimed_hold(pool: &PgPool) -> Hold {
-    claim(pool).await.expect("a job to claim").hold
+async fn claimed_hold(pool: &PgPool) -> FencingToken {
+    claim(pool).await.expect("a job to claim").token
 }
 
 /// Sets a column as only the passing of time or the API would.
@@ -90,12 +90,12 @@ fn outcome() -> Outcome {
     Outcome { teacher_top1: None, best_top1: 70.0, best_epoch: 2, last_top1: 69.0, student }
 }
 
-fn artifact(hold: &Hold) -> NewArtifact {
+fn artifact(hold: &FencingToken) -> NewArtifact {
     let key = format!("jobs/{}/attempts/{}/student.safetensors", hold.job, hold.attempt);
     NewArtifact { name: "student.safetensors".into(), key, size_bytes: 2, sha256: "ab".into() }
 }
 
-fn saved(hold: &Hold) -> SavedCheckpoint {
+fn saved(hold: &FencingToken) -> SavedCheckpoint {
     SavedCheckpoint {
         attempt: hold.attempt,
         epoch: 3,
@@ -134,10 +134,10 @@ async fn the_most_urgent_job_is_taken_first_and_the_oldest_of_those() {
     }
     let mut order = Vec::new();
     while let Some(claim) = claim(&db.pool).await {
-        assert_eq!(claim.hold.attempt, 1);
-        assert_eq!(claim.spec.name, claim.hold.job);
+        assert_eq!(claim.token.attempt, 1);
+        assert_eq!(claim.spec.name, claim.token.job);
         assert_eq!(claim.checkpoint, None);
-        order.push(claim.hold.job);
+        order.push(claim.token.job);
     }
     assert_eq!(order, ["job_b", "job_e", "job_a", "job_c", "job_d"]);
 }
@@ -147,7 +147,7 @@ async fn take(pool: &PgPool, worker: &str, [devices, free]: [i32; 2]) -> Option<
     queue::claim(pool, worker, Room { devices, free }, LEASE)
         .await
         .unwrap()
-        .map(|claim| claim.hold.job)
+        .map(|claim| claim.token.job)
 }
 
 async fn waits_for(pool: &PgPool, worker: &str) -> Option<String> {
@@ -172,7 +172,7 @@ async fn a_job_for_several_devices_is_had_by_a_worker_that_has_them_and_all_at_o
     assert_eq!(waits_for(&db.pool, "wrk_small").await, None);
     let claim =
         queue::claim(&db.pool, "wrk_large", Room { devices: 4, free: 4 }, LEASE).await.unwrap().unwrap();
-    assert_eq!((claim.hold.job.as_str(), claim.spec.training.devices), ("job_a", 4));
+    assert_eq!((claim.token.job.as_str(), claim.spec.training.devices), ("job_a", 4));
 }
 
 #[tokio::test]
@@ -247,7 +247,7 @@ async fn many_claimers_never_take_the_same_job() {
         tokio::spawn(async move {
             let mut taken = Vec::new();
             while let Some(claim) = claim(&pool).await {
-                taken.push(claim.hold.job);
+                taken.push(claim.token.job);
             }
             taken
         })
@@ -320,7 +320,7 @@ async fn a_stale_attempt_changes_nothing() {
         match stage {
             0 => assert_eq!(claimed_hold(pool).await.attempt, 2),
             1 => {
-                let hold = Hold { attempt: 2, ..stale.clone() };
+                let hold = FencingToken { attempt: 2, ..stale.clone() };
                 assert!(queue::publish(pool, &hold.write(), &outcome(), &[artifact(&hold)]).await.unwrap());
             }
             _ => {}
@@ -373,9 +373,9 @@ async fn a_lost_worker_costs_an_attempt_until_there_is_none_left() {
     db.add_job("job_a", json!({"max_attempts": 2})).await;
     for attempt in 1..=2 {
         let claim = claim(&db.pool).await.expect("queued again at once");
-        assert_eq!(claim.hold.attempt, attempt);
+        assert_eq!(claim.token.attempt, attempt);
         assert_eq!(claim.checkpoint.is_some(), attempt == 2, "goes on where the last one got to");
-        queue::checkpoint_saved(&db.pool, &claim.hold.write(), &saved(&claim.hold)).await.unwrap();
+        queue::checkpoint_saved(&db.pool, &claim.token.write(), &saved(&claim.token)).await.unwrap();
         set(&db.pool, "job_a", "lease_expires_at = now() - interval '1 second'").await;
         assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 1);
         assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 0);

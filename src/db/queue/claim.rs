@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
-use super::{Hold, SavedCheckpoint};
+use super::{FencingToken, SavedCheckpoint};
 use crate::db::events::{self, NewEvent};
 use crate::db::interval;
 use crate::db::jobs::{Change, Status};
@@ -17,7 +17,7 @@ use crate::spec::JobSpec;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
     /// The right to write about it.
-    pub hold: Hold,
+    pub token: FencingToken,
     /// What to do.
     pub spec: JobSpec,
     /// What an earlier attempt left to resume from.
@@ -93,14 +93,14 @@ pub async fn claim(
         transaction.commit().await?;
         return Ok(None);
     };
-    let hold = Hold { job: job.id, attempt: job.attempt, worker: worker.to_owned() };
-    begin_attempt(&mut transaction, &hold, running).await?;
+    let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned() };
+    begin_attempt(&mut transaction, &token, running).await?;
     transaction.commit().await?;
-    Ok(Some(Claim { hold, spec: job.spec.0, checkpoint: job.checkpoint.map(|checkpoint| checkpoint.0) }))
+    Ok(Some(Claim { token, spec: job.spec.0, checkpoint: job.checkpoint.map(|checkpoint| checkpoint.0) }))
 }
 
 /// Adds the attempt and its first event.
-async fn begin_attempt(connection: &mut PgConnection, hold: &Hold, status: Status) -> sqlx::Result<()> {
+async fn begin_attempt(connection: &mut PgConnection, token: &FencingToken, status: Status) -> sqlx::Result<()> {
     let worker_name = sqlx::query_scalar!(
         r#"
         insert into attempts (job_id, attempt, worker, worker_name, runnable_at)
@@ -111,27 +111,27 @@ async fn begin_attempt(connection: &mut PgConnection, hold: &Hold, status: Statu
         where job.id = $1
         returning worker_name as "worker_name!"
         "#,
-        hold.job,
+        token.job,
     )
     .fetch_one(&mut *connection)
     .await?;
     let event = NewEvent {
         data: Some(json!({"status": status, "worker": worker_name})),
-        ..NewEvent::status(status, format!("attempt {} started on {worker_name}", hold.attempt))
+        ..NewEvent::status(status, format!("attempt {} started on {worker_name}", token.attempt))
     };
-    events::append(connection, &hold.job, &[event]).await
+    events::append(connection, &token.job, &[event]).await
 }
 
 /// Extends the lease and answers the job's status; none if the attempt holds the job no longer.
-pub async fn heartbeat(pool: &PgPool, hold: &Hold, lease: Duration) -> sqlx::Result<Option<Status>> {
+pub async fn heartbeat(pool: &PgPool, token: &FencingToken, lease: Duration) -> sqlx::Result<Option<Status>> {
     // A lease that has run out is not extended, even if nobody has noticed yet.
     sqlx::query_scalar!(
         r#"update jobs set lease_expires_at = now() + $4, lease_renewed_at = now()
            where id = $1 and attempt = $2 and worker = $3 and lease_expires_at > now()
            returning status as "status: Status""#,
-        hold.job,
-        hold.attempt,
-        hold.worker,
+        token.job,
+        token.attempt,
+        token.worker,
         interval(lease),
     )
     .fetch_optional(pool)

@@ -18,7 +18,7 @@ use crate::protocol::{ErrorClass, Failure, Outcome};
 /// longer.
 pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, published: &[NewArtifact]) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
-        let (id, attempt) = (&job.hold.job, job.hold.attempt);
+        let (id, attempt) = (&job.token.job, job.token.attempt);
         for artifact in published {
             artifacts::insert(&mut job.transaction, id, attempt, artifact).await?;
         }
@@ -44,7 +44,7 @@ pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, published:
 /// the attempt holds the job no longer.
 pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Result<Option<Status>> {
     HeldJob::change(pool, write, async |job| {
-        let next = fail_attempt(&mut job.transaction, &job.hold.job, job.status, job.hold.attempt, failure).await?;
+        let next = fail_attempt(&mut job.transaction, &job.token.job, job.status, job.token.attempt, failure).await?;
         if next.is_final() {
             fail_dependents(&mut job.transaction).await?;
         }
@@ -57,7 +57,7 @@ pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Resu
 /// the attempt holds the job no longer.
 pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status>> {
     HeldJob::change(pool, write, async |job| {
-        let id = &job.hold.job;
+        let id = &job.token.job;
         let next = next(job.status, Change::Stopped);
         let message = match next {
             Status::Queued => "the worker was stopped; the job goes on from its checkpoint",

@@ -1,7 +1,7 @@
 //! What a worker does to jobs.
 //!
-//! A [`claim`] raises the job's attempt number and sets a lease on the database's clock. It answers a [`Hold`],
-//! which every later write shows: a write changes nothing unless its hold's attempt still holds the job. A [`Write`]
+//! A [`claim`] raises the job's attempt number and sets a lease on the database's clock. It answers a [`FencingToken`],
+//! which every later write shows: a write changes nothing unless its token's attempt still holds the job. A [`Write`]
 //! that comes again, because the answer was lost with a connection, counts once. All of this is in [`HeldJob::change`],
 //! the only way to write about a held job; the status that a write leaves comes from [`Status::after`].
 
@@ -23,7 +23,7 @@ pub use rescue::{rescue_expired, until_next_expiry};
 
 /// The right to write about a job. A later claim of the same job makes it void.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hold {
+pub struct FencingToken {
     /// The job.
     pub job: String,
     /// The attempt that holds it: the fence, since every claim raises the number.
@@ -33,11 +33,11 @@ pub struct Hold {
     pub worker: String,
 }
 
-impl Hold {
+impl FencingToken {
     /// A new write, to be sent until there is an answer.
     #[must_use]
     pub fn write(&self) -> Write {
-        Write { hold: self.clone(), id: ulid::Ulid::generate().to_string() }
+        Write { token: self.clone(), id: ulid::Ulid::generate().to_string() }
     }
 }
 
@@ -45,7 +45,7 @@ impl Hold {
 /// last to recognise one that comes again.
 #[derive(Debug, Clone)]
 pub struct Write {
-    hold: Hold,
+    token: FencingToken,
     id: String,
 }
 
@@ -70,13 +70,13 @@ pub struct SavedCheckpoint {
 
 /// A job that an attempt holds. Its row is locked until the transaction ends.
 struct HeldJob<'a> {
-    hold: &'a Hold,
+    token: &'a FencingToken,
     status: Status,
     transaction: Transaction<'static, Postgres>,
 }
 
 impl HeldJob<'_> {
-    /// Makes one write in one transaction: locks the job's row if the hold's attempt still holds the job, notes the
+    /// Makes one write in one transaction: locks the job's row if the token's attempt still holds the job, notes the
     /// write there, makes the change and commits. Answers the status that the change leaves.
     ///
     /// None if the attempt holds the job no longer: nothing is written then. A write that was made before, and whose
@@ -86,16 +86,16 @@ impl HeldJob<'_> {
         write: &Write,
         change: impl AsyncFnOnce(&mut HeldJob<'_>) -> sqlx::Result<Status>,
     ) -> sqlx::Result<Option<Status>> {
-        let Write { hold, id } = write;
+        let Write { token, id } = write;
         let mut transaction = pool.begin().await?;
         let held = sqlx::query_scalar!(
             r#"update jobs set last_write = $4, written_at = now()
                where id = $1 and attempt = $2 and worker = $3 and lease_expires_at is not null
                    and last_write is distinct from $4
                returning status as "status: Status""#,
-            hold.job,
-            hold.attempt,
-            hold.worker,
+            token.job,
+            token.attempt,
+            token.worker,
             id,
         )
         .fetch_optional(&mut *transaction)
@@ -103,14 +103,14 @@ impl HeldJob<'_> {
         let Some(status) = held else {
             return sqlx::query_scalar!(
                 r#"select status as "status: Status" from jobs where id = $1 and attempt = $2 and last_write = $3"#,
-                hold.job,
-                hold.attempt,
+                token.job,
+                token.attempt,
                 id,
             )
             .fetch_optional(&mut *transaction)
             .await;
         };
-        let mut job = HeldJob { hold, status, transaction };
+        let mut job = HeldJob { token, status, transaction };
         let status = change(&mut job).await?;
         job.transaction.commit().await?;
         Ok(Some(status))

@@ -23,10 +23,10 @@ pub struct Batch {
 /// from. False if the attempt holds the job no longer; so are all answers here.
 pub async fn started(pool: &PgPool, write: &Write, started: &Started) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
-        metrics::delete_after(&mut job.transaction, &job.hold.job, started.resumed_step).await?;
-        attempts::note_start(&mut job.transaction, job.hold, started).await?;
+        metrics::delete_after(&mut job.transaction, &job.token.job, started.resumed_step).await?;
+        attempts::note_start(&mut job.transaction, job.token, started).await?;
         let event = NewEvent { kind: EventKind::Log, message: describe(started), data: Some(json!(started)) };
-        events::append(&mut job.transaction, &job.hold.job, &[event]).await?;
+        events::append(&mut job.transaction, &job.token.job, &[event]).await?;
         Ok(job.status)
     });
     Ok(written.await?.is_some())
@@ -51,13 +51,13 @@ fn describe(started: &Started) -> String {
 /// Notes the teacher's accuracy.
 pub async fn teacher_evaluated(pool: &PgPool, write: &Write, evaluation: &Evaluation) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
-        sqlx::query!("update jobs set teacher = $2 where id = $1", job.hold.job, json!(evaluation))
+        sqlx::query!("update jobs set teacher = $2 where id = $1", job.token.job, json!(evaluation))
             .execute(&mut *job.transaction)
             .await?;
         let message =
             format!("the teacher's top-1 accuracy is {:.2} % of {} images", evaluation.top1, evaluation.images);
         let event = NewEvent { kind: EventKind::Teacher, message, data: Some(json!(evaluation)) };
-        events::append(&mut job.transaction, &job.hold.job, &[event]).await?;
+        events::append(&mut job.transaction, &job.token.job, &[event]).await?;
         Ok(job.status)
     });
     Ok(written.await?.is_some())
@@ -67,13 +67,13 @@ pub async fn teacher_evaluated(pool: &PgPool, write: &Write, evaluation: &Evalua
 pub async fn record(pool: &PgPool, write: &Write, batch: &Batch) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
         if let Some(progress) = &batch.progress {
-            sqlx::query!("update jobs set progress = $2 where id = $1", job.hold.job, json!(progress))
+            sqlx::query!("update jobs set progress = $2 where id = $1", job.token.job, json!(progress))
                 .execute(&mut *job.transaction)
                 .await?;
         }
-        metrics::insert(&mut job.transaction, &job.hold.job, job.hold.attempt, &batch.points).await?;
+        metrics::insert(&mut job.transaction, &job.token.job, job.token.attempt, &batch.points).await?;
         let lines: Vec<NewEvent> = batch.logs.iter().map(|(level, message)| log_event(*level, message)).collect();
-        events::append(&mut job.transaction, &job.hold.job, &lines).await?;
+        events::append(&mut job.transaction, &job.token.job, &lines).await?;
         Ok(job.status)
     });
     Ok(written.await?.is_some())
@@ -90,7 +90,7 @@ fn log_event(level: Level, message: &str) -> NewEvent {
 /// Writes points that an earlier attempt made and could not write.
 pub async fn adopt(pool: &PgPool, write: &Write, earlier: i32, points: &[Point]) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
-        metrics::insert(&mut job.transaction, &job.hold.job, earlier, points).await?;
+        metrics::insert(&mut job.transaction, &job.token.job, earlier, points).await?;
         Ok(job.status)
     });
     Ok(written.await?.is_some())
@@ -99,14 +99,14 @@ pub async fn adopt(pool: &PgPool, write: &Write, earlier: i32, points: &[Point])
 /// Notes the state that the next attempt can resume from.
 pub async fn checkpoint_saved(pool: &PgPool, write: &Write, saved: &SavedCheckpoint) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
-        sqlx::query!("update jobs set checkpoint = $2 where id = $1", job.hold.job, json!(saved))
+        sqlx::query!("update jobs set checkpoint = $2 where id = $1", job.token.job, json!(saved))
             .execute(&mut *job.transaction)
             .await?;
-        attempts::note_checkpoint(&mut job.transaction, job.hold).await?;
+        attempts::note_checkpoint(&mut job.transaction, job.token).await?;
         let message = format!("checkpoint after epoch {} (step {})", saved.epoch, saved.step);
         let data = Some(json!({"epoch": saved.epoch, "step": saved.step}));
         let event = NewEvent { kind: EventKind::Checkpoint, message, data };
-        events::append(&mut job.transaction, &job.hold.job, &[event]).await?;
+        events::append(&mut job.transaction, &job.token.job, &[event]).await?;
         Ok(job.status)
     });
     Ok(written.await?.is_some())

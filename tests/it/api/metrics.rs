@@ -2,12 +2,12 @@
 
 use crate::support::api::Api;
 use chrono::{TimeDelta, Utc};
-use distillery::db::queue::{self, Batch, Hold};
+use distillery::db::queue::{self, Batch, FencingToken};
 use distillery::protocol::Point;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-async fn record(api: &Api, hold: &Hold, name: &str, values: impl Iterator<Item = f64>) {
+async fn record(api: &Api, hold: &FencingToken, name: &str, values: impl Iterator<Item = f64>) {
     let start = Utc::now();
     let point = |(step, value): (usize, f64)| Point {
         name: name.to_owned(),

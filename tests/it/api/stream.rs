@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::api::{Api, Message};
 use chrono::Utc;
-use distillery::db::queue::{self, Batch, Hold};
+use distillery::db::queue::{self, Batch, FencingToken};
 use distillery::protocol::{Level, Point, Progress};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn progress(step: u64) -> Progress {
 }
 
 /// What a trainer reports at a step: its progress, a point and a line.
-async fn report(api: &Api, hold: &Hold, step: u64) {
+async fn report(api: &Api, hold: &FencingToken, step: u64) {
     let logs = vec![(Level::Info, format!("line {step}"))];
     let batch = Batch { progress: Some(progress(step)), points: vec![point(step)], logs };
     assert!(queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap());

@@ -2,7 +2,7 @@
 
 use crate::support::api::{Api, Message, outcome, plain_job, student_job};
 use chrono::Utc;
-use distillery::db::queue::{self, Batch, Hold};
+use distillery::db::queue::{self, Batch, FencingToken};
 use distillery::protocol::{Outcome, Point, Progress, Started};
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ fn ids(list: &Value) -> Vec<&str> {
     list["data"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap()).collect()
 }
 
-async fn evaluate(api: &Api, hold: &Hold, evaluations: &[(u64, f64)]) {
+async fn evaluate(api: &Api, hold: &FencingToken, evaluations: &[(u64, f64)]) {
     let point =
         |&(step, value): &(u64, f64)| Point { name: "eval/top1".into(), step, epoch: 1.0, time: Utc::now(), value };
     let batch = Batch { points: evaluations.iter().map(point).collect(), ..Batch::default() };

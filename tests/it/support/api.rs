@@ -8,7 +8,7 @@ use std::time::Duration;
 use distillery::artifacts::Store;
 use distillery::checkpoint::{Dtype, NewTensor};
 use distillery::db::artifacts::NewArtifact;
-use distillery::db::queue::{self, Hold};
+use distillery::db::queue::{self, FencingToken};
 use distillery::http::{self, AppState, Settings};
 use distillery::protocol::{Outcome, StudentFacts};
 use futures::StreamExt;
@@ -164,15 +164,15 @@ impl Api {
     }
 
     /// A worker takes the next job.
-    pub async fn claim(&self) -> Hold {
+    pub async fn claim(&self) -> FencingToken {
         let claim = queue::claim(&self.db.pool, "wrk_TEST", queue::Room::ONE, Duration::from_secs(60))
             .await
             .expect("the queue answers");
-        claim.expect("a job is queued").hold
+        claim.expect("a job is queued").token
     }
 
     /// A worker finishes a job with these files.
-    pub async fn publish(&self, hold: &Hold, files: &[(&str, &[u8])]) {
+    pub async fn publish(&self, hold: &FencingToken, files: &[(&str, &[u8])]) {
         let mut artifacts = Vec::new();
         for (name, bytes) in files {
             let path = self.dir.path().join("to-publish");
