@@ -103,7 +103,7 @@ async fn claims(pool: &PgPool) -> anyhow::Result<()> {
                     let claim = queue::claim(
                         &pool,
                         &format!("wrk_{claimer}"),
-                        queue::Room::ONE,
+                        queue::DeviceCapacity::ONE,
                         Duration::from_secs(60),
                     )
                     .await?;
@@ -137,7 +137,7 @@ async fn watchers(
     let mut spec = spec.clone();
     spec["priority"] = json!(100);
     client.post(format!("{url}/v1/jobs")).json(&spec).send().await?.error_for_status()?;
-    let claim = queue::claim(pool, "wrk_bench", queue::Room::ONE, Duration::from_secs(600))
+    let claim = queue::claim(pool, "wrk_bench", queue::DeviceCapacity::ONE, Duration::from_secs(600))
         .await?
         .expect("a job is queued");
     let stream = format!("{url}/v1/jobs/{}/stream", claim.token.job);

@@ -276,7 +276,7 @@ async fn drain(url: &str, workers: usize, connections: usize) -> anyhow::Result<
             let mut done = 0;
             let worker = format!("wrk_{worker}");
             while let Some(claim) =
-                queue::claim(&pool, &worker, queue::Room::ONE, Duration::from_secs(60)).await?
+                queue::claim(&pool, &worker, queue::DeviceCapacity::ONE, Duration::from_secs(60)).await?
             {
                 if queue::publish(&pool, &claim.token.write(), &outcome, &[]).await? {
                     done += 1;

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::artifacts::Store;
 use crate::cli::WorkerArgs;
 use crate::db::listen::Wakeups;
-use crate::db::queue::{self, Claim, Room};
+use crate::db::queue::{self, Claim, DeviceCapacity};
 use crate::db::workers::{self, NewWorker};
 use crate::{db, process};
 
@@ -190,8 +190,8 @@ async fn work(context: &Context, wakeups: &Arc<Wakeups>, drain: &CancellationTok
 /// The next job for the free devices, or how long to wait before the next look.
 async fn look(context: &Context, free: &Free) -> Result<Claim, Duration> {
     let count = |devices: usize| i32::try_from(devices).unwrap_or(i32::MAX);
-    let room = Room { devices: count(context.settings.devices.len()), free: count(free.0.len()) };
-    match queue::claim(&context.pool, &context.id, room, context.settings.lease).await {
+    let capacity = DeviceCapacity { total: count(context.settings.devices.len()), free: count(free.0.len()) };
+    match queue::claim(&context.pool, &context.id, capacity, context.settings.lease).await {
         Ok(Some(claim)) => Ok(claim),
         Ok(None) => match queue::until_next(&context.pool).await {
             Ok(Some(wait)) => Err(wait.min(context.settings.poll)),

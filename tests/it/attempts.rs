@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use distillery::db::attempts::{self, Attempt};
-use distillery::db::queue::{self, Room, FencingToken};
+use distillery::db::queue::{self, DeviceCapacity, FencingToken};
 use distillery::db::{self, MIGRATIONS};
 use distillery::protocol::Started;
 use serde_json::json;
@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use crate::support::db::TestDb;
 
 async fn claim(pool: &PgPool) -> FencingToken {
-    let claim = queue::claim(pool, "wrk_1", Room::ONE, Duration::from_secs(60)).await.unwrap();
+    let claim = queue::claim(pool, "wrk_1", DeviceCapacity::ONE, Duration::from_secs(60)).await.unwrap();
     claim.expect("a job is queued").token
 }
 

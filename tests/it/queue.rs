@@ -6,7 +6,7 @@ use crate::support::db::TestDb;
 use chrono::Utc;
 use distillery::db::artifacts::NewArtifact;
 use distillery::db::jobs::Status;
-use distillery::db::queue::{self, Batch, Claim, Room, FencingToken, SavedCheckpoint};
+use distillery::db::queue::{self, Batch, Claim, DeviceCapacity, FencingToken, SavedCheckpoint};
 use distillery::db::workers::{self, NewWorker, Usage};
 use distillery::db::{self, attempts};
 use distillery::protocol::{ErrorClass, Evaluation, Failure, Level, Outcome, Point, Progress, Started, StudentFacts};
@@ -18,7 +18,7 @@ const LEASE: Duration = Duration::from_secs(60);
 const WORKER: &str = "wrk_1";
 
 async fn claim(pool: &PgPool) -> Option<Claim> {
-    queue::claim(pool, WORKER, Room::ONE, LEASE).await.unwrap()
+    queue::claim(pool, WORKER, DeviceCapacity::ONE, LEASE).await.unwrap()
 }
 
 async fn claimed_hold(pool: &PgPool) -> FencingToken {
@@ -144,7 +144,7 @@ async fn the_most_urgent_job_is_taken_first_and_the_oldest_of_those() {
 
 /// What a worker with so many devices, and so many of them free, takes.
 async fn take(pool: &PgPool, worker: &str, [devices, free]: [i32; 2]) -> Option<String> {
-    queue::claim(pool, worker, Room { devices, free }, LEASE)
+    queue::claim(pool, worker, DeviceCapacity { total: devices, free }, LEASE)
         .await
         .unwrap()
         .map(|claim| claim.token.job)
@@ -171,7 +171,7 @@ async fn a_job_for_several_devices_is_had_by_a_worker_that_has_them_and_all_at_o
     assert_eq!(take(&db.pool, "wrk_small", [2, 2]).await.as_deref(), Some("job_b"));
     assert_eq!(waits_for(&db.pool, "wrk_small").await, None);
     let claim =
-        queue::claim(&db.pool, "wrk_large", Room { devices: 4, free: 4 }, LEASE).await.unwrap().unwrap();
+        queue::claim(&db.pool, "wrk_large", DeviceCapacity { total: 4, free: 4 }, LEASE).await.unwrap().unwrap();
     assert_eq!((claim.token.job.as_str(), claim.spec.training.devices), ("job_a", 4));
 }
 

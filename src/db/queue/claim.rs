@@ -26,16 +26,16 @@ pub struct Claim {
 
 /// A worker's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct DeviceCapacity {
     /// All of them.
-    pub devices: i32,
+    pub total: i32,
     /// Those that no job uses now.
     pub free: i32,
 }
 
-impl Room {
+impl DeviceCapacity {
     /// A worker with one device and nothing to do.
-    pub const ONE: Self = Self { devices: 1, free: 1 };
+    pub const ONE: Self = Self { total: 1, free: 1 };
 }
 
 /// Takes the most urgent job whose time has come and for which the worker has devices. No two workers take the same
@@ -48,7 +48,7 @@ impl Room {
 pub async fn claim(
     pool: &PgPool,
     worker: &str,
-    room: Room,
+    capacity: DeviceCapacity,
     lease: Duration,
 ) -> sqlx::Result<Option<Claim>> {
     // The planner follows the queue's index up to the first job that can be had. With statistics from before the queue
@@ -82,8 +82,8 @@ pub async fn claim(
         "#,
         worker,
         interval(lease),
-        room.devices,
-        room.free,
+        capacity.total,
+        capacity.free,
         running as Status,
         interval(ALIVE_FOR),
     )

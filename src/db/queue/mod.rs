@@ -15,7 +15,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 use super::jobs::Status;
 
-pub use claim::{Claim, Room, claim, heartbeat, held_attempts, until_next};
+pub use claim::{Claim, DeviceCapacity, claim, heartbeat, held_attempts, until_next};
 pub use finish::{fail, publish, stopped};
 pub use record::{Batch, adopt, checkpoint_saved, record, started, teacher_evaluated};
 pub(super) use rescue::fail_dependents;

@@ -165,7 +165,7 @@ impl Api {
 
     /// A worker takes the next job.
     pub async fn claim(&self) -> FencingToken {
-        let claim = queue::claim(&self.db.pool, "wrk_TEST", queue::Room::ONE, Duration::from_secs(60))
+        let claim = queue::claim(&self.db.pool, "wrk_TEST", queue::DeviceCapacity::ONE, Duration::from_secs(60))
             .await
             .expect("the queue answers");
         claim.expect("a job is queued").token
