@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::{Lease, Wanted};
 use super::monitor::Gpus;
-use super::record::{Trouble, Record, held};
+use super::record::{AttemptError, Record, held};
 use super::trainer::Trainer;
 use super::{Context, inputs, outputs};
 use crate::db::listen::Wakeups;
@@ -50,7 +50,7 @@ pub(super) async fn run(
     let outcome = attempt.work(&claim, drain).await;
     let settled = match outcome {
         Ok(()) => Ok(()),
-        Err(Trouble::Failed(failure)) => {
+        Err(AttemptError::Failed(failure)) => {
             tracing::warn!(job = token.job, attempt = token.attempt, class = ?failure.class, failure.message, "failed");
             attempt.record.persist(async |pool, write| queue::fail(pool, write, &failure).await).await.map(drop)
         }
@@ -72,13 +72,13 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn work(&self, claim: &Claim, drain: &CancellationToken) -> Result<(), Trouble> {
+    async fn work(&self, claim: &Claim, drain: &CancellationToken) -> Result<(), AttemptError> {
         let directory = inputs::prepare(self.context, claim, &self.record).await?;
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;
         let mut trainer = Trainer::start(settings, &directory, self.devices, self.token.attempt).map_err(|error| {
-            Trouble::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") })
+            AttemptError::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") })
         })?;
         let (_, nothing) = mpsc::channel(1);
         let events = std::mem::replace(&mut trainer.events, nothing);
@@ -95,13 +95,13 @@ impl Attempt<'_> {
         match recorded? {
             Some(Ending::Finished(outcome)) => self.publish(&outcome, &output).await,
             Some(Ending::Stopped) => self.set_down().await,
-            Some(Ending::Failed(failure)) => Err(Trouble::Failed(failure)),
-            None if self.record.wanted() == Wanted::Lost => Err(Trouble::Lost),
+            Some(Ending::Failed(failure)) => Err(AttemptError::Failed(failure)),
+            None if self.record.wanted() == Wanted::Lost => Err(AttemptError::Lost),
             // Killed since it did not stop in time: what was asked for still happens.
             None if self.record.wanted() != Wanted::Run || drain.is_cancelled() => self.set_down().await,
             None => {
                 let starved = process::out_of_memory_kills() > kills_before;
-                Err(Trouble::Failed(unexplained(status, starved, &trainer.last_words().await)))
+                Err(AttemptError::Failed(unexplained(status, starved, &trainer.last_words().await)))
             }
         }
     }
@@ -155,7 +155,7 @@ impl Attempt<'_> {
         mut events: mpsc::Receiver<Event>,
         output: &Path,
         resumed: Option<&SavedCheckpoint>,
-    ) -> Result<Option<Ending>, Trouble> {
+    ) -> Result<Option<Ending>, AttemptError> {
         let mut batch = Batch::default();
         let mut write_at: Option<Instant> = None;
         loop {
@@ -194,7 +194,7 @@ impl Attempt<'_> {
         event: Event,
         output: &Path,
         resumed: Option<&SavedCheckpoint>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), AttemptError> {
         let token = &self.token;
         match event {
             Event::Started(started) => {
@@ -232,7 +232,7 @@ impl Attempt<'_> {
 
     /// Records the points that an earlier attempt made before the state that this one resumed from, and that did not
     /// reach the database: its worker was killed while it lagged behind its trainer.
-    async fn catch_up(&self, saved: &SavedCheckpoint, resumed_step: u64, output: &Path) -> Result<(), Trouble> {
+    async fn catch_up(&self, saved: &SavedCheckpoint, resumed_step: u64, output: &Path) -> Result<(), AttemptError> {
         let known = self.record.ask(async |pool| metrics::newest_step(pool, &self.token.job).await).await?;
         let missed = outputs::points_between(output, known, resumed_step).await;
         for points in missed.chunks(POINTS_AT_ONCE) {
@@ -243,7 +243,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn write(&self, batch: &mut Batch) -> Result<(), Trouble> {
+    async fn write(&self, batch: &mut Batch) -> Result<(), AttemptError> {
         let mut batch = std::mem::take(batch);
         if batch.progress.is_none() && batch.points.is_empty() && batch.logs.is_empty() {
             return Ok(());
@@ -261,17 +261,17 @@ impl Attempt<'_> {
         Some(Point { name: series::GPU_BYTES.to_owned(), value: in_use as f64, ..own.clone() })
     }
 
-    async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), Trouble> {
+    async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), AttemptError> {
         let artifacts = outputs::store(self.context, &self.token, output)
             .await
-            .map_err(|error| Trouble::Failed(inputs::of_storage(&error)))?;
+            .map_err(|error| AttemptError::Failed(inputs::of_storage(&error)))?;
         self.record.persist(async |pool, write| held(queue::publish(pool, write, outcome, &artifacts).await)).await?;
         tracing::info!(job = self.token.job, attempt = self.token.attempt, top1 = outcome.best_top1, "succeeded");
         outputs::tidy(self.context, &self.token.job, &artifacts).await;
         Ok(())
     }
 
-    async fn set_down(&self) -> Result<(), Trouble> {
+    async fn set_down(&self) -> Result<(), AttemptError> {
         let status = self.record.persist(async |pool, write| queue::stopped(pool, write).await).await?;
         tracing::info!(job = self.token.job, attempt = self.token.attempt, status = status.name(), "set down");
         Ok(())

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::record::{Trouble, Record, held};
+use super::record::{AttemptError, Record, held};
 use super::{Context, Settings};
 use crate::artifacts::{self, keys};
 use crate::db::queue::{self, Batch, Claim, FencingToken, SavedCheckpoint};
@@ -18,7 +18,7 @@ use crate::spec::JobSpec;
 ///
 /// # Errors
 /// The failure of the attempt that it means, or that the job was lost meanwhile.
-pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_>) -> Result<PathBuf, Trouble> {
+pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_>) -> Result<PathBuf, AttemptError> {
     let FencingToken { job, attempt, .. } = &claim.token;
     remove(&context.settings, job, *attempt).await;
     let directory = directory(&context.settings, job, *attempt);
@@ -89,11 +89,11 @@ async fn localise(
     spec: &mut JobSpec,
     directory: &Path,
     record: &Record<'_>,
-) -> Result<(), Trouble> {
+) -> Result<(), AttemptError> {
     let name = spec.dataset.name.take().unwrap_or_default();
     let path = context.settings.datasets_dir.join(&name);
     if !path.is_dir() {
-        return Err(Trouble::Failed(Failure {
+        return Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
             message: format!(
                 "data set {name:?} is not there any more: {} is not a directory on this worker. Put it back and retry",
@@ -123,20 +123,20 @@ struct InStorage {
     sha256: String,
 }
 
-async fn student_of(record: &Record<'_>, job: &str) -> Result<InStorage, Trouble> {
+async fn student_of(record: &Record<'_>, job: &str) -> Result<InStorage, AttemptError> {
     match record.ask(async |pool| db::artifacts::get(pool, job, files::BEST_STUDENT).await).await? {
         Some(artifact) => Ok(InStorage { key: artifact.key, sha256: artifact.sha256 }),
-        None => Err(Trouble::Failed(Failure {
+        None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
             message: format!("the teacher's job {job} has no student any more: train it again, or upload a checkpoint"),
         })),
     }
 }
 
-async fn uploaded(record: &Record<'_>, id: &str) -> Result<InStorage, Trouble> {
+async fn uploaded(record: &Record<'_>, id: &str) -> Result<InStorage, AttemptError> {
     match record.ask(async |pool| checkpoints::sha256_of(pool, id).await).await? {
         Some(sha256) => Ok(InStorage { key: keys::checkpoint(&sha256), sha256 }),
-        None => Err(Trouble::Failed(Failure {
+        None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
             message: format!("checkpoint {id} is not there any more: upload it again"),
         })),
@@ -157,7 +157,7 @@ async fn restore(
     saved: &SavedCheckpoint,
     output: &Path,
     record: &Record<'_>,
-) -> Result<(), Trouble> {
+) -> Result<(), AttemptError> {
     let state = output.join(files::CHECKPOINT);
     let fetched = match &saved.sha256 {
         Some(sha256) => context.store.fetch_verified(&saved.key, &state, sha256).await,

@@ -14,14 +14,14 @@ use crate::protocol::{ErrorClass, Failure};
 
 /// Why an attempt's results are not written.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum AttemptError {
     /// The job is somebody else's by now.
     Lost,
     /// It ended in this failure.
     Failed(Failure),
 }
 
-impl From<Failure> for Trouble {
+impl From<Failure> for AttemptError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
@@ -54,31 +54,31 @@ impl<'a> Record<'a> {
     pub(super) async fn persist<T>(
         &self,
         make: impl AsyncFn(&PgPool, &Write) -> sqlx::Result<Option<T>>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, AttemptError> {
         let write = self.token.write();
         match self.ask(async |pool| make(pool, &write).await).await? {
             Some(written) => Ok(written),
             None => {
                 lease::count_refused(self.context, &self.token).await;
-                Err(Trouble::Lost)
+                Err(AttemptError::Lost)
             }
         }
     }
 
     /// Asks, again and again until there is an answer.
-    pub(super) async fn ask<T>(&self, question: impl AsyncFn(&PgPool) -> sqlx::Result<T>) -> Result<T, Trouble> {
+    pub(super) async fn ask<T>(&self, question: impl AsyncFn(&PgPool) -> sqlx::Result<T>) -> Result<T, AttemptError> {
         let mut pause = Duration::from_millis(50);
         loop {
             match question(&self.context.pool).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if Transient::of(&error).is_none() => {
                     let message = format!("the database refused a request: {error}");
-                    return Err(Trouble::Failed(Failure { class: ErrorClass::Internal, message }));
+                    return Err(AttemptError::Failed(Failure { class: ErrorClass::Internal, message }));
                 }
                 Err(error) => tracing::warn!(job = self.token.job, %error, "the database does not answer yet"),
             }
             if self.wanted() == Wanted::Lost {
-                return Err(Trouble::Lost);
+                return Err(AttemptError::Lost);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
