@@ -230,7 +230,7 @@ async fn a_list_that_cannot_be_is_refused_with_the_parameter() {
         ("?limit=0".to_owned(), ["limit", "1"]),
         ("?offset=-1".to_owned(), ["offset", "0"]),
         ("?label=team".to_owned(), ["label", "key:value"]),
-        ("?id=5".to_owned(), ["id", "not the id of a job"]),
+        ("?id=5".to_owned(), ["id", "not a job id"]),
         ("?status=dead".to_owned(), ["status", "dead"]),
         ("?page=2".to_owned(), ["page", "unknown"]),
         ("?q=%00".to_owned(), ["q", "NUL"]),
