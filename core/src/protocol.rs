@@ -10,26 +10,25 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The files that a trainer keeps below its output directory. Each is replaced by rename, never written in place,
-/// except the metrics, to which it appends.
+/// Files in a trainer's output directory. Each is replaced atomically, except the metrics, which are appended to.
 pub mod files {
     /// The student with the best evaluation accuracy so far.
     pub const BEST_STUDENT: &str = "student.safetensors";
     /// The student after the last epoch.
     pub const LAST_STUDENT: &str = "student-last.safetensors";
-    /// How the students came to be; written last.
+    /// Everything that determined the students. Written last.
     pub const MANIFEST: &str = "manifest.json";
-    /// The state that the last epoch started from, for `distillery verify`; only where there was more than one epoch.
+    /// The state from which the last epoch started, for `distillery verify`. Only if there was more than one epoch.
     pub const BEFORE_LAST_EPOCH: &str = "before-last-epoch.safetensors";
-    /// What the teacher sees in the regions of the evaluation split; only where there are regions.
+    /// The teacher's predictions by region of the evaluation split. Only if the method has regions.
     pub const REGIONS: &str = "regions.json";
-    /// One [`Point`](super::Point) a line.
+    /// One [`Point`](super::Point) per line.
     pub const METRICS: &str = "metrics.ndjson";
-    /// All that is needed to go on: weights, best weights, optimiser, counters. One file, so that it is never torn.
+    /// The state to resume from: weights, best weights, optimiser, counters. A single file, so that it is consistent.
     pub const CHECKPOINT: &str = "state/checkpoint.safetensors";
 }
 
-/// Exit status of a trainer that stopped because it was told to.
+/// Exit status of a trainer that stopped on request.
 pub const EXIT_STOPPED: u8 = 3;
 
 /// What a trainer reports.
@@ -40,37 +39,33 @@ pub enum Event {
     Started(Started),
     /// The teacher's accuracy on the evaluation split, before training.
     Teacher(Evaluation),
-    /// Where training is; at most a few times a second.
+    /// How far training has come; at most a few times per second.
     Progress(Progress),
     /// New points of the job's series, in order.
-    Metrics {
-        /// The points.
-        points: Vec<Point>,
-    },
+    Metrics { points: Vec<Point> },
     /// A line for the job's event history.
     Log {
-        /// How serious it is.
         level: Level,
-        /// What happened and, for a warning, what to do about it.
+        /// What happened and, for a warning, what to do next.
         message: String,
     },
     /// [`files::CHECKPOINT`] now holds the state after this epoch.
     Checkpoint {
-        /// Epochs done.
+        /// Completed epochs.
         epoch: u32,
-        /// Steps done.
+        /// Completed steps.
         step: u64,
     },
-    /// All is written; the trainer exits with 0.
+    /// All files are written. The trainer exits with status 0.
     Finished(Outcome),
-    /// Told to stop, it did; what it had is in the last checkpoint.
+    /// The trainer has stopped on request, and exits with [`EXIT_STOPPED`]. The last checkpoint has its state.
     Stopped {
-        /// Epochs done.
+        /// Completed epochs.
         epoch: u32,
-        /// Steps done.
+        /// Completed steps.
         step: u64,
     },
-    /// It cannot go on; the trainer exits with 1.
+    /// Training has failed. The trainer exits with status 1.
     Failed(Failure),
 }
 
@@ -89,32 +84,32 @@ pub enum Command {
 pub struct Started {
     /// `cpu` or `cuda:0`.
     pub device: String,
-    /// What `auto` came to: `float32`, `bfloat16`, or `tf32`, float32 that a GPU multiplies with 10 bits of mantissa.
+    /// `float32`, `bfloat16`, or `tf32` (float32 that a GPU multiplies with 10 bits of mantissa).
     pub precision: String,
-    /// Threads of the networks' arithmetic.
+    /// Threads for computation.
     pub threads: u32,
-    /// Images of the training split, after `limit`.
+    /// Images in the training split, after `limit`.
     pub train_images: u64,
-    /// Images of the evaluation split.
+    /// Images in the evaluation split.
     pub eval_images: u64,
-    /// Classes.
+    /// Number of classes.
     pub classes: u32,
     /// Optimisation steps per epoch.
     pub steps_per_epoch: u64,
     /// Epochs of the whole run.
     pub epochs: u32,
-    /// Epochs that an earlier attempt had done.
+    /// Epochs completed by an earlier attempt.
     pub resumed_epochs: u32,
-    /// Steps that an earlier attempt had done: points after it are void.
+    /// Steps completed by an earlier attempt. Its points after this step are obsolete.
     pub resumed_step: u64,
 }
 
 /// Accuracy on the evaluation split.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Evaluation {
-    /// Percent of images whose class was the first guess.
+    /// Top-1 accuracy in percent.
     pub top1: f64,
-    /// Percent of images whose class was among the first five guesses.
+    /// Top-5 accuracy in percent.
     pub top5: f64,
     /// Mean cross entropy.
     pub loss: f64,
@@ -122,83 +117,82 @@ pub struct Evaluation {
     pub images: u64,
 }
 
-/// Where training is.
+/// How far training has come.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
-    /// Epoch in progress, from 1; `epochs` when done.
+    /// Current epoch, from 1; `epochs` at the end.
     pub epoch: u32,
     /// Epochs of the whole run.
     pub epochs: u32,
-    /// Steps done.
+    /// Completed steps.
     pub step: u64,
     /// Steps of the whole run.
     pub steps: u64,
-    /// Share of the steps done, 0 to 1.
+    /// Completed fraction of the steps, from 0 to 1.
     pub fraction: f64,
-    /// Training images per second, lately.
+    /// Current rate in training images per second.
     pub images_per_second: f64,
-    /// Seconds left at that rate, evaluations included.
+    /// Estimated seconds until the end, including evaluations.
     pub eta_seconds: f64,
 }
 
-/// One point of one series.
+/// A point of a series.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// One of [`series`].
     pub name: String,
-    /// Optimisation steps done.
+    /// Completed optimisation steps.
     pub step: u64,
-    /// Epochs done, with the part of the current one.
+    /// Completed epochs, including the fraction of the current one.
     pub epoch: f64,
-    /// When.
     pub time: DateTime<Utc>,
-    /// Percent for `top1` and `top5`.
+    /// In percent for `top1` and `top5`.
     pub value: f64,
 }
 
-/// How serious a log line is.
+/// Severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// For the record.
+    /// For information.
     Info,
-    /// Somebody should look at it.
+    /// Somebody should look into it.
     Warning,
 }
 
-/// What training came to.
+/// Results of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Outcome {
-    /// The teacher's top-1 accuracy in percent; absent for `none`.
+    /// The teacher's top-1 accuracy in percent; absent for the method `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_top1: Option<f64>,
     /// The best student's top-1 accuracy in percent.
     pub best_top1: f64,
-    /// The epoch that it came from.
+    /// The epoch of the best student.
     pub best_epoch: u32,
     /// Top-1 accuracy in percent after the last epoch.
     pub last_top1: f64,
-    /// The student itself.
+    /// The best student.
     pub student: StudentFacts,
 }
 
-/// The file that a user downloads.
+/// Facts about a student.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StudentFacts {
-    /// Trained parameters.
+    /// Number of trained parameters.
     pub parameters: u64,
-    /// Size of `student.safetensors`.
+    /// Size of `student.safetensors` in bytes.
     pub size_bytes: u64,
-    /// Its SHA-256, in hexadecimal.
+    /// SHA-256 of `student.safetensors`, in hexadecimal.
     pub sha256: String,
 }
 
 /// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
-    /// What kind of failure, which decides whether to try again.
+    /// The kind of failure, which decides whether to retry.
     pub class: ErrorClass,
-    /// What happened and what to do about it.
+    /// What happened, and what to do next.
     pub message: String,
 }
 
@@ -206,17 +200,17 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
-    /// The specification, the checkpoint or the data cannot work as they are.
+    /// The specification, a checkpoint or the data is invalid.
     User,
-    /// Not enough memory.
+    /// Out of memory.
     Oom,
-    /// A loss that is not finite.
+    /// The loss is not finite.
     Numeric,
-    /// The worker or its trainer went away.
+    /// The worker or its trainer disappeared.
     WorkerLost,
-    /// Files could not be read or written.
+    /// A file cannot be read or written.
     Storage,
-    /// A fault of ours.
+    /// A bug.
     Internal,
 }
 
@@ -234,7 +228,7 @@ impl ErrorClass {
         }
     }
 
-    /// Whether the same attempt could go better another time.
+    /// Whether another attempt may succeed.
     #[must_use]
     pub fn is_retried(self) -> bool {
         match self {

@@ -2,18 +2,18 @@
 //!
 //! ```text
 //! checkpoints/<SHA-256>                                   an uploaded checkpoint
-//! jobs/<job>/attempts/<attempt>/<file>                    what an attempt made
+//! jobs/<job>/attempts/<attempt>/<file>                    a file written by an attempt
 //! jobs/<job>/attempts/<attempt>/state/checkpoint-<step>…  a state that a later attempt can resume from
-//! probe/<ULID>                                            a test whether storage works, for a moment
+//! probe/<ULID>                                            a temporary file that tests the storage
 //! ```
 //!
-//! Each attempt has a directory of its own, so that one that lost its job overwrites nothing.
+//! Each attempt has its own directory, so that an attempt that has lost its job overwrites nothing.
 
 const CHECKPOINTS: &str = "checkpoints";
 const JOBS: &str = "jobs";
 const ATTEMPTS: &str = "attempts";
 const PROBE: &str = "probe";
-/// The directory, below the attempt's, of the states to resume from.
+/// Subdirectory of an attempt for states to resume from.
 const STATES: &str = "state";
 
 /// An uploaded checkpoint.
@@ -22,7 +22,7 @@ pub fn checkpoint(sha256: &str) -> String {
     format!("{CHECKPOINTS}/{sha256}")
 }
 
-/// The directory of everything that a job's attempts made.
+/// The directory of all files of a job.
 #[must_use]
 pub fn job(job: &str) -> String {
     format!("{JOBS}/{job}")
@@ -46,37 +46,37 @@ pub fn states(job: &str, attempt: i32) -> String {
     attempt_file(job, attempt, STATES)
 }
 
-/// An attempt's state after a step. Each has a key of its own: a worker that is killed before the database knows a new
-/// state leaves the last one as it was, with the SHA-256 that the database has.
+/// An attempt's state after a step. Each state has its own key: if a worker is killed before the database refers to a
+/// new state, the previous one is intact and matches the SHA-256 in the database.
 #[must_use]
 pub fn state(job: &str, attempt: i32, step: u64) -> String {
     attempt_file(job, attempt, &format!("{STATES}/checkpoint-{step}.safetensors"))
 }
 
-/// A new file for a test of storage.
+/// A new key for a test of the storage.
 #[must_use]
 pub fn probe() -> String {
     format!("{PROBE}/{}", ulid::Ulid::generate().to_string().to_ascii_lowercase())
 }
 
-/// What a key says about its file.
+/// What a stored file belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner<'a> {
-    /// An uploaded checkpoint of this SHA-256.
+    /// An uploaded checkpoint with this SHA-256.
     Checkpoint(&'a str),
-    /// A job, and the directory of one of its attempts.
+    /// A file of an attempt.
     Job {
-        /// The id of the job.
+        /// Id of the job.
         job: &'a str,
-        /// As [`attempt`] has it.
+        /// The attempt's directory, as from [`attempt`].
         attempt: &'a str,
     },
-    /// Nobody: a test of storage that was cut short.
+    /// A test of the storage that was interrupted.
     Probe,
 }
 
 impl<'a> Owner<'a> {
-    /// Reads a key; none if no server of this program made it, as a bucket may hold others' files as well.
+    /// Parses a key. `None` for files of other programs, which may share the bucket.
     #[must_use]
     pub fn of(key: &'a str) -> Option<Self> {
         let (kind, rest) = key.split_once('/')?;

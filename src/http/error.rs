@@ -196,7 +196,7 @@ impl From<sqlx::Error> for ApiError {
                 tracing::error!(%error, "the database is not ready");
                 Self::Unavailable("the database is busy or restarting: try again".into())
             }
-            // A statement that takes too long does so again.
+            // A statement that took too long would do so again.
             Some(Transient::Interrupted) | None => Self::Internal(error.into()),
         }
     }
