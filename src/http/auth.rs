@@ -20,7 +20,7 @@ use super::Settings;
 use super::error::ApiError;
 use crate::db::tokens::{self, Scope};
 
-/// How long a token's scope is cached. A revoked token is refused after that at the latest.
+/// How long a token's scope is cached by default. A revoked token is refused after that at the latest.
 pub const TOKEN_MEMORY: Duration = Duration::from_secs(5);
 /// How long the cache is trusted while the database is down, so that `/metrics` can report that.
 const OUTAGE_TOKEN_MEMORY: Duration = Duration::from_secs(600);
@@ -35,6 +35,7 @@ pub struct Gate {
     loopback: bool,
     /// SHA-256 of the token from the operator's environment.
     admin: Option<[u8; 32]>,
+    cached_for: Duration,
     cache: Arc<Mutex<TokenCache>>,
     /// By token. Only valid tokens get this far, so strangers cannot fill it.
     rates: Arc<RateLimiter<[u8; 32], HashMapStateStore<[u8; 32]>, DefaultClock>>,
@@ -61,6 +62,7 @@ impl Gate {
             pool,
             loopback: settings.listen.ip().is_loopback(),
             admin: settings.admin_token,
+            cached_for: settings.token_memory,
             cache: Arc::default(),
             rates: Arc::new(RateLimiter::hashmap(quota)),
         }
@@ -81,7 +83,7 @@ impl Gate {
             return Ok(true);
         }
         let cached = self.cache(|cache| cache.any);
-        if let Some(any) = fresh(cached, TOKEN_MEMORY) {
+        if let Some(any) = fresh(cached, self.cached_for) {
             return Ok(any);
         }
         match tokens::any(&self.pool).await {
@@ -101,7 +103,7 @@ impl Gate {
             return Ok(Some(Scope::Admin));
         }
         let cached = self.cache(|cache| cache.valid.get(&sha256).copied());
-        if let Some(scope) = fresh(cached, TOKEN_MEMORY) {
+        if let Some(scope) = fresh(cached, self.cached_for) {
             return Ok(Some(scope));
         }
         let found = match tokens::scope_of(&self.pool, &sha256).await {

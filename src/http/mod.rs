@@ -57,6 +57,8 @@ pub struct Settings {
     pub admin_token: Option<[u8; 32]>,
     /// Rate limit per token.
     pub requests_per_second: NonZeroU32,
+    /// How long a token's scope is cached. A revoked token is refused after that at the latest.
+    pub token_memory: Duration,
     /// The directory whose subdirectories are the data sets.
     pub datasets_dir: PathBuf,
     /// Where uploads are collected until they are stored.
@@ -91,6 +93,7 @@ impl Settings {
             listen,
             admin_token: None,
             requests_per_second: REQUESTS_PER_SECOND,
+            token_memory: TOKEN_MEMORY,
             datasets_dir,
             spool_dir,
             checkpoint_limit: 8 << 30,

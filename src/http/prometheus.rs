@@ -1,6 +1,6 @@
 //! `/metrics`: metrics in Prometheus' format.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -48,6 +48,9 @@ static RECORDER: LazyLock<PrometheusHandle> = LazyLock::new(|| {
     handle
 });
 
+/// Held while the gauges are set and rendered, so that no scrape shows another's.
+static GAUGES: Mutex<()> = Mutex::new(());
+
 /// Counts a request by its route. Unknown paths and methods are counted as `other`, so that clients cannot create
 /// series.
 pub async fn count(request: Request, next: Next) -> Response {
@@ -86,6 +89,7 @@ pub async fn get(State(state): State<AppState>) -> impl IntoResponse {
     let read =
         async { Ok::<_, sqlx::Error>((counters::totals(&state.pool).await?, counters::sums(&state.pool).await?)) };
     let read = read.await;
+    let _whole = GAUGES.lock().unwrap_or_else(PoisonError::into_inner);
     gauge!(DATABASE_UP).set(if read.is_ok() { 1.0 } else { 0.0 });
     let counters = match read {
         Ok((totals, ledger)) => {

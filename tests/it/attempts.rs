@@ -39,33 +39,32 @@ fn facts(attempt: &Attempt) -> (Option<&str>, Option<&str>, Option<i32>, Option<
 #[tokio::test]
 async fn an_attempt_says_where_it_runs_once_its_trainer_has_started() {
     let db = TestDb::new().await;
-    db.add_job("job_a", json!({})).await;
+    let job = db.add_job(json!({})).await;
     let token = claim(&db.pool).await;
-    let list = attempts::list(&db.pool, "job_a").await.unwrap();
+    let list = attempts::list(&db.pool, job).await.unwrap();
     assert_eq!(facts(&list[0]), (Some("wrk_1"), None, None, None), "an unknown worker goes by its id");
     assert!(queue::started(&db.pool, &token.write(), &started(2, 20)).await.unwrap());
-    let list = attempts::list(&db.pool, "job_a").await.unwrap();
+    let list = attempts::list(&db.pool, job).await.unwrap();
     assert_eq!(facts(&list[0]), (Some("wrk_1"), Some("cuda:0"), Some(2), Some(20)));
 }
 
 #[tokio::test]
 async fn attempts_of_an_older_database_take_these_facts_from_its_history() {
     let db = TestDb::new().await;
-    for job in ["job_a", "job_b"] {
-        db.add_job(job, json!({})).await;
-        let token = claim(&db.pool).await;
-        if job == "job_b" {
-            queue::started(&db.pool, &token.write(), &started(3, 30)).await.unwrap();
-        }
-    }
-    let before = [attempts::list(&db.pool, "job_a").await.unwrap(), attempts::list(&db.pool, "job_b").await.unwrap()];
+    let claimed = db.add_job(json!({})).await;
+    claim(&db.pool).await;
+    let started_job = db.add_job(json!({})).await;
+    let token = claim(&db.pool).await;
+    queue::started(&db.pool, &token.write(), &started(3, 30)).await.unwrap();
+    let before =
+        [attempts::list(&db.pool, claimed).await.unwrap(), attempts::list(&db.pool, started_job).await.unwrap()];
     let old = "alter table attempts drop column worker_name, drop column device, drop column resumed_epochs,
         drop column resumed_step";
     sqlx::raw_sql(old).execute(&db.pool).await.unwrap();
     let migration = MIGRATIONS.iter().find(|migration| migration.version == 20_261_129_000_001).expect("it is there");
     sqlx::raw_sql(migration.sql.clone()).execute(&db.pool).await.unwrap();
     let pool = db::connect(&db.url).await.unwrap();
-    let after = [attempts::list(&pool, "job_a").await.unwrap(), attempts::list(&pool, "job_b").await.unwrap()];
+    let after = [attempts::list(&pool, claimed).await.unwrap(), attempts::list(&pool, started_job).await.unwrap()];
     assert_eq!(after, before);
     assert_eq!(facts(&after[1][0]), (Some("wrk_1"), Some("cuda:0"), Some(3), Some(30)));
 }
@@ -73,7 +72,7 @@ async fn attempts_of_an_older_database_take_these_facts_from_its_history() {
 #[tokio::test]
 async fn a_token_of_another_worker_is_refused_even_if_the_attempt_has_the_same_number() {
     let db = TestDb::new().await;
-    db.add_job("job_a", json!({})).await;
+    db.add_job(json!({})).await;
     let token = claim(&db.pool).await;
     let other = FencingToken { worker: "wrk_2".into(), ..token.clone() };
     assert!(!queue::started(&db.pool, &other.write(), &started(0, 0)).await.unwrap());

@@ -1,5 +1,5 @@
-//! Promise: `examples/published` holds a ready job for every row and method of the published tables, with the published
-//! recipe spelled out. `UPDATE_EXAMPLES=1 cargo test --test it examples::` writes the files anew.
+//! Promise: `examples/published` has a job for every row and method of the published tables, with the published recipe
+//! in full. `UPDATE_EXAMPLES=1 cargo test --test it examples::` rewrites the files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -112,7 +112,7 @@ fn expected() -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn there_is_a_job_for_every_published_figure() {
+fn every_published_result_has_a_job() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/published");
     let expected = expected();
     if std::env::var_os("UPDATE_EXAMPLES").is_some() {
@@ -143,7 +143,7 @@ fn what_a_published_job_leaves_out_has_the_published_value() {
             let teacher = architecture::find(teacher.architecture.as_deref().unwrap()).unwrap();
             assert_eq!(teacher.input_side, student.input_side, "{name}");
         }
-        // On CIFAR-100 the recipe is the default: without it the same comes out.
+        // On CIFAR-100 the recipe is the default, so it can be left out.
         if name.starts_with("cifar100/") {
             let mut bare = job.clone();
             bare.as_object_mut().unwrap().remove("training");

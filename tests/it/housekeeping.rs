@@ -1,18 +1,20 @@
-//! Promise: a server that is left alone makes old jobs smaller without making them say anything else, and removes what its
-//! rules no longer keep.
+//! Promise: an unattended server compacts old jobs without changing what they say, and removes jobs and files as its
+//! rules say.
+
+use std::process::Stdio;
 
 use crate::support::api::{Api, plain_job};
-use crate::support::server::{Options, Server};
+use crate::support::process::{Process, distillery};
 use chrono::{TimeDelta, Utc};
 use distillery::db::compaction::{Compacted, compact_one};
 use distillery::db::queue::{self, Batch, FencingToken, SavedCheckpoint};
 use distillery::protocol::{Level, Point};
 use serde_json::{Value, json};
 
-/// Steps of the long series: more points than stay.
+/// Steps of the long series: more points than compaction keeps.
 const STEPS: u64 = 2500;
 
-/// The lowest and the highest value of the long series are at these steps.
+/// Steps of the lowest and the highest value of the long series.
 const PEAKS: [u64; 2] = [777, 1888];
 
 async fn record(api: &Api, hold: &FencingToken, batch: Batch) {
@@ -28,7 +30,7 @@ async fn ended(api: &Api, id: &str, days: i32) {
     sqlx::query(update).bind(days).bind(id).execute(&api.db.pool).await.unwrap();
 }
 
-/// A job with a long and a short series and a long history that ended so many days ago.
+/// A job with a long and a short series and a long history that ended this many days ago.
 async fn long_job(api: &Api, days: i32) -> String {
     let id = api.job().await;
     let hold = api.claim().await;
@@ -72,7 +74,7 @@ async fn series(api: &Api, id: &str, name: &str) -> Vec<(u64, f64)> {
     points.iter().map(|point| (point["step"].as_u64().unwrap(), point["value"].as_f64().unwrap())).collect()
 }
 
-/// Every number of the history, once: its own, or that of an entry which stands for it.
+/// Whether every sequence number occurs once, as an event or in the range of a compacted one.
 fn is_gapless(history: &[Value]) -> bool {
     let mut next = 1;
     history.iter().all(|event| {
@@ -129,11 +131,11 @@ async fn a_compacted_job_keeps_peaks_ends_evaluations_and_all_that_its_history_s
     assert_eq!(stand.len(), 2, "{stand:#?}");
     assert_eq!(stand[0]["message"], "2 lines of the log and checkpoints");
     assert_eq!(stand[1]["message"], "6 lines of the log and checkpoints");
-    // A chart of it looks as it did: the same names, ends and extremes.
+    // A chart of it looks the same: same names, ends and extremes.
     let again = api.get(&chart).await.expect(200);
     assert_eq!(again["series"][0], charted["series"][0]);
     assert_eq!(api.get(&format!("/v1/jobs/{id}/student")).await.body, b"student");
-    // Whoever read a part of the history before goes on behind what an entry stands for.
+    // A client that has read a part of the history before continues after the range of a compacted event.
     let inside = stand[1]["data"]["to"].as_u64().unwrap() - 1;
     let rest = api.get(&format!("/v1/jobs/{id}/events?after={inside}")).await.expect(200)["data"].clone();
     assert_eq!(rest.as_array().unwrap().last(), after.last());
@@ -164,49 +166,45 @@ fn server_failure() -> distillery::protocol::Failure {
 }
 
 #[tokio::test]
-async fn a_server_compacts_and_removes_by_itself_what_its_rules_say() {
+async fn a_server_compacts_and_removes_jobs_as_its_rules_say() {
     let api = Api::start().await;
     let (ancient, old, young) = (long_job(&api, 100).await, long_job(&api, 40).await, long_job(&api, 3).await);
     let orphan = format!("jobs/{old}/attempts/9/student.safetensors");
     let bytes = futures::stream::iter([Ok::<_, std::convert::Infallible>(bytes::Bytes::from_static(b"bytes"))]);
     api.store.put_stream(&orphan, bytes).await.unwrap();
-    let environment = |rules: &[(&'static str, &str)]| {
-        let storage = api.dir.path().join("storage").display().to_string();
-        let mut environment = vec![("DATABASE_URL", api.db.url.clone()), ("DISTILLERY_STORAGE", storage)];
-        environment.extend(rules.iter().map(|&(name, value)| (name, value.to_owned())));
-        Options { workers: Some(0), environment, ..Options::default() }
+    let storage = api.dir.path().join("storage");
+    let data = tempfile::tempdir().unwrap();
+    let start = |rules: &[(&str, &str)]| {
+        let mut command = distillery();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--workers", "0"])
+            .args(["--storage".as_ref(), storage.as_os_str(), "--data-dir".as_ref(), data.path().as_os_str()])
+            .env("DATABASE_URL", &api.db.url)
+            .envs(rules.iter().copied())
+            .stderr(Stdio::piped());
+        let mut server = Process::start(command);
+        let log = server.stderr();
+        (server, log)
     };
-    let until = async |wanted: &str| {
-        let select = "select count(*) filter (where compacted_at is not null), count(*) from jobs";
-        loop {
-            let counts: (i64, i64) = sqlx::query_as(select).fetch_one(&api.db.pool).await.unwrap();
-            if format!("{} of {}", counts.0, counts.1) == wanted {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let patience = std::time::Duration::from_secs(60);
-    // Without rules nothing is removed, and what is old is compacted.
-    let server = Server::start(environment(&[]));
-    tokio::time::timeout(patience, until("2 of 3")).await.expect("old jobs are compacted");
-    drop(server);
+    // Without rules old jobs are compacted, and nothing is removed.
+    let (server, mut log) = start(&[]);
+    for _ in [&ancient, &old] {
+        log.until("compacted a job").await;
+    }
+    server.terminate().await;
     assert_eq!(series(&api, &young, "train/loss").await.len(), 2500);
     assert!(series(&api, &old, "train/loss").await.len() <= 1000);
     assert!(api.store.list().await.unwrap().iter().any(|file| file.key == orphan));
-    // A day's number 0 is never.
-    let server = Server::start(environment(&[
+    // Zero days mean never.
+    let (server, mut log) = start(&[
         ("DISTILLERY_COMPACT_AFTER_DAYS", "0"),
         ("DISTILLERY_OLDER_THAN_DAYS", "60"),
         ("DISTILLERY_ORPHAN_MINUTES", "0"),
-    ]));
-    tokio::time::timeout(patience, until("1 of 2")).await.expect("a job is removed");
-    let mut keys = vec![orphan.clone()];
-    while keys.contains(&orphan) {
-        keys = api.store.list().await.unwrap().into_iter().map(|file| file.key).collect();
-        tokio::task::yield_now().await;
-    }
-    drop(server);
+    ]);
+    log.until("removed 1 of ").await;
+    server.terminate().await;
+    let keys: Vec<String> = api.store.list().await.unwrap().into_iter().map(|file| file.key).collect();
+    assert!(!keys.contains(&orphan), "{keys:?}");
     assert!(!keys.iter().any(|key| key.contains(&ancient)), "{keys:?}");
     api.get(&format!("/v1/jobs/{ancient}")).await.problem(404);
     assert_eq!(api.get(&format!("/v1/jobs/{old}/student")).await.body, b"student");

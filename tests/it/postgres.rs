@@ -1,15 +1,16 @@
-//! The embedded database starts for every user, dies with its process, and comes back after what may happen to it.
+//! Promise: the embedded database starts for every user, dies with its process, and recovers from crashes.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::support::db::{TestDb, connection, is_root, postgres_options};
+use crate::support::process::until_ended;
 use distillery::db::embedded::Server;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use sqlx::PgConnection;
 
 /// Set for [`hold_a_server`] only.
@@ -31,8 +32,8 @@ async fn count(connection: &mut PgConnection) -> i64 {
     sqlx::query_scalar("select count(*) from kept").fetch_one(connection).await.unwrap()
 }
 
-fn kill(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.cast_signed()).unwrap()
 }
 
 /// One line of `/proc/PID/status`.
@@ -44,10 +45,7 @@ fn status_line(pid: u32, name: &str) -> String {
 #[tokio::test]
 async fn each_test_has_a_database_of_its_own() {
     let (one, two) = (TestDb::new().await, TestDb::new().await);
-    sqlx::query("insert into jobs (id, name, spec, max_attempts) values ('job_1', 'a', '{}', 1)")
-        .execute(&one.pool)
-        .await
-        .unwrap();
+    one.add_job(json!({})).await;
     let count: i64 = sqlx::query_scalar("select count(*) from jobs").fetch_one(&two.pool).await.unwrap();
     assert_eq!(count, 0);
 }
@@ -62,7 +60,7 @@ async fn what_is_stored_survives_a_stop_and_a_crash() {
 
     let mut server = start(dir.path()).await;
     assert_eq!(count(&mut connection(server.url()).await).await, 1);
-    kill(server.pid(), Signal::KILL);
+    kill_process(pid(server.pid()), Signal::KILL).unwrap();
     server.exited().await;
     drop(server);
     assert!(dir.path().join("postgres/postmaster.pid").exists());
@@ -73,10 +71,10 @@ async fn what_is_stored_survives_a_stop_and_a_crash() {
 }
 
 #[tokio::test]
-async fn a_stale_lock_whose_number_now_belongs_to_another_process_is_no_obstacle() {
+async fn a_stale_lock_file_whose_process_id_was_reused_is_no_obstacle() {
     let dir = tempfile::tempdir().unwrap();
     start(dir.path()).await.stop().await;
-    // Of the same user, since PostgreSQL itself sees through a process of another.
+    // Of the same user, since PostgreSQL itself ignores a process of another user.
     let mut command = Command::new("sleep");
     if is_root() {
         command.uid(65534);
@@ -91,7 +89,7 @@ async fn a_stale_lock_whose_number_now_belongs_to_another_process_is_no_obstacle
 }
 
 #[tokio::test]
-async fn a_data_directory_serves_one_at_a_time() {
+async fn a_data_directory_is_used_by_one_server_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let error = refusal(dir.path()).await;
@@ -101,7 +99,7 @@ async fn a_data_directory_serves_one_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_failure_to_start_shows_what_the_server_said() {
+async fn a_failed_start_shows_the_log_of_the_server() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = postgres_options(dir.path().to_owned());
     options.settings.push(("max_connections".into(), "plenty".into()));
@@ -130,7 +128,7 @@ async fn a_long_path_is_no_obstacle() {
 }
 
 #[tokio::test]
-async fn the_server_has_no_more_rights_than_it_needs() {
+async fn the_server_drops_all_capabilities_that_it_does_not_need() {
     if !is_root() {
         return;
     }
@@ -139,7 +137,7 @@ async fn the_server_has_no_more_rights_than_it_needs() {
     let (closed, open) = (dir_with(0o700), dir_with(0o755));
     for (dir, is_open) in [(&closed, false), (&open, true)] {
         let server = start(dir.path()).await;
-        // The program may lie below a closed directory too: then the right to read past it is needed in any case.
+        // If PostgreSQL itself is installed below a closed directory, it needs the capability to read past that too.
         let program = std::fs::read_link(format!("/proc/{}/exe", server.pid())).unwrap();
         let mut ls = Command::new("setpriv");
         ls.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "ls"]).arg(program);
@@ -154,7 +152,7 @@ async fn the_server_has_no_more_rights_than_it_needs() {
     }
 }
 
-/// Not a test: the process that others start, to kill it.
+/// Not a test: other tests start this process and kill it.
 #[tokio::test]
 async fn hold_a_server() {
     if let Some(dir) = std::env::var_os(HOLD) {
@@ -164,13 +162,13 @@ async fn hold_a_server() {
     }
 }
 
-/// Has another process start a server; as another user, if root does the testing.
+/// Starts a server in another process, as another user if given.
 fn server_of_another_process(dir: &Path, user: Option<u32>) -> (Child, u32) {
     let program = std::env::current_exe().unwrap();
     let mut command = match user {
         None => Command::new(&program),
         Some(uid) => {
-            // The project may lie below a directory that only root may enter.
+            // The project may be below a directory that only root may enter.
             let caps = "-all,+dac_read_search";
             let mut command = Command::new("setpriv");
             command.args([format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".into()]);
@@ -186,29 +184,21 @@ fn server_of_another_process(dir: &Path, user: Option<u32>) -> (Child, u32) {
     (process, pid)
 }
 
-async fn has_ended(pid: u32) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while Path::new(&format!("/proc/{pid}")).exists() {
-        assert!(Instant::now() < deadline, "the server still runs");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test]
 async fn the_server_dies_with_a_process_that_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut process, server) = server_of_another_process(dir.path(), None);
     process.kill().unwrap();
     process.wait().unwrap();
-    // The next start does not wait for the end of the last server, but finds it.
+    // The next start waits for the end of the orphaned server.
     start(dir.path()).await.stop().await;
-    has_ended(server).await;
+    until_ended(pid(server)).await;
 }
 
 #[tokio::test]
 async fn a_user_who_is_not_root_can_start_it() {
     if !is_root() {
-        // Then every other test shows it.
+        // Then every other test shows this.
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -217,8 +207,8 @@ async fn a_user_who_is_not_root_can_start_it() {
     assert_eq!(status_line(server, "Uid"), "1\t1\t1\t1");
     process.kill().unwrap();
     process.wait().unwrap();
-    has_ended(server).await;
-    // Root takes over what another user began, and leaves it usable to that user.
+    until_ended(pid(server)).await;
+    // Root can use the cluster of another user, and leaves it usable for that user.
     let root = start(dir.path()).await;
     assert_eq!(status_line(root.pid(), "Uid"), "1\t1\t1\t1");
     root.stop().await;

@@ -1,13 +1,14 @@
-//! Promise: `distillery prune` removes what its rules say and what nothing names, and never what is needed.
+//! Promise: `distillery prune` removes what its rules say and unreferenced files, and never what is needed.
 
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
+use crate::support::process::distillery;
 use bytes::Bytes;
 use distillery::db::queue::{self, FencingToken, SavedCheckpoint};
 use serde_json::json;
 
 /// Runs `distillery prune` on what the API has, and returns what it says.
 async fn prune(api: &Api, flags: &[&str]) -> String {
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_distillery"))
+    let output = tokio::process::Command::from(distillery())
         .arg("prune")
         .args(flags)
         .arg("--storage")
@@ -31,7 +32,7 @@ async fn put(api: &Api, key: &str) {
     api.store.put_stream(key, bytes).await.unwrap();
 }
 
-/// A job that finished so many days ago, with its files.
+/// A job that finished this many days ago, with its files.
 async fn finished(api: &Api, days: i32) -> String {
     let id = api.job().await;
     api.publish(&api.claim().await, &[("student.safetensors", b"student"), ("manifest.json", b"{}")]).await;
@@ -85,7 +86,7 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
     let id = api.upload("?architecture=resnet8", checkpoint("resnet8", 10)).await.expect(201)["sha256"].clone();
     let upload = format!("checkpoints/{}", id.as_str().unwrap());
     let done = finished(&api, 1).await;
-    // One that is held, with what it writes now; and one that waits, with a state to resume from.
+    // A running job with a file that it has just written and a state to resume from.
     let paused = api.post("/v1/jobs", &plain_job()).await.expect(201)["id"].as_str().unwrap().to_owned();
     let hold = api.claim().await;
     let state = format!("jobs/{paused}/attempts/1/state/checkpoint.safetensors");
@@ -110,7 +111,7 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
     for orphan in &orphans {
         put(&api, orphan).await;
     }
-    // They may be about to be named.
+    // Young files may be about to be referenced.
     assert!(prune(&api, &[]).await.contains("0 unreferenced files"));
     let would = prune(&api, &["--orphan-minutes", "0", "--dry-run"]).await;
     assert!(orphans.iter().all(|orphan| would.contains(orphan)), "{would}");
@@ -128,7 +129,7 @@ async fn uploads_have_a_limit_together() {
     let room = second.len() as u64 + 100;
     let api = Api::start_with(|settings| settings.uploads_limit = Some(room)).await;
     let id = api.upload("?architecture=resnet8", first.clone()).await.expect(201)["id"].clone();
-    // The same bytes take no more room.
+    // Uploading the same bytes again takes no more space.
     api.upload("?architecture=resnet8", first).await.expect(200);
     api.upload("?architecture=resnet8", second.clone()).await.says(409, &["no space", "DELETE /v1/checkpoints"]);
     assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"].as_array().unwrap().len(), 1);

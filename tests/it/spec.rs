@@ -1,4 +1,4 @@
-//! Promise: a specification is read with every default filled in, or refused with all of its faults at once.
+//! Promise: a specification is read with every default filled in, or refused with all its faults at once.
 
 use distillery::spec::{Augmentation, JobSpec, Mode, ScheduleSpec, TeacherCache, parse};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn faults(document: &Value) -> Vec<(String, String)> {
     faults.into_iter().map(|fault| (fault.pointer, fault.detail)).collect()
 }
 
-/// Asserts that `document` has exactly one fault, there, whose text holds `detail`.
+/// Asserts that `document` has exactly one fault, at `pointer`, whose text contains `detail`.
 fn assert_one_fault(document: &Value, pointer: &str, detail: &str) {
     let faults = faults(document);
     assert_eq!(faults.len(), 1, "{faults:?}");
@@ -244,7 +244,7 @@ fn wrong_types_are_refused_with_what_was_expected() {
 }
 
 #[test]
-fn a_field_that_the_method_does_not_use_is_a_mistake() {
+fn a_field_that_the_method_does_not_use_is_an_error() {
     assert_one_fault(&with("/distillation/beta", json!(8)), "/distillation/beta", "dkd and sdd_dkd only");
     let mut plain = with("/distillation", json!({"method": "kd", "scales": [1, 2]}));
     assert_one_fault(&plain, "/distillation/scales", "sdd_kd");

@@ -1,4 +1,4 @@
-//! Promise: what a job wrote downloads whole or in parts, named, and with what it takes to check it.
+//! Promise: a job's files can be downloaded whole or in parts, with a name and a digest.
 
 use crate::support::api::{Answer, Api};
 use base64::Engine;
@@ -52,7 +52,7 @@ async fn the_student_comes_with_its_name_and_digest() {
 }
 
 #[tokio::test]
-async fn there_is_no_student_before_the_job_has_succeeded() {
+async fn a_job_that_has_not_succeeded_has_no_student() {
     let api = Api::start().await;
     let id = api.job().await;
     for path in ["student", "student?which=last", "artifacts/manifest.json"] {
@@ -89,7 +89,7 @@ async fn everything_that_a_job_wrote_is_listed_and_downloads() {
 }
 
 #[tokio::test]
-async fn a_part_is_answered_with_that_part() {
+async fn a_range_request_gets_that_range() {
     let api = Api::start().await;
     let job = published(&api).await;
     let path = format!("{job}/student");
@@ -115,7 +115,7 @@ async fn a_part_is_answered_with_that_part() {
 }
 
 #[tokio::test]
-async fn conditions_hold_or_do_not() {
+async fn conditional_requests_compare_the_etag() {
     let api = Api::start().await;
     let job = published(&api).await;
     let path = format!("{job}/student");
@@ -139,7 +139,7 @@ async fn conditions_hold_or_do_not() {
 }
 
 #[tokio::test]
-async fn a_head_says_what_a_get_would() {
+async fn head_returns_the_headers_of_get() {
     let api = Api::start().await;
     let job = published(&api).await;
     let path = format!("{job}/student");
@@ -154,7 +154,7 @@ async fn a_head_says_what_a_get_would() {
 }
 
 #[tokio::test]
-async fn a_large_file_streams_and_is_never_compressed() {
+async fn a_large_file_is_streamed_and_never_compressed() {
     let api = Api::start().await;
     let id = api.job().await;
     let large: Vec<u8> = (0..8_000_000_u32).map(|at| (at >> 8) as u8).collect();
@@ -166,7 +166,7 @@ async fn a_large_file_streams_and_is_never_compressed() {
 }
 
 #[tokio::test]
-async fn a_file_that_storage_lost_is_a_fault_of_ours_without_details() {
+async fn a_file_missing_from_storage_is_an_internal_error_without_details() {
     let api = Api::start().await;
     let job = published(&api).await;
     std::fs::remove_dir_all(api.dir.path().join("storage/jobs")).unwrap();
@@ -174,13 +174,13 @@ async fn a_file_that_storage_lost_is_a_fault_of_ours_without_details() {
     assert!(!problem.to_string().contains("attempts"), "{problem}");
 }
 
-/// Bytes that no two places share.
+/// Bytes in which no two ranges are alike.
 fn unlike_anywhere(size: u32) -> Vec<u8> {
     (0..size).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
 #[tokio::test]
-async fn a_download_that_is_cut_anywhere_goes_on_and_a_changed_file_starts_anew() {
+async fn an_interrupted_download_resumes_and_a_changed_file_starts_over() {
     let api = Api::start().await;
     let id = api.job().await;
     let whole = unlike_anywhere(3_000_000);
@@ -206,14 +206,14 @@ async fn a_download_that_is_cut_anywhere_goes_on_and_a_changed_file_starts_anew(
         }
         assert!(received == whole);
     }
-    // What was begun of another file is not continued with this one.
+    // A download of another file is not continued with this one.
     let other = with(&api, &path, &[("range", "bytes=1000-"), ("if-range", "\"another\"")]).await;
     assert_eq!(other.status, 200);
     assert!(other.body == whole);
 }
 
 #[tokio::test]
-async fn curl_goes_on_with_a_file_that_was_cut_anywhere() {
+async fn curl_resumes_an_interrupted_download_at_any_byte() {
     let api = Api::start().await;
     let id = api.job().await;
     let whole = unlike_anywhere(1_000_000);

@@ -1,4 +1,4 @@
-//! Promise: a checkpoint from anybody is taken in once, described, and refused with a reason where it is none.
+//! Promise: an uploaded checkpoint is stored once and described, and a file that is none is refused with a reason.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ async fn an_upload_is_described_and_the_same_bytes_are_the_same_checkpoint() {
 }
 
 #[tokio::test]
-async fn what_fits_nothing_is_taken_with_a_guess_and_its_difference() {
+async fn a_checkpoint_that_fits_no_network_is_stored_with_a_guess_and_the_difference() {
     let api = Api::start().await;
     let bytes = [0; 4 * 64 * 10];
     let layout = distillery::architecture::find("resnet20").unwrap().layout(10);
@@ -80,7 +80,7 @@ async fn what_fits_nothing_is_taken_with_a_guess_and_its_difference() {
 }
 
 #[tokio::test]
-async fn what_torch_saves_is_read_whatever_it_is_called() {
+async fn files_of_torch_save_are_read_whatever_their_extension() {
     let api = Api::start().await;
     for (file, format) in [("zip.pth", "torch_zip"), ("legacy.th", "torch_legacy"), ("data_parallel.pth", "torch_zip")]
     {
@@ -135,7 +135,7 @@ async fn an_upload_above_the_limit_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_off_or_stands_still_leaves_nothing() {
+async fn an_interrupted_or_stalled_upload_leaves_nothing() {
     let api = Api::start_with(|settings| settings.upload_timeout = std::time::Duration::from_millis(300)).await;
     let half = checkpoint("resnet8", 10);
     let first = half[..1000].to_vec();
@@ -149,7 +149,7 @@ async fn an_upload_that_breaks_off_or_stands_still_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn one_upload_too_many_is_asked_to_come_back() {
+async fn an_upload_above_the_concurrency_limit_gets_retry_after() {
     let api = Api::start_with(|settings| settings.uploads = 0).await;
     let answer = api.upload("", checkpoint("resnet8", 10)).await;
     assert_eq!(answer.header("retry-after"), "2");

@@ -1,5 +1,5 @@
-//! Promise: the API does what `/openapi.json` says, whatever is sent to it: every status, header, content type and body is
-//! described, and nothing is a fault of the server.
+//! Promise: whatever is sent to the API, its answers conform to `/openapi.json` in status, headers, content type and
+//! body, and none is an internal error.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ async fn generated_requests_get_the_answers_that_the_description_promises() {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/schemathesis/run");
     assert!(program.exists(), "{} is missing: run `scripts/setup schemathesis`", program.display());
     let api = Api::start().await;
-    // One job of every kind that answers differently: queued, running, and finished with its files.
+    // A queued job, a running one, and one that has finished with its files.
     for _ in 0..3 {
         api.job().await;
     }
@@ -27,7 +27,7 @@ async fn generated_requests_get_the_answers_that_the_description_promises() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(program);
     command.args(["run", &format!("{}/openapi.json", api.url), "--checks", "all", "--seed", "1", "--no-color"]);
-    // A well-formed request may well be refused: it names a data set, a job or a checkpoint that there is not.
+    // A well-formed request may be refused because it names a data set, job or checkpoint that does not exist.
     command.args(["--exclude-checks", "positive_data_acceptance", "--max-examples", "20"]);
     // A stream does not end.
     command.args(["--exclude-path-regex", "/(stream|changes)$"]);

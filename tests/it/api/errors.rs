@@ -1,7 +1,8 @@
-//! Promise: every error, wherever it arises, is a problem document that says what to do.
+//! Promise: every error is a problem document that says what to do.
 
 use std::time::Duration;
 
+use crate::support::PATIENCE;
 use crate::support::api::{Answer, Api, plain_job};
 use crate::support::db::TestDb;
 use distillery::db::{self, tokens};
@@ -17,7 +18,7 @@ async fn post_text(api: &Api, content_type: &str, body: impl Into<reqwest::Body>
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_is_refused_with_the_reason() {
+async fn a_body_that_is_not_json_is_refused_with_the_reason() {
     let api = Api::start().await;
     post_text(&api, "application/json", "{\"name\": }").await.says(400, &["not JSON", "line 1 column 10"]);
     post_text(&api, "application/json", "").await.says(400, &["not JSON"]);
@@ -80,7 +81,7 @@ async fn an_answer_has_the_id_of_its_request() {
 }
 
 #[tokio::test]
-async fn pages_of_other_sites_reach_nothing() {
+async fn requests_from_other_sites_are_refused() {
     let api = Api::start().await;
     let port = api.url.rsplit(':').next().unwrap();
     let send = async |method: Method, headers: &[(&str, String)]| {
@@ -116,7 +117,7 @@ async fn pages_of_other_sites_reach_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_for_others_answers_to_any_name() {
+async fn a_server_on_a_public_address_accepts_any_host_name() {
     let api = Api::start_with(|settings| {
         settings.listen = "0.0.0.0:80".parse().unwrap();
         settings.admin_token = Some(tokens::hash("dst_admin"));
@@ -134,7 +135,7 @@ async fn a_server_for_others_answers_to_any_name() {
 }
 
 #[tokio::test]
-async fn a_database_whose_connections_are_all_busy_is_worth_another_try() {
+async fn a_request_that_gets_no_connection_is_told_to_try_again() {
     let db = TestDb::new().await;
     let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_millis(200));
     let pool = options.connect(&db.url).await.unwrap();
@@ -148,7 +149,7 @@ async fn a_database_whose_connections_are_all_busy_is_worth_another_try() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_gone_is_said_without_its_secrets() {
+async fn an_unreachable_database_is_reported_without_its_secrets() {
     let db = TestDb::new().await;
     let pool = db::connect(&db.url).await.unwrap();
     let db_pool = db.pool.clone();
@@ -162,24 +163,24 @@ async fn a_database_that_is_gone_is_said_without_its_secrets() {
     assert!(!problem.to_string().contains("postgres"), "{problem}");
     api.get("/healthz").await.expect(200);
     api.get("/readyz").await.says(503, &["the database"]);
-    // Whoever may know still may.
+    // A token that was valid before is still accepted.
     assert!(get("/metrics").await.text().contains("distillery_database_up 0"));
 }
 
 #[tokio::test]
-async fn a_fault_of_ours_tells_the_client_nothing_of_it() {
+async fn an_internal_error_tells_the_client_no_details() {
     let api = Api::start().await;
     let id = api.job().await;
     api.db.pool.execute("alter table events rename column message to secret").await.unwrap();
     let problem = api.get(&format!("/v1/jobs/{id}/events")).await.problem(500);
     assert!(!problem.to_string().contains("message") && !problem.to_string().contains("column"), "{problem}");
-    // Half of it must not stay.
+    // The change must not be half done.
     api.ask(&format!("/v1/jobs/{id}/cancel")).await.problem(500);
     assert_eq!(api.get(&format!("/v1/jobs/{id}")).await.expect(200)["status"], "queued");
 }
 
 #[tokio::test]
-async fn an_answer_that_takes_too_long_is_given_up() {
+async fn a_request_above_the_time_limit_gets_503() {
     let api = Api::start_with(|settings| settings.timeout = Duration::from_millis(300)).await;
     let id = api.job().await;
     let mut holder = api.db.pool.begin().await.unwrap();
@@ -189,17 +190,17 @@ async fn an_answer_that_takes_too_long_is_given_up() {
     api.ask(&format!("/v1/jobs/{id}/cancel")).await.expect(202);
 }
 
-/// A connection, with what was sent on it.
+/// Opens a connection and sends a text.
 async fn connection(api: &Api, text: &str) -> TcpStream {
     let mut connection = TcpStream::connect(api.url.strip_prefix("http://").unwrap()).await.unwrap();
     connection.write_all(text.as_bytes()).await.unwrap();
     connection
 }
 
-/// All that the server says on it before it closes it.
+/// Everything that the server sends before it closes the connection.
 async fn last_words(mut connection: TcpStream) -> String {
     let mut answer = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(30), connection.read_to_end(&mut answer));
+    let read = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut answer));
     read.await.expect("it is closed").unwrap();
     String::from_utf8(answer).unwrap()
 }
@@ -212,14 +213,14 @@ async fn a_head_that_takes_too_long_or_is_too_long_ends_its_connection() {
     let idle = connection(&api, "").await;
     assert_eq!(last_words(idle).await, "");
     let head = "GET /healthz HTTP/1.1\r\nlong: ";
-    // Not a byte more than is read: what is not read when a connection closes takes the answer with it.
+    // No byte more than the server reads: unread bytes would reset the connection and lose the answer.
     let long = connection(&api, &format!("{head}{}", "x".repeat((64 << 10) - head.len()))).await;
     assert!(last_words(long).await.starts_with("HTTP/1.1 431 "));
     api.get("/healthz").await.expect(200);
 }
 
 #[tokio::test]
-async fn more_connections_than_are_allowed_are_asked_to_come_back() {
+async fn connections_above_the_limit_get_503_with_retry_after() {
     let api = Api::start_with(|settings| settings.connections = 2).await;
     let get = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut open = Vec::new();
@@ -237,7 +238,7 @@ async fn more_connections_than_are_allowed_are_asked_to_come_back() {
     let problem: Value = serde_json::from_str(body).unwrap();
     assert_eq!(problem["status"], 503);
     assert!(problem["detail"].as_str().unwrap().contains("try again"));
-    // As soon as one of them goes there is room again.
+    // Once one of them is closed there is room again; the server notices the end soon after.
     drop(open.pop());
     while last_words(connection(&api, &get.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n")).await)
         .await

@@ -1,4 +1,4 @@
-//! Promise: a job's series come as they were recorded, or thinned without losing a peak.
+//! Promise: a job's series are returned as recorded, or thinned without losing a peak.
 
 use crate::support::api::Api;
 use chrono::{TimeDelta, Utc};

@@ -1,7 +1,8 @@
-//! Promise: a stream tells everything once, in order, wherever it was interrupted, and ends when the job has.
+//! Promise: a stream sends every message once and in order, also after an interruption, and ends with the job.
 
 use std::time::{Duration, Instant};
 
+use crate::support::PATIENCE;
 use crate::support::api::{Api, Message};
 use chrono::Utc;
 use distillery::db::queue::{self, Batch, FencingToken};
@@ -67,11 +68,11 @@ async fn a_stream_follows_a_job_from_its_post_to_its_end() {
     assert_eq!(last.data["result"]["best_top1"], 76.3);
     let progress = of(&rest, "progress");
     assert_eq!((&progress.last().unwrap()["step"], &progress[0]["id"]), (&json!(5), &json!(id)));
-    // A browser that comes back is told not to.
+    // A browser that reconnects is told to stop.
     let request = api.request(Method::GET, &format!("/v1/jobs/{id}/stream"));
     let again = api.send(request.header("last-event-id", last.id.as_deref().unwrap())).await;
     assert_eq!(again.status, 204);
-    // One that comes late hears it all.
+    // A late client gets everything.
     let late = api.stream(&format!("/v1/jobs/{id}/stream"), None).await.rest().await;
     assert_eq!((steps(&late), seqs(&late)), ((1..=5).collect(), (1..=8).collect()));
     assert_eq!(of(&late, "status").len(), 1);
@@ -86,7 +87,7 @@ async fn a_stream_that_breaks_anywhere_goes_on_without_loss_or_repetition() {
     let (mut seen, mut place) = (Vec::new(), None::<String>);
     for step in 1..=30 {
         report(&api, &hold, step).await;
-        // The connection breaks after ever other numbers of messages.
+        // The connection breaks after a varying number of messages.
         let mut stream = api.stream(&path, place.as_deref()).await;
         for _ in 0..step % 7 {
             let Some(message) = stream.next().await else { break };
@@ -123,7 +124,7 @@ async fn a_page_goes_on_from_what_it_has_read() {
 }
 
 #[tokio::test]
-async fn a_retried_job_is_told_of_to_one_that_heard_the_end() {
+async fn a_client_that_saw_the_end_sees_the_events_of_a_retry() {
     let api = Api::start().await;
     let id = api.job().await;
     let path = format!("/v1/jobs/{id}/stream");
@@ -143,17 +144,16 @@ async fn a_fast_trainer_is_told_of_a_few_times_a_second() {
     let hold = api.claim().await;
     let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
     let start = Instant::now();
-    let mut step = 0;
-    while start.elapsed() < Duration::from_secs(2) {
-        step += 1;
+    for step in 1..=100 {
         report(&api, &hold, step).await;
     }
     api.publish(&hold, &[("student.safetensors", b"abcd")]).await;
     let messages = stream.rest().await;
+    // At most one message per fifth of a second, and one at either end. A slow machine may send fewer.
+    let looks = start.elapsed().as_millis() / 200 + 2;
     let told = of(&messages, "progress").len();
-    assert!(step > 20, "{step}");
-    assert!((2..=14).contains(&told), "{told} of {step}");
-    assert_eq!(steps(&messages), (1..=step).collect::<Vec<_>>());
+    assert!(told >= 1 && told as u128 <= looks, "{told} messages, at most {looks} expected");
+    assert_eq!(steps(&messages), (1..=100).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -185,11 +185,11 @@ async fn a_stream_that_has_nothing_to_say_sends_comments_so_that_proxies_keep_it
 }
 
 #[tokio::test]
-async fn whoever_reads_nothing_is_dropped_and_loses_nothing_and_nobody_else_notices() {
-    let api = Api::start_with(|settings| settings.reader_patience = Duration::from_secs(1)).await;
+async fn a_client_that_reads_nothing_is_dropped_and_can_resume_and_others_are_not_disturbed() {
+    let api = Api::start_with(|settings| settings.reader_patience = Duration::from_secs(2)).await;
     let id = api.job().await;
     let hold = api.claim().await;
-    // More than the kernel takes on the way to somebody who does not read.
+    // More than the kernel buffers for a client that does not read.
     let lines = 3000;
     for first in (0..lines).step_by(300) {
         let logs = (first..first + 300).map(|line| (Level::Info, format!("{line} {}", "x".repeat(8000)))).collect();
@@ -202,20 +202,18 @@ async fn whoever_reads_nothing_is_dropped_and_loses_nothing_and_nobody_else_noti
     let mut start = [0; 15];
     idle.read_exact(&mut start).await.unwrap();
     assert_eq!(&start, b"HTTP/1.1 200 OK");
-    // It reads no further. Another one reads everything meanwhile, and is told what is new.
+    // It reads nothing more, while another client reads everything.
     let mut reader = api.stream(&path, None).await;
     let history = reader.until(|message| message.name == "event" && message.data["seq"] == lines + 2).await;
     assert_eq!(seqs(&history), (1..=lines + 2).collect::<Vec<_>>());
-    let dropped = async {
-        while idle.write_all(b"\r\n").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), dropped).await.expect("its connection is closed");
+    // More than the kernel buffers for a server that does not read: the write ends when the connection is closed.
+    let noise = vec![b'\n'; 64 << 20];
+    let dropped = tokio::time::timeout(PATIENCE, idle.write_all(&noise)).await;
+    dropped.expect("the connection is closed").unwrap_err();
     report(&api, &hold, 1).await;
     let news = reader.until(|message| message.name == "metric").await;
     assert_eq!(steps(&news), [1]);
-    // Whoever was dropped goes on from the last message that it knows of.
+    // The dropped client resumes from the last message that it has.
     let mut again = api.stream(&path, Some("1500-0")).await;
     let rest = again.until(|message| message.name == "metric").await;
     assert_eq!(seqs(&rest), (1501..=lines + 3).collect::<Vec<_>>());
@@ -237,7 +235,7 @@ async fn a_lost_connection_to_the_database_loses_no_message() {
 }
 
 #[tokio::test]
-async fn the_list_of_jobs_is_followed() {
+async fn the_stream_of_all_jobs_follows_each_of_them() {
     let api = Api::start().await;
     let old = api.job().await;
     let done = api.job().await;
@@ -260,7 +258,7 @@ async fn the_list_of_jobs_is_followed() {
 }
 
 #[tokio::test]
-async fn a_list_that_comes_back_hears_what_ended_meanwhile() {
+async fn a_reconnected_list_is_told_of_jobs_that_ended_meanwhile() {
     let api = Api::start().await;
     let id = api.job().await;
     let since = (Utc::now().timestamp_micros() - 1_000_000).to_string();

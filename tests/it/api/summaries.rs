@@ -1,4 +1,4 @@
-//! Promise: the list of jobs finds, sorts and compares them as it says, and says which of them change.
+//! Promise: the list of jobs filters, sorts and compares jobs, and reports which of them change.
 
 use crate::support::api::{Api, Message, outcome, plain_job, student_job};
 use chrono::Utc;
@@ -18,7 +18,7 @@ async fn post(api: &Api, mut job: Value, changes: &[(&str, Value)]) -> String {
     api.post("/v1/jobs", &job).await.expect(201)["id"].as_str().unwrap().to_owned()
 }
 
-/// Posts a job that is taken at once and comes to this accuracy.
+/// Posts a job that is claimed at once and ends with this accuracy.
 async fn trained(api: &Api, job: Value, changes: &[(&str, Value)], best_top1: f64) -> String {
     let id = post(api, job, changes).await;
     let hold = api.claim().await;
@@ -156,7 +156,7 @@ async fn a_gain_is_above_the_mean_of_the_simplest_method_that_shares_all_but_the
     trained(&api, taught("dkd"), &[("distillation.beta", json!(2))], 65.0).await;
     let third = of(&sdd).await;
     assert_eq!((&third["baseline"]["method"], &third["gain"]), (&json!("dkd"), &json!(1.0)));
-    // A kd of another teacher is none for this one.
+    // A kd job with another teacher is not comparable.
     let other = trained(&api, plain_job(), &with_seed(3), 61.0).await;
     let mut elsewhere = taught("sdd_kd");
     elsewhere["teacher"]["job"] = json!(other);
@@ -193,7 +193,7 @@ async fn the_best_so_far_and_the_curve_are_of_the_evaluations_that_count() {
     evaluate(&api, &hold, &[(10, 50.0), (20, 61.234_567), (30, 58.0)]).await;
     let job = list(&api, "").await["data"][0].clone();
     assert_eq!((&job["best_top1"], &job["curve"]), (&json!(61.234_567), &json!([[10, 50.0], [20, 61.23], [30, 58.0]])));
-    // The next attempt goes on from step 10: what came after it is void.
+    // The next attempt resumes from step 10, so points after it no longer count.
     queue::stopped(&api.db.pool, &hold.write()).await.unwrap();
     let hold = api.claim().await;
     let started = Started {
@@ -219,7 +219,7 @@ async fn the_best_so_far_and_the_curve_are_of_the_evaluations_that_count() {
 }
 
 #[tokio::test]
-async fn a_list_that_cannot_be_is_refused_with_the_parameter() {
+async fn an_invalid_query_is_refused_with_the_parameter() {
     let api = Api::start().await;
     let long = "x".repeat(201);
     let many = "&id=job_00000000000000000000000000".repeat(101);

@@ -1,4 +1,4 @@
-//! A checkpoint's keys and shapes say which network it is of.
+//! Promise: a checkpoint's keys and shapes tell its network.
 
 use distillery::architecture::{self, Certainty, Shapes, fits, guess, mismatch, suggest};
 
@@ -37,7 +37,7 @@ fn a_guess_says_how_sure_it_is() {
         assert_eq!((guess.architecture.name, guess.classes), (network.name, Some(17)));
         assert_eq!((guess.certainty, guess.agreement, guess.difference), (Certainty::Certain, 1.0, None));
     }
-    // Somebody's own head on a resnet56.
+    // A resnet56 with another head.
     let mut changed = shapes("resnet56", 10);
     changed.insert("projector.weight".into(), vec![128, 64]);
     changed.insert("layer1.0.conv1.weight".into(), vec![16, 16, 5, 5]);
@@ -51,7 +51,7 @@ fn a_guess_says_how_sure_it_is() {
     headless.retain(|key, _| !key.starts_with("classifier"));
     let near = guess(&headless).unwrap();
     assert_eq!((near.architecture.name, near.classes, near.certainty), ("vgg13", None, Certainty::Near));
-    // A few keys in common are nothing.
+    // A few common keys do not make a guess.
     let foreign = Shapes::from([("fc.weight".into(), vec![10, 64]), ("encoder.weight".into(), vec![3, 3])]);
     assert!(guess(&foreign).is_none());
     assert!(guess(&Shapes::new()).is_none());
@@ -116,7 +116,7 @@ fn a_hostile_classifier_fits_nothing() {
 }
 
 #[test]
-fn a_slip_of_the_pen_is_understood() {
+fn a_misspelt_name_gets_a_suggestion() {
     assert_eq!(suggest("resnet21"), Some("resnet20"));
     assert_eq!(suggest("ResNet-56"), Some("resnet56"));
     assert_eq!(suggest("resnet32-x4"), Some("resnet32x4"));

@@ -1,4 +1,4 @@
-//! Every network has exactly the keys, shapes, geometry and parameters of the published one.
+//! Promise: every network has exactly the keys, shapes, geometry and parameters of the published one.
 
 use distillery::architecture::{self, Role};
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ fn multiply_accumulates_are_the_published_ones() {
 }
 
 #[test]
-fn multiply_accumulates_of_the_networks_for_large_images_are_the_ones_that_everybody_quotes() {
+fn multiply_accumulates_of_the_imagenet_networks_are_those_of_torchvision() {
     // torchvision's table of models, in units of 10⁹, counts what we count.
     for (name, giga) in
         [("resnet18", 1.81), ("resnet34", 3.66), ("resnet50", 4.09), ("resnet101", 7.80), ("mobilenet_v2_224", 0.30)]

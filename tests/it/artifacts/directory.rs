@@ -1,4 +1,4 @@
-//! Promise: a stored file is there completely or not at all, and its name means one place only.
+//! Promise: a file is stored completely or not at all, and no key leads out of the storage.
 
 use bytes::Bytes;
 use distillery::artifacts::{Error, Store};
@@ -54,7 +54,7 @@ async fn what_is_stored_is_read_back_whole_and_in_part_with_its_digest() {
 }
 
 #[tokio::test]
-async fn an_upload_that_breaks_off_leaves_nothing() {
+async fn an_interrupted_upload_leaves_nothing() {
     for size in [1000, 20 << 20] {
         let (dir, store) = store();
         let broken =
@@ -66,7 +66,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_elsewhere_is_refused() {
+async fn a_key_that_leads_out_of_the_storage_is_refused() {
     let (dir, store) = store();
     for key in ["../x", "a/../../x", "/etc/passwd", "a//b", "", "a/.hidden", "a/b\\c", "a/%2e%2e/b", "a\0b", "C:x", "ä"]
     {

@@ -1,11 +1,11 @@
-//! Promise: storage in S3 keeps what the directory keeps. The service is `s3s-fs`, which runs in the test itself, checks
-//! signatures, and keeps its buckets in a directory: of the S3 services that package registries have it is the one that
-//! is maintained and needs no process, no port of its own and no other language (s3rver from npm has not changed in
-//! years; moto from PyPI brings some forty packages along).
+//! Promise: storage in S3 behaves like storage in a directory. The service is `s3s-fs`, which runs in the test, checks
+//! signatures and keeps its buckets in a directory. Of the S3 services in package registries it is the one that is
+//! maintained and needs no other process or language.
 
 use std::path::Path;
 
 use crate::support::server::{Options, Server, quick_job};
+use crate::support::worker::files_below;
 use bytes::Bytes;
 use distillery::artifacts::{Error, Store};
 use futures::TryStreamExt;
@@ -51,25 +51,14 @@ fn environment(endpoint: &str) -> Vec<(&'static str, String)> {
     variables.map(|(name, value)| (name, value.to_owned())).into()
 }
 
-/// Names of files below a directory, without those that the service keeps for itself, whose names begin with a dot.
-fn files_below(root: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
-            let path = entry.path();
-            match path.is_dir() {
-                true => directories.push(path),
-                false if entry.file_name().to_string_lossy().starts_with('.') => {}
-                false => found.push(path.strip_prefix(root).unwrap().display().to_string()),
-            }
-        }
-    }
-    found.sort();
+/// Paths of the files in the bucket, without those that the service keeps for itself, whose names begin with a dot.
+fn files_in_bucket(root: &Path) -> Vec<String> {
+    let mut found = files_below(&root.join("bucket"));
+    found.retain(|path| !path.rsplit('/').next().is_some_and(|name| name.starts_with('.')));
     found
 }
 
-/// The client reads the usual variables, so it is a process of its own.
+/// The client reads AWS's environment variables, so it is a process of its own.
 async fn run_client(endpoint: &str, secret: &str) -> std::process::Output {
     tokio::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "artifacts::s3::what_the_client_does", "--nocapture"])
@@ -87,19 +76,19 @@ async fn s3_keeps_what_a_directory_keeps() {
     let endpoint = serve_bucket(root.path()).await;
     let client = run_client(&endpoint, "secret").await;
     assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
-    // No part of the upload that broke off either: it would be paid for.
-    assert_eq!(files_below(&root.path().join("bucket")), ["deep/prefix/jobs/job_12/attempts/1/a"]);
+    // No part of the interrupted upload is left: it would be charged for.
+    assert_eq!(files_in_bucket(root.path()), ["deep/prefix/jobs/job_12/attempts/1/a"]);
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_refused_by_s3_and_told() {
+async fn a_wrong_secret_is_reported_with_the_error_of_s3() {
     let root = tempfile::tempdir().unwrap();
     let endpoint = serve_bucket(root.path()).await;
     let client = run_client(&endpoint, "another secret").await;
     assert!(!client.status.success());
     let log = String::from_utf8_lossy(&client.stderr).into_owned();
     assert!(log.contains("SignatureDoesNotMatch"), "{log}");
-    assert_eq!(files_below(&root.path().join("bucket")), [""; 0]);
+    assert_eq!(files_in_bucket(root.path()), [""; 0]);
 }
 
 #[tokio::test]
@@ -107,7 +96,7 @@ async fn a_job_trains_and_downloads_with_its_files_in_s3() {
     let root = tempfile::tempdir().unwrap();
     let mut variables = environment(&serve_bucket(root.path()).await);
     variables.push(("DISTILLERY_STORAGE", "s3://bucket/distillery".to_owned()));
-    let server = Server::start(Options { environment: variables, ..Options::default() });
+    let server = Server::start(Options { environment: variables, ..Options::default() }).await;
     let id = server.post(&quick_job()).await;
     let job = server.succeeded(&id).await;
     let url = format!("{}/v1/jobs/{id}/student", server.url);
@@ -116,7 +105,7 @@ async fn a_job_trains_and_downloads_with_its_files_in_s3() {
     let part = server.http.get(&url).header("range", "bytes=100-299").send().await.unwrap();
     assert_eq!(part.status(), 206);
     assert_eq!(part.bytes().await.unwrap(), student[100..300]);
-    let stored = files_below(&root.path().join("bucket"));
+    let stored = files_in_bucket(root.path());
     let published = format!("distillery/jobs/{id}/attempts/1/student.safetensors");
     assert!(stored.contains(&published), "{stored:?}");
     // Everything is there, and nowhere else.
@@ -145,7 +134,7 @@ async fn what_the_client_does() {
     }
     let part: Vec<Bytes> = store.read(KEY, 9_000_000..9_000_010).await.unwrap().try_collect().await.unwrap();
     assert_eq!(part.concat(), large[9_000_000..9_000_010]);
-    // An upload that breaks off leaves what was there.
+    // An interrupted upload leaves the old file.
     let broken = [Ok(Bytes::from(large)), Err(std::io::Error::other("the client went away"))];
     let broken = broken.map(|chunk| chunk.map_err(|error| Error::Storage(error.into())));
     store.put_stream(KEY, futures::stream::iter(broken)).await.unwrap_err();

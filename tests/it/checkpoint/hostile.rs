@@ -1,13 +1,13 @@
-//! Nothing in a pickle is ever run: what asks for it is refused by name. Nothing takes more than its file could be worth.
+//! Promise: nothing in a pickle is ever called, and no file takes much more memory than its size.
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 use distillery::checkpoint::{Checkpoint, Error};
 
-/// A legacy file whose object is this program.
+use crate::support::process::is_alone;
+
+/// A legacy file whose object is made by this pickle program.
 fn legacy(program: &[u8]) -> Vec<u8> {
     let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
     [magic, &b"\x80\x02M\xe9\x03."[..], b"\x80\x02}.", b"\x80\x02", program, b"."].concat()
@@ -26,13 +26,11 @@ fn zip(program: &[u8], storages: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// Both formats refuse the program, soon, and with errors that agree.
+/// Asserts that both formats refuse the program with the same error, and returns it.
 fn refusal(program: &[u8]) -> Error {
-    let start = Instant::now();
     let [one, two] = [legacy(program), zip(program, &[])].map(|file| Checkpoint::from_bytes(file).unwrap_err());
     assert_eq!(one.to_string(), two.to_string());
     assert!(one.is_users());
-    assert!(start.elapsed() < Duration::from_secs(20));
     one
 }
 
@@ -134,7 +132,7 @@ fn other_ways_to_call_are_refused_by_name() {
         "os.FloatStorage"
     );
     assert_eq!(name_of(b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nN)NtR"), "os.system");
-    // A name that is only mentioned is not asked to be run.
+    // A name that is not called is harmless.
     assert!(matches!(refusal(b"cos\nsystem\n"), Error::NoStateDict(_)));
     // What is called must be a name.
     for program in [&b"K\x01)R"[..], b"}})R", b"N)\x81", b"cos\nsystem\nNR"] {
@@ -159,19 +157,19 @@ fn a_name_in_a_message_is_short_and_plain() {
 }
 
 #[test]
-fn deep_nesting_ends_soon() {
+fn deep_nesting_is_refused() {
     for nested in [b"(".as_slice(), b"]", b"}", b"(((]", b"K\x01", b")", b"(K\x01"] {
         let error = refusal(&nested.repeat(1_500_000 / nested.len()));
         assert!(matches!(error, Error::Limit(_)), "{error}");
     }
-    // Wrapped once per instruction: ever deeper, never on the machine's own stack.
+    // Nested once more by each instruction: the reader must not recurse.
     let deeper = [b")".as_slice(), &b"\x85".repeat(1_000_000)].concat();
     assert!(matches!(refusal(&deeper), Error::NoStateDict(_)));
 }
 
 #[test]
 fn bombs_of_references_stay_small() {
-    // Each list holds the last one twice: 2^50000 elements, if anybody counted them.
+    // Each list holds the last one twice: 2^50000 elements if they were copied.
     let mut program = b"]q\x00".to_vec();
     for _ in 0..50_000 {
         program.extend(b"0](h\x00h\x00eq\x00");
@@ -196,7 +194,7 @@ fn bombs_of_references_stay_small() {
     assert!(matches!(refusal(&b"N0".repeat(1_100_000)), Error::Limit(_)));
 }
 
-/// Most memory that this process ever had, in bytes.
+/// Peak memory of this process in bytes.
 fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -204,7 +202,11 @@ fn peak_memory() -> u64 {
 }
 
 #[test]
-fn the_dearest_programs_of_a_few_megabytes_stay_within_memory() {
+fn the_costliest_programs_of_a_few_megabytes_stay_within_memory() {
+    // In a process of its own, since the peak is that of the process.
+    if !is_alone("checkpoint::hostile::the_costliest_programs_of_a_few_megabytes_stay_within_memory") {
+        return;
+    }
     let shape = [1; 16];
     let tensor = bare_tensor(1, 0, &shape, &shape);
     let arguments = &tensor["ctorch._utils\n_rebuild_tensor_v2\n".len()..tensor.len() - 1];
@@ -216,7 +218,7 @@ fn the_dearest_programs_of_a_few_megabytes_stay_within_memory() {
         b"c\n\n0".repeat(990_000),
         // One tensor of many dimensions, rebuilt from the memo.
         [&rebuild[..], &b"h\x00h\x01R0".repeat(490_000)].concat(),
-        // A stack that grew large once, and small tuples taken from it.
+        // A stack that once was large, and small tuples taken from it.
         [b"(".as_slice(), &b"N".repeat(90_000), b"1", &b"(t0".repeat(600_000)].concat(),
     ] {
         assert!(program.len() < 6 << 20);
@@ -319,14 +321,14 @@ fn shapes_and_strides_must_lie_within_the_storage() {
             "{elements} {offset} {shape:?} {strides:?}: {error}"
         );
     }
-    // A view that repeats one number is sound, but not when it would outgrow its file.
+    // A view may repeat one number, but must not become larger than its file.
     assert!(read(6, 0, &[1000], &[0]).is_ok());
     let error = read(6, 0, &[1 << 40], &[0]).unwrap_err();
     assert!(matches!(error, Error::Limit(_)), "{error}");
 }
 
 #[test]
-fn sharing_is_sound_but_not_without_end() {
+fn tensors_may_share_a_storage_within_a_limit() {
     let bytes = vec![0; 4 << 20];
     let many = |count: usize| {
         let mut program = [b"}".as_slice(), &bare_tensor(1 << 20, 0, &[1 << 20], &[1]), b"q\x000"].concat();
@@ -383,74 +385,11 @@ fn archives_that_are_not_torchs_or_are_ambiguous_are_refused() {
 }
 
 #[test]
-fn a_file_of_nothing_but_signatures_ends_soon() {
-    let start = Instant::now();
+fn a_file_of_nothing_but_signatures_is_refused() {
+    // A reader that searched the file from each of them would take hours.
     for signature in [&b"PK\x05\x06"[..], b"PK\x03\x04", b"PK\x01\x02", b"PK\x06\x06", b"PK\x06\x07"] {
         let mut bytes = b"PK\x03\x04".to_vec();
         bytes.extend(signature.repeat(1 << 20));
         assert!(Checkpoint::from_bytes(bytes).is_err());
     }
-    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
-}
-
-/// A small generator of its own, so that a failure can be had again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-}
-
-/// Changes, removes, repeats or inserts a few bytes.
-fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
-    for _ in 0..=random.below(4) {
-        if bytes.len() < 2 {
-            return;
-        }
-        let at = random.below(bytes.len());
-        match random.below(6) {
-            0 => bytes[at] = random.below(256) as u8,
-            1 => bytes[at] ^= 1 << random.below(8),
-            2 => bytes[at] = [0, 0xff, 0x7f, 0x80, b'(', b't', b'R', b'.'][random.below(8)],
-            3 => drop(bytes.drain(at..(at + 1 + random.below(8)).min(bytes.len()))),
-            4 => {
-                let piece = bytes[at..(at + 1 + random.below(16)).min(bytes.len())].to_vec();
-                let to = random.below(bytes.len());
-                bytes.splice(to..to, piece);
-            }
-            _ => bytes.truncate(at),
-        }
-    }
-}
-
-#[test]
-fn random_changes_never_panic() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints");
-    let mut random = Random(0x5eed);
-    let mut sound = 0;
-    let small = Checkpoint::open(&fixtures.join("views.pth")).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("views.safetensors");
-    small.write_safetensors(&path, &[("a".to_owned(), "b".to_owned())].into()).unwrap();
-    let names =
-        ["zip.pth", "nested.pth", "views.pth", "deflated.pth", "big_endian.pth", "legacy.th", "legacy_nested.pth"];
-    let names = names.iter().chain(&["legacy_views.pth", "legacy_protocol4.pt", "legacy_dtypes.pth"]);
-    let mut files: Vec<_> = names.map(|name| fs::read(fixtures.join(name)).unwrap()).collect();
-    files.push(fs::read(path).unwrap());
-    for round in 0..6_600 {
-        let mut bytes = files[round % files.len()].clone();
-        mutate(&mut bytes, &mut random);
-        if let Ok(checkpoint) = Checkpoint::from_bytes(bytes) {
-            sound += 1;
-            for tensor in checkpoint.tensors() {
-                assert_eq!(checkpoint.floats(tensor).unwrap().len() as u64, tensor.elements());
-            }
-        }
-    }
-    // Some changes hit the weights alone; were it none, the test would test nothing.
-    assert!((100..6_000).contains(&sound), "{sound}");
 }

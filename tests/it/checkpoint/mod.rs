@@ -1,5 +1,6 @@
 //! Checkpoint files.
 
 mod hostile;
+mod mutations;
 mod safetensors;
 mod torch;

@@ -1,4 +1,4 @@
-//! Safetensors files are written whole, byte for byte the same, and read with suspicion.
+//! Promise: safetensors files are written atomically and reproducibly, and read with every length checked.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -129,7 +129,7 @@ fn headers_that_lie_are_refused() {
 
 #[test]
 fn a_header_whose_length_looks_like_another_format_is_still_a_header() {
-    // 0x0280 is how a pickle of protocol 2 begins.
+    // A pickle of protocol 2 begins with 0x0280.
     for length in [0x0280, 0x0380, 0x0480] {
         let header = r#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
         let header = format!("{header}{}", " ".repeat(length - header.len()));
@@ -161,7 +161,7 @@ fn a_tensor_that_disagrees_with_its_shape_is_not_written() {
 }
 
 #[test]
-fn what_is_no_checkpoint_says_what_would_be() {
+fn a_file_that_is_no_checkpoint_is_refused_with_the_known_formats() {
     let message = |bytes: &[u8]| Checkpoint::from_bytes(bytes.to_vec()).unwrap_err().to_string();
     assert!(message(b"").contains("is empty"));
     for (bytes, hint) in [

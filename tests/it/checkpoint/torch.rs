@@ -1,4 +1,4 @@
-//! Files of the real torch.save read exactly; `fixtures/make_checkpoints.py` wrote them.
+//! Promise: files of torch.save are read exactly. `fixtures/make_checkpoints.py` wrote them with PyTorch.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -101,7 +101,7 @@ fn refusal(file: &str) -> Error {
 }
 
 #[test]
-fn what_holds_no_state_dict_is_refused_with_advice() {
+fn a_file_without_a_state_dict_is_refused_with_advice() {
     let message = refusal("whole_model.pth").to_string();
     assert!(message.starts_with("refused: the file wants to run __main__.Small;"), "{message}");
     assert!(message.contains("torch.save(model.state_dict()"), "{message}");

@@ -1,4 +1,4 @@
-//! Reads what a job left behind, its history, metrics, files and its trainers' own notes, and says what is wrong.
+//! Compares a job's events, metrics and files with its trainers' own notes, and reports what is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,7 +75,7 @@ pub struct CleanKill {
     pub time: DateTime<Utc>,
 }
 
-/// All that is known of a job.
+/// Everything about a job.
 #[derive(Debug, Clone)]
 pub struct History {
     pub job: String,
@@ -99,7 +99,7 @@ pub struct History {
     pub clean_kills: Vec<CleanKill>,
 }
 
-/// What the job should have come to.
+/// The expected end of a job.
 #[derive(Debug, Clone)]
 pub struct Expected {
     pub status: &'static str,
@@ -109,7 +109,7 @@ pub struct Expected {
     pub student: String,
 }
 
-/// Every objection to the history; none where all is well.
+/// Everything that is wrong with the history.
 pub fn objections(history: &History, expected: &Expected) -> Vec<String> {
     let mut found = Vec::new();
     numbering(history, &mut found);
@@ -234,7 +234,7 @@ fn checkpoints(events: &[Event]) -> Vec<(i32, u64)> {
     saved.filter_map(|event| Some((event.attempt, event.number("step")?))).collect()
 }
 
-/// Where each attempt that came to train went on.
+/// The step from which each attempt that trained resumed.
 fn resumptions(events: &[Event]) -> Vec<(usize, i32, u64)> {
     let started = events.iter().enumerate().filter(|(_, event)| event.kind == "log");
     started.filter_map(|(place, event)| Some((place, event.attempt, event.number("resumed_step")?))).collect()
@@ -247,7 +247,7 @@ fn resumption(history: &History, found: &mut Vec<String>) {
         if *resumed < saved {
             found.push(format!("attempt {attempt} went on from step {resumed}, and step {saved} had been saved"));
         }
-        // Only what an earlier attempt did can be gone on from.
+        // An attempt can only resume from what an earlier one did.
         let done = history.trained.iter().filter(|(earlier, _)| *earlier < attempt).map(|(_, step)| *step).max();
         if *resumed > done.unwrap_or(0) {
             found.push(format!("attempt {attempt} went on from step {resumed}, which nobody had done"));
@@ -321,7 +321,7 @@ fn ledger(history: &History, found: &mut Vec<String>) {
     if history.attempts.iter().any(|attempt| attempt.outcome.is_none()) {
         found.push("the ledger has an attempt without an end".to_owned());
     }
-    // Nothing that dies is a fault of the program.
+    // What is killed is no fault of the program.
     if let Some(blamed) = history.attempts.iter().find(|attempt| attempt.outcome.as_deref() == Some("internal")) {
         found.push(format!("the program is to blame for the end of attempt {}", blamed.attempt));
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a worker's machine rather than with its processes: a clock that is off, and a disk that is full.
+//! Faults of a worker's machine: a wrong clock and a full disk.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A library that is loaded into programs before the C library, whose clock and writes it replaces.
+use crate::support::process::distillery;
+
+/// A library that replaces the clock and the writes of the C library in the programs that load it.
 #[derive(Debug)]
 pub struct Faults {
     library: PathBuf,
@@ -24,19 +26,19 @@ impl Faults {
         Self { library, full: dir.join("disk-full") }
     }
 
-    /// Gives a program a clock that is off by so many seconds, and the disk that can be full.
+    /// Gives a program a clock that is off by this many seconds, and the disk that can be filled.
     pub fn give<'a>(&self, program: &'a mut Command, seconds: i64) -> &'a mut Command {
         program.env("LD_PRELOAD", &self.library).env("FAULTY_CLOCK", seconds.to_string()).env("FAULTY_DISK", &self.full)
     }
 
-    /// Nothing can be written to files until the answer is dropped.
+    /// Makes writes to files fail until the result is dropped.
     pub fn fill_disk(&self) -> FullDisk {
         fs::write(&self.full, []).unwrap();
         FullDisk(self.full.clone())
     }
 }
 
-/// A disk without room, until this is dropped.
+/// The disk is full until this is dropped.
 #[derive(Debug)]
 pub struct FullDisk(PathBuf);
 
@@ -49,20 +51,19 @@ impl Drop for FullDisk {
 #[test]
 fn the_program_has_the_wrong_clock() {
     let dir = tempfile::tempdir().unwrap();
-    let mut program = Command::new(env!("CARGO_BIN_EXE_distillery"));
+    let mut program = distillery();
     program
         .args(["serve", "--listen", "127.0.0.1:0", "--workers", "0"])
         .args(["--data-dir".as_ref(), dir.path().as_os_str()])
         .env("DATABASE_URL", "postgres://127.0.0.1:1/nowhere")
         .env("RUST_LOG", "warn")
-        .stdin(Stdio::null())
         .stderr(Stdio::piped());
     let mut program = Faults::new(dir.path()).give(&mut program, -3600).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(program.stderr.take().unwrap()).read_line(&mut line).unwrap();
     program.kill().unwrap();
     program.wait().unwrap();
-    // A line of the log begins with the time.
+    // Each line of the log begins with the time.
     let word = line.split_whitespace().next().unwrap_or_default();
     let time: DateTime<Utc> = word.parse().unwrap_or_else(|_| panic!("{line}"));
     let off = Utc::now() - time;

@@ -1,4 +1,4 @@
-//! The checker objects to every history that must not be: each test here forges one.
+//! The checker objects to every impossible history: each test forges one.
 
 use std::collections::BTreeMap;
 
@@ -37,26 +37,7 @@ fn honest() -> History {
     add(2, "log", "this is attempt 2", Value::Null);
     add(2, "checkpoint", "checkpoint after epoch 2", json!({"epoch": 2, "step": 8}));
     add(2, "status", "the student", json!({"status": "succeeded"}));
-    let mut points = Vec::new();
-    for step in 1..=2 * STEPS {
-        for name in ["train/loss", "eval/top1"] {
-            if name == "train/loss" || step.is_multiple_of(STEPS) {
-                let attempt = if step <= STEPS { 1 } else { 2 };
-                let id = points.len() as i64;
-                points.push(Point { id, attempt, name: name.into(), step, value: value_at(step) });
-            }
-        }
-    }
-    let files = ["student.safetensors", "student-last.safetensors", "manifest.json", "metrics.ndjson"];
-    let artifacts: Vec<Artifact> = files
-        .map(|name| Artifact {
-            attempt: 2,
-            name: name.into(),
-            key: format!("jobs/j/attempts/2/{name}"),
-            sha256: format!("sum of {name}"),
-            stored_sha256: Some(format!("sum of {name}")),
-        })
-        .into();
+    let (points, artifacts) = (honest_points(), honest_artifacts());
     let attempt = |attempt: i32, outcome: &str| Attempt {
         attempt,
         started_at: at(attempt.into()),
@@ -81,6 +62,33 @@ fn honest() -> History {
         trained: BTreeMap::from([(1, 6), (2, 8)]),
         clean_kills: vec![CleanKill { attempt: 1, time: at(60) }],
     }
+}
+
+fn honest_points() -> Vec<Point> {
+    let mut points = Vec::new();
+    for step in 1..=2 * STEPS {
+        for name in ["train/loss", "eval/top1"] {
+            if name == "train/loss" || step.is_multiple_of(STEPS) {
+                let attempt = if step <= STEPS { 1 } else { 2 };
+                let id = points.len() as i64;
+                points.push(Point { id, attempt, name: name.into(), step, value: value_at(step) });
+            }
+        }
+    }
+    points
+}
+
+fn honest_artifacts() -> Vec<Artifact> {
+    let files = ["student.safetensors", "student-last.safetensors", "manifest.json", "metrics.ndjson"];
+    files
+        .map(|name| Artifact {
+            attempt: 2,
+            name: name.into(),
+            key: format!("jobs/j/attempts/2/{name}"),
+            sha256: format!("sum of {name}"),
+            stored_sha256: Some(format!("sum of {name}")),
+        })
+        .into()
 }
 
 fn all_objections(history: &History) -> Vec<String> {

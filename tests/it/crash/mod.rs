@@ -1,29 +1,33 @@
-//! Everything is killed, frozen and cut off at random, and afterwards a checker reads what every job left behind.
+//! Kills, freezes and disconnects everything at random, and afterwards checks what every job left behind.
 //!
-//! Real PostgreSQL, API and workers, two of these with clocks that are off by an hour; the trainer is a script that keeps the
-//! protocol and does in seconds what training does in hours. `make soak` goes on for long, from another seed each time.
+//! PostgreSQL, API and workers are real, and the clocks of two workers are off by an hour. The trainer is a script that
+//! keeps the protocol and takes seconds instead of hours. `make soak` runs for longer, with another seed each time.
 
+mod actions;
 mod checker;
 mod faults;
 mod forged;
+mod history;
+mod random;
 mod report;
 mod world;
 
 use std::time::{Duration, Instant};
 
-use world::{Action, World};
+use actions::Action;
+use world::World;
 
-/// Seconds without a heartbeat after which a job is another worker's.
+/// Seconds without a heartbeat after which another worker gets the job.
 const LEASE: u64 = 2;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_dies_every_job_ends_once_and_nothing_saved_is_lost() {
+async fn every_job_ends_once_and_nothing_saved_is_lost_whatever_is_killed() {
     run(seed().unwrap_or(1), LEASE, Duration::from_secs(20)).await;
 }
 
-/// `make soak`: with the lease of the real thing, for as long as is asked for.
+/// `make soak`: with the default lease, for as long as DISTILLERY_SOAK_MINUTES says.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes as long as is asked for: make soak"]
+#[ignore = "takes half an hour or as long as told: make soak"]
 async fn soak() {
     let minutes = std::env::var("DISTILLERY_SOAK_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(30);
     let random = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
@@ -34,7 +38,7 @@ fn seed() -> Option<u64> {
     std::env::var("DISTILLERY_CRASH_SEED").ok()?.parse().ok()
 }
 
-/// Does all that can be done, in random order, again and again for so long and once at least.
+/// Takes all actions in random order, again and again for this long and at least once.
 async fn run(seed: u64, lease: u64, long: Duration) {
     println!("seed {seed}");
     let end = Instant::now() + long;

@@ -1,14 +1,15 @@
-//! What a run of the crash suite survived, and how long it took to go on.
+//! The figures of a run of the crash suite: what was done, and how long recovery took.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::actions::Strike;
 use super::checker::{self, History};
-use super::world::{Strike, World};
+use super::world::World;
 
-/// The figures, for people.
+/// A report for people.
 pub fn of(world: &World, histories: &[History]) -> String {
     let mut text = String::new();
     let attempts: i32 = histories.iter().map(|history| history.attempt).sum();
@@ -27,7 +28,7 @@ pub fn of(world: &World, histories: &[History]) -> String {
             (attempt.attempt == strike.attempt + 1).then_some(attempt.started_at)
         }));
     }
-    line(&mut text, "from a kill or freeze to its notice, s", noticed);
+    line(&mut text, "from a kill or freeze to its detection, s", noticed);
     line(&mut text, "to the next attempt, s", again);
     line(&mut text, "API killed to its next answer, s", world.api_back.iter().map(Duration::as_secs_f64).collect());
     let repeated = histories.iter().flat_map(checker::repeated).map(|steps| steps as f64).collect();
@@ -35,7 +36,7 @@ pub fn of(world: &World, histories: &[History]) -> String {
     let refused: i64 =
         histories.iter().flat_map(|history| &history.attempts).map(|attempt| attempt.refused_writes).sum();
     writeln!(text, "writes of stale attempts refused: {refused}").unwrap();
-    writeln!(text, "processes that ended by themselves: {}", world.ended_by_themselves).unwrap();
+    writeln!(text, "processes that ended without being killed: {}", world.ended_by_themselves).unwrap();
     text
 }
 

@@ -1,4 +1,4 @@
-//! MNIST's IDX files and CIFAR's binary files read as they are, and say what is wrong with them when they are not.
+//! Promise: MNIST's IDX files and CIFAR's binary files are read exactly, and damaged ones are refused with the reason.
 
 use std::fs;
 use std::io::Write;
@@ -44,7 +44,7 @@ fn open(at: &Path) -> Dataset {
     Dataset::open(at, &Options::default()).unwrap()
 }
 
-/// The message of opening or of reading the split's labels.
+/// The error of opening the data set or of reading the split's labels.
 fn refusal(at: &Path, split: &str) -> String {
     let result = Dataset::open(at, &Options::default()).and_then(|dataset| dataset.split(split).map(drop));
     let error = result.unwrap_err();
@@ -212,7 +212,7 @@ fn splits_are_chosen_or_named() {
 }
 
 #[test]
-fn what_is_no_data_set_says_what_would_be() {
+fn a_directory_that_is_no_data_set_is_refused_with_the_known_layouts() {
     let dir = tempfile::tempdir().unwrap();
     let open = |path: &Path| Dataset::open(path, &Options::default()).unwrap_err();
     assert!(matches!(open(&dir.path().join("gone")), Error::Missing { .. }));

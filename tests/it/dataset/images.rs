@@ -1,4 +1,5 @@
-//! Image folders: classes by name, sorted, and nothing outside the directory. And how any encoded image is decoded.
+//! Promise: image folders have their classes in the order of their names, nothing outside the directory is read, and
+//! images are decoded and resampled as torchvision does.
 
 use std::fs;
 use std::io::Cursor;
@@ -37,12 +38,12 @@ fn read_part(dataset: &Dataset, split: &str, index: usize, frame: &Frame<'_>, si
     Ok(planes)
 }
 
-/// What one encoded image reads as.
+/// Decodes one encoded image.
 fn decoded(bytes: &[u8], side: u32) -> Result<Vec<u8>, String> {
     part(bytes, &Frame::Whole, side)
 }
 
-/// What a part of one encoded image reads as.
+/// Decodes a part of one encoded image.
 fn part(bytes: &[u8], frame: &Frame<'_>, side: u32) -> Result<Vec<u8>, String> {
     let dir = tempfile::tempdir().unwrap();
     put(&dir.path().join("train/a/1.png"), bytes);
@@ -132,7 +133,7 @@ fn links_stay_within_the_data_set() {
     let dir = make();
     symlink("gone", dir.path().join("train/a/4.png")).unwrap();
     assert!(open(dir.path()).unwrap_err().to_string().contains("broken link"));
-    // The data set itself may be a link: that is the operator's choice.
+    // The data set itself may be a link, which the operator has set.
     let base = tempfile::tempdir().unwrap();
     symlink(make().keep(), base.path().join("linked")).unwrap();
     assert_eq!(discover(base.path()).unwrap()[0].name, "linked");

@@ -1,4 +1,5 @@
-//! Hugging Face's parquet shards read whatever their columns are called, from many threads, in little memory.
+//! Promise: Hugging Face's parquet shards can be read whatever their columns are called, from many threads, in little
+//! memory.
 
 use std::fs;
 use std::io::Cursor;
@@ -144,7 +145,7 @@ fn groups_larger_and_smaller_than_a_block_are_read_in_any_order_in_any_memory() 
         write_as(&dir.path().join("train.parquet"), CIFAR, groups(), properties.build());
         let images = open(dir.path()).unwrap().split("train").unwrap();
         assert!(images.packed_bytes() > 2003 * 60);
-        // Nothing fits: each image unpacks its block anew.
+        // Nothing is kept: each image unpacks its block again.
         for (kept, reads) in [(KEPT_BYTES, 4_006), (0, 500)] {
             images.keep(kept);
             (0..reads).into_par_iter().for_each(|at: usize| {

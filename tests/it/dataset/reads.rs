@@ -1,4 +1,4 @@
-//! How much of a parquet file is read.
+//! Promise: little more of a parquet file is read than is needed.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -14,7 +14,7 @@ use parquet::schema::parser::parse_message_type;
 const BLOCKS: usize = 32;
 const IMAGE: usize = 4096;
 
-/// One group of noise, which does not become smaller, in pages of about a mebibyte.
+/// One row group of incompressible noise, in pages of about a mebibyte.
 fn write(path: &Path) {
     let schema = "message schema { required binary image; required int64 label; }";
     let schema = Arc::new(parse_message_type(schema).unwrap());
@@ -58,7 +58,7 @@ fn a_block_costs_its_pages_and_an_epoch_little_more_than_the_file() {
         bytes_read() - before
     };
     let shuffled = || (0..BLOCKS).map(|number| number * 13 % BLOCKS);
-    // Of three, with what the metadata counts beside the images.
+    // Three blocks, and what counts besides the images.
     images.keep(4 * block);
     // The pages at both ends are read whole, and a header of each page before.
     let last = cost(&|| images.fetch(images.len() - 1));

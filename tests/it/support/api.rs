@@ -1,5 +1,4 @@
 //! What the tests of the API share: a server on a port of its own, with a database, storage and data sets of its own.
-#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,9 +15,11 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::support::db::TestDb;
+use super::db::TestDb;
+use super::{PATIENCE, http_client};
 
 /// A running API; it stops when it is dropped.
 pub struct Api {
@@ -34,6 +35,7 @@ pub struct Api {
     pub client: reqwest::Client,
     /// Stops it.
     pub stop: CancellationToken,
+    served: JoinHandle<()>,
     _guard: DropGuard,
 }
 
@@ -121,11 +123,16 @@ impl Api {
         change(&mut settings);
         let state = AppState::new(pool, store.clone(), settings);
         let stop = CancellationToken::new();
-        tokio::spawn(http::serve(listener, state, stop.clone()));
-        distillery::artifacts::install_tls_provider();
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+        let served = tokio::spawn(http::serve(listener, state, stop.clone()));
+        let client = http_client().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
         let guard = stop.clone().drop_guard();
-        Self { url: format!("http://{address}"), db, store, dir, client, stop, _guard: guard }
+        Self { url: format!("http://{address}"), db, store, dir, client, stop, served, _guard: guard }
+    }
+
+    /// Waits until it has stopped, once it was told to.
+    pub async fn stopped(&mut self) {
+        let served = tokio::time::timeout(PATIENCE, &mut self.served).await;
+        served.expect("the server stops").expect("the server does not panic");
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -226,7 +233,7 @@ impl Events {
                 self.buffer.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), next).await.expect("a message within half a minute")
+        tokio::time::timeout(PATIENCE, next).await.expect("a message comes")
     }
 
     /// Everything up to and with the first message that is wanted.

@@ -1,29 +1,29 @@
-//! Starts the real server, with its own PostgreSQL, worker and trainer, on a free port and in a directory of its own.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! The real server with its worker and trainer, on a free port and in a directory of its own.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::Stdio;
 
 use futures::StreamExt;
 use reqwest::StatusCode;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// No event that a test waits for takes longer, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+use super::db::TestDb;
+use super::process::{Process, children_of, distillery, write_script};
+use super::{PATIENCE, http_client};
 
 /// A running server; dropping it stops it.
 pub struct Server {
-    child: Child,
+    _process: Process,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
     /// For requests.
     pub http: reqwest::Client,
-    /// Everything that it keeps.
+    /// Its data directory `data` and the data sets in `datasets`.
     pub dir: TempDir,
+    /// None where it runs a PostgreSQL of its own, in its data directory.
+    db: Option<TestDb>,
 }
 
 /// How a server is started.
@@ -33,70 +33,51 @@ pub struct Options {
     pub workers: Option<u32>,
     /// Further environment variables.
     pub environment: Vec<(&'static str, String)>,
-    /// A data directory that another server has used.
-    pub dir: Option<TempDir>,
+    /// Whether it starts its own PostgreSQL instead of using this run's.
+    pub embedded_database: bool,
 }
 
 impl Server {
     /// Starts a server that has the data set `patterns`.
-    pub fn start(options: Options) -> Self {
-        let dir = options.dir.unwrap_or_else(|| {
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            write_patterns(&dir.path().join("datasets/patterns"), 240, 100);
-            dir
-        });
-        let mut child = Command::new(env!("CARGO_BIN_EXE_distillery"))
+    pub async fn start(options: Options) -> Self {
+        let db = if options.embedded_database { None } else { Some(TestDb::new().await) };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        write_patterns(&dir.path().join("datasets/patterns"), 240, 100);
+        let mut command = distillery();
+        command
             .args(["serve", "--listen", "127.0.0.1:0", "--workers", &options.workers.unwrap_or(1).to_string()])
             .args(["--data-dir".as_ref(), dir.path().join("data").as_os_str()])
             .args(["--datasets-dir".as_ref(), dir.path().join("datasets").as_os_str()])
-            .env("DISTILLERY_THREADS", "1")
+            .envs(db.iter().map(|db| ("DATABASE_URL", &db.url)))
             .envs(options.environment)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let url = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned))
-            .expect("the server prints its address");
-        // Whatever else it prints must not fill the pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        distillery::artifacts::install_tls_provider();
-        Self { child, url, http: reqwest::Client::new(), dir }
-    }
-
-    /// The id of the server process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+            .stdout(Stdio::piped());
+        let mut process = Process::start(command);
+        let url = process.stdout().address().await.expect("the server prints its address");
+        Self { _process: process, url, http: http_client().build().expect("a client"), dir, db }
     }
 
     /// A worker process beside the server's own.
-    pub fn start_worker(&self, environment: &[(&str, String)]) -> Worker {
+    pub fn start_worker(&self, environment: &[(&str, &str)]) -> Worker {
         self.start_worker_on("cpu", environment)
     }
 
-    /// The same with those devices.
-    pub fn start_worker_on(&self, devices: &str, environment: &[(&str, String)]) -> Worker {
-        let socket_url = self.database_url();
-        let child = Command::new(env!("CARGO_BIN_EXE_distillery"))
-            .arg("worker")
-            .args(["--device", devices])
+    /// A worker process that has these devices, separated by commas.
+    pub fn start_worker_on(&self, devices: &str, environment: &[(&str, &str)]) -> Worker {
+        let mut command = distillery();
+        command
+            .args(["worker", "--device", devices])
             .args(["--data-dir".as_ref(), self.dir.path().join("data").as_os_str()])
             .args(["--datasets-dir".as_ref(), self.dir.path().join("datasets").as_os_str()])
-            .env("DATABASE_URL", socket_url)
-            .env("DISTILLERY_THREADS", "1")
-            .envs(environment.iter().map(|(key, value)| (*key, value.clone())))
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the worker starts");
-        Worker(child)
+            .env("DATABASE_URL", self.database_url())
+            .envs(environment.iter().copied());
+        Worker(Process::start(command))
     }
 
-    /// The server's own PostgreSQL, as it tells other processes of this machine.
-    pub fn database_url(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("data/postgres.url")).expect("the server notes its database")
+    fn database_url(&self) -> String {
+        match &self.db {
+            Some(db) => db.url.clone(),
+            None => std::fs::read_to_string(self.dir.path().join("data/postgres.url")).expect("the server notes it"),
+        }
     }
 
     /// Sends a request and reads the JSON answer.
@@ -121,7 +102,7 @@ impl Server {
         body["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Follows the job's stream until `wanted` holds of the job, asked for anew at each message.
+    /// Follows the job's stream and reads the job again at each message, until it is as wanted.
     pub async fn wait_until(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/v1/jobs/{id}");
         let follow = async {
@@ -142,7 +123,7 @@ impl Server {
         };
         match tokio::time::timeout(PATIENCE, follow).await {
             Ok(job) => job,
-            Err(_) => panic!("nothing came of it: {}", self.get(&path).await),
+            Err(_) => panic!("the job stayed {:#}", self.get(&path).await),
         }
     }
 
@@ -168,49 +149,19 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        terminate(&mut self.child);
-    }
-}
-
-/// A worker process; dropping it kills it.
-pub struct Worker(Child);
+/// A worker process; dropping it stops it.
+pub struct Worker(Process);
 
 impl Worker {
-    /// SIGKILL: no drain, no farewell.
-    pub fn kill(mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("it ends");
+    /// Ends it without a chance to set anything down.
+    pub async fn kill(self) {
+        self.0.kill().await;
     }
 
     /// The processes, besides their trainers, of jobs that run on several devices.
     pub fn ranks(&self) -> Vec<Pid> {
-        let children = |parent: i32| -> Vec<i32> {
-            let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-            let of_task = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).ok();
-            tasks
-                .filter_map(of_task)
-                .flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-                .collect()
-        };
-        let trainers = children(self.0.id().cast_signed());
-        trainers.into_iter().flat_map(children).filter_map(Pid::from_raw).collect()
+        children_of(self.0.pid()).into_iter().flat_map(children_of).collect()
     }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        terminate(&mut self.0);
-    }
-}
-
-/// SIGTERM, and the end.
-fn terminate(child: &mut Child) {
-    if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
-        kill_process(pid, Signal::TERM).ok();
-    }
-    child.wait().ok();
 }
 
 /// A job that trains in a second or two, without a teacher.
@@ -258,12 +209,9 @@ fn trainer() -> PathBuf {
     path
 }
 
-/// A script that stands in for the trainer: runs `prelude` in a shell, then becomes the real one.
+/// A trainer that runs `prelude` in a shell and then becomes the real one.
 pub fn trainer_after(dir: &Path, prelude: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
     let path = dir.join("trainer-wrapper");
-    let mut file = std::fs::File::create(&path).expect("created");
-    write!(file, "#!/bin/bash\n{prelude}\nexec {} \"$@\"\n", trainer().display()).expect("written");
-    file.set_permissions(std::fs::Permissions::from_mode(0o755)).expect("executable");
+    write_script(&path, &format!("#!/bin/bash\n{prelude}\nexec {} \"$@\"\n", trainer().display()));
     path
 }

@@ -1,0 +1,247 @@
+//! The faults that the crash suite causes.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use distillery::db::embedded::Server;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use super::world::World;
+use crate::support::process::until_ended;
+
+/// A fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    KillWorker,
+    KillTrainer,
+    KillApi,
+    StopWorker,
+    CrashDatabase,
+    EndConnections,
+    RefuseStorage,
+    FillDisk,
+}
+
+impl Action {
+    pub const ALL: [Self; 8] = [
+        Self::KillWorker,
+        Self::KillTrainer,
+        Self::KillApi,
+        Self::StopWorker,
+        Self::CrashDatabase,
+        Self::EndConnections,
+        Self::RefuseStorage,
+        Self::FillDisk,
+    ];
+}
+
+/// A fault that hit one attempt.
+#[derive(Debug, Clone)]
+pub struct Strike {
+    pub action: Action,
+    pub job: String,
+    pub attempt: i32,
+    pub time: DateTime<Utc>,
+}
+
+/// An attempt whose trainer is running.
+#[derive(Debug, Clone)]
+struct Running {
+    job: String,
+    attempt: i32,
+    worker: usize,
+    trainer: Pid,
+}
+
+impl World {
+    /// Waits for a running attempt: any, or the one with the most steps.
+    async fn running(&mut self, furthest: bool) -> Running {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            self.revive().await;
+            let query = "select jobs.id, attempt, workers.name from jobs join workers on workers.id = jobs.worker
+                where status = 'running'
+                order by coalesce((select max(step) from metrics where job_id = jobs.id), 0) desc";
+            let rows: Vec<(String, i32, String)> =
+                sqlx::query_as(query).fetch_all(&self.pool).await.unwrap_or_default();
+            let mut found: Vec<Running> = rows
+                .into_iter()
+                .filter_map(|(job, attempt, worker)| {
+                    let trainer = self.trainer_of(&job, attempt)?;
+                    let worker = worker.strip_prefix("crash/")?.parse().ok()?;
+                    Some(Running { job, attempt, worker, trainer })
+                })
+                .collect();
+            if !found.is_empty() {
+                let chosen = if furthest { 0 } else { self.random.below(found.len()) };
+                return found.swap_remove(chosen);
+            }
+            assert!(Instant::now() < deadline, "nothing runs\n{}", self.overview().await);
+            self.pause().await;
+        }
+    }
+
+    fn strike(&mut self, action: Action, running: &Running) {
+        let Running { job, attempt, .. } = running.clone();
+        self.strikes.push(Strike { action, job, attempt, time: Utc::now() });
+    }
+
+    /// Waits until the job has finished or runs in a later attempt.
+    async fn gone_on(&mut self, running: &Running) {
+        let Running { job, attempt, .. } = running.clone();
+        let query = "select finished_at is not null or (attempt > $2 and status = 'running') from jobs where id = $1";
+        self.until("the job goes on in another attempt", async |pool| {
+            sqlx::query_scalar(query).bind(&job).bind(attempt).fetch_one(pool).await
+        })
+        .await;
+    }
+
+    pub async fn act(&mut self, action: Action) {
+        *self.done.entry(action).or_default() += 1;
+        let began = Utc::now();
+        match action {
+            Action::KillWorker => {
+                self.later().await;
+                let running = self.running(false).await;
+                self.strike(action, &running);
+                self.kill_worker(running.worker).await;
+                self.perhaps_wait(&running).await;
+            }
+            Action::KillTrainer => {
+                self.later().await;
+                let running = self.running(false).await;
+                self.strike(action, &running);
+                let _ = kill_process(running.trainer, Signal::KILL);
+                self.perhaps_wait(&running).await;
+            }
+            Action::KillApi => self.kill_api().await,
+            Action::StopWorker => self.stop_worker().await,
+            Action::CrashDatabase => self.crash_database().await,
+            Action::EndConnections => self.end_connections().await,
+            Action::RefuseStorage => self.refuse_storage().await,
+            Action::FillDisk => self.fill_disk().await,
+        }
+        if ![Action::KillWorker, Action::KillTrainer, Action::KillApi].contains(&action) {
+            self.broken.push((began, Utc::now()));
+        }
+    }
+
+    /// Lets work go on for a random time.
+    async fn later(&mut self) {
+        let pause = self.random.millis(2000);
+        tokio::time::sleep(pause).await;
+    }
+
+    /// Waits for recovery or not, so that the next fault may come before it.
+    async fn perhaps_wait(&mut self, running: &Running) {
+        if self.random.below(2) == 0 {
+            self.gone_on(running).await;
+        }
+    }
+
+    async fn kill_worker(&mut self, index: usize) {
+        let mut worker = self.workers[index].take().unwrap();
+        worker.signal(Signal::KILL);
+        worker.wait().await;
+        self.revive().await;
+    }
+
+    /// Kills the API in the middle of a request, which is then sent again with its key.
+    async fn kill_api(&mut self) {
+        let name = format!("job-{}", self.posted.len());
+        let request = tokio::spawn(self.request(&name, 100).send());
+        let pause = Duration::from_micros(self.random.below(12_000) as u64);
+        tokio::time::sleep(pause).await;
+        let mut api = self.api.take().unwrap();
+        let killed = Instant::now();
+        api.signal(Signal::KILL);
+        api.wait().await;
+        // It may have been answered or not; in both cases there must be one job.
+        let _ = request.await;
+        self.revive().await;
+        self.post(&name, 100).await;
+        self.api_back.push(killed.elapsed());
+    }
+
+    /// Freezes a worker until its lease has expired and another worker has its job, so that two work on one job.
+    async fn stop_worker(&mut self) {
+        // Half of the time the trainer finishes meanwhile, and the stale worker has a student to publish.
+        let furthest = self.random.below(2) == 0;
+        let running = self.running(furthest).await;
+        let worker = self.workers[running.worker].as_ref().unwrap();
+        let process = Pid::from_raw(worker.id.cast_signed()).unwrap();
+        kill_process(process, Signal::STOP).unwrap();
+        self.strike(Action::StopWorker, &running);
+        self.gone_on(&running).await;
+        tokio::time::sleep(self.random.millis(500)).await;
+        kill_process(process, Signal::CONT).unwrap();
+        // The worker notices, and kills its trainer.
+        until_ended(running.trainer).await;
+    }
+
+    async fn crash_database(&mut self) {
+        let mut server = self.database.take().unwrap();
+        // What `pg_ctl stop -m immediate` sends.
+        kill_process(Pid::from_raw(server.pid().cast_signed()).unwrap(), Signal::QUIT).unwrap();
+        server.exited().await;
+        drop(server);
+        let pause = self.random.millis(1500);
+        tokio::time::sleep(pause).await;
+        self.database = Some(Server::start(&Self::postgres(self.dir.path())).await.unwrap());
+        self.until("the database answers", async |pool| sqlx::query_scalar("select true").fetch_one(pool).await).await;
+    }
+
+    async fn end_connections(&mut self) {
+        let end = Instant::now() + Duration::from_millis(500) + self.random.millis(1000);
+        while Instant::now() < end {
+            let query = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                where datname = current_database() and application_name = 'distillery'";
+            let _: Result<i64, _> = sqlx::query_scalar(query).fetch_one(&self.pool).await;
+            let pause = self.random.millis(60);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Puts a file in the place of the storage directory: even root cannot write below it.
+    async fn refuse_storage(&mut self) {
+        let (place, away) = (self.dir.path().join("storage/jobs"), self.dir.path().join("storage/jobs-away"));
+        fs::rename(&place, &away).unwrap();
+        fs::write(&place, "not a directory").unwrap();
+        self.storage_failed().await;
+        fs::remove_file(&place).unwrap();
+        fs::rename(&away, &place).unwrap();
+    }
+
+    /// Fills the disk of storage, and half of the time that of the working directories too.
+    async fn fill_disk(&mut self) {
+        let scratch = self.dir.path().join("scratch-full");
+        let both = self.random.below(2) == 0;
+        let full = self.faults.fill_disk();
+        if both {
+            fs::write(&scratch, []).unwrap();
+        }
+        self.storage_failed().await;
+        drop(full);
+        if both {
+            fs::remove_file(&scratch).unwrap();
+        }
+    }
+
+    /// Waits until an attempt has failed because of storage.
+    async fn storage_failed(&mut self) {
+        let began = Utc::now();
+        let query = "select exists (select from attempts where ended_at > $1 and outcome = 'storage')";
+        self.until("storage fails", async |pool| sqlx::query_scalar(query).bind(began).fetch_one(pool).await).await;
+        self.later().await;
+    }
+
+    fn trainer_of(&self, job: &str, attempt: i32) -> Option<Pid> {
+        let noted = fs::read_to_string(self.dir.path().join(format!("notes/{job}.{attempt}.pid"))).ok()?;
+        let pid: i32 = noted.trim().parse().ok()?;
+        // The id may have been given to another process.
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let pid = Pid::from_raw(pid)?;
+        (command.contains(job) && test_kill_process(pid).is_ok()).then_some(pid)
+    }
+}

@@ -1,0 +1,134 @@
+//! What an attempt records.
+
+use distillery::db::jobs::Status;
+use distillery::db::queue::{self, Batch};
+use distillery::protocol::{ErrorClass, Evaluation, Level, Progress};
+use serde_json::json;
+
+use super::{artifact, claimed_hold, failure, history, outcome, points, saved, started};
+use crate::support::db::TestDb;
+
+#[tokio::test]
+async fn a_write_that_is_repeated_after_a_lost_answer_counts_once() {
+    let db = TestDb::new().await;
+    let pool = &db.pool;
+    let job_a = db.add_job(json!({"max_attempts": 1})).await;
+    let hold = claimed_hold(pool).await;
+    let set_down = hold.write();
+    for _ in 0..2 {
+        assert_eq!(queue::stopped(pool, &set_down).await.unwrap(), Some(Status::Queued));
+    }
+    assert_eq!(db.job(job_a).await["max_attempts"], 2);
+    let hold = claimed_hold(pool).await;
+    assert_eq!(queue::stopped(pool, &set_down).await.unwrap(), None, "somebody else's by now");
+    let [start, teacher, moment, checkpoint, end] = [(); 5].map(|()| hold.write());
+    let evaluation = Evaluation { top1: 50.0, top5: 90.0, loss: 1.0, images: 10 };
+    let batch = Batch { logs: vec![(Level::Info, "once".into())], ..points([1, 2]) };
+    for _ in 0..2 {
+        assert!(queue::started(pool, &start, &started(0, 0)).await.unwrap());
+    }
+    for _ in 0..2 {
+        assert!(queue::teacher_evaluated(pool, &teacher, &evaluation).await.unwrap());
+    }
+    for _ in 0..2 {
+        assert!(queue::record(pool, &moment, &batch).await.unwrap());
+    }
+    for _ in 0..2 {
+        assert!(queue::checkpoint_saved(pool, &checkpoint, &saved(&hold)).await.unwrap());
+    }
+    for _ in 0..2 {
+        assert!(queue::publish(pool, &end, &outcome(), &[artifact(&hold)]).await.unwrap());
+    }
+    let of_attempt = history(&db, job_a).await.into_iter().filter(|(_, attempt, _)| *attempt == 2);
+    let kinds: Vec<_> = of_attempt.map(|(kind, _, _)| kind).collect();
+    assert_eq!(kinds, ["status", "log", "teacher", "log", "checkpoint", "status"]);
+    let job_b = db.add_job(json!({})).await;
+    let end = claimed_hold(pool).await.write();
+    for _ in 0..2 {
+        assert_eq!(queue::fail(pool, &end, &failure(ErrorClass::WorkerLost)).await.unwrap(), Some(Status::Queued));
+    }
+    // Queued, claimed, failed.
+    assert_eq!(history(&db, job_b).await.len(), 3);
+}
+
+#[tokio::test]
+async fn points_after_the_state_that_was_resumed_are_dropped() {
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    let hold = claimed_hold(&db.pool).await;
+    queue::started(&db.pool, &hold.write(), &started(0, 0)).await.unwrap();
+    queue::record(&db.pool, &hold.write(), &points(1..=35)).await.unwrap();
+    queue::stopped(&db.pool, &hold.write()).await.unwrap();
+    let hold = claimed_hold(&db.pool).await;
+    queue::started(&db.pool, &hold.write(), &started(3, 30)).await.unwrap();
+    assert_eq!(db.steps(id).await, (1..=30).collect::<Vec<_>>());
+    queue::record(&db.pool, &hold.write(), &points(31..=50)).await.unwrap();
+    assert_eq!(db.steps(id).await, (1..=50).collect::<Vec<_>>());
+    let history = history(&db, id).await;
+    assert!(history.iter().any(|event| event.1 == 2 && event.2.contains("resumed after epoch 3")), "{history:#?}");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_written_twice_counts_once() {
+    // The connection can break after the database committed and before it said so; then the worker writes again.
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    let hold = claimed_hold(&db.pool).await;
+    for _ in 0..2 {
+        queue::record(&db.pool, &hold.write(), &points(1..=5)).await.unwrap();
+    }
+    assert_eq!(db.steps(id).await, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn everything_a_trainer_reports_is_recorded() {
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    let hold = claimed_hold(&db.pool).await;
+    let progress = Progress {
+        epoch: 1,
+        epochs: 5,
+        step: 2,
+        steps: 50,
+        fraction: 0.04,
+        images_per_second: f64::NAN,
+        eta_seconds: f64::INFINITY,
+    };
+    let logs = vec![(Level::Info, "one\0".to_owned()), (Level::Warning, "two".to_owned())];
+    let mut batch = Batch { progress: Some(progress), logs, ..points([7]) };
+    batch.points[0].value = f64::NAN;
+    assert!(queue::record(&db.pool, &hold.write(), &batch).await.unwrap());
+    let evaluation = Evaluation { top1: 71.5, top5: 90.0, loss: 1.0, images: 10 };
+    assert!(queue::teacher_evaluated(&db.pool, &hold.write(), &evaluation).await.unwrap());
+    assert!(queue::checkpoint_saved(&db.pool, &hold.write(), &saved(&hold)).await.unwrap());
+    let job = db.job(id).await;
+    assert_eq!((&job["progress"]["step"], &job["teacher"]["top1"]), (&json!(2), &json!(71.5)));
+    let kinds: Vec<_> = history(&db, id).await.into_iter().map(|event| event.0).collect();
+    assert_eq!(kinds, ["status", "status", "log", "warning", "teacher", "checkpoint"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_history_has_no_gap_however_many_write() {
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    let hold = claimed_hold(&db.pool).await;
+    let writers = (0..8).map(|writer| {
+        let (pool, hold) = (db.pool.clone(), hold.clone());
+        tokio::spawn(async move {
+            for line in 0..10 {
+                let logs = (0..3).map(|index| (Level::Info, format!("{writer}/{line}/{index}"))).collect();
+                queue::record(&pool, &hold.write(), &Batch { logs, ..Batch::default() }).await.unwrap();
+            }
+        })
+    });
+    futures::future::try_join_all(writers).await.unwrap();
+    let history = history(&db, id).await;
+    // Queued, claimed, and the lines.
+    assert_eq!(history.len(), 2 + 8 * 10 * 3);
+    // Lines of one batch stay together and in order.
+    for batch in history[2..].chunks(3) {
+        let of_batch: Vec<_> = batch.iter().map(|event| event.2.rsplit_once('/').unwrap()).collect();
+        assert!(of_batch.iter().all(|line| line.0 == of_batch[0].0), "{batch:?}");
+        assert_eq!(of_batch.iter().map(|line| line.1).collect::<Vec<_>>(), ["0", "1", "2"]);
+    }
+}

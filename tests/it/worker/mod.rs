@@ -1,0 +1,8 @@
+//! Promise: a worker acts on requests at once, and keeps its promises whatever its trainer does.
+
+mod failures;
+mod lifecycle;
+mod machine;
+mod requests;
+mod running;
+mod storage;

@@ -1,0 +1,101 @@
+//! States, students and teachers in storage.
+
+use std::convert::Infallible;
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::worker::Surroundings;
+
+async fn set_checkpoint(it: &Surroundings, job: &str, checkpoint: serde_json::Value) {
+    let update = sqlx::query("update jobs set checkpoint = $1 where id = $2").bind(checkpoint).bind(job);
+    update.execute(&it.db.pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_checkpoint_restarts_the_job_from_the_beginning() {
+    let it = Surroundings::new(r#"started 0 0; [ -e "$out/state/checkpoint.safetensors" ] || finish"#).await;
+    let job = it.db.add_job(json!({})).await;
+    let key = format!("jobs/{job}/attempts/7/state/checkpoint.safetensors");
+    set_checkpoint(&it, job, json!({"attempt": 7, "epoch": 3, "step": 30, "key": key})).await;
+    let worker = it.start();
+    it.db.until_status(job, "succeeded").await;
+    worker.drain().await;
+    let messages = it.db.messages(job).await;
+    assert!(messages.iter().any(|line| line.contains("starts from the beginning")), "{messages:?}");
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_was_damaged_in_storage_is_not_resumed_from() {
+    let it = Surroundings::new(r#"[ -e "$out/state/checkpoint.safetensors" ] && exit 1; started 0 0; finish"#).await;
+    let job = it.db.add_job(json!({"max_attempts": 1})).await;
+    let key = format!("jobs/{job}/attempts/7/state/checkpoint.safetensors");
+    it.store().put_stream(&key, futures::stream::iter([Ok::<_, Infallible>("torn".into())])).await.unwrap();
+    let saved = json!({"attempt": 7, "epoch": 3, "step": 30, "key": key, "sha256": "00".repeat(32)});
+    set_checkpoint(&it, job, saved).await;
+    let worker = it.start();
+    it.db.until_status(job, "succeeded").await;
+    worker.drain().await;
+    let messages = it.db.messages(job).await;
+    assert!(messages.iter().any(|line| line.contains("is damaged in storage")), "{messages:?}");
+}
+
+/// The keys of all states to resume from.
+async fn states(it: &Surroundings) -> Vec<String> {
+    let files = it.store().list().await.unwrap();
+    files.into_iter().map(|file| file.key).filter(|key| key.contains("/state/")).collect()
+}
+
+#[tokio::test]
+async fn the_last_state_stays_until_the_database_knows_the_next() {
+    let it = Surroundings::new(
+        r#"started 0 0; point 1; checkpoint 1; read -r < "$here/stored"; checkpoint 2; read -r command; stopped"#,
+    )
+    .await;
+    it.make_pipe("stored");
+    let job = it.db.add_job(json!({"max_attempts": 1})).await;
+    // The database does not take the second one, as if the worker had been killed just before.
+    let statement = "
+        create function refuse() returns trigger language plpgsql as $$ begin raise 'not this one'; end $$;
+        create trigger refuse before update of checkpoint on jobs for each row
+            when (new.checkpoint ->> 'epoch' = '2') execute function refuse()";
+    sqlx::raw_sql(statement).execute(&it.db.pool).await.unwrap();
+    let worker = it.start();
+    it.db.until_job(job, |row| row["checkpoint"]["epoch"] == 1).await;
+    it.let_go("stored").await;
+    let failed = it.db.until_status(job, "failed").await;
+    assert!(failed["error"]["message"].as_str().unwrap().contains("not this one"), "{failed:#}");
+    assert_eq!(states(&it).await.len(), 2);
+    let first = &failed["checkpoint"];
+    assert_eq!(first["epoch"], 1);
+    let (key, sha256) = (first["key"].as_str().unwrap(), first["sha256"].as_str().unwrap());
+    it.store().fetch_verified(key, &it.file("fetched"), sha256).await.unwrap();
+    assert_eq!(it.read("fetched"), "state 1\n");
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_state_is_removed_once_the_database_knows_the_next() {
+    let it = Surroundings::new("started 0 0; point 1; checkpoint 1; checkpoint 2; read -r command; stopped").await;
+    let job = it.db.add_job(json!({})).await;
+    let worker = it.start();
+    let row = it.db.until_job(job, |row| row["checkpoint"]["epoch"] == 2).await;
+    worker.drain().await;
+    assert_eq!(states(&it).await, [row["checkpoint"]["key"].as_str().unwrap()]);
+}
+
+#[tokio::test]
+async fn a_teacher_that_was_changed_in_storage_is_not_learned_from() {
+    let it = Surroundings::new("started 0 0; finish").await;
+    let teacher = it.db.add_job(json!({})).await;
+    let worker = it.start();
+    it.db.until_status(teacher, "succeeded").await;
+    let stored = it.file(&format!("data/artifacts/jobs/{teacher}/attempts/1/student.safetensors"));
+    fs::write(stored, "another student\n").unwrap();
+    let pupil = json!({"teacher": {"job": teacher}, "distillation": {"method": "kd"}, "max_attempts": 1});
+    let pupil = it.db.add_job(pupil).await;
+    let job = it.db.until_status(pupil, "failed").await;
+    assert_eq!(job["error"]["class"], "storage");
+    assert!(job["error"]["message"].as_str().unwrap().contains("is damaged in storage"), "{job:#}");
+    worker.drain().await;
+}
