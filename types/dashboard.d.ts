@@ -18,6 +18,40 @@ interface PageView {
   update(query: URLSearchParams): void;
 }
 
+/** Parameters of a request; empty ones are left out. */
+type RequestParameters = Record<string, string | number | null | undefined | (string | number)[]>;
+
+/** Requests of the dashboard, as api/client.js sends them. */
+interface ApiClient {
+  summaries(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['Summaries']>;
+  labels(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['List_Label']>;
+  job(id: string, signal?: AbortSignal): Promise<Schemas['Job']>;
+  metrics(id: string, which: { name?: string[], maxPoints: number }, signal?: AbortSignal): Promise<Schemas['Metrics']>;
+  metricsCsv(id: string): Promise<Blob>;
+  events(id: string, which: { after: number, limit: number }, signal?: AbortSignal): Promise<Schemas['History']>;
+  attempts(id: string, signal?: AbortSignal): Promise<Schemas['List_Attempt']>;
+  /** Jobs whose student is, or will be, a teacher. */
+  possibleTeachers(signal?: AbortSignal): Promise<Schemas['Page_Job']>;
+  submitted(id: string, signal?: AbortSignal): Promise<Schemas['JobSpecRequest']>;
+  artifacts(id: string, signal?: AbortSignal): Promise<Schemas['List_Artifact']>;
+  regions(id: string, signal?: AbortSignal): Promise<any>;
+  change(id: string, verb: string): Promise<Schemas['Job']>;
+  remove(id: string): Promise<null>;
+  check(body: string, signal?: AbortSignal): Promise<Schemas['DryRun']>;
+  create(body: string, key: string): Promise<Schemas['Job']>;
+  architectures(signal?: AbortSignal): Promise<Schemas['List_Architecture']>;
+  datasets(signal?: AbortSignal): Promise<Schemas['List_Summary']>;
+  checkpoints(signal?: AbortSignal): Promise<Schemas['Page_Checkpoint']>;
+  workers(signal?: AbortSignal): Promise<Schemas['List_Worker']>;
+  /** The OpenAPI document. */
+  description(signal?: AbortSignal): Promise<any>;
+  system(signal?: AbortSignal): Promise<Schemas['System']>;
+  session(signal?: AbortSignal): Promise<Schemas['Session']>;
+  signIn(token: string): Promise<null>;
+  signOut(): Promise<null>;
+  alive(signal?: AbortSignal): Promise<Response>;
+}
+
 type Dataset = Schemas['Summary'];
 
 /** A JSON pointer (RFC 6901) into a document that was sent, and what is wrong there. */

@@ -75,9 +75,7 @@ function send(method, path, options = {}) {
 
 const jobPath = (/** @type {string} */ id, rest = '') => `/v1/jobs/${encodeURIComponent(id)}${rest}`;
 
-/** @typedef {Record<string, string | number | null | undefined | (string | number)[]>} Parameters empty ones are left out */
-
-/** @param {Parameters} parameters */
+/** @param {RequestParameters} parameters */
 function query(parameters) {
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
@@ -95,39 +93,10 @@ export const paths = {
   artifact: (/** @type {string} */ id, /** @type {string} */ name) => jobPath(id, `/artifacts/${encodeURIComponent(name)}`),
   jobStream: (/** @type {string} */ id) => jobPath(id, '/stream'),
   changes: '/v1/changes',
-  upload: (/** @type {Parameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
+  upload: (/** @type {RequestParameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
 };
 
-/**
- * @typedef {object} Api
- * @property {(parameters: Parameters, signal?: AbortSignal) => Promise<Schemas['Summaries']>} summaries
- * @property {(parameters: Parameters, signal?: AbortSignal) => Promise<Schemas['List_Label']>} labels
- * @property {(id: string, signal?: AbortSignal) => Promise<Schemas['Job']>} job
- * @property {(id: string, which: { name?: string[], maxPoints: number }, signal?: AbortSignal) => Promise<Schemas['Metrics']>} metrics
- * @property {(id: string) => Promise<Blob>} metricsCsv
- * @property {(id: string, which: { after: number, limit: number }, signal?: AbortSignal) => Promise<Schemas['History']>} events
- * @property {(id: string, signal?: AbortSignal) => Promise<Schemas['List_Attempt']>} attempts
- * @property {(signal?: AbortSignal) => Promise<Schemas['Page_Job']>} possibleTeachers jobs whose student is, or will be, a teacher
- * @property {(id: string, signal?: AbortSignal) => Promise<Schemas['JobSpecRequest']>} submitted
- * @property {(id: string, signal?: AbortSignal) => Promise<Schemas['List_Artifact']>} artifacts
- * @property {(id: string, signal?: AbortSignal) => Promise<any>} regions
- * @property {(id: string, verb: string) => Promise<Schemas['Job']>} change
- * @property {(id: string) => Promise<null>} remove
- * @property {(body: string, signal?: AbortSignal) => Promise<Schemas['DryRun']>} check
- * @property {(body: string, key: string) => Promise<Schemas['Job']>} create
- * @property {(signal?: AbortSignal) => Promise<Schemas['List_Architecture']>} architectures
- * @property {(signal?: AbortSignal) => Promise<Schemas['List_Summary']>} datasets
- * @property {(signal?: AbortSignal) => Promise<Schemas['Page_Checkpoint']>} checkpoints
- * @property {(signal?: AbortSignal) => Promise<Schemas['List_Worker']>} workers
- * @property {(signal?: AbortSignal) => Promise<any>} description the OpenAPI document
- * @property {(signal?: AbortSignal) => Promise<Schemas['System']>} system
- * @property {(signal?: AbortSignal) => Promise<Schemas['Session']>} session
- * @property {(token: string) => Promise<null>} signIn
- * @property {() => Promise<null>} signOut
- * @property {(signal?: AbortSignal) => Promise<Response>} alive
- */
-
-/** @type {Api} */
+/** @type {ApiClient} */
 export const api = {
   summaries: (parameters, signal) => json(`/v1/summaries${query(parameters)}`, { signal }),
   labels: (parameters, signal) => json(`/v1/labels${query(parameters)}`, { signal }),

@@ -18,7 +18,7 @@ export class LiveList {
 
   /**
    * @param {object} options
-   * @param {() => import('../api/client.js').Parameters} options.parameters of the request for the page
+   * @param {() => RequestParameters} options.parameters of the request for the page
    * @param {(id: string) => boolean} options.has whether a job is on the page
    * @param {(page: Schemas['Summaries']) => void} options.onPage
    * @param {(jobs: Schemas['JobSummary'][]) => boolean} options.onRows answers whether the jobs still belong where they are

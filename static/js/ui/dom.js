@@ -80,7 +80,7 @@ export function setStyle(element, property, value) {
 export function copyButton(text, label = 'Copy') {
   const button = h('button', { type: 'button', class: 'quiet copy', 'aria-live': 'polite' }, label);
   button.addEventListener('click', async () => {
-    setText(button, (await copy(text())) ? 'Copied' : 'Copy failed');
+    setText(button, (await copy(text())) ? 'Copied' : 'Not copied: select the text');
     setTimeout(() => setText(button, label), 2000);
   });
   return button;
