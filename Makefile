@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-gpu fmt lint clean
+.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-gpu fmt lint lint-dashboard clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,9 +56,13 @@ bench-gpu: setup ## on a GPU: run its tests, and compare steps, jobs and accurac
 fmt: ## format the code
 	@cargo fmt --all
 
-lint: setup ## check formatting and lints, as .ci/run does
+lint: setup lint-dashboard ## check formatting and lints, as .ci/run does
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
+
+lint-dashboard: setup ## check the types of the dashboard's modules, and lint them and its tests
+	@node_modules/.bin/tsc
+	@node_modules/.bin/oxlint
 
 clean: ## remove builds, downloads, and data/ with its jobs and students
 	@rm -rf target .deps node_modules data

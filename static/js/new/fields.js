@@ -1,3 +1,4 @@
+// @ts-nocheck
 // Fields made from the server's own schema (OpenAPI 3.1). What is left empty takes the value that the server fills in,
 // which stands in the field as a hint.
 
@@ -108,7 +109,7 @@ function textControl(read, write, field, inputmode = 'text') {
 }
 
 /** A list of `[value, label]` to choose from; the first entry leaves the choice to the server, or is still none. */
-export function choice(options, field, nothing = null) {
+export function choice(/** @type {[any, string][]} */ options, /** @type {any} */ field, /** @type {string | null} */ nothing = null) {
   let known = [];
   const none = h('option', { value: '' }, nothing ?? 'as published');
   const element = h('select', {});

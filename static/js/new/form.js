@@ -1,3 +1,4 @@
+// @ts-nocheck
 // The form for a specification: sections of fields, all made from the server's schema.
 
 import { h, setText } from '../ui/dom.js';

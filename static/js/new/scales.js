@@ -1,3 +1,4 @@
+// @ts-nocheck
 // The scales of SDD as chips, each with a drawing of its regions.
 
 import { fill, h, setStyle, setText } from '../ui/dom.js';
