@@ -8,14 +8,17 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use super::control::Control;
-use super::data::{self, Framing, Loader, Share};
-use super::error::{Error, Result};
-use super::normalisation::Normalisation;
-use super::ranks::{Ranks, launch};
-use super::report::{Human, Ndjson, Report};
-use super::run::{Ending, Settings};
-use super::{device, models, verify, weights};
+use crate::data::normalisation::Normalisation;
+use crate::data::{self, Framing, Loader, Share};
+use crate::error::{Error, Result};
+use crate::launch;
+use crate::models::weights;
+use crate::ranks::Ranks;
+use crate::run::evaluate::{self, Seen};
+use crate::run::{Ending, Settings};
+use crate::worker_link::control::Control;
+use crate::worker_link::report::{Human, Ndjson, Report};
+use crate::{device, models, verify};
 use clap::ValueEnum;
 use distillery::architecture;
 use distillery::checkpoint;
@@ -188,12 +191,12 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     let normalisation = Normalisation::new(mean, std, device);
     let begun = Instant::now();
     let mut kept = Vec::new();
-    let keep = |seen: super::evaluate::Seen<'_>| {
+    let keep = |seen: Seen<'_>| {
         if args.logits.is_some() {
             kept.push(seen.logits.to_device(Device::Cpu));
         }
     };
-    let evaluation = super::evaluate::evaluate(&network, &loader, &normalisation, &Ranks::alone(), || true, keep)?
+    let evaluation = evaluate::evaluate(&network, &loader, &normalisation, &Ranks::alone(), || true, keep)?
         .ok_or_else(|| Error::internal("an evaluation that nobody stopped was stopped"))?;
     let images_per_second = evaluation.images as f64 / begun.elapsed().as_secs_f64();
     if loader.corrupt_count() > 0 {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 use std::path::Path;
 
-use super::data;
+use crate::data;
 use distillery::dataset;
 use distillery::protocol::{ErrorClass, Failure};
 

@@ -10,35 +10,16 @@
 
 pub mod cache;
 pub mod commands;
-pub mod control;
-pub mod cuda;
 pub mod data;
 pub mod device;
 pub mod error;
-pub mod evaluate;
-pub mod fingerprint;
-mod kernels;
-pub mod losses;
-pub mod manifest;
-pub mod metrics;
+pub mod launch;
+pub mod loss;
 pub mod models;
-pub mod normalisation;
-pub mod optim;
 pub mod ranks;
-pub mod regions;
-pub mod report;
-pub mod resume;
 pub mod run;
-pub mod sdd;
-pub mod setup;
-pub mod source;
-pub mod startup;
-pub mod step;
-pub mod steps;
-pub mod teacher;
-pub mod teacher_cache;
 pub mod verify;
-pub mod weights;
+pub mod worker_link;
 
 use distillery::protocol::{Event, Level};
 

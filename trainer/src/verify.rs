@@ -5,13 +5,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::control::Control;
-use super::data::Share;
-use super::error::{Error, Result};
-use super::manifest::{self, Manifest, Versions};
-use super::ranks::launch;
-use super::report::Silent;
-use super::run::{Ending, Settings};
+use crate::data::Share;
+use crate::error::{Error, Result};
+use crate::launch;
+use crate::run::manifest::{self, Manifest, Versions};
+use crate::run::{Ending, Settings};
+use crate::worker_link::control::Control;
+use crate::worker_link::report::Silent;
+use distillery::cli::VerifyArgs;
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{Failure, files};
 use distillery::spec::JobSpec;

@@ -7,6 +7,7 @@
 pub mod images;
 pub mod record;
 pub mod rows;
+pub mod teacher_logits;
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -8,10 +8,10 @@ use rand::seq::SliceRandom;
 use serde::Serialize;
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::super::cache::images::Decoded;
 use super::decode::{self, Corrupt, Sums, View, decode};
 use super::stream::{self, Course, Decoder, Stream};
 use super::{Error, Share, random};
+use crate::cache::images::Decoded;
 use distillery::dataset::{BLOCK, Images, plane_bytes};
 
 /// Images that decide about mean and standard deviation when streaming.

@@ -5,8 +5,11 @@
 
 pub mod augment;
 mod decode;
+pub mod fingerprint;
 pub mod loader;
-mod share;
+pub mod normalisation;
+pub mod open;
+mod shard;
 mod stream;
 
 use rand_chacha::ChaCha8Rng;
@@ -14,7 +17,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 pub use augment::{Crops, crop_flip, resized_crop};
 pub use loader::{Batches, Framing, Loaded, Loader, Options};
-pub use share::Share;
+pub use shard::Share;
 
 use distillery::dataset;
 

@@ -10,7 +10,7 @@ use distillery::architecture::{Convolution, Layout, Op, Pool, Role};
 
 use super::Weight;
 use super::plan::Step;
-use crate::kernels;
+use crate::device::kernels;
 
 /// The final feature map [B, C, H', W'] of `images` [B, 3, H, W], whose `steps` are for training; batch norms use the
 /// statistics of the batch where `train`, and the running ones otherwise; those of `cpp/` where `kernels`.

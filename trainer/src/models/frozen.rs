@@ -8,7 +8,7 @@ use distillery::architecture::{Convolution, Layout, Op};
 use super::Weight;
 use super::forward::{channels_last, convolve, convolve_fused, finish, geometry, plain, run};
 use super::plan::{Purpose, Step, steps};
-use crate::kernels;
+use crate::device::kernels;
 
 /// The steps of a frozen network and what each needs.
 pub(super) struct Frozen {

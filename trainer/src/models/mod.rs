@@ -7,12 +7,13 @@ mod forward;
 mod frozen;
 mod init;
 mod plan;
+pub mod weights;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery::architecture::{Architecture, Entry, Layout};
 
-use super::sdd::{Regions, classify_regions};
+use crate::loss::sdd::{Regions, classify_regions};
 use forward::channels_last;
 use frozen::Frozen;
 use plan::{Purpose, Step};

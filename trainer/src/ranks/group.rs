@@ -9,8 +9,8 @@ use std::ptr::{self, NonNull};
 use tch::Tensor;
 use torch_sys::C_tensor;
 
+use crate::device::kernels::{Pointers, message};
 use crate::error::{Error, Result};
-use crate::kernels::{Pointers, message};
 
 unsafe extern "C" {
     fn distillery_ranks_meet(
@@ -40,7 +40,7 @@ impl Drop for Group {
 }
 
 impl Group {
-    /// Meets the others by a file that the first of them makes. `nccl` is [`Plugin::nccl`](crate::cuda::Plugin::nccl).
+    /// Meets the others by a file that the first of them makes. `nccl` is [`Plugin::nccl`](crate::device::cuda::Plugin::nccl).
     pub(super) fn meet(file: &Path, number: u32, count: u32, nccl: Option<NonNull<c_void>>) -> Result<Self> {
         let path =
             CString::new(file.as_os_str().as_bytes()).map_err(|_| Error::user("the output's path holds a NUL"))?;

@@ -1,26 +1,25 @@
 //! Several devices for one run: a process for each, the ranks, which train copies of one student on their parts of every
 //! batch and average their gradients.
 //!
-//! Rank 0 is the process that the run was started as. It [`launch`]es the others and decides for all: it alone writes
+//! Rank 0 is the process that the run was started as. It [launches](crate::launch) the others and decides for all: it alone writes
 //! files, reports and hears commands. What it decides goes with the gradients as the gradient of one number more, so that
 //! all ranks know it after the same step and no step waits for it. Batch norm sees a rank's own images, and what is kept
 //! of it is rank 0's, as in PyTorch's `DataParallel` and `DistributedDataParallel`.
 
 mod group;
-pub mod launch;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
-use super::control::Wish;
-use super::cuda::Plugin;
-use super::data::Share;
-use super::error::Result;
-use super::models::Network;
+use crate::data::Share;
+use crate::device::cuda::Plugin;
+use crate::error::Result;
+use crate::launch::Others;
+use crate::models::Network;
+use crate::worker_link::control::Wish;
 use group::Group;
-use launch::Others;
 
 /// One rank's view of all of a run's. A run on one device has one, which is [alone](Self::alone).
 #[derive(Debug)]

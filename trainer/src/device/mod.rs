@@ -1,11 +1,13 @@
 //! Where the arithmetic runs: the CPU, or CUDA, which is opened where it is asked for.
 
+pub mod cuda;
+pub(crate) mod kernels;
+
 use std::os::unix::process::CommandExt;
 
 use tch::{Cuda, Device};
 
-use super::cuda;
-use super::error::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The names of `count` devices: `names` are so many with commas between them, or one of `auto`, `cpu` and `cuda`, which
 /// stand for as many as there have to be.

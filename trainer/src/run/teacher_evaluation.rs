@@ -3,20 +3,20 @@
 
 use serde_json::json;
 
-use super::cache::{Cache, record};
-use super::error::Result;
-use super::evaluate::{Seen, evaluate};
-use super::ranks::Ranks;
-use super::regions::{self, Tally};
-use super::run::Settings;
-use super::sdd::Distillation;
-use super::setup::Setup;
-use super::teacher_cache::asked;
+use crate::cache::teacher_logits::asked;
+use crate::cache::{Cache, record};
+use crate::error::Result;
+use crate::loss::region_report::{self, Tally};
+use crate::loss::sdd::Distillation;
+use crate::ranks::Ranks;
+use crate::run::Settings;
+use crate::run::evaluate::{Seen, evaluate};
+use crate::run::setup::Setup;
 use distillery::protocol::Evaluation;
 use distillery::spec::JobSpec;
 
 /// Regions are absent for methods without.
-type Found = (Evaluation, Option<regions::Report>);
+type Found = (Evaluation, Option<region_report::Report>);
 
 /// What is known of the teacher of a run that has one; it goes into the run's counters, too. None where `go_on` said no.
 ///

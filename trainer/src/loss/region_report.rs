@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::error::Result;
-use super::sdd::{Distillation, Regions};
+use crate::error::Result;
+use crate::loss::sdd::{Distillation, Regions};
 
 /// So many pairs of classes are told at most.
 const TOLD: usize = 200;

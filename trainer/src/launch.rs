@@ -17,15 +17,15 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::Ranks;
-use crate::control::Control;
 use crate::data::Share;
 use crate::device::{self, exit_now};
 use crate::error::{Error, Result};
-use crate::report::{Report, Silent};
+use crate::ranks::Ranks;
 use crate::run::{self, Ending, Settings};
 use crate::warning;
-use distillery::exit_status::{describe, out_of_memory_kills};
+use crate::worker_link::control::Control;
+use crate::worker_link::report::{Report, Silent};
+use distillery::process::{describe, out_of_memory_kills};
 use distillery::protocol::{Command, EXIT_STOPPED, ErrorClass, Event, Failure};
 use distillery::spec::JobSpec;
 
@@ -180,7 +180,7 @@ impl Others {
     }
 
     /// Tells all ranks to stop.
-    pub(super) fn interrupt(&self) {
+    pub(crate) fn interrupt(&self) {
         let line = serde_json::to_string(&Command::Stop).expect("a command is JSON");
         for rank in &mut self.state().ranks {
             // One that has ended is noticed elsewhere.

@@ -9,7 +9,7 @@ use std::f64::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
-use super::kernels;
+use crate::device::kernels;
 use distillery::spec::{OptimizerSpec, ScheduleSpec};
 
 /// Keeps AdamW's denominator from zero, as PyTorch's default does.

@@ -2,12 +2,12 @@
 
 use tch::{Device, Kind, Reduction, Tensor};
 
-use super::cuda::{self, Tf32};
-use super::data::{Loaded, Loader};
-use super::error::{Error, Result};
-use super::models::Network;
-use super::normalisation::Normalisation;
-use super::ranks::Ranks;
+use crate::data::normalisation::Normalisation;
+use crate::data::{Loaded, Loader};
+use crate::device::cuda::{self, Tf32};
+use crate::error::{Error, Result};
+use crate::models::Network;
+use crate::ranks::Ranks;
 use distillery::architecture::Node;
 use distillery::protocol::Evaluation;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::device::exit_now;
+use crate::device::exit_now;
 use distillery::protocol::Command;
 
 /// What is wanted now.

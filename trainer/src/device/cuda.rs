@@ -12,8 +12,8 @@ use std::rc::Rc;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tch::Device;
 
-use super::error::Error;
-use super::kernels::{done, message};
+use crate::device::kernels::{done, message};
+use crate::error::Error;
 
 unsafe extern "C" {
     fn distillery_deterministic() -> *mut c_char;

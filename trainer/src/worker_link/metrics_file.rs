@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::Utc;
 
-use super::error::{Error, Result};
+use crate::error::{Error, Result};
 use distillery::protocol::Point;
 
 /// Appends points.

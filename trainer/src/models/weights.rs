@@ -5,8 +5,8 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::error::{Error, Result};
-use super::models::Network;
+use crate::error::{Error, Result};
+use crate::models::Network;
 use distillery::architecture::{self, Architecture};
 use distillery::checkpoint::{self, Checkpoint, Dtype, NewTensor};
 use distillery::protocol::ErrorClass;

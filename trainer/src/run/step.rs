@@ -5,13 +5,13 @@
 
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
-use super::data::crop_flip;
-use super::error::{Error, Result};
-use super::models::Network;
-use super::normalisation::Normalisation;
-use super::optim::Optimizer;
-use super::ranks::Ranks;
-use super::sdd::{Distillation, Regions};
+use crate::data::crop_flip;
+use crate::data::normalisation::Normalisation;
+use crate::error::{Error, Result};
+use crate::loss::sdd::{Distillation, Regions};
+use crate::models::Network;
+use crate::ranks::Ranks;
+use crate::run::optim::Optimizer;
 
 /// The loss of a specification, and what it compares the student with.
 #[derive(Debug)]

@@ -11,16 +11,16 @@ use rand::seq::SliceRandom;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
-use super::cache::Cache;
-use super::cache::rows::{Numbers, Rows};
-use super::cuda;
-use super::data::random;
-use super::error::{Error, Result};
-use super::manifest::Versions;
-use super::ranks::Ranks;
-use super::run::Settings;
-use super::sdd::region_count;
-use super::setup::Setup;
+use crate::cache::Cache;
+use crate::cache::rows::{Numbers, Rows};
+use crate::data::random;
+use crate::device::cuda;
+use crate::error::{Error, Result};
+use crate::loss::sdd::region_count;
+use crate::ranks::Ranks;
+use crate::run::Settings;
+use crate::run::manifest::Versions;
+use crate::run::setup::Setup;
 use distillery::spec::{JobSpec, TeacherCache as Kind};
 
 /// Where logits are kept.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tch::Device;
 
-use super::cache::Cache;
-use super::cache::images::Slot;
-use super::data::{self, Framing, Loader};
-use super::error::{Error, Result};
-use super::fingerprint::{Fingerprints, Images, Split};
-use super::normalisation::Normalisation;
-use super::report::Report;
-use super::run::Settings;
-use super::warning;
+use crate::cache::Cache;
+use crate::cache::images::Slot;
+use crate::data::fingerprint::{Fingerprints, Images, Split};
+use crate::data::normalisation::Normalisation;
+use crate::data::{self, Framing, Loader};
+use crate::error::{Error, Result};
+use crate::run::Settings;
+use crate::warning;
+use crate::worker_link::report::Report;
 use distillery::dataset::{Classes, Dataset, Options};
 use distillery::spec::{Augmentation, DatasetSpec, JobSpec};
 

@@ -10,9 +10,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::error::{Error, Result};
-use super::resume::{Attempt, Counters};
-use super::setup::Setup;
+use crate::error::{Error, Result};
+use crate::run::resume::{Attempt, Counters};
+use crate::run::setup::Setup;
 use distillery::protocol::{Evaluation, Outcome, StudentFacts};
 use distillery::spec::JobSpec;
 

@@ -7,12 +7,12 @@ use std::rc::Rc;
 
 use tch::{Device, Tensor};
 
-use super::cuda::{self, Graph, Plugin};
-use super::models::Network;
-use super::optim::Optimizer;
-use super::ranks::Ranks;
-use super::step::{Inputs, Meter, Objective, step};
-use super::warning;
+use crate::device::cuda::{self, Graph, Plugin};
+use crate::models::Network;
+use crate::ranks::Ranks;
+use crate::run::optim::Optimizer;
+use crate::run::step::{Inputs, Meter, Objective, step};
+use crate::warning;
 use distillery::protocol::{Event, Level};
 
 /// Steps that are issued one operation at a time before one is recorded: libraries choose their algorithms and take their

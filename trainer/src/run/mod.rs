@@ -1,4 +1,14 @@
-//! A whole training run: set up, epochs, files. [`setup`](super::setup) makes what it needs.
+//! A whole training run: set up, epochs, files. [`setup`] makes what it needs.
+
+pub mod cuda_graphs;
+pub mod evaluate;
+pub mod manifest;
+pub mod optim;
+pub mod resume;
+pub mod setup;
+pub mod startup_timer;
+pub mod step;
+pub mod teacher_evaluation;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -6,22 +16,21 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::cache::rows::Numbers;
-use super::control::{Control, Wish};
-use super::data::{Crops, Loaded, Share};
-use super::device;
-use super::error::{Error, Result};
-use super::evaluate::evaluate;
-use super::metrics::Metrics;
-use super::ranks::{Order, Ranks};
-use super::report::Report;
-use super::resume::{self, State};
-use super::sdd::warmup;
-use super::setup::Setup;
-use super::step::{Inputs, Meter, Rates};
-use super::teacher_cache::{TeacherCache, view_of};
-use super::weights::{self, StateDict};
-use super::{manifest, optim, teacher};
+use crate::cache::rows::Numbers;
+use crate::cache::teacher_logits::{TeacherCache, view_of};
+use crate::data::{Crops, Loaded, Share};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::loss::sdd::warmup;
+use crate::models::weights::{self, StateDict};
+use crate::ranks::{Order, Ranks};
+use crate::run::evaluate::evaluate;
+use crate::run::resume::{self, State};
+use crate::run::setup::Setup;
+use crate::run::step::{Inputs, Meter, Rates};
+use crate::worker_link::control::{Control, Wish};
+use crate::worker_link::metrics_file::Metrics;
+use crate::worker_link::report::Report;
 use distillery::protocol::{Evaluation, Event, Level, Outcome, Progress, files};
 use distillery::spec::{self, Augmentation, JobSpec};
 
@@ -174,7 +183,7 @@ impl Run<'_> {
 
     fn ask_teacher(&mut self, settings: &Settings) -> Result<Flow> {
         let go_on = || self.control.wish() == Wish::GoOn;
-        let Some(evaluation) = teacher::evaluation(self.spec, settings, &mut self.setup, go_on)? else {
+        let Some(evaluation) = teacher_evaluation::evaluation(self.spec, settings, &mut self.setup, go_on)? else {
             return Ok(Flow::Stop);
         };
         if !evaluation.loss.is_finite() {
@@ -191,7 +200,7 @@ impl Run<'_> {
                  architecture is the right one",
                 evaluation.top1
             );
-            self.report.event(&super::warning(message));
+            self.report.event(&crate::warning(message));
         }
         Ok(Flow::GoOn)
     }
@@ -387,7 +396,7 @@ impl Run<'_> {
             self.report.event(&event);
         }
         for message in self.teacher_cache.iter_mut().flat_map(TeacherCache::warnings) {
-            self.report.event(&super::warning(message));
+            self.report.event(&crate::warning(message));
         }
     }
 

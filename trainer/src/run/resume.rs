@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Tensor;
 
-use super::error::{Error, Result};
-use super::regions;
-use super::weights::{self, StateDict};
+use crate::error::{Error, Result};
+use crate::loss::region_report;
+use crate::models::weights::{self, StateDict};
 use distillery::checkpoint::{Checkpoint, Dtype};
 use distillery::protocol::Evaluation;
 use distillery::spec::{JobSpec, TeacherCache};
@@ -30,7 +30,7 @@ pub struct Counters {
     /// The teacher's evaluation, which need not be done again.
     pub teacher: Option<Evaluation>,
     /// What the teacher sees in the regions of the evaluation split; absent for methods without regions.
-    pub regions: Option<regions::Report>,
+    pub regions: Option<region_report::Report>,
     /// The latest evaluation.
     pub last: Option<Evaluation>,
     /// The attempts so far that left a state, this one included.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::cache::images::{Decoded, Slot};
-use super::error::{Error, Result};
+use crate::cache::images::{Decoded, Slot};
+use crate::error::{Error, Result};
 use distillery::dataset::Dataset;
 use distillery::protocol::ErrorClass;
 

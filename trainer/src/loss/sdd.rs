@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::losses::Loss;
+use crate::loss::region::Loss;
 use distillery::spec::{BaseLoss, DistillationSpec, Grouping};
 
 /// Logits of the regions of a batch.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::device::exit_now;
+use crate::device::exit_now;
 use distillery::protocol::{Event, Level, Point, Progress};
 
 /// Where events go.
