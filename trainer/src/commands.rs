@@ -1,41 +1,48 @@
-//! What `distillery-trainer` does for each subcommand: reads files, calls the rest, turns errors into messages.
+//! The subcommands of `distillery-trainer`: each reads files, calls the rest, and turns errors into messages.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::data::normalisation::Normalisation;
 use crate::data::{self, Framing, Loader, Share};
+use crate::device;
 use crate::error::{Error, Result};
 use crate::launch;
-use crate::models::weights;
+use crate::models::{self, state_dict};
 use crate::ranks::Ranks;
 use crate::run::evaluate::{self, Seen};
-use crate::run::{Ending, Settings};
+use crate::settings::{Ending, Settings};
+use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
-use crate::{device, models, verify};
-use clap::ValueEnum;
-use distillery::architecture;
-use distillery::checkpoint;
+use distillery::architecture::{self, Architecture};
+use distillery::checkpoint::{self, Checkpoint};
+use distillery::cli::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery::dataset::{Dataset, Options};
-use distillery::protocol::{EXIT_STOPPED, Event};
+use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event};
 use distillery::spec::{self, JobSpec, Mode};
 use distillery::trainer_flags::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
 #[must_use]
 pub fn train(args: &TrainArgs) -> ExitCode {
-    let mut report: Box<dyn Report> = if args.events { Box::new(Ndjson) } else { Box::new(Human::default()) };
-    let result = guarded(|| train_by(args, &mut *report));
+    let mut report = report(args.events);
+    let result = catching_panics(|| train_by(args, &mut *report));
     exit_code(result, &mut *report)
 }
 
-/// The status of a program that trains; a failure is reported.
+fn report(as_events: bool) -> Box<dyn Report> {
+    if as_events { Box::new(Ndjson) } else { Box::new(Human::default()) }
+}
+
+/// Reports a failure.
 fn exit_code(result: Result<Ending>, report: &mut dyn Report) -> ExitCode {
     match result {
         Ok(Ending::Finished) => ExitCode::SUCCESS,
@@ -50,9 +57,11 @@ fn exit_code(result: Result<Ending>, report: &mut dyn Report) -> ExitCode {
 fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
     let control = Control::default();
     if args.supervised {
-        control.supervised();
+        control.follow_standard_input();
     } else {
-        control.pause_on_signals().map_err(|error| Error::internal(format!("no signal handlers: {error}")))?;
+        control
+            .pause_on_signals()
+            .map_err(|error| Error::internal(format!("signal handlers cannot be installed: {error}")))?;
     }
     let spec = read_spec(&args.spec)?;
     let settings = Settings {
@@ -69,20 +78,17 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
     };
     settings.prepare(spec.training.devices);
     let events = args.events;
-    let lost = move |failure| {
-        let mut report: Box<dyn Report> = if events { Box::new(Ndjson) } else { Box::new(Human::default()) };
-        report.event(&Event::Failed(failure));
-    };
+    let lost = move |failure| self::report(events).event(&Event::Failed(failure));
     launch::train(&spec, &settings, &control, report, lost)
 }
 
-/// `distillery-trainer rank`: another rank of a run, told by its standard input which.
+/// `distillery-trainer rank`: one more process of a run that `train` started.
 #[must_use]
 pub fn rank() -> ExitCode {
-    exit_code(guarded(launch::follow), &mut Ndjson)
+    exit_code(catching_panics(launch::follow), &mut Ndjson)
 }
 
-/// The specification, or all its faults, one a line.
+/// Reads a specification. The error lists all faults, one per line.
 fn read_spec(path: &Path) -> Result<JobSpec> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::user(format!("{}: {error}", path.display())))?;
     let document: Value =
@@ -97,10 +103,14 @@ fn threads(args: &ComputeArgs) -> usize {
     args.threads.map_or_else(device::cores, usize::from)
 }
 
-/// `distillery-trainer verify`: success where the same students come out.
+fn data_memory(args: &ComputeArgs) -> u64 {
+    args.data_memory_mib.saturating_mul(1 << 20)
+}
+
+/// `distillery-trainer verify`. Succeeds if the repetition gives the same students.
 #[must_use]
 pub fn verify(args: &VerifyArgs) -> ExitCode {
-    match guarded(|| verify::verify(args)) {
+    match catching_panics(|| verify::verify(args)) {
         Ok(verdict) => {
             println!("{}", serde_json::to_string_pretty(&verdict).expect("a verdict is JSON"));
             if verdict.matches { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -112,18 +122,14 @@ pub fn verify(args: &VerifyArgs) -> ExitCode {
     }
 }
 
-fn data_memory(args: &ComputeArgs) -> u64 {
-    args.data_memory_mib.saturating_mul(1 << 20)
-}
-
-/// Runs with libtorch's panics as errors, and without their backtraces on standard error.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let (tell, told) = std::sync::mpsc::channel();
+/// Turns libtorch's panics into errors and keeps their backtraces from standard error.
+fn catching_panics<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (sender, locations) = std::sync::mpsc::channel();
     let owner = std::thread::current().id();
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if std::thread::current().id() == owner {
-            let _ = tell.send(info.location().map(ToString::to_string));
+            let _ = sender.send(info.location().map(ToString::to_string));
         } else {
             usual(info);
         }
@@ -132,8 +138,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     drop(std::panic::take_hook());
     result.unwrap_or_else(|payload| {
         let mut error = Error::from_panic(&*payload);
-        if error.class == distillery::protocol::ErrorClass::Internal
-            && let Some(Some(location)) = told.try_iter().last()
+        if error.class == ErrorClass::Internal
+            && let Some(Some(location)) = locations.try_iter().last()
         {
             error.message = format!("{} (at {location})", error.message);
         }
@@ -144,68 +150,44 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// `distillery-trainer evaluate`.
 #[must_use]
 pub fn evaluate(args: &EvaluateArgs) -> ExitCode {
-    print(guarded(|| evaluate_by(args)))
+    print(catching_panics(|| evaluate_by(args)))
 }
 
 fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     device::prepare(threads(&args.compute));
     let device = device::open(&args.compute.device)?;
-    let known = || architecture::all().iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
-    let found = architecture::find(&args.architecture)
-        .ok_or_else(|| Error::user(format!("unknown architecture {:?}; known: {}", args.architecture, known())))?;
-    let (checkpoint, classes) = weights::open(&args.checkpoint, found)?;
+    let architecture = models::find(&args.architecture)?;
+    let (checkpoint, classes) = state_dict::open(&args.checkpoint, architecture)?;
     let options = Options { image_column: args.image_column.clone(), label_column: args.label_column.clone() };
     let dataset = Dataset::open(&args.dataset, &options)?;
-    if classes != dataset.classes().count {
-        return Err(Error::user(format!(
-            "checkpoint {} tells {classes} classes apart, and data set {} has {}: they must be the same",
-            args.checkpoint.display(),
-            args.dataset.display(),
-            dataset.classes().count
-        )));
-    }
-    let stored_side = || checkpoint.metadata().get("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
-    let side = args.image_size.or_else(stored_side).unwrap_or(found.input_side);
-    let stored_crop = || Crop::from_str(checkpoint.metadata().get("eval_crop")?, true).ok();
-    let framing = match args.crop.or_else(stored_crop) {
-        Some(Crop::Centre) => Framing::Centre,
-        Some(Crop::Whole) | None => Framing::Whole,
+    state_dict::check_classes("checkpoint", &args.checkpoint, classes, (&args.dataset, dataset.classes().count))?;
+    let preprocessing = Preprocessing::choose(args, &checkpoint, architecture);
+    let open = |split: &str| preprocessing.open(&dataset, split, data_memory(&args.compute), device);
+    let loader = open(&dataset.eval_split(args.split.as_deref())?)?;
+    let (mean, std) = match preprocessing.mean.zip(preprocessing.std) {
+        Some(given) => given,
+        None => open(&dataset.train_split(None)?)?.mean_std(),
     };
-    let open = |split: &str| {
-        let images = dataset.split(split)?.into();
-        let memory_limit = data_memory(&args.compute);
-        let (share, limit) = (Share::WHOLE, None);
-        let options = data::Options { side, framing, limit, batch_size: 1, share, seed: 0, memory_limit, device };
-        Ok::<_, Error>(Loader::open(images, options)?)
-    };
-    let split = dataset.eval_split(args.split.as_deref())?;
-    let loader = open(&split)?;
-    let of_checkpoint = |key: &str| serde_json::from_str(checkpoint.metadata().get(key)?).ok();
-    let (mean, std) = match (args.mean.or_else(|| of_checkpoint("mean")), args.std.or_else(|| of_checkpoint("std"))) {
-        (Some(mean), Some(std)) => (mean, std),
-        _ => open(&dataset.train_split(None)?)?.mean_std(),
-    };
-    let mut network = models::build(found, classes, 0);
-    weights::load(&network, &checkpoint, &args.checkpoint)?;
+    let mut network = models::build(architecture, classes, 0);
+    state_dict::load(&network, &checkpoint, &args.checkpoint)?;
     network.place(device, Kind::Float);
     let normalisation = Normalisation::new(mean, std, device);
     let begun = Instant::now();
-    let mut kept = Vec::new();
+    let mut logits = Vec::new();
     let keep = |seen: Seen<'_>| {
         if args.logits.is_some() {
-            kept.push(seen.logits.to_device(Device::Cpu));
+            logits.push(seen.logits.to_device(Device::Cpu));
         }
     };
     let evaluation = evaluate::evaluate(&network, &loader, &normalisation, &Ranks::alone(), || true, keep)?
-        .ok_or_else(|| Error::internal("an evaluation that nobody stopped was stopped"))?;
+        .ok_or_else(|| Error::internal("the evaluation stopped without a request"))?;
     let images_per_second = evaluation.images as f64 / begun.elapsed().as_secs_f64();
     if loader.corrupt_count() > 0 {
         let named = loader.corrupt().join("; ");
-        tracing::warn!(images = loader.corrupt_count(), named, "left out, as they cannot be read");
+        tracing::warn!(images = loader.corrupt_count(), named, "unreadable images were left out");
     }
     if let Some(path) = &args.logits {
-        let logits = Tensor::cat(&kept, 0);
-        weights::write(path, &[("logits".to_owned(), logits)], &std::collections::BTreeMap::new())?;
+        state_dict::write(path, &[("logits".to_owned(), Tensor::cat(&logits, 0))], &BTreeMap::new())?;
     }
     Ok(json!({
         "top1": evaluation.top1,
@@ -216,11 +198,46 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     }))
 }
 
+/// How images become a network's input: by the command line, else by the checkpoint's metadata, else by defaults.
+struct Preprocessing {
+    side: u32,
+    framing: Framing,
+    /// Per-channel mean of pixel values in [0, 1]; `None` means that of the training split.
+    mean: Option<[f64; 3]>,
+    /// Per-channel standard deviation; `None` means that of the training split.
+    std: Option<[f64; 3]>,
+}
+
+impl Preprocessing {
+    fn choose(args: &EvaluateArgs, checkpoint: &Checkpoint, architecture: &Architecture) -> Self {
+        let stored = |key: &str| checkpoint.metadata().get(key);
+        let stored_side = || stored("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
+        let stored_crop = || Crop::from_str(stored("eval_crop")?, true).ok();
+        let stored_channels = |key: &str| serde_json::from_str(stored(key)?).ok();
+        Self {
+            side: args.image_size.or_else(stored_side).unwrap_or(architecture.input_side),
+            framing: match args.crop.or_else(stored_crop) {
+                Some(Crop::Centre) => Framing::Centre,
+                Some(Crop::Whole) | None => Framing::Whole,
+            },
+            mean: args.mean.or_else(|| stored_channels("mean")),
+            std: args.std.or_else(|| stored_channels("std")),
+        }
+    }
+
+    fn open(&self, dataset: &Dataset, split: &str, memory_limit: u64, device: Device) -> Result<Loader> {
+        let Self { side, framing, .. } = *self;
+        let (share, limit) = (Share::WHOLE, None);
+        let options = data::Options { side, framing, limit, batch_size: 1, share, seed: 0, memory_limit, device };
+        Ok(Loader::open(dataset.split(split)?.into(), options)?)
+    }
+}
+
 /// `distillery-trainer convert`.
 #[must_use]
 pub fn convert(args: &ConvertArgs) -> ExitCode {
     let converted = checkpoint::convert(&args.input, &args.output);
-    print(converted.map_err(|error| weights::unreadable(&args.input, &error)).map(|read| {
+    print(converted.map_err(|error| state_dict::unreadable(&args.input, &error)).map(|read| {
         json!({
             "format": read.format().name(),
             "tensors": read.tensors().len(),
@@ -230,7 +247,7 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
     }))
 }
 
-/// A result on standard output, or an error on standard error.
+/// Prints a result to standard output, or an error to standard error.
 fn print(result: Result<Value>) -> ExitCode {
     match result {
         Ok(value) => {

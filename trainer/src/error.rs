@@ -4,7 +4,6 @@ use std::any::Any;
 use std::io;
 use std::path::Path;
 
-use crate::data;
 use distillery::dataset;
 use distillery::protocol::{ErrorClass, Failure};
 
@@ -91,17 +90,6 @@ impl From<dataset::Error> for Error {
         };
         let class = if error.is_users() { ErrorClass::User } else { ErrorClass::Storage };
         Self { class, message }
-    }
-}
-
-impl From<data::Error> for Error {
-    fn from(error: data::Error) -> Self {
-        match error {
-            data::Error::Dataset(error) => error.into(),
-            data::Error::Tensor(error) => error.into(),
-            _ if error.is_users() => Self::user(error.to_string()),
-            _ => Self::internal(error.to_string()),
-        }
     }
 }
 

@@ -21,12 +21,12 @@ use crate::data::Share;
 use crate::device::{self, exit_now};
 use crate::error::{Error, Result};
 use crate::ranks::Ranks;
-use crate::run::{self, Ending, Settings};
-use crate::warning;
+use crate::run;
+use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
-use crate::worker_link::report::{Report, Silent};
+use crate::worker_link::report::{Report, Silent, warning};
 use distillery::process::{describe, out_of_memory_kills};
-use distillery::protocol::{Command, EXIT_STOPPED, ErrorClass, Event, Failure};
+use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest};
 use distillery::spec::JobSpec;
 
 /// How long rank 0 may go on after another rank has ended: most often it fails by itself, within its exchange with it.
@@ -101,7 +101,8 @@ pub fn train(
     let settings = of_rank(0);
     let meet = |device, report: &mut dyn Report| {
         let warn = |message| report.event(&warning(message));
-        Ok(Ranks::meet(settings.share, place.path(), device, warn)?.leading(others.clone()))
+        let others = others.clone();
+        Ok(Ranks::meet(settings.share, place.path(), device, warn)?.interrupting_others_by(move || others.interrupt()))
     };
     let result = catch_unwind(AssertUnwindSafe(|| run::train(spec, &settings, meet, control, report)));
     others.settle(result)
@@ -120,7 +121,7 @@ pub fn follow() -> Result<Ending> {
         .map_err(|error| Error::user(format!("standard input does not say what part to take: {error}")))?;
     let Part { place, spec, settings } = part;
     let control = Control::default();
-    control.supervised();
+    control.follow_standard_input();
     settings.prepare(settings.share.count);
     let meet = |device, _: &mut dyn Report| Ranks::meet(settings.share, &place, device, |_| ());
     run::train(&spec, &settings, meet, &control, &mut Silent)
@@ -180,8 +181,8 @@ impl Others {
     }
 
     /// Tells all ranks to stop.
-    pub(crate) fn interrupt(&self) {
-        let line = serde_json::to_string(&Command::Stop).expect("a command is JSON");
+    fn interrupt(&self) {
+        let line = serde_json::to_string(&StopRequest::Cancel).expect("a request is JSON");
         for rank in &mut self.state().ranks {
             // One that has ended is noticed elsewhere.
             let _ = writeln!(rank.commands, "{line}");

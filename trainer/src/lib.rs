@@ -18,12 +18,6 @@ pub mod loss;
 pub mod models;
 pub mod ranks;
 pub mod run;
+pub mod settings;
 pub mod verify;
 pub mod worker_link;
-
-use distillery::protocol::{Event, Level};
-
-/// A warning for the job's event history.
-fn warning(message: String) -> Event {
-    Event::Log { level: Level::Warning, message }
-}

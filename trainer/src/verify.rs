@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::data::Share;
+use crate::data::hash::sha256;
 use crate::error::{Error, Result};
 use crate::launch;
 use crate::run::manifest::{self, Manifest, Versions};
-use crate::run::{Ending, Settings};
+use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::Silent;
 use distillery::cli::VerifyArgs;
@@ -149,7 +150,7 @@ fn check_inputs(manifest: &Manifest, spec: &JobSpec) -> Result<()> {
 fn check_file(flag: &str, path: Option<&str>, sha256: Option<&str>) -> Result<()> {
     let Some(sha256) = sha256 else { return Ok(()) };
     let path = Path::new(path.unwrap_or_default());
-    let (found, _) = manifest::sha256(path).map_err(|error| {
+    let (found, _) = sha256(path).map_err(|error| {
         Error::user(format!("{}: {error}. Name the checkpoint with {flag}; its SHA-256 is {sha256}", path.display()))
     })?;
     if found == sha256 {

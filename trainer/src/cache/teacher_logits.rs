@@ -7,21 +7,14 @@
 
 use std::path::PathBuf;
 
-use rand::seq::SliceRandom;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
-use crate::cache::Cache;
-use crate::cache::rows::{Numbers, Rows};
-use crate::data::random;
+use super::Cache;
+use super::rows::{Numbers, Rows};
 use crate::device::cuda;
 use crate::error::{Error, Result};
-use crate::loss::sdd::region_count;
-use crate::ranks::Ranks;
-use crate::run::Settings;
-use crate::run::manifest::Versions;
-use crate::run::setup::Setup;
-use distillery::spec::{JobSpec, TeacherCache as Kind};
+use distillery::spec::TeacherCache as Kind;
 
 /// Where logits are kept.
 #[derive(Debug)]
@@ -57,89 +50,7 @@ enum View {
     Forgotten,
 }
 
-/// The view of the images that an epoch (counted from 0) shows: each of `views` once in so many epochs.
-#[must_use]
-pub fn view_of(seed: u64, epoch: u32, views: u32) -> u32 {
-    let mut order: Vec<u32> = (0..views).collect();
-    order.shuffle(&mut random(b"vieworde", seed, epoch / views, 0));
-    order[(epoch % views) as usize]
-}
-
-/// All that the logits of an image depend on, and what decides how they are rounded, but for the view.
-fn key(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Value> {
-    let (training, data) = (&spec.training, &spec.dataset);
-    let seed = matches!(training.teacher_cache, Some(Kind::Views(_))).then_some(training.seed);
-    let split = setup.splits[0].clone();
-    Ok(json!({
-        "asked": asked(spec, settings, setup, &split)?,
-        "images": [json!(data.limit), json!(setup.train.len()), json!(training.augmentation), json!(seed)],
-        // Where images that cannot be read are left out before they are numbered.
-        "numbered_in_memory": setup.train.is_in_memory(),
-        "batch_size": training.batch_size,
-    }))
-}
-
-/// What the teacher's answers about a split depend on.
-///
-/// # Errors
-/// The data's files cannot be read.
-pub(super) fn asked(spec: &JobSpec, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
-    let files = setup.fingerprints.get()?.get(split).cloned();
-    let normalisation = setup.objective.teacher_normalisation();
-    let (teacher, data) = (&spec.teacher, &spec.dataset);
-    Ok(json!({
-        "teacher": [setup.teacher_sha256.as_ref(), teacher.as_ref().and_then(|teacher| teacher.architecture.as_ref())],
-        "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
-        "split": split,
-        "side": data.image_size,
-        "normalisation": [normalisation.mean, normalisation.std],
-        "scales": setup.objective.scales(),
-        "arithmetic": [
-            json!(setup.started.precision), json!(setup.started.device), json!(settings.threads),
-            json!(std::env::consts::ARCH), json!(Versions::current()),
-        ],
-    }))
-}
-
 impl TeacherCache {
-    /// What a run's specification asks for; none where nothing is to be kept. Several `ranks`, which see other images in
-    /// each epoch, keep logits in common files.
-    ///
-    /// # Errors
-    /// The data's files cannot be read, or another rank is gone.
-    pub fn of_run(spec: &JobSpec, settings: &Settings, ranks: &Ranks, setup: &mut Setup) -> Result<Option<Self>> {
-        let Some(kind) = spec.training.teacher_cache.filter(|kind| *kind != Kind::Off) else { return Ok(None) };
-        let images = usize::try_from(setup.train.len()).unwrap_or(usize::MAX);
-        let size = [region_count(setup.objective.scales()), i64::from(setup.started.classes)];
-        let directory = settings.cache_dir.as_deref().or(ranks.place());
-        let key = match directory {
-            Some(_) => ranks.tell(|| Ok(key(spec, settings, setup)?.to_string()))?,
-            None => String::new(),
-        };
-        let opened = directory.map(|directory| Cache::open(directory, settings.cache_limit));
-        let in_memory = Place::Memory(setup.device, settings.cache_limit);
-        let (place, warning) = match opened {
-            None => (in_memory, None),
-            Some(Ok(cache)) => {
-                let key = serde_json::from_str(&key).expect("a key is JSON");
-                // A copy on the device would lack what other ranks write.
-                let device = if settings.share.count == 1 { setup.device } else { Device::Cpu };
-                (Place::Files(cache, key, device), None)
-            }
-            Some(Err(error)) => (
-                in_memory,
-                Some(format!(
-                    "the directory of --cache-dir cannot be used ({error}): logits are kept in memory, until the run ends"
-                )),
-            ),
-        };
-        let mut cache = Self::new(kind, images, size, place);
-        if let Some(cache) = &mut cache {
-            cache.warnings.extend(warning);
-        }
-        Ok(cache)
-    }
-
     /// For `images` images whose logits have `size` [regions, classes]; none where nothing is to be kept.
     #[must_use]
     pub fn new(kind: Kind, images: usize, size: [i64; 2], place: Place) -> Option<Self> {

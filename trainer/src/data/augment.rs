@@ -3,10 +3,11 @@
 //! Crops and flips are drawn on the host from the seed and the place in the run alone, so that they are the same on any
 //! device, and brought there for a whole epoch at once: a copy in every step would have the host wait for the device.
 
+use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 use tch::{Device, Kind, Tensor};
 
-use super::random;
+use super::random::random;
 use distillery::dataset::Rectangle;
 
 /// Black pixels added on each side before the crop, as published for CIFAR.
@@ -86,6 +87,14 @@ impl Part {
         let Self { top, left, mirrored } = self;
         if mirrored { [top, left + side - 1, -1] } else { [top, left, 1] }
     }
+}
+
+/// The view of the images that an epoch (counted from 0) shows: each of `views` once in so many epochs.
+#[must_use]
+pub fn view_of(seed: u64, epoch: u32, views: u32) -> u32 {
+    let mut order: Vec<u32> = (0..views).collect();
+    order.shuffle(&mut random(b"vieworde", seed, epoch / views, 0));
+    order[(epoch % views) as usize]
 }
 
 /// Pads `images` [B, 3, S, S] (bytes, or floats in which 0 is black) by 4 black pixels on each side and takes an S×S part

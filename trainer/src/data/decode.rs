@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 
 use super::augment::resized_crop;
-use super::{Error, random};
+use super::error::Error;
+use super::random::random;
 use distillery::dataset::{self, Frame, Images, plane_bytes};
 
 /// So many images that cannot be decoded are named; more would not help.

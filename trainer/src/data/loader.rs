@@ -1,16 +1,18 @@
 //! Batches of images and labels, from memory where the split fits there and decoded along the way where it does not.
 
 use std::iter::FusedIterator;
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use rand::seq::SliceRandom;
 use serde::Serialize;
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Tensor};
 
+use super::batch::{Loaded, Rows, tensors};
 use super::decode::{self, Corrupt, Sums, View, decode};
+use super::error::Error;
+use super::random::random;
+use super::shard::Share;
 use super::stream::{self, Course, Decoder, Stream};
-use super::{Error, Share, random};
 use crate::cache::images::Decoded;
 use distillery::dataset::{BLOCK, Images, plane_bytes};
 
@@ -299,32 +301,6 @@ fn sample(images: &dyn Images, count: usize, side: u32) -> Sums {
     let part = |indices: &[usize]| Sums::of(&decode(images, indices, View::Whole, side).pixels, side);
     indices.chunks(256).map(part).fold(Sums::default(), Sums::plus)
 }
-
-/// Images [B, 3, S, S] (bytes) and labels `[B]`, on the CPU.
-pub(super) fn tensors(pixels: &[u8], labels: &[i64], side: u32) -> Result<(Tensor, Tensor), TchError> {
-    let size = [labels.len() as i64, 3, i64::from(side), i64::from(side)];
-    Ok((Tensor::f_from_data_size(pixels, &size, Kind::Uint8)?, Tensor::f_from_slice(labels)?))
-}
-
-/// A batch as it is loaded.
-#[derive(Debug)]
-pub struct Loaded {
-    /// [B, 3, S, S] bytes, on the device.
-    pub images: Tensor,
-    /// `[B]` int64, on the device.
-    pub labels: Tensor,
-    /// Which of the loader's images they are.
-    pub numbers: Vec<usize>,
-    /// The same `[B]`, int64, on the device.
-    pub indices: Tensor,
-    /// Which rows of the whole batch they are; those that cannot be read are among them.
-    pub rows: Range<usize>,
-    /// Images of the whole batch.
-    pub all: usize,
-}
-
-/// Which rows of a batch are loaded, and how many it has.
-pub(super) type Rows = (Range<usize>, usize);
 
 /// The batches of one epoch or evaluation. It stands for itself: the [`Loader`] is free meanwhile.
 #[derive(Debug)]

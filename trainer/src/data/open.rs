@@ -1,4 +1,5 @@
-//! The data of a specification: opened, decoded or found decoded, and hashed beside the training.
+//! Opens the data set of a specification: its images are decoded, or read from the cache of an earlier run, and its files
+//! are hashed while training goes on.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,132 +7,163 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tch::Device;
 
+use super::fingerprint::{Fingerprints, Images, Split};
+use super::loader::{self, Framing, Loader};
+use super::shard::Share;
 use crate::cache::Cache;
 use crate::cache::images::Slot;
-use crate::data::fingerprint::{Fingerprints, Images, Split};
-use crate::data::normalisation::Normalisation;
-use crate::data::{self, Framing, Loader};
 use crate::error::{Error, Result};
-use crate::run::Settings;
-use crate::warning;
-use crate::worker_link::report::Report;
+use crate::worker_link::report::{Report, warning};
 use distillery::dataset::{Classes, Dataset, Options};
 use distillery::spec::{Augmentation, DatasetSpec, JobSpec};
 
-/// The data set of a specification.
+/// The data set that a run trains and evaluates on.
 #[derive(Debug)]
 pub struct Data {
-    /// The directory.
+    /// The data set's directory.
     pub path: PathBuf,
-    /// The classes that labels stand for.
     pub classes: Classes,
-    /// The training split.
     pub train: Loader,
-    /// The evaluation split.
     pub eval: Loader,
-    /// The student's.
-    pub normalisation: Normalisation,
-    /// Of the files.
+    pub splits: SplitNames,
+    /// Per-channel mean of pixel values in [0, 1], for the student's input.
+    pub mean: [f64; 3],
+    /// Per-channel standard deviation.
+    pub std: [f64; 3],
     pub fingerprints: Fingerprints,
-    /// The names of the two splits.
-    pub splits: [String; 2],
-    /// Images that could not be read.
+    /// Images of both splits that could not be decoded.
     pub dropped: u64,
 }
 
+/// The names of the splits in the data set.
+#[derive(Debug)]
+pub struct SplitNames {
+    pub train: String,
+    pub eval: String,
+}
+
+/// What this machine and this rank contribute to loading the data.
+#[derive(Debug)]
+pub struct Resources {
+    /// The device that batches are placed on.
+    pub device: Device,
+    /// The part of each batch that this rank loads.
+    pub share: Share,
+    /// Bytes of decoded images that may be kept in memory; larger splits are streamed.
+    pub memory_limit: u64,
+    /// Keeps decoded images for later runs.
+    pub cache: Option<Cache>,
+}
+
 impl Data {
-    /// Opens it; warnings go to `report`.
+    /// Opens both splits. Warnings go to `report`.
     ///
     /// # Errors
-    /// The data cannot be used or read.
-    pub fn open(spec: &JobSpec, settings: &Settings, device: Device, report: &mut dyn Report) -> Result<Self> {
+    /// The data set cannot be read, or does not fit the specification.
+    pub fn open(spec: &JobSpec, resources: &Resources, report: &mut dyn Report) -> Result<Self> {
         let DatasetSpec { path, image_column, label_column, image_size, limit, .. } = &spec.dataset;
         let path = path.as_deref().ok_or_else(|| Error::user("dataset.path is required"))?;
         let options = Options { image_column: image_column.clone(), label_column: label_column.clone() };
         let dataset = Arc::new(Dataset::open(Path::new(path), &options)?);
-        let splits = [
-            dataset.train_split(spec.dataset.train_split.as_deref())?,
-            dataset.eval_split(spec.dataset.eval_split.as_deref())?,
-        ];
-        let cache = settings.cache_dir.as_ref().and_then(|directory| Cache::open(directory, settings.cache_limit).ok());
-        let mut dropped = 0;
-        let mut hashed = Vec::new();
-        let columns = json!([image_column, label_column]);
-        let training = &spec.training;
-        let (train_framing, eval_framing) = match training.augmentation {
-            Augmentation::ResizedCropFlip => (Framing::ResizedCrop, Framing::Centre),
-            Augmentation::None | Augmentation::CropFlip => (Framing::Whole, Framing::Whole),
+        let splits = SplitNames {
+            train: dataset.train_split(spec.dataset.train_split.as_deref())?,
+            eval: dataset.eval_split(spec.dataset.eval_split.as_deref())?,
         };
+        let mut dropped = 0;
+        let mut to_hash = Vec::new();
+        let columns = json!([image_column, label_column]);
         let mut open = |split: &str, framing: Framing, limit: Option<u64>| {
-            let options = data::Options {
+            let options = loader::Options {
                 side: *image_size,
                 framing,
                 limit,
-                batch_size: training.batch_size,
-                share: settings.share,
-                seed: training.seed,
-                memory_limit: settings.data_memory,
-                device,
+                batch_size: spec.training.batch_size,
+                share: resources.share,
+                seed: spec.training.seed,
+                memory_limit: resources.memory_limit,
+                device: resources.device,
             };
-            let (loader, images) = load((&dataset, split, &columns), options, cache.as_ref(), report)?;
-            hashed.push(Split { name: split.to_owned(), images });
-            dropped += warn_of_corrupt(split, &loader, report);
+            let source = Source { dataset: &dataset, split, columns: &columns };
+            let (loader, images) = source.load(options, resources.cache.as_ref(), report)?;
+            to_hash.push(Split { name: split.to_owned(), images });
+            dropped += warn_of_corrupt_images(split, &loader, report);
             Ok::<_, Error>(loader)
         };
-        let train = open(&splits[0], train_framing, *limit)?;
-        let eval = open(&splits[1], eval_framing, None)?;
+        let (train_framing, eval_framing) = framings(spec.training.augmentation);
+        let train = open(&splits.train, train_framing, *limit)?;
+        let eval = open(&splits.eval, eval_framing, None)?;
         let (mean, std) = match (spec.dataset.mean, spec.dataset.std) {
             (Some(mean), Some(std)) => (mean, std),
             _ => train.mean_std(),
         };
         let classes = dataset.classes().clone();
-        // Once is enough, and the first rank tells the others what they need.
-        let hashed = if settings.share.number == 0 { hashed } else { vec![] };
-        let fingerprints = Fingerprints::start(dataset, hashed);
-        let normalisation = Normalisation::new(mean, std, device);
-        Ok(Self { path: path.into(), classes, train, eval, normalisation, fingerprints, splits, dropped })
+        // Rank 0 hashes for all and tells the others what they need.
+        let to_hash = if resources.share.number == 0 { to_hash } else { vec![] };
+        let fingerprints = Fingerprints::start(dataset, to_hash);
+        Ok(Self { path: path.into(), classes, train, eval, splits, mean, std, fingerprints, dropped })
     }
 }
 
-/// The images of a split: those that an earlier run kept, or decoded now.
-fn load(
-    (dataset, split, columns): (&Dataset, &str, &Value),
-    options: data::Options,
-    cache: Option<&Cache>,
-    report: &mut dyn Report,
-) -> Result<(Loader, Images)> {
-    let decode = || Ok::<_, Error>(Loader::open(dataset.split(split)?.into(), options)?);
-    // What is said of the files before they are read. Without it nothing can be kept.
-    let Some((cache, stamp)) = cache.and_then(|cache| Some((cache, dataset.stamp(split).ok()?))) else {
-        return Ok((decode()?, Images::Passing));
-    };
-    let data::Options { side, framing, limit, memory_limit, .. } = options;
-    // Programs of another version may decode otherwise.
-    let key = json!({
-        "files": stamp, "split": split, "columns": columns, "side": side, "framing": framing, "limit": limit,
-        "version": env!("CARGO_PKG_VERSION"),
-    });
-    let slot = Slot::new(cache, key.to_string(), side);
-    match slot.load() {
-        Ok(Some((decoded, fingerprint))) if decoded.pixels.numel() as u64 <= memory_limit => {
-            return Ok((Loader::of_decoded(&decoded, options)?, Images::Kept { slot, fingerprint }));
+/// The framing of training and of evaluation images.
+fn framings(augmentation: Augmentation) -> (Framing, Framing) {
+    match augmentation {
+        Augmentation::ResizedCropFlip => (Framing::ResizedCrop, Framing::Centre),
+        Augmentation::None | Augmentation::CropFlip => (Framing::Whole, Framing::Whole),
+    }
+}
+
+/// A split of a data set that is read with the given columns.
+struct Source<'a> {
+    dataset: &'a Dataset,
+    split: &'a str,
+    columns: &'a Value,
+}
+
+impl Source<'_> {
+    /// Loads the images, from the cache where an earlier run left them there.
+    fn load(
+        &self,
+        options: loader::Options,
+        cache: Option<&Cache>,
+        report: &mut dyn Report,
+    ) -> Result<(Loader, Images)> {
+        let decode = || Ok::<_, Error>(Loader::open(self.dataset.split(self.split)?.into(), options)?);
+        // The stamp is taken before the files are read. Without it nothing can be kept.
+        let Some((cache, stamp)) = cache.and_then(|cache| Some((cache, self.dataset.stamp(self.split).ok()?))) else {
+            return Ok((decode()?, Images::Passing));
+        };
+        let file = self.cache_file(cache, &stamp, &options);
+        match file.load() {
+            Ok(Some((decoded, fingerprint))) if decoded.pixels.numel() as u64 <= options.memory_limit => {
+                return Ok((Loader::of_decoded(&decoded, options)?, Images::Kept { slot: file, fingerprint }));
+            }
+            Ok(_) => {}
+            Err(error) => report.event(&warning(format!(
+                "the decoded images in {} cannot be used ({error}): decoding the split again",
+                file.path().display()
+            ))),
         }
-        Ok(_) => {}
-        Err(error) => report.event(&warning(format!(
-            "the decoded images in {} cannot be used ({error}): they are decoded anew",
-            slot.path().display()
-        ))),
+        let loader = decode()?;
+        let images = match loader.decoded() {
+            Some(decoded) => Images::New { slot: file, decoded, stamp },
+            None => Images::Passing,
+        };
+        Ok((loader, images))
     }
-    let loader = decode()?;
-    let images = match loader.decoded() {
-        Some(decoded) => Images::New { slot, decoded, stamp },
-        None => Images::Passing,
-    };
-    Ok((loader, images))
+
+    fn cache_file(&self, cache: &Cache, stamp: &str, options: &loader::Options) -> Slot {
+        let loader::Options { side, framing, limit, .. } = options;
+        // Another version of this program may decode differently.
+        let key = json!({
+            "files": stamp, "split": self.split, "columns": self.columns, "side": side, "framing": framing,
+            "limit": limit, "version": env!("CARGO_PKG_VERSION"),
+        });
+        Slot::new(cache, key.to_string(), *side)
+    }
 }
 
-/// Says which images could not be read; the loader has refused a split where they are more than 1 %.
-fn warn_of_corrupt(split: &str, loader: &Loader, report: &mut dyn Report) -> u64 {
+/// Names the images that could not be decoded and returns their number. More than 1 % would have failed the loader.
+fn warn_of_corrupt_images(split: &str, loader: &Loader, report: &mut dyn Report) -> u64 {
     let count = loader.corrupt_count();
     if count > 0 {
         let named = loader.corrupt();

@@ -10,9 +10,10 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use tch::{Device, TchError, Tensor};
 
+use super::batch::{Loaded, Rows, tensors};
 use super::decode::{Corrupt, View, decode};
-use super::loader::{Loaded, Rows, tensors};
-use super::{Error, Share};
+use super::error::Error;
+use super::shard::Share;
 use distillery::dataset::{self, BLOCK, Images, KEPT_BYTES};
 
 /// Most blocks whose images are mixed with each other.

@@ -8,27 +8,19 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use distillery::architecture::{Convolution, Layout, Op, Pool, Role};
 
-use super::Weight;
 use super::plan::Step;
+use super::weight::Weight;
 use crate::device::kernels;
 
 /// The final feature map [B, C, H', W'] of `images` [B, 3, H, W], whose `steps` are for training; batch norms use the
 /// statistics of the batch where `train`, and the running ones otherwise; those of `cpp/` where `kernels`.
-pub(super) fn forward(
-    layout: &Layout,
-    steps: &[Step],
-    weights: &[Weight],
-    images: &Tensor,
-    [train, kernels]: [bool; 2],
-) -> Tensor {
+pub(super) fn forward(layout: &Layout, steps: &[Step], weights: &[Weight], images: &Tensor, train: bool) -> Tensor {
     run(steps, |_, step, inputs, added| match (step.op, inputs) {
         (Op::Images, []) => images.shallow_clone(),
-        (Op::Convolution { weight }, [xs]) => {
-            convolution(&weights[weight..], geometry(layout, weight), xs, kernels && has_kernels(xs))
-        }
+        (Op::Convolution { weight }, [xs]) => convolution(&weights[weight..], geometry(layout, weight), xs),
         (Op::BatchNorm { weight }, [xs]) => {
             let weights = [0, 1, 2, 3].map(|part| &weights[weight + part].tensor);
-            if train && kernels && has_kernels(xs) {
+            if train && has_kernels(xs) {
                 return kernels::norm(xs, added, weights, step.relu);
             }
             let [factor, offset, mean, variance] = weights.map(Some);
@@ -106,12 +98,13 @@ pub(super) fn geometry(layout: &Layout, weight: usize) -> Convolution {
 }
 
 /// `weights` begin with the convolution's own.
-fn convolution(weights: &[Weight], geometry: Convolution, xs: &Tensor, kernels: bool) -> Tensor {
+fn convolution(weights: &[Weight], geometry: Convolution, xs: &Tensor) -> Tensor {
     let (weight, bias) = (&weights[0].tensor, geometry.bias.then(|| &weights[1].tensor));
-    if kernels && kernels::suits_winograd(xs.kind(), xs.size()[3], weight, geometry) {
+    let has_kernels = has_kernels(xs);
+    if has_kernels && kernels::suits_winograd(xs.kind(), xs.size()[3], weight, geometry) {
         return kernels::winograd(xs, weight, bias);
     }
-    if kernels && kernels::is_unfolded(xs.kind(), geometry) {
+    if has_kernels && kernels::is_unfolded(xs.kind(), geometry) {
         return kernels::unfolded(xs, weight, bias, geometry);
     }
     let bias = bias.map(|bias| bias.to_kind(xs.kind()));

@@ -5,9 +5,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use distillery::architecture::{Convolution, Layout, Op};
 
-use super::Weight;
 use super::forward::{channels_last, convolve, convolve_fused, finish, geometry, plain, run};
 use super::plan::{Purpose, Step, steps};
+use super::weight::Weight;
 use crate::device::kernels;
 
 /// The steps of a frozen network and what each needs.

@@ -7,27 +7,19 @@ mod forward;
 mod frozen;
 mod init;
 mod plan;
-pub mod weights;
+pub mod state_dict;
+mod weight;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use distillery::architecture::{Architecture, Entry, Layout};
+use distillery::architecture::{self, Architecture, Entry, Layout};
 
+use crate::error::{Error, Result};
 use crate::loss::sdd::{Regions, classify_regions};
 use forward::channels_last;
 use frozen::Frozen;
 use plan::{Purpose, Step};
-
-/// One tensor of a network's state dict.
-#[derive(Debug)]
-pub struct Weight {
-    /// Its key: `layer1.0.conv1.weight`.
-    pub name: String,
-    /// Its values.
-    pub tensor: Tensor,
-    /// Whether the optimiser changes it; running statistics are not trained.
-    pub trained: bool,
-}
+pub use weight::Weight;
 
 /// A network and its weights.
 pub struct Network {
@@ -37,8 +29,6 @@ pub struct Network {
     steps: Vec<Step>,
     weights: Vec<Weight>,
     compute: Kind,
-    /// Whether the operators of `cpp/` are used where they can be.
-    kernels: bool,
     frozen: Option<Frozen>,
 }
 
@@ -46,6 +36,17 @@ impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} with {} classes", self.architecture.name, self.classes)
     }
+}
+
+/// The architecture of that name.
+///
+/// # Errors
+/// There is none.
+pub fn find(name: &str) -> Result<&'static Architecture> {
+    architecture::find(name).ok_or_else(|| {
+        let known: Vec<&str> = architecture::all().iter().map(|architecture| architecture.name).collect();
+        Error::user(format!("unknown architecture {name:?}; known: {}", known.join(", ")))
+    })
 }
 
 /// The network with `classes` classes and the initial weights that `seed` decides, on the CPU in float32.
@@ -60,7 +61,7 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
     };
     let weights = layout.entries.iter().zip(0..).map(weight).collect();
     let steps = plan::steps(&layout, Purpose::Training);
-    Network { architecture, classes, layout, steps, weights, compute: Kind::Float, kernels: true, frozen: None }
+    Network { architecture, classes, layout, steps, weights, compute: Kind::Float, frozen: None }
 }
 
 impl Network {
@@ -69,7 +70,7 @@ impl Network {
         let xs = channels_last(&xs.to_kind(self.compute));
         let map = match &self.frozen {
             Some(frozen) => frozen.forward(&xs),
-            None => forward::forward(&self.layout, &self.steps, &self.weights, &xs, [train, self.kernels]),
+            None => forward::forward(&self.layout, &self.steps, &self.weights, &xs, train),
         };
         map.to_kind(self.classifier()[0].tensor.kind())
     }
@@ -145,11 +146,6 @@ impl Network {
         self.compute = kind;
     }
 
-    /// Computes with libtorch's operators alone, as on devices that those of `cpp/` are not for.
-    pub fn use_no_kernels(&mut self) {
-        self.kernels = false;
-    }
-
     /// Makes the network a [`constant`](Self::constant) of the kind that it computes in. On a GPU it is tried out which steps
     /// cuDNN has kernels for, which takes a moment.
     pub fn freeze(&mut self, batch: u32, side: u32) {
@@ -170,8 +166,8 @@ impl Network {
         let layout = self.architecture.layout_at(self.classes, side);
         let frozen = Some(Frozen::new(&layout, &weights, kind, i64::from(batch), fuses));
         let Self { architecture, classes, .. } = *self;
-        let (steps, kernels) = (self.steps.clone(), self.kernels);
-        Self { architecture, classes, layout, steps, weights, compute: kind, kernels, frozen }
+        let steps = self.steps.clone();
+        Self { architecture, classes, layout, steps, weights, compute: kind, frozen }
     }
 
     /// Overwrites one tensor of the state dict; the caller has checked names and shapes.

@@ -16,9 +16,8 @@ use tch::{Device, Kind, Tensor};
 use crate::data::Share;
 use crate::device::cuda::Plugin;
 use crate::error::Result;
-use crate::launch::Others;
 use crate::models::Network;
-use crate::worker_link::control::Wish;
+use distillery::protocol::StopRequest;
 use group::Group;
 
 /// One rank's view of all of a run's. A run on one device has one, which is [alone](Self::alone).
@@ -34,11 +33,20 @@ struct Together {
     group: Group,
     /// Where all ranks of the run can put files.
     place: PathBuf,
-    /// The other processes, for rank 0.
-    others: Option<Others>,
+    /// Stops the other ranks' current work; set on rank 0.
+    interrupt: Option<Interrupt>,
     messenger: Option<Messenger>,
     /// The weight of this rank's loss in the next step.
     weight: f64,
+}
+
+/// Stops the other ranks' current work.
+struct Interrupt(Box<dyn Fn()>);
+
+impl std::fmt::Debug for Interrupt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupt")
+    }
 }
 
 /// Brings rank 0's orders to all ranks.
@@ -47,7 +55,7 @@ struct Messenger {
     /// Takes part in every loss with the order as its factor, so that this is its gradient.
     parameter: Tensor,
     /// Of the next step.
-    own: Order,
+    own: Decision,
     /// Gradients of the steps whose orders are not read yet.
     sent: VecDeque<Tensor>,
     /// Steps between sending and reading. To read a number is to wait for the device; with this many steps in between it
@@ -55,35 +63,34 @@ struct Messenger {
     lag: usize,
 }
 
-/// What rank 0 wants of all after a step.
+/// What all ranks do after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    /// To go on or not.
-    pub wish: Wish,
-    /// To read the metrics.
-    pub reads: bool,
+pub struct Decision {
+    pub stop: Option<StopRequest>,
+    pub reads_metrics: bool,
 }
 
-impl Order {
-    const GO_ON: Self = Self { wish: Wish::GoOn, reads: false };
+impl Decision {
+    const CONTINUE: Self = Self { stop: None, reads_metrics: false };
 
-    fn number(self) -> f64 {
-        let wish = match self.wish {
-            Wish::GoOn => 0.0,
-            Wish::Pause => 1.0,
-            Wish::Stop => 2.0,
+    /// A small integer, so that it survives being averaged with zeros in float32.
+    fn to_number(self) -> f64 {
+        let stop = match self.stop {
+            None => 0.0,
+            Some(StopRequest::Pause) => 1.0,
+            Some(StopRequest::Cancel) => 2.0,
         };
-        wish + if self.reads { 4.0 } else { 0.0 }
+        stop + if self.reads_metrics { 4.0 } else { 0.0 }
     }
 
     fn from_number(number: f64) -> Self {
         let number = number.round() as u8;
-        let wish = match number & 3 {
-            0 => Wish::GoOn,
-            1 => Wish::Pause,
-            _ => Wish::Stop,
+        let stop = match number & 3 {
+            0 => None,
+            1 => Some(StopRequest::Pause),
+            _ => Some(StopRequest::Cancel),
         };
-        Self { wish, reads: number & 4 != 0 }
+        Self { stop, reads_metrics: number & 4 != 0 }
     }
 }
 
@@ -110,15 +117,15 @@ impl Ranks {
             }
         }
         let group = Group::meet(&place.join("meeting"), share.number, share.count, nccl)?;
-        let together = Together { group, place: place.to_owned(), others: None, messenger: None, weight: 1.0 };
+        let together = Together { group, place: place.to_owned(), interrupt: None, messenger: None, weight: 1.0 };
         Ok(Self { share, together: Some(together) })
     }
 
-    /// Makes this rank 0, with the others' processes.
+    /// Gives rank 0 the means to stop the other ranks' current work: see [`interrupt`](Self::interrupt).
     #[must_use]
-    pub fn leading(mut self, others: Others) -> Self {
+    pub fn interrupting_others_by(mut self, interrupt: impl Fn() + 'static) -> Self {
         if let Some(together) = &mut self.together {
-            together.others = Some(others);
+            together.interrupt = Some(Interrupt(Box::new(interrupt)));
         }
         self
     }
@@ -156,7 +163,7 @@ impl Ranks {
         parameters.push(parameter.shallow_clone());
         group.average(&parameters)?;
         let lag = if device == Device::Cpu { 0 } else { 2 };
-        *messenger = Some(Messenger { parameter, own: Order::GO_ON, sent: VecDeque::new(), lag });
+        *messenger = Some(Messenger { parameter, own: Decision::CONTINUE, sent: VecDeque::new(), lag });
         Ok(())
     }
 
@@ -172,14 +179,14 @@ impl Ranks {
 
     /// Says what this rank wants, between two steps, and learns what all do now: what rank 0 wanted a moment ago. Alone,
     /// that is what it wants.
-    pub fn agree(&mut self, own: Order) -> Order {
+    pub fn agree(&mut self, own: Decision) -> Decision {
         let Some(Messenger { own: next, sent, lag, .. }) = self.messenger() else { return own };
         *next = own;
         if sent.len() <= *lag {
-            return Order::GO_ON;
+            return Decision::CONTINUE;
         }
         let gradient = sent.pop_front().expect("there are more than the lag");
-        Order::from_number(gradient.double_value(&[0]) * f64::from(self.share.count))
+        Decision::from_number(gradient.double_value(&[0]) * f64::from(self.share.count))
     }
 
     /// Sets what the next step's loss, a mean over `images` of this rank, counts in that of a batch of `all` images: the
@@ -203,7 +210,7 @@ impl Ranks {
         let Some(Together { group, messenger: Some(messenger), weight, .. }) = &mut self.together else {
             return loss.backward();
         };
-        let order = if leads { messenger.own.number() } else { 0.0 };
+        let order = if leads { messenger.own.to_number() } else { 0.0 };
         let loss = if *weight == 1.0 { loss.shallow_clone() } else { loss * *weight };
         let loss = loss + (&messenger.parameter * order).sum(Kind::Float);
         // As the operators of tch: what fails here ends the run.
@@ -259,8 +266,8 @@ impl Ranks {
 
     /// Has the other ranks leave what they do between two steps: rank 0 does so, and they would work for nothing.
     pub fn interrupt(&self) {
-        if let Some(others) = self.together.as_ref().and_then(|together| together.others.as_ref()) {
-            others.interrupt();
+        if let Some(Interrupt(interrupt)) = self.together.as_ref().and_then(|together| together.interrupt.as_ref()) {
+            interrupt();
         }
     }
 
@@ -274,13 +281,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_survives_being_averaged_in_float32_over_any_number_of_ranks() {
+    fn a_decision_survives_being_averaged_in_float32_over_any_number_of_ranks() {
         for count in 1..=64_u8 {
-            for wish in [Wish::GoOn, Wish::Pause, Wish::Stop] {
-                for reads in [false, true] {
-                    let order = Order { wish, reads };
-                    let averaged = order.number() as f32 / f32::from(count);
-                    assert_eq!(Order::from_number(f64::from(averaged) * f64::from(count)), order);
+            for stop in [None, Some(StopRequest::Pause), Some(StopRequest::Cancel)] {
+                for reads_metrics in [false, true] {
+                    let decision = Decision { stop, reads_metrics };
+                    let averaged = decision.to_number() as f32 / f32::from(count);
+                    assert_eq!(Decision::from_number(f64::from(averaged) * f64::from(count)), decision);
                 }
             }
         }

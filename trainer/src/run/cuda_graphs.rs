@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use tch::{Device, Tensor};
 
+use super::metrics::Meter;
+use super::optim::Optimizer;
+use super::step::{Inputs, Objective, step};
 use crate::device::cuda::{self, Graph, Plugin};
 use crate::models::Network;
 use crate::ranks::Ranks;
-use crate::run::optim::Optimizer;
-use crate::run::step::{Inputs, Meter, Objective, step};
-use crate::warning;
+use crate::worker_link::report::warning;
 use distillery::protocol::{Event, Level};
 
 /// Steps that are issued one operation at a time before one is recorded: libraries choose their algorithms and take their

@@ -1,39 +1,19 @@
 //! `manifest.json`: how the students came to be.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::resume::{Attempt, Counters};
+use super::setup::Setup;
+use crate::data::hash::sha256;
 use crate::error::{Error, Result};
-use crate::run::resume::{Attempt, Counters};
-use crate::run::setup::Setup;
 use distillery::protocol::{Evaluation, Outcome, StudentFacts};
 use distillery::spec::JobSpec;
-
-/// SHA-256 of a file, in hexadecimal, and its size.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn sha256(path: &Path) -> std::io::Result<(String, u64)> {
-    let mut file = File::open(path)?;
-    let (mut hash, mut size) = (Sha256::new(), 0);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok((hex::encode(hash.finalize()), size)),
-            read => {
-                hash.update(&buffer[..read]);
-                size += read as u64;
-            }
-        }
-    }
-}
 
 /// What is said about a student's file.
 ///
@@ -132,7 +112,7 @@ pub struct Student {
 /// # Errors
 /// It cannot be written, or the data could not be read for its hash.
 pub fn write(path: &Path, spec: &JobSpec, mut setup: Setup, outcome: &Outcome, last: StudentFacts) -> Result<()> {
-    let sha256_of_files = setup.fingerprints.get()?.clone();
+    let sha256_of_files = setup.data.fingerprints.get()?.clone();
     let Counters { epoch, step, best, teacher, last: last_evaluation, attempts, .. } = setup.counters;
     let manifest = Manifest {
         specification: spec.clone(),
@@ -140,16 +120,16 @@ pub fn write(path: &Path, spec: &JobSpec, mut setup: Setup, outcome: &Outcome, l
         versions: Versions::current(),
         attempts,
         finished_at: Utc::now(),
-        teacher: setup.teacher_sha256.map(|sha256| Teacher { sha256, evaluation: teacher }),
-        initial_student_sha256: setup.student_sha256,
+        teacher: setup.hashes.teacher.map(|sha256| Teacher { sha256, evaluation: teacher }),
+        initial_student_sha256: setup.hashes.student,
         data: Data {
             sha256_of_files,
             train_images: setup.started.train_images,
             eval_images: setup.started.eval_images,
-            dropped_images: setup.dropped,
+            dropped_images: setup.data.dropped,
             classes: setup.started.classes,
-            mean: setup.objective.normalisation.mean,
-            std: setup.objective.normalisation.std,
+            mean: setup.data.mean,
+            std: setup.data.std,
         },
         steps: step,
         best: Student {

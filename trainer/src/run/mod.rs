@@ -1,148 +1,82 @@
-//! A whole training run: set up, epochs, files. [`setup`] makes what it needs.
+//! A training run from its first step to its last file: [`setup`] loads what it needs, [`step`] does one optimisation
+//! step, [`evaluate`] measures the student, [`resume`] keeps the state that survives an interruption, and [`outputs`]
+//! writes the results.
 
 pub mod cuda_graphs;
 pub mod evaluate;
 pub mod manifest;
+pub mod metrics;
+pub mod networks;
 pub mod optim;
+pub mod outputs;
+pub mod precision;
+pub mod progress;
 pub mod resume;
 pub mod setup;
 pub mod startup_timer;
 pub mod step;
+pub mod teacher_cache;
 pub mod teacher_evaluation;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::cache::rows::Numbers;
-use crate::cache::teacher_logits::{TeacherCache, view_of};
-use crate::data::{Crops, Loaded, Share};
+use crate::cache::teacher_logits::TeacherCache;
+use crate::data::{Crops, Loaded, view_of};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::loss::sdd::warmup;
-use crate::models::weights::{self, StateDict};
-use crate::ranks::{Order, Ranks};
-use crate::run::evaluate::evaluate;
-use crate::run::resume::{self, State};
-use crate::run::setup::Setup;
-use crate::run::step::{Inputs, Meter, Rates};
-use crate::worker_link::control::{Control, Wish};
+use crate::models::state_dict;
+use crate::ranks::{Decision, Ranks};
+use crate::settings::{Ending, Settings};
+use crate::worker_link::control::Control;
 use crate::worker_link::metrics_file::Metrics;
-use crate::worker_link::report::Report;
-use distillery::protocol::{Evaluation, Event, Level, Outcome, Progress, files};
-use distillery::spec::{self, Augmentation, JobSpec};
+use crate::worker_link::report::{Report, warning};
+use distillery::protocol::{Evaluation, Event, Level, StopRequest, files};
+use distillery::spec::{Augmentation, JobSpec, TeacherCache as Kept};
+use metrics::Meter;
+use progress::Pace;
+use setup::Setup;
+use step::{Inputs, Rates};
 
-/// What the command line decides.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Settings {
-    /// Where files go.
-    pub output: PathBuf,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`; before ranks are given one each, so many with commas between them.
-    pub device: String,
-    /// The devices of all ranks, where there are several.
-    pub all_devices: Option<String>,
-    /// This rank's part of the training images, and its number.
-    pub share: Share,
-    /// Threads of the arithmetic, of all ranks together.
-    pub threads: usize,
-    /// Bytes of decoded images that are kept in memory; more are read again in every epoch.
-    pub data_memory: u64,
-    /// Whether steps on a GPU are recorded as CUDA graphs.
-    pub cuda_graphs: bool,
-    /// Where the teacher's logits and decoded images are kept for later runs; without it the logits are kept in memory.
-    pub cache_dir: Option<PathBuf>,
-    /// Bytes that may be kept there.
-    pub cache_limit: u64,
-    /// Which attempt at the job this is, from 1, for the manifest.
-    pub attempt: u32,
-}
-
-impl Settings {
-    /// Sets this process up for its part of the threads, before the first tensor, where so many devices train.
-    pub fn prepare(&self, devices: u32) {
-        device::prepare((self.threads / devices.max(1) as usize).max(1));
-    }
-}
-
-/// How a run ended that did not fail.
-#[derive(Debug)]
-pub enum Ending {
-    /// All epochs are done and all files written.
-    Finished,
-    /// It was told to stop.
-    Stopped,
-}
-
-/// Trains by a specification whose paths are local. `meet` gives the ranks that train together, this one among them, once
-/// all is loaded on its device.
+/// Trains by a specification whose paths are local. `join` is called once everything is loaded on this rank's device, and
+/// returns the ranks that train together, this one included.
 ///
 /// # Errors
-/// In the classes of [`Error`].
+/// Training failed; the error's class says whether another attempt can succeed.
 pub fn train(
     spec: &JobSpec,
     settings: &Settings,
-    meet: impl FnOnce(Device, &mut dyn Report) -> Result<Ranks>,
+    join: impl FnOnce(Device, &mut dyn Report) -> Result<Ranks>,
     control: &Control,
     report: &mut dyn Report,
 ) -> Result<Ending> {
-    let state = settings.output.join(files::CHECKPOINT);
-    let directory = state.parent().expect("the checkpoint is in a directory");
-    std::fs::create_dir_all(directory).map_err(Error::storage(directory))?;
-    let setup = Setup::new(spec, settings, report)?;
-    let mut ranks = meet(setup.device, report)?;
-    ranks.begin(&setup.student, &setup.optimizer.state(), setup.device)?;
-    let metrics = match ranks.leads() {
-        true => Some(Metrics::open(&settings.output.join(files::METRICS), setup.counters.step)?),
-        false => None,
-    };
-    let scales = setup.objective.distillation.as_ref().map_or(&[][..], |distillation| &distillation.scales);
-    let meter = Meter::new(scales, setup.device);
-    let output = &settings.output;
-    // An attempt that starts within the last epoch leaves what it started from.
-    if ranks.leads() && setup.counters.epoch + 1 == spec.training.epochs && setup.counters.step > 0 {
-        keep_for_verification(output)?;
-    }
-    let flushed = Instant::now();
-    let teacher_cache = None;
-    let mut run = Run {
-        spec,
-        control,
-        report,
-        ranks,
-        metrics,
-        meter,
-        output,
-        state,
-        flushed,
-        evaluated: 0.0,
-        setup,
-        teacher_cache,
-        stepped: false,
-    };
+    let mut run = Run::prepare(spec, settings, join, control, report)?;
     run.report.event(&Event::Started(run.setup.started.clone()));
-    run.tell();
+    run.forward_events();
     if run.evaluate_teacher(settings)? == Flow::Stop {
         return Ok(run.stopped());
     }
     run.setup.startup.mark("teacher");
-    run.teacher_cache = TeacherCache::of_run(spec, settings, &run.ranks, &mut run.setup)?;
+    run.teacher_cache = teacher_cache::open(spec, settings, &run.ranks, &mut run.setup, &mut *run.report)?;
     while run.setup.counters.epoch < spec.training.epochs {
         if run.epoch()? == Flow::Stop {
             return Ok(run.stopped());
         }
     }
     if run.ranks.leads() {
-        run.finish()?;
+        let outcome = outputs::write_results(run.output, spec, run.setup)?;
+        run.report.event(&Event::Finished(outcome));
     }
     Ok(Ending::Finished)
 }
 
-/// Whether to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
-    GoOn,
+    Continue,
     Stop,
 }
 
@@ -151,58 +85,88 @@ struct Run<'a> {
     control: &'a Control,
     report: &'a mut dyn Report,
     setup: Setup,
-    /// The processes that train together; the first of them writes and reports.
+    /// The processes that train together. Only rank 0 writes files and reports.
     ranks: Ranks,
-    /// Where there is somebody to write them.
-    metrics: Option<Metrics>,
+    /// Open on rank 0.
+    metrics_file: Option<Metrics>,
     meter: Meter,
-    /// Where files go.
     output: &'a Path,
     /// The checkpoint to resume from.
-    state: PathBuf,
-    flushed: Instant,
-    /// Seconds that the last evaluation took.
-    evaluated: f64,
+    checkpoint: PathBuf,
+    /// When the metrics were last read.
+    read_at: Instant,
+    seconds_per_evaluation: f64,
     teacher_cache: Option<TeacherCache>,
     /// Whether this attempt has done a step.
-    stepped: bool,
+    has_stepped: bool,
 }
 
 /// Seconds between two readings of the metrics, each of which waits for the device.
 const BETWEEN_READINGS: f64 = 1.0;
 
-impl Run<'_> {
-    fn evaluate_teacher(&mut self, settings: &Settings) -> Result<Flow> {
-        if self.setup.objective.teacher.is_none() {
-            return Ok(Flow::GoOn);
+impl<'a> Run<'a> {
+    fn prepare(
+        spec: &'a JobSpec,
+        settings: &'a Settings,
+        join: impl FnOnce(Device, &mut dyn Report) -> Result<Ranks>,
+        control: &'a Control,
+        report: &'a mut dyn Report,
+    ) -> Result<Self> {
+        let output = settings.output.as_path();
+        let checkpoint = output.join(files::CHECKPOINT);
+        let directory = checkpoint.parent().expect("the checkpoint is in a directory");
+        std::fs::create_dir_all(directory).map_err(Error::storage(directory))?;
+        let setup = Setup::new(spec, settings, report)?;
+        let mut ranks = join(setup.device, report)?;
+        ranks.begin(&setup.student, &setup.optimizer.state(), setup.device)?;
+        let metrics_file = match ranks.leads() {
+            true => Some(Metrics::open(&output.join(files::METRICS), setup.counters.step)?),
+            false => None,
+        };
+        let scales = setup.objective.distillation.as_ref().map_or(&[][..], |distillation| &distillation.scales);
+        let meter = Meter::new(scales, setup.device);
+        // An attempt that resumes within the last epoch verifies from where it resumed.
+        if ranks.leads() && setup.counters.epoch + 1 == spec.training.epochs && setup.counters.step > 0 {
+            outputs::keep_for_verification(output)?;
         }
-        let flow = if self.ranks.leads() { self.ask_teacher(settings)? } else { Flow::GoOn };
-        // The others wait here.
-        Ok(if self.ranks.any(flow == Flow::Stop)? { Flow::Stop } else { Flow::GoOn })
+        Ok(Self {
+            spec,
+            control,
+            report,
+            setup,
+            ranks,
+            metrics_file,
+            meter,
+            output,
+            checkpoint,
+            read_at: Instant::now(),
+            seconds_per_evaluation: 0.0,
+            teacher_cache: None,
+            has_stepped: false,
+        })
     }
 
-    fn ask_teacher(&mut self, settings: &Settings) -> Result<Flow> {
-        let go_on = || self.control.wish() == Wish::GoOn;
-        let Some(evaluation) = teacher_evaluation::evaluation(self.spec, settings, &mut self.setup, go_on)? else {
+    fn evaluate_teacher(&mut self, settings: &Settings) -> Result<Flow> {
+        if self.setup.objective.teacher.is_none() {
+            return Ok(Flow::Continue);
+        }
+        let flow = if self.ranks.leads() { self.evaluate_teacher_on_rank_0(settings)? } else { Flow::Continue };
+        // The other ranks wait here.
+        Ok(if self.ranks.any(flow == Flow::Stop)? { Flow::Stop } else { Flow::Continue })
+    }
+
+    fn evaluate_teacher_on_rank_0(&mut self, settings: &Settings) -> Result<Flow> {
+        let goes_on = || self.control.stop_request().is_none();
+        let Some(evaluation) = teacher_evaluation::evaluation(self.spec, settings, &mut self.setup, goes_on)? else {
             return Ok(Flow::Stop);
         };
-        if !evaluation.loss.is_finite() {
-            return Err(Error::user("the teacher's outputs are not finite: its checkpoint holds broken weights"));
-        }
+        let doubt = teacher_evaluation::check(&evaluation, self.setup.started.classes)?;
         self.setup.counters.teacher = Some(evaluation);
         self.report.event(&Event::Teacher(evaluation));
-        let chance = 100.0 / f64::from(self.setup.started.classes);
-        // Twice chance means something only where there are several classes.
-        if evaluation.top1 < (2.0 * chance).min(chance + 0.25 * (100.0 - chance)) {
-            let message = format!(
-                "the teacher is right for {:.1} % of the evaluation images, and guessing would be for {chance:.1} %: \
-                 check its normalisation (teacher.mean, teacher.std), the order of its classes, and that its \
-                 architecture is the right one",
-                evaluation.top1
-            );
-            self.report.event(&crate::warning(message));
+        if let Some(message) = doubt {
+            self.report.event(&warning(message));
         }
-        Ok(Flow::GoOn)
+        Ok(Flow::Continue)
     }
 
     fn epoch(&mut self) -> Result<Flow> {
@@ -213,69 +177,85 @@ impl Run<'_> {
         let steps_per_epoch = self.setup.started.steps_per_epoch;
         let first = self.setup.counters.step_in_epoch;
         let view = match training.teacher_cache {
-            Some(spec::TeacherCache::Views(views)) => view_of(training.seed, epoch, views),
+            Some(Kept::Views(views)) => view_of(training.seed, epoch, views),
             _ => epoch,
         };
-        let train = std::rc::Rc::clone(&self.setup.train);
+        let batches = self.setup.data.train.epoch_of_view(epoch, view, first);
         let crops = self.crops(epoch, view, first);
-        self.flushed = Instant::now();
+        self.read_at = Instant::now();
         let mut unread = 0;
-        for (index, batch) in (first..).zip(train.epoch_of_view(epoch, view, first)) {
-            // What is left of the epoch is read at its end. Where that is little, it is no point of its own: the means of a
-            // few images, and of a last, smaller batch, are far from those before.
+        for (index, batch) in (first..).zip(batches) {
+            // The rest of the epoch is read at its end. A short rest is no point of its own: the means of a few images,
+            // and of a smaller last batch, are too noisy.
             let is_enough = 2 * steps_per_epoch.saturating_sub(index) >= unread;
-            let reads = is_enough && self.flushed.elapsed().as_secs_f64() > BETWEEN_READINGS;
-            let order = self.ranks.agree(Order { wish: self.control.wish(), reads });
-            if order.reads || order.wish == Wish::Pause {
-                self.flush()?;
+            let reads_metrics = is_enough && self.read_at.elapsed().as_secs_f64() > BETWEEN_READINGS;
+            let decision = self.ranks.agree(Decision { stop: self.control.stop_request(), reads_metrics });
+            if decision.reads_metrics || decision.stop == Some(StopRequest::Pause) {
+                self.read_metrics()?;
                 unread = 0;
             }
             unread += 1;
-            match order.wish {
-                Wish::GoOn => {}
-                Wish::Pause => {
-                    self.keep_logits();
-                    self.save()?;
-                    return Ok(Flow::Stop);
-                }
-                Wish::Stop => return Ok(Flow::Stop),
+            if let Some(request) = decision.stop {
+                return self.stop(request);
             }
-            let loaded = batch?;
-            let parts = crops.as_ref().map(|crops| crops.of_batch(index, loaded.rows.start, &loaded.indices));
+            let batch = batch?;
+            let parts = crops.as_ref().map(|crops| crops.of_batch(index, batch.rows.start, &batch.indices));
             let number = self.setup.counters.step + 1;
-            let base = training.optimizer.learning_rate();
-            let rate = optim::learning_rate(&training.schedule, base, epoch, training.epochs, index, steps_per_epoch);
-            self.step(loaded, parts, view, Rates::new(rate, weight, number, self.setup.device));
+            let rates = Rates::new(self.learning_rate(index), weight, number, self.setup.device);
+            self.step(batch, parts, view, rates);
             self.setup.counters.step = number;
             self.setup.counters.step_in_epoch = index + 1;
-            if !std::mem::replace(&mut self.stepped, true) {
-                self.setup.startup.mark("step");
-                let message = self.setup.startup.summary();
-                self.report.event(&Event::Log { level: Level::Info, message });
-            }
+            self.report_first_step();
         }
-        self.keep_logits();
-        self.flush()?;
+        self.write_kept_logits();
+        self.read_metrics()?;
         self.end_epoch()
     }
 
-    fn keep_logits(&mut self) {
+    fn stop(&mut self, request: StopRequest) -> Result<Flow> {
+        if request == StopRequest::Pause {
+            self.write_kept_logits();
+            self.save()?;
+        }
+        Ok(Flow::Stop)
+    }
+
+    fn report_first_step(&mut self) {
+        if !std::mem::replace(&mut self.has_stepped, true) {
+            self.setup.startup.mark("step");
+            let message = self.setup.startup.summary();
+            self.report.event(&Event::Log { level: Level::Info, message });
+        }
+    }
+
+    /// The learning rate of a step of the current epoch, counted from 0.
+    fn learning_rate(&self, step_in_epoch: u64) -> f64 {
+        let training = &self.spec.training;
+        optim::learning_rate(
+            &training.schedule,
+            training.optimizer.learning_rate(),
+            self.setup.counters.epoch,
+            training.epochs,
+            step_in_epoch,
+            self.setup.started.steps_per_epoch,
+        )
+    }
+
+    fn write_kept_logits(&mut self) {
         if let Some(cache) = &mut self.teacher_cache {
             cache.write();
         }
     }
 
-    /// The parts that are taken of an epoch's images, from batch `first` on; none where all of them is.
+    /// The crops of an epoch's images from batch `first` on; `None` where images are taken whole.
     fn crops(&self, epoch: u32, view: u32, first: u64) -> Option<Crops> {
         let training = &self.spec.training;
-        let (images, side) = (self.setup.train.len(), u64::from(self.spec.dataset.image_size));
+        let (images, side) = (self.setup.data.train.len(), u64::from(self.spec.dataset.image_size));
         let (seed, device) = (training.seed, self.setup.device);
         match (training.augmentation, training.teacher_cache) {
-            // A resized crop is made when the image is decoded.
+            // A resized crop is taken while the image is decoded.
             (Augmentation::None | Augmentation::ResizedCropFlip, _) => None,
-            (Augmentation::CropFlip, Some(spec::TeacherCache::Views(_))) => {
-                Some(Crops::of_view(seed, view, [images, side], device))
-            }
+            (Augmentation::CropFlip, Some(Kept::Views(_))) => Some(Crops::of_view(seed, view, [images, side], device)),
             (Augmentation::CropFlip, _) => {
                 let sizes = [images, u64::from(training.batch_size), side];
                 Some(Crops::of_epoch(seed, epoch, first, sizes, device))
@@ -283,35 +263,36 @@ impl Run<'_> {
         }
     }
 
-    /// A step on a batch; what the teacher says of it is kept where that is wanted.
-    fn step(&mut self, loaded: Loaded, parts: Option<Tensor>, view: u32, rates: Rates) {
-        let Loaded { images, labels, numbers, indices, rows, all } = loaded;
-        let device = self.setup.device;
+    /// Trains on a batch. The teacher's logits come from the cache or go there.
+    fn step(&mut self, batch: Loaded, parts: Option<Tensor>, view: u32, rates: Rates) {
+        let Loaded { images, labels, numbers, indices, rows, all } = batch;
         if numbers.is_empty() {
             return self.step_without_images(rates);
         }
         self.ranks.weigh(rows.len(), all);
         let numbers = Numbers { numbers: &numbers, indices: &indices };
-        let known = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, numbers));
-        let logits = known.map(|known| known.to_device(device));
-        let is_asked = logits.is_none();
-        let inputs = Inputs { images, labels, parts, logits, rates };
-        let Setup { steps, student, objective, optimizer, .. } = &mut self.setup;
-        let logits = steps.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs);
-        if let (true, Some(cache), Some(logits)) = (is_asked, &mut self.teacher_cache, logits) {
+        let found = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, numbers));
+        let logits = found.map(|found| found.to_device(self.setup.device));
+        let is_new = logits.is_none();
+        let logits = self.execute(Inputs { images, labels, parts, logits, rates });
+        if let (true, Some(cache), Some(logits)) = (is_new, &mut self.teacher_cache, logits) {
             cache.keep(view, numbers, &logits);
         }
     }
 
-    /// A step in which this rank has no part but the same weights after it: on a black image, which counts nothing.
+    /// Takes part in a step whose batch has no image for this rank: a black image with a loss of weight zero leaves all
+    /// ranks with the same weights.
     fn step_without_images(&mut self, rates: Rates) {
         let (side, device) = (i64::from(self.spec.dataset.image_size), self.setup.device);
         let images = Tensor::zeros([1, 3, side, side], (Kind::Uint8, device));
         let labels = Tensor::zeros([1], (Kind::Int64, device));
-        let inputs = Inputs { images, labels, parts: None, logits: None, rates };
         self.ranks.weigh(0, 1);
+        self.execute(Inputs { images, labels, parts: None, logits: None, rates });
+    }
+
+    fn execute(&mut self, inputs: Inputs) -> Option<Tensor> {
         let Setup { steps, student, objective, optimizer, .. } = &mut self.setup;
-        steps.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs);
+        steps.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs)
     }
 
     fn end_epoch(&mut self) -> Result<Flow> {
@@ -328,24 +309,25 @@ impl Run<'_> {
             self.save()?;
         }
         if is_last_but_one && self.ranks.leads() {
-            keep_for_verification(self.output)?;
+            outputs::keep_for_verification(self.output)?;
         }
-        Ok(Flow::GoOn)
+        Ok(Flow::Continue)
     }
 
-    fn evaluate_student(&mut self, done: u32) -> Result<Flow> {
+    fn evaluate_student(&mut self, epochs_done: u32) -> Result<Flow> {
         let begun = Instant::now();
-        let go_on = || self.control.wish() == Wish::GoOn;
+        let goes_on = || self.control.stop_request().is_none();
         let setup = &mut self.setup;
         self.ranks.share_statistics(&setup.student)?;
-        let Setup { student, eval, objective, .. } = &*setup;
-        let Some(evaluation) = evaluate(student, eval, &objective.normalisation, &self.ranks, go_on, |_| {})? else {
-            if self.control.wish() == Wish::Pause {
+        let (loader, normalisation) = (&setup.data.eval, &setup.objective.normalisation);
+        let evaluation = evaluate::evaluate(&setup.student, loader, normalisation, &self.ranks, goes_on, |_| {})?;
+        let Some(evaluation) = evaluation else {
+            if self.control.stop_request() == Some(StopRequest::Pause) {
                 self.save()?;
             }
             return Ok(Flow::Stop);
         };
-        self.evaluated = begun.elapsed().as_secs_f64();
+        self.seconds_per_evaluation = begun.elapsed().as_secs_f64();
         if !evaluation.loss.is_finite() {
             let step = setup.counters.step;
             return Err(Error::numeric(format!(
@@ -355,97 +337,60 @@ impl Run<'_> {
         }
         setup.counters.last = Some(evaluation);
         if setup.counters.best.is_none_or(|(best, _)| evaluation.top1 > best.top1) {
-            setup.counters.best = Some((evaluation, done));
-            setup.best = if self.ranks.leads() { Some(weights::state_dict(&setup.student)?) } else { None };
+            setup.counters.best = Some((evaluation, epochs_done));
+            setup.best = if self.ranks.leads() { Some(state_dict::copy_of(&setup.student)?) } else { None };
         }
         let Evaluation { top1, top5, loss, .. } = evaluation;
-        self.record(&[("eval/top1", top1), ("eval/top5", top5), ("eval/loss", loss)])?;
-        Ok(Flow::GoOn)
+        let points = [("eval/top1", top1), ("eval/top5", top5), ("eval/loss", loss)];
+        self.record(points.map(|(name, value)| (name.to_owned(), value)).into())?;
+        Ok(Flow::Continue)
     }
 
-    /// Reads the sums on the device, which waits for it, and passes them on.
-    fn flush(&mut self) -> Result<()> {
-        let (images, values) = self.meter.read(&self.ranks)?;
-        self.tell();
-        if images == 0 {
-            return Ok(());
-        }
-        let rate = images as f64 / self.flushed.elapsed().as_secs_f64().max(1e-9);
-        self.flushed = Instant::now();
-        let training = &self.spec.training;
-        let counters = &self.setup.counters;
-        let learning_rate = optim::learning_rate(
-            &training.schedule,
-            training.optimizer.learning_rate(),
-            counters.epoch,
-            training.epochs,
-            counters.step_in_epoch.saturating_sub(1),
-            self.setup.started.steps_per_epoch,
-        );
-        let mut points: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        points.extend([("lr", learning_rate), ("images_per_second", rate)]);
-        points.extend(device::resident_bytes().map(|bytes| ("memory/resident_bytes", bytes as f64)));
-        self.record(&points)?;
-        self.progress(rate);
+    /// Reads the metrics since the last reading and reports them. Waits for the device.
+    fn read_metrics(&mut self) -> Result<()> {
+        let means = self.meter.read(&self.ranks)?;
+        self.forward_events();
+        let Some(means) = means else { return Ok(()) };
+        let images_per_second = means.images as f64 / self.read_at.elapsed().as_secs_f64().max(1e-9);
+        self.read_at = Instant::now();
+        let learning_rate = self.learning_rate(self.setup.counters.step_in_epoch.saturating_sub(1));
+        let mut points: Vec<_> = means.metrics.iter().map(|(metric, mean)| (metric.to_string(), *mean)).collect();
+        points.extend([("lr".to_owned(), learning_rate), ("images_per_second".to_owned(), images_per_second)]);
+        points.extend(device::resident_bytes().map(|bytes| ("memory/resident_bytes".to_owned(), bytes as f64)));
+        self.record(points)?;
+        let Self { seconds_per_evaluation, .. } = *self;
+        let eval_every_epochs = self.spec.training.eval_every_epochs;
+        let pace = Pace { images_per_second, seconds_per_evaluation, eval_every_epochs };
+        self.report.event(&Event::Progress(progress::progress(&self.setup.counters, &self.setup.started, pace)));
         Ok(())
     }
 
-    /// Passes on what there is to say.
-    fn tell(&mut self) {
+    /// Reports what the executor and the cache have to say.
+    fn forward_events(&mut self) {
         for event in self.setup.steps.events() {
             self.report.event(&event);
         }
         for message in self.teacher_cache.iter_mut().flat_map(TeacherCache::warnings) {
-            self.report.event(&crate::warning(message));
+            self.report.event(&warning(message));
         }
     }
 
-    fn record(&mut self, values: &[(&str, f64)]) -> Result<()> {
-        let Some(metrics) = &mut self.metrics else { return Ok(()) };
+    fn record(&mut self, values: Vec<(String, f64)>) -> Result<()> {
+        let Some(metrics_file) = &mut self.metrics_file else { return Ok(()) };
         let counters = &self.setup.counters;
-        let epoch = f64::from(counters.epoch)
-            + counters.step_in_epoch as f64 / self.setup.started.steps_per_epoch.max(1) as f64;
-        let points = metrics.write(values, counters.step, epoch)?;
+        let epoch = progress::epochs_done(counters, &self.setup.started);
+        let points = metrics_file.write(values, counters.step, epoch)?;
         self.report.event(&Event::Metrics { points });
         Ok(())
     }
 
-    fn progress(&mut self, images_per_second: f64) {
-        let (counters, started) = (&self.setup.counters, &self.setup.started);
-        let steps = started.steps_per_epoch * u64::from(started.epochs);
-        let share_left = 1.0 - counters.step as f64 / steps.max(1) as f64;
-        let images = started.train_images as f64 * f64::from(started.epochs);
-        let evaluations = f64::from(started.epochs / self.spec.training.eval_every_epochs);
-        let eta_seconds = share_left * (images / images_per_second + evaluations * self.evaluated);
-        self.report.event(&Event::Progress(Progress {
-            epoch: (counters.epoch + 1).min(started.epochs),
-            epochs: started.epochs,
-            step: counters.step,
-            steps,
-            fraction: 1.0 - share_left,
-            images_per_second,
-            eta_seconds,
-        }));
-    }
-
-    /// Writes the checkpoint to resume from, of which all ranks have the same.
+    /// Writes the checkpoint to resume from. All ranks have the same state, so rank 0 writes it.
     fn save(&mut self) -> Result<()> {
-        if !self.ranks.leads() {
-            return Ok(());
+        if self.ranks.leads() {
+            outputs::save_checkpoint(&self.checkpoint, &self.setup)?;
+            let counters = &self.setup.counters;
+            self.report.event(&Event::Checkpoint { epoch: counters.epoch, step: counters.step });
         }
-        let setup = &self.setup;
-        let student = weights::state_dict(&setup.student)?;
-        check_finite(&student, setup.counters.step)?;
-        let optimizer = setup.optimizer.state();
-        let optimizer = optimizer.iter().map(|(name, tensor)| Ok((name.clone(), weights::copied(tensor)?)));
-        let best = setup
-            .best
-            .as_ref()
-            .map(|best| best.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
-        let state =
-            State { counters: setup.counters.clone(), student, best, optimizer: optimizer.collect::<Result<_>>()? };
-        resume::save(&self.state, &state)?;
-        self.report.event(&Event::Checkpoint { epoch: setup.counters.epoch, step: setup.counters.step });
         Ok(())
     }
 
@@ -454,61 +399,4 @@ impl Run<'_> {
         self.report.event(&Event::Stopped { epoch: counters.epoch, step: counters.step });
         Ending::Stopped
     }
-
-    /// Writes the students and, last, the manifest.
-    fn finish(self) -> Result<()> {
-        let Self { spec, report, output, mut setup, .. } = self;
-        let missing = || Error::internal("no evaluation was done");
-        let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
-        let last = setup.counters.last.ok_or_else(missing)?;
-        let last_weights = weights::state_dict(&setup.student)?;
-        let best_weights = setup.best.take().ok_or_else(missing)?;
-        let write = |name: &str, state: &StateDict, epochs: u32| {
-            let path = output.join(name);
-            let batches = setup.started.steps_per_epoch * u64::from(epochs);
-            weights::write(&path, &weights::with_batches_tracked(state, batches), &setup.metadata)?;
-            manifest::facts(&path, setup.student.parameters())
-        };
-        let student = write(files::BEST_STUDENT, &best_weights, best_epoch)?;
-        let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs)?;
-        let outcome = Outcome {
-            teacher_top1: setup.counters.teacher.map(|teacher| teacher.top1),
-            best_top1: best.top1,
-            best_epoch,
-            last_top1: last.top1,
-            student,
-        };
-        if let Some(regions) = &setup.counters.regions {
-            manifest::write_json(&output.join(files::REGIONS), regions)?;
-        }
-        manifest::write(&output.join(files::MANIFEST), spec, setup, &outcome, last_student)?;
-        report.event(&Event::Finished(outcome));
-        Ok(())
-    }
-}
-
-/// Keeps the state that the last epoch starts from, so that `distillery verify` can repeat that. A state is replaced by
-/// rename, so a second name for it stays as it is.
-fn keep_for_verification(output: &Path) -> Result<()> {
-    let kept = output.join(files::BEFORE_LAST_EPOCH);
-    match std::fs::remove_file(&kept) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::storage(&kept)(error)),
-        _ => {}
-    }
-    let state = output.join(files::CHECKPOINT);
-    // Not every file system has links.
-    std::fs::hard_link(&state, &kept).or_else(|_| std::fs::copy(&state, &kept).map(drop)).map_err(Error::storage(&kept))
-}
-
-/// A loss can be finite while the step that follows from it is not.
-fn check_finite(state: &StateDict, step: u64) -> Result<()> {
-    for (name, tensor) in state {
-        if tensor.isfinite().all().int64_value(&[]) == 0 {
-            return Err(Error::numeric(format!(
-                "{name} is not finite after step {step}: lower training.optimizer.learning_rate, or set \
-                 training.clip_grad_norm"
-            )));
-        }
-    }
-    Ok(())
 }

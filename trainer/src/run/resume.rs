@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use crate::error::{Error, Result};
 use crate::loss::region_report;
-use crate::models::weights::{self, StateDict};
+use crate::models::state_dict::{self, StateDict};
 use distillery::checkpoint::{Checkpoint, Dtype};
 use distillery::protocol::Evaluation;
 use distillery::spec::{JobSpec, TeacherCache};
@@ -35,6 +35,24 @@ pub struct Counters {
     pub last: Option<Evaluation>,
     /// The attempts so far that left a state, this one included.
     pub attempts: Vec<Attempt>,
+}
+
+impl Counters {
+    /// Those of a run that has not begun. `specification` is its [`identity`].
+    #[must_use]
+    pub fn new(specification: String) -> Self {
+        Self {
+            specification,
+            epoch: 0,
+            step_in_epoch: 0,
+            step: 0,
+            best: None,
+            teacher: None,
+            regions: None,
+            last: None,
+            attempts: Vec::new(),
+        }
+    }
 }
 
 /// One attempt at a run: what the bytes of its result depend on besides specification and data.
@@ -107,7 +125,7 @@ pub fn save(path: &Path, state: &State) -> Result<()> {
         }
     }
     let counters = serde_json::to_string(&state.counters).expect("counters are JSON");
-    weights::write(path, &tensors, &BTreeMap::from([(COUNTERS.to_owned(), counters)]))
+    state_dict::write(path, &tensors, &BTreeMap::from([(COUNTERS.to_owned(), counters)]))
 }
 
 /// The state that an earlier attempt left; none where there is none.
@@ -120,7 +138,7 @@ pub fn load(path: &Path, identity: &str) -> Result<Option<State>> {
         Err(distillery::checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(None);
         }
-        Err(error) => return Err(weights::unreadable(path, &error)),
+        Err(error) => return Err(state_dict::unreadable(path, &error)),
     };
     let foreign = || {
         Error::user(format!(
@@ -135,7 +153,7 @@ pub fn load(path: &Path, identity: &str) -> Result<Option<State>> {
     }
     let mut parts: BTreeMap<String, StateDict> = BTreeMap::new();
     for stored in checkpoint.tensors() {
-        let bytes = checkpoint.bytes(stored).map_err(|error| weights::unreadable(path, &error))?;
+        let bytes = checkpoint.bytes(stored).map_err(|error| state_dict::unreadable(path, &error))?;
         let shape: Vec<i64> = stored.shape().iter().map(|&size| size as i64).collect();
         let kind = if stored.dtype() == Dtype::I64 { tch::Kind::Int64 } else { tch::Kind::Float };
         let tensor = Tensor::f_from_data_size(&bytes, &shape, kind)?;

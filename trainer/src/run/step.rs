@@ -5,13 +5,13 @@
 
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
+use super::metrics::{Meter, StepMetrics};
+use super::optim::Optimizer;
 use crate::data::crop_flip;
 use crate::data::normalisation::Normalisation;
-use crate::error::{Error, Result};
 use crate::loss::sdd::{Distillation, Regions};
 use crate::models::Network;
 use crate::ranks::Ranks;
-use crate::run::optim::Optimizer;
 
 /// The loss of a specification, and what it compares the student with.
 #[derive(Debug)]
@@ -168,19 +168,12 @@ pub fn step(
     ended(Phase::Student);
     let cross_entropy = student_regions.global.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
     let mut loss = &cross_entropy * objective.cross_entropy;
-    let mut parts = vec![];
-    if let (Some(distillation), Some(logits)) = (&objective.distillation, &logits) {
+    let distilled = objective.distillation.as_ref().zip(logits.as_ref()).map(|(distillation, logits)| {
         let teacher = Regions::split(logits, objective.scales());
-        let distilled = distillation.apply(&student_regions, &teacher, labels);
+        distillation.apply(&student_regions, &teacher, labels)
+    });
+    if let Some(distilled) = &distilled {
         loss += &distilled.loss * &rates.distillation;
-        parts.extend([
-            distilled.loss.detach(),
-            distilled.consistent,
-            distilled.complementary,
-            distilled.complementary_fraction,
-        ]);
-        parts.extend(distilled.per_scale.unbind(0));
-        parts.extend(distilled.complementary_per_scale.unbind(0));
     }
     ended(Phase::Loss);
     optimizer.drop_gradients();
@@ -192,7 +185,11 @@ pub fn step(
     optimizer.step(&rates.learning);
     ended(Phase::Optimizer);
     if !ranks.is_idle() {
-        no_grad(|| meter.add([&loss, &cross_entropy], &student_regions.global, labels, parts, &rates.step));
+        no_grad(|| {
+            let logits = &student_regions.global;
+            let measured = StepMetrics::new(&loss, &cross_entropy, logits, labels, distilled.as_ref());
+            meter.add(&measured, labels.size()[0], &rates.step);
+        });
     }
     ended(Phase::Metrics);
     logits
@@ -210,83 +207,4 @@ fn filled(images: &Tensor, size: i64) -> Tensor {
 
 fn regions(network: &Network, images: &Tensor, train: bool, scales: &[u32]) -> Regions {
     network.regions(&network.features(images, train), scales)
-}
-
-/// Sums over steps, kept on the device until somebody reads them.
-#[derive(Debug)]
-pub struct Meter {
-    names: Vec<String>,
-    sums: Tensor,
-    images: u64,
-    /// The first step whose loss was not finite.
-    first_bad: Tensor,
-}
-
-impl Meter {
-    /// `scales` are those of the distillation, empty for plain training.
-    #[must_use]
-    pub fn new(scales: &[u32], device: Device) -> Self {
-        let mut names = vec!["train/loss".to_owned(), "train/loss_ce".to_owned(), "train/top1".to_owned()];
-        if !scales.is_empty() {
-            let parts = ["train/loss_distill", "train/loss_consistent", "train/loss_complementary"];
-            names.extend(parts.map(str::to_owned));
-            names.push("sdd/complementary_fraction".to_owned());
-            for part in ["loss", "complementary_fraction"] {
-                names.extend(scales.iter().map(|scale| format!("sdd/scale_{scale}/{part}")));
-            }
-        }
-        let sums = Tensor::zeros([names.len() as i64], (Kind::Double, device));
-        let first_bad = Tensor::full([] as [i64; 0], i64::MAX, (Kind::Int64, device));
-        Self { names, sums, images: 0, first_bad }
-    }
-
-    fn add(
-        &mut self,
-        [loss, cross_entropy]: [&Tensor; 2],
-        logits: &Tensor,
-        labels: &Tensor,
-        parts: Vec<Tensor>,
-        step: &Tensor,
-    ) {
-        let right = logits.argmax(-1, false).eq_tensor(labels).to_kind(Kind::Float).mean(None::<Kind>) * 100.0;
-        let mut values = vec![loss.detach(), cross_entropy.detach(), right];
-        values.extend(parts);
-        self.sums += Tensor::stack(&values, 0).to_kind(Kind::Double) * labels.size()[0] as f64;
-        // The largest number where the loss is finite, the step where it is not.
-        let bad = loss.isfinite().to_kind(Kind::Int64) * (step.neg() + i64::MAX) + step;
-        self.first_bad.copy_(&self.first_bad.minimum(&bad));
-    }
-
-    /// Counts the images of a step, which [`step`] does not: it may be replayed.
-    pub fn count(&mut self, images: u64) {
-        self.images += images;
-    }
-
-    /// The images of all ranks since the last call, and the means over them, by name; nothing where there was no step.
-    /// Waits for the device.
-    ///
-    /// # Errors
-    /// A loss was not finite, or another rank is gone.
-    pub fn read(&mut self, ranks: &Ranks) -> Result<(u64, Vec<(String, f64)>)> {
-        ranks.least(&self.first_bad)?;
-        let first_bad = self.first_bad.int64_value(&[]);
-        if first_bad != i64::MAX {
-            return Err(Error::numeric(format!(
-                "the loss is not finite at step {first_bad}: lower training.optimizer.learning_rate, or set \
-                 training.clip_grad_norm"
-            )));
-        }
-        let images = Tensor::from(std::mem::take(&mut self.images) as i64);
-        ranks.sum(&images)?;
-        let images = images.int64_value(&[]).unsigned_abs();
-        if images == 0 {
-            return Ok((0, vec![]));
-        }
-        ranks.sum(&self.sums)?;
-        let sums = Vec::<f64>::try_from(&self.sums)?;
-        let means = sums.into_iter().map(|sum| sum / images as f64);
-        let points = self.names.iter().cloned().zip(means).collect();
-        let _ = self.sums.zero_();
-        Ok((images, points))
-    }
 }

@@ -1,24 +1,25 @@
-//! How good the teacher is, and what its regions say, on the evaluation split: found before training, once for all runs
-//! with the same teacher and data.
+//! The teacher's accuracy on the evaluation split and what it sees in the regions there: measured before training, once
+//! for all runs with the same teacher and data.
 
 use serde_json::json;
 
-use crate::cache::teacher_logits::asked;
+use super::evaluate::{Seen, evaluate};
+use super::setup::Setup;
+use super::teacher_cache::teacher_key;
 use crate::cache::{Cache, record};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::region_report::{self, Tally};
 use crate::loss::sdd::Distillation;
 use crate::ranks::Ranks;
-use crate::run::Settings;
-use crate::run::evaluate::{Seen, evaluate};
-use crate::run::setup::Setup;
+use crate::settings::Settings;
 use distillery::protocol::Evaluation;
 use distillery::spec::JobSpec;
 
-/// Regions are absent for methods without.
-type Found = (Evaluation, Option<region_report::Report>);
+/// The evaluation, and the report on regions for methods that have them.
+type Findings = (Evaluation, Option<region_report::Report>);
 
-/// What is known of the teacher of a run that has one; it goes into the run's counters, too. None where `go_on` said no.
+/// The evaluation of a run's teacher, from an earlier attempt, the cache, or now. Puts the report on regions into the
+/// run's counters. `None` if `goes_on` returned false meanwhile.
 ///
 /// # Errors
 /// Images cannot be read.
@@ -26,31 +27,53 @@ pub fn evaluation(
     spec: &JobSpec,
     settings: &Settings,
     setup: &mut Setup,
-    go_on: impl Fn() -> bool,
+    goes_on: impl Fn() -> bool,
 ) -> Result<Option<Evaluation>> {
     if let Some(known) = setup.counters.teacher {
         return Ok(Some(known));
     }
-    let kept = Kept::of_run(spec, settings, setup)?;
-    let found = match kept.as_ref().and_then(Kept::find) {
-        Some(found) => found,
+    let stored = Stored::of_run(spec, settings, setup)?;
+    let findings = match stored.as_ref().and_then(Stored::load) {
+        Some(findings) => findings,
         None => {
-            let Some(found) = ask(setup, go_on)? else { return Ok(None) };
-            if let Some(kept) = kept {
-                kept.keep(&found);
+            let Some(findings) = evaluate_teacher(setup, goes_on)? else { return Ok(None) };
+            if let Some(stored) = stored {
+                stored.store(&findings);
             }
-            found
+            findings
         }
     };
-    let (evaluation, regions) = found;
+    let (evaluation, regions) = findings;
     setup.counters.regions = regions;
     Ok(Some(evaluation))
 }
 
-fn ask(setup: &Setup, go_on: impl Fn() -> bool) -> Result<Option<Found>> {
+/// Checks that the teacher can teach. Returns a warning if it is hardly better than chance.
+///
+/// # Errors
+/// Its outputs are not finite.
+pub fn check(evaluation: &Evaluation, classes: u32) -> Result<Option<String>> {
+    if !evaluation.loss.is_finite() {
+        return Err(Error::user(
+            "the teacher's outputs are not finite: its checkpoint holds broken weights, use another one",
+        ));
+    }
+    let chance = 100.0 / f64::from(classes);
+    // With few classes, twice chance is too much to ask.
+    let is_doubtful = evaluation.top1 < (2.0 * chance).min(chance + 0.25 * (100.0 - chance));
+    Ok(is_doubtful.then(|| {
+        format!(
+            "the teacher's top-1 accuracy is {:.1} %; chance is {chance:.1} %. Check its normalisation (teacher.mean, \
+             teacher.std), the order of its classes, and its architecture",
+            evaluation.top1
+        )
+    }))
+}
+
+fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<Findings>> {
     let Some(teacher) = &setup.objective.teacher else { return Ok(None) };
     let normalisation = setup.objective.teacher_normalisation();
-    // Scale 1 alone has nothing to tell: the whole image always agrees with itself.
+    // Scale 1 alone has nothing to report: the whole image always agrees with itself.
     let decoupled = setup.objective.distillation.as_ref().filter(|loss| loss.scales != [1]);
     let mut tally = Tally::default();
     let count = |seen: Seen<'_>| {
@@ -58,47 +81,46 @@ fn ask(setup: &Setup, go_on: impl Fn() -> bool) -> Result<Option<Found>> {
             tally.add(distillation, &teacher.regions(seen.features, &distillation.scales), seen.labels);
         }
     };
-    let Some(evaluation) = evaluate(teacher, &setup.eval, normalisation, &Ranks::alone(), go_on, count)? else {
-        return Ok(None);
-    };
-    let report = |loss: &Distillation| tally.report(&loss.scales, setup.class_names.as_deref());
+    let evaluation = evaluate(teacher, &setup.data.eval, normalisation, &Ranks::alone(), goes_on, count)?;
+    let Some(evaluation) = evaluation else { return Ok(None) };
+    let names = setup.data.classes.names.as_deref();
+    let report = |distillation: &Distillation| tally.report(&distillation.scales, names);
     Ok(Some((evaluation, decoupled.map(report).transpose()?)))
 }
 
-/// A place for the teacher's evaluation, which later runs with the same teacher and data need not make again.
+/// The cache entry of a teacher's evaluation.
 #[derive(Debug)]
-struct Kept {
+struct Stored {
     cache: Cache,
     key: String,
 }
 
-impl Kept {
-    /// Of a run's teacher; none where nothing is kept from run to run, or finding out whether it is would take long: the
-    /// files of a split that is streamed are hashed while it trains.
+impl Stored {
+    /// `None` where nothing is kept from run to run, and where a split is streamed: its files are hashed while training
+    /// goes on, and the key would wait for the hash.
     ///
     /// # Errors
-    /// The data's files cannot be read.
+    /// The data set's files cannot be read.
     fn of_run(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Option<Self>> {
         let cache = settings.cache_dir.as_ref().map(|directory| Cache::open(directory, settings.cache_limit));
-        let Some(Ok(cache)) = cache.filter(|_| setup.eval.is_in_memory() && setup.train.is_in_memory()) else {
-            return Ok(None);
-        };
-        let split = setup.splits[1].clone();
-        let asked = asked(spec, settings, setup, &split)?;
-        let key = json!({"asked": asked, "images": setup.eval.len(), "names": setup.class_names,
+        let is_in_memory = setup.data.eval.is_in_memory() && setup.data.train.is_in_memory();
+        let Some(Ok(cache)) = cache.filter(|_| is_in_memory) else { return Ok(None) };
+        let split = setup.data.splits.eval.clone();
+        let teacher = teacher_key(spec, settings, setup, &split)?;
+        let data = &setup.data;
+        let key = json!({"asked": teacher, "images": data.eval.len(), "names": data.classes.names,
                          "augmentation": spec.training.augmentation, "grouping": spec.distillation.grouping});
         Ok(Some(Self { cache, key: key.to_string() }))
     }
 
-    /// What an earlier run found; none where it is not there or damaged.
-    fn find(&self) -> Option<Found> {
+    /// `None` if there is none or it is damaged.
+    fn load(&self) -> Option<Findings> {
         record::load(&self.cache, "evaluation", &self.key).ok().flatten()
     }
 
-    /// Keeps it. What cannot be kept is found again.
-    fn keep(&self, found: &Found) {
-        if let Err(error) = record::store(&self.cache, "evaluation", &self.key, found) {
-            tracing::warn!(%error, "the teacher's evaluation is not kept");
+    fn store(&self, findings: &Findings) {
+        if let Err(error) = record::store(&self.cache, "evaluation", &self.key, findings) {
+            tracing::warn!(%error, "the teacher's evaluation could not be cached: the next run will repeat it");
         }
     }
 }

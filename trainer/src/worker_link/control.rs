@@ -1,70 +1,51 @@
-//! What the outside wants of a run: to go on, to stop, or to stop with a checkpoint.
+//! Requests to stop a run: from the supervising worker's commands or from signals.
 
 use std::io::BufRead;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::device::exit_now;
-use distillery::protocol::Command;
+use distillery::protocol::StopRequest;
 
-/// What is wanted now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// Train.
-    GoOn,
-    /// Write a checkpoint at the next step, then stop.
-    Pause,
-    /// Stop at the next step.
-    Stop,
-}
-
-/// Read by the run between two steps, set by whoever hears of it.
+/// The current request, which the run reads between two steps.
 #[derive(Debug, Clone, Default)]
-pub struct Control(Arc<AtomicU8>);
+pub struct Control(Arc<Mutex<Option<StopRequest>>>);
 
 impl Control {
-    /// What is wanted now.
+    /// `None` while the run shall go on.
     #[must_use]
-    pub fn wish(&self) -> Wish {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Wish::GoOn,
-            1 => Wish::Pause,
-            _ => Wish::Stop,
-        }
+    pub fn stop_request(&self) -> Option<StopRequest> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Obeys a command; one that is stronger than an earlier one replaces it.
-    pub fn obey(&self, command: Command) {
-        let wish = match command {
-            Command::Pause => 1,
-            Command::Stop => 2,
-        };
-        self.0.fetch_max(wish, Ordering::Relaxed);
+    /// Requests a stop. A stronger request replaces a weaker one.
+    pub fn request(&self, request: StopRequest) {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = (*current).max(Some(request));
     }
 
-    /// Takes commands from standard input and ends this process when it ends, or when the parent does: the worker is
-    /// gone then, and another one goes on from the last checkpoint.
-    pub fn supervised(&self) {
+    /// Reads requests from standard input. Ends the process when standard input or the parent process ends: the worker is
+    /// gone then, and another one resumes from the last checkpoint.
+    pub fn follow_standard_input(&self) {
         if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
-            tracing::warn!(%error, "no death signal: only the end of standard input ends this process");
+            tracing::warn!(%error, "no death signal: only the end of standard input will end this process");
         }
         let control = self.clone();
         std::thread::spawn(move || {
             for line in std::io::stdin().lock().lines() {
                 let Ok(line) = line else { break };
                 match serde_json::from_str(&line) {
-                    Ok(command) => control.obey(command),
-                    Err(error) => tracing::warn!(%error, line, "not a command"),
+                    Ok(request) => control.request(request),
+                    Err(error) => tracing::warn!(%error, line, "standard input has a line that is not a command"),
                 }
             }
             exit_now(1);
         });
     }
 
-    /// Pauses on SIGINT and SIGTERM; a second one ends the process at once.
+    /// Pauses the run on SIGINT and SIGTERM. A second signal ends the process at once.
     ///
     /// # Errors
     /// The system refuses signal handlers.
@@ -77,12 +58,12 @@ impl Control {
         let control = self.clone();
         std::thread::spawn(move || {
             runtime.block_on(async {
-                for attempt in 0.. {
+                for received in 0.. {
                     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                    if attempt > 0 {
+                    if received > 0 {
                         exit_now(130);
                     }
-                    control.obey(Command::Pause);
+                    control.request(StopRequest::Pause);
                 }
             });
         });

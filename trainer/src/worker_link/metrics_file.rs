@@ -41,10 +41,10 @@ impl Metrics {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&mut self, values: &[(&str, f64)], step: u64, epoch: f64) -> Result<Vec<Point>> {
+    pub fn write(&mut self, values: Vec<(String, f64)>, step: u64, epoch: f64) -> Result<Vec<Point>> {
         let time = Utc::now();
-        let point = |&(name, value): &(&str, f64)| Point { name: name.to_owned(), step, epoch, time, value };
-        let points: Vec<_> = values.iter().map(point).collect();
+        let point = |(name, value)| Point { name, step, epoch, time, value };
+        let points: Vec<_> = values.into_iter().map(point).collect();
         let mut lines = String::new();
         for point in &points {
             lines += &serde_json::to_string(point).expect("points are JSON");

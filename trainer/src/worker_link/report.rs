@@ -14,6 +14,12 @@ pub trait Report {
     fn event(&mut self, event: &Event);
 }
 
+/// A warning for the job's event history.
+#[must_use]
+pub fn warning(message: String) -> Event {
+    Event::Log { level: Level::Warning, message }
+}
+
 /// One JSON object a line on standard output.
 #[derive(Debug)]
 pub struct Ndjson;

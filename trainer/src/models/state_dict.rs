@@ -1,23 +1,23 @@
-//! Weights between networks and files.
+//! State dicts: a network's tensors by name, in memory and in files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
+use super::Network;
 use crate::error::{Error, Result};
-use crate::models::Network;
 use distillery::architecture::{self, Architecture};
 use distillery::checkpoint::{self, Checkpoint, Dtype, NewTensor};
 use distillery::protocol::ErrorClass;
 
-/// A state dict on the CPU, apart from the network that it came from.
+/// Copies of a network's tensors on the CPU, by name, in PyTorch's order.
 pub type StateDict = Vec<(String, Tensor)>;
 
-/// A checkpoint that somebody gave, with the number of classes that its classifier has.
+/// Opens a user's checkpoint. Returns it with the number of classes of its classifier.
 ///
 /// # Errors
-/// It cannot be read, or is not of this architecture.
+/// The file cannot be read, or does not fit the architecture.
 pub fn open(path: &Path, architecture: &Architecture) -> Result<(Checkpoint, u32)> {
     let checkpoint = Checkpoint::open(path).map_err(|error| unreadable(path, &error))?;
     let shapes = checkpoint.shapes();
@@ -30,7 +30,23 @@ pub fn open(path: &Path, architecture: &Architecture) -> Result<(Checkpoint, u32
     Ok((checkpoint, fit.classes))
 }
 
-/// What a checkpoint's reader said, in our classes.
+/// Checks that a checkpoint has as many classes as the data set. `name` begins the message: "the teacher's checkpoint".
+///
+/// # Errors
+/// The numbers differ.
+pub fn check_classes(name: &str, path: &Path, classes: u32, (dataset, expected): (&Path, u32)) -> Result<()> {
+    if classes == expected {
+        return Ok(());
+    }
+    Err(Error::user(format!(
+        "{name} {} has {classes} classes, but data set {} has {expected}: use a checkpoint and a data set with the same \
+         classes",
+        path.display(),
+        dataset.display()
+    )))
+}
+
+/// Converts an error of the checkpoint reader.
 pub fn unreadable(path: &Path, error: &checkpoint::Error) -> Error {
     match error {
         checkpoint::Error::Io(io) if io.kind() == std::io::ErrorKind::NotFound => {
@@ -43,7 +59,7 @@ pub fn unreadable(path: &Path, error: &checkpoint::Error) -> Error {
     }
 }
 
-/// Copies a checkpoint that [`open`] took into the network.
+/// Copies a checkpoint that [`open`] accepted into the network.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -64,25 +80,25 @@ pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<(
     Ok(())
 }
 
-/// The network's weights as they are now, in PyTorch's order.
+/// Copies the network's current weights.
 ///
 /// # Errors
 /// They do not fit into memory.
-pub fn state_dict(network: &Network) -> Result<StateDict> {
-    network.weights().iter().map(|weight| Ok((weight.name.clone(), copied(&weight.tensor)?))).collect()
+pub fn copy_of(network: &Network) -> Result<StateDict> {
+    network.weights().iter().map(|weight| Ok((weight.name.clone(), to_cpu(&weight.tensor)?))).collect()
 }
 
-/// A copy on the CPU in row-major order, whatever the device and the layout.
+/// A contiguous copy on the CPU.
 ///
 /// # Errors
 /// It does not fit into memory.
-pub fn copied(tensor: &Tensor) -> Result<Tensor> {
+pub fn to_cpu(tensor: &Tensor) -> Result<Tensor> {
     let mut copy = Tensor::f_empty(tensor.size(), (tensor.kind(), Device::Cpu))?;
     copy.f_copy_(&tensor.detach())?;
     Ok(copy)
 }
 
-/// The entries that PyTorch's batch normalisation has beside ours: how many batches it has seen.
+/// Adds the entries that only PyTorch's batch normalisation has: the number of batches that it has seen.
 #[must_use]
 pub fn with_batches_tracked(state: &[(String, Tensor)], batches: u64) -> StateDict {
     let batches = i64::try_from(batches).unwrap_or(i64::MAX);
@@ -97,7 +113,7 @@ pub fn with_batches_tracked(state: &[(String, Tensor)], batches: u64) -> StateDi
     all
 }
 
-/// Writes tensors on the CPU as safetensors, whole or not at all.
+/// Writes contiguous CPU tensors as safetensors. The file is replaced as a whole or not at all.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -107,7 +123,7 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<Stri
         let dtype = match tensor.kind() {
             Kind::Float => Dtype::F32,
             Kind::Int64 => Dtype::I64,
-            other => return Err(Error::internal(format!("{name} is {other:?}, which is not written"))),
+            other => return Err(Error::internal(format!("{name} is {other:?}, which cannot be written"))),
         };
         let mut bytes = vec![0; tensor.numel() * dtype.size() as usize];
         tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;

@@ -1,0 +1,180 @@
+//! What a training step measures: each metric by its name, and the means over steps.
+
+use std::fmt;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::loss::sdd::Distilled;
+use crate::ranks::Ranks;
+
+/// A metric of training steps. Its `Display` is the name of the series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    Loss,
+    CrossEntropy,
+    Top1,
+    DistillationLoss,
+    ConsistentLoss,
+    ComplementaryLoss,
+    ComplementaryFraction,
+    /// The mean loss of one scale's regions.
+    ScaleLoss {
+        /// The scale's position in the specification.
+        index: usize,
+        scale: u32,
+    },
+    /// The fraction of one scale's regions that are complementary.
+    ScaleComplementaryFraction {
+        /// The scale's position in the specification.
+        index: usize,
+        scale: u32,
+    },
+}
+
+impl Metric {
+    /// The metrics of a distillation at these scales, in the order of the metrics file. No scales mean plain training.
+    #[must_use]
+    pub fn of_scales(scales: &[u32]) -> Vec<Self> {
+        let mut metrics = vec![Self::Loss, Self::CrossEntropy, Self::Top1];
+        if !scales.is_empty() {
+            metrics.extend([
+                Self::DistillationLoss,
+                Self::ConsistentLoss,
+                Self::ComplementaryLoss,
+                Self::ComplementaryFraction,
+            ]);
+            let numbered = || scales.iter().copied().enumerate();
+            metrics.extend(numbered().map(|(index, scale)| Self::ScaleLoss { index, scale }));
+            metrics.extend(numbered().map(|(index, scale)| Self::ScaleComplementaryFraction { index, scale }));
+        }
+        metrics
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loss => f.write_str("train/loss"),
+            Self::CrossEntropy => f.write_str("train/loss_ce"),
+            Self::Top1 => f.write_str("train/top1"),
+            Self::DistillationLoss => f.write_str("train/loss_distill"),
+            Self::ConsistentLoss => f.write_str("train/loss_consistent"),
+            Self::ComplementaryLoss => f.write_str("train/loss_complementary"),
+            Self::ComplementaryFraction => f.write_str("sdd/complementary_fraction"),
+            Self::ScaleLoss { scale, .. } => write!(f, "sdd/scale_{scale}/loss"),
+            Self::ScaleComplementaryFraction { scale, .. } => write!(f, "sdd/scale_{scale}/complementary_fraction"),
+        }
+    }
+}
+
+/// What one step measured: scalars on the device, means over the batch.
+#[derive(Debug)]
+pub struct StepMetrics<'a> {
+    pub loss: &'a Tensor,
+    pub cross_entropy: &'a Tensor,
+    /// Percent of images whose label has the largest logit.
+    pub top1: Tensor,
+    /// `None` for plain training.
+    pub distilled: Option<&'a Distilled>,
+}
+
+impl StepMetrics<'_> {
+    /// Measures the step of `labels` `[B]` and the student's global `logits` [B, K].
+    #[must_use]
+    pub fn new<'a>(
+        loss: &'a Tensor,
+        cross_entropy: &'a Tensor,
+        logits: &Tensor,
+        labels: &Tensor,
+        distilled: Option<&'a Distilled>,
+    ) -> StepMetrics<'a> {
+        let top1 = logits.argmax(-1, false).eq_tensor(labels).to_kind(Kind::Float).mean(None::<Kind>) * 100.0;
+        StepMetrics { loss, cross_entropy, top1, distilled }
+    }
+
+    fn value(&self, metric: Metric) -> Tensor {
+        let distilled = || self.distilled.expect("plain training has no scales");
+        match metric {
+            Metric::Loss => self.loss.detach(),
+            Metric::CrossEntropy => self.cross_entropy.detach(),
+            Metric::Top1 => self.top1.shallow_clone(),
+            Metric::DistillationLoss => distilled().loss.detach(),
+            Metric::ConsistentLoss => distilled().consistent.shallow_clone(),
+            Metric::ComplementaryLoss => distilled().complementary.shallow_clone(),
+            Metric::ComplementaryFraction => distilled().complementary_fraction.shallow_clone(),
+            Metric::ScaleLoss { index, .. } => distilled().per_scale.get(index as i64),
+            Metric::ScaleComplementaryFraction { index, .. } => distilled().complementary_per_scale.get(index as i64),
+        }
+    }
+}
+
+/// Sums of metrics over steps, kept on the device until they are read.
+#[derive(Debug)]
+pub struct Meter {
+    metrics: Vec<Metric>,
+    /// One sum per metric, weighted by the images of each step: float64.
+    sums: Tensor,
+    images: u64,
+    /// The first step whose loss was not finite, or the largest int64.
+    first_bad_step: Tensor,
+}
+
+/// Means over the images of all ranks since the last reading.
+#[derive(Debug)]
+pub struct Means {
+    pub images: u64,
+    pub metrics: Vec<(Metric, f64)>,
+}
+
+impl Meter {
+    /// For a distillation at these scales. No scales mean plain training.
+    #[must_use]
+    pub fn new(scales: &[u32], device: Device) -> Self {
+        let metrics = Metric::of_scales(scales);
+        let sums = Tensor::zeros([metrics.len() as i64], (Kind::Double, device));
+        let first_bad_step = Tensor::full([] as [i64; 0], i64::MAX, (Kind::Int64, device));
+        Self { metrics, sums, images: 0, first_bad_step }
+    }
+
+    /// Adds a step over `images` images. `step` is its number, an int64 scalar on the device.
+    pub fn add(&mut self, measured: &StepMetrics<'_>, images: i64, step: &Tensor) {
+        let values: Vec<Tensor> = self.metrics.iter().map(|&metric| measured.value(metric)).collect();
+        self.sums += Tensor::stack(&values, 0).to_kind(Kind::Double) * images as f64;
+        // The largest int64 where the loss is finite, the step's number where it is not.
+        let bad = measured.loss.isfinite().to_kind(Kind::Int64) * (step.neg() + i64::MAX) + step;
+        self.first_bad_step.copy_(&self.first_bad_step.minimum(&bad));
+    }
+
+    /// Counts the images of a step. [`add`](Self::add) does not, because a CUDA graph replays its kernels only.
+    pub fn count(&mut self, images: u64) {
+        self.images += images;
+    }
+
+    /// The means since the last reading; `None` if there was no step. Waits for the device.
+    ///
+    /// # Errors
+    /// A loss was not finite, or another rank is gone.
+    pub fn read(&mut self, ranks: &Ranks) -> Result<Option<Means>> {
+        ranks.least(&self.first_bad_step)?;
+        let first_bad_step = self.first_bad_step.int64_value(&[]);
+        if first_bad_step != i64::MAX {
+            return Err(Error::numeric(format!(
+                "the loss is not finite at step {first_bad_step}: lower training.optimizer.learning_rate, or set \
+                 training.clip_grad_norm"
+            )));
+        }
+        let images = Tensor::from(std::mem::take(&mut self.images) as i64);
+        ranks.sum(&images)?;
+        let images = images.int64_value(&[]).unsigned_abs();
+        if images == 0 {
+            return Ok(None);
+        }
+        ranks.sum(&self.sums)?;
+        let sums = Vec::<f64>::try_from(&self.sums)?;
+        let means = sums.into_iter().map(|sum| sum / images as f64);
+        let metrics = self.metrics.iter().copied().zip(means).collect();
+        let _ = self.sums.zero_();
+        Ok(Some(Means { images, metrics }))
+    }
+}

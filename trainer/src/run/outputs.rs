@@ -1,0 +1,116 @@
+//! The files that a run leaves: the checkpoint to resume from, the students, and the manifest.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::manifest;
+use super::resume::{self, State};
+use super::setup::Setup;
+use crate::data::open::Data;
+use crate::error::{Error, Result};
+use crate::models::state_dict::{self, StateDict};
+use distillery::architecture::Architecture;
+use distillery::protocol::{Outcome, files};
+use distillery::spec::{Augmentation, JobSpec};
+
+/// Writes the checkpoint to resume from.
+///
+/// # Errors
+/// A weight is not finite, or the file cannot be written.
+pub fn save_checkpoint(path: &Path, setup: &Setup) -> Result<()> {
+    let student = state_dict::copy_of(&setup.student)?;
+    check_finite(&student, setup.counters.step)?;
+    let optimizer = setup.optimizer.state();
+    let optimizer = optimizer.iter().map(|(name, tensor)| Ok((name.clone(), state_dict::to_cpu(tensor)?)));
+    let shared = |best: &StateDict| best.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    let state = State {
+        counters: setup.counters.clone(),
+        student,
+        best: setup.best.as_ref().map(shared),
+        optimizer: optimizer.collect::<Result<_>>()?,
+    };
+    resume::save(path, &state)
+}
+
+/// A loss can be finite while the weights after its step are not.
+fn check_finite(state: &StateDict, step: u64) -> Result<()> {
+    for (name, tensor) in state {
+        if tensor.isfinite().all().int64_value(&[]) == 0 {
+            return Err(Error::numeric(format!(
+                "{name} is not finite after step {step}: lower training.optimizer.learning_rate, or set \
+                 training.clip_grad_norm"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the checkpoint before the last epoch, so that `distillery verify` can repeat that epoch. Checkpoints are
+/// replaced by rename, so a hard link keeps this one.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn keep_for_verification(output: &Path) -> Result<()> {
+    let kept = output.join(files::BEFORE_LAST_EPOCH);
+    match std::fs::remove_file(&kept) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::storage(&kept)(error)),
+        _ => {}
+    }
+    let checkpoint = output.join(files::CHECKPOINT);
+    // Not every file system has hard links.
+    std::fs::hard_link(&checkpoint, &kept)
+        .or_else(|_| std::fs::copy(&checkpoint, &kept).map(drop))
+        .map_err(Error::storage(&kept))
+}
+
+/// Writes the students and, last, the manifest.
+///
+/// # Errors
+/// A file cannot be written, or the data set's files could not be hashed.
+pub fn write_results(output: &Path, spec: &JobSpec, mut setup: Setup) -> Result<Outcome> {
+    let missing = || Error::internal("no evaluation was done");
+    let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
+    let last = setup.counters.last.ok_or_else(missing)?;
+    let last_weights = state_dict::copy_of(&setup.student)?;
+    let best_weights = setup.best.take().ok_or_else(missing)?;
+    let metadata = student_metadata(setup.student.architecture(), spec, &setup.data);
+    let write = |name: &str, state: &StateDict, epochs: u32| {
+        let path = output.join(name);
+        let batches = setup.started.steps_per_epoch * u64::from(epochs);
+        state_dict::write(&path, &state_dict::with_batches_tracked(state, batches), &metadata)?;
+        manifest::facts(&path, setup.student.parameters())
+    };
+    let student = write(files::BEST_STUDENT, &best_weights, best_epoch)?;
+    let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs)?;
+    let outcome = Outcome {
+        teacher_top1: setup.counters.teacher.map(|teacher| teacher.top1),
+        best_top1: best.top1,
+        best_epoch,
+        last_top1: last.top1,
+        student,
+    };
+    if let Some(regions) = &setup.counters.regions {
+        manifest::write_json(&output.join(files::REGIONS), regions)?;
+    }
+    manifest::write(&output.join(files::MANIFEST), spec, setup, &outcome, last_student)?;
+    Ok(outcome)
+}
+
+/// The metadata of a student's file: what `evaluate` and other readers need to use it.
+fn student_metadata(student: &Architecture, spec: &JobSpec, data: &Data) -> BTreeMap<String, String> {
+    let numbers = || (0..data.classes.count).map(|class| class.to_string()).collect();
+    let names: Vec<String> = data.classes.names.clone().unwrap_or_else(numbers);
+    let json = |value: serde_json::Value| value.to_string();
+    let is_centred = spec.training.augmentation == Augmentation::ResizedCropFlip;
+    BTreeMap::from([
+        // transformers and other readers expect this for weights in PyTorch's layout.
+        ("format".to_owned(), "pt".to_owned()),
+        ("architecture".to_owned(), student.name.to_owned()),
+        ("image_size".to_owned(), spec.dataset.image_size.to_string()),
+        ("eval_crop".to_owned(), if is_centred { "centre" } else { "whole" }.to_owned()),
+        ("num_classes".to_owned(), data.classes.count.to_string()),
+        ("mean".to_owned(), json(data.mean.as_slice().into())),
+        ("std".to_owned(), json(data.std.as_slice().into())),
+        ("classes".to_owned(), json(names.into())),
+    ])
+}

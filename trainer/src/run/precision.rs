@@ -1,0 +1,66 @@
+//! The arithmetic that feature maps are computed in.
+
+use tch::{Device, Kind};
+
+use crate::device;
+use crate::error::{Error, Result};
+use distillery::architecture::{self, Family};
+use distillery::spec::{self, JobSpec};
+
+/// What feature maps are computed in. Weights, statistics, classifier, losses and optimiser always use float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    Float32,
+    /// float32, but a GPU's convolutions multiply with 10 bits of mantissa.
+    Tf32,
+    Bfloat16,
+}
+
+impl Arithmetic {
+    /// The arithmetic of a specification on a device. `auto` means bfloat16 where the device multiplies it natively and
+    /// the accuracy has been shown to stay the same (docs/performance.md); otherwise TF32 on GPUs that have it, as in
+    /// PyTorch.
+    ///
+    /// # Errors
+    /// The specification demands bfloat16 and the GPU does not have it.
+    pub fn choose(spec: &JobSpec, device: Device) -> Result<Self> {
+        let is_native = device::multiplies_bfloat16(device);
+        match spec.training.precision {
+            spec::Precision::Auto if is_native && keeps_accuracy(spec) => Ok(Self::Bfloat16),
+            spec::Precision::Auto if is_native && device != Device::Cpu => Ok(Self::Tf32),
+            spec::Precision::Auto | spec::Precision::Float32 => Ok(Self::Float32),
+            spec::Precision::Bfloat16 if !is_native && device != Device::Cpu => Err(Error::user(
+                "training.precision is bfloat16, which needs a GPU of compute capability 8.0 or higher: use float32 or auto",
+            )),
+            spec::Precision::Bfloat16 => Ok(Self::Bfloat16),
+        }
+    }
+
+    /// The kind of feature maps.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        if self == Self::Bfloat16 { Kind::BFloat16 } else { Kind::Float }
+    }
+
+    /// The name in events and manifests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Tf32 => "tf32",
+            Self::Bfloat16 => "bfloat16",
+        }
+    }
+}
+
+/// Whether both networks belong to families whose students were as accurate in bfloat16 (docs/performance.md).
+fn keeps_accuracy(spec: &JobSpec) -> bool {
+    let teacher = spec.teacher.as_ref().and_then(|teacher| teacher.architecture.as_deref());
+    let mut names = teacher.into_iter().chain([spec.student.architecture.as_str()]);
+    names.all(|name| {
+        architecture::find(name).is_some_and(|found| match found.family {
+            Family::CifarResnet(_) | Family::WideResnet(_) | Family::Vgg(_) | Family::Shufflenet(_) => true,
+            Family::Mobilenet(_) | Family::Resnet(_) => false,
+        })
+    })
+}

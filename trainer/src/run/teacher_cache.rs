@@ -1,0 +1,91 @@
+//! Opens the cache of a run's teacher, under keys that name everything its logits depend on.
+
+use serde_json::{Value, json};
+use tch::Device;
+
+use super::manifest::Versions;
+use super::setup::Setup;
+use crate::cache::Cache;
+use crate::cache::teacher_logits::{Place, TeacherCache};
+use crate::error::Result;
+use crate::loss::sdd::region_count;
+use crate::ranks::Ranks;
+use crate::settings::Settings;
+use crate::worker_link::report::{Report, warning};
+use distillery::spec::{JobSpec, TeacherCache as Kind};
+
+/// Opens the cache that the specification asks for; `None` where it asks for none. Several `ranks` share files, because
+/// each of them sees other images in the next epoch. Warnings go to `report`.
+///
+/// # Errors
+/// The data set's files cannot be read, or another rank is gone.
+pub fn open(
+    spec: &JobSpec,
+    settings: &Settings,
+    ranks: &Ranks,
+    setup: &mut Setup,
+    report: &mut dyn Report,
+) -> Result<Option<TeacherCache>> {
+    let Some(kind) = spec.training.teacher_cache.filter(|kind| *kind != Kind::Off) else { return Ok(None) };
+    let images = usize::try_from(setup.data.train.len()).unwrap_or(usize::MAX);
+    let size = [region_count(setup.objective.scales()), i64::from(setup.started.classes)];
+    let directory = settings.cache_dir.as_deref().or(ranks.place());
+    let key = match directory {
+        Some(_) => ranks.tell(|| Ok(logits_key(spec, settings, setup)?.to_string()))?,
+        None => String::new(),
+    };
+    let in_memory = Place::Memory(setup.device, settings.cache_limit);
+    let place = match directory.map(|directory| Cache::open(directory, settings.cache_limit)) {
+        None => in_memory,
+        Some(Ok(cache)) => {
+            let key = serde_json::from_str(&key).expect("a key is JSON");
+            // A copy on the device would lack what other ranks write.
+            let device = if settings.share.count == 1 { setup.device } else { Device::Cpu };
+            Place::Files(cache, key, device)
+        }
+        Some(Err(error)) => {
+            report.event(&warning(format!(
+                "the directory of --cache-dir cannot be used ({error}): the teacher's logits are kept in memory until \
+                 the run ends"
+            )));
+            in_memory
+        }
+    };
+    Ok(TeacherCache::new(kind, images, size, place))
+}
+
+/// Everything that the logits of an image and their rounding depend on, except the view.
+fn logits_key(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Value> {
+    let (training, data) = (&spec.training, &spec.dataset);
+    let seed = matches!(training.teacher_cache, Some(Kind::Views(_))).then_some(training.seed);
+    let split = setup.data.splits.train.clone();
+    Ok(json!({
+        "asked": teacher_key(spec, settings, setup, &split)?,
+        "images": [json!(data.limit), json!(setup.data.train.len()), json!(training.augmentation), json!(seed)],
+        // In memory, unreadable images are left out before the others are numbered.
+        "numbered_in_memory": setup.data.train.is_in_memory(),
+        "batch_size": training.batch_size,
+    }))
+}
+
+/// Everything that the teacher's outputs for a split depend on.
+///
+/// # Errors
+/// The data set's files cannot be read.
+pub(super) fn teacher_key(spec: &JobSpec, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
+    let files = setup.data.fingerprints.get()?.get(split).cloned();
+    let normalisation = setup.objective.teacher_normalisation();
+    let (teacher, data) = (&spec.teacher, &spec.dataset);
+    Ok(json!({
+        "teacher": [setup.hashes.teacher.as_ref(), teacher.as_ref().and_then(|teacher| teacher.architecture.as_ref())],
+        "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
+        "split": split,
+        "side": data.image_size,
+        "normalisation": [normalisation.mean, normalisation.std],
+        "scales": setup.objective.scales(),
+        "arithmetic": [
+            json!(setup.started.precision), json!(setup.started.device), json!(settings.threads),
+            json!(std::env::consts::ARCH), json!(Versions::current()),
+        ],
+    }))
+}
