@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::data::normalisation::Normalisation;
-use crate::data::{self, Framing, Loader, Share};
+use crate::data::{self, Framing, Loader, Shard};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::launch;
@@ -68,7 +68,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
         output: args.output.clone(),
         device: args.compute.device.clone(),
         all_devices: None,
-        share: Share::WHOLE,
+        shard: Shard::WHOLE,
         threads: threads(&args.compute),
         cuda_graphs: !args.no_cuda_graphs,
         data_memory: data_memory(&args.compute),
@@ -227,8 +227,8 @@ impl Preprocessing {
 
     fn open(&self, dataset: &Dataset, split: &str, memory_limit: u64, device: Device) -> Result<Loader> {
         let Self { side, framing, .. } = *self;
-        let (share, limit) = (Share::WHOLE, None);
-        let options = data::Options { side, framing, limit, batch_size: 1, share, seed: 0, memory_limit, device };
+        let (shard, limit) = (Shard::WHOLE, None);
+        let options = data::Options { side, framing, limit, batch_size: 1, shard, seed: 0, memory_limit, device };
         Ok(Loader::open(dataset.split(split)?.into(), options)?)
     }
 }

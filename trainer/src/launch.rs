@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::data::Share;
+use crate::data::Shard;
 use crate::device::{self, exit_now};
 use crate::error::{Error, Result};
 use crate::ranks::Ranks;
@@ -89,7 +89,7 @@ pub fn train(
     let of_rank = |number: u32| Settings {
         device: devices[number as usize].clone(),
         all_devices: Some(devices.join(",")),
-        share: Share { number, count },
+        shard: Shard { rank: number, world_size: count },
         ..settings.clone()
     };
     let others = Others::default();
@@ -102,7 +102,7 @@ pub fn train(
     let meet = |device, report: &mut dyn Report| {
         let warn = |message| report.event(&warning(message));
         let others = others.clone();
-        Ok(Ranks::meet(settings.share, place.path(), device, warn)?.interrupting_others_by(move || others.interrupt()))
+        Ok(Ranks::meet(settings.shard, place.path(), device, warn)?.interrupting_others_by(move || others.interrupt()))
     };
     let result = catch_unwind(AssertUnwindSafe(|| run::train(spec, &settings, meet, control, report)));
     others.settle(result)
@@ -122,8 +122,8 @@ pub fn follow() -> Result<Ending> {
     let Part { place, spec, settings } = part;
     let control = Control::default();
     control.follow_standard_input();
-    settings.prepare(settings.share.count);
-    let meet = |device, _: &mut dyn Report| Ranks::meet(settings.share, &place, device, |_| ());
+    settings.prepare(settings.shard.world_size);
+    let meet = |device, _: &mut dyn Report| Ranks::meet(settings.shard, &place, device, |_| ());
     run::train(&spec, &settings, meet, &control, &mut Silent)
 }
 
@@ -156,7 +156,7 @@ impl Others {
         let mut child = program.spawn()?;
         let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let (mut commands, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        let number = part.settings.share.number;
+        let number = part.settings.shard.rank;
         let index = {
             let mut state = self.state();
             let part = serde_json::to_string(part).expect("a part is JSON");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use crate::cache::Cache;
-use crate::data::Share;
+use crate::data::Shard;
 use crate::data::open::Resources;
 use crate::device;
 
@@ -21,7 +21,7 @@ pub struct Settings {
     /// The devices of all ranks, where there are several.
     pub all_devices: Option<String>,
     /// This rank's part of the training images, and its number.
-    pub share: Share,
+    pub shard: Shard,
     /// Threads of the arithmetic, of all ranks together.
     pub threads: usize,
     /// Bytes of decoded images that are kept in memory; more are read again in every epoch.
@@ -41,7 +41,7 @@ impl Settings {
     #[must_use]
     pub fn resources(&self, device: Device) -> Resources {
         let cache = self.cache_dir.as_ref().and_then(|directory| Cache::open(directory, self.cache_limit).ok());
-        Resources { device, share: self.share, memory_limit: self.data_memory, cache }
+        Resources { device, shard: self.shard, memory_limit: self.data_memory, cache }
     }
 
     /// Sets this process up for its part of the threads, before the first tensor, where so many devices train.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::data::Share;
+use crate::data::Shard;
 use crate::data::hash::sha256;
 use crate::error::{Error, Result};
 use crate::launch;
@@ -77,7 +77,7 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         output: output.to_owned(),
         device: args.device.clone().unwrap_or_else(|| attempt.device.clone()),
         all_devices: None,
-        share: Share::WHOLE,
+        shard: Shard::WHOLE,
         threads,
         data_memory: attempt.data_memory,
         cuda_graphs: true,

@@ -46,7 +46,7 @@ fn main() {
         framing: if args.crop.is_some() { Framing::ResizedCrop } else { Framing::Whole },
         limit: None,
         batch_size: args.batch,
-        share: data::Share::WHOLE,
+        shard: data::Shard::WHOLE,
         seed: 0,
         memory_limit: args.memory << 20,
         device: Device::Cpu,

@@ -19,7 +19,7 @@ use distillery::dataset::{Dataset, Error, Frame, Images, Options};
 use distillery::protocol::{Event, Level};
 use distillery::spec::{self, Mode};
 use distillery_trainer::data::normalisation::Normalisation;
-use distillery_trainer::data::{self, Batches, Crops, Framing, Loader, Share};
+use distillery_trainer::data::{self, Batches, Crops, Framing, Loader, Shard};
 use distillery_trainer::device;
 use distillery_trainer::device::cuda::Tf32;
 use distillery_trainer::loss::sdd::Distillation;
@@ -407,7 +407,7 @@ fn open(args: &Args, side: u32, device: Device) -> Loader {
         framing: Framing::Whole,
         limit: Some(u64::from(args.batch) * 16),
         batch_size: args.batch,
-        share: Share::WHOLE,
+        shard: Shard::WHOLE,
         seed: 0,
         memory_limit: u64::MAX,
         device,

@@ -11,7 +11,7 @@ use super::batch::{Loaded, Rows, tensors};
 use super::decode::{self, Corrupt, Sums, View, decode};
 use super::error::Error;
 use super::random::random;
-use super::shard::Share;
+use super::shard::Shard;
 use super::stream::{self, Course, Decoder, Stream};
 use crate::cache::images::Decoded;
 use distillery::dataset::{BLOCK, Images, plane_bytes};
@@ -42,10 +42,10 @@ pub struct Options {
     pub framing: Framing,
     /// Only the first so many images.
     pub limit: Option<u64>,
-    /// Images per batch of an epoch, of all shares together.
+    /// Images per batch of an epoch, of all shards together.
     pub batch_size: u32,
     /// The part of each batch of an epoch that is loaded.
-    pub share: Share,
+    pub shard: Shard,
     /// Decides the order and what is random of an image.
     pub seed: u64,
     /// Bytes of decoded images that may be kept; in streaming, of encoded ones that were unpacked at once.
@@ -232,27 +232,27 @@ impl Loader {
             Store::Memory { pixels, labels } => {
                 let mut order: Vec<usize> = (0..self.count).collect();
                 order.shuffle(&mut random);
-                self.of_memory((pixels, labels), &order[skipped.min(order.len())..], size, self.options.share)
+                self.of_memory((pixels, labels), &order[skipped.min(order.len())..], size, self.options.shard)
             }
             Store::Stream { images, window } => {
                 let course = Course::shuffled(self.count, *window, skipped, &mut random);
-                self.of_stream(images, course, (size, self.options.share), view)
+                self.of_stream(images, course, (size, self.options.shard), view)
             }
         }
     }
 
-    /// The images of a share of the split in its order, in batches of that size: for evaluation.
+    /// The images of a shard of the split in its order, in batches of that size: for evaluation.
     #[must_use]
-    pub fn in_order(&self, share: Share, batch_size: u32) -> Batches {
+    pub fn in_order(&self, shard: Shard, batch_size: u32) -> Batches {
         let size = batch_size.max(1) as usize;
-        let images_of_share = share.rows(self.count);
+        let images_of_shard = shard.rows(self.count);
         match &self.store {
             Store::Memory { pixels, labels } => {
-                let order: Vec<usize> = images_of_share.collect();
-                self.of_memory((pixels, labels), &order, size, Share::WHOLE)
+                let order: Vec<usize> = images_of_shard.collect();
+                self.of_memory((pixels, labels), &order, size, Shard::WHOLE)
             }
             Store::Stream { images, .. } => {
-                self.of_stream(images, Course::in_order(images_of_share), (size, Share::WHOLE), 0)
+                self.of_stream(images, Course::in_order(images_of_shard), (size, Shard::WHOLE), 0)
             }
         }
     }
@@ -261,8 +261,8 @@ impl Loader {
         self.options.batch_size.max(1) as usize
     }
 
-    fn of_memory(&self, (pixels, labels): (&Tensor, &Tensor), order: &[usize], size: usize, share: Share) -> Batches {
-        let rows: Vec<Rows> = order.chunks(size).map(|batch| (share.rows(batch.len()), batch.len())).collect();
+    fn of_memory(&self, (pixels, labels): (&Tensor, &Tensor), order: &[usize], size: usize, shard: Shard) -> Batches {
+        let rows: Vec<Rows> = order.chunks(size).map(|batch| (shard.rows(batch.len()), batch.len())).collect();
         let own = |(batch, (rows, _)): (&[usize], &Rows)| batch[rows.clone()].to_vec();
         let order: Vec<usize> = order.chunks(size).zip(&rows).flat_map(own).collect();
         let (pixels, labels) = (pixels.shallow_clone(), labels.shallow_clone());
@@ -270,17 +270,17 @@ impl Loader {
         let on_device = Tensor::from_slice(&on_device).to_device(self.options.device);
         let left = rows.len();
         let source = Source::Memory { pixels, labels, order, on_device, rows: rows.into_iter(), next: 0 };
-        Batches { source, left, is_whole: share == Share::WHOLE }
+        Batches { source, left, is_whole: shard == Shard::WHOLE }
     }
 
-    fn of_stream(&self, images: &Arc<dyn Images>, course: Course, cut: (usize, Share), view: u32) -> Batches {
+    fn of_stream(&self, images: &Arc<dyn Images>, course: Course, cut: (usize, Shard), view: u32) -> Batches {
         let Options { side, device, .. } = self.options;
         let (images, corrupt) = (Arc::clone(images), Arc::clone(&self.corrupt));
         let decoder = Decoder { images, view: self.options.view(view), side, corrupt };
-        let (size, share) = cut;
+        let (size, shard) = cut;
         let left = course.len().div_ceil(size);
         let source = Source::Stream(Stream::new(decoder, device, course, cut));
-        Batches { source, left, is_whole: share == Share::WHOLE }
+        Batches { source, left, is_whole: shard == Shard::WHOLE }
     }
 }
 
@@ -308,7 +308,7 @@ pub struct Batches {
     source: Source,
     /// Batches still to come.
     left: usize,
-    /// Whether there are no other shares: where there are, a batch without images keeps its place.
+    /// Whether there are no other shards: where there are, a batch without images keeps its place.
     is_whole: bool,
 }
 

@@ -20,4 +20,4 @@ pub use augment::{Crops, crop_flip, resized_crop, view_of};
 pub use batch::Loaded;
 pub use error::Error;
 pub use loader::{Batches, Framing, Loader, Options};
-pub use shard::Share;
+pub use shard::Shard;

@@ -9,7 +9,7 @@ use tch::Device;
 
 use super::fingerprint::{Fingerprints, Images, Split};
 use super::loader::{self, Framing, Loader};
-use super::shard::Share;
+use super::shard::Shard;
 use crate::cache::Cache;
 use crate::cache::images::Slot;
 use crate::error::{Error, Result};
@@ -48,7 +48,7 @@ pub struct Resources {
     /// The device that batches are placed on.
     pub device: Device,
     /// The part of each batch that this rank loads.
-    pub share: Share,
+    pub shard: Shard,
     /// Bytes of decoded images that may be kept in memory; larger splits are streamed.
     pub memory_limit: u64,
     /// Keeps decoded images for later runs.
@@ -78,7 +78,7 @@ impl Data {
                 framing,
                 limit,
                 batch_size: spec.training.batch_size,
-                share: resources.share,
+                shard: resources.shard,
                 seed: spec.training.seed,
                 memory_limit: resources.memory_limit,
                 device: resources.device,
@@ -98,7 +98,7 @@ impl Data {
         };
         let classes = dataset.classes().clone();
         // Rank 0 hashes for all and tells the others what they need.
-        let to_hash = if resources.share.number == 0 { to_hash } else { vec![] };
+        let to_hash = if resources.shard.rank == 0 { to_hash } else { vec![] };
         let fingerprints = Fingerprints::start(dataset, to_hash);
         Ok(Self { path: path.into(), classes, train, eval, splits, mean, std, fingerprints, dropped })
     }

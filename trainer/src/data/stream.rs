@@ -13,7 +13,7 @@ use tch::{Device, TchError, Tensor};
 use super::batch::{Loaded, Rows, tensors};
 use super::decode::{Corrupt, View, decode};
 use super::error::Error;
-use super::shard::Share;
+use super::shard::Shard;
 use distillery::dataset::{self, BLOCK, Images, KEPT_BYTES};
 
 /// Most blocks whose images are mixed with each other.
@@ -107,7 +107,7 @@ pub(super) struct Stream {
     course: Course,
     size: usize,
     /// The part of each batch that is decoded.
-    share: Share,
+    shard: Shard,
     /// How many images were handed out to be decoded, or left to others.
     begun: usize,
     ahead: VecDeque<(Rows, Receiver<Decoded>)>,
@@ -124,8 +124,8 @@ struct Decoded {
 
 impl Stream {
     /// Begins to decode.
-    pub(super) fn new(decoder: Decoder, device: Device, course: Course, (size, share): (usize, Share)) -> Self {
-        let mut stream = Self { decoder, device, course, size, share, begun: 0, ahead: VecDeque::new() };
+    pub(super) fn new(decoder: Decoder, device: Device, course: Course, (size, shard): (usize, Shard)) -> Self {
+        let mut stream = Self { decoder, device, course, size, shard, begun: 0, ahead: VecDeque::new() };
         stream.decode_until(AHEAD);
         stream
     }
@@ -151,7 +151,7 @@ impl Stream {
             self.fetch_due();
             let end = self.course.images.len().min(self.begun + self.size);
             let batch = &self.course.images[self.begun..end];
-            let rows = self.share.rows(batch.len());
+            let rows = self.shard.rows(batch.len());
             let (numbers, all) = (batch[rows.clone()].to_vec(), batch.len());
             self.begun = end;
             let decoder = self.decoder.clone();

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
-use crate::data::Share;
+use crate::data::Shard;
 use crate::device::cuda::Plugin;
 use crate::error::Result;
 use crate::models::Network;
@@ -23,7 +23,7 @@ use group::Group;
 /// One rank's view of all of a run's. A run on one device has one, which is [alone](Self::alone).
 #[derive(Debug)]
 pub struct Ranks {
-    share: Share,
+    shard: Shard,
     together: Option<Together>,
 }
 
@@ -98,7 +98,7 @@ impl Ranks {
     /// The one rank of a run on one device.
     #[must_use]
     pub fn alone() -> Self {
-        Self { share: Share::WHOLE, together: None }
+        Self { shard: Shard::WHOLE, together: None }
     }
 
     /// Meets the other ranks, which `place`, a directory of theirs alone, is for. Waits until all are there. `warn` is
@@ -106,7 +106,7 @@ impl Ranks {
     ///
     /// # Errors
     /// They cannot be reached.
-    pub fn meet(share: Share, place: &Path, device: Device, mut warn: impl FnMut(String)) -> Result<Self> {
+    pub fn meet(shard: Shard, place: &Path, device: Device, mut warn: impl FnMut(String)) -> Result<Self> {
         let mut nccl = None;
         if let Device::Cuda(_) = device {
             match Plugin::load().and_then(|plugin| plugin.nccl()) {
@@ -116,9 +116,9 @@ impl Ranks {
                 )),
             }
         }
-        let group = Group::meet(&place.join("meeting"), share.number, share.count, nccl)?;
+        let group = Group::meet(&place.join("meeting"), shard.rank, shard.world_size, nccl)?;
         let together = Together { group, place: place.to_owned(), interrupt: None, messenger: None, weight: 1.0 };
-        Ok(Self { share, together: Some(together) })
+        Ok(Self { shard, together: Some(together) })
     }
 
     /// Gives rank 0 the means to stop the other ranks' current work: see [`interrupt`](Self::interrupt).
@@ -133,13 +133,13 @@ impl Ranks {
     /// Whether this rank writes and reports.
     #[must_use]
     pub fn leads(&self) -> bool {
-        self.share.number == 0
+        self.shard.rank == 0
     }
 
     /// Which part of the data it sees.
     #[must_use]
-    pub fn share(&self) -> Share {
-        self.share
+    pub fn shard(&self) -> Shard {
+        self.shard
     }
 
     /// A directory for files that all ranks use until the run ends; none where there is one rank.
@@ -186,13 +186,13 @@ impl Ranks {
             return Decision::CONTINUE;
         }
         let gradient = sent.pop_front().expect("there are more than the lag");
-        Decision::from_number(gradient.double_value(&[0]) * f64::from(self.share.count))
+        Decision::from_number(gradient.double_value(&[0]) * f64::from(self.shard.world_size))
     }
 
     /// Sets what the next step's loss, a mean over `images` of this rank, counts in that of a batch of `all` images: the
     /// average over ranks is the mean over the batch.
     pub fn weigh(&mut self, images: usize, all: usize) {
-        let count = f64::from(self.share.count);
+        let count = f64::from(self.shard.world_size);
         if let Some(together) = &mut self.together {
             together.weight = images as f64 * count / all.max(1) as f64;
         }

@@ -51,7 +51,7 @@ pub fn evaluate(
     let mut constant = None;
     let at_once = batch_size(network, loader);
     let mut is_left = false;
-    for batch in loader.in_order(ranks.share(), at_once) {
+    for batch in loader.in_order(ranks.shard(), at_once) {
         if !go_on() {
             ranks.interrupt();
             is_left = true;

@@ -57,13 +57,13 @@ impl Setup {
         let device = device::open(&settings.device)?;
         // Before anything else uses the device. With several ranks there are no graphs: they would lack the host's part
         // of averaging the gradients.
-        let steps = Steps::new(device, settings.cuda_graphs && settings.share.count == 1);
+        let steps = Steps::new(device, settings.cuda_graphs && settings.shard.world_size == 1);
         startup.mark("device");
         let data = Data::open(spec, &settings.resources(device), report)?;
         startup.mark("data");
         let arithmetic = Arithmetic::choose(spec, device)?;
         let tf32 = Tf32::set(arithmetic == Arithmetic::Tf32);
-        let batch_size = settings.share.largest(spec.training.batch_size);
+        let batch_size = settings.shard.largest(spec.training.batch_size);
         let placement = TeacherPlacement { device, kind: arithmetic.kind(), batch_size };
         let Networks { mut student, teacher, hashes } = Networks::load(spec, &data, placement, report)?;
 

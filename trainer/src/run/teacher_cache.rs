@@ -40,7 +40,7 @@ pub fn open(
         Some(Ok(cache)) => {
             let key = serde_json::from_str(&key).expect("a key is JSON");
             // A copy on the device would lack what other ranks write.
-            let device = if settings.share.count == 1 { setup.device } else { Device::Cpu };
+            let device = if settings.shard.world_size == 1 { setup.device } else { Device::Cpu };
             Place::Files(cache, key, device)
         }
         Some(Err(error)) => {
