@@ -25,7 +25,7 @@ use distillery_trainer::device::cuda::Tf32;
 use distillery_trainer::loss::sdd::Distillation;
 use distillery_trainer::models::{self, Network};
 use distillery_trainer::ranks::Ranks;
-use distillery_trainer::run::cuda_graphs::Steps;
+use distillery_trainer::run::cuda_graphs::StepExecutor;
 use distillery_trainer::run::metrics::Meter;
 use distillery_trainer::run::optim::Optimizer;
 use distillery_trainer::run::step::{Inputs, Objective, Phase, Rates, step};
@@ -148,7 +148,7 @@ struct Measured {
     precision: String,
     _tf32: Tf32,
     graphs: bool,
-    issuer: Steps,
+    executor: StepExecutor,
     clock: Clock,
     batch_size: u32,
     steps: usize,
@@ -165,7 +165,7 @@ struct Measured {
 
 impl Measured {
     fn new(args: &Args, [teacher, student]: [&str; 2], precision: &str, device: Device) -> Self {
-        let issuer = Steps::new(device, args.graphs);
+        let executor = StepExecutor::new(device, args.graphs);
         let (kind, tf32) = kind(precision);
         let document = json!({
             "teacher": {"architecture": teacher, "checkpoint": "random"},
@@ -189,7 +189,7 @@ impl Measured {
             precision: precision.to_owned(),
             _tf32: Tf32::set(tf32),
             graphs: args.graphs,
-            issuer,
+            executor,
             clock: Clock { processor: args.processor_time },
             pair: [teacher.architecture().name, student.architecture().name].map(str::to_owned),
             batch_size: args.batch,
@@ -248,12 +248,12 @@ impl Measured {
         let begun = self.clock.now();
         for _ in 0..self.steps {
             let inputs = self.inputs();
-            let Self { issuer, student, objective, optimizer, meter, .. } = self;
-            let _ = issuer.run(student, objective, optimizer, meter, &mut Ranks::alone(), inputs);
+            let Self { executor, student, objective, optimizer, meter, .. } = self;
+            let _ = executor.run(student, objective, optimizer, meter, &mut Ranks::alone(), inputs);
         }
         wait(self.device);
         let time = 1e3 * (self.clock.now() - begun) / self.steps as f64;
-        for event in self.issuer.events() {
+        for event in self.executor.events() {
             if let Event::Log { level: Level::Warning, message } = event {
                 panic!("{message}");
             }

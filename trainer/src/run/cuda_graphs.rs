@@ -34,7 +34,7 @@ pub enum Mode {
 
 /// Issues the steps of a training, whose student, objective, optimiser and meter stay the same.
 #[derive(Debug)]
-pub struct Steps {
+pub struct StepExecutor {
     mode: Mode,
     /// For steps that ask the teacher, and for those that know what it says.
     slots: [Slot; 2],
@@ -56,15 +56,15 @@ struct Fixed {
     graph: Option<Graph>,
 }
 
-impl Steps {
+impl StepExecutor {
     /// Steps on a device; on a GPU as graphs, unless they are not wanted. From here on this thread issues to a stream of
     /// its own, so it comes before anything is done on the device.
     #[must_use]
     pub fn new(device: Device, graphs: bool) -> Self {
         let (mode, event) = choose(device, graphs);
-        let mut steps = Self::in_mode(mode);
-        steps.events.extend(event);
-        steps
+        let mut executor = Self::in_mode(mode);
+        executor.events.extend(event);
+        executor
     }
 
     /// In that mode.

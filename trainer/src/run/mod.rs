@@ -291,8 +291,8 @@ impl<'a> Run<'a> {
     }
 
     fn execute(&mut self, inputs: Inputs) -> Option<Tensor> {
-        let Setup { steps, student, objective, optimizer, .. } = &mut self.setup;
-        steps.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs)
+        let Setup { executor, student, objective, optimizer, .. } = &mut self.setup;
+        executor.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs)
     }
 
     fn end_epoch(&mut self) -> Result<Flow> {
@@ -367,7 +367,7 @@ impl<'a> Run<'a> {
 
     /// Reports what the executor and the cache have to say.
     fn forward_events(&mut self) {
-        for event in self.setup.steps.events() {
+        for event in self.setup.executor.events() {
             self.report.event(&event);
         }
         for message in self.teacher_cache.iter_mut().flat_map(TeacherCache::warnings) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::Utc;
 use tch::{Device, Kind, Tensor};
 
-use super::cuda_graphs::Steps;
+use super::cuda_graphs::StepExecutor;
 use super::networks::{CheckpointHashes, Networks, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
@@ -31,7 +31,7 @@ pub struct Setup {
     pub device: Device,
     /// Holds the GPU's float32 setting until the run ends.
     pub tf32: Tf32,
-    pub steps: Steps,
+    pub executor: StepExecutor,
     pub data: Data,
     pub student: Network,
     /// The loss, with the teacher.
@@ -57,7 +57,7 @@ impl Setup {
         let device = device::open(&settings.device)?;
         // Before anything else uses the device. With several ranks there are no graphs: they would lack the host's part
         // of averaging the gradients.
-        let steps = Steps::new(device, settings.cuda_graphs && settings.shard.world_size == 1);
+        let executor = StepExecutor::new(device, settings.cuda_graphs && settings.shard.world_size == 1);
         startup.mark("device");
         let data = Data::open(spec, &settings.resources(device), report)?;
         startup.mark("data");
