@@ -1,6 +1,6 @@
 //! The processes of a run's other ranks: started by rank 0, watched by it, and ended with it.
 //!
-//! Each is this program, which reads its [`Part`] as the first line of its standard input and commands after that. It
+//! Each is this program, which reads its [`RankConfig`] as the first line of its standard input and commands after that. It
 //! ends when its standard input does, or its parent; and the run ends when one of them does: whatever rank 0 waits for
 //! then, a thread that watches the process ends it.
 
@@ -38,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Which rank a process is, and of what.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Part {
+pub struct RankConfig {
     /// Where the ranks meet.
     pub place: PathBuf,
     /// What to train.
@@ -94,8 +94,8 @@ pub fn train(
     };
     let others = Others::default();
     for number in 1..count {
-        let part = Part { place: place.path().to_owned(), spec: spec.clone(), settings: of_rank(number) };
-        let started = others.start(&part, lost.clone());
+        let config = RankConfig { place: place.path().to_owned(), spec: spec.clone(), settings: of_rank(number) };
+        let started = others.start(&config, lost.clone());
         started.map_err(|error| Error::internal(format!("cannot start rank {number}: {error}")))?;
     }
     let settings = of_rank(0);
@@ -117,9 +117,9 @@ pub fn follow() -> Result<Ending> {
     ignore_signals();
     let mut line = String::new();
     io::stdin().read_line(&mut line).map_err(|error| Error::internal(format!("standard input: {error}")))?;
-    let part: Part = serde_json::from_str(&line)
+    let config: RankConfig = serde_json::from_str(&line)
         .map_err(|error| Error::user(format!("standard input does not say what part to take: {error}")))?;
-    let Part { place, spec, settings } = part;
+    let RankConfig { place, spec, settings } = config;
     let control = Control::default();
     control.follow_standard_input();
     settings.prepare(settings.shard.world_size);
@@ -149,23 +149,23 @@ fn meeting_place(output: &Path) -> io::Result<TempDir> {
 }
 
 impl Others {
-    fn start(&self, part: &Part, lost: impl Fn(Failure) + Send + 'static) -> io::Result<()> {
+    fn start(&self, config: &RankConfig, lost: impl Fn(Failure) + Send + 'static) -> io::Result<()> {
         let kills_before = out_of_memory_kills();
         let mut program = Program::new(std::env::current_exe()?);
         program.arg("rank").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = program.spawn()?;
         let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
         let (mut commands, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        let number = part.settings.shard.rank;
+        let number = config.settings.shard.rank;
         let index = {
             let mut state = self.state();
-            let part = serde_json::to_string(part).expect("a part is JSON");
+            let config = serde_json::to_string(config).expect("a configuration is JSON");
             // Where it ended at once, that is noticed below.
-            let _ = writeln!(commands, "{part}");
+            let _ = writeln!(commands, "{config}");
             state.ranks.push(Rank { commands, handle, ended: false });
             state.ranks.len() - 1
         };
-        let (others, place) = (self.clone(), part.place.clone());
+        let (others, place) = (self.clone(), config.place.clone());
         std::thread::Builder::new().name(format!("rank {number}")).spawn(move || {
             let said = last_failure(BufReader::new(output));
             let status = child.wait();
@@ -211,7 +211,7 @@ impl Others {
     fn settle(&self, result: std::thread::Result<Result<Ending>>) -> Result<Ending> {
         let class = match &result {
             Ok(Ok(_)) => {
-                self.part(FAREWELL);
+                self.end_all(FAREWELL);
                 None
             }
             Ok(Err(error)) => Some(error.class),
@@ -225,7 +225,7 @@ impl Others {
             std::thread::sleep(Duration::from_millis(200));
             found = cause(&self.state().failures);
         }
-        self.part(Duration::ZERO);
+        self.end_all(Duration::ZERO);
         match (found, result) {
             (Some(Failure { class, message }), _) => Err(Error { class, message }),
             (None, Ok(result)) => result,
@@ -234,7 +234,7 @@ impl Others {
     }
 
     /// Waits for the end of all, but kills those that take longer.
-    fn part(&self, patience: Duration) {
+    fn end_all(&self, patience: Duration) {
         let is_running = |state: &mut State| state.ranks.iter().any(|rank| !rank.ended);
         let mut state = self.state();
         state.over = true;

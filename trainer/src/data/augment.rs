@@ -38,7 +38,7 @@ impl Crops {
         let size = size.max(1);
         let parts = (first..count.div_ceil(size)).flat_map(|batch| {
             let mut random = random(b"cropflip", seed, epoch, batch);
-            (0..size).map(move |_| Part::draw(&mut random))
+            (0..size).map(move |_| Crop::draw(&mut random))
         });
         Self { parts: table(parts, side, device), order: Order::Epoch { first, size: size as i64 } }
     }
@@ -47,7 +47,7 @@ impl Crops {
     /// the same whatever the order of the images.
     #[must_use]
     pub fn of_view(seed: u64, view: u32, [count, side]: [u64; 2], device: Device) -> Self {
-        let parts = (0..count).map(|number| Part::draw(&mut random(b"viewcrop", seed, view, number)));
+        let parts = (0..count).map(|number| Crop::draw(&mut random(b"viewcrop", seed, view, number)));
         Self { parts: table(parts, side, device), order: Order::Images }
     }
 
@@ -63,20 +63,20 @@ impl Crops {
     }
 }
 
-fn table(parts: impl Iterator<Item = Part>, side: u64, device: Device) -> Tensor {
+fn table(parts: impl Iterator<Item = Crop>, side: u64, device: Device) -> Tensor {
     let rows: Vec<i64> = parts.flat_map(|part| part.row(side as i64)).collect();
     Tensor::from_slice(&rows).view([-1, 3]).to_device(device)
 }
 
 /// A part of a padded image.
 #[derive(Debug, Clone, Copy)]
-struct Part {
+struct Crop {
     top: i64,
     left: i64,
     mirrored: bool,
 }
 
-impl Part {
+impl Crop {
     fn draw(random: &mut impl Rng) -> Self {
         let [top, left] = [0, 1].map(|_| random.random_range(0..=2 * PADDING));
         Self { top, left, mirrored: random.random_bool(0.5) }
