@@ -107,7 +107,7 @@ impl Objective {
 
     /// The teacher's logits [B, regions, classes] of `images` [B, 3, S, S]; none for plain training. `normalised` is what
     /// the student sees of them.
-    fn ask(&self, images: &Tensor, normalised: &Tensor) -> Option<Tensor> {
+    fn teacher_logits(&self, images: &Tensor, normalised: &Tensor) -> Option<Tensor> {
         let teacher = self.teacher.as_ref()?;
         let _guard = tch::no_grad_guard();
         let own = self.teacher_normalisation.as_ref().map(|own| own.apply(images));
@@ -161,7 +161,7 @@ pub fn step(
     ended(Phase::Data);
     let logits = match logits {
         Some(known) => Some(known.shallow_clone()),
-        None => objective.ask(&images, &normalised),
+        None => objective.teacher_logits(&images, &normalised),
     };
     ended(Phase::Teacher);
     let student_regions = regions(student, &normalised, true, objective.scales());
