@@ -1,5 +1,5 @@
-//! Compiles `cpp/` against libtorch, and `cuda/` where CUDA's headers are; and lets `distillery-trainer` and the tests find
-//! libtorch where it was linked from, without LD_LIBRARY_PATH.
+//! Compiles `cpp/` against libtorch, and `cuda/` if CUDA's headers are available. Sets the library search path, so that
+//! `distillery-trainer` and the tests find the libtorch that they were linked to without LD_LIBRARY_PATH.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,7 @@ fn main() {
         let lib = PathBuf::from(lib);
         compile(&lib.with_file_name("include"));
         compile_plugin(&lib);
-        // To every target: unit tests have no instruction of their own. A program that uses nothing of libtorch
-        // (`distillery`) gets the search path only, and does not need the library.
+        // For every target, because there is no instruction for unit tests alone.
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
         println!("cargo:rustc-env=LIBTORCH_VERSION={}", version(&lib.with_file_name("version.py")));
     }
@@ -23,7 +22,7 @@ fn build() -> cc::Build {
     build
 }
 
-/// libtorch's headers have warnings of their own.
+/// With libtorch's headers, whose warnings are ignored.
 fn with_torch(include: &Path) -> cc::Build {
     let mut build = build();
     build.include(include).include(include.join("torch/csrc/api/include")).warnings(false).flag("-Werror=return-type");
@@ -31,26 +30,26 @@ fn with_torch(include: &Path) -> cc::Build {
 }
 
 fn compile(include: &Path) {
-    // The loops for each level of x86-64; the program chooses when it runs.
+    // Loops are compiled for each level of x86-64, and the program chooses at run time.
     let is_x86_64 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     let v3: &[_] = &["-march=x86-64-v3"];
     let v4: &[_] = &["-march=x86-64-v4", "-mprefer-vector-width=512"];
-    let brain: &[_] = &["-march=x86-64-v4", "-mprefer-vector-width=512", "-mavx512bf16"];
+    let v4_bf16: &[_] = &["-march=x86-64-v4", "-mprefer-vector-width=512", "-mavx512bf16"];
     let (norm, winograd) = ("cpp/norm_loops.cpp", "cpp/winograd_loops.cpp");
     compile_loops("baseline", &[], &[norm]);
     if is_x86_64 {
         compile_loops("v3", v3, &[norm, winograd]);
         compile_loops("v4", v4, &[norm, winograd]);
-        compile_loops("v4_bf16", brain, &[winograd]);
+        compile_loops("v4_bf16", v4_bf16, &[winograd]);
     }
-    // at::parallel_for is a loop on one thread where it is compiled without OpenMP. libtorch brings GNU's library, which
-    // only GNU's compiler makes calls to.
+    // Without OpenMP, at::parallel_for uses one thread. libtorch ships GNU's OpenMP library, which only GNU's compiler
+    // can call.
     let mut torch = with_torch(include);
     if torch.get_compiler().is_like_gnu() {
         torch.flag("-fopenmp");
         println!("cargo:rustc-link-lib=gomp");
     } else {
-        println!("cargo:warning=without GNU's compiler the trainer's own operators use one thread: set CXX=g++");
+        println!("cargo:warning=the compiler is not GNU's, so the trainer's own operators use one thread: set CXX=g++");
         torch.define("DISTILLERY_ONE_THREAD", None);
     }
     torch
@@ -70,7 +69,7 @@ fn compile(include: &Path) {
 fn compile_loops(variant: &str, flags: &[&str], files: &[&str]) {
     let mut build = build();
     build.files(files).define("VARIANT", variant).flag("-ffp-contract=fast");
-    // Vectors are passed between inlined functions only; and GCC 12 takes its own header's vectors without a value for mistakes.
+    // Vectors are only passed between inlined functions. GCC 12 warns about uninitialised vectors in its own header.
     for flag in ["-Wno-psabi", "-Wno-uninitialized", "-Wno-maybe-uninitialized"] {
         build.flag_if_supported(flag);
     }
@@ -80,9 +79,9 @@ fn compile_loops(variant: &str, flags: &[&str], files: &[&str]) {
     build.compile(&format!("distillery_loops_{variant}"));
 }
 
-/// Makes `cuda.so` of `cuda/`, which the program holds and opens where there is a GPU. Without CUDA's headers
-/// (`scripts/setup cuda_headers`, or a directory that DISTILLERY_CUDA_HEADERS names), or with a libtorch for the CPU only,
-/// it is empty.
+/// Compiles `cuda/` to `cuda.so`, which the program contains and loads if there is a GPU. It is empty without CUDA's
+/// headers (from `scripts/setup cuda_headers` or the directory in DISTILLERY_CUDA_HEADERS), and with a libtorch for the
+/// CPU only.
 fn compile_plugin(lib: &Path) {
     const HEADERS: &str = "DISTILLERY_CUDA_HEADERS";
     println!("cargo:rerun-if-changed=cuda");
@@ -94,11 +93,11 @@ fn compile_plugin(lib: &Path) {
         std::fs::write(&out, []).expect("cargo's directory can be written");
         return;
     }
-    // Of the wheel that torch's own needs on a machine with a GPU.
+    // From the wheel that torch depends on for GPUs.
     let nccl = lib.ancestors().nth(2).expect("libtorch is in a directory").join("nvidia/nccl/include");
     let compiler = with_torch(&lib.with_file_name("include")).include(&headers).include(&nccl).get_compiler();
     let mut command = compiler.to_command();
-    // So that what is missing is found here rather than where there is a GPU.
+    // With -z defs, missing symbols are found here rather than on a machine with a GPU.
     command.args(["-shared", "-s", "-Wl,-z,defs", "cuda/graph.cpp"]);
     if nccl.join("nccl.h").exists() && headers.join("nv/target").exists() {
         command.args(["-DUSE_C10D_NCCL", "cuda/nccl.cpp"]);
@@ -109,7 +108,7 @@ fn compile_plugin(lib: &Path) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
-/// PyTorch's version file has a line `__version__ = '2.11.0+cu130'`.
+/// The version in PyTorch's version file, which has a line `__version__ = '2.11.0+cu130'`.
 fn version(path: &Path) -> String {
     println!("cargo:rerun-if-changed={}", path.display());
     let text = std::fs::read_to_string(path).unwrap_or_default();

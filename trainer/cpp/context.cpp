@@ -1,14 +1,14 @@
-// How libtorch computes on GPUs, where its bindings leave that open.
+// Settings of libtorch for GPUs that its bindings do not expose.
 #include <ATen/Context.h>
 
 #include "shim.h"
 
-// Has cuDNN take only algorithms that give the same every time.
+// Restricts cuDNN to deterministic algorithms.
 extern "C" char *distillery_deterministic() {
     return guarded([&] { at::globalContext().setDeterministicCuDNN(true); });
 }
 
-// Lets convolutions of float32 be multiplied with 10 bits of mantissa, or not; `allowed` becomes what was before.
+// Allows or forbids TF32 in float32 convolutions. `allowed` becomes the previous setting.
 extern "C" char *distillery_tf32(bool *allowed) {
     return guarded([&] {
         auto &context = at::globalContext();

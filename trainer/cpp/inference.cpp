@@ -1,5 +1,5 @@
-// Convolutions of a frozen network on the CPU: oneDNN adds, and clears what is negative, while it writes the result.
-// libtorch has these operators for its compiler; they are called by name, as they are in no header.
+// Convolutions of a frozen network on the CPU: oneDNN adds and applies ReLU while it writes the result. libtorch has
+// these operators for its compiler. No header declares them, so they are called by name.
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
@@ -26,8 +26,8 @@ constexpr int64_t ONES[2] = {1, 1};
 
 }  // namespace
 
-// The result of a convolution with a bias, and without what is negative where `relu`. Where `added` is given it is the
-// sum of both, in the memory of `added`.
+// A convolution with a bias, with a ReLU if `relu`. If `added` is not null, the result is the sum of both, in the
+// memory of `added`.
 extern "C" char *distillery_convolution(at::Tensor **result, const at::Tensor *x, const at::Tensor *weight,
                                         const at::Tensor *bias, const at::Tensor *added, const int64_t *stride,
                                         const int64_t *padding, int64_t groups, bool relu) {
@@ -47,8 +47,7 @@ extern "C" char *distillery_convolution(at::Tensor **result, const at::Tensor *x
     });
 }
 
-// The weight in the order in which oneDNN reads it where the input is of that size; usable only with the function
-// above.
+// The weight in the layout that oneDNN prefers for an input of that size. Only for the function above.
 extern "C" char *distillery_pack(at::Tensor **result, const at::Tensor *weight, const int64_t *stride, const int64_t *padding,
                                  int64_t groups, const int64_t *input) {
     return guarded([&] {

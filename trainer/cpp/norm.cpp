@@ -1,5 +1,5 @@
-// Batch norm in training, with the sum and the ReLU that follow it, in two passes over the map forward and two back.
-// libtorch needs up to nine, some of them several times slower where the gradient comes in another layout.
+// Batch norm in training mode with the sum and the ReLU that follow it: two passes over the map forward and two
+// backward. libtorch needs up to nine, some of them several times slower if the gradient comes in another layout.
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -13,7 +13,7 @@
 #define DECLARE(variant)           \
     namespace variant {            \
     NormKernels<float> of_float(); \
-    NormKernels<Brain> of_brain(); \
+    NormKernels<Bfloat16> of_bfloat16(); \
     }
 FOR_EACH_VARIANT(DECLARE)
 
@@ -24,8 +24,8 @@ NormKernels<float> norm_kernels<float>() {
 }
 
 template <>
-NormKernels<Brain> norm_kernels<Brain>() {
-    static const auto chosen = CHOOSE(of_brain);
+NormKernels<Bfloat16> norm_kernels<Bfloat16>() {
+    static const auto chosen = CHOOSE(of_bfloat16);
     return chosen;
 }
 
@@ -35,23 +35,23 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Numbers of a map that one thread takes at a time. Sums are in float32 within and in double across, in the same order
-// whatever the number of threads.
+// Numbers of a map that a thread takes at a time. Sums are float32 within a block and double across blocks, in an order
+// that does not depend on the number of threads.
 constexpr int64_t BLOCK = 1 << 14;
 
-// How a map [B, C, H, W] with the channels last is cut.
+// How a channels-last map [B, C, H, W] is cut into blocks.
 struct Cut {
     int64_t channels, rows, width, block, blocks;
 
     explicit Cut(const Tensor &map) : channels(map.size(1)), rows(map.numel() / std::max<int64_t>(channels, 1)) {
-        // Whole vectors of 16 floats, and enough of them that no sum waits for the one before it.
+        // Whole vectors of 16 floats, and enough of them for sums that do not wait for each other.
         width = channels * (16 / std::gcd<int64_t>(channels, 16));
         while (width < 256) width *= 2;
         block = std::max<int64_t>(1, BLOCK / width) * width;
         blocks = (map.numel() + block - 1) / block;
     }
 
-    // work(block, first, count) for each block, on all threads.
+    // Calls work(block, first, count) for each block, on all threads.
     template <class Work>
     void each(Work work) const {
         const int64_t total = channels * rows;
@@ -61,14 +61,14 @@ struct Cut {
         });
     }
 
-    // An array of channels, again and again over the period.
+    // Repeats the values of the channels up to the width.
     std::vector<float> repeated(const float *values) const {
         std::vector<float> all(width);
         for (int64_t i = 0; i < width; i++) all[i] = values[i % channels];
         return all;
     }
 
-    // Two sums per channel of what work(block, first, count, one, other) adds to arrays of the width.
+    // Two sums per channel. work(first, count, one, other) adds to arrays of the width.
     template <class Work>
     std::array<std::vector<double>, 2> sums(Work work) const {
         std::vector<float> parts(blocks * 2 * channels);
@@ -104,7 +104,7 @@ Tensor forward(const Tensor &x, const Tensor &added, const Tensor &weight, const
     const auto kernels = norm_kernels<T>();
     const Cut cut(x);
     const auto *from = data<T>(x);
-    // The first pixel: close enough to the mean that the difference of squares does not cancel.
+    // Shifting by the first pixel, which is close to the mean, avoids cancellation in the difference of squares.
     const auto shift_tensor = x.select(0, 0).select(1, 0).select(1, 0).to(at::kFloat).contiguous();
     const float *shift = shift_tensor.template data_ptr<float>();
     const auto shifts = cut.repeated(shift);
@@ -123,7 +123,7 @@ Tensor forward(const Tensor &x, const Tensor &added, const Tensor &weight, const
         offset[c] = static_cast<float>(bias.data_ptr<float>()[c] - centre * weight.data_ptr<float>()[c] * factor);
         float &average = running_mean.data_ptr<float>()[c], &spread = running_var.data_ptr<float>()[c];
         average = static_cast<float>((1 - momentum) * average + momentum * centre);
-        // As PyTorch: that of a sample.
+        // The unbiased variance, as in PyTorch.
         spread = static_cast<float>((1 - momentum) * spread + momentum * variance * count / (count - 1));
     }
     const auto scales = cut.repeated(scale.data()), offsets = cut.repeated(offset.data());
@@ -141,7 +141,7 @@ variable_list backward(const Tensor &gradient, const Tensor &y, const Tensor &x,
                        const Tensor &inverse, bool adds) {
     const auto kernels = norm_kernels<T>();
     const Cut cut(x);
-    // What was added has the cleared gradient for its own.
+    // The gradient of the summand is the gradient behind the ReLU.
     const auto cleared = !adds ? Tensor() : y.defined() ? at::empty_like(x) : gradient;
     const T *from = data<T>(gradient), *output = data<T>(y), *input = data<T>(x);
     T *to = adds && y.defined() ? data<T>(cleared) : nullptr;
@@ -165,7 +165,7 @@ variable_list backward(const Tensor &gradient, const Tensor &y, const Tensor &x,
     const auto factors = cut.repeated(factor.data()), slopes = cut.repeated(slope.data()),
                constants = cut.repeated(constant.data());
     auto of_x = at::empty_like(x);
-    // The cleared gradient, where it was written, spares another look at y.
+    // If the gradient behind the ReLU was written, y need not be read again.
     const T *again = to ? to : from;
     const T *mask = to ? nullptr : output;
     cut.each([&](int64_t, int64_t first, int64_t count) {
@@ -181,7 +181,7 @@ struct Norm : torch::autograd::Function<Norm> {
         x = channels_last(x);
         const auto added = summand ? channels_last(*summand) : Tensor();
         auto mean = at::empty_like(weight), inverse = at::empty_like(weight);
-        const auto run = x.scalar_type() == at::kBFloat16 ? ::forward<Brain> : ::forward<float>;
+        const auto run = x.scalar_type() == at::kBFloat16 ? ::forward<Bfloat16> : ::forward<float>;
         auto y = run(x, added, weight, bias, running_mean, running_var, relu, momentum, epsilon, mean, inverse);
         context->saved_data["adds"] = added.defined();
         context->save_for_backward({x, relu ? y : Tensor(), weight, mean, inverse});
@@ -192,7 +192,7 @@ struct Norm : torch::autograd::Function<Norm> {
         const auto saved = context->get_saved_variables();
         const auto &x = saved[0];
         const auto gradient = channels_last(gradients[0].to(x.scalar_type()));
-        const auto run = x.scalar_type() == at::kBFloat16 ? ::backward<Brain> : ::backward<float>;
+        const auto run = x.scalar_type() == at::kBFloat16 ? ::backward<Bfloat16> : ::backward<float>;
         auto found = run(gradient, saved[1], x, saved[2], saved[3], saved[4], context->saved_data["adds"].toBool());
         found.resize(9);
         return found;

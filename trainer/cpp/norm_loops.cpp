@@ -1,4 +1,4 @@
-// Compiled several times, with VARIANT the name of the instruction set: see norm_loops.h and build.rs.
+// Compiled once per instruction set, with VARIANT as its name: see norm_loops.h and build.rs.
 #include "norm_loops.h"
 
 #include <algorithm>
@@ -8,7 +8,7 @@ namespace {
 
 inline float load(const float *from) { return *from; }
 
-inline float load(const Brain *from) {
+inline float load(const Bfloat16 *from) {
     const uint32_t bits = static_cast<uint32_t>(from->bits) << 16;
     float value;
     std::memcpy(&value, &bits, sizeof value);
@@ -17,8 +17,8 @@ inline float load(const Brain *from) {
 
 inline void store(float *to, float value) { *to = value; }
 
-// To the nearest, ties to even. Not a number stays not a number.
-inline void store(Brain *to, float value) {
+// Rounds to nearest, ties to even. NaN stays NaN.
+inline void store(Bfloat16 *to, float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
     const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -50,7 +50,7 @@ void apply(const T *__restrict x, const T *__restrict added, T *__restrict y, in
         for (int64_t i = 0; i < length; i++) {
             float value = load(x + first + i) * scale[i] + offset[i];
             if (ADDS) value += load(added + first + i);
-            // Written so that what is not a number stays so.
+            // NaN stays NaN.
             if (RELU) value = value < 0 ? 0 : value;
             store(y + first + i, value);
         }
@@ -121,5 +121,5 @@ NormKernels<T> table() {
 
 namespace VARIANT {
 NormKernels<float> of_float() { return table<float>(); }
-NormKernels<Brain> of_brain() { return table<Brain>(); }
+NormKernels<Bfloat16> of_bfloat16() { return table<Bfloat16>(); }
 }  // namespace VARIANT

@@ -1,13 +1,13 @@
-// Loops of a batch norm over maps whose channels are last, once for each instruction set that they are compiled for.
+// Loops of a batch norm over channels-last maps, once per instruction set.
 //
-// A map is a sequence of numbers in which the channel repeats. `width` is a multiple of the channels
-// that vectors fill, and arrays of `width` floats hold what belongs to each place of such a period. `count` need not be
-// a multiple of it.
+// A map is a sequence of numbers in which the channels repeat. `width` is a multiple of the channels that whole vectors
+// fill, and arrays of `width` floats hold a value for each number of such a period. `count` need not be a multiple of
+// `width`.
 #pragma once
 
 #include "numbers.h"
 
-// The instruction sets that loops are compiled for, and the choice among them when the program runs: see build.rs.
+// The instruction sets that loops are compiled for (see build.rs), and the choice among them at run time.
 #if defined(__x86_64__)
 #define FOR_EACH_VARIANT(DECLARE) DECLARE(baseline) DECLARE(v3) DECLARE(v4)
 #define CHOOSE(function)                                       \
@@ -23,11 +23,11 @@ template <class T>
 struct NormKernels {
     // Adds x - shift and its square to the sums.
     void (*moments)(const T *x, int64_t count, int64_t width, const float *shift, float *sum, float *squares);
-    // y = x * scale + offset, plus `added` where that is not null, and without what is negative where `relu`.
+    // y = x * scale + offset, plus `added` unless it is null, with a ReLU if `relu`.
     void (*apply)(const T *x, const T *added, T *y, int64_t count, int64_t width, const float *scale, const float *offset,
                   bool relu);
-    // The gradient g of y, cleared where y (null without a ReLU) is zero: adds g and g * (x - mean) to the sums, and
-    // writes it to `cleared` where that is not null.
+    // Let g be the gradient of y, set to zero where the ReLU's output y is zero (y is null without a ReLU). Adds g and
+    // g * (x - mean) to the sums, and writes g to `cleared` unless that is null.
     void (*gradient_sums)(const T *gradient, const T *y, const T *x, T *cleared, int64_t count, int64_t width,
                           const float *mean, float *sum, float *products);
     // The gradient of x: g * factor + x * slope + constant.

@@ -1,9 +1,9 @@
-// Numbers as maps store them, for loops over maps whose channels are last.
+// Types of stored numbers.
 #pragma once
 
 #include <cstdint>
 
-// bfloat16 as it is stored.
-struct Brain {
+// The upper half of a float32.
+struct Bfloat16 {
     uint16_t bits;
 };

@@ -1,5 +1,5 @@
-// Operators over all parameters at once, which the bindings do not have: one or two launches instead of several for each
-// parameter. On the CPU they compute what one after the other would.
+// Operators over all parameters at once, which the bindings do not expose: one or two launches instead of several for
+// each parameter. On the CPU they compute the same as separate operators.
 #include <ATen/ATen.h>
 
 #include <vector>
@@ -10,7 +10,7 @@ namespace {
 
 using at::Tensor;
 
-// Handles to tensors, as the bindings hold them.
+// Tensors from the pointers that the bindings hold.
 std::vector<Tensor> list(const Tensor *const *tensors, int64_t count) {
     std::vector<Tensor> all;
     all.reserve(count);
@@ -20,35 +20,35 @@ std::vector<Tensor> list(const Tensor *const *tensors, int64_t count) {
 
 }  // namespace
 
-// Leaves tensors without a gradient, so that the next way back hands its own over rather than adding it to zeros.
+// Removes the tensors' gradients, so that the next backward sets them rather than adding to zeros.
 extern "C" char *distillery_drop_gradients(Tensor *const *tensors, int64_t count) {
     return guarded([&] {
         for (int64_t i = 0; i < count; i++) tensors[i]->mutable_grad().reset();
     });
 }
 
-// Scales gradients in place so that their common norm is at most `largest`; the result is the norm before that.
+// Scales gradients in place so that their total norm is at most `largest`. The result is the norm before that.
 extern "C" char *distillery_clip(Tensor **result, const Tensor *const *gradients, int64_t count, double largest) {
     return guarded([&] {
         auto all = list(gradients, count);
         const auto norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(all)), 2);
-        // Always multiplied, by one where the norm is small: to look at the norm would be to wait for the device.
+        // Always multiplies, by one if the norm is small: branching on the norm would wait for the device.
         at::_foreach_mul_(all, ((norm + 1e-6).reciprocal() * largest).clamp_max(1.0));
         *result = new Tensor(norm);
     });
 }
 
-// A step of SGD; `momenta` are as many as parameters, or null where there is no momentum.
+// A step of SGD. `momenta` is null without momentum.
 extern "C" char *distillery_sgd(const Tensor *const *parameters, const Tensor *const *gradients, const Tensor *const *momenta,
                                 int64_t count, const Tensor *rate, double weight_decay, double momentum, bool nesterov) {
     return guarded([&] {
-        // The buffers start at zero, so that the first step makes them the gradient without being told that it is the first.
+        // The buffers start at zero, so the first step sets them to the gradient without special treatment.
         at::_fused_sgd_(list(parameters, count), list(gradients, count), list(momenta, momenta ? count : 0), weight_decay,
                         momentum, *rate, 0.0, nesterov, false, false);
     });
 }
 
-// A step of AdamW, the one whose number is in `step`.
+// A step of AdamW. `step` holds its number, from 1.
 extern "C" char *distillery_adamw(const Tensor *const *parameters, const Tensor *const *gradients,
                                   const Tensor *const *first, const Tensor *const *second, int64_t count, const Tensor *rate,
                                   const Tensor *step, double beta1, double beta2, double weight_decay, double epsilon) {

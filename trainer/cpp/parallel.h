@@ -1,4 +1,4 @@
-// at::parallel_for, with its threads: without OpenMP it would be a loop on one, and nothing would say so.
+// at::parallel_for. Without OpenMP it would silently use one thread.
 #pragma once
 
 #include <ATen/Parallel.h>

@@ -1,10 +1,10 @@
-// What the files here share: no exception leaves them.
+// Turns exceptions into messages, because Rust cannot catch them.
 #pragma once
 
 #include <cstring>
 #include <exception>
 
-// Null, or the message of what was thrown, which the caller frees.
+// Returns null, or the message of the exception that `work` threw, which the caller frees.
 template <class Work>
 char *guarded(Work work) {
     try {

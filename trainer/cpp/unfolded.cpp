@@ -1,5 +1,6 @@
-// Convolutions of bfloat16 whose weight's gradient is a product of matrices. In oneDNN's own kernels for that the threads wait
-// for each other at every image, spinning: where cores are shared with other work a step takes ten times as long.
+// bfloat16 convolutions whose weight's gradient is one matrix product. In oneDNN's own kernels for that gradient,
+// threads wait for each other at every image and spin: if cores are shared with other work, a step takes ten times as
+// long.
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -13,8 +14,8 @@ using torch::autograd::variable_list;
 
 constexpr int64_t ONES[2] = {1, 1}, ZEROS[2] = {0, 0};
 
-// Of maps [B, C, H, W], the pixels that each of [height, width] results is made of, zeros beyond the edges:
-// [B·height·width, side·side·C].
+// Unfolds maps [B, C, H, W]: for each of the [height, width] results, the pixels that it depends on, zero beyond the
+// edges: [B·height·width, side·side·C].
 Tensor columns(const Tensor &maps, int64_t side, int64_t by, int64_t padding, int64_t height, int64_t width) {
     const auto pixels = maps.permute({0, 2, 3, 1}).contiguous();
     if (side == 1 && by == 1) return pixels.view({-1, pixels.size(3)});
@@ -49,7 +50,7 @@ struct Unfolded : torch::autograd::Function<Unfolded> {
                                                         false, ZEROS, 1, {true, false, false}));
         const auto pixels = gradient.permute({0, 2, 3, 1}).reshape({-1, outputs});
         const auto products = at::mm(pixels.t(), columns(x, side, stride, padding, gradient.size(2), gradient.size(3)));
-        // With the strides of the weight.
+        // Has the strides of the weight.
         const auto of_weight = products.to(at::kFloat).view({outputs, side, side, -1}).permute({0, 3, 1, 2});
         if (context->saved_data["has_bias"].toBool()) of_bias = gradient.sum({0, 2, 3}, false, at::kFloat);
         return {of_x, of_weight, of_bias, Tensor(), Tensor()};
@@ -58,7 +59,8 @@ struct Unfolded : torch::autograd::Function<Unfolded> {
 
 }  // namespace
 
-// The convolution of x [B, C, H, W], bfloat16, by weight [outputs, C, side, side] with a bias [outputs] or none, both float32.
+// Convolves x [B, C, H, W] (bfloat16) with weight [outputs, C, side, side] and, if not null, bias [outputs], both
+// float32.
 extern "C" char *distillery_unfolded(Tensor **result, const Tensor *x, const Tensor *weight, const Tensor *bias, int64_t stride,
                                      int64_t padding) {
     return guarded([&] {

@@ -1,5 +1,5 @@
-// Convolutions of 3×3 with a stride and a padding of one by Winograd's minimal filtering F(2×2, 3×3), which needs 4/9 of a
-// direct convolution's multiplications (winograd_loops.h). Sums, and what is within a change of basis, are float32.
+// 3×3 convolutions with stride 1 and padding 1, by Winograd's minimal filtering F(2×2, 3×3), which needs 4/9 of the
+// multiplications of a direct convolution (winograd_loops.h). Sums and transforms are computed in float32.
 #include "winograd_loops.h"
 
 #include <ATen/ATen.h>
@@ -18,7 +18,7 @@ namespace v4 {
 WinogradLoops<float> winograd();
 }
 namespace v4_bf16 {
-WinogradLoops<Brain> winograd();
+WinogradLoops<Bfloat16> winograd();
 }
 
 template <>
@@ -29,14 +29,14 @@ const WinogradLoops<float> *winograd_loops<float>() {
 }
 
 template <>
-const WinogradLoops<Brain> *winograd_loops<Brain>() {
-    // AMX multiplies matrices several times as fast, and oneDNN's direct convolutions use it.
+const WinogradLoops<Bfloat16> *winograd_loops<Bfloat16>() {
+    // With AMX, which multiplies matrices several times as fast, oneDNN's direct convolutions win.
     const auto has_amx = [] {
         unsigned eax, ebx, ecx, edx;
         return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx >> 22 & 1);
     };
     static const bool fits = __builtin_cpu_supports("avx512bf16") && !has_amx();
-    static const auto chosen = fits ? v4_bf16::winograd() : WinogradLoops<Brain>{};
+    static const auto chosen = fits ? v4_bf16::winograd() : WinogradLoops<Bfloat16>{};
     return fits ? &chosen : nullptr;
 }
 #else
@@ -46,7 +46,7 @@ const WinogradLoops<float> *winograd_loops<float>() {
 }
 
 template <>
-const WinogradLoops<Brain> *winograd_loops<Brain>() {
+const WinogradLoops<Bfloat16> *winograd_loops<Bfloat16>() {
     return nullptr;
 }
 #endif
@@ -67,10 +67,10 @@ T *numbers(Tensor &tensor) {
     return static_cast<T *>(tensor.mutable_data_ptr());
 }
 
-// work(T()) for the numbers of that kind.
+// Calls work(T()) with the C++ type of the kind.
 template <class Work>
 auto for_kind(at::ScalarType kind, Work work) {
-    return kind == at::kBFloat16 ? work(Brain()) : work(float());
+    return kind == at::kBFloat16 ? work(Bfloat16()) : work(float());
 }
 
 // Maps as [B, H, W, C].
@@ -81,37 +81,37 @@ Maps<T> maps_of(const Tensor &pixels) {
     return {numbers<T>(pixels), pixels.size(0), pixels.size(1), pixels.size(2), pixels.size(3)};
 }
 
-// work(begin, end) for parts of a count, on all threads.
+// Calls work(begin, end) for parts of 0..count, on all threads.
 template <class Work>
-void shared(int64_t count, Work work) {
+void in_parallel(int64_t count, Work work) {
     at::parallel_for(0, count, 1, work);
 }
 
-// work(begin, end) for the tiles, in whole strips.
+// Calls work(begin, end) for parts of the tiles that consist of whole strips, on all threads.
 template <class Work>
 void over_strips(int64_t tiles, int64_t strip, Work work) {
-    shared((tiles + strip - 1) / strip,
+    in_parallel((tiles + strip - 1) / strip,
            [&](int64_t begin, int64_t end) { work(begin * strip, std::min(end * strip, tiles)); });
 }
 
-// Weights [outputs, C, 3, 3] in the other basis, for maps of that kind; or turned, for the gradient of the maps.
-Tensor changed_weight(const Tensor &weight, at::ScalarType kind, bool turned) {
+// Transforms weights [outputs, C, 3, 3] for maps of that kind; rotated by 180° for the gradient of the maps.
+Tensor transformed_weight(const Tensor &weight, at::ScalarType kind, bool rotated) {
     const auto kernels = pixels_first(weight);
     const int64_t outputs = kernels.size(0), channels = kernels.size(3);
-    auto changed = at::empty({16, outputs, channels}, kernels.options().dtype(kind));
+    auto transformed = at::empty({16, outputs, channels}, kernels.options().dtype(kind));
     for_kind(kind, [&](auto number) {
         using T = decltype(number);
         const auto &loops = *winograd_loops<T>();
-        const auto change = turned ? loops.change_turned : loops.change;
-        shared((turned ? channels : outputs) / loops.lanes, [&, to = numbers<T>(changed)](int64_t begin, int64_t end) {
-            change(kernels.const_data_ptr<float>(), outputs, channels, to, begin, end);
+        const auto transform = rotated ? loops.transform_rotated : loops.transform;
+        in_parallel((rotated ? channels : outputs) / loops.lanes, [&, to = numbers<T>(transformed)](int64_t begin, int64_t end) {
+            transform(kernels.const_data_ptr<float>(), outputs, channels, to, begin, end);
         });
     });
-    return changed;
+    return transformed;
 }
 
-// Of maps [B, H, W, C] by a changed weight: [B, H, W, outputs].
-Tensor convolved(const Tensor &pixels, const Tensor &changed, int64_t outputs, const std::optional<Tensor> &bias,
+// Convolves maps [B, H, W, C] with a transformed weight: [B, H, W, outputs].
+Tensor convolved(const Tensor &pixels, const Tensor &transformed, int64_t outputs, const std::optional<Tensor> &bias,
                  const std::optional<Tensor> &added, bool relu) {
     auto made = at::empty({pixels.size(0), pixels.size(1), pixels.size(2), outputs}, pixels.options());
     for_kind(pixels.scalar_type(), [&](auto number) {
@@ -121,27 +121,27 @@ Tensor convolved(const Tensor &pixels, const Tensor &changed, int64_t outputs, c
                                     added ? numbers<T>(*added) : nullptr, relu};
         const auto &loops = *winograd_loops<T>();
         over_strips(maps.tiles(), loops.strip(maps.channels), [&](int64_t begin, int64_t end) {
-            loops.convolve(maps, numbers<T>(changed), results, begin, end);
+            loops.convolve(maps, numbers<T>(transformed), results, begin, end);
         });
     });
     return made;
 }
 
-// The gradient of weights [outputs, C, 3, 3] in float32. Each thread sums its part of the tiles, of which its caches still hold
-// some, and the sums are added in order. Where those of all threads would be too large, they share a part by the rows of the
-// other basis.
+// The gradient of weights [outputs, C, 3, 3], in float32. Each thread sums over its part of the tiles, some of which
+// its caches still hold, and the partial sums are added in order. If the partial sums would take too much memory,
+// threads share a part and split it by the rows of the transform domain.
 template <class T>
 Tensor gradient_of_weight(const Tensor &pixels, const Tensor &gradient) {
     const auto &loops = *winograd_loops<T>();
     const auto maps = maps_of<T>(pixels), given = maps_of<T>(gradient);
     const int64_t outputs = given.channels, channels = maps.channels, tiles = maps.tiles(), threads = at::get_num_threads();
-    // Numbers of all sums.
-    constexpr int64_t MOST = 1 << 24;
+    // The most numbers in all partial sums.
+    constexpr int64_t LARGEST = 1 << 24;
     const int64_t parts =
-        std::clamp<int64_t>(threads, 1, std::max<int64_t>(1, MOST / (16 * outputs * channels)));
+        std::clamp<int64_t>(threads, 1, std::max<int64_t>(1, LARGEST / (16 * outputs * channels)));
     auto sums = at::zeros({parts, 16, outputs, channels}, pixels.options().dtype(at::kFloat));
     float *of_places = sums.mutable_data_ptr<float>();
-    shared(4 * parts, [&](int64_t begin, int64_t end) {
+    in_parallel(4 * parts, [&](int64_t begin, int64_t end) {
         for (int64_t task = begin; task < end; task++) {
             const int64_t part = task / 4;
             loops.sum(maps, given, static_cast<int>(task % 4), of_places + task * 4 * outputs * channels,
@@ -149,7 +149,7 @@ Tensor gradient_of_weight(const Tensor &pixels, const Tensor &gradient) {
         }
     });
     auto of_weight = at::empty({outputs, 3, 3, channels}, sums.options());
-    shared(outputs, [&, to = of_weight.mutable_data_ptr<float>()](int64_t begin, int64_t end) {
+    in_parallel(outputs, [&, to = of_weight.mutable_data_ptr<float>()](int64_t begin, int64_t end) {
         loops.kernel_gradient(of_places, parts, outputs, channels, to, begin, end);
     });
     return of_weight.permute({0, 3, 1, 2});
@@ -160,7 +160,7 @@ struct Convolution : torch::autograd::Function<Convolution> {
         const auto pixels = pixels_first(x);
         context->save_for_backward({pixels, weight});
         context->saved_data["has_bias"] = bias.has_value();
-        return convolved(pixels, changed_weight(weight, x.scalar_type(), false), weight.size(0), bias, std::nullopt, false)
+        return convolved(pixels, transformed_weight(weight, x.scalar_type(), false), weight.size(0), bias, std::nullopt, false)
             .permute({0, 3, 1, 2});
     }
 
@@ -170,7 +170,7 @@ struct Convolution : torch::autograd::Function<Convolution> {
         const auto gradient = pixels_first(gradients[0]);
         Tensor of_x, of_bias;
         if (context->needs_input_grad(0))
-            of_x = convolved(gradient, changed_weight(weight, pixels.scalar_type(), true), weight.size(1), std::nullopt,
+            of_x = convolved(gradient, transformed_weight(weight, pixels.scalar_type(), true), weight.size(1), std::nullopt,
                              std::nullopt, false)
                        .permute({0, 3, 1, 2});
         const auto of_weight = for_kind(pixels.scalar_type(), [&](auto number) {
@@ -185,29 +185,30 @@ std::optional<Tensor> optional(const Tensor *tensor) { return tensor ? std::opti
 
 }  // namespace
 
-// Whether the functions below can be called on this processor for maps of float32, or else of bfloat16, and are worth it.
+// Whether this processor has the instructions for the functions below, for maps of float32 or bfloat16, and they are
+// fast.
 extern "C" bool distillery_has_winograd(bool is_float) {
-    return is_float ? winograd_loops<float>() != nullptr : winograd_loops<Brain>() != nullptr;
+    return is_float ? winograd_loops<float>() != nullptr : winograd_loops<Bfloat16>() != nullptr;
 }
 
-// The convolution of x [B, C, H, W], float32 or bfloat16, by weight [outputs, C, 3, 3] with a bias [outputs] or none, both
+// Convolves x [B, C, H, W] (float32 or bfloat16) with weight [outputs, C, 3, 3] and, if not null, bias [outputs], both
 // float32. C and outputs are multiples of CHANNELS.
 extern "C" char *distillery_winograd(Tensor **result, const Tensor *x, const Tensor *weight, const Tensor *bias) {
     return guarded([&] { *result = new Tensor(Convolution::apply(*x, *weight, optional(bias))); });
 }
 
-// The weight of `distillery_frozen_winograd` for maps of float32, or else of bfloat16: [16, outputs, C].
+// Transforms a weight for `distillery_frozen_winograd` of maps of float32 or bfloat16: [16, outputs, C].
 extern "C" char *distillery_winograd_weight(Tensor **result, const Tensor *weight, bool is_float) {
-    return guarded([&] { *result = new Tensor(changed_weight(*weight, is_float ? at::kFloat : at::kBFloat16, false)); });
+    return guarded([&] { *result = new Tensor(transformed_weight(*weight, is_float ? at::kFloat : at::kBFloat16, false)); });
 }
 
-// The same without gradients, by a weight that was changed before, with a bias [outputs] in float32, plus `added`
-// [B, outputs, H, W] where it is not null, and without what is negative where `relu`.
-extern "C" char *distillery_frozen_winograd(Tensor **result, const Tensor *x, const Tensor *changed, const Tensor *bias,
+// The same without gradients, with a transformed weight and a bias [outputs] in float32; then the sum with `added`
+// [B, outputs, H, W] and a ReLU, if wanted.
+extern "C" char *distillery_frozen_winograd(Tensor **result, const Tensor *x, const Tensor *transformed, const Tensor *bias,
                                             const Tensor *added, bool relu) {
     return guarded([&] {
         const auto summand = added ? std::optional(pixels_first(*added)) : std::nullopt;
         *result = new Tensor(
-            convolved(pixels_first(*x), *changed, changed->size(1), *bias, summand, relu).permute({0, 3, 1, 2}));
+            convolved(pixels_first(*x), *transformed, transformed->size(1), *bias, summand, relu).permute({0, 3, 1, 2}));
     });
 }

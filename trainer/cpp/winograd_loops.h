@@ -1,15 +1,15 @@
-// Winograd's minimal filtering F(2×2, 3×3) between maps whose channels are last, in float32 or bfloat16 (Lavin and Gray, "Fast
+// Winograd's minimal filtering F(2×2, 3×3) of channels-last maps, in float32 or bfloat16 (Lavin and Gray, "Fast
 // Algorithms for Convolutional Neural Networks", 2016, section 4.1).
 //
-// A map [H, W, C] consists of ⌈H/2⌉·⌈W/2⌉ tiles of 2×2 pixels, and the tiles of a batch are counted through. A tile and the
-// pixels around it, zeros beyond the edges, are 4×4. In the other basis there are 16 products of matrices instead of a
-// convolution, one for each place (i, j) of the 4×4. A few tiles at a time are changed, multiplied and changed back, so that
-// nothing in the other basis leaves the processor's caches.
+// A map [H, W, C] consists of ⌈H/2⌉·⌈W/2⌉ tiles of 2×2 pixels; tiles are numbered over the whole batch. A tile with the
+// pixels around it, which are zero beyond the edges, is 4×4. In the transform domain the convolution becomes 16 matrix
+// products, one for each position (i, j) of the 4×4. A strip of tiles at a time is transformed, multiplied and
+// transformed back, so that the transform domain stays in the processor's caches.
 #pragma once
 
 #include "numbers.h"
 
-// Channels are multiples of it.
+// Numbers of channels are multiples of this.
 constexpr int64_t CHANNELS = 16;
 
 template <class T>
@@ -22,7 +22,7 @@ struct Maps {
     int64_t tiles() const { return count * tiles_each(); }
 };
 
-// A convolution's result: Aᵀ m A plus the bias and `added` where they are not null, and without what is negative where `relu`.
+// Where a convolution writes Aᵀ m A, plus bias and `added` unless they are null, with a ReLU if `relu`.
 template <class T>
 struct Results {
     T *pixels;
@@ -34,27 +34,27 @@ struct Results {
 
 template <class T>
 struct WinogradLoops {
-    // Outputs or channels of a vector.
+    // Channels of a vector.
     int64_t lanes;
-    // Tiles that are worked on together, of maps of that many channels.
+    // Tiles of a strip, for maps of that many channels.
     int64_t (*strip)(int64_t channels);
-    // The tiles from `begin` on, before `end`, of the convolution by a changed weight.
-    void (*convolve)(const Maps<T> &maps, const T *changed, const Results<T> &results, int64_t begin, int64_t end);
-    // G g Gᵀ of kernels [outputs, 3, 3, C], as the products read it: 16·outputs·C numbers. Of the vectors of outputs from
-    // `begin` on, before `end`.
-    void (*change)(const float *kernels, int64_t outputs, int64_t channels, T *changed, int64_t begin, int64_t end);
-    // The same for the convolution that gives the gradient of the maps: of kernels that are turned around, inputs for
-    // outputs. Of the vectors of channels from `begin` on, before `end`.
-    void (*change_turned)(const float *kernels, int64_t outputs, int64_t channels, T *changed, int64_t begin, int64_t end);
-    // Adds to sums [4, outputs, C] what the tiles from `begin` on, before `end`, say of the gradient of the changed weight's
-    // places of row i.
+    // Convolves tiles begin..end with a transformed weight.
+    void (*convolve)(const Maps<T> &maps, const T *transformed, const Results<T> &results, int64_t begin, int64_t end);
+    // G g Gᵀ of kernels [outputs, 3, 3, C], in the order that the products read: 16·outputs·C numbers. For vectors
+    // begin..end of outputs.
+    void (*transform)(const float *kernels, int64_t outputs, int64_t channels, T *transformed, int64_t begin, int64_t end);
+    // The same for the convolution that gives the gradient of the maps: kernels are rotated by 180°, and inputs and
+    // outputs swapped. For vectors begin..end of channels.
+    void (*transform_rotated)(const float *kernels, int64_t outputs, int64_t channels, T *transformed, int64_t begin, int64_t end);
+    // Adds to sums [4, outputs, C] the contribution of tiles begin..end to the gradient of row i of the transformed
+    // weight.
     void (*sum)(const Maps<T> &maps, const Maps<T> &gradient, int i, float *sums, int64_t begin, int64_t end);
-    // Gᵀ u G of sums [parts, 4, 4, outputs, C] over the parts: the gradient of kernels [outputs, 3, 3, C]. Of the outputs from
-    // `begin` on, before `end`.
+    // Gᵀ u G of the sum u over the parts of sums [parts, 4, 4, outputs, C]: the gradient of kernels [outputs, 3, 3, C].
+    // For outputs begin..end.
     void (*kernel_gradient)(const float *sums, int64_t parts, int64_t outputs, int64_t channels, float *gradient,
                             int64_t begin, int64_t end);
 };
 
-// Null where this processor does not have the instructions, or has others that are faster at the direct convolution.
+// Null if this processor lacks the instructions, or has others with which the direct convolution is faster.
 template <class T>
 const WinogradLoops<T> *winograd_loops();

@@ -1,7 +1,7 @@
-// CUDA graphs: what is issued to a GPU is recorded once and issued again as a whole. libtorch has them; its bindings do not.
+// CUDA graphs: kernels are recorded once and issued again as a whole. libtorch has them, its bindings do not.
 //
-// Linked to libtorch's CUDA half, which the trainer must start without. So this is a library of its own, which is opened
-// at run time: see src/cuda.rs. Without a driver every function says so and does nothing.
+// This is a library of its own, because it links to libtorch's CUDA half, without which the trainer must be able to
+// start. It is loaded at run time: see src/device/cuda.rs. Without a driver every function returns an error.
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -26,7 +26,7 @@ void attempt(const std::function<void()> &work) {
     }
 }
 
-// Ends a recording that failed. The device goes on as if it had not been begun, but libtorch's allocator has to be told.
+// Ends a recording that failed. The device forgets it by itself, but libtorch's allocator has to be told.
 void abandon(CUDAGraph &graph, c10::cuda::MempoolId_t pool) {
     try {
         graph.capture_end();
@@ -39,7 +39,7 @@ void abandon(CUDAGraph &graph, c10::cuda::MempoolId_t pool) {
 
 }  // namespace
 
-// Makes `device` the thread's, and has the thread issue to a stream of its own: the default one cannot be recorded.
+// Makes `device` the thread's current one, with a stream of its own: the default stream cannot be recorded.
 extern "C" char *distillery_cuda_begin(int8_t device) {
     return guarded([&] {
         c10::cuda::set_device(device);
@@ -47,13 +47,13 @@ extern "C" char *distillery_cuda_begin(int8_t device) {
     });
 }
 
-// Records what `work` issues to the thread's stream, without doing it. `work` says whether it went well; it must not
-// throw. The memory that it takes is the graph's as long as that lives.
+// Records the kernels that `work` issues to the thread's stream, without running them. `work` returns whether it
+// succeeded, and must not throw. The graph owns the memory that `work` allocates.
 extern "C" char *distillery_graph_record(CUDAGraph **made, bool (*work)(void *), void *context) {
     return guarded([&] {
         auto graph = std::make_unique<CUDAGraph>();
         c10::cuda::device_synchronize();
-        // What is kept for others is of no use to the graph, whose memory is apart.
+        // The graph has a memory pool of its own and cannot use memory that the allocator has cached.
         allocator::emptyCache();
         const auto pool = at::cuda::graph_pool_handle();
         graph->capture_begin(pool);

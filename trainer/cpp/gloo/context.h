@@ -1,5 +1,5 @@
-// What libtorch's ProcessGroupGloo.hpp names of Gloo, whose own headers libtorch does not bring. Only pointers to these
-// pass through here: nothing makes one or looks into it.
+// The types of Gloo that libtorch's ProcessGroupGloo.hpp names. libtorch does not ship Gloo's headers, and only
+// pointers to these types are used here.
 #pragma once
 
 #include <chrono>

@@ -1,14 +1,14 @@
-//! The operators of `cpp/`, which libtorch does not have or its bindings do not show. Those of networks are for the CPU,
-//! those of the optimiser for any device.
-#![allow(unsafe_code, reason = "they are functions of C")]
+//! The operators of `cpp/`, which libtorch does not have or its bindings do not expose. Those of networks are for the
+//! CPU, those of optimisers for any device.
+#![allow(unsafe_code, reason = "calls functions of C")]
 
-use std::ffi::{CStr, c_char};
-use std::marker::PhantomData;
+use std::ffi::c_char;
 use std::ptr;
 
 use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
+use super::ffi::{Pointers, optional, result, unwrap};
 use distillery::architecture::Convolution;
 
 unsafe extern "C" {
@@ -54,7 +54,7 @@ unsafe extern "C" {
     fn distillery_frozen_winograd(
         result: *mut *mut C_tensor,
         x: *const C_tensor,
-        changed: *const C_tensor,
+        transformed: *const C_tensor,
         bias: *const C_tensor,
         added: *const C_tensor,
         relu: bool,
@@ -99,23 +99,33 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Batch norm in training mode of `x` [B, C, H, W], with PyTorch's momentum and epsilon, plus `added` where there is
-/// one, and a ReLU where `relu`. `x` is float32 or bfloat16; factor, offset and running statistics `[C]` are float32,
-/// and the latter move.
-pub(crate) fn norm(x: &Tensor, added: Option<&Tensor>, statistics: [&Tensor; 4], relu: bool) -> Tensor {
-    let [weight, bias, mean, variance] = statistics.map(Tensor::as_ptr);
+/// The weights `[C]` of a batch norm, in float32.
+pub(crate) struct BatchNorm<'a> {
+    pub weight: &'a Tensor,
+    pub bias: &'a Tensor,
+    pub running_mean: &'a Tensor,
+    pub running_var: &'a Tensor,
+}
+
+/// Batch norm in training mode of `x` [B, C, H, W] (float32 or bfloat16), with PyTorch's momentum and epsilon; then the
+/// sum with `added` and a ReLU, if wanted. Updates the running statistics.
+pub(crate) fn norm(x: &Tensor, added: Option<&Tensor>, weights: &BatchNorm<'_>, relu: bool) -> Tensor {
+    let BatchNorm { weight, bias, running_mean, running_var } = weights;
+    let (weight, bias) = (weight.as_ptr(), bias.as_ptr());
+    let (mean, variance) = (running_mean.as_ptr(), running_var.as_ptr());
     // SAFETY: every pointer is of a tensor that lives until the call returns, or null where that is allowed; the
-    // function keeps tensors by counting references.
+    // function counts its references to tensors.
     result(|made| unsafe {
         distillery_norm(made, x.as_ptr(), optional(added), weight, bias, mean, variance, relu, 0.1, 1e-5)
     })
 }
 
-/// A convolution with a bias, the sum with `added` (whose memory the result takes) and a ReLU where `relu`, in one
+/// A convolution with a bias, then the sum with `added` (whose memory the result takes) and a ReLU, if wanted, in one
 /// pass; for inference. `weight` may come from [`pack`].
 pub(crate) fn convolution(
     x: &Tensor,
-    [weight, bias]: [&Tensor; 2],
+    weight: &Tensor,
+    bias: &Tensor,
     geometry: Convolution,
     added: Option<&Tensor>,
     relu: bool,
@@ -129,7 +139,7 @@ pub(crate) fn convolution(
     })
 }
 
-/// `weight` in oneDNN's order for an input of that size [B, C, H, W].
+/// `weight` in the layout that oneDNN prefers for an input of this size [B, C, H, W].
 pub(crate) fn pack(weight: &Tensor, geometry: Convolution, input: [i64; 4]) -> Tensor {
     let [stride, padding] = [geometry.stride, geometry.padding].map(|pair| pair.map(i64::from));
     let (stride, padding, groups) = (stride.as_ptr(), padding.as_ptr(), i64::from(geometry.groups));
@@ -137,24 +147,27 @@ pub(crate) fn pack(weight: &Tensor, geometry: Convolution, input: [i64; 4]) -> T
     result(|made| unsafe { distillery_pack(made, weight.as_ptr(), stride, padding, groups, input.as_ptr()) })
 }
 
-/// Whether [`unfolded`] computes a convolution of maps of that kind: 1×1 or 3×3 over all pixels or every second, without
-/// groups.
-pub(crate) fn is_unfolded(kind: Kind, geometry: Convolution) -> bool {
+/// Whether [`unfolded`] supports a convolution of feature maps of this kind: bfloat16, 1×1 or 3×3, stride 1 or 2,
+/// without groups.
+pub(crate) fn supports_unfolded(kind: Kind, geometry: Convolution) -> bool {
     let Convolution { kernel: [side, _], stride: [stride, _], padding: [padding, _], .. } = geometry;
-    let squares = Convolution { kernel: [side; 2], stride: [stride; 2], padding: [padding; 2], groups: 1, ..geometry }
-        == geometry;
-    squares && kind == Kind::BFloat16 && matches!((side, padding), (1, 0) | (3, 1)) && matches!(stride, 1 | 2)
+    let square = Convolution { kernel: [side; 2], stride: [stride; 2], padding: [padding; 2], groups: 1, ..geometry };
+    geometry == square
+        && kind == Kind::BFloat16
+        && matches!((side, padding), (1, 0) | (3, 1))
+        && matches!(stride, 1 | 2)
 }
 
-/// A convolution that [is unfolded](is_unfolded), of `x` [B, C, H, W]; weight and bias are float32.
+/// A [supported](supports_unfolded) convolution of `x` [B, C, H, W] whose weight's gradient is one matrix product.
+/// Weight and bias are float32.
 pub(crate) fn unfolded(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, geometry: Convolution) -> Tensor {
     let [stride, padding] = [geometry.stride[0], geometry.padding[0]].map(i64::from);
     // SAFETY: as above.
     result(|made| unsafe { distillery_unfolded(made, x.as_ptr(), weight.as_ptr(), optional(bias), stride, padding) })
 }
 
-/// Whether [`winograd`] computes a convolution of maps of that kind and side, and sooner than oneDNN. (Not of maps of one or
-/// two pixels a side, where half of what it multiplies is zeros.)
+/// Whether [`winograd`] supports a convolution of feature maps of this kind and side, and is faster than oneDNN. (It is
+/// not for maps of one or two pixels a side, where half of what it multiplies is zero.)
 pub(crate) fn suits_winograd(kind: Kind, side: i64, weight: &Tensor, geometry: Convolution) -> bool {
     let &[outputs, inputs, ..] = weight.size().as_slice() else { return false };
     let fits =
@@ -162,130 +175,114 @@ pub(crate) fn suits_winograd(kind: Kind, side: i64, weight: &Tensor, geometry: C
     fits && side > 2 && inputs % 16 == 0 && outputs % 16 == 0 && has_winograd(kind)
 }
 
-/// Whether this processor has the instructions for [`winograd`] of maps of that kind.
+/// Whether this processor has the instructions for [`winograd`] of maps of this kind.
 fn has_winograd(kind: Kind) -> bool {
-    // SAFETY: it asks the processor what it can do.
+    // SAFETY: it only queries the processor.
     matches!(kind, Kind::Float | Kind::BFloat16) && unsafe { distillery_has_winograd(kind == Kind::Float) }
 }
 
-/// A convolution that [suits](suits_winograd), of `x` [B, C, H, W]; weight and bias are float32.
+/// A [suitable](suits_winograd) convolution of `x` [B, C, H, W]. Weight and bias are float32.
 pub(crate) fn winograd(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     // SAFETY: as above.
     result(|made| unsafe { distillery_winograd(made, x.as_ptr(), weight.as_ptr(), optional(bias)) })
 }
 
-/// The weight (float32) for [`frozen_winograd`] of maps of that kind.
+/// Transforms a weight (float32) for [`frozen_winograd`] of maps of this kind.
 pub(crate) fn winograd_weight(weight: &Tensor, kind: Kind) -> Tensor {
     // SAFETY: as above.
     result(|made| unsafe { distillery_winograd_weight(made, weight.as_ptr(), kind == Kind::Float) })
 }
 
-/// [`winograd`] by a weight from [`winograd_weight`] and a bias in float32, the sum with `added` and a ReLU where
-/// `relu`; for inference.
-pub(crate) fn frozen_winograd(x: &Tensor, [changed, bias]: [&Tensor; 2], added: Option<&Tensor>, relu: bool) -> Tensor {
-    let (changed, bias) = (changed.as_ptr(), bias.as_ptr());
+/// [`winograd`] with a transformed weight from [`winograd_weight`] and a bias in float32, then the sum with `added` and
+/// a ReLU, if wanted; for inference.
+pub(crate) fn frozen_winograd(
+    x: &Tensor,
+    transformed: &Tensor,
+    bias: &Tensor,
+    added: Option<&Tensor>,
+    relu: bool,
+) -> Tensor {
+    let (transformed, bias) = (transformed.as_ptr(), bias.as_ptr());
     // SAFETY: as above.
-    result(|made| unsafe { distillery_frozen_winograd(made, x.as_ptr(), changed, bias, optional(added), relu) })
+    result(|made| unsafe { distillery_frozen_winograd(made, x.as_ptr(), transformed, bias, optional(added), relu) })
 }
 
-/// Leaves tensors without a gradient, so that the next way back hands its own over rather than adding it to zeros.
+/// Removes the tensors' gradients, so that the next backward sets them rather than adding to zeros.
 pub(crate) fn drop_gradients(tensors: &[Tensor]) {
     let pointers = Pointers::of(tensors);
-    // SAFETY: the pointers are of tensors that live until the call returns, and as many as is said.
-    done(unsafe { distillery_drop_gradients(pointers.first(), pointers.count()) });
+    // SAFETY: the pointers are of tensors that live until the call returns, and their number is given.
+    unwrap(unsafe { distillery_drop_gradients(pointers.first(), pointers.count()) });
 }
 
-/// Scales `gradients` in place so that their common L2 norm is at most `largest`; gives the norm before that.
+/// Scales `gradients` in place so that their total L2 norm is at most `largest`. Returns the norm before that.
 pub(crate) fn clip(gradients: &[Tensor], largest: f64) -> Tensor {
     let pointers = Pointers::of(gradients);
     // SAFETY: as above.
     result(|made| unsafe { distillery_clip(made, pointers.first(), pointers.count(), largest) })
 }
 
-/// A step of SGD that changes `values` by their `gradients`, and their `momenta` where there are any. `rate` is a float32
-/// scalar on their device.
+/// The parameters of SGD except its learning rate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sgd {
+    pub weight_decay: f64,
+    pub momentum: f64,
+    pub nesterov: bool,
+}
+
+/// A step of SGD, which updates `values` and `momenta`. The learning rate is a float32 scalar on their device.
 pub(crate) fn sgd(
-    [values, gradients]: [&[Tensor]; 2],
+    values: &[Tensor],
+    gradients: &[Tensor],
     momenta: Option<&[Tensor]>,
-    rate: &Tensor,
-    [weight_decay, momentum]: [f64; 2],
-    nesterov: bool,
+    learning_rate: &Tensor,
+    Sgd { weight_decay, momentum, nesterov }: Sgd,
 ) {
     assert!(values.len() == gradients.len() && momenta.is_none_or(|momenta| momenta.len() == values.len()));
-    let [values, gradients] = [values, gradients].map(Pointers::of);
-    let momenta = momenta.map(Pointers::of);
+    let (values, gradients, momenta) = (Pointers::of(values), Pointers::of(gradients), momenta.map(Pointers::of));
     let buffers = momenta.as_ref().map_or(ptr::null(), Pointers::first);
-    let (count, rate) = (values.count(), rate.as_ptr());
-    // SAFETY: as above; all lists are of that length.
-    done(unsafe {
+    let (count, rate) = (values.count(), learning_rate.as_ptr());
+    // SAFETY: as above; all lists have that length.
+    unwrap(unsafe {
         distillery_sgd(values.first(), gradients.first(), buffers, count, rate, weight_decay, momentum, nesterov)
     });
 }
 
-/// A step of AdamW, of values, gradients and both moments. The rate is a float32 scalar on their device, and the number of
-/// the step, from 1, an int64 one.
+/// The parameters of AdamW except its learning rate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Adamw {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub weight_decay: f64,
+    pub epsilon: f64,
+}
+
+/// What a step of AdamW updates, and the gradients.
+pub(crate) struct AdamwState<'a> {
+    pub values: &'a [Tensor],
+    pub gradients: &'a [Tensor],
+    /// Running means of the gradients.
+    pub first: &'a [Tensor],
+    /// Running means of their squares.
+    pub second: &'a [Tensor],
+}
+
+/// A step of AdamW. On the device of the values are the learning rate, a float32 scalar, and the step's number from 1,
+/// an int64 one.
 pub(crate) fn adamw(
-    tensors: [&[Tensor]; 4],
-    [rate, step]: [&Tensor; 2],
-    [beta1, beta2, weight_decay, epsilon]: [f64; 4],
+    AdamwState { values, gradients, first, second }: &AdamwState<'_>,
+    learning_rate: &Tensor,
+    step: &Tensor,
+    Adamw { beta1, beta2, weight_decay, epsilon }: Adamw,
 ) {
-    assert!(tensors.iter().all(|list| list.len() == tensors[0].len()));
-    let lists = tensors.map(Pointers::of);
-    let [values, gradients, first, second] = lists.each_ref().map(Pointers::first);
-    let (count, rate, step) = (lists[0].count(), rate.as_ptr(), step.as_ptr());
+    assert!([gradients, first, second].iter().all(|list| list.len() == values.len()));
+    let (values, gradients) = (Pointers::of(values), Pointers::of(gradients));
+    let (first, second) = (Pointers::of(first), Pointers::of(second));
+    let (count, rate, step) = (values.count(), learning_rate.as_ptr(), step.as_ptr());
+    let (values, gradients, first, second) = (values.first(), gradients.first(), first.first(), second.first());
     // SAFETY: as above.
-    done(unsafe {
+    unwrap(unsafe {
         distillery_adamw(values, gradients, first, second, count, rate, step, beta1, beta2, weight_decay, epsilon)
     });
-}
-
-/// Tensors as C sees them.
-pub(crate) struct Pointers<'a>(Vec<*mut C_tensor>, PhantomData<&'a [Tensor]>);
-
-impl<'a> Pointers<'a> {
-    pub(crate) fn of(tensors: &'a [Tensor]) -> Self {
-        Self(tensors.iter().map(|tensor| tensor.as_ptr().cast_mut()).collect(), PhantomData)
-    }
-
-    pub(crate) fn first(&self) -> *const *mut C_tensor {
-        self.0.as_ptr()
-    }
-
-    pub(crate) fn count(&self) -> i64 {
-        self.0.len() as i64
-    }
-}
-
-fn optional(tensor: Option<&Tensor>) -> *const C_tensor {
-    tensor.map_or(ptr::null(), Tensor::as_ptr)
-}
-
-/// The tensor that `call` makes. It panics with libtorch's message, as the bindings' own operators do.
-fn result(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
-    let mut made = ptr::null_mut();
-    done(call(&raw mut made));
-    // SAFETY: the call succeeded, so that this is a new tensor, which nobody else owns.
-    unsafe { Tensor::from_ptr(made) }
-}
-
-/// Panics with what a call says, where it failed.
-pub(crate) fn done(failed: *mut c_char) {
-    if let Some(message) = message(failed) {
-        panic!("{message}");
-    }
-}
-
-/// What a call of `cpp/` or `cuda/` says; none where it did not fail.
-pub(crate) fn message(failed: *mut c_char) -> Option<String> {
-    if failed.is_null() {
-        return None;
-    }
-    // SAFETY: a message is NUL-terminated and was allocated by strdup.
-    unsafe {
-        let message = CStr::from_ptr(failed).to_string_lossy().into_owned();
-        libc::free(failed.cast());
-        Some(message)
-    }
 }
 
 #[cfg(test)]
@@ -300,7 +297,7 @@ mod tests {
         (found - wanted).norm().double_value(&[]) / wanted.norm().double_value(&[])
     }
 
-    /// How far results in a kind may be from those in float64.
+    /// How far results of a kind may be from those in float64.
     fn tolerance(kind: Kind) -> f64 {
         if kind == Kind::Float { 2e-6 } else { 0.01 }
     }
@@ -310,7 +307,7 @@ mod tests {
         kind: Kind,
         map: [i64; 4],
         kernel: [i64; 4],
-        [stride, padding]: [i64; 2],
+        (stride, padding): (i64, i64),
         convolve: impl Fn(&Tensor, &Tensor, Option<&Tensor>) -> Tensor,
     ) {
         for has_bias in [true, false] {
@@ -339,7 +336,7 @@ mod tests {
         }
     }
 
-    /// Those of which this processor has loops.
+    /// The kinds that this processor has instructions for.
     fn winograds_kinds() -> impl Iterator<Item = Kind> {
         [Kind::Float, Kind::BFloat16].into_iter().filter(|&kind| has_winograd(kind))
     }
@@ -347,11 +344,11 @@ mod tests {
     #[test]
     fn winograds_convolution_and_its_gradients_are_libtorchs_to_the_precision_of_their_kind() {
         for kind in winograds_kinds() {
-            // Sides that consist of whole tiles and others, as many tiles as are worked on together and others, and
-            // channels that fill one vector, two, and enough of them for longer strips.
+            // Sides of whole tiles and others; tiles that fill a strip and others; channels that fill one vector, two
+            // vectors, and enough for longer strips.
             for [images, height, width] in [[3, 4, 4], [2, 16, 18], [4, 8, 8], [3, 5, 3], [1, 1, 2]] {
                 for [channels, outputs] in [[16, 16], [32, 64], [48, 32], [32, 48], [256, 32]] {
-                    agrees(kind, [images, channels, height, width], [outputs, channels, 3, 3], [1, 1], winograd);
+                    agrees(kind, [images, channels, height, width], [outputs, channels, 3, 3], (1, 1), winograd);
                 }
             }
         }
@@ -368,11 +365,11 @@ mod tests {
                     groups: 1,
                     bias: false,
                 };
-                assert!(is_unfolded(Kind::BFloat16, geometry));
+                assert!(supports_unfolded(Kind::BFloat16, geometry));
                 let convolve = |x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| unfolded(x, weight, bias, geometry);
                 for channels in [3, 16] {
                     let (map, kernel) = ([3, channels, height, width], [32, channels, side.into(), side.into()]);
-                    agrees(Kind::BFloat16, map, kernel, [stride.into(), padding.into()], convolve);
+                    agrees(Kind::BFloat16, map, kernel, (stride.into(), padding.into()), convolve);
                 }
             }
         }
@@ -386,7 +383,7 @@ mod tests {
             let added = numbers(&[2, 16, 4, 4]) * 30.0;
             let run = |x: &Tensor, added: Option<&Tensor>, relu| {
                 let own = |tensor: &Tensor| tensor.to_kind(kind);
-                frozen_winograd(&own(x), [&winograd_weight(&weight, kind), &bias], added.map(own).as_ref(), relu)
+                frozen_winograd(&own(x), &winograd_weight(&weight, kind), &bias, added.map(own).as_ref(), relu)
             };
             let plain = x.conv2d(&weight, Some(&bias), [1, 1], [1, 1], [1, 1], 1).to_kind(Kind::Double);
             assert!(distance(&run(&x, None, false), &plain) < tolerance(kind));

@@ -1,6 +1,7 @@
-//! Where the arithmetic runs: the CPU, or CUDA, which is opened where it is asked for.
+//! The device that computes, and what this process asks of the operating system.
 
 pub mod cuda;
+pub(crate) mod ffi;
 pub(crate) mod kernels;
 
 use std::os::unix::process::CommandExt;
@@ -9,11 +10,11 @@ use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
 
-/// The names of `count` devices: `names` are so many with commas between them, or one of `auto`, `cpu` and `cuda`, which
-/// stand for as many as there have to be.
+/// The names of `count` devices. `names` is a comma-separated list of them, or `auto`, `cpu` or `cuda`, which stand for
+/// any number.
 ///
 /// # Errors
-/// They are not as many, or the machine has not so many.
+/// The list has another length, or the machine has fewer GPUs.
 pub fn several(names: &str, count: u32) -> Result<Vec<String>> {
     let count = count as usize;
     let listed: Vec<String> = names.split(',').map(|name| name.trim().to_owned()).collect();
@@ -30,17 +31,17 @@ pub fn several(names: &str, count: u32) -> Result<Vec<String>> {
             _ => Ok(vec!["cpu".to_owned(); count]),
         },
         _ => Err(Error::user(format!(
-            "training.devices is {count}, and --device names {}: name {count} with commas between them, or change \
+            "training.devices is {count}, but --device lists {}: list {count} devices, separated by commas, or change \
              training.devices",
             listed.len()
         ))),
     }
 }
 
-/// The device of that name: `auto`, `cpu`, `cuda` or `cuda:N`.
+/// The device named `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors
-/// The name is none of these, or there is no such device.
+/// The name is none of these, or the machine has no such device.
 pub fn open(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
@@ -71,8 +72,8 @@ pub fn name(device: Device) -> String {
     }
 }
 
-/// Sets what must be set before the first tensor: threads, signals, and memory that is kept rather than given back after each
-/// step (without it large activations cost page faults again and again, about a fifth of the time of a step).
+/// Sets up the process before its first tensor: threads, signals, and an allocator that keeps freed memory. Without
+/// that, large activations cause page faults in every step, which take about a fifth of its time.
 #[allow(unsafe_code, reason = "the C library's settings of memory and signals")]
 pub fn prepare(threads: usize) {
     #[cfg(target_env = "gnu")]
@@ -82,20 +83,20 @@ pub fn prepare(threads: usize) {
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
         libc::mallopt(libc::M_TOP_PAD, 256 << 20);
     }
-    // SAFETY: ignoring a signal runs no code of ours. A file that grows over its limit then fails to be written, with
-    // an error that names it, where the signal would end the process without a word.
+    // Writing beyond the limit on file sizes then fails with an error, where the signal would kill the process.
+    // SAFETY: ignoring a signal runs no code of ours.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
     tch::set_num_interop_threads(1);
-    // Fails where the pool is there already, which then serves.
+    // Fails if the pool exists already, which is fine.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
 }
 
-/// Lets idle threads of the arithmetic sleep soon. GNU OpenMP has them spin by default, which on a machine that does
-/// other work as well costs many times the run's own time (measured on 2 busy cores: 57 s against 15 s). It reads its
-/// environment before `main`, so the program starts itself once more; whoever sets either variable decides himself.
+/// Makes idle OpenMP threads sleep soon. GNU OpenMP lets them spin by default, which multiplies the time of a run on a
+/// machine that does other work as well (measured on 2 busy cores: 57 s against 15 s). It reads its environment before
+/// `main`, so the program executes itself once more, unless one of the variables is already set.
 pub fn idle_threads_sleep() {
     const VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
     if VARIABLES.iter().any(|name| std::env::var_os(name).is_some()) {
@@ -106,14 +107,13 @@ pub fn idle_threads_sleep() {
     if let Some(name) = arguments.next() {
         again.arg0(name);
     }
-    // Returns only where it fails; then things are slower, and that is all.
+    // exec returns only if it fails. Then training is slower.
     let error = again.args(arguments).env(VARIABLES[0], "1000").exec();
-    tracing::debug!(%error, "idle threads spin");
+    tracing::debug!(%error, "idle OpenMP threads will spin");
 }
 
-/// Whether the device multiplies bfloat16 itself. Without such instructions a processor takes longer than for float32 (those
-/// with tiles for it, AMX, have them as well), and cuDNN does not compute in it; GPUs have them from Ampere on, as they
-/// have TF32.
+/// Whether the device multiplies bfloat16 natively. Otherwise bfloat16 is slower than float32 on a CPU, and cuDNN does
+/// not support it. Processors with AMX have AVX-512 BF16 as well. GPUs from Ampere on have both bfloat16 and TF32.
 #[must_use]
 pub fn multiplies_bfloat16(device: Device) -> bool {
     if device != Device::Cpu {
@@ -125,14 +125,14 @@ pub fn multiplies_bfloat16(device: Device) -> bool {
     false
 }
 
-/// Cores that this process may use.
+/// The cores that this process may use.
 #[must_use]
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Bytes of this process that are in the machine's memory, where the system tells. What lies in a GPU's is not among
-/// them: libtorch's allocator knows, but tch has no way to ask it, and the worker asks the driver.
+/// Bytes of this process in the host's memory, if the system reports them. For GPU memory the worker asks the driver:
+/// tch cannot query libtorch's allocator.
 #[must_use]
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -141,7 +141,7 @@ pub fn resident_bytes() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Ends the process at once, without destructors, which libtorch's threads would trip over.
+/// Ends the process at once, without destructors, which can crash while libtorch's threads still run.
 #[allow(unsafe_code, reason = "the C library's exit without destructors")]
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit does not return and touches no memory of ours.

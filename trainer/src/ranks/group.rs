@@ -1,5 +1,5 @@
-//! The processes of a run as libtorch's c10d has them: `cpp/ranks.cpp`.
-#![allow(unsafe_code, reason = "they are functions of C")]
+//! The ranks' process group, from libtorch's c10d through `cpp/ranks.cpp`.
+#![allow(unsafe_code, reason = "calls functions of C")]
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -9,73 +9,82 @@ use std::ptr::{self, NonNull};
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use crate::device::kernels::{Pointers, message};
+use crate::data::Shard;
+use crate::device::ffi::{Pointers, message};
 use crate::error::{Error, Result};
 
 unsafe extern "C" {
-    fn distillery_ranks_meet(
+    fn distillery_ranks_join(
         result: *mut *mut c_void,
         file: *const c_char,
         rank: c_int,
-        count: c_int,
+        world_size: c_int,
         make: *const c_void,
     ) -> *mut c_char;
-    fn distillery_ranks_combine(ranks: *mut c_void, tensor: *const C_tensor, least: bool) -> *mut c_char;
-    fn distillery_ranks_copy_first(ranks: *mut c_void, tensors: *const *mut C_tensor, count: i64) -> *mut c_char;
+    fn distillery_ranks_all_reduce(ranks: *mut c_void, tensor: *const C_tensor, min: bool) -> *mut c_char;
+    fn distillery_ranks_broadcast(ranks: *mut c_void, tensors: *const *mut C_tensor, count: i64) -> *mut c_char;
     fn distillery_ranks_average(ranks: *mut c_void, tensors: *const *mut C_tensor, count: i64) -> *mut c_char;
-    fn distillery_ranks_expect(ranks: *mut c_void, loss: *const C_tensor) -> *mut c_char;
-    fn distillery_ranks_part(ranks: *mut c_void);
+    fn distillery_ranks_prepare_backward(ranks: *mut c_void, loss: *const C_tensor) -> *mut c_char;
+    fn distillery_ranks_leave(ranks: *mut c_void);
 }
 
-/// All ranks of a run, seen from one of them. Each function is called by all of them at the same place of the run, and
-/// waits for the others.
+/// The process group of a run. All ranks call each function at the same place of the run, and it waits for the others.
 #[derive(Debug)]
 pub(super) struct Group(*mut c_void);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // SAFETY: made by `meet`, and nobody else has it.
-        unsafe { distillery_ranks_part(self.0) }
+        // SAFETY: made by `join`, and nobody else has it.
+        unsafe { distillery_ranks_leave(self.0) }
     }
 }
 
+/// How numbers of all ranks are combined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reduction {
+    Sum,
+    Min,
+}
+
 impl Group {
-    /// Meets the others by a file that the first of them makes. `nccl` is [`Plugin::nccl`](crate::device::cuda::Plugin::nccl).
-    pub(super) fn meet(file: &Path, number: u32, count: u32, nccl: Option<NonNull<c_void>>) -> Result<Self> {
+    /// Joins the others through a file, which the first of them creates. `nccl` is
+    /// [`Plugin::nccl`](crate::device::cuda::Plugin::nccl).
+    pub(super) fn join(file: &Path, shard: Shard, nccl: Option<NonNull<c_void>>) -> Result<Self> {
         let path =
             CString::new(file.as_os_str().as_bytes()).map_err(|_| Error::user("the output's path holds a NUL"))?;
-        let [number, count] = [number, count].map(|small| c_int::try_from(small).expect("there are 64 at most"));
+        let small = |number: u32| c_int::try_from(number).expect("there are 64 ranks at most");
+        let (rank, world_size) = (small(shard.rank), small(shard.world_size));
         let make = nccl.map_or(ptr::null(), |make| make.as_ptr().cast_const());
         let mut group = ptr::null_mut();
         // SAFETY: the path is NUL-terminated; `make` is null or the function of that type in our own library.
-        checked(unsafe { distillery_ranks_meet(&raw mut group, path.as_ptr(), number, count, make) })?;
+        checked(unsafe { distillery_ranks_join(&raw mut group, path.as_ptr(), rank, world_size, make) })?;
         Ok(Self(group))
     }
 
-    /// Replaces a tensor by the sum of all ranks', or by the least of each number.
-    pub(super) fn combine(&self, tensor: &Tensor, least: bool) -> Result<()> {
-        // SAFETY: the group lives, and so does the tensor until the call returns, which keeps it by counting references.
-        checked(unsafe { distillery_ranks_combine(self.0, tensor.as_ptr(), least) })
+    /// Replaces a tensor by the reduction over all ranks.
+    pub(super) fn all_reduce(&self, tensor: &Tensor, reduction: Reduction) -> Result<()> {
+        // SAFETY: the group lives. So does the tensor until the call returns, and the call counts references to it.
+        checked(unsafe { distillery_ranks_all_reduce(self.0, tensor.as_ptr(), reduction == Reduction::Min) })
     }
 
-    /// Overwrites tensors by the first rank's.
-    pub(super) fn copy_first(&self, tensors: &[Tensor]) -> Result<()> {
+    /// Overwrites tensors by rank 0's.
+    pub(super) fn broadcast(&self, tensors: &[Tensor]) -> Result<()> {
         let pointers = Pointers::of(tensors);
         // SAFETY: as above.
-        checked(unsafe { distillery_ranks_copy_first(self.0, pointers.first(), pointers.count()) })
+        checked(unsafe { distillery_ranks_broadcast(self.0, pointers.first(), pointers.count()) })
     }
 
-    /// Has every backward average the gradients of these parameters, in the order of forward.
-    pub(super) fn average(&self, parameters: &[Tensor]) -> Result<()> {
+    /// Makes every backward average the gradients of these parameters, which come in the order of the forward pass.
+    pub(super) fn average_gradients_of(&self, parameters: &[Tensor]) -> Result<()> {
         let pointers = Pointers::of(parameters);
         // SAFETY: as above.
         checked(unsafe { distillery_ranks_average(self.0, pointers.first(), pointers.count()) })
     }
 
-    /// Precedes each backward.
-    pub(super) fn expect(&self, loss: &Tensor) -> Result<()> {
-        // SAFETY: as above, and `average` came before.
-        checked(unsafe { distillery_ranks_expect(self.0, loss.as_ptr()) })
+    /// Must precede each backward after [`average_gradients_of`](Self::average_gradients_of).
+    pub(super) fn prepare_backward(&self, loss: &Tensor) -> Result<()> {
+        // SAFETY: as above, and `average_gradients_of` came before.
+        checked(unsafe { distillery_ranks_prepare_backward(self.0, loss.as_ptr()) })
     }
 }
 

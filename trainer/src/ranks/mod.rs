@@ -1,10 +1,10 @@
-//! Several devices for one run: a process for each, the ranks, which train copies of one student on their parts of every
+//! Data parallelism: one process per device, the ranks, which train copies of one student on their shards of every
 //! batch and average their gradients.
 //!
-//! Rank 0 is the process that the run was started as. It [launches](crate::launch) the others and decides for all: it alone writes
-//! files, reports and hears commands. What it decides goes with the gradients as the gradient of one number more, so that
-//! all ranks know it after the same step and no step waits for it. Batch norm sees a rank's own images, and what is kept
-//! of it is rank 0's, as in PyTorch's `DataParallel` and `DistributedDataParallel`.
+//! Rank 0 is the process that the run was started as. It [launches](crate::launch) the others and decides for all: it
+//! alone writes files, reports, and receives stop requests. Its decision travels as the gradient of one more parameter,
+//! so that all ranks know it after the same step and no step waits for it. Batch norm sees a rank's own images, and
+//! rank 0's running statistics are kept, as in PyTorch's `DataParallel` and `DistributedDataParallel`.
 
 mod group;
 
@@ -13,34 +13,35 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
-use crate::data::Shard;
+use crate::data::{Portion, Shard};
 use crate::device::cuda::Plugin;
 use crate::error::Result;
 use crate::models::Network;
 use distillery::protocol::StopRequest;
-use group::Group;
+use group::{Group, Reduction};
 
-/// One rank's view of all of a run's. A run on one device has one, which is [alone](Self::alone).
+/// All ranks of a run, seen from one of them. Except where noted, every function is called by all ranks at the same
+/// place of the run and waits for the others.
 #[derive(Debug)]
 pub struct Ranks {
     shard: Shard,
-    together: Option<Together>,
+    /// `None` for the only rank of a run.
+    distributed: Option<Distributed>,
 }
 
-/// What there is where a rank is not alone.
 #[derive(Debug)]
-struct Together {
+struct Distributed {
     group: Group,
-    /// Where all ranks of the run can put files.
-    place: PathBuf,
-    /// Stops the other ranks' current work; set on rank 0.
+    /// A directory that all ranks of the run share.
+    directory: PathBuf,
+    /// Set on rank 0.
     interrupt: Option<Interrupt>,
-    messenger: Option<Messenger>,
+    decisions: Option<DecisionChannel>,
     /// The weight of this rank's loss in the next step.
     weight: f64,
 }
 
-/// Stops the other ranks' current work.
+/// Stops the current work of the other ranks.
 struct Interrupt(Box<dyn Fn()>);
 
 impl std::fmt::Debug for Interrupt {
@@ -49,17 +50,16 @@ impl std::fmt::Debug for Interrupt {
     }
 }
 
-/// Brings rank 0's orders to all ranks.
+/// Carries rank 0's decisions to all ranks.
 #[derive(Debug)]
-struct Messenger {
-    /// Takes part in every loss with the order as its factor, so that this is its gradient.
+struct DecisionChannel {
+    /// Multiplied by the decision in every loss, so that the decision is its gradient.
     parameter: Tensor,
-    /// Of the next step.
-    own: Decision,
-    /// Gradients of the steps whose orders are not read yet.
+    /// What rank 0 decides about the next step.
+    next: Decision,
+    /// Gradients of the steps whose decisions have not been read yet.
     sent: VecDeque<Tensor>,
-    /// Steps between sending and reading. To read a number is to wait for the device; with this many steps in between it
-    /// has got there meanwhile.
+    /// Steps between sending and reading. Reading a number waits for the device, which reaches it meanwhile.
     lag: usize,
 }
 
@@ -73,7 +73,7 @@ pub struct Decision {
 impl Decision {
     const CONTINUE: Self = Self { stop: None, reads_metrics: false };
 
-    /// A small integer, so that it survives being averaged with zeros in float32.
+    /// A small integer, which survives being averaged with zeros in float32.
     fn to_number(self) -> f64 {
         let stop = match self.stop {
             None => 0.0,
@@ -95,92 +95,93 @@ impl Decision {
 }
 
 impl Ranks {
-    /// The one rank of a run on one device.
+    /// The only rank of a run on one device.
     #[must_use]
-    pub fn alone() -> Self {
-        Self { shard: Shard::WHOLE, together: None }
+    pub fn single() -> Self {
+        Self { shard: Shard::WHOLE, distributed: None }
     }
 
-    /// Meets the other ranks, which `place`, a directory of theirs alone, is for. Waits until all are there. `warn` is
-    /// told what works, but slowly.
+    /// Joins the other ranks in `directory`, which no other run uses. Waits until all have joined. Calls `warn` about
+    /// what works but is slow.
     ///
     /// # Errors
-    /// They cannot be reached.
-    pub fn meet(shard: Shard, place: &Path, device: Device, mut warn: impl FnMut(String)) -> Result<Self> {
+    /// The other ranks cannot be reached.
+    pub fn join(shard: Shard, directory: &Path, device: Device, mut warn: impl FnMut(String)) -> Result<Self> {
         let mut nccl = None;
         if let Device::Cuda(_) = device {
             match Plugin::load().and_then(|plugin| plugin.nccl()) {
                 Ok(found) => nccl = Some(found),
                 Err(reason) => warn(format!(
-                    "gradients go from GPU to GPU by way of the processor, which is slow: NCCL cannot be used ({reason})"
+                    "NCCL cannot be used, so gradients travel between GPUs through host memory, which is slow: {reason}"
                 )),
             }
         }
-        let group = Group::meet(&place.join("meeting"), shard.rank, shard.world_size, nccl)?;
-        let together = Together { group, place: place.to_owned(), interrupt: None, messenger: None, weight: 1.0 };
-        Ok(Self { shard, together: Some(together) })
+        let group = Group::join(&directory.join("meeting"), shard, nccl)?;
+        let directory = directory.to_owned();
+        let distributed = Distributed { group, directory, interrupt: None, decisions: None, weight: 1.0 };
+        Ok(Self { shard, distributed: Some(distributed) })
     }
 
-    /// Gives rank 0 the means to stop the other ranks' current work: see [`interrupt`](Self::interrupt).
+    /// Gives rank 0 the means to stop the current work of the other ranks: see
+    /// [`interrupt_others`](Self::interrupt_others). Does not wait.
     #[must_use]
     pub fn interrupting_others_by(mut self, interrupt: impl Fn() + 'static) -> Self {
-        if let Some(together) = &mut self.together {
-            together.interrupt = Some(Interrupt(Box::new(interrupt)));
+        if let Some(distributed) = &mut self.distributed {
+            distributed.interrupt = Some(Interrupt(Box::new(interrupt)));
         }
         self
     }
 
-    /// Whether this rank writes and reports.
+    /// Whether this is rank 0, which writes and reports.
     #[must_use]
-    pub fn leads(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.shard.rank == 0
     }
 
-    /// Which part of the data it sees.
     #[must_use]
     pub fn shard(&self) -> Shard {
         self.shard
     }
 
-    /// A directory for files that all ranks use until the run ends; none where there is one rank.
+    /// A directory that all ranks share until the run ends; `None` for a single rank.
     #[must_use]
-    pub fn place(&self) -> Option<&Path> {
-        self.together.as_ref().map(|together| together.place.as_path())
+    pub fn directory(&self) -> Option<&Path> {
+        self.distributed.as_ref().map(|distributed| distributed.directory.as_path())
     }
 
-    /// Gives all ranks rank 0's student and optimiser's `state`, and has them average gradients from now on.
+    /// Copies rank 0's student and optimiser `state` to all ranks. From then on, backward averages gradients.
     ///
     /// # Errors
     /// Another rank is gone.
     pub fn begin(&mut self, student: &Network, state: &[(String, Tensor)], device: Device) -> Result<()> {
-        let Some(Together { group, messenger, .. }) = &mut self.together else { return Ok(()) };
+        let Some(Distributed { group, decisions, .. }) = &mut self.distributed else { return Ok(()) };
         let weights = student.weights().iter().map(|weight| weight.tensor.detach());
         let state = state.iter().map(|(_, tensor)| tensor.shallow_clone());
-        group.copy_first(&weights.chain(state).collect::<Vec<_>>())?;
+        group.broadcast(&weights.chain(state).collect::<Vec<_>>())?;
         let parameter = Tensor::zeros([1], (Kind::Float, device)).set_requires_grad(true);
         let mut parameters: Vec<Tensor> = student.trained().map(Tensor::shallow_clone).collect();
-        // Its gradient is there first, and goes with the first ones.
+        // Backward reaches the last parameter first, so the decision travels with the first gradients.
         parameters.push(parameter.shallow_clone());
-        group.average(&parameters)?;
+        group.average_gradients_of(&parameters)?;
         let lag = if device == Device::Cpu { 0 } else { 2 };
-        *messenger = Some(Messenger { parameter, own: Decision::CONTINUE, sent: VecDeque::new(), lag });
+        *decisions = Some(DecisionChannel { parameter, next: Decision::CONTINUE, sent: VecDeque::new(), lag });
         Ok(())
     }
 
-    /// Gives all ranks rank 0's running statistics of batch norm.
+    /// Copies rank 0's running statistics of batch norm to all ranks.
     ///
     /// # Errors
     /// Another rank is gone.
-    pub fn share_statistics(&self, student: &Network) -> Result<()> {
-        let Some(Together { group, .. }) = &self.together else { return Ok(()) };
+    pub fn broadcast_statistics(&self, student: &Network) -> Result<()> {
+        let Some(Distributed { group, .. }) = &self.distributed else { return Ok(()) };
         let statistics = student.weights().iter().filter(|weight| !weight.trained);
-        group.copy_first(&statistics.map(|weight| weight.tensor.shallow_clone()).collect::<Vec<_>>())
+        group.broadcast(&statistics.map(|weight| weight.tensor.shallow_clone()).collect::<Vec<_>>())
     }
 
-    /// Says what this rank wants, between two steps, and learns what all do now: what rank 0 wanted a moment ago. Alone,
-    /// that is what it wants.
+    /// Called between two steps: hands over this rank's decision, of which only rank 0's counts, and returns what all
+    /// ranks do now: what rank 0 decided a few steps ago. A single rank does what it decides.
     pub fn agree(&mut self, own: Decision) -> Decision {
-        let Some(Messenger { own: next, sent, lag, .. }) = self.messenger() else { return own };
+        let Some(DecisionChannel { next, sent, lag, .. }) = self.decisions() else { return own };
         *next = own;
         if sent.len() <= *lag {
             return Decision::CONTINUE;
@@ -189,90 +190,92 @@ impl Ranks {
         Decision::from_number(gradient.double_value(&[0]) * f64::from(self.shard.world_size))
     }
 
-    /// Sets what the next step's loss, a mean over `images` of this rank, counts in that of a batch of `all` images: the
-    /// average over ranks is the mean over the batch.
-    pub fn weigh(&mut self, images: usize, all: usize) {
-        let count = f64::from(self.shard.world_size);
-        if let Some(together) = &mut self.together {
-            together.weight = images as f64 * count / all.max(1) as f64;
+    /// Weights the next step's loss, a mean over this rank's `portion` of a batch, so that the average over ranks is
+    /// the mean over the batch. Does not wait.
+    pub fn weight_loss(&mut self, portion: &Portion) {
+        let world_size = f64::from(self.shard.world_size);
+        if let Some(distributed) = &mut self.distributed {
+            distributed.weight = portion.rows.len() as f64 * world_size / portion.batch_size.max(1) as f64;
         }
     }
 
-    /// Whether there was no image for this rank in the batch: it takes part with a loss that counts nothing.
+    /// Whether this rank has no image in the batch, so that its loss has weight zero. Does not wait.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.together.as_ref().is_some_and(|together| together.weight == 0.0)
+        self.distributed.as_ref().is_some_and(|distributed| distributed.weight == 0.0)
     }
 
-    /// The gradients of a loss, averaged over all ranks by their weights.
+    /// Computes the gradients of a loss, averaged over all ranks by their weights.
     pub fn backward(&mut self, loss: &Tensor) {
-        let leads = self.leads();
-        let Some(Together { group, messenger: Some(messenger), weight, .. }) = &mut self.together else {
+        let is_leader = self.is_leader();
+        let Some(Distributed { group, decisions: Some(decisions), weight, .. }) = &mut self.distributed else {
             return loss.backward();
         };
-        let order = if leads { messenger.own.to_number() } else { 0.0 };
+        let decision = if is_leader { decisions.next.to_number() } else { 0.0 };
         let loss = if *weight == 1.0 { loss.shallow_clone() } else { loss * *weight };
-        let loss = loss + (&messenger.parameter * order).sum(Kind::Float);
-        // As the operators of tch: what fails here ends the run.
-        group.expect(&loss).unwrap_or_else(|error| panic!("{error}"));
+        let loss = loss + (&decisions.parameter * decision).sum(Kind::Float);
+        // tch's operators panic as well.
+        group.prepare_backward(&loss).unwrap_or_else(|error| panic!("{error}"));
         loss.backward();
-        let mut gradient = messenger.parameter.grad();
-        messenger.sent.push_back(gradient.copy());
+        let mut gradient = decisions.parameter.grad();
+        decisions.sent.push_back(gradient.copy());
         let _ = gradient.zero_();
     }
 
-    /// Replaces a tensor by the sum of all ranks'.
+    /// Replaces a tensor by the sum over all ranks.
     ///
     /// # Errors
     /// Another rank is gone.
-    pub fn sum(&self, tensor: &Tensor) -> Result<()> {
-        self.together.as_ref().map_or(Ok(()), |together| together.group.combine(tensor, false))
+    pub fn all_reduce_sum(&self, tensor: &Tensor) -> Result<()> {
+        self.distributed.as_ref().map_or(Ok(()), |ranks| ranks.group.all_reduce(tensor, Reduction::Sum))
     }
 
-    /// Replaces each number of a tensor by the least of all ranks'.
+    /// Replaces each number of a tensor by the minimum over all ranks.
     ///
     /// # Errors
     /// Another rank is gone.
-    pub fn least(&self, tensor: &Tensor) -> Result<()> {
-        self.together.as_ref().map_or(Ok(()), |together| together.group.combine(tensor, true))
+    pub fn all_reduce_min(&self, tensor: &Tensor) -> Result<()> {
+        self.distributed.as_ref().map_or(Ok(()), |ranks| ranks.group.all_reduce(tensor, Reduction::Min))
     }
 
-    /// Whether `any` rank says so.
+    /// Whether any rank calls it with true.
     ///
     /// # Errors
     /// Another rank is gone.
     pub fn any(&self, own: bool) -> Result<bool> {
-        let said = Tensor::from(i64::from(own));
-        self.sum(&said)?;
-        Ok(said.int64_value(&[]) > 0)
+        let count = Tensor::from(i64::from(own));
+        self.all_reduce_sum(&count)?;
+        Ok(count.int64_value(&[]) > 0)
     }
 
-    /// Gives all ranks the text that rank 0 makes.
+    /// Returns on all ranks the text that `make` returns on rank 0.
     ///
     /// # Errors
-    /// It could not be made, or another rank is gone.
-    pub fn tell(&self, make: impl FnOnce() -> Result<String>) -> Result<String> {
-        let own = if self.leads() { make()? } else { String::new() };
-        let Some(Together { group, .. }) = &self.together else { return Ok(own) };
+    /// `make` failed, or another rank is gone.
+    pub fn broadcast_text(&self, make: impl FnOnce() -> Result<String>) -> Result<String> {
+        let own = if self.is_leader() { make()? } else { String::new() };
+        let Some(Distributed { group, .. }) = &self.distributed else { return Ok(own) };
         let length = Tensor::from(own.len() as i64);
-        group.copy_first(&[length.shallow_clone()])?;
+        group.broadcast(&[length.shallow_clone()])?;
         let bytes = Tensor::zeros([length.int64_value(&[])], (Kind::Uint8, Device::Cpu));
-        if self.leads() {
+        if self.is_leader() {
             bytes.shallow_clone().copy_(&Tensor::from_slice(own.as_bytes()));
         }
-        group.copy_first(&[bytes.shallow_clone()])?;
+        group.broadcast(&[bytes.shallow_clone()])?;
         Ok(String::from_utf8_lossy(&Vec::<u8>::try_from(bytes)?).into_owned())
     }
 
-    /// Has the other ranks leave what they do between two steps: rank 0 does so, and they would work for nothing.
-    pub fn interrupt(&self) {
-        if let Some(Interrupt(interrupt)) = self.together.as_ref().and_then(|together| together.interrupt.as_ref()) {
+    /// Stops the current work of the other ranks, whose result nobody needs any more. Does nothing on other ranks than
+    /// 0, and does not wait.
+    pub fn interrupt_others(&self) {
+        let interrupt = self.distributed.as_ref().and_then(|distributed| distributed.interrupt.as_ref());
+        if let Some(Interrupt(interrupt)) = interrupt {
             interrupt();
         }
     }
 
-    fn messenger(&mut self) -> Option<&mut Messenger> {
-        self.together.as_mut()?.messenger.as_mut()
+    fn decisions(&mut self) -> Option<&mut DecisionChannel> {
+        self.distributed.as_mut()?.decisions.as_mut()
     }
 }
 
