@@ -1,5 +1,6 @@
-//! How fast a data set that is streamed becomes batches, training left out: `cargo bench -p distillery-trainer --bench
-//! pipeline -- DIR --crop 224`. Prints a line of JSON, for `benches/pipeline.py`, which runs PyTorch's loader in turn.
+//! Measures how fast a streamed data set becomes batches, without training: `cargo bench -p distillery-trainer --bench
+//! pipeline -- DIR --crop 224`. Prints a line of JSON, for `benches/pipeline.py`, which alternates with PyTorch's
+//! loader.
 
 #[path = "../clock.rs"]
 mod clock;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use distillery::dataset::{Dataset, Options};
-use distillery_trainer::data::{self, Framing, Loader};
+use distillery_trainer::data::{Framing, Loader, LoaderOptions, Shard};
 use distillery_trainer::device;
 use serde_json::json;
 use tch::Device;
@@ -17,21 +18,21 @@ use tch::Device;
 /// Times an epoch of batches.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The data set; its training split is read.
+    /// The data set whose training split is read.
     directory: PathBuf,
-    /// A resized crop to this side; without it images are taken whole, at 32×32.
+    /// Take a resized crop of this side. Default: whole images at 32×32.
     #[arg(long)]
     crop: Option<u32>,
-    /// Images of a batch.
+    /// Images per batch.
     #[arg(long, default_value_t = 64)]
     batch: u32,
     /// Threads that decode. Default: all cores.
     #[arg(long)]
     threads: Option<usize>,
-    /// Memory for what is stored in large pieces, in MiB.
+    /// Memory in MiB for images that are unpacked in blocks.
     #[arg(long, default_value_t = 4096)]
     memory: u64,
-    /// What `cargo bench` passes.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -41,12 +42,12 @@ fn main() {
     device::prepare(args.threads.unwrap_or_else(device::cores));
     let dataset = Dataset::open(&args.directory, &Options::default()).unwrap_or_else(|error| panic!("{error}"));
     let images = dataset.split("train").unwrap_or_else(|error| panic!("{error}"));
-    let options = data::Options {
+    let options = LoaderOptions {
         side: args.crop.unwrap_or(32),
         framing: if args.crop.is_some() { Framing::ResizedCrop } else { Framing::Whole },
         limit: None,
         batch_size: args.batch,
-        shard: data::Shard::WHOLE,
+        shard: Shard::WHOLE,
         seed: 0,
         memory_limit: args.memory << 20,
         device: Device::Cpu,
@@ -68,9 +69,9 @@ fn main() {
     );
 }
 
-/// Bytes that this process has read from files so far, cached by the system or not.
+/// Bytes that this process has read from files so far, from the page cache or from disk.
 fn bytes_read() -> u64 {
-    let counters = std::fs::read_to_string("/proc/self/io").expect("the system counts what a process reads");
+    let counters = std::fs::read_to_string("/proc/self/io").expect("the system counts the bytes that a process reads");
     let line = counters.lines().find_map(|line| line.strip_prefix("rchar: ")).expect("a count of characters read");
     line.trim().parse().expect("a number")
 }
