@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::data::normalisation::Normalisation;
-use crate::data::{self, Framing, Loader, Shard};
+use crate::data::{Framing, Loader, LoaderOptions, Shard};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::launch;
@@ -160,7 +160,12 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     let (checkpoint, classes) = state_dict::open(&args.checkpoint, architecture)?;
     let options = Options { image_column: args.image_column.clone(), label_column: args.label_column.clone() };
     let dataset = Dataset::open(&args.dataset, &options)?;
-    state_dict::check_classes("checkpoint", &args.checkpoint, classes, (&args.dataset, dataset.classes().count))?;
+    state_dict::check_classes(
+        "checkpoint",
+        &args.checkpoint,
+        classes,
+        (args.dataset.as_path(), dataset.classes().count),
+    )?;
     let preprocessing = Preprocessing::choose(args, &checkpoint, architecture);
     let open = |split: &str| preprocessing.open(&dataset, split, data_memory(&args.compute), device);
     let loader = open(&dataset.eval_split(args.split.as_deref())?)?;
@@ -179,7 +184,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
             logits.push(seen.logits.to_device(Device::Cpu));
         }
     };
-    let evaluation = evaluate::evaluate(&network, &loader, &normalisation, &Ranks::alone(), || true, keep)?
+    let evaluation = evaluate::evaluate(&network, &loader, &normalisation, &Ranks::single(), || true, keep)?
         .ok_or_else(|| Error::internal("the evaluation stopped without a request"))?;
     let images_per_second = evaluation.images as f64 / begun.elapsed().as_secs_f64();
     if loader.corrupt_count() > 0 {
@@ -228,7 +233,7 @@ impl Preprocessing {
     fn open(&self, dataset: &Dataset, split: &str, memory_limit: u64, device: Device) -> Result<Loader> {
         let Self { side, framing, .. } = *self;
         let (shard, limit) = (Shard::WHOLE, None);
-        let options = data::Options { side, framing, limit, batch_size: 1, shard, seed: 0, memory_limit, device };
+        let options = LoaderOptions { side, framing, limit, batch_size: 1, shard, seed: 0, memory_limit, device };
         Ok(Loader::open(dataset.split(split)?.into(), options)?)
     }
 }

@@ -1,4 +1,4 @@
-//! Why training ended early, in the classes that decide whether to try again.
+//! Why training failed. The class of an error decides whether another attempt is made.
 
 use std::any::Any;
 use std::io;
@@ -7,36 +7,34 @@ use std::path::Path;
 use distillery::dataset;
 use distillery::protocol::{ErrorClass, Failure};
 
-/// Why training ended early.
+/// Why training failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What kind of failure.
     pub class: ErrorClass,
-    /// What happened and what to do about it.
+    /// What is wrong and what to do about it.
     pub message: String,
 }
 
-/// What most functions here return.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// The specification, a checkpoint or the data cannot work as they are.
+    /// The user has to change the specification, a checkpoint or the data.
     pub fn user(message: impl Into<String>) -> Self {
         Self { class: ErrorClass::User, message: message.into() }
     }
 
-    /// A number that is not finite.
+    /// A loss or weight is not finite.
     pub fn numeric(message: impl Into<String>) -> Self {
         Self { class: ErrorClass::Numeric, message: message.into() }
     }
 
-    /// A fault of ours.
+    /// A bug or an unexpected failure.
     pub fn internal(message: impl Into<String>) -> Self {
         Self { class: ErrorClass::Internal, message: message.into() }
     }
 
-    /// A file that could not be written or read.
+    /// A file cannot be read or written.
     pub fn storage(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |error| {
             let advice = match error.kind() {
@@ -48,7 +46,7 @@ impl Error {
         }
     }
 
-    /// What a panic said: libtorch's failures arrive as panics wherever the fallible call is not used.
+    /// Converts a panic. tch's infallible operators panic when libtorch throws.
     #[must_use]
     pub fn from_panic(payload: &(dyn Any + Send)) -> Self {
         let message = payload
@@ -59,12 +57,12 @@ impl Error {
         Self::from_torch(message)
     }
 
-    /// A message of libtorch's.
+    /// Converts the message of an exception of libtorch's.
     #[must_use]
     pub fn from_torch(message: &str) -> Self {
         let out_of_memory = ["not enough memory", "can't allocate memory", "out of memory"];
         if out_of_memory.iter().any(|part| message.contains(part)) {
-            // What a panic adds around libtorch's own words.
+            // A panic of tch wraps libtorch's message.
             let message = message.split_once("Torch(\"").map_or(message, |(_, message)| message);
             let first = message.split("\\n").next().unwrap_or(message).lines().next().unwrap_or(message);
             let advice = "lower training.batch_size, use precision \"bfloat16\", or train on a device with more memory";
@@ -84,7 +82,7 @@ impl From<dataset::Error> for Error {
     fn from(error: dataset::Error) -> Self {
         let message = match &error {
             dataset::Error::Missing { path } => {
-                format!("data set {} is not there any more: put it back, or name another one", path.display())
+                format!("data set {} does not exist any more: restore it, or name another one", path.display())
             }
             _ => error.to_string(),
         };

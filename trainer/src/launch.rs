@@ -1,15 +1,15 @@
-//! The processes of a run's other ranks: started by rank 0, watched by it, and ended with it.
+//! Starts the processes of a run's other ranks, watches them, and ends them with the run.
 //!
-//! Each is this program, which reads its [`RankConfig`] as the first line of its standard input and commands after that. It
-//! ends when its standard input does, or its parent; and the run ends when one of them does: whatever rank 0 waits for
-//! then, a thread that watches the process ends it.
+//! Each is this program. The first line of its standard input is its [`RankConfig`], and stop requests follow. It ends
+//! when its standard input or its parent ends. When a rank ends too early, the run ends too: if rank 0 is stuck in an
+//! exchange with it, a thread that watches the process ends rank 0.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command as Program, ExitStatus, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,50 +29,48 @@ use distillery::process::{describe, out_of_memory_kills};
 use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest};
 use distillery::spec::JobSpec;
 
-/// How long rank 0 may go on after another rank has ended: most often it fails by itself, within its exchange with it.
+/// How long rank 0 may go on after another rank has ended. Usually their next exchange fails before that.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long to look for a rank that ended, when rank 0 failed in an exchange.
+/// How long to wait for a rank's failure when an exchange on rank 0 has failed.
 const INQUIRY: Duration = Duration::from_secs(3);
-/// How long ranks that are done may take to end.
+/// How long ranks may take to end once they are done.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// Which rank a process is, and of what.
+/// What a rank's process needs to know.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RankConfig {
-    /// Where the ranks meet.
-    pub place: PathBuf,
-    /// What to train.
+    /// A directory where the ranks find each other and share files.
+    pub rendezvous: PathBuf,
     pub spec: JobSpec,
-    /// How, with the rank's number and device.
+    /// With the rank's shard and device.
     pub settings: Settings,
 }
 
-/// The other ranks' processes.
+/// The processes of the other ranks.
 #[derive(Debug, Clone, Default)]
-pub struct Others(Arc<(Mutex<State>, Condvar)>);
+struct OtherRanks(Arc<(Mutex<Processes>, Condvar)>);
 
 #[derive(Debug, Default)]
-struct State {
-    ranks: Vec<Rank>,
-    /// Why ranks ended that should not have.
+struct Processes {
+    ranks: Vec<RankProcess>,
+    /// Why ranks ended too early.
     failures: Vec<Failure>,
-    /// The run is over: ranks may end.
-    over: bool,
+    /// Whether the run is over, so that ranks may end.
+    is_over: bool,
 }
 
-/// A process that was started.
 #[derive(Debug)]
-struct Rank {
-    commands: ChildStdin,
+struct RankProcess {
+    stdin: ChildStdin,
     handle: OwnedFd,
-    ended: bool,
+    has_ended: bool,
 }
 
-/// Trains by a specification on as many devices as it asks for. `lost` is told why, before the process ends, where a rank
-/// is gone and this one waits for it.
+/// Trains by a specification on as many devices as it asks for. If another rank is gone while this one waits for it,
+/// `lost` is called with the reason and the process ends.
 ///
 /// # Errors
-/// In the classes of [`Error`].
+/// Training failed; the error's class says whether another attempt can succeed.
 pub fn train(
     spec: &JobSpec,
     settings: &Settings,
@@ -80,51 +78,54 @@ pub fn train(
     report: &mut dyn Report,
     lost: impl Fn(Failure) + Clone + Send + 'static,
 ) -> Result<Ending> {
-    let count = spec.training.devices;
-    let devices = device::several(&settings.device, count)?;
-    if count == 1 {
-        return run::train(spec, settings, |_, _| Ok(Ranks::alone()), control, report);
+    let world_size = spec.training.devices;
+    let devices = device::several(&settings.device, world_size)?;
+    if world_size == 1 {
+        return run::train(spec, settings, |_, _| Ok(Ranks::single()), control, report);
     }
-    let place = meeting_place(&settings.output).map_err(Error::storage(&settings.output))?;
-    let of_rank = |number: u32| Settings {
-        device: devices[number as usize].clone(),
+    let rendezvous = new_rendezvous(&settings.output).map_err(Error::storage(&settings.output))?;
+    let of_rank = |rank: u32| Settings {
+        device: devices[rank as usize].clone(),
         all_devices: Some(devices.join(",")),
-        shard: Shard { rank: number, world_size: count },
+        shard: Shard { rank, world_size },
         ..settings.clone()
     };
-    let others = Others::default();
-    for number in 1..count {
-        let config = RankConfig { place: place.path().to_owned(), spec: spec.clone(), settings: of_rank(number) };
+    let others = OtherRanks::default();
+    for rank in 1..world_size {
+        let config =
+            RankConfig { rendezvous: rendezvous.path().to_owned(), spec: spec.clone(), settings: of_rank(rank) };
         let started = others.start(&config, lost.clone());
-        started.map_err(|error| Error::internal(format!("cannot start rank {number}: {error}")))?;
+        started.map_err(|error| Error::internal(format!("cannot start rank {rank}: {error}")))?;
     }
     let settings = of_rank(0);
-    let meet = |device, report: &mut dyn Report| {
+    let join = |device, report: &mut dyn Report| {
         let warn = |message| report.event(&warning(message));
         let others = others.clone();
-        Ok(Ranks::meet(settings.shard, place.path(), device, warn)?.interrupting_others_by(move || others.interrupt()))
+        let ranks = Ranks::join(settings.shard, rendezvous.path(), device, warn)?;
+        Ok(ranks.interrupting_others_by(move || others.interrupt()))
     };
-    let result = catch_unwind(AssertUnwindSafe(|| run::train(spec, &settings, meet, control, report)));
+    let result = catch_unwind(AssertUnwindSafe(|| run::train(spec, &settings, join, control, report)));
     others.settle(result)
 }
 
-/// Trains as another rank: its part is the first line of standard input.
+/// Trains as another rank. Its configuration is the first line of standard input.
 ///
 /// # Errors
-/// In the classes of [`Error`].
+/// Training failed; the error's class says whether another attempt can succeed.
 pub fn follow() -> Result<Ending> {
-    // Rank 0 decides what becomes of a signal to all processes of a terminal or a service.
+    // A terminal or service sends signals to all its processes. Rank 0 decides what they mean.
     ignore_signals();
     let mut line = String::new();
     io::stdin().read_line(&mut line).map_err(|error| Error::internal(format!("standard input: {error}")))?;
-    let config: RankConfig = serde_json::from_str(&line)
-        .map_err(|error| Error::user(format!("standard input does not say what part to take: {error}")))?;
-    let RankConfig { place, spec, settings } = config;
+    let config: RankConfig = serde_json::from_str(&line).map_err(|error| {
+        Error::user(format!("standard input is not the configuration of a rank, which `train` starts: {error}"))
+    })?;
+    let RankConfig { rendezvous, spec, settings } = config;
     let control = Control::default();
     control.follow_standard_input();
     settings.prepare(settings.shard.world_size);
-    let meet = |device, _: &mut dyn Report| Ranks::meet(settings.shard, &place, device, |_| ());
-    run::train(&spec, &settings, meet, &control, &mut Silent)
+    let join = |device, _: &mut dyn Report| Ranks::join(settings.shard, &rendezvous, device, |_| ());
+    run::train(&spec, &settings, join, &control, &mut Silent)
 }
 
 #[allow(unsafe_code, reason = "the C library's signals")]
@@ -135,8 +136,8 @@ fn ignore_signals() {
     }
 }
 
-/// A new directory below the output, without those that runs left which were killed.
-fn meeting_place(output: &Path) -> io::Result<TempDir> {
+/// Creates a directory below the output. Removes those of runs that were killed.
+fn new_rendezvous(output: &Path) -> io::Result<TempDir> {
     const PREFIX: &str = ".ranks-";
     std::fs::create_dir_all(output)?;
     for entry in std::fs::read_dir(output)? {
@@ -148,31 +149,32 @@ fn meeting_place(output: &Path) -> io::Result<TempDir> {
     tempfile::Builder::new().prefix(PREFIX).tempdir_in(output)
 }
 
-impl Others {
+impl OtherRanks {
+    /// Starts a rank's process and a thread that watches it.
     fn start(&self, config: &RankConfig, lost: impl Fn(Failure) + Send + 'static) -> io::Result<()> {
         let kills_before = out_of_memory_kills();
-        let mut program = Program::new(std::env::current_exe()?);
-        program.arg("rank").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = program.spawn()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("rank").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
         let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
-        let (mut commands, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        let number = config.settings.shard.rank;
+        let (mut stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let rank = config.settings.shard.rank;
         let index = {
-            let mut state = self.state();
+            let mut processes = self.processes();
             let config = serde_json::to_string(config).expect("a configuration is JSON");
-            // Where it ended at once, that is noticed below.
-            let _ = writeln!(commands, "{config}");
-            state.ranks.push(Rank { commands, handle, ended: false });
-            state.ranks.len() - 1
+            // If the process has already ended, the thread below notices.
+            let _ = writeln!(stdin, "{config}");
+            processes.ranks.push(RankProcess { stdin, handle, has_ended: false });
+            processes.ranks.len() - 1
         };
-        let (others, place) = (self.clone(), config.place.clone());
-        std::thread::Builder::new().name(format!("rank {number}")).spawn(move || {
-            let said = last_failure(BufReader::new(output));
+        let (others, rendezvous) = (self.clone(), config.rendezvous.clone());
+        std::thread::Builder::new().name(format!("rank {rank}")).spawn(move || {
+            let reported = last_failure(BufReader::new(stdout));
             let status = child.wait();
-            let failure = unexpected(number, said, status, out_of_memory_kills() > kills_before);
-            others.ended(index, failure);
+            let failure = unexpected_end(rank, reported, status, out_of_memory_kills() > kills_before);
+            others.note_end(index, failure);
             if let Some(cause) = others.cause_after(GRACE) {
-                let _ = std::fs::remove_dir_all(place);
+                let _ = std::fs::remove_dir_all(rendezvous);
                 lost(cause);
                 exit_now(1);
             }
@@ -180,34 +182,34 @@ impl Others {
         Ok(())
     }
 
-    /// Tells all ranks to stop.
+    /// Asks all ranks to stop.
     fn interrupt(&self) {
         let line = serde_json::to_string(&StopRequest::Cancel).expect("a request is JSON");
-        for rank in &mut self.state().ranks {
-            // One that has ended is noticed elsewhere.
-            let _ = writeln!(rank.commands, "{line}");
+        for rank in &mut self.processes().ranks {
+            // If the process has ended, its thread notices.
+            let _ = writeln!(rank.stdin, "{line}");
         }
     }
 
-    fn ended(&self, index: usize, failure: Option<Failure>) {
-        let mut state = self.state();
-        state.ranks[index].ended = true;
-        state.failures.extend(failure);
+    fn note_end(&self, index: usize, failure: Option<Failure>) {
+        let mut processes = self.processes();
+        processes.ranks[index].has_ended = true;
+        processes.failures.extend(failure);
         self.0.1.notify_all();
     }
 
-    /// Why a rank ended, if so, and the run is not over in that time.
+    /// Why a rank ended too early, if one did and the run is not over after `grace`.
     fn cause_after(&self, grace: Duration) -> Option<Failure> {
-        let state = self.state();
-        if state.failures.is_empty() {
+        let processes = self.processes();
+        if processes.failures.is_empty() {
             return None;
         }
-        let waited = self.0.1.wait_timeout_while(state, grace, |state| !state.over);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if state.over { None } else { cause(&state.failures) }
+        let processes = self.wait_while(processes, grace, |processes| !processes.is_over);
+        if processes.is_over { None } else { cause(&processes.failures) }
     }
 
-    /// Ends the others and gives the run's result: where this rank failed since another one ended, that one's failure.
+    /// Ends the other ranks and returns the run's result. If this rank failed because another one ended, that one's
+    /// failure is the result.
     fn settle(&self, result: std::thread::Result<Result<Ending>>) -> Result<Ending> {
         let class = match &result {
             Ok(Ok(_)) => {
@@ -219,11 +221,10 @@ impl Others {
         };
         let mut found = None;
         if class == Some(ErrorClass::Internal) {
-            let waited = self.0.1.wait_timeout_while(self.state(), INQUIRY, |state| state.failures.is_empty());
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
-            // Others that fail in their exchange with it may have been sooner.
+            drop(self.wait_while(self.processes(), INQUIRY, |processes| processes.failures.is_empty()));
+            // The first failure may itself be the consequence of one that is reported a moment later.
             std::thread::sleep(Duration::from_millis(200));
-            found = cause(&self.state().failures);
+            found = cause(&self.processes().failures);
         }
         self.end_all(Duration::ZERO);
         match (found, result) {
@@ -233,46 +234,59 @@ impl Others {
         }
     }
 
-    /// Waits for the end of all, but kills those that take longer.
+    /// Waits until all have ended, and kills those that take longer than `patience`.
     fn end_all(&self, patience: Duration) {
-        let is_running = |state: &mut State| state.ranks.iter().any(|rank| !rank.ended);
-        let mut state = self.state();
-        state.over = true;
+        let is_running = |processes: &mut Processes| processes.ranks.iter().any(|rank| !rank.has_ended);
+        let mut processes = self.processes();
+        processes.is_over = true;
         self.0.1.notify_all();
-        let waited = self.0.1.wait_timeout_while(state, patience, is_running);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        for rank in state.ranks.iter().filter(|rank| !rank.ended) {
+        let processes = self.wait_while(processes, patience, is_running);
+        for rank in processes.ranks.iter().filter(|rank| !rank.has_ended) {
             let _ = pidfd_send_signal(&rank.handle, Signal::KILL);
         }
-        let waited = self.0.1.wait_timeout_while(state, FAREWELL, is_running);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        drop(self.wait_while(processes, FAREWELL, is_running));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // What it guards is whole between any two statements.
+    fn wait_while<'a>(
+        &'a self,
+        processes: MutexGuard<'a, Processes>,
+        timeout: Duration,
+        condition: impl FnMut(&mut Processes) -> bool,
+    ) -> MutexGuard<'a, Processes> {
+        self.0.1.wait_timeout_while(processes, timeout, condition).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn processes(&self) -> MutexGuard<'_, Processes> {
+        // The value is consistent between any two statements, so a panic elsewhere does not spoil it.
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a rank says of its failure, until it says no more.
+/// The last failure that a rank reports before its output ends.
 fn last_failure(output: impl BufRead) -> Option<Failure> {
     let events = output.lines().map_while(io::Result::ok).filter_map(|line| serde_json::from_str(&line).ok());
     events.filter_map(|event| if let Event::Failed(failure) = event { Some(failure) } else { None }).last()
 }
 
-/// Why a rank ended that did not end in order.
-fn unexpected(number: u32, said: Option<Failure>, status: io::Result<ExitStatus>, starved: bool) -> Option<Failure> {
+/// Why a rank ended; `None` if it finished or stopped on request. `ran_out_of_memory` says that the kernel has killed a
+/// process for want of memory.
+fn unexpected_end(
+    rank: u32,
+    reported: Option<Failure>,
+    status: io::Result<ExitStatus>,
+    ran_out_of_memory: bool,
+) -> Option<Failure> {
     let ended = match &status {
         Ok(status) if status.success() || status.code() == Some(i32::from(EXIT_STOPPED)) => return None,
         Ok(status) => describe(*status),
         Err(error) => format!("cannot be waited for: {error}"),
     };
-    let of_rank = |message: &str| format!("rank {number}: {message}");
-    if let Some(Failure { class, message }) = said {
+    let of_rank = |message: &str| format!("rank {rank}: {message}");
+    if let Some(Failure { class, message }) = reported {
         return Some(Failure { class, message: of_rank(&message) });
     }
     let (class, message) = match status.ok().and_then(|status| status.signal()) {
-        Some(9) if starved => {
+        Some(9) if ran_out_of_memory => {
             let advice = "memory ran out: lower training.batch_size or training.devices, or add memory";
             (ErrorClass::Oom, format!("the kernel killed it because {advice}"))
         }
@@ -282,10 +296,10 @@ fn unexpected(number: u32, said: Option<Failure>, status: io::Result<ExitStatus>
     Some(Failure { class, message: of_rank(&message) })
 }
 
-/// The failure that others follow from: a rank that loses another fails with class internal.
+/// The failure that caused the others: a rank that loses another one fails with class internal.
 fn cause(failures: &[Failure]) -> Option<Failure> {
-    let consequence = |failure: &&Failure| failure.class == ErrorClass::Internal;
-    failures.iter().find(|failure| !consequence(failure)).or(failures.first()).cloned()
+    let is_consequence = |failure: &&Failure| failure.class == ErrorClass::Internal;
+    failures.iter().find(|failure| !is_consequence(failure)).or(failures.first()).cloned()
 }
 
 #[cfg(test)]
@@ -305,15 +319,15 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_that_ends_in_order_is_no_failure_and_one_that_is_starved_is_not_tried_again() {
+    fn a_rank_that_ends_in_order_is_no_failure_and_one_that_ran_out_of_memory_is_not_tried_again() {
         let ended = |raw| Ok(ExitStatus::from_raw(raw));
-        assert_eq!(unexpected(1, None, ended(0), false), None);
-        assert_eq!(unexpected(1, None, ended(i32::from(EXIT_STOPPED) << 8), false), None);
-        assert_eq!(unexpected(1, None, ended(9), true).map(|failure| failure.class), Some(ErrorClass::Oom));
-        let killed = unexpected(3, None, ended(9), false).unwrap();
+        assert_eq!(unexpected_end(1, None, ended(0), false), None);
+        assert_eq!(unexpected_end(1, None, ended(i32::from(EXIT_STOPPED) << 8), false), None);
+        assert_eq!(unexpected_end(1, None, ended(9), true).map(|failure| failure.class), Some(ErrorClass::Oom));
+        let killed = unexpected_end(3, None, ended(9), false).unwrap();
         assert_eq!(killed.class, ErrorClass::WorkerLost);
         assert_eq!(killed.message, "rank 3: its process was killed by signal 9");
-        let said = unexpected(2, Some(failure(ErrorClass::User)), ended(1 << 8), false).unwrap();
+        let said = unexpected_end(2, Some(failure(ErrorClass::User)), ended(1 << 8), false).unwrap();
         assert_eq!((said.class, said.message.as_str()), (ErrorClass::User, "rank 2: user"));
     }
 }

@@ -1,12 +1,13 @@
-//! Training, on libtorch: the only package that knows tensors. It takes a specification and writes files; it knows
-//! neither SQL nor HTTP.
+//! Training on libtorch: takes a specification and writes files. Knows neither SQL nor HTTP.
 //!
-//! [`run`] goes through the epochs, [`step`] does one optimisation step and [`steps`] has it done: [`data`] makes a batch, [`models`] turns it
-//! into feature maps, [`sdd`] splits those into regions and weighs their [`losses`], [`optim`] changes the weights.
-//! [`setup`] loads what a run needs, its data by [`source`], [`resume`] keeps what is needed to go on after an
-//! interruption, [`evaluate`] measures accuracy, [`report`] and [`control`] talk to the outside. [`teacher`] is
-//! evaluated first; [`teacher_cache`] keeps what it said, in the files of [`cache`]. On several devices [`ranks`] has a
-//! process for each.
+//! [`commands`] are the subcommands of `distillery-trainer`. [`launch`] starts a process per device, and [`run`]
+//! trains: [`data`] loads batches, [`models`] turns them into feature maps, [`loss`] compares student and teacher,
+//! [`cache`] keeps what later runs need, [`ranks`] averages gradients over devices, and [`device`] is the GPU or CPU.
+//! [`worker_link`] reports events and receives stop requests.
+//!
+//! Dependencies go one way: no module imports another one in a circle (`tests/structure.rs`).
+
+#![allow(missing_docs, reason = "a field or function whose name says everything has no comment")]
 
 pub mod cache;
 pub mod commands;

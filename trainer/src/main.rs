@@ -1,4 +1,4 @@
-//! The trainer's commands: the only program that links libtorch.
+//! `distillery-trainer`, the only program that links libtorch.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use distillery::trainer_flags::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery_trainer::{commands, device};
 
-/// Trains, evaluates and converts image classifiers; `distillery` starts it.
+/// Trains, evaluates and converts image classifiers. `distillery` starts this program.
 #[derive(Debug, Parser)]
 #[command(name = "distillery-trainer", version, propagate_version = true)]
 struct Cli {
@@ -16,15 +16,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train by a specification.
+    /// Train a student as a specification says.
     Train(TrainArgs),
-    /// Repeat the last epoch of a run, or all of it, and say whether the same student comes of it.
+    /// Repeat a run, or its last epoch, and check that it gives the same students.
     Verify(VerifyArgs),
-    /// Measure a checkpoint's accuracy on a data set: JSON on standard output.
+    /// Measure a checkpoint's accuracy on a data set and print it as JSON.
     Evaluate(EvaluateArgs),
     /// Rewrite any supported checkpoint as safetensors.
     Convert(ConvertArgs),
-    /// Be one of several processes that train together; started by `train`.
+    /// Train as one of several processes. `train` starts them.
     #[command(hide = true)]
     Rank,
 }

@@ -14,25 +14,25 @@ use crate::device;
 /// What the command line decides.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
-    /// Where files go.
+    /// The directory of all files that the run writes.
     pub output: PathBuf,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`; before ranks are given one each, so many with commas between them.
+    /// `auto`, `cpu`, `cuda` or `cuda:N`; a comma-separated list of those before each rank gets its own.
     pub device: String,
-    /// The devices of all ranks, where there are several.
+    /// The devices of all ranks, if there are several.
     pub all_devices: Option<String>,
-    /// This rank's part of the training images, and its number.
+    /// The rank, and its part of the images.
     pub shard: Shard,
-    /// Threads of the arithmetic, of all ranks together.
+    /// Threads that compute on the CPU, over all ranks.
     pub threads: usize,
-    /// Bytes of decoded images that are kept in memory; more are read again in every epoch.
+    /// Bytes of decoded images that are kept in memory. Larger splits are decoded again in every epoch.
     pub data_memory: u64,
     /// Whether steps on a GPU are recorded as CUDA graphs.
     pub cuda_graphs: bool,
-    /// Where the teacher's logits and decoded images are kept for later runs; without it the logits are kept in memory.
+    /// Keeps the teacher's logits and decoded images for later runs. Without it, logits are kept in memory.
     pub cache_dir: Option<PathBuf>,
-    /// Bytes that may be kept there.
+    /// Bytes that the cache directory, or the logits in memory, may take.
     pub cache_limit: u64,
-    /// Which attempt at the job this is, from 1, for the manifest.
+    /// The number of this attempt at the job, from 1, for the manifest.
     pub attempt: u32,
 }
 
@@ -44,7 +44,7 @@ impl Settings {
         Resources { device, shard: self.shard, memory_limit: self.data_memory, cache }
     }
 
-    /// Sets this process up for its part of the threads, before the first tensor, where so many devices train.
+    /// Sets up this process with a rank's part of the threads. Comes before the first tensor.
     pub fn prepare(&self, devices: u32) {
         device::prepare((self.threads / devices.max(1) as usize).max(1));
     }
@@ -55,6 +55,6 @@ impl Settings {
 pub enum Ending {
     /// All epochs are done and all files written.
     Finished,
-    /// It was told to stop.
+    /// It stopped on request.
     Stopped,
 }

@@ -1,4 +1,4 @@
-//! Repeats a run, or its last epoch, and compares what comes out with what its manifest says, byte for byte.
+//! Repeats a run, or its last epoch, and compares the students with its manifest, byte for byte.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::data::Shard;
-use crate::data::hash::sha256;
+use crate::data::hash;
 use crate::error::{Error, Result};
 use crate::launch;
 use crate::run::manifest::{self, Manifest, Versions};
@@ -19,47 +19,46 @@ use distillery::protocol::{Failure, files};
 use distillery::spec::JobSpec;
 use distillery::trainer_flags::VerifyArgs;
 
-/// Bytes of the teacher's logits that a repetition keeps in memory: they decide about time only.
+/// Bytes of the teacher's logits that a repetition keeps in memory. They only save time.
 const VERIFY_CACHE: u64 = 4 << 30;
 
-/// What came of it.
+/// The result of a comparison.
 #[derive(Debug, Serialize)]
 pub struct Verdict {
-    /// Whether both students are the same to the last bit.
+    /// Whether both students are the same, bit for bit.
     pub matches: bool,
     /// `last epoch` or `whole run`.
     pub repeated: &'static str,
-    /// SHA-256 of the best student.
+    /// The best student.
     pub best: Compared,
-    /// SHA-256 of the student after the last epoch.
+    /// The student after the last epoch.
     pub last: Compared,
-    /// What was different from the run and can be why the bytes are.
+    /// Differences from the run that can explain different bytes.
     pub differences: Vec<String>,
 }
 
-/// A hash in the manifest and the one found now.
+/// SHA-256 of a student, in hexadecimal.
 #[derive(Debug, Serialize)]
 pub struct Compared {
-    /// The manifest's.
     pub manifest: String,
-    /// Today's.
     pub repeated: String,
 }
 
-/// Repeats what a manifest describes, in a temporary directory.
+/// Repeats the run of a manifest in a temporary directory.
 ///
 /// # Errors
-/// The manifest, the data or a checkpoint is not there or is not the one that the manifest names, or training fails.
+/// The manifest, the data or a checkpoint is missing or is not the one that the manifest names, or training fails.
 pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
     let manifest = read(&args.manifest)?;
-    let spec = located(&manifest, args);
+    let spec = with_local_paths(&manifest, args);
     check_inputs(&manifest, &spec)?;
-    let attempt =
-        manifest.attempts.last().ok_or_else(|| Error::user("the manifest lists no attempt: it is not a run's own"))?;
+    let attempt = manifest
+        .attempts
+        .last()
+        .ok_or_else(|| Error::user("the manifest lists no attempt, so no run has written it: name another one"))?;
     let threads = args.threads.map_or(attempt.threads as usize, usize::from);
     let directory = tempfile::tempdir().map_err(Error::storage(&std::env::temp_dir()))?;
     let output = directory.path();
-    // One epoch is a whole run.
     let full = args.full || spec.training.epochs == 1;
     if !full {
         let kept = args.manifest.with_file_name(files::BEFORE_LAST_EPOCH);
@@ -67,7 +66,7 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         std::fs::create_dir_all(state.parent().expect("it is in a directory")).map_err(Error::storage(&state))?;
         std::fs::copy(&kept, &state).map_err(|error| {
             Error::user(format!(
-                "{}: {error}. The state that the last epoch started from belongs beside the manifest; without it, \
+                "{}: {error}. The checkpoint before the last epoch belongs next to the manifest; without it, \
                  repeat the whole run with --full",
                 kept.display()
             ))
@@ -81,20 +80,22 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         threads,
         data_memory: attempt.data_memory,
         cuda_graphs: true,
-        // Nothing of an earlier run goes into the repetition.
+        // The repetition must not use results of an earlier run.
         cache_dir: None,
         cache_limit: VERIFY_CACHE,
         attempt: 1,
     };
     settings.prepare(spec.training.devices);
     let control = Control::default();
-    control.pause_on_signals().map_err(|error| Error::internal(format!("no signal handlers: {error}")))?;
+    control
+        .pause_on_signals()
+        .map_err(|error| Error::internal(format!("signal handlers cannot be installed: {error}")))?;
     let lost = |failure: Failure| eprintln!("error: {}", failure.message);
     if let Ending::Stopped = launch::train(&spec, &settings, &control, &mut Silent, lost)? {
         return Err(Error::user("interrupted before the end: nothing was compared"));
     }
     let found = read(&output.join(files::MANIFEST))?;
-    let compared = |manifest: &manifest::Student, found: &manifest::Student| Compared {
+    let compared = |manifest: &manifest::StudentEntry, found: &manifest::StudentEntry| Compared {
         manifest: manifest.student.sha256.clone(),
         repeated: found.student.sha256.clone(),
     };
@@ -114,8 +115,8 @@ fn read(path: &Path) -> Result<Manifest> {
         .map_err(|error| Error::user(format!("{} is not the manifest of a run: {error}", path.display())))
 }
 
-/// The specification with the places that hold here.
-fn located(manifest: &Manifest, args: &VerifyArgs) -> JobSpec {
+/// The specification with the paths of the command line.
+fn with_local_paths(manifest: &Manifest, args: &VerifyArgs) -> JobSpec {
     let mut spec = manifest.specification.clone();
     let given = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
     spec.dataset.path = given(&args.dataset).or(spec.dataset.path);
@@ -126,7 +127,7 @@ fn located(manifest: &Manifest, args: &VerifyArgs) -> JobSpec {
     spec
 }
 
-/// Compares the files with the hashes of the manifest, before hours are spent on others.
+/// Compares the files with the hashes of the manifest, before hours are spent on the wrong ones.
 fn check_inputs(manifest: &Manifest, spec: &JobSpec) -> Result<()> {
     let teacher = manifest.teacher.as_ref().map(|teacher| teacher.sha256.as_str());
     let of_teacher = spec.teacher.as_ref().and_then(|teacher| teacher.checkpoint.as_deref());
@@ -142,7 +143,10 @@ fn check_inputs(manifest: &Manifest, spec: &JobSpec) -> Result<()> {
         found.insert(split.clone(), dataset.fingerprint(split).map_err(Error::storage(dataset.path()))?);
     }
     if found != manifest.data.sha256_of_files {
-        return Err(Error::user(format!("the files of {path} are not those of the run: their SHA-256 differ")));
+        return Err(Error::user(format!(
+            "the files of {path} are not those of the run: their SHA-256 is different. Name the right data set with \
+             --dataset"
+        )));
     }
     Ok(())
 }
@@ -150,7 +154,7 @@ fn check_inputs(manifest: &Manifest, spec: &JobSpec) -> Result<()> {
 fn check_file(flag: &str, path: Option<&str>, sha256: Option<&str>) -> Result<()> {
     let Some(sha256) = sha256 else { return Ok(()) };
     let path = Path::new(path.unwrap_or_default());
-    let (found, _) = sha256(path).map_err(|error| {
+    let (found, _) = hash::sha256(path).map_err(|error| {
         Error::user(format!("{}: {error}. Name the checkpoint with {flag}; its SHA-256 is {sha256}", path.display()))
     })?;
     if found == sha256 {
@@ -162,7 +166,7 @@ fn check_file(flag: &str, path: Option<&str>, sha256: Option<&str>) -> Result<()
     )))
 }
 
-/// What can make the same arithmetic round differently.
+/// What can make the same operations round differently.
 fn differences(run: &Manifest, now: &Manifest) -> Vec<String> {
     let mut differences = Vec::new();
     let mut compare = |what: &str, run: &dyn std::fmt::Display, now: &dyn std::fmt::Display| {

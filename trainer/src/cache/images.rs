@@ -1,13 +1,13 @@
-//! Decoded images of a split, as later runs want them.
+//! The decoded images of a split, for later runs.
 //!
 //! ```text
 //! magic and key, zeros up to 4096 bytes; SHA-256 of what follows; SHA-256 of the data set's files, in hexadecimal;
-//! mean and deviation of the pixels (6 float64); images (u64); labels (int64); pixels, three planes an image
+//! mean and standard deviation of the pixels (6 float64); images (u64); labels (int64); pixels, three planes per image
 //! ```
 //!
-//! The key holds paths, sizes and times of the data set's files, which are cheap to look at. Whether their content is
-//! still that which was decoded is found out beside the training, from their SHA-256. A file is read, not mapped into
-//! memory: reading is checked, whereas a mapped file that somebody cuts short ends the process.
+//! The key holds paths, sizes and times of the data set's files, which are cheap to check. Whether their content is
+//! still the one that was decoded is checked while training goes on, by its SHA-256. A file is read, not mapped: if
+//! somebody truncates it, reading fails, whereas a mapping would kill the process.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -23,39 +23,39 @@ use distillery::dataset::plane_bytes;
 const MAGIC: &[u8] = b"distillery images 1\n";
 const HEAD: usize = 4096;
 const HASH: usize = 32;
-/// Fingerprint, mean and deviation, number of images.
+/// Fingerprint, mean and standard deviation, number of images.
 const FACTS: usize = 64 + 6 * 8 + 8;
-/// Parts of the content that are hashed at once.
+/// Bytes of the parts that are hashed in parallel.
 const PART: usize = 1 << 20;
 
 /// The images of a split, on the CPU.
 #[derive(Debug)]
-pub struct Decoded {
+pub struct DecodedSplit {
     /// [N, 3, S, S] bytes.
     pub pixels: Tensor,
     /// `[N]` int64.
     pub labels: Tensor,
-    /// Of pixel values in [0, 1].
+    /// Per channel, of pixel values in [0, 1].
     pub mean_std: ([f64; 3], [f64; 3]),
 }
 
-/// The place of a split's images in a cache.
+/// A file of a cache for the images of one split.
 #[derive(Debug, Clone)]
-pub struct Slot {
+pub struct ImageFile {
     cache: Cache,
     key: String,
     path: PathBuf,
     side: u32,
 }
 
-impl Slot {
-    /// For images of `side`×`side` pixels that depend on `key` alone.
+impl ImageFile {
+    /// `key` names everything that the images depend on. They have `side`×`side` pixels.
     #[must_use]
     pub fn new(cache: &Cache, key: String, side: u32) -> Self {
         Self { cache: cache.clone(), path: cache.path("images", &key), key, side }
     }
 
-    /// The file, for messages.
+    /// For messages.
     #[must_use]
     pub fn path(&self) -> &std::path::Path {
         &self.path
@@ -68,16 +68,16 @@ impl Slot {
         Some(head)
     }
 
-    /// Those images, and the SHA-256 of the data set's files that they were decoded from. None where they are not there.
+    /// Loads the images and the SHA-256 of the files that they were decoded from; `None` if they are not cached.
     ///
     /// # Errors
-    /// The file cannot be read, or is not what was written.
-    pub fn load(&self) -> io::Result<Option<(Decoded, String)>> {
+    /// The file cannot be read, or is damaged.
+    pub fn load(&self) -> io::Result<Option<(DecodedSplit, String)>> {
         let Some(file) = Cache::find(&self.path)? else { return Ok(None) };
         self.read(file).map(Some)
     }
 
-    fn read(&self, mut file: File) -> io::Result<(Decoded, String)> {
+    fn read(&self, mut file: File) -> io::Result<(DecodedSplit, String)> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the file is damaged");
         let length = file.metadata()?.len();
         let mut start = [0; HEAD + HASH + FACTS];
@@ -86,7 +86,7 @@ impl Slot {
         let (hash, facts) = rest.split_at(HASH);
         let count = u64::from_le_bytes(facts[FACTS - 8..].try_into().expect("eight bytes"));
         let image = plane_bytes(self.side) as u64;
-        // Before memory is set aside for what the file says.
+        // Checked before memory is allocated for what the file claims.
         let expected = count.checked_mul(8 + image).and_then(|bytes| bytes.checked_add(start.len() as u64));
         if self.head().is_none_or(|wanted| wanted != head) || count == 0 || expected != Some(length) {
             return Err(damaged());
@@ -103,14 +103,14 @@ impl Slot {
         let fingerprint = String::from_utf8(facts[..64].to_vec()).map_err(|_| damaged())?;
         let number = |index: usize| f64::from_le_bytes(facts[64 + 8 * index..][..8].try_into().expect("eight bytes"));
         let mean_std = ([0, 1, 2].map(number), [3, 4, 5].map(number));
-        Ok((Decoded { pixels, labels, mean_std }, fingerprint))
+        Ok((DecodedSplit { pixels, labels, mean_std }, fingerprint))
     }
 
-    /// Keeps the images, which were decoded from files of that SHA-256.
+    /// Stores images that were decoded from files with the SHA-256 `fingerprint`.
     ///
     /// # Errors
-    /// They cannot be written, or are more than is kept.
-    pub fn store(&self, images: &Decoded, fingerprint: &str) -> io::Result<()> {
+    /// They cannot be written, or exceed the limit of the cache.
+    pub fn store(&self, images: &DecodedSplit, fingerprint: &str) -> io::Result<()> {
         let head = self.head().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the key is too long"))?;
         let (labels, pixels) = (bytes_of(&images.labels), bytes_of(&images.pixels));
         let mut facts = fingerprint.as_bytes().to_vec();
@@ -125,7 +125,7 @@ impl Slot {
             .map(drop)
     }
 
-    /// Forgets them.
+    /// Removes the images from the cache.
     ///
     /// # Errors
     /// The file cannot be removed.
@@ -134,14 +134,14 @@ impl Slot {
     }
 }
 
-/// A tensor's content, row by row.
+/// A tensor's content in row-major order.
 fn bytes_of(tensor: &Tensor) -> Vec<u8> {
     let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
     tensor.contiguous().copy_data_u8(&mut bytes, tensor.numel());
     bytes
 }
 
-/// SHA-256 of the hashes of parts, which all cores make.
+/// SHA-256 of the hashes of parts, which all cores compute.
 fn content_hash(facts: &[u8], labels: &[u8], pixels: &[u8]) -> [u8; HASH] {
     let parts = |bytes: &[u8]| bytes.par_chunks(PART).map(Sha256::digest).collect::<Vec<_>>();
     let mut hash = Sha256::new();

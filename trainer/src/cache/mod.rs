@@ -1,8 +1,8 @@
-//! Files that are kept from run to run because they are dear to compute: decoded images, the teacher's logits.
+//! A directory of files that are expensive to compute: decoded images, the teacher's logits and its evaluation.
 //!
-//! A file's name is the SHA-256 of what its content depends on, and the content is checked before it is used: one that
-//! was damaged is as good as none. Several processes share a directory without a lock. Files appear by rename, and one
-//! that is removed serves those who have it open until they close it.
+//! A file's name is the SHA-256 of everything that its content depends on. Content is checked before it is used, and a
+//! damaged file counts as missing. Processes share a directory without locks: files appear by rename, and a removed
+//! file stays readable for the processes that have it open.
 
 pub mod images;
 pub mod record;
@@ -17,14 +17,13 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 use tempfile::{Builder, NamedTempFile};
 
-/// How all names end.
 const SUFFIX: &str = ".cache";
-/// What a name begins with before the file is whole.
+/// Prefix of a file that is still being written.
 const UNFINISHED: &str = ".part-";
-/// An unfinished file of that age was left by a process that was killed.
+/// An unfinished file of this age was left by a process that was killed.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
-/// A directory of such files.
+/// A cache directory with a limit on its size.
 #[derive(Debug, Clone)]
 pub struct Cache {
     directory: PathBuf,
@@ -32,16 +31,16 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A directory, which is made if it is missing, for files of at most `limit` bytes together.
+    /// Opens a directory for files of at most `limit` bytes together. Creates it if it is missing.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be created.
     pub fn open(directory: &Path, limit: u64) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         Ok(Self { directory: directory.to_owned(), limit })
     }
 
-    /// Most bytes of all files together.
+    /// The most bytes that all files may take together.
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit
@@ -53,10 +52,10 @@ impl Cache {
         self.directory.join(format!("{kind}-{}{SUFFIX}", hex::encode(Sha256::digest(key))))
     }
 
-    /// Opens a file and makes it the youngest; none where there is none.
+    /// Opens a file and marks it as recently used; `None` if it does not exist.
     ///
     /// # Errors
-    /// It is there and cannot be opened.
+    /// It exists and cannot be opened.
     pub fn find(path: &Path) -> io::Result<Option<File>> {
         match File::options().read(true).write(true).open(path) {
             Ok(file) => {
@@ -68,11 +67,11 @@ impl Cache {
         }
     }
 
-    /// Puts a file of `length` bytes in place, in that of an earlier one: `fill` writes what it begins with, and what it
-    /// does not write is zero. The files that were used longest ago make room.
+    /// Writes a file of `length` bytes, in place of an earlier one. `fill` writes its beginning; the rest is zero. The
+    /// least recently used files make room.
     ///
     /// # Errors
-    /// It is larger than all files may be together, or cannot be written.
+    /// It exceeds the limit of the whole cache, or cannot be written.
     pub fn put(&self, path: &Path, length: u64, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<File> {
         self.make_room(path, length)?;
         let mut file = Builder::new().prefix(UNFINISHED).tempfile_in(&self.directory)?;
@@ -82,10 +81,10 @@ impl Cache {
         file.persist(path).map_err(|error| error.error)
     }
 
-    /// As [`put`](Self::put), where there is no such file; whoever comes first wins.
+    /// Like [`put`](Self::put), but keeps a file that another process has put there first, and returns that.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`put`](Self::put).
     pub fn put_first(&self, path: &Path, length: u64, head: &[u8]) -> io::Result<File> {
         self.make_room(path, length)?;
         let mut file: NamedTempFile = Builder::new().prefix(UNFINISHED).tempfile_in(&self.directory)?;
@@ -100,12 +99,12 @@ impl Cache {
         }
     }
 
-    /// Removes the files that were used longest ago, until there is room for a new one at `path`.
+    /// Removes the least recently used files until there is room for a new one at `path`.
     fn make_room(&self, path: &Path, length: u64) -> io::Result<()> {
         if length > self.limit {
             return Err(io::Error::new(
                 io::ErrorKind::QuotaExceeded,
-                format!("{length} bytes are more than the {} of the whole cache", self.limit),
+                format!("{length} bytes exceed the {} of the whole cache", self.limit),
             ));
         }
         let mut files = self.files()?;
@@ -122,17 +121,17 @@ impl Cache {
         Ok(())
     }
 
-    /// The files of ours; what a killed process left is removed on the way.
-    fn files(&self) -> io::Result<Vec<Kept>> {
+    /// Lists the cache's files. Removes what killed processes left.
+    fn files(&self) -> io::Result<Vec<CachedFile>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            // Another process may remove it meanwhile.
+            // Another process may have removed it.
             let Ok(metadata) = entry.metadata() else { continue };
             let (path, used) = (entry.path(), metadata.modified()?);
             if name.ends_with(SUFFIX) && metadata.is_file() {
-                files.push(Kept { path, length: metadata.len(), used });
+                files.push(CachedFile { path, length: metadata.len(), used });
             } else if name.starts_with(UNFINISHED) && used.elapsed().is_ok_and(|age| age > ABANDONED) {
                 remove(&path)?;
             }
@@ -142,16 +141,16 @@ impl Cache {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CachedFile {
     path: PathBuf,
     length: u64,
     used: SystemTime,
 }
 
-/// Removes a file that may be gone already.
+/// Removes a file, if it still exists.
 ///
 /// # Errors
-/// It cannot be removed.
+/// It exists and cannot be removed.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,4 +1,4 @@
-//! Small results as JSON: the SHA-256 of a text, and the text, which holds the key and the value.
+//! Small results: a line with the SHA-256 of the rest, and JSON with the key and the value.
 
 use std::io::{self, Read, Write};
 
@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::Cache;
 
-/// Longest file that is read.
-const LONGEST: u64 = 16 << 20;
+/// The most bytes that are read of a file.
+const LIMIT: u64 = 16 << 20;
 
 #[derive(Deserialize, Serialize)]
 struct Record<T> {
@@ -17,15 +17,15 @@ struct Record<T> {
     value: T,
 }
 
-/// What was stored under that key; none where nothing was.
+/// Loads what was stored under a key; `None` if nothing was.
 ///
 /// # Errors
-/// The file cannot be read, or is not what was written.
+/// The file cannot be read, or is damaged.
 pub fn load<T: DeserializeOwned>(cache: &Cache, kind: &str, key: &str) -> io::Result<Option<T>> {
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the file is damaged");
     let Some(file) = Cache::find(&cache.path(kind, key))? else { return Ok(None) };
     let mut text = String::new();
-    file.take(LONGEST).read_to_string(&mut text)?;
+    file.take(LIMIT).read_to_string(&mut text)?;
     let (hash, text) = text.split_once('\n').ok_or_else(damaged)?;
     if hash != hex::encode(Sha256::digest(text)) {
         return Err(damaged());
@@ -34,7 +34,7 @@ pub fn load<T: DeserializeOwned>(cache: &Cache, kind: &str, key: &str) -> io::Re
     if record.key == key { Ok(Some(record.value)) } else { Err(damaged()) }
 }
 
-/// Stores a value under that key.
+/// Stores a value under a key.
 ///
 /// # Errors
 /// The file cannot be written.

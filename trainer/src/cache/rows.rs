@@ -1,11 +1,12 @@
-//! Rows of numbers of which each is computed once: in memory, in a file that several processes fill together, or in both.
+//! Rows of numbers, each of which is computed once: in memory, in a file that several processes fill together, or in
+//! both.
 //!
 //! ```text
-//! magic and key, zeros up to 4096 bytes, then per row: XXH3 of its number and content (8 bytes), content (float32)
+//! magic and key, zeros up to 4096 bytes, then per row: XXH3 of its index and content (8 bytes), content (float32)
 //! ```
 //!
-//! All that write a row write the same bytes, so they need not agree on who does. A row that was never written is zero;
-//! one that is torn or damaged does not have its checksum and is as good as missing.
+//! All processes that write a row write the same bytes, so they need no lock. A row that was never written is zero. A
+//! torn or damaged row does not match its checksum and counts as missing.
 
 use std::fs::File;
 use std::io;
@@ -16,60 +17,60 @@ use tch::{Device, Kind, Tensor};
 use twox_hash::XxHash3_64;
 
 use super::{Cache, remove};
+use crate::error::{Error, Result};
 
 const MAGIC: &[u8] = b"distillery rows 1\n";
 const HEAD: usize = 4096;
 const CHECKSUM: usize = 8;
 
-/// The numbers of some rows.
+/// The indices of some rows.
 #[derive(Debug, Clone, Copy)]
-pub struct Numbers<'a> {
-    /// On the host.
-    pub numbers: &'a [usize],
-    /// The same `[B]` (int64), on the device where rows are kept in memory.
-    pub indices: &'a Tensor,
+pub struct RowIndices<'a> {
+    pub host: &'a [usize],
+    /// The same as a tensor: `[B]` int64, on the device where rows are kept in memory.
+    pub device: &'a Tensor,
 }
 
-/// `count` rows of `width` numbers.
+/// A table of rows of `width` numbers each.
 #[derive(Debug)]
 pub struct Rows {
     width: usize,
-    place: Place,
-    /// Rows that were found damaged.
+    storage: RowStorage,
+    /// Damaged rows found so far.
     damaged: u64,
 }
 
 #[derive(Debug)]
-enum Place {
-    Memory(Kept),
+enum RowStorage {
+    Memory(MemoryRows),
     File(File),
-    /// What is read and written in memory, and which of it the file lacks.
+    /// Read and written in memory. `unwritten` are the rows that the file lacks.
     Both {
-        kept: Kept,
+        kept: MemoryRows,
         file: File,
         unwritten: Vec<usize>,
     },
 }
 
-/// Rows [count, width] in memory, and which of them are there.
+/// Rows [count, width] in memory, and which of them are known.
 #[derive(Debug)]
-struct Kept {
+struct MemoryRows {
     rows: Tensor,
     known: Vec<bool>,
 }
 
-impl Kept {
-    fn get(&self, Numbers { numbers, indices }: Numbers<'_>) -> Option<Tensor> {
-        numbers.iter().all(|&number| self.known[number]).then(|| self.rows.index_select(0, indices))
+impl MemoryRows {
+    fn get(&self, RowIndices { host, device }: RowIndices<'_>) -> Option<Tensor> {
+        host.iter().all(|&row| self.known[row]).then(|| self.rows.index_select(0, device))
     }
 
-    fn put(&mut self, Numbers { numbers, indices }: Numbers<'_>, rows: &Tensor) {
-        let _ = self.rows.index_copy_(0, indices, rows);
-        numbers.iter().for_each(|&number| self.known[number] = true);
+    fn put(&mut self, RowIndices { host, device }: RowIndices<'_>, rows: &Tensor) {
+        let _ = self.rows.index_copy_(0, device, rows);
+        host.iter().for_each(|&row| self.known[row] = true);
     }
 }
 
-/// Records of a file that are read or written at once.
+/// Rows of a file that are read or written at once.
 const AT_ONCE: usize = 1024;
 
 impl Rows {
@@ -79,20 +80,20 @@ impl Rows {
         HEAD as u64 + count * (CHECKSUM + 4 * width) as u64
     }
 
-    /// None yet, on that device.
+    /// Allocates `count` rows on a device, none of them known.
     ///
     /// # Errors
     /// They do not fit into its memory.
-    pub fn in_memory(count: usize, width: usize, device: Device) -> Result<Self, tch::TchError> {
+    pub fn in_memory(count: usize, width: usize, device: Device) -> std::result::Result<Self, tch::TchError> {
         let rows = Tensor::f_empty([count as i64, width as i64], (Kind::Float, device))?;
-        Ok(Self { width, place: Place::Memory(Kept { rows, known: vec![false; count] }), damaged: 0 })
+        Ok(Self { width, storage: RowStorage::Memory(MemoryRows { rows, known: vec![false; count] }), damaged: 0 })
     }
 
-    /// Those of a file, which is made where it is missing. A file that is not what its name says is replaced, which the
-    /// second value tells.
+    /// Opens the rows of a file, which is created if it is missing. Replaces a damaged file, and then returns true as
+    /// well.
     ///
     /// # Errors
-    /// The file cannot be opened or made.
+    /// The file cannot be opened or created.
     pub fn in_file(cache: &Cache, path: &Path, key: &str, count: u64, width: usize) -> io::Result<(Self, bool)> {
         let mut head = [MAGIC, key.as_bytes()].concat();
         if head.len() > HEAD {
@@ -100,7 +101,7 @@ impl Rows {
         }
         head.resize(HEAD, 0);
         let length = Self::bytes(count, width);
-        let rows = |file| Self { width, place: Place::File(file), damaged: 0 };
+        let rows = |file| Self { width, storage: RowStorage::File(file), damaged: 0 };
         let Some(file) = Cache::find(path)? else {
             return Ok((rows(cache.put_first(path, length, &head)?), false));
         };
@@ -113,20 +114,20 @@ impl Rows {
         Ok((rows(cache.put_first(path, length, &head)?), true))
     }
 
-    /// Rows that were found damaged so far.
+    /// Damaged rows found so far.
     #[must_use]
     pub fn damaged(&self) -> u64 {
         self.damaged
     }
 
-    /// The same rows with a copy of the file's on a device, so that to take some of them waits for neither: they are read
-    /// now, and what is put there goes to the file with [`write`](Self::write).
+    /// Copies the file's rows to a device, so that reading some of them waits for neither file nor device. Rows put
+    /// there later reach the file with [`write`](Self::write).
     ///
     /// # Errors
     /// The file cannot be read, or the device's memory is full.
-    pub fn on_device(mut self, count: usize, device: Device) -> crate::error::Result<Self> {
-        let Place::File(file) = self.place else { return Ok(self) };
-        let failed = |error: io::Error| crate::error::Error::internal(error.to_string());
+    pub fn on_device(mut self, count: usize, device: Device) -> Result<Self> {
+        let RowStorage::File(file) = self.storage else { return Ok(self) };
+        let failed = |error: io::Error| Error::internal(error.to_string());
         let mut content = Vec::with_capacity(count * 4 * self.width);
         let mut known = Vec::with_capacity(count);
         let length = CHECKSUM + 4 * self.width;
@@ -143,19 +144,19 @@ impl Rows {
         }
         let size = [count as i64, self.width as i64];
         let rows = Tensor::f_from_data_size(&content, &size, Kind::Float)?.f_to_device(device)?;
-        self.place = Place::Both { kept: Kept { rows, known }, file, unwritten: Vec::new() };
+        self.storage = RowStorage::Both { kept: MemoryRows { rows, known }, file, unwritten: Vec::new() };
         Ok(self)
     }
 
-    /// The rows of those numbers: [B, width] on the CPU or where they are kept. None where one is missing.
+    /// Some rows: [B, width], on the device that keeps them, or the CPU for a file. `None` if one of them is missing.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn get(&mut self, numbers: Numbers<'_>) -> io::Result<Option<Tensor>> {
-        match &self.place {
-            Place::Memory(kept) | Place::Both { kept, .. } => Ok(kept.get(numbers)),
-            Place::File(file) => {
-                let numbers = numbers.numbers;
+    pub fn get(&mut self, indices: RowIndices<'_>) -> io::Result<Option<Tensor>> {
+        match &self.storage {
+            RowStorage::Memory(kept) | RowStorage::Both { kept, .. } => Ok(kept.get(indices)),
+            RowStorage::File(file) => {
+                let numbers = indices.host;
                 let mut content = Vec::with_capacity(numbers.len() * 4 * self.width);
                 let mut record = vec![0; CHECKSUM + 4 * self.width];
                 for &number in numbers {
@@ -172,28 +173,28 @@ impl Rows {
         }
     }
 
-    /// Keeps rows [B, width] (float32) of those numbers.
+    /// Stores rows [B, width] (float32).
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn put(&mut self, numbers: Numbers<'_>, rows: &Tensor) -> io::Result<()> {
-        match &mut self.place {
-            Place::Memory(kept) => kept.put(numbers, rows),
-            Place::Both { kept, unwritten, .. } => {
-                kept.put(numbers, rows);
-                unwritten.extend_from_slice(numbers.numbers);
+    pub fn put(&mut self, indices: RowIndices<'_>, rows: &Tensor) -> io::Result<()> {
+        match &mut self.storage {
+            RowStorage::Memory(kept) => kept.put(indices, rows),
+            RowStorage::Both { kept, unwritten, .. } => {
+                kept.put(indices, rows);
+                unwritten.extend_from_slice(indices.host);
             }
-            Place::File(file) => write(file, self.width, numbers.numbers, rows)?,
+            RowStorage::File(file) => write(file, self.width, indices.host, rows)?,
         }
         Ok(())
     }
 
-    /// Brings to the file what it lacks; waits for the device where there is any.
+    /// Writes the rows that the file lacks. Waits for the device if there are any.
     ///
     /// # Errors
     /// The file cannot be written.
     pub fn write(&mut self) -> io::Result<()> {
-        let Place::Both { kept, file, unwritten } = &mut self.place else { return Ok(()) };
+        let RowStorage::Both { kept, file, unwritten } = &mut self.storage else { return Ok(()) };
         for numbers in std::mem::take(unwritten).chunks(AT_ONCE) {
             let indices: Vec<i64> = numbers.iter().map(|&number| number as i64).collect();
             let rows = kept.rows.index_select(0, &Tensor::from_slice(&indices).to_device(kept.rows.device()));
@@ -217,8 +218,8 @@ fn write(file: &File, width: usize, numbers: &[usize], rows: &Tensor) -> io::Res
     Ok(())
 }
 
-/// Of a row's content and number, so that one row does not pass for another.
+/// The checksum of a row and its index, so that one row does not pass for another.
 fn checksum(number: usize, row: &[u8]) -> [u8; CHECKSUM] {
-    // Zeros at number 0 have another checksum than zero: XXH3 of nothing but zeros is not zero.
+    // A row that was never written fails: the XXH3 of zeros is not zero.
     XxHash3_64::oneshot_with_seed(number as u64, row).to_le_bytes()
 }

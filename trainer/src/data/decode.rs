@@ -1,4 +1,4 @@
-//! Decoding on all cores, the account of images that cannot be decoded, and pixel statistics. No tensors here.
+//! Decodes images on all cores, keeps account of corrupt ones, and computes pixel statistics. Knows no tensors.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,22 +6,23 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 
 use super::augment::resized_crop;
-use super::error::Error;
-use super::random::random;
+use super::error::LoadError;
+use super::random::generator;
 use distillery::dataset::{self, Frame, Images, plane_bytes};
 
-/// So many images that cannot be decoded are named; more would not help.
+/// Corrupt images that are named in messages.
 const NAMED: usize = 10;
 
-/// What is taken of each image.
+/// Which part of each image is decoded.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum View {
-    /// All of it.
     Whole,
-    /// Its centre.
     Centre,
-    /// A part that (seed, epoch, image) decides.
-    ResizedCrop { seed: u64, epoch: u32 },
+    /// A part that depends on (seed, epoch, image).
+    ResizedCrop {
+        seed: u64,
+        epoch: u32,
+    },
 }
 
 impl View {
@@ -30,77 +31,78 @@ impl View {
             Self::Whole => images.read(index, &Frame::Whole, side, planes),
             Self::Centre => images.read(index, &Frame::Centre, side, planes),
             Self::ResizedCrop { seed, epoch } => {
-                let part = |size| resized_crop(size, &mut random(b"rcrop\0\0\0", seed, epoch, index as u64));
+                let part = |size| resized_crop(size, &mut generator(b"rcrop\0\0\0", seed, epoch, index as u64));
                 images.read(index, &Frame::Part(&part), side, planes)
             }
         }
     }
 }
 
-/// Some images, decoded.
 #[derive(Debug)]
-pub(super) struct Decoded {
+pub(super) struct DecodedImages {
     /// [`plane_bytes`] per image.
     pub pixels: Vec<u8>,
-    /// The images' classes.
     pub labels: Vec<i64>,
-    /// Their places in the split.
-    pub numbers: Vec<usize>,
-    /// What is missing, by ascending place in the request: the image's index and why.
+    /// The images' positions in the split.
+    pub indices: Vec<usize>,
+    /// The positions of the images that could not be decoded, with reasons, in the order of the request.
     pub failures: Vec<(usize, dataset::Error)>,
 }
 
-/// Decodes the images of those indices, in that order; those that fail are left out.
-pub(super) fn decode(images: &dyn Images, indices: &[usize], view: View, side: u32) -> Decoded {
+/// Decodes the images at these positions, in this order. Leaves out those that fail.
+pub(super) fn decode(images: &dyn Images, requested: &[usize], view: View, side: u32) -> DecodedImages {
     let size = plane_bytes(side);
-    let mut pixels = vec![0; indices.len() * size];
+    let mut pixels = vec![0; requested.len() * size];
     let results: Vec<Option<dataset::Error>> = pixels
         .par_chunks_mut(size)
-        .zip(indices)
+        .zip(requested)
         .map(|(planes, index)| view.read(images, *index, side, planes).err())
         .collect();
-    let (mut labels, mut numbers) = (Vec::with_capacity(indices.len()), Vec::with_capacity(indices.len()));
+    let (mut labels, mut indices) = (Vec::with_capacity(requested.len()), Vec::with_capacity(requested.len()));
     let mut failures = Vec::new();
-    for (place, (index, result)) in indices.iter().zip(results).enumerate() {
+    for (place, (index, result)) in requested.iter().zip(results).enumerate() {
         match result {
             Some(error) => failures.push((*index, error)),
             None => {
-                // Closes the gaps that failures left.
+                // Closes the gap that failures left.
                 if labels.len() < place {
                     pixels.copy_within(place * size..(place + 1) * size, labels.len() * size);
                 }
                 labels.push(i64::from(images.labels()[*index]));
-                numbers.push(*index);
+                indices.push(*index);
             }
         }
     }
     pixels.truncate(labels.len() * size);
-    Decoded { pixels, labels, numbers, failures }
+    DecodedImages { pixels, labels, indices, failures }
 }
 
-/// The account of images that cannot be decoded, shared with the thread that decodes.
+/// The corrupt images of a split, shared with the decoding threads.
 #[derive(Debug)]
 pub(super) struct Corrupt {
     total: u64,
-    found: Mutex<Found>,
+    found: Mutex<CorruptImages>,
 }
 
-/// An image is met again in each epoch, so the indices are kept, not a count.
+/// Positions rather than a count, because each epoch meets the same images again.
 #[derive(Debug, Default)]
-struct Found {
+struct CorruptImages {
     indices: BTreeSet<usize>,
     named: Vec<String>,
 }
 
 impl Corrupt {
-    /// None yet of `total` images.
+    /// `total` is the number of images of the split.
     pub fn new(total: usize) -> Self {
         Self { total: total as u64, found: Mutex::default() }
     }
 
-    /// Takes note of failures. The first error that is not about the image's content is passed on: what could go
-    /// better another time must not silently become a smaller data set.
-    pub fn note(&self, failures: Vec<(usize, dataset::Error)>) -> Result<(), Error> {
+    /// Adds failures.
+    ///
+    /// # Errors
+    /// More than 1 % of the images are corrupt, or a failure is not about the image's content: what may succeed another
+    /// time must not silently make the data set smaller.
+    pub fn note(&self, failures: Vec<(usize, dataset::Error)>) -> Result<(), LoadError> {
         let mut found = self.lock();
         for (index, error) in failures {
             if !error.is_users() {
@@ -112,37 +114,36 @@ impl Corrupt {
         }
         let corrupt = found.indices.len() as u64;
         if corrupt * 100 > self.total {
-            return Err(Error::TooManyCorrupt { corrupt, total: self.total, named: found.named.clone() });
+            return Err(LoadError::TooManyCorrupt { corrupt, total: self.total, named: found.named.clone() });
         }
         Ok(())
     }
 
-    /// How many there are.
     pub fn count(&self) -> u64 {
         self.lock().indices.len() as u64
     }
 
-    /// The first of them, with reasons.
+    /// The first corrupt images, with reasons.
     pub fn named(&self) -> Vec<String> {
         self.lock().named.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Found> {
-        // What it guards is whole between any two statements, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, CorruptImages> {
+        // The value is consistent between any two statements, so a panic elsewhere does not spoil it.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Sums over the bytes of each channel. 2⁴⁰ pixels of 255² still fit.
+/// Sums over the bytes of each channel. They do not overflow below 2⁴⁰ pixels.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sums {
+pub(super) struct PixelSums {
     pixels: u64,
     sum: [u64; 3],
     squares: [u64; 3],
 }
 
-impl Sums {
-    /// Over whole images of `side`×`side` pixels.
+impl PixelSums {
+    /// The sums over whole images of `side`×`side` pixels.
     pub fn of(pixels: &[u8], side: u32) -> Self {
         let area = side as usize * side as usize;
         let image = |planes: &[u8]| {
@@ -159,7 +160,6 @@ impl Sums {
         pixels.par_chunks_exact(plane_bytes(side)).map(image).reduce(Self::default, Self::plus)
     }
 
-    /// Both together.
     pub fn plus(self, other: Self) -> Self {
         let add = |a: [u64; 3], b: [u64; 3]| [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
         Self {
@@ -171,7 +171,7 @@ impl Sums {
 
     /// Mean and (population) standard deviation of each channel, of values in [0, 1].
     ///
-    /// The deviation is at least one step of a byte: images are divided by it, and a channel can be constant.
+    /// The deviation is at least one step of a byte, because images are divided by it and a channel can be constant.
     pub fn mean_std(&self) -> ([f64; 3], [f64; 3]) {
         let count = self.pixels.max(1) as f64;
         let mean = self.sum.map(|sum| sum as f64 / count);

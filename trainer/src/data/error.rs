@@ -1,40 +1,36 @@
-//! Why there is no batch.
+//! Why images could not be loaded.
 
 use distillery::dataset;
 
-/// Why there is no batch.
+/// Why images could not be loaded.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There are no images to take batches from.
+pub enum LoadError {
     #[error("there are no images: the split is empty, or dataset.limit is 0")]
     Empty,
-    /// More than one in a hundred images cannot be decoded.
     #[error(
-        "{corrupt} of {total} images cannot be decoded, and more than 1 % is too many; repair or remove them, \
-         beginning with: {}",
+        "{corrupt} of {total} images cannot be decoded, and at most 1 % may be: repair or remove them, beginning \
+         with: {}",
         named.join("; ")
     )]
     TooManyCorrupt {
-        /// How many could not be decoded so far.
+        /// Images that could not be decoded so far.
         corrupt: u64,
-        /// How many there are.
+        /// Images of the split.
         total: u64,
-        /// The first of them, with reasons.
+        /// The first corrupt images, with reasons.
         named: Vec<String>,
     },
-    /// The images could not be read.
     #[error(transparent)]
     Dataset(#[from] dataset::Error),
-    /// A tensor could not be made: most likely there is not enough memory on the device.
+    /// A tensor could not be allocated.
     #[error("the images do not fit on the device: {0}")]
     Tensor(#[from] tch::TchError),
-    /// A decoder panicked.
-    #[error("a thread that decodes images ended without a result: see standard error")]
+    #[error("a decoding thread panicked: see standard error")]
     Stopped,
 }
 
-impl Error {
-    /// Whether the data or the specification is at fault, rather than the machine.
+impl LoadError {
+    /// Whether the user has to change the data or the specification.
     #[must_use]
     pub fn is_users(&self) -> bool {
         match self {
@@ -45,11 +41,11 @@ impl Error {
     }
 }
 
-impl From<Error> for crate::error::Error {
-    fn from(error: Error) -> Self {
+impl From<LoadError> for crate::error::Error {
+    fn from(error: LoadError) -> Self {
         match error {
-            Error::Dataset(error) => error.into(),
-            Error::Tensor(error) => error.into(),
+            LoadError::Dataset(error) => error.into(),
+            LoadError::Tensor(error) => error.into(),
             _ if error.is_users() => Self::user(error.to_string()),
             _ => Self::internal(error.to_string()),
         }

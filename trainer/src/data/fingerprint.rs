@@ -1,19 +1,20 @@
-//! SHA-256 of the data's files, which are hashed beside the training, and what is done with it there: images that were
-//! decoded are kept under it, and images that an earlier run kept are compared by it.
+//! Hashes the data set's files while training goes on. Their SHA-256 goes into the manifest and into cache keys, and it
+//! decides about cached images: newly decoded ones are stored under it, and those from the cache are checked against
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::cache::images::{Decoded, Slot};
+use crate::cache::images::{DecodedSplit, ImageFile};
 use crate::error::{Error, Result};
 use distillery::dataset::Dataset;
 use distillery::protocol::ErrorClass;
 
-/// By split.
+/// SHA-256 by split.
 type Hashes = BTreeMap<String, String>;
 
-/// The hashes, or the thread that makes them.
+/// The hashes, or the thread that computes them.
 #[derive(Debug)]
 pub struct Fingerprints {
     thread: Option<JoinHandle<Result<Hashes>>>,
@@ -22,77 +23,69 @@ pub struct Fingerprints {
 
 /// A split whose files are to be hashed.
 #[derive(Debug)]
-pub struct Split {
-    /// Its name.
+pub struct SplitToHash {
     pub name: String,
-    /// What becomes of its decoded images.
-    pub images: Images,
+    pub then: CacheAction,
 }
 
-/// The decoded images of a split.
+/// What to do with a split's decoded images once the hash of its files is known.
 #[derive(Debug)]
-pub enum Images {
-    /// They are not kept.
-    Passing,
-    /// They are to be kept, unless the files have another [stamp](Dataset::stamp) by then.
-    New {
-        /// Where.
-        slot: Slot,
-        /// The images.
-        decoded: Decoded,
-        /// The files' stamp before they were decoded.
+pub enum CacheAction {
+    Nothing,
+    /// Store them, unless the files' [stamp](Dataset::stamp) has changed since before they were decoded.
+    Store {
+        file: ImageFile,
+        images: DecodedSplit,
         stamp: String,
     },
-    /// They come from an earlier run.
-    Kept {
-        /// Whence.
-        slot: Slot,
-        /// SHA-256 of the files that they were decoded from.
+    /// Check that they were decoded from files with this SHA-256. Training already uses them.
+    Verify {
+        file: ImageFile,
         fingerprint: String,
     },
 }
 
-impl Split {
+impl SplitToHash {
     fn hash(self, dataset: &Dataset) -> Result<(String, String)> {
         let found = dataset.fingerprint(&self.name).map_err(Error::storage(dataset.path()))?;
-        match self.images {
-            Images::Passing => {}
-            Images::New { slot, decoded, stamp } => {
+        match self.then {
+            CacheAction::Nothing => {}
+            CacheAction::Store { file, images, stamp } => {
                 let is_unchanged = dataset.stamp(&self.name).is_ok_and(|now| now == stamp);
-                if is_unchanged && let Err(error) = slot.store(&decoded, &found) {
-                    tracing::warn!(file = %slot.path().display(), %error, "the decoded images are not kept");
+                if is_unchanged && let Err(error) = file.store(&images, &found) {
+                    tracing::warn!(file = %file.path().display(), %error, "decoded images could not be cached");
                 }
             }
-            Images::Kept { slot, fingerprint } if fingerprint != found => {
-                let _ = slot.remove();
+            CacheAction::Verify { file, fingerprint } if fingerprint != found => {
+                let _ = file.remove();
                 return Err(Error {
                     class: ErrorClass::Storage,
                     message: format!(
-                        "the files of the {} split of {} were changed, but not their sizes and times, so that images were \
-                         used that an earlier run had decoded from other content; those are removed now: run it again",
+                        "the files of the {} split of {} have changed, although their sizes and times have not, so \
+                         this run used outdated images from the cache. They have been removed: run it again",
                         self.name,
                         dataset.path().display()
                     ),
                 });
             }
-            Images::Kept { .. } => {}
+            CacheAction::Verify { .. } => {}
         }
         Ok((self.name, found))
     }
 }
 
 impl Fingerprints {
-    /// Begins to hash those splits.
+    /// Starts to hash the splits on a thread.
     #[must_use]
-    pub fn start(dataset: Arc<Dataset>, splits: Vec<Split>) -> Self {
+    pub fn start(dataset: Arc<Dataset>, splits: Vec<SplitToHash>) -> Self {
         let thread = std::thread::spawn(move || splits.into_iter().map(|split| split.hash(&dataset)).collect());
         Self { thread: Some(thread), found: Hashes::new() }
     }
 
-    /// The hashes; waits for them.
+    /// Waits for the hashes.
     ///
     /// # Errors
-    /// A file could not be read, or is not what the images that an earlier run kept were decoded from.
+    /// A file could not be read, or cached images were not decoded from the current files.
     pub fn get(&mut self) -> Result<&Hashes> {
         if let Some(thread) = self.thread.take() {
             self.found = thread.join().map_err(|panic| Error::from_panic(&*panic))??;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a file, in hexadecimal, and its size.
+/// SHA-256 of a file, in hexadecimal, and the file's size in bytes.
 ///
 /// # Errors
 /// The file cannot be read.

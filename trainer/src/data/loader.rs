@@ -1,4 +1,4 @@
-//! Batches of images and labels, from memory where the split fits there and decoded along the way where it does not.
+//! Batches of images and labels, from memory where the split fits there and decoded on the fly where it does not.
 
 use std::iter::FusedIterator;
 use std::sync::{Arc, OnceLock};
@@ -7,58 +7,57 @@ use rand::seq::SliceRandom;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use super::batch::{Loaded, Rows, tensors};
-use super::decode::{self, Corrupt, Sums, View, decode};
-use super::error::Error;
-use super::random::random;
+use super::batch::{Batch, Cut, Portion, tensors};
+use super::decode::{self, Corrupt, PixelSums, View, decode};
+use super::error::LoadError;
+use super::random::generator;
 use super::shard::Shard;
-use super::stream::{self, Course, Decoder, Stream};
-use crate::cache::images::Decoded;
+use super::stream::{self, Decoder, ImageOrder, Stream};
+use crate::cache::images::DecodedSplit;
 use distillery::dataset::{BLOCK, Images, plane_bytes};
 
-/// Images that decide about mean and standard deviation when streaming.
+/// Images that a streamed split's mean and standard deviation are estimated from.
 const SAMPLE: usize = 10_000;
-/// The blocks that they are of at most, where images are unpacked in blocks.
+/// The most blocks that they come from, where images are unpacked in blocks.
 const SAMPLED_BLOCKS: usize = 40;
 
-/// What is taken of each image.
+/// Which part of each image is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
-    /// All of it.
+    /// The whole image.
     Whole,
-    /// Its centre, as in ImageNet's evaluation.
+    /// A central crop, as in ImageNet's evaluation.
     Centre,
-    /// Another part in every epoch, half of them mirrored: [`resized_crop`](super::resized_crop).
+    /// A random part in every epoch, mirrored half of the time: [`resized_crop`](super::resized_crop).
     ResizedCrop,
 }
 
 /// How a split is loaded.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Images are brought to `side`×`side` pixels.
+pub struct LoaderOptions {
+    /// Images are resized to `side`×`side` pixels.
     pub side: u32,
-    /// What is taken of each.
     pub framing: Framing,
-    /// Only the first so many images.
+    /// Loads only this many images, from the beginning of the split.
     pub limit: Option<u64>,
-    /// Images per batch of an epoch, of all shards together.
+    /// Images per training batch, over all ranks.
     pub batch_size: u32,
-    /// The part of each batch of an epoch that is loaded.
+    /// The part of each training batch that this rank loads.
     pub shard: Shard,
-    /// Decides the order and what is random of an image.
+    /// Determines the order of images and random crops.
     pub seed: u64,
-    /// Bytes of decoded images that may be kept; in streaming, of encoded ones that were unpacked at once.
+    /// Bytes of decoded images that may be kept in memory; when streaming, of unpacked but still encoded images.
     pub memory_limit: u64,
-    /// Where batches go.
+    /// The device that batches are placed on.
     pub device: Device,
 }
 
-/// The images of a split (or its beginning), ready to be taken in batches.
+/// The images of a split, ready to be taken in batches.
 #[derive(Debug)]
 pub struct Loader {
     store: Store,
-    options: Options,
+    options: LoaderOptions,
     count: usize,
     corrupt: Arc<Corrupt>,
     mean_std: OnceLock<([f64; 3], [f64; 3])>,
@@ -69,15 +68,15 @@ pub struct Loader {
 enum Store {
     /// [N, 3, S, S] bytes and `[N]` int64, both on the device.
     Memory { pixels: Tensor, labels: Tensor },
-    /// Decoded whenever they are needed; of so many blocks are images mixed.
+    /// Decoded when they are needed. Images are shuffled within windows of this many blocks.
     Stream { images: Arc<dyn Images>, window: usize },
 }
 
-impl Options {
-    /// How many images are taken.
-    fn total(&self, images: &dyn Images) -> Result<usize, Error> {
+impl LoaderOptions {
+    /// The number of images to load.
+    fn total(&self, images: &dyn Images) -> Result<usize, LoadError> {
         let limit = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Some(images.len().min(limit)).filter(|total| *total > 0).ok_or(Error::Empty)
+        Some(images.len().min(limit)).filter(|total| *total > 0).ok_or(LoadError::Empty)
     }
 
     fn view(&self, epoch: u32) -> View {
@@ -90,52 +89,53 @@ impl Options {
 }
 
 impl Loader {
-    /// Prepares the images of a split.
+    /// Loads a split.
     ///
-    /// Where they take at most `memory_limit` bytes (3·`side`² each), all are decoded now, on all cores, and stay on
-    /// the device; for a moment the host holds them too. Otherwise, and where each epoch takes other parts of them,
-    /// they are streamed: decoded for each epoch anew, some batches ahead. Then at most five batches are in memory and,
-    /// where a file's images are unpacked in blocks, the blocks of two windows (see [`epoch`](Self::epoch)): at most
-    /// `memory_limit` or [`KEPT_BYTES`](distillery::dataset::KEPT_BYTES), whichever is more.
+    /// If the decoded images (3·`side`² bytes each) fit into `memory_limit`, all of them are decoded now, on all cores,
+    /// and stay on the device; for a moment the host holds them too. Otherwise, and if every epoch uses other parts of
+    /// the images, they are streamed: decoded again in every epoch, a few batches ahead. Streaming holds at most five
+    /// batches in memory and, where a file's images are unpacked in blocks, the blocks of two windows (see
+    /// [`epoch`](Self::epoch)): at most `memory_limit` or [`KEPT_BYTES`](distillery::dataset::KEPT_BYTES), whichever is
+    /// larger.
     ///
-    /// Images that cannot be decoded are left out, up to 1 %: [`corrupt`](Self::corrupt) names them. Streaming comes
-    /// upon them only on the way; the batch they were meant for is smaller then.
+    /// Up to 1 % of the images may be unreadable: [`corrupt`](Self::corrupt) names them, and they are left out.
+    /// Streaming notices them only when it decodes them, and the batch is smaller then.
     ///
     /// # Errors
     /// There are no images, more than 1 % cannot be decoded, a file cannot be read, or the device's memory is full.
-    pub fn open(images: Arc<dyn Images>, options: Options) -> Result<Self, Error> {
-        let Options { side, memory_limit, device, .. } = options;
+    pub fn open(images: Arc<dyn Images>, options: LoaderOptions) -> Result<Self, LoadError> {
+        let LoaderOptions { side, memory_limit, device, .. } = options;
         let total = options.total(&*images)?;
         if total as u64 * plane_bytes(side) as u64 > memory_limit || options.framing == Framing::ResizedCrop {
             return Self::stream(images, options);
         }
         let corrupt = Arc::new(Corrupt::new(total));
         let indices: Vec<usize> = (0..total).collect();
-        let decode::Decoded { pixels, labels, failures, .. } = decode(&*images, &indices, options.view(0), side);
+        let decode::DecodedImages { pixels, labels, failures, .. } = decode(&*images, &indices, options.view(0), side);
         corrupt.note(failures)?;
-        let mean_std = OnceLock::from(Sums::of(&pixels, side).mean_std());
+        let mean_std = OnceLock::from(PixelSums::of(&pixels, side).mean_std());
         let count = labels.len();
         let (pixels, labels) = tensors(&pixels, &labels, side)?;
         let (pixels, labels) = (pixels.f_to_device(device)?, labels.f_to_device(device)?);
         Ok(Self { store: Store::Memory { pixels, labels }, options, count, corrupt, mean_std })
     }
 
-    /// As [`open`](Self::open), but streams the images even if they would fit.
+    /// Like [`open`](Self::open), but streams the images even if they fit into memory.
     ///
     /// # Errors
     /// There are no images.
-    pub fn stream(images: Arc<dyn Images>, options: Options) -> Result<Self, Error> {
+    pub fn stream(images: Arc<dyn Images>, options: LoaderOptions) -> Result<Self, LoadError> {
         let count = options.total(&*images)?;
         let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::new());
         let window = stream::window(&*images, options.memory_limit);
         Ok(Self { store: Store::Stream { images, window }, options, count, corrupt, mean_std })
     }
 
-    /// The images of a split that an earlier run decoded.
+    /// Takes over the images of a split that an earlier run decoded.
     ///
     /// # Errors
     /// The device's memory is full.
-    pub fn of_decoded(decoded: &Decoded, options: Options) -> Result<Self, Error> {
+    pub fn of_decoded(decoded: &DecodedSplit, options: LoaderOptions) -> Result<Self, LoadError> {
         let [pixels, labels] = [&decoded.pixels, &decoded.labels].map(|tensor| tensor.f_to_device(options.device));
         let (pixels, labels) = (pixels?, labels?);
         let count = usize::try_from(labels.size()[0]).unwrap_or(0);
@@ -143,57 +143,58 @@ impl Loader {
         Ok(Self { store: Store::Memory { pixels, labels }, options, count, corrupt, mean_std })
     }
 
-    /// What [`of_decoded`](Self::of_decoded) takes; none where the images are streamed, or some could not be decoded.
+    /// What [`of_decoded`](Self::of_decoded) takes over; `None` if the images are streamed or some could not be
+    /// decoded.
     #[must_use]
-    pub fn decoded(&self) -> Option<Decoded> {
+    pub fn decoded(&self) -> Option<DecodedSplit> {
         let Store::Memory { pixels, labels } = &self.store else { return None };
         let [pixels, labels] = [pixels, labels].map(|tensor| tensor.to_device(Device::Cpu));
-        (self.corrupt_count() == 0).then(|| Decoded { pixels, labels, mean_std: self.mean_std() })
+        (self.corrupt_count() == 0).then(|| DecodedSplit { pixels, labels, mean_std: self.mean_std() })
     }
 
-    /// The number of images: those after the limit and, in memory, without the corrupt ones.
+    /// The number of images after the limit; in memory, without the corrupt ones.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.count as u64
     }
 
-    /// Whether there are none; never so after a successful [`open`](Self::open).
+    /// Never true after a successful [`open`](Self::open).
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Whether the images are kept in memory; otherwise they are streamed.
+    /// Whether the images are kept in memory rather than streamed.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
         matches!(self.store, Store::Memory { .. })
     }
 
-    /// Where batches go.
+    /// The device that batches are placed on.
     #[must_use]
     pub fn device(&self) -> Device {
         self.options.device
     }
 
-    /// Pixels of an image's side.
+    /// The side of an image in pixels.
     #[must_use]
     pub fn side(&self) -> u32 {
         self.options.side
     }
 
-    /// Batches per epoch. The last one holds what is left: it can be smaller.
+    /// Batches per epoch. The last one can be smaller.
     #[must_use]
     pub fn steps_per_epoch(&self) -> u64 {
         self.count.div_ceil(self.batch_size()) as u64
     }
 
-    /// The first ten images that could not be decoded, with reasons; in streaming, of those met so far.
+    /// The first ten images that could not be decoded, with reasons; when streaming, those found so far.
     #[must_use]
     pub fn corrupt(&self) -> Vec<String> {
         self.corrupt.named()
     }
 
-    /// How many images could not be decoded; in streaming, of those met so far.
+    /// The number of images that could not be decoded; when streaming, of those found so far.
     #[must_use]
     pub fn corrupt_count(&self) -> u64 {
         self.corrupt.count()
@@ -201,8 +202,8 @@ impl Loader {
 
     /// Per-channel mean and (population) standard deviation of pixel values in [0, 1].
     ///
-    /// In memory: of all images, from exact integer sums. In streaming: of up to 10,000 images at even distances,
-    /// decoded by the first call; images that cannot be read are passed over here, as the epoch reports them.
+    /// In memory they are exact. When streaming they come from up to 10,000 evenly spaced images, which the first call
+    /// decodes; it skips unreadable images, as the epoch reports them.
     #[must_use]
     pub fn mean_std(&self) -> ([f64; 3], [f64; 3]) {
         *self.mean_std.get_or_init(|| match &self.store {
@@ -211,49 +212,45 @@ impl Loader {
         })
     }
 
-    /// The batches of an epoch (counted from 0), from `first_batch` on, in an order that (seed, epoch) decides.
+    /// The batches of an epoch (counted from 0) from `first_batch` on, in an order that depends on (seed, epoch).
+    /// Earlier batches are not decoded. An error ends the iteration.
     ///
-    /// In streaming, blocks of 512 images come in random order, and images are mixed within windows of 16 of them, or of
-    /// as many as fit twice where a file's images are unpacked in blocks.
-    ///
-    /// Batches before `first_batch` are not decoded. An error ends the iteration.
+    /// When streaming, blocks of 512 images come in random order, and images are shuffled within windows of 16 blocks,
+    /// or of fewer where a file's images are unpacked in blocks and two windows would not fit into memory.
     #[must_use]
     pub fn epoch(&self, epoch: u32, first_batch: u64) -> Batches {
         self.epoch_of_view(epoch, epoch, first_batch)
     }
 
-    /// As [`epoch`](Self::epoch), but where each epoch takes another part of an image, that of epoch `view`.
+    /// Like [`epoch`](Self::epoch), but with the random crops of epoch `view`.
     #[must_use]
     pub fn epoch_of_view(&self, epoch: u32, view: u32, first_batch: u64) -> Batches {
-        let mut random = random(b"order\0\0\0", self.options.seed, epoch, 0);
-        let size = self.batch_size();
-        let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(size);
+        let mut random = generator(b"order\0\0\0", self.options.seed, epoch, 0);
+        let cut = Cut { batch_size: self.batch_size(), shard: self.options.shard };
+        let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(cut.batch_size);
         match &self.store {
             Store::Memory { pixels, labels } => {
                 let mut order: Vec<usize> = (0..self.count).collect();
                 order.shuffle(&mut random);
-                self.of_memory((pixels, labels), &order[skipped.min(order.len())..], size, self.options.shard)
+                self.of_memory((pixels, labels), &order[skipped.min(order.len())..], cut)
             }
             Store::Stream { images, window } => {
-                let course = Course::shuffled(self.count, *window, skipped, &mut random);
-                self.of_stream(images, course, (size, self.options.shard), view)
+                self.of_stream(images, ImageOrder::shuffled(self.count, *window, skipped, &mut random), cut, view)
             }
         }
     }
 
-    /// The images of a shard of the split in its order, in batches of that size: for evaluation.
+    /// One shard of the split in batches of `batch_size`, in stored order: for evaluation.
     #[must_use]
     pub fn in_order(&self, shard: Shard, batch_size: u32) -> Batches {
-        let size = batch_size.max(1) as usize;
+        let cut = Cut { batch_size: batch_size.max(1) as usize, shard: Shard::WHOLE };
         let images_of_shard = shard.rows(self.count);
         match &self.store {
             Store::Memory { pixels, labels } => {
                 let order: Vec<usize> = images_of_shard.collect();
-                self.of_memory((pixels, labels), &order, size, Shard::WHOLE)
+                self.of_memory((pixels, labels), &order, cut)
             }
-            Store::Stream { images, .. } => {
-                self.of_stream(images, Course::in_order(images_of_shard), (size, Shard::WHOLE), 0)
-            }
+            Store::Stream { images, .. } => self.of_stream(images, ImageOrder::stored(images_of_shard), cut, 0),
         }
     }
 
@@ -261,54 +258,54 @@ impl Loader {
         self.options.batch_size.max(1) as usize
     }
 
-    fn of_memory(&self, (pixels, labels): (&Tensor, &Tensor), order: &[usize], size: usize, shard: Shard) -> Batches {
-        let rows: Vec<Rows> = order.chunks(size).map(|batch| (shard.rows(batch.len()), batch.len())).collect();
-        let own = |(batch, (rows, _)): (&[usize], &Rows)| batch[rows.clone()].to_vec();
-        let order: Vec<usize> = order.chunks(size).zip(&rows).flat_map(own).collect();
+    fn of_memory(&self, (pixels, labels): (&Tensor, &Tensor), order: &[usize], cut: Cut) -> Batches {
+        let portions: Vec<Portion> = order.chunks(cut.batch_size).map(|batch| cut.portion(batch.len())).collect();
+        let own = |(batch, portion): (&[usize], &Portion)| batch[portion.rows.clone()].to_vec();
+        let order: Vec<usize> = order.chunks(cut.batch_size).zip(&portions).flat_map(own).collect();
         let (pixels, labels) = (pixels.shallow_clone(), labels.shallow_clone());
         let on_device: Vec<i64> = order.iter().map(|index| *index as i64).collect();
         let on_device = Tensor::from_slice(&on_device).to_device(self.options.device);
-        let left = rows.len();
-        let source = Source::Memory { pixels, labels, order, on_device, rows: rows.into_iter(), next: 0 };
-        Batches { source, left, is_whole: shard == Shard::WHOLE }
+        let left = portions.len();
+        let source = Source::Memory { pixels, labels, order, on_device, portions: portions.into_iter(), next: 0 };
+        Batches { source, left, is_whole: cut.shard == Shard::WHOLE }
     }
 
-    fn of_stream(&self, images: &Arc<dyn Images>, course: Course, cut: (usize, Shard), view: u32) -> Batches {
-        let Options { side, device, .. } = self.options;
+    fn of_stream(&self, images: &Arc<dyn Images>, order: ImageOrder, cut: Cut, view: u32) -> Batches {
+        let LoaderOptions { side, device, .. } = self.options;
         let (images, corrupt) = (Arc::clone(images), Arc::clone(&self.corrupt));
         let decoder = Decoder { images, view: self.options.view(view), side, corrupt };
-        let (size, shard) = cut;
-        let left = course.len().div_ceil(size);
-        let source = Source::Stream(Stream::new(decoder, device, course, cut));
-        Batches { source, left, is_whole: shard == Shard::WHOLE }
+        let left = order.len().div_ceil(cut.batch_size);
+        let source = Source::Stream(Stream::new(decoder, device, order, cut));
+        Batches { source, left, is_whole: cut.shard == Shard::WHOLE }
     }
 }
 
-fn sample(images: &dyn Images, count: usize, side: u32) -> Sums {
+/// Decodes a sample of the images and sums up its pixels.
+fn sample(images: &dyn Images, count: usize, side: u32) -> PixelSums {
     let spread = |place: usize, places: usize, over: usize| (place as u64 * over as u64 / places as u64) as usize;
     let indices: Vec<usize> = if images.packed_bytes() == 0 {
         let wanted = count.min(SAMPLE);
         (0..wanted).map(|place| spread(place, wanted, count)).collect()
     } else {
-        // An image costs the unpacking of its block.
+        // Each image costs the unpacking of its block, so take many images from few blocks.
         let blocks = count.div_ceil(BLOCK);
         let taken = blocks.min(SAMPLED_BLOCKS);
         let each = SAMPLE.div_ceil(taken.max(1)).min(BLOCK);
         let first = |place| spread(place, taken, blocks) * BLOCK;
         (0..taken).flat_map(|place| first(place)..(first(place) + each).min(count)).collect()
     };
-    // In parts, so that it takes little memory however large the images are.
-    let part = |indices: &[usize]| Sums::of(&decode(images, indices, View::Whole, side).pixels, side);
-    indices.chunks(256).map(part).fold(Sums::default(), Sums::plus)
+    // In parts, to bound memory for large images.
+    let part = |indices: &[usize]| PixelSums::of(&decode(images, indices, View::Whole, side).pixels, side);
+    indices.chunks(256).map(part).fold(PixelSums::default(), PixelSums::plus)
 }
 
-/// The batches of one epoch or evaluation. It stands for itself: the [`Loader`] is free meanwhile.
+/// The batches of one epoch or evaluation. They do not borrow the [`Loader`].
 #[derive(Debug)]
 pub struct Batches {
     source: Source,
     /// Batches still to come.
     left: usize,
-    /// Whether there are no other shards: where there are, a batch without images keeps its place.
+    /// Whether this rank loads whole batches. If not, a batch keeps its place even if it has no image for this rank.
     is_whole: bool,
 }
 
@@ -319,23 +316,24 @@ enum Source {
         labels: Tensor,
         order: Vec<usize>,
         on_device: Tensor,
-        rows: std::vec::IntoIter<Rows>,
+        portions: std::vec::IntoIter<Portion>,
         next: usize,
     },
     Stream(Stream),
 }
 
 impl Source {
-    /// The next batch, which may have lost all its images.
-    fn next(&mut self) -> Result<Loaded, Error> {
+    /// The next batch, which is empty if none of its images could be decoded.
+    fn next(&mut self) -> Result<Batch, LoadError> {
         match self {
-            Self::Memory { pixels, labels, order, on_device, rows, next } => {
-                let (rows, all) = rows.next().expect("a batch is left");
-                let numbers = order[*next..*next + rows.len()].to_vec();
-                let indices = on_device.f_narrow(0, *next as i64, numbers.len() as i64)?;
-                *next += numbers.len();
-                let (images, labels) = (pixels.f_index_select(0, &indices)?, labels.f_index_select(0, &indices)?);
-                Ok(Loaded { images, labels, numbers, indices, rows, all })
+            Self::Memory { pixels, labels, order, on_device, portions, next } => {
+                let portion = portions.next().expect("a batch is left");
+                let indices = order[*next..*next + portion.rows.len()].to_vec();
+                let index_tensor = on_device.f_narrow(0, *next as i64, indices.len() as i64)?;
+                *next += indices.len();
+                let images = pixels.f_index_select(0, &index_tensor)?;
+                let labels = labels.f_index_select(0, &index_tensor)?;
+                Ok(Batch { images, labels, indices, index_tensor, portion })
             }
             Self::Stream(stream) => stream.next(),
         }
@@ -343,14 +341,14 @@ impl Source {
 }
 
 impl Iterator for Batches {
-    type Item = Result<Loaded, Error>;
+    type Item = Result<Batch, LoadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.left > 0 {
             self.left -= 1;
             let batch = self.source.next();
             match &batch {
-                Ok(batch) if batch.numbers.is_empty() && self.is_whole => continue,
+                Ok(batch) if batch.indices.is_empty() && self.is_whole => continue,
                 Ok(_) => {}
                 Err(_) => self.left = 0,
             }

@@ -1,7 +1,8 @@
-//! From a data set's images to batches of tensors.
+//! From the images of a data set to batches of tensors: [`open`] opens both splits of a specification, [`loader`]
+//! decodes, shuffles and batches one of them, and [`augment`] crops and mirrors.
 //!
-//! [`loader`] decodes, shuffles and batches; [`augment`] changes a batch at random. What is random is a pure function
-//! of the job's seed and the place in the run, so that a resumed run sees the same as an uninterrupted one.
+//! Everything random follows from the job's seed and the place in the run, so that a resumed run sees the same images
+//! as one that was never interrupted.
 
 pub mod augment;
 mod batch;
@@ -16,8 +17,8 @@ mod random;
 mod shard;
 mod stream;
 
-pub use augment::{Crops, crop_flip, resized_crop, view_of};
-pub use batch::Loaded;
-pub use error::Error;
-pub use loader::{Batches, Framing, Loader, Options};
+pub use augment::{CropSource, Crops, crop_flip, resized_crop, view_of};
+pub use batch::{Batch, Portion};
+pub use error::LoadError;
+pub use loader::{Batches, Framing, Loader, LoaderOptions};
 pub use shard::Shard;

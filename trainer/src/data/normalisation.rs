@@ -1,4 +1,4 @@
-//! Bytes to the numbers that a network was trained on.
+//! Normalises image bytes to the inputs that a network expects.
 
 use tch::{Device, Kind, Tensor};
 
@@ -14,7 +14,7 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
-    /// On the device of the images to come.
+    /// `device` is that of the images.
     #[must_use]
     pub fn new(mean: [f64; 3], std: [f64; 3], device: Device) -> Self {
         let channels =
@@ -24,7 +24,7 @@ impl Normalisation {
         Self { mean, std, scale, offset }
     }
 
-    /// [B, 3, S, S] bytes to float32.
+    /// Converts bytes [B, 3, S, S] to float32.
     pub fn apply(&self, images: &Tensor) -> Tensor {
         let mut scaled = images * &self.scale;
         scaled += &self.offset;

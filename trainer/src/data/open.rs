@@ -1,5 +1,5 @@
-//! Opens the data set of a specification: its images are decoded, or read from the cache of an earlier run, and its files
-//! are hashed while training goes on.
+//! Opens the data set of a specification: its images are decoded, or read from the cache of an earlier run, and its
+//! files are hashed while training goes on.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tch::Device;
 
-use super::fingerprint::{Fingerprints, Images, Split};
-use super::loader::{self, Framing, Loader};
+use super::fingerprint::{CacheAction, Fingerprints, SplitToHash};
+use super::loader::{Framing, Loader, LoaderOptions};
 use super::shard::Shard;
 use crate::cache::Cache;
-use crate::cache::images::Slot;
+use crate::cache::images::ImageFile;
 use crate::error::{Error, Result};
 use crate::worker_link::report::{Report, warning};
 use distillery::dataset::{Classes, Dataset, Options};
@@ -73,7 +73,7 @@ impl Data {
         let mut to_hash = Vec::new();
         let columns = json!([image_column, label_column]);
         let mut open = |split: &str, framing: Framing, limit: Option<u64>| {
-            let options = loader::Options {
+            let options = LoaderOptions {
                 side: *image_size,
                 framing,
                 limit,
@@ -83,9 +83,9 @@ impl Data {
                 memory_limit: resources.memory_limit,
                 device: resources.device,
             };
-            let source = Source { dataset: &dataset, split, columns: &columns };
-            let (loader, images) = source.load(options, resources.cache.as_ref(), report)?;
-            to_hash.push(Split { name: split.to_owned(), images });
+            let source = SplitSource { dataset: &dataset, split, columns: &columns };
+            let (loader, then) = source.load(options, resources.cache.as_ref(), report)?;
+            to_hash.push(SplitToHash { name: split.to_owned(), then });
             dropped += warn_of_corrupt_images(split, &loader, report);
             Ok::<_, Error>(loader)
         };
@@ -113,29 +113,29 @@ fn framings(augmentation: Augmentation) -> (Framing, Framing) {
 }
 
 /// A split of a data set that is read with the given columns.
-struct Source<'a> {
+struct SplitSource<'a> {
     dataset: &'a Dataset,
     split: &'a str,
     columns: &'a Value,
 }
 
-impl Source<'_> {
+impl SplitSource<'_> {
     /// Loads the images, from the cache where an earlier run left them there.
     fn load(
         &self,
-        options: loader::Options,
+        options: LoaderOptions,
         cache: Option<&Cache>,
         report: &mut dyn Report,
-    ) -> Result<(Loader, Images)> {
+    ) -> Result<(Loader, CacheAction)> {
         let decode = || Ok::<_, Error>(Loader::open(self.dataset.split(self.split)?.into(), options)?);
         // The stamp is taken before the files are read. Without it nothing can be kept.
         let Some((cache, stamp)) = cache.and_then(|cache| Some((cache, self.dataset.stamp(self.split).ok()?))) else {
-            return Ok((decode()?, Images::Passing));
+            return Ok((decode()?, CacheAction::Nothing));
         };
         let file = self.cache_file(cache, &stamp, &options);
         match file.load() {
             Ok(Some((decoded, fingerprint))) if decoded.pixels.numel() as u64 <= options.memory_limit => {
-                return Ok((Loader::of_decoded(&decoded, options)?, Images::Kept { slot: file, fingerprint }));
+                return Ok((Loader::of_decoded(&decoded, options)?, CacheAction::Verify { file, fingerprint }));
             }
             Ok(_) => {}
             Err(error) => report.event(&warning(format!(
@@ -144,21 +144,21 @@ impl Source<'_> {
             ))),
         }
         let loader = decode()?;
-        let images = match loader.decoded() {
-            Some(decoded) => Images::New { slot: file, decoded, stamp },
-            None => Images::Passing,
+        let then = match loader.decoded() {
+            Some(images) => CacheAction::Store { file, images, stamp },
+            None => CacheAction::Nothing,
         };
-        Ok((loader, images))
+        Ok((loader, then))
     }
 
-    fn cache_file(&self, cache: &Cache, stamp: &str, options: &loader::Options) -> Slot {
-        let loader::Options { side, framing, limit, .. } = options;
+    fn cache_file(&self, cache: &Cache, stamp: &str, options: &LoaderOptions) -> ImageFile {
+        let LoaderOptions { side, framing, limit, .. } = options;
         // Another version of this program may decode differently.
         let key = json!({
             "files": stamp, "split": self.split, "columns": self.columns, "side": side, "framing": framing,
             "limit": limit, "version": env!("CARGO_PKG_VERSION"),
         });
-        Slot::new(cache, key.to_string(), *side)
+        ImageFile::new(cache, key.to_string(), *side)
     }
 }
 

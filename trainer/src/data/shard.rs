@@ -16,8 +16,8 @@ impl Shard {
     /// The shard of a run with one rank.
     pub const WHOLE: Self = Self { rank: 0, world_size: 1 };
 
-    /// The shard's rows out of `total`. Shards differ by at most one row and the larger ones come first, so that the last
-    /// shards are empty when there are fewer rows than ranks.
+    /// The shard's rows out of `total`. Shards differ by at most one row and the larger ones come first, so that the
+    /// last shards are empty when there are fewer rows than ranks.
     #[must_use]
     pub fn rows(self, total: usize) -> Range<usize> {
         let world_size = self.world_size.max(1) as usize;

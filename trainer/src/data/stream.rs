@@ -1,4 +1,4 @@
-//! Images that are decoded along the way: in which order, and how far ahead.
+//! Images that are decoded on the fly: in which order, and how far ahead.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,38 +10,37 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use tch::{Device, TchError, Tensor};
 
-use super::batch::{Loaded, Rows, tensors};
+use super::batch::{Batch, Cut, Portion, tensors};
 use super::decode::{Corrupt, View, decode};
-use super::error::Error;
-use super::shard::Shard;
+use super::error::LoadError;
 use distillery::dataset::{self, BLOCK, Images, KEPT_BYTES};
 
-/// Most blocks whose images are mixed with each other.
+/// The most blocks whose images are shuffled together.
 const WINDOW: usize = 16;
 /// Batches that are decoded, or being decoded, while one is trained on.
 const AHEAD: usize = 3;
 
-/// How many blocks are mixed: fewer than usual only where twice as many, those of now and those that come next, would
-/// not fit `memory` bytes. Has the images keep as many, and no more.
+/// The number of blocks whose images are shuffled together: fewer than [`WINDOW`] if two windows, the current and the
+/// next, would not fit into `memory` bytes. Tells the images how many unpacked blocks to keep.
 pub(super) fn window(images: &dyn Images, memory: u64) -> usize {
     let memory = memory.max(KEPT_BYTES);
     let block = (images.packed_bytes() / images.len().div_ceil(BLOCK) as u64).max(1);
     let window = (memory / block / 2).clamp(1, WINDOW as u64);
-    // One more, as they are not all of one size.
+    // One more, because blocks differ in size.
     images.keep(block.saturating_mul(2 * window + 1).clamp(KEPT_BYTES, memory));
     window as usize
 }
 
-/// The images of an epoch in their order, and when to unpack which block.
+/// The order of an epoch's images, and when to unpack which block.
 #[derive(Debug, Default)]
-pub(super) struct Course {
+pub(super) struct ImageOrder {
     images: Vec<usize>,
-    /// Places in that order, ascending, each with an image of the block that is due there.
-    due: VecDeque<(usize, usize)>,
+    /// Positions in that order, ascending, each with an image of the block to unpack when decoding gets there.
+    prefetches: VecDeque<(usize, usize)>,
 }
 
-impl Course {
-    /// Blocks in random order, in windows within which images are mixed; the first `skipped` images are left out.
+impl ImageOrder {
+    /// Blocks in random order, and images shuffled within windows of blocks. Leaves out the first `skipped` images.
     pub(super) fn shuffled(count: usize, window: usize, skipped: usize, random: &mut impl Rng) -> Self {
         let mut blocks = blocks(count);
         blocks.shuffle(random);
@@ -50,35 +49,35 @@ impl Course {
             images.shuffle(random);
             (blocks.iter().map(|block| block.start).collect(), images)
         };
-        Self::of(blocks.chunks(window).map(mixed), skipped)
+        Self::of_windows(blocks.chunks(window).map(mixed), skipped)
     }
 
-    /// Those images as they are stored.
-    pub(super) fn in_order(images: Range<usize>) -> Self {
+    /// The images in stored order.
+    pub(super) fn stored(images: Range<usize>) -> Self {
         let within = |block: Range<usize>| block.start.max(images.start)..block.end;
         let blocks = blocks(images.end).into_iter().map(within).filter(|block| !block.is_empty());
-        Self::of(blocks.map(|block| (vec![block.start], block.collect())), 0)
+        Self::of_windows(blocks.map(|block| (vec![block.start], block.collect())), 0)
     }
 
-    /// Of windows: their blocks, and their images. The blocks are due one by one while the window before is decoded.
-    fn of(windows: impl Iterator<Item = (Vec<usize>, Vec<usize>)>, skipped: usize) -> Self {
-        let mut course = Self::default();
+    /// From the blocks and the images of each window. A window's blocks are unpacked one by one while the window before
+    /// it is decoded.
+    fn of_windows(windows: impl Iterator<Item = (Vec<usize>, Vec<usize>)>, skipped: usize) -> Self {
+        let mut order = Self::default();
         let mut before = 0;
         for (blocks, images) in windows {
-            let start = course.images.len();
-            // Whoever reads the first images unpacks their blocks.
+            let start = order.images.len();
+            // The first images of all unpack their blocks when they are read.
             if start > skipped {
                 let place = |number: usize| (before + (start - before) * number / blocks.len()).saturating_sub(skipped);
-                course.due.extend(blocks.iter().enumerate().map(|(number, block)| (place(number), *block)));
+                order.prefetches.extend(blocks.iter().enumerate().map(|(number, block)| (place(number), *block)));
             }
             before = start;
-            course.images.extend(images);
+            order.images.extend(images);
         }
-        course.images.drain(..skipped.min(course.images.len()));
-        course
+        order.images.drain(..skipped.min(order.images.len()));
+        order
     }
 
-    /// How many images there are.
     pub(super) fn len(&self) -> usize {
         self.images.len()
     }
@@ -98,83 +97,90 @@ pub(super) struct Decoder {
     pub corrupt: Arc<Corrupt>,
 }
 
-/// Batches that are decoded in the threads of rayon's pool, several at once, and come out in order. At most
-/// [`AHEAD`] of them wait, and one more while it is waited for.
+/// Batches that rayon's threads decode, several at a time, and that come out in order. At most [`AHEAD`] of them wait,
+/// and one more while the caller waits for it.
 #[derive(Debug)]
 pub(super) struct Stream {
     decoder: Decoder,
     device: Device,
-    course: Course,
-    size: usize,
-    /// The part of each batch that is decoded.
-    shard: Shard,
-    /// How many images were handed out to be decoded, or left to others.
+    order: ImageOrder,
+    cut: Cut,
+    /// Images of the order that were handed to a decoder or left to other ranks.
     begun: usize,
-    ahead: VecDeque<(Rows, Receiver<Decoded>)>,
+    ahead: VecDeque<(Portion, Receiver<DecodedBatch>)>,
 }
 
-/// A batch that left the decoder, on the CPU.
+/// A decoded batch on the CPU.
 #[derive(Debug)]
-struct Decoded {
-    /// Images, labels, and the images' numbers.
-    tensors: Result<[Tensor; 3], TchError>,
-    numbers: Vec<usize>,
+struct DecodedBatch {
+    tensors: Result<BatchTensors, TchError>,
+    indices: Vec<usize>,
     failures: Vec<(usize, dataset::Error)>,
 }
 
+#[derive(Debug)]
+struct BatchTensors {
+    images: Tensor,
+    labels: Tensor,
+    indices: Tensor,
+}
+
 impl Stream {
-    /// Begins to decode.
-    pub(super) fn new(decoder: Decoder, device: Device, course: Course, (size, shard): (usize, Shard)) -> Self {
-        let mut stream = Self { decoder, device, course, size, shard, begun: 0, ahead: VecDeque::new() };
+    /// Starts to decode.
+    pub(super) fn new(decoder: Decoder, device: Device, order: ImageOrder, cut: Cut) -> Self {
+        let mut stream = Self { decoder, device, order, cut, begun: 0, ahead: VecDeque::new() };
         stream.decode_until(AHEAD);
         stream
     }
 
-    /// The next batch, which may have lost all its images.
+    /// The next batch, which is empty if none of its images could be decoded.
     ///
     /// # Errors
     /// Too many images cannot be decoded, one cannot be read, or the device's memory is full.
     ///
     /// # Panics
     /// There is none left.
-    pub(super) fn next(&mut self) -> Result<Loaded, Error> {
+    pub(super) fn next(&mut self) -> Result<Batch, LoadError> {
         self.decode_until(AHEAD + 1);
-        let ((rows, all), batch) = self.ahead.pop_front().expect("a batch is left");
-        let Decoded { tensors, numbers, failures } = batch.recv().map_err(|_| Error::Stopped)?;
+        let (portion, batch) = self.ahead.pop_front().expect("a batch is left");
+        let DecodedBatch { tensors, indices, failures } = batch.recv().map_err(|_| LoadError::Stopped)?;
         self.decoder.corrupt.note(failures)?;
-        let [images, labels, indices] = tensors?.map(|tensor| on_device(&tensor, self.device));
-        Ok(Loaded { images: images?, labels: labels?, numbers, indices: indices?, rows, all })
+        let BatchTensors { images, labels, indices: index_tensor } = tensors?;
+        let images = on_device(&images, self.device)?;
+        let labels = on_device(&labels, self.device)?;
+        let index_tensor = on_device(&index_tensor, self.device)?;
+        Ok(Batch { images, labels, indices, index_tensor, portion })
     }
 
     fn decode_until(&mut self, batches: usize) {
-        while self.ahead.len() < batches && self.begun < self.course.images.len() {
-            self.fetch_due();
-            let end = self.course.images.len().min(self.begun + self.size);
-            let batch = &self.course.images[self.begun..end];
-            let rows = self.shard.rows(batch.len());
-            let (numbers, all) = (batch[rows.clone()].to_vec(), batch.len());
+        while self.ahead.len() < batches && self.begun < self.order.images.len() {
+            self.prefetch();
+            let end = self.order.images.len().min(self.begun + self.cut.batch_size);
+            let batch = &self.order.images[self.begun..end];
+            let portion = self.cut.portion(batch.len());
+            let indices = batch[portion.rows.clone()].to_vec();
             self.begun = end;
             let decoder = self.decoder.clone();
             let (sender, receiver) = sync_channel(1);
-            // Nobody may want it any more.
-            spawn(move || drop(sender.send(decoder.decode(&numbers))));
-            self.ahead.push_back(((rows, all), receiver));
+            // The receiver is gone if the epoch was left early.
+            spawn(move || drop(sender.send(decoder.decode(&indices))));
+            self.ahead.push_back((portion, receiver));
         }
     }
 
-    fn fetch_due(&mut self) {
-        while let Some(&(place, image)) = self.course.due.front()
+    /// Unpacks the blocks that decoding will need soon.
+    fn prefetch(&mut self) {
+        while let Some(&(place, image)) = self.order.prefetches.front()
             && place <= self.begun
         {
-            self.course.due.pop_front();
+            self.order.prefetches.pop_front();
             let images = Arc::clone(&self.decoder.images);
             spawn(move || images.fetch(image));
         }
     }
 }
 
-/// A copy for which nobody waits: while a GPU computes one step, the host has the next batch brought there. For that it is
-/// copied from memory that the driver may read by itself.
+/// Copies a tensor to the device. A GPU copies from pinned memory while it computes, and the host does not wait for it.
 fn on_device(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
     match device {
         Device::Cuda(_) => tensor.f_pin_memory(device)?.f_to_device_(device, tensor.kind(), true, false),
@@ -182,18 +188,19 @@ fn on_device(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
     }
 }
 
-/// Runs it in the pool. A panic ends it alone, where rayon would end the process: what it held is dropped, and who waits
-/// for its result finds out.
+/// Runs `work` in rayon's pool. A panic, which would abort the process there, only drops what `work` holds; whoever
+/// waits for its result sees the channel closed.
 fn spawn(work: impl FnOnce() + Send + 'static) {
     rayon::spawn_fifo(|| drop(catch_unwind(AssertUnwindSafe(work))));
 }
 
 impl Decoder {
-    fn decode(&self, numbers: &[usize]) -> Decoded {
-        let decoded = decode(&*self.images, numbers, self.view, self.side);
-        let indices: Vec<i64> = decoded.numbers.iter().map(|number| *number as i64).collect();
-        let tensors = tensors(&decoded.pixels, &decoded.labels, self.side)
-            .and_then(|(images, labels)| Ok([images, labels, Tensor::f_from_slice(&indices)?]));
-        Decoded { tensors, numbers: decoded.numbers, failures: decoded.failures }
+    fn decode(&self, indices: &[usize]) -> DecodedBatch {
+        let decoded = decode(&*self.images, indices, self.view, self.side);
+        let index_numbers: Vec<i64> = decoded.indices.iter().map(|index| *index as i64).collect();
+        let tensors = tensors(&decoded.pixels, &decoded.labels, self.side).and_then(|(images, labels)| {
+            Ok(BatchTensors { images, labels, indices: Tensor::f_from_slice(&index_numbers)? })
+        });
+        DecodedBatch { tensors, indices: decoded.indices, failures: decoded.failures }
     }
 }

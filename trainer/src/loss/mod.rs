@@ -1,4 +1,4 @@
-//! The distillation losses, and what the teacher says in the regions of an image.
+//! The distillation losses, and the report on what the teacher sees in the regions of an image.
 
 pub mod region;
 pub mod region_report;

@@ -1,7 +1,7 @@
 //! The distillation losses of one region: Hinton et al. 2015 (kd), Zhao et al. 2022 (dkd), Yang et al. 2023 (nkd).
 //!
-//! Pure functions of logits: student and teacher [*, K] and labels `[*]`, float32, to one value per leading position
-//! `[*]`. Everything stays in the log domain, so that a confident teacher does not end in `log 0`.
+//! Pure functions from logits of student and teacher [*, K] (float32) and labels `[*]` to one value per leading
+//! position `[*]`. Everything stays in the log domain, so that a confident teacher does not lead to log 0.
 
 use tch::{Kind, Tensor};
 
@@ -13,7 +13,7 @@ pub enum Loss {
         /// T.
         temperature: f64,
     },
-    /// alpha · (T² · KL of "the target or not") + beta · (T² · KL over the classes other than the target).
+    /// alpha · (T² · KL of "target or not") + beta · (T² · KL over the classes other than the target).
     Dkd {
         /// T.
         temperature: f64,
@@ -77,7 +77,7 @@ pub fn nkd(
     let (student, teacher) = (student / temperature, teacher / temperature);
     let distributed = if exclude_target {
         let mask = target_mask(&student, target);
-        // At the target both are −inf, and 0 · −inf is not 0: cleared by hand.
+        // At the target, 0 · −inf would not be 0.
         let log_p = without_target(&student, &mask).masked_fill(&mask, 0.0);
         without_target(&teacher, &mask).exp() * log_p
     } else {
@@ -94,12 +94,12 @@ fn sum_classes(values: &Tensor) -> Tensor {
     values.sum_dim_intlist(-1, false, None::<Kind>)
 }
 
-/// KL(q ‖ p) of log-probabilities [*, K]: one value for each leading position.
+/// KL(q ‖ p) of log-probabilities [*, K], for each leading position.
 fn divergence(log_p: &Tensor, log_q: &Tensor) -> Tensor {
     sum_classes(&(log_q.exp() * (log_q - log_p)))
 }
 
-/// True at the label's class: [*, K].
+/// True at the label's class: [*, K]
 fn target_mask(logits: &Tensor, target: &Tensor) -> Tensor {
     let classes = logits.size().last().copied().expect("logits have classes");
     Tensor::arange(classes, (Kind::Int64, logits.device())).eq_tensor(&target.unsqueeze(-1))
@@ -113,11 +113,11 @@ fn without_target(logits: &Tensor, mask: &Tensor) -> Tensor {
 /// KL over the classes other than the target.
 fn divergence_of_others(student: &Tensor, teacher: &Tensor, mask: &Tensor) -> Tensor {
     let (log_p, log_q) = (without_target(student, mask), without_target(teacher, mask));
-    // At the target −inf − −inf is not a number; its probability is 0, and so is its part.
+    // At the target, −inf − −inf is not a number. Its probability is 0, and so is its contribution.
     sum_classes(&(log_q.exp() * (&log_q - &log_p).masked_fill(mask, 0.0)))
 }
 
-/// log p_y and log(1 − p_y): [*, 2].
+/// log p_y and log(1 − p_y): [*, 2]
 fn target_log_odds(logits: &Tensor, mask: &Tensor, target: &Tensor) -> Tensor {
     let others = logits.masked_fill(mask, f64::NEG_INFINITY).logsumexp([-1_i64].as_slice(), true);
     let of_target = logits.gather(-1, &target.unsqueeze(-1), false);

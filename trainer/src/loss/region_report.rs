@@ -1,6 +1,6 @@
 //! What the teacher sees in the regions of the evaluation split: how often, and where in the image, a region disagrees
-//! with the whole, and which classes such regions speak for. It depends on the teacher and the images alone, so it is
-//! counted once, along with the teacher's evaluation.
+//! with the whole image, and which classes it predicts instead. This depends on the teacher and the images alone, so it
+//! is counted once, during the teacher's evaluation.
 
 use std::collections::BTreeMap;
 
@@ -10,80 +10,90 @@ use tch::{Kind, Tensor};
 use crate::error::Result;
 use crate::loss::sdd::{Distillation, Regions};
 
-/// So many pairs of classes are told at most.
-const TOLD: usize = 200;
+/// Pairs of classes in a report.
+const LARGEST_PAIRS: usize = 200;
 
-/// `regions.json`.
+/// The content of `regions.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct RegionReport {
     /// Images counted.
     pub images: u64,
-    /// Share of all regions of all scales that are complementary.
+    /// Fraction of the regions of all scales that are complementary.
     pub complementary_fraction: f64,
-    /// One entry per scale, in the specification's order.
-    pub scales: Vec<Scale>,
-    /// What complementary regions speak for instead of the class that the whole image is taken for: the most frequent
-    /// pairs first.
+    /// In the specification's order.
+    pub scales: Vec<ScaleReport>,
+    /// What complementary regions predict instead of the class of the whole image, the most frequent pairs first.
     pub votes: Vec<Vote>,
 }
 
 /// The regions of one scale.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Scale {
-    /// m: there are m×m regions.
+pub struct ScaleReport {
+    /// m, for m×m regions.
     pub scale: u32,
-    /// Share of its regions that are complementary.
+    /// Fraction of its regions that are complementary.
     pub complementary_fraction: f64,
-    /// The share at each place of the image: m rows of m.
+    /// The fraction at each position in the image: m rows of m.
     pub map: Vec<Vec<f64>>,
 }
 
-/// A pair of classes that complementary regions tell differently from the whole image.
+/// Complementary regions of one class in images of another, as the teacher predicts them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
-    /// The class that the teacher takes the whole image for.
+    /// The class that the teacher predicts for the whole image.
     pub predicted: u32,
-    /// Its name, where the data set says it.
+    /// Its name, if the data set has names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_name: Option<String>,
-    /// The class that the teacher takes the region for.
+    /// The class that the teacher predicts for the region.
     pub vote: u32,
-    /// Its name, where the data set says it.
+    /// Its name, if the data set has names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vote_name: Option<String>,
-    /// How many regions, of all scales.
+    /// The number of regions, over all scales.
     pub regions: u64,
-    /// How many of those lie in images whose label is `vote`: there the region knows better than the whole.
+    /// How many of them are in images whose label is `vote`, so that the region is right and the whole image wrong.
     pub right: u64,
 }
 
-/// Gathers batches on the device; nothing waits for it before [`Tally::report`].
+/// Collects batches on the device. Only [`Tally::report`] waits for it.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Per batch: what regions [B, N] and whole images `[B]` are taken for, labels `[B]`, and which regions are
-    /// complementary [B, N].
-    batches: Vec<[Tensor; 4]>,
+    batches: Vec<CountedBatch>,
+}
+
+#[derive(Debug)]
+struct CountedBatch {
+    /// The predicted class of each region: [B, N]
+    votes: Tensor,
+    /// The predicted class of the whole image: `[B]`
+    predicted: Tensor,
+    /// `[B]`
+    labels: Tensor,
+    /// Which regions are complementary: [B, N]
+    complementary: Tensor,
 }
 
 impl Tally {
-    /// Counts a batch of the teacher's regions with its labels `[B]`.
+    /// Adds a batch of the teacher's regions with its labels `[B]`.
     pub fn add(&mut self, distillation: &Distillation, teacher: &Regions, labels: &Tensor) {
         let complementary = distillation.agrees(teacher, labels).logical_not();
         let votes = teacher.local.argmax(-1, false).to_kind(Kind::Int);
         let predicted = teacher.global.argmax(-1, false).to_kind(Kind::Int);
-        self.batches.push([votes, predicted, labels.to_kind(Kind::Int), complementary]);
+        let labels = labels.to_kind(Kind::Int);
+        self.batches.push(CountedBatch { votes, predicted, labels, complementary });
     }
 
-    /// Everything that was counted. Waits for the device.
+    /// Counts everything. Waits for the device.
     ///
     /// # Errors
     /// libtorch fails.
-    pub fn report(self, scales: &[u32], names: Option<&[String]>) -> Result<Report> {
+    pub fn report(self, scales: &[u32], names: Option<&[String]>) -> Result<RegionReport> {
         let regions: usize = scales.iter().map(|&scale| (scale * scale) as usize).sum();
         let mut complementary_at = vec![0_u64; regions];
         let mut votes_of: BTreeMap<(i32, i32), [u64; 2]> = BTreeMap::new();
         let mut images = 0_u64;
-        for [votes, predicted, labels, complementary] in self.batches {
+        for CountedBatch { votes, predicted, labels, complementary } in self.batches {
             let votes = Vec::<i32>::try_from(votes.flatten(0, -1))?;
             let complementary = Vec::<bool>::try_from(complementary.flatten(0, -1))?;
             let (predicted, labels) = (Vec::<i32>::try_from(predicted)?, Vec::<i32>::try_from(labels)?);
@@ -99,16 +109,16 @@ impl Tally {
                 *right += u64::from(labels[image] == vote);
             }
         }
-        let share = |count: u64, places: usize| count as f64 / (images.max(1) * places as u64) as f64;
+        let fraction = |count: u64, places: usize| count as f64 / (images.max(1) * places as u64) as f64;
         let mut rest = complementary_at.as_slice();
         let of_scale = |&scale: &u32| {
             let side = scale as usize;
             let (places, others) = rest.split_at(side * side);
             rest = others;
-            Scale {
+            ScaleReport {
                 scale,
-                complementary_fraction: share(places.iter().sum(), places.len()),
-                map: places.chunks(side).map(|row| row.iter().map(|&count| share(count, 1)).collect()).collect(),
+                complementary_fraction: fraction(places.iter().sum(), places.len()),
+                map: places.chunks(side).map(|row| row.iter().map(|&count| fraction(count, 1)).collect()).collect(),
             }
         };
         let scales = scales.iter().map(of_scale).collect();
@@ -122,10 +132,10 @@ impl Tally {
             right,
         };
         let mut votes: Vec<Vote> = votes_of.into_iter().map(vote).collect();
-        // Stable: pairs of the same frequency stay in the order of their classes.
+        // The sort is stable: pairs of the same frequency stay ordered by class.
         votes.sort_by_key(|vote| std::cmp::Reverse(vote.regions));
-        votes.truncate(TOLD);
-        let complementary_fraction = share(complementary_at.iter().sum(), regions);
-        Ok(Report { images, complementary_fraction, scales, votes })
+        votes.truncate(LARGEST_PAIRS);
+        let complementary_fraction = fraction(complementary_at.iter().sum(), regions);
+        Ok(RegionReport { images, complementary_fraction, scales, votes })
     }
 }

@@ -1,4 +1,4 @@
-//! Scale decoupled distillation (Wei et al., CVPR 2024): the loss of every region of the feature map, weighed by
+//! Scale decoupled distillation (Wei et al., CVPR 2024): the loss of every region of the feature map, weighted by
 //! whether the teacher sees there what it sees in the whole image. Plain kd, dkd and nkd are the case of scale 1.
 
 use tch::{Device, Kind, Tensor};
@@ -9,14 +9,14 @@ use distillery::spec::{BaseLoss, DistillationSpec, Grouping};
 /// Logits of the regions of a batch.
 #[derive(Debug)]
 pub struct Regions {
-    /// Of whole images: [B, K].
+    /// Of whole images: [B, K]
     pub global: Tensor,
-    /// Of every region, scale by scale, each row by row: [B, N, K].
+    /// Of every region, scale by scale and row by row: [B, N, K]
     pub local: Tensor,
 }
 
 impl Regions {
-    /// From the logits of the whole image and then of all regions of finer `scales`.
+    /// From the logits [B, 1 + finer regions, K] of the whole image, followed by the regions of the finer `scales`.
     #[must_use]
     pub fn split(logits: &Tensor, scales: &[u32]) -> Self {
         let global = logits.select(1, 0);
@@ -24,7 +24,7 @@ impl Regions {
         Self { global, local }
     }
 
-    /// What [`split`](Self::split) took apart.
+    /// The inverse of [`split`](Self::split).
     pub fn joined(&self, scales: &[u32]) -> Tensor {
         if scales.contains(&1) {
             return self.local.shallow_clone();
@@ -33,17 +33,17 @@ impl Regions {
     }
 }
 
-/// So many logit vectors has an image at those scales, the whole image among them.
+/// Number of logit vectors per image at these scales, including that of the whole image.
 #[must_use]
 pub fn region_count(scales: &[u32]) -> i64 {
     1 + scales.iter().filter(|&&scale| scale != 1).map(|&scale| i64::from(scale * scale)).sum::<i64>()
 }
 
-/// Pools the feature map [B, C, H, W] at every scale and lets `classify` ([*, C] to [*, K]) see the pooled vectors,
-/// the whole image among them whether or not 1 is one of the `scales`.
+/// Pools feature maps [B, C, H, W] at every scale, and applies `classify` ([*, C] to [*, K]) to the pooled vectors.
+/// That of the whole image is always among them, even if scale 1 is not.
 #[must_use]
 pub fn classify_regions(classify: impl Fn(&Tensor) -> Tensor, features: &Tensor, scales: &[u32]) -> Regions {
-    // A mean that is rounded to bfloat16 moves regions from one group to the other.
+    // Rounding the means to bfloat16 would move regions between the groups.
     let features = if features.kind() == Kind::BFloat16 { &features.to_kind(Kind::Float) } else { features };
     let pool = |scale: i64| features.adaptive_avg_pool2d([scale, scale]).flatten(2, 3);
     let finer = scales.iter().filter(|&&scale| scale != 1).map(|&scale| pool(i64::from(scale)));
@@ -51,42 +51,48 @@ pub fn classify_regions(classify: impl Fn(&Tensor) -> Tensor, features: &Tensor,
     Regions::split(&classify(&Tensor::cat(&pooled, 2).transpose(1, 2)), scales)
 }
 
-/// The distillation part of the loss, with what is worth a curve.
+/// The distillation loss of a batch, with what is reported as metrics.
 #[derive(Debug)]
 pub struct Distilled {
-    /// Mean over images and regions of weight times loss: a scalar with gradient.
+    /// Mean over images and regions of weight times loss: a scalar with gradient
     pub loss: Tensor,
-    /// What consistent regions contribute to it.
+    /// The part of `loss` from consistent regions.
     pub consistent: Tensor,
-    /// What complementary regions contribute to it.
+    /// The part of `loss` from complementary regions.
     pub complementary: Tensor,
-    /// Share of complementary regions.
+    /// Fraction of all regions that are complementary.
     pub complementary_fraction: Tensor,
-    /// Mean loss of each scale's regions, before weights: `[scales]`.
+    /// Mean unweighted loss of each scale's regions: `[scales]`
     pub per_scale: Tensor,
-    /// Share of complementary regions of each scale: `[scales]`.
+    /// Fraction of each scale's regions that are complementary: `[scales]`
     pub complementary_per_scale: Tensor,
 }
 
-/// The distillation loss of a specification, ready to be applied.
+/// The weights of the two groups of regions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GroupWeights {
+    pub consistent: f64,
+    pub complementary: f64,
+}
+
+/// The distillation loss of a specification.
 #[derive(Debug)]
 pub struct Distillation {
-    /// Of one region.
+    /// The loss of one region.
     pub base: Loss,
     /// Ascending.
     pub scales: Vec<u32>,
     /// When a region counts as consistent.
     pub grouping: Grouping,
-    /// Weights of consistent and complementary regions.
-    pub weights: (f64, f64),
-    /// The weight of each region's scale: `[N]`.
+    pub weights: GroupWeights,
+    /// The weight of each region's scale: `[N]`
     region_weights: Tensor,
-    /// Averages `[N]` to `[scales]`.
+    /// Averages regions by scale: [scales, N]
     scale_means: Tensor,
 }
 
 impl Distillation {
-    /// None for plain training.
+    /// `None` for plain training.
     #[must_use]
     pub fn new(spec: &DistillationSpec, device: Device) -> Option<Self> {
         let temperature = spec.temperature.unwrap_or(1.0);
@@ -102,18 +108,17 @@ impl Distillation {
             },
         };
         let grouping = spec.grouping.unwrap_or(Grouping::Label);
-        let weights = (spec.weights.consistent, spec.weights.complementary);
+        let weights = GroupWeights { consistent: spec.weights.consistent, complementary: spec.weights.complementary };
         Some(Self::from_parts(base, &spec.scales, &spec.scale_weights, grouping, weights, device))
     }
 
-    /// With every parameter given.
     #[must_use]
     pub fn from_parts(
         base: Loss,
         scales: &[u32],
         scale_weights: &[f64],
         grouping: Grouping,
-        weights: (f64, f64),
+        weights: GroupWeights,
         device: Device,
     ) -> Self {
         let regions = || scales.iter().map(|&scale| (scale * scale) as usize);
@@ -135,15 +140,15 @@ impl Distillation {
         }
     }
 
-    /// The loss of a batch: student and teacher regions, and labels `[B]`.
+    /// The loss of a batch with labels `target` `[B]`.
     #[must_use]
     pub fn apply(&self, student: &Regions, teacher: &Regions, target: &Tensor) -> Distilled {
         let complementary = self.agrees(teacher, target).logical_not();
         let target = target.unsqueeze(1).expand([-1, student.local.size()[1]], false);
         let losses = self.base.of(&student.local, &teacher.local, &target);
         let complementary = complementary.to_kind(losses.kind());
-        let (of_consistent, of_complementary) = self.weights;
-        let group_weights = &complementary * (of_complementary - of_consistent) + of_consistent;
+        let GroupWeights { consistent, complementary: of_complementary } = self.weights;
+        let group_weights = &complementary * (of_complementary - consistent) + consistent;
         let weighted = group_weights * &self.region_weights * &losses;
         let loss = weighted.mean(None::<Kind>);
         let contribution = (weighted.detach() * &complementary).mean(None::<Kind>);
@@ -161,7 +166,8 @@ impl Distillation {
         }
     }
 
-    /// Whether each region agrees with the teacher's global prediction, for labels `[B]`: [B, N].
+    /// Whether each region is consistent, that is, agrees with the teacher's global prediction: [B, N]. `target` are
+    /// the labels `[B]`.
     pub fn agrees(&self, teacher: &Regions, target: &Tensor) -> Tensor {
         let target = target.unsqueeze(-1);
         let local = teacher.local.argmax(-1, false);
@@ -173,7 +179,7 @@ impl Distillation {
     }
 }
 
-/// The share of the distillation weight in an epoch, counted from 1.
+/// The factor of the distillation weight in an epoch, counted from 1: it rises linearly to 1 over the warm-up.
 #[must_use]
 pub fn warmup(epoch: u32, warmup_epochs: u32) -> f64 {
     if warmup_epochs == 0 { 1.0 } else { (f64::from(epoch) / f64::from(warmup_epochs)).min(1.0) }

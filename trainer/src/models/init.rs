@@ -1,5 +1,5 @@
-//! Initial weights, as the papers' code sets them. Own generator rather than libtorch's global one, so that a seed
-//! gives the same network whatever ran before in the process.
+//! Initial weights, as in the papers' code. They come from a generator of their own rather than libtorch's global one,
+//! so that a seed gives the same network whatever ran before in the process.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -7,11 +7,11 @@ use tch::Tensor;
 
 use distillery::architecture::{Entry, Init};
 
-/// The initial value of the state dict's entry `index`: a float32 tensor on the CPU that `seed` decides.
+/// The initial value of entry `index` of the state dict: a float32 tensor on the CPU.
 pub(super) fn initial(entry: &Entry, index: u64, seed: u64) -> Tensor {
     let shape: Vec<i64> = entry.shape.iter().map(|&size| i64::try_from(size).expect("sizes are small")).collect();
     let count = usize::try_from(entry.shape.iter().product::<u64>()).expect("it fits into memory");
-    // A stream of its own for each tensor: its values do not depend on the size of those before it.
+    // Each tensor has its own stream, so its values do not depend on the sizes of those before it.
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(index);
     let values: Vec<f32> = match entry.init {
@@ -29,11 +29,11 @@ pub(super) fn initial(entry: &Entry, index: u64, seed: u64) -> Tensor {
     Tensor::from_slice(&values).view(shape.as_slice())
 }
 
-/// Box and Muller's transform.
+/// Normally distributed numbers, by the Box–Muller transform.
 fn normal(count: usize, deviation: f64, random: &mut ChaCha8Rng) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
-        // 1 - u lies in (0, 1]: its logarithm is finite.
+        // 1 - u is in (0, 1], so its logarithm is finite.
         let radius = deviation * (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
         let (sine, cosine) = (std::f64::consts::TAU * random.random::<f64>()).sin_cos();
         values.extend([(radius * cosine) as f32, (radius * sine) as f32]);

@@ -1,24 +1,23 @@
-//! The networks of [`distillery::architecture`], as tensors: the graph that is drawn there runs here.
+//! The networks of [`distillery::architecture`] as tensors: the graph described there runs here.
 //!
-//! A network is two functions, since SDD classifies parts of the feature map: [`Network::features`] and
+//! A network is two functions, because SDD classifies regions of the feature map: [`Network::features`] and
 //! [`Network::classify`].
 
 mod forward;
 mod frozen;
+mod fusion;
 mod init;
-mod plan;
 pub mod state_dict;
 mod weight;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use distillery::architecture::{self, Architecture, Entry, Layout};
-
 use crate::error::{Error, Result};
 use crate::loss::sdd::{Regions, classify_regions};
+use distillery::architecture::{self, Architecture, Entry, Layout};
 use forward::channels_last;
 use frozen::Frozen;
-use plan::{Purpose, Step};
+use fusion::{FusedNode, Purpose};
 pub use weight::Weight;
 
 /// A network and its weights.
@@ -26,7 +25,7 @@ pub struct Network {
     architecture: &'static Architecture,
     classes: u32,
     layout: Layout,
-    steps: Vec<Step>,
+    nodes: Vec<FusedNode>,
     weights: Vec<Weight>,
     compute: Kind,
     frozen: Option<Frozen>,
@@ -38,10 +37,10 @@ impl std::fmt::Debug for Network {
     }
 }
 
-/// The architecture of that name.
+/// Finds an architecture by its name.
 ///
 /// # Errors
-/// There is none.
+/// There is none of that name.
 pub fn find(name: &str) -> Result<&'static Architecture> {
     architecture::find(name).ok_or_else(|| {
         let known: Vec<&str> = architecture::all().iter().map(|architecture| architecture.name).collect();
@@ -49,10 +48,10 @@ pub fn find(name: &str) -> Result<&'static Architecture> {
     })
 }
 
-/// The network with `classes` classes and the initial weights that `seed` decides, on the CPU in float32.
+/// Builds a network with the initial weights of `seed`, on the CPU in float32.
 #[must_use]
 pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Network {
-    // Of any input size: the graph is the same, and only its maps' sizes differ.
+    // The graph is the same for every input size; only the sizes of its maps differ.
     let layout = architecture.layout(classes);
     let weight = |(entry, index): (&Entry, u64)| {
         let trained = entry.role.is_trained();
@@ -60,22 +59,22 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
         Weight { name: entry.key.clone(), tensor, trained }
     };
     let weights = layout.entries.iter().zip(0..).map(weight).collect();
-    let steps = plan::steps(&layout, Purpose::Training);
-    Network { architecture, classes, layout, steps, weights, compute: Kind::Float, frozen: None }
+    let nodes = fusion::fuse(&layout, Purpose::Training);
+    Network { architecture, classes, layout, nodes, weights, compute: Kind::Float, frozen: None }
 }
 
 impl Network {
-    /// The final feature map [B, C, H', W'] of `xs` [B, 3, H, W], in the kind of the weights.
-    pub fn features(&self, xs: &Tensor, train: bool) -> Tensor {
-        let xs = channels_last(&xs.to_kind(self.compute));
-        let map = match &self.frozen {
-            Some(frozen) => frozen.forward(&xs),
-            None => forward::forward(&self.layout, &self.steps, &self.weights, &xs, train),
+    /// The final feature maps [B, C, H', W'] of `images` [B, 3, H, W], in the kind of the weights.
+    pub fn features(&self, images: &Tensor, train: bool) -> Tensor {
+        let images = channels_last(&images.to_kind(self.compute));
+        let maps = match &self.frozen {
+            Some(frozen) => frozen.forward(&images),
+            None => forward::forward(&self.layout, &self.nodes, &self.weights, &images, train),
         };
-        map.to_kind(self.classifier()[0].tensor.kind())
+        maps.to_kind(self.classifier()[0].tensor.kind())
     }
 
-    /// Logits [*, K] of pooled features [*, C], in the kind of the weights whatever that of `pooled` is.
+    /// Logits [*, K] of pooled features [*, C] of any kind, in the kind of the weights.
     pub fn classify(&self, pooled: &Tensor) -> Tensor {
         let [weight, bias] = self.classifier();
         pooled.to_kind(weight.tensor.kind()).linear(&weight.tensor, Some(&bias.tensor))
@@ -85,9 +84,9 @@ impl Network {
         self.weights.last_chunk().expect("the classifier ends the state dict")
     }
 
-    /// Logits [B, K] of whole images.
-    pub fn logits(&self, xs: &Tensor, train: bool) -> Tensor {
-        self.classify_map(&self.features(xs, train))
+    /// Logits [B, K] of whole images [B, 3, H, W].
+    pub fn logits(&self, images: &Tensor, train: bool) -> Tensor {
+        self.classify_map(&self.features(images, train))
     }
 
     /// Logits [B, K] of feature maps [B, C, H, W].
@@ -95,19 +94,17 @@ impl Network {
         self.classify(&features.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>))
     }
 
-    /// Logits of the regions of feature maps [B, C, H, W] at those scales.
+    /// Logits of the regions of feature maps [B, C, H, W] at these scales.
     #[must_use]
     pub fn regions(&self, features: &Tensor, scales: &[u32]) -> Regions {
         classify_regions(|pooled| self.classify(pooled), features, scales)
     }
 
-    /// What it is.
     #[must_use]
     pub fn architecture(&self) -> &'static Architecture {
         self.architecture
     }
 
-    /// Classes it tells apart.
     #[must_use]
     pub fn classes(&self) -> u32 {
         self.classes
@@ -119,72 +116,71 @@ impl Network {
         &self.weights
     }
 
-    /// The tensors that an optimiser changes, in order.
+    /// The tensors that an optimiser updates, in order.
     pub fn trained(&self) -> impl Iterator<Item = &Tensor> {
         self.weights.iter().filter(|weight| weight.trained).map(|weight| &weight.tensor)
     }
 
-    /// Numbers that an optimiser changes.
+    /// The number of trained parameters.
     #[must_use]
     pub fn parameters(&self) -> u64 {
         self.trained().map(|tensor| tensor.numel() as u64).sum()
     }
 
-    /// Moves the weights to `device` and `kind`; kernels of convolutions are laid out channels last.
+    /// Moves the weights to a device and a kind. Convolution weights become channels-last.
     pub fn place(&mut self, device: Device, kind: Kind) {
         for weight in &self.weights {
             replace(weight, |tensor| {
                 let placed = tensor.to_device(device).to_kind(kind);
-                if placed.dim() == 4 { kernel_channels_last(&placed) } else { placed }
+                if placed.dim() == 4 { weight_channels_last(&placed) } else { placed }
             });
         }
         self.compute = kind;
     }
 
-    /// Computes feature maps in `kind`; weights, statistics and classifier stay as they are.
+    /// Computes feature maps in `kind`. Weights, statistics and classifier keep theirs.
     pub fn compute_in(&mut self, kind: Kind) {
         self.compute = kind;
     }
 
-    /// Makes the network a [`constant`](Self::constant) of the kind that it computes in. On a GPU it is tried out which steps
-    /// cuDNN has kernels for, which takes a moment.
-    pub fn freeze(&mut self, batch: u32, side: u32) {
-        *self = self.compiled(self.compute, batch, side, true);
+    /// Makes the network [`constant`](Self::constant), in the kind that it computes in. On a GPU it also tries out
+    /// which nodes cuDNN can fuse, which takes a moment.
+    pub fn freeze(&mut self, batch_size: u32, side: u32) {
+        *self = self.compiled(self.compute, batch_size, side, true);
     }
 
-    /// The network as it is now, as a constant: no gradients, evaluation mode only, feature maps in `kind`, compiled
-    /// for images of `side` pixels in batches of `batch`. Other sizes give the same values.
+    /// A constant copy of the network: without gradients, for evaluation only, with feature maps in `kind`. It is
+    /// compiled for batches of `batch_size` images of `side` pixels; other sizes give the same values.
     #[must_use]
-    pub fn constant(&self, kind: Kind, batch: u32, side: u32) -> Self {
-        self.compiled(kind, batch, side, false)
+    pub fn constant(&self, kind: Kind, batch_size: u32, side: u32) -> Self {
+        self.compiled(kind, batch_size, side, false)
     }
 
-    fn compiled(&self, kind: Kind, batch: u32, side: u32, fuses: bool) -> Self {
+    fn compiled(&self, kind: Kind, batch_size: u32, side: u32, fuses: bool) -> Self {
         let constant =
             |weight: &Weight| Weight { name: weight.name.clone(), tensor: weight.tensor.detach(), trained: false };
         let weights: Vec<Weight> = self.weights.iter().map(constant).collect();
         let layout = self.architecture.layout_at(self.classes, side);
-        let frozen = Some(Frozen::new(&layout, &weights, kind, i64::from(batch), fuses));
+        let frozen = Some(Frozen::new(&layout, &weights, kind, i64::from(batch_size), fuses));
         let Self { architecture, classes, .. } = *self;
-        let steps = self.steps.clone();
-        Self { architecture, classes, layout, steps, weights, compute: kind, frozen }
+        Self { architecture, classes, layout, nodes: self.nodes.clone(), weights, compute: kind, frozen }
     }
 
-    /// Overwrites one tensor of the state dict; the caller has checked names and shapes.
+    /// Overwrites one tensor of the state dict. The caller has checked name and shape.
     pub fn set(&self, index: usize, value: &Tensor) {
         no_grad(|| self.weights[index].tensor.shallow_clone().copy_(value));
     }
 }
 
-/// A kernel [O, I, H, W] with the channels last and exactly the strides that its gradient comes in, which of sizes of one
-/// are not the only ones.
-fn kernel_channels_last(kernel: &Tensor) -> Tensor {
-    let size = kernel.size();
-    let &[_, channels, height, width] = size.as_slice() else { unreachable!("kernels have four dimensions") };
-    channels_last(kernel).as_strided(&size, [height * width * channels, 1, width * channels, channels], None)
+/// A channels-last copy of a convolution's weight [O, I, H, W], with exactly the strides of its gradient. For sizes of
+/// one, other strides would be possible.
+fn weight_channels_last(weight: &Tensor) -> Tensor {
+    let size = weight.size();
+    let &[_, channels, height, width] = size.as_slice() else { unreachable!("weights have four dimensions") };
+    channels_last(weight).as_strided(&size, [height * width * channels, 1, width * channels, channels], None)
 }
 
-/// Replaces the memory behind `weight`, wherever it is shared, by what `change` makes of it.
+/// Replaces the memory of `weight`, for everybody who shares it, by the result of `change`.
 fn replace(weight: &Weight, change: impl Fn(&Tensor) -> Tensor) {
     no_grad(|| {
         let changed = change(&weight.tensor.detach());

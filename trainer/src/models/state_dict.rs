@@ -39,8 +39,8 @@ pub fn check_classes(name: &str, path: &Path, classes: u32, (dataset, expected):
         return Ok(());
     }
     Err(Error::user(format!(
-        "{name} {} has {classes} classes, but data set {} has {expected}: use a checkpoint and a data set with the same \
-         classes",
+        "{name} {} has {classes} classes, but data set {} has {expected}: use a checkpoint and a data set with the \
+         same classes",
         path.display(),
         dataset.display()
     )))

@@ -1,7 +1,8 @@
-//! Issues training steps: each operation of each, or, on a GPU, all of a step as a graph that was recorded once.
+//! Executes training steps: operation by operation or, on a GPU, as a CUDA graph that was recorded once.
 //!
-//! On a GPU most operations of a small network end sooner than the host issues the next. A graph is issued at once. It
-//! reads and writes where its operations did when they were recorded, so that a batch is brought there first.
+//! On a GPU, most operations of a small network finish before the host has issued the next one. A graph is issued as a
+//! whole. It reads and writes the memory that its operations used while it was recorded, so each batch is copied there
+//! first.
 
 use std::rc::Rc;
 
@@ -16,49 +17,52 @@ use crate::ranks::Ranks;
 use crate::worker_link::report::warning;
 use distillery::protocol::{Event, Level};
 
-/// Steps that are issued one operation at a time before one is recorded: libraries choose their algorithms and take their
-/// memory in the first ones, which cannot be recorded.
+/// Steps before one is recorded. Libraries choose algorithms and allocate memory in the first ones, which cannot be
+/// recorded.
 const WARM_UP: u32 = 3;
 
-/// How steps are issued.
+/// How steps are executed.
 #[derive(Debug, Clone)]
 pub enum Mode {
-    /// Each operation of each step.
+    /// Operation by operation.
     Eager,
-    /// Each operation of each step, but on tensors that stay, as a graph's do. It costs a copy, and shows on any device
-    /// what a graph would compute.
+    /// Operation by operation, but in fixed memory like a graph's. It costs a copy, and shows on any device what a
+    /// graph would compute.
     Rehearsal,
-    /// A graph for every whole batch.
+    /// As a graph, for every whole batch.
     Graphs(Rc<Plugin>),
 }
 
-/// Issues the steps of a training, whose student, objective, optimiser and meter stay the same.
+/// Executes the steps of a run, whose student, objective, optimiser and meter stay the same.
 #[derive(Debug)]
 pub struct StepExecutor {
     mode: Mode,
-    /// For steps that ask the teacher, and for those that know what it says.
-    slots: [Slot; 2],
+    /// For steps in which the teacher computes its logits.
+    with_teacher: StepKind,
+    /// For steps whose teacher's logits come from the cache.
+    with_known_logits: StepKind,
     events: Vec<Event>,
 }
 
+/// Steps that issue the same operations.
 #[derive(Debug, Default)]
-struct Slot {
-    /// Steps that were issued eagerly.
+struct StepKind {
+    /// Whole batches that were executed eagerly.
     eager: u32,
-    fixed: Option<Fixed>,
+    fixed: Option<FixedMemory>,
 }
 
-/// What a graph reads and gives, and itself.
+/// The memory that a graph reads and writes, and the graph.
 #[derive(Debug)]
-struct Fixed {
+struct FixedMemory {
     inputs: Inputs,
-    logits: Option<Tensor>,
+    teacher_logits: Option<Tensor>,
     graph: Option<Graph>,
 }
 
 impl StepExecutor {
-    /// Steps on a device; on a GPU as graphs, unless they are not wanted. From here on this thread issues to a stream of
-    /// its own, so it comes before anything is done on the device.
+    /// Chooses graphs on a GPU if `graphs` allows them. Comes before any other use of the device: from now on this
+    /// thread issues work to a CUDA stream of its own.
     #[must_use]
     pub fn new(device: Device, graphs: bool) -> Self {
         let (mode, event) = choose(device, graphs);
@@ -67,18 +71,17 @@ impl StepExecutor {
         executor
     }
 
-    /// In that mode.
     #[must_use]
     pub fn in_mode(mode: Mode) -> Self {
-        Self { mode, slots: Default::default(), events: Vec::new() }
+        Self { mode, with_teacher: StepKind::default(), with_known_logits: StepKind::default(), events: Vec::new() }
     }
 
-    /// What there is to say since the last call.
+    /// Events for the job's history since the last call.
     pub fn events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }
 
-    /// One [`step`]. The logits are good until the next.
+    /// Does one [`step`]. The next call overwrites the returned logits.
     pub fn run(
         &mut self,
         student: &Network,
@@ -88,69 +91,72 @@ impl StepExecutor {
         ranks: &mut Ranks,
         inputs: Inputs,
     ) -> Option<Tensor> {
-        let count = inputs.labels.size()[0];
+        let images = inputs.labels.size()[0];
         if !ranks.is_idle() {
-            meter.count(count.unsigned_abs());
+            meter.count(images.unsigned_abs());
         }
         let mut issue = |inputs: &Inputs| step(student, objective, optimizer, meter, ranks, inputs, |_| {});
-        let slot = &mut self.slots[usize::from(inputs.logits.is_some())];
-        let is_whole = count == i64::from(objective.batch_size);
-        if matches!(self.mode, Mode::Eager) || !is_whole || slot.eager < WARM_UP {
-            slot.eager += u32::from(is_whole);
+        let kind = if inputs.teacher_logits.is_some() { &mut self.with_known_logits } else { &mut self.with_teacher };
+        let is_whole = images == i64::from(objective.batch_size);
+        if matches!(self.mode, Mode::Eager) || !is_whole || kind.eager < WARM_UP {
+            kind.eager += u32::from(is_whole);
             return issue(&inputs);
         }
-        let Fixed { inputs: own, logits, graph } = match &mut slot.fixed {
+        let FixedMemory { inputs: own, teacher_logits, graph } = match &mut kind.fixed {
             Some(fixed) => {
-                fixed.inputs.take_over(&inputs);
+                fixed.inputs.copy_from(&inputs);
                 fixed
             }
-            // The first batch stays where it is.
-            None => slot.fixed.insert(Fixed { inputs: inputs.copied(), logits: None, graph: None }),
+            None => kind.fixed.insert(FixedMemory { inputs: inputs.copied(), teacher_logits: None, graph: None }),
         };
         if let Mode::Graphs(plugin) = &self.mode {
             if graph.is_none() {
-                match plugin.record(&mut || *logits = issue(own)) {
+                match plugin.record(&mut || *teacher_logits = issue(own)) {
                     Ok(recorded) => *graph = Some(recorded),
                     Err(error) => {
-                        let message = format!(
-                            "the training step cannot be recorded as a CUDA graph, and its operations are launched one \
-                             by one, which is slower: {error}"
-                        );
-                        self.events.push(warning(message));
-                        self.mode = Mode::Eager;
-                        self.slots = Default::default();
+                        self.give_up_graphs(&error);
                         return issue(&inputs);
                     }
                 }
             }
             let replayed = graph.as_ref().map_or(Ok(()), Graph::replay);
-            // As any operation that fails.
+            // tch's operators panic as well.
             replayed.unwrap_or_else(|error| panic!("{error}"));
         } else {
-            *logits = issue(own);
+            *teacher_logits = issue(own);
         }
-        logits.as_ref().map(Tensor::shallow_clone)
+        teacher_logits.as_ref().map(Tensor::shallow_clone)
+    }
+
+    fn give_up_graphs(&mut self, error: &str) {
+        self.events.push(warning(format!(
+            "the training step cannot be recorded as a CUDA graph, so its operations are issued one by one, which is \
+             slower: {error}"
+        )));
+        self.mode = Mode::Eager;
+        self.with_teacher = StepKind::default();
+        self.with_known_logits = StepKind::default();
     }
 }
 
 fn choose(device: Device, graphs: bool) -> (Mode, Option<Event>) {
     let Device::Cuda(index) = device else { return (Mode::Eager, None) };
     cuda::compute_deterministically();
-    let what = cuda::capability(device)
-        .map_or_else(String::new, |(major, minor)| format!("a GPU of compute capability {major}.{minor}; "));
-    let told = |level, message: &str| Some(Event::Log { level, message: format!("{what}{message}") });
+    let gpu = cuda::capability(device)
+        .map_or_else(String::new, |(major, minor)| format!("GPU of compute capability {major}.{minor}; "));
+    let event = |level, message: &str| Some(Event::Log { level, message: format!("{gpu}{message}") });
     if !graphs {
         return (
             Mode::Eager,
-            told(Level::Info, "CUDA graphs are off: the operations of a step are launched one by one"),
+            event(Level::Info, "CUDA graphs are off: the operations of a step are issued one by one"),
         );
     }
     match Plugin::load().and_then(|plugin| plugin.begin(index).map(|()| plugin)) {
-        Ok(plugin) => (Mode::Graphs(plugin), told(Level::Info, "training steps are recorded as CUDA graphs")),
+        Ok(plugin) => (Mode::Graphs(plugin), event(Level::Info, "training steps are recorded as CUDA graphs")),
         Err(error) => {
             let message =
-                format!("no CUDA graphs: the operations of a step are launched one by one, which is slower: {error}");
-            (Mode::Eager, told(Level::Warning, &message))
+                format!("no CUDA graphs: the operations of a step are issued one by one, which is slower: {error}");
+            (Mode::Eager, event(Level::Warning, &message))
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Accuracy on a split.
+//! Measures accuracy on a split.
 
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::data::normalisation::Normalisation;
-use crate::data::{Loaded, Loader};
+use crate::data::{Batch, Loader};
 use crate::device::cuda::{self, Tf32};
 use crate::error::{Error, Result};
 use crate::models::Network;
@@ -11,11 +11,11 @@ use crate::ranks::Ranks;
 use distillery::architecture::Node;
 use distillery::protocol::Evaluation;
 
-/// Images at once on a CPU, whose caches hold the maps of no more.
+/// Images per batch on a CPU, whose caches hold the feature maps of no more.
 const CPU_BATCH: u32 = 64;
-/// Images at once on a GPU, at least, and where they are decoded on the way.
+/// Images per batch on a GPU at least, and where images are streamed.
 const GPU_BATCH: u32 = 256;
-/// Images at once on a GPU, at most.
+/// Images per batch on a GPU at most.
 const LARGEST_BATCH: u64 = 4096;
 
 /// A batch that was evaluated.
@@ -23,15 +23,16 @@ const LARGEST_BATCH: u64 = 4096;
 pub struct Seen<'a> {
     /// The final feature map [B, C, H, W].
     pub features: &'a Tensor,
-    /// [B, K].
+    /// [B, K]
     pub logits: &'a Tensor,
-    /// `[B]`.
+    /// `[B]`
     pub labels: &'a Tensor,
 }
 
-/// Top-1 and top-5 accuracy and mean cross entropy over all images, in file order; `see` is shown every batch. None
-/// where `go_on` said no between two batches. Each of several `ranks` sees a share of them. Computed in float32 whatever the network is trained in, as whoever takes
-/// it will.
+/// Top-1 and top-5 accuracy in percent and mean cross entropy over all images. Calls `see` with every batch, in stored
+/// order. Each of several `ranks` evaluates its shard. `None` if `goes_on` returned false between two batches.
+///
+/// Always computes in float32, as those who use the student will.
 ///
 /// # Errors
 /// An image cannot be read, or another rank is gone.
@@ -40,28 +41,28 @@ pub fn evaluate(
     loader: &Loader,
     normalisation: &Normalisation,
     ranks: &Ranks,
-    go_on: impl Fn() -> bool,
+    goes_on: impl Fn() -> bool,
     mut see: impl FnMut(Seen<'_>),
 ) -> Result<Option<Evaluation>> {
     let _guard = tch::no_grad_guard();
-    let _in_full = Tf32::set(false);
+    let _full_precision = Tf32::set(false);
     let guesses = i64::from(network.classes()).min(5);
     let mut sums: Option<Tensor> = None;
     let mut images = 0;
-    let mut constant = None;
-    let at_once = batch_size(network, loader);
-    let mut is_left = false;
-    for batch in loader.in_order(ranks.shard(), at_once) {
-        if !go_on() {
-            ranks.interrupt();
-            is_left = true;
+    let mut frozen = None;
+    let batch_size = batch_size(network, loader);
+    let mut was_stopped = false;
+    for batch in loader.in_order(ranks.shard(), batch_size) {
+        if !goes_on() {
+            ranks.interrupt_others();
+            was_stopped = true;
             break;
         }
-        let Loaded { images: pixels, labels, .. } = batch?;
-        // Counted, as streaming finds out on the way which images cannot be read.
+        let Batch { images: pixels, labels, .. } = batch?;
+        // Counted here, because streaming skips unreadable images only when it meets them.
         images += labels.size()[0];
         let side = u32::try_from(pixels.size()[3]).unwrap_or(u32::MAX);
-        let network = constant.get_or_insert_with(|| network.constant(Kind::Float, at_once, side));
+        let network = frozen.get_or_insert_with(|| network.constant(Kind::Float, batch_size, side));
         let features = network.features(&normalisation.apply(&pixels), false);
         let logits = network.classify_map(&features);
         let (_, best) = logits.topk(guesses, -1, true, true);
@@ -77,11 +78,11 @@ pub fn evaluate(
     }
     let zeros = || Tensor::zeros([3], (Kind::Double, Device::Cpu));
     let sums = sums.map_or_else(zeros, |sums| sums.to_device(Device::Cpu));
-    let counts = Tensor::from_slice(&[images as f64, f64::from(u8::from(is_left))]);
+    let counts = Tensor::from_slice(&[images as f64, f64::from(u8::from(was_stopped))]);
     let sums = Tensor::cat(&[sums, counts], 0);
-    ranks.sum(&sums)?;
-    let [first, five, loss, images, left] = Vec::<f64>::try_from(sums)?[..] else { unreachable!("there are five") };
-    if left > 0.0 {
+    ranks.all_reduce_sum(&sums)?;
+    let [first, five, loss, images, stopped] = Vec::<f64>::try_from(sums)?[..] else { unreachable!("there are five") };
+    if stopped > 0.0 {
         return Ok(None);
     }
     if images == 0.0 {
@@ -91,7 +92,8 @@ pub fn evaluate(
     Ok(Some(Evaluation { top1, top5, loss: loss / images, images: images as u64 }))
 }
 
-/// On a GPU, which a small batch does not fill, as many images as a quarter of the free memory holds some maps of.
+/// Images per batch. A small batch does not fill a GPU: there, as many images as let four of the largest feature maps
+/// fit into a quarter of the free memory.
 fn batch_size(network: &Network, loader: &Loader) -> u32 {
     let Some(free) = cuda::free_bytes(loader.device()) else { return CPU_BATCH };
     if !loader.is_in_memory() {

@@ -1,4 +1,4 @@
-//! `manifest.json`: how the students came to be.
+//! `manifest.json`: how the students were made.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use distillery::protocol::{Evaluation, Outcome, StudentFacts};
 use distillery::spec::JobSpec;
 
-/// What is said about a student's file.
+/// Size and hash of a student's file.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -27,90 +27,78 @@ pub fn facts(path: &Path, parameters: u64) -> Result<StudentFacts> {
 /// `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
-    /// With every default filled in, and local paths.
+    /// With all defaults filled in and local paths.
     pub specification: JobSpec,
-    /// What decides initial weights, order and augmentation.
+    /// Determines initial weights, order and augmentation.
     pub seed: u64,
-    /// Of the programs.
     pub versions: Versions,
-    /// Those that left a state or finished, and where each ran.
+    /// The attempts that wrote a checkpoint or finished.
     pub attempts: Vec<Attempt>,
-    /// When the students were written.
     pub finished_at: DateTime<Utc>,
-    /// Absent for plain training.
-    pub teacher: Option<Teacher>,
-    /// SHA-256 of the checkpoint that the student started from, where it did.
+    /// `None` for plain training.
+    pub teacher: Option<TeacherEntry>,
+    /// SHA-256 of the checkpoint that the student started from, if there was one.
     pub initial_student_sha256: Option<String>,
-    /// What was trained and evaluated on.
-    pub data: Data,
-    /// Optimisation steps.
+    pub data: DataEntry,
     pub steps: u64,
-    /// After the best evaluation.
-    pub best: Student,
-    /// After the last epoch.
-    pub last: Student,
+    /// The student at the best evaluation.
+    pub best: StudentEntry,
+    /// The student after the last epoch.
+    pub last: StudentEntry,
 }
 
-/// Of the programs.
+/// Versions of the programs that trained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
-    /// Of this program.
     pub distillery: String,
-    /// Of the arithmetic.
     pub libtorch: String,
 }
 
 impl Versions {
-    /// Those that run now.
+    /// The versions that run now.
     #[must_use]
     pub fn current() -> Self {
         Self { distillery: env!("CARGO_PKG_VERSION").to_owned(), libtorch: env!("LIBTORCH_VERSION").to_owned() }
     }
 }
 
-/// The network that was learned from.
+/// The teacher and how good it is.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Teacher {
-    /// Of its file.
+pub struct TeacherEntry {
+    /// SHA-256 of its checkpoint.
     pub sha256: String,
-    /// On the evaluation split.
     pub evaluation: Option<Evaluation>,
 }
 
 /// What was trained and evaluated on.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Data {
-    /// Of each split, over the names and bytes of the files as they are stored, not over decoded pixels.
+pub struct DataEntry {
+    /// SHA-256 by split, over the names and bytes of the stored files.
     pub sha256_of_files: BTreeMap<String, String>,
-    /// After `limit`.
+    /// Training images after `limit`.
     pub train_images: u64,
-    /// Of the evaluation split.
     pub eval_images: u64,
-    /// Images that could not be read.
+    /// Images that could not be decoded.
     pub dropped_images: u64,
-    /// Classes.
     pub classes: u32,
-    /// Of the student's normalisation.
+    /// The student's normalisation.
     pub mean: [f64; 3],
-    /// Of the student's normalisation.
     pub std: [f64; 3],
 }
 
 /// A student's file and how good it is.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Student {
-    /// The epoch that it comes from.
+pub struct StudentEntry {
+    /// Epochs of training.
     pub epoch: u32,
-    /// On the evaluation split.
     pub evaluation: Option<Evaluation>,
-    /// The file.
     pub student: StudentFacts,
 }
 
-/// Writes the manifest, whole or not at all.
+/// Writes the manifest. The file is replaced as a whole or not at all.
 ///
 /// # Errors
-/// It cannot be written, or the data could not be read for its hash.
+/// It cannot be written, or the data set's files could not be hashed.
 pub fn write(path: &Path, spec: &JobSpec, mut setup: Setup, outcome: &Outcome, last: StudentFacts) -> Result<()> {
     let sha256_of_files = setup.data.fingerprints.get()?.clone();
     let Counters { epoch, step, best, teacher, last: last_evaluation, attempts, .. } = setup.counters;
@@ -120,9 +108,9 @@ pub fn write(path: &Path, spec: &JobSpec, mut setup: Setup, outcome: &Outcome, l
         versions: Versions::current(),
         attempts,
         finished_at: Utc::now(),
-        teacher: setup.hashes.teacher.map(|sha256| Teacher { sha256, evaluation: teacher }),
+        teacher: setup.hashes.teacher.map(|sha256| TeacherEntry { sha256, evaluation: teacher }),
         initial_student_sha256: setup.hashes.student,
-        data: Data {
+        data: DataEntry {
             sha256_of_files,
             train_images: setup.started.train_images,
             eval_images: setup.started.eval_images,
@@ -132,24 +120,24 @@ pub fn write(path: &Path, spec: &JobSpec, mut setup: Setup, outcome: &Outcome, l
             std: setup.data.std,
         },
         steps: step,
-        best: Student {
+        best: StudentEntry {
             epoch: outcome.best_epoch,
             evaluation: best.map(|(best, _)| best),
             student: outcome.student.clone(),
         },
-        last: Student { epoch, evaluation: last_evaluation, student: last },
+        last: StudentEntry { epoch, evaluation: last_evaluation, student: last },
     };
     write_json(path, &manifest)
 }
 
-/// Writes a JSON file, whole or not at all.
+/// Writes a JSON file. The file is replaced as a whole or not at all.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).expect("what is written here is JSON") + "\n";
     let directory = path.parent().unwrap_or(Path::new("."));
-    // Readable to whoever the umask lets, like the other files.
+    // A temporary file would be readable by its owner only.
     let permissions = std::fs::Permissions::from_mode(0o666);
     let file = tempfile::Builder::new().permissions(permissions).tempfile_in(directory);
     let mut file = file.map_err(Error::storage(path))?;

@@ -79,18 +79,18 @@ pub struct StepMetrics<'a> {
     pub distilled: Option<&'a Distilled>,
 }
 
-impl StepMetrics<'_> {
+impl<'a> StepMetrics<'a> {
     /// Measures the step of `labels` `[B]` and the student's global `logits` [B, K].
     #[must_use]
-    pub fn new<'a>(
+    pub fn new(
         loss: &'a Tensor,
         cross_entropy: &'a Tensor,
         logits: &Tensor,
         labels: &Tensor,
         distilled: Option<&'a Distilled>,
-    ) -> StepMetrics<'a> {
+    ) -> Self {
         let top1 = logits.argmax(-1, false).eq_tensor(labels).to_kind(Kind::Float).mean(None::<Kind>) * 100.0;
-        StepMetrics { loss, cross_entropy, top1, distilled }
+        Self { loss, cross_entropy, top1, distilled }
     }
 
     fn value(&self, metric: Metric) -> Tensor {
@@ -156,7 +156,7 @@ impl Meter {
     /// # Errors
     /// A loss was not finite, or another rank is gone.
     pub fn read(&mut self, ranks: &Ranks) -> Result<Option<Means>> {
-        ranks.least(&self.first_bad_step)?;
+        ranks.all_reduce_min(&self.first_bad_step)?;
         let first_bad_step = self.first_bad_step.int64_value(&[]);
         if first_bad_step != i64::MAX {
             return Err(Error::numeric(format!(
@@ -165,12 +165,12 @@ impl Meter {
             )));
         }
         let images = Tensor::from(std::mem::take(&mut self.images) as i64);
-        ranks.sum(&images)?;
+        ranks.all_reduce_sum(&images)?;
         let images = images.int64_value(&[]).unsigned_abs();
         if images == 0 {
             return Ok(None);
         }
-        ranks.sum(&self.sums)?;
+        ranks.all_reduce_sum(&self.sums)?;
         let sums = Vec::<f64>::try_from(&self.sums)?;
         let means = sums.into_iter().map(|sum| sum / images as f64);
         let metrics = self.metrics.iter().copied().zip(means).collect();

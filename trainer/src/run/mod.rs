@@ -21,11 +21,11 @@ pub mod teacher_evaluation;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use crate::cache::rows::Numbers;
+use crate::cache::rows::RowIndices;
 use crate::cache::teacher_logits::TeacherCache;
-use crate::data::{Crops, Loaded, view_of};
+use crate::data::{Batch, CropSource, Crops, Portion, view_of};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::loss::sdd::warmup;
@@ -33,17 +33,17 @@ use crate::models::state_dict;
 use crate::ranks::{Decision, Ranks};
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
-use crate::worker_link::metrics_file::Metrics;
+use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
 use distillery::protocol::{Evaluation, Event, Level, StopRequest, files};
 use distillery::spec::{Augmentation, JobSpec, TeacherCache as Kept};
 use metrics::Meter;
 use progress::Pace;
 use setup::Setup;
-use step::{Inputs, Rates};
+use step::{Inputs, StepScalars};
 
-/// Trains by a specification whose paths are local. `join` is called once everything is loaded on this rank's device, and
-/// returns the ranks that train together, this one included.
+/// Trains by a specification whose paths are local. `join` is called once everything is loaded on this rank's device,
+/// and returns the ranks that train together, this one included.
 ///
 /// # Errors
 /// Training failed; the error's class says whether another attempt can succeed.
@@ -67,7 +67,7 @@ pub fn train(
             return Ok(run.stopped());
         }
     }
-    if run.ranks.leads() {
+    if run.ranks.is_leader() {
         let outcome = outputs::write_results(run.output, spec, run.setup)?;
         run.report.event(&Event::Finished(outcome));
     }
@@ -88,7 +88,7 @@ struct Run<'a> {
     /// The processes that train together. Only rank 0 writes files and reports.
     ranks: Ranks,
     /// Open on rank 0.
-    metrics_file: Option<Metrics>,
+    metrics_file: Option<MetricsFile>,
     meter: Meter,
     output: &'a Path,
     /// The checkpoint to resume from.
@@ -119,14 +119,12 @@ impl<'a> Run<'a> {
         let setup = Setup::new(spec, settings, report)?;
         let mut ranks = join(setup.device, report)?;
         ranks.begin(&setup.student, &setup.optimizer.state(), setup.device)?;
-        let metrics_file = match ranks.leads() {
-            true => Some(Metrics::open(&output.join(files::METRICS), setup.counters.step)?),
-            false => None,
-        };
+        let open_metrics = || MetricsFile::open(&output.join(files::METRICS), setup.counters.step);
+        let metrics_file = ranks.is_leader().then(open_metrics).transpose()?;
         let scales = setup.objective.distillation.as_ref().map_or(&[][..], |distillation| &distillation.scales);
         let meter = Meter::new(scales, setup.device);
         // An attempt that resumes within the last epoch verifies from where it resumed.
-        if ranks.leads() && setup.counters.epoch + 1 == spec.training.epochs && setup.counters.step > 0 {
+        if ranks.is_leader() && setup.counters.epoch + 1 == spec.training.epochs && setup.counters.step > 0 {
             outputs::keep_for_verification(output)?;
         }
         Ok(Self {
@@ -150,7 +148,7 @@ impl<'a> Run<'a> {
         if self.setup.objective.teacher.is_none() {
             return Ok(Flow::Continue);
         }
-        let flow = if self.ranks.leads() { self.evaluate_teacher_on_rank_0(settings)? } else { Flow::Continue };
+        let flow = if self.ranks.is_leader() { self.evaluate_teacher_on_rank_0(settings)? } else { Flow::Continue };
         // The other ranks wait here.
         Ok(if self.ranks.any(flow == Flow::Stop)? { Flow::Stop } else { Flow::Continue })
     }
@@ -199,22 +197,23 @@ impl<'a> Run<'a> {
                 return self.stop(request);
             }
             let batch = batch?;
-            let parts = crops.as_ref().map(|crops| crops.of_batch(index, batch.rows.start, &batch.indices));
+            let crops =
+                crops.as_ref().map(|crops| crops.of_batch(index, batch.portion.rows.start, &batch.index_tensor));
             let number = self.setup.counters.step + 1;
-            let rates = Rates::new(self.learning_rate(index), weight, number, self.setup.device);
-            self.step(batch, parts, view, rates);
+            let scalars = StepScalars::new(self.learning_rate(index), weight, number, self.setup.device);
+            self.step(batch, crops, view, scalars);
             self.setup.counters.step = number;
             self.setup.counters.step_in_epoch = index + 1;
             self.report_first_step();
         }
-        self.write_kept_logits();
+        self.flush_teacher_cache();
         self.read_metrics()?;
         self.end_epoch()
     }
 
     fn stop(&mut self, request: StopRequest) -> Result<Flow> {
         if request == StopRequest::Pause {
-            self.write_kept_logits();
+            self.flush_teacher_cache();
             self.save()?;
         }
         Ok(Flow::Stop)
@@ -241,53 +240,51 @@ impl<'a> Run<'a> {
         )
     }
 
-    fn write_kept_logits(&mut self) {
+    fn flush_teacher_cache(&mut self) {
         if let Some(cache) = &mut self.teacher_cache {
-            cache.write();
+            cache.flush();
         }
     }
 
     /// The crops of an epoch's images from batch `first` on; `None` where images are taken whole.
     fn crops(&self, epoch: u32, view: u32, first: u64) -> Option<Crops> {
         let training = &self.spec.training;
-        let (images, side) = (self.setup.data.train.len(), u64::from(self.spec.dataset.image_size));
-        let (seed, device) = (training.seed, self.setup.device);
+        let source = CropSource {
+            seed: training.seed,
+            images: self.setup.data.train.len(),
+            side: u64::from(self.spec.dataset.image_size),
+            device: self.setup.device,
+        };
         match (training.augmentation, training.teacher_cache) {
             // A resized crop is taken while the image is decoded.
             (Augmentation::None | Augmentation::ResizedCropFlip, _) => None,
-            (Augmentation::CropFlip, Some(Kept::Views(_))) => Some(Crops::of_view(seed, view, [images, side], device)),
-            (Augmentation::CropFlip, _) => {
-                let sizes = [images, u64::from(training.batch_size), side];
-                Some(Crops::of_epoch(seed, epoch, first, sizes, device))
-            }
+            (Augmentation::CropFlip, Some(Kept::Views(_))) => Some(Crops::of_view(source, view)),
+            (Augmentation::CropFlip, _) => Some(Crops::of_epoch(source, epoch, first, u64::from(training.batch_size))),
         }
     }
 
     /// Trains on a batch. The teacher's logits come from the cache or go there.
-    fn step(&mut self, batch: Loaded, parts: Option<Tensor>, view: u32, rates: Rates) {
-        let Loaded { images, labels, numbers, indices, rows, all } = batch;
-        if numbers.is_empty() {
-            return self.step_without_images(rates);
+    fn step(&mut self, batch: Batch, crops: Option<Tensor>, view: u32, scalars: StepScalars) {
+        let Batch { images, labels, indices, index_tensor, portion } = batch;
+        if indices.is_empty() {
+            return self.step_without_images(scalars);
         }
-        self.ranks.weigh(rows.len(), all);
-        let numbers = Numbers { numbers: &numbers, indices: &indices };
-        let found = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, numbers));
-        let logits = found.map(|found| found.to_device(self.setup.device));
-        let is_new = logits.is_none();
-        let logits = self.execute(Inputs { images, labels, parts, logits, rates });
+        self.ranks.weight_loss(&portion);
+        let indices = RowIndices { host: &indices, device: &index_tensor };
+        let found = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, indices));
+        let teacher_logits = found.map(|found| found.to_device(self.setup.device));
+        let is_new = teacher_logits.is_none();
+        let logits = self.execute(Inputs { images, labels, crops, teacher_logits, scalars });
         if let (true, Some(cache), Some(logits)) = (is_new, &mut self.teacher_cache, logits) {
-            cache.keep(view, numbers, &logits);
+            cache.store(view, indices, &logits);
         }
     }
 
     /// Takes part in a step whose batch has no image for this rank: a black image with a loss of weight zero leaves all
     /// ranks with the same weights.
-    fn step_without_images(&mut self, rates: Rates) {
-        let (side, device) = (i64::from(self.spec.dataset.image_size), self.setup.device);
-        let images = Tensor::zeros([1, 3, side, side], (Kind::Uint8, device));
-        let labels = Tensor::zeros([1], (Kind::Int64, device));
-        self.ranks.weigh(0, 1);
-        self.execute(Inputs { images, labels, parts: None, logits: None, rates });
+    fn step_without_images(&mut self, scalars: StepScalars) {
+        self.ranks.weight_loss(&Portion { rows: 0..0, batch_size: 1 });
+        self.execute(Inputs::one_black_image(self.spec.dataset.image_size, self.setup.device, scalars));
     }
 
     fn execute(&mut self, inputs: Inputs) -> Option<Tensor> {
@@ -308,7 +305,7 @@ impl<'a> Run<'a> {
         if is_last || is_last_but_one || done.is_multiple_of(training.checkpoint_every_epochs) {
             self.save()?;
         }
-        if is_last_but_one && self.ranks.leads() {
+        if is_last_but_one && self.ranks.is_leader() {
             outputs::keep_for_verification(self.output)?;
         }
         Ok(Flow::Continue)
@@ -318,7 +315,7 @@ impl<'a> Run<'a> {
         let begun = Instant::now();
         let goes_on = || self.control.stop_request().is_none();
         let setup = &mut self.setup;
-        self.ranks.share_statistics(&setup.student)?;
+        self.ranks.broadcast_statistics(&setup.student)?;
         let (loader, normalisation) = (&setup.data.eval, &setup.objective.normalisation);
         let evaluation = evaluate::evaluate(&setup.student, loader, normalisation, &self.ranks, goes_on, |_| {})?;
         let Some(evaluation) = evaluation else {
@@ -338,7 +335,7 @@ impl<'a> Run<'a> {
         setup.counters.last = Some(evaluation);
         if setup.counters.best.is_none_or(|(best, _)| evaluation.top1 > best.top1) {
             setup.counters.best = Some((evaluation, epochs_done));
-            setup.best = if self.ranks.leads() { Some(state_dict::copy_of(&setup.student)?) } else { None };
+            setup.best = if self.ranks.is_leader() { Some(state_dict::copy_of(&setup.student)?) } else { None };
         }
         let Evaluation { top1, top5, loss, .. } = evaluation;
         let points = [("eval/top1", top1), ("eval/top5", top5), ("eval/loss", loss)];
@@ -386,7 +383,7 @@ impl<'a> Run<'a> {
 
     /// Writes the checkpoint to resume from. All ranks have the same state, so rank 0 writes it.
     fn save(&mut self) -> Result<()> {
-        if self.ranks.leads() {
+        if self.ranks.is_leader() {
             outputs::save_checkpoint(&self.checkpoint, &self.setup)?;
             let counters = &self.setup.counters;
             self.report.event(&Event::Checkpoint { epoch: counters.epoch, step: counters.step });

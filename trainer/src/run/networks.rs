@@ -72,7 +72,7 @@ fn load_teacher(spec: &JobSpec, data: &Data, placement: TeacherPlacement) -> Res
 /// Loads a checkpoint and returns the file's SHA-256. `name` begins the error about a wrong number of classes.
 fn load_checkpoint(network: &Network, path: &Path, name: &str, data: &Data) -> Result<String> {
     let (checkpoint, classes) = state_dict::open(path, network.architecture())?;
-    state_dict::check_classes(name, path, classes, (&data.path, data.classes.count))?;
+    state_dict::check_classes(name, path, classes, (data.path.as_path(), data.classes.count))?;
     state_dict::load(network, &checkpoint, path)?;
     Ok(sha256(path).map_err(Error::storage(path))?.0)
 }

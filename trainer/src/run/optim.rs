@@ -1,8 +1,8 @@
 //! Optimisers in PyTorch's formulation, whose state can be saved and restored, and learning rate schedules.
 //!
-//! libtorch's own optimisers do not give away their momentum, so that a run could not be resumed exactly; its operators
-//! over all parameters at once are what these are made of. Everything here stays on the parameters' device, where a step
-//! finds its rate and its number: nothing waits for the device.
+//! libtorch's own optimisers do not expose their momentum, so a run could not resume exactly. These are made of
+//! libtorch's operators over all parameters at once. Everything stays on the parameters' device, including a step's
+//! learning rate and number: nothing waits for the device.
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
@@ -12,36 +12,36 @@ use tch::{Device, Kind, Tensor};
 use crate::device::kernels;
 use distillery::spec::{OptimizerSpec, ScheduleSpec};
 
-/// Keeps AdamW's denominator from zero, as PyTorch's default does.
+/// Added to AdamW's denominator: PyTorch's default.
 const EPSILON: f64 = 1e-8;
 
-/// An optimiser of some parameters (float32, any strides), which it changes in place.
+/// An optimiser that updates its parameters (float32, any strides) in place.
 #[derive(Debug)]
 pub struct Optimizer {
     spec: OptimizerSpec,
     names: Vec<String>,
     values: Vec<Tensor>,
-    /// Per [moment](moment_names), one of each parameter, of its strides.
+    /// For each [moment](moment_names), a tensor per parameter, with its strides.
     moments: Vec<Vec<Tensor>>,
-    /// Steps done: an int64 scalar on the parameters' device, as is all that a step reads.
+    /// Steps done: an int64 scalar on the parameters' device.
     steps: Tensor,
 }
 
 impl Optimizer {
-    /// An optimiser that has not done a step. The tensors share their storage with the network's parameters, which
-    /// have to be leaves that require gradients; they must have moved to their device before.
+    /// The tensors share their storage with the network's parameters, which must be leaves that require gradients and
+    /// must already be on their device.
     #[must_use]
     pub fn new(spec: &OptimizerSpec, named_parameters: Vec<(String, Tensor)>) -> Self {
         let (names, values): (Vec<_>, Vec<_>) = named_parameters.into_iter().unzip();
-        // Of the same strides as the parameter, so that a step reads and writes in one order.
+        // zeros_like keeps the strides, so that a step reads and writes in one order.
         let zeros = || tch::no_grad(|| values.iter().map(Tensor::zeros_like).collect());
         let moments = moment_names(spec).iter().map(|_| zeros()).collect();
         let device = values.first().map_or(Device::Cpu, Tensor::device);
         Self { spec: *spec, names, moments, values, steps: Tensor::zeros([], (Kind::Int64, device)) }
     }
 
-    /// Changes the parameters by their gradients, at a rate that is a float32 scalar on their device. A parameter without
-    /// a gradient stays as it is. The gradients are only read.
+    /// Updates the parameters by their gradients, which are only read. The learning rate is a float32 scalar on their
+    /// device. A parameter without a gradient stays as it is.
     pub fn step(&mut self, learning_rate: &Tensor) {
         tch::no_grad(|| {
             self.steps += 1;
@@ -54,19 +54,21 @@ impl Optimizer {
                 _ if indices.is_empty() => {}
                 (OptimizerSpec::Sgd { momentum, weight_decay, nesterov, .. }, buffers) => {
                     let buffers = buffers.first().map(Vec::as_slice);
-                    kernels::sgd([&values, &gradients], buffers, learning_rate, [weight_decay, momentum], nesterov);
+                    let sgd = kernels::Sgd { weight_decay, momentum, nesterov };
+                    kernels::sgd(&values, &gradients, buffers, learning_rate, sgd);
                 }
                 (OptimizerSpec::Adamw { beta1, beta2, weight_decay, .. }, [first, second]) => {
-                    let tensors = [&values, &gradients, first, second].map(Vec::as_slice);
-                    kernels::adamw(tensors, [learning_rate, &self.steps], [beta1, beta2, weight_decay, EPSILON]);
+                    let state = kernels::AdamwState { values: &values, gradients: &gradients, first, second };
+                    let adamw = kernels::Adamw { beta1, beta2, weight_decay, epsilon: EPSILON };
+                    kernels::adamw(&state, learning_rate, &self.steps, adamw);
                 }
                 (OptimizerSpec::Adamw { .. }, _) => unreachable!("AdamW has two moments"),
             }
         });
     }
 
-    /// Scales all gradients in place so that their common L2 norm is at most `largest`. Gives the norm before that: a
-    /// float32 scalar on the gradients' device. Without gradients it is zero.
+    /// Scales all gradients in place so that their total L2 norm is at most `largest`. Returns the norm before that: a
+    /// float32 scalar on the gradients' device, or zero without gradients.
     pub fn clip_grad_norm(&self, largest: f64) -> Tensor {
         let (_, gradients) = self.gradients();
         if gradients.is_empty() {
@@ -75,7 +77,7 @@ impl Optimizer {
         tch::no_grad(|| kernels::clip(&gradients, largest))
     }
 
-    /// Leaves the parameters without gradients.
+    /// Removes the gradients from the parameters.
     pub fn drop_gradients(&self) {
         kernels::drop_gradients(&self.values);
     }
@@ -83,8 +85,8 @@ impl Optimizer {
     /// What a resumed run needs, by name: `step` (int64 scalar, steps done) and, per parameter, `momentum.<name>`
     /// (SGD with momentum) or `exp_avg.<name>` and `exp_avg_sq.<name>` (AdamW), float32 of the parameter's shape.
     ///
-    /// All share their storage with the optimiser, so the next step changes them, and moments have the parameter's
-    /// strides: not always contiguous.
+    /// The tensors share their storage with the optimiser, so the next step changes them. Moments have their
+    /// parameter's strides, and so are not always contiguous.
     #[must_use]
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = vec![("step".to_owned(), self.steps.shallow_clone())];
@@ -96,11 +98,11 @@ impl Optimizer {
         state
     }
 
-    /// Takes over a [`state`](Self::state), from any device: further steps are the same, to the last bit, as without
-    /// the interruption. The values are copied.
+    /// Copies a [`state`](Self::state) from any device. Further steps are the same, to the last bit, as without the
+    /// interruption.
     ///
     /// # Errors
-    /// A tensor is missing, of another shape or of no use here. Nothing has changed then.
+    /// A tensor is missing, has another shape, or does not belong here. Nothing has changed then.
     pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<(), String> {
         let mut given: BTreeMap<&str, &Tensor> = state.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let step = given.remove("step").ok_or("the optimizer's state has no step")?;
@@ -110,7 +112,7 @@ impl Optimizer {
             let tensor = given.remove(name.as_str()).ok_or_else(|| format!("the optimizer's state has no {name}"))?;
             if tensor.size() != own.size() {
                 let (found, wanted) = (tensor.size(), own.size());
-                return Err(format!("the optimizer's {name} is of shape {found:?} instead of {wanted:?}"));
+                return Err(format!("the optimizer's {name} has shape {found:?} instead of {wanted:?}"));
             }
             copies.push((own, tensor));
         }
@@ -123,14 +125,14 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The gradients that there are, after the numbers of their parameters.
+    /// The indices of the parameters that have gradients, and the gradients.
     fn gradients(&self) -> (Vec<usize>, Vec<Tensor>) {
         let gradients = self.values.iter().map(Tensor::grad).enumerate();
         gradients.filter(|(_, gradient)| gradient.defined()).unzip()
     }
 }
 
-/// What the moments of one parameter are called in a checkpoint.
+/// The names of a parameter's moments in a checkpoint.
 fn moment_names(spec: &OptimizerSpec) -> &'static [&'static str] {
     match spec {
         OptimizerSpec::Sgd { momentum: 0.0, .. } => &[],
@@ -139,12 +141,11 @@ fn moment_names(spec: &OptimizerSpec) -> &'static [&'static str] {
     }
 }
 
-/// The learning rate of one step. Epochs and steps count from 0; `step` may be counted from the epoch's beginning or
-/// from the run's.
+/// The learning rate of one step. Epochs and steps count from 0; `step` may count from the beginning of the epoch or of
+/// the run.
 ///
-/// Multistep: a milestone m leaves the first m epochs alone and lowers the rate of those that follow. Cosine: rises
-/// linearly to `base` over the warm-up's steps, then falls along half a cosine that reaches zero when the last epoch
-/// ends.
+/// Multistep multiplies the rate by `gamma` after each milestone's number of epochs. Cosine rises linearly to `base`
+/// during the warm-up, then falls along half a cosine to zero at the end of the last epoch.
 #[must_use]
 pub fn learning_rate(
     schedule: &ScheduleSpec,
@@ -167,8 +168,8 @@ pub fn learning_rate(
             if done < rise {
                 return base * (done + 1.0) / rise;
             }
-            let share = ((done - rise) / (whole - rise).max(1.0)).min(1.0);
-            base * 0.5 * (1.0 + (PI * share).cos())
+            let fraction = ((done - rise) / (whole - rise).max(1.0)).min(1.0);
+            base * 0.5 * (1.0 + (PI * fraction).cos())
         }
     }
 }

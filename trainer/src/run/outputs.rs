@@ -22,7 +22,9 @@ pub fn save_checkpoint(path: &Path, setup: &Setup) -> Result<()> {
     check_finite(&student, setup.counters.step)?;
     let optimizer = setup.optimizer.state();
     let optimizer = optimizer.iter().map(|(name, tensor)| Ok((name.clone(), state_dict::to_cpu(tensor)?)));
-    let shared = |best: &StateDict| best.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+    let shared = |best: &StateDict| -> StateDict {
+        best.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+    };
     let state = State {
         counters: setup.counters.clone(),
         student,

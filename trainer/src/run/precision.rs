@@ -30,7 +30,8 @@ impl Arithmetic {
             spec::Precision::Auto if is_native && device != Device::Cpu => Ok(Self::Tf32),
             spec::Precision::Auto | spec::Precision::Float32 => Ok(Self::Float32),
             spec::Precision::Bfloat16 if !is_native && device != Device::Cpu => Err(Error::user(
-                "training.precision is bfloat16, which needs a GPU of compute capability 8.0 or higher: use float32 or auto",
+                "training.precision is bfloat16, which needs a GPU of compute capability 8.0 or higher: use float32 or \
+                 auto",
             )),
             spec::Precision::Bfloat16 => Ok(Self::Bfloat16),
         }

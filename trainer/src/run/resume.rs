@@ -1,4 +1,4 @@
-//! The checkpoint to resume from: one file, so that it is never torn.
+//! The checkpoint to resume from: a single file, so that it is always consistent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,32 +8,31 @@ use sha2::{Digest, Sha256};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
-use crate::loss::region_report;
+use crate::loss::region_report::RegionReport;
 use crate::models::state_dict::{self, StateDict};
 use distillery::checkpoint::{Checkpoint, Dtype};
 use distillery::protocol::Evaluation;
 use distillery::spec::{JobSpec, TeacherCache};
 
-/// Counters and results so far.
+/// How far a run is, and its results so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
-    /// [`identity`] of the specification that this is a state of.
+    /// [`identity`] of the run.
     pub specification: String,
     /// Epochs done.
     pub epoch: u32,
-    /// Steps done of the epoch in progress. What they saw follows from the seed, so that nothing else is needed.
+    /// Steps done of the current epoch. Their batches follow from the seed, so nothing else needs to be kept.
     pub step_in_epoch: u64,
-    /// Steps done altogether.
+    /// Steps done in all.
     pub step: u64,
-    /// The best evaluation so far and the epoch that it came after.
+    /// The best evaluation so far, and the number of epochs before it.
     pub best: Option<(Evaluation, u32)>,
-    /// The teacher's evaluation, which need not be done again.
     pub teacher: Option<Evaluation>,
-    /// What the teacher sees in the regions of the evaluation split; absent for methods without regions.
-    pub regions: Option<region_report::Report>,
+    /// What the teacher sees in the regions of the evaluation split; `None` for methods without regions.
+    pub regions: Option<RegionReport>,
     /// The latest evaluation.
     pub last: Option<Evaluation>,
-    /// The attempts so far that left a state, this one included.
+    /// The attempts that wrote a checkpoint, and the current one.
     pub attempts: Vec<Attempt>,
 }
 
@@ -55,63 +54,60 @@ impl Counters {
     }
 }
 
-/// One attempt at a run: what the bytes of its result depend on besides specification and data.
+/// One attempt at a run: what the bytes of the result depend on besides specification and data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// From 1.
     pub number: u32,
-    /// When.
     pub started_at: chrono::DateTime<chrono::Utc>,
-    /// Steps that earlier attempts had done.
+    /// Steps that earlier attempts have done.
     pub from_step: u64,
-    /// `cpu` or `cuda:0`.
+    /// Such as `cpu` or `cuda:0`.
     pub device: String,
     /// `float32`, `tf32` or `bfloat16`.
     pub precision: String,
-    /// Threads of the arithmetic on the CPU.
+    /// Threads that compute on the CPU.
     pub threads: u32,
-    /// Bytes of decoded images that were kept in memory: a split that is streamed is shuffled differently.
+    /// The limit in bytes on decoded images in memory. It decides whether a split is streamed, and so shuffled
+    /// differently.
     pub data_memory: u64,
 }
 
 /// Everything that a run changes.
 #[derive(Debug)]
 pub struct State {
-    /// Counters and results.
     pub counters: Counters,
-    /// The student as it is.
     pub student: StateDict,
-    /// The student after its best evaluation.
+    /// The student at its best evaluation.
     pub best: Option<StateDict>,
-    /// The optimiser's.
     pub optimizer: StateDict,
 }
 
-/// Where the counters are in the metadata.
+/// The key of the counters in the metadata.
 const COUNTERS: &str = "distillery";
 
-/// What decides the course of a run, in hexadecimal: the specification without its names, places and rank in the
-/// queue (a worker puts files elsewhere each time); instead of those the SHA-256 of the checkpoints that were given,
-/// and the images and classes of the data.
+/// A hash of everything that determines a run, in hexadecimal. It covers the specification without names, paths and
+/// priority, which may differ from attempt to attempt; the SHA-256 of the given checkpoints; and the data's numbers of
+/// training images, evaluation images and classes.
 #[must_use]
 pub fn identity(spec: &JobSpec, teacher: Option<&str>, student: Option<&str>, data: (u64, u64, u32)) -> String {
     let mut spec = spec.clone();
     (spec.name, spec.priority, spec.max_attempts) = (String::new(), 0, 0);
     spec.labels.clear();
     (spec.dataset.path, spec.dataset.name) = (None, None);
-    // Keeping what does not change is no other course.
+    // Only views change what is trained on.
     spec.training.teacher_cache = spec.training.teacher_cache.filter(|cache| matches!(cache, TeacherCache::Views(_)));
     spec.student.checkpoint = student.map(str::to_owned);
     if let Some(of_teacher) = &mut spec.teacher {
         (of_teacher.checkpoint, of_teacher.job) = (teacher.map(str::to_owned), None);
     }
     let text = serde_json::to_string(&(spec, data)).expect("a specification is JSON");
-    // States from before there was a choice of devices are those of one. In a text this would have other quotes.
+    // Keeps the identity of checkpoints older than this field. Inside a string, the quotes would be escaped.
     let text = text.replacen(r#""devices":1,"#, "", 1);
     hex::encode(Sha256::digest(text))
 }
 
-/// Writes the state, in place of an earlier one.
+/// Writes the state in place of an earlier one.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -128,10 +124,10 @@ pub fn save(path: &Path, state: &State) -> Result<()> {
     state_dict::write(path, &tensors, &BTreeMap::from([(COUNTERS.to_owned(), counters)]))
 }
 
-/// The state that an earlier attempt left; none where there is none.
+/// Loads the state that an earlier attempt left, if there is one.
 ///
 /// # Errors
-/// It cannot be read, or belongs to another specification.
+/// It cannot be read, or belongs to another run.
 pub fn load(path: &Path, identity: &str) -> Result<Option<State>> {
     let checkpoint = match Checkpoint::open(path) {
         Ok(checkpoint) => checkpoint,
@@ -142,7 +138,8 @@ pub fn load(path: &Path, identity: &str) -> Result<Option<State>> {
     };
     let foreign = || {
         Error::user(format!(
-            "{} is the state of another specification: choose another output directory, or remove it to start anew",
+            "{} belongs to another specification or other data: choose another output directory, or remove it to start \
+             from the beginning",
             path.display()
         ))
     };

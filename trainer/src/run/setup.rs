@@ -1,4 +1,5 @@
-//! Everything that a run needs before its first step: data, networks, optimiser, and the state that an earlier attempt left.
+//! Everything that a run needs before its first step: data, networks, optimiser, and the state that an earlier attempt
+//! left.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use super::networks::{CheckpointHashes, Networks, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
 use super::resume::{self, Attempt, Counters, State};
-use super::startup_timer::Startup;
+use super::startup_timer::StartupTimer;
 use super::step::Objective;
 use crate::data::normalisation::Normalisation;
 use crate::data::open::Data;
@@ -44,7 +45,7 @@ pub struct Setup {
     /// What the run reports when it starts.
     pub started: Started,
     pub hashes: CheckpointHashes,
-    pub startup: Startup,
+    pub startup: StartupTimer,
 }
 
 impl Setup {
@@ -53,7 +54,7 @@ impl Setup {
     /// # Errors
     /// A file cannot be read, or does not fit the specification or this machine.
     pub fn new(spec: &JobSpec, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
-        let mut startup = Startup::begin();
+        let mut startup = StartupTimer::begin();
         let device = device::open(&settings.device)?;
         // Before anything else uses the device. With several ranks there are no graphs: they would lack the host's part
         // of averaging the gradients.
@@ -87,7 +88,20 @@ impl Setup {
         counters.attempts.push(attempt);
         let objective = objective(spec, &data, device, batch_size, teacher);
         startup.mark("networks");
-        Ok(Self { device, tf32, steps, data, student, objective, optimizer, counters, best, started, hashes, startup })
+        Ok(Self {
+            device,
+            tf32,
+            executor,
+            data,
+            student,
+            objective,
+            optimizer,
+            counters,
+            best,
+            started,
+            hashes,
+            startup,
+        })
     }
 }
 

@@ -1,17 +1,18 @@
-//! Where the time before the first step goes, for the job's events: what is slow there is noticed.
+//! Measures where the time before the first step goes, for the job's events.
 
 use std::fmt::Write;
 use std::time::Instant;
 
-/// The phases so far, with their seconds.
+/// The phases of a start.
 #[derive(Debug)]
-pub struct Startup {
+pub struct StartupTimer {
+    /// Names and seconds.
     phases: Vec<(&'static str, f64)>,
     begun: Instant,
 }
 
-impl Startup {
-    /// Begins with the age of the process, which holds the loading of libtorch.
+impl StartupTimer {
+    /// The first phase is the age of the process, during which libtorch was loaded.
     #[must_use]
     pub fn begin() -> Self {
         let phases = age().into_iter().map(|seconds| ("process", seconds)).collect();
@@ -36,13 +37,13 @@ impl Startup {
     }
 }
 
-/// What `/proc` counts in, on every architecture that libtorch runs on.
+/// The unit of `/proc` on every architecture that libtorch supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Seconds since this process was started, whatever program it ran first.
+/// Seconds since this process was started, including the time before it started itself once more.
 fn age() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name in parentheses may hold anything; 20 fields after it comes the start, in ticks since the machine's.
+    // The name in parentheses may contain anything. The 20th field after it is the start, in ticks since boot.
     let ticks: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;

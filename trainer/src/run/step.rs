@@ -1,7 +1,7 @@
-//! One optimisation step, and the sums of what it saw. Nothing here waits for the device, except [`Meter::read`].
+//! One optimisation step. Nothing here waits for the device.
 //!
-//! A step is the same operations on the same tensors every time: what changes from step to step is in [`Inputs`], on the
-//! device. So its operations can be recorded once and issued again as a whole.
+//! Every step issues the same operations on the same tensors. What changes from step to step is in [`Inputs`], on the
+//! device, so that a step can be recorded as a CUDA graph and replayed.
 
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
@@ -13,24 +13,24 @@ use crate::loss::sdd::{Distillation, Regions};
 use crate::models::Network;
 use crate::ranks::Ranks;
 
-/// The loss of a specification, and what it compares the student with.
+/// The loss of a specification, with everything that it compares the student to.
 #[derive(Debug)]
 pub struct Objective {
-    /// The student's.
+    /// The student's input normalisation.
     pub normalisation: Normalisation,
-    /// The teacher's, where it differs.
+    /// The teacher's, if it differs.
     pub teacher_normalisation: Option<Normalisation>,
-    /// Most images of a batch, which all but the last one of an epoch have.
+    /// Images of every batch on this rank except the last of an epoch, which can be smaller.
     pub batch_size: u32,
-    /// Frozen; none for plain training.
+    /// Frozen; `None` for plain training.
     pub teacher: Option<Network>,
-    /// None for plain training.
+    /// `None` for plain training.
     pub distillation: Option<Distillation>,
     /// Weight of the cross entropy.
     pub cross_entropy: f64,
-    /// Weight of the distillation loss, once warm.
+    /// Weight of the distillation loss after warm-up.
     pub weight: f64,
-    /// Largest norm of the gradient.
+    /// Largest L2 norm of the gradient.
     pub clip: Option<f64>,
 }
 
@@ -41,35 +41,56 @@ pub struct Inputs {
     pub images: Tensor,
     /// `[B]` int64.
     pub labels: Tensor,
-    /// The part of each image that is taken, [B, 3]: see [`crop_flip`]. Without them all of it is.
-    pub parts: Option<Tensor>,
-    /// What the teacher says of those parts, [B, regions, classes], where that is known.
-    pub logits: Option<Tensor>,
-    /// What else changes from step to step.
-    pub rates: Rates,
+    /// The crop of each image, [B, 3]: see [`crop_flip`]. `None` takes whole images.
+    pub crops: Option<Tensor>,
+    /// The teacher's logits for these crops, [B, regions, classes]; `None` has the teacher compute them.
+    pub teacher_logits: Option<Tensor>,
+    pub scalars: StepScalars,
 }
 
 impl Inputs {
-    /// On tensors of its own.
+    /// A batch of one black image.
     #[must_use]
-    pub fn copied(&self) -> Self {
-        let Self { images, labels, parts, logits, rates: Rates { learning, distillation, step } } = self;
-        let copy = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::copy);
-        let rates = Rates { learning: learning.copy(), distillation: distillation.copy(), step: step.copy() };
-        Self { images: images.copy(), labels: labels.copy(), parts: copy(parts), logits: copy(logits), rates }
+    pub fn one_black_image(side: u32, device: Device, scalars: StepScalars) -> Self {
+        let side = i64::from(side);
+        Self {
+            images: Tensor::zeros([1, 3, side, side], (Kind::Uint8, device)),
+            labels: Tensor::zeros([1], (Kind::Int64, device)),
+            crops: None,
+            teacher_logits: None,
+            scalars,
+        }
     }
 
-    /// Takes the values of others of the same shapes, and stays where it is.
-    pub fn take_over(&mut self, others: &Self) {
-        let Self { images, labels, parts, logits, rates } = self;
+    /// A copy in memory of its own.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let Self { images, labels, crops, teacher_logits, scalars } = self;
+        let copy = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::copy);
+        Self {
+            images: images.copy(),
+            labels: labels.copy(),
+            crops: copy(crops),
+            teacher_logits: copy(teacher_logits),
+            scalars: StepScalars {
+                learning_rate: scalars.learning_rate.copy(),
+                distillation_weight: scalars.distillation_weight.copy(),
+                step: scalars.step.copy(),
+            },
+        }
+    }
+
+    /// Copies the values of other inputs of the same shapes into its own memory.
+    pub fn copy_from(&mut self, others: &Self) {
+        let Self { images, labels, crops, teacher_logits, scalars } = self;
         let pairs = [
             (images, &others.images),
             (labels, &others.labels),
-            (&mut rates.learning, &others.rates.learning),
-            (&mut rates.distillation, &others.rates.distillation),
-            (&mut rates.step, &others.rates.step),
+            (&mut scalars.learning_rate, &others.scalars.learning_rate),
+            (&mut scalars.distillation_weight, &others.scalars.distillation_weight),
+            (&mut scalars.step, &others.scalars.step),
         ];
-        let optional = [(parts, &others.parts), (logits, &others.logits)];
+        let optional = [(crops, &others.crops), (teacher_logits, &others.teacher_logits)];
         let optional = optional.into_iter().filter_map(|(own, other)| own.as_mut().zip(other.as_ref()));
         for (own, other) in pairs.into_iter().chain(optional) {
             own.copy_(other);
@@ -77,89 +98,87 @@ impl Inputs {
     }
 }
 
-/// The numbers of a step, each a scalar on the device.
+/// The numbers of a step: scalars on the device.
 #[derive(Debug)]
-pub struct Rates {
-    /// Of learning: float32.
-    pub learning: Tensor,
-    /// The weight of the distillation loss in this epoch: float32.
-    pub distillation: Tensor,
-    /// The number of this step, from 1: int64.
+pub struct StepScalars {
+    /// float32.
+    pub learning_rate: Tensor,
+    /// Weight of the distillation loss in this epoch: float32.
+    pub distillation_weight: Tensor,
+    /// The step's number, from 1: int64.
     pub step: Tensor,
 }
 
-impl Rates {
-    /// Filled by kernels, which nothing waits for.
+impl StepScalars {
+    /// Filled by kernels, so that the host does not wait for the device.
     #[must_use]
-    pub fn new(learning: f64, distillation: f64, step: u64, device: Device) -> Self {
+    pub fn new(learning_rate: f64, distillation_weight: f64, step: u64, device: Device) -> Self {
         let float = |value: f64| Tensor::full([], value, (Kind::Float, device));
         let step = Tensor::full([], i64::try_from(step).unwrap_or(i64::MAX), (Kind::Int64, device));
-        Self { learning: float(learning), distillation: float(distillation), step }
+        Self { learning_rate: float(learning_rate), distillation_weight: float(distillation_weight), step }
     }
 }
 
 impl Objective {
-    /// The teacher's.
     #[must_use]
     pub fn teacher_normalisation(&self) -> &Normalisation {
         self.teacher_normalisation.as_ref().unwrap_or(&self.normalisation)
     }
 
-    /// The teacher's logits [B, regions, classes] of `images` [B, 3, S, S]; none for plain training. `normalised` is what
-    /// the student sees of them.
+    /// The teacher's logits [B, regions, classes] for `images` [B, 3, S, S]; `None` for plain training. `normalised`
+    /// are the same images as the student gets them.
     fn teacher_logits(&self, images: &Tensor, normalised: &Tensor) -> Option<Tensor> {
         let teacher = self.teacher.as_ref()?;
         let _guard = tch::no_grad_guard();
         let own = self.teacher_normalisation.as_ref().map(|own| own.apply(images));
-        // Always as many, as the rounding of some kernels depends on that: kept logits are those of any epoch.
-        let filled = filled(own.as_ref().unwrap_or(normalised), i64::from(self.batch_size));
-        let regions = regions(teacher, &filled, false, self.scales());
+        // Some kernels round differently for other batch sizes. At a constant size, an epoch's logits equal the cached
+        // ones.
+        let padded = padded(own.as_ref().unwrap_or(normalised), i64::from(self.batch_size));
+        let regions = regions(teacher, &padded, false, self.scales());
         Some(regions.joined(self.scales()).narrow(0, 0, images.size()[0]))
     }
 
-    /// Those of the distillation; 1 for plain training.
+    /// The scales of the distillation; scale 1 for plain training.
     #[must_use]
     pub fn scales(&self) -> &[u32] {
         self.distillation.as_ref().map_or(&[1], |distillation| &distillation.scales)
     }
 }
 
-/// What a step consists of, in this order.
+/// The phases of a step, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// The parts of the images, normalised.
+    /// Crops and normalisation.
     Data,
-    /// The teacher's logits.
+    /// The teacher's forward pass.
     Teacher,
-    /// The student's logits.
+    /// The student's forward pass.
     Student,
-    /// The loss of both.
     Loss,
-    /// Its gradients.
     Backward,
     /// Clipping and update.
     Optimizer,
-    /// The sums of the metrics.
+    /// Adding up the metrics.
     Metrics,
 }
 
-/// One step: forward, loss, backward with the other `ranks`, clip, update. Gives the teacher's logits [B, regions, classes]; none for plain
-/// training. `ended` is told when the host has issued each phase.
+/// Does one step: forward, loss, backward with the other `ranks`, clip, update. Returns the teacher's logits
+/// [B, regions, classes]; `None` for plain training. Calls `ended` when the host has issued a phase.
 ///
-/// It reads no number on the host that changes from step to step, and changes tensors in place.
+/// The host reads no number that changes from step to step, and tensors are changed in place.
 pub fn step(
     student: &Network,
     objective: &Objective,
     optimizer: &mut Optimizer,
     meter: &mut Meter,
     ranks: &mut Ranks,
-    Inputs { images, labels, parts, logits, rates }: &Inputs,
+    Inputs { images, labels, crops, teacher_logits, scalars }: &Inputs,
     mut ended: impl FnMut(Phase),
 ) -> Option<Tensor> {
-    let images = parts.as_ref().map_or_else(|| images.shallow_clone(), |parts| crop_flip(images, parts));
+    let images = crops.as_ref().map_or_else(|| images.shallow_clone(), |crops| crop_flip(images, crops));
     let normalised = objective.normalisation.apply(&images);
     ended(Phase::Data);
-    let logits = match logits {
+    let teacher_logits = match teacher_logits {
         Some(known) => Some(known.shallow_clone()),
         None => objective.teacher_logits(&images, &normalised),
     };
@@ -168,12 +187,12 @@ pub fn step(
     ended(Phase::Student);
     let cross_entropy = student_regions.global.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
     let mut loss = &cross_entropy * objective.cross_entropy;
-    let distilled = objective.distillation.as_ref().zip(logits.as_ref()).map(|(distillation, logits)| {
+    let distilled = objective.distillation.as_ref().zip(teacher_logits.as_ref()).map(|(distillation, logits)| {
         let teacher = Regions::split(logits, objective.scales());
         distillation.apply(&student_regions, &teacher, labels)
     });
     if let Some(distilled) = &distilled {
-        loss += &distilled.loss * &rates.distillation;
+        loss += &distilled.loss * &scalars.distillation_weight;
     }
     ended(Phase::Loss);
     optimizer.drop_gradients();
@@ -182,21 +201,21 @@ pub fn step(
     if let Some(largest) = objective.clip {
         let _ = optimizer.clip_grad_norm(largest);
     }
-    optimizer.step(&rates.learning);
+    optimizer.step(&scalars.learning_rate);
     ended(Phase::Optimizer);
     if !ranks.is_idle() {
         no_grad(|| {
             let logits = &student_regions.global;
             let measured = StepMetrics::new(&loss, &cross_entropy, logits, labels, distilled.as_ref());
-            meter.add(&measured, labels.size()[0], &rates.step);
+            meter.add(&measured, labels.size()[0], &scalars.step);
         });
     }
     ended(Phase::Metrics);
-    logits
+    teacher_logits
 }
 
-/// A batch [B, …] with its first image repeated until there are `size`.
-fn filled(images: &Tensor, size: i64) -> Tensor {
+/// Repeats the first image of a batch [B, …] until it has `size` images.
+fn padded(images: &Tensor, size: i64) -> Tensor {
     let missing = size - images.size()[0];
     if missing <= 0 {
         return images.shallow_clone();

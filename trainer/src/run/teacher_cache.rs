@@ -6,7 +6,7 @@ use tch::Device;
 use super::manifest::Versions;
 use super::setup::Setup;
 use crate::cache::Cache;
-use crate::cache::teacher_logits::{Place, TeacherCache};
+use crate::cache::teacher_logits::{Storage, TeacherCache};
 use crate::error::Result;
 use crate::loss::sdd::region_count;
 use crate::ranks::Ranks;
@@ -29,19 +29,19 @@ pub fn open(
     let Some(kind) = spec.training.teacher_cache.filter(|kind| *kind != Kind::Off) else { return Ok(None) };
     let images = usize::try_from(setup.data.train.len()).unwrap_or(usize::MAX);
     let size = [region_count(setup.objective.scales()), i64::from(setup.started.classes)];
-    let directory = settings.cache_dir.as_deref().or(ranks.place());
+    let directory = settings.cache_dir.as_deref().or(ranks.directory());
     let key = match directory {
-        Some(_) => ranks.tell(|| Ok(logits_key(spec, settings, setup)?.to_string()))?,
+        Some(_) => ranks.broadcast_text(|| Ok(logits_key(spec, settings, setup)?.to_string()))?,
         None => String::new(),
     };
-    let in_memory = Place::Memory(setup.device, settings.cache_limit);
-    let place = match directory.map(|directory| Cache::open(directory, settings.cache_limit)) {
+    let in_memory = Storage::Memory { device: setup.device, limit: settings.cache_limit };
+    let storage = match directory.map(|directory| Cache::open(directory, settings.cache_limit)) {
         None => in_memory,
         Some(Ok(cache)) => {
             let key = serde_json::from_str(&key).expect("a key is JSON");
             // A copy on the device would lack what other ranks write.
             let device = if settings.shard.world_size == 1 { setup.device } else { Device::Cpu };
-            Place::Files(cache, key, device)
+            Storage::Files { cache, key, device }
         }
         Some(Err(error)) => {
             report.event(&warning(format!(
@@ -51,7 +51,7 @@ pub fn open(
             in_memory
         }
     };
-    Ok(TeacherCache::new(kind, images, size, place))
+    Ok(TeacherCache::new(kind, images, size, storage))
 }
 
 /// Everything that the logits of an image and their rounding depend on, except the view.

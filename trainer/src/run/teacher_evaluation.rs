@@ -8,7 +8,7 @@ use super::setup::Setup;
 use super::teacher_cache::teacher_key;
 use crate::cache::{Cache, record};
 use crate::error::{Error, Result};
-use crate::loss::region_report::{self, Tally};
+use crate::loss::region_report::{RegionReport, Tally};
 use crate::loss::sdd::Distillation;
 use crate::ranks::Ranks;
 use crate::settings::Settings;
@@ -16,7 +16,7 @@ use distillery::protocol::Evaluation;
 use distillery::spec::JobSpec;
 
 /// The evaluation, and the report on regions for methods that have them.
-type Findings = (Evaluation, Option<region_report::Report>);
+type Findings = (Evaluation, Option<RegionReport>);
 
 /// The evaluation of a run's teacher, from an earlier attempt, the cache, or now. Puts the report on regions into the
 /// run's counters. `None` if `goes_on` returned false meanwhile.
@@ -81,7 +81,7 @@ fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<
             tally.add(distillation, &teacher.regions(seen.features, &distillation.scales), seen.labels);
         }
     };
-    let evaluation = evaluate(teacher, &setup.data.eval, normalisation, &Ranks::alone(), goes_on, count)?;
+    let evaluation = evaluate(teacher, &setup.data.eval, normalisation, &Ranks::single(), goes_on, count)?;
     let Some(evaluation) = evaluation else { return Ok(None) };
     let names = setup.data.classes.names.as_deref();
     let report = |distillation: &Distillation| tally.report(&distillation.scales, names);

@@ -26,8 +26,8 @@ impl Control {
         *current = (*current).max(Some(request));
     }
 
-    /// Reads requests from standard input. Ends the process when standard input or the parent process ends: the worker is
-    /// gone then, and another one resumes from the last checkpoint.
+    /// Reads requests from standard input. Ends the process when standard input or the parent process ends: the worker
+    /// is gone then, and another one resumes from the last checkpoint.
     pub fn follow_standard_input(&self) {
         if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
             tracing::warn!(%error, "no death signal: only the end of standard input will end this process");

@@ -1,4 +1,4 @@
-//! The metrics file: one point a line, appended to.
+//! The metrics file, to which points are appended, one per line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -9,15 +9,16 @@ use chrono::Utc;
 use crate::error::{Error, Result};
 use distillery::protocol::Point;
 
-/// Appends points.
+/// An open metrics file.
 #[derive(Debug)]
-pub struct Metrics {
+pub struct MetricsFile {
     path: PathBuf,
     file: File,
 }
 
-impl Metrics {
-    /// Goes on after `step`: later points of an earlier attempt, and a line that it could not finish, are dropped.
+impl MetricsFile {
+    /// Opens the file to continue after `step`. Removes later points of an earlier attempt, and a line that it left
+    /// unfinished.
     ///
     /// # Errors
     /// The file cannot be read or written.
@@ -37,7 +38,7 @@ impl Metrics {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Writes the values as points, and returns those.
+    /// Writes values by series name as points, and returns the points.
     ///
     /// # Errors
     /// The file cannot be written.

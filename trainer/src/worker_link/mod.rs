@@ -1,4 +1,4 @@
-//! What the trainer exchanges with the worker that supervises it, or with the person who started it.
+//! What the trainer exchanges with the worker that started it, or with a person: events, metrics and stop requests.
 
 pub mod control;
 pub mod metrics_file;

@@ -1,4 +1,4 @@
-//! Tells the outside how training goes: events for a worker, a progress bar or lines for people.
+//! Reports how training goes: as events for a worker, or as a progress bar or lines for people.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -8,9 +8,9 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::device::exit_now;
 use distillery::protocol::{Event, Level, Point, Progress};
 
-/// Where events go.
+/// A receiver of events.
 pub trait Report {
-    /// One event, in order.
+    /// Receives the next event.
     fn event(&mut self, event: &Event);
 }
 
@@ -20,7 +20,7 @@ pub fn warning(message: String) -> Event {
     Event::Log { level: Level::Warning, message }
 }
 
-/// One JSON object a line on standard output.
+/// Writes one JSON object per line to standard output.
 #[derive(Debug)]
 pub struct Ndjson;
 
@@ -29,13 +29,13 @@ impl Report for Ndjson {
         let line = serde_json::to_string(event).expect("events are JSON");
         let mut out = std::io::stdout().lock();
         if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-            // Nobody listens any more.
+            // The reader is gone.
             exit_now(1);
         }
     }
 }
 
-/// Says nothing.
+/// Ignores all events.
 #[derive(Debug)]
 pub struct Silent;
 
@@ -43,7 +43,7 @@ impl Report for Silent {
     fn event(&mut self, _: &Event) {}
 }
 
-/// For people: a bar on a terminal, a line per epoch elsewhere.
+/// Reports to people: with a progress bar on a terminal, with a line per epoch elsewhere.
 #[derive(Debug)]
 pub struct Human {
     bar: Option<ProgressBar>,
@@ -55,7 +55,7 @@ pub struct Human {
 impl Default for Human {
     fn default() -> Self {
         let bar = std::io::stdout().is_terminal().then(|| {
-            let template = "{msg}\n{bar:40} {percent:>3} %  {elapsed} gone";
+            let template = "{msg}\n{bar:40} {percent:>3} %  {elapsed} elapsed";
             let style = ProgressStyle::with_template(template).expect("the template is valid");
             ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stdout()).with_style(style)
         });
@@ -98,7 +98,7 @@ impl Report for Human {
         match event {
             Event::Started(started) => {
                 self.line(&format!(
-                    "training on {} in {} with {} threads: {} images of {} classes, {} to evaluate on",
+                    "training on {} in {} with {} threads: {} images of {} classes, and {} evaluation images",
                     started.device,
                     started.precision,
                     started.threads,
@@ -108,7 +108,7 @@ impl Report for Human {
                 ));
                 if started.resumed_step > 0 {
                     let (epochs, step) = (started.resumed_epochs, started.resumed_step);
-                    self.line(&format!("going on after {epochs} epochs, at step {step}"));
+                    self.line(&format!("resuming after {epochs} epochs, at step {step}"));
                 }
             }
             Event::Teacher(teacher) => self.line(&format!("teacher: top-1 {:.2} %", teacher.top1)),
@@ -128,10 +128,10 @@ impl Report for Human {
             Event::Checkpoint { .. } => {}
             Event::Finished(outcome) => {
                 let (best, epoch, last) = (outcome.best_top1, outcome.best_epoch, outcome.last_top1);
-                self.line(&format!("done: best top-1 {best:.2} % after epoch {epoch}, last {last:.2} %"));
+                self.line(&format!("finished: best top-1 {best:.2} % after epoch {epoch}, last {last:.2} %"));
             }
             Event::Stopped { epoch, step } => {
-                self.line(&format!("stopped after {epoch} epochs, at step {step}; run it again to go on"));
+                self.line(&format!("stopped after {epoch} epochs, at step {step}; run the same command to resume"));
             }
             Event::Failed(failure) => eprintln!("error: {}", failure.message),
         }
