@@ -143,22 +143,18 @@ fn evaluation_mode_logits_are_pytorchs() {
 
 #[test]
 fn gradients_of_every_family_are_libtorchs() {
-    // In float64 libtorch computes them; in float32 and bfloat16 our own loops do their part on the CPU, and libtorch all
-    // of it where there are none, as on a GPU. A number close to zero that rounds to the other side of it moves a gradient
-    // by far more than its rounding.
+    // In float64 libtorch computes all of it; in float32 and bfloat16 the trainer's own loops do their part on the CPU. A
+    // number close to zero that rounds to the other side of it moves a gradient by far more than its rounding.
     for name in
         ["resnet20", "resnet20_a", "wrn_16_1", "vgg8", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "resnet18"]
     {
-        let gradients = |kind: Kind, compute: Kind, kernels: bool| {
+        let gradients = |kind: Kind, compute: Kind| {
             let mut network = with_fixed_weights(name, 10, |kind, noise| match kind {
                 "running_mean" => noise.zeros_like(),
                 _ => noise.ones_like(),
             });
             network.place(Device::Cpu, kind);
             network.compute_in(compute);
-            if !kernels {
-                network.use_no_kernels();
-            }
             // Of several values in each map, so that no variance is close to zero.
             let side = if name == "resnet18" { 64 } else { 32 };
             let images = hashed(&[8, 3, side, side], 1000).to_kind(kind);
@@ -169,18 +165,16 @@ fn gradients_of_every_family_are_libtorchs() {
             (Tensor::cat(&trained.collect::<Vec<_>>(), 0), Tensor::cat(&statistics, 0))
         };
         let difference = |one: &Tensor, other: &Tensor| ((one - other).norm() / other.norm()).double_value(&[]);
-        let (exact, exact_statistics) = gradients(Kind::Double, Kind::Double, false);
+        let (exact, exact_statistics) = gradients(Kind::Double, Kind::Double);
         // The other networks' random weights carry a rounding of bfloat16 too far for a comparison to tell anything.
         let bears_bfloat16 = ["resnet20", "resnet20_a", "wrn_16_1", "vgg8"].contains(&name);
-        for kernels in [true, false] {
-            let (single, statistics) = gradients(Kind::Float, Kind::Float, kernels);
-            let (found, of_statistics) = (difference(&single, &exact), difference(&statistics, &exact_statistics));
-            assert!(found < 0.02 && of_statistics < 1e-5, "{name} in float32: {found}, statistics {of_statistics}");
-            if bears_bfloat16 {
-                let (brain, statistics) = gradients(Kind::Float, Kind::BFloat16, kernels);
-                let (found, of_statistics) = (difference(&brain, &exact), difference(&statistics, &exact_statistics));
-                assert!(found < 0.3 && of_statistics < 0.02, "{name} in bfloat16: {found}, statistics {of_statistics}");
-            }
+        let (single, statistics) = gradients(Kind::Float, Kind::Float);
+        let (found, of_statistics) = (difference(&single, &exact), difference(&statistics, &exact_statistics));
+        assert!(found < 0.02 && of_statistics < 1e-5, "{name} in float32: {found}, statistics {of_statistics}");
+        if bears_bfloat16 {
+            let (brain, statistics) = gradients(Kind::Float, Kind::BFloat16);
+            let (found, of_statistics) = (difference(&brain, &exact), difference(&statistics, &exact_statistics));
+            assert!(found < 0.3 && of_statistics < 0.02, "{name} in bfloat16: {found}, statistics {of_statistics}");
         }
     }
 }

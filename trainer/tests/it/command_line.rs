@@ -264,7 +264,7 @@ fn what_cannot_work_is_the_users_to_mend_and_says_how() {
     };
     assert_user(json!({"teacher": {"architecture": "resnet56"}}), &["does not fit resnet56", "it fits resnet8"]);
     assert_user(json!({"teacher": {"checkpoint": "/nowhere.pt"}}), &["/nowhere.pt does not exist"]);
-    assert_user(json!({"dataset": {"path": "/nowhere"}}), &["data set /nowhere is not there any more"]);
+    assert_user(json!({"dataset": {"path": "/nowhere"}}), &["data set /nowhere does not exist any more"]);
     // A teacher of two classes more than the data has.
     let other = Place::new();
     let labels = other.path("data/train-labels-idx1-ubyte");

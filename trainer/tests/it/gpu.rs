@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use distillery_trainer::cuda::{Plugin, Tf32};
 use distillery_trainer::device;
-use distillery_trainer::steps::{Mode, Steps};
+use distillery_trainer::device::cuda::{Plugin, Tf32};
+use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -34,9 +34,9 @@ fn graphs() -> Mode {
 }
 
 fn trained(spec: serde_json::Value, device: Device, kind: Kind, mode: Mode) -> Vec<(String, Tensor)> {
-    let mut training = Training::new(&specification(spec), device, kind, Steps::in_mode(mode));
+    let mut training = Training::new(&specification(spec), device, kind, StepExecutor::in_mode(mode));
     (0..12).for_each(|_| drop(training.step(None)));
-    assert!(training.steps.events().is_empty(), "a graph could not be recorded");
+    assert!(training.executor.events().is_empty(), "a graph could not be recorded");
     training.outcome()
 }
 

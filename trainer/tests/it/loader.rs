@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use distillery::dataset::{self, Frame, Images, KEPT_BYTES, Rectangle};
+use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{
-    Batches, Crops, Error, Framing, Loaded, Loader, Options, Share, crop_flip, resized_crop,
+    Batch, Batches, CropSource, Crops, Framing, LoadError, Loader, LoaderOptions, Shard, crop_flip, resized_crop,
 };
-use distillery_trainer::normalisation::Normalisation;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -86,13 +86,13 @@ impl Images for Fake {
     }
 }
 
-fn open(fake: Fake, limit: Option<u64>, batch_size: u32, memory: u64) -> Result<Loader, Error> {
-    Loader::open(Arc::new(fake), Options { limit, ..options(batch_size, memory) })
+fn open(fake: Fake, limit: Option<u64>, batch_size: u32, memory: u64) -> Result<Loader, LoadError> {
+    Loader::open(Arc::new(fake), LoaderOptions { limit, ..options(batch_size, memory) })
 }
 
-fn options(batch_size: u32, memory_limit: u64) -> Options {
-    let (framing, share, device) = (Framing::Whole, Share::WHOLE, Device::Cpu);
-    Options { side: SIDE, framing, limit: None, batch_size, share, seed: 5, memory_limit, device }
+fn options(batch_size: u32, memory_limit: u64) -> LoaderOptions {
+    let (framing, shard, device) = (Framing::Whole, Shard::WHOLE, Device::Cpu);
+    LoaderOptions { side: SIDE, framing, limit: None, batch_size, shard, seed: 5, memory_limit, device }
 }
 
 /// The images' indices, batch by batch; checks that labels and pixels belong together.
@@ -100,7 +100,7 @@ fn indices(batches: Batches) -> Vec<Vec<usize>> {
     batches.map(|batch| batch_indices(batch.unwrap())).collect()
 }
 
-fn batch_indices(Loaded { images, labels, numbers, indices, .. }: Loaded) -> Vec<usize> {
+fn batch_indices(Batch { images, labels, indices, index_tensor, .. }: Batch) -> Vec<usize> {
     let count = images.size()[0];
     assert_eq!(images.size(), [count, 3, i64::from(SIDE), i64::from(SIDE)]);
     assert_eq!((images.kind(), labels.kind(), labels.size()), (Kind::Uint8, Kind::Int64, vec![count]));
@@ -112,10 +112,10 @@ fn batch_indices(Loaded { images, labels, numbers, indices, .. }: Loaded) -> Vec
     let found: Vec<i64> = channel(0).iter().zip(channel(1)).map(|(low, high)| low + 256 * high).collect();
     assert_eq!(found.iter().map(|index| index % 10).collect::<Vec<_>>(), Vec::<i64>::try_from(labels).unwrap());
     let found: Vec<usize> = found.into_iter().map(|index| index as usize).collect();
-    let on_device: Vec<i64> = Vec::try_from(indices).unwrap();
-    assert_eq!(on_device, numbers.iter().map(|number| *number as i64).collect::<Vec<_>>());
+    let on_device: Vec<i64> = Vec::try_from(index_tensor).unwrap();
+    assert_eq!(on_device, indices.iter().map(|number| *number as i64).collect::<Vec<_>>());
     // Images that were left out in memory have no number.
-    assert!(numbers.len() == found.len() && numbers.iter().zip(&found).all(|(number, index)| number <= index));
+    assert!(indices.len() == found.len() && indices.iter().zip(&found).all(|(number, index)| number <= index));
     found
 }
 
@@ -138,7 +138,8 @@ fn an_epoch_holds_each_image_once_in_an_order_of_its_own() {
         assert_ne!(first.concat(), (0..count).collect::<Vec<_>>());
         assert_ne!(first, indices(loader.epoch(1, 0)));
         assert_eq!(first, indices(open(Fake::new(count), None, 128, memory).unwrap().epoch(0, 0)));
-        let other = Loader::open(Arc::new(Fake::new(count)), Options { seed: 6, ..options(128, memory) }).unwrap();
+        let other =
+            Loader::open(Arc::new(Fake::new(count)), LoaderOptions { seed: 6, ..options(128, memory) }).unwrap();
         assert_ne!(first, indices(other.epoch(0, 0)));
     }
 }
@@ -146,28 +147,31 @@ fn an_epoch_holds_each_image_once_in_an_order_of_its_own() {
 #[test]
 fn shares_of_a_batch_are_its_rows_in_order_with_the_parts_that_one_would_take() {
     for memory in [MEMORY, STREAM] {
-        let open = |share| Loader::open(Arc::new(Fake::new(82)), Options { share, ..options(8, memory) }).unwrap();
-        let crops = Crops::of_epoch(1, 2, 3, [82, 8, SIDE.into()], Device::Cpu);
-        let cut = |share| {
-            let batches = open(share).epoch(2, 3).map(Result::unwrap);
-            let part = |(index, loaded): (u64, Loaded)| {
-                let parts =
-                    Vec::<i64>::try_from(crops.of_batch(index, loaded.rows.start, &loaded.indices).flatten(0, 1));
-                (loaded.all, batch_indices(loaded), parts.unwrap())
+        let open =
+            |shard| Loader::open(Arc::new(Fake::new(82)), LoaderOptions { shard, ..options(8, memory) }).unwrap();
+        let crops = Crops::of_epoch(crop_source(1, 82, SIDE.into()), 2, 3, 8);
+        let cut = |shard| {
+            let batches = open(shard).epoch(2, 3).map(Result::unwrap);
+            let part = |(index, batch): (u64, Batch)| {
+                let parts = Vec::<i64>::try_from(
+                    crops.of_batch(index, batch.portion.rows.start, &batch.index_tensor).flatten(0, 1),
+                );
+                (batch.portion.batch_size, batch_indices(batch), parts.unwrap())
             };
             (3..).zip(batches).map(part).collect::<Vec<_>>()
         };
-        let whole = cut(Share::WHOLE);
-        let shares = [0, 1, 2].map(|number| cut(Share { number, count: 3 }));
+        let whole = cut(Shard::WHOLE);
+        let shards = [0, 1, 2].map(|number| cut(Shard { rank: number, world_size: 3 }));
         assert_eq!(whole.len(), 8);
         for (batch, (all, indices, parts)) in whole.into_iter().enumerate() {
-            assert!(shares.iter().all(|share| share[batch].0 == all));
-            assert_eq!(shares.each_ref().map(|share| share[batch].1.clone()).concat(), indices);
-            assert_eq!(shares.each_ref().map(|share| share[batch].2.clone()).concat(), parts);
+            assert!(shards.iter().all(|shard| shard[batch].0 == all));
+            assert_eq!(shards.each_ref().map(|shard| shard[batch].1.clone()).concat(), indices);
+            assert_eq!(shards.each_ref().map(|shard| shard[batch].2.clone()).concat(), parts);
         }
         // Of the last two images there is none for the third.
-        assert!(shares[2].last().unwrap().1.is_empty());
-        let evaluated = [0, 1, 2].map(|number| indices(open(Share::WHOLE).in_order(Share { number, count: 3 }, 20)));
+        assert!(shards[2].last().unwrap().1.is_empty());
+        let evaluated =
+            [0, 1, 2].map(|number| indices(open(Shard::WHOLE).in_order(Shard { rank: number, world_size: 3 }, 20)));
         assert_eq!(evaluated.concat().concat(), (0..82).collect::<Vec<_>>());
     }
 }
@@ -177,9 +181,9 @@ fn a_share_that_cannot_be_read_keeps_its_place_among_the_others() {
     let fake = || Fake { corrupt: vec![40], ..Fake::new(150) };
     for memory in [MEMORY, STREAM] {
         let of = |number| {
-            let share = Share { number, count: 2 };
-            let loader = Loader::open(Arc::new(fake()), Options { share, ..options(2, memory) }).unwrap();
-            loader.epoch(0, 0).map(|batch| batch.unwrap().numbers.len()).collect::<Vec<_>>()
+            let shard = Shard { rank: number, world_size: 2 };
+            let loader = Loader::open(Arc::new(fake()), LoaderOptions { shard, ..options(2, memory) }).unwrap();
+            loader.epoch(0, 0).map(|batch| batch.unwrap().indices.len()).collect::<Vec<_>>()
         };
         let (first, second) = (of(0), of(1));
         assert_eq!((first.len(), second.len()), (75, 75), "the ranks would go out of step");
@@ -207,14 +211,14 @@ fn evaluation_is_in_order_and_a_limit_takes_the_first() {
     for memory in [MEMORY, STREAM] {
         let loader = open(Fake::new(1000), Some(300), 64, memory).unwrap();
         assert_eq!((loader.len(), loader.steps_per_epoch()), (300, 5));
-        let batches = indices(loader.in_order(Share::WHOLE, 100));
+        let batches = indices(loader.in_order(Shard::WHOLE, 100));
         assert_eq!(batches.len(), 3);
         assert_eq!(batches.concat(), (0..300).collect::<Vec<_>>());
         assert_eq!(sorted(&indices(loader.epoch(0, 0))), (0..300).collect::<Vec<_>>());
         assert_eq!(open(Fake::new(10), Some(300), 64, memory).unwrap().len(), 10);
         let error = open(Fake::new(10), Some(0), 64, memory).unwrap_err();
-        assert!(matches!(error, Error::Empty) && error.is_users());
-        assert!(matches!(open(Fake::new(0), None, 64, memory), Err(Error::Empty)));
+        assert!(matches!(error, LoadError::Empty) && error.is_users());
+        assert!(matches!(open(Fake::new(0), None, 64, memory), Err(LoadError::Empty)));
     }
 }
 
@@ -224,7 +228,7 @@ fn few_corrupt_images_are_named_and_left_out() {
     let good: Vec<usize> = (0..1000).filter(|index| !corrupt.contains(index)).collect();
     for memory in [MEMORY, STREAM] {
         let loader = open(Fake { corrupt: corrupt.clone(), ..Fake::new(1000) }, None, 64, memory).unwrap();
-        assert_eq!(indices(loader.in_order(Share::WHOLE, 100)).concat(), good);
+        assert_eq!(indices(loader.in_order(Shard::WHOLE, 100)).concat(), good);
         assert_eq!(sorted(&indices(loader.epoch(0, 0))), good);
         assert_eq!(loader.len(), if memory == MEMORY { 994 } else { 1000 });
         // Met twice, counted once.
@@ -233,19 +237,19 @@ fn few_corrupt_images_are_named_and_left_out() {
     }
     // A batch that lost all its images is passed over.
     let loader = open(Fake { corrupt: vec![4, 5], ..Fake::new(200) }, None, 2, STREAM).unwrap();
-    assert_eq!(indices(loader.in_order(Share::WHOLE, 2)).len(), 99);
+    assert_eq!(indices(loader.in_order(Shard::WHOLE, 2)).len(), 99);
 }
 
 #[test]
 fn many_corrupt_images_are_an_error_of_the_user() {
     let fake = || Fake { corrupt: (100..120).collect(), ..Fake::new(1000) };
     let stream = open(fake(), None, 50, STREAM).unwrap();
-    let results: Vec<_> = stream.in_order(Share::WHOLE, 50).collect();
+    let results: Vec<_> = stream.in_order(Shard::WHOLE, 50).collect();
     // Two good batches, then the end.
     assert_eq!(results.len(), 3);
     for error in [open(fake(), None, 50, MEMORY).unwrap_err(), results.into_iter().next_back().unwrap().unwrap_err()] {
         assert!(error.is_users());
-        let Error::TooManyCorrupt { corrupt, total, named } = &error else { panic!("{error}") };
+        let LoadError::TooManyCorrupt { corrupt, total, named } = &error else { panic!("{error}") };
         assert_eq!((*corrupt, *total, named.len()), (20, 1000, 10));
         assert!(error.to_string().contains("image 100: 100.png: not an image; image 101"), "{error}");
     }
@@ -255,10 +259,10 @@ fn many_corrupt_images_are_an_error_of_the_user() {
 fn an_unreadable_file_is_no_corrupt_image() {
     let fake = || Fake { unreadable: Some(3), ..Fake::new(1000) };
     let error = open(fake(), None, 50, MEMORY).unwrap_err();
-    assert!(matches!(error, Error::Dataset(_)) && !error.is_users());
+    assert!(matches!(error, LoadError::Dataset(_)) && !error.is_users());
     let loader = open(fake(), None, 50, STREAM).unwrap();
-    let error = loader.in_order(Share::WHOLE, 50).next().unwrap().unwrap_err();
-    assert!(matches!(error, Error::Dataset(_)) && !error.is_users());
+    let error = loader.in_order(Shard::WHOLE, 50).next().unwrap().unwrap_err();
+    assert!(matches!(error, LoadError::Dataset(_)) && !error.is_users());
 }
 
 #[test]
@@ -321,7 +325,7 @@ fn streaming_decodes_three_batches_ahead_and_no_more() {
 fn a_decoder_that_panics_ends_the_epoch_and_not_the_process() {
     let loader = open(Fake { panics: Some(500), ..Fake::new(1000) }, None, 64, STREAM).unwrap();
     let batches: Vec<_> = loader.epoch(0, 0).collect();
-    assert!(matches!(batches.last(), Some(Err(Error::Stopped))));
+    assert!(matches!(batches.last(), Some(Err(LoadError::Stopped))));
     assert!(batches[..batches.len() - 1].iter().all(Result::is_ok));
 }
 
@@ -417,12 +421,13 @@ fn crops_and_flips_are_those_of_single_images() {
 
 /// What batch `batch` of `count` images of side 8 takes in an epoch.
 fn epoch_parts(count: i64, seed: u64, epoch: u32, batch: u64) -> Tensor {
-    let sizes = [(batch + 1) * count as u64, count as u64, 8];
-    Crops::of_epoch(seed, epoch, 0, sizes, Device::Cpu).of_batch(
-        batch,
-        0,
-        &Tensor::arange(count, (Kind::Int64, Device::Cpu)),
-    )
+    let batch_size = count as u64;
+    let crops = Crops::of_epoch(crop_source(seed, (batch + 1) * batch_size, 8), epoch, 0, batch_size);
+    crops.of_batch(batch, 0, &Tensor::arange(count, (Kind::Int64, Device::Cpu)))
+}
+
+fn crop_source(seed: u64, images: u64, side: u64) -> CropSource {
+    CropSource { seed, images, side, device: Device::Cpu }
 }
 
 #[test]
@@ -437,15 +442,14 @@ fn augmentation_depends_on_seed_epoch_and_batch_alone() {
     assert!(floats.equal(&changed.to_kind(Kind::Float)));
     // The same where an epoch is gone on with, and in a batch that lost images.
     let numbers = Tensor::arange(50, (Kind::Int64, Device::Cpu));
-    let later = Crops::of_epoch(1, 2, 3, [250, 64, 8], Device::Cpu).of_batch(3, 0, &numbers);
+    let later = Crops::of_epoch(crop_source(1, 250, 8), 2, 3, 64).of_batch(3, 0, &numbers);
     assert!(later.equal(&epoch_parts(64, 1, 2, 3).narrow(0, 0, 50)));
 }
 
 #[test]
 fn a_view_of_an_image_depends_on_seed_view_and_image_alone() {
     let images = pictures(64, 8);
-    let parts =
-        |numbers: &Tensor, seed, view| Crops::of_view(seed, view, [200, 8], Device::Cpu).of_batch(0, 0, numbers);
+    let parts = |numbers: &Tensor, seed, view| Crops::of_view(crop_source(seed, 200, 8), view).of_batch(0, 0, numbers);
     let numbers = |from: i64| Tensor::arange_start(from, from + 64, (Kind::Int64, Device::Cpu));
     let views = crop_flip(&images, &parts(&numbers(100), 1, 2));
     assert!((0..64).any(|image| !views.get(image).equal(&images.get(image))));
@@ -461,7 +465,7 @@ fn a_view_of_an_image_depends_on_seed_view_and_image_alone() {
 #[test]
 fn every_epoch_takes_another_part_of_an_image_even_if_memory_would_hold_them() {
     let fake = Arc::new(Fake::new(100));
-    let options = Options { framing: Framing::ResizedCrop, ..options(32, MEMORY) };
+    let options = LoaderOptions { framing: Framing::ResizedCrop, ..options(32, MEMORY) };
     let loader = Loader::open(fake.clone(), options).unwrap();
     let parts = |epoch: u32, first: u64| {
         loader.epoch(epoch, first).for_each(drop);

@@ -1,8 +1,8 @@
 //! The losses and their gradients are those of the published implementation.
 
 use distillery::spec::Grouping;
-use distillery_trainer::losses::{Loss, dkd, kd, nkd};
-use distillery_trainer::sdd::{Distillation, Distilled, Regions, classify_regions, warmup};
+use distillery_trainer::loss::region::{Loss, dkd, kd, nkd};
+use distillery_trainer::loss::sdd::{Distillation, Distilled, GroupWeights, Regions, classify_regions, warmup};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -57,7 +57,7 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     /// The loss, and the norm of its gradient with respect to the student's feature map.
-    fn run(&self, loss: Loss, scales: &[u32], grouping: Grouping, weights: (f64, f64)) -> (Distilled, f64) {
+    fn run(&self, loss: Loss, scales: &[u32], grouping: Grouping, weights: GroupWeights) -> (Distilled, f64) {
         self.run_in(Kind::Float, loss, scales, grouping, weights)
     }
 
@@ -68,7 +68,7 @@ impl Case {
         loss: Loss,
         scales: &[u32],
         grouping: Grouping,
-        weights: (f64, f64),
+        weights: GroupWeights,
     ) -> (Distilled, f64) {
         let [teacher, teacher_weight, teacher_bias, student, student_weight, student_bias, target] = &self.tensors;
         let student = student.to_dtype(kind, false, true).set_requires_grad(true);
@@ -103,7 +103,7 @@ fn excluding_target(loss: Loss) -> Loss {
 
 #[test]
 fn losses_gradients_and_groups_are_those_of_the_published_code() {
-    let published = (1.0, 2.0);
+    let published = GroupWeights { consistent: 1.0, complementary: 2.0 };
     for case in cases() {
         let keys = [("sd_kd", "kd"), ("sd_dkd", "dkd"), ("sd_nkd_as_published", "nkd_as_published")];
         for (loss, (decoupled, plain)) in case.losses.into_iter().zip(keys) {
@@ -123,7 +123,7 @@ fn losses_gradients_and_groups_are_those_of_the_published_code() {
         assert!((fraction - complementary / (consistent + complementary)).abs() < 1e-6, "{}: {fraction}", case.name);
         let by_class = case.run(kd, &case.scales, Grouping::Class, published).0;
         case.assert_close("sd_kd_grouped_by_class", value(&by_class.loss));
-        let heavy = case.run(kd, &case.scales, Grouping::Label, (3.0, 5.0)).0;
+        let heavy = case.run(kd, &case.scales, Grouping::Label, GroupWeights { consistent: 3.0, complementary: 5.0 }).0;
         case.assert_close("sd_kd_consistent_3_complementary_5", value(&heavy.loss));
         let nkd = excluding_target(nkd);
         let excluded = case.run(nkd, &case.scales, Grouping::Label, published).0;
@@ -140,7 +140,13 @@ fn losses_and_gradients_of_maps_in_bfloat16_are_the_published_ones_to_its_precis
             ["consistent", "complementary"].map(|key| case.expected[key].as_f64().unwrap());
         let keys = ["sd_kd", "sd_dkd", "sd_nkd_as_published"];
         for (loss, key) in case.losses.into_iter().zip(keys) {
-            let (distilled, gradient) = case.run_in(Kind::BFloat16, loss, &case.scales, Grouping::Label, (1.0, 2.0));
+            let (distilled, gradient) = case.run_in(
+                Kind::BFloat16,
+                loss,
+                &case.scales,
+                Grouping::Label,
+                GroupWeights { consistent: 1.0, complementary: 2.0 },
+            );
             assert_eq!(distilled.loss.kind(), Kind::Float);
             let fraction = value(&distilled.complementary_fraction);
             if (fraction - complementary / (consistent + complementary)).abs() > 1e-6 {
@@ -167,8 +173,15 @@ fn each_scale_has_a_weight_and_a_curve_of_its_own() {
         let apply = |scales: &[u32], weights: &[f64]| {
             let teacher = classify_regions(|xs| xs.linear(teacher_weight, Some(teacher_bias)), teacher, scales);
             let student = classify_regions(|xs| xs.linear(student_weight, Some(student_bias)), student, scales);
-            Distillation::from_parts(kd, scales, weights, Grouping::Label, (1.0, 1.0), Device::Cpu)
-                .apply(&student, &teacher, target)
+            Distillation::from_parts(
+                kd,
+                scales,
+                weights,
+                Grouping::Label,
+                GroupWeights { consistent: 1.0, complementary: 1.0 },
+                Device::Cpu,
+            )
+            .apply(&student, &teacher, target)
         };
         let (scales, count) = (&case.scales, case.scales.len());
         let weights: Vec<f64> = (0..count).map(|index| 0.5 + index as f64).collect();

@@ -18,5 +18,6 @@ mod regions;
 mod resume;
 mod rows;
 mod steps;
+mod structure;
 mod teacher_cache;
 mod verify;

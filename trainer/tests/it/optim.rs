@@ -1,7 +1,7 @@
 //! Optimisers, clipping and schedules against a plain reimplementation in float64.
 
 use distillery::spec::{OptimizerSpec, ScheduleSpec};
-use distillery_trainer::optim::{Optimizer, learning_rate};
+use distillery_trainer::run::optim::{Optimizer, learning_rate};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::torch::one_thread;
@@ -216,7 +216,7 @@ fn a_state_of_something_else_is_refused() {
     assert!(optimizer.load_state(&fresh()[1..]).unwrap_err().contains("no step"));
     let mut state = fresh();
     state[1].1 = Tensor::zeros([1], (Kind::Float, Device::Cpu));
-    assert!(optimizer.load_state(&state).unwrap_err().contains("of shape [1] instead of [4, 3, 2, 2]"));
+    assert!(optimizer.load_state(&state).unwrap_err().contains("has shape [1] instead of [4, 3, 2, 2]"));
     let mut state = fresh();
     state.push(("exp_avg.p0".to_owned(), Tensor::from(0.0)));
     assert!(optimizer.load_state(&state).unwrap_err().contains("exp_avg.p0"));

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use distillery::architecture;
 use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event};
 use distillery::spec::{Grouping, OptimizerSpec};
-use distillery_trainer::data::Share;
-use distillery_trainer::losses::Loss;
+use distillery_trainer::data::normalisation::Normalisation;
+use distillery_trainer::data::{Portion, Shard};
+use distillery_trainer::loss::region::Loss;
+use distillery_trainer::loss::sdd::{Distillation, GroupWeights};
 use distillery_trainer::models::{self, Network};
-use distillery_trainer::normalisation::Normalisation;
-use distillery_trainer::optim::Optimizer;
 use distillery_trainer::ranks::Ranks;
-use distillery_trainer::sdd::Distillation;
-use distillery_trainer::step::{Inputs, Meter, Objective, Rates, step};
+use distillery_trainer::run::metrics::{Meter, Metric};
+use distillery_trainer::run::optim::Optimizer;
+use distillery_trainer::run::step::{Inputs, Objective, StepScalars, step};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Reduction, Tensor};
@@ -39,8 +40,8 @@ fn together(count: u32, work: impl Fn(&mut Ranks, &Network, &mut Optimizer) + Sy
     let place = tempfile::tempdir().unwrap();
     let rank = |number: u32| {
         let mut ranks = match count {
-            1 => Ranks::alone(),
-            _ => Ranks::meet(Share { number, count }, place.path(), Device::Cpu, |_| ()).unwrap(),
+            1 => Ranks::single(),
+            _ => Ranks::join(Shard { rank: number, world_size: count }, place.path(), Device::Cpu, |_| ()).unwrap(),
         };
         // Each begins with other weights, and takes over those of the first.
         let student = network("resnet8", u64::from(number));
@@ -85,8 +86,8 @@ fn ranks_take_the_steps_of_one_on_the_whole_batch() {
         for number in 0..STEPS {
             let all = batches[number as usize % batches.len()];
             let (images, labels) = images(number, all);
-            let rows = ranks.share().rows(all as usize);
-            ranks.weigh(rows.len(), all as usize);
+            let rows = ranks.shard().rows(all as usize);
+            ranks.weight_loss(&Portion { rows: rows.clone(), batch_size: all as usize });
             let rows = if rows.is_empty() { 0..1 } else { rows };
             let part = |tensor: &Tensor| tensor.narrow(0, rows.start as i64, rows.len() as i64);
             // With batch norm's statistics fixed: those of a batch are a rank's own.
@@ -110,25 +111,25 @@ fn ranks_distil_in_training_mode_as_one_does_where_their_statistics_are_the_same
     let learn = |ranks: &mut Ranks, student: &Network, optimizer: &mut Optimizer| {
         let scales = [1, 2];
         let mut objective = objective(&scales);
-        objective.batch_size = if ranks.share().count == 1 { 16 } else { 8 };
+        objective.batch_size = if ranks.shard().world_size == 1 { 16 } else { 8 };
         let mut meter = Meter::new(&scales, Device::Cpu);
         for number in 1..=STEPS {
             let (images, labels) = images(number, 8);
             let labels = [&labels, &labels.flip([0])].map(Tensor::shallow_clone);
-            let (images, labels) = match ranks.share() {
-                Share { count: 1, .. } => (Tensor::cat(&[&images, &images], 0), Tensor::cat(&labels, 0)),
-                Share { number, .. } => (images, labels[number as usize].shallow_clone()),
+            let (images, labels) = match ranks.shard() {
+                Shard { world_size: 1, .. } => (Tensor::cat(&[&images, &images], 0), Tensor::cat(&labels, 0)),
+                Shard { rank, .. } => (images, labels[rank as usize].shallow_clone()),
             };
-            ranks.weigh(8, 16);
-            let rates = Rates::new(0.02, 0.9, number, Device::Cpu);
+            ranks.weight_loss(&Portion { rows: 0..8, batch_size: 16 });
+            let scalars = StepScalars::new(0.02, 0.9, number, Device::Cpu);
             meter.count(labels.size()[0].unsigned_abs());
-            let inputs = Inputs { images, labels, parts: None, logits: None, rates };
+            let inputs = Inputs { images, labels, crops: None, teacher_logits: None, scalars };
             step(student, &objective, optimizer, &mut meter, ranks, &inputs, |_| {});
         }
-        let (images, means) = meter.read(ranks).unwrap();
-        assert_eq!(images, 16 * STEPS);
-        let loss = means.iter().find(|(name, _)| name == "train/loss").unwrap().1;
-        println!("rank {} of {}: mean loss {loss}", ranks.share().number, ranks.share().count);
+        let means = meter.read(ranks).unwrap().unwrap();
+        assert_eq!(means.images, 16 * STEPS);
+        let loss = means.metrics.iter().find(|(metric, _)| *metric == Metric::Loss).unwrap().1;
+        println!("rank {} of {}: mean loss {loss}", ranks.shard().rank, ranks.shard().world_size);
     };
     assert_same_steps(&together(1, learn), &together(2, learn));
 }
@@ -143,7 +144,14 @@ fn objective(scales: &[u32]) -> Objective {
         teacher_normalisation: None,
         batch_size: 16,
         teacher: Some(teacher),
-        distillation: Some(Distillation::from_parts(loss, scales, &ones, Grouping::Label, (1.0, 2.0), Device::Cpu)),
+        distillation: Some(Distillation::from_parts(
+            loss,
+            scales,
+            &ones,
+            Grouping::Label,
+            GroupWeights { consistent: 1.0, complementary: 2.0 },
+            Device::Cpu,
+        )),
         cross_entropy: 0.1,
         weight: 0.9,
         clip: Some(5.0),
@@ -154,16 +162,16 @@ fn objective(scales: &[u32]) -> Objective {
 fn what_ranks_say_to_each_other_reaches_all() {
     let place = tempfile::tempdir().unwrap();
     let rank = |number: u32| {
-        let ranks = Ranks::meet(Share { number, count: 3 }, place.path(), Device::Cpu, |_| ()).unwrap();
+        let ranks = Ranks::join(Shard { rank: number, world_size: 3 }, place.path(), Device::Cpu, |_| ()).unwrap();
         let numbers = Tensor::from_slice(&[i64::from(number) + 1, -i64::from(number)]);
         let least = numbers.copy();
-        ranks.sum(&numbers).unwrap();
-        ranks.least(&least).unwrap();
+        ranks.all_reduce_sum(&numbers).unwrap();
+        ranks.all_reduce_min(&least).unwrap();
         assert_eq!(Vec::<i64>::try_from(numbers).unwrap(), [6, -3]);
         assert_eq!(Vec::<i64>::try_from(least).unwrap(), [1, -2]);
         assert!(ranks.any(number == 1).unwrap() && !ranks.any(false).unwrap());
-        assert_eq!(ranks.tell(|| Ok(format!("rank {number} says ö"))).unwrap(), "rank 0 says ö");
-        assert_eq!(ranks.tell(|| Ok(String::new())).unwrap(), "");
+        assert_eq!(ranks.broadcast_text(|| Ok(format!("rank {number} says ö"))).unwrap(), "rank 0 says ö");
+        assert_eq!(ranks.broadcast_text(|| Ok(String::new())).unwrap(), "");
     };
     std::thread::scope(|scope| (0..3).for_each(|number| drop(scope.spawn(move || rank(number)))));
 }
@@ -338,5 +346,5 @@ fn devices_that_are_not_named_or_not_there_are_refused() {
     let run = command.output().unwrap();
     assert_eq!(run.status.code(), Some(1));
     let message = text(&run.stderr);
-    assert!(message.contains("training.devices is 3, and --device names 2: name 3 with commas"), "{message}");
+    assert!(message.contains("training.devices is 3, but --device lists 2: list 3 devices"), "{message}");
 }

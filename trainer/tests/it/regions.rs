@@ -1,9 +1,9 @@
 //! The report on what the teacher sees in the regions counts what is there.
 
 use distillery::spec::Grouping;
-use distillery_trainer::losses::Loss;
-use distillery_trainer::regions::{Tally, Vote};
-use distillery_trainer::sdd::{Distillation, Regions};
+use distillery_trainer::loss::region::Loss;
+use distillery_trainer::loss::region_report::{Tally, Vote};
+use distillery_trainer::loss::sdd::{Distillation, GroupWeights, Regions};
 use tch::{Device, Kind, Tensor};
 
 /// Logits whose largest is at the given class: `[.., 3]`.
@@ -12,7 +12,14 @@ fn says(classes: &[i64], shape: &[i64]) -> Tensor {
 }
 
 fn distillation(grouping: Grouping) -> Distillation {
-    Distillation::from_parts(Loss::Kd { temperature: 4.0 }, &[1, 2], &[1.0, 1.0], grouping, (1.0, 2.0), Device::Cpu)
+    Distillation::from_parts(
+        Loss::Kd { temperature: 4.0 },
+        &[1, 2],
+        &[1.0, 1.0],
+        grouping,
+        GroupWeights { consistent: 1.0, complementary: 2.0 },
+        Device::Cpu,
+    )
 }
 
 /// Two images: the first is class 0 and taken for 0, but its upper right region for 2; the second is class 1 and taken

@@ -178,7 +178,7 @@ fn an_interrupt_on_the_terminal_keeps_what_was_done() {
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(i32::from(EXIT_STOPPED)), "{rest}");
-    assert!(rest.contains("run it again to go on"), "{rest}");
+    assert!(rest.contains("run the same command to resume"), "{rest}");
     assert!(place.path("out/state/checkpoint.safetensors").exists());
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use distillery_trainer::cache::Cache;
-use distillery_trainer::cache::rows::{Numbers, Rows};
+use distillery_trainer::cache::rows::{RowIndices, Rows};
 use tch::{Device, Kind, Tensor};
 
 use crate::support::torch::hashed;
@@ -25,7 +25,7 @@ fn on_device(directory: &Path) -> Rows {
 
 fn get(rows: &mut Rows, numbers: &[usize]) -> Option<Tensor> {
     let indices: Vec<i64> = numbers.iter().map(|number| *number as i64).collect();
-    rows.get(Numbers { numbers, indices: &Tensor::from_slice(&indices) }).unwrap()
+    rows.get(RowIndices { host: numbers, device: &Tensor::from_slice(&indices) }).unwrap()
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn what_is_put_on_a_device_is_in_the_file_once_it_is_written() {
     let values = hashed(&[all.len() as i64, WIDTH as i64], 0).to_kind(Kind::Float);
     for (numbers, first) in all.chunks(64).zip((0..).step_by(64)) {
         let indices: Vec<i64> = numbers.iter().map(|number| *number as i64).collect();
-        let numbers = Numbers { numbers, indices: &Tensor::from_slice(&indices) };
+        let numbers = RowIndices { host: numbers, device: &Tensor::from_slice(&indices) };
         rows.put(numbers, &values.narrow(0, first, indices.len() as i64)).unwrap();
     }
     let wanted = |range: std::ops::Range<i64>| values.slice(0, range.start, range.end, 1);
@@ -57,7 +57,7 @@ fn a_damaged_row_is_not_brought_to_a_device() {
     let mut rows = on_device(directory.path());
     let values = Tensor::ones([3, WIDTH as i64], (Kind::Float, Device::Cpu));
     let indices = Tensor::from_slice(&[5_i64, 1700, 8]);
-    rows.put(Numbers { numbers: &[5, 1700, 8], indices: &indices }, &values).unwrap();
+    rows.put(RowIndices { host: &[5, 1700, 8], device: &indices }, &values).unwrap();
     rows.write().unwrap();
     let path = Cache::open(directory.path(), 1 << 20).unwrap().path("teacher", "k");
     let file = std::fs::File::options().write(true).open(path).unwrap();

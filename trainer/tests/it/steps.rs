@@ -2,14 +2,14 @@
 
 use distillery::spec::JobSpec;
 use distillery_trainer::ranks::Ranks;
-use distillery_trainer::steps::{Mode, Steps};
+use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::support::training::{Training, plain, specification};
 
 fn training(spec: &JobSpec, kind: Kind, mode: Mode) -> Training {
-    Training::new(spec, Device::Cpu, kind, Steps::in_mode(mode))
+    Training::new(spec, Device::Cpu, kind, StepExecutor::in_mode(mode))
 }
 
 fn assert_same(mut one: Training, mut other: Training, of: &str) {
@@ -72,12 +72,12 @@ fn the_step_whose_loss_is_not_finite_is_named() {
         for step in 1..=9 {
             let mut inputs = run.inputs(None);
             if step == 7 {
-                inputs.rates.distillation = Tensor::from(f32::NAN);
+                inputs.scalars.distillation_weight = Tensor::from(f32::NAN);
             }
-            let Training { student, objective, optimizer, meter, steps, .. } = &mut run;
-            let _ = steps.run(student, objective, optimizer, meter, &mut Ranks::alone(), inputs);
+            let Training { student, objective, optimizer, meter, executor, .. } = &mut run;
+            let _ = executor.run(student, objective, optimizer, meter, &mut Ranks::single(), inputs);
         }
-        let error = run.meter.read(&Ranks::alone()).unwrap_err();
+        let error = run.meter.read(&Ranks::single()).unwrap_err();
         assert!(error.message.contains("not finite at step 7:"), "{error}");
     }
 }

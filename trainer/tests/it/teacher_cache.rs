@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use distillery::architecture;
 use distillery::protocol::{Event, Level};
+use distillery_trainer::data::view_of;
+use distillery_trainer::loss::sdd::Regions;
 use distillery_trainer::models;
-use distillery_trainer::sdd::Regions;
-use distillery_trainer::teacher_cache::view_of;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -163,7 +163,7 @@ fn damaged_files_are_told_of_and_not_used() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     let warnings = train(&place, &spec, "blocked", &flags);
-    assert!(warnings.len() == 1 && warnings[0].contains("cannot be kept"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("cannot be cached"), "{warnings:?}");
     assert!(student(&place, "blocked") == student(&place, "whole"));
 }
 

@@ -2,14 +2,15 @@
 
 use distillery::architecture;
 use distillery::spec::{self, JobSpec, Mode};
-use distillery_trainer::data::Crops;
+use distillery_trainer::data::normalisation::Normalisation;
+use distillery_trainer::data::{CropSource, Crops};
+use distillery_trainer::loss::sdd::Distillation;
 use distillery_trainer::models::{self, Network};
-use distillery_trainer::normalisation::Normalisation;
-use distillery_trainer::optim::Optimizer;
 use distillery_trainer::ranks::Ranks;
-use distillery_trainer::sdd::Distillation;
-use distillery_trainer::step::{Inputs, Meter, Objective, Rates};
-use distillery_trainer::steps::Steps;
+use distillery_trainer::run::cuda_graphs::StepExecutor;
+use distillery_trainer::run::metrics::Meter;
+use distillery_trainer::run::optim::Optimizer;
+use distillery_trainer::run::step::{Inputs, Objective, StepScalars};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
@@ -28,7 +29,7 @@ pub struct Training {
     pub objective: Objective,
     pub optimizer: Optimizer,
     pub meter: Meter,
-    pub steps: Steps,
+    pub executor: StepExecutor,
     images: Tensor,
     labels: Tensor,
     device: Device,
@@ -63,7 +64,7 @@ fn parsed(document: &Value) -> JobSpec {
 }
 
 impl Training {
-    pub fn new(spec: &JobSpec, device: Device, kind: Kind, steps: Steps) -> Self {
+    pub fn new(spec: &JobSpec, device: Device, kind: Kind, executor: StepExecutor) -> Self {
         one_thread();
         let network = |name: &str, seed| {
             let mut network = models::build(architecture::find(name).unwrap(), CLASSES, seed);
@@ -85,7 +86,7 @@ impl Training {
         let labels = Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(i64::from(CLASSES));
         let scales = if teacher.is_some() { spec.distillation.scales.as_slice() } else { &[] };
         Self {
-            steps,
+            executor,
             optimizer: Optimizer::new(&spec.training.optimizer, parameters),
             meter: Meter::new(scales, device),
             objective: Objective {
@@ -104,7 +105,7 @@ impl Training {
             labels: labels.to_device(device),
             device,
             number: 0,
-            crops: Crops::of_view(7, 0, [count as u64, SIDE as u64], device),
+            crops: Crops::of_view(CropSource { seed: 7, images: count as u64, side: SIDE as u64, device }, 0),
         }
     }
 
@@ -118,17 +119,17 @@ impl Training {
         Inputs {
             images: self.images.index_select(0, &numbers),
             labels: self.labels.index_select(0, &numbers),
-            parts: Some(self.crops.of_batch(0, 0, &numbers)),
-            logits,
-            rates: Rates::new(0.05 * share, self.objective.weight * share, self.number, self.device),
+            crops: Some(self.crops.of_batch(0, 0, &numbers)),
+            teacher_logits: logits,
+            scalars: StepScalars::new(0.05 * share, self.objective.weight * share, self.number, self.device),
         }
     }
 
     /// Does a step, and gives what the teacher said.
     pub fn step(&mut self, logits: Option<Tensor>) -> Option<Tensor> {
         let inputs = self.inputs(logits);
-        let Self { student, objective, optimizer, meter, steps, .. } = self;
-        steps.run(student, objective, optimizer, meter, &mut Ranks::alone(), inputs).map(|logits| logits.copy())
+        let Self { student, objective, optimizer, meter, executor, .. } = self;
+        executor.run(student, objective, optimizer, meter, &mut Ranks::single(), inputs).map(|logits| logits.copy())
     }
 
     /// Everything that steps change, on the CPU: weights with running statistics, the optimiser's state, and the means of
@@ -137,8 +138,9 @@ impl Training {
         let cpu = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).contiguous();
         let weights = self.student.weights().iter().map(|weight| (weight.name.clone(), cpu(&weight.tensor)));
         let state = self.optimizer.state().into_iter().map(|(name, tensor)| (name, cpu(&tensor)));
-        let metrics =
-            self.meter.read(&Ranks::alone()).unwrap().1.into_iter().map(|(name, mean)| (name, Tensor::from(mean)));
+        let means = self.meter.read(&Ranks::single()).unwrap();
+        let metrics = means.into_iter().flat_map(|means| means.metrics);
+        let metrics = metrics.map(|(metric, mean)| (metric.to_string(), Tensor::from(mean)));
         weights.chain(state).chain(metrics).collect()
     }
 }
