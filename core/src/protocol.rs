@@ -1,7 +1,7 @@
 //! What a trainer says on its standard output and hears on its standard input: one JSON object a line.
 //!
 //! `distillery-trainer train SPEC --output DIR --events` writes [`Event`]s. With `--supervised` it also reads
-//! [`Command`]s, and ends when its standard input does, so that it never outlives its worker. The files below `DIR`
+//! [`StopRequest`]s, and ends when its standard input does, so that it never outlives its worker. The files below `DIR`
 //! are named in [`files`].
 
 pub mod series;
@@ -69,14 +69,16 @@ pub enum Event {
     Failed(Failure),
 }
 
-/// What a worker tells its trainer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A request to end a run before its last epoch. It travels from the job's status by the worker's lease to the trainer and
+/// all its ranks. The greater of two requests prevails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
-pub enum Command {
-    /// Stop at the next step, without a checkpoint.
-    Stop,
+pub enum StopRequest {
     /// Write a checkpoint at the next step, then stop.
     Pause,
+    /// Stop at the next step, without a checkpoint.
+    #[serde(rename = "stop")]
+    Cancel,
 }
 
 /// The facts of a run.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::lease::{Lease, Wanted};
+use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
 use super::record::{AttemptError, Record, held};
 use super::trainer::Trainer;
@@ -18,7 +18,7 @@ use crate::db::listen::Wakeups;
 use crate::db::metrics;
 use crate::db::queue::{self, Batch, Claim, FencingToken, SavedCheckpoint};
 use crate::process;
-use crate::protocol::{Command, ErrorClass, Event, Failure, Outcome, Point, series};
+use crate::protocol::{ErrorClass, Event, Failure, Outcome, Point, StopRequest, series};
 
 /// Reports are gathered for so long before they are written.
 const GATHER: Duration = Duration::from_millis(250);
@@ -45,7 +45,7 @@ pub(super) async fn run(
     let token = claim.token.clone();
     tracing::info!(job = token.job, attempt = token.attempt, "starting");
     let lease = Lease::keep(context, &token, wakeups.statuses());
-    let record = Record::new(context, token.clone(), lease.wanted.clone());
+    let record = Record::new(context, token.clone(), lease.state.clone());
     let attempt = Attempt { context, token: token.clone(), devices, gpus: Gpus::among(devices), record };
     let outcome = attempt.work(&claim, drain).await;
     let settled = match outcome {
@@ -96,9 +96,11 @@ impl Attempt<'_> {
             Some(Ending::Finished(outcome)) => self.publish(&outcome, &output).await,
             Some(Ending::Stopped) => self.set_down().await,
             Some(Ending::Failed(failure)) => Err(AttemptError::Failed(failure)),
-            None if self.record.wanted() == Wanted::Lost => Err(AttemptError::Lost),
+            None if self.record.lease_state() == LeaseState::Lost => Err(AttemptError::Lost),
             // Killed since it did not stop in time: what was asked for still happens.
-            None if self.record.wanted() != Wanted::Run || drain.is_cancelled() => self.set_down().await,
+            None if self.record.lease_state() != LeaseState::Held(None) || drain.is_cancelled() => {
+                self.set_down().await
+            }
             None => {
                 let starved = process::out_of_memory_kills() > kills_before;
                 Err(AttemptError::Failed(unexplained(status, starved, &trainer.last_words().await)))
@@ -106,7 +108,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Passes on what is wanted until the trainer has ended.
+    /// Passes on stop requests until the trainer has ended.
     async fn steer(
         &self,
         trainer: &mut Trainer,
@@ -115,28 +117,27 @@ impl Attempt<'_> {
         ended: &CancellationToken,
     ) -> ExitStatus {
         let patience = self.context.settings.stop_patience;
-        let mut wanted = self.record.watch();
+        let mut lease = self.record.watch();
         let mut draining = false;
         let mut patience_ends: Option<Instant> = None;
         loop {
-            let last = *wanted.borrow_and_update();
-            let command = match last {
-                Wanted::Run if !draining => None,
-                Wanted::Run | Wanted::Pause => Some(Command::Pause),
-                Wanted::Cancel => Some(Command::Stop),
-                Wanted::Lost => {
+            let state = *lease.borrow_and_update();
+            let request = match state {
+                LeaseState::Held(None) if draining => Some(StopRequest::Pause),
+                LeaseState::Held(request) => request,
+                LeaseState::Lost => {
                     trainer.child.signal(Signal::KILL);
                     return trainer.child.wait().await;
                 }
             };
-            if let Some(command) = command {
-                trainer.tell(command).await;
+            if let Some(request) = request {
+                trainer.request_stop(request).await;
                 patience_ends = Some(patience_ends.unwrap_or_else(|| Instant::now() + patience));
             }
             tokio::select! {
                 status = trainer.child.wait() => return status,
                 // An error means that the lease is not kept any more, which happens after this only.
-                _ = wanted.changed() => {}
+                _ = lease.changed() => {}
                 () = drain.cancelled(), if !draining => draining = true,
                 () = abandon.cancelled() => trainer.child.signal(Signal::KILL),
                 // It has said its last word; the process should follow.

@@ -1,4 +1,4 @@
-//! Keeps an attempt's lease, and learns what is wanted of it: to go on, to pause, to stop.
+//! Keeps an attempt's lease, and learns whether it shall stop.
 
 use std::time::Duration;
 
@@ -9,25 +9,21 @@ use super::Context;
 use crate::db::attempts;
 use crate::db::jobs::Status;
 use crate::db::queue::{self, FencingToken};
+use crate::protocol::StopRequest;
 
-/// What the database wants of an attempt.
+/// Whether the attempt still has its job, and what is requested of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// Go on.
-    Run,
-    /// Stop at a checkpoint.
-    Pause,
-    /// Stop.
-    Cancel,
-    /// Stop and change nothing: the job is somebody else's by now.
+pub(super) enum LeaseState {
+    /// The attempt has the job. `None` while it shall go on.
+    Held(Option<StopRequest>),
+    /// The job belongs to somebody else: stop and change nothing.
     Lost,
 }
 
 /// A lease that is renewed until it is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
-    /// The latest of what is wanted.
-    pub(super) wanted: watch::Receiver<Wanted>,
+    pub(super) state: watch::Receiver<LeaseState>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -40,9 +36,9 @@ impl Drop for Lease {
 impl Lease {
     /// Starts renewing. The claim set the lease just now.
     pub(super) fn keep(context: &Context, token: &FencingToken, statuses: broadcast::Receiver<String>) -> Self {
-        let (tell, wanted) = watch::channel(Wanted::Run);
+        let (tell, state) = watch::channel(LeaseState::Held(None));
         let task = tokio::spawn(renew(context.clone(), token.clone(), statuses, tell));
-        Self { wanted, task }
+        Self { state, task }
     }
 }
 
@@ -50,7 +46,7 @@ async fn renew(
     context: Context,
     token: FencingToken,
     mut statuses: broadcast::Receiver<String>,
-    tell: watch::Sender<Wanted>,
+    tell: watch::Sender<LeaseState>,
 ) {
     let lease = context.settings.lease;
     // Where it cannot be renewed the trainer is stopped a little before the end, when nobody else can have started yet.
@@ -65,14 +61,14 @@ async fn renew(
         }
         let asked = Instant::now();
         let answer = tokio::time::timeout_at(held_until, queue::heartbeat(&context.pool, &token, lease)).await;
-        let wanted = match answer {
+        let state = match answer {
             Ok(Ok(Some(status))) => {
                 held_until = asked + usable;
                 pause = context.settings.heartbeat();
                 of_status(status)
             }
             Ok(Ok(None)) => {
-                tell.send_replace(Wanted::Lost);
+                tell.send_replace(LeaseState::Lost);
                 // Whoever hears of it ends this task.
                 tokio::spawn(async move { count_refused(&context, &token).await });
                 return;
@@ -80,13 +76,13 @@ async fn renew(
             Ok(Err(error)) => {
                 tracing::warn!(job = token.job, %error, "heartbeat failed");
                 pause = Duration::from_millis(250);
-                if Instant::now() < held_until { *tell.borrow() } else { Wanted::Lost }
+                if Instant::now() < held_until { *tell.borrow() } else { LeaseState::Lost }
             }
             // By its own clock the lease is about to end: another worker may start soon.
-            Err(_) => Wanted::Lost,
+            Err(_) => LeaseState::Lost,
         };
-        tell.send_if_modified(|last| std::mem::replace(last, wanted) != wanted);
-        if wanted == Wanted::Lost {
+        tell.send_if_modified(|last| std::mem::replace(last, state) != state);
+        if state == LeaseState::Lost {
             return;
         }
     }
@@ -99,12 +95,12 @@ pub(super) async fn count_refused(context: &Context, token: &FencingToken) {
     }
 }
 
-fn of_status(status: Status) -> Wanted {
+fn of_status(status: Status) -> LeaseState {
     match status {
-        Status::Running => Wanted::Run,
-        Status::Pausing => Wanted::Pause,
-        Status::Cancelling => Wanted::Cancel,
-        Status::Queued | Status::Paused | Status::Succeeded | Status::Failed | Status::Cancelled => Wanted::Lost,
+        Status::Running => LeaseState::Held(None),
+        Status::Pausing => LeaseState::Held(Some(StopRequest::Pause)),
+        Status::Cancelling => LeaseState::Held(Some(StopRequest::Cancel)),
+        Status::Queued | Status::Paused | Status::Succeeded | Status::Failed | Status::Cancelled => LeaseState::Lost,
     }
 }
 

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 
 use super::Context;
-use super::lease::{self, Wanted};
+use super::lease::{self, LeaseState};
 use crate::db::errors::Transient;
 use crate::db::queue::{FencingToken, Write};
 use crate::protocol::{ErrorClass, Failure};
@@ -32,22 +32,21 @@ impl From<Failure> for AttemptError {
 pub(super) struct Record<'a> {
     context: &'a Context,
     token: FencingToken,
-    wanted: watch::Receiver<Wanted>,
+    lease: watch::Receiver<LeaseState>,
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(context: &'a Context, token: FencingToken, wanted: watch::Receiver<Wanted>) -> Self {
-        Self { context, token, wanted }
+    pub(super) fn new(context: &'a Context, token: FencingToken, lease: watch::Receiver<LeaseState>) -> Self {
+        Self { context, token, lease }
     }
 
-    /// What is wanted of the attempt now.
-    pub(super) fn wanted(&self) -> Wanted {
-        *self.wanted.borrow()
+    pub(super) fn lease_state(&self) -> LeaseState {
+        *self.lease.borrow()
     }
 
-    /// Follows what is wanted of the attempt.
-    pub(super) fn watch(&self) -> watch::Receiver<Wanted> {
-        self.wanted.clone()
+    /// Follows the state of the lease.
+    pub(super) fn watch(&self) -> watch::Receiver<LeaseState> {
+        self.lease.clone()
     }
 
     /// Writes, where the write itself says whether the job is still held: `None` if not.
@@ -77,7 +76,7 @@ impl<'a> Record<'a> {
                 }
                 Err(error) => tracing::warn!(job = self.token.job, %error, "the database does not answer yet"),
             }
-            if self.wanted() == Wanted::Lost {
+            if self.lease_state() == LeaseState::Lost {
                 return Err(AttemptError::Lost);
             }
             tokio::time::sleep(pause).await;

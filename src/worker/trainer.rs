@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::Settings;
 use crate::process::{self, Child};
-use crate::protocol::{Command, Event};
+use crate::protocol::{Event, StopRequest};
 
 /// Longest event that a trainer may write. A batch of points takes a few kilobytes.
 const LONGEST_LINE: usize = 1 << 20;
@@ -108,9 +108,9 @@ impl Trainer {
         Ok(Self { child, events, commands, errors: tokio::spawn(last_lines(errors)) })
     }
 
-    /// Tells it something. One that has just ended does not hear it, which is no error.
-    pub(super) async fn tell(&mut self, command: Command) {
-        let mut line = serde_json::to_string(&command).expect("a command is JSON");
+    /// Asks the trainer to stop. That it has just ended is no error.
+    pub(super) async fn request_stop(&mut self, request: StopRequest) {
+        let mut line = serde_json::to_string(&request).expect("a request is JSON");
         line.push('\n');
         if let Err(error) = self.commands.write_all(line.as_bytes()).await {
             tracing::debug!(%error, "the trainer does not listen any more");

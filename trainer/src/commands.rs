@@ -24,7 +24,6 @@ use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery::architecture::{self, Architecture};
 use distillery::checkpoint::{self, Checkpoint};
-use distillery::cli::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event};
 use distillery::spec::{self, JobSpec, Mode};

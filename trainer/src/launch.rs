@@ -25,7 +25,7 @@ use crate::run;
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Report, Silent, warning};
-use distillery::process::{describe, out_of_memory_kills};
+use distillery::exit_status::{describe, out_of_memory_kills};
 use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest};
 use distillery::spec::JobSpec;
 

@@ -13,7 +13,6 @@ use crate::run::manifest::{self, Manifest, Versions};
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::Silent;
-use distillery::cli::VerifyArgs;
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{Failure, files};
 use distillery::spec::JobSpec;
