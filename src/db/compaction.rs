@@ -42,7 +42,7 @@ pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<
     Ok(Some(Compacted { job, points, events }))
 }
 
-/// Deletes points, and answers how many.
+/// Deletes points, and returns how many.
 async fn thin_series(connection: &mut PgConnection, job: &str) -> sqlx::Result<u64> {
     let mut series: HashMap<String, Thinned<i64>> = HashMap::new();
     {
@@ -59,7 +59,7 @@ async fn thin_series(connection: &mut PgConnection, job: &str) -> sqlx::Result<u
     Ok(deleted.rows_affected())
 }
 
-/// Replaces runs of events that say little, and answers how many went. `last` is the number of the last event that one
+/// Replaces runs of events that say little, and returns how many went. `last` is the number of the last event that one
 /// stands for, which is its own unless an earlier compaction made it.
 async fn merge_events(connection: &mut PgConnection, job: &str) -> sqlx::Result<u64> {
     let events = sqlx::query_scalar!(

@@ -1,4 +1,4 @@
-//! Counts for Prometheus. They come from the database, so that every server answers the same; counters count only
+//! Counts for Prometheus. They come from the database, so that every server reports the same; counters count only
 //! attempts that have ended, so that none ever falls.
 
 use sqlx::PgPool;

@@ -1,9 +1,9 @@
 //! PostgreSQL: all that this crate stores in it, and all SQL.
 //!
-//! A function that reads or writes the database is here, in the file or directory of the table that it writes or, if it
-//! only reads, answers about. Three things need several tables and have places of their own: `queue` is what a worker
-//! does to the jobs that it holds, `compaction` and `retention` are for housekeeping, and `counters` and `system` are
-//! for whoever watches a cluster. Nothing here knows of HTTP or of trainer processes.
+//! A function that reads or writes the database is here, in the file or directory of the table that it is about. What
+//! needs several tables has a place of its own: `queue` is what a worker does to the jobs that it holds, `compaction`
+//! and `retention` are for housekeeping, and `counters` and `system` are for whoever watches a cluster. Nothing here
+//! knows of HTTP or of trainer processes.
 //!
 //! | module | what it is |
 //! | --- | --- |
@@ -13,7 +13,7 @@
 //! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`workers`], [`tokens`] | the tables |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
 //!
-//! A function that looks for one thing answers `None` where there is no such thing.
+//! A function that looks for one thing returns `None` if there is no such thing.
 
 pub mod artifacts;
 pub mod attempts;
@@ -41,7 +41,7 @@ use sqlx::postgres::types::PgInterval;
 
 pub use open::{Database, MIGRATIONS, connect, connect_at_most, migrate, open_when_there};
 
-/// Asks the database for nothing, to see whether it answers.
+/// Fails unless the database answers.
 pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
     sqlx::query!("select 1 as one").fetch_one(pool).await?;
     Ok(())

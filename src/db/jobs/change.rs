@@ -73,7 +73,7 @@ async fn set_status(connection: &mut PgConnection, id: &str, status: Status, is_
     Ok(())
 }
 
-/// Notes again what a job needs, since it may have been deleted while the job was finished. Answers what is missing.
+/// Notes again what a job needs, since it may have been deleted while the job was finished. Returns what is missing.
 async fn need_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<String>> {
     let query = sqlx::query_scalar!(r#"select spec as "spec: Json<JobSpec>" from jobs where id = $1"#, id);
     let spec = query.fetch_one(&mut *connection).await?.0;

@@ -1,10 +1,10 @@
-//! The table `jobs`: its rows as users see them. What users do to them is in [`create`], [`change`] and [`delete`];
+//! The table `jobs`: its rows as users see them. What users do to them is in `create.rs`, `change.rs` and `delete.rs`;
 //! lists for people are in [`summaries`].
 
 mod baselines;
-pub mod change;
-pub mod create;
-pub mod delete;
+mod change;
+mod create;
+mod delete;
 pub mod labels;
 pub mod status;
 pub mod summaries;

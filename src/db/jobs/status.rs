@@ -90,7 +90,7 @@ impl Status {
         Self::FINAL.contains(&self)
     }
 
-    /// The status after `change`, or none where it is not allowed.
+    /// The status after `change`, or none if it is not allowed.
     #[must_use]
     pub fn after(self, change: Change) -> Option<Self> {
         use Change as C;

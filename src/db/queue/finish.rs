@@ -40,7 +40,7 @@ pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, published:
     Ok(written.await?.is_some())
 }
 
-/// Ends the attempt with a failure, and the job too unless it may be tried again. Answers the job's new status; none if
+/// Ends the attempt with a failure, and the job too unless it may be tried again. Returns the job's new status; none if
 /// the attempt holds the job no longer.
 pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Result<Option<Status>> {
     HeldJob::change(pool, write, async |job| {
@@ -53,7 +53,7 @@ pub async fn fail(pool: &PgPool, write: &Write, failure: &Failure) -> sqlx::Resu
     .await
 }
 
-/// Ends an attempt whose trainer stopped as asked, or whose worker shuts down. Answers the job's new status; none if
+/// Ends an attempt whose trainer stopped as asked, or whose worker shuts down. Returns the job's new status; none if
 /// the attempt holds the job no longer.
 pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status>> {
     HeldJob::change(pool, write, async |job| {

@@ -1,8 +1,8 @@
 //! What a worker does to jobs.
 //!
-//! A [`claim`] raises the job's attempt number and sets a lease on the database's clock. It answers a [`FencingToken`],
+//! [`claim()`] raises the job's attempt number and sets a lease on the database's clock. It returns a [`FencingToken`],
 //! which every later write shows: a write changes nothing unless its token's attempt still holds the job. A [`Write`]
-//! that comes again, because the answer was lost with a connection, counts once. All of this is in [`HeldJob::change`],
+//! that comes again, because the answer was lost with a connection, counts once. All of this is in `HeldJob::change`,
 //! the only way to write about a held job; the status that a write leaves comes from [`Status::after`].
 
 mod claim;
@@ -77,10 +77,10 @@ struct HeldJob<'a> {
 
 impl HeldJob<'_> {
     /// Makes one write in one transaction: locks the job's row if the token's attempt still holds the job, notes the
-    /// write there, makes the change and commits. Answers the status that the change leaves.
+    /// write there, makes the change and commits. Returns the status that the change leaves.
     ///
     /// None if the attempt holds the job no longer: nothing is written then. A write that was made before, and whose
-    /// answer was lost, is not made again; it answers the status that the job has.
+    /// answer was lost, is not made again; it returns the status that the job has.
     async fn change(
         pool: &PgPool,
         write: &Write,

@@ -13,7 +13,7 @@ use crate::protocol::{ErrorClass, Failure};
 const LONGEST_PAUSE: f64 = 3600.0;
 
 /// Ends the attempts whose lease has run out, fails jobs whose teacher will never come, and deletes workers that are
-/// gone. Answers the number of jobs.
+/// gone. Returns the number of jobs.
 pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
     let mut transaction = pool.begin().await?;
     let expired = sqlx::query!(
