@@ -28,7 +28,7 @@ use distillery::db::embedded;
 use distillery::db::jobs::{Created, NewJob};
 use distillery::db::{self, queue};
 use distillery::protocol::{Outcome, StudentFacts};
-use distillery::spec::{self, JobSpec};
+use distillery::spec::{JobSpec, Request};
 use futures::future::try_join_all;
 use serde_json::json;
 use sqlx::postgres::PgConnectOptions;
@@ -252,7 +252,7 @@ async fn main() -> anyhow::Result<()> {
 fn spec() -> anyhow::Result<JobSpec> {
     let document = json!({"student": {"architecture": "resnet8"}, "dataset": {"name": "ten"},
         "distillation": {"method": "none"}});
-    spec::parse(&document, spec::Mode::Server).map_err(|faults| anyhow::anyhow!("{faults:?}"))
+    Request::read(&document).complete().map_err(|faults| anyhow::anyhow!("{faults:?}"))
 }
 
 async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {

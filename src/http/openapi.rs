@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
@@ -17,6 +17,7 @@ use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
 use super::v1::stream::{Deleted, JobProgress};
 use crate::db::metrics::Point;
+use crate::spec::{self, Augmentation, Grouping, Method, Precision};
 
 /// Swagger UI styles its elements inline.
 const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
@@ -35,7 +36,9 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
         (name = "checkpoints", description = "Give a teacher"),
         (name = "server", description = "What the server has and how it is")
     ),
-    components(schemas(Problem, Point, Deleted, JobProgress, ChangedJobs))
+    components(schemas(
+        Problem, Point, Deleted, JobProgress, ChangedJobs, Augmentation, Grouping, Method, Precision
+    ))
 )]
 struct Base;
 
@@ -92,72 +95,11 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
     // The empty one: a server without tokens on loopback needs none.
     document["security"] = json!([{"token": []}, {"cookie": []}, {}]);
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
-        let request = request_schemas(schemas);
-        schemas.extend(request);
+        schemas.extend(spec::schemas());
     }
-    loosen(&mut document["paths"]["/v1/jobs"]["post"]["requestBody"]);
     document
 }
 
 fn members(value: &mut Value) -> impl Iterator<Item = &mut Value> {
     value.as_object_mut().into_iter().flat_map(|object| object.values_mut())
-}
-
-/// The objects of a specification, which are complete in an answer, with what a request cannot leave out.
-const OBJECTS: [(&str, &[&str]); 9] = [
-    ("JobSpec", &["student", "dataset"]),
-    ("TeacherSpec", &[]),
-    ("StudentSpec", &["architecture"]),
-    ("DatasetSpec", &["name"]),
-    ("DistillationSpec", &[]),
-    ("Weights", &[]),
-    ("TrainingSpec", &[]),
-    ("OptimizerSpec", &[]),
-    ("ScheduleSpec", &[]),
-];
-
-fn request_schemas(schemas: &Map<String, Value>) -> Map<String, Value> {
-    let mut requests = Map::new();
-    for (name, required) in OBJECTS {
-        let mut schema = schemas[name].clone();
-        loosen(&mut schema);
-        if !required.is_empty() {
-            schema["required"] = json!(required);
-        }
-        requests.insert(format!("{name}Request"), schema);
-    }
-    if let Some(properties) = requests["DatasetSpecRequest"]["properties"].as_object_mut() {
-        // For the command line only.
-        properties.remove("path");
-    }
-    requests["JobSpecRequest"]["example"] = json!({
-        "teacher": {"architecture": "resnet32x4", "checkpoint": "ckpt_2c26b46b68ffc68ff99b453c1d304134"},
-        "student": {"architecture": "shufflenet_v1"},
-        "dataset": {"name": "cifar100"},
-    });
-    requests
-}
-
-/// Requires nothing, and refers to objects that require nothing.
-fn loosen(schema: &mut Value) {
-    match schema {
-        Value::Object(object) => {
-            if object.contains_key("properties") {
-                object.remove("required");
-                object.insert("additionalProperties".into(), json!(false));
-            }
-            // Without the field that tells them apart, several may match.
-            if let Some(variants) = object.remove("oneOf") {
-                object.insert("anyOf".into(), variants);
-            }
-            if let Some(Value::String(target)) = object.get_mut("$ref")
-                && OBJECTS.iter().any(|(name, _)| target.strip_prefix("#/components/schemas/") == Some(name))
-            {
-                target.push_str("Request");
-            }
-            object.values_mut().for_each(loosen);
-        }
-        Value::Array(list) => list.iter_mut().for_each(loosen),
-        _ => {}
-    }
 }

@@ -16,7 +16,7 @@ use crate::db;
 use crate::db::checkpoints::{self, Checkpoint, Fit};
 use crate::db::jobs::Status;
 use crate::db::workers;
-use crate::spec::{self, DatasetSpec, Fault, JobSpec, Mode, OptimizerSpec, TeacherSpec};
+use crate::spec::{DatasetName, DatasetSpec, Fault, JobSpec, OptimizerSpec, Request, TeacherRequest};
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -77,34 +77,39 @@ pub struct Memory {
 /// # Errors
 /// All faults, or what kept this from finding out.
 pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, ApiError> {
-    let (mut spec, mut faults) = spec::read(document, Mode::Server);
+    let mut request = Request::read(document);
+    let faults = &mut request.faults;
     // A data set whose description is faulty is looked for once that is mended.
-    let classes = if faults.iter().any(|fault| fault.pointer.starts_with("/dataset")) {
-        None
-    } else {
-        look_at_dataset(state, &spec.dataset, &mut faults).await?
-    };
-    if let Some(mut teacher) = spec.teacher.take() {
-        if let (Some(id), Some(architecture)) = (&teacher.checkpoint, &teacher.architecture) {
-            look_at_checkpoint(state, "/teacher/checkpoint", id, architecture, classes, &mut faults).await?;
+    let (mut classes, place) = (None, &request.dataset.place);
+    if let Some(name) = place.name.clone().filter(|_| !faults.iter().any(|fault| fault.pointer.starts_with("/dataset")))
+    {
+        let dataset = request.dataset.clone().at(DatasetName { name });
+        classes = check_dataset(state, &dataset, faults).await?;
+    }
+    if let Some(teacher) = &mut request.teacher {
+        if let (Some(id), Some(architecture)) = (&teacher.checkpoint, teacher.architecture) {
+            let given = GivenCheckpoint { pointer: "/teacher/checkpoint", id, architecture };
+            given.check(state, classes, faults).await?;
         }
-        look_at_teacher_job(state, &mut teacher, classes, &mut faults).await?;
-        spec.teacher = Some(teacher);
+        check_teacher_job(state, teacher, classes, faults).await?;
     }
-    if let Some(id) = &spec.student.checkpoint {
-        look_at_checkpoint(state, "/student/checkpoint", id, &spec.student.architecture, classes, &mut faults).await?;
+    if let (Some(id), Some(architecture)) = (&request.student.checkpoint, request.student.architecture) {
+        let given = GivenCheckpoint { pointer: "/student/checkpoint", id, architecture };
+        given.check(state, classes, faults).await?;
     }
-    match classes {
-        Some(classes) if faults.is_empty() => {
-            let waits_for_devices = look_at_workers(state, spec.training.devices).await?;
+    let devices = request.training.devices;
+    match (request.complete(), classes) {
+        (Ok(spec), Some(classes)) => {
+            let waits_for_devices = check_workers(state, devices).await?;
             Ok(Resolved { spec, classes, waits_for_devices })
         }
-        _ => Err(ApiError::faults(faults)),
+        (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
+        (Err(faults), _) => Err(ApiError::faults(faults)),
     }
 }
 
-/// What there is to say where no worker has so many devices.
-async fn look_at_workers(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
+/// A warning where no worker has that many devices.
+async fn check_workers(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
     if devices == 1 {
         return Ok(None);
     }
@@ -123,11 +128,7 @@ async fn look_at_workers(state: &AppState, devices: u32) -> Result<Option<String
 }
 
 /// The number of classes, if the data set can be used.
-async fn look_at_dataset(
-    state: &AppState,
-    spec: &DatasetSpec,
-    faults: &mut Vec<Fault>,
-) -> Result<Option<u32>, ApiError> {
+async fn check_dataset(state: &AppState, spec: &DatasetSpec, faults: &mut Vec<Fault>) -> Result<Option<u32>, ApiError> {
     let directory = state.datasets.directory().clone();
     let wanted = spec.clone();
     let looked = tokio::task::spawn_blocking(move || open(&directory, &wanted)).await.map_err(anyhow::Error::from)?;
@@ -135,7 +136,7 @@ async fn look_at_dataset(
         Ok(classes) => Ok(Some(classes)),
         Err((_, dataset::Error::Missing { .. })) => {
             let there_are = name_all(&state.datasets.list().await?);
-            let name = spec.name.as_deref().unwrap_or_default();
+            let name = &spec.place.name;
             faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
             Ok(None)
         }
@@ -156,7 +157,7 @@ fn open(directory: &std::path::Path, spec: &DatasetSpec) -> Result<u32, (&'stati
         (None, Some(_)) => "/dataset/label_column",
         (None, None) => "/dataset/name",
     };
-    let path = dataset::resolve(directory, spec.name.as_deref().unwrap_or_default()).map_err(at("/dataset/name"))?;
+    let path = dataset::resolve(directory, &spec.place.name).map_err(at("/dataset/name"))?;
     let options = Options { image_column: spec.image_column.clone(), label_column: spec.label_column.clone() };
     let dataset = Dataset::open(&path, &options).map_err(|error| match error {
         dataset::Error::Column { .. } => (columns, error),
@@ -175,42 +176,45 @@ fn name_all(datasets: &Arc<Vec<DatasetSummary>>) -> String {
     format!("there are {}", names.join(", "))
 }
 
-/// Whether an uploaded checkpoint exists and is of the network.
-async fn look_at_checkpoint(
-    state: &AppState,
-    pointer: &str,
-    id: &str,
-    architecture: &str,
-    classes: Option<u32>,
-    faults: &mut Vec<Fault>,
-) -> Result<(), ApiError> {
-    match checkpoints::get(&state.pool, id).await? {
-        None => faults.push(fault(pointer, format!("there is no checkpoint {id}: upload it with PUT /v1/checkpoints"))),
-        Some(checkpoint) => {
-            let mismatch = mismatch(&checkpoint, architecture, classes);
-            faults.extend(mismatch.map(|mismatch| fault(pointer, format!("checkpoint {id} {mismatch}"))));
+/// An uploaded checkpoint that a specification names.
+struct GivenCheckpoint<'a> {
+    pointer: &'a str,
+    id: &'a str,
+    architecture: &'static Architecture,
+}
+
+impl GivenCheckpoint<'_> {
+    /// Whether it exists and is of the network.
+    async fn check(&self, state: &AppState, classes: Option<u32>, faults: &mut Vec<Fault>) -> Result<(), ApiError> {
+        let Self { pointer, id, architecture } = *self;
+        match checkpoints::get(&state.pool, id).await? {
+            None => {
+                faults.push(fault(pointer, format!("there is no checkpoint {id}: upload it with PUT /v1/checkpoints")));
+            }
+            Some(checkpoint) => {
+                let mismatch = mismatch(&checkpoint, architecture, classes);
+                faults.extend(mismatch.map(|mismatch| fault(pointer, format!("checkpoint {id} {mismatch}"))));
+            }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What keeps a stored checkpoint from being of the network. Its tensors are not at hand, but what fits an architecture
 /// has exactly that one's.
-fn mismatch(checkpoint: &Checkpoint, architecture: &str, classes: Option<u32>) -> Option<String> {
-    let network = architecture::find(architecture)?;
+fn mismatch(checkpoint: &Checkpoint, network: &Architecture, classes: Option<u32>) -> Option<String> {
     let fits = &checkpoint.fits.0;
-    if fits
-        .iter()
-        .any(|fit| fit.architecture == architecture && classes.is_none_or(|classes| classes == fit.num_classes))
-    {
+    let is_fit =
+        |fit: &Fit| fit.architecture == network.name && classes.is_none_or(|classes| classes == fit.num_classes);
+    if fits.iter().any(is_fit) {
         return None;
     }
     let Some((fit, known)) = fits.iter().find_map(|fit| Some((fit, architecture::find(&fit.architecture)?))) else {
-        return Some(format!("does not fit {architecture}: it fits no known architecture"));
+        return Some(format!("does not fit {}: it fits no known architecture", network.name));
     };
     let mismatch = architecture::mismatch(network, &shapes_of(known, fit), classes)?;
     // The sentence ends with what it fits.
-    Some(if known.name == architecture { mismatch } else { format!("{mismatch} with {} classes", fit.num_classes) })
+    Some(if known.name == network.name { mismatch } else { format!("{mismatch} with {} classes", fit.num_classes) })
 }
 
 fn shapes_of(architecture: &Architecture, fit: &Fit) -> Shapes {
@@ -219,9 +223,9 @@ fn shapes_of(architecture: &Architecture, fit: &Fit) -> Shapes {
 }
 
 /// Whether the job whose student is to be the teacher can be that; its architecture is filled in.
-async fn look_at_teacher_job(
+async fn check_teacher_job(
     state: &AppState,
-    teacher: &mut TeacherSpec,
+    teacher: &mut TeacherRequest,
     classes: Option<u32>,
     faults: &mut Vec<Fault>,
 ) -> Result<(), ApiError> {
@@ -235,21 +239,20 @@ async fn look_at_teacher_job(
         faults.push(fault("/teacher/job", detail));
     }
     let spec: JobSpec = serde_json::from_value(job.spec).map_err(anyhow::Error::from)?;
-    let architecture = spec.student.architecture;
-    match &teacher.architecture {
-        Some(given) if *given != architecture => {
-            let detail = format!("the student of job {id} is a {architecture}, not a {given}: leave this out");
+    let student = architecture::named(&spec.student.architecture).map_err(anyhow::Error::from)?;
+    match teacher.architecture.map(|given| given.name) {
+        Some(given) if given != student.name => {
+            let detail = format!("the student of job {id} is a {}, not a {given}: leave this out", student.name);
             faults.push(fault("/teacher/architecture", detail));
         }
-        _ => teacher.architecture = Some(architecture),
+        _ => teacher.architecture = Some(student),
     }
     // Faults of a data set that the other job uses are not faults of this one.
-    let theirs = look_at_dataset(state, &spec.dataset, &mut Vec::new()).await?;
+    let theirs = check_dataset(state, &spec.dataset, &mut Vec::new()).await?;
     if let (Some(theirs), Some(ours)) = (theirs, classes)
-        && theirs != ours
+        && let Some(detail) =
+            architecture::class_mismatch(&format!("the student of job {id}"), theirs, "this job's data set", ours)
     {
-        let name = spec.dataset.name.unwrap_or_default();
-        let detail = format!("job {id} learns the {theirs} classes of {name}, this data set has {ours}");
         faults.push(fault("/teacher/job", detail));
     }
     Ok(())
@@ -260,30 +263,19 @@ impl Resolved {
     #[must_use]
     pub fn dry_run(self) -> DryRun {
         let Self { spec, classes, waits_for_devices } = self;
-        let layout = |name: &str| {
-            let architecture = architecture::find(name).expect("the specification names known architectures");
-            architecture.layout_at(classes, spec.dataset.image_size)
-        };
-        let student_layout = layout(&spec.student.architecture);
-        let student = NetworkFacts::new(&spec.student.architecture, &student_layout);
-        let teacher_layout =
-            spec.teacher.as_ref().and_then(|teacher| teacher.architecture.as_deref()).map(|name| (name, layout(name)));
-        let teacher = teacher_layout.as_ref().map(|(name, layout)| NetworkFacts::new(name, layout));
-        let networks: Vec<_> = [Some(("student", &student)), teacher.as_ref().map(|teacher| ("teacher", teacher))]
-            .into_iter()
-            .flatten()
-            .collect();
-        let warnings = spec.distillation.scales.iter().flat_map(|&scale| {
-            networks.iter().filter(move |(_, network)| network.feature_map[1] < scale).map(move |(role, network)| {
-                let side = network.feature_map[1];
-                format!(
-                    "scale {scale} is finer than the {side}×{side} feature map of the {role} {}: cells are repeated",
-                    network.architecture
-                )
-            })
-        });
+        let find = |name: &str| architecture::find(name).expect("the specification names known architectures");
+        let side = spec.dataset.image_size;
+        let student = find(&spec.student.architecture);
+        let teacher = spec.teacher.as_ref().map(|teacher| find(&teacher.architecture));
+        let fine = |network, role| spec.distillation.fine_scales(network, role, side);
+        let warnings = fine(student, "student").chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")));
         let warnings = warnings.chain(waits_for_devices).collect();
-        let memory = Memory::estimate(&spec, &student_layout, teacher_layout.as_ref().map(|(_, layout)| layout));
+        let layout = |network: &Architecture| network.layout_at(classes, side);
+        let (student_layout, teacher_layout) = (layout(student), teacher.map(layout));
+        let student = NetworkFacts::new(student.name, &student_layout);
+        let teacher =
+            teacher.zip(teacher_layout.as_ref()).map(|(teacher, layout)| NetworkFacts::new(teacher.name, layout));
+        let memory = Memory::estimate(&spec, &student_layout, teacher_layout.as_ref());
         DryRun { spec, classes, teacher, student, warnings, memory }
     }
 }

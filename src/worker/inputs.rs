@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use super::record::{AttemptError, Record, held};
 use super::{Context, Settings};
+use crate::architecture::UnknownArchitecture;
 use crate::artifacts::{self, keys};
 use crate::db::queue::{self, Batch, Claim, FencingToken, SavedCheckpoint};
 use crate::db::{self, checkpoints};
 use crate::protocol::{ErrorClass, Failure, Level, files};
-use crate::spec::JobSpec;
+use crate::spec::{DatasetDirectory, JobSpec, TeacherSource, TrainingPlan};
 
 /// Creates the directory and returns its path.
 ///
@@ -24,10 +25,10 @@ pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_
     let directory = directory(&context.settings, job, *attempt);
     let output = directory.join("output");
     tokio::fs::create_dir_all(output.join("state")).await.map_err(|error| storage(&output, &error))?;
-    let mut spec = claim.spec.clone();
-    localise(context, &mut spec, &directory, record).await?;
-    let text = serde_json::to_vec_pretty(&spec).expect("a specification is JSON");
+    let plan = localise(context, claim.spec.clone(), &directory, record).await?;
     let path = directory.join("spec.json");
+    // Paths are JSON where they are Unicode.
+    let text = serde_json::to_vec_pretty(&plan).map_err(|error| internal(&format!("{}: {error}", path.display())))?;
     tokio::fs::write(&path, text).await.map_err(|error| storage(&path, &error))?;
     if let Some(saved) = &claim.checkpoint {
         restore(context, &claim.token, saved, &output, record).await?;
@@ -83,38 +84,47 @@ fn attempts_below(work_dir: &Path) -> Vec<(String, i32)> {
     names(work_dir).into_iter().flat_map(attempts_of).collect()
 }
 
-/// Replaces ids by local files.
+/// Fetches what the job names, and says what to train with the local files.
 async fn localise(
     context: &Context,
-    spec: &mut JobSpec,
+    spec: JobSpec,
     directory: &Path,
     record: &Record<'_>,
-) -> Result<(), AttemptError> {
-    let name = spec.dataset.name.take().unwrap_or_default();
-    let path = context.settings.datasets_dir.join(&name);
+) -> Result<TrainingPlan, AttemptError> {
+    let JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels } = spec;
+    let path = context.settings.datasets_dir.join(&dataset.place.name);
     if !path.is_dir() {
         return Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
             message: format!(
-                "data set {name:?} is not there any more: {} is not a directory on this worker. Put it back and retry",
+                "data set {:?} no longer exists: {} is not a directory on this worker. Put it back and retry",
+                dataset.place.name,
                 path.display()
             ),
         }));
     }
-    spec.dataset.path = Some(path.display().to_string());
-    if let Some(teacher) = &mut spec.teacher {
-        let file = match (teacher.job.take(), teacher.checkpoint.take()) {
-            (Some(job), _) => student_of(record, &job).await?,
-            (None, Some(id)) => uploaded(record, &id).await?,
-            (None, None) => return Err(internal("the stored specification has a teacher without weights").into()),
-        };
-        teacher.checkpoint = Some(fetch(context, &file, &directory.join("teacher")).await?);
-    }
-    if let Some(id) = spec.student.checkpoint.take() {
-        let file = uploaded(record, &id).await?;
-        spec.student.checkpoint = Some(fetch(context, &file, &directory.join("student")).await?);
-    }
-    Ok(())
+    let teacher = match teacher {
+        Some(teacher) => {
+            let file = match &teacher.source {
+                TeacherSource::Job(job) => student_of(record, job).await?,
+                TeacherSource::Checkpoint(id) => uploaded(record, id).await?,
+            };
+            Some(teacher.plan(fetch(context, &file, directory.join("teacher")).await?).map_err(unknown)?)
+        }
+        None => None,
+    };
+    let first_weights = match &student.checkpoint {
+        Some(id) => Some(fetch(context, &uploaded(record, id).await?, directory.join("student")).await?),
+        None => None,
+    };
+    let student = student.plan(first_weights).map_err(unknown)?;
+    let dataset = dataset.at(DatasetDirectory { name: None, path });
+    Ok(TrainingPlan { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })
+}
+
+/// A server of another version took the job.
+fn unknown(error: UnknownArchitecture) -> Failure {
+    Failure { class: ErrorClass::User, message: error.to_string() }
 }
 
 /// A stored file: its key and its SHA-256.
@@ -143,10 +153,10 @@ async fn uploaded(record: &Record<'_>, id: &str) -> Result<InStorage, AttemptErr
     }
 }
 
-async fn fetch(context: &Context, file: &InStorage, path: &Path) -> Result<String, Failure> {
-    let fetched = context.store.fetch_verified(&file.key, path, &file.sha256).await;
+async fn fetch(context: &Context, file: &InStorage, path: PathBuf) -> Result<PathBuf, Failure> {
+    let fetched = context.store.fetch_verified(&file.key, &path, &file.sha256).await;
     fetched.map_err(|error| of_storage(&error))?;
-    Ok(path.display().to_string())
+    Ok(path)
 }
 
 /// Puts the last checkpoint where the trainer looks for it. One that has gone missing or was damaged costs time, not

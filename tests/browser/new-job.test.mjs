@@ -40,6 +40,19 @@ test('without a teacher the form says what is missing, and shows the server’s 
   page.assertQuiet();
 });
 
+test('the form has every field of the server’s schema, and no other', async () => {
+  const { components: { schemas } } = await server.get('/openapi.json');
+  const fieldsOf = (schema, pointer) => {
+    const target = schema.$ref ?? schema.anyOf?.find(({ $ref }) => $ref)?.$ref;
+    const resolved = target ? schemas[target.split('/').at(-1)] : schema;
+    // Of several variants the form shows the first, which is the default.
+    const { properties } = resolved?.properties || !resolved?.anyOf ? resolved : resolved.anyOf[0];
+    return properties ? Object.entries(properties).flatMap(([key, property]) => fieldsOf(property, `${pointer}/${key}`)) : [pointer];
+  };
+  const shown = await page.locator('.job-form .field[data-pointer]').evaluateAll((fields) => fields.map(({ dataset }) => dataset.pointer));
+  assert.deepEqual(shown.filter((pointer) => pointer !== '/teacher').sort(), fieldsOf({ $ref: '#/JobSpecRequest' }, '').sort());
+});
+
 test('plain training needs no teacher, and the form submits it', { timeout: PATIENCE }, async () => {
   await page.getByRole('radio', { name: 'None: plain training' }).check();
   for (const [weight, isThere] of [['cross_entropy', true], ['distillation', false], ['complementary', false]]) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use distillery::cli::Cli;
-use distillery::spec::{Mode, parse};
+use distillery::spec::{Request, TrainingPlan};
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, checkpoint};
@@ -112,7 +112,7 @@ fn a_documented_job_resolves_to_the_documented_specification() {
     let jobs: Vec<Value> =
         code_blocks(&text).into_iter().filter_map(|block| serde_json::from_str(block).ok()).collect();
     let [minimal, resolved] = jobs.as_slice() else { panic!("two documents, not {}", jobs.len()) };
-    assert_eq!(json!(parse(minimal, Mode::Server).unwrap()), *resolved);
+    assert_eq!(json!(Request::read(minimal).complete().unwrap()), *resolved);
 }
 
 /// The commands of the README's session, with their continuation lines.
@@ -137,8 +137,8 @@ fn the_sessions_commands_are_understood() {
     }
     assert_eq!(understood, 3);
     let teacher: Value = serde_json::from_str(&read("examples/digits/teacher-local.json")).unwrap();
-    let teacher = parse(&teacher, Mode::Local).unwrap();
-    assert_eq!(teacher.student.architecture, "resnet20");
+    let teacher = TrainingPlan::parse(&teacher).unwrap();
+    assert_eq!(teacher.student.architecture.name, "resnet20");
 }
 
 #[tokio::test]

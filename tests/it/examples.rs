@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use distillery::architecture;
-use distillery::spec::{Mode, parse};
+use distillery::spec::Request;
 use serde_json::{Value, json};
 
 /// Teacher, student, and top-1 of kd, sdd_kd, dkd, sdd_dkd, nkd and sdd_nkd (Wei et al. 2024).
@@ -136,11 +136,11 @@ fn every_published_result_has_a_job() {
 #[test]
 fn what_a_published_job_leaves_out_has_the_published_value() {
     for (name, job) in expected() {
-        let spec = parse(&job, Mode::Server).unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
+        let spec = Request::read(&job).complete().unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
         let student = architecture::find(&spec.student.architecture).unwrap();
         assert_eq!(spec.dataset.image_size, student.input_side, "{name}");
         if let Some(teacher) = &spec.teacher {
-            let teacher = architecture::find(teacher.architecture.as_deref().unwrap()).unwrap();
+            let teacher = architecture::find(&teacher.architecture).unwrap();
             assert_eq!(teacher.input_side, student.input_side, "{name}");
         }
         // On CIFAR-100 the recipe is the default, so it can be left out.
@@ -148,7 +148,7 @@ fn what_a_published_job_leaves_out_has_the_published_value() {
             let mut bare = job.clone();
             bare.as_object_mut().unwrap().remove("training");
             bare["distillation"] = json!({"method": job["distillation"]["method"]});
-            assert_eq!(parse(&bare, Mode::Server).unwrap(), spec, "{name}");
+            assert_eq!(Request::read(&bare).complete().unwrap(), spec, "{name}");
         }
     }
 }

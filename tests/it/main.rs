@@ -15,5 +15,6 @@ mod postgres;
 mod prune;
 mod queue;
 mod spec;
+mod spec_table;
 mod support;
 mod worker;

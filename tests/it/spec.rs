@@ -1,6 +1,8 @@
 //! Promise: a specification is read with every default filled in, or refused with all its faults at once.
 
-use distillery::spec::{Augmentation, JobSpec, Mode, ScheduleSpec, TeacherCache, parse};
+use std::path::Path;
+
+use distillery::spec::{Augmentation, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, TrainingPlan};
 use serde_json::{Value, json};
 
 fn minimal() -> Value {
@@ -26,8 +28,12 @@ fn with(pointer: &str, value: Value) -> Value {
     document
 }
 
+fn parse(document: &Value) -> Result<JobSpec, Vec<Fault>> {
+    Request::read(document).complete()
+}
+
 fn faults(document: &Value) -> Vec<(String, String)> {
-    let faults = parse(document, Mode::Server).expect_err("the specification is faulty");
+    let faults = parse(document).expect_err("the specification is faulty");
     faults.into_iter().map(|fault| (fault.pointer, fault.detail)).collect()
 }
 
@@ -41,7 +47,7 @@ fn assert_one_fault(document: &Value, pointer: &str, detail: &str) {
 
 #[test]
 fn the_published_recipe_is_the_default() {
-    let spec = parse(&minimal(), Mode::Server).expect("minimal is enough");
+    let spec = parse(&minimal()).expect("minimal is enough");
     assert_eq!(
         serde_json::to_value(&spec).unwrap(),
         json!({
@@ -71,7 +77,7 @@ fn the_published_recipe_is_the_default() {
 fn devices_share_a_batch_of_at_least_one_image_each() {
     let devices =
         |devices: Value, batch_size: u32| with("/training", json!({"devices": devices, "batch_size": batch_size}));
-    assert_eq!(parse(&devices(json!(4), 4), Mode::Server).unwrap().training.devices, 4);
+    assert_eq!(parse(&devices(json!(4), 4)).unwrap().training.devices, 4);
     let pointer = "/training/devices";
     assert_one_fault(&devices(json!(5), 4), pointer, "5 devices cannot share batches of 4 images: lower devices");
     assert_one_fault(&devices(json!(0), 64), pointer, "1");
@@ -81,7 +87,7 @@ fn devices_share_a_batch_of_at_least_one_image_each() {
 
 #[test]
 fn a_specification_that_was_stored_before_there_were_several_devices_has_one() {
-    let mut stored = serde_json::to_value(parse(&minimal(), Mode::Server).unwrap()).unwrap();
+    let mut stored = serde_json::to_value(parse(&minimal()).unwrap()).unwrap();
     stored["training"].as_object_mut().unwrap().remove("devices");
     assert_eq!(serde_json::from_value::<JobSpec>(stored).unwrap().training.devices, 1);
 }
@@ -93,19 +99,19 @@ fn a_resolved_specification_is_itself_a_specification_and_resolves_to_itself() {
         if method == "none" {
             document.as_object_mut().unwrap().remove("teacher");
         }
-        let once = parse(&document, Mode::Server).unwrap_or_else(|faults| panic!("{method}: {faults:?}"));
+        let once = parse(&document).unwrap_or_else(|faults| panic!("{method}: {faults:?}"));
         let stored = serde_json::to_value(&once).unwrap();
-        assert_eq!(parse(&stored, Mode::Server).expect("what is stored can be posted"), once, "{method}");
+        assert_eq!(parse(&stored).expect("what is stored can be posted"), once, "{method}");
         assert_eq!(serde_json::from_value::<JobSpec>(stored).expect("what is stored can be read"), once, "{method}");
     }
 }
 
 #[test]
 fn defaults_follow_the_method() {
-    let dkd = parse(&with("/distillation/method", json!("sdd_dkd")), Mode::Server).unwrap().distillation;
+    let dkd = parse(&with("/distillation/method", json!("sdd_dkd"))).unwrap().distillation;
     assert_eq!((dkd.alpha, dkd.beta, dkd.gamma, dkd.warmup_epochs), (Some(1.0), Some(8.0), None, Some(20)));
     assert_eq!((dkd.weights.cross_entropy, dkd.weights.distillation), (1.0, 1.0));
-    let nkd = parse(&with("/distillation/method", json!("nkd")), Mode::Server).unwrap().distillation;
+    let nkd = parse(&with("/distillation/method", json!("nkd"))).unwrap().distillation;
     assert_eq!((nkd.gamma, nkd.temperature, nkd.exclude_target), (Some(8.0), Some(4.0), Some(false)));
     assert_eq!(nkd.scales, [1]);
 }
@@ -115,17 +121,17 @@ fn the_size_of_the_images_decides_how_they_are_augmented() {
     for (size, augmentation) in
         [(32, Augmentation::CropFlip), (64, Augmentation::CropFlip), (224, Augmentation::ResizedCropFlip)]
     {
-        let spec = parse(&with("/dataset/image_size", json!(size)), Mode::Server).unwrap();
+        let spec = parse(&with("/dataset/image_size", json!(size))).unwrap();
         assert_eq!(spec.training.augmentation, augmentation, "{size}");
     }
-    let large = parse(&with("/student/architecture", json!("resnet18")), Mode::Server).unwrap();
+    let large = parse(&with("/student/architecture", json!("resnet18"))).unwrap();
     assert_eq!((large.dataset.image_size, large.training.augmentation), (224, Augmentation::ResizedCropFlip));
 }
 
 #[test]
 fn milestones_keep_their_share_of_a_shorter_run() {
     let milestones = |epochs: u32| {
-        let spec = parse(&with("/training/epochs", json!(epochs)), Mode::Server).unwrap();
+        let spec = parse(&with("/training/epochs", json!(epochs))).unwrap();
         match spec.training.schedule {
             ScheduleSpec::Multistep { milestones, .. } => milestones,
             other => panic!("{other:?}"),
@@ -138,7 +144,7 @@ fn milestones_keep_their_share_of_a_shorter_run() {
 
 #[test]
 fn clipping_can_be_switched_off_with_null() {
-    let spec = parse(&with("/training/clip_grad_norm", Value::Null), Mode::Server).unwrap();
+    let spec = parse(&with("/training/clip_grad_norm", Value::Null)).unwrap();
     assert_eq!(spec.training.clip_grad_norm, None);
 }
 
@@ -175,7 +181,7 @@ fn every_fault_is_reported_at_once_with_its_pointer() {
 #[test]
 fn the_teachers_outputs_are_kept_where_that_changes_nothing_or_was_asked_for() {
     let training = |training: Value| with("/training", training);
-    let cache = |document: &Value| parse(document, Mode::Server).unwrap().training.teacher_cache;
+    let cache = |document: &Value| parse(document).unwrap().training.teacher_cache;
     assert_eq!(cache(&minimal()), Some(TeacherCache::Off));
     assert_eq!(cache(&training(json!({"augmentation": "none"}))), Some(TeacherCache::Exact));
     assert_eq!(cache(&training(json!({"augmentation": "none", "teacher_cache": "off"}))), Some(TeacherCache::Off));
@@ -218,7 +224,7 @@ fn unknown_names_are_refused_with_the_known_ones() {
     assert_one_fault(&with("/distillation/method", json!("fitnet")), "/distillation/method", "sdd_kd");
     assert_one_fault(&with("/training/augmentation", json!("mixup")), "/training/augmentation", "crop_flip");
     assert_one_fault(&with("/training/schedule/type", json!("step")), "/training/schedule/type", "multistep");
-    assert_one_fault(&with("/studnet", json!({})), "/studnet", "known here: name, labels");
+    assert_one_fault(&with("/studnet", json!({})), "/studnet", "known here: name, teacher");
     assert_one_fault(&with("/a~1b", json!(1)), "/a~01b", "unknown field");
 }
 
@@ -251,7 +257,7 @@ fn a_field_that_the_method_does_not_use_is_an_error() {
     plain["distillation"] = json!({"method": "none"});
     assert_one_fault(&plain, "/teacher", "takes no teacher");
     plain.as_object_mut().unwrap().remove("teacher");
-    assert!(parse(&plain, Mode::Server).is_ok());
+    assert!(parse(&plain).is_ok());
     plain["distillation"] = json!({"method": "sdd_kd"});
     assert_one_fault(&plain, "/teacher", "is required by method");
 }
@@ -262,8 +268,9 @@ fn a_teacher_is_one_checkpoint_or_one_job() {
     assert_one_fault(&both, "/teacher/job", "not both");
     let neither = with("/teacher", json!({"architecture": "resnet56"}));
     assert_one_fault(&neither, "/teacher/checkpoint", "is required");
-    let job = parse(&with("/teacher", json!({"job": "job_1"})), Mode::Server).expect("the job knows its architecture");
-    assert_eq!(job.teacher.unwrap().architecture, None);
+    let job = Request::read(&with("/teacher", json!({"job": "job_1"})));
+    assert_eq!(job.faults, []);
+    assert!(job.teacher.unwrap().architecture.is_none(), "the job knows its architecture");
     assert_one_fault(&with("/teacher/mean", json!([0.5, 0.5, 0.5])), "/teacher/std", "together with mean");
 }
 
@@ -272,9 +279,36 @@ fn only_the_command_line_takes_paths() {
     let mut document = minimal();
     document["dataset"] = json!({"path": "/data/digits"});
     document["teacher"]["checkpoint"] = json!("teacher.pth");
-    let spec = parse(&document, Mode::Local).expect("paths are fine locally");
-    assert_eq!(spec.dataset.path.as_deref(), Some("/data/digits"));
+    let plan = TrainingPlan::parse(&document).expect("paths are fine locally");
+    assert_eq!(plan.dataset.place.path, Path::new("/data/digits"));
+    assert_eq!(plan.teacher.as_ref().unwrap().checkpoint, Path::new("teacher.pth"));
     let faults = faults(&document);
     let pointers: Vec<_> = faults.iter().map(|(pointer, _)| pointer.as_str()).collect();
     assert_eq!(pointers, ["/teacher/checkpoint", "/dataset/name", "/dataset/path"]);
+}
+
+#[test]
+fn a_plan_is_written_as_the_specification_that_it_was_read_from() {
+    let mut document = minimal();
+    document["dataset"] = json!({"path": "/data/digits", "name": "digits"});
+    document["teacher"]["checkpoint"] = json!("teacher.pth");
+    let written = serde_json::to_value(TrainingPlan::parse(&document).unwrap()).unwrap();
+    let mut expected = serde_json::to_value(parse(&minimal()).unwrap()).unwrap();
+    expected["teacher"]["checkpoint"] = json!("teacher.pth");
+    expected["dataset"] = json!({"path": "/data/digits", "name": "digits", "image_size": 32});
+    assert_eq!(written, expected);
+    assert_eq!(serde_json::to_value(TrainingPlan::parse(&written).unwrap()).unwrap(), written);
+    let read: TrainingPlan = serde_json::from_value(written.clone()).expect("a manifest holds it");
+    assert_eq!(serde_json::to_value(read).unwrap(), written);
+}
+
+#[test]
+fn a_training_file_names_no_job_and_needs_a_directory() {
+    let document = json!({
+        "teacher": {"job": "job_1"}, "student": {"architecture": "resnet20"}, "dataset": {"name": "digits"},
+    });
+    let faults = TrainingPlan::parse(&document).expect_err("only a server knows jobs and data sets by name");
+    let found: Vec<_> = faults.iter().map(|fault| (fault.pointer.as_str(), fault.detail.as_str())).collect();
+    let jobs = ("/teacher/job", "only a server knows jobs: give a checkpoint file");
+    assert_eq!(found, [jobs, ("/dataset/path", "is required: the directory of the data set")]);
 }

@@ -26,7 +26,7 @@ use distillery::architecture::{self, Architecture};
 use distillery::checkpoint::{self, Checkpoint};
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event};
-use distillery::spec::{self, JobSpec, Mode};
+use distillery::spec::TrainingPlan;
 use distillery::trainer_flags::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
@@ -88,11 +88,11 @@ pub fn rank() -> ExitCode {
 }
 
 /// Reads a specification. The error lists all faults, one per line.
-fn read_spec(path: &Path) -> Result<JobSpec> {
+fn read_spec(path: &Path) -> Result<TrainingPlan> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::user(format!("{}: {error}", path.display())))?;
     let document: Value =
         serde_json::from_str(&text).map_err(|error| Error::user(format!("{} is not JSON: {error}", path.display())))?;
-    spec::parse(&document, Mode::Local).map_err(|faults| {
+    TrainingPlan::parse(&document).map_err(|faults| {
         let lines = faults.iter().map(|fault| format!("\n  {}: {}", fault.pointer, fault.detail));
         Error::user(format!("{} cannot be used:{}", path.display(), lines.collect::<String>()))
     })
@@ -155,7 +155,7 @@ pub fn evaluate(args: &EvaluateArgs) -> ExitCode {
 fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     device::prepare(threads(&args.compute));
     let device = device::open(&args.compute.device)?;
-    let architecture = models::find(&args.architecture)?;
+    let architecture = architecture::named(&args.architecture).map_err(|unknown| Error::user(unknown.to_string()))?;
     let (checkpoint, classes) = state_dict::open(&args.checkpoint, architecture)?;
     let options = Options { image_column: args.image_column.clone(), label_column: args.label_column.clone() };
     let dataset = Dataset::open(&args.dataset, &options)?;

@@ -27,7 +27,7 @@ use crate::worker_link::control::Control;
 use crate::worker_link::report::{Report, Silent, warning};
 use distillery::exit_status::{describe, out_of_memory_kills};
 use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest};
-use distillery::spec::JobSpec;
+use distillery::spec::TrainingPlan;
 
 /// How long rank 0 may go on after another rank has ended. Usually their next exchange fails before that.
 const GRACE: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub struct RankConfig {
     /// A directory where the ranks find each other and share files.
     pub rendezvous: PathBuf,
-    pub spec: JobSpec,
+    pub spec: TrainingPlan,
     /// With the rank's shard and device.
     pub settings: Settings,
 }
@@ -72,7 +72,7 @@ struct RankProcess {
 /// # Errors
 /// Training failed; the error's class says whether another attempt can succeed.
 pub fn train(
-    spec: &JobSpec,
+    spec: &TrainingPlan,
     settings: &Settings,
     control: &Control,
     report: &mut dyn Report,

@@ -15,7 +15,7 @@ use crate::worker_link::control::Control;
 use crate::worker_link::report::Silent;
 use distillery::dataset::{Dataset, Options};
 use distillery::protocol::{Failure, files};
-use distillery::spec::JobSpec;
+use distillery::spec::TrainingPlan;
 use distillery::trainer_flags::VerifyArgs;
 
 /// Bytes of the teacher's logits that a repetition keeps in memory. They only save time.
@@ -115,27 +115,26 @@ fn read(path: &Path) -> Result<Manifest> {
 }
 
 /// The specification with the paths of the command line.
-fn with_local_paths(manifest: &Manifest, args: &VerifyArgs) -> JobSpec {
+fn with_local_paths(manifest: &Manifest, args: &VerifyArgs) -> TrainingPlan {
     let mut spec = manifest.specification.clone();
-    let given = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
-    spec.dataset.path = given(&args.dataset).or(spec.dataset.path);
-    spec.student.checkpoint = given(&args.student).or(spec.student.checkpoint);
-    if let Some(teacher) = &mut spec.teacher {
-        teacher.checkpoint = given(&args.teacher).or(teacher.checkpoint.take());
+    spec.dataset.place.path = args.dataset.clone().unwrap_or(spec.dataset.place.path);
+    spec.student.checkpoint = args.student.clone().or(spec.student.checkpoint);
+    if let (Some(teacher), Some(given)) = (&mut spec.teacher, &args.teacher) {
+        teacher.checkpoint.clone_from(given);
     }
     spec
 }
 
 /// Compares the files with the hashes of the manifest, before hours are spent on the wrong ones.
-fn check_inputs(manifest: &Manifest, spec: &JobSpec) -> Result<()> {
+fn check_inputs(manifest: &Manifest, spec: &TrainingPlan) -> Result<()> {
     let teacher = manifest.teacher.as_ref().map(|teacher| teacher.sha256.as_str());
-    let of_teacher = spec.teacher.as_ref().and_then(|teacher| teacher.checkpoint.as_deref());
+    let of_teacher = spec.teacher.as_ref().map(|teacher| teacher.checkpoint.as_path());
     check_file("--teacher", of_teacher, teacher)?;
     check_file("--student", spec.student.checkpoint.as_deref(), manifest.initial_student_sha256.as_deref())?;
-    let path = spec.dataset.path.as_deref().unwrap_or_default();
+    let path = &spec.dataset.place.path;
     let options =
         Options { image_column: spec.dataset.image_column.clone(), label_column: spec.dataset.label_column.clone() };
-    let dataset = Dataset::open(Path::new(path), &options)
+    let dataset = Dataset::open(path, &options)
         .map_err(|error| Error::user(format!("{error}. Name the data set's directory with --dataset")))?;
     let mut found = BTreeMap::new();
     for split in manifest.data.sha256_of_files.keys() {
@@ -143,16 +142,16 @@ fn check_inputs(manifest: &Manifest, spec: &JobSpec) -> Result<()> {
     }
     if found != manifest.data.sha256_of_files {
         return Err(Error::user(format!(
-            "the files of {path} are not those of the run: their SHA-256 is different. Name the right data set with \
-             --dataset"
+            "the files of {} are not those of the run: their SHA-256 is different. Name the right data set with --dataset",
+            path.display()
         )));
     }
     Ok(())
 }
 
-fn check_file(flag: &str, path: Option<&str>, sha256: Option<&str>) -> Result<()> {
+fn check_file(flag: &str, path: Option<&Path>, sha256: Option<&str>) -> Result<()> {
     let Some(sha256) = sha256 else { return Ok(()) };
-    let path = Path::new(path.unwrap_or_default());
+    let path = path.unwrap_or(Path::new(""));
     let (found, _) = hash::sha256(path).map_err(|error| {
         Error::user(format!("{}: {error}. Name the checkpoint with {flag}; its SHA-256 is {sha256}", path.display()))
     })?;

@@ -104,6 +104,15 @@ pub fn mismatch(architecture: &Architecture, shapes: &Shapes, classes: Option<u3
     Some(format!("does not fit {}: {why}; {advice}", architecture.name))
 }
 
+/// What keeps a network of so many `classes` from learning, or teaching, a data set of `others`, both named as in a
+/// sentence. None where they are the same.
+#[must_use]
+pub fn class_mismatch(network: &str, classes: u32, dataset: &str, others: u32) -> Option<String> {
+    let mismatch =
+        || format!("{network} has {classes} classes, but {dataset} has {others}: both must have the same classes");
+    (classes != others).then(mismatch)
+}
+
 /// The number of classes if the checkpoint fits the network, or else the most informative difference.
 fn difference(architecture: &Architecture, shapes: &Shapes, classes: Option<u32>) -> Result<u32, String> {
     let mut found: BTreeMap<&str, (&str, &[u64])> = BTreeMap::new();

@@ -18,8 +18,10 @@ mod wide_resnet;
 use std::fmt;
 use std::sync::LazyLock;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 pub use cifar_resnet::{CifarResnet, Shortcut};
-pub use fit::{Certainty, Fit, Guess, Shapes, fits, guess, mismatch};
+pub use fit::{Certainty, Fit, Guess, Shapes, class_mismatch, fits, guess, mismatch};
 pub use layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role};
 pub use mobilenet::Mobilenet;
 pub use resnet::{Resnet, ResnetBlock};
@@ -171,6 +173,19 @@ impl fmt::Display for UnknownArchitecture {
         }
         let known: Vec<_> = all().iter().map(|known| known.name).collect();
         write!(formatter, "; known: {}", known.join(", "))
+    }
+}
+
+/// Written as its name.
+impl Serialize for Architecture {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for &'static Architecture {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        named(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,6 +1,40 @@
 //! The job specification: what a user asks for, with the published recipe as its defaults.
+//!
+//! One [table](fields) says what each field may hold, what it is by default, and which methods use it. From it follow:
+//!
+//! - [`Request`], a document as far as it can be read, with every fault at once, each with its JSON pointer (RFC 6901);
+//! - [`JobSpec`], a job as it is stored, of a request without faults;
+//! - [`TrainingPlan`], what the trainer works by: the same with local files instead of names and ids;
+//! - [`schemas`], the OpenAPI schemas, from which the dashboard makes its form.
+//!
+//! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out.
 
+mod field;
+mod fields;
+mod plan;
 mod reader;
 mod request;
 mod resolved;
+mod schema;
 mod teacher_cache;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
+pub use request::{DatasetPlace, Request, StudentRequest, TeacherRequest};
+pub use resolved::{
+    Augmentation, BaseLoss, DatasetName, DatasetSpec, DistillationSpec, Grouping, JobSpec, Method, OptimizerSpec,
+    Precision, ScheduleSpec, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,
+};
+pub use schema::{JobSpecRequest, schemas};
+pub use teacher_cache::TeacherCache;
+
+/// One fault of a specification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Fault {
+    /// Where it is: a JSON pointer into the body that was sent (`/distillation/scales/1`).
+    pub pointer: String,
+    /// What is wrong and what to write instead.
+    pub detail: String,
+}

@@ -1,4 +1,5 @@
-//! Reads a JSON object field by field and collects every fault, where serde would stop at the first.
+//! Reads a JSON object by its rows of the [table](super::fields) and collects every fault, where serde would stop at
+//! the first.
 
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
@@ -6,33 +7,34 @@ use std::ops::RangeInclusive;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Fault;
+use super::field::{Default, Document, Field, Kind, Object};
+use super::{Fault, Method};
 
 /// The faults found so far, shared by all readers of one document.
 pub(super) type Faults = RefCell<Vec<Fault>>;
 
 /// One object of the document.
-pub(super) struct Fields<'a> {
+pub(super) struct Reader<'a> {
     faults: &'a Faults,
     pointer: String,
     object: Option<&'a Map<String, Value>>,
-    known: Vec<&'static str>,
+    fields: &'static [Field],
+    has_type: bool,
+    document: Document,
+    /// The method whose fields may be given.
+    pub(super) method: Method,
 }
 
-impl<'a> Fields<'a> {
-    /// The object at `pointer`; a value that is not an object is a fault, and reads as an empty one.
-    pub(super) fn new(faults: &'a Faults, pointer: String, value: &'a Value) -> Self {
-        let object = value.as_object();
-        let fields = Self { faults, pointer, object, known: Vec::new() };
+impl<'a> Reader<'a> {
+    /// The whole document; one that is not an object is a fault, and reads as an empty one.
+    pub(super) fn new(faults: &'a Faults, table: &'static Object, value: &'a Value, document: Document) -> Self {
+        let (pointer, object) = (String::new(), value.as_object());
+        let fields = table.fields;
+        let reader = Self { faults, pointer, object, fields, has_type: false, document, method: Method::SddKd };
         if object.is_none() {
-            fields.fault_here(format!("expected an object, found {}", kind(value)));
+            reader.fault_here(expected("an object", value));
         }
-        fields
-    }
-
-    /// An object that is not there: every field is absent.
-    fn absent(faults: &'a Faults, pointer: String) -> Self {
-        Self { faults, pointer, object: None, known: Vec::new() }
+        reader
     }
 
     /// Records a fault of the object itself.
@@ -46,173 +48,245 @@ impl<'a> Fields<'a> {
         self.faults.borrow_mut().push(Fault { pointer, detail: detail.into() });
     }
 
-    /// Whether the document has the field, be it null.
-    pub(super) fn has(&self, field: &str) -> bool {
-        self.object.is_some_and(|object| object.contains_key(field))
+    /// Whether the document has the field, even as `null`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.object.is_some_and(|object| object.contains_key(name))
     }
 
-    /// The field's value; `null` counts as absent.
-    pub(super) fn value(&mut self, field: &'static str) -> Option<&'a Value> {
-        if !self.known.contains(&field) {
-            self.known.push(field);
+    /// Whether the document has a value for the field; `null` counts as absent.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
+    /// Whether this kind of document can have the field.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.rows().any(|field| field.name == name)
+    }
+
+    fn value(&self, name: &str) -> Option<&'a Value> {
+        self.object?.get(name).filter(|value| !value.is_null())
+    }
+
+    /// The rows that this kind of document has.
+    fn rows(&self) -> impl Iterator<Item = &'static Field> {
+        self.fields.iter().filter(|field| field.is_in(self.document))
+    }
+
+    fn row(&self, name: &str) -> &'static Field {
+        let found = self.rows().find(|field| field.name == name);
+        found.unwrap_or_else(|| panic!("the table has no {}/{name}", self.pointer))
+    }
+
+    /// The field's value or its default. None where it has neither, or the method does not use it.
+    pub(super) fn optional<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let field = self.row(name);
+        self.require(field);
+        let given = self.value(name).and_then(|value| self.read(field, value));
+        if !field.is_read_for(self.method) {
+            if self.has(name) {
+                let (methods, method) = (field.used_by.words(), self.method.name());
+                self.fault(name, format!("is used by {methods} only, not by method {method:?}"));
+            }
+            return None;
         }
-        self.object?.get(field).filter(|value| !value.is_null())
+        let default = || field.default_for(self.method).map(|default| typed(&default.json()));
+        given.or_else(|| default()?.unwrap_or_else(|error| panic!("the default of {}/{name}: {error}", self.pointer)))
+    }
+
+    /// The field's value or its default.
+    pub(super) fn get<T: DeserializeOwned>(&self, name: &str) -> T {
+        self.optional(name).unwrap_or_else(|| panic!("the table has no default for {}/{name}", self.pointer))
+    }
+
+    /// A value that the table allows, or faults.
+    fn read<T: DeserializeOwned>(&self, field: &Field, value: &Value) -> Option<T> {
+        let mut faults = check(&field.kind, value);
+        let read = if faults.is_empty() {
+            typed(value).map_err(|error| faults.push((String::new(), error))).ok()
+        } else {
+            None
+        };
+        for (place, detail) in faults {
+            self.fault(&format!("{}{place}", field.name), detail);
+        }
+        read
+    }
+
+    fn require(&self, field: &Field) {
+        if let Default::Required(advice) = field.default
+            && !self.is_given(field.name)
+        {
+            self.fault(field.name, advice);
+        }
     }
 
     /// A nested object; an absent one reads as empty.
-    pub(super) fn object(&mut self, field: &'static str) -> Fields<'a> {
-        let pointer = format!("{}/{field}", self.pointer);
-        match self.value(field) {
-            Some(value) => Fields::new(self.faults, pointer, value),
-            None => Fields::absent(self.faults, pointer),
+    pub(super) fn object(&self, name: &str) -> Self {
+        let field = self.row(name);
+        self.require(field);
+        match &field.kind {
+            Kind::Object(table) => self.nested(name, table.fields),
+            other => panic!("{}/{name} is {other:?}", self.pointer),
         }
     }
 
-    /// A text of 1 to `longest` characters.
-    pub(super) fn string(&mut self, field: &'static str, longest: usize) -> Option<String> {
-        let value = self.value(field)?;
-        match value.as_str() {
-            Some("") => self.fault(field, "must not be empty"),
-            Some(text) if text.chars().count() > longest => {
-                self.fault(field, format!("is longer than {longest} characters"));
-            }
-            Some(text) if text.chars().any(char::is_control) => self.fault(field, "holds a control character"),
-            Some(text) => return Some(text.to_owned()),
-            None => self.fault(field, format!("expected a string, found {}", kind(value))),
-        }
-        None
-    }
-
-    /// A whole number within `range`.
-    pub(super) fn integer(&mut self, field: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
-        let value = self.value(field)?;
-        match integer_in(value, &range) {
-            Ok(number) => Some(number),
-            Err(detail) => {
-                self.fault(field, detail);
-                None
-            }
-        }
-    }
-
-    /// A finite number within `range`.
-    pub(super) fn number(&mut self, field: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
-        let value = self.value(field)?;
-        match number_in(value, &range) {
-            Ok(number) => Some(number),
-            Err(detail) => {
-                self.fault(field, detail);
-                None
-            }
-        }
-    }
-
-    /// `true` or `false`.
-    pub(super) fn boolean(&mut self, field: &'static str) -> Option<bool> {
-        let value = self.value(field)?;
-        if value.as_bool().is_none() {
-            self.fault(field, format!("expected true or false, found {}", kind(value)));
-        }
-        value.as_bool()
-    }
-
-    /// One of the names of an enumeration.
-    pub(super) fn choice<T: DeserializeOwned>(&mut self, field: &'static str) -> Option<T> {
-        let value = self.value(field)?;
-        if !value.is_string() {
-            self.fault(field, format!("expected a string, found {}", kind(value)));
-            return None;
-        }
-        match serde_json::from_value(value.clone()) {
-            Ok(choice) => Some(choice),
-            Err(error) => {
-                self.fault(field, error.to_string());
-                None
-            }
-        }
-    }
-
-    /// A list of at most `longest` elements, each read by `element`; a faulty element is reported under its index.
-    pub(super) fn list<T>(
-        &mut self,
-        field: &'static str,
-        longest: usize,
-        element: impl Fn(&Value) -> Result<T, String>,
-    ) -> Option<Vec<T>> {
-        let value = self.value(field)?;
-        let Some(values) = value.as_array() else {
-            self.fault(field, format!("expected a list, found {}", kind(value)));
-            return None;
+    /// A nested object that is one of several, and its `type`: the first where that is absent or unknown.
+    pub(super) fn variant(&self, name: &str) -> (&'static str, Self) {
+        let Kind::Variants { variants, .. } = &self.row(name).kind else {
+            panic!("{}/{name} has no variants", self.pointer)
         };
-        if values.len() > longest {
-            self.fault(field, format!("has {} elements; at most {longest} are allowed", values.len()));
-            return None;
+        let nested = self.nested(name, &[]);
+        let given = nested.value("type").and_then(|value| nested.read::<String>(&TYPE, value));
+        let known = given.as_deref().and_then(|given| variants.iter().find(|variant| variant.name == given));
+        if let (Some(given), None) = (given, known) {
+            let names: Vec<_> = variants.iter().map(|variant| variant.name).collect();
+            nested.fault("type", format!("unknown {name} {given:?}; known: {}", names.join(", ")));
         }
-        let mut list = Vec::with_capacity(values.len());
-        for (index, value) in values.iter().enumerate() {
-            match element(value) {
-                Ok(value) => list.push(value),
-                Err(detail) => self.fault(&format!("{field}/{index}"), detail),
-            }
-        }
-        (list.len() == values.len()).then_some(list)
+        let variant = known.unwrap_or(&variants[0]);
+        (variant.name, Self { fields: variant.fields, has_type: true, ..nested })
     }
 
-    /// Three finite numbers within `range`, one per colour channel.
-    pub(super) fn channels(&mut self, field: &'static str, range: RangeInclusive<f64>) -> Option<[f64; 3]> {
-        let list = self.list(field, usize::MAX, |value| number_in(value, &range))?;
-        let length = list.len();
-        let channels = list.try_into().ok();
-        if channels.is_none() {
-            self.fault(field, format!("expected 3 numbers (red, green, blue), found {length}"));
+    fn nested(&self, name: &str, fields: &'static [Field]) -> Self {
+        let pointer = format!("{}/{name}", self.pointer);
+        let value = self.value(name);
+        let object = value.and_then(Value::as_object);
+        if let (Some(value), None) = (value, object) {
+            self.fault(name, expected("an object", value));
         }
-        channels
+        Self { pointer, object, fields, has_type: false, ..*self }
     }
 
-    /// The members of an object of free names.
-    pub(super) fn members(&mut self, field: &'static str) -> Vec<(&'a String, &'a Value)> {
-        match self.value(field) {
-            None => Vec::new(),
-            Some(Value::Object(members)) => members.iter().collect(),
-            Some(other) => {
-                self.fault(field, format!("expected an object, found {}", kind(other)));
-                Vec::new()
-            }
-        }
-    }
-
-    /// Refuses every field that was not asked for.
+    /// Refuses every field that the table does not have.
     pub(super) fn finish(self) {
-        for field in self.object.into_iter().flat_map(Map::keys) {
-            if !self.known.contains(&field.as_str()) {
-                let escaped = field.replace('~', "~0").replace('/', "~1");
-                self.fault(&escaped, format!("unknown field; known here: {}", self.known.join(", ")));
+        let known: Vec<_> =
+            self.has_type.then_some("type").into_iter().chain(self.rows().map(|field| field.name)).collect();
+        for name in self.object.into_iter().flat_map(Map::keys) {
+            if !known.contains(&name.as_str()) {
+                let escaped = name.replace('~', "~0").replace('/', "~1");
+                self.fault(&escaped, format!("unknown field; known here: {}", known.join(", ")));
             }
         }
     }
 }
 
-/// A whole number within `range`, or what is wrong with it.
-pub(super) fn integer_in(value: &Value, range: &RangeInclusive<i64>) -> Result<i64, String> {
-    let expected = || format!("expected a whole number from {} to {}", range.start(), range.end());
-    let number = value.as_i64().ok_or_else(|| format!("{}, found {}", expected(), shown(value)))?;
-    if range.contains(&number) { Ok(number) } else { Err(format!("{}, found {number}", expected())) }
+static TYPE: Field = Field::new("type", Kind::Text { longest: 20 }, "");
+
+fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+    T::deserialize(value).map_err(|error| error.to_string())
 }
 
-/// A finite number within `range`, or what is wrong with it.
-pub(super) fn number_in(value: &Value, range: &RangeInclusive<f64>) -> Result<f64, String> {
-    let expected = || format!("expected a number from {} to {}", range.start(), range.end());
-    let number = value.as_f64().ok_or_else(|| format!("{}, found {}", expected(), shown(value)))?;
-    if range.contains(&number) { Ok(number) } else { Err(format!("{}, found {number}", expected())) }
-}
-
-/// The value itself where it is short, its kind where it is not.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Number(number) => number.to_string(),
-        other => kind(other).to_owned(),
+/// What is wrong with a value, each with its place in it: nothing, or `/3` for an element.
+fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
+    let whole = |result: Result<(), String>| result.err().map(|detail| (String::new(), detail)).into_iter().collect();
+    match kind {
+        Kind::Text { longest } => whole(text(value, *longest)),
+        Kind::Architecture => whole(text(value, 100)),
+        Kind::Path => whole(text(value, 4096)),
+        Kind::CheckpointId => whole(text(value, 4096).and_then(|()| checkpoint_id(value))),
+        Kind::Name { longest } => whole(text(value, *longest).and_then(|()| plain_name(value))),
+        Kind::Choice(_) | Kind::TeacherCache => whole(is(value.is_string(), "a string", value)),
+        Kind::Refused(advice) => whole(Err((*advice).to_owned())),
+        Kind::Integer(range) => whole(integer(value, range)),
+        Kind::Number(range) => whole(number(value, range)),
+        Kind::Boolean => whole(is(value.is_boolean(), "true or false", value)),
+        Kind::Integers { longest, each } => list(value, *longest, |value| integer(value, each)),
+        Kind::Numbers { longest, each } => list(value, *longest, |value| number(value, each)),
+        Kind::Channels(each) => {
+            let faults = list(value, usize::MAX, |value| number(value, each));
+            match value.as_array().map(Vec::len) {
+                Some(length) if length != 3 && faults.is_empty() => {
+                    whole(Err(format!("expected 3 numbers (red, green, blue), found {length}")))
+                }
+                _ => faults,
+            }
+        }
+        Kind::Labels => labels(value),
+        Kind::Object(_) | Kind::Variants { .. } => whole(is(value.is_object(), "an object", value)),
     }
 }
+
+fn is(holds: bool, what: &str, value: &Value) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(expected(what, value)) }
+}
+
+fn expected(what: &str, value: &Value) -> String {
+    format!("expected {what}, found {}", kind(value))
+}
+
+fn text(value: &Value, longest: usize) -> Result<(), String> {
+    match value.as_str() {
+        None => Err(expected("a string", value)),
+        Some("") => Err("must not be empty".into()),
+        Some(text) if text.chars().count() > longest => Err(format!("is longer than {longest} characters")),
+        Some(text) if text.chars().any(char::is_control) => Err("holds a control character".into()),
+        Some(_) => Ok(()),
+    }
+}
+
+/// A directory entry below a base and nothing else.
+fn plain_name(value: &Value) -> Result<(), String> {
+    let name = value.as_str().unwrap_or_default();
+    let is_plain = name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    let rule = "may hold letters, digits, '.', '_' and '-' only, and starts with a letter or digit";
+    if is_plain { Ok(()) } else { Err(rule.to_owned()) }
+}
+
+fn checkpoint_id(value: &Value) -> Result<(), String> {
+    if value.as_str().is_some_and(|id| id.starts_with("ckpt_")) {
+        return Ok(());
+    }
+    Err("expected the id of an uploaded checkpoint (\"ckpt_…\"): upload the file with PUT /v1/checkpoints first".into())
+}
+
+fn integer(value: &Value, range: &RangeInclusive<i64>) -> Result<(), String> {
+    let number = value.as_i64();
+    if number.is_some_and(|number| range.contains(&number)) {
+        return Ok(());
+    }
+    let found = if value.is_number() { value.to_string() } else { kind(value).to_owned() };
+    Err(format!("expected a whole number from {} to {}, found {found}", range.start(), range.end()))
+}
+
+fn number(value: &Value, range: &RangeInclusive<f64>) -> Result<(), String> {
+    let number = value.as_f64();
+    if number.is_some_and(|number| range.contains(&number)) {
+        return Ok(());
+    }
+    let found = number.map_or_else(|| kind(value).to_owned(), |number| number.to_string());
+    Err(format!("expected a number from {} to {}, found {found}", range.start(), range.end()))
+}
+
+/// A faulty element is reported under its index.
+fn list(value: &Value, longest: usize, check: impl Fn(&Value) -> Result<(), String>) -> Vec<(String, String)> {
+    let whole = |detail| vec![(String::new(), detail)];
+    let Some(values) = value.as_array() else { return whole(expected("a list", value)) };
+    if values.len() > longest {
+        return whole(format!("has {} elements; at most {longest} are allowed", values.len()));
+    }
+    let checked = values.iter().map(check).enumerate();
+    checked.filter_map(|(index, result)| Some((format!("/{index}"), result.err()?))).collect()
+}
+
+fn labels(value: &Value) -> Vec<(String, String)> {
+    let Some(members) = value.as_object() else { return vec![(String::new(), expected("an object", value))] };
+    let mut details = Vec::new();
+    if members.len() > MOST_LABELS {
+        details.push(format!("has {} entries; at most {MOST_LABELS} are allowed", members.len()));
+    }
+    for (key, value) in members {
+        if key.is_empty() || key.len() > LONGEST_LABEL_KEY || key.contains([':', '\0']) {
+            details.push(format!("key {key:?} must have 1 to {LONGEST_LABEL_KEY} bytes and no colon"));
+        } else if !value.as_str().is_some_and(|value| value.len() <= LONGEST_LABEL && !value.contains('\0')) {
+            details.push(format!("the value of {key:?} must be a string of at most {LONGEST_LABEL} bytes"));
+        }
+    }
+    details.into_iter().map(|detail| (String::new(), detail)).collect()
+}
+
+pub(super) const MOST_LABELS: usize = 32;
+pub(super) const LONGEST_LABEL: usize = 255;
+const LONGEST_LABEL_KEY: usize = 63;
 
 /// What a JSON value is, for a message.
 fn kind(value: &Value) -> &'static str {

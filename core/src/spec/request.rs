@@ -1,465 +1,364 @@
-//! JSON to [`JobSpec`]: every fault at once, every default filled in.
+//! A document as far as it can be read: every default filled in, and every fault noted.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::fields::{Faults, Fields, integer_in, number_in};
+use super::field::Document;
+use super::reader::{Faults, Reader};
 use super::{
-    Augmentation, BaseLoss, DatasetSpec, DistillationSpec, Fault, Grouping, JobSpec, Method, OptimizerSpec, Precision,
-    ScheduleSpec, StudentSpec, TeacherSpec, TrainingSpec, Weights, teacher_cache,
+    Augmentation, DatasetName, DatasetSpec, DistillationSpec, Fault, JobSpec, Method, OptimizerSpec, ScheduleSpec,
+    StudentSpec, TeacherCache, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
 };
-use crate::architecture::{self, Architecture};
+use crate::architecture::Architecture;
 
-/// Largest accepted scale: 16 × 16 regions.
-const FINEST_SCALE: i64 = 16;
-
-/// Most devices of one job.
-const MOST_DEVICES: i64 = 64;
-
-/// Side of the largest images that are trained on like CIFAR's where nothing else is said: Tiny ImageNet's.
+/// Images up to this side are augmented like CIFAR's by default: Tiny ImageNet's size.
 const LARGEST_SMALL_IMAGE: u32 = 64;
 
-/// Who reads the specification, which decides what a name may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// The server: data sets by name, checkpoints by id; a path or a URL is refused.
-    Server,
-    /// `distillery train`: `dataset.path` and checkpoints are local paths.
-    Local,
+/// What a document asks for. Whoever has further checks to make adds their faults; [`Request::complete`] tells all.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// In the order of the document's fields.
+    pub faults: Vec<Fault>,
+    pub name: String,
+    /// None where the document has none.
+    pub teacher: Option<TeacherRequest>,
+    pub student: StudentRequest,
+    pub dataset: DatasetSpec<DatasetPlace>,
+    pub distillation: DistillationSpec,
+    pub training: TrainingSpec,
+    pub priority: i32,
+    pub max_attempts: u32,
+    pub labels: BTreeMap<String, String>,
 }
 
-/// Reads a specification.
-///
-/// # Errors
-/// Every fault of the document, in the order of its fields.
-pub fn parse(document: &Value, mode: Mode) -> Result<JobSpec, Vec<Fault>> {
-    let (spec, faults) = read(document, mode);
-    if faults.is_empty() { Ok(spec) } else { Err(faults) }
+/// The teacher as far as it could be read.
+#[derive(Debug, Clone, Default)]
+pub struct TeacherRequest {
+    /// None where it is faulty, or known from the job only.
+    pub architecture: Option<&'static Architecture>,
+    pub checkpoint: Option<String>,
+    pub job: Option<String>,
+    pub mean: Option<[f64; 3]>,
+    pub std: Option<[f64; 3]>,
 }
 
-/// Reads what can be read of a specification, with its faults, for a caller who has further checks to make. What is
-/// missing or faulty is absent, or has its default, or is an empty name.
-#[must_use]
-pub fn read(document: &Value, mode: Mode) -> (JobSpec, Vec<Fault>) {
-    let faults = Faults::default();
-    let spec = job(Fields::new(&faults, String::new(), document), mode);
-    (spec, RefCell::into_inner(faults))
+/// The student as far as it could be read.
+#[derive(Debug, Clone)]
+pub struct StudentRequest {
+    pub architecture: Option<&'static Architecture>,
+    pub checkpoint: Option<String>,
 }
 
-fn job(mut fields: Fields<'_>, mode: Mode) -> JobSpec {
-    let name = fields.string("name", 200);
-    let labels = labels(&mut fields);
-    let priority = fields.integer("priority", -1000..=1000).unwrap_or(0);
-    let max_attempts = fields.integer("max_attempts", 1..=100).unwrap_or(3);
-    let distillation = distillation(fields.object("distillation"));
-    let has_teacher = fields.value("teacher").is_some();
-    let teacher = teacher(fields.object("teacher"), has_teacher, mode);
-    match (distillation.method, has_teacher) {
-        (Method::None, true) => fields.fault(
+/// Where the data set is, as far as it could be read.
+#[derive(Debug, Clone)]
+pub struct DatasetPlace {
+    pub name: Option<String>,
+    pub path: Option<PathBuf>,
+}
+
+impl Request {
+    /// Reads the body of `POST /v1/jobs`.
+    #[must_use]
+    pub fn read(document: &Value) -> Self {
+        Self::read_as(document, Document::Job)
+    }
+
+    pub(super) fn read_as(document: &Value, kind: Document) -> Self {
+        let faults = Faults::default();
+        let request = job(Reader::new(&faults, &fields::JOB, document, kind));
+        Self { faults: RefCell::into_inner(faults), ..request }
+    }
+
+    /// The job, once the teacher's architecture is known.
+    ///
+    /// # Errors
+    /// All faults.
+    pub fn complete(self) -> Result<JobSpec, Vec<Fault>> {
+        let Self { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels, faults } =
+            self;
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let teacher = teacher.map(TeacherRequest::complete).transpose()?;
+        let StudentRequest { architecture, checkpoint } = student;
+        let student =
+            StudentSpec { architecture: known("/student/architecture", architecture)?.name.into(), checkpoint };
+        let data = DatasetName { name: known("/dataset/name", dataset.place.name.clone())? };
+        let dataset = dataset.at(data);
+        Ok(JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })
+    }
+}
+
+impl TeacherRequest {
+    fn complete(self) -> Result<TeacherSpec, Vec<Fault>> {
+        let source = match self.job {
+            Some(job) => TeacherSource::Job(job),
+            None => TeacherSource::Checkpoint(known("/teacher/checkpoint", self.checkpoint)?),
+        };
+        let architecture = known("/teacher/architecture", self.architecture)?.name.into();
+        Ok(TeacherSpec { architecture, source, mean: self.mean, std: self.std })
+    }
+}
+
+/// What reading a document without faults has found; else a fault.
+pub(super) fn known<T>(pointer: &str, value: Option<T>) -> Result<T, Vec<Fault>> {
+    value.ok_or_else(|| vec![Fault { pointer: pointer.to_owned(), detail: "is required".to_owned() }])
+}
+
+fn job(mut reader: Reader<'_>) -> Request {
+    let name = reader.optional("name");
+    let distillation = distillation(reader.object("distillation"));
+    let method = distillation.method;
+    reader.method = method;
+    let teacher = teacher(&reader);
+    let student = student(reader.object("student"));
+    let dataset = dataset(reader.object("dataset"), student.architecture);
+    let training = training(reader.object("training"), student.architecture, dataset.image_size);
+    let name = name.unwrap_or_else(|| default_name(method, teacher.as_ref(), &student));
+    let (priority, max_attempts) = (reader.get("priority"), reader.get("max_attempts"));
+    let labels = reader.get("labels");
+    reader.finish();
+    let faults = Vec::new();
+    Request { faults, name, teacher, student, dataset, distillation, training, priority, max_attempts, labels }
+}
+
+fn default_name(method: Method, teacher: Option<&TeacherRequest>, student: &StudentRequest) -> String {
+    let student = student.architecture.map_or("", |student| student.name);
+    match (method, teacher.and_then(|teacher| teacher.architecture)) {
+        (Method::None, _) => student.to_owned(),
+        (method, Some(teacher)) => format!("{} to {student} by {}", teacher.name, method.name()),
+        (method, None) => format!("{student} by {}", method.name()),
+    }
+}
+
+fn teacher(job: &Reader<'_>) -> Option<TeacherRequest> {
+    let is_given = job.is_given("teacher");
+    let reader = is_given.then(|| job.object("teacher"));
+    match (job.method, is_given) {
+        (Method::None, true) => job.fault(
             "teacher",
             "method \"none\" is plain training and takes no teacher: leave it out, or choose a distillation method",
         ),
         (Method::None, false) | (_, true) => {}
-        (method, false) => fields.fault(
+        (method, false) => job.fault(
             "teacher",
             format!("is required by method {:?}; use method \"none\" to train without a teacher", method.name()),
         ),
     }
-    require(&fields, "student");
-    let (student, student_architecture) = student(fields.object("student"), mode);
-    require(&fields, "dataset");
-    let dataset = dataset(fields.object("dataset"), student_architecture, mode);
-    let training = training(fields.object("training"), &student.architecture, dataset.image_size, distillation.method);
-    fields.finish();
-    let name = name.unwrap_or_else(|| default_name(distillation.method, teacher.as_ref(), &student));
-    JobSpec {
-        name,
-        teacher: teacher.filter(|_| has_teacher),
-        student,
-        dataset,
-        distillation,
-        training,
-        priority: to(priority),
-        max_attempts: to(max_attempts),
-        labels,
-    }
-}
-
-/// An integer that a range check has already bounded.
-fn to<T: TryFrom<i64>>(number: i64) -> T {
-    T::try_from(number).ok().expect("the range of the field fits its type")
-}
-
-fn require(fields: &Fields<'_>, field: &str) {
-    if !fields.has(field) {
-        fields.fault(field, "is required");
-    }
-}
-
-fn default_name(method: Method, teacher: Option<&TeacherSpec>, student: &StudentSpec) -> String {
-    match (method, teacher.and_then(|teacher| teacher.architecture.as_deref())) {
-        (Method::None, _) => student.architecture.clone(),
-        (method, Some(teacher)) => format!("{teacher} to {} by {}", student.architecture, method.name()),
-        (method, None) => format!("{} by {}", student.architecture, method.name()),
-    }
-}
-
-fn labels(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
-    let members = fields.members("labels");
-    if members.len() > 32 {
-        fields.fault("labels", format!("has {} entries; at most 32 are allowed", members.len()));
-    }
-    let mut labels = BTreeMap::new();
-    for (key, value) in members {
-        match value.as_str() {
-            _ if key.is_empty() || key.len() > 63 || key.contains([':', '\0']) => {
-                fields.fault("labels", format!("key {key:?} must have 1 to 63 bytes and no colon"));
-            }
-            Some(value) if value.len() <= 255 && !value.contains('\0') => {
-                labels.insert(key.clone(), value.to_owned());
-            }
-            _ => fields.fault("labels", format!("the value of {key:?} must be a string of at most 255 bytes")),
-        }
-    }
-    labels
-}
-
-/// The architecture of that name, or a fault that lists what there is.
-fn architecture(fields: &mut Fields<'_>) -> Option<&'static Architecture> {
-    let name = fields.string("architecture", 100)?;
-    let found = architecture::find(&name);
-    if found.is_none() {
-        let known: Vec<_> = architecture::all().iter().map(|known| known.name).collect();
-        let hint = architecture::suggest(&name).map_or_else(String::new, |near| format!(", did you mean {near}?"));
-        fields.fault("architecture", format!("unknown architecture {name:?}{hint}; known: {}", known.join(", ")));
-    }
-    found
-}
-
-/// The id of a checkpoint for the server, a path for the command line.
-fn checkpoint(fields: &mut Fields<'_>, mode: Mode) -> Option<String> {
-    let checkpoint = fields.string("checkpoint", 4096)?;
-    if mode == Mode::Server && !checkpoint.starts_with("ckpt_") {
-        fields.fault(
-            "checkpoint",
-            "expected the id of an uploaded checkpoint (\"ckpt_…\"): upload the file with PUT /v1/checkpoints first",
-        );
-        return None;
-    }
-    Some(checkpoint)
-}
-
-fn teacher(mut fields: Fields<'_>, present: bool, mode: Mode) -> Option<TeacherSpec> {
-    if !present {
-        return None;
-    }
-    let architecture = architecture(&mut fields).map(|found| found.name.to_owned());
-    let checkpoint = checkpoint(&mut fields, mode);
-    let job = fields.string("job", 100);
-    match (fields.has("checkpoint"), fields.has("job")) {
-        (true, true) => fields.fault("job", "give either checkpoint or job, not both"),
+    let reader = reader?;
+    let architecture = reader.optional("architecture");
+    let (checkpoint, job) = (reader.optional("checkpoint"), reader.optional("job"));
+    match (reader.is_given("checkpoint"), reader.is_given("job")) {
+        (true, true) => reader.fault("job", "give either checkpoint or job, not both"),
         (false, false) => {
-            fields.fault("checkpoint", "is required, unless job names a job whose student is the teacher");
+            reader.fault("checkpoint", "is required, unless job names a job whose student is the teacher");
         }
-        (true, false) => require(&fields, "architecture"),
-        (false, true) if mode == Mode::Local => fields.fault("job", "only a server knows jobs: give a checkpoint file"),
-        (false, true) => {}
+        (true, false) if !reader.is_given("architecture") => reader.fault("architecture", "is required"),
+        _ => {}
     }
-    let (mean, std) = normalisation(&mut fields);
-    fields.finish();
-    Some(TeacherSpec { architecture, checkpoint, job, mean, std })
+    let (mean, std) = normalisation(&reader);
+    reader.finish();
+    Some(TeacherRequest { architecture, checkpoint, job, mean, std })
 }
 
 /// `mean` and `std`: both or neither.
-fn normalisation(fields: &mut Fields<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
-    let mean = fields.channels("mean", -10.0..=10.0);
-    let std = fields.channels("std", 1e-6..=10.0);
-    match (fields.has("mean"), fields.has("std")) {
-        (true, false) => fields.fault("std", "is required together with mean"),
-        (false, true) => fields.fault("mean", "is required together with std"),
+fn normalisation(reader: &Reader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
+    match (reader.is_given("mean"), reader.is_given("std")) {
+        (true, false) => reader.fault("std", "is required together with mean"),
+        (false, true) => reader.fault("mean", "is required together with std"),
         _ => {}
     }
-    (mean, std)
+    (reader.optional("mean"), reader.optional("std"))
 }
 
-fn student(mut fields: Fields<'_>, mode: Mode) -> (StudentSpec, Option<&'static Architecture>) {
-    if !fields.has("architecture") {
-        fields.fault("architecture", "is required: a name of GET /v1/architectures");
-    }
-    let architecture = architecture(&mut fields);
-    let checkpoint = checkpoint(&mut fields, mode);
-    fields.finish();
-    let name = architecture.map_or_else(String::new, |found| found.name.to_owned());
-    (StudentSpec { architecture: name, checkpoint }, architecture)
+fn student(reader: Reader<'_>) -> StudentRequest {
+    let student =
+        StudentRequest { architecture: reader.optional("architecture"), checkpoint: reader.optional("checkpoint") };
+    reader.finish();
+    student
 }
 
-fn dataset(mut fields: Fields<'_>, student: Option<&'static Architecture>, mode: Mode) -> DatasetSpec {
-    let name = fields.string("name", 100);
-    let path = if mode == Mode::Local { fields.string("path", 4096) } else { None };
-    match mode {
-        Mode::Local if path.is_none() => fields.fault("path", "is required: the directory of the data set"),
-        Mode::Server if !fields.has("name") => fields.fault("name", "is required: a name of GET /v1/datasets"),
-        _ => {}
-    }
-    if let Some(name) = &name
-        && !is_plain_name(name)
-    {
-        fields.fault("name", "may hold letters, digits, '.', '_' and '-' only, and starts with a letter or digit");
-    }
-    let split = |fields: &mut Fields<'_>, field| {
-        let split = fields.string(field, 100)?;
-        if !is_plain_name(&split) {
-            fields.fault(field, "may hold letters, digits, '.', '_' and '-' only, and starts with a letter or digit");
-        }
-        Some(split)
+fn dataset(reader: Reader<'_>, student: Option<&Architecture>) -> DatasetSpec<DatasetPlace> {
+    let path = if reader.knows("path") { reader.optional("path") } else { None };
+    let (mean, std) = normalisation(&reader);
+    let native = || student.map_or(32, |architecture| architecture.input_side);
+    let dataset = DatasetSpec {
+        place: DatasetPlace { name: reader.optional("name"), path },
+        train_split: reader.optional("train_split"),
+        eval_split: reader.optional("eval_split"),
+        image_column: reader.optional("image_column"),
+        label_column: reader.optional("label_column"),
+        image_size: reader.optional("image_size").unwrap_or_else(native),
+        mean,
+        std,
+        limit: reader.optional("limit"),
     };
-    let train_split = split(&mut fields, "train_split");
-    let eval_split = split(&mut fields, "eval_split");
-    let image_column = fields.string("image_column", 200);
-    let label_column = fields.string("label_column", 200);
-    let image_size = fields.integer("image_size", 8..=1024);
-    let (mean, std) = normalisation(&mut fields);
-    let limit = fields.integer("limit", 1..=1_000_000_000_000).map(to);
-    fields.finish();
-    let native = || student.map_or(32, |architecture| i64::from(architecture.input_side));
-    let image_size = to(image_size.unwrap_or_else(native));
-    DatasetSpec { name, path, train_split, eval_split, image_column, label_column, image_size, mean, std, limit }
+    reader.finish();
+    dataset
 }
 
-/// Whether `name` can be a directory entry below a base and nothing else.
-fn is_plain_name(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
-}
-
-fn distillation(mut fields: Fields<'_>) -> DistillationSpec {
-    let method = fields.choice("method").unwrap_or(Method::SddKd);
-    let scales = scales(&mut fields, method);
-    let scale_weights = scale_weights(&mut fields, method, scales.len());
-    let grouping = fields.choice("grouping");
-    let temperature = fields.number("temperature", 1e-3..=1e3);
-    let alpha = fields.number("alpha", 0.0..=1e6);
-    let beta = fields.number("beta", 0.0..=1e6);
-    let gamma = fields.number("gamma", 0.0..=1e6);
-    let warmup_epochs = fields.integer("warmup_epochs", 0..=100_000).map(to);
-    let exclude_target = fields.boolean("exclude_target");
-    let weights = weights(fields.object("weights"), method);
-    let base = method.base();
-    refuse_unused(&fields, method);
-    fields.finish();
-    let dkd = base == Some(BaseLoss::Dkd);
-    let nkd = base == Some(BaseLoss::Nkd);
-    DistillationSpec {
+fn distillation(mut reader: Reader<'_>) -> DistillationSpec {
+    let method = reader.get("method");
+    reader.method = method;
+    let scales = scales(&reader);
+    let distillation = DistillationSpec {
         method,
+        scale_weights: scale_weights(&reader, scales.len()),
         scales,
-        scale_weights,
-        weights,
-        grouping: base.map(|_| grouping.unwrap_or(Grouping::Label)),
-        temperature: base.map(|_| temperature.unwrap_or(4.0)),
-        alpha: dkd.then(|| alpha.unwrap_or(1.0)),
-        beta: dkd.then(|| beta.unwrap_or(8.0)),
-        gamma: nkd.then(|| gamma.unwrap_or(8.0)),
-        warmup_epochs: base.map(|base| warmup_epochs.unwrap_or(if base == BaseLoss::Kd { 0 } else { 20 })),
-        exclude_target: nkd.then(|| exclude_target.unwrap_or(false)),
-    }
-}
-
-/// A field that the method does not use is a mistake, not a preference.
-fn refuse_unused(fields: &Fields<'_>, method: Method) {
-    let base = method.base();
-    let used_by = [
-        ("scales", base.is_some(), "distillation methods"),
-        ("scale_weights", base.is_some(), "distillation methods"),
-        ("grouping", base.is_some(), "distillation methods"),
-        ("temperature", base.is_some(), "distillation methods"),
-        ("warmup_epochs", base.is_some(), "distillation methods"),
-        ("alpha", base == Some(BaseLoss::Dkd), "dkd and sdd_dkd"),
-        ("beta", base == Some(BaseLoss::Dkd), "dkd and sdd_dkd"),
-        ("gamma", base == Some(BaseLoss::Nkd), "nkd and sdd_nkd"),
-        ("exclude_target", base == Some(BaseLoss::Nkd), "nkd and sdd_nkd"),
-    ];
-    for (field, used, by) in used_by {
-        if !used && fields.has(field) {
-            fields.fault(field, format!("is used by {by} only, not by method {:?}", method.name()));
-        }
-    }
-}
-
-fn scales(fields: &mut Fields<'_>, method: Method) -> Vec<u32> {
-    let published = || match method.base() {
-        None => vec![],
-        Some(_) if method.is_scale_decoupled() => vec![1, 2, 4],
-        Some(_) => vec![1],
+        weights: weights(reader.object("weights")),
+        grouping: reader.optional("grouping"),
+        temperature: reader.optional("temperature"),
+        alpha: reader.optional("alpha"),
+        beta: reader.optional("beta"),
+        gamma: reader.optional("gamma"),
+        warmup_epochs: reader.optional("warmup_epochs"),
+        exclude_target: reader.optional("exclude_target"),
     };
-    let scale = |value: &Value| integer_in(value, &(1..=FINEST_SCALE)).map(to::<u32>);
-    if !fields.has("scales") {
-        fields.value("scales");
-        return published();
+    reader.finish();
+    distillation
+}
+
+fn scales(reader: &Reader<'_>) -> Vec<u32> {
+    let scales: Vec<u32> = reader.optional("scales").unwrap_or_default();
+    if scales.is_empty() && reader.method.base().is_some() {
+        reader.fault("scales", "must name at least one scale, such as [1, 2, 4]");
     }
-    let Some(scales) = fields.list("scales", 16, scale) else { return published() };
-    if scales.is_empty() {
-        fields.fault("scales", "must name at least one scale, such as [1, 2, 4]");
-    }
-    for (index, pair) in scales.windows(2).enumerate() {
-        if pair[1] <= pair[0] {
-            let detail = format!("scales must ascend: {} follows {}", pair[1], pair[0]);
-            fields.fault(&format!("scales/{}", index + 1), detail);
-        }
-    }
-    if method.base().is_some() && !method.is_scale_decoupled() && scales != [1] {
-        let name = method.name();
-        fields.fault("scales", format!("method {name:?} has scale 1 only; use \"sdd_{name}\" for more"));
+    ascend(reader, "scales", &scales);
+    let name = reader.method.name();
+    if reader.method.base().is_some() && !reader.method.is_scale_decoupled() && scales != [1] {
+        reader.fault("scales", format!("method {name:?} has scale 1 only; use \"sdd_{name}\" for more"));
     }
     scales
 }
 
-fn scale_weights(fields: &mut Fields<'_>, method: Method, scales: usize) -> Vec<f64> {
-    let given = fields.list("scale_weights", 16, |value| number_in(value, &(0.0..=1e6)));
+fn ascend(reader: &Reader<'_>, field: &str, list: &[u32]) {
+    for (index, pair) in list.windows(2).enumerate() {
+        if pair[1] <= pair[0] {
+            let detail = format!("{field} must ascend: {} follows {}", pair[1], pair[0]);
+            reader.fault(&format!("{field}/{}", index + 1), detail);
+        }
+    }
+}
+
+fn scale_weights(reader: &Reader<'_>, scales: usize) -> Vec<f64> {
+    let given: Option<Vec<f64>> = reader.optional("scale_weights");
     if let Some(given) = &given
-        && method.base().is_some()
         && given.len() != scales
     {
         let detail = format!("has {} entries for {scales} scales: give one per scale", given.len());
-        fields.fault("scale_weights", detail);
+        reader.fault("scale_weights", detail);
     }
     given.unwrap_or_else(|| vec![1.0; scales])
 }
 
-fn weights(mut fields: Fields<'_>, method: Method) -> Weights {
-    let (cross_entropy, distillation) = match method.base() {
-        None => (1.0, 0.0),
-        Some(BaseLoss::Kd) => (0.1, 0.9),
-        Some(BaseLoss::Dkd | BaseLoss::Nkd) => (1.0, 1.0),
-    };
-    let weight = |fields: &mut Fields<'_>, field, published| fields.number(field, 0.0..=1e6).unwrap_or(published);
+fn weights(reader: Reader<'_>) -> Weights {
     let weights = Weights {
-        cross_entropy: weight(&mut fields, "cross_entropy", cross_entropy),
-        distillation: weight(&mut fields, "distillation", distillation),
-        consistent: weight(&mut fields, "consistent", 1.0),
-        complementary: weight(&mut fields, "complementary", 2.0),
+        cross_entropy: reader.get("cross_entropy"),
+        distillation: reader.get("distillation"),
+        consistent: reader.get("consistent"),
+        complementary: reader.get("complementary"),
     };
     if weights.cross_entropy == 0.0 && weights.distillation == 0.0 {
-        fields.fault_here("cross_entropy and distillation are both 0: nothing would be learned");
+        reader.fault_here("cross_entropy and distillation are both 0: nothing would be learned");
     }
-    fields.finish();
+    reader.finish();
     weights
 }
 
-fn training(mut fields: Fields<'_>, student: &str, image_size: u32, method: Method) -> TrainingSpec {
-    let epochs = to(fields.integer("epochs", 1..=100_000).unwrap_or(240));
-    let batch_size = to(fields.integer("batch_size", 1..=65_536).unwrap_or(64));
-    let devices = to(fields.integer("devices", 1..=MOST_DEVICES).unwrap_or(1));
+fn training(reader: Reader<'_>, student: Option<&Architecture>, image_size: u32) -> TrainingSpec {
+    let epochs = reader.get("epochs");
+    let (batch_size, devices) = (reader.get("batch_size"), reader.get("devices"));
     if devices > batch_size {
         let detail = format!(
             "{devices} devices cannot share batches of {batch_size} images: lower devices, or raise batch_size"
         );
-        fields.fault("devices", detail);
+        reader.fault("devices", detail);
     }
-    let optimizer = optimizer(fields.object("optimizer"), student);
-    let schedule = schedule(fields.object("schedule"), epochs);
-    let augmentation = fields.choice("augmentation").unwrap_or_else(|| usual_augmentation(image_size));
-    let teacher_cache = teacher_cache::read(&mut fields, method, augmentation);
-    let clips = fields.has("clip_grad_norm");
-    let clip_grad_norm = match fields.number("clip_grad_norm", 1e-6..=1e9) {
-        None if !clips => Some(40.0),
-        given => given,
-    };
-    let precision = fields.choice("precision").unwrap_or(Precision::Auto);
-    // JSON numbers are exact up to 2^53 in every language that may read the specification back.
-    let seed = to(fields.integer("seed", 0..=(1 << 53) - 1).unwrap_or(0));
-    let every = |fields: &mut Fields<'_>, field| to(fields.integer(field, 1..=100_000).unwrap_or(1));
-    let checkpoint_every_epochs = every(&mut fields, "checkpoint_every_epochs");
-    let eval_every_epochs = every(&mut fields, "eval_every_epochs");
-    fields.finish();
-    TrainingSpec {
+    let augmentation = reader.optional("augmentation").unwrap_or_else(|| usual_augmentation(image_size));
+    let is_clipped = reader.is_given("clip_grad_norm") || !reader.has("clip_grad_norm");
+    let training = TrainingSpec {
         epochs,
         batch_size,
         devices,
-        optimizer,
-        schedule,
+        optimizer: optimizer(&reader, student),
+        schedule: schedule(&reader, epochs),
         augmentation,
-        teacher_cache,
-        clip_grad_norm,
-        precision,
-        seed,
-        checkpoint_every_epochs,
-        eval_every_epochs,
-    }
+        teacher_cache: teacher_cache(&reader, augmentation),
+        clip_grad_norm: is_clipped.then(|| reader.get("clip_grad_norm")),
+        precision: reader.get("precision"),
+        seed: reader.get("seed"),
+        checkpoint_every_epochs: reader.get("checkpoint_every_epochs"),
+        eval_every_epochs: reader.get("eval_every_epochs"),
+    };
+    reader.finish();
+    training
 }
 
-fn optimizer(mut fields: Fields<'_>, student: &str) -> OptimizerSpec {
-    let kind = fields.string("type", 20).unwrap_or_else(|| "sgd".to_owned());
-    let learning_rate = fields.number("learning_rate", 0.0..=1e3);
-    let weight_decay = fields.number("weight_decay", 0.0..=1e3);
-    let optimizer = match kind.as_str() {
-        "adamw" => OptimizerSpec::Adamw {
-            learning_rate: learning_rate.unwrap_or(1e-3),
-            beta1: fields.number("beta1", 0.0..=0.999_999).unwrap_or(0.9),
-            beta2: fields.number("beta2", 0.0..=0.999_999_9).unwrap_or(0.999),
-            weight_decay: weight_decay.unwrap_or(0.01),
-        },
-        other => {
-            if other != "sgd" {
-                fields.fault("type", format!("unknown optimizer {other:?}; known: sgd, adamw"));
-            }
-            let momentum = fields.number("momentum", 0.0..=0.999_999).unwrap_or(0.9);
-            let nesterov = fields.boolean("nesterov").unwrap_or(false);
-            if nesterov && momentum == 0.0 {
-                fields.fault("nesterov", "needs a momentum above 0");
-            }
-            OptimizerSpec::Sgd {
-                learning_rate: learning_rate.unwrap_or_else(|| published_learning_rate(student)),
-                momentum,
-                weight_decay: weight_decay.unwrap_or(5e-4),
-                nesterov,
-            }
+fn teacher_cache(training: &Reader<'_>, augmentation: Augmentation) -> Option<TeacherCache> {
+    let given: Option<TeacherCache> = training.optional("teacher_cache");
+    training.method.base()?;
+    if let Some(objection) = given.and_then(|given| given.objection(augmentation)) {
+        training.fault("teacher_cache", objection);
+    }
+    Some(given.unwrap_or_else(|| TeacherCache::usual(augmentation)))
+}
+
+fn optimizer(training: &Reader<'_>, student: Option<&Architecture>) -> OptimizerSpec {
+    let (kind, reader) = training.variant("optimizer");
+    let weight_decay = reader.get("weight_decay");
+    let optimizer = if kind == "adamw" {
+        OptimizerSpec::Adamw {
+            learning_rate: reader.get("learning_rate"),
+            beta1: reader.get("beta1"),
+            beta2: reader.get("beta2"),
+            weight_decay,
         }
+    } else {
+        let (momentum, nesterov) = (reader.get("momentum"), reader.get("nesterov"));
+        if nesterov && momentum == 0.0 {
+            reader.fault("nesterov", "needs a momentum above 0");
+        }
+        let given = reader.optional("learning_rate");
+        let learning_rate = given.unwrap_or_else(|| published_learning_rate(student));
+        OptimizerSpec::Sgd { learning_rate, momentum, weight_decay, nesterov }
     };
-    fields.finish();
+    reader.finish();
     optimizer
 }
 
-/// CIFAR's for small images; ImageNet's and CUB's for larger ones, of which a crop by 4 pixels would show the same.
+/// CIFAR's for small images. On larger ones a crop by 4 pixels changes next to nothing, so they get ImageNet's.
 fn usual_augmentation(image_size: u32) -> Augmentation {
     if image_size <= LARGEST_SMALL_IMAGE { Augmentation::CropFlip } else { Augmentation::ResizedCropFlip }
 }
 
 /// The published CIFAR-100 recipe: 0.01 for the light students, 0.05 for the others.
-fn published_learning_rate(student: &str) -> f64 {
-    if student.starts_with("shufflenet") || student.starts_with("mobilenet") { 0.01 } else { 0.05 }
+fn published_learning_rate(student: Option<&Architecture>) -> f64 {
+    let name = student.map_or("", |student| student.name);
+    if name.starts_with("shufflenet") || name.starts_with("mobilenet") { 0.01 } else { 0.05 }
 }
 
-fn schedule(mut fields: Fields<'_>, epochs: u32) -> ScheduleSpec {
-    let kind = fields.string("type", 20).unwrap_or_else(|| "multistep".to_owned());
-    let schedule = match kind.as_str() {
+fn schedule(training: &Reader<'_>, epochs: u32) -> ScheduleSpec {
+    let (kind, reader) = training.variant("schedule");
+    let schedule = match kind {
         "cosine" => {
-            let warmup_epochs = to(fields.integer("warmup_epochs", 0..=100_000).unwrap_or(0));
+            let warmup_epochs = reader.get("warmup_epochs");
             if warmup_epochs >= epochs && warmup_epochs > 0 {
-                fields.fault("warmup_epochs", format!("must be less than the {epochs} epochs"));
+                reader.fault("warmup_epochs", format!("must be less than the {epochs} epochs"));
             }
             ScheduleSpec::Cosine { warmup_epochs }
         }
         "constant" => ScheduleSpec::Constant,
-        other => {
-            if other != "multistep" {
-                fields.fault("type", format!("unknown schedule {other:?}; known: multistep, cosine, constant"));
-            }
-            let epoch = |value: &Value| integer_in(value, &(1..=100_000)).map(to::<u32>);
-            let given = fields.list("milestones", 100, epoch);
-            for (index, pair) in given.iter().flat_map(|list| list.windows(2)).enumerate() {
-                if pair[1] <= pair[0] {
-                    let detail = format!("milestones must ascend: {} follows {}", pair[1], pair[0]);
-                    fields.fault(&format!("milestones/{}", index + 1), detail);
-                }
-            }
+        _ => {
+            let given: Option<Vec<u32>> = reader.optional("milestones");
+            ascend(&reader, "milestones", given.as_deref().unwrap_or_default());
             let milestones = given.unwrap_or_else(|| published_milestones(epochs));
-            let gamma = fields.number("gamma", 0.0..=10.0).unwrap_or(0.1);
-            ScheduleSpec::Multistep { milestones, gamma }
+            ScheduleSpec::Multistep { milestones, gamma: reader.get("gamma") }
         }
     };
-    fields.finish();
+    reader.finish();
     schedule
 }
 

@@ -5,10 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::fields::Fields;
-use super::{Augmentation, Method};
+use super::Augmentation;
 
-/// Most views of an image: more than a run of the published length has epochs would never be met again.
+/// A view that comes up once in a run is not worth keeping, and published runs have 240 epochs.
 const MOST_VIEWS: u32 = 999;
 
 /// What is kept of the teacher's outputs from epoch to epoch.
@@ -19,36 +18,22 @@ pub enum TeacherCache {
     Off,
     /// Everything, which changes nothing: the images are the same in every epoch.
     Exact,
-    /// An image is augmented in so many ways, drawn once, instead of anew in each epoch.
+    /// Each image is augmented in this many ways, drawn once, instead of differently in every epoch.
     Views(u32),
 }
 
-/// Reads the field: by default what changes no result.
-pub(super) fn read(fields: &mut Fields<'_>, method: Method, augmentation: Augmentation) -> Option<TeacherCache> {
-    let given: Option<TeacherCache> = fields.choice("teacher_cache");
-    if method.base().is_none() {
-        if fields.has("teacher_cache") {
-            fields.fault("teacher_cache", "is used by distillation methods only, not by method \"none\"");
-        }
-        return None;
-    }
-    if let Some(objection) = given.and_then(|given| given.objection(augmentation)) {
-        fields.fault("teacher_cache", objection);
-    }
-    Some(given.unwrap_or_else(|| TeacherCache::usual(augmentation)))
-}
-
 impl TeacherCache {
-    fn usual(augmentation: Augmentation) -> Self {
+    /// The default: what changes no result.
+    pub(super) fn usual(augmentation: Augmentation) -> Self {
         if augmentation == Augmentation::None { Self::Exact } else { Self::Off }
     }
 
-    /// Why it does not go with that augmentation, and what does.
-    fn objection(self, augmentation: Augmentation) -> Option<&'static str> {
+    /// Why it cannot be used with that augmentation, and what can.
+    pub(super) fn objection(self, augmentation: Augmentation) -> Option<&'static str> {
         match (self, augmentation) {
             (Self::Exact, Augmentation::CropFlip | Augmentation::ResizedCropFlip) => Some(
-                "\"exact\" needs images that are the same in every epoch, and this augmentation draws them anew: use \
-                 \"views:<n>\", such as \"views:4\", for n draws that come again, or augmentation \"none\"",
+                "\"exact\" needs images that are the same in every epoch, and this augmentation changes them: use \
+                 \"views:<n>\", such as \"views:4\", for n versions of each image, or augmentation \"none\"",
             ),
             (Self::Views(_), Augmentation::None) => {
                 Some("augmentation \"none\" has one view of an image: use \"exact\", or an augmentation")

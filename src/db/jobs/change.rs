@@ -7,7 +7,7 @@ use super::create::{need_checkpoints, needed_checkpoints};
 use super::{Change, Job, Refusal, Status};
 use crate::db::events::{self, NewEvent};
 use crate::db::queue::fail_dependents;
-use crate::spec::JobSpec;
+use crate::spec::{JobSpec, TeacherSpec};
 
 /// Makes a change that a user asked for. Requests for one job are made in the order in which they lock its row.
 pub async fn change(pool: &PgPool, id: &str, change: Change) -> sqlx::Result<Result<Job, Refusal>> {
@@ -84,7 +84,7 @@ async fn need_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Opt
         return Ok(Some(format!("its checkpoint {gone} has been deleted: upload it again first")));
     }
     need_checkpoints(connection, id, &needed).await?;
-    let Some(teacher) = spec.teacher.and_then(|teacher| teacher.job) else { return Ok(None) };
+    let Some(teacher) = spec.teacher.as_ref().and_then(TeacherSpec::job) else { return Ok(None) };
     let query =
         sqlx::query_scalar!(r#"select status as "status: Status" from jobs where id = $1 for key share"#, teacher);
     match query.fetch_optional(&mut *connection).await? {

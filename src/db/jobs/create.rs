@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::{Job, Status};
 use crate::db::events::{self, EventKind, NewEvent};
-use crate::spec::JobSpec;
+use crate::spec::{JobSpec, TeacherSpec};
 
 /// What a new job is made of.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
 async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
     let NewJob { spec, submitted, idempotency, warning } = *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
-    let teacher_job = spec.teacher.as_ref().and_then(|teacher| teacher.job.as_deref());
+    let teacher_job = spec.teacher.as_ref().and_then(TeacherSpec::job);
     let job = sqlx::query_as!(
         Job,
         r#"
@@ -107,8 +107,8 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
 
 /// The uploaded checkpoints that a specification names.
 pub(super) fn needed_checkpoints(spec: &JobSpec) -> Vec<String> {
-    let teacher = spec.teacher.as_ref().and_then(|teacher| teacher.checkpoint.clone());
-    let mut needed: Vec<String> = teacher.into_iter().chain(spec.student.checkpoint.clone()).collect();
+    let teacher = spec.teacher.as_ref().and_then(TeacherSpec::checkpoint);
+    let mut needed: Vec<_> = teacher.into_iter().chain(spec.student.checkpoint.as_deref()).map(str::to_owned).collect();
     needed.dedup();
     needed
 }

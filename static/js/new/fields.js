@@ -1,25 +1,22 @@
 // @ts-nocheck
-// Fields made from the server's own schema (OpenAPI 3.1). What is left empty takes the value that the server fills in,
-// which stands in the field as a hint.
+// Form fields made from the server's own schema (OpenAPI 3.1) and its extensions: x-order, x-methods, x-null, x-rare.
+// An empty field takes the value that the server fills in, which the field shows as a hint.
 
 import { fill, h, setText } from '../ui/dom.js';
 import { escapePart } from '../json/pointers.js';
 import { readNumber, readNumbers } from '../json/numbers.js';
 
-/** Resolves references of the document, with what stands beside them. */
+/** Resolves references within the document; keywords beside a reference win. */
 export class Schemas {
   constructor(document) {
     this.all = document.components.schemas;
   }
 
   resolve(schema) {
-    if (schema.anyOf) {
-      const real = schema.anyOf.filter(({ type }) => type !== 'null');
-      if (real.length === 1) return { ...this.resolve(real[0]), nullable: real.length < schema.anyOf.length };
-    }
-    if (!schema.$ref) return schema;
-    const { $ref, ...beside } = schema;
-    return { ...this.resolve(this.all[$ref.split('/').at(-1)]), ...beside };
+    const { $ref, anyOf = [], ...beside } = schema;
+    if ($ref) return { ...this.resolve(this.all[$ref.split('/').at(-1)]), ...beside };
+    const [only, ...others] = anyOf.filter(({ type }) => type !== 'null');
+    return only && others.length === 0 ? { ...this.resolve(only), ...beside } : schema;
   }
 }
 
@@ -29,42 +26,38 @@ export function titleOf(key) {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-/** JSON objects have no order; people read the important first. What is not named here comes last. */
-const ORDER = [
-  'epochs', 'batch_size', 'seed', 'augmentation', 'cross_entropy', 'distillation', 'consistent', 'complementary', 'temperature',
-  'warmup_epochs', 'grouping', 'alpha', 'beta', 'gamma', 'learning_rate', 'momentum', 'weight_decay', 'nesterov', 'milestones',
-];
-
-function place(key) {
-  const index = ORDER.indexOf(key);
-  return index < 0 ? ORDER.length : index;
-}
-
-/** Text in which backquotes mark code, as the server's descriptions have it. */
+/** Text with code between backquotes, as in the server's descriptions. */
 export function described(text) {
   return text.split('`').map((piece, index) => (index % 2 ? h('code', {}, piece) : piece));
 }
 
 const typesOf = (schema) => [schema.type].flat().filter((type) => type !== 'null');
-const isNullable = (schema) => schema.nullable === true || [schema.type].flat().includes('null');
 
-/** One field: a label, a control, what it means, and what is wrong with it. */
+const helpOf = ({ description = '', 'x-null': meaning }) => (meaning ? `${description} Write none for ${meaning}.` : description);
+
+/** One field: a label, a control, its description, and its fault, if any. */
 export class Field {
-  /** `onChange(value)` gets undefined for an empty field; `control.build(field)` makes another control than the schema's. */
-  constructor({ pointer, key, schema, control, onChange, label = titleOf(key) }) {
+  /** `onChange(value)` gets undefined for an empty field; `control.build(field)` replaces the control that the schema makes. */
+  constructor({ pointer, key, schema, control, onChange, label = schema.title ?? titleOf(key) }) {
     this.pointer = pointer;
+    this.schema = schema;
     this.onChange = onChange;
     this.id = `field${pointer.replaceAll(/[^\w]/g, '-')}`;
     this.control = control?.build(this) ?? controlFor(schema, this);
     this.input = this.control.element;
     this.input.id = this.id;
     this.fault = h('p', { class: 'field-fault', id: `${this.id}-fault`, hidden: true });
-    this.help = h('p', { class: 'field-help', id: `${this.id}-help` }, described(schema.description ?? ''));
+    this.help = h('p', { class: 'field-help', id: `${this.id}-help` }, described(helpOf(schema)));
     this.input.setAttribute('aria-describedby', `${this.fault.id} ${this.help.id}`);
     this.element = h('div', { class: 'field', 'data-pointer': pointer }, h('label', { for: this.id }, label), this.input, this.fault, this.help);
   }
 
-  /** Shows a value of the document, and beside or instead of it what the server would fill in. */
+  /** Whether jobs of a method have the field. */
+  isUsedBy(method) {
+    return this.schema['x-methods']?.includes(method) ?? true;
+  }
+
+  /** Shows a value of the document, or what the server would fill in. */
   show(value, filled) {
     this.control.show(value, filled);
   }
@@ -76,7 +69,7 @@ export class Field {
     else this.input.removeAttribute('aria-invalid');
   }
 
-  /** A reading of a text, which may be none yet. */
+  /** Takes what was read from the control: a value, or the fault of what is still being typed. */
   take({ value, fault }) {
     this.setFault(fault ?? '');
     if (!fault) this.onChange(value);
@@ -89,7 +82,7 @@ function controlFor(schema, field) {
   if (type === 'boolean') return choice([[true, 'yes'], [false, 'no']], field);
   if (type === 'array') return textControl((text) => readNumbers(text, { whole: schema.items?.type === 'integer' }), (value) => value.join(', '), field);
   if (type === 'integer' || type === 'number') {
-    const read = (text) => (isNullable(schema) && text.trim() === 'none' ? { value: null } : readNumber(text, { whole: type === 'integer' }));
+    const read = (text) => (schema['x-null'] && text.trim() === 'none' ? { value: null } : readNumber(text, { whole: type === 'integer' }));
     return textControl(read, (value) => (value === null ? 'none' : String(value)), field, 'decimal');
   }
   return textControl((text) => ({ value: text === '' ? undefined : text }), String, field, 'text');
@@ -101,15 +94,15 @@ function textControl(read, write, field, inputmode = 'text') {
   return {
     element,
     show(value, filled) {
-      // What is being typed stays as it is typed: 0, for 0,05.
+      // What is being typed stays as typed: "0," on the way to "0,05".
       if (document.activeElement !== element) element.value = value === undefined ? '' : write(value);
       element.placeholder = filled === undefined ? '' : write(filled);
     },
   };
 }
 
-/** A list of `[value, label]` to choose from; the first entry leaves the choice to the server, or is still none. */
-export function choice(/** @type {[any, string][]} */ options, /** @type {any} */ field, /** @type {string | null} */ nothing = null) {
+/** A list of `[value, label]` to choose from. The first entry leaves the choice to the server, or says `nothing` is chosen. */
+export function choice(options, field, nothing = null) {
   let known = [];
   const none = h('option', { value: '' }, nothing ?? 'as published');
   const element = h('select', {});
@@ -128,33 +121,39 @@ export function choice(/** @type {[any, string][]} */ options, /** @type {any} *
       const label = known.find(([one]) => one === filled)?.[1];
       if (nothing === null) setText(none, label === undefined ? 'as published' : `${label} (default)`);
       const wanted = value === undefined ? '' : JSON.stringify(value);
-      // What the list does not have is shown all the same: the server says what is wrong with it.
+      // A value that is not in the list is shown too: the server says what is wrong with it.
       if (wanted && ![...element.options].some((option) => option.value === wanted)) element.append(h('option', { value: wanted }, String(value)));
       element.value = wanted;
     },
   };
 }
 
-/** The fields of an object, in the order of its schema: `skip` names those that are shown elsewhere. */
-export function fieldsOf(schemas, schema, pointer, onChange, skip = []) {
-  const { properties = {} } = schemas.resolve(schema);
-  const shown = Object.entries(properties).filter(([key]) => !skip.includes(key)).sort(([a], [b]) => place(a) - place(b));
-  return shown.map(([key, property]) => {
-    const here = `${pointer}/${escapePart(key)}`;
-    return new Field({ pointer: here, key, schema: schemas.resolve(property), onChange: (value) => onChange(here, value) });
-  });
+/**
+ * The fields of an object in the order of its schema, without nested objects and the names to `skip`, which are shown
+ * elsewhere. `controls` holds controls by name for fields that the schema alone does not make.
+ */
+export function fieldsOf(schemas, object, pointer, onChange, { skip = [], controls = {} } = {}) {
+  const { properties = {}, 'x-methods': methods } = schemas.resolve(object);
+  return Object.entries(properties)
+    .map(([key, property]) => [key, { ...(methods && { 'x-methods': methods }), ...schemas.resolve(property) }])
+    .filter(([key, schema]) => !skip.includes(key) && !schema.properties && !schema.anyOf)
+    .sort(([, a], [, b]) => a['x-order'] - b['x-order'])
+    .map(([key, schema]) => {
+      const here = `${pointer}/${escapePart(key)}`;
+      return new Field({ pointer: here, key, schema, control: controls[key], onChange: (value) => onChange(here, value) });
+    });
 }
 
-/** An object that is one of several by its `type`: the type, and the fields of the one that is in force. */
+/** An object with a `type` that decides its fields: the choice of the type, and the fields of the chosen one. */
 export class Variants {
   #shown = null;
 
-  constructor(schemas, schema, pointer, label, onChange) {
+  constructor(schemas, schema, pointer, onChange) {
     Object.assign(this, { schemas, pointer, onChange });
     this.variants = new Map(schema.anyOf.map((variant) => [schemas.resolve(variant).properties.type.enum[0], schemas.resolve(variant)]));
-    const types = { enum: [...this.variants.keys()], description: schema.description };
-    // The fields of another type would only be refused.
-    this.type = new Field({ pointer: `${pointer}/type`, key: 'type', label, schema: types, onChange: (value) => onChange(pointer, value === undefined ? undefined : { type: value }) });
+    const types = { title: schema.title, description: schema.description, enum: [...this.variants.keys()] };
+    // A change drops the fields of the previous type: the server would refuse them.
+    this.type = new Field({ pointer: `${pointer}/type`, key: 'type', schema: types, onChange: (value) => onChange(pointer, value === undefined ? undefined : { type: value }) });
     this.rest = h('div', { class: 'fields' });
     this.element = h('div', { class: 'variants' }, this.type.element, this.rest);
     this.inner = [];
@@ -170,7 +169,7 @@ export class Variants {
     if (type === this.#shown) return;
     this.#shown = type;
     const variant = this.variants.get(type);
-    this.inner = variant ? fieldsOf(this.schemas, variant, this.pointer, this.onChange, ['type']) : [];
+    this.inner = variant ? fieldsOf(this.schemas, variant, this.pointer, this.onChange, { skip: ['type'] }) : [];
     fill(this.rest, this.inner.map(({ element }) => element));
   }
 }

@@ -1,18 +1,14 @@
 // @ts-nocheck
 // The form for a specification: sections of fields, all made from the server's schema.
 
-import { h, setText } from '../ui/dom.js';
+import { h } from '../ui/dom.js';
 import { Field, Schemas, Variants, fieldsOf } from './fields.js';
 import { Teacher, architectureField, datasetField, more } from './networks.js';
 import { Scales } from './scales.js';
 import { METHODS } from './presets.js';
 import { valueAt, withValue } from '../json/pointers.js';
 
-/** What most jobs leave as it is. */
-const RARE = {
-  dataset: ['train_split', 'eval_split', 'image_column', 'label_column', 'image_size', 'mean', 'std'],
-  training: ['clip_grad_norm', 'checkpoint_every_epochs', 'eval_every_epochs', 'precision'],
-};
+const elements = (fields) => fields.map(({ element }) => element);
 
 export class JobForm {
   #fields = [];
@@ -37,65 +33,48 @@ export class JobForm {
     return fields;
   }
 
-  /** Fields of an object, those that are rarely needed apart. */
-  #split(name, skip = []) {
-    const rare = RARE[name] ?? [];
-    const all = this.#add(...fieldsOf(this.schemas, this.#part(name), `/${name}`, this.set, skip));
-    const isRare = ({ pointer }) => rare.includes(pointer.split('/').at(-1));
-    return { usual: all.filter((field) => !isRare(field)), rare: all.filter(isRare) };
+  /** The fields of a part of the job. */
+  #fieldsOf(name, options) {
+    return this.#add(...fieldsOf(this.schemas, this.#part(name), `/${name}`, this.set, options));
   }
 
   #networks(have) {
-    const student = this.#part('student');
     const set = (pointer) => (value) => this.set(pointer, value);
     this.teacher = new Teacher(have, (teacher) => this.#setTeacher(teacher));
     const [architecture, name] = this.#add(
       architectureField(have.architectures, set('/student/architecture')), datasetField(have.datasets, set('/dataset/name')));
-    const data = this.#split('dataset', ['name']);
-    const others = this.#add(...fieldsOf(this.schemas, student, '/student', this.set, ['architecture']),
-      ...fieldsOf(this.schemas, this.#part('teacher'), '/teacher', this.set, ['checkpoint', 'job']));
-    const fields = (list) => list.map(({ element }) => element);
-    for (const other of others) if (other.pointer.startsWith('/teacher')) setText(other.element.querySelector('label'), `Teacher’s ${other.pointer.split('/').at(-1)}`);
-    setText(others[0].element.querySelector('label'), 'Student’s first weights');
-    return section('Networks and data', this.teacher.element, architecture.element, h('div', { class: 'fields data' }, name.element, fields(data.usual)),
-      more('More about the networks and the data', [...others, ...data.rare]));
+    const [usual, rare] = split(this.#fieldsOf('dataset', { skip: ['name'] }));
+    const others = [...this.#fieldsOf('student', { skip: ['architecture'] }), ...this.#fieldsOf('teacher', { skip: ['checkpoint', 'job'] })];
+    return section('Networks and data', this.teacher.element, architecture.element, h('div', { class: 'fields data' }, name.element, elements(usual)),
+      more('More about the networks and the data', [...others, ...rare]));
   }
 
   #distillation() {
-    const schema = this.#part('distillation');
+    const { properties } = this.#part('distillation');
+    const schema = this.schemas.resolve(properties.method);
+    const description = `${schema.description} A change brings the published settings of that method.`;
     const [method] = this.#add(new Field({
-      pointer: '/distillation/method', key: 'method', onChange: (value) => this.#setMethod(value),
-      schema: { ...this.schemas.resolve(schema.properties.method), description: 'How the student learns from the teacher. A change brings the published settings of that method.' },
-      control: { build: (field) => methodChoice(this.schemas.resolve(schema.properties.method).enum, field) },
+      pointer: '/distillation/method', key: 'method', schema: { ...schema, description },
+      control: { build: (field) => methodChoice(schema, field) }, onChange: (value) => this.#setMethod(value),
     }));
-    this.scales = new Scales(schema.properties.scales.description, (value) => this.set('/distillation/scales', value));
-    this.ofMethod = this.#add(...fieldsOf(this.schemas, schema, '/distillation', this.set, ['method', 'scales', 'weights']));
-    this.weights = this.#add(...fieldsOf(this.schemas, schema.properties.weights, '/distillation/weights', this.set));
-    return section('Distillation', method.element, this.scales.element,
-      h('div', { class: 'fields' }, this.ofMethod.map(({ element }) => element)),
-      h('fieldset', { class: 'group' }, h('legend', {}, 'Weights of the loss'), h('div', { class: 'fields' }, this.weights.map(({ element }) => element))));
+    this.defaultMethod = schema.default;
+    this.scales = new Scales(this.schemas.resolve(properties.scales), (value) => this.set('/distillation/scales', value));
+    const ofMethod = this.#fieldsOf('distillation', { skip: ['method', 'scales'] });
+    const weights = this.#add(...fieldsOf(this.schemas, properties.weights, '/distillation/weights', this.set));
+    return section('Distillation', method.element, this.scales.element, h('div', { class: 'fields' }, elements(ofMethod)),
+      h('fieldset', { class: 'group' }, h('legend', {}, 'Weights of the loss'), h('div', { class: 'fields' }, elements(weights))));
   }
 
   #training() {
-    const schema = this.#part('training');
-    const { usual, rare } = this.#split('training', ['optimizer', 'schedule']);
-    const variants = (name, label) => new Variants(this.schemas, this.schemas.resolve(schema.properties[name]), `/training/${name}`, label, this.set);
-    this.variants = [variants('optimizer', 'Optimiser'), variants('schedule', 'Learning-rate schedule')];
-    return section('Training', h('div', { class: 'fields' }, usual.map(({ element }) => element)), this.variants.map(({ element }) => element),
-      more('More about training', rare));
+    const { properties } = this.#part('training');
+    const [usual, rare] = split(this.#fieldsOf('training'));
+    this.variants = ['optimizer', 'schedule'].map((name) => new Variants(this.schemas, this.schemas.resolve(properties[name]), `/training/${name}`, this.set));
+    return section('Training', h('div', { class: 'fields' }, elements(usual)), elements(this.variants), more('More about training', rare));
   }
 
   #queue() {
-    const { properties } = this.job;
-    const plain = ['name', 'priority', 'max_attempts'].map((key) => new Field({
-      pointer: `/${key}`, key, schema: this.schemas.resolve(properties[key]), onChange: (value) => this.set(`/${key}`, value),
-    }));
-    const labels = new Field({
-      pointer: '/labels', key: 'labels', schema: { description: `${properties.labels.description} As in: team: vision, sweep: scales` },
-      onChange: (value) => this.set('/labels', value), control: { build: labelsControl },
-    });
-    this.#add(...plain, labels);
-    return section('Name and queue', h('div', { class: 'fields' }, [...plain, labels].map(({ element }) => element)));
+    const fields = this.#add(...fieldsOf(this.schemas, this.job, '', this.set, { controls: { labels: { build: labelsControl } } }));
+    return section('Name and queue', h('div', { class: 'fields' }, elements(fields)));
   }
 
   #setTeacher(teacher) {
@@ -108,34 +87,34 @@ export class JobForm {
 
   #setMethod(method) {
     const scales = valueAt(this.#spec, '/distillation/scales');
-    const keepsScales = method?.startsWith('sdd_') && Array.isArray(scales) && scales.length > 1;
+    const keepsScales = this.scales.areChosenBy(method) && Array.isArray(scales) && scales.length > 1;
     const distillation = method === undefined ? undefined : { method, ...(keepsScales ? { scales } : {}) };
     const next = withValue(this.#spec, '/distillation', distillation);
     this.onChange(method === 'none' ? withValue(next, '/teacher', undefined) : next);
   }
 
-  /** `dryRun` is the server's answer about it, as far as there is one: what it fills in, and the networks' facts. */
+  /** `dryRun` is the server's answer about the specification, if any: what it fills in, and facts about the networks. */
   show(spec, dryRun) {
     this.#spec = spec;
     const resolved = dryRun?.spec;
     const at = (pointer) => [valueAt(spec, pointer), valueAt(resolved, pointer)];
-    const method = valueAt(spec, '/distillation/method') ?? 'sdd_kd';
+    const method = valueAt(spec, '/distillation/method') ?? this.defaultMethod;
     this.teacher.show(spec.teacher, method === 'none');
-    for (const field of this.#fields) field.show(...at(field.pointer));
+    for (const field of this.#fields) {
+      field.show(...at(field.pointer));
+      // A value that the method does not use stays visible, so that it can be removed.
+      field.element.hidden = !field.isUsedBy(method) && valueAt(spec, field.pointer) === undefined;
+    }
     for (const variant of this.variants) {
       variant.show(...at(variant.pointer));
       for (const field of variant.inner) field.show(...at(field.pointer));
     }
     const sides = [dryRun?.student, dryRun?.teacher].filter(Boolean).map(({ feature_map: [, height] }) => height);
     this.scales.show(...at('/distillation/scales'), Math.min(...sides));
-    this.scales.element.hidden = !method.startsWith('sdd_');
-    const hide = (field, isNeeded) => { field.element.hidden = !isNeeded && valueAt(spec, field.pointer) === undefined; };
-    for (const field of this.ofMethod) hide(field, isUsed(field, method, resolved));
-    // Without a teacher there is no other loss to weigh.
-    for (const field of this.weights) hide(field, method !== 'none' || field.pointer.endsWith('/cross_entropy'));
+    this.scales.element.hidden = !this.scales.areChosenBy(method);
   }
 
-  /** Puts each fault at its field. Returns those that have none. */
+  /** Shows each fault at its field. Returns those without a field. */
   showFaults(faults) {
     const fields = [...this.#fields, this.scales, ...this.teacher.fields, ...this.variants.flatMap((variant) => variant.fields)];
     const homeless = [];
@@ -162,11 +141,9 @@ export class JobForm {
   }
 }
 
-/** The answer holds exactly the fields that its method uses; without one the description tells whose field it is. */
-function isUsed({ pointer, help }, method, resolved) {
-  if (resolved?.distillation.method === method) return valueAt(resolved, pointer) !== undefined;
-  const [, whose] = /^(DKD|NKD): /.exec(help.textContent) ?? [];
-  return method !== 'none' && (!whose || method.endsWith(whose.toLowerCase()));
+/** The fields that most jobs set or look at, and the others. */
+function split(fields) {
+  return [fields.filter(({ schema }) => !schema['x-rare']), fields.filter(({ schema }) => schema['x-rare'])];
 }
 
 function section(title, ...children) {
@@ -174,15 +151,15 @@ function section(title, ...children) {
   return h('section', { class: 'card form-section', 'aria-labelledby': id }, h('h2', { id }, title), children);
 }
 
-function methodChoice(methods, field) {
-  const element = h('select', {}, methods.map((method) => h('option', { value: method }, METHODS[method] ? `${METHODS[method]} (${method})` : method)));
+function methodChoice(schema, field) {
+  const element = h('select', {}, schema.enum.map((method) => h('option', { value: method }, METHODS[method] ? `${METHODS[method]} (${method})` : method)));
   element.addEventListener('change', () => field.take({ value: element.value }));
-  return { element, show: (value, filled) => { element.value = value ?? filled ?? 'sdd_kd'; } };
+  return { element, show: (value, filled) => { element.value = value ?? filled ?? schema.default; } };
 }
 
 /** `team: vision, sweep: scales` */
 function labelsControl(field) {
-  const element = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false' });
+  const element = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', placeholder: 'team: vision, sweep: scales' });
   element.addEventListener('input', () => field.take(readLabels(element.value)));
   return {
     element,

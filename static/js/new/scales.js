@@ -11,7 +11,8 @@ export class Scales {
   pointer = '/distillation/scales';
   #chips = new Map();
 
-  constructor(description, onChange) {
+  constructor(schema, onChange) {
+    this.schema = schema;
     this.onChange = onChange;
     this.chips = h('div', { class: 'chips' });
     this.total = h('p', { class: 'field-help', id: 'scales-total' });
@@ -19,8 +20,13 @@ export class Scales {
     this.reset = h('button', { type: 'button', class: 'quiet small', onclick: () => onChange(undefined) }, 'As published');
     this.element = h('fieldset', { class: 'field scales', 'data-pointer': this.pointer, 'aria-describedby': 'scales-fault scales-help scales-total' },
       h('legend', {}, 'Scales'), h('div', { class: 'chip-line' }, this.chips, this.reset), this.total, this.fault,
-      h('p', { class: 'field-help', id: 'scales-help' }, described(description)));
+      h('p', { class: 'field-help', id: 'scales-help' }, described(schema.description)));
     OFFERED.forEach((scale) => this.#add(scale));
+  }
+
+  /** Whether jobs of a method choose scales: the others have scale 1 only. */
+  areChosenBy(method) {
+    return (this.schema['x-defaults']?.[method] ?? []).length > 1;
   }
 
   #add(scale) {

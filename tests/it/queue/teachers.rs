@@ -14,7 +14,7 @@ use crate::support::db::TestDb;
 async fn a_job_waits_for_its_teacher() {
     let db = TestDb::new().await;
     let teacher = db.add_job(json!({})).await;
-    let pupil = json!({"teacher": {"job": teacher}, "distillation": {"method": "kd"}, "priority": 10});
+    let pupil = json!({"teacher": {"architecture": "resnet20", "job": teacher}, "distillation": {"method": "kd"}, "priority": 10});
     let pupil = db.add_job(pupil).await;
     let mut listener = PgListener::connect_with(&db.pool).await.unwrap();
     let hold = claimed_hold(&db.pool).await;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use distillery::db::jobs::{self, Change, Created, NewJob};
 
 use distillery::db::{self, embedded};
-use distillery::spec;
+use distillery::spec::Request;
 use serde_json::{Value, json};
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
@@ -148,7 +148,7 @@ impl TestDb {
         });
         let members = changes.as_object().expect("an object").clone();
         document.as_object_mut().expect("an object").extend(members);
-        let spec = spec::parse(&document, spec::Mode::Server).expect("a specification");
+        let spec = Request::read(&document).complete().expect("a specification");
         let submitted = document.to_string();
         let new = NewJob { spec: &spec, submitted: &submitted, idempotency: None, warning: None };
         match jobs::create(&self.pool, &new).await.expect("the database answers") {
@@ -159,7 +159,8 @@ impl TestDb {
 
     /// Queues a job whose teacher is the student of `teacher`.
     pub async fn add_pupil(&self, teacher: &str) -> &'static str {
-        self.add_job(json!({"teacher": {"job": teacher}, "distillation": {"method": "kd"}})).await
+        let teacher = json!({"architecture": "resnet20", "job": teacher});
+        self.add_job(json!({"teacher": teacher, "distillation": {"method": "kd"}})).await
     }
 
     /// Changes a job on a user's request.

@@ -92,7 +92,7 @@ async fn a_teacher_that_was_changed_in_storage_is_not_learned_from() {
     it.db.until_status(teacher, "succeeded").await;
     let stored = it.file(&format!("data/artifacts/jobs/{teacher}/attempts/1/student.safetensors"));
     fs::write(stored, "another student\n").unwrap();
-    let pupil = json!({"teacher": {"job": teacher}, "distillation": {"method": "kd"}, "max_attempts": 1});
+    let pupil = json!({"teacher": {"architecture": "resnet20", "job": teacher}, "distillation": {"method": "kd"}, "max_attempts": 1});
     let pupil = it.db.add_job(pupil).await;
     let job = it.db.until_status(pupil, "failed").await;
     assert_eq!(job["error"]["class"], "storage");

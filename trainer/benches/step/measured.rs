@@ -5,7 +5,7 @@ use std::sync::Arc;
 use distillery::architecture;
 use distillery::dataset::{Dataset, Error, Frame, Images, Options};
 use distillery::protocol::{Event, Level};
-use distillery::spec::{self, Mode};
+use distillery::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{Batches, CropSource, Crops, Framing, Loader, LoaderOptions, Shard};
 use distillery_trainer::device;
@@ -60,7 +60,7 @@ impl Measured {
             "dataset": {"path": "random"},
             "distillation": {"method": args.method},
         });
-        let spec = spec::parse(&document, Mode::Local).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let spec = TrainingPlan::parse(&document).unwrap_or_else(|faults| panic!("{faults:?}"));
         let loader = open(args, spec.dataset.image_size, device);
         let side = u64::from(spec.dataset.image_size);
         let crop_source = CropSource { seed: 0, images: loader.len(), side, device };

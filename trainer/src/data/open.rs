@@ -1,7 +1,7 @@
 //! Opens the data set of a specification: its images are decoded, or read from the cache of an earlier run, and its
 //! files are hashed while training goes on.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::cache::images::ImageFile;
 use crate::error::{Error, Result};
 use crate::worker_link::report::{Report, warning};
 use distillery::dataset::{Classes, Dataset, Options};
-use distillery::spec::{Augmentation, DatasetSpec, JobSpec};
+use distillery::spec::{Augmentation, DatasetSpec, TrainingPlan};
 
 /// The data set that a run trains and evaluates on.
 #[derive(Debug)]
@@ -60,11 +60,10 @@ impl Data {
     ///
     /// # Errors
     /// The data set cannot be read, or does not fit the specification.
-    pub fn open(spec: &JobSpec, resources: &Resources, report: &mut dyn Report) -> Result<Self> {
-        let DatasetSpec { path, image_column, label_column, image_size, limit, .. } = &spec.dataset;
-        let path = path.as_deref().ok_or_else(|| Error::user("dataset.path is required"))?;
+    pub fn open(spec: &TrainingPlan, resources: &Resources, report: &mut dyn Report) -> Result<Self> {
+        let DatasetSpec { place, image_column, label_column, image_size, limit, .. } = &spec.dataset;
         let options = Options { image_column: image_column.clone(), label_column: label_column.clone() };
-        let dataset = Arc::new(Dataset::open(Path::new(path), &options)?);
+        let dataset = Arc::new(Dataset::open(&place.path, &options)?);
         let splits = SplitNames {
             train: dataset.train_split(spec.dataset.train_split.as_deref())?,
             eval: dataset.eval_split(spec.dataset.eval_split.as_deref())?,
@@ -100,7 +99,7 @@ impl Data {
         // Rank 0 hashes for all and tells the others what they need.
         let to_hash = if resources.shard.rank == 0 { to_hash } else { vec![] };
         let fingerprints = Fingerprints::start(dataset, to_hash);
-        Ok(Self { path: path.into(), classes, train, eval, splits, mean, std, fingerprints, dropped })
+        Ok(Self { path: place.path.clone(), classes, train, eval, splits, mean, std, fingerprints, dropped })
     }
 }
 

@@ -12,9 +12,8 @@ mod weight;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::error::{Error, Result};
 use crate::loss::sdd::{Regions, classify_regions};
-use distillery::architecture::{self, Architecture, Entry, Layout};
+use distillery::architecture::{Architecture, Entry, Layout};
 use forward::channels_last;
 use frozen::Frozen;
 use fusion::{FusedNode, Purpose};
@@ -35,17 +34,6 @@ impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} with {} classes", self.architecture.name, self.classes)
     }
-}
-
-/// Finds an architecture by its name.
-///
-/// # Errors
-/// There is none of that name.
-pub fn find(name: &str) -> Result<&'static Architecture> {
-    architecture::find(name).ok_or_else(|| {
-        let known: Vec<&str> = architecture::all().iter().map(|architecture| architecture.name).collect();
-        Error::user(format!("unknown architecture {name:?}; known: {}", known.join(", ")))
-    })
 }
 
 /// Builds a network with the initial weights of `seed`, on the CPU in float32.

@@ -35,15 +35,8 @@ pub fn open(path: &Path, architecture: &Architecture) -> Result<(Checkpoint, u32
 /// # Errors
 /// The numbers differ.
 pub fn check_classes(name: &str, path: &Path, classes: u32, (dataset, expected): (&Path, u32)) -> Result<()> {
-    if classes == expected {
-        return Ok(());
-    }
-    Err(Error::user(format!(
-        "{name} {} has {classes} classes, but data set {} has {expected}: use a checkpoint and a data set with the \
-         same classes",
-        path.display(),
-        dataset.display()
-    )))
+    let (network, dataset) = (format!("{name} {}", path.display()), format!("data set {}", dataset.display()));
+    architecture::class_mismatch(&network, classes, &dataset, expected).map_or(Ok(()), |error| Err(Error::user(error)))
 }
 
 /// Converts an error of the checkpoint reader.

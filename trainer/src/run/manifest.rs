@@ -13,7 +13,7 @@ use super::setup::Setup;
 use crate::data::hash::sha256;
 use crate::error::{Error, Result};
 use distillery::protocol::{Evaluation, Outcome, StudentFacts};
-use distillery::spec::JobSpec;
+use distillery::spec::TrainingPlan;
 
 /// Size and hash of a student's file.
 ///
@@ -28,7 +28,7 @@ pub fn facts(path: &Path, parameters: u64) -> Result<StudentFacts> {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
     /// With all defaults filled in and local paths.
-    pub specification: JobSpec,
+    pub specification: TrainingPlan,
     /// Determines initial weights, order and augmentation.
     pub seed: u64,
     pub versions: Versions,
@@ -99,7 +99,7 @@ pub struct StudentEntry {
 ///
 /// # Errors
 /// It cannot be written, or the data set's files could not be hashed.
-pub fn write(path: &Path, spec: &JobSpec, mut setup: Setup, outcome: &Outcome, last: StudentFacts) -> Result<()> {
+pub fn write(path: &Path, spec: &TrainingPlan, mut setup: Setup, outcome: &Outcome, last: StudentFacts) -> Result<()> {
     let sha256_of_files = setup.data.fingerprints.get()?.clone();
     let Counters { epoch, step, best, teacher, last: last_evaluation, attempts, .. } = setup.counters;
     let manifest = Manifest {

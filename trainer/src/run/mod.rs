@@ -36,7 +36,7 @@ use crate::worker_link::control::Control;
 use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
 use distillery::protocol::{Evaluation, Event, Level, StopRequest, files};
-use distillery::spec::{Augmentation, JobSpec, TeacherCache as Kept};
+use distillery::spec::{Augmentation, TeacherCache as Kept, TrainingPlan};
 use metrics::Meter;
 use progress::Pace;
 use setup::Setup;
@@ -48,7 +48,7 @@ use step::{Inputs, StepScalars};
 /// # Errors
 /// Training failed; the error's class says whether another attempt can succeed.
 pub fn train(
-    spec: &JobSpec,
+    spec: &TrainingPlan,
     settings: &Settings,
     join: impl FnOnce(Device, &mut dyn Report) -> Result<Ranks>,
     control: &Control,
@@ -81,7 +81,7 @@ enum Flow {
 }
 
 struct Run<'a> {
-    spec: &'a JobSpec,
+    spec: &'a TrainingPlan,
     control: &'a Control,
     report: &'a mut dyn Report,
     setup: Setup,
@@ -106,7 +106,7 @@ const BETWEEN_READINGS: f64 = 1.0;
 
 impl<'a> Run<'a> {
     fn prepare(
-        spec: &'a JobSpec,
+        spec: &'a TrainingPlan,
         settings: &'a Settings,
         join: impl FnOnce(Device, &mut dyn Report) -> Result<Ranks>,
         control: &'a Control,

@@ -9,7 +9,7 @@ use crate::data::open::Data;
 use crate::error::{Error, Result};
 use crate::models::{self, Network, state_dict};
 use crate::worker_link::report::{Report, warning};
-use distillery::spec::JobSpec;
+use distillery::spec::TrainingPlan;
 
 /// The networks of a run, with the hashes of the files that they come from.
 #[derive(Debug)]
@@ -42,27 +42,32 @@ impl Networks {
     /// Builds both networks and loads their checkpoints. Warnings go to `report`.
     ///
     /// # Errors
-    /// An architecture is unknown, or a checkpoint cannot be read or does not fit the architecture or the data.
-    pub fn load(spec: &JobSpec, data: &Data, placement: TeacherPlacement, report: &mut dyn Report) -> Result<Self> {
+    /// A checkpoint cannot be read or does not fit the architecture or the data.
+    pub fn load(
+        spec: &TrainingPlan,
+        data: &Data,
+        placement: TeacherPlacement,
+        report: &mut dyn Report,
+    ) -> Result<Self> {
         let (teacher, teacher_sha256) = load_teacher(spec, data, placement)?.unzip();
-        let architecture = models::find(&spec.student.architecture)?;
-        let student = models::build(architecture, data.classes.count, spec.training.seed);
-        warn_of_fine_scales(spec, &student, teacher.as_ref(), report);
-        let student_sha256 = match spec.student.checkpoint.as_deref() {
-            Some(path) => Some(load_checkpoint(&student, Path::new(path), "the student's checkpoint", data)?),
+        let student = models::build(spec.student.architecture, data.classes.count, spec.training.seed);
+        for (role, network) in [("student", Some(&student)), ("teacher", teacher.as_ref())] {
+            let side = spec.dataset.image_size;
+            let fine = |network: &Network| spec.distillation.fine_scales(network.architecture(), role, side);
+            network.into_iter().flat_map(fine).for_each(|message| report.event(&warning(message)));
+        }
+        let student_sha256 = match &spec.student.checkpoint {
+            Some(path) => Some(load_checkpoint(&student, path, "the student's checkpoint", data)?),
             None => None,
         };
         Ok(Self { student, teacher, hashes: CheckpointHashes { teacher: teacher_sha256, student: student_sha256 } })
     }
 }
 
-fn load_teacher(spec: &JobSpec, data: &Data, placement: TeacherPlacement) -> Result<Option<(Network, String)>> {
+fn load_teacher(spec: &TrainingPlan, data: &Data, placement: TeacherPlacement) -> Result<Option<(Network, String)>> {
     let Some(teacher) = &spec.teacher else { return Ok(None) };
-    let (Some(name), Some(path)) = (&teacher.architecture, &teacher.checkpoint) else {
-        return Err(Error::user("the teacher needs an architecture and a checkpoint file"));
-    };
-    let mut network = models::build(models::find(name)?, data.classes.count, 0);
-    let sha256 = load_checkpoint(&network, Path::new(path), "the teacher's checkpoint", data)?;
+    let mut network = models::build(teacher.architecture, data.classes.count, 0);
+    let sha256 = load_checkpoint(&network, &teacher.checkpoint, "the teacher's checkpoint", data)?;
     network.place(placement.device, Kind::Float);
     network.compute_in(placement.kind);
     network.freeze(placement.batch_size, spec.dataset.image_size);
@@ -75,20 +80,4 @@ fn load_checkpoint(network: &Network, path: &Path, name: &str, data: &Data) -> R
     state_dict::check_classes(name, path, classes, (data.path.as_path(), data.classes.count))?;
     state_dict::load(network, &checkpoint, path)?;
     Ok(sha256(path).map_err(Error::storage(path))?.0)
-}
-
-/// A scale finer than the feature map repeats its cells, which is allowed but rarely intended.
-fn warn_of_fine_scales(spec: &JobSpec, student: &Network, teacher: Option<&Network>, report: &mut dyn Report) {
-    let Some(&finest) = spec.distillation.scales.last() else { return };
-    for (role, network) in [("student", Some(student)), ("teacher", teacher)] {
-        let Some(network) = network else { continue };
-        let [_, height, width] = network.architecture().layout_at(1, spec.dataset.image_size).feature_map;
-        if finest > height.min(width) {
-            report.event(&warning(format!(
-                "scale {finest} is finer than the {role}'s final feature map, which is {height}×{width} for images of \
-                 side {}: some regions will repeat its cells",
-                spec.dataset.image_size
-            )));
-        }
-    }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::models::state_dict::{self, StateDict};
 use distillery::architecture::Architecture;
 use distillery::protocol::{Outcome, files};
-use distillery::spec::{Augmentation, JobSpec};
+use distillery::spec::{Augmentation, TrainingPlan};
 
 /// Writes the checkpoint to resume from.
 ///
@@ -69,7 +69,7 @@ pub fn keep_for_verification(output: &Path) -> Result<()> {
 ///
 /// # Errors
 /// A file cannot be written, or the data set's files could not be hashed.
-pub fn write_results(output: &Path, spec: &JobSpec, mut setup: Setup) -> Result<Outcome> {
+pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Result<Outcome> {
     let missing = || Error::internal("no evaluation was done");
     let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
     let last = setup.counters.last.ok_or_else(missing)?;
@@ -99,7 +99,7 @@ pub fn write_results(output: &Path, spec: &JobSpec, mut setup: Setup) -> Result<
 }
 
 /// The metadata of a student's file: what `evaluate` and other readers need to use it.
-fn student_metadata(student: &Architecture, spec: &JobSpec, data: &Data) -> BTreeMap<String, String> {
+fn student_metadata(student: &Architecture, spec: &TrainingPlan, data: &Data) -> BTreeMap<String, String> {
     let numbers = || (0..data.classes.count).map(|class| class.to_string()).collect();
     let names: Vec<String> = data.classes.names.clone().unwrap_or_else(numbers);
     let json = |value: serde_json::Value| value.to_string();

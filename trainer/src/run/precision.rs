@@ -4,8 +4,8 @@ use tch::{Device, Kind};
 
 use crate::device;
 use crate::error::{Error, Result};
-use distillery::architecture::{self, Family};
-use distillery::spec::{self, JobSpec};
+use distillery::architecture::Family;
+use distillery::spec::{self, TrainingPlan};
 
 /// What feature maps are computed in. Weights, statistics, classifier, losses and optimiser always use float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Arithmetic {
     ///
     /// # Errors
     /// The specification demands bfloat16 and the GPU does not have it.
-    pub fn choose(spec: &JobSpec, device: Device) -> Result<Self> {
+    pub fn choose(spec: &TrainingPlan, device: Device) -> Result<Self> {
         let is_native = device::multiplies_bfloat16(device);
         match spec.training.precision {
             spec::Precision::Auto if is_native && keeps_accuracy(spec) => Ok(Self::Bfloat16),
@@ -55,13 +55,10 @@ impl Arithmetic {
 }
 
 /// Whether both networks belong to families whose students were as accurate in bfloat16 (docs/performance.md).
-fn keeps_accuracy(spec: &JobSpec) -> bool {
-    let teacher = spec.teacher.as_ref().and_then(|teacher| teacher.architecture.as_deref());
-    let mut names = teacher.into_iter().chain([spec.student.architecture.as_str()]);
-    names.all(|name| {
-        architecture::find(name).is_some_and(|found| match found.family {
-            Family::CifarResnet(_) | Family::WideResnet(_) | Family::Vgg(_) | Family::Shufflenet(_) => true,
-            Family::Mobilenet(_) | Family::Resnet(_) => false,
-        })
+fn keeps_accuracy(spec: &TrainingPlan) -> bool {
+    let teacher = spec.teacher.as_ref().map(|teacher| teacher.architecture);
+    teacher.into_iter().chain([spec.student.architecture]).all(|network| match network.family {
+        Family::CifarResnet(_) | Family::WideResnet(_) | Family::Vgg(_) | Family::Shufflenet(_) => true,
+        Family::Mobilenet(_) | Family::Resnet(_) => false,
     })
 }

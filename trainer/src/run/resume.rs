@@ -1,7 +1,7 @@
 //! The checkpoint to resume from: a single file, so that it is always consistent.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use crate::loss::region_report::RegionReport;
 use crate::models::state_dict::{self, StateDict};
 use distillery::checkpoint::{Checkpoint, Dtype};
 use distillery::protocol::Evaluation;
-use distillery::spec::{JobSpec, TeacherCache};
+use distillery::spec::{DatasetDirectory, TeacherCache, TrainingPlan};
 
 /// How far a run is, and its results so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,20 +90,21 @@ const COUNTERS: &str = "distillery";
 /// priority, which may differ from attempt to attempt; the SHA-256 of the given checkpoints; and the data's numbers of
 /// training images, evaluation images and classes.
 #[must_use]
-pub fn identity(spec: &JobSpec, teacher: Option<&str>, student: Option<&str>, data: (u64, u64, u32)) -> String {
+pub fn identity(spec: &TrainingPlan, teacher: Option<&str>, student: Option<&str>, data: (u64, u64, u32)) -> String {
     let mut spec = spec.clone();
     (spec.name, spec.priority, spec.max_attempts) = (String::new(), 0, 0);
     spec.labels.clear();
-    (spec.dataset.path, spec.dataset.name) = (None, None);
+    spec.dataset.place = DatasetDirectory { name: None, path: PathBuf::new() };
     // Only views change what is trained on.
     spec.training.teacher_cache = spec.training.teacher_cache.filter(|cache| matches!(cache, TeacherCache::Views(_)));
-    spec.student.checkpoint = student.map(str::to_owned);
+    spec.student.checkpoint = student.map(PathBuf::from);
     if let Some(of_teacher) = &mut spec.teacher {
-        (of_teacher.checkpoint, of_teacher.job) = (teacher.map(str::to_owned), None);
+        of_teacher.checkpoint = teacher.unwrap_or_default().into();
     }
     let text = serde_json::to_string(&(spec, data)).expect("a specification is JSON");
-    // Keeps the identity of checkpoints older than this field. Inside a string, the quotes would be escaped.
-    let text = text.replacen(r#""devices":1,"#, "", 1);
+    // Keeps the identity of checkpoints from before these fields were there. Inside a string, the quotes would be
+    // escaped.
+    let text = text.replacen(r#""devices":1,"#, "", 1).replacen(r#""path":"","#, "", 1);
     hex::encode(Sha256::digest(text))
 }
 

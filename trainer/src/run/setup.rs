@@ -24,7 +24,7 @@ use crate::models::state_dict::StateDict;
 use crate::settings::Settings;
 use crate::worker_link::report::Report;
 use distillery::protocol::{Started, files};
-use distillery::spec::JobSpec;
+use distillery::spec::TrainingPlan;
 
 /// What a run works with.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Setup {
     ///
     /// # Errors
     /// A file cannot be read, or does not fit the specification or this machine.
-    pub fn new(spec: &JobSpec, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
+    pub fn new(spec: &TrainingPlan, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
         let mut startup = StartupTimer::begin();
         let device = device::open(&settings.device)?;
         // Before anything else uses the device. With several ranks there are no graphs: they would lack the host's part
@@ -105,7 +105,7 @@ impl Setup {
     }
 }
 
-fn identity(spec: &JobSpec, data: &Data, hashes: &CheckpointHashes) -> String {
+fn identity(spec: &TrainingPlan, data: &Data, hashes: &CheckpointHashes) -> String {
     let size = (data.train.len(), data.eval.len(), data.classes.count);
     resume::identity(spec, hashes.teacher.as_deref(), hashes.student.as_deref(), size)
 }
@@ -122,7 +122,7 @@ fn attempt(settings: &Settings, device: Device, arithmetic: Arithmetic, from_ste
     }
 }
 
-fn started(spec: &JobSpec, attempt: &Attempt, data: &Data, counters: &Counters) -> Started {
+fn started(spec: &TrainingPlan, attempt: &Attempt, data: &Data, counters: &Counters) -> Started {
     Started {
         device: attempt.device.clone(),
         precision: attempt.precision.clone(),
@@ -137,7 +137,7 @@ fn started(spec: &JobSpec, attempt: &Attempt, data: &Data, counters: &Counters) 
     }
 }
 
-fn objective(spec: &JobSpec, data: &Data, device: Device, batch_size: u32, teacher: Option<Network>) -> Objective {
+fn objective(spec: &TrainingPlan, data: &Data, device: Device, batch_size: u32, teacher: Option<Network>) -> Objective {
     let (mean, std) = (data.mean, data.std);
     let of_teacher = spec.teacher.as_ref().and_then(|teacher| teacher.mean.zip(teacher.std));
     Objective {

@@ -12,7 +12,7 @@ use crate::loss::sdd::region_count;
 use crate::ranks::Ranks;
 use crate::settings::Settings;
 use crate::worker_link::report::{Report, warning};
-use distillery::spec::{JobSpec, TeacherCache as Kind};
+use distillery::spec::{TeacherCache as Kind, TrainingPlan};
 
 /// Opens the cache that the specification asks for; `None` where it asks for none. Several `ranks` share files, because
 /// each of them sees other images in the next epoch. Warnings go to `report`.
@@ -20,7 +20,7 @@ use distillery::spec::{JobSpec, TeacherCache as Kind};
 /// # Errors
 /// The data set's files cannot be read, or another rank is gone.
 pub fn open(
-    spec: &JobSpec,
+    spec: &TrainingPlan,
     settings: &Settings,
     ranks: &Ranks,
     setup: &mut Setup,
@@ -55,7 +55,7 @@ pub fn open(
 }
 
 /// Everything that the logits of an image and their rounding depend on, except the view.
-fn logits_key(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Value> {
+fn logits_key(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup) -> Result<Value> {
     let (training, data) = (&spec.training, &spec.dataset);
     let seed = matches!(training.teacher_cache, Some(Kind::Views(_))).then_some(training.seed);
     let split = setup.data.splits.train.clone();
@@ -72,12 +72,12 @@ fn logits_key(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<
 ///
 /// # Errors
 /// The data set's files cannot be read.
-pub(super) fn teacher_key(spec: &JobSpec, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
+pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
     let files = setup.data.fingerprints.get()?.get(split).cloned();
     let normalisation = setup.objective.teacher_normalisation();
     let (teacher, data) = (&spec.teacher, &spec.dataset);
     Ok(json!({
-        "teacher": [setup.hashes.teacher.as_ref(), teacher.as_ref().and_then(|teacher| teacher.architecture.as_ref())],
+        "teacher": [setup.hashes.teacher.as_ref(), teacher.as_ref().map(|teacher| teacher.architecture)],
         "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
         "split": split,
         "side": data.image_size,

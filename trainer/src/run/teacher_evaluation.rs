@@ -13,7 +13,7 @@ use crate::loss::sdd::Distillation;
 use crate::ranks::Ranks;
 use crate::settings::Settings;
 use distillery::protocol::Evaluation;
-use distillery::spec::JobSpec;
+use distillery::spec::TrainingPlan;
 
 /// The evaluation, and the report on regions for methods that have them.
 type Findings = (Evaluation, Option<RegionReport>);
@@ -24,7 +24,7 @@ type Findings = (Evaluation, Option<RegionReport>);
 /// # Errors
 /// Images cannot be read.
 pub fn evaluation(
-    spec: &JobSpec,
+    spec: &TrainingPlan,
     settings: &Settings,
     setup: &mut Setup,
     goes_on: impl Fn() -> bool,
@@ -101,7 +101,7 @@ impl Stored {
     ///
     /// # Errors
     /// The data set's files cannot be read.
-    fn of_run(spec: &JobSpec, settings: &Settings, setup: &mut Setup) -> Result<Option<Self>> {
+    fn of_run(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup) -> Result<Option<Self>> {
         let cache = settings.cache_dir.as_ref().map(|directory| Cache::open(directory, settings.cache_limit));
         let is_in_memory = setup.data.eval.is_in_memory() && setup.data.train.is_in_memory();
         let Some(Ok(cache)) = cache.filter(|_| is_in_memory) else { return Ok(None) };

@@ -163,7 +163,7 @@ fn what_is_odd_but_allowed_is_said_in_a_warning() {
     let events = place.events(&merged(place.distilled("sdd_kd"), changes), "out");
     let warnings = warnings(&events);
     assert!(
-        warnings.iter().any(|w| w.contains("scale 4 is finer than the student's final feature map")),
+        warnings.iter().any(|w| w.contains("scale 4 is finer than the 2×2 feature map of the student")),
         "{warnings:?}"
     );
     assert!(warnings.iter().any(|w| w.contains("normalisation") && w.contains("class")), "{warnings:?}");

@@ -1,6 +1,6 @@
 //! Steps on tensors that stay, as those of a graph do, are the steps of always.
 
-use distillery::spec::JobSpec;
+use distillery::spec::TrainingPlan;
 use distillery_trainer::ranks::Ranks;
 use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
 use serde_json::json;
@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::support::training::{Training, plain, specification};
 
-fn training(spec: &JobSpec, kind: Kind, mode: Mode) -> Training {
+fn training(spec: &TrainingPlan, kind: Kind, mode: Mode) -> Training {
     Training::new(spec, Device::Cpu, kind, StepExecutor::in_mode(mode))
 }
 

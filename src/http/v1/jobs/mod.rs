@@ -54,7 +54,7 @@ pub enum NotNew {
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "create_job",
     params(CreateParameters, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]+$",
         description = "The same key with the same body returns the same job; with a different body, 422")),
-    request_body = spec::JobSpec,
+    request_body = spec::JobSpecRequest,
     responses((status = 201, body = Job, headers(("Location" = String, description = "The job's URL"))),
         (status = 200, description = "The job that the key created earlier, or the result of a dry run", body = NotNew)))]
 pub async fn create(

@@ -1,7 +1,7 @@
 //! A training of small networks on random images, a step at a time.
 
 use distillery::architecture;
-use distillery::spec::{self, JobSpec, Mode};
+use distillery::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{CropSource, Crops};
 use distillery_trainer::loss::sdd::Distillation;
@@ -38,7 +38,7 @@ pub struct Training {
 }
 
 /// A specification with these differences from one with SD-KD at scales 1 and 2.
-pub fn specification(changes: Value) -> JobSpec {
+pub fn specification(changes: Value) -> TrainingPlan {
     let document = json!({
         "teacher": {"architecture": "resnet8", "checkpoint": "random"},
         "student": {"architecture": "resnet8"},
@@ -50,7 +50,7 @@ pub fn specification(changes: Value) -> JobSpec {
 }
 
 /// Without a teacher.
-pub fn plain() -> JobSpec {
+pub fn plain() -> TrainingPlan {
     parsed(&json!({
         "student": {"architecture": "resnet8"},
         "dataset": {"path": "random", "image_size": SIDE},
@@ -59,12 +59,12 @@ pub fn plain() -> JobSpec {
     }))
 }
 
-fn parsed(document: &Value) -> JobSpec {
-    spec::parse(document, Mode::Local).unwrap_or_else(|faults| panic!("{faults:?}"))
+fn parsed(document: &Value) -> TrainingPlan {
+    TrainingPlan::parse(document).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
 impl Training {
-    pub fn new(spec: &JobSpec, device: Device, kind: Kind, executor: StepExecutor) -> Self {
+    pub fn new(spec: &TrainingPlan, device: Device, kind: Kind, executor: StepExecutor) -> Self {
         one_thread();
         let network = |name: &str, seed| {
             let mut network = models::build(architecture::find(name).unwrap(), CLASSES, seed);
@@ -73,11 +73,11 @@ impl Training {
             network
         };
         let teacher = spec.teacher.as_ref().map(|teacher| {
-            let mut teacher = network(teacher.architecture.as_ref().unwrap(), 1);
+            let mut teacher = network(teacher.architecture.name, 1);
             teacher.freeze(BATCH as u32, SIDE as u32);
             teacher
         });
-        let student = network(&spec.student.architecture, 2);
+        let student = network(spec.student.architecture.name, 2);
         let trained = student.weights().iter().filter(|weight| weight.trained);
         let parameters = trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect();
         let count = BATCHES * BATCH - BATCH / 2;

@@ -1,0 +1,243 @@
+//! What the [table of fields](super::fields) says of a field.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Value, json};
+
+use super::{BaseLoss, Method};
+
+/// A JSON object and its fields, in the order in which people read them.
+#[derive(Debug)]
+pub struct Object {
+    /// The name of its schema; for one of several [`Kind::Variants`], its `type`.
+    pub name: &'static str,
+    pub description: &'static str,
+    pub fields: &'static [Field],
+}
+
+/// A row of the table.
+#[derive(Debug, Clone)]
+pub struct Field {
+    pub name: &'static str,
+    /// One sentence for the reference and the form.
+    pub description: &'static str,
+    pub kind: Kind,
+    pub default: Default,
+    pub used_by: UsedBy,
+    /// Whether methods that do not use the field ignore it instead of refusing it.
+    pub is_ignored_elsewhere: bool,
+    /// The kind of document that has it; none for both.
+    pub only_in: Option<Document>,
+    /// What `null` means where it differs from leaving the field out.
+    pub null: Option<&'static str>,
+    /// The form's label, where the name does not make one.
+    pub title: Option<&'static str>,
+    /// Whether the form shows it only on request.
+    pub is_rare: bool,
+    /// Whether jobs stored by earlier versions lack it.
+    pub is_newer: bool,
+}
+
+/// What is written in this format: data and checkpoints are named differently in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Document {
+    /// The body of `POST /v1/jobs`.
+    Job,
+    /// The file of `distillery train`.
+    TrainingFile,
+}
+
+/// What a field may hold. Ranges include both ends.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// 1 to `longest` characters without control characters.
+    Text {
+        longest: usize,
+    },
+    /// A [`Kind::Text`] that names a directory entry or a split, and never a path.
+    Name {
+        longest: usize,
+    },
+    Architecture,
+    CheckpointId,
+    Path,
+    /// Known, and refused with this advice.
+    Refused(&'static str),
+    Integer(RangeInclusive<i64>),
+    Number(RangeInclusive<f64>),
+    Boolean,
+    /// A name of the enumeration with this schema.
+    Choice(&'static str),
+    Integers {
+        longest: usize,
+        each: RangeInclusive<i64>,
+    },
+    Numbers {
+        longest: usize,
+        each: RangeInclusive<f64>,
+    },
+    /// Three numbers: red, green and blue.
+    Channels(RangeInclusive<f64>),
+    Labels,
+    TeacherCache,
+    Object(&'static Object),
+    /// One of several objects, told apart by `type`; the first by default.
+    Variants {
+        name: &'static str,
+        variants: &'static [Object],
+    },
+}
+
+/// What holds where a field is left out.
+#[derive(Debug, Clone, Copy)]
+pub enum Default {
+    /// The field cannot be left out; what to write.
+    Required(&'static str),
+    /// The job does not have it.
+    Absent,
+    Is(Literal),
+    /// It depends on the method.
+    Of(fn(Method) -> Literal),
+    /// It follows from other fields, as the description says; `request.rs` computes it.
+    Follows,
+}
+
+/// A value that a constant can hold.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Literal {
+    Integer(i64),
+    Number(f64),
+    Boolean(bool),
+    Text(&'static str),
+    Integers(&'static [i64]),
+    /// An object without members.
+    Empty,
+}
+
+/// The methods that use a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsedBy {
+    All,
+    Distillation,
+    Dkd,
+    Nkd,
+}
+
+impl Literal {
+    pub(super) fn json(self) -> Value {
+        match self {
+            Self::Integer(number) => json!(number),
+            Self::Number(number) => json!(number),
+            Self::Boolean(truth) => json!(truth),
+            Self::Text(text) => json!(text),
+            Self::Integers(numbers) => json!(numbers),
+            Self::Empty => json!({}),
+        }
+    }
+}
+
+impl UsedBy {
+    pub(super) fn includes(self, method: Method) -> bool {
+        match self {
+            Self::All => true,
+            Self::Distillation => method.base().is_some(),
+            Self::Dkd => method.base() == Some(BaseLoss::Dkd),
+            Self::Nkd => method.base() == Some(BaseLoss::Nkd),
+        }
+    }
+
+    pub(super) fn methods(self) -> impl Iterator<Item = Method> {
+        Method::ALL.into_iter().filter(move |&method| self.includes(method))
+    }
+
+    /// The methods in words, for a message.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::All => "every method",
+            Self::Distillation => "distillation methods",
+            Self::Dkd => "dkd and sdd_dkd",
+            Self::Nkd => "nkd and sdd_nkd",
+        }
+    }
+}
+
+impl Field {
+    pub(super) const fn new(name: &'static str, kind: Kind, description: &'static str) -> Self {
+        Self {
+            name,
+            description,
+            kind,
+            default: Default::Absent,
+            used_by: UsedBy::All,
+            is_ignored_elsewhere: false,
+            only_in: None,
+            null: None,
+            title: None,
+            is_rare: false,
+            is_newer: false,
+        }
+    }
+
+    pub(super) const fn required(self, advice: &'static str) -> Self {
+        Self { default: Default::Required(advice), ..self }
+    }
+
+    pub(super) const fn default(self, literal: Literal) -> Self {
+        Self { default: Default::Is(literal), ..self }
+    }
+
+    pub(super) const fn default_of(self, of: fn(Method) -> Literal) -> Self {
+        Self { default: Default::Of(of), ..self }
+    }
+
+    pub(super) const fn follows(self) -> Self {
+        Self { default: Default::Follows, ..self }
+    }
+
+    pub(super) const fn used_by(self, used_by: UsedBy) -> Self {
+        Self { used_by, ..self }
+    }
+
+    pub(super) const fn ignored_elsewhere(self) -> Self {
+        Self { is_ignored_elsewhere: true, ..self }
+    }
+
+    pub(super) const fn only_in(self, document: Document) -> Self {
+        Self { only_in: Some(document), ..self }
+    }
+
+    pub(super) const fn null_means(self, meaning: &'static str) -> Self {
+        Self { null: Some(meaning), ..self }
+    }
+
+    pub(super) const fn title(self, title: &'static str) -> Self {
+        Self { title: Some(title), ..self }
+    }
+
+    pub(super) const fn rare(self) -> Self {
+        Self { is_rare: true, ..self }
+    }
+
+    pub(super) const fn newer(self) -> Self {
+        Self { is_newer: true, ..self }
+    }
+
+    /// The default of a method that uses the field, where it does not depend on other fields.
+    pub(super) fn default_for(&self, method: Method) -> Option<Literal> {
+        match self.default {
+            _ if !self.is_read_for(method) => None,
+            Default::Is(literal) => Some(literal),
+            Default::Of(of) => Some(of(method)),
+            Default::Required(_) | Default::Absent | Default::Follows => None,
+        }
+    }
+
+    /// Whether a document with this method may have the field.
+    pub(super) fn is_read_for(&self, method: Method) -> bool {
+        self.is_ignored_elsewhere || self.used_by.includes(method)
+    }
+
+    pub(super) fn is_in(&self, document: Document) -> bool {
+        self.only_in.is_none_or(|only| only == document)
+    }
+}

@@ -1,0 +1,289 @@
+//! The table of a job's fields: what each may hold, what it is by default, which methods use it, and what it means.
+//!
+//! Everything else follows from this table: the [parser](super::reader), the [OpenAPI schemas](super::schema), and
+//! through those the dashboard's form. A new field is a row here, a member of [`JobSpec`](super::JobSpec), and a line
+//! in `request.rs`.
+
+use super::BaseLoss;
+use super::field::Document::{Job, TrainingFile};
+use super::field::Kind::{
+    Architecture, Boolean, Channels, CheckpointId, Choice, Integer, Integers, Name, Number, Numbers, Path, Text,
+};
+use super::field::{Field, Kind, Literal, Object, UsedBy};
+
+/// JSON numbers are exact up to 2^53 in every language that may read a specification back.
+const LARGEST_EXACT: i64 = (1 << 53) - 1;
+const LARGEST_WEIGHT: f64 = 1e6;
+const MOST_EPOCHS: i64 = 100_000;
+const MOST_SCALES: usize = 16;
+const FINEST_SCALE: i64 = 16;
+
+const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
+    Field::new(name, kind, description)
+}
+
+pub(super) const JOB: Object = Object {
+    name: "JobSpec",
+    description: "What to train, on what, and how.",
+    fields: &[
+        field(
+            "name",
+            Text { longest: 200 },
+            "A name for people, which need not be unique; by default made of the networks and the method.",
+        )
+        .follows(),
+        field(
+            "teacher",
+            Kind::Object(&TEACHER),
+            "The network to learn from; left out exactly when the method is `none`.",
+        )
+        .used_by(UsedBy::Distillation),
+        field("student", Kind::Object(&STUDENT), "The network to train.").required("is required"),
+        field("dataset", Kind::Object(&DATASET), "The images to train and evaluate on.").required("is required"),
+        field("distillation", Kind::Object(&DISTILLATION), "The distillation loss.").default(Literal::Empty),
+        field("training", Kind::Object(&TRAINING), "The training recipe.").default(Literal::Empty),
+        field("priority", Integer(-1000..=1000), "Jobs with a higher priority run first.").default(Literal::Integer(0)),
+        field(
+            "max_attempts",
+            Integer(1..=100),
+            "How often the job may be started before a temporary failure becomes final.",
+        )
+        .default(Literal::Integer(3)),
+        field("labels", Kind::Labels, "Names with values to filter jobs by.").default(Literal::Empty),
+    ],
+};
+
+const TEACHER: Object = Object {
+    name: "TeacherSpec",
+    description: "The network to learn from, given by exactly one of `checkpoint` and `job`.",
+    fields: &[
+        field(
+            "architecture",
+            Architecture,
+            "A name of `GET /v1/architectures`; with `job` it is known and may be left out.",
+        )
+        .follows()
+        .title("Teacher’s architecture"),
+        field("checkpoint", CheckpointId, "Id of an uploaded checkpoint.").only_in(Job),
+        field("checkpoint", Path, "File with the teacher's weights.").only_in(TrainingFile),
+        field("job", Text { longest: 100 }, "Id of a job whose student becomes this teacher.").only_in(Job),
+        field("job", Kind::Refused("only a server knows jobs: give a checkpoint file"), "").only_in(TrainingFile),
+        field("mean", MEAN, "Per-channel mean that the teacher was trained with, where it differs from the student's.")
+            .title("Teacher’s mean"),
+        field("std", STD, "Per-channel standard deviation that the teacher was trained with.").title("Teacher’s std"),
+    ],
+};
+
+const STUDENT: Object = Object {
+    name: "StudentSpec",
+    description: "The network to train.",
+    fields: &[
+        field("architecture", Architecture, "A name of `GET /v1/architectures`.")
+            .required("is required: a name of GET /v1/architectures"),
+        field("checkpoint", CheckpointId, "Id of an uploaded checkpoint to start from instead of random weights.")
+            .only_in(Job)
+            .title("Student’s first weights"),
+        field("checkpoint", Path, "File with weights to start from instead of random ones.").only_in(TrainingFile),
+    ],
+};
+
+const MEAN: Kind = Channels(-10.0..=10.0);
+const STD: Kind = Channels(1e-6..=10.0);
+
+const DATASET: Object = Object {
+    name: "DatasetSpec",
+    description: "The images to train and evaluate on.",
+    fields: &[
+        field("name", Name { longest: 100 }, "A name of `GET /v1/datasets`.")
+            .required("is required: a name of GET /v1/datasets")
+            .only_in(Job),
+        field("name", Name { longest: 100 }, "A name for the manifest.").only_in(TrainingFile),
+        field("path", Path, "The directory of the data set.")
+            .required("is required: the directory of the data set")
+            .only_in(TrainingFile),
+        field(
+            "limit",
+            Integer(1..=1_000_000_000_000),
+            "Number of images to train on, from the start of the training split; all by default.",
+        ),
+        field("train_split", Name { longest: 100 }, "Split to train on; `train` by default.").rare(),
+        field(
+            "eval_split",
+            Name { longest: 100 },
+            "Split to evaluate on; by default the first of `test`, `val` and `validation` that exists.",
+        )
+        .rare(),
+        field("image_column", Text { longest: 200 }, "Parquet column with the images, where the schema does not tell.")
+            .rare(),
+        field("label_column", Text { longest: 200 }, "Parquet column with the labels, where the schema does not tell.")
+            .rare(),
+        field(
+            "image_size",
+            Integer(8..=1024),
+            "Side in pixels to which images are scaled; by default what the student was designed for.",
+        )
+        .follows()
+        .rare(),
+        field("mean", MEAN, "Per-channel mean of pixel values in [0, 1]; by default the training split's.").rare(),
+        field("std", STD, "Per-channel standard deviation of pixel values in [0, 1]; by default the training split's.")
+            .rare(),
+    ],
+};
+
+const DISTILLATION: Object = Object {
+    name: "DistillationSpec",
+    description: "The distillation loss. A job has only the fields that its method uses.",
+    fields: &[
+        field("method", Choice("Method"), "How the student learns from the teacher.").default(Literal::Text("sdd_kd")),
+        field(
+            "scales",
+            Integers { longest: MOST_SCALES, each: 1..=FINEST_SCALE },
+            "Scale m splits the final feature map into m×m regions; ascending. Only `sdd_` methods have a choice.",
+        )
+        .default_of(|method| Literal::Integers(if method.is_scale_decoupled() { &[1, 2, 4] } else { &[1] }))
+        .used_by(UsedBy::Distillation),
+        field("temperature", Number(1e-3..=1e3), "Softmax temperature.")
+            .default(Literal::Number(4.0))
+            .used_by(UsedBy::Distillation),
+        field(
+            "warmup_epochs",
+            Integer(0..=MOST_EPOCHS),
+            "Epochs over which the weight of the distillation loss grows linearly from 0.",
+        )
+        .default_of(|method| Literal::Integer(if method.base() == Some(BaseLoss::Kd) { 0 } else { 20 }))
+        .used_by(UsedBy::Distillation),
+        field(
+            "grouping",
+            Choice("Grouping"),
+            "When a region counts as consistent with the teacher's prediction for the whole image.",
+        )
+        .default(Literal::Text("label"))
+        .used_by(UsedBy::Distillation),
+        field(
+            "scale_weights",
+            Numbers { longest: MOST_SCALES, each: 0.0..=LARGEST_WEIGHT },
+            "One factor per scale; 1 by default.",
+        )
+        .follows()
+        .used_by(UsedBy::Distillation),
+        field("alpha", WEIGHT, "Weight of the target-class part.").default(Literal::Number(1.0)).used_by(UsedBy::Dkd),
+        field("beta", WEIGHT, "Weight of the non-target-class part.")
+            .default(Literal::Number(8.0))
+            .used_by(UsedBy::Dkd),
+        field("gamma", WEIGHT, "Weight of the normalised part.").default(Literal::Number(8.0)).used_by(UsedBy::Nkd),
+        field(
+            "exclude_target",
+            Boolean,
+            "Leave the target class out of the normalised part, as in the paper's formula.",
+        )
+        .default(Literal::Boolean(false))
+        .used_by(UsedBy::Nkd),
+        field("weights", Kind::Object(&WEIGHTS), "Weights of the parts of the loss.").default(Literal::Empty),
+    ],
+};
+
+const WEIGHT: Kind = Number(0.0..=LARGEST_WEIGHT);
+
+const WEIGHTS: Object = Object {
+    name: "Weights",
+    description: "Weights of the parts of the loss.",
+    fields: &[
+        field("cross_entropy", WEIGHT, "Weight of the cross entropy with the labels.")
+            .default_of(|method| Literal::Number(if method.base() == Some(BaseLoss::Kd) { 0.1 } else { 1.0 })),
+        field("distillation", WEIGHT, "Weight of the distillation loss.")
+            .default_of(|method| {
+                Literal::Number(match method.base() {
+                    None => 0.0,
+                    Some(BaseLoss::Kd) => 0.9,
+                    Some(BaseLoss::Dkd | BaseLoss::Nkd) => 1.0,
+                })
+            })
+            .used_by(UsedBy::Distillation)
+            .ignored_elsewhere(),
+        field("consistent", WEIGHT, "Weight of regions that agree with the teacher's prediction for the whole image.")
+            .default(Literal::Number(1.0))
+            .used_by(UsedBy::Distillation)
+            .ignored_elsewhere(),
+        field("complementary", WEIGHT, "Weight of the other regions.")
+            .default(Literal::Number(2.0))
+            .used_by(UsedBy::Distillation)
+            .ignored_elsewhere(),
+    ],
+};
+
+const INTERVAL: Kind = Integer(1..=MOST_EPOCHS);
+
+const TRAINING: Object = Object {
+    name: "TrainingSpec",
+    description: "The training recipe.",
+    fields: &[
+        field("epochs", Integer(1..=MOST_EPOCHS), "Passes over the training split.").default(Literal::Integer(240)),
+        field("batch_size", Integer(1..=65_536), "Images per optimisation step, on all devices together.").default(Literal::Integer(64)),
+        field("seed", Integer(0..=LARGEST_EXACT), "Determines the initial weights, the order of the images and the augmentation.").default(Literal::Integer(0)),
+        field("augmentation", Choice("Augmentation"), "How training images are varied; by default `crop_flip` up to 64 pixels, else `resized_crop_flip`.").follows(),
+        field("devices", Integer(1..=64), "Devices of one worker that train together, each on its part of every batch.").default(Literal::Integer(1)).newer(),
+        field("teacher_cache", Kind::TeacherCache, "What is kept of the teacher's outputs: `off` (default), `exact` (default without augmentation) or `views:<n>`.")
+            .follows().used_by(UsedBy::Distillation),
+        field("clip_grad_norm", Number(1e-6..=1e9), "Largest norm of the gradient over all parameters.").default(Literal::Number(40.0)).null_means("no clipping").rare(),
+        field("precision", Choice("Precision"), "Arithmetic of the networks; losses and weights are always float32.").default(Literal::Text("auto")).rare(),
+        field("checkpoint_every_epochs", INTERVAL, "Epochs between two checkpoints to resume from.").default(Literal::Integer(1)).rare(),
+        field("eval_every_epochs", INTERVAL, "Epochs between two evaluations.").default(Literal::Integer(1)).rare(),
+        field("optimizer", Kind::Variants { name: "OptimizerSpec", variants: &[SGD, ADAMW] }, "The optimiser.").default(Literal::Empty).title("Optimiser"),
+        field("schedule", Kind::Variants { name: "ScheduleSpec", variants: &[MULTISTEP, COSINE, CONSTANT] }, "How the learning rate changes from epoch to epoch.")
+            .default(Literal::Empty).title("Learning-rate schedule"),
+    ],
+};
+
+const RATE: Kind = Number(0.0..=1e3);
+
+const SGD: Object = Object {
+    name: "sgd",
+    description: "Stochastic gradient descent, in PyTorch's formulation.",
+    fields: &[
+        field(
+            "learning_rate",
+            RATE,
+            "Initial learning rate; by default 0.05, or 0.01 for ShuffleNet and MobileNet students.",
+        )
+        .follows(),
+        field("momentum", Number(0.0..=0.999_999), "Momentum; 0 for none.").default(Literal::Number(0.9)),
+        field("weight_decay", RATE, "L2 penalty added to the gradient.").default(Literal::Number(5e-4)),
+        field("nesterov", Boolean, "Use Nesterov's momentum.").default(Literal::Boolean(false)),
+    ],
+};
+
+const ADAMW: Object = Object {
+    name: "adamw",
+    description: "Adam with decoupled weight decay.",
+    fields: &[
+        field("learning_rate", RATE, "Initial learning rate.").default(Literal::Number(1e-3)),
+        field("beta1", Number(0.0..=0.999_999), "Decay of the first moment.").default(Literal::Number(0.9)),
+        field("beta2", Number(0.0..=0.999_999_9), "Decay of the second moment.").default(Literal::Number(0.999)),
+        field("weight_decay", RATE, "Decoupled weight decay.").default(Literal::Number(0.01)),
+    ],
+};
+
+const MULTISTEP: Object = Object {
+    name: "multistep",
+    description: "Multiplies the learning rate by `gamma` after each milestone.",
+    fields: &[
+        field(
+            "milestones",
+            Integers { longest: 100, each: 1..=MOST_EPOCHS },
+            "Epochs after which the rate drops, ascending; by default 62.5, 75 and 87.5 % of the epochs.",
+        )
+        .follows(),
+        field("gamma", Number(0.0..=10.0), "Factor at each milestone.").default(Literal::Number(0.1)),
+    ],
+};
+
+const COSINE: Object = Object {
+    name: "cosine",
+    description: "Half a cosine down to 0, after a linear rise.",
+    fields: &[
+        field("warmup_epochs", Integer(0..=MOST_EPOCHS - 1), "Epochs of the linear rise.").default(Literal::Integer(0))
+    ],
+};
+
+const CONSTANT: Object =
+    Object { name: "constant", description: "The same learning rate in every epoch.", fields: &[] };
