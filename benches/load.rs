@@ -1,14 +1,14 @@
-//! How the job server bears load: `cargo bench --bench load`.
+//! Measures the job server under load: `cargo bench --bench load`.
 //!
-//! Starts a server of its own (its own PostgreSQL with fsync, no workers) and measures, in one run on one machine, which
-//! also makes the load:
+//! Starts its own server (with its own PostgreSQL with fsync, no workers) and measures in one run, on the machine that
+//! also generates the load:
 //!
-//! - POST and GET at fixed rates. Latency counts from when a request was due, so that a server which stalls is not
-//!   flattered by a client that waits for it;
-//! - how soon an idle worker picks a job up, by the server's own ledger;
+//! - POST and GET at fixed rates. Latency counts from when a request was due, so that a stalled server is not flattered
+//!   by a client that waits for it;
+//! - the time until an idle worker claims a job, from the server's own ledger;
 //! - claims per second with 1 to 64 claimers;
-//! - how soon a thousand watchers of one job hear of a change;
-//! - the resident memory of the API's process before and after each.
+//! - the time until a thousand watchers of one job see a change;
+//! - the resident memory of the API's process before and after each part.
 //!
 //! `cargo bench --bench load -- watchers` measures the watchers alone.
 
@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let Server { process: server, url, pool } = Server::start(dir.path()).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("{cores} cores, which the load is made on too");
+    println!("{cores} cores, which also generate the load");
     memory("at the start", &server);
 
     distillery::artifacts::install_tls_provider();
@@ -81,7 +81,7 @@ async fn at_rate(name: &str, rate: u32, request: impl Fn() -> reqwest::RequestBu
     print_latencies(&format!("{name} at {rate}/s"), &outcomes.into_iter().flatten().collect::<Vec<_>>(), refused);
 }
 
-/// Resident memory of the API's process, which is not that of its PostgreSQL.
+/// Resident memory of the API's process, without its PostgreSQL.
 fn memory(when: &str, server: &Process) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.0.id())).unwrap_or_default();
     let field = |name: &str| {
@@ -91,7 +91,7 @@ fn memory(when: &str, server: &Process) {
     println!("API memory {when}: {:.1} MiB resident, of which {:.1} MiB its own", field("VmRSS:"), field("RssAnon:"));
 }
 
-/// Claims jobs as fast as so many claimers can, and gives each back.
+/// Claims jobs as fast as `claimers` can, and gives each back.
 async fn claims(pool: &PgPool) -> anyhow::Result<()> {
     for claimers in [1, 4, 16, 64] {
         let claimed = Arc::new(AtomicUsize::new(0));
@@ -118,12 +118,12 @@ async fn claims(pool: &PgPool) -> anyhow::Result<()> {
             task??;
         }
         let rate = claimed.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64();
-        println!("claims by {claimers:>2} claimers, over 16 connections: {rate:.0} taken and given back a second");
+        println!("claims by {claimers:>2} claimers, over 16 connections: {rate:.0} claimed and given back per second");
     }
     Ok(())
 }
 
-/// How soon a thousand streams of one job tell of a point.
+/// The time until a thousand streams of one job send a new point.
 async fn watchers(
     url: &str,
     pool: &PgPool,
@@ -133,7 +133,7 @@ async fn watchers(
 ) -> anyhow::Result<()> {
     const WATCHERS: usize = 1000;
     const POINTS: usize = 10;
-    // One without the long history that the claims above have left, and so urgent that it is the one to be claimed.
+    // A job without the long history that the claims above left, with a priority that makes it the next to be claimed.
     let mut spec = spec.clone();
     spec["priority"] = json!(100);
     client.post(format!("{url}/v1/jobs")).json(&spec).send().await?.error_for_status()?;
@@ -188,7 +188,7 @@ async fn watchers(
             }
         };
         if tokio::time::timeout(Duration::from_secs(10), everybody).await.is_err() {
-            println!("not all watchers heard of point {step} within ten seconds");
+            println!("not all watchers received point {step} within ten seconds");
         }
     }
     let missed = WATCHERS * POINTS - all.len();
@@ -198,7 +198,7 @@ async fn watchers(
     Ok(())
 }
 
-/// How soon an idle worker takes a job, over a hundred jobs one after another.
+/// The time until an idle worker claims a job, over a hundred jobs one after another.
 async fn pickup(
     url: &str,
     pool: &PgPool,
@@ -234,7 +234,7 @@ async fn pickup(
         }
         let wait = "select extract(epoch from started_at - runnable_at)::float8 from attempts where job_id = $1";
         let wait: f64 = sqlx::query_scalar(wait).bind(&id).fetch_one(pool).await?;
-        // The worker was not there yet when the first one came.
+        // The worker had not started when the first job was posted.
         if number > 0 {
             waits.push(Duration::from_secs_f64(wait.max(0.0)));
         }

@@ -1,6 +1,6 @@
-//! How a job with a million points is listed, charted, exported and compacted: `cargo bench --bench points`.
+//! Measures listing, charting, exporting and compacting a job with a million points: `cargo bench --bench points`.
 //!
-//! Starts a server of its own (its own PostgreSQL with fsync, no workers), writes one ended job with 20 series of 50,000
+//! Starts its own server (with its own PostgreSQL with fsync, no workers), writes one ended job with 20 series of 50,000
 //! points each, and times whole answers over HTTP: the median and the worst of several.
 
 mod common;
@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let start = Instant::now();
     let compacted = compaction::compact_one(&pool, 30).await?.ok_or_else(|| anyhow::anyhow!("nothing to compact"))?;
-    println!("compacted in {:.2} s, {} points went", start.elapsed().as_secs_f64(), compacted.points);
+    println!("compacted in {:.2} s, {} points removed", start.elapsed().as_secs_f64(), compacted.points);
     sqlx::raw_sql("vacuum analyze metrics").execute(&pool).await?;
     for (name, path) in &reads[2..] {
         time(&format!("{name}, compacted"), &format!("{url}{path}")).await?;
@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Named series are read a row for each point, by their index; all of them in blocks.
+/// Every series by name: named series are read one row per point through their index, unnamed requests in blocks.
 fn every_name() -> String {
     (1..=20).map(|series| format!("name=series/{series}&")).collect()
 }
@@ -72,7 +72,7 @@ async fn time(name: &str, url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One job that succeeded 40 days ago, its points as a trainer would have written them: step by step, all series at once.
+/// A job that succeeded 40 days ago, with points in the order of a trainer: step by step, all series at once.
 async fn fill(pool: &PgPool) -> sqlx::Result<()> {
     sqlx::raw_sql(
         r#"

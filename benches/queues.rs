@@ -1,19 +1,19 @@
-//! The queue beside two others of the field: `cargo bench --bench queues`, after `scripts/setup queues_bench`.
+//! Compares the queue with two others: `cargo bench --bench queues`, after `scripts/setup queues_bench`.
 //!
-//! graphile-worker (Node.js) and procrastinate (Python) keep their jobs in PostgreSQL as we do. All three use one
-//! server, the embedded one with fsync, each in a database of its own and in one process of its own, one after the other
-//! in an order that is turned round. Each is used as its documentation says, with its defaults. Measured are
+//! graphile-worker (Node.js) and procrastinate (Python) also keep their jobs in PostgreSQL. All three use one server, the
+//! embedded one with fsync, each with its own database and in its own process, one after the other in alternating order.
+//! Each is used as its documentation says, with its defaults. Measured are
 //!
-//! - jobs drained per second: so many workers at once, which take one job each, do nothing and complete it, until the
-//!   queue is empty. Every drain begins with a copy of the same full queue. The connections for this are equally many;
-//!   procrastinate has one more, which listens;
-//! - how soon an idle worker starts a job: from the commit of its insertion, as PostgreSQL notes it just before it waits
-//!   for the disk, to the start of the task's function. distillery's task is a process: its start counts, which is that
-//!   of a shell here, and beside it the commit of the claim. Both ends are the machine's CLOCK_REALTIME.
+//! - jobs drained per second: several workers at once each take a job, do nothing and complete it, until the queue is
+//!   empty. Every drain starts with a copy of the same full queue. All systems have the same number of connections for
+//!   this; procrastinate has one more for listening;
+//! - the time until an idle worker starts a job: from the commit of its insertion, which PostgreSQL notes just before it
+//!   waits for the disk, to the start of the task's function. distillery's task is a process, here a shell, so its start
+//!   counts, and the commit of the claim is reported too. Both ends use the machine's CLOCK_REALTIME.
 //!
-//! What a job costs is not the same. distillery makes two transactions of several statements, which keep a ledger of
-//! attempts and an event per status, and tell every watcher. procrastinate makes two of one statement, keeps the job,
-//! writes events by triggers, and asks before each whether the connection is alive, as distillery does. graphile-worker
+//! The systems do different work per job. distillery makes two transactions of several statements, which keep a ledger
+//! of attempts and an event per status, and notify every watcher. procrastinate makes two transactions of one statement,
+//! keeps the job, writes events with triggers, and, like distillery, checks the connection before each. graphile-worker
 //! makes two single statements, the second of which deletes the job.
 
 mod common;
@@ -41,7 +41,7 @@ const WORKERS: [usize; 4] = [1, 4, 16, 64];
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 3;
 const PICKUPS: usize = 200;
-/// Until a worker that has done a job is idle again.
+/// Time for a worker to become idle again after a job.
 const PAUSE: Duration = Duration::from_millis(50);
 const SYSTEMS: [System; 3] = [System::Distillery, System::Graphile, System::Procrastinate];
 
@@ -107,7 +107,7 @@ impl Database {
         command
     }
 
-    /// Makes the schema and jobs by the system's own means.
+    /// Creates the schema and jobs with the system's own tools.
     async fn queue(&self, jobs: usize) -> anyhow::Result<()> {
         if self.system != System::Distillery {
             let status = self.program().args(["queue", &jobs.to_string()]).status().await?;
@@ -128,7 +128,7 @@ impl Database {
         Ok(())
     }
 
-    /// Does all jobs, and says how many a second that were.
+    /// Runs all jobs and returns how many per second.
     async fn drain(&self, workers: usize) -> anyhow::Result<f64> {
         let connections = workers.min(CONNECTIONS);
         let (seconds, done) = match self.system {
@@ -162,7 +162,7 @@ impl Cluster {
 
     async fn create(&self, name: &str, system: System, template: &str) -> anyhow::Result<Database> {
         self.run(format!("create database {name} template {template}")).await?;
-        // Whatever comes before is on disk by now.
+        // Everything before this is on disk now.
         self.run("checkpoint".into()).await?;
         Ok(Database { options: self.options.clone().database(name), system })
     }
@@ -179,7 +179,7 @@ impl Cluster {
         let copy = self.create("copy", system, &full(system)).await?;
         let rate = copy.drain(workers).await?;
         self.run("drop database copy with (force)".into()).await?;
-        println!("{:<16} {workers:>2} workers: {rate:>6.0} jobs a second", system.name());
+        println!("{:<16} {workers:>2} workers: {rate:>6.0} jobs per second", system.name());
         Ok(rate)
     }
 }
@@ -192,7 +192,7 @@ fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/queues")
 }
 
-/// The systems in the order of a round, which is turned round each time.
+/// The systems in the order of a round, which alternates.
 fn order(round: usize) -> Vec<System> {
     let mut systems = SYSTEMS.to_vec();
     if round % 2 == 1 {
@@ -263,7 +263,7 @@ async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
     }
 }
 
-/// Claims and completes jobs as workers do, without a trainer in between. Answers the time and how many there were.
+/// Claims and completes jobs as workers do, without a trainer. Returns the time and the number of jobs.
 async fn drain(url: &str, workers: usize, connections: usize) -> anyhow::Result<(f64, u64)> {
     let pool = db::connect_at_most(url, u32::try_from(connections)?).await?;
     drop(try_join_all((0..connections).map(|_| pool.acquire())).await?);
@@ -291,7 +291,7 @@ async fn drain(url: &str, workers: usize, connections: usize) -> anyhow::Result<
     Ok((seconds, done.into_iter().sum::<sqlx::Result<u64>>()?))
 }
 
-/// How long jobs waited for an idle worker.
+/// The times that jobs waited for an idle worker.
 #[derive(Default)]
 struct Waits {
     claimed: Vec<Duration>,
@@ -299,7 +299,7 @@ struct Waits {
 }
 
 impl Waits {
-    /// Half of the jobs, and one before that waits for the worker to come.
+    /// Half of the jobs, and one before them that waits until the worker has started.
     async fn measure(&mut self, database: &Database, dir: &Path) -> anyhow::Result<()> {
         let mut idle = Idle::start(database, dir).await?;
         for number in 0..=PICKUPS / 2 {
@@ -329,7 +329,7 @@ struct Idle<'a> {
     database: &'a Database,
     pool: PgPool,
     spec: JobSpec,
-    /// Where our trainer writes when it starts.
+    /// The file to which our trainer writes its start time.
     starts: PathBuf,
     lines: Lines<BufReader<ChildStdout>>,
     _program: Child,
@@ -354,8 +354,8 @@ impl<'a> Idle<'a> {
         Ok(Self { database, pool, spec: spec()?, starts, lines, _program: program })
     }
 
-    /// Adds a job and waits until it was started. Answers when that was: added, claimed (ours only) and started, in
-    /// microseconds.
+    /// Adds a job and waits until it has started. Returns the times, in microseconds, when it was added, claimed (ours
+    /// only) and started.
     async fn pick_up(&mut self) -> anyhow::Result<[i64; 3]> {
         let add = match self.database.system {
             System::Distillery => return self.pick_up_ours().await,
@@ -372,7 +372,7 @@ impl<'a> Idle<'a> {
         Ok([added, added, started])
     }
 
-    /// The time that the program says next; it also writes what it logs.
+    /// The next time that the program prints, among its log lines.
     async fn started(&mut self) -> anyhow::Result<i64> {
         loop {
             let line = self.lines.next_line().await?.context("the worker has ended")?;

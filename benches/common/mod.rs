@@ -1,4 +1,4 @@
-//! What the programs that measure share.
+//! Shared code of the benchmarks.
 #![allow(dead_code, reason = "each program uses a part")]
 
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 
-/// A process that ends with this one's measurement.
+/// A child process that ends when this is dropped.
 pub struct Process(pub Child);
 
 impl Drop for Process {
@@ -21,7 +21,7 @@ impl Drop for Process {
     }
 }
 
-/// A server without workers, with a PostgreSQL of its own that waits for its disk.
+/// A server without workers, with its own PostgreSQL with fsync.
 pub struct Server {
     /// The API.
     pub process: Process,
@@ -55,13 +55,13 @@ impl Server {
     }
 }
 
-/// The value below which such a share of an ascending list lies; not a number where it is empty.
+/// The quantile of an ascending list; NaN if it is empty.
 pub fn quantile(ascending: &[f64], share: f64) -> f64 {
     let place = (ascending.len().saturating_sub(1)) as f64 * share;
     ascending.get(place as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// Prints what latencies were like.
+/// Prints quantiles of latencies.
 pub fn print_latencies(name: &str, latencies: &[Duration], refused: usize) {
     let mut ms: Vec<f64> = latencies.iter().map(|latency| latency.as_secs_f64() * 1000.0).collect();
     ms.sort_by(f64::total_cmp);
@@ -72,7 +72,7 @@ pub fn print_latencies(name: &str, latencies: &[Duration], refused: usize) {
     );
 }
 
-/// A trainer that is done at once, since what is measured is the queue. `first` is what it does before anything else.
+/// Writes a trainer that finishes at once, because the queue is measured. It runs the shell command `first` first.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -92,7 +92,7 @@ echo '{{"type":"finished","best_top1":70.5,"best_epoch":2,"last_top1":70,"studen
     Ok(trainer)
 }
 
-/// The images of two classes that a job here needs to be accepted. No job is trained, so that no image is read.
+/// Writes images of two classes, so that jobs are accepted. No job is trained, so no image is read.
 ///
 /// # Errors
 /// When they cannot be written.
