@@ -1,11 +1,13 @@
-//! Promise: the documents show what the project does. The paths, links and metrics that they name exist, and their
-//! examples are accepted.
+//! Promise: the documents show what the project does. The paths, links, tests, series, storage keys and metrics that they
+//! name exist, and their examples are accepted.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use distillery::artifacts::keys;
 use distillery::cli::Cli;
+use distillery::protocol::series;
 use distillery::spec::{Request, TrainingPlan};
 use serde_json::{Value, json};
 
@@ -104,6 +106,78 @@ fn links_in_the_documents_lead_somewhere() {
         }
     }
     assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
+fn every_module_is_on_the_map() {
+    let text = read("docs/architecture.md");
+    let named: BTreeSet<&str> = code_spans(&text).into_iter().collect();
+    let mut missing = Vec::new();
+    for package in ["src", "core/src", "trainer/src"] {
+        for entry in std::fs::read_dir(root().join(package)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let path = format!("{package}/{name}{}", if entry.path().is_dir() { "/" } else { "" });
+            if name != "lib.rs" && !named.contains(path.as_str()) {
+                missing.push(path);
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new(), "add to docs/architecture.md");
+}
+
+/// The names of the functions in a file or below a directory.
+fn functions(path: &Path) -> Vec<String> {
+    if path.is_dir() {
+        return std::fs::read_dir(path).unwrap().flat_map(|entry| functions(&entry.unwrap().path())).collect();
+    }
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let names = text.lines().filter_map(|line| line.split_once("fn ")).map(|(_, rest)| rest);
+    names.filter_map(|rest| rest.split('(').next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_guarantee_names_tests_that_exist() {
+    let text = read("docs/reliability.md");
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    for span in code_spans(&text).into_iter().filter(|span| span.contains("::") && !span.contains([' ', '/'])) {
+        let (module, test) = span.rsplit_once("::").unwrap();
+        let path = root().join("tests/it").join(module.replace("::", "/"));
+        let path = if path.is_dir() { path } else { path.with_extension("rs") };
+        let prefix = test.trim_end_matches('…');
+        checked += 1;
+        if !path.exists() || !functions(&path).iter().any(|name| name.starts_with(prefix)) {
+            missing.push(span);
+        }
+    }
+    assert_eq!(missing, Vec::<&str>::new());
+    assert!(checked > 30, "{checked}");
+}
+
+#[test]
+fn the_documented_series_are_those_of_the_code() {
+    let text = read("docs/architecture.md");
+    let documented: BTreeSet<&str> = first_cells(&text, "Metric series").into_iter().flat_map(code_spans).collect();
+    let of_scales =
+        [series::scale_loss(9), series::scale_complementary_fraction(9)].map(|name| name.replace('9', "<m>"));
+    let known = series::ALL.into_iter().chain(of_scales.iter().map(String::as_str));
+    assert_eq!(documented, known.collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn the_documented_storage_keys_are_those_of_the_code() {
+    let text = read("docs/architecture.md");
+    let documented: BTreeSet<&str> = first_cells(&text, "Storage keys").into_iter().flat_map(code_spans).collect();
+    let probe = keys::probe();
+    let (kind, _) = probe.split_once('/').unwrap();
+    let known = [
+        keys::checkpoint("<sha256>"),
+        keys::attempt_file("<job>", 7, "<file>").replace('7', "<attempt>"),
+        keys::state("<job>", 7, 9).replace('7', "<attempt>").replace('9', "<step>"),
+        format!("{kind}/<ulid>"),
+    ];
+    assert_eq!(documented, known.iter().map(String::as_str).collect::<BTreeSet<_>>());
 }
 
 #[test]
