@@ -1,178 +1,205 @@
-// @ts-nocheck
 // The form for a specification: sections of fields, all made from the server's schema.
 
+import { valueAt, withValue } from '../json/pointers.js';
 import { h } from '../ui/dom.js';
-import { Field, Schemas, Variants, fieldsOf } from './fields.js';
+import { section } from '../ui/section.js';
+import { labelsControl, methodChoice } from './controls.js';
+import { Field, SchemaSet, Variants, fieldsOf } from './fields.js';
 import { Teacher, architectureField, datasetField, more } from './networks.js';
 import { Scales } from './scales.js';
-import { METHODS } from './presets.js';
-import { valueAt, withValue } from '../json/pointers.js';
 
-const elements = (fields) => fields.map(({ element }) => element);
+/** @import { Child } from '../ui/dom.js' */
+/** @import { Inventory } from './inventory.js' */
+/** @import { Spec } from './presets.js' */
+/** @typedef {{ pointer: string, element: HTMLElement, setFault: (text: string) => void }} FaultPlace a field, or what can show a fault like one */
+
+const elements = (/** @type {{ element: HTMLElement }[]} */ fields) => fields.map(({ element }) => element);
+const formSection = (/** @type {string} */ title, /** @type {...Child} */ ...children) => section(title, { class: 'form-section' }, children);
 
 export class JobForm {
+  /** @type {Field[]} */
   #fields = [];
+  /** @type {Spec} */
   #spec = {};
+  #schemas;
+  #job;
+  #onChange;
 
-  /** `onChange(spec)` gets every new state of the specification. */
+  /**
+   * @param {ConstructorParameters<typeof SchemaSet>[0]} document OpenAPI
+   * @param {Inventory} have
+   * @param {(spec: Spec) => void} onChange gets every new state of the specification
+   */
   constructor(document, have, onChange) {
-    this.schemas = new Schemas(document);
-    this.job = this.schemas.resolve(this.schemas.all.JobSpecRequest);
-    this.onChange = onChange;
-    this.set = (pointer, value) => onChange(withValue(this.#spec, pointer, value));
+    this.#schemas = new SchemaSet(document);
+    this.#job = this.#schemas.resolve(this.#schemas.all.JobSpecRequest);
+    this.#onChange = onChange;
+    this.teacher = new Teacher(have, (teacher) => this.#setTeacher(teacher));
+    const distillation = this.#part('distillation').properties;
+    this.method = this.#schemas.resolve(distillation.method);
+    this.scales = new Scales(this.#schemas.resolve(distillation.scales), (value) => this.#set('/distillation/scales', value));
+    const training = this.#part('training').properties;
+    this.variants = ['optimizer', 'schedule'].map((name) =>
+      new Variants(this.#schemas, this.#schemas.resolve(training[name]), `/training/${name}`, (pointer, value) => this.#set(pointer, value)));
     this.element = h('form', { class: 'job-form', novalidate: true, 'aria-label': 'Job', onsubmit: (event) => event.preventDefault() },
-      this.#networks(have), this.#distillation(), this.#training(), this.#queue());
+      this.#networks(have), this.#distillation(distillation.weights), this.#training(), this.#queue());
   }
 
+  /**
+   * @param {string} pointer
+   * @param {unknown} value
+   */
+  #set(pointer, value) {
+    this.#onChange(withValue(this.#spec, pointer, value));
+  }
+
+  /** @param {string} name */
   #part(name) {
-    return this.schemas.resolve(this.job.properties[name]);
+    return this.#schemas.resolve(this.#job.properties[name]);
   }
 
+  /** @param {...Field} fields */
   #add(...fields) {
     this.#fields.push(...fields);
     return fields;
   }
 
-  /** The fields of a part of the job. */
-  #fieldsOf(name, options) {
-    return this.#add(...fieldsOf(this.schemas, this.#part(name), `/${name}`, this.set, options));
+  /**
+   * The fields of an object of the schema.
+   * @param {any} schema
+   * @param {string} pointer
+   * @param {Parameters<typeof fieldsOf>[4]} [options]
+   */
+  #fieldsOf(schema, pointer, options) {
+    return this.#add(...fieldsOf(this.#schemas, schema, pointer, (at, value) => this.#set(at, value), options));
   }
 
+  /** @param {Inventory} have */
   #networks(have) {
-    const set = (pointer) => (value) => this.set(pointer, value);
-    this.teacher = new Teacher(have, (teacher) => this.#setTeacher(teacher));
+    const set = (/** @type {string} */ pointer) => (/** @type {unknown} */ value) => this.#set(pointer, value);
     const [architecture, name] = this.#add(
       architectureField(have.architectures, set('/student/architecture')), datasetField(have.datasets, set('/dataset/name')));
-    const [usual, rare] = split(this.#fieldsOf('dataset', { skip: ['name'] }));
-    const others = [...this.#fieldsOf('student', { skip: ['architecture'] }), ...this.#fieldsOf('teacher', { skip: ['checkpoint', 'job'] })];
-    return section('Networks and data', this.teacher.element, architecture.element, h('div', { class: 'fields data' }, name.element, elements(usual)),
+    const [usual, rare] = split(this.#fieldsOf(this.#part('dataset'), '/dataset', { skip: ['name'] }));
+    const others = [
+      ...this.#fieldsOf(this.#part('student'), '/student', { skip: ['architecture'] }),
+      ...this.#fieldsOf(this.#part('teacher'), '/teacher', { skip: ['checkpoint', 'job'] }),
+    ];
+    return formSection('Networks and data', this.teacher.element, architecture.element, h('div', { class: 'fields data' }, name.element, elements(usual)),
       more('More about the networks and the data', [...others, ...rare]));
   }
 
-  #distillation() {
-    const { properties } = this.#part('distillation');
-    const schema = this.schemas.resolve(properties.method);
-    const description = `${schema.description} A change brings the published settings of that method.`;
+  /** @param {any} weightsSchema */
+  #distillation(weightsSchema) {
+    const description = `${this.method.description} A change brings the published settings of that method.`;
     const [method] = this.#add(new Field({
-      pointer: '/distillation/method', key: 'method', schema: { ...schema, description },
-      control: { build: (field) => methodChoice(schema, field) }, onChange: (value) => this.#setMethod(value),
+      pointer: '/distillation/method', key: 'method', schema: { ...this.method, description },
+      control: { build: (field) => methodChoice(this.method, field) }, onChange: (value) => this.#setMethod(value),
     }));
-    this.defaultMethod = schema.default;
-    this.scales = new Scales(this.schemas.resolve(properties.scales), (value) => this.set('/distillation/scales', value));
-    const ofMethod = this.#fieldsOf('distillation', { skip: ['method', 'scales'] });
-    const weights = this.#add(...fieldsOf(this.schemas, properties.weights, '/distillation/weights', this.set));
-    return section('Distillation', method.element, this.scales.element, h('div', { class: 'fields' }, elements(ofMethod)),
+    const ofMethod = this.#fieldsOf(this.#part('distillation'), '/distillation', { skip: ['method', 'scales'] });
+    const weights = this.#fieldsOf(weightsSchema, '/distillation/weights');
+    return formSection('Distillation', method.element, this.scales.element, h('div', { class: 'fields' }, elements(ofMethod)),
       h('fieldset', { class: 'group' }, h('legend', {}, 'Weights of the loss'), h('div', { class: 'fields' }, elements(weights))));
   }
 
   #training() {
-    const { properties } = this.#part('training');
-    const [usual, rare] = split(this.#fieldsOf('training'));
-    this.variants = ['optimizer', 'schedule'].map((name) => new Variants(this.schemas, this.schemas.resolve(properties[name]), `/training/${name}`, this.set));
-    return section('Training', h('div', { class: 'fields' }, elements(usual)), elements(this.variants), more('More about training', rare));
+    const [usual, rare] = split(this.#fieldsOf(this.#part('training'), '/training'));
+    return formSection('Training', h('div', { class: 'fields' }, elements(usual)), elements(this.variants), more('More about training', rare));
   }
 
   #queue() {
-    const fields = this.#add(...fieldsOf(this.schemas, this.job, '', this.set, { controls: { labels: { build: labelsControl } } }));
-    return section('Name and queue', h('div', { class: 'fields' }, elements(fields)));
+    const fields = this.#fieldsOf(this.#job, '', { controls: { labels: { build: labelsControl } } });
+    return formSection('Name and queue', h('div', { class: 'fields' }, elements(fields)));
   }
 
+  /** @param {object | null | undefined} teacher */
   #setTeacher(teacher) {
-    const without = withValue(this.#spec, '/teacher', teacher ?? undefined);
+    const spec = withValue(this.#spec, '/teacher', teacher ?? undefined);
     const isPlain = valueAt(this.#spec, '/distillation/method') === 'none';
     // Plain training has no teacher, and everything else has one.
-    if (teacher === undefined) this.onChange(withValue(without, '/distillation', { method: 'none' }));
-    else this.onChange(isPlain ? withValue(without, '/distillation', undefined) : without);
+    if (teacher === undefined) this.#onChange(withValue(spec, '/distillation', { method: 'none' }));
+    else this.#onChange(isPlain ? withValue(spec, '/distillation', undefined) : spec);
   }
 
+  /** @param {string | undefined} method */
   #setMethod(method) {
     const scales = valueAt(this.#spec, '/distillation/scales');
-    const keepsScales = this.scales.areChosenBy(method) && Array.isArray(scales) && scales.length > 1;
+    const keepsScales = method !== undefined && this.scales.areChosenBy(method) && Array.isArray(scales) && scales.length > 1;
     const distillation = method === undefined ? undefined : { method, ...(keepsScales ? { scales } : {}) };
-    const next = withValue(this.#spec, '/distillation', distillation);
-    this.onChange(method === 'none' ? withValue(next, '/teacher', undefined) : next);
+    const spec = withValue(this.#spec, '/distillation', distillation);
+    this.#onChange(method === 'none' ? withValue(spec, '/teacher', undefined) : spec);
   }
 
-  /** `dryRun` is the server's answer about the specification, if any: what it fills in, and facts about the networks. */
+  /**
+   * @param {Spec} spec
+   * @param {Schemas['DryRun'] | null} dryRun the server's answer about it, if any: what it fills in, and facts about the networks
+   */
   show(spec, dryRun) {
     this.#spec = spec;
-    const resolved = dryRun?.spec;
-    const at = (pointer) => [valueAt(spec, pointer), valueAt(resolved, pointer)];
-    const method = valueAt(spec, '/distillation/method') ?? this.defaultMethod;
+    const filled = (/** @type {string} */ pointer) => valueAt(dryRun?.spec, pointer);
+    const method = valueAt(spec, '/distillation/method') ?? this.method.default;
     this.teacher.show(spec.teacher, method === 'none');
     for (const field of this.#fields) {
-      field.show(...at(field.pointer));
+      const value = valueAt(spec, field.pointer);
+      field.show(value, filled(field.pointer));
       // A value that the method does not use stays visible, so that it can be removed.
-      field.element.hidden = !field.isUsedBy(method) && valueAt(spec, field.pointer) === undefined;
+      field.element.hidden = !field.isUsedBy(method) && value === undefined;
     }
     for (const variant of this.variants) {
-      variant.show(...at(variant.pointer));
-      for (const field of variant.inner) field.show(...at(field.pointer));
+      variant.show(valueAt(spec, variant.pointer), filled(variant.pointer));
+      for (const field of variant.inner) field.show(valueAt(spec, field.pointer), filled(field.pointer));
     }
-    const sides = [dryRun?.student, dryRun?.teacher].filter(Boolean).map(({ feature_map: [, height] }) => height);
-    this.scales.show(...at('/distillation/scales'), Math.min(...sides));
+    const sides = [dryRun?.student, dryRun?.teacher].flatMap((network) => network?.feature_map[1] ?? []);
+    this.scales.show(valueAt(spec, this.scales.pointer), filled(this.scales.pointer), Math.min(...sides));
     this.scales.element.hidden = !this.scales.areChosenBy(method);
   }
 
-  /** Shows each fault at its field. Returns those without a field. */
+  /**
+   * Shows each fault at the field closest to its pointer.
+   * @param {Fault[]} faults
+   */
   showFaults(faults) {
-    const fields = [...this.#fields, this.scales, ...this.teacher.fields, ...this.variants.flatMap((variant) => variant.fields)];
-    const homeless = [];
-    const said = new Map();
+    /** @type {FaultPlace[]} */
+    const places = [...this.#fields, this.scales, ...this.teacher.fields, ...this.variants.flatMap((variant) => variant.fields)];
+    /** @type {Map<FaultPlace, string[]>} */
+    const found = new Map();
     for (const fault of faults) {
-      const field = fields.filter(({ pointer, element }) => !element.hidden && (fault.pointer === pointer || fault.pointer.startsWith(`${pointer}/`)))
-        .sort((a, b) => b.pointer.length - a.pointer.length)[0];
-      if (field) said.set(field, [...(said.get(field) ?? []), fault.detail]);
-      else homeless.push(fault);
+      const [place] = places.filter(({ pointer, element }) => !element.hidden && isAt(fault.pointer, pointer))
+        .sort((one, other) => other.pointer.length - one.pointer.length);
+      if (place) found.set(place, [...(found.get(place) ?? []), fault.detail]);
     }
-    for (const field of fields) field.setFault((said.get(field) ?? []).join(' '));
-    for (const [field] of said) field.element.closest('details')?.setAttribute('open', '');
-    return homeless;
+    for (const place of places) place.setFault((found.get(place) ?? []).join(' '));
+    for (const { element } of found.keys()) element.closest('details')?.setAttribute('open', '');
   }
 
-  /** To the field of a pointer, or to the first with a fault. */
+  /**
+   * Goes to the field of a pointer, or to the first with a fault.
+   * @param {string} [pointer]
+   */
   goToFault(pointer) {
-    const fields = [...this.element.querySelectorAll('[data-pointer]')];
-    const near = fields.filter(({ dataset }) => pointer === dataset.pointer || pointer?.startsWith(`${dataset.pointer}/`)).at(-1);
-    const field = near ?? this.element.querySelector('[data-pointer]:has(> .field-fault:not([hidden]))');
+    /** @type {HTMLElement[]} */
+    const fields = [...this.element.querySelectorAll('[data-pointer]')].filter((element) => element instanceof HTMLElement);
+    const closest = pointer === undefined ? undefined : fields.findLast(({ dataset }) => isAt(pointer, dataset.pointer ?? ''));
+    const field = closest ?? this.element.querySelector('[data-pointer]:has(> .field-fault:not([hidden]))');
     field?.closest('details')?.setAttribute('open', '');
     field?.scrollIntoView({ block: 'center' });
-    field?.querySelector('input, select')?.focus({ preventScroll: true });
+    const input = field?.querySelector('input, select');
+    if (input instanceof HTMLElement) input.focus({ preventScroll: true });
   }
 }
 
-/** The fields that most jobs set or look at, and the others. */
+/**
+ * Whether a pointer leads to a field or into its value.
+ * @param {string} pointer
+ * @param {string} field
+ */
+function isAt(pointer, field) {
+  return pointer === field || pointer.startsWith(`${field}/`);
+}
+
+/**
+ * The fields that most jobs set or look at, and the others.
+ * @param {Field[]} fields
+ */
 function split(fields) {
   return [fields.filter(({ schema }) => !schema['x-rare']), fields.filter(({ schema }) => schema['x-rare'])];
-}
-
-function section(title, ...children) {
-  const id = `section-${title.toLowerCase().replaceAll(' ', '-')}`;
-  return h('section', { class: 'card form-section', 'aria-labelledby': id }, h('h2', { id }, title), children);
-}
-
-function methodChoice(schema, field) {
-  const element = h('select', {}, schema.enum.map((method) => h('option', { value: method }, METHODS[method] ? `${METHODS[method]} (${method})` : method)));
-  element.addEventListener('change', () => field.take({ value: element.value }));
-  return { element, show: (value, filled) => { element.value = value ?? filled ?? schema.default; } };
-}
-
-/** `team: vision, sweep: scales` */
-function labelsControl(field) {
-  const element = h('input', { type: 'text', autocomplete: 'off', spellcheck: 'false', placeholder: 'team: vision, sweep: scales' });
-  element.addEventListener('input', () => field.take(readLabels(element.value)));
-  return {
-    element,
-    show(value) {
-      if (document.activeElement !== element) element.value = Object.entries(value ?? {}).map(([key, label]) => `${key}: ${label}`).join(', ');
-    },
-  };
-}
-
-function readLabels(text) {
-  const pairs = text.split(',').map((pair) => pair.trim()).filter(Boolean);
-  if (pairs.length === 0) return { value: undefined };
-  const broken = pairs.find((pair) => !/^[^:]+:\s*\S/.test(pair));
-  if (broken) return { fault: `${broken}: write a name, a colon and a value` };
-  return { value: Object.fromEntries(pairs.map((pair) => [pair.slice(0, pair.indexOf(':')).trim(), pair.slice(pair.indexOf(':') + 1).trim()])) };
 }

@@ -2,7 +2,8 @@
 
 import { h } from '../ui/dom.js';
 import { bytes, count, percent, whole } from '../ui/format.js';
-import { Field, choice } from './fields.js';
+import { choice } from './controls.js';
+import { Field } from './fields.js';
 import { teacherFrom } from './presets.js';
 
 /** @import { Inventory } from './inventory.js' */
@@ -31,7 +32,7 @@ export function architectureField(architectures, onChange) {
   return new Field({
     pointer: '/student/architecture', key: 'architecture', label: 'Student', onChange,
     schema: { description: 'The network to train. Parameters and operations are for 100 classes and the image size it was designed for.' },
-    control: { build: (/** @type {Field} */ field) => choice(architectures.map((one) => [one.name, aboutArchitecture(one)]), field, 'choose…') },
+    control: { build: (field) => choice(architectures.map((one) => [one.name, aboutArchitecture(one)]), field, 'choose…') },
   });
 }
 
@@ -43,7 +44,7 @@ export function datasetField(datasets, onChange) {
   const description = datasets.length ? 'A directory in the server’s --datasets-dir.' : 'None yet: put a directory of images into the server’s --datasets-dir.';
   return new Field({
     pointer: '/dataset/name', key: 'name', label: 'Data set', schema: { description }, onChange,
-    control: { build: (/** @type {Field} */ field) => choice(datasets.map((one) => [one.name, aboutDataset(one)]), field, 'choose…') },
+    control: { build: (field) => choice(datasets.map((one) => [one.name, aboutDataset(one)]), field, 'choose…') },
   });
 }
 
@@ -51,6 +52,10 @@ export function datasetField(datasets, onChange) {
 export class Teacher {
   /** @type {Kind | null} */
   #kind = null;
+  /** @type {ReturnType<typeof choice> | undefined} */
+  #checkpoints;
+  /** @type {ReturnType<typeof choice> | undefined} */
+  #jobs;
 
   /**
    * @param {Inventory} have
@@ -63,11 +68,11 @@ export class Teacher {
     this.kinds = KINDS.map(([kind]) => h('input', { type: 'radio', name: 'teacher-kind', value: kind, onchange: () => this.#turn(kind) }));
     this.checkpoint = new Field({
       pointer: '/teacher/checkpoint', key: 'checkpoint', schema: { description: 'Uploaded files that fit a known architecture. Drop another anywhere on this page.' },
-      control: { build: (/** @type {Field} */ field) => choice([], field, 'choose…') }, onChange: (/** @type {string | undefined} */ id) => this.#chooseCheckpoint(id),
+      control: { build: (field) => (this.#checkpoints = choice([], field, 'choose…')) }, onChange: (id) => this.#chooseCheckpoint(id),
     });
     this.job = new Field({
       pointer: '/teacher/job', key: 'job', schema: { description: 'The new job waits until that one has succeeded.' },
-      control: { build: (/** @type {Field} */ field) => choice([], field, 'choose…') }, onChange: (/** @type {string | undefined} */ id) => onChange(id ? { job: id } : null),
+      control: { build: (field) => (this.#jobs = choice([], field, 'choose…')) }, onChange: (id) => onChange(id ? { job: id } : null),
     });
     this.note = h('p', { class: 'field-help' }, 'The network learns from the labels alone. It can be a teacher later.');
     this.element = h('fieldset', { class: 'field', 'data-pointer': '/teacher' }, h('legend', {}, 'Teacher'),
@@ -81,8 +86,8 @@ export class Teacher {
 
   /** Offers what the server has now. */
   refresh() {
-    this.checkpoint.control.setOptions(this.have.checkpoints.map((one) => [one.id, aboutCheckpoint(one)]));
-    this.job.control.setOptions(this.have.jobs.map((one) => [one.id, aboutJob(one)]));
+    this.#checkpoints?.setOptions(this.have.checkpoints.map((one) => [one.id, aboutCheckpoint(one)]));
+    this.#jobs?.setOptions(this.have.jobs.map((one) => [one.id, aboutJob(one)]));
   }
 
   /** @param {Kind} kind */

@@ -14,9 +14,9 @@ import { UploadForm, acceptDrops } from './upload.js';
 import { Verdict } from './verdict.js';
 
 /** @import { Inventory } from './inventory.js' */
+/** @import { Spec } from './presets.js' */
 /** @typedef {'form' | 'json'} View */
 /** @typedef {Schemas['Checkpoint']} Checkpoint */
-/** @typedef {any} Spec what a user is writing: any JSON */
 
 const DRAFT_KEY = 'distillery-draft';
 const VIEW_KEY = 'distillery-new-view';
@@ -67,7 +67,7 @@ class NewJob {
     this.submit = h('button', { type: 'button', class: 'primary', onclick: () => this.send() }, 'Submit');
     this.verdict = new Verdict({ actions: [this.submit], onFault: (fault) => this.#goTo(fault) });
     this.editor = new Editor({ label: 'Specification (JSON)', onInput: () => this.typed(), signal });
-    this.form = document ? new JobForm(document, have, (/** @type {Spec} */ spec) => this.change(spec)) : null;
+    this.form = document ? new JobForm(document, have, (spec) => this.change(spec)) : null;
     const asked = start ? h('option', { value: '' }, 'the selected job') : null;
     this.preset = h('select', { id: 'preset', onchange: () => this.choosePreset() }, asked, presetGroups().map(({ label, presets }) =>
       h('optgroup', { label }, presets.map((one) => h('option', { value: one.id }, one.label)))));
@@ -286,7 +286,7 @@ class NewJob {
     try {
       this.have.checkpoints = (await api.checkpoints(this.signal)).data;
       this.checkpoints.update(this.have.checkpoints);
-      this.form?.teacher?.refresh();
+      this.form?.teacher.refresh();
     } catch {
       // The upload form shows the new checkpoint in any case.
     }

@@ -1,16 +1,22 @@
-// @ts-nocheck
-// The scales of SDD as chips, each with a drawing of its regions.
+// The scales of SDD as check boxes, each with a drawing of its regions.
 
 import { fill, h, setStyle, setText } from '../ui/dom.js';
 import { described } from './fields.js';
 
+/** @import { Schema } from './controls.js' */
+
 const OFFERED = [1, 2, 3, 4, 5, 6, 7, 8];
 
-/** A field for `/distillation/scales`. */
+/** The field `/distillation/scales`. */
 export class Scales {
   pointer = '/distillation/scales';
+  /** @type {Map<number, { box: HTMLInputElement, chip: HTMLElement }>} */
   #chips = new Map();
 
+  /**
+   * @param {Schema} schema
+   * @param {(scales: number[] | undefined) => void} onChange gets undefined for the published scales
+   */
   constructor(schema, onChange) {
     this.schema = schema;
     this.onChange = onChange;
@@ -24,40 +30,51 @@ export class Scales {
     OFFERED.forEach((scale) => this.#add(scale));
   }
 
-  /** Whether jobs of a method choose scales: the others have scale 1 only. */
+  /**
+   * Whether jobs of a method choose scales. The others have scale 1 only.
+   * @param {string} method
+   */
   areChosenBy(method) {
     return (this.schema['x-defaults']?.[method] ?? []).length > 1;
   }
 
+  /** @param {number} scale */
   #add(scale) {
     const box = h('input', { type: 'checkbox', value: scale, onchange: () => this.#changed() });
     const drawing = h('span', { class: 'chip-regions', 'aria-hidden': 'true' });
     setStyle(drawing, '--scale', scale);
     const chip = h('label', { class: 'chip' }, box, drawing, `${scale}×${scale}`);
     this.#chips.set(scale, { box, chip });
-    const sorted = [...this.#chips].sort(([a], [b]) => a - b);
+    const sorted = [...this.#chips].sort(([one], [other]) => one - other);
     fill(this.chips, sorted.map(([, entry]) => entry.chip));
   }
 
   #changed() {
-    const chosen = [...this.#chips].filter(([, { box }]) => box.checked).map(([scale]) => scale).sort((a, b) => a - b);
+    const chosen = [...this.#chips].filter(([, { box }]) => box.checked).map(([scale]) => scale).sort((one, other) => one - other);
     this.onChange(chosen.length ? chosen : undefined);
   }
 
-  /** `side` is that of the smallest final feature map: finer scales repeat its cells. */
+  /**
+   * @param {unknown} value
+   * @param {number[] | undefined} filled
+   * @param {number} side of the smallest final feature map; not finite if unknown
+   */
   show(value, filled, side) {
     const chosen = Array.isArray(value) ? value : filled ?? [];
     for (const scale of chosen) if (Number.isInteger(scale) && !this.#chips.has(scale)) this.#add(scale);
     for (const [scale, { box, chip }] of this.#chips) {
+      const isTooFine = Number.isFinite(side) && scale > side;
       box.checked = chosen.includes(scale);
-      chip.classList.toggle('too-fine', Number.isFinite(side) && scale > side);
-      chip.title = Number.isFinite(side) && scale > side ? `finer than the ${side}×${side} feature map: cells are repeated` : '';
+      chip.classList.toggle('too-fine', isTooFine);
+      chip.title = isTooFine ? `finer than the ${side}×${side} feature map, so cells are repeated` : '';
     }
     this.reset.disabled = value === undefined;
-    const regions = chosen.reduce((sum, scale) => sum + scale * scale, 0);
-    setText(this.total, chosen.length ? `${chosen.map((scale) => scale * scale).join(' + ')} = ${regions} regions, each with logits of its own${value === undefined ? ' (as published)' : ''}` : 'No regions.');
+    const counts = chosen.map((scale) => scale * scale);
+    const total = counts.reduce((sum, count) => sum + count, 0);
+    setText(this.total, total ? `${counts.join(' + ')} = ${total} regions, each with its own logits${value === undefined ? ' (as published)' : ''}` : 'No regions.');
   }
 
+  /** @param {string} text */
   setFault(text) {
     setText(this.fault, text);
     this.fault.hidden = !text;
