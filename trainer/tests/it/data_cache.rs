@@ -86,7 +86,7 @@ fn images_of_files_that_were_changed_are_never_used_for_a_student() {
     let Some(Event::Failed(failure)) = events.last() else { panic!("{:?}", events.last()) };
     assert_eq!(failure.class.name(), "storage");
     assert!(
-        failure.message.contains("were changed") && failure.message.contains("run it again"),
+        failure.message.contains("have changed") && failure.message.contains("run it again"),
         "{}",
         failure.message
     );
