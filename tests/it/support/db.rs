@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use distillery::db::jobs::{self, Change, Created, NewJob};
-
 use distillery::db::{self, embedded};
 use distillery::spec::Request;
 use serde_json::{Value, json};

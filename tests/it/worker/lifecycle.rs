@@ -146,7 +146,7 @@ async fn a_worker_and_a_server_that_start_before_their_database_wait_for_it_and_
     let mut server = start("serve", &["--listen", "127.0.0.1:0", "--workers", "0"]);
     let mut logs = [worker.stderr(), server.stderr()];
     for log in &mut logs {
-        log.until("the database is not there yet").await;
+        log.until("waiting for the database").await;
     }
 
     let database = Server::start(&options).await.unwrap();
