@@ -57,25 +57,24 @@ interface Schemas {
   CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy";
   DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
   DatasetSpec: {
-    eval_split?: string | null;
-    image_column?: string | null;
+    eval_split?: string;
+    image_column?: string;
     image_size: number;
-    label_column?: string | null;
-    limit?: number | null;
-    mean?: number[] | null;
-    name?: string | null;
-    path?: string | null;
-    std?: number[] | null;
-    train_split?: string | null;
+    label_column?: string;
+    limit?: number;
+    mean?: number[];
+    name: string;
+    std?: number[];
+    train_split?: string;
   };
   DatasetSpecRequest: {
     eval_split?: string | null;
     image_column?: string | null;
-    image_size?: number;
+    image_size?: number | null;
     label_column?: string | null;
     limit?: number | null;
     mean?: number[] | null;
-    name: string | null;
+    name: string;
     std?: number[] | null;
     train_split?: string | null;
   };
@@ -83,16 +82,16 @@ interface Schemas {
     id: string;
   };
   DistillationSpec: {
-    alpha?: number | null;
-    beta?: number | null;
-    exclude_target?: boolean | null;
-    gamma?: number | null;
-    grouping?: Schemas['Grouping'] | null;
+    alpha?: number;
+    beta?: number;
+    exclude_target?: boolean;
+    gamma?: number;
+    grouping?: Schemas['Grouping'];
     method: Schemas['Method'];
     scale_weights?: number[];
     scales?: number[];
-    temperature?: number | null;
-    warmup_epochs?: number | null;
+    temperature?: number;
+    warmup_epochs?: number;
     weights: Schemas['Weights'];
   };
   DistillationSpecRequest: {
@@ -101,12 +100,12 @@ interface Schemas {
     exclude_target?: boolean | null;
     gamma?: number | null;
     grouping?: Schemas['Grouping'] | null;
-    method?: Schemas['Method'];
-    scale_weights?: number[];
-    scales?: number[];
+    method?: Schemas['Method'] | null;
+    scale_weights?: number[] | null;
+    scales?: number[] | null;
     temperature?: number | null;
     warmup_epochs?: number | null;
-    weights?: Schemas['WeightsRequest'];
+    weights?: Schemas['WeightsRequest'] | null;
   };
   DryRun: {
     classes: number;
@@ -194,19 +193,19 @@ interface Schemas {
     name: string;
     priority: number;
     student: Schemas['StudentSpec'];
-    teacher?: Schemas['TeacherSpec'] | null;
+    teacher?: Schemas['TeacherSpec'];
     training: Schemas['TrainingSpec'];
   };
   JobSpecRequest: {
     dataset: Schemas['DatasetSpecRequest'];
-    distillation?: Schemas['DistillationSpecRequest'];
-    labels?: Record<string, string>;
-    max_attempts?: number;
-    name?: string;
-    priority?: number;
+    distillation?: Schemas['DistillationSpecRequest'] | null;
+    labels?: Record<string, string> | null;
+    max_attempts?: number | null;
+    name?: string | null;
+    priority?: number | null;
     student: Schemas['StudentSpecRequest'];
     teacher?: Schemas['TeacherSpecRequest'] | null;
-    training?: Schemas['TrainingSpecRequest'];
+    training?: Schemas['TrainingSpecRequest'] | null;
   };
   JobSummary: {
     attempt: number;
@@ -345,17 +344,17 @@ interface Schemas {
     weight_decay: number;
   };
   OptimizerSpecRequest: {
-    learning_rate?: number;
-    momentum?: number;
-    nesterov?: boolean;
+    learning_rate?: number | null;
+    momentum?: number | null;
+    nesterov?: boolean | null;
     type?: "sgd";
-    weight_decay?: number;
+    weight_decay?: number | null;
   } | {
-    beta1?: number;
-    beta2?: number;
-    learning_rate?: number;
+    beta1?: number | null;
+    beta2?: number | null;
+    learning_rate?: number | null;
     type?: "adamw";
-    weight_decay?: number;
+    weight_decay?: number | null;
   };
   Outcome: {
     best_epoch: number;
@@ -449,12 +448,12 @@ interface Schemas {
     type: "constant";
   };
   ScheduleSpecRequest: {
-    gamma?: number;
-    milestones?: number[];
+    gamma?: number | null;
+    milestones?: number[] | null;
     type?: "multistep";
   } | {
     type?: "cosine";
-    warmup_epochs?: number;
+    warmup_epochs?: number | null;
   } | {
     type?: "constant";
   };
@@ -498,7 +497,7 @@ interface Schemas {
   };
   StudentSpec: {
     architecture: string;
-    checkpoint?: string | null;
+    checkpoint?: string;
   };
   StudentSpecRequest: {
     architecture: string;
@@ -523,11 +522,11 @@ interface Schemas {
     storage: Schemas['Storage'];
   };
   TeacherSpec: {
-    architecture?: string | null;
-    checkpoint?: string | null;
-    job?: string | null;
-    mean?: number[] | null;
-    std?: number[] | null;
+    architecture: string;
+    checkpoint?: string;
+    job?: string;
+    mean?: number[];
+    std?: number[];
   };
   TeacherSpecRequest: {
     architecture?: string | null;
@@ -540,7 +539,7 @@ interface Schemas {
     augmentation: Schemas['Augmentation'];
     batch_size: number;
     checkpoint_every_epochs: number;
-    clip_grad_norm?: number | null;
+    clip_grad_norm: number | null;
     devices?: number;
     epochs: number;
     eval_every_epochs: number;
@@ -548,20 +547,20 @@ interface Schemas {
     precision: Schemas['Precision'];
     schedule: Schemas['ScheduleSpec'];
     seed: number;
-    teacher_cache?: string | null;
+    teacher_cache?: string;
   };
   TrainingSpecRequest: {
-    augmentation?: Schemas['Augmentation'];
-    batch_size?: number;
-    checkpoint_every_epochs?: number;
+    augmentation?: Schemas['Augmentation'] | null;
+    batch_size?: number | null;
+    checkpoint_every_epochs?: number | null;
     clip_grad_norm?: number | null;
-    devices?: number;
-    epochs?: number;
-    eval_every_epochs?: number;
-    optimizer?: Schemas['OptimizerSpecRequest'];
-    precision?: Schemas['Precision'];
-    schedule?: Schemas['ScheduleSpecRequest'];
-    seed?: number;
+    devices?: number | null;
+    epochs?: number | null;
+    eval_every_epochs?: number | null;
+    optimizer?: Schemas['OptimizerSpecRequest'] | null;
+    precision?: Schemas['Precision'] | null;
+    schedule?: Schemas['ScheduleSpecRequest'] | null;
+    seed?: number | null;
     teacher_cache?: string | null;
   };
   Usage: {
@@ -577,10 +576,10 @@ interface Schemas {
     distillation: number;
   };
   WeightsRequest: {
-    complementary?: number;
-    consistent?: number;
-    cross_entropy?: number;
-    distillation?: number;
+    complementary?: number | null;
+    consistent?: number | null;
+    cross_entropy?: number | null;
+    distillation?: number | null;
   };
   Worker: {
     busy_share: number;
