@@ -6,7 +6,6 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
@@ -25,7 +24,7 @@ use crate::run;
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Report, Silent, warning};
-use distillery::exit_status::{describe, out_of_memory_kills};
+use distillery::exit_status::{self, out_of_memory_kills};
 use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest};
 use distillery::spec::TrainingPlan;
 
@@ -276,24 +275,18 @@ fn unexpected_end(
     status: io::Result<ExitStatus>,
     ran_out_of_memory: bool,
 ) -> Option<Failure> {
-    let ended = match &status {
+    let ended = match status {
         Ok(status) if status.success() || status.code() == Some(i32::from(EXIT_STOPPED)) => return None,
-        Ok(status) => describe(*status),
-        Err(error) => format!("cannot be waited for: {error}"),
-    };
-    let of_rank = |message: &str| format!("rank {rank}: {message}");
-    if let Some(Failure { class, message }) = reported {
-        return Some(Failure { class, message: of_rank(&message) });
-    }
-    let (class, message) = match status.ok().and_then(|status| status.signal()) {
-        Some(9) if ran_out_of_memory => {
-            let advice = "memory ran out: lower training.batch_size or training.devices, or add memory";
-            (ErrorClass::Oom, format!("the kernel killed it because {advice}"))
+        Ok(status) => {
+            let advice = "lower training.batch_size or training.devices, or add memory";
+            exit_status::unexpected_end("its process", status, ran_out_of_memory, advice)
         }
-        Some(_) => (ErrorClass::WorkerLost, format!("its process {ended}")),
-        None => (ErrorClass::Internal, format!("its process {ended}")),
+        Err(error) => {
+            Failure { class: ErrorClass::Internal, message: format!("its process cannot be waited for: {error}") }
+        }
     };
-    Some(Failure { class, message: of_rank(&message) })
+    let Failure { class, message } = reported.unwrap_or(ended);
+    Some(Failure { class, message: format!("rank {rank}: {message}") })
 }
 
 /// The failure that caused the others: a rank that loses another one fails with class internal.
@@ -304,6 +297,8 @@ fn cause(failures: &[Failure]) -> Option<Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     fn failure(class: ErrorClass) -> Failure {
