@@ -139,6 +139,17 @@ pub(crate) fn convolution(
     })
 }
 
+/// Whether oneDNN packs weights of that kind for this processor. On x86-64 it computes bfloat16 only with AVX-512.
+pub(crate) fn packs(kind: Kind) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let has_bfloat16 = std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512vl")
+        && std::arch::is_x86_feature_detected!("avx512dq");
+    #[cfg(not(target_arch = "x86_64"))]
+    let has_bfloat16 = true;
+    kind == Kind::Float || kind == Kind::BFloat16 && has_bfloat16
+}
+
 /// `weight` in the layout that oneDNN prefers for an input of this size [B, C, H, W].
 pub(crate) fn pack(weight: &Tensor, geometry: Convolution, input: [i64; 4]) -> Tensor {
     let [stride, padding] = [geometry.stride, geometry.padding].map(|pair| pair.map(i64::from));

@@ -128,7 +128,7 @@ impl Target<'_> {
             bias = &bias * factor + offset;
         }
         let map = layout.nodes[layout.nodes[node.node].inputs[0]].map;
-        let has_kernels = weight.device() == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16);
+        let has_kernels = weight.device() == Device::Cpu && kernels::packs(kind);
         if has_kernels && kernels::suits_winograd(kind, i64::from(map.side), &weight, geometry) {
             return Constants::Winograd { transformed: kernels::winograd_weight(&weight, kind), bias };
         }

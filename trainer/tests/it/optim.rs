@@ -1,9 +1,10 @@
-//! Optimisers, clipping and schedules against a plain reimplementation in float64.
+//! Optimisers, clipping and schedules against a float64 reimplementation, which also bounds the error of float32.
 
 use distillery::spec::{OptimizerSpec, ScheduleSpec};
 use distillery_trainer::run::optim::{Optimizer, learning_rate};
 use tch::{Device, Kind, Tensor};
 
+use crate::support::bounded::{Bounded, U};
 use crate::support::torch::one_thread;
 
 const SHAPES: [[i64; 4]; 2] = [[4, 3, 2, 2], [2, 1, 1, 1]];
@@ -17,7 +18,7 @@ fn adamw() -> OptimizerSpec {
     OptimizerSpec::Adamw { learning_rate: 0.1, beta1: BETAS[0], beta2: BETAS[1], weight_decay: 0.1 }
 }
 
-/// Numbers without a pattern that would hide a mistake.
+/// Irregular numbers, so that no mistake is hidden by a pattern.
 fn numbers(count: usize, salt: usize) -> Vec<f64> {
     (0..count).map(|index| f64::from(((index * 7919 + salt * 104_729 + 13) % 997) as f32 / 498.5 - 1.0)).collect()
 }
@@ -46,7 +47,7 @@ fn parameters() -> Vec<(String, Tensor)> {
     named
 }
 
-/// Gives the parameters the gradients of that step, by way of a loss that is linear in them.
+/// Sets the gradients of a step through a loss that is linear in the parameters.
 fn backward(named: &[(String, Tensor)], step: usize) {
     let terms = named.iter().enumerate().map(|(index, (_, value))| {
         let shape = SHAPES[index];
@@ -62,36 +63,41 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
 /// One number of a parameter, with its moments.
 #[derive(Clone, Copy)]
 struct Scalar {
-    value: f64,
-    moments: [f64; 2],
+    value: Bounded,
+    moments: [Bounded; 2],
 }
 
-fn scalar_step(scalar: &mut Scalar, mut gradient: f64, spec: &OptimizerSpec, rate: f64, step: i32) {
+fn scalar_step(scalar: &mut Scalar, mut gradient: Bounded, spec: &OptimizerSpec, rate: f64, step: i32) {
+    let Scalar { value, moments } = scalar;
+    let [rate, one] = [rate, 1.0].map(Bounded::rounded);
     match *spec {
         OptimizerSpec::Sgd { momentum, weight_decay, nesterov, .. } => {
-            gradient += weight_decay * scalar.value;
-            let buffer = if step == 1 { gradient } else { momentum * scalar.moments[0] + gradient };
-            scalar.moments[0] = buffer;
-            scalar.value -= rate * if nesterov { gradient + momentum * buffer } else { buffer };
+            let [momentum, weight_decay] = [momentum, weight_decay].map(Bounded::rounded);
+            gradient = gradient + weight_decay * *value;
+            let buffer = if step == 1 { gradient } else { momentum * moments[0] + gradient };
+            moments[0] = buffer;
+            *value = *value - rate * if nesterov { gradient + momentum * buffer } else { buffer };
         }
         OptimizerSpec::Adamw { beta1, beta2, weight_decay, .. } => {
-            scalar.value -= rate * weight_decay * scalar.value;
-            scalar.moments[0] = beta1 * scalar.moments[0] + (1.0 - beta1) * gradient;
-            scalar.moments[1] = beta2 * scalar.moments[1] + (1.0 - beta2) * gradient * gradient;
-            let first = scalar.moments[0] / (1.0 - beta1.powi(step));
-            let second = scalar.moments[1] / (1.0 - beta2.powi(step));
-            scalar.value -= rate * first / (second.sqrt() + 1e-8);
+            let [weight_decay, epsilon] = [weight_decay, 1e-8].map(Bounded::rounded);
+            let rounded = Bounded::rounded;
+            *value = *value - rate * weight_decay * *value;
+            moments[0] = rounded(beta1) * moments[0] + rounded(1.0 - beta1) * gradient;
+            moments[1] = rounded(beta2) * moments[1] + rounded(1.0 - beta2) * gradient * gradient;
+            let first = moments[0] / (one - rounded(beta1.powi(step)));
+            let second = moments[1] / (one - rounded(beta2.powi(step)));
+            *value = *value - rate * first / (second.sqrt() + epsilon);
         }
     }
 }
 
-/// Five steps of both, with changing rates; the tensors must follow the numbers.
+/// Runs five steps of both at changing rates and compares the parameters.
 fn compare(spec: &OptimizerSpec, clip: Option<f64>) {
     let named = parameters();
     let mut optimizer = Optimizer::new(spec, parameters_of(&named));
     let strides: Vec<Vec<i64>> = named.iter().map(|(_, value)| value.stride()).collect();
     let start = |index| numbers(count(SHAPES[index]), index).into_iter();
-    let scalar = |value| Scalar { value, moments: [0.0; 2] };
+    let scalar = |value| Scalar { value: Bounded::exact(value), moments: [Bounded::exact(0.0); 2] };
     let mut expected: Vec<Vec<Scalar>> = (0..SHAPES.len()).map(|index| start(index).map(scalar).collect()).collect();
     for step in 1..=5_usize {
         let rate = 0.1 / step as f64;
@@ -100,28 +106,33 @@ fn compare(spec: &OptimizerSpec, clip: Option<f64>) {
         let gradients: Vec<Vec<f64>> =
             SHAPES.iter().enumerate().map(|(index, shape)| numbers(count(*shape), 10 * step + index)).collect();
         let norm = gradients.iter().flatten().map(|gradient| gradient * gradient).sum::<f64>().sqrt();
-        let mut factor = 1.0;
+        // The sum of the squares in any order, and its root.
+        let norm_error = U * (gradients.iter().map(Vec::len).sum::<usize>() as f64 + 4.0);
+        let mut factor = Bounded::exact(1.0);
         if let Some(largest) = clip {
-            factor = (largest / (norm + 1e-6)).min(1.0);
+            let value = (largest / (norm + 1e-6)).min(1.0);
+            factor = Bounded { value, error: (norm_error + 3.0 * U) * value };
             let found = f64::try_from(optimizer.clip_grad_norm(largest)).unwrap();
-            assert!((found - norm).abs() < 1e-5 * norm, "{found} instead of {norm}");
+            Bounded { value: norm, error: norm_error * norm }.assert(found, &"norm");
         }
         optimizer.step(&self::rate(rate));
         for (scalars, gradients) in expected.iter_mut().zip(&gradients) {
             for (scalar, gradient) in scalars.iter_mut().zip(gradients) {
-                scalar_step(scalar, gradient * factor, spec, rate, step as i32);
+                scalar_step(scalar, Bounded::exact(*gradient) * factor, spec, rate, step as i32);
             }
         }
     }
+    let spec_text = &format!("{spec:?}");
     for ((_, value), scalars) in named.iter().zip(&expected) {
         for (found, wanted) in flat(value).into_iter().zip(scalars) {
-            assert!((f64::from(found) - wanted.value).abs() < 2e-6, "{spec:?}: {found} instead of {}", wanted.value);
+            // Twice, since implementations may multiply in another order.
+            Bounded { error: 2.0 * wanted.value.error, ..wanted.value }.assert(found.into(), spec_text);
         }
     }
     assert_eq!(strides, named.iter().map(|(_, value)| value.stride()).collect::<Vec<_>>());
 }
 
-/// A rate as a step reads it.
+/// A learning rate as a step reads it.
 fn rate(value: f64) -> Tensor {
     Tensor::from(value as f32)
 }
@@ -143,7 +154,7 @@ fn adamw_follows_pytorchs_formulas() {
 }
 
 #[test]
-fn clipping_scales_all_gradients_by_their_common_norm() {
+fn clipping_scales_all_gradients_by_their_global_norm() {
     for spec in [sgd(0.9, false), adamw()] {
         compare(&spec, Some(0.5));
         compare(&spec, Some(1e3));
@@ -151,7 +162,7 @@ fn clipping_scales_all_gradients_by_their_common_norm() {
 }
 
 #[test]
-fn without_gradients_nothing_happens() {
+fn parameters_without_gradients_do_not_move() {
     let named = parameters();
     let before: Vec<_> = named.iter().map(|(_, value)| flat(value)).collect();
     let mut optimizer = Optimizer::new(&adamw(), parameters_of(&named));
@@ -171,12 +182,12 @@ fn train(optimizer: &mut Optimizer, named: &[(String, Tensor)], steps: std::ops:
 }
 
 #[test]
-fn a_restored_state_gives_the_same_bits() {
+fn a_restored_optimizer_continues_bit_for_bit() {
     for spec in [sgd(0.0, false), sgd(0.9, true), adamw()] {
         let named = parameters();
         let mut optimizer = Optimizer::new(&spec, parameters_of(&named));
         train(&mut optimizer, &named, 1..4);
-        // As a checkpoint would hold them: contiguous copies.
+        // Contiguous copies, as in a checkpoint.
         let keep = |tensor: &Tensor| tensor.detach().contiguous().copy();
         let state: Vec<_> = optimizer.state().iter().map(|(name, tensor)| (name.clone(), keep(tensor))).collect();
         let weights: Vec<_> = named.iter().map(|(_, value)| keep(value)).collect();
@@ -200,7 +211,7 @@ fn a_restored_state_gives_the_same_bits() {
 }
 
 #[test]
-fn states_have_the_promised_names() {
+fn optimizer_states_have_the_documented_names() {
     let names =
         |spec| Optimizer::new(&spec, parameters()).state().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     assert_eq!(names(sgd(0.0, false)), ["step"]);
@@ -209,7 +220,7 @@ fn states_have_the_promised_names() {
 }
 
 #[test]
-fn a_state_of_something_else_is_refused() {
+fn the_state_of_another_optimizer_is_refused() {
     let mut optimizer = Optimizer::new(&sgd(0.9, false), parameters());
     let fresh = || Optimizer::new(&sgd(0.9, false), parameters()).state();
     assert!(optimizer.load_state(&fresh()[..2]).unwrap_err().contains("no momentum.p1"));
@@ -223,7 +234,7 @@ fn a_state_of_something_else_is_refused() {
 }
 
 #[test]
-fn milestones_lower_the_rate_of_the_epochs_that_follow() {
+fn a_milestone_lowers_the_rate_of_later_epochs() {
     let schedule = ScheduleSpec::Multistep { milestones: vec![150, 180, 210], gamma: 0.1 };
     for (epoch, wanted) in [(0, 0.05), (149, 0.05), (150, 5e-3), (179, 5e-3), (180, 5e-4), (210, 5e-5), (239, 5e-5)] {
         let rate = learning_rate(&schedule, 0.05, epoch, 240, 3, 10);
@@ -233,7 +244,7 @@ fn milestones_lower_the_rate_of_the_epochs_that_follow() {
 }
 
 #[test]
-fn a_cosine_rises_then_falls_to_zero() {
+fn a_cosine_schedule_warms_up_and_falls_to_zero() {
     let schedule = ScheduleSpec::Cosine { warmup_epochs: 2 };
     let rate = |epoch, step| learning_rate(&schedule, 1.0, epoch, 12, step, 10);
     assert!((rate(0, 0) - 0.05).abs() < 1e-12);
@@ -244,6 +255,6 @@ fn a_cosine_rises_then_falls_to_zero() {
     let last = 0.5 * (1.0 + (std::f64::consts::PI * 0.99).cos());
     assert!((rate(11, 9) - last).abs() < 1e-12);
     assert_eq!(rate(11, 9), rate(11, 119));
-    // Nothing but warm-up does not divide by zero.
+    // A schedule that is all warm-up does not divide by zero.
     assert!(learning_rate(&ScheduleSpec::Cosine { warmup_epochs: 3 }, 1.0, 2, 3, 0, 0).is_finite());
 }

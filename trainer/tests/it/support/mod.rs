@@ -1,5 +1,6 @@
 //! The harness: a tiny data set, and the trainer's program run on it.
 
+pub mod bounded;
 pub mod torch;
 pub mod training;
 
@@ -189,3 +190,19 @@ fn write_split(directory: &Path, name: &str, count: u32) {
     std::fs::write(directory.join(format!("{name}-images-idx3-ubyte")), images).unwrap();
     std::fs::write(directory.join(format!("{name}-labels-idx1-ubyte")), labels).unwrap();
 }
+
+/// Runs tests of this binary, given by their full names, in a new process with these environment variables.
+pub fn run_again(tests: &[&str], variables: &[(&str, &str)]) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let run = command.arg("--exact").args(tests).envs(variables.iter().copied()).output().unwrap();
+    let said = text(&run.stdout);
+    let all_passed = run.status.success() && said.contains(&format!("{} passed", tests.len()));
+    assert!(all_passed, "with {variables:?}:\n{said}{}", text(&run.stderr));
+}
+
+/// Environments that hide instruction sets of this processor from libtorch's libraries, as stand-ins for other
+/// machines.
+pub const LESSER_PROCESSORS: [&[(&str, &str)]; 2] = [
+    &[("ATEN_CPU_CAPABILITY", "avx2"), ("ONEDNN_MAX_CPU_ISA", "AVX2")],
+    &[("ATEN_CPU_CAPABILITY", "default"), ("ONEDNN_MAX_CPU_ISA", "SSE41"), ("MKL_CBWR", "COMPATIBLE")],
+];
