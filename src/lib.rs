@@ -4,7 +4,7 @@
 //!  curl, dashboard ──► http ──► db (PostgreSQL) ──► worker ──► trainer process ──► artifacts ──► http ──► download
 //! ```
 //!
-//! `CONTRIBUTING.md` says what each module holds and what it may know.
+//! `docs/architecture.md` says what each module holds and what it may know.
 //!
 //! # Doc comments
 //!
