@@ -154,7 +154,7 @@ impl Distillation {
         let contribution = (weighted.detach() * &complementary).mean(None::<Kind>);
         let of_scales = |values: &Tensor| {
             let mean = values.mean_dim([0_i64].as_slice(), false, None::<Kind>);
-            self.scale_means.mv(&mean)
+            self.scale_means.to_kind(mean.kind()).mv(&mean)
         };
         Distilled {
             consistent: loss.detach() - &contribution,
