@@ -1,4 +1,4 @@
-//! The networks on libtorch are the published ones: same state dict, same logits.
+//! Networks on libtorch have the state dicts and logits of the published code.
 
 use distillery::architecture::{self, Op};
 use distillery_trainer::models::{self, Network};
@@ -15,7 +15,7 @@ fn architectures() -> serde_json::Map<String, Value> {
     fixture(include_str!("../../../tests/fixtures/architectures.json"))
 }
 
-/// Fills the network with the fixture's weights, in float64; `statistics` are the running ones.
+/// A float64 network with the weights of the fixture. `statistics` makes the running statistics from noise.
 fn with_fixed_weights(name: &str, classes: u32, statistics: impl Fn(&str, Tensor) -> Tensor) -> Network {
     one_thread();
     let mut network = models::build(architecture::find(name).unwrap(), classes, 0);
@@ -38,7 +38,7 @@ fn fixed_input(side: i64) -> Tensor {
     hashed(&[4, 3, side, side], 1000)
 }
 
-/// The first eight logits of each image against the expected ones, and the norm of all.
+/// Compares the first eight logits of each image and the norm of all logits with the fixture.
 fn assert_logits(name: &str, logits: &Tensor, first_8: &Value, l2: &Value, relative: f64) {
     let norm = logits.to_kind(Kind::Double).norm().double_value(&[]);
     let expected_norm = l2.as_f64().unwrap();
@@ -47,7 +47,7 @@ fn assert_logits(name: &str, logits: &Tensor, first_8: &Value, l2: &Value, relat
     for (image, row) in first_8.as_array().unwrap().iter().enumerate() {
         for (class, expected) in row.as_array().unwrap().iter().enumerate() {
             let (found, expected) = (logits.double_value(&[image as i64, class as i64]), expected.as_f64().unwrap());
-            // The fixture rounds to nine places.
+            // The fixture is rounded to nine decimal places.
             let tolerance = 0.51e-9 + relative * typical.max(expected.abs());
             assert!((found - expected).abs() <= tolerance, "{name}[{image}, {class}]: {found}, expected {expected}");
         }
@@ -55,7 +55,7 @@ fn assert_logits(name: &str, logits: &Tensor, first_8: &Value, l2: &Value, relat
 }
 
 #[test]
-fn every_network_has_the_state_dict_that_architecture_describes() {
+fn every_network_has_the_state_dict_of_its_architecture() {
     for described in architecture::all() {
         let network = models::build(described, 7, 0);
         let layout = described.layout(7);
@@ -78,7 +78,7 @@ fn every_network_has_the_state_dict_that_architecture_describes() {
 }
 
 #[test]
-fn training_mode_logits_are_the_published_ones() {
+fn training_mode_logits_match_the_published_code() {
     let _guard = tch::no_grad_guard();
     for (name, expected) in architectures() {
         let side = expected["input"][1].as_i64().unwrap();
@@ -94,22 +94,14 @@ fn training_mode_logits_are_the_published_ones() {
         assert_logits(&name, &logits, &expected["logits_first_8"], &expected["logits_l2"], 1e-9);
         // The same weights and input, in float32.
         network.place(Device::Cpu, Kind::Float);
-        let logits = network.logits(&fixed_input(side), true);
-        let deviation = deviation(&logits, &expected["logits_first_8"]);
+        let single = network.logits(&fixed_input(side), true).to_kind(Kind::Double);
+        let deviation = ((&single - &logits).norm() / logits.norm()).double_value(&[]);
         assert!(deviation < 1e-4, "{name} in float32: {deviation}");
     }
 }
 
-/// The relative deviation of the first eight logits of each image.
-fn deviation(logits: &Tensor, first_8: &Value) -> f64 {
-    let rows: Vec<Vec<f64>> = serde_json::from_value(first_8.clone()).unwrap();
-    let expected = Tensor::from_slice(&rows.concat()).view([4, 8]);
-    let found = logits.narrow(1, 0, 8).to_kind(Kind::Double);
-    ((&found - &expected).norm() / expected.norm()).double_value(&[])
-}
-
 #[test]
-fn evaluation_mode_logits_are_pytorchs() {
+fn evaluation_mode_logits_match_pytorch() {
     let _guard = tch::no_grad_guard();
     let side = 32;
     for (name, expected) in fixture(include_str!("../fixtures/architectures_evaluation.json")) {
@@ -122,7 +114,7 @@ fn evaluation_mode_logits_are_pytorchs() {
         network.place(Device::Cpu, Kind::Float);
         let logits = network.logits(&fixed_input(side), false);
         assert_logits(&name, &logits, &expected["logits_first_8"], &expected["logits_l2"], 1e-4);
-        // Computed in bfloat16 it is the same network up to the precision of bfloat16, frozen or not.
+        // In bfloat16, frozen or not, the logits agree to the precision of bfloat16.
         network.compute_in(Kind::BFloat16);
         let rough = network.logits(&fixed_input(side), false);
         assert_eq!(rough.kind(), Kind::Float);
@@ -142,7 +134,7 @@ fn evaluation_mode_logits_are_pytorchs() {
 }
 
 #[test]
-fn gradients_of_every_family_are_libtorchs() {
+fn gradients_of_every_family_match_float64() {
     // In float64 libtorch computes all of it; in float32 and bfloat16 the trainer's own loops do their part on the CPU. A
     // number close to zero that rounds to the other side of it moves a gradient by far more than its rounding.
     for name in
@@ -155,7 +147,7 @@ fn gradients_of_every_family_are_libtorchs() {
             });
             network.place(Device::Cpu, kind);
             network.compute_in(compute);
-            // Of several values in each map, so that no variance is close to zero.
+            // Large enough that each map has several values and no variance is close to zero.
             let side = if name == "resnet18" { 64 } else { 32 };
             let images = hashed(&[8, 3, side, side], 1000).to_kind(kind);
             network.logits(&images, true).to_kind(Kind::Double).square().sum(Kind::Double).backward();
@@ -180,8 +172,8 @@ fn gradients_of_every_family_are_libtorchs() {
 }
 
 #[test]
-fn evaluation_with_the_statistics_of_the_batch_is_the_training_mode_of_every_network() {
-    // The training mode's logits are the published ones, so these are.
+fn evaluation_with_batch_statistics_equals_training_mode() {
+    // Training-mode logits match the published code, so evaluation mode does as well.
     let _guard = tch::no_grad_guard();
     for described in architecture::all() {
         let side = i64::from(described.input_side.min(64));
@@ -193,7 +185,7 @@ fn evaluation_with_the_statistics_of_the_batch_is_the_training_mode_of_every_net
         let layout = described.layout_at(10, side as u32);
         for node in &layout.nodes {
             let Op::BatchNorm { weight } = node.op else { continue };
-            // Both moved a tenth of the way, from 0 and from 1, the variance as that of a sample.
+            // Running statistics moved a tenth of the way from 0 and 1; the running variance is the unbiased one.
             let count = 4.0 * f64::from(node.map.side).powi(2);
             let [mean, variance] = [2, 3].map(|part| network.weights()[weight + part].tensor.shallow_clone());
             network.set(weight + 2, &(mean * 10.0));
@@ -206,7 +198,7 @@ fn evaluation_with_the_statistics_of_the_batch_is_the_training_mode_of_every_net
 }
 
 #[test]
-fn a_seed_decides_the_initial_weights_and_they_are_the_published_distributions() {
+fn a_seed_determines_initial_weights_of_the_published_distributions() {
     let described = architecture::find("resnet32x4").unwrap();
     let network = models::build(described, 100, 7);
     let again = models::build(described, 100, 7);
@@ -238,7 +230,7 @@ fn a_seed_decides_the_initial_weights_and_they_are_the_published_distributions()
 }
 
 #[test]
-fn each_family_starts_as_its_published_code_does() {
+fn each_family_is_initialised_like_its_published_code() {
     // Deviation of the weights, and whether they are uniform.
     let normal = |fan: f64| ((2.0 / fan).sqrt(), false);
     let uniform = |fan_in: f64| (1.0 / (3.0 * fan_in).sqrt(), true);
@@ -265,7 +257,7 @@ fn each_family_starts_as_its_published_code_does() {
         let found = weight.std(true).double_value(&[]);
         let count = weight.numel() as f64;
         assert!((found / deviation - 1.0).abs() < 5.0 / count.sqrt(), "{name} {key}: {found}, expected {deviation}");
-        // The largest of many normal values lies beyond three deviations, of uniform ones below √3.
+        // The largest of many normal values exceeds three standard deviations; uniform values stay below √3 of them.
         let largest = weight.abs().max().double_value(&[]) / deviation;
         assert_eq!(largest < 1.74, is_uniform, "{name} {key}: {largest}");
         let zero = get("bias").map(|bias| bias.tensor.abs().max().double_value(&[]) == 0.0);

@@ -1,45 +1,37 @@
-//! `distillery-trainer train`, `evaluate` and `convert` as a user meets them.
+//! The command line: `train`, `evaluate` and `convert`.
 
 use std::collections::BTreeSet;
 
-use distillery::protocol::{Event, Level, Point};
+use distillery::protocol::{ErrorClass, Event, Point};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tch::Device;
 
-use crate::support::{Place, merged, text, trainer};
-
-fn warnings(events: &[Event]) -> Vec<&str> {
-    let warning = |event| match event {
-        &Event::Log { level: Level::Warning, ref message } => Some(message.as_str()),
-        _ => None,
-    };
-    events.iter().filter_map(warning).collect()
-}
+use crate::support::{Workspace, merged, outcome, started, text, trainer, warnings};
 
 #[test]
-fn a_teacher_and_then_a_student_are_trained_with_everything_that_was_promised() {
-    let place = Place::new().with_teacher();
-    let spec = merged(place.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}}));
-    let events = place.events(&spec, "out");
+fn training_a_teacher_and_a_student_produces_every_promised_output() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = merged(workspace.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}}));
+    let events = workspace.finish(&spec, "out", &[]);
     let kind = |event: &Event| serde_json::to_value(event).unwrap()["type"].as_str().unwrap().to_owned();
     let kinds: Vec<_> = events.iter().map(kind).collect();
     assert_eq!(kinds.first().unwrap(), "started");
     assert_eq!(kinds.last().unwrap(), "finished");
     assert_eq!(kinds.iter().filter(|kind| *kind == "checkpoint").count(), 2);
     assert!(warnings(&events).is_empty(), "{:?}", warnings(&events));
-    let Event::Started(started) = &events[0] else { unreachable!() };
+    let started = started(&events);
     assert_eq!((started.train_images, started.eval_images, started.classes), (150, 50, 4));
-    // The last batch is smaller: 9 times 16, and 6.
+    // Nine batches of 16 images and one of 6.
     assert_eq!((started.steps_per_epoch, started.resumed_step), (10, 0));
     let Some(Event::Teacher(teacher)) = events.iter().find(|event| matches!(event, Event::Teacher(_))) else {
         panic!("no teacher event");
     };
-    let Some(Event::Finished(outcome)) = events.last() else { unreachable!() };
+    let outcome = outcome(&events);
     assert_eq!(outcome.teacher_top1, Some(teacher.top1));
 
-    let lines = text(&place.bytes("out/metrics.ndjson"));
+    let lines = text(&workspace.bytes("out/metrics.ndjson"));
     let points: Vec<Point> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: BTreeSet<&str> = points.iter().map(|point| point.name.as_str()).collect();
     let expected = [
@@ -74,23 +66,23 @@ fn a_teacher_and_then_a_student_are_trained_with_everything_that_was_promised() 
     let parts = value("train/loss_consistent", 10) + value("train/loss_complementary", 10);
     assert!((value("train/loss_distill", 10) - parts).abs() < 1e-4 * parts);
 
-    // One of the five regions is the whole image, which agrees with itself.
+    // One of the five regions is the whole image, which is never complementary.
     assert_eq!(value("sdd/scale_1/complementary_fraction", 10), 0.0);
     let (all, of_fine) = (value("sdd/complementary_fraction", 10), value("sdd/scale_2/complementary_fraction", 10));
     assert!((all - of_fine * 4.0 / 5.0).abs() < 1e-6, "{all} {of_fine}");
 
-    let regions = place.json("out/regions.json");
+    let regions = workspace.json("out/regions.json");
     assert_eq!(regions["images"], 50);
     assert_eq!(regions["scales"][1]["map"].as_array().unwrap().len(), 2);
 
-    let student = place.bytes("out/student.safetensors");
+    let student = workspace.bytes("out/student.safetensors");
     assert_eq!(outcome.student.sha256, hex::encode(Sha256::digest(&student)));
     assert_eq!(outcome.student.size_bytes, student.len() as u64);
-    let manifest = place.json("out/manifest.json");
+    let manifest = workspace.json("out/manifest.json");
     assert_eq!(manifest["best"]["student"]["sha256"], outcome.student.sha256);
     assert_eq!(manifest["last"]["evaluation"]["top1"], outcome.last_top1);
     assert_eq!(manifest["teacher"]["evaluation"]["top1"], teacher.top1);
-    let teacher_file = place.bytes("teacher/student.safetensors");
+    let teacher_file = workspace.bytes("teacher/student.safetensors");
     assert_eq!(manifest["teacher"]["sha256"], hex::encode(Sha256::digest(teacher_file)));
     assert!(manifest["versions"]["libtorch"].as_str().unwrap().starts_with("2.11"));
     assert!(!manifest["data"]["sha256_of_files"]["train"].as_str().unwrap().is_empty());
@@ -104,7 +96,7 @@ fn a_teacher_and_then_a_student_are_trained_with_everything_that_was_promised() 
     for key in ["mean", "std", "classes"] {
         assert!(serde_json::from_str::<Value>(&metadata[key]).unwrap().is_array(), "{key}");
     }
-    // PyTorch's strict loading wants the counter of each batch normalisation.
+    // Strict loading in PyTorch needs the batch counter of each batch norm.
     let tensors = SafeTensors::deserialize(&student).unwrap();
     assert_eq!(tensors.tensor("fc.weight").unwrap().shape(), [4, 64]);
     let counter = tensors.tensor("layer1.0.bn1.num_batches_tracked").unwrap();
@@ -115,67 +107,59 @@ fn a_teacher_and_then_a_student_are_trained_with_everything_that_was_promised() 
 
 #[test]
 fn every_method_trains() {
-    let place = Place::new().with_teacher();
+    let workspace = Workspace::new().with_teacher();
     for method in ["kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd"] {
-        let spec = merged(place.distilled(method), json!({"training": {"epochs": 1, "augmentation": "crop_flip"}}));
-        let events = place.events(&spec, method);
-        assert!(matches!(events.last(), Some(Event::Finished(_))), "{method}: {:?}", events.last());
+        let spec = merged(workspace.distilled(method), json!({"training": {"epochs": 1, "augmentation": "crop_flip"}}));
+        workspace.finish(&spec, method, &[]);
     }
     let changes = json!({"training": {"epochs": 1, "precision": "bfloat16", "optimizer": {"type": "adamw"}}});
-    let events = place.events(&merged(place.distilled("sdd_kd"), changes), "bfloat16");
-    let precision =
-        |event: &Event| if let Event::Started(started) = event { Some(started.precision.clone()) } else { None };
-    assert_eq!(events.iter().find_map(precision).as_deref(), Some("bfloat16"));
-    assert!(matches!(events.last(), Some(Event::Finished(_))), "{:?}", events.last());
+    let events = workspace.finish(&merged(workspace.distilled("sdd_kd"), changes), "bfloat16", &[]);
+    assert_eq!(started(&events).precision, "bfloat16");
 }
 
 #[test]
-fn the_precision_that_auto_chose_is_said() {
-    let place = Place::new();
+fn the_manifest_records_the_precision_that_auto_chose() {
+    let workspace = Workspace::new();
     let expected = if distillery_trainer::device::multiplies_bfloat16(Device::Cpu) { "bfloat16" } else { "float32" };
-    let events = place.events(&merged(place.plain(), json!({"training": {"epochs": 1}})), "out");
-    let Some(Event::Started(started)) = events.iter().find(|event| matches!(event, Event::Started(_))) else {
-        panic!("{events:?}")
-    };
-    assert_eq!(started.precision, expected);
-    let manifest = place.json("out/manifest.json");
+    let events = workspace.finish(&merged(workspace.plain(), json!({"training": {"epochs": 1}})), "out", &[]);
+    assert_eq!(started(&events).precision, expected);
+    let manifest = workspace.json("out/manifest.json");
     assert_eq!(manifest["attempts"][0]["precision"], expected);
     assert_eq!(manifest["specification"]["training"]["precision"], "auto");
 }
 
 #[test]
-fn auto_leaves_families_in_float32_whose_students_were_not_the_same_in_bfloat16() {
-    let place = Place::new();
+fn auto_keeps_families_in_float32_that_lose_accuracy_in_bfloat16() {
+    let workspace = Workspace::new();
     let changes = json!({"student": {"architecture": "mobilenet_v2"}, "training": {"epochs": 1}});
-    assert!(place.train(&merged(place.plain(), changes), "out", &[]).status.success());
-    assert_eq!(place.json("out/manifest.json")["attempts"][0]["precision"], "float32");
+    assert!(workspace.train(&merged(workspace.plain(), changes), "out", &[]).status.success());
+    assert_eq!(workspace.json("out/manifest.json")["attempts"][0]["precision"], "float32");
 }
 
 #[test]
-fn what_is_odd_but_allowed_is_said_in_a_warning() {
-    let place = Place::new().with_teacher();
-    // Side 8 ends in a map of 2×2. The teacher's normalisation makes every image black for it.
+fn unusual_but_valid_settings_produce_warnings() {
+    let workspace = Workspace::new().with_teacher();
+    // Images of 8×8 pixels end in a 2×2 map. The teacher's normalisation turns every image black.
     let changes = json!({
         "teacher": {"mean": [9.0, 9.0, 9.0], "std": [1.0, 1.0, 1.0]},
         "distillation": {"scales": [1, 4]},
         "training": {"epochs": 1},
     });
-    let events = place.events(&merged(place.distilled("sdd_kd"), changes), "out");
+    let events = workspace.finish(&merged(workspace.distilled("sdd_kd"), changes), "out", &[]);
     let warnings = warnings(&events);
     assert!(
         warnings.iter().any(|w| w.contains("scale 4 is finer than the 2×2 feature map of the student")),
         "{warnings:?}"
     );
     assert!(warnings.iter().any(|w| w.contains("normalisation") && w.contains("class")), "{warnings:?}");
-    assert!(matches!(events.last(), Some(Event::Finished(_))));
 }
 
 #[test]
-fn larger_images_are_cropped_at_random_and_evaluated_at_their_centres() {
-    let place = Place::new();
+fn large_images_are_cropped_at_random_for_training_and_at_the_centre_for_evaluation() {
+    let workspace = Workspace::new();
     for (split, count) in [("train", 24), ("val", 8)] {
         for class in ["dark", "bright"] {
-            let directory = place.path("photos").join(split).join(class);
+            let directory = workspace.path("photos").join(split).join(class);
             std::fs::create_dir_all(&directory).unwrap();
             for number in 0..count {
                 let light = if class == "dark" { 60 } else { 160 };
@@ -188,25 +172,25 @@ fn larger_images_are_cropped_at_random_and_evaluated_at_their_centres() {
     }
     let spec = json!({
         "student": {"architecture": "resnet8"},
-        "dataset": {"path": place.path("photos"), "image_size": 72},
+        "dataset": {"path": workspace.path("photos"), "image_size": 72},
         "distillation": {"method": "none"},
         "training": {"epochs": 4, "batch_size": 8},
     });
-    let events = place.events(&spec, "out");
-    let Some(Event::Finished(outcome)) = events.last() else { panic!("{:?}", events.last()) };
+    let events = workspace.finish(&spec, "out", &[]);
+    let outcome = outcome(&events);
     assert!(outcome.best_top1 > 90.0, "{}", outcome.best_top1);
-    assert_eq!(place.json("out/manifest.json")["specification"]["training"]["augmentation"], "resized_crop_flip");
-    let student = place.path("out/student.safetensors");
-    let (_, header) = SafeTensors::read_metadata(&place.bytes("out/student.safetensors")).unwrap();
+    assert_eq!(workspace.json("out/manifest.json")["specification"]["training"]["augmentation"], "resized_crop_flip");
+    let student = workspace.path("out/student.safetensors");
+    let (_, header) = SafeTensors::read_metadata(&workspace.bytes("out/student.safetensors")).unwrap();
     assert_eq!(header.metadata().as_ref().unwrap()["eval_crop"], "centre");
-    // What the file says about itself is enough to measure it again.
+    // The metadata of the file is enough to evaluate it again.
     let evaluate = |flags: &[&str]| -> Value {
         let mut command = trainer("evaluate");
         command.args(["--architecture", "resnet8", "--checkpoint"]).arg(&student);
-        let output = command.arg("--dataset").arg(place.path("photos")).args(flags).output().unwrap();
+        let output = command.arg("--dataset").arg(workspace.path("photos")).args(flags).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
     };
-    let lines = text(&place.bytes("out/metrics.ndjson"));
+    let lines = text(&workspace.bytes("out/metrics.ndjson"));
     let mut points = lines.lines().map(|line| serde_json::from_str::<Point>(line).unwrap());
     let step = 6 * u64::from(outcome.best_epoch);
     let loss = points.find(|point| point.name == "eval/loss" && point.step == step).unwrap().value;
@@ -218,55 +202,54 @@ fn larger_images_are_cropped_at_random_and_evaluated_at_their_centres() {
 
 #[test]
 fn a_student_can_start_from_given_weights() {
-    let place = Place::new().with_teacher();
-    let given = place.path("teacher/student.safetensors");
+    let workspace = Workspace::new().with_teacher();
+    let given = workspace.path("teacher/student.safetensors");
     let changes = json!({
         "student": {"checkpoint": given},
         "training": {"epochs": 1, "optimizer": {"learning_rate": 0.0}},
     });
-    assert!(place.train(&merged(place.plain(), changes), "out", &[]).status.success());
+    assert!(workspace.train(&merged(workspace.plain(), changes), "out", &[]).status.success());
     let weight = |name: &str| {
-        let bytes = place.bytes(name);
+        let bytes = workspace.bytes(name);
         SafeTensors::deserialize(&bytes).unwrap().tensor("layer2.0.conv1.weight").unwrap().data().to_vec()
     };
     assert_eq!(weight("out/student.safetensors"), weight("teacher/student.safetensors"));
 }
 
 #[test]
-fn people_get_a_line_per_epoch() {
-    let place = Place::new();
-    let run = place.train(&place.plain(), "out", &[]);
+fn plain_output_has_a_line_per_epoch() {
+    let workspace = Workspace::new();
+    let run = workspace.train(&workspace.plain(), "out", &[]);
     let lines = text(&run.stdout);
     assert!(lines.contains("epoch 1/2") && lines.contains("epoch 2/2"), "{lines}");
     assert!(lines.contains("top-1") && lines.contains("images/s"), "{lines}");
 }
 
 #[test]
-fn faults_of_the_specification_are_listed_with_their_places() {
-    let place = Place::new();
-    let spec = merged(place.plain(), json!({"training": {"epochs": 0, "speed": 1}}));
-    let run = place.train(&spec, "out", &[]);
+fn specification_faults_are_listed_with_their_json_pointers() {
+    let workspace = Workspace::new();
+    let spec = merged(workspace.plain(), json!({"training": {"epochs": 0, "speed": 1}}));
+    let run = workspace.train(&spec, "out", &[]);
     assert_eq!(run.status.code(), Some(1));
     let message = text(&run.stderr);
     assert!(message.contains("/training/epochs") && message.contains("/training/speed"), "{message}");
-    let (class, message) = place.failure(&spec, "out");
-    assert_eq!(class, "user");
-    assert!(message.contains("/training/epochs"), "{message}");
+    let failure = workspace.fail(&spec, "out", &[]);
+    assert!(failure.class == ErrorClass::User && failure.message.contains("/training/epochs"), "{failure:?}");
 }
 
 #[test]
-fn what_cannot_work_is_the_users_to_mend_and_says_how() {
-    let place = Place::new().with_teacher();
+fn unworkable_settings_are_user_errors_that_say_what_is_wrong() {
+    let workspace = Workspace::new().with_teacher();
     let assert_user = |changes: Value, parts: &[&str]| {
-        let (class, message) = place.failure(&merged(place.distilled("kd"), changes), "out");
-        assert_eq!(class, "user", "{message}");
-        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        let failure = workspace.fail(&merged(workspace.distilled("kd"), changes), "out", &[]);
+        assert_eq!(failure.class, ErrorClass::User, "{failure:?}");
+        assert!(parts.iter().all(|part| failure.message.contains(part)), "{failure:?}");
     };
     assert_user(json!({"teacher": {"architecture": "resnet56"}}), &["does not fit resnet56", "it fits resnet8"]);
     assert_user(json!({"teacher": {"checkpoint": "/nowhere.pt"}}), &["/nowhere.pt does not exist"]);
     assert_user(json!({"dataset": {"path": "/nowhere"}}), &["data set /nowhere does not exist any more"]);
-    // A teacher of two classes more than the data has.
-    let other = Place::new();
+    // A teacher with two classes more than the data set.
+    let other = Workspace::new();
     let labels = other.path("data/train-labels-idx1-ubyte");
     let mut bytes = std::fs::read(&labels).unwrap();
     (bytes[8], bytes[9]) = (4, 5);
@@ -278,19 +261,19 @@ fn what_cannot_work_is_the_users_to_mend_and_says_how() {
 
 #[test]
 fn a_loss_that_is_not_finite_ends_the_job_and_leaves_no_checkpoint() {
-    let place = Place::new();
+    let workspace = Workspace::new();
     let wild = json!({"training": {"clip_grad_norm": null, "optimizer": {"learning_rate": 1000.0}, "epochs": 20}});
-    let (class, message) = place.failure(&merged(place.plain(), wild), "out");
-    assert_eq!(class, "numeric", "{message}");
-    assert!(message.contains("step ") && message.contains("learning_rate"), "{message}");
-    assert!(!place.path("out/student.safetensors").exists());
+    let failure = workspace.fail(&merged(workspace.plain(), wild), "out", &[]);
+    assert_eq!(failure.class, ErrorClass::Numeric, "{failure:?}");
+    assert!(failure.message.contains("step ") && failure.message.contains("learning_rate"), "{failure:?}");
+    assert!(!workspace.path("out/student.safetensors").exists());
 }
 
 #[test]
-fn a_full_disk_is_named_with_the_file() {
-    let place = Place::new();
-    let command = place.command(&place.plain(), "out");
-    // No file may grow beyond 64 KiB: metrics fit, the checkpoint does not.
+fn a_full_disk_is_a_storage_error_that_names_the_file() {
+    let workspace = Workspace::new();
+    let command = workspace.command(&workspace.plain(), "out");
+    // Limits files to 64 KiB: the metrics fit, the checkpoint does not.
     let mut limited = std::process::Command::new("sh");
     limited.args(["-c", "ulimit -f 128 && exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
     let run = limited.arg("--events").output().unwrap();
@@ -301,15 +284,15 @@ fn a_full_disk_is_named_with_the_file() {
 }
 
 #[test]
-fn evaluate_says_what_training_said_and_writes_logits_in_file_order() {
-    let place = Place::new().with_teacher();
-    let manifest = place.json("teacher/manifest.json");
+fn evaluate_repeats_the_evaluation_of_the_training_and_writes_logits_in_file_order() {
+    let workspace = Workspace::new().with_teacher();
+    let manifest = workspace.json("teacher/manifest.json");
     let evaluate = |checkpoint: &str, flags: &[&str]| {
         let mut command = trainer("evaluate");
-        command.args(["--architecture", "resnet8", "--checkpoint"]).arg(place.path(checkpoint));
-        command.arg("--dataset").arg(place.path("data")).args(flags).output().unwrap()
+        command.args(["--architecture", "resnet8", "--checkpoint"]).arg(workspace.path(checkpoint));
+        command.arg("--dataset").arg(workspace.path("data")).args(flags).output().unwrap()
     };
-    let logits = place.path("logits.safetensors");
+    let logits = workspace.path("logits.safetensors");
     let run = evaluate("teacher/student.safetensors", &["--logits", logits.to_str().unwrap()]);
     let result: Value = serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", text(&run.stderr)));
     for (key, expected) in manifest["best"]["evaluation"].as_object().unwrap() {
@@ -321,7 +304,7 @@ fn evaluate_says_what_training_said_and_writes_logits_in_file_order() {
     let logits = logits.tensor("logits").unwrap();
     assert_eq!((logits.shape(), logits.dtype()), ([50, 4].as_slice(), safetensors::Dtype::F32));
     let values: Vec<f32> = logits.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    // The labels of the file go round.
+    // The label of image i is i mod 4.
     let right = values.chunks(4).enumerate().filter(|(index, row)| row.iter().all(|value| *value <= row[index % 4]));
     assert!((right.count() as f64 * 2.0 - result["top1"].as_f64().unwrap()).abs() < 1e-6);
 
@@ -329,8 +312,9 @@ fn evaluate_says_what_training_said_and_writes_logits_in_file_order() {
     assert_eq!(run.status.code(), Some(1));
     assert!(text(&run.stderr).contains("not a checkpoint"), "{}", text(&run.stderr));
 
-    // Once more through convert: the same network.
-    let run = trainer("convert").arg(place.path("teacher/student.safetensors")).arg(place.path("copy")).output();
+    // A converted checkpoint is the same network.
+    let run =
+        trainer("convert").arg(workspace.path("teacher/student.safetensors")).arg(workspace.path("copy")).output();
     assert!(run.unwrap().status.success());
     let copy: Value = serde_json::from_slice(&evaluate("copy", &[]).stdout).unwrap();
     assert_eq!(copy["loss"], result["loss"]);

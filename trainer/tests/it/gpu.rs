@@ -1,5 +1,5 @@
-//! What needs a GPU, where there is one. Elsewhere each test says why it was not run, but that what is needed is missing
-//! in an orderly way is tested everywhere.
+//! Tests that need a GPU. Without one they print why they were not run; that its absence is handled is tested
+//! everywhere.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::support::training::{Training, specification};
-use crate::support::{Place, merged, text};
+use crate::support::{Workspace, merged, text};
 
-/// The first GPU, for one test at a time: what others issue meanwhile would break a recording. None, and why, where there
-/// is none.
+/// The first GPU, for one test at a time, since work that others issue would break the recording of a graph. Without a
+/// GPU, prints that the test was not run.
 fn gpu(test: &str) -> Option<(Device, MutexGuard<'static, ()>)> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +55,7 @@ fn the_plugin_opens_or_says_what_is_missing() {
     let has_gpu = gpu.is_some();
     match Plugin::load() {
         Ok(plugin) => {
-            // An error of CUDA's, not the end of the process.
+            // Without a GPU this is an error and does not end the process.
             let begun = plugin.begin(0);
             assert_eq!(begun.is_ok(), has_gpu, "{begun:?}");
             let recorded = plugin.record(&mut || ());
@@ -71,22 +71,22 @@ fn the_plugin_opens_or_says_what_is_missing() {
 }
 
 #[test]
-fn a_machine_without_a_gpu_is_told_so_and_auto_takes_the_cpu() {
-    let place = Place::new();
-    let auto = place.command_on("auto", &place.plain(), "auto").arg("--no-cuda-graphs").output().unwrap();
+fn without_a_gpu_auto_uses_the_cpu_and_cuda_is_refused() {
+    let workspace = Workspace::new();
+    let auto = workspace.command_on("auto", &workspace.plain(), "auto").arg("--no-cuda-graphs").output().unwrap();
     assert!(auto.status.success(), "{}", text(&auto.stderr));
-    let device = place.json("auto/manifest.json")["attempts"][0]["device"].clone();
+    let device = workspace.json("auto/manifest.json")["attempts"][0]["device"].clone();
     if gpu("training on cuda:0 by itself").is_some() {
         assert_eq!(device, "cuda:0");
     } else {
         assert_eq!(device, "cpu");
-        let cuda = place.command_on("cuda", &place.plain(), "cuda").output().unwrap();
+        let cuda = workspace.command_on("cuda", &workspace.plain(), "cuda").output().unwrap();
         assert!(!cuda.status.success() && text(&cuda.stderr).contains("CUDA"), "{}", text(&cuda.stderr));
     }
 }
 
 #[test]
-fn a_recorded_step_computes_what_its_operations_do() {
+fn a_recorded_step_computes_the_same_as_an_eager_one() {
     let Some((device, _alone)) = gpu("recorded steps beside eager ones") else { return };
     for kind in [Kind::Float, Kind::BFloat16] {
         for changes in [
@@ -104,35 +104,35 @@ fn a_recorded_step_computes_what_its_operations_do() {
 }
 
 #[test]
-fn a_gpu_trains_as_the_cpu_does() {
+fn a_gpu_trains_like_the_cpu() {
     let Some((device, _alone)) = gpu("a GPU beside the CPU") else { return };
     let _in_full = Tf32::set(false);
     let on = |device, kind| trained(json!({}), device, kind, Mode::Eager);
     let exact = on(Device::Cpu, Kind::Float);
     let difference = largest_difference(&on(device, Kind::Float), &exact);
     assert!(difference < 1e-3, "float32: {difference}");
-    // Weights start at the same values, so they stay close where the steps are about the same.
+    // Weights start at the same values, so they stay close if the steps are about the same.
     let difference = largest_difference(&on(device, Kind::BFloat16), &on(Device::Cpu, Kind::BFloat16));
     assert!(difference < 0.1, "bfloat16: {difference}");
 }
 
 #[test]
-fn graphs_make_no_other_student() {
+fn cuda_graphs_do_not_change_the_student() {
     let Some(_gpu) = gpu("whole runs with graphs and without") else { return };
-    let place = Place::new().with_teacher();
+    let workspace = Workspace::new().with_teacher();
     let training = json!({"epochs": 4, "augmentation": "crop_flip", "precision": "float32"});
-    let spec = merged(place.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}, "training": training}));
+    let spec = merged(workspace.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}, "training": training}));
     let student = |output: &str, spec: &serde_json::Value, flags: &[&str]| {
-        let run = place.command_on("cuda", spec, output).args(flags).output().unwrap();
+        let run = workspace.command_on("cuda", spec, output).args(flags).output().unwrap();
         assert!(run.status.success(), "{}", text(&run.stderr));
         assert!(!text(&run.stdout).contains("warning"), "{}", text(&run.stdout));
-        place.bytes(&format!("{output}/student-last.safetensors"))
+        workspace.bytes(format!("{output}/student-last.safetensors"))
     };
     assert!(student("graphs", &spec, &[]) == student("eager", &spec, &["--no-cuda-graphs"]));
-    // Batches that are brought there while it computes.
+    // Batches that are copied to the GPU while it computes.
     let streamed = ["--data-memory-mib", "0", "--no-cuda-graphs"];
     assert!(student("streamed", &spec, &streamed[..2]) == student("streamed-eager", &spec, &streamed));
-    // What the teacher said is kept on the GPU.
+    // Teacher logits that are cached on the GPU.
     let views = merged(spec, json!({"training": {"teacher_cache": "views:2"}}));
     assert!(student("views", &views, &[]) == student("none", &views, &["--cache-mib", "0", "--no-cuda-graphs"]));
 }

@@ -1,41 +1,40 @@
-//! Batches: order, resumption, corrupt images, statistics, and augmentation against a naive one.
+//! Batches: their order, resumption, corrupt images, statistics.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use distillery::dataset::{self, Frame, Images, KEPT_BYTES, Rectangle};
 use distillery_trainer::data::normalisation::Normalisation;
-use distillery_trainer::data::{
-    Batch, Batches, CropSource, Crops, Framing, LoadError, Loader, LoaderOptions, Shard, crop_flip, resized_crop,
-};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use distillery_trainer::data::{Batch, Batches, Crops, Framing, LoadError, Loader, LoaderOptions, Shard};
 use tch::{Device, Kind, Tensor};
+
+use crate::augmentation::crop_source;
+use crate::support::watched::Watched;
 
 const SIDE: u32 = 2;
 const MEMORY: u64 = u64::MAX;
 const STREAM: u64 = 0;
 
-/// Images whose pixels tell their index: low byte in red, high byte in green, 7 in blue.
+/// Images whose pixels encode their index: low byte in red, high byte in green, 7 in blue.
 #[derive(Debug, Default)]
 struct Fake {
     labels: Vec<u32>,
     corrupt: Vec<usize>,
     unreadable: Option<usize>,
-    /// A decoder that has a bug.
+    /// The image at which the decoder panics.
     panics: Option<usize>,
-    reads: AtomicUsize,
-    /// The blocks that were read of.
+    /// Number of images read.
+    reads: Watched<usize>,
+    /// Blocks from which images were read.
     blocks: Mutex<BTreeSet<usize>>,
-    /// Bytes that are unpacked in blocks, the most that were to be kept, and the images whose blocks were fetched.
+    /// Bytes that are unpacked in blocks, the limit of bytes to keep, and the images whose blocks were prefetched.
     packed: u64,
     kept: AtomicU64,
-    fetched: Mutex<Vec<usize>>,
-    /// The parts that were asked for.
+    fetched: Watched<Vec<usize>>,
+    /// The crops that were requested.
     parts: Mutex<Vec<(usize, Rectangle)>>,
 }
 
@@ -51,8 +50,8 @@ impl Images for Fake {
     }
 
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), dataset::Error> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        // A decoder can leave anything behind before it fails.
+        self.reads.change(|reads| *reads += 1);
+        // A failing decoder may leave anything in the buffer.
         planes.fill(99);
         let path = PathBuf::from(format!("{index}.png"));
         if self.corrupt.contains(&index) {
@@ -82,7 +81,7 @@ impl Images for Fake {
     }
 
     fn fetch(&self, index: usize) {
-        self.fetched.lock().unwrap().push(index);
+        self.fetched.change(|fetched| fetched.push(index));
     }
 }
 
@@ -95,7 +94,7 @@ fn options(batch_size: u32, memory_limit: u64) -> LoaderOptions {
     LoaderOptions { side: SIDE, framing, limit: None, batch_size, shard, seed: 5, memory_limit, device }
 }
 
-/// The images' indices, batch by batch; checks that labels and pixels belong together.
+/// The indices of the images, batch by batch; checks that labels and pixels match.
 fn indices(batches: Batches) -> Vec<Vec<usize>> {
     batches.map(|batch| batch_indices(batch.unwrap())).collect()
 }
@@ -114,7 +113,7 @@ fn batch_indices(Batch { images, labels, indices, index_tensor, .. }: Batch) -> 
     let found: Vec<usize> = found.into_iter().map(|index| index as usize).collect();
     let on_device: Vec<i64> = Vec::try_from(index_tensor).unwrap();
     assert_eq!(on_device, indices.iter().map(|number| *number as i64).collect::<Vec<_>>());
-    // Images that were left out in memory have no number.
+    // Images that were skipped while loading into memory have no number.
     assert!(indices.len() == found.len() && indices.iter().zip(&found).all(|(number, index)| number <= index));
     found
 }
@@ -126,7 +125,7 @@ fn sorted(batches: &[Vec<usize>]) -> Vec<usize> {
 }
 
 #[test]
-fn an_epoch_holds_each_image_once_in_an_order_of_its_own() {
+fn an_epoch_visits_each_image_once_in_its_own_order() {
     // More than one streaming window of 8192 images.
     let count = 9001;
     for memory in [MEMORY, STREAM] {
@@ -145,7 +144,7 @@ fn an_epoch_holds_each_image_once_in_an_order_of_its_own() {
 }
 
 #[test]
-fn shares_of_a_batch_are_its_rows_in_order_with_the_parts_that_one_would_take() {
+fn shards_split_a_batch_in_order_and_take_the_crops_of_the_whole_batch() {
     for memory in [MEMORY, STREAM] {
         let open =
             |shard| Loader::open(Arc::new(Fake::new(82)), LoaderOptions { shard, ..options(8, memory) }).unwrap();
@@ -168,7 +167,7 @@ fn shares_of_a_batch_are_its_rows_in_order_with_the_parts_that_one_would_take() 
             assert_eq!(shards.each_ref().map(|shard| shard[batch].1.clone()).concat(), indices);
             assert_eq!(shards.each_ref().map(|shard| shard[batch].2.clone()).concat(), parts);
         }
-        // Of the last two images there is none for the third.
+        // The last batch has two images, so the third shard gets none.
         assert!(shards[2].last().unwrap().1.is_empty());
         let evaluated =
             [0, 1, 2].map(|number| indices(open(Shard::WHOLE).in_order(Shard { rank: number, world_size: 3 }, 20)));
@@ -177,7 +176,7 @@ fn shares_of_a_batch_are_its_rows_in_order_with_the_parts_that_one_would_take() 
 }
 
 #[test]
-fn a_share_that_cannot_be_read_keeps_its_place_among_the_others() {
+fn a_shard_whose_images_cannot_be_read_still_yields_a_batch() {
     let fake = || Fake { corrupt: vec![40], ..Fake::new(150) };
     for memory in [MEMORY, STREAM] {
         let of = |number| {
@@ -192,7 +191,7 @@ fn a_share_that_cannot_be_read_keeps_its_place_among_the_others() {
 }
 
 #[test]
-fn a_later_first_batch_goes_on_where_the_epoch_was() {
+fn an_epoch_can_start_at_a_later_batch() {
     for memory in [MEMORY, STREAM] {
         let loader = open(Fake::new(1000), None, 64, memory).unwrap();
         let whole = indices(loader.epoch(3, 0));
@@ -203,11 +202,11 @@ fn a_later_first_batch_goes_on_where_the_epoch_was() {
     let fake = Arc::new(Fake::new(1000));
     let loader = Loader::open(fake.clone(), options(64, STREAM)).unwrap();
     assert_eq!(indices(loader.epoch(3, 15)).concat().len(), 40);
-    assert_eq!(fake.reads.load(Ordering::Relaxed), 40, "images before the first batch are not decoded");
+    assert_eq!(*fake.reads.get(), 40, "images before the first batch are not decoded");
 }
 
 #[test]
-fn evaluation_is_in_order_and_a_limit_takes_the_first() {
+fn evaluation_is_in_file_order_and_a_limit_keeps_the_first_images() {
     for memory in [MEMORY, STREAM] {
         let loader = open(Fake::new(1000), Some(300), 64, memory).unwrap();
         assert_eq!((loader.len(), loader.steps_per_epoch()), (300, 5));
@@ -223,7 +222,7 @@ fn evaluation_is_in_order_and_a_limit_takes_the_first() {
 }
 
 #[test]
-fn few_corrupt_images_are_named_and_left_out() {
+fn a_few_corrupt_images_are_reported_and_skipped() {
     let corrupt = vec![0, 1, 500, 700, 998, 999];
     let good: Vec<usize> = (0..1000).filter(|index| !corrupt.contains(index)).collect();
     for memory in [MEMORY, STREAM] {
@@ -231,17 +230,17 @@ fn few_corrupt_images_are_named_and_left_out() {
         assert_eq!(indices(loader.in_order(Shard::WHOLE, 100)).concat(), good);
         assert_eq!(sorted(&indices(loader.epoch(0, 0))), good);
         assert_eq!(loader.len(), if memory == MEMORY { 994 } else { 1000 });
-        // Met twice, counted once.
+        // Read twice, counted once.
         assert_eq!(loader.corrupt_count(), 6);
         assert_eq!(loader.corrupt()[2], "image 500: 500.png: not an image");
     }
-    // A batch that lost all its images is passed over.
+    // A batch without readable images is skipped.
     let loader = open(Fake { corrupt: vec![4, 5], ..Fake::new(200) }, None, 2, STREAM).unwrap();
     assert_eq!(indices(loader.in_order(Shard::WHOLE, 2)).len(), 99);
 }
 
 #[test]
-fn many_corrupt_images_are_an_error_of_the_user() {
+fn too_many_corrupt_images_are_a_user_error() {
     let fake = || Fake { corrupt: (100..120).collect(), ..Fake::new(1000) };
     let stream = open(fake(), None, 50, STREAM).unwrap();
     let results: Vec<_> = stream.in_order(Shard::WHOLE, 50).collect();
@@ -256,7 +255,7 @@ fn many_corrupt_images_are_an_error_of_the_user() {
 }
 
 #[test]
-fn an_unreadable_file_is_no_corrupt_image() {
+fn an_unreadable_file_is_not_a_corrupt_image() {
     let fake = || Fake { unreadable: Some(3), ..Fake::new(1000) };
     let error = open(fake(), None, 50, MEMORY).unwrap_err();
     assert!(matches!(error, LoadError::Dataset(_)) && !error.is_users());
@@ -266,7 +265,7 @@ fn an_unreadable_file_is_no_corrupt_image() {
 }
 
 #[test]
-fn mean_and_deviation_are_those_of_the_pixels() {
+fn mean_and_standard_deviation_are_those_of_the_pixels() {
     for memory in [MEMORY, STREAM] {
         let (mean, std) = open(Fake::new(256), None, 64, memory).unwrap().mean_std();
         assert!((mean[0] - 0.5).abs() < 1e-12);
@@ -284,15 +283,15 @@ fn mean_and_deviation_are_those_of_the_pixels() {
 }
 
 #[test]
-fn mean_and_deviation_of_a_large_split_are_those_of_a_sample_from_all_over_it() {
+fn mean_and_standard_deviation_of_a_large_split_come_from_a_sample_of_all_its_blocks() {
     for packed in [0, 1 << 30] {
         let fake = Arc::new(Fake { packed, ..Fake::new(200 * 256) });
         let loader = Loader::open(fake.clone(), options(64, STREAM)).unwrap();
         let (mean, std) = loader.mean_std();
         // The second channel goes from 0 to 199.
         assert!((mean[1] * 255.0 - 99.5).abs() < 3.0 && (std[1] * 255.0 - 57.7).abs() < 3.0, "{mean:?} {std:?}");
-        assert!((9_900..=10_000).contains(&fake.reads.load(Ordering::Relaxed)));
-        // Few blocks, where each must be unpacked.
+        assert!((9_900..=10_000).contains(&*fake.reads.get()));
+        // Fewer blocks if each must be unpacked.
         let blocks = fake.blocks.lock().unwrap().len();
         assert_eq!(blocks, if packed > 0 { 40 } else { 100 });
     }
@@ -313,11 +312,11 @@ fn streaming_decodes_three_batches_ahead_and_no_more() {
     let loader = Loader::open(fake.clone(), options(10, STREAM)).unwrap();
     let mut batches = loader.epoch(0, 0);
     for taken in 0..20 {
-        let decoded = || fake.reads.load(Ordering::Relaxed);
-        wait_until(|| decoded() >= (taken + 3) * 10);
-        // One more is begun while it is waited for.
+        drop(fake.reads.once(|reads| *reads >= (taken + 3) * 10));
+        // One more batch is begun while the next one is awaited.
         batches.next().unwrap().unwrap();
-        assert!(decoded() <= (taken + 4) * 10, "{} images after {taken} batches", decoded());
+        let decoded = *fake.reads.get();
+        assert!(decoded <= (taken + 4) * 10, "{decoded} images after {taken} batches");
     }
 }
 
@@ -329,7 +328,7 @@ fn a_decoder_that_panics_ends_the_epoch_and_not_the_process() {
     assert!(batches[..batches.len() - 1].iter().all(Result::is_ok));
 }
 
-/// The blocks of 512 that images lie in, each run of the same one once.
+/// The blocks of 512 images, without repetitions in a row.
 fn blocks(images: &[usize]) -> Vec<usize> {
     let mut blocks: Vec<_> = images.iter().map(|image| image / 512).collect();
     blocks.dedup();
@@ -337,9 +336,9 @@ fn blocks(images: &[usize]) -> Vec<usize> {
 }
 
 #[test]
-fn fewer_blocks_are_mixed_where_two_windows_do_not_fit_the_memory() {
+fn a_small_memory_limit_shuffles_fewer_blocks_at_a_time() {
     let count = 512 * 40;
-    // A block takes 2 GiB, and 4 GiB hold one that is used and the next one.
+    // A block takes 2 GiB: 4 GiB hold the current block and the next.
     let fake = Arc::new(Fake { packed: 80 << 30, ..Fake::new(count) });
     let loader = Loader::stream(fake.clone(), options(64, 4 << 30)).unwrap();
     assert_eq!(fake.kept.load(Ordering::Relaxed), 4 << 30);
@@ -347,21 +346,16 @@ fn fewer_blocks_are_mixed_where_two_windows_do_not_fit_the_memory() {
     let order_of_blocks = blocks(&order);
     assert_eq!(order_of_blocks.len(), 40);
     assert_eq!(sorted(&[order]), (0..count).collect::<Vec<_>>());
-    // Each is fetched while the one before is decoded, and the first one by who reads its first image.
-    let fetched = || -> Vec<usize> { std::mem::take(&mut *fake.fetched.lock().unwrap()) };
-    wait_until(|| fake.fetched.lock().unwrap().len() >= 39);
-    assert_eq!(
-        fetched().iter().map(|image| image / 512).collect::<BTreeSet<_>>(),
-        order_of_blocks[1..].iter().copied().collect()
-    );
-    // An epoch that goes on in its middle fetches what is left.
+    // Each block but the first is prefetched while the one before it is decoded.
+    let fetched_blocks = |count: usize| -> BTreeSet<usize> {
+        let fetched = std::mem::take(&mut *fake.fetched.once(|fetched| fetched.len() >= count));
+        fetched.into_iter().map(|image| image / 512).collect()
+    };
+    assert_eq!(fetched_blocks(39), order_of_blocks[1..].iter().copied().collect());
+    // A resumed epoch prefetches the remaining blocks.
     loader.epoch(0, 8 * 20 + 4).for_each(drop);
-    wait_until(|| fake.fetched.lock().unwrap().len() >= 19);
-    assert_eq!(
-        fetched().iter().map(|image| image / 512).collect::<BTreeSet<_>>(),
-        order_of_blocks[21..].iter().copied().collect()
-    );
-    // Small ones are mixed as if they were read one by one, in the least memory that is always granted.
+    assert_eq!(fetched_blocks(19), order_of_blocks[21..].iter().copied().collect());
+    // Small blocks fit the guaranteed memory and are shuffled like single images.
     let small = Arc::new(Fake { packed: 80 << 20, ..Fake::new(count) });
     let loader = Loader::stream(small.clone(), options(64, STREAM)).unwrap();
     assert_eq!(small.kept.load(Ordering::Relaxed), KEPT_BYTES);
@@ -369,101 +363,8 @@ fn fewer_blocks_are_mixed_where_two_windows_do_not_fit_the_memory() {
     assert_eq!(indices(loader.epoch(0, 0)), indices(single.epoch(0, 0)));
 }
 
-fn wait_until(condition: impl Fn() -> bool) {
-    while !condition() {
-        thread::yield_now();
-    }
-}
-
-/// Bytes [B, 3, S, S] without a symmetry.
-fn pictures(count: i64, side: i64) -> Tensor {
-    let numbers = Tensor::arange(count * 3 * side * side, (Kind::Int64, Device::Cpu)) * 7919;
-    (numbers.remainder(251) + 1).to_kind(Kind::Uint8).view([count, 3, side, side])
-}
-
-/// The crop of one image [3, S, S], pixel by pixel.
-fn naive(image: &[u8], side: usize, top: usize, left: usize, flip: bool) -> Vec<u8> {
-    let mut cropped = Vec::with_capacity(image.len());
-    for plane in image.chunks(side * side) {
-        for y in 0..side {
-            for x in 0..side {
-                let x = if flip { side - 1 - x } else { x };
-                let (y, x) = ((top + y).wrapping_sub(4), (left + x).wrapping_sub(4));
-                cropped.push(if y < side && x < side { plane[y * side + x] } else { 0 });
-            }
-        }
-    }
-    cropped
-}
-
 #[test]
-fn crops_and_flips_are_those_of_single_images() {
-    let (count, side) = (400, 8);
-    let images = pictures(count, side);
-    let changed = crop_flip(&images, &epoch_parts(count, 1, 2, 3));
-    assert_eq!((changed.size(), changed.kind()), (images.size(), Kind::Uint8));
-    let bytes = |tensor: &Tensor| -> Vec<u8> { Vec::try_from(tensor.contiguous().view(-1)).unwrap() };
-    let size = 3 * (side * side) as usize;
-    let (mut flips, mut tops, mut lefts) = (0, [0; 9], [0; 9]);
-    for (image, found) in bytes(&images).chunks(size).zip(bytes(&changed).chunks(size)) {
-        let all = (0..162).map(|n| (n / 18, n / 2 % 9, n % 2 == 1));
-        let (top, left, flip) = all
-            .into_iter()
-            .find(|(top, left, flip)| naive(image, side as usize, *top, *left, *flip) == found)
-            .expect("a crop of this image");
-        flips += usize::from(flip);
-        tops[top] += 1;
-        lefts[left] += 1;
-    }
-    assert!((150..250).contains(&flips), "{flips} of 400");
-    assert!(tops.iter().chain(&lefts).all(|count| (15..80).contains(count)), "{tops:?} {lefts:?}");
-}
-
-/// What batch `batch` of `count` images of side 8 takes in an epoch.
-fn epoch_parts(count: i64, seed: u64, epoch: u32, batch: u64) -> Tensor {
-    let batch_size = count as u64;
-    let crops = Crops::of_epoch(crop_source(seed, (batch + 1) * batch_size, 8), epoch, 0, batch_size);
-    crops.of_batch(batch, 0, &Tensor::arange(count, (Kind::Int64, Device::Cpu)))
-}
-
-fn crop_source(seed: u64, images: u64, side: u64) -> CropSource {
-    CropSource { seed, images, side, device: Device::Cpu }
-}
-
-#[test]
-fn augmentation_depends_on_seed_epoch_and_batch_alone() {
-    let images = pictures(64, 8);
-    let changed = crop_flip(&images, &epoch_parts(64, 1, 2, 3));
-    assert!(changed.equal(&crop_flip(&images, &epoch_parts(64, 1, 2, 3))));
-    for (seed, epoch, batch) in [(0, 2, 3), (1, 3, 3), (1, 2, 4), (1, 3, 2)] {
-        assert!(!changed.equal(&crop_flip(&images, &epoch_parts(64, seed, epoch, batch))));
-    }
-    let floats = crop_flip(&images.to_kind(Kind::Float), &epoch_parts(64, 1, 2, 3));
-    assert!(floats.equal(&changed.to_kind(Kind::Float)));
-    // The same where an epoch is gone on with, and in a batch that lost images.
-    let numbers = Tensor::arange(50, (Kind::Int64, Device::Cpu));
-    let later = Crops::of_epoch(crop_source(1, 250, 8), 2, 3, 64).of_batch(3, 0, &numbers);
-    assert!(later.equal(&epoch_parts(64, 1, 2, 3).narrow(0, 0, 50)));
-}
-
-#[test]
-fn a_view_of_an_image_depends_on_seed_view_and_image_alone() {
-    let images = pictures(64, 8);
-    let parts = |numbers: &Tensor, seed, view| Crops::of_view(crop_source(seed, 200, 8), view).of_batch(0, 0, numbers);
-    let numbers = |from: i64| Tensor::arange_start(from, from + 64, (Kind::Int64, Device::Cpu));
-    let views = crop_flip(&images, &parts(&numbers(100), 1, 2));
-    assert!((0..64).any(|image| !views.get(image).equal(&images.get(image))));
-    // The same in another batch, in another order.
-    let few = Tensor::from_slice(&[40_i64, 3, 17]);
-    let alone = crop_flip(&images.index_select(0, &few), &parts(&(&few + 100), 1, 2));
-    assert!(alone.equal(&views.index_select(0, &few)));
-    for (from, seed, view) in [(100, 0, 2), (100, 1, 3), (0, 1, 2)] {
-        assert!(!views.equal(&crop_flip(&images, &parts(&numbers(from), seed, view))));
-    }
-}
-
-#[test]
-fn every_epoch_takes_another_part_of_an_image_even_if_memory_would_hold_them() {
+fn random_crops_differ_between_epochs_even_when_all_images_fit_in_memory() {
     let fake = Arc::new(Fake::new(100));
     let options = LoaderOptions { framing: Framing::ResizedCrop, ..options(32, MEMORY) };
     let loader = Loader::open(fake.clone(), options).unwrap();
@@ -478,37 +379,8 @@ fn every_epoch_takes_another_part_of_an_image_even_if_memory_would_hold_them() {
     assert_eq!(first, parts(0, 0));
     let other = parts(1, 0);
     assert!(first.iter().zip(&other).all(|(one, other)| one != other));
-    // A run that goes on within an epoch takes the same parts of the images that are left.
+    // A resumed epoch takes the same crops of the remaining images.
     let left = parts(0, 2);
     assert_eq!(left.len(), 36);
     assert!(left.iter().all(|part| first.contains(part)));
-}
-
-#[test]
-fn resized_crops_are_distributed_as_torchvisions() {
-    let mut random = ChaCha8Rng::seed_from_u64(1);
-    let count = 4000;
-    let (mut areas, mut shapes, mut mirrored) = (0.0, 0.0, 0);
-    for _ in 0..count {
-        let part = resized_crop([400, 300], &mut random);
-        assert!(part.left >= 0.0 && part.top >= 0.0 && part.width >= 1.0 && part.height >= 1.0);
-        assert!(part.left + part.width <= 400.0 && part.top + part.height <= 300.0, "{part:?}");
-        let (area, shape) = (part.width * part.height / 120_000.0, part.width / part.height);
-        // Whole pixels, hence the margins.
-        assert!((0.078..=1.0).contains(&area) && (0.74..1.35).contains(&shape), "{part:?}");
-        areas += area / f64::from(count);
-        shapes += shape.ln() / f64::from(count);
-        mirrored += i32::from(part.mirrored);
-    }
-    // The means of a million draws of torchvision's RandomResizedCrop.get_params on 400 × 300.
-    assert!((areas - 0.433).abs() < 0.015, "{areas}");
-    assert!((shapes - 0.031).abs() < 0.015, "{shapes}");
-    assert!((1850..2150).contains(&mirrored), "{mirrored}");
-    // No part of such a shape fits: the middle.
-    let part = resized_crop([1000, 10], &mut random);
-    assert_eq!((part.left, part.top, part.width, part.height), (493.0, 0.0, 13.0, 10.0));
-    let part = resized_crop([10, 1000], &mut random);
-    assert_eq!((part.left, part.top, part.width, part.height), (0.0, 493.0, 10.0, 13.0));
-    let part = resized_crop([1, 1], &mut random);
-    assert_eq!((part.left, part.top, part.width, part.height), (0.0, 0.0, 1.0, 1.0));
 }

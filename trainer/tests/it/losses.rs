@@ -11,8 +11,8 @@ use tch::{Device, Kind, Tensor};
 
 use self::reference::{Classifier, Maps, Settings};
 use crate::support::bounded::Bounded;
+use crate::support::process::{LESSER_PROCESSORS, run_again};
 use crate::support::torch::{hashed, one_thread};
-use crate::support::{LESSER_PROCESSORS, run_again};
 
 /// A case of the published implementation, with what it computed in float32. `nkd` was computed with T = 1 and gamma =
 /// 1.5, whatever the defaults are.

@@ -1,12 +1,14 @@
-//! The trainer's promises, one module each; `support` is the harness they share. `cargo test -p distillery-trainer --test
-//! it losses::` runs one of them.
+//! The trainer's promises, one module each; `support` is the harness they share. `cargo test -p distillery-trainer
+//! --test it losses::` runs one of them.
 //!
-//! All tests run in one process. What libtorch keeps per process is set in one place, `support::torch`: no test sets the
-//! number of threads, a flag or the global random generator itself. Whatever needs another environment starts a process.
+//! All tests run in one process. What libtorch keeps per process is set in one place, `support::torch`: no test sets
+//! the number of threads, a flag or the global random generator itself. Whatever needs another environment starts a
+//! process.
 
 mod support;
 
 mod architectures;
+mod augmentation;
 mod command_line;
 mod data_cache;
 mod gpu;

@@ -1,6 +1,4 @@
-//! Several devices train one student as one device would, and end together.
-
-use std::time::{Duration, Instant};
+//! Several devices train a student like one device does, and end together.
 
 use distillery::architecture;
 use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event};
@@ -14,18 +12,21 @@ use distillery_trainer::ranks::Ranks;
 use distillery_trainer::run::metrics::{Meter, Metric};
 use distillery_trainer::run::optim::Optimizer;
 use distillery_trainer::run::step::{Inputs, Objective, StepScalars, step};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::support::torch::one_thread;
-use crate::support::{Place, Supervised, merged, program, text};
+use crate::support::{Supervised, Workspace, appears, merged, program, started, text};
 
 const STEPS: u64 = 10;
 const CLASSES: u32 = 4;
 
-fn network(name: &str, seed: u64) -> Network {
-    models::build(architecture::find(name).unwrap(), CLASSES, seed)
+/// In float64, where no rounding takes a pixel to the other side of a ReLU.
+fn network(seed: u64) -> Network {
+    let mut network = models::build(architecture::find("resnet8").unwrap(), CLASSES, seed);
+    network.place(Device::Cpu, Kind::Double);
+    network
 }
 
 fn optimizer(student: &Network) -> Optimizer {
@@ -34,17 +35,17 @@ fn optimizer(student: &Network) -> Optimizer {
     Optimizer::new(&spec, trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect())
 }
 
-/// `work` as each of `count` ranks, which are threads here: the weights that each ends with.
+/// Runs `work` as each of `count` ranks, which are threads here. Returns the final weights of each.
 fn together(count: u32, work: impl Fn(&mut Ranks, &Network, &mut Optimizer) + Sync) -> Vec<Vec<Tensor>> {
     one_thread();
-    let place = tempfile::tempdir().unwrap();
+    let workspace = tempfile::tempdir().unwrap();
     let rank = |number: u32| {
         let mut ranks = match count {
             1 => Ranks::single(),
-            _ => Ranks::join(Shard { rank: number, world_size: count }, place.path(), Device::Cpu, |_| ()).unwrap(),
+            _ => Ranks::join(Shard { rank: number, world_size: count }, workspace.path(), Device::Cpu, |_| ()).unwrap(),
         };
-        // Each begins with other weights, and takes over those of the first.
-        let student = network("resnet8", u64::from(number));
+        // Each starts with weights of its own and takes over those of rank 0.
+        let student = network(u64::from(number));
         let mut optimizer = optimizer(&student);
         ranks.begin(&student, &optimizer.state(), Device::Cpu).unwrap();
         work(&mut ranks, &student, &mut optimizer);
@@ -57,7 +58,7 @@ fn together(count: u32, work: impl Fn(&mut Ranks, &Network, &mut Optimizer) + Sy
 }
 
 fn assert_same_steps(one: &[Vec<Tensor>], several: &[Vec<Tensor>]) {
-    let begun: Vec<Tensor> = network("resnet8", 0).trained().map(|tensor| tensor.detach().copy()).collect();
+    let begun: Vec<Tensor> = network(0).trained().map(|tensor| tensor.detach().copy()).collect();
     for (index, weights) in several.iter().enumerate() {
         assert!(weights.iter().zip(&several[0]).all(|(own, first)| own.equal(first)), "rank {index} has other bits");
     }
@@ -69,7 +70,7 @@ fn assert_same_steps(one: &[Vec<Tensor>], several: &[Vec<Tensor>]) {
     assert!(apart < 1e-5, "weights are {apart} apart, having moved by {moved}");
 }
 
-/// Other images in every step, the same for all ranks.
+/// The images and labels of a step, the same for all ranks.
 fn images(step: u64, count: i64) -> (Tensor, Tensor) {
     let numbers = Tensor::arange(count * 3 * 64, (Kind::Double, Device::Cpu)) + (step as f64 * 1e4);
     let hashed = (numbers * 12.9898).sin() * 43_758.545_3;
@@ -79,8 +80,8 @@ fn images(step: u64, count: i64) -> (Tensor, Tensor) {
 }
 
 #[test]
-fn ranks_take_the_steps_of_one_on_the_whole_batch() {
-    // 7 images cannot be shared evenly, and of 2 the third rank gets none.
+fn several_ranks_take_the_same_steps_as_one_on_the_whole_batch() {
+    // 7 images cannot be divided evenly, and with 2 images the third rank gets none.
     let batches = [8, 7, 2];
     let learn = |ranks: &mut Ranks, student: &Network, optimizer: &mut Optimizer| {
         for number in 0..STEPS {
@@ -90,7 +91,7 @@ fn ranks_take_the_steps_of_one_on_the_whole_batch() {
             ranks.weight_loss(&Portion { rows: rows.clone(), batch_size: all as usize });
             let rows = if rows.is_empty() { 0..1 } else { rows };
             let part = |tensor: &Tensor| tensor.narrow(0, rows.start as i64, rows.len() as i64);
-            // With batch norm's statistics fixed: those of a batch are a rank's own.
+            // In evaluation mode, since batch statistics are those of a rank's own shard.
             let logits = student.logits(&(part(&images).to_kind(Kind::Float) / 255.0), false);
             let loss = logits.cross_entropy_loss::<Tensor>(&part(&labels), None, Reduction::Mean, -100, 0.0);
             optimizer.drop_gradients();
@@ -105,9 +106,9 @@ fn ranks_take_the_steps_of_one_on_the_whole_batch() {
 }
 
 #[test]
-fn ranks_distil_in_training_mode_as_one_does_where_their_statistics_are_the_same() {
-    // The same images on both ranks, with other labels: each rank's statistics are those of the whole batch, and its
-    // gradients are not.
+fn several_ranks_distil_like_one_when_their_batch_statistics_are_equal() {
+    // Both ranks see the same images with different labels, so that their batch statistics are those of the whole batch
+    // and their gradients differ.
     let learn = |ranks: &mut Ranks, student: &Network, optimizer: &mut Optimizer| {
         let scales = [1, 2];
         let mut objective = objective(&scales);
@@ -135,8 +136,8 @@ fn ranks_distil_in_training_mode_as_one_does_where_their_statistics_are_the_same
 }
 
 fn objective(scales: &[u32]) -> Objective {
-    let teacher = network("resnet8", 9);
-    let teacher = teacher.constant(Kind::Float, 16, 8);
+    let teacher = network(9);
+    let teacher = teacher.constant(Kind::Double, 16, 8);
     let loss = Loss::Kd { temperature: 4.0 };
     let ones = vec![1.0; scales.len()];
     Objective {
@@ -159,10 +160,10 @@ fn objective(scales: &[u32]) -> Objective {
 }
 
 #[test]
-fn what_ranks_say_to_each_other_reaches_all() {
-    let place = tempfile::tempdir().unwrap();
+fn collective_operations_reach_every_rank() {
+    let workspace = tempfile::tempdir().unwrap();
     let rank = |number: u32| {
-        let ranks = Ranks::join(Shard { rank: number, world_size: 3 }, place.path(), Device::Cpu, |_| ()).unwrap();
+        let ranks = Ranks::join(Shard { rank: number, world_size: 3 }, workspace.path(), Device::Cpu, |_| ()).unwrap();
         let numbers = Tensor::from_slice(&[i64::from(number) + 1, -i64::from(number)]);
         let least = numbers.copy();
         ranks.all_reduce_sum(&numbers).unwrap();
@@ -176,97 +177,84 @@ fn what_ranks_say_to_each_other_reaches_all() {
     std::thread::scope(|scope| (0..3).for_each(|number| drop(scope.spawn(move || rank(number)))));
 }
 
-/// A run on so many devices that is long enough to be interrupted.
-fn long(place: &Place, devices: u32) -> Value {
+/// A run on several devices that is long enough to be interrupted.
+fn long(workspace: &Workspace, devices: u32) -> Value {
     let training =
         json!({"epochs": 4, "batch_size": 8, "devices": devices, "augmentation": "crop_flip", "precision": "float32"});
-    merged(place.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}, "training": training}))
+    merged(workspace.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}, "training": training}))
 }
 
-fn assert_same_students(place: &Place, one: &str, other: &str) {
+fn assert_same_students(workspace: &Workspace, one: &str, other: &str) {
     for file in ["student.safetensors", "student-last.safetensors"] {
-        assert!(place.bytes(&format!("{one}/{file}")) == place.bytes(&format!("{other}/{file}")), "{file} differs");
+        assert!(
+            workspace.bytes(format!("{one}/{file}")) == workspace.bytes(format!("{other}/{file}")),
+            "{file} differs"
+        );
     }
 }
 
-/// Processes that a process has started.
+/// The child processes of a process.
 fn children(parent: u32) -> Vec<Pid> {
     let task = format!("/proc/{parent}/task/{parent}/children");
     let children = std::fs::read_to_string(task).unwrap();
     children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
 
-fn assert_gone(processes: &[Pid]) {
-    let begun = Instant::now();
-    while processes.iter().any(|&pid| test_kill_process(pid).is_ok()) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "of {processes:?} some go on");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 #[test]
-fn a_run_on_two_devices_gives_the_same_bytes_every_time_and_repeats_its_last_epoch() {
-    let place = Place::new().with_teacher();
-    let spec = long(&place, 2);
-    let events = place.events(&spec, "one");
-    assert!(matches!(events.last(), Some(Event::Finished(_))), "{events:?}");
-    let Some(Event::Started(started)) = events.iter().find(|event| matches!(event, Event::Started(_))) else {
-        panic!("{events:?}")
-    };
+fn a_run_on_two_devices_is_reproducible_and_verifiable() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = long(&workspace, 2);
+    let events = workspace.finish(&spec, "one", &[]);
+    let started = started(&events);
     assert_eq!((started.device.as_str(), started.steps_per_epoch), ("cpu,cpu", 19));
     let evaluated =
         events.iter().filter_map(|event| if let Event::Teacher(teacher) = event { Some(teacher) } else { None });
     assert_eq!(evaluated.map(|teacher| teacher.images).collect::<Vec<_>>(), [50]);
-    place.events(&spec, "other");
-    assert_same_students(&place, "one", "other");
-    let manifest = place.json("one/manifest.json");
+    workspace.finish(&spec, "other", &[]);
+    assert_same_students(&workspace, "one", "other");
+    let manifest = workspace.json("one/manifest.json");
     assert_eq!(manifest["last"]["evaluation"]["images"], 50);
     assert!(manifest["last"]["evaluation"]["top1"].as_f64().unwrap() > 50.0, "{manifest}");
-    let left = std::fs::read_dir(place.path("one")).unwrap().map(|entry| entry.unwrap().file_name());
+    let left = std::fs::read_dir(workspace.path("one")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
     let mut verify = program("verify");
-    let verify = verify.arg(place.path("one/manifest.json")).args(["--threads", "1"]).output().unwrap();
+    let verify = verify.arg(workspace.path("one/manifest.json")).args(["--threads", "1"]).output().unwrap();
     assert!(verify.status.success(), "{}{}", text(&verify.stdout), text(&verify.stderr));
 }
 
 #[test]
-fn a_pause_on_two_devices_goes_on_with_the_next_step() {
-    let place = Place::new().with_teacher();
-    let spec = long(&place, 2);
-    place.events(&spec, "whole");
-    let mut run = Supervised::start(place.command(&spec, "paused"));
+fn a_run_paused_on_two_devices_resumes_at_the_next_step() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = long(&workspace, 2);
+    workspace.finish(&spec, "whole", &[]);
+    let mut run = Supervised::start(workspace.command(&spec, "paused"));
     run.until(|event| matches!(event, Event::Checkpoint { epoch: 1, .. }));
-    let ranks = children(run.child.id());
-    assert_eq!(ranks.len(), 1);
+    assert_eq!(children(run.child.id()).len(), 1);
     run.tell("pause");
     run.until(|event| matches!(event, Event::Stopped { .. }));
     assert_eq!(run.status(), Some(i32::from(EXIT_STOPPED)));
-    assert_gone(&ranks);
-    place.events(&spec, "paused");
-    assert_same_students(&place, "whole", "paused");
+    workspace.finish(&spec, "paused", &[]);
+    assert_same_students(&workspace, "whole", "paused");
 }
 
 #[test]
-fn a_run_that_is_killed_with_its_ranks_ends_in_the_same_bytes() {
-    let place = Place::new().with_teacher();
-    let spec = long(&place, 3);
-    place.events(&spec, "whole");
-    let mut run = Supervised::start(place.command(&spec, "killed"));
+fn a_run_killed_on_three_devices_resumes_to_the_same_bytes() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = long(&workspace, 3);
+    workspace.finish(&spec, "whole", &[]);
+    let mut run = Supervised::start(workspace.command(&spec, "killed"));
     run.until(|event| matches!(event, Event::Checkpoint { epoch: 2, .. }));
-    let ranks = children(run.child.id());
-    assert_eq!(ranks.len(), 2);
-    run.child.kill().unwrap();
-    assert_eq!(run.status(), None);
-    assert_gone(&ranks);
-    place.events(&spec, "killed");
-    assert_same_students(&place, "whole", "killed");
+    assert_eq!(children(run.child.id()).len(), 2);
+    run.kill();
+    workspace.finish(&spec, "killed", &[]);
+    assert_same_students(&workspace, "whole", "killed");
 }
 
 #[test]
-fn the_end_of_a_rank_ends_the_run_and_says_which_it_was() {
-    let place = Place::new().with_teacher();
-    let spec = merged(long(&place, 3), json!({"training": {"epochs": 1000}}));
-    let mut run = Supervised::start(place.command(&spec, "output"));
+fn a_killed_rank_ends_the_run_with_its_number() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = merged(long(&workspace, 3), json!({"training": {"epochs": 1000}}));
+    let mut run = Supervised::start(workspace.command(&spec, "output"));
     run.until(|event| matches!(event, Event::Checkpoint { epoch: 1, .. }));
     let ranks = children(run.child.id());
     kill_process(ranks[1], Signal::KILL).unwrap();
@@ -274,22 +262,19 @@ fn the_end_of_a_rank_ends_the_run_and_says_which_it_was() {
     assert_eq!(failure.class, ErrorClass::WorkerLost, "{failure:?}");
     assert!(failure.message.starts_with("rank 2: its process was killed by signal 9"), "{failure:?}");
     assert_eq!(run.status(), Some(1));
-    assert_gone(&ranks);
 }
 
 #[test]
-fn a_run_whose_rank_ended_does_not_wait_for_it_wherever_it_is() {
-    let place = Place::new().with_teacher();
-    let spec = long(&place, 2);
-    // Before it has met the others: rank 0 waits for it then.
-    let mut run = Supervised::start(place.command(&spec, "output"));
-    let begun = Instant::now();
-    let rank = loop {
-        if let [rank] = children(run.child.id())[..] {
-            break rank;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(60));
-    };
+fn a_rank_killed_before_it_joins_the_others_ends_the_run() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = long(&workspace, 2);
+    // Ranks meet in a file that the first of them creates. Rank 0 then waits for the other one.
+    let output = workspace.path("output");
+    std::fs::create_dir(&output).unwrap();
+    let mut run = Supervised::start(workspace.command(&spec, "output"));
+    let meeting = appears(&output, ".ranks-");
+    appears(&meeting, "meeting");
+    let [rank] = children(run.child.id())[..] else { panic!("one rank besides the first") };
     kill_process(rank, Signal::KILL).unwrap();
     let Event::Failed(failure) = run.until(|event| matches!(event, Event::Failed(_))) else { unreachable!() };
     assert_eq!(failure.class, ErrorClass::WorkerLost, "{failure:?}");
@@ -297,52 +282,49 @@ fn a_run_whose_rank_ended_does_not_wait_for_it_wherever_it_is() {
 }
 
 #[test]
-fn a_run_on_two_devices_stops_when_told_so() {
-    let place = Place::new().with_teacher();
-    let spec = merged(long(&place, 2), json!({"training": {"epochs": 1000}}));
-    let mut run = Supervised::start(place.command(&spec, "output"));
+fn a_run_on_two_devices_stops_on_request() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = merged(long(&workspace, 2), json!({"training": {"epochs": 1000}}));
+    let mut run = Supervised::start(workspace.command(&spec, "output"));
     run.until(|event| matches!(event, Event::Checkpoint { epoch: 1, .. }));
-    let ranks = children(run.child.id());
     run.tell("stop");
     run.until(|event| matches!(event, Event::Stopped { .. }));
     assert_eq!(run.status(), Some(i32::from(EXIT_STOPPED)));
-    assert_gone(&ranks);
 }
 
 #[test]
-fn ranks_share_the_teachers_logits_and_they_change_nothing() {
-    let place = Place::new().with_teacher();
-    let spec =
-        |cache: &str| merged(long(&place, 2), json!({"training": {"augmentation": "none", "teacher_cache": cache}}));
-    place.events(&spec("off"), "off");
-    place.events(&spec("exact"), "memory");
-    assert_same_students(&place, "off", "memory");
-    let cache = place.path("cache");
-    let run = place.train(&spec("exact"), "files", &["--events", "--cache-dir", cache.to_str().unwrap()]);
-    assert!(run.status.success(), "{}", text(&run.stdout));
-    assert_same_students(&place, "off", "files");
+fn cached_teacher_logits_do_not_change_a_run_on_two_devices() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = |cache: &str| {
+        merged(long(&workspace, 2), json!({"training": {"augmentation": "none", "teacher_cache": cache}}))
+    };
+    workspace.finish(&spec("off"), "off", &[]);
+    workspace.finish(&spec("exact"), "memory", &[]);
+    assert_same_students(&workspace, "off", "memory");
+    let cache = workspace.path("cache");
+    workspace.finish(&spec("exact"), "files", &["--cache-dir", cache.to_str().unwrap()]);
+    assert_same_students(&workspace, "off", "files");
 }
 
 #[test]
-fn fewer_images_in_the_last_batch_than_devices_are_trained_on_all_the_same() {
-    let place = Place::new();
-    // 28 batches of 5 and one of 1.
+fn a_last_batch_smaller_than_the_number_of_devices_is_trained_on() {
+    let workspace = Workspace::new();
+    // 28 batches of 5 images and one of 1.
     let spec = merged(
-        place.plain(),
+        workspace.plain(),
         json!({"dataset": {"limit": 141}, "training": {"batch_size": 5, "devices": 4, "precision": "float32"}}),
     );
-    let events = place.events(&spec, "output");
-    assert!(matches!(events.last(), Some(Event::Finished(_))), "{events:?}");
+    workspace.finish(&spec, "output", &[]);
 }
 
 #[test]
-fn devices_that_are_not_named_or_not_there_are_refused() {
-    let place = Place::new();
-    let spec = merged(place.plain(), json!({"training": {"devices": 3}}));
-    let file = place.path("spec.json");
+fn a_device_list_of_the_wrong_length_is_refused() {
+    let workspace = Workspace::new();
+    let spec = merged(workspace.plain(), json!({"training": {"devices": 3}}));
+    let file = workspace.path("spec.json");
     std::fs::write(&file, spec.to_string()).unwrap();
     let mut command = program("train");
-    command.arg(file).arg("--output").arg(place.path("output")).args(["--device", "cpu,cpu"]);
+    command.arg(file).arg("--output").arg(workspace.path("output")).args(["--device", "cpu,cpu"]);
     let run = command.output().unwrap();
     assert_eq!(run.status.code(), Some(1));
     let message = text(&run.stderr);

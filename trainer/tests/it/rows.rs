@@ -1,4 +1,4 @@
-//! Rows that are kept on a device reach their file, and come back from it.
+//! Rows cached on a device reach their file and are loaded from it.
 
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn get(rows: &mut Rows, numbers: &[usize]) -> Option<Tensor> {
 }
 
 #[test]
-fn what_is_put_on_a_device_is_in_the_file_once_it_is_written() {
+fn rows_on_a_device_are_in_the_file_after_a_write() {
     let directory = tempfile::tempdir().unwrap();
     let (mut rows, mut beside) = (on_device(directory.path()), open(directory.path()));
     let all: Vec<usize> = (0..COUNT).rev().filter(|number| number % 3 != 1).collect();
@@ -44,7 +44,7 @@ fn what_is_put_on_a_device_is_in_the_file_once_it_is_written() {
     assert!(get(&mut beside, &all[..1]).is_none());
     rows.write().unwrap();
     assert!(get(&mut beside, &all).unwrap().equal(&values));
-    // A later run reads all of it at once.
+    // A later run loads the whole file.
     let mut later = on_device(directory.path());
     assert!(get(&mut later, &all).unwrap().equal(&values));
     assert!(get(&mut later, &[2, 1]).is_none());
@@ -52,7 +52,7 @@ fn what_is_put_on_a_device_is_in_the_file_once_it_is_written() {
 }
 
 #[test]
-fn a_damaged_row_is_not_brought_to_a_device() {
+fn a_damaged_row_is_not_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let mut rows = on_device(directory.path());
     let values = Tensor::ones([3, WIDTH as i64], (Kind::Float, Device::Cpu));

@@ -1,4 +1,4 @@
-//! Steps on tensors that stay, as those of a graph do, are the steps of always.
+//! Steps on fixed tensors, as CUDA graphs need them, equal eager steps.
 
 use distillery::spec::TrainingPlan;
 use distillery_trainer::ranks::Ranks;
@@ -19,7 +19,7 @@ fn assert_same(mut one: Training, mut other: Training, of: &str) {
 }
 
 #[test]
-fn a_step_on_tensors_that_stay_changes_the_same_bytes_in_the_same_way() {
+fn a_step_on_fixed_tensors_changes_the_same_bytes_as_an_eager_one() {
     let adamw = json!({"training": {"optimizer": {"type": "adamw", "learning_rate": 0.01}, "clip_grad_norm": 0.5}});
     let of_regions = json!({"distillation": {"method": "sdd_dkd", "scales": [2]}});
     let cases = [
@@ -32,7 +32,7 @@ fn a_step_on_tensors_that_stay_changes_the_same_bytes_in_the_same_way() {
     ];
     for (name, spec, kind) in cases {
         let (mut eager, mut fixed) = (training(&spec, kind, Mode::Eager), training(&spec, kind, Mode::Rehearsal));
-        // Past the steps that are eager all the same, with smaller batches between.
+        // More steps than are eager in every mode, with smaller batches in between.
         for step in 0..9 {
             match (eager.step(None), fixed.step(None)) {
                 (Some(one), Some(other)) => assert!(one.equal(&other), "{name}: other logits in step {step}"),
@@ -44,7 +44,7 @@ fn a_step_on_tensors_that_stay_changes_the_same_bytes_in_the_same_way() {
 }
 
 #[test]
-fn known_logits_are_those_of_their_step() {
+fn cached_teacher_logits_give_the_same_steps_as_fresh_ones() {
     let spec = specification(json!({}));
     let mut asked = training(&spec, Kind::Float, Mode::Eager);
     let said: Vec<Option<Tensor>> = (0..9).map(|_| asked.step(None)).collect();
@@ -57,7 +57,7 @@ fn known_logits_are_those_of_their_step() {
         (0..9).for_each(|_| drop(again.step(None)));
         assert_same(known, again, &format!("{mode:?}"));
     }
-    // Some known and some not, as where a view is half filled.
+    // Some logits are cached and some are not, as in a half filled view.
     let mut mixed = training(&spec, Kind::Float, Mode::Rehearsal);
     for (index, logits) in said.iter().enumerate() {
         mixed.step(logits.as_ref().filter(|_| index % 2 == 0).map(Tensor::copy));
@@ -66,7 +66,7 @@ fn known_logits_are_those_of_their_step() {
 }
 
 #[test]
-fn the_step_whose_loss_is_not_finite_is_named() {
+fn the_first_step_with_a_non_finite_loss_is_reported() {
     for mode in [Mode::Eager, Mode::Rehearsal] {
         let mut run = training(&specification(json!({})), Kind::Float, mode);
         for step in 1..=9 {

@@ -1,4 +1,4 @@
-//! A training of small networks on random images, a step at a time.
+//! Training of small networks on random images, step by step in this process.
 
 use distillery::architecture;
 use distillery::spec::TrainingPlan;
@@ -20,10 +20,10 @@ use super::torch::one_thread;
 pub const BATCH: i64 = 8;
 const CLASSES: u32 = 5;
 const SIDE: i64 = 16;
-/// Batches of an epoch; the last has half as many images.
+/// Batches of an epoch; the last has half the images.
 const BATCHES: i64 = 3;
 
-/// Everything of a run but its files.
+/// A run without its files.
 pub struct Training {
     pub student: Network,
     pub objective: Objective,
@@ -37,7 +37,7 @@ pub struct Training {
     crops: Crops,
 }
 
-/// A specification with these differences from one with SD-KD at scales 1 and 2.
+/// SD-KD at scales 1 and 2, with changes.
 pub fn specification(changes: Value) -> TrainingPlan {
     let document = json!({
         "teacher": {"architecture": "resnet8", "checkpoint": "random"},
@@ -49,7 +49,7 @@ pub fn specification(changes: Value) -> TrainingPlan {
     parsed(&merged(document, changes))
 }
 
-/// Without a teacher.
+/// Training without a teacher.
 pub fn plain() -> TrainingPlan {
     parsed(&json!({
         "student": {"architecture": "resnet8"},
@@ -91,7 +91,7 @@ impl Training {
             meter: Meter::new(scales, device),
             objective: Objective {
                 normalisation: Normalisation::new([0.5; 3], [0.25; 3], device),
-                // Another than the student's.
+                // Differs from the student's.
                 teacher_normalisation: Some(Normalisation::new([0.4; 3], [0.3; 3], device)),
                 batch_size: BATCH as u32,
                 teacher,
@@ -109,7 +109,7 @@ impl Training {
         }
     }
 
-    /// The next batch, at rates of its own.
+    /// The next batch, with a learning rate of its own.
     pub fn inputs(&mut self, logits: Option<Tensor>) -> Inputs {
         let first = self.number as i64 % BATCHES * BATCH;
         self.number += 1;
@@ -125,15 +125,15 @@ impl Training {
         }
     }
 
-    /// Does a step, and gives what the teacher said.
+    /// Runs a step and returns the teacher's logits.
     pub fn step(&mut self, logits: Option<Tensor>) -> Option<Tensor> {
         let inputs = self.inputs(logits);
         let Self { student, objective, optimizer, meter, executor, .. } = self;
         executor.run(student, objective, optimizer, meter, &mut Ranks::single(), inputs).map(|logits| logits.copy())
     }
 
-    /// Everything that steps change, on the CPU: weights with running statistics, the optimiser's state, and the means of
-    /// the metrics.
+    /// Everything that steps change, on the CPU: weights, running statistics, the optimiser's state and the mean
+    /// metrics.
     pub fn outcome(&mut self) -> Vec<(String, Tensor)> {
         let cpu = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).contiguous();
         let weights = self.student.weights().iter().map(|weight| (weight.name.clone(), cpu(&weight.tensor)));
