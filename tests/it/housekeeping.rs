@@ -17,8 +17,8 @@ const STEPS: u64 = 2500;
 /// Steps of the lowest and the highest value of the long series.
 const PEAKS: [u64; 2] = [777, 1888];
 
-async fn record(api: &Api, hold: &FencingToken, batch: Batch) {
-    assert!(queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap());
+async fn record(api: &Api, token: &FencingToken, batch: Batch) {
+    assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
 }
 
 fn logs(level: Level, lines: &[&str]) -> Batch {
@@ -33,9 +33,9 @@ async fn ended(api: &Api, id: &str, days: i32) {
 /// A job with a long and a short series and a long history that ended this many days ago.
 async fn long_job(api: &Api, days: i32) -> String {
     let id = api.job().await;
-    let hold = api.claim().await;
-    record(api, &hold, logs(Level::Info, &["reading", "still reading"])).await;
-    record(api, &hold, logs(Level::Warning, &["an image is broken"])).await;
+    let token = api.claim().await;
+    record(api, &token, logs(Level::Info, &["reading", "still reading"])).await;
+    record(api, &token, logs(Level::Warning, &["an image is broken"])).await;
     let start = Utc::now();
     let point = |name: &str, step: u64, value: f64| Point {
         name: name.to_owned(),
@@ -51,15 +51,15 @@ async fn long_job(api: &Api, days: i32) -> String {
     };
     let mut points: Vec<_> = (1..=STEPS).map(|step| point("train/loss", step, loss(step))).collect();
     points.extend((1..=240).map(|epoch| point("eval/top1", epoch * 10, epoch as f64 / 4.0)));
-    record(api, &hold, Batch { points, ..Batch::default() }).await;
+    record(api, &token, Batch { points, ..Batch::default() }).await;
     for epoch in 1..=3 {
         let key = format!("jobs/{id}/attempts/1/state/checkpoint.safetensors");
         let saved =
             SavedCheckpoint { attempt: 1, epoch, step: u64::from(epoch) * 10, key, sha256: None, size_bytes: None };
-        assert!(queue::checkpoint_saved(&api.db.pool, &hold.write(), &saved).await.unwrap());
-        record(api, &hold, logs(Level::Info, &["an epoch is done"])).await;
+        assert!(queue::checkpoint_saved(&api.db.pool, &token.write(), &saved).await.unwrap());
+        record(api, &token, logs(Level::Info, &["an epoch is done"])).await;
     }
-    api.publish(&hold, &[("student.safetensors", b"student")]).await;
+    api.publish(&token, &[("student.safetensors", b"student")]).await;
     ended(api, &id, days).await;
     id
 }
@@ -146,10 +146,10 @@ async fn a_job_that_was_tried_again_is_compacted_again_and_one_that_has_not_ende
     let api = Api::start().await;
     let id = api.post("/v1/jobs", &plain_job()).await.expect(201)["id"].as_str().unwrap().to_owned();
     for round in 1..=2 {
-        let hold = api.claim().await;
-        record(&api, &hold, logs(Level::Info, &["one", "two", "three"])).await;
+        let token = api.claim().await;
+        record(&api, &token, logs(Level::Info, &["one", "two", "three"])).await;
         assert_eq!(compact_one(&api.db.pool, 0).await.unwrap(), None);
-        queue::fail(&api.db.pool, &hold.write(), &server_failure()).await.unwrap();
+        queue::fail(&api.db.pool, &token.write(), &server_failure()).await.unwrap();
         let before = history(&api, &id).await;
         let compacted = compact_one(&api.db.pool, 0).await.unwrap().expect("it has ended");
         assert_eq!((compacted.job.as_str(), compacted.points, compacted.events), (id.as_str(), 0, 2), "{before:#?}");

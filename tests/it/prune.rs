@@ -88,14 +88,14 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
     let done = finished(&api, 1).await;
     // A running job with a file that it has just written and a state to resume from.
     let paused = api.post("/v1/jobs", &plain_job()).await.expect(201)["id"].as_str().unwrap().to_owned();
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let state = format!("jobs/{paused}/attempts/1/state/checkpoint.safetensors");
     put(&api, &state).await;
     let saved = SavedCheckpoint { attempt: 1, epoch: 1, step: 2, key: state.clone(), sha256: None, size_bytes: None };
-    assert!(queue::checkpoint_saved(&api.db.pool, &hold.write(), &saved).await.unwrap());
-    queue::stopped(&api.db.pool, &hold.write()).await.unwrap();
-    let hold = FencingToken { attempt: 2, ..hold };
-    assert_eq!(api.claim().await, hold);
+    assert!(queue::checkpoint_saved(&api.db.pool, &token.write(), &saved).await.unwrap());
+    queue::stopped(&api.db.pool, &token.write()).await.unwrap();
+    let token = FencingToken { attempt: 2, ..token };
+    assert_eq!(api.claim().await, token);
     let being_written = format!("jobs/{paused}/attempts/2/student.safetensors");
     put(&api, &being_written).await;
     let somebody_elses = "backups/of-another-program";

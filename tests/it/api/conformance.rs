@@ -15,14 +15,14 @@ async fn generated_requests_get_the_answers_that_the_description_promises() {
     for _ in 0..3 {
         api.job().await;
     }
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let files: [(&str, &[u8]); 4] = [
         ("student.safetensors", b"student"),
         ("student-last.safetensors", b"last"),
         ("manifest.json", b"{\"steps\": 3}"),
         ("metrics.ndjson", b"{}\n"),
     ];
-    api.publish(&hold, &files).await;
+    api.publish(&token, &files).await;
     api.claim().await;
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(program);

@@ -101,17 +101,17 @@ async fn each_request_is_accepted_or_refused_according_to_the_status() {
     ask(&id, "retry").await.says(409, &[&id, "is paused", "retried"]);
     assert_eq!(ask(&id, "resume").await.expect(202)["status"], "queued");
     ask(&id, "resume").await.says(409, &["is queued"]);
-    let hold = api.claim().await;
+    let token = api.claim().await;
     assert_eq!(ask(&id, "pause").await.expect(202)["status"], "pausing");
-    queue::stopped(&api.db.pool, &hold.write()).await.unwrap();
+    queue::stopped(&api.db.pool, &token.write()).await.unwrap();
     assert_eq!(status(&api, &id).await, "paused");
     ask(&id, "resume").await.expect(202);
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let running = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
     assert_eq!((&running["status"], &running["attempt"]), (&json!("running"), &json!(2)));
     assert!(running["started_at"].is_string());
     assert_eq!(ask(&id, "cancel").await.expect(202)["status"], "cancelling");
-    queue::stopped(&api.db.pool, &hold.write()).await.unwrap();
+    queue::stopped(&api.db.pool, &token.write()).await.unwrap();
     let cancelled = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
     assert_eq!(cancelled["status"], "cancelled");
     assert!(cancelled["finished_at"].is_string());
@@ -119,9 +119,9 @@ async fn each_request_is_accepted_or_refused_according_to_the_status() {
     ask(&id, "pause").await.says(409, &["is cancelled"]);
     let retried = ask(&id, "retry").await.expect(202);
     assert_eq!((&retried["status"], &retried["finished_at"]), (&json!("queued"), &Value::Null));
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let failure = Failure { class: ErrorClass::Numeric, message: "the loss is not finite at step 7".into() };
-    assert_eq!(queue::fail(&api.db.pool, &hold.write(), &failure).await.unwrap(), Some(Status::Failed));
+    assert_eq!(queue::fail(&api.db.pool, &token.write(), &failure).await.unwrap(), Some(Status::Failed));
     let failed = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
     assert_eq!(failed["error"], json!({"class": "numeric", "message": "the loss is not finite at step 7"}));
     let retried = ask(&id, "retry").await.expect(202);
@@ -146,9 +146,9 @@ async fn a_finished_job_is_deleted_with_its_files() {
     let id = api.job().await;
     let path = format!("/v1/jobs/{id}");
     api.delete(&path).await.says(409, &["is queued", "deleted"]);
-    let hold = api.claim().await;
+    let token = api.claim().await;
     api.delete(&path).await.says(409, &["is running"]);
-    api.publish(&hold, &[("student.safetensors", b"abcd")]).await;
+    api.publish(&token, &[("student.safetensors", b"abcd")]).await;
     let files = api.dir.path().join("storage/jobs").join(&id);
     assert!(files.exists());
     // Its student is somebody's teacher.
@@ -187,7 +187,7 @@ async fn attempts_list_their_worker_their_resumed_step_and_their_outcome() {
     let path = format!("/v1/jobs/{id}/attempts");
     assert_eq!(api.get(&path).await.expect(200), json!({"data": []}));
 
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let running = &api.get(&path).await.expect(200)["data"][0];
     assert_eq!((&running["attempt"], &running["worker"]), (&json!(1), &json!("wrk_TEST")));
     assert_eq!((&running["outcome"], &running["resumed_step"]), (&Value::Null, &Value::Null));
@@ -204,8 +204,8 @@ async fn attempts_list_their_worker_their_resumed_step_and_their_outcome() {
         resumed_epochs: 3,
         resumed_step: 30,
     };
-    assert!(queue::started(&api.db.pool, &hold.write(), &started).await.unwrap());
-    api.publish(&hold, &[("student.safetensors", b"x")]).await;
+    assert!(queue::started(&api.db.pool, &token.write(), &started).await.unwrap());
+    api.publish(&token, &[("student.safetensors", b"x")]).await;
     let ended = &api.get(&path).await.expect(200)["data"][0];
     assert_eq!((&ended["outcome"], &ended["device"]), (&json!("succeeded"), &json!("cpu")));
     assert_eq!((&ended["resumed_epochs"], &ended["resumed_step"]), (&json!(3), &json!(30)));

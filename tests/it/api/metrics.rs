@@ -7,7 +7,7 @@ use distillery::protocol::Point;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-async fn record(api: &Api, hold: &FencingToken, name: &str, values: impl Iterator<Item = f64>) {
+async fn record(api: &Api, token: &FencingToken, name: &str, values: impl Iterator<Item = f64>) {
     let start = Utc::now();
     let point = |(step, value): (usize, f64)| Point {
         name: name.to_owned(),
@@ -17,7 +17,7 @@ async fn record(api: &Api, hold: &FencingToken, name: &str, values: impl Iterato
         value,
     };
     let points: Vec<_> = values.enumerate().map(point).collect();
-    assert!(queue::record(&api.db.pool, &hold.write(), &Batch { points, ..Batch::default() }).await.unwrap());
+    assert!(queue::record(&api.db.pool, &token.write(), &Batch { points, ..Batch::default() }).await.unwrap());
 }
 
 fn values(series: &Value) -> Vec<f64> {
@@ -30,9 +30,9 @@ async fn series_are_grouped_by_name_and_ordered_by_step() {
     let id = api.job().await;
     let path = format!("/v1/jobs/{id}/metrics");
     assert_eq!(api.get(&path).await.expect(200), json!({"series": [], "last_id": 0}));
-    let hold = api.claim().await;
-    record(&api, &hold, "train/loss", [3.0, 2.0, 1.5].into_iter()).await;
-    record(&api, &hold, "eval/top1", [10.0, 20.0].into_iter()).await;
+    let token = api.claim().await;
+    record(&api, &token, "train/loss", [3.0, 2.0, 1.5].into_iter()).await;
+    record(&api, &token, "eval/top1", [10.0, 20.0].into_iter()).await;
     let all = api.get(&path).await.expect(200);
     let names: Vec<_> =
         all["series"].as_array().unwrap().iter().map(|series| series["name"].as_str().unwrap()).collect();
@@ -54,15 +54,15 @@ async fn series_are_grouped_by_name_and_ordered_by_step() {
 async fn thinning_keeps_peaks_ends_and_order() {
     let api = Api::start().await;
     let id = api.job().await;
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let total = 10_000;
     let value = |step: usize| match step {
         4321 => 1e6,
         7777 => -1e6,
         _ => (step as f64 / 50.0).sin(),
     };
-    record(&api, &hold, "train/loss", (0..total).map(value)).await;
-    record(&api, &hold, "lr", (0..50).map(|_| 0.05)).await;
+    record(&api, &token, "train/loss", (0..total).map(value)).await;
+    record(&api, &token, "lr", (0..50).map(|_| 0.05)).await;
     let path = format!("/v1/jobs/{id}/metrics");
     let thinned = api.get(&format!("{path}?max_points=100")).await.expect(200);
     assert_eq!(values(&thinned["series"][0]).len(), 50, "a short series stays whole");
@@ -87,8 +87,8 @@ async fn thinning_keeps_peaks_ends_and_order() {
 async fn a_spreadsheet_gets_csv() {
     let api = Api::start().await;
     let id = api.job().await;
-    let hold = api.claim().await;
-    record(&api, &hold, "odd, \"name\"", [1.0, 0.25].into_iter()).await;
+    let token = api.claim().await;
+    record(&api, &token, "odd, \"name\"", [1.0, 0.25].into_iter()).await;
     let path = format!("/v1/jobs/{id}/metrics");
     let accept = async |accept: &str| api.send(api.request(Method::GET, &path).header("accept", accept)).await;
     let csv = accept("text/csv").await;

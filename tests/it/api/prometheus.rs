@@ -53,13 +53,13 @@ async fn prometheus_reads_what_became_of_attempts_and_no_counter_falls() {
     let back_date = "update jobs set run_after = now() - interval '30 seconds' where id = $1";
     sqlx::query(back_date).bind(&first).execute(pool).await.unwrap();
     assert!((30.0..90.0).contains(&sample("distillery_queue_oldest_seconds").await));
-    let hold = api.claim().await;
+    let token = api.claim().await;
     assert_eq!(sample("distillery_queue_oldest_seconds").await, 0.0);
     assert_eq!(sample("distillery_pickup_latency_seconds_bucket{le=\"10\"}").await, 0.0);
     assert_eq!(sample("distillery_pickup_latency_seconds_bucket{le=\"60\"}").await, 1.0);
     assert!((30.0..90.0).contains(&sample("distillery_pickup_latency_seconds_sum").await));
     let batch = queue::Batch { progress: Some(progress()), ..Default::default() };
-    assert!(queue::record(pool, &hold.write(), &batch).await.unwrap());
+    assert!(queue::record(pool, &token.write(), &batch).await.unwrap());
     assert_eq!(sample("distillery_training_images_per_second").await, 640.0);
     let aged = "update jobs set lease_renewed_at = now() - interval '9 seconds' where id = $1";
     sqlx::query(aged).bind(&first).execute(pool).await.unwrap();
@@ -76,7 +76,7 @@ async fn prometheus_reads_what_became_of_attempts_and_no_counter_falls() {
     assert_eq!(sample("distillery_attempts_total{outcome=\"worker_lost\"}").await, 1.0);
     assert!((45.0..46.0).contains(&sample("distillery_device_seconds_total{fate=\"used\"}").await));
     assert!((15.0..30.0).contains(&sample("distillery_device_seconds_total{fate=\"lost\"}").await));
-    db::attempts::count_refused(pool, &hold).await.unwrap();
+    db::attempts::count_refused(pool, &token).await.unwrap();
     assert_eq!(sample("distillery_stale_writes_refused_total").await, 1.0);
 
     let again = api.claim().await;

@@ -89,14 +89,14 @@ async fn busy_share_is_the_time_in_attempts_over_the_last_hour() {
     let busy = async || api.get("/v1/workers").await.expect(200)["data"][0]["busy_share"].as_f64().unwrap();
     assert_eq!(busy().await, 0.0);
     api.job().await;
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let pool = &api.db.pool;
     let ages = "update workers set started_at = now() - interval '5 hours'";
     sqlx::query(ages).execute(pool).await.unwrap();
     // Three hours, of which the last counts.
     sqlx::query("update attempts set started_at = now() - interval '3 hours'").execute(pool).await.unwrap();
     assert!((busy().await - 1.0).abs() < 0.01);
-    queue::stopped(pool, &hold.write()).await.unwrap();
+    queue::stopped(pool, &token.write()).await.unwrap();
     sqlx::query("update attempts set ended_at = now() - interval '45 minutes'").execute(pool).await.unwrap();
     assert!((busy().await - 0.25).abs() < 0.01);
     // For a worker younger than an hour the share is over its lifetime.
@@ -121,8 +121,8 @@ async fn the_system_page_counts_the_queue_the_last_day_and_the_storage() {
     let uploaded = bytes.len();
     api.upload("", bytes).await.expect(201);
     let done = api.job().await;
-    let hold = api.claim().await;
-    api.publish(&hold, &[("student.safetensors", b"student")]).await;
+    let token = api.claim().await;
+    api.publish(&token, &[("student.safetensors", b"student")]).await;
     let teacher = api.job().await;
     for job in [done, teacher] {
         api.post("/v1/jobs", &api::student_job(json!({"job": job}))).await.expect(201);

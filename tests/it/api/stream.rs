@@ -24,10 +24,10 @@ fn progress(step: u64) -> Progress {
 }
 
 /// What a trainer reports at a step: its progress, a point and a line.
-async fn report(api: &Api, hold: &FencingToken, step: u64) {
+async fn report(api: &Api, token: &FencingToken, step: u64) {
     let logs = vec![(Level::Info, format!("line {step}"))];
     let batch = Batch { progress: Some(progress(step)), points: vec![point(step)], logs };
-    assert!(queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap());
+    assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
 }
 
 fn of<'a>(messages: &'a [Message], name: &str) -> Vec<&'a Value> {
@@ -53,13 +53,13 @@ async fn a_stream_follows_a_job_from_its_post_to_its_end() {
         ("status", &json!("queued"), &json!(id))
     );
     assert_eq!(first.data, api.get(&format!("/v1/jobs/{id}")).await.expect(200));
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let running = stream.until(|message| message.name == "status" && message.data["status"] == "running").await;
     assert_eq!(seqs(&running), [1, 2]);
     for step in 1..=5 {
-        report(&api, &hold, step).await;
+        report(&api, &token, step).await;
     }
-    api.publish(&hold, &[("student.safetensors", b"abcd")]).await;
+    api.publish(&token, &[("student.safetensors", b"abcd")]).await;
     let rest = stream.rest().await;
     assert_eq!(steps(&rest), [1, 2, 3, 4, 5]);
     assert_eq!(seqs(&rest), [3, 4, 5, 6, 7, 8]);
@@ -82,11 +82,11 @@ async fn a_stream_follows_a_job_from_its_post_to_its_end() {
 async fn a_stream_that_breaks_anywhere_goes_on_without_loss_or_repetition() {
     let api = Api::start().await;
     let id = api.job().await;
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let path = format!("/v1/jobs/{id}/stream");
     let (mut seen, mut place) = (Vec::new(), None::<String>);
     for step in 1..=30 {
-        report(&api, &hold, step).await;
+        report(&api, &token, step).await;
         // The connection breaks after a varying number of messages.
         let mut stream = api.stream(&path, place.as_deref()).await;
         for _ in 0..step % 7 {
@@ -99,7 +99,7 @@ async fn a_stream_that_breaks_anywhere_goes_on_without_loss_or_repetition() {
             }
         }
     }
-    api.publish(&hold, &[("student.safetensors", b"abcd")]).await;
+    api.publish(&token, &[("student.safetensors", b"abcd")]).await;
     seen.extend(api.stream(&format!("{path}?after={}", place.unwrap()), None).await.rest().await);
     assert_eq!(steps(&seen), (1..=30).collect::<Vec<_>>());
     assert_eq!(seqs(&seen), (1..=33).collect::<Vec<_>>());
@@ -109,14 +109,14 @@ async fn a_stream_that_breaks_anywhere_goes_on_without_loss_or_repetition() {
 async fn a_page_goes_on_from_what_it_has_read() {
     let api = Api::start().await;
     let id = api.job().await;
-    let hold = api.claim().await;
+    let token = api.claim().await;
     for step in 1..=3 {
-        report(&api, &hold, step).await;
+        report(&api, &token, step).await;
     }
     let metrics = api.get(&format!("/v1/jobs/{id}/metrics")).await.expect(200);
     let events = api.get(&format!("/v1/jobs/{id}/events")).await.expect(200);
     let seq = &events["data"].as_array().unwrap().last().unwrap()["seq"];
-    report(&api, &hold, 4).await;
+    report(&api, &token, 4).await;
     let after = format!("{seq}-{}", metrics["last_id"]);
     let mut stream = api.stream(&format!("/v1/jobs/{id}/stream?after={after}"), None).await;
     let messages = stream.until(|message| message.name == "metric").await;
@@ -141,13 +141,13 @@ async fn a_client_that_saw_the_end_sees_the_events_of_a_retry() {
 async fn a_fast_trainer_is_told_of_a_few_times_a_second() {
     let api = Api::start().await;
     let id = api.job().await;
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
     let start = Instant::now();
     for step in 1..=100 {
-        report(&api, &hold, step).await;
+        report(&api, &token, step).await;
     }
-    api.publish(&hold, &[("student.safetensors", b"abcd")]).await;
+    api.publish(&token, &[("student.safetensors", b"abcd")]).await;
     let messages = stream.rest().await;
     // At most one message per fifth of a second, and one at either end. A slow machine may send fewer.
     let looks = start.elapsed().as_millis() / 200 + 2;
@@ -160,10 +160,10 @@ async fn a_fast_trainer_is_told_of_a_few_times_a_second() {
 async fn more_than_a_page_of_history_comes_in_order() {
     let api = Api::start().await;
     let id = api.job().await;
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let logs = (0..1200).map(|line| (Level::Info, line.to_string())).collect();
     let batch = Batch { points: (0..1300).map(point).collect(), logs, progress: None };
-    queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap();
+    queue::record(&api.db.pool, &token.write(), &batch).await.unwrap();
     let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
     let messages = stream.until(|message| message.name == "metric" && message.data["step"] == 1299).await;
     assert_eq!((steps(&messages), seqs(&messages)), ((0..1300).collect(), (1..=1202).collect()));
@@ -188,12 +188,12 @@ async fn a_stream_that_has_nothing_to_say_sends_comments_so_that_proxies_keep_it
 async fn a_client_that_reads_nothing_is_dropped_and_can_resume_and_others_are_not_disturbed() {
     let api = Api::start_with(|settings| settings.reader_patience = Duration::from_secs(2)).await;
     let id = api.job().await;
-    let hold = api.claim().await;
+    let token = api.claim().await;
     // More than the kernel buffers for a client that does not read.
     let lines = 3000;
     for first in (0..lines).step_by(300) {
         let logs = (first..first + 300).map(|line| (Level::Info, format!("{line} {}", "x".repeat(8000)))).collect();
-        assert!(queue::record(&api.db.pool, &hold.write(), &Batch { logs, ..Batch::default() }).await.unwrap());
+        assert!(queue::record(&api.db.pool, &token.write(), &Batch { logs, ..Batch::default() }).await.unwrap());
     }
     let path = format!("/v1/jobs/{id}/stream");
     let mut idle = TcpStream::connect(api.url.strip_prefix("http://").unwrap()).await.unwrap();
@@ -210,7 +210,7 @@ async fn a_client_that_reads_nothing_is_dropped_and_can_resume_and_others_are_no
     let noise = vec![b'\n'; 64 << 20];
     let dropped = tokio::time::timeout(PATIENCE, idle.write_all(&noise)).await;
     dropped.expect("the connection is closed").unwrap_err();
-    report(&api, &hold, 1).await;
+    report(&api, &token, 1).await;
     let news = reader.until(|message| message.name == "metric").await;
     assert_eq!(steps(&news), [1]);
     // The dropped client resumes from the last message that it has.
@@ -223,13 +223,13 @@ async fn a_client_that_reads_nothing_is_dropped_and_can_resume_and_others_are_no
 async fn a_lost_connection_to_the_database_loses_no_message() {
     let api = Api::start().await;
     let id = api.job().await;
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
     stream.until(|message| message.name == "event" && message.data["seq"] == 2).await;
     let others = "select pg_terminate_backend(pid) from pg_stat_activity
         where query like 'LISTEN%' and datname = current_database()";
     api.db.pool.execute(others).await.unwrap();
-    report(&api, &hold, 1).await;
+    report(&api, &token, 1).await;
     let messages = stream.until(|message| message.name == "metric").await;
     assert_eq!((steps(&messages), seqs(&messages)), (vec![1], vec![3]));
 }
@@ -246,9 +246,9 @@ async fn the_stream_of_all_jobs_follows_each_of_them() {
     let new = api.job().await;
     let posted = stream.next().await.unwrap();
     assert_eq!((&posted.data["id"], &posted.data["status"]), (&json!(new), &json!("queued")));
-    let hold = api.claim().await;
-    assert_eq!(hold.job, old);
-    report(&api, &hold, 7).await;
+    let token = api.claim().await;
+    assert_eq!(token.job, old);
+    report(&api, &token, 7).await;
     let messages = stream.until(|message| message.name == "progress").await;
     assert_eq!(messages.last().unwrap().data["step"], 7);
     assert_eq!(messages.last().unwrap().data["id"], json!(old));

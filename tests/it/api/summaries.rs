@@ -21,10 +21,10 @@ async fn post(api: &Api, mut job: Value, changes: &[(&str, Value)]) -> String {
 /// Posts a job that is claimed at once and ends with this accuracy.
 async fn trained(api: &Api, job: Value, changes: &[(&str, Value)], best_top1: f64) -> String {
     let id = post(api, job, changes).await;
-    let hold = api.claim().await;
-    assert_eq!(hold.job, id);
+    let token = api.claim().await;
+    assert_eq!(token.job, id);
     let outcome = Outcome { best_top1, ..outcome() };
-    assert!(queue::publish(&api.db.pool, &hold.write(), &outcome, &[]).await.unwrap());
+    assert!(queue::publish(&api.db.pool, &token.write(), &outcome, &[]).await.unwrap());
     id
 }
 
@@ -36,11 +36,11 @@ fn ids(list: &Value) -> Vec<&str> {
     list["data"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap()).collect()
 }
 
-async fn evaluate(api: &Api, hold: &FencingToken, evaluations: &[(u64, f64)]) {
+async fn evaluate(api: &Api, token: &FencingToken, evaluations: &[(u64, f64)]) {
     let point =
         |&(step, value): &(u64, f64)| Point { name: "eval/top1".into(), step, epoch: 1.0, time: Utc::now(), value };
     let batch = Batch { points: evaluations.iter().map(point).collect(), ..Batch::default() };
-    assert!(queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap());
+    assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
 }
 
 #[tokio::test]
@@ -97,11 +97,11 @@ async fn a_list_is_sorted_by_each_column_with_the_unknown_last() {
     let done = trained(&api, plain_job(), &[("name", json!("b"))], 60.0).await;
     let better = trained(&api, plain_job(), &[("name", json!("C"))], 70.0).await;
     let running = post(&api, plain_job(), &[("name", json!("a"))]).await;
-    let hold = api.claim().await;
+    let token = api.claim().await;
     let progress =
         Progress { epoch: 1, epochs: 2, step: 1, steps: 4, fraction: 0.25, images_per_second: 9.0, eta_seconds: 30.0 };
     let batch = Batch { progress: Some(progress), ..Batch::default() };
-    assert!(queue::record(&api.db.pool, &hold.write(), &batch).await.unwrap());
+    assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
     let kd = post(&api, student_job(json!({"job": done})), &[("distillation.method", json!("kd"))]).await;
     let [done, better, running, kd] = [&done, &better, &running, &kd].map(String::as_str);
     for (sort, asc, desc) in [
@@ -189,13 +189,13 @@ async fn a_job_from_before_there_were_several_devices_counts_as_one_on_a_single_
 async fn the_best_so_far_and_the_curve_are_of_the_evaluations_that_count() {
     let api = Api::start().await;
     let id = api.job().await;
-    let hold = api.claim().await;
-    evaluate(&api, &hold, &[(10, 50.0), (20, 61.234_567), (30, 58.0)]).await;
+    let token = api.claim().await;
+    evaluate(&api, &token, &[(10, 50.0), (20, 61.234_567), (30, 58.0)]).await;
     let job = list(&api, "").await["data"][0].clone();
     assert_eq!((&job["best_top1"], &job["curve"]), (&json!(61.234_567), &json!([[10, 50.0], [20, 61.23], [30, 58.0]])));
     // The next attempt resumes from step 10, so points after it no longer count.
-    queue::stopped(&api.db.pool, &hold.write()).await.unwrap();
-    let hold = api.claim().await;
+    queue::stopped(&api.db.pool, &token.write()).await.unwrap();
+    let token = api.claim().await;
     let started = Started {
         device: "cpu".into(),
         precision: "float32".into(),
@@ -208,10 +208,10 @@ async fn the_best_so_far_and_the_curve_are_of_the_evaluations_that_count() {
         resumed_epochs: 1,
         resumed_step: 10,
     };
-    assert!(queue::started(&api.db.pool, &hold.write(), &started).await.unwrap());
+    assert!(queue::started(&api.db.pool, &token.write(), &started).await.unwrap());
     assert_eq!(list(&api, "").await["data"][0]["best_top1"], 50.0);
     let many: Vec<_> = (20..1000).map(|step| (step, if step == 500 { 77.0 } else { 40.0 })).collect();
-    evaluate(&api, &hold, &many).await;
+    evaluate(&api, &token, &many).await;
     let job = list(&api, "").await["data"][0].clone();
     let curve = job["curve"].as_array().unwrap();
     assert!(curve.len() <= 48 && curve.contains(&json!([500, 77.0])), "{curve:?}");
@@ -284,8 +284,8 @@ async fn changes_tell_of_every_job_that_is_posted_changed_or_deleted() {
     stream.until(names(&id)).await;
     let other = api.job().await;
     stream.until(names(&other)).await;
-    let hold = api.claim().await;
-    evaluate(&api, &hold, &[(1, 5.0)]).await;
+    let token = api.claim().await;
+    evaluate(&api, &token, &[(1, 5.0)]).await;
     stream.until(names(&other)).await;
     api.stop.cancel();
     stream.rest().await;

@@ -5,7 +5,7 @@ use distillery::db::queue;
 use distillery::db::workers::{self, NewWorker};
 use serde_json::json;
 
-use super::{WORKER, claim, claimed_hold, history, worker};
+use super::{WORKER, claim, claimed_token, history, worker};
 use crate::support::db::TestDb;
 
 #[tokio::test]
@@ -30,7 +30,7 @@ async fn a_claimed_job_names_its_worker_and_its_start() {
     let worker = NewWorker { memory_bytes: Some(1), ..worker(WORKER, 1) };
     workers::register(&db.pool, &worker).await.unwrap();
     let id = db.add_job(json!({})).await;
-    claimed_hold(&db.pool).await;
+    claimed_token(&db.pool).await;
     let job = db.job(id).await;
     assert_eq!((&job["status"], &job["worker"], &job["attempt"]), (&json!("running"), &json!(WORKER), &json!(1)));
     assert!(job["started_at"].is_string() && job["lease_expires_at"].is_string());
@@ -68,10 +68,10 @@ async fn a_locked_job_is_skipped_not_waited_for() {
     let job_b = db.add_job(json!({})).await;
     let mut other = db.pool.begin().await.unwrap();
     sqlx::query("select from jobs where id = $1 for update").bind(job_a).execute(&mut *other).await.unwrap();
-    assert_eq!(claimed_hold(&db.pool).await.job, job_b);
+    assert_eq!(claimed_token(&db.pool).await.job, job_b);
     assert!(claim(&db.pool).await.is_none());
     other.rollback().await.unwrap();
-    assert_eq!(claimed_hold(&db.pool).await.job, job_a);
+    assert_eq!(claimed_token(&db.pool).await.job, job_a);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use distillery::db::{self, queue};
 use distillery::protocol::ErrorClass;
 use serde_json::json;
 
-use super::{artifact, claim, claimed_hold, failure, outcome, saved};
+use super::{artifact, claim, claimed_token, failure, outcome, saved};
 use crate::support::db::TestDb;
 
 #[tokio::test]
@@ -15,8 +15,8 @@ async fn transient_failures_are_retried_later_and_others_are_final() {
     let db = TestDb::new().await;
     for class in [ErrorClass::User, ErrorClass::Oom, ErrorClass::Numeric] {
         let id = db.add_job(json!({})).await;
-        let hold = claimed_hold(&db.pool).await;
-        assert_eq!(queue::fail(&db.pool, &hold.write(), &failure(class)).await.unwrap(), Some(Status::Failed));
+        let token = claimed_token(&db.pool).await;
+        assert_eq!(queue::fail(&db.pool, &token.write(), &failure(class)).await.unwrap(), Some(Status::Failed));
         let job = db.job(id).await;
         assert_eq!(job["error"]["class"], json!(class));
         assert!(job["error"]["message"].as_str().unwrap().starts_with("it "));
@@ -24,15 +24,15 @@ async fn transient_failures_are_retried_later_and_others_are_final() {
     let id = db.add_job(json!({"max_attempts": 3})).await;
     let mut waits = Vec::new();
     for class in [ErrorClass::Storage, ErrorClass::Internal] {
-        let hold = claimed_hold(&db.pool).await;
-        assert_eq!(queue::fail(&db.pool, &hold.write(), &failure(class)).await.unwrap(), Some(Status::Queued));
+        let token = claimed_token(&db.pool).await;
+        assert_eq!(queue::fail(&db.pool, &token.write(), &failure(class)).await.unwrap(), Some(Status::Queued));
         assert!(claim(&db.pool).await.is_none(), "not at once");
         waits.push(queue::until_next(&db.pool).await.unwrap().unwrap().as_secs_f64());
         db.set(id, "run_after = now()").await;
     }
     assert!(waits[0] > 0.3 && waits[1] > waits[0] && waits[1] < 10.0, "{waits:?}");
-    let hold = claimed_hold(&db.pool).await;
-    let last = queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::Storage)).await.unwrap();
+    let token = claimed_token(&db.pool).await;
+    let last = queue::fail(&db.pool, &token.write(), &failure(ErrorClass::Storage)).await.unwrap();
     assert_eq!(last, Some(Status::Failed));
 }
 
@@ -41,11 +41,11 @@ async fn lost_workers_do_not_lengthen_the_pause_after_a_failure() {
     let db = TestDb::new().await;
     db.add_job(json!({"max_attempts": 20})).await;
     for _ in 0..8 {
-        let hold = claimed_hold(&db.pool).await;
-        queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::WorkerLost)).await.unwrap();
+        let token = claimed_token(&db.pool).await;
+        queue::fail(&db.pool, &token.write(), &failure(ErrorClass::WorkerLost)).await.unwrap();
     }
-    let hold = claimed_hold(&db.pool).await;
-    queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::Storage)).await.unwrap();
+    let token = claimed_token(&db.pool).await;
+    queue::fail(&db.pool, &token.write(), &failure(ErrorClass::Storage)).await.unwrap();
     let wait = queue::until_next(&db.pool).await.unwrap().unwrap();
     assert!(wait < Duration::from_secs(2), "{wait:?}");
 }
@@ -54,24 +54,24 @@ async fn lost_workers_do_not_lengthen_the_pause_after_a_failure() {
 async fn a_pause_or_a_drain_costs_no_attempt() {
     let db = TestDb::new().await;
     let job_a = db.add_job(json!({"max_attempts": 1})).await;
-    let drained = claimed_hold(&db.pool).await;
+    let drained = claimed_token(&db.pool).await;
     assert_eq!(queue::stopped(&db.pool, &drained.write()).await.unwrap(), Some(Status::Queued));
-    let paused = claimed_hold(&db.pool).await;
+    let paused = claimed_token(&db.pool).await;
     db.change(job_a, Change::Pause).await;
     assert_eq!(queue::stopped(&db.pool, &paused.write()).await.unwrap(), Some(Status::Paused));
     assert!(claim(&db.pool).await.is_none());
     db.change(job_a, Change::Resume).await;
-    let hold = claimed_hold(&db.pool).await;
-    assert_eq!(hold.attempt, 3);
+    let token = claimed_token(&db.pool).await;
+    assert_eq!(token.attempt, 3);
     db.change(job_a, Change::Cancel).await;
-    assert_eq!(queue::stopped(&db.pool, &hold.write()).await.unwrap(), Some(Status::Cancelled));
+    assert_eq!(queue::stopped(&db.pool, &token.write()).await.unwrap(), Some(Status::Cancelled));
     assert!(db.job(job_a).await["finished_at"].is_string());
     // The one attempt that was promised is still there for a failure: the others were set down in order.
     db.add_job(json!({"max_attempts": 1})).await;
-    let hold = claimed_hold(&db.pool).await;
-    queue::stopped(&db.pool, &hold.write()).await.unwrap();
-    let hold = claimed_hold(&db.pool).await;
-    let failed = queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::Internal)).await.unwrap();
+    let token = claimed_token(&db.pool).await;
+    queue::stopped(&db.pool, &token.write()).await.unwrap();
+    let token = claimed_token(&db.pool).await;
+    let failed = queue::fail(&db.pool, &token.write(), &failure(ErrorClass::Internal)).await.unwrap();
     assert_eq!(failed, Some(Status::Failed));
 }
 
@@ -79,14 +79,14 @@ async fn a_pause_or_a_drain_costs_no_attempt() {
 async fn a_student_is_published_whole() {
     let db = TestDb::new().await;
     let id = db.add_job(json!({})).await;
-    let hold = claimed_hold(&db.pool).await;
-    queue::checkpoint_saved(&db.pool, &hold.write(), &saved(&hold)).await.unwrap();
+    let token = claimed_token(&db.pool).await;
+    queue::checkpoint_saved(&db.pool, &token.write(), &saved(&token)).await.unwrap();
     assert_eq!(db::artifacts::get(&db.pool, id, "student.safetensors").await.unwrap(), None);
     // A cancellation that comes too late does not undo a finished student.
     db.change(id, Change::Cancel).await;
-    assert!(queue::publish(&db.pool, &hold.write(), &outcome(), &[artifact(&hold)]).await.unwrap());
+    assert!(queue::publish(&db.pool, &token.write(), &outcome(), &[artifact(&token)]).await.unwrap());
     let found = db::artifacts::get(&db.pool, id, "student.safetensors").await.unwrap();
-    let (found, expected) = (found.expect("it is published"), artifact(&hold));
+    let (found, expected) = (found.expect("it is published"), artifact(&token));
     assert_eq!((found.name, found.key, found.sha256), (expected.name, expected.key, expected.sha256));
     let job = db.job(id).await;
     assert_eq!(job["status"], "succeeded");

@@ -7,7 +7,7 @@ use distillery::protocol::{ErrorClass, Evaluation};
 use serde_json::json;
 
 use super::{
-    LEASE, WORKER, artifact, claim, claimed_hold, everything, failure, history, outcome, points, saved, started,
+    LEASE, WORKER, artifact, claim, claimed_token, everything, failure, history, outcome, points, saved, started,
     status, worker,
 };
 use crate::support::db::TestDb;
@@ -16,7 +16,7 @@ use crate::support::db::TestDb;
 async fn a_stale_attempt_changes_nothing() {
     let db = TestDb::new().await;
     let id = db.add_job(json!({})).await;
-    let stale = claimed_hold(&db.pool).await;
+    let stale = claimed_token(&db.pool).await;
     queue::record(&db.pool, &stale.write(), &points([1, 2])).await.unwrap();
     db.expire_lease(id).await;
     assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 1);
@@ -36,10 +36,10 @@ async fn a_stale_attempt_changes_nothing() {
         assert_eq!(queue::stopped(pool, &stale.write()).await.unwrap(), None);
         assert_eq!(everything(&db, id).await, before, "stage {stage}");
         match stage {
-            0 => assert_eq!(claimed_hold(pool).await.attempt, 2),
+            0 => assert_eq!(claimed_token(pool).await.attempt, 2),
             1 => {
-                let hold = FencingToken { attempt: 2, ..stale.clone() };
-                assert!(queue::publish(pool, &hold.write(), &outcome(), &[artifact(&hold)]).await.unwrap());
+                let token = FencingToken { attempt: 2, ..stale.clone() };
+                assert!(queue::publish(pool, &token.write(), &outcome(), &[artifact(&token)]).await.unwrap());
             }
             _ => {}
         }
@@ -50,9 +50,9 @@ async fn a_stale_attempt_changes_nothing() {
 async fn a_lease_that_ran_out_is_not_renewed_even_if_nobody_noticed() {
     let db = TestDb::new().await;
     let id = db.add_job(json!({})).await;
-    let hold = claimed_hold(&db.pool).await;
+    let token = claimed_token(&db.pool).await;
     db.set(id, "lease_expires_at = now() + interval '1 second'").await;
-    assert_eq!(queue::heartbeat(&db.pool, &hold, LEASE).await.unwrap(), Some(Status::Running));
+    assert_eq!(queue::heartbeat(&db.pool, &token, LEASE).await.unwrap(), Some(Status::Running));
     let held: bool = sqlx::query_scalar("select lease_expires_at > now() + interval '50 seconds' from jobs")
         .fetch_one(&db.pool)
         .await
@@ -60,7 +60,7 @@ async fn a_lease_that_ran_out_is_not_renewed_even_if_nobody_noticed() {
     assert!(held);
     assert_eq!(queue::rescue_expired(&db.pool).await.unwrap(), 0);
     db.expire_lease(id).await;
-    assert_eq!(queue::heartbeat(&db.pool, &hold, LEASE).await.unwrap(), None);
+    assert_eq!(queue::heartbeat(&db.pool, &token, LEASE).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -68,8 +68,8 @@ async fn a_lost_attempt_was_last_seen_at_its_last_heartbeat_or_write() {
     let db = TestDb::new().await;
     let id = db.add_job(json!({})).await;
     for (renewed, written, heard) in [(40, 30, 30_i64), (20, 30, 20)] {
-        let hold = claimed_hold(&db.pool).await;
-        assert!(queue::record(&db.pool, &hold.write(), &points([1])).await.unwrap());
+        let token = claimed_token(&db.pool).await;
+        assert!(queue::record(&db.pool, &token.write(), &points([1])).await.unwrap());
         let ages = "update jobs set lease_renewed_at = now() - make_interval(secs => $1),
             written_at = now() - make_interval(secs => $2), lease_expires_at = now() - interval '1 second'";
         sqlx::query(ages).bind(f64::from(renewed)).bind(f64::from(written)).execute(&db.pool).await.unwrap();
@@ -78,9 +78,9 @@ async fn a_lost_attempt_was_last_seen_at_its_last_heartbeat_or_write() {
         let silence = attempt.ended_at.unwrap() - attempt.heard_at.unwrap();
         assert!((heard..heard + 10).contains(&silence.num_seconds()), "{silence}");
     }
-    let hold = claimed_hold(&db.pool).await;
+    let token = claimed_token(&db.pool).await;
     assert_eq!(attempts::list(&db.pool, id).await.unwrap()[2].heard_at, None);
-    queue::stopped(&db.pool, &hold.write()).await.unwrap();
+    queue::stopped(&db.pool, &token.write()).await.unwrap();
     let ended = attempts::list(&db.pool, id).await.unwrap().pop().unwrap();
     assert_eq!(ended.heard_at, ended.ended_at, "one that ends in order is heard of to its end");
 }
@@ -112,9 +112,9 @@ async fn a_request_outlives_the_worker_that_should_have_obeyed_it() {
         [(Change::Cancel, Status::Cancelling, Status::Cancelled), (Change::Pause, Status::Pausing, Status::Paused)]
     {
         let id = db.add_job(json!({})).await;
-        let hold = claimed_hold(&db.pool).await;
+        let token = claimed_token(&db.pool).await;
         db.change(id, change).await;
-        assert_eq!(queue::heartbeat(&db.pool, &hold, LEASE).await.unwrap(), Some(asked));
+        assert_eq!(queue::heartbeat(&db.pool, &token, LEASE).await.unwrap(), Some(asked));
         db.expire_lease(id).await;
         queue::rescue_expired(&db.pool).await.unwrap();
         assert_eq!(status(&db, id).await, then);

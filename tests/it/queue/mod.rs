@@ -27,7 +27,7 @@ async fn claim(pool: &PgPool) -> Option<Claim> {
     queue::claim(pool, WORKER, DeviceCapacity::ONE, LEASE).await.unwrap()
 }
 
-async fn claimed_hold(pool: &PgPool) -> FencingToken {
+async fn claimed_token(pool: &PgPool) -> FencingToken {
     claim(pool).await.expect("a job to claim").token
 }
 
@@ -80,14 +80,14 @@ fn outcome() -> Outcome {
     Outcome { teacher_top1: None, best_top1: 70.0, best_epoch: 2, last_top1: 69.0, student }
 }
 
-fn artifact(hold: &FencingToken) -> NewArtifact {
-    let key = format!("jobs/{}/attempts/{}/student.safetensors", hold.job, hold.attempt);
+fn artifact(token: &FencingToken) -> NewArtifact {
+    let key = format!("jobs/{}/attempts/{}/student.safetensors", token.job, token.attempt);
     NewArtifact { name: "student.safetensors".into(), key, size_bytes: 2, sha256: "ab".into() }
 }
 
-fn saved(hold: &FencingToken) -> SavedCheckpoint {
+fn saved(token: &FencingToken) -> SavedCheckpoint {
     SavedCheckpoint {
-        attempt: hold.attempt,
+        attempt: token.attempt,
         epoch: 3,
         step: 30,
         key: "jobs/x/attempts/1/state".into(),

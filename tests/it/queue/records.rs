@@ -5,7 +5,7 @@ use distillery::db::queue::{self, Batch};
 use distillery::protocol::{ErrorClass, Evaluation, Level, Progress};
 use serde_json::json;
 
-use super::{artifact, claimed_hold, failure, history, outcome, points, saved, started};
+use super::{artifact, claimed_token, failure, history, outcome, points, saved, started};
 use crate::support::db::TestDb;
 
 #[tokio::test]
@@ -13,15 +13,15 @@ async fn a_write_that_is_repeated_after_a_lost_answer_counts_once() {
     let db = TestDb::new().await;
     let pool = &db.pool;
     let job_a = db.add_job(json!({"max_attempts": 1})).await;
-    let hold = claimed_hold(pool).await;
-    let set_down = hold.write();
+    let token = claimed_token(pool).await;
+    let set_down = token.write();
     for _ in 0..2 {
         assert_eq!(queue::stopped(pool, &set_down).await.unwrap(), Some(Status::Queued));
     }
     assert_eq!(db.job(job_a).await["max_attempts"], 2);
-    let hold = claimed_hold(pool).await;
+    let token = claimed_token(pool).await;
     assert_eq!(queue::stopped(pool, &set_down).await.unwrap(), None, "somebody else's by now");
-    let [start, teacher, moment, checkpoint, end] = [(); 5].map(|()| hold.write());
+    let [start, teacher, moment, checkpoint, end] = [(); 5].map(|()| token.write());
     let evaluation = Evaluation { top1: 50.0, top5: 90.0, loss: 1.0, images: 10 };
     let batch = Batch { logs: vec![(Level::Info, "once".into())], ..points([1, 2]) };
     for _ in 0..2 {
@@ -34,16 +34,16 @@ async fn a_write_that_is_repeated_after_a_lost_answer_counts_once() {
         assert!(queue::record(pool, &moment, &batch).await.unwrap());
     }
     for _ in 0..2 {
-        assert!(queue::checkpoint_saved(pool, &checkpoint, &saved(&hold)).await.unwrap());
+        assert!(queue::checkpoint_saved(pool, &checkpoint, &saved(&token)).await.unwrap());
     }
     for _ in 0..2 {
-        assert!(queue::publish(pool, &end, &outcome(), &[artifact(&hold)]).await.unwrap());
+        assert!(queue::publish(pool, &end, &outcome(), &[artifact(&token)]).await.unwrap());
     }
     let of_attempt = history(&db, job_a).await.into_iter().filter(|(_, attempt, _)| *attempt == 2);
     let kinds: Vec<_> = of_attempt.map(|(kind, _, _)| kind).collect();
     assert_eq!(kinds, ["status", "log", "teacher", "log", "checkpoint", "status"]);
     let job_b = db.add_job(json!({})).await;
-    let end = claimed_hold(pool).await.write();
+    let end = claimed_token(pool).await.write();
     for _ in 0..2 {
         assert_eq!(queue::fail(pool, &end, &failure(ErrorClass::WorkerLost)).await.unwrap(), Some(Status::Queued));
     }
@@ -55,14 +55,14 @@ async fn a_write_that_is_repeated_after_a_lost_answer_counts_once() {
 async fn points_after_the_state_that_was_resumed_are_dropped() {
     let db = TestDb::new().await;
     let id = db.add_job(json!({})).await;
-    let hold = claimed_hold(&db.pool).await;
-    queue::started(&db.pool, &hold.write(), &started(0, 0)).await.unwrap();
-    queue::record(&db.pool, &hold.write(), &points(1..=35)).await.unwrap();
-    queue::stopped(&db.pool, &hold.write()).await.unwrap();
-    let hold = claimed_hold(&db.pool).await;
-    queue::started(&db.pool, &hold.write(), &started(3, 30)).await.unwrap();
+    let token = claimed_token(&db.pool).await;
+    queue::started(&db.pool, &token.write(), &started(0, 0)).await.unwrap();
+    queue::record(&db.pool, &token.write(), &points(1..=35)).await.unwrap();
+    queue::stopped(&db.pool, &token.write()).await.unwrap();
+    let token = claimed_token(&db.pool).await;
+    queue::started(&db.pool, &token.write(), &started(3, 30)).await.unwrap();
     assert_eq!(db.steps(id).await, (1..=30).collect::<Vec<_>>());
-    queue::record(&db.pool, &hold.write(), &points(31..=50)).await.unwrap();
+    queue::record(&db.pool, &token.write(), &points(31..=50)).await.unwrap();
     assert_eq!(db.steps(id).await, (1..=50).collect::<Vec<_>>());
     let history = history(&db, id).await;
     assert!(history.iter().any(|event| event.1 == 2 && event.2.contains("resumed after epoch 3")), "{history:#?}");
@@ -73,9 +73,9 @@ async fn a_batch_that_is_written_twice_counts_once() {
     // The connection can break after the database committed and before it said so; then the worker writes again.
     let db = TestDb::new().await;
     let id = db.add_job(json!({})).await;
-    let hold = claimed_hold(&db.pool).await;
+    let token = claimed_token(&db.pool).await;
     for _ in 0..2 {
-        queue::record(&db.pool, &hold.write(), &points(1..=5)).await.unwrap();
+        queue::record(&db.pool, &token.write(), &points(1..=5)).await.unwrap();
     }
     assert_eq!(db.steps(id).await, [1, 2, 3, 4, 5]);
 }
@@ -84,7 +84,7 @@ async fn a_batch_that_is_written_twice_counts_once() {
 async fn everything_a_trainer_reports_is_recorded() {
     let db = TestDb::new().await;
     let id = db.add_job(json!({})).await;
-    let hold = claimed_hold(&db.pool).await;
+    let token = claimed_token(&db.pool).await;
     let progress = Progress {
         epoch: 1,
         epochs: 5,
@@ -97,10 +97,10 @@ async fn everything_a_trainer_reports_is_recorded() {
     let logs = vec![(Level::Info, "one\0".to_owned()), (Level::Warning, "two".to_owned())];
     let mut batch = Batch { progress: Some(progress), logs, ..points([7]) };
     batch.points[0].value = f64::NAN;
-    assert!(queue::record(&db.pool, &hold.write(), &batch).await.unwrap());
+    assert!(queue::record(&db.pool, &token.write(), &batch).await.unwrap());
     let evaluation = Evaluation { top1: 71.5, top5: 90.0, loss: 1.0, images: 10 };
-    assert!(queue::teacher_evaluated(&db.pool, &hold.write(), &evaluation).await.unwrap());
-    assert!(queue::checkpoint_saved(&db.pool, &hold.write(), &saved(&hold)).await.unwrap());
+    assert!(queue::teacher_evaluated(&db.pool, &token.write(), &evaluation).await.unwrap());
+    assert!(queue::checkpoint_saved(&db.pool, &token.write(), &saved(&token)).await.unwrap());
     let job = db.job(id).await;
     assert_eq!((&job["progress"]["step"], &job["teacher"]["top1"]), (&json!(2), &json!(71.5)));
     let kinds: Vec<_> = history(&db, id).await.into_iter().map(|event| event.0).collect();
@@ -111,13 +111,13 @@ async fn everything_a_trainer_reports_is_recorded() {
 async fn the_history_has_no_gap_however_many_write() {
     let db = TestDb::new().await;
     let id = db.add_job(json!({})).await;
-    let hold = claimed_hold(&db.pool).await;
+    let token = claimed_token(&db.pool).await;
     let writers = (0..8).map(|writer| {
-        let (pool, hold) = (db.pool.clone(), hold.clone());
+        let (pool, token) = (db.pool.clone(), token.clone());
         tokio::spawn(async move {
             for line in 0..10 {
                 let logs = (0..3).map(|index| (Level::Info, format!("{writer}/{line}/{index}"))).collect();
-                queue::record(&pool, &hold.write(), &Batch { logs, ..Batch::default() }).await.unwrap();
+                queue::record(&pool, &token.write(), &Batch { logs, ..Batch::default() }).await.unwrap();
             }
         })
     });

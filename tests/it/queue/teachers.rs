@@ -6,7 +6,7 @@ use distillery::protocol::ErrorClass;
 use serde_json::json;
 use sqlx::postgres::PgListener;
 
-use super::{artifact, claim, claimed_hold, failure, history, outcome, status};
+use super::{artifact, claim, claimed_token, failure, history, outcome, status};
 use crate::support::PATIENCE;
 use crate::support::db::TestDb;
 
@@ -17,13 +17,13 @@ async fn a_job_waits_for_its_teacher() {
     let pupil = json!({"teacher": {"architecture": "resnet20", "job": teacher}, "distillation": {"method": "kd"}, "priority": 10});
     let pupil = db.add_job(pupil).await;
     let mut listener = PgListener::connect_with(&db.pool).await.unwrap();
-    let hold = claimed_hold(&db.pool).await;
-    assert_eq!(hold.job, teacher);
+    let token = claimed_token(&db.pool).await;
+    assert_eq!(token.job, teacher);
     assert!(claim(&db.pool).await.is_none());
     listener.listen("distillery_queue").await.unwrap();
-    queue::publish(&db.pool, &hold.write(), &outcome(), &[artifact(&hold)]).await.unwrap();
+    queue::publish(&db.pool, &token.write(), &outcome(), &[artifact(&token)]).await.unwrap();
     tokio::time::timeout(PATIENCE, listener.recv()).await.expect("idle workers are woken").unwrap();
-    assert_eq!(claimed_hold(&db.pool).await.job, pupil);
+    assert_eq!(claimed_token(&db.pool).await.job, pupil);
 }
 
 #[tokio::test]
@@ -35,13 +35,13 @@ async fn a_job_whose_teacher_fails_or_is_cancelled_fails_with_the_reason() {
         let grandpupil = db.add_pupil(pupil).await;
         let paused = db.add_pupil(teacher).await;
         db.change(paused, Change::Pause).await;
-        let hold = claimed_hold(&db.pool).await;
-        assert_eq!(hold.job, teacher);
+        let token = claimed_token(&db.pool).await;
+        assert_eq!(token.job, teacher);
         match end {
-            "fails" => drop(queue::fail(&db.pool, &hold.write(), &failure(ErrorClass::User)).await.unwrap()),
+            "fails" => drop(queue::fail(&db.pool, &token.write(), &failure(ErrorClass::User)).await.unwrap()),
             "is cancelled" => {
                 db.change(teacher, Change::Cancel).await;
-                queue::stopped(&db.pool, &hold.write()).await.unwrap();
+                queue::stopped(&db.pool, &token.write()).await.unwrap();
             }
             _ => {
                 db.expire_lease(teacher).await;

@@ -179,17 +179,19 @@ impl Api {
     }
 
     /// A worker finishes a job with these files.
-    pub async fn publish(&self, hold: &FencingToken, files: &[(&str, &[u8])]) {
+    pub async fn publish(&self, token: &FencingToken, files: &[(&str, &[u8])]) {
         let mut artifacts = Vec::new();
         for (name, bytes) in files {
             let path = self.dir.path().join("to-publish");
             std::fs::write(&path, bytes).expect("a file");
-            let key = format!("jobs/{}/attempts/{}/{name}", hold.job, hold.attempt);
+            let key = format!("jobs/{}/attempts/{}/{name}", token.job, token.attempt);
             let stored = self.store.put_file(&key, &path).await.expect("stored");
             let (size_bytes, sha256) = (stored.size_bytes, stored.sha256);
             artifacts.push(NewArtifact { name: (*name).to_owned(), key, size_bytes, sha256 });
         }
-        assert!(queue::publish(&self.db.pool, &hold.write(), &outcome(), &artifacts).await.expect("the queue answers"));
+        assert!(
+            queue::publish(&self.db.pool, &token.write(), &outcome(), &artifacts).await.expect("the queue answers")
+        );
     }
 
     /// A stream of Server-Sent Events.
