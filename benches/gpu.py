@@ -4,7 +4,7 @@
     make bench-gpu DATA=DIR            # DIR: CIFAR-100's parquet files
     benches/gpu.py --data DIR --full   # also trains the published 240 epochs
 
-In this order: the tests that need a GPU; milliseconds per step of each pair, launched one by one, as CUDA graphs, and
+In this order: the tests that need a GPU; milliseconds per step of each pair, issued one by one, as CUDA graphs, and
 with cuDNN timing its algorithms, taking turns with plain PyTorch, and the share of the GPU's limit; seconds per epoch
 of whole jobs on both sides, with data loading and evaluations, extrapolated to 240 epochs; the accuracy of both sides
 after some epochs, by seed and precision. Results are also written to a file of JSON lines. The program exits with 1 if

@@ -29,7 +29,7 @@ pub struct TrainArgs {
     /// entries are evicted.
     #[arg(long, env = "DISTILLERY_CACHE_MIB", default_value_t = 4096)]
     pub cache_mib: u64,
-    /// On a GPU, launch the operations of each training step one by one instead of replaying a recorded CUDA graph.
+    /// On a GPU, issue the operations of each training step one by one instead of replaying a recorded CUDA graph.
     /// Slower; the student is the same.
     #[arg(long, env = "DISTILLERY_NO_CUDA_GRAPHS")]
     pub no_cuda_graphs: bool,
