@@ -1,5 +1,5 @@
-//! What a server does once an hour so that it can run unattended: it compacts old jobs, and removes what its rules no
-//! longer keep.
+//! What a server does once an hour so that it can run unattended: it compacts old jobs, and removes the jobs and files
+//! that its rules no longer keep.
 
 use std::time::Duration;
 

@@ -69,7 +69,7 @@ pub async fn prune(
         removed_jobs.insert(job.id.as_str());
         job_bytes += size;
     }
-    // Read after the list: a file that was stored before it and is unreferenced by now never will be referenced.
+    // Queried after the files were listed: a listed file that is unreferenced now will never be referenced.
     let named = retention::named(pool).await?;
     let old = Utc::now() - TimeDelta::minutes(rules.orphan_minutes.into());
     let (mut orphans, mut orphan_bytes) = (0, 0);
@@ -145,7 +145,7 @@ fn select<'a>(
     let limit = rules.older_than_days.map(|days| now - TimeDelta::days(days.into()));
     let mut bytes: u64 = sizes.values().sum();
     let mut selected = Vec::new();
-    // Oldest first: when there are too many bytes, they are the first to be removed.
+    // Oldest first: if the files take too many bytes, the oldest jobs are removed first.
     for (place, job) in finished.iter().enumerate().rev() {
         if place < rules.keep_last || job.is_kept || is_best(job) {
             continue;
@@ -166,8 +166,8 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    /// Which jobs are left of jobs that finished one, two, … days ago and have 10 bytes each. Per job: its accuracy,
-    /// and whether it has the label `keep`.
+    /// Indices of the jobs that are left, of jobs that finished one, two, … days ago and have 10 bytes each. Per job: its
+    /// accuracy, and whether it has the label `keep`.
     fn left(accuracies: &[(Option<f64>, bool)], flags: &[&str]) -> Vec<usize> {
         let now = Utc::now();
         let job = |(place, (best_top1, is_kept)): (usize, &(Option<f64>, bool))| Finished {

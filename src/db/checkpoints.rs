@@ -211,7 +211,7 @@ impl Deletion {
     }
 }
 
-/// Begins to delete a checkpoint that no job needs any more, so that its bytes can be deleted before its row is gone
+/// Begins to delete a checkpoint that no job needs now, so that its bytes can be deleted before its row is gone
 /// for good. Until then, whoever uploads or needs the same one waits.
 pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<Deletion, Refusal>> {
     let mut transaction = pool.begin().await?;

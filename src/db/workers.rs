@@ -167,7 +167,7 @@ pub async fn forget(pool: &PgPool, id: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Deletes the workers that are not alive any more.
+/// Deletes the workers that are no longer alive.
 pub(super) async fn forget_dead(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("delete from workers where heartbeat_at < now() - $1::interval", interval(ALIVE_FOR))
         .execute(connection)

@@ -1,4 +1,5 @@
-//! One attempt at a job: its directory, its trainer, what the trainer reports, and how it ended.
+//! One attempt at a job: prepares its directory, runs its trainer, records what the trainer reports, and settles how it
+//! ended.
 
 use std::path::Path;
 use std::process::ExitStatus;
@@ -20,13 +21,13 @@ use crate::db::queue::{self, Batch, Claim, FencingToken, SavedCheckpoint};
 use crate::process;
 use crate::protocol::{ErrorClass, Event, Failure, Outcome, Point, StopRequest, series};
 
-/// Reports are gathered for so long before they are written.
+/// How long reports are collected before they are written together.
 const GATHER: Duration = Duration::from_millis(250);
 
-/// Points that one statement writes.
+/// Most points written by one statement.
 const POINTS_AT_ONCE: usize = 5000;
 
-/// How a trainer says that it ended.
+/// How a trainer reports that it ended.
 #[derive(Debug)]
 enum Ending {
     Finished(Outcome),
@@ -34,7 +35,7 @@ enum Ending {
     Failed(Failure),
 }
 
-/// Works on a claimed job with those devices to its end, or until it is lost, cancelled, paused or given back.
+/// Works on a claimed job with these devices until it ends, or is lost, cancelled, paused or released.
 pub(super) async fn run(
     context: &Context,
     claim: Claim,
@@ -57,7 +58,7 @@ pub(super) async fn run(
         Err(lost) => Err(lost),
     };
     if let Err(error) = settled {
-        tracing::warn!(job = token.job, attempt = token.attempt, ?error, "left the job alone");
+        tracing::warn!(job = token.job, attempt = token.attempt, ?error, "stopped without writing a result");
     }
     drop(lease);
     inputs::remove(&context.settings, &token.job, token.attempt).await;
@@ -94,13 +95,11 @@ impl Attempt<'_> {
         let (status, recorded) = tokio::join!(self.steer(&mut trainer, drain, &abandon, &ended), recorded);
         match recorded? {
             Some(Ending::Finished(outcome)) => self.publish(&outcome, &output).await,
-            Some(Ending::Stopped) => self.set_down().await,
+            Some(Ending::Stopped) => self.stop().await,
             Some(Ending::Failed(failure)) => Err(AttemptError::Failed(failure)),
             None if self.record.lease_state() == LeaseState::Lost => Err(AttemptError::Lost),
-            // Killed since it did not stop in time: what was asked for still happens.
-            None if self.record.lease_state() != LeaseState::Held(None) || drain.is_cancelled() => {
-                self.set_down().await
-            }
+            // Killed because it did not stop in time; the request still takes effect.
+            None if self.record.lease_state() != LeaseState::Held(None) || drain.is_cancelled() => self.stop().await,
             None => {
                 let starved = process::out_of_memory_kills() > kills_before;
                 Err(AttemptError::Failed(unexplained(status, starved, &trainer.last_words().await)))
@@ -136,11 +135,11 @@ impl Attempt<'_> {
             }
             tokio::select! {
                 status = trainer.child.wait() => return status,
-                // An error means that the lease is not kept any more, which happens after this only.
+                // An error would mean that the lease is no longer renewed, which happens only after this loop.
                 _ = lease.changed() => {}
                 () = drain.cancelled(), if !draining => draining = true,
                 () = abandon.cancelled() => trainer.child.signal(Signal::KILL),
-                // It has said its last word; the process should follow.
+                // The trainer has reported its end, so its process should exit soon.
                 () = ended.cancelled(), if patience_ends.is_none() => patience_ends = Some(Instant::now() + patience),
                 () = sleep_until(patience_ends) => trainer.child.signal(Signal::KILL),
             }
@@ -150,7 +149,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Writes what the trainer reports until it falls silent, and returns how it says it ended.
+    /// Records what the trainer reports until its output ends. Returns how it said it ended; `None` if it did not say.
     async fn listen(
         &self,
         mut events: mpsc::Receiver<Event>,
@@ -172,7 +171,7 @@ impl Attempt<'_> {
                 Some(Event::Progress(progress)) => batch.progress = Some(progress),
                 Some(Event::Metrics { points }) => batch.points.extend(points),
                 Some(Event::Log { level, message }) => batch.logs.push((level, message)),
-                // These are milestones: what came before them is on record first.
+                // A milestone: everything before it is written first.
                 milestone => {
                     self.write(&mut batch).await?;
                     write_at = None;
@@ -218,7 +217,7 @@ impl Attempt<'_> {
                         outputs::forget_older(self.context, token, &saved).await;
                         Ok(())
                     }
-                    // The attempt itself can go on, and the next checkpoint may fit.
+                    // The attempt continues: storing the next checkpoint may succeed.
                     Err(error) => {
                         let message = format!("the checkpoint of epoch {epoch} could not be stored: {error}");
                         let mut batch = Batch::default();
@@ -231,8 +230,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Records the points that an earlier attempt made before the state that this one resumed from, and that did not
-    /// reach the database: its worker was killed while it lagged behind its trainer.
+    /// Records the points that an earlier attempt wrote before the state that this one resumed from, but that did not
+    /// reach the database because its worker was killed first.
     async fn catch_up(&self, saved: &SavedCheckpoint, resumed_step: u64, output: &Path) -> Result<(), AttemptError> {
         let known = self.record.ask(async |pool| metrics::newest_step(pool, &self.token.job).await).await?;
         let missed = outputs::points_between(output, known, resumed_step).await;
@@ -249,13 +248,13 @@ impl Attempt<'_> {
         if batch.progress.is_none() && batch.points.is_empty() && batch.logs.is_empty() {
             return Ok(());
         }
-        let beside = self.gpu_memory(&batch.points);
-        batch.points.extend(beside);
+        let gpu_memory = self.gpu_memory(&batch.points);
+        batch.points.extend(gpu_memory);
         self.record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await
     }
 
-    /// The memory in use on the job's GPUs, beside the newest of these points that tells the trainer's own: the trainer
-    /// cannot ask libtorch's allocator.
+    /// The memory in use on the job's GPUs, as a point at the step of the newest point for the trainer's own memory. The
+    /// worker measures it because the trainer cannot query libtorch's allocator.
     fn gpu_memory(&self, points: &[Point]) -> Option<Point> {
         let own = points.iter().rev().find(|point| point.name == series::RESIDENT_BYTES)?;
         let in_use = self.gpus.memory_in_use()?;
@@ -265,16 +264,16 @@ impl Attempt<'_> {
     async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), AttemptError> {
         let artifacts = outputs::store(self.context, &self.token, output)
             .await
-            .map_err(|error| AttemptError::Failed(inputs::of_storage(&error)))?;
+            .map_err(|error| AttemptError::Failed(inputs::storage_failure(&error)))?;
         self.record.persist(async |pool, write| held(queue::publish(pool, write, outcome, &artifacts).await)).await?;
         tracing::info!(job = self.token.job, attempt = self.token.attempt, top1 = outcome.best_top1, "succeeded");
         outputs::tidy(self.context, &self.token.job, &artifacts).await;
         Ok(())
     }
 
-    async fn set_down(&self) -> Result<(), AttemptError> {
+    async fn stop(&self) -> Result<(), AttemptError> {
         let status = self.record.persist(async |pool, write| queue::stopped(pool, write).await).await?;
-        tracing::info!(job = self.token.job, attempt = self.token.attempt, status = status.name(), "set down");
+        tracing::info!(job = self.token.job, attempt = self.token.attempt, status = status.name(), "stopped");
         Ok(())
     }
 }
@@ -286,7 +285,7 @@ async fn sleep_until(end: Option<Instant>) {
     }
 }
 
-/// The failure of a trainer that ended without a word.
+/// The failure of a trainer that ended without reporting how.
 fn unexplained(status: ExitStatus, out_of_memory: bool, last_words: &str) -> Failure {
     let advice = "lower training.batch_size, choose a smaller network, or give the worker more memory";
     let mut failure = process::unexpected_end("the trainer", status, out_of_memory, advice);
@@ -303,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trainer_that_ended_without_a_word_is_explained_by_its_last_lines() {
+    fn a_trainer_that_ended_without_a_report_is_explained_by_its_last_lines() {
         let exited = unexplained(ExitStatus::from_raw(0x100), false, "no such library");
         assert_eq!(exited.message, "the trainer exited with status 1: no such library");
         assert_eq!(unexplained(ExitStatus::from_raw(9), false, "").message, "the trainer was killed by signal 9");

@@ -1,4 +1,5 @@
-//! Lays out an attempt's directory: the specification with local paths, the teacher, what an earlier attempt left.
+//! Prepares an attempt's directory: the specification with local paths, the teacher, and the checkpoint of an earlier
+//! attempt.
 //!
 //! ```text
 //! <work>/<job>/<attempt>/spec.json, teacher, student, output/{state/checkpoint.safetensors, metrics.ndjson, …}
@@ -18,7 +19,7 @@ use crate::spec::{DatasetDirectory, JobSpec, TeacherSource, TrainingPlan};
 /// Creates the directory and returns its path.
 ///
 /// # Errors
-/// The failure of the attempt that it means, or that the job was lost meanwhile.
+/// An input is missing or cannot be stored, which fails the attempt; or the job was lost.
 pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_>) -> Result<PathBuf, AttemptError> {
     let FencingToken { job, attempt, .. } = &claim.token;
     remove(&context.settings, job, *attempt).await;
@@ -27,7 +28,7 @@ pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_
     tokio::fs::create_dir_all(output.join("state")).await.map_err(|error| storage(&output, &error))?;
     let plan = localise(context, claim.spec.clone(), &directory, record).await?;
     let path = directory.join("spec.json");
-    // Paths are JSON where they are Unicode.
+    // Fails if a path is not Unicode.
     let text = serde_json::to_vec_pretty(&plan).map_err(|error| internal(&format!("{}: {error}", path.display())))?;
     tokio::fs::write(&path, text).await.map_err(|error| storage(&path, &error))?;
     if let Some(saved) = &claim.checkpoint {
@@ -40,8 +41,9 @@ fn directory(settings: &Settings, job: &str, attempt: i32) -> PathBuf {
     settings.work_dir.join(job).join(attempt.to_string())
 }
 
-/// Removes the directory of an attempt, and those that earlier ones left: what they had is in storage, or lost. A later
-/// attempt, by another worker of this machine, keeps its own. What cannot be removed is in nobody's way.
+/// Removes the directories of an attempt and of earlier ones, whose results are in storage or lost. A later attempt may
+/// already run in another worker on this machine, so its directory stays. Failures are logged: no attempt depends on
+/// the removal.
 pub(super) async fn remove(settings: &Settings, job: &str, attempt: i32) {
     for attempt in 1..=attempt {
         let directory = directory(settings, job, attempt);
@@ -51,13 +53,13 @@ pub(super) async fn remove(settings: &Settings, job: &str, attempt: i32) {
             tracing::warn!(directory = %directory.display(), %error, "cannot remove an attempt's directory");
         }
     }
-    // Fails where another attempt's is left.
+    // Fails if another attempt's directory is left.
     let _ = tokio::fs::remove_dir(settings.work_dir.join(job)).await;
 }
 
-/// Removes what workers of this machine left that were killed: every attempt's directory but of those held now.
+/// Removes what killed workers left on this machine: the directories of all attempts that hold no job now.
 pub(super) async fn remove_leftovers(context: &Context) {
-    // Found first: whatever is claimed after that has a directory that is not among these.
+    // Listed before the query: an attempt claimed after it has a directory that is not in this list.
     let found = attempts_below(&context.settings.work_dir);
     if found.is_empty() {
         return;
@@ -68,7 +70,7 @@ pub(super) async fn remove_leftovers(context: &Context) {
                 remove(&context.settings, &job, attempt).await;
             }
         }
-        Err(error) => tracing::warn!(%error, "cannot tell which directories of attempts are not needed any more"),
+        Err(error) => tracing::warn!(%error, "cannot find out which attempt directories are still needed"),
     }
 }
 
@@ -84,7 +86,7 @@ fn attempts_below(work_dir: &Path) -> Vec<(String, i32)> {
     names(work_dir).into_iter().flat_map(attempts_of).collect()
 }
 
-/// Fetches what the job names, and says what to train with the local files.
+/// Fetches the files that the job refers to, and returns a plan with their local paths.
 async fn localise(
     context: &Context,
     spec: JobSpec,
@@ -109,7 +111,7 @@ async fn localise(
                 TeacherSource::Job(job) => student_of(record, job).await?,
                 TeacherSource::Checkpoint(id) => uploaded(record, id).await?,
             };
-            Some(teacher.plan(fetch(context, &file, directory.join("teacher")).await?).map_err(unknown)?)
+            Some(teacher.plan(fetch(context, &file, directory.join("teacher")).await?).map_err(unknown_architecture)?)
         }
         None => None,
     };
@@ -117,13 +119,13 @@ async fn localise(
         Some(id) => Some(fetch(context, &uploaded(record, id).await?, directory.join("student")).await?),
         None => None,
     };
-    let student = student.plan(first_weights).map_err(unknown)?;
+    let student = student.plan(first_weights).map_err(unknown_architecture)?;
     let dataset = dataset.at(DatasetDirectory { name: None, path });
     Ok(TrainingPlan { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })
 }
 
-/// A server of another version took the job.
-fn unknown(error: UnknownArchitecture) -> Failure {
+/// Happens if a server of another version accepted the job.
+fn unknown_architecture(error: UnknownArchitecture) -> Failure {
     Failure { class: ErrorClass::User, message: error.to_string() }
 }
 
@@ -138,7 +140,7 @@ async fn student_of(record: &Record<'_>, job: &str) -> Result<InStorage, Attempt
         Some(artifact) => Ok(InStorage { key: artifact.key, sha256: artifact.sha256 }),
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
-            message: format!("the teacher's job {job} has no student any more: train it again, or upload a checkpoint"),
+            message: format!("the teacher's job {job} no longer has a student: train it again, or upload a checkpoint"),
         })),
     }
 }
@@ -148,19 +150,19 @@ async fn uploaded(record: &Record<'_>, id: &str) -> Result<InStorage, AttemptErr
         Some(sha256) => Ok(InStorage { key: keys::checkpoint(&sha256), sha256 }),
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
-            message: format!("checkpoint {id} is not there any more: upload it again"),
+            message: format!("checkpoint {id} no longer exists: upload it again"),
         })),
     }
 }
 
 async fn fetch(context: &Context, file: &InStorage, path: PathBuf) -> Result<PathBuf, Failure> {
     let fetched = context.store.fetch_verified(&file.key, &path, &file.sha256).await;
-    fetched.map_err(|error| of_storage(&error))?;
+    fetched.map_err(|error| storage_failure(&error))?;
     Ok(path)
 }
 
-/// Puts the last checkpoint where the trainer looks for it. One that has gone missing or was damaged costs time, not
-/// the job.
+/// Puts the last checkpoint where the trainer looks for it. If it is missing or damaged, training starts from the
+/// beginning; the job does not fail.
 async fn restore(
     context: &Context,
     token: &FencingToken,
@@ -181,12 +183,12 @@ async fn restore(
             let batch = Batch { logs: vec![(Level::Warning, message)], ..Batch::default() };
             return record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await;
         }
-        Err(error) => return Err(of_storage(&error).into()),
+        Err(error) => return Err(storage_failure(&error).into()),
     }
     let metrics = keys::attempt_file(&token.job, saved.attempt, files::METRICS);
     match context.store.fetch(&metrics, &output.join(files::METRICS)).await {
         Ok(_) | Err(artifacts::Error::NotFound(_)) => Ok(()),
-        Err(error) => Err(of_storage(&error).into()),
+        Err(error) => Err(storage_failure(&error).into()),
     }
 }
 
@@ -194,8 +196,7 @@ fn storage(path: &Path, error: &std::io::Error) -> Failure {
     Failure { class: ErrorClass::Storage, message: format!("cannot write {}: {error}", path.display()) }
 }
 
-/// A failure of storage, as that of an attempt.
-pub(super) fn of_storage(error: &artifacts::Error) -> Failure {
+pub(super) fn storage_failure(error: &artifacts::Error) -> Failure {
     Failure { class: ErrorClass::Storage, message: error.to_string() }
 }
 

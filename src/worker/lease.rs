@@ -1,4 +1,4 @@
-//! Keeps an attempt's lease, and learns whether it shall stop.
+//! Renews an attempt's lease, and learns from each renewal whether the attempt should stop.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::db::jobs::Status;
 use crate::db::queue::{self, FencingToken};
 use crate::protocol::StopRequest;
 
-/// Whether the attempt still has its job, and what is requested of it.
+/// Whether the attempt still holds its job, and what is requested of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeaseState {
-    /// The attempt has the job. `None` while it shall go on.
+    /// The attempt holds the job. `None` if it should continue.
     Held(Option<StopRequest>),
-    /// The job belongs to somebody else: stop and change nothing.
+    /// The attempt no longer holds the job: stop and change nothing.
     Lost,
 }
 
-/// A lease that is renewed until it is dropped.
+/// A lease, renewed until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) state: watch::Receiver<LeaseState>,
@@ -34,7 +34,7 @@ impl Drop for Lease {
 }
 
 impl Lease {
-    /// Starts renewing. The claim set the lease just now.
+    /// Starts to renew a lease that a claim has just begun.
     pub(super) fn keep(context: &Context, token: &FencingToken, statuses: broadcast::Receiver<String>) -> Self {
         let (tell, state) = watch::channel(LeaseState::Held(None));
         let task = tokio::spawn(renew(context.clone(), token.clone(), statuses, tell));
@@ -49,15 +49,15 @@ async fn renew(
     tell: watch::Sender<LeaseState>,
 ) {
     let lease = context.settings.lease;
-    // Where it cannot be renewed the trainer is stopped a little before the end, when nobody else can have started yet.
+    // If the lease cannot be renewed, the trainer stops a little before it ends, so that no other attempt has started.
     let usable = lease - lease / 8;
     let mut held_until = Instant::now() + usable;
-    // What was asked for since the claim was not heard yet.
+    // The first renewal is immediate, since a stop may have been requested between the claim and now.
     let mut pause = Duration::ZERO;
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = concerned(&mut statuses, &token.job) => {}
+            () = status_changed(&mut statuses, &token.job) => {}
         }
         let asked = Instant::now();
         let answer = tokio::time::timeout_at(held_until, queue::heartbeat(&context.pool, &token, lease)).await;
@@ -69,7 +69,7 @@ async fn renew(
             }
             Ok(Ok(None)) => {
                 tell.send_replace(LeaseState::Lost);
-                // Whoever hears of it ends this task.
+                // In a task of its own, since dropping the lease aborts this one.
                 tokio::spawn(async move { count_refused(&context, &token).await });
                 return;
             }
@@ -78,7 +78,7 @@ async fn renew(
                 pause = Duration::from_millis(250);
                 if Instant::now() < held_until { *tell.borrow() } else { LeaseState::Lost }
             }
-            // By its own clock the lease is about to end: another worker may start soon.
+            // By this worker's clock the lease is about to end, and another worker may start soon.
             Err(_) => LeaseState::Lost,
         };
         tell.send_if_modified(|last| std::mem::replace(last, state) != state);
@@ -88,10 +88,10 @@ async fn renew(
     }
 }
 
-/// For whoever watches the cluster; the job is another's by now and does not wait for it.
+/// Counts a refused write, for monitoring only: a failure is logged and changes nothing.
 pub(super) async fn count_refused(context: &Context, token: &FencingToken) {
     if let Err(error) = attempts::count_refused(&context.pool, token).await {
-        tracing::debug!(job = token.job, %error, "a refused write was not counted");
+        tracing::debug!(job = token.job, %error, "cannot count a refused write");
     }
 }
 
@@ -105,13 +105,13 @@ fn of_status(status: Status) -> LeaseState {
 }
 
 /// Returns when the job's status may have changed.
-async fn concerned(statuses: &mut broadcast::Receiver<String>, job: &str) {
+async fn status_changed(statuses: &mut broadcast::Receiver<String>, job: &str) {
     loop {
         match statuses.recv().await {
             Ok(changed) if changed.is_empty() || changed == job => return,
             Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => return,
-            // The listener is gone; heartbeats go on without it.
+            // The listener has ended; heartbeats continue without it.
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }

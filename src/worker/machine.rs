@@ -1,11 +1,11 @@
-//! What this machine has.
+//! The name and the devices of this machine.
 
 use std::fs;
 
-/// Of one worker.
+/// Most devices of one worker.
 const MOST_DEVICES: usize = 64;
 
-/// Turns the devices of the command line (`auto`, `cpu`, `cuda`, or a list such as `cuda:0,cuda:1`) into those.
+/// Parses the devices on the command line: `auto`, `cpu`, `cuda`, or a list such as `cuda:0,cuda:1`.
 pub(super) fn devices(text: &str) -> anyhow::Result<Vec<String>> {
     if text == "auto" {
         return Ok(all());
@@ -14,11 +14,11 @@ pub(super) fn devices(text: &str) -> anyhow::Result<Vec<String>> {
     let is_gpu = |device: &String| device != "cpu";
     anyhow::ensure!(
         devices.iter().all(is_gpu) || !devices.iter().any(is_gpu),
-        "the devices {text:?} are of two kinds: start a worker for each"
+        "the devices {text:?} mix CPU and GPU: start a separate worker for each"
     );
     let twice = devices.iter().enumerate().find(|(place, device)| is_gpu(device) && devices[..*place].contains(device));
-    anyhow::ensure!(twice.is_none(), "the devices {text:?} hold one GPU twice");
-    anyhow::ensure!(devices.len() <= MOST_DEVICES, "a worker has {MOST_DEVICES} devices at most");
+    anyhow::ensure!(twice.is_none(), "the devices {text:?} name the same GPU twice");
+    anyhow::ensure!(devices.len() <= MOST_DEVICES, "a worker can have at most {MOST_DEVICES} devices");
     Ok(devices)
 }
 
@@ -35,9 +35,7 @@ fn device(name: &str) -> anyhow::Result<String> {
         "cpu" => Ok("cpu".to_owned()),
         "cuda" => Ok(gpu(0)),
         _ if name.strip_prefix("cuda:").is_some_and(|index| index.parse::<u32>().is_ok()) => Ok(name.to_owned()),
-        _ => anyhow::bail!(
-            "unknown device {name:?}: expected auto, cpu, cuda or cuda:1, or several with commas between them"
-        ),
+        _ => anyhow::bail!("unknown device {name:?}: expected auto, cpu, cuda or cuda:1, or a comma-separated list"),
     }
 }
 
@@ -46,7 +44,7 @@ pub(super) fn gpu(index: usize) -> String {
     format!("cuda:{index}")
 }
 
-/// What several devices are called: `2×cuda`.
+/// A short name for a list of devices: `cuda:1`, or `2×cuda`.
 pub(super) fn label(devices: &[String]) -> String {
     match devices {
         [one] => one.clone(),
@@ -74,17 +72,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_listed_and_what_cannot_work_together_is_refused() {
+    fn devices_are_parsed_and_impossible_combinations_are_refused() {
         assert_eq!(devices("cpu").unwrap(), ["cpu"]);
         assert_eq!(devices("cuda").unwrap(), ["cuda:0"]);
         assert_eq!(devices("cuda:3, cuda:1").unwrap(), ["cuda:3", "cuda:1"]);
         assert_eq!(devices("cpu,cpu").unwrap(), ["cpu", "cpu"]);
         let refused = |text: &str| devices(text).unwrap_err().to_string();
-        assert!(refused("cpu,cuda:0").contains("two kinds"));
-        assert!(refused("cuda:0,cuda,cuda:1").contains("one GPU twice"));
+        assert!(refused("cpu,cuda:0").contains("mix CPU and GPU"));
+        assert!(refused("cuda:0,cuda,cuda:1").contains("same GPU twice"));
         assert!(refused("cuda:0,").contains("unknown device \"\""));
         assert!(refused("tpu").contains("expected auto, cpu, cuda or cuda:1"));
-        assert!(refused(&["cpu"; 65].join(",")).contains("64 devices at most"));
+        assert!(refused(&["cpu"; 65].join(",")).contains("at most 64 devices"));
     }
 
     #[test]

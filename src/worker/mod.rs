@@ -1,7 +1,7 @@
-//! A worker: takes jobs from the queue, as many as its devices allow, and has a trainer process do each attempt.
+//! A worker: takes as many jobs from the queue as its devices allow, and runs each attempt in a trainer process.
 //!
-//! It touches no tensors. What it writes about a job names the attempt that it holds, so a worker that was away for
-//! too long changes nothing.
+//! The worker itself does no tensor computation. Each write about a job carries the attempt's fencing token, so a worker
+//! that has lost its lease changes nothing.
 
 mod attempt;
 mod inputs;
@@ -34,38 +34,37 @@ use monitor::Monitor;
 
 pub use trainer::program as trainer_program;
 
-/// Behind every notification there is a look at the queue this often, since notifications can be lost.
+/// How often to query the queue even without a notification, since notifications can be lost.
 const POLL: Duration = Duration::from_secs(5);
-/// A trainer stops at its next step; one that does not within this time is killed.
+/// A trainer stops at its next step. One that takes longer than this is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(45);
 
-/// What a worker needs to know.
+/// Configuration of a worker.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The name on the dashboard.
+    /// Name shown on the dashboard.
     pub name: String,
-    /// `cpu` or `cuda:0`; with several, it runs several jobs at once, or one on several.
+    /// Devices, such as `cpu` or `cuda:0`. A worker with several runs several jobs at once, or a job on several devices.
     pub devices: Vec<String>,
-    /// The trainer's program.
+    /// Path of the trainer's executable.
     pub trainer: PathBuf,
-    /// Holds the data sets.
+    /// Directory of the data sets.
     pub datasets_dir: PathBuf,
-    /// Holds a directory for each attempt, while it runs.
+    /// Directory with a subdirectory for each running attempt.
     pub work_dir: PathBuf,
-    /// Holds what later attempts can use again.
+    /// Directory for what later attempts can reuse.
     pub cache_dir: PathBuf,
-    /// Most MiB of that; 0 for none.
+    /// Most MiB in the cache directory; 0 turns caching off.
     pub cache_mib: u64,
-    /// How long a job is held without a heartbeat.
+    /// How long a job stays with its worker without a heartbeat.
     pub lease: Duration,
-    /// How long to go without a look at the queue when nothing is heard of it.
+    /// How long to wait for a notification before the queue is queried anyway.
     pub poll: Duration,
-    /// How long a trainer may take to end once it was told to, or has said that it is done.
+    /// How long a trainer may take to exit after a stop request, or after it has reported its end.
     pub stop_patience: Duration,
 }
 
 impl Settings {
-    /// As the command line says.
     fn new(args: &WorkerArgs) -> anyhow::Result<Self> {
         let devices = machine::devices(&args.device)?;
         let data_dir = std::path::absolute(&args.data.data_dir)?;
@@ -83,13 +82,13 @@ impl Settings {
         })
     }
 
-    /// A heartbeat may be lost, and the next one late, before the lease runs out.
+    /// Time between heartbeats. The lease survives one that is lost and a late one after it.
     fn heartbeat(&self) -> Duration {
         self.lease / 4
     }
 }
 
-/// What every part of a worker uses.
+/// Shared by all parts of a worker.
 #[derive(Debug, Clone)]
 struct Context {
     id: String,
@@ -98,10 +97,10 @@ struct Context {
     settings: Settings,
 }
 
-/// `distillery worker`: works until SIGTERM or SIGINT, then gives its job back.
+/// `distillery worker`: works until SIGTERM or SIGINT, then releases its jobs.
 ///
 /// # Errors
-/// Whatever keeps it from starting: the database, the storage, the trainer's program.
+/// The worker cannot start: the database, the storage or the trainer's executable is not available.
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
     let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
@@ -109,17 +108,17 @@ pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     run(pool, store, Settings::new(&args)?, told_to_stop).await
 }
 
-/// Works until `drain` is cancelled. The job in progress is then set down at a checkpoint for another worker.
+/// Works until `drain` is cancelled. Each job in progress then stops at a checkpoint, and returns to the queue.
 ///
 /// # Errors
-/// When the worker cannot make itself known to the database.
+/// The worker cannot be registered in the database.
 pub async fn run(pool: PgPool, store: Store, settings: Settings, drain: CancellationToken) -> anyhow::Result<()> {
     let id = format!("wrk_{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
     let mut monitor = Monitor::new(settings.devices.first().map_or("cpu", String::as_str));
     let context = Context { id, pool, store, settings };
     register(&context, &mut monitor).await.context("cannot register the worker")?;
     tracing::info!(worker = context.settings.name, device = context.settings.devices.join(","), "ready for jobs");
-    // Listening begins before the first look at the queue: nothing is missed in between.
+    // Before the first query of the queue, so that no notification is missed in between.
     let wakeups = Arc::new(Wakeups::listen(&context.pool).await?);
     inputs::remove_leftovers(&context).await;
     let helpers = CancellationToken::new();
@@ -129,7 +128,7 @@ pub async fn run(pool: PgPool, store: Store, settings: Settings, drain: Cancella
     helpers.cancel();
     let _ = tokio::join!(presence, rescuer);
     if let Err(error) = workers::forget(&context.pool, &context.id).await {
-        tracing::warn!(%error, "could not sign off; the worker will vanish from the list by itself");
+        tracing::warn!(%error, "cannot unregister the worker; it will disappear from the list later");
     }
     Ok(())
 }
@@ -150,18 +149,18 @@ impl Free {
 
 async fn work(context: &Context, wakeups: &Arc<Wakeups>, drain: &CancellationToken) {
     let mut free = Free(context.settings.devices.iter().cloned().enumerate().collect());
-    // Tasks of their own: an attempt is steered even where the database does not answer a look at the queue.
+    // Separate tasks, so that attempts are supervised even while a query of the queue waits for the database.
     let mut attempts = JoinSet::new();
     while !(drain.is_cancelled() && attempts.is_empty()) {
         let woken = wakeups.queue.notified();
         tokio::pin!(woken);
         woken.as_mut().enable();
-        // As it is now: what happens during the look ends the wait below.
+        // Read before the query: if it changes during the query, the wait below ends at once.
         let draining = drain.is_cancelled();
         let pause = if draining || free.0.is_empty() {
             None
         } else {
-            match look(context, &free).await {
+            match claim(context, &free).await {
                 Ok(claim) => {
                     let devices = free.take(claim.spec.training.devices as usize);
                     let (context, wakeups, drain) = (context.clone(), Arc::clone(wakeups), drain.clone());
@@ -187,8 +186,8 @@ async fn work(context: &Context, wakeups: &Arc<Wakeups>, drain: &CancellationTok
     }
 }
 
-/// The next job for the free devices, or how long to wait before the next look.
-async fn look(context: &Context, free: &Free) -> Result<Claim, Duration> {
+/// Claims the next job that fits the free devices, or returns how long to wait before the next try.
+async fn claim(context: &Context, free: &Free) -> Result<Claim, Duration> {
     let count = |devices: usize| i32::try_from(devices).unwrap_or(i32::MAX);
     let capacity = DeviceCapacity { total: count(context.settings.devices.len()), free: count(free.0.len()) };
     match queue::claim(&context.pool, &context.id, capacity, context.settings.lease).await {
@@ -198,7 +197,7 @@ async fn look(context: &Context, free: &Free) -> Result<Claim, Duration> {
             _ => Err(context.settings.poll),
         },
         Err(error) => {
-            tracing::warn!(%error, "cannot look at the queue");
+            tracing::warn!(%error, "cannot query the queue");
             Err(Duration::from_secs(1))
         }
     }
@@ -211,7 +210,7 @@ async fn pause_for(pause: Option<Duration>) {
     }
 }
 
-/// Registers the worker, or renews that: one that was away for long has been struck off.
+/// Registers the worker or renews its registration, which the database drops after a long silence.
 async fn register(context: &Context, monitor: &mut Monitor) -> sqlx::Result<()> {
     let usage = monitor.read();
     let worker = NewWorker {
@@ -229,7 +228,7 @@ async fn keep_present(context: Context, mut monitor: Monitor) {
     loop {
         tokio::time::sleep(context.settings.heartbeat()).await;
         if let Err(error) = register(&context, &mut monitor).await {
-            tracing::warn!(%error, "cannot tell the database that this worker is there");
+            tracing::warn!(%error, "cannot renew the registration of this worker");
         }
     }
 }

@@ -1,16 +1,16 @@
-//! What the machine and its GPU have to do, as a worker tells with its heartbeats.
+//! Usage of the machine and of its GPUs, which a worker reports with its heartbeats.
 
 use nvml_wrapper::{Device, Nvml, error::NvmlError};
 use sysinfo::System;
 
 use crate::db::workers::{GpuUsage, Usage};
 
-/// Reads the usage of the machine and of the worker's device.
+/// Reads the usage of the machine and of the worker's first device.
 #[derive(Debug)]
 pub(super) struct Monitor {
-    /// None where the system does not tell.
+    /// `None` if the operating system does not provide it.
     system: Option<System>,
-    /// Processor times are counted between two readings.
+    /// The first reading has no processor usage, which is measured between two readings.
     is_first: bool,
     gpu: Option<Gpu>,
 }
@@ -18,23 +18,23 @@ pub(super) struct Monitor {
 #[derive(Debug)]
 struct Gpu {
     nvml: Nvml,
-    which: Which,
+    id: GpuId,
 }
 
-/// A GPU as the driver knows it.
+/// How the driver identifies a GPU.
 #[derive(Debug, PartialEq, Eq)]
-enum Which {
+enum GpuId {
     Index(u32),
     Uuid(String),
 }
 
 impl Monitor {
-    /// For a worker on that device, `cpu` or `cuda:0`.
+    /// For a worker on a device such as `cpu` or `cuda:0`.
     pub(super) fn new(device: &str) -> Self {
         Self { system: System::new().ok(), is_first: true, gpu: Gpu::open(device) }
     }
 
-    /// The usage since the last reading; that of the processors is not known at the first.
+    /// The usage now; that of the processors is the mean since the last reading, and `None` at the first.
     pub(super) fn read(&mut self) -> Usage {
         let gpu = self.gpu.as_ref().and_then(Gpu::read);
         let Some(system) = &mut self.system else { return Usage { gpu, ..Usage::default() } };
@@ -57,12 +57,12 @@ impl Monitor {
 pub(super) struct Gpus(Vec<Gpu>);
 
 impl Gpus {
-    /// Those among these devices that are GPUs whose driver tells of them.
+    /// The GPUs among these devices that the driver can be asked about.
     pub(super) fn among(devices: &[String]) -> Self {
         Self(devices.iter().filter_map(|device| Gpu::open(device)).collect())
     }
 
-    /// Bytes in use on all of them, by whichever process. None where there are none.
+    /// Bytes in use on all of them, by any process. `None` if there is no GPU or one cannot be read.
     pub(super) fn memory_in_use(&self) -> Option<u64> {
         let each: Option<Vec<u64>> = self.0.iter().map(|gpu| Some(gpu.read()?.memory_used_bytes)).collect();
         each.filter(|each| !each.is_empty()).map(|each| each.iter().sum())
@@ -72,46 +72,46 @@ impl Gpus {
 impl Gpu {
     fn open(device: &str) -> Option<Self> {
         let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-        physical(device, visible.as_deref()).and_then(|which| match Nvml::init() {
-            Ok(nvml) => Some(Self { nvml, which }),
+        physical(device, visible.as_deref()).and_then(|id| match Nvml::init() {
+            Ok(nvml) => Some(Self { nvml, id }),
             Err(error) => {
-                tracing::info!(%error, "the driver does not tell what the GPU has to do");
+                tracing::info!(%error, "cannot read GPU usage: NVML is not available");
                 None
             }
         })
     }
 
     fn device(&self) -> Result<Device<'_>, NvmlError> {
-        match &self.which {
-            Which::Index(index) => self.nvml.device_by_index(*index),
-            Which::Uuid(uuid) => self.nvml.device_by_uuid(uuid.as_str()),
+        match &self.id {
+            GpuId::Index(index) => self.nvml.device_by_index(*index),
+            GpuId::Uuid(uuid) => self.nvml.device_by_uuid(uuid.as_str()),
         }
     }
 
     fn read(&self) -> Option<GpuUsage> {
-        let told = self.device().and_then(|device| {
+        let usage = self.device().and_then(|device| {
             let memory = device.memory_info()?;
             Ok(GpuUsage {
                 name: device.name()?,
-                // Not every GPU counts: a part of one (MIG) does not.
+                // Not available for a partition of a GPU (MIG).
                 busy_share: device.utilization_rates().ok().map(|rates| f64::from(rates.gpu.min(100)) / 100.0),
                 memory_used_bytes: memory.used,
                 memory_total_bytes: memory.total,
             })
         });
-        told.inspect_err(|error| tracing::debug!(%error, "the GPU does not tell what it has to do")).ok()
+        usage.inspect_err(|error| tracing::debug!(%error, "cannot read GPU usage")).ok()
     }
 }
 
-/// The GPU that CUDA calls by that name: it counts those that `CUDA_VISIBLE_DEVICES` lists, the driver all of them.
-/// None for what is no GPU, and for one that is not listed.
-fn physical(device: &str, visible: Option<&str>) -> Option<Which> {
+/// The GPU behind a CUDA device name. CUDA numbers only the GPUs listed in `CUDA_VISIBLE_DEVICES`; the driver numbers
+/// all of them. `None` if the device is not a GPU, or is not listed.
+fn physical(device: &str, visible: Option<&str>) -> Option<GpuId> {
     let index: u32 = device.strip_prefix("cuda:")?.parse().ok()?;
-    let Some(visible) = visible else { return Some(Which::Index(index)) };
+    let Some(visible) = visible else { return Some(GpuId::Index(index)) };
     let entry = visible.split(',').map(str::trim).nth(usize::try_from(index).ok()?)?;
     match entry.parse() {
-        Ok(index) => Some(Which::Index(index)),
-        Err(_) if entry.starts_with("GPU-") || entry.starts_with("MIG-") => Some(Which::Uuid(entry.to_owned())),
+        Ok(index) => Some(GpuId::Index(index)),
+        Err(_) if entry.starts_with("GPU-") || entry.starts_with("MIG-") => Some(GpuId::Uuid(entry.to_owned())),
         Err(_) => None,
     }
 }
@@ -121,12 +121,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gpu_is_the_one_that_cuda_shows_under_that_number() {
-        let index = |number| Some(Which::Index(number));
+    fn cuda_device_numbers_map_to_physical_gpus() {
+        let index = |number| Some(GpuId::Index(number));
         assert_eq!(physical("cuda:1", None), index(1));
         assert_eq!(physical("cuda:0", Some("3,1")), index(3));
         assert_eq!(physical("cuda:1", Some("3, 1")), index(1));
-        assert_eq!(physical("cuda:0", Some("GPU-8a1f")), Some(Which::Uuid("GPU-8a1f".into())));
+        assert_eq!(physical("cuda:0", Some("GPU-8a1f")), Some(GpuId::Uuid("GPU-8a1f".into())));
         for (device, visible) in [("cpu", None), ("cuda:0", Some("")), ("cuda:0", Some("-1")), ("cuda:2", Some("0,1"))]
         {
             assert_eq!(physical(device, visible), None, "{device} of {visible:?}");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_tells_its_memory_at_once_and_its_processors_from_the_second_time_on() {
+    fn memory_is_known_at_once_and_processor_usage_from_the_second_reading_on() {
         let mut monitor = Monitor::new("cpu");
         let first = monitor.read();
         assert_eq!((first.cpu_share, first.gpu.clone()), (None, None));

@@ -13,7 +13,7 @@ use crate::protocol::{Point, files};
 /// Stores the state to resume from, and the metrics up to it.
 ///
 /// # Errors
-/// Those of storage.
+/// A file cannot be read or stored.
 pub(super) async fn save_checkpoint(
     context: &Context,
     token: &FencingToken,
@@ -21,8 +21,8 @@ pub(super) async fn save_checkpoint(
     epoch: u32,
     step: u64,
 ) -> Result<SavedCheckpoint, Error> {
-    // The state is of use only with all the points before it, so those are stored first; and the trainer may replace
-    // the state meanwhile, so that is opened before.
+    // The state is useful only with all the points before it, so the metrics are stored first. The state file is
+    // opened even earlier, because the trainer may replace it in the meantime.
     let path = output.join(files::CHECKPOINT);
     let opened = tokio::fs::File::open(&path).await;
     let state = opened.map_err(|source| Error::File { path: path.clone(), source })?;
@@ -36,15 +36,15 @@ pub(super) async fn save_checkpoint(
     Ok(SavedCheckpoint { attempt: token.attempt, epoch, step, key, sha256, size_bytes })
 }
 
-/// The points of the attempt's metrics file from the step `known` to the step `until`; none where it cannot be read,
-/// for training goes on without a chart's past.
+/// The points of the attempt's metrics file from the step `known` to the step `until`, both inclusive. Empty if the file
+/// cannot be read: training continues, with a gap in the charts.
 pub(super) async fn points_between(output: &Path, known: u64, until: u64) -> Vec<Point> {
     let path = output.join(files::METRICS);
     let mut points = Vec::new();
     let Ok(file) = tokio::fs::File::open(&path).await else { return points };
     let mut lines = BufReader::new(file).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        // The trainer may be writing the last line.
+        // The last line may be incomplete while the trainer writes it.
         let Ok(point) = serde_json::from_str::<Point>(&line) else { break };
         if point.step > until {
             break;
@@ -56,7 +56,7 @@ pub(super) async fn points_between(output: &Path, known: u64, until: u64) -> Vec
     points
 }
 
-/// Removes the attempt's states but the one that the database names by now.
+/// Removes the attempt's states except the one that the database refers to now.
 pub(super) async fn forget_older(context: &Context, token: &FencingToken, saved: &SavedCheckpoint) {
     let states = keys::states(&token.job, token.attempt);
     if let Err(error) = context.store.delete_below(&states, |key| key == saved.key).await {
@@ -64,10 +64,10 @@ pub(super) async fn forget_older(context: &Context, token: &FencingToken, saved:
     }
 }
 
-/// Stores what a finished attempt made.
+/// Stores the results of a finished attempt.
 ///
 /// # Errors
-/// Those of storage.
+/// A file cannot be read or stored.
 pub(super) async fn store(context: &Context, token: &FencingToken, output: &Path) -> Result<Vec<NewArtifact>, Error> {
     let mut artifacts = Vec::new();
     let optional = [files::REGIONS, files::BEFORE_LAST_EPOCH].into_iter().filter(|name| output.join(name).exists());
@@ -85,10 +85,10 @@ pub(super) async fn store(context: &Context, token: &FencingToken, output: &Path
     Ok(artifacts)
 }
 
-/// Removes what attempts left that is not published: states to resume from above all.
+/// Removes the job's files that are not published, mainly states to resume from.
 pub(super) async fn tidy(context: &Context, job: &str, published: &[NewArtifact]) {
     let keep = |key: &str| published.iter().any(|artifact| artifact.key == key);
     if let Err(error) = context.store.delete_below(&keys::job(job), keep).await {
-        tracing::warn!(job, %error, "cannot remove what is not needed any more");
+        tracing::warn!(job, %error, "cannot remove files that are no longer needed");
     }
 }

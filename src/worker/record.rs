@@ -1,5 +1,5 @@
-//! An attempt's line to the database: what it asks and writes waits for a database that is away, as long as the job is
-//! held.
+//! An attempt's access to the database. Queries and writes are repeated while the database is unavailable, for as long
+//! as the attempt holds its job.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::db::errors::Transient;
 use crate::db::queue::{FencingToken, Write};
 use crate::protocol::{ErrorClass, Failure};
 
-/// Why an attempt's results are not written.
+/// Why an attempt has no results to publish.
 #[derive(Debug)]
 pub(super) enum AttemptError {
-    /// The job is somebody else's by now.
+    /// The attempt no longer holds the job.
     Lost,
-    /// It ended in this failure.
+    /// The attempt failed.
     Failed(Failure),
 }
 
@@ -44,12 +44,12 @@ impl<'a> Record<'a> {
         *self.lease.borrow()
     }
 
-    /// Follows the state of the lease.
+    /// A receiver that follows the state of the lease.
     pub(super) fn watch(&self) -> watch::Receiver<LeaseState> {
         self.lease.clone()
     }
 
-    /// Writes, where the write itself says whether the job is still held: `None` if not.
+    /// Writes. `make` returns `None` if the attempt no longer holds the job, which becomes [`AttemptError::Lost`].
     pub(super) async fn persist<T>(
         &self,
         make: impl AsyncFn(&PgPool, &Write) -> sqlx::Result<Option<T>>,
@@ -64,17 +64,17 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Asks, again and again until there is an answer.
+    /// Runs a query, and repeats it while the database is unavailable and the attempt holds its job.
     pub(super) async fn ask<T>(&self, question: impl AsyncFn(&PgPool) -> sqlx::Result<T>) -> Result<T, AttemptError> {
         let mut pause = Duration::from_millis(50);
         loop {
             match question(&self.context.pool).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if Transient::of(&error).is_none() => {
-                    let message = format!("the database refused a request: {error}");
+                    let message = format!("the database rejected a query: {error}");
                     return Err(AttemptError::Failed(Failure { class: ErrorClass::Internal, message }));
                 }
-                Err(error) => tracing::warn!(job = self.token.job, %error, "the database does not answer yet"),
+                Err(error) => tracing::warn!(job = self.token.job, %error, "the database is unavailable; trying again"),
             }
             if self.lease_state() == LeaseState::Lost {
                 return Err(AttemptError::Lost);
@@ -85,7 +85,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A write that either found the job held or not.
+/// Converts the result of a write that returns whether the attempt still held the job.
 pub(super) fn held(written: sqlx::Result<bool>) -> sqlx::Result<Option<()>> {
     written.map(|held| held.then_some(()))
 }

@@ -1,16 +1,16 @@
-//! Returns the jobs of workers that went away. Every worker does this; the database sees to it that each job is
-//! rescued once.
+//! Returns jobs to the queue whose worker has disappeared. Every worker does this; the database ensures that each job is
+//! rescued only once.
 
 use std::time::Duration;
 
 use super::Context;
 use crate::db::queue;
 
-/// How long after the end of a lease to look for it.
+/// How long after the end of a lease to check it.
 const LATER: Duration = Duration::from_millis(50);
 
-/// Looks three times per lease, and when the next lease runs out, for ever: a job is rescued as its lease ends, and one
-/// that another look had to leave (its row was locked) soon after.
+/// Checks for expired leases forever: whenever the next one is due, and at least three times per lease. So a job is
+/// rescued as soon as its lease ends, and one whose row was locked then is rescued soon after.
 pub(super) async fn run(context: Context) {
     let longest = context.settings.lease / 3;
     loop {
@@ -18,14 +18,14 @@ pub(super) async fn run(context: Context) {
         let pause = match rescued {
             Ok(jobs) => {
                 if jobs > 0 {
-                    tracing::warn!(jobs, "rescued jobs whose worker went away");
+                    tracing::warn!(jobs, "rescued jobs whose worker disappeared");
                 }
-                // A little after it, since it is renewed only before.
+                // A little after its end, because a lease can be renewed until then.
                 let next = queue::until_next_expiry(&context.pool).await.ok().flatten().unwrap_or(longest);
                 (next + LATER).min(longest)
             }
             Err(error) => {
-                tracing::warn!(%error, "cannot look for jobs to rescue");
+                tracing::warn!(%error, "cannot check for expired leases");
                 longest
             }
         };

@@ -1,5 +1,5 @@
-//! The worker processes of `distillery serve`: one for all GPUs or for the CPU, or as many as were asked for, started
-//! again when one dies.
+//! The worker processes of `distillery serve`: one for all GPUs or for the CPU, or as many as `--workers` says. A process
+//! that dies is started again.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,17 +14,18 @@ use super::machine;
 use crate::cli::{ServeArgs, WorkerCount};
 use crate::process;
 
-/// A drain writes a checkpoint; after this a worker is killed, and its job goes on elsewhere from the last one.
+/// Time for a worker to drain, which includes a checkpoint of each job. It is then killed, and its jobs resume elsewhere
+/// from their last checkpoint.
 const DRAIN: Duration = Duration::from_secs(60);
-/// Longest pause before a worker that keeps dying is started again.
+/// Longest pause before a worker that keeps dying is restarted.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Keeps the workers running until `stop` is cancelled, then has them give their jobs back.
+/// Keeps the workers running until `stop` is cancelled, then has them release their jobs.
 ///
 /// # Errors
-/// When this program cannot find itself.
+/// The path of this executable cannot be found.
 pub async fn run(args: ServeArgs, database_url: String, stop: CancellationToken) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let program = std::env::current_exe().context("cannot find the path of this executable")?;
     let mut workers = JoinSet::new();
     for worker in planned(args.workers) {
         let (program, args, database_url) = (program.clone(), args.clone(), database_url.clone());
@@ -35,12 +36,12 @@ pub async fn run(args: ServeArgs, database_url: String, stop: CancellationToken)
     Ok(())
 }
 
-/// One worker to be.
+/// A worker to start.
 #[derive(Debug, Clone)]
 struct Planned {
     name: String,
     device: String,
-    /// Processor cores, where several workers share them.
+    /// Number of threads, if several workers share the CPU.
     threads: Option<usize>,
 }
 
@@ -67,7 +68,7 @@ fn planned(workers: WorkerCount) -> Vec<Planned> {
 }
 
 fn command(program: &Path, args: &ServeArgs, database_url: &str, worker: &Planned) -> std::process::Command {
-    // Told to drain even when the server is killed.
+    // The worker gets SIGTERM even if the server is killed, so that it drains.
     let mut command = process::command("TERM", program);
     let storage = args.data.storage();
     let data: [(&str, &PathBuf); 2] =
@@ -76,7 +77,7 @@ fn command(program: &Path, args: &ServeArgs, database_url: &str, worker: &Planne
     for (flag, path) in data {
         command.arg(flag).arg(path);
     }
-    // By the environment, since every user of the machine can read a command line.
+    // In the environment, because every user of the machine can read command lines.
     command.env_remove("DISTILLERY_ADMIN_TOKEN");
     command.env("DATABASE_URL", database_url).stdin(std::process::Stdio::null());
     if let Some(threads) = worker.threads
@@ -101,7 +102,7 @@ async fn keep_running(command: impl Fn() -> std::process::Command, stop: Cancell
                         return;
                     }
                 };
-                tracing::error!("a worker {}; starting another", process::describe(ended));
+                tracing::error!("a worker {}; restarting it", process::describe(ended));
             }
             Err(error) => tracing::error!(%error, "cannot start a worker"),
         }

@@ -1,4 +1,4 @@
-//! The trainer process of an attempt: started, listened to, told what to do.
+//! The trainer process of an attempt: starts it, reads its events and sends it stop requests.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use super::Settings;
 use crate::process::{self, Child};
 use crate::protocol::{Event, StopRequest};
 
-/// Longest event that a trainer may write. A batch of points takes a few kilobytes.
+/// Longest event that a trainer may write, in bytes. A batch of points takes a few kilobytes.
 const LONGEST_LINE: usize = 1 << 20;
-/// Events that may wait for the database before the trainer does. It writes a few per second.
+/// Events that may wait for the database before the trainer itself has to wait. It writes a few per second.
 const BACKLOG: usize = 4096;
-/// Lines of standard error that are kept for an error message.
+/// Number of last lines of standard error kept for an error message.
 const KEPT_LINES: usize = 20;
-/// Bytes that are kept of each.
+/// Bytes kept of each of these lines.
 const LONGEST_KEPT: usize = 1000;
 
-/// What a trainer may see of this process's environment: where to find programs, libraries and GPUs, how many threads
-/// to use and how to use a GPU. Neither the database nor credentials.
+/// Prefixes of the environment variables passed to the trainer: where to find programs, libraries and GPUs, how many
+/// threads to use, and how to use a GPU. The database's address and credentials are not passed.
 const ENVIRONMENT: [&str; 13] = [
     "PATH",
     "HOME",
@@ -41,21 +41,21 @@ const ENVIRONMENT: [&str; 13] = [
     "DISTILLERY_NO_CUDA_GRAPHS",
 ];
 
-/// The trainer's program: the one given, or `distillery-trainer` beside this one.
+/// Path of the trainer's executable: the given one, or `distillery-trainer` in this executable's directory.
 ///
 /// # Errors
-/// When it is not there.
+/// The file does not exist.
 pub fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let program = match given {
         Some(program) => program.to_owned(),
-        None => {
-            std::env::current_exe().context("cannot find this program's own file")?.with_file_name("distillery-trainer")
-        }
+        None => std::env::current_exe()
+            .context("cannot find the path of this executable")?
+            .with_file_name("distillery-trainer"),
     };
     anyhow::ensure!(
         program.is_file(),
-        "there is no trainer at {}: this distillery was built without it. `cargo build` makes both programs; or name \
-         one with --trainer",
+        "there is no trainer at {}: build it with `cargo build -p distillery-trainer`, or pass the path of one with \
+         --trainer",
         program.display()
     );
     Ok(program)
@@ -64,19 +64,18 @@ pub fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 /// A running trainer.
 #[derive(Debug)]
 pub(super) struct Trainer {
-    /// The process.
     pub(super) child: Child,
-    /// What it reports; ends when its standard output does.
+    /// Its events; the channel closes when its standard output does.
     pub(super) events: mpsc::Receiver<Event>,
     commands: ChildStdin,
     errors: JoinHandle<String>,
 }
 
 impl Trainer {
-    /// Starts it on `directory/spec.json` with those devices, to write into `directory/output`.
+    /// Starts a trainer with `directory/spec.json` on these devices. It writes to `directory/output`.
     ///
     /// # Errors
-    /// When the program cannot be started.
+    /// The executable cannot be started.
     pub(super) fn start(
         settings: &Settings,
         directory: &Path,
@@ -108,23 +107,23 @@ impl Trainer {
         Ok(Self { child, events, commands, errors: tokio::spawn(last_lines(errors)) })
     }
 
-    /// Asks the trainer to stop. That it has just ended is no error.
+    /// Asks the trainer to stop. It is not an error if it has just ended.
     pub(super) async fn request_stop(&mut self, request: StopRequest) {
         let mut line = serde_json::to_string(&request).expect("a request is JSON");
         line.push('\n');
         if let Err(error) = self.commands.write_all(line.as_bytes()).await {
-            tracing::debug!(%error, "the trainer does not listen any more");
+            tracing::debug!(%error, "the trainer no longer reads requests");
         }
     }
 
-    /// The last lines of its standard error, once it has ended.
+    /// Waits for the end of its standard error, and returns the last lines.
     pub(super) async fn last_words(self) -> String {
         self.errors.await.unwrap_or_default()
     }
 }
 
-/// The threads of a trainer that has so many of a worker's devices; none where it decides itself. Jobs that share a CPU
-/// share its cores.
+/// Number of threads for a trainer with `count` of a worker's devices; `None` if the trainer decides itself. Jobs on the
+/// same CPU share its cores.
 fn threads_of(count: usize, all: &[String]) -> Option<usize> {
     if all.len() < 2 || all.iter().any(|device| device != "cpu") {
         return None;
@@ -162,8 +161,8 @@ async fn last_lines(errors: ChildStderr) -> String {
     Vec::from(kept).join("\n").trim().to_owned()
 }
 
-/// Reads the next line, without its end, of which it keeps no more than the first `longest` bytes. Answers whether
-/// there was one.
+/// Reads the next line without its line end, and keeps at most its first `longest` bytes. Returns false at the end of the
+/// input.
 async fn read_line(
     reader: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,

@@ -117,7 +117,7 @@ pub(super) fn next(status: Status, change: Change) -> Status {
     status.after(change).unwrap_or_else(|| unreachable!("a job that is {} met {change:?}", status.name()))
 }
 
-/// What becomes of a job that no attempt holds any more.
+/// What becomes of a job that no attempt holds now.
 pub(super) struct Release<'a> {
     /// The job's next status.
     pub(super) next: Status,

@@ -18,7 +18,7 @@ const REMEDIES = {
   user: 'The specification, the checkpoint or the data must change first; the job is not retried.',
   oom: 'Use a smaller batch_size, or a worker with more memory.',
   numeric: 'A loss was not finite. Try a lower learning rate or float32 precision.',
-  worker_lost: 'The worker or its trainer went away.',
+  worker_lost: 'The worker or its trainer disappeared.',
   storage: 'Files could not be read or written.',
   internal: 'This is an error of the server; see its log.',
 };

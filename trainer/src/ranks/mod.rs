@@ -265,7 +265,7 @@ impl Ranks {
         Ok(String::from_utf8_lossy(&Vec::<u8>::try_from(bytes)?).into_owned())
     }
 
-    /// Stops the current work of the other ranks, whose result nobody needs any more. Does nothing on other ranks than
+    /// Stops the current work of the other ranks, whose result is no longer needed. Does nothing on other ranks than
     /// 0, and does not wait.
     pub fn interrupt_others(&self) {
         let interrupt = self.distributed.as_ref().and_then(|distributed| distributed.interrupt.as_ref());
