@@ -181,7 +181,8 @@ async fn watchers(
             time: chrono::Utc::now(),
             value: epoch.elapsed().as_secs_f64(),
         };
-        queue::record(pool, &claim.token.write(), &queue::Batch { points: vec![point], ..Default::default() }).await?;
+        queue::record(pool, &claim.token.write(), &queue::ReportBatch { points: vec![point], ..Default::default() })
+            .await?;
         let everybody = async {
             for _ in 0..WATCHERS {
                 all.extend(latencies.recv().await);

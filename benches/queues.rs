@@ -209,7 +209,7 @@ async fn main() -> anyhow::Result<()> {
     );
     let dir = tempfile::tempdir()?;
     let settings = vec![("track_commit_timestamp".into(), "on".into())];
-    let options = embedded::Options { data_dir: dir.path().join("postgres"), bin_dir: None, settings };
+    let options = embedded::PostgresOptions { data_dir: dir.path().join("postgres"), bin_dir: None, settings };
     let server = embedded::Server::start(&options).await?;
     let options: PgConnectOptions = server.url().parse()?;
     let cluster = Cluster { admin: db::connect_at_most(server.url(), 1).await?, options };

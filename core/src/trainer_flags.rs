@@ -89,7 +89,7 @@ pub struct EvaluateArgs {
     pub image_size: Option<u32>,
     /// Part of each image to use. Default: from the checkpoint's metadata, or else the whole image.
     #[arg(long, env = "DISTILLERY_CROP")]
-    pub crop: Option<Crop>,
+    pub crop: Option<EvalCrop>,
     /// Parquet only: the image column, if the schema leaves it ambiguous.
     #[arg(long, env = "DISTILLERY_IMAGE_COLUMN")]
     pub image_column: Option<String>,
@@ -105,7 +105,7 @@ pub struct EvaluateArgs {
 
 /// Part of an image to evaluate on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Crop {
+pub enum EvalCrop {
     /// The whole image.
     Whole,
     /// The centre, as usual for ImageNet: the centre 224 pixels after resizing to 256.

@@ -35,7 +35,7 @@ async fn serve_with_own_database(
     listener: TcpListener,
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let options = embedded::Options::new(&args.data.data_dir, args.postgres_bin_dir.as_deref());
+    let options = embedded::PostgresOptions::new(&args.data.data_dir, args.postgres_bin_dir.as_deref());
     let database = KeptServer::start(options).await?;
     let outcome = serve(args, listener, database.url(), told_to_stop).await;
     // Last: workers and requests need the database until they have ended.
@@ -53,7 +53,7 @@ async fn serve(
     let store = Store::open(&args.data.storage())?;
     let address = listener.local_addr()?;
     let data = &args.data;
-    let mut settings = http::Settings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
+    let mut settings = http::ServerSettings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
     settings.requests_per_second = args.requests_per_second;
     settings.connections = args.max_connections;
     settings.checkpoint_limit = args.max_checkpoint_bytes;

@@ -12,7 +12,8 @@ use crate::architecture::Certainty;
 
 /// An uploaded checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Checkpoint {
+#[schema(as = Checkpoint)]
+pub struct UploadedCheckpoint {
     /// `ckpt_` and the first 32 hexadecimal digits of the SHA-256: the same bytes have the same id.
     #[schema(example = "ckpt_2c26b46b68ffc68ff99b453c1d304134")]
     pub id: String,
@@ -73,21 +74,21 @@ pub struct Guess {
 pub struct Insertion {
     transaction: Transaction<'static, Postgres>,
     /// The row that a commit stores.
-    pub checkpoint: Checkpoint,
+    pub checkpoint: UploadedCheckpoint,
     /// Whether the checkpoint is not stored yet.
     pub is_new: bool,
 }
 
 impl Insertion {
     /// Stores it.
-    pub async fn commit(self) -> sqlx::Result<(Checkpoint, bool)> {
+    pub async fn commit(self) -> sqlx::Result<(UploadedCheckpoint, bool)> {
         self.transaction.commit().await?;
         Ok((self.checkpoint, self.is_new))
     }
 }
 
 /// Begins to store a checkpoint. One that is stored already takes over what its new uploader says about it.
-pub async fn insert(pool: &PgPool, new: &Checkpoint) -> sqlx::Result<Insertion> {
+pub async fn insert(pool: &PgPool, new: &UploadedCheckpoint) -> sqlx::Result<Insertion> {
     let mut transaction = pool.begin().await?;
     let row = sqlx::query!(
         r#"
@@ -116,7 +117,7 @@ pub async fn insert(pool: &PgPool, new: &Checkpoint) -> sqlx::Result<Insertion> 
     )
     .fetch_one(&mut *transaction)
     .await?;
-    let checkpoint = Checkpoint {
+    let checkpoint = UploadedCheckpoint {
         name: row.name,
         architecture: row.architecture,
         num_classes: row.num_classes,
@@ -127,9 +128,9 @@ pub async fn insert(pool: &PgPool, new: &Checkpoint) -> sqlx::Result<Insertion> 
 }
 
 /// One checkpoint.
-pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkpoint>> {
+pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpoint>> {
     sqlx::query_as!(
-        Checkpoint,
+        UploadedCheckpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
             fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", created_at
@@ -142,9 +143,13 @@ pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkpoint>> {
 }
 
 /// Checkpoints, newest first, after that of a time and an id, which may have been deleted.
-pub async fn list(pool: &PgPool, after: Option<&(DateTime<Utc>, String)>, limit: i64) -> sqlx::Result<Vec<Checkpoint>> {
+pub async fn list(
+    pool: &PgPool,
+    after: Option<&(DateTime<Utc>, String)>,
+    limit: i64,
+) -> sqlx::Result<Vec<UploadedCheckpoint>> {
     sqlx::query_as!(
-        Checkpoint,
+        UploadedCheckpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
             fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", created_at
@@ -198,13 +203,13 @@ pub async fn hold_off(pool: &PgPool, sha256: &str) -> sqlx::Result<Option<Transa
 
 /// A checkpoint that is being deleted; dropping this leaves it as it was.
 #[derive(Debug)]
-pub struct Deletion {
+pub struct CheckpointDeletion {
     transaction: Transaction<'static, Postgres>,
     /// SHA-256 of its bytes.
     pub sha256: String,
 }
 
-impl Deletion {
+impl CheckpointDeletion {
     /// Deletes it for good.
     pub async fn commit(self) -> sqlx::Result<()> {
         self.transaction.commit().await
@@ -213,10 +218,10 @@ impl Deletion {
 
 /// Begins to delete a checkpoint that no job needs now, so that its bytes can be deleted before its row is gone
 /// for good. Until then, whoever uploads or needs the same one waits.
-pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<Deletion, Refusal>> {
+pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<CheckpointDeletion, Refusal>> {
     let mut transaction = pool.begin().await?;
     match delete_in(&mut transaction, id).await? {
-        Ok(sha256) => Ok(Ok(Deletion { transaction, sha256 })),
+        Ok(sha256) => Ok(Ok(CheckpointDeletion { transaction, sha256 })),
         Err(refusal) => {
             transaction.rollback().await?;
             Ok(Err(refusal))

@@ -30,7 +30,8 @@ pub enum EventKind {
 
 /// One entry of a job's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Event {
+#[schema(as = Event)]
+pub struct StoredEvent {
     /// Number within the job, from 1 and without gaps; an event `compacted` stands for those from `data.from` to
     /// `data.to`.
     pub seq: i64,
@@ -96,9 +97,9 @@ pub(super) async fn append(connection: &mut PgConnection, job: &str, events: &[N
 }
 
 /// The events after a number, oldest first.
-pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<Vec<Event>> {
+pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<Vec<StoredEvent>> {
     sqlx::query_as!(
-        Event,
+        StoredEvent,
         r#"
         select seq, time, kind as "kind: EventKind", message, data, attempt from events
         where job_id = $1 and seq > $2 order by seq limit $3

@@ -14,7 +14,8 @@ use crate::protocol::{self, series};
 
 /// One point. A reader goes on after its id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Point {
+#[schema(as = Point)]
+pub struct StoredPoint {
     /// Ascends within the job.
     #[serde(skip)]
     pub id: i64,
@@ -35,9 +36,9 @@ pub struct Point {
 }
 
 /// The points after an id, in the order in which they were written.
-pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<Vec<Point>> {
+pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<Vec<StoredPoint>> {
     sqlx::query_as!(
-        Point,
+        StoredPoint,
         r#"
         select id, name, step, epoch, time, value, attempt from metrics
         where job_id = $1 and id > $2 order by id limit $3

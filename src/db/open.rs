@@ -150,5 +150,5 @@ async fn running(args: &DatabaseArgs) -> Option<String> {
 async fn start(args: &DatabaseArgs) -> anyhow::Result<Server> {
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
-    Server::start(&embedded::Options::new(&args.data_dir, args.postgres_bin_dir.as_deref())).await
+    Server::start(&embedded::PostgresOptions::new(&args.data_dir, args.postgres_bin_dir.as_deref())).await
 }

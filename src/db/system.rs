@@ -42,7 +42,8 @@ pub struct LastDay {
 
 /// What is stored, according to the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Stored {
+#[schema(as = Stored)]
+pub struct StorageUsage {
     /// Number of files that finished jobs published.
     pub artifacts: i64,
     /// Their size in bytes.
@@ -117,9 +118,9 @@ pub async fn last_day(pool: &PgPool) -> sqlx::Result<LastDay> {
 }
 
 /// Measures what is stored.
-pub async fn stored(pool: &PgPool) -> sqlx::Result<Stored> {
+pub async fn stored(pool: &PgPool) -> sqlx::Result<StorageUsage> {
     sqlx::query_as!(
-        Stored,
+        StorageUsage,
         r#"
         select (select count(*) from artifacts) as "artifacts!",
             (select coalesce(sum(size_bytes), 0)::bigint from artifacts) as "artifacts_bytes!",

@@ -16,7 +16,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use sqlx::PgPool;
 
-use super::Settings;
+use super::ServerSettings;
 use super::error::ApiError;
 use crate::db::tokens::{self, Scope};
 
@@ -56,7 +56,7 @@ impl fmt::Debug for Gate {
 
 impl Gate {
     #[must_use]
-    pub fn new(pool: PgPool, settings: &Settings) -> Self {
+    pub fn new(pool: PgPool, settings: &ServerSettings) -> Self {
         let quota = Quota::per_second(settings.requests_per_second);
         Self {
             pool,

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::Settings;
+use super::ServerSettings;
 
 /// Largest head of a request, in bytes.
 const LONGEST_HEAD: usize = 64 << 10;
@@ -28,7 +28,7 @@ const LONGEST_HEAD: usize = 64 << 10;
 const OTHER_FILES: usize = 256;
 
 /// Serves connections until `stopping`, then waits for running requests.
-pub async fn serve(listener: TcpListener, app: Router, settings: &Settings, stopping: CancellationToken) {
+pub async fn serve(listener: TcpListener, app: Router, settings: &ServerSettings, stopping: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(LONGEST_HEAD);
     let free = Arc::new(Semaphore::new(settings.connections.min(most_files().saturating_sub(OTHER_FILES).max(1))));

@@ -8,9 +8,9 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::db;
-use crate::db::events::{self, Event};
+use crate::db::events::{self, StoredEvent};
 use crate::db::jobs::Job;
-use crate::db::metrics::{self, Point};
+use crate::db::metrics::{self, StoredPoint};
 
 /// Rows per query.
 pub const PAGE: i64 = 500;
@@ -45,8 +45,8 @@ pub struct JobSnapshot {
     /// Snapshots share this `Arc` until the job changes. Once the job has ended, `events` and `points` reach to the end
     /// of its history.
     pub job: Arc<Job>,
-    pub events: Tail<Event>,
-    pub points: Tail<Point>,
+    pub events: Tail<StoredEvent>,
+    pub points: Tail<StoredPoint>,
 }
 
 /// The latest rows of a table, each with its position (`seq` or `id`).

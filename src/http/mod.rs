@@ -50,7 +50,7 @@ pub const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(500).expect("not zer
 pub const CONNECTIONS: usize = 10_000;
 
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ServerSettings {
     /// The listener's address, which decides which `Host` headers are accepted.
     pub listen: SocketAddr,
     /// SHA-256 of a token with every permission, in addition to the tokens in the database.
@@ -85,7 +85,7 @@ pub struct Settings {
     pub grace: Duration,
 }
 
-impl Settings {
+impl ServerSettings {
     /// The defaults.
     #[must_use]
     pub fn new(listen: SocketAddr, datasets_dir: PathBuf, spool_dir: PathBuf) -> Self {
@@ -115,7 +115,7 @@ impl Settings {
 pub struct AppState {
     pool: PgPool,
     artifacts: Store,
-    settings: Arc<Settings>,
+    settings: Arc<ServerSettings>,
     changes: Changes,
     feeds: feed::Feeds,
     gate: auth::Gate,
@@ -128,7 +128,7 @@ pub struct AppState {
 impl AppState {
     /// Also starts to listen for changes of jobs.
     #[must_use]
-    pub fn new(pool: PgPool, artifacts: Store, settings: Settings) -> Self {
+    pub fn new(pool: PgPool, artifacts: Store, settings: ServerSettings) -> Self {
         Self {
             changes: Changes::listen(pool.clone()),
             feeds: feed::Feeds::default(),
@@ -172,7 +172,7 @@ pub struct List<T> {
     pub data: Vec<T>,
 }
 
-/// Serves until `stop`, then waits for the requests that are still running, up to [`Settings::grace`].
+/// Serves until `stop`, then waits for the requests that are still running, up to [`ServerSettings::grace`].
 pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationToken) {
     let stopping = state.stopping.clone();
     tokio::spawn({

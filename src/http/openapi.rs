@@ -16,7 +16,7 @@ use super::AppState;
 use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
 use super::v1::stream::{Deleted, JobProgress};
-use crate::db::metrics::Point;
+use crate::db::metrics::StoredPoint;
 use crate::spec::{self, Augmentation, Grouping, Method, Precision};
 
 /// Swagger UI styles its elements inline.
@@ -37,7 +37,7 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
         (name = "server", description = "What the server has and how it is")
     ),
     components(schemas(
-        Problem, Point, Deleted, JobProgress, ChangedJobs, Augmentation, Grouping, Method, Precision
+        Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, Grouping, Method, Precision
     ))
 )]
 struct Base;

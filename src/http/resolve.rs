@@ -11,9 +11,9 @@ use super::AppState;
 use super::error::ApiError;
 use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
-use crate::dataset::{self, Dataset, DatasetSummary, Options};
+use crate::dataset::{self, Dataset, DatasetOptions, DatasetSummary};
 use crate::db;
-use crate::db::checkpoints::{self, Checkpoint, Fit};
+use crate::db::checkpoints::{self, Fit, UploadedCheckpoint};
 use crate::db::jobs::Status;
 use crate::db::workers;
 use crate::spec::{DatasetName, DatasetSpec, Fault, JobSpec, OptimizerSpec, Request, TeacherRequest};
@@ -158,7 +158,7 @@ fn open(directory: &std::path::Path, spec: &DatasetSpec) -> Result<u32, (&'stati
         (None, None) => "/dataset/name",
     };
     let path = dataset::resolve(directory, &spec.place.name).map_err(at("/dataset/name"))?;
-    let options = Options { image_column: spec.image_column.clone(), label_column: spec.label_column.clone() };
+    let options = DatasetOptions { image_column: spec.image_column.clone(), label_column: spec.label_column.clone() };
     let dataset = Dataset::open(&path, &options).map_err(|error| match error {
         dataset::Error::Column { .. } => (columns, error),
         other => ("/dataset/name", other),
@@ -202,7 +202,7 @@ impl GivenCheckpoint<'_> {
 
 /// What keeps a stored checkpoint from being of the network. Its tensors are not at hand, but what fits an architecture
 /// has exactly that one's.
-fn mismatch(checkpoint: &Checkpoint, network: &Architecture, classes: Option<u32>) -> Option<String> {
+fn mismatch(checkpoint: &UploadedCheckpoint, network: &Architecture, classes: Option<u32>) -> Option<String> {
     let fits = &checkpoint.fits.0;
     let is_fit =
         |fit: &Fit| fit.architecture == network.name && classes.is_none_or(|classes| classes == fit.num_classes);

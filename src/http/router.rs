@@ -49,7 +49,7 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// Requests that must complete within [`Settings::timeout`](super::Settings::timeout).
+/// Requests that must complete within [`ServerSettings::timeout`](super::ServerSettings::timeout).
 fn short() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(v1::jobs::create, v1::jobs::list))

@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
-use super::record::{AttemptError, Record, held};
+use super::record::{AttemptError, Recorder, held};
 use super::trainer::Trainer;
-use super::{Context, inputs, outputs};
+use super::{WorkerContext, inputs, outputs};
 use crate::db::listen::Wakeups;
 use crate::db::metrics;
-use crate::db::queue::{self, Batch, Claim, FencingToken, SavedCheckpoint};
+use crate::db::queue::{self, Claim, FencingToken, ReportBatch, SavedCheckpoint};
 use crate::process;
 use crate::protocol::{ErrorClass, Event, Failure, Outcome, Point, StopRequest, series};
 
@@ -29,7 +29,7 @@ const POINTS_AT_ONCE: usize = 5000;
 
 /// How a trainer reports that it ended.
 #[derive(Debug)]
-enum Ending {
+enum ReportedEnd {
     Finished(Outcome),
     Stopped,
     Failed(Failure),
@@ -37,7 +37,7 @@ enum Ending {
 
 /// Works on a claimed job with these devices until it ends, or is lost, cancelled, paused or released.
 pub(super) async fn run(
-    context: &Context,
+    context: &WorkerContext,
     claim: Claim,
     devices: &[String],
     wakeups: &Wakeups,
@@ -46,8 +46,8 @@ pub(super) async fn run(
     let token = claim.token.clone();
     tracing::info!(job = token.job, attempt = token.attempt, "starting");
     let lease = Lease::keep(context, &token, wakeups.statuses());
-    let record = Record::new(context, token.clone(), lease.state.clone());
-    let attempt = Attempt { context, token: token.clone(), devices, gpus: Gpus::among(devices), record };
+    let record = Recorder::new(context, token.clone(), lease.state.clone());
+    let attempt = RunningAttempt { context, token: token.clone(), devices, gpus: Gpus::among(devices), record };
     let outcome = attempt.work(&claim, drain).await;
     let settled = match outcome {
         Ok(()) => Ok(()),
@@ -64,15 +64,15 @@ pub(super) async fn run(
     inputs::remove(&context.settings, &token.job, token.attempt).await;
 }
 
-struct Attempt<'a> {
-    context: &'a Context,
+struct RunningAttempt<'a> {
+    context: &'a WorkerContext,
     token: FencingToken,
     devices: &'a [String],
     gpus: Gpus,
-    record: Record<'a>,
+    record: Recorder<'a>,
 }
 
-impl Attempt<'_> {
+impl RunningAttempt<'_> {
     async fn work(&self, claim: &Claim, drain: &CancellationToken) -> Result<(), AttemptError> {
         let directory = inputs::prepare(self.context, claim, &self.record).await?;
         let output = directory.join("output");
@@ -94,9 +94,9 @@ impl Attempt<'_> {
         };
         let (status, recorded) = tokio::join!(self.steer(&mut trainer, drain, &abandon, &ended), recorded);
         match recorded? {
-            Some(Ending::Finished(outcome)) => self.publish(&outcome, &output).await,
-            Some(Ending::Stopped) => self.stop().await,
-            Some(Ending::Failed(failure)) => Err(AttemptError::Failed(failure)),
+            Some(ReportedEnd::Finished(outcome)) => self.publish(&outcome, &output).await,
+            Some(ReportedEnd::Stopped) => self.stop().await,
+            Some(ReportedEnd::Failed(failure)) => Err(AttemptError::Failed(failure)),
             None if self.record.lease_state() == LeaseState::Lost => Err(AttemptError::Lost),
             // Killed because it did not stop in time; the request still takes effect.
             None if self.record.lease_state() != LeaseState::Held(None) || drain.is_cancelled() => self.stop().await,
@@ -155,8 +155,8 @@ impl Attempt<'_> {
         mut events: mpsc::Receiver<Event>,
         output: &Path,
         resumed: Option<&SavedCheckpoint>,
-    ) -> Result<Option<Ending>, AttemptError> {
-        let mut batch = Batch::default();
+    ) -> Result<Option<ReportedEnd>, AttemptError> {
+        let mut batch = ReportBatch::default();
         let mut write_at: Option<Instant> = None;
         loop {
             let event = tokio::select! {
@@ -176,9 +176,9 @@ impl Attempt<'_> {
                     self.write(&mut batch).await?;
                     write_at = None;
                     match milestone {
-                        Some(Event::Finished(outcome)) => return Ok(Some(Ending::Finished(outcome))),
-                        Some(Event::Stopped { .. }) => return Ok(Some(Ending::Stopped)),
-                        Some(Event::Failed(failure)) => return Ok(Some(Ending::Failed(failure))),
+                        Some(Event::Finished(outcome)) => return Ok(Some(ReportedEnd::Finished(outcome))),
+                        Some(Event::Stopped { .. }) => return Ok(Some(ReportedEnd::Stopped)),
+                        Some(Event::Failed(failure)) => return Ok(Some(ReportedEnd::Failed(failure))),
                         Some(event) => self.milestone(event, output, resumed).await?,
                         None => return Ok(None),
                     }
@@ -220,7 +220,7 @@ impl Attempt<'_> {
                     // The attempt continues: storing the next checkpoint may succeed.
                     Err(error) => {
                         let message = format!("the checkpoint of epoch {epoch} could not be stored: {error}");
-                        let mut batch = Batch::default();
+                        let mut batch = ReportBatch::default();
                         batch.logs.push((crate::protocol::Level::Warning, message));
                         self.write(&mut batch).await
                     }
@@ -243,7 +243,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn write(&self, batch: &mut Batch) -> Result<(), AttemptError> {
+    async fn write(&self, batch: &mut ReportBatch) -> Result<(), AttemptError> {
         let mut batch = std::mem::take(batch);
         if batch.progress.is_none() && batch.points.is_empty() && batch.logs.is_empty() {
             return Ok(());

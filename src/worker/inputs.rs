@@ -7,11 +7,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::record::{AttemptError, Record, held};
-use super::{Context, Settings};
+use super::record::{AttemptError, Recorder, held};
+use super::{WorkerContext, WorkerSettings};
 use crate::architecture::UnknownArchitecture;
 use crate::artifacts::{self, keys};
-use crate::db::queue::{self, Batch, Claim, FencingToken, SavedCheckpoint};
+use crate::db::queue::{self, Claim, FencingToken, ReportBatch, SavedCheckpoint};
 use crate::db::{self, checkpoints};
 use crate::protocol::{ErrorClass, Failure, Level, files};
 use crate::spec::{DatasetDirectory, JobSpec, TeacherSource, TrainingPlan};
@@ -20,7 +20,11 @@ use crate::spec::{DatasetDirectory, JobSpec, TeacherSource, TrainingPlan};
 ///
 /// # Errors
 /// An input is missing or cannot be stored, which fails the attempt; or the job was lost.
-pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_>) -> Result<PathBuf, AttemptError> {
+pub(super) async fn prepare(
+    context: &WorkerContext,
+    claim: &Claim,
+    record: &Recorder<'_>,
+) -> Result<PathBuf, AttemptError> {
     let FencingToken { job, attempt, .. } = &claim.token;
     remove(&context.settings, job, *attempt).await;
     let directory = directory(&context.settings, job, *attempt);
@@ -37,14 +41,14 @@ pub(super) async fn prepare(context: &Context, claim: &Claim, record: &Record<'_
     Ok(directory)
 }
 
-fn directory(settings: &Settings, job: &str, attempt: i32) -> PathBuf {
+fn directory(settings: &WorkerSettings, job: &str, attempt: i32) -> PathBuf {
     settings.work_dir.join(job).join(attempt.to_string())
 }
 
 /// Removes the directories of an attempt and of earlier ones, whose results are in storage or lost. A later attempt may
 /// already run in another worker on this machine, so its directory stays. Failures are logged: no attempt depends on
 /// the removal.
-pub(super) async fn remove(settings: &Settings, job: &str, attempt: i32) {
+pub(super) async fn remove(settings: &WorkerSettings, job: &str, attempt: i32) {
     for attempt in 1..=attempt {
         let directory = directory(settings, job, attempt);
         if let Err(error) = tokio::fs::remove_dir_all(&directory).await
@@ -58,7 +62,7 @@ pub(super) async fn remove(settings: &Settings, job: &str, attempt: i32) {
 }
 
 /// Removes what killed workers left on this machine: the directories of all attempts that hold no job now.
-pub(super) async fn remove_leftovers(context: &Context) {
+pub(super) async fn remove_leftovers(context: &WorkerContext) {
     // Listed before the query: an attempt claimed after it has a directory that is not in this list.
     let found = attempts_below(&context.settings.work_dir);
     if found.is_empty() {
@@ -88,10 +92,10 @@ fn attempts_below(work_dir: &Path) -> Vec<(String, i32)> {
 
 /// Fetches the files that the job refers to, and returns a plan with their local paths.
 async fn localise(
-    context: &Context,
+    context: &WorkerContext,
     spec: JobSpec,
     directory: &Path,
-    record: &Record<'_>,
+    record: &Recorder<'_>,
 ) -> Result<TrainingPlan, AttemptError> {
     let JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels } = spec;
     let path = context.settings.datasets_dir.join(&dataset.place.name);
@@ -135,7 +139,7 @@ struct InStorage {
     sha256: String,
 }
 
-async fn student_of(record: &Record<'_>, job: &str) -> Result<InStorage, AttemptError> {
+async fn student_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, AttemptError> {
     match record.ask(async |pool| db::artifacts::get(pool, job, files::BEST_STUDENT).await).await? {
         Some(artifact) => Ok(InStorage { key: artifact.key, sha256: artifact.sha256 }),
         None => Err(AttemptError::Failed(Failure {
@@ -145,7 +149,7 @@ async fn student_of(record: &Record<'_>, job: &str) -> Result<InStorage, Attempt
     }
 }
 
-async fn uploaded(record: &Record<'_>, id: &str) -> Result<InStorage, AttemptError> {
+async fn uploaded(record: &Recorder<'_>, id: &str) -> Result<InStorage, AttemptError> {
     match record.ask(async |pool| checkpoints::sha256_of(pool, id).await).await? {
         Some(sha256) => Ok(InStorage { key: keys::checkpoint(&sha256), sha256 }),
         None => Err(AttemptError::Failed(Failure {
@@ -155,7 +159,7 @@ async fn uploaded(record: &Record<'_>, id: &str) -> Result<InStorage, AttemptErr
     }
 }
 
-async fn fetch(context: &Context, file: &InStorage, path: PathBuf) -> Result<PathBuf, Failure> {
+async fn fetch(context: &WorkerContext, file: &InStorage, path: PathBuf) -> Result<PathBuf, Failure> {
     let fetched = context.store.fetch_verified(&file.key, &path, &file.sha256).await;
     fetched.map_err(|error| storage_failure(&error))?;
     Ok(path)
@@ -164,11 +168,11 @@ async fn fetch(context: &Context, file: &InStorage, path: PathBuf) -> Result<Pat
 /// Puts the last checkpoint where the trainer looks for it. If it is missing or damaged, training starts from the
 /// beginning; the job does not fail.
 async fn restore(
-    context: &Context,
+    context: &WorkerContext,
     token: &FencingToken,
     saved: &SavedCheckpoint,
     output: &Path,
-    record: &Record<'_>,
+    record: &Recorder<'_>,
 ) -> Result<(), AttemptError> {
     let state = output.join(files::CHECKPOINT);
     let fetched = match &saved.sha256 {
@@ -180,7 +184,7 @@ async fn restore(
         Err(error @ (artifacts::Error::NotFound(_) | artifacts::Error::Damaged { .. })) => {
             let message = format!("the checkpoint cannot be used, so training starts from the beginning: {error}");
             tracing::warn!(job = token.job, attempt = token.attempt, message);
-            let batch = Batch { logs: vec![(Level::Warning, message)], ..Batch::default() };
+            let batch = ReportBatch { logs: vec![(Level::Warning, message)], ..ReportBatch::default() };
             return record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await;
         }
         Err(error) => return Err(storage_failure(&error).into()),

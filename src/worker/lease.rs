@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
-use super::Context;
+use super::WorkerContext;
 use crate::db::attempts;
 use crate::db::jobs::Status;
 use crate::db::queue::{self, FencingToken};
@@ -35,7 +35,7 @@ impl Drop for Lease {
 
 impl Lease {
     /// Starts to renew a lease that a claim has just begun.
-    pub(super) fn keep(context: &Context, token: &FencingToken, statuses: broadcast::Receiver<String>) -> Self {
+    pub(super) fn keep(context: &WorkerContext, token: &FencingToken, statuses: broadcast::Receiver<String>) -> Self {
         let (tell, state) = watch::channel(LeaseState::Held(None));
         let task = tokio::spawn(renew(context.clone(), token.clone(), statuses, tell));
         Self { state, task }
@@ -43,7 +43,7 @@ impl Lease {
 }
 
 async fn renew(
-    context: Context,
+    context: WorkerContext,
     token: FencingToken,
     mut statuses: broadcast::Receiver<String>,
     tell: watch::Sender<LeaseState>,
@@ -89,7 +89,7 @@ async fn renew(
 }
 
 /// Counts a refused write, for monitoring only: a failure is logged and changes nothing.
-pub(super) async fn count_refused(context: &Context, token: &FencingToken) {
+pub(super) async fn count_refused(context: &WorkerContext, token: &FencingToken) {
     if let Err(error) = attempts::count_refused(&context.pool, token).await {
         tracing::debug!(job = token.job, %error, "cannot count a refused write");
     }

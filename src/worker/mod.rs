@@ -41,7 +41,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(45);
 
 /// Configuration of a worker.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct WorkerSettings {
     /// Name shown on the dashboard.
     pub name: String,
     /// Devices, such as `cpu` or `cuda:0`. A worker with several runs several jobs at once, or a job on several devices.
@@ -64,7 +64,7 @@ pub struct Settings {
     pub stop_patience: Duration,
 }
 
-impl Settings {
+impl WorkerSettings {
     fn new(args: &WorkerArgs) -> anyhow::Result<Self> {
         let devices = machine::devices(&args.device)?;
         let data_dir = std::path::absolute(&args.data.data_dir)?;
@@ -90,11 +90,11 @@ impl Settings {
 
 /// Shared by all parts of a worker.
 #[derive(Debug, Clone)]
-struct Context {
+struct WorkerContext {
     id: String,
     pool: PgPool,
     store: Store,
-    settings: Settings,
+    settings: WorkerSettings,
 }
 
 /// `distillery worker`: works until SIGTERM or SIGINT, then releases its jobs.
@@ -105,17 +105,17 @@ pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
     let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
     let store = Store::open(&args.data.storage())?;
-    run(pool, store, Settings::new(&args)?, told_to_stop).await
+    run(pool, store, WorkerSettings::new(&args)?, told_to_stop).await
 }
 
 /// Works until `drain` is cancelled. Each job in progress then stops at a checkpoint, and returns to the queue.
 ///
 /// # Errors
 /// The worker cannot be registered in the database.
-pub async fn run(pool: PgPool, store: Store, settings: Settings, drain: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(pool: PgPool, store: Store, settings: WorkerSettings, drain: CancellationToken) -> anyhow::Result<()> {
     let id = format!("wrk_{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
     let mut monitor = Monitor::new(settings.devices.first().map_or("cpu", String::as_str));
-    let context = Context { id, pool, store, settings };
+    let context = WorkerContext { id, pool, store, settings };
     register(&context, &mut monitor).await.context("cannot register the worker")?;
     tracing::info!(worker = context.settings.name, device = context.settings.devices.join(","), "ready for jobs");
     // Before the first query of the queue, so that no notification is missed in between.
@@ -147,7 +147,7 @@ impl Free {
     }
 }
 
-async fn work(context: &Context, wakeups: &Arc<Wakeups>, drain: &CancellationToken) {
+async fn work(context: &WorkerContext, wakeups: &Arc<Wakeups>, drain: &CancellationToken) {
     let mut free = Free(context.settings.devices.iter().cloned().enumerate().collect());
     // Separate tasks, so that attempts are supervised even while a query of the queue waits for the database.
     let mut attempts = JoinSet::new();
@@ -187,7 +187,7 @@ async fn work(context: &Context, wakeups: &Arc<Wakeups>, drain: &CancellationTok
 }
 
 /// Claims the next job that fits the free devices, or returns how long to wait before the next try.
-async fn claim(context: &Context, free: &Free) -> Result<Claim, Duration> {
+async fn claim(context: &WorkerContext, free: &Free) -> Result<Claim, Duration> {
     let count = |devices: usize| i32::try_from(devices).unwrap_or(i32::MAX);
     let capacity = DeviceCapacity { total: count(context.settings.devices.len()), free: count(free.0.len()) };
     match queue::claim(&context.pool, &context.id, capacity, context.settings.lease).await {
@@ -211,7 +211,7 @@ async fn pause_for(pause: Option<Duration>) {
 }
 
 /// Registers the worker or renews its registration, which the database drops after a long silence.
-async fn register(context: &Context, monitor: &mut Monitor) -> sqlx::Result<()> {
+async fn register(context: &WorkerContext, monitor: &mut Monitor) -> sqlx::Result<()> {
     let usage = monitor.read();
     let worker = NewWorker {
         id: context.id.clone(),
@@ -224,7 +224,7 @@ async fn register(context: &Context, monitor: &mut Monitor) -> sqlx::Result<()> 
     workers::register(&context.pool, &worker).await
 }
 
-async fn keep_present(context: Context, mut monitor: Monitor) {
+async fn keep_present(context: WorkerContext, mut monitor: Monitor) {
     loop {
         tokio::time::sleep(context.settings.heartbeat()).await;
         if let Err(error) = register(&context, &mut monitor).await {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::Context;
+use super::WorkerContext;
 use crate::artifacts::{Error, keys};
 use crate::db::artifacts::NewArtifact;
 use crate::db::queue::{FencingToken, SavedCheckpoint};
@@ -15,7 +15,7 @@ use crate::protocol::{Point, files};
 /// # Errors
 /// A file cannot be read or stored.
 pub(super) async fn save_checkpoint(
-    context: &Context,
+    context: &WorkerContext,
     token: &FencingToken,
     output: &Path,
     epoch: u32,
@@ -57,7 +57,7 @@ pub(super) async fn points_between(output: &Path, known: u64, until: u64) -> Vec
 }
 
 /// Removes the attempt's states except the one that the database refers to now.
-pub(super) async fn forget_older(context: &Context, token: &FencingToken, saved: &SavedCheckpoint) {
+pub(super) async fn forget_older(context: &WorkerContext, token: &FencingToken, saved: &SavedCheckpoint) {
     let states = keys::states(&token.job, token.attempt);
     if let Err(error) = context.store.delete_below(&states, |key| key == saved.key).await {
         tracing::warn!(job = token.job, %error, "cannot remove an older checkpoint");
@@ -68,7 +68,11 @@ pub(super) async fn forget_older(context: &Context, token: &FencingToken, saved:
 ///
 /// # Errors
 /// A file cannot be read or stored.
-pub(super) async fn store(context: &Context, token: &FencingToken, output: &Path) -> Result<Vec<NewArtifact>, Error> {
+pub(super) async fn store(
+    context: &WorkerContext,
+    token: &FencingToken,
+    output: &Path,
+) -> Result<Vec<NewArtifact>, Error> {
     let mut artifacts = Vec::new();
     let optional = [files::REGIONS, files::BEFORE_LAST_EPOCH].into_iter().filter(|name| output.join(name).exists());
     let always = [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS];
@@ -86,7 +90,7 @@ pub(super) async fn store(context: &Context, token: &FencingToken, output: &Path
 }
 
 /// Removes the job's files that are not published, mainly states to resume from.
-pub(super) async fn tidy(context: &Context, job: &str, published: &[NewArtifact]) {
+pub(super) async fn tidy(context: &WorkerContext, job: &str, published: &[NewArtifact]) {
     let keep = |key: &str| published.iter().any(|artifact| artifact.key == key);
     if let Err(error) = context.store.delete_below(&keys::job(job), keep).await {
         tracing::warn!(job, %error, "cannot remove files that are no longer needed");

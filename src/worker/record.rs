@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tokio::sync::watch;
 
-use super::Context;
+use super::WorkerContext;
 use super::lease::{self, LeaseState};
 use crate::db::errors::Transient;
 use crate::db::queue::{FencingToken, Write};
@@ -29,14 +29,14 @@ impl From<Failure> for AttemptError {
 
 /// The record of an attempt.
 #[derive(Debug)]
-pub(super) struct Record<'a> {
-    context: &'a Context,
+pub(super) struct Recorder<'a> {
+    context: &'a WorkerContext,
     token: FencingToken,
     lease: watch::Receiver<LeaseState>,
 }
 
-impl<'a> Record<'a> {
-    pub(super) fn new(context: &'a Context, token: FencingToken, lease: watch::Receiver<LeaseState>) -> Self {
+impl<'a> Recorder<'a> {
+    pub(super) fn new(context: &'a WorkerContext, token: FencingToken, lease: watch::Receiver<LeaseState>) -> Self {
         Self { context, token, lease }
     }
 

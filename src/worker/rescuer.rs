@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Context;
+use super::WorkerContext;
 use crate::db::queue;
 
 /// How long after the end of a lease to check it.
@@ -11,7 +11,7 @@ const LATER: Duration = Duration::from_millis(50);
 
 /// Checks for expired leases forever: whenever the next one is due, and at least three times per lease. So a job is
 /// rescued as soon as its lease ends, and one whose row was locked then is rescued soon after.
-pub(super) async fn run(context: Context) {
+pub(super) async fn run(context: WorkerContext) {
     let longest = context.settings.lease / 3;
     loop {
         let rescued = queue::rescue_expired(&context.pool).await;

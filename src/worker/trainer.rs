@@ -10,7 +10,7 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Settings;
+use super::WorkerSettings;
 use crate::process::{self, Child};
 use crate::protocol::{Event, StopRequest};
 
@@ -77,12 +77,12 @@ impl Trainer {
     /// # Errors
     /// The executable cannot be started.
     pub(super) fn start(
-        settings: &Settings,
+        settings: &WorkerSettings,
         directory: &Path,
         devices: &[String],
         attempt: i32,
     ) -> anyhow::Result<Self> {
-        let Settings { trainer: program, cache_dir, cache_mib, .. } = settings;
+        let WorkerSettings { trainer: program, cache_dir, cache_mib, .. } = settings;
         let mut command = process::command("KILL", program);
         command.arg("train").arg(directory.join("spec.json")).arg("--output").arg(directory.join("output"));
         command.args(["--events", "--supervised", "--device", &devices.join(","), "--attempt", &attempt.to_string()]);

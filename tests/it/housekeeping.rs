@@ -7,7 +7,7 @@ use crate::support::api::{Api, plain_job};
 use crate::support::process::{Process, distillery};
 use chrono::{TimeDelta, Utc};
 use distillery::db::compaction::{Compacted, compact_one};
-use distillery::db::queue::{self, Batch, FencingToken, SavedCheckpoint};
+use distillery::db::queue::{self, FencingToken, ReportBatch, SavedCheckpoint};
 use distillery::protocol::{Level, Point};
 use serde_json::{Value, json};
 
@@ -17,12 +17,12 @@ const STEPS: u64 = 2500;
 /// Steps of the lowest and the highest value of the long series.
 const PEAKS: [u64; 2] = [777, 1888];
 
-async fn record(api: &Api, token: &FencingToken, batch: Batch) {
+async fn record(api: &Api, token: &FencingToken, batch: ReportBatch) {
     assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
 }
 
-fn logs(level: Level, lines: &[&str]) -> Batch {
-    Batch { logs: lines.iter().map(|line| (level, (*line).to_owned())).collect(), ..Batch::default() }
+fn logs(level: Level, lines: &[&str]) -> ReportBatch {
+    ReportBatch { logs: lines.iter().map(|line| (level, (*line).to_owned())).collect(), ..ReportBatch::default() }
 }
 
 async fn ended(api: &Api, id: &str, days: i32) {
@@ -51,7 +51,7 @@ async fn long_job(api: &Api, days: i32) -> String {
     };
     let mut points: Vec<_> = (1..=STEPS).map(|step| point("train/loss", step, loss(step))).collect();
     points.extend((1..=240).map(|epoch| point("eval/top1", epoch * 10, epoch as f64 / 4.0)));
-    record(api, &token, Batch { points, ..Batch::default() }).await;
+    record(api, &token, ReportBatch { points, ..ReportBatch::default() }).await;
     for epoch in 1..=3 {
         let key = format!("jobs/{id}/attempts/1/state/checkpoint.safetensors");
         let saved =

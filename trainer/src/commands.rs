@@ -24,10 +24,10 @@ use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery::architecture::{self, Architecture};
 use distillery::checkpoint::{self, Checkpoint};
-use distillery::dataset::{Dataset, Options};
+use distillery::dataset::{Dataset, DatasetOptions};
 use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event};
 use distillery::spec::TrainingPlan;
-use distillery::trainer_flags::{ComputeArgs, ConvertArgs, Crop, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery::trainer_flags::{ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
 #[must_use]
@@ -157,7 +157,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     let device = device::open(&args.compute.device)?;
     let architecture = architecture::named(&args.architecture).map_err(|unknown| Error::user(unknown.to_string()))?;
     let (checkpoint, classes) = state_dict::open(&args.checkpoint, architecture)?;
-    let options = Options { image_column: args.image_column.clone(), label_column: args.label_column.clone() };
+    let options = DatasetOptions { image_column: args.image_column.clone(), label_column: args.label_column.clone() };
     let dataset = Dataset::open(&args.dataset, &options)?;
     state_dict::check_classes(
         "checkpoint",
@@ -216,13 +216,13 @@ impl Preprocessing {
     fn choose(args: &EvaluateArgs, checkpoint: &Checkpoint, architecture: &Architecture) -> Self {
         let stored = |key: &str| checkpoint.metadata().get(key);
         let stored_side = || stored("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
-        let stored_crop = || Crop::from_str(stored("eval_crop")?, true).ok();
+        let stored_crop = || EvalCrop::from_str(stored("eval_crop")?, true).ok();
         let stored_channels = |key: &str| serde_json::from_str(stored(key)?).ok();
         Self {
             side: args.image_size.or_else(stored_side).unwrap_or(architecture.input_side),
             framing: match args.crop.or_else(stored_crop) {
-                Some(Crop::Centre) => Framing::Centre,
-                Some(Crop::Whole) | None => Framing::Whole,
+                Some(EvalCrop::Centre) => Framing::Centre,
+                Some(EvalCrop::Whole) | None => Framing::Whole,
             },
             mean: args.mean.or_else(|| stored_channels("mean")),
             std: args.std.or_else(|| stored_channels("std")),

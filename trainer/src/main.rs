@@ -9,13 +9,13 @@ use distillery_trainer::{commands, device};
 /// Trains, evaluates and converts image classifiers. `distillery` starts this program.
 #[derive(Debug, Parser)]
 #[command(name = "distillery-trainer", version, propagate_version = true)]
-struct Cli {
+struct TrainerCli {
     #[command(subcommand)]
-    command: Command,
+    command: TrainerCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum TrainerCommand {
     /// Train a student as a specification says.
     Train(TrainArgs),
     /// Repeat a run, or its last epoch, and check that it gives the same students.
@@ -31,14 +31,14 @@ enum Command {
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let command = Cli::parse().command;
+    let command = TrainerCli::parse().command;
     device::idle_threads_sleep();
     match command {
-        Command::Train(args) => commands::train(&args),
-        Command::Verify(args) => commands::verify(&args),
-        Command::Evaluate(args) => commands::evaluate(&args),
-        Command::Convert(args) => commands::convert(&args),
-        Command::Rank => commands::rank(),
+        TrainerCommand::Train(args) => commands::train(&args),
+        TrainerCommand::Verify(args) => commands::verify(&args),
+        TrainerCommand::Evaluate(args) => commands::evaluate(&args),
+        TrainerCommand::Convert(args) => commands::convert(&args),
+        TrainerCommand::Rank => commands::rank(),
     }
 }
 
@@ -48,6 +48,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_defined() {
-        super::Cli::command().debug_assert();
+        super::TrainerCli::command().debug_assert();
     }
 }

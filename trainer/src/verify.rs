@@ -13,7 +13,7 @@ use crate::run::manifest::{self, Manifest, Versions};
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::Silent;
-use distillery::dataset::{Dataset, Options};
+use distillery::dataset::{Dataset, DatasetOptions};
 use distillery::protocol::{Failure, files};
 use distillery::spec::TrainingPlan;
 use distillery::trainer_flags::VerifyArgs;
@@ -132,8 +132,10 @@ fn check_inputs(manifest: &Manifest, spec: &TrainingPlan) -> Result<()> {
     check_file("--teacher", of_teacher, teacher)?;
     check_file("--student", spec.student.checkpoint.as_deref(), manifest.initial_student_sha256.as_deref())?;
     let path = &spec.dataset.place.path;
-    let options =
-        Options { image_column: spec.dataset.image_column.clone(), label_column: spec.dataset.label_column.clone() };
+    let options = DatasetOptions {
+        image_column: spec.dataset.image_column.clone(),
+        label_column: spec.dataset.label_column.clone(),
+    };
     let dataset = Dataset::open(path, &options)
         .map_err(|error| Error::user(format!("{error}. Name the data set's directory with --dataset")))?;
     let mut found = BTreeMap::new();

@@ -13,7 +13,7 @@ pub type Shapes = BTreeMap<String, Vec<u64>>;
 
 /// A network that matches a checkpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct Fit {
+pub struct ArchitectureFit {
     pub architecture: &'static Architecture,
     /// Number of classes, from the classifier's shape.
     pub classes: u32,
@@ -21,10 +21,10 @@ pub struct Fit {
 
 /// All networks that match a checkpoint, in the order of [`all`].
 #[must_use]
-pub fn fits(shapes: &Shapes) -> Vec<Fit> {
+pub fn fits(shapes: &Shapes) -> Vec<ArchitectureFit> {
     let fit = |architecture: &'static Architecture| {
         let classes = difference(architecture, shapes, None).ok()?;
-        Some(Fit { architecture, classes })
+        Some(ArchitectureFit { architecture, classes })
     };
     all().iter().filter_map(fit).collect()
 }
@@ -43,7 +43,7 @@ pub enum Certainty {
 
 /// The most likely network of a checkpoint.
 #[derive(Debug, Clone)]
-pub struct Guess {
+pub struct ArchitectureGuess {
     pub architecture: &'static Architecture,
     /// Number of classes; `None` if the checkpoint lacks the classifier.
     pub classes: Option<u32>,
@@ -60,11 +60,17 @@ const LEAST_AGREEMENT: f64 = 0.5;
 
 /// The most likely network of a checkpoint; `None` if no network agrees with at least half of it.
 #[must_use]
-pub fn guess(shapes: &Shapes) -> Option<Guess> {
+pub fn guess(shapes: &Shapes) -> Option<ArchitectureGuess> {
     let fits = fits(shapes);
-    if let Some(&Fit { architecture, classes }) = fits.first() {
+    if let Some(&ArchitectureFit { architecture, classes }) = fits.first() {
         let certainty = if fits.len() == 1 { Certainty::Certain } else { Certainty::Ambiguous };
-        return Some(Guess { architecture, classes: Some(classes), certainty, agreement: 1.0, difference: None });
+        return Some(ArchitectureGuess {
+            architecture,
+            classes: Some(classes),
+            certainty,
+            agreement: 1.0,
+            difference: None,
+        });
     }
     let nearest = all()
         .iter()
@@ -72,7 +78,7 @@ pub fn guess(shapes: &Shapes) -> Option<Guess> {
         .max_by(|((one, _), _), ((other, _), _)| one.total_cmp(other));
     let ((agreement, classes), architecture) = nearest.filter(|((share, _), _)| *share >= LEAST_AGREEMENT)?;
     let difference = difference(architecture, shapes, None).err();
-    Some(Guess { architecture, classes, certainty: Certainty::Near, agreement, difference })
+    Some(ArchitectureGuess { architecture, classes, certainty: Certainty::Near, agreement, difference })
 }
 
 /// The fraction of tensors that agree, and the number of classes of the checkpoint's classifier.

@@ -21,7 +21,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use cifar_resnet::{CifarResnet, Shortcut};
-pub use fit::{Certainty, Fit, Guess, Shapes, class_mismatch, fits, guess, mismatch};
+pub use fit::{ArchitectureFit, ArchitectureGuess, Certainty, Shapes, class_mismatch, fits, guess, mismatch};
 pub use layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role};
 pub use mobilenet::Mobilenet;
 pub use resnet::{Resnet, ResnetBlock};

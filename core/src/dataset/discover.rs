@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, DatasetSummary, Error, Options};
+use super::{Dataset, DatasetOptions, DatasetSummary, Error};
 
 /// All data sets that are subdirectories of `base`, sorted by name. Others, and damaged ones, are skipped with a
 /// warning.
@@ -19,7 +19,7 @@ pub fn discover(base: &Path) -> io::Result<Vec<DatasetSummary>> {
         if !is_plain(&name) || !path.is_dir() {
             continue;
         }
-        match Dataset::open(&path, &Options::default()).and_then(|dataset| dataset.summary()) {
+        match Dataset::open(&path, &DatasetOptions::default()).and_then(|dataset| dataset.summary()) {
             Ok(summary) => found.push(summary),
             Err(error) => tracing::warn!(%error, "skipping a directory that is not a valid data set"),
         }

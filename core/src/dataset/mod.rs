@@ -34,7 +34,7 @@ pub use pixels::plane_bytes;
 
 /// Options for ambiguous files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct DatasetOptions {
     /// For parquet.
     pub image_column: Option<String>,
     /// For parquet.
@@ -169,12 +169,12 @@ impl Dataset {
     ///
     /// # Errors
     /// There is no such directory, its format is unknown, or its files are invalid.
-    pub fn open(path: &Path, options: &Options) -> Result<Self, Error> {
+    pub fn open(path: &Path, options: &DatasetOptions) -> Result<Self, Error> {
         if !path.is_dir() {
             return Err(Error::Missing { path: path.to_owned() });
         }
         let layout = detect(path, options)?.ok_or_else(|| Error::UnknownLayout { path: path.to_owned() })?;
-        if layout.format() != DatasetFormat::Parquet && *options != Options::default() {
+        if layout.format() != DatasetFormat::Parquet && *options != DatasetOptions::default() {
             let message = "image_column and label_column are for parquet data sets only; remove them".to_owned();
             return Err(Error::Column { path: path.to_owned(), message });
         }
@@ -311,7 +311,7 @@ impl Dataset {
     }
 }
 
-fn detect(path: &Path, options: &Options) -> Result<Option<Box<dyn FormatReader>>, Error> {
+fn detect(path: &Path, options: &DatasetOptions) -> Result<Option<Box<dyn FormatReader>>, Error> {
     for root in ROOTS {
         let root = if root.is_empty() { path.to_owned() } else { path.join(root) };
         if !root.is_dir() {

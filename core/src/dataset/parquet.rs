@@ -18,13 +18,13 @@ use self::columns::Columns;
 use self::groups::PositionedFile;
 use self::pieces::{Piece, PieceCache};
 use super::{
-    BLOCK, Classes, DatasetFormat, Error, FormatReader, Frame, Images, Options, deciding_split, file_names, labels,
-    pixels,
+    BLOCK, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, deciding_split, file_names,
+    labels, pixels,
 };
 
 /// A file of a split.
 #[derive(Debug, Clone)]
-struct Shard {
+struct ShardFile {
     path: PathBuf,
     metadata: Arc<ParquetMetaData>,
     columns: Columns,
@@ -32,12 +32,12 @@ struct Shard {
 
 #[derive(Debug)]
 struct Parquet {
-    splits: BTreeMap<String, Vec<Shard>>,
+    splits: BTreeMap<String, Vec<ShardFile>>,
 }
 
 /// Recognises `train-00000-of-00003.parquet`, `train-anything.parquet` and `train.parquet`.
-pub(super) fn detect(root: &Path, options: &Options) -> Result<Option<Box<dyn FormatReader>>, Error> {
-    let mut splits: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
+pub(super) fn detect(root: &Path, options: &DatasetOptions) -> Result<Option<Box<dyn FormatReader>>, Error> {
+    let mut splits: BTreeMap<String, Vec<ShardFile>> = BTreeMap::new();
     let mut numbers: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
     for name in file_names(root)? {
         let Some(stem) = name.strip_suffix(".parquet") else { continue };
@@ -48,7 +48,7 @@ pub(super) fn detect(root: &Path, options: &Options) -> Result<Option<Box<dyn Fo
         if let Some(number) = shard_number(rest) {
             numbers.entry(split.to_owned()).or_default().push(number);
         }
-        splits.entry(split.to_owned()).or_default().push(Shard::open(root.join(&name), options)?);
+        splits.entry(split.to_owned()).or_default().push(ShardFile::open(root.join(&name), options)?);
     }
     for (split, numbers) in numbers {
         let total = numbers.iter().map(|&(_, total)| total).max().unwrap_or(0);
@@ -68,8 +68,8 @@ fn shard_number(rest: &str) -> Option<(u64, u64)> {
     Some((number.parse().ok()?, total.parse().ok().filter(|&total| total <= 1_000_000)?))
 }
 
-impl Shard {
-    fn open(path: PathBuf, options: &Options) -> Result<Self, Error> {
+impl ShardFile {
+    fn open(path: PathBuf, options: &DatasetOptions) -> Result<Self, Error> {
         let file = PositionedFile::open(&path)?;
         let metadata = guarded(&path, || ParquetMetaDataReader::new().parse_and_finish(&file))?;
         if metadata.row_groups().iter().any(|group| group.num_rows() < 0) {
@@ -101,7 +101,7 @@ impl FormatReader for Parquet {
     }
 
     fn images(&self, split: &str) -> Result<u64, Error> {
-        Ok(self.splits[split].iter().map(Shard::rows).sum())
+        Ok(self.splits[split].iter().map(ShardFile::rows).sum())
     }
 
     fn classes(&self) -> Result<Classes, Error> {
@@ -136,7 +136,7 @@ impl FormatReader for Parquet {
     }
 }
 
-fn all_labels(shards: &[Shard]) -> Result<Vec<u32>, Error> {
+fn all_labels(shards: &[ShardFile]) -> Result<Vec<u32>, Error> {
     let mut labels = Vec::new();
     for shard in shards {
         for group in 0..shard.metadata.num_row_groups() {
@@ -157,7 +157,7 @@ struct RowGroup {
 /// Unpacks together the images of a block that are in the same row group, and caches the most recently used pieces.
 #[derive(Debug)]
 struct ParquetImages {
-    shards: Vec<Shard>,
+    shards: Vec<ShardFile>,
     groups: Vec<RowGroup>,
     labels: Vec<u32>,
     cache: PieceCache,

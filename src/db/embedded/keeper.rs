@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Options, Server, write_url};
+use super::{PostgresOptions, Server, write_url};
 use crate::process;
 
 /// An embedded server that is restarted whenever it ends.
@@ -22,7 +22,7 @@ impl KeptServer {
     ///
     /// # Errors
     /// When the first start fails; later ones are tried again.
-    pub async fn start(options: Options) -> anyhow::Result<Self> {
+    pub async fn start(options: PostgresOptions) -> anyhow::Result<Self> {
         let server = Server::start(&options).await?;
         let url = server.url().to_owned();
         write_url(&options.data_dir, &url)?;
@@ -47,7 +47,7 @@ impl KeptServer {
     }
 }
 
-async fn keep_running(mut server: Server, options: Options, stop: CancellationToken) {
+async fn keep_running(mut server: Server, options: PostgresOptions, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return server.stop().await,

@@ -42,7 +42,7 @@ const URL_FILE: &str = "postgres.url";
 
 /// Where and how to start the server.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct PostgresOptions {
     /// Holds `postgres/` (the cluster), `postgres.log`, `postgres.lock` and the socket; created if it is missing.
     pub data_dir: PathBuf,
     /// The directory of initdb and postgres; the usual places are searched if it is not given.
@@ -51,7 +51,7 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
 }
 
-impl Options {
+impl PostgresOptions {
     /// The embedded server of a data directory.
     #[must_use]
     pub fn new(data_dir: &Path, bin_dir: Option<&Path>) -> Self {
@@ -89,11 +89,11 @@ impl Server {
     /// # Errors
     /// When there is no PostgreSQL, when another process uses the directory, or when the server does not come up; then
     /// with the last lines of its log.
-    pub async fn start(options: &Options) -> anyhow::Result<Self> {
+    pub async fn start(options: &PostgresOptions) -> anyhow::Result<Self> {
         Self::try_start(options).await.context("cannot start the embedded PostgreSQL")
     }
 
-    async fn try_start(options: &Options) -> anyhow::Result<Self> {
+    async fn try_start(options: &PostgresOptions) -> anyhow::Result<Self> {
         cluster::create_private(&options.data_dir)?;
         let data_dir = fs::canonicalize(&options.data_dir)?;
         let lock = cluster::lock(&data_dir)?;

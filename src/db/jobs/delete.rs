@@ -8,11 +8,11 @@ use crate::db::listen;
 
 /// A job that is being deleted: nobody else can change it, and dropping this leaves it as it was.
 #[derive(Debug)]
-pub struct Deletion {
+pub struct JobDeletion {
     transaction: Transaction<'static, Postgres>,
 }
 
-impl Deletion {
+impl JobDeletion {
     /// Deletes it for good.
     pub async fn commit(self) -> sqlx::Result<()> {
         self.transaction.commit().await
@@ -20,13 +20,13 @@ impl Deletion {
 }
 
 /// Begins to delete a finished job, so that its files can be deleted before its row is gone for good.
-pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<Deletion, Refusal>> {
+pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<JobDeletion, Refusal>> {
     let mut transaction = pool.begin().await?;
     if let Err(refusal) = delete_in(&mut transaction, id).await? {
         transaction.rollback().await?;
         return Ok(Err(refusal));
     }
-    Ok(Ok(Deletion { transaction }))
+    Ok(Ok(JobDeletion { transaction }))
 }
 
 async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<(), Refusal>> {

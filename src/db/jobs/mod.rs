@@ -24,7 +24,7 @@ use crate::spec::JobSpec;
 pub use baselines::Baseline;
 pub use change::change;
 pub use create::{Created, NewJob, create, find_by_key};
-pub use delete::{Deletion, delete};
+pub use delete::{JobDeletion, delete};
 pub use status::{Change, Status};
 
 /// A job as its user sees it.

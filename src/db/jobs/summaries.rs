@@ -66,7 +66,7 @@ impl Sort {
 
 /// Which jobs, and in which order.
 #[derive(Debug, Clone, Default)]
-pub struct Query {
+pub struct SummaryQuery {
     /// Jobs with any of these statuses; every status if empty.
     pub statuses: Vec<Status>,
     /// Jobs with all of these labels.
@@ -149,11 +149,11 @@ pub struct Summary {
 }
 
 /// Finds jobs.
-pub async fn find(pool: &PgPool, query: &Query) -> sqlx::Result<Found> {
+pub async fn find(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<Found> {
     let (ids, counts) = match query.sort {
         // The database does not know the gains: all matching jobs are sorted here.
         Sort::Gain => {
-            let (all, counts) = page(pool, &Query { offset: 0, limit: None, ..query.clone() }).await?;
+            let (all, counts) = page(pool, &SummaryQuery { offset: 0, limit: None, ..query.clone() }).await?;
             (by_gain(pool, all, query).await?, counts)
         }
         _ => page(pool, query).await?,
@@ -163,7 +163,7 @@ pub async fn find(pool: &PgPool, query: &Query) -> sqlx::Result<Found> {
 }
 
 /// The ids of a page of jobs, and how many jobs of each status match without regard to their status.
-async fn page(pool: &PgPool, query: &Query) -> sqlx::Result<(Vec<String>, HashMap<String, i64>)> {
+async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>, HashMap<String, i64>)> {
     let row = sqlx::query!(
         r#"
         with matching as materialized (
@@ -226,7 +226,7 @@ fn escape(word: &str) -> String {
 }
 
 /// The page of these jobs, which come newest first, by their gain.
-async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &Query) -> sqlx::Result<Vec<String>> {
+async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx::Result<Vec<String>> {
     let baselines = Baselines::read(pool, None).await?;
     let rows = sqlx::query!(
         r#"select id, to_jsonb(method) as "method!: Json<Method>", recipe, teacher_key, best_top1

@@ -17,7 +17,7 @@ use super::jobs::Status;
 
 pub use claim::{Claim, DeviceCapacity, claim, heartbeat, held_attempts, until_next};
 pub use finish::{fail, publish, stopped};
-pub use record::{Batch, adopt, checkpoint_saved, record, started, teacher_evaluated};
+pub use record::{ReportBatch, adopt, checkpoint_saved, record, started, teacher_evaluated};
 pub(super) use rescue::fail_dependents;
 pub use rescue::{rescue_expired, until_next_expiry};
 

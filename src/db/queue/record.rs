@@ -10,7 +10,7 @@ use crate::protocol::{Evaluation, Level, Point, Progress, Started};
 
 /// What a trainer has reported since the last write.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Batch {
+pub struct ReportBatch {
     /// The latest progress.
     pub progress: Option<Progress>,
     /// New points, in order.
@@ -64,7 +64,7 @@ pub async fn teacher_evaluated(pool: &PgPool, write: &Write, evaluation: &Evalua
 }
 
 /// Writes a batch of reports.
-pub async fn record(pool: &PgPool, write: &Write, batch: &Batch) -> sqlx::Result<bool> {
+pub async fn record(pool: &PgPool, write: &Write, batch: &ReportBatch) -> sqlx::Result<bool> {
     let written = HeldJob::change(pool, write, async |job| {
         if let Some(progress) = &batch.progress {
             sqlx::query!("update jobs set progress = $2 where id = $1", job.token.job, json!(progress))

@@ -20,7 +20,7 @@ use utoipa::IntoParams;
 use crate::architecture::{self, Architecture};
 use crate::artifacts::keys;
 use crate::checkpoint;
-use crate::db::checkpoints::{self, Checkpoint, Fit, Guess};
+use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::Refusal;
 use crate::http::error::ApiError;
 use crate::http::extract::{CheckpointId, Query, whole};
@@ -48,8 +48,9 @@ pub struct UploadParameters {
 /// similar). Nothing in it is ever executed. Uploading the same bytes again returns the same checkpoint.
 #[utoipa::path(put, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "upload_checkpoint",
     params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "The checkpoint's URL"))),
-        (status = 200, description = "The same bytes were uploaded before", body = Checkpoint)))]
+    responses((status = 201, body = UploadedCheckpoint,
+            headers(("Location" = String, description = "The checkpoint's URL"))),
+        (status = 200, description = "The same bytes were uploaded before", body = UploadedCheckpoint)))]
 pub async fn put(
     State(state): State<AppState>,
     Query(parameters): Query<UploadParameters>,
@@ -73,8 +74,9 @@ pub async fn put(
 /// The same as `PUT`.
 #[utoipa::path(post, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "post_checkpoint",
     params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 201, body = Checkpoint, headers(("Location" = String, description = "The checkpoint's URL"))),
-        (status = 200, description = "The same bytes were uploaded before", body = Checkpoint)))]
+    responses((status = 201, body = UploadedCheckpoint,
+            headers(("Location" = String, description = "The checkpoint's URL"))),
+        (status = 200, description = "The same bytes were uploaded before", body = UploadedCheckpoint)))]
 pub async fn post(
     state: State<AppState>,
     parameters: Query<UploadParameters>,
@@ -156,7 +158,7 @@ impl Upload {
         state: &AppState,
         parameters: UploadParameters,
         network: Option<&'static Architecture>,
-    ) -> Result<(Checkpoint, bool), ApiError> {
+    ) -> Result<(UploadedCheckpoint, bool), ApiError> {
         let (upload, checkpoint) = tokio::task::spawn_blocking(move || {
             let checkpoint = self.inspect(parameters, network);
             (self, checkpoint)
@@ -190,7 +192,7 @@ impl Upload {
         &self,
         parameters: UploadParameters,
         network: Option<&'static Architecture>,
-    ) -> Result<Checkpoint, ApiError> {
+    ) -> Result<UploadedCheckpoint, ApiError> {
         let file = checkpoint::Checkpoint::open(&self.path()).map_err(|error| match error {
             error if error.is_users() => ApiError::invalid(error.to_string()),
             error => ApiError::Internal(error.into()),
@@ -200,8 +202,10 @@ impl Upload {
         if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, expected)) {
             return Err(ApiError::invalid(format!("the checkpoint {mismatch}")));
         }
-        let fit =
-            |fit: &architecture::Fit| Fit { architecture: fit.architecture.name.to_owned(), num_classes: fit.classes };
+        let fit = |fit: &architecture::ArchitectureFit| Fit {
+            architecture: fit.architecture.name.to_owned(),
+            num_classes: fit.classes,
+        };
         let fits: Vec<_> = architecture::fits(&shapes).iter().map(fit).collect();
         if let (Some(expected), Some(fit)) = (expected, fits.first())
             && fits.iter().all(|fit| fit.num_classes != expected)
@@ -216,7 +220,7 @@ impl Upload {
             (None, [only]) => Some(only),
             (None, _) => None,
         };
-        Ok(Checkpoint {
+        Ok(UploadedCheckpoint {
             id: checkpoints::id_of(&self.sha256),
             sha256: self.sha256.clone(),
             name: parameters.name,
@@ -233,8 +237,8 @@ impl Upload {
     }
 }
 
-fn described(guess: architecture::Guess) -> Guess {
-    let architecture::Guess { architecture, classes, certainty, agreement, difference } = guess;
+fn described(guess: architecture::ArchitectureGuess) -> Guess {
+    let architecture::ArchitectureGuess { architecture, classes, certainty, agreement, difference } = guess;
     Guess { architecture: architecture.name.to_owned(), num_classes: classes, certainty, agreement, difference }
 }
 
@@ -274,11 +278,11 @@ pub struct CheckpointsParameters {
 
 /// List checkpoints, newest first
 #[utoipa::path(get, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "list_checkpoints",
-    params(CheckpointsParameters), responses((status = 200, body = Page<Checkpoint>)))]
+    params(CheckpointsParameters), responses((status = 200, body = Page<UploadedCheckpoint>)))]
 pub async fn list(
     State(state): State<AppState>,
     Query(parameters): Query<CheckpointsParameters>,
-) -> Result<Json<Page<Checkpoint>>, ApiError> {
+) -> Result<Json<Page<UploadedCheckpoint>>, ApiError> {
     let after = parameters.after.as_deref().map(|cursor| {
         parse_cursor(cursor)
             .ok_or_else(|| ApiError::malformed("query parameters: after: expected the next of a page of this list"))
@@ -295,8 +299,9 @@ fn parse_cursor(cursor: &str) -> Option<(DateTime<Utc>, String)> {
 
 /// Get a checkpoint
 #[utoipa::path(get, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "get_checkpoint",
-    params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 200, body = Checkpoint)))]
-pub async fn get(State(state): State<AppState>, id: CheckpointId) -> Result<Json<Checkpoint>, ApiError> {
+    params(("id" = String, Path, description = "Id of the checkpoint")),
+    responses((status = 200, body = UploadedCheckpoint)))]
+pub async fn get(State(state): State<AppState>, id: CheckpointId) -> Result<Json<UploadedCheckpoint>, ApiError> {
     checkpoints::get(&state.pool, &id.0).await?.map(Json).ok_or_else(|| no_such(&id))
 }
 

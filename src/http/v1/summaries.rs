@@ -105,7 +105,7 @@ pub async fn list(
         let none = Status::ALL.map(|status| (status, 0)).to_vec();
         return Ok(Json(Summaries::new(Found { data: Vec::new(), statuses: none }, &statuses)));
     };
-    let query = summaries::Query {
+    let query = summaries::SummaryQuery {
         labels,
         words,
         ids: Some(id).filter(|ids| !ids.is_empty()),

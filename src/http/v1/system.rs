@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::db::system::{self, LastDay, Queue, Stored};
+use crate::db::system::{self, LastDay, Queue, StorageUsage};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 
@@ -24,7 +24,7 @@ pub struct System {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Storage {
     #[serde(flatten)]
-    stored: Stored,
+    stored: StorageUsage,
     /// Largest total size of all uploaded checkpoints, in bytes; null where the disk is the limit.
     pub checkpoints_limit_bytes: Option<u64>,
     /// Free space of the storage, in bytes; null for S3.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::support::api::{Api, checkpoint, student_job};
 use distillery::checkpoint::{Dtype, NewTensor};
-use distillery::db::checkpoints::{self, Checkpoint};
+use distillery::db::checkpoints::{self, UploadedCheckpoint};
 use futures::StreamExt;
 use reqwest::Method;
 use serde_json::json;
@@ -175,11 +175,11 @@ async fn the_same_checkpoint_uploaded_many_times_at_once_is_one() {
 async fn rows_of_the_same_checkpoint_stored_at_once_are_one() {
     let api = Api::start().await;
     let uploaded = api.upload("", checkpoint("resnet8", 10)).await.expect(201);
-    let template: Checkpoint = serde_json::from_value(uploaded).unwrap();
+    let template: UploadedCheckpoint = serde_json::from_value(uploaded).unwrap();
     // Uploads seldom get here in the same instant: many rounds without the rest of an upload.
     for round in 0..100 {
         let sha256 = hex::encode(Sha256::digest([round]));
-        let new = Checkpoint { id: checkpoints::id_of(&sha256), sha256, ..template.clone() };
+        let new = UploadedCheckpoint { id: checkpoints::id_of(&sha256), sha256, ..template.clone() };
         let insert = || {
             let (pool, new) = (api.db.pool.clone(), new.clone());
             tokio::spawn(async move { checkpoints::insert(&pool, &new).await?.commit().await })

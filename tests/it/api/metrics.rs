@@ -2,7 +2,7 @@
 
 use crate::support::api::Api;
 use chrono::{TimeDelta, Utc};
-use distillery::db::queue::{self, Batch, FencingToken};
+use distillery::db::queue::{self, FencingToken, ReportBatch};
 use distillery::protocol::Point;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -17,7 +17,9 @@ async fn record(api: &Api, token: &FencingToken, name: &str, values: impl Iterat
         value,
     };
     let points: Vec<_> = values.enumerate().map(point).collect();
-    assert!(queue::record(&api.db.pool, &token.write(), &Batch { points, ..Batch::default() }).await.unwrap());
+    assert!(
+        queue::record(&api.db.pool, &token.write(), &ReportBatch { points, ..ReportBatch::default() }).await.unwrap()
+    );
 }
 
 fn values(series: &Value) -> Vec<f64> {

@@ -58,7 +58,7 @@ async fn prometheus_reads_what_became_of_attempts_and_no_counter_falls() {
     assert_eq!(sample("distillery_pickup_latency_seconds_bucket{le=\"10\"}").await, 0.0);
     assert_eq!(sample("distillery_pickup_latency_seconds_bucket{le=\"60\"}").await, 1.0);
     assert!((30.0..90.0).contains(&sample("distillery_pickup_latency_seconds_sum").await));
-    let batch = queue::Batch { progress: Some(progress()), ..Default::default() };
+    let batch = queue::ReportBatch { progress: Some(progress()), ..Default::default() };
     assert!(queue::record(pool, &token.write(), &batch).await.unwrap());
     assert_eq!(sample("distillery_training_images_per_second").await, 640.0);
     let aged = "update jobs set lease_renewed_at = now() - interval '9 seconds' where id = $1";

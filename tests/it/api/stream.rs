@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::PATIENCE;
 use crate::support::api::{Api, Message};
 use chrono::Utc;
-use distillery::db::queue::{self, Batch, FencingToken};
+use distillery::db::queue::{self, FencingToken, ReportBatch};
 use distillery::protocol::{Level, Point, Progress};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn progress(step: u64) -> Progress {
 /// What a trainer reports at a step: its progress, a point and a line.
 async fn report(api: &Api, token: &FencingToken, step: u64) {
     let logs = vec![(Level::Info, format!("line {step}"))];
-    let batch = Batch { progress: Some(progress(step)), points: vec![point(step)], logs };
+    let batch = ReportBatch { progress: Some(progress(step)), points: vec![point(step)], logs };
     assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
 }
 
@@ -162,7 +162,7 @@ async fn more_than_a_page_of_history_comes_in_order() {
     let id = api.job().await;
     let token = api.claim().await;
     let logs = (0..1200).map(|line| (Level::Info, line.to_string())).collect();
-    let batch = Batch { points: (0..1300).map(point).collect(), logs, progress: None };
+    let batch = ReportBatch { points: (0..1300).map(point).collect(), logs, progress: None };
     queue::record(&api.db.pool, &token.write(), &batch).await.unwrap();
     let mut stream = api.stream(&format!("/v1/jobs/{id}/stream"), None).await;
     let messages = stream.until(|message| message.name == "metric" && message.data["step"] == 1299).await;
@@ -193,7 +193,9 @@ async fn a_client_that_reads_nothing_is_dropped_and_can_resume_and_others_are_no
     let lines = 3000;
     for first in (0..lines).step_by(300) {
         let logs = (first..first + 300).map(|line| (Level::Info, format!("{line} {}", "x".repeat(8000)))).collect();
-        assert!(queue::record(&api.db.pool, &token.write(), &Batch { logs, ..Batch::default() }).await.unwrap());
+        assert!(
+            queue::record(&api.db.pool, &token.write(), &ReportBatch { logs, ..ReportBatch::default() }).await.unwrap()
+        );
     }
     let path = format!("/v1/jobs/{id}/stream");
     let mut idle = TcpStream::connect(api.url.strip_prefix("http://").unwrap()).await.unwrap();

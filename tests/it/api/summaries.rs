@@ -2,7 +2,7 @@
 
 use crate::support::api::{Api, Message, outcome, plain_job, student_job};
 use chrono::Utc;
-use distillery::db::queue::{self, Batch, FencingToken};
+use distillery::db::queue::{self, FencingToken, ReportBatch};
 use distillery::protocol::{Outcome, Point, Progress, Started};
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ fn ids(list: &Value) -> Vec<&str> {
 async fn evaluate(api: &Api, token: &FencingToken, evaluations: &[(u64, f64)]) {
     let point =
         |&(step, value): &(u64, f64)| Point { name: "eval/top1".into(), step, epoch: 1.0, time: Utc::now(), value };
-    let batch = Batch { points: evaluations.iter().map(point).collect(), ..Batch::default() };
+    let batch = ReportBatch { points: evaluations.iter().map(point).collect(), ..ReportBatch::default() };
     assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
 }
 
@@ -100,7 +100,7 @@ async fn a_list_is_sorted_by_each_column_with_the_unknown_last() {
     let token = api.claim().await;
     let progress =
         Progress { epoch: 1, epochs: 2, step: 1, steps: 4, fraction: 0.25, images_per_second: 9.0, eta_seconds: 30.0 };
-    let batch = Batch { progress: Some(progress), ..Batch::default() };
+    let batch = ReportBatch { progress: Some(progress), ..ReportBatch::default() };
     assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
     let kd = post(&api, student_job(json!({"job": done})), &[("distillation.method", json!("kd"))]).await;
     let [done, better, running, kd] = [&done, &better, &running, &kd].map(String::as_str);

@@ -108,7 +108,7 @@ impl World {
         world
     }
 
-    pub fn postgres(dir: &Path) -> embedded::Options {
+    pub fn postgres(dir: &Path) -> embedded::PostgresOptions {
         postgres_options(dir.join("database"))
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use distillery::dataset::{Dataset, DatasetFormat, Error, Frame, Options, discover, plane_bytes, resolve};
+use distillery::dataset::{Dataset, DatasetFormat, DatasetOptions, Error, Frame, discover, plane_bytes, resolve};
 
 fn idx(sizes: &[u32], content: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, sizes.len() as u8];
@@ -41,12 +41,12 @@ fn cifar10(at: &Path) {
 }
 
 fn open(at: &Path) -> Dataset {
-    Dataset::open(at, &Options::default()).unwrap()
+    Dataset::open(at, &DatasetOptions::default()).unwrap()
 }
 
 /// The error of opening the data set or of reading the split's labels.
 fn refusal(at: &Path, split: &str) -> String {
-    let result = Dataset::open(at, &Options::default()).and_then(|dataset| dataset.split(split).map(drop));
+    let result = Dataset::open(at, &DatasetOptions::default()).and_then(|dataset| dataset.split(split).map(drop));
     let error = result.unwrap_err();
     assert!(error.is_users(), "{error}");
     error.to_string()
@@ -214,7 +214,7 @@ fn splits_are_chosen_or_named() {
 #[test]
 fn a_directory_that_is_no_data_set_is_refused_with_the_known_layouts() {
     let dir = tempfile::tempdir().unwrap();
-    let open = |path: &Path| Dataset::open(path, &Options::default()).unwrap_err();
+    let open = |path: &Path| Dataset::open(path, &DatasetOptions::default()).unwrap_err();
     assert!(matches!(open(&dir.path().join("gone")), Error::Missing { .. }));
     fs::write(dir.path().join("readme.txt"), "nothing").unwrap();
     let error = open(dir.path());
@@ -223,7 +223,7 @@ fn a_directory_that_is_no_data_set_is_refused_with_the_known_layouts() {
         assert!(error.to_string().contains(word));
     }
     cifar10(dir.path());
-    let options = Options { label_column: Some("label".into()), ..Options::default() };
+    let options = DatasetOptions { label_column: Some("label".into()), ..DatasetOptions::default() };
     let message = Dataset::open(dir.path(), &options).unwrap_err().to_string();
     assert!(message.contains("are for parquet data sets"), "{message}");
 }

@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use distillery::dataset::{Dataset, DatasetFormat, Error, Frame, Options, Rectangle, discover, plane_bytes};
+use distillery::dataset::{Dataset, DatasetFormat, DatasetOptions, Error, Frame, Rectangle, discover, plane_bytes};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 
 fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -25,7 +25,7 @@ fn put(path: &Path, bytes: &[u8]) {
 }
 
 fn open(at: &Path) -> Result<Dataset, Error> {
-    Dataset::open(at, &Options::default())
+    Dataset::open(at, &DatasetOptions::default())
 }
 
 fn read(dataset: &Dataset, split: &str, index: usize, side: u32) -> Result<Vec<u8>, Error> {

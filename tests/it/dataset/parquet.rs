@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use distillery::dataset::{Dataset, DatasetFormat, Error, Frame, KEPT_BYTES, Options, plane_bytes};
+use distillery::dataset::{Dataset, DatasetFormat, DatasetOptions, Error, Frame, KEPT_BYTES, plane_bytes};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
@@ -96,15 +96,15 @@ fn cifar(at: &Path) {
 }
 
 fn open(at: &Path) -> Result<Dataset, Error> {
-    Dataset::open(at, &Options::default())
+    Dataset::open(at, &DatasetOptions::default())
 }
 
-fn label_column(name: &str) -> Options {
-    Options { label_column: Some(name.to_owned()), ..Options::default() }
+fn label_column(name: &str) -> DatasetOptions {
+    DatasetOptions { label_column: Some(name.to_owned()), ..DatasetOptions::default() }
 }
 
-fn image_column(name: &str) -> Options {
-    Options { image_column: Some(name.to_owned()), ..Options::default() }
+fn image_column(name: &str) -> DatasetOptions {
+    DatasetOptions { image_column: Some(name.to_owned()), ..DatasetOptions::default() }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use distillery::dataset::{BLOCK, Dataset, KEPT_BYTES, Options};
+use distillery::dataset::{BLOCK, Dataset, DatasetOptions, KEPT_BYTES};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
@@ -50,7 +50,7 @@ fn a_block_costs_its_pages_and_an_epoch_little_more_than_the_file() {
     let path = dir.path().join("train.parquet");
     write(&path);
     let size = fs::metadata(&path).unwrap().len();
-    let images = Dataset::open(dir.path(), &Options::default()).unwrap().split("train").unwrap();
+    let images = Dataset::open(dir.path(), &DatasetOptions::default()).unwrap().split("train").unwrap();
     let block = (BLOCK * IMAGE) as u64;
     let cost = |fetch: &dyn Fn()| {
         let before = bytes_read();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use chrono::Utc;
 use distillery::db::artifacts::NewArtifact;
 use distillery::db::jobs::Status;
-use distillery::db::queue::{self, Batch, Claim, DeviceCapacity, FencingToken, SavedCheckpoint};
+use distillery::db::queue::{self, Claim, DeviceCapacity, FencingToken, ReportBatch, SavedCheckpoint};
 use distillery::db::workers::{NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure, Outcome, Point, Started, StudentFacts};
 use serde_json::Value;
@@ -96,9 +96,9 @@ fn saved(token: &FencingToken) -> SavedCheckpoint {
     }
 }
 
-fn points(steps: impl IntoIterator<Item = u64>) -> Batch {
+fn points(steps: impl IntoIterator<Item = u64>) -> ReportBatch {
     let point = |step| Point { name: "train/loss".into(), step, epoch: 0.5, time: Utc::now(), value: 1.0 };
-    Batch { points: steps.into_iter().map(point).collect(), ..Batch::default() }
+    ReportBatch { points: steps.into_iter().map(point).collect(), ..ReportBatch::default() }
 }
 
 fn started(resumed_epochs: u32, resumed_step: u64) -> Started {

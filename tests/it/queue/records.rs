@@ -1,7 +1,7 @@
 //! What an attempt records.
 
 use distillery::db::jobs::Status;
-use distillery::db::queue::{self, Batch};
+use distillery::db::queue::{self, ReportBatch};
 use distillery::protocol::{ErrorClass, Evaluation, Level, Progress};
 use serde_json::json;
 
@@ -23,7 +23,7 @@ async fn a_write_that_is_repeated_after_a_lost_answer_counts_once() {
     assert_eq!(queue::stopped(pool, &set_down).await.unwrap(), None, "somebody else's by now");
     let [start, teacher, moment, checkpoint, end] = [(); 5].map(|()| token.write());
     let evaluation = Evaluation { top1: 50.0, top5: 90.0, loss: 1.0, images: 10 };
-    let batch = Batch { logs: vec![(Level::Info, "once".into())], ..points([1, 2]) };
+    let batch = ReportBatch { logs: vec![(Level::Info, "once".into())], ..points([1, 2]) };
     for _ in 0..2 {
         assert!(queue::started(pool, &start, &started(0, 0)).await.unwrap());
     }
@@ -95,7 +95,7 @@ async fn everything_a_trainer_reports_is_recorded() {
         eta_seconds: f64::INFINITY,
     };
     let logs = vec![(Level::Info, "one\0".to_owned()), (Level::Warning, "two".to_owned())];
-    let mut batch = Batch { progress: Some(progress), logs, ..points([7]) };
+    let mut batch = ReportBatch { progress: Some(progress), logs, ..points([7]) };
     batch.points[0].value = f64::NAN;
     assert!(queue::record(&db.pool, &token.write(), &batch).await.unwrap());
     let evaluation = Evaluation { top1: 71.5, top5: 90.0, loss: 1.0, images: 10 };
@@ -117,7 +117,7 @@ async fn the_history_has_no_gap_however_many_write() {
         tokio::spawn(async move {
             for line in 0..10 {
                 let logs = (0..3).map(|index| (Level::Info, format!("{writer}/{line}/{index}"))).collect();
-                queue::record(&pool, &token.write(), &Batch { logs, ..Batch::default() }).await.unwrap();
+                queue::record(&pool, &token.write(), &ReportBatch { logs, ..ReportBatch::default() }).await.unwrap();
             }
         })
     });

@@ -8,7 +8,7 @@ use distillery::artifacts::Store;
 use distillery::checkpoint::{Dtype, NewTensor};
 use distillery::db::artifacts::NewArtifact;
 use distillery::db::queue::{self, FencingToken};
-use distillery::http::{self, AppState, Settings};
+use distillery::http::{self, AppState, ServerSettings};
 use distillery::protocol::{Outcome, StudentFacts};
 use futures::StreamExt;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
@@ -105,20 +105,20 @@ impl Api {
         Self::start_with(|_| ()).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+    pub async fn start_with(change: impl FnOnce(&mut ServerSettings)) -> Self {
         let db = TestDb::new().await;
         let pool = db.pool.clone();
         Self::start_on(db, pool, change).await
     }
 
-    pub async fn start_on(db: TestDb, pool: sqlx::PgPool, change: impl FnOnce(&mut Settings)) -> Self {
+    pub async fn start_on(db: TestDb, pool: sqlx::PgPool, change: impl FnOnce(&mut ServerSettings)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let at = |name: &str| dir.path().join(name);
         write_datasets(&at("datasets"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let store = Store::open(at("storage").to_str().expect("text")).expect("storage");
-        let mut settings = Settings::new(address, at("datasets"), at("spool"));
+        let mut settings = ServerSettings::new(address, at("datasets"), at("spool"));
         settings.grace = Duration::from_secs(5);
         change(&mut settings);
         let state = AppState::new(pool, store.clone(), settings);

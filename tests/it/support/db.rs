@@ -29,10 +29,10 @@ const TEST_TRIGGERS: &str = "
 ";
 
 /// A cluster in `data_dir` that does not wait for disks.
-pub fn postgres_options(data_dir: PathBuf) -> embedded::Options {
+pub fn postgres_options(data_dir: PathBuf) -> embedded::PostgresOptions {
     let settings = [("fsync", "off"), ("full_page_writes", "off"), ("max_connections", "500")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    embedded::Options { data_dir, bin_dir: None, settings }
+    embedded::PostgresOptions { data_dir, bin_dir: None, settings }
 }
 
 /// The cluster of this run, which the kernel ends when this process ends.

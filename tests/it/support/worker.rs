@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use distillery::artifacts::Store;
 use distillery::db;
-use distillery::worker::{self, Settings};
+use distillery::worker::{self, WorkerSettings};
 use rustix::fs::{CWD, FileType, Mode};
 use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -67,7 +67,7 @@ stopped
 pub struct Surroundings {
     pub db: TestDb,
     pub dir: tempfile::TempDir,
-    pub settings: Settings,
+    pub settings: WorkerSettings,
 }
 
 impl Surroundings {
@@ -83,7 +83,7 @@ impl Surroundings {
         write_script(&script, &format!("{PRELUDE}{trainer}"));
         // Longer than any test: whatever happens is due to a notification.
         let never = Duration::from_secs(3600);
-        let settings = Settings {
+        let settings = WorkerSettings {
             name: "test/cpu".into(),
             devices: vec!["cpu".into()],
             trainer: script,

@@ -1,6 +1,6 @@
 //! Attempts that fail.
 
-use distillery::db::checkpoints::{self, Checkpoint};
+use distillery::db::checkpoints::{self, UploadedCheckpoint};
 use serde_json::json;
 
 use crate::support::process::{read_pid, until_ended};
@@ -55,7 +55,7 @@ async fn what_a_trainer_leaves_running_does_not_hold_up_its_worker() {
 
 /// An uploaded checkpoint of which only the row exists.
 async fn add_checkpoint(it: &Surroundings, sha256: &str) -> String {
-    let new = Checkpoint {
+    let new = UploadedCheckpoint {
         id: checkpoints::id_of(sha256),
         sha256: sha256.to_owned(),
         name: None,

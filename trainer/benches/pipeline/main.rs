@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
-use distillery::dataset::{Dataset, Options};
+use distillery::dataset::{Dataset, DatasetOptions};
 use distillery_trainer::data::{Framing, Loader, LoaderOptions, Shard};
 use distillery_trainer::device;
 use serde_json::json;
@@ -40,7 +40,7 @@ struct Args {
 fn main() {
     let args = Args::parse();
     device::prepare(args.threads.unwrap_or_else(device::cores));
-    let dataset = Dataset::open(&args.directory, &Options::default()).unwrap_or_else(|error| panic!("{error}"));
+    let dataset = Dataset::open(&args.directory, &DatasetOptions::default()).unwrap_or_else(|error| panic!("{error}"));
     let images = dataset.split("train").unwrap_or_else(|error| panic!("{error}"));
     let options = LoaderOptions {
         side: args.crop.unwrap_or(32),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use distillery::architecture;
-use distillery::dataset::{Dataset, Error, Frame, Images, Options};
+use distillery::dataset::{Dataset, DatasetOptions, Error, Frame, Images};
 use distillery::protocol::{Event, Level};
 use distillery::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
@@ -291,7 +291,7 @@ fn open(args: &Args, side: u32, device: Device) -> Loader {
     };
     let images: Arc<dyn Images> = match &args.data {
         Some(path) => {
-            let dataset = Dataset::open(path, &Options::default()).unwrap_or_else(|error| panic!("{error}"));
+            let dataset = Dataset::open(path, &DatasetOptions::default()).unwrap_or_else(|error| panic!("{error}"));
             let split = dataset.train_split(None).unwrap_or_else(|error| panic!("{error}"));
             dataset.split(&split).unwrap_or_else(|error| panic!("{error}")).into()
         }

@@ -14,11 +14,11 @@ use super::Cache;
 use super::rows::{RowIndices, Rows};
 use crate::device::cuda;
 use crate::error::Error;
-use distillery::spec::TeacherCache as Kind;
+use distillery::spec::TeacherCache;
 
 /// Where logits are kept.
 #[derive(Debug)]
-pub enum Storage {
+pub enum LogitStorage {
     /// In a device's memory, for this run.
     Memory { device: Device, limit: u64 },
     /// In files, for later runs as well.
@@ -33,9 +33,9 @@ pub enum Storage {
 
 /// The logits of a run's teacher.
 #[derive(Debug)]
-pub struct TeacherCache {
+pub struct TeacherLogitCache {
     views: Vec<CachedView>,
-    storage: Storage,
+    storage: LogitStorage,
     images: usize,
     /// Regions, the whole image among them, and classes.
     size: [i64; 2],
@@ -55,18 +55,18 @@ enum CachedView {
     NotKept,
 }
 
-impl TeacherCache {
+impl TeacherLogitCache {
     /// A cache for `images` images whose logits have `size` [regions, classes]; `None` if `kind` turns it off.
     #[must_use]
-    pub fn new(kind: Kind, images: usize, size: [i64; 2], storage: Storage) -> Option<Self> {
+    pub fn new(kind: TeacherCache, images: usize, size: [i64; 2], storage: LogitStorage) -> Option<Self> {
         let views = match kind {
-            Kind::Off => return None,
-            Kind::Exact => 1,
-            Kind::Views(views) => views as usize,
+            TeacherCache::Off => return None,
+            TeacherCache::Exact => 1,
+            TeacherCache::Views(views) => views as usize,
         };
         let (limit, advice) = match &storage {
-            Storage::Memory { limit, .. } => (*limit, "raise --cache-mib, or name a directory with --cache-dir"),
-            Storage::Files { cache, .. } => (cache.limit(), "raise --cache-mib of the worker"),
+            LogitStorage::Memory { limit, .. } => (*limit, "raise --cache-mib, or name a directory with --cache-dir"),
+            LogitStorage::Files { cache, .. } => (cache.limit(), "raise --cache-mib of the worker"),
         };
         let bytes = Rows::bytes(images as u64, (size[0] * size[1]) as usize);
         let fitting = usize::try_from(limit / bytes).unwrap_or(usize::MAX).min(views);
@@ -166,11 +166,11 @@ impl TeacherCache {
     fn open_rows(&self, index: usize) -> Result<Opened, String> {
         let width = (self.size[0] * self.size[1]) as usize;
         match &self.storage {
-            Storage::Memory { device, .. } => {
+            LogitStorage::Memory { device, .. } => {
                 let rows = Rows::in_memory(self.images, width, *device).map_err(|error| Error::from(error).message)?;
                 Ok(Opened { rows, path: None, was_replaced: false })
             }
-            Storage::Files { cache, key, device } => {
+            LogitStorage::Files { cache, key, device } => {
                 let key = json!({"logits": key, "view": index}).to_string();
                 let path = cache.path("teacher", &key);
                 let (rows, was_replaced) =

@@ -56,7 +56,7 @@ pub struct LoaderOptions {
 /// The images of a split, ready to be taken in batches.
 #[derive(Debug)]
 pub struct Loader {
-    store: Store,
+    store: PixelSource,
     options: LoaderOptions,
     count: usize,
     corrupt: Arc<Corrupt>,
@@ -65,7 +65,7 @@ pub struct Loader {
 
 /// Where the pixels come from.
 #[derive(Debug)]
-enum Store {
+enum PixelSource {
     /// [N, 3, S, S] bytes and `[N]` int64, both on the device.
     Memory { pixels: Tensor, labels: Tensor },
     /// Decoded when they are needed. Images are shuffled within windows of this many blocks.
@@ -117,7 +117,7 @@ impl Loader {
         let count = labels.len();
         let (pixels, labels) = tensors(&pixels, &labels, side)?;
         let (pixels, labels) = (pixels.f_to_device(device)?, labels.f_to_device(device)?);
-        Ok(Self { store: Store::Memory { pixels, labels }, options, count, corrupt, mean_std })
+        Ok(Self { store: PixelSource::Memory { pixels, labels }, options, count, corrupt, mean_std })
     }
 
     /// Like [`open`](Self::open), but streams the images even if they fit into memory.
@@ -128,7 +128,7 @@ impl Loader {
         let count = options.total(&*images)?;
         let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::new());
         let window = stream::window(&*images, options.memory_limit);
-        Ok(Self { store: Store::Stream { images, window }, options, count, corrupt, mean_std })
+        Ok(Self { store: PixelSource::Stream { images, window }, options, count, corrupt, mean_std })
     }
 
     /// Takes over the images of a split that an earlier run decoded.
@@ -140,14 +140,14 @@ impl Loader {
         let (pixels, labels) = (pixels?, labels?);
         let count = usize::try_from(labels.size()[0]).unwrap_or(0);
         let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::from(decoded.mean_std));
-        Ok(Self { store: Store::Memory { pixels, labels }, options, count, corrupt, mean_std })
+        Ok(Self { store: PixelSource::Memory { pixels, labels }, options, count, corrupt, mean_std })
     }
 
     /// What [`of_decoded`](Self::of_decoded) takes over; `None` if the images are streamed or some could not be
     /// decoded.
     #[must_use]
     pub fn decoded(&self) -> Option<DecodedSplit> {
-        let Store::Memory { pixels, labels } = &self.store else { return None };
+        let PixelSource::Memory { pixels, labels } = &self.store else { return None };
         let [pixels, labels] = [pixels, labels].map(|tensor| tensor.to_device(Device::Cpu));
         (self.corrupt_count() == 0).then(|| DecodedSplit { pixels, labels, mean_std: self.mean_std() })
     }
@@ -167,7 +167,7 @@ impl Loader {
     /// Whether the images are kept in memory rather than streamed.
     #[must_use]
     pub fn is_in_memory(&self) -> bool {
-        matches!(self.store, Store::Memory { .. })
+        matches!(self.store, PixelSource::Memory { .. })
     }
 
     /// The device that batches are placed on.
@@ -207,8 +207,8 @@ impl Loader {
     #[must_use]
     pub fn mean_std(&self) -> ([f64; 3], [f64; 3]) {
         *self.mean_std.get_or_init(|| match &self.store {
-            Store::Memory { .. } => unreachable!("set when the images were decoded"),
-            Store::Stream { images, .. } => sample(&**images, self.count, self.options.side).mean_std(),
+            PixelSource::Memory { .. } => unreachable!("set when the images were decoded"),
+            PixelSource::Stream { images, .. } => sample(&**images, self.count, self.options.side).mean_std(),
         })
     }
 
@@ -229,12 +229,12 @@ impl Loader {
         let cut = Cut { batch_size: self.batch_size(), shard: self.options.shard };
         let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(cut.batch_size);
         match &self.store {
-            Store::Memory { pixels, labels } => {
+            PixelSource::Memory { pixels, labels } => {
                 let mut order: Vec<usize> = (0..self.count).collect();
                 order.shuffle(&mut random);
                 self.of_memory((pixels, labels), &order[skipped.min(order.len())..], cut)
             }
-            Store::Stream { images, window } => {
+            PixelSource::Stream { images, window } => {
                 self.of_stream(images, ImageOrder::shuffled(self.count, *window, skipped, &mut random), cut, view)
             }
         }
@@ -246,11 +246,11 @@ impl Loader {
         let cut = Cut { batch_size: batch_size.max(1) as usize, shard: Shard::WHOLE };
         let images_of_shard = shard.rows(self.count);
         match &self.store {
-            Store::Memory { pixels, labels } => {
+            PixelSource::Memory { pixels, labels } => {
                 let order: Vec<usize> = images_of_shard.collect();
                 self.of_memory((pixels, labels), &order, cut)
             }
-            Store::Stream { images, .. } => self.of_stream(images, ImageOrder::stored(images_of_shard), cut, 0),
+            PixelSource::Stream { images, .. } => self.of_stream(images, ImageOrder::stored(images_of_shard), cut, 0),
         }
     }
 

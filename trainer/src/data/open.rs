@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::cache::images::ImageFile;
 use crate::error::{Error, Result};
 use crate::worker_link::report::{Report, warning};
-use distillery::dataset::{Classes, Dataset, Options};
+use distillery::dataset::{Classes, Dataset, DatasetOptions};
 use distillery::spec::{Augmentation, DatasetSpec, TrainingPlan};
 
 /// The data set that a run trains and evaluates on.
@@ -62,7 +62,7 @@ impl Data {
     /// The data set cannot be read, or does not fit the specification.
     pub fn open(spec: &TrainingPlan, resources: &Resources, report: &mut dyn Report) -> Result<Self> {
         let DatasetSpec { place, image_column, label_column, image_size, limit, .. } = &spec.dataset;
-        let options = Options { image_column: image_column.clone(), label_column: label_column.clone() };
+        let options = DatasetOptions { image_column: image_column.clone(), label_column: label_column.clone() };
         let dataset = Arc::new(Dataset::open(&place.path, &options)?);
         let splits = SplitNames {
             train: dataset.train_split(spec.dataset.train_split.as_deref())?,

@@ -8,7 +8,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::resume::{Attempt, Counters};
+use super::resume::{AttemptRecord, Counters};
 use super::setup::Setup;
 use crate::data::hash::sha256;
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ pub struct Manifest {
     pub seed: u64,
     pub versions: Versions,
     /// The attempts that wrote a checkpoint or finished.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<AttemptRecord>,
     pub finished_at: DateTime<Utc>,
     /// `None` for plain training.
     pub teacher: Option<TeacherEntry>,

@@ -24,7 +24,7 @@ use std::time::Instant;
 use tch::{Device, Tensor};
 
 use crate::cache::rows::RowIndices;
-use crate::cache::teacher_logits::TeacherCache;
+use crate::cache::teacher_logits::TeacherLogitCache;
 use crate::data::{Batch, CropSource, Crops, Portion, view_of};
 use crate::device;
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ use crate::worker_link::control::Control;
 use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
 use distillery::protocol::{Evaluation, Event, Level, StopRequest, files};
-use distillery::spec::{Augmentation, TeacherCache as Kept, TrainingPlan};
+use distillery::spec::{Augmentation, TeacherCache, TrainingPlan};
 use metrics::Meter;
 use progress::Pace;
 use setup::Setup;
@@ -96,7 +96,7 @@ struct Run<'a> {
     /// When the metrics were last read.
     read_at: Instant,
     seconds_per_evaluation: f64,
-    teacher_cache: Option<TeacherCache>,
+    teacher_cache: Option<TeacherLogitCache>,
     /// Whether this attempt has done a step.
     has_stepped: bool,
 }
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
         let steps_per_epoch = self.setup.started.steps_per_epoch;
         let first = self.setup.counters.step_in_epoch;
         let view = match training.teacher_cache {
-            Some(Kept::Views(views)) => view_of(training.seed, epoch, views),
+            Some(TeacherCache::Views(views)) => view_of(training.seed, epoch, views),
             _ => epoch,
         };
         let batches = self.setup.data.train.epoch_of_view(epoch, view, first);
@@ -258,7 +258,7 @@ impl<'a> Run<'a> {
         match (training.augmentation, training.teacher_cache) {
             // A resized crop is taken while the image is decoded.
             (Augmentation::None | Augmentation::ResizedCropFlip, _) => None,
-            (Augmentation::CropFlip, Some(Kept::Views(_))) => Some(Crops::of_view(source, view)),
+            (Augmentation::CropFlip, Some(TeacherCache::Views(_))) => Some(Crops::of_view(source, view)),
             (Augmentation::CropFlip, _) => Some(Crops::of_epoch(source, epoch, first, u64::from(training.batch_size))),
         }
     }
@@ -367,7 +367,7 @@ impl<'a> Run<'a> {
         for event in self.setup.executor.events() {
             self.report.event(&event);
         }
-        for message in self.teacher_cache.iter_mut().flat_map(TeacherCache::warnings) {
+        for message in self.teacher_cache.iter_mut().flat_map(TeacherLogitCache::warnings) {
             self.report.event(&warning(message));
         }
     }

@@ -33,7 +33,7 @@ pub struct Counters {
     /// The latest evaluation.
     pub last: Option<Evaluation>,
     /// The attempts that wrote a checkpoint, and the current one.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<AttemptRecord>,
 }
 
 impl Counters {
@@ -56,7 +56,7 @@ impl Counters {
 
 /// One attempt at a run: what the bytes of the result depend on besides specification and data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
+pub struct AttemptRecord {
     /// From 1.
     pub number: u32,
     pub started_at: chrono::DateTime<chrono::Utc>,

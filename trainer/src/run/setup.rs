@@ -10,7 +10,7 @@ use super::cuda_graphs::StepExecutor;
 use super::networks::{CheckpointHashes, Networks, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
-use super::resume::{self, Attempt, Counters, State};
+use super::resume::{self, AttemptRecord, Counters, State};
 use super::startup_timer::StartupTimer;
 use super::step::Objective;
 use crate::data::normalisation::Normalisation;
@@ -110,8 +110,8 @@ fn identity(spec: &TrainingPlan, data: &Data, hashes: &CheckpointHashes) -> Stri
     resume::identity(spec, hashes.teacher.as_deref(), hashes.student.as_deref(), size)
 }
 
-fn attempt(settings: &Settings, device: Device, arithmetic: Arithmetic, from_step: u64) -> Attempt {
-    Attempt {
+fn attempt(settings: &Settings, device: Device, arithmetic: Arithmetic, from_step: u64) -> AttemptRecord {
+    AttemptRecord {
         number: settings.attempt,
         started_at: Utc::now(),
         from_step,
@@ -122,7 +122,7 @@ fn attempt(settings: &Settings, device: Device, arithmetic: Arithmetic, from_ste
     }
 }
 
-fn started(spec: &TrainingPlan, attempt: &Attempt, data: &Data, counters: &Counters) -> Started {
+fn started(spec: &TrainingPlan, attempt: &AttemptRecord, data: &Data, counters: &Counters) -> Started {
     Started {
         device: attempt.device.clone(),
         precision: attempt.precision.clone(),

@@ -6,13 +6,13 @@ use tch::Device;
 use super::manifest::Versions;
 use super::setup::Setup;
 use crate::cache::Cache;
-use crate::cache::teacher_logits::{Storage, TeacherCache};
+use crate::cache::teacher_logits::{LogitStorage, TeacherLogitCache};
 use crate::error::Result;
 use crate::loss::sdd::region_count;
 use crate::ranks::Ranks;
 use crate::settings::Settings;
 use crate::worker_link::report::{Report, warning};
-use distillery::spec::{TeacherCache as Kind, TrainingPlan};
+use distillery::spec::{TeacherCache, TrainingPlan};
 
 /// Opens the cache that the specification asks for; `None` where it asks for none. Several `ranks` share files, because
 /// each of them sees other images in the next epoch. Warnings go to `report`.
@@ -25,8 +25,8 @@ pub fn open(
     ranks: &Ranks,
     setup: &mut Setup,
     report: &mut dyn Report,
-) -> Result<Option<TeacherCache>> {
-    let Some(kind) = spec.training.teacher_cache.filter(|kind| *kind != Kind::Off) else { return Ok(None) };
+) -> Result<Option<TeacherLogitCache>> {
+    let Some(kind) = spec.training.teacher_cache.filter(|kind| *kind != TeacherCache::Off) else { return Ok(None) };
     let images = usize::try_from(setup.data.train.len()).unwrap_or(usize::MAX);
     let size = [region_count(setup.objective.scales()), i64::from(setup.started.classes)];
     let directory = settings.cache_dir.as_deref().or(ranks.directory());
@@ -34,14 +34,14 @@ pub fn open(
         Some(_) => ranks.broadcast_text(|| Ok(logits_key(spec, settings, setup)?.to_string()))?,
         None => String::new(),
     };
-    let in_memory = Storage::Memory { device: setup.device, limit: settings.cache_limit };
+    let in_memory = LogitStorage::Memory { device: setup.device, limit: settings.cache_limit };
     let storage = match directory.map(|directory| Cache::open(directory, settings.cache_limit)) {
         None => in_memory,
         Some(Ok(cache)) => {
             let key = serde_json::from_str(&key).expect("a key is JSON");
             // A copy on the device would lack what other ranks write.
             let device = if settings.shard.world_size == 1 { setup.device } else { Device::Cpu };
-            Storage::Files { cache, key, device }
+            LogitStorage::Files { cache, key, device }
         }
         Some(Err(error)) => {
             report.event(&warning(format!(
@@ -51,13 +51,13 @@ pub fn open(
             in_memory
         }
     };
-    Ok(TeacherCache::new(kind, images, size, storage))
+    Ok(TeacherLogitCache::new(kind, images, size, storage))
 }
 
 /// Everything that the logits of an image and their rounding depend on, except the view.
 fn logits_key(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup) -> Result<Value> {
     let (training, data) = (&spec.training, &spec.dataset);
-    let seed = matches!(training.teacher_cache, Some(Kind::Views(_))).then_some(training.seed);
+    let seed = matches!(training.teacher_cache, Some(TeacherCache::Views(_))).then_some(training.seed);
     let split = setup.data.splits.train.clone();
     Ok(json!({
         "asked": teacher_key(spec, settings, setup, &split)?,

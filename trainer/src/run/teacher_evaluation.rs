@@ -32,8 +32,8 @@ pub fn evaluation(
     if let Some(known) = setup.counters.teacher {
         return Ok(Some(known));
     }
-    let stored = Stored::of_run(spec, settings, setup)?;
-    let findings = match stored.as_ref().and_then(Stored::load) {
+    let stored = CachedEvaluation::of_run(spec, settings, setup)?;
+    let findings = match stored.as_ref().and_then(CachedEvaluation::load) {
         Some(findings) => findings,
         None => {
             let Some(findings) = evaluate_teacher(setup, goes_on)? else { return Ok(None) };
@@ -90,12 +90,12 @@ fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<
 
 /// The cache entry of a teacher's evaluation.
 #[derive(Debug)]
-struct Stored {
+struct CachedEvaluation {
     cache: Cache,
     key: String,
 }
 
-impl Stored {
+impl CachedEvaluation {
     /// `None` where nothing is kept from run to run, and where a split is streamed: its files are hashed while training
     /// goes on, and the key would wait for the hash.
     ///

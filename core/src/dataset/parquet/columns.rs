@@ -5,7 +5,7 @@ use ::parquet::file::metadata::FileMetaData;
 use ::parquet::schema::types::ColumnDescriptor;
 use serde_json::Value;
 
-use super::super::Options;
+use super::super::DatasetOptions;
 
 /// Indices of leaf columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ struct Candidate<'a> {
 }
 
 /// The requested columns, or else the unambiguous ones. The error lists the candidates.
-pub(super) fn choose(metadata: &FileMetaData, options: &Options) -> Result<Columns, String> {
+pub(super) fn choose(metadata: &FileMetaData, options: &DatasetOptions) -> Result<Columns, String> {
     let leaves = || metadata.schema_descr().columns().iter().enumerate();
     let candidates = |fits: fn(&ColumnDescriptor) -> bool| -> Vec<Candidate<'_>> {
         let found = leaves().filter(|(_, column)| column.max_rep_level() == 0 && fits(column));

@@ -17,7 +17,7 @@ use ::parquet::file::serialized_reader::SerializedRowGroupReader;
 use bytes::Bytes;
 
 use super::super::Error;
-use super::{Shard, guarded, reopen};
+use super::{ShardFile, guarded, reopen};
 
 /// A file that is read by position. The parquet crate's reader for [`File`] uses a file offset shared by all clones.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ impl Read for PositionedReader {
 
 /// Reads rows of a column of a row group. A row without a value is an error.
 fn column<T: DataType>(
-    shard: &Shard,
+    shard: &ShardFile,
     (group, rows): (usize, Range<usize>),
     leaf: usize,
     missing: &str,
@@ -110,7 +110,7 @@ fn column<T: DataType>(
 }
 
 /// Appends the labels of a row group.
-pub(super) fn labels(shard: &Shard, group: usize, labels: &mut Vec<u32>) -> Result<(), Error> {
+pub(super) fn labels(shard: &ShardFile, group: usize, labels: &mut Vec<u32>) -> Result<(), Error> {
     use ::parquet::basic::Type;
     use ::parquet::data_type::{Int32Type, Int64Type};
     let (leaf, missing) = (shard.columns.label, "without a label: use a split that has labels");
@@ -139,7 +139,7 @@ pub(super) fn labels(shard: &Shard, group: usize, labels: &mut Vec<u32>) -> Resu
 }
 
 /// The encoded images of some rows of a row group. They keep the pages in memory of which they are parts.
-pub(super) fn images(shard: &Shard, group: usize, rows: Range<usize>) -> Result<Vec<ByteArray>, Error> {
+pub(super) fn images(shard: &ShardFile, group: usize, rows: Range<usize>) -> Result<Vec<ByteArray>, Error> {
     use ::parquet::data_type::ByteArrayType;
     let missing = "whose image is not embedded in the file: write the data set with embedded images";
     column::<ByteArrayType>(shard, (group, rows), shard.columns.image, missing, |reader| match reader {

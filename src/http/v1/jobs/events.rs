@@ -5,7 +5,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::db::events::{self, Event};
+use crate::db::events::{self, StoredEvent};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
@@ -15,7 +15,7 @@ use crate::http::v1::jobs;
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct History {
     /// The entries, oldest first.
-    pub data: Vec<Event>,
+    pub data: Vec<StoredEvent>,
     /// Whether more entries follow.
     pub has_more: bool,
 }

@@ -11,10 +11,10 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::db::events::{self, Event};
+use crate::db::events::{self, StoredEvent};
 use crate::db::jobs::Job;
 use crate::db::listen::{Changed, Subscription};
-use crate::db::metrics::{self, Point};
+use crate::db::metrics::{self, StoredPoint};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query};
@@ -142,12 +142,12 @@ impl Follower {
         MessageId { cursor: self.cursor, ended: None }.text()
     }
 
-    async fn send_event(&mut self, event: &Event) -> Result<(), StreamError> {
+    async fn send_event(&mut self, event: &StoredEvent) -> Result<(), StreamError> {
         self.cursor.event = event.seq;
         self.sender.send("event", Some(self.message_id()), event).await
     }
 
-    async fn send_point(&mut self, point: &Point) -> Result<(), StreamError> {
+    async fn send_point(&mut self, point: &StoredPoint) -> Result<(), StreamError> {
         self.cursor.point = point.id;
         self.sender.send("metric", Some(self.message_id()), point).await
     }
