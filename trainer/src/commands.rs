@@ -22,12 +22,12 @@ use crate::settings::{Ending, Settings};
 use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
-use distillery::architecture::{self, Architecture};
-use distillery::checkpoint::{self, Checkpoint};
-use distillery::dataset::{Dataset, DatasetOptions};
-use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event};
-use distillery::spec::TrainingPlan;
-use distillery::trainer_flags::{ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery_core::architecture::{self, Architecture};
+use distillery_core::checkpoint::{self, Checkpoint};
+use distillery_core::dataset::{Dataset, DatasetOptions};
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event};
+use distillery_core::spec::TrainingPlan;
+use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
 #[must_use]

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::io;
 use std::path::Path;
 
-use distillery::dataset;
-use distillery::protocol::{ErrorClass, Failure};
+use distillery_core::dataset;
+use distillery_core::protocol::{ErrorClass, Failure};
 
 /// Why training failed.
 #[derive(Debug, thiserror::Error)]

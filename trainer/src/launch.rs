@@ -24,9 +24,9 @@ use crate::run;
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Report, Silent, warning};
-use distillery::exit_status::{self, out_of_memory_kills};
-use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest};
-use distillery::spec::TrainingPlan;
+use distillery_core::exit_status::{self, out_of_memory_kills};
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest};
+use distillery_core::spec::TrainingPlan;
 
 /// How long rank 0 may go on after another rank has ended. Usually their next exchange fails before that.
 const GRACE: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use distillery::trainer_flags::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
 use distillery_trainer::{commands, device};
 
 /// Trains, evaluates and converts image classifiers. `distillery` starts this program.

@@ -13,10 +13,10 @@ use crate::run::manifest::{self, Manifest, Versions};
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::Silent;
-use distillery::dataset::{Dataset, DatasetOptions};
-use distillery::protocol::{Failure, files};
-use distillery::spec::TrainingPlan;
-use distillery::trainer_flags::VerifyArgs;
+use distillery_core::dataset::{Dataset, DatasetOptions};
+use distillery_core::protocol::{Failure, files};
+use distillery_core::spec::TrainingPlan;
+use distillery_core::trainer_flags::VerifyArgs;
 
 /// Bytes of the teacher's logits that a repetition keeps in memory. They only save time.
 const VERIFY_CACHE: u64 = 4 << 30;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
-use distillery::dataset::{Dataset, DatasetOptions};
+use distillery_core::dataset::{Dataset, DatasetOptions};
 use distillery_trainer::data::{Framing, Loader, LoaderOptions, Shard};
 use distillery_trainer::device;
 use serde_json::json;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use distillery::architecture;
-use distillery::dataset::{Dataset, DatasetOptions, Error, Frame, Images};
-use distillery::protocol::{Event, Level};
-use distillery::spec::TrainingPlan;
+use distillery_core::architecture;
+use distillery_core::dataset::{Dataset, DatasetOptions, Error, Frame, Images};
+use distillery_core::protocol::{Event, Level};
+use distillery_core::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{Batches, CropSource, Crops, Framing, Loader, LoaderOptions, Shard};
 use distillery_trainer::device;

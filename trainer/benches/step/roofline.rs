@@ -1,6 +1,6 @@
 //! A lower bound on the time of a step, from what its convolutions multiply and move and what this machine can do.
 
-use distillery::architecture::{Convolution, Layout, Node, Op, Role};
+use distillery_core::architecture::{Convolution, Layout, Node, Op, Role};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 

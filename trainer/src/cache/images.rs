@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use super::{Cache, remove};
-use distillery::dataset::plane_bytes;
+use distillery_core::dataset::plane_bytes;
 
 const MAGIC: &[u8] = b"distillery images 1\n";
 const HEAD: usize = 4096;

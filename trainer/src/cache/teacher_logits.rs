@@ -14,7 +14,7 @@ use super::Cache;
 use super::rows::{RowIndices, Rows};
 use crate::device::cuda;
 use crate::error::Error;
-use distillery::spec::TeacherCache;
+use distillery_core::spec::TeacherCache;
 
 /// Where logits are kept.
 #[derive(Debug)]

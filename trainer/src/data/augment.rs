@@ -8,7 +8,7 @@ use rand::{Rng, RngExt};
 use tch::{Device, Kind, Tensor};
 
 use super::random::generator;
-use distillery::dataset::Rectangle;
+use distillery_core::dataset::Rectangle;
 
 /// Black pixels added on each side before the crop, as published for CIFAR.
 const PADDING: i64 = 4;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::augment::resized_crop;
 use super::error::LoadError;
 use super::random::generator;
-use distillery::dataset::{self, Frame, Images, plane_bytes};
+use distillery_core::dataset::{self, Frame, Images, plane_bytes};
 
 /// Corrupt images that are named in messages.
 const NAMED: usize = 10;

@@ -1,6 +1,6 @@
 //! Why images could not be loaded.
 
-use distillery::dataset;
+use distillery_core::dataset;
 
 /// Why images could not be loaded.
 #[derive(Debug, thiserror::Error)]

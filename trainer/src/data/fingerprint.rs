@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use crate::cache::images::{DecodedSplit, ImageFile};
 use crate::error::{Error, Result};
-use distillery::dataset::Dataset;
-use distillery::protocol::ErrorClass;
+use distillery_core::dataset::Dataset;
+use distillery_core::protocol::ErrorClass;
 
 /// SHA-256 by split.
 type Hashes = BTreeMap<String, String>;

@@ -14,7 +14,7 @@ use super::random::generator;
 use super::shard::Shard;
 use super::stream::{self, Decoder, ImageOrder, Stream};
 use crate::cache::images::DecodedSplit;
-use distillery::dataset::{BLOCK, Images, plane_bytes};
+use distillery_core::dataset::{BLOCK, Images, plane_bytes};
 
 /// Images that a streamed split's mean and standard deviation are estimated from.
 const SAMPLE: usize = 10_000;
@@ -95,7 +95,7 @@ impl Loader {
     /// and stay on the device; for a moment the host holds them too. Otherwise, and if every epoch uses other parts of
     /// the images, they are streamed: decoded again in every epoch, a few batches ahead. Streaming holds at most five
     /// batches in memory and, where a file's images are unpacked in blocks, the blocks of two windows (see
-    /// [`epoch`](Self::epoch)): at most `memory_limit` or [`KEPT_BYTES`](distillery::dataset::KEPT_BYTES), whichever is
+    /// [`epoch`](Self::epoch)): at most `memory_limit` or [`KEPT_BYTES`](distillery_core::dataset::KEPT_BYTES), whichever is
     /// larger.
     ///
     /// Up to 1 % of the images may be unreadable: [`corrupt`](Self::corrupt) names them, and they are left out.

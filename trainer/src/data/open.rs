@@ -14,8 +14,8 @@ use crate::cache::Cache;
 use crate::cache::images::ImageFile;
 use crate::error::{Error, Result};
 use crate::worker_link::report::{Report, warning};
-use distillery::dataset::{Classes, Dataset, DatasetOptions};
-use distillery::spec::{Augmentation, DatasetSpec, TrainingPlan};
+use distillery_core::dataset::{Classes, Dataset, DatasetOptions};
+use distillery_core::spec::{Augmentation, DatasetSpec, TrainingPlan};
 
 /// The data set that a run trains and evaluates on.
 #[derive(Debug)]

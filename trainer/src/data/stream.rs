@@ -13,7 +13,7 @@ use tch::{Device, TchError, Tensor};
 use super::batch::{Batch, Cut, Portion, tensors};
 use super::decode::{Corrupt, View, decode};
 use super::error::LoadError;
-use distillery::dataset::{self, BLOCK, Images, KEPT_BYTES};
+use distillery_core::dataset::{self, BLOCK, Images, KEPT_BYTES};
 
 /// The most blocks whose images are shuffled together.
 const WINDOW: usize = 16;

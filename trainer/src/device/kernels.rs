@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
 use super::ffi::{Pointers, optional, result, unwrap};
-use distillery::architecture::Convolution;
+use distillery_core::architecture::Convolution;
 
 unsafe extern "C" {
     fn distillery_norm(

@@ -4,7 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::loss::region::Loss;
-use distillery::spec::{BaseLoss, DistillationSpec, Grouping};
+use distillery_core::spec::{BaseLoss, DistillationSpec, Grouping};
 
 /// Logits of the regions of a batch.
 #[derive(Debug)]

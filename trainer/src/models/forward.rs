@@ -6,7 +6,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use distillery::architecture::{Convolution, Layout, Op, Pool, Role};
+use distillery_core::architecture::{Convolution, Layout, Op, Pool, Role};
 
 use super::fusion::FusedNode;
 use super::weight::Weight;

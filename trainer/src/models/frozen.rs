@@ -4,7 +4,7 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use distillery::architecture::{Convolution, Layout, Op};
+use distillery_core::architecture::{Convolution, Layout, Op};
 
 use super::forward::{channels_last, convolve, convolve_fused, finish, geometry, plain, run};
 use super::fusion::{FusedNode, Purpose, fuse};

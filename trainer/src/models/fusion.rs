@@ -1,6 +1,6 @@
 //! Fuses the nodes of a graph: what follows a batch norm or a frozen convolution runs in the same pass.
 
-use distillery::architecture::{Layout, Op};
+use distillery_core::architecture::{Layout, Op};
 
 /// A node, with the nodes after it that run in the same pass.
 #[derive(Debug, Clone)]

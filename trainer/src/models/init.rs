@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-use distillery::architecture::{Entry, Init};
+use distillery_core::architecture::{Entry, Init};
 
 /// The initial value of entry `index` of the state dict: a float32 tensor on the CPU.
 pub(super) fn initial(entry: &Entry, index: u64, seed: u64) -> Tensor {

@@ -1,4 +1,4 @@
-//! The networks of [`distillery::architecture`] as tensors: the graph described there runs here.
+//! The networks of [`distillery_core::architecture`] as tensors: the graph described there runs here.
 //!
 //! A network is two functions, because SDD classifies regions of the feature map: [`Network::features`] and
 //! [`Network::classify`].
@@ -13,7 +13,7 @@ mod weight;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::loss::sdd::{Regions, classify_regions};
-use distillery::architecture::{Architecture, Entry, Layout};
+use distillery_core::architecture::{Architecture, Entry, Layout};
 use forward::channels_last;
 use frozen::Frozen;
 use fusion::{FusedNode, Purpose};

@@ -7,9 +7,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::Network;
 use crate::error::{Error, Result};
-use distillery::architecture::{self, Architecture};
-use distillery::checkpoint::{self, Checkpoint, Dtype, NewTensor};
-use distillery::protocol::ErrorClass;
+use distillery_core::architecture::{self, Architecture};
+use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor};
+use distillery_core::protocol::ErrorClass;
 
 /// Copies of a network's tensors on the CPU, by name, in PyTorch's order.
 pub type StateDict = Vec<(String, Tensor)>;

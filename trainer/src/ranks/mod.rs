@@ -17,7 +17,7 @@ use crate::data::{Portion, Shard};
 use crate::device::cuda::Plugin;
 use crate::error::Result;
 use crate::models::Network;
-use distillery::protocol::StopRequest;
+use distillery_core::protocol::StopRequest;
 use group::{Group, Reduction};
 
 /// All ranks of a run, seen from one of them. Except where noted, every function is called by all ranks at the same

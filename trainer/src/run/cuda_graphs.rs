@@ -15,7 +15,7 @@ use crate::device::cuda::{self, Graph, Plugin};
 use crate::models::Network;
 use crate::ranks::Ranks;
 use crate::worker_link::report::warning;
-use distillery::protocol::{Event, Level};
+use distillery_core::protocol::{Event, Level};
 
 /// Steps before one is recorded. Libraries choose algorithms and allocate memory in the first ones, which cannot be
 /// recorded.

@@ -8,8 +8,8 @@ use crate::device::cuda::{self, Tf32};
 use crate::error::{Error, Result};
 use crate::models::Network;
 use crate::ranks::Ranks;
-use distillery::architecture::Node;
-use distillery::protocol::Evaluation;
+use distillery_core::architecture::Node;
+use distillery_core::protocol::Evaluation;
 
 /// Images per batch on a CPU, whose caches hold the feature maps of no more.
 const CPU_BATCH: u32 = 64;

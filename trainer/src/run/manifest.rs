@@ -12,8 +12,8 @@ use super::resume::{AttemptRecord, Counters};
 use super::setup::Setup;
 use crate::data::hash::sha256;
 use crate::error::{Error, Result};
-use distillery::protocol::{Evaluation, Outcome, StudentFacts};
-use distillery::spec::TrainingPlan;
+use distillery_core::protocol::{Evaluation, Outcome, StudentFacts};
+use distillery_core::spec::TrainingPlan;
 
 /// Size and hash of a student's file.
 ///

@@ -9,7 +9,7 @@ use crate::data::open::Data;
 use crate::error::{Error, Result};
 use crate::models::{self, Network, state_dict};
 use crate::worker_link::report::{Report, warning};
-use distillery::spec::TrainingPlan;
+use distillery_core::spec::TrainingPlan;
 
 /// The networks of a run, with the hashes of the files that they come from.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::f64::consts::PI;
 use tch::{Device, Kind, Tensor};
 
 use crate::device::kernels;
-use distillery::spec::{OptimizerSpec, ScheduleSpec};
+use distillery_core::spec::{OptimizerSpec, ScheduleSpec};
 
 /// Added to AdamW's denominator: PyTorch's default.
 const EPSILON: f64 = 1e-8;

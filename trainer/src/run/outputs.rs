@@ -9,9 +9,9 @@ use super::setup::Setup;
 use crate::data::open::Data;
 use crate::error::{Error, Result};
 use crate::models::state_dict::{self, StateDict};
-use distillery::architecture::Architecture;
-use distillery::protocol::{Outcome, files};
-use distillery::spec::{Augmentation, TrainingPlan};
+use distillery_core::architecture::Architecture;
+use distillery_core::protocol::{Outcome, files};
+use distillery_core::spec::{Augmentation, TrainingPlan};
 
 /// Writes the checkpoint to resume from.
 ///

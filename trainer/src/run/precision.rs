@@ -4,8 +4,8 @@ use tch::{Device, Kind};
 
 use crate::device;
 use crate::error::{Error, Result};
-use distillery::architecture::Family;
-use distillery::spec::{self, TrainingPlan};
+use distillery_core::architecture::Family;
+use distillery_core::spec::{self, TrainingPlan};
 
 /// What feature maps are computed in. Weights, statistics, classifier, losses and optimiser always use float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

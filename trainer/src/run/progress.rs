@@ -1,7 +1,7 @@
 //! How far a run is and how long it will take.
 
 use super::resume::Counters;
-use distillery::protocol::{Progress, Started};
+use distillery_core::protocol::{Progress, Started};
 
 /// What the time left is estimated from.
 #[derive(Debug, Clone, Copy)]

@@ -10,9 +10,9 @@ use tch::Tensor;
 use crate::error::{Error, Result};
 use crate::loss::region_report::RegionReport;
 use crate::models::state_dict::{self, StateDict};
-use distillery::checkpoint::{Checkpoint, Dtype};
-use distillery::protocol::Evaluation;
-use distillery::spec::{DatasetDirectory, TeacherCache, TrainingPlan};
+use distillery_core::checkpoint::{Checkpoint, Dtype};
+use distillery_core::protocol::Evaluation;
+use distillery_core::spec::{DatasetDirectory, TeacherCache, TrainingPlan};
 
 /// How far a run is, and its results so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ pub fn save(path: &Path, state: &State) -> Result<()> {
 pub fn load(path: &Path, identity: &str) -> Result<Option<State>> {
     let checkpoint = match Checkpoint::open(path) {
         Ok(checkpoint) => checkpoint,
-        Err(distillery::checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(distillery_core::checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(None);
         }
         Err(error) => return Err(state_dict::unreadable(path, &error)),

@@ -23,8 +23,8 @@ use crate::models::Network;
 use crate::models::state_dict::StateDict;
 use crate::settings::Settings;
 use crate::worker_link::report::Report;
-use distillery::protocol::{Started, files};
-use distillery::spec::TrainingPlan;
+use distillery_core::protocol::{Started, files};
+use distillery_core::spec::TrainingPlan;
 
 /// What a run works with.
 #[derive(Debug)]

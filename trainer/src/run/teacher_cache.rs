@@ -12,7 +12,7 @@ use crate::loss::sdd::region_count;
 use crate::ranks::Ranks;
 use crate::settings::Settings;
 use crate::worker_link::report::{Report, warning};
-use distillery::spec::{TeacherCache, TrainingPlan};
+use distillery_core::spec::{TeacherCache, TrainingPlan};
 
 /// Opens the cache that the specification asks for; `None` where it asks for none. Several `ranks` share files, because
 /// each of them sees other images in the next epoch. Warnings go to `report`.

@@ -12,8 +12,8 @@ use crate::loss::region_report::{RegionReport, Tally};
 use crate::loss::sdd::Distillation;
 use crate::ranks::Ranks;
 use crate::settings::Settings;
-use distillery::protocol::Evaluation;
-use distillery::spec::TrainingPlan;
+use distillery_core::protocol::Evaluation;
+use distillery_core::spec::TrainingPlan;
 
 /// The evaluation, and the report on regions for methods that have them.
 type Findings = (Evaluation, Option<RegionReport>);

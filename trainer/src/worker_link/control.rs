@@ -7,7 +7,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::device::exit_now;
-use distillery::protocol::StopRequest;
+use distillery_core::protocol::StopRequest;
 
 /// The current request, which the run reads between two steps.
 #[derive(Debug, Clone, Default)]

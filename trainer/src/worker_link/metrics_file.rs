@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use chrono::Utc;
 
 use crate::error::{Error, Result};
-use distillery::protocol::Point;
+use distillery_core::protocol::Point;
 
 /// An open metrics file.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::device::exit_now;
-use distillery::protocol::{Event, Level, Point, Progress};
+use distillery_core::protocol::{Event, Level, Point, Progress};
 
 /// A receiver of events.
 pub trait Report {

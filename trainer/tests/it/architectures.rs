@@ -1,6 +1,6 @@
 //! Networks on libtorch have the state dicts and logits of the published code.
 
-use distillery::architecture::{self, Op};
+use distillery_core::architecture::{self, Op};
 use distillery_trainer::models::{self, Network};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};

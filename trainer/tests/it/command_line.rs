@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use distillery::protocol::{ErrorClass, Event, Point};
+use distillery_core::protocol::{ErrorClass, Event, Point};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use distillery::protocol::ErrorClass;
+use distillery_core::protocol::ErrorClass;
 use distillery_trainer::cache::Cache;
 use serde_json::{Value, json};
 

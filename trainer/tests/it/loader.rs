@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use distillery::dataset::{self, Frame, Images, KEPT_BYTES, Rectangle};
+use distillery_core::dataset::{self, Frame, Images, KEPT_BYTES, Rectangle};
 use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{Batch, Batches, Crops, Framing, LoadError, Loader, LoaderOptions, Shard};
 use tch::{Device, Kind, Tensor};

@@ -2,7 +2,7 @@
 
 mod reference;
 
-use distillery::spec::Grouping;
+use distillery_core::spec::Grouping;
 use distillery_trainer::loss::region::{Loss, dkd, kd, nkd};
 use distillery_trainer::loss::sdd::{Distillation, GroupWeights, Regions, classify_regions, warmup};
 use safetensors::{Dtype, SafeTensors};

@@ -1,6 +1,6 @@
 //! Optimisers, clipping and schedules against a float64 reimplementation, which also bounds the error of float32.
 
-use distillery::spec::{OptimizerSpec, ScheduleSpec};
+use distillery_core::spec::{OptimizerSpec, ScheduleSpec};
 use distillery_trainer::run::optim::{Optimizer, learning_rate};
 use tch::{Device, Kind, Tensor};
 

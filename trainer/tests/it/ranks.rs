@@ -1,8 +1,8 @@
 //! Several devices train a student like one device does, and end together.
 
-use distillery::architecture;
-use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event};
-use distillery::spec::{Grouping, OptimizerSpec};
+use distillery_core::architecture;
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event};
+use distillery_core::spec::{Grouping, OptimizerSpec};
 use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{Portion, Shard};
 use distillery_trainer::loss::region::Loss;

@@ -1,6 +1,6 @@
 //! The region report counts the teacher's predictions for regions.
 
-use distillery::spec::Grouping;
+use distillery_core::spec::Grouping;
 use distillery_trainer::loss::region::Loss;
 use distillery_trainer::loss::region_report::{Tally, Vote};
 use distillery_trainer::loss::sdd::{Distillation, GroupWeights, Regions};

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::process::Command;
 use std::time::Duration;
 
-use distillery::protocol::{EXIT_STOPPED, ErrorClass, Event, Point, Started};
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, Point, Started};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

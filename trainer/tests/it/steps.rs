@@ -1,6 +1,6 @@
 //! Steps on fixed tensors, as CUDA graphs need them, equal eager steps.
 
-use distillery::spec::TrainingPlan;
+use distillery_core::spec::TrainingPlan;
 use distillery_trainer::ranks::Ranks;
 use distillery_trainer::run::cuda_graphs::{Mode, StepExecutor};
 use serde_json::json;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use distillery::architecture;
+use distillery_core::architecture;
 use distillery_trainer::data::view_of;
 use distillery_trainer::loss::sdd::Regions;
 use distillery_trainer::models;

@@ -20,7 +20,7 @@
 //! **Gradient** of a divergence with respect to z/T: p − q, which automatic differentiation computes as p·Σq − q. The
 //! errors of p, q and the sum give at most 4(E + 4u)(p + q).
 
-use distillery::spec::Grouping;
+use distillery_core::spec::Grouping;
 use distillery_trainer::loss::region::Loss;
 use distillery_trainer::loss::sdd::GroupWeights;
 

@@ -1,7 +1,7 @@
 //! Training of small networks on random images, step by step in this process.
 
-use distillery::architecture;
-use distillery::spec::TrainingPlan;
+use distillery_core::architecture;
+use distillery_core::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{CropSource, Crops};
 use distillery_trainer::loss::sdd::Distillation;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use distillery::protocol::{Event, Failure, Level, Outcome, Started};
+use distillery_core::protocol::{Event, Failure, Level, Outcome, Started};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
