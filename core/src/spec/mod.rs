@@ -1,6 +1,6 @@
 //! The job specification: what a user asks for, with the published recipe as its defaults.
 //!
-//! One [table](fields) says what each field may hold, what it is by default, and which methods use it. From it follow:
+//! One table (`fields`) says what each field may hold, what it is by default, and which methods use it. From it follow:
 //!
 //! - [`Request`], a document as far as it can be read, with every fault at once, each with its JSON pointer (RFC 6901);
 //! - [`JobSpec`], a job as it is stored, of a request without faults;
