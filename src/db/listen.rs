@@ -107,11 +107,10 @@ pub struct Wakeups {
 impl Wakeups {
     /// Starts to listen: whatever happens after this has returned is heard.
     pub async fn listen(pool: &PgPool) -> sqlx::Result<Self> {
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.listen_all([QUEUE, STATUS]).await?;
+        let listener = listen_for_work(pool).await?;
         let queue = Arc::new(Notify::new());
         let (status, _) = broadcast::channel(256);
-        let task = tokio::spawn(pass_on(listener, queue.clone(), status.clone()));
+        let task = tokio::spawn(pass_on(pool.clone(), listener, queue.clone(), status.clone()));
         Ok(Self { queue, status, _listener: AbortOnDropHandle::new(task) })
     }
 
@@ -123,19 +122,33 @@ impl Wakeups {
     }
 }
 
-async fn pass_on(mut listener: PgListener, queue: Arc<Notify>, status: broadcast::Sender<String>) {
+async fn listen_for_work(pool: &PgPool) -> sqlx::Result<PgListener> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.listen_all([QUEUE, STATUS]).await?;
+    Ok(listener)
+}
+
+async fn pass_on(pool: PgPool, mut listener: PgListener, queue: Arc<Notify>, status: broadcast::Sender<String>) {
+    let look_at_everything = || {
+        queue.notify_waiters();
+        drop(status.send(String::new()));
+    };
     loop {
         match listener.try_recv().await {
             Ok(Some(notification)) if notification.channel() == QUEUE => queue.notify_waiters(),
             Ok(Some(notification)) => drop(status.send(notification.payload().to_owned())),
             // The connection was lost, and whatever happened meanwhile was not heard.
-            Ok(None) => {
-                queue.notify_waiters();
-                drop(status.send(String::new()));
-            }
+            Ok(None) => look_at_everything(),
+            // There is no database to connect to again. The listener would later do so without saying it.
             Err(error) => {
-                tracing::warn!(%error, "cannot listen for notifications");
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tracing::warn!(%error, "cannot listen for notifications; trying again");
+                listener = loop {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    if let Ok(listener) = listen_for_work(&pool).await {
+                        break listener;
+                    }
+                };
+                look_at_everything();
             }
         }
     }

@@ -247,7 +247,7 @@ async fn a_server_replaces_a_worker_that_died_and_takes_everything_along_when_it
     log.until("ready for jobs").await;
     let first = child_with_argument(server.pid(), "worker");
     kill_process(first, Signal::KILL).unwrap();
-    log.until("starting another").await;
+    log.until("restarting it").await;
     log.until("ready for jobs").await;
     let left = [child_with_argument(server.pid(), "worker"), child_with_argument(server.pid(), "-D")];
     assert_ne!(left[0], first);
