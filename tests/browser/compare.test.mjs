@@ -194,7 +194,7 @@ test('workers and the system show their load', { timeout: PATIENCE }, async () =
   await row.getByText(/^\d+ % busy$/).waitFor();
   const { usage } = (await server.get('/v1/workers')).data[0];
   assert.ok(usage.cpu_share > 0 && usage.memory_used_bytes < usage.memory_total_bytes);
-  await row.getByText(/^[\d.]+ GiB of [\d.]+ GiB$/).waitFor();
+  await row.getByText(/^[\d.]+ [KMG]iB of [\d.]+ GiB$/).waitFor();
   const busy = Number(await row.getByRole('progressbar', { name: 'Busy in the last hour' }).getAttribute('aria-valuenow'));
   assert.ok(busy >= 1 && busy <= 100, String(busy));
   await watchShifts(page);
