@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::Write;
 
-use distillery::checkpoint::{Checkpoint, Error};
+use distillery_core::checkpoint::{Checkpoint, Error};
 
-use crate::support::process::is_alone;
+use crate::support::is_alone;
 
 /// A legacy file whose object is made by this pickle program.
 fn legacy(program: &[u8]) -> Vec<u8> {

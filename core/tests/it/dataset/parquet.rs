@@ -6,7 +6,7 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use distillery::dataset::{Dataset, DatasetFormat, DatasetOptions, Error, Frame, KEPT_BYTES, plane_bytes};
+use distillery_core::dataset::{Dataset, DatasetFormat, DatasetOptions, Error, Frame, KEPT_BYTES, plane_bytes};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};

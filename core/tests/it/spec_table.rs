@@ -1,7 +1,7 @@
 //! Promise: the request schema in `/openapi.json`, from which the dashboard makes its form, says what the parser does:
 //! for every field its range, its default, and the methods that have it.
 
-use distillery::spec::{Fault, Request, schemas};
+use distillery_core::spec::{Fault, Request, schemas};
 use serde_json::{Map, Value, json};
 
 const METHODS: [&str; 7] = ["none", "kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd"];
@@ -118,7 +118,7 @@ fn resolved(property: &Value, schemas: &Map<String, Value>) -> Value {
 
 /// The enumerations, which derive their schemas themselves.
 fn enumeration(name: &str) -> Value {
-    use distillery::spec::{Augmentation, Grouping, Method, Precision};
+    use distillery_core::spec::{Augmentation, Grouping, Method, Precision};
     use utoipa::PartialSchema;
     let schema = match name {
         "Augmentation" => Augmentation::schema(),

@@ -1,6 +1,6 @@
 //! Promise: a checkpoint's keys and shapes tell its network.
 
-use distillery::architecture::{self, Certainty, Shapes, fits, guess, mismatch, suggest};
+use distillery_core::architecture::{self, Certainty, Shapes, fits, guess, mismatch, suggest};
 
 fn shapes(name: &str, classes: u32) -> Shapes {
     let layout = architecture::find(name).unwrap().layout(classes);

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
-use distillery::dataset::{BLOCK, Dataset, DatasetOptions, KEPT_BYTES};
+use distillery_core::dataset::{BLOCK, Dataset, DatasetOptions, KEPT_BYTES};
 use parquet::basic::Compression;
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;

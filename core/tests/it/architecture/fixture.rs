@@ -1,10 +1,10 @@
 //! Promise: every network has exactly the keys, shapes, geometry and parameters of the published one.
 
-use distillery::architecture::{self, Role};
+use distillery_core::architecture::{self, Role};
 use serde_json::{Value, json};
 
 fn fixture() -> serde_json::Map<String, Value> {
-    serde_json::from_str(include_str!("../../fixtures/architectures.json")).unwrap()
+    serde_json::from_str(include_str!("../../../../tests/fixtures/architectures.json")).unwrap()
 }
 
 #[test]
@@ -17,7 +17,7 @@ fn all_lists_what_the_fixture_has() {
 #[test]
 fn keys_shapes_parameters_and_geometry_are_the_published_ones() {
     // serde_json sorts an object's keys, so the order is read from the text.
-    let text = include_str!("../../fixtures/architectures.json");
+    let text = include_str!("../../../../tests/fixtures/architectures.json");
     for (name, expected) in fixture() {
         let network = architecture::find(&name).unwrap();
         let classes = expected["classes"].as_u64().unwrap() as u32;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use distillery::checkpoint::{Checkpoint, CheckpointFormat, Dtype, Error, convert};
+use distillery_core::checkpoint::{Checkpoint, CheckpointFormat, Dtype, Error, convert};
 use serde_json::Value;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/checkpoints").join(name)
 }
 
 fn expected() -> BTreeMap<String, BTreeMap<String, Value>> {
@@ -85,7 +85,7 @@ fn every_file_converts_to_safetensors_and_stays_what_it_is() {
 fn the_order_is_the_state_dicts() {
     for file in ["zip.pth", "legacy.th", "data_parallel.pth", "legacy_nested.pth"] {
         let checkpoint = Checkpoint::open(&fixture(file)).unwrap();
-        let names: Vec<_> = checkpoint.tensors().iter().map(distillery::checkpoint::Tensor::name).collect();
+        let names: Vec<_> = checkpoint.tensors().iter().map(distillery_core::checkpoint::Tensor::name).collect();
         let norm = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"];
         let norm: Vec<_> = norm.iter().map(|part| format!("bn1.{part}")).collect();
         let mut expected = vec!["conv1.weight"];

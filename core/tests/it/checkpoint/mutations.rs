@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use distillery::checkpoint::Checkpoint;
+use distillery_core::checkpoint::Checkpoint;
 
 /// A generator with a fixed seed, so that failures can be reproduced.
 struct Random(u64);
@@ -41,7 +41,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
 
 #[test]
 fn random_changes_never_panic() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/checkpoints");
     let mut random = Random(0x5eed);
     let mut sound = 0;
     let small = Checkpoint::open(&fixtures.join("views.pth")).unwrap();

@@ -6,7 +6,9 @@ use std::io::Cursor;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use distillery::dataset::{Dataset, DatasetFormat, DatasetOptions, Error, Frame, Rectangle, discover, plane_bytes};
+use distillery_core::dataset::{
+    Dataset, DatasetFormat, DatasetOptions, Error, Frame, Rectangle, discover, plane_bytes,
+};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 
 fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
@@ -224,7 +226,7 @@ fn a_part_is_resampled_as_pillow_does() {
 #[test]
 fn a_part_of_a_jpeg_is_that_of_its_decoded_pixels() {
     for name in ["half_colours", "full_colours", "grey", "progressive"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/images/{name}.jpg"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/fixtures/images/{name}.jpg"));
         let jpeg = fs::read(path).unwrap();
         let png = encode(image::load_from_memory(&jpeg).unwrap(), ImageFormat::Png);
         // Ends in every row of two blocks, and at the end of the image.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use distillery::dataset::{Dataset, DatasetFormat, DatasetOptions, Error, Frame, discover, plane_bytes, resolve};
+use distillery_core::dataset::{Dataset, DatasetFormat, DatasetOptions, Error, Frame, discover, plane_bytes, resolve};
 
 fn idx(sizes: &[u32], content: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, sizes.len() as u8];

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use distillery::checkpoint::{Checkpoint, CheckpointFormat, Dtype, Error, NewTensor, convert, write};
+use distillery_core::checkpoint::{Checkpoint, CheckpointFormat, Dtype, Error, NewTensor, convert, write};
 use safetensors::tensor::TensorView;
 
 fn file(header: &str, data: &[u8]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use distillery::spec::{Augmentation, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, TrainingPlan};
+use distillery_core::spec::{Augmentation, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, TrainingPlan};
 use serde_json::{Value, json};
 
 fn minimal() -> Value {

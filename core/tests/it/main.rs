@@ -1,0 +1,9 @@
+//! The tests of what the server and the trainer both know: one program with one module per promise.
+//! `cargo test --test it checkpoint::` runs one.
+
+mod architecture;
+mod checkpoint;
+mod dataset;
+mod spec;
+mod spec_table;
+mod support;
