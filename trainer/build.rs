@@ -52,18 +52,7 @@ fn compile(include: &Path) {
         println!("cargo:warning=the compiler is not GNU's, so the trainer's own operators use one thread: set CXX=g++");
         torch.define("DISTILLERY_ONE_THREAD", None);
     }
-    torch
-        .include("cpp")
-        .files([
-            "cpp/context.cpp",
-            "cpp/inference.cpp",
-            "cpp/norm.cpp",
-            "cpp/optimizer.cpp",
-            "cpp/ranks.cpp",
-            "cpp/unfolded.cpp",
-            "cpp/winograd.cpp",
-        ])
-        .compile("distillery_torch");
+    torch.include("cpp").file("cpp/operators.cpp").compile("distillery_torch");
 }
 
 fn compile_loops(variant: &str, flags: &[&str], files: &[&str]) {

@@ -22,7 +22,7 @@ auto find(const char *name, const char *overload) {
     return c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).template typed<Signature>();
 }
 
-constexpr int64_t ONES[2] = {1, 1};
+constexpr int64_t NOT_DILATED[2] = {1, 1};
 
 }  // namespace
 
@@ -32,7 +32,7 @@ extern "C" char *distillery_convolution(at::Tensor **result, const at::Tensor *x
                                         const at::Tensor *bias, const at::Tensor *added, const int64_t *stride,
                                         const int64_t *padding, int64_t groups, bool relu) {
     return guarded([&] {
-        const Pair strides(stride, 2), paddings(padding, 2), dilations(ONES, 2);
+        const Pair strides(stride, 2), paddings(padding, 2), dilations(NOT_DILATED, 2);
         if (added) {
             static const auto op = find<ConvolveAdd>("mkldnn::_convolution_pointwise_", "binary");
             Tensor sum = *added;
@@ -52,7 +52,7 @@ extern "C" char *distillery_pack(at::Tensor **result, const at::Tensor *weight, 
                                  int64_t groups, const int64_t *input) {
     return guarded([&] {
         static const auto op = find<Pack>("mkldnn::_reorder_convolution_weight", "");
-        const Pair strides(stride, 2), paddings(padding, 2), dilations(ONES, 2);
+        const Pair strides(stride, 2), paddings(padding, 2), dilations(NOT_DILATED, 2);
         *result = new Tensor(op.call(*weight, paddings, strides, dilations, groups, Pair(input, 4)));
     });
 }
