@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Cursor;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::frame::{Frame, Rectangle};
@@ -81,8 +82,8 @@ thread_local! {
 fn resize_into(rgb: &[u8], [width, height]: [u32; 2], part: Rectangle, side: u32, planes: &mut [u8]) {
     assert_eq!(planes.len(), plane_bytes(side), "a buffer for side {side}");
     let Rectangle { left, top, width: part_width, height: part_height, mirrored } = part;
-    let source = ImageRef::new(width, height, rgb, PixelType::U8x3).expect("three bytes a pixel");
-    let mut square = Image::new(side, side, PixelType::U8x3);
+    let source = TypedImageRef::<U8x3>::from_buffer(width, height, rgb).expect("three bytes a pixel");
+    let mut square = TypedImage::<U8x3>::new(side, side);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(
         left,
         top,
@@ -90,15 +91,16 @@ fn resize_into(rgb: &[u8], [width, height]: [u32; 2], part: Rectangle, side: u32
         part_height,
     );
     RESIZER.with_borrow_mut(|resizer| {
-        resizer.resize(&source, &mut square, &options).expect("the part lies within the image");
+        // With the type known here, the code for all other types of pixels is not compiled: half of this package.
+        resizer.resize_typed(&source, &mut square, &options).expect("the part lies within the image");
     });
     let side = side as usize;
     let (red, rest) = planes.split_at_mut(side * side);
     let (green, blue) = rest.split_at_mut(side * side);
-    for (row, pixels) in square.buffer().chunks_exact(3 * side).enumerate() {
-        for (column, pixel) in pixels.chunks_exact(3).enumerate() {
+    for (row, pixels) in square.pixels().chunks_exact(side).enumerate() {
+        for (column, pixel) in pixels.iter().enumerate() {
             let at = row * side + if mirrored { side - 1 - column } else { column };
-            (red[at], green[at], blue[at]) = (pixel[0], pixel[1], pixel[2]);
+            [red[at], green[at], blue[at]] = pixel.0;
         }
     }
 }
