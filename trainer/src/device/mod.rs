@@ -3,6 +3,7 @@
 pub mod cuda;
 pub(crate) mod ffi;
 pub(crate) mod kernels;
+pub(crate) mod optimizers;
 
 use std::os::unix::process::CommandExt;
 

@@ -9,7 +9,7 @@ use std::f64::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::device::kernels;
+use crate::device::optimizers;
 use distillery_core::spec::{OptimizerSpec, ScheduleSpec};
 
 /// Added to AdamW's denominator: PyTorch's default.
@@ -54,13 +54,13 @@ impl Optimizer {
                 _ if indices.is_empty() => {}
                 (OptimizerSpec::Sgd { momentum, weight_decay, nesterov, .. }, buffers) => {
                     let buffers = buffers.first().map(Vec::as_slice);
-                    let sgd = kernels::Sgd { weight_decay, momentum, nesterov };
-                    kernels::sgd(&values, &gradients, buffers, learning_rate, sgd);
+                    let sgd = optimizers::Sgd { weight_decay, momentum, nesterov };
+                    optimizers::sgd(&values, &gradients, buffers, learning_rate, sgd);
                 }
                 (OptimizerSpec::Adamw { beta1, beta2, weight_decay, .. }, [first, second]) => {
-                    let state = kernels::AdamwState { values: &values, gradients: &gradients, first, second };
-                    let adamw = kernels::Adamw { beta1, beta2, weight_decay, epsilon: EPSILON };
-                    kernels::adamw(&state, learning_rate, &self.steps, adamw);
+                    let state = optimizers::AdamwState { values: &values, gradients: &gradients, first, second };
+                    let adamw = optimizers::Adamw { beta1, beta2, weight_decay, epsilon: EPSILON };
+                    optimizers::adamw(&state, learning_rate, &self.steps, adamw);
                 }
                 (OptimizerSpec::Adamw { .. }, _) => unreachable!("AdamW has two moments"),
             }
@@ -74,12 +74,12 @@ impl Optimizer {
         if gradients.is_empty() {
             return Tensor::zeros([], (Kind::Float, Device::Cpu));
         }
-        tch::no_grad(|| kernels::clip(&gradients, largest))
+        tch::no_grad(|| optimizers::clip(&gradients, largest))
     }
 
     /// Removes the gradients from the parameters.
     pub fn drop_gradients(&self) {
-        kernels::drop_gradients(&self.values);
+        optimizers::drop_gradients(&self.values);
     }
 
     /// What a resumed run needs, by name: `step` (int64 scalar, steps done) and, per parameter, `momentum.<name>`

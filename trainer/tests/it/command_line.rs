@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use distillery_core::protocol::{ErrorClass, Event, Point};
+use distillery_core::protocol::{ErrorClass, Event, Outcome, Point};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -30,7 +30,13 @@ fn training_a_teacher_and_a_student_produces_every_promised_output() {
     };
     let outcome = outcome(&events);
     assert_eq!(outcome.teacher_top1, Some(teacher.top1));
+    assert_metrics(&workspace, &events);
+    assert_manifest(&workspace, outcome, teacher.top1);
+    assert_student(&workspace, outcome.best_epoch);
+}
 
+/// The file of metrics has every series and the points of the events, and its losses add up.
+fn assert_metrics(workspace: &Workspace, events: &[Event]) {
     let lines = text(&workspace.bytes("out/metrics.ndjson"));
     let points: Vec<Point> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: BTreeSet<&str> = points.iter().map(|point| point.name.as_str()).collect();
@@ -70,7 +76,10 @@ fn training_a_teacher_and_a_student_produces_every_promised_output() {
     assert_eq!(value("sdd/scale_1/complementary_fraction", 10), 0.0);
     let (all, of_fine) = (value("sdd/complementary_fraction", 10), value("sdd/scale_2/complementary_fraction", 10));
     assert!((all - of_fine * 4.0 / 5.0).abs() < 1e-6, "{all} {of_fine}");
+}
 
+/// The manifest and the region report are of the files beside them.
+fn assert_manifest(workspace: &Workspace, outcome: &Outcome, teacher_top1: f64) {
     let regions = workspace.json("out/regions.json");
     assert_eq!(regions["images"], 50);
     assert_eq!(regions["scales"][1]["map"].as_array().unwrap().len(), 2);
@@ -81,7 +90,7 @@ fn training_a_teacher_and_a_student_produces_every_promised_output() {
     let manifest = workspace.json("out/manifest.json");
     assert_eq!(manifest["best"]["student"]["sha256"], outcome.student.sha256);
     assert_eq!(manifest["last"]["evaluation"]["top1"], outcome.last_top1);
-    assert_eq!(manifest["teacher"]["evaluation"]["top1"], teacher.top1);
+    assert_eq!(manifest["teacher"]["evaluation"]["top1"], teacher_top1);
     let teacher_file = workspace.bytes("teacher/student.safetensors");
     assert_eq!(manifest["teacher"]["sha256"], hex::encode(Sha256::digest(teacher_file)));
     assert!(manifest["versions"]["libtorch"].as_str().unwrap().starts_with("2.11"));
@@ -89,7 +98,11 @@ fn training_a_teacher_and_a_student_produces_every_promised_output() {
     let attempt = &manifest["attempts"][0];
     assert_eq!((attempt["number"].as_u64(), attempt["from_step"].as_u64()), (Some(1), Some(0)));
     assert_eq!((attempt["device"].as_str(), attempt["threads"].as_u64()), (Some("cpu"), Some(1)));
+}
 
+/// The student's file names its network, and PyTorch can load it.
+fn assert_student(workspace: &Workspace, best_epoch: u32) {
+    let student = workspace.bytes("out/student.safetensors");
     let (_, header) = SafeTensors::read_metadata(&student).unwrap();
     let metadata = header.metadata().as_ref().unwrap();
     assert_eq!((metadata["architecture"].as_str(), metadata["num_classes"].as_str()), ("resnet8", "4"));
@@ -102,7 +115,7 @@ fn training_a_teacher_and_a_student_produces_every_promised_output() {
     let counter = tensors.tensor("layer1.0.bn1.num_batches_tracked").unwrap();
     assert!(counter.shape().is_empty());
     let batches = i64::from_le_bytes(counter.data().try_into().unwrap());
-    assert_eq!(batches, 10 * i64::from(outcome.best_epoch));
+    assert_eq!(batches, 10 * i64::from(best_epoch));
 }
 
 #[test]
