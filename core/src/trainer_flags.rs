@@ -18,6 +18,10 @@ pub struct TrainArgs {
     /// Read commands from standard input, one JSON object per line, and exit at its end.
     #[arg(long, env = "DISTILLERY_SUPERVISED")]
     pub supervised: bool,
+    /// With --supervised, follow symbolic links that lead out of the data set's directory. Without, they are always
+    /// followed.
+    #[arg(long, env = "DISTILLERY_FOLLOW_LINKS")]
+    pub follow_links: bool,
     /// Number of this attempt at the job, for the manifest.
     #[arg(long, env = "DISTILLERY_ATTEMPT", default_value_t = 1)]
     pub attempt: u32,
@@ -73,7 +77,7 @@ pub struct EvaluateArgs {
     /// Directory of the data set.
     #[arg(long, env = "DISTILLERY_DATASET")]
     pub dataset: PathBuf,
-    /// The split to evaluate on. Default: the first of test, val and validation that exists.
+    /// The split to evaluate on. Default: the first of test, val and validation that exists, in any usual spelling.
     #[arg(long, env = "DISTILLERY_SPLIT")]
     pub split: Option<String>,
     /// Per-channel mean of pixel values in [0, 1]: three numbers separated by commas. Default: from the checkpoint's
@@ -93,7 +97,7 @@ pub struct EvaluateArgs {
     /// Parquet only: the image column, if the schema leaves it ambiguous.
     #[arg(long, env = "DISTILLERY_IMAGE_COLUMN")]
     pub image_column: Option<String>,
-    /// Parquet only: the label column, if the schema leaves it ambiguous.
+    /// The label column of parquet files or a metadata.csv, if it is ambiguous.
     #[arg(long, env = "DISTILLERY_LABEL_COLUMN")]
     pub label_column: Option<String>,
     /// Also write a safetensors file with `logits` [images × classes, float32], in the order of the data set's files.

@@ -61,6 +61,10 @@ pub struct DataArgs {
     /// Directory that contains the data sets, one subdirectory each. Jobs refer to them by name.
     #[arg(long, env = "DISTILLERY_DATASETS_DIR", default_value = "datasets")]
     pub datasets_dir: PathBuf,
+    /// Follow symbolic links that lead out of a data set's directory, such as those into a cache of downloads. Only for
+    /// data sets whose links you trust. A data set's directory itself may always be a link.
+    #[arg(long, env = "DISTILLERY_FOLLOW_LINKS")]
+    pub follow_links: bool,
     /// Where to store checkpoints and artifacts: a directory or `s3://bucket/prefix`. Default: `artifacts` in the data
     /// directory.
     #[arg(long, env = "DISTILLERY_STORAGE")]

@@ -54,6 +54,7 @@ async fn serve(
     let address = listener.local_addr()?;
     let data = &args.data;
     let mut settings = http::ServerSettings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
+    settings.follow_links = data.follow_links;
     settings.requests_per_second = args.requests_per_second;
     settings.connections = args.max_connections;
     settings.checkpoint_limit = args.max_checkpoint_bytes;

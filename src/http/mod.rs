@@ -61,6 +61,8 @@ pub struct ServerSettings {
     pub token_memory: Duration,
     /// The directory whose subdirectories are the data sets.
     pub datasets_dir: PathBuf,
+    /// Whether symbolic links that lead out of a data set are followed.
+    pub follow_links: bool,
     /// Where uploads are collected until they are stored.
     pub spool_dir: PathBuf,
     /// Largest accepted checkpoint, in bytes.
@@ -95,6 +97,7 @@ impl ServerSettings {
             requests_per_second: REQUESTS_PER_SECOND,
             token_memory: TOKEN_MEMORY,
             datasets_dir,
+            follow_links: false,
             spool_dir,
             checkpoint_limit: 8 << 30,
             uploads_limit: None,
@@ -134,7 +137,7 @@ impl AppState {
             feeds: feed::Feeds::default(),
             gate: auth::Gate::new(pool.clone(), &settings),
             uploads: Arc::new(Semaphore::new(settings.uploads)),
-            datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone())),
+            datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone(), settings.follow_links)),
             settings: Arc::new(settings),
             pool,
             artifacts,

@@ -1,8 +1,6 @@
 //! Holds a specification against the world: the data sets, checkpoints and jobs that it names. Every fault is reported,
 //! with its place; what follows from the world is filled in.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -11,20 +9,30 @@ use super::AppState;
 use super::error::ApiError;
 use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
-use crate::dataset::{self, Dataset, DatasetOptions, DatasetSummary};
+use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError};
 use crate::db;
 use crate::db::checkpoints::{self, Fit, UploadedCheckpoint};
 use crate::db::jobs::Status;
 use crate::db::workers;
 use crate::spec::{DatasetName, DatasetSpec, Fault, JobSpec, OptimizerSpec, Request, TeacherRequest};
 
+/// What a job needs to know of its data set.
+#[derive(Debug, Clone)]
+pub struct DatasetFacts {
+    classes: u32,
+    train_images: u64,
+    eval_images: u64,
+    /// What was decided, guessed or passed over, and what is probably not intended.
+    notes: Vec<String>,
+}
+
 /// A specification that can run.
 #[derive(Debug)]
 pub struct Resolved {
     /// With the teacher's architecture filled in.
     pub spec: JobSpec,
-    /// Classes of the data set.
-    classes: u32,
+    /// The data set.
+    dataset: DatasetFacts,
     /// What there is to say of the devices that it asks for.
     pub waits_for_devices: Option<String>,
 }
@@ -36,6 +44,10 @@ pub struct DryRun {
     pub spec: JobSpec,
     /// Classes of the data set.
     pub classes: u32,
+    /// Number of images to train on.
+    pub train_images: u64,
+    /// Number of images to evaluate on.
+    pub eval_images: u64,
     /// The network to learn from.
     pub teacher: Option<NetworkFacts>,
     /// The network to train.
@@ -80,12 +92,13 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let mut request = Request::read(document);
     let faults = &mut request.faults;
     // A data set whose description is faulty is looked for once that is mended.
-    let (mut classes, place) = (None, &request.dataset.place);
+    let (mut checked, place) = (None, &request.dataset.place);
     if let Some(name) = place.name.clone().filter(|_| !faults.iter().any(|fault| fault.pointer.starts_with("/dataset")))
     {
         let dataset = request.dataset.clone().at(DatasetName { name });
-        classes = check_dataset(state, &dataset, faults).await?;
+        checked = check_dataset(state, &dataset, faults).await?;
     }
+    let classes = checked.as_ref().map(|dataset| dataset.classes);
     if let Some(teacher) = &mut request.teacher {
         if let (Some(id), Some(architecture)) = (&teacher.checkpoint, teacher.architecture) {
             let given = GivenCheckpoint { pointer: "/teacher/checkpoint", id, architecture };
@@ -98,10 +111,10 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
         given.check(state, classes, faults).await?;
     }
     let devices = request.training.devices;
-    match (request.complete(), classes) {
-        (Ok(spec), Some(classes)) => {
+    match (request.complete(), checked) {
+        (Ok(spec), Some(dataset)) => {
             let waits_for_devices = check_workers(state, devices).await?;
-            Ok(Resolved { spec, classes, waits_for_devices })
+            Ok(Resolved { spec, dataset, waits_for_devices })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
@@ -127,30 +140,40 @@ async fn check_workers(state: &AppState, devices: u32) -> Result<Option<String>,
     }))
 }
 
-/// The number of classes, if the data set can be used.
-async fn check_dataset(state: &AppState, spec: &DatasetSpec, faults: &mut Vec<Fault>) -> Result<Option<u32>, ApiError> {
+/// The facts of the data set, if the job can use it.
+async fn check_dataset(
+    state: &AppState,
+    spec: &DatasetSpec,
+    faults: &mut Vec<Fault>,
+) -> Result<Option<DatasetFacts>, ApiError> {
     let directory = state.datasets.directory().clone();
-    let wanted = spec.clone();
-    let looked = tokio::task::spawn_blocking(move || open(&directory, &wanted)).await.map_err(anyhow::Error::from)?;
+    let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
+    let looked = tokio::task::spawn_blocking(move || open(&directory, &wanted, follow_links))
+        .await
+        .map_err(anyhow::Error::from)?;
     match looked {
-        Ok(classes) => Ok(Some(classes)),
+        Ok(facts) => Ok(Some(facts)),
         Err((_, dataset::Error::Missing { .. })) => {
-            let there_are = name_all(&state.datasets.list().await?);
+            let found = state.datasets.list().await?;
+            let there_are = name_all(&found);
             let name = &spec.place.name;
             faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
             Ok(None)
         }
         Err((pointer, error)) if error.is_users() => {
             // Where the server keeps its data sets is nobody's business.
-            let base = format!("{}/", state.datasets.directory().display());
-            faults.push(fault(pointer, error.to_string().replace(&base, "")));
+            faults.push(fault(pointer, error.relative_to(state.datasets.directory())));
             Ok(None)
         }
         Err((_, error)) => Err(ApiError::Internal(error.into())),
     }
 }
 
-fn open(directory: &std::path::Path, spec: &DatasetSpec) -> Result<u32, (&'static str, dataset::Error)> {
+fn open(
+    directory: &std::path::Path,
+    spec: &DatasetSpec,
+    follow_links: bool,
+) -> Result<DatasetFacts, (&'static str, dataset::Error)> {
     let at = |pointer| move |error| (pointer, error);
     let columns = match (&spec.image_column, &spec.label_column) {
         (Some(_), _) => "/dataset/image_column",
@@ -158,18 +181,31 @@ fn open(directory: &std::path::Path, spec: &DatasetSpec) -> Result<u32, (&'stati
         (None, None) => "/dataset/name",
     };
     let path = dataset::resolve(directory, &spec.place.name).map_err(at("/dataset/name"))?;
-    let options = DatasetOptions { image_column: spec.image_column.clone(), label_column: spec.label_column.clone() };
-    let dataset = Dataset::open(&path, &options).map_err(|error| match error {
-        dataset::Error::Column { .. } => (columns, error),
-        other => ("/dataset/name", other),
+    let (image_column, label_column) = (spec.image_column.clone(), spec.label_column.clone());
+    let dataset = Dataset::open(&path, &DatasetOptions { image_column, label_column, follow_links }).map_err(
+        |error| match error {
+            dataset::Error::Column { .. } => (columns, error),
+            other => ("/dataset/name", other),
+        },
+    )?;
+    // What a worker would refuse, too: it reads the same labels.
+    let selection = dataset.select(spec.selection()).map_err(|SelectionError { field, error }| match field {
+        Some("train_split") => ("/dataset/train_split", error),
+        Some("eval_split") => ("/dataset/eval_split", error),
+        Some("eval_fraction") => ("/dataset/eval_fraction", error),
+        _ => ("/dataset/name", error),
     })?;
-    dataset.train_split(spec.train_split.as_deref()).map_err(at("/dataset/train_split"))?;
-    dataset.eval_split(spec.eval_split.as_deref()).map_err(at("/dataset/eval_split"))?;
-    Ok(dataset.classes().count)
+    let count = |images: &SelectedImages| images.labels.len() as u64;
+    Ok(DatasetFacts {
+        classes: dataset.classes().count,
+        train_images: count(&selection.train),
+        eval_images: count(&selection.eval),
+        notes: selection.warnings.into_iter().chain(selection.notes).collect(),
+    })
 }
 
-fn name_all(datasets: &Arc<Vec<DatasetSummary>>) -> String {
-    let names: Vec<_> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+fn name_all(found: &Discovered) -> String {
+    let names: Vec<_> = found.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
     if names.is_empty() {
         return "the server's --datasets-dir holds none".to_owned();
     }
@@ -248,7 +284,7 @@ async fn check_teacher_job(
         _ => teacher.architecture = Some(student),
     }
     // Faults of a data set that the other job uses are not faults of this one.
-    let theirs = check_dataset(state, &spec.dataset, &mut Vec::new()).await?;
+    let theirs = check_dataset(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
     if let (Some(theirs), Some(ours)) = (theirs, classes)
         && let Some(detail) =
             architecture::class_mismatch(&format!("the student of job {id}"), theirs, "this job's data set", ours)
@@ -262,21 +298,22 @@ impl Resolved {
     /// What comes of it, estimated.
     #[must_use]
     pub fn dry_run(self) -> DryRun {
-        let Self { spec, classes, waits_for_devices } = self;
+        let Self { spec, dataset, waits_for_devices } = self;
+        let DatasetFacts { classes, train_images, eval_images, notes } = dataset;
         let find = |name: &str| architecture::find(name).expect("the specification names known architectures");
         let side = spec.dataset.image_size;
         let student = find(&spec.student.architecture);
         let teacher = spec.teacher.as_ref().map(|teacher| find(&teacher.architecture));
         let fine = |network, role| spec.distillation.fine_scales(network, role, side);
         let warnings = fine(student, "student").chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")));
-        let warnings = warnings.chain(waits_for_devices).collect();
+        let warnings = warnings.chain(waits_for_devices).chain(notes).collect();
         let layout = |network: &Architecture| network.layout_at(classes, side);
         let (student_layout, teacher_layout) = (layout(student), teacher.map(layout));
         let student = NetworkFacts::new(student.name, &student_layout);
         let teacher =
             teacher.zip(teacher_layout.as_ref()).map(|(teacher, layout)| NetworkFacts::new(teacher.name, layout));
         let memory = Memory::estimate(&spec, &student_layout, teacher_layout.as_ref());
-        DryRun { spec, classes, teacher, student, warnings, memory }
+        DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory }
     }
 }
 

@@ -50,6 +50,8 @@ pub struct WorkerSettings {
     pub trainer: PathBuf,
     /// Directory of the data sets.
     pub datasets_dir: PathBuf,
+    /// Whether symbolic links that lead out of a data set are followed.
+    pub follow_links: bool,
     /// Directory with a subdirectory for each running attempt.
     pub work_dir: PathBuf,
     /// Directory for what later attempts can reuse.
@@ -72,6 +74,7 @@ impl WorkerSettings {
             name: args.name.clone().unwrap_or_else(|| format!("{}/{}", machine::host_name(), machine::label(&devices))),
             trainer: trainer_program(args.trainer.as_deref())?,
             datasets_dir: std::path::absolute(&args.data.datasets_dir)?,
+            follow_links: args.data.follow_links,
             work_dir: data_dir.join("work"),
             cache_dir: data_dir.join("cache"),
             cache_mib: args.cache_mib,

@@ -82,12 +82,15 @@ impl Trainer {
         devices: &[String],
         attempt: i32,
     ) -> anyhow::Result<Self> {
-        let WorkerSettings { trainer: program, cache_dir, cache_mib, .. } = settings;
+        let WorkerSettings { trainer: program, cache_dir, cache_mib, follow_links, .. } = settings;
         let mut command = process::command("KILL", program);
         command.arg("train").arg(directory.join("spec.json")).arg("--output").arg(directory.join("output"));
         command.args(["--events", "--supervised", "--device", &devices.join(","), "--attempt", &attempt.to_string()]);
         if let Some(threads) = threads_of(devices.len(), &settings.devices) {
             command.args(["--threads", &threads.to_string()]);
+        }
+        if *follow_links {
+            command.arg("--follow-links");
         }
         if *cache_mib > 0 {
             command.arg("--cache-dir").arg(cache_dir).args(["--cache-mib", &cache_mib.to_string()]);

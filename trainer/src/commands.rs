@@ -71,6 +71,8 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
         threads: threads(&args.compute),
         cuda_graphs: !args.no_cuda_graphs,
         data_memory: data_memory(&args.compute),
+        // A user's own disk is the user's; a worker's trainer reads what others uploaded.
+        follow_links: args.follow_links || !args.supervised,
         cache_dir: args.cache_dir.clone(),
         cache_limit: args.cache_mib.saturating_mul(1 << 20),
         attempt: args.attempt,
@@ -90,8 +92,10 @@ pub fn rank() -> ExitCode {
 /// Reads a specification. The error lists all faults, one per line.
 fn read_spec(path: &Path) -> Result<TrainingPlan> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::user(format!("{}: {error}", path.display())))?;
+    // Some editors begin files with a byte-order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let document: Value =
-        serde_json::from_str(&text).map_err(|error| Error::user(format!("{} is not JSON: {error}", path.display())))?;
+        serde_json::from_str(text).map_err(|error| Error::user(format!("{} is not JSON: {error}", path.display())))?;
     TrainingPlan::parse(&document).map_err(|faults| {
         let lines = faults.iter().map(|fault| format!("\n  {}: {}", fault.pointer, fault.detail));
         Error::user(format!("{} cannot be used:{}", path.display(), lines.collect::<String>()))
@@ -157,8 +161,11 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     let device = device::open(&args.compute.device)?;
     let architecture = architecture::named(&args.architecture).map_err(|unknown| Error::user(unknown.to_string()))?;
     let (checkpoint, classes) = state_dict::open(&args.checkpoint, architecture)?;
-    let options = DatasetOptions { image_column: args.image_column.clone(), label_column: args.label_column.clone() };
-    let dataset = Dataset::open(&args.dataset, &options)?;
+    let (image_column, label_column) = (args.image_column.clone(), args.label_column.clone());
+    let dataset = Dataset::open(&args.dataset, &DatasetOptions { image_column, label_column, follow_links: true })?;
+    for note in dataset.notes() {
+        tracing::warn!("{note}");
+    }
     state_dict::check_classes(
         "checkpoint",
         &args.checkpoint,
@@ -231,8 +238,8 @@ impl Preprocessing {
 
     fn open(&self, dataset: &Dataset, split: &str, memory_limit: u64, device: Device) -> Result<Loader> {
         let Self { side, framing, .. } = *self;
-        let (shard, limit) = (Shard::WHOLE, None);
-        let options = LoaderOptions { side, framing, limit, batch_size: 1, shard, seed: 0, memory_limit, device };
+        let shard = Shard::WHOLE;
+        let options = LoaderOptions { side, framing, batch_size: 1, shard, seed: 0, memory_limit, device };
         Ok(Loader::open(dataset.split(split)?.into(), options)?)
     }
 }

@@ -10,6 +10,7 @@ use super::field::Kind::{
     Architecture, Boolean, Channels, CheckpointId, Choice, Integer, Integers, Name, Number, Numbers, Path, Text,
 };
 use super::field::{Field, Kind, Literal, Object, UsedBy};
+use crate::dataset::LONGEST_NAME;
 
 /// JSON numbers are exact up to 2^53 in every language that may read a specification back.
 const LARGEST_EXACT: i64 = (1 << 53) - 1;
@@ -94,28 +95,36 @@ const DATASET: Object = Object {
     name: "DatasetSpec",
     description: "The images to train and evaluate on.",
     fields: &[
-        field("name", Name { longest: 100 }, "A name of `GET /v1/datasets`.")
+        field("name", Name { longest: LONGEST_NAME }, "A name of `GET /v1/datasets`.")
             .required("is required: a name of GET /v1/datasets")
             .only_in(Job),
-        field("name", Name { longest: 100 }, "A name for the manifest.").only_in(TrainingFile),
+        field("name", Name { longest: LONGEST_NAME }, "A name for the manifest.").only_in(TrainingFile),
         field("path", Path, "The directory of the data set.")
             .required("is required: the directory of the data set")
             .only_in(TrainingFile),
         field(
             "limit",
             Integer(1..=1_000_000_000_000),
-            "Number of images to train on, from the start of the training split; all by default.",
+            "Number of images to train on, spread over the classes as the training split has them and the same for every \
+             seed; all by default.",
         ),
-        field("train_split", Name { longest: 100 }, "Split to train on; `train` by default.").rare(),
+        field("train_split", Name { longest: LONGEST_NAME }, "Split to train on; `train` by default.").rare(),
         field(
             "eval_split",
-            Name { longest: 100 },
+            Name { longest: LONGEST_NAME },
             "Split to evaluate on; by default the first of `test`, `val` and `validation` that exists.",
+        )
+        .rare(),
+        field(
+            "eval_fraction",
+            Number(0.001..=0.9),
+            "Fraction of each class of the training split that is held out to evaluate on, instead of a split: the same \
+             images for every seed.",
         )
         .rare(),
         field("image_column", Text { longest: 200 }, "Parquet column with the images, where the schema does not tell.")
             .rare(),
-        field("label_column", Text { longest: 200 }, "Parquet column with the labels, where the schema does not tell.")
+        field("label_column", Text { longest: 200 }, "Column with the labels, where a parquet file or a metadata.csv does not tell.")
             .rare(),
         field(
             "image_size",

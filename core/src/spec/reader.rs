@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::field::{Default, Document, Field, Kind, Object};
 use super::{Fault, Method};
+use crate::dataset;
 
 /// The faults found so far, shared by all readers of one document.
 pub(super) type Faults = RefCell<Vec<Fault>>;
@@ -100,6 +101,7 @@ impl<'a> Reader<'a> {
 
     /// A value that the table allows, or faults.
     fn read<T: DeserializeOwned>(&self, field: &Field, value: &Value) -> Option<T> {
+        let value = &whole_numbers(&field.kind, value);
         let mut faults = check(&field.kind, value);
         let read = if faults.is_empty() {
             typed(value).map_err(|error| faults.push((String::new(), error))).ok()
@@ -175,6 +177,23 @@ fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
     T::deserialize(value).map_err(|error| error.to_string())
 }
 
+/// Writes `1.0` as `1` where the table has whole numbers, which JSON does not tell from others.
+fn whole_numbers(kind: &Kind, value: &Value) -> Value {
+    match (kind, value) {
+        (Kind::Integer(_), Value::Number(number)) if number.is_f64() => {
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= LARGEST_EXACT);
+            whole.map_or_else(|| value.clone(), |whole| Value::from(whole as i64))
+        }
+        (Kind::Integers { each, .. }, Value::Array(values)) => {
+            values.iter().map(|value| whole_numbers(&Kind::Integer(each.clone()), value)).collect()
+        }
+        _ => value.clone(),
+    }
+}
+
+/// Up to here a floating-point number is every whole number exactly.
+const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// What is wrong with a value, each with its place in it: nothing, or `/3` for an element.
 fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
     let whole = |result: Result<(), String>| result.err().map(|detail| (String::new(), detail)).into_iter().collect();
@@ -225,11 +244,8 @@ fn text(value: &Value, longest: usize) -> Result<(), String> {
 
 /// A directory entry below a base and nothing else.
 fn plain_name(value: &Value) -> Result<(), String> {
-    let name = value.as_str().unwrap_or_default();
-    let is_plain = name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    let rule = "may hold letters, digits, '.', '_' and '-' only, and starts with a letter or digit";
-    if is_plain { Ok(()) } else { Err(rule.to_owned()) }
+    let is_plain = dataset::is_name(value.as_str().unwrap_or_default());
+    if is_plain { Ok(()) } else { Err(format!("is not a name: a name {}", dataset::NAME_RULE)) }
 }
 
 fn checkpoint_id(value: &Value) -> Result<(), String> {

@@ -184,11 +184,15 @@ fn student(reader: Reader<'_>) -> StudentRequest {
 fn dataset(reader: Reader<'_>, student: Option<&Architecture>) -> DatasetSpec<DatasetPlace> {
     let path = if reader.knows("path") { reader.optional("path") } else { None };
     let (mean, std) = normalisation(&reader);
+    if reader.is_given("eval_split") && reader.is_given("eval_fraction") {
+        reader.fault("eval_fraction", "give either eval_split or eval_fraction, not both");
+    }
     let native = || student.map_or(32, |architecture| architecture.input_side);
     let dataset = DatasetSpec {
         place: DatasetPlace { name: reader.optional("name"), path },
         train_split: reader.optional("train_split"),
         eval_split: reader.optional("eval_split"),
+        eval_fraction: reader.optional("eval_fraction"),
         image_column: reader.optional("image_column"),
         label_column: reader.optional("label_column"),
         image_size: reader.optional("image_size").unwrap_or_else(native),

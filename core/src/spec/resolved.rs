@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::TeacherCache;
 use crate::architecture::Architecture;
+use crate::dataset::SelectionRequest;
 
 /// A complete specification: every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +62,9 @@ pub struct DatasetSpec<Place = DatasetName> {
     pub train_split: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_split: Option<String>,
+    /// Never together with `eval_split`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_fraction: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,8 +101,31 @@ impl TeacherSpec {
 impl<Place> DatasetSpec<Place> {
     /// The same images in another place.
     pub fn at<Other>(self, place: Other) -> DatasetSpec<Other> {
-        let Self { train_split, eval_split, image_column, label_column, image_size, mean, std, limit, .. } = self;
-        DatasetSpec { place, train_split, eval_split, image_column, label_column, image_size, mean, std, limit }
+        let Self { train_split, eval_split, eval_fraction, image_column, label_column, image_size, .. } = self;
+        let Self { mean, std, limit, .. } = self;
+        DatasetSpec {
+            place,
+            train_split,
+            eval_split,
+            eval_fraction,
+            image_column,
+            label_column,
+            image_size,
+            mean,
+            std,
+            limit,
+        }
+    }
+
+    /// The images that the job wants.
+    #[must_use]
+    pub fn selection(&self) -> SelectionRequest<'_> {
+        SelectionRequest {
+            train_split: self.train_split.as_deref(),
+            eval_split: self.eval_split.as_deref(),
+            eval_fraction: self.eval_fraction,
+            limit: self.limit,
+        }
     }
 }
 

@@ -250,6 +250,43 @@ fn wrong_types_are_refused_with_what_was_expected() {
 }
 
 #[test]
+fn whole_numbers_may_be_written_with_a_fraction_of_zero() {
+    let mut document = with("/training/epochs", json!(16.0));
+    document["training"]["schedule"] = json!({"type": "multistep", "milestones": [8.0, 1e1]});
+    document["dataset"]["limit"] = json!(5e2);
+    let spec = serde_json::to_value(parse(&document).unwrap()).unwrap();
+    assert_eq!(spec["training"]["epochs"].to_string(), "16");
+    assert_eq!(spec["training"]["schedule"]["milestones"].to_string(), "[8,10]");
+    assert_eq!(spec["dataset"]["limit"].to_string(), "500");
+    assert_one_fault(&with("/training/epochs", json!(0.0)), "/training/epochs", "from 1 to 100000, found 0");
+    assert_one_fault(&with("/training/seed", json!(1e300)), "/training/seed", "whole number");
+}
+
+#[test]
+fn a_data_set_may_have_any_name_that_is_no_path() {
+    for name in ["cifar100", "my data", "c++", "日本", "_x", "a.b"] {
+        assert_eq!(parse(&with("/dataset/name", json!(name))).unwrap().dataset.place.name, name);
+    }
+    for name in [".", "..", "../x", "/etc", "a/b", "a\\b", ".hidden", " x"] {
+        assert_one_fault(&with("/dataset/name", json!(name)), "/dataset/name", "is not a name: a name has at most 100");
+    }
+}
+
+#[test]
+fn a_job_is_evaluated_on_a_split_or_on_a_fraction_of_the_training_split() {
+    let document = with("/dataset/eval_fraction", json!(0.2));
+    let spec = parse(&document).unwrap();
+    assert_eq!(spec.dataset.eval_fraction, Some(0.2));
+    assert_eq!(serde_json::to_value(&spec).unwrap()["dataset"]["eval_fraction"], json!(0.2));
+    for fraction in [json!(0), json!(1), json!(-0.1), json!("0.2")] {
+        assert_one_fault(&with("/dataset/eval_fraction", fraction), "/dataset/eval_fraction", "from 0.001 to 0.9");
+    }
+    let mut both = document;
+    both["dataset"]["eval_split"] = json!("test");
+    assert_one_fault(&both, "/dataset/eval_fraction", "not both");
+}
+
+#[test]
 fn a_field_that_the_method_does_not_use_is_an_error() {
     assert_one_fault(&with("/distillation/beta", json!(8)), "/distillation/beta", "dkd and sdd_dkd only");
     let mut plain = with("/distillation", json!({"method": "kd", "scales": [1, 2]}));

@@ -3,6 +3,7 @@
 mod artifacts;
 mod checkpoints;
 mod conformance;
+mod datasets;
 mod errors;
 mod idempotency;
 mod jobs;

@@ -29,12 +29,12 @@ async fn data_sets_are_listed_with_their_splits() {
         list["data"][1],
         json!({
             "name": "ten", "format": "cifar10", "images": 8, "classes": 10, "size_bytes": 8 * 3073,
-            "splits": [{"name": "test", "images": 4}, {"name": "train", "images": 4}],
+            "splits": [{"name": "test", "images": 4}, {"name": "train", "images": 4}], "notes": [],
         })
     );
     assert_eq!(list["data"][0]["name"], "hundred");
     let none = Api::start_with(|settings| settings.datasets_dir.push("none")).await;
-    assert_eq!(none.get("/v1/datasets").await.expect(200), json!({"data": []}));
+    assert_eq!(none.get("/v1/datasets").await.expect(200), json!({"data": [], "unusable": []}));
     none.post("/v1/jobs", &api::plain_job()).await.says(422, &["/dataset/name", "holds none"]);
 }
 

@@ -88,6 +88,7 @@ impl Surroundings {
             devices: vec!["cpu".into()],
             trainer: script,
             datasets_dir: dir.path().join("datasets"),
+            follow_links: false,
             work_dir: dir.path().join("data/work"),
             cache_dir: dir.path().join("data/cache"),
             cache_mib: 1024,

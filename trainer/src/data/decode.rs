@@ -62,7 +62,7 @@ pub(super) fn decode(images: &dyn Images, requested: &[usize], view: View, side:
     let mut failures = Vec::new();
     for (place, (index, result)) in requested.iter().zip(results).enumerate() {
         match result {
-            Some(error) => failures.push((*index, error)),
+            Some(error) => failures.push((images.position(*index), error)),
             None => {
                 // Closes the gap that failures left.
                 if labels.len() < place {

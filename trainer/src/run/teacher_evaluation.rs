@@ -108,7 +108,7 @@ impl CachedEvaluation {
         let split = setup.data.splits.eval.clone();
         let teacher = teacher_key(spec, settings, setup, &split)?;
         let data = &setup.data;
-        let key = json!({"asked": teacher, "images": data.eval.len(), "names": data.classes.names,
+        let key = json!({"asked": teacher, "images": data.eval.len(), "selected": data.selected.eval, "names": data.classes.names,
                          "augmentation": spec.training.augmentation, "grouping": spec.distillation.grouping});
         Ok(Some(Self { cache, key: key.to_string() }))
     }

@@ -19,6 +19,7 @@ mod ranks;
 mod regions;
 mod resume;
 mod rows;
+mod selection;
 mod steps;
 mod structure;
 mod teacher_cache;
