@@ -56,7 +56,12 @@ interface Schemas {
   };
   CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy";
   DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
+  DatasetList: {
+    data: Schemas['Summary'][];
+    unusable: Schemas['UnusableDirectory'][];
+  };
   DatasetSpec: {
+    eval_fraction?: number;
     eval_split?: string;
     image_column?: string;
     image_size: number;
@@ -68,6 +73,7 @@ interface Schemas {
     train_split?: string;
   };
   DatasetSpecRequest: {
+    eval_fraction?: number | null;
     eval_split?: string | null;
     image_column?: string | null;
     image_size?: number | null;
@@ -109,10 +115,12 @@ interface Schemas {
   };
   DryRun: {
     classes: number;
+    eval_images: number;
     memory: Schemas['Memory'];
     spec: Schemas['JobSpec'];
     student: Schemas['NetworkFacts'];
     teacher?: Schemas['NetworkFacts'] | null;
+    train_images: number;
     warnings: string[];
   };
   ErrorClass: "user" | "oom" | "numeric" | "worker_lost" | "storage" | "internal";
@@ -282,16 +290,6 @@ interface Schemas {
       jobs: number;
       key: string;
       value: string;
-    })[];
-  };
-  List_Summary: {
-    data: ({
-      classes: number;
-      format: Schemas['DatasetFormat'];
-      images: number;
-      name: string;
-      size_bytes: number;
-      splits: Schemas['SplitSummary'][];
     })[];
   };
   List_Worker: {
@@ -513,6 +511,7 @@ interface Schemas {
     format: Schemas['DatasetFormat'];
     images: number;
     name: string;
+    notes: string[];
     size_bytes: number;
     splits: Schemas['SplitSummary'][];
   };
@@ -562,6 +561,10 @@ interface Schemas {
     schedule?: Schemas['ScheduleSpecRequest'] | null;
     seed?: number | null;
     teacher_cache?: string | null;
+  };
+  UnusableDirectory: {
+    name: string;
+    reason: string;
   };
   Usage: {
     cpu_share?: number | null;
