@@ -85,7 +85,7 @@ pub async fn open_when_there(url: &str, stop: &CancellationToken) -> anyhow::Res
 }
 
 fn may_come_up(error: &sqlx::Error) -> bool {
-    matches!(Transient::of(error), Some(Transient::Unreachable | Transient::NotReady))
+    Transient::of(error).is_some_and(Transient::passes_by_waiting)
 }
 
 /// Brings the schema up to date; several processes may do so at once.

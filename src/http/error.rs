@@ -192,12 +192,16 @@ impl From<sqlx::Error> for ApiError {
                 tracing::error!(%error, "the database does not answer");
                 Self::Unavailable("the database does not answer: try again".into())
             }
-            Some(Transient::NotReady | Transient::Contended) => {
+            Some(Transient::ReadOnly) => {
+                tracing::error!(%error, "the database is read-only");
+                Self::Unavailable("the database is read-only for now, as during a failover: try again".into())
+            }
+            Some(Transient::NotReady | Transient::Contended | Transient::Interrupted) => {
                 tracing::error!(%error, "the database is not ready");
                 Self::Unavailable("the database is busy or restarting: try again".into())
             }
-            // A statement that took too long would do so again.
-            Some(Transient::Interrupted) | None => Self::Internal(error.into()),
+            // It would take too long again.
+            Some(Transient::TooLong) | None => Self::Internal(error.into()),
         }
     }
 }

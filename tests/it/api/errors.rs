@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::support::PATIENCE;
 use crate::support::api::{Answer, Api, plain_job};
-use crate::support::db::TestDb;
+use crate::support::db::{TestDb, postgres_options};
+use distillery::db::embedded::Server;
 use distillery::db::{self, tokens};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -244,4 +245,28 @@ async fn connections_above_the_limit_get_503_with_retry_after() {
         .await
         .contains(" 503 ")
     {}
+}
+
+#[tokio::test]
+async fn a_read_only_database_is_a_503_for_writes_and_still_answers_reads() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(&postgres_options(data.path().to_owned())).await.unwrap();
+    let db = TestDb::of(&server).await;
+    let pool = db.pool.clone();
+    let secret = "0123456789abcdef0123456789abcdef";
+    tokens::create(&pool, "before", tokens::Scope::Admin, &tokens::hash(secret)).await.unwrap();
+    let api = Api::start_on(db, pool, |_| ()).await;
+    let send = async |method: Method, path: &str| {
+        api.send(api.request(method, path).bearer_auth(secret).json(&plain_job())).await
+    };
+    api.db.set_read_only(true).await;
+    // Its token was never used, which is noted as soon as it can be.
+    send(Method::GET, "/v1/jobs").await.expect(200);
+    send(Method::GET, "/v1/summaries").await.expect(200);
+    let refused = send(Method::POST, "/v1/jobs").await;
+    assert!(!refused.header("retry-after").is_empty());
+    refused.says(503, &["read-only", "try again"]);
+    api.db.set_read_only(false).await;
+    send(Method::POST, "/v1/jobs").await.expect(201);
+    server.stop().await;
 }
