@@ -274,7 +274,19 @@ impl Store {
     /// # Errors
     /// The storage fails.
     pub async fn list(&self) -> Result<Vec<ListedFile>, Error> {
-        let found = self.inner.list(None).map_err(Error::from).map_ok(|file| ListedFile {
+        self.list_in(None).await
+    }
+
+    /// Lists all files in a directory and below it.
+    ///
+    /// # Errors
+    /// The storage fails.
+    pub async fn list_below(&self, directory: &str) -> Result<Vec<ListedFile>, Error> {
+        self.list_in(Some(&checked(directory)?)).await
+    }
+
+    async fn list_in(&self, directory: Option<&Key>) -> Result<Vec<ListedFile>, Error> {
+        let found = self.inner.list(directory).map_err(Error::from).map_ok(|file| ListedFile {
             key: file.location.into(),
             size_bytes: file.size,
             stored_at: file.last_modified,

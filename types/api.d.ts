@@ -18,6 +18,7 @@ interface Schemas {
   };
   Attempt: {
     attempt: number;
+    counted?: boolean | null;
     device?: string | null;
     ended_at?: string | null;
     heard_at?: string | null;
@@ -56,12 +57,7 @@ interface Schemas {
   };
   CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy";
   DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
-  DatasetList: {
-    data: Schemas['Summary'][];
-    unusable: Schemas['UnusableDirectory'][];
-  };
   DatasetSpec: {
-    eval_fraction?: number;
     eval_split?: string;
     image_column?: string;
     image_size: number;
@@ -73,7 +69,6 @@ interface Schemas {
     train_split?: string;
   };
   DatasetSpecRequest: {
-    eval_fraction?: number | null;
     eval_split?: string | null;
     image_column?: string | null;
     image_size?: number | null;
@@ -115,15 +110,13 @@ interface Schemas {
   };
   DryRun: {
     classes: number;
-    eval_images: number;
     memory: Schemas['Memory'];
     spec: Schemas['JobSpec'];
     student: Schemas['NetworkFacts'];
     teacher?: Schemas['NetworkFacts'] | null;
-    train_images: number;
     warnings: string[];
   };
-  ErrorClass: "user" | "oom" | "numeric" | "worker_lost" | "storage" | "internal";
+  ErrorClass: "user" | "oom" | "numeric" | "worker_lost" | "storage" | "machine" | "internal";
   Evaluation: {
     images: number;
     loss: number;
@@ -222,13 +215,13 @@ interface Schemas {
     created_at: string;
     curve: number[][];
     dataset?: string | null;
-    error?: Schemas['ErrorClass'] | null;
+    error?: string | null;
     finished_at?: string | null;
     gain?: number | null;
     id: string;
     labels: Record<string, string>;
     max_attempts: number;
-    method: Schemas['Method'];
+    method: string;
     name: string;
     progress?: Schemas['Progress'] | null;
     seed: number;
@@ -290,6 +283,16 @@ interface Schemas {
       jobs: number;
       key: string;
       value: string;
+    })[];
+  };
+  List_Summary: {
+    data: ({
+      classes: number;
+      format: Schemas['DatasetFormat'];
+      images: number;
+      name: string;
+      size_bytes: number;
+      splits: Schemas['SplitSummary'][];
     })[];
   };
   List_Worker: {
@@ -511,7 +514,6 @@ interface Schemas {
     format: Schemas['DatasetFormat'];
     images: number;
     name: string;
-    notes: string[];
     size_bytes: number;
     splits: Schemas['SplitSummary'][];
   };
@@ -562,10 +564,6 @@ interface Schemas {
     seed?: number | null;
     teacher_cache?: string | null;
   };
-  UnusableDirectory: {
-    name: string;
-    reason: string;
-  };
   Usage: {
     cpu_share?: number | null;
     gpu?: Schemas['GpuUsage'] | null;
@@ -586,6 +584,7 @@ interface Schemas {
   };
   Worker: {
     busy_share: number;
+    datasets?: Record<string, string> | null;
     device: string;
     devices: number;
     heartbeat_at: string;
@@ -596,6 +595,7 @@ interface Schemas {
     name: string;
     online: boolean;
     started_at: string;
+    stopped_because?: string | null;
     usage?: Schemas['Usage'] | null;
     version: string;
     waits_for?: string | null;

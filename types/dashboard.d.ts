@@ -40,7 +40,7 @@ interface ApiClient {
   check(body: string, signal?: AbortSignal): Promise<Schemas['DryRun']>;
   create(body: string, key: string): Promise<Schemas['Job']>;
   architectures(signal?: AbortSignal): Promise<Schemas['List_Architecture']>;
-  datasets(signal?: AbortSignal): Promise<Schemas['DatasetList']>;
+  datasets(signal?: AbortSignal): Promise<Schemas['List_Summary']>;
   checkpoints(signal?: AbortSignal): Promise<Schemas['Page_Checkpoint']>;
   workers(signal?: AbortSignal): Promise<Schemas['List_Worker']>;
   /** The OpenAPI document. */

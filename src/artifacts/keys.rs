@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! checkpoints/<SHA-256>                                   an uploaded checkpoint
-//! jobs/<job>/attempts/<attempt>/<file>                    a file written by an attempt
-//! jobs/<job>/attempts/<attempt>/state/checkpoint-<step>…  a state that a later attempt can resume from
+//! jobs/<job>/attempts/<attempt>-<claim>/<file>            a file written by an attempt
+//! jobs/<job>/attempts/<attempt>-<claim>/state/checkpoint-<step>…  a state that a later attempt can resume from
 //! probe/<ULID>                                            a temporary file that tests the storage
 //! ```
 //!
-//! Each attempt has its own directory, so that an attempt that has lost its job overwrites nothing.
+//! Each attempt has its own directory, named by its number and its random claim, so that an attempt that has lost its
+//! job overwrites nothing.
 
 const CHECKPOINTS: &str = "checkpoints";
 const JOBS: &str = "jobs";
@@ -28,29 +29,36 @@ pub fn job(job: &str) -> String {
     format!("{JOBS}/{job}")
 }
 
-/// The directory of an attempt.
+/// The directory of the attempt of this name.
 #[must_use]
-pub fn attempt(job: &str, attempt: i32) -> String {
+pub fn attempt(job: &str, attempt: &str) -> String {
     format!("{JOBS}/{job}/{ATTEMPTS}/{attempt}")
 }
 
 /// A file of an attempt.
 #[must_use]
-pub fn attempt_file(job: &str, attempt: i32, file: &str) -> String {
+pub fn attempt_file(job: &str, attempt: &str, file: &str) -> String {
     format!("{JOBS}/{job}/{ATTEMPTS}/{attempt}/{file}")
 }
 
 /// The directory of an attempt's states to resume from.
 #[must_use]
-pub fn states(job: &str, attempt: i32) -> String {
+pub fn states(job: &str, attempt: &str) -> String {
     attempt_file(job, attempt, STATES)
 }
 
 /// An attempt's state after a step. Each state has its own key: if a worker is killed before the database refers to a
 /// new state, the previous one is intact and matches the SHA-256 in the database.
 #[must_use]
-pub fn state(job: &str, attempt: i32, step: u64) -> String {
+pub fn state(job: &str, attempt: &str, step: u64) -> String {
     attempt_file(job, attempt, &format!("{STATES}/checkpoint-{step}.safetensors"))
+}
+
+/// The step of a state's key; `None` for other keys.
+#[must_use]
+pub fn step_of(key: &str) -> Option<u64> {
+    let (_, name) = key.rsplit_once(&format!("/{STATES}/"))?;
+    name.strip_prefix("checkpoint-")?.strip_suffix(".safetensors")?.parse().ok()
 }
 
 /// A new key for a test of the storage.
@@ -101,12 +109,14 @@ mod tests {
     fn a_key_tells_its_owner() {
         assert_eq!(Owner::of(&checkpoint("ab12")), Some(Owner::Checkpoint("ab12")));
         assert_eq!(Owner::of(&probe()), Some(Owner::Probe));
-        let of_attempt = Some(Owner::Job { job: "job_1", attempt: "jobs/job_1/attempts/3" });
-        assert_eq!(attempt("job_1", 3), "jobs/job_1/attempts/3");
-        assert_eq!(Owner::of(&attempt_file("job_1", 3, "manifest.json")), of_attempt);
-        assert_eq!(Owner::of(&state("job_1", 3, 20)), of_attempt);
-        assert!(state("job_1", 3, 20).starts_with(&format!("{}/", states("job_1", 3))));
-        assert!(attempt("job_1", 3).starts_with(&format!("{}/", job("job_1"))));
+        let of_attempt = Some(Owner::Job { job: "job_1", attempt: "jobs/job_1/attempts/3-a" });
+        assert_eq!(attempt("job_1", "3-a"), "jobs/job_1/attempts/3-a");
+        assert_eq!(Owner::of(&attempt_file("job_1", "3-a", "manifest.json")), of_attempt);
+        assert_eq!(Owner::of(&state("job_1", "3-a", 20)), of_attempt);
+        assert!(state("job_1", "3-a", 20).starts_with(&format!("{}/", states("job_1", "3-a"))));
+        assert_eq!(step_of(&state("job_1", "3-a", 20)), Some(20));
+        assert_eq!(step_of(&attempt_file("job_1", "3-a", "manifest.json")), None);
+        assert!(attempt("job_1", "3-a").starts_with(&format!("{}/", job("job_1"))));
         for key in ["", "jobs", "others/a/b", "checkpoints"] {
             assert_eq!(Owner::of(key), None, "{key}");
         }

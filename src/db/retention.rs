@@ -64,13 +64,13 @@ pub async fn named(pool: &PgPool) -> sqlx::Result<Named> {
     named.keys.extend(uploads.iter().map(|sha256| keys::checkpoint(sha256)));
     let attempts = sqlx::query!(
         r#"
-        select id as "job!", attempt as "attempt!" from jobs where lease_expires_at is not null
+        select id as "job!", concat_ws('-', attempt, claim) as "attempt!" from jobs where lease_expires_at is not null
         union
-        select id, (checkpoint ->> 'attempt')::integer from jobs where checkpoint is not null
+        select id, split_part(checkpoint ->> 'key', '/', 4) from jobs where checkpoint is not null
         "#
     )
     .fetch_all(pool)
     .await?;
-    named.attempts.extend(attempts.iter().map(|row| keys::attempt(&row.job, row.attempt)));
+    named.attempts.extend(attempts.iter().map(|row| keys::attempt(&row.job, &row.attempt)));
     Ok(named)
 }

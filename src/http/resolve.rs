@@ -274,8 +274,18 @@ async fn check_teacher_job(
         let detail = format!("job {id} is {}: it has no student to learn from", job.status.name());
         faults.push(fault("/teacher/job", detail));
     }
-    let spec: JobSpec = serde_json::from_value(job.spec).map_err(anyhow::Error::from)?;
-    let student = architecture::named(&spec.student.architecture).map_err(anyhow::Error::from)?;
+    let read = JobSpec::from_stored(&job.spec).and_then(|spec| {
+        let student = architecture::named(&spec.student.architecture).map_err(|error| error.to_string())?;
+        Ok((spec, student))
+    });
+    let (spec, student) = match read {
+        Ok(read) => read,
+        Err(reason) => {
+            let detail = format!("this version of the server cannot read the specification of job {id}: {reason}");
+            faults.push(fault("/teacher/job", detail));
+            return Ok(());
+        }
+    };
     match teacher.architecture.map(|given| given.name) {
         Some(given) if given != student.name => {
             let detail = format!("the student of job {id} is a {}, not a {given}: leave this out", student.name);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -22,6 +23,9 @@ const BACKLOG: usize = 4096;
 const KEPT_LINES: usize = 20;
 /// Bytes kept of each of these lines.
 const LONGEST_KEPT: usize = 1000;
+
+/// How long a trainer may take to start and open the devices. The first use of a GPU can take many seconds.
+const PROBE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Prefixes of the environment variables passed to the trainer: where to find programs, libraries and GPUs, how many
 /// threads to use, and how to use a GPU. The database's address and credentials are not passed.
@@ -61,6 +65,37 @@ pub fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+fn clean_environment(command: &mut std::process::Command) {
+    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| {
+        name.to_str().is_some_and(|name| ENVIRONMENT.iter().any(|allowed| name.starts_with(allowed)))
+    }));
+}
+
+/// Starts the trainer to see whether it can open and use all devices.
+///
+/// # Errors
+/// Why it cannot, for people.
+pub(super) async fn probe(settings: &WorkerSettings) -> Result<(), String> {
+    let mut command = process::command("KILL", &settings.trainer);
+    command.args(["probe", "--device", &settings.devices.join(",")]);
+    clean_environment(&mut command);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = process::spawn(command).map_err(|error| format!("it cannot be started: {error}"))?;
+    let errors = child.stderr.take().expect("piped");
+    let errors = tokio::spawn(last_lines(ChildStderr::from_std(errors).map_err(|error| error.to_string())?));
+    let Ok(status) = tokio::time::timeout(PROBE_PATIENCE, child.wait()).await else {
+        child.signal(rustix::process::Signal::KILL);
+        return Err(format!("it does not answer within {} seconds", PROBE_PATIENCE.as_secs()));
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let said = errors.await.unwrap_or_default();
+    let said = said.lines().last().unwrap_or_default();
+    let end = process::describe(status);
+    Err(if said.is_empty() { format!("it {end}") } else { format!("it {end}: {said}") })
+}
+
 /// A running trainer.
 #[derive(Debug)]
 pub(super) struct Trainer {
@@ -95,9 +130,7 @@ impl Trainer {
         if *cache_mib > 0 {
             command.arg("--cache-dir").arg(cache_dir).args(["--cache-mib", &cache_mib.to_string()]);
         }
-        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| {
-            name.to_str().is_some_and(|name| ENVIRONMENT.iter().any(|allowed| name.starts_with(allowed)))
-        }));
+        clean_environment(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             process::spawn(command).with_context(|| format!("cannot start the trainer {}", program.display()))?;

@@ -3,7 +3,7 @@
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
 use crate::support::process::distillery;
 use bytes::Bytes;
-use distillery::db::queue::{self, FencingToken, SavedCheckpoint};
+use distillery::db::queue::{self, SavedCheckpoint};
 use serde_json::json;
 
 /// Runs `distillery prune` on what the API has, and returns what it says.
@@ -94,9 +94,9 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
     let saved = SavedCheckpoint { attempt: 1, epoch: 1, step: 2, key: state.clone(), sha256: None, size_bytes: None };
     assert!(queue::checkpoint_saved(&api.db.pool, &token.write(), &saved).await.unwrap());
     queue::stopped(&api.db.pool, &token.write()).await.unwrap();
-    let token = FencingToken { attempt: 2, ..token };
-    assert_eq!(api.claim().await, token);
-    let being_written = format!("jobs/{paused}/attempts/2/student.safetensors");
+    let token = api.claim().await;
+    assert_eq!(token.job, paused);
+    let being_written = format!("jobs/{paused}/attempts/{}/student.safetensors", token.name());
     put(&api, &being_written).await;
     let somebody_elses = "backups/of-another-program";
     put(&api, somebody_elses).await;

@@ -89,6 +89,28 @@ pub fn rank() -> ExitCode {
     exit_code(catching_panics(launch::follow), &mut Ndjson)
 }
 
+/// `distillery-trainer probe`: whether a job could run on each of these devices.
+#[must_use]
+pub fn probe(devices: &str) -> ExitCode {
+    let probed = catching_panics(|| devices.split(',').try_for_each(compute_on));
+    match probed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Opens a device and adds some numbers there.
+fn compute_on(name: &str) -> Result<()> {
+    const COUNT: i64 = 8;
+    let device = device::open(name)?;
+    let sum = Tensor::f_ones([COUNT], (Kind::Float, device))?.f_sum(Kind::Float)?;
+    let sum = sum.f_double_value(&[])?;
+    if sum == COUNT as f64 { Ok(()) } else { Err(Error::internal(format!("{name} adds {COUNT} ones to {sum}"))) }
+}
+
 /// Reads a specification. The error lists all faults, one per line.
 fn read_spec(path: &Path) -> Result<TrainingPlan> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::user(format!("{}: {error}", path.display())))?;

@@ -47,7 +47,8 @@ pub(super) const JOB: Object = Object {
         field(
             "max_attempts",
             Integer(1..=100),
-            "How often the job may be started before a temporary failure becomes final.",
+            "How many attempts may fail before a temporary failure becomes final. An attempt that saved a checkpoint \
+             after more steps than any before, or whose worker's machine was at fault, does not count, up to 100 times.",
         )
         .default(Literal::Integer(3)),
         field("labels", Kind::Labels, "Names with values to filter jobs by.").default(Literal::Empty),

@@ -16,6 +16,7 @@ mod reader;
 mod request;
 mod resolved;
 mod schema;
+mod stored;
 mod teacher_cache;
 
 use serde::{Deserialize, Serialize};

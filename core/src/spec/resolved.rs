@@ -181,6 +181,12 @@ impl Method {
         matches!(self, Self::SddKd | Self::SddDkd | Self::SddNkd)
     }
 
+    /// The method of this name; `None` for one that this program does not know.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name)
+    }
+
     /// The name in a specification.
     #[must_use]
     pub fn name(self) -> &'static str {

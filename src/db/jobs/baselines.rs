@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use crate::spec::Method;
@@ -53,8 +52,8 @@ impl Baselines {
     pub(super) async fn read(pool: &PgPool, recipes: Option<&[String]>) -> sqlx::Result<Self> {
         let rows = sqlx::query!(
             r#"
-            select recipe, teacher_key, to_jsonb(method) as "method!: Json<Method>", avg(best_top1) as "top1!",
-                stddev_samp(best_top1) as deviation, count(*) as "jobs!"
+            select recipe, teacher_key, method, avg(best_top1) as "top1!", stddev_samp(best_top1) as deviation,
+                count(*) as "jobs!"
             from jobs
             where status = 'succeeded' and best_top1 is not null and ($1::text[] is null or recipe = any($1))
             group by recipe, teacher_key, method
@@ -63,17 +62,23 @@ impl Baselines {
         )
         .fetch_all(pool)
         .await?;
-        let baselines = rows.into_iter().map(|row| {
-            let method = row.method.0;
+        // No job is compared with those of a method that only another version of the program knows.
+        let baselines = rows.into_iter().filter_map(|row| {
+            let method = Method::named(&row.method?)?;
             let baseline = Baseline { method, top1: row.top1, deviation: row.deviation, jobs: row.jobs };
-            (Setting { recipe: row.recipe, teacher_key: row.teacher_key, method }, baseline)
+            Some((Setting { recipe: row.recipe, teacher_key: row.teacher_key, method }, baseline))
         });
         Ok(Self(baselines.collect()))
     }
 
     /// The baseline of a job: the mean of the first simpler method that there is one of.
-    pub(super) fn of(&self, method: Method, recipe: Option<&str>, teacher_key: Option<&str>) -> Option<&Baseline> {
-        simpler(method).iter().find_map(|&simpler| {
+    pub(super) fn of(
+        &self,
+        method: Option<&str>,
+        recipe: Option<&str>,
+        teacher_key: Option<&str>,
+    ) -> Option<&Baseline> {
+        simpler(Method::named(method?)?).iter().find_map(|&simpler| {
             let teacher_key = teacher_key.filter(|_| simpler != Method::None).map(str::to_owned);
             self.0.get(&Setting { recipe: recipe.map(str::to_owned), teacher_key, method: simpler })
         })

@@ -14,8 +14,7 @@ use utoipa::ToSchema;
 use super::Status;
 use super::baselines::{Baseline, Baselines, gain};
 use crate::db::thin::Thinned;
-use crate::protocol::{ErrorClass, Progress};
-use crate::spec::Method;
+use crate::protocol::Progress;
 
 /// Most points of a curve.
 const CURVE: usize = 48;
@@ -105,8 +104,9 @@ pub struct Summary {
     pub name: String,
     /// Which part of its life it is in.
     pub status: Status,
-    /// How the student learns.
-    pub method: Method,
+    /// How the student learns; a newer version of the program may know more methods than the specification's schema.
+    #[schema(example = "sdd_dkd")]
+    pub method: String,
     /// Architecture of the teacher; null without one.
     pub teacher: Option<String>,
     /// Architecture of the student.
@@ -136,8 +136,9 @@ pub struct Summary {
     pub baseline: Option<Baseline>,
     /// Best top-1 accuracy less that of the baseline, in percentage points.
     pub gain: Option<f64>,
-    /// Why the last attempt failed.
-    pub error: Option<ErrorClass>,
+    /// Class of the last attempt's failure.
+    #[schema(example = "worker_lost")]
+    pub error: Option<String>,
     /// Name of the worker that holds it.
     pub worker: Option<String>,
     /// When it was posted.
@@ -229,8 +230,7 @@ fn escape(word: &str) -> String {
 async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx::Result<Vec<String>> {
     let baselines = Baselines::read(pool, None).await?;
     let rows = sqlx::query!(
-        r#"select id, to_jsonb(method) as "method!: Json<Method>", recipe, teacher_key, best_top1
-           from jobs where id = any($1) order by id desc"#,
+        "select id, method, recipe, teacher_key, best_top1 from jobs where id = any($1) order by id desc",
         &ids,
     )
     .fetch_all(pool)
@@ -238,7 +238,7 @@ async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx:
     let mut gains: Vec<(Option<f64>, String)> = rows
         .into_iter()
         .map(|row| {
-            let baseline = baselines.of(row.method.0, row.recipe.as_deref(), row.teacher_key.as_deref());
+            let baseline = baselines.of(row.method.as_deref(), row.recipe.as_deref(), row.teacher_key.as_deref());
             (gain(row.best_top1, baseline), row.id)
         })
         .collect();
@@ -256,11 +256,11 @@ async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx:
 async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> {
     let rows = sqlx::query!(
         r#"
-        select job.id, job.name, job.status as "status: Status", to_jsonb(job.method) as "method!: Json<Method>",
-            job.student_architecture, job.dataset, job.labels, job.teacher_architecture as teacher,
-            job.spec #> '{training,seed}' as "seed: Json<u64>", job.attempt, job.max_attempts, job.progress, job.best_top1,
+        select job.id, job.name, job.status as "status: Status", job.method, job.student_architecture, job.dataset,
+            job.labels, job.teacher_architecture as teacher, job.spec #> '{training,seed}' as seed, job.attempt, job.max_attempts,
+            job.progress, job.best_top1,
             coalesce(job.result ->> 'teacher_top1', job.teacher ->> 'top1')::float8 as teacher_top1,
-            job.error -> 'class' as "error: Json<ErrorClass>", job.recipe, job.teacher_key,
+            job.error ->> 'class' as error, job.recipe, job.teacher_key,
             coalesce((select workers.name from workers where workers.id = job.worker), job.worker) as worker,
             job.created_at, job.started_at, job.finished_at
         from unnest($1::text[]) with ordinality as wanted (id, place) join jobs as job on job.id = wanted.id
@@ -274,8 +274,8 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
     let baselines = Baselines::read(pool, Some(&recipes)).await?;
     let mut curves = curves(pool, ids).await?;
     let summaries = rows.into_iter().map(|row| {
-        let method = row.method.0;
-        let baseline = baselines.of(method, row.recipe.as_deref(), row.teacher_key.as_deref());
+        let method = row.method.unwrap_or_default();
+        let baseline = baselines.of(Some(&method), row.recipe.as_deref(), row.teacher_key.as_deref());
         Summary {
             curve: curves.remove(&row.id).unwrap_or_default(),
             id: row.id,
@@ -286,7 +286,7 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             student: row.student_architecture.unwrap_or_default(),
             dataset: row.dataset,
             labels: row.labels,
-            seed: row.seed.map_or(0, |seed| seed.0),
+            seed: row.seed.and_then(|seed| seed.as_u64()).unwrap_or(0),
             attempt: row.attempt,
             max_attempts: row.max_attempts,
             progress: row.progress,
@@ -294,7 +294,7 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             teacher_top1: row.teacher_top1,
             gain: gain(row.best_top1, baseline),
             baseline: baseline.cloned(),
-            error: row.error.map(|class| class.0),
+            error: row.error,
             worker: row.worker,
             created_at: row.created_at,
             started_at: row.started_at,

@@ -25,6 +25,7 @@ const OUTCOMES = {
   oom: 'out of memory',
   numeric: 'loss not finite',
   storage: 'storage failed',
+  machine: 'fault of the worker’s machine',
   user: 'cannot run as specified',
   internal: 'internal error',
 };

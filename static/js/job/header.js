@@ -20,6 +20,7 @@ const REMEDIES = {
   numeric: 'A loss was not finite. Try a lower learning rate or float32 precision.',
   worker_lost: 'The worker or its trainer disappeared.',
   storage: 'Files could not be read or written.',
+  machine: 'The worker’s machine could not run the job. It goes to another worker, and the attempt does not count.',
   internal: 'This is an error of the server; see its log.',
 };
 

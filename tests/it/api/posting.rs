@@ -149,7 +149,7 @@ async fn a_job_for_more_devices_than_a_worker_has_is_taken_with_a_warning() {
     let register = async |devices: i32| {
         let device = vec!["cpu"; devices.unsigned_abs() as usize].join(",");
         let (id, usage) = (format!("wrk_{devices}"), Usage::default());
-        let worker = NewWorker { id, name: "host".into(), device, devices, memory_bytes: None, usage };
+        let worker = NewWorker { id, name: "host".into(), device, devices, memory_bytes: None, usage, abilities: None };
         workers::register(&api.db.pool, &worker).await.unwrap();
     };
     register(2).await;

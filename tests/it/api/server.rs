@@ -55,6 +55,7 @@ async fn workers_are_listed_with_their_job() {
         devices: 1,
         memory_bytes: Some(1 << 30),
         usage: usage.clone(),
+        abilities: None,
     };
     for id in ["wrk_TEST", "wrk_UNUSED"] {
         workers::register(&api.db.pool, &worker(id)).await.unwrap();
@@ -84,6 +85,7 @@ async fn busy_share_is_the_time_in_attempts_over_the_last_hour() {
         devices: 1,
         memory_bytes: None,
         usage: Usage::default(),
+        abilities: None,
     };
     workers::register(&api.db.pool, &worker).await.unwrap();
     let busy = async || api.get("/v1/workers").await.expect(200)["data"][0]["busy_share"].as_f64().unwrap();

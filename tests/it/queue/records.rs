@@ -132,3 +132,21 @@ async fn the_history_has_no_gap_however_many_write() {
         assert_eq!(of_batch.iter().map(|line| line.1).collect::<Vec<_>>(), ["0", "1", "2"]);
     }
 }
+
+#[tokio::test]
+async fn an_attempt_whose_last_write_the_database_lost_writes_nothing_more() {
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    let token = claimed_token(&db.pool).await;
+    let first = token.write();
+    assert!(queue::record(&db.pool, &first, &points([1])).await.unwrap());
+    let kept = db.job(id).await["last_write"].as_str().unwrap().to_owned();
+    let second = token.write_after(Some(first.id().to_owned()));
+    assert!(queue::record(&db.pool, &second, &points([2])).await.unwrap());
+    // As a failover leaves it: the second write is gone, and the claim is not.
+    sqlx::query("delete from metrics where step = 2").execute(&db.pool).await.unwrap();
+    sqlx::query("update jobs set last_write = $1").bind(&kept).execute(&db.pool).await.unwrap();
+    let third = token.write_after(Some(second.id().to_owned()));
+    assert!(!queue::record(&db.pool, &third, &points([3])).await.unwrap(), "the charts would have a gap");
+    assert_eq!(db.steps(id).await, [1]);
+}

@@ -16,8 +16,13 @@ use super::PATIENCE;
 use super::db::TestDb;
 use super::process::{Process, distillery, write_script};
 
-/// The start of every scripted trainer. Its arguments are `train SPEC --output OUT --events --supervised --device D`.
+/// The start of every scripted trainer. Its arguments are `train SPEC --output OUT --events --supervised --device D`, or
+/// `probe --device D`, which fails while the file `$here/broken` is there.
 const PRELUDE: &str = r#"#!/bin/bash
+if [ "$1" = probe ]; then
+    [ ! -e "$(dirname "$0")/broken" ] && exit
+    echo "error: CUDA finds no GPU" >&2; exit 1
+fi
 spec=$2 out=$4 here=$(dirname "$0")
 say() { printf '%s\n' "$1"; }
 started() {
@@ -95,6 +100,7 @@ impl Surroundings {
             lease: never,
             poll: never,
             stop_patience: Duration::from_secs(30),
+            recheck: Duration::from_millis(50),
         };
         Self { db, dir, settings }
     }

@@ -80,7 +80,6 @@ async fn a_missing_input_fails_the_job_as_a_user_error() {
     let jobs = [
         (it.db.add_job(json!({"teacher": learns, "distillation": {"method": "kd"}})).await, teacher.as_str()),
         (it.db.add_job(json!({"student": {"architecture": "resnet20", "checkpoint": student}})).await, &student),
-        (it.db.add_job(json!({"dataset": {"name": "vanished"}})).await, "vanished"),
     ];
     sqlx::raw_sql("delete from job_checkpoints; delete from checkpoints").execute(&it.db.pool).await.unwrap();
     let worker = it.start();
