@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use distillery::db::embedded::Server;
+use distillery::process;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
 
-use super::world::World;
+use super::world::{MISCONFIGURED, World};
 use crate::support::process::until_ended;
 
 /// A fault.
@@ -21,10 +24,13 @@ pub enum Action {
     EndConnections,
     RefuseStorage,
     FillDisk,
+    MakeReadOnly,
+    LoseCommits,
+    Misconfigure,
 }
 
 impl Action {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::KillWorker,
         Self::KillTrainer,
         Self::KillApi,
@@ -33,6 +39,9 @@ impl Action {
         Self::EndConnections,
         Self::RefuseStorage,
         Self::FillDisk,
+        Self::MakeReadOnly,
+        Self::LoseCommits,
+        Self::Misconfigure,
     ];
 }
 
@@ -121,8 +130,12 @@ impl World {
             Action::EndConnections => self.end_connections().await,
             Action::RefuseStorage => self.refuse_storage().await,
             Action::FillDisk => self.fill_disk().await,
+            Action::MakeReadOnly => self.make_read_only().await,
+            Action::LoseCommits => self.lose_commits().await,
+            Action::Misconfigure => self.misconfigure().await,
         }
-        if ![Action::KillWorker, Action::KillTrainer, Action::KillApi].contains(&action) {
+        let harmless = [Action::KillWorker, Action::KillTrainer, Action::KillApi, Action::Misconfigure];
+        if !harmless.contains(&action) {
             self.broken.push((began, Utc::now()));
         }
     }
@@ -150,7 +163,7 @@ impl World {
     /// Kills the API in the middle of a request, which is then sent again with its key.
     async fn kill_api(&mut self) {
         let name = format!("job-{}", self.posted.len());
-        let request = tokio::spawn(self.request(&name, 100).send());
+        let request = tokio::spawn(self.request(&name).send());
         let pause = Duration::from_micros(self.random.below(12_000) as u64);
         tokio::time::sleep(pause).await;
         let mut api = self.api.take().unwrap();
@@ -160,7 +173,7 @@ impl World {
         // It may have been answered or not; in both cases there must be one job.
         let _ = request.await;
         self.revive().await;
-        self.post(&name, 100).await;
+        self.post(&name).await;
         self.api_back.push(killed.elapsed());
     }
 
@@ -190,6 +203,52 @@ impl World {
         tokio::time::sleep(pause).await;
         self.database = Some(Server::start(&Self::postgres(self.dir.path())).await.unwrap());
         self.until("the database answers", async |pool| sqlx::query_scalar("select true").fetch_one(pool).await).await;
+    }
+
+    /// As in a failover: for a while the database answers, and takes no writes.
+    async fn make_read_only(&mut self) {
+        self.configure("alter system set default_transaction_read_only = on").await;
+        let pause = Duration::from_millis(500) + self.random.millis(2000);
+        tokio::time::sleep(pause).await;
+        self.configure("alter system reset default_transaction_read_only").await;
+    }
+
+    /// As in a failover to a standby that lagged behind: the database comes back without its last commits.
+    async fn lose_commits(&mut self) {
+        self.configure("alter system set wal_writer_delay = '10s'").await;
+        self.configure("alter system set synchronous_commit = off").await;
+        let pause = Duration::from_millis(500) + self.random.millis(2000);
+        tokio::time::sleep(pause).await;
+        self.crash_database().await;
+        self.configure("alter system reset synchronous_commit").await;
+        self.configure("alter system reset wal_writer_delay").await;
+    }
+
+    async fn configure(&self, statement: &'static str) {
+        let options: PgConnectOptions = self.url.parse().unwrap();
+        let options = options.application_name("observer").options([("default_transaction_read_only", "off")]);
+        let mut connection = options.connect().await.unwrap();
+        for statement in [statement, "select pg_reload_conf()"] {
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        }
+    }
+
+    /// Starts one more worker, which can run nothing, until it has said so or has given a job back.
+    async fn misconfigure(&mut self) {
+        let kind = self.random.below(4);
+        let mut worker = process::spawn(self.misconfigured_worker(kind)).unwrap();
+        let began = Utc::now();
+        let query = "select exists (
+                select from workers where name = $1 and (stopped_because not like '%is being checked' or datasets = '{}'))
+            or exists (select from attempts where worker_name = $1 and started_at > $2 and ended_at is not null)
+            or not exists (select from jobs where status = 'queued')";
+        self.until("the misconfigured worker is found out", async |pool| {
+            sqlx::query_scalar(query).bind(MISCONFIGURED).bind(began).fetch_one(pool).await
+        })
+        .await;
+        self.later().await;
+        worker.signal(Signal::TERM);
+        worker.wait().await;
     }
 
     async fn end_connections(&mut self) {
@@ -231,7 +290,7 @@ impl World {
     /// Waits until an attempt has failed because of storage.
     async fn storage_failed(&mut self) {
         let began = Utc::now();
-        let query = "select exists (select from attempts where ended_at > $1 and outcome = 'storage')";
+        let query = "select exists (select from attempts where ended_at > $1 and outcome in ('machine', 'storage'))";
         self.until("storage fails", async |pool| sqlx::query_scalar(query).bind(began).fetch_one(pool).await).await;
         self.later().await;
     }

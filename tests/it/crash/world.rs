@@ -26,12 +26,16 @@ use crate::support::server::{quick_job, write_patterns};
 
 pub const EPOCHS: u64 = 10;
 pub const STEPS_PER_EPOCH: u64 = 20;
+/// The default of a specification.
+pub const MAX_ATTEMPTS: usize = 3;
 const WORKERS: usize = 3;
 /// Unfinished jobs while faults are caused: more than workers, so that a lost job has to wait its turn.
 const UNFINISHED: usize = 5;
 /// Seconds by which the clocks of the workers' machines are off.
 const CLOCKS: [i64; WORKERS] = [-3600, 0, 3600];
 const TRAINER: &str = include_str!("trainer.sh");
+/// Name of the worker that can run nothing.
+pub const MISCONFIGURED: &str = "crash/misconfigured";
 /// How long to wait for a change of a job: processes end, and the database goes away, without one.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -39,7 +43,7 @@ pub struct World {
     pub dir: tempfile::TempDir,
     pub faults: Faults,
     pub database: Option<Server>,
-    url: String,
+    pub url: String,
     pub pool: PgPool,
     changes: PgListener,
     pub api: Option<Child>,
@@ -128,11 +132,11 @@ impl World {
         }
     }
 
-    fn program(&self, command: &str) -> std::process::Command {
+    fn program(&self, command: &str, datasets: &str) -> std::process::Command {
         let mut program = distillery();
         program
             .arg(command)
-            .args(["--datasets-dir".as_ref(), self.dir.path().join("datasets").as_os_str()])
+            .args(["--datasets-dir".as_ref(), self.dir.path().join(datasets).as_os_str()])
             .args(["--storage".as_ref(), self.dir.path().join("storage").as_os_str()])
             .env("DATABASE_URL", &self.url)
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned()));
@@ -142,21 +146,52 @@ impl World {
     fn start_worker(&self, index: usize) -> Child {
         // Two of them share a machine, and so its directory of work in progress; the third has one of its own.
         let data = self.dir.path().join(if index < 2 { "data-shared" } else { "data-alone" });
-        let mut program = self.program("worker");
-        program
-            .args(["--device", "cpu", "--name", &format!("crash/{index}")])
-            .args(["--lease-seconds", &self.lease.to_string()])
-            .args(["--data-dir".as_ref(), data.as_os_str()])
-            .args(["--trainer".as_ref(), self.dir.path().join("trainer").as_os_str()])
-            .stdout(Stdio::null());
+        let mut program = self.worker(&format!("crash/{index}"), "datasets", &data, "trainer");
         self.faults.give(&mut program, CLOCKS[index]);
         process::spawn(program).unwrap()
+    }
+
+    fn worker(&self, name: &str, datasets: &str, data: &Path, trainer: &str) -> std::process::Command {
+        let mut program = self.program("worker", datasets);
+        program
+            .args(["--device", "cpu", "--name", name, "--lease-seconds", &self.lease.to_string()])
+            .args(["--data-dir".as_ref(), data.as_os_str()])
+            .args(["--trainer".as_ref(), self.dir.path().join(trainer).as_os_str()])
+            .stdout(Stdio::null());
+        program
+    }
+
+    /// A worker of the given kind of four that can run no job.
+    pub fn misconfigured_worker(&self, kind: usize) -> std::process::Command {
+        let at = |name: &str| self.dir.path().join(name);
+        let worker = |datasets, data: &str, trainer| self.worker(MISCONFIGURED, datasets, &at(data), trainer);
+        let says = r#"{"type":"failed","class":"storage","message":"no space left on device"}"#;
+        match kind {
+            0 => {
+                fs::create_dir_all(at("no-datasets")).unwrap();
+                worker("no-datasets", "data-misconfigured", "trainer")
+            }
+            1 => {
+                write_script(&at("trainer-without-library"), "#!/bin/sh\necho no such library >&2; exit 127\n");
+                worker("datasets", "data-misconfigured", "trainer-without-library")
+            }
+            2 => {
+                fs::create_dir_all(at("data-read-only")).unwrap();
+                fs::write(at("data-read-only/work"), "not a directory").unwrap();
+                worker("datasets", "data-read-only", "trainer")
+            }
+            _ => {
+                let script = format!("#!/bin/sh\n[ $1 = probe ] && exit\necho '{says}'; exit 1\n");
+                write_script(&at("trainer-without-space"), &script);
+                worker("datasets", "data-misconfigured", "trainer-without-space")
+            }
+        }
     }
 
     async fn start_api(&mut self) {
         let deadline = Instant::now() + self.patience;
         loop {
-            let mut program = self.program("serve");
+            let mut program = self.program("serve", "datasets");
             program.args(["--listen", "127.0.0.1:0", "--workers", "0"]).stdout(Stdio::piped());
             program.args(["--data-dir".as_ref(), self.dir.path().join("data-api").as_os_str()]);
             let mut api = process::spawn(program).unwrap();
@@ -200,10 +235,10 @@ impl World {
     }
 
     /// Posts a job with a key, and again until it is answered.
-    pub async fn post(&mut self, name: &str, max_attempts: u32) {
+    pub async fn post(&mut self, name: &str) {
         let deadline = Instant::now() + self.patience;
         loop {
-            match self.request(name, max_attempts).send().await {
+            match self.request(name).send().await {
                 Ok(answer) if answer.status().is_success() => {
                     if let Ok(job) = answer.json::<Value>().await {
                         self.posted.insert(name.to_owned(), job["id"].as_str().unwrap().to_owned());
@@ -223,10 +258,10 @@ impl World {
         }
     }
 
-    pub fn request(&self, name: &str, max_attempts: u32) -> reqwest::RequestBuilder {
+    /// A job with as many attempts as a job has unless its user says otherwise.
+    pub fn request(&self, name: &str) -> reqwest::RequestBuilder {
         let mut spec = quick_job();
         spec["name"] = json!(name);
-        spec["max_attempts"] = json!(max_attempts);
         spec["training"]["epochs"] = json!(EPOCHS);
         self.http.post(format!("{}/v1/jobs", self.api_url)).header("Idempotency-Key", name).json(&spec)
     }
@@ -236,7 +271,7 @@ impl World {
         let query = "select count(*) from jobs where finished_at is null";
         let unfinished: i64 = sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap_or(0);
         for _ in usize::try_from(unfinished).unwrap_or(0)..UNFINISHED {
-            self.post(&format!("job-{}", self.posted.len()), 100).await;
+            self.post(&format!("job-{}", self.posted.len())).await;
         }
     }
 
