@@ -136,7 +136,7 @@ impl Dataset {
         notes: &mut Vec<String>,
     ) -> Option<Vec<usize>> {
         let available = kept.as_ref().map_or(all.len(), Vec::len);
-        let limit = usize::try_from(limit?).unwrap_or(usize::MAX);
+        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         if limit >= available {
             return kept;
         }

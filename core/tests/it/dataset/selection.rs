@@ -122,6 +122,9 @@ fn a_folder_without_splits_is_evaluated_on_a_stated_fraction() {
             .to_string()
             .contains("its splits are: train; to evaluate on a part of the training split, set eval_fraction")
     );
+    let request = SelectionRequest { eval_fraction: Some(0.2), ..SelectionRequest::default() };
+    let selection = dataset.select(request).unwrap();
+    assert_eq!((selection.train.labels.len(), selection.eval.labels.len()), (16, 4));
     let request = SelectionRequest { eval_fraction: Some(0.2), limit: Some(4), ..SelectionRequest::default() };
     let selection = dataset.select(request).unwrap();
     assert_eq!((counts(&selection.train.labels, 2), counts(&selection.eval.labels, 2)), (vec![2, 2], vec![2, 2]));
