@@ -40,6 +40,8 @@ pub struct UploadedCheckpoint {
     /// The likeliest network; absent if no known network has even half of its keys and shapes.
     #[schema(value_type = Option<Guess>)]
     pub guess: Option<Json<Guess>>,
+    /// What was passed over, chosen or read under another name.
+    pub notes: Vec<String>,
     /// When it was first uploaded.
     pub created_at: DateTime<Utc>,
 }
@@ -93,14 +95,16 @@ pub async fn insert(pool: &PgPool, new: &UploadedCheckpoint) -> sqlx::Result<Ins
     let row = sqlx::query!(
         r#"
         insert into checkpoints as old
-            (id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, fits, guess)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            (id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, fits, guess,
+            notes)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         on conflict (id) do update set
             name = coalesce(excluded.name, old.name),
             architecture = coalesce(excluded.architecture, old.architecture),
             num_classes = coalesce(excluded.num_classes, old.num_classes),
             fits = excluded.fits,
-            guess = excluded.guess
+            guess = excluded.guess,
+            notes = excluded.notes
         returning name, architecture, num_classes, created_at, xmax = 0 as "is_new!"
         "#,
         new.id,
@@ -114,6 +118,7 @@ pub async fn insert(pool: &PgPool, new: &UploadedCheckpoint) -> sqlx::Result<Ins
         new.num_classes,
         &new.fits as _,
         new.guess.as_ref() as _,
+        &new.notes,
     )
     .fetch_one(&mut *transaction)
     .await?;
@@ -133,7 +138,7 @@ pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpo
         UploadedCheckpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", created_at
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", notes, created_at
         from checkpoints where id = $1
         "#,
         id,
@@ -152,7 +157,7 @@ pub async fn list(
         UploadedCheckpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", created_at
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", notes, created_at
         from checkpoints
         where $1::timestamptz is null or (created_at, id) < ($1, $2)
         order by created_at desc, id desc limit $3

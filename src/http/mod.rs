@@ -13,6 +13,7 @@ mod auth;
 mod connections;
 mod download;
 mod error;
+mod estimate;
 mod extract;
 mod feed;
 mod health;

@@ -17,7 +17,7 @@ use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
 use super::v1::stream::{Deleted, JobProgress};
 use crate::db::metrics::StoredPoint;
-use crate::spec::{self, Augmentation, Grouping, Method, Precision};
+use crate::spec::{self, Augmentation, EvalCrop, Grouping, Method, Precision};
 
 /// Swagger UI styles its elements inline.
 const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
@@ -37,7 +37,8 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
         (name = "server", description = "What the server has and how it is")
     ),
     components(schemas(
-        Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, Grouping, Method, Precision
+        Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, EvalCrop, Grouping, Method,
+        Precision
     ))
 )]
 struct Base;

@@ -3,18 +3,20 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::types::Json as Jsonb;
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::error::ApiError;
+use super::estimate::{ImageCounts, Memory, Time};
 use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
 use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError};
 use crate::db;
-use crate::db::checkpoints::{self, Fit, UploadedCheckpoint};
+use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::Status;
 use crate::db::workers;
-use crate::spec::{DatasetName, DatasetSpec, Fault, JobSpec, OptimizerSpec, Request, TeacherRequest};
+use crate::spec::{self, DatasetName, DatasetSpec, Fault, JobSpec, Request, TeacherRequest};
 
 /// What a job needs to know of its data set.
 #[derive(Debug, Clone)]
@@ -33,8 +35,10 @@ pub struct Resolved {
     pub spec: JobSpec,
     /// The data set.
     dataset: DatasetFacts,
-    /// What there is to say of the devices that it asks for.
-    pub waits_for_devices: Option<String>,
+    /// Why it will wait, as far as that is known now.
+    pub waits: Option<String>,
+    /// What its checkpoints' reader has to say.
+    notes: Vec<String>,
 }
 
 /// What a job would be.
@@ -56,6 +60,8 @@ pub struct DryRun {
     pub warnings: Vec<String>,
     /// Memory of the device.
     pub memory: Memory,
+    /// Time of training; null before a job has been measured.
+    pub time: Option<Time>,
 }
 
 /// A network at the job's image size and number of classes.
@@ -71,19 +77,6 @@ pub struct NetworkFacts {
     pub feature_map: [u32; 3],
 }
 
-/// A rough estimate of the memory that training takes on each device.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Memory {
-    /// Weights, gradients and the optimiser's state of the student, and the teacher's weights.
-    pub weights_bytes: u64,
-    /// What a batch leaves behind in both networks until the step is done.
-    pub activations_bytes: u64,
-    /// All of it.
-    pub total_bytes: u64,
-    /// How it was computed.
-    pub method: String,
-}
-
 /// Reads a specification and checks what it names.
 ///
 /// # Errors
@@ -93,6 +86,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let faults = &mut request.faults;
     // A data set whose description is faulty is looked for once that is mended.
     let (mut checked, place) = (None, &request.dataset.place);
+    let mut notes = Vec::new();
     if let Some(name) = place.name.clone().filter(|_| !faults.iter().any(|fault| fault.pointer.starts_with("/dataset")))
     {
         let dataset = request.dataset.clone().at(DatasetName { name });
@@ -102,31 +96,33 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     if let Some(teacher) = &mut request.teacher {
         if let (Some(id), Some(architecture)) = (&teacher.checkpoint, teacher.architecture) {
             let given = GivenCheckpoint { pointer: "/teacher/checkpoint", id, architecture };
-            given.check(state, classes, faults).await?;
+            notes.extend(given.check(state, classes, faults).await?);
         }
         check_teacher_job(state, teacher, classes, faults).await?;
     }
     if let (Some(id), Some(architecture)) = (&request.student.checkpoint, request.student.architecture) {
         let given = GivenCheckpoint { pointer: "/student/checkpoint", id, architecture };
-        given.check(state, classes, faults).await?;
+        notes.extend(given.check(state, classes, faults).await?);
     }
     let devices = request.training.devices;
     match (request.complete(), checked) {
         (Ok(spec), Some(dataset)) => {
-            let waits_for_devices = check_workers(state, devices).await?;
-            Ok(Resolved { spec, dataset, waits_for_devices })
+            let waits = check_workers(state, devices).await?;
+            Ok(Resolved { spec, dataset, waits, notes })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
     }
 }
 
-/// A warning where no worker has that many devices.
+/// A warning where no worker runs, or none has that many devices.
 async fn check_workers(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
-    if devices == 1 {
-        return Ok(None);
-    }
     let most = workers::most_devices(&state.pool).await?.unsigned_abs();
+    if most == 0 && devices == 1 {
+        let message = "no worker is running: the job waits until one is started (distillery worker, or distillery serve \
+                       with --workers)";
+        return Ok(Some(message.to_owned()));
+    }
     let there = match most {
         0 => "there is no worker now".to_owned(),
         1 => "every worker has one now".to_owned(),
@@ -220,19 +216,25 @@ struct GivenCheckpoint<'a> {
 }
 
 impl GivenCheckpoint<'_> {
-    /// Whether it exists and is of the network.
-    async fn check(&self, state: &AppState, classes: Option<u32>, faults: &mut Vec<Fault>) -> Result<(), ApiError> {
+    /// Checks that it exists and is of the network. Returns what its reader has to say.
+    async fn check(
+        &self,
+        state: &AppState,
+        classes: Option<u32>,
+        faults: &mut Vec<Fault>,
+    ) -> Result<Vec<String>, ApiError> {
         let Self { pointer, id, architecture } = *self;
         match checkpoints::get(&state.pool, id).await? {
             None => {
                 faults.push(fault(pointer, format!("there is no checkpoint {id}: upload it with PUT /v1/checkpoints")));
+                Ok(Vec::new())
             }
             Some(checkpoint) => {
                 let mismatch = mismatch(&checkpoint, architecture, classes);
                 faults.extend(mismatch.map(|mismatch| fault(pointer, format!("checkpoint {id} {mismatch}"))));
+                Ok(checkpoint.notes.iter().map(|note| format!("checkpoint {id}: {note}")).collect())
             }
         }
-        Ok(())
     }
 }
 
@@ -246,11 +248,27 @@ fn mismatch(checkpoint: &UploadedCheckpoint, network: &Architecture, classes: Op
         return None;
     }
     let Some((fit, known)) = fits.iter().find_map(|fit| Some((fit, architecture::find(&fit.architecture)?))) else {
-        return Some(format!("does not fit {}: it fits no known architecture", network.name));
+        return Some(fits_nothing(checkpoint, network));
     };
     let mismatch = architecture::mismatch(network, &shapes_of(known, fit), classes)?;
     // The sentence ends with what it fits.
     Some(if known.name == network.name { mismatch } else { format!("{mismatch} with {} classes", fit.num_classes) })
+}
+
+/// Why a checkpoint that fits no network is not one, as far as that was found out when it was uploaded.
+fn fits_nothing(checkpoint: &UploadedCheckpoint, network: &Architecture) -> String {
+    let notes: String = checkpoint.notes.iter().map(|note| format!("; {note}")).collect();
+    let name = network.name;
+    let why = match &checkpoint.guess {
+        Some(Jsonb(Guess { architecture, difference: Some(difference), .. })) if architecture == name => {
+            format!("{difference}; it fits no known architecture")
+        }
+        Some(Jsonb(Guess { architecture, difference: Some(difference), .. })) => {
+            format!("it fits no known architecture; {architecture} is the nearest, but {difference}")
+        }
+        _ => "it fits no known architecture".to_owned(),
+    };
+    format!("does not fit {name}: {why}{notes}")
 }
 
 fn shapes_of(architecture: &Architecture, fit: &Fit) -> Shapes {
@@ -306,25 +324,53 @@ async fn check_teacher_job(
 
 impl Resolved {
     /// What comes of it, estimated.
-    #[must_use]
-    pub fn dry_run(self) -> DryRun {
-        let Self { spec, dataset, waits_for_devices } = self;
-        let DatasetFacts { classes, train_images, eval_images, notes } = dataset;
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
+        let measured = db::jobs::measured(&state.pool, MEASURED_JOBS).await?;
+        let Self { spec, dataset, waits, notes: of_checkpoints } = self;
+        let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
+        let images = ImageCounts { train: train_images, eval: eval_images };
+        let time = Time::estimate(&spec, classes, images, &measured);
         let find = |name: &str| architecture::find(name).expect("the specification names known architectures");
         let side = spec.dataset.image_size;
         let student = find(&spec.student.architecture);
         let teacher = spec.teacher.as_ref().map(|teacher| find(&teacher.architecture));
         let fine = |network, role| spec.distillation.fine_scales(network, role, side);
-        let warnings = fine(student, "student").chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")));
-        let warnings = warnings.chain(waits_for_devices).chain(notes).collect();
         let layout = |network: &Architecture| network.layout_at(classes, side);
         let (student_layout, teacher_layout) = (layout(student), teacher.map(layout));
+        let warnings = fine(student, "student")
+            .chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")))
+            .chain(spec::doubts(&spec.dataset, &spec.distillation, &spec.training))
+            .chain(of_dataset)
+            .chain(of_checkpoints)
+            .chain(waits)
+            .chain(check_disk(&state.settings.spool_dir, spec.training.disk_bytes(student_layout.parameters)))
+            .collect();
         let student = NetworkFacts::new(student.name, &student_layout);
         let teacher =
             teacher.zip(teacher_layout.as_ref()).map(|(teacher, layout)| NetworkFacts::new(teacher.name, layout));
         let memory = Memory::estimate(&spec, &student_layout, teacher_layout.as_ref());
-        DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory }
+        Ok(DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory, time })
     }
+}
+
+/// Jobs that an estimate of the time looks at.
+const MEASURED_JOBS: i64 = 100;
+
+/// A warning if the server's disk, where its own workers train, has less space than needed, in bytes.
+fn check_disk(directory: &std::path::Path, needed: u64) -> Option<String> {
+    let existing = directory.ancestors().find(|directory| directory.exists())?;
+    let found = rustix::fs::statvfs(existing).ok()?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    (free < needed).then(|| {
+        format!(
+            "the server's disk has {} MiB of free space, and the job needs about {} MiB for its checkpoints and students",
+            free >> 20,
+            needed.div_ceil(1 << 20)
+        )
+    })
 }
 
 impl NetworkFacts {
@@ -335,29 +381,5 @@ impl NetworkFacts {
             macs: layout.macs,
             feature_map: layout.feature_map,
         }
-    }
-}
-
-impl Memory {
-    fn estimate(spec: &JobSpec, student: &Layout, teacher: Option<&Layout>) -> Self {
-        let states = match spec.training.optimizer {
-            OptimizerSpec::Sgd { momentum: 0.0, .. } => 0,
-            OptimizerSpec::Sgd { .. } => 1,
-            OptimizerSpec::Adamw { .. } => 2,
-        };
-        let kept_bytes = student.parameters * 4 * (3 + states);
-        let weights_bytes = kept_bytes + teacher.map_or(0, |teacher| teacher.parameters * 4);
-        let side = spec.dataset.image_size;
-        let image = 3 * u64::from(side) * u64::from(side);
-        let kept = student.kept_elements() + student.peak_elements();
-        let passing = teacher.map_or(0, Layout::peak_elements);
-        let images = spec.training.batch_size.div_ceil(spec.training.devices);
-        let activations_bytes = u64::from(images) * 4 * (image + kept + passing);
-        let total_bytes = weights_bytes + activations_bytes;
-        let method = "float32 throughout. weights: the student's four times or more (weights, gradients, the best so \
-                      far, one or two states of the optimiser) and the teacher's once. activations: per image of the \
-                      batch, the student's maps that its gradients need, and what both networks hold at once on the \
-                      way. Without libraries (0.5 GB or more on a GPU) and the allocator's reserve";
-        Self { weights_bytes, activations_bytes, total_bytes, method: method.to_owned() }
     }
 }

@@ -70,9 +70,27 @@ const TEACHER: Object = Object {
         field("checkpoint", Path, "File with the teacher's weights.").only_in(TrainingFile),
         field("job", Text { longest: 100 }, "Id of a job whose student becomes this teacher.").only_in(Job),
         field("job", Kind::Refused("only a server knows jobs: give a checkpoint file"), "").only_in(TrainingFile),
-        field("mean", MEAN, "Per-channel mean that the teacher was trained with, where it differs from the student's.")
-            .title("Teacher’s mean"),
-        field("std", STD, "Per-channel standard deviation that the teacher was trained with.").title("Teacher’s std"),
+        field(
+            "mean",
+            MEAN,
+            "Per-channel mean that the teacher was trained with; by default the one that its file names, else the \
+             student's.",
+        )
+        .title("Teacher’s mean"),
+        field(
+            "std",
+            STD,
+            "Per-channel standard deviation that the teacher was trained with; by default as for `mean`.",
+        )
+        .title("Teacher’s std"),
+        field(
+            "min_top1",
+            Number(0.0..=100.0),
+            "Top-1 accuracy in percent on the evaluation images that the teacher must have: below it, the job ends \
+             before it trains.",
+        )
+        .title("Teacher’s least top-1 accuracy")
+        .rare(),
     ],
 };
 
@@ -130,13 +148,28 @@ const DATASET: Object = Object {
         field(
             "image_size",
             Integer(8..=1024),
-            "Side in pixels to which images are scaled; by default what the student was designed for.",
+            "Side in pixels to which images are resized, bilinearly with antialiasing as by Pillow; by default what the \
+             student was designed for.",
         )
         .follows()
         .rare(),
         field("mean", MEAN, "Per-channel mean of pixel values in [0, 1]; by default the training split's.").rare(),
         field("std", STD, "Per-channel standard deviation of pixel values in [0, 1]; by default the training split's.")
             .rare(),
+        field(
+            "eval_crop",
+            Choice("EvalCrop"),
+            "Part of each evaluation image: by default `centre` with the augmentation `resized_crop_flip` or with \
+             `eval_resize`, else `whole`.",
+        )
+        .rare(),
+        field(
+            "eval_resize",
+            Integer(8..=4096),
+            "Pixels to which the shorter side of evaluation images is resized before the central `image_size` pixels \
+             are taken; by default 8/7 of `image_size` (256 for 224).",
+        )
+        .rare(),
     ],
 };
 

@@ -6,6 +6,7 @@ mod change;
 mod create;
 mod delete;
 pub mod labels;
+mod speeds;
 pub mod status;
 pub mod summaries;
 
@@ -25,6 +26,7 @@ pub use baselines::Baseline;
 pub use change::change;
 pub use create::{Created, NewJob, create, find_by_key};
 pub use delete::{JobDeletion, delete};
+pub use speeds::{MeasuredJob, measured};
 pub use status::{Change, Status};
 
 /// A job as its user sees it.

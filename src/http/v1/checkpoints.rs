@@ -1,7 +1,7 @@
 //! `/v1/checkpoints`
 
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use axum::Json;
 use axum::body::Body;
@@ -39,6 +39,10 @@ pub struct UploadParameters {
     #[serde(default, deserialize_with = "whole::<1, 1_000_000, _>")]
     #[param(minimum = 1, maximum = 1_000_000)]
     num_classes: Option<i64>,
+    /// Of a file with several state dicts or networks, the key or prefix of the one to store, such as
+    /// `state_dict_ema` or `teacher`. Only its tensors are stored, as safetensors.
+    #[param(min_length = 1, max_length = 200)]
+    state_dict: Option<String>,
 }
 
 /// Upload a checkpoint
@@ -95,6 +99,9 @@ impl UploadParameters {
             return Err(ApiError::malformed(
                 "query parameters: name: expected 1 to 200 characters without control characters",
             ));
+        }
+        if self.state_dict.as_ref().is_some_and(|key| key.is_empty() || key.chars().count() > 200) {
+            return Err(ApiError::malformed("query parameters: state_dict: expected 1 to 200 characters"));
         }
         let Some(name) = &self.architecture else { return Ok(None) };
         let found = architecture::named(name);
@@ -159,9 +166,12 @@ impl Upload {
         parameters: UploadParameters,
         network: Option<&'static Architecture>,
     ) -> Result<(UploadedCheckpoint, bool), ApiError> {
+        let spool = state.settings.spool_dir.clone();
         let (upload, checkpoint) = tokio::task::spawn_blocking(move || {
-            let checkpoint = self.inspect(parameters, network);
-            (self, checkpoint)
+            let mut upload = self;
+            let chosen = parameters.state_dict.as_ref().map_or(Ok(()), |key| upload.choose(key, &spool));
+            let checkpoint = chosen.and_then(|()| upload.inspect(parameters, network));
+            (upload, checkpoint)
         })
         .await
         .map_err(anyhow::Error::from)?;
@@ -188,19 +198,30 @@ impl Upload {
         Ok(insertion.commit().await?)
     }
 
+    /// Replaces the file by one of its state dicts.
+    fn choose(&mut self, key: &str, spool: &Path) -> Result<(), ApiError> {
+        let checkpoint = checkpoint::Checkpoint::open_state_dict(&self.path(), Some(key)).map_err(unreadable)?;
+        let directory = tempfile::tempdir_in(spool)?;
+        let path = directory.path().join("chosen");
+        checkpoint.convert(&path).map_err(unreadable)?;
+        let mut file = std::fs::File::open(&path)?;
+        let mut hash = Sha256::new();
+        self.size = std::io::copy(&mut file, &mut hash)?;
+        (self.file, self.sha256) = (file, hex::encode(hash.finalize()));
+        Ok(())
+    }
+
     fn inspect(
         &self,
         parameters: UploadParameters,
         network: Option<&'static Architecture>,
     ) -> Result<UploadedCheckpoint, ApiError> {
-        let file = checkpoint::Checkpoint::open(&self.path()).map_err(|error| match error {
-            error if error.is_users() => ApiError::invalid(error.to_string()),
-            error => ApiError::Internal(error.into()),
-        })?;
+        let file = checkpoint::Checkpoint::open(&self.path()).map_err(unreadable)?;
         let shapes = file.shapes();
         let expected = parameters.num_classes.and_then(|classes| u32::try_from(classes).ok());
         if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, expected)) {
-            return Err(ApiError::invalid(format!("the checkpoint {mismatch}")));
+            let notes: String = file.notes().iter().map(|note| format!("; {note}")).collect();
+            return Err(ApiError::invalid(format!("the checkpoint {mismatch}{notes}")));
         }
         let fit = |fit: &architecture::ArchitectureFit| Fit {
             architecture: fit.architecture.name.to_owned(),
@@ -214,6 +235,12 @@ impl Upload {
             return Err(ApiError::invalid(format!(
                 "the checkpoint is a {architecture} with {num_classes} classes, not {expected}"
             )));
+        }
+        // Networks with the same keys and shapes use the same weights.
+        if let Some(fit) = architecture::fits(&shapes).first()
+            && let Some(unsound) = file.unsound(fit.architecture, fit.classes).map_err(anyhow::Error::from)?
+        {
+            return Err(ApiError::invalid(format!("the checkpoint {unsound}")));
         }
         let only = match (network, fits.as_slice()) {
             (Some(network), fits) => fits.iter().find(|fit| fit.architecture == network.name),
@@ -232,8 +259,17 @@ impl Upload {
             num_classes: expected.or(only.map(|fit| fit.num_classes)).and_then(|classes| i32::try_from(classes).ok()),
             fits: Jsonb(fits),
             guess: architecture::guess(&shapes).map(|guess| Jsonb(described(guess))),
+            notes: file.notes().to_vec(),
             created_at: Utc::now(),
         })
+    }
+}
+
+fn unreadable(error: checkpoint::Error) -> ApiError {
+    match error {
+        error if error.is_users() => ApiError::invalid(error.to_string()),
+        checkpoint::Error::Io(error) => full(error),
+        error => ApiError::Internal(error.into()),
     }
 }
 

@@ -5,6 +5,7 @@ mod checkpoints;
 mod conformance;
 mod datasets;
 mod errors;
+mod foresight;
 mod idempotency;
 mod jobs;
 mod metrics;

@@ -172,8 +172,9 @@ async fn a_dry_run_resolves_and_estimates_and_stores_nothing() {
     assert!(dry["teacher"]["parameters"].as_u64() > dry["student"]["parameters"].as_u64());
     assert!(dry["student"]["macs"].as_u64() > Some(1_000_000));
     let warnings: Vec<_> = dry["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings.iter().all(|text| text.contains("scale 16 is finer than the 8×8")), "{warnings:?}");
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert!(warnings[..2].iter().all(|text| text.contains("scale 16 is finer than the 8×8")), "{warnings:?}");
+    assert!(warnings[2].contains("no worker is running"), "{warnings:?}");
     let memory = &dry["memory"];
     let sum = memory["weights_bytes"].as_u64().unwrap() + memory["activations_bytes"].as_u64().unwrap();
     assert_eq!(memory["total_bytes"], sum);

@@ -67,6 +67,7 @@ async fn add_checkpoint(it: &Surroundings, sha256: &str) -> String {
         num_classes: None,
         fits: sqlx::types::Json(Vec::new()),
         guess: None,
+        notes: Vec::new(),
         created_at: chrono::Utc::now(),
     };
     checkpoints::insert(&it.db.pool, &new).await.unwrap().commit().await.unwrap().0.id

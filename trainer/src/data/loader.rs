@@ -28,7 +28,10 @@ pub enum Framing {
     /// The whole image.
     Whole,
     /// A central crop, as in ImageNet's evaluation.
-    Centre,
+    Centre {
+        /// Pixels to which the shorter side is resized first.
+        resize: u32,
+    },
     /// A random part in every epoch, mirrored half of the time: [`resized_crop`](super::resized_crop).
     ResizedCrop,
 }
@@ -75,7 +78,7 @@ impl LoaderOptions {
     fn view(&self, epoch: u32) -> View {
         match self.framing {
             Framing::Whole => View::Whole,
-            Framing::Centre => View::Centre,
+            Framing::Centre { resize } => View::Centre { resize },
             Framing::ResizedCrop => View::ResizedCrop { seed: self.seed, epoch },
         }
     }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::worker_link::report::{Report, warning};
 use distillery_core::dataset::{Classes, Dataset, DatasetOptions, SelectedImages, Selection};
 use distillery_core::protocol::{Event, Level};
-use distillery_core::spec::{Augmentation, DatasetSpec, TrainingPlan};
+use distillery_core::spec::{Augmentation, DatasetSpec, EvalPart, TrainingPlan};
 
 /// Changes whenever images are decoded differently than before.
 pub const DECODER: u32 = 2;
@@ -114,9 +114,11 @@ impl Data {
             }
             Ok::<_, Error>(loader)
         };
-        let (train_framing, eval_framing) = framings(spec.training.augmentation);
+        let augmentation = spec.training.augmentation;
+        let train_framing =
+            if augmentation == Augmentation::ResizedCropFlip { Framing::ResizedCrop } else { Framing::Whole };
         let train = open(&selection.train, train_framing)?;
-        let eval = open(&selection.eval, eval_framing)?;
+        let eval = open(&selection.eval, spec.dataset.eval_part(augmentation).into())?;
         let (mean, std) = match (spec.dataset.mean, spec.dataset.std) {
             (Some(mean), Some(std)) => (mean, std),
             _ => train.mean_std(),
@@ -143,11 +145,12 @@ fn info(report: &mut dyn Report, message: String) {
     report.event(&Event::Log { level: Level::Info, message });
 }
 
-/// The framing of training and of evaluation images.
-fn framings(augmentation: Augmentation) -> (Framing, Framing) {
-    match augmentation {
-        Augmentation::ResizedCropFlip => (Framing::ResizedCrop, Framing::Centre),
-        Augmentation::None | Augmentation::CropFlip => (Framing::Whole, Framing::Whole),
+impl From<EvalPart> for Framing {
+    fn from(part: EvalPart) -> Self {
+        match part {
+            EvalPart::Whole => Self::Whole,
+            EvalPart::Centre { resize } => Self::Centre { resize },
+        }
     }
 }
 

@@ -9,10 +9,13 @@ mod support;
 
 mod architectures;
 mod augmentation;
+mod checkpoints;
 mod command_line;
 mod data_cache;
+mod doubts;
 mod gpu;
 mod loader;
+mod local_spec;
 mod losses;
 mod optim;
 mod ranks;

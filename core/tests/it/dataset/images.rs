@@ -226,10 +226,10 @@ fn the_centre_is_what_torchvision_evaluates_on() {
     let red = [[69, 96, 124, 152], [107, 134, 162, 190], [152, 179, 198, 188], [197, 224, 133, 24]];
     let blue = [13, 62, 120, 178].map(|value| [value; 4]);
     let expected = [red.concat(), [50, 104, 182, 160].repeat(4), blue.concat()].concat();
-    assert_near(&part(&encode(uneven(), ImageFormat::Png), &Frame::Centre, 4).unwrap(), &expected);
+    assert_near(&part(&encode(uneven(), ImageFormat::Png), &Frame::Centre { resize: 5 }, 4).unwrap(), &expected);
     // At 256 pixels nothing is resampled: 224 of them, exactly.
     let wide = RgbImage::from_fn(320, 256, |x, y| Rgb([x as u8, y as u8, (x / 2) as u8]));
-    let planes = part(&encode(wide, ImageFormat::Png), &Frame::Centre, 224).unwrap();
+    let planes = part(&encode(wide, ImageFormat::Png), &Frame::Centre { resize: 256 }, 224).unwrap();
     for (at, &red) in planes[..224 * 224].iter().enumerate() {
         assert_eq!(u32::from(red), (48 + at as u32 % 224) % 256, "pixel {at}");
     }

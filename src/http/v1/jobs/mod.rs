@@ -31,7 +31,7 @@ use crate::spec;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CreateParameters {
-    /// Validate the specification, fill in defaults and estimate memory, but create no job.
+    /// Validate the specification, fill in defaults and estimate memory and time, but create no job.
     #[serde(default)]
     #[param(default = false)]
     dry_run: bool,
@@ -65,7 +65,7 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     if parameters.dry_run {
         let resolved = resolve::resolve(&state, &body.value).await?;
-        return Ok(Json(NotNew::DryRun(Box::new(resolved.dry_run()))).into_response());
+        return Ok(Json(NotNew::DryRun(Box::new(resolved.dry_run(&state).await?))).into_response());
     }
     let sha256 = hex::encode(Sha256::digest(&body.bytes));
     let idempotency = key.as_ref().map(|key| (key.0.as_str(), sha256.as_str()));
@@ -79,7 +79,7 @@ pub async fn create(
         None => {
             let resolved = resolve::resolve(&state, &body.value).await?;
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
-            let warning = resolved.waits_for_devices.as_deref();
+            let warning = resolved.waits.as_deref();
             let dataset_fingerprint = state.datasets.outline(&resolved.spec.dataset.place.name).await;
             let dataset_fingerprint = dataset_fingerprint.as_deref();
             let new = NewJob { spec: &resolved.spec, submitted, idempotency, warning, dataset_fingerprint };

@@ -1,0 +1,40 @@
+//! What a specification allows, but few people mean.
+
+use super::{DatasetSpec, DistillationSpec, ScheduleSpec, TrainingSpec};
+
+/// The split that is trained on by default.
+const TRAIN: &str = "train";
+
+/// Warnings about values that contradict each other, of which a run would otherwise say nothing for hours.
+#[must_use]
+pub fn doubts<Place>(
+    dataset: &DatasetSpec<Place>,
+    distillation: &DistillationSpec,
+    training: &TrainingSpec,
+) -> Vec<String> {
+    let epochs = training.epochs;
+    let mut doubts = Vec::new();
+    if let Some(split) =
+        dataset.eval_split.as_deref().filter(|split| *split == dataset.train_split.as_deref().unwrap_or(TRAIN))
+    {
+        doubts.push(format!(
+            "dataset.eval_split is {split:?}, the split that is trained on: accuracies will not show how good the student \
+             is on other images"
+        ));
+    }
+    if let Some(warmup) = distillation.warmup_epochs.filter(|&warmup| warmup > epochs) {
+        doubts.push(format!(
+            "distillation.warmup_epochs is {warmup}, but there are {epochs} epochs: the distillation loss gets {:.0} % of \
+             its weight at most. Lower warmup_epochs, or train longer",
+            100.0 * f64::from(epochs) / f64::from(warmup)
+        ));
+    }
+    if let ScheduleSpec::Multistep { milestones, .. } = &training.schedule
+        && let Some(late) = milestones.iter().find(|&&milestone| milestone > epochs)
+    {
+        doubts.push(format!(
+            "training.schedule.milestones has {late}, but there are {epochs} epochs: the learning rate does not drop there"
+        ));
+    }
+    doubts
+}
