@@ -3,7 +3,9 @@
 //!
 //! A file appears under its key completely or not at all. Its SHA-256 is computed while it is stored or fetched.
 
+mod identity;
 pub mod keys;
+mod unfinished;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,10 +23,16 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMulti
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 
+use unfinished::Bucket;
+
+pub use unfinished::UnfinishedFile;
+
 /// Size of the parts of an upload, in bytes. Smaller files are uploaded in one request.
 const PART: usize = 8 << 20;
 /// Most parts in flight; this bounds the memory of an upload.
 const PARTS_IN_FLIGHT: usize = 4;
+/// Most deletions in flight.
+const DELETIONS_IN_FLIGHT: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -88,6 +96,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     /// Set if the storage is a local directory.
     directory: Option<Arc<Path>>,
+    /// Set if the storage is S3.
+    bucket: Option<Arc<Bucket>>,
 }
 
 impl Store {
@@ -103,7 +113,9 @@ impl Store {
         install_tls_provider();
         let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
-        Ok(Self { inner: Arc::new(PrefixStore::new(store, Key::parse(prefix)?)), directory: None })
+        let prefix = Key::parse(prefix)?;
+        let bucket = Arc::new(Bucket::new(store.clone(), &prefix)?);
+        Ok(Self { inner: Arc::new(PrefixStore::new(store, prefix)), directory: None, bucket: Some(bucket) })
     }
 
     fn open_directory(path: &Path) -> anyhow::Result<Self> {
@@ -120,7 +132,7 @@ impl Store {
             .create(path)
             .with_context(|| format!("cannot create the storage directory {}", path.display()))?;
         let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
-        Ok(Self { inner: Arc::new(store), directory: Some(path.into()) })
+        Ok(Self { inner: Arc::new(store), directory: Some(path.into()), bucket: None })
     }
 
     /// Free space in bytes; `None` where it is unknown, as for S3.
@@ -179,9 +191,12 @@ impl Store {
             sha256.update(&chunk);
             size_bytes += chunk.len() as u64;
             match &mut upload {
-                Some(upload) => {
-                    upload.wait_for_capacity(PARTS_IN_FLIGHT).await?;
-                    upload.put(chunk);
+                Some(parts) => {
+                    if let Err(error) = parts.wait_for_capacity(PARTS_IN_FLIGHT).await {
+                        abort(upload).await;
+                        return Err(error.into());
+                    }
+                    parts.put(chunk);
                 }
                 None => {
                     head.extend_from_slice(&chunk);
@@ -212,6 +227,26 @@ impl Store {
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         let result = self.inner.get_opts(&checked(key)?, options).await?;
         Ok(result.into_stream().map_err(Error::from).boxed())
+    }
+
+    /// Whether a file is stored and has this SHA-256. A file that cannot be read is not whole.
+    pub async fn is_whole(&self, key: &str, sha256: &str) -> bool {
+        match self.hash(key).await {
+            Ok(found) => found == sha256,
+            Err(error) => {
+                tracing::warn!(%error, key, "cannot read a stored file");
+                false
+            }
+        }
+    }
+
+    async fn hash(&self, key: &str) -> Result<String, Error> {
+        let mut chunks = self.inner.get(&checked(key)?).await?.into_stream();
+        let mut sha256 = Sha256::new();
+        while let Some(chunk) = chunks.next().await {
+            sha256.update(&chunk?);
+        }
+        Ok(hex::encode(sha256.finalize()))
     }
 
     /// Copies a stored file to a local path, and checks its SHA-256.
@@ -294,19 +329,40 @@ impl Store {
         found.try_collect().await
     }
 
-    /// Removes all files in a directory for whose key `keep` returns false.
+    /// Removes all files in a directory for whose key `keep` returns false. A file that cannot be removed keeps no other.
     ///
     /// # Errors
     /// The storage fails.
     pub async fn delete_below(&self, directory: &str, keep: impl Fn(&str) -> bool) -> Result<(), Error> {
-        let mut found = self.inner.list(Some(&checked(directory)?));
-        while let Some(file) = found.next().await {
-            let file = file?;
-            if !keep(file.location.as_ref()) {
-                self.delete(file.location.as_ref()).await?;
-            }
+        let found = self.inner.list(Some(&checked(directory)?)).map_err(Error::from);
+        let unneeded = found.try_filter(move |file| std::future::ready(!keep(file.location.as_ref())));
+        let mut deletions = std::pin::pin!(
+            unneeded
+                .map(|file| async { self.delete(file?.location.as_ref()).await })
+                .buffer_unordered(DELETIONS_IN_FLIGHT)
+        );
+        let mut outcome = Ok(());
+        while let Some(deleted) = deletions.next().await {
+            outcome = outcome.and(deleted);
         }
-        Ok(())
+        outcome
+    }
+
+    /// Removes a directory with everything in it, if it exists, with what interrupted uploads have left there.
+    ///
+    /// # Errors
+    /// The storage fails.
+    pub async fn delete_directory(&self, directory: &str) -> Result<(), Error> {
+        let Some(root) = &self.directory else {
+            self.abort_below(directory).await;
+            return self.delete_below(directory, |_| false).await;
+        };
+        // Also removes what listings hide: half-written files and empty directories.
+        let path = root.join(checked(directory)?.as_ref());
+        match tokio::fs::remove_dir_all(&path).await {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::File { path, source }),
+            _ => Ok(()),
+        }
     }
 
     /// Checks that the storage works, by writing and removing a small file.

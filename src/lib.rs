@@ -20,6 +20,8 @@ pub mod commands;
 pub mod db;
 pub mod http;
 pub mod process;
+pub mod removals;
+pub mod storage_check;
 pub mod telemetry;
 pub mod worker;
 

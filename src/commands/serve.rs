@@ -8,11 +8,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::housekeeping::{self, Chores};
-use crate::artifacts::Store;
 use crate::cli::ServeArgs;
 use crate::db::embedded::{self, KeptServer};
 use crate::db::{self, tokens};
-use crate::{http, process, worker};
+use crate::storage_check::{self, Role};
+use crate::{http, process, removals, worker};
 
 /// Serves until SIGTERM or SIGINT, then stops the workers (which release their jobs), the API and the database.
 ///
@@ -50,7 +50,9 @@ async fn serve(
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(pool) = db::open_when_there(database_url, &told_to_stop).await? else { return Ok(()) };
-    let store = Store::open(&args.data.storage())?;
+    let storage = args.data.storage();
+    let opened = storage_check::open_when_there(&storage, &pool, Role::Server, &told_to_stop).await?;
+    let Some(store) = opened else { return Ok(()) };
     let address = listener.local_addr()?;
     let data = &args.data;
     let mut settings = http::ServerSettings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
@@ -67,11 +69,13 @@ async fn serve(
     );
     let chores = Chores { compact_after_days: args.compact_after_days, rules: args.rules.clone() };
     let housekeeping = tokio::spawn(housekeeping::run(pool.clone(), store.clone(), chores, told_to_stop.clone()));
+    let removals = tokio::spawn(removals::keep_up(pool.clone(), store.clone(), told_to_stop.clone()));
     let state = http::AppState::new(pool, store, settings);
     let workers = tokio::spawn(worker::supervise::run(args.clone(), database_url.to_owned(), told_to_stop.clone()));
     // Scripts wait for this line, so its words are part of the interface.
     writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
     http::serve(listener, state, told_to_stop).await;
     housekeeping.await.context("housekeeping failed")?;
+    removals.await.context("the removal of files failed")?;
     workers.await.context("the supervisor of the workers failed")?
 }

@@ -10,7 +10,7 @@
 //! | [`open`], [`embedded`] | connections and the schema; the server that this program runs itself |
 //! | [`listen`] | what PostgreSQL tells at once |
 //! | [`errors`] | which errors pass |
-//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`workers`], [`tokens`] | the tables |
+//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`file_deletions`], [`storage`], [`workers`], [`tokens`] | the tables |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
 //!
 //! A function that looks for one thing returns `None` if there is no such thing.
@@ -23,12 +23,14 @@ pub mod counters;
 pub mod embedded;
 pub mod errors;
 pub mod events;
+pub mod file_deletions;
 pub mod jobs;
 pub mod listen;
 pub mod metrics;
 pub mod open;
 pub mod queue;
 pub mod retention;
+pub mod storage;
 pub mod system;
 mod thin;
 pub mod tokens;

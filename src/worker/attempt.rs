@@ -113,7 +113,7 @@ impl RunningAttempt<'_> {
     }
 
     async fn work(&self, claim: &Claim, drain: &CancellationToken) -> Result<(), AttemptError> {
-        let Prepared { directory, resumes } = inputs::prepare(self.context, claim, &self.record).await?;
+        let Prepared { directory, resumes, lock: _lock } = inputs::prepare(self.context, claim, &self.record).await?;
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;

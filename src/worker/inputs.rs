@@ -2,10 +2,12 @@
 //! attempt.
 //!
 //! ```text
-//! <work>/<job>/<attempt>-<claim>/spec.json, teacher, student, output/{state/checkpoint.safetensors, metrics.ndjson, …}
+//! <work>/<job>/<attempt>-<claim>/lock, spec.json, teacher, student, output/{state/checkpoint.safetensors, …}
 //! ```
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::record::{AttemptError, Recorder, held};
 use super::{WorkerContext, WorkerSettings};
@@ -21,6 +23,8 @@ use crate::spec::{DatasetDirectory, JobSpec, TeacherSource, TrainingPlan};
 pub(super) struct Prepared {
     pub(super) directory: PathBuf,
     pub(super) resumes: Option<i32>,
+    /// Held until the attempt ends, however its worker ends.
+    pub(super) lock: std::fs::File,
 }
 
 /// Creates the directory and fills it.
@@ -34,6 +38,7 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, AttemptError> {
     remove(&context.settings, &claim.token).await;
     let directory = directory(&context.settings, &claim.token.job, &claim.token.name());
+    let lock = lock_new(&directory).map_err(|error| storage(&directory, &error))?;
     let output = directory.join("output");
     tokio::fs::create_dir_all(output.join("state")).await.map_err(|error| storage(&output, &error))?;
     let plan = localise(context, claim.spec.clone(), &directory, record).await?;
@@ -45,7 +50,7 @@ pub(super) async fn prepare(
         Some(saved) => restore(context, &claim.token, saved, &output, record).await?,
         None => None,
     };
-    Ok(Prepared { directory, resumes })
+    Ok(Prepared { directory, resumes, lock })
 }
 
 fn directory(settings: &WorkerSettings, job: &str, attempt: &str) -> PathBuf {
@@ -60,26 +65,49 @@ fn parse(name: &str) -> Option<(i32, Option<&str>)> {
     }
 }
 
+/// The file in an attempt's directory that its worker locks. The kernel releases the lock when the worker ends.
+const LOCK: &str = "lock";
+
+/// Makes a directory and locks it.
+fn lock_new(directory: &Path) -> std::io::Result<std::fs::File> {
+    // A worker that starts may take the new directory for a leftover, and remove it before it is locked.
+    for _ in 0..100 {
+        std::fs::create_dir_all(directory)?;
+        match lock(directory) {
+            Ok(Some(lock)) => return Ok(lock),
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(std::io::Error::other("another process works in this directory"))
+}
+
+/// Locks a directory; none if a running worker has it. An error of kind `NotFound` if the directory is gone.
+fn lock(directory: &Path) -> std::io::Result<Option<std::fs::File>> {
+    let path = directory.join(LOCK);
+    let file = std::fs::File::options().create(true).write(true).truncate(false).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => return Err(error),
+    }
+    // The directory may have been removed between the opening and the lock.
+    let (locked, found) = (file.metadata()?, std::fs::metadata(&path)?);
+    if (locked.dev(), locked.ino()) == (found.dev(), found.ino()) { Ok(Some(file)) } else { Ok(None) }
+}
+
 /// Removes the directories of an attempt and of earlier ones, whose results are in storage or lost. A later attempt, or
 /// one that was given the same number, may run in another worker on this machine, so its directory stays.
 pub(super) async fn remove(settings: &WorkerSettings, token: &FencingToken) {
     let own = token.name();
     for name in names(&settings.work_dir.join(&token.job)) {
         if name == own || parse(&name).is_some_and(|(number, _)| number < token.attempt) {
-            remove_directory(&directory(settings, &token.job, &name)).await;
+            remove_unless_used(&directory(settings, &token.job, &name)).await;
         }
     }
     // Fails if another attempt's directory is left.
     let _ = tokio::fs::remove_dir(settings.work_dir.join(&token.job)).await;
-}
-
-/// Failures are logged: no attempt depends on the removal.
-async fn remove_directory(directory: &Path) {
-    if let Err(error) = tokio::fs::remove_dir_all(directory).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(directory = %directory.display(), %error, "cannot remove an attempt's directory");
-    }
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -87,7 +115,23 @@ fn names(directory: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// Removes what killed workers left on this machine: the directories of all attempts that hold no job now.
+/// Removes a directory unless a running worker has locked it. The database does not say so: workers of another one may
+/// have the same data directory. Failures are logged: no attempt depends on the removal.
+async fn remove_unless_used(directory: &Path) {
+    let removed = match lock(directory) {
+        Ok(Some(_lock)) => tokio::fs::remove_dir_all(directory).await,
+        Ok(None) => return,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "cannot remove an attempt's directory");
+    }
+}
+
+/// Removes what killed workers left on this machine: the directories of all attempts that hold no job now and that no
+/// worker has locked.
 pub(super) async fn remove_leftovers(context: &WorkerContext) {
     let work_dir = &context.settings.work_dir;
     // Listed before the query: an attempt claimed after it has a directory that is not in this list.
@@ -107,7 +151,7 @@ pub(super) async fn remove_leftovers(context: &WorkerContext) {
         for name in attempts {
             let Some((_, claim)) = parse(&name) else { continue };
             if !held.iter().any(|(other, holder)| *other == job && holder.as_deref() == claim) {
-                remove_directory(&directory(&context.settings, &job, &name)).await;
+                remove_unless_used(&directory(&context.settings, &job, &name)).await;
             }
         }
         // Fails if an attempt's directory is left.
@@ -170,8 +214,8 @@ async fn student_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, Attem
 }
 
 async fn uploaded(record: &Recorder<'_>, id: &str) -> Result<InStorage, AttemptError> {
-    match record.ask(async |pool| checkpoints::sha256_of(pool, id).await).await? {
-        Some(sha256) => Ok(InStorage { key: keys::checkpoint(&sha256), sha256 }),
+    match record.ask(async |pool| checkpoints::stored_bytes(pool, id).await).await? {
+        Some(stored) => Ok(InStorage { key: stored.key, sha256: stored.sha256 }),
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
             message: format!("checkpoint {id} no longer exists: upload it again"),

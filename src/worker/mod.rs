@@ -33,6 +33,7 @@ use crate::db::errors::Transient;
 use crate::db::listen::Wakeups;
 use crate::db::queue::{self, Claim, DeviceCapacity};
 use crate::db::workers::{self, Abilities, NewWorker};
+use crate::storage_check::{self, Role};
 use crate::{dataset, db, process};
 
 use health::{Health, Verdict};
@@ -136,7 +137,9 @@ impl WorkerContext {
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
     let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
-    let store = Store::open(&args.data.storage())?;
+    let storage = args.data.storage();
+    let opened = storage_check::open_when_there(&storage, &pool, Role::Worker, &told_to_stop).await?;
+    let Some(store) = opened else { return Ok(()) };
     run(pool, store, WorkerSettings::new(&args)?, told_to_stop).await
 }
 

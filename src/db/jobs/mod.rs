@@ -25,7 +25,7 @@ use crate::spec::JobSpec;
 pub use baselines::Baseline;
 pub use change::change;
 pub use create::{Created, NewJob, create, find_by_key};
-pub use delete::{JobDeletion, delete};
+pub use delete::delete;
 pub use speeds::{MeasuredJob, measured};
 pub use status::{Change, Status};
 

@@ -18,13 +18,15 @@ use tokio::io::AsyncWriteExt;
 use utoipa::IntoParams;
 
 use crate::architecture::{self, Architecture};
-use crate::artifacts::keys;
+use crate::artifacts::{Store, keys};
 use crate::checkpoint;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
+use crate::db::file_deletions;
 use crate::db::jobs::Refusal;
 use crate::http::error::ApiError;
 use crate::http::extract::{CheckpointId, Query, whole};
 use crate::http::{AppState, Page};
+use crate::removals;
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -49,7 +51,8 @@ pub struct UploadParameters {
 ///
 /// The body is the file itself: `curl -T resnet56.pth '…/v1/checkpoints?architecture=resnet56'`. It can be a
 /// safetensors file or written by `torch.save` (a state dict, or a dictionary with one under `state_dict`, `model` or
-/// similar). Nothing in it is ever executed. Uploading the same bytes again returns the same checkpoint.
+/// similar). Nothing in it is ever executed. Uploading the same bytes again returns the same checkpoint, and mends its file
+/// if that was damaged in storage.
 #[utoipa::path(put, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "upload_checkpoint",
     params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201, body = UploadedCheckpoint,
@@ -186,16 +189,54 @@ impl Upload {
                 upload.size
             )));
         }
-        let key = keys::checkpoint(&upload.sha256);
-        if state.artifacts.size(&key).await? != Some(upload.size) {
-            state.artifacts.put_file(&key, &upload.path()).await?;
+        upload.keep(state, &checkpoint).await
+    }
+
+    /// Stores the bytes, unless they are stored already, and then the row that names them.
+    async fn keep(
+        &self,
+        state: &AppState,
+        checkpoint: &UploadedCheckpoint,
+    ) -> Result<(UploadedCheckpoint, bool), ApiError> {
+        let AppState { pool, artifacts, .. } = state;
+        let mut damaged = None;
+        if let Some(stored) = checkpoints::stored_bytes(pool, &checkpoint.id).await? {
+            // All bytes are compared, so that an upload mends what storage has damaged or lost.
+            if artifacts.is_whole(&stored.key, &self.sha256).await {
+                if let Some(described) = checkpoints::describe(pool, checkpoint, &stored.key).await? {
+                    return Ok((described, false));
+                }
+            } else {
+                tracing::warn!(checkpoint = checkpoint.id, stored.key, "the stored bytes are damaged or missing");
+                damaged = Some(stored.key);
+            }
         }
-        let insertion = checkpoints::insert(&state.pool, &checkpoint).await?;
-        // The same checkpoint may have been deleted between the upload and the insertion, which now blocks deletions.
-        if state.artifacts.size(&key).await? != Some(upload.size) {
-            state.artifacts.put_file(&key, &upload.path()).await?;
+        let key = keys::checkpoint(&self.sha256, &keys::unique());
+        file_deletions::announce(pool, &key).await?;
+        if let Err(error) = self.put(artifacts, &key).await {
+            if let Err(error) = file_deletions::give_up(pool, &key).await {
+                tracing::warn!(%error, key, "what is left of a failed upload is removed in a day");
+            }
+            return Err(error);
         }
-        Ok(insertion.commit().await?)
+        let Some(inserted) = checkpoints::insert(pool, checkpoint, &key, damaged.as_deref()).await? else {
+            return Err(ApiError::Unavailable("storing the upload took more than a day: try again".into()));
+        };
+        if damaged.is_some() {
+            tracing::warn!(checkpoint = checkpoint.id, key, "an upload has replaced the damaged bytes");
+        }
+        if let Some(file) = inserted.superseded {
+            removals::start(pool, artifacts, file).await;
+        }
+        Ok((inserted.checkpoint, inserted.is_new))
+    }
+
+    async fn put(&self, artifacts: &Store, key: &str) -> Result<(), ApiError> {
+        let stored = artifacts.put_file(key, &self.path()).await?;
+        if stored.sha256 == self.sha256 {
+            return Ok(());
+        }
+        Err(anyhow::anyhow!("the spooled upload {key} has changed on disk: its SHA-256 is {}", stored.sha256).into())
     }
 
     /// Replaces the file by one of its state dicts.
@@ -347,18 +388,17 @@ fn no_such(id: &CheckpointId) -> ApiError {
 
 /// Delete a checkpoint
 ///
-/// 409 while an unfinished job needs it.
+/// 409 while an unfinished job needs it. Its file may be removed from storage a little later.
 #[utoipa::path(delete, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "delete_checkpoint",
     params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: CheckpointId) -> Result<StatusCode, ApiError> {
-    let deletion = match checkpoints::delete(&state.pool, &id.0).await? {
-        Ok(deletion) => deletion,
+    let file = match checkpoints::delete(&state.pool, &id.0).await? {
+        Ok(file) => file,
         Err(Refusal::Because(reason)) => {
             return Err(ApiError::conflict(format!("checkpoint {id} cannot be deleted: {reason}")));
         }
         Err(Refusal::Missing | Refusal::NotWhile(_)) => return Err(no_such(&id)),
     };
-    state.artifacts.delete(&keys::checkpoint(&deletion.sha256)).await?;
-    deletion.commit().await?;
+    removals::start(&state.pool, &state.artifacts, file).await;
     Ok(StatusCode::NO_CONTENT)
 }

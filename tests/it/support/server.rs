@@ -73,7 +73,7 @@ impl Server {
         Worker(Process::start(command))
     }
 
-    fn database_url(&self) -> String {
+    pub fn database_url(&self) -> String {
         match &self.db {
             Some(db) => db.url.clone(),
             None => std::fs::read_to_string(self.dir.path().join("data/postgres.url")).expect("the server notes it"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use distillery::artifacts::Store;
 use distillery::db;
+use distillery::storage_check::{self, Role};
 use distillery::worker::{self, WorkerSettings};
 use rustix::fs::{CWD, FileType, Mode};
 use tokio::sync::oneshot;
@@ -78,7 +79,15 @@ pub struct Surroundings {
 impl Surroundings {
     /// With a database in this run's cluster.
     pub async fn new(trainer: &str) -> Self {
-        Self::on(TestDb::new().await, trainer)
+        let it = Self::on(TestDb::new().await, trainer);
+        it.use_storage().await;
+        it
+    }
+
+    /// Decides on the storage, as the first server does.
+    pub async fn use_storage(&self) {
+        let address = self.dir.path().join("data/artifacts");
+        storage_check::open(address.to_str().unwrap(), &self.db.pool, Role::Server).await.unwrap();
     }
 
     pub fn on(db: TestDb, trainer: &str) -> Self {

@@ -1,6 +1,8 @@
 //! Attempts that fail.
 
+use distillery::artifacts::keys;
 use distillery::db::checkpoints::{self, UploadedCheckpoint};
+use distillery::db::file_deletions;
 use serde_json::json;
 
 use crate::support::process::{read_pid, until_ended};
@@ -70,7 +72,9 @@ async fn add_checkpoint(it: &Surroundings, sha256: &str) -> String {
         notes: Vec::new(),
         created_at: chrono::Utc::now(),
     };
-    checkpoints::insert(&it.db.pool, &new).await.unwrap().commit().await.unwrap().0.id
+    let key = keys::checkpoint(sha256, "upload");
+    file_deletions::announce(&it.db.pool, &key).await.unwrap();
+    checkpoints::insert(&it.db.pool, &new, &key, None).await.unwrap().expect("just announced").checkpoint.id
 }
 
 #[tokio::test]

@@ -135,8 +135,28 @@ async fn a_worker_clears_away_what_a_killed_one_left() {
 }
 
 #[tokio::test]
+async fn workers_of_two_databases_leave_each_others_attempts_in_one_data_directory_alone() {
+    let trainer = r#"started 0 0; point 1; read -r < "$here/go"; [ -e "$2" ] || exit 1; finish"#;
+    let it = Surroundings::new(trainer).await;
+    it.make_pipe("go");
+    let id = it.db.add_job(json!({"max_attempts": 1})).await;
+    let worker = it.start();
+    it.db.until_training(id).await;
+    let spec = files_below(&it.settings.work_dir).into_iter().find(|path| path.ends_with("/spec.json")).unwrap();
+    let spec = it.settings.work_dir.join(spec);
+    let others = Surroundings { settings: it.settings.clone(), ..Surroundings::new("finish").await };
+    // Clearing away what killed workers left is the first that it does.
+    others.start().drain().await;
+    assert!(spec.exists());
+    it.let_go("go").await;
+    it.db.until_status(id, "succeeded").await;
+    worker.drain().await;
+    assert!(!spec.exists());
+}
+
+#[tokio::test]
 async fn a_worker_and_a_server_that_start_before_their_database_wait_for_it_and_make_the_schema() {
-    let it = Surroundings::new("started 0 0; finish").await;
+    let it = Surroundings::on(TestDb::new().await, "started 0 0; finish");
     let data = tempfile::tempdir().unwrap();
     let options = postgres_options(data.path().to_owned());
     // The place of its socket is known only once it has run.
@@ -241,7 +261,7 @@ async fn a_worker_that_cannot_renew_its_lease_stops_its_trainer_before_the_lease
 
 #[tokio::test]
 async fn a_server_replaces_a_worker_that_died_and_takes_everything_along_when_it_is_killed() {
-    let it = Surroundings::new(OBEDIENT).await;
+    let it = Surroundings::on(TestDb::new().await, OBEDIENT);
     let start = || {
         let mut command = it.command("serve");
         command.args(["--listen", "127.0.0.1:0", "--workers", "1"]).stdout(Stdio::null()).stderr(Stdio::piped());

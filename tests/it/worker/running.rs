@@ -31,7 +31,8 @@ async fn a_job_trains_in_a_directory_of_its_own_and_its_files_are_published() {
     it.store().fetch(&student.key, &it.file("student")).await.unwrap();
     assert_eq!(it.read("student"), "student.safetensors\n");
     // The state to resume from and the working directory are gone.
-    let stored = files_below(&it.file("data"));
+    let mut stored = files_below(&it.file("data"));
+    assert_eq!(stored.pop().as_deref(), Some("artifacts/storage-id"));
     let expected = ["manifest.json", "metrics.ndjson", "student-last.safetensors", "student.safetensors"];
     let claim = job["claim"].as_str().unwrap();
     assert_eq!(stored, expected.map(|name| format!("artifacts/jobs/{id}/attempts/1-{claim}/{name}")));

@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::artifacts::keys;
 use crate::db;
 use crate::db::jobs::{Change, Created, Filter, Job, NewJob, Refusal, Status};
 use crate::http::error::ApiError;
 use crate::http::extract::{IdempotencyKey, JobId, JsonBody, Query, whole};
 use crate::http::resolve::{self, DryRun};
 use crate::http::{AppState, Page};
+use crate::removals;
 use crate::spec;
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -241,13 +241,12 @@ fn refused(refusal: Refusal, id: &JobId, action: &str) -> ApiError {
 
 /// Delete a finished job
 ///
-/// Also deletes its files, events and metrics.
+/// Also deletes its files, events and metrics. The files may be removed from storage a little later.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "delete_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: JobId) -> Result<StatusCode, ApiError> {
-    let deletion = db::jobs::delete(&state.pool, &id.0).await?;
-    let deletion = deletion.map_err(|refusal| refused(refusal, &id, "deleted"))?;
-    state.artifacts.delete_below(&keys::job(&id.0), |_| false).await?;
-    deletion.commit().await?;
+    let deleted = db::jobs::delete(&state.pool, &id.0).await?;
+    let files = deleted.map_err(|refusal| refused(refusal, &id, "deleted"))?;
+    removals::start(&state.pool, &state.artifacts, files).await;
     Ok(StatusCode::NO_CONTENT)
 }

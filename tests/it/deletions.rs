@@ -1,0 +1,245 @@
+//! Promise: what is deleted is gone at once for everybody, and its files follow, however slow storage is and whatever dies
+//! meanwhile. No later upload loses its bytes.
+
+use std::process::Stdio;
+
+use distillery::db::artifacts::NewArtifact;
+use distillery::db::queue;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::support::api::{checkpoint, claim, outcome, plain_job, student_job, write_datasets};
+use crate::support::db::TestDb;
+use crate::support::http_client;
+use crate::support::process::{Process, distillery};
+use crate::support::s3::Bucket;
+
+/// A database and a bucket, for servers and commands.
+struct Deployment {
+    db: TestDb,
+    bucket: Bucket,
+    dir: tempfile::TempDir,
+    http: Client,
+}
+
+/// The real server.
+struct Server {
+    process: Process,
+    url: String,
+}
+
+impl Deployment {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        write_datasets(&dir.path().join("datasets"));
+        let http = http_client().build().unwrap();
+        Self { db: TestDb::new().await, bucket: Bucket::serve().await, dir, http }
+    }
+
+    fn command(&self, name: &str) -> std::process::Command {
+        let mut command = distillery();
+        command
+            .arg(name)
+            .args(["--data-dir".as_ref(), self.dir.path().join("data").as_os_str()])
+            .env("DATABASE_URL", &self.db.url)
+            .env("DISTILLERY_STORAGE", "s3://bucket/distillery")
+            .envs(self.bucket.environment());
+        command
+    }
+
+    async fn serve(&self) -> Server {
+        let mut command = self.command("serve");
+        command
+            .args(["--listen", "127.0.0.1:0", "--workers", "0"])
+            .args(["--datasets-dir".as_ref(), self.dir.path().join("datasets").as_os_str()])
+            .stdout(Stdio::piped());
+        let mut process = Process::start(command);
+        let url = process.stdout().address().await.expect("the server prints its address");
+        Server { process, url }
+    }
+
+    async fn call(&self, request: reqwest::RequestBuilder) -> (StatusCode, Value) {
+        let answer = request.send().await.expect("the server answers");
+        let status = answer.status();
+        let text = answer.text().await.expect("a body");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    async fn upload(&self, server: &Server, bytes: &[u8]) -> (StatusCode, Value) {
+        self.call(self.http.put(format!("{}/v1/checkpoints", server.url)).body(bytes.to_vec())).await
+    }
+
+    async fn delete(&self, server: &Server, path: &str) -> (StatusCode, Value) {
+        self.call(self.http.delete(format!("{}{path}", server.url))).await
+    }
+
+    async fn get(&self, server: &Server, path: &str) -> (StatusCode, Value) {
+        self.call(self.http.get(format!("{}{path}", server.url))).await
+    }
+
+    async fn post(&self, server: &Server, job: &Value) -> (StatusCode, Value) {
+        self.call(self.http.post(format!("{}/v1/jobs", server.url)).json(job)).await
+    }
+
+    /// A job that has succeeded with five files.
+    async fn succeeded(&self, server: &Server) -> String {
+        let (status, job) = self.post(server, &plain_job()).await;
+        assert_eq!(status, 201, "{job}");
+        let token = claim(&self.db.pool).await;
+        let names =
+            ["manifest.json", "metrics.ndjson", "regions.json", "student-last.safetensors", "student.safetensors"];
+        let files: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let key = format!("jobs/{}/attempts/1/{name}", token.job);
+                self.bucket.put(&format!("distillery/{key}"), b"bytes");
+                let sha256 = hex::encode(Sha256::digest(b"bytes"));
+                NewArtifact { name: (*name).to_owned(), key, size_bytes: 5, sha256 }
+            })
+            .collect();
+        assert!(queue::publish(&self.db.pool, &token.write(), &outcome(), &files).await.unwrap());
+        token.job
+    }
+
+    /// The keys of the files of jobs and checkpoints.
+    fn files(&self) -> Vec<String> {
+        let mut files = self.bucket.files();
+        files.retain(|key| key.contains("/jobs/") || key.contains("/checkpoints/"));
+        files
+    }
+
+    /// Waits until no deletion is left.
+    async fn until_carried_out(&self) {
+        let left = "select count(*) from file_deletions";
+        let done = async || {
+            let left: i64 = sqlx::query_scalar(left).fetch_one(&self.db.pool).await.unwrap();
+            (left == 0).then_some(())
+        };
+        assert!(self.db.until(done).await.is_some(), "files are left: {:?}", self.files());
+    }
+
+    /// Lets the time pass after which another server goes on with a deletion.
+    async fn make_due(&self) {
+        sqlx::query("update file_deletions set due_at = now()").execute(&self.db.pool).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_checkpoint_uploaded_again_while_its_file_goes_slowly_keeps_its_bytes() {
+    let it = Deployment::new().await;
+    let server = it.serve().await;
+    let bytes = checkpoint("resnet8", 10);
+    let (status, uploaded) = it.upload(&server, &bytes).await;
+    assert_eq!(status, 201, "{uploaded}");
+    let path = format!("/v1/checkpoints/{}", uploaded["id"].as_str().unwrap());
+    it.bucket.hold("DELETE /bucket/distillery/checkpoints/");
+    let (status, answer) = it.delete(&server, &path).await;
+    assert_eq!(status, 204, "{answer}");
+    it.bucket.until_waiting(1).await;
+    assert_eq!(it.get(&server, &path).await.0, 404);
+
+    let (status, again) = it.upload(&server, &bytes).await;
+    assert_eq!(status, 201, "{again}");
+    it.bucket.release();
+    it.until_carried_out().await;
+    let files = it.files();
+    let [only] = files.as_slice() else { panic!("{files:?}") };
+    assert!(std::fs::read(it.bucket.path(only)).unwrap() == bytes);
+    let teacher = json!({"checkpoint": again["id"], "architecture": "resnet8"});
+    let (status, job) = it.post(&server, &student_job(teacher)).await;
+    assert_eq!(status, 201, "{job}");
+    server.process.terminate().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_files_go_slowly_is_gone_at_once_and_the_next_server_goes_on_after_a_crash() {
+    let it = Deployment::new().await;
+    let server = it.serve().await;
+    let job = it.succeeded(&server).await;
+    assert_eq!(it.files().len(), 5);
+    let path = format!("/v1/jobs/{job}");
+    // One file goes, the others wait.
+    it.bucket.hold("student");
+    let (status, answer) = it.delete(&server, &path).await;
+    assert_eq!(status, 204, "{answer}");
+    it.bucket.until_waiting(2).await;
+    for path in [path.clone(), format!("{path}/student"), format!("{path}/artifacts")] {
+        assert_eq!(it.get(&server, &path).await.0, 404, "{path}");
+    }
+    let (status, refused) = it.post(&server, &student_job(json!({"job": job}))).await;
+    assert_eq!((status, &refused["errors"][0]["pointer"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("/teacher/job")));
+    server.process.kill().await;
+    assert!(!it.files().is_empty());
+
+    it.bucket.release();
+    it.make_due().await;
+    let server = it.serve().await;
+    it.until_carried_out().await;
+    assert_eq!(it.files(), [""; 0]);
+    server.process.terminate().await;
+}
+
+#[tokio::test]
+async fn a_deletion_that_storage_refuses_is_made_later() {
+    let it = Deployment::new().await;
+    let server = it.serve().await;
+    let job = it.succeeded(&server).await;
+    it.bucket.refuse(Some("DELETE"));
+    assert_eq!(it.delete(&server, &format!("/v1/jobs/{job}")).await.0, 204);
+    assert_eq!(it.files().len(), 5);
+    it.bucket.refuse(None);
+    it.make_due().await;
+    it.until_carried_out().await;
+    assert_eq!(it.files(), [""; 0]);
+    server.process.terminate().await;
+}
+
+#[tokio::test]
+async fn one_failed_deletion_does_not_end_a_round_of_pruning() {
+    let it = Deployment::new().await;
+    let server = it.serve().await;
+    let (first, second) = (it.succeeded(&server).await, it.succeeded(&server).await);
+    // The first is the oldest, with which the round begins.
+    it.db.set(&first, "finished_at = now() - interval '9 days'").await;
+    it.db.set(&second, "finished_at = now() - interval '8 days'").await;
+    it.bucket.refuse(Some(&format!("DELETE /bucket/distillery/jobs/{first}")));
+    let prune = async || {
+        let mut command = tokio::process::Command::from(it.command("prune"));
+        command.args(["--older-than-days", "1"]).output().await.unwrap()
+    };
+    let output = prune().await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(&format!("could not remove the files of job {first}")), "{said}");
+    assert!(said.contains(&format!("removed job {second}")), "{said}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 jobs or files could not be removed"));
+    assert!(!it.files().iter().any(|key| key.contains(&second)));
+    // A job without its files is shown to nobody.
+    assert_eq!(it.get(&server, &format!("/v1/jobs/{first}")).await.0, 404);
+
+    it.bucket.refuse(None);
+    it.make_due().await;
+    let output = prune().await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    it.until_carried_out().await;
+    assert_eq!(it.files(), [""; 0]);
+    server.process.terminate().await;
+}
+
+#[tokio::test]
+async fn pruning_into_a_closed_pipe_goes_on() {
+    let it = Deployment::new().await;
+    let server = it.serve().await;
+    for _ in 0..3 {
+        it.succeeded(&server).await;
+    }
+    let (read, write) = std::io::pipe().unwrap();
+    drop(read);
+    let mut command = it.command("prune");
+    command.args(["--older-than-days", "0"]).stdout(write);
+    let status = tokio::process::Command::from(command).status().await.unwrap();
+    assert!(status.success());
+    assert_eq!(it.files(), [""; 0]);
+    server.process.terminate().await;
+}
