@@ -1,4 +1,6 @@
-//! Flags of `token`, `prune` and `migrate`.
+//! Flags of `token`, `database`, `prune` and `migrate`.
+
+use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 
@@ -30,6 +32,19 @@ pub enum TokenCommand {
         /// The token's id, `tok_…`.
         id: String,
     },
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ClientArgs {
+    /// Make the database, empty, in a data directory that has none: to restore a backup into it.
+    #[arg(long, env = "DISTILLERY_CREATE")]
+    pub create: bool,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// The program and its arguments. Those that come with PostgreSQL need no path. PGHOST, PGPORT, PGUSER and PGDATABASE
+    /// tell them where the database is, and DATABASE_URL tells others.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// Which finished jobs and files to remove.

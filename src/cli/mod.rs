@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use admin::{MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
+pub use admin::{ClientArgs, MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
 
@@ -49,6 +49,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Create, list and revoke API tokens.
     Token(TokenArgs),
+    /// Run a client of PostgreSQL, such as psql or pg_dump, on the server's own database.
+    Database(ClientArgs),
     /// Remove finished jobs by age, size and accuracy, and unreferenced files.
     Prune(PruneArgs),
 }

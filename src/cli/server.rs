@@ -51,6 +51,21 @@ pub struct ServeArgs {
     pub rules: PruneRules,
 }
 
+impl ServeArgs {
+    /// Connections that the server's own PostgreSQL accepts: enough for the server, its workers, and a few others.
+    #[must_use]
+    pub fn database_connections(&self) -> u32 {
+        let workers = match self.workers {
+            WorkerCount::Auto => 1,
+            WorkerCount::Exactly(count) => u32::try_from(count).unwrap_or(u32::MAX),
+        };
+        crate::db::CONNECTIONS_OF_A_PROCESS.saturating_mul(workers.saturating_add(1)).saturating_add(OTHER_CONNECTIONS)
+    }
+}
+
+/// Connections besides those of the server and its workers: other workers on the machine, commands, `psql`.
+const OTHER_CONNECTIONS: u32 = 60;
+
 /// How many workers a server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerCount {

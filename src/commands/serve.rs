@@ -20,8 +20,7 @@ use crate::{http, process, removals, worker};
 /// The server cannot start: the address is in use, or the database or the storage cannot be opened.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
-    std::fs::create_dir_all(&args.data.data_dir)
-        .with_context(|| format!("cannot create the data directory {}", args.data.data_dir.display()))?;
+    embedded::create_private(&args.data.data_dir)?;
     // Before anything else: a second server on the same address is the most common mistake, and cheap to detect.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let Some(database_url) = &args.database_url else {
@@ -35,7 +34,8 @@ async fn serve_with_own_database(
     listener: TcpListener,
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let options = embedded::PostgresOptions::new(&args.data.data_dir, args.postgres_bin_dir.as_deref());
+    let mut options = embedded::PostgresOptions::new(&args.data.data_dir, args.postgres_bin_dir.as_deref());
+    options.settings.push(("max_connections".into(), args.database_connections().to_string()));
     let database = KeptServer::start(options).await?;
     let outcome = serve(args, listener, database.url(), told_to_stop).await;
     // Last: workers and requests need the database until they have ended.

@@ -41,7 +41,9 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 
-pub use open::{Database, MIGRATIONS, connect, connect_at_most, migrate, open_when_there};
+pub use open::{
+    CONNECTIONS_OF_A_PROCESS, Database, MIGRATIONS, connect, connect_at_most, locate, migrate, open_when_there,
+};
 
 /// Fails unless the database answers.
 pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {

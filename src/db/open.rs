@@ -17,8 +17,12 @@ use crate::cli::DatabaseArgs;
 /// its hash and refuse another.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// Connections of a process that asks for no other number.
+/// Connections of a process's pool, if it asks for no other number.
 const CONNECTIONS: u32 = 16;
+
+/// The most connections of a process: those of its pool, that of its listener, one that brings the schema up to date, and
+/// two that are about to be replaced.
+pub const CONNECTIONS_OF_A_PROCESS: u32 = CONNECTIONS + 4;
 
 /// Connects a pool whose every wait has a bound.
 ///
@@ -117,13 +121,7 @@ impl Database {
     /// # Errors
     /// When the database can neither be reached nor started.
     pub async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
-        let (url, server) = match running(args).await {
-            Some(url) => (url, None),
-            None => {
-                let server = start(args).await?;
-                (server.url().to_owned(), Some(server))
-            }
-        };
+        let (url, server) = locate(args).await?;
         let pool = connect(&url).await?;
         migrate(&pool).await?;
         Ok(Self { pool, server })
@@ -138,6 +136,18 @@ impl Database {
     }
 }
 
+/// The URL of the server's database, and the embedded server, if it had to be started.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn locate(args: &DatabaseArgs) -> anyhow::Result<(String, Option<Server>)> {
+    if let Some(url) = running(args).await {
+        return Ok((url, None));
+    }
+    let server = start(args).await?;
+    Ok((server.url().to_owned(), Some(server)))
+}
+
 /// The URL of a database that is up, or that the user says is.
 async fn running(args: &DatabaseArgs) -> Option<String> {
     if args.database_url.is_some() {
@@ -148,7 +158,5 @@ async fn running(args: &DatabaseArgs) -> Option<String> {
 }
 
 async fn start(args: &DatabaseArgs) -> anyhow::Result<Server> {
-    std::fs::create_dir_all(&args.data_dir)
-        .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
     Server::start(&embedded::PostgresOptions::new(&args.data_dir, args.postgres_bin_dir.as_deref())).await
 }

@@ -136,6 +136,7 @@ impl WorkerContext {
 /// The worker cannot start: the database, the storage or the trainer's executable is not available.
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
+    db::embedded::create_private(&args.data.data_dir)?;
     let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
     let storage = args.data.storage();
     let opened = storage_check::open_when_there(&storage, &pool, Role::Worker, &told_to_stop).await?;

@@ -3,6 +3,7 @@
 mod api;
 mod artifacts;
 mod attempts;
+mod backup;
 mod crash;
 mod deletions;
 mod docs;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,10 @@ use crate::process;
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Creates a directory that only its owner may enter; leaves one that exists as it is.
-pub(super) fn create_private(path: &Path) -> anyhow::Result<()> {
+///
+/// # Errors
+/// It cannot be created.
+pub fn create_private(path: &Path) -> anyhow::Result<()> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
     created.with_context(|| format!("cannot create the directory {}", path.display()))
 }
@@ -26,7 +29,7 @@ pub(super) fn create_private(path: &Path) -> anyhow::Result<()> {
 /// however it ends.
 pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let path = data_dir.join("postgres.lock");
-    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let open = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = open.with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -71,15 +74,19 @@ fn processes_in(dir: &Path) -> Vec<u32> {
     pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)).collect()
 }
 
-/// Runs initdb in a directory beside the cluster's and renames it: the cluster is complete or absent.
+/// Runs initdb in a directory beside the cluster's and renames the result: the cluster is complete or absent.
 pub(super) async fn create(cluster: &Path, bin_dir: &Path, account: &Account, log: &Log) -> anyhow::Result<()> {
-    let unfinished = cluster.with_file_name("postgres.new");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished)?;
+    let closed = cluster.with_file_name("postgres.new");
+    if closed.exists() {
+        fs::remove_dir_all(&closed)?;
     }
+    // Nobody but this user gets to what is in it, whoever owns that.
+    create_private(&closed)?;
+    let unfinished = closed.join("cluster");
     create_private(&unfinished)?;
-    account.hand_over(&unfinished)?;
-    let mut command = account.command("KILL", &bin_dir.join("initdb"));
+    let initializer = account.initializer(&unfinished, bin_dir);
+    initializer.hand_over(&unfinished)?;
+    let mut command = initializer.command("KILL", &bin_dir.join("initdb"));
     command.arg("-D").arg(&unfinished).args(["--username", USER, "--encoding", "UTF8", "--no-locale"]);
     command.args(["--auth-local", "trust", "--auth-host", "reject", "--no-instructions"]);
     log.receive(&mut command)?;
@@ -87,7 +94,10 @@ pub(super) async fn create(cluster: &Path, bin_dir: &Path, account: &Account, lo
     if !status.success() {
         bail!("initdb {}:\n{}", process::describe(status), log.tail());
     }
+    account.take(&unfinished)?;
     // Directories of an earlier start that failed half-way are empty.
     let _ = fs::remove_dir(cluster);
-    fs::rename(&unfinished, cluster).with_context(|| format!("cannot create {}", cluster.display()))
+    fs::rename(&unfinished, cluster).with_context(|| format!("cannot create {}", cluster.display()))?;
+    let _ = fs::remove_dir(&closed);
+    Ok(())
 }

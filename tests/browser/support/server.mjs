@@ -113,8 +113,7 @@ export class Server {
 
   /** Runs SQL in the server's database. */
   sql(text) {
-    // The parameters of the URL are for the server's own driver.
-    const [url] = readFileSync(join(this.dataDir, 'postgres.url'), 'utf8').trim().split('?');
+    const url = readFileSync(join(this.dataDir, 'postgres.url'), 'utf8');
     const options = ['--no-psqlrc', '--quiet', '--tuples-only', '--no-align', '--set', 'ON_ERROR_STOP=1', '--file', '-'];
     return execFileSync(join(POSTGRES, 'psql'), [url, ...options], { input: text, encoding: 'utf8' });
   }
