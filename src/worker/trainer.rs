@@ -27,23 +27,34 @@ const LONGEST_KEPT: usize = 1000;
 /// How long a trainer may take to start and open the devices. The first use of a GPU can take many seconds.
 const PROBE_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Prefixes of the environment variables passed to the trainer: where to find programs, libraries and GPUs, how many
-/// threads to use, and how to use a GPU. The database's address and credentials are not passed.
-const ENVIRONMENT: [&str; 13] = [
+/// The environment variables passed to the trainer: where to find programs, libraries and GPUs, how many threads to use,
+/// and how to use a GPU. The database's address and credentials are not passed. Whole names, because others start with
+/// these: `LANGSMITH_API_KEY`, `HOMEBREW_GITHUB_API_TOKEN`, `NVIDIA_API_KEY`.
+const ENVIRONMENT: [&str; 11] = [
     "PATH",
     "HOME",
     "TMPDIR",
     "LANG",
     "LD_LIBRARY_PATH",
-    "CUDA_",
-    "NVIDIA_",
-    "NCCL_",
-    "OMP_",
-    "MKL_",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "NVIDIA_TF32_OVERRIDE",
+    "NVIDIA_VISIBLE_DEVICES",
     "RUST_BACKTRACE",
     "DISTILLERY_THREADS",
     "DISTILLERY_NO_CUDA_GRAPHS",
 ];
+
+/// Libraries with many settings of their own, by the prefix of their names.
+const LIBRARIES: [&str; 4] = ["CUDA_", "NCCL_", "OMP_", "MKL_"];
+
+/// What no setting of a library has in its name, and many a secret has.
+const SECRET: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH"];
+
+/// Whether an environment variable is passed to the trainer.
+fn is_passed(name: &str) -> bool {
+    let of_library = LIBRARIES.iter().any(|prefix| name.starts_with(prefix));
+    ENVIRONMENT.contains(&name) || (of_library && !SECRET.iter().any(|word| name.contains(word)))
+}
 
 /// Path of the trainer's executable: the given one, or `distillery-trainer` in this executable's directory.
 ///
@@ -66,9 +77,7 @@ pub fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 fn clean_environment(command: &mut std::process::Command) {
-    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| {
-        name.to_str().is_some_and(|name| ENVIRONMENT.iter().any(|allowed| name.starts_with(allowed)))
-    }));
+    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed)));
 }
 
 /// Starts the trainer to see whether it can open and use all devices.
