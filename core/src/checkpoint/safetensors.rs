@@ -18,6 +18,10 @@ use crate::byte_source::ByteSource;
 
 /// Largest header, in bytes, as in the reference implementation.
 pub(super) const LONGEST_HEADER: u64 = 100_000_000;
+/// Largest header that is read, in bytes: one of 10,000 tensors has a megabyte or two.
+const LONGEST_READ: u64 = 32 << 20;
+/// Most quotes and commas in a header, which bound what it takes in memory. A tensor has some 14.
+const MOST_MARKS: usize = 2_000_000;
 const METADATA: &str = "__metadata__";
 
 #[derive(Deserialize)]
@@ -76,8 +80,16 @@ pub(super) fn read(source: &ByteSource) -> Result<Contents> {
             source.len() - 8
         )));
     }
-    let header: Header = serde_json::from_slice(&source.read(8, length)?)
+    if length > LONGEST_READ {
+        return Err(Error::Limit(format!("its header is {length} bytes long, and at most {LONGEST_READ} are read")));
+    }
+    let text = source.read(8, length)?;
+    if text.iter().filter(|byte| matches!(byte, b'"' | b',')).count() > MOST_MARKS {
+        return Err(Error::Limit(format!("its header has more than {MOST_MARKS} quotes and commas")));
+    }
+    let header: Header = serde_json::from_slice(&text)
         .map_err(|error| Error::Corrupt(format!("its header cannot be read ({})", shown(&error.to_string()))))?;
+    drop(text);
     let Header { mut entries, metadata } = header;
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let stored = source.len() - 8 - length;

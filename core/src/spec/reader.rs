@@ -14,6 +14,10 @@ use crate::dataset;
 /// The faults found so far, shared by all readers of one document.
 pub(super) type Faults = RefCell<Vec<Fault>>;
 
+/// Most faults that are reported of one document: with a fault for each of its bytes, the answer would be many times as
+/// large.
+const MOST_FAULTS: usize = 100;
+
 /// One object of the document.
 pub(super) struct Reader<'a> {
     faults: &'a Faults,
@@ -40,13 +44,25 @@ impl<'a> Reader<'a> {
 
     /// Records a fault of the object itself.
     pub(super) fn fault_here(&self, detail: impl Into<String>) {
-        self.faults.borrow_mut().push(Fault { pointer: self.pointer.clone(), detail: detail.into() });
+        self.add(Fault { pointer: self.pointer.clone(), detail: detail.into() });
+    }
+
+    fn add(&self, fault: Fault) {
+        let mut faults = self.faults.borrow_mut();
+        match faults.len() {
+            ..MOST_FAULTS => faults.push(fault),
+            MOST_FAULTS => faults.push(Fault {
+                pointer: String::new(),
+                detail: format!("there are more than these {MOST_FAULTS} faults: mend these first"),
+            }),
+            _ => {}
+        }
     }
 
     /// Records a fault of one field (or of `field/3`, an element).
     pub(super) fn fault(&self, field: &str, detail: impl Into<String>) {
         let pointer = format!("{}/{field}", self.pointer);
-        self.faults.borrow_mut().push(Fault { pointer, detail: detail.into() });
+        self.add(Fault { pointer, detail: detail.into() });
     }
 
     /// Whether the document has the field, even as `null`.
@@ -210,15 +226,10 @@ fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
         Kind::Boolean => whole(is(value.is_boolean(), "true or false", value)),
         Kind::Integers { longest, each } => list(value, *longest, |value| integer(value, each)),
         Kind::Numbers { longest, each } => list(value, *longest, |value| number(value, each)),
-        Kind::Channels(each) => {
-            let faults = list(value, usize::MAX, |value| number(value, each));
-            match value.as_array().map(Vec::len) {
-                Some(length) if length != 3 && faults.is_empty() => {
-                    whole(Err(format!("expected 3 numbers (red, green, blue), found {length}")))
-                }
-                _ => faults,
-            }
-        }
+        Kind::Channels(each) => match value.as_array().map(Vec::len) {
+            Some(length) if length != 3 => whole(Err(format!("expected 3 numbers (red, green, blue), found {length}"))),
+            _ => list(value, 3, |value| number(value, each)),
+        },
         Kind::Labels => labels(value),
         Kind::Object(_) | Kind::Variants { .. } => whole(is(value.is_object(), "an object", value)),
     }
@@ -281,7 +292,7 @@ fn list(value: &Value, longest: usize, check: impl Fn(&Value) -> Result<(), Stri
         return whole(format!("has {} elements; at most {longest} are allowed", values.len()));
     }
     let checked = values.iter().map(check).enumerate();
-    checked.filter_map(|(index, result)| Some((format!("/{index}"), result.err()?))).collect()
+    checked.filter_map(|(index, result)| Some((format!("/{index}"), result.err()?))).take(MOST_FAULTS + 1).collect()
 }
 
 fn labels(value: &Value) -> Vec<(String, String)> {
@@ -290,9 +301,10 @@ fn labels(value: &Value) -> Vec<(String, String)> {
     if members.len() > MOST_LABELS {
         details.push(format!("has {} entries; at most {MOST_LABELS} are allowed", members.len()));
     }
-    for (key, value) in members {
+    for (key, value) in members.iter().take(MOST_FAULTS + 1) {
         if key.is_empty() || key.len() > LONGEST_LABEL_KEY || key.contains([':', '\0']) {
-            details.push(format!("key {key:?} must have 1 to {LONGEST_LABEL_KEY} bytes and no colon"));
+            let shown: String = key.chars().take(LONGEST_LABEL_KEY).collect();
+            details.push(format!("key {shown:?} must have 1 to {LONGEST_LABEL_KEY} bytes and no colon"));
         } else if !value.as_str().is_some_and(|value| value.len() <= LONGEST_LABEL && !value.contains('\0')) {
             details.push(format!("the value of {key:?} must be a string of at most {LONGEST_LABEL} bytes"));
         }

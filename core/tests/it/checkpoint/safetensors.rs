@@ -178,6 +178,25 @@ fn a_header_whose_length_looks_like_another_format_is_still_a_header() {
 }
 
 #[test]
+fn a_header_that_would_take_much_memory_is_refused_before_it_is_parsed() {
+    let tensor = |number: usize| format!(r#""{number:x}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+    let list = |count: usize, member: &dyn Fn(usize) -> String| (0..count).map(member).collect::<Vec<_>>().join(",");
+    let tensors = format!("{{{}}}", list(160_000, &tensor));
+    let metadata = list(400_000, &|number| format!(r#""{number:x}":"""#));
+    let metadata = format!(r#"{{"__metadata__":{{{metadata}}}}}"#);
+    let dimensions = format!(r#"{{"w":{{"dtype":"U8","shape":[{}0],"data_offsets":[0,0]}}}}"#, "1,".repeat(2_000_000));
+    for header in [tensors, metadata, dimensions] {
+        let error = refusal(&header, &[]);
+        assert!(matches!(&error, Error::Limit(text) if text.contains("quotes and commas")), "{error}");
+    }
+    let long = format!("{{}}{}", " ".repeat(32 << 20));
+    assert!(matches!(refusal(&long, &[]), Error::Limit(text) if text.contains("bytes long")));
+    // As many tensors as no network has.
+    let many = format!("{{{}}}", list(20_000, &tensor));
+    assert_eq!(Checkpoint::from_bytes(file(&many, &[])).unwrap().tensors().len(), 20_000);
+}
+
+#[test]
 fn lengths_that_lie_take_no_memory() {
     for length in [9, 1 << 40, u64::MAX - 7, u64::MAX] {
         let bytes = [&length.to_le_bytes()[..], b"{}      "].concat();
