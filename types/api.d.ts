@@ -39,7 +39,7 @@ interface Schemas {
   };
   Certainty: "certain" | "ambiguous" | "near";
   ChangedJobs: {
-    ids?: string[] | null;
+    ids: string[] | null;
   };
   Checkpoint: {
     architecture?: string | null;

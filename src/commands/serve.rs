@@ -57,14 +57,17 @@ async fn serve(
     let data = &args.data;
     let mut settings = http::ServerSettings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
     settings.follow_links = data.follow_links;
+    settings.public_url = args.public_url.clone();
     settings.requests_per_second = args.requests_per_second;
     settings.connections = args.max_connections;
     settings.checkpoint_limit = args.max_checkpoint_bytes;
     settings.uploads_limit = args.max_uploaded_bytes;
     settings.admin_token = args.admin_token.as_deref().map(tokens::hash);
+    let is_private = address.ip().is_loopback() && args.public_url.is_none();
+    let reachable = args.public_url.as_ref().map_or_else(|| address.to_string(), ToString::to_string);
     anyhow::ensure!(
-        address.ip().is_loopback() || settings.admin_token.is_some() || tokens::any(&pool).await?,
-        "{address} is reachable from other machines, but there is no token yet: create one with `distillery token create \
+        is_private || settings.admin_token.is_some() || tokens::any(&pool).await?,
+        "{reachable} is reachable from other machines, but there is no token yet: create one with `distillery token create \
          NAME --scope admin` (with the same --data-dir or --database-url), or set DISTILLERY_ADMIN_TOKEN"
     );
     let chores = Chores { compact_after_days: args.compact_after_days, rules: args.rules.clone() };

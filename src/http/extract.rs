@@ -1,42 +1,76 @@
 //! Extractors whose rejections are [`ApiError`]s, so that clients get problem documents.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use chrono::{DateTime, Utc};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::AppState;
 use super::error::ApiError;
 use crate::spec::Fault;
 
 /// Largest body read into memory, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
+/// Most KiB of all bodies in memory. A parsed document takes up to 16 times its text.
+const BODIES_KIB: usize = 16 << 10;
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Room for bodies in memory, which requests wait for.
+#[derive(Debug)]
+pub struct Bodies(Arc<Semaphore>);
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BODIES_KIB)))
+    }
+}
+
+impl Bodies {
+    /// Waits for room for a body, whose length the headers may tell.
+    async fn room(&self, headers: &HeaderMap) -> OwnedSemaphorePermit {
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let kib = announced.unwrap_or(BODY_LIMIT).min(BODY_LIMIT) / 1024 + 1;
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+        self.0.clone().acquire_many_owned(kib).await.expect("nobody closes it")
+    }
+}
 
 /// A JSON document, with the bytes it was parsed from.
 #[derive(Debug)]
 pub struct JsonBody {
     pub value: Value,
     pub bytes: Bytes,
+    /// Until it is dropped.
+    _room: OwnedSemaphorePermit,
 }
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl FromRequest<AppState> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
             return Err(ApiError::UnsupportedMediaType(
                 "the body must be JSON, with the header content-type: application/json".into(),
             ));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
+        let room = state.bodies.room(request.headers()).await;
+        let slow = |_| ApiError::TooSlow("the body took too long to arrive: try again".into());
+        let bytes = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await.map_err(slow)?;
+        let bytes = bytes.map_err(|rejection| unreadable(&rejection))?;
         match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Self { value, bytes }),
+            Ok(value) => Ok(Self { value, bytes, _room: room }),
             Err(error) => Err(ApiError::malformed(format!("the body is not JSON: {error}"))),
         }
     }
@@ -65,6 +99,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        // PostgreSQL's texts cannot hold it.
+        if let Some(pair) = parts.uri.query().and_then(|query| query.split('&').find(|pair| pair.contains("%00"))) {
+            let name: String = pair.split('=').next().unwrap_or_default().chars().take(64).collect();
+            return Err(ApiError::malformed(format!("query parameters: {name}: expected text without NUL (%00)")));
+        }
         match axum_extra::extract::Query::from_request_parts(parts, state).await {
             Ok(axum_extra::extract::Query(query)) => Ok(Self(query)),
             Err(rejection) => {
@@ -75,6 +114,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             }
         }
     }
+}
+
+/// The latest time in a cursor, in microseconds since 1970: the end of the year 9999. PostgreSQL and arithmetic with
+/// times go a little further, but not to every number.
+const LATEST: i64 = 253_402_300_799_999_999;
+
+/// The time that a cursor holds in microseconds since 1970; none for one that nothing here can have.
+pub fn time(text: &str) -> Option<DateTime<Utc>> {
+    let micros = text.parse().ok().filter(|micros| (0..=LATEST).contains(micros))?;
+    DateTime::from_timestamp_micros(micros)
 }
 
 /// The `{id}` of a path: a prefix, which tells the kind of resource, and a tail. Anything else gets 404, because no

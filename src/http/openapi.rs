@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, LazyLock};
 
+use axum::Router;
+use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
@@ -50,9 +51,10 @@ pub fn base() -> utoipa::openapi::OpenApi {
 
 /// The document and its page.
 pub fn routes(document: utoipa::openapi::OpenApi) -> Router<AppState> {
-    let document = Arc::new(complete(document));
+    // Once, because everybody may ask for it.
+    let document = Bytes::from(complete(document).to_string());
     Router::new()
-        .route("/openapi.json", get(async move || Json(Value::clone(&document))))
+        .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document.clone())))
         .route("/docs", get(async || Redirect::permanent("/docs/")))
         .route("/docs/", get(async || page("")))
         .route("/docs/{*file}", get(async |Path(file): Path<String>| page(&file)))
@@ -82,6 +84,9 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
         "description": "Anything else",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     });
+    for (path, messages) in STREAMS {
+        document["paths"][path]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"] = stream(messages);
+    }
     for operations in members(&mut document["paths"]) {
         for operation in members(operations).filter(|operation| operation.get("responses").is_some()) {
             operation["responses"]["default"] = problem.clone();
@@ -89,7 +94,8 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
     }
     document["components"]["securitySchemes"] = json!({
         "token": {"type": "http", "scheme": "bearer", "description":
-            "A token of `distillery token create`. Needed once there is one, or the server listens beyond loopback."},
+            "A token of `distillery token create`. Needed once there is one, or the server listens beyond loopback or is behind \
+            a proxy."},
         "cookie": {"type": "apiKey", "in": "cookie", "name": "distillery_token", "description":
             "The same, as `POST /v1/session` sets it for the dashboard."},
     });
@@ -99,6 +105,30 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
         schemas.extend(spec::schemas());
     }
     document
+}
+
+/// The messages of each stream: name and schema of the data.
+const STREAMS: [(&str, &[(&str, &str)]); 3] = [
+    ("/v1/changes", &[("changed", "ChangedJobs")]),
+    ("/v1/stream", &[("status", "Job"), ("progress", "JobProgress"), ("deleted", "Deleted")]),
+    (
+        "/v1/jobs/{id}/stream",
+        &[("status", "Job"), ("progress", "JobProgress"), ("event", "Event"), ("metric", "Point")],
+    ),
+];
+
+/// The schema of one message of a stream, as OpenAPI describes the fields of Server-Sent Events.
+fn stream(messages: &[(&str, &str)]) -> Value {
+    let message = |&(name, schema): &(&str, &str)| {
+        let data = json!({"type": "string", "contentMediaType": "application/json",
+            "contentSchema": {"$ref": format!("#/components/schemas/{schema}")}});
+        let properties = json!({"event": {"const": name}, "data": data, "id": {"type": "string"}});
+        json!({"type": "object", "properties": properties, "required": ["event", "data"]})
+    };
+    match messages {
+        [only] => message(only),
+        several => json!({"oneOf": several.iter().map(message).collect::<Vec<_>>()}),
+    }
 }
 
 fn members(value: &mut Value) -> impl Iterator<Item = &mut Value> {

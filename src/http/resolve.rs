@@ -144,11 +144,9 @@ async fn check_dataset(
 ) -> Result<Option<DatasetFacts>, ApiError> {
     let directory = state.datasets.directory().clone();
     let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
-    let looked = tokio::task::spawn_blocking(move || open(&directory, &wanted, follow_links))
-        .await
-        .map_err(anyhow::Error::from)?;
-    match looked {
-        Ok(facts) => Ok(Some(facts)),
+    let asked = serde_json::to_string(spec).map_err(anyhow::Error::from)?;
+    match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
+        Ok(facts) => Ok(Some(facts.clone())),
         Err((_, dataset::Error::Missing { .. })) => {
             let found = state.datasets.list().await?;
             let there_are = name_all(&found);
@@ -161,15 +159,14 @@ async fn check_dataset(
             faults.push(fault(pointer, error.relative_to(state.datasets.directory())));
             Ok(None)
         }
-        Err((_, error)) => Err(ApiError::Internal(error.into())),
+        Err((_, error)) => Err(ApiError::Internal(anyhow::anyhow!("{error}"))),
     }
 }
 
-fn open(
-    directory: &std::path::Path,
-    spec: &DatasetSpec,
-    follow_links: bool,
-) -> Result<DatasetFacts, (&'static str, dataset::Error)> {
+/// What is wrong with a data set, and the place of the specification that it concerns.
+pub type WrongDataset = (&'static str, dataset::Error);
+
+fn open(directory: &std::path::Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFacts, WrongDataset> {
     let at = |pointer| move |error| (pointer, error);
     let columns = match (&spec.image_column, &spec.label_column) {
         (Some(_), _) => "/dataset/image_column",

@@ -1,5 +1,6 @@
 //! All routes, and the layers around them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -22,13 +23,13 @@ use super::{AppState, assets, auth, extract, health, openapi, origin, prometheus
 pub fn router(state: AppState) -> Router {
     let with_token = middleware::from_fn_with_state(state.gate.clone(), auth::check);
     let short = short()
-        .route_layer(with_token.clone())
+        .route_layer(with_token)
         .merge(public())
         .layer(middleware::from_fn_with_state(state.settings.timeout, time_out))
         .layer(CompressionLayer::new());
-    let long = long().route_layer(with_token);
+    let long = long().route_layer(middleware::from_fn_with_state(state.gate.clone(), auth::check_throughout));
     let (api, document) = OpenApiRouter::with_openapi(openapi::base()).merge(short).merge(long).split_for_parts();
-    let origins = origin::Guard::new(state.settings.listen);
+    let origins = Arc::new(origin::Guard::new(&state.settings));
     api.merge(openapi::routes(document))
         .fallback_service(assets::service())
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)

@@ -17,6 +17,7 @@ use crate::http::sse::{self, PACE, POLL_INTERVAL, Sender, StreamError};
 pub struct ChangedJobs {
     /// Ids of the jobs that were created, changed or deleted since the last message; null where any job may have
     /// changed.
+    #[schema(required)]
     pub ids: Option<BTreeSet<String>>,
 }
 

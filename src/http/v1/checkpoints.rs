@@ -1,20 +1,16 @@
 //! `/v1/checkpoints`
 
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use futures::StreamExt;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use sqlx::types::Json as Jsonb;
-use tokio::io::AsyncWriteExt;
 use utoipa::IntoParams;
 
 use crate::architecture::{self, Architecture};
@@ -24,7 +20,8 @@ use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::file_deletions;
 use crate::db::jobs::Refusal;
 use crate::http::error::ApiError;
-use crate::http::extract::{CheckpointId, Query, whole};
+use crate::http::extract::{CheckpointId, Query, time, whole};
+use crate::http::uploads::{Upload, full};
 use crate::http::{AppState, Page};
 use crate::removals;
 
@@ -65,9 +62,6 @@ pub async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     let network = parameters.check()?;
-    let Ok(_permit) = state.uploads.clone().try_acquire_owned() else {
-        return Err(ApiError::Unavailable("too many uploads at the same time: try again".into()));
-    };
     let upload = Upload::receive(&state, &headers, body).await?;
     // In a task of its own: a complete upload is stored even if the client disconnects.
     let stored = tokio::spawn(async move { upload.store(&state, parameters, network).await });
@@ -112,56 +106,7 @@ impl UploadParameters {
     }
 }
 
-/// A received file. It is unlinked, so nothing of it can be left behind.
-struct Upload {
-    file: std::fs::File,
-    size: u64,
-    sha256: String,
-}
-
 impl Upload {
-    /// Receives the body in pieces.
-    async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
-        refuse_form(headers)?;
-        let limit = state.settings.checkpoint_limit;
-        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > limit) {
-            return Err(ApiError::TooLarge(limit));
-        }
-        let directory = state.settings.spool_dir.clone();
-        let file = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(&directory)?;
-            tempfile::tempfile_in(&directory)
-        });
-        let mut file = tokio::fs::File::from_std(file.await.map_err(anyhow::Error::from)??);
-        let (mut size, mut hash) = (0, Sha256::new());
-        let mut pieces = body.into_data_stream();
-        let stalled = |_| ApiError::TooSlow("the upload paused for too long: try again".into());
-        while let Some(piece) =
-            tokio::time::timeout(state.settings.upload_timeout, pieces.next()).await.map_err(stalled)?
-        {
-            let piece = piece.map_err(|_| ApiError::malformed("the upload ended early"))?;
-            size += piece.len() as u64;
-            if size > limit {
-                return Err(ApiError::TooLarge(limit));
-            }
-            hash.update(&piece);
-            file.write_all(&piece).await.map_err(full)?;
-        }
-        file.flush().await.map_err(full)?;
-        if size == 0 {
-            return Err(ApiError::malformed(
-                "the body is empty: send the file itself, for example with curl -T FILE 'http://…/v1/checkpoints'",
-            ));
-        }
-        Ok(Self { file: file.into_std().await, size, sha256: hex::encode(hash.finalize()) })
-    }
-
-    /// A path to the unlinked file.
-    fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
-    }
-
     /// Stores the file if it is a checkpoint and matches the parameters.
     async fn store(
         self,
@@ -170,15 +115,18 @@ impl Upload {
         network: Option<&'static Architecture>,
     ) -> Result<(UploadedCheckpoint, bool), ApiError> {
         let spool = state.settings.spool_dir.clone();
+        let turn = state.uploads.inspection().await;
         let (upload, checkpoint) = tokio::task::spawn_blocking(move || {
             let mut upload = self;
             let chosen = parameters.state_dict.as_ref().map_or(Ok(()), |key| upload.choose(key, &spool));
             let checkpoint = chosen.and_then(|()| upload.inspect(parameters, network));
+            drop(turn);
             (upload, checkpoint)
         })
         .await
         .map_err(anyhow::Error::from)?;
         let checkpoint = checkpoint?;
+        let _turn = state.uploads.storing().await;
         if let Some(limit) = state.settings.uploads_limit
             && let others = checkpoints::size_of_others(&state.pool, &checkpoint.id).await?
             && others.saturating_add(upload.size) > limit
@@ -245,11 +193,7 @@ impl Upload {
         let directory = tempfile::tempdir_in(spool)?;
         let path = directory.path().join("chosen");
         checkpoint.convert(&path).map_err(unreadable)?;
-        let mut file = std::fs::File::open(&path)?;
-        let mut hash = Sha256::new();
-        self.size = std::io::copy(&mut file, &mut hash)?;
-        (self.file, self.sha256) = (file, hex::encode(hash.finalize()));
-        Ok(())
+        Ok(self.replace(std::fs::File::open(&path)?)?)
     }
 
     fn inspect(
@@ -319,28 +263,6 @@ fn described(guess: architecture::ArchitectureGuess) -> Guess {
     Guess { architecture: architecture.name.to_owned(), num_classes: classes, certainty, agreement, difference }
 }
 
-/// A multipart form is not the file itself.
-fn refuse_form(headers: &HeaderMap) -> Result<(), ApiError> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.to_ascii_lowercase().starts_with("multipart/") {
-        return Err(ApiError::UnsupportedMediaType(
-            "send the file itself as the body, not a form: use curl -T FILE instead of curl -F file=@FILE".into(),
-        ));
-    }
-    Ok(())
-}
-
-/// A full disk is not the client's fault, and may be temporary.
-fn full(error: std::io::Error) -> ApiError {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            tracing::error!(%error, "no space for an upload");
-            ApiError::Unavailable("the server has no space for the upload: try again later".into())
-        }
-        _ => error.into(),
-    }
-}
-
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -370,8 +292,8 @@ pub async fn list(
 }
 
 fn parse_cursor(cursor: &str) -> Option<(DateTime<Utc>, String)> {
-    let (time, id) = cursor.split_once('.')?;
-    Some((DateTime::from_timestamp_micros(time.parse().ok()?)?, id.to_owned()))
+    let (at, id) = cursor.split_once('.').filter(|(_, id)| CheckpointId::is_id(id))?;
+    Some((time(at)?, id.to_owned()))
 }
 
 /// Get a checkpoint

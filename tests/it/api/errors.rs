@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::PATIENCE;
-use crate::support::api::{Answer, Api, plain_job};
+use crate::support::api::{Answer, Api, checkpoint, plain_job};
 use crate::support::db::{TestDb, postgres_options};
 use distillery::db::embedded::Server;
 use distillery::db::{self, tokens};
@@ -269,4 +269,73 @@ async fn a_read_only_database_is_a_503_for_writes_and_still_answers_reads() {
     api.db.set_read_only(false).await;
     send(Method::POST, "/v1/jobs").await.expect(201);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn no_parameter_makes_the_server_fail() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let checkpoint = api.upload("", checkpoint("resnet8", 10)).await.expect(201)["id"].as_str().unwrap().to_owned();
+    for path in [
+        format!("/v1/jobs/{id}/metrics?name=%00"),
+        format!("/v1/jobs/{id}/metrics?name=a&name=b%00c"),
+        format!("/v1/jobs/{id}/events?after=%00"),
+        format!("/v1/jobs/{id}/stream?after=%00"),
+        format!("/v1/jobs/{id}/student?which=%00"),
+        "/v1/jobs?after=job_%00".to_owned(),
+        "/v1/jobs?label=a:b%00".to_owned(),
+        "/v1/summaries?q=%00".to_owned(),
+        "/v1/summaries?id=%00".to_owned(),
+        "/v1/labels?q=%00".to_owned(),
+        "/v1/checkpoints?after=0.%00".to_owned(),
+    ] {
+        api.get(&path).await.says(400, &["query parameters", "NUL"]);
+    }
+    // Times that neither the database nor a calculation can represent.
+    let times =
+        [i64::MIN, -8_334_601_228_800_000_000, -1, 253_402_300_800_000_000, 8_210_266_876_799_999_999, i64::MAX];
+    for time in times {
+        api.get(&format!("/v1/stream?after={time}")).await.says(400, &["not an id of this stream"]);
+        api.get(&format!("/v1/checkpoints?after={time}.{checkpoint}")).await.says(400, &["after"]);
+    }
+    api.get("/v1/checkpoints?after=0.other").await.says(400, &["after"]);
+    for time in [0, 253_402_300_799_999_999_i64] {
+        let mut stream = api.stream(&format!("/v1/stream?after={time}"), None).await;
+        assert_eq!(stream.next().await.unwrap().data["id"], json!(id));
+        api.get(&format!("/v1/checkpoints?after={time}.{checkpoint}")).await.expect(200);
+    }
+    api.get(&format!("/v1/jobs/{id}/stream?after={0}-{0}", i128::MAX)).await.problem(400);
+    let mut stream = api.stream(&format!("/v1/jobs/{id}/stream?after={0}-{0}", i64::MAX), None).await;
+    assert_eq!(stream.next().await.unwrap().data["id"], json!(id));
+}
+
+#[tokio::test]
+async fn an_answer_is_not_many_times_as_large_as_the_request_that_it_refuses() {
+    let api = Api::start().await;
+    let size = 1_000_000;
+    let many = |element: &str| element.repeat(size / element.len());
+    let numbers = format!("[{}1]", many("9e9,"));
+    let keys = |form: fn(usize) -> String| (0..size / 12).map(form).collect::<Vec<_>>().join(",");
+    let bodies = [
+        format!(r#"{{"dataset": {{"name": "ten", "mean": {numbers}}}}}"#),
+        format!(r#"{{"dataset": {{"name": "ten"}}, "training": {{"milestones": {numbers}}}}}"#),
+        format!("{{{}}}", keys(|key| format!(r#""k{key:05}":1"#))),
+        format!(r#"{{"labels": {{{}}}}}"#, keys(|key| format!(r#""k{key:05}":1"#))),
+        format!(r#"{{"labels": {{"{}": 1}}}}"#, many("\u{7f}")),
+        format!(r#"{{"student": {{"architecture": "{}"}}}}"#, many("x")),
+    ];
+    for body in bodies {
+        let start = body.chars().take(60).collect::<String>();
+        let answer = post_text(&api, "application/json", body).await;
+        assert!(answer.body.len() < 100_000, "{} bytes for {start}", answer.body.len());
+        let problem = answer.problem(422);
+        let errors = problem["errors"].as_array().unwrap();
+        assert!(!errors.is_empty() && errors.len() <= 110, "{} errors for {start}", errors.len());
+    }
+    let few = json!({"one": 1, "two": 2, "dataset": {"name": "ten", "mean": [1, 2]}});
+    let problem = api.post("/v1/jobs", &few).await.problem(422);
+    assert!(!problem.to_string().contains("more than these"), "{problem}");
+    let many = json!({"dataset": {"name": "ten"}, "labels": (0..300).map(|key| (format!("k{key}"), 1)).collect::<std::collections::BTreeMap<_, _>>()});
+    let problem = api.post("/v1/jobs", &many).await.problem(422);
+    assert!(problem.to_string().contains("more than these 100 faults"), "{problem}");
 }

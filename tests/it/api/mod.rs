@@ -1,6 +1,7 @@
 //! The HTTP API.
 
 mod artifacts;
+mod board;
 mod checkpoints;
 mod conformance;
 mod datasets;
@@ -12,7 +13,9 @@ mod metrics;
 mod openapi;
 mod posting;
 mod prometheus;
+mod proxies;
 mod server;
 mod stream;
 mod summaries;
 mod tokens;
+mod uploads;

@@ -172,7 +172,7 @@ async fn the_system_page_counts_the_queue_the_last_day_and_the_storage() {
 
 #[tokio::test]
 async fn readiness_depends_on_the_database_and_the_storage() {
-    let api = Api::start().await;
+    let api = Api::start_with(|settings| settings.ready_memory = std::time::Duration::ZERO).await;
     assert_eq!(api.get("/healthz").await.expect(200), json!({"status": "ok"}));
     assert_eq!(api.get("/readyz").await.expect(200), json!({"status": "ok"}));
     let storage = api.dir.path().join("storage");
@@ -182,6 +182,18 @@ async fn readiness_depends_on_the_database_and_the_storage() {
     let answer = api.get("/readyz").await;
     assert_eq!(answer.header("retry-after"), "2");
     answer.says(503, &["the storage cannot be written"]);
+}
+
+#[tokio::test]
+async fn everybody_may_ask_whether_the_server_is_ready_and_it_looks_once_in_a_while() {
+    let api = Api::start_with(|settings| settings.ready_memory = std::time::Duration::from_secs(3600)).await;
+    let ask = || futures::future::join_all((0..50).map(|_| api.get("/readyz")));
+    assert!(ask().await.iter().all(|answer| answer.status == 200));
+    // A check writes a file there and removes it.
+    let changed = || std::fs::metadata(api.dir.path().join("storage/probe")).unwrap().modified().unwrap();
+    let before = changed();
+    assert!(ask().await.iter().all(|answer| answer.status == 200));
+    assert_eq!(changed(), before);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,8 +11,9 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 use chrono::SecondsFormat;
-use futures::stream;
+use futures::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::db::metrics::{self, Series, SeriesPoint};
@@ -22,6 +24,30 @@ use crate::http::v1::jobs;
 
 /// Points per chunk of the CSV.
 const CHUNK: usize = 1000;
+
+/// Permits for answers in memory; see [`Charts::room`].
+const PERMITS: u32 = 100;
+/// Points of each series that one permit stands for.
+const POINTS_PER_PERMIT: usize = 1000;
+
+/// Room for answers in memory, which requests wait for. A point of two dozen series takes some three kilobytes in it, so
+/// all together take up to 300 MB.
+#[derive(Debug)]
+pub struct Charts(Arc<Semaphore>);
+
+impl Default for Charts {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(PERMITS as usize)))
+    }
+}
+
+impl Charts {
+    /// Waits for room for an answer with so many points of each series.
+    async fn room(&self, max_points: usize) -> OwnedSemaphorePermit {
+        let permits = u32::try_from(max_points / POINTS_PER_PERMIT + 1).unwrap_or(PERMITS).min(PERMITS);
+        self.0.clone().acquire_many_owned(permits).await.expect("nobody closes it")
+    }
+}
 
 /// A job's series.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -64,11 +90,18 @@ pub async fn get(
         jobs::find(&state, &id).await?;
     }
     let max_points = parameters.max_points.and_then(|points| usize::try_from(points).ok()).unwrap_or(2000);
+    let room = state.charts.room(max_points).await;
     let series = metrics::series(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
-    if prefers_csv(&headers) {
-        return Ok(([(CONTENT_TYPE, "text/csv; charset=utf-8"), (VARY, "accept")], csv(series)).into_response());
-    }
-    Ok(([(VARY, "accept")], Json(Metrics { series, last_id })).into_response())
+    let response = if prefers_csv(&headers) {
+        ([(CONTENT_TYPE, "text/csv; charset=utf-8"), (VARY, "accept")], csv(series)).into_response()
+    } else {
+        ([(VARY, "accept")], Json(Metrics { series, last_id })).into_response()
+    };
+    // The room is taken until the client has the answer.
+    let keep = move |_: &_| {
+        let _ = &room;
+    };
+    Ok(response.map(|body| Body::from_stream(body.into_data_stream().inspect(keep))))
 }
 
 /// Streams the table in chunks, because its text can be many times as large as the points.
