@@ -14,7 +14,7 @@ use sqlx::types::Json as Jsonb;
 use utoipa::IntoParams;
 
 use crate::architecture::{self, Architecture};
-use crate::artifacts::{Store, keys};
+use crate::artifacts::keys;
 use crate::checkpoint;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::file_deletions;
@@ -161,11 +161,11 @@ impl Upload {
         }
         let key = keys::checkpoint(&self.sha256, &keys::unique());
         file_deletions::announce(pool, &key).await?;
-        if let Err(error) = self.put(artifacts, &key).await {
+        if let Err(error) = artifacts.put_file(&key, &self.path()).await {
             if let Err(error) = file_deletions::give_up(pool, &key).await {
                 tracing::warn!(%error, key, "what is left of a failed upload is removed in a day");
             }
-            return Err(error);
+            return Err(error.into());
         }
         let Some(inserted) = checkpoints::insert(pool, checkpoint, &key, damaged.as_deref()).await? else {
             return Err(ApiError::Unavailable("storing the upload took more than a day: try again".into()));
@@ -177,14 +177,6 @@ impl Upload {
             removals::start(pool, artifacts, file).await;
         }
         Ok((inserted.checkpoint, inserted.is_new))
-    }
-
-    async fn put(&self, artifacts: &Store, key: &str) -> Result<(), ApiError> {
-        let stored = artifacts.put_file(key, &self.path()).await?;
-        if stored.sha256 == self.sha256 {
-            return Ok(());
-        }
-        Err(anyhow::anyhow!("the spooled upload {key} has changed on disk: its SHA-256 is {}", stored.sha256).into())
     }
 
     /// Replaces the file by one of its state dicts.
