@@ -204,6 +204,9 @@ test('workers and the system show their load', { timeout: PATIENCE }, async () =
   await page.waitForFunction((time) => document.querySelector('.workers tbody time').dateTime > time, before, { timeout: PATIENCE });
   assert.equal(await link.evaluate((element) => element === document.activeElement), true, 'an update must not take the focus');
   await assertStill(page);
+  server.sql(`insert into workers (id, name, device, version, stopped_because) values ('wrk_0', 'broken', 'cpu', '0', 'its disk is full')`);
+  await page.getByText('takes no jobs: its disk is full').waitFor({ timeout: PATIENCE });
+  server.sql(`delete from workers where id = 'wrk_0'`);
   await server.post(`/v1/jobs/${id}/cancel`, {});
   page.assertQuiet();
 });
