@@ -93,6 +93,49 @@ test('a decimal comma is accepted, and an ambiguous number is a fault', async ()
   await verdict('fine');
 });
 
+/** Types like a person: key by key, so that the server's verdict on the first digits arrives before the last. */
+async function type(pointer, text, state) {
+  await input(pointer).click();
+  await input(pointer).press('ControlOrMeta+a');
+  await input(pointer).press('Delete');
+  await input(pointer).pressSequentially(text, { delay: 450 });
+  await page.locator('h1').click();
+  await verdict(state);
+}
+
+test('text that cannot be read stays with its fault, and is never sent as another number', { timeout: PATIENCE }, async () => {
+  const posts = [];
+  const watch = (request) => { if (request.method() === 'POST' && !request.url().includes('dry_run')) posts.push(request.url()); };
+  page.on('request', watch);
+  const cases = [
+    ['/training/batch_size', '1,234', /could be 1234 or 1\.234/, '32'],
+    ['/training/epochs', '10.5', /not a whole number/, '1'],
+    ['/training/schedule/milestones', '5, 3, x', /x is not a number/, ''],
+    ['/labels', 'a:b, a:c', /the label a is given twice/, 'a: b'],
+    ['/dataset/mean', '0,5, 0,4, 0,3', /two ways/, ''],
+  ];
+  for (const [pointer, text, fault, corrected] of cases) {
+    await type(pointer, text, 'faulty');
+    assert.equal(await input(pointer).inputValue(), text);
+    assert.match(await field(pointer).locator('.field-fault').textContent(), fault);
+    assert.equal(await input(pointer).getAttribute('aria-invalid'), 'true');
+    await page.getByRole('button', { name: 'Submit', exact: true }).click();
+    assert.equal(await input(pointer).evaluate((element) => element === document.activeElement), true, 'Submit must lead to the fault');
+    // Changes elsewhere, the other view and a reload keep it.
+    await input('/training/seed').fill('7');
+    await verdict('faulty');
+    assert.equal((await spec())[pointer.split('/')[1]] !== undefined, true);
+    await page.reload();
+    await verdict('faulty');
+    assert.equal(await input(pointer).inputValue(), text);
+    if (corrected) await type(pointer, corrected, 'fine');
+    else await type(pointer, '', 'fine');
+  }
+  assert.deepEqual(posts, []);
+  page.off('request', watch);
+  page.assertQuiet();
+});
+
 test('scales are check boxes, with the number of regions', async () => {
   await page.getByRole('checkbox', { name: '4×4' }).uncheck();
   await page.getByRole('checkbox', { name: '3×3' }).check();

@@ -11,6 +11,7 @@ import { readNumber, readNumbers } from '../../static/js/json/numbers.js';
 import { parts, valueAt, withValue } from '../../static/js/json/pointers.js';
 import { locate, position, scan } from '../../static/js/json/positions.js';
 import { prettyJson } from '../../static/js/json/pretty.js';
+import { readLabels, writeLabels } from '../../static/js/new/labels.js';
 import { missing, preset, presetGroups, teacherFrom, withTeacher } from '../../static/js/new/presets.js';
 import * as format from '../../static/js/ui/format.js';
 
@@ -201,6 +202,25 @@ test('numbers have a decimal point or comma, and ambiguous ones are faults', () 
   assert.deepEqual(readNumbers('150, 180 210', { whole: true }).value, [150, 180, 210]);
   assert.deepEqual(readNumbers('0,5; 1', {}).value, [0.5, 1]);
   assert.ok(readNumbers('150, x').fault);
+});
+
+test('blanks and commas that could join or part numbers are faults', () => {
+  for (const text of ['12 34', '1 2', "1'2", '1 234 56', '1,2,3']) assert.ok(readNumber(text).fault, text);
+  for (const text of ['1 234', '1\u202f234\u202f567', "1'234'567"]) assert.ok(readNumber(text).value >= 1234, text);
+  for (const text of ['0,5, 0,4, 0,3', '0,5 0,3', '1,000 2,000', ',', ';']) assert.ok(readNumbers(text).fault, text);
+  assert.deepEqual(readNumbers('150,180,210').value, [150, 180, 210]);
+  assert.deepEqual(readNumbers('150, 180,').value, [150, 180]);
+  assert.match(readNumber('9007199254740993', { whole: true }).fault, /too large to be exact/);
+});
+
+test('labels are read as written, and none is lost', () => {
+  assert.deepEqual(readLabels('team: vision, note: a:b').value, { team: 'vision', note: 'a:b' });
+  assert.equal(readLabels('  ').value, undefined);
+  for (const text of ['a:b, a:c', 'a', 'a:', ': b', 'a: b, c', 'a: "b', 'a: "\\x"']) assert.ok(readLabels(text).fault, text);
+  for (const labels of [{ a: 'x, b: y' }, { 'k:1': ' padded ', q: '"' }, { empty: '', team: 'vision' }, { a: String.raw`b\c` }]) {
+    assert.deepEqual(readLabels(writeLabels(labels)).value, labels, writeLabels(labels));
+  }
+  assert.equal(writeLabels({ team: 'vision', sweep: '1' }), 'team: vision, sweep: 1');
 });
 
 test('a recipe is compared by its distillation and training, without the seed', () => {

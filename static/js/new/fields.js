@@ -5,7 +5,6 @@ import { escapePart } from '../json/pointers.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { controlFor } from './controls.js';
 
-/** @import { Reading } from '../json/numbers.js' */
 /** @import { ControlMaker, Schema } from './controls.js' */
 /** @typedef {(pointer: string, value: unknown) => void} Setter changes the document; undefined removes */
 
@@ -53,6 +52,11 @@ function helpOf({ description = '', 'x-null': meaning }) {
 
 /** One field: a label, a control, its description, and its fault, if any. */
 export class Field {
+  /** What is wrong with text that could not be read. */
+  #unreadable = '';
+  /** What else is wrong, such as what the server says. */
+  #told = '';
+
   /**
    * @param {object} options
    * @param {string} options.pointer
@@ -68,12 +72,12 @@ export class Field {
     this.onChange = onChange;
     const id = `field${pointer.replaceAll(/[^\w]/g, '-')}`;
     this.control = control?.build(this) ?? controlFor(schema, this);
-    this.input = this.control.element;
+    this.input = this.control.input ?? this.control.element;
     this.input.id = id;
     this.fault = h('p', { class: 'field-fault', id: `${id}-fault`, hidden: true });
     this.help = h('p', { class: 'field-help', id: `${id}-help` }, described(helpOf(schema)));
     this.input.setAttribute('aria-describedby', `${this.fault.id} ${this.help.id}`);
-    this.element = h('div', { class: 'field', 'data-pointer': pointer }, h('label', { for: id }, label), this.input, this.fault, this.help);
+    this.element = h('div', { class: 'field', 'data-pointer': pointer }, h('label', { for: id }, label), this.control.element, this.fault, this.help);
   }
 
   /**
@@ -86,29 +90,36 @@ export class Field {
   }
 
   /**
+   * The fault of text that could not be read, for as long as the text is there.
+   * @returns {Fault[]}
+   */
+  get unreadable() {
+    return this.#unreadable ? [{ pointer: this.pointer, detail: this.#unreadable }] : [];
+  }
+
+  /**
    * Shows a value of the document, or what the server would fill in.
    * @param {unknown} value
    * @param {unknown} [filled]
    */
   show(value, filled) {
     this.control.show(value, filled);
+    this.#unreadable = this.control.faultOf?.(value) ?? '';
+    this.#showFault();
   }
 
   /** @param {string} text */
   setFault(text) {
+    this.#told = text;
+    this.#showFault();
+  }
+
+  #showFault() {
+    const text = this.#unreadable || this.#told;
     setText(this.fault, text);
     this.fault.hidden = !text;
     if (text) this.input.setAttribute('aria-invalid', 'true');
     else this.input.removeAttribute('aria-invalid');
-  }
-
-  /**
-   * Takes what was read from the control: a value, or the fault of what is still being typed.
-   * @param {Reading<unknown>} reading
-   */
-  take({ value, fault }) {
-    this.setFault(fault ?? '');
-    if (!fault) this.onChange(value);
   }
 }
 

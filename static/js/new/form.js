@@ -153,6 +153,11 @@ export class JobForm {
     this.scales.element.hidden = !this.scales.areChosenBy(method);
   }
 
+  /** The faults of fields whose text cannot be read. */
+  get unreadable() {
+    return [...this.#fields, ...this.variants.flatMap((variant) => variant.fields)].flatMap((field) => field.unreadable);
+  }
+
   /**
    * Shows each fault at the field closest to its pointer.
    * @param {Fault[]} faults

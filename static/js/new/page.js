@@ -177,6 +177,11 @@ class NewJob {
     this.#timer = setTimeout(() => this.check(), CHECK_DELAY);
   }
 
+  /** Faults of text in the form that cannot be read. In the JSON it is an error like others, which the server finds. */
+  get #unreadable() {
+    return this.#view === 'form' ? this.form?.unreadable ?? [] : [];
+  }
+
   async check() {
     const spec = this.editor.peek();
     if (spec === null) {
@@ -185,6 +190,12 @@ class NewJob {
     }
     this.#showRequest();
     const left = missing(spec);
+    const unreadable = this.#unreadable;
+    if (unreadable.length > 0) {
+      this.#showFaults([...unreadable, ...left]);
+      this.verdict.faulty([...unreadable, ...left]);
+      return;
+    }
     if (left.length > 0) {
       this.#showFaults(left);
       this.verdict.incomplete(left);
@@ -298,7 +309,7 @@ class NewJob {
   async send() {
     const spec = this.editor.parse();
     if (spec === null) return;
-    const left = missing(spec);
+    const left = [...this.#unreadable, ...missing(spec)];
     if (left.length > 0) {
       this.#showFaults(left, true);
       return;
