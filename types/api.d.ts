@@ -224,12 +224,17 @@ interface Schemas {
     method: string;
     name: string;
     progress?: Schemas['Progress'] | null;
+    ran_seconds?: number | null;
     seed: number;
     started_at?: string | null;
     status: Schemas['Status'];
     student: string;
+    student_names: string[];
+    students: number;
     teacher?: string | null;
     teacher_top1?: number | null;
+    unfinished_students: number;
+    waiting?: Schemas['Waiting'] | null;
     worker?: string | null;
   };
   Label: {
@@ -437,6 +442,7 @@ interface Schemas {
     paused: number;
     ready: number;
     waiting_for_teacher: number;
+    without_worker: number;
   };
   ScheduleSpec: {
     gamma: number;
@@ -564,11 +570,25 @@ interface Schemas {
     seed?: number | null;
     teacher_cache?: string | null;
   };
+  Updates: {
+    events: Schemas['Event'][];
+    has_more: boolean;
+    job: Schemas['Job'];
+    next: string;
+    points: Schemas['Point'][];
+  };
   Usage: {
     cpu_share?: number | null;
     gpu?: Schemas['GpuUsage'] | null;
     memory_total_bytes?: number | null;
     memory_used_bytes?: number | null;
+  };
+  WaitReason: "teacher" | "backoff" | "no_worker" | "devices" | "turn" | "start";
+  Waiting: {
+    detail: string;
+    position?: number | null;
+    reason: Schemas['WaitReason'];
+    starts_in_seconds?: number | null;
   };
   Weights: {
     complementary: number;

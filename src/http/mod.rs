@@ -11,6 +11,7 @@
 mod assets;
 mod auth;
 mod board;
+mod cached;
 mod connections;
 mod download;
 mod error;

@@ -6,14 +6,17 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{Redirect, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tower_http::compression::CompressionLayer;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
 use super::AppState;
+use super::cached;
 use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
 use super::v1::stream::{Deleted, JobProgress};
@@ -51,26 +54,27 @@ pub fn base() -> utoipa::openapi::OpenApi {
 
 /// The document and its page.
 pub fn routes(document: utoipa::openapi::OpenApi) -> Router<AppState> {
-    // Once, because everybody may ask for it.
     let document = Bytes::from(complete(document).to_string());
+    let etag = cached::etag(&Sha256::digest(&document));
+    let answer = async move |headers: HeaderMap| {
+        cached::respond(&headers, &etag, [(CONTENT_TYPE, "application/json")], document.clone())
+    };
     Router::new()
-        .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document.clone())))
+        .route("/openapi.json", get(answer))
         .route("/docs", get(async || Redirect::permanent("/docs/")))
-        .route("/docs/", get(async || page("")))
-        .route("/docs/{*file}", get(async |Path(file): Path<String>| page(&file)))
+        .route("/docs/", get(async |headers: HeaderMap| page("", &headers)))
+        .route("/docs/{*file}", get(async |Path(file): Path<String>, headers: HeaderMap| page(&file, &headers)))
+        .layer(CompressionLayer::new())
 }
 
-fn page(file: &str) -> Result<Response, ApiError> {
+fn page(file: &str, asked: &HeaderMap) -> Result<Response, ApiError> {
     static CONFIG: LazyLock<Arc<Config<'static>>> =
         LazyLock::new(|| Arc::new(Config::from("/openapi.json").use_base_layout().try_it_out_enabled(true)));
     let found = utoipa_swagger_ui::serve(file, CONFIG.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
     let found = found.ok_or_else(|| ApiError::not_found("there is no such page"))?;
-    let headers = [
-        (CONTENT_TYPE, found.content_type),
-        (CONTENT_SECURITY_POLICY, DOCS_POLICY.to_owned()),
-        (header::CACHE_CONTROL, "no-cache".to_owned()),
-    ];
-    let mut response = (headers, found.bytes.into_owned()).into_response();
+    let etag = cached::etag(&Sha256::digest(&found.bytes));
+    let headers = [(CONTENT_TYPE, found.content_type), (CONTENT_SECURITY_POLICY, DOCS_POLICY.to_owned())];
+    let mut response = cached::respond(asked, &etag, headers, found.bytes.into_owned().into());
     if found.gzpipped {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }

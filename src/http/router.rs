@@ -65,6 +65,7 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::jobs::attempts::list))
         .routes(routes!(v1::jobs::metrics::get))
         .routes(routes!(v1::jobs::events::list))
+        .routes(routes!(v1::jobs::updates::get))
         .routes(routes!(v1::jobs::artifacts::list))
         .routes(routes!(v1::checkpoints::list))
         .routes(routes!(v1::checkpoints::get, v1::checkpoints::delete))

@@ -1,14 +1,17 @@
 //! The table `jobs`: its rows as users see them. What users do to them is in `create.rs`, `change.rs` and `delete.rs`;
 //! lists for people are in [`summaries`].
 
+mod around;
 mod baselines;
 mod change;
 mod create;
 mod delete;
 pub mod labels;
+mod schedule;
 mod speeds;
 pub mod status;
 pub mod summaries;
+pub mod waiting;
 
 use std::collections::BTreeMap;
 

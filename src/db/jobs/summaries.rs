@@ -12,7 +12,9 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use super::Status;
+use super::around::{Around, around};
 use super::baselines::{Baseline, Baselines, gain};
+use super::waiting::{self, Waiting};
 use crate::db::thin::Thinned;
 use crate::protocol::Progress;
 
@@ -147,6 +149,16 @@ pub struct Summary {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// Why it does not run yet; null unless it is queued.
+    pub waiting: Option<Waiting>,
+    /// Seconds for which workers held it, in all of its attempts; null before the first.
+    pub ran_seconds: Option<f64>,
+    /// Number of jobs with its student as their teacher.
+    pub students: i64,
+    /// Names of up to five of them, newest first.
+    pub student_names: Vec<String>,
+    /// How many of them are not finished: while there are any, this job cannot be deleted.
+    pub unfinished_students: i64,
 }
 
 /// Finds jobs.
@@ -273,10 +285,19 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
     let recipes: Vec<String> = rows.iter().filter_map(|row| row.recipe.clone()).collect();
     let baselines = Baselines::read(pool, Some(&recipes)).await?;
     let mut curves = curves(pool, ids).await?;
+    let mut around = around(pool, ids).await?;
+    let mut waiting = waiting::waiting(pool, ids).await?;
     let summaries = rows.into_iter().map(|row| {
         let method = row.method.unwrap_or_default();
         let baseline = baselines.of(Some(&method), row.recipe.as_deref(), row.teacher_key.as_deref());
+        let Around { ran_seconds, students, student_names, unfinished_students } =
+            around.remove(&row.id).unwrap_or_default();
         Summary {
+            waiting: waiting.remove(&row.id),
+            ran_seconds,
+            students,
+            student_names,
+            unfinished_students,
             curve: curves.remove(&row.id).unwrap_or_default(),
             id: row.id,
             name: row.name,

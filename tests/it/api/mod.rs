@@ -19,3 +19,4 @@ mod stream;
 mod summaries;
 mod tokens;
 mod uploads;
+mod waiting;

@@ -148,6 +148,18 @@ async fn the_system_page_counts_the_queue_the_last_day_and_the_storage() {
     let failure = Failure { class: ErrorClass::Oom, message: "no memory".into() };
     let system = api.get("/v1/system").await.expect(200);
     let queue = &system["queue"];
+    assert_eq!((&queue["ready"], &queue["without_worker"]), (&json!(0), &json!(1)));
+    let worker = NewWorker {
+        id: "wrk_TEST".into(),
+        name: "host cpu".into(),
+        device: "cpu".into(),
+        devices: 1,
+        memory_bytes: None,
+        usage: Usage::default(),
+    };
+    workers::register(&api.db.pool, &worker).await.unwrap();
+    let system = api.get("/v1/system").await.expect(200);
+    let queue = &system["queue"];
     assert_eq!(
         (&queue["ready"], &queue["waiting_for_teacher"], &queue["backing_off"]),
         (&json!(1), &json!(1), &json!(1))

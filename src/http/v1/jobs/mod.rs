@@ -6,6 +6,7 @@ pub mod events;
 pub mod metrics;
 pub mod stream;
 pub mod student;
+pub mod updates;
 
 use std::collections::BTreeMap;
 
