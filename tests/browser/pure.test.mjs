@@ -259,8 +259,14 @@ test('the published presets are the jobs of examples/published without the defau
 
 test('missing choices are found without the server', () => {
   const pointers = (spec) => missing(spec).map(({ pointer }) => pointer);
-  assert.deepEqual(pointers(preset('kd')), ['/teacher/checkpoint']);
-  assert.deepEqual(pointers(preset('none')), []);
+  const fits = [{ architecture: 'resnet32x4', num_classes: 100 }];
+  const have = { datasets: [{ name: 'digits' }], checkpoints: [{ id: 'ckpt_1', architecture: 'resnet56', fits }] };
+  assert.deepEqual(pointers(preset('kd', have)), ['/teacher/checkpoint'], 'a teacher is chosen by the user');
+  assert.deepEqual(pointers(preset('none', have)), []);
+  assert.deepEqual(pointers(preset('none', { datasets: [{ name: 'digits' }, { name: 'cifar10' }] })), ['/dataset/name']);
+  const published = 'cifar100/resnet32x4-shufflenet_v1-kd';
+  assert.equal(preset(published, have).teacher.checkpoint, 'ckpt_1');
+  assert.deepEqual(pointers(preset(published, { checkpoints: [...have.checkpoints, { id: 'ckpt_2', fits }] })), ['/teacher/checkpoint']);
   assert.deepEqual(pointers({ teacher: { job: 'job_1' } }), ['/student/architecture', '/dataset/name']);
   assert.deepEqual(pointers({ student: { architecture: 'resnet8' }, dataset: { name: 'digits' } }), ['/teacher']);
 });

@@ -26,15 +26,22 @@ export class JobForm {
   #onChange;
 
   /**
+   * The settings of the last method with a teacher, for a user who looks at plain training.
+   * @type {unknown}
+   */
+  #distilled;
+
+  /**
    * @param {ConstructorParameters<typeof SchemaSet>[0]} document OpenAPI
    * @param {Inventory} have
    * @param {(spec: Spec) => void} onChange gets every new state of the specification
+   * @param {AbortSignal} signal
    */
-  constructor(document, have, onChange) {
+  constructor(document, have, onChange, signal) {
     this.#schemas = new SchemaSet(document);
     this.#job = this.#schemas.resolve(this.#schemas.all.JobSpecRequest);
     this.#onChange = onChange;
-    this.teacher = new Teacher(have, (teacher) => this.#setTeacher(teacher));
+    this.teacher = new Teacher(have, (teacher) => this.#setTeacher(teacher), signal);
     const distillation = this.#part('distillation').properties;
     this.method = this.#schemas.resolve(distillation.method);
     this.scales = new Scales(this.#schemas.resolve(distillation.scales), (value) => this.#set('/distillation/scales', value));
@@ -116,8 +123,12 @@ export class JobForm {
     const spec = withValue(this.#spec, '/teacher', teacher ?? undefined);
     const isPlain = valueAt(this.#spec, '/distillation/method') === 'none';
     // Plain training has no teacher, and everything else has one.
-    if (teacher === undefined) this.#onChange(withValue(spec, '/distillation', { method: 'none' }));
-    else this.#onChange(isPlain ? withValue(spec, '/distillation', undefined) : spec);
+    if (teacher === undefined) {
+      if (!isPlain) this.#distilled = valueAt(this.#spec, '/distillation');
+      this.#onChange(withValue(spec, '/distillation', { method: 'none' }));
+    } else {
+      this.#onChange(isPlain ? withValue(spec, '/distillation', this.#distilled) : spec);
+    }
   }
 
   /** @param {string | undefined} method */
@@ -164,7 +175,7 @@ export class JobForm {
    */
   showFaults(faults) {
     /** @type {FaultPlace[]} */
-    const places = [...this.#fields, this.scales, ...this.teacher.fields, ...this.variants.flatMap((variant) => variant.fields)];
+    const places = [...this.#fields, this.scales, this.teacher, ...this.teacher.fields, ...this.variants.flatMap((variant) => variant.fields)];
     /** @type {Map<FaultPlace, string[]>} */
     const found = new Map();
     for (const fault of faults) {
@@ -187,8 +198,9 @@ export class JobForm {
     const field = closest ?? this.element.querySelector('[data-pointer]:has(> .field-fault:not([hidden]))');
     field?.closest('details')?.setAttribute('open', '');
     field?.scrollIntoView({ block: 'center' });
-    const input = field?.querySelector('input, select');
-    if (input instanceof HTMLElement) input.focus({ preventScroll: true });
+    /** @type {HTMLElement[]} */
+    const inputs = [...field?.querySelectorAll('input, select, button') ?? []].filter((element) => element instanceof HTMLElement);
+    inputs.find((element) => element.offsetParent !== null)?.focus({ preventScroll: true });
   }
 }
 

@@ -1,6 +1,6 @@
 // What a new job can be made of: what the server has, and the job that the address names.
 
-import { api } from '../api/client.js';
+import { allCheckpoints, api } from '../api/client.js';
 import { preset, withTeacher } from './presets.js';
 
 /**
@@ -9,7 +9,6 @@ import { preset, withTeacher } from './presets.js';
  * @property {Dataset[]} datasets
  * @property {Schemas['Checkpoint'][]} checkpoints
  * @property {Schemas['Worker'][]} workers
- * @property {Schemas['Job'][]} jobs possible teachers
  */
 
 /**
@@ -18,11 +17,11 @@ import { preset, withTeacher } from './presets.js';
  * @returns {Promise<Inventory>}
  */
 export async function inventory(signal) {
-  const [architectures, datasets, checkpoints, workers, jobs] = await Promise.all([
-    listOrNothing(api.architectures(signal)), listOrNothing(api.datasets(signal)), listOrNothing(api.checkpoints(signal)),
-    listOrNothing(api.workers(signal)), listOrNothing(api.possibleTeachers(signal)),
+  const [architectures, datasets, checkpoints, workers] = await Promise.all([
+    listOrNothing(api.architectures(signal)), listOrNothing(api.datasets(signal)),
+    allCheckpoints(signal).catch(() => []), listOrNothing(api.workers(signal)),
   ]);
-  return { architectures, datasets, checkpoints, workers, jobs };
+  return { architectures, datasets, checkpoints, workers };
 }
 
 /**
@@ -38,19 +37,24 @@ async function listOrNothing(answer) {
   }
 }
 
+/** @typedef {{ origin: string, spec: any, problem?: string }} Start `origin` names the draft; without `spec` the form starts from a preset */
+
 /**
  * The specification that the address asks for: a job's as it was sent, or a new one taught by a job's student.
  * @param {URLSearchParams} query
  * @param {AbortSignal} signal
+ * @returns {Promise<Start>}
  */
 export async function startingPoint(query, signal) {
-  const id = query.get('from') ?? query.get('teacher_job');
-  if (!id) return null;
+  const from = query.get('from');
+  const id = from ?? query.get('teacher_job');
+  if (!id) return { origin: '', spec: null };
+  const origin = from ? `from=${id}` : `teacher_job=${id}`;
   try {
     const { spec } = await api.job(id, signal);
-    if (query.has('from')) return await api.submitted(id, signal).catch(() => spec);
-    return withTeacher({ ...preset('sdd_kd'), dataset: spec.dataset }, { job: id });
-  } catch {
-    return null;
+    if (from) return { origin, spec: await api.submitted(id, signal).catch(() => spec) };
+    return { origin, spec: withTeacher({ ...preset('sdd_kd'), dataset: spec.dataset }, { job: id }) };
+  } catch (error) {
+    return { origin, spec: null, problem: `The form does not start from job ${id}: ${error.message}` };
   }
 }

@@ -1,6 +1,6 @@
 // A new job: one specification as a form and as JSON, which the server checks while it is written.
 
-import { api, idempotencyKey } from '../api/client.js';
+import { allCheckpoints, api, idempotencyKey } from '../api/client.js';
 import { prettyJson } from '../json/pretty.js';
 import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { ask, copyButton, fill, h } from '../ui/dom.js';
@@ -13,7 +13,7 @@ import { missing, preset, presetGroups, teacherFrom, withTeacher } from './prese
 import { UploadForm, acceptDrops } from './upload.js';
 import { Verdict } from './verdict.js';
 
-/** @import { Inventory } from './inventory.js' */
+/** @import { Inventory, Start } from './inventory.js' */
 /** @import { Spec } from './presets.js' */
 /** @typedef {'form' | 'json'} View */
 /** @typedef {Schemas['Checkpoint']} Checkpoint */
@@ -56,19 +56,22 @@ class NewJob {
    * @param {object} options
    * @param {HTMLElement} options.root
    * @param {Inventory} options.have
-   * @param {Spec} options.start null for the first preset
+   * @param {Start} options.start
    * @param {any} options.document the OpenAPI document; null leaves only JSON
    * @param {AbortSignal} options.signal
    */
   constructor({ root, have, start, document, signal }) {
     this.have = have;
-    this.start = start;
+    this.start = start.spec;
+    // Each starting point has a draft of its own: looking at a clone leaves the others alone.
+    this.draftKey = `${DRAFT_KEY}?${start.origin}`;
+    this.note = h('p', { class: 'note draft-note', role: 'status' }, start.problem);
     this.signal = signal;
     this.submit = h('button', { type: 'button', class: 'primary', onclick: () => this.send() }, 'Submit');
     this.verdict = new Verdict({ actions: [this.submit], onFault: (fault) => this.#goTo(fault) });
     this.editor = new Editor({ label: 'Specification (JSON)', onInput: () => this.typed(), signal });
-    this.form = document ? new JobForm(document, have, (spec) => this.change(spec)) : null;
-    const asked = start ? h('option', { value: '' }, 'the selected job') : null;
+    this.form = document ? new JobForm(document, have, (spec) => this.change(spec), signal) : null;
+    const asked = this.start ? h('option', { value: '' }, 'the selected job') : null;
     this.preset = h('select', { id: 'preset', onchange: () => this.choosePreset() }, asked, presetGroups().map(({ label, presets }) =>
       h('optgroup', { label }, presets.map((one) => h('option', { value: one.id }, one.label)))));
     this.sent = h('div', { class: 'sent' });
@@ -111,14 +114,18 @@ class NewJob {
     fill(root,
       h('div', { class: 'heading' }, h('h1', {}, 'New job'), h('fieldset', { class: 'segments' }, h('legend', {}, 'View'),
         h('label', {}, this.views.form, 'Form'), h('label', {}, this.views.json, 'JSON'))),
-      layout);
+      this.note, layout);
     return layout;
   }
 
   open() {
-    const draft = this.start ? null : sessionStorage.getItem(DRAFT_KEY);
+    const draft = sessionStorage.getItem(this.draftKey);
     this.#unchanged = prettyJson(this.start ?? preset(this.preset.value, this.have));
     this.editor.text = draft ?? this.#unchanged;
+    if (draft) {
+      const restart = h('button', { type: 'button', class: 'quiet small', onclick: () => this.#restart() }, 'Discard the draft');
+      fill(this.note, this.note.textContent ?? '', ' This is your draft, which was not submitted. ', restart);
+    }
     const isJson = !this.form || localStorage.getItem(VIEW_KEY) === 'json' || this.editor.peek() === null;
     this.turn(isJson ? 'json' : 'form');
     this.changed();
@@ -169,8 +176,8 @@ class NewJob {
     // A changed text is another job. The same text, sent again because the answer was lost, is the same job.
     this.#key = null;
     const { text } = this.editor;
-    if (text === this.#unchanged) sessionStorage.removeItem(DRAFT_KEY);
-    else sessionStorage.setItem(DRAFT_KEY, text);
+    if (text === this.#unchanged) sessionStorage.removeItem(this.draftKey);
+    else sessionStorage.setItem(this.draftKey, text);
     this.#check?.abort();
     clearTimeout(this.#timer);
     this.verdict.checking();
@@ -205,8 +212,9 @@ class NewJob {
     this.#check = new AbortController();
     const { signal } = this.#check;
     try {
-      const dryRun = await api.check(this.editor.text, signal);
+      const [dryRun, workers] = await Promise.all([api.check(this.editor.text, signal), api.workers(signal).catch(() => null)]);
       if (signal.aborted) return;
+      if (workers) this.have.workers = workers.data;
       this.#dryRun = dryRun;
       this.#showFaults([]);
       this.verdict.fine(dryRun, this.have.workers);
@@ -273,7 +281,13 @@ class NewJob {
     if (!this.preset.value || (isEdited && !(await ask(question)))) return;
     this.#load(preset(this.preset.value, this.have));
     this.#unchanged = this.editor.text;
-    sessionStorage.removeItem(DRAFT_KEY);
+    sessionStorage.removeItem(this.draftKey);
+    fill(this.note);
+  }
+
+  #restart() {
+    fill(this.note);
+    this.#load(JSON.parse(this.#unchanged));
   }
 
   /** @param {Spec} spec */
@@ -295,9 +309,8 @@ class NewJob {
    */
   async uploaded(checkpoint) {
     try {
-      this.have.checkpoints = (await api.checkpoints(this.signal)).data;
+      this.have.checkpoints = await allCheckpoints(this.signal);
       this.checkpoints.update(this.have.checkpoints);
-      this.form?.teacher.refresh();
     } catch {
       // The upload form shows the new checkpoint in any case.
     }
@@ -318,7 +331,7 @@ class NewJob {
     try {
       this.#key ??= idempotencyKey();
       const job = await api.create(this.editor.text, this.#key);
-      sessionStorage.removeItem(DRAFT_KEY);
+      sessionStorage.removeItem(this.draftKey);
       location.hash = `#/jobs/${encodeURIComponent(job.id)}`;
     } catch (error) {
       this.#refused(error, true);

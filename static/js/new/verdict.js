@@ -81,8 +81,9 @@ export class Verdict {
  * @param {Schemas['Worker'][]} workers
  */
 function fit(needed, workers) {
-  if (workers.length === 0) return 'no worker is running, so the job will wait for one.';
-  const known = workers.flatMap(({ name, memory_bytes: memory }) => (isNumber(memory) ? [{ name, memory }] : []));
+  const online = workers.filter((worker) => worker.online);
+  if (online.length === 0) return 'no worker is running, so the job will wait for one.';
+  const known = online.flatMap(({ name, memory_bytes: memory }) => (isNumber(memory) ? [{ name, memory }] : []));
   if (known.length === 0) return 'no worker reports its memory.';
   const largest = known.reduce((best, one) => (one.memory > best.memory ? one : best));
   return `${largest.name} has ${bytes(largest.memory)}${largest.memory < needed ? ', which is too little' : ''}.`;

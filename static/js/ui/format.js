@@ -157,6 +157,28 @@ export function comparedWith({ method, top1, deviation, jobs }) {
 }
 
 /**
+ * Why a queued job does not run yet, and when it will.
+ * @param {Schemas['Waiting']} waiting
+ */
+export function waitingText({ reason, detail, position, starts_in_seconds: seconds }) {
+  const place = isNumber(position) ? [`number ${position} in the queue`] : [];
+  const start = isNumber(seconds) ? `about ${duration(seconds)}` : null;
+  const starts = { teacher: start && `the teacher needs ${start} more`, backoff: start && `in ${start}`, start: null }[/** @type {string} */ (reason)];
+  const turn = reason === 'turn' ? [start ? `starts in ${start}` : 'no estimate of its start yet'] : [];
+  return [...place, detail, ...(starts ? [starts] : []), ...turn].join(' · ');
+}
+
+/**
+ * The same for a narrow column: "#3 · 25 min".
+ * @param {Schemas['Waiting']} waiting
+ */
+export function shortWaiting({ reason, position, starts_in_seconds: seconds }) {
+  if (isNumber(position)) return isNumber(seconds) && seconds > 0 ? `#${position} · ${duration(seconds)}` : `#${position}`;
+  const retry = isNumber(seconds) ? `retry: ${duration(seconds)}` : 'retry';
+  return { teacher: 'for its teacher', backoff: retry, no_worker: 'no worker', devices: 'no worker fits' }[/** @type {string} */ (reason)] ?? 'queued';
+}
+
+/**
  * 3411.7 → "3,412 images/s"
  * @param {Maybe} value
  */
