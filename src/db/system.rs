@@ -13,8 +13,7 @@ use super::jobs::waiting;
 pub struct Queue {
     /// Queued jobs that a running worker could take, now or as soon as it is free.
     pub ready: i64,
-    /// Queued jobs whose time has come and that no running worker could take: there is none, or none with as many
-    /// devices.
+    /// Queued jobs whose time has come and that no running worker could take, for want of devices or of the data set.
     pub without_worker: i64,
     /// Queued jobs whose teacher's job has not succeeded yet.
     pub waiting_for_teacher: i64,

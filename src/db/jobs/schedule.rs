@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::db::interval;
 use crate::db::workers::ALIVE_FOR;
 
-/// The workers that run now, with what their devices are busy with.
+/// The workers that take jobs now, with what their devices are busy with.
 #[derive(Debug)]
 pub(super) struct Fleet(Vec<Crew>);
 
@@ -31,10 +31,10 @@ impl Fleet {
     pub(super) async fn read(pool: &PgPool) -> sqlx::Result<Self> {
         let rows = sqlx::query!(
             r#"
-            select workers.id, workers.devices, job.devices as "held?", job.recipe, job.method,
+            select workers.id as "id!", workers.devices as "devices!", job.devices as "held?", job.recipe, job.method,
                 (job.progress ->> 'eta_seconds')::float8 as seconds_left
             from workers left join jobs as job on job.worker = workers.id and job.lease_expires_at is not null
-            where heartbeat_at > now() - $1::interval
+            where heartbeat_at > now() - $1::interval and stopped_because is null
             "#,
             interval(ALIVE_FOR),
         )
@@ -49,11 +49,6 @@ impl Fleet {
             }
         }
         Ok(Self(crews.into_values().collect()))
-    }
-
-    /// The devices of the largest worker; none without a worker.
-    pub(super) fn most_devices(&self) -> Option<i32> {
-        self.0.iter().map(|crew| i32::try_from(crew.devices).unwrap_or(i32::MAX)).max()
     }
 
     /// When the devices become free.

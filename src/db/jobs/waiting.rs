@@ -23,10 +23,14 @@ pub enum WaitReason {
     Teacher,
     /// It is tried again after a pause.
     Backoff,
-    /// No worker is running.
+    /// No worker is running, or none that is takes jobs.
     NoWorker,
-    /// No running worker has as many devices as it asks for.
+    /// No worker has as many devices as it asks for.
     Devices,
+    /// No worker has its data set.
+    Dataset,
+    /// The workers with its devices and its data set cannot run it; its history says why.
+    Declined,
     /// Other jobs come first, or every worker is busy.
     Turn,
     /// A worker is free and is about to take it.
@@ -56,6 +60,21 @@ struct QueuedJob {
     until_due: f64,
     error: Option<String>,
     teacher: Option<WaitedFor>,
+    dataset: Option<String>,
+    workers: Workers,
+}
+
+/// Numbers of running workers, each condition on top of those before it.
+struct Workers {
+    running: i64,
+    /// Those that take jobs.
+    working: i64,
+    /// Why one of the others does not.
+    stopped_because: Option<String>,
+    most_devices: i32,
+    with_devices: i64,
+    with_dataset: i64,
+    willing: i64,
 }
 
 /// The job of a teacher that has not succeeded yet.
@@ -73,21 +92,40 @@ pub async fn waiting(pool: &PgPool, ids: &[String]) -> sqlx::Result<HashMap<Stri
     }
     let fleet = Fleet::read(pool).await?;
     let order = order(pool, &fleet).await?;
-    let waiting = queued.into_iter().map(|job| (job.id.clone(), of(&job, &fleet, &order)));
+    let waiting = queued.into_iter().map(|job| (job.id.clone(), of(&job, &order)));
     Ok(waiting.collect())
 }
 
 async fn queued(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<QueuedJob>> {
     let rows = sqlx::query!(
         r#"
-        select job.id, job.devices, job.run_after, job.run_after <= now() as "is_due!",
+        select job.id as "id!", job.devices as "devices!", job.run_after as "run_after!", job.run_after <= now() as "is_due!",
             extract(epoch from job.run_after - now())::float8 as "until_due!", job.error ->> 'class' as error,
             teacher.name as "teacher_name?", teacher.status as "teacher_status?: Status",
-            case teacher.status when 'running' then (teacher.progress ->> 'eta_seconds')::float8 end as seconds_left
-        from jobs as job left join jobs as teacher on teacher.id = job.teacher_job and teacher.status <> 'succeeded'
+            case teacher.status when 'running' then (teacher.progress ->> 'eta_seconds')::float8 end as seconds_left,
+            job.dataset, fleet.running as "running!", fleet.working as "working!", fleet.stopped_because,
+            fleet.most_devices as "most_devices!", fleet.with_devices as "with_devices!",
+            fleet.with_dataset as "with_dataset!", fleet.willing as "willing!"
+        from jobs as job left join jobs as teacher on teacher.id = job.teacher_job and teacher.status <> 'succeeded',
+            lateral (
+                select count(*) as running, count(*) filter (where works) as working,
+                    min(stopped_because) as stopped_because,
+                    coalesce(max(devices) filter (where works), 0) as most_devices,
+                    count(*) filter (where works and is_large) as with_devices,
+                    count(*) filter (where works and is_large and has_data) as with_dataset,
+                    count(*) filter (where works and is_large and has_data and is_willing) as willing
+                from (
+                    select workers.devices, stopped_because, stopped_because is null as works,
+                        workers.devices >= job.devices as is_large,
+                        has_dataset(datasets, job.dataset, job.dataset_fingerprint) as has_data,
+                        not exists (
+                            select from declined
+                            where declined.job_id = job.id and declined.worker = workers.id and for_good) as is_willing
+                    from workers where heartbeat_at > now() - $2::interval) as one) as fleet
         where job.id = any($1) and job.status = 'queued'
         "#,
         ids,
+        interval(ALIVE_FOR),
     )
     .fetch_all(pool)
     .await?;
@@ -103,22 +141,37 @@ async fn queued(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<QueuedJob>> {
             status,
             seconds_left: row.seconds_left,
         }),
+        dataset: row.dataset,
+        workers: Workers {
+            running: row.running,
+            working: row.working,
+            stopped_because: row.stopped_because,
+            most_devices: row.most_devices,
+            with_devices: row.with_devices,
+            with_dataset: row.with_dataset,
+            willing: row.willing,
+        },
     });
     Ok(jobs.collect())
 }
 
 /// The jobs that a running worker could take, in the order of the queue: the place and the estimated start of each.
 async fn order(pool: &PgPool, fleet: &Fleet) -> sqlx::Result<HashMap<String, (i64, Option<f64>)>> {
-    let Some(most) = fleet.most_devices() else { return Ok(HashMap::new()) };
     let rows = sqlx::query!(
         r#"
-        select job.id, job.devices, job.recipe, job.method
+        select job.id as "id!", job.devices as "devices!", job.recipe, job.method
         from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
         where job.status = 'queued' and job.run_after <= now()
-            and (job.teacher_job is null or teacher.status = 'succeeded') and job.devices <= $1
+            and (job.teacher_job is null or teacher.status = 'succeeded')
+            and exists (
+                select from workers
+                where devices >= job.devices and heartbeat_at > now() - $1::interval and stopped_because is null
+                    and has_dataset(datasets, job.dataset, job.dataset_fingerprint) and not exists (
+                        select from declined
+                        where declined.job_id = job.id and declined.worker = workers.id and for_good))
         order by job.priority desc, job.id limit $2
         "#,
-        most,
+        interval(ALIVE_FOR),
         LOOKED_AT,
     )
     .fetch_all(pool)
@@ -132,7 +185,7 @@ async fn order(pool: &PgPool, fleet: &Fleet) -> sqlx::Result<HashMap<String, (i6
     Ok(order.collect())
 }
 
-fn of(job: &QueuedJob, fleet: &Fleet, order: &HashMap<String, (i64, Option<f64>)>) -> Waiting {
+fn of(job: &QueuedJob, order: &HashMap<String, (i64, Option<f64>)>) -> Waiting {
     let plain =
         |reason, detail: String, starts_in_seconds| Waiting { reason, detail, position: None, starts_in_seconds };
     if let Some(WaitedFor { name, status, seconds_left }) = &job.teacher {
@@ -145,13 +198,8 @@ fn of(job: &QueuedJob, fleet: &Fleet, order: &HashMap<String, (i64, Option<f64>)
         let detail = format!("its last attempt failed{class}, and it is tried again at {time}");
         return plain(WaitReason::Backoff, detail, Some(job.until_due.max(0.0)));
     }
-    match fleet.most_devices() {
-        None => return plain(WaitReason::NoWorker, "no worker is running".into(), None),
-        Some(most) if most < job.devices => {
-            let detail = format!("it asks for {} devices, and the largest running worker has {most}", job.devices);
-            return plain(WaitReason::Devices, detail, None);
-        }
-        Some(_) => {}
+    if let Some((reason, detail)) = without_worker_for(job) {
+        return plain(reason, detail, None);
     }
     let Some(&(place, start)) = order.get(&job.id) else {
         return plain(WaitReason::Turn, format!("more than {LOOKED_AT} jobs are ahead of it"), None);
@@ -165,6 +213,30 @@ fn of(job: &QueuedJob, fleet: &Fleet, order: &HashMap<String, (i64, Option<f64>)
     Waiting { reason, detail, position: Some(place), starts_in_seconds: start }
 }
 
+/// Why no running worker could take a job, if none could.
+fn without_worker_for(job: &QueuedJob) -> Option<(WaitReason, String)> {
+    let QueuedJob { devices, dataset, workers, .. } = job;
+    if workers.running == 0 {
+        return Some((WaitReason::NoWorker, "no worker is running".into()));
+    }
+    if workers.working == 0 {
+        let because = workers.stopped_because.as_deref().unwrap_or("see the workers");
+        return Some((WaitReason::NoWorker, format!("no running worker takes jobs: {because}")));
+    }
+    if workers.with_devices == 0 {
+        let most = workers.most_devices;
+        let detail = format!("it asks for {devices} devices, and the largest running worker has {most}");
+        return Some((WaitReason::Devices, detail));
+    }
+    if workers.with_dataset == 0 {
+        let name = dataset.as_deref().unwrap_or_default();
+        let detail = format!("no running worker has the data set {name} as it was when the job was posted");
+        return Some((WaitReason::Dataset, detail));
+    }
+    let detail = "the running workers cannot run it: its events say why";
+    (workers.willing == 0).then(|| (WaitReason::Declined, detail.to_owned()))
+}
+
 /// Number of queued jobs whose time has come and that no running worker could take.
 pub async fn without_worker(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar!(
@@ -174,7 +246,11 @@ pub async fn without_worker(pool: &PgPool) -> sqlx::Result<i64> {
         where job.status = 'queued' and job.run_after <= now()
             and (job.teacher_job is null or teacher.status = 'succeeded')
             and not exists (
-                select from workers where devices >= job.devices and heartbeat_at > now() - $1::interval)
+                select from workers
+                where devices >= job.devices and heartbeat_at > now() - $1::interval and stopped_because is null
+                    and has_dataset(datasets, job.dataset, job.dataset_fingerprint) and not exists (
+                        select from declined
+                        where declined.job_id = job.id and declined.worker = workers.id and for_good))
         "#,
         interval(ALIVE_FOR),
     )

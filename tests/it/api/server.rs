@@ -156,6 +156,7 @@ async fn the_system_page_counts_the_queue_the_last_day_and_the_storage() {
         devices: 1,
         memory_bytes: None,
         usage: Usage::default(),
+        abilities: None,
     };
     workers::register(&api.db.pool, &worker).await.unwrap();
     let system = api.get("/v1/system").await.expect(200);

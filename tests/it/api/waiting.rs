@@ -3,11 +3,11 @@
 use crate::support::api::{self, Api};
 use chrono::Utc;
 use distillery::db::queue::{self, ReportBatch};
-use distillery::db::workers::{self, NewWorker, Usage};
+use distillery::db::workers::{self, Abilities, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure, Point, Progress};
 use serde_json::{Value, json};
 
-async fn start_worker(api: &Api, id: &str, devices: i32) {
+async fn start_worker(api: &Api, id: &str, devices: i32, abilities: Option<Abilities>) {
     let worker = NewWorker {
         id: id.into(),
         name: "host cpu".into(),
@@ -15,6 +15,7 @@ async fn start_worker(api: &Api, id: &str, devices: i32) {
         devices,
         memory_bytes: None,
         usage: Usage::default(),
+        abilities,
     };
     workers::register(&api.db.pool, &worker).await.unwrap();
 }
@@ -37,7 +38,19 @@ async fn a_queued_job_says_what_it_waits_for() {
     let mut large = api::plain_job();
     large["training"]["devices"] = json!(4);
     let large = api.post("/v1/jobs", &large).await.expect(201)["id"].as_str().unwrap().to_owned();
-    start_worker(&api, "wrk_TEST", 1).await;
+    let broken = Abilities { stopped_because: Some("its disk is full".into()), ..Abilities::default() };
+    start_worker(&api, "wrk_TEST", 1, Some(broken)).await;
+    let (reason, detail, _) = waiting(&api, &first).await;
+    assert_eq!(reason, "no_worker");
+    assert_eq!(detail, "no running worker takes jobs: its disk is full");
+    start_worker(&api, "wrk_TEST", 1, Some(Abilities::default())).await;
+    let (reason, detail, _) = waiting(&api, &first).await;
+    assert_eq!(reason, "dataset");
+    assert!(detail.starts_with("no running worker has the data set ten"), "{detail}");
+    let queue = &api.get("/v1/system").await.expect(200)["queue"];
+    assert_eq!((&queue["ready"], &queue["without_worker"]), (&json!(0), &json!(2)));
+    sqlx::query("delete from workers").execute(&api.db.pool).await.unwrap();
+    start_worker(&api, "wrk_TEST", 1, None).await;
     let (reason, detail, position) = waiting(&api, &large).await;
     assert_eq!((reason.as_str(), position), ("devices", Value::Null));
     assert_eq!(detail, "it asks for 4 devices, and the largest running worker has 1");
@@ -76,7 +89,7 @@ async fn a_queued_job_says_what_it_waits_for() {
 #[tokio::test]
 async fn the_start_is_estimated_from_the_lengths_of_past_jobs() {
     let api = Api::start().await;
-    start_worker(&api, "wrk_TEST", 1).await;
+    start_worker(&api, "wrk_TEST", 1, None).await;
     api.job().await;
     let token = api.claim().await;
     api.publish(&token, &[]).await;
