@@ -49,6 +49,7 @@ interface Schemas {
     guess?: Schemas['Guess'] | null;
     id: string;
     name?: string | null;
+    notes: string[];
     num_classes?: number | null;
     parameters: number;
     sha256: string;
@@ -57,7 +58,14 @@ interface Schemas {
   };
   CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy";
   DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
+  DatasetList: {
+    data: Schemas['Summary'][];
+    unusable: Schemas['UnusableDirectory'][];
+  };
   DatasetSpec: {
+    eval_crop?: Schemas['EvalCrop'];
+    eval_fraction?: number;
+    eval_resize?: number;
     eval_split?: string;
     image_column?: string;
     image_size: number;
@@ -69,6 +77,9 @@ interface Schemas {
     train_split?: string;
   };
   DatasetSpecRequest: {
+    eval_crop?: Schemas['EvalCrop'] | null;
+    eval_fraction?: number | null;
+    eval_resize?: number | null;
     eval_split?: string | null;
     image_column?: string | null;
     image_size?: number | null;
@@ -110,13 +121,17 @@ interface Schemas {
   };
   DryRun: {
     classes: number;
+    eval_images: number;
     memory: Schemas['Memory'];
     spec: Schemas['JobSpec'];
     student: Schemas['NetworkFacts'];
     teacher?: Schemas['NetworkFacts'] | null;
+    time?: Schemas['Time'] | null;
+    train_images: number;
     warnings: string[];
   };
   ErrorClass: "user" | "oom" | "numeric" | "worker_lost" | "storage" | "machine" | "internal";
+  EvalCrop: "whole" | "centre";
   Evaluation: {
     images: number;
     loss: number;
@@ -271,6 +286,7 @@ interface Schemas {
   List_Attempt: {
     data: ({
       attempt: number;
+      counted?: boolean | null;
       device?: string | null;
       ended_at?: string | null;
       heard_at?: string | null;
@@ -290,19 +306,10 @@ interface Schemas {
       value: string;
     })[];
   };
-  List_Summary: {
-    data: ({
-      classes: number;
-      format: Schemas['DatasetFormat'];
-      images: number;
-      name: string;
-      size_bytes: number;
-      splits: Schemas['SplitSummary'][];
-    })[];
-  };
   List_Worker: {
     data: ({
       busy_share: number;
+      datasets?: Record<string, string> | null;
       device: string;
       devices: number;
       heartbeat_at: string;
@@ -313,6 +320,7 @@ interface Schemas {
       name: string;
       online: boolean;
       started_at: string;
+      stopped_because?: string | null;
       usage?: Schemas['Usage'] | null;
       version: string;
       waits_for?: string | null;
@@ -378,6 +386,7 @@ interface Schemas {
       guess?: Schemas['Guess'] | null;
       id: string;
       name?: string | null;
+      notes: string[];
       num_classes?: number | null;
       parameters: number;
       sha256: string;
@@ -520,6 +529,7 @@ interface Schemas {
     format: Schemas['DatasetFormat'];
     images: number;
     name: string;
+    notes: string[];
     size_bytes: number;
     splits: Schemas['SplitSummary'][];
   };
@@ -533,6 +543,7 @@ interface Schemas {
     checkpoint?: string;
     job?: string;
     mean?: number[];
+    min_top1?: number;
     std?: number[];
   };
   TeacherSpecRequest: {
@@ -540,7 +551,14 @@ interface Schemas {
     checkpoint?: string | null;
     job?: string | null;
     mean?: number[] | null;
+    min_top1?: number | null;
     std?: number[] | null;
+  };
+  Time: {
+    images_per_second: number;
+    measured_jobs: number;
+    method: string;
+    seconds: number;
   };
   TrainingSpec: {
     augmentation: Schemas['Augmentation'];
@@ -569,6 +587,10 @@ interface Schemas {
     schedule?: Schemas['ScheduleSpecRequest'] | null;
     seed?: number | null;
     teacher_cache?: string | null;
+  };
+  UnusableDirectory: {
+    name: string;
+    reason: string;
   };
   Updates: {
     events: Schemas['Event'][];

@@ -46,7 +46,7 @@ interface ApiClient {
   check(body: string, signal?: AbortSignal): Promise<Schemas['DryRun']>;
   create(body: string, key: string): Promise<Schemas['Job']>;
   architectures(signal?: AbortSignal): Promise<Schemas['List_Architecture']>;
-  datasets(signal?: AbortSignal): Promise<Schemas['List_Summary']>;
+  datasets(signal?: AbortSignal): Promise<Schemas['DatasetList']>;
   /** A page of checkpoints, from `next` of the last one on. */
   checkpoints(after?: string | null, signal?: AbortSignal): Promise<Schemas['Page_Checkpoint']>;
   workers(signal?: AbortSignal): Promise<Schemas['List_Worker']>;
