@@ -125,7 +125,7 @@ impl Place<'_> {
                 if written.is_err() {
                     storage::undo(self.pool).await?;
                 }
-                return Ok(written.with_context(|| format!("cannot write to the storage {}", self.name))?);
+                return written.with_context(|| format!("cannot write to the storage {}", self.name));
             }
             self.wanted = storage::get(self.pool).await?;
         }

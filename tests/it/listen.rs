@@ -56,7 +56,7 @@ async fn pass_on(mut client: UnixStream, server: impl AsRef<Path>, mut generatio
         _ = generation.changed() => {}
     }
     // Both ends stay open.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[tokio::test]

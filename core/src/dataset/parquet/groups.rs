@@ -73,17 +73,20 @@ impl Read for PositionedReader {
     }
 }
 
-/// Reads rows of a column of a row group: a null is `None`.
+/// The values of a column; a null is `None`.
+type Nullable<T> = Vec<Option<<T as DataType>::T>>;
+
+/// Reads rows of a column of a row group.
 fn column<T: DataType>(
     shard: &ShardFile,
     (group, rows): (usize, Range<usize>),
     leaf: usize,
     typed: fn(ColumnReader) -> Option<::parquet::column::reader::ColumnReaderImpl<T>>,
-) -> Result<Vec<Option<T::T>>, Error> {
+) -> Result<Nullable<T>, Error> {
     let metadata = shard.metadata.row_group(group);
     let file = Arc::new(PositionedFile::open(&shard.path)?);
     let present = metadata.column(leaf).column_descr().max_def_level();
-    let read = || -> ParquetResult<Option<(Vec<Option<T::T>>, usize)>> {
+    let read = || -> ParquetResult<Option<(Nullable<T>, usize)>> {
         let properties = Arc::new(ReaderProperties::builder().build());
         let reader = SerializedRowGroupReader::new(file, metadata, RowGroupPageIndex::new(group, None), properties)?;
         let Some(mut reader) = typed(reader.get_column_reader(leaf)?) else { return Ok(None) };
