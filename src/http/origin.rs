@@ -63,7 +63,8 @@ impl FromStr for PublicUrl {
         if !matches!(url.path(), "" | "/") || url.query().is_some() {
             return Err(format!("{} (the server cannot be below a path)", expected()));
         }
-        let port = if authority.port().is_some() { authority.port_u16().ok_or_else(expected)? } else { usual };
+        let has_port = authority.as_str() != authority.host();
+        let port = if has_port { authority.port_u16().ok_or_else(expected)? } else { usual };
         Ok(Self { scheme, host: authority.host().to_ascii_lowercase(), port })
     }
 }

@@ -115,13 +115,19 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     }
 }
 
-/// A warning where no worker runs, or none has that many devices.
+/// A warning where no worker runs at all. It is for dry runs: a job says as long as it waits what it waits for.
+async fn check_any_worker(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
+    let most = workers::most_devices(&state.pool).await?;
+    let message = "no worker is running: the job waits until one is started (distillery worker, or distillery serve \
+                   with --workers)";
+    Ok((most == 0 && devices == 1).then(|| message.to_owned()))
+}
+
+/// A warning where no worker has that many devices.
 async fn check_workers(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
     let most = workers::most_devices(&state.pool).await?.unsigned_abs();
-    if most == 0 && devices == 1 {
-        let message = "no worker is running: the job waits until one is started (distillery worker, or distillery serve \
-                       with --workers)";
-        return Ok(Some(message.to_owned()));
+    if devices == 1 {
+        return Ok(None);
     }
     let there = match most {
         0 => "there is no worker now".to_owned(),
@@ -144,7 +150,10 @@ async fn check_dataset(
 ) -> Result<Option<DatasetFacts>, ApiError> {
     let directory = state.datasets.directory().clone();
     let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
-    let asked = serde_json::to_string(spec).map_err(anyhow::Error::from)?;
+    // A data set that is gone, or was put in place anew, is looked at again at once.
+    let changed =
+        tokio::fs::metadata(directory.join(&spec.place.name)).await.and_then(|metadata| metadata.modified()).ok();
+    let asked = format!("{changed:?} {}", serde_json::to_string(spec).map_err(anyhow::Error::from)?);
     match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
         Ok(facts) => Ok(Some(facts.clone())),
         Err((_, dataset::Error::Missing { .. })) => {
@@ -326,6 +335,7 @@ impl Resolved {
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
         let measured = db::jobs::measured(&state.pool, MEASURED_JOBS).await?;
+        let no_worker = check_any_worker(state, self.spec.training.devices).await?;
         let Self { spec, dataset, waits, notes: of_checkpoints } = self;
         let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
@@ -342,6 +352,7 @@ impl Resolved {
             .chain(spec::doubts(&spec.dataset, &spec.distillation, &spec.training))
             .chain(of_dataset)
             .chain(of_checkpoints)
+            .chain(no_worker)
             .chain(waits)
             .chain(check_disk(&state.settings.spool_dir, spec.training.disk_bytes(student_layout.parameters)))
             .collect();

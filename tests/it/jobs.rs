@@ -142,13 +142,22 @@ async fn a_loss_that_is_not_finite_ends_the_job_and_names_the_step() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_set_that_vanished_fails_the_job_with_its_name() {
+async fn a_job_whose_data_set_vanished_waits_and_says_so_by_name() {
     let server = Server::start(Options { workers: Some(0), ..Options::default() }).await;
     let id = server.post(&quick_job()).await;
     std::fs::remove_dir_all(server.dir.path().join("datasets/patterns")).unwrap();
     let _worker = server.start_worker(&[]);
-    let message = server.failed(&id, "user").await;
-    assert!(message.contains("patterns"), "{message}");
+    let message = async || {
+        let events = server.get(&format!("/v1/jobs/{id}/events?limit=100")).await;
+        let messages = events["data"].as_array().unwrap().iter().map(|event| event["message"].as_str().unwrap());
+        messages.map(str::to_owned).find(|message| message.starts_with("the job waits"))
+    };
+    while message().await.is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    let message = message().await.unwrap();
+    assert!(message.contains(r#"no worker has the data set "patterns""#), "{message}");
+    assert_eq!(server.get(&format!("/v1/jobs/{id}")).await["status"], "queued");
 }
 
 #[tokio::test(flavor = "multi_thread")]
