@@ -7,7 +7,7 @@ use distillery_core::protocol::Evaluation;
 /// The part of the steps after which a student should be better than chance.
 const PATIENCE: f64 = 0.1;
 /// Training images per class at least, for a judgement.
-const LEAST_IMAGES: f64 = 20.0;
+const LEAST_IMAGES: f64 = 200.0;
 
 /// Watches whether the student learns anything, and warns once.
 #[derive(Debug, Default)]
