@@ -166,7 +166,7 @@ async fn a_job_on_two_devices_that_is_paused_and_killed_makes_the_student_of_an_
     let worker = server.start_worker_on("cpu,cpu", &[]);
     let mut job = quick_job();
     job["training"]["devices"] = json!(2);
-    job["training"]["epochs"] = json!(12);
+    job["training"]["epochs"] = json!(40);
     let alone = server.succeeded(&server.post(&job).await).await;
     let id = server.post(&job).await;
     let path = format!("/v1/jobs/{id}");
