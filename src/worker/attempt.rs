@@ -177,12 +177,14 @@ impl RunningAttempt<'_> {
                 // An error would mean that the lease is no longer renewed, which happens only after this loop.
                 _ = lease.changed() => {}
                 () = drain.cancelled(), if !draining => draining = true,
-                () = abandon.cancelled() => trainer.child.signal(Signal::KILL),
+                () = abandon.cancelled() => {}
                 // The trainer has reported its end, so its process should exit soon.
                 () = ended.cancelled(), if patience_ends.is_none() => patience_ends = Some(Instant::now() + patience),
-                () = sleep_until(patience_ends) => trainer.child.signal(Signal::KILL),
+                () = sleep_until(patience_ends) => {}
             }
+            // Not in a branch above: when several are ready at once, any of them may be taken.
             if abandon.is_cancelled() || patience_ends.is_some_and(|end| end <= Instant::now()) {
+                trainer.child.signal(Signal::KILL);
                 return trainer.child.wait().await;
             }
         }

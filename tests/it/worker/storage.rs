@@ -75,6 +75,27 @@ async fn the_last_state_stays_until_the_database_knows_the_next() {
     worker.drain().await;
 }
 
+/// When a write is refused, the trainer's events end and it is abandoned at the same moment, in either order.
+#[tokio::test]
+async fn every_trainer_whose_events_cannot_be_recorded_is_killed() {
+    let it = Surroundings::new("started 0 0; read -r command; stopped").await;
+    let statement = "
+        create function refuse() returns trigger language plpgsql as $$ begin raise 'not this one'; end $$;
+        create trigger refuse before insert on events for each row
+            when (new.message like 'training on%') execute function refuse()";
+    sqlx::raw_sql(statement).execute(&it.db.pool).await.unwrap();
+    let mut jobs = Vec::new();
+    for _ in 0..25 {
+        jobs.push(it.db.add_job(json!({"max_attempts": 1})).await);
+    }
+    let worker = it.start();
+    for job in jobs {
+        let failed = it.db.until_status(job, "failed").await;
+        assert!(failed["error"]["message"].as_str().unwrap().contains("not this one"), "{failed:#}");
+    }
+    worker.drain().await;
+}
+
 #[tokio::test]
 async fn a_state_is_removed_once_the_database_knows_the_next() {
     let it = Surroundings::new("started 0 0; point 1; checkpoint 1; checkpoint 2; read -r command; stopped").await;
