@@ -171,7 +171,7 @@ pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Json<Job>, 
 /// The body that created the job, without the defaults.
 #[utoipa::path(get, path = "/v1/jobs/{id}/submitted", tag = "jobs", operation_id = "get_submitted",
     params(("id" = String, Path, description = "Id of the job")),
-    responses((status = 200, description = "The body, byte for byte", body = serde_json::Value)))]
+    responses((status = 200, description = "The body, byte for byte, without a byte-order mark", body = serde_json::Value)))]
 pub async fn submitted(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     if let Some(document) = db::jobs::submitted(&state.pool, &id.0).await? {
         return Ok(([(CONTENT_TYPE, "application/json")], document).into_response());
