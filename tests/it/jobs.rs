@@ -178,7 +178,7 @@ async fn a_job_on_two_devices_that_is_paused_and_killed_makes_the_student_of_an_
     // It had got further, so this attempt does not count.
     let told = events.to_string();
     assert!(told.contains("rank 1: its process was killed by signal 9. This attempt does not count"), "{events:#}");
-    assert!(told.contains("attempt 3 of 5 follows"), "{events:#}");
+    assert!(told.contains("attempt 3 follows (tries used: 0 of 3)"), "{events:#}");
     assert_eq!(server.get("/v1/workers").await["data"][0]["devices"], 2);
 }
 

@@ -111,9 +111,12 @@ pub(super) async fn fail_attempt(
     attempt: i32,
     failure: &Failure,
 ) -> sqlx::Result<Status> {
-    let row = sqlx::query!("select max_attempts, uncounted, worker from jobs where id = $1", job)
-        .fetch_one(&mut *connection)
-        .await?;
+    let row = sqlx::query!(
+        "select max_attempts, uncounted, worker, (spec ->> 'max_attempts')::integer as tries from jobs where id = $1",
+        job,
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     let excuse = excuse(connection, job, failure.class, row.uncounted).await?;
     let counted = excuse.is_none();
     let most = row.max_attempts + i32::from(!counted);
@@ -124,8 +127,14 @@ pub(super) async fn fail_attempt(
         _ => Change::FailForNow,
     };
     let next = next(status, change);
+    // `most` grows with every attempt that does not count, and with a retry. What the user asked for does not.
+    let tries = row.tries.unwrap_or(most).max(0);
+    let used = (tries - (most - attempt)).clamp(0, tries);
     let consequence = match next {
-        Status::Queued => format!("; attempt {} of {most} follows", attempt + 1),
+        Status::Queued => format!("; attempt {} follows (tries used: {used} of {tries})", attempt + 1),
+        Status::Failed if failure.class.is_retried() => {
+            format!("; no attempt follows (tries used: {used} of {tries})")
+        }
         _ => String::new(),
     };
     let excuse = excuse.map_or_else(String::new, |excuse| {

@@ -144,6 +144,17 @@ export function points(value) {
   return `${value < 0 ? '−' : '+'}${text}`;
 }
 
+/**
+ * The attempt, and how many tries of those that were asked for are used, this attempt included. An attempt that was stopped,
+ * got further or met a fault of its machine uses none once it has ended: `max_attempts` of the job grows instead.
+ * @param {{ attempt: number, max_attempts: number, spec: { max_attempts: number } }} job
+ */
+export function attemptText({ attempt, max_attempts: most, spec: { max_attempts: tries } }) {
+  if (!attempt) return 'not started';
+  const used = Math.min(Math.max(tries - (most - attempt), 0), tries);
+  return `${attempt} (tries used: ${used} of ${tries})`;
+}
+
 export const NO_BASELINE = 'No job of a simpler method has succeeded with the same teacher, student, data set and training.';
 
 /**
