@@ -161,10 +161,11 @@ export const NO_BASELINE = 'No job of a simpler method has succeeded with the sa
  * What a gain is measured against.
  * @param {Schemas['Baseline']} baseline
  */
-export function comparedWith({ method, top1, deviation, jobs }) {
+export function comparedWith({ method, top1, deviation, jobs, copies }) {
   const value = isNumber(deviation) ? `${percent(top1)} ± ${deviation.toFixed(2)}, the mean of ${jobs} jobs` : `${percent(top1)}, one job`;
+  const left = copies ? ` (${copies === 1 ? '1 copy' : `${copies} copies`} not counted)` : '';
   const shared = method === 'none' ? 'student, data set and training' : 'teacher, student, data set and training';
-  return `Compared with ${method}: ${value}, with the same ${shared} (the seed may differ).`;
+  return `Compared with ${method}: ${value}${left}, with the same ${shared} (the seed may differ).`;
 }
 
 /**
