@@ -27,6 +27,7 @@ const TEST_TRIGGERS: &str = "
     create trigger notify_test after insert or update or delete on workers execute function notify_test();
     create trigger notify_test after delete on jobs execute function notify_test();
     create trigger notify_test after delete on file_deletions execute function notify_test();
+    create trigger notify_test after delete on deleted_jobs execute function notify_test();
 ";
 
 /// A cluster in `data_dir` that does not wait for disks.
