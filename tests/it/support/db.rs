@@ -174,7 +174,7 @@ impl TestDb {
         let spec = Request::read(&document).complete().expect("a specification");
         let submitted = document.to_string();
         let new =
-            NewJob { spec: &spec, submitted: &submitted, idempotency: None, warning: None, dataset_fingerprint: None };
+            NewJob { spec: &spec, submitted: &submitted, idempotency: None, warnings: &[], dataset_fingerprint: None };
         match jobs::create(&self.pool, &new).await.expect("the database answers") {
             Created::New(job) => job.id.leak(),
             other => panic!("the job is not created: {other:?}"),
