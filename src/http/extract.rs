@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::AppState;
 use super::error::ApiError;
 use crate::spec::Fault;
+use crate::text::without_mark;
 
 /// Largest body read into memory, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
@@ -47,7 +48,7 @@ impl Bodies {
     }
 }
 
-/// A JSON document, with the bytes it was parsed from.
+/// A JSON document, with the bytes it was parsed from: those of the body, without a byte-order mark.
 #[derive(Debug)]
 pub struct JsonBody {
     pub value: Value,
@@ -69,6 +70,7 @@ impl FromRequest<AppState> for JsonBody {
         let slow = |_| ApiError::TooSlow("the body took too long to arrive: try again".into());
         let bytes = tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await.map_err(slow)?;
         let bytes = bytes.map_err(|rejection| unreadable(&rejection))?;
+        let bytes = bytes.slice_ref(without_mark(&bytes));
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Self { value, bytes, _room: room }),
             Err(error) => Err(ApiError::malformed(format!("the body is not JSON: {error}"))),

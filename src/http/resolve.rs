@@ -36,7 +36,7 @@ pub struct Resolved {
     /// The data set.
     dataset: DatasetFacts,
     /// Why it will wait, as far as that is known now.
-    pub waits: Option<String>,
+    waits: Option<String>,
     /// What its checkpoints' reader has to say.
     notes: Vec<String>,
 }
@@ -329,6 +329,11 @@ async fn check_teacher_job(
 }
 
 impl Resolved {
+    /// The warnings that the job's history begins with. A dry run has more: the trainer will say the others.
+    pub fn warnings(&self) -> Vec<String> {
+        self.notes.iter().chain(&self.waits).cloned().collect()
+    }
+
     /// What comes of it, estimated.
     ///
     /// # Errors

@@ -12,8 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::WorkerSettings;
+use crate::db::LONGEST_MESSAGE;
 use crate::process::{self, Child};
 use crate::protocol::{Event, StopRequest};
+use crate::text::shortened;
 
 /// Longest event that a trainer may write, in bytes. A batch of points takes a few kilobytes.
 const LONGEST_LINE: usize = 1 << 20;
@@ -183,12 +185,22 @@ async fn read_events(output: ChildStdout, report: mpsc::Sender<Event>) {
     while let Ok(true) = read_line(&mut reader, &mut line, LONGEST_LINE).await {
         match serde_json::from_slice(&line) {
             Ok(event) => {
-                if report.send(event).await.is_err() {
+                if report.send(bounded(event)).await.is_err() {
                     return;
                 }
             }
             Err(error) => tracing::warn!(%error, "the trainer wrote a line that is not an event"),
         }
+    }
+}
+
+/// The event without the end of a long line, of which thousands may wait for the database.
+fn bounded(event: Event) -> Event {
+    match event {
+        Event::Log { level, message } => {
+            Event::Log { level, message: shortened(&message, LONGEST_MESSAGE).into_owned() }
+        }
+        other => other,
     }
 }
 

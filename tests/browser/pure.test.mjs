@@ -110,6 +110,23 @@ test('times are relative, durations have two units', () => {
   assert.match(format.clock('2026-11-20T12:00:00Z', now), /^2026-11-\d\d \d\d:\d\d:\d\d$/);
 });
 
+test('an attempt is shown with the tries of the specification', () => {
+  const text = (attempt, most, tries) => format.attemptText({ attempt, max_attempts: most, spec: { max_attempts: tries } });
+  assert.equal(text(0, 3, 3), 'not started');
+  assert.equal(text(1, 3, 3), '1 (tries used: 1 of 3)');
+  // Three of seven attempts did not count.
+  assert.equal(text(7, 8, 3), '7 (tries used: 2 of 3)');
+  // It was set down, so that as many are left as before.
+  assert.equal(text(1, 4, 3), '1 (tries used: 0 of 3)');
+});
+
+test('a baseline says how many jobs it is of, and how many copies it leaves out', () => {
+  const baseline = { method: 'kd', top1: 61, deviation: 1.414, jobs: 2, copies: 0 };
+  assert.match(format.comparedWith(baseline), /^Compared with kd: 61\.00 % ± 1\.41, the mean of 2 jobs, with the same teacher/);
+  assert.match(format.comparedWith({ ...baseline, copies: 1 }), /the mean of 2 jobs \(1 copy not counted\), with the same/);
+  assert.match(format.comparedWith({ ...baseline, deviation: null, jobs: 1, copies: 3 }), /one job \(3 copies not counted\), with/);
+});
+
 test('pretty JSON is the same document', () => {
   const spec = preset('sdd_kd');
   assert.deepEqual(JSON.parse(prettyJson(spec)), spec);

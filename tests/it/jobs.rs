@@ -147,15 +147,7 @@ async fn a_job_whose_data_set_vanished_waits_and_says_so_by_name() {
     let id = server.post(&quick_job()).await;
     std::fs::remove_dir_all(server.dir.path().join("datasets/patterns")).unwrap();
     let _worker = server.start_worker(&[]);
-    let message = async || {
-        let events = server.get(&format!("/v1/jobs/{id}/events?limit=100")).await;
-        let messages = events["data"].as_array().unwrap().iter().map(|event| event["message"].as_str().unwrap());
-        messages.map(str::to_owned).find(|message| message.starts_with("the job waits"))
-    };
-    while message().await.is_none() {
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-    let message = message().await.unwrap();
+    let message = server.until_message(&id, "the job waits").await;
     assert!(message.contains(r#"no worker has the data set "patterns""#), "{message}");
     assert_eq!(server.get(&format!("/v1/jobs/{id}")).await["status"], "queued");
 }
@@ -187,7 +179,7 @@ async fn a_job_on_two_devices_that_is_paused_and_killed_makes_the_student_of_an_
     // It had got further, so this attempt does not count.
     let told = events.to_string();
     assert!(told.contains("rank 1: its process was killed by signal 9. This attempt does not count"), "{events:#}");
-    assert!(told.contains("attempt 3 of 5 follows"), "{events:#}");
+    assert!(told.contains("attempt 3 follows (tries used: 0 of 3)"), "{events:#}");
     assert_eq!(server.get("/v1/workers").await["data"][0]["devices"], 2);
 }
 

@@ -2,7 +2,7 @@
 
 import { now } from '../api/client.js';
 import { ageElement, fill, h, setText } from '../ui/dom.js';
-import { age, pairOf, pairing } from '../ui/format.js';
+import { age, attemptText, pairOf, pairing } from '../ui/format.js';
 
 /** @import { Child } from '../ui/dom.js' */
 /** @typedef {Schemas['Job']} Job */
@@ -33,8 +33,9 @@ export class JobFacts {
   }
 
   /** @param {Job} job */
-  update({ attempt, max_attempts: most, worker, started_at: started }) {
-    setText(this.#attempt, attempt ? `${attempt} of ${most}` : 'not started');
+  update(job) {
+    const { worker, started_at: started } = job;
+    setText(this.#attempt, attemptText(job));
     setText(this.#worker, worker ?? '–');
     if (!started) setText(this.#started, '–');
     else if (started !== this.#startedAt) fill(this.#started, ageElement(started, showAge));

@@ -144,16 +144,28 @@ export function points(value) {
   return `${value < 0 ? '−' : '+'}${text}`;
 }
 
+/**
+ * The attempt, and how many tries of those that were asked for are used, this attempt included. An attempt that was stopped,
+ * got further or met a fault of its machine uses none once it has ended: `max_attempts` of the job grows instead.
+ * @param {{ attempt: number, max_attempts: number, spec: { max_attempts: number } }} job
+ */
+export function attemptText({ attempt, max_attempts: most, spec: { max_attempts: tries } }) {
+  if (!attempt) return 'not started';
+  const used = Math.min(Math.max(tries - (most - attempt), 0), tries);
+  return `${attempt} (tries used: ${used} of ${tries})`;
+}
+
 export const NO_BASELINE = 'No job of a simpler method has succeeded with the same teacher, student, data set and training.';
 
 /**
  * What a gain is measured against.
  * @param {Schemas['Baseline']} baseline
  */
-export function comparedWith({ method, top1, deviation, jobs }) {
+export function comparedWith({ method, top1, deviation, jobs, copies }) {
   const value = isNumber(deviation) ? `${percent(top1)} ± ${deviation.toFixed(2)}, the mean of ${jobs} jobs` : `${percent(top1)}, one job`;
+  const left = copies ? ` (${copies === 1 ? '1 copy' : `${copies} copies`} not counted)` : '';
   const shared = method === 'none' ? 'student, data set and training' : 'teacher, student, data set and training';
-  return `Compared with ${method}: ${value}, with the same ${shared} (the seed may differ).`;
+  return `Compared with ${method}: ${value}${left}, with the same ${shared} (the seed may differ).`;
 }
 
 /**

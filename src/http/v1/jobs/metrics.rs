@@ -85,10 +85,9 @@ pub async fn get(
     Query(parameters): Query<MetricsParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    // The points of a deleted job may be there a little longer than the job.
+    jobs::find(&state, &id).await?;
     let last_id = metrics::newest(&state.pool, &id.0).await?;
-    if last_id == 0 {
-        jobs::find(&state, &id).await?;
-    }
     let max_points = parameters.max_points.and_then(|points| usize::try_from(points).ok()).unwrap_or(2000);
     let room = state.charts.room(max_points).await;
     let series = metrics::series(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
