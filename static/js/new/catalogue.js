@@ -4,6 +4,7 @@ import { now } from '../api/client.js';
 import { ageElement, copyButton, fill, h } from '../ui/dom.js';
 import { age, bytes, count, whole } from '../ui/format.js';
 import { scrollBox } from '../ui/section.js';
+import { noteList, notOffered } from './notes.js';
 
 /** @import { Child } from '../ui/dom.js' */
 /** @typedef {Schemas['Checkpoint']} Checkpoint */
@@ -30,14 +31,18 @@ export function architecturesHelp(architectures) {
       h('td', {}, `${one.feature_map_side}×${one.feature_map_side}`)))))));
 }
 
-/** @param {Dataset[]} datasets */
-export function datasetsHelp(datasets) {
-  const item = (/** @type {Dataset} */ { name, classes, splits, format, size_bytes: size }) => h('li', {},
+/**
+ * @param {Dataset[]} datasets
+ * @param {Schemas['UnusableDirectory'][]} unusable
+ */
+export function datasetsHelp(datasets, unusable) {
+  const item = (/** @type {Dataset} */ { name, classes, splits, format, size_bytes: size, notes }) => h('li', {},
     h('code', {}, name), copyButton(() => name),
-    h('div', { class: 'note' }, `${classes} classes · ${splits.map((split) => `${split.name} ${whole(split.images)}`).join(', ')} · ${format} · ${bytes(size)}`));
-  return fold('Data sets', datasets, {}, datasets.length === 0
+    h('div', { class: 'note' }, `${classes} classes · ${splits.map((split) => `${split.name} ${whole(split.images)}`).join(', ')} · ${format} · ${bytes(size)}`), noteList(notes));
+  const list = datasets.length === 0
     ? h('p', { class: 'note' }, 'None yet. Put a directory of images into the server’s --datasets-dir.')
-    : h('ul', { class: 'plain' }, datasets.map(item)));
+    : h('ul', { class: 'plain' }, datasets.map(item));
+  return fold('Data sets', datasets, {}, [list, notOffered(unusable)]);
 }
 
 /**

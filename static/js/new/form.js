@@ -85,7 +85,7 @@ export class JobForm {
   #networks(have) {
     const set = (/** @type {string} */ pointer) => (/** @type {unknown} */ value) => this.#set(pointer, value);
     const [architecture, name] = this.#add(
-      architectureField(have.architectures, set('/student/architecture')), datasetField(have.datasets, set('/dataset/name')));
+      architectureField(have.architectures, set('/student/architecture')), datasetField(have, set('/dataset/name')));
     const [usual, rare] = split(this.#fieldsOf(this.#part('dataset'), '/dataset', { skip: ['name'] }));
     const others = [
       ...this.#fieldsOf(this.#part('student'), '/student', { skip: ['architecture'] }),

@@ -7,6 +7,7 @@ import { preset, withTeacher } from './presets.js';
  * @typedef {object} Inventory
  * @property {Schemas['Architecture'][]} architectures
  * @property {Dataset[]} datasets
+ * @property {Schemas['UnusableDirectory'][]} unusable directories that are no data sets
  * @property {Schemas['Checkpoint'][]} checkpoints
  * @property {Schemas['Worker'][]} workers
  */
@@ -17,11 +18,11 @@ import { preset, withTeacher } from './presets.js';
  * @returns {Promise<Inventory>}
  */
 export async function inventory(signal) {
-  const [architectures, datasets, checkpoints, workers] = await Promise.all([
-    listOrNothing(api.architectures(signal)), listOrNothing(api.datasets(signal)),
+  const [architectures, { data: datasets, unusable }, checkpoints, workers] = await Promise.all([
+    listOrNothing(api.architectures(signal)), api.datasets(signal).catch(() => ({ data: [], unusable: [] })),
     allCheckpoints(signal).catch(() => []), listOrNothing(api.workers(signal)),
   ]);
-  return { architectures, datasets, checkpoints, workers };
+  return { architectures, datasets, unusable, checkpoints, workers };
 }
 
 /**

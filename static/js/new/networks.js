@@ -6,6 +6,7 @@ import { h, setText } from '../ui/dom.js';
 import { bytes, count, percent, whole } from '../ui/format.js';
 import { choice } from './controls.js';
 import { Field } from './fields.js';
+import { notOffered, notesOfDataset } from './notes.js';
 import { Picker } from './picker.js';
 import { teacherFrom } from './presets.js';
 
@@ -47,15 +48,20 @@ export function architectureField(architectures, onChange) {
 }
 
 /**
- * @param {Dataset[]} datasets
+ * The data set, what was passed over or guessed in it, and the directories that are none.
+ * @param {Inventory} have
  * @param {(name: unknown) => void} onChange
  */
-export function datasetField(datasets, onChange) {
+export function datasetField(have, onChange) {
+  const { datasets, unusable } = have;
   const description = datasets.length ? 'A directory in the server’s --datasets-dir.' : 'None yet: put a directory of images into the server’s --datasets-dir.';
-  return new Field({
-    pointer: '/dataset/name', key: 'name', label: 'Data set', schema: { description }, onChange,
-    control: { build: (field) => choice(datasets.map((one) => [one.name, aboutDataset(one)]), field, 'choose…') },
+  const field = new Field({
+    pointer: '/dataset/name', key: 'name', label: 'Data set', schema: { description }, onChange, notesOf: (name) => notesOfDataset(have, name),
+    control: { build: (built) => choice(datasets.map((one) => [one.name, aboutDataset(one)]), built, 'choose…') },
   });
+  const others = notOffered(unusable);
+  if (others) field.element.append(others);
+  return field;
 }
 
 /** The teacher: a checkpoint, a job, or none. */

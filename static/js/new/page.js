@@ -109,7 +109,7 @@ class NewJob {
         h('details', { class: 'card help' }, h('summary', {}, h('h2', {}, 'Request')), this.sent),
         this.checkpoints.element,
         section('Upload a teacher', {}, upload.element),
-        datasetsHelp(have.datasets), architecturesHelp(have.architectures),
+        datasetsHelp(have.datasets, have.unusable), architecturesHelp(have.architectures),
         h('p', { class: 'note' }, 'The ', h('a', { href: '/docs' }, 'API reference'), ' describes every field. Fields left empty take the values of the published recipe.')));
     fill(root,
       h('div', { class: 'heading' }, h('h1', {}, 'New job'), h('fieldset', { class: 'segments' }, h('legend', {}, 'View'),

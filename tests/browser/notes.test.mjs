@@ -1,0 +1,92 @@
+// What the server passed over, guessed or measured is said where the user chooses.
+
+import assert from 'node:assert/strict';
+import { copyFileSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { assertAccessible, assertFits, closeDashboard, onEveryScreen, openDashboard, refused, screenshot } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
+
+const IMAGE = fileURLToPath(new URL('../fixtures/images/grey.jpg', import.meta.url));
+/** A directory that is no data set, with a name that must not become markup. */
+const EMPTY = '<i>empty';
+
+const server = new Server();
+let browser;
+let page;
+
+before(async () => {
+  // Two classes in no split, and an image in no class.
+  for (const directory of ['cats', 'dogs', '.']) {
+    mkdirSync(join(server.datasetsDir, 'unsorted', directory), { recursive: true });
+    copyFileSync(IMAGE, join(server.datasetsDir, 'unsorted', directory, 'one.jpg'));
+  }
+  mkdirSync(join(server.datasetsDir, EMPTY));
+  ({ browser, page } = await openDashboard(server));
+  page.expected.push(refused(422));
+}, { timeout: PATIENCE });
+
+after(() => closeDashboard(server, browser));
+
+const go = (path) => page.goto(`${server.url}/#${path}`);
+const field = (pointer) => page.locator(`.field[data-pointer="${pointer}"]`);
+const notes = (pointer) => field(pointer).locator('> .notes li');
+const view = (name) => page.getByRole('radio', { name, exact: true }).check();
+
+/** Changes the specification in the JSON view, and goes back to the form. */
+async function edit(change) {
+  await view('JSON');
+  const spec = JSON.parse(await page.locator('#spec').inputValue());
+  change(spec);
+  await page.locator('#spec').fill(JSON.stringify(spec));
+  await view('Form');
+}
+
+test('the chosen data set says what was guessed and passed over in it', async () => {
+  const { data } = await server.get('/v1/datasets');
+  const told = data.find(({ name }) => name === 'unsorted').notes;
+  assert.match(told.join('\n'), /no splits[^]*1 images directly in unsorted are passed over/);
+  await go('/new');
+  const choice = field('/dataset/name').locator('select');
+  await choice.selectOption({ value: '"unsorted"' });
+  await notes('/dataset/name').first().waitFor();
+  assert.deepEqual(await notes('/dataset/name').allTextContents(), told);
+  await choice.selectOption({ value: '"digits"' });
+  assert.deepEqual(await notes('/dataset/name').allTextContents(), data.find(({ name }) => name === 'digits').notes);
+  const listed = page.locator('.new-side .help', { hasText: 'Data sets' }).locator('li', { hasText: 'unsorted' }).first();
+  assert.deepEqual(await listed.locator('.notes li').allTextContents(), told);
+  page.assertQuiet();
+});
+
+test('directories that are no data sets are named with the reason, in both views', async () => {
+  const { unusable: [{ name, reason }, ...others] } = await server.get('/v1/datasets');
+  assert.deepEqual([name, others], [EMPTY, []]);
+  const folded = field('/dataset/name').locator('.not-offered');
+  await folded.locator('summary').getByText('1 directory is not offered').click();
+  await folded.locator('li code').getByText(EMPTY, { exact: true }).waitFor();
+  assert.equal(await folded.locator('li .note').textContent(), reason);
+  const aside = page.locator('.new-side .not-offered');
+  assert.equal(await aside.isVisible(), false, 'the form says it already');
+  await view('JSON');
+  await aside.locator('summary').click();
+  await aside.getByText(reason).waitFor();
+  // Who names one all the same reads why at its field.
+  await edit((spec) => { spec.dataset.name = EMPTY; });
+  await notes('/dataset/name').getByText(`It is not offered: ${reason}`).waitFor();
+  page.assertQuiet();
+});
+
+test('the notes are accessible and fit on every screen', async () => {
+  await onEveryScreen(browser, async (other, { name }) => {
+    other.expected.push(refused(422));
+    await other.goto(`${server.url}/#/new`);
+    await other.locator('[data-pointer="/dataset/name"] select').selectOption({ value: '"unsorted"' });
+    await other.locator('[data-pointer="/dataset/name"] .notes li').first().waitFor();
+    await other.locator('.job-form .not-offered summary').click();
+    await assertAccessible(other);
+    await screenshot(other, `new-notes-${name}`);
+    await assertFits(other);
+  });
+});
