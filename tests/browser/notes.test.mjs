@@ -1,7 +1,7 @@
 // What the server passed over, guessed or measured is said where the user chooses.
 
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdirSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -12,6 +12,22 @@ import { PATIENCE, Server } from './support/server.mjs';
 const IMAGE = fileURLToPath(new URL('../fixtures/images/grey.jpg', import.meta.url));
 /** A directory that is no data set, with a name that must not become markup. */
 const EMPTY = '<i>empty';
+
+/** A resnet8 for the digits as safetensors, without training: under a prefix that it does not have by itself. */
+function prefixed() {
+  const { resnet8: { state_dict: shapes } } = JSON.parse(readFileSync(new URL('../fixtures/architectures.json', import.meta.url)));
+  const header = {};
+  let end = 0;
+  for (const [key, shape] of Object.entries({ ...shapes, 'fc.weight': [10, 64], 'fc.bias': [10] })) {
+    const begin = end;
+    end += 4 * shape.reduce((product, size) => product * size, 1);
+    header[`backbone.${key}`] = { dtype: 'F32', shape, data_offsets: [begin, end] };
+  }
+  const text = Buffer.from(JSON.stringify(header));
+  const size = Buffer.alloc(8);
+  size.writeBigUInt64LE(BigInt(text.length));
+  return Buffer.concat([size, text, Buffer.alloc(end)]);
+}
 
 const server = new Server();
 let browser;
@@ -75,6 +91,34 @@ test('directories that are no data sets are named with the reason, in both views
   // Who names one all the same reads why at its field.
   await edit((spec) => { spec.dataset.name = EMPTY; });
   await notes('/dataset/name').getByText(`It is not offered: ${reason}`).waitFor();
+  page.assertQuiet();
+});
+
+test('an upload says what was left out, and so do the list and the choice of it as a teacher', async () => {
+  await go('/');
+  await go('/new');
+  await page.locator('#teacher-file').setInputFiles({ name: 'wrapped.safetensors', mimeType: 'application/octet-stream', buffer: prefixed() });
+  await page.getByRole('button', { name: 'Upload', exact: true }).click();
+  const note = 'every key begins with backbone., which is left out';
+  await page.locator('.upload-message .notes').getByText(note).waitFor();
+  const { data: [checkpoint] } = await server.get('/v1/checkpoints');
+  assert.deepEqual(checkpoint.notes, [note]);
+  const listed = page.getByRole('list', { name: 'Checkpoints' }).locator('> li', { hasText: checkpoint.id });
+  assert.deepEqual(await listed.locator('.notes li').allTextContents(), [note]);
+  // It became the teacher that was missing.
+  await field('/teacher/checkpoint').locator('.picked').getByText('wrapped.safetensors').waitFor();
+  assert.deepEqual(await notes('/teacher/checkpoint').allTextContents(), [note]);
+  await field('/teacher/checkpoint').getByRole('button', { name: 'Choose another' }).click();
+  assert.equal(await notes('/teacher/checkpoint').count(), 0);
+  page.assertQuiet();
+});
+
+test('a checkpoint from which the student starts says what was left out, and is not folded away', async () => {
+  const { data: [{ id, notes: told }] } = await server.get('/v1/checkpoints');
+  assert.equal(await field('/student/checkpoint').isVisible(), false);
+  await edit((spec) => { spec.student = { architecture: 'resnet8', checkpoint: id }; });
+  await notes('/student/checkpoint').first().waitFor();
+  assert.deepEqual(await notes('/student/checkpoint').allTextContents(), told);
   page.assertQuiet();
 });
 

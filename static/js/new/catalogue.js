@@ -56,7 +56,7 @@ export function checkpointsHelp(onUse) {
     h('div', { class: 'note' }, h('code', {}, one.id), ' ', [
       one.architecture ?? (one.fits.length ? `fits ${one.fits.map(({ architecture }) => architecture).join(', ')}` : 'fits no known architecture'),
       one.num_classes ? `${one.num_classes} classes` : null, bytes(one.size_bytes),
-    ].filter(Boolean).join(' · '), ' · ', ageElement(one.created_at, (time) => age(time, now()))));
+    ].filter(Boolean).join(' · '), ' · ', ageElement(one.created_at, (time) => age(time, now()))), noteList(one.notes));
   return {
     element,
     /** @param {Checkpoint[]} checkpoints */

@@ -143,14 +143,15 @@ export class Field {
 
 /**
  * The fields of an object in the order of its schema, without nested objects and the names to `skip`, which are shown
- * elsewhere. `controls` holds controls by name for fields that the schema alone does not make.
+ * elsewhere. `controls` holds controls by name for fields that the schema alone does not make, and `notes` what to know
+ * about the values of fields.
  * @param {SchemaSet} schemas
  * @param {Schema} object
  * @param {string} pointer
  * @param {Setter} set
- * @param {{ skip?: string[], controls?: Record<string, ControlMaker> }} [options]
+ * @param {{ skip?: string[], controls?: Record<string, ControlMaker>, notes?: Record<string, NotesOf> }} [options]
  */
-export function fieldsOf(schemas, object, pointer, set, { skip = [], controls = {} } = {}) {
+export function fieldsOf(schemas, object, pointer, set, { skip = [], controls = {}, notes = {} } = {}) {
   const { properties = {}, 'x-methods': methods } = schemas.resolve(object);
   const inherited = methods ? { 'x-methods': methods } : {};
   return Object.entries(properties)
@@ -159,7 +160,7 @@ export function fieldsOf(schemas, object, pointer, set, { skip = [], controls = 
     .sort((one, other) => one.schema['x-order'] - other.schema['x-order'])
     .map(({ key, schema }) => {
       const here = `${pointer}/${escapePart(key)}`;
-      return new Field({ pointer: here, key, schema, control: controls[key], onChange: (value) => set(here, value) });
+      return new Field({ pointer: here, key, schema, control: controls[key], notesOf: notes[key], onChange: (value) => set(here, value) });
     });
 }
 

@@ -6,7 +6,7 @@ import { h, setText } from '../ui/dom.js';
 import { bytes, count, percent, whole } from '../ui/format.js';
 import { choice } from './controls.js';
 import { Field } from './fields.js';
-import { notOffered, notesOfDataset } from './notes.js';
+import { notOffered, notesOfCheckpoint, notesOfDataset } from './notes.js';
 import { Picker } from './picker.js';
 import { teacherFrom } from './presets.js';
 
@@ -87,7 +87,7 @@ export class Teacher {
     this.kinds = KINDS.map(([kind]) => h('input', { type: 'radio', name: 'teacher-kind', value: kind, onchange: () => this.#turn(kind) }));
     this.checkpoint = new Field({
       pointer: '/teacher/checkpoint', key: 'checkpoint', schema: { description: 'Uploaded files that fit a known architecture. Drop another anywhere on this page.' },
-      onChange: (id) => this.#chooseCheckpoint(id),
+      onChange: (id) => this.#chooseCheckpoint(id), notesOf: (id) => notesOfCheckpoint(have, id),
       control: { build: (field) => new Picker({
         label: 'Search the checkpoints', none: 'No uploaded checkpoint matches.', signal, onChange: field.onChange,
         find: async (text) => this.#findCheckpoints(text), describe: async (id) => this.#describeCheckpoint(id),

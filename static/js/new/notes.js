@@ -11,6 +11,15 @@ export function noteList(notes) {
 }
 
 /**
+ * What to know about an uploaded checkpoint, by its id.
+ * @param {import('./inventory.js').Inventory} have
+ * @param {unknown} id
+ */
+export function notesOfCheckpoint({ checkpoints }, id) {
+  return checkpoints.find((checkpoint) => checkpoint.id === id)?.notes ?? [];
+}
+
+/**
  * The directories that are no data sets, with what to do about each; nothing if all are.
  * @param {Schemas['UnusableDirectory'][]} directories
  */
