@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
+import { duration } from '../../static/js/ui/format.js';
+import { smallJob } from './support/jobs.mjs';
 import { assertAccessible, assertFits, closeDashboard, onEveryScreen, openDashboard, refused, screenshot } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 
@@ -51,13 +53,18 @@ const field = (pointer) => page.locator(`.field[data-pointer="${pointer}"]`);
 const notes = (pointer) => field(pointer).locator('> .notes li');
 const view = (name) => page.getByRole('radio', { name, exact: true }).check();
 
-/** Changes the specification in the JSON view, and goes back to the form. */
+/** Writes the specification in the JSON view, and goes back to the form. */
+async function write(spec) {
+  await view('JSON');
+  await page.locator('#spec').fill(JSON.stringify(spec));
+  await view('Form');
+}
+
 async function edit(change) {
   await view('JSON');
   const spec = JSON.parse(await page.locator('#spec').inputValue());
   change(spec);
-  await page.locator('#spec').fill(JSON.stringify(spec));
-  await view('Form');
+  await write(spec);
 }
 
 test('the chosen data set says what was guessed and passed over in it', async () => {
@@ -94,7 +101,28 @@ test('directories that are no data sets are named with the reason, in both views
   page.assertQuiet();
 });
 
+test('the check says how long training takes once a job has been measured, and before that there is no estimate', { timeout: PATIENCE }, async () => {
+  const spec = smallJob('measured', 3000);
+  const time = (hasText) => page.locator('.verdict[data-state="fine"] .verdict-time', { hasText });
+  await write(spec);
+  await time('No estimate of the time: no recent job on 1 device has been measured.').waitFor();
+  const { id } = await server.post('/v1/jobs', smallJob('measured'));
+  await server.succeeded(id);
+  const progress = { epoch: 1, epochs: 1, step: 2, steps: 2, fraction: 1, images_per_second: 80, eta_seconds: 0 };
+  server.sql(`update jobs set progress = '${JSON.stringify(progress)}' where id = '${id}'`);
+  const { time: { seconds, measured_jobs: jobs, method } } = await server.post('/v1/jobs?dry_run=true', spec);
+  assert.equal(jobs, 1);
+  assert.match(method, /^from .* with the same networks and images$/);
+  await write({ ...spec, name: 'the same again' });
+  const told = time('Training takes about');
+  await told.waitFor();
+  assert.equal(await told.textContent(),
+    `Training takes about ${duration(seconds)} at 80 images/s, without the wait for a worker. Measured by 1 job, and computed ${method}.`);
+  page.assertQuiet();
+});
+
 test('an upload says what was left out, and so do the list and the choice of it as a teacher', async () => {
+  await page.evaluate(() => sessionStorage.clear());
   await go('/');
   await go('/new');
   await page.locator('#teacher-file').setInputFiles({ name: 'wrapped.safetensors', mimeType: 'application/octet-stream', buffer: prefixed() });
