@@ -34,6 +34,14 @@ test('a pointer leads to its line', () => {
   for (const [pointer, line] of Object.entries(lines)) assert.equal(lineOf(DOCUMENT, pointer), line, pointer);
 });
 
+test('attempts that do not count are told apart from those that do', () => {
+  const text = (attempt, most, status = 'running') => format.attemptsText({ attempt, max_attempts: most, status, spec: { max_attempts: 3 } });
+  assert.deepEqual([text(0, 3, 'queued'), text(1, 3), text(3, 3, 'failed')], ['not started', '1 of 3', '3 of 3']);
+  // Paused in the first attempt; then its machine failed twice.
+  assert.deepEqual([text(1, 4, 'paused'), text(4, 6)], ['0 of 3, not counting 1', '1 of 3, not counting 3']);
+  assert.equal(text(2, 3, 'cancelled'), '2');
+});
+
 test('a place covers the key and the value', () => {
   const { start, end, exact } = locate(scan(DOCUMENT).places, '/training/epochs');
   assert.equal(DOCUMENT.slice(start, end), '"epochs": 1.5e2');

@@ -85,6 +85,46 @@ test('a job that failed early does not say that it took no step', async () => {
   assert.equal(await page.getByText(/Once the job has succeeded/).count(), 0, 'a job that has ended promises nothing');
 });
 
+test('an attempt that does not count is said not to count, and none is numbered beyond the most', async () => {
+  const id = idOf(1);
+  server.sql(`update jobs set attempt = 4, max_attempts = (spec ->> 'max_attempts')::integer + 3 where id = '${id}';
+    insert into attempts (job_id, attempt, runnable_at, started_at, ended_at, outcome, counted)
+    select '${id}', number, now() - interval '1 hour', now() - interval '1 hour', now() - interval '50 minutes',
+      (array['stopped', 'machine', 'worker_lost'])[number], false
+    from generate_series(1, 3) as number`);
+  await go(`/jobs/${id}`);
+  const attempts = page.locator('.facts > div', { hasText: 'Attempt' }).locator('dd');
+  assert.equal(await attempts.textContent(), '1 of 3, not counting 3');
+  assert.match(await attempts.getAttribute('title'), /^Attempts do not count that were stopped/);
+  const rows = page.locator('.attempts tbody tr');
+  await rows.nth(2).waitFor();
+  for (const row of await rows.all()) assert.match(await row.locator('td').last().textContent(), / · does not count$/);
+  page.assertQuiet();
+});
+
+test('the same failure of the next attempt is shown as that of the next attempt', async () => {
+  const id = idOf(51);
+  const fail = (attempt) => server.sql(`update jobs set status = 'queued', worker = null, lease_expires_at = null, attempt = ${attempt},
+    error = '{"class": "machine", "message": "the disk is full"}' where id = '${id}'`);
+  fail(1);
+  await go(`/jobs/${id}`);
+  const alert = page.getByRole('alert').filter({ hasText: 'the disk is full' });
+  await alert.getByText('Attempt 1 failed:').waitFor();
+  fail(2);
+  await alert.getByText('Attempt 2 failed:').waitFor();
+  page.assertQuiet();
+});
+
+test('a job that ended without an attempt does not say that it will start', async () => {
+  const { id } = await server.post('/v1/jobs', { ...smallJob('never'), training: { epochs: 1, devices: 64 } });
+  await go(`/jobs/${id}`);
+  const attempts = page.getByRole('region', { name: 'Attempts', exact: true });
+  await attempts.getByText('Not started yet.').waitFor();
+  await server.post(`/v1/jobs/${id}/cancel`, {});
+  await attempts.getByText('It was never started.').waitFor();
+  page.assertQuiet();
+});
+
 test('the arrow of the sorted column is visible at every width', async () => {
   for (const width of [1280, 1440, 1920]) {
     await page.setViewportSize({ width, height: 900 });

@@ -179,6 +179,19 @@ export function shortWaiting({ reason, position, starts_in_seconds: seconds }) {
 }
 
 /**
+ * How many attempts a job has had of those that it may have: "2 of 3, not counting 1". The server raises `max_attempts`
+ * above what the specification says by one for each attempt that does not count.
+ * @param {Pick<Schemas['Job'], 'attempt' | 'max_attempts' | 'spec' | 'status'>} job
+ */
+export function attemptsText({ attempt, max_attempts: most, spec, status }) {
+  if (attempt === 0) return 'not started';
+  // Nothing follows, and an attempt that was cancelled counts for nothing.
+  if (status === 'cancelled') return String(attempt);
+  const free = most - spec.max_attempts;
+  return free > 0 ? `${Math.max(attempt - free, 0)} of ${spec.max_attempts}, not counting ${free}` : `${attempt} of ${most}`;
+}
+
+/**
  * 3411.7 → "3,412 images/s"
  * @param {Maybe} value
  */
