@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 import { duration } from '../../static/js/ui/format.js';
 import { smallJob } from './support/jobs.mjs';
-import { assertAccessible, assertFits, closeDashboard, onEveryScreen, openDashboard, refused, screenshot } from './support/page.mjs';
+import { assertAccessible, assertFits, closeDashboard, onEveryScreen, openDashboard, openPage, refused, screenshot } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 
 const IMAGE = fileURLToPath(new URL('../fixtures/images/grey.jpg', import.meta.url));
@@ -148,6 +148,24 @@ test('a checkpoint from which the student starts says what was left out, and is 
   await notes('/student/checkpoint').first().waitFor();
   assert.deepEqual(await notes('/student/checkpoint').allTextContents(), told);
   page.assertQuiet();
+});
+
+test('a list that cannot be read is not said to be empty', async () => {
+  const other = await openPage(browser);
+  other.expected.push(refused(422, 503));
+  const problem = { type: 'about:blank', title: 'Unavailable', status: 503, detail: 'The database is busy.' };
+  await other.route(/\/v1\/(datasets|checkpoints|workers)(\?|$)/, (route) => route.fulfill({ status: 503, json: problem }));
+  await other.goto(`${server.url}/#/new`);
+  const told = other.locator('.message-line', { hasText: 'could not be read' });
+  await told.waitFor();
+  for (const name of ['data sets', 'checkpoints']) assert.ok((await told.textContent()).includes(`The ${name} could not be read; reload the page to choose among them. The database is busy.`), name);
+  assert.equal(await other.locator('.new-side .help').getByText('Not read: The database is busy.').count(), 2);
+  assert.equal(await other.getByText(/^None yet/).count(), 0);
+  await other.getByRole('radio', { name: 'JSON', exact: true }).check();
+  await other.locator('#spec').fill(JSON.stringify(smallJob('without a list')));
+  await other.locator('.verdict[data-state="fine"]').getByText(/the workers could not be read/).waitFor();
+  other.assertQuiet();
+  await other.context().close();
 });
 
 test('the notes are accessible and fit on every screen', async () => {

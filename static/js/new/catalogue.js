@@ -7,7 +7,17 @@ import { scrollBox } from '../ui/section.js';
 import { noteList, notOffered } from './notes.js';
 
 /** @import { Child } from '../ui/dom.js' */
+/** @import { Inventory } from './inventory.js' */
 /** @typedef {Schemas['Checkpoint']} Checkpoint */
+
+/**
+ * What to say in the place of a list without entries.
+ * @param {string | undefined} problem why it could not be read
+ * @param {string} text
+ */
+function empty(problem, text) {
+  return h('p', { class: problem ? 'error-text' : 'note' }, problem ? `Not read: ${problem}` : text);
+}
 
 /**
  * A card that folds, with the number of its entries.
@@ -31,16 +41,13 @@ export function architecturesHelp(architectures) {
       h('td', {}, `${one.feature_map_side}×${one.feature_map_side}`)))))));
 }
 
-/**
- * @param {Dataset[]} datasets
- * @param {Schemas['UnusableDirectory'][]} unusable
- */
-export function datasetsHelp(datasets, unusable) {
+/** @param {Inventory} have */
+export function datasetsHelp({ datasets, unusable, unread }) {
   const item = (/** @type {Dataset} */ { name, classes, splits, format, size_bytes: size, notes }) => h('li', {},
     h('code', {}, name), copyButton(() => name),
     h('div', { class: 'note' }, `${classes} classes · ${splits.map((split) => `${split.name} ${whole(split.images)}`).join(', ')} · ${format} · ${bytes(size)}`), noteList(notes));
   const list = datasets.length === 0
-    ? h('p', { class: 'note' }, 'None yet. Put a directory of images into the server’s --datasets-dir.')
+    ? empty(unread.get('data sets'), 'None yet. Put a directory of images into the server’s --datasets-dir.')
     : h('ul', { class: 'plain' }, datasets.map(item));
   return fold('Data sets', datasets, {}, [list, notOffered(unusable)]);
 }
@@ -59,10 +66,10 @@ export function checkpointsHelp(onUse) {
     ].filter(Boolean).join(' · '), ' · ', ageElement(one.created_at, (time) => age(time, now()))), noteList(one.notes));
   return {
     element,
-    /** @param {Checkpoint[]} checkpoints */
-    update(checkpoints) {
+    /** @param {Pick<Inventory, 'checkpoints' | 'unread'>} have */
+    update({ checkpoints, unread }) {
       fill(element, fold('Checkpoints', checkpoints, {}, checkpoints.length === 0
-        ? h('p', { class: 'note' }, 'None yet. Upload one below, or train a teacher with the method “none”.')
+        ? empty(unread.get('checkpoints'), 'None yet. Upload one below, or train a teacher with the method “none”.')
         : h('ul', { class: 'plain scroll', tabindex: '0', 'aria-label': 'Checkpoints' }, checkpoints.map(item))));
     },
   };

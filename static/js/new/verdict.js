@@ -56,7 +56,8 @@ export class Verdict {
 
   /**
    * @param {DryRun} dryRun
-   * @param {Schemas['Worker'][]} workers the one with the most memory decides whether the job fits
+   * @param {Schemas['Worker'][] | null} workers the one with the most memory decides whether the job fits; null if they could
+   *   not be read
    */
   fine({ spec, classes, teacher, student, warnings, memory, time }, workers) {
     const { epochs } = spec.training;
@@ -96,9 +97,10 @@ function withoutTime({ training: { devices = 1 } }) {
 
 /**
  * @param {number} needed bytes
- * @param {Schemas['Worker'][]} workers
+ * @param {Schemas['Worker'][] | null} workers
  */
 function fit(needed, workers) {
+  if (workers === null) return 'the workers could not be read.';
   const online = workers.filter((worker) => worker.online);
   if (online.length === 0) return 'no worker is running, so the job will wait for one.';
   const known = online.flatMap(({ name, memory_bytes: memory }) => (isNumber(memory) ? [{ name, memory }] : []));
