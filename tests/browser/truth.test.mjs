@@ -83,6 +83,9 @@ test('a job that failed early does not say that it took no step', async () => {
   await page.getByText('the loss is not finite at step 6').waitFor();
   await page.locator('.progress-line').getByText('it ended before it reported any progress').waitFor();
   assert.equal(await page.getByText(/Once the job has succeeded/).count(), 0, 'a job that has ended promises nothing');
+  await go(`/?q=${id}`);
+  const best = page.locator(`tr[data-id="${id}"] td[data-label="Best top-1"] span`);
+  assert.equal(await best.getAttribute('title'), 'Not evaluated.');
 });
 
 test('an attempt that does not count is said not to count, and none is numbered beyond the most', async () => {
