@@ -105,6 +105,18 @@ test('an attempt that does not count is said not to count, and none is numbered 
   page.assertQuiet();
 });
 
+test('a log that is too long to be shown says how many events are left out', async () => {
+  const id = idOf(9);
+  server.sql(`insert into events (job_id, seq, kind, message, attempt)
+    select '${id}', number, case when number <= 30 then 'warning' else 'log' end, 'event ' || number, 1 from generate_series(1, 2010) as number`);
+  await go(`/jobs/${id}`);
+  const log = page.getByRole('region', { name: 'Events', exact: true });
+  await log.getByText('10 older events are not shown: GET /v1/jobs/{id}/events has all.').waitFor();
+  await log.getByText('Warnings only (20)').waitFor();
+  assert.equal(await log.locator('li').count(), 2000);
+  page.assertQuiet();
+});
+
 test('the same failure of the next attempt is shown as that of the next attempt', async () => {
   const id = idOf(51);
   const fail = (attempt) => server.sql(`update jobs set status = 'queued', worker = null, lease_expires_at = null, attempt = ${attempt},
