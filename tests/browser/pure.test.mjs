@@ -34,6 +34,14 @@ test('a pointer leads to its line', () => {
   for (const [pointer, line] of Object.entries(lines)) assert.equal(lineOf(DOCUMENT, pointer), line, pointer);
 });
 
+test('attempts that do not count are told apart from those that do', () => {
+  const text = (attempt, most, status = 'running') => format.attemptsText({ attempt, max_attempts: most, status, spec: { max_attempts: 3 } });
+  assert.deepEqual([text(0, 3, 'queued'), text(1, 3), text(3, 3, 'failed')], ['not started', '1 of 3', '3 of 3']);
+  // Paused in the first attempt; then its machine failed twice.
+  assert.deepEqual([text(1, 4, 'paused'), text(4, 6)], ['0 of 3, not counting 1', '1 of 3, not counting 3']);
+  assert.equal(text(2, 3, 'cancelled'), '2');
+});
+
 test('a place covers the key and the value', () => {
   const { start, end, exact } = locate(scan(DOCUMENT).places, '/training/epochs');
   assert.equal(DOCUMENT.slice(start, end), '"epochs": 1.5e2');
@@ -108,16 +116,6 @@ test('times are relative, durations have two units', () => {
   assert.equal(format.duration(200_000), '2 d 7 h');
   assert.equal(format.duration(-1), '–');
   assert.match(format.clock('2026-11-20T12:00:00Z', now), /^2026-11-\d\d \d\d:\d\d:\d\d$/);
-});
-
-test('an attempt is shown with the tries of the specification', () => {
-  const text = (attempt, most, tries) => format.attemptText({ attempt, max_attempts: most, spec: { max_attempts: tries } });
-  assert.equal(text(0, 3, 3), 'not started');
-  assert.equal(text(1, 3, 3), '1 (tries used: 1 of 3)');
-  // Three of seven attempts did not count.
-  assert.equal(text(7, 8, 3), '7 (tries used: 2 of 3)');
-  // It was set down, so that as many are left as before.
-  assert.equal(text(1, 4, 3), '1 (tries used: 0 of 3)');
 });
 
 test('a baseline says how many jobs it is of, and how many copies it leaves out', () => {

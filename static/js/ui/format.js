@@ -144,17 +144,6 @@ export function points(value) {
   return `${value < 0 ? '−' : '+'}${text}`;
 }
 
-/**
- * The attempt, and how many tries of those that were asked for are used, this attempt included. An attempt that was stopped,
- * got further or met a fault of its machine uses none once it has ended: `max_attempts` of the job grows instead.
- * @param {{ attempt: number, max_attempts: number, spec: { max_attempts: number } }} job
- */
-export function attemptText({ attempt, max_attempts: most, spec: { max_attempts: tries } }) {
-  if (!attempt) return 'not started';
-  const used = Math.min(Math.max(tries - (most - attempt), 0), tries);
-  return `${attempt} (tries used: ${used} of ${tries})`;
-}
-
 export const NO_BASELINE = 'No job of a simpler method has succeeded with the same teacher, student, data set and training.';
 
 /**
@@ -188,6 +177,19 @@ export function shortWaiting({ reason, position, starts_in_seconds: seconds }) {
   if (isNumber(position)) return isNumber(seconds) && seconds > 0 ? `#${position} · ${duration(seconds)}` : `#${position}`;
   const retry = isNumber(seconds) ? `retry: ${duration(seconds)}` : 'retry';
   return { teacher: 'for its teacher', backoff: retry, no_worker: 'no worker', devices: 'no worker fits', dataset: 'no data set', declined: 'no worker fits' }[/** @type {string} */ (reason)] ?? 'queued';
+}
+
+/**
+ * How many attempts a job has had of those that it may have: "2 of 3, not counting 1". The server raises `max_attempts`
+ * above what the specification says by one for each attempt that does not count.
+ * @param {Pick<Schemas['Job'], 'attempt' | 'max_attempts' | 'spec' | 'status'>} job
+ */
+export function attemptsText({ attempt, max_attempts: most, spec, status }) {
+  if (attempt === 0) return 'not started';
+  // Nothing follows, and an attempt that was cancelled counts for nothing.
+  if (status === 'cancelled') return String(attempt);
+  const free = most - spec.max_attempts;
+  return free > 0 ? `${Math.max(attempt - free, 0)} of ${spec.max_attempts}, not counting ${free}` : `${attempt} of ${most}`;
 }
 
 /**
