@@ -605,7 +605,7 @@ interface Schemas {
     memory_total_bytes?: number | null;
     memory_used_bytes?: number | null;
   };
-  WaitReason: "teacher" | "backoff" | "no_worker" | "devices" | "dataset" | "declined" | "turn" | "start";
+  WaitReason: "teacher" | "backoff" | "no_worker" | "version" | "devices" | "dataset" | "declined" | "turn" | "start";
   Waiting: {
     detail: string;
     position?: number | null;
