@@ -492,7 +492,7 @@ interface Schemas {
     images: number;
     name: string;
   };
-  Status: "queued" | "running" | "pausing" | "paused" | "cancelling" | "succeeded" | "failed" | "cancelled";
+  Status: "queued" | "running" | "pausing" | "paused" | "cancelling" | "succeeded" | "failed" | "cancelled" | "unknown";
   Storage: Schemas['Stored'] & {
     checkpoints_limit_bytes?: number | null;
     free_bytes?: number | null;
