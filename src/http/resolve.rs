@@ -1,32 +1,24 @@
 //! Holds a specification against the world: the data sets, checkpoints and jobs that it names. Every fault is reported,
 //! with its place; what follows from the world is filled in.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json as Jsonb;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
 use super::estimate::{ImageCounts, Memory, Time};
 use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
-use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError};
 use crate::db;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::Status;
 use crate::db::workers;
-use crate::spec::{self, DatasetName, DatasetSpec, Fault, JobSpec, Request, TeacherRequest};
-
-/// What a job needs to know of its data set.
-#[derive(Debug, Clone)]
-pub struct DatasetFacts {
-    classes: u32,
-    train_images: u64,
-    eval_images: u64,
-    /// What was decided, guessed or passed over, and what is probably not intended.
-    notes: Vec<String>,
-}
+use crate::spec::{self, DatasetName, Fault, JobSpec, Request, TeacherRequest};
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -35,6 +27,9 @@ pub struct Resolved {
     pub spec: JobSpec,
     /// The data set.
     dataset: DatasetFacts,
+    /// The [outline](crate::dataset::outline) of the server's copy of the data set, which workers compare with theirs; `None` if
+    /// it cannot be read.
+    pub outline: Option<String>,
     /// Why it will wait, as far as that is known now.
     pub waits: Option<String>,
     /// What its checkpoints' reader has to say.
@@ -90,7 +85,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     if let Some(name) = place.name.clone().filter(|_| !faults.iter().any(|fault| fault.pointer.starts_with("/dataset")))
     {
         let dataset = request.dataset.clone().at(DatasetName { name });
-        checked = check_dataset(state, &dataset, faults).await?;
+        checked = dataset_facts::check(state, &dataset, faults).await?;
     }
     let classes = checked.as_ref().map(|dataset| dataset.classes);
     if let Some(teacher) = &mut request.teacher {
@@ -107,8 +102,9 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let devices = request.training.devices;
     match (request.complete(), checked) {
         (Ok(spec), Some(dataset)) => {
+            let outline = dataset_facts::outline(state, &spec.dataset.place.name).await?;
             let waits = check_workers(state, devices).await?;
-            Ok(Resolved { spec, dataset, waits, notes })
+            Ok(Resolved { spec, dataset, outline, waits, notes })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
@@ -140,78 +136,6 @@ async fn check_workers(state: &AppState, devices: u32) -> Result<Option<String>,
              (distillery worker --device cuda:0,cuda:1,…), or lower training.devices"
         )
     }))
-}
-
-/// The facts of the data set, if the job can use it.
-async fn check_dataset(
-    state: &AppState,
-    spec: &DatasetSpec,
-    faults: &mut Vec<Fault>,
-) -> Result<Option<DatasetFacts>, ApiError> {
-    let directory = state.datasets.directory().clone();
-    let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
-    // A data set that is gone, or was put in place anew, is looked at again at once.
-    let changed =
-        tokio::fs::metadata(directory.join(&spec.place.name)).await.and_then(|metadata| metadata.modified()).ok();
-    let asked = format!("{changed:?} {}", serde_json::to_string(spec).map_err(anyhow::Error::from)?);
-    match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
-        Ok(facts) => Ok(Some(facts.clone())),
-        Err((_, dataset::Error::Missing { .. })) => {
-            let found = state.datasets.list().await?;
-            let there_are = name_all(&found);
-            let name = &spec.place.name;
-            faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
-            Ok(None)
-        }
-        Err((pointer, error)) if error.is_users() => {
-            // Where the server keeps its data sets is nobody's business.
-            faults.push(fault(pointer, error.relative_to(state.datasets.directory())));
-            Ok(None)
-        }
-        Err((_, error)) => Err(ApiError::Internal(anyhow::anyhow!("{error}"))),
-    }
-}
-
-/// What is wrong with a data set, and the place of the specification that it concerns.
-pub type WrongDataset = (&'static str, dataset::Error);
-
-fn open(directory: &std::path::Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFacts, WrongDataset> {
-    let at = |pointer| move |error| (pointer, error);
-    let columns = match (&spec.image_column, &spec.label_column) {
-        (Some(_), _) => "/dataset/image_column",
-        (None, Some(_)) => "/dataset/label_column",
-        (None, None) => "/dataset/name",
-    };
-    let path = dataset::resolve(directory, &spec.place.name).map_err(at("/dataset/name"))?;
-    let (image_column, label_column) = (spec.image_column.clone(), spec.label_column.clone());
-    let dataset = Dataset::open(&path, &DatasetOptions { image_column, label_column, follow_links }).map_err(
-        |error| match error {
-            dataset::Error::Column { .. } => (columns, error),
-            other => ("/dataset/name", other),
-        },
-    )?;
-    // What a worker would refuse, too: it reads the same labels.
-    let selection = dataset.select(spec.selection()).map_err(|SelectionError { field, error }| match field {
-        Some("train_split") => ("/dataset/train_split", error),
-        Some("eval_split") => ("/dataset/eval_split", error),
-        Some("eval_fraction") => ("/dataset/eval_fraction", error),
-        _ => ("/dataset/name", error),
-    })?;
-    let count = |images: &SelectedImages| images.labels.len() as u64;
-    Ok(DatasetFacts {
-        classes: dataset.classes().count,
-        train_images: count(&selection.train),
-        eval_images: count(&selection.eval),
-        notes: selection.warnings.into_iter().chain(selection.notes).collect(),
-    })
-}
-
-fn name_all(found: &Discovered) -> String {
-    let names: Vec<_> = found.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
-    if names.is_empty() {
-        return "the server's --datasets-dir holds none".to_owned();
-    }
-    format!("there are {}", names.join(", "))
 }
 
 /// An uploaded checkpoint that a specification names.
@@ -318,7 +242,7 @@ async fn check_teacher_job(
         _ => teacher.architecture = Some(student),
     }
     // Faults of a data set that the other job uses are not faults of this one.
-    let theirs = check_dataset(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
+    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
     if let (Some(theirs), Some(ours)) = (theirs, classes)
         && let Some(detail) =
             architecture::class_mismatch(&format!("the student of job {id}"), theirs, "this job's data set", ours)
@@ -336,7 +260,7 @@ impl Resolved {
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
         let measured = db::jobs::measured(&state.pool, MEASURED_JOBS).await?;
         let no_worker = check_any_worker(state, self.spec.training.devices).await?;
-        let Self { spec, dataset, waits, notes: of_checkpoints } = self;
+        let Self { spec, dataset, waits, notes: of_checkpoints, .. } = self;
         let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
         let time = Time::estimate(&spec, classes, images, &measured);
@@ -368,7 +292,7 @@ impl Resolved {
 const MEASURED_JOBS: i64 = 100;
 
 /// A warning if the server's disk, where its own workers train, has less space than needed, in bytes.
-fn check_disk(directory: &std::path::Path, needed: u64) -> Option<String> {
+fn check_disk(directory: &Path, needed: u64) -> Option<String> {
     let existing = directory.ancestors().find(|directory| directory.exists())?;
     let found = rustix::fs::statvfs(existing).ok()?;
     let free = found.f_bavail.saturating_mul(found.f_frsize);
