@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::AppState;
 use super::error::ApiError;
 use super::extract::fault;
-use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError};
+use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError, SelectionRequest};
 use crate::spec::{DatasetSpec, Fault};
 
 /// What a job needs to know of its data set.
@@ -28,7 +28,7 @@ pub async fn check(
     let directory = state.datasets.directory().clone();
     let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
     let changed = changed(&directory.join(&spec.place.name)).await;
-    let asked = format!("{changed:?} {}", serde_json::to_string(spec).map_err(anyhow::Error::from)?);
+    let asked = format!("{changed:?} {}", question(spec)?);
     match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
         Ok(facts) => Ok(Some(facts.clone())),
         Err((_, dataset::Error::Missing { .. })) => {
@@ -50,6 +50,14 @@ pub async fn check(
 /// When a directory was changed last. A data set that is gone, or was put in place anew, is looked at again at once.
 async fn changed(path: &Path) -> Option<SystemTime> {
     tokio::fs::metadata(path).await.and_then(|facts| facts.modified()).ok()
+}
+
+/// What of a specification decides about the [facts](DatasetFacts): what [`open`] reads of it, and nothing else, so that
+/// a sweep over image sizes looks once.
+fn question(spec: &DatasetSpec) -> anyhow::Result<String> {
+    let SelectionRequest { train_split, eval_split, eval_fraction, limit } = spec.selection();
+    let (name, columns) = (&spec.place.name, (&spec.image_column, &spec.label_column));
+    Ok(serde_json::to_string(&(name, columns, train_split, eval_split, eval_fraction, limit))?)
 }
 
 /// The outline of the server's copy of a data set. Requests at about the same time share a look.
@@ -104,4 +112,42 @@ fn name_all(found: &Discovered) -> String {
         return "the server's --datasets-dir holds none".to_owned();
     }
     format!("there are {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::spec::Request;
+
+    #[test]
+    fn only_what_decides_about_a_data_set_asks_for_another_look() {
+        let question = |change: Value| {
+            let mut dataset = json!({"name": "ten"});
+            dataset.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let method = json!({"method": "none"});
+            let document = json!({"student": {"architecture": "resnet8"}, "dataset": dataset, "distillation": method});
+            question(&Request::read(&document).complete().unwrap().dataset).unwrap()
+        };
+        let plain = question(json!({}));
+        for other in [
+            json!({"image_size": 64}),
+            json!({"mean": [0.1, 0.2, 0.3], "std": [0.1, 0.2, 0.3]}),
+            json!({"image_size": 64, "eval_crop": "centre", "eval_resize": 80}),
+        ] {
+            assert_eq!(question(other.clone()), plain, "{other}");
+        }
+        for other in [
+            json!({"name": "hundred"}),
+            json!({"train_split": "a"}),
+            json!({"eval_split": "a"}),
+            json!({"eval_fraction": 0.5}),
+            json!({"limit": 7}),
+            json!({"image_column": "a"}),
+            json!({"label_column": "a"}),
+        ] {
+            assert_ne!(question(other.clone()), plain, "{other}");
+        }
+    }
 }
