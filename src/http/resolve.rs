@@ -17,7 +17,7 @@ use crate::architecture::{self, Architecture, Layout, Shapes};
 use crate::db;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::Status;
-use crate::db::workers;
+use crate::db::jobs::waiting::{self, Needs, Prospects, WaitReason};
 use crate::spec::{self, DatasetName, Fault, JobSpec, Request, TeacherRequest};
 
 /// A specification that can run.
@@ -30,6 +30,8 @@ pub struct Resolved {
     /// The [outline](crate::dataset::outline) of the server's copy of the data set, which workers compare with theirs; `None` if
     /// it cannot be read.
     pub outline: Option<String>,
+    /// The workers that run now.
+    prospects: Prospects,
     /// Why it will wait, as far as that is known now.
     pub waits: Option<String>,
     /// What its checkpoints' reader has to say.
@@ -103,39 +105,55 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     match (request.complete(), checked) {
         (Ok(spec), Some(dataset)) => {
             let outline = dataset_facts::outline(state, &spec.dataset.place.name).await?;
-            let waits = check_workers(state, devices).await?;
-            Ok(Resolved { spec, dataset, outline, waits, notes })
+            let needs = Needs {
+                devices: i32::try_from(devices).unwrap_or(i32::MAX),
+                dataset: &spec.dataset.place.name,
+                outline: outline.as_deref(),
+            };
+            let prospects = waiting::prospects(&state.pool, needs).await?;
+            let waits = too_few_devices(&prospects, devices);
+            Ok(Resolved { spec, dataset, outline, prospects, waits, notes })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
     }
 }
 
-/// A warning where no worker runs at all. It is for dry runs: a job says as long as it waits what it waits for.
-async fn check_any_worker(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
-    let most = workers::most_devices(&state.pool).await?;
-    let message = "no worker is running: the job waits until one is started (distillery worker, or distillery serve \
-                   with --workers)";
-    Ok((most == 0 && devices == 1).then(|| message.to_owned()))
+/// A warning where no worker could take a job for another reason than its number of devices. It is for dry runs: a job
+/// says as long as it waits what it waits for.
+fn without_worker(prospects: &Prospects, dataset: &str) -> Option<String> {
+    let (reason, detail) = prospects.lack.as_ref()?;
+    match reason {
+        WaitReason::Devices => None,
+        _ if prospects.running == 0 => Some(
+            "no worker is running: the job waits until one is started (distillery worker, or distillery serve with \
+             --workers)"
+                .to_owned(),
+        ),
+        WaitReason::Dataset => Some(format!(
+            "no running worker has the data set {dataset} as this server has it: the job waits until one has; copy it \
+             into the --datasets-dir of one"
+        )),
+        _ => Some(format!("{detail}; the job waits until one does")),
+    }
 }
 
-/// A warning where no worker has that many devices.
-async fn check_workers(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
-    let most = workers::most_devices(&state.pool).await?.unsigned_abs();
-    if devices == 1 {
-        return Ok(None);
+/// A warning where no worker that takes jobs has that many devices.
+fn too_few_devices(prospects: &Prospects, devices: u32) -> Option<String> {
+    let most = prospects.most_devices.unsigned_abs();
+    if devices == 1 || most >= devices {
+        return None;
     }
     let there = match most {
-        0 => "there is no worker now".to_owned(),
+        0 if prospects.running == 0 => "there is no worker now".to_owned(),
+        0 => "no running worker takes jobs now".to_owned(),
         1 => "every worker has one now".to_owned(),
         _ => format!("the largest worker has {most} now"),
     };
-    Ok((most < devices).then(|| {
-        format!(
-            "training.devices is {devices}, and {there}: the job waits until a worker with so many is started \
-             (distillery worker --device cuda:0,cuda:1,…), or lower training.devices"
-        )
-    }))
+    Some(format!(
+        "training.devices is {devices}, and {there}: the job waits until a worker with so many is started (distillery \
+         worker --device cuda:0,cuda:1,…), or lower training.devices"
+    ))
 }
 
 /// An uploaded checkpoint that a specification names.
@@ -259,8 +277,8 @@ impl Resolved {
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
         let measured = db::jobs::measured(&state.pool, MEASURED_JOBS).await?;
-        let no_worker = check_any_worker(state, self.spec.training.devices).await?;
-        let Self { spec, dataset, waits, notes: of_checkpoints, .. } = self;
+        let Self { spec, dataset, prospects, waits, notes: of_checkpoints, .. } = self;
+        let no_worker = without_worker(&prospects, &spec.dataset.place.name).filter(|_| waits.is_none());
         let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
         let time = Time::estimate(&spec, classes, images, &measured);

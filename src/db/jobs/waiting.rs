@@ -1,4 +1,4 @@
-//! Why queued jobs do not run yet, and when they probably will.
+//! Why queued jobs do not run yet, and when they probably will; whether a new one would find a worker.
 
 use std::collections::HashMap;
 
@@ -11,6 +11,7 @@ use super::schedule::{Fleet, Lengths};
 use super::status::Status;
 use crate::db::interval;
 use crate::db::workers::ALIVE_FOR;
+use crate::spec::JobSpec;
 
 /// Jobs of the queue that an estimate looks at. Jobs further back have a position and no estimate.
 const LOOKED_AT: i64 = 2000;
@@ -210,7 +211,8 @@ fn of(job: &QueuedJob, order: &HashMap<String, (i64, Option<f64>)>) -> Waiting {
         let detail = format!("its last attempt failed{class}, and it is tried again at {time}");
         return plain(WaitReason::Backoff, detail, Some(job.until_due.max(0.0)));
     }
-    if let Some((reason, detail)) = without_worker_for(job) {
+    let dataset = job.dataset.as_deref().unwrap_or_default();
+    if let Some((reason, detail)) = job.workers.lack(job.devices, job.spec_version, dataset) {
         return plain(reason, detail, None);
     }
     let Some(&(place, start)) = order.get(&job.id) else {
@@ -225,32 +227,92 @@ fn of(job: &QueuedJob, order: &HashMap<String, (i64, Option<f64>)>) -> Waiting {
     Waiting { reason, detail, position: Some(place), starts_in_seconds: start }
 }
 
-/// Why no running worker could take a job, if none could.
-fn without_worker_for(job: &QueuedJob) -> Option<(WaitReason, String)> {
-    let QueuedJob { devices, spec_version, dataset, workers, .. } = job;
-    if workers.running == 0 {
-        return Some((WaitReason::NoWorker, "no worker is running".into()));
+impl Workers {
+    /// Why none of them could take a job, if none could.
+    fn lack(&self, devices: i32, spec_version: i32, dataset: &str) -> Option<(WaitReason, String)> {
+        if self.running == 0 {
+            return Some((WaitReason::NoWorker, "no worker is running".into()));
+        }
+        if self.working == 0 {
+            let because = self.stopped_because.as_deref().unwrap_or("see the workers");
+            return Some((WaitReason::NoWorker, format!("no running worker takes jobs: {because}")));
+        }
+        if self.knowing == 0 {
+            let detail =
+                format!("no running worker knows version {spec_version} of specifications: update the workers");
+            return Some((WaitReason::Version, detail));
+        }
+        if self.with_devices == 0 {
+            let most = self.most_devices;
+            let detail = format!("it asks for {devices} devices, and the largest running worker has {most}");
+            return Some((WaitReason::Devices, detail));
+        }
+        if self.with_dataset == 0 {
+            let detail = format!("no running worker has the data set {dataset} as it was when the job was posted");
+            return Some((WaitReason::Dataset, detail));
+        }
+        let detail = "the running workers cannot run it: its events say why";
+        (self.willing == 0).then(|| (WaitReason::Declined, detail.to_owned()))
     }
-    if workers.working == 0 {
-        let because = workers.stopped_because.as_deref().unwrap_or("see the workers");
-        return Some((WaitReason::NoWorker, format!("no running worker takes jobs: {because}")));
-    }
-    if workers.knowing == 0 {
-        let detail = format!("no running worker knows version {spec_version} of specifications: update the workers");
-        return Some((WaitReason::Version, detail));
-    }
-    if workers.with_devices == 0 {
-        let most = workers.most_devices;
-        let detail = format!("it asks for {devices} devices, and the largest running worker has {most}");
-        return Some((WaitReason::Devices, detail));
-    }
-    if workers.with_dataset == 0 {
-        let name = dataset.as_deref().unwrap_or_default();
-        let detail = format!("no running worker has the data set {name} as it was when the job was posted");
-        return Some((WaitReason::Dataset, detail));
-    }
-    let detail = "the running workers cannot run it: its events say why";
-    (workers.willing == 0).then(|| (WaitReason::Declined, detail.to_owned()))
+}
+
+/// What a job that is posted now asks of a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs<'a> {
+    /// Devices.
+    pub devices: i32,
+    /// Name of the data set.
+    pub dataset: &'a str,
+    /// The [outline](crate::dataset::outline) that its copy must have; `None` if any will do.
+    pub outline: Option<&'a str>,
+}
+
+/// The running workers, as a job that is posted now would find them.
+#[derive(Debug)]
+pub struct Prospects {
+    /// Number of running workers.
+    pub running: i64,
+    /// Devices of the largest that takes such jobs; 0 if none does.
+    pub most_devices: i32,
+    /// Why none of them could take the job, if none could.
+    pub lack: Option<(WaitReason, String)>,
+}
+
+/// Looks for workers for a job that is posted now.
+pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospects> {
+    let row = sqlx::query!(
+        r#"
+        select count(*) as "running!", count(*) filter (where works) as "working!",
+            min(stopped_because) as stopped_because, count(*) filter (where works and knows) as "knowing!",
+            coalesce(max(devices) filter (where works and knows), 0) as "most_devices!",
+            count(*) filter (where works and knows and devices >= $2) as "with_devices!",
+            count(*) filter (where works and knows and devices >= $2 and has_data) as "with_dataset!"
+        from (
+            select devices, stopped_because, stopped_because is null as works, spec_version >= $3 as knows,
+                has_dataset(datasets, $4, $5) as has_data
+            from workers where heartbeat_at > now() - $1::interval) as one
+        "#,
+        interval(ALIVE_FOR),
+        needs.devices,
+        JobSpec::VERSION,
+        needs.dataset,
+        needs.outline,
+    )
+    .fetch_one(pool)
+    .await?;
+    let workers = Workers {
+        running: row.running,
+        working: row.working,
+        stopped_because: row.stopped_because,
+        knowing: row.knowing,
+        most_devices: row.most_devices,
+        with_devices: row.with_devices,
+        with_dataset: row.with_dataset,
+        // None has been asked yet.
+        willing: row.with_dataset,
+    };
+    let lack = workers.lack(needs.devices, JobSpec::VERSION, needs.dataset);
+    Ok(Prospects { running: workers.running, most_devices: workers.most_devices, lack })
 }
 
 /// Number of queued jobs whose time has come and that no running worker could take.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use distillery::checkpoint::{Dtype, NewTensor};
 use distillery::db::queue::{self, ReportBatch};
-use distillery::db::workers::{self, NewWorker, Usage};
+use distillery::db::workers::{self, Abilities, NewWorker, Usage};
 use distillery::protocol::Progress;
 use serde_json::{Value, json};
 
@@ -126,18 +126,54 @@ async fn a_dry_run_warns_of_what_can_be_known_before() {
     {
         assert!(found.iter().any(|warning| warning.contains(part)), "{part} in {found:?}");
     }
-    let (id, usage) = ("wrk_1".into(), Usage::default());
+    register(&api, "wrk_1", "cpu", None).await;
+    assert_eq!(warnings(&dry_run(&api, &plain_job()).await), [""; 0]);
+}
+
+async fn register(api: &Api, id: &str, device: &str, abilities: Option<Abilities>) {
     let worker = NewWorker {
-        id,
+        id: id.into(),
         name: "host".into(),
-        device: "cpu".into(),
+        device: device.into(),
         devices: 1,
         memory_bytes: None,
-        usage,
-        abilities: None,
+        usage: Usage::default(),
+        abilities,
     };
     workers::register(&api.db.pool, &worker).await.unwrap();
-    assert_eq!(warnings(&dry_run(&api, &plain_job()).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_the_running_workers_lack() {
+    let api = Api::start().await;
+    let lacks = async |abilities: Option<Abilities>| {
+        register(&api, "wrk_1", "cpu", abilities).await;
+        warnings(&dry_run(&api, &plain_job()).await)
+    };
+    let stopped = Abilities { stopped_because: Some("its disk is full".into()), ..Abilities::default() };
+    let found = lacks(Some(stopped.clone())).await;
+    assert_eq!(found, ["no running worker takes jobs: its disk is full; the job waits until one does"]);
+    let other = |outline: &str| {
+        let datasets = BTreeMap::from([("ten".to_owned(), outline.to_owned())]);
+        Abilities { datasets, stopped_because: None }
+    };
+    for abilities in [Abilities::default(), other("another outline")] {
+        let found = lacks(Some(abilities)).await;
+        assert!(
+            found.len() == 1 && found[0].starts_with("no running worker has the data set ten as this"),
+            "{found:?}"
+        );
+    }
+    // What the server would note when the job is posted.
+    let id = api.job().await;
+    let outline = api.db.job(&id).await["dataset_fingerprint"].as_str().unwrap().to_owned();
+    assert_eq!(lacks(Some(other(&outline))).await, [""; 0]);
+    // A worker that takes no jobs counts for nothing where several devices are asked for, either.
+    register(&api, "wrk_1", "cpu", Some(stopped)).await;
+    let mut large = plain_job();
+    large["training"] = json!({"devices": 2});
+    let found = warnings(&dry_run(&api, &large).await);
+    assert!(found.iter().any(|warning| warning.contains("is 2, and no running worker takes jobs now")), "{found:?}");
 }
 
 #[tokio::test]
