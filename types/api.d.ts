@@ -555,6 +555,7 @@ interface Schemas {
     std?: number[] | null;
   };
   Time: {
+    device: string;
     images_per_second: number;
     measured_jobs: number;
     method: string;

@@ -16,8 +16,8 @@ use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
 use crate::db;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
-use crate::db::jobs::Status;
 use crate::db::jobs::waiting::{self, Needs, Prospects, WaitReason};
+use crate::db::jobs::{DeviceKind, Status};
 use crate::spec::{self, DatasetName, Fault, JobSpec, Request, TeacherRequest};
 
 /// A specification that can run.
@@ -276,12 +276,11 @@ impl Resolved {
     /// # Errors
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
-        let measured = db::jobs::measured(&state.pool, MEASURED_JOBS).await?;
         let Self { spec, dataset, prospects, waits, notes: of_checkpoints, .. } = self;
         let no_worker = without_worker(&prospects, &spec.dataset.place.name).filter(|_| waits.is_none());
         let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
-        let time = Time::estimate(&spec, classes, images, &measured);
+        let time = estimate_time(state, &spec, classes, images, &prospects).await?;
         let find = |name: &str| architecture::find(name).expect("the specification names known architectures");
         let side = spec.dataset.image_size;
         let student = find(&spec.student.architecture);
@@ -308,6 +307,25 @@ impl Resolved {
 
 /// Jobs that an estimate of the time looks at.
 const MEASURED_JOBS: i64 = 100;
+
+/// The time on the devices of the workers that could run a job: on a GPU where there are both, and on any device that
+/// jobs were measured on where there is no such worker.
+async fn estimate_time(
+    state: &AppState,
+    spec: &JobSpec,
+    classes: u32,
+    images: ImageCounts,
+    prospects: &Prospects,
+) -> Result<Option<Time>, ApiError> {
+    let any = [DeviceKind::Cuda, DeviceKind::Cpu];
+    for kind in if prospects.kinds.is_empty() { any.as_slice() } else { prospects.kinds.as_slice() } {
+        let measured = db::jobs::measured(&state.pool, *kind, MEASURED_JOBS).await?;
+        if let Some(time) = Time::estimate(spec, classes, images, *kind, &measured) {
+            return Ok(Some(time));
+        }
+    }
+    Ok(None)
+}
 
 /// A warning if the server's disk, where its own workers train, has less space than needed, in bytes.
 fn check_disk(directory: &Path, needed: u64) -> Option<String> {

@@ -29,7 +29,7 @@ pub use baselines::Baseline;
 pub use change::change;
 pub use create::{Created, NewJob, create, find_by_key};
 pub use delete::delete;
-pub use speeds::{MeasuredJob, measured};
+pub use speeds::{DeviceKind, MeasuredJob, measured};
 pub use status::{Change, Status};
 
 /// A job as its user sees it.

@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use super::schedule::{Fleet, Lengths};
+use super::speeds::DeviceKind;
 use super::status::Status;
 use crate::db::interval;
 use crate::db::workers::ALIVE_FOR;
@@ -274,6 +275,8 @@ pub struct Prospects {
     pub running: i64,
     /// Devices of the largest that takes such jobs; 0 if none does.
     pub most_devices: i32,
+    /// What devices those have that could take the job; a GPU first.
+    pub kinds: Vec<DeviceKind>,
     /// Why none of them could take the job, if none could.
     pub lack: Option<(WaitReason, String)>,
 }
@@ -286,9 +289,11 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
             min(stopped_because) as stopped_because, count(*) filter (where works and knows) as "knowing!",
             coalesce(max(devices) filter (where works and knows), 0) as "most_devices!",
             count(*) filter (where works and knows and devices >= $2) as "with_devices!",
-            count(*) filter (where works and knows and devices >= $2 and has_data) as "with_dataset!"
+            count(*) filter (where works and knows and devices >= $2 and has_data) as "with_dataset!",
+            coalesce(array_agg(distinct device) filter (where works and knows and devices >= $2 and has_data), '{}')
+                as "able_devices!"
         from (
-            select devices, stopped_because, stopped_because is null as works, spec_version >= $3 as knows,
+            select device, devices, stopped_because, stopped_because is null as works, spec_version >= $3 as knows,
                 has_dataset(datasets, $4, $5) as has_data
             from workers where heartbeat_at > now() - $1::interval) as one
         "#,
@@ -312,7 +317,9 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
         willing: row.with_dataset,
     };
     let lack = workers.lack(needs.devices, JobSpec::VERSION, needs.dataset);
-    Ok(Prospects { running: workers.running, most_devices: workers.most_devices, lack })
+    let able: Vec<DeviceKind> = row.able_devices.iter().map(|device| DeviceKind::of(device)).collect();
+    let kinds = [DeviceKind::Cuda, DeviceKind::Cpu].into_iter().filter(|kind| able.contains(kind)).collect();
+    Ok(Prospects { running: workers.running, most_devices: workers.most_devices, kinds, lack })
 }
 
 /// Number of queued jobs whose time has come and that no running worker could take.
