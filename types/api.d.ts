@@ -493,7 +493,7 @@ interface Schemas {
     images: number;
     name: string;
   };
-  Status: "queued" | "running" | "pausing" | "paused" | "cancelling" | "succeeded" | "failed" | "cancelled";
+  Status: "queued" | "running" | "pausing" | "paused" | "cancelling" | "succeeded" | "failed" | "cancelled" | "unknown";
   Storage: Schemas['Stored'] & {
     checkpoints_limit_bytes?: number | null;
     free_bytes?: number | null;
@@ -556,6 +556,7 @@ interface Schemas {
     std?: number[] | null;
   };
   Time: {
+    device: string;
     images_per_second: number;
     measured_jobs: number;
     method: string;
@@ -606,7 +607,7 @@ interface Schemas {
     memory_total_bytes?: number | null;
     memory_used_bytes?: number | null;
   };
-  WaitReason: "teacher" | "backoff" | "no_worker" | "devices" | "dataset" | "declined" | "turn" | "start";
+  WaitReason: "teacher" | "backoff" | "no_worker" | "version" | "devices" | "dataset" | "declined" | "turn" | "start";
   Waiting: {
     detail: string;
     position?: number | null;

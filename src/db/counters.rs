@@ -127,6 +127,8 @@ pub async fn totals(pool: &PgPool) -> sqlx::Result<Totals> {
     let counted =
         sqlx::query!(r#"select status, count(*) as "jobs!" from jobs group by status"#).fetch_all(pool).await?;
     let jobs_of = |status: Status| counted.iter().find(|row| row.status == status.name()).map_or(0, |row| row.jobs);
+    let known = Status::ALL.map(|status| (status, jobs_of(status)));
+    let others = counted.iter().map(|row| row.jobs).sum::<i64>() - known.iter().map(|(_, jobs)| jobs).sum::<i64>();
     let row = sqlx::query!(
         r#"
         select
@@ -146,7 +148,7 @@ pub async fn totals(pool: &PgPool) -> sqlx::Result<Totals> {
     .fetch_one(pool)
     .await?;
     Ok(Totals {
-        jobs: Status::ALL.into_iter().map(|status| (status, jobs_of(status))).collect(),
+        jobs: known.into_iter().chain([(Status::Unknown, others)]).collect(),
         ready: row.ready,
         busy_workers: row.busy,
         idle_workers: row.idle,

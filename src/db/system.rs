@@ -13,7 +13,8 @@ use super::jobs::waiting;
 pub struct Queue {
     /// Queued jobs that a running worker could take, now or as soon as it is free.
     pub ready: i64,
-    /// Queued jobs whose time has come and that no running worker could take, for want of devices or of the data set.
+    /// Queued jobs whose time has come and that no running worker could take, for want of devices, of the data set or
+    /// of a version that knows their specification.
     pub without_worker: i64,
     /// Queued jobs whose teacher's job has not succeeded yet.
     pub waiting_for_teacher: i64,

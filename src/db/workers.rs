@@ -150,16 +150,6 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
     .await
 }
 
-/// The number of devices of the largest worker that is alive; 0 if none is.
-pub async fn most_devices(pool: &PgPool) -> sqlx::Result<i32> {
-    sqlx::query_scalar!(
-        r#"select coalesce(max(devices), 0) as "devices!" from workers where heartbeat_at > now() - $1::interval"#,
-        interval(ALIVE_FOR),
-    )
-    .fetch_one(pool)
-    .await
-}
-
 /// Adds a worker, or notes its heartbeat.
 pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     sqlx::query!(

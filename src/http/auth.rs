@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE};
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, Method, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::StreamExt;
@@ -57,8 +57,12 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    pub fn of(headers: &HeaderMap) -> Self {
-        Self { token: token(headers).map(tokens::hash), is_forwarded: origin::is_forwarded(headers) }
+    pub fn of(version: Version, headers: &HeaderMap) -> Self {
+        Self { token: token(headers).map(tokens::hash), is_forwarded: origin::is_forwarded(version, headers) }
+    }
+
+    fn of_request(request: &Request) -> Self {
+        Self::of(request.version(), request.headers())
     }
 }
 
@@ -206,7 +210,7 @@ fn needed(method: &Method) -> Scope {
 
 /// Refuses requests whose token does not allow them.
 pub async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let (credentials, needed) = (Credentials::of(request.headers()), needed(request.method()));
+    let (credentials, needed) = (Credentials::of_request(&request), needed(request.method()));
     if gate.admit(credentials, needed).await? {
         gate.limit_rate(credentials)?;
     }
@@ -215,7 +219,7 @@ pub async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Re
 
 /// Like [`check`], for streams, downloads and uploads: what takes long ends once the token allows it no longer.
 pub async fn check_throughout(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let (credentials, needed) = (Credentials::of(request.headers()), needed(request.method()));
+    let (credentials, needed) = (Credentials::of_request(&request), needed(request.method()));
     if gate.admit(credentials, needed).await? {
         gate.limit_rate(credentials)?;
     }

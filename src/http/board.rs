@@ -189,7 +189,7 @@ impl Messages {
                 self.add(message)
             }
         };
-        if job.status.is_final() {
+        if job.finished_at.is_some() {
             self.forget_later(progress.into_iter().chain([status]));
         } else {
             self.jobs.insert(job.id.as_str().into(), Place { status, progress, hash });

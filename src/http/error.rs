@@ -96,6 +96,12 @@ impl ApiError {
     /// The job's status does not allow the action: `job … is queued: it cannot be retried`.
     #[must_use]
     pub fn status(job: &str, status: Status, action: &str) -> Self {
+        if status == Status::Unknown {
+            return Self::conflict(format!(
+                "job {job} has a status that this version of the server does not know: it cannot be {action} before the \
+                 server is updated"
+            ));
+        }
         Self::conflict(format!("job {job} is {}: it cannot be {action}", status.name()))
     }
 

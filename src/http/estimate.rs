@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::architecture::{self, Layout};
-use crate::db::jobs::MeasuredJob;
+use crate::db::jobs::{DeviceKind, MeasuredJob};
 use crate::spec::{JobSpec, TeacherCache};
 
 /// A rough estimate of the memory that training takes on each device.
@@ -29,6 +29,9 @@ pub struct Time {
     pub images_per_second: f64,
     /// Number of jobs that it is computed from.
     pub measured_jobs: u32,
+    /// Kind of device that these jobs ran on, and that it holds for: `cpu` or `cuda`.
+    #[schema(example = "cuda")]
+    pub device: String,
     /// How it was computed.
     pub method: String,
 }
@@ -64,8 +67,14 @@ impl Memory {
 }
 
 impl Time {
-    /// `None` if no job has been measured. `jobs`: newest first.
-    pub fn estimate(spec: &JobSpec, classes: u32, images: ImageCounts, jobs: &[MeasuredJob]) -> Option<Self> {
+    /// `None` if no job has been measured. `jobs`: newest first, on such a device.
+    pub fn estimate(
+        spec: &JobSpec,
+        classes: u32,
+        images: ImageCounts,
+        kind: DeviceKind,
+        jobs: &[MeasuredJob],
+    ) -> Option<Self> {
         let cost = Cost::of(spec, classes)?;
         let same: Vec<f64> = jobs
             .iter()
@@ -80,10 +89,11 @@ impl Time {
             };
             jobs.iter().filter_map(rate).take(MOST_JOBS).collect::<Vec<f64>>()
         };
-        let (rates, method) = if same.is_empty() {
-            (scaled(), "from the training images per second of the newest jobs, scaled by multiply-accumulates")
+        let device = kind.name();
+        let (rates, alike) = if same.is_empty() {
+            (scaled(), format!("on {device}, scaled by multiply-accumulates"))
         } else {
-            (same, "from the training images per second of the newest jobs with the same networks and images")
+            (same, format!("with the same networks and images on {device}"))
         };
         if rates.is_empty() {
             return None;
@@ -96,7 +106,8 @@ impl Time {
         let evaluated = evaluations * images.eval as f64 * cost.evaluation / cost.step;
         let seconds = (trained + evaluated) / images_per_second;
         let measured_jobs = u32::try_from(rates.len()).unwrap_or(u32::MAX);
-        Some(Self { seconds, images_per_second, measured_jobs, method: method.to_owned() })
+        let method = format!("from the training images per second of the newest jobs {alike}");
+        Some(Self { seconds, images_per_second, measured_jobs, device: device.to_owned(), method })
     }
 }
 

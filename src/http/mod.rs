@@ -13,6 +13,7 @@ mod auth;
 mod board;
 mod cached;
 mod connections;
+mod dataset_facts;
 mod download;
 mod error;
 mod estimate;
@@ -150,7 +151,8 @@ pub struct AppState {
     bodies: Arc<extract::Bodies>,
     charts: Arc<v1::jobs::metrics::Charts>,
     datasets: Arc<v1::datasets::Catalogue>,
-    looks: Arc<v1::datasets::Looks<resolve::DatasetFacts, resolve::WrongDataset>>,
+    looks: Arc<v1::datasets::Looks<dataset_facts::DatasetFacts, dataset_facts::WrongDataset>>,
+    outlines: Arc<v1::datasets::Looks<String, std::io::Error>>,
     /// Ends the streams, which would otherwise never end.
     stopping: CancellationToken,
 }
@@ -169,6 +171,7 @@ impl AppState {
             bodies: Arc::default(),
             charts: Arc::default(),
             looks: Arc::default(),
+            outlines: Arc::default(),
             datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone(), settings.follow_links)),
             settings: Arc::new(settings),
             pool,

@@ -7,9 +7,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::uri::{Authority, Uri};
+use axum::http::{HeaderMap, Version};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -29,8 +29,9 @@ const FORWARDED: [&str; 8] = [
 ];
 
 /// Whether a proxy passed a request on, so that it may come from anywhere although its connection comes from here.
-pub fn is_forwarded(headers: &HeaderMap) -> bool {
-    FORWARDED.iter().any(|name| headers.contains_key(*name))
+/// HTTP/1.0 is what nginx speaks to servers behind it unless it is told otherwise, and no client of today.
+pub fn is_forwarded(version: Version, headers: &HeaderMap) -> bool {
+    version < Version::HTTP_11 || FORWARDED.iter().any(|name| headers.contains_key(*name))
 }
 
 /// The address that browsers use: scheme, host and port.

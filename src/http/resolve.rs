@@ -1,32 +1,24 @@
 //! Holds a specification against the world: the data sets, checkpoints and jobs that it names. Every fault is reported,
 //! with its place; what follows from the world is filled in.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json as Jsonb;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
 use super::estimate::{ImageCounts, Memory, Time};
 use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
-use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError};
 use crate::db;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
-use crate::db::jobs::Status;
-use crate::db::workers;
-use crate::spec::{self, DatasetName, DatasetSpec, Fault, JobSpec, Request, TeacherRequest};
-
-/// What a job needs to know of its data set.
-#[derive(Debug, Clone)]
-pub struct DatasetFacts {
-    classes: u32,
-    train_images: u64,
-    eval_images: u64,
-    /// What was decided, guessed or passed over, and what is probably not intended.
-    notes: Vec<String>,
-}
+use crate::db::jobs::waiting::{self, Needs, Prospects, WaitReason};
+use crate::db::jobs::{DeviceKind, Status};
+use crate::spec::{self, DatasetName, Fault, JobSpec, Request, TeacherRequest};
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -35,6 +27,11 @@ pub struct Resolved {
     pub spec: JobSpec,
     /// The data set.
     dataset: DatasetFacts,
+    /// The [outline](crate::dataset::outline) of the server's copy of the data set, which workers compare with theirs; `None` if
+    /// it cannot be read.
+    pub outline: Option<String>,
+    /// The workers that run now.
+    prospects: Prospects,
     /// Why it will wait, as far as that is known now.
     waits: Option<String>,
     /// What its checkpoints' reader has to say.
@@ -90,7 +87,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     if let Some(name) = place.name.clone().filter(|_| !faults.iter().any(|fault| fault.pointer.starts_with("/dataset")))
     {
         let dataset = request.dataset.clone().at(DatasetName { name });
-        checked = check_dataset(state, &dataset, faults).await?;
+        checked = dataset_facts::check(state, &dataset, faults).await?;
     }
     let classes = checked.as_ref().map(|dataset| dataset.classes);
     if let Some(teacher) = &mut request.teacher {
@@ -107,111 +104,56 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let devices = request.training.devices;
     match (request.complete(), checked) {
         (Ok(spec), Some(dataset)) => {
-            let waits = check_workers(state, devices).await?;
-            Ok(Resolved { spec, dataset, waits, notes })
+            let outline = dataset_facts::outline(state, &spec.dataset.place.name).await?;
+            let needs = Needs {
+                devices: i32::try_from(devices).unwrap_or(i32::MAX),
+                dataset: &spec.dataset.place.name,
+                outline: outline.as_deref(),
+            };
+            let prospects = waiting::prospects(&state.pool, needs).await?;
+            let waits = too_few_devices(&prospects, devices);
+            Ok(Resolved { spec, dataset, outline, prospects, waits, notes })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
     }
 }
 
-/// A warning where no worker runs at all. It is for dry runs: a job says as long as it waits what it waits for.
-async fn check_any_worker(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
-    let most = workers::most_devices(&state.pool).await?;
-    let message = "no worker is running: the job waits until one is started (distillery worker, or distillery serve \
-                   with --workers)";
-    Ok((most == 0 && devices == 1).then(|| message.to_owned()))
+/// A warning where no worker could take a job for another reason than its number of devices. It is for dry runs: a job
+/// says as long as it waits what it waits for.
+fn without_worker(prospects: &Prospects, dataset: &str) -> Option<String> {
+    let (reason, detail) = prospects.lack.as_ref()?;
+    match reason {
+        WaitReason::Devices => None,
+        _ if prospects.running == 0 => Some(
+            "no worker is running: the job waits until one is started (distillery worker, or distillery serve with \
+             --workers)"
+                .to_owned(),
+        ),
+        WaitReason::Dataset => Some(format!(
+            "no running worker has the data set {dataset} as this server has it: the job waits until one has; copy it \
+             into the --datasets-dir of one"
+        )),
+        _ => Some(format!("{detail}; the job waits until one does")),
+    }
 }
 
-/// A warning where no worker has that many devices.
-async fn check_workers(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
-    let most = workers::most_devices(&state.pool).await?.unsigned_abs();
-    if devices == 1 {
-        return Ok(None);
+/// A warning where no worker that takes jobs has that many devices.
+fn too_few_devices(prospects: &Prospects, devices: u32) -> Option<String> {
+    let most = prospects.most_devices.unsigned_abs();
+    if devices == 1 || most >= devices {
+        return None;
     }
     let there = match most {
-        0 => "there is no worker now".to_owned(),
+        0 if prospects.running == 0 => "there is no worker now".to_owned(),
+        0 => "no running worker takes jobs now".to_owned(),
         1 => "every worker has one now".to_owned(),
         _ => format!("the largest worker has {most} now"),
     };
-    Ok((most < devices).then(|| {
-        format!(
-            "training.devices is {devices}, and {there}: the job waits until a worker with so many is started \
-             (distillery worker --device cuda:0,cuda:1,…), or lower training.devices"
-        )
-    }))
-}
-
-/// The facts of the data set, if the job can use it.
-async fn check_dataset(
-    state: &AppState,
-    spec: &DatasetSpec,
-    faults: &mut Vec<Fault>,
-) -> Result<Option<DatasetFacts>, ApiError> {
-    let directory = state.datasets.directory().clone();
-    let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
-    // A data set that is gone, or was put in place anew, is looked at again at once.
-    let changed =
-        tokio::fs::metadata(directory.join(&spec.place.name)).await.and_then(|metadata| metadata.modified()).ok();
-    let asked = format!("{changed:?} {}", serde_json::to_string(spec).map_err(anyhow::Error::from)?);
-    match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
-        Ok(facts) => Ok(Some(facts.clone())),
-        Err((_, dataset::Error::Missing { .. })) => {
-            let found = state.datasets.list().await?;
-            let there_are = name_all(&found);
-            let name = &spec.place.name;
-            faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
-            Ok(None)
-        }
-        Err((pointer, error)) if error.is_users() => {
-            // Where the server keeps its data sets is nobody's business.
-            faults.push(fault(pointer, error.relative_to(state.datasets.directory())));
-            Ok(None)
-        }
-        Err((_, error)) => Err(ApiError::Internal(anyhow::anyhow!("{error}"))),
-    }
-}
-
-/// What is wrong with a data set, and the place of the specification that it concerns.
-pub type WrongDataset = (&'static str, dataset::Error);
-
-fn open(directory: &std::path::Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFacts, WrongDataset> {
-    let at = |pointer| move |error| (pointer, error);
-    let columns = match (&spec.image_column, &spec.label_column) {
-        (Some(_), _) => "/dataset/image_column",
-        (None, Some(_)) => "/dataset/label_column",
-        (None, None) => "/dataset/name",
-    };
-    let path = dataset::resolve(directory, &spec.place.name).map_err(at("/dataset/name"))?;
-    let (image_column, label_column) = (spec.image_column.clone(), spec.label_column.clone());
-    let dataset = Dataset::open(&path, &DatasetOptions { image_column, label_column, follow_links }).map_err(
-        |error| match error {
-            dataset::Error::Column { .. } => (columns, error),
-            other => ("/dataset/name", other),
-        },
-    )?;
-    // What a worker would refuse, too: it reads the same labels.
-    let selection = dataset.select(spec.selection()).map_err(|SelectionError { field, error }| match field {
-        Some("train_split") => ("/dataset/train_split", error),
-        Some("eval_split") => ("/dataset/eval_split", error),
-        Some("eval_fraction") => ("/dataset/eval_fraction", error),
-        _ => ("/dataset/name", error),
-    })?;
-    let count = |images: &SelectedImages| images.labels.len() as u64;
-    Ok(DatasetFacts {
-        classes: dataset.classes().count,
-        train_images: count(&selection.train),
-        eval_images: count(&selection.eval),
-        notes: selection.warnings.into_iter().chain(selection.notes).collect(),
-    })
-}
-
-fn name_all(found: &Discovered) -> String {
-    let names: Vec<_> = found.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
-    if names.is_empty() {
-        return "the server's --datasets-dir holds none".to_owned();
-    }
-    format!("there are {}", names.join(", "))
+    Some(format!(
+        "training.devices is {devices}, and {there}: the job waits until a worker with so many is started (distillery \
+         worker --device cuda:0,cuda:1,…), or lower training.devices"
+    ))
 }
 
 /// An uploaded checkpoint that a specification names.
@@ -318,7 +260,7 @@ async fn check_teacher_job(
         _ => teacher.architecture = Some(student),
     }
     // Faults of a data set that the other job uses are not faults of this one.
-    let theirs = check_dataset(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
+    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
     if let (Some(theirs), Some(ours)) = (theirs, classes)
         && let Some(detail) =
             architecture::class_mismatch(&format!("the student of job {id}"), theirs, "this job's data set", ours)
@@ -339,12 +281,11 @@ impl Resolved {
     /// # Errors
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
-        let measured = db::jobs::measured(&state.pool, MEASURED_JOBS).await?;
-        let no_worker = check_any_worker(state, self.spec.training.devices).await?;
-        let Self { spec, dataset, waits, notes: of_checkpoints } = self;
+        let Self { spec, dataset, prospects, waits, notes: of_checkpoints, .. } = self;
+        let no_worker = without_worker(&prospects, &spec.dataset.place.name).filter(|_| waits.is_none());
         let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
-        let time = Time::estimate(&spec, classes, images, &measured);
+        let time = estimate_time(state, &spec, classes, images, &prospects).await?;
         let find = |name: &str| architecture::find(name).expect("the specification names known architectures");
         let side = spec.dataset.image_size;
         let student = find(&spec.student.architecture);
@@ -372,8 +313,27 @@ impl Resolved {
 /// Jobs that an estimate of the time looks at.
 const MEASURED_JOBS: i64 = 100;
 
+/// The time on the devices of the workers that could run a job: on a GPU where there are both, and on any device that
+/// jobs were measured on where there is no such worker.
+async fn estimate_time(
+    state: &AppState,
+    spec: &JobSpec,
+    classes: u32,
+    images: ImageCounts,
+    prospects: &Prospects,
+) -> Result<Option<Time>, ApiError> {
+    let any = [DeviceKind::Cuda, DeviceKind::Cpu];
+    for kind in if prospects.kinds.is_empty() { any.as_slice() } else { prospects.kinds.as_slice() } {
+        let measured = db::jobs::measured(&state.pool, *kind, MEASURED_JOBS).await?;
+        if let Some(time) = Time::estimate(spec, classes, images, *kind, &measured) {
+            return Ok(Some(time));
+        }
+    }
+    Ok(None)
+}
+
 /// A warning if the server's disk, where its own workers train, has less space than needed, in bytes.
-fn check_disk(directory: &std::path::Path, needed: u64) -> Option<String> {
+fn check_disk(directory: &Path, needed: u64) -> Option<String> {
     let existing = directory.ancestors().find(|directory| directory.exists())?;
     let found = rustix::fs::statvfs(existing).ok()?;
     let free = found.f_bavail.saturating_mul(found.f_frsize);

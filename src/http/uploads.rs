@@ -21,10 +21,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::auth::Credentials;
 use super::error::ApiError;
-use super::{AppState, ServerSettings};
-use crate::db::embedded;
+use super::{AppState, ServerSettings, auth};
+use crate::db::{embedded, tokens};
 
 /// Most uploads that are stored simultaneously. Each holds a few parts of its file in memory.
 const STORES: usize = 4;
@@ -140,7 +139,7 @@ impl Upload {
         if announced.is_some_and(|length| length > limit) {
             return Err(ApiError::TooLarge(limit));
         }
-        let mut place = state.uploads.place(Credentials::of(headers).token)?;
+        let mut place = state.uploads.place(auth::token(headers).map(tokens::hash))?;
         let directory = state.settings.spool_dir.clone();
         let file = tokio::task::spawn_blocking(move || {
             embedded::create_private(&directory)?;

@@ -4,6 +4,7 @@
 //! that has lost its lease changes nothing.
 
 mod attempt;
+mod datasets;
 mod health;
 mod inputs;
 mod lease;
@@ -15,8 +16,7 @@ mod rescuer;
 pub mod supervise;
 mod trainer;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +34,9 @@ use crate::db::listen::Wakeups;
 use crate::db::queue::{self, Claim, DeviceCapacity};
 use crate::db::workers::{self, Abilities, NewWorker};
 use crate::storage_check::{self, Role};
-use crate::{dataset, db, process};
+use crate::{db, process};
 
+use datasets::Datasets;
 use health::{Health, Verdict};
 use monitor::Monitor;
 
@@ -111,6 +112,7 @@ struct WorkerContext {
     pool: PgPool,
     store: Store,
     settings: WorkerSettings,
+    datasets: Arc<Datasets>,
     /// What the worker tells others with each heartbeat.
     abilities: Arc<watch::Sender<Abilities>>,
     /// Notified when an attempt has stored a checkpoint, which shows that the machine works.
@@ -151,7 +153,9 @@ pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
 pub async fn run(pool: PgPool, store: Store, settings: WorkerSettings, drain: CancellationToken) -> anyhow::Result<()> {
     let id = format!("wrk_{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
     let monitor = Monitor::new(settings.devices.first().map_or("cpu", String::as_str));
-    let context = WorkerContext { id, pool, store, settings, abilities: Arc::default(), proven: Arc::default() };
+    let datasets = Arc::new(Datasets::below(settings.datasets_dir.clone()));
+    let context =
+        WorkerContext { id, pool, store, settings, datasets, abilities: Arc::default(), proven: Arc::default() };
     let health = Health::unknown(context.settings.recheck);
     context.abilities.send_replace(abilities(&context, &health).await);
     let Some((wakeups, monitor)) = announce(&context, monitor, &drain).await? else { return Ok(()) };
@@ -266,21 +270,8 @@ async fn work(context: &WorkerContext, mut health: Health, wakeups: &Arc<Wakeups
 
 /// What the worker can run now.
 async fn abilities(context: &WorkerContext, health: &Health) -> Abilities {
-    let directory = context.settings.datasets_dir.clone();
-    let look = tokio::task::spawn_blocking(move || datasets_below(&directory));
-    let datasets = look.await.unwrap_or_default();
+    let datasets = context.datasets.outlines().await;
     Abilities { datasets, stopped_because: health.stopped_because().map(str::to_owned) }
-}
-
-/// The data sets in a directory, with their outlines. One that cannot be read is none that this worker has.
-fn datasets_below(directory: &Path) -> BTreeMap<String, String> {
-    let names = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
-    let outline_of = |name: String| {
-        let path = dataset::resolve(directory, &name).ok()?;
-        Some((name, dataset::outline(&path).ok()?))
-    };
-    names.filter_map(outline_of).collect()
 }
 
 /// Claims the next job that fits the free devices, or returns how long to wait before the next try.

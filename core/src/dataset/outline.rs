@@ -1,5 +1,6 @@
 //! What tells copies of a data set on several machines apart, without reading their files.
 
+use std::collections::BinaryHeap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -20,8 +21,12 @@ const MOST_ENTRIES: usize = 20_000;
 /// # Errors
 /// The directory cannot be read.
 pub fn outline(path: &Path) -> io::Result<String> {
+    outline_of(path, MOST_ENTRIES)
+}
+
+fn outline_of(path: &Path, most: usize) -> io::Result<String> {
     let mut hash = Sha256::new();
-    let mut left = MOST_ENTRIES;
+    let mut left = most;
     add(path, LEVELS, &mut left, &mut hash)?;
     let mut digits = hex::encode(hash.finalize());
     digits.truncate(32);
@@ -29,16 +34,21 @@ pub fn outline(path: &Path) -> io::Result<String> {
 }
 
 fn add(directory: &Path, levels: u32, left: &mut usize, hash: &mut Sha256) -> io::Result<()> {
-    let mut names = Vec::new();
+    let mut count: u64 = 0;
+    // The first in their order, which is not that in which they are read. No more are held than are looked at.
+    let mut names = BinaryHeap::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
         if !name.as_encoded_bytes().starts_with(b".") {
+            count += 1;
             names.push(name);
         }
+        if names.len() > *left {
+            names.pop();
+        }
     }
-    names.sort();
-    hash.update((names.len() as u64).to_le_bytes());
-    for name in names {
+    hash.update(count.to_le_bytes());
+    for name in names.into_sorted_vec() {
         if *left == 0 {
             return Ok(());
         }
@@ -87,5 +97,23 @@ mod tests {
         let (_deep, classes) = written(&deep);
         assert_eq!(written(&[deep[0], deep[1], ("train/dog/2.png", "22")]).1, classes, "images are not looked at");
         assert_ne!(written(&[deep[0], ("train/cow/1.png", "1")]).1, classes);
+    }
+
+    #[test]
+    fn of_many_entries_the_first_are_looked_at_and_all_are_counted() {
+        let files: Vec<(String, &str)> = (0..50).map(|number| (format!("{number:02}.png"), "1")).collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+        let of = |files: &[(&str, &str)]| outline_of(written(files).0.path(), 20).unwrap();
+        let original = of(&files);
+        let reversed: Vec<_> = files.iter().rev().copied().collect();
+        assert_eq!(of(&reversed), original);
+        assert_ne!(of(&files[..49]), original);
+        let changed = |place: usize| {
+            let mut files = files.clone();
+            files[place].1 = "12";
+            of(&files)
+        };
+        assert_ne!(changed(19), original);
+        assert_eq!(changed(20), original);
     }
 }

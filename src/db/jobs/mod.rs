@@ -29,7 +29,7 @@ pub use baselines::Baseline;
 pub use change::change;
 pub use create::{Created, NewJob, create, find_by_key};
 pub use delete::delete;
-pub use speeds::{MeasuredJob, measured};
+pub use speeds::{DeviceKind, MeasuredJob, measured};
 pub use status::{Change, Status};
 
 /// A job as its user sees it.
@@ -136,14 +136,15 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
             result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
             created_at, started_at, finished_at
         from jobs
-        where (cardinality($1::text[]) = 0 or status = any($1)) and ($2::jsonb = '{}' or labels @> $2)
-            and ($3::text is null or id < $3)
+        where (cardinality($1::text[]) = 0 or status = any($1) or ('unknown' = any($1) and status <> all($5)))
+            and ($2::jsonb = '{}' or labels @> $2) and ($3::text is null or id < $3)
         order by id desc limit $4
         "#,
         &filter.statuses as &[Status],
         Json(&filter.labels) as _,
         filter.after,
         limit,
+        &Status::ALL as &[Status],
     )
     .fetch_all(pool)
     .await

@@ -13,6 +13,8 @@ pub(super) struct Fleet(Vec<Crew>);
 
 #[derive(Debug)]
 struct Crew {
+    /// The worker's id.
+    worker: String,
     devices: usize,
     held: Vec<Held>,
 }
@@ -42,7 +44,8 @@ impl Fleet {
         .await?;
         let mut crews: HashMap<String, Crew> = HashMap::new();
         for row in rows {
-            let crew = crews.entry(row.id).or_insert_with(|| Crew { devices: count(row.devices), held: Vec::new() });
+            let (worker, devices) = (row.id.clone(), count(row.devices));
+            let crew = crews.entry(row.id).or_insert_with(|| Crew { worker, devices, held: Vec::new() });
             if let Some(devices) = row.held {
                 let (left, recipe, method) = (row.seconds_left, row.recipe, row.method);
                 crew.held.push(Held { devices: count(devices), left, recipe, method });
@@ -61,7 +64,7 @@ impl Fleet {
             });
             free_at.iter_mut().zip(busy).for_each(|(device, left)| *device = left);
             free_at.sort_by(f64::total_cmp);
-            free_at
+            (crew.worker.clone(), free_at)
         });
         Schedule(crews.collect())
     }
@@ -71,16 +74,17 @@ fn count(number: i32) -> usize {
     usize::try_from(number).unwrap_or(0)
 }
 
-/// For each worker the seconds until each of its devices is free, in ascending order.
+/// For each worker, by its id, the seconds until each of its devices is free, in ascending order.
 #[derive(Debug)]
-pub(super) struct Schedule(Vec<Vec<f64>>);
+pub(super) struct Schedule(Vec<(String, Vec<f64>)>);
 
 impl Schedule {
-    /// Seconds until the next job of the queue starts, which then keeps its devices for `length` seconds; infinite
-    /// where that is not known.
-    pub(super) fn start(&mut self, devices: i32, length: f64) -> f64 {
+    /// Seconds until the next job of the queue starts on one of the workers that can run it, whose devices it then keeps
+    /// for `length` seconds; infinite where that is not known.
+    pub(super) fn start(&mut self, able: &[String], devices: i32, length: f64) -> f64 {
         let needed = count(devices).max(1);
-        let fitting = self.0.iter_mut().filter(|free_at| free_at.len() >= needed);
+        let is_fitting = |(worker, free_at): &&mut (String, Vec<f64>)| able.contains(worker) && free_at.len() >= needed;
+        let fitting = self.0.iter_mut().filter(is_fitting).map(|(_, free_at)| free_at);
         let Some(crew) = fitting.min_by(|one, other| one[needed - 1].total_cmp(&other[needed - 1])) else {
             return f64::INFINITY;
         };
@@ -139,20 +143,33 @@ impl Lengths {
 mod tests {
     use super::*;
 
+    fn workers(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     #[test]
     fn jobs_start_in_turn_on_the_devices_that_become_free_first() {
-        let mut schedule = Schedule(vec![vec![0.0], vec![10.0, 40.0]]);
-        assert_eq!(schedule.start(1, 100.0), 0.0);
-        assert_eq!(schedule.start(1, 5.0), 10.0);
-        assert_eq!(schedule.start(2, 60.0), 40.0);
-        assert_eq!(schedule.start(1, 1.0), 100.0);
-        assert_eq!(schedule.start(3, 1.0), f64::INFINITY);
+        let both = workers(&["small", "large"]);
+        let mut schedule = Schedule(vec![("small".into(), vec![0.0]), ("large".into(), vec![10.0, 40.0])]);
+        assert_eq!(schedule.start(&both, 1, 100.0), 0.0);
+        assert_eq!(schedule.start(&both, 1, 5.0), 10.0);
+        assert_eq!(schedule.start(&both, 2, 60.0), 40.0);
+        assert_eq!(schedule.start(&both, 1, 1.0), 100.0);
+        assert_eq!(schedule.start(&both, 3, 1.0), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_job_starts_only_on_workers_that_can_run_it() {
+        let mut schedule = Schedule(vec![("old".into(), vec![0.0]), ("new".into(), vec![30.0])]);
+        assert_eq!(schedule.start(&workers(&["new"]), 1, 5.0), 30.0);
+        assert_eq!(schedule.start(&workers(&["new", "old"]), 1, 5.0), 0.0);
+        assert_eq!(schedule.start(&workers(&["gone"]), 1, 5.0), f64::INFINITY);
     }
 
     #[test]
     fn without_a_known_length_nothing_behind_it_is_estimated() {
-        let mut schedule = Schedule(vec![vec![0.0]]);
-        assert_eq!(schedule.start(1, Lengths::default().of(None, None)), 0.0);
-        assert_eq!(schedule.start(1, 1.0), f64::INFINITY);
+        let (one, mut schedule) = (workers(&["one"]), Schedule(vec![("one".into(), vec![0.0])]));
+        assert_eq!(schedule.start(&one, 1, Lengths::default().of(None, None)), 0.0);
+        assert_eq!(schedule.start(&one, 1, 1.0), f64::INFINITY);
     }
 }

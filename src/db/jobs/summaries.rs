@@ -91,7 +91,7 @@ pub struct SummaryQuery {
 pub struct Found {
     /// The jobs.
     pub data: Vec<Summary>,
-    /// How many jobs of each status match, whatever statuses are asked for.
+    /// How many jobs of each status match, whatever statuses are asked for; [`Status::Unknown`] only if there are any.
     pub statuses: Vec<(Status, i64)>,
 }
 
@@ -172,7 +172,9 @@ pub async fn find(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<Found> {
         }
         _ => page(pool, query).await?,
     };
-    let statuses = Status::ALL.into_iter().map(|status| (status, counts.get(status.name()).copied().unwrap_or(0)));
+    let known = Status::ALL.map(|status| (status, counts.get(status.name()).copied().unwrap_or(0)));
+    let others = counts.values().sum::<i64>() - known.iter().map(|(_, jobs)| jobs).sum::<i64>();
+    let statuses = known.into_iter().chain((others > 0).then_some((Status::Unknown, others)));
     Ok(Found { data: summaries(pool, &ids).await?, statuses: statuses.collect() })
 }
 
@@ -208,6 +210,7 @@ async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>,
                 case when $6 = 'created' and not $5 then id end nulls last,
                 id desc) as place
             from matching where cardinality($1::text[]) = 0 or status = any($1)
+                or ('unknown' = any($1) and status <> all($9))
             order by place offset $7 limit $8)
         select
             (select coalesce(array_agg(id order by place), '{}') from page) as "ids!",
@@ -223,6 +226,7 @@ async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>,
         query.sort.name(),
         query.offset,
         query.limit,
+        &Status::ALL as &[Status],
     )
     .fetch_one(pool)
     .await?;

@@ -138,6 +138,10 @@ impl HeldJob<'_> {
             .fetch_optional(&mut *transaction)
             .await;
         };
+        // No change of a status that only a newer program knows is allowed.
+        if status == Status::Unknown {
+            return Ok(None);
+        }
         let mut job = HeldJob { token, status, transaction };
         let status = change(&mut job).await?;
         job.transaction.commit().await?;

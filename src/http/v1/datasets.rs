@@ -109,12 +109,6 @@ impl Catalogue {
         Ok(found?)
     }
 
-    /// The outline of a data set, which workers compare with their copies; `None` if it cannot be read.
-    pub async fn outline(&self, name: &str) -> Option<String> {
-        let path = dataset::resolve(&self.directory, name).ok()?;
-        tokio::task::spawn_blocking(move || dataset::outline(&path).ok()).await.ok().flatten()
-    }
-
     async fn scan(&self) -> anyhow::Result<Arc<Discovered>> {
         let mut last = self.last.lock().await;
         if let Some((until, found)) = &*last

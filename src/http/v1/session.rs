@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -27,8 +27,12 @@ pub struct Session {
 /// Get the session
 #[utoipa::path(get, path = "/v1/session", tag = "server", operation_id = "get_session",
     responses((status = 200, body = Session)))]
-pub async fn get(State(state): State<AppState>, headers: HeaderMap) -> Result<Json<Session>, ApiError> {
-    let credentials = Credentials::of(&headers);
+pub async fn get(
+    State(state): State<AppState>,
+    version: Version,
+    headers: HeaderMap,
+) -> Result<Json<Session>, ApiError> {
+    let credentials = Credentials::of(version, &headers);
     let required = state.gate.is_closed(credentials).await?;
     let scope = if required { state.gate.scope(credentials).await? } else { Some(Scope::Admin) };
     Ok(Json(Session { required, scope }))
@@ -39,10 +43,14 @@ pub async fn get(State(state): State<AppState>, headers: HeaderMap) -> Result<Js
 /// Stores the token from the Authorization header in a cookie for the dashboard. Scripts cannot read it.
 #[utoipa::path(post, path = "/v1/session", tag = "server", operation_id = "sign_in",
     responses((status = 204, headers(("Set-Cookie" = String, description = "The token")))))]
-pub async fn sign_in(State(state): State<AppState>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn sign_in(
+    State(state): State<AppState>,
+    version: Version,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let token = token(&headers).unwrap_or_default();
     // A cookie's value contains no spaces, quotes, commas or semicolons. Neither does a token.
-    if !tokens::is_plain(token) || state.gate.scope(Credentials::of(&headers)).await?.is_none() {
+    if !tokens::is_plain(token) || state.gate.scope(Credentials::of(version, &headers)).await?.is_none() {
         return Err(unauthorized());
     }
     Ok(with_cookie(&state, &headers, token, COOKIE_SECONDS))

@@ -49,6 +49,51 @@ async fn a_body_above_a_mebibyte_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_from_posting() {
+    let api = Api::start().await;
+    let address = api.url.strip_prefix("http://").unwrap();
+    let mut slow = Vec::new();
+    for number in 0..200 {
+        let length = if number % 2 == 0 { "content-length: 1000000" } else { "transfer-encoding: chunked" };
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let head =
+            format!("POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{length}\r\n\r\n");
+        connection.write_all(head.as_bytes()).await.unwrap();
+        slow.push(connection);
+    }
+    api.job().await;
+    // One of many kibibytes too, which come in several pieces.
+    let mut large = plain_job().to_string();
+    large.insert_str(1, &" ".repeat(500_000));
+    post_text(&api, "application/json", large).await.expect(201);
+}
+
+#[tokio::test]
+async fn large_bodies_together_are_bounded_and_small_ones_go_on() {
+    let api = Api::start().await;
+    let address = api.url.strip_prefix("http://").unwrap();
+    let mut slow = Vec::new();
+    for _ in 0..40 {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n"
+        );
+        // Whoever is one too many is answered before all of it is sent.
+        let _ = connection.write_all(&[head.as_bytes(), &[b' '; 999_000]].concat()).await;
+        slow.push(connection);
+    }
+    let mut refused = 0;
+    for connection in &mut slow {
+        let mut status = [0; 12];
+        let read = connection.read_exact(&mut status).await;
+        // In the end all are refused: those that have room for not sending the rest.
+        refused += usize::from(read.is_err() || &status == b"HTTP/1.1 503");
+        api.job().await;
+    }
+    assert!((1..40).contains(&refused), "{refused}");
+}
+
+#[tokio::test]
 async fn unknown_paths_and_methods_are_problems_too() {
     let api = Api::start().await;
     for path in ["/v1/job", "/v1/jobs/", "/v2/jobs", "/static/none.js", "/docs/none", "/v1/jobs/x/y/z", "/%ff", "//"] {

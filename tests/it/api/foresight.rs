@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use distillery::checkpoint::{Dtype, NewTensor};
 use distillery::db::queue::{self, ReportBatch};
-use distillery::db::workers::{self, NewWorker, Usage};
-use distillery::protocol::Progress;
+use distillery::db::workers::{self, Abilities, NewWorker, Usage};
+use distillery::protocol::{Progress, Started};
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
@@ -147,40 +147,64 @@ async fn a_dry_run_warns_of_what_can_be_known_before() {
     {
         assert!(found.iter().any(|warning| warning.contains(part)), "{part} in {found:?}");
     }
-    let (id, usage) = ("wrk_1".into(), Usage::default());
+    register(&api, "wrk_1", "cpu", None).await;
+    assert_eq!(warnings(&dry_run(&api, &plain_job()).await), [""; 0]);
+}
+
+async fn register(api: &Api, id: &str, device: &str, abilities: Option<Abilities>) {
     let worker = NewWorker {
-        id,
+        id: id.into(),
         name: "host".into(),
-        device: "cpu".into(),
+        device: device.into(),
         devices: 1,
         memory_bytes: None,
-        usage,
-        abilities: None,
+        usage: Usage::default(),
+        abilities,
     };
     workers::register(&api.db.pool, &worker).await.unwrap();
-    assert_eq!(warnings(&dry_run(&api, &plain_job()).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_the_running_workers_lack() {
+    let api = Api::start().await;
+    let lacks = async |abilities: Option<Abilities>| {
+        register(&api, "wrk_1", "cpu", abilities).await;
+        warnings(&dry_run(&api, &plain_job()).await)
+    };
+    let stopped = Abilities { stopped_because: Some("its disk is full".into()), ..Abilities::default() };
+    let found = lacks(Some(stopped.clone())).await;
+    assert_eq!(found, ["no running worker takes jobs: its disk is full; the job waits until one does"]);
+    let other = |outline: &str| {
+        let datasets = BTreeMap::from([("ten".to_owned(), outline.to_owned())]);
+        Abilities { datasets, stopped_because: None }
+    };
+    for abilities in [Abilities::default(), other("another outline")] {
+        let found = lacks(Some(abilities)).await;
+        assert!(
+            found.len() == 1 && found[0].starts_with("no running worker has the data set ten as this"),
+            "{found:?}"
+        );
+    }
+    // What the server would note when the job is posted.
+    let id = api.job().await;
+    let outline = api.db.job(&id).await["dataset_fingerprint"].as_str().unwrap().to_owned();
+    assert_eq!(lacks(Some(other(&outline))).await, [""; 0]);
+    // A worker that takes no jobs counts for nothing where several devices are asked for, either.
+    register(&api, "wrk_1", "cpu", Some(stopped)).await;
+    let mut large = plain_job();
+    large["training"] = json!({"devices": 2});
+    let found = warnings(&dry_run(&api, &large).await);
+    assert!(found.iter().any(|warning| warning.contains("is 2, and no running worker takes jobs now")), "{found:?}");
 }
 
 #[tokio::test]
 async fn a_dry_run_estimates_the_time_from_jobs_that_were_measured() {
     let api = Api::start().await;
     assert_eq!(dry_run(&api, &plain_job()).await["time"], Value::Null, "nothing has been measured");
-    api.job().await;
-    let token = api.claim().await;
-    let progress = Progress {
-        epoch: 1,
-        epochs: 240,
-        step: 1,
-        steps: 240,
-        fraction: 0.1,
-        images_per_second: 50.0,
-        eta_seconds: 9.0,
-    };
-    let batch = ReportBatch { progress: Some(progress), ..ReportBatch::default() };
-    assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
+    measure(&api, "cpu", 50.0).await;
     let time = dry_run(&api, &plain_job()).await["time"].clone();
     assert_eq!((&time["images_per_second"], &time["measured_jobs"]), (&json!(50.0), &json!(1)));
-    assert!(time["method"].as_str().unwrap().contains("the same networks and images"), "{time}");
+    assert!(time["method"].as_str().unwrap().contains("the same networks and images on cpu"), "{time}");
     // 4 images in 240 epochs, and as many evaluations of 4 images at a third of the cost.
     let seconds = time["seconds"].as_f64().unwrap();
     assert!((seconds - (960.0 + 320.0) / 50.0).abs() < 1e-6, "{seconds}");
@@ -193,4 +217,50 @@ async fn a_dry_run_estimates_the_time_from_jobs_that_were_measured() {
     let expected = macs(&scaled) / macs(&dry_run(&api, &plain_job()).await);
     assert!((ratio - expected).abs() < 1e-6 * expected, "{ratio} {expected}");
     assert!(scaled["time"]["method"].as_str().unwrap().contains("scaled by multiply-accumulates"));
+}
+
+/// A job runs on a device and trains so many images per second.
+async fn measure(api: &Api, device: &str, images_per_second: f64) {
+    api.job().await;
+    let token = api.claim().await;
+    let started = Started {
+        device: device.into(),
+        precision: "float32".into(),
+        threads: 1,
+        train_images: 4,
+        eval_images: 4,
+        classes: 10,
+        steps_per_epoch: 1,
+        epochs: 240,
+        resumed_epochs: 0,
+        resumed_step: 0,
+    };
+    assert!(queue::started(&api.db.pool, &token.write(), &started).await.unwrap());
+    let progress =
+        Progress { epoch: 1, epochs: 240, step: 1, steps: 240, fraction: 0.1, images_per_second, eta_seconds: 9.0 };
+    let batch = ReportBatch { progress: Some(progress), ..ReportBatch::default() };
+    assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_time_is_estimated_for_the_kind_of_device_that_would_run_the_job() {
+    let api = Api::start().await;
+    measure(&api, "cuda:1", 5000.0).await;
+    measure(&api, "cpu", 50.0).await;
+    let estimated = async || {
+        let time = dry_run(&api, &plain_job()).await["time"].clone();
+        (time["device"].clone(), time["images_per_second"].clone(), time["measured_jobs"].clone())
+    };
+    let (on_gpu, on_cpu) = ((json!("cuda"), json!(5000.0), json!(1)), (json!("cpu"), json!(50.0), json!(1)));
+    assert_eq!(estimated().await, on_gpu, "no worker is running");
+    register(&api, "wrk_cpu", "cpu", None).await;
+    assert_eq!(estimated().await, on_cpu);
+    let stopped = Abilities { stopped_because: Some("its disk is full".into()), ..Abilities::default() };
+    register(&api, "wrk_gpu", "cuda:0", Some(stopped)).await;
+    assert_eq!(estimated().await, on_cpu);
+    register(&api, "wrk_gpu", "cuda:0", None).await;
+    assert_eq!(estimated().await, on_gpu);
+    sqlx::query("update attempts set device = 'cpu'").execute(&api.db.pool).await.unwrap();
+    sqlx::query("delete from workers where id = 'wrk_cpu'").execute(&api.db.pool).await.unwrap();
+    assert_eq!(estimated().await.0, Value::Null, "nothing was measured on the devices that would run it");
 }

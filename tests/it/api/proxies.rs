@@ -7,6 +7,8 @@ use crate::support::process::{Process, distillery};
 use distillery::db::tokens::{self, Scope};
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const PUBLIC: &str = "https://distillery.example";
 const SECRET: &str = "dst_of_a_test_behind_a_proxy";
@@ -41,6 +43,38 @@ async fn a_request_that_a_proxy_passed_on_is_not_this_machines() {
     }
     // Who uses the machine itself still needs none.
     send(&api, Method::POST, "/v1/jobs", &[]).await.expect(201);
+}
+
+/// What the server answers to a request of HTTP/1.0 without a header of a proxy, as nginx passes it on by default.
+async fn of_version_1_0(api: &Api, method: &str, path: &str) -> String {
+    let address = api.url.strip_prefix("http://").unwrap();
+    let body = plain_job().to_string();
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_request_of_an_old_version_is_taken_for_one_that_a_proxy_passed_on() {
+    let api = Api::start().await;
+    for (method, path) in [("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/v1/stream"), ("GET", "/metrics")] {
+        let answer = of_version_1_0(&api, method, path).await;
+        let status = answer.split(' ').nth(1);
+        assert!(status == Some("401") && answer.contains("needs a valid token"), "{method} {path}: {answer}");
+    }
+    let session = of_version_1_0(&api, "GET", "/v1/session").await;
+    assert!(session.ends_with(r#"{"required":true,"scope":null}"#), "{session}");
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(of_version_1_0(&api, "GET", path).await.split(' ').nth(1), Some("200"), "{path}");
+    }
+    api.job().await;
 }
 
 #[tokio::test]

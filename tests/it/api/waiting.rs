@@ -1,10 +1,13 @@
 //! Promise: a queued job says what it waits for, and what is new about a job can be asked for.
 
+use std::time::Duration;
+
 use crate::support::api::{self, Api};
 use chrono::Utc;
-use distillery::db::queue::{self, ReportBatch};
+use distillery::db::queue::{self, DeviceCapacity, ReportBatch};
 use distillery::db::workers::{self, Abilities, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure, Point, Progress};
+use distillery::spec::JobSpec;
 use serde_json::{Value, json};
 
 async fn start_worker(api: &Api, id: &str, devices: i32, abilities: Option<Abilities>) {
@@ -84,6 +87,32 @@ async fn a_queued_job_says_what_it_waits_for() {
     let (reason, detail, position) = waiting(&api, &second).await;
     assert_eq!((reason.as_str(), position), ("backoff", Value::Null));
     assert!(detail.starts_with("its last attempt failed (storage), and it is tried again at "), "{detail}");
+}
+
+#[tokio::test]
+async fn a_job_of_a_newer_format_waits_for_a_worker_that_knows_it() {
+    let api = Api::start().await;
+    start_worker(&api, "wrk_TEST", 1, None).await;
+    let (newer, known) = (api.job().await, api.job().await);
+    api.db.set(&newer, "spec_version = spec_version + 1").await;
+    let (reason, detail, position) = waiting(&api, &newer).await;
+    assert_eq!((reason.as_str(), position), ("version", Value::Null));
+    let version = JobSpec::VERSION + 1;
+    assert_eq!(detail, format!("no running worker knows version {version} of specifications: update the workers"));
+    let (reason, _, position) = waiting(&api, &known).await;
+    assert_eq!((reason.as_str(), position), ("start", json!(1)));
+    let queue = &api.get("/v1/system").await.expect(200)["queue"];
+    assert_eq!((&queue["ready"], &queue["without_worker"]), (&json!(1), &json!(1)));
+    start_worker(&api, "wrk_NEW", 1, None).await;
+    let update = sqlx::query("update workers set spec_version = $1 where id = 'wrk_NEW'").bind(version);
+    update.execute(&api.db.pool).await.unwrap();
+    assert_eq!(waiting(&api, &newer).await.0, "start");
+    // The worker that is free then is not the one that knows it.
+    let claim = queue::claim(&api.db.pool, "wrk_NEW", DeviceCapacity::ONE, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(claim.unwrap().token.job, known);
+    let (reason, detail, position) = waiting(&api, &newer).await;
+    assert_eq!((reason.as_str(), position), ("turn", json!(1)));
+    assert_eq!(detail, "it is next, and every worker that could take it is busy");
 }
 
 #[tokio::test]

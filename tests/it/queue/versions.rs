@@ -139,3 +139,55 @@ async fn what_a_newer_version_wrote_does_not_keep_lists_from_being_read() {
     let refused = api.post("/v1/jobs?dry_run=true", &pupil).await.problem(422);
     assert!(refused.to_string().contains("sdd_next"), "{refused:#}");
 }
+
+#[tokio::test]
+async fn a_job_of_an_unknown_status_is_listed_as_such_and_keeps_no_other_from_being_listed() {
+    let api = Api::start().await;
+    let (foreign, plain) = (api.job().await, api.job().await);
+    sqlx::raw_sql("alter table jobs drop constraint jobs_status_check").execute(&api.db.pool).await.unwrap();
+    api.db.set(&foreign, "status = 'migrating'").await;
+    let list = api.get("/v1/jobs").await.expect(200);
+    let listed: Vec<_> = list["data"].as_array().unwrap().iter().map(|job| (&job["id"], &job["status"])).collect();
+    assert_eq!(listed, [(&json!(plain), &json!("queued")), (&json!(foreign), &json!("unknown"))]);
+    for sort in ["created", "status", "gain"] {
+        let list = api.get(&format!("/v1/summaries?sort={sort}")).await.expect(200);
+        assert_eq!((&list["total"], list["data"].as_array().unwrap().len()), (&json!(2), 2), "{sort}");
+        assert_eq!((&list["statuses"]["queued"], &list["statuses"]["unknown"]), (&json!(1), &json!(1)));
+    }
+    for path in ["/v1/jobs", "/v1/summaries"] {
+        let asked = api.get(&format!("{path}?status=unknown")).await.expect(200);
+        assert_eq!((asked["data"].as_array().unwrap().len(), &asked["data"][0]["id"]), (1, &json!(foreign)), "{path}");
+        let asked = api.get(&format!("{path}?status=queued")).await.expect(200);
+        assert_eq!((asked["data"].as_array().unwrap().len(), &asked["data"][0]["id"]), (1, &json!(plain)), "{path}");
+    }
+    assert_eq!(api.get(&format!("/v1/jobs/{foreign}")).await.expect(200)["status"], "unknown");
+    for path in ["/v1/stream".to_owned(), format!("/v1/jobs/{foreign}/stream")] {
+        let told = api.stream(&path, None).await.until(|message| message.data["id"] == json!(foreign)).await;
+        assert_eq!(told.last().unwrap().data["status"], "unknown", "{path}");
+    }
+    assert!(api.get("/metrics").await.text().contains("distillery_jobs{status=\"unknown\"} "));
+    api.ask(&format!("/v1/jobs/{foreign}/cancel")).await.says(409, &["does not know", "updated"]);
+    api.delete(&format!("/v1/jobs/{foreign}")).await.says(409, &["does not know"]);
+    let pupil =
+        json!({"teacher": {"job": foreign}, "student": {"architecture": "resnet8"}, "dataset": {"name": "ten"}});
+    let pupil = api.post("/v1/jobs", &pupil).await.expect(201)["id"].as_str().unwrap().to_owned();
+    let waits = api.get(&format!("/v1/summaries?id={pupil}")).await.expect(200)["data"][0]["waiting"].clone();
+    assert_eq!(waits["reason"], "teacher");
+    api.ask(&format!("/v1/jobs/{plain}/cancel")).await.expect(202);
+}
+
+#[tokio::test]
+async fn an_attempt_writes_nothing_about_a_job_whose_status_became_unknown() {
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    let token = claimed_token(&db.pool).await;
+    sqlx::raw_sql("alter table jobs drop constraint jobs_status_check, drop constraint jobs_check")
+        .execute(&db.pool)
+        .await
+        .unwrap();
+    db.set(id, "status = 'migrating'").await;
+    assert_eq!(queue::fail(&db.pool, &token.write(), &failure(ErrorClass::Oom)).await.unwrap(), None);
+    assert_eq!(queue::stopped(&db.pool, &token.write()).await.unwrap(), None);
+    assert_eq!(db.job(id).await["status"], "migrating");
+    assert_eq!(history(&db, id).await.len(), 2, "queued, running");
+}

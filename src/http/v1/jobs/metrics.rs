@@ -1,6 +1,5 @@
 //! `/v1/jobs/{id}/metrics`
 
-use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -11,41 +10,27 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 use chrono::SecondsFormat;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::db::metrics::{self, Series, SeriesPoint};
+use crate::db::metrics::{self, Series, SeriesPoint, SeriesReader};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
 
-/// Points per chunk of the CSV.
-const CHUNK: usize = 1000;
+/// Parts that are read at the same time. Each takes a few megabytes until it is thinned.
+const READS: usize = 8;
 
-/// Permits for answers in memory; see [`Charts::room`].
-const PERMITS: u32 = 100;
-/// Points of each series that one permit stands for.
-const POINTS_PER_PERMIT: usize = 1000;
-
-/// Room for answers in memory, which requests wait for. A point of two dozen series takes some three kilobytes in it, so
-/// all together take up to 300 MB.
+/// Turns to read a part of an answer, which requests wait for. A client that reads an answer slowly holds none.
 #[derive(Debug)]
-pub struct Charts(Arc<Semaphore>);
+pub struct Charts(Semaphore);
 
 impl Default for Charts {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(PERMITS as usize)))
-    }
-}
-
-impl Charts {
-    /// Waits for room for an answer with so many points of each series.
-    async fn room(&self, max_points: usize) -> OwnedSemaphorePermit {
-        let permits = u32::try_from(max_points / POINTS_PER_PERMIT + 1).unwrap_or(PERMITS).min(PERMITS);
-        self.0.clone().acquire_many_owned(permits).await.expect("nobody closes it")
+        Self(Semaphore::new(READS))
     }
 }
 
@@ -88,37 +73,92 @@ pub async fn get(
     // The points of a deleted job may be there a little longer than the job.
     jobs::find(&state, &id).await?;
     let last_id = metrics::newest(&state.pool, &id.0).await?;
+    let is_csv = prefers_csv(&headers);
+    if last_id == 0 && !is_csv {
+        return Ok(([(VARY, "accept")], Json(Metrics { series: Vec::new(), last_id })).into_response());
+    }
     let max_points = parameters.max_points.and_then(|points| usize::try_from(points).ok()).unwrap_or(2000);
-    let room = state.charts.room(max_points).await;
-    let series = metrics::series(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
-    let response = if prefers_csv(&headers) {
-        ([(CONTENT_TYPE, "text/csv; charset=utf-8"), (VARY, "accept")], csv(series)).into_response()
-    } else {
-        ([(VARY, "accept")], Json(Metrics { series, last_id })).into_response()
-    };
-    // The room is taken until the client has the answer.
-    let keep = move |_: &_| {
-        let _ = &room;
-    };
-    Ok(response.map(|body| Body::from_stream(body.into_data_stream().inspect(keep))))
+    let reader = SeriesReader::new(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
+    let mut answer = Answer { charts: state.charts, reader, is_csv, last_id, series: None, stage: Stage::Start };
+    // Before the status is sent, so that it can say that this failed.
+    let first = answer.next().await?;
+    let rest = stream::try_unfold(answer, |mut answer| async move {
+        let text = answer.next().await?;
+        Ok::<_, sqlx::Error>(text.map(|text| (text, answer)))
+    });
+    let pieces = stream::iter(first.map(Ok)).chain(rest);
+    let pieces = pieces.inspect_err(|error| tracing::warn!(%error, "an answer with metrics ends early"));
+    let kind = if is_csv { "text/csv; charset=utf-8" } else { "application/json" };
+    Ok(([(CONTENT_TYPE, kind), (VARY, "accept")], Body::from_stream(pieces)).into_response())
 }
 
-/// Streams the table in chunks, because its text can be many times as large as the points.
-fn csv(series: Vec<Series>) -> Body {
-    let header = "name,step,epoch,time,value\r\n".to_owned();
-    let chunks = series.into_iter().flat_map(|Series { name, points }| {
-        let name =
-            if name.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name };
-        (0..points.len().div_ceil(CHUNK)).map(move |chunk| {
-            let mut text = String::new();
-            for SeriesPoint { step, epoch, time, value } in points.iter().skip(chunk * CHUNK).take(CHUNK) {
-                let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-                let _ = write!(text, "{name},{step},{epoch},{time},{value}\r\n");
+/// An answer, which is read and written in pieces as the client takes them.
+struct Answer {
+    charts: Arc<Charts>,
+    reader: SeriesReader,
+    is_csv: bool,
+    last_id: i64,
+    /// Name of the series that has begun.
+    series: Option<String>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Start,
+    Middle,
+    End,
+}
+
+impl Answer {
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> sqlx::Result<Option<String>> {
+        if self.stage == Stage::End {
+            return Ok(None);
+        }
+        let turn = self.charts.0.acquire().await.expect("nobody closes it");
+        let part = self.reader.next().await?;
+        drop(turn);
+        let mut text = String::new();
+        if self.stage == Stage::Start {
+            text += if self.is_csv { "name,step,epoch,time,value\r\n" } else { "{\"series\":[" };
+        }
+        self.stage = if part.is_some() { Stage::Middle } else { Stage::End };
+        match part {
+            Some(part) if self.is_csv => csv(&part, &mut text),
+            Some(part) => self.json(part, &mut text),
+            None if self.is_csv => {}
+            None => {
+                let close = if self.series.is_some() { "]}" } else { "" };
+                let _ = write!(text, "{close}],\"last_id\":{}}}", self.last_id);
             }
-            text
-        })
-    });
-    Body::from_stream(stream::iter(std::iter::once(header).chain(chunks).map(Ok::<_, Infallible>)))
+        }
+        Ok(Some(text))
+    }
+
+    fn json(&mut self, part: Series, text: &mut String) {
+        let Series { name, points } = part;
+        if self.series.as_ref() == Some(&name) {
+            text.push(',');
+        } else {
+            let close = if self.series.is_some() { "]}," } else { "" };
+            let _ = write!(text, "{close}{{\"name\":{},\"points\":[", serde_json::Value::from(name.as_str()));
+            self.series = Some(name);
+        }
+        let list = serde_json::to_string(&points).expect("points can be written as JSON");
+        // Without its brackets: the next part may go on with the same series.
+        text.push_str(list.trim_start_matches('[').trim_end_matches(']'));
+    }
+}
+
+fn csv(part: &Series, text: &mut String) {
+    let name = &part.name;
+    let quoted = name.contains(['"', ',', '\r', '\n']).then(|| format!("\"{}\"", name.replace('"', "\"\"")));
+    let name = quoted.as_ref().unwrap_or(name);
+    for SeriesPoint { step, epoch, time, value } in &part.points {
+        let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        let _ = write!(text, "{name},{step},{epoch},{time},{value}\r\n");
+    }
 }
 
 /// Whether the client accepts CSV and does not prefer JSON.
