@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{WorkerSettings, trainer};
+use crate::db::workers::BEING_CHECKED;
 
 /// Attempts in a row that may fail because of the machine before the worker stops taking jobs.
 const MOST_FAULTS: u32 = 3;
@@ -51,7 +52,7 @@ struct Stopped {
 impl Health {
     /// Of a machine that has not been checked yet, which is to be done at once.
     pub(super) fn unknown(first_pause: Duration) -> Self {
-        let stopped = Stopped { because: "its machine is being checked".to_owned(), until: Instant::now() };
+        let stopped = Stopped { because: BEING_CHECKED.to_owned(), until: Instant::now() };
         Self { first_pause, pause: first_pause, faults: 0, stopped: Some(stopped) }
     }
 
