@@ -35,6 +35,20 @@ async fn a_worker_without_the_data_set_leaves_the_job_until_it_has_it() {
 }
 
 #[tokio::test]
+async fn notes_that_are_added_to_a_data_set_keep_no_job_waiting() {
+    let it = Surroundings::new("started 0 0; finish").await;
+    let dataset = it.settings.datasets_dir.join("patterns");
+    fs::write(dataset.join("train.parquet"), "images").unwrap();
+    let id = it.db.add_job(json!({})).await;
+    let query = sqlx::query("update jobs set dataset_fingerprint = $2 where id = $1").bind(id);
+    query.bind(distillery::dataset::outline(&dataset).unwrap()).execute(&it.db.pool).await.unwrap();
+    fs::write(dataset.join("README.md"), "how the images were made").unwrap();
+    let worker = it.start();
+    it.db.until_status(id, "succeeded").await;
+    worker.drain().await;
+}
+
+#[tokio::test]
 async fn a_worker_whose_trainer_cannot_use_its_device_takes_no_job_until_it_can() {
     let it = Surroundings::new("started 0 0; finish").await;
     fs::write(it.file("broken"), "").unwrap();
