@@ -118,7 +118,7 @@ async fn a_dry_run_warns_of_what_can_be_known_before() {
     let api = Api::start().await;
     let id = api.upload("", checkpoint("resnet20", 10)).await.expect(201)["id"].clone();
     let mut job = student_job(json!({"architecture": "resnet20", "checkpoint": id}));
-    job["dataset"]["eval_split"] = json!("train");
+    job["dataset"]["eval_split"] = json!("Train");
     job["distillation"] = json!({"warmup_epochs": 20});
     job["training"] = json!({"epochs": 2});
     let found = warnings(&dry_run(&api, &job).await);
