@@ -1,9 +1,9 @@
 //! Whether this worker's machine can run jobs.
 //!
 //! The machine is checked before the first claim and after each failure that could be its fault: its disk can be
-//! written, and the trainer starts and opens every device. A worker whose machine fails the check takes no jobs and
-//! says why, until a later check succeeds. So does one whose attempts fail in a row because of the machine, which no
-//! check explains; after a pause it tries a single job.
+//! written, and the trainer starts and opens every device that no job uses, or after a failure those of the attempt. A
+//! worker whose machine fails the check takes no jobs and says why, until a later check succeeds. So does one whose
+//! attempts fail in a row because of the machine, which no check explains; after a pause it tries a single job.
 
 use std::path::Path;
 use std::time::Duration;
@@ -108,16 +108,17 @@ impl Health {
     }
 }
 
-/// Checks the machine.
+/// Checks the machine, and of its devices those that no job uses: a GPU may be full, or belong to one process alone.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) async fn check(settings: &WorkerSettings) -> Result<(), String> {
+pub(super) async fn check(settings: &WorkerSettings, unused: &[String]) -> Result<(), String> {
     let directory = &settings.work_dir;
     let written = write_and_remove(directory).await;
     written.map_err(|error| format!("cannot write to {}: {error}", directory.display()))?;
-    let devices = settings.devices.join(",");
-    trainer::probe(settings).await.map_err(|reason| format!("the trainer cannot run on {devices}: {reason}"))
+    let devices = unused.join(",");
+    let probed = trainer::probe(&settings.trainer, &devices).await;
+    probed.map_err(|reason| format!("the trainer cannot run on {devices}: {reason}"))
 }
 
 async fn write_and_remove(directory: &Path) -> std::io::Result<()> {

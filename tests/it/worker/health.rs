@@ -94,6 +94,38 @@ async fn a_device_that_is_lost_under_a_job_is_not_the_jobs_fault() {
 }
 
 #[tokio::test]
+async fn a_device_that_another_job_uses_is_not_checked() {
+    let mut it = Surroundings::new(
+        r#"
+        started 0 0; point 1
+        if [ "$8" = cuda:0 ]; then
+            read -r command
+            case $command in *pause*) checkpoint 1 ;; esac
+            stopped
+        fi
+        [ -e "$here/mended" ] && finish && exit
+        touch "$here/broken"; echo 'CUDA error' >&2; exit 1
+        "#,
+    )
+    .await;
+    it.settings.devices = vec!["cuda:0".into(), "cuda:1".into()];
+    let busy = it.db.add_job(json!({})).await;
+    let worker = it.start();
+    it.db.until_training(busy).await;
+    let id = it.db.add_job(json!({"max_attempts": 1})).await;
+    until_given_back(&it, id).await;
+    until_stopped(&it).await;
+    fs::write(it.file("mended"), "").unwrap();
+    fs::remove_file(it.file("broken")).unwrap();
+    it.db.until_status(id, "succeeded").await;
+    let probes = it.read("probes");
+    let probes: Vec<&str> = probes.lines().collect();
+    assert_eq!(probes[..3], ["cuda:0,cuda:1", "cuda:1", "cuda:1"], "at the start, after the failure, and again");
+    assert!(probes[3..].iter().all(|devices| *devices == "cuda:1"), "{probes:?}");
+    worker.drain().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_fails_three_in_a_row_stops_and_then_tries_one() {
     let it = Surroundings::new(r#"say '{"type":"failed","class":"storage","message":"no space left"}'; exit 1"#).await;
     let mut jobs = Vec::new();
