@@ -69,14 +69,16 @@ async fn try_to(pool: &PgPool, artifacts: &Store, deletion: &FileDeletion) -> bo
     outcome.is_ok()
 }
 
-/// Goes on with every deletion that nobody carries out now. Returns how many succeeded and how many failed.
+/// Goes on with every deletion that nobody carries out now. Tries each once, so that it ends where storage takes longer to
+/// fail than a deletion waits for the next try. Returns how many succeeded and how many failed.
 ///
 /// # Errors
 /// The database fails.
 pub async fn catch_up(pool: &PgPool, artifacts: &Store) -> sqlx::Result<(usize, usize)> {
     let (mut done, mut failed) = (0, 0);
+    let start = file_deletions::now(pool).await?;
     loop {
-        let due = file_deletions::take_due(pool).await?;
+        let due = file_deletions::take_due(pool, start).await?;
         if due.is_empty() {
             return Ok((done, failed));
         }

@@ -295,7 +295,7 @@ impl Resolved {
         let (student_layout, teacher_layout) = (layout(student), teacher.map(layout));
         let warnings = fine(student, "student")
             .chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")))
-            .chain(spec::doubts(&spec.dataset, &spec.distillation, &spec.training))
+            .chain(spec::doubts(&spec.distillation, &spec.training))
             .chain(of_dataset)
             .chain(of_checkpoints)
             .chain(no_worker)

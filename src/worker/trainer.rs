@@ -82,13 +82,13 @@ fn clean_environment(command: &mut std::process::Command) {
     command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed)));
 }
 
-/// Starts the trainer to see whether it can open and use all devices.
+/// Starts the trainer to see whether it can open and use these devices, with commas between them.
 ///
 /// # Errors
 /// Why it cannot, for people.
-pub(super) async fn probe(settings: &WorkerSettings) -> Result<(), String> {
-    let mut command = process::command("KILL", &settings.trainer);
-    command.args(["probe", "--device", &settings.devices.join(",")]);
+pub(super) async fn probe(program: &Path, devices: &str) -> Result<(), String> {
+    let mut command = process::command("KILL", program);
+    command.args(["probe", "--device", devices]);
     clean_environment(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = process::spawn(command).map_err(|error| format!("it cannot be started: {error}"))?;

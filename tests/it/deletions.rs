@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::support::api::{checkpoint, claim, outcome, plain_job, student_job, write_datasets};
 use crate::support::db::TestDb;
-use crate::support::http_client;
 use crate::support::process::{Process, distillery};
 use crate::support::s3::Bucket;
+use crate::support::{PATIENCE, http_client};
 
 /// A database and a bucket, for servers and commands.
 struct Deployment {
@@ -304,6 +304,32 @@ async fn one_failed_deletion_does_not_end_a_round_of_pruning() {
     it.until_carried_out().await;
     assert_eq!(it.files(), [""; 0]);
     server.process.terminate().await;
+}
+
+#[tokio::test]
+async fn a_round_of_pruning_ends_where_storage_takes_longer_to_fail_than_a_deletion_waits() {
+    let it = Deployment::new().await;
+    let server = it.serve().await;
+    let job = it.succeeded(&server).await;
+    it.bucket.refuse(Some("DELETE"));
+    assert_eq!(it.delete(&server, &format!("/v1/jobs/{job}")).await.0, 204);
+    server.process.terminate().await;
+    // As if each attempt at it took a minute.
+    let slowness = "create function be_slow() returns trigger language plpgsql as
+            $$ begin new.due_at = now(); return new; end $$;
+        create trigger be_slow before update on file_deletions for each row execute function be_slow();";
+    sqlx::raw_sql(slowness).execute(&it.db.pool).await.unwrap();
+    it.make_due().await;
+    let output = tokio::process::Command::from(it.command("prune")).kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, output).await.expect("the round ends").unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("1 jobs or files could not be removed"), "{said}");
+    assert_eq!(it.files().len(), 5);
+
+    it.bucket.refuse(None);
+    let output = tokio::process::Command::from(it.command("prune")).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(it.files(), [""; 0]);
 }
 
 #[tokio::test]

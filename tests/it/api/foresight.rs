@@ -87,6 +87,16 @@ fn warnings(dry: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_dry_run_warns_of_a_disk_without_space() {
+    // The one file system on every machine that surely has no space left.
+    let api = Api::start_with(|settings| settings.spool_dir = "/proc/spool".into()).await;
+    let found = warnings(&dry_run(&api, &plain_job()).await);
+    let is_of_disk =
+        |warning: &&String| warning.contains("the server's disk has 0 MiB of free space, and the job needs");
+    assert_eq!(found.iter().filter(is_of_disk).count(), 1, "{found:?}");
+}
+
+#[tokio::test]
 async fn an_upload_says_what_was_left_out_and_so_does_a_dry_run() {
     let api = Api::start().await;
     let bytes = altered("resnet20", |key| format!("_orig_mod.{key}"), |_| 0.5);
@@ -139,7 +149,7 @@ async fn a_dry_run_warns_of_what_can_be_known_before() {
     let api = Api::start().await;
     let id = api.upload("", checkpoint("resnet20", 10)).await.expect(201)["id"].clone();
     let mut job = student_job(json!({"architecture": "resnet20", "checkpoint": id}));
-    job["dataset"]["eval_split"] = json!("train");
+    job["dataset"]["eval_split"] = json!("Train");
     job["distillation"] = json!({"warmup_epochs": 20});
     job["training"] = json!({"epochs": 2});
     let found = warnings(&dry_run(&api, &job).await);
