@@ -1,8 +1,9 @@
 //! Receives uploads: how many at once, how fast, and how much of the disk and of memory they take.
 //!
 //! Receiving costs a connection and bytes on disk, so many may do it; an upload that trickles in holds its place only
-//! while it sends enough, and gives way to others once all places are taken. Looking at what came costs memory, so few do that at once. What holds a place or a turn is the
-//! work, not the request: a client that hangs up does not make room for another.
+//! while it sends enough, and gives way to others once all places are taken. Looking at what came costs memory, so few
+//! do that at once. What holds a place or a turn is the work, not the request: a client that hangs up does not make
+//! room for another.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -306,8 +307,8 @@ impl Pace {
 fn gave_way(settings: &ServerSettings) -> ApiError {
     ApiError::TooSlow(
         format!(
-            "all places for uploads were taken, and this upload was the slowest, with less than {} bytes per second: try \
-             again",
+            "all places for uploads were taken, and this upload was the slowest, with less than {} bytes per second: \
+             try again",
             settings.upload_fair
         )
         .into(),
