@@ -257,7 +257,7 @@ fn spec() -> anyhow::Result<JobSpec> {
 
 async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
     let submitted = serde_json::to_string(spec)?;
-    let new = NewJob { spec, submitted: &submitted, idempotency: None, warning: None, dataset_fingerprint: None };
+    let new = NewJob { spec, submitted: &submitted, idempotency: None, warnings: &[], dataset_fingerprint: None };
     match db::jobs::create(pool, &new).await? {
         Created::New(job) => Ok(job.id),
         other => anyhow::bail!("{other:?}"),

@@ -25,4 +25,4 @@ pub mod storage_check;
 pub mod telemetry;
 pub mod worker;
 
-pub use distillery_core::{architecture, checkpoint, dataset, protocol, spec};
+pub use distillery_core::{architecture, checkpoint, dataset, protocol, spec, text};

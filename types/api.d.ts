@@ -32,6 +32,7 @@ interface Schemas {
   };
   Augmentation: "none" | "crop_flip" | "resized_crop_flip";
   Baseline: {
+    copies: number;
     deviation?: number | null;
     jobs: number;
     method: Schemas['Method'];

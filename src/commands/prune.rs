@@ -14,6 +14,7 @@ use sqlx::PgPool;
 use crate::artifacts::keys::Owner;
 use crate::artifacts::{ListedFile, Store, UnfinishedFile};
 use crate::cli::{PruneArgs, PruneRules};
+use crate::db::deleted_jobs;
 use crate::db::errors::Transient;
 use crate::db::jobs::Refusal;
 use crate::db::retention::{self, Finished, Named};
@@ -74,6 +75,11 @@ pub async fn prune(
         let (done, failed) = removals::catch_up(pool, artifacts).await?;
         if done > 0 {
             (round.report)(format!("removed the files of {done} earlier deletions"));
+        }
+        round.failed += failed;
+        let (done, failed) = removals::catch_up_with_jobs(pool).await?;
+        if done > 0 {
+            (round.report)(format!("removed what was left of the events and points of {done} deleted jobs"));
         }
         round.failed += failed;
     }
@@ -230,8 +236,11 @@ impl<R: FnMut(String)> Round<'_, R> {
             Err(error) if is_of_all(&error) => return Err(error),
             Err(error) => return Ok(self.check(&format!("job {} ({})", job.id, job.name), Err(error.into()))),
         };
+        let history = deleted_jobs::finish(self.pool, &job.id).await;
+        let is_finished =
+            self.check(&format!("the events and points of job {} ({})", job.id, job.name), history.map_err(Into::into));
         let outcome = removals::carry_out(self.pool, self.artifacts, &deletion).await;
-        Ok(self.check(&format!("the files of job {} ({})", job.id, job.name), outcome))
+        Ok(self.check(&format!("the files of job {} ({})", job.id, job.name), outcome) && is_finished)
     }
 }
 

@@ -119,13 +119,15 @@ pub async fn list(pool: &PgPool, job: &str) -> sqlx::Result<Vec<Attempt>> {
 }
 
 /// Counts a write that was refused because its attempt had lost the job. A heartbeat that comes after the attempt
-/// itself has ended the job is not counted.
+/// itself has ended the job is not counted, nor is a write of an attempt that the database has lost.
 pub async fn count_refused(pool: &PgPool, token: &FencingToken) -> sqlx::Result<()> {
     sqlx::query!(
         "update attempts set refused_writes = refused_writes + 1
-         where job_id = $1 and attempt = $2 and (outcome is null or outcome = 'worker_lost')",
+         where job_id = $1 and attempt = $2 and coalesce(claim, $3) = $3
+            and (outcome is null or outcome = 'worker_lost')",
         token.job,
         token.attempt,
+        token.claim,
     )
     .execute(pool)
     .await?;

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
 use super::jobs::Status;
-use super::storable;
+use super::message;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
@@ -44,7 +44,7 @@ pub struct StoredEvent {
     pub time: DateTime<Utc>,
     /// What it is about.
     pub kind: EventKind,
-    /// What happened, for people.
+    /// What happened, for people; at most 8 KiB. A longer text is cut, and says how many bytes are missing.
     pub message: String,
     /// The same, for programs; what it holds depends on the kind.
     #[schema(value_type = Option<Object>)]
@@ -79,7 +79,7 @@ pub(super) async fn append(connection: &mut PgConnection, job: &str, events: &[N
         return Ok(());
     }
     let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
-    let messages: Vec<String> = events.iter().map(|event| storable(&event.message)).collect();
+    let messages: Vec<String> = events.iter().map(|event| message(&event.message)).collect();
     let data: Vec<Option<Value>> = events.iter().map(|event| event.data.clone()).collect();
     sqlx::query!(
         r#"
@@ -102,7 +102,7 @@ pub(super) async fn append(connection: &mut PgConnection, job: &str, events: &[N
 }
 
 /// Appends a warning to a job's history, unless the current attempt's part of it has the same already.
-pub(super) async fn warn_once(connection: &mut PgConnection, job: &str, message: &str) -> sqlx::Result<()> {
+pub(super) async fn warn_once(connection: &mut PgConnection, job: &str, warning: &str) -> sqlx::Result<()> {
     // The lock makes whoever says the same at the same time wait and see it.
     let lock = sqlx::query_scalar!("select attempt from jobs where id = $1 for update", job);
     let Some(attempt) = lock.fetch_optional(&mut *connection).await? else { return Ok(()) };
@@ -111,14 +111,14 @@ pub(super) async fn warn_once(connection: &mut PgConnection, job: &str, message:
            as "is_said!""#,
         job,
         attempt,
-        storable(message),
+        message(warning),
     )
     .fetch_one(&mut *connection)
     .await?;
     if is_said {
         return Ok(());
     }
-    append(connection, job, &[NewEvent { kind: EventKind::Warning, message: message.to_owned(), data: None }]).await
+    append(connection, job, &[NewEvent { kind: EventKind::Warning, message: warning.to_owned(), data: None }]).await
 }
 
 /// The events after a number, oldest first.

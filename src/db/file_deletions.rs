@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
 use super::interval;
@@ -64,16 +65,22 @@ pub(super) async fn decide(connection: &mut PgConnection, deletion: &FileDeletio
     Ok(())
 }
 
-/// Takes on deletions that nobody carries out now.
-pub async fn take_due(pool: &PgPool) -> sqlx::Result<Vec<FileDeletion>> {
+/// The database's time.
+pub async fn now(pool: &PgPool) -> sqlx::Result<DateTime<Utc>> {
+    sqlx::query_scalar!(r#"select now() as "now!""#).fetch_one(pool).await
+}
+
+/// Takes on deletions that nobody carried out at that time. What fails is due again later than that.
+pub async fn take_due(pool: &PgPool, at: DateTime<Utc>) -> sqlx::Result<Vec<FileDeletion>> {
     sqlx::query_as!(
         FileDeletion,
         "update file_deletions set is_decided = true, due_at = now() + $1
          where key in (
-            select key from file_deletions where due_at <= now() order by due_at limit $2 for update skip locked)
+            select key from file_deletions where due_at <= $3 order by due_at limit $2 for update skip locked)
          returning key, is_directory",
         interval(TURN),
         BATCH,
+        at,
     )
     .fetch_all(pool)
     .await

@@ -30,7 +30,8 @@ pub async fn finished(pool: &PgPool) -> sqlx::Result<Vec<Finished>> {
     sqlx::query_as!(
         Finished,
         r#"
-        select id, name, spec #>> '{dataset,name}' as dataset, (result ->> 'best_top1')::float8 as best_top1,
+        select id, name, spec #>> '{dataset,name}' as dataset,
+            case when result is not null then best_top1 end as best_top1,
             finished_at as "finished_at!", labels ? 'keep' as "is_kept!"
         from jobs where finished_at is not null order by finished_at desc, id desc
         "#,

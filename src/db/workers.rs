@@ -16,6 +16,9 @@ use crate::spec::JobSpec;
 /// then.
 pub(super) const ALIVE_FOR: Duration = Duration::from_secs(60);
 
+/// Why a worker takes no jobs until its first check of its machine is over. That is no fault.
+pub const BEING_CHECKED: &str = "its machine is being checked";
+
 /// What a worker says about itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewWorker {

@@ -32,6 +32,8 @@ pub enum ApiError {
     TooSlow(Cow<'static, str>),
     /// The state of the resource does not allow the request.
     Conflict(Cow<'static, str>),
+    /// What was there has been removed, and not by this program.
+    Gone(Cow<'static, str>),
     /// `If-Match` does not hold.
     PreconditionFailed,
     /// The body is larger than this limit, in bytes.
@@ -123,6 +125,7 @@ impl ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Gone(_) => StatusCode::GONE,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -142,6 +145,7 @@ impl ApiError {
             | Self::NotFound(detail)
             | Self::TooSlow(detail)
             | Self::Conflict(detail)
+            | Self::Gone(detail)
             | Self::UnsupportedMediaType(detail)
             | Self::Unavailable(detail) => detail,
             Self::Invalid { detail, faults } => return (detail.into_owned(), faults),

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::AppState;
 use super::error::ApiError;
 use crate::spec::Fault;
+use crate::text::without_mark;
 
 /// Largest body read into memory, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
@@ -121,7 +122,7 @@ fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
 }
 
-/// A JSON document, with the bytes it was parsed from.
+/// A JSON document, with the bytes it was parsed from: those of the body, without a byte-order mark.
 #[derive(Debug)]
 pub struct JsonBody {
     pub value: Value,
@@ -140,6 +141,7 @@ impl FromRequest<AppState> for JsonBody {
             ));
         }
         let (bytes, room) = state.bodies.receive(request).await?;
+        let bytes = bytes.slice_ref(without_mark(&bytes));
         match serde_json::from_slice(&bytes) {
             Ok(value) => Ok(Self { value, bytes, _room: room }),
             Err(error) => Err(ApiError::malformed(format!("the body is not JSON: {error}"))),

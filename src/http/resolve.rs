@@ -33,7 +33,7 @@ pub struct Resolved {
     /// The workers that run now.
     prospects: Prospects,
     /// Why it will wait, as far as that is known now.
-    pub waits: Option<String>,
+    waits: Option<String>,
     /// What its checkpoints' reader has to say.
     notes: Vec<String>,
 }
@@ -271,6 +271,11 @@ async fn check_teacher_job(
 }
 
 impl Resolved {
+    /// The warnings that the job's history begins with. A dry run has more: the trainer will say the others.
+    pub fn warnings(&self) -> Vec<String> {
+        self.notes.iter().chain(&self.waits).cloned().collect()
+    }
+
     /// What comes of it, estimated.
     ///
     /// # Errors
@@ -290,7 +295,7 @@ impl Resolved {
         let (student_layout, teacher_layout) = (layout(student), teacher.map(layout));
         let warnings = fine(student, "student")
             .chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")))
-            .chain(spec::doubts(&spec.dataset, &spec.distillation, &spec.training))
+            .chain(spec::doubts(&spec.distillation, &spec.training))
             .chain(of_dataset)
             .chain(of_checkpoints)
             .chain(no_worker)

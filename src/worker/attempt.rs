@@ -94,7 +94,7 @@ impl RunningAttempt<'_> {
         }
         let settings = &self.context.settings;
         let of_machine = |message| Failure { class: ErrorClass::Machine, message };
-        if let Err(reason) = health::check(settings).await {
+        if let Err(reason) = health::check(settings, self.devices).await {
             let message = format!("{reason} (the attempt ended with: {})", failure.message);
             return (of_machine(message), Some(Verdict::Broken(reason)));
         }

@@ -1,9 +1,9 @@
 //! Whether this worker's machine can run jobs.
 //!
 //! The machine is checked before the first claim and after each failure that could be its fault: its disk can be
-//! written, and the trainer starts and opens every device. A worker whose machine fails the check takes no jobs and
-//! says why, until a later check succeeds. So does one whose attempts fail in a row because of the machine, which no
-//! check explains; after a pause it tries a single job.
+//! written, and the trainer starts and opens every device that no job uses, or after a failure those of the attempt. A
+//! worker whose machine fails the check takes no jobs and says why, until a later check succeeds. So does one whose
+//! attempts fail in a row because of the machine, which no check explains; after a pause it tries a single job.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{WorkerSettings, trainer};
+use crate::db::workers::BEING_CHECKED;
 
 /// Attempts in a row that may fail because of the machine before the worker stops taking jobs.
 const MOST_FAULTS: u32 = 3;
@@ -51,7 +52,7 @@ struct Stopped {
 impl Health {
     /// Of a machine that has not been checked yet, which is to be done at once.
     pub(super) fn unknown(first_pause: Duration) -> Self {
-        let stopped = Stopped { because: "its machine is being checked".to_owned(), until: Instant::now() };
+        let stopped = Stopped { because: BEING_CHECKED.to_owned(), until: Instant::now() };
         Self { first_pause, pause: first_pause, faults: 0, stopped: Some(stopped) }
     }
 
@@ -107,16 +108,17 @@ impl Health {
     }
 }
 
-/// Checks the machine.
+/// Checks the machine, and of its devices those that no job uses: a GPU may be full, or belong to one process alone.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) async fn check(settings: &WorkerSettings) -> Result<(), String> {
+pub(super) async fn check(settings: &WorkerSettings, unused: &[String]) -> Result<(), String> {
     let directory = &settings.work_dir;
     let written = write_and_remove(directory).await;
     written.map_err(|error| format!("cannot write to {}: {error}", directory.display()))?;
-    let devices = settings.devices.join(",");
-    trainer::probe(settings).await.map_err(|reason| format!("the trainer cannot run on {devices}: {reason}"))
+    let devices = unused.join(",");
+    let probed = trainer::probe(&settings.trainer, &devices).await;
+    probed.map_err(|reason| format!("the trainer cannot run on {devices}: {reason}"))
 }
 
 async fn write_and_remove(directory: &Path) -> std::io::Result<()> {

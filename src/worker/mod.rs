@@ -204,6 +204,10 @@ impl Free {
         self.0.drain(..count.min(self.0.len())).collect()
     }
 
+    fn names(&self) -> Vec<String> {
+        self.0.iter().map(|(_, name)| name.clone()).collect()
+    }
+
     fn give_back(&mut self, devices: Vec<(usize, String)>) {
         self.0.extend(devices);
         self.0.sort_unstable();
@@ -222,7 +226,8 @@ async fn work(context: &WorkerContext, mut health: Health, wakeups: &Arc<Wakeups
         let draining = drain.is_cancelled();
         let check_at = health.check_at().filter(|_| !draining);
         if check_at.is_some_and(|at| at <= Instant::now()) {
-            if let Some(checked) = drain.run_until_cancelled(health::check(&context.settings)).await {
+            let unused = free.names();
+            if let Some(checked) = drain.run_until_cancelled(health::check(&context.settings, &unused)).await {
                 health.checked(checked);
                 context.tell(abilities(context, &health).await).await;
                 if health.stopped_because().is_none() {

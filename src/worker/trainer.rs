@@ -12,8 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::WorkerSettings;
+use crate::db::LONGEST_MESSAGE;
 use crate::process::{self, Child};
 use crate::protocol::{Event, StopRequest};
+use crate::text::shortened;
 
 /// Longest event that a trainer may write, in bytes. A batch of points takes a few kilobytes.
 const LONGEST_LINE: usize = 1 << 20;
@@ -80,13 +82,13 @@ fn clean_environment(command: &mut std::process::Command) {
     command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed)));
 }
 
-/// Starts the trainer to see whether it can open and use all devices.
+/// Starts the trainer to see whether it can open and use these devices, with commas between them.
 ///
 /// # Errors
 /// Why it cannot, for people.
-pub(super) async fn probe(settings: &WorkerSettings) -> Result<(), String> {
-    let mut command = process::command("KILL", &settings.trainer);
-    command.args(["probe", "--device", &settings.devices.join(",")]);
+pub(super) async fn probe(program: &Path, devices: &str) -> Result<(), String> {
+    let mut command = process::command("KILL", program);
+    command.args(["probe", "--device", devices]);
     clean_environment(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = process::spawn(command).map_err(|error| format!("it cannot be started: {error}"))?;
@@ -183,12 +185,22 @@ async fn read_events(output: ChildStdout, report: mpsc::Sender<Event>) {
     while let Ok(true) = read_line(&mut reader, &mut line, LONGEST_LINE).await {
         match serde_json::from_slice(&line) {
             Ok(event) => {
-                if report.send(event).await.is_err() {
+                if report.send(bounded(event)).await.is_err() {
                     return;
                 }
             }
             Err(error) => tracing::warn!(%error, "the trainer wrote a line that is not an event"),
         }
+    }
+}
+
+/// The event without the end of a long line, of which thousands may wait for the database.
+fn bounded(event: Event) -> Event {
+    match event {
+        Event::Log { level, message } => {
+            Event::Log { level, message: shortened(&message, LONGEST_MESSAGE).into_owned() }
+        }
+        other => other,
     }
 }
 

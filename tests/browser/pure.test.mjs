@@ -34,6 +34,14 @@ test('a pointer leads to its line', () => {
   for (const [pointer, line] of Object.entries(lines)) assert.equal(lineOf(DOCUMENT, pointer), line, pointer);
 });
 
+test('attempts that do not count are told apart from those that do', () => {
+  const text = (attempt, most, status = 'running') => format.attemptsText({ attempt, max_attempts: most, status, spec: { max_attempts: 3 } });
+  assert.deepEqual([text(0, 3, 'queued'), text(1, 3), text(3, 3, 'failed')], ['not started', '1 of 3', '3 of 3']);
+  // Paused in the first attempt; then its machine failed twice.
+  assert.deepEqual([text(1, 4, 'paused'), text(4, 6)], ['0 of 3, not counting 1', '1 of 3, not counting 3']);
+  assert.equal(text(2, 3, 'cancelled'), '2');
+});
+
 test('a place covers the key and the value', () => {
   const { start, end, exact } = locate(scan(DOCUMENT).places, '/training/epochs');
   assert.equal(DOCUMENT.slice(start, end), '"epochs": 1.5e2');
@@ -108,6 +116,13 @@ test('times are relative, durations have two units', () => {
   assert.equal(format.duration(200_000), '2 d 7 h');
   assert.equal(format.duration(-1), '–');
   assert.match(format.clock('2026-11-20T12:00:00Z', now), /^2026-11-\d\d \d\d:\d\d:\d\d$/);
+});
+
+test('a baseline says how many jobs it is of, and how many copies it leaves out', () => {
+  const baseline = { method: 'kd', top1: 61, deviation: 1.414, jobs: 2, copies: 0 };
+  assert.match(format.comparedWith(baseline), /^Compared with kd: 61\.00 % ± 1\.41, the mean of 2 jobs, with the same teacher/);
+  assert.match(format.comparedWith({ ...baseline, copies: 1 }), /the mean of 2 jobs \(1 copy not counted\), with the same/);
+  assert.match(format.comparedWith({ ...baseline, deviation: null, jobs: 1, copies: 3 }), /one job \(3 copies not counted\), with/);
 });
 
 test('pretty JSON is the same document', () => {

@@ -83,6 +83,61 @@ test('a job that failed early does not say that it took no step', async () => {
   await page.getByText('the loss is not finite at step 6').waitFor();
   await page.locator('.progress-line').getByText('it ended before it reported any progress').waitFor();
   assert.equal(await page.getByText(/Once the job has succeeded/).count(), 0, 'a job that has ended promises nothing');
+  await go(`/?q=${id}`);
+  const best = page.locator(`tr[data-id="${id}"] td[data-label="Best top-1"] span`);
+  assert.equal(await best.getAttribute('title'), 'Not evaluated.');
+});
+
+test('an attempt that does not count is said not to count, and none is numbered beyond the most', async () => {
+  const id = idOf(1);
+  server.sql(`update jobs set attempt = 4, max_attempts = (spec ->> 'max_attempts')::integer + 3 where id = '${id}';
+    insert into attempts (job_id, attempt, runnable_at, started_at, ended_at, outcome, counted)
+    select '${id}', number, now() - interval '1 hour', now() - interval '1 hour', now() - interval '50 minutes',
+      (array['stopped', 'machine', 'worker_lost'])[number], false
+    from generate_series(1, 3) as number`);
+  await go(`/jobs/${id}`);
+  const attempts = page.locator('.facts > div', { hasText: 'Attempt' }).locator('dd');
+  assert.equal(await attempts.textContent(), '1 of 3, not counting 3');
+  assert.match(await attempts.getAttribute('title'), /^Attempts do not count that were stopped/);
+  const rows = page.locator('.attempts tbody tr');
+  await rows.nth(2).waitFor();
+  for (const row of await rows.all()) assert.match(await row.locator('td').last().textContent(), / · does not count$/);
+  page.assertQuiet();
+});
+
+test('a log that is too long to be shown says how many events are left out', async () => {
+  const id = idOf(9);
+  server.sql(`insert into events (job_id, seq, kind, message, attempt)
+    select '${id}', number, case when number <= 30 then 'warning' else 'log' end, 'event ' || number, 1 from generate_series(1, 2010) as number`);
+  await go(`/jobs/${id}`);
+  const log = page.getByRole('region', { name: 'Events', exact: true });
+  await log.getByText('10 older events are not shown: GET /v1/jobs/{id}/events has all.').waitFor();
+  await log.getByText('Warnings only (20)').waitFor();
+  assert.equal(await log.locator('li').count(), 2000);
+  page.assertQuiet();
+});
+
+test('the same failure of the next attempt is shown as that of the next attempt', async () => {
+  const id = idOf(51);
+  const fail = (attempt) => server.sql(`update jobs set status = 'queued', worker = null, lease_expires_at = null, attempt = ${attempt},
+    error = '{"class": "machine", "message": "the disk is full"}' where id = '${id}'`);
+  fail(1);
+  await go(`/jobs/${id}`);
+  const alert = page.getByRole('alert').filter({ hasText: 'the disk is full' });
+  await alert.getByText('Attempt 1 failed:').waitFor();
+  fail(2);
+  await alert.getByText('Attempt 2 failed:').waitFor();
+  page.assertQuiet();
+});
+
+test('a job that ended without an attempt does not say that it will start', async () => {
+  const { id } = await server.post('/v1/jobs', { ...smallJob('never'), training: { epochs: 1, devices: 64 } });
+  await go(`/jobs/${id}`);
+  const attempts = page.getByRole('region', { name: 'Attempts', exact: true });
+  await attempts.getByText('Not started yet.').waitFor();
+  await server.post(`/v1/jobs/${id}/cancel`, {});
+  await attempts.getByText('It was never started.').waitFor();
+  page.assertQuiet();
 });
 
 test('the arrow of the sorted column is visible at every width', async () => {

@@ -89,4 +89,14 @@ async fn an_attempt_whose_claim_the_database_lost_is_refused_even_if_the_same_wo
     assert_eq!(queue::heartbeat(&db.pool, &lost, Duration::from_secs(60)).await.unwrap(), None);
     assert_eq!(queue::stopped(&db.pool, &lost.write()).await.unwrap(), None);
     assert!(queue::started(&db.pool, &token.write(), &started(0, 0)).await.unwrap());
+    // Its refused writes do not count for the attempt that has the number now.
+    let refused = async |token: &FencingToken| -> i64 {
+        attempts::count_refused(&db.pool, token).await.unwrap();
+        sqlx::query_scalar("select refused_writes from attempts where job_id = $1")
+            .bind(job)
+            .fetch_one(&db.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!((refused(&lost).await, refused(&token).await), (0, 1));
 }

@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::support::api::{checkpoint, claim, outcome, plain_job, student_job, write_datasets};
 use crate::support::db::TestDb;
-use crate::support::http_client;
 use crate::support::process::{Process, distillery};
 use crate::support::s3::Bucket;
+use crate::support::{PATIENCE, http_client};
 
 /// A database and a bucket, for servers and commands.
 struct Deployment {
@@ -111,17 +111,34 @@ impl Deployment {
 
     /// Waits until no deletion is left.
     async fn until_carried_out(&self) {
-        let left = "select count(*) from file_deletions";
+        let left = "select (select count(*) from file_deletions) + (select count(*) from deleted_jobs)";
         let done = async || {
             let left: i64 = sqlx::query_scalar(left).fetch_one(&self.db.pool).await.unwrap();
             (left == 0).then_some(())
         };
-        assert!(self.db.until(done).await.is_some(), "files are left: {:?}", self.files());
+        assert!(self.db.until(done).await.is_some(), "something is left, or these files are: {:?}", self.files());
     }
 
     /// Lets the time pass after which another server goes on with a deletion.
     async fn make_due(&self) {
-        sqlx::query("update file_deletions set due_at = now()").execute(&self.db.pool).await.unwrap();
+        let make_due = "update file_deletions set due_at = now(); update deleted_jobs set due_at = now()";
+        sqlx::raw_sql(make_due).execute(&self.db.pool).await.unwrap();
+    }
+
+    /// Gives a job so many points, and half as many lines.
+    async fn lengthen(&self, job: &str, points: i32) {
+        let add = "insert into metrics (job_id, attempt, name, step, epoch, time, value)
+            select $1, 1, 'train/loss', step, 0, now(), 1 from generate_series(1, $2) as step";
+        sqlx::query(add).bind(job).bind(points).execute(&self.db.pool).await.unwrap();
+        let add = "insert into events (job_id, seq, kind, message, attempt)
+            select id, event_seq + line, 'log', 'a line', 1 from jobs, generate_series(1, $2) as line where id = $1";
+        sqlx::query(add).bind(job).bind(points / 2).execute(&self.db.pool).await.unwrap();
+    }
+
+    /// How many points and events there are of all jobs.
+    async fn rows(&self) -> (i64, i64) {
+        let query = "select (select count(*) from metrics), (select count(*) from events)";
+        sqlx::query_as(query).fetch_one(&self.db.pool).await.unwrap()
     }
 }
 
@@ -181,6 +198,68 @@ async fn a_job_whose_files_go_slowly_is_gone_at_once_and_the_next_server_goes_on
 }
 
 #[tokio::test]
+async fn the_points_and_events_of_a_deleted_job_go_in_small_transactions() {
+    let it = Deployment::new().await;
+    // What a transaction deletes, whether a statement or a constraint asks for it.
+    let count = "
+        create table counted (transaction xid8, deleted bigint);
+        create function count_deleted() returns trigger language plpgsql as $$ begin
+            insert into counted select pg_current_xact_id(), count(*) from gone; return null;
+        end $$;
+        create trigger count_deleted after delete on metrics referencing old table as gone
+            for each statement execute function count_deleted();
+        create trigger count_deleted after delete on events referencing old table as gone
+            for each statement execute function count_deleted();";
+    sqlx::raw_sql(count).execute(&it.db.pool).await.unwrap();
+    let server = it.serve().await;
+    let (job, other) = (it.succeeded(&server).await, it.succeeded(&server).await);
+    it.lengthen(&job, 12_000).await;
+    it.lengthen(&other, 10).await;
+    assert_eq!(it.delete(&server, &format!("/v1/jobs/{job}")).await.0, 204);
+    it.until_carried_out().await;
+    let query = "select max(deleted)::bigint, sum(deleted)::bigint
+        from (select sum(deleted) as deleted from counted group by transaction) as transactions";
+    let (most, all): (i64, i64) = sqlx::query_as(query).fetch_one(&it.db.pool).await.unwrap();
+    // With the three events of its life.
+    assert_eq!(all, 12_000 + 6000 + 3);
+    assert!(most <= 5000, "{most} rows were deleted in one transaction");
+    assert_eq!(it.rows().await, (10, 5 + 3), "what is another job's stays");
+    server.process.terminate().await;
+}
+
+#[tokio::test]
+async fn the_points_and_events_that_a_crash_leaves_are_shown_to_nobody_and_deleted_by_the_next_server() {
+    let it = Deployment::new().await;
+    let server = it.serve().await;
+    let job = it.succeeded(&server).await;
+    it.lengthen(&job, 100).await;
+    // As a server leaves it that dies at once, or one of an earlier version, which did no more.
+    sqlx::query("delete from jobs").execute(&it.db.pool).await.unwrap();
+    assert_eq!(it.rows().await, (100, 50 + 3));
+    for below in ["events", "metrics", "updates", "stream"] {
+        assert_eq!(it.get(&server, &format!("/v1/jobs/{job}/{below}")).await.0, 404, "{below}");
+    }
+    server.process.kill().await;
+    it.make_due().await;
+    let server = it.serve().await;
+    it.until_carried_out().await;
+    assert_eq!(it.rows().await, (0, 0));
+    server.process.terminate().await;
+
+    // Or by a round of pruning, where no server runs.
+    let server = it.serve().await;
+    let job = it.succeeded(&server).await;
+    server.process.terminate().await;
+    it.lengthen(&job, 100).await;
+    sqlx::query("delete from jobs").execute(&it.db.pool).await.unwrap();
+    it.make_due().await;
+    let output = tokio::process::Command::from(it.command("prune")).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("events and points of 1 deleted jobs"), "{said}");
+    assert_eq!(it.rows().await, (0, 0));
+}
+
+#[tokio::test]
 async fn a_deletion_that_storage_refuses_is_made_later() {
     let it = Deployment::new().await;
     let server = it.serve().await;
@@ -225,6 +304,32 @@ async fn one_failed_deletion_does_not_end_a_round_of_pruning() {
     it.until_carried_out().await;
     assert_eq!(it.files(), [""; 0]);
     server.process.terminate().await;
+}
+
+#[tokio::test]
+async fn a_round_of_pruning_ends_where_storage_takes_longer_to_fail_than_a_deletion_waits() {
+    let it = Deployment::new().await;
+    let server = it.serve().await;
+    let job = it.succeeded(&server).await;
+    it.bucket.refuse(Some("DELETE"));
+    assert_eq!(it.delete(&server, &format!("/v1/jobs/{job}")).await.0, 204);
+    server.process.terminate().await;
+    // As if each attempt at it took a minute.
+    let slowness = "create function be_slow() returns trigger language plpgsql as
+            $$ begin new.due_at = now(); return new; end $$;
+        create trigger be_slow before update on file_deletions for each row execute function be_slow();";
+    sqlx::raw_sql(slowness).execute(&it.db.pool).await.unwrap();
+    it.make_due().await;
+    let output = tokio::process::Command::from(it.command("prune")).kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, output).await.expect("the round ends").unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("1 jobs or files could not be removed"), "{said}");
+    assert_eq!(it.files().len(), 5);
+
+    it.bucket.refuse(None);
+    let output = tokio::process::Command::from(it.command("prune")).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(it.files(), [""; 0]);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Promise: the embedded database starts for every user, dies with its process, and recovers from crashes.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -26,6 +26,15 @@ const KNOCK: &str = "DISTILLERY_TEST_KNOCK_AT_A_SERVER";
 const DAEMON: u32 = 1;
 /// A user that many programs run as.
 const NOBODY: u32 = 65534;
+
+/// Whether root runs the tests; if not, says that a test is not run. To standard error itself, since what a test prints is
+/// not shown when it passes.
+fn runs_as_root(test: &str) -> bool {
+    if !is_root() {
+        writeln!(std::io::stderr(), "not run: postgres::{test}: it needs root").unwrap();
+    }
+    is_root()
+}
 
 async fn start(data_dir: &Path) -> Server {
     Server::start(&postgres_options(data_dir.to_owned())).await.unwrap()
@@ -141,7 +150,7 @@ async fn a_long_path_is_no_obstacle() {
 
 #[tokio::test]
 async fn the_server_drops_all_capabilities_that_it_does_not_need() {
-    if !is_root() {
+    if !runs_as_root("the_server_drops_all_capabilities_that_it_does_not_need") {
         return;
     }
     let dir_with =
@@ -249,7 +258,7 @@ async fn is_closed_to_others(data_dir: &Path, server: &Server) {
 
 #[tokio::test]
 async fn no_other_user_gets_into_the_database_of_root() {
-    if !is_root() {
+    if !runs_as_root("no_other_user_gets_into_the_database_of_root") {
         return;
     }
     // Nothing around the cluster keeps others out.
@@ -267,7 +276,7 @@ async fn no_other_user_gets_into_the_database_of_root() {
 
 #[tokio::test]
 async fn a_cluster_of_nobody_gets_a_user_of_its_own_and_keeps_what_is_in_it() {
-    if !is_root() {
+    if !runs_as_root("a_cluster_of_nobody_gets_a_user_of_its_own_and_keeps_what_is_in_it") {
         return;
     }
     let dir = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap();
@@ -323,7 +332,7 @@ async fn the_server_dies_with_a_process_that_is_killed() {
 
 #[tokio::test]
 async fn a_user_who_is_not_root_can_start_it() {
-    if !is_root() {
+    if !runs_as_root("a_user_who_is_not_root_can_start_it") {
         // Then every other test shows this.
         return;
     }

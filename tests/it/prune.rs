@@ -75,6 +75,20 @@ async fn old_jobs_go_with_their_files_and_a_dry_run_removes_nothing() {
 }
 
 #[tokio::test]
+async fn a_result_that_cannot_be_read_keeps_no_other_job_from_being_pruned() {
+    let api = Api::start().await;
+    let (strange, old) = (finished(&api, 50).await, finished(&api, 40).await);
+    let result = "update jobs set result = jsonb_set(result, '{best_top1}', '\"not measured\"') where id = $1";
+    sqlx::query(result).bind(&strange).execute(&api.db.pool).await.unwrap();
+    let said = prune(&api, &["--older-than-days", "30", "--keep-best", "1"]).await;
+    assert!(
+        said.contains(&format!("removed job {strange}")) && said.contains("removed 1 of 2 finished jobs"),
+        "{said}"
+    );
+    api.get(&format!("/v1/jobs/{old}")).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_student_that_another_job_waits_for_is_spared() {
     let api = Api::start().await;
     let teacher = finished(&api, 40).await;

@@ -11,12 +11,20 @@ use crate::byte_source::ByteSource;
 pub(super) const SIDE: u32 = 32;
 /// Bytes per image.
 pub(super) const PIXELS: usize = 3072;
+/// Files with the names of the classes.
+const NAMES_OF_10: &str = "batches.meta.txt";
+const NAMES_OF_100: &str = "fine_label_names.txt";
 
 #[derive(Debug)]
 struct Cifar {
     root: PathBuf,
     format: DatasetFormat,
     splits: BTreeMap<String, Vec<PathBuf>>,
+}
+
+/// Whether this layout may read a file of that name.
+pub(super) fn may_read(name: &str) -> bool {
+    name.ends_with(".bin") || NAMES_OF_10 == name || NAMES_OF_100 == name
 }
 
 /// Recognises `data_batch_1.bin`, … and `test_batch.bin`, or `train.bin` and `test.bin`.
@@ -92,11 +100,7 @@ impl FormatReader for Cifar {
     }
 
     fn classes(&self) -> Result<Classes, Error> {
-        let (count, file) = if self.format == DatasetFormat::Cifar10 {
-            (10, "batches.meta.txt")
-        } else {
-            (100, "fine_label_names.txt")
-        };
+        let (count, file) = if self.format == DatasetFormat::Cifar10 { (10, NAMES_OF_10) } else { (100, NAMES_OF_100) };
         let path = self.root.join(file);
         if !path.exists() {
             return Ok(Classes { count, names: None, first_label: 0 });

@@ -19,6 +19,11 @@ struct CifarPython {
     splits: BTreeMap<String, Vec<PathBuf>>,
 }
 
+/// Whether this layout may read a file of that name.
+pub(super) fn may_read(name: &str) -> bool {
+    name.starts_with("data_batch_") || ["test_batch", "batches.meta", "train", "test", "meta"].contains(&name)
+}
+
 /// Recognises `data_batch_1`, … and `test_batch`, or `train` and `test` beside `meta`.
 pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn FormatReader>>, Error> {
     let entries = links::entries(root)?;

@@ -43,6 +43,11 @@ struct Folder {
     notes: Vec<String>,
 }
 
+/// Whether this layout may read a file of that name.
+pub(super) fn may_read(name: &str) -> bool {
+    walk::is_image(name) || metadata::NAMES.contains(&name)
+}
+
 /// Recognises directories of splits, with a directory per class or a table of labels in each; or one such directory
 /// alone.
 pub(super) fn detect(

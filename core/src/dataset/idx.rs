@@ -26,10 +26,15 @@ struct Idx {
     passed_over: Vec<String>,
 }
 
+/// Whether this layout may read a file of that name.
+pub(super) fn may_read(name: &str) -> bool {
+    name.contains("-idx") || name.contains(".idx")
+}
+
 /// Recognises `train-images-idx3-ubyte`, `t10k-labels.idx1-ubyte.gz` and similar names.
 pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn FormatReader>>, Error> {
     let entries = links::entries(root)?;
-    let files = links.files(&entries, |name| name.contains("-idx") || name.contains(".idx"))?;
+    let files = links.files(&entries, may_read)?;
     let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
     let (mut splits, mut passed_over) = (BTreeMap::new(), Vec::new());
     for &name in &names {

@@ -114,6 +114,11 @@ impl Links {
     }
 }
 
+/// Whether an entry is hidden or debris.
+pub(super) fn is_passed_over(name: &str) -> bool {
+    name.starts_with('.') || DEBRIS.contains(&name)
+}
+
 /// The entries of a directory, sorted by name, without hidden ones and debris.
 pub(super) fn entries(directory: &Path) -> Result<Vec<Entry>, Error> {
     let mut found = Vec::new();
@@ -121,7 +126,7 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<Entry>, Error> {
         let entry = entry.map_err(Error::io(directory))?;
         let raw = entry.file_name();
         let name = raw.to_string_lossy().into_owned();
-        if name.starts_with('.') || DEBRIS.contains(&name.as_str()) {
+        if is_passed_over(&name) {
             continue;
         }
         let path = entry.path();

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::{cifar, cifar_python, folder, idx, links, parquet};
+
 /// Levels of directories that are looked at: shards and binary files lie in the first or second, and the classes of a
 /// folder data set in the second.
 const LEVELS: u32 = 2;
@@ -14,7 +16,8 @@ const LEVELS: u32 = 2;
 const MOST_ENTRIES: usize = 20_000;
 
 /// A fingerprint of a data set: the first 32 hexadecimal digits of the SHA-256 of the names in the first two levels of
-/// its directory and the sizes of the files among them. Hidden names do not count.
+/// its directory and the sizes of the files among them. Files that no layout reads, such as notes, do not count;
+/// directories do, since each may be a class.
 ///
 /// It is the same for every copy and takes a few system calls, but does not notice an image that is added to a class.
 ///
@@ -38,10 +41,10 @@ fn add(directory: &Path, levels: u32, left: &mut usize, hash: &mut Sha256) -> io
     // The first in their order, which is not that in which they are read. No more are held than are looked at.
     let mut names = BinaryHeap::new();
     for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") {
+        let entry = entry?;
+        if counts(&entry)? {
             count += 1;
-            names.push(name);
+            names.push(entry.file_name());
         }
         if names.len() > *left {
             names.pop();
@@ -67,6 +70,21 @@ fn add(directory: &Path, levels: u32, left: &mut usize, hash: &mut Sha256) -> io
     Ok(())
 }
 
+/// Whether the entry may tell data sets apart.
+fn counts(entry: &fs::DirEntry) -> io::Result<bool> {
+    let name = entry.file_name();
+    let name = name.to_string_lossy();
+    if links::is_passed_over(&name) {
+        return Ok(false);
+    }
+    let layouts = [parquet::may_read, cifar::may_read, cifar_python::may_read, idx::may_read, folder::may_read];
+    if layouts.iter().any(|may_read| may_read(&name)) {
+        return Ok(true);
+    }
+    let kind = entry.file_type()?;
+    Ok(kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +102,7 @@ mod tests {
 
     #[test]
     fn copies_have_the_same_outline_and_others_do_not() {
-        let files = [("data/train.parquet", "12345"), ("data/test.parquet", "123"), ("README.md", "x")];
+        let files = [("data/train.parquet", "12345"), ("data/test.parquet", "123"), ("data/dev.parquet", "x")];
         let (_one, original) = written(&files);
         let (copy, same) = written(&[files[2], files[1], files[0], (".cache/x", "y")]);
         assert_eq!(original, same);
@@ -93,6 +111,8 @@ mod tests {
         for other in [&files[..2], &[files[0], ("data/test.parquet", "1234"), files[2]], &[]] {
             assert_ne!(written(other).1, original, "{other:?}");
         }
+        let notes = [("README.md", "y"), ("data/notes.txt", "y"), ("__MACOSX/data/train.parquet", "y")];
+        assert_eq!(written(&[files, notes].concat()).1, original, "nothing reads notes");
         let deep = [("train/cat/1.png", "1"), ("train/dog/1.png", "1")];
         let (_deep, classes) = written(&deep);
         assert_eq!(written(&[deep[0], deep[1], ("train/dog/2.png", "22")]).1, classes, "images are not looked at");

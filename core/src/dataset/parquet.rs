@@ -21,6 +21,7 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use self::columns::Columns;
 use self::groups::PositionedFile;
 use self::pieces::{Piece, PieceCache};
+pub(super) use self::shards::is_parquet as may_read;
 use super::links::Links;
 use super::{
     BLOCK, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, labels, pixels, source, splits,

@@ -123,7 +123,15 @@ impl Dataset {
         };
         let train = self.limit(request.limit, &all, train, &mut notes);
         let train = SelectedImages::of(train_split, &all, train);
-        let warnings = self.missing_classes(&train, &eval).into_iter().collect();
+        let is_trained_on = request.eval_fraction.is_none() && eval.split == train.split;
+        let same_split = is_trained_on.then(|| {
+            format!(
+                "the student is evaluated on {:?}, the split that is trained on: accuracies will not show how good it is \
+                 on other images. Name another split in dataset.eval_split, or set dataset.eval_fraction",
+                eval.split
+            )
+        });
+        let warnings = same_split.into_iter().chain(self.missing_classes(&train, &eval)).collect();
         Ok(Selection { train, eval, notes, warnings })
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::Error;
 use crate::byte_source::ByteSource;
+use crate::text::without_mark;
 
 /// Largest content, in bytes, of a `.gz` file that is unpacked into memory.
 const LARGEST_UNPACKED: u64 = 8 << 30;
@@ -42,8 +43,7 @@ pub(super) fn text(path: &Path) -> Result<String, Error> {
     }
     refuse_lfs_pointer(path, &source)?;
     let bytes = source.read(0, source.len()).map_err(Error::io(path))?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned())
+    Ok(String::from_utf8_lossy(without_mark(&bytes)).into_owned())
 }
 
 /// Opens a file. If its name ends in `.gz`, it is unpacked into memory.

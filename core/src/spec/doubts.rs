@@ -1,27 +1,12 @@
 //! What a specification allows, but few people mean.
 
-use super::{DatasetSpec, DistillationSpec, ScheduleSpec, TrainingSpec};
-
-/// The split that is trained on by default.
-const TRAIN: &str = "train";
+use super::{DistillationSpec, ScheduleSpec, TrainingSpec};
 
 /// Warnings about values that contradict each other, of which a run would otherwise say nothing for hours.
 #[must_use]
-pub fn doubts<Place>(
-    dataset: &DatasetSpec<Place>,
-    distillation: &DistillationSpec,
-    training: &TrainingSpec,
-) -> Vec<String> {
+pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<String> {
     let epochs = training.epochs;
     let mut doubts = Vec::new();
-    if let Some(split) =
-        dataset.eval_split.as_deref().filter(|split| *split == dataset.train_split.as_deref().unwrap_or(TRAIN))
-    {
-        doubts.push(format!(
-            "dataset.eval_split is {split:?}, the split that is trained on: accuracies will not show how good the student \
-             is on other images"
-        ));
-    }
     if let Some(warmup) = distillation.warmup_epochs.filter(|&warmup| warmup > epochs) {
         doubts.push(format!(
             "distillation.warmup_epochs is {warmup}, but there are {epochs} epochs: the distillation loss gets {:.0} % of \

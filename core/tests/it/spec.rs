@@ -160,14 +160,9 @@ fn values_that_contradict_each_other_are_doubted() {
         let mut document = with(pointer, value);
         document["training"]["epochs"] = json!(10);
         let spec = parse(&document).unwrap();
-        doubts(&spec.dataset, &spec.distillation, &spec.training).join("\n")
+        doubts(&spec.distillation, &spec.training).join("\n")
     };
     assert_eq!(doubted("/priority", json!(0)), "");
-    let text = doubted("/dataset/eval_split", json!("train"));
-    assert!(text.contains("dataset.eval_split is \"train\", the split that is trained on"), "{text}");
-    let both = json!({"name": "a", "train_split": "all", "eval_split": "all"});
-    assert!(doubted("/dataset", both).contains("is \"all\""));
-    assert_eq!(doubted("/dataset/eval_split", json!("test")), "");
     let text = doubted("/distillation/method", json!("sdd_dkd"));
     assert!(text.contains("warmup_epochs is 20, but there are 10 epochs: the distillation loss gets 50 %"), "{text}");
     assert_eq!(doubted("/distillation/warmup_epochs", json!(10)), "");

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -25,6 +25,14 @@ pub fn create_private(path: &Path) -> anyhow::Result<()> {
     created.with_context(|| format!("cannot create the directory {}", path.display()))
 }
 
+/// Another process runs the server of a data directory, or starts or stops it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another distillery uses the data directory {}: stop it first, or give this one another --data-dir",
+    .0.display()
+)]
+pub struct InUse(PathBuf);
+
 /// Locks the directory, so that one process at a time uses it. The kernel releases the lock when the process ends,
 /// however it ends.
 pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
@@ -33,10 +41,7 @@ pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let file = open.with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another distillery uses the data directory {}: stop it first, or give this one another --data-dir",
-            data_dir.display()
-        ),
+        Err(TryLockError::WouldBlock) => Err(InUse(data_dir.to_owned()).into()),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }

@@ -31,7 +31,7 @@ use socket::SocketDir;
 
 use crate::process::{self, Child};
 
-pub use cluster::create_private;
+pub use cluster::{InUse, create_private};
 pub use keeper::KeptServer;
 pub use programs::find as find_programs;
 

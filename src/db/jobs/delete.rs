@@ -8,7 +8,8 @@ use crate::artifacts::keys;
 use crate::db::file_deletions::{self, FileDeletion};
 use crate::db::listen;
 
-/// Deletes a finished job. Returns what is left to do: to remove its files.
+/// Deletes a finished job. Returns what is left to do: to remove its files. Its events and points are left to
+/// [`deleted_jobs`](crate::db::deleted_jobs).
 pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion, Refusal>> {
     let mut transaction = pool.begin().await?;
     if let Err(refusal) = delete_in(&mut transaction, id).await? {

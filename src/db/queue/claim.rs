@@ -191,8 +191,8 @@ pub(super) async fn decline(
 async fn begin_attempt(connection: &mut PgConnection, token: &FencingToken, status: Status) -> sqlx::Result<()> {
     let worker_name = sqlx::query_scalar!(
         r#"
-        insert into attempts (job_id, attempt, worker, worker_name, runnable_at)
-        select job.id, job.attempt, job.worker,
+        insert into attempts (job_id, attempt, claim, worker, worker_name, runnable_at)
+        select job.id, job.attempt, job.claim, job.worker,
             coalesce((select name from workers where workers.id = job.worker), job.worker),
             greatest(job.run_after, teacher.finished_at)
         from jobs as job left join jobs as teacher on teacher.id = job.teacher_job

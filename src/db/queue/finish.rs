@@ -12,8 +12,9 @@ use crate::db::artifacts::{self, NewArtifact};
 use crate::db::attempts::{self, AttemptOutcome};
 use crate::db::events::{self, NewEvent};
 use crate::db::jobs::{Change, Status};
-use crate::db::{interval, storable};
+use crate::db::{LONGEST_MESSAGE, interval, storable};
 use crate::protocol::{ErrorClass, Failure, Outcome};
+use crate::text::shortened;
 
 /// Makes the attempt's files the job's, and ends the job: all of it or nothing. False if the attempt holds the job no
 /// longer.
@@ -103,6 +104,9 @@ async fn excuse(
     })
 }
 
+/// Longest message of a failure, in bytes. Its event says more, and is no longer than [`LONGEST_MESSAGE`].
+const LONGEST_FAILURE: usize = LONGEST_MESSAGE - 1024;
+
 /// Ends an attempt with a failure; its job is queued again if the failure may pass and attempts are left.
 pub(super) async fn fail_attempt(
     connection: &mut PgConnection,
@@ -111,9 +115,12 @@ pub(super) async fn fail_attempt(
     attempt: i32,
     failure: &Failure,
 ) -> sqlx::Result<Status> {
-    let row = sqlx::query!("select max_attempts, uncounted, worker from jobs where id = $1", job)
-        .fetch_one(&mut *connection)
-        .await?;
+    let row = sqlx::query!(
+        "select max_attempts, uncounted, worker, (spec ->> 'max_attempts')::integer as tries from jobs where id = $1",
+        job,
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     let excuse = excuse(connection, job, failure.class, row.uncounted).await?;
     let counted = excuse.is_none();
     let most = row.max_attempts + i32::from(!counted);
@@ -124,8 +131,14 @@ pub(super) async fn fail_attempt(
         _ => Change::FailForNow,
     };
     let next = next(status, change);
+    // `most` grows with every attempt that does not count, and with a retry. What the user asked for does not.
+    let tries = row.tries.unwrap_or(most).max(0);
+    let used = (tries - (most - attempt)).clamp(0, tries);
     let consequence = match next {
-        Status::Queued => format!("; attempt {} of {most} follows", attempt + 1),
+        Status::Queued => format!("; attempt {} follows (tries used: {used} of {tries})", attempt + 1),
+        Status::Failed if failure.class.is_retried() => {
+            format!("; no attempt follows (tries used: {used} of {tries})")
+        }
         _ => String::new(),
     };
     let excuse = excuse.map_or_else(String::new, |excuse| {
@@ -147,8 +160,10 @@ pub(super) async fn fail_attempt(
         ErrorClass::WorkerLost => Duration::ZERO,
         _ => back_off(attempts::failures_in_a_row(connection, job).await?),
     };
+    let why = storable(&failure.message);
+    let failure = Failure { class: failure.class, message: shortened(&why, LONGEST_FAILURE).into_owned() };
     let message = format!("attempt {attempt} failed: {}{excuse}{consequence}", failure.message);
-    let error = (next != Status::Cancelled).then_some(failure);
+    let error = (next != Status::Cancelled).then_some(&failure);
     release(connection, job, Release { next, message, error, pause }).await?;
     Ok(next)
 }

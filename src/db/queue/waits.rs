@@ -6,14 +6,15 @@ use sqlx::PgPool;
 
 use crate::db::events;
 use crate::db::interval;
-use crate::db::workers::ALIVE_FOR;
+use crate::db::workers::{ALIVE_FOR, BEING_CHECKED};
 
 /// How long a job must have waited, and a worker have run: the workers of a cluster start one after the other.
 const GRACE: Duration = Duration::from_secs(10);
 /// Most jobs that are told of at once.
 const MOST_JOBS: i64 = 100;
 
-/// Appends a warning to the history of each job that could start now and that none of the workers can run.
+/// Appends a warning to the history of each job that could start now and that none of the workers can run. One that is still
+/// checking its machine counts as one that can.
 pub async fn explain_waits(pool: &PgPool) -> sqlx::Result<()> {
     let mut transaction = pool.begin().await?;
     let stuck = sqlx::query!(
@@ -24,14 +25,14 @@ pub async fn explain_waits(pool: &PgPool) -> sqlx::Result<()> {
             exists (select from alive where has_dataset(alive.datasets, job.dataset, null)) as "has_name!",
             exists (select from alive where has_dataset(alive.datasets, job.dataset, job.dataset_fingerprint))
                 as "has_dataset!",
-            (select min(alive.stopped_because) from alive) as stopped_because
+            (select min(alive.stopped_because) from alive where alive.stopped_because <> $4) as stopped_because
         from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
         where job.status = 'queued' and job.run_after < now() - $2::interval
             and (job.teacher_job is null or teacher.status = 'succeeded')
             and exists (select from alive where alive.started_at < now() - $2::interval)
             and not exists (
                 select from alive
-                where alive.stopped_because is null and alive.devices >= job.devices
+                where coalesce(alive.stopped_because, $4) = $4 and alive.devices >= job.devices
                     and alive.spec_version >= job.spec_version
                     and has_dataset(alive.datasets, job.dataset, job.dataset_fingerprint))
         order by job.id limit $3
@@ -39,6 +40,7 @@ pub async fn explain_waits(pool: &PgPool) -> sqlx::Result<()> {
         interval(ALIVE_FOR),
         interval(GRACE),
         MOST_JOBS,
+        BEING_CHECKED,
     )
     .fetch_all(&mut *transaction)
     .await?;

@@ -118,8 +118,8 @@ impl Upload {
         let turn = state.uploads.inspection().await;
         let (upload, checkpoint) = tokio::task::spawn_blocking(move || {
             let mut upload = self;
-            let chosen = parameters.state_dict.as_ref().map_or(Ok(()), |key| upload.choose(key, &spool));
-            let checkpoint = chosen.and_then(|()| upload.inspect(parameters, network));
+            let chosen = parameters.state_dict.as_ref().map_or(Ok(Vec::new()), |key| upload.choose(key, &spool));
+            let checkpoint = chosen.and_then(|notes| upload.inspect(parameters, network, notes));
             drop(turn);
             (upload, checkpoint)
         })
@@ -179,25 +179,29 @@ impl Upload {
         Ok((inserted.checkpoint, inserted.is_new))
     }
 
-    /// Replaces the file by one of its state dicts.
-    fn choose(&mut self, key: &str, spool: &Path) -> Result<(), ApiError> {
+    /// Replaces the file by one of its state dicts. Returns what was done to read that, which the new file does not show.
+    fn choose(&mut self, key: &str, spool: &Path) -> Result<Vec<String>, ApiError> {
         let checkpoint = checkpoint::Checkpoint::open_state_dict(&self.path(), Some(key)).map_err(unreadable)?;
         let directory = tempfile::tempdir_in(spool)?;
         let path = directory.path().join("chosen");
         checkpoint.convert(&path).map_err(unreadable)?;
-        Ok(self.replace(std::fs::File::open(&path)?)?)
+        self.replace(std::fs::File::open(&path)?)?;
+        Ok(checkpoint.notes().to_vec())
     }
 
+    /// Describes the file, if it is a checkpoint and matches the parameters. `notes` are from before it was replaced.
     fn inspect(
         &self,
         parameters: UploadParameters,
         network: Option<&'static Architecture>,
+        mut notes: Vec<String>,
     ) -> Result<UploadedCheckpoint, ApiError> {
         let file = checkpoint::Checkpoint::open(&self.path()).map_err(unreadable)?;
+        notes.extend_from_slice(file.notes());
         let shapes = file.shapes();
         let expected = parameters.num_classes.and_then(|classes| u32::try_from(classes).ok());
         if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, expected)) {
-            let notes: String = file.notes().iter().map(|note| format!("; {note}")).collect();
+            let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
             return Err(ApiError::invalid(format!("the checkpoint {mismatch}{notes}")));
         }
         let fit = |fit: &architecture::ArchitectureFit| Fit {
@@ -236,7 +240,7 @@ impl Upload {
             num_classes: expected.or(only.map(|fit| fit.num_classes)).and_then(|classes| i32::try_from(classes).ok()),
             fits: Jsonb(fits),
             guess: architecture::guess(&shapes).map(|guess| Jsonb(described(guess))),
-            notes: file.notes().to_vec(),
+            notes,
             created_at: Utc::now(),
         })
     }

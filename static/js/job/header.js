@@ -21,7 +21,7 @@ const REMEDIES = {
   numeric: 'A loss was not finite. Try a lower learning rate or float32 precision.',
   worker_lost: 'The worker or its trainer disappeared.',
   storage: 'Files could not be read or written.',
-  machine: 'The worker’s machine could not run the job. It goes to another worker, and the attempt does not count.',
+  machine: 'The worker’s machine could not run the job; another machine may.',
   internal: 'This is an error of the server; see its log.',
 };
 
@@ -174,7 +174,7 @@ export class JobHeader {
   /** @param {Job} job */
   #showError({ error, status, attempt }) {
     this.error.hidden = !error;
-    const key = JSON.stringify([error, isFinal(status)]);
+    const key = JSON.stringify([error, attempt, isFinal(status)]);
     if (!error || key === this.#shownError) return;
     this.#shownError = key;
     fill(this.error,

@@ -110,7 +110,7 @@ function labelLinks({ labels }) {
 
 /** @param {JobSummary} job */
 function bestTitle({ best_top1: best, teacher_top1: teacher, status }) {
-  if (!isNumber(best)) return 'Not evaluated yet.';
+  if (!isNumber(best)) return isFinal(status) ? 'Not evaluated.' : 'Not evaluated yet.';
   const what = isFinal(status) ? 'Best top-1' : 'Best top-1 so far';
   return `${what}: ${percent(best)}${isNumber(teacher) ? `; teacher: ${percent(teacher)}` : ''}`;
 }

@@ -6,6 +6,7 @@ import { section } from '../ui/section.js';
 import { labelsControl, methodChoice } from './controls.js';
 import { Field, SchemaSet, Variants, fieldsOf } from './fields.js';
 import { Teacher, architectureField, datasetField, more } from './networks.js';
+import { notesOfCheckpoint } from './notes.js';
 import { Scales } from './scales.js';
 
 /** @import { Child } from '../ui/dom.js' */
@@ -85,10 +86,10 @@ export class JobForm {
   #networks(have) {
     const set = (/** @type {string} */ pointer) => (/** @type {unknown} */ value) => this.#set(pointer, value);
     const [architecture, name] = this.#add(
-      architectureField(have.architectures, set('/student/architecture')), datasetField(have.datasets, set('/dataset/name')));
+      architectureField(have.architectures, set('/student/architecture')), datasetField(have, set('/dataset/name')));
     const [usual, rare] = split(this.#fieldsOf(this.#part('dataset'), '/dataset', { skip: ['name'] }));
     const others = [
-      ...this.#fieldsOf(this.#part('student'), '/student', { skip: ['architecture'] }),
+      ...this.#fieldsOf(this.#part('student'), '/student', { skip: ['architecture'], notes: { checkpoint: (id) => notesOfCheckpoint(have, id) } }),
       ...this.#fieldsOf(this.#part('teacher'), '/teacher', { skip: ['checkpoint', 'job'] }),
     ];
     return formSection('Networks and data', this.teacher.element, architecture.element, h('div', { class: 'fields data' }, name.element, elements(usual)),

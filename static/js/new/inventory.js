@@ -7,34 +7,30 @@ import { preset, withTeacher } from './presets.js';
  * @typedef {object} Inventory
  * @property {Schemas['Architecture'][]} architectures
  * @property {Dataset[]} datasets
+ * @property {Schemas['UnusableDirectory'][]} unusable directories that are no data sets
  * @property {Schemas['Checkpoint'][]} checkpoints
- * @property {Schemas['Worker'][]} workers
+ * @property {Map<ListName, string>} unread why lists could not be read
  */
+/** @typedef {'architectures' | 'data sets' | 'checkpoints'} ListName */
 
 /**
- * A list that cannot be read is empty; the page works without it.
+ * A list that cannot be read is empty, and `unread` says why; the page works without it.
  * @param {AbortSignal} signal
  * @returns {Promise<Inventory>}
  */
 export async function inventory(signal) {
-  const [architectures, datasets, checkpoints, workers] = await Promise.all([
-    listOrNothing(api.architectures(signal)), listOrNothing(api.datasets(signal)),
-    allCheckpoints(signal).catch(() => []), listOrNothing(api.workers(signal)),
+  /** @type {Map<ListName, string>} */
+  const unread = new Map();
+  const failed = (/** @type {ListName} */ name) => (/** @type {Error} */ { message }) => {
+    unread.set(name, message);
+    return { data: [], unusable: [] };
+  };
+  const [{ data: architectures }, { data: datasets, unusable }, { data: checkpoints }] = await Promise.all([
+    api.architectures(signal).catch(failed('architectures')),
+    api.datasets(signal).catch(failed('data sets')),
+    allCheckpoints(signal).then((data) => ({ data }), failed('checkpoints')),
   ]);
-  return { architectures, datasets, checkpoints, workers };
-}
-
-/**
- * @template T
- * @param {Promise<{ data: T[] }>} answer
- * @returns {Promise<T[]>}
- */
-async function listOrNothing(answer) {
-  try {
-    return (await answer).data;
-  } catch {
-    return [];
-  }
+  return { architectures, datasets, unusable, checkpoints, unread };
 }
 
 /** @typedef {{ origin: string, spec: any, problem?: string }} Start `origin` names the draft; without `spec` the form starts from a preset */

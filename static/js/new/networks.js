@@ -6,6 +6,7 @@ import { h, setText } from '../ui/dom.js';
 import { bytes, count, percent, whole } from '../ui/format.js';
 import { choice } from './controls.js';
 import { Field } from './fields.js';
+import { notOffered, notesOfCheckpoint, notesOfDataset } from './notes.js';
 import { Picker } from './picker.js';
 import { teacherFrom } from './presets.js';
 
@@ -47,15 +48,21 @@ export function architectureField(architectures, onChange) {
 }
 
 /**
- * @param {Dataset[]} datasets
+ * The data set, what was passed over or guessed in it, and the directories that are none.
+ * @param {Inventory} have
  * @param {(name: unknown) => void} onChange
  */
-export function datasetField(datasets, onChange) {
-  const description = datasets.length ? 'A directory in the server’s --datasets-dir.' : 'None yet: put a directory of images into the server’s --datasets-dir.';
-  return new Field({
-    pointer: '/dataset/name', key: 'name', label: 'Data set', schema: { description }, onChange,
-    control: { build: (field) => choice(datasets.map((one) => [one.name, aboutDataset(one)]), field, 'choose…') },
+export function datasetField(have, onChange) {
+  const { datasets, unusable, unread } = have;
+  const none = unread.has('data sets') ? 'They could not be read.' : 'None yet: put a directory of images into the server’s --datasets-dir.';
+  const description = datasets.length ? 'A directory in the server’s --datasets-dir.' : none;
+  const field = new Field({
+    pointer: '/dataset/name', key: 'name', label: 'Data set', schema: { description }, onChange, notesOf: (name) => notesOfDataset(have, name),
+    control: { build: (built) => choice(datasets.map((one) => [one.name, aboutDataset(one)]), built, 'choose…') },
   });
+  const others = notOffered(unusable);
+  if (others) field.element.append(others);
+  return field;
 }
 
 /** The teacher: a checkpoint, a job, or none. */
@@ -81,7 +88,7 @@ export class Teacher {
     this.kinds = KINDS.map(([kind]) => h('input', { type: 'radio', name: 'teacher-kind', value: kind, onchange: () => this.#turn(kind) }));
     this.checkpoint = new Field({
       pointer: '/teacher/checkpoint', key: 'checkpoint', schema: { description: 'Uploaded files that fit a known architecture. Drop another anywhere on this page.' },
-      onChange: (id) => this.#chooseCheckpoint(id),
+      onChange: (id) => this.#chooseCheckpoint(id), notesOf: (id) => notesOfCheckpoint(have, id),
       control: { build: (field) => new Picker({
         label: 'Search the checkpoints', none: 'No uploaded checkpoint matches.', signal, onChange: field.onChange,
         find: async (text) => this.#findCheckpoints(text), describe: async (id) => this.#describeCheckpoint(id),

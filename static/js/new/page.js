@@ -66,6 +66,8 @@ class NewJob {
     // Each starting point has a draft of its own: looking at a clone leaves the others alone.
     this.draftKey = `${DRAFT_KEY}?${start.origin}`;
     this.note = h('p', { class: 'note draft-note', role: 'status' }, start.problem);
+    this.unread = h('p', { class: 'message-line', role: 'status' });
+    this.#showUnread();
     this.signal = signal;
     this.submit = h('button', { type: 'button', class: 'primary', onclick: () => this.send() }, 'Submit');
     this.verdict = new Verdict({ actions: [this.submit], onFault: (fault) => this.#goTo(fault) });
@@ -76,13 +78,17 @@ class NewJob {
       h('optgroup', { label }, presets.map((one) => h('option', { value: one.id }, one.label)))));
     this.sent = h('div', { class: 'sent' });
     this.checkpoints = checkpointsHelp((checkpoint) => this.useTeacher(checkpoint));
-    this.checkpoints.update(have.checkpoints);
+    this.checkpoints.update(have);
     this.views = this.#viewButtons();
     this.layout = this.#layOut(root);
     signal.addEventListener('abort', () => {
       clearTimeout(this.#timer);
       this.#check?.abort();
     });
+  }
+
+  #showUnread() {
+    fill(this.unread, [...this.have.unread].map(([name, problem]) => `The ${name} could not be read; reload the page to choose among them. ${problem} `));
   }
 
   #viewButtons() {
@@ -109,12 +115,12 @@ class NewJob {
         h('details', { class: 'card help' }, h('summary', {}, h('h2', {}, 'Request')), this.sent),
         this.checkpoints.element,
         section('Upload a teacher', {}, upload.element),
-        datasetsHelp(have.datasets), architecturesHelp(have.architectures),
+        datasetsHelp(have), architecturesHelp(have.architectures),
         h('p', { class: 'note' }, 'The ', h('a', { href: '/docs' }, 'API reference'), ' describes every field. Fields left empty take the values of the published recipe.')));
     fill(root,
       h('div', { class: 'heading' }, h('h1', {}, 'New job'), h('fieldset', { class: 'segments' }, h('legend', {}, 'View'),
         h('label', {}, this.views.form, 'Form'), h('label', {}, this.views.json, 'JSON'))),
-      this.note, layout);
+      this.note, this.unread, layout);
     return layout;
   }
 
@@ -214,10 +220,9 @@ class NewJob {
     try {
       const [dryRun, workers] = await Promise.all([api.check(this.editor.text, signal), api.workers(signal).catch(() => null)]);
       if (signal.aborted) return;
-      if (workers) this.have.workers = workers.data;
       this.#dryRun = dryRun;
       this.#showFaults([]);
-      this.verdict.fine(dryRun, this.have.workers);
+      this.verdict.fine(dryRun, workers?.data ?? null);
       this.#showForm();
     } catch (error) {
       if (!signal.aborted) this.#refused(error);
@@ -310,7 +315,9 @@ class NewJob {
   async uploaded(checkpoint) {
     try {
       this.have.checkpoints = await allCheckpoints(this.signal);
-      this.checkpoints.update(this.have.checkpoints);
+      this.have.unread.delete('checkpoints');
+      this.#showUnread();
+      this.checkpoints.update(this.have);
     } catch {
       // The upload form shows the new checkpoint in any case.
     }

@@ -29,16 +29,15 @@ fn altered(architecture: &str, rename: impl Fn(&str) -> String, value: impl Fn(&
     std::fs::read(file.path()).unwrap()
 }
 
-#[tokio::test]
-async fn one_of_several_networks_in_a_file_can_be_stored() {
-    let api = Api::start().await;
+/// A safetensors file with the networks `student` and `teacher` below a prefix.
+fn student_and_teacher(prefix: &str) -> Vec<u8> {
     let layout = distillery::architecture::find("resnet8").unwrap().layout(10);
     let tensors: Vec<(String, Vec<u64>, Vec<u8>)> = [("student", 0.25_f32), ("teacher", 0.75)]
         .into_iter()
         .flat_map(|(role, value)| {
             layout.entries.iter().map(move |entry| {
                 let count = usize::try_from(entry.shape.iter().product::<u64>()).unwrap();
-                (format!("module.{role}.{}", entry.key), entry.shape.clone(), value.to_le_bytes().repeat(count))
+                (format!("{prefix}.{role}.{}", entry.key), entry.shape.clone(), value.to_le_bytes().repeat(count))
             })
         })
         .collect();
@@ -46,7 +45,13 @@ async fn one_of_several_networks_in_a_file_can_be_stored() {
         tensors.iter().map(|(name, shape, bytes)| NewTensor { name, dtype: Dtype::F32, shape, bytes }).collect();
     let file = tempfile::NamedTempFile::new().unwrap();
     distillery::checkpoint::write(file.path(), &new, &BTreeMap::new()).unwrap();
-    let bytes = std::fs::read(file.path()).unwrap();
+    std::fs::read(file.path()).unwrap()
+}
+
+#[tokio::test]
+async fn one_of_several_networks_in_a_file_can_be_stored() {
+    let api = Api::start().await;
+    let bytes = student_and_teacher("module");
     let both = api.upload("", bytes.clone()).await.expect(201);
     assert!(both["notes"][0].as_str().unwrap().contains("choose it with state_dict=teacher"), "{both}");
     let teacher = api.upload("?state_dict=teacher&architecture=resnet8", bytes.clone()).await.expect(201);
@@ -57,12 +62,38 @@ async fn one_of_several_networks_in_a_file_can_be_stored() {
     api.upload("?state_dict=ema", bytes).await.says(422, &["nothing in it is under the key ema"]);
 }
 
+#[tokio::test]
+async fn what_was_left_out_of_a_checkpoint_is_in_the_history_of_a_job_before_it_runs() {
+    let api = Api::start().await;
+    let bytes = student_and_teacher("_orig_mod");
+    let uploaded = api.upload("?state_dict=teacher&architecture=resnet8", bytes).await.expect(201);
+    let note = "every key begins with _orig_mod., which is left out";
+    assert_eq!(uploaded["notes"], json!([note]), "the file that is stored does not show it");
+    let id = uploaded["id"].as_str().unwrap();
+    let job = student_job(json!({"architecture": "resnet8", "checkpoint": id}));
+    let posted = api.post("/v1/jobs", &job).await.expect(201);
+    let history = api.get(&format!("/v1/jobs/{}/events", posted["id"].as_str().unwrap())).await.expect(200);
+    let warning = &history["data"][1];
+    let expected = format!("checkpoint {id}: {note}");
+    assert_eq!((&warning["kind"], &warning["message"]), (&json!("warning"), &json!(expected)));
+}
+
 async fn dry_run(api: &Api, job: &Value) -> Value {
     api.post("/v1/jobs?dry_run=true", job).await.expect(200)
 }
 
 fn warnings(dry: &Value) -> Vec<String> {
     dry["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_dry_run_warns_of_a_disk_without_space() {
+    // The one file system on every machine that surely has no space left.
+    let api = Api::start_with(|settings| settings.spool_dir = "/proc/spool".into()).await;
+    let found = warnings(&dry_run(&api, &plain_job()).await);
+    let is_of_disk =
+        |warning: &&String| warning.contains("the server's disk has 0 MiB of free space, and the job needs");
+    assert_eq!(found.iter().filter(is_of_disk).count(), 1, "{found:?}");
 }
 
 #[tokio::test]
@@ -118,7 +149,7 @@ async fn a_dry_run_warns_of_what_can_be_known_before() {
     let api = Api::start().await;
     let id = api.upload("", checkpoint("resnet20", 10)).await.expect(201)["id"].clone();
     let mut job = student_job(json!({"architecture": "resnet20", "checkpoint": id}));
-    job["dataset"]["eval_split"] = json!("train");
+    job["dataset"]["eval_split"] = json!("Train");
     job["distillation"] = json!({"warmup_epochs": 20});
     job["training"] = json!({"epochs": 2});
     let found = warnings(&dry_run(&api, &job).await);

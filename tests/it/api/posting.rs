@@ -189,6 +189,22 @@ async fn a_dry_run_resolves_and_estimates_and_stores_nothing() {
 }
 
 #[tokio::test]
+async fn a_byte_order_mark_before_the_document_is_not_part_of_it() {
+    let api = Api::start().await;
+    let document = plain_job().to_string();
+    let post = async |body: String| {
+        let request = api.request(Method::POST, "/v1/jobs").header("content-type", "application/json");
+        api.send(request.header("idempotency-key", "the-same").body(body)).await
+    };
+    let job = post(format!("\u{feff}{document}")).await.expect(201);
+    let submitted = api.get(&format!("/v1/jobs/{}/submitted", job["id"].as_str().unwrap())).await;
+    assert_eq!(submitted.text(), document);
+    assert_eq!(post(document.clone()).await.expect(200)["id"], job["id"], "it is the same document");
+    post(format!("\u{feff}\u{feff}{document}")).await.says(400, &["not JSON"]);
+    post("\u{feff}".to_owned()).await.says(400, &["not JSON"]);
+}
+
+#[tokio::test]
 async fn the_submitted_document_is_stored_byte_for_byte() {
     let api = Api::start().await;
     let sent = "{ \"student\": {\"architecture\": \"resnet8\"},\n  \"dataset\": {\"name\": \"ten\"},\n  \

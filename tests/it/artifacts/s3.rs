@@ -12,15 +12,22 @@ const PART: &str = "DISTILLERY_TEST_S3_PART";
 const KEY: &str = "jobs/job_1/attempts/1/student.safetensors";
 
 /// The client reads AWS's environment variables, so it is a process of its own.
-async fn run_client(bucket: &Bucket, part: &str, secret: &str) -> std::process::Output {
-    tokio::process::Command::new(std::env::current_exe().unwrap())
+fn client(bucket: &Bucket, part: &str) -> tokio::process::Command {
+    let mut client = tokio::process::Command::new(std::env::current_exe().unwrap());
+    client
         .args(["--exact", &format!("artifacts::s3::{part}"), "--nocapture"])
         .env(PART, part)
-        .envs(bucket.environment())
-        .env("AWS_SECRET_ACCESS_KEY", secret)
-        .output()
-        .await
-        .unwrap()
+        .envs(bucket.environment());
+    client
+}
+
+async fn run_client(bucket: &Bucket, part: &str, secret: &str) -> std::process::Output {
+    client(bucket, part).env("AWS_SECRET_ACCESS_KEY", secret).output().await.unwrap()
+}
+
+/// A client as S3's own service has it, which removes files by the request to delete many.
+async fn run_client_of_s3(bucket: &Bucket, part: &str) -> std::process::Output {
+    client(bucket, part).env_remove("AWS_DISABLE_BULK_DELETE").output().await.unwrap()
 }
 
 #[tokio::test]
@@ -31,6 +38,40 @@ async fn s3_keeps_what_a_directory_keeps() {
     // No part of the interrupted upload is left: it would be charged for.
     assert_eq!(bucket.files(), ["deep/prefix/jobs/job_12/attempts/1/a"]);
     assert_eq!(bucket.open_uploads(), [""; 0]);
+}
+
+#[tokio::test]
+async fn files_go_by_the_request_that_deletes_many_unless_it_is_turned_off() {
+    let bucket = Bucket::serve().await;
+    // A request for one of the files alone would fail.
+    bucket.refuse(Some("DELETE /bucket/deep/prefix/jobs/job_1/attempts/2/a"));
+    let client = run_client_of_s3(&bucket, "what_the_client_does").await;
+    assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+    assert_eq!(bucket.files(), ["deep/prefix/jobs/job_12/attempts/1/a"]);
+}
+
+#[tokio::test]
+async fn a_file_that_the_request_for_many_does_not_remove_is_an_error_and_keeps_no_other() {
+    let bucket = Bucket::serve().await;
+    // S3 answers 200, and names the file in the answer.
+    bucket.refuse(Some("POST /bucket?delete deep/prefix/jobs/job_1/attempts/1/b"));
+    let client = run_client_of_s3(&bucket, "what_a_client_with_a_refused_deletion_does").await;
+    assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+    assert_eq!(bucket.files(), ["deep/prefix/jobs/job_1/attempts/1/b"]);
+}
+
+#[tokio::test]
+async fn what_a_client_with_a_refused_deletion_does() {
+    if std::env::var(PART).is_err() {
+        return;
+    }
+    let store = Store::open("s3://bucket/deep/prefix").unwrap();
+    for name in ["a", "b", "c"] {
+        let key = format!("jobs/job_1/attempts/1/{name}");
+        store.put_stream(&key, futures::stream::iter([Ok::<_, Error>(Bytes::from_static(b"a"))])).await.unwrap();
+    }
+    let error = store.delete_directory("jobs/job_1").await.unwrap_err().to_string();
+    assert!(error.contains("AccessDenied") && error.contains("attempts/1/b"), "{error}");
 }
 
 #[tokio::test]

@@ -10,8 +10,11 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
-use super::world::{MISCONFIGURED, World};
+use super::world::{Misconfigured, World};
 use crate::support::process::until_ended;
+
+/// Most crashes of the database until one loses a commit: its own processes may just have written it.
+const MOST_CRASHES: u32 = 3;
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -213,15 +216,30 @@ impl World {
         self.configure("alter system reset default_transaction_read_only").await;
     }
 
-    /// As in a failover to a standby that lagged behind: the database comes back without its last commits.
+    /// As in a failover to a standby that lagged behind: the database comes back without its last commits. One of them has
+    /// accepted a job, whose client sends it again.
     async fn lose_commits(&mut self) {
+        let began = Utc::now();
         self.configure("alter system set wal_writer_delay = '10s'").await;
         self.configure("alter system set synchronous_commit = off").await;
-        let pause = Duration::from_millis(500) + self.random.millis(2000);
-        tokio::time::sleep(pause).await;
-        self.crash_database().await;
+        let name = format!("job-{}", self.posted.len());
+        let mut was_lost = false;
+        for _ in 0..MOST_CRASHES {
+            let pause = Duration::from_millis(500) + self.random.millis(2000);
+            tokio::time::sleep(pause).await;
+            self.post(&name).await;
+            let accepted = self.posted[&name].clone();
+            self.crash_database().await;
+            self.post(&name).await;
+            was_lost = self.posted[&name] != accepted;
+            if was_lost {
+                break;
+            }
+        }
+        assert!(was_lost, "{MOST_CRASHES} crashes lost no commit");
         self.configure("alter system reset synchronous_commit").await;
         self.configure("alter system reset wal_writer_delay").await;
+        self.losses.push((began, Utc::now()));
     }
 
     async fn configure(&self, statement: &'static str) {
@@ -233,22 +251,32 @@ impl World {
         }
     }
 
-    /// Starts one more worker, which can run nothing, until it has said so or has given a job back.
+    /// Starts more workers, each of which can run nothing for another reason, until each has been found out.
     async fn misconfigure(&mut self) {
-        let kind = self.random.below(4);
-        let mut worker = process::spawn(self.misconfigured_worker(kind)).unwrap();
         let began = Utc::now();
-        let query = "select exists (
-                select from workers where name = $1 and (stopped_because not like '%is being checked' or datasets = '{}'))
-            or exists (select from attempts where worker_name = $1 and started_at > $2 and ended_at is not null)
-            or not exists (select from jobs where status = 'queued')";
-        self.until("the misconfigured worker is found out", async |pool| {
-            sqlx::query_scalar(query).bind(MISCONFIGURED).bind(began).fetch_one(pool).await
-        })
-        .await;
+        let mut workers = Misconfigured::ALL.map(|kind| process::spawn(self.misconfigured_worker(kind)).unwrap());
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let mut trusted = Vec::new();
+            for kind in Misconfigured::ALL {
+                let found = sqlx::query_scalar(kind.found_out()).bind(kind.name()).bind(began);
+                if !found.fetch_one(&self.pool).await.unwrap_or(false) {
+                    trusted.push(kind);
+                }
+            }
+            if trusted.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "not found out: {trusted:?}\n{}", self.overview().await);
+            self.revive().await;
+            self.keep_queued().await;
+            self.pause().await;
+        }
         self.later().await;
-        worker.signal(Signal::TERM);
-        worker.wait().await;
+        for worker in &mut workers {
+            worker.signal(Signal::TERM);
+            worker.wait().await;
+        }
     }
 
     async fn end_connections(&mut self) {

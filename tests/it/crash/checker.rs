@@ -99,7 +99,7 @@ pub struct History {
     /// The last step that each attempt's trainer did.
     pub trained: BTreeMap<i32, u64>,
     pub clean_kills: Vec<CleanKill>,
-    /// Whether the database lost commits, with what they said of files that replaced others.
+    /// Whether the database lost commits meanwhile, with what they said of files that replaced others.
     pub lost_commits: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -56,13 +56,19 @@ impl World {
             artifacts,
             listed: listed.map(|one| (text(&one["name"]), text(&one["sha256"]))).collect(),
             clean_kills: self.clean_kills(job, &attempts),
-            lost_commits: self.done.contains_key(&Action::LoseCommits),
+            lost_commits: self.was_there_at_a_loss(&row),
             attempts,
             student: if succeeded { self.download(job, "student").await } else { None },
             metrics_file: points.map(|point| (text(&point["name"]), point["step"].as_u64().unwrap_or(0))).collect(),
             written,
             trained,
         }
+    }
+
+    /// Whether the database lost commits after the job was posted and before it finished.
+    fn was_there_at_a_loss(&self, row: &Value) -> bool {
+        let time = |name: &str| serde_json::from_value::<DateTime<Utc>>(row[name].clone()).unwrap();
+        self.losses.iter().any(|(from, to)| time("created_at") < *to && time("finished_at") > *from)
     }
 
     fn clean_kills(&self, job: &str, attempts: &[Attempt]) -> Vec<CleanKill> {

@@ -69,4 +69,5 @@ async fn run(seed: u64, lease: u64, long: Duration) {
     }
     println!("{}", report::of(&world, &histories));
     assert_eq!(objections, Vec::<String>::new(), "seed {seed}");
+    assert_eq!(world.misled().await, 0, "jobs went to workers that could not run them");
 }

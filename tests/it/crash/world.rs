@@ -34,10 +34,49 @@ const UNFINISHED: usize = 5;
 /// Seconds by which the clocks of the workers' machines are off.
 const CLOCKS: [i64; WORKERS] = [-3600, 0, 3600];
 const TRAINER: &str = include_str!("trainer.sh");
-/// Name of the worker that can run nothing.
-pub const MISCONFIGURED: &str = "crash/misconfigured";
 /// How long to wait for a change of a job: processes end, and the database goes away, without one.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Why a worker can run nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misconfigured {
+    NoDatasets,
+    NoLibrary,
+    NoWorkDirectory,
+    NoSpace,
+}
+
+impl Misconfigured {
+    pub const ALL: [Self; 4] = [Self::NoDatasets, Self::NoLibrary, Self::NoWorkDirectory, Self::NoSpace];
+    /// The kinds that get no job at all.
+    pub const IDLE: [Self; 3] = [Self::NoDatasets, Self::NoLibrary, Self::NoWorkDirectory];
+
+    pub fn name(self) -> String {
+        format!("crash/{self:?}")
+    }
+
+    /// The query that says whether the worker of this name, started since then, has been found out.
+    pub fn found_out(self) -> &'static str {
+        match self {
+            Self::NoDatasets => {
+                "select exists (select from workers where name = $1 and started_at > $2
+                    and stopped_because is null and datasets = '{}')"
+            }
+            Self::NoLibrary => {
+                "select exists (select from workers where name = $1 and started_at > $2
+                    and stopped_because like '%trainer cannot run%')"
+            }
+            Self::NoWorkDirectory => {
+                "select exists (select from workers where name = $1 and started_at > $2
+                    and stopped_because like 'cannot write to%')"
+            }
+            Self::NoSpace => {
+                "select exists (select from attempts where worker_name = $1 and started_at > $2
+                    and outcome = 'machine' and not counted)"
+            }
+        }
+    }
+}
 
 pub struct World {
     pub dir: tempfile::TempDir,
@@ -58,6 +97,8 @@ pub struct World {
     pub strikes: Vec<Strike>,
     /// When something was broken that affects every job.
     pub broken: Vec<(DateTime<Utc>, DateTime<Utc>)>,
+    /// When the database lost commits.
+    pub losses: Vec<(DateTime<Utc>, DateTime<Utc>)>,
     pub done: BTreeMap<Action, u32>,
     /// Processes that ended without being killed.
     pub ended_by_themselves: u32,
@@ -103,6 +144,7 @@ impl World {
             posted: BTreeMap::new(),
             strikes: Vec::new(),
             broken: Vec::new(),
+            losses: Vec::new(),
             done: BTreeMap::new(),
             ended_by_themselves: 0,
             api_back: Vec::new(),
@@ -161,31 +203,37 @@ impl World {
         program
     }
 
-    /// A worker of the given kind of four that can run no job.
-    pub fn misconfigured_worker(&self, kind: usize) -> std::process::Command {
+    /// A worker that can run no job.
+    pub fn misconfigured_worker(&self, kind: Misconfigured) -> std::process::Command {
         let at = |name: &str| self.dir.path().join(name);
-        let worker = |datasets, data: &str, trainer| self.worker(MISCONFIGURED, datasets, &at(data), trainer);
+        let (mut datasets, data, mut trainer) = ("datasets", at(&format!("data-{kind:?}")), "trainer");
         let says = r#"{"type":"failed","class":"storage","message":"no space left on device"}"#;
         match kind {
-            0 => {
-                fs::create_dir_all(at("no-datasets")).unwrap();
-                worker("no-datasets", "data-misconfigured", "trainer")
+            Misconfigured::NoDatasets => {
+                datasets = "no-datasets";
+                fs::create_dir_all(at(datasets)).unwrap();
             }
-            1 => {
-                write_script(&at("trainer-without-library"), "#!/bin/sh\necho no such library >&2; exit 127\n");
-                worker("datasets", "data-misconfigured", "trainer-without-library")
+            Misconfigured::NoLibrary => {
+                trainer = "trainer-without-library";
+                write_script(&at(trainer), "#!/bin/sh\necho no such library >&2; exit 127\n");
             }
-            2 => {
-                fs::create_dir_all(at("data-read-only")).unwrap();
-                fs::write(at("data-read-only/work"), "not a directory").unwrap();
-                worker("datasets", "data-read-only", "trainer")
+            Misconfigured::NoWorkDirectory => {
+                fs::create_dir_all(&data).unwrap();
+                fs::write(data.join("work"), "not a directory").unwrap();
             }
-            _ => {
-                let script = format!("#!/bin/sh\n[ $1 = probe ] && exit\necho '{says}'; exit 1\n");
-                write_script(&at("trainer-without-space"), &script);
-                worker("datasets", "data-misconfigured", "trainer-without-space")
+            Misconfigured::NoSpace => {
+                trainer = "trainer-without-space";
+                write_script(&at(trainer), &format!("#!/bin/sh\n[ $1 = probe ] && exit\necho '{says}'; exit 1\n"));
             }
         }
+        self.worker(&kind.name(), datasets, &data, trainer)
+    }
+
+    /// How many attempts were begun by workers that could not run them, and should have known.
+    pub async fn misled(&self) -> i64 {
+        let idle = Misconfigured::IDLE.map(Misconfigured::name);
+        let query = "select count(*) from attempts where worker_name = any($1)";
+        sqlx::query_scalar(query).bind(&idle[..]).fetch_one(&self.pool).await.unwrap()
     }
 
     async fn start_api(&mut self) {
@@ -271,6 +319,14 @@ impl World {
         let query = "select count(*) from jobs where finished_at is null";
         let unfinished: i64 = sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap_or(0);
         for _ in usize::try_from(unfinished).unwrap_or(0)..UNFINISHED {
+            self.post(&format!("job-{}", self.posted.len())).await;
+        }
+    }
+
+    /// Posts a job unless there is one that a worker could take now.
+    pub async fn keep_queued(&mut self) {
+        let query = "select exists (select from jobs where status = 'queued' and run_after <= now())";
+        if !sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap_or(true) {
             self.post(&format!("job-{}", self.posted.len())).await;
         }
     }

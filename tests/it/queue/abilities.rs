@@ -81,6 +81,23 @@ async fn a_job_that_no_worker_can_run_says_why_once() {
 }
 
 #[tokio::test]
+async fn a_worker_that_still_checks_its_machine_is_no_fault_for_a_jobs_history() {
+    let db = TestDb::new().await;
+    register(&db, WORKER, &[("patterns", "aa")], Some(workers::BEING_CHECKED)).await;
+    let id = db.add_job(json!({})).await;
+    let submitted = history(&db, id).await.pop().unwrap().2;
+    assert_eq!(explanation(&db, id).await, submitted);
+    let large = db.add_job(json!({"training": {"devices": 2}})).await;
+    assert!(explanation(&db, large).await.contains("no worker has 2 devices"));
+    // Another's fault is one only where the first could not run the job.
+    register(&db, "wrk_full", &[("patterns", "aa")], Some("no space left")).await;
+    assert_eq!(explanation(&db, id).await, submitted);
+    register(&db, WORKER, &[], Some(workers::BEING_CHECKED)).await;
+    let said = explanation(&db, id).await;
+    assert!(said.contains("fault of their machine: no space left"), "{said}");
+}
+
+#[tokio::test]
 async fn a_fault_of_the_machine_costs_no_attempt_and_the_job_goes_to_another_worker() {
     let db = TestDb::new().await;
     for id in ["wrk_bad", "wrk_good"] {

@@ -134,6 +134,31 @@ async fn losses_count_only_where_the_job_did_not_get_further() {
 }
 
 #[tokio::test]
+async fn a_history_counts_the_tries_of_the_specification_and_never_more_than_these() {
+    let db = TestDb::new().await;
+    // With three tries, the default.
+    let id = db.add_job(json!({})).await;
+    let drained = claimed_token(&db.pool).await;
+    queue::stopped(&db.pool, &drained.write()).await.unwrap();
+    for (epoch, said) in [
+        (Some(1), "attempt 3 follows (tries used: 0 of 3)"),
+        (None, "attempt 4 follows (tries used: 1 of 3)"),
+        (Some(2), "attempt 5 follows (tries used: 1 of 3)"),
+        (None, "attempt 6 follows (tries used: 2 of 3)"),
+        (None, "no attempt follows (tries used: 3 of 3)"),
+    ] {
+        lose(&db, id, epoch).await;
+        let message = history(&db, id).await.pop().unwrap().2;
+        assert!(message.ends_with(said), "{said:?} at the end of {message:?}");
+    }
+    assert_eq!(db.job(id).await["status"], "failed");
+    db.change(id, Change::Retry).await;
+    lose(&db, id, None).await;
+    let message = history(&db, id).await.pop().unwrap().2;
+    assert!(message.ends_with("attempt 8 follows (tries used: 1 of 3)"), "{message}");
+}
+
+#[tokio::test]
 async fn failures_of_a_job_that_gets_further_are_retried_too() {
     let db = TestDb::new().await;
     let id = db.add_job(json!({"max_attempts": 1})).await;

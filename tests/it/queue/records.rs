@@ -1,8 +1,9 @@
 //! What an attempt records.
 
+use distillery::db::LONGEST_MESSAGE;
 use distillery::db::jobs::Status;
 use distillery::db::queue::{self, ReportBatch};
-use distillery::protocol::{ErrorClass, Evaluation, Level, Progress};
+use distillery::protocol::{ErrorClass, Evaluation, Failure, Level, Progress};
 use serde_json::json;
 
 use super::{artifact, claimed_token, failure, history, outcome, points, saved, started};
@@ -105,6 +106,34 @@ async fn everything_a_trainer_reports_is_recorded() {
     assert_eq!((&job["progress"]["step"], &job["teacher"]["top1"]), (&json!(2), &json!(71.5)));
     let kinds: Vec<_> = history(&db, id).await.into_iter().map(|event| event.0).collect();
     assert_eq!(kinds, ["status", "status", "log", "warning", "teacher", "checkpoint"]);
+}
+
+#[tokio::test]
+async fn a_long_line_and_a_long_failure_are_cut_and_say_how_much_is_missing() {
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    let token = claimed_token(&db.pool).await;
+    let long = "é".repeat(1 << 19);
+    let missing = |cut: &str| {
+        let (kept, rest) = cut.split_once("… (").unwrap();
+        (kept.len(), rest.split_once(" more bytes)").unwrap().0.parse::<usize>().unwrap())
+    };
+    let logs = vec![(Level::Warning, long.clone()), (Level::Info, "short".to_owned())];
+    assert!(queue::record(&db.pool, &token.write(), &ReportBatch { logs, ..ReportBatch::default() }).await.unwrap());
+    let messages = db.messages(id).await;
+    let [.., cut, short] = messages.as_slice() else { panic!("{messages:?}") };
+    let (kept, left_out) = missing(cut);
+    assert_eq!((kept + left_out, short.as_str()), (long.len(), "short"));
+    assert!(cut.len() <= LONGEST_MESSAGE && kept > LONGEST_MESSAGE - 100, "{}", cut.len());
+
+    let failure = Failure { class: ErrorClass::Storage, message: long.clone() };
+    assert_eq!(queue::fail(&db.pool, &token.write(), &failure).await.unwrap(), Some(Status::Queued));
+    let job = db.job(id).await;
+    let error = job["error"]["message"].as_str().unwrap();
+    let (kept, left_out) = missing(error);
+    assert_eq!(kept + left_out, long.len());
+    let said = db.messages(id).await.pop().unwrap();
+    assert!(said.contains(error) && said.contains("attempt 2 follows") && said.len() <= LONGEST_MESSAGE, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

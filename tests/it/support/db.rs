@@ -27,6 +27,7 @@ const TEST_TRIGGERS: &str = "
     create trigger notify_test after insert or update or delete on workers execute function notify_test();
     create trigger notify_test after delete on jobs execute function notify_test();
     create trigger notify_test after delete on file_deletions execute function notify_test();
+    create trigger notify_test after delete on deleted_jobs execute function notify_test();
 ";
 
 /// A cluster in `data_dir` that does not wait for disks.
@@ -173,7 +174,7 @@ impl TestDb {
         let spec = Request::read(&document).complete().expect("a specification");
         let submitted = document.to_string();
         let new =
-            NewJob { spec: &spec, submitted: &submitted, idempotency: None, warning: None, dataset_fingerprint: None };
+            NewJob { spec: &spec, submitted: &submitted, idempotency: None, warnings: &[], dataset_fingerprint: None };
         match jobs::create(&self.pool, &new).await.expect("the database answers") {
             Created::New(job) => job.id.leak(),
             other => panic!("the job is not created: {other:?}"),

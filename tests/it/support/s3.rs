@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -35,7 +35,8 @@ struct Control {
     held: watch::Sender<Vec<String>>,
     /// How many wait.
     waiting: watch::Sender<usize>,
-    /// Requests whose method and path contain any of these are refused.
+    /// Requests whose method and path contain any of these are refused. So are files in a request to delete many, whose
+    /// key comes after it, as in `POST /bucket?delete jobs/`.
     refused: Mutex<Vec<String>>,
     /// Open multipart uploads: the key of each id. The service cannot list them.
     uploads: Mutex<BTreeMap<String, String>>,
@@ -72,7 +73,8 @@ impl Bucket {
         Self { endpoint, root, control }
     }
 
-    /// What tells a process where the service is. Each deletion is a request of its own.
+    /// What tells a process where the service is. Without the last variable, files are removed by the request to delete
+    /// many; with it, each deletion is a request of its own, which a test can hold.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let variables = [
             ("AWS_ENDPOINT", self.endpoint.as_str()),
@@ -149,7 +151,21 @@ impl Control {
         if method == Method::GET && has("uploads") {
             return answer(StatusCode::OK, self.list_uploads());
         }
-        let response = Service::call(service, request).await.expect("the service answers");
+        let (head, body) = request.into_parts();
+        let body = if method == Method::POST && has("delete") {
+            let body = axum::body::to_bytes(Body::new(body), usize::MAX).await.expect("a whole body");
+            let refused = refusals(&String::from_utf8_lossy(&body), |key| {
+                let line = format!("{line} {key}");
+                self.refused.lock().unwrap().iter().any(|words| line.contains(words))
+            });
+            if !refused.is_empty() {
+                return answer(StatusCode::OK, format!("<DeleteResult>{refused}</DeleteResult>"));
+            }
+            s3s::Body::from(body)
+        } else {
+            s3s::Body::from(body)
+        };
+        let response = service.call(Request::from_parts(head, body)).await.expect("the service answers");
         let (head, body) = response.into_parts();
         let body = axum::body::to_bytes(Body::new(body), usize::MAX).await.expect("a whole body");
         if head.status.is_success() {
@@ -179,6 +195,15 @@ impl Control {
         let uploads: String = uploads.collect();
         format!("<ListMultipartUploadsResult>{uploads}<IsTruncated>false</IsTruncated></ListMultipartUploadsResult>")
     }
+}
+
+/// The errors for the keys in a request to delete many that are refused. None of its other files is removed then.
+fn refusals(request: &str, is_refused: impl Fn(&str) -> bool) -> String {
+    let keys = request.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+    let errors = keys
+        .filter(|key| is_refused(key))
+        .map(|key| format!("<Error><Key>{key}</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"));
+    errors.collect()
 }
 
 fn answer(status: StatusCode, text: String) -> Answer {

@@ -35,6 +35,20 @@ async fn a_worker_without_the_data_set_leaves_the_job_until_it_has_it() {
 }
 
 #[tokio::test]
+async fn notes_that_are_added_to_a_data_set_keep_no_job_waiting() {
+    let it = Surroundings::new("started 0 0; finish").await;
+    let dataset = it.settings.datasets_dir.join("patterns");
+    fs::write(dataset.join("train.parquet"), "images").unwrap();
+    let id = it.db.add_job(json!({})).await;
+    let query = sqlx::query("update jobs set dataset_fingerprint = $2 where id = $1").bind(id);
+    query.bind(distillery::dataset::outline(&dataset).unwrap()).execute(&it.db.pool).await.unwrap();
+    fs::write(dataset.join("README.md"), "how the images were made").unwrap();
+    let worker = it.start();
+    it.db.until_status(id, "succeeded").await;
+    worker.drain().await;
+}
+
+#[tokio::test]
 async fn a_worker_whose_trainer_cannot_use_its_device_takes_no_job_until_it_can() {
     let it = Surroundings::new("started 0 0; finish").await;
     fs::write(it.file("broken"), "").unwrap();
@@ -76,6 +90,38 @@ async fn a_device_that_is_lost_under_a_job_is_not_the_jobs_fault() {
     fs::remove_file(it.file("broken")).unwrap();
     let job = it.db.until_status(id, "succeeded").await;
     assert_eq!(job["attempt"], 2);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_device_that_another_job_uses_is_not_checked() {
+    let mut it = Surroundings::new(
+        r#"
+        started 0 0; point 1
+        if [ "$8" = cuda:0 ]; then
+            read -r command
+            case $command in *pause*) checkpoint 1 ;; esac
+            stopped
+        fi
+        [ -e "$here/mended" ] && finish && exit
+        touch "$here/broken"; echo 'CUDA error' >&2; exit 1
+        "#,
+    )
+    .await;
+    it.settings.devices = vec!["cuda:0".into(), "cuda:1".into()];
+    let busy = it.db.add_job(json!({})).await;
+    let worker = it.start();
+    it.db.until_training(busy).await;
+    let id = it.db.add_job(json!({"max_attempts": 1})).await;
+    until_given_back(&it, id).await;
+    until_stopped(&it).await;
+    fs::write(it.file("mended"), "").unwrap();
+    fs::remove_file(it.file("broken")).unwrap();
+    it.db.until_status(id, "succeeded").await;
+    let probes = it.read("probes");
+    let probes: Vec<&str> = probes.lines().collect();
+    assert_eq!(probes[..3], ["cuda:0,cuda:1", "cuda:1", "cuda:1"], "at the start, after the failure, and again");
+    assert!(probes[3..].iter().all(|devices| *devices == "cuda:1"), "{probes:?}");
     worker.drain().await;
 }
 

@@ -57,7 +57,7 @@ impl Setup {
     /// A file cannot be read, or does not fit the specification or this machine.
     pub fn new(spec: &TrainingPlan, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
         let mut startup = StartupTimer::begin();
-        for doubt in spec::doubts(&spec.dataset, &spec.distillation, &spec.training) {
+        for doubt in spec::doubts(&spec.distillation, &spec.training) {
             report.event(&warning(doubt));
         }
         let device = device::open(&settings.device)?;

@@ -62,7 +62,7 @@ fn a_run_on_one_class_says_that_the_student_learns_nothing() {
 #[test]
 fn values_that_contradict_each_other_are_warned_of_when_the_run_starts() {
     let workspace = Workspace::new().with_teacher();
-    let changes = json!({"dataset": {"eval_split": "train"}, "distillation": {"warmup_epochs": 20}});
+    let changes = json!({"dataset": {"eval_split": "TRAIN"}, "distillation": {"warmup_epochs": 20}});
     let events = workspace.finish(&merged(workspace.distilled("kd"), changes), "out", &[]);
     let warnings = warnings(&events);
     assert!(warnings.iter().any(|warning| warning.contains("the split that is trained on")), "{warnings:?}");

@@ -9,7 +9,7 @@ use super::super::table::Table;
 use super::super::{DatasetOptions, Error};
 use super::{Class, SplitFiles, walk};
 
-const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
+pub(super) const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 /// Usual names of the column with the labels.
 const LABELS: [&str; 5] = ["label", "labels", "class", "target", "category"];
 

@@ -33,7 +33,7 @@ pub(super) fn by_split(root: &Path, links: &Links) -> Result<BTreeMap<String, Ve
     Ok(found)
 }
 
-fn is_parquet(name: &str) -> bool {
+pub(in super::super) fn is_parquet(name: &str) -> bool {
     name.ends_with(".parquet")
 }
 

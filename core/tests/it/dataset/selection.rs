@@ -72,6 +72,29 @@ fn classes_that_only_the_evaluation_has_are_named() {
 }
 
 #[test]
+fn an_evaluation_on_the_split_that_is_trained_on_is_warned_of_however_it_is_spelt() {
+    let (_dir, dataset) = folder(&[("Training", &[("a", 3), ("b", 3)]), ("test", &[("a", 1), ("b", 1)])]);
+    let warnings = |train_split, eval_split, eval_fraction| {
+        let request = SelectionRequest { train_split, eval_split, eval_fraction, ..SelectionRequest::default() };
+        dataset.select(request).unwrap().warnings
+    };
+    for (train_split, eval_split) in [
+        (None, Some("Training")),
+        (None, Some("training")),
+        (Some("training"), Some("TRAINING")),
+        (Some("test"), None),
+        (Some("Test"), Some("test")),
+    ] {
+        let found = warnings(train_split, eval_split, None);
+        let [warning] = found.as_slice() else { panic!("{train_split:?} {eval_split:?}: {found:?}") };
+        let split = if train_split.is_none_or(|split| split == "training") { "Training" } else { "test" };
+        assert!(warning.contains(&format!("evaluated on {split:?}, the split that is trained on")), "{warning}");
+    }
+    assert_eq!(warnings(None, Some("test"), None), [""; 0]);
+    assert_eq!(warnings(None, None, Some(0.4)), [""; 0]);
+}
+
+#[test]
 fn shares_follow_the_classes_and_leave_none_out() {
     let labels: Vec<u32> =
         [(0, 900), (1, 90), (2, 9), (3, 1)].iter().flat_map(|&(class, count)| vec![class; count]).collect();

@@ -70,10 +70,9 @@ pub async fn get(
     Query(parameters): Query<MetricsParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    // The points of a deleted job may be there a little longer than the job.
+    jobs::find(&state, &id).await?;
     let last_id = metrics::newest(&state.pool, &id.0).await?;
-    if last_id == 0 {
-        jobs::find(&state, &id).await?;
-    }
     let is_csv = prefers_csv(&headers);
     if last_id == 0 && !is_csv {
         return Ok(([(VARY, "accept")], Json(Metrics { series: Vec::new(), last_id })).into_response());

@@ -80,9 +80,9 @@ pub async fn create(
         None => {
             let resolved = resolve::resolve(&state, &body.value).await?;
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
-            let warning = resolved.waits.as_deref();
+            let warnings = &resolved.warnings();
             let dataset_fingerprint = resolved.outline.as_deref();
-            let new = NewJob { spec: &resolved.spec, submitted, idempotency, warning, dataset_fingerprint };
+            let new = NewJob { spec: &resolved.spec, submitted, idempotency, warnings, dataset_fingerprint };
             db::jobs::create(&state.pool, &new).await?
         }
     };
@@ -170,7 +170,7 @@ pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Json<Job>, 
 /// The body that created the job, without the defaults.
 #[utoipa::path(get, path = "/v1/jobs/{id}/submitted", tag = "jobs", operation_id = "get_submitted",
     params(("id" = String, Path, description = "Id of the job")),
-    responses((status = 200, description = "The body, byte for byte", body = serde_json::Value)))]
+    responses((status = 200, description = "The body, byte for byte, without a byte-order mark", body = serde_json::Value)))]
 pub async fn submitted(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     if let Some(document) = db::jobs::submitted(&state.pool, &id.0).await? {
         return Ok(([(CONTENT_TYPE, "application/json")], document).into_response());
@@ -241,12 +241,12 @@ fn refused(refusal: Refusal, id: &JobId, action: &str) -> ApiError {
 
 /// Delete a finished job
 ///
-/// Also deletes its files, events and metrics. The files may be removed from storage a little later.
+/// Also deletes its files, events and metrics. Nobody can read them any more, but the space may become free a little later.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "delete_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: JobId) -> Result<StatusCode, ApiError> {
     let deleted = db::jobs::delete(&state.pool, &id.0).await?;
     let files = deleted.map_err(|refusal| refused(refusal, &id, "deleted"))?;
-    removals::start(&state.pool, &state.artifacts, files).await;
+    removals::start_of_job(&state.pool, &state.artifacts, id.0, files).await;
     Ok(StatusCode::NO_CONTENT)
 }
