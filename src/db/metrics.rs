@@ -260,8 +260,8 @@ impl SeriesReader {
         Ok((kept, end.checked_add(1).filter(|next| *next <= position.ends.1)))
     }
 
-    /// The first points of a series from a step to another. They come as arrays, since a row for each costs more than the
-    /// point in it.
+    /// The first points of a series from a step to another. They come as arrays, since a row for each costs more than
+    /// the point in it.
     async fn read(&self, position: &Position, start: i64, end: i64, limit: i64) -> sqlx::Result<Vec<SeriesPoint>> {
         let part = sqlx::query!(
             r#"

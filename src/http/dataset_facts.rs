@@ -52,8 +52,8 @@ async fn changed(path: &Path) -> Option<SystemTime> {
     tokio::fs::metadata(path).await.and_then(|facts| facts.modified()).ok()
 }
 
-/// What of a specification decides about the [facts](DatasetFacts): what [`open`] reads of it, and nothing else, so that
-/// a sweep over image sizes looks once.
+/// What of a specification decides about the [facts](DatasetFacts): what [`open`] reads of it, and nothing else, so
+/// that a sweep over image sizes looks once.
 fn question(spec: &DatasetSpec) -> anyhow::Result<String> {
     let SelectionRequest { train_split, eval_split, eval_fraction, limit } = spec.selection();
     let (name, columns) = (&spec.place.name, (&spec.image_column, &spec.label_column));

@@ -94,6 +94,9 @@ pub struct ServerSettings {
     pub upload_timeout: Duration,
     /// In bytes.
     pub upload_least: u64,
+    /// While all places for uploads are taken, a new one ends the slowest of those that have had an
+    /// [`upload_timeout`](Self::upload_timeout) and sent fewer bytes per second than this.
+    pub upload_fair: u64,
     /// How long the outcome of a check of the database and the storage is reused.
     pub ready_memory: Duration,
     /// Longest silence of a stream.
@@ -128,6 +131,7 @@ impl ServerSettings {
             timeout: Duration::from_secs(30),
             upload_timeout: Duration::from_secs(60),
             upload_least: 64 << 10,
+            upload_fair: 256 << 10,
             ready_memory: Duration::from_secs(5),
             keep_alive: Duration::from_secs(15),
             reader_patience: Duration::from_secs(60),

@@ -27,8 +27,8 @@ pub struct Resolved {
     pub spec: JobSpec,
     /// The data set.
     dataset: DatasetFacts,
-    /// The [outline](crate::dataset::outline) of the server's copy of the data set, which workers compare with theirs; `None` if
-    /// it cannot be read.
+    /// The [outline](crate::dataset::outline) of the server's copy of the data set, which workers compare with theirs;
+    /// `None` if it cannot be read.
     pub outline: Option<String>,
     /// The workers that run now.
     prospects: Prospects,

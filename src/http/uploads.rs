@@ -1,15 +1,16 @@
 //! Receives uploads: how many at once, how fast, and how much of the disk and of memory they take.
 //!
 //! Receiving costs a connection and bytes on disk, so many may do it; an upload that trickles in holds its place only
-//! while it sends enough. Looking at what came costs memory, so few do that at once. What holds a place or a turn is the
-//! work, not the request: a client that hangs up does not make room for another.
+//! while it sends enough, and gives way to others once all places are taken. Looking at what came costs memory, so few
+//! do that at once. What holds a place or a turn is the work, not the request: a client that hangs up does not make
+//! room for another.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
 use super::{AppState, ServerSettings, auth};
@@ -28,12 +30,21 @@ use crate::db::{embedded, tokens};
 /// Most uploads that are stored simultaneously. Each holds a few parts of its file in memory.
 const STORES: usize = 4;
 
+/// How long an upload waits for the place of a slow one that gives way.
+const WAY_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The uploads of this process.
 #[derive(Debug)]
 pub struct Uploads {
     places: Arc<Semaphore>,
     per_token: usize,
     by_token: Mutex<HashMap<[u8; 32], usize>>,
+    /// Those that are not complete.
+    receiving: Mutex<Vec<Weak<Receiving>>>,
+    /// How long an upload keeps its place however slow it is.
+    period: Duration,
+    /// Bytes per second with which it keeps its place after that.
+    fair: u64,
     /// Bytes received and not stored yet.
     spooled: AtomicU64,
     spool_limit: u64,
@@ -44,10 +55,30 @@ pub struct Uploads {
 /// The place of one upload, which is free again once this is dropped.
 #[derive(Debug)]
 struct Place {
-    uploads: Arc<Uploads>,
-    token: Option<[u8; 32]>,
+    share: Share,
     bytes: u64,
     _permit: OwnedSemaphorePermit,
+}
+
+/// What one upload takes of its token's places.
+#[derive(Debug)]
+struct Share {
+    uploads: Arc<Uploads>,
+    token: Option<[u8; 32]>,
+}
+
+/// An upload whose bytes are still coming.
+#[derive(Debug)]
+struct Receiving {
+    began: Instant,
+    bytes: AtomicU64,
+    gives_way: CancellationToken,
+}
+
+impl Receiving {
+    fn bytes_per_second(&self) -> f64 {
+        self.bytes.load(Ordering::Relaxed) as f64 / self.began.elapsed().as_secs_f64()
+    }
 }
 
 impl Uploads {
@@ -56,6 +87,9 @@ impl Uploads {
             places: Arc::new(Semaphore::new(settings.uploads)),
             per_token: settings.uploads_per_token,
             by_token: Mutex::default(),
+            receiving: Mutex::default(),
+            period: settings.upload_timeout,
+            fair: settings.upload_fair,
             spooled: AtomicU64::new(0),
             spool_limit: settings.spool_limit.max(settings.checkpoint_limit),
             inspections: Arc::new(Semaphore::new(settings.inspections)),
@@ -63,10 +97,21 @@ impl Uploads {
         }
     }
 
-    fn place(self: &Arc<Self>, token: Option<[u8; 32]>) -> Result<Place, ApiError> {
-        let Ok(permit) = self.places.clone().try_acquire_owned() else {
-            return Err(ApiError::Unavailable("too many uploads at the same time: try again".into()));
+    async fn place(self: &Arc<Self>, token: Option<[u8; 32]>) -> Result<Place, ApiError> {
+        let share = self.share(token)?;
+        let too_many = || ApiError::Unavailable("too many uploads at the same time: try again".into());
+        let permit = match self.places.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) if self.end_slowest() => {
+                let free = tokio::time::timeout(WAY_PATIENCE, self.places.clone().acquire_owned()).await;
+                free.map_err(|_| too_many())?.expect("nobody closes it")
+            }
+            Err(_) => return Err(too_many()),
         };
+        Ok(Place { share, bytes: 0, _permit: permit })
+    }
+
+    fn share(self: &Arc<Self>, token: Option<[u8; 32]>) -> Result<Share, ApiError> {
         if let Some(token) = token {
             let mut by_token = self.by_token.lock().unwrap_or_else(PoisonError::into_inner);
             let of_this = by_token.entry(token).or_default();
@@ -77,7 +122,29 @@ impl Uploads {
             }
             *of_this += 1;
         }
-        Ok(Place { uploads: self.clone(), token, bytes: 0, _permit: permit })
+        Ok(Share { uploads: self.clone(), token })
+    }
+
+    /// Ends the slowest upload if it has had its time and is too slow. Returns whether one ends.
+    fn end_slowest(&self) -> bool {
+        let receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        let slow = receiving.iter().filter_map(Weak::upgrade).filter(|upload| {
+            upload.began.elapsed() >= self.period
+                && upload.bytes_per_second() < self.fair as f64
+                && !upload.gives_way.is_cancelled()
+        });
+        let slowest = slow.min_by(|one, other| one.bytes_per_second().total_cmp(&other.bytes_per_second()));
+        slowest.inspect(|upload| upload.gives_way.cancel()).is_some()
+    }
+
+    /// Notes an upload whose bytes are coming, until it is dropped.
+    fn receive(&self) -> Arc<Receiving> {
+        let upload = Receiving { began: Instant::now(), bytes: AtomicU64::new(0), gives_way: CancellationToken::new() };
+        let upload = Arc::new(upload);
+        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        receiving.retain(|upload| upload.strong_count() > 0);
+        receiving.push(Arc::downgrade(&upload));
+        upload
     }
 
     /// Waits for a turn to look at an upload.
@@ -94,8 +161,9 @@ impl Uploads {
 impl Place {
     fn grow(&mut self, bytes: u64) -> Result<(), ApiError> {
         self.bytes += bytes;
-        let before = self.uploads.spooled.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.uploads.spool_limit {
+        let uploads = &self.share.uploads;
+        let before = uploads.spooled.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > uploads.spool_limit {
             return Err(ApiError::Unavailable(
                 "the server holds too many bytes of uploads that are not complete: try again".into(),
             ));
@@ -106,7 +174,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.uploads.spooled.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.share.uploads.spooled.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
         let Some(token) = self.token else { return };
         let mut by_token = self.uploads.by_token.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(others) = by_token.get_mut(&token) {
@@ -139,7 +212,7 @@ impl Upload {
         if announced.is_some_and(|length| length > limit) {
             return Err(ApiError::TooLarge(limit));
         }
-        let mut place = state.uploads.place(auth::token(headers).map(tokens::hash))?;
+        let mut place = state.uploads.place(auth::token(headers).map(tokens::hash)).await?;
         let directory = state.settings.spool_dir.clone();
         let file = tokio::task::spawn_blocking(move || {
             embedded::create_private(&directory)?;
@@ -149,16 +222,24 @@ impl Upload {
         let (mut size, mut hash) = (0, Sha256::new());
         let mut pieces = body.into_data_stream();
         let mut pace = Pace::new(&state.settings);
-        while let Some(piece) = pace.next(&mut pieces).await? {
+        let receiving = state.uploads.receive();
+        loop {
+            let next = tokio::select! {
+                next = pace.next(&mut pieces) => next?,
+                () = receiving.gives_way.cancelled() => return Err(gave_way(&state.settings)),
+            };
+            let Some(piece) = next else { break };
             let piece = piece.map_err(|_| ApiError::malformed("the upload ended early"))?;
             size += piece.len() as u64;
             if size > limit {
                 return Err(ApiError::TooLarge(limit));
             }
+            receiving.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
             place.grow(piece.len() as u64)?;
             hash.update(&piece);
             file.write_all(&piece).await.map_err(full)?;
         }
+        drop(receiving);
         file.flush().await.map_err(full)?;
         if size == 0 {
             return Err(ApiError::malformed(
@@ -221,6 +302,17 @@ impl Pace {
             }
         }
     }
+}
+
+fn gave_way(settings: &ServerSettings) -> ApiError {
+    ApiError::TooSlow(
+        format!(
+            "all places for uploads were taken, and this upload was the slowest, with less than {} bytes per second: \
+             try again",
+            settings.upload_fair
+        )
+        .into(),
+    )
 }
 
 /// A multipart form is not the file itself.

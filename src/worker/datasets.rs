@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::dataset;
 
-/// How long an outline is good for at least, if nothing tells of a change. A wrong one costs a claim or its delay, not an
-/// attempt: what a job trains on is compared again when it fails.
+/// How long an outline is good for at least, if nothing tells of a change. A wrong one costs a claim or its delay: what
+/// an attempt trained on is looked at again when it fails.
 const FRESH: Duration = Duration::from_secs(2);
 /// An outline that takes long to read, as over a network, is good for at least so many times as long.
 const FRESH_FACTOR: u32 = 10;

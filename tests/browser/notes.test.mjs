@@ -112,7 +112,7 @@ test('the check says how long training takes once a job has been measured, and b
   server.sql(`update jobs set progress = '${JSON.stringify(progress)}' where id = '${id}'`);
   const { time: { seconds, measured_jobs: jobs, method } } = await server.post('/v1/jobs?dry_run=true', spec);
   assert.equal(jobs, 1);
-  assert.match(method, /^from .* with the same networks and images$/);
+  assert.match(method, /^from .* with the same networks and images on cpu$/);
   await write({ ...spec, name: 'the same again' });
   const told = time('Training takes about');
   await told.waitFor();

@@ -79,8 +79,8 @@ fn count(number: i32) -> usize {
 pub(super) struct Schedule(Vec<(String, Vec<f64>)>);
 
 impl Schedule {
-    /// Seconds until the next job of the queue starts on one of the workers that can run it, whose devices it then keeps
-    /// for `length` seconds; infinite where that is not known.
+    /// Seconds until the next job of the queue starts on one of the workers that can run it, whose devices it then
+    /// keeps for `length` seconds; infinite where that is not known.
     pub(super) fn start(&mut self, able: &[String], devices: i32, length: f64) -> f64 {
         let needed = count(devices).max(1);
         let is_fitting = |(worker, free_at): &&mut (String, Vec<f64>)| able.contains(worker) && free_at.len() >= needed;

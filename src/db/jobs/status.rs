@@ -150,8 +150,8 @@ impl sqlx::Encode<'_, Postgres> for Status {
     }
 }
 
-/// A status that this program does not know is [`Unknown`](Status::Unknown), so that one job of a newer program does not
-/// keep all others from being listed.
+/// A status that this program does not know is [`Unknown`](Status::Unknown), so that one job of a newer program does
+/// not keep all others from being listed.
 impl<'r> sqlx::Decode<'r, Postgres> for Status {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
         let name = <&str as sqlx::Decode<Postgres>>::decode(value)?;

@@ -76,7 +76,8 @@ async fn large_bodies_together_are_bounded_and_small_ones_go_on() {
     for _ in 0..40 {
         let mut connection = TcpStream::connect(address).await.unwrap();
         let head = format!(
-            "POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n"
+            "POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+             content-length: 1000000\r\n\r\n"
         );
         // Whoever is one too many is answered before all of it is sent.
         let _ = connection.write_all(&[head.as_bytes(), &[b' '; 999_000]].concat()).await;

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use crate::support::PATIENCE;
 use crate::support::api::{Answer, Api, checkpoint};
 use distillery::db::tokens::{self, Scope};
 use futures::StreamExt;
 use reqwest::Method;
 use sqlx::Executor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// A body that sends a byte from time to time and never ends.
@@ -33,6 +36,53 @@ async fn uploads_that_trickle_in_end_and_let_others_in_meanwhile() {
     for upload in slow {
         upload.await.unwrap().says(408, &["too slow", "65536 bytes"]);
     }
+}
+
+/// An upload that has its place and sends nothing.
+async fn silent(api: &Api) -> TcpStream {
+    let address = api.url.strip_prefix("http://").unwrap();
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "PUT /v1/checkpoints HTTP/1.1\r\nhost: {address}\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    // Asked for its bytes once it has its place.
+    let mut asked = [0; 25];
+    connection.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    connection
+}
+
+async fn rest(mut connection: TcpStream) -> String {
+    let mut rest = String::new();
+    connection.read_to_string(&mut rest).await.unwrap();
+    rest
+}
+
+#[tokio::test]
+async fn slow_uploads_that_take_all_places_give_way_to_others() {
+    let api = Api::start_with(|settings| {
+        settings.uploads = 2;
+        settings.upload_timeout = Duration::from_millis(200);
+        settings.upload_least = 0;
+    })
+    .await;
+    let (one, other) = (silent(&api).await, silent(&api).await);
+    let until_stored = async {
+        loop {
+            let answer = api.upload("", checkpoint("resnet8", 10)).await;
+            if answer.status != 503 {
+                return answer;
+            }
+        }
+    };
+    let stored = tokio::time::timeout(PATIENCE, until_stored).await.expect("a slow upload gives way");
+    stored.expect(201);
+    let ended = tokio::select! {
+        ended = rest(one) => ended,
+        ended = rest(other) => ended,
+    };
+    assert!(ended.starts_with("HTTP/1.1 408") && ended.contains("the slowest, with less than 262144 bytes"), "{ended}");
 }
 
 #[tokio::test]
