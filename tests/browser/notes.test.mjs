@@ -105,19 +105,19 @@ test('the check says how long training takes once a job has been measured, and b
   const spec = smallJob('measured', 3000);
   const time = (hasText) => page.locator('.verdict[data-state="fine"] .verdict-time', { hasText });
   await write(spec);
-  await time('No estimate of the time: no recent job on 1 device has been measured.').waitFor();
+  await time('No estimate of the time: no recent job on 1 device of a worker’s kind has been measured.').waitFor();
   const { id } = await server.post('/v1/jobs', smallJob('measured'));
   await server.succeeded(id);
   const progress = { epoch: 1, epochs: 1, step: 2, steps: 2, fraction: 1, images_per_second: 80, eta_seconds: 0 };
   server.sql(`update jobs set progress = '${JSON.stringify(progress)}' where id = '${id}'`);
-  const { time: { seconds, measured_jobs: jobs, method } } = await server.post('/v1/jobs?dry_run=true', spec);
+  const { time: { seconds, measured_jobs: jobs, device, method } } = await server.post('/v1/jobs?dry_run=true', spec);
   assert.equal(jobs, 1);
   assert.match(method, /^from .* with the same networks and images on cpu$/);
   await write({ ...spec, name: 'the same again' });
   const told = time('Training takes about');
   await told.waitFor();
   assert.equal(await told.textContent(),
-    `Training takes about ${duration(seconds)} at 80 images/s, without the wait for a worker. Measured by 1 job, and computed ${method}.`);
+    `Training takes about ${duration(seconds)} on ${device} at 80 images/s, without the wait for a worker. Measured by 1 job, and computed ${method}.`);
   page.assertQuiet();
 });
 

@@ -119,8 +119,8 @@ test('times are relative, durations have two units', () => {
 });
 
 test('a baseline says how many jobs it is of, and how many copies it leaves out', () => {
-  const baseline = { method: 'kd', top1: 61, deviation: 1.414, jobs: 2, copies: 0 };
-  assert.match(format.comparedWith(baseline), /^Compared with kd: 61\.00 % ± 1\.41, the mean of 2 jobs, with the same teacher/);
+  const baseline = { method: 'kd', top1: 61, deviation: 1.3, jobs: 2, copies: 0 };
+  assert.match(format.comparedWith(baseline), /^Compared with kd: 61\.00 % ± 1\.30, the mean of 2 jobs, with the same teacher/);
   assert.match(format.comparedWith({ ...baseline, copies: 1 }), /the mean of 2 jobs \(1 copy not counted\), with the same/);
   assert.match(format.comparedWith({ ...baseline, deviation: null, jobs: 1, copies: 3 }), /one job \(3 copies not counted\), with/);
 });

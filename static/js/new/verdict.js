@@ -82,8 +82,8 @@ export class Verdict {
  * How long training takes, and what that is computed from.
  * @param {Schemas['Time']} time
  */
-function timeText({ seconds, images_per_second: speed, measured_jobs: jobs, method }) {
-  return [`Training takes ${seconds < 1 ? 'less than a second' : `about ${duration(seconds)}`} at ${rate(speed)}, without the wait for a worker. `,
+function timeText({ seconds, images_per_second: speed, measured_jobs: jobs, device, method }) {
+  return [`Training takes ${seconds < 1 ? 'less than a second' : `about ${duration(seconds)}`} on ${device} at ${rate(speed)}, without the wait for a worker. `,
     h('span', { class: 'note' }, `Measured by ${jobs === 1 ? '1 job' : `${whole(jobs)} jobs`}, and computed ${method}.`)];
 }
 
@@ -92,7 +92,7 @@ function timeText({ seconds, images_per_second: speed, measured_jobs: jobs, meth
  * @param {Schemas['JobSpec']} spec
  */
 function withoutTime({ training: { devices = 1 } }) {
-  return h('span', { class: 'note' }, `No estimate of the time: no recent job on ${devices === 1 ? '1 device' : `${whole(devices)} devices`} has been measured.`);
+  return h('span', { class: 'note' }, `No estimate of the time: no recent job on ${devices === 1 ? '1 device' : `${whole(devices)} devices`} of a worker’s kind has been measured.`);
 }
 
 /**
