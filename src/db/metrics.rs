@@ -215,7 +215,7 @@ impl SeriesReader {
                 (select min(step) from metrics where job_id = $1 and name = $2 and id <= $3) as first,
                 (select max(step) from metrics where job_id = $1 and name = $2 and id <= $3) as last,
                 (select count(*) from (
-                    select from metrics where job_id = $1 and name = $2 and id <= $3 order by step limit $4) as some)
+                    select from metrics where job_id = $1 and name = $2 and id <= $3 order by step limit $4) as head)
                     as "points!"
             "#,
             self.job,
