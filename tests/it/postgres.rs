@@ -31,7 +31,8 @@ const NOBODY: u32 = 65534;
 /// not shown when it passes.
 fn runs_as_root(test: &str) -> bool {
     if !is_root() {
-        writeln!(std::io::stderr(), "not run: postgres::{test}: it needs root").unwrap();
+        let mut errors = std::io::stderr();
+        writeln!(errors, "not run: postgres::{test}: it needs root").unwrap();
     }
     is_root()
 }

@@ -23,7 +23,8 @@ fn gpu(test: &str) -> Option<(Device, MutexGuard<'static, ()>)> {
         Ok(device) => Some((device, alone)),
         Err(error) => {
             // To standard error itself, since what a test prints is not shown when it passes.
-            writeln!(std::io::stderr(), "not run: {test}: {error}").unwrap();
+            let mut errors = std::io::stderr();
+            writeln!(errors, "not run: {test}: {error}").unwrap();
             None
         }
     }
