@@ -23,6 +23,8 @@ const tile = (name) => page.locator('.tiles > div', { hasText: name }).locator('
 const post = async (spec) => (await server.post('/v1/jobs', spec)).id;
 
 test('queued jobs say their place, why they wait, and when they start', { timeout: PATIENCE }, async () => {
+  // From its length the start of what waits behind another job is estimated.
+  await server.succeeded(await post(smallJob('is measured')));
   server.sql(`delete from jobs where status = 'queued'`);
   const running = await post(smallJob('runs', 5000));
   await server.until(running, ({ progress }) => progress?.eta_seconds > 0);
