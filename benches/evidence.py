@@ -6,8 +6,9 @@ standard deviation beside the published figures.
     benches/evidence.py --pair resnet32x4 shufflenet_v1 --epochs 240
 
 Teacher and students use the published recipe, with its milestones and the warm-up of DKD and NKD scaled to --epochs;
---limit trains on the first images only. The published figures are for the best of 240 epochs on all 50,000 images. A
-shorter schedule shows which method learns more from the same steps; it does not reproduce the paper's tables.
+--limit trains on that many images, spread over the classes. The published figures are for the best of 240 epochs on all
+50,000 images. A shorter schedule shows which method learns more from the same steps; it does not reproduce the paper's
+tables.
 
 Needs only Python's standard library. Jobs that exist already (same pair, budget, method and seed) are not trained
 again, so an interrupted run resumes.

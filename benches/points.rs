@@ -80,6 +80,10 @@ async fn fill(pool: &PgPool) -> sqlx::Result<()> {
             select 'job_01M8000000000000000000000A', 'million', 'succeeded',
                 '{"student": {"architecture": "resnet8"}, "dataset": {"name": "ten"}, "distillation": {"method": "none"}}',
                 1, 1, now() - interval '40 days';
+        -- Only jobs whose points are in a file are compacted.
+        update jobs set published_attempt = 1;
+        insert into artifacts (job_id, attempt, name, key, size_bytes, sha256)
+            values ('job_01M8000000000000000000000A', 1, 'metrics.ndjson', 'none', 0, '');
         insert into metrics (job_id, attempt, name, step, epoch, time, value)
             select 'job_01M8000000000000000000000A', 1, 'series/' || series, step, step / 200.0, now() - (50000 - step) * interval '1 s',
                 exp(-step / 1e4) + 0.1 * random()

@@ -257,7 +257,8 @@ fn spec() -> anyhow::Result<JobSpec> {
 
 async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
     let submitted = serde_json::to_string(spec)?;
-    match db::jobs::create(pool, &NewJob { spec, submitted: &submitted, idempotency: None, warning: None }).await? {
+    let new = NewJob { spec, submitted: &submitted, idempotency: None, warnings: &[], dataset_fingerprint: None };
+    match db::jobs::create(pool, &new).await? {
         Created::New(job) => Ok(job.id),
         other => anyhow::bail!("{other:?}"),
     }

@@ -3,7 +3,10 @@
 //!
 //! A file appears under its key completely or not at all. Its SHA-256 is computed while it is stored or fetched.
 
+mod fetch;
+mod identity;
 pub mod keys;
+mod unfinished;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,12 +22,17 @@ use object_store::path::Path as Key;
 use object_store::prefix::PrefixStore;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
+
+use unfinished::Bucket;
+
+pub use unfinished::UnfinishedFile;
 
 /// Size of the parts of an upload, in bytes. Smaller files are uploaded in one request.
 const PART: usize = 8 << 20;
 /// Most parts in flight; this bounds the memory of an upload.
 const PARTS_IN_FLIGHT: usize = 4;
+/// Most deletions in flight.
+const DELETIONS_IN_FLIGHT: usize = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -88,6 +96,8 @@ pub struct Store {
     inner: Arc<dyn ObjectStore>,
     /// Set if the storage is a local directory.
     directory: Option<Arc<Path>>,
+    /// Set if the storage is S3.
+    bucket: Option<Arc<Bucket>>,
 }
 
 impl Store {
@@ -103,7 +113,9 @@ impl Store {
         install_tls_provider();
         let (bucket, prefix) = bucket.split_once('/').unwrap_or((bucket, ""));
         let store = AmazonS3Builder::from_env().with_bucket_name(bucket).build()?;
-        Ok(Self { inner: Arc::new(PrefixStore::new(store, Key::parse(prefix)?)), directory: None })
+        let prefix = Key::parse(prefix)?;
+        let bucket = Arc::new(Bucket::new(store.clone(), &prefix)?);
+        Ok(Self { inner: Arc::new(PrefixStore::new(store, prefix)), directory: None, bucket: Some(bucket) })
     }
 
     fn open_directory(path: &Path) -> anyhow::Result<Self> {
@@ -120,7 +132,7 @@ impl Store {
             .create(path)
             .with_context(|| format!("cannot create the storage directory {}", path.display()))?;
         let store = LocalFileSystem::new_with_prefix(path)?.with_fsync(true);
-        Ok(Self { inner: Arc::new(store), directory: Some(path.into()) })
+        Ok(Self { inner: Arc::new(store), directory: Some(path.into()), bucket: None })
     }
 
     /// Free space in bytes; `None` where it is unknown, as for S3.
@@ -179,9 +191,12 @@ impl Store {
             sha256.update(&chunk);
             size_bytes += chunk.len() as u64;
             match &mut upload {
-                Some(upload) => {
-                    upload.wait_for_capacity(PARTS_IN_FLIGHT).await?;
-                    upload.put(chunk);
+                Some(parts) => {
+                    if let Err(error) = parts.wait_for_capacity(PARTS_IN_FLIGHT).await {
+                        abort(upload).await;
+                        return Err(error.into());
+                    }
+                    parts.put(chunk);
                 }
                 None => {
                     head.extend_from_slice(&chunk);
@@ -214,38 +229,6 @@ impl Store {
         Ok(result.into_stream().map_err(Error::from).boxed())
     }
 
-    /// Copies a stored file to a local path, and checks its SHA-256.
-    ///
-    /// # Errors
-    /// The file does not exist, cannot be read or written, or is damaged; then the local copy is removed.
-    pub async fn fetch_verified(&self, key: &str, path: &Path, sha256: &str) -> Result<(), Error> {
-        let found = self.fetch(key, path).await?.sha256;
-        if found == sha256 {
-            return Ok(());
-        }
-        let _ = tokio::fs::remove_file(path).await;
-        Err(Error::Damaged { key: key.to_owned(), found, stored: sha256.to_owned() })
-    }
-
-    /// Copies a stored file to a local path.
-    ///
-    /// # Errors
-    /// The file does not exist, or cannot be read or written.
-    pub async fn fetch(&self, key: &str, path: &Path) -> Result<StoredFile, Error> {
-        let failed = |source| Error::File { path: path.to_owned(), source };
-        let mut chunks = self.inner.get(&checked(key)?).await?.into_stream();
-        let mut file = tokio::fs::File::create(path).await.map_err(failed)?;
-        let (mut sha256, mut size_bytes) = (Sha256::new(), 0);
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk?;
-            sha256.update(&chunk);
-            size_bytes += chunk.len() as u64;
-            file.write_all(&chunk).await.map_err(failed)?;
-        }
-        file.flush().await.map_err(failed)?;
-        Ok(StoredFile { size_bytes, sha256: hex::encode(sha256.finalize()) })
-    }
-
     /// The size of a stored file; `None` if it does not exist.
     ///
     /// # Errors
@@ -274,7 +257,19 @@ impl Store {
     /// # Errors
     /// The storage fails.
     pub async fn list(&self) -> Result<Vec<ListedFile>, Error> {
-        let found = self.inner.list(None).map_err(Error::from).map_ok(|file| ListedFile {
+        self.list_in(None).await
+    }
+
+    /// Lists all files in a directory and below it.
+    ///
+    /// # Errors
+    /// The storage fails.
+    pub async fn list_below(&self, directory: &str) -> Result<Vec<ListedFile>, Error> {
+        self.list_in(Some(&checked(directory)?)).await
+    }
+
+    async fn list_in(&self, directory: Option<&Key>) -> Result<Vec<ListedFile>, Error> {
+        let found = self.inner.list(directory).map_err(Error::from).map_ok(|file| ListedFile {
             key: file.location.into(),
             size_bytes: file.size,
             stored_at: file.last_modified,
@@ -282,19 +277,40 @@ impl Store {
         found.try_collect().await
     }
 
-    /// Removes all files in a directory for whose key `keep` returns false.
+    /// Removes all files in a directory for whose key `keep` returns false. A file that cannot be removed keeps no other.
     ///
     /// # Errors
     /// The storage fails.
     pub async fn delete_below(&self, directory: &str, keep: impl Fn(&str) -> bool) -> Result<(), Error> {
-        let mut found = self.inner.list(Some(&checked(directory)?));
-        while let Some(file) = found.next().await {
-            let file = file?;
-            if !keep(file.location.as_ref()) {
-                self.delete(file.location.as_ref()).await?;
-            }
+        let found = self.inner.list(Some(&checked(directory)?)).map_err(Error::from);
+        let unneeded = found.try_filter(move |file| std::future::ready(!keep(file.location.as_ref())));
+        let mut deletions = std::pin::pin!(
+            unneeded
+                .map(|file| async { self.delete(file?.location.as_ref()).await })
+                .buffer_unordered(DELETIONS_IN_FLIGHT)
+        );
+        let mut outcome = Ok(());
+        while let Some(deleted) = deletions.next().await {
+            outcome = outcome.and(deleted);
         }
-        Ok(())
+        outcome
+    }
+
+    /// Removes a directory with everything in it, if it exists, with what interrupted uploads have left there.
+    ///
+    /// # Errors
+    /// The storage fails.
+    pub async fn delete_directory(&self, directory: &str) -> Result<(), Error> {
+        let Some(root) = &self.directory else {
+            self.abort_below(directory).await;
+            return self.delete_below(directory, |_| false).await;
+        };
+        // Also removes what listings hide: half-written files and empty directories.
+        let path = root.join(checked(directory)?.as_ref());
+        match tokio::fs::remove_dir_all(&path).await {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::File { path, source }),
+            _ => Ok(()),
+        }
     }
 
     /// Checks that the storage works, by writing and removing a small file.

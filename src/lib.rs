@@ -20,7 +20,9 @@ pub mod commands;
 pub mod db;
 pub mod http;
 pub mod process;
+pub mod removals;
+pub mod storage_check;
 pub mod telemetry;
 pub mod worker;
 
-pub use distillery_core::{architecture, checkpoint, dataset, protocol, spec};
+pub use distillery_core::{architecture, checkpoint, dataset, protocol, spec, text};

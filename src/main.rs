@@ -6,7 +6,7 @@ use std::process::{Command as Process, ExitCode};
 use anyhow::Context;
 use clap::Parser;
 use distillery::cli::{Cli, Command};
-use distillery::commands::{prune, serve, token};
+use distillery::commands::{database, prune, serve, token};
 use distillery::{db, telemetry, worker};
 
 fn main() -> ExitCode {
@@ -20,6 +20,10 @@ fn main() -> ExitCode {
             db::migrate(&pool).await
         }),
         Command::Token(args) => run(token::run(args)),
+        Command::Database(args) => match run(database::run(args)) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Prune(args) => run(prune::run(args)),
         Command::Train(_) | Command::Verify(_) | Command::Evaluate(_) | Command::Convert(_) => become_trainer(),
     };
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn run<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(task)
 }
 

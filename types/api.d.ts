@@ -18,6 +18,7 @@ interface Schemas {
   };
   Attempt: {
     attempt: number;
+    counted?: boolean | null;
     device?: string | null;
     ended_at?: string | null;
     heard_at?: string | null;
@@ -31,6 +32,7 @@ interface Schemas {
   };
   Augmentation: "none" | "crop_flip" | "resized_crop_flip";
   Baseline: {
+    copies: number;
     deviation?: number | null;
     jobs: number;
     method: Schemas['Method'];
@@ -38,7 +40,7 @@ interface Schemas {
   };
   Certainty: "certain" | "ambiguous" | "near";
   ChangedJobs: {
-    ids?: string[] | null;
+    ids: string[] | null;
   };
   Checkpoint: {
     architecture?: string | null;
@@ -48,6 +50,7 @@ interface Schemas {
     guess?: Schemas['Guess'] | null;
     id: string;
     name?: string | null;
+    notes: string[];
     num_classes?: number | null;
     parameters: number;
     sha256: string;
@@ -56,7 +59,14 @@ interface Schemas {
   };
   CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy";
   DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
+  DatasetList: {
+    data: Schemas['Summary'][];
+    unusable: Schemas['UnusableDirectory'][];
+  };
   DatasetSpec: {
+    eval_crop?: Schemas['EvalCrop'];
+    eval_fraction?: number;
+    eval_resize?: number;
     eval_split?: string;
     image_column?: string;
     image_size: number;
@@ -68,6 +78,9 @@ interface Schemas {
     train_split?: string;
   };
   DatasetSpecRequest: {
+    eval_crop?: Schemas['EvalCrop'] | null;
+    eval_fraction?: number | null;
+    eval_resize?: number | null;
     eval_split?: string | null;
     image_column?: string | null;
     image_size?: number | null;
@@ -109,13 +122,17 @@ interface Schemas {
   };
   DryRun: {
     classes: number;
+    eval_images: number;
     memory: Schemas['Memory'];
     spec: Schemas['JobSpec'];
     student: Schemas['NetworkFacts'];
     teacher?: Schemas['NetworkFacts'] | null;
+    time?: Schemas['Time'] | null;
+    train_images: number;
     warnings: string[];
   };
-  ErrorClass: "user" | "oom" | "numeric" | "worker_lost" | "storage" | "internal";
+  ErrorClass: "user" | "oom" | "numeric" | "worker_lost" | "storage" | "machine" | "internal";
+  EvalCrop: "whole" | "centre";
   Evaluation: {
     images: number;
     loss: number;
@@ -214,21 +231,26 @@ interface Schemas {
     created_at: string;
     curve: number[][];
     dataset?: string | null;
-    error?: Schemas['ErrorClass'] | null;
+    error?: string | null;
     finished_at?: string | null;
     gain?: number | null;
     id: string;
     labels: Record<string, string>;
     max_attempts: number;
-    method: Schemas['Method'];
+    method: string;
     name: string;
     progress?: Schemas['Progress'] | null;
+    ran_seconds?: number | null;
     seed: number;
     started_at?: string | null;
     status: Schemas['Status'];
     student: string;
+    student_names: string[];
+    students: number;
     teacher?: string | null;
     teacher_top1?: number | null;
+    unfinished_students: number;
+    waiting?: Schemas['Waiting'] | null;
     worker?: string | null;
   };
   Label: {
@@ -265,6 +287,7 @@ interface Schemas {
   List_Attempt: {
     data: ({
       attempt: number;
+      counted?: boolean | null;
       device?: string | null;
       ended_at?: string | null;
       heard_at?: string | null;
@@ -284,19 +307,10 @@ interface Schemas {
       value: string;
     })[];
   };
-  List_Summary: {
-    data: ({
-      classes: number;
-      format: Schemas['DatasetFormat'];
-      images: number;
-      name: string;
-      size_bytes: number;
-      splits: Schemas['SplitSummary'][];
-    })[];
-  };
   List_Worker: {
     data: ({
       busy_share: number;
+      datasets?: Record<string, string> | null;
       device: string;
       devices: number;
       heartbeat_at: string;
@@ -307,6 +321,7 @@ interface Schemas {
       name: string;
       online: boolean;
       started_at: string;
+      stopped_because?: string | null;
       usage?: Schemas['Usage'] | null;
       version: string;
       waits_for?: string | null;
@@ -372,6 +387,7 @@ interface Schemas {
       guess?: Schemas['Guess'] | null;
       id: string;
       name?: string | null;
+      notes: string[];
       num_classes?: number | null;
       parameters: number;
       sha256: string;
@@ -436,6 +452,7 @@ interface Schemas {
     paused: number;
     ready: number;
     waiting_for_teacher: number;
+    without_worker: number;
   };
   ScheduleSpec: {
     gamma: number;
@@ -476,7 +493,7 @@ interface Schemas {
     images: number;
     name: string;
   };
-  Status: "queued" | "running" | "pausing" | "paused" | "cancelling" | "succeeded" | "failed" | "cancelled";
+  Status: "queued" | "running" | "pausing" | "paused" | "cancelling" | "succeeded" | "failed" | "cancelled" | "unknown";
   Storage: Schemas['Stored'] & {
     checkpoints_limit_bytes?: number | null;
     free_bytes?: number | null;
@@ -513,6 +530,7 @@ interface Schemas {
     format: Schemas['DatasetFormat'];
     images: number;
     name: string;
+    notes: string[];
     size_bytes: number;
     splits: Schemas['SplitSummary'][];
   };
@@ -526,6 +544,7 @@ interface Schemas {
     checkpoint?: string;
     job?: string;
     mean?: number[];
+    min_top1?: number;
     std?: number[];
   };
   TeacherSpecRequest: {
@@ -533,7 +552,15 @@ interface Schemas {
     checkpoint?: string | null;
     job?: string | null;
     mean?: number[] | null;
+    min_top1?: number | null;
     std?: number[] | null;
+  };
+  Time: {
+    device: string;
+    images_per_second: number;
+    measured_jobs: number;
+    method: string;
+    seconds: number;
   };
   TrainingSpec: {
     augmentation: Schemas['Augmentation'];
@@ -563,11 +590,29 @@ interface Schemas {
     seed?: number | null;
     teacher_cache?: string | null;
   };
+  UnusableDirectory: {
+    name: string;
+    reason: string;
+  };
+  Updates: {
+    events: Schemas['Event'][];
+    has_more: boolean;
+    job: Schemas['Job'];
+    next: string;
+    points: Schemas['Point'][];
+  };
   Usage: {
     cpu_share?: number | null;
     gpu?: Schemas['GpuUsage'] | null;
     memory_total_bytes?: number | null;
     memory_used_bytes?: number | null;
+  };
+  WaitReason: "teacher" | "backoff" | "no_worker" | "version" | "devices" | "dataset" | "declined" | "turn" | "start";
+  Waiting: {
+    detail: string;
+    position?: number | null;
+    reason: Schemas['WaitReason'];
+    starts_in_seconds?: number | null;
   };
   Weights: {
     complementary: number;
@@ -583,6 +628,7 @@ interface Schemas {
   };
   Worker: {
     busy_share: number;
+    datasets?: Record<string, string> | null;
     device: string;
     devices: number;
     heartbeat_at: string;
@@ -593,6 +639,7 @@ interface Schemas {
     name: string;
     online: boolean;
     started_at: string;
+    stopped_because?: string | null;
     usage?: Schemas['Usage'] | null;
     version: string;
     waits_for?: string | null;

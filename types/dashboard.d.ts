@@ -6,6 +6,8 @@ interface PageContext {
   /** The part of the address that names one thing, such as a job. */
   id?: string;
   query: URLSearchParams;
+  /** What the page remembered of itself, if the user comes back to it. */
+  memory?: any;
   /** Aborts when the user leaves the page. */
   signal: AbortSignal;
   setTitle(title: string): void;
@@ -16,6 +18,8 @@ interface PageContext {
 /** A page that can show another query in place. */
 interface PageView {
   update(query: URLSearchParams): void;
+  /** What to give the page when the user comes back to it. */
+  remember?(): unknown;
 }
 
 /** Parameters of a request; empty ones are left out. */
@@ -29,9 +33,11 @@ interface ApiClient {
   metrics(id: string, which: { name?: string[], maxPoints: number }, signal?: AbortSignal): Promise<Schemas['Metrics']>;
   metricsCsv(id: string): Promise<Blob>;
   events(id: string, which: { after: number, limit: number }, signal?: AbortSignal): Promise<Schemas['History']>;
+  /** What is new about a job after a position, which is `next` of the last answer. */
+  updates(id: string, after: string, signal?: AbortSignal): Promise<Schemas['Updates']>;
   attempts(id: string, signal?: AbortSignal): Promise<Schemas['List_Attempt']>;
-  /** Jobs whose student is, or will be, a teacher. */
-  possibleTeachers(signal?: AbortSignal): Promise<Schemas['Page_Job']>;
+  /** Jobs that match a search and whose student is, or will be, a teacher. */
+  possibleTeachers(q: string, signal?: AbortSignal): Promise<Schemas['Summaries']>;
   submitted(id: string, signal?: AbortSignal): Promise<Schemas['JobSpecRequest']>;
   artifacts(id: string, signal?: AbortSignal): Promise<Schemas['List_Artifact']>;
   regions(id: string, signal?: AbortSignal): Promise<any>;
@@ -40,8 +46,9 @@ interface ApiClient {
   check(body: string, signal?: AbortSignal): Promise<Schemas['DryRun']>;
   create(body: string, key: string): Promise<Schemas['Job']>;
   architectures(signal?: AbortSignal): Promise<Schemas['List_Architecture']>;
-  datasets(signal?: AbortSignal): Promise<Schemas['List_Summary']>;
-  checkpoints(signal?: AbortSignal): Promise<Schemas['Page_Checkpoint']>;
+  datasets(signal?: AbortSignal): Promise<Schemas['DatasetList']>;
+  /** A page of checkpoints, from `next` of the last one on. */
+  checkpoints(after?: string | null, signal?: AbortSignal): Promise<Schemas['Page_Checkpoint']>;
   workers(signal?: AbortSignal): Promise<Schemas['List_Worker']>;
   /** The OpenAPI document. */
   description(signal?: AbortSignal): Promise<any>;
@@ -49,7 +56,6 @@ interface ApiClient {
   session(signal?: AbortSignal): Promise<Schemas['Session']>;
   signIn(token: string): Promise<null>;
   signOut(): Promise<null>;
-  alive(signal?: AbortSignal): Promise<Response>;
 }
 
 type Dataset = Schemas['Summary'];
@@ -57,7 +63,7 @@ type Dataset = Schemas['Summary'];
 /** A JSON pointer (RFC 6901) into a document that was sent, and what is wrong there. */
 type Fault = Schemas['Fault'];
 
-type ConnectionState = 'idle' | 'connecting' | 'live' | 'lost' | 'ended';
+type ConnectionState = 'idle' | 'connecting' | 'live' | 'late' | 'lost' | 'ended';
 
 /** What a user can ask of a job. */
 type Verb = 'pause' | 'resume' | 'retry' | 'cancel' | 'delete';

@@ -18,4 +18,5 @@ pub mod dataset;
 pub mod exit_status;
 pub mod protocol;
 pub mod spec;
+pub mod text;
 pub mod trainer_flags;

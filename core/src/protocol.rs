@@ -212,6 +212,9 @@ pub enum ErrorClass {
     WorkerLost,
     /// A file cannot be read or written.
     Storage,
+    /// The worker's machine cannot run the job: its disk, a device, its copy of the data, its trainer, or its way to
+    /// storage failed. The job goes to another worker, and the attempt does not count.
+    Machine,
     /// A bug.
     Internal,
 }
@@ -226,6 +229,7 @@ impl ErrorClass {
             Self::Numeric => "numeric",
             Self::WorkerLost => "worker_lost",
             Self::Storage => "storage",
+            Self::Machine => "machine",
             Self::Internal => "internal",
         }
     }
@@ -235,7 +239,7 @@ impl ErrorClass {
     pub fn is_retried(self) -> bool {
         match self {
             Self::User | Self::Oom | Self::Numeric => false,
-            Self::WorkerLost | Self::Storage | Self::Internal => true,
+            Self::WorkerLost | Self::Storage | Self::Machine | Self::Internal => true,
         }
     }
 }

@@ -4,10 +4,26 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+pub use crate::spec::EvalCrop;
+
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// The job specification, a JSON file. Checkpoints and `dataset.path` in it are local paths.
+    /// The job specification, a JSON file: the body of `POST /v1/jobs`, or the same with `dataset.path` and with files as
+    /// checkpoints.
     pub spec: PathBuf,
+    /// Directory of the data set, instead of the specification's. A data set that has only a name is also looked for
+    /// below --datasets-dir.
+    #[arg(long, env = "DISTILLERY_DATASET")]
+    pub dataset: Option<PathBuf>,
+    /// Directory whose subdirectories are the data sets that specifications name.
+    #[arg(long, env = "DISTILLERY_DATASETS_DIR")]
+    pub datasets_dir: Option<PathBuf>,
+    /// The teacher's checkpoint, instead of the specification's: a file for what is an id or a job there.
+    #[arg(long, env = "DISTILLERY_TEACHER")]
+    pub teacher: Option<PathBuf>,
+    /// The checkpoint that the student starts from, instead of the specification's.
+    #[arg(long, env = "DISTILLERY_STUDENT")]
+    pub student: Option<PathBuf>,
     /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command
     /// again resumes the run.
     #[arg(long, short, env = "DISTILLERY_OUTPUT")]
@@ -18,6 +34,10 @@ pub struct TrainArgs {
     /// Read commands from standard input, one JSON object per line, and exit at its end.
     #[arg(long, env = "DISTILLERY_SUPERVISED")]
     pub supervised: bool,
+    /// With --supervised, follow symbolic links that lead out of the data set's directory. Without, they are always
+    /// followed.
+    #[arg(long, env = "DISTILLERY_FOLLOW_LINKS")]
+    pub follow_links: bool,
     /// Number of this attempt at the job, for the manifest.
     #[arg(long, env = "DISTILLERY_ATTEMPT", default_value_t = 1)]
     pub attempt: u32,
@@ -73,7 +93,7 @@ pub struct EvaluateArgs {
     /// Directory of the data set.
     #[arg(long, env = "DISTILLERY_DATASET")]
     pub dataset: PathBuf,
-    /// The split to evaluate on. Default: the first of test, val and validation that exists.
+    /// The split to evaluate on. Default: the first of test, val and validation that exists, in any usual spelling.
     #[arg(long, env = "DISTILLERY_SPLIT")]
     pub split: Option<String>,
     /// Per-channel mean of pixel values in [0, 1]: three numbers separated by commas. Default: from the checkpoint's
@@ -90,10 +110,17 @@ pub struct EvaluateArgs {
     /// Part of each image to use. Default: from the checkpoint's metadata, or else the whole image.
     #[arg(long, env = "DISTILLERY_CROP")]
     pub crop: Option<EvalCrop>,
+    /// Pixels to which the shorter side of each image is resized before the centre is taken. Default: from the
+    /// checkpoint's metadata, or else 8/7 of the image size (256 for 224).
+    #[arg(long, env = "DISTILLERY_RESIZE", value_parser = clap::value_parser!(u32).range(8..=4096))]
+    pub resize: Option<u32>,
+    /// Of a file with several state dicts, the key or prefix of the one to evaluate, such as state_dict_ema.
+    #[arg(long, env = "DISTILLERY_STATE_DICT")]
+    pub state_dict: Option<String>,
     /// Parquet only: the image column, if the schema leaves it ambiguous.
     #[arg(long, env = "DISTILLERY_IMAGE_COLUMN")]
     pub image_column: Option<String>,
-    /// Parquet only: the label column, if the schema leaves it ambiguous.
+    /// The label column of parquet files or a metadata.csv, if it is ambiguous.
     #[arg(long, env = "DISTILLERY_LABEL_COLUMN")]
     pub label_column: Option<String>,
     /// Also write a safetensors file with `logits` [images × classes, float32], in the order of the data set's files.
@@ -103,21 +130,15 @@ pub struct EvaluateArgs {
     pub compute: ComputeArgs,
 }
 
-/// Part of an image to evaluate on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum EvalCrop {
-    /// The whole image.
-    Whole,
-    /// The centre, as usual for ImageNet: the centre 224 pixels after resizing to 256.
-    Centre,
-}
-
 #[derive(Debug, Clone, Args)]
 pub struct ConvertArgs {
     /// Any supported checkpoint.
     pub input: PathBuf,
     /// The safetensors file to write.
     pub output: PathBuf,
+    /// Of a file with several state dicts, the key or prefix of the one to convert, such as state_dict_ema.
+    #[arg(long, env = "DISTILLERY_STATE_DICT")]
+    pub state_dict: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -1,25 +1,36 @@
 //! The keys of stored files:
 //!
 //! ```text
-//! checkpoints/<SHA-256>                                   an uploaded checkpoint
-//! jobs/<job>/attempts/<attempt>/<file>                    a file written by an attempt
-//! jobs/<job>/attempts/<attempt>/state/checkpoint-<step>…  a state that a later attempt can resume from
+//! checkpoints/<SHA-256>-<ULID>                            an uploaded checkpoint
+//! jobs/<job>/attempts/<attempt>-<claim>/<file>            a file written by an attempt
+//! jobs/<job>/attempts/<attempt>-<claim>/state/checkpoint-<step>…  a state that a later attempt can resume from
 //! probe/<ULID>                                            a temporary file that tests the storage
+//! storage-id                                              tells this storage from others
 //! ```
 //!
-//! Each attempt has its own directory, so that an attempt that has lost its job overwrites nothing.
+//! Each attempt has its own directory, named by its number and its random claim, so that an attempt that has lost its
+//! job overwrites nothing. Each upload has its own file, so that the deletion of an earlier one, which storage may carry
+//! out late, takes none of its bytes.
 
 const CHECKPOINTS: &str = "checkpoints";
 const JOBS: &str = "jobs";
 const ATTEMPTS: &str = "attempts";
 const PROBE: &str = "probe";
+/// The file that tells a storage from others.
+pub const STORAGE_ID: &str = "storage-id";
 /// Subdirectory of an attempt for states to resume from.
 const STATES: &str = "state";
 
-/// An uploaded checkpoint.
+/// The bytes of an upload.
 #[must_use]
-pub fn checkpoint(sha256: &str) -> String {
-    format!("{CHECKPOINTS}/{sha256}")
+pub fn checkpoint(sha256: &str, upload: &str) -> String {
+    format!("{CHECKPOINTS}/{sha256}-{upload}")
+}
+
+/// A new name for an upload or a test of the storage.
+#[must_use]
+pub fn unique() -> String {
+    ulid::Ulid::generate().to_string().to_ascii_lowercase()
 }
 
 /// The directory of all files of a job.
@@ -28,42 +39,49 @@ pub fn job(job: &str) -> String {
     format!("{JOBS}/{job}")
 }
 
-/// The directory of an attempt.
+/// The directory of the attempt of this name.
 #[must_use]
-pub fn attempt(job: &str, attempt: i32) -> String {
+pub fn attempt(job: &str, attempt: &str) -> String {
     format!("{JOBS}/{job}/{ATTEMPTS}/{attempt}")
 }
 
 /// A file of an attempt.
 #[must_use]
-pub fn attempt_file(job: &str, attempt: i32, file: &str) -> String {
+pub fn attempt_file(job: &str, attempt: &str, file: &str) -> String {
     format!("{JOBS}/{job}/{ATTEMPTS}/{attempt}/{file}")
 }
 
 /// The directory of an attempt's states to resume from.
 #[must_use]
-pub fn states(job: &str, attempt: i32) -> String {
+pub fn states(job: &str, attempt: &str) -> String {
     attempt_file(job, attempt, STATES)
 }
 
 /// An attempt's state after a step. Each state has its own key: if a worker is killed before the database refers to a
 /// new state, the previous one is intact and matches the SHA-256 in the database.
 #[must_use]
-pub fn state(job: &str, attempt: i32, step: u64) -> String {
+pub fn state(job: &str, attempt: &str, step: u64) -> String {
     attempt_file(job, attempt, &format!("{STATES}/checkpoint-{step}.safetensors"))
+}
+
+/// The step of a state's key; `None` for other keys.
+#[must_use]
+pub fn step_of(key: &str) -> Option<u64> {
+    let (_, name) = key.rsplit_once(&format!("/{STATES}/"))?;
+    name.strip_prefix("checkpoint-")?.strip_suffix(".safetensors")?.parse().ok()
 }
 
 /// A new key for a test of the storage.
 #[must_use]
 pub fn probe() -> String {
-    format!("{PROBE}/{}", ulid::Ulid::generate().to_string().to_ascii_lowercase())
+    format!("{PROBE}/{}", unique())
 }
 
 /// What a stored file belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner<'a> {
-    /// An uploaded checkpoint with this SHA-256.
-    Checkpoint(&'a str),
+    /// An uploaded checkpoint.
+    Checkpoint,
     /// A file of an attempt.
     Job {
         /// Id of the job.
@@ -81,7 +99,7 @@ impl<'a> Owner<'a> {
     pub fn of(key: &'a str) -> Option<Self> {
         let (kind, rest) = key.split_once('/')?;
         match kind {
-            CHECKPOINTS => Some(Self::Checkpoint(rest)),
+            CHECKPOINTS => Some(Self::Checkpoint),
             JOBS => {
                 let job = rest.split('/').next()?;
                 let end = key.match_indices('/').nth(3).map_or(key.len(), |(place, _)| place);
@@ -99,15 +117,17 @@ mod tests {
 
     #[test]
     fn a_key_tells_its_owner() {
-        assert_eq!(Owner::of(&checkpoint("ab12")), Some(Owner::Checkpoint("ab12")));
+        assert_eq!(Owner::of(&checkpoint("ab12", "01")), Some(Owner::Checkpoint));
         assert_eq!(Owner::of(&probe()), Some(Owner::Probe));
-        let of_attempt = Some(Owner::Job { job: "job_1", attempt: "jobs/job_1/attempts/3" });
-        assert_eq!(attempt("job_1", 3), "jobs/job_1/attempts/3");
-        assert_eq!(Owner::of(&attempt_file("job_1", 3, "manifest.json")), of_attempt);
-        assert_eq!(Owner::of(&state("job_1", 3, 20)), of_attempt);
-        assert!(state("job_1", 3, 20).starts_with(&format!("{}/", states("job_1", 3))));
-        assert!(attempt("job_1", 3).starts_with(&format!("{}/", job("job_1"))));
-        for key in ["", "jobs", "others/a/b", "checkpoints"] {
+        let of_attempt = Some(Owner::Job { job: "job_1", attempt: "jobs/job_1/attempts/3-a" });
+        assert_eq!(attempt("job_1", "3-a"), "jobs/job_1/attempts/3-a");
+        assert_eq!(Owner::of(&attempt_file("job_1", "3-a", "manifest.json")), of_attempt);
+        assert_eq!(Owner::of(&state("job_1", "3-a", 20)), of_attempt);
+        assert!(state("job_1", "3-a", 20).starts_with(&format!("{}/", states("job_1", "3-a"))));
+        assert_eq!(step_of(&state("job_1", "3-a", 20)), Some(20));
+        assert_eq!(step_of(&attempt_file("job_1", "3-a", "manifest.json")), None);
+        assert!(attempt("job_1", "3-a").starts_with(&format!("{}/", job("job_1"))));
+        for key in ["", "jobs", "others/a/b", "checkpoints", STORAGE_ID] {
             assert_eq!(Owner::of(key), None, "{key}");
         }
     }

@@ -1,4 +1,6 @@
-//! Flags of `token`, `prune` and `migrate`.
+//! Flags of `token`, `database`, `prune` and `migrate`.
+
+use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 
@@ -32,14 +34,29 @@ pub enum TokenCommand {
     },
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct ClientArgs {
+    /// Make the database, empty, in a data directory that has none: to restore a backup into it.
+    #[arg(long, env = "DISTILLERY_CREATE")]
+    pub create: bool,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// The program and its arguments. Those that come with PostgreSQL need no path. PGHOST, PGPORT, PGUSER and PGDATABASE
+    /// tell them where the database is, and DATABASE_URL tells others.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
 /// Which finished jobs and files to remove.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "What to remove")]
 pub struct PruneRules {
     /// Remove jobs that finished at least this many days ago.
-    #[arg(long, env = "DISTILLERY_OLDER_THAN_DAYS", value_name = "DAYS")]
+    #[arg(long, env = "DISTILLERY_OLDER_THAN_DAYS", value_name = "DAYS",
+        value_parser = clap::value_parser!(u32).range(..=36_500))]
     pub older_than_days: Option<u32>,
-    /// Remove the jobs that finished first until all files together have at most this many bytes.
+    /// Remove the jobs that finished first until all files together, uploaded checkpoints included, have at most this
+    /// many bytes. No checkpoint is removed: if they alone have more, this removes no job.
     #[arg(long, env = "DISTILLERY_MAX_BYTES", value_name = "BYTES")]
     pub max_bytes: Option<u64>,
     /// Keep this many of the jobs that finished last.

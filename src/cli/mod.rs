@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use admin::{MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
+pub use admin::{ClientArgs, MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
 
@@ -49,6 +49,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Create, list and revoke API tokens.
     Token(TokenArgs),
+    /// Run a client of PostgreSQL, such as psql or pg_dump, on the server's own database.
+    Database(ClientArgs),
     /// Remove finished jobs by age, size and accuracy, and unreferenced files.
     Prune(PruneArgs),
 }
@@ -61,6 +63,10 @@ pub struct DataArgs {
     /// Directory that contains the data sets, one subdirectory each. Jobs refer to them by name.
     #[arg(long, env = "DISTILLERY_DATASETS_DIR", default_value = "datasets")]
     pub datasets_dir: PathBuf,
+    /// Follow symbolic links that lead out of a data set's directory, such as those into a cache of downloads. Only for
+    /// data sets whose links you trust. A data set's directory itself may always be a link.
+    #[arg(long, env = "DISTILLERY_FOLLOW_LINKS")]
+    pub follow_links: bool,
     /// Where to store checkpoints and artifacts: a directory or `s3://bucket/prefix`. Default: `artifacts` in the data
     /// directory.
     #[arg(long, env = "DISTILLERY_STORAGE")]

@@ -14,6 +14,10 @@ pub struct ServeArgs {
     /// Address to listen on. Port 0 picks a free port and prints it.
     #[arg(long, env = "DISTILLERY_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// The address that browsers use, such as `https://distillery.example`, where a proxy on this machine or elsewhere is in
+    /// front. Every request then needs a token.
+    #[arg(long, env = "DISTILLERY_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<crate::http::PublicUrl>,
     /// URL of the PostgreSQL to use. Without it, the server runs its own in the data directory.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
@@ -50,6 +54,21 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub rules: PruneRules,
 }
+
+impl ServeArgs {
+    /// Connections that the server's own PostgreSQL accepts: enough for the server, its workers, and a few others.
+    #[must_use]
+    pub fn database_connections(&self) -> u32 {
+        let workers = match self.workers {
+            WorkerCount::Auto => 1,
+            WorkerCount::Exactly(count) => u32::try_from(count).unwrap_or(u32::MAX),
+        };
+        crate::db::CONNECTIONS_OF_A_PROCESS.saturating_mul(workers.saturating_add(1)).saturating_add(OTHER_CONNECTIONS)
+    }
+}
+
+/// Connections besides those of the server and its workers: other workers on the machine, commands, `psql`.
+const OTHER_CONNECTIONS: u32 = 60;
 
 /// How many workers a server runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

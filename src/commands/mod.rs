@@ -1,5 +1,6 @@
 //! The subcommands that this program runs itself, one file each, and the chores that `serve` does once an hour.
 
+pub mod database;
 pub mod housekeeping;
 pub mod prune;
 pub mod serve;

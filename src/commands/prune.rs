@@ -4,130 +4,277 @@
 //! A job with the label `keep`, whatever its value, is never removed. Neither is a job whose student another job waits
 //! for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::Write;
 
 use anyhow::Context;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 
-use crate::artifacts::keys::{self, Owner};
-use crate::artifacts::{ListedFile, Store};
+use crate::artifacts::keys::Owner;
+use crate::artifacts::{ListedFile, Store, UnfinishedFile};
 use crate::cli::{PruneArgs, PruneRules};
+use crate::db::deleted_jobs;
+use crate::db::errors::Transient;
 use crate::db::jobs::Refusal;
-use crate::db::retention::{self, Finished};
-use crate::db::{self, Database, checkpoints};
+use crate::db::retention::{self, Finished, Named};
+use crate::db::{self, Database};
+use crate::removals;
+use crate::storage_check::{self, Role};
 
 /// # Errors
-/// The database or the storage fails.
+/// The database or the storage fails, or something could not be removed.
 pub async fn run(args: PruneArgs) -> anyhow::Result<()> {
     let storage =
         args.storage.clone().unwrap_or_else(|| args.database.data_dir.join("artifacts").display().to_string());
-    let artifacts = Store::open(&storage)?;
     let database = Database::open(&args.database).await?;
-    let report = |line: String| Ok(writeln!(std::io::stdout(), "{line}")?);
-    let outcome = prune(&database.pool, &artifacts, &args.rules, args.dry_run, report).await;
+    let outcome = run_on(&database.pool, &storage, &args).await;
     database.close().await;
-    outcome.map(drop)
+    let failed = outcome?.failed;
+    anyhow::ensure!(failed == 0, "{failed} jobs or files could not be removed: see above; the next round tries again");
+    Ok(())
 }
 
-/// Removes what the rules say. Passes a line to `report` for each removed job or file, and a summary; returns how many
-/// were removed.
+async fn run_on(pool: &PgPool, storage: &str, args: &PruneArgs) -> anyhow::Result<Pruned> {
+    let artifacts = storage_check::open(storage, pool, Role::Server).await?;
+    let mut is_read = true;
+    let report = |line: String| {
+        // Whoever reads the lines may have gone, as in `distillery prune | head`: the round goes on.
+        if is_read && let Err(error) = writeln!(std::io::stdout(), "{line}") {
+            is_read = false;
+            tracing::warn!(%error, "cannot write to standard output; pruning goes on");
+        }
+    };
+    prune(pool, &artifacts, &args.rules, args.dry_run, report).await
+}
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// How many jobs and files were removed, or would have been.
+    pub removed: usize,
+    /// How many could not be removed. The next round tries again.
+    pub failed: usize,
+}
+
+/// Removes what the rules say. Passes a line to `report` for each job or file, and a summary. What cannot be removed is
+/// reported and ends nothing else.
 ///
 /// # Errors
-/// The database or the storage fails, or `report` does.
+/// The database fails, or the storage cannot be listed.
 pub async fn prune(
     pool: &PgPool,
     artifacts: &Store,
     rules: &PruneRules,
     is_dry_run: bool,
-    mut report: impl FnMut(String) -> anyhow::Result<()>,
-) -> anyhow::Result<usize> {
+    report: impl FnMut(String),
+) -> anyhow::Result<Pruned> {
     let removed = if is_dry_run { "would remove" } else { "removed" };
-    let files = artifacts.list().await.context("cannot list the storage")?;
-    let finished = retention::finished(pool).await?;
-    let sizes = sizes(&files);
-    let (mut removed_jobs, mut job_bytes) = (HashSet::new(), 0);
-    for job in select(&finished, &sizes, rules, Utc::now()) {
-        if !is_dry_run {
-            match db::jobs::delete(pool, &job.id).await? {
-                Ok(deletion) => {
-                    artifacts.delete_below(&keys::job(&job.id), |_| false).await?;
-                    deletion.commit().await?;
-                }
-                Err(Refusal::Because(reason)) => {
-                    report(format!("kept {} ({}): {reason}", job.id, job.name))?;
-                    continue;
-                }
-                // Retried or deleted since it was listed.
-                Err(Refusal::NotWhile(_) | Refusal::Missing) => continue,
-            }
+    let mut round = Round { pool, artifacts, is_dry_run, removed, report, failed: 0 };
+    if !is_dry_run {
+        let (done, failed) = removals::catch_up(pool, artifacts).await?;
+        if done > 0 {
+            (round.report)(format!("removed the files of {done} earlier deletions"));
         }
-        let size = sizes.get(job.id.as_str()).copied().unwrap_or(0);
-        let when = job.finished_at.format("%Y-%m-%d");
-        report(format!("{removed} job {} ({}), finished {when}, {size} bytes", job.id, job.name))?;
-        removed_jobs.insert(job.id.as_str());
-        job_bytes += size;
+        round.failed += failed;
+        let (done, failed) = removals::catch_up_with_jobs(pool).await?;
+        if done > 0 {
+            (round.report)(format!("removed what was left of the events and points of {done} deleted jobs"));
+        }
+        round.failed += failed;
     }
+    let files = artifacts.list().await.context("cannot list the storage")?;
+    let unfinished = artifacts.unfinished().await;
     // Queried after the files were listed: a listed file that is unreferenced now will never be referenced.
     let named = retention::named(pool).await?;
     let old = Utc::now() - TimeDelta::minutes(rules.orphan_minutes.into());
-    let (mut orphans, mut orphan_bytes) = (0, 0);
-    let of_removed_job = |key: &str| job_of(key).is_some_and(|job| removed_jobs.contains(job));
-    let is_orphan = |file: &&ListedFile| {
-        Owner::of(&file.key).is_some() && file.stored_at <= old && !named.needs(&file.key) && !of_removed_job(&file.key)
-    };
-    for file in files.iter().filter(is_orphan) {
-        if !is_dry_run && !remove_orphan(pool, artifacts, &file.key).await? {
-            continue;
+    let (files, orphans) = round.remove_orphans(files, &named, old).await;
+    let unfinished = round.remove_unfinished(unfinished, &named, old).await;
+    let finished = retention::finished(pool).await?;
+    let jobs = round.remove_jobs(&finished, &files, rules).await?;
+    let (count, orphan_bytes) = (orphans.count + unfinished.count, orphans.bytes + unfinished.bytes);
+    (round.report)(format!(
+        "{removed} {} of {} finished jobs ({} bytes) and {count} unreferenced files ({orphan_bytes} bytes)",
+        jobs.count,
+        finished.len(),
+        jobs.bytes
+    ));
+    Ok(Pruned { removed: jobs.count + count, failed: round.failed })
+}
+
+struct Round<'a, R> {
+    pool: &'a PgPool,
+    artifacts: &'a Store,
+    is_dry_run: bool,
+    /// The verb of a report.
+    removed: &'static str,
+    report: R,
+    failed: usize,
+}
+
+#[derive(Debug, Default)]
+struct Total {
+    count: usize,
+    bytes: u64,
+}
+
+impl Total {
+    fn add(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+}
+
+impl<R: FnMut(String)> Round<'_, R> {
+    /// Whether something was removed, or would be.
+    fn check(&mut self, what: &str, outcome: anyhow::Result<()>) -> bool {
+        if let Err(error) = &outcome {
+            self.failed += 1;
+            (self.report)(format!("could not remove {what}: {error}"));
         }
-        report(format!("{removed} unreferenced {}, {} bytes", file.key, file.size_bytes))?;
-        orphans += 1;
-        orphan_bytes += file.size_bytes;
+        outcome.is_ok()
     }
-    report(format!(
-        "{removed} {} of {} finished jobs ({job_bytes} bytes) and {orphans} unreferenced files ({orphan_bytes} bytes)",
-        removed_jobs.len(),
-        finished.len()
-    ))?;
-    Ok(removed_jobs.len() + orphans)
-}
 
-async fn remove_orphan(pool: &PgPool, artifacts: &Store, key: &str) -> anyhow::Result<bool> {
-    let Some(Owner::Checkpoint(sha256)) = Owner::of(key) else {
-        // Attempt numbers and job ids are never reused, so nothing can refer to it later.
-        artifacts.delete(key).await?;
-        return Ok(true);
-    };
-    let Some(upload_lock) = checkpoints::hold_off(pool, sha256).await? else { return Ok(false) };
-    artifacts.delete(key).await?;
-    upload_lock.rollback().await?;
-    Ok(true)
-}
-
-/// The job that a file belongs to.
-fn job_of(key: &str) -> Option<&str> {
-    match Owner::of(key)? {
-        Owner::Job { job, .. } => Some(job),
-        Owner::Checkpoint(_) | Owner::Probe => None,
-    }
-}
-
-/// Bytes in storage, by job.
-fn sizes(files: &[ListedFile]) -> HashMap<&str, u64> {
-    let mut sizes = HashMap::new();
-    for file in files {
-        if let Some(job) = job_of(&file.key) {
-            *sizes.entry(job).or_default() += file.size_bytes;
+    /// Removes the files that nothing needs, and returns the others.
+    async fn remove_orphans(
+        &mut self,
+        files: Vec<ListedFile>,
+        named: &Named,
+        old: DateTime<Utc>,
+    ) -> (Vec<ListedFile>, Total) {
+        let is_orphan =
+            |file: &ListedFile| Owner::of(&file.key).is_some() && file.stored_at <= old && !named.needs(&file.key);
+        let (orphans, mut others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_orphan);
+        let mut total = Total::default();
+        for file in orphans {
+            // No key is used twice, so nothing can refer to the file later.
+            if !self.is_dry_run {
+                let outcome = self.artifacts.delete(&file.key).await;
+                if !self.check(&file.key, outcome.map_err(Into::into)) {
+                    others.push(file);
+                    continue;
+                }
+            }
+            (self.report)(format!("{} unreferenced {}, {} bytes", self.removed, file.key, file.size_bytes));
+            total.add(file.size_bytes);
         }
+        (others, total)
     }
-    sizes
+
+    /// Removes what interrupted uploads have left.
+    async fn remove_unfinished(
+        &mut self,
+        unfinished: anyhow::Result<Vec<UnfinishedFile>>,
+        named: &Named,
+        old: DateTime<Utc>,
+    ) -> Total {
+        let mut total = Total::default();
+        let unfinished = match unfinished {
+            Ok(unfinished) => unfinished,
+            Err(error) => {
+                (self.report)(format!("interrupted uploads are not removed: {error:#}"));
+                return total;
+            }
+        };
+        for file in unfinished {
+            if Owner::of(&file.key).is_none() || file.touched_at > old || named.is_writing(&file.key) {
+                continue;
+            }
+            if !self.is_dry_run {
+                let outcome = self.artifacts.remove_unfinished(&file).await;
+                if !self.check(&format!("the unfinished upload of {}", file.key), outcome) {
+                    continue;
+                }
+            }
+            let size = file.size_bytes.map_or_else(String::new, |bytes| format!(", {bytes} bytes"));
+            (self.report)(format!("{} the unfinished upload of {}{size}", self.removed, file.key));
+            total.add(file.size_bytes.unwrap_or(0));
+        }
+        total
+    }
+
+    /// Removes the jobs that the rules name. A job whose files cannot be removed is gone all the same: its files follow
+    /// later.
+    async fn remove_jobs(
+        &mut self,
+        finished: &[Finished],
+        files: &[ListedFile],
+        rules: &PruneRules,
+    ) -> sqlx::Result<Total> {
+        let usage = Usage::of(files);
+        if let Some(most) = rules.max_bytes.filter(|&most| usage.uploads > most) {
+            (self.report)(format!(
+                "no job is removed because of its size: the uploaded checkpoints alone have {} bytes, more than the {most} \
+                 of --max-bytes. Delete checkpoints that no job needs, or raise --max-bytes",
+                usage.uploads
+            ));
+        }
+        let mut total = Total::default();
+        for job in select(finished, &usage, rules, Utc::now()) {
+            if !self.is_dry_run && !self.remove_job(job).await? {
+                continue;
+            }
+            let size = usage.jobs.get(job.id.as_str()).copied().unwrap_or(0);
+            let when = job.finished_at.format("%Y-%m-%d");
+            let Self { removed, .. } = self;
+            (self.report)(format!("{removed} job {} ({}), finished {when}, {size} bytes", job.id, job.name));
+            total.add(size);
+        }
+        Ok(total)
+    }
+
+    /// Whether the job and its files are gone. An error if the next job would meet the same one.
+    async fn remove_job(&mut self, job: &Finished) -> sqlx::Result<bool> {
+        let deletion = match db::jobs::delete(self.pool, &job.id).await {
+            Ok(Ok(deletion)) => deletion,
+            Ok(Err(Refusal::Because(reason))) => {
+                (self.report)(format!("kept {} ({}): {reason}", job.id, job.name));
+                return Ok(false);
+            }
+            // Retried or deleted since it was listed.
+            Ok(Err(Refusal::NotWhile(_) | Refusal::Missing)) => return Ok(false),
+            Err(error) if is_of_all(&error) => return Err(error),
+            Err(error) => return Ok(self.check(&format!("job {} ({})", job.id, job.name), Err(error.into()))),
+        };
+        let history = deleted_jobs::finish(self.pool, &job.id).await;
+        let is_finished =
+            self.check(&format!("the events and points of job {} ({})", job.id, job.name), history.map_err(Into::into));
+        let outcome = removals::carry_out(self.pool, self.artifacts, &deletion).await;
+        Ok(self.check(&format!("the files of job {} ({})", job.id, job.name), outcome) && is_finished)
+    }
+}
+
+/// Whether the database would answer the same for every other job.
+fn is_of_all(error: &sqlx::Error) -> bool {
+    !matches!(Transient::of(error), None | Some(Transient::Contended | Transient::Interrupted))
+}
+
+/// Bytes in storage.
+#[derive(Debug, Default)]
+struct Usage<'a> {
+    jobs: HashMap<&'a str, u64>,
+    /// Of uploaded checkpoints, which no rule removes.
+    uploads: u64,
+}
+
+impl<'a> Usage<'a> {
+    fn of(files: &'a [ListedFile]) -> Self {
+        let mut usage = Self::default();
+        for file in files {
+            match Owner::of(&file.key) {
+                Some(Owner::Job { job, .. }) => *usage.jobs.entry(job).or_default() += file.size_bytes,
+                Some(Owner::Checkpoint) => usage.uploads += file.size_bytes,
+                Some(Owner::Probe) | None => {}
+            }
+        }
+        usage
+    }
 }
 
 /// The jobs to remove. `finished` is sorted by time, latest first.
 fn select<'a>(
     finished: &'a [Finished],
-    sizes: &HashMap<&str, u64>,
+    usage: &Usage<'_>,
     rules: &PruneRules,
     now: DateTime<Utc>,
 ) -> Vec<&'a Finished> {
@@ -143,7 +290,9 @@ fn select<'a>(
         best.get(job.dataset.as_deref().unwrap_or_default()).is_some_and(|jobs| jobs.iter().any(|of| of.id == job.id))
     };
     let limit = rules.older_than_days.map(|days| now - TimeDelta::days(days.into()));
-    let mut bytes: u64 = sizes.values().sum();
+    let mut bytes = usage.jobs.values().sum::<u64>() + usage.uploads;
+    // If the uploads alone are too large, removing jobs would not help.
+    let most = rules.max_bytes.filter(|&most| usage.uploads <= most);
     let mut selected = Vec::new();
     // Oldest first: if the files take too many bytes, the oldest jobs are removed first.
     for (place, job) in finished.iter().enumerate().rev() {
@@ -151,8 +300,8 @@ fn select<'a>(
             continue;
         }
         let is_old = limit.is_some_and(|limit| job.finished_at <= limit);
-        if is_old || rules.max_bytes.is_some_and(|most| bytes > most) {
-            bytes -= sizes.get(job.id.as_str()).copied().unwrap_or(0);
+        if is_old || most.is_some_and(|most| bytes > most) {
+            bytes -= usage.jobs.get(job.id.as_str()).copied().unwrap_or(0);
             selected.push(job);
         }
     }
@@ -169,6 +318,11 @@ mod tests {
     /// Indices of the jobs that are left, of jobs that finished one, two, … days ago and have 10 bytes each. Per job: its
     /// accuracy, and whether it has the label `keep`.
     fn left(accuracies: &[(Option<f64>, bool)], flags: &[&str]) -> Vec<usize> {
+        left_beside(0, accuracies, flags)
+    }
+
+    /// The same where uploads have so many bytes.
+    fn left_beside(uploads: u64, accuracies: &[(Option<f64>, bool)], flags: &[&str]) -> Vec<usize> {
         let now = Utc::now();
         let job = |(place, (best_top1, is_kept)): (usize, &(Option<f64>, bool))| Finished {
             id: place.to_string(),
@@ -179,10 +333,10 @@ mod tests {
             is_kept: *is_kept,
         };
         let finished: Vec<Finished> = accuracies.iter().enumerate().map(job).collect();
-        let sizes = finished.iter().map(|job| (job.id.as_str(), 10)).collect();
+        let usage = Usage { jobs: finished.iter().map(|job| (job.id.as_str(), 10)).collect(), uploads };
         let cli = Cli::try_parse_from(["distillery", "prune"].iter().chain(flags)).expect("flags");
         let Command::Prune(args) = cli.command else { panic!("prune") };
-        let selected = select(&finished, &sizes, &args.rules, now);
+        let selected = select(&finished, &usage, &args.rules, now);
         (0..finished.len()).filter(|place| !selected.iter().any(|job| job.id == place.to_string())).collect()
     }
 
@@ -205,5 +359,14 @@ mod tests {
         assert_eq!(left(&jobs, &["--max-bytes", "59"]), [0, 1, 2, 3, 4]);
         assert_eq!(left(&jobs, &["--max-bytes", "30"]), [0, 1, 4]);
         assert_eq!(left(&jobs, &["--max-bytes", "0", "--keep-last", "1", "--keep-best", "1"]), [0, 2, 4, 5]);
+    }
+    #[test]
+    fn uploads_count_as_bytes_and_are_no_reason_to_remove_every_job() {
+        let jobs = [(None, false), (None, false), (None, false)];
+        assert_eq!(left_beside(25, &jobs, &["--max-bytes", "55"]), [0, 1, 2]);
+        assert_eq!(left_beside(25, &jobs, &["--max-bytes", "54"]), [0, 1]);
+        assert_eq!(left_beside(25, &jobs, &["--max-bytes", "25"]), [0; 0]);
+        assert_eq!(left_beside(25, &jobs, &["--max-bytes", "24"]), [0, 1, 2]);
+        assert_eq!(left_beside(25, &jobs, &["--max-bytes", "24", "--older-than-days", "3"]), [0, 1]);
     }
 }

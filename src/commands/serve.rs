@@ -8,11 +8,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::housekeeping::{self, Chores};
-use crate::artifacts::Store;
 use crate::cli::ServeArgs;
 use crate::db::embedded::{self, KeptServer};
 use crate::db::{self, tokens};
-use crate::{http, process, worker};
+use crate::storage_check::{self, Role};
+use crate::{http, process, removals, worker};
 
 /// Serves until SIGTERM or SIGINT, then stops the workers (which release their jobs), the API and the database.
 ///
@@ -20,8 +20,7 @@ use crate::{http, process, worker};
 /// The server cannot start: the address is in use, or the database or the storage cannot be opened.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
-    std::fs::create_dir_all(&args.data.data_dir)
-        .with_context(|| format!("cannot create the data directory {}", args.data.data_dir.display()))?;
+    embedded::create_private(&args.data.data_dir)?;
     // Before anything else: a second server on the same address is the most common mistake, and cheap to detect.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let Some(database_url) = &args.database_url else {
@@ -35,7 +34,8 @@ async fn serve_with_own_database(
     listener: TcpListener,
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let options = embedded::PostgresOptions::new(&args.data.data_dir, args.postgres_bin_dir.as_deref());
+    let mut options = embedded::PostgresOptions::new(&args.data.data_dir, args.postgres_bin_dir.as_deref());
+    options.settings.push(("max_connections".into(), args.database_connections().to_string()));
     let database = KeptServer::start(options).await?;
     let outcome = serve(args, listener, database.url(), told_to_stop).await;
     // Last: workers and requests need the database until they have ended.
@@ -50,27 +50,35 @@ async fn serve(
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(pool) = db::open_when_there(database_url, &told_to_stop).await? else { return Ok(()) };
-    let store = Store::open(&args.data.storage())?;
+    let storage = args.data.storage();
+    let opened = storage_check::open_when_there(&storage, &pool, Role::Server, &told_to_stop).await?;
+    let Some(store) = opened else { return Ok(()) };
     let address = listener.local_addr()?;
     let data = &args.data;
     let mut settings = http::ServerSettings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
+    settings.follow_links = data.follow_links;
+    settings.public_url = args.public_url.clone();
     settings.requests_per_second = args.requests_per_second;
     settings.connections = args.max_connections;
     settings.checkpoint_limit = args.max_checkpoint_bytes;
     settings.uploads_limit = args.max_uploaded_bytes;
     settings.admin_token = args.admin_token.as_deref().map(tokens::hash);
+    let is_private = address.ip().is_loopback() && args.public_url.is_none();
+    let reachable = args.public_url.as_ref().map_or_else(|| address.to_string(), ToString::to_string);
     anyhow::ensure!(
-        address.ip().is_loopback() || settings.admin_token.is_some() || tokens::any(&pool).await?,
-        "{address} is reachable from other machines, but there is no token yet: create one with `distillery token create \
+        is_private || settings.admin_token.is_some() || tokens::any(&pool).await?,
+        "{reachable} is reachable from other machines, but there is no token yet: create one with `distillery token create \
          NAME --scope admin` (with the same --data-dir or --database-url), or set DISTILLERY_ADMIN_TOKEN"
     );
     let chores = Chores { compact_after_days: args.compact_after_days, rules: args.rules.clone() };
     let housekeeping = tokio::spawn(housekeeping::run(pool.clone(), store.clone(), chores, told_to_stop.clone()));
+    let removals = tokio::spawn(removals::keep_up(pool.clone(), store.clone(), told_to_stop.clone()));
     let state = http::AppState::new(pool, store, settings);
     let workers = tokio::spawn(worker::supervise::run(args.clone(), database_url.to_owned(), told_to_stop.clone()));
     // Scripts wait for this line, so its words are part of the interface.
     writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
     http::serve(listener, state, told_to_stop).await;
     housekeeping.await.context("housekeeping failed")?;
+    removals.await.context("the removal of files failed")?;
     workers.await.context("the supervisor of the workers failed")?
 }

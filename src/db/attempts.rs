@@ -23,12 +23,13 @@ pub enum AttemptOutcome {
     Numeric,
     WorkerLost,
     Storage,
+    Machine,
     Internal,
 }
 
 impl AttemptOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Succeeded,
         Self::Stopped,
         Self::User,
@@ -36,6 +37,7 @@ impl AttemptOutcome {
         Self::Numeric,
         Self::WorkerLost,
         Self::Storage,
+        Self::Machine,
         Self::Internal,
     ];
 
@@ -50,6 +52,7 @@ impl AttemptOutcome {
             Self::Numeric => ErrorClass::Numeric.name(),
             Self::WorkerLost => ErrorClass::WorkerLost.name(),
             Self::Storage => ErrorClass::Storage.name(),
+            Self::Machine => ErrorClass::Machine.name(),
             Self::Internal => ErrorClass::Internal.name(),
         }
     }
@@ -63,6 +66,7 @@ impl From<ErrorClass> for AttemptOutcome {
             ErrorClass::Numeric => Self::Numeric,
             ErrorClass::WorkerLost => Self::WorkerLost,
             ErrorClass::Storage => Self::Storage,
+            ErrorClass::Machine => Self::Machine,
             ErrorClass::Internal => Self::Internal,
         }
     }
@@ -90,8 +94,11 @@ pub struct Attempt {
     pub heard_at: Option<DateTime<Utc>>,
     /// `succeeded`, `stopped` (paused, cancelled or returned to the queue), or the class of its failure; null while it
     /// runs.
-    #[schema(value_type = Option<String>, example = "worker_lost")]
-    pub outcome: Option<AttemptOutcome>,
+    #[schema(example = "worker_lost")]
+    pub outcome: Option<String>,
+    /// Whether it counts against `max_attempts`: one that was stopped, that its worker's machine could not run, or that
+    /// saved a new checkpoint before it failed does not. Null while it runs.
+    pub counted: Option<bool>,
     /// Epochs that earlier attempts had done; null until its trainer has started.
     pub resumed_epochs: Option<i32>,
     /// Steps that earlier attempts had done; null until its trainer has started.
@@ -102,11 +109,9 @@ pub struct Attempt {
 pub async fn list(pool: &PgPool, job: &str) -> sqlx::Result<Vec<Attempt>> {
     sqlx::query_as!(
         Attempt,
-        r#"
-        select attempt, worker_name as worker, device, runnable_at, started_at, saved_at, ended_at, heard_at,
-            outcome as "outcome: AttemptOutcome", resumed_epochs, resumed_step
-        from attempts where job_id = $1 order by attempt
-        "#,
+        "select attempt, worker_name as worker, device, runnable_at, started_at, saved_at, ended_at, heard_at, outcome,
+            counted, resumed_epochs, resumed_step
+         from attempts where job_id = $1 order by attempt",
         job,
     )
     .fetch_all(pool)
@@ -114,13 +119,15 @@ pub async fn list(pool: &PgPool, job: &str) -> sqlx::Result<Vec<Attempt>> {
 }
 
 /// Counts a write that was refused because its attempt had lost the job. A heartbeat that comes after the attempt
-/// itself has ended the job is not counted.
+/// itself has ended the job is not counted, nor is a write of an attempt that the database has lost.
 pub async fn count_refused(pool: &PgPool, token: &FencingToken) -> sqlx::Result<()> {
     sqlx::query!(
         "update attempts set refused_writes = refused_writes + 1
-         where job_id = $1 and attempt = $2 and (outcome is null or outcome = 'worker_lost')",
+         where job_id = $1 and attempt = $2 and coalesce(claim, $3) = $3
+            and (outcome is null or outcome = 'worker_lost')",
         token.job,
         token.attempt,
+        token.claim,
     )
     .execute(pool)
     .await?;
@@ -146,22 +153,49 @@ pub(super) async fn note_start(
     Ok(())
 }
 
-/// Notes that the attempt stored a checkpoint.
-pub(super) async fn note_checkpoint(connection: &mut PgConnection, token: &FencingToken) -> sqlx::Result<()> {
-    sqlx::query!("update attempts set saved_at = now() where job_id = $1 and attempt = $2", token.job, token.attempt,)
-        .execute(connection)
-        .await?;
+/// Notes that the attempt stored a checkpoint after this step.
+pub(super) async fn note_checkpoint(
+    connection: &mut PgConnection,
+    token: &FencingToken,
+    step: u64,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update attempts set saved_at = now(), saved_step = $3 where job_id = $1 and attempt = $2",
+        token.job,
+        token.attempt,
+        i64::try_from(step).unwrap_or(i64::MAX),
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-/// Ends the job's running attempt.
-pub(super) async fn end(connection: &mut PgConnection, job: &str, outcome: AttemptOutcome) -> sqlx::Result<()> {
+/// Whether the job's running attempt stored a checkpoint after more steps than every earlier one.
+pub(super) async fn has_advanced(connection: &mut PgConnection, job: &str) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select coalesce(max(saved_step) filter (where ended_at is null), 0)
+              > coalesce(max(saved_step) filter (where ended_at is not null), 0) as "advanced!"
+           from attempts where job_id = $1"#,
+        job,
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Ends the job's running attempt, which counts against the most attempts that the job may have or does not.
+pub(super) async fn end(
+    connection: &mut PgConnection,
+    job: &str,
+    outcome: AttemptOutcome,
+    counted: bool,
+) -> sqlx::Result<()> {
     sqlx::query!(
-        "update attempts set ended_at = now(), outcome = $2,
+        "update attempts set ended_at = now(), outcome = $2, counted = $3,
             heard_at = (select greatest(lease_renewed_at, written_at) from jobs where id = $1)
          where job_id = $1 and ended_at is null",
         job,
         outcome as AttemptOutcome,
+        counted,
     )
     .execute(connection)
     .await?;
@@ -175,7 +209,7 @@ pub(super) async fn failures_in_a_row(connection: &mut PgConnection, job: &str) 
         r#"select count(*) as "count!" from attempts
            where job_id = $1 and attempt > (
               select coalesce(max(attempt), 0) from attempts
-              where job_id = $1 and outcome not in ('storage', 'internal'))"#,
+              where job_id = $1 and outcome not in ('storage', 'machine', 'internal'))"#,
         job,
     )
     .fetch_one(connection)

@@ -4,9 +4,10 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
+use super::file_deletions::{self, FileDeletion};
 use super::jobs::{Refusal, Status};
 use crate::architecture::Certainty;
 
@@ -40,6 +41,8 @@ pub struct UploadedCheckpoint {
     /// The likeliest network; absent if no known network has even half of its keys and shapes.
     #[schema(value_type = Option<Guess>)]
     pub guess: Option<Json<Guess>>,
+    /// What was passed over, chosen or read under another name.
+    pub notes: Vec<String>,
     /// When it was first uploaded.
     pub created_at: DateTime<Utc>,
 }
@@ -69,39 +72,46 @@ pub struct Guess {
     pub difference: Option<String>,
 }
 
-/// A checkpoint that is being stored. Whoever deletes the same one waits, and dropping this leaves no trace.
+/// A checkpoint that was uploaded.
 #[derive(Debug)]
-pub struct Insertion {
-    transaction: Transaction<'static, Postgres>,
-    /// The row that a commit stores.
+pub struct Inserted {
+    /// Its row.
     pub checkpoint: UploadedCheckpoint,
-    /// Whether the checkpoint is not stored yet.
+    /// Whether it was not there before.
     pub is_new: bool,
+    /// The file that is needed no longer: a damaged one, or that of one of two equal uploads at the same time.
+    pub superseded: Option<FileDeletion>,
 }
 
-impl Insertion {
-    /// Stores it.
-    pub async fn commit(self) -> sqlx::Result<(UploadedCheckpoint, bool)> {
-        self.transaction.commit().await?;
-        Ok((self.checkpoint, self.is_new))
-    }
-}
-
-/// Begins to store a checkpoint. One that is stored already takes over what its new uploader says about it.
-pub async fn insert(pool: &PgPool, new: &UploadedCheckpoint) -> sqlx::Result<Insertion> {
+/// Stores a checkpoint whose bytes an upload has put under `key`, which was announced. One that is there already takes
+/// over what its new uploader says about it, and the new file if its own is the `damaged` one. None if the deletion of
+/// the new file was decided, because the upload took too long.
+pub async fn insert(
+    pool: &PgPool,
+    new: &UploadedCheckpoint,
+    key: &str,
+    damaged: Option<&str>,
+) -> sqlx::Result<Option<Inserted>> {
     let mut transaction = pool.begin().await?;
+    if !file_deletions::take_over(&mut transaction, key).await? {
+        return Ok(None);
+    }
     let row = sqlx::query!(
         r#"
         insert into checkpoints as old
-            (id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, fits, guess)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            (id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, fits, guess,
+            notes, key)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
         on conflict (id) do update set
             name = coalesce(excluded.name, old.name),
             architecture = coalesce(excluded.architecture, old.architecture),
             num_classes = coalesce(excluded.num_classes, old.num_classes),
             fits = excluded.fits,
-            guess = excluded.guess
-        returning name, architecture, num_classes, created_at, xmax = 0 as "is_new!"
+            guess = excluded.guess,
+            notes = excluded.notes,
+            key = case when coalesce(old.key, 'checkpoints/' || old.sha256) = $14 then excluded.key else old.key end
+        returning name, architecture, num_classes, created_at, key is not distinct from $13 as "is_taken!",
+            xmax = 0 as "is_new!"
         "#,
         new.id,
         new.sha256,
@@ -114,9 +124,18 @@ pub async fn insert(pool: &PgPool, new: &UploadedCheckpoint) -> sqlx::Result<Ins
         new.num_classes,
         &new.fits as _,
         new.guess.as_ref() as _,
+        &new.notes,
+        key,
+        damaged,
     )
     .fetch_one(&mut *transaction)
     .await?;
+    let superseded = if row.is_taken { damaged.filter(|_| !row.is_new) } else { Some(key) };
+    let superseded = superseded.map(|key| FileDeletion { key: key.to_owned(), is_directory: false });
+    if let Some(file) = &superseded {
+        file_deletions::decide(&mut transaction, file).await?;
+    }
+    transaction.commit().await?;
     let checkpoint = UploadedCheckpoint {
         name: row.name,
         architecture: row.architecture,
@@ -124,7 +143,33 @@ pub async fn insert(pool: &PgPool, new: &UploadedCheckpoint) -> sqlx::Result<Ins
         created_at: row.created_at,
         ..new.clone()
     };
-    Ok(Insertion { transaction, checkpoint, is_new: row.is_new })
+    Ok(Some(Inserted { checkpoint, is_new: row.is_new, superseded }))
+}
+
+/// Notes what a new uploader says about a checkpoint whose bytes are whole under `key`. None if they are not there any
+/// more.
+pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sqlx::Result<Option<UploadedCheckpoint>> {
+    sqlx::query_as!(
+        UploadedCheckpoint,
+        r#"
+        update checkpoints set
+            name = coalesce($3, name), architecture = coalesce($4, architecture),
+            num_classes = coalesce($5, num_classes), fits = $6, guess = $7, notes = $8
+        where id = $1 and coalesce(key, 'checkpoints/' || sha256) = $2
+        returning id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", notes, created_at
+        "#,
+        new.id,
+        key,
+        new.name,
+        new.architecture,
+        new.num_classes,
+        &new.fits as _,
+        new.guess.as_ref() as _,
+        &new.notes,
+    )
+    .fetch_optional(pool)
+    .await
 }
 
 /// One checkpoint.
@@ -133,7 +178,7 @@ pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpo
         UploadedCheckpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", created_at
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", notes, created_at
         from checkpoints where id = $1
         "#,
         id,
@@ -152,7 +197,7 @@ pub async fn list(
         UploadedCheckpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", created_at
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", notes, created_at
         from checkpoints
         where $1::timestamptz is null or (created_at, id) < ($1, $2)
         order by created_at desc, id desc limit $3
@@ -171,9 +216,24 @@ pub fn id_of(sha256: &str) -> String {
     format!("ckpt_{}", sha256.get(..32).unwrap_or(sha256))
 }
 
-/// The SHA-256 of a checkpoint's bytes, in hexadecimal.
-pub async fn sha256_of(pool: &PgPool, id: &str) -> sqlx::Result<Option<String>> {
-    sqlx::query_scalar!("select sha256 from checkpoints where id = $1", id).fetch_optional(pool).await
+/// Where the bytes of a checkpoint are, and what they should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBytes {
+    /// Their key in storage.
+    pub key: String,
+    /// Their SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Where the bytes of a checkpoint are.
+pub async fn stored_bytes(pool: &PgPool, id: &str) -> sqlx::Result<Option<StoredBytes>> {
+    sqlx::query_as!(
+        StoredBytes,
+        r#"select coalesce(key, 'checkpoints/' || sha256) as "key!", sha256 from checkpoints where id = $1"#,
+        id,
+    )
+    .fetch_optional(pool)
+    .await
 }
 
 /// The size of all checkpoints but this one, in bytes.
@@ -185,43 +245,16 @@ pub async fn size_of_others(pool: &PgPool, id: &str) -> sqlx::Result<u64> {
     query.fetch_one(pool).await.map(i64::unsigned_abs)
 }
 
-/// Keeps anybody from uploading bytes that belong to no checkpoint while they are deleted from storage: an upload of
-/// the same bytes waits, and then stores them again. None if a checkpoint has these bytes. Dropping the transaction
-/// leaves everything as it was.
-pub async fn hold_off(pool: &PgPool, sha256: &str) -> sqlx::Result<Option<Transaction<'static, Postgres>>> {
-    let mut transaction = pool.begin().await?;
-    let inserted = sqlx::query!(
-        "insert into checkpoints (id, sha256, size_bytes, format, tensors, parameters, fits)
-         values ($1, $2, 0, '', 0, 0, '[]') on conflict do nothing",
-        id_of(sha256),
-        sha256,
-    )
-    .execute(&mut *transaction)
-    .await?;
-    Ok((inserted.rows_affected() == 1).then_some(transaction))
-}
-
-/// A checkpoint that is being deleted; dropping this leaves it as it was.
-#[derive(Debug)]
-pub struct CheckpointDeletion {
-    transaction: Transaction<'static, Postgres>,
-    /// SHA-256 of its bytes.
-    pub sha256: String,
-}
-
-impl CheckpointDeletion {
-    /// Deletes it for good.
-    pub async fn commit(self) -> sqlx::Result<()> {
-        self.transaction.commit().await
-    }
-}
-
-/// Begins to delete a checkpoint that no job needs now, so that its bytes can be deleted before its row is gone
-/// for good. Until then, whoever uploads or needs the same one waits.
-pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<CheckpointDeletion, Refusal>> {
+/// Deletes a checkpoint that no unfinished job needs. Returns what is left to do: to remove its file.
+pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion, Refusal>> {
     let mut transaction = pool.begin().await?;
     match delete_in(&mut transaction, id).await? {
-        Ok(sha256) => Ok(Ok(CheckpointDeletion { transaction, sha256 })),
+        Ok(key) => {
+            let file = FileDeletion { key, is_directory: false };
+            file_deletions::decide(&mut transaction, &file).await?;
+            transaction.commit().await?;
+            Ok(Ok(file))
+        }
         Err(refusal) => {
             transaction.rollback().await?;
             Ok(Err(refusal))
@@ -229,9 +262,13 @@ pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<CheckpointDe
     }
 }
 
+/// Returns the key of its file.
 async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<String, Refusal>> {
-    let query = sqlx::query_scalar!("select sha256 from checkpoints where id = $1 for update", id);
-    let Some(sha256) = query.fetch_optional(&mut *connection).await? else { return Ok(Err(Refusal::Missing)) };
+    let query = sqlx::query_scalar!(
+        r#"select coalesce(key, 'checkpoints/' || sha256) as "key!" from checkpoints where id = $1 for update"#,
+        id,
+    );
+    let Some(key) = query.fetch_optional(&mut *connection).await? else { return Ok(Err(Refusal::Missing)) };
     let query = sqlx::query_scalar!(
         r#"
         select id from jobs join job_checkpoints on job_id = id
@@ -245,5 +282,5 @@ async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Resu
     }
     sqlx::query!("delete from job_checkpoints where checkpoint_id = $1", id).execute(&mut *connection).await?;
     sqlx::query!("delete from checkpoints where id = $1", id).execute(&mut *connection).await?;
-    Ok(Ok(sha256))
+    Ok(Ok(key))
 }

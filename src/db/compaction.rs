@@ -1,5 +1,6 @@
-//! Compacts jobs that ended long ago: thins long series as charts show them, and replaces each run of log lines and
-//! checkpoints by one event.
+//! Compacts jobs that succeeded long ago: thins long series as charts show them, and replaces each run of log lines and
+//! checkpoints by one event. Every point stays in the file of metrics that the job has published; what is in no such file
+//! is left alone.
 
 use std::collections::HashMap;
 
@@ -7,6 +8,7 @@ use futures::TryStreamExt;
 use sqlx::{PgConnection, PgPool};
 
 use super::thin::Thinned;
+use crate::protocol::{files, series};
 
 /// Points that are left of a longer series. A series with one point per epoch is shorter.
 const POINTS: usize = 1000;
@@ -24,13 +26,20 @@ pub struct Compacted {
 
 /// Compacts one job that ended `after_days` ago and has not been compacted since; none if there is no such job. Several
 /// servers may do so at once: each takes another job.
+///
+/// A job that failed or was cancelled has published no file, so the database has the only copy of its points, and its log
+/// may be the only explanation: it stays as it is until it is deleted.
 pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<Compacted>> {
     let mut transaction = pool.begin().await?;
     let job = sqlx::query_scalar!(
         "select id from jobs
          where finished_at <= now() - make_interval(days => $1) and (compacted_at is null or compacted_at < finished_at)
+            and exists (
+                select from artifacts
+                where job_id = jobs.id and attempt = jobs.published_attempt and artifacts.name = $2)
          order by finished_at limit 1 for update skip locked",
         i32::try_from(after_days).unwrap_or(i32::MAX),
+        files::METRICS,
     )
     .fetch_optional(&mut *transaction)
     .await?;
@@ -46,16 +55,26 @@ pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<
 async fn thin_series(connection: &mut PgConnection, job: &str) -> sqlx::Result<u64> {
     let mut series: HashMap<String, Thinned<i64>> = HashMap::new();
     {
-        let query = sqlx::query!("select id, name, step, value from metrics where job_id = $1", job);
+        // The worker adds this series, which is not in the trainer's file.
+        let query = sqlx::query!(
+            "select id, name, step, value from metrics where job_id = $1 and name <> $2",
+            job,
+            series::GPU_BYTES,
+        );
         let mut rows = query.fetch(&mut *connection);
         while let Some(row) = rows.try_next().await? {
             series.entry(row.name).or_insert_with(|| Thinned::new(POINTS)).push(row.step, row.value, row.id);
         }
     }
     let stay: Vec<i64> = series.into_values().flat_map(Thinned::finish).collect();
-    let deleted = sqlx::query!("delete from metrics where job_id = $1 and id <> all($2)", job, &stay)
-        .execute(&mut *connection)
-        .await?;
+    let deleted = sqlx::query!(
+        "delete from metrics where job_id = $1 and id <> all($2) and name <> $3",
+        job,
+        &stay,
+        series::GPU_BYTES
+    )
+    .execute(&mut *connection)
+    .await?;
     Ok(deleted.rows_affected())
 }
 

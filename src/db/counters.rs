@@ -3,7 +3,6 @@
 
 use sqlx::PgPool;
 
-use super::attempts::AttemptOutcome;
 use super::interval;
 use super::jobs::Status;
 use super::workers::ALIVE_FOR;
@@ -15,7 +14,7 @@ pub const WAIT_BOUNDS: [f64; 9] = [0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ledger {
     /// Attempts that ended, by outcome.
-    pub ended: Vec<(AttemptOutcome, i64)>,
+    pub ended: Vec<(String, i64)>,
     /// Writes that were refused because their attempt no longer held the job.
     pub refused_writes: i64,
     /// Seconds during which attempts held devices and made progress that was kept.
@@ -46,8 +45,7 @@ pub struct Waits {
 /// Sums over all attempts.
 pub async fn sums(pool: &PgPool) -> sqlx::Result<Ledger> {
     let ended = sqlx::query!(
-        r#"select outcome as "outcome!: AttemptOutcome", count(*) as "attempts!" from attempts
-           where ended_at is not null group by 1"#
+        r#"select outcome as "outcome!", count(*) as "attempts!" from attempts where ended_at is not null group by 1"#
     )
     .fetch_all(pool)
     .await?;
@@ -118,35 +116,42 @@ pub struct Totals {
     pub ready: i64,
     /// Workers that are alive and hold a job.
     pub busy_workers: i64,
-    /// Workers that are alive and hold none.
+    /// Workers that are alive, hold none and take jobs.
     pub idle_workers: i64,
+    /// Workers that are alive, hold none and take no jobs because of a fault of their machine.
+    pub stopped_workers: i64,
 }
 
 /// Counts jobs and workers.
 pub async fn totals(pool: &PgPool) -> sqlx::Result<Totals> {
-    let counted = sqlx::query!(r#"select status as "status: Status", count(*) as "jobs!" from jobs group by status"#)
-        .fetch_all(pool)
-        .await?;
-    let jobs_of = |status: Status| counted.iter().find(|row| row.status == status).map_or(0, |row| row.jobs);
+    let counted =
+        sqlx::query!(r#"select status, count(*) as "jobs!" from jobs group by status"#).fetch_all(pool).await?;
+    let jobs_of = |status: Status| counted.iter().find(|row| row.status == status.name()).map_or(0, |row| row.jobs);
+    let known = Status::ALL.map(|status| (status, jobs_of(status)));
+    let others = counted.iter().map(|row| row.jobs).sum::<i64>() - known.iter().map(|(_, jobs)| jobs).sum::<i64>();
     let row = sqlx::query!(
         r#"
         select
             (select count(*) from jobs left join jobs as teachers on teachers.id = jobs.teacher_job
                 where jobs.status = 'queued' and jobs.run_after <= now()
                     and (jobs.teacher_job is null or teachers.status = 'succeeded')) as "ready!",
-            count(*) as "alive!",
-            count(*) filter (where exists (
-                select from jobs where lease_expires_at is not null and worker = workers.id)) as "busy!"
-        from workers where heartbeat_at > now() - $1::interval
+            count(*) filter (where is_busy) as "busy!",
+            count(*) filter (where not is_busy and stopped_because is null) as "idle!",
+            count(*) filter (where not is_busy and stopped_because is not null) as "stopped!"
+        from (
+            select stopped_because, exists (
+                select from jobs where lease_expires_at is not null and worker = workers.id) as is_busy
+            from workers where heartbeat_at > now() - $1::interval) as alive
         "#,
         interval(ALIVE_FOR),
     )
     .fetch_one(pool)
     .await?;
     Ok(Totals {
-        jobs: Status::ALL.into_iter().map(|status| (status, jobs_of(status))).collect(),
+        jobs: known.into_iter().chain([(Status::Unknown, others)]).collect(),
         ready: row.ready,
         busy_workers: row.busy,
-        idle_workers: row.alive - row.busy,
+        idle_workers: row.idle,
+        stopped_workers: row.stopped,
     })
 }

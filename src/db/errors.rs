@@ -13,8 +13,12 @@ pub enum Transient {
     Closed,
     /// The server starts, stops, or has no connection left.
     NotReady,
+    /// The server takes no writes now, as during a failover.
+    ReadOnly,
     /// Another transaction held a lock for too long, or a deadlock was broken.
     Contended,
+    /// The statement took too long, and the server cancelled it.
+    TooLong,
     /// The server gave up on the statement or its transaction for another reason that passes.
     Interrupted,
 }
@@ -27,7 +31,7 @@ impl Transient {
             Error::PoolTimedOut => Some(Self::Busy),
             Error::Io(_) => Some(Self::Unreachable),
             Error::PoolClosed | Error::Tls(_) => Some(Self::Closed),
-            Error::Protocol(_) | Error::WorkerCrashed => Some(Self::Interrupted),
+            Error::Protocol(_) | Error::WorkerCrashed | Error::BeginFailed => Some(Self::Interrupted),
             Error::Database(error) => Self::of_code(&error.code()?),
             _ => None,
         }
@@ -39,12 +43,32 @@ impl Transient {
             // Class 57P: shutdown, crash recovery, start. 53300: too_many_connections.
             "53300" => Some(Self::NotReady),
             _ if code.starts_with("57P") => Some(Self::NotReady),
+            // read_only_sql_transaction: a standby, or a server that was made read-only before a failover.
+            "25006" => Some(Self::ReadOnly),
+            // object_not_in_prerequisite_state: what a standby says of locks.
+            "55000" => Some(Self::ReadOnly),
             // deadlock_detected, lock_not_available.
             "40P01" | "55P03" => Some(Self::Contended),
-            // idle_in_transaction_session_timeout, which ends the session of a process that was frozen.
-            "25P03" => Some(Self::Interrupted),
-            // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention.
-            _ => ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class)).then_some(Self::Interrupted),
+            // query_canceled.
+            "57014" => Some(Self::TooLong),
+            // idle_in_transaction_session_timeout, which ends the session of a process that was frozen, and
+            // transaction_timeout; in_failed_sql_transaction, after an error that was the cause.
+            "25P02" | "25P03" | "25P04" => Some(Self::Interrupted),
+            // Connection exceptions, transaction rollbacks, insufficient resources, operator intervention, and errors
+            // of the operating system under the server.
+            _ => {
+                ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)).then_some(Self::Interrupted)
+            }
+        }
+    }
+
+    /// Whether a process that starts should wait for it to pass: the server may still be starting or failing over.
+    #[must_use]
+    pub fn passes_by_waiting(self) -> bool {
+        match self {
+            Self::Busy | Self::Unreachable | Self::NotReady | Self::ReadOnly | Self::Contended => true,
+            // A server that speaks another protocol or cannot be trusted: somebody has to look.
+            Self::Closed | Self::TooLong | Self::Interrupted => false,
         }
     }
 }
@@ -62,7 +86,11 @@ mod tests {
             ("40P01", Some(Transient::Contended)),
             ("55P03", Some(Transient::Contended)),
             ("25P03", Some(Transient::Interrupted)),
-            ("57014", Some(Transient::Interrupted)),
+            ("57014", Some(Transient::TooLong)),
+            ("25006", Some(Transient::ReadOnly)),
+            ("55000", Some(Transient::ReadOnly)),
+            ("25P04", Some(Transient::Interrupted)),
+            ("58030", Some(Transient::Interrupted)),
             ("40001", Some(Transient::Interrupted)),
             ("08006", Some(Transient::Interrupted)),
             ("53100", Some(Transient::Interrupted)),

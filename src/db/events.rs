@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
 use super::jobs::Status;
-use super::storable;
+use super::message;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type)]
@@ -28,6 +28,11 @@ pub enum EventKind {
     Compacted,
 }
 
+impl EventKind {
+    /// Every kind. One that only a newer version of the program knows is read as a line of the log.
+    const ALL: [Self; 6] = [Self::Status, Self::Log, Self::Warning, Self::Checkpoint, Self::Teacher, Self::Compacted];
+}
+
 /// One entry of a job's history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Event)]
@@ -39,7 +44,7 @@ pub struct StoredEvent {
     pub time: DateTime<Utc>,
     /// What it is about.
     pub kind: EventKind,
-    /// What happened, for people.
+    /// What happened, for people; at most 8 KiB. A longer text is cut, and says how many bytes are missing.
     pub message: String,
     /// The same, for programs; what it holds depends on the kind.
     #[schema(value_type = Option<Object>)]
@@ -74,7 +79,7 @@ pub(super) async fn append(connection: &mut PgConnection, job: &str, events: &[N
         return Ok(());
     }
     let kinds: Vec<EventKind> = events.iter().map(|event| event.kind).collect();
-    let messages: Vec<String> = events.iter().map(|event| storable(&event.message)).collect();
+    let messages: Vec<String> = events.iter().map(|event| message(&event.message)).collect();
     let data: Vec<Option<Value>> = events.iter().map(|event| event.data.clone()).collect();
     sqlx::query!(
         r#"
@@ -96,17 +101,39 @@ pub(super) async fn append(connection: &mut PgConnection, job: &str, events: &[N
     Ok(())
 }
 
+/// Appends a warning to a job's history, unless the current attempt's part of it has the same already.
+pub(super) async fn warn_once(connection: &mut PgConnection, job: &str, warning: &str) -> sqlx::Result<()> {
+    // The lock makes whoever says the same at the same time wait and see it.
+    let lock = sqlx::query_scalar!("select attempt from jobs where id = $1 for update", job);
+    let Some(attempt) = lock.fetch_optional(&mut *connection).await? else { return Ok(()) };
+    let is_said = sqlx::query_scalar!(
+        r#"select exists (select from events where job_id = $1 and attempt = $2 and kind = 'warning' and message = $3)
+           as "is_said!""#,
+        job,
+        attempt,
+        message(warning),
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if is_said {
+        return Ok(());
+    }
+    append(connection, job, &[NewEvent { kind: EventKind::Warning, message: warning.to_owned(), data: None }]).await
+}
+
 /// The events after a number, oldest first.
 pub async fn list(pool: &PgPool, job: &str, after: i64, limit: i64) -> sqlx::Result<Vec<StoredEvent>> {
     sqlx::query_as!(
         StoredEvent,
         r#"
-        select seq, time, kind as "kind: EventKind", message, data, attempt from events
-        where job_id = $1 and seq > $2 order by seq limit $3
+        select seq, time, case when kind = any($4) then kind else 'log' end as "kind!: EventKind", message, data,
+            attempt
+        from events where job_id = $1 and seq > $2 order by seq limit $3
         "#,
         job,
         after,
         limit,
+        &EventKind::ALL as &[EventKind],
     )
     .fetch_all(pool)
     .await

@@ -2,11 +2,12 @@
 //! [`Wakeups`] for workers. Notifications can be lost with a connection, so both say when everything should be looked
 //! at again.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,6 +18,52 @@ pub(super) const JOB: &str = "distillery_job";
 const STATUS: &str = "distillery_status";
 /// Says that there may be a job to claim.
 const QUEUE: &str = "distillery_queue";
+
+/// How long a connection may be silent before it is asked whether it lives. It sends nothing by itself, so a network that
+/// has forgotten it, or a machine that is gone, would not be noticed for ever.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long it may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection that listens. It is outside of the pool: one that died would keep its place there until the kernel gives
+/// up, a quarter of an hour later.
+struct Listener(PgListener);
+
+impl Listener {
+    async fn open(pool: &PgPool, channels: &[&str]) -> sqlx::Result<Self> {
+        let options = pool.connect_options().as_ref().clone();
+        let own =
+            PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None).connect_lazy_with(options);
+        let opened = async {
+            let mut listener = PgListener::connect_with(&own).await?;
+            // Whoever listens has to know of every loss.
+            listener.eager_reconnect(false);
+            listener.listen_all(channels.iter().copied()).await?;
+            Ok(listener)
+        };
+        tokio::time::timeout(PATIENCE, opened).await.unwrap_or_else(|_| Err(timed_out())).map(Self)
+    }
+
+    /// The next notification. An error once the connection is lost, or dead without having said so.
+    async fn next(&mut self) -> sqlx::Result<PgNotification> {
+        loop {
+            match tokio::time::timeout(SILENCE, self.0.try_recv()).await {
+                Ok(Ok(Some(notification))) => return Ok(notification),
+                Ok(Ok(None)) => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => {
+                    // Notifications that come before the answer are kept for the next round.
+                    let asked = sqlx::query!("select 1 as one").fetch_one(&mut self.0);
+                    tokio::time::timeout(PATIENCE, asked).await.map_err(|_| timed_out())??;
+                }
+            }
+        }
+    }
+}
+
+fn timed_out() -> sqlx::Error {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "the connection that listens no longer answers").into()
+}
 
 /// What a reader should read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,23 +122,25 @@ impl Subscription {
 
 async fn listen_for_ever(pool: PgPool, sender: broadcast::Sender<Changed>) {
     while !pool.is_closed() {
-        if let Err(error) = listen_for_changes(&pool, &sender).await {
-            tracing::warn!(%error, "cannot listen for changes of jobs; trying again");
+        tokio::select! {
+            () = pool.close_event() => return,
+            Err(error) = listen_for_changes(&pool, &sender) => {
+                tracing::warn!(%error, "cannot listen for changes of jobs; trying again");
+            }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-async fn listen_for_changes(pool: &PgPool, sender: &broadcast::Sender<Changed>) -> sqlx::Result<()> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(JOB).await?;
+/// Listens until the connection is lost.
+async fn listen_for_changes(pool: &PgPool, sender: &broadcast::Sender<Changed>) -> sqlx::Result<Infallible> {
+    let mut listener = Listener::open(pool, &[JOB]).await?;
+    // Nobody heard what happened before this connection.
+    let _ = sender.send(Changed::any());
     loop {
-        // Nobody heard what happened before this connection.
-        let _ = sender.send(Changed::any());
-        while let Some(notification) = listener.try_recv().await? {
-            let job = Some(notification.payload().into());
-            let _ = sender.send(Changed { job, heard: Instant::now() });
-        }
+        let notification = listener.next().await?;
+        let job = Some(notification.payload().into());
+        let _ = sender.send(Changed { job, heard: Instant::now() });
     }
 }
 
@@ -107,7 +156,7 @@ pub struct Wakeups {
 impl Wakeups {
     /// Starts to listen: whatever happens after this has returned is heard.
     pub async fn listen(pool: &PgPool) -> sqlx::Result<Self> {
-        let listener = listen_for_work(pool).await?;
+        let listener = Listener::open(pool, &[QUEUE, STATUS]).await?;
         let queue = Arc::new(Notify::new());
         let (status, _) = broadcast::channel(256);
         let task = tokio::spawn(pass_on(pool.clone(), listener, queue.clone(), status.clone()));
@@ -122,31 +171,23 @@ impl Wakeups {
     }
 }
 
-async fn listen_for_work(pool: &PgPool) -> sqlx::Result<PgListener> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen_all([QUEUE, STATUS]).await?;
-    Ok(listener)
-}
-
-async fn pass_on(pool: PgPool, mut listener: PgListener, queue: Arc<Notify>, status: broadcast::Sender<String>) {
+async fn pass_on(pool: PgPool, mut listener: Listener, queue: Arc<Notify>, status: broadcast::Sender<String>) {
     let look_at_everything = || {
         queue.notify_waiters();
         drop(status.send(String::new()));
     };
     loop {
-        match listener.try_recv().await {
-            Ok(Some(notification)) if notification.channel() == QUEUE => queue.notify_waiters(),
-            Ok(Some(notification)) => drop(status.send(notification.payload().to_owned())),
-            // The connection was lost, and whatever happened meanwhile was not heard.
-            Ok(None) => look_at_everything(),
-            // There is no database to connect to again. The listener would later do so without saying it.
+        match listener.next().await {
+            Ok(notification) if notification.channel() == QUEUE => queue.notify_waiters(),
+            Ok(notification) => drop(status.send(notification.payload().to_owned())),
+            // The connection was lost, and whatever happens until there is another is not heard.
             Err(error) => {
                 tracing::warn!(%error, "cannot listen for notifications; trying again");
                 listener = loop {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    if let Ok(listener) = listen_for_work(&pool).await {
+                    if let Ok(listener) = Listener::open(&pool, &[QUEUE, STATUS]).await {
                         break listener;
                     }
+                    tokio::time::sleep(Duration::from_millis(500)).await;
                 };
                 look_at_everything();
             }

@@ -1,15 +1,14 @@
 //! The table `metrics`: the points of a job's series. A step has at most one point of a name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, VecDeque};
 
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
 use super::storable;
-use super::thin::Thinned;
+use super::thin::{Stretches, stretch_length, stretch_of};
 use crate::protocol::{self, series};
 
 /// One point. A reader goes on after its id.
@@ -134,7 +133,7 @@ pub struct Series {
 }
 
 /// One point of a series.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SeriesPoint {
     /// Optimisation steps done.
     pub step: i64,
@@ -146,77 +145,162 @@ pub struct SeriesPoint {
     pub value: f64,
 }
 
-/// The series up to the point of an id, by name, each thinned to about `most` points: of each stretch of steps the
-/// lowest and the highest point stay, and of each series the first and the last, so that no peak is lost.
-///
-/// The points pass through once and unsorted. For a million of them this takes PostgreSQL an eighth of the time that
-/// numbering and ranking them there takes.
-pub async fn series(pool: &PgPool, job: &str, names: &[String], most: usize, until: i64) -> sqlx::Result<Vec<Series>> {
-    let mut all = Thinning { most, series: BTreeMap::new() };
-    if names.is_empty() {
-        every_point(pool, job, until, &mut all).await?;
-    } else {
-        points_of(pool, job, names, until, &mut all).await?;
-    }
-    Ok(all.series.into_iter().map(|(name, thinned)| Series { name, points: thinned.finish() }).collect())
-}
-
-/// The series while their points pass through.
-struct Thinning {
-    most: usize,
-    series: BTreeMap<String, Thinned<SeriesPoint>>,
-}
-
-impl Thinning {
-    fn of(&mut self, name: String) -> &mut Thinned<SeriesPoint> {
-        self.series.entry(name).or_insert_with(|| Thinned::new(self.most))
-    }
-}
-
-/// Ids of one block of points.
+/// Points of a part.
+const PAGE: usize = 2000;
+/// Most points that are read at once.
 const BLOCK: i64 = 50_000;
 
-/// Reads all of a job's points, in the order in which they lie in the table. They come as arrays, since a row for each
-/// costs more than the point in it.
-async fn every_point(pool: &PgPool, job: &str, until: i64, all: &mut Thinning) -> sqlx::Result<()> {
-    let mut parts = sqlx::query!(
-        r#"
-        select part.name, steps as "steps!", epochs as "epochs!", times as "times!: Vec<DateTime<Utc>>",
-            points as "points!"
-        from generate_series((select min(id) from metrics where job_id = $1), $2, $3) as first,
-            lateral (
-                select name, array_agg(step) as steps, array_agg(epoch) as epochs, array_agg(time) as times,
-                    array_agg(value) as points
-                from metrics where job_id = $1 and id >= first and id < first + $3 and id <= $2
-                group by name) as part
-        "#,
-        job,
-        until,
-        BLOCK,
-    )
-    .fetch(pool);
-    while let Some(part) = parts.try_next().await? {
-        let thinned = all.of(part.name);
-        let steps_and_values = part.steps.into_iter().zip(part.points);
-        for ((step, value), (epoch, time)) in steps_and_values.zip(part.epochs.into_iter().zip(part.times)) {
-            thinned.push(step, value, SeriesPoint { step, epoch, time, value });
-        }
-    }
-    Ok(())
+/// Reads a job's series up to the point of an id, one after the other by name, each thinned to about `most` points: of
+/// each stretch of steps the lowest and the highest point stay, and of each series the first and the last, so that no
+/// peak is lost.
+///
+/// They come in parts, and between two of them nothing is held but the position: whoever takes their time with a part
+/// costs no memory and no connection.
+#[derive(Debug)]
+pub struct SeriesReader {
+    pool: PgPool,
+    job: String,
+    until: i64,
+    most: usize,
+    /// The series that have not begun.
+    names: VecDeque<String>,
+    current: Option<Position>,
 }
 
-/// Reads the points of these series by their index.
-async fn points_of(pool: &PgPool, job: &str, names: &[String], until: i64, all: &mut Thinning) -> sqlx::Result<()> {
-    let mut rows = sqlx::query!(
-        "select name, step, epoch, time, value from metrics where job_id = $1 and id <= $2 and name = any($3)",
-        job,
-        until,
-        names,
-    )
-    .fetch(pool);
-    while let Some(row) = rows.try_next().await? {
-        let point = SeriesPoint { step: row.step, epoch: row.epoch, time: row.time, value: row.value };
-        all.of(row.name).push(point.step, point.value, point);
+/// A place in a series.
+#[derive(Debug)]
+struct Position {
+    name: String,
+    /// Where the next part begins.
+    next: i64,
+    /// The first and the last step of the series.
+    ends: (i64, i64),
+    /// The [length](stretch_length) of its stretches; `None` if all points stay.
+    stretches: Option<u32>,
+}
+
+impl SeriesReader {
+    /// A reader of the series of these names, or of all series if there are none.
+    pub async fn new(pool: &PgPool, job: &str, names: &[String], most: usize, until: i64) -> sqlx::Result<Self> {
+        let names = if names.is_empty() { all_names(pool, job).await? } else { names.to_vec() };
+        let names = names.into_iter().collect::<BTreeSet<String>>().into_iter().collect();
+        Ok(Self { pool: pool.clone(), job: job.to_owned(), until, most, names, current: None })
     }
-    Ok(())
+
+    /// The next part: points of one series. `None` at the end.
+    pub async fn next(&mut self) -> sqlx::Result<Option<Series>> {
+        loop {
+            let Some(position) = self.current.take() else {
+                let Some(name) = self.names.pop_front() else { return Ok(None) };
+                self.current = self.begin(name).await?;
+                continue;
+            };
+            let (points, next) = match position.stretches {
+                None => self.all_points(&position).await?,
+                Some(length) => self.thinned_points(&position, length).await?,
+            };
+            let name = position.name.clone();
+            self.current = next.map(|next| Position { next, ..position });
+            if !points.is_empty() {
+                return Ok(Some(Series { name, points }));
+            }
+        }
+    }
+
+    /// The start of a series; `None` if it has no points.
+    async fn begin(&self, name: String) -> sqlx::Result<Option<Position>> {
+        let facts = sqlx::query!(
+            r#"
+            select
+                (select min(step) from metrics where job_id = $1 and name = $2 and id <= $3) as first,
+                (select max(step) from metrics where job_id = $1 and name = $2 and id <= $3) as last,
+                (select count(*) from (
+                    select from metrics where job_id = $1 and name = $2 and id <= $3 order by step limit $4) as head)
+                    as "points!"
+            "#,
+            self.job,
+            name,
+            self.until,
+            i64::try_from(self.most).unwrap_or(i64::MAX).saturating_add(1),
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let is_thinned = usize::try_from(facts.points).unwrap_or(usize::MAX) > self.most;
+        Ok(facts.first.zip(facts.last).map(|(first, last)| {
+            let stretches = is_thinned.then(|| stretch_length(first, last, self.most));
+            Position { name, next: first, ends: (first, last), stretches }
+        }))
+    }
+
+    /// Points from a position on, and where the next ones begin, if there may be any.
+    async fn all_points(&self, position: &Position) -> sqlx::Result<(Vec<SeriesPoint>, Option<i64>)> {
+        let points = self.read(position, position.next, i64::MAX, PAGE as i64).await?;
+        let next = points.last().filter(|_| points.len() == PAGE).and_then(|last| last.step.checked_add(1));
+        Ok((points, next))
+    }
+
+    /// What stays of the points from a position on, and where the next ones begin, if there are any.
+    async fn thinned_points(&self, position: &Position, length: u32) -> sqlx::Result<(Vec<SeriesPoint>, Option<i64>)> {
+        // Of each stretch stay two points.
+        let beyond = (i128::from(stretch_of(position.next, length)) + PAGE as i128 / 2) << length;
+        let end = i64::try_from(beyond - 1).unwrap_or(i64::MAX).min(position.ends.1);
+        let mut stretches = Stretches::new(position.ends, length);
+        let mut kept = Vec::new();
+        let mut next = Some(position.next);
+        while let Some(start) = next.take() {
+            let block = self.read(position, start, end, BLOCK).await?;
+            if block.len() as i64 == BLOCK {
+                next = block.last().and_then(|last| last.step.checked_add(1)).filter(|next| *next <= end);
+            }
+            for point in block {
+                stretches.push(point.step, point.value, point, &mut kept);
+            }
+        }
+        stretches.finish(&mut kept);
+        Ok((kept, end.checked_add(1).filter(|next| *next <= position.ends.1)))
+    }
+
+    /// The first points of a series from a step to another. They come as arrays, since a row for each costs more than
+    /// the point in it.
+    async fn read(&self, position: &Position, start: i64, end: i64, limit: i64) -> sqlx::Result<Vec<SeriesPoint>> {
+        let part = sqlx::query!(
+            r#"
+            select coalesce(array_agg(step), '{}') as "steps!", coalesce(array_agg(epoch), '{}') as "epochs!",
+                coalesce(array_agg(time), '{}') as "times!: Vec<DateTime<Utc>>",
+                coalesce(array_agg(value), '{}') as "points!"
+            from (
+                select step, epoch, time, value from metrics
+                where job_id = $1 and name = $2 and id <= $3 and step >= $4 and step <= $5
+                order by step limit $6) as part
+            "#,
+            self.job,
+            position.name,
+            self.until,
+            start,
+            end,
+            limit,
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        let steps_and_values = part.steps.into_iter().zip(part.points);
+        let points = steps_and_values.zip(part.epochs.into_iter().zip(part.times));
+        Ok(points.map(|((step, value), (epoch, time))| SeriesPoint { step, epoch, time, value }).collect())
+    }
+}
+
+/// The names of a job's series. Reads a row for each of them, not every point.
+async fn all_names(pool: &PgPool, job: &str) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar!(
+        r#"
+        with recursive names as (
+            (select name from metrics where job_id = $1 order by name limit 1)
+            union all
+            select (select name from metrics where job_id = $1 and name > names.name order by name limit 1)
+            from names where names.name is not null)
+        select name as "name!" from names where name is not null
+        "#,
+        job,
+    )
+    .fetch_all(pool)
+    .await
 }

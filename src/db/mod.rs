@@ -10,7 +10,7 @@
 //! | [`open`], [`embedded`] | connections and the schema; the server that this program runs itself |
 //! | [`listen`] | what PostgreSQL tells at once |
 //! | [`errors`] | which errors pass |
-//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`workers`], [`tokens`] | the tables |
+//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`file_deletions`], [`deleted_jobs`], [`storage`], [`workers`], [`tokens`] | the tables |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
 //!
 //! A function that looks for one thing returns `None` if there is no such thing.
@@ -20,15 +20,18 @@ pub mod attempts;
 pub mod checkpoints;
 pub mod compaction;
 pub mod counters;
+pub mod deleted_jobs;
 pub mod embedded;
 pub mod errors;
 pub mod events;
+pub mod file_deletions;
 pub mod jobs;
 pub mod listen;
 pub mod metrics;
 pub mod open;
 pub mod queue;
 pub mod retention;
+pub mod storage;
 pub mod system;
 mod thin;
 pub mod tokens;
@@ -39,7 +42,11 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 
-pub use open::{Database, MIGRATIONS, connect, connect_at_most, migrate, open_when_there};
+use crate::text::shortened;
+
+pub use open::{
+    CONNECTIONS_OF_A_PROCESS, Database, MIGRATIONS, connect, connect_at_most, locate, migrate, open_when_there,
+};
 
 /// Fails unless the database answers.
 pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
@@ -47,9 +54,18 @@ pub async fn ping(pool: &PgPool) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// Longest message of an event, in bytes. A trainer may write a mebibyte in a line, and whoever follows a job, and the
+/// server for them, holds a thousand events.
+pub const LONGEST_MESSAGE: usize = 8 << 10;
+
 /// The text as PostgreSQL can store it: any character but NUL.
 fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
+}
+
+/// A message as it is stored: cut if it is longer than [`LONGEST_MESSAGE`], and then says so.
+fn message(text: &str) -> String {
+    shortened(&storable(text), LONGEST_MESSAGE).into_owned()
 }
 
 fn interval(duration: Duration) -> PgInterval {

@@ -1,7 +1,7 @@
 //! Opens the database: connects with bounds on every wait, brings the schema up to date, and finds or starts the
 //! server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sqlx::migrate::Migrator;
@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
-use super::embedded::{self, Server};
+use super::embedded::{self, InUse, Server};
 use super::errors::Transient;
 use crate::cli::DatabaseArgs;
 
@@ -17,8 +17,12 @@ use crate::cli::DatabaseArgs;
 /// its hash and refuse another.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// Connections of a process that asks for no other number.
+/// Connections of a process's pool, if it asks for no other number.
 const CONNECTIONS: u32 = 16;
+
+/// The most connections of a process: those of its pool, that of its listener, one that brings the schema up to date, and
+/// two that are about to be replaced.
+pub const CONNECTIONS_OF_A_PROCESS: u32 = CONNECTIONS + 4;
 
 /// Connects a pool whose every wait has a bound.
 ///
@@ -63,16 +67,9 @@ pub async fn connect_at_most(url: &str, connections: u32) -> anyhow::Result<PgPo
 pub async fn open_when_there(url: &str, stop: &CancellationToken) -> anyhow::Result<Option<PgPool>> {
     let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
     loop {
-        let open = async {
-            // One connection first: a pool waits long for a server that is not there.
-            options.connect().await.context("cannot connect to the database")?;
-            let pool = connect(url).await?;
-            migrate(&pool).await?;
-            anyhow::Ok(pool)
-        };
-        match open.await {
+        match open(url, &options).await {
             Ok(pool) => return Ok(Some(pool)),
-            Err(error) if error.chain().filter_map(|cause| cause.downcast_ref()).any(may_come_up) => {
+            Err(error) if may_come_up(&error) => {
                 tracing::warn!(error = format!("{error:#}"), "waiting for the database");
             }
             Err(error) => return Err(error),
@@ -84,8 +81,48 @@ pub async fn open_when_there(url: &str, stop: &CancellationToken) -> anyhow::Res
     }
 }
 
-fn may_come_up(error: &sqlx::Error) -> bool {
-    matches!(Transient::of(error), Some(Transient::Unreachable | Transient::NotReady))
+/// Connects to a database that may not be there, and brings the schema up to date.
+async fn open(url: &str, options: &PgConnectOptions) -> anyhow::Result<PgPool> {
+    // One connection first: a pool waits long for a server that is not there.
+    options.connect().await.context("cannot connect to the database")?;
+    let pool = connect(url).await?;
+    migrate(&pool).await?;
+    Ok(pool)
+}
+
+fn may_come_up(error: &anyhow::Error) -> bool {
+    let passes = |error: &sqlx::Error| Transient::of(error).is_some_and(Transient::passes_by_waiting);
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(passes)
+}
+
+/// How long a command waits for a database that starts, stops, or takes no writes. Whoever typed it waits too.
+const PATIENCE_OF_COMMANDS: Duration = Duration::from_secs(30);
+
+/// The patience of a command.
+struct Patience {
+    until: Instant,
+    has_said: bool,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { until: Instant::now() + PATIENCE_OF_COMMANDS, has_said: false }
+    }
+
+    /// Lets some time pass before the next try.
+    ///
+    /// # Errors
+    /// The error of the last try, once the command has waited long enough.
+    async fn wait(&mut self, error: anyhow::Error) -> anyhow::Result<()> {
+        if Instant::now() >= self.until {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut self.has_said, true) {
+            eprintln!("waiting up to {} seconds for the database: {error:#}", PATIENCE_OF_COMMANDS.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(())
+    }
 }
 
 /// Brings the schema up to date; several processes may do so at once.
@@ -112,21 +149,21 @@ pub struct Database {
 
 impl Database {
     /// Connects to the given URL, to the embedded server of the data directory, or, if that is not running, to one that
-    /// runs until [`close`](Self::close).
+    /// runs until [`close`](Self::close). Waits a little for a database that starts or takes no writes.
     ///
     /// # Errors
     /// When the database can neither be reached nor started.
     pub async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
-        let (url, server) = match running(args).await {
-            Some(url) => (url, None),
-            None => {
-                let server = start(args).await?;
-                (server.url().to_owned(), Some(server))
+        let (url, server) = locate(args).await?;
+        let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
+        let mut patience = Patience::new();
+        loop {
+            match open(&url, &options).await {
+                Ok(pool) => return Ok(Self { pool, server }),
+                Err(error) if may_come_up(&error) => patience.wait(error).await?,
+                Err(error) => return Err(error),
             }
-        };
-        let pool = connect(&url).await?;
-        migrate(&pool).await?;
-        Ok(Self { pool, server })
+        }
     }
 
     /// Disconnects, and stops the server if this started it.
@@ -134,6 +171,25 @@ impl Database {
         self.pool.close().await;
         if let Some(server) = self.server {
             server.stop().await;
+        }
+    }
+}
+
+/// The URL of the server's database, and the embedded server, if it had to be started. Waits a little for one that another
+/// process starts or stops.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn locate(args: &DatabaseArgs) -> anyhow::Result<(String, Option<Server>)> {
+    let mut patience = Patience::new();
+    loop {
+        if let Some(url) = running(args).await {
+            return Ok((url, None));
+        }
+        match start(args).await {
+            Ok(server) => return Ok((server.url().to_owned(), Some(server))),
+            Err(error) if error.is::<InUse>() => patience.wait(error).await?,
+            Err(error) => return Err(error),
         }
     }
 }
@@ -148,7 +204,5 @@ async fn running(args: &DatabaseArgs) -> Option<String> {
 }
 
 async fn start(args: &DatabaseArgs) -> anyhow::Result<Server> {
-    std::fs::create_dir_all(&args.data_dir)
-        .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
     Server::start(&embedded::PostgresOptions::new(&args.data_dir, args.postgres_bin_dir.as_deref())).await
 }

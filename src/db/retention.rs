@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
+use super::file_deletions;
 use crate::artifacts::keys::{self, Owner};
 
 /// A job that has ended.
@@ -29,7 +30,8 @@ pub async fn finished(pool: &PgPool) -> sqlx::Result<Vec<Finished>> {
     sqlx::query_as!(
         Finished,
         r#"
-        select id, name, spec #>> '{dataset,name}' as dataset, (result ->> 'best_top1')::float8 as best_top1,
+        select id, name, spec #>> '{dataset,name}' as dataset,
+            case when result is not null then best_top1 end as best_top1,
             finished_at as "finished_at!", labels ? 'keep' as "is_kept!"
         from jobs where finished_at is not null order by finished_at desc, id desc
         "#,
@@ -38,39 +40,70 @@ pub async fn finished(pool: &PgPool) -> sqlx::Result<Vec<Finished>> {
     .await
 }
 
-/// The stored files that jobs and checkpoints need.
+/// The stored files that are needed.
 #[derive(Debug, Default)]
 pub struct Named {
     keys: HashSet<String>,
-    /// Directories of attempts that write now, or that a later attempt can resume from.
+    /// Directories of attempts that a later attempt can resume from.
+    resumable: HashSet<String>,
+    writing: Writing,
+}
+
+/// The files that are being written, or that are being deleted by whoever began with that.
+#[derive(Debug, Default)]
+pub struct Writing {
+    /// Keys of uploads and of deletions.
+    keys: HashSet<String>,
+    /// Directories of attempts that hold their job.
     attempts: HashSet<String>,
 }
 
 impl Named {
-    /// Whether a stored file is needed.
+    /// Whether a stored file is needed, or left to somebody else.
     #[must_use]
     pub fn needs(&self, key: &str) -> bool {
-        let is_of_attempt =
-            || matches!(Owner::of(key), Some(Owner::Job { attempt, .. }) if self.attempts.contains(attempt));
-        self.keys.contains(key) || is_of_attempt()
+        let is_resumable =
+            || matches!(Owner::of(key), Some(Owner::Job { attempt, .. }) if self.resumable.contains(attempt));
+        self.keys.contains(key) || self.writing.includes(key) || is_resumable()
+    }
+
+    /// Whether a half-written file may still become whole, or is left to somebody else.
+    #[must_use]
+    pub fn is_writing(&self, key: &str) -> bool {
+        self.writing.includes(key)
     }
 }
 
-/// Reads which files are needed.
+impl Writing {
+    fn includes(&self, key: &str) -> bool {
+        match Owner::of(key) {
+            Some(Owner::Job { job, attempt }) => self.attempts.contains(attempt) || self.keys.contains(&keys::job(job)),
+            _ => self.keys.contains(key),
+        }
+    }
+}
+
+/// Reads which files are needed. A file that was listed before and is not needed now never will be.
 pub async fn named(pool: &PgPool) -> sqlx::Result<Named> {
     let mut named = Named::default();
+    // First: an upload's file is named here until the checkpoint names it.
+    named.writing.keys = file_deletions::keys(pool).await?;
     named.keys.extend(sqlx::query_scalar!("select key from artifacts").fetch_all(pool).await?);
-    let uploads = sqlx::query_scalar!("select sha256 from checkpoints").fetch_all(pool).await?;
-    named.keys.extend(uploads.iter().map(|sha256| keys::checkpoint(sha256)));
+    let uploads = sqlx::query_scalar!(r#"select coalesce(key, 'checkpoints/' || sha256) as "key!" from checkpoints"#);
+    named.keys.extend(uploads.fetch_all(pool).await?);
     let attempts = sqlx::query!(
         r#"
-        select id as "job!", attempt as "attempt!" from jobs where lease_expires_at is not null
+        select id as "job!", concat_ws('-', attempt, claim) as "attempt!", true as "is_held!"
+        from jobs where lease_expires_at is not null
         union
-        select id, (checkpoint ->> 'attempt')::integer from jobs where checkpoint is not null
+        select id, split_part(checkpoint ->> 'key', '/', 4), false from jobs where checkpoint is not null
         "#
     )
     .fetch_all(pool)
     .await?;
-    named.attempts.extend(attempts.iter().map(|row| keys::attempt(&row.job, row.attempt)));
+    for row in attempts {
+        let attempts = if row.is_held { &mut named.writing.attempts } else { &mut named.resumable };
+        attempts.insert(keys::attempt(&row.job, &row.attempt));
+    }
     Ok(named)
 }

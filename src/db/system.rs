@@ -6,11 +6,16 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use utoipa::ToSchema;
 
+use super::jobs::waiting;
+
 /// Jobs by what they wait for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Queue {
-    /// Queued jobs that a worker could take now.
+    /// Queued jobs that a running worker could take, now or as soon as it is free.
     pub ready: i64,
+    /// Queued jobs whose time has come and that no running worker could take, for want of devices, of the data set or
+    /// of a version that knows their specification.
+    pub without_worker: i64,
     /// Queued jobs whose teacher's job has not succeeded yet.
     pub waiting_for_teacher: i64,
     /// Queued jobs that will be tried again after a pause.
@@ -19,7 +24,7 @@ pub struct Queue {
     pub held: i64,
     /// Paused jobs.
     pub paused: i64,
-    /// Seconds that the longest waiting of the ready jobs has waited; null if none is ready.
+    /// Seconds that the longest waiting of both has waited; null if there is none.
     pub longest_wait_seconds: Option<f64>,
     /// Training images per second of all jobs that run.
     pub images_per_second: f64,
@@ -62,8 +67,8 @@ pub struct StorageUsage {
 
 /// Counts jobs by what they wait for.
 pub async fn queue(pool: &PgPool) -> sqlx::Result<Queue> {
-    sqlx::query_as!(
-        Queue,
+    let without_worker = waiting::without_worker(pool).await?;
+    let row = sqlx::query!(
         r#"
         with current as (
             select job.status, job.lease_expires_at, job.progress,
@@ -72,7 +77,7 @@ pub async fn queue(pool: &PgPool) -> sqlx::Result<Queue> {
             from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
             where job.status in ('queued', 'running', 'pausing', 'paused', 'cancelling'))
         select
-            count(*) filter (where status = 'queued' and is_taught and runnable_at <= now()) as "ready!",
+            count(*) filter (where status = 'queued' and is_taught and runnable_at <= now()) as "due!",
             count(*) filter (where status = 'queued' and not is_taught) as "waiting_for_teacher!",
             count(*) filter (where status = 'queued' and is_taught and runnable_at > now()) as "backing_off!",
             count(*) filter (where lease_expires_at is not null) as "held!",
@@ -85,7 +90,18 @@ pub async fn queue(pool: &PgPool) -> sqlx::Result<Queue> {
         "#
     )
     .fetch_one(pool)
-    .await
+    .await?;
+    Ok(Queue {
+        // Two queries: a job that was claimed between them counts in neither.
+        ready: (row.due - without_worker).max(0),
+        without_worker,
+        waiting_for_teacher: row.waiting_for_teacher,
+        backing_off: row.backing_off,
+        held: row.held,
+        paused: row.paused,
+        longest_wait_seconds: row.longest_wait_seconds,
+        images_per_second: row.images_per_second,
+    })
 }
 
 /// Counts the attempts of the last day.

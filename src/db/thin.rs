@@ -1,4 +1,20 @@
-//! Thins a series to fewer points with the same peaks, from a stream of points in any order, in bounded memory.
+//! Thins a series to fewer points with the same peaks, from a stream of points, in bounded memory.
+
+/// The length of the stretches of which a series between these steps has few enough for `most` points, as the exponent
+/// of a power of two.
+pub fn stretch_length(first: i64, last: i64, most: usize) -> u32 {
+    let stretches = i64::try_from(most.max(4) / 2 - 1).unwrap_or(i64::MAX);
+    let mut length = 0;
+    while stretch_of(last, length).saturating_sub(stretch_of(first, length)) >= stretches {
+        length += 1;
+    }
+    length
+}
+
+/// The number of the stretch that a step is in.
+pub fn stretch_of(step: i64, length: u32) -> i64 {
+    step.checked_shr(length).unwrap_or(0)
+}
 
 /// Collects the points of one series and keeps a limited number.
 ///
@@ -41,12 +57,7 @@ impl<T> Thinned<T> {
         self.is_thinned = true;
         self.points.sort_by_key(|&(step, ..)| step);
         let (Some(&(first, ..)), Some(&(last, ..))) = (self.points.first(), self.points.last()) else { return };
-        let stretches = i64::try_from(self.most / 2 - 1).unwrap_or(i64::MAX);
-        let stretch_of = |step: i64, length: u32| step.checked_shr(length).unwrap_or(0);
-        let mut length = 0;
-        while stretch_of(last, length).saturating_sub(stretch_of(first, length)) >= stretches {
-            length += 1;
-        }
+        let length = stretch_length(first, last, self.most);
         let mut stays = vec![false; self.points.len()];
         let mut start = 0;
         for stretch in self.points.chunk_by(|one, next| stretch_of(one.0, length) == stretch_of(next.0, length)) {
@@ -67,6 +78,59 @@ impl<T> Thinned<T> {
         stays[start - 1] = true;
         let mut stays = stays.into_iter();
         self.points.retain(|_| stays.next() == Some(true));
+    }
+}
+
+/// Thins a series whose points come by step. Keeps what [`Thinned`] keeps, and holds no more than one stretch's.
+#[derive(Debug)]
+pub struct Stretches<T> {
+    /// The first and the last step of the series.
+    ends: (i64, i64),
+    length: u32,
+    current: Option<Stretch<T>>,
+}
+
+#[derive(Debug)]
+struct Stretch<T> {
+    number: i64,
+    lowest: (i64, f64, T),
+    highest: (i64, f64, T),
+    /// The first and the last point of the series, if they are in it.
+    ends: Vec<(i64, T)>,
+}
+
+impl<T: Clone> Stretches<T> {
+    /// For a series that goes from one step to another, cut into stretches of this [length](stretch_length).
+    pub fn new(ends: (i64, i64), length: u32) -> Self {
+        Self { ends, length, current: None }
+    }
+
+    /// Adds the next point, and moves to `kept` what stays of the stretch before if this one begins another.
+    pub fn push(&mut self, step: i64, value: f64, point: T, kept: &mut Vec<T>) {
+        let number = stretch_of(step, self.length);
+        if self.current.as_ref().is_some_and(|current| current.number != number) {
+            self.finish(kept);
+        }
+        let (lowest, highest) = ((step, value, point.clone()), (step, value, point.clone()));
+        let current = self.current.get_or_insert(Stretch { number, lowest, highest, ends: Vec::new() });
+        if value.total_cmp(&current.lowest.1).is_lt() {
+            current.lowest = (step, value, point.clone());
+        }
+        if value.total_cmp(&current.highest.1).is_gt() {
+            current.highest = (step, value, point.clone());
+        }
+        if step == self.ends.0 || step == self.ends.1 {
+            current.ends.push((step, point));
+        }
+    }
+
+    /// Moves to `kept` what stays of the last stretch.
+    pub fn finish(&mut self, kept: &mut Vec<T>) {
+        let Some(Stretch { lowest, highest, mut ends, .. }) = self.current.take() else { return };
+        ends.extend([lowest, highest].map(|(step, _, point)| (step, point)));
+        ends.sort_by_key(|&(step, _)| step);
+        ends.dedup_by_key(|&mut (step, _)| step);
+        kept.extend(ends.into_iter().map(|(_, point)| point));
     }
 }
 
@@ -97,6 +161,20 @@ mod tests {
         assert_eq!(forwards, shuffled);
         assert_eq!(forwards, backwards);
         assert!((50..=100).contains(&forwards.len()), "{}", forwards.len());
+    }
+
+    #[test]
+    fn points_that_come_by_step_are_thinned_to_the_same_in_less_memory() {
+        let value = |step: i64| ((step * 7919) % 1009) as f64;
+        for (most, points) in [(4, 1000), (5, 8), (100, 10_007), (1000, 5000), (1000, 1001)] {
+            let series = || (3..3 + 2 * points).step_by(2);
+            let ends = (3, 3 + 2 * (points - 1));
+            let mut stretches = Stretches::new(ends, stretch_length(ends.0, ends.1, most));
+            let mut kept = Vec::new();
+            series().for_each(|step| stretches.push(step, value(step), step, &mut kept));
+            stretches.finish(&mut kept);
+            assert_eq!(kept, steps(most, series().map(|step| (step, value(step)))), "{most} of {points}");
+        }
     }
 
     #[test]

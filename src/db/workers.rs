@@ -1,19 +1,23 @@
 //! The table `workers`: the workers that run, as they describe themselves with each heartbeat.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use sqlx::types::Json;
+use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
-use super::interval;
+use super::{interval, storable};
+use crate::spec::JobSpec;
 
 /// A worker is alive, and is shown as online, if its last heartbeat is no older than this. Other workers delete it
 /// then.
 pub(super) const ALIVE_FOR: Duration = Duration::from_secs(60);
+
+/// Why a worker takes no jobs until its first check of its machine is over. That is no fault.
+pub const BEING_CHECKED: &str = "its machine is being checked";
 
 /// What a worker says about itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +34,17 @@ pub struct NewWorker {
     pub memory_bytes: Option<i64>,
     /// The load of its machine.
     pub usage: Usage,
+    /// What it can run; `None` if it does not say, and takes any job.
+    pub abilities: Option<Abilities>,
+}
+
+/// What a worker says about the jobs that it can run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// The name and the [outline](crate::dataset::outline) of each data set.
+    pub datasets: BTreeMap<String, String>,
+    /// Why it takes no jobs; `None` if it does.
+    pub stopped_because: Option<String>,
 }
 
 /// The load of a worker's machine and its GPU, by all of their processes.
@@ -92,9 +107,15 @@ pub struct Worker {
     pub jobs: Vec<String>,
     /// Id of the job that it reserves free devices for, until there are enough of them.
     pub waits_for: Option<String>,
+    /// The data sets that it has, each with a fingerprint of the names and sizes of its files; null if it does not say.
+    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    pub datasets: Option<Value>,
+    /// Why it takes no jobs: what is wrong with its machine. Null if it takes jobs.
+    #[schema(example = "cannot write to /data/work: No space left on device")]
+    pub stopped_because: Option<String>,
     /// The load of its machine at its last heartbeat; null if it did not say.
     #[schema(value_type = Option<Usage>)]
-    pub usage: Option<Json<Usage>>,
+    pub usage: Option<Value>,
     /// Share of the last hour, or of its life if that is shorter, during which jobs used its devices.
     pub busy_share: f64,
     /// Whether its last heartbeat is no older than a minute.
@@ -111,7 +132,7 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
     sqlx::query_as!(
         Worker,
         r#"
-        select id, name, device, devices, memory_bytes, version, usage as "usage: Json<Usage>", started_at,
+        select id, name, device, devices, memory_bytes, version, usage, datasets, stopped_because, started_at,
             heartbeat_at, waits_for, heartbeat_at > now() - $1::interval as "online!",
             held.jobs[1] as job, held.jobs as "jobs!",
             least(1, coalesce((
@@ -132,22 +153,14 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
     .await
 }
 
-/// The number of devices of the largest worker that is alive; 0 if none is.
-pub async fn most_devices(pool: &PgPool) -> sqlx::Result<i32> {
-    sqlx::query_scalar!(
-        r#"select coalesce(max(devices), 0) as "devices!" from workers where heartbeat_at > now() - $1::interval"#,
-        interval(ALIVE_FOR),
-    )
-    .fetch_one(pool)
-    .await
-}
-
 /// Adds a worker, or notes its heartbeat.
 pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     sqlx::query!(
-        "insert into workers (id, name, device, devices, memory_bytes, version, usage)
-         values ($1, $2, $3, $4, $5, $6, $7)
-         on conflict (id) do update set heartbeat_at = now(), usage = excluded.usage",
+        "insert into workers (id, name, device, devices, memory_bytes, version, usage, datasets, stopped_because,
+            spec_version)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         on conflict (id) do update set heartbeat_at = now(), usage = excluded.usage, datasets = excluded.datasets,
+            stopped_because = excluded.stopped_because",
         worker.id,
         worker.name,
         worker.device,
@@ -155,21 +168,42 @@ pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
         worker.memory_bytes,
         env!("CARGO_PKG_VERSION"),
         json!(worker.usage),
+        worker.abilities.as_ref().map(|abilities| json!(abilities.datasets)),
+        worker.abilities.as_ref().and_then(|abilities| abilities.stopped_because.as_deref()).map(storable),
+        JobSpec::VERSION,
     )
     .execute(pool)
     .await?;
     Ok(())
 }
 
-/// Deletes a worker that shuts down.
+/// Notes what a worker can run now, before its next heartbeat.
+pub async fn describe(pool: &PgPool, id: &str, abilities: &Abilities) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update workers set datasets = $2, stopped_because = $3 where id = $1",
+        id,
+        json!(abilities.datasets),
+        abilities.stopped_because.as_deref().map(storable),
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Deletes a worker that shuts down, and which jobs it is not to get.
 pub async fn forget(pool: &PgPool, id: &str) -> sqlx::Result<()> {
-    sqlx::query!("delete from workers where id = $1", id).execute(pool).await?;
+    sqlx::query!("with gone as (delete from declined where worker = $1) delete from workers where id = $1", id,)
+        .execute(pool)
+        .await?;
     Ok(())
 }
 
 /// Deletes the workers that are no longer alive.
 pub(super) async fn forget_dead(connection: &mut PgConnection) -> sqlx::Result<()> {
     sqlx::query!("delete from workers where heartbeat_at < now() - $1::interval", interval(ALIVE_FOR))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query!("delete from declined where not exists (select from workers where workers.id = declined.worker)")
         .execute(connection)
         .await?;
     Ok(())

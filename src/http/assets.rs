@@ -1,16 +1,19 @@
 //! `/`: the dashboard, embedded into the program.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::handler::HandlerWithoutStateExt;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY};
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 use tower::{Layer, Service};
 use tower_http::compression::CompressionLayer;
 
+use super::cached;
 use super::error::ApiError;
 
 const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
@@ -39,20 +42,14 @@ async fn serve(request: Request) -> Result<Response, ApiError> {
         let shown: String = path.chars().take(100).collect();
         return Err(ApiError::not_found(format!("there is nothing at {shown}: see /docs for the API")));
     };
-    // Weak, because the same file is also sent compressed.
-    let etag = format!("W/\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
-    let known = request.headers().get(IF_NONE_MATCH).and_then(|known| known.to_str().ok()).unwrap_or_default();
-    let is_known = known.split(',').map(str::trim).any(|known| known == "*" || known == etag);
-    let headers = [
-        (ETAG, etag.as_str()),
-        (CACHE_CONTROL, "no-cache"),
-        (CONTENT_SECURITY_POLICY, POLICY),
-        (REFERRER_POLICY, "no-referrer"),
-    ];
-    if is_known {
-        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
-    }
-    Ok((headers, [(CONTENT_TYPE, content_type)], file.data.into_owned()).into_response())
+    let etag = cached::etag(&file.metadata.sha256_hash());
+    let headers =
+        [(CONTENT_TYPE, content_type.as_str()), (CONTENT_SECURITY_POLICY, POLICY), (REFERRER_POLICY, "no-referrer")];
+    let body = match file.data {
+        Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+        Cow::Owned(bytes) => bytes.into(),
+    };
+    Ok(cached::respond(request.headers(), &etag, headers, body))
 }
 
 /// The content type and the file at a path.

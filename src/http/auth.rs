@@ -1,29 +1,33 @@
-//! Tokens: who may do what, and how often. Requests need one once a token exists or the listener is reachable from
-//! other machines.
+//! Tokens: who may do what, and how often. Requests need one once a token exists or the server is reachable from other
+//! machines, by its listener or through a proxy.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE};
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, Method, Version};
 use axum::middleware::Next;
 use axum::response::Response;
+use futures::StreamExt;
 use governor::clock::{Clock, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use sqlx::PgPool;
 
-use super::ServerSettings;
 use super::error::ApiError;
+use super::{ServerSettings, origin};
 use crate::db::tokens::{self, Scope};
 
 /// How long a token's scope is cached by default. A revoked token is refused after that at the latest.
 pub const TOKEN_MEMORY: Duration = Duration::from_secs(5);
 /// How long the cache is trusted while the database is down, so that `/metrics` can report that.
 const OUTAGE_TOKEN_MEMORY: Duration = Duration::from_secs(600);
+/// How often a token is checked again at most while a request of it goes on.
+const SHORTEST_RECHECK: Duration = Duration::from_millis(100);
 /// Size of the cache, in tokens.
 const MOST_CACHED: usize = 1000;
 pub const COOKIE_NAME: &str = "distillery_token";
@@ -31,7 +35,7 @@ pub const COOKIE_NAME: &str = "distillery_token";
 #[derive(Clone)]
 pub struct Gate {
     pool: PgPool,
-    /// Whether only this machine can reach the listener.
+    /// Whether only this machine can reach the listener, and no proxy serves others.
     loopback: bool,
     /// SHA-256 of the token from the operator's environment.
     admin: Option<[u8; 32]>,
@@ -39,6 +43,27 @@ pub struct Gate {
     cache: Arc<Mutex<TokenCache>>,
     /// By token. Only valid tokens get this far, so strangers cannot fill it.
     rates: Arc<RateLimiter<[u8; 32], HashMapStateStore<[u8; 32]>, DefaultClock>>,
+    /// Held while the token of a stream is checked again, so that a thousand streams ask the database once.
+    rechecking: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What of a request decides whether it is let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Credentials {
+    /// SHA-256 of its token.
+    pub token: Option<[u8; 32]>,
+    /// Whether a proxy passed it on, for anybody.
+    is_forwarded: bool,
+}
+
+impl Credentials {
+    pub fn of(version: Version, headers: &HeaderMap) -> Self {
+        Self { token: token(headers).map(tokens::hash), is_forwarded: origin::is_forwarded(version, headers) }
+    }
+
+    fn of_request(request: &Request) -> Self {
+        Self::of(request.version(), request.headers())
+    }
 }
 
 #[derive(Default)]
@@ -60,26 +85,27 @@ impl Gate {
         let quota = Quota::per_second(settings.requests_per_second);
         Self {
             pool,
-            loopback: settings.listen.ip().is_loopback(),
+            loopback: settings.listen.ip().is_loopback() && settings.public_url.is_none(),
             admin: settings.admin_token,
             cached_for: settings.token_memory,
             cache: Arc::default(),
             rates: Arc::new(RateLimiter::hashmap(quota)),
+            rechecking: Arc::default(),
         }
     }
 
     /// Limits the rate of a token, so that a runaway loop does not lock others out.
-    fn limit_rate(&self, headers: &HeaderMap) -> Result<(), ApiError> {
-        let Some(token) = token(headers) else { return Ok(()) };
-        self.rates.check_key(&tokens::hash(token)).map_err(|refused| {
+    fn limit_rate(&self, credentials: Credentials) -> Result<(), ApiError> {
+        let Some(token) = credentials.token else { return Ok(()) };
+        self.rates.check_key(&token).map_err(|refused| {
             let wait = refused.wait_time_from(DefaultClock::default().now());
             ApiError::RateLimited(wait.as_secs() + 1)
         })
     }
 
-    /// Whether requests need a token.
-    pub async fn is_closed(&self) -> Result<bool, ApiError> {
-        if !self.loopback || self.admin.is_some() {
+    /// Whether such a request needs a token.
+    pub async fn is_closed(&self, credentials: Credentials) -> Result<bool, ApiError> {
+        if !self.loopback || self.admin.is_some() || credentials.is_forwarded {
             return Ok(true);
         }
         let cached = self.cache(|cache| cache.any);
@@ -96,9 +122,8 @@ impl Gate {
     }
 
     /// The scope of a request's token; `None` without a valid token.
-    pub async fn scope(&self, headers: &HeaderMap) -> Result<Option<Scope>, ApiError> {
-        let Some(token) = token(headers) else { return Ok(None) };
-        let sha256 = tokens::hash(token);
+    pub async fn scope(&self, credentials: Credentials) -> Result<Option<Scope>, ApiError> {
+        let Some(sha256) = credentials.token else { return Ok(None) };
         if self.admin == Some(sha256) {
             return Ok(Some(Scope::Admin));
         }
@@ -120,6 +145,33 @@ impl Gate {
             }
         });
         Ok(found)
+    }
+
+    /// Refuses a request whose token does not allow it. Returns whether it needed one.
+    async fn admit(&self, credentials: Credentials, needed: Scope) -> Result<bool, ApiError> {
+        if !self.is_closed(credentials).await? {
+            return Ok(false);
+        }
+        match self.scope(credentials).await? {
+            None => Err(unauthorized()),
+            Some(scope) if scope < needed => Err(ApiError::Forbidden(
+                format!("this needs a token with scope {}; yours has scope {}", needed.name(), scope.name()).into(),
+            )),
+            Some(_) => Ok(true),
+        }
+    }
+
+    /// Returns once a request that was let in would be refused. An outage of the database refuses nobody.
+    async fn until_refused(self, credentials: Credentials, needed: Scope) -> ApiError {
+        loop {
+            tokio::time::sleep(self.cached_for.max(SHORTEST_RECHECK)).await;
+            let _one_at_a_time = self.rechecking.lock().await;
+            if let Err(refusal @ (ApiError::Unauthorized(_) | ApiError::Forbidden(_))) =
+                self.admit(credentials, needed).await
+            {
+                return refusal;
+            }
+        }
     }
 
     fn cache<T>(&self, act: impl FnOnce(&mut TokenCache) -> T) -> T {
@@ -158,19 +210,28 @@ fn needed(method: &Method) -> Scope {
 
 /// Refuses requests whose token does not allow them.
 pub async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, ApiError> {
-    if gate.is_closed().await? {
-        let needed = needed(request.method());
-        match gate.scope(request.headers()).await? {
-            None => return Err(unauthorized()),
-            Some(scope) if scope < needed => {
-                return Err(ApiError::Forbidden(
-                    format!("this needs a token with scope {}; yours has scope {}", needed.name(), scope.name()).into(),
-                ));
-            }
-            Some(_) => gate.limit_rate(request.headers())?,
-        }
+    let (credentials, needed) = (Credentials::of_request(&request), needed(request.method()));
+    if gate.admit(credentials, needed).await? {
+        gate.limit_rate(credentials)?;
     }
     Ok(next.run(request).await)
+}
+
+/// Like [`check`], for streams, downloads and uploads: what takes long ends once the token allows it no longer.
+pub async fn check_throughout(State(gate): State<Gate>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let (credentials, needed) = (Credentials::of_request(&request), needed(request.method()));
+    if gate.admit(credentials, needed).await? {
+        gate.limit_rate(credentials)?;
+    }
+    let mut refused = Box::pin(gate.until_refused(credentials, needed));
+    let response = tokio::select! {
+        response = next.run(request) => response,
+        refusal = &mut refused => return Err(refusal),
+    };
+    if response.body().size_hint().exact().is_some() {
+        return Ok(response);
+    }
+    Ok(response.map(|body| Body::from_stream(body.into_data_stream().take_until(refused))))
 }
 
 pub fn unauthorized() -> ApiError {

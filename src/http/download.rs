@@ -14,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::AppState;
 use super::error::ApiError;
+use crate::artifacts;
 
 #[derive(Debug)]
 pub struct Download {
@@ -31,7 +32,7 @@ impl Download {
     /// Responds to `GET` or `HEAD`.
     ///
     /// # Errors
-    /// A condition of the request does not hold, or the storage fails.
+    /// A condition of the request does not hold, the file is gone, or the storage fails.
     pub async fn respond(self, state: &AppState, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
         let etag = format!("\"{}\"", self.sha256);
         if let Some(wanted) = headers.get(IF_MATCH)
@@ -58,10 +59,33 @@ impl Download {
             }
         };
         response.headers_mut().insert(CONTENT_LENGTH, (bytes.end - bytes.start).into());
-        if method != Method::HEAD && !bytes.is_empty() {
-            *response.body_mut() = Body::from_stream(state.artifacts.read(&self.key, bytes).await?);
+        if bytes.is_empty() {
+            return Ok(response.into_response());
+        }
+        if method == Method::HEAD {
+            state.artifacts.size(&self.key).await?.ok_or_else(|| self.gone())?;
+        } else {
+            let content = state.artifacts.read(&self.key, bytes).await.map_err(|error| match error {
+                artifacts::Error::NotFound(_) => self.gone(),
+                other => other.into(),
+            })?;
+            *response.body_mut() = Body::from_stream(content);
         }
         Ok(response.into_response())
+    }
+
+    /// The error for a file that the database names and storage does not have.
+    fn gone(&self) -> ApiError {
+        tracing::error!(key = self.key, sha256 = self.sha256, "a published file is gone from storage");
+        let name = &self.file_name;
+        ApiError::Gone(
+            format!(
+                "{name} was published, but its file is gone from storage: something other than this program removed it. Ask \
+                 the operator to put it back from a backup, or post the job again (GET /v1/jobs/{{id}}/submitted has its \
+                 document)"
+            )
+            .into(),
+        )
     }
 
     fn describe(&self, etag: &str, headers: &mut HeaderMap) -> Result<(), ApiError> {

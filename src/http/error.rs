@@ -32,6 +32,8 @@ pub enum ApiError {
     TooSlow(Cow<'static, str>),
     /// The state of the resource does not allow the request.
     Conflict(Cow<'static, str>),
+    /// What was there has been removed, and not by this program.
+    Gone(Cow<'static, str>),
     /// `If-Match` does not hold.
     PreconditionFailed,
     /// The body is larger than this limit, in bytes.
@@ -94,6 +96,12 @@ impl ApiError {
     /// The job's status does not allow the action: `job … is queued: it cannot be retried`.
     #[must_use]
     pub fn status(job: &str, status: Status, action: &str) -> Self {
+        if status == Status::Unknown {
+            return Self::conflict(format!(
+                "job {job} has a status that this version of the server does not know: it cannot be {action} before the \
+                 server is updated"
+            ));
+        }
         Self::conflict(format!("job {job} is {}: it cannot be {action}", status.name()))
     }
 
@@ -117,6 +125,7 @@ impl ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Gone(_) => StatusCode::GONE,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -136,6 +145,7 @@ impl ApiError {
             | Self::NotFound(detail)
             | Self::TooSlow(detail)
             | Self::Conflict(detail)
+            | Self::Gone(detail)
             | Self::UnsupportedMediaType(detail)
             | Self::Unavailable(detail) => detail,
             Self::Invalid { detail, faults } => return (detail.into_owned(), faults),
@@ -192,12 +202,16 @@ impl From<sqlx::Error> for ApiError {
                 tracing::error!(%error, "the database does not answer");
                 Self::Unavailable("the database does not answer: try again".into())
             }
-            Some(Transient::NotReady | Transient::Contended) => {
+            Some(Transient::ReadOnly) => {
+                tracing::error!(%error, "the database is read-only");
+                Self::Unavailable("the database is read-only for now, as during a failover: try again".into())
+            }
+            Some(Transient::NotReady | Transient::Contended | Transient::Interrupted) => {
                 tracing::error!(%error, "the database is not ready");
                 Self::Unavailable("the database is busy or restarting: try again".into())
             }
-            // A statement that took too long would do so again.
-            Some(Transient::Interrupted) | None => Self::Internal(error.into()),
+            // It would take too long again.
+            Some(Transient::TooLong) | None => Self::Internal(error.into()),
         }
     }
 }

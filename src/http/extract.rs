@@ -1,42 +1,149 @@
 //! Extractors whose rejections are [`ApiError`]s, so that clients get problem documents.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequestParts, Request};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use bytes::BytesMut;
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::AppState;
 use super::error::ApiError;
 use crate::spec::Fault;
+use crate::text::without_mark;
 
 /// Largest body read into memory, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
+/// Bytes of a body that need no room while they arrive: most bodies have fewer.
+const SMALL_BODY: usize = 16 << 10;
+/// Most KiB of larger bodies while they arrive.
+const ARRIVING_KIB: usize = 32 << 10;
+/// Most KiB of all bodies that are parsed. A parsed document takes up to 16 times its text.
+const PARSED_KIB: usize = 16 << 10;
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A JSON document, with the bytes it was parsed from.
+/// How long the rest of a body that is refused may take.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Room for bodies in memory.
+///
+/// A body gets it as its bytes arrive, and the large share that parsing takes once they are all there, so that a client
+/// takes no more from others than it has sent.
+#[derive(Debug)]
+pub struct Bodies {
+    arriving: Arc<Semaphore>,
+    parsed: Arc<Semaphore>,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self { arriving: Arc::new(Semaphore::new(ARRIVING_KIB)), parsed: Arc::new(Semaphore::new(PARSED_KIB)) }
+    }
+}
+
+/// The room of one body, which is free again once this is dropped.
+#[derive(Debug)]
+struct Room {
+    _arriving: Arriving,
+    _parsed: OwnedSemaphorePermit,
+}
+
+/// The room of a body that arrives.
+#[derive(Debug, Default)]
+struct Arriving {
+    permit: Option<OwnedSemaphorePermit>,
+    /// Bytes that the permit is for.
+    paid: usize,
+}
+
+impl Bodies {
+    /// Receives a body, and waits for room to parse it.
+    async fn receive(&self, request: Request) -> Result<(Bytes, Room), ApiError> {
+        let slow = |_| ApiError::TooSlow("the body took too long to arrive: try again".into());
+        let arrived = tokio::time::timeout(BODY_PATIENCE, self.arrive(request)).await.map_err(slow)?;
+        let (bytes, arriving) = arrived?;
+        let parsed = self.parsed.clone().acquire_many_owned(kib(bytes.len())).await.expect("nobody closes it");
+        Ok((bytes, Room { _arriving: arriving, _parsed: parsed }))
+    }
+
+    async fn arrive(&self, request: Request) -> Result<(Bytes, Arriving), ApiError> {
+        let (mut bytes, mut arriving) = (BytesMut::new(), Arriving::default());
+        let mut pieces = request.into_body().into_data_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| ApiError::malformed("the body ended early"))?;
+            let length = bytes.len() + piece.len();
+            if length > BODY_LIMIT {
+                return Err(ApiError::TooLarge(BODY_LIMIT as u64));
+            }
+            if length > SMALL_BODY.max(arriving.paid)
+                && let Err(refusal) = arriving.grow(&self.arriving, length)
+            {
+                drop((bytes, arriving));
+                // A client that is answered while it sends may not see the answer.
+                let rest = pieces.for_each(|_| std::future::ready(()));
+                let _ = tokio::time::timeout(REFUSED_PATIENCE, rest).await;
+                return Err(refusal);
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok((bytes.freeze(), arriving))
+    }
+}
+
+impl Arriving {
+    /// Takes room for a body of this length so far, whose buffer grows by doubling.
+    fn grow(&mut self, room: &Arc<Semaphore>, length: usize) -> Result<(), ApiError> {
+        let needed = length.next_power_of_two();
+        let Ok(more) = room.clone().try_acquire_many_owned(kib(needed - self.paid)) else {
+            return Err(ApiError::Unavailable("too many large bodies arrive at the same time: try again".into()));
+        };
+        self.paid = needed;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// So many bytes in KiB, rounded up, and at least one.
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
+}
+
+/// A JSON document, with the bytes it was parsed from: those of the body, without a byte-order mark.
 #[derive(Debug)]
 pub struct JsonBody {
     pub value: Value,
     pub bytes: Bytes,
+    /// Until it is dropped.
+    _room: Room,
 }
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl FromRequest<AppState> for JsonBody {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
             return Err(ApiError::UnsupportedMediaType(
                 "the body must be JSON, with the header content-type: application/json".into(),
             ));
         }
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unreadable(&rejection))?;
+        let (bytes, room) = state.bodies.receive(request).await?;
+        let bytes = bytes.slice_ref(without_mark(&bytes));
         match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok(Self { value, bytes }),
+            Ok(value) => Ok(Self { value, bytes, _room: room }),
             Err(error) => Err(ApiError::malformed(format!("the body is not JSON: {error}"))),
         }
     }
@@ -48,14 +155,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
-fn unreadable(rejection: &BytesRejection) -> ApiError {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        ApiError::TooLarge(BODY_LIMIT as u64)
-    } else {
-        ApiError::malformed("the body ended early")
-    }
-}
-
 /// Query parameters. `T` must refuse unknown ones (`deny_unknown_fields`), so that a misspelt parameter is an error and
 /// does not silently become the default.
 #[derive(Debug)]
@@ -65,6 +164,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        // PostgreSQL's texts cannot hold it.
+        if let Some(pair) = parts.uri.query().and_then(|query| query.split('&').find(|pair| pair.contains("%00"))) {
+            let name: String = pair.split('=').next().unwrap_or_default().chars().take(64).collect();
+            return Err(ApiError::malformed(format!("query parameters: {name}: expected text without NUL (%00)")));
+        }
         match axum_extra::extract::Query::from_request_parts(parts, state).await {
             Ok(axum_extra::extract::Query(query)) => Ok(Self(query)),
             Err(rejection) => {
@@ -75,6 +179,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             }
         }
     }
+}
+
+/// The latest time in a cursor, in microseconds since 1970: the end of the year 9999. PostgreSQL and arithmetic with
+/// times go a little further, but not to every number.
+const LATEST: i64 = 253_402_300_799_999_999;
+
+/// The time that a cursor holds in microseconds since 1970; none for one that nothing here can have.
+pub fn time(text: &str) -> Option<DateTime<Utc>> {
+    let micros = text.parse().ok().filter(|micros| (0..=LATEST).contains(micros))?;
+    DateTime::from_timestamp_micros(micros)
 }
 
 /// The `{id}` of a path: a prefix, which tells the kind of resource, and a tail. Anything else gets 404, because no

@@ -1,10 +1,11 @@
 //! `/healthz` and `/readyz`
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::AppState;
@@ -34,11 +35,26 @@ pub async fn alive() -> Json<Health> {
     Health::ok()
 }
 
-/// Check that the server is ready
-///
-/// Queries the database and writes to the storage.
-#[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "ready", responses((status = 200, body = Health)))]
-pub async fn ready(State(state): State<AppState>) -> Result<Json<Health>, ApiError> {
+/// What the last check of the database and the storage found. Everybody may ask, so requests share a check.
+#[derive(Debug, Default)]
+pub struct Readiness(Mutex<Option<(Instant, Vec<&'static str>)>>);
+
+impl Readiness {
+    /// What does not work.
+    async fn broken(&self, state: &AppState) -> Vec<&'static str> {
+        let mut last = self.0.lock().await;
+        if let Some((at, broken)) = &*last
+            && at.elapsed() < state.settings.ready_memory
+        {
+            return broken.clone();
+        }
+        let broken = check(state).await;
+        *last = Some((Instant::now(), broken.clone()));
+        broken
+    }
+}
+
+async fn check(state: &AppState) -> Vec<&'static str> {
     let database = tokio::time::timeout(PATIENCE, db::ping(&state.pool));
     let storage = tokio::time::timeout(PATIENCE, state.artifacts.probe());
     let (database, storage) = tokio::join!(database, storage);
@@ -51,5 +67,15 @@ pub async fn ready(State(state): State<AppState>) -> Result<Json<Health>, ApiErr
         tracing::error!(?storage, "the storage is not ready");
         broken.push("the storage cannot be written");
     }
+    broken
+}
+
+/// Check that the server is ready
+///
+/// Queries the database and writes to the storage, at most once in five seconds: in between, the answer is that of the
+/// last check.
+#[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "ready", responses((status = 200, body = Health)))]
+pub async fn ready(State(state): State<AppState>) -> Result<Json<Health>, ApiError> {
+    let broken = state.readiness.broken(&state).await;
     if broken.is_empty() { Ok(Health::ok()) } else { Err(ApiError::Unavailable(broken.join("; ").into())) }
 }

@@ -10,9 +10,13 @@
 
 mod assets;
 mod auth;
+mod board;
+mod cached;
 mod connections;
+mod dataset_facts;
 mod download;
 mod error;
+mod estimate;
 mod extract;
 mod feed;
 mod health;
@@ -22,6 +26,7 @@ mod prometheus;
 mod resolve;
 mod router;
 mod sse;
+mod uploads;
 mod v1;
 
 use std::net::SocketAddr;
@@ -33,7 +38,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
@@ -42,6 +46,7 @@ use crate::db::listen::Changes;
 
 pub use auth::TOKEN_MEMORY;
 pub use error::Problem;
+pub use origin::PublicUrl;
 
 /// The default rate limit per token. A busy dashboard makes about ten requests per second.
 pub const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
@@ -53,6 +58,8 @@ pub const CONNECTIONS: usize = 10_000;
 pub struct ServerSettings {
     /// The listener's address, which decides which `Host` headers are accepted.
     pub listen: SocketAddr,
+    /// The address that browsers use, where a proxy is in front.
+    pub public_url: Option<PublicUrl>,
     /// SHA-256 of a token with every permission, in addition to the tokens in the database.
     pub admin_token: Option<[u8; 32]>,
     /// Rate limit per token.
@@ -61,6 +68,8 @@ pub struct ServerSettings {
     pub token_memory: Duration,
     /// The directory whose subdirectories are the data sets.
     pub datasets_dir: PathBuf,
+    /// Whether symbolic links that lead out of a data set are followed.
+    pub follow_links: bool,
     /// Where uploads are collected until they are stored.
     pub spool_dir: PathBuf,
     /// Largest accepted checkpoint, in bytes.
@@ -69,14 +78,27 @@ pub struct ServerSettings {
     pub uploads_limit: Option<u64>,
     /// Most simultaneous uploads. Further ones get 503.
     pub uploads: usize,
+    /// Most simultaneous uploads with the same token.
+    pub uploads_per_token: usize,
+    /// Most bytes of all uploads that are not stored yet.
+    pub spool_limit: u64,
+    /// Most uploads whose content is looked at simultaneously, which takes memory. Further ones wait.
+    pub inspections: usize,
     /// Most simultaneous connections. Further ones get 503. Lower if the process may not open that many files.
     pub connections: usize,
     /// How long the head of a request may take, and how long a connection may be idle.
     pub header_timeout: Duration,
     /// How long a request may take, except uploads, downloads and streams.
     pub timeout: Duration,
-    /// How long an upload may pause.
+    /// An upload must send at least [`upload_least`](Self::upload_least) bytes in each such period.
     pub upload_timeout: Duration,
+    /// In bytes.
+    pub upload_least: u64,
+    /// While all places for uploads are taken, a new one ends the slowest of those that have had an
+    /// [`upload_timeout`](Self::upload_timeout) and sent fewer bytes per second than this.
+    pub upload_fair: u64,
+    /// How long the outcome of a check of the database and the storage is reused.
+    pub ready_memory: Duration,
     /// Longest silence of a stream.
     pub keep_alive: Duration,
     /// How long a client may read nothing before its connection is closed.
@@ -91,18 +113,26 @@ impl ServerSettings {
     pub fn new(listen: SocketAddr, datasets_dir: PathBuf, spool_dir: PathBuf) -> Self {
         Self {
             listen,
+            public_url: None,
             admin_token: None,
             requests_per_second: REQUESTS_PER_SECOND,
             token_memory: TOKEN_MEMORY,
             datasets_dir,
+            follow_links: false,
             spool_dir,
             checkpoint_limit: 8 << 30,
             uploads_limit: None,
-            uploads: 8,
+            uploads: 64,
+            uploads_per_token: 16,
+            spool_limit: 64 << 30,
+            inspections: 2,
             connections: CONNECTIONS,
             header_timeout: Duration::from_secs(30),
             timeout: Duration::from_secs(30),
             upload_timeout: Duration::from_secs(60),
+            upload_least: 64 << 10,
+            upload_fair: 256 << 10,
+            ready_memory: Duration::from_secs(5),
             keep_alive: Duration::from_secs(15),
             reader_patience: Duration::from_secs(60),
             grace: Duration::from_secs(20),
@@ -118,9 +148,15 @@ pub struct AppState {
     settings: Arc<ServerSettings>,
     changes: Changes,
     feeds: feed::Feeds,
+    boards: board::Boards,
     gate: auth::Gate,
-    uploads: Arc<Semaphore>,
+    uploads: Arc<uploads::Uploads>,
+    readiness: Arc<health::Readiness>,
+    bodies: Arc<extract::Bodies>,
+    charts: Arc<v1::jobs::metrics::Charts>,
     datasets: Arc<v1::datasets::Catalogue>,
+    looks: Arc<v1::datasets::Looks<dataset_facts::DatasetFacts, dataset_facts::WrongDataset>>,
+    outlines: Arc<v1::datasets::Looks<String, std::io::Error>>,
     /// Ends the streams, which would otherwise never end.
     stopping: CancellationToken,
 }
@@ -132,9 +168,15 @@ impl AppState {
         Self {
             changes: Changes::listen(pool.clone()),
             feeds: feed::Feeds::default(),
+            boards: board::Boards::default(),
             gate: auth::Gate::new(pool.clone(), &settings),
-            uploads: Arc::new(Semaphore::new(settings.uploads)),
-            datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone())),
+            uploads: Arc::new(uploads::Uploads::new(&settings)),
+            readiness: Arc::default(),
+            bodies: Arc::default(),
+            charts: Arc::default(),
+            looks: Arc::default(),
+            outlines: Arc::default(),
+            datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone(), settings.follow_links)),
             settings: Arc::new(settings),
             pool,
             artifacts,

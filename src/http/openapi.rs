@@ -2,22 +2,26 @@
 
 use std::sync::{Arc, LazyLock};
 
+use axum::Router;
+use axum::body::Bytes;
 use axum::extract::Path;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{Redirect, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tower_http::compression::CompressionLayer;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
 use super::AppState;
+use super::cached;
 use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
 use super::v1::stream::{Deleted, JobProgress};
 use crate::db::metrics::StoredPoint;
-use crate::spec::{self, Augmentation, Grouping, Method, Precision};
+use crate::spec::{self, Augmentation, EvalCrop, Grouping, Method, Precision};
 
 /// Swagger UI styles its elements inline.
 const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
@@ -37,7 +41,8 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
         (name = "server", description = "What the server has and how it is")
     ),
     components(schemas(
-        Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, Grouping, Method, Precision
+        Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, EvalCrop, Grouping, Method,
+        Precision
     ))
 )]
 struct Base;
@@ -49,25 +54,27 @@ pub fn base() -> utoipa::openapi::OpenApi {
 
 /// The document and its page.
 pub fn routes(document: utoipa::openapi::OpenApi) -> Router<AppState> {
-    let document = Arc::new(complete(document));
+    let document = Bytes::from(complete(document).to_string());
+    let etag = cached::etag(&Sha256::digest(&document));
+    let answer = async move |headers: HeaderMap| {
+        cached::respond(&headers, &etag, [(CONTENT_TYPE, "application/json")], document.clone())
+    };
     Router::new()
-        .route("/openapi.json", get(async move || Json(Value::clone(&document))))
+        .route("/openapi.json", get(answer))
         .route("/docs", get(async || Redirect::permanent("/docs/")))
-        .route("/docs/", get(async || page("")))
-        .route("/docs/{*file}", get(async |Path(file): Path<String>| page(&file)))
+        .route("/docs/", get(async |headers: HeaderMap| page("", &headers)))
+        .route("/docs/{*file}", get(async |Path(file): Path<String>, headers: HeaderMap| page(&file, &headers)))
+        .layer(CompressionLayer::new())
 }
 
-fn page(file: &str) -> Result<Response, ApiError> {
+fn page(file: &str, asked: &HeaderMap) -> Result<Response, ApiError> {
     static CONFIG: LazyLock<Arc<Config<'static>>> =
         LazyLock::new(|| Arc::new(Config::from("/openapi.json").use_base_layout().try_it_out_enabled(true)));
     let found = utoipa_swagger_ui::serve(file, CONFIG.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
     let found = found.ok_or_else(|| ApiError::not_found("there is no such page"))?;
-    let headers = [
-        (CONTENT_TYPE, found.content_type),
-        (CONTENT_SECURITY_POLICY, DOCS_POLICY.to_owned()),
-        (header::CACHE_CONTROL, "no-cache".to_owned()),
-    ];
-    let mut response = (headers, found.bytes.into_owned()).into_response();
+    let etag = cached::etag(&Sha256::digest(&found.bytes));
+    let headers = [(CONTENT_TYPE, found.content_type), (CONTENT_SECURITY_POLICY, DOCS_POLICY.to_owned())];
+    let mut response = cached::respond(asked, &etag, headers, found.bytes.into_owned().into());
     if found.gzpipped {
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
@@ -81,6 +88,9 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
         "description": "Anything else",
         "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
     });
+    for (path, messages) in STREAMS {
+        document["paths"][path]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"] = stream(messages);
+    }
     for operations in members(&mut document["paths"]) {
         for operation in members(operations).filter(|operation| operation.get("responses").is_some()) {
             operation["responses"]["default"] = problem.clone();
@@ -88,7 +98,8 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
     }
     document["components"]["securitySchemes"] = json!({
         "token": {"type": "http", "scheme": "bearer", "description":
-            "A token of `distillery token create`. Needed once there is one, or the server listens beyond loopback."},
+            "A token of `distillery token create`. Needed once there is one, or the server listens beyond loopback or is behind \
+            a proxy."},
         "cookie": {"type": "apiKey", "in": "cookie", "name": "distillery_token", "description":
             "The same, as `POST /v1/session` sets it for the dashboard."},
     });
@@ -98,6 +109,30 @@ fn complete(document: utoipa::openapi::OpenApi) -> Value {
         schemas.extend(spec::schemas());
     }
     document
+}
+
+/// The messages of each stream: name and schema of the data.
+const STREAMS: [(&str, &[(&str, &str)]); 3] = [
+    ("/v1/changes", &[("changed", "ChangedJobs")]),
+    ("/v1/stream", &[("status", "Job"), ("progress", "JobProgress"), ("deleted", "Deleted")]),
+    (
+        "/v1/jobs/{id}/stream",
+        &[("status", "Job"), ("progress", "JobProgress"), ("event", "Event"), ("metric", "Point")],
+    ),
+];
+
+/// The schema of one message of a stream, as OpenAPI describes the fields of Server-Sent Events.
+fn stream(messages: &[(&str, &str)]) -> Value {
+    let message = |&(name, schema): &(&str, &str)| {
+        let data = json!({"type": "string", "contentMediaType": "application/json",
+            "contentSchema": {"$ref": format!("#/components/schemas/{schema}")}});
+        let properties = json!({"event": {"const": name}, "data": data, "id": {"type": "string"}});
+        json!({"type": "object", "properties": properties, "required": ["event", "data"]})
+    };
+    match messages {
+        [only] => message(only),
+        several => json!({"oneOf": several.iter().map(message).collect::<Vec<_>>()}),
+    }
 }
 
 fn members(value: &mut Value) -> impl Iterator<Item = &mut Value> {

@@ -115,6 +115,7 @@ fn set(totals: &Totals, ledger: &Ledger) {
     gauge!(QUEUE_DEPTH).set(totals.ready as f64);
     gauge!(WORKERS, "state" => "busy").set(totals.busy_workers as f64);
     gauge!(WORKERS, "state" => "idle").set(totals.idle_workers as f64);
+    gauge!(WORKERS, "state" => "stopped").set(totals.stopped_workers as f64);
 }
 
 /// Counters from the database in Prometheus' text format. The recorder only knows what happened in this process.
@@ -127,7 +128,9 @@ fn counters(ledger: &Ledger) -> String {
         }
         text += "\n";
     };
-    let ended = |outcome| ledger.ended.iter().find(|(other, _)| *other == outcome).map_or(0, |(_, count)| *count);
+    let ended = |outcome: AttemptOutcome| {
+        ledger.ended.iter().find(|(other, _)| other == outcome.name()).map_or(0, |(_, count)| *count)
+    };
     // Outcomes that have not occurred yet are exported as 0, so that the first one is an increase.
     let attempts: Vec<_> = AttemptOutcome::ALL
         .iter()

@@ -1,32 +1,41 @@
 //! Holds a specification against the world: the data sets, checkpoints and jobs that it names. Every fault is reported,
 //! with its place; what follows from the world is filled in.
 
-use std::sync::Arc;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::types::Json as Jsonb;
 use utoipa::ToSchema;
 
 use super::AppState;
+use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
+use super::estimate::{ImageCounts, Memory, Time};
 use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
-use crate::dataset::{self, Dataset, DatasetOptions, DatasetSummary};
 use crate::db;
-use crate::db::checkpoints::{self, Fit, UploadedCheckpoint};
-use crate::db::jobs::Status;
-use crate::db::workers;
-use crate::spec::{DatasetName, DatasetSpec, Fault, JobSpec, OptimizerSpec, Request, TeacherRequest};
+use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
+use crate::db::jobs::waiting::{self, Needs, Prospects, WaitReason};
+use crate::db::jobs::{DeviceKind, Status};
+use crate::spec::{self, DatasetName, Fault, JobSpec, Request, TeacherRequest};
 
 /// A specification that can run.
 #[derive(Debug)]
 pub struct Resolved {
     /// With the teacher's architecture filled in.
     pub spec: JobSpec,
-    /// Classes of the data set.
-    classes: u32,
-    /// What there is to say of the devices that it asks for.
-    pub waits_for_devices: Option<String>,
+    /// The data set.
+    dataset: DatasetFacts,
+    /// The [outline](crate::dataset::outline) of the server's copy of the data set, which workers compare with theirs;
+    /// `None` if it cannot be read.
+    pub outline: Option<String>,
+    /// The workers that run now.
+    prospects: Prospects,
+    /// Why it will wait, as far as that is known now.
+    waits: Option<String>,
+    /// What its checkpoints' reader has to say.
+    notes: Vec<String>,
 }
 
 /// What a job would be.
@@ -36,6 +45,10 @@ pub struct DryRun {
     pub spec: JobSpec,
     /// Classes of the data set.
     pub classes: u32,
+    /// Number of images to train on.
+    pub train_images: u64,
+    /// Number of images to evaluate on.
+    pub eval_images: u64,
     /// The network to learn from.
     pub teacher: Option<NetworkFacts>,
     /// The network to train.
@@ -44,6 +57,8 @@ pub struct DryRun {
     pub warnings: Vec<String>,
     /// Memory of the device.
     pub memory: Memory,
+    /// Time of training; null before a job has been measured.
+    pub time: Option<Time>,
 }
 
 /// A network at the job's image size and number of classes.
@@ -59,19 +74,6 @@ pub struct NetworkFacts {
     pub feature_map: [u32; 3],
 }
 
-/// A rough estimate of the memory that training takes on each device.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub struct Memory {
-    /// Weights, gradients and the optimiser's state of the student, and the teacher's weights.
-    pub weights_bytes: u64,
-    /// What a batch leaves behind in both networks until the step is done.
-    pub activations_bytes: u64,
-    /// All of it.
-    pub total_bytes: u64,
-    /// How it was computed.
-    pub method: String,
-}
-
 /// Reads a specification and checks what it names.
 ///
 /// # Errors
@@ -80,100 +82,78 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let mut request = Request::read(document);
     let faults = &mut request.faults;
     // A data set whose description is faulty is looked for once that is mended.
-    let (mut classes, place) = (None, &request.dataset.place);
+    let (mut checked, place) = (None, &request.dataset.place);
+    let mut notes = Vec::new();
     if let Some(name) = place.name.clone().filter(|_| !faults.iter().any(|fault| fault.pointer.starts_with("/dataset")))
     {
         let dataset = request.dataset.clone().at(DatasetName { name });
-        classes = check_dataset(state, &dataset, faults).await?;
+        checked = dataset_facts::check(state, &dataset, faults).await?;
     }
+    let classes = checked.as_ref().map(|dataset| dataset.classes);
     if let Some(teacher) = &mut request.teacher {
         if let (Some(id), Some(architecture)) = (&teacher.checkpoint, teacher.architecture) {
             let given = GivenCheckpoint { pointer: "/teacher/checkpoint", id, architecture };
-            given.check(state, classes, faults).await?;
+            notes.extend(given.check(state, classes, faults).await?);
         }
         check_teacher_job(state, teacher, classes, faults).await?;
     }
     if let (Some(id), Some(architecture)) = (&request.student.checkpoint, request.student.architecture) {
         let given = GivenCheckpoint { pointer: "/student/checkpoint", id, architecture };
-        given.check(state, classes, faults).await?;
+        notes.extend(given.check(state, classes, faults).await?);
     }
     let devices = request.training.devices;
-    match (request.complete(), classes) {
-        (Ok(spec), Some(classes)) => {
-            let waits_for_devices = check_workers(state, devices).await?;
-            Ok(Resolved { spec, classes, waits_for_devices })
+    match (request.complete(), checked) {
+        (Ok(spec), Some(dataset)) => {
+            let outline = dataset_facts::outline(state, &spec.dataset.place.name).await?;
+            let needs = Needs {
+                devices: i32::try_from(devices).unwrap_or(i32::MAX),
+                dataset: &spec.dataset.place.name,
+                outline: outline.as_deref(),
+            };
+            let prospects = waiting::prospects(&state.pool, needs).await?;
+            let waits = too_few_devices(&prospects, devices);
+            Ok(Resolved { spec, dataset, outline, prospects, waits, notes })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
     }
 }
 
-/// A warning where no worker has that many devices.
-async fn check_workers(state: &AppState, devices: u32) -> Result<Option<String>, ApiError> {
-    if devices == 1 {
-        return Ok(None);
+/// A warning where no worker could take a job for another reason than its number of devices. It is for dry runs: a job
+/// says as long as it waits what it waits for.
+fn without_worker(prospects: &Prospects, dataset: &str) -> Option<String> {
+    let (reason, detail) = prospects.lack.as_ref()?;
+    match reason {
+        WaitReason::Devices => None,
+        _ if prospects.running == 0 => Some(
+            "no worker is running: the job waits until one is started (distillery worker, or distillery serve with \
+             --workers)"
+                .to_owned(),
+        ),
+        WaitReason::Dataset => Some(format!(
+            "no running worker has the data set {dataset} as this server has it: the job waits until one has; copy it \
+             into the --datasets-dir of one"
+        )),
+        _ => Some(format!("{detail}; the job waits until one does")),
     }
-    let most = workers::most_devices(&state.pool).await?.unsigned_abs();
+}
+
+/// A warning where no worker that takes jobs has that many devices.
+fn too_few_devices(prospects: &Prospects, devices: u32) -> Option<String> {
+    let most = prospects.most_devices.unsigned_abs();
+    if devices == 1 || most >= devices {
+        return None;
+    }
     let there = match most {
-        0 => "there is no worker now".to_owned(),
+        0 if prospects.running == 0 => "there is no worker now".to_owned(),
+        0 => "no running worker takes jobs now".to_owned(),
         1 => "every worker has one now".to_owned(),
         _ => format!("the largest worker has {most} now"),
     };
-    Ok((most < devices).then(|| {
-        format!(
-            "training.devices is {devices}, and {there}: the job waits until a worker with so many is started \
-             (distillery worker --device cuda:0,cuda:1,…), or lower training.devices"
-        )
-    }))
-}
-
-/// The number of classes, if the data set can be used.
-async fn check_dataset(state: &AppState, spec: &DatasetSpec, faults: &mut Vec<Fault>) -> Result<Option<u32>, ApiError> {
-    let directory = state.datasets.directory().clone();
-    let wanted = spec.clone();
-    let looked = tokio::task::spawn_blocking(move || open(&directory, &wanted)).await.map_err(anyhow::Error::from)?;
-    match looked {
-        Ok(classes) => Ok(Some(classes)),
-        Err((_, dataset::Error::Missing { .. })) => {
-            let there_are = name_all(&state.datasets.list().await?);
-            let name = &spec.place.name;
-            faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
-            Ok(None)
-        }
-        Err((pointer, error)) if error.is_users() => {
-            // Where the server keeps its data sets is nobody's business.
-            let base = format!("{}/", state.datasets.directory().display());
-            faults.push(fault(pointer, error.to_string().replace(&base, "")));
-            Ok(None)
-        }
-        Err((_, error)) => Err(ApiError::Internal(error.into())),
-    }
-}
-
-fn open(directory: &std::path::Path, spec: &DatasetSpec) -> Result<u32, (&'static str, dataset::Error)> {
-    let at = |pointer| move |error| (pointer, error);
-    let columns = match (&spec.image_column, &spec.label_column) {
-        (Some(_), _) => "/dataset/image_column",
-        (None, Some(_)) => "/dataset/label_column",
-        (None, None) => "/dataset/name",
-    };
-    let path = dataset::resolve(directory, &spec.place.name).map_err(at("/dataset/name"))?;
-    let options = DatasetOptions { image_column: spec.image_column.clone(), label_column: spec.label_column.clone() };
-    let dataset = Dataset::open(&path, &options).map_err(|error| match error {
-        dataset::Error::Column { .. } => (columns, error),
-        other => ("/dataset/name", other),
-    })?;
-    dataset.train_split(spec.train_split.as_deref()).map_err(at("/dataset/train_split"))?;
-    dataset.eval_split(spec.eval_split.as_deref()).map_err(at("/dataset/eval_split"))?;
-    Ok(dataset.classes().count)
-}
-
-fn name_all(datasets: &Arc<Vec<DatasetSummary>>) -> String {
-    let names: Vec<_> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
-    if names.is_empty() {
-        return "the server's --datasets-dir holds none".to_owned();
-    }
-    format!("there are {}", names.join(", "))
+    Some(format!(
+        "training.devices is {devices}, and {there}: the job waits until a worker with so many is started (distillery \
+         worker --device cuda:0,cuda:1,…), or lower training.devices"
+    ))
 }
 
 /// An uploaded checkpoint that a specification names.
@@ -184,19 +164,25 @@ struct GivenCheckpoint<'a> {
 }
 
 impl GivenCheckpoint<'_> {
-    /// Whether it exists and is of the network.
-    async fn check(&self, state: &AppState, classes: Option<u32>, faults: &mut Vec<Fault>) -> Result<(), ApiError> {
+    /// Checks that it exists and is of the network. Returns what its reader has to say.
+    async fn check(
+        &self,
+        state: &AppState,
+        classes: Option<u32>,
+        faults: &mut Vec<Fault>,
+    ) -> Result<Vec<String>, ApiError> {
         let Self { pointer, id, architecture } = *self;
         match checkpoints::get(&state.pool, id).await? {
             None => {
                 faults.push(fault(pointer, format!("there is no checkpoint {id}: upload it with PUT /v1/checkpoints")));
+                Ok(Vec::new())
             }
             Some(checkpoint) => {
                 let mismatch = mismatch(&checkpoint, architecture, classes);
                 faults.extend(mismatch.map(|mismatch| fault(pointer, format!("checkpoint {id} {mismatch}"))));
+                Ok(checkpoint.notes.iter().map(|note| format!("checkpoint {id}: {note}")).collect())
             }
         }
-        Ok(())
     }
 }
 
@@ -210,11 +196,27 @@ fn mismatch(checkpoint: &UploadedCheckpoint, network: &Architecture, classes: Op
         return None;
     }
     let Some((fit, known)) = fits.iter().find_map(|fit| Some((fit, architecture::find(&fit.architecture)?))) else {
-        return Some(format!("does not fit {}: it fits no known architecture", network.name));
+        return Some(fits_nothing(checkpoint, network));
     };
     let mismatch = architecture::mismatch(network, &shapes_of(known, fit), classes)?;
     // The sentence ends with what it fits.
     Some(if known.name == network.name { mismatch } else { format!("{mismatch} with {} classes", fit.num_classes) })
+}
+
+/// Why a checkpoint that fits no network is not one, as far as that was found out when it was uploaded.
+fn fits_nothing(checkpoint: &UploadedCheckpoint, network: &Architecture) -> String {
+    let notes: String = checkpoint.notes.iter().map(|note| format!("; {note}")).collect();
+    let name = network.name;
+    let why = match &checkpoint.guess {
+        Some(Jsonb(Guess { architecture, difference: Some(difference), .. })) if architecture == name => {
+            format!("{difference}; it fits no known architecture")
+        }
+        Some(Jsonb(Guess { architecture, difference: Some(difference), .. })) => {
+            format!("it fits no known architecture; {architecture} is the nearest, but {difference}")
+        }
+        _ => "it fits no known architecture".to_owned(),
+    };
+    format!("does not fit {name}: {why}{notes}")
 }
 
 fn shapes_of(architecture: &Architecture, fit: &Fit) -> Shapes {
@@ -238,8 +240,18 @@ async fn check_teacher_job(
         let detail = format!("job {id} is {}: it has no student to learn from", job.status.name());
         faults.push(fault("/teacher/job", detail));
     }
-    let spec: JobSpec = serde_json::from_value(job.spec).map_err(anyhow::Error::from)?;
-    let student = architecture::named(&spec.student.architecture).map_err(anyhow::Error::from)?;
+    let read = JobSpec::from_stored(&job.spec).and_then(|spec| {
+        let student = architecture::named(&spec.student.architecture).map_err(|error| error.to_string())?;
+        Ok((spec, student))
+    });
+    let (spec, student) = match read {
+        Ok(read) => read,
+        Err(reason) => {
+            let detail = format!("this version of the server cannot read the specification of job {id}: {reason}");
+            faults.push(fault("/teacher/job", detail));
+            return Ok(());
+        }
+    };
     match teacher.architecture.map(|given| given.name) {
         Some(given) if given != student.name => {
             let detail = format!("the student of job {id} is a {}, not a {given}: leave this out", student.name);
@@ -248,7 +260,7 @@ async fn check_teacher_job(
         _ => teacher.architecture = Some(student),
     }
     // Faults of a data set that the other job uses are not faults of this one.
-    let theirs = check_dataset(state, &spec.dataset, &mut Vec::new()).await?;
+    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
     if let (Some(theirs), Some(ours)) = (theirs, classes)
         && let Some(detail) =
             architecture::class_mismatch(&format!("the student of job {id}"), theirs, "this job's data set", ours)
@@ -259,25 +271,79 @@ async fn check_teacher_job(
 }
 
 impl Resolved {
+    /// The warnings that the job's history begins with. A dry run has more: the trainer will say the others.
+    pub fn warnings(&self) -> Vec<String> {
+        self.notes.iter().chain(&self.waits).cloned().collect()
+    }
+
     /// What comes of it, estimated.
-    #[must_use]
-    pub fn dry_run(self) -> DryRun {
-        let Self { spec, classes, waits_for_devices } = self;
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
+        let Self { spec, dataset, prospects, waits, notes: of_checkpoints, .. } = self;
+        let no_worker = without_worker(&prospects, &spec.dataset.place.name).filter(|_| waits.is_none());
+        let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
+        let images = ImageCounts { train: train_images, eval: eval_images };
+        let time = estimate_time(state, &spec, classes, images, &prospects).await?;
         let find = |name: &str| architecture::find(name).expect("the specification names known architectures");
         let side = spec.dataset.image_size;
         let student = find(&spec.student.architecture);
         let teacher = spec.teacher.as_ref().map(|teacher| find(&teacher.architecture));
         let fine = |network, role| spec.distillation.fine_scales(network, role, side);
-        let warnings = fine(student, "student").chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")));
-        let warnings = warnings.chain(waits_for_devices).collect();
         let layout = |network: &Architecture| network.layout_at(classes, side);
         let (student_layout, teacher_layout) = (layout(student), teacher.map(layout));
+        let warnings = fine(student, "student")
+            .chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")))
+            .chain(spec::doubts(&spec.distillation, &spec.training))
+            .chain(of_dataset)
+            .chain(of_checkpoints)
+            .chain(no_worker)
+            .chain(waits)
+            .chain(check_disk(&state.settings.spool_dir, spec.training.disk_bytes(student_layout.parameters)))
+            .collect();
         let student = NetworkFacts::new(student.name, &student_layout);
         let teacher =
             teacher.zip(teacher_layout.as_ref()).map(|(teacher, layout)| NetworkFacts::new(teacher.name, layout));
         let memory = Memory::estimate(&spec, &student_layout, teacher_layout.as_ref());
-        DryRun { spec, classes, teacher, student, warnings, memory }
+        Ok(DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory, time })
     }
+}
+
+/// Jobs that an estimate of the time looks at.
+const MEASURED_JOBS: i64 = 100;
+
+/// The time on the devices of the workers that could run a job: on a GPU where there are both, and on any device that
+/// jobs were measured on where there is no such worker.
+async fn estimate_time(
+    state: &AppState,
+    spec: &JobSpec,
+    classes: u32,
+    images: ImageCounts,
+    prospects: &Prospects,
+) -> Result<Option<Time>, ApiError> {
+    let any = [DeviceKind::Cuda, DeviceKind::Cpu];
+    for kind in if prospects.kinds.is_empty() { any.as_slice() } else { prospects.kinds.as_slice() } {
+        let measured = db::jobs::measured(&state.pool, *kind, MEASURED_JOBS).await?;
+        if let Some(time) = Time::estimate(spec, classes, images, *kind, &measured) {
+            return Ok(Some(time));
+        }
+    }
+    Ok(None)
+}
+
+/// A warning if the server's disk, where its own workers train, has less space than needed, in bytes.
+fn check_disk(directory: &Path, needed: u64) -> Option<String> {
+    let existing = directory.ancestors().find(|directory| directory.exists())?;
+    let found = rustix::fs::statvfs(existing).ok()?;
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    (free < needed).then(|| {
+        format!(
+            "the server's disk has {} MiB of free space, and the job needs about {} MiB for its checkpoints and students",
+            free >> 20,
+            needed.div_ceil(1 << 20)
+        )
+    })
 }
 
 impl NetworkFacts {
@@ -288,29 +354,5 @@ impl NetworkFacts {
             macs: layout.macs,
             feature_map: layout.feature_map,
         }
-    }
-}
-
-impl Memory {
-    fn estimate(spec: &JobSpec, student: &Layout, teacher: Option<&Layout>) -> Self {
-        let states = match spec.training.optimizer {
-            OptimizerSpec::Sgd { momentum: 0.0, .. } => 0,
-            OptimizerSpec::Sgd { .. } => 1,
-            OptimizerSpec::Adamw { .. } => 2,
-        };
-        let kept_bytes = student.parameters * 4 * (3 + states);
-        let weights_bytes = kept_bytes + teacher.map_or(0, |teacher| teacher.parameters * 4);
-        let side = spec.dataset.image_size;
-        let image = 3 * u64::from(side) * u64::from(side);
-        let kept = student.kept_elements() + student.peak_elements();
-        let passing = teacher.map_or(0, Layout::peak_elements);
-        let images = spec.training.batch_size.div_ceil(spec.training.devices);
-        let activations_bytes = u64::from(images) * 4 * (image + kept + passing);
-        let total_bytes = weights_bytes + activations_bytes;
-        let method = "float32 throughout. weights: the student's four times or more (weights, gradients, the best so \
-                      far, one or two states of the optimiser) and the teacher's once. activations: per image of the \
-                      batch, the student's maps that its gradients need, and what both networks hold at once on the \
-                      way. Without libraries (0.5 GB or more on a GPU) and the allocator's reserve";
-        Self { weights_bytes, activations_bytes, total_bytes, method: method.to_owned() }
     }
 }

@@ -1,5 +1,6 @@
 //! All routes, and the layers around them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,14 +22,16 @@ use super::{AppState, assets, auth, extract, health, openapi, origin, prometheus
 
 pub fn router(state: AppState) -> Router {
     let with_token = middleware::from_fn_with_state(state.gate.clone(), auth::check);
+    let throughout = || middleware::from_fn_with_state(state.gate.clone(), auth::check_throughout);
     let short = short()
-        .route_layer(with_token.clone())
+        .route_layer(with_token)
+        .merge(charts().route_layer(throughout()))
         .merge(public())
         .layer(middleware::from_fn_with_state(state.settings.timeout, time_out))
         .layer(CompressionLayer::new());
-    let long = long().route_layer(with_token);
+    let long = long().route_layer(throughout());
     let (api, document) = OpenApiRouter::with_openapi(openapi::base()).merge(short).merge(long).split_for_parts();
-    let origins = origin::Guard::new(state.settings.listen);
+    let origins = Arc::new(origin::Guard::new(&state.settings));
     api.merge(openapi::routes(document))
         .fallback_service(assets::service())
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
@@ -62,8 +65,8 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::jobs::retry))
         .routes(routes!(v1::jobs::submitted))
         .routes(routes!(v1::jobs::attempts::list))
-        .routes(routes!(v1::jobs::metrics::get))
         .routes(routes!(v1::jobs::events::list))
+        .routes(routes!(v1::jobs::updates::get))
         .routes(routes!(v1::jobs::artifacts::list))
         .routes(routes!(v1::checkpoints::list))
         .routes(routes!(v1::checkpoints::get, v1::checkpoints::delete))
@@ -72,6 +75,11 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::workers::list))
         .routes(routes!(v1::system::get))
         .routes(routes!(prometheus::get))
+}
+
+/// Requests whose answers must begin within that time, and may be long.
+fn charts() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(v1::jobs::metrics::get))
 }
 
 /// Requests that need no token.

@@ -23,6 +23,9 @@ pub const PACE: Duration = Duration::from_millis(200);
 /// while to be noticed.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Messages that wait for a client. A message takes a few kilobytes, and there may be thousands of clients.
+const BACKLOG: usize = 8;
+
 /// The sending end of a stream. `send` waits while the client is slower than we are.
 #[derive(Debug, Clone)]
 pub struct Sender(mpsc::Sender<Event>);
@@ -53,6 +56,14 @@ impl Sender {
         self.0.send(event).await.map_err(|_| StreamError::Disconnected)
     }
 
+    /// Sends one message whose data is JSON already.
+    ///
+    /// # Errors
+    /// [`StreamError::Disconnected`].
+    pub async fn send_text(&self, name: &str, data: &str) -> Result<(), StreamError> {
+        self.0.send(Event::default().event(name).data(data)).await.map_err(|_| StreamError::Disconnected)
+    }
+
     /// Sends an id to resume from, without a message.
     ///
     /// # Errors
@@ -72,7 +83,7 @@ pub fn respond<F>(state: &AppState, produce: impl FnOnce(Sender) -> F) -> Respon
 where
     F: Future<Output = Result<(), StreamError>> + Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(64);
+    let (sender, receiver) = mpsc::channel(BACKLOG);
     let sender = Sender(sender);
     let stopping = state.stopping.clone();
     let producing = produce(sender.clone());

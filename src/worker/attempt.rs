@@ -1,6 +1,7 @@
 //! One attempt at a job: prepares its directory, runs its trainer, records what the trainer reports, and settles how it
 //! ended.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -10,14 +11,17 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::health::{self, Verdict};
+use super::inputs::Prepared;
 use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
 use super::record::{AttemptError, Recorder, held};
 use super::trainer::Trainer;
 use super::{WorkerContext, inputs, outputs};
+use crate::dataset;
 use crate::db::listen::Wakeups;
 use crate::db::metrics;
-use crate::db::queue::{self, Claim, FencingToken, ReportBatch, SavedCheckpoint};
+use crate::db::queue::{self, Claim, FencingToken, ReportBatch};
 use crate::process;
 use crate::protocol::{ErrorClass, Event, Failure, Outcome, Point, StopRequest, series};
 
@@ -35,23 +39,29 @@ enum ReportedEnd {
     Failed(Failure),
 }
 
-/// Works on a claimed job with these devices until it ends, or is lost, cancelled, paused or released.
+/// Works on a claimed job with these devices until it ends, or is lost, cancelled, paused or released. Returns what
+/// that says about this machine.
 pub(super) async fn run(
     context: &WorkerContext,
     claim: Claim,
     devices: &[String],
     wakeups: &Wakeups,
     drain: &CancellationToken,
-) {
+) -> Verdict {
     let token = claim.token.clone();
     tracing::info!(job = token.job, attempt = token.attempt, "starting");
     let lease = Lease::keep(context, &token, wakeups.statuses());
     let record = Recorder::new(context, token.clone(), lease.state.clone());
-    let attempt = RunningAttempt { context, token: token.clone(), devices, gpus: Gpus::among(devices), record };
+    let has_started = Cell::new(false);
+    let attempt =
+        RunningAttempt { context, token: token.clone(), devices, gpus: Gpus::among(devices), record, has_started };
     let outcome = attempt.work(&claim, drain).await;
+    let mut verdict = if attempt.has_started.get() { Verdict::Fine } else { Verdict::Unknown };
     let settled = match outcome {
         Ok(()) => Ok(()),
         Err(AttemptError::Failed(failure)) => {
+            let (failure, blamed) = attempt.blame(failure, &claim).await;
+            verdict = blamed.unwrap_or(verdict);
             tracing::warn!(job = token.job, attempt = token.attempt, class = ?failure.class, failure.message, "failed");
             attempt.record.persist(async |pool, write| queue::fail(pool, write, &failure).await).await.map(drop)
         }
@@ -61,7 +71,8 @@ pub(super) async fn run(
         tracing::warn!(job = token.job, attempt = token.attempt, ?error, "stopped without writing a result");
     }
     drop(lease);
-    inputs::remove(&context.settings, &token.job, token.attempt).await;
+    inputs::remove(&context.settings, &token).await;
+    verdict
 }
 
 struct RunningAttempt<'a> {
@@ -70,22 +81,50 @@ struct RunningAttempt<'a> {
     devices: &'a [String],
     gpus: Gpus,
     record: Recorder<'a>,
+    /// Whether its trainer has said that it trains.
+    has_started: Cell<bool>,
 }
 
 impl RunningAttempt<'_> {
+    /// Finds out whether a failure is the fault of this machine rather than of the job. Returns the failure as it is to
+    /// be recorded, and what it says about the machine if it says anything.
+    async fn blame(&self, failure: Failure, claim: &Claim) -> (Failure, Option<Verdict>) {
+        if matches!(failure.class, ErrorClass::Oom | ErrorClass::Numeric) {
+            return (failure, None);
+        }
+        let settings = &self.context.settings;
+        let of_machine = |message| Failure { class: ErrorClass::Machine, message };
+        if let Err(reason) = health::check(settings, self.devices).await {
+            let message = format!("{reason} (the attempt ended with: {})", failure.message);
+            return (of_machine(message), Some(Verdict::Broken(reason)));
+        }
+        let name = &claim.spec.dataset.place.name;
+        if let (ErrorClass::User, Some(expected)) = (failure.class, &claim.dataset_fingerprint) {
+            let path = settings.datasets_dir.join(name);
+            let found = tokio::task::spawn_blocking(move || dataset::outline(&path).ok()).await.ok().flatten();
+            if found.as_ref() != Some(expected) {
+                let message =
+                    format!("this worker's copy of the data set {name:?} has changed meanwhile: {}", failure.message);
+                return (of_machine(message), Some(Verdict::Unknown));
+            }
+        }
+        let verdict = (failure.class == ErrorClass::Machine).then(|| Verdict::Fault(failure.message.clone()));
+        (failure, verdict)
+    }
+
     async fn work(&self, claim: &Claim, drain: &CancellationToken) -> Result<(), AttemptError> {
-        let directory = inputs::prepare(self.context, claim, &self.record).await?;
+        let Prepared { directory, resumes, lock: _lock } = inputs::prepare(self.context, claim, &self.record).await?;
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;
         let mut trainer = Trainer::start(settings, &directory, self.devices, self.token.attempt).map_err(|error| {
-            AttemptError::Failed(Failure { class: ErrorClass::Internal, message: format!("{error:#}") })
+            AttemptError::Failed(Failure { class: ErrorClass::Machine, message: format!("{error:#}") })
         })?;
         let (_, nothing) = mpsc::channel(1);
         let events = std::mem::replace(&mut trainer.events, nothing);
         let (abandon, ended) = (CancellationToken::new(), CancellationToken::new());
         let recorded = async {
-            let recorded = self.listen(events, &output, claim.checkpoint.as_ref()).await;
+            let recorded = self.listen(events, &output, resumes).await;
             if recorded.is_err() {
                 abandon.cancel();
             }
@@ -96,7 +135,7 @@ impl RunningAttempt<'_> {
         match recorded? {
             Some(ReportedEnd::Finished(outcome)) => self.publish(&outcome, &output).await,
             Some(ReportedEnd::Stopped) => self.stop().await,
-            Some(ReportedEnd::Failed(failure)) => Err(AttemptError::Failed(failure)),
+            Some(ReportedEnd::Failed(failure)) => Err(AttemptError::Failed(of_trainer(failure))),
             None if self.record.lease_state() == LeaseState::Lost => Err(AttemptError::Lost),
             // Killed because it did not stop in time; the request still takes effect.
             None if self.record.lease_state() != LeaseState::Held(None) || drain.is_cancelled() => self.stop().await,
@@ -152,11 +191,12 @@ impl RunningAttempt<'_> {
     }
 
     /// Records what the trainer reports until its output ends. Returns how it said it ended; `None` if it did not say.
+    /// `resumes` is the number of the attempt whose state it resumes from.
     async fn listen(
         &self,
         mut events: mpsc::Receiver<Event>,
         output: &Path,
-        resumed: Option<&SavedCheckpoint>,
+        resumes: Option<i32>,
     ) -> Result<Option<ReportedEnd>, AttemptError> {
         let mut batch = ReportBatch::default();
         let mut write_at: Option<Instant> = None;
@@ -181,7 +221,7 @@ impl RunningAttempt<'_> {
                         Some(Event::Finished(outcome)) => return Ok(Some(ReportedEnd::Finished(outcome))),
                         Some(Event::Stopped { .. }) => return Ok(Some(ReportedEnd::Stopped)),
                         Some(Event::Failed(failure)) => return Ok(Some(ReportedEnd::Failed(failure))),
-                        Some(event) => self.milestone(event, output, resumed).await?,
+                        Some(event) => self.milestone(event, output, resumes).await?,
                         None => return Ok(None),
                     }
                     continue;
@@ -191,19 +231,16 @@ impl RunningAttempt<'_> {
         }
     }
 
-    async fn milestone(
-        &self,
-        event: Event,
-        output: &Path,
-        resumed: Option<&SavedCheckpoint>,
-    ) -> Result<(), AttemptError> {
+    async fn milestone(&self, event: Event, output: &Path, resumes: Option<i32>) -> Result<(), AttemptError> {
         let token = &self.token;
         match event {
             Event::Started(started) => {
-                if let Some(saved) = resumed {
-                    self.catch_up(saved, started.resumed_step, output).await?;
+                if let Some(earlier) = resumes {
+                    self.catch_up(earlier, started.resumed_step, output).await?;
                 }
-                self.record.persist(async |pool, write| held(queue::started(pool, write, &started).await)).await
+                self.record.persist(async |pool, write| held(queue::started(pool, write, &started).await)).await?;
+                self.has_started.set(true);
+                Ok(())
             }
             Event::Teacher(evaluation) => {
                 self.record
@@ -216,6 +253,7 @@ impl RunningAttempt<'_> {
                         self.record
                             .persist(async |pool, write| held(queue::checkpoint_saved(pool, write, &saved).await))
                             .await?;
+                        self.context.proven.notify_one();
                         outputs::forget_older(self.context, token, &saved).await;
                         Ok(())
                     }
@@ -234,13 +272,11 @@ impl RunningAttempt<'_> {
 
     /// Records the points that an earlier attempt wrote before the state that this one resumed from, but that did not
     /// reach the database because its worker was killed first.
-    async fn catch_up(&self, saved: &SavedCheckpoint, resumed_step: u64, output: &Path) -> Result<(), AttemptError> {
+    async fn catch_up(&self, earlier: i32, resumed_step: u64, output: &Path) -> Result<(), AttemptError> {
         let known = self.record.ask(async |pool| metrics::newest_step(pool, &self.token.job).await).await?;
         let missed = outputs::points_between(output, known, resumed_step).await;
         for points in missed.chunks(POINTS_AT_ONCE) {
-            self.record
-                .persist(async |pool, write| held(queue::adopt(pool, write, saved.attempt, points).await))
-                .await?;
+            self.record.persist(async |pool, write| held(queue::adopt(pool, write, earlier, points).await)).await?;
         }
         Ok(())
     }
@@ -284,6 +320,14 @@ async fn sleep_until(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,
         None => std::future::pending().await,
+    }
+}
+
+/// The failure that a trainer reported. Its files are all on this machine: it knows nothing of the shared storage.
+fn of_trainer(failure: Failure) -> Failure {
+    match failure.class {
+        ErrorClass::Storage => Failure { class: ErrorClass::Machine, ..failure },
+        _ => failure,
     }
 }
 

@@ -2,21 +2,32 @@
 //! attempt.
 //!
 //! ```text
-//! <work>/<job>/<attempt>/spec.json, teacher, student, output/{state/checkpoint.safetensors, metrics.ndjson, …}
+//! <work>/<job>/<attempt>-<claim>/lock, spec.json, teacher, student, output/{state/checkpoint.safetensors, …}
 //! ```
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::record::{AttemptError, Recorder, held};
 use super::{WorkerContext, WorkerSettings};
 use crate::architecture::UnknownArchitecture;
-use crate::artifacts::{self, keys};
+use crate::artifacts;
+use crate::artifacts::keys::{self, Owner};
 use crate::db::queue::{self, Claim, FencingToken, ReportBatch, SavedCheckpoint};
 use crate::db::{self, checkpoints};
 use crate::protocol::{ErrorClass, Failure, Level, files};
 use crate::spec::{DatasetDirectory, JobSpec, TeacherSource, TrainingPlan};
 
-/// Creates the directory and returns its path.
+/// An attempt's directory, and the number of the attempt whose state is in it.
+pub(super) struct Prepared {
+    pub(super) directory: PathBuf,
+    pub(super) resumes: Option<i32>,
+    /// Held until the attempt ends, however its worker ends.
+    pub(super) lock: std::fs::File,
+}
+
+/// Creates the directory and fills it.
 ///
 /// # Errors
 /// An input is missing or cannot be stored, which fails the attempt; or the job was lost.
@@ -24,10 +35,10 @@ pub(super) async fn prepare(
     context: &WorkerContext,
     claim: &Claim,
     record: &Recorder<'_>,
-) -> Result<PathBuf, AttemptError> {
-    let FencingToken { job, attempt, .. } = &claim.token;
-    remove(&context.settings, job, *attempt).await;
-    let directory = directory(&context.settings, job, *attempt);
+) -> Result<Prepared, AttemptError> {
+    remove(&context.settings, &claim.token).await;
+    let directory = directory(&context.settings, &claim.token.job, &claim.token.name());
+    let lock = lock_new(&directory).map_err(|error| storage(&directory, &error))?;
     let output = directory.join("output");
     tokio::fs::create_dir_all(output.join("state")).await.map_err(|error| storage(&output, &error))?;
     let plan = localise(context, claim.spec.clone(), &directory, record).await?;
@@ -35,59 +46,117 @@ pub(super) async fn prepare(
     // Fails if a path is not Unicode.
     let text = serde_json::to_vec_pretty(&plan).map_err(|error| internal(&format!("{}: {error}", path.display())))?;
     tokio::fs::write(&path, text).await.map_err(|error| storage(&path, &error))?;
-    if let Some(saved) = &claim.checkpoint {
-        restore(context, &claim.token, saved, &output, record).await?;
+    let resumes = match &claim.checkpoint {
+        Some(saved) => restore(context, &claim.token, saved, &output, record).await?,
+        None => None,
+    };
+    Ok(Prepared { directory, resumes, lock })
+}
+
+fn directory(settings: &WorkerSettings, job: &str, attempt: &str) -> PathBuf {
+    settings.work_dir.join(job).join(attempt)
+}
+
+/// An attempt's number and its claim, by the name of its directory. Programs without claims named it by the number.
+fn parse(name: &str) -> Option<(i32, Option<&str>)> {
+    match name.split_once('-') {
+        Some((number, claim)) => Some((number.parse().ok()?, Some(claim))),
+        None => Some((name.parse().ok()?, None)),
     }
-    Ok(directory)
 }
 
-fn directory(settings: &WorkerSettings, job: &str, attempt: i32) -> PathBuf {
-    settings.work_dir.join(job).join(attempt.to_string())
+/// The file in an attempt's directory that its worker locks. The kernel releases the lock when the worker ends.
+const LOCK: &str = "lock";
+
+/// Makes a directory and locks it.
+fn lock_new(directory: &Path) -> std::io::Result<std::fs::File> {
+    // A worker that starts may take the new directory for a leftover, and remove it before it is locked.
+    for _ in 0..100 {
+        std::fs::create_dir_all(directory)?;
+        match lock(directory) {
+            Ok(Some(lock)) => return Ok(lock),
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(std::io::Error::other("another process works in this directory"))
 }
 
-/// Removes the directories of an attempt and of earlier ones, whose results are in storage or lost. A later attempt may
-/// already run in another worker on this machine, so its directory stays. Failures are logged: no attempt depends on
-/// the removal.
-pub(super) async fn remove(settings: &WorkerSettings, job: &str, attempt: i32) {
-    for attempt in 1..=attempt {
-        let directory = directory(settings, job, attempt);
-        if let Err(error) = tokio::fs::remove_dir_all(&directory).await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(directory = %directory.display(), %error, "cannot remove an attempt's directory");
+/// Locks a directory; none if a running worker has it. An error of kind `NotFound` if the directory is gone.
+fn lock(directory: &Path) -> std::io::Result<Option<std::fs::File>> {
+    let path = directory.join(LOCK);
+    let file = std::fs::File::options().create(true).write(true).truncate(false).open(&path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => return Err(error),
+    }
+    // The directory may have been removed between the opening and the lock.
+    let (locked, found) = (file.metadata()?, std::fs::metadata(&path)?);
+    if (locked.dev(), locked.ino()) == (found.dev(), found.ino()) { Ok(Some(file)) } else { Ok(None) }
+}
+
+/// Removes the directories of an attempt and of earlier ones, whose results are in storage or lost. A later attempt, or
+/// one that was given the same number, may run in another worker on this machine, so its directory stays.
+pub(super) async fn remove(settings: &WorkerSettings, token: &FencingToken) {
+    let own = token.name();
+    for name in names(&settings.work_dir.join(&token.job)) {
+        if name == own || parse(&name).is_some_and(|(number, _)| number < token.attempt) {
+            remove_unless_used(&directory(settings, &token.job, &name)).await;
         }
     }
     // Fails if another attempt's directory is left.
-    let _ = tokio::fs::remove_dir(settings.work_dir.join(job)).await;
+    let _ = tokio::fs::remove_dir(settings.work_dir.join(&token.job)).await;
 }
 
-/// Removes what killed workers left on this machine: the directories of all attempts that hold no job now.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Removes a directory unless a running worker has locked it. The database does not say so: workers of another one may
+/// have the same data directory. Failures are logged: no attempt depends on the removal.
+async fn remove_unless_used(directory: &Path) {
+    let removed = match lock(directory) {
+        Ok(Some(_lock)) => tokio::fs::remove_dir_all(directory).await,
+        Ok(None) => return,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = removed
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %directory.display(), %error, "cannot remove an attempt's directory");
+    }
+}
+
+/// Removes what killed workers left on this machine: the directories of all attempts that hold no job now and that no
+/// worker has locked.
 pub(super) async fn remove_leftovers(context: &WorkerContext) {
+    let work_dir = &context.settings.work_dir;
     // Listed before the query: an attempt claimed after it has a directory that is not in this list.
-    let found = attempts_below(&context.settings.work_dir);
+    let found: Vec<(String, Vec<String>)> =
+        names(work_dir).into_iter().map(|job| (job.clone(), names(&work_dir.join(job)))).collect();
     if found.is_empty() {
         return;
     }
-    match queue::held_attempts(&context.pool).await {
-        Ok(held) => {
-            for (job, attempt) in found.into_iter().filter(|attempt| !held.contains(attempt)) {
-                remove(&context.settings, &job, attempt).await;
+    let held = match queue::held(&context.pool).await {
+        Ok(held) => held,
+        Err(error) => {
+            tracing::warn!(%error, "cannot find out which attempt directories are still needed");
+            return;
+        }
+    };
+    for (job, attempts) in found {
+        for name in attempts {
+            let Some((_, claim)) = parse(&name) else { continue };
+            if !held.iter().any(|(other, holder)| *other == job && holder.as_deref() == claim) {
+                remove_unless_used(&directory(&context.settings, &job, &name)).await;
             }
         }
-        Err(error) => tracing::warn!(%error, "cannot find out which attempt directories are still needed"),
+        // Fails if an attempt's directory is left.
+        let _ = tokio::fs::remove_dir(work_dir.join(job)).await;
     }
-}
-
-fn attempts_below(work_dir: &Path) -> Vec<(String, i32)> {
-    let names = |dir: &Path| -> Vec<String> {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-    };
-    let attempts_of = |job: String| {
-        let attempts = names(&work_dir.join(&job)).into_iter().filter_map(|attempt| attempt.parse().ok());
-        attempts.map(move |attempt| (job.clone(), attempt)).collect::<Vec<_>>()
-    };
-    names(work_dir).into_iter().flat_map(attempts_of).collect()
 }
 
 /// Fetches the files that the job refers to, and returns a plan with their local paths.
@@ -100,14 +169,9 @@ async fn localise(
     let JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels } = spec;
     let path = context.settings.datasets_dir.join(&dataset.place.name);
     if !path.is_dir() {
-        return Err(AttemptError::Failed(Failure {
-            class: ErrorClass::User,
-            message: format!(
-                "data set {:?} no longer exists: {} is not a directory on this worker. Put it back and retry",
-                dataset.place.name,
-                path.display()
-            ),
-        }));
+        let message =
+            format!("data set {:?} is gone: {} is not a directory on this worker", dataset.place.name, path.display());
+        return Err(AttemptError::Failed(Failure { class: ErrorClass::Machine, message }));
     }
     let teacher = match teacher {
         Some(teacher) => {
@@ -150,8 +214,8 @@ async fn student_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, Attem
 }
 
 async fn uploaded(record: &Recorder<'_>, id: &str) -> Result<InStorage, AttemptError> {
-    match record.ask(async |pool| checkpoints::sha256_of(pool, id).await).await? {
-        Some(sha256) => Ok(InStorage { key: keys::checkpoint(&sha256), sha256 }),
+    match record.ask(async |pool| checkpoints::stored_bytes(pool, id).await).await? {
+        Some(stored) => Ok(InStorage { key: stored.key, sha256: stored.sha256 }),
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
             message: format!("checkpoint {id} no longer exists: upload it again"),
@@ -165,43 +229,78 @@ async fn fetch(context: &WorkerContext, file: &InStorage, path: PathBuf) -> Resu
     Ok(path)
 }
 
-/// Puts the last checkpoint where the trainer looks for it. If it is missing or damaged, training starts from the
-/// beginning; the job does not fail.
+/// Puts the last checkpoint where the trainer looks for it, and returns the number of the attempt that wrote it. If it
+/// is missing or damaged, the last other one in storage is used: a database that was restored from a backup names one
+/// that a later one has replaced. Without any, training starts from the beginning; the job does not fail.
 async fn restore(
     context: &WorkerContext,
     token: &FencingToken,
     saved: &SavedCheckpoint,
     output: &Path,
     record: &Recorder<'_>,
-) -> Result<(), AttemptError> {
+) -> Result<Option<i32>, AttemptError> {
     let state = output.join(files::CHECKPOINT);
     let fetched = match &saved.sha256 {
         Some(sha256) => context.store.fetch_verified(&saved.key, &state, sha256).await,
         None => context.store.fetch(&saved.key, &state).await.map(drop),
     };
-    match fetched {
-        Ok(()) => {}
+    let key = match fetched {
+        Ok(()) => Some(saved.key.clone()),
         Err(error @ (artifacts::Error::NotFound(_) | artifacts::Error::Damaged { .. })) => {
-            let message = format!("the checkpoint cannot be used, so training starts from the beginning: {error}");
+            let other = restore_other(context, &token.job, saved, &state).await?;
+            let instead = match &other {
+                Some((step, _)) => format!("training resumes from the one after step {step}, which is in storage"),
+                None => "training starts from the beginning".to_owned(),
+            };
+            let message = format!("the checkpoint cannot be used, so {instead}: {error}");
             tracing::warn!(job = token.job, attempt = token.attempt, message);
             let batch = ReportBatch { logs: vec![(Level::Warning, message)], ..ReportBatch::default() };
-            return record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await;
+            record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await?;
+            other.map(|(_, key)| key)
         }
         Err(error) => return Err(storage_failure(&error).into()),
-    }
-    let metrics = keys::attempt_file(&token.job, saved.attempt, files::METRICS);
+    };
+    let Some(Owner::Job { attempt, .. }) = key.as_deref().and_then(Owner::of) else { return Ok(None) };
+    let metrics = format!("{attempt}/{}", files::METRICS);
     match context.store.fetch(&metrics, &output.join(files::METRICS)).await {
-        Ok(_) | Err(artifacts::Error::NotFound(_)) => Ok(()),
-        Err(error) => Err(storage_failure(&error).into()),
+        Ok(_) | Err(artifacts::Error::NotFound(_)) => {}
+        Err(error) => return Err(storage_failure(&error).into()),
+    }
+    let number = attempt.rsplit('/').next().and_then(parse).map(|(number, _)| number);
+    Ok(Some(number.unwrap_or(saved.attempt)))
+}
+
+/// Fetches the job's state after the most steps, apart from the one that cannot be used. Returns its step and its key.
+async fn restore_other(
+    context: &WorkerContext,
+    job: &str,
+    unusable: &SavedCheckpoint,
+    to: &Path,
+) -> Result<Option<(u64, String)>, Failure> {
+    let files = context.store.list_below(&keys::job(job)).await.map_err(|error| storage_failure(&error))?;
+    let others = files.into_iter().map(|file| file.key).filter(|key| *key != unusable.key);
+    let Some((step, key)) = others.filter_map(|key| Some((keys::step_of(&key)?, key))).max() else { return Ok(None) };
+    match context.store.fetch(&key, to).await {
+        Ok(_) => Ok(Some((step, key))),
+        // Another attempt, which has lost the job, has just replaced it.
+        Err(artifacts::Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(storage_failure(&error)),
     }
 }
 
 fn storage(path: &Path, error: &std::io::Error) -> Failure {
-    Failure { class: ErrorClass::Storage, message: format!("cannot write {}: {error}", path.display()) }
+    Failure { class: ErrorClass::Machine, message: format!("cannot write {}: {error}", path.display()) }
 }
 
+/// Storage that does not answer, or a disk, is no fault of the job; a file that is missing or damaged is.
 pub(super) fn storage_failure(error: &artifacts::Error) -> Failure {
-    Failure { class: ErrorClass::Storage, message: error.to_string() }
+    use std::io::ErrorKind::NotFound;
+    let class = match error {
+        artifacts::Error::Storage(_) => ErrorClass::Machine,
+        artifacts::Error::File { source, .. } if source.kind() != NotFound => ErrorClass::Machine,
+        _ => ErrorClass::Storage,
+    };
+    Failure { class, message: error.to_string() }
 }
 
 fn internal(message: &str) -> Failure {

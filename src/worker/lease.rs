@@ -100,7 +100,9 @@ fn of_status(status: Status) -> LeaseState {
         Status::Running => LeaseState::Held(None),
         Status::Pausing => LeaseState::Held(Some(StopRequest::Pause)),
         Status::Cancelling => LeaseState::Held(Some(StopRequest::Cancel)),
-        Status::Queued | Status::Paused | Status::Succeeded | Status::Failed | Status::Cancelled => LeaseState::Lost,
+        Status::Queued | Status::Paused | Status::Succeeded | Status::Failed | Status::Cancelled | Status::Unknown => {
+            LeaseState::Lost
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! that has lost its lease changes nothing.
 
 mod attempt;
+mod datasets;
+mod health;
 mod inputs;
 mod lease;
 mod machine;
@@ -20,16 +22,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlx::PgPool;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, LocalSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Store;
 use crate::cli::WorkerArgs;
+use crate::db::errors::Transient;
 use crate::db::listen::Wakeups;
 use crate::db::queue::{self, Claim, DeviceCapacity};
-use crate::db::workers::{self, NewWorker};
+use crate::db::workers::{self, Abilities, NewWorker};
+use crate::storage_check::{self, Role};
 use crate::{db, process};
 
+use datasets::Datasets;
+use health::{Health, Verdict};
 use monitor::Monitor;
 
 pub use trainer::program as trainer_program;
@@ -38,6 +46,9 @@ pub use trainer::program as trainer_program;
 const POLL: Duration = Duration::from_secs(5);
 /// A trainer stops at its next step. One that takes longer than this is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(45);
+
+/// Time until the machine is checked again after its first fault.
+const RECHECK: Duration = Duration::from_secs(5);
 
 /// Configuration of a worker.
 #[derive(Debug, Clone)]
@@ -50,6 +61,8 @@ pub struct WorkerSettings {
     pub trainer: PathBuf,
     /// Directory of the data sets.
     pub datasets_dir: PathBuf,
+    /// Whether symbolic links that lead out of a data set are followed.
+    pub follow_links: bool,
     /// Directory with a subdirectory for each running attempt.
     pub work_dir: PathBuf,
     /// Directory for what later attempts can reuse.
@@ -62,6 +75,8 @@ pub struct WorkerSettings {
     pub poll: Duration,
     /// How long a trainer may take to exit after a stop request, or after it has reported its end.
     pub stop_patience: Duration,
+    /// How long the worker takes no jobs after a fault of its machine, at first; it doubles while the fault lasts.
+    pub recheck: Duration,
 }
 
 impl WorkerSettings {
@@ -72,12 +87,14 @@ impl WorkerSettings {
             name: args.name.clone().unwrap_or_else(|| format!("{}/{}", machine::host_name(), machine::label(&devices))),
             trainer: trainer_program(args.trainer.as_deref())?,
             datasets_dir: std::path::absolute(&args.data.datasets_dir)?,
+            follow_links: args.data.follow_links,
             work_dir: data_dir.join("work"),
             cache_dir: data_dir.join("cache"),
             cache_mib: args.cache_mib,
             lease: Duration::from_secs(args.lease_seconds),
             poll: POLL,
             stop_patience: STOP_PATIENCE,
+            recheck: RECHECK,
             devices,
         })
     }
@@ -95,6 +112,24 @@ struct WorkerContext {
     pool: PgPool,
     store: Store,
     settings: WorkerSettings,
+    datasets: Arc<Datasets>,
+    /// What the worker tells others with each heartbeat.
+    abilities: Arc<watch::Sender<Abilities>>,
+    /// Notified when an attempt has stored a checkpoint, which shows that the machine works.
+    proven: Arc<Notify>,
+}
+
+impl WorkerContext {
+    /// Tells others what the worker can run, if that has changed.
+    async fn tell(&self, abilities: Abilities) {
+        if *self.abilities.borrow() == abilities {
+            return;
+        }
+        if let Err(error) = workers::describe(&self.pool, &self.id, &abilities).await {
+            tracing::warn!(%error, "cannot tell what this worker can run; its next heartbeat will");
+        }
+        self.abilities.send_replace(abilities);
+    }
 }
 
 /// `distillery worker`: works until SIGTERM or SIGINT, then releases its jobs.
@@ -103,8 +138,11 @@ struct WorkerContext {
 /// The worker cannot start: the database, the storage or the trainer's executable is not available.
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
+    db::embedded::create_private(&args.data.data_dir)?;
     let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
-    let store = Store::open(&args.data.storage())?;
+    let storage = args.data.storage();
+    let opened = storage_check::open_when_there(&storage, &pool, Role::Worker, &told_to_stop).await?;
+    let Some(store) = opened else { return Ok(()) };
     run(pool, store, WorkerSettings::new(&args)?, told_to_stop).await
 }
 
@@ -114,23 +152,48 @@ pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
 /// The worker cannot be registered in the database.
 pub async fn run(pool: PgPool, store: Store, settings: WorkerSettings, drain: CancellationToken) -> anyhow::Result<()> {
     let id = format!("wrk_{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
-    let mut monitor = Monitor::new(settings.devices.first().map_or("cpu", String::as_str));
-    let context = WorkerContext { id, pool, store, settings };
-    register(&context, &mut monitor).await.context("cannot register the worker")?;
-    tracing::info!(worker = context.settings.name, device = context.settings.devices.join(","), "ready for jobs");
-    // Before the first query of the queue, so that no notification is missed in between.
-    let wakeups = Arc::new(Wakeups::listen(&context.pool).await?);
+    let monitor = Monitor::new(settings.devices.first().map_or("cpu", String::as_str));
+    let datasets = Arc::new(Datasets::below(settings.datasets_dir.clone()));
+    let context =
+        WorkerContext { id, pool, store, settings, datasets, abilities: Arc::default(), proven: Arc::default() };
+    let health = Health::unknown(context.settings.recheck);
+    context.abilities.send_replace(abilities(&context, &health).await);
+    let Some((wakeups, monitor)) = announce(&context, monitor, &drain).await? else { return Ok(()) };
     inputs::remove_leftovers(&context).await;
     let helpers = CancellationToken::new();
     let presence = tokio::spawn(helpers.clone().run_until_cancelled_owned(keep_present(context.clone(), monitor)));
     let rescuer = tokio::spawn(helpers.clone().run_until_cancelled_owned(rescuer::run(context.clone())));
-    LocalSet::new().run_until(work(&context, &wakeups, &drain)).await;
+    LocalSet::new().run_until(work(&context, health, &wakeups, &drain)).await;
     helpers.cancel();
     let _ = tokio::join!(presence, rescuer);
     if let Err(error) = workers::forget(&context.pool, &context.id).await {
         tracing::warn!(%error, "cannot unregister the worker; it will disappear from the list later");
     }
     Ok(())
+}
+
+/// Registers the worker and starts to listen, before the first query of the queue, so that no notification is missed
+/// in between. Waits for a database that is down or read-only; `None` if `drain` is cancelled first.
+async fn announce(
+    context: &WorkerContext,
+    mut monitor: Monitor,
+    drain: &CancellationToken,
+) -> anyhow::Result<Option<(Arc<Wakeups>, Monitor)>> {
+    loop {
+        let announced = async {
+            register(context, &mut monitor).await?;
+            Wakeups::listen(&context.pool).await
+        };
+        match announced.await {
+            Ok(wakeups) => return Ok(Some((Arc::new(wakeups), monitor))),
+            Err(error) if Transient::of(&error).is_none() => return Err(error).context("cannot register the worker"),
+            Err(error) => tracing::warn!(%error, "cannot register the worker; trying again"),
+        }
+        tokio::select! {
+            () = drain.cancelled() => return Ok(None),
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+    }
 }
 
 /// Devices that no job uses, in the order of the command line.
@@ -141,13 +204,17 @@ impl Free {
         self.0.drain(..count.min(self.0.len())).collect()
     }
 
+    fn names(&self) -> Vec<String> {
+        self.0.iter().map(|(_, name)| name.clone()).collect()
+    }
+
     fn give_back(&mut self, devices: Vec<(usize, String)>) {
         self.0.extend(devices);
         self.0.sort_unstable();
     }
 }
 
-async fn work(context: &WorkerContext, wakeups: &Arc<Wakeups>, drain: &CancellationToken) {
+async fn work(context: &WorkerContext, mut health: Health, wakeups: &Arc<Wakeups>, drain: &CancellationToken) {
     let mut free = Free(context.settings.devices.iter().cloned().enumerate().collect());
     // Separate tasks, so that attempts are supervised even while a query of the queue waits for the database.
     let mut attempts = JoinSet::new();
@@ -157,17 +224,32 @@ async fn work(context: &WorkerContext, wakeups: &Arc<Wakeups>, drain: &Cancellat
         woken.as_mut().enable();
         // Read before the query: if it changes during the query, the wait below ends at once.
         let draining = drain.is_cancelled();
-        let pause = if draining || free.0.is_empty() {
+        let check_at = health.check_at().filter(|_| !draining);
+        if check_at.is_some_and(|at| at <= Instant::now()) {
+            let unused = free.names();
+            if let Some(checked) = drain.run_until_cancelled(health::check(&context.settings, &unused)).await {
+                health.checked(checked);
+                context.tell(abilities(context, &health).await).await;
+                if health.stopped_because().is_none() {
+                    let WorkerSettings { name, devices, .. } = &context.settings;
+                    tracing::info!(worker = name, device = devices.join(","), "ready for jobs");
+                }
+            }
+            continue;
+        }
+        let pause = if let Some(at) = check_at {
+            Some(at.duration_since(Instant::now()))
+        } else if draining || free.0.is_empty() || (health.is_on_trial() && !attempts.is_empty()) {
             None
         } else {
+            context.tell(abilities(context, &health).await).await;
             match claim(context, &free).await {
                 Ok(claim) => {
                     let devices = free.take(claim.spec.training.devices as usize);
                     let (context, wakeups, drain) = (context.clone(), Arc::clone(wakeups), drain.clone());
                     attempts.spawn_local(async move {
                         let names: Vec<String> = devices.iter().map(|(_, name)| name.clone()).collect();
-                        attempt::run(&context, claim, &names, &wakeups, &drain).await;
-                        devices
+                        (attempt::run(&context, claim, &names, &wakeups, &drain).await, devices)
                     });
                     continue;
                 }
@@ -178,12 +260,23 @@ async fn work(context: &WorkerContext, wakeups: &Arc<Wakeups>, drain: &Cancellat
             () = woken => {}
             () = pause_for(pause) => {}
             () = drain.cancelled(), if !draining => {}
+            () = context.proven.notified() => health.ended(Verdict::Fine),
             Some(ended) = attempts.join_next() => match ended {
-                Ok(devices) => free.give_back(devices),
+                Ok((verdict, devices)) => {
+                    free.give_back(devices);
+                    health.ended(verdict);
+                    context.tell(abilities(context, &health).await).await;
+                }
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             }
         }
     }
+}
+
+/// What the worker can run now.
+async fn abilities(context: &WorkerContext, health: &Health) -> Abilities {
+    let datasets = context.datasets.outlines().await;
+    Abilities { datasets, stopped_because: health.stopped_because().map(str::to_owned) }
 }
 
 /// Claims the next job that fits the free devices, or returns how long to wait before the next try.
@@ -220,6 +313,7 @@ async fn register(context: &WorkerContext, monitor: &mut Monitor) -> sqlx::Resul
         devices: i32::try_from(context.settings.devices.len()).unwrap_or(i32::MAX),
         memory_bytes: context.settings.devices.first().and_then(|device| usage.memory_of(device)),
         usage,
+        abilities: Some(context.abilities.borrow().clone()),
     };
     workers::register(&context.pool, &worker).await
 }

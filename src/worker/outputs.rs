@@ -28,9 +28,9 @@ pub(super) async fn save_checkpoint(
     let state = opened.map_err(|source| Error::File { path: path.clone(), source })?;
     context
         .store
-        .put_file(&keys::attempt_file(&token.job, token.attempt, files::METRICS), &output.join(files::METRICS))
+        .put_file(&keys::attempt_file(&token.job, &token.name(), files::METRICS), &output.join(files::METRICS))
         .await?;
-    let key = keys::state(&token.job, token.attempt, step);
+    let key = keys::state(&token.job, &token.name(), step);
     let stored = context.store.put_open_file(&key, state, &path).await?;
     let (sha256, size_bytes) = (Some(stored.sha256), Some(stored.size_bytes));
     Ok(SavedCheckpoint { attempt: token.attempt, epoch, step, key, sha256, size_bytes })
@@ -58,7 +58,7 @@ pub(super) async fn points_between(output: &Path, known: u64, until: u64) -> Vec
 
 /// Removes the attempt's states except the one that the database refers to now.
 pub(super) async fn forget_older(context: &WorkerContext, token: &FencingToken, saved: &SavedCheckpoint) {
-    let states = keys::states(&token.job, token.attempt);
+    let states = keys::states(&token.job, &token.name());
     if let Err(error) = context.store.delete_below(&states, |key| key == saved.key).await {
         tracing::warn!(job = token.job, %error, "cannot remove an older checkpoint");
     }
@@ -77,7 +77,7 @@ pub(super) async fn store(
     let optional = [files::REGIONS, files::BEFORE_LAST_EPOCH].into_iter().filter(|name| output.join(name).exists());
     let always = [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS];
     for name in always.into_iter().chain(optional) {
-        let key = keys::attempt_file(&token.job, token.attempt, name);
+        let key = keys::attempt_file(&token.job, &token.name(), name);
         let stored = context.store.put_file(&key, &output.join(name)).await?;
         artifacts.push(NewArtifact {
             name: name.to_owned(),

@@ -1,6 +1,7 @@
 //! An attempt's access to the database. Queries and writes are repeated while the database is unavailable, for as long
 //! as the attempt holds its job.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -33,11 +34,13 @@ pub(super) struct Recorder<'a> {
     context: &'a WorkerContext,
     token: FencingToken,
     lease: watch::Receiver<LeaseState>,
+    /// The last write that was answered.
+    last: RefCell<Option<String>>,
 }
 
 impl<'a> Recorder<'a> {
     pub(super) fn new(context: &'a WorkerContext, token: FencingToken, lease: watch::Receiver<LeaseState>) -> Self {
-        Self { context, token, lease }
+        Self { context, token, lease, last: RefCell::default() }
     }
 
     pub(super) fn lease_state(&self) -> LeaseState {
@@ -49,14 +52,19 @@ impl<'a> Recorder<'a> {
         self.lease.clone()
     }
 
-    /// Writes. `make` returns `None` if the attempt no longer holds the job, which becomes [`AttemptError::Lost`].
+    /// Writes. `make` returns `None` if the attempt no longer holds the job, or if the database has lost the attempt's
+    /// last write, as in a failover: the history would have a gap. Both become [`AttemptError::Lost`], and the next
+    /// attempt goes on from what is stored.
     pub(super) async fn persist<T>(
         &self,
         make: impl AsyncFn(&PgPool, &Write) -> sqlx::Result<Option<T>>,
     ) -> Result<T, AttemptError> {
-        let write = self.token.write();
+        let write = self.token.write_after(self.last.borrow().clone());
         match self.ask(async |pool| make(pool, &write).await).await? {
-            Some(written) => Ok(written),
+            Some(written) => {
+                self.last.replace(Some(write.id().to_owned()));
+                Ok(written)
+            }
             None => {
                 lease::count_refused(self.context, &self.token).await;
                 Err(AttemptError::Lost)

@@ -77,6 +77,9 @@ fn command(program: &Path, args: &ServeArgs, database_url: &str, worker: &Planne
     for (flag, path) in data {
         command.arg(flag).arg(path);
     }
+    if args.data.follow_links {
+        command.arg("--follow-links");
+    }
     // In the environment, because every user of the machine can read command lines.
     command.env_remove("DISTILLERY_ADMIN_TOKEN");
     command.env("DATABASE_URL", database_url).stdin(std::process::Stdio::null());

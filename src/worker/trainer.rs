@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -11,8 +12,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::WorkerSettings;
+use crate::db::LONGEST_MESSAGE;
 use crate::process::{self, Child};
 use crate::protocol::{Event, StopRequest};
+use crate::text::shortened;
 
 /// Longest event that a trainer may write, in bytes. A batch of points takes a few kilobytes.
 const LONGEST_LINE: usize = 1 << 20;
@@ -23,23 +26,37 @@ const KEPT_LINES: usize = 20;
 /// Bytes kept of each of these lines.
 const LONGEST_KEPT: usize = 1000;
 
-/// Prefixes of the environment variables passed to the trainer: where to find programs, libraries and GPUs, how many
-/// threads to use, and how to use a GPU. The database's address and credentials are not passed.
-const ENVIRONMENT: [&str; 13] = [
+/// How long a trainer may take to start and open the devices. The first use of a GPU can take many seconds.
+const PROBE_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The environment variables passed to the trainer: where to find programs, libraries and GPUs, how many threads to use,
+/// and how to use a GPU. The database's address and credentials are not passed. Whole names, because others start with
+/// these: `LANGSMITH_API_KEY`, `HOMEBREW_GITHUB_API_TOKEN`, `NVIDIA_API_KEY`.
+const ENVIRONMENT: [&str; 11] = [
     "PATH",
     "HOME",
     "TMPDIR",
     "LANG",
     "LD_LIBRARY_PATH",
-    "CUDA_",
-    "NVIDIA_",
-    "NCCL_",
-    "OMP_",
-    "MKL_",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "NVIDIA_TF32_OVERRIDE",
+    "NVIDIA_VISIBLE_DEVICES",
     "RUST_BACKTRACE",
     "DISTILLERY_THREADS",
     "DISTILLERY_NO_CUDA_GRAPHS",
 ];
+
+/// Libraries with many settings of their own, by the prefix of their names.
+const LIBRARIES: [&str; 4] = ["CUDA_", "NCCL_", "OMP_", "MKL_"];
+
+/// What no setting of a library has in its name, and many a secret has.
+const SECRET: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH"];
+
+/// Whether an environment variable is passed to the trainer.
+fn is_passed(name: &str) -> bool {
+    let of_library = LIBRARIES.iter().any(|prefix| name.starts_with(prefix));
+    ENVIRONMENT.contains(&name) || (of_library && !SECRET.iter().any(|word| name.contains(word)))
+}
 
 /// Path of the trainer's executable: the given one, or `distillery-trainer` in this executable's directory.
 ///
@@ -59,6 +76,35 @@ pub fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
         program.display()
     );
     Ok(program)
+}
+
+fn clean_environment(command: &mut std::process::Command) {
+    command.env_clear().envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed)));
+}
+
+/// Starts the trainer to see whether it can open and use these devices, with commas between them.
+///
+/// # Errors
+/// Why it cannot, for people.
+pub(super) async fn probe(program: &Path, devices: &str) -> Result<(), String> {
+    let mut command = process::command("KILL", program);
+    command.args(["probe", "--device", devices]);
+    clean_environment(&mut command);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = process::spawn(command).map_err(|error| format!("it cannot be started: {error}"))?;
+    let errors = child.stderr.take().expect("piped");
+    let errors = tokio::spawn(last_lines(ChildStderr::from_std(errors).map_err(|error| error.to_string())?));
+    let Ok(status) = tokio::time::timeout(PROBE_PATIENCE, child.wait()).await else {
+        child.signal(rustix::process::Signal::KILL);
+        return Err(format!("it does not answer within {} seconds", PROBE_PATIENCE.as_secs()));
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let said = errors.await.unwrap_or_default();
+    let said = said.lines().last().unwrap_or_default();
+    let end = process::describe(status);
+    Err(if said.is_empty() { format!("it {end}") } else { format!("it {end}: {said}") })
 }
 
 /// A running trainer.
@@ -82,19 +128,20 @@ impl Trainer {
         devices: &[String],
         attempt: i32,
     ) -> anyhow::Result<Self> {
-        let WorkerSettings { trainer: program, cache_dir, cache_mib, .. } = settings;
+        let WorkerSettings { trainer: program, cache_dir, cache_mib, follow_links, .. } = settings;
         let mut command = process::command("KILL", program);
         command.arg("train").arg(directory.join("spec.json")).arg("--output").arg(directory.join("output"));
         command.args(["--events", "--supervised", "--device", &devices.join(","), "--attempt", &attempt.to_string()]);
         if let Some(threads) = threads_of(devices.len(), &settings.devices) {
             command.args(["--threads", &threads.to_string()]);
         }
+        if *follow_links {
+            command.arg("--follow-links");
+        }
         if *cache_mib > 0 {
             command.arg("--cache-dir").arg(cache_dir).args(["--cache-mib", &cache_mib.to_string()]);
         }
-        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| {
-            name.to_str().is_some_and(|name| ENVIRONMENT.iter().any(|allowed| name.starts_with(allowed)))
-        }));
+        clean_environment(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             process::spawn(command).with_context(|| format!("cannot start the trainer {}", program.display()))?;
@@ -138,12 +185,22 @@ async fn read_events(output: ChildStdout, report: mpsc::Sender<Event>) {
     while let Ok(true) = read_line(&mut reader, &mut line, LONGEST_LINE).await {
         match serde_json::from_slice(&line) {
             Ok(event) => {
-                if report.send(event).await.is_err() {
+                if report.send(bounded(event)).await.is_err() {
                     return;
                 }
             }
             Err(error) => tracing::warn!(%error, "the trainer wrote a line that is not an event"),
         }
+    }
+}
+
+/// The event without the end of a long line, of which thousands may wait for the database.
+fn bounded(event: Event) -> Event {
+    match event {
+        Event::Log { level, message } => {
+            Event::Log { level, message: shortened(&message, LONGEST_MESSAGE).into_owned() }
+        }
+        other => other,
     }
 }
 

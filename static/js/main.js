@@ -4,6 +4,7 @@ import './ui/locale.js';
 import { api } from './api/client.js';
 import { setConnection } from './ui/connection.js';
 import { byId, fill, h, refreshAges, setText } from './ui/dom.js';
+import { currentEntry, recall, remember, restoreScroll } from './ui/places.js';
 
 /** @typedef {(context: PageContext) => PageView | void | Promise<void>} Page */
 /** @typedef {{ nav: string | null, title: string, load: () => Promise<Page> }} Route `nav` is the entry of the navigation */
@@ -26,8 +27,8 @@ const AGES_INTERVAL = 5000;
 const main = byId('main');
 const signOut = byId('sign-out');
 let leaving = new AbortController();
-/** @type {{ path: string | null, view: PageView | null }} */
-let shown = { path: null, view: null };
+/** @type {{ path: string | null, view: PageView | null, entry: string | null }} */
+let shown = { path: null, view: null, entry: null };
 let isSigningIn = false;
 
 /** The page of the address. */
@@ -64,14 +65,19 @@ function notFound({ root }) {
 /** @param {boolean} isFirst */
 async function show(isFirst) {
   const { path, page: { nav, title, load }, id, query } = route();
+  if (shown.entry) remember(shown.entry, shown.view?.remember?.());
+  const entry = currentEntry();
+  const memory = recall(entry);
   if (path === shown.path && shown.view) {
+    shown.entry = entry;
     shown.view.update(query);
+    if (memory) restoreScroll(main, memory.scroll, leaving.signal);
     return;
   }
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
-  shown = { path, view: null };
+  shown = { path, view: null, entry };
   markCurrent(nav);
   setConnection('idle');
   setTitle(title);
@@ -80,8 +86,9 @@ async function show(isFirst) {
   if (!isFirst) main.focus({ preventScroll: true });
   const page = await load().catch(() => notLoaded);
   if (!signal.aborted) {
-    const view = page({ root: main, id, query, signal, setTitle, announce });
+    const view = page({ root: main, id, query, signal, setTitle, announce, memory: memory?.state });
     shown.view = view && 'update' in view ? view : null;
+    if (memory) restoreScroll(main, memory.scroll, signal);
   }
 }
 
@@ -107,7 +114,7 @@ async function signIn() {
   if (isSigningIn) return;
   isSigningIn = true;
   leaving.abort();
-  shown = { path: null, view: null };
+  shown = { path: null, view: null, entry: null };
   signOut.hidden = true;
   setConnection('idle');
   setTitle('Sign in');
@@ -145,5 +152,6 @@ byId('skip').addEventListener('click', (event) => {
   main.focus();
 });
 setInterval(() => refreshAges(main), AGES_INTERVAL);
+history.scrollRestoration = 'manual';
 showSession();
 show(true);

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { addJobs, addPoints, idOf, smallJob } from './support/jobs.mjs';
-import { UNREACHABLE, assertAccessible, assertFits, closeDashboard, downloaded, drawn, onEveryScreen, openDashboard, refused, screenshot } from './support/page.mjs';
+import { UNREACHABLE, assertAccessible, assertFits, closeDashboard, downloaded, drawn, onEveryScreen, openDashboard, openPage, refused, screenshot } from './support/page.mjs';
 import { PATIENCE, Server } from './support/server.mjs';
 import { assertStill, watchShifts } from './support/shifts.mjs';
 
@@ -82,8 +82,10 @@ test('the curves of a series share a chart, and series can be added and removed'
   await page.waitForURL(/x=time/);
   await chart('eval/top1').locator('.u-over').hover({ position: { x: 60, y: 60 } });
   await chart('eval/top1').getByText(/^hours -?\d/).waitFor();
-  const where = await chart('eval/top1').locator('.chart-where').textContent();
-  assert.equal(await chart('lr').locator('.chart-where').textContent(), where, 'all charts must have one axis');
+  // Every chart says where its own points are, beside the one cross-hair.
+  await chart('lr').getByText(/^hours -?\d/).waitFor();
+  const lines = await page.locator('.u-cursor-x').evaluateAll((all) => all.map((line) => line.style.transform));
+  assert.equal(new Set(lines).size, 1, `all charts must have one axis: ${lines}`);
   page.assertQuiet();
 });
 
@@ -173,6 +175,75 @@ test('only differing settings are shown, and tables and charts can be downloaded
   page.assertQuiet();
 });
 
+test('a job with one point is drawn, and values of different epochs say their epoch', async () => {
+  const single = idOf(51);
+  server.sql(`delete from metrics where job_id = '${single}' and (epoch > 1 or name <> 'eval/top1')`);
+  // The cross-hair stays where the keyboard left it, until the document is left.
+  await page.goto('about:blank');
+  await page.goto(`${server.url}/#/compare?job=${single}`);
+  await withLines('eval/top1', 1);
+  await drawn(page);
+  const coloured = await chart('eval/top1').locator('canvas').evaluate((canvas) => {
+    const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const colour = document.createElement('canvas').getContext('2d');
+    colour.fillStyle = getComputedStyle(document.documentElement).getPropertyValue('--series-1');
+    colour.fillRect(0, 0, 1, 1);
+    const wanted = colour.getImageData(0, 0, 1, 1).data;
+    let pixels = 0;
+    for (let at = 0; at < data.length; at += 4) if ([0, 1, 2, 3].every((part) => data[at + part] === wanted[part])) pixels += 1;
+    return pixels;
+  });
+  assert.ok(coloured > 20, `the point must be visible: ${coloured} pixels`);
+  await page.goto(`${server.url}/#/compare?job=${single}&job=${JOBS[0]}`);
+  await withLines('eval/top1', 2);
+  const values = () => chart('eval/top1').locator('.legend-value').allTextContents();
+  const [ofSingle, ofOther] = await values();
+  assert.match(ofSingle, / at 1$/);
+  assert.match(ofOther, / at 12$/);
+  assert.equal(await chart('eval/top1').locator('.chart-where').textContent(), 'latest');
+  const first = await page.evaluate(async (id) => (await (await fetch(`/v1/jobs/${id}/metrics?name=eval/top1`)).json()).series[0].points[0].value, JOBS[0]);
+  await chart('eval/top1').locator('.chart-plot').focus();
+  await page.keyboard.press('Home');
+  await chart('eval/top1').getByText('epoch 1', { exact: true }).waitFor();
+  assert.equal((await values())[1], first.toPrecision(4));
+  page.assertQuiet();
+});
+
+test('more jobs than fit are refused aloud', async () => {
+  await page.goto(`${server.url}/#/?rows=100`);
+  await page.locator('.jobs tbody tr').nth(60).waitFor();
+  await page.getByRole('checkbox', { name: 'Select all jobs on this page' }).check();
+  const bar = page.getByRole('toolbar', { name: 'Selected jobs' });
+  await bar.getByText('Compare (at most 50)').waitFor();
+  assert.equal(await bar.getByText('Compare (at most 50)').getAttribute('href'), null);
+  await page.keyboard.press('Escape');
+});
+
+test('nothing moves while a page loads', async () => {
+  const { data: [real] } = await server.get('/v1/summaries?q=real');
+  for (const [name, path, ready] of [['compare', address(), '.scatter circle'], ['list', '/', '.jobs tbody tr'], ['job', `/jobs/${JOBS[0]}`, '.u-over'],
+    ['workers', '/workers', '.workers tbody tr'], ['form', `/new?from=${real.id}`, '.verdict[data-state="fine"]']]) {
+    for (const width of [1440, 390]) {
+      const other = await openPage(browser, { viewport: { width, height: 900 } });
+      await other.addInitScript(() => {
+        window.shifts = [];
+        new PerformanceObserver((list) => {
+          for (const { value, hadRecentInput, sources } of list.getEntries()) {
+            if (!hadRecentInput) window.shifts.push({ value, sources: sources.map(({ node }) => node?.outerHTML?.slice(0, 120)) });
+          }
+        }).observe({ type: 'layout-shift', buffered: true });
+      });
+      await other.goto(`${server.url}/#${path}`);
+      await other.locator(ready).first().waitFor();
+      await drawn(other);
+      const shifts = await other.evaluate(() => window.shifts);
+      const total = shifts.reduce((sum, { value }) => sum + value, 0);
+      assert.ok(total <= 0.02, `${name} at ${width} moved by ${total}: ${JSON.stringify(shifts)}`);
+      await other.context().close();
+    }
+  }
+});
+
 test('the comparison follows running jobs', async () => {
   const running = idOf(51);
   await page.goto(`${server.url}/#/compare?job=${running}&job=${JOBS[0]}`);
@@ -204,6 +275,9 @@ test('workers and the system show their load', { timeout: PATIENCE }, async () =
   await page.waitForFunction((time) => document.querySelector('.workers tbody time').dateTime > time, before, { timeout: PATIENCE });
   assert.equal(await link.evaluate((element) => element === document.activeElement), true, 'an update must not take the focus');
   await assertStill(page);
+  server.sql(`insert into workers (id, name, device, version, stopped_because) values ('wrk_0', 'broken', 'cpu', '0', 'its disk is full')`);
+  await page.getByText('takes no jobs: its disk is full').waitFor({ timeout: PATIENCE });
+  server.sql(`delete from workers where id = 'wrk_0'`);
   await server.post(`/v1/jobs/${id}/cancel`, {});
   page.assertQuiet();
 });

@@ -295,7 +295,7 @@ test('a job says that it is waiting for its teacher', { timeout: PATIENCE }, asy
   const { id: teaches } = await server.post('/v1/jobs', long);
   const { id } = await server.post('/v1/jobs', { ...long, teacher: { job: teaches }, distillation: { method: 'kd' } });
   await page.goto(`${server.url}/#/jobs/${id}`);
-  await page.locator('.progress-line').getByText('waiting for its teacher’s job to succeed, then for a worker').waitFor();
+  await page.locator('.progress-line').getByText(/it waits for the job of its teacher, .*, which is /).waitFor();
   await server.post(`/v1/jobs/${teaches}/cancel`);
   await status('failed').waitFor({ timeout: PATIENCE });
   await page.getByRole('alert').getByText(/was cancelled: there is no student of it to learn from/).waitFor();

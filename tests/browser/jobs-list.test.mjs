@@ -200,6 +200,42 @@ test('the keyboard moves through the list, selects, turns pages and opens a job'
   page.assertQuiet();
 });
 
+test('Back keeps the place and the selection, and the crumb keeps the filters', async () => {
+  await show('?label=team:edge');
+  const ids = await shownIds();
+  await row(ids[2]).getByRole('checkbox').check();
+  await row(ids[4]).getByRole('checkbox').check();
+  const link = row(ids[44]).locator('th a').first();
+  await link.scrollIntoViewIfNeeded();
+  const before = await page.evaluate(() => window.scrollY);
+  assert.ok(before > 300, `the list must be scrolled: ${before}`);
+  await link.click();
+  await page.locator('.job-head').waitFor();
+  assert.equal(await page.evaluate(() => window.scrollY), 0, 'a new page starts at its top');
+  await page.goBack();
+  await settled('?label=team:edge');
+  await page.waitForFunction((top) => Math.abs(window.scrollY - top) < 3, before);
+  await page.getByRole('toolbar', { name: 'Selected jobs' }).getByText('2 selected').waitFor();
+  assert.equal(await row(ids[4]).getByRole('checkbox').isChecked(), true);
+  assert.equal(await focusedRow(), ids[44]);
+  await page.goForward();
+  await page.locator('.crumb').getByRole('link', { name: 'Jobs' }).click();
+  await settled('?label=team:edge');
+  assert.equal(hash(), '#/?label=team%3Aedge');
+  // Searching replaces the address, which must not forget the entry.
+  await page.getByRole('searchbox').pressSequentially('vgg13', { delay: 60 });
+  await settled('?label=team:edge&q=vgg13');
+  const [found] = await shownIds();
+  await row(found).getByRole('checkbox').check();
+  await row(found).locator('th a').first().click();
+  await page.locator('.job-head').waitFor();
+  await page.goBack();
+  await settled('?label=team:edge&q=vgg13');
+  await page.getByRole('toolbar', { name: 'Selected jobs' }).getByText('1 selected').waitFor();
+  await page.keyboard.press('Escape');
+  page.assertQuiet();
+});
+
 test('a bulk deletion asks first, and reports what failed', async () => {
   page.expected.push(refused(404, 409));
   const [one, two] = [idOf(100), idOf(104)];

@@ -77,8 +77,15 @@ test('plain training needs no teacher, and the form submits it', { timeout: PATI
 test('a job’s student can be the teacher, and an empty field shows its default', async () => {
   await go('/new');
   await page.getByRole('radio', { name: 'Student of a job' }).check();
+  await verdict('incomplete');
+  assert.equal((await spec()).teacher, undefined, 'no job may be chosen by itself');
+  const { name } = await server.get(`/v1/jobs/${teacher}`);
+  await page.getByRole('combobox', { name: 'Search the jobs' }).pressSequentially('resnet8', { delay: 60 });
+  await page.getByRole('option', { name }).click();
   await verdict('fine');
   assert.deepEqual((await spec()).teacher, { job: teacher });
+  await field('/teacher/job').locator('.picked').getByText(/resnet8 · digits · [\d.]+ %/).waitFor();
+  assert.equal(await field('/teacher/job').locator('.picked a').textContent(), name);
   await input('/distillation/temperature').fill('');
   await page.waitForFunction(() => document.querySelector('[data-pointer="/distillation/temperature"] input').placeholder === '4');
   assert.equal((await spec()).distillation.temperature, undefined);
@@ -91,6 +98,50 @@ test('a decimal comma is accepted, and an ambiguous number is a fault', async ()
   assert.match(await field('/distillation/temperature').locator('.field-fault').textContent(), /could be 1234 or 1\.234/);
   await input('/distillation/temperature').fill('4');
   await verdict('fine');
+});
+
+/** Types like a person: key by key, so that the server's verdict on the first digits arrives before the last. */
+async function type(pointer, text, state) {
+  await field(pointer).evaluate((element) => element.closest('details')?.setAttribute('open', ''));
+  await input(pointer).click();
+  await input(pointer).press('ControlOrMeta+a');
+  await input(pointer).press('Delete');
+  await input(pointer).pressSequentially(text, { delay: 450 });
+  await page.locator('h1').click();
+  await verdict(state);
+}
+
+test('text that cannot be read stays with its fault, and is never sent as another number', { timeout: PATIENCE }, async () => {
+  const posts = [];
+  const watch = (request) => { if (request.method() === 'POST' && !request.url().includes('dry_run')) posts.push(request.url()); };
+  page.on('request', watch);
+  const cases = [
+    ['/training/batch_size', '1,234', /could be 1234 or 1\.234/, '32'],
+    ['/training/epochs', '10.5', /not a whole number/, '1'],
+    ['/training/schedule/milestones', '5, 3, x', /x is not a number/, ''],
+    ['/labels', 'a:b, a:c', /the label a is given twice/, 'a: b'],
+    ['/dataset/mean', '0,5, 0,4, 0,3', /two ways/, ''],
+  ];
+  for (const [pointer, text, fault, corrected] of cases) {
+    await type(pointer, text, 'faulty');
+    assert.equal(await input(pointer).inputValue(), text);
+    assert.match(await field(pointer).locator('.field-fault').textContent(), fault);
+    assert.equal(await input(pointer).getAttribute('aria-invalid'), 'true');
+    await page.getByRole('button', { name: 'Submit', exact: true }).click();
+    assert.equal(await input(pointer).evaluate((element) => element === document.activeElement), true, 'Submit must lead to the fault');
+    // Changes elsewhere, the other view and a reload keep it.
+    await input('/training/seed').fill('7');
+    await verdict('faulty');
+    assert.equal((await spec())[pointer.split('/')[1]] !== undefined, true);
+    await page.reload();
+    await verdict('faulty');
+    assert.equal(await input(pointer).inputValue(), text);
+    if (corrected) await type(pointer, corrected, 'fine');
+    else await type(pointer, '', 'fine');
+  }
+  assert.deepEqual(posts, []);
+  page.off('request', watch);
+  page.assertQuiet();
 });
 
 test('scales are check boxes, with the number of regions', async () => {
@@ -160,7 +211,8 @@ test('a file dropped on the page is uploaded and becomes the missing teacher', a
   const { data: [checkpoint] } = await server.get('/v1/checkpoints');
   await verdict('fine');
   assert.deepEqual((await spec()).teacher, { architecture: 'resnet8', checkpoint: checkpoint.id });
-  assert.match(await input('/teacher/checkpoint').locator('option:checked').textContent(), /^dropped\.safetensors · resnet8 · 10 classes/);
+  await field('/teacher/checkpoint').locator('.picked').getByText(/^resnet8 · 10 classes/).waitFor();
+  assert.match(await field('/teacher/checkpoint').locator('.picked').textContent(), /^dropped\.safetensors/);
   page.assertQuiet();
 });
 
@@ -172,8 +224,55 @@ test('a clone is the specification as it was sent', async () => {
   assert.deepEqual(await spec(), await server.get(`/v1/jobs/${teacher}/submitted`));
 });
 
+test('looking at a clone loses neither draft', async () => {
+  await page.evaluate(() => sessionStorage.clear());
+  await go('/');
+  await go('/new');
+  await verdict('incomplete');
+  await type('/name', 'mine', 'incomplete');
+  await go('/');
+  await go(`/new?from=${teacher}`);
+  await verdict('fine');
+  assert.notEqual(await input('/name').inputValue(), 'mine');
+  await type('/name', 'the clone', 'fine');
+  await go('/');
+  await go('/new');
+  await verdict('incomplete');
+  assert.equal(await input('/name').inputValue(), 'mine');
+  await page.getByText('This is your draft, which was not submitted.').waitFor();
+  await go('/');
+  await go(`/new?from=${teacher}`);
+  await verdict('fine');
+  assert.equal(await input('/name').inputValue(), 'the clone');
+  await page.getByRole('button', { name: 'Discard the draft' }).click();
+  assert.deepEqual(await spec(), await server.get(`/v1/jobs/${teacher}/submitted`));
+  page.expected.push(refused(404));
+  const unknown = `job_${'0'.repeat(26)}`;
+  await go(`/new?from=${unknown}`);
+  await page.getByText(`The form does not start from job ${unknown}:`).waitFor();
+  page.assertQuiet();
+});
+
+test('another kind of teacher can be looked at without losing the choice', async () => {
+  await page.evaluate(() => sessionStorage.clear());
+  await go('/');
+  await go(`/new?teacher_job=${teacher}`);
+  await verdict('fine');
+  await type('/distillation/temperature', '3', 'fine');
+  const before = await spec();
+  for (const kind of ['Uploaded checkpoint', 'None: plain training', 'Student of a job']) await page.getByRole('radio', { name: kind }).check();
+  await verdict('fine');
+  assert.deepEqual(await spec(), before);
+  await page.getByRole('button', { name: 'Choose another' }).click();
+  await verdict('incomplete');
+  assert.equal((await spec()).teacher, undefined);
+});
+
 test('a published preset needs only a teacher and its data set', async () => {
   await page.evaluate(() => sessionStorage.clear());
+  await go('/');
+  await go('/new');
+  await verdict('incomplete');
   await page.getByLabel('Start from').selectOption('cifar100/resnet32x4-shufflenet_v1-sdd_kd');
   const filled = await spec();
   assert.deepEqual([filled.teacher.architecture, filled.student.architecture, filled.labels.published_top1], ['resnet32x4', 'shufflenet_v1', '76.30']);

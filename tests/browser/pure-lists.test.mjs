@@ -4,10 +4,12 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { plan, toEach } from '../../static/js/jobs/bulk.js';
-import { differences, groupBySeed, groupNames, interpolate, meanCurve, settingText, statistics, ticks } from '../../static/js/compare/data.js';
+import { differences, groupBySeed, groupNames, interpolate, meanCurve, runsText, settingText, statistics, withoutCopies } from '../../static/js/compare/data.js';
+import { placeNames } from '../../static/js/compare/names.js';
 import { csv } from '../../static/js/charts/export.js';
 import { points, shortAge } from '../../static/js/ui/format.js';
 import { addressOf, parseQuery, requestOf, sortedBy } from '../../static/js/jobs/query.js';
+import { logTicks, ticks } from '../../static/js/charts/ticks.js';
 import { layOut } from '../../static/js/charts/sparkline.js';
 
 const parse = (text) => parseQuery(new URLSearchParams(text));
@@ -84,6 +86,44 @@ test('jobs that differ only in their seed form a group, named by what distinguis
   assert.deepEqual(groupNames([[job('e', 'none', 0, { epochs: 1 })], [job('f', 'kd', 0, { epochs: 2 })]]), ['none', 'kd']);
 });
 
+test('a group is named by what its users wrote, not by what follows from it', () => {
+  const swept = (epochs) => ({ ...job(`e${epochs}`, 'kd', 0, { a_milestones: [epochs / 2], epochs }), sent: { training: { epochs, seed: 0 } } });
+  assert.deepEqual(groupNames([[swept(4)], [swept(8)], [swept(16)]]), ['epochs 4', 'epochs 8', 'epochs 16']);
+  // Of what was written, the setting with the most values names the most groups.
+  const both = (rate, decay) => ({ ...job('r', 'kd', 0, { decay, rate }), sent: { training: { rate, decay } } });
+  assert.deepEqual(groupNames([[both(1, 0)], [both(2, 0)], [both(3, 1)]]), ['rate 1', 'rate 2', 'rate 3']);
+});
+
+test('copies of one job are one run', () => {
+  const run = (seed, sha256) => ({ spec: { training: { seed } }, result: sha256 && { student: { sha256 } } });
+  const group = [run(0, 'a'), run(0, 'a'), run(1, 'b'), run(1, 'c'), run(2), run(2)];
+  assert.deepEqual(withoutCopies(group), [group[0], group[2], group[3], group[4], group[5]]);
+  assert.equal(runsText(group), '5 runs of 3 seeds, 1 copy not counted');
+  assert.equal(runsText(group.slice(0, 2)), '1 seed, 1 copy not counted');
+  assert.equal(runsText([group[0], group[2]]), '2 seeds');
+});
+
+test('a name in the scatter plot is closest to its own point, and covers nothing', () => {
+  const frame = { left: 60, right: 640, top: 0, bottom: 276 };
+  const points = Array.from({ length: 40 }, (_, index) => ({ label: `job number ${index} of the sweep`, x: 100 + (index * 73) % 480, y: 20 + (index * index * 31) % 240 }));
+  const placed = placeNames(points, frame);
+  assert.ok(placed.length > 5, String(placed.length));
+  const boxes = placed.map(({ text, x, y, anchor }) => {
+    const width = text.length * 6.5;
+    const left = { start: x, end: x - width, middle: x - width / 2 }[anchor];
+    return { left, right: left + width, top: y - 10, bottom: y + 4 };
+  });
+  const distance = ({ left, right, top, bottom }, { x, y }) => Math.hypot(Math.max(left - x, x - right, 0), Math.max(top - y, y - bottom, 0));
+  placed.forEach(({ point }, index) => {
+    const box = boxes[index];
+    for (const other of points) if (other !== point) assert.ok(distance(box, other) > distance(box, point), point.label);
+    for (const other of boxes) assert.ok(other === box || box.left >= other.right || other.left >= box.right || box.top >= other.bottom || other.top >= box.bottom, point.label);
+    assert.ok(box.left >= frame.left && box.right <= frame.right && box.bottom <= frame.bottom, point.label);
+  });
+  const twins = placeNames([{ label: 'one', x: 300, y: 100 }, { label: 'other', x: 300, y: 100 }], frame);
+  assert.deepEqual(twins.map(({ text }) => text), ['one', 'other']);
+});
+
 test('the standard deviation is that of a sample', () => {
   assert.deepEqual(statistics([1, 2, 3, undefined, NaN]), { count: 3, mean: 2, deviation: 1 });
   assert.deepEqual(statistics([5]), { count: 1, mean: 5, deviation: null });
@@ -108,6 +148,17 @@ test('ticks are round numbers', () => {
   assert.deepEqual(ticks(61.2, 78.9), [65, 70, 75]);
   assert.deepEqual(ticks(0.1, 0.42), [0.1, 0.2, 0.3, 0.4]);
   assert.deepEqual(ticks(5, 5), [5]);
+});
+
+test('ticks of a logarithmic axis are round numbers within its ends', () => {
+  assert.deepEqual(logTicks(0.19, 2.03208), [0.2, 0.5, 1, 2]);
+  assert.deepEqual(logTicks(1e-5, 1), [1e-5, 1e-4, 1e-3, 0.01, 0.1, 1]);
+  assert.deepEqual(logTicks(2.1, 2.4), [2.1, 2.15, 2.2, 2.25, 2.3, 2.35, 2.4]);
+  for (const [low, high] of [[1e-12, 1e12], [0.5, 0.50001], [3, 4], [9.5, 10.4]]) {
+    const all = logTicks(low, high);
+    assert.ok(all.length >= 2 && all.length <= 9, `${low} to ${high}: ${all}`);
+    assert.ok(all.every((value) => value >= low * 0.999999 && value <= high * 1.000001 && Number(value.toPrecision(6)) === value), `${all}`);
+  }
 });
 
 test('narrow columns have short numbers', () => {

@@ -11,6 +11,7 @@ import { readNumber, readNumbers } from '../../static/js/json/numbers.js';
 import { parts, valueAt, withValue } from '../../static/js/json/pointers.js';
 import { locate, position, scan } from '../../static/js/json/positions.js';
 import { prettyJson } from '../../static/js/json/pretty.js';
+import { readLabels, writeLabels } from '../../static/js/new/labels.js';
 import { missing, preset, presetGroups, teacherFrom, withTeacher } from '../../static/js/new/presets.js';
 import * as format from '../../static/js/ui/format.js';
 
@@ -31,6 +32,14 @@ test('a pointer leads to its line', () => {
   assert.equal(scan(DOCUMENT).error, null);
   const lines = { '': 1, '/name': 2, '/distillation': 3, '/distillation/scales': 4, '/distillation/scales/0': 4, '/distillation/scales/2': 5, '/distillation/a~1b~0c': 6, '/training/deep/0/0/x': 8 };
   for (const [pointer, line] of Object.entries(lines)) assert.equal(lineOf(DOCUMENT, pointer), line, pointer);
+});
+
+test('attempts that do not count are told apart from those that do', () => {
+  const text = (attempt, most, status = 'running') => format.attemptsText({ attempt, max_attempts: most, status, spec: { max_attempts: 3 } });
+  assert.deepEqual([text(0, 3, 'queued'), text(1, 3), text(3, 3, 'failed')], ['not started', '1 of 3', '3 of 3']);
+  // Paused in the first attempt; then its machine failed twice.
+  assert.deepEqual([text(1, 4, 'paused'), text(4, 6)], ['0 of 3, not counting 1', '1 of 3, not counting 3']);
+  assert.equal(text(2, 3, 'cancelled'), '2');
 });
 
 test('a place covers the key and the value', () => {
@@ -107,6 +116,13 @@ test('times are relative, durations have two units', () => {
   assert.equal(format.duration(200_000), '2 d 7 h');
   assert.equal(format.duration(-1), '–');
   assert.match(format.clock('2026-11-20T12:00:00Z', now), /^2026-11-\d\d \d\d:\d\d:\d\d$/);
+});
+
+test('a baseline says how many jobs it is of, and how many copies it leaves out', () => {
+  const baseline = { method: 'kd', top1: 61, deviation: 1.3, jobs: 2, copies: 0 };
+  assert.match(format.comparedWith(baseline), /^Compared with kd: 61\.00 % ± 1\.30, the mean of 2 jobs, with the same teacher/);
+  assert.match(format.comparedWith({ ...baseline, copies: 1 }), /the mean of 2 jobs \(1 copy not counted\), with the same/);
+  assert.match(format.comparedWith({ ...baseline, deviation: null, jobs: 1, copies: 3 }), /one job \(3 copies not counted\), with/);
 });
 
 test('pretty JSON is the same document', () => {
@@ -203,6 +219,25 @@ test('numbers have a decimal point or comma, and ambiguous ones are faults', () 
   assert.ok(readNumbers('150, x').fault);
 });
 
+test('blanks and commas that could join or part numbers are faults', () => {
+  for (const text of ['12 34', '1 2', "1'2", '1 234 56', '1,2,3']) assert.ok(readNumber(text).fault, text);
+  for (const text of ['1 234', '1\u202f234\u202f567', "1'234'567"]) assert.ok(readNumber(text).value >= 1234, text);
+  for (const text of ['0,5, 0,4, 0,3', '0,5 0,3', '1,000 2,000', ',', ';']) assert.ok(readNumbers(text).fault, text);
+  assert.deepEqual(readNumbers('150,180,210').value, [150, 180, 210]);
+  assert.deepEqual(readNumbers('150, 180,').value, [150, 180]);
+  assert.match(readNumber('9007199254740993', { whole: true }).fault, /too large to be exact/);
+});
+
+test('labels are read as written, and none is lost', () => {
+  assert.deepEqual(readLabels('team: vision, note: a:b').value, { team: 'vision', note: 'a:b' });
+  assert.equal(readLabels('  ').value, undefined);
+  for (const text of ['a:b, a:c', 'a', 'a:', ': b', 'a: b, c', 'a: "b', 'a: "\\x"']) assert.ok(readLabels(text).fault, text);
+  for (const labels of [{ a: 'x, b: y' }, { 'k:1': ' padded ', q: '"' }, { empty: '', team: 'vision' }, { a: String.raw`b\c` }]) {
+    assert.deepEqual(readLabels(writeLabels(labels)).value, labels, writeLabels(labels));
+  }
+  assert.equal(writeLabels({ team: 'vision', sweep: '1' }), 'team: vision, sweep: 1');
+});
+
 test('a recipe is compared by its distillation and training, without the seed', () => {
   const spec = { name: 'a', dataset: { name: 'digits' }, distillation: { method: 'kd', weights: { cross_entropy: 1 } }, training: { seed: 3, epochs: 2, schedule: { type: 'cosine' } } };
   const published = { name: 'b', dataset: { name: 'digits' }, distillation: { method: 'kd', weights: { cross_entropy: 0.1 } }, training: { seed: 0, epochs: 2, schedule: { type: 'multistep', gamma: 0.1 } } };
@@ -239,8 +274,14 @@ test('the published presets are the jobs of examples/published without the defau
 
 test('missing choices are found without the server', () => {
   const pointers = (spec) => missing(spec).map(({ pointer }) => pointer);
-  assert.deepEqual(pointers(preset('kd')), ['/teacher/checkpoint']);
-  assert.deepEqual(pointers(preset('none')), []);
+  const fits = [{ architecture: 'resnet32x4', num_classes: 100 }];
+  const have = { datasets: [{ name: 'digits' }], checkpoints: [{ id: 'ckpt_1', architecture: 'resnet56', fits }] };
+  assert.deepEqual(pointers(preset('kd', have)), ['/teacher/checkpoint'], 'a teacher is chosen by the user');
+  assert.deepEqual(pointers(preset('none', have)), []);
+  assert.deepEqual(pointers(preset('none', { datasets: [{ name: 'digits' }, { name: 'cifar10' }] })), ['/dataset/name']);
+  const published = 'cifar100/resnet32x4-shufflenet_v1-kd';
+  assert.equal(preset(published, have).teacher.checkpoint, 'ckpt_1');
+  assert.deepEqual(pointers(preset(published, { checkpoints: [...have.checkpoints, { id: 'ckpt_2', fits }] })), ['/teacher/checkpoint']);
   assert.deepEqual(pointers({ teacher: { job: 'job_1' } }), ['/student/architecture', '/dataset/name']);
   assert.deepEqual(pointers({ student: { architecture: 'resnet8' }, dataset: { name: 'digits' } }), ['/teacher']);
 });

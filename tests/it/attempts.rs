@@ -70,12 +70,33 @@ async fn attempts_of_an_older_database_take_these_facts_from_its_history() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_worker_is_refused_even_if_the_attempt_has_the_same_number() {
+async fn an_attempt_whose_claim_the_database_lost_is_refused_even_if_the_same_worker_gets_the_number_again() {
     let db = TestDb::new().await;
-    db.add_job(json!({})).await;
+    let job = db.add_job(json!({})).await;
+    let before = db.job(job).await;
+    let lost = claim(&db.pool).await;
+    // As a failover or a restored backup would leave it.
+    let restore = "delete from attempts; delete from events where attempt > 0";
+    sqlx::raw_sql(restore).execute(&db.pool).await.unwrap();
+    let columns = "status = 'queued', attempt = 0, worker = null, claim = null, lease_expires_at = null,
+        lease_renewed_at = null, started_at = null, event_seq = 1";
+    db.set(job, columns).await;
+    assert_eq!(db.job(job).await, before);
     let token = claim(&db.pool).await;
-    let other = FencingToken { worker: "wrk_2".into(), ..token.clone() };
-    assert!(!queue::started(&db.pool, &other.write(), &started(0, 0)).await.unwrap());
-    assert_eq!(queue::heartbeat(&db.pool, &other, Duration::from_secs(60)).await.unwrap(), None);
+    assert_eq!((token.attempt, &token.worker), (lost.attempt, &lost.worker));
+    assert_ne!(token.name(), lost.name(), "their files have different keys");
+    assert!(!queue::started(&db.pool, &lost.write(), &started(0, 0)).await.unwrap());
+    assert_eq!(queue::heartbeat(&db.pool, &lost, Duration::from_secs(60)).await.unwrap(), None);
+    assert_eq!(queue::stopped(&db.pool, &lost.write()).await.unwrap(), None);
     assert!(queue::started(&db.pool, &token.write(), &started(0, 0)).await.unwrap());
+    // Its refused writes do not count for the attempt that has the number now.
+    let refused = async |token: &FencingToken| -> i64 {
+        attempts::count_refused(&db.pool, token).await.unwrap();
+        sqlx::query_scalar("select refused_writes from attempts where job_id = $1")
+            .bind(job)
+            .fetch_one(&db.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!((refused(&lost).await, refused(&token).await), (0, 1));
 }

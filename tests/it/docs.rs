@@ -175,10 +175,11 @@ fn the_documented_storage_keys_are_those_of_the_code() {
     let probe = keys::probe();
     let (kind, _) = probe.split_once('/').unwrap();
     let known = [
-        keys::checkpoint("<sha256>"),
-        keys::attempt_file("<job>", 7, "<file>").replace('7', "<attempt>"),
-        keys::state("<job>", 7, 9).replace('7', "<attempt>").replace('9', "<step>"),
+        keys::checkpoint("<sha256>", "<ulid>"),
+        keys::attempt_file("<job>", "<attempt>-<claim>", "<file>"),
+        keys::state("<job>", "<attempt>-<claim>", 9).replace('9', "<step>"),
         format!("{kind}/<ulid>"),
+        keys::STORAGE_ID.to_owned(),
     ];
     assert_eq!(documented, known.iter().map(String::as_str).collect::<BTreeSet<_>>());
 }

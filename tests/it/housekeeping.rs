@@ -59,7 +59,7 @@ async fn long_job(api: &Api, days: i32) -> String {
         assert!(queue::checkpoint_saved(&api.db.pool, &token.write(), &saved).await.unwrap());
         record(api, &token, logs(Level::Info, &["an epoch is done"])).await;
     }
-    api.publish(&token, &[("student.safetensors", b"student")]).await;
+    api.publish(&token, &[("student.safetensors", b"student"), ("metrics.ndjson", b"{}")]).await;
     ended(api, &id, days).await;
     id
 }
@@ -142,26 +142,62 @@ async fn a_compacted_job_keeps_peaks_ends_evaluations_and_all_that_its_history_s
 }
 
 #[tokio::test]
-async fn a_job_that_was_tried_again_is_compacted_again_and_one_that_has_not_ended_is_not() {
+async fn a_job_that_failed_or_was_cancelled_keeps_everything_and_is_compacted_once_it_has_succeeded() {
     let api = Api::start().await;
     let id = api.post("/v1/jobs", &plain_job()).await.expect(201)["id"].as_str().unwrap().to_owned();
-    for round in 1..=2 {
-        let token = api.claim().await;
-        record(&api, &token, logs(Level::Info, &["one", "two", "three"])).await;
-        assert_eq!(compact_one(&api.db.pool, 0).await.unwrap(), None);
-        queue::fail(&api.db.pool, &token.write(), &server_failure()).await.unwrap();
-        let before = history(&api, &id).await;
-        let compacted = compact_one(&api.db.pool, 0).await.unwrap().expect("it has ended");
-        assert_eq!((compacted.job.as_str(), compacted.points, compacted.events), (id.as_str(), 0, 2), "{before:#?}");
-        assert!(is_gapless(&history(&api, &id).await));
-        if round == 1 {
-            api.ask(&format!("/v1/jobs/{id}/retry")).await.expect(202);
-            assert_eq!(compact_one(&api.db.pool, 0).await.unwrap(), None);
-        }
-    }
+    let cancelled = api.post("/v1/jobs", &plain_job()).await.expect(201)["id"].as_str().unwrap().to_owned();
+    api.ask(&format!("/v1/jobs/{cancelled}/cancel")).await.expect(202);
+    let now = Utc::now();
+    let points = |first: u64| {
+        let point = |step| Point { name: "train/loss".to_owned(), step, epoch: 1.0, time: now, value: step as f64 };
+        ReportBatch { points: (first..first + STEPS).map(point).collect(), ..ReportBatch::default() }
+    };
+    let token = api.claim().await;
+    record(&api, &token, points(1)).await;
+    record(&api, &token, logs(Level::Info, &["one", "two", "three"])).await;
+    queue::fail(&api.db.pool, &token.write(), &user_failure()).await.unwrap();
+    let (before, loss) = (history(&api, &id).await, series(&api, &id, "train/loss").await);
+    assert_eq!(compact_one(&api.db.pool, 0).await.unwrap(), None);
+    assert_eq!((history(&api, &id).await, series(&api, &id, "train/loss").await), (before, loss));
+
+    api.ask(&format!("/v1/jobs/{id}/retry")).await.expect(202);
+    let token = api.claim().await;
+    record(&api, &token, points(1 + STEPS)).await;
+    assert_eq!(compact_one(&api.db.pool, 0).await.unwrap(), None);
+    api.publish(&token, &[("student.safetensors", b"student"), ("metrics.ndjson", b"{}")]).await;
+    let compacted = compact_one(&api.db.pool, 0).await.unwrap().expect("it has succeeded");
+    assert_eq!(compacted.job, id);
+    assert!(compacted.points > STEPS && compacted.events == 2, "{compacted:?}");
+    assert!(is_gapless(&history(&api, &id).await));
+    assert_eq!(compact_one(&api.db.pool, 0).await.unwrap(), None);
 }
 
-fn server_failure() -> distillery::protocol::Failure {
+#[tokio::test]
+async fn a_job_without_its_file_of_metrics_keeps_its_points() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let token = api.claim().await;
+    record(&api, &token, logs(Level::Info, &["one", "two"])).await;
+    api.publish(&token, &[("student.safetensors", b"student")]).await;
+    let before = history(&api, &id).await;
+    assert_eq!(compact_one(&api.db.pool, 0).await.unwrap(), None);
+    assert_eq!(history(&api, &id).await, before);
+}
+
+#[tokio::test]
+async fn the_series_that_is_in_no_file_is_not_thinned() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let token = api.claim().await;
+    let now = Utc::now();
+    let point = |step| Point { name: "memory/gpu_bytes".to_owned(), step, epoch: 1.0, time: now, value: step as f64 };
+    record(&api, &token, ReportBatch { points: (1..=STEPS).map(point).collect(), ..ReportBatch::default() }).await;
+    api.publish(&token, &[("student.safetensors", b"student"), ("metrics.ndjson", b"{}")]).await;
+    assert_eq!(compact_one(&api.db.pool, 0).await.unwrap().expect("it has succeeded").points, 0);
+    assert_eq!(series(&api, &id, "memory/gpu_bytes").await.len() as u64, STEPS);
+}
+
+fn user_failure() -> distillery::protocol::Failure {
     serde_json::from_value(json!({"class": "user", "message": "no such column"})).unwrap()
 }
 

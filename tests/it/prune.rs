@@ -3,7 +3,9 @@
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
 use crate::support::process::distillery;
 use bytes::Bytes;
-use distillery::db::queue::{self, FencingToken, SavedCheckpoint};
+use distillery::artifacts::keys;
+use distillery::db::file_deletions;
+use distillery::db::queue::{self, SavedCheckpoint};
 use serde_json::json;
 
 /// Runs `distillery prune` on what the API has, and returns what it says.
@@ -21,8 +23,10 @@ async fn prune(api: &Api, flags: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The keys of all files but the one that tells this storage from others.
 async fn stored(api: &Api) -> Vec<String> {
     let mut keys: Vec<String> = api.store.list().await.unwrap().into_iter().map(|file| file.key).collect();
+    keys.retain(|key| key != keys::STORAGE_ID);
     keys.sort();
     keys
 }
@@ -71,6 +75,20 @@ async fn old_jobs_go_with_their_files_and_a_dry_run_removes_nothing() {
 }
 
 #[tokio::test]
+async fn a_result_that_cannot_be_read_keeps_no_other_job_from_being_pruned() {
+    let api = Api::start().await;
+    let (strange, old) = (finished(&api, 50).await, finished(&api, 40).await);
+    let result = "update jobs set result = jsonb_set(result, '{best_top1}', '\"not measured\"') where id = $1";
+    sqlx::query(result).bind(&strange).execute(&api.db.pool).await.unwrap();
+    let said = prune(&api, &["--older-than-days", "30", "--keep-best", "1"]).await;
+    assert!(
+        said.contains(&format!("removed job {strange}")) && said.contains("removed 1 of 2 finished jobs"),
+        "{said}"
+    );
+    api.get(&format!("/v1/jobs/{old}")).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_student_that_another_job_waits_for_is_spared() {
     let api = Api::start().await;
     let teacher = finished(&api, 40).await;
@@ -83,8 +101,8 @@ async fn a_student_that_another_job_waits_for_is_spared() {
 #[tokio::test]
 async fn files_that_nothing_names_go_and_all_others_stay() {
     let api = Api::start().await;
-    let id = api.upload("?architecture=resnet8", checkpoint("resnet8", 10)).await.expect(201)["sha256"].clone();
-    let upload = format!("checkpoints/{}", id.as_str().unwrap());
+    api.upload("?architecture=resnet8", checkpoint("resnet8", 10)).await.expect(201);
+    let upload = stored(&api).await.pop().expect("the upload is stored");
     let done = finished(&api, 1).await;
     // A running job with a file that it has just written and a state to resume from.
     let paused = api.post("/v1/jobs", &plain_job()).await.expect(201)["id"].as_str().unwrap().to_owned();
@@ -94,9 +112,9 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
     let saved = SavedCheckpoint { attempt: 1, epoch: 1, step: 2, key: state.clone(), sha256: None, size_bytes: None };
     assert!(queue::checkpoint_saved(&api.db.pool, &token.write(), &saved).await.unwrap());
     queue::stopped(&api.db.pool, &token.write()).await.unwrap();
-    let token = FencingToken { attempt: 2, ..token };
-    assert_eq!(api.claim().await, token);
-    let being_written = format!("jobs/{paused}/attempts/2/student.safetensors");
+    let token = api.claim().await;
+    assert_eq!(token.job, paused);
+    let being_written = format!("jobs/{paused}/attempts/{}/student.safetensors", token.name());
     put(&api, &being_written).await;
     let somebody_elses = "backups/of-another-program";
     put(&api, somebody_elses).await;
@@ -104,6 +122,7 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
 
     let orphans = [
         format!("checkpoints/{}", "ab".repeat(32)),
+        format!("checkpoints/{}-01", "ab".repeat(32)),
         format!("jobs/{done}/attempts/7/student.safetensors"),
         "jobs/job_of_old/attempts/1/student.safetensors".to_owned(),
         "probe/left-behind".to_owned(),
@@ -115,12 +134,78 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
     assert!(prune(&api, &[]).await.contains("0 unreferenced files"));
     let would = prune(&api, &["--orphan-minutes", "0", "--dry-run"]).await;
     assert!(orphans.iter().all(|orphan| would.contains(orphan)), "{would}");
-    assert!(would.contains("4 unreferenced files (20 bytes)"), "{would}");
+    assert!(would.contains("5 unreferenced files (25 bytes)"), "{would}");
     let did = prune(&api, &["--orphan-minutes", "0"]).await;
-    assert!(did.contains("removed 0 of 1 finished jobs (0 bytes) and 4 unreferenced files (20 bytes)"), "{did}");
+    assert!(did.contains("removed 0 of 1 finished jobs (0 bytes) and 5 unreferenced files (25 bytes)"), "{did}");
     let after = stored(&api).await;
     assert_eq!(after, before);
     assert!([upload, state, being_written, somebody_elses.to_owned()].iter().all(|key| after.contains(key)));
+}
+
+#[tokio::test]
+async fn what_interrupted_uploads_left_goes_and_what_is_being_written_stays() {
+    let api = Api::start().await;
+    let done = finished(&api, 1).await;
+    api.job().await;
+    let token = api.claim().await;
+    let storage = api.dir.path().join("storage");
+    let being_uploaded = format!("checkpoints/{}-01", "ab".repeat(32));
+    file_deletions::announce(&api.db.pool, &being_uploaded).await.unwrap();
+    put(&api, &being_uploaded).await;
+    let write = |key: &str| {
+        let path = storage.join(key);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, b"half").unwrap();
+        path
+    };
+    let left = [
+        write(&format!("jobs/{done}/attempts/1/student.safetensors#1")),
+        write(&format!("jobs/{}/attempts/7/state/checkpoint-1.safetensors#12", token.job)),
+        write(&format!("checkpoints/{}-02#1", "ab".repeat(32))),
+    ];
+    let in_use = [
+        write(&format!("jobs/{}/attempts/{}/student.safetensors#1", token.job, token.name())),
+        write(&format!("{being_uploaded}#1")),
+        write("backups/of-another-program#1"),
+    ];
+    assert!(prune(&api, &[]).await.contains("0 unreferenced files"), "young ones may still be written");
+    let would = prune(&api, &["--orphan-minutes", "0", "--dry-run"]).await;
+    assert!(would.contains("3 unreferenced files (12 bytes)") && left.iter().all(|path| path.exists()), "{would}");
+    let did = prune(&api, &["--orphan-minutes", "0"]).await;
+    assert!(
+        did.contains("removed the unfinished upload of") && did.contains("3 unreferenced files (12 bytes)"),
+        "{did}"
+    );
+    assert!(!left.iter().any(|path| path.exists()) && in_use.iter().all(|path| path.exists()));
+    assert!(stored(&api).await.contains(&being_uploaded));
+}
+
+#[tokio::test]
+async fn uploads_count_among_the_bytes_and_are_never_removed() {
+    let api = Api::start().await;
+    let (old, young) = (finished(&api, 9).await, finished(&api, 1).await);
+    let bytes = checkpoint("resnet8", 10);
+    api.upload("", bytes.clone()).await.expect(201);
+    // A job has 9 bytes.
+    let all = bytes.len() + 18;
+    let said = prune(&api, &["--max-bytes", &all.to_string()]).await;
+    assert!(said.contains("removed 0 of 2 finished jobs"), "{said}");
+    let said = prune(&api, &["--max-bytes", &(bytes.len() - 1).to_string()]).await;
+    assert!(said.contains("the uploaded checkpoints alone") && said.contains("removed 0 of 2"), "{said}");
+    let said = prune(&api, &["--max-bytes", &(all - 1).to_string()]).await;
+    assert!(said.contains(&format!("removed job {old}")) && said.contains("removed 1 of 2"), "{said}");
+    api.get(&format!("/v1/jobs/{young}")).await.expect(200);
+    assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_age_beyond_the_calendar_is_refused() {
+    for command in ["prune", "serve"] {
+        let output = distillery().args([command, "--older-than-days", "100000000"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("--older-than-days") && said.contains("36500"), "{said}");
+    }
 }
 
 #[tokio::test]

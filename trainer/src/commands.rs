@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use crate::data::{Framing, Loader, LoaderOptions, Shard};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::launch;
+use crate::local_spec;
 use crate::models::{self, state_dict};
 use crate::ranks::Ranks;
 use crate::run::evaluate::{self, Seen};
@@ -23,10 +23,10 @@ use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery_core::architecture::{self, Architecture};
-use distillery_core::checkpoint::{self, Checkpoint};
+use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset::{Dataset, DatasetOptions};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event};
-use distillery_core::spec::TrainingPlan;
+use distillery_core::spec::usual_resize;
 use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
@@ -62,7 +62,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
             .pause_on_signals()
             .map_err(|error| Error::internal(format!("signal handlers cannot be installed: {error}")))?;
     }
-    let spec = read_spec(&args.spec)?;
+    let spec = local_spec::read(args)?;
     let settings = Settings {
         output: args.output.clone(),
         device: args.compute.device.clone(),
@@ -71,6 +71,8 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
         threads: threads(&args.compute),
         cuda_graphs: !args.no_cuda_graphs,
         data_memory: data_memory(&args.compute),
+        // A user's own disk is the user's; a worker's trainer reads what others uploaded.
+        follow_links: args.follow_links || !args.supervised,
         cache_dir: args.cache_dir.clone(),
         cache_limit: args.cache_mib.saturating_mul(1 << 20),
         attempt: args.attempt,
@@ -87,15 +89,26 @@ pub fn rank() -> ExitCode {
     exit_code(catching_panics(launch::follow), &mut Ndjson)
 }
 
-/// Reads a specification. The error lists all faults, one per line.
-fn read_spec(path: &Path) -> Result<TrainingPlan> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::user(format!("{}: {error}", path.display())))?;
-    let document: Value =
-        serde_json::from_str(&text).map_err(|error| Error::user(format!("{} is not JSON: {error}", path.display())))?;
-    TrainingPlan::parse(&document).map_err(|faults| {
-        let lines = faults.iter().map(|fault| format!("\n  {}: {}", fault.pointer, fault.detail));
-        Error::user(format!("{} cannot be used:{}", path.display(), lines.collect::<String>()))
-    })
+/// `distillery-trainer probe`: whether a job could run on each of these devices.
+#[must_use]
+pub fn probe(devices: &str) -> ExitCode {
+    let probed = catching_panics(|| devices.split(',').try_for_each(compute_on));
+    match probed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Opens a device and adds some numbers there.
+fn compute_on(name: &str) -> Result<()> {
+    const COUNT: i64 = 8;
+    let device = device::open(name)?;
+    let sum = Tensor::f_ones([COUNT], (Kind::Float, device))?.f_sum(Kind::Float)?;
+    let sum = sum.f_double_value(&[])?;
+    if sum == COUNT as f64 { Ok(()) } else { Err(Error::internal(format!("{name} adds {COUNT} ones to {sum}"))) }
 }
 
 fn threads(args: &ComputeArgs) -> usize {
@@ -156,9 +169,15 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     device::prepare(threads(&args.compute));
     let device = device::open(&args.compute.device)?;
     let architecture = architecture::named(&args.architecture).map_err(|unknown| Error::user(unknown.to_string()))?;
-    let (checkpoint, classes) = state_dict::open(&args.checkpoint, architecture)?;
-    let options = DatasetOptions { image_column: args.image_column.clone(), label_column: args.label_column.clone() };
-    let dataset = Dataset::open(&args.dataset, &options)?;
+    let (checkpoint, classes) = state_dict::open(&args.checkpoint, architecture, args.state_dict.as_deref())?;
+    for note in checkpoint.notes() {
+        tracing::warn!("{}: {note}", args.checkpoint.display());
+    }
+    let (image_column, label_column) = (args.image_column.clone(), args.label_column.clone());
+    let dataset = Dataset::open(&args.dataset, &DatasetOptions { image_column, label_column, follow_links: true })?;
+    for note in dataset.notes() {
+        tracing::warn!("{note}");
+    }
     state_dict::check_classes(
         "checkpoint",
         &args.checkpoint,
@@ -185,6 +204,12 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     };
     let evaluation = evaluate::evaluate(&network, &loader, &normalisation, &Ranks::single(), || true, keep)?
         .ok_or_else(|| Error::internal("the evaluation stopped without a request"))?;
+    if !evaluation.loss.is_finite() {
+        return Err(Error::user(format!(
+            "the outputs of checkpoint {} are not finite: use another one",
+            args.checkpoint.display()
+        )));
+    }
     let images_per_second = evaluation.images as f64 / begun.elapsed().as_secs_f64();
     if loader.corrupt_count() > 0 {
         let named = loader.corrupt().join("; ");
@@ -199,6 +224,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
         "loss": evaluation.loss,
         "images": evaluation.images,
         "images_per_second": images_per_second,
+        "notes": checkpoint.notes(),
     }))
 }
 
@@ -217,22 +243,27 @@ impl Preprocessing {
         let stored = |key: &str| checkpoint.metadata().get(key);
         let stored_side = || stored("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
         let stored_crop = || EvalCrop::from_str(stored("eval_crop")?, true).ok();
-        let stored_channels = |key: &str| serde_json::from_str(stored(key)?).ok();
+        let stored_resize = || stored("eval_resize")?.parse().ok();
+        let (mean, std) = args.mean.zip(args.std).or_else(|| state_dict::stored_normalisation(checkpoint)).unzip();
+        let side = args.image_size.or_else(stored_side).unwrap_or(architecture.input_side);
+        // The file's is for its own image size.
+        let resize = args.resize.or_else(|| stored_resize().filter(|_| args.image_size.is_none()));
+        let asked_crop = args.crop.or(args.resize.map(|_| EvalCrop::Centre));
         Self {
-            side: args.image_size.or_else(stored_side).unwrap_or(architecture.input_side),
-            framing: match args.crop.or_else(stored_crop) {
-                Some(EvalCrop::Centre) => Framing::Centre,
+            side,
+            framing: match asked_crop.or_else(stored_crop) {
+                Some(EvalCrop::Centre) => Framing::Centre { resize: resize.unwrap_or_else(|| usual_resize(side)) },
                 Some(EvalCrop::Whole) | None => Framing::Whole,
             },
-            mean: args.mean.or_else(|| stored_channels("mean")),
-            std: args.std.or_else(|| stored_channels("std")),
+            mean,
+            std,
         }
     }
 
     fn open(&self, dataset: &Dataset, split: &str, memory_limit: u64, device: Device) -> Result<Loader> {
         let Self { side, framing, .. } = *self;
-        let (shard, limit) = (Shard::WHOLE, None);
-        let options = LoaderOptions { side, framing, limit, batch_size: 1, shard, seed: 0, memory_limit, device };
+        let shard = Shard::WHOLE;
+        let options = LoaderOptions { side, framing, batch_size: 1, shard, seed: 0, memory_limit, device };
         Ok(Loader::open(dataset.split(split)?.into(), options)?)
     }
 }
@@ -240,9 +271,11 @@ impl Preprocessing {
 /// `distillery-trainer convert`.
 #[must_use]
 pub fn convert(args: &ConvertArgs) -> ExitCode {
-    let converted = checkpoint::convert(&args.input, &args.output);
+    let converted = Checkpoint::open_state_dict(&args.input, args.state_dict.as_deref())
+        .and_then(|checkpoint| checkpoint.convert(&args.output).map(|()| checkpoint));
     print(converted.map_err(|error| state_dict::unreadable(&args.input, &error)).map(|read| {
         json!({
+            "notes": read.notes(),
             "format": read.format().name(),
             "tensors": read.tensors().len(),
             "parameters": read.parameters(),

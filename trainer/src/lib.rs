@@ -15,6 +15,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod launch;
+pub mod local_spec;
 pub mod loss;
 pub mod models;
 pub mod ranks;

@@ -27,6 +27,13 @@ enum TrainerCommand {
     /// Train as one of several processes. `train` starts them.
     #[command(hide = true)]
     Rank,
+    /// Open devices and compute on each. Workers run this to see whether they can take jobs.
+    #[command(hide = true)]
+    Probe {
+        /// The devices, separated by commas.
+        #[arg(long)]
+        device: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -39,6 +46,7 @@ fn main() -> ExitCode {
         TrainerCommand::Evaluate(args) => commands::evaluate(&args),
         TrainerCommand::Convert(args) => commands::convert(&args),
         TrainerCommand::Rank => commands::rank(),
+        TrainerCommand::Probe { device } => commands::probe(&device),
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Settings {
     pub threads: usize,
     /// Bytes of decoded images that are kept in memory. Larger splits are decoded again in every epoch.
     pub data_memory: u64,
+    /// Whether symbolic links that lead out of the data set are followed.
+    pub follow_links: bool,
     /// Whether steps on a GPU are recorded as CUDA graphs.
     pub cuda_graphs: bool,
     /// Keeps the teacher's logits and decoded images for later runs. Without it, logits are kept in memory.
@@ -41,7 +43,8 @@ impl Settings {
     #[must_use]
     pub fn resources(&self, device: Device) -> Resources {
         let cache = self.cache_dir.as_ref().and_then(|directory| Cache::open(directory, self.cache_limit).ok());
-        Resources { device, shard: self.shard, memory_limit: self.data_memory, cache }
+        let follow_links = self.follow_links;
+        Resources { device, shard: self.shard, memory_limit: self.data_memory, follow_links, cache }
     }
 
     /// Sets up this process with a rank's part of the threads. Comes before the first tensor.

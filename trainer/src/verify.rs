@@ -78,6 +78,7 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         shard: Shard::WHOLE,
         threads,
         data_memory: attempt.data_memory,
+        follow_links: true,
         cuda_graphs: true,
         // The repetition must not use results of an earlier run.
         cache_dir: None,
@@ -135,6 +136,7 @@ fn check_inputs(manifest: &Manifest, spec: &TrainingPlan) -> Result<()> {
     let options = DatasetOptions {
         image_column: spec.dataset.image_column.clone(),
         label_column: spec.dataset.label_column.clone(),
+        follow_links: true,
     };
     let dataset = Dataset::open(path, &options)
         .map_err(|error| Error::user(format!("{error}. Name the data set's directory with --dataset")))?;

@@ -19,9 +19,16 @@ pub struct ArchitectureFit {
     pub classes: u32,
 }
 
+/// Most tensors of a checkpoint that is compared with networks. The largest network has about a thousand, counters
+/// included, and a comparison takes time for each tensor and network.
+const MOST_TENSORS: usize = 20_000;
+
 /// All networks that match a checkpoint, in the order of [`all`].
 #[must_use]
 pub fn fits(shapes: &Shapes) -> Vec<ArchitectureFit> {
+    if shapes.len() > MOST_TENSORS {
+        return Vec::new();
+    }
     let fit = |architecture: &'static Architecture| {
         let classes = difference(architecture, shapes, None).ok()?;
         Some(ArchitectureFit { architecture, classes })
@@ -61,6 +68,9 @@ const LEAST_AGREEMENT: f64 = 0.5;
 /// The most likely network of a checkpoint; `None` if no network agrees with at least half of it.
 #[must_use]
 pub fn guess(shapes: &Shapes) -> Option<ArchitectureGuess> {
+    if shapes.len() > MOST_TENSORS {
+        return None;
+    }
     let fits = fits(shapes);
     if let Some(&ArchitectureFit { architecture, classes }) = fits.first() {
         let certainty = if fits.len() == 1 { Certainty::Certain } else { Certainty::Ambiguous };
@@ -85,8 +95,7 @@ pub fn guess(shapes: &Shapes) -> Option<ArchitectureGuess> {
 fn agreement(architecture: &Architecture, shapes: &Shapes) -> (f64, Option<u32>) {
     let found: BTreeMap<&str, &[u64]> =
         shapes.iter().filter_map(|(key, shape)| Some((architecture.canonical_key(key)?, shape.as_slice()))).collect();
-    let classes = found.get(architecture.classifier_weight().as_str()).and_then(|shape| shape.first());
-    let classes = classes.and_then(|&rows| u32::try_from(rows).ok()).filter(|&rows| rows > 0);
+    let classes = classes_of(architecture, |key| found.get(key).copied());
     let layout = architecture.layout(classes.unwrap_or(1));
     let agrees = |key: &str, shape: &[u64]| found.get(key).is_some_and(|found| *found == shape);
     let agreeing = layout.entries.iter().filter(|entry| agrees(&entry.key, &entry.shape)).count();
@@ -130,14 +139,20 @@ fn difference(architecture: &Architecture, shapes: &Shapes, classes: Option<u32>
         }
     }
     // If the number of classes is unknown, 1 stands in for the message.
-    let own = found.get(architecture.classifier_weight().as_str()).and_then(|(_, shape)| shape.first());
-    let own = own.and_then(|&rows| u32::try_from(rows).ok()).filter(|&rows| rows > 0);
+    let own = classes_of(architecture, |key| found.get(key).map(|(_, shape)| *shape));
     let layout = architecture.layout(classes.or(own).unwrap_or(1));
     wrong_shape(&layout, &found, is_classifier)
         .or_else(|| wrong_shape(&layout, &found, |role| !is_classifier(role)))
         .or_else(|| missing(&layout, &found))
         .or_else(|| unexpected(&layout, &found))
         .map_or_else(|| own.ok_or_else(|| "its classifier has no classes".to_owned()), Err)
+}
+
+/// The number of classes of a checkpoint's classifier: the rows of its weight, or of its bias where the weight is
+/// missing or stored under other names, as by `weight_norm`.
+fn classes_of<'a>(architecture: &Architecture, shape_of: impl Fn(&str) -> Option<&'a [u64]>) -> Option<u32> {
+    let rows = |key: &str| shape_of(key).and_then(|shape| u32::try_from(*shape.first()?).ok()).filter(|&rows| rows > 0);
+    rows(&architecture.classifier_weight()).or_else(|| rows(&architecture.classifier_bias()))
 }
 
 fn is_classifier(role: Role) -> bool {

@@ -10,6 +10,7 @@ mod cifar_resnet;
 mod fit;
 mod layout;
 mod mobilenet;
+mod order;
 mod resnet;
 mod shufflenet;
 mod vgg;
@@ -24,6 +25,7 @@ pub use cifar_resnet::{CifarResnet, Shortcut};
 pub use fit::{ArchitectureFit, ArchitectureGuess, Certainty, Shapes, class_mismatch, fits, guess, mismatch};
 pub use layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role};
 pub use mobilenet::Mobilenet;
+pub use order::match_by_order;
 pub use resnet::{Resnet, ResnetBlock};
 pub use shufflenet::Shufflenet;
 pub use vgg::Vgg;
@@ -108,11 +110,16 @@ impl Architecture {
         format!("{}.weight", self.family.classifier())
     }
 
+    /// Key of the classifier's bias.
+    fn classifier_bias(&self) -> String {
+        format!("{}.bias", self.family.classifier())
+    }
+
     /// Translates a checkpoint's key to this network's: ResNets call their classifier `fc` or `linear`. `None` for
-    /// `num_batches_tracked`, which no network here uses.
+    /// [counters](is_counter).
     #[must_use]
     pub fn canonical_key<'a>(&self, key: &'a str) -> Option<&'a str> {
-        if key == "num_batches_tracked" || key.ends_with(".num_batches_tracked") {
+        if is_counter(key) {
             return None;
         }
         if !matches!(self.family, Family::CifarResnet(_) | Family::Resnet(_)) {
@@ -126,6 +133,14 @@ impl Architecture {
             _ => key,
         })
     }
+}
+
+/// Whether a key of a state dict counts something, which no network here uses: batches (batch norm), averaged models
+/// (`AveragedModel`), operations and parameters (profilers).
+#[must_use]
+pub fn is_counter(key: &str) -> bool {
+    let last = key.rsplit_once('.').map_or(key, |(_, last)| last);
+    matches!(last, "num_batches_tracked" | "n_averaged" | "total_ops" | "total_params")
 }
 
 /// All networks, in the order of the documentation.

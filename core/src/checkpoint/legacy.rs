@@ -6,19 +6,20 @@
 use std::collections::HashMap;
 
 use super::error::{Error, Result, corrupt, shown};
-use super::pickle::{Machine, Value};
-use super::tensor::{Dtype, StoredBytes, Tensor};
-use super::{LONGEST_PICKLE, torch};
+use super::pickle::{Machine, Value, refused};
+use super::tensor::StoredBytes;
+use super::torch::StorageKind;
+use super::{Contents, LONGEST_PICKLE, state_dict};
 use crate::byte_source::ByteSource;
 
 /// 0x1950a86a20f9469cfc6c.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const VERSION: i64 = 1001;
 
-/// The tensors of the state dict.
-pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
+/// Reads the state dict, if possible the one under the key `wanted`.
+pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents> {
     let head = source.read(0, source.len().min(LONGEST_PICKLE))?;
-    pickles(source, &head).map_err(|error| match error {
+    pickles(source, &head, wanted).map_err(|error| match error {
         Error::Truncated(_) if (head.len() as u64) < source.len() => {
             Error::Limit(format!("its pickles are longer than {} MiB", LONGEST_PICKLE >> 20))
         }
@@ -26,9 +27,13 @@ pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
     })
 }
 
-fn pickles(source: &ByteSource, head: &[u8]) -> Result<Vec<Tensor>> {
+fn pickles(source: &ByteSource, head: &[u8], wanted: Option<&str>) -> Result<Contents> {
     let mut machine = Machine::new(head);
-    if machine.load()? != Value::Long(&MAGIC) {
+    let magic = machine.load()?;
+    if let Some((module, name)) = machine.maker(magic) {
+        return Err(refused(module, name));
+    }
+    if magic != Value::Long(&MAGIC) {
         return Err(Error::NotACheckpoint { found: "a Python pickle not written by torch.save".to_owned() });
     }
     match machine.load()? {
@@ -37,19 +42,19 @@ fn pickles(source: &ByteSource, head: &[u8]) -> Result<Vec<Tensor>> {
     }
     machine.load()?;
     let root = machine.load()?;
-    let named = torch::state_dict(&machine, root)?;
+    let found = state_dict::find(&machine, root, wanted)?;
     let keys = machine.load()?;
     let storages = storages(source, &machine, keys)?;
-    torch::tensors(named, false, |storage| {
+    Contents::of_pickle(found, false, |storage| {
         let data = storages.get(storage.key).cloned();
         data.map_or_else(|| corrupt(format!("storage {} is missing", shown(storage.key))), Ok)
     })
 }
 
 fn storages<'a>(source: &ByteSource, machine: &Machine<'a>, keys: Value<'a>) -> Result<HashMap<&'a str, StoredBytes>> {
-    let mut types: HashMap<&str, (Dtype, u64)> = HashMap::new();
+    let mut types: HashMap<&str, (StorageKind<'_>, u64)> = HashMap::new();
     for storage in machine.storages() {
-        let storage_type = (storage.dtype, storage.elements);
+        let storage_type = (storage.kind, storage.elements);
         if *types.entry(storage.key).or_insert(storage_type) != storage_type {
             return corrupt(format!("storage {} has two types", shown(storage.key)));
         }
@@ -59,7 +64,7 @@ fn storages<'a>(source: &ByteSource, machine: &Machine<'a>, keys: Value<'a>) -> 
     let mut offset = machine.position() as u64;
     for &key in keys {
         let Value::Str(key) = key else { return corrupt("the key of a storage is not text") };
-        let Some(&(dtype, expected)) = types.get(key) else {
+        let Some(&(kind, expected)) = types.get(key) else {
             return corrupt(format!("storage {} belongs to no tensor", shown(key)));
         };
         let truncated = || Error::Truncated(format!("it ends before the end of storage {}", shown(key)));
@@ -73,7 +78,11 @@ fn storages<'a>(source: &ByteSource, machine: &Machine<'a>, keys: Value<'a>) -> 
             let message = format!("storage {} has {elements} elements where {expected} are expected", shown(key));
             return corrupt(message);
         }
-        let length = elements.checked_mul(dtype.size()).ok_or_else(truncated)?;
+        let Some(size) = kind.size() else {
+            let message = format!("storage {} has elements of an unknown size; save it again", shown(key));
+            return Err(Error::Unsupported(message));
+        };
+        let length = elements.checked_mul(size).ok_or_else(truncated)?;
         let end = (offset + 8).checked_add(length).filter(|&end| end <= source.len()).ok_or_else(truncated)?;
         if found.insert(key, StoredBytes::Range { offset: offset + 8, length }).is_some() {
             return corrupt(format!("storage {} occurs twice", shown(key)));

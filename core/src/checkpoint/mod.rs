@@ -5,9 +5,12 @@
 
 mod error;
 mod legacy;
+mod naming;
 mod pickle;
 mod reader;
 mod safetensors;
+mod soundness;
+mod state_dict;
 mod tensor;
 mod torch;
 mod zip;
@@ -23,15 +26,13 @@ pub use error::Error;
 pub use safetensors::{NewTensor, write};
 pub use tensor::{Dtype, Tensor};
 
-use crate::architecture::Shapes;
+use crate::architecture::{self, Shapes};
 use crate::byte_source::ByteSource;
 
 /// Largest pickle, in bytes. A pickle contains names and shapes, but no weights.
 const LONGEST_PICKLE: u64 = 64 << 20;
 /// Tensors may share storages, but all of them together may have at most this many times the size of the file.
 const MOST_SHARING: u64 = 4;
-/// Prefix of every key of a model wrapped in DataParallel.
-const PARALLEL: &str = "module.";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +86,34 @@ impl CheckpointFormat {
     }
 }
 
+/// What a format's reader finds.
+#[derive(Debug)]
+struct Contents {
+    /// In the file's order.
+    tensors: Vec<Tensor>,
+    metadata: BTreeMap<String, String>,
+    /// What was passed over or chosen, in sentences without a full stop.
+    notes: Vec<String>,
+    /// Whether these are the tensors under the key that was asked for.
+    is_wanted: bool,
+}
+
+impl Contents {
+    fn of_pickle(
+        found: state_dict::StateDict<'_>,
+        big_endian: bool,
+        bytes_of: impl FnMut(&torch::StorageRef<'_>) -> Result<tensor::StoredBytes, Error>,
+    ) -> Result<Self, Error> {
+        let state_dict::StateDict { tensors, notes, accuracy, is_wanted } = found;
+        let tensors = state_dict::tensors(tensors, big_endian, bytes_of)?;
+        let metadata = accuracy.map(|accuracy| (ACCURACY.to_owned(), accuracy.to_string())).into_iter().collect();
+        Ok(Self { tensors, metadata, notes, is_wanted })
+    }
+}
+
+/// The key of the network's accuracy in the metadata.
+pub const ACCURACY: &str = "accuracy";
+
 /// A state dict on disk. Elements are read on demand.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -93,16 +122,46 @@ pub struct Checkpoint {
     tensors: Vec<Tensor>,
     index: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
+    notes: Vec<String>,
+}
+
+/// How the names in a file become keys of a state dict.
+#[derive(Debug, Clone, Copy)]
+enum Keys<'a> {
+    /// As they are.
+    AsWritten,
+    /// Without the prefixes of wrappers, or as a known network's keys in the same order. Of several state dicts, the
+    /// one under this key or prefix, if it is given.
+    OfNetwork(Option<&'a str>),
 }
 
 impl Checkpoint {
-    /// Reads everything but the elements.
+    /// Reads everything but the elements. Prefixes of wrappers are removed from the keys, and what is passed over is in
+    /// the [`notes`](Self::notes).
     ///
     /// # Errors
     /// The file is not a checkpoint, is damaged or hostile, contains no state dict, or cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_state_dict(path, None)
+    }
+
+    /// Like [`Checkpoint::open`], for the state dict under a key of the file, or of the tensors whose keys begin with
+    /// it. `None` chooses the most likely one.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::open`], or the file has no such state dict.
+    pub fn open_state_dict(path: &Path, key: Option<&str>) -> Result<Self, Error> {
         let file = File::open(path)?;
-        Self::new(ByteSource::from_file(file)?)
+        Self::new(ByteSource::from_file(file)?, Keys::OfNetwork(key))
+    }
+
+    /// Like [`Checkpoint::open`], with the keys as they are in the file.
+    ///
+    /// # Errors
+    /// As for [`Checkpoint::open`].
+    pub fn open_as_written(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path)?;
+        Self::new(ByteSource::from_file(file)?, Keys::AsWritten)
     }
 
     /// Like [`Checkpoint::open`], for a file in memory.
@@ -110,15 +169,16 @@ impl Checkpoint {
     /// # Errors
     /// As for [`Checkpoint::open`].
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
-        Self::new(ByteSource::Memory(bytes))
+        Self::new(ByteSource::Memory(bytes), Keys::OfNetwork(None))
     }
 
-    fn new(source: ByteSource) -> Result<Self, Error> {
+    fn new(source: ByteSource, keys: Keys<'_>) -> Result<Self, Error> {
         let format = CheckpointFormat::detect(&source.read(0, source.len().min(16))?)?;
-        let (mut tensors, metadata) = match format {
+        let wanted = if let Keys::OfNetwork(wanted) = keys { wanted } else { None };
+        let Contents { tensors, metadata, mut notes, is_wanted } = match format {
             CheckpointFormat::Safetensors => safetensors::read(&source)?,
-            CheckpointFormat::TorchZip => (zip::read(&source)?, BTreeMap::new()),
-            CheckpointFormat::TorchLegacy => (legacy::read(&source)?, BTreeMap::new()),
+            CheckpointFormat::TorchZip => zip::read(&source, wanted)?,
+            CheckpointFormat::TorchLegacy => legacy::read(&source, wanted)?,
         };
         if tensors.is_empty() {
             return Err(Error::NoStateDict("it is empty".to_owned()));
@@ -130,17 +190,12 @@ impl Checkpoint {
             let message = format!("its tensors would take {cost} bytes, but it has only {} bytes", source.len());
             return Err(Error::Limit(message));
         }
-        // Twice, for a wrapped model that was wrapped again.
-        for _ in 0..2 {
-            if tensors.iter().all(|tensor| tensor.name().len() > PARALLEL.len() && tensor.name().starts_with(PARALLEL))
-            {
-                for tensor in &mut tensors {
-                    tensor.set_name(tensor.name()[PARALLEL.len()..].to_owned());
-                }
-            }
-        }
+        let tensors = match keys {
+            Keys::AsWritten => tensors,
+            Keys::OfNetwork(wanted) => naming::settle(tensors, wanted.filter(|_| !is_wanted), &mut notes)?,
+        };
         let index = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name().to_owned(), at)).collect();
-        Ok(Self { source, format, tensors, index, metadata })
+        Ok(Self { source, format, tensors, index, metadata, notes })
     }
 
     #[must_use]
@@ -165,16 +220,32 @@ impl Checkpoint {
         self.tensors.iter().map(|tensor| (tensor.name().to_owned(), tensor.shape().to_vec())).collect()
     }
 
-    /// Metadata of a safetensors file; empty for the other formats.
+    /// Metadata of a safetensors file. The other formats have [`ACCURACY`] at most.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Number of trained parameters: floating-point elements other than running statistics.
+    /// What was passed over, chosen or read under another name, for the user: sentences without a full stop.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The accuracy in percent that the file names for its network. A number up to 1 is a fraction.
+    #[must_use]
+    pub fn recorded_accuracy(&self) -> Option<f64> {
+        let accuracy: f64 = self.metadata.get(ACCURACY)?.trim().trim_end_matches('%').trim_end().parse().ok()?;
+        let percent = if accuracy <= 1.0 { 100.0 * accuracy } else { accuracy };
+        (0.0..=100.0).contains(&percent).then_some(percent)
+    }
+
+    /// Number of trained parameters: floating-point elements other than running statistics and counters.
     #[must_use]
     pub fn parameters(&self) -> u64 {
-        let statistics = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
+        let statistics = |name: &str| {
+            name.ends_with("running_mean") || name.ends_with("running_var") || architecture::is_counter(name)
+        };
         let trained = self.tensors.iter().filter(|tensor| tensor.dtype().is_float() && !statistics(tensor.name()));
         trained.map(Tensor::elements).sum()
     }
@@ -195,6 +266,18 @@ impl Checkpoint {
         Ok(tensor::to_f32(tensor.dtype(), &self.bytes(tensor)?))
     }
 
+    /// Writes the state dict as safetensors, with the metadata that other readers expect. The output may replace the
+    /// file.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn convert(&self, output: &Path) -> Result<(), Error> {
+        let mut metadata = self.metadata.clone();
+        // transformers and other readers expect this of weights from PyTorch.
+        metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
+        self.write_safetensors(output, &metadata)
+    }
+
     /// Writes the state dict as safetensors, with unchanged element types.
     ///
     /// # Errors
@@ -212,9 +295,6 @@ impl Checkpoint {
 /// The input is not a checkpoint, or a file cannot be read or written.
 pub fn convert(input: &Path, output: &Path) -> Result<Checkpoint, Error> {
     let checkpoint = Checkpoint::open(input)?;
-    let mut metadata = checkpoint.metadata.clone();
-    // transformers and other readers expect this of weights from PyTorch.
-    metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
-    checkpoint.write_safetensors(output, &metadata)?;
+    checkpoint.convert(output)?;
     Ok(checkpoint)
 }

@@ -10,12 +10,18 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use super::Contents;
 use super::error::{Error, Result, corrupt, shown};
+use super::state_dict::unread_note;
 use super::tensor::{Dtype, StoredBytes, StridedView, Tensor};
 use crate::byte_source::ByteSource;
 
 /// Largest header, in bytes, as in the reference implementation.
 pub(super) const LONGEST_HEADER: u64 = 100_000_000;
+/// Largest header that is read, in bytes: one of 10,000 tensors has a megabyte or two.
+const LONGEST_READ: u64 = 32 << 20;
+/// Most quotes and commas in a header, which bound what it takes in memory. A tensor has some 14.
+const MOST_MARKS: usize = 2_000_000;
 const METADATA: &str = "__metadata__";
 
 #[derive(Deserialize)]
@@ -46,7 +52,8 @@ impl<'de> Deserialize<'de> for Header {
                 let mut header = Header::default();
                 while let Some(key) = map.next_key::<String>()? {
                     if key == METADATA {
-                        header.metadata = map.next_value()?;
+                        // The reference implementation reads null, too.
+                        header.metadata = map.next_value::<Option<_>>()?.unwrap_or_default();
                     } else {
                         header.entries.push((key, map.next_value()?));
                     }
@@ -58,8 +65,9 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-/// Reads the tensors, in the order of their bytes, and the metadata.
-pub(super) fn read(source: &ByteSource) -> Result<(Vec<Tensor>, BTreeMap<String, String>)> {
+/// Reads the tensors, in the order of their bytes, and the metadata. Tensors of other types than [`Dtype`] has are left
+/// out.
+pub(super) fn read(source: &ByteSource) -> Result<Contents> {
     let mut length = [0; 8];
     length.copy_from_slice(&source.read(0, 8)?);
     let length = u64::from_le_bytes(length);
@@ -72,22 +80,35 @@ pub(super) fn read(source: &ByteSource) -> Result<(Vec<Tensor>, BTreeMap<String,
             source.len() - 8
         )));
     }
-    let header: Header = serde_json::from_slice(&source.read(8, length)?)
+    if length > LONGEST_READ {
+        return Err(Error::Limit(format!("its header is {length} bytes long, and at most {LONGEST_READ} are read")));
+    }
+    let text = source.read(8, length)?;
+    if text.iter().filter(|byte| matches!(byte, b'"' | b',')).count() > MOST_MARKS {
+        return Err(Error::Limit(format!("its header has more than {MOST_MARKS} quotes and commas")));
+    }
+    let header: Header = serde_json::from_slice(&text)
         .map_err(|error| Error::Corrupt(format!("its header cannot be read ({})", shown(&error.to_string()))))?;
+    drop(text);
     let Header { mut entries, metadata } = header;
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let stored = source.len() - 8 - length;
     let mut names = HashSet::new();
     let mut end = 0;
     let mut tensors = Vec::with_capacity(entries.len());
+    let mut unread = Vec::new();
     for (name, entry) in entries {
         if !names.insert(name.clone()) {
             return corrupt(format!("it has two tensors named {}", shown(&name)));
         }
         let [from, to] = entry.data_offsets;
         let Some(dtype) = Dtype::from_name(&entry.dtype) else {
-            let message = format!("{} has type {}, which is not supported", shown(&name), shown(&entry.dtype));
-            return Err(Error::Unsupported(message));
+            if from != end || to < from {
+                return corrupt(format!("the bytes of {} do not follow those before", shown(&name)));
+            }
+            end = to;
+            unread.push(format!("{} has type {}", shown(&name), shown(&entry.dtype)));
+            continue;
         };
         let view = StridedView::contiguous(entry.shape);
         let size =
@@ -106,7 +127,14 @@ pub(super) fn read(source: &ByteSource) -> Result<(Vec<Tensor>, BTreeMap<String,
             Err(Error::Truncated(format!("its header describes {end} bytes, but only {stored} bytes follow")))
         }
         _ if stored > end => corrupt(format!("{} bytes follow its last tensor", stored - end)),
-        _ => Ok((tensors, metadata)),
+        _ if tensors.is_empty() && !unread.is_empty() => {
+            let message = format!("{}, which is not supported; save floating-point or integer tensors", unread[0]);
+            Err(Error::Unsupported(message))
+        }
+        _ => {
+            let notes = unread_note(&unread).into_iter().collect();
+            Ok(Contents { tensors, metadata, notes, is_wanted: false })
+        }
     }
 }
 

@@ -1,44 +1,94 @@
-//! What pickles of torch.save may build: tensors and plain containers. Every other name is refused.
+//! What pickles of torch.save may build: tensors and plain containers. What any other name would make is passed over.
 
-use std::collections::HashSet;
+use std::fmt;
 
-use super::error::{Error, Result, corrupt, shown};
+use super::error::{Result, corrupt, shown};
 use super::pickle::{Machine, Object, Value, refused};
-use super::tensor::{Dtype, StoredBytes, StridedView, Tensor};
+use super::tensor::{Dtype, StridedView};
 
 /// Most dimensions of a tensor.
 const MOST_DIMENSIONS: usize = 16;
-/// Keys under which training scripts store the state dict, most likely first.
-const WRAPPERS: [&str; 6] = ["state_dict", "model", "model_state_dict", "net", "student", "teacher"];
 
 /// A storage as described by a pickle. Its bytes are elsewhere in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StorageRef<'a> {
     pub(super) key: &'a str,
-    pub(super) dtype: Dtype,
+    pub(super) kind: StorageKind<'a>,
     /// Size of the whole storage.
     pub(super) elements: u64,
     /// Offset and number of elements, if this is a part of the storage with that key (before PyTorch 0.4).
     pub(super) part: Option<(u64, u64)>,
 }
 
+/// What a storage's elements are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StorageKind<'a> {
+    Known(Dtype),
+    /// PyTorch's class for elements that are not read.
+    Other(&'a str),
+}
+
+impl StorageKind<'_> {
+    /// Bytes per element; `None` for classes that PyTorch does not have.
+    pub(super) fn size(self) -> Option<u64> {
+        match self {
+            Self::Known(dtype) => Some(dtype.size()),
+            Self::Other("ComplexDoubleStorage") => Some(16),
+            Self::Other("ComplexFloatStorage") => Some(8),
+            Self::Other("ComplexHalfStorage" | "QInt32Storage") => Some(4),
+            Self::Other(
+                "QInt8Storage" | "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" | "UntypedStorage",
+            ) => Some(1),
+            Self::Other(_) => None,
+        }
+    }
+}
+
 /// A tensor as described by a pickle.
 #[derive(Debug, Clone)]
 pub(super) struct TensorView<'a> {
-    storage: StorageRef<'a>,
-    view: StridedView,
-}
-
-/// An entry of the state dict.
-#[derive(Debug, Clone)]
-pub(super) struct NamedTensor<'a> {
-    pub(super) name: &'a str,
     pub(super) storage: StorageRef<'a>,
+    pub(super) dtype: Dtype,
     pub(super) view: StridedView,
 }
 
-/// Builds the object that a call in the pickle would return, if it is harmless. Nothing is run: each known name is
-/// handled by a few lines below.
+/// A tensor of a kind that is not read. Displayed as what it is, for a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum OtherTensor<'a> {
+    /// The class of its storage.
+    Stored(&'a str),
+    /// Its element type, such as `uint16`.
+    Typed(&'a str),
+    /// The function of `torch._utils` that makes it.
+    Rebuilt(&'a str),
+}
+
+impl fmt::Display for OtherTensor<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Typed(dtype) => write!(formatter, "of type {}", shown(dtype)),
+            Self::Stored(class) => {
+                let kind = match class {
+                    _ if class.starts_with("Complex") => "complex",
+                    _ if class.starts_with('Q') => "quantised",
+                    _ => "of an unknown type",
+                };
+                write!(formatter, "{kind} (torch.{})", shown(class))
+            }
+            Self::Rebuilt(function) => {
+                let kind = match function {
+                    _ if function.contains("sparse") => "sparse",
+                    _ if function.contains("qtensor") => "quantised",
+                    _ => "of another kind",
+                };
+                write!(formatter, "{kind} (torch._utils.{})", shown(function))
+            }
+        }
+    }
+}
+
+/// Builds the object that a call in the pickle would return, if it is known. Nothing is run: each known name is handled
+/// by a few lines below, and of other calls only the name is kept.
 pub(super) fn build<'a>(
     machine: &mut Machine<'a>,
     module: &'a str,
@@ -51,6 +101,8 @@ pub(super) fn build<'a>(
         ("collections", "Counter") => Ok(arguments.first().copied().unwrap_or(Value::Opaque)),
         ("torch", "Size") => Ok(arguments.first().copied().unwrap_or(Value::Opaque)),
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => tensor(machine, arguments),
+        // Of the element types that came after the classes of storages.
+        ("torch._utils", "_rebuild_tensor_v3") => typed_tensor(machine, arguments),
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => match arguments.first() {
             Some(&data) => Ok(data),
             None => corrupt("a parameter has no tensor"),
@@ -58,11 +110,23 @@ pub(super) fn build<'a>(
         // A tensor with attributes or of a subclass. Only the inner tensor matters.
         ("torch._tensor", "_rebuild_from_type_v2") => rebuild_from_type(machine, arguments),
         ("torch._utils", other) if other.starts_with("_rebuild_") => {
-            let message = format!("it contains tensors rebuilt by torch._utils.{}; save dense tensors", shown(other));
-            Err(Error::Unsupported(message))
+            Ok(machine.create(Object::OtherTensor(OtherTensor::Rebuilt(other))))
+        }
+        // Before PyTorch 0.4.
+        ("torch.nn.parameter", "Parameter") | ("torch.autograd.variable", "Variable")
+            if let Some(&data) = arguments.first()
+                && matches!(machine.object(data), Some(Object::Tensor(_))) =>
+        {
+            Ok(data)
+        }
+        // Python's own ways to make an instance of a class.
+        ("copyreg" | "copy_reg", "_reconstructor" | "__newobj__")
+            if let Some((module, name)) = arguments.first().and_then(|&class| machine.global(class)) =>
+        {
+            Ok(machine.create_foreign(module, name))
         }
         _ if is_inert(module, name) => Ok(Value::Opaque),
-        _ => Err(refused(module, name)),
+        _ => Ok(machine.create_foreign(module, name)),
     }
 }
 
@@ -102,14 +166,20 @@ fn ordered_dict<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Resul
 
 fn rebuild_from_type<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
     let &[function, _, inner, ..] = arguments else { return corrupt("a tensor has too few arguments") };
-    match machine.global(function) {
-        Some(("torch._utils", "_rebuild_tensor_v2")) => {
-            let inner = machine.sequence(inner).unwrap_or_default().iter().copied().take(8).collect::<Vec<_>>();
-            tensor(machine, &inner)
-        }
-        Some((module, name)) => Err(refused(module, name)),
-        None => corrupt("a tensor is rebuilt by something that is not a function"),
+    let Some((module, name)) = machine.global(function) else {
+        return corrupt("a tensor is rebuilt by something that is not a function");
+    };
+    if module != "torch._utils" || name == "_rebuild_from_type_v2" {
+        return Ok(machine.create_foreign(module, name));
     }
+    let inner = machine.sequence(inner).unwrap_or_default().iter().copied().take(8).collect::<Vec<_>>();
+    build(machine, module, name, &inner)
+}
+
+fn typed_tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
+    let dtype = arguments.get(6).and_then(|&dtype| machine.global(dtype)).filter(|(module, _)| *module == "torch");
+    let Some((_, dtype)) = dtype else { return corrupt("a tensor has no type") };
+    Ok(machine.create(Object::OtherTensor(OtherTensor::Typed(dtype))))
 }
 
 fn tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
@@ -126,7 +196,11 @@ fn tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Valu
     if shape.len() != strides.len() {
         return corrupt(format!("a tensor has {} dimensions and {} strides", shape.len(), strides.len()));
     }
-    let view = TensorView { storage, view: StridedView { offset, shape, strides } };
+    let dtype = match storage.kind {
+        StorageKind::Known(dtype) => dtype,
+        StorageKind::Other(class) => return Ok(machine.create(Object::OtherTensor(OtherTensor::Stored(class)))),
+    };
+    let view = TensorView { storage, dtype, view: StridedView { offset, shape, strides } };
     Ok(machine.create(Object::Tensor(view)))
 }
 
@@ -142,33 +216,35 @@ fn counts<'a>(machine: &Machine<'a>, value: Value<'a>) -> Option<Vec<u64>> {
     members.iter().map(|&member| count(member)).collect()
 }
 
+/// What a persistent id stands for: a storage, or the class of a module that was saved whole.
+pub(super) fn persistent<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Value<'a>> {
+    match machine.sequence(id) {
+        // Before PyTorch 1.6, with the class's source code.
+        Some(&[Value::Str("module"), class, ..]) if machine.global(class).is_some() => Ok(class),
+        _ => storage(machine, id),
+    }
+}
+
 /// The storage for a persistent id: `("storage", class, key, location, elements[, part])`.
-pub(super) fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Value<'a>> {
+fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Value<'a>> {
     let Some(&[Value::Str("storage"), class, Value::Str(key), _, elements, ref rest @ ..]) = machine.sequence(id)
     else {
         return corrupt("its pickle refers to something that is not a storage");
     };
     let Some((module, class)) = machine.global(class) else { return corrupt("a storage has no class") };
-    let dtype = match class {
+    let kind = match class {
         _ if !matches!(module, "torch" | "torch.cuda" | "torch.storage") => return Err(refused(module, class)),
-        "DoubleStorage" => Dtype::F64,
-        "FloatStorage" => Dtype::F32,
-        "HalfStorage" => Dtype::F16,
-        "BFloat16Storage" => Dtype::Bf16,
-        "LongStorage" => Dtype::I64,
-        "IntStorage" => Dtype::I32,
-        "ShortStorage" => Dtype::I16,
-        "CharStorage" => Dtype::I8,
-        "ByteStorage" => Dtype::U8,
-        "BoolStorage" => Dtype::Bool,
-        other => {
-            let message = format!(
-                "it contains a {}.{}; save real floating-point or integer tensors",
-                shown(module),
-                shown(other)
-            );
-            return Err(Error::Unsupported(message));
-        }
+        "DoubleStorage" => StorageKind::Known(Dtype::F64),
+        "FloatStorage" => StorageKind::Known(Dtype::F32),
+        "HalfStorage" => StorageKind::Known(Dtype::F16),
+        "BFloat16Storage" => StorageKind::Known(Dtype::Bf16),
+        "LongStorage" => StorageKind::Known(Dtype::I64),
+        "IntStorage" => StorageKind::Known(Dtype::I32),
+        "ShortStorage" => StorageKind::Known(Dtype::I16),
+        "CharStorage" => StorageKind::Known(Dtype::I8),
+        "ByteStorage" => StorageKind::Known(Dtype::U8),
+        "BoolStorage" => StorageKind::Known(Dtype::Bool),
+        other => StorageKind::Other(other),
     };
     let Some(elements) = count(elements) else { return corrupt(format!("storage {} has no size", shown(key))) };
     let part = match rest.first().copied() {
@@ -180,74 +256,5 @@ pub(super) fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Va
             _ => return corrupt(format!("storage {} is a part of unknown form", shown(key))),
         },
     };
-    Ok(machine.create(Object::Storage(StorageRef { key, dtype, elements, part })))
-}
-
-/// The tensors of the state dict, in its order.
-pub(super) fn state_dict<'a>(machine: &Machine<'a>, root: Value<'a>) -> Result<Vec<NamedTensor<'a>>> {
-    let mut dict = root;
-    // Wrappers can be nested.
-    for _ in 0..4 {
-        let Some(inner) = wrapped(machine, dict) else { break };
-        dict = inner;
-    }
-    let Some(entries) = machine.entries(dict) else {
-        return Err(Error::NoStateDict("it is not a dictionary".to_owned()));
-    };
-    let mut names = HashSet::new();
-    let mut tensors = Vec::new();
-    for &(key, value) in entries {
-        let (Value::Str(name), Some(Object::Tensor(tensor))) = (key, machine.object(value)) else { continue };
-        if !names.insert(name) {
-            return corrupt(format!("it has two tensors named {}", shown(name)));
-        }
-        tensors.push(NamedTensor { name, storage: tensor.storage, view: tensor.view.clone() });
-    }
-    if tensors.is_empty() {
-        let keys =
-            entries.iter().filter_map(|&(key, _)| if let Value::Str(key) = key { Some(shown(key)) } else { None });
-        let keys: Vec<_> = keys.take(8).collect();
-        let found =
-            if keys.is_empty() { "it is empty".to_owned() } else { format!("its keys include {}", keys.join(", ")) };
-        return Err(Error::NoStateDict(found));
-    }
-    Ok(tensors)
-}
-
-/// The dictionary under the most likely key.
-fn wrapped<'a>(machine: &Machine<'a>, dict: Value<'a>) -> Option<Value<'a>> {
-    let entries = machine.entries(dict)?;
-    let under = |wrapper: &str| {
-        let (_, value) = entries.iter().find(|(key, _)| *key == Value::Str(wrapper))?;
-        machine.entries(*value).filter(|inner| !inner.is_empty()).map(|_| *value)
-    };
-    WRAPPERS.iter().find_map(|wrapper| under(wrapper))
-}
-
-/// Combines tensors with the bytes of their storages.
-pub(super) fn tensors(
-    named: Vec<NamedTensor<'_>>,
-    big_endian: bool,
-    mut bytes_of: impl FnMut(&StorageRef<'_>) -> Result<StoredBytes>,
-) -> Result<Vec<Tensor>> {
-    let join = |NamedTensor { name, storage, mut view }: NamedTensor<'_>| {
-        let mut data = bytes_of(&storage)?;
-        let needed = storage.elements.checked_mul(storage.dtype.size()).filter(|&needed| needed <= data.len());
-        let Some(needed) = needed else {
-            let (key, elements, stored) = (shown(storage.key), storage.elements, data.len());
-            return corrupt(format!("storage {key} has {stored} bytes, too few for {elements} elements"));
-        };
-        if let Some((offset, length)) = storage.part {
-            let end = offset.checked_add(length).filter(|&end| end <= storage.elements);
-            let Some(moved) = end.and_then(|_| view.offset.checked_add(offset)) else {
-                return corrupt(format!("storage {} has a part outside of it", shown(storage.key)));
-            };
-            view.offset = moved;
-        }
-        if let StoredBytes::Range { length, .. } = &mut data {
-            *length = needed;
-        }
-        Tensor::new(name.to_owned(), storage.dtype, view, data, big_endian)
-    };
-    named.into_iter().map(join).collect()
+    Ok(machine.create(Object::Storage(StorageRef { key, kind, elements, part })))
 }

@@ -9,8 +9,8 @@ use ::zip::{CompressionMethod, ZipArchive};
 use super::error::{Error, Result, corrupt, shown};
 use super::pickle::Machine;
 use super::reader::Reader;
-use super::tensor::{StoredBytes, Tensor};
-use super::{LONGEST_PICKLE, torch};
+use super::tensor::StoredBytes;
+use super::{Contents, LONGEST_PICKLE, state_dict};
 use crate::byte_source::ByteSource;
 
 /// Compressed entries, which torch.save does not write, may together unpack to at most this many times the file's size,
@@ -25,8 +25,8 @@ struct Archive<'a> {
     budget: u64,
 }
 
-/// Reads the tensors of the state dict.
-pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
+/// Reads the state dict, if possible the one under the key `wanted`.
+pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents> {
     let zip = ZipArchive::new(BufReader::new(Reader::new(source))).map_err(archive_error)?;
     if zip.has_duplicate_names() {
         return corrupt("its archive has two entries with the same name");
@@ -57,9 +57,9 @@ pub(super) fn read(source: &ByteSource) -> Result<Vec<Tensor>> {
     };
     let mut machine = Machine::new(&pickle);
     let root = machine.load()?;
-    let named = torch::state_dict(&machine, root)?;
+    let found = state_dict::find(&machine, root, wanted)?;
     let mut storages: HashMap<String, StoredBytes> = HashMap::new();
-    torch::tensors(named, big_endian, |storage| {
+    Contents::of_pickle(found, big_endian, |storage| {
         if let Some(data) = storages.get(storage.key) {
             return Ok(data.clone());
         }

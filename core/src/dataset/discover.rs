@@ -4,44 +4,93 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 use super::{Dataset, DatasetOptions, DatasetSummary, Error};
 
-/// All data sets that are subdirectories of `base`, sorted by name. Others, and damaged ones, are skipped with a
-/// warning.
+/// Most characters of a data set's name.
+pub const LONGEST_NAME: usize = 100;
+
+/// The names of data sets and splits that a job can write, as a regular expression.
+pub const NAME_PATTERN: &str = r"^[^\x00-\x1f\x7f-\x9f/\\. ][^\x00-\x1f\x7f-\x9f/\\]*$";
+
+/// What a server's directory holds.
+#[derive(Debug, Default)]
+pub struct Discovered {
+    /// Sorted by name.
+    pub datasets: Vec<DatasetSummary>,
+    /// Sorted by name.
+    pub unusable: Vec<UnusableDirectory>,
+}
+
+/// A directory that jobs cannot use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnusableDirectory {
+    /// The directory's name.
+    pub name: String,
+    /// Why it cannot be used, and what to do.
+    pub reason: String,
+}
+
+/// Reads every subdirectory of `base` that is not hidden.
 ///
 /// # Errors
 /// `base` cannot be listed.
-pub fn discover(base: &Path) -> io::Result<Vec<DatasetSummary>> {
-    let mut found = Vec::new();
+pub fn discover(base: &Path, follow_links: bool) -> io::Result<Discovered> {
+    let mut names = Vec::new();
     for entry in fs::read_dir(base)? {
-        let Ok(name) = entry?.file_name().into_string() else { continue };
-        let path = base.join(&name);
-        if !is_plain(&name) || !path.is_dir() {
-            continue;
-        }
-        match Dataset::open(&path, &DatasetOptions::default()).and_then(|dataset| dataset.summary()) {
-            Ok(summary) => found.push(summary),
-            Err(error) => tracing::warn!(%error, "skipping a directory that is not a valid data set"),
+        let name = entry?.file_name();
+        if !name.as_encoded_bytes().starts_with(b".") && base.join(&name).is_dir() {
+            names.push(name);
         }
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
+    names.sort();
+    let options = DatasetOptions { follow_links, ..DatasetOptions::default() };
+    let mut found = Discovered::default();
+    for name in names {
+        let path = base.join(&name);
+        let result = match name.to_str() {
+            Some(name) if is_name(name) => Dataset::open(&path, &options)
+                .and_then(|dataset| dataset.summary())
+                .map_err(|error| error.relative_to(base)),
+            _ => Err(format!("its name cannot be written in a job: rename it ({NAME_RULE})")),
+        };
+        match result {
+            Ok(summary) => found.datasets.push(summary),
+            Err(reason) => {
+                let name = name.to_string_lossy().into_owned();
+                tracing::debug!(name, reason, "not a data set");
+                found.unusable.push(UnusableDirectory { name, reason });
+            }
+        }
+    }
     Ok(found)
 }
 
 /// The directory of a data set in `base`.
 ///
 /// # Errors
-/// The name is not plain (and could be a path), or there is no such directory.
+/// The name could be a path, or there is no such directory.
 pub fn resolve(base: &Path, name: &str) -> Result<PathBuf, Error> {
     let path = base.join(name);
-    if !is_plain(name) {
-        let message = format!("{name:?} is not a valid name of a data set: use letters, digits, '-', '_' and '.'");
+    if !is_name(name) {
+        let message = format!("{name:?} is not a valid name of a data set: it {NAME_RULE}");
         return Err(Error::Invalid { path: base.to_owned(), message });
     }
     if path.is_dir() { Ok(path) } else { Err(Error::Missing { path }) }
 }
 
-fn is_plain(name: &str) -> bool {
-    let plain = |character: char| character.is_alphanumeric() || "-_.+ ".contains(character);
-    !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.chars().all(plain)
+/// What [`is_name`] accepts, as the predicate of a sentence.
+pub const NAME_RULE: &str =
+    "has at most 100 characters, no slash, backslash or control character, and no dot or space at its start";
+
+/// Whether jobs can name a data set or split so: as an entry of a directory, which is neither hidden nor a path.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let is_plain = |character: char| !character.is_control() && !matches!(character, '/' | '\\');
+    !name.is_empty()
+        && name.chars().count() <= LONGEST_NAME
+        && !name.starts_with(['.', ' '])
+        && name.chars().all(is_plain)
 }

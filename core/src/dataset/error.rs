@@ -10,18 +10,25 @@ pub enum Error {
     Missing { path: PathBuf },
     /// The directory's format is not recognised.
     #[error(
-        "{}: the format of this data set is unknown; supported are Hugging Face parquet shards (train-*.parquet, \
-         test-*.parquet), an image folder (train/<class>/*.png or *.jpg, test/<class>/…), CIFAR binary files (data_batch_*.bin and \
-         test_batch.bin, or train.bin and test.bin) or MNIST IDX files (train-images-idx3-ubyte[.gz] and so on)",
+        "{}: the format of this data set is unknown: {found}. Supported are Hugging Face parquet shards (train-*.parquet, \
+         test-*.parquet), an image folder (train/<class>/*.png or *.jpg, test/<class>/…; or <class>/*.png; or a \
+         metadata.csv with file_name and label), CIFAR-10 and CIFAR-100 (their binary or Python version) or MNIST IDX \
+         files (train-images-idx3-ubyte[.gz] and so on)",
         path.display()
     )]
-    UnknownLayout { path: PathBuf },
-    #[error("{}: has no {wanted}; its splits are: {}", path.display(), listed(known))]
+    UnknownLayout {
+        path: PathBuf,
+        /// What the directory holds, and what to do.
+        found: String,
+    },
+    #[error("{}: has no {wanted}; its splits are: {}{advice}", path.display(), listed(known))]
     NoSplit {
         path: PathBuf,
         /// The requested split, or the usual ones, as in `test, val or validation split`.
         wanted: String,
         known: Vec<String>,
+        /// What else can be done, as the end of the sentence.
+        advice: &'static str,
     },
     /// A column cannot be used, or is ambiguous.
     #[error("{}: {message}", path.display())]
@@ -50,6 +57,35 @@ impl Error {
 
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// Adds what else can be done where there is no such split.
+    pub(super) fn advise(self, advice: &'static str) -> Self {
+        match self {
+            Self::NoSplit { path, wanted, known, .. } => Self::NoSplit { path, wanted, known, advice },
+            other => other,
+        }
+    }
+
+    /// The same fault again. Only for what the files are at fault for.
+    pub(super) fn again(&self) -> Self {
+        let (path, message) = match self {
+            Self::Column { path, message } => {
+                return Self::Column { path: path.clone(), message: message.clone() };
+            }
+            Self::Invalid { path, message } => (path.clone(), message.clone()),
+            Self::Missing { path }
+            | Self::UnknownLayout { path, .. }
+            | Self::NoSplit { path, .. }
+            | Self::Io { path, .. } => (path.clone(), self.to_string()),
+        };
+        Self::Invalid { path, message }
+    }
+
+    /// The message with paths relative to `base`, which need not be known to whoever reads it.
+    #[must_use]
+    pub fn relative_to(&self, base: &Path) -> String {
+        self.to_string().replace(&format!("{}/", base.display()), "")
     }
 
     /// Whether the data or the job specification is at fault, not the machine.

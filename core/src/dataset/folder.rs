@@ -1,91 +1,154 @@
-//! Image folders: `<split>/<class>/*.png`, `*.jpg` or `*.jpeg`, with classes and files sorted by name.
+//! Image folders: `<split>/<class>/*.png` and so on, with classes and files sorted by name; the same without splits; or
+//! files with a table that says their labels.
+
+mod metadata;
+mod walk;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirEntry, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::detect::count_by_extension;
+use super::links::{self, Entry, Links};
 use super::{
-    Classes, DatasetFormat, EVAL_SPLITS, Error, FormatReader, Frame, Images, TRAIN_SPLIT, deciding_split, pixels,
+    Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE, is_name, pixels, splits,
 };
 
 /// Largest encoded image, in bytes.
 const LARGEST_FILE: u64 = 256 << 20;
 
-/// A class and the names of its files.
-type Class = (String, Vec<Box<str>>);
+/// The images of a class.
+#[derive(Debug)]
+struct Class {
+    name: String,
+    directory: PathBuf,
+    /// Relative to the directory.
+    files: Vec<Box<str>>,
+}
+
+/// The images of a split.
+#[derive(Debug, Default)]
+struct SplitFiles {
+    classes: Vec<Class>,
+    /// Files that are no images.
+    passed_over: Vec<String>,
+    notes: Vec<String>,
+}
 
 #[derive(Debug)]
 struct Folder {
-    root: PathBuf,
-    splits: BTreeMap<String, Vec<Class>>,
+    splits: BTreeMap<String, SplitFiles>,
+    has_table: bool,
+    notes: Vec<String>,
 }
 
-/// Recognises a directory with class directories in `train`, `test`, `val` or `validation`.
-pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error> {
-    if !EVAL_SPLITS.iter().chain([&TRAIN_SPLIT]).any(|split| root.join(split).is_dir()) {
-        return Ok(None);
+/// Whether this layout may read a file of that name.
+pub(super) fn may_read(name: &str) -> bool {
+    walk::is_image(name) || metadata::NAMES.contains(&name)
+}
+
+/// Recognises directories of splits, with a directory per class or a table of labels in each; or one such directory
+/// alone.
+pub(super) fn detect(
+    root: &Path,
+    options: &DatasetOptions,
+    links: &Links,
+) -> Result<Option<Box<dyn FormatReader>>, Error> {
+    let entries = links::entries(root)?;
+    let directories = links.directories(&entries)?;
+    let mut folder = Folder { splits: BTreeMap::new(), has_table: false, notes: Vec::new() };
+    if directories.iter().any(|directory| splits::is_usual(&directory.name)) {
+        for directory in directories {
+            let split = match metadata::read(&directory.path, options, links)? {
+                Some(split) => {
+                    folder.has_table = true;
+                    split
+                }
+                None => SplitFiles::of_directories(&directory.path, links)?,
+            };
+            if split.classes.is_empty() {
+                continue;
+            }
+            if is_name(&directory.name) {
+                folder.splits.insert(directory.name.clone(), split);
+            } else {
+                let name = &directory.name;
+                folder.notes.push(format!("the directory {name:?} is passed over: the name of a split {NAME_RULE}"));
+            }
+        }
     }
-    let boundary = fs::canonicalize(root).map_err(Error::io(root))?;
-    let mut splits = BTreeMap::new();
-    for (split, path) in children(root, &boundary, EntryKind::Directory)? {
-        let mut classes = Vec::new();
-        for (class, path) in children(&path, &boundary, EntryKind::Directory)? {
-            let files = children(&path, &boundary, EntryKind::Image)?;
-            classes.push((class, files.into_iter().map(|(file, _)| file.into_boxed_str()).collect()));
+    if folder.splits.is_empty() {
+        if let Some(table) = metadata::read(root, options, links)? {
+            folder.has_table = true;
+            folder.splits = table.by_first_directory();
+        } else if holding_images(&links.directories(&entries)?)? >= 2 {
+            let split = SplitFiles::of_directories(root, links)?;
+            folder.splits.insert(splits::TRAIN[0].to_owned(), split);
+        } else {
+            return Ok(None);
         }
-        if !classes.is_empty() {
-            splits.insert(split, classes);
+        if folder.splits.len() == 1 {
+            folder.notes.push("the directory has no splits: all of its images are in the train split".to_owned());
         }
     }
-    let folder = Folder { root: root.to_owned(), splits };
-    Ok((!folder.splits.is_empty()).then(|| Box::new(folder) as Box<dyn FormatReader>))
+    Ok(Some(Box::new(folder)))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EntryKind {
-    Directory,
-    Image,
-}
-
-/// The entries of one kind in a directory, sorted by name. Hidden and other entries are skipped.
-fn children(directory: &Path, boundary: &Path, kind: EntryKind) -> Result<Vec<(String, PathBuf)>, Error> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
-        let entry = entry.map_err(Error::io(directory))?;
-        let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") || (kind == EntryKind::Image && !is_image(&path)) {
-            continue;
+/// The number of directories that hold images themselves, up to 2: one directory of images is no set of classes.
+fn holding_images(directories: &[&Entry]) -> Result<usize, Error> {
+    let mut count = 0;
+    for directory in directories {
+        let entries = links::entries(&directory.path)?;
+        count += usize::from(entries.iter().any(|entry| walk::is_image(&entry.name) && entry.path.is_file()));
+        if count == 2 {
+            break;
         }
-        if !is_of_kind(&entry, &path, boundary, kind)? {
-            continue;
-        }
-        let Ok(name) = entry.file_name().into_string() else {
-            return Err(Error::invalid(&path, "has a name that is not valid UTF-8: rename it"));
-        };
-        found.push((name, path));
     }
-    found.sort();
-    Ok(found)
+    Ok(count)
 }
 
-/// Checks an entry's kind. A symbolic link must not lead out of the data set.
-fn is_of_kind(entry: &DirEntry, path: &Path, boundary: &Path, kind: EntryKind) -> Result<bool, Error> {
-    let mut file_type = entry.file_type().map_err(Error::io(path))?;
-    if file_type.is_symlink() {
-        let target = fs::canonicalize(path).map_err(|_| Error::invalid(path, "is a broken link: remove it"))?;
-        if !target.starts_with(boundary) {
-            let message = "is a link that leads out of the data set's directory: replace it by a copy";
-            return Err(Error::invalid(path, message));
+impl SplitFiles {
+    /// A directory per class.
+    fn of_directories(directory: &Path, links: &Links) -> Result<Self, Error> {
+        let mut split = Self::default();
+        let entries = links::entries(directory)?;
+        let loose = entries.iter().filter(|entry| walk::is_image(&entry.name)).count();
+        if loose > 0 {
+            let name = directory.file_name().unwrap_or_default().display();
+            split.notes.push(format!("{loose} images directly in {name} are passed over: they are in no class"));
         }
-        file_type = fs::metadata(&target).map_err(Error::io(path))?.file_type();
+        for class in links.directories(&entries)? {
+            let walk::Walked { images, others, notes } = walk::walk(&class.path, links)?;
+            split.passed_over.extend(others);
+            split.notes.extend(notes);
+            split.classes.push(Class { name: class.name.clone(), directory: class.path.clone(), files: images });
+        }
+        Ok(split)
     }
-    Ok(if kind == EntryKind::Directory { file_type.is_dir() } else { file_type.is_file() })
-}
 
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
-    matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
+    /// Takes apart a table of several splits, whose names the paths begin with. Other paths are in the train split.
+    fn by_first_directory(self) -> BTreeMap<String, Self> {
+        let Self { classes, passed_over, notes } = self;
+        let mut splits: BTreeMap<String, Self> = BTreeMap::new();
+        for Class { name, directory, files } in classes {
+            for file in files {
+                let split = file.split_once('/').map(|(first, _)| first).filter(|first| splits::is_usual(first));
+                let split = splits.entry(split.unwrap_or(splits::TRAIN[0]).to_owned()).or_default();
+                match split.classes.last_mut().filter(|class| class.name == name) {
+                    Some(class) => class.files.push(file),
+                    None => {
+                        let (name, directory) = (name.clone(), directory.clone());
+                        split.classes.push(Class { name, directory, files: vec![file] });
+                    }
+                }
+            }
+        }
+        if let Some(first) = splits.values_mut().next() {
+            (first.passed_over, first.notes) = (passed_over, notes);
+        }
+        splits
+    }
 }
 
 impl FormatReader for Folder {
@@ -98,43 +161,61 @@ impl FormatReader for Folder {
     }
 
     fn images(&self, split: &str) -> Result<u64, Error> {
-        Ok(self.splits[split].iter().map(|(_, files)| files.len() as u64).sum())
+        Ok(self.splits[split].classes.iter().map(|class| class.files.len() as u64).sum())
     }
 
     fn classes(&self) -> Result<Classes, Error> {
-        let split = deciding_split(&self.splits);
-        let classes = &self.splits[split];
-        if let Some((empty, _)) = classes.iter().find(|(_, files)| files.is_empty()) {
-            let path = self.root.join(split).join(empty);
-            return Err(Error::invalid(&path, "contains no *.png, *.jpg or *.jpeg: add images or remove the class"));
+        let classes = &self.splits[splits::deciding(&self.splits)].classes;
+        if let Some(empty) = classes.iter().find(|class| class.files.is_empty()) {
+            let message = format!("contains no image ({}): add images or remove the class", walk::ENDINGS);
+            return Err(Error::invalid(&empty.directory, message));
         }
-        let names: Vec<_> = classes.iter().map(|(class, _)| class.clone()).collect();
-        Ok(Classes { count: u32::try_from(names.len()).unwrap_or(u32::MAX), names: Some(names) })
+        let names: Vec<_> = classes.iter().map(|class| class.name.clone()).collect();
+        let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        Ok(Classes { count, names: Some(names), first_label: 0 })
     }
 
     fn files(&self, split: &str) -> Vec<PathBuf> {
-        let split_path = self.root.join(split);
-        let paths = |(class, files): &Class| {
-            let class_path = split_path.join(class);
-            files.iter().map(move |file| class_path.join(&**file)).collect::<Vec<_>>()
-        };
-        self.splits[split].iter().flat_map(paths).collect()
+        let paths = |class: &Class| class.files.iter().map(|file| class.directory.join(&**file)).collect::<Vec<_>>();
+        self.splits[split].classes.iter().flat_map(paths).collect()
     }
 
-    fn open(&self, split: &str, classes: &Classes) -> Result<Box<dyn Images>, Error> {
+    fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error> {
         let known = classes.names.as_deref().unwrap_or_default();
         let mut labels = Vec::new();
-        for (class, files) in &self.splits[split] {
-            let label = known.iter().position(|known| known == class).and_then(|label| u32::try_from(label).ok());
+        for Class { name, directory, files } in
+            self.splits[split].classes.iter().filter(|class| !class.files.is_empty())
+        {
+            let label = known.iter().position(|known| known == name).and_then(|label| u32::try_from(label).ok());
             let Some(label) = label else {
-                let path = self.root.join(split).join(class);
-                let decides = deciding_split(&self.splits);
-                let message = format!("is a class that the {decides} split does not have: rename or remove it");
-                return Err(Error::invalid(&path, message));
+                let decides = splits::deciding(&self.splits);
+                let message =
+                    format!("has the class {name:?}, which the {decides} split does not have: rename or remove it");
+                return Err(Error::invalid(directory, message));
             };
             labels.extend(files.iter().map(|_| label));
         }
+        Ok(labels)
+    }
+
+    fn open(&self, split: &str, labels: Vec<u32>) -> Result<Box<dyn Images>, Error> {
         Ok(Box::new(FolderImages { files: self.files(split), labels }))
+    }
+
+    fn has_columns(&self) -> [bool; 2] {
+        [false, self.has_table]
+    }
+
+    fn notes(&self, _: &Classes) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        for (name, split) in &self.splits {
+            if !split.passed_over.is_empty() {
+                let files = count_by_extension(split.passed_over.iter().map(String::as_str));
+                notes.push(format!("{files} of the {name} split are passed over: only {} are read", walk::ENDINGS));
+            }
+            notes.extend(split.notes.iter().cloned());
+        }
+        notes
     }
 }
 
@@ -157,6 +238,9 @@ impl Images for FolderImages {
         if encoded.len() as u64 > LARGEST_FILE {
             return Err(Error::invalid(path, "is larger than 256 MiB: replace it by a smaller copy"));
         }
-        pixels::decode(&encoded, frame, side, planes).map_err(|message| Error::invalid(path, message))
+        // As torchvision's ImageFolder, which does not turn images.
+        let orientation = pixels::Orientation::AsStored;
+        let decoded = pixels::decode(&encoded, orientation, frame, side, planes);
+        decoded.map(drop).map_err(|message| Error::invalid(path, message))
     }
 }

@@ -20,9 +20,11 @@ pub struct Rectangle {
 pub enum Frame<'a> {
     /// The whole image. Its aspect ratio is not kept.
     Whole,
-    /// As usual for ImageNet: the shorter side is resized to 256 for an input of 224 pixels (8/7 of the side for other
-    /// inputs), and the centre is cropped.
-    Centre,
+    /// As usual for ImageNet: the shorter side is resized to `resize` pixels, and the centre is cropped.
+    Centre {
+        /// At least the side of the result.
+        resize: u32,
+    },
     /// A function of the image's width and height. The part is clipped to the image.
     Part(&'a dyn Fn([u32; 2]) -> Rectangle),
 }
@@ -31,7 +33,7 @@ impl std::fmt::Debug for Frame<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Whole => "Whole",
-            Self::Centre => "Centre",
+            Self::Centre { .. } => "Centre",
             Self::Part(_) => "Part",
         })
     }
@@ -43,11 +45,11 @@ impl Frame<'_> {
         let [width, height] = size.map(f64::from);
         match self {
             Self::Whole => Rectangle { left: 0.0, top: 0.0, width, height, mirrored: false },
-            Self::Centre => {
+            Self::Centre { resize } => {
                 // In whole pixels of the resized image, as in torchvision's Resize and CenterCrop, then converted to
                 // pixels of the original.
                 let side = f64::from(side);
-                let (shorter, resized) = (width.min(height), (side * 256.0 / 224.0).round());
+                let (shorter, resized) = (width.min(height), f64::from(*resize).max(side));
                 let part = |length: f64| {
                     let new = (resized * length / shorter).floor();
                     (((new - side) / 2.0).round_ties_even() * length / new, side * length / new)

@@ -1,11 +1,11 @@
 //! MNIST's IDX files: a header of big-endian sizes, then bytes. Images and labels are in separate files.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
-use super::{
-    Classes, DatasetFormat, Error, FormatReader, Frame, Images, deciding_split, file_names, labels, pixels, source,
-};
+use super::links::{self, Links};
+use super::{Classes, DatasetFormat, Error, FormatReader, Frame, Images, labels, pixels, source, splits};
 use crate::byte_source::ByteSource;
 
 /// Unsigned bytes in three dimensions.
@@ -22,13 +22,22 @@ struct Files {
 #[derive(Debug)]
 struct Idx {
     splits: BTreeMap<String, Files>,
+    /// Names of files of images that another file of the same split takes precedence over.
+    passed_over: Vec<String>,
+}
+
+/// Whether this layout may read a file of that name.
+pub(super) fn may_read(name: &str) -> bool {
+    name.contains("-idx") || name.contains(".idx")
 }
 
 /// Recognises `train-images-idx3-ubyte`, `t10k-labels.idx1-ubyte.gz` and similar names.
-pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error> {
-    let names = file_names(root)?;
-    let mut splits = BTreeMap::new();
-    for name in &names {
+pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn FormatReader>>, Error> {
+    let entries = links::entries(root)?;
+    let files = links.files(&entries, may_read)?;
+    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    let (mut splits, mut passed_over) = (BTreeMap::new(), Vec::new());
+    for &name in &names {
         let bare = name.strip_suffix(".gz").unwrap_or(name);
         let Some(prefix) = ["-images-idx3-ubyte", "-images.idx3-ubyte"].iter().find_map(|end| bare.strip_suffix(end))
         else {
@@ -40,14 +49,17 @@ pub(super) fn detect(root: &Path) -> Result<Option<Box<dyn FormatReader>>, Error
         let split = if prefix == "t10k" { "test" } else { prefix };
         let ends = ["-labels-idx1-ubyte", "-labels.idx1-ubyte", "-labels-idx1-ubyte.gz", "-labels.idx1-ubyte.gz"];
         let candidates = ends.iter().map(|end| format!("{prefix}{end}"));
-        let labels = candidates.into_iter().find(|candidate| names.contains(candidate)).ok_or_else(|| {
+        let labels = candidates.into_iter().find(|candidate| names.contains(&candidate.as_str())).ok_or_else(|| {
             Error::invalid(&root.join(name), format!("has no labels beside it: add {prefix}-labels-idx1-ubyte"))
         })?;
         let files = Files { images: root.join(name), labels: root.join(labels) };
         // A plain file sorts before its compressed copy, and is preferred.
-        splits.entry(split.to_owned()).or_insert(files);
+        match splits.entry(split.to_owned()) {
+            Entry::Vacant(place) => drop(place.insert(files)),
+            Entry::Occupied(_) => passed_over.push(name.to_owned()),
+        }
     }
-    Ok((!splits.is_empty()).then(|| Box::new(Idx { splits }) as Box<dyn FormatReader>))
+    Ok((!splits.is_empty()).then(|| Box::new(Idx { splits, passed_over }) as Box<dyn FormatReader>))
 }
 
 impl FormatReader for Idx {
@@ -64,7 +76,7 @@ impl FormatReader for Idx {
     }
 
     fn classes(&self) -> Result<Classes, Error> {
-        let files = &self.splits[deciding_split(&self.splits)];
+        let files = &self.splits[splits::deciding(&self.splits)];
         labels::count(&files.labels, &read_labels(&files.labels)?)
     }
 
@@ -73,24 +85,47 @@ impl FormatReader for Idx {
         vec![files.images.clone(), files.labels.clone()]
     }
 
-    fn open(&self, split: &str, _: &Classes) -> Result<Box<dyn Images>, Error> {
+    fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error> {
         let files = &self.splits[split];
-        let labels = read_labels(&files.labels)?;
-        let path = files.images.clone();
-        let source = source::open(&path)?;
-        let [images, height, width] = header(&source, &path, IMAGES_MAGIC, "an IDX file of images")?;
-        if images as usize != labels.len() {
-            let message = format!("has {images} images, but {} has {} labels", files.labels.display(), labels.len());
-            return Err(Error::invalid(&path, message));
+        let mut labels = read_labels(&files.labels)?;
+        labels::to_classes(&files.labels, split, 0, &mut labels, classes)?;
+        // Unpacking the images would take as long as loading them.
+        if files.images.extension().is_none_or(|extension| extension != "gz") {
+            files.images(labels.len())?;
+        }
+        Ok(labels)
+    }
+
+    fn open(&self, split: &str, labels: Vec<u32>) -> Result<Box<dyn Images>, Error> {
+        let files = &self.splits[split];
+        let (source, size) = files.images(labels.len())?;
+        Ok(Box::new(IdxImages { path: files.images.clone(), source, size, labels }))
+    }
+
+    fn notes(&self, _: &Classes) -> Vec<String> {
+        let passed_over = |name: &String| format!("{name} is passed over, because its split has other files too");
+        self.passed_over.iter().map(passed_over).collect()
+    }
+}
+
+impl Files {
+    /// Opens the images, whose number must be that of the labels, and returns their width and height.
+    fn images(&self, labels: usize) -> Result<(ByteSource, [u32; 2]), Error> {
+        let path = &self.images;
+        let source = source::open(path)?;
+        let [images, height, width] = header(&source, path, IMAGES_MAGIC, "an IDX file of images")?;
+        if images as usize != labels {
+            let message = format!("has {images} images, but {} has {labels} labels", self.labels.display());
+            return Err(Error::invalid(path, message));
         }
         if width == 0 || height == 0 || u64::from(width) * u64::from(height) > 1 << 26 {
             return Err(Error::invalid(
-                &path,
+                path,
                 format!("has images of {width} × {height} pixels, which is not supported"),
             ));
         }
-        check_size(&source, &path, 16, u128::from(images) * u128::from(height) * u128::from(width))?;
-        Ok(Box::new(IdxImages { path, source, size: [width, height], labels }))
+        check_size(&source, path, 16, u128::from(images) * u128::from(height) * u128::from(width))?;
+        Ok((source, [width, height]))
     }
 }
 

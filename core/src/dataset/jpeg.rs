@@ -1,4 +1,4 @@
-//! Shortens JPEGs so that only their upper rows are decoded.
+//! Shortens JPEGs so that only their upper rows are decoded, and notices those that end too early.
 
 /// Extra rows to decode: two rows of the largest blocks. With chroma at half the height, upsampling the last row needs
 /// the row below it.
@@ -18,6 +18,28 @@ pub(super) fn upper_rows(encoded: &[u8], height: u32, rows: u32) -> Option<Vec<u
     })
 }
 
+/// Whether the data goes on to its end marker. Decoders fill in what is missing without a word.
+pub(super) fn has_end(encoded: &[u8]) -> bool {
+    if encoded.ends_with(&[0xff, END_OF_IMAGE]) {
+        return true;
+    }
+    let mut at = 2;
+    // From marker to marker, past the segments that may contain markers themselves, such as a thumbnail's.
+    while let Some(offset) = encoded.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) {
+        at += offset + 1;
+        match encoded.get(at..) {
+            Some([END_OF_IMAGE, ..]) => return true,
+            // A fill byte before a marker.
+            Some([0xff, ..]) => {}
+            // A stuffed byte or a marker without a length.
+            Some([0x00 | 0x01 | 0xd0..=0xd8, ..]) => at += 1,
+            Some([_, high, low, ..]) => at += 1 + usize::from(u16::from_be_bytes([*high, *low])),
+            _ => return false,
+        }
+    }
+    false
+}
+
 /// Segments up to the header of the first scan: the marker, and the offset of the content after the length.
 fn segments(encoded: &[u8]) -> impl Iterator<Item = (u8, usize)> {
     let mut at = Some(2);
@@ -32,6 +54,7 @@ fn segments(encoded: &[u8]) -> impl Iterator<Item = (u8, usize)> {
 }
 
 const START_OF_SCAN: u8 = 0xda;
+const END_OF_IMAGE: u8 = 0xd9;
 
 /// Offset of the height, and number of components, of a sequential JPEG.
 fn frame_header(encoded: &[u8]) -> Option<(usize, u8)> {

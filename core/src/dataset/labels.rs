@@ -5,19 +5,15 @@ use std::path::Path;
 
 use super::{Classes, Error};
 
-/// Infers the number of classes from the labels of a split, for formats that do not store it.
+/// Infers the classes from the labels of a split, for formats that do not store them. Labels count from 0 or from 1.
 pub(super) fn count(path: &Path, labels: &[u32]) -> Result<Classes, Error> {
     let Some(&largest) = labels.iter().max() else { return Err(Error::invalid(path, "contains no images")) };
     // Every class must occur. So there are at most as many classes as labels, which also bounds the memory below.
-    let gap = || {
-        let present: HashSet<_> = labels.iter().collect();
-        (0..=largest).find(|label| !present.contains(label))
-    };
-    match gap() {
-        None => Ok(Classes { count: largest + 1, names: None }),
-        Some(0) => {
-            Err(Error::invalid(path, format!("has labels up to {largest}, but no label 0: number the classes from 0")))
-        }
+    let present: HashSet<_> = labels.iter().collect();
+    let gap = |first: u32| (first..=largest).find(|label| !present.contains(label));
+    let first_label = u32::from(!present.contains(&0));
+    match gap(first_label) {
+        None => Ok(Classes { count: largest + 1 - first_label, names: None, first_label }),
         Some(missing) => Err(Error::invalid(
             path,
             format!(
@@ -28,17 +24,33 @@ pub(super) fn count(path: &Path, labels: &[u32]) -> Result<Classes, Error> {
     }
 }
 
-/// Checks that all labels of a split are less than the number of classes.
-pub(super) fn check(path: &Path, split: &str, labels: &[u32], classes: u32) -> Result<(), Error> {
-    match labels.iter().position(|&label| label >= classes) {
-        None => Ok(()),
-        Some(index) => Err(Error::invalid(
-            path,
-            format!(
-                "image {index} of the {split} split has label {}, out of range: the data set has {classes} classes, \
-                 numbered from 0",
-                labels[index]
-            ),
-        )),
+/// Converts the labels of a split's images from image `first` on to classes.
+pub(super) fn to_classes(
+    path: &Path,
+    split: &str,
+    first: usize,
+    labels: &mut [u32],
+    classes: &Classes,
+) -> Result<(), Error> {
+    for (index, label) in labels.iter_mut().enumerate() {
+        let class = label.checked_sub(classes.first_label).filter(|class| *class < classes.count);
+        *label = class.ok_or_else(|| {
+            let (index, count, from) = (first + index, classes.count, classes.first_label);
+            let message = format!(
+                "image {index} of the {split} split has label {label}, out of range: the data set has {count} classes, \
+                 numbered from {from}"
+            );
+            Error::invalid(path, message)
+        })?;
     }
+    Ok(())
+}
+
+/// What is guessed about labels that count from 1.
+pub(super) fn note(classes: &Classes) -> Option<String> {
+    let first = classes.first_label;
+    (first > 0).then(|| {
+        let last = classes.count + first - 1;
+        format!("the labels are {first} to {last}: label {first} is the networks' class 0")
+    })
 }

@@ -4,41 +4,51 @@
 //! are read one image at a time, from any number of threads.
 
 mod cifar;
+mod cifar_python;
+mod detect;
 mod discover;
 mod error;
 mod folder;
 mod frame;
+mod hashes;
 mod idx;
 mod jpeg;
 mod labels;
+mod links;
+mod outline;
 mod parquet;
 mod pixels;
+mod selection;
 mod source;
+mod splits;
+mod subset;
+mod summary;
+mod table;
 
-use std::borrow::Borrow;
-use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-pub use discover::{discover, resolve};
+pub use discover::{Discovered, LONGEST_NAME, NAME_PATTERN, NAME_RULE, UnusableDirectory, discover, is_name, resolve};
 pub use error::Error;
 pub use frame::{Frame, Rectangle};
+pub use outline::outline;
 pub use pixels::plane_bytes;
+pub use selection::{SelectedImages, Selection, SelectionError, SelectionRequest};
+pub use subset::{Subset, hold_out, spread};
+pub use summary::{DatasetSummary, SplitSummary};
 
 /// Options for ambiguous files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatasetOptions {
     /// For parquet.
     pub image_column: Option<String>,
-    /// For parquet.
+    /// For parquet, and the metadata of image folders.
     pub label_column: Option<String>,
+    /// Follow symbolic links that lead out of the data set's directory.
+    pub follow_links: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -46,11 +56,11 @@ pub struct DatasetOptions {
 pub enum DatasetFormat {
     /// Hugging Face parquet shards.
     Parquet,
-    /// One directory per split and class.
+    /// Image files, in one directory per class or with a table of labels.
     Folder,
-    /// CIFAR-10 binary files.
+    /// CIFAR-10's files, binary or pickled.
     Cifar10,
-    /// CIFAR-100 binary files.
+    /// CIFAR-100's files, binary or pickled.
     Cifar100,
     /// MNIST IDX files.
     Idx,
@@ -62,6 +72,8 @@ pub struct Classes {
     pub count: u32,
     /// In the order of the labels, if the data set has names.
     pub names: Option<Vec<String>>,
+    /// The label of class 0 in the files: 0 or 1.
+    pub first_label: u32,
 }
 
 /// Number of consecutive images that are unpacked together, in formats that store images in compressed blocks.
@@ -84,6 +96,16 @@ pub trait Images: Debug + Send + Sync {
     /// # Panics
     /// There is no such image, or `planes` has another length.
     fn read(&self, index: usize, frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), Error>;
+
+    /// The image's position in the split.
+    fn position(&self, index: usize) -> usize {
+        index
+    }
+
+    /// How often an image was turned upright as its EXIF data says.
+    fn turned(&self) -> u64 {
+        0
+    }
 
     /// Estimated size of all encoded images in bytes, if they are unpacked in [`BLOCK`]s, of which the most recently
     /// used are cached; 0 if images are read one by one.
@@ -112,13 +134,27 @@ trait FormatReader: Debug + Send + Sync {
     fn format(&self) -> DatasetFormat;
     /// Sorted by name.
     fn splits(&self) -> Vec<String>;
+    /// Why a split that is not in `splits` cannot be used.
+    fn fault(&self, _split: &str) -> Option<Error> {
+        None
+    }
     /// Number of images in a split, without reading them.
     fn images(&self, split: &str) -> Result<u64, Error>;
     fn classes(&self) -> Result<Classes, Error>;
     /// Files of a split, in a fixed order.
     fn files(&self, split: &str) -> Vec<PathBuf>;
-    /// Reads the labels and opens the files.
-    fn open(&self, split: &str, classes: &Classes) -> Result<Box<dyn Images>, Error>;
+    /// Reads the class of each image.
+    fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error>;
+    /// Opens the files, given the class of each image.
+    fn open(&self, split: &str, labels: Vec<u32>) -> Result<Box<dyn Images>, Error>;
+    /// Whether the image and the label column can be chosen.
+    fn has_columns(&self) -> [bool; 2] {
+        [false; 2]
+    }
+    /// What was guessed or passed over.
+    fn notes(&self, _classes: &Classes) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A directory of labelled images.
@@ -127,42 +163,9 @@ pub struct Dataset {
     path: PathBuf,
     layout: Box<dyn FormatReader>,
     classes: Classes,
+    /// What was guessed when the directory was searched.
+    search: Option<String>,
 }
-
-/// Facts about a data set that need no decoding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = Summary)]
-pub struct DatasetSummary {
-    /// The directory's name.
-    pub name: String,
-    /// Format of the files.
-    pub format: DatasetFormat,
-    /// Sorted by name.
-    pub splits: Vec<SplitSummary>,
-    /// Number of images in all splits.
-    pub images: u64,
-    /// Number of classes.
-    pub classes: u32,
-    /// Total size of the splits' files.
-    pub size_bytes: u64,
-}
-
-/// One split of a [`DatasetSummary`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SplitSummary {
-    /// The split's name.
-    pub name: String,
-    /// Number of images.
-    pub images: u64,
-}
-
-/// The default split to train on.
-const TRAIN_SPLIT: &str = "train";
-/// The default splits to evaluate on: the first of these that exists.
-const EVAL_SPLITS: [&str; 3] = ["test", "val", "validation"];
-
-/// Subdirectories in which usual downloads and archives put the files.
-const ROOTS: [&str; 6] = ["", "data", "cifar-10-batches-bin", "cifar-100-binary", "raw", "MNIST/raw"];
 
 impl Dataset {
     /// Detects the format of a data set and opens it.
@@ -173,13 +176,25 @@ impl Dataset {
         if !path.is_dir() {
             return Err(Error::Missing { path: path.to_owned() });
         }
-        let layout = detect(path, options)?.ok_or_else(|| Error::UnknownLayout { path: path.to_owned() })?;
-        if layout.format() != DatasetFormat::Parquet && *options != DatasetOptions::default() {
-            let message = "image_column and label_column are for parquet data sets only; remove them".to_owned();
-            return Err(Error::Column { path: path.to_owned(), message });
+        let detect::Detected { layout, search } = detect::detect(path, options)?;
+        let [images, labels] = layout.has_columns();
+        for (name, given, is_known) in
+            [("image_column", &options.image_column, images), ("label_column", &options.label_column, labels)]
+        {
+            if given.is_some() && !is_known {
+                let message = format!("has no columns to choose from, as parquet data sets have: remove {name}");
+                return Err(Error::Column { path: path.to_owned(), message });
+            }
         }
         let classes = layout.classes()?;
-        Ok(Self { path: path.to_owned(), layout, classes })
+        Ok(Self { path: path.to_owned(), layout, classes, search })
+    }
+
+    /// What was guessed or passed over when the directory was read.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let of_labels = labels::note(&self.classes);
+        self.search.clone().into_iter().chain(self.layout.notes(&self.classes)).chain(of_labels).collect()
     }
 
     #[must_use]
@@ -203,30 +218,40 @@ impl Dataset {
         self.layout.splits()
     }
 
-    /// The split to train on: `wanted`, or else `train`.
+    /// The split to train on: `wanted`, or else `train` in a usual spelling.
     ///
     /// # Errors
-    /// There is no such split.
+    /// There is no such split, or it cannot be used.
     pub fn train_split(&self, wanted: Option<&str>) -> Result<String, Error> {
-        self.choose(wanted, &[TRAIN_SPLIT])
+        self.choose(wanted, &splits::TRAIN)
     }
 
-    /// The split to evaluate on: `wanted`, or else the first of `test`, `val` and `validation` that exists.
+    /// The split to evaluate on: `wanted`, or else the first of `test`, `val` and `validation` that exists, or another
+    /// usual spelling of those.
     ///
     /// # Errors
-    /// There is no such split.
+    /// There is no such split, or it cannot be used.
     pub fn eval_split(&self, wanted: Option<&str>) -> Result<String, Error> {
-        self.choose(wanted, &EVAL_SPLITS)
+        self.choose(wanted, &splits::EVAL)
     }
 
     fn choose(&self, wanted: Option<&str>, usual: &[&str]) -> Result<String, Error> {
         let known = self.splits();
         let candidates = wanted.map_or_else(|| usual.to_vec(), |wanted| vec![wanted]);
-        if let Some(found) = candidates.iter().find(|candidate| known.iter().any(|split| split == *candidate)) {
-            return Ok((*found).to_owned());
+        for candidate in &candidates {
+            if let Some(found) = splits::find(&known, candidate) {
+                return Ok(found.to_owned());
+            }
+            if let Some(fault) = self.layout.fault(candidate) {
+                return Err(fault);
+            }
         }
-        let wanted = format!("{} split", candidates.join(", ").replace(", validation", " or validation"));
-        Err(Error::NoSplit { path: self.path.clone(), wanted, known })
+        let wanted = match wanted {
+            Some(wanted) => wanted,
+            None if usual == splits::EVAL => "test, val or validation",
+            None => "train",
+        };
+        Err(Error::NoSplit { path: self.path.clone(), wanted: format!("{wanted} split"), known, advice: "" })
     }
 
     /// Opens the images of a split.
@@ -235,115 +260,20 @@ impl Dataset {
     /// There is no such split, it is empty, its files are damaged, or a label is out of range.
     pub fn split(&self, split: &str) -> Result<Box<dyn Images>, Error> {
         let split = self.choose(Some(split), &[])?;
-        let images = self.layout.open(&split, &self.classes)?;
-        if images.is_empty() {
+        let labels = self.labels(&split)?;
+        self.layout.open(&split, labels)
+    }
+
+    /// The class of each image of a split.
+    ///
+    /// # Errors
+    /// There is no such split, it is empty, its files are damaged, or a label is out of range.
+    pub fn labels(&self, split: &str) -> Result<Vec<u32>, Error> {
+        let split = self.choose(Some(split), &[])?;
+        let labels = self.layout.labels(&split, &self.classes)?;
+        if labels.is_empty() {
             return Err(Error::invalid(&self.path, format!("the {split} split is empty: it needs at least one image")));
         }
-        labels::check(&self.path, &split, images.labels(), self.classes.count)?;
-        Ok(images)
-    }
-
-    /// # Errors
-    /// A file is damaged or cannot be read.
-    pub fn summary(&self) -> Result<DatasetSummary, Error> {
-        let mut size_bytes = 0;
-        let mut splits = Vec::new();
-        for name in self.splits() {
-            for file in self.layout.files(&name) {
-                size_bytes += fs::metadata(&file).map_err(Error::io(&file))?.len();
-            }
-            splits.push(SplitSummary { images: self.layout.images(&name)?, name });
-        }
-        let name = self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let images = splits.iter().map(|split| split.images).sum();
-        Ok(DatasetSummary { name, format: self.format(), splits, images, classes: self.classes.count, size_bytes })
-    }
-
-    /// SHA-256, in hexadecimal, of the paths, sizes and times of a split's files and the classes. It is unchanged as
-    /// long as nobody writes to the files, which are not read.
-    ///
-    /// # Errors
-    /// There is no such split, or a file is missing.
-    pub fn stamp(&self, split: &str) -> io::Result<String> {
-        let split = self.choose(Some(split), &[]).map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
-        let mut hash = Sha256::new();
-        hash.update(format!("{:?}", self.classes));
-        for path in self.layout.files(&split) {
-            let path = std::path::absolute(path)?;
-            let metadata = fs::metadata(&path)?;
-            let (name, times) = (path.as_os_str().as_encoded_bytes(), [metadata.mtime(), metadata.mtime_nsec()]);
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name);
-            hash.update(metadata.len().to_le_bytes());
-            hash.update(metadata.ino().to_le_bytes());
-            times.iter().for_each(|time| hash.update(time.to_le_bytes()));
-        }
-        Ok(hex::encode(hash.finalize()))
-    }
-
-    /// SHA-256, in hexadecimal, of the names and contents of a split's files. It does not depend on the data set's
-    /// directory.
-    ///
-    /// # Errors
-    /// There is no such split, or a file cannot be read.
-    pub fn fingerprint(&self, split: &str) -> io::Result<String> {
-        let split = self.choose(Some(split), &[]).map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        for path in self.layout.files(&split) {
-            let name = path.strip_prefix(&self.path).unwrap_or(&path).as_os_str().as_encoded_bytes();
-            hash.update((name.len() as u64).to_le_bytes());
-            hash.update(name);
-            let mut file = fs::File::open(&path)?;
-            let mut length = 0_u64;
-            loop {
-                let read = file.read(&mut buffer)?;
-                if read == 0 {
-                    break;
-                }
-                hash.update(&buffer[..read]);
-                length += read as u64;
-            }
-            // After the content, because the length is only known then: a file may change while it is read.
-            hash.update(length.to_le_bytes());
-        }
-        Ok(hex::encode(hash.finalize()))
-    }
-}
-
-fn detect(path: &Path, options: &DatasetOptions) -> Result<Option<Box<dyn FormatReader>>, Error> {
-    for root in ROOTS {
-        let root = if root.is_empty() { path.to_owned() } else { path.join(root) };
-        if !root.is_dir() {
-            continue;
-        }
-        for found in [parquet::detect(&root, options)?, cifar::detect(&root)?, idx::detect(&root)?] {
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-    }
-    folder::detect(path)
-}
-
-/// Sorted names of the regular files in a directory, without hidden ones and names that are not valid UTF-8.
-fn file_names(root: &Path) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(root).map_err(Error::io(root))? {
-        let entry = entry.map_err(Error::io(root))?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        if !name.starts_with('.') && entry.path().is_file() {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-/// The split that defines the classes: `train`, or else the first.
-fn deciding_split<K: Borrow<str> + Ord, V>(splits: &BTreeMap<K, V>) -> &str {
-    match splits.get_key_value(TRAIN_SPLIT).or_else(|| splits.first_key_value()) {
-        Some((split, _)) => split.borrow(),
-        None => TRAIN_SPLIT,
+        Ok(labels)
     }
 }

@@ -1,8 +1,11 @@
-//! Hugging Face's parquet shards: `<split>-00000-of-00003.parquet`, with an image column and an integer label column.
+//! Hugging Face's parquet shards: `<split>-00000-of-00003.parquet`, or a directory per split, with an image column and
+//! a label column of integers or text.
 
+mod classes;
 mod columns;
 mod groups;
 mod pieces;
+mod shards;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,6 +13,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -17,9 +21,10 @@ use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use self::columns::Columns;
 use self::groups::PositionedFile;
 use self::pieces::{Piece, PieceCache};
+pub(super) use self::shards::is_parquet as may_read;
+use super::links::Links;
 use super::{
-    BLOCK, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, deciding_split, file_names,
-    labels, pixels,
+    BLOCK, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, labels, pixels, source, splits,
 };
 
 /// A file of a split.
@@ -33,43 +38,45 @@ struct ShardFile {
 #[derive(Debug)]
 struct Parquet {
     splits: BTreeMap<String, Vec<ShardFile>>,
+    /// Splits that cannot be used, with reasons.
+    faults: BTreeMap<String, Error>,
 }
 
-/// Recognises `train-00000-of-00003.parquet`, `train-anything.parquet` and `train.parquet`.
-pub(super) fn detect(root: &Path, options: &DatasetOptions) -> Result<Option<Box<dyn FormatReader>>, Error> {
-    let mut splits: BTreeMap<String, Vec<ShardFile>> = BTreeMap::new();
-    let mut numbers: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
-    for name in file_names(root)? {
-        let Some(stem) = name.strip_suffix(".parquet") else { continue };
-        let (split, rest) = stem.split_once('-').unwrap_or((stem, ""));
-        if split.is_empty() {
-            continue;
-        }
-        if let Some(number) = shard_number(rest) {
-            numbers.entry(split.to_owned()).or_default().push(number);
-        }
-        splits.entry(split.to_owned()).or_default().push(ShardFile::open(root.join(&name), options)?);
-    }
-    for (split, numbers) in numbers {
-        let total = numbers.iter().map(|&(_, total)| total).max().unwrap_or(0);
-        if let Some(missing) = (0..total).find(|index| !numbers.iter().any(|(number, _)| number == index)) {
-            let message = format!("shard {missing} of {total} of the {split} split is missing: add it");
-            return Err(Error::invalid(root, message));
+/// Recognises `train-00000-of-00003.parquet`, `train-anything.parquet`, `train.parquet` and `train/0000.parquet`. If
+/// there are parquet files of which none can be used, and which may have nothing to do with the data set, the result
+/// is why.
+pub(super) fn detect(
+    root: &Path,
+    options: &DatasetOptions,
+    links: &Links,
+) -> Result<Result<Box<dyn FormatReader>, Option<Error>>, Error> {
+    let mut parquet = Parquet { splits: BTreeMap::new(), faults: BTreeMap::new() };
+    for (split, paths) in shards::by_split(root, links)? {
+        let open = || -> Result<Vec<ShardFile>, Error> {
+            shards::check_numbers(root, &split, &paths)?;
+            paths.iter().map(|path| ShardFile::open(path.clone(), options)).collect()
+        };
+        match open() {
+            Ok(shards) => drop(parquet.splits.insert(split, shards)),
+            Err(error) if error.is_users() => drop(parquet.faults.insert(split, error)),
+            Err(error) => return Err(error),
         }
     }
-    Ok((!splits.is_empty()).then(|| Box::new(Parquet { splits }) as Box<dyn FormatReader>))
-}
-
-/// Parses `00002-of-00003`, which a suffix such as a hash may follow, into (2, 3).
-fn shard_number(rest: &str) -> Option<(u64, u64)> {
-    let (number, rest) = rest.split_once("-of-")?;
-    let total = rest.split('-').next()?;
-    // A total beyond what could be listed is not a number of shards.
-    Some((number.parse().ok()?, total.parse().ok().filter(|&total| total <= 1_000_000)?))
+    let decisive = |split: &&String| splits::is_train(split) || parquet.splits.is_empty() && splits::is_usual(split);
+    if let Some(split) = parquet.faults.keys().find(decisive).cloned()
+        && let Some(fault) = parquet.faults.remove(&split)
+    {
+        return Err(fault);
+    }
+    if parquet.splits.is_empty() {
+        return Ok(Err(parquet.faults.pop_first().map(|(_, fault)| fault)));
+    }
+    Ok(Ok(Box::new(parquet)))
 }
 
 impl ShardFile {
     fn open(path: PathBuf, options: &DatasetOptions) -> Result<Self, Error> {
+        source::refuse_lfs_pointer(&path, &source::open(&path)?)?;
         let file = PositionedFile::open(&path)?;
         let metadata = guarded(&path, || ParquetMetaDataReader::new().parse_and_finish(&file))?;
         if metadata.row_groups().iter().any(|group| group.num_rows() < 0) {
@@ -89,6 +96,11 @@ impl ShardFile {
     fn rows(&self) -> u64 {
         self.metadata.row_groups().iter().map(|group| group.num_rows().unsigned_abs()).sum()
     }
+
+    /// The names of the classes, if the file has them.
+    fn class_names(&self) -> Option<Vec<String>> {
+        columns::class_names(self.metadata.file_metadata(), &self.columns)
+    }
 }
 
 impl FormatReader for Parquet {
@@ -100,27 +112,31 @@ impl FormatReader for Parquet {
         self.splits.keys().cloned().collect()
     }
 
+    fn fault(&self, split: &str) -> Option<Error> {
+        let (_, fault) = self.faults.iter().find(|(name, _)| name.eq_ignore_ascii_case(split))?;
+        Some(fault.again())
+    }
+
     fn images(&self, split: &str) -> Result<u64, Error> {
         Ok(self.splits[split].iter().map(ShardFile::rows).sum())
     }
 
     fn classes(&self) -> Result<Classes, Error> {
-        let shards = &self.splits[deciding_split(&self.splits)];
-        let names =
-            shards.iter().find_map(|shard| columns::class_names(shard.metadata.file_metadata(), &shard.columns));
-        if let Some(names) = names {
-            return Ok(Classes { count: u32::try_from(names.len()).unwrap_or(u32::MAX), names: Some(names) });
-        }
-        labels::count(&shards[0].path, &all_labels(shards)?)
+        let split = splits::deciding(&self.splits);
+        classes::of(split, &self.splits[split])
     }
 
     fn files(&self, split: &str) -> Vec<PathBuf> {
         self.splits[split].iter().map(|shard| shard.path.clone()).collect()
     }
 
-    fn open(&self, split: &str, _: &Classes) -> Result<Box<dyn Images>, Error> {
+    fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error> {
+        let deciding = splits::deciding(&self.splits);
+        classes::labels((split, &self.splits[split]), (deciding, &self.splits[deciding]), classes)
+    }
+
+    fn open(&self, split: &str, labels: Vec<u32>) -> Result<Box<dyn Images>, Error> {
         let shards = self.splits[split].clone();
-        let labels = all_labels(&shards)?;
         let mut groups = Vec::new();
         let mut start = 0;
         for (shard, metadata) in shards.iter().enumerate() {
@@ -132,18 +148,24 @@ impl FormatReader for Parquet {
                 }
             }
         }
-        Ok(Box::new(ParquetImages { shards, groups, labels, cache: PieceCache::default() }))
+        Ok(Box::new(ParquetImages { shards, groups, labels, cache: PieceCache::default(), turned: AtomicU64::new(0) }))
     }
-}
 
-fn all_labels(shards: &[ShardFile]) -> Result<Vec<u32>, Error> {
-    let mut labels = Vec::new();
-    for shard in shards {
-        for group in 0..shard.metadata.num_row_groups() {
-            groups::labels(shard, group, &mut labels)?;
-        }
+    fn has_columns(&self) -> [bool; 2] {
+        [true; 2]
     }
-    Ok(labels)
+
+    fn notes(&self, classes: &Classes) -> Vec<String> {
+        let passed_over = self.faults.iter().map(|(split, fault)| match fault {
+            Error::Column { path, message } | Error::Invalid { path, message } => {
+                let name = path.file_name().unwrap_or_default().display();
+                format!("the {split} split is passed over: {name} {message}")
+            }
+            other => format!("the {split} split is passed over: {other}"),
+        });
+        let of_classes = self.splits.iter().flat_map(|(split, shards)| classes::notes(split, shards, classes));
+        passed_over.chain(of_classes).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -161,6 +183,8 @@ struct ParquetImages {
     groups: Vec<RowGroup>,
     labels: Vec<u32>,
     cache: PieceCache,
+    /// How often an image was turned.
+    turned: AtomicU64,
 }
 
 impl ParquetImages {
@@ -187,8 +211,18 @@ impl Images for ParquetImages {
         assert!(index < self.labels.len(), "image {index} of {}", self.labels.len());
         let (piece, place, path) = self.piece(index)?;
         let invalid = |message: &str| Error::invalid(path, format!("image {index} of the split {message}"));
-        let encoded = piece.get(place).ok_or_else(|| invalid("is missing: download the file again"))?;
-        pixels::decode(encoded, frame, side, planes).map_err(|message| invalid(&message))
+        let missing = "has no bytes: it is null, or not embedded in the file. Remove it, or write the data set with \
+                       embedded images";
+        let encoded = piece.get(place).ok_or_else(|| invalid(missing))?;
+        // As `datasets` does when it decodes an image.
+        let decoded = pixels::decode(encoded, pixels::Orientation::Upright, frame, side, planes);
+        let is_turned = decoded.map_err(|message| invalid(&message))?;
+        self.turned.fetch_add(u64::from(is_turned), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn turned(&self) -> u64 {
+        self.turned.load(Ordering::Relaxed)
     }
 
     fn packed_bytes(&self) -> u64 {

@@ -1,16 +1,16 @@
 //! Converts encoded or raw images to `side`×`side` pixels in planes: all red, all green, all blue.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Cursor;
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation as ExifOrientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::frame::{Frame, Rectangle};
-use super::jpeg;
+use super::{jpeg, source};
 
 /// Most pixels of an encoded image. Larger images are refused before memory is allocated.
 const MOST_PIXELS: u64 = 64 << 20;
@@ -21,38 +21,96 @@ pub fn plane_bytes(side: u32) -> usize {
     3 * side as usize * side as usize
 }
 
-/// Decodes a PNG or JPEG. The error is a predicate that continues "the image".
-pub(super) fn decode(encoded: &[u8], frame: &Frame<'_>, side: u32, planes: &mut [u8]) -> Result<(), String> {
-    let format =
-        image::guess_format(encoded).ok().filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg));
-    let Some(format) = format else { return Err("is neither PNG nor JPEG: convert it".to_owned()) };
-    let unsound = |error: image::ImageError| format!("cannot be decoded ({error}): replace it");
-    let open = |encoded| {
-        let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
-        let mut limits = Limits::no_limits();
-        // Four channels of 16 bits.
-        limits.max_alloc = Some(MOST_PIXELS * 8);
-        reader.limits(limits);
-        reader.into_decoder().map_err(unsound)
+/// What becomes of an image that its EXIF data says to turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orientation {
+    AsStored,
+    Upright,
+}
+
+const FORMATS: [ImageFormat; 6] =
+    [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm];
+
+/// Decodes an image. Returns whether it was turned. The error is a predicate that continues "the image".
+pub(super) fn decode(
+    encoded: &[u8],
+    orientation: Orientation,
+    frame: &Frame<'_>,
+    side: u32,
+    planes: &mut [u8],
+) -> Result<bool, String> {
+    let format = image::guess_format(encoded).ok().filter(|format| FORMATS.contains(format));
+    let Some(format) = format else {
+        let is_pointer = source::is_lfs_pointer(encoded);
+        let unknown = "is not a PNG, JPEG, WebP, BMP, TIFF or PPM image: convert it";
+        return Err(if is_pointer { source::IS_LFS_POINTER } else { unknown }.to_owned());
     };
-    let mut decoder = open(Cow::Borrowed(encoded))?;
+    if format == ImageFormat::Jpeg && !jpeg::has_end(encoded) && !is_complete(encoded) {
+        return Err("is truncated: replace it".to_owned());
+    }
+    let mut decoder = open(encoded, format)?;
+    let turn = match orientation {
+        Orientation::AsStored => ExifOrientation::NoTransforms,
+        // Without valid EXIF data there is nothing to do.
+        Orientation::Upright => decoder.orientation().unwrap_or(ExifOrientation::NoTransforms),
+    };
+    if turn != ExifOrientation::NoTransforms {
+        let mut image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
+        image.apply_orientation(turn);
+        let image = image.into_rgb8();
+        let size = [image.width(), image.height()];
+        resize_into(image.as_raw(), size, frame.of(size, side), side, planes);
+        return Ok(true);
+    }
+    let (width, height) = decoder.dimensions();
+    let part = frame.of([width, height], side);
+    // Resampling also reads rows below the part, by up to the height of one pixel of the result.
+    let rows = (part.top + part.height + part.height / f64::from(side)).ceil() as u32;
+    if format == ImageFormat::Jpeg
+        && let Some(upper) = jpeg::upper_rows(encoded, height, rows)
+    {
+        let upper = open(&upper, format).and_then(|upper| {
+            let is_enough = upper.dimensions().0 == width && upper.dimensions().1 >= rows;
+            if is_enough { DynamicImage::from_decoder(upper).map(Some).map_err(unsound) } else { Ok(None) }
+        })?;
+        if let Some(upper) = upper {
+            let size = [upper.width(), upper.height()];
+            resize_into(upper.into_rgb8().as_raw(), size, part, side, planes);
+            return Ok(false);
+        }
+    }
+    let image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
+    resize_into(image.into_rgb8().as_raw(), [width, height], part, side, planes);
+    Ok(false)
+}
+
+/// A decoder of an image that is not too large.
+fn open(encoded: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, String> {
+    let mut reader = ImageReader::with_format(Cursor::new(encoded), format);
+    let mut limits = Limits::no_limits();
+    // Four channels of 16 bits.
+    limits.max_alloc = Some(MOST_PIXELS * 8);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(unsound)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MOST_PIXELS {
         return Err(format!("has {width} × {height} pixels; at most 64 million are supported"));
     }
-    let part = frame.of([width, height], side);
-    // Resampling also reads rows below the part, by up to the height of one pixel of the result.
-    let rows = (part.top + part.height + part.height / f64::from(side)).ceil() as u32;
-    if let Some(upper) = jpeg::upper_rows(encoded, height, rows) {
-        let upper = open(Cow::Owned(upper))?;
-        if upper.dimensions().0 == width && upper.dimensions().1 >= rows {
-            decoder = upper;
-        }
-    }
-    let (width, height) = decoder.dimensions();
-    let image = DynamicImage::from_decoder(decoder).map_err(unsound)?;
-    resize_into(image.into_rgb8().as_raw(), [width, height], part, side, planes);
-    Ok(())
+    Ok(decoder)
+}
+
+fn unsound(error: image::ImageError) -> String {
+    format!("cannot be decoded ({error}): replace it")
+}
+
+/// Whether a JPEG without an end marker lacks nothing else: bytes behind it do not change its pixels.
+fn is_complete(encoded: &[u8]) -> bool {
+    let decode = |encoded: &[u8]| {
+        let decoder = open(encoded, ImageFormat::Jpeg).ok()?;
+        DynamicImage::from_decoder(decoder).ok()
+    };
+    let more: Vec<u8> = encoded.iter().copied().chain([0x5a, 0xc3, 0x96, 0x3c].repeat(64)).collect();
+    decode(encoded).is_some_and(|image| decode(&more).is_some_and(|other| other == image))
 }
 
 /// Resamples a part of raw pixels in planes (three, or one for grey) to `side`×`side`.

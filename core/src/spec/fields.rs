@@ -10,6 +10,7 @@ use super::field::Kind::{
     Architecture, Boolean, Channels, CheckpointId, Choice, Integer, Integers, Name, Number, Numbers, Path, Text,
 };
 use super::field::{Field, Kind, Literal, Object, UsedBy};
+use crate::dataset::LONGEST_NAME;
 
 /// JSON numbers are exact up to 2^53 in every language that may read a specification back.
 const LARGEST_EXACT: i64 = (1 << 53) - 1;
@@ -46,7 +47,8 @@ pub(super) const JOB: Object = Object {
         field(
             "max_attempts",
             Integer(1..=100),
-            "How often the job may be started before a temporary failure becomes final.",
+            "How many attempts may fail before a temporary failure becomes final. An attempt that saved a checkpoint \
+             after more steps than any before, or whose worker's machine was at fault, does not count, up to 100 times.",
         )
         .default(Literal::Integer(3)),
         field("labels", Kind::Labels, "Names with values to filter jobs by.").default(Literal::Empty),
@@ -68,9 +70,27 @@ const TEACHER: Object = Object {
         field("checkpoint", Path, "File with the teacher's weights.").only_in(TrainingFile),
         field("job", Text { longest: 100 }, "Id of a job whose student becomes this teacher.").only_in(Job),
         field("job", Kind::Refused("only a server knows jobs: give a checkpoint file"), "").only_in(TrainingFile),
-        field("mean", MEAN, "Per-channel mean that the teacher was trained with, where it differs from the student's.")
-            .title("Teacher’s mean"),
-        field("std", STD, "Per-channel standard deviation that the teacher was trained with.").title("Teacher’s std"),
+        field(
+            "mean",
+            MEAN,
+            "Per-channel mean that the teacher was trained with; by default the one that its file names, else the \
+             student's.",
+        )
+        .title("Teacher’s mean"),
+        field(
+            "std",
+            STD,
+            "Per-channel standard deviation that the teacher was trained with; by default as for `mean`.",
+        )
+        .title("Teacher’s std"),
+        field(
+            "min_top1",
+            Number(0.0..=100.0),
+            "Top-1 accuracy in percent on the evaluation images that the teacher must have: below it, the job ends \
+             before it trains.",
+        )
+        .title("Teacher’s least top-1 accuracy")
+        .rare(),
     ],
 };
 
@@ -94,39 +114,62 @@ const DATASET: Object = Object {
     name: "DatasetSpec",
     description: "The images to train and evaluate on.",
     fields: &[
-        field("name", Name { longest: 100 }, "A name of `GET /v1/datasets`.")
+        field("name", Name { longest: LONGEST_NAME }, "A name of `GET /v1/datasets`.")
             .required("is required: a name of GET /v1/datasets")
             .only_in(Job),
-        field("name", Name { longest: 100 }, "A name for the manifest.").only_in(TrainingFile),
+        field("name", Name { longest: LONGEST_NAME }, "A name for the manifest.").only_in(TrainingFile),
         field("path", Path, "The directory of the data set.")
             .required("is required: the directory of the data set")
             .only_in(TrainingFile),
         field(
             "limit",
             Integer(1..=1_000_000_000_000),
-            "Number of images to train on, from the start of the training split; all by default.",
+            "Number of images to train on, spread over the classes as the training split has them and the same for every \
+             seed; all by default.",
         ),
-        field("train_split", Name { longest: 100 }, "Split to train on; `train` by default.").rare(),
+        field("train_split", Name { longest: LONGEST_NAME }, "Split to train on; `train` by default.").rare(),
         field(
             "eval_split",
-            Name { longest: 100 },
+            Name { longest: LONGEST_NAME },
             "Split to evaluate on; by default the first of `test`, `val` and `validation` that exists.",
+        )
+        .rare(),
+        field(
+            "eval_fraction",
+            Number(0.001..=0.9),
+            "Fraction of each class of the training split that is held out to evaluate on, instead of a split: the same \
+             images for every seed.",
         )
         .rare(),
         field("image_column", Text { longest: 200 }, "Parquet column with the images, where the schema does not tell.")
             .rare(),
-        field("label_column", Text { longest: 200 }, "Parquet column with the labels, where the schema does not tell.")
+        field("label_column", Text { longest: 200 }, "Column with the labels, where a parquet file or a metadata.csv does not tell.")
             .rare(),
         field(
             "image_size",
             Integer(8..=1024),
-            "Side in pixels to which images are scaled; by default what the student was designed for.",
+            "Side in pixels to which images are resized, bilinearly with antialiasing as by Pillow; by default what the \
+             student was designed for.",
         )
         .follows()
         .rare(),
         field("mean", MEAN, "Per-channel mean of pixel values in [0, 1]; by default the training split's.").rare(),
         field("std", STD, "Per-channel standard deviation of pixel values in [0, 1]; by default the training split's.")
             .rare(),
+        field(
+            "eval_crop",
+            Choice("EvalCrop"),
+            "Part of each evaluation image: by default `centre` with the augmentation `resized_crop_flip` or with \
+             `eval_resize`, else `whole`.",
+        )
+        .rare(),
+        field(
+            "eval_resize",
+            Integer(8..=4096),
+            "Pixels to which the shorter side of evaluation images is resized before the central `image_size` pixels \
+             are taken; by default 8/7 of `image_size` (256 for 224).",
+        )
+        .rare(),
     ],
 };
 

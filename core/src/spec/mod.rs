@@ -9,6 +9,7 @@
 //!
 //! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out.
 
+mod doubts;
 mod field;
 mod fields;
 mod plan;
@@ -16,16 +17,19 @@ mod reader;
 mod request;
 mod resolved;
 mod schema;
+mod stored;
 mod teacher_cache;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use doubts::doubts;
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use request::{DatasetPlace, Request, StudentRequest, TeacherRequest};
 pub use resolved::{
-    Augmentation, BaseLoss, DatasetName, DatasetSpec, DistillationSpec, Grouping, JobSpec, Method, OptimizerSpec,
-    Precision, ScheduleSpec, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,
+    Augmentation, BaseLoss, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, Method,
+    OptimizerSpec, Precision, ScheduleSpec, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,
+    usual_resize,
 };
 pub use schema::{JobSpecRequest, schemas};
 pub use teacher_cache::TeacherCache;

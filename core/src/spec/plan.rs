@@ -40,6 +40,8 @@ pub struct TeacherPlan {
     pub mean: Option<[f64; 3]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<[f64; 3]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_top1: Option<f64>,
 }
 
 /// The network to train.
@@ -85,7 +87,7 @@ impl TeacherRequest {
     fn plan(self) -> Result<TeacherPlan, Vec<Fault>> {
         let architecture = known("/teacher/architecture", self.architecture)?;
         let checkpoint = known("/teacher/checkpoint", self.checkpoint)?.into();
-        Ok(TeacherPlan { architecture, checkpoint, mean: self.mean, std: self.std })
+        Ok(TeacherPlan { architecture, checkpoint, mean: self.mean, std: self.std, min_top1: self.min_top1 })
     }
 }
 
@@ -96,7 +98,7 @@ impl TeacherSpec {
     /// This program does not know the architecture.
     pub fn plan(self, checkpoint: PathBuf) -> Result<TeacherPlan, UnknownArchitecture> {
         let architecture = architecture::named(&self.architecture)?;
-        Ok(TeacherPlan { architecture, checkpoint, mean: self.mean, std: self.std })
+        Ok(TeacherPlan { architecture, checkpoint, mean: self.mean, std: self.std, min_top1: self.min_top1 })
     }
 }
 

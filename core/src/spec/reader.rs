@@ -9,9 +9,14 @@ use serde_json::{Map, Value};
 
 use super::field::{Default, Document, Field, Kind, Object};
 use super::{Fault, Method};
+use crate::dataset;
 
 /// The faults found so far, shared by all readers of one document.
 pub(super) type Faults = RefCell<Vec<Fault>>;
+
+/// Most faults that are reported of one document: with a fault for each of its bytes, the answer would be many times as
+/// large.
+const MOST_FAULTS: usize = 100;
 
 /// One object of the document.
 pub(super) struct Reader<'a> {
@@ -39,13 +44,25 @@ impl<'a> Reader<'a> {
 
     /// Records a fault of the object itself.
     pub(super) fn fault_here(&self, detail: impl Into<String>) {
-        self.faults.borrow_mut().push(Fault { pointer: self.pointer.clone(), detail: detail.into() });
+        self.add(Fault { pointer: self.pointer.clone(), detail: detail.into() });
+    }
+
+    fn add(&self, fault: Fault) {
+        let mut faults = self.faults.borrow_mut();
+        match faults.len() {
+            ..MOST_FAULTS => faults.push(fault),
+            MOST_FAULTS => faults.push(Fault {
+                pointer: String::new(),
+                detail: format!("there are more than these {MOST_FAULTS} faults: mend these first"),
+            }),
+            _ => {}
+        }
     }
 
     /// Records a fault of one field (or of `field/3`, an element).
     pub(super) fn fault(&self, field: &str, detail: impl Into<String>) {
         let pointer = format!("{}/{field}", self.pointer);
-        self.faults.borrow_mut().push(Fault { pointer, detail: detail.into() });
+        self.add(Fault { pointer, detail: detail.into() });
     }
 
     /// Whether the document has the field, even as `null`.
@@ -100,6 +117,7 @@ impl<'a> Reader<'a> {
 
     /// A value that the table allows, or faults.
     fn read<T: DeserializeOwned>(&self, field: &Field, value: &Value) -> Option<T> {
+        let value = &whole_numbers(&field.kind, value);
         let mut faults = check(&field.kind, value);
         let read = if faults.is_empty() {
             typed(value).map_err(|error| faults.push((String::new(), error))).ok()
@@ -175,6 +193,23 @@ fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
     T::deserialize(value).map_err(|error| error.to_string())
 }
 
+/// Writes `1.0` as `1` where the table has whole numbers, which JSON does not tell from others.
+fn whole_numbers(kind: &Kind, value: &Value) -> Value {
+    match (kind, value) {
+        (Kind::Integer(_), Value::Number(number)) if number.is_f64() => {
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() <= LARGEST_EXACT);
+            whole.map_or_else(|| value.clone(), |whole| Value::from(whole as i64))
+        }
+        (Kind::Integers { each, .. }, Value::Array(values)) => {
+            values.iter().map(|value| whole_numbers(&Kind::Integer(each.clone()), value)).collect()
+        }
+        _ => value.clone(),
+    }
+}
+
+/// Up to here a floating-point number is every whole number exactly.
+const LARGEST_EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// What is wrong with a value, each with its place in it: nothing, or `/3` for an element.
 fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
     let whole = |result: Result<(), String>| result.err().map(|detail| (String::new(), detail)).into_iter().collect();
@@ -191,15 +226,10 @@ fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
         Kind::Boolean => whole(is(value.is_boolean(), "true or false", value)),
         Kind::Integers { longest, each } => list(value, *longest, |value| integer(value, each)),
         Kind::Numbers { longest, each } => list(value, *longest, |value| number(value, each)),
-        Kind::Channels(each) => {
-            let faults = list(value, usize::MAX, |value| number(value, each));
-            match value.as_array().map(Vec::len) {
-                Some(length) if length != 3 && faults.is_empty() => {
-                    whole(Err(format!("expected 3 numbers (red, green, blue), found {length}")))
-                }
-                _ => faults,
-            }
-        }
+        Kind::Channels(each) => match value.as_array().map(Vec::len) {
+            Some(length) if length != 3 => whole(Err(format!("expected 3 numbers (red, green, blue), found {length}"))),
+            _ => list(value, 3, |value| number(value, each)),
+        },
         Kind::Labels => labels(value),
         Kind::Object(_) | Kind::Variants { .. } => whole(is(value.is_object(), "an object", value)),
     }
@@ -225,11 +255,8 @@ fn text(value: &Value, longest: usize) -> Result<(), String> {
 
 /// A directory entry below a base and nothing else.
 fn plain_name(value: &Value) -> Result<(), String> {
-    let name = value.as_str().unwrap_or_default();
-    let is_plain = name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    let rule = "may hold letters, digits, '.', '_' and '-' only, and starts with a letter or digit";
-    if is_plain { Ok(()) } else { Err(rule.to_owned()) }
+    let is_plain = dataset::is_name(value.as_str().unwrap_or_default());
+    if is_plain { Ok(()) } else { Err(format!("is not a name: a name {}", dataset::NAME_RULE)) }
 }
 
 fn checkpoint_id(value: &Value) -> Result<(), String> {
@@ -265,7 +292,7 @@ fn list(value: &Value, longest: usize, check: impl Fn(&Value) -> Result<(), Stri
         return whole(format!("has {} elements; at most {longest} are allowed", values.len()));
     }
     let checked = values.iter().map(check).enumerate();
-    checked.filter_map(|(index, result)| Some((format!("/{index}"), result.err()?))).collect()
+    checked.filter_map(|(index, result)| Some((format!("/{index}"), result.err()?))).take(MOST_FAULTS + 1).collect()
 }
 
 fn labels(value: &Value) -> Vec<(String, String)> {
@@ -274,9 +301,10 @@ fn labels(value: &Value) -> Vec<(String, String)> {
     if members.len() > MOST_LABELS {
         details.push(format!("has {} entries; at most {MOST_LABELS} are allowed", members.len()));
     }
-    for (key, value) in members {
+    for (key, value) in members.iter().take(MOST_FAULTS + 1) {
         if key.is_empty() || key.len() > LONGEST_LABEL_KEY || key.contains([':', '\0']) {
-            details.push(format!("key {key:?} must have 1 to {LONGEST_LABEL_KEY} bytes and no colon"));
+            let shown: String = key.chars().take(LONGEST_LABEL_KEY).collect();
+            details.push(format!("key {shown:?} must have 1 to {LONGEST_LABEL_KEY} bytes and no colon"));
         } else if !value.as_str().is_some_and(|value| value.len() <= LONGEST_LABEL && !value.contains('\0')) {
             details.push(format!("the value of {key:?} must be a string of at most {LONGEST_LABEL} bytes"));
         }

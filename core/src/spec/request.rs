@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::field::Document;
 use super::reader::{Faults, Reader};
 use super::{
-    Augmentation, DatasetName, DatasetSpec, DistillationSpec, Fault, JobSpec, Method, OptimizerSpec, ScheduleSpec,
-    StudentSpec, TeacherCache, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
+    Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, Fault, JobSpec, Method, OptimizerSpec,
+    ScheduleSpec, StudentSpec, TeacherCache, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
 };
 use crate::architecture::Architecture;
 
@@ -43,6 +43,7 @@ pub struct TeacherRequest {
     pub job: Option<String>,
     pub mean: Option<[f64; 3]>,
     pub std: Option<[f64; 3]>,
+    pub min_top1: Option<f64>,
 }
 
 /// The student as far as it could be read.
@@ -99,7 +100,7 @@ impl TeacherRequest {
             None => TeacherSource::Checkpoint(known("/teacher/checkpoint", self.checkpoint)?),
         };
         let architecture = known("/teacher/architecture", self.architecture)?.name.into();
-        Ok(TeacherSpec { architecture, source, mean: self.mean, std: self.std })
+        Ok(TeacherSpec { architecture, source, mean: self.mean, std: self.std, min_top1: self.min_top1 })
     }
 }
 
@@ -160,8 +161,9 @@ fn teacher(job: &Reader<'_>) -> Option<TeacherRequest> {
         _ => {}
     }
     let (mean, std) = normalisation(&reader);
+    let min_top1 = reader.optional("min_top1");
     reader.finish();
-    Some(TeacherRequest { architecture, checkpoint, job, mean, std })
+    Some(TeacherRequest { architecture, checkpoint, job, mean, std, min_top1 })
 }
 
 /// `mean` and `std`: both or neither.
@@ -184,20 +186,45 @@ fn student(reader: Reader<'_>) -> StudentRequest {
 fn dataset(reader: Reader<'_>, student: Option<&Architecture>) -> DatasetSpec<DatasetPlace> {
     let path = if reader.knows("path") { reader.optional("path") } else { None };
     let (mean, std) = normalisation(&reader);
+    if reader.is_given("eval_split") && reader.is_given("eval_fraction") {
+        reader.fault("eval_fraction", "give either eval_split or eval_fraction, not both");
+    }
     let native = || student.map_or(32, |architecture| architecture.input_side);
+    let image_size = reader.optional("image_size").unwrap_or_else(native);
+    let (eval_crop, eval_resize) = eval_framing(&reader, image_size);
     let dataset = DatasetSpec {
         place: DatasetPlace { name: reader.optional("name"), path },
         train_split: reader.optional("train_split"),
         eval_split: reader.optional("eval_split"),
+        eval_fraction: reader.optional("eval_fraction"),
         image_column: reader.optional("image_column"),
         label_column: reader.optional("label_column"),
-        image_size: reader.optional("image_size").unwrap_or_else(native),
+        image_size,
         mean,
         std,
+        eval_crop,
+        eval_resize,
         limit: reader.optional("limit"),
     };
     reader.finish();
     dataset
+}
+
+/// `eval_crop` and `eval_resize`, which only the centre has.
+fn eval_framing(reader: &Reader<'_>, image_size: u32) -> (Option<EvalCrop>, Option<u32>) {
+    let (crop, resize): (Option<EvalCrop>, Option<u32>) =
+        (reader.optional("eval_crop"), reader.optional("eval_resize"));
+    match resize {
+        Some(_) if crop == Some(EvalCrop::Whole) => {
+            reader.fault("eval_resize", "is used with eval_crop \"centre\" only: leave out one of them");
+        }
+        Some(resize) if resize < image_size => {
+            let detail = format!("must be at least image_size, {image_size}: the centre of that size is taken");
+            reader.fault("eval_resize", detail);
+        }
+        _ => {}
+    }
+    (crop, resize)
 }
 
 fn distillation(mut reader: Reader<'_>) -> DistillationSpec {

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::TeacherCache;
 use crate::architecture::Architecture;
+use crate::dataset::SelectionRequest;
 
 /// A complete specification: every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct TeacherSpec {
     pub mean: Option<[f64; 3]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<[f64; 3]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_top1: Option<f64>,
 }
 
 /// Where the teacher's weights are: the id of a checkpoint, or of a job whose student becomes the teacher.
@@ -61,6 +64,9 @@ pub struct DatasetSpec<Place = DatasetName> {
     pub train_split: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_split: Option<String>,
+    /// Never together with `eval_split`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_fraction: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +78,10 @@ pub struct DatasetSpec<Place = DatasetName> {
     pub std: Option<[f64; 3]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_crop: Option<EvalCrop>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_resize: Option<u32>,
 }
 
 /// A data set of the server.
@@ -97,8 +107,46 @@ impl TeacherSpec {
 impl<Place> DatasetSpec<Place> {
     /// The same images in another place.
     pub fn at<Other>(self, place: Other) -> DatasetSpec<Other> {
-        let Self { train_split, eval_split, image_column, label_column, image_size, mean, std, limit, .. } = self;
-        DatasetSpec { place, train_split, eval_split, image_column, label_column, image_size, mean, std, limit }
+        let Self { train_split, eval_split, eval_fraction, image_column, label_column, image_size, .. } = self;
+        let Self { mean, std, limit, eval_crop, eval_resize, .. } = self;
+        DatasetSpec {
+            place,
+            train_split,
+            eval_split,
+            eval_fraction,
+            image_column,
+            label_column,
+            image_size,
+            mean,
+            std,
+            limit,
+            eval_crop,
+            eval_resize,
+        }
+    }
+
+    /// The images that the job wants.
+    #[must_use]
+    pub fn selection(&self) -> SelectionRequest<'_> {
+        SelectionRequest {
+            train_split: self.train_split.as_deref(),
+            eval_split: self.eval_split.as_deref(),
+            eval_fraction: self.eval_fraction,
+            limit: self.limit,
+        }
+    }
+
+    /// The part of evaluation images, which follows the augmentation unless the specification says otherwise.
+    #[must_use]
+    pub fn eval_part(&self, augmentation: Augmentation) -> EvalPart {
+        let is_centred = augmentation == Augmentation::ResizedCropFlip || self.eval_resize.is_some();
+        let usual = if is_centred { EvalCrop::Centre } else { EvalCrop::Whole };
+        match self.eval_crop.unwrap_or(usual) {
+            EvalCrop::Whole => EvalPart::Whole,
+            EvalCrop::Centre => {
+                EvalPart::Centre { resize: self.eval_resize.unwrap_or_else(|| usual_resize(self.image_size)) }
+            }
+        }
     }
 }
 
@@ -152,6 +200,12 @@ impl Method {
     #[must_use]
     pub fn is_scale_decoupled(self) -> bool {
         matches!(self, Self::SddKd | Self::SddDkd | Self::SddNkd)
+    }
+
+    /// The method of this name; `None` for one that this program does not know.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name)
     }
 
     /// The name in a specification.
@@ -272,6 +326,29 @@ impl OptimizerSpec {
     }
 }
 
+impl OptimizerSpec {
+    /// Numbers that it keeps per parameter.
+    #[must_use]
+    pub fn states(&self) -> u64 {
+        match *self {
+            Self::Sgd { momentum: 0.0, .. } => 0,
+            Self::Sgd { .. } => 1,
+            Self::Adamw { .. } => 2,
+        }
+    }
+}
+
+impl TrainingSpec {
+    /// Bytes that a run with a student of so many parameters needs on its disk at a time: three states to resume from
+    /// (while one replaces another, and the one before the last epoch), each with the student, the best student and the
+    /// optimiser's numbers; and two students.
+    #[must_use]
+    pub fn disk_bytes(&self, parameters: u64) -> u64 {
+        let weights = 4 * parameters;
+        3 * weights * (2 + self.optimizer.states()) + 2 * weights
+    }
+}
+
 /// How the learning rate changes from epoch to epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -294,6 +371,35 @@ pub enum Augmentation {
     CropFlip,
     /// A random part of 8 to 100 % of the area, flipped half the time (ImageNet, CUB). Evaluation takes the centre.
     ResizedCropFlip,
+}
+
+/// Part of each evaluation image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum EvalCrop {
+    /// The whole image, resized to a square.
+    Whole,
+    /// The centre, as usual for ImageNet: the shorter side is resized, by default to 256 for an input of 224 pixels, and
+    /// the central pixels are taken.
+    #[serde(alias = "center")]
+    #[value(alias = "center")]
+    Centre,
+}
+
+/// [`EvalCrop`] with what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvalPart {
+    Whole,
+    Centre {
+        /// Pixels to which the shorter side is resized first.
+        resize: u32,
+    },
+}
+
+/// The side to which ImageNet's images are usually resized before the centre of `side` pixels is taken: 256 for 224.
+#[must_use]
+pub fn usual_resize(side: u32) -> u32 {
+    (f64::from(side) * 256.0 / 224.0).round() as u32
 }
 
 /// Arithmetic of the networks.

@@ -23,6 +23,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::field::{Default, Document, Field, Kind, Object, UsedBy};
 use super::reader::{LONGEST_LABEL, MOST_LABELS};
 use super::{JobSpec, fields};
+use crate::dataset;
 
 /// Which of an object's two schemas.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,7 +156,7 @@ fn value(kind: &Kind, side: Side) -> Value {
     let text = |longest: usize| json!({"type": "string", "minLength": 1, "maxLength": longest});
     match kind {
         Kind::Text { longest } => text(*longest),
-        Kind::Name { longest } => with(text(*longest), "pattern", json!("^[A-Za-z0-9][A-Za-z0-9._-]*$")),
+        Kind::Name { longest } => with(text(*longest), "pattern", json!(dataset::NAME_PATTERN)),
         Kind::Architecture => text(100),
         Kind::CheckpointId => with(text(4096), "pattern", json!("^ckpt_")),
         Kind::Integer(range) => within("integer", range),

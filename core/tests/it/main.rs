@@ -7,3 +7,4 @@ mod dataset;
 mod spec;
 mod spec_table;
 mod support;
+mod text;

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use distillery_core::spec::{Augmentation, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, TrainingPlan};
+use distillery_core::spec::{
+    Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, TrainingPlan, doubts,
+};
 use serde_json::{Value, json};
 
 fn minimal() -> Value {
@@ -114,6 +116,72 @@ fn defaults_follow_the_method() {
     let nkd = parse(&with("/distillation/method", json!("nkd"))).unwrap().distillation;
     assert_eq!((nkd.gamma, nkd.temperature, nkd.exclude_target), (Some(8.0), Some(4.0), Some(false)));
     assert_eq!(nkd.scales, [1]);
+}
+
+#[test]
+fn the_evaluation_crop_can_be_chosen_apart_from_the_augmentation() {
+    let part = |dataset: Value, augmentation: &str| {
+        let mut document = with("/dataset", dataset);
+        document["training"] = json!({"augmentation": augmentation});
+        let spec = parse(&document).unwrap();
+        spec.dataset.eval_part(spec.training.augmentation)
+    };
+    let of = |more: Value| {
+        let mut dataset = json!({"name": "cifar100", "image_size": 224});
+        dataset.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        dataset
+    };
+    assert_eq!(part(of(json!({})), "crop_flip"), EvalPart::Whole);
+    assert_eq!(part(of(json!({})), "resized_crop_flip"), EvalPart::Centre { resize: 256 });
+    assert_eq!(part(of(json!({"eval_crop": "whole"})), "resized_crop_flip"), EvalPart::Whole);
+    assert_eq!(part(of(json!({"eval_crop": "centre"})), "none"), EvalPart::Centre { resize: 256 });
+    assert_eq!(part(of(json!({"eval_resize": 232})), "none"), EvalPart::Centre { resize: 232 });
+    let both = json!({"eval_crop": "centre", "eval_resize": 224});
+    assert_eq!(part(of(both), "resized_crop_flip"), EvalPart::Centre { resize: 224 });
+
+    assert_one_fault(&with("/dataset/eval_resize", json!(31)), "/dataset/eval_resize", "at least image_size, 32");
+    let whole = json!({"name": "cifar100", "eval_crop": "whole", "eval_resize": 40});
+    assert_one_fault(&with("/dataset", whole), "/dataset/eval_resize", "with eval_crop \"centre\" only");
+    assert_one_fault(&with("/dataset/eval_crop", json!("middle")), "/dataset/eval_crop", "whole");
+}
+
+#[test]
+fn a_specification_of_before_has_the_evaluation_crop_of_its_augmentation() {
+    let stored = serde_json::to_value(parse(&minimal()).unwrap()).unwrap();
+    for field in ["eval_crop", "eval_resize"] {
+        assert!(stored["dataset"].get(field).is_none(), "{stored}");
+    }
+    assert!(stored["teacher"].get("min_top1").is_none(), "{stored}");
+}
+
+#[test]
+fn values_that_contradict_each_other_are_doubted() {
+    let doubted = |pointer: &str, value: Value| {
+        let mut document = with(pointer, value);
+        document["training"]["epochs"] = json!(10);
+        let spec = parse(&document).unwrap();
+        doubts(&spec.distillation, &spec.training).join("\n")
+    };
+    assert_eq!(doubted("/priority", json!(0)), "");
+    let text = doubted("/distillation/method", json!("sdd_dkd"));
+    assert!(text.contains("warmup_epochs is 20, but there are 10 epochs: the distillation loss gets 50 %"), "{text}");
+    assert_eq!(doubted("/distillation/warmup_epochs", json!(10)), "");
+    let text = doubted("/training/schedule", json!({"milestones": [5, 150]}));
+    assert!(text.contains("milestones has 150, but there are 10 epochs"), "{text}");
+}
+
+#[test]
+fn a_whole_number_may_be_written_with_a_point() {
+    let mut document = with("/training", json!({"epochs": 8.0, "schedule": {"milestones": [2.0, 4]}, "seed": 1e3}));
+    document["distillation"] = json!({"scales": [1.0, 2.0]});
+    let spec = parse(&document).unwrap();
+    assert_eq!((spec.training.epochs, spec.training.seed), (8, 1000));
+    assert_eq!(spec.distillation.scales, [1, 2]);
+    assert_eq!(spec.training.schedule, ScheduleSpec::Multistep { milestones: vec![2, 4], gamma: 0.1 });
+    let epochs = |value: Value| with("/training/epochs", value);
+    assert_one_fault(&epochs(json!(10.5)), "/training/epochs", "a whole number from 1 to 100000, found 10.5");
+    assert_one_fault(&epochs(json!(1e300)), "/training/epochs", "a whole number");
+    assert_one_fault(&epochs(json!(0.0)), "/training/epochs", "a whole number");
 }
 
 #[test]
@@ -247,6 +315,43 @@ fn wrong_types_are_refused_with_what_was_expected() {
     for document in [json!(null), json!([]), json!("x"), json!(1)] {
         assert!(faults(&document).iter().any(|(pointer, _)| pointer.is_empty()), "{document}");
     }
+}
+
+#[test]
+fn whole_numbers_may_be_written_with_a_fraction_of_zero() {
+    let mut document = with("/training/epochs", json!(16.0));
+    document["training"]["schedule"] = json!({"type": "multistep", "milestones": [8.0, 1e1]});
+    document["dataset"]["limit"] = json!(5e2);
+    let spec = serde_json::to_value(parse(&document).unwrap()).unwrap();
+    assert_eq!(spec["training"]["epochs"].to_string(), "16");
+    assert_eq!(spec["training"]["schedule"]["milestones"].to_string(), "[8,10]");
+    assert_eq!(spec["dataset"]["limit"].to_string(), "500");
+    assert_one_fault(&with("/training/epochs", json!(0.0)), "/training/epochs", "from 1 to 100000, found 0");
+    assert_one_fault(&with("/training/seed", json!(1e300)), "/training/seed", "whole number");
+}
+
+#[test]
+fn a_data_set_may_have_any_name_that_is_no_path() {
+    for name in ["cifar100", "my data", "c++", "日本", "_x", "a.b"] {
+        assert_eq!(parse(&with("/dataset/name", json!(name))).unwrap().dataset.place.name, name);
+    }
+    for name in [".", "..", "../x", "/etc", "a/b", "a\\b", ".hidden", " x"] {
+        assert_one_fault(&with("/dataset/name", json!(name)), "/dataset/name", "is not a name: a name has at most 100");
+    }
+}
+
+#[test]
+fn a_job_is_evaluated_on_a_split_or_on_a_fraction_of_the_training_split() {
+    let document = with("/dataset/eval_fraction", json!(0.2));
+    let spec = parse(&document).unwrap();
+    assert_eq!(spec.dataset.eval_fraction, Some(0.2));
+    assert_eq!(serde_json::to_value(&spec).unwrap()["dataset"]["eval_fraction"], json!(0.2));
+    for fraction in [json!(0), json!(1), json!(-0.1), json!("0.2")] {
+        assert_one_fault(&with("/dataset/eval_fraction", fraction), "/dataset/eval_fraction", "from 0.001 to 0.9");
+    }
+    let mut both = document;
+    both["dataset"]["eval_split"] = json!("test");
+    assert_one_fault(&both, "/dataset/eval_fraction", "not both");
 }
 
 #[test]

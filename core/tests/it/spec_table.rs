@@ -118,10 +118,11 @@ fn resolved(property: &Value, schemas: &Map<String, Value>) -> Value {
 
 /// The enumerations, which derive their schemas themselves.
 fn enumeration(name: &str) -> Value {
-    use distillery_core::spec::{Augmentation, Grouping, Method, Precision};
+    use distillery_core::spec::{Augmentation, EvalCrop, Grouping, Method, Precision};
     use utoipa::PartialSchema;
     let schema = match name {
         "Augmentation" => Augmentation::schema(),
+        "EvalCrop" => EvalCrop::schema(),
         "Grouping" => Grouping::schema(),
         "Method" => Method::schema(),
         "Precision" => Precision::schema(),

@@ -1,18 +1,28 @@
 //! The user that PostgreSQL runs as: it refuses root.
+//!
+//! Whoever is that user can read the database's files and is let in by its socket, so root gives each cluster a user of
+//! its own, with a number that no other program has and without a name. `nobody`, which many programs run as, only runs
+//! initdb, in a directory that is closed to its other processes.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
+use rustix::process::{Gid, Uid};
 
 use crate::process;
 
-/// The user that PostgreSQL runs as when this process is root: `nobody` by custom.
-const UNPRIVILEGED: u32 = 65534;
+/// A user with a name on every system, which initdb asks for.
+const NOBODY: u32 = 65534;
+/// Users of clusters. systemd assigns these numbers to nothing, and the default mappings of containers include them.
+const OF_CLUSTERS: RangeInclusive<u32> = 60578..=61183;
 
 /// Who PostgreSQL runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +35,9 @@ pub(super) enum Account {
 }
 
 impl Account {
-    /// The user that the cluster belongs to, if there is one; else this process's user, or `nobody` for root.
+    /// The user that the cluster belongs to, if there is one; else this process's user, or for root a user that has
+    /// nothing else. Clusters of earlier versions may belong to `nobody`: they get a user of their own too, see
+    /// [`take`](Self::take).
     pub(super) fn choose(cluster: &Path, bin_dir: &Path) -> anyhow::Result<Self> {
         let own = rustix::process::geteuid().as_raw();
         let existing = match fs::metadata(cluster) {
@@ -35,9 +47,12 @@ impl Account {
         };
         match existing {
             _ if own == 0 => {
-                let (uid, gid) = existing.filter(|&(uid, _)| uid != 0).unwrap_or((UNPRIVILEGED, UNPRIVILEGED));
-                let reachable = [cluster, bin_dir].iter().all(|path| is_reachable(path, uid, gid));
-                Ok(Self::Other { uid, gid, reads_everything: !reachable })
+                let kept = existing.filter(|(uid, _)| ![0, NOBODY].contains(uid));
+                let (uid, gid) = match kept {
+                    Some(owner) => owner,
+                    None => unused_user().map(|user| (user, user))?,
+                };
+                Ok(Self::other(uid, gid, &[cluster, bin_dir]))
             }
             Some((owner, _)) if owner != own => bail!(
                 "the database in {} belongs to user {owner}, this is user {own}: start as the user that created it \
@@ -46,6 +61,19 @@ impl Account {
             ),
             _ => Ok(Self::Own),
         }
+    }
+
+    /// Who runs initdb in `directory`: a user with a name.
+    pub(super) fn initializer(self, directory: &Path, bin_dir: &Path) -> Self {
+        match self {
+            Self::Own => Self::Own,
+            Self::Other { .. } => Self::other(NOBODY, NOBODY, &[directory, bin_dir]),
+        }
+    }
+
+    fn other(uid: u32, gid: u32, paths: &[&Path]) -> Self {
+        let reachable = paths.iter().all(|path| is_reachable(path, uid, gid));
+        Self::Other { uid, gid, reads_everything: !reachable }
     }
 
     /// A command that runs `program` as this user, and that the kernel signals when this process dies.
@@ -80,6 +108,54 @@ impl Account {
         }
         Ok(())
     }
+
+    /// Gives a directory and everything in it to the account, unless it has it already. The directory itself comes last,
+    /// so that what was interrupted is done again. Returns whether anything changed.
+    pub(super) fn take(self, path: &Path) -> anyhow::Result<bool> {
+        let Self::Other { uid, gid, .. } = self else { return Ok(false) };
+        let owner = fs::metadata(path)?;
+        if (owner.uid(), owner.gid()) == (uid, gid) {
+            return Ok(false);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, path, flags, Mode::empty());
+        let given = directory.and_then(|directory| give(&directory, Uid::from_raw(uid), Gid::from_raw(gid)));
+        given.with_context(|| format!("cannot give {} to user {uid}", path.display()))?;
+        Ok(true)
+    }
+}
+
+/// Changes the owner of a directory and of all that is in it. Works on open directories and follows no link, because
+/// processes of the former owner may move things meanwhile.
+fn give(directory: &OwnedFd, uid: Uid, gid: Gid) -> rustix::io::Result<()> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if [c".", c".."].contains(&name) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+            Ok(below) => give(&below, uid, gid)?,
+            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+                rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    rustix::fs::fchown(directory, Some(uid), Some(gid))
+}
+
+/// A number for the user of a new cluster: a random one, so that two clusters on a machine have different ones.
+fn unused_user() -> anyhow::Result<u32> {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named: Vec<u32> = users.lines().filter_map(|line| line.split(':').nth(2)?.parse().ok()).collect();
+    let free: Vec<u32> = OF_CLUSTERS.filter(|user| !named.contains(user)).collect();
+    anyhow::ensure!(!free.is_empty(), "every user from 60578 to 61183 exists: start as a user other than root");
+    let mut bits = [0; 8];
+    getrandom::fill(&mut bits).map_err(|error| anyhow::anyhow!("cannot get random numbers: {error}"))?;
+    let chosen = usize::from_ne_bytes(bits) % free.len();
+    Ok(free[chosen])
 }
 
 /// Whether a user gets through every directory above `path`.

@@ -2,8 +2,8 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -17,23 +17,31 @@ use crate::process;
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Creates a directory that only its owner may enter; leaves one that exists as it is.
-pub(super) fn create_private(path: &Path) -> anyhow::Result<()> {
+///
+/// # Errors
+/// It cannot be created.
+pub fn create_private(path: &Path) -> anyhow::Result<()> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
     created.with_context(|| format!("cannot create the directory {}", path.display()))
 }
+
+/// Another process runs the server of a data directory, or starts or stops it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another distillery uses the data directory {}: stop it first, or give this one another --data-dir",
+    .0.display()
+)]
+pub struct InUse(PathBuf);
 
 /// Locks the directory, so that one process at a time uses it. The kernel releases the lock when the process ends,
 /// however it ends.
 pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
     let path = data_dir.join("postgres.lock");
-    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let open = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = open.with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another distillery uses the data directory {}: stop it first, or give this one another --data-dir",
-            data_dir.display()
-        ),
+        Err(TryLockError::WouldBlock) => Err(InUse(data_dir.to_owned()).into()),
         Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
@@ -71,15 +79,19 @@ fn processes_in(dir: &Path) -> Vec<u32> {
     pids.filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)).collect()
 }
 
-/// Runs initdb in a directory beside the cluster's and renames it: the cluster is complete or absent.
+/// Runs initdb in a directory beside the cluster's and renames the result: the cluster is complete or absent.
 pub(super) async fn create(cluster: &Path, bin_dir: &Path, account: &Account, log: &Log) -> anyhow::Result<()> {
-    let unfinished = cluster.with_file_name("postgres.new");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished)?;
+    let closed = cluster.with_file_name("postgres.new");
+    if closed.exists() {
+        fs::remove_dir_all(&closed)?;
     }
+    // Nobody but this user gets to what is in it, whoever owns that.
+    create_private(&closed)?;
+    let unfinished = closed.join("cluster");
     create_private(&unfinished)?;
-    account.hand_over(&unfinished)?;
-    let mut command = account.command("KILL", &bin_dir.join("initdb"));
+    let initializer = account.initializer(&unfinished, bin_dir);
+    initializer.hand_over(&unfinished)?;
+    let mut command = initializer.command("KILL", &bin_dir.join("initdb"));
     command.arg("-D").arg(&unfinished).args(["--username", USER, "--encoding", "UTF8", "--no-locale"]);
     command.args(["--auth-local", "trust", "--auth-host", "reject", "--no-instructions"]);
     log.receive(&mut command)?;
@@ -87,7 +99,10 @@ pub(super) async fn create(cluster: &Path, bin_dir: &Path, account: &Account, lo
     if !status.success() {
         bail!("initdb {}:\n{}", process::describe(status), log.tail());
     }
+    account.take(&unfinished)?;
     // Directories of an earlier start that failed half-way are empty.
     let _ = fs::remove_dir(cluster);
-    fs::rename(&unfinished, cluster).with_context(|| format!("cannot create {}", cluster.display()))
+    fs::rename(&unfinished, cluster).with_context(|| format!("cannot create {}", cluster.display()))?;
+    let _ = fs::remove_dir(&closed);
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,7 +24,7 @@ impl Log {
         if fs::metadata(path).is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
             fs::rename(path, path.with_extension("log.old"))?;
         }
-        let open = File::options().create(true).append(true).open(path);
+        let open = File::options().create(true).append(true).mode(0o600).open(path);
         let file = open.with_context(|| format!("cannot open {}", path.display()))?;
         let from = file.metadata()?.len();
         Ok(Self { file, path: path.to_owned(), from })

@@ -1,7 +1,8 @@
 //! The embedded database: PostgreSQL itself, started as a child process on a Unix socket.
 //!
 //! `serve` starts it when it is given no database URL, and so do the tests. The server ends with this process, however
-//! this process ends, and never listens on a network.
+//! this process ends, and never listens on a network. It lets in whoever the kernel lets connect to its socket: its own
+//! user, who is this process's or has nothing else, and root.
 
 mod account;
 mod cluster;
@@ -10,7 +11,11 @@ mod log;
 mod programs;
 mod socket;
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -26,7 +31,9 @@ use socket::SocketDir;
 
 use crate::process::{self, Child};
 
+pub use cluster::{InUse, create_private};
 pub use keeper::KeptServer;
+pub use programs::find as find_programs;
 
 /// The superuser of the embedded server, and its only user.
 const USER: &str = "postgres";
@@ -65,13 +72,21 @@ impl PostgresOptions {
 /// When the file cannot be written.
 pub fn write_url(data_dir: &Path, url: &str) -> anyhow::Result<()> {
     let path = data_dir.join(URL_FILE);
-    fs::write(&path, url).with_context(|| format!("cannot write {}", path.display()))
+    let open = File::options().create(true).truncate(true).write(true).mode(0o600).open(&path);
+    let written = open.and_then(|mut file| file.write_all(url.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Where the embedded server of a data directory is, or was when one last ran there.
 #[must_use]
 pub fn read_url(data_dir: &Path) -> Option<String> {
     fs::read_to_string(data_dir.join(URL_FILE)).ok().filter(|url| !url.is_empty())
+}
+
+/// Whether a data directory has a database.
+#[must_use]
+pub fn has_cluster(data_dir: &Path) -> bool {
+    data_dir.join("postgres/PG_VERSION").exists()
 }
 
 /// A running server, which is told to stop when this is dropped.
@@ -94,7 +109,7 @@ impl Server {
     }
 
     async fn try_start(options: &PostgresOptions) -> anyhow::Result<Self> {
-        cluster::create_private(&options.data_dir)?;
+        create_private(&options.data_dir)?;
         let data_dir = fs::canonicalize(&options.data_dir)?;
         let lock = cluster::lock(&data_dir)?;
         let bin_dir = programs::find(options.bin_dir.as_deref())?;
@@ -102,8 +117,11 @@ impl Server {
         let account = Account::choose(&cluster, &bin_dir)?;
         cluster::clear_leftovers(&cluster).await?;
         let log = Log::open(&data_dir.join("postgres.log"))?;
-        if !cluster.join("PG_VERSION").exists() {
+        if !has_cluster(&data_dir) {
             cluster::create(&cluster, &bin_dir, &account, &log).await?;
+        }
+        if account.take(&cluster)? {
+            tracing::info!("gave {} to a user who has nothing else", cluster.display());
         }
         let socket_dir = SocketDir::create(&data_dir, &account)?;
         let mut command = account.command("INT", &bin_dir.join("postgres"));
@@ -111,11 +129,9 @@ impl Server {
         configure(&mut command, &socket_dir, &options.settings);
         log.receive(&mut command)?;
         let child = process::spawn(command).context("cannot start its process")?;
-        let connect = |database| {
-            PgConnectOptions::new_without_pgpass().socket(&socket_dir.path).port(PORT).username(USER).database(database)
-        };
-        wait_until_ready(&child, &log, &connect("postgres")).await?;
-        let url = connect(DATABASE).to_url_lossy().to_string();
+        let url = url_of(&socket_dir.path);
+        let options: PgConnectOptions = url.parse()?;
+        wait_until_ready(&child, &log, &options.database("postgres")).await?;
         Ok(Self { child, url, _socket_dir: socket_dir, _lock: lock })
     }
 
@@ -149,6 +165,21 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.child.signal(Signal::INT);
     }
+}
+
+/// The URL of the database, in the form that libpq (so `psql`, `pg_dump` and `psycopg`) and the drivers of other languages
+/// read: the socket's directory is a parameter, because few read it as the host.
+fn url_of(socket_dir: &Path) -> String {
+    let mut url = format!("postgresql:///{DATABASE}?host=");
+    for &byte in socket_dir.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    let _ = write!(url, "&port={PORT}&user={USER}&sslmode=disable");
+    url
 }
 
 /// Passes the server its settings: a socket instead of a network, its log on standard error, and those of the caller.

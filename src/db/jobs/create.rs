@@ -18,8 +18,10 @@ pub struct NewJob<'a> {
     pub submitted: &'a str,
     /// The idempotency key, and the SHA-256 of the bytes that were sent with it, in hexadecimal.
     pub idempotency: Option<(&'a str, &'a str)>,
-    /// A warning that the history begins with.
-    pub warning: Option<&'a str>,
+    /// Warnings that the history begins with.
+    pub warnings: &'a [String],
+    /// The [outline](crate::dataset::outline) of the data set, which a worker's copy must have; `None` if any will do.
+    pub dataset_fingerprint: Option<&'a str>,
 }
 
 /// What came of a request for a new job.
@@ -71,15 +73,15 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
 
 /// None where the idempotency key is taken.
 async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
-    let NewJob { spec, submitted, idempotency, warning } = *new;
+    let NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint } = *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
     let teacher_job = spec.teacher.as_ref().and_then(TeacherSpec::job);
     let job = sqlx::query_as!(
         Job,
         r#"
         insert into jobs (id, name, spec, priority, labels, max_attempts, teacher_job, idempotency_key, request_sha256,
-            submitted)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json)
+            submitted, spec_version, dataset_fingerprint)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12)
         on conflict (idempotency_key) do nothing
         returning id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress,
             teacher, result, error, worker, created_at, started_at, finished_at
@@ -94,13 +96,16 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
         idempotency.map(|(key, _)| key),
         idempotency.map(|(_, sha256)| sha256),
         submitted,
+        JobSpec::VERSION,
+        dataset_fingerprint,
     )
     .fetch_optional(&mut *connection)
     .await?;
     let Some(job) = job else { return Ok(None) };
     need_checkpoints(connection, &job.id, &needed_checkpoints(spec)).await?;
-    let warning = warning.map(|message| NewEvent { kind: EventKind::Warning, message: message.to_owned(), data: None });
-    let first: Vec<NewEvent> = [NewEvent::status(Status::Queued, "queued")].into_iter().chain(warning).collect();
+    let warnings =
+        warnings.iter().map(|message| NewEvent { kind: EventKind::Warning, message: message.clone(), data: None });
+    let first: Vec<NewEvent> = [NewEvent::status(Status::Queued, "queued")].into_iter().chain(warnings).collect();
     events::append(connection, &job.id, &first).await?;
     Ok(Some(job))
 }

@@ -1,32 +1,25 @@
 //! Deletes finished jobs.
 
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool};
 
 use super::change::lock;
 use super::{Refusal, Status};
+use crate::artifacts::keys;
+use crate::db::file_deletions::{self, FileDeletion};
 use crate::db::listen;
 
-/// A job that is being deleted: nobody else can change it, and dropping this leaves it as it was.
-#[derive(Debug)]
-pub struct JobDeletion {
-    transaction: Transaction<'static, Postgres>,
-}
-
-impl JobDeletion {
-    /// Deletes it for good.
-    pub async fn commit(self) -> sqlx::Result<()> {
-        self.transaction.commit().await
-    }
-}
-
-/// Begins to delete a finished job, so that its files can be deleted before its row is gone for good.
-pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<JobDeletion, Refusal>> {
+/// Deletes a finished job. Returns what is left to do: to remove its files. Its events and points are left to
+/// [`deleted_jobs`](crate::db::deleted_jobs).
+pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion, Refusal>> {
     let mut transaction = pool.begin().await?;
     if let Err(refusal) = delete_in(&mut transaction, id).await? {
         transaction.rollback().await?;
         return Ok(Err(refusal));
     }
-    Ok(Ok(JobDeletion { transaction }))
+    let files = FileDeletion { key: keys::job(id), is_directory: true };
+    file_deletions::decide(&mut transaction, &files).await?;
+    transaction.commit().await?;
+    Ok(Ok(files))
 }
 
 async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<(), Refusal>> {

@@ -1,13 +1,17 @@
 //! The table `jobs`: its rows as users see them. What users do to them is in `create.rs`, `change.rs` and `delete.rs`;
 //! lists for people are in [`summaries`].
 
+mod around;
 mod baselines;
 mod change;
 mod create;
 mod delete;
 pub mod labels;
+mod schedule;
+mod speeds;
 pub mod status;
 pub mod summaries;
+pub mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +28,8 @@ use crate::spec::JobSpec;
 pub use baselines::Baseline;
 pub use change::change;
 pub use create::{Created, NewJob, create, find_by_key};
-pub use delete::{JobDeletion, delete};
+pub use delete::delete;
+pub use speeds::{DeviceKind, MeasuredJob, measured};
 pub use status::{Change, Status};
 
 /// A job as its user sees it.
@@ -47,7 +52,9 @@ pub struct Job {
     pub labels: Value,
     /// How many times it was started.
     pub attempt: i32,
-    /// How many times it may be started.
+    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of the
+    /// specification, and with a retry: of the tries that the specification allows,
+    /// `spec.max_attempts - (max_attempts - attempt)` are used.
     pub max_attempts: i32,
     /// Where training is; null before the first step.
     #[schema(value_type = Option<Progress>)]
@@ -129,14 +136,15 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
             result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
             created_at, started_at, finished_at
         from jobs
-        where (cardinality($1::text[]) = 0 or status = any($1)) and ($2::jsonb = '{}' or labels @> $2)
-            and ($3::text is null or id < $3)
+        where (cardinality($1::text[]) = 0 or status = any($1) or ('unknown' = any($1) and status <> all($5)))
+            and ($2::jsonb = '{}' or labels @> $2) and ($3::text is null or id < $3)
         order by id desc limit $4
         "#,
         &filter.statuses as &[Status],
         Json(&filter.labels) as _,
         filter.after,
         limit,
+        &Status::ALL as &[Status],
     )
     .fetch_all(pool)
     .await

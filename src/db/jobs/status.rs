@@ -2,12 +2,14 @@
 //! [`Status::after`].
 
 use serde::{Deserialize, Serialize};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, Postgres};
 use utoipa::ToSchema;
 
 /// Where a job is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, sqlx::Type)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Status {
     /// Waits for a worker, for its teacher's job, or for the end of a back-off.
     Queued,
@@ -25,6 +27,8 @@ pub enum Status {
     Failed,
     /// Its user stopped it.
     Cancelled,
+    /// A newer version of the program gave it a status that this one does not know, and does not change.
+    Unknown,
 }
 
 /// What can happen to a job.
@@ -53,7 +57,7 @@ pub enum Change {
 }
 
 impl Status {
-    /// Every status.
+    /// Every status that this program knows.
     pub const ALL: [Self; 8] = [
         Self::Queued,
         Self::Running,
@@ -81,6 +85,7 @@ impl Status {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -119,10 +124,44 @@ impl Status {
     }
 }
 
+impl sqlx::Type<Postgres> for Status {
+    fn type_info() -> PgTypeInfo {
+        <str as sqlx::Type<Postgres>>::type_info()
+    }
+
+    fn compatible(other: &PgTypeInfo) -> bool {
+        <str as sqlx::Type<Postgres>>::compatible(other)
+    }
+}
+
+impl PgHasArrayType for Status {
+    fn array_type_info() -> PgTypeInfo {
+        <String as PgHasArrayType>::array_type_info()
+    }
+
+    fn array_compatible(other: &PgTypeInfo) -> bool {
+        <String as PgHasArrayType>::array_compatible(other)
+    }
+}
+
+impl sqlx::Encode<'_, Postgres> for Status {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <&str as sqlx::Encode<Postgres>>::encode(self.name(), buffer)
+    }
+}
+
+/// A status that this program does not know is [`Unknown`](Status::Unknown), so that one job of a newer program does
+/// not keep all others from being listed.
+impl<'r> sqlx::Decode<'r, Postgres> for Status {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let name = <&str as sqlx::Decode<Postgres>>::decode(value)?;
+        Ok(Self::ALL.into_iter().find(|status| status.name() == name).unwrap_or(Self::Unknown))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use sqlx::Encode;
-    use sqlx::postgres::PgArgumentBuffer;
 
     use super::*;
 
@@ -167,6 +206,7 @@ mod tests {
                 assert_eq!(after, row[column(change)], "{} after {change:?}", status.name());
             }
         }
+        assert!(CHANGES.iter().all(|change| Status::Unknown.after(*change).is_none()));
     }
 
     const CHANGES: [Change; 10] = [

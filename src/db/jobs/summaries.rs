@@ -12,10 +12,11 @@ use sqlx::types::Json;
 use utoipa::ToSchema;
 
 use super::Status;
+use super::around::{Around, around};
 use super::baselines::{Baseline, Baselines, gain};
+use super::waiting::{self, Waiting};
 use crate::db::thin::Thinned;
-use crate::protocol::{ErrorClass, Progress};
-use crate::spec::Method;
+use crate::protocol::Progress;
 
 /// Most points of a curve.
 const CURVE: usize = 48;
@@ -90,7 +91,7 @@ pub struct SummaryQuery {
 pub struct Found {
     /// The jobs.
     pub data: Vec<Summary>,
-    /// How many jobs of each status match, whatever statuses are asked for.
+    /// How many jobs of each status match, whatever statuses are asked for; [`Status::Unknown`] only if there are any.
     pub statuses: Vec<(Status, i64)>,
 }
 
@@ -105,8 +106,9 @@ pub struct Summary {
     pub name: String,
     /// Which part of its life it is in.
     pub status: Status,
-    /// How the student learns.
-    pub method: Method,
+    /// How the student learns; a newer version of the program may know more methods than the specification's schema.
+    #[schema(example = "sdd_dkd")]
+    pub method: String,
     /// Architecture of the teacher; null without one.
     pub teacher: Option<String>,
     /// Architecture of the student.
@@ -120,7 +122,8 @@ pub struct Summary {
     pub seed: u64,
     /// How many times it was started.
     pub attempt: i32,
-    /// How many times it may be started.
+    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of the
+    /// specification, and with a retry.
     pub max_attempts: i32,
     /// Where training is; null before the first step.
     #[schema(value_type = Option<Progress>)]
@@ -136,8 +139,9 @@ pub struct Summary {
     pub baseline: Option<Baseline>,
     /// Best top-1 accuracy less that of the baseline, in percentage points.
     pub gain: Option<f64>,
-    /// Why the last attempt failed.
-    pub error: Option<ErrorClass>,
+    /// Class of the last attempt's failure.
+    #[schema(example = "worker_lost")]
+    pub error: Option<String>,
     /// Name of the worker that holds it.
     pub worker: Option<String>,
     /// When it was posted.
@@ -146,6 +150,16 @@ pub struct Summary {
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
+    /// Why it does not run yet; null unless it is queued.
+    pub waiting: Option<Waiting>,
+    /// Seconds for which workers held it, in all of its attempts; null before the first.
+    pub ran_seconds: Option<f64>,
+    /// Number of jobs with its student as their teacher.
+    pub students: i64,
+    /// Names of up to five of them, newest first.
+    pub student_names: Vec<String>,
+    /// How many of them are not finished: while there are any, this job cannot be deleted.
+    pub unfinished_students: i64,
 }
 
 /// Finds jobs.
@@ -158,7 +172,9 @@ pub async fn find(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<Found> {
         }
         _ => page(pool, query).await?,
     };
-    let statuses = Status::ALL.into_iter().map(|status| (status, counts.get(status.name()).copied().unwrap_or(0)));
+    let known = Status::ALL.map(|status| (status, counts.get(status.name()).copied().unwrap_or(0)));
+    let others = counts.values().sum::<i64>() - known.iter().map(|(_, jobs)| jobs).sum::<i64>();
+    let statuses = known.into_iter().chain((others > 0).then_some((Status::Unknown, others)));
     Ok(Found { data: summaries(pool, &ids).await?, statuses: statuses.collect() })
 }
 
@@ -194,6 +210,7 @@ async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>,
                 case when $6 = 'created' and not $5 then id end nulls last,
                 id desc) as place
             from matching where cardinality($1::text[]) = 0 or status = any($1)
+                or ('unknown' = any($1) and status <> all($9))
             order by place offset $7 limit $8)
         select
             (select coalesce(array_agg(id order by place), '{}') from page) as "ids!",
@@ -209,6 +226,7 @@ async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>,
         query.sort.name(),
         query.offset,
         query.limit,
+        &Status::ALL as &[Status],
     )
     .fetch_one(pool)
     .await?;
@@ -229,8 +247,7 @@ fn escape(word: &str) -> String {
 async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx::Result<Vec<String>> {
     let baselines = Baselines::read(pool, None).await?;
     let rows = sqlx::query!(
-        r#"select id, to_jsonb(method) as "method!: Json<Method>", recipe, teacher_key, best_top1
-           from jobs where id = any($1) order by id desc"#,
+        "select id, method, recipe, teacher_key, best_top1 from jobs where id = any($1) order by id desc",
         &ids,
     )
     .fetch_all(pool)
@@ -238,7 +255,7 @@ async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx:
     let mut gains: Vec<(Option<f64>, String)> = rows
         .into_iter()
         .map(|row| {
-            let baseline = baselines.of(row.method.0, row.recipe.as_deref(), row.teacher_key.as_deref());
+            let baseline = baselines.of(row.method.as_deref(), row.recipe.as_deref(), row.teacher_key.as_deref());
             (gain(row.best_top1, baseline), row.id)
         })
         .collect();
@@ -256,11 +273,11 @@ async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx:
 async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> {
     let rows = sqlx::query!(
         r#"
-        select job.id, job.name, job.status as "status: Status", to_jsonb(job.method) as "method!: Json<Method>",
-            job.student_architecture, job.dataset, job.labels, job.teacher_architecture as teacher,
-            job.spec #> '{training,seed}' as "seed: Json<u64>", job.attempt, job.max_attempts, job.progress, job.best_top1,
+        select job.id, job.name, job.status as "status: Status", job.method, job.student_architecture, job.dataset,
+            job.labels, job.teacher_architecture as teacher, job.spec #> '{training,seed}' as seed, job.attempt, job.max_attempts,
+            job.progress, job.best_top1,
             coalesce(job.result ->> 'teacher_top1', job.teacher ->> 'top1')::float8 as teacher_top1,
-            job.error -> 'class' as "error: Json<ErrorClass>", job.recipe, job.teacher_key,
+            job.error ->> 'class' as error, job.recipe, job.teacher_key,
             coalesce((select workers.name from workers where workers.id = job.worker), job.worker) as worker,
             job.created_at, job.started_at, job.finished_at
         from unnest($1::text[]) with ordinality as wanted (id, place) join jobs as job on job.id = wanted.id
@@ -273,10 +290,19 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
     let recipes: Vec<String> = rows.iter().filter_map(|row| row.recipe.clone()).collect();
     let baselines = Baselines::read(pool, Some(&recipes)).await?;
     let mut curves = curves(pool, ids).await?;
+    let mut around = around(pool, ids).await?;
+    let mut waiting = waiting::waiting(pool, ids).await?;
     let summaries = rows.into_iter().map(|row| {
-        let method = row.method.0;
-        let baseline = baselines.of(method, row.recipe.as_deref(), row.teacher_key.as_deref());
+        let method = row.method.unwrap_or_default();
+        let baseline = baselines.of(Some(&method), row.recipe.as_deref(), row.teacher_key.as_deref());
+        let Around { ran_seconds, students, student_names, unfinished_students } =
+            around.remove(&row.id).unwrap_or_default();
         Summary {
+            waiting: waiting.remove(&row.id),
+            ran_seconds,
+            students,
+            student_names,
+            unfinished_students,
             curve: curves.remove(&row.id).unwrap_or_default(),
             id: row.id,
             name: row.name,
@@ -286,7 +312,7 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             student: row.student_architecture.unwrap_or_default(),
             dataset: row.dataset,
             labels: row.labels,
-            seed: row.seed.map_or(0, |seed| seed.0),
+            seed: row.seed.and_then(|seed| seed.as_u64()).unwrap_or(0),
             attempt: row.attempt,
             max_attempts: row.max_attempts,
             progress: row.progress,
@@ -294,7 +320,7 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             teacher_top1: row.teacher_top1,
             gain: gain(row.best_top1, baseline),
             baseline: baseline.cloned(),
-            error: row.error.map(|class| class.0),
+            error: row.error,
             worker: row.worker,
             created_at: row.created_at,
             started_at: row.started_at,

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-use sqlx::types::Json;
+use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 
 use super::{FencingToken, SavedCheckpoint};
@@ -22,6 +21,8 @@ pub struct Claim {
     pub spec: JobSpec,
     /// What an earlier attempt left to resume from.
     pub checkpoint: Option<SavedCheckpoint>,
+    /// The [outline](crate::dataset::outline) of the data set when the job was posted; `None` if any will do.
+    pub dataset_fingerprint: Option<String>,
 }
 
 /// A worker's devices.
@@ -38,24 +39,48 @@ impl DeviceCapacity {
     pub const ONE: Self = Self { total: 1, free: 1 };
 }
 
-/// Takes the most urgent job whose time has come and for which the worker has devices. No two workers take the same
-/// job.
+/// Takes the most urgent job whose time has come, and for which the worker has devices and the data set. No two workers
+/// take the same job.
 ///
 /// Jobs start in the order of the queue. If the next one needs more devices than are free, but no more than the worker
 /// has, the free ones are reserved for it, and nothing less urgent starts here until it has enough. Other workers
 /// reserve none for the same job, but any that has enough takes it. A job gets all its devices at once, so that no two
 /// jobs wait for each other's.
+///
+/// A job that this program cannot read is set aside for workers of other versions, and the next one is taken.
 pub async fn claim(
     pool: &PgPool,
     worker: &str,
     capacity: DeviceCapacity,
     lease: Duration,
 ) -> sqlx::Result<Option<Claim>> {
+    loop {
+        match claim_next(pool, worker, capacity, lease).await? {
+            Next::Nothing => return Ok(None),
+            Next::Claimed(claim) => return Ok(Some(*claim)),
+            Next::Unreadable { job, reason } => set_aside(pool, &job, worker, &reason).await?,
+        }
+    }
+}
+
+/// What is next in the queue for a worker.
+enum Next {
+    Nothing,
+    Claimed(Box<Claim>),
+    /// It is still queued.
+    Unreadable {
+        job: String,
+        reason: String,
+    },
+}
+
+async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease: Duration) -> sqlx::Result<Next> {
     // The planner follows the queue's index up to the first job that can be had. With statistics from before the queue
     // grew it would rather sort all of the queue: 6 ms for 12,000 jobs instead of 0.03.
     let mut transaction =
         pool.begin_with("begin; set local enable_sort = off; set local enable_bitmapscan = off").await?;
     let running = Status::Queued.after(Change::Claim).expect("a queued job can be claimed");
+    let id = ulid::Ulid::generate().to_string().to_ascii_lowercase();
     let claimed = sqlx::query!(
         r#"
         with next as (
@@ -63,7 +88,20 @@ pub async fn claim(
             from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
             where job.status = 'queued' and job.run_after <= now()
                 and (job.teacher_job is null or teacher.status = 'succeeded')
-                and job.devices <= $3
+                and job.devices <= $3 and job.spec_version <= $7
+                and not exists (
+                    select from workers as me where me.id = $1
+                        and not has_dataset(me.datasets, job.dataset, job.dataset_fingerprint))
+                and not exists (
+                    select from declined where declined.job_id = job.id and declined.worker = $1
+                        and (for_good or exists (
+                            select from workers as other
+                            where other.id <> $1 and other.heartbeat_at > now() - $6::interval
+                                and other.stopped_because is null and other.devices >= job.devices
+                                and has_dataset(other.datasets, job.dataset, job.dataset_fingerprint)
+                                and not exists (
+                                    select from declined as theirs
+                                    where theirs.job_id = job.id and theirs.worker = other.id))))
                 and (job.devices <= $4 or not exists (
                     select from workers as other
                     where other.waits_for = job.id and other.id <> $1
@@ -74,11 +112,11 @@ pub async fn claim(
         reserved as (
             update workers set waits_for = (select id from next where not fits)
             where id = $1 and waits_for is distinct from (select id from next where not fits))
-        update jobs set status = $5, attempt = attempt + 1, worker = $1,
+        update jobs set status = $5, attempt = attempt + 1, worker = $1, claim = $8,
             lease_expires_at = now() + $2, lease_renewed_at = now(), started_at = coalesce(started_at, now()),
             error = null
         from next where jobs.id = next.id and next.fits
-        returning jobs.id, attempt, spec as "spec: Json<JobSpec>", checkpoint as "checkpoint: Json<SavedCheckpoint>"
+        returning jobs.id, attempt, spec, checkpoint, dataset_fingerprint
         "#,
         worker,
         interval(lease),
@@ -86,25 +124,75 @@ pub async fn claim(
         capacity.free,
         running as Status,
         interval(ALIVE_FOR),
+        JobSpec::VERSION,
+        id,
     )
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(job) = claimed else {
         transaction.commit().await?;
-        return Ok(None);
+        return Ok(Next::Nothing);
     };
-    let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned() };
+    let (spec, checkpoint) = match read(&job.spec, job.checkpoint) {
+        Ok(read) => read,
+        Err(reason) => {
+            transaction.rollback().await?;
+            return Ok(Next::Unreadable { job: job.id, reason });
+        }
+    };
+    let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned(), claim: id };
     begin_attempt(&mut transaction, &token, running).await?;
     transaction.commit().await?;
-    Ok(Some(Claim { token, spec: job.spec.0, checkpoint: job.checkpoint.map(|checkpoint| checkpoint.0) }))
+    let dataset_fingerprint = job.dataset_fingerprint;
+    Ok(Next::Claimed(Box::new(Claim { token, spec, checkpoint, dataset_fingerprint })))
+}
+
+/// What a claim needs of a job's row, or why this program cannot read it.
+fn read(spec: &Value, checkpoint: Option<Value>) -> Result<(JobSpec, Option<SavedCheckpoint>), String> {
+    let spec = JobSpec::from_stored(spec).map_err(|reason| format!("its specification: {reason}"))?;
+    let checkpoint = checkpoint.map(serde_json::from_value).transpose();
+    Ok((spec, checkpoint.map_err(|error| format!("the checkpoint to resume from: {error}"))?))
+}
+
+/// Keeps a job that this program cannot read from this worker, and says so in the job's history, once for each reason.
+async fn set_aside(pool: &PgPool, job: &str, worker: &str, reason: &str) -> sqlx::Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    let message = format!(
+        "set aside: distillery {version} cannot read {reason}. The job waits for a worker of the version that accepted \
+         it; update the other workers, or cancel the job"
+    );
+    tracing::warn!(job, message);
+    let mut transaction = pool.begin().await?;
+    events::warn_once(&mut transaction, job, &message).await?;
+    decline(&mut transaction, job, worker, true).await?;
+    transaction.commit().await
+}
+
+/// Keeps a job from a worker: for good, or as long as another worker could take it.
+pub(super) async fn decline(
+    connection: &mut PgConnection,
+    job: &str,
+    worker: &str,
+    for_good: bool,
+) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into declined (job_id, worker, for_good) select id, $2, $3 from jobs where id = $1
+         on conflict (job_id, worker) do update set for_good = declined.for_good or excluded.for_good",
+        job,
+        worker,
+        for_good,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Adds the attempt and its first event.
 async fn begin_attempt(connection: &mut PgConnection, token: &FencingToken, status: Status) -> sqlx::Result<()> {
     let worker_name = sqlx::query_scalar!(
         r#"
-        insert into attempts (job_id, attempt, worker, worker_name, runnable_at)
-        select job.id, job.attempt, job.worker,
+        insert into attempts (job_id, attempt, claim, worker, worker_name, runnable_at)
+        select job.id, job.attempt, job.claim, job.worker,
             coalesce((select name from workers where workers.id = job.worker), job.worker),
             greatest(job.run_after, teacher.finished_at)
         from jobs as job left join jobs as teacher on teacher.id = job.teacher_job
@@ -127,21 +215,21 @@ pub async fn heartbeat(pool: &PgPool, token: &FencingToken, lease: Duration) -> 
     // A lease that has run out is not extended, even if nobody has noticed yet.
     sqlx::query_scalar!(
         r#"update jobs set lease_expires_at = now() + $4, lease_renewed_at = now()
-           where id = $1 and attempt = $2 and worker = $3 and lease_expires_at > now()
+           where id = $1 and attempt = $2 and claim = $3 and lease_expires_at > now()
            returning status as "status: Status""#,
         token.job,
         token.attempt,
-        token.worker,
+        token.claim,
         interval(lease),
     )
     .fetch_optional(pool)
     .await
 }
 
-/// The jobs that are held now, and the attempts that hold them.
-pub async fn held_attempts(pool: &PgPool) -> sqlx::Result<Vec<(String, i32)>> {
-    let rows = sqlx::query!("select id, attempt from jobs where lease_expires_at is not null").fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.attempt)).collect())
+/// The jobs that are held now, and the claims that hold them; none for that of a program that had no such tokens.
+pub async fn held(pool: &PgPool) -> sqlx::Result<Vec<(String, Option<String>)>> {
+    let rows = sqlx::query!("select id, claim from jobs where lease_expires_at is not null").fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.claim)).collect())
 }
 
 /// The time until a job that waits for its time may run; none if there is no such job.

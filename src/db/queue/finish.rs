@@ -6,13 +6,15 @@ use chrono::Utc;
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 
+use super::claim::decline;
 use super::{HeldJob, Write, fail_dependents};
 use crate::db::artifacts::{self, NewArtifact};
 use crate::db::attempts::{self, AttemptOutcome};
 use crate::db::events::{self, NewEvent};
 use crate::db::jobs::{Change, Status};
-use crate::db::{interval, storable};
+use crate::db::{LONGEST_MESSAGE, interval, storable};
 use crate::protocol::{ErrorClass, Failure, Outcome};
+use crate::text::shortened;
 
 /// Makes the attempt's files the job's, and ends the job: all of it or nothing. False if the attempt holds the job no
 /// longer.
@@ -34,7 +36,7 @@ pub async fn publish(pool: &PgPool, write: &Write, outcome: &Outcome, published:
             format!("the student's best top-1 accuracy is {:.2} % (epoch {})", outcome.best_top1, outcome.best_epoch);
         let next = next(job.status, Change::Succeed);
         release(&mut job.transaction, id, Release::to(next, message)).await?;
-        attempts::end(&mut job.transaction, id, AttemptOutcome::Succeeded).await?;
+        attempts::end(&mut job.transaction, id, AttemptOutcome::Succeeded, true).await?;
         Ok(next)
     });
     Ok(written.await?.is_some())
@@ -65,7 +67,7 @@ pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status
             _ => "cancelled",
         };
         release(&mut job.transaction, id, Release::to(next, message.to_owned())).await?;
-        attempts::end(&mut job.transaction, id, AttemptOutcome::Stopped).await?;
+        attempts::end(&mut job.transaction, id, AttemptOutcome::Stopped, false).await?;
         if next.is_final() {
             fail_dependents(&mut job.transaction).await?;
         } else {
@@ -79,6 +81,32 @@ pub async fn stopped(pool: &PgPool, write: &Write) -> sqlx::Result<Option<Status
     .await
 }
 
+/// Most failures of a job since it was posted or retried that do not count as attempts.
+pub const MOST_UNCOUNTED: i32 = 100;
+
+/// Why a failure does not count against the most attempts; `None` if it does.
+///
+/// A machine's fault says nothing about the job. And a job that gets further with each attempt is not one that cannot
+/// be run, however often its workers are lost. [`MOST_UNCOUNTED`] ends a job that fails for ever all the same.
+async fn excuse(
+    connection: &mut PgConnection,
+    job: &str,
+    class: ErrorClass,
+    uncounted: i32,
+) -> sqlx::Result<Option<&'static str>> {
+    if !class.is_retried() || uncounted >= MOST_UNCOUNTED {
+        return Ok(None);
+    }
+    Ok(match class {
+        ErrorClass::Machine => Some("a fault of the worker's machine"),
+        _ if attempts::has_advanced(connection, job).await? => Some("it had saved a new checkpoint"),
+        _ => None,
+    })
+}
+
+/// Longest message of a failure, in bytes. Its event says more, and is no longer than [`LONGEST_MESSAGE`].
+const LONGEST_FAILURE: usize = LONGEST_MESSAGE - 1024;
+
 /// Ends an attempt with a failure; its job is queued again if the failure may pass and attempts are left.
 pub(super) async fn fail_attempt(
     connection: &mut PgConnection,
@@ -87,8 +115,15 @@ pub(super) async fn fail_attempt(
     attempt: i32,
     failure: &Failure,
 ) -> sqlx::Result<Status> {
-    let most =
-        sqlx::query_scalar!("select max_attempts from jobs where id = $1", job).fetch_one(&mut *connection).await?;
+    let row = sqlx::query!(
+        "select max_attempts, uncounted, worker, (spec ->> 'max_attempts')::integer as tries from jobs where id = $1",
+        job,
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let excuse = excuse(connection, job, failure.class, row.uncounted).await?;
+    let counted = excuse.is_none();
+    let most = row.max_attempts + i32::from(!counted);
     let is_retried = failure.class.is_retried() && attempt < most;
     let change = match failure.class {
         _ if !is_retried => Change::FailForGood,
@@ -96,18 +131,39 @@ pub(super) async fn fail_attempt(
         _ => Change::FailForNow,
     };
     let next = next(status, change);
+    // `most` grows with every attempt that does not count, and with a retry. What the user asked for does not.
+    let tries = row.tries.unwrap_or(most).max(0);
+    let used = (tries - (most - attempt)).clamp(0, tries);
     let consequence = match next {
-        Status::Queued => format!("; attempt {} of {most} follows", attempt + 1),
+        Status::Queued => format!("; attempt {} follows (tries used: {used} of {tries})", attempt + 1),
+        Status::Failed if failure.class.is_retried() => {
+            format!("; no attempt follows (tries used: {used} of {tries})")
+        }
         _ => String::new(),
     };
-    attempts::end(connection, job, failure.class.into()).await?;
+    let excuse = excuse.map_or_else(String::new, |excuse| {
+        format!(". This attempt does not count ({excuse}; {} of at most {MOST_UNCOUNTED})", row.uncounted + 1)
+    });
+    attempts::end(connection, job, failure.class.into(), counted).await?;
+    if !counted {
+        sqlx::query!("update jobs set max_attempts = $2, uncounted = uncounted + 1 where id = $1", job, most)
+            .execute(&mut *connection)
+            .await?;
+    }
+    if failure.class == ErrorClass::Machine
+        && let Some(worker) = &row.worker
+    {
+        decline(connection, job, worker, false).await?;
+    }
     let pause = match failure.class {
         // Says nothing about the job, which goes on at once.
         ErrorClass::WorkerLost => Duration::ZERO,
         _ => back_off(attempts::failures_in_a_row(connection, job).await?),
     };
-    let message = format!("attempt {attempt} failed: {}{consequence}", failure.message);
-    let error = (next != Status::Cancelled).then_some(failure);
+    let why = storable(&failure.message);
+    let failure = Failure { class: failure.class, message: shortened(&why, LONGEST_FAILURE).into_owned() };
+    let message = format!("attempt {attempt} failed: {}{excuse}{consequence}", failure.message);
+    let error = (next != Status::Cancelled).then_some(&failure);
     release(connection, job, Release { next, message, error, pause }).await?;
     Ok(next)
 }

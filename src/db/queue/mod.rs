@@ -1,7 +1,8 @@
 //! What a worker does to jobs.
 //!
-//! [`claim()`] raises the job's attempt number and sets a lease on the database's clock. It returns a [`FencingToken`],
-//! which every later write shows: a write changes nothing unless its token's attempt still holds the job. A [`Write`]
+//! [`claim()`] gives the job a new random claim, raises its attempt number and sets a lease on the database's clock. It
+//! returns a [`FencingToken`], which every later write shows: a write changes nothing unless its claim still holds the
+//! job. A [`Write`]
 //! that comes again, because the answer was lost with a connection, counts once. All of this is in `HeldJob::change`,
 //! the only way to write about a held job; the status that a write leaves comes from [`Status::after`].
 
@@ -9,44 +10,69 @@ mod claim;
 mod finish;
 mod record;
 mod rescue;
+mod waits;
 
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Postgres, Transaction};
 
 use super::jobs::Status;
 
-pub use claim::{Claim, DeviceCapacity, claim, heartbeat, held_attempts, until_next};
-pub use finish::{fail, publish, stopped};
+pub use claim::{Claim, DeviceCapacity, claim, heartbeat, held, until_next};
+pub use finish::{MOST_UNCOUNTED, fail, publish, stopped};
 pub use record::{ReportBatch, adopt, checkpoint_saved, record, started, teacher_evaluated};
 pub(super) use rescue::fail_dependents;
 pub use rescue::{rescue_expired, until_next_expiry};
+pub use waits::explain_waits;
 
 /// The right to write about a job. A later claim of the same job makes it void.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FencingToken {
     /// The job.
     pub job: String,
-    /// The attempt that holds it: the fence, since every claim raises the number.
+    /// The number of the attempt that holds it. A database that lost the claim, in a failover or because it was
+    /// restored from a backup, gives the number again.
     pub attempt: i32,
-    /// The worker that makes the attempt. It tells two attempts of one number apart, as there may be after the database
-    /// was restored from a backup.
+    /// The worker that makes the attempt.
     pub worker: String,
+    /// The fence: random, and new with every claim.
+    pub claim: String,
 }
 
 impl FencingToken {
+    /// The attempt's name in directories and keys, which no other attempt ever has.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.attempt, self.claim)
+    }
+
     /// A new write, to be sent until there is an answer.
     #[must_use]
     pub fn write(&self) -> Write {
-        Write { token: self.clone(), id: ulid::Ulid::generate().to_string() }
+        self.write_after(None)
+    }
+
+    /// A new write that counts only if the database still has the attempt's last one.
+    #[must_use]
+    pub fn write_after(&self, last: Option<String>) -> Write {
+        Write { token: self.clone(), id: ulid::Ulid::generate().to_string(), after: last }
     }
 }
 
 /// One write of an attempt. An attempt makes one write after the other, so that the job's row needs to hold only the
-/// last to recognise one that comes again.
+/// last to recognise one that comes again, and to notice that a failover lost the one before.
 #[derive(Debug, Clone)]
 pub struct Write {
     token: FencingToken,
     id: String,
+    after: Option<String>,
+}
+
+impl Write {
+    /// What tells it from every other.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
 }
 
 /// A stored state that training can resume from.
@@ -79,37 +105,43 @@ impl HeldJob<'_> {
     /// Makes one write in one transaction: locks the job's row if the token's attempt still holds the job, notes the
     /// write there, makes the change and commits. Returns the status that the change leaves.
     ///
-    /// None if the attempt holds the job no longer: nothing is written then. A write that was made before, and whose
-    /// answer was lost, is not made again; it returns the status that the job has.
+    /// None if the attempt holds the job no longer, or if the database has lost what it wrote before: nothing is written
+    /// then. A write that was made before, and whose answer was lost, is not made again; it returns the status that the
+    /// job has.
     async fn change(
         pool: &PgPool,
         write: &Write,
         change: impl AsyncFnOnce(&mut HeldJob<'_>) -> sqlx::Result<Status>,
     ) -> sqlx::Result<Option<Status>> {
-        let Write { token, id } = write;
+        let Write { token, id, .. } = write;
         let mut transaction = pool.begin().await?;
         let held = sqlx::query_scalar!(
             r#"update jobs set last_write = $4, written_at = now()
-               where id = $1 and attempt = $2 and worker = $3 and lease_expires_at is not null
-                   and last_write is distinct from $4
+               where id = $1 and attempt = $2 and claim = $3 and lease_expires_at is not null
+                   and last_write is distinct from $4 and ($5::text is null or last_write = $5)
                returning status as "status: Status""#,
             token.job,
             token.attempt,
-            token.worker,
+            token.claim,
             id,
+            write.after,
         )
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(status) = held else {
             return sqlx::query_scalar!(
-                r#"select status as "status: Status" from jobs where id = $1 and attempt = $2 and last_write = $3"#,
+                r#"select status as "status: Status" from jobs where id = $1 and claim = $2 and last_write = $3"#,
                 token.job,
-                token.attempt,
+                token.claim,
                 id,
             )
             .fetch_optional(&mut *transaction)
             .await;
         };
+        // No change of a status that only a newer program knows is allowed.
+        if status == Status::Unknown {
+            return Ok(None);
+        }
         let mut job = HeldJob { token, status, transaction };
         let status = change(&mut job).await?;
         job.transaction.commit().await?;

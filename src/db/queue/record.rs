@@ -102,7 +102,7 @@ pub async fn checkpoint_saved(pool: &PgPool, write: &Write, saved: &SavedCheckpo
         sqlx::query!("update jobs set checkpoint = $2 where id = $1", job.token.job, json!(saved))
             .execute(&mut *job.transaction)
             .await?;
-        attempts::note_checkpoint(&mut job.transaction, job.token).await?;
+        attempts::note_checkpoint(&mut job.transaction, job.token, saved.step).await?;
         let message = format!("checkpoint after epoch {} (step {})", saved.epoch, saved.step);
         let data = Some(json!({"epoch": saved.epoch, "step": saved.step}));
         let event = NewEvent { kind: EventKind::Checkpoint, message, data };

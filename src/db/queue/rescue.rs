@@ -20,7 +20,9 @@ pub async fn rescue_expired(pool: &PgPool) -> sqlx::Result<u64> {
         r#"select job.id, job.status as "status: Status", job.attempt,
             coalesce(workers.name, job.worker, 'its worker') as "worker!"
            from jobs as job left join workers on workers.id = job.worker
-           where job.lease_expires_at < now() for update of job skip locked"#,
+           where job.lease_expires_at < now() and job.status = any($1) for update of job skip locked"#,
+        // A newer version of the program may know others.
+        &Status::ALL as &[Status],
     )
     .fetch_all(&mut *transaction)
     .await?;

@@ -17,6 +17,7 @@ use crate::http::sse::{self, PACE, POLL_INTERVAL, Sender, StreamError};
 pub struct ChangedJobs {
     /// Ids of the jobs that were created, changed or deleted since the last message; null where any job may have
     /// changed.
+    #[schema(required)]
     pub ids: Option<BTreeSet<String>>,
 }
 
@@ -24,7 +25,8 @@ pub struct ChangedJobs {
 ///
 /// Server-Sent Events for a page that shows parts of long lists and queries again what it shows. `changed`: the `ids`
 /// of the jobs that were created, changed in any way or deleted since the last message, at most five times a second;
-/// null at the start and whenever changes may have been missed.
+/// null at the start, whenever changes may have been missed, and after 15 seconds without a change: a client that hears
+/// nothing for longer has lost the connection.
 #[utoipa::path(get, path = "/v1/changes", tag = "jobs", operation_id = "stream_changes",
     responses((status = 200, body = String, content_type = "text/event-stream")))]
 pub async fn get(State(state): State<AppState>) -> Response {

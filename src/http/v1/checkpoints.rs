@@ -1,30 +1,29 @@
 //! `/v1/checkpoints`
 
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::Path;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use futures::StreamExt;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use sqlx::types::Json as Jsonb;
-use tokio::io::AsyncWriteExt;
 use utoipa::IntoParams;
 
 use crate::architecture::{self, Architecture};
 use crate::artifacts::keys;
 use crate::checkpoint;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
+use crate::db::file_deletions;
 use crate::db::jobs::Refusal;
 use crate::http::error::ApiError;
-use crate::http::extract::{CheckpointId, Query, whole};
+use crate::http::extract::{CheckpointId, Query, time, whole};
+use crate::http::uploads::{Upload, full};
 use crate::http::{AppState, Page};
+use crate::removals;
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -39,13 +38,18 @@ pub struct UploadParameters {
     #[serde(default, deserialize_with = "whole::<1, 1_000_000, _>")]
     #[param(minimum = 1, maximum = 1_000_000)]
     num_classes: Option<i64>,
+    /// Of a file with several state dicts or networks, the key or prefix of the one to store, such as
+    /// `state_dict_ema` or `teacher`. Only its tensors are stored, as safetensors.
+    #[param(min_length = 1, max_length = 200)]
+    state_dict: Option<String>,
 }
 
 /// Upload a checkpoint
 ///
 /// The body is the file itself: `curl -T resnet56.pth '…/v1/checkpoints?architecture=resnet56'`. It can be a
 /// safetensors file or written by `torch.save` (a state dict, or a dictionary with one under `state_dict`, `model` or
-/// similar). Nothing in it is ever executed. Uploading the same bytes again returns the same checkpoint.
+/// similar). Nothing in it is ever executed. Uploading the same bytes again returns the same checkpoint, and mends its file
+/// if that was damaged in storage.
 #[utoipa::path(put, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "upload_checkpoint",
     params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201, body = UploadedCheckpoint,
@@ -58,9 +62,6 @@ pub async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     let network = parameters.check()?;
-    let Ok(_permit) = state.uploads.clone().try_acquire_owned() else {
-        return Err(ApiError::Unavailable("too many uploads at the same time: try again".into()));
-    };
     let upload = Upload::receive(&state, &headers, body).await?;
     // In a task of its own: a complete upload is stored even if the client disconnects.
     let stored = tokio::spawn(async move { upload.store(&state, parameters, network).await });
@@ -96,62 +97,16 @@ impl UploadParameters {
                 "query parameters: name: expected 1 to 200 characters without control characters",
             ));
         }
+        if self.state_dict.as_ref().is_some_and(|key| key.is_empty() || key.chars().count() > 200) {
+            return Err(ApiError::malformed("query parameters: state_dict: expected 1 to 200 characters"));
+        }
         let Some(name) = &self.architecture else { return Ok(None) };
         let found = architecture::named(name);
         found.map(Some).map_err(|unknown| ApiError::malformed(format!("query parameters: architecture: {unknown}")))
     }
 }
 
-/// A received file. It is unlinked, so nothing of it can be left behind.
-struct Upload {
-    file: std::fs::File,
-    size: u64,
-    sha256: String,
-}
-
 impl Upload {
-    /// Receives the body in pieces.
-    async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
-        refuse_form(headers)?;
-        let limit = state.settings.checkpoint_limit;
-        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > limit) {
-            return Err(ApiError::TooLarge(limit));
-        }
-        let directory = state.settings.spool_dir.clone();
-        let file = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(&directory)?;
-            tempfile::tempfile_in(&directory)
-        });
-        let mut file = tokio::fs::File::from_std(file.await.map_err(anyhow::Error::from)??);
-        let (mut size, mut hash) = (0, Sha256::new());
-        let mut pieces = body.into_data_stream();
-        let stalled = |_| ApiError::TooSlow("the upload paused for too long: try again".into());
-        while let Some(piece) =
-            tokio::time::timeout(state.settings.upload_timeout, pieces.next()).await.map_err(stalled)?
-        {
-            let piece = piece.map_err(|_| ApiError::malformed("the upload ended early"))?;
-            size += piece.len() as u64;
-            if size > limit {
-                return Err(ApiError::TooLarge(limit));
-            }
-            hash.update(&piece);
-            file.write_all(&piece).await.map_err(full)?;
-        }
-        file.flush().await.map_err(full)?;
-        if size == 0 {
-            return Err(ApiError::malformed(
-                "the body is empty: send the file itself, for example with curl -T FILE 'http://…/v1/checkpoints'",
-            ));
-        }
-        Ok(Self { file: file.into_std().await, size, sha256: hex::encode(hash.finalize()) })
-    }
-
-    /// A path to the unlinked file.
-    fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
-    }
-
     /// Stores the file if it is a checkpoint and matches the parameters.
     async fn store(
         self,
@@ -159,13 +114,19 @@ impl Upload {
         parameters: UploadParameters,
         network: Option<&'static Architecture>,
     ) -> Result<(UploadedCheckpoint, bool), ApiError> {
+        let spool = state.settings.spool_dir.clone();
+        let turn = state.uploads.inspection().await;
         let (upload, checkpoint) = tokio::task::spawn_blocking(move || {
-            let checkpoint = self.inspect(parameters, network);
-            (self, checkpoint)
+            let mut upload = self;
+            let chosen = parameters.state_dict.as_ref().map_or(Ok(Vec::new()), |key| upload.choose(key, &spool));
+            let checkpoint = chosen.and_then(|notes| upload.inspect(parameters, network, notes));
+            drop(turn);
+            (upload, checkpoint)
         })
         .await
         .map_err(anyhow::Error::from)?;
         let checkpoint = checkpoint?;
+        let _turn = state.uploads.storing().await;
         if let Some(limit) = state.settings.uploads_limit
             && let others = checkpoints::size_of_others(&state.pool, &checkpoint.id).await?
             && others.saturating_add(upload.size) > limit
@@ -176,31 +137,72 @@ impl Upload {
                 upload.size
             )));
         }
-        let key = keys::checkpoint(&upload.sha256);
-        if state.artifacts.size(&key).await? != Some(upload.size) {
-            state.artifacts.put_file(&key, &upload.path()).await?;
-        }
-        let insertion = checkpoints::insert(&state.pool, &checkpoint).await?;
-        // The same checkpoint may have been deleted between the upload and the insertion, which now blocks deletions.
-        if state.artifacts.size(&key).await? != Some(upload.size) {
-            state.artifacts.put_file(&key, &upload.path()).await?;
-        }
-        Ok(insertion.commit().await?)
+        upload.keep(state, &checkpoint).await
     }
 
+    /// Stores the bytes, unless they are stored already, and then the row that names them.
+    async fn keep(
+        &self,
+        state: &AppState,
+        checkpoint: &UploadedCheckpoint,
+    ) -> Result<(UploadedCheckpoint, bool), ApiError> {
+        let AppState { pool, artifacts, .. } = state;
+        let mut damaged = None;
+        if let Some(stored) = checkpoints::stored_bytes(pool, &checkpoint.id).await? {
+            // All bytes are compared, so that an upload mends what storage has damaged or lost.
+            if artifacts.is_whole(&stored.key, &self.sha256).await {
+                if let Some(described) = checkpoints::describe(pool, checkpoint, &stored.key).await? {
+                    return Ok((described, false));
+                }
+            } else {
+                tracing::warn!(checkpoint = checkpoint.id, stored.key, "the stored bytes are damaged or missing");
+                damaged = Some(stored.key);
+            }
+        }
+        let key = keys::checkpoint(&self.sha256, &keys::unique());
+        file_deletions::announce(pool, &key).await?;
+        if let Err(error) = artifacts.put_file(&key, &self.path()).await {
+            if let Err(error) = file_deletions::give_up(pool, &key).await {
+                tracing::warn!(%error, key, "what is left of a failed upload is removed in a day");
+            }
+            return Err(error.into());
+        }
+        let Some(inserted) = checkpoints::insert(pool, checkpoint, &key, damaged.as_deref()).await? else {
+            return Err(ApiError::Unavailable("storing the upload took more than a day: try again".into()));
+        };
+        if damaged.is_some() {
+            tracing::warn!(checkpoint = checkpoint.id, key, "an upload has replaced the damaged bytes");
+        }
+        if let Some(file) = inserted.superseded {
+            removals::start(pool, artifacts, file).await;
+        }
+        Ok((inserted.checkpoint, inserted.is_new))
+    }
+
+    /// Replaces the file by one of its state dicts. Returns what was done to read that, which the new file does not show.
+    fn choose(&mut self, key: &str, spool: &Path) -> Result<Vec<String>, ApiError> {
+        let checkpoint = checkpoint::Checkpoint::open_state_dict(&self.path(), Some(key)).map_err(unreadable)?;
+        let directory = tempfile::tempdir_in(spool)?;
+        let path = directory.path().join("chosen");
+        checkpoint.convert(&path).map_err(unreadable)?;
+        self.replace(std::fs::File::open(&path)?)?;
+        Ok(checkpoint.notes().to_vec())
+    }
+
+    /// Describes the file, if it is a checkpoint and matches the parameters. `notes` are from before it was replaced.
     fn inspect(
         &self,
         parameters: UploadParameters,
         network: Option<&'static Architecture>,
+        mut notes: Vec<String>,
     ) -> Result<UploadedCheckpoint, ApiError> {
-        let file = checkpoint::Checkpoint::open(&self.path()).map_err(|error| match error {
-            error if error.is_users() => ApiError::invalid(error.to_string()),
-            error => ApiError::Internal(error.into()),
-        })?;
+        let file = checkpoint::Checkpoint::open(&self.path()).map_err(unreadable)?;
+        notes.extend_from_slice(file.notes());
         let shapes = file.shapes();
         let expected = parameters.num_classes.and_then(|classes| u32::try_from(classes).ok());
         if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, expected)) {
-            return Err(ApiError::invalid(format!("the checkpoint {mismatch}")));
+            let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
+            return Err(ApiError::invalid(format!("the checkpoint {mismatch}{notes}")));
         }
         let fit = |fit: &architecture::ArchitectureFit| Fit {
             architecture: fit.architecture.name.to_owned(),
@@ -214,6 +216,12 @@ impl Upload {
             return Err(ApiError::invalid(format!(
                 "the checkpoint is a {architecture} with {num_classes} classes, not {expected}"
             )));
+        }
+        // Networks with the same keys and shapes use the same weights.
+        if let Some(fit) = architecture::fits(&shapes).first()
+            && let Some(unsound) = file.unsound(fit.architecture, fit.classes).map_err(anyhow::Error::from)?
+        {
+            return Err(ApiError::invalid(format!("the checkpoint {unsound}")));
         }
         let only = match (network, fits.as_slice()) {
             (Some(network), fits) => fits.iter().find(|fit| fit.architecture == network.name),
@@ -232,36 +240,23 @@ impl Upload {
             num_classes: expected.or(only.map(|fit| fit.num_classes)).and_then(|classes| i32::try_from(classes).ok()),
             fits: Jsonb(fits),
             guess: architecture::guess(&shapes).map(|guess| Jsonb(described(guess))),
+            notes,
             created_at: Utc::now(),
         })
+    }
+}
+
+fn unreadable(error: checkpoint::Error) -> ApiError {
+    match error {
+        error if error.is_users() => ApiError::invalid(error.to_string()),
+        checkpoint::Error::Io(error) => full(error),
+        error => ApiError::Internal(error.into()),
     }
 }
 
 fn described(guess: architecture::ArchitectureGuess) -> Guess {
     let architecture::ArchitectureGuess { architecture, classes, certainty, agreement, difference } = guess;
     Guess { architecture: architecture.name.to_owned(), num_classes: classes, certainty, agreement, difference }
-}
-
-/// A multipart form is not the file itself.
-fn refuse_form(headers: &HeaderMap) -> Result<(), ApiError> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.to_ascii_lowercase().starts_with("multipart/") {
-        return Err(ApiError::UnsupportedMediaType(
-            "send the file itself as the body, not a form: use curl -T FILE instead of curl -F file=@FILE".into(),
-        ));
-    }
-    Ok(())
-}
-
-/// A full disk is not the client's fault, and may be temporary.
-fn full(error: std::io::Error) -> ApiError {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            tracing::error!(%error, "no space for an upload");
-            ApiError::Unavailable("the server has no space for the upload: try again later".into())
-        }
-        _ => error.into(),
-    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -293,8 +288,8 @@ pub async fn list(
 }
 
 fn parse_cursor(cursor: &str) -> Option<(DateTime<Utc>, String)> {
-    let (time, id) = cursor.split_once('.')?;
-    Some((DateTime::from_timestamp_micros(time.parse().ok()?)?, id.to_owned()))
+    let (at, id) = cursor.split_once('.').filter(|(_, id)| CheckpointId::is_id(id))?;
+    Some((time(at)?, id.to_owned()))
 }
 
 /// Get a checkpoint
@@ -311,18 +306,17 @@ fn no_such(id: &CheckpointId) -> ApiError {
 
 /// Delete a checkpoint
 ///
-/// 409 while an unfinished job needs it.
+/// 409 while an unfinished job needs it. Its file may be removed from storage a little later.
 #[utoipa::path(delete, path = "/v1/checkpoints/{id}", tag = "checkpoints", operation_id = "delete_checkpoint",
     params(("id" = String, Path, description = "Id of the checkpoint")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: CheckpointId) -> Result<StatusCode, ApiError> {
-    let deletion = match checkpoints::delete(&state.pool, &id.0).await? {
-        Ok(deletion) => deletion,
+    let file = match checkpoints::delete(&state.pool, &id.0).await? {
+        Ok(file) => file,
         Err(Refusal::Because(reason)) => {
             return Err(ApiError::conflict(format!("checkpoint {id} cannot be deleted: {reason}")));
         }
         Err(Refusal::Missing | Refusal::NotWhile(_)) => return Err(no_such(&id)),
     };
-    state.artifacts.delete(&keys::checkpoint(&deletion.sha256)).await?;
-    deletion.commit().await?;
+    removals::start(&state.pool, &state.artifacts, file).await;
     Ok(StatusCode::NO_CONTENT)
 }

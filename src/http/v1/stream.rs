@@ -1,6 +1,6 @@
 //! `/v1/stream`
 
-use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -8,16 +8,16 @@ use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::{Instant, timeout, timeout_at};
+use sqlx::PgPool;
 use utoipa::ToSchema;
 
 use crate::db;
 use crate::db::jobs::Job;
-use crate::db::listen::Changed;
 use crate::http::AppState;
+use crate::http::board::Board;
 use crate::http::error::ApiError;
-use crate::http::extract::Query;
-use crate::http::sse::{self, PACE, POLL_INTERVAL, Sender, StreamError, StreamParameters};
+use crate::http::extract::{Query, time};
+use crate::http::sse::{self, Sender, StreamError, StreamParameters};
 use crate::protocol::Progress;
 
 /// A transaction that was under way during a stream's query can end a job at a time before that query.
@@ -61,84 +61,74 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     let since = match parameters.last_event_id(&headers)? {
         None => None,
-        Some(id) => {
-            let time = id.parse().ok().and_then(DateTime::from_timestamp_micros);
-            Some(time.ok_or_else(|| ApiError::malformed(format!("{id:?} is not an id of this stream")))?)
-        }
+        Some(id) => Some(time(&id).ok_or_else(|| ApiError::malformed(format!("{id:?} is not an id of this stream")))?),
     };
-    Ok(sse::respond(&state, |sender| Watcher { sender, state: state.clone(), sent: HashMap::new(), since }.watch()))
+    Ok(sse::respond(&state, |sender| {
+        let board = state.boards.watch(&state.pool, &state.changes);
+        watch(board, state.pool.clone(), sender, since)
+    }))
 }
 
-/// One client's view of all jobs.
-struct Watcher {
+/// Tells a client of all jobs, and then of what changes.
+async fn watch(
+    board: Arc<Board>,
+    pool: PgPool,
     sender: Sender,
-    state: AppState,
-    /// Jobs as last sent.
-    sent: HashMap<String, Job>,
-    /// When all of them were last queried, on the database's clock.
     since: Option<DateTime<Utc>>,
-}
-
-impl Watcher {
-    async fn watch(mut self) -> Result<(), StreamError> {
-        let mut subscription = self.state.changes.subscribe();
-        self.send_all().await?;
+) -> Result<(), StreamError> {
+    let mut news = board.news();
+    let ended = StreamError::Disconnected;
+    news.wait_for(|is_there| *is_there).await.map_err(|_| ended)?;
+    let (mut position, mut last) = (board.position(), None);
+    while let Some((id, messages)) = board.page(last.as_deref()) {
+        for message in messages {
+            sender.send_text(message.name, &message.data).await?;
+        }
+        last = Some(id);
+    }
+    if let Some(since) = since {
+        send_ended(&board, &pool, &sender, since - SLACK).await?;
+    }
+    let mut told = None;
+    loop {
+        news.mark_unchanged();
+        let read_at = board.read_at();
         loop {
-            let began = Instant::now();
-            let mut changed = BTreeSet::new();
-            let mut all = note(timeout(POLL_INTERVAL, subscription.next()).await.ok(), &mut changed);
-            // Whatever else changes within the pace is sent together.
-            while let Ok(next) = timeout_at(began + PACE, subscription.next()).await {
-                all |= note(Some(next), &mut changed);
+            // A client that is too far behind reconnects, and is told of all jobs again.
+            let Ok(messages) = board.since(position) else { return Ok(()) };
+            if messages.is_empty() {
+                break;
             }
-            if all {
-                self.send_all().await?;
-            } else {
-                self.send_jobs(changed.into_iter().collect()).await?;
+            for (at, message) in messages {
+                sender.send_text(message.name, &message.data).await?;
+                position = at;
             }
         }
-    }
-
-    async fn send_all(&mut self) -> Result<(), StreamError> {
-        let (now, mut ids) = db::jobs::current(&self.state.pool, self.since.map(|since| since - SLACK)).await?;
-        ids.extend(self.sent.keys().cloned());
-        ids.sort_unstable();
-        ids.dedup();
-        self.send_jobs(ids).await?;
-        // An id to resume from that belongs to no message.
-        self.since = Some(now);
-        self.sender.send_id(now.timestamp_micros().to_string()).await
-    }
-
-    async fn send_jobs(&mut self, ids: Vec<String>) -> Result<(), StreamError> {
-        for ids in ids.chunks(PAGE) {
-            let mut jobs = db::jobs::list_where(&self.state.pool, ids).await?;
-            for id in ids.iter().filter(|id| jobs.iter().all(|job| job.id != **id)) {
-                self.sent.remove(id);
-                self.sender.send("deleted", None, &Deleted { id: id.clone() }).await?;
-            }
-            while let Some(job) = jobs.pop() {
-                send_changes(&self.sender, self.sent.get(&job.id), &job, None).await?;
-                if job.status.is_final() {
-                    self.sent.remove(&job.id);
-                } else {
-                    self.sent.insert(job.id.clone(), job);
-                }
-            }
+        if let Some(read_at) = read_at.filter(|read_at| told != Some(*read_at)) {
+            // An id to resume from that belongs to no message.
+            sender.send_id(read_at.timestamp_micros().to_string()).await?;
+            told = Some(read_at);
         }
-        Ok(())
+        if news.changed().await.is_err() {
+            return Ok(());
+        }
     }
 }
 
-/// Adds a changed job to `jobs`, or returns whether any job may have changed.
-fn note(changed: Option<Changed>, jobs: &mut BTreeSet<String>) -> bool {
-    match changed {
-        Some(Changed { job: Some(id), .. }) => {
-            jobs.insert(id.to_string());
-            false
+/// Tells of the jobs that have ended since a time.
+async fn send_ended(board: &Board, pool: &PgPool, sender: &Sender, since: DateTime<Utc>) -> Result<(), StreamError> {
+    let (_, mut ids) = db::jobs::current(pool, Some(since)).await?;
+    ids.retain(|id| !board.has(id));
+    ids.sort_unstable();
+    for ids in ids.chunks(PAGE) {
+        let mut jobs = db::jobs::list_where(pool, ids).await?;
+        while let Some(job) = jobs.pop() {
+            if job.status.is_final() {
+                send_changes(sender, None, &job, None).await?;
+            }
         }
-        Some(Changed { job: None, .. }) | None => true,
     }
+    Ok(())
 }
 
 /// Sends what a client that last received `before` does not know about `job`.

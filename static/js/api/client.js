@@ -15,6 +15,16 @@ export class ApiError extends Error {
 }
 
 let clockOffset = 0;
+/**
+ * When each request began that is not answered yet, in milliseconds of `performance.now()`.
+ * @type {Set<{ since: number }>}
+ */
+const waiting = new Set();
+
+/** Milliseconds for which the slowest request under way has been waiting for its answer; 0 without one. */
+export function longestWait() {
+  return Math.max(0, ...[...waiting].map(({ since }) => performance.now() - since));
+}
 
 /** The server's time in milliseconds, so that ages are right even if this machine's clock is not. */
 export function now() {
@@ -26,12 +36,17 @@ export function now() {
  * @param {RequestInit} [options]
  */
 async function request(path, options = {}) {
+  const asked = { since: performance.now() };
+  // Only what the page shows can be out of date.
+  if (!options.method) waiting.add(asked);
   let response;
   try {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     throw new ApiError(0, 'The server does not answer. Is it running?');
+  } finally {
+    waiting.delete(asked);
   }
   const date = Date.parse(response.headers.get('date') ?? '');
   // The header is rounded to seconds.
@@ -92,7 +107,6 @@ export const paths = {
   student: (/** @type {string} */ id, /** @type {'best' | 'last' | undefined} */ which = undefined) => jobPath(id, `/student${query({ which })}`),
   artifact: (/** @type {string} */ id, /** @type {string} */ name) => jobPath(id, `/artifacts/${encodeURIComponent(name)}`),
   jobStream: (/** @type {string} */ id) => jobPath(id, '/stream'),
-  changes: '/v1/changes',
   upload: (/** @type {RequestParameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
 };
 
@@ -104,8 +118,9 @@ export const api = {
   metrics: (id, { name, maxPoints }, signal) => json(jobPath(id, `/metrics${query({ name, max_points: maxPoints })}`), { signal }),
   metricsCsv: async (id) => (await request(jobPath(id, '/metrics?max_points=100000'), { headers: { accept: 'text/csv' } })).blob(),
   events: (id, { after, limit }, signal) => json(jobPath(id, `/events${query({ after, limit })}`), { signal }),
+  updates: (id, after, signal) => json(jobPath(id, `/updates${query({ after })}`), { signal }),
   attempts: (id, signal) => json(jobPath(id, '/attempts'), { signal }),
-  possibleTeachers: (signal) => json(`/v1/jobs${query({ status: ['succeeded', 'running', 'queued', 'pausing', 'paused'], limit: 100 })}`, { signal }),
+  possibleTeachers: (q, signal) => json(`/v1/summaries${query({ q, status: ['succeeded', 'running', 'queued', 'pausing', 'paused'], limit: 50 })}`, { signal }),
   submitted: (id, signal) => json(jobPath(id, '/submitted'), { signal }),
   artifacts: (id, signal) => json(jobPath(id, '/artifacts'), { signal }),
   regions: (id, signal) => json(paths.artifact(id, 'regions.json'), { signal }),
@@ -115,15 +130,35 @@ export const api = {
   create: (body, key) => send('POST', '/v1/jobs', { body, headers: { 'content-type': 'application/json', 'idempotency-key': key } }),
   architectures: (signal) => json('/v1/architectures', { signal }),
   datasets: (signal) => json('/v1/datasets', { signal }),
-  checkpoints: (signal) => json('/v1/checkpoints?limit=100', { signal }),
+  checkpoints: (after, signal) => json(`/v1/checkpoints${query({ limit: 100, after })}`, { signal }),
   workers: (signal) => json('/v1/workers', { signal }),
   description: (signal) => json('/openapi.json', { signal }),
   system: (signal) => json('/v1/system', { signal }),
   session: (signal) => json('/v1/session', { signal }),
   signIn: (token) => send('POST', '/v1/session', { headers: { authorization: `Bearer ${token}` } }),
   signOut: () => send('DELETE', '/v1/session'),
-  alive: (signal) => request('/healthz', { signal, cache: 'no-store' }),
 };
+
+/** Pages of checkpoints that are read at most. */
+const MAX_PAGES = 50;
+
+/**
+ * The uploaded checkpoints, newest first: all, or the newest 5,000.
+ * @param {AbortSignal} signal
+ */
+export async function allCheckpoints(signal) {
+  /** @type {Schemas['Checkpoint'][]} */
+  const all = [];
+  /** @type {string | null | undefined} */
+  let after;
+  for (let pages = 0; pages < MAX_PAGES; pages += 1) {
+    const page = await api.checkpoints(after, signal);
+    all.push(...page.data);
+    if (!page.has_more) break;
+    after = page.next;
+  }
+  return all;
+}
 
 /**
  * All events of a job after number `after`.

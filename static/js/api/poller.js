@@ -1,17 +1,19 @@
 // Repeats a request: one at a time, no more often than allowed, and without using an answer that a newer request overtook.
 
 /** Milliseconds between two requests while the tab is hidden. */
-const HIDDEN_INTERVAL = 15_000;
+const HIDDEN_INTERVAL = 30_000;
 /** Milliseconds to wait for further changes before asking about the first. */
 const BATCH_DELAY = 150;
 
 export class Poller {
-  #last = -Infinity;
+  /** When the last request began; before the first, long enough ago. */
+  #last;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** @type {AbortController | null} */
   #pending = null;
   #isWanted = false;
+  #isStopped = false;
 
   /**
    * @param {object} options
@@ -22,6 +24,7 @@ export class Poller {
    */
   constructor({ interval, request, onError, signal }) {
     this.interval = interval;
+    this.#last = performance.now() - interval;
     this.request = request;
     this.onError = onError;
     this.signal = signal;
@@ -32,10 +35,16 @@ export class Poller {
   /** Requests as soon as the interval allows. */
   soon() {
     this.#isWanted = true;
-    if (this.#pending || this.signal.aborted) return;
+    if (this.#pending || this.#isStopped || this.signal.aborted) return;
     clearTimeout(this.#timer);
     const due = this.#last + (document.hidden ? HIDDEN_INTERVAL : this.interval);
     this.#timer = setTimeout(() => this.now(), Math.max(due - performance.now(), BATCH_DELAY));
+  }
+
+  /** Never requests again. */
+  stop() {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
   }
 
   /** Requests at once; a request under way is out of date and is aborted. */

@@ -2,7 +2,9 @@
 
 import { h } from '../ui/dom.js';
 import { cursorOptions, listenToKeys, zoomToSelection } from './cursor.js';
+import { listenToTouch } from './touch.js';
 import { dark, token } from './theme.js';
+import { logTicks } from './ticks.js';
 import uPlot from './uplot.js';
 
 /** @import { ChartView } from './view.js' */
@@ -19,6 +21,8 @@ import uPlot from './uplot.js';
 
 const FONT = '12px system-ui, sans-serif';
 const DEFAULT_HEIGHT = 220;
+/** Pixels beside the plot: half of the longest label of the x axis fits, as of a tick at its end. */
+const RIGHT = 32;
 
 /**
  * uPlot's y scale. The logarithmic one ends at its values, where uPlot would show whole powers of ten.
@@ -26,6 +30,12 @@ const DEFAULT_HEIGHT = 220;
  * @returns {uPlot.Scale}
  */
 const yScale = (isLog) => (isLog ? { distr: 3, range: (_, low, high) => (low > 0 ? [low / 1.05, high * 1.05] : [1, 10]) } : { distr: 1 });
+
+/**
+ * uPlot's own ticks begin at the lowest value and end at the highest, whatever these are.
+ * @type {uPlot.Axis}
+ */
+const LOG_AXIS = { splits: (_, __, low, high) => logTicks(low, high), filter: (_, splits) => splits };
 
 /** Subclasses say what is drawn (`drawing`), what the legend reads (`showValues`), and what is exported. */
 export class Chart {
@@ -62,6 +72,7 @@ export class Chart {
     this.element = h('section', { class: 'card chart', 'aria-label': title },
       h('header', {}, h('h3', { title: hint }, title), this.where, buttons), this.legend, this.canvas);
     listenToKeys(this.canvas, view, () => this.plot);
+    listenToTouch(this.canvas, view, () => this.plot);
     this.#listen(signal);
   }
 
@@ -205,13 +216,13 @@ export class Chart {
     return {
       width: Math.max(this.canvas.clientWidth, 100),
       height: this.canvas.clientHeight || DEFAULT_HEIGHT,
-      padding: [8, 14, 0, 0],
+      padding: [8, RIGHT, 0, 0],
       legend: { show: false },
       cursor: { ...cursorOptions(this.view), points: { size: 7 }, ...this.cursor() },
       scales: { x: { time: false }, y: yScale(this.isLog) },
       axes: [
         { ...axis, label: () => this.xLabel, labelSize: 18, labelFont: FONT, size: 28, ...this.xAxis() },
-        { ...axis, size: 58, ...this.yAxis() },
+        { ...axis, size: 58, ...this.yAxis(), ...(this.isLog ? LOG_AXIS : {}) },
       ],
       series, bands,
       hooks: {

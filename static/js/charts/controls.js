@@ -6,6 +6,7 @@ import { MAX_SMOOTHING } from './view.js';
 
 /** @import { ChartView } from './view.js' */
 
+const TOUCH_HINT = 'Touch: drag to read values, pinch to zoom all charts, tap twice to reset.';
 const ZOOM_HINT = 'Drag over a chart to zoom all of them; double-click to reset. Keyboard: ← → + − 0.';
 
 /**
@@ -30,7 +31,7 @@ export function curveFields(view) {
 export function zoomFields(view) {
   const reset = h('button', { type: 'button', class: 'quiet small', disabled: true, onclick: () => view.zoom(null) }, 'Show all');
   view.addEventListener('change', () => { reset.disabled = view.range === null; });
-  return [reset, h('span', { class: 'note wide-only' }, ZOOM_HINT)];
+  return [reset, h('span', { class: 'note mouse-only' }, ZOOM_HINT), h('span', { class: 'note touch-only' }, TOUCH_HINT)];
 }
 
 /**

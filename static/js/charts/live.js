@@ -186,7 +186,9 @@ export class LiveChart extends Chart {
       const place = nearest(column, Math.min(row, column.length - 1));
       const series = this.#series[index];
       element.hidden = series !== undefined && !shown.has(series);
-      setText(value, place === null ? '–' : this.format(column[place]));
+      // A value of another step says so; the reference is the same at every step.
+      const where = place !== null && place !== row && series !== undefined ? ` at step ${steps[place]}` : '';
+      setText(value, place === null ? '–' : `${this.format(column[place])}${where}`);
     });
     setText(this.where, steps.length ? `${pointed === null ? 'latest: ' : ''}${this.#place(xs[row])}step ${steps[row]}` : '');
   }

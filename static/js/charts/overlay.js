@@ -59,7 +59,7 @@ export class OverlayChart extends Chart {
     return {
       data: count > 0 ? joinLines(lines) : /** @type {uPlot.AlignedData} */ ([[]]),
       ...seriesOf(lines),
-      kind: lines.map(({ low, faint }) => (low ? 'band' : faint ? 'faint' : 'line')).join(),
+      kind: lines.map((line) => (line.low ? 'band' : line.faint ? 'faint' : isDot(line) ? 'dot' : 'line')).join(),
     };
   }
 
@@ -86,15 +86,24 @@ export class OverlayChart extends Chart {
     return { values: (_, splits) => splits.map(tick) };
   }
 
-  /** Every line has its own x: the value shown is that of its point nearest to the cross-hair. */
+  /**
+   * Every line has its own x: the value shown is that of its point nearest to the cross-hair, or its last. Where these
+   * points differ in x, each value says its own.
+   */
   showValues() {
     const left = this.plot?.cursor.left ?? -1;
     const x = this.plot && left >= 0 ? this.plot.posToVal(left, 'x') : null;
-    this.#lines.forEach(({ xs, ys }, index) => {
-      const place = x === null ? ys.length - 1 : nearestPlace(xs, x);
-      setText(this.#values[index], place < 0 ? '–' : significant(ys[place]));
+    const places = this.#lines.map(({ xs, ys }) => (x === null ? ys.length - 1 : nearestPlace(xs, x)));
+    const at = places.map((place, index) => (place < 0 ? null : tick(Number(this.#lines[index].xs[place].toPrecision(4)))));
+    const known = new Set(at.filter((one) => one !== null));
+    const [common] = known.size === 1 ? known : [];
+    this.#lines.forEach(({ ys }, index) => {
+      const where = common === undefined ? ` at ${at[index]}` : '';
+      setText(this.#values[index], places[index] < 0 ? '–' : `${significant(ys[places[index]])}${where}`);
     });
-    setText(this.where, x === null ? 'latest' : `${this.#xLabel} ${tick(Number(x.toPrecision(4)))}`);
+    const pointed = common ?? (x === null ? null : tick(Number(x.toPrecision(4))));
+    const parts = [x === null ? 'latest' : null, pointed === null ? null : `${this.#xLabel} ${pointed}`];
+    setText(this.where, parts.filter(Boolean).join(': '));
   }
 
   describe() {
@@ -140,7 +149,7 @@ function seriesOf(lines) {
   return {
     series: [
       {},
-      ...indices.map((index) => ({ ...common, stroke: () => lineColour(index), width: 1.75, dash: lineDash(index) })),
+      ...indices.map((index) => ({ ...common, ...(isDot(lines[index]) ? dot(index) : {}), stroke: () => lineColour(index), width: 1.75, dash: lineDash(index) })),
       ...faint.map((index) => ({ ...common, stroke: () => mixed(index, 28), width: 1.5 })),
       ...banded.flatMap(() => [common, common]),
     ],
@@ -148,6 +157,23 @@ function seriesOf(lines) {
       series: [before + 2 + 2 * place, before + 1 + 2 * place], fill: () => mixed(index, 16),
     })),
   };
+}
+
+/**
+ * Whether a line has a single value, which no stroke shows.
+ * @param {DrawnLine} line
+ */
+function isDot({ ys }) {
+  return ys.filter((value) => value != null).length === 1;
+}
+
+/**
+ * @param {number} index
+ * @returns {Partial<uPlot.Series>}
+ */
+function dot(index) {
+  const colour = () => lineColour(index);
+  return { points: { show: true, size: 8, fill: colour, stroke: colour } };
 }
 
 /**

@@ -65,13 +65,44 @@ export function groupBySeed(jobs) {
 }
 
 /**
- * A name for each group: the fewest settings that distinguish the groups, or the name of the only group's first job.
- * @param {{ name: string, spec: object }[][]} groups
+ * The jobs of a group without copies: jobs with the same seed whose students have the same bytes are one run.
+ * @template {{ spec: any, result?: any }} Job
+ * @param {Job[]} jobs
+ */
+export function withoutCopies(jobs) {
+  /** @type {Map<string, Job>} */
+  const runs = new Map();
+  jobs.forEach((job, index) => {
+    const sha256 = job.result?.student?.sha256;
+    const key = sha256 ? `${job.spec.training?.seed} ${sha256}` : String(index);
+    if (!runs.has(key)) runs.set(key, job);
+  });
+  return [...runs.values()];
+}
+
+/**
+ * `3 seeds`, or `4 runs of 3 seeds, 1 copy not counted`.
+ * @param {{ spec: any, result?: any }[]} jobs of a group
+ */
+export function runsText(jobs) {
+  const runs = withoutCopies(jobs);
+  const seeds = new Set(runs.map(({ spec }) => spec.training?.seed)).size;
+  const copies = jobs.length - runs.length;
+  const some = (/** @type {number} */ count, /** @type {string} */ one, more = `${one}s`) => `${count} ${count === 1 ? one : more}`;
+  const counted = runs.length === seeds ? some(seeds, 'seed') : `${some(runs.length, 'run')} of ${some(seeds, 'seed')}`;
+  return copies ? `${counted}, ${some(copies, 'copy', 'copies')} not counted` : counted;
+}
+
+/**
+ * A name for each group: the fewest settings that distinguish the groups, or the name of the only group's first job. What
+ * the users wrote comes before what the server derived from it: the epochs name a group, and not its milestones.
+ * @param {{ name: string, spec: object, sent?: object | null }[][]} groups `sent` is a job's specification as written
  */
 export function groupNames(groups) {
   let names = groups.map(() => /** @type {string[]} */ ([]));
   const distinct = () => new Set(names.map(String)).size;
-  for (const { path, values } of mostTelling(differences(groups.map(([job]) => job.spec)))) {
+  const written = new Set(groups.flatMap(([job]) => (job.sent ? [...flatten(job.sent).keys()] : [])));
+  for (const { path, values } of mostTelling(differences(groups.map(([job]) => job.spec)), written)) {
     const before = distinct();
     if (before === groups.length) break;
     const shorter = names;
@@ -82,12 +113,17 @@ export function groupNames(groups) {
 }
 
 /**
- * The method first. Settings that some jobs lack come last: the method usually implies them, as it does a teacher.
+ * The method first, then what users wrote, then the rest; of these, what has the most values. Settings that some jobs
+ * lack come last: the method usually implies them, as it does a teacher.
  * @param {Setting[]} settings
+ * @param {Set<string>} written paths of settings that users wrote
  */
-function mostTelling(settings) {
-  const rank = (/** @type {Setting} */ { path, values }) => (path === 'distillation.method' ? 0 : values.includes(undefined) ? 2 : 1);
-  return settings.filter(({ path }) => !FREE_IN_GROUPS.includes(path)).sort((one, other) => rank(one) - rank(other));
+function mostTelling(settings, written) {
+  const rank = (/** @type {Setting} */ { path, values }) => (path === 'distillation.method' ? 0
+    : (values.includes(undefined) ? 2 : 1) + (written.has(path) ? 0 : 2));
+  const variety = (/** @type {Setting} */ { values }) => new Set(values.map((value) => JSON.stringify(value))).size;
+  return settings.filter(({ path }) => !FREE_IN_GROUPS.includes(path))
+    .sort((one, other) => rank(one) - rank(other) || variety(other) - variety(one));
 }
 
 /**
@@ -141,19 +177,4 @@ export function meanCurve(curves) {
   const at = xs.map((x) => statistics(curves.map(([own, ys]) => interpolate(own, ys, x))));
   const offset = (/** @type {1 | -1} */ sign) => at.map(({ mean, deviation }) => (mean === null ? null : mean + sign * (deviation ?? 0)));
   return { xs, mean: at.map(({ mean }) => mean), low: offset(-1), high: offset(1) };
-}
-
-/**
- * Round numbers within a range, at most `limit` steps apart: `[70, 72, 74]`.
- * @param {number} low
- * @param {number} high
- */
-export function ticks(low, high, limit = 6) {
-  if (!(high > low)) return [low];
-  const rough = (high - low) / limit;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5].map((factor) => factor * power).find((size) => (high - low) / size <= limit) ?? 10 * power;
-  const first = Math.ceil(low / step - 1e-9);
-  const last = Math.floor(high / step + 1e-9);
-  return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
 }

@@ -6,7 +6,7 @@ import { isFinal } from '../ui/status.js';
 
 /** @import { Axis } from '../charts/series.js' */
 /** @typedef {Schemas['Job']} Job */
-/** @typedef {{ job: Job, names: string[], series: Map<string, Schemas['SeriesPoint'][]> }} Compared `names` are of all series, `series` those requested */
+/** @typedef {{ job: Job, sent: object | null, names: string[], series: Map<string, Schemas['SeriesPoint'][]> }} Compared `sent` is the specification as it was written, `names` are of all series, `series` those requested */
 
 const MAX_POINTS = 600;
 /** The class count for which the API states the parameters of an architecture. */
@@ -68,13 +68,15 @@ export class ComparedJobs {
     const finished = known && isFinal(known.job.status) ? known : null;
     const job = finished ? finished.job : await api.job(id, signal);
     const names = finished ? finished.names : (await api.metrics(id, { maxPoints: 4 }, signal)).series.map(({ name }) => name);
+    // Jobs of earlier versions did not keep what was sent.
+    const sent = known ? known.sent : await api.submitted(id, signal).catch(() => null);
     const series = new Map(finished?.series);
     const lacking = wanted.filter((name) => names.includes(name) && !series.has(name));
     if (lacking.length > 0) {
       const answer = await api.metrics(id, { name: lacking, maxPoints: MAX_POINTS }, signal);
       for (const { name, points } of answer.series) series.set(name, points);
     }
-    this.#known.set(id, { job, names, series });
+    this.#known.set(id, { job, sent, names, series });
   }
 
   /**
@@ -83,6 +85,14 @@ export class ComparedJobs {
    */
   of(ids) {
     return ids.flatMap((id) => this.#known.get(id) ?? []);
+  }
+
+  /**
+   * The specification of a job as it was written.
+   * @param {Job} job
+   */
+  sent({ id }) {
+    return this.#known.get(id)?.sent ?? null;
   }
 
   /**

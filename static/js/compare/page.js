@@ -1,19 +1,20 @@
 // Several jobs side by side: their curves, the settings that differ, means over seeds, accuracy against size.
 
-import { api, paths } from '../api/client.js';
+import { followChanges } from '../api/changes.js';
+import { api } from '../api/client.js';
 import { Poller } from '../api/poller.js';
-import { follow } from '../api/stream.js';
 import { curveFields, zoomFields } from '../charts/controls.js';
 import { csv, save } from '../charts/export.js';
 import { OverlayChart } from '../charts/overlay.js';
 import { AXES } from '../charts/series.js';
 import { ChartView, DEFAULT_AXIS } from '../charts/view.js';
-import { Combobox } from '../ui/combobox.js';
-import { setConnection } from '../ui/connection.js';
+import { Combobox, withRest } from '../ui/combobox.js';
+import { setAnswered, setConnection } from '../ui/connection.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { isNumber, pairOf, percent } from '../ui/format.js';
+import { listAddress } from '../ui/places.js';
 import { scrollBox, section } from '../ui/section.js';
-import { groupBySeed, groupNames, meanCurve } from './data.js';
+import { groupBySeed, groupNames, meanCurve, runsText, withoutCopies } from './data.js';
 import { ComparedJobs } from './jobs.js';
 import { Scatter } from './scatter.js';
 import { groupRows, groupsCsv, groupsTable, jobsTable, scatterPoints, settingsCsv, settingsTable } from './tables.js';
@@ -69,24 +70,26 @@ class ComparePage {
     this.groups = scrollBox('Over seeds, table', { class: 'table-scroll' });
     this.body = this.#layOut();
     const heading = h('div', { class: 'heading' }, h('h1', {}, 'Compare'),
-      h('div', { class: 'actions' }, this.picker.element, h('a', { class: 'button quiet', href: '#/' }, 'Select in the list')));
+      h('div', { class: 'actions' }, this.picker.element, h('a', { class: 'button quiet', href: listAddress() }, 'Select in the list')));
+    this.body.hidden = true;
     fill(root, heading, this.note, this.body);
     this.poller = new Poller({
       interval: INTERVAL, signal,
       request: async (stop) => {
         await this.#compared.read(this.#ids, this.#chosen, stop);
+        setAnswered(true);
         this.#show();
       },
       onError: (error) => {
         setText(this.note, error.message);
-        setConnection('lost');
+        setAnswered(false);
       },
     });
     this.update(query);
-    const changed = (/** @type {Schemas['ChangedJobs']} */ { ids }) => {
+    const onChange = (/** @type {string[] | null} */ ids) => {
       if (!ids || ids.some((id) => this.#ids.includes(id))) this.poller.soon();
     };
-    follow(paths.changes, { on: { changed }, onState: setConnection, signal });
+    followChanges({ onChange, onState: setConnection, signal });
   }
 
   #layOut() {
@@ -113,7 +116,8 @@ class ComparePage {
     this.axis.value = axis;
     this.seeds.checked = query.get('seeds') === '1';
     const isEmpty = ids.length === 0;
-    this.body.hidden = isEmpty;
+    // What is hidden until it is complete does not move while it loads.
+    if (isEmpty) this.body.hidden = true;
     this.#hint = ids.length > MAX_JOBS ? `Only the first ${MAX_JOBS} jobs are shown.` : '';
     if (isEmpty) this.#hint = 'Add jobs here, or select them in the list (check boxes or the x key) and choose “Compare”.';
     setText(this.note, isEmpty ? this.#hint : 'Loading…');
@@ -139,10 +143,11 @@ class ComparePage {
    */
   async #findJobs(text, stop) {
     if (this.#ids.length >= MAX_JOBS) throw new Error(`A comparison has at most ${MAX_JOBS} jobs. Remove one first.`);
-    const { data } = await api.summaries({ q: text, limit: 50 }, stop);
-    return data.filter(({ id }) => !this.#ids.includes(id)).map((job) => ({
+    const { data, total } = await api.summaries({ q: text, limit: 50 }, stop);
+    const options = data.filter(({ id }) => !this.#ids.includes(id)).map((job) => ({
       value: job.id, text: job.name, note: `${job.method} · ${pairOf(job)} · seed ${job.seed} · ${isNumber(job.best_top1) ? percent(job.best_top1) : job.status}`,
     }));
+    return withRest(options, total - data.length);
   }
 
   get #found() {
@@ -155,9 +160,10 @@ class ComparePage {
     const { missing } = this.#compared;
     const gone = missing.length ? `${missing.length} of these jobs ${missing.length === 1 ? 'does' : 'do'} not exist: ${missing.join(', ')}. ` : '';
     setText(this.note, gone + this.#hint);
+    this.body.hidden = this.#ids.length === 0;
     const isGrouped = this.seeds.checked;
     const groups = groupBySeed(jobs);
-    const names = groupNames(groups);
+    const names = this.#namesOf(groups);
     const lines = isGrouped ? this.#groupLines(groups, names) : this.#jobLines(jobs);
     const lineOf = (/** @type {Job} */ job) => (isGrouped ? groups.findIndex((group) => group.includes(job)) : jobs.indexOf(job));
     fill(this.jobs, jobsTable(this.#compared, jobs, lineOf, (id) => this.#go({ ids: this.#ids.filter((other) => other !== id) })));
@@ -167,6 +173,11 @@ class ComparePage {
     fill(this.settings, settingsTable(jobs));
     const shown = isGrouped ? groups : jobs.map((job) => [job]);
     this.scatter.show(scatterPoints(this.#compared, shown, lines.map(({ short }) => short), isGrouped));
+  }
+
+  /** @param {Job[][]} groups */
+  #namesOf(groups) {
+    return groupNames(groups.map((jobs) => jobs.map((job) => ({ name: job.name, spec: job.spec, sent: this.#compared.sent(job) }))));
   }
 
   /**
@@ -192,12 +203,12 @@ class ComparePage {
    */
   #groupLines(groups, names) {
     return groups.map((jobs, index) => ({
-      label: `${names[index]} (${jobs.length === 1 ? '1 seed' : `${jobs.length} seeds`})`,
+      label: `${names[index]} (${runsText(jobs)})`,
       short: names[index],
       curve: (series) => {
-        const curves = jobs.map((job) => this.#compared.curve(job, series, this.#axis));
+        const curves = withoutCopies(jobs).map((job) => this.#compared.curve(job, series, this.#axis));
         const { xs, mean, low, high } = meanCurve(curves.map((curve) => [curve.xs, curve.ys]));
-        return jobs.length > 1 ? { xs, ys: mean, low, high } : { xs, ys: mean };
+        return curves.length > 1 ? { xs, ys: mean, low, high } : { xs, ys: mean };
       },
     }));
   }
@@ -250,6 +261,6 @@ class ComparePage {
 
   #saveGroups() {
     const groups = groupBySeed(this.#found.map(({ job }) => job));
-    save('seeds.csv', 'text/csv', csv(groupsCsv(groupRows(this.#compared, groups, groupNames(groups)))));
+    save('seeds.csv', 'text/csv', csv(groupsCsv(groupRows(this.#compared, groups, this.#namesOf(groups)))));
   }
 }

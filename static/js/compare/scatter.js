@@ -2,10 +2,11 @@
 
 import { fileName, save } from '../charts/export.js';
 import { svg } from '../charts/svg.js';
+import { logTicks, ticks } from '../charts/ticks.js';
 import { token } from '../charts/theme.js';
-import { h } from '../ui/dom.js';
+import { h, setText } from '../ui/dom.js';
 import { count, isNumber, percent } from '../ui/format.js';
-import { ticks } from './data.js';
+import { placeNames } from './names.js';
 
 /** @import { Maybe } from '../ui/format.js' */
 /**
@@ -20,13 +21,9 @@ import { ticks } from './data.js';
 /** @typedef {ScatterPoint & { parameters: number, top1: number }} KnownPoint */
 /** @typedef {((value: number) => number) & { low: number, high: number }} Scale from values to pixels */
 
+const KEY = 'circle: student · diamond: teacher';
 const HEIGHT = 320;
 const PLOT = { left: 56, right: 20, top: 16, bottom: HEIGHT - 44 };
-/** All in pixels: the widest name, the average letter, and the width below which names on both sides would meet. */
-const MAX_NAME = 260;
-const LETTER = 6.5;
-const NARROW = 480;
-const MAX_NAMES = 12;
 /** Styles that a saved file needs from the page's style sheet. */
 const SAVED_STYLES = ['fill', 'stroke', 'stroke-width', 'stroke-dasharray', 'font-family', 'font-size', 'text-anchor'];
 
@@ -37,9 +34,10 @@ export class Scatter {
 
   /** @param {AbortSignal} signal */
   constructor(signal) {
+    this.key = h('span', { class: 'chart-where' }, KEY);
     this.plot = svg('svg', { class: 'scatter', height: HEIGHT, role: 'img', 'aria-label': 'No job has been evaluated yet' });
     this.element = h('section', { class: 'card chart', 'aria-label': 'Accuracy against parameters', 'data-points': 0 },
-      h('header', {}, h('h3', {}, 'Accuracy against parameters'), h('span', { class: 'chart-where' }, 'circle: student · diamond: teacher'),
+      h('header', {}, h('h3', {}, 'Accuracy against parameters'), this.key,
         h('span', {}, h('button', { type: 'button', class: 'quiet copy', title: 'Download the chart as a drawing', onclick: () => this.#save() }, 'SVG'))),
       this.plot);
     const observer = new ResizeObserver(() => this.show(this.#points));
@@ -64,8 +62,7 @@ export class Scatter {
     const y = scale(reach, PLOT.bottom, PLOT.top, 0.5);
     this.#grid(x, y);
     known.forEach((point) => this.#mark(point, x(Math.log10(point.parameters)), y));
-    // More names would cover each other. Every point has its text as a tool tip too.
-    if (known.length <= MAX_NAMES) this.#names(known.map(({ label, parameters, top1 }) => ({ label, x: x(Math.log10(parameters)), y: y(top1) })));
+    this.#names(known.map(({ label, parameters, top1 }) => ({ label, x: x(Math.log10(parameters)), y: y(top1) })));
     this.plot.setAttribute('aria-label', known.map(({ label, parameters, top1 }) => `${label}: ${percent(top1)} with ${count(parameters)} parameters`).join('; '));
   }
 
@@ -83,7 +80,7 @@ export class Scatter {
       this.plot.append(svg('line', { class: 'scatter-grid', x1: PLOT.left, x2: this.#right, y1: at, y2: at }),
         svg('text', { class: 'scatter-tick', x: PLOT.left - 8, y: at + 4, 'text-anchor': 'end' }, `${value} %`));
     }
-    for (const value of logTicks(x.low, x.high)) {
+    for (const value of logTicks(10 ** x.low, 10 ** x.high)) {
       const at = x(Math.log10(value));
       this.plot.append(svg('line', { class: 'scatter-grid', x1: at, x2: at, y1: PLOT.top, y2: PLOT.bottom }),
         svg('text', { class: 'scatter-tick', x: at, y: PLOT.bottom + 18, 'text-anchor': 'middle' }, count(value)));
@@ -98,30 +95,28 @@ export class Scatter {
    */
   #mark({ label, parameters, top1, deviation, colour = '', isTeacher }, cx, y) {
     const cy = y(top1);
-    const title = svg('title', {}, `${label}: ${percent(top1)}${isNumber(deviation) ? ` ± ${deviation.toFixed(2)}` : ''}, ${count(parameters)} parameters`);
+    const text = `${label}: ${percent(top1)}${isNumber(deviation) ? ` ± ${deviation.toFixed(2)}` : ''}, ${count(parameters)} parameters`;
+    const title = svg('title', {}, text);
     if (isNumber(deviation)) {
       this.plot.append(svg('line', { x1: cx, x2: cx, y1: y(top1 - deviation), y2: y(top1 + deviation), stroke: colour, 'stroke-width': 1.5 }));
     }
-    this.plot.append(isTeacher
+    const mark = isTeacher
       ? svg('path', { d: `M${cx} ${cy - 7}L${cx + 7} ${cy}L${cx} ${cy + 7}L${cx - 7} ${cy}Z`, class: 'scatter-teacher' }, title)
-      : svg('circle', { cx, cy, r: 5.5, fill: colour }, title));
+      : svg('circle', { cx, cy, r: 5.5, fill: colour }, title);
+    // Touch screens show no tool tips.
+    mark.addEventListener('click', () => setText(this.key, text));
+    this.plot.append(mark);
   }
 
   /**
-   * Writes names beside their points, none over another: on each side, or on a narrow plot on both sides together, every
-   * name stands below the one before.
-   * @param {{ label: string, x: number, y: number }[]} names
+   * Writes names beside their points. Every point has its name as a tool tip too.
+   * @param {import('./names.js').NamedPoint[]} points
    */
-  #names(names) {
-    let last = { left: -Infinity, right: -Infinity };
-    for (const { label, x, y } of [...names].sort((one, other) => one.y - other.y)) {
-      const side = x > this.#width * 0.62 ? 'right' : 'left';
-      const at = Math.max(y + 4, last[side] + 14);
-      last = this.#width < NARROW ? { left: at, right: at } : { ...last, [side]: at };
-      const room = Math.floor(Math.min(side === 'right' ? x - 11 : this.#width - x - 11, MAX_NAME) / LETTER);
-      const text = label.length > room ? `${label.slice(0, room - 1)}…` : label;
-      this.plot.append(svg('text', { class: 'scatter-name', x: x + (side === 'right' ? -11 : 11), y: at, 'text-anchor': side === 'right' ? 'end' : 'start' }, text));
-    }
+  #names(points) {
+    const placed = placeNames(points, { left: PLOT.left + 2, right: this.#width, top: 0, bottom: PLOT.bottom });
+    for (const { text, x, y, anchor } of placed) this.plot.append(svg('text', { class: 'scatter-name', x, y, 'text-anchor': anchor }, text));
+    const left = points.length - placed.length;
+    setText(this.key, left ? `${KEY} · ${left} ${left === 1 ? 'name has' : 'names have'} no room: point at or tap the marks` : KEY);
   }
 
   #save() {
@@ -152,17 +147,4 @@ function scale(values, from, to, minMargin) {
   const margin = Math.max((high - low) * 0.12, minMargin);
   const place = (/** @type {number} */ value) => Number((from + ((value - low + margin) / (high - low + 2 * margin)) * (to - from)).toFixed(1));
   return Object.assign(place, { low: low - margin, high: high + margin });
-}
-
-/**
- * 1, 2 and 5 times the powers of ten in a range; only the powers if there are at least three.
- * @param {number} low as a logarithm
- * @param {number} high
- */
-function logTicks(low, high) {
-  const all = [];
-  for (let power = Math.floor(low); power <= Math.ceil(high); power += 1) for (const factor of [1, 2, 5]) all.push(factor * 10 ** power);
-  const inside = all.filter((value) => Math.log10(value) >= low && Math.log10(value) <= high);
-  const powers = inside.filter((value) => Number.isInteger(Math.log10(value)));
-  return powers.length >= 3 ? powers : inside;
 }

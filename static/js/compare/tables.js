@@ -3,12 +3,12 @@
 import { lineColour, styleSwatch } from '../charts/theme.js';
 import { h, statusBadge } from '../ui/dom.js';
 import { count, isNumber, pairOf, pairing, percent } from '../ui/format.js';
-import { differences, settingText, statistics } from './data.js';
+import { differences, runsText, settingText, statistics, withoutCopies } from './data.js';
 import { teacherTop1 } from './jobs.js';
 
 /** @import { ComparedJobs, Job } from './jobs.js' */
 /** @import { Statistics } from './data.js' */
-/** @typedef {{ name: string, seeds: number[], best: Statistics, last: Statistics }} GroupRow */
+/** @typedef {{ name: string, runs: string, seeds: number[], best: Statistics, last: Statistics }} GroupRow */
 
 /**
  * @param {[name: string, isNumeric: boolean][]} columns
@@ -58,19 +58,23 @@ export function jobsTable(compared, jobs, lineOf, onRemove) {
  * @returns {GroupRow[]}
  */
 export function groupRows(compared, groups, names) {
-  return groups.map((jobs, index) => ({
-    name: names[index],
-    seeds: jobs.map((job) => job.spec.training.seed),
-    best: statistics(jobs.map((job) => compared.best(job))),
-    last: statistics(jobs.map((job) => job.result?.last_top1)),
-  }));
+  return groups.map((jobs, index) => {
+    const runs = withoutCopies(jobs);
+    return {
+      name: names[index],
+      runs: runsText(jobs),
+      seeds: [...new Set(runs.map((job) => job.spec.training.seed))],
+      best: statistics(runs.map((job) => compared.best(job))),
+      last: statistics(runs.map((job) => job.result?.last_top1)),
+    };
+  });
 }
 
 /** @param {GroupRow[]} rows */
 export function groupsTable(rows) {
   return table([['Jobs that differ only in their seed', false], ['Seeds', false], ['Best top-1', true], ['Last top-1', true]],
-    rows.map(({ name, seeds, best, last }) => h('tr', {},
-      h('th', { scope: 'row' }, name), h('td', {}, seeds.join(', ')), numberCell(spread(best)), numberCell(spread(last)))));
+    rows.map(({ name, runs, seeds, best, last }) => h('tr', {},
+      h('th', { scope: 'row' }, name), h('td', {}, seeds.join(', '), / of | not /.test(runs) ? h('small', {}, ` ${runs}`) : null), numberCell(spread(best)), numberCell(spread(last)))));
 }
 
 /** @param {Statistics} statistics */
@@ -80,8 +84,8 @@ function spread({ mean, deviation }) {
 
 /** @param {GroupRow[]} rows */
 export function groupsCsv(rows) {
-  return [['jobs', 'seeds', 'best_top1_mean', 'best_top1_deviation', 'last_top1_mean', 'last_top1_deviation'],
-    ...rows.map(({ name, seeds, best, last }) => [name, seeds.join(' '), best.mean, best.deviation, last.mean, last.deviation])];
+  return [['jobs', 'seeds', 'best_top1_mean', 'best_top1_deviation', 'last_top1_mean', 'last_top1_deviation', 'runs'],
+    ...rows.map(({ name, runs, seeds, best, last }) => [name, seeds.join(' '), best.mean, best.deviation, last.mean, last.deviation, runs])];
 }
 
 /** @param {Job[]} jobs */
@@ -116,7 +120,7 @@ export function settingsCsv(compared, jobs) {
  */
 export function scatterPoints(compared, groups, names, isGrouped) {
   const students = groups.map((jobs, index) => {
-    const { mean, deviation } = statistics(jobs.map((job) => compared.best(job)));
+    const { mean, deviation } = statistics(withoutCopies(jobs).map((job) => compared.best(job)));
     return { label: names[index], parameters: compared.size(jobs[0]), top1: mean, deviation: isGrouped ? deviation : undefined, colour: lineColour(index) };
   });
   const teachers = new Map();

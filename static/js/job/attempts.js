@@ -3,7 +3,7 @@
 import { api, now } from '../api/client.js';
 import { Poller } from '../api/poller.js';
 import { isStale } from '../ui/connection.js';
-import { fill, h, setStyle } from '../ui/dom.js';
+import { fill, h, setStyle, setText } from '../ui/dom.js';
 import { clock, duration, whole } from '../ui/format.js';
 import { scrollBox } from '../ui/section.js';
 import { isFinal } from '../ui/status.js';
@@ -25,6 +25,7 @@ const OUTCOMES = {
   oom: 'out of memory',
   numeric: 'loss not finite',
   storage: 'storage failed',
+  machine: 'fault of the worker’s machine',
   user: 'cannot run as specified',
   internal: 'internal error',
 };
@@ -39,8 +40,11 @@ const PARTS = {
 
 export class JobAttempts {
   #job;
-  /** @type {Attempt[]} */
-  #attempts = [];
+  /**
+   * Null until they have been read.
+   * @type {Attempt[] | null}
+   */
+  #attempts = null;
   /** @type {Mark[]} */
   #marks = [];
   #known = '';
@@ -62,7 +66,7 @@ export class JobAttempts {
       onError: () => {},
     });
     this.body = h('tbody', {});
-    this.none = h('p', { class: 'note' }, 'Not started yet.');
+    this.none = h('p', { class: 'note' });
     this.table = scrollBox('Table of attempts', {}, h('table', { class: 'attempts' },
       h('thead', {}, h('tr', {}, ['#', 'Worker', 'Timeline', 'Ran for', 'Resumed from', 'Ended'].map((name) => h('th', { scope: 'col' }, name)))),
       this.body));
@@ -77,6 +81,7 @@ export class JobAttempts {
   /** @param {Job} job */
   update(job) {
     this.#job = job;
+    setText(this.none, this.#withoutAttempts());
     const key = `${job.status} ${job.attempt}`;
     if (key === this.#known) return;
     this.#known = key;
@@ -92,18 +97,27 @@ export class JobAttempts {
     if (data && 'resumed_step' in data) this.#poller.now();
   }
 
+  /** What to say in the place of the table. */
+  #withoutAttempts() {
+    const { attempt, status } = this.#job;
+    if (attempt === 0) return isFinal(status) ? 'It was never started.' : 'Not started yet.';
+    return this.#attempts === null ? 'Loading…' : 'None was recorded.';
+  }
+
   #draw() {
-    this.none.hidden = this.#attempts.length > 0;
-    this.table.hidden = this.#attempts.length === 0;
+    const attempts = this.#attempts ?? [];
+    setText(this.none, this.#withoutAttempts());
+    this.none.hidden = attempts.length > 0;
+    this.table.hidden = attempts.length === 0;
     const from = Date.parse(this.#job.created_at);
     const axis = { from, to: Math.max(this.#job.finished_at ? Date.parse(this.#job.finished_at) : now(), from + 1000) };
-    fill(this.body, this.#attempts.map((one) => h('tr', { 'data-outcome': one.outcome ?? 'running' },
+    fill(this.body, attempts.map((one) => h('tr', { 'data-outcome': one.outcome ?? 'running' },
       h('th', { scope: 'row' }, one.attempt),
       h('td', {}, one.worker ?? '–', one.device ? h('small', {}, ` ${one.device}`) : null),
       h('td', {}, this.#timeline(one, axis)),
       h('td', { class: 'number' }, duration((heardOf(one, axis) - Date.parse(one.started_at)) / 1000)),
       h('td', {}, origin(one)),
-      h('td', {}, one.outcome && one.ended_at ? `${OUTCOMES[one.outcome] ?? one.outcome} · ${clock(one.ended_at, now())}` : 'running'))));
+      h('td', {}, ending(one)))));
   }
 
   /**
@@ -170,6 +184,13 @@ function partsOf(attempt, axis) {
   if (isKept) return [waits, { part: 'runs', from: started, to: end }];
   const heard = Math.max(heardOf(attempt, axis), saved);
   return [waits, { part: 'runs', from: started, to: saved }, { part: 'lost', from: saved, to: heard }, { part: 'silent', from: heard, to: end }];
+}
+
+/** @param {Attempt} attempt */
+function ending({ outcome, ended_at: ended, counted }) {
+  if (!outcome || !ended) return 'running';
+  const text = `${OUTCOMES[outcome] ?? outcome} · ${clock(ended, now())}`;
+  return outcome !== 'succeeded' && counted === false ? `${text} · does not count` : text;
 }
 
 /** @param {Attempt} attempt */

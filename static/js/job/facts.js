@@ -2,11 +2,12 @@
 
 import { now } from '../api/client.js';
 import { ageElement, fill, h, setText } from '../ui/dom.js';
-import { age, pairOf, pairing } from '../ui/format.js';
+import { age, attemptsText, pairOf, pairing } from '../ui/format.js';
 
 /** @import { Child } from '../ui/dom.js' */
 /** @typedef {Schemas['Job']} Job */
 
+const NOT_COUNTED = 'Attempts do not count that were stopped, that the worker’s machine could not run, that saved a new checkpoint before they failed, or that came before the last retry.';
 const showAge = (/** @type {string} */ time) => age(time, now());
 
 export class JobFacts {
@@ -33,8 +34,11 @@ export class JobFacts {
   }
 
   /** @param {Job} job */
-  update({ attempt, max_attempts: most, worker, started_at: started }) {
-    setText(this.#attempt, attempt ? `${attempt} of ${most}` : 'not started');
+  update(job) {
+    const { worker, started_at: started } = job;
+    const attempts = attemptsText(job);
+    setText(this.#attempt, attempts);
+    this.#attempt.title = attempts.includes('not counting') ? NOT_COUNTED : '';
     setText(this.#worker, worker ?? '–');
     if (!started) setText(this.#started, '–');
     else if (started !== this.#startedAt) fill(this.#started, ageElement(started, showAge));

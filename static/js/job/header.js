@@ -4,7 +4,8 @@ import { now, paths } from '../api/client.js';
 import { appendPoints } from '../charts/series.js';
 import { commandLine, curl } from '../ui/commands.js';
 import { copyButton, fill, h, progressBar, setText, statusBadge } from '../ui/dom.js';
-import { NO_BASELINE, clock, comparedWith, duration, isNumber, percent, points, rate, share, whole } from '../ui/format.js';
+import { NO_BASELINE, clock, comparedWith, duration, isNumber, percent, points, rate, share, waitingText, whole } from '../ui/format.js';
+import { listAddress } from '../ui/places.js';
 import { ACTIONS, isFinal } from '../ui/status.js';
 import { JobFacts } from './facts.js';
 
@@ -20,8 +21,12 @@ const REMEDIES = {
   numeric: 'A loss was not finite. Try a lower learning rate or float32 precision.',
   worker_lost: 'The worker or its trainer disappeared.',
   storage: 'Files could not be read or written.',
+  machine: 'The worker’s machine could not run the job; another machine may.',
   internal: 'This is an error of the server; see its log.',
 };
+
+/** Statuses in which a worker holds the job. */
+const HELD = ['running', 'pausing', 'cancelling'];
 
 export class JobHeader {
   /** @type {Map<string, { value: HTMLElement, note: HTMLElement, element: HTMLElement }>} */
@@ -29,8 +34,13 @@ export class JobHeader {
   #shownError = '';
   /** @type {Point[]} */
   #evaluations = [];
-  /** @type {Schemas['Baseline'] | null} */
-  #baseline = null;
+  /** @type {Schemas['JobSummary'] | null} */
+  #summary = null;
+  /**
+   * For how many seconds workers have held the job, and when that was known.
+   * @type {{ seconds: number, at: number } | null}
+   */
+  #ran = null;
 
   /**
    * @param {Job} job
@@ -49,7 +59,7 @@ export class JobHeader {
     this.error = h('div', { class: 'error-box', role: 'alert', hidden: true });
     this.facts = new JobFacts(job);
     this.element = h('div', { class: 'job-head' },
-      h('p', { class: 'crumb' }, h('a', { href: '#/' }, 'Jobs'), ' / ', h('code', {}, job.id), copyButton(() => job.id)),
+      h('p', { class: 'crumb' }, h('a', { href: listAddress() }, 'Jobs'), ' / ', h('code', {}, job.id), copyButton(() => job.id)),
       h('div', { class: 'heading' }, h('div', { class: 'title-row' }, h('h1', {}, job.name), this.badge.element),
         h('div', { class: 'actions' }, this.buttons, popover('curl', this.commands))),
       this.error,
@@ -84,7 +94,9 @@ export class JobHeader {
     const fraction = status === 'succeeded' ? 1 : progress?.fraction;
     this.bar.update(fraction);
     setText(this.share, isNumber(fraction) ? share(fraction) : '');
-    setText(this.where, progress ? `epoch ${progress.epoch} of ${progress.epochs} · step ${whole(progress.step)} of ${whole(progress.steps)}` : waitingFor(job));
+    const reached = progress ? `epoch ${progress.epoch} of ${progress.epochs} · step ${whole(progress.step)} of ${whole(progress.steps)}` : null;
+    const waits = status === 'queued' ? (this.#summary?.waiting ? waitingText(this.#summary.waiting) : 'waits in the queue') : null;
+    setText(this.where, [reached, waits].filter(Boolean).join(' · ') || withoutProgress(job));
     this.#showTimes(job);
     this.#showAccuracy(job);
     this.#showError(job);
@@ -101,11 +113,12 @@ export class JobHeader {
   }
 
   /**
-   * What the accuracy is compared with, from `GET /v1/summaries`.
-   * @param {Schemas['Baseline'] | null} baseline
+   * What the list knows of the job: what it is compared with, what it waits for and how long it ran.
+   * @param {Schemas['JobSummary'] | null} summary
    */
-  setBaseline(baseline) {
-    this.#baseline = baseline;
+  setSummary(summary) {
+    this.#summary = summary;
+    this.#ran = isNumber(summary?.ran_seconds) ? { seconds: summary.ran_seconds, at: now() } : null;
   }
 
   /** @param {Job} job */
@@ -117,8 +130,9 @@ export class JobHeader {
     } else {
       this.#setTile('left', '–', '');
     }
-    const end = finished ? Date.parse(finished) : now();
-    this.#setTile('took', started ? duration((end - Date.parse(started)) / 1000) : '–', started && finished ? `until ${clock(finished, now())}` : '');
+    // Only while a worker holds the job does its time go on.
+    if (this.#ran && HELD.includes(status)) this.#ran = { seconds: this.#ran.seconds + (now() - this.#ran.at) / 1000, at: now() };
+    this.#setTile('took', duration(this.#ran?.seconds), started && finished ? `until ${clock(finished, now())}` : '');
   }
 
   /** @param {Job} job */
@@ -138,7 +152,7 @@ export class JobHeader {
   #showGain(best) {
     const tile = this.#tiles.get('gain');
     if (!tile) return;
-    const baseline = this.#baseline;
+    const baseline = this.#summary?.baseline;
     const gain = isNumber(best) && baseline ? best - baseline.top1 : null;
     this.#setTile('gain', points(gain), baseline ? `over ${baseline.method}, ${percent(baseline.top1)}` : 'no baseline yet');
     tile.element.title = baseline ? comparedWith(baseline) : NO_BASELINE;
@@ -160,7 +174,7 @@ export class JobHeader {
   /** @param {Job} job */
   #showError({ error, status, attempt }) {
     this.error.hidden = !error;
-    const key = JSON.stringify([error, isFinal(status)]);
+    const key = JSON.stringify([error, attempt, isFinal(status)]);
     if (!error || key === this.#shownError) return;
     this.#shownError = key;
     fill(this.error,
@@ -209,11 +223,11 @@ function popover(label, body) {
 }
 
 /**
- * What a job without progress is doing.
+ * What a job without progress is doing, unless it is queued.
  * @param {Job} job
  */
-function waitingFor({ status, attempt, spec }) {
-  if (status === 'queued') return spec.teacher?.job && !attempt ? 'waiting for its teacher’s job to succeed, then for a worker' : 'waiting for a worker';
+function withoutProgress({ status }) {
   if (status === 'running') return 'reading data and building networks';
-  return 'no training step was taken';
+  // Progress is reported every now and then: steps before the first report are not known.
+  return isFinal(status) ? 'it ended before it reported any progress' : 'it has not reported any progress';
 }

@@ -2,7 +2,7 @@
 
 import { now } from '../api/client.js';
 import { fill, h, setText } from '../ui/dom.js';
-import { clock } from '../ui/format.js';
+import { clock, whole } from '../ui/format.js';
 
 /** Rows kept on the page; the API has all events. */
 const MAX_ROWS = 2000;
@@ -12,6 +12,7 @@ const END_MARGIN = 24;
 export class JobLog {
   #last = 0;
   #warnings = 0;
+  #dropped = 0;
   #words = '';
   /** @type {number | null} */
   #frame = null;
@@ -26,12 +27,13 @@ export class JobLog {
     this.count = h('span', {}, 'Warnings only (0)');
     this.search = h('input', { type: 'search', id: 'log-search', placeholder: 'Search', 'aria-label': 'Search the events', oninput: () => this.#filter() });
     this.found = h('span', { class: 'note found', role: 'status' });
+    this.older = h('p', { class: 'note', hidden: true });
     this.following = h('input', { type: 'checkbox', checked: true, onchange: () => this.#follow() });
     this.element = h('section', { class: 'card', 'aria-labelledby': 'events-title' },
       h('header', { class: 'card-head' }, h('h2', { id: 'events-title' }, 'Events'),
         h('div', { class: 'actions' }, this.found, this.search, h('label', { class: 'check' }, this.onlyWarnings, this.count),
           h('label', { class: 'check' }, this.following, 'Follow'))),
-      this.list);
+      this.older, this.list);
     // Scrolling up stops following, so that the reader can stay there.
     this.list.addEventListener('scroll', () => {
       const { scrollTop, scrollHeight, clientHeight } = this.list;
@@ -58,8 +60,18 @@ export class JobLog {
       h('span', { class: 'message' }, text, (attempt ?? 1) > 1 ? h('small', {}, ` attempt ${attempt}`) : null));
     this.#match(row);
     this.list.append(row);
-    if (this.list.childElementCount > MAX_ROWS) this.list.firstElementChild?.remove();
+    if (this.list.childElementCount > MAX_ROWS) this.#dropOldest();
     this.#follow();
+  }
+
+  #dropOldest() {
+    const [oldest] = this.list.children;
+    if (oldest instanceof HTMLElement && oldest.dataset.kind === 'warning') this.#warnings -= 1;
+    oldest.remove();
+    this.#dropped += 1;
+    setText(this.count, `Warnings only (${this.#warnings})`);
+    setText(this.older, `${this.#dropped === 1 ? '1 older event is' : `${whole(this.#dropped)} older events are`} not shown: GET /v1/jobs/{id}/events has all.`);
+    this.older.hidden = false;
   }
 
   #follow() {

@@ -1,12 +1,14 @@
 // One job, live.
 
-import { allEvents, api, paths } from '../api/client.js';
-import { follow } from '../api/stream.js';
+import { followChanges } from '../api/changes.js';
+import { allEvents, api } from '../api/client.js';
+import { Poller } from '../api/poller.js';
 import { learnAboutTokens } from '../ui/commands.js';
-import { isStale, setConnection } from '../ui/connection.js';
+import { isStale, setAnswered, setConnection } from '../ui/connection.js';
 import { ask, fill, h, setText } from '../ui/dom.js';
 import { share } from '../ui/format.js';
-import { isFinal } from '../ui/status.js';
+import { listAddress } from '../ui/places.js';
+import { isFinal, taughtText } from '../ui/status.js';
 import { JobAttempts } from './attempts.js';
 import { JobCharts } from './charts.js';
 import { JobFiles } from './files.js';
@@ -19,6 +21,9 @@ import { JobSpec } from './spec.js';
 /** @typedef {Schemas['Job']} Job */
 
 const RETRY_DELAY = 3000;
+/** Least milliseconds between two requests for what is new. */
+const INTERVAL = 500;
+const SUMMARY_INTERVAL = 4000;
 const MAX_POINTS = 2000;
 
 /** @param {PageContext} context */
@@ -26,9 +31,9 @@ export async function jobPage(context) {
   const { root, id = '', signal, setTitle } = context;
   fill(root, h('p', { class: 'note', role: 'status' }, 'Loading…'));
   try {
-    const [job] = await Promise.all([api.job(id, signal), learnAboutTokens(signal)]);
+    const [job, summary] = await Promise.all([api.job(id, signal), summaryOf(id, signal).catch(() => null), learnAboutTokens(signal)]);
     const regions = hasRegions(job) ? await import('./regions.js') : null;
-    if (!signal.aborted) new JobView(context, job, regions?.JobRegions).start();
+    if (!signal.aborted) new JobView(context, job, summary, regions?.JobRegions).start();
   } catch (error) {
     if (signal.aborted) return;
     setTitle('Job');
@@ -37,26 +42,40 @@ export async function jobPage(context) {
   }
 }
 
+/**
+ * What the list shows of a job.
+ * @param {string} id
+ * @param {AbortSignal} signal
+ */
+async function summaryOf(id, signal) {
+  const { data: [summary] } = await api.summaries({ id }, signal);
+  return summary ?? null;
+}
+
 /** @param {Job} job */
 function hasRegions({ spec }) {
   return (spec.distillation.scales?.length ?? 0) > 1;
 }
 
 class JobView {
-  /** @type {{ stop: () => void } | null} */
-  #stream = null;
+  /** The position in the job's history up to which the page shows it. */
+  #position = '';
 
   /**
    * @param {PageContext} context
    * @param {Job} job
+   * @param {Schemas['JobSummary'] | null} summary
    * @param {typeof import('./regions.js').JobRegions} [JobRegions] for a method with regions
    */
-  constructor({ root, signal, setTitle, announce }, job, JobRegions) {
+  constructor({ root, signal, setTitle, announce }, job, summary, JobRegions) {
     this.job = job;
     this.signal = signal;
     this.setTitle = setTitle;
     this.announce = announce;
+    /** @type {ConnectionState} */
+    this.connection = 'connecting';
     this.header = new JobHeader(job, (action) => this.act(action));
+    this.header.setSummary(summary);
     this.message = h('p', { class: 'message-line', role: 'alert' });
     this.result = new JobResult(job);
     this.charts = new JobCharts(job, signal);
@@ -64,24 +83,30 @@ class JobView {
     this.attempts = new JobAttempts(job, signal);
     this.log = new JobLog(signal);
     this.files = new JobFiles(signal);
+    this.poller = new Poller({
+      interval: INTERVAL, signal, request: (stop) => this.#readUpdates(stop),
+      onError: (error) => this.#failed(error),
+    });
+    // The page's own requests already show that the connection is lost.
+    this.summary = new Poller({ interval: SUMMARY_INTERVAL, signal, request: (stop) => this.#readSummary(stop), onError: () => {} });
     const parts = [this.result, this.charts, this.regions, this.attempts, this.log, new JobSpec(job, signal), this.files];
     fill(root, this.header.element, this.message, parts.map((part) => part?.element));
     this.show();
   }
 
-  /** Reads what there is, then follows the stream from there, so that nothing is missed in between. */
+  /** Reads what there is, then follows the changes from there, so that nothing is missed in between. */
   async start() {
     try {
       const [metrics, events] = await Promise.all([
         api.metrics(this.job.id, { maxPoints: MAX_POINTS }, this.signal),
         allEvents(this.job.id, this.log.last, this.signal),
-        this.findBaseline(),
       ]);
       this.charts.load(metrics.series);
       this.header.addEvaluations(metrics.series.find(({ name }) => name === 'eval/top1')?.points ?? []);
       events.forEach((event) => this.note(event));
       this.show();
-      this.follow(`${this.log.last}-${metrics.last_id}`);
+      this.#position = `${this.log.last}-${metrics.last_id}`;
+      this.#follow();
     } catch (error) {
       if (this.signal.aborted) return;
       setText(this.message, error.message);
@@ -90,38 +115,58 @@ class JobView {
     }
   }
 
-  async findBaseline() {
-    const { data } = await api.summaries({ id: this.job.id }, this.signal);
-    this.header.setBaseline(data[0]?.baseline ?? null);
+  /** @param {AbortSignal} stop */
+  async #readSummary(stop) {
+    this.header.setSummary(await summaryOf(this.job.id, stop));
+    this.header.update(this.job);
   }
 
-  /** @param {string} after */
-  follow(after) {
-    this.#stream?.stop();
-    this.#stream = follow(paths.jobStream(this.job.id), {
-      after,
-      on: {
-        status: (job) => this.take(job),
-        progress: ({ id: _, ...progress }) => this.take({ ...this.job, progress }),
-        metric: (point) => this.measured(point),
-        event: (event) => this.note(event),
+  #follow() {
+    followChanges({
+      signal: this.signal,
+      onChange: (ids) => {
+        if (!ids || ids.includes(this.job.id)) this.poller.soon();
+        // What is ahead of a queued job are other jobs.
+        if (this.job.status === 'queued') this.summary.soon();
       },
       onState: (state) => {
-        setConnection(state);
-        if (state === 'live') setText(this.message, '');
-        this.retitle();
+        this.connection = state;
+        this.#showConnection();
       },
-      isOver: () => isFinal(this.job.status),
-      signal: this.signal,
     });
+  }
+
+  /** @param {AbortSignal} stop */
+  async #readUpdates(stop) {
+    const { job, events, points, next, has_more: hasMore } = await api.updates(this.job.id, this.#position, stop);
+    this.#position = next;
+    events.forEach((event) => this.note(event));
+    points.forEach((point) => this.measured(point));
+    setText(this.message, '');
+    setAnswered(true);
+    this.take(job);
+    if (hasMore) this.poller.soon();
+  }
+
+  /** @param {Error & { status?: number }} error */
+  #failed(error) {
+    const isGone = error.status === 404;
+    setText(this.message, isGone ? 'This job was deleted. The page shows its last state.' : error.message);
+    setAnswered(isGone);
+    if (isGone) this.poller.stop();
+    this.retitle();
+  }
+
+  /** The state of a job that has ended is final. */
+  #showConnection() {
+    setConnection(this.connection === 'live' && isFinal(this.job.status) ? 'ended' : this.connection);
+    this.retitle();
   }
 
   /** @param {Schemas['Point']} point */
   measured(point) {
     this.charts.add(point);
-    if (point.name !== 'eval/top1') return;
-    this.header.addEvaluations([point]);
-    this.header.update(this.job);
+    if (point.name === 'eval/top1') this.header.addEvaluations([point]);
   }
 
   /** @param {Schemas['Event']} event */
@@ -136,10 +181,11 @@ class JobView {
     const hasChanged = job.status !== this.job.status;
     this.job = job;
     this.show();
+    this.#showConnection();
     if (!hasChanged) return;
     this.announce(`${job.name}: ${job.status}`);
     // A job that it is compared with may have finished in the meantime.
-    this.findBaseline().then(() => this.header.update(this.job), () => {});
+    this.summary.now();
   }
 
   show() {
@@ -161,23 +207,32 @@ class JobView {
 
   /** @param {Action} action */
   async act({ verb, confirm, danger }) {
-    if (confirm && !(await ask({ ...confirm, danger }))) return;
+    try {
+      const taught = verb === 'delete' ? await this.#taught() : '';
+      if (confirm && !(await ask({ ...confirm, detail: `${confirm.detail}${taught}`, danger }))) return;
+    } catch (error) {
+      setText(this.message, error.message);
+      return;
+    }
     this.header.setBusy(true);
     setText(this.message, '');
     try {
       if (verb === 'delete') {
         await api.remove(this.job.id);
-        location.hash = '#/';
+        location.hash = listAddress();
         return;
       }
-      const wasFinal = isFinal(this.job.status);
       this.take(await api.change(this.job.id, verb));
-      // The stream of a final job has ended.
-      if (wasFinal) this.start();
     } catch (error) {
       setText(this.message, error.message);
     } finally {
       this.header.setBusy(false);
     }
+  }
+
+  /** What becomes of the jobs that the student teaches. */
+  async #taught() {
+    const summary = await summaryOf(this.job.id, this.signal);
+    return summary ? taughtText(summary) : '';
   }
 }

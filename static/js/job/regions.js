@@ -1,9 +1,10 @@
 // Where in the image the teacher disagrees with its prediction for the whole image, and in favour of which classes.
 
 import { api } from '../api/client.js';
-import { fill, h, setStyle } from '../ui/dom.js';
+import { fill, h, setStyle, setText } from '../ui/dom.js';
 import { percent, whole } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
+import { isFinal } from '../ui/status.js';
 
 /** @typedef {{ scale: number, complementary_fraction: number, map: number[][] }} ScaleMap shares of complementary regions, by row and column */
 /** @typedef {{ predicted: number, predicted_name?: string, vote: number, vote_name?: string, regions: number, right: number }} Vote */
@@ -27,14 +28,15 @@ export class JobRegions {
   constructor(job, charts, signal) {
     this.signal = signal;
     const { scales = [] } = job.spec.distillation;
-    this.report = h('div', { class: 'region-report' },
-      h('p', { class: 'note' }, 'Once the job has succeeded, this shows where in the image the teacher disagrees with its own prediction, and in favour of which classes.'),
+    this.note = h('p', { class: 'note' }, 'Once the job has succeeded, this shows where in the image the teacher disagrees with its own prediction, and in favour of which classes.');
+    this.report = h('div', { class: 'region-report' }, this.note,
       maps((scales ?? []).filter((scale) => scale > 1).map(emptyMap)));
     this.element = section('Regions', { class: 'regions' }, h('div', { class: 'charts' }, charts), this.report);
   }
 
   /** @param {Schemas['Job']} job */
   async update(job) {
+    if (!job.result && isFinal(job.status)) setText(this.note, `This job is ${job.status}, so there is no report on its regions.`);
     if (this.#isLoaded || !job.result) return;
     this.#isLoaded = true;
     try {

@@ -33,7 +33,7 @@ const jobsOf = (/** @type {number} */ count) => (count === 1 ? '1 job' : `${coun
 
 /**
  * The jobs that allow an action, and what it will do to which. Pure.
- * @template {Pick<JobSummary, 'status'>} Job
+ * @template {Pick<JobSummary, 'status'> & Partial<Pick<JobSummary, 'students' | 'unfinished_students'>>} Job
  * @param {BulkVerb} verb
  * @param {Job[]} jobs
  */
@@ -49,7 +49,22 @@ export function plan(verb, jobs) {
     const statuses = [...counts.keys()].filter((status) => !from.includes(status)).join(', ');
     parts.push(`${jobsOf(left)} (${statuses}) ${left === 1 ? 'stays' : 'stay'} unchanged.`);
   }
-  return { able, text: [...parts, WORDS[verb].note].join(' ') };
+  const taught = verb === 'delete' ? taughtBy(able) : [];
+  return { able, text: [...parts, WORDS[verb].note, ...taught].join(' ') };
+}
+
+/**
+ * What becomes of the jobs that these jobs' students teach.
+ * @param {Partial<Pick<JobSummary, 'students' | 'unfinished_students'>>[]} jobs
+ */
+function taughtBy(jobs) {
+  const students = jobs.reduce((sum, job) => sum + (job.students ?? 0), 0);
+  if (students === 0) return [];
+  const needed = jobs.filter((job) => job.unfinished_students).length;
+  return [
+    `Their students are the teachers of ${jobsOf(students)}, whose retry or clone will not find its teacher.`,
+    ...(needed ? [`${jobsOf(needed)} cannot be deleted yet: ${needed === 1 ? 'an unfinished job needs its' : 'unfinished jobs need their'} student as a teacher.`] : []),
+  ];
 }
 
 /**
@@ -112,8 +127,12 @@ export class BulkBar {
     const jobs = [...this.selection.values()];
     this.element.hidden = jobs.length === 0;
     if (!this.#isBusy) setText(this.count, `${jobs.length} selected`);
-    this.compare.href = `#/compare?${jobs.map(({ id }) => `job=${encodeURIComponent(id)}`).join('&')}`;
-    this.compare.hidden = jobs.length < 2 || jobs.length > MAX_COMPARED;
+    const isTooMany = jobs.length > MAX_COMPARED;
+    setText(this.compare, isTooMany ? `Compare (at most ${MAX_COMPARED})` : 'Compare');
+    if (isTooMany) this.compare.removeAttribute('href');
+    else this.compare.href = `#/compare?${jobs.map(({ id }) => `job=${encodeURIComponent(id)}`).join('&')}`;
+    this.compare.ariaDisabled = isTooMany ? 'true' : null;
+    this.compare.hidden = jobs.length < 2;
     for (const verb of /** @type {BulkVerb[]} */ (['cancel', 'delete'])) {
       const { able } = plan(verb, jobs);
       this.buttons[verb].hidden = able.length === 0;

@@ -1,9 +1,9 @@
 // Keeps one page of the list of jobs up to date. The server's stream only says which jobs changed; this requests them.
 
-import { api, paths } from '../api/client.js';
+import { followChanges } from '../api/changes.js';
+import { api } from '../api/client.js';
 import { Poller } from '../api/poller.js';
-import { follow } from '../api/stream.js';
-import { setConnection } from '../ui/connection.js';
+import { setAnswered, setConnection } from '../ui/connection.js';
 
 /** Least milliseconds between two requests for changed rows, and for the whole page. */
 const ROWS_INTERVAL = 1000;
@@ -27,27 +27,38 @@ export class LiveList {
    */
   constructor({ parameters, has, onPage, onRows, onError, signal }) {
     this.#has = has;
+    const failed = (/** @type {Error} */ error) => {
+      setAnswered(false);
+      onError(error);
+    };
     this.page = new Poller({
-      interval: PAGE_INTERVAL, onError, signal,
+      interval: PAGE_INTERVAL, onError: failed, signal,
       request: async (stop) => {
         const page = await api.summaries(parameters(), stop);
         this.#changed.clear();
+        setAnswered(true);
         onPage(page);
       },
     });
     this.rows = new Poller({
-      interval: ROWS_INTERVAL, onError, signal,
+      interval: ROWS_INTERVAL, signal,
+      onError: (error) => {
+        // The changes of the failed request are found in the whole page.
+        this.page.soon();
+        failed(error);
+      },
       request: async (stop) => {
         const ids = [...this.#changed].slice(0, MAX_IDS);
         ids.forEach((id) => this.#changed.delete(id));
         if (ids.length === 0) return;
         const { data } = await api.summaries({ id: ids, limit: MAX_IDS }, stop);
+        setAnswered(true);
         if (data.length < ids.length || !onRows(data)) this.page.soon();
         if (this.#changed.size > 0) this.rows.soon();
       },
     });
     this.page.now();
-    follow(paths.changes, { on: { changed: ({ ids }) => this.#note(ids) }, onState: setConnection, signal });
+    followChanges({ onChange: (ids) => this.#note(ids), onState: setConnection, signal });
   }
 
   /** @param {string[] | null} ids null if any job may have changed */

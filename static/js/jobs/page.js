@@ -1,9 +1,10 @@
 // The list of jobs. The server searches, sorts and pages; this keeps one page up to date.
 
 import { api } from '../api/client.js';
-import { Combobox } from '../ui/combobox.js';
+import { Combobox, withRest } from '../ui/combobox.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { whole } from '../ui/format.js';
+import { rememberList, replaceAddress } from '../ui/places.js';
 import { BulkBar } from './bulk.js';
 import { help, listenToKeys } from './keys.js';
 import { LiveList } from './live-list.js';
@@ -26,6 +27,8 @@ const FILTERS = [
 /** Milliseconds to wait for the next letter before searching. */
 const TYPING_DELAY = 250;
 const MAX_SELECTED = 5000;
+/** What `GET /v1/labels` offers at once. */
+const MAX_LABELS = 100;
 /** Columns whose values never change while a job exists: an update of a row cannot move it. */
 const FIXED_COLUMNS = ['created', 'name', 'method', 'pair'];
 
@@ -39,7 +42,12 @@ export function jobsPage(context) {
 
 class JobsPage {
   /** @type {Map<string, JobSummary>} */
-  #selection = new Map();
+  #selection;
+  /**
+   * The job whose row had the focus when the user left.
+   * @type {string | undefined}
+   */
+  #focused;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   #total = 0;
@@ -50,7 +58,9 @@ class JobsPage {
   #announced = new Map();
 
   /** @param {PageContext} context */
-  constructor({ root, query, signal, setTitle, announce }) {
+  constructor({ root, query, signal, setTitle, announce, memory }) {
+    this.#selection = memory?.selection ?? new Map();
+    this.#focused = memory?.focused;
     this.signal = signal;
     this.setTitle = setTitle;
     this.announce = announce;
@@ -92,6 +102,10 @@ class JobsPage {
     if (document.activeElement !== this.search) this.search.value = this.query.q;
     this.#showQuery();
     this.live.refresh();
+  }
+
+  remember() {
+    return { selection: this.#selection, focused: this.table.focused };
   }
 
   #listen() {
@@ -136,7 +150,7 @@ class JobsPage {
   /** @param {Partial<import('./query.js').ListQuery>} change */
   #replaceQuery(change) {
     this.query = { ...this.query, ...change };
-    history.replaceState(null, '', addressOf(this.query));
+    replaceAddress(addressOf(this.query));
     this.#showQuery();
     this.live.refresh();
   }
@@ -147,9 +161,10 @@ class JobsPage {
    * @param {AbortSignal} stop
    */
   async #findLabels(text, stop) {
-    const { data } = await api.labels({ q: text, limit: 100 }, stop);
-    return data.map(({ key, value, jobs }) => ({ value: `${key}:${value}`, text: `${key}:${value}`, note: whole(jobs) }))
+    const { data } = await api.labels({ q: text, limit: MAX_LABELS }, stop);
+    const options = data.map(({ key, value, jobs }) => ({ value: `${key}:${value}`, text: `${key}:${value}`, note: whole(jobs) }))
       .filter(({ value }) => !this.query.labels.includes(value));
+    return withRest(options, data.length < MAX_LABELS ? 0 : NaN);
   }
 
   /** @param {string} label */
@@ -159,6 +174,7 @@ class JobsPage {
 
   #showQuery() {
     const { query } = this;
+    rememberList(addressOf(query));
     const wanted = query.statuses.join();
     fill(this.nav, FILTERS.map(([name, statuses], index) => h('a', {
       href: addressOf({ ...query, statuses, page: 1 }), 'aria-current': statuses.join() === wanted ? 'true' : null,
@@ -181,6 +197,8 @@ class JobsPage {
     }
     this.#total = total;
     this.table.show(data);
+    if (this.#focused && document.activeElement?.id === 'main') this.table.focus(this.#focused);
+    this.#focused = undefined;
     data.forEach((job) => this.#announceChange(job));
     FILTERS.forEach(([, wanted], index) => {
       const jobs = (wanted.length ? wanted : Object.keys(statuses)).reduce((sum, status) => sum + (statuses[status] ?? 0), 0);

@@ -3,7 +3,7 @@
 import { now } from '../api/client.js';
 import { sparkline } from '../charts/sparkline.js';
 import { ageElement, h, progressBar, setText, statusBadge } from '../ui/dom.js';
-import { NO_BASELINE, comparedWith, duration, isNumber, pairOf, percent, points, rate, share, shortAge } from '../ui/format.js';
+import { NO_BASELINE, comparedWith, duration, isNumber, pairOf, percent, points, rate, share, shortAge, shortWaiting, waitingText } from '../ui/format.js';
 import { isFinal } from '../ui/status.js';
 
 /** @typedef {Schemas['JobSummary']} JobSummary */
@@ -77,10 +77,10 @@ export class JobRow {
   }
 
   /**
-   * The time left, the time taken, or the error.
+   * The time left, what it waits for, the time taken, or the error.
    * @param {JobSummary} job
    */
-  #showRest({ status, progress, error, started_at: started, finished_at: finished }) {
+  #showRest({ status, progress, error, waiting, ran_seconds: ran }) {
     const running = status === 'running' ? progress : null;
     this.rest.classList.toggle('live-figure', Boolean(running));
     this.rest.dataset.kind = status === 'failed' ? 'error' : running ? 'eta' : 'took';
@@ -89,7 +89,12 @@ export class JobRow {
       this.rest.title = `${duration(running.eta_seconds)} left · ${rate(running.images_per_second)}`;
       return;
     }
-    const took = isFinal(status) && started && finished ? `took ${duration((Date.parse(finished) - Date.parse(started)) / 1000)}` : '';
+    if (waiting) {
+      setText(this.rest, shortWaiting(waiting));
+      this.rest.title = waitingText(waiting);
+      return;
+    }
+    const took = isFinal(status) && isNumber(ran) ? `took ${duration(ran)}` : '';
     setText(this.rest, status === 'failed' && error ? error : took);
     this.rest.title = took;
   }
@@ -105,7 +110,7 @@ function labelLinks({ labels }) {
 
 /** @param {JobSummary} job */
 function bestTitle({ best_top1: best, teacher_top1: teacher, status }) {
-  if (!isNumber(best)) return 'Not evaluated yet.';
+  if (!isNumber(best)) return isFinal(status) ? 'Not evaluated.' : 'Not evaluated yet.';
   const what = isFinal(status) ? 'Best top-1' : 'Best top-1 so far';
   return `${what}: ${percent(best)}${isNumber(teacher) ? `; teacher: ${percent(teacher)}` : ''}`;
 }

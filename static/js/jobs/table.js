@@ -56,7 +56,7 @@ export class JobsTable {
     const direction = query.order === 'asc' ? 'ascending' : 'descending';
     fill(this.head, h('th', { role: 'columnheader', scope: 'col' }, this.all), COLUMNS.map(([sort, name]) =>
       h('th', { role: 'columnheader', scope: 'col', 'aria-sort': sort === query.sort ? direction : null },
-        sort ? h('a', { href: addressOf(sortedBy(query, sort)) }, name) : name)));
+        sort ? h('a', { href: addressOf(sortedBy(query, sort)) }, h('span', {}, name)) : name)));
   }
 
   /**
@@ -118,6 +118,16 @@ export class JobsTable {
     }
     this.all.checked = selected > 0 && selected === this.#rows.size;
     this.all.indeterminate = selected > 0 && selected < this.#rows.size;
+  }
+
+  /** The id of the job whose row has the focus. */
+  get focused() {
+    return [...this.#rows].find(([, { element }]) => element.contains(document.activeElement))?.[0];
+  }
+
+  /** @param {string} id */
+  focus(id) {
+    this.#rows.get(id)?.link.focus({ preventScroll: true });
   }
 
   /**

@@ -4,9 +4,20 @@ import { now } from '../api/client.js';
 import { ageElement, copyButton, fill, h } from '../ui/dom.js';
 import { age, bytes, count, whole } from '../ui/format.js';
 import { scrollBox } from '../ui/section.js';
+import { noteList, notOffered } from './notes.js';
 
 /** @import { Child } from '../ui/dom.js' */
+/** @import { Inventory } from './inventory.js' */
 /** @typedef {Schemas['Checkpoint']} Checkpoint */
+
+/**
+ * What to say in the place of a list without entries.
+ * @param {string | undefined} problem why it could not be read
+ * @param {string} text
+ */
+function empty(problem, text) {
+  return h('p', { class: problem ? 'error-text' : 'note' }, problem ? `Not read: ${problem}` : text);
+}
 
 /**
  * A card that folds, with the number of its entries.
@@ -30,14 +41,15 @@ export function architecturesHelp(architectures) {
       h('td', {}, `${one.feature_map_side}×${one.feature_map_side}`)))))));
 }
 
-/** @param {Dataset[]} datasets */
-export function datasetsHelp(datasets) {
-  const item = (/** @type {Dataset} */ { name, classes, splits, format, size_bytes: size }) => h('li', {},
+/** @param {Inventory} have */
+export function datasetsHelp({ datasets, unusable, unread }) {
+  const item = (/** @type {Dataset} */ { name, classes, splits, format, size_bytes: size, notes }) => h('li', {},
     h('code', {}, name), copyButton(() => name),
-    h('div', { class: 'note' }, `${classes} classes · ${splits.map((split) => `${split.name} ${whole(split.images)}`).join(', ')} · ${format} · ${bytes(size)}`));
-  return fold('Data sets', datasets, {}, datasets.length === 0
-    ? h('p', { class: 'note' }, 'None yet. Put a directory of images into the server’s --datasets-dir.')
-    : h('ul', { class: 'plain' }, datasets.map(item)));
+    h('div', { class: 'note' }, `${classes} classes · ${splits.map((split) => `${split.name} ${whole(split.images)}`).join(', ')} · ${format} · ${bytes(size)}`), noteList(notes));
+  const list = datasets.length === 0
+    ? empty(unread.get('data sets'), 'None yet. Put a directory of images into the server’s --datasets-dir.')
+    : h('ul', { class: 'plain' }, datasets.map(item));
+  return fold('Data sets', datasets, {}, [list, notOffered(unusable)]);
 }
 
 /**
@@ -51,13 +63,13 @@ export function checkpointsHelp(onUse) {
     h('div', { class: 'note' }, h('code', {}, one.id), ' ', [
       one.architecture ?? (one.fits.length ? `fits ${one.fits.map(({ architecture }) => architecture).join(', ')}` : 'fits no known architecture'),
       one.num_classes ? `${one.num_classes} classes` : null, bytes(one.size_bytes),
-    ].filter(Boolean).join(' · '), ' · ', ageElement(one.created_at, (time) => age(time, now()))));
+    ].filter(Boolean).join(' · '), ' · ', ageElement(one.created_at, (time) => age(time, now()))), noteList(one.notes));
   return {
     element,
-    /** @param {Checkpoint[]} checkpoints */
-    update(checkpoints) {
+    /** @param {Pick<Inventory, 'checkpoints' | 'unread'>} have */
+    update({ checkpoints, unread }) {
       fill(element, fold('Checkpoints', checkpoints, {}, checkpoints.length === 0
-        ? h('p', { class: 'note' }, 'None yet. Upload one below, or train a teacher with the method “none”.')
+        ? empty(unread.get('checkpoints'), 'None yet. Upload one below, or train a teacher with the method “none”.')
         : h('ul', { class: 'plain scroll', tabindex: '0', 'aria-label': 'Checkpoints' }, checkpoints.map(item))));
     },
   };

@@ -2,6 +2,7 @@
 
 import { readNumber, readNumbers } from '../json/numbers.js';
 import { fill, h, setText } from '../ui/dom.js';
+import { readLabels, writeLabels } from './labels.js';
 import { METHODS } from './presets.js';
 
 /** @import { Reading } from '../json/numbers.js' */
@@ -13,8 +14,10 @@ import { METHODS } from './presets.js';
  */
 /**
  * @typedef {object} Control
- * @property {HTMLInputElement | HTMLSelectElement} element
+ * @property {HTMLElement} element
+ * @property {HTMLElement} [input] the part of `element` that takes the focus, if not all of it
  * @property {(value: any, filled: any) => void} show
+ * @property {(value: any) => string | undefined} [faultOf] what is wrong with a value that could not be read
  */
 /** @typedef {{ build: (field: Field) => Control }} ControlMaker */
 /** @typedef {[value: unknown, label: string][]} Options */
@@ -31,7 +34,7 @@ export function controlFor(schema, field) {
   if (type === 'boolean') return choice([[true, 'yes'], [false, 'no']], field);
   if (type === 'array') {
     const whole = schema.items?.type === 'integer';
-    return textControl(field, { read: (text) => readNumbers(text, { whole }), write: (value) => value.join(', ') });
+    return textControl(field, { read: (text) => readNumbers(text, { whole }), write: (value) => (Array.isArray(value) ? value.join(', ') : JSON.stringify(value)) });
   }
   if (type === 'integer' || type === 'number') {
     const whole = type === 'integer';
@@ -45,23 +48,31 @@ export function controlFor(schema, field) {
 }
 
 /**
+ * A field for text. Text that cannot be read becomes the value as it is, so that it stays in the field, in the JSON and in
+ * the draft until it is corrected; no number takes its place.
  * @param {Field} field
  * @param {object} options
  * @param {(text: string) => Reading<unknown>} options.read
- * @param {(value: any) => string} options.write
+ * @param {(value: any) => string} options.write a value that is no text
  * @param {string} [options.inputmode]
  * @param {string} [options.placeholder] shown while the server fills in nothing
  * @returns {Control}
  */
 function textControl(field, { read, write, inputmode = 'text', placeholder = '' }) {
-  const element = h('input', { type: 'text', inputmode, autocomplete: 'off', spellcheck: 'false', oninput: () => { field.take(read(element.value)); } });
+  const textOf = (/** @type {unknown} */ value) => (value === undefined ? '' : typeof value === 'string' ? value : write(value));
+  const take = () => {
+    const { value, fault } = read(element.value);
+    field.onChange(fault === undefined ? value : element.value);
+  };
+  const element = h('input', { type: 'text', inputmode, autocomplete: 'off', spellcheck: 'false', oninput: take });
   return {
     element,
     show(value, filled) {
       // What is being typed stays as typed: "0," on the way to "0,05".
-      if (document.activeElement !== element) element.value = value === undefined ? '' : write(value);
-      element.placeholder = (filled === undefined ? '' : write(filled)) || placeholder;
+      if (document.activeElement !== element) element.value = textOf(value);
+      element.placeholder = textOf(filled) || placeholder;
     },
+    faultOf: (value) => (typeof value === 'string' ? read(value).fault : undefined),
   };
 }
 
@@ -74,7 +85,7 @@ function textControl(field, { read, write, inputmode = 'text', placeholder = '' 
 export function choice(options, field, nothing = null) {
   let known = options;
   const none = h('option', { value: '' }, nothing ?? 'as published');
-  const element = h('select', { onchange: () => { field.take({ value: element.value === '' ? undefined : JSON.parse(element.value) }); } });
+  const element = h('select', { onchange: () => { field.onChange(element.value === '' ? undefined : JSON.parse(element.value)); } });
   const setOptions = (/** @type {Options} */ next) => {
     const before = element.value;
     known = next;
@@ -108,7 +119,7 @@ export function choice(options, field, nothing = null) {
  */
 export function methodChoice(schema, field) {
   const names = schema.enum.map((/** @type {string} */ method) => h('option', { value: method }, METHODS[method] ? `${METHODS[method]} (${method})` : method));
-  const element = h('select', { onchange: () => { field.take({ value: element.value }); } }, names);
+  const element = h('select', { onchange: () => { field.onChange(element.value); } }, names);
   return { element, show: (value, filled) => { element.value = value ?? filled ?? schema.default; } };
 }
 
@@ -117,21 +128,5 @@ export function methodChoice(schema, field) {
  * @param {Field} field
  */
 export function labelsControl(field) {
-  return textControl(field, {
-    placeholder: 'team: vision, sweep: scales',
-    read: readLabels,
-    write: (labels) => Object.entries(labels).map(([key, label]) => `${key}: ${label}`).join(', '),
-  });
-}
-
-/**
- * @param {string} text
- * @returns {Reading<Record<string, string>>}
- */
-function readLabels(text) {
-  const pairs = text.split(',').map((pair) => pair.trim()).filter(Boolean);
-  if (pairs.length === 0) return { value: undefined };
-  const broken = pairs.find((pair) => !/^[^:]+:\s*\S/.test(pair));
-  if (broken) return { fault: `${broken}: write a name, a colon and a value` };
-  return { value: Object.fromEntries(pairs.map((pair) => [pair.slice(0, pair.indexOf(':')).trim(), pair.slice(pair.indexOf(':') + 1).trim()])) };
+  return textControl(field, { placeholder: 'team: vision, sweep: scales', read: readLabels, write: writeLabels });
 }

@@ -5,9 +5,9 @@ import { escapePart } from '../json/pointers.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { controlFor } from './controls.js';
 
-/** @import { Reading } from '../json/numbers.js' */
 /** @import { ControlMaker, Schema } from './controls.js' */
 /** @typedef {(pointer: string, value: unknown) => void} Setter changes the document; undefined removes */
+/** @typedef {(value: unknown) => string[]} NotesOf what to know about a value */
 
 /** The schemas of an OpenAPI document. */
 export class SchemaSet {
@@ -53,6 +53,12 @@ function helpOf({ description = '', 'x-null': meaning }) {
 
 /** One field: a label, a control, its description, and its fault, if any. */
 export class Field {
+  /** What is wrong with text that could not be read. */
+  #unreadable = '';
+  /** What else is wrong, such as what the server says. */
+  #told = '';
+  #noted = '';
+
   /**
    * @param {object} options
    * @param {string} options.pointer
@@ -61,19 +67,23 @@ export class Field {
    * @param {(value: any) => void} options.onChange gets undefined for an empty field
    * @param {ControlMaker} [options.control] in the place of the one that the schema makes
    * @param {string} [options.label]
+   * @param {NotesOf} [options.notesOf]
    */
-  constructor({ pointer, key, schema, control, onChange, label = schema.title ?? titleOf(key) }) {
+  constructor({ pointer, key, schema, control, onChange, label = schema.title ?? titleOf(key), notesOf }) {
     this.pointer = pointer;
     this.schema = schema;
     this.onChange = onChange;
+    this.notesOf = notesOf;
     const id = `field${pointer.replaceAll(/[^\w]/g, '-')}`;
     this.control = control?.build(this) ?? controlFor(schema, this);
-    this.input = this.control.element;
+    this.input = this.control.input ?? this.control.element;
     this.input.id = id;
     this.fault = h('p', { class: 'field-fault', id: `${id}-fault`, hidden: true });
     this.help = h('p', { class: 'field-help', id: `${id}-help` }, described(helpOf(schema)));
-    this.input.setAttribute('aria-describedby', `${this.fault.id} ${this.help.id}`);
-    this.element = h('div', { class: 'field', 'data-pointer': pointer }, h('label', { for: id }, label), this.input, this.fault, this.help);
+    this.notes = h('ul', { class: 'notes', id: `${id}-notes`, hidden: true });
+    this.input.setAttribute('aria-describedby', [this.fault, this.help, ...(notesOf ? [this.notes] : [])].map((one) => one.id).join(' '));
+    this.element = h('div', { class: 'field', 'data-pointer': pointer },
+      h('label', { for: id }, label), this.control.element, this.fault, notesOf ? this.notes : null, this.help);
   }
 
   /**
@@ -86,42 +96,62 @@ export class Field {
   }
 
   /**
+   * The fault of text that could not be read, for as long as the text is there.
+   * @returns {Fault[]}
+   */
+  get unreadable() {
+    return this.#unreadable ? [{ pointer: this.pointer, detail: this.#unreadable }] : [];
+  }
+
+  /**
    * Shows a value of the document, or what the server would fill in.
    * @param {unknown} value
    * @param {unknown} [filled]
    */
   show(value, filled) {
     this.control.show(value, filled);
+    this.#unreadable = this.control.faultOf?.(value) ?? '';
+    this.#showFault();
+    this.#showNotes(this.notesOf?.(value) ?? []);
+  }
+
+  /** @param {string[]} notes */
+  #showNotes(notes) {
+    const text = notes.join('\n');
+    if (text === this.#noted) return;
+    this.#noted = text;
+    fill(this.notes, notes.map((note) => h('li', {}, note)));
+    this.notes.hidden = notes.length === 0;
+    // What is to be known about a value is not folded away with it.
+    if (notes.length) this.element.closest('details')?.setAttribute('open', '');
   }
 
   /** @param {string} text */
   setFault(text) {
+    this.#told = text;
+    this.#showFault();
+  }
+
+  #showFault() {
+    const text = this.#unreadable || this.#told;
     setText(this.fault, text);
     this.fault.hidden = !text;
     if (text) this.input.setAttribute('aria-invalid', 'true');
     else this.input.removeAttribute('aria-invalid');
   }
-
-  /**
-   * Takes what was read from the control: a value, or the fault of what is still being typed.
-   * @param {Reading<unknown>} reading
-   */
-  take({ value, fault }) {
-    this.setFault(fault ?? '');
-    if (!fault) this.onChange(value);
-  }
 }
 
 /**
  * The fields of an object in the order of its schema, without nested objects and the names to `skip`, which are shown
- * elsewhere. `controls` holds controls by name for fields that the schema alone does not make.
+ * elsewhere. `controls` holds controls by name for fields that the schema alone does not make, and `notes` what to know
+ * about the values of fields.
  * @param {SchemaSet} schemas
  * @param {Schema} object
  * @param {string} pointer
  * @param {Setter} set
- * @param {{ skip?: string[], controls?: Record<string, ControlMaker> }} [options]
+ * @param {{ skip?: string[], controls?: Record<string, ControlMaker>, notes?: Record<string, NotesOf> }} [options]
  */
-export function fieldsOf(schemas, object, pointer, set, { skip = [], controls = {} } = {}) {
+export function fieldsOf(schemas, object, pointer, set, { skip = [], controls = {}, notes = {} } = {}) {
   const { properties = {}, 'x-methods': methods } = schemas.resolve(object);
   const inherited = methods ? { 'x-methods': methods } : {};
   return Object.entries(properties)
@@ -130,7 +160,7 @@ export function fieldsOf(schemas, object, pointer, set, { skip = [], controls = 
     .sort((one, other) => one.schema['x-order'] - other.schema['x-order'])
     .map(({ key, schema }) => {
       const here = `${pointer}/${escapePart(key)}`;
-      return new Field({ pointer: here, key, schema, control: controls[key], onChange: (value) => set(here, value) });
+      return new Field({ pointer: here, key, schema, control: controls[key], notesOf: notes[key], onChange: (value) => set(here, value) });
     });
 }
 

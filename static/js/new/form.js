@@ -6,6 +6,7 @@ import { section } from '../ui/section.js';
 import { labelsControl, methodChoice } from './controls.js';
 import { Field, SchemaSet, Variants, fieldsOf } from './fields.js';
 import { Teacher, architectureField, datasetField, more } from './networks.js';
+import { notesOfCheckpoint } from './notes.js';
 import { Scales } from './scales.js';
 
 /** @import { Child } from '../ui/dom.js' */
@@ -26,15 +27,22 @@ export class JobForm {
   #onChange;
 
   /**
+   * The settings of the last method with a teacher, for a user who looks at plain training.
+   * @type {unknown}
+   */
+  #distilled;
+
+  /**
    * @param {ConstructorParameters<typeof SchemaSet>[0]} document OpenAPI
    * @param {Inventory} have
    * @param {(spec: Spec) => void} onChange gets every new state of the specification
+   * @param {AbortSignal} signal
    */
-  constructor(document, have, onChange) {
+  constructor(document, have, onChange, signal) {
     this.#schemas = new SchemaSet(document);
     this.#job = this.#schemas.resolve(this.#schemas.all.JobSpecRequest);
     this.#onChange = onChange;
-    this.teacher = new Teacher(have, (teacher) => this.#setTeacher(teacher));
+    this.teacher = new Teacher(have, (teacher) => this.#setTeacher(teacher), signal);
     const distillation = this.#part('distillation').properties;
     this.method = this.#schemas.resolve(distillation.method);
     this.scales = new Scales(this.#schemas.resolve(distillation.scales), (value) => this.#set('/distillation/scales', value));
@@ -78,10 +86,10 @@ export class JobForm {
   #networks(have) {
     const set = (/** @type {string} */ pointer) => (/** @type {unknown} */ value) => this.#set(pointer, value);
     const [architecture, name] = this.#add(
-      architectureField(have.architectures, set('/student/architecture')), datasetField(have.datasets, set('/dataset/name')));
+      architectureField(have.architectures, set('/student/architecture')), datasetField(have, set('/dataset/name')));
     const [usual, rare] = split(this.#fieldsOf(this.#part('dataset'), '/dataset', { skip: ['name'] }));
     const others = [
-      ...this.#fieldsOf(this.#part('student'), '/student', { skip: ['architecture'] }),
+      ...this.#fieldsOf(this.#part('student'), '/student', { skip: ['architecture'], notes: { checkpoint: (id) => notesOfCheckpoint(have, id) } }),
       ...this.#fieldsOf(this.#part('teacher'), '/teacher', { skip: ['checkpoint', 'job'] }),
     ];
     return formSection('Networks and data', this.teacher.element, architecture.element, h('div', { class: 'fields data' }, name.element, elements(usual)),
@@ -116,8 +124,12 @@ export class JobForm {
     const spec = withValue(this.#spec, '/teacher', teacher ?? undefined);
     const isPlain = valueAt(this.#spec, '/distillation/method') === 'none';
     // Plain training has no teacher, and everything else has one.
-    if (teacher === undefined) this.#onChange(withValue(spec, '/distillation', { method: 'none' }));
-    else this.#onChange(isPlain ? withValue(spec, '/distillation', undefined) : spec);
+    if (teacher === undefined) {
+      if (!isPlain) this.#distilled = valueAt(this.#spec, '/distillation');
+      this.#onChange(withValue(spec, '/distillation', { method: 'none' }));
+    } else {
+      this.#onChange(isPlain ? withValue(spec, '/distillation', this.#distilled) : spec);
+    }
   }
 
   /** @param {string | undefined} method */
@@ -153,13 +165,18 @@ export class JobForm {
     this.scales.element.hidden = !this.scales.areChosenBy(method);
   }
 
+  /** The faults of fields whose text cannot be read. */
+  get unreadable() {
+    return [...this.#fields, ...this.variants.flatMap((variant) => variant.fields)].flatMap((field) => field.unreadable);
+  }
+
   /**
    * Shows each fault at the field closest to its pointer.
    * @param {Fault[]} faults
    */
   showFaults(faults) {
     /** @type {FaultPlace[]} */
-    const places = [...this.#fields, this.scales, ...this.teacher.fields, ...this.variants.flatMap((variant) => variant.fields)];
+    const places = [...this.#fields, this.scales, this.teacher, ...this.teacher.fields, ...this.variants.flatMap((variant) => variant.fields)];
     /** @type {Map<FaultPlace, string[]>} */
     const found = new Map();
     for (const fault of faults) {
@@ -182,8 +199,9 @@ export class JobForm {
     const field = closest ?? this.element.querySelector('[data-pointer]:has(> .field-fault:not([hidden]))');
     field?.closest('details')?.setAttribute('open', '');
     field?.scrollIntoView({ block: 'center' });
-    const input = field?.querySelector('input, select');
-    if (input instanceof HTMLElement) input.focus({ preventScroll: true });
+    /** @type {HTMLElement[]} */
+    const inputs = [...field?.querySelectorAll('input, select, button') ?? []].filter((element) => element instanceof HTMLElement);
+    inputs.find((element) => element.offsetParent !== null)?.focus({ preventScroll: true });
   }
 }
 

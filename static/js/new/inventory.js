@@ -1,56 +1,56 @@
 // What a new job can be made of: what the server has, and the job that the address names.
 
-import { api } from '../api/client.js';
+import { allCheckpoints, api } from '../api/client.js';
 import { preset, withTeacher } from './presets.js';
 
 /**
  * @typedef {object} Inventory
  * @property {Schemas['Architecture'][]} architectures
  * @property {Dataset[]} datasets
+ * @property {Schemas['UnusableDirectory'][]} unusable directories that are no data sets
  * @property {Schemas['Checkpoint'][]} checkpoints
- * @property {Schemas['Worker'][]} workers
- * @property {Schemas['Job'][]} jobs possible teachers
+ * @property {Map<ListName, string>} unread why lists could not be read
  */
+/** @typedef {'architectures' | 'data sets' | 'checkpoints'} ListName */
 
 /**
- * A list that cannot be read is empty; the page works without it.
+ * A list that cannot be read is empty, and `unread` says why; the page works without it.
  * @param {AbortSignal} signal
  * @returns {Promise<Inventory>}
  */
 export async function inventory(signal) {
-  const [architectures, datasets, checkpoints, workers, jobs] = await Promise.all([
-    listOrNothing(api.architectures(signal)), listOrNothing(api.datasets(signal)), listOrNothing(api.checkpoints(signal)),
-    listOrNothing(api.workers(signal)), listOrNothing(api.possibleTeachers(signal)),
+  /** @type {Map<ListName, string>} */
+  const unread = new Map();
+  const failed = (/** @type {ListName} */ name) => (/** @type {Error} */ { message }) => {
+    unread.set(name, message);
+    return { data: [], unusable: [] };
+  };
+  const [{ data: architectures }, { data: datasets, unusable }, { data: checkpoints }] = await Promise.all([
+    api.architectures(signal).catch(failed('architectures')),
+    api.datasets(signal).catch(failed('data sets')),
+    allCheckpoints(signal).then((data) => ({ data }), failed('checkpoints')),
   ]);
-  return { architectures, datasets, checkpoints, workers, jobs };
+  return { architectures, datasets, unusable, checkpoints, unread };
 }
 
-/**
- * @template T
- * @param {Promise<{ data: T[] }>} answer
- * @returns {Promise<T[]>}
- */
-async function listOrNothing(answer) {
-  try {
-    return (await answer).data;
-  } catch {
-    return [];
-  }
-}
+/** @typedef {{ origin: string, spec: any, problem?: string }} Start `origin` names the draft; without `spec` the form starts from a preset */
 
 /**
  * The specification that the address asks for: a job's as it was sent, or a new one taught by a job's student.
  * @param {URLSearchParams} query
  * @param {AbortSignal} signal
+ * @returns {Promise<Start>}
  */
 export async function startingPoint(query, signal) {
-  const id = query.get('from') ?? query.get('teacher_job');
-  if (!id) return null;
+  const from = query.get('from');
+  const id = from ?? query.get('teacher_job');
+  if (!id) return { origin: '', spec: null };
+  const origin = from ? `from=${id}` : `teacher_job=${id}`;
   try {
     const { spec } = await api.job(id, signal);
-    if (query.has('from')) return await api.submitted(id, signal).catch(() => spec);
-    return withTeacher({ ...preset('sdd_kd'), dataset: spec.dataset }, { job: id });
-  } catch {
-    return null;
+    if (from) return { origin, spec: await api.submitted(id, signal).catch(() => spec) };
+    return { origin, spec: withTeacher({ ...preset('sdd_kd'), dataset: spec.dataset }, { job: id }) };
+  } catch (error) {
+    return { origin, spec: null, problem: `The form does not start from job ${id}: ${error.message}` };
   }
 }

@@ -1,6 +1,6 @@
 // A new job: one specification as a form and as JSON, which the server checks while it is written.
 
-import { api, idempotencyKey } from '../api/client.js';
+import { allCheckpoints, api, idempotencyKey } from '../api/client.js';
 import { prettyJson } from '../json/pretty.js';
 import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { ask, copyButton, fill, h } from '../ui/dom.js';
@@ -13,7 +13,7 @@ import { missing, preset, presetGroups, teacherFrom, withTeacher } from './prese
 import { UploadForm, acceptDrops } from './upload.js';
 import { Verdict } from './verdict.js';
 
-/** @import { Inventory } from './inventory.js' */
+/** @import { Inventory, Start } from './inventory.js' */
 /** @import { Spec } from './presets.js' */
 /** @typedef {'form' | 'json'} View */
 /** @typedef {Schemas['Checkpoint']} Checkpoint */
@@ -56,30 +56,39 @@ class NewJob {
    * @param {object} options
    * @param {HTMLElement} options.root
    * @param {Inventory} options.have
-   * @param {Spec} options.start null for the first preset
+   * @param {Start} options.start
    * @param {any} options.document the OpenAPI document; null leaves only JSON
    * @param {AbortSignal} options.signal
    */
   constructor({ root, have, start, document, signal }) {
     this.have = have;
-    this.start = start;
+    this.start = start.spec;
+    // Each starting point has a draft of its own: looking at a clone leaves the others alone.
+    this.draftKey = `${DRAFT_KEY}?${start.origin}`;
+    this.note = h('p', { class: 'note draft-note', role: 'status' }, start.problem);
+    this.unread = h('p', { class: 'message-line', role: 'status' });
+    this.#showUnread();
     this.signal = signal;
     this.submit = h('button', { type: 'button', class: 'primary', onclick: () => this.send() }, 'Submit');
     this.verdict = new Verdict({ actions: [this.submit], onFault: (fault) => this.#goTo(fault) });
     this.editor = new Editor({ label: 'Specification (JSON)', onInput: () => this.typed(), signal });
-    this.form = document ? new JobForm(document, have, (spec) => this.change(spec)) : null;
-    const asked = start ? h('option', { value: '' }, 'the selected job') : null;
+    this.form = document ? new JobForm(document, have, (spec) => this.change(spec), signal) : null;
+    const asked = this.start ? h('option', { value: '' }, 'the selected job') : null;
     this.preset = h('select', { id: 'preset', onchange: () => this.choosePreset() }, asked, presetGroups().map(({ label, presets }) =>
       h('optgroup', { label }, presets.map((one) => h('option', { value: one.id }, one.label)))));
     this.sent = h('div', { class: 'sent' });
     this.checkpoints = checkpointsHelp((checkpoint) => this.useTeacher(checkpoint));
-    this.checkpoints.update(have.checkpoints);
+    this.checkpoints.update(have);
     this.views = this.#viewButtons();
     this.layout = this.#layOut(root);
     signal.addEventListener('abort', () => {
       clearTimeout(this.#timer);
       this.#check?.abort();
     });
+  }
+
+  #showUnread() {
+    fill(this.unread, [...this.have.unread].map(([name, problem]) => `The ${name} could not be read; reload the page to choose among them. ${problem} `));
   }
 
   #viewButtons() {
@@ -106,19 +115,23 @@ class NewJob {
         h('details', { class: 'card help' }, h('summary', {}, h('h2', {}, 'Request')), this.sent),
         this.checkpoints.element,
         section('Upload a teacher', {}, upload.element),
-        datasetsHelp(have.datasets), architecturesHelp(have.architectures),
+        datasetsHelp(have), architecturesHelp(have.architectures),
         h('p', { class: 'note' }, 'The ', h('a', { href: '/docs' }, 'API reference'), ' describes every field. Fields left empty take the values of the published recipe.')));
     fill(root,
       h('div', { class: 'heading' }, h('h1', {}, 'New job'), h('fieldset', { class: 'segments' }, h('legend', {}, 'View'),
         h('label', {}, this.views.form, 'Form'), h('label', {}, this.views.json, 'JSON'))),
-      layout);
+      this.note, this.unread, layout);
     return layout;
   }
 
   open() {
-    const draft = this.start ? null : sessionStorage.getItem(DRAFT_KEY);
+    const draft = sessionStorage.getItem(this.draftKey);
     this.#unchanged = prettyJson(this.start ?? preset(this.preset.value, this.have));
     this.editor.text = draft ?? this.#unchanged;
+    if (draft) {
+      const restart = h('button', { type: 'button', class: 'quiet small', onclick: () => this.#restart() }, 'Discard the draft');
+      fill(this.note, this.note.textContent ?? '', ' This is your draft, which was not submitted. ', restart);
+    }
     const isJson = !this.form || localStorage.getItem(VIEW_KEY) === 'json' || this.editor.peek() === null;
     this.turn(isJson ? 'json' : 'form');
     this.changed();
@@ -169,12 +182,17 @@ class NewJob {
     // A changed text is another job. The same text, sent again because the answer was lost, is the same job.
     this.#key = null;
     const { text } = this.editor;
-    if (text === this.#unchanged) sessionStorage.removeItem(DRAFT_KEY);
-    else sessionStorage.setItem(DRAFT_KEY, text);
+    if (text === this.#unchanged) sessionStorage.removeItem(this.draftKey);
+    else sessionStorage.setItem(this.draftKey, text);
     this.#check?.abort();
     clearTimeout(this.#timer);
     this.verdict.checking();
     this.#timer = setTimeout(() => this.check(), CHECK_DELAY);
+  }
+
+  /** Faults of text in the form that cannot be read. In the JSON it is an error like others, which the server finds. */
+  get #unreadable() {
+    return this.#view === 'form' ? this.form?.unreadable ?? [] : [];
   }
 
   async check() {
@@ -185,6 +203,12 @@ class NewJob {
     }
     this.#showRequest();
     const left = missing(spec);
+    const unreadable = this.#unreadable;
+    if (unreadable.length > 0) {
+      this.#showFaults([...unreadable, ...left]);
+      this.verdict.faulty([...unreadable, ...left]);
+      return;
+    }
     if (left.length > 0) {
       this.#showFaults(left);
       this.verdict.incomplete(left);
@@ -194,11 +218,11 @@ class NewJob {
     this.#check = new AbortController();
     const { signal } = this.#check;
     try {
-      const dryRun = await api.check(this.editor.text, signal);
+      const [dryRun, workers] = await Promise.all([api.check(this.editor.text, signal), api.workers(signal).catch(() => null)]);
       if (signal.aborted) return;
       this.#dryRun = dryRun;
       this.#showFaults([]);
-      this.verdict.fine(dryRun, this.have.workers);
+      this.verdict.fine(dryRun, workers?.data ?? null);
       this.#showForm();
     } catch (error) {
       if (!signal.aborted) this.#refused(error);
@@ -262,7 +286,13 @@ class NewJob {
     if (!this.preset.value || (isEdited && !(await ask(question)))) return;
     this.#load(preset(this.preset.value, this.have));
     this.#unchanged = this.editor.text;
-    sessionStorage.removeItem(DRAFT_KEY);
+    sessionStorage.removeItem(this.draftKey);
+    fill(this.note);
+  }
+
+  #restart() {
+    fill(this.note);
+    this.#load(JSON.parse(this.#unchanged));
   }
 
   /** @param {Spec} spec */
@@ -284,9 +314,10 @@ class NewJob {
    */
   async uploaded(checkpoint) {
     try {
-      this.have.checkpoints = (await api.checkpoints(this.signal)).data;
-      this.checkpoints.update(this.have.checkpoints);
-      this.form?.teacher.refresh();
+      this.have.checkpoints = await allCheckpoints(this.signal);
+      this.have.unread.delete('checkpoints');
+      this.#showUnread();
+      this.checkpoints.update(this.have);
     } catch {
       // The upload form shows the new checkpoint in any case.
     }
@@ -298,7 +329,7 @@ class NewJob {
   async send() {
     const spec = this.editor.parse();
     if (spec === null) return;
-    const left = missing(spec);
+    const left = [...this.#unreadable, ...missing(spec)];
     if (left.length > 0) {
       this.#showFaults(left, true);
       return;
@@ -307,7 +338,7 @@ class NewJob {
     try {
       this.#key ??= idempotencyKey();
       const job = await api.create(this.editor.text, this.#key);
-      sessionStorage.removeItem(DRAFT_KEY);
+      sessionStorage.removeItem(this.draftKey);
       location.hash = `#/jobs/${encodeURIComponent(job.id)}`;
     } catch (error) {
       this.#refused(error, true);

@@ -77,17 +77,18 @@ export function preset(id, have = {}) {
 
 /**
  * @param {string} id
- * @param {Partial<Pick<Inventory, 'datasets' | 'checkpoints'>>} have
+ * @param {Partial<Pick<Inventory, 'datasets'>>} have
  */
-function own(id, { datasets = [], checkpoints = [] }) {
-  const dataset = { name: datasets[0]?.name ?? 'cifar100' };
+function own(id, { datasets = [] }) {
+  // What there is one of needs no choice; otherwise the user chooses.
+  const dataset = { name: datasets.length === 1 ? datasets[0].name : '' };
   const training = { epochs: 240, batch_size: 64, augmentation: 'crop_flip', seed: 0 };
   if (id === 'none') {
     return {
       name: 'my teacher', student: { architecture: 'resnet56' }, dataset, distillation: { method: 'none' }, training,
     };
   }
-  const teacher = teacherFrom(checkpoints[0]);
+  const teacher = { checkpoint: NO_CHECKPOINT };
   const student = { architecture: 'resnet20' };
   return {
     name: `my ${id} student`, teacher, student, dataset, distillation: distillation(id), training,
@@ -125,10 +126,10 @@ function onImagenet(id, have) {
  */
 function published(id, { checkpoints = [] }, classes, rest) {
   const [architecture, student, method] = id.split('-');
-  const fitting = checkpoints.find(({ fits }) => fits.some((fit) => fit.architecture === architecture && fit.num_classes === classes));
+  const [fitting, ...others] = checkpoints.filter(({ fits }) => fits.some((fit) => fit.architecture === architecture && fit.num_classes === classes));
   return {
     name: `${architecture} to ${student} by ${method}`,
-    teacher: { architecture, checkpoint: fitting?.id ?? NO_CHECKPOINT },
+    teacher: { architecture, checkpoint: fitting && others.length === 0 ? fitting.id : NO_CHECKPOINT },
     student: { architecture: student },
     ...rest,
   };
@@ -147,10 +148,11 @@ function distillation(id) {
 
 /**
  * The `teacher` field for an uploaded checkpoint.
- * @param {Checkpoint | undefined} checkpoint
+ * @param {Checkpoint} checkpoint
  */
-export function teacherFrom(checkpoint) {
-  return { architecture: checkpoint?.architecture ?? checkpoint?.fits?.[0]?.architecture ?? 'resnet56', checkpoint: checkpoint?.id ?? NO_CHECKPOINT };
+export function teacherFrom({ id, architecture, fits }) {
+  const known = architecture ?? fits[0]?.architecture;
+  return { ...(known ? { architecture: known } : {}), checkpoint: id };
 }
 
 /**
@@ -176,7 +178,7 @@ export function missing(spec) {
   const hasTeacher = teacher?.job || (teacher?.checkpoint && teacher.checkpoint !== NO_CHECKPOINT);
   if (method !== 'none' && !hasTeacher) {
     const pointer = teacher && teacher.job === undefined ? '/teacher/checkpoint' : '/teacher';
-    found.push({ pointer, detail: 'choose a teacher: upload a checkpoint, or first train one with the method none' });
+    found.push({ pointer, detail: 'choose a teacher: an uploaded checkpoint, or the student of a job; the method none trains one' });
   }
   if (!student?.architecture) found.push({ pointer: '/student/architecture', detail: 'choose an architecture' });
   if (!dataset?.name) found.push({ pointer: '/dataset/name', detail: 'choose a data set' });

@@ -3,6 +3,7 @@
 import { paths, problem } from '../api/client.js';
 import { fill, h, progressBar, setText } from '../ui/dom.js';
 import { bytes, count, share } from '../ui/format.js';
+import { noteList } from './notes.js';
 
 /** @typedef {Schemas['Checkpoint']} Checkpoint */
 
@@ -89,6 +90,7 @@ export class UploadForm {
     fill(this.message,
       h('p', {}, h('code', {}, checkpoint.id), ` ${checkpoint.format}, ${count(checkpoint.parameters)} parameters. `,
         fits.length ? `It fits ${fits.join(', ')}.` : `It fits no known architecture.${closest(checkpoint)}`),
+      noteList(checkpoint.notes),
       fits.length ? h('button', { type: 'button', class: 'quiet', onclick: () => this.#onUse(checkpoint) }, 'Use as teacher') : null);
   }
 }

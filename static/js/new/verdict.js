@@ -1,7 +1,7 @@
 // What the server says about a specification: whether the job can run, what it needs, or what is wrong.
 
 import { fill, h, setText } from '../ui/dom.js';
-import { bytes, count, isNumber, whole } from '../ui/format.js';
+import { bytes, count, duration, isNumber, rate, whole } from '../ui/format.js';
 import { scrollBox } from '../ui/section.js';
 
 /** @import { Child } from '../ui/dom.js' */
@@ -56,12 +56,14 @@ export class Verdict {
 
   /**
    * @param {DryRun} dryRun
-   * @param {Schemas['Worker'][]} workers the one with the most memory decides whether the job fits
+   * @param {Schemas['Worker'][] | null} workers the one with the most memory decides whether the job fits; null if they could
+   *   not be read
    */
-  fine({ spec, classes, teacher, student, warnings, memory }, workers) {
+  fine({ spec, classes, teacher, student, warnings, memory, time }, workers) {
     const { epochs } = spec.training;
     this.#show('fine', 'This job can run',
       h('p', {}, `${whole(epochs)} ${epochs === 1 ? 'epoch' : 'epochs'}, ${whole(classes)} classes. Needs about ${bytes(memory.total_bytes)} of device memory; ${fit(memory.total_bytes, workers)}`),
+      h('p', { class: 'verdict-time' }, time ? timeText(time) : withoutTime(spec)),
       warnings.map((warning) => h('p', { class: 'warning-line' }, warning)),
       scrollBox('Networks', {}, h('table', {},
         h('thead', {}, h('tr', {}, ['', 'Architecture', 'Parameters', 'MACs', 'Final map'].map((name) => (name ? h('th', { scope: 'col' }, name) : h('td', {}))))),
@@ -77,12 +79,31 @@ export class Verdict {
 }
 
 /**
+ * How long training takes, and what that is computed from.
+ * @param {Schemas['Time']} time
+ */
+function timeText({ seconds, images_per_second: speed, measured_jobs: jobs, device, method }) {
+  return [`Training takes ${seconds < 1 ? 'less than a second' : `about ${duration(seconds)}`} on ${device} at ${rate(speed)}, without the wait for a worker. `,
+    h('span', { class: 'note' }, `Measured by ${jobs === 1 ? '1 job' : `${whole(jobs)} jobs`}, and computed ${method}.`)];
+}
+
+/**
+ * The server has no estimate as long as it has measured no job that could be compared.
+ * @param {Schemas['JobSpec']} spec
+ */
+function withoutTime({ training: { devices = 1 } }) {
+  return h('span', { class: 'note' }, `No estimate of the time: no recent job on ${devices === 1 ? '1 device' : `${whole(devices)} devices`} of a worker’s kind has been measured.`);
+}
+
+/**
  * @param {number} needed bytes
- * @param {Schemas['Worker'][]} workers
+ * @param {Schemas['Worker'][] | null} workers
  */
 function fit(needed, workers) {
-  if (workers.length === 0) return 'no worker is running, so the job will wait for one.';
-  const known = workers.flatMap(({ name, memory_bytes: memory }) => (isNumber(memory) ? [{ name, memory }] : []));
+  if (workers === null) return 'the workers could not be read.';
+  const online = workers.filter((worker) => worker.online);
+  if (online.length === 0) return 'no worker is running, so the job will wait for one.';
+  const known = online.flatMap(({ name, memory_bytes: memory }) => (isNumber(memory) ? [{ name, memory }] : []));
   if (known.length === 0) return 'no worker reports its memory.';
   const largest = known.reduce((best, one) => (one.memory > best.memory ? one : best));
   return `${largest.name} has ${bytes(largest.memory)}${largest.memory < needed ? ', which is too little' : ''}.`;

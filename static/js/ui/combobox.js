@@ -2,11 +2,22 @@
 
 import { fill, h, setText } from './dom.js';
 
-/** @typedef {{ value: string, text: string, note?: string }} Option */
+/** @typedef {{ value: string, text: string, note?: string, isRest?: boolean }} Option `isRest`: says what else there is, and cannot be chosen */
 
 /** Milliseconds to wait for the next letter before searching. */
 const TYPING_DELAY = 150;
 let count = 0;
+
+/**
+ * Options with a last line that says how many more match.
+ * @param {Option[]} options
+ * @param {number} left how many more there are; NaN if there are some
+ * @returns {Option[]}
+ */
+export function withRest(options, left) {
+  if (left === 0) return options;
+  return [...options, { value: '', text: `${Number.isNaN(left) ? 'More' : `${left} more`} match: type to narrow the search`, isRest: true }];
+}
 
 export class Combobox {
   /** @type {Option[]} */
@@ -58,7 +69,7 @@ export class Combobox {
   /** @param {KeyboardEvent} event */
   #press(event) {
     const { key } = event;
-    const size = this.#options.length;
+    const size = this.#options.filter(({ isRest }) => !isRest).length;
     if (key === 'ArrowDown' || key === 'ArrowUp') {
       if (!this.#isOpen) this.#offer();
       else if (size > 0) this.#activate(key === 'ArrowDown' ? (this.#active + 1) % size : (Math.max(this.#active, 0) + size - 1) % size);
@@ -89,8 +100,9 @@ export class Combobox {
   /** @param {Option[]} options */
   #show(options, note = this.none) {
     this.#options = options;
-    fill(this.list, options.map(({ text, note: more }, index) => h('li', {
-      id: `${this.list.id}-${index}`, role: 'option', 'aria-selected': 'false', onclick: () => this.#pick(options[index]),
+    fill(this.list, options.map(({ text, note: more, isRest }, index) => h('li', {
+      id: `${this.list.id}-${index}`, role: 'option', 'aria-selected': 'false', 'aria-disabled': isRest ? 'true' : null,
+      onclick: isRest ? null : () => this.#pick(options[index]),
     }, h('span', {}, text), more ? h('span', { class: 'note' }, more) : null)));
     this.list.hidden = options.length === 0;
     this.note.hidden = options.length > 0;

@@ -150,10 +150,46 @@ export const NO_BASELINE = 'No job of a simpler method has succeeded with the sa
  * What a gain is measured against.
  * @param {Schemas['Baseline']} baseline
  */
-export function comparedWith({ method, top1, deviation, jobs }) {
+export function comparedWith({ method, top1, deviation, jobs, copies }) {
   const value = isNumber(deviation) ? `${percent(top1)} ± ${deviation.toFixed(2)}, the mean of ${jobs} jobs` : `${percent(top1)}, one job`;
+  const left = copies ? ` (${copies === 1 ? '1 copy' : `${copies} copies`} not counted)` : '';
   const shared = method === 'none' ? 'student, data set and training' : 'teacher, student, data set and training';
-  return `Compared with ${method}: ${value}, with the same ${shared} (the seed may differ).`;
+  return `Compared with ${method}: ${value}${left}, with the same ${shared} (the seed may differ).`;
+}
+
+/**
+ * Why a queued job does not run yet, and when it will.
+ * @param {Schemas['Waiting']} waiting
+ */
+export function waitingText({ reason, detail, position, starts_in_seconds: seconds }) {
+  const place = isNumber(position) ? [`number ${position} in the queue`] : [];
+  const start = isNumber(seconds) ? `about ${duration(seconds)}` : null;
+  const starts = { teacher: start && `the teacher needs ${start} more`, backoff: start && `in ${start}`, start: null }[/** @type {string} */ (reason)];
+  const turn = reason === 'turn' ? [start ? `starts in ${start}` : 'no estimate of its start yet'] : [];
+  return [...place, detail, ...(starts ? [starts] : []), ...turn].join(' · ');
+}
+
+/**
+ * The same for a narrow column: "#3 · 25 min".
+ * @param {Schemas['Waiting']} waiting
+ */
+export function shortWaiting({ reason, position, starts_in_seconds: seconds }) {
+  if (isNumber(position)) return isNumber(seconds) && seconds > 0 ? `#${position} · ${duration(seconds)}` : `#${position}`;
+  const retry = isNumber(seconds) ? `retry: ${duration(seconds)}` : 'retry';
+  return { teacher: 'for its teacher', backoff: retry, no_worker: 'no worker', version: 'old workers', devices: 'no worker fits', dataset: 'no data set', declined: 'no worker fits' }[/** @type {string} */ (reason)] ?? 'queued';
+}
+
+/**
+ * How many attempts a job has had of those that it may have: "2 of 3, not counting 1". The server raises `max_attempts`
+ * above what the specification says by one for each attempt that does not count.
+ * @param {Pick<Schemas['Job'], 'attempt' | 'max_attempts' | 'spec' | 'status'>} job
+ */
+export function attemptsText({ attempt, max_attempts: most, spec, status }) {
+  if (attempt === 0) return 'not started';
+  // Nothing follows, and an attempt that was cancelled counts for nothing.
+  if (status === 'cancelled') return String(attempt);
+  const free = most - spec.max_attempts;
+  return free > 0 ? `${Math.max(attempt - free, 0)} of ${spec.max_attempts}, not counting ${free}` : `${attempt} of ${most}`;
 }
 
 /**

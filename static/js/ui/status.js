@@ -32,3 +32,16 @@ export const ACTIONS = [
     confirm: { title: 'Delete this job?', detail: 'This permanently deletes its student, metrics and history.', yes: 'Delete the job' },
   },
 ];
+
+/**
+ * What becomes of the jobs that a deleted job's student teaches; nothing if there are none.
+ * @param {Pick<Schemas['JobSummary'], 'students' | 'unfinished_students' | 'student_names'>} summary
+ */
+export function taughtText({ students, unfinished_students: unfinished, student_names: names }) {
+  if (students === 0) return '';
+  const left = students - names.length;
+  const all = `${names.join(', ')}${left > 0 ? ` and ${left} more` : ''}`;
+  const said = ` Its student is the teacher of ${students === 1 ? '1 job' : `${students} jobs`}: ${all}.`;
+  if (unfinished > 0) return `${said} ${unfinished === 1 ? '1 of them is' : `${unfinished} of them are`} not finished, so the server will refuse: cancel them or wait.`;
+  return `${said} They keep their results, but a retry or a clone of them will not find its teacher.`;
+}

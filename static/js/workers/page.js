@@ -1,6 +1,7 @@
 // Workers, the queue and storage, requested every few seconds: no stream reports them.
 
 import { api } from '../api/client.js';
+import { Poller } from '../api/poller.js';
 import { setConnection } from '../ui/connection.js';
 import { fill, h, setText } from '../ui/dom.js';
 import { Tiles } from './tiles.js';
@@ -17,22 +18,24 @@ export function workersPage({ root, signal, setTitle }) {
   const note = h('p', { class: 'note', role: 'status' }, 'Loading…');
   fill(root, h('h1', {}, 'Workers and system'), tiles.element, table.element, note);
 
-  async function refresh() {
-    try {
-      const [{ data: workers }, system] = await Promise.all([api.workers(signal), api.system(signal)]);
+  const poller = new Poller({
+    interval: INTERVAL, signal,
+    request: async (stop) => {
+      const [{ data: workers }, system] = await Promise.all([api.workers(stop), api.system(stop)]);
       const ids = workers.flatMap(({ job }) => job ?? []).slice(0, MAX_IDS);
-      const jobs = ids.length ? (await api.summaries({ id: ids, limit: MAX_IDS }, signal)).data : [];
+      const jobs = ids.length ? (await api.summaries({ id: ids, limit: MAX_IDS }, stop)).data : [];
       table.show(workers, new Map(jobs.map((job) => [job.id, job])));
       tiles.show(system, workers);
-      setText(note, workers.length ? '' : 'No worker is running, so queued jobs wait. Start one with “distillery worker”.');
-      setTitle(workers.length ? `${workers.filter(({ job }) => job).length} of ${workers.length} busy · Workers` : 'Workers');
+      const online = workers.filter((worker) => worker.online);
+      setText(note, online.length ? '' : 'No worker is running, so queued jobs wait. Start one with “distillery worker”.');
+      setTitle(online.length ? `${online.filter(({ job }) => job).length} of ${online.length} busy · Workers` : 'Workers');
       setConnection('live');
-    } catch (error) {
-      if (signal.aborted) return;
+      poller.soon();
+    },
+    onError: (error) => {
       setText(note, error.message);
       setConnection('lost');
-    }
-    if (!signal.aborted) setTimeout(refresh, INTERVAL);
-  }
-  refresh();
+    },
+  });
+  poller.now();
 }

@@ -78,6 +78,7 @@ class WorkerRow {
     this.idle = h('span', { class: 'note' }, 'idle');
     this.progress = h('span', { class: 'note live-figure' });
     this.others = h('span', { class: 'note' });
+    this.stopped = h('span', { class: 'doubtful', hidden: true });
     this.heartbeat = h('time', {});
     this.started = h('time', { datetime: worker.started_at, title: new Date(worker.started_at).toLocaleString() });
     this.element = h('tr', { role: 'row', 'data-id': worker.id },
@@ -86,7 +87,7 @@ class WorkerRow {
       cell('Processors', this.cpu.element),
       cell('Memory', this.memory.element),
       cell('Busy in the last hour', h('div', { class: 'progress-cell' }, this.busy.element, this.busyShare)),
-      cell('Job', h('span', { class: 'worker-job' }, this.job, this.idle, this.progress, this.others)),
+      cell('Job', h('span', { class: 'worker-job' }, this.job, this.idle, this.progress, this.others, this.stopped)),
       cell('Last heartbeat', this.heartbeat),
       cell('Started', this.started),
       cell('Version', worker.version));
@@ -112,9 +113,13 @@ class WorkerRow {
    * @param {Worker} worker
    * @param {JobSummary | undefined} job
    */
-  #showJob({ job: id, jobs, waits_for: reserved }, job) {
+  #showJob({ job: id, jobs, waits_for: reserved, stopped_because: because, datasets }, job) {
+    const lacks = datasets && Object.keys(datasets).length === 0 ? 'it has no data set in its --datasets-dir' : null;
+    const reason = because ?? lacks;
+    this.stopped.hidden = !reason;
+    setText(this.stopped, reason ? `takes no jobs: ${reason}` : '');
     this.job.hidden = !id;
-    this.idle.hidden = Boolean(id);
+    this.idle.hidden = Boolean(id) || Boolean(reason);
     if (id) this.job.href = `#/jobs/${encodeURIComponent(id)}`;
     setText(this.job, id ? job?.name || id : '');
     const others = jobs.length - 1;

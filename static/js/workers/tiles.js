@@ -12,7 +12,7 @@ export class Tiles {
 
   constructor() {
     this.element = h('div', { class: 'system' },
-      this.#group('Queue', ['Ready', 'Longest wait', 'Waiting for a teacher', 'Waiting to be retried', 'Paused']),
+      this.#group('Queue', ['Ready', 'Without a worker', 'Longest wait', 'Waiting for a teacher', 'Waiting to be retried', 'Paused']),
       this.#group('Running', ['Jobs held', 'Images per second', 'Workers busy']),
       this.#group('Last 24 hours', ['Attempts started', 'Succeeded', 'Failed', 'Median wait', '95th percentile wait']),
       this.#group('Storage', ['Students and reports', 'Resume states', 'Uploaded checkpoints', 'Database', 'Free']));
@@ -57,7 +57,8 @@ export class Tiles {
    * @param {Schemas['Worker'][]} workers
    */
   #showQueue(queue, workers) {
-    this.#set('Ready', whole(queue.ready), 'Queued jobs that a worker could take now');
+    this.#set('Ready', whole(queue.ready), 'Queued jobs that a running worker can take, now or when it is free');
+    this.#set('Without a worker', whole(queue.without_worker), 'Queued jobs that no running worker can take: the list says why');
     this.#set('Longest wait', duration(queue.longest_wait_seconds));
     this.#set('Waiting for a teacher', whole(queue.waiting_for_teacher), 'Jobs whose teacher is still being trained');
     this.#set('Waiting to be retried', whole(queue.backing_off), 'Jobs whose last attempt failed');

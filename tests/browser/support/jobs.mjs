@@ -43,6 +43,7 @@ export async function addJobs(server, { jobs, evaluations }) {
       case when status in ('succeeded', 'failed') then now() - (${jobs} - number) * interval '3 minutes' + interval '40 minutes' end,
       case when status not in ('queued', 'failed') then best end
     from drawn, (select spec from jobs where id = '${like}') as like_this;
+    update jobs set submitted = spec::text::json where id like 'job_00%';
     insert into metrics (job_id, attempt, name, step, epoch, time, value)
     select id, 1, 'eval/top1', 100 * epoch, epoch, started_at + epoch * interval '1 minute', best_top1 - 40 * exp(-epoch * 6.0 / ${evaluations}) - 0.5 * abs(sin(epoch * 7))
     from jobs, generate_series(1, ${evaluations}) as epoch where id like 'job_00%' and best_top1 is not null;

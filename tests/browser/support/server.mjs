@@ -26,7 +26,7 @@ export class Server {
   /** `env`: more environment variables. */
   constructor(env = {}) {
     this.#env = env;
-    cpSync(join(ROOT, 'examples/data/digits'), join(this.#dir, 'datasets/digits'), { recursive: true });
+    cpSync(join(ROOT, 'examples/data/digits'), join(this.datasetsDir, 'digits'), { recursive: true });
   }
 
   async start() {
@@ -35,7 +35,7 @@ export class Server {
     const listen = this.url?.slice('http://'.length) ?? '127.0.0.1:0';
     const { DATABASE_URL: _, ...env } = process.env;
     this.#child = spawn(program, ['serve', '--listen', listen, '--workers', '1',
-      '--data-dir', this.dataDir, '--datasets-dir', join(this.#dir, 'datasets')], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...env, ...this.#env } });
+      '--data-dir', this.dataDir, '--datasets-dir', this.datasetsDir], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...env, ...this.#env } });
     const log = this.#log;
     createInterface({ input: this.#child.stderr }).on('line', (line) => log.push(line));
     const address = new Promise((resolve) => {
@@ -52,6 +52,10 @@ export class Server {
 
   get dataDir() {
     return join(this.#dir, 'data');
+  }
+
+  get datasetsDir() {
+    return join(this.#dir, 'datasets');
   }
 
   /** Kills the server and its workers. A worker that outlived it for a moment could release its job properly. */
@@ -113,8 +117,7 @@ export class Server {
 
   /** Runs SQL in the server's database. */
   sql(text) {
-    // The parameters of the URL are for the server's own driver.
-    const [url] = readFileSync(join(this.dataDir, 'postgres.url'), 'utf8').trim().split('?');
+    const url = readFileSync(join(this.dataDir, 'postgres.url'), 'utf8');
     const options = ['--no-psqlrc', '--quiet', '--tuples-only', '--no-align', '--set', 'ON_ERROR_STOP=1', '--file', '-'];
     return execFileSync(join(POSTGRES, 'psql'), [url, ...options], { input: text, encoding: 'utf8' });
   }

@@ -166,12 +166,21 @@ async fn a_large_file_is_streamed_and_never_compressed() {
 }
 
 #[tokio::test]
-async fn a_file_missing_from_storage_is_an_internal_error_without_details() {
+async fn a_file_that_somebody_removed_from_storage_is_gone_and_the_answer_says_what_to_do() {
     let api = Api::start().await;
     let job = published(&api).await;
     std::fs::remove_dir_all(api.dir.path().join("storage/jobs")).unwrap();
-    let problem = api.get(&format!("{job}/student")).await.problem(500);
-    assert!(!problem.to_string().contains("attempts"), "{problem}");
+    for path in ["student", "artifacts/manifest.json"] {
+        let path = format!("{job}/{path}");
+        api.get(&path).await.says(410, &["gone from storage", "from a backup", "/submitted"]);
+        with(&api, &path, &[("range", "bytes=1-")]).await.problem(410);
+        let problem = api.get(&path).await.problem(410);
+        assert!(!problem.to_string().contains("attempts"), "where storage has it is nobody's business: {problem}");
+        assert_eq!(api.send(api.request(Method::HEAD, &path)).await.status, 410);
+    }
+    // What is still known of the job is told.
+    api.get(&job).await.expect(200);
+    api.get(&format!("{job}/artifacts")).await.expect(200);
 }
 
 /// Bytes in which no two ranges are alike.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::support::api::{Api, checkpoint, student_job};
+use distillery::artifacts::keys;
 use distillery::checkpoint::{Dtype, NewTensor};
 use distillery::db::checkpoints::{self, UploadedCheckpoint};
+use distillery::db::file_deletions;
 use futures::StreamExt;
 use reqwest::Method;
 use serde_json::json;
@@ -47,8 +49,37 @@ async fn an_upload_is_described_and_the_same_bytes_are_the_same_checkpoint() {
     assert_eq!((&third["id"], &third["name"]), (&first["id"], &json!("renamed")));
     assert_eq!(api.get(&location).await.expect(200), third);
     assert_eq!(files_left(&api), 1, "stored once");
-    let stored = api.dir.path().join("storage/checkpoints").join(&sha256);
-    assert_eq!(std::fs::read(stored).unwrap(), bytes);
+    assert!(std::fs::read(stored_file(&api, &sha256)).unwrap() == bytes);
+}
+
+/// The file of the only checkpoint in storage.
+fn stored_file(api: &Api, sha256: &str) -> std::path::PathBuf {
+    let found: Vec<_> = std::fs::read_dir(api.dir.path().join("storage/checkpoints")).unwrap().flatten().collect();
+    let [only] = found.as_slice() else { panic!("{found:?}") };
+    assert!(only.file_name().to_str().unwrap().starts_with(sha256), "{only:?}");
+    only.path()
+}
+
+#[tokio::test]
+async fn an_upload_mends_a_file_that_was_damaged_or_lost_in_storage() {
+    let api = Api::start().await;
+    let bytes = checkpoint("resnet8", 10);
+    let first = api.upload("?name=first", bytes.clone()).await.expect(201);
+    let sha256 = first["sha256"].as_str().unwrap();
+    let whole = stored_file(&api, sha256);
+    assert_eq!(api.upload("", bytes.clone()).await.expect(200), first);
+    assert_eq!(stored_file(&api, sha256), whole, "what is whole stays where it is");
+
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&whole, damaged).unwrap();
+    assert_eq!(api.upload("", bytes.clone()).await.expect(200), first);
+    let mended = stored_file(&api, sha256);
+    assert!(std::fs::read(&mended).unwrap() == bytes);
+
+    std::fs::remove_file(mended).unwrap();
+    assert_eq!(api.upload("", bytes.clone()).await.expect(200), first);
+    assert!(std::fs::read(stored_file(&api, sha256)).unwrap() == bytes);
 }
 
 #[tokio::test]
@@ -182,11 +213,16 @@ async fn rows_of_the_same_checkpoint_stored_at_once_are_one() {
         let new = UploadedCheckpoint { id: checkpoints::id_of(&sha256), sha256, ..template.clone() };
         let insert = || {
             let (pool, new) = (api.db.pool.clone(), new.clone());
-            tokio::spawn(async move { checkpoints::insert(&pool, &new).await?.commit().await })
+            tokio::spawn(async move {
+                let key = keys::checkpoint(&new.sha256, &keys::unique());
+                file_deletions::announce(&pool, &key).await?;
+                checkpoints::insert(&pool, &new, &key, None).await
+            })
         };
         let stored = futures::future::join_all((0..6).map(|_| insert())).await;
-        let stored: Vec<_> = stored.into_iter().map(|one| one.unwrap().unwrap()).collect();
-        assert_eq!(stored.iter().filter(|(_, is_new)| *is_new).count(), 1);
+        let stored: Vec<_> = stored.into_iter().map(|one| one.unwrap().unwrap().expect("just announced")).collect();
+        assert_eq!(stored.iter().filter(|one| one.is_new).count(), 1);
+        assert_eq!(stored.iter().filter(|one| one.superseded.is_none()).count(), 1, "one file stays");
     }
 }
 

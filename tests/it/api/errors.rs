@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::support::PATIENCE;
-use crate::support::api::{Answer, Api, plain_job};
-use crate::support::db::TestDb;
+use crate::support::api::{Answer, Api, checkpoint, plain_job};
+use crate::support::db::{TestDb, postgres_options};
+use distillery::db::embedded::Server;
 use distillery::db::{self, tokens};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -45,6 +46,52 @@ async fn a_body_above_a_mebibyte_is_refused_announced_or_not() {
     let mut large = plain_job();
     large["name"] = json!("x".repeat(1_000_000));
     api.post("/v1/jobs", &large).await.says(422, &["/name"]);
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_from_posting() {
+    let api = Api::start().await;
+    let address = api.url.strip_prefix("http://").unwrap();
+    let mut slow = Vec::new();
+    for number in 0..200 {
+        let length = if number % 2 == 0 { "content-length: 1000000" } else { "transfer-encoding: chunked" };
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let head =
+            format!("POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{length}\r\n\r\n");
+        connection.write_all(head.as_bytes()).await.unwrap();
+        slow.push(connection);
+    }
+    api.job().await;
+    // One of many kibibytes too, which come in several pieces.
+    let mut large = plain_job().to_string();
+    large.insert_str(1, &" ".repeat(500_000));
+    post_text(&api, "application/json", large).await.expect(201);
+}
+
+#[tokio::test]
+async fn large_bodies_together_are_bounded_and_small_ones_go_on() {
+    let api = Api::start().await;
+    let address = api.url.strip_prefix("http://").unwrap();
+    let mut slow = Vec::new();
+    for _ in 0..40 {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /v1/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+             content-length: 1000000\r\n\r\n"
+        );
+        // Whoever is one too many is answered before all of it is sent.
+        let _ = connection.write_all(&[head.as_bytes(), &[b' '; 999_000]].concat()).await;
+        slow.push(connection);
+    }
+    let mut refused = 0;
+    for connection in &mut slow {
+        let mut status = [0; 12];
+        let read = connection.read_exact(&mut status).await;
+        // In the end all are refused: those that have room for not sending the rest.
+        refused += usize::from(read.is_err() || &status == b"HTTP/1.1 503");
+        api.job().await;
+    }
+    assert!((1..40).contains(&refused), "{refused}");
 }
 
 #[tokio::test]
@@ -244,4 +291,97 @@ async fn connections_above_the_limit_get_503_with_retry_after() {
         .await
         .contains(" 503 ")
     {}
+}
+
+#[tokio::test]
+async fn a_read_only_database_is_a_503_for_writes_and_still_answers_reads() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(&postgres_options(data.path().to_owned())).await.unwrap();
+    let db = TestDb::of(&server).await;
+    let pool = db.pool.clone();
+    let secret = "0123456789abcdef0123456789abcdef";
+    tokens::create(&pool, "before", tokens::Scope::Admin, &tokens::hash(secret)).await.unwrap();
+    let api = Api::start_on(db, pool, |_| ()).await;
+    let send = async |method: Method, path: &str| {
+        api.send(api.request(method, path).bearer_auth(secret).json(&plain_job())).await
+    };
+    api.db.set_read_only(true).await;
+    // Its token was never used, which is noted as soon as it can be.
+    send(Method::GET, "/v1/jobs").await.expect(200);
+    send(Method::GET, "/v1/summaries").await.expect(200);
+    let refused = send(Method::POST, "/v1/jobs").await;
+    assert!(!refused.header("retry-after").is_empty());
+    refused.says(503, &["read-only", "try again"]);
+    api.db.set_read_only(false).await;
+    send(Method::POST, "/v1/jobs").await.expect(201);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn no_parameter_makes_the_server_fail() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let checkpoint = api.upload("", checkpoint("resnet8", 10)).await.expect(201)["id"].as_str().unwrap().to_owned();
+    for path in [
+        format!("/v1/jobs/{id}/metrics?name=%00"),
+        format!("/v1/jobs/{id}/metrics?name=a&name=b%00c"),
+        format!("/v1/jobs/{id}/events?after=%00"),
+        format!("/v1/jobs/{id}/stream?after=%00"),
+        format!("/v1/jobs/{id}/student?which=%00"),
+        "/v1/jobs?after=job_%00".to_owned(),
+        "/v1/jobs?label=a:b%00".to_owned(),
+        "/v1/summaries?q=%00".to_owned(),
+        "/v1/summaries?id=%00".to_owned(),
+        "/v1/labels?q=%00".to_owned(),
+        "/v1/checkpoints?after=0.%00".to_owned(),
+    ] {
+        api.get(&path).await.says(400, &["query parameters", "NUL"]);
+    }
+    // Times that neither the database nor a calculation can represent.
+    let times =
+        [i64::MIN, -8_334_601_228_800_000_000, -1, 253_402_300_800_000_000, 8_210_266_876_799_999_999, i64::MAX];
+    for time in times {
+        api.get(&format!("/v1/stream?after={time}")).await.says(400, &["not an id of this stream"]);
+        api.get(&format!("/v1/checkpoints?after={time}.{checkpoint}")).await.says(400, &["after"]);
+    }
+    api.get("/v1/checkpoints?after=0.other").await.says(400, &["after"]);
+    for time in [0, 253_402_300_799_999_999_i64] {
+        let mut stream = api.stream(&format!("/v1/stream?after={time}"), None).await;
+        assert_eq!(stream.next().await.unwrap().data["id"], json!(id));
+        api.get(&format!("/v1/checkpoints?after={time}.{checkpoint}")).await.expect(200);
+    }
+    api.get(&format!("/v1/jobs/{id}/stream?after={0}-{0}", i128::MAX)).await.problem(400);
+    let mut stream = api.stream(&format!("/v1/jobs/{id}/stream?after={0}-{0}", i64::MAX), None).await;
+    assert_eq!(stream.next().await.unwrap().data["id"], json!(id));
+}
+
+#[tokio::test]
+async fn an_answer_is_not_many_times_as_large_as_the_request_that_it_refuses() {
+    let api = Api::start().await;
+    let size = 1_000_000;
+    let many = |element: &str| element.repeat(size / element.len());
+    let numbers = format!("[{}1]", many("9e9,"));
+    let keys = |form: fn(usize) -> String| (0..size / 12).map(form).collect::<Vec<_>>().join(",");
+    let bodies = [
+        format!(r#"{{"dataset": {{"name": "ten", "mean": {numbers}}}}}"#),
+        format!(r#"{{"dataset": {{"name": "ten"}}, "training": {{"milestones": {numbers}}}}}"#),
+        format!("{{{}}}", keys(|key| format!(r#""k{key:05}":1"#))),
+        format!(r#"{{"labels": {{{}}}}}"#, keys(|key| format!(r#""k{key:05}":1"#))),
+        format!(r#"{{"labels": {{"{}": 1}}}}"#, many("\u{7f}")),
+        format!(r#"{{"student": {{"architecture": "{}"}}}}"#, many("x")),
+    ];
+    for body in bodies {
+        let start = body.chars().take(60).collect::<String>();
+        let answer = post_text(&api, "application/json", body).await;
+        assert!(answer.body.len() < 100_000, "{} bytes for {start}", answer.body.len());
+        let problem = answer.problem(422);
+        let errors = problem["errors"].as_array().unwrap();
+        assert!(!errors.is_empty() && errors.len() <= 110, "{} errors for {start}", errors.len());
+    }
+    let few = json!({"one": 1, "two": 2, "dataset": {"name": "ten", "mean": [1, 2]}});
+    let problem = api.post("/v1/jobs", &few).await.problem(422);
+    assert!(!problem.to_string().contains("more than these"), "{problem}");
+    let many = json!({"dataset": {"name": "ten"}, "labels": (0..300).map(|key| (format!("k{key}"), 1)).collect::<std::collections::BTreeMap<_, _>>()});
+    let problem = api.post("/v1/jobs", &many).await.problem(422);
+    assert!(problem.to_string().contains("more than these 100 faults"), "{problem}");
 }

@@ -6,6 +6,8 @@ use distillery::db::queue::{self, FencingToken, ReportBatch};
 use distillery::protocol::Point;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 async fn record(api: &Api, token: &FencingToken, name: &str, values: impl Iterator<Item = f64>) {
     let start = Utc::now();
@@ -109,4 +111,68 @@ async fn a_spreadsheet_gets_csv() {
     ] {
         assert_eq!(accept(header).await.header("content-type"), kind, "{header}");
     }
+}
+
+/// Adds two series of so many points each.
+async fn fill(api: &Api, id: &str, points: i64) {
+    let insert = "insert into metrics (job_id, attempt, name, step, epoch, time, value)
+        select $1, 1, name, step, step / 100.0, now(), step % 1009 * 7919 % 1013
+        from generate_series(1, $2) as step, unnest(array['lr', 'train/loss']) as name";
+    sqlx::query(insert).bind(id).bind(points).execute(&api.db.pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn clients_that_stop_reading_their_charts_keep_nobody_from_theirs() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    fill(&api, &id, 100_000).await;
+    let path = format!("/v1/jobs/{id}/metrics?max_points=100000");
+    let address = api.url.strip_prefix("http://").unwrap();
+    let mut slow = Vec::new();
+    for accept in ["text/csv", "application/json"].into_iter().cycle().take(40) {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+        connection.write_all(head.as_bytes()).await.unwrap();
+        // The answer has begun, and nothing more of it is read.
+        let mut status = [0; 12];
+        connection.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        slow.push(connection);
+    }
+    let chart = api.get(&format!("/v1/jobs/{id}/metrics")).await.expect(200);
+    assert!(chart["series"].as_array().unwrap().iter().all(|series| values(series).len() > 1000));
+    // And an answer that waited for its reader is whole.
+    let mut late = String::new();
+    slow[0].read_to_string(&mut late).await.unwrap();
+    let lines = late.lines().filter(|line| line.starts_with("lr,") || line.starts_with("train/loss,"));
+    assert_eq!(lines.count(), 200_000);
+}
+
+#[tokio::test]
+async fn a_long_answer_is_one_document_with_the_points_of_a_short_one() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    fill(&api, &id, 30_000).await;
+    let path = format!("/v1/jobs/{id}/metrics");
+    for (most, at_least) in [(100_000, 30_000), (9000, 4500)] {
+        let answer = api.get(&format!("{path}?max_points={most}")).await.expect(200);
+        assert_eq!(answer["series"].as_array().unwrap().len(), 2);
+        for series in answer["series"].as_array().unwrap() {
+            let points = series["points"].as_array().unwrap();
+            assert!((at_least..=most.min(30_000)).contains(&points.len()), "{}", points.len());
+            let steps: Vec<_> = points.iter().map(|point| point["step"].as_u64().unwrap()).collect();
+            assert!(steps.is_sorted_by(|one, next| one < next));
+            assert_eq!((steps[0], steps[steps.len() - 1]), (1, 30_000));
+            for extreme in [0.0, 1012.0] {
+                let all = (1..=30_000).filter(|step| f64::from(step % 1009 * 7919 % 1013) == extreme).count();
+                assert!(all == 0 || values(series).contains(&extreme), "{extreme}");
+            }
+        }
+    }
+    let spread = async |query: &str| {
+        let request = api.request(Method::GET, &format!("{path}?max_points=100000{query}"));
+        api.send(request.header("accept", "text/csv")).await.text()
+    };
+    assert_eq!(spread("&name=lr&name=lr").await.lines().count(), 30_001);
+    assert_eq!(spread("").await.lines().count(), 60_001);
 }

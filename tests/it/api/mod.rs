@@ -1,16 +1,22 @@
 //! The HTTP API.
 
 mod artifacts;
+mod board;
 mod checkpoints;
 mod conformance;
+mod datasets;
 mod errors;
+mod foresight;
 mod idempotency;
 mod jobs;
 mod metrics;
 mod openapi;
 mod posting;
 mod prometheus;
+mod proxies;
 mod server;
 mod stream;
 mod summaries;
 mod tokens;
+mod uploads;
+mod waiting;

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::support::api::{Api, checkpoint};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 35] = [
+const ROUTES: [&str; 36] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -19,6 +20,7 @@ const ROUTES: [&str; 35] = [
     "GET /v1/jobs/{id}/attempts",
     "GET /v1/jobs/{id}/metrics",
     "GET /v1/jobs/{id}/events",
+    "GET /v1/jobs/{id}/updates",
     "GET /v1/jobs/{id}/stream",
     "GET /v1/stream",
     "GET /v1/summaries",
@@ -134,4 +136,22 @@ async fn the_swagger_page_loads_nothing_from_other_hosts() {
         assert_eq!(api.get(&format!("/docs/{file}")).await.status, 200, "{file}");
     }
     assert!(api.get("/docs/swagger-initializer.js").await.text().contains("/openapi.json"));
+}
+
+#[tokio::test]
+async fn what_a_browser_has_is_not_sent_again_and_the_rest_is_compressed() {
+    let api = Api::start().await;
+    for path in ["/docs/", "/docs/swagger-ui-bundle.js", "/openapi.json", "/", "/app.css"] {
+        let answer = api.get(path).await;
+        let etag = answer.header("etag").to_owned();
+        assert!(etag.starts_with("W/\""), "{path}: {etag}");
+        let again = api.request(Method::GET, path).header("if-none-match", &etag);
+        let again = api.send(again).await;
+        assert_eq!((again.status.as_u16(), again.body.len()), (304, 0), "{path}");
+        let other = api.request(Method::GET, path).header("if-none-match", "W/\"other\"");
+        assert_eq!(api.send(other).await.status, 200, "{path}");
+        let compressed = api.send(api.request(Method::GET, path).header("accept-encoding", "gzip")).await;
+        assert_eq!(compressed.header("content-encoding"), "gzip", "{path}");
+        assert!(compressed.body.len() <= answer.body.len(), "{path}");
+    }
 }

@@ -149,7 +149,7 @@ async fn a_job_for_more_devices_than_a_worker_has_is_taken_with_a_warning() {
     let register = async |devices: i32| {
         let device = vec!["cpu"; devices.unsigned_abs() as usize].join(",");
         let (id, usage) = (format!("wrk_{devices}"), Usage::default());
-        let worker = NewWorker { id, name: "host".into(), device, devices, memory_bytes: None, usage };
+        let worker = NewWorker { id, name: "host".into(), device, devices, memory_bytes: None, usage, abilities: None };
         workers::register(&api.db.pool, &worker).await.unwrap();
     };
     register(2).await;
@@ -172,8 +172,9 @@ async fn a_dry_run_resolves_and_estimates_and_stores_nothing() {
     assert!(dry["teacher"]["parameters"].as_u64() > dry["student"]["parameters"].as_u64());
     assert!(dry["student"]["macs"].as_u64() > Some(1_000_000));
     let warnings: Vec<_> = dry["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
-    assert!(warnings.iter().all(|text| text.contains("scale 16 is finer than the 8×8")), "{warnings:?}");
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert!(warnings[..2].iter().all(|text| text.contains("scale 16 is finer than the 8×8")), "{warnings:?}");
+    assert!(warnings[2].contains("no worker is running"), "{warnings:?}");
     let memory = &dry["memory"];
     let sum = memory["weights_bytes"].as_u64().unwrap() + memory["activations_bytes"].as_u64().unwrap();
     assert_eq!(memory["total_bytes"], sum);
@@ -185,6 +186,22 @@ async fn a_dry_run_resolves_and_estimates_and_stores_nothing() {
     job["dataset"]["name"] = json!("none");
     api.post("/v1/jobs?dry_run=true", &job).await.problem(422);
     api.post("/v1/jobs?dry_run=maybe", &job).await.says(400, &["dry_run"]);
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_the_document_is_not_part_of_it() {
+    let api = Api::start().await;
+    let document = plain_job().to_string();
+    let post = async |body: String| {
+        let request = api.request(Method::POST, "/v1/jobs").header("content-type", "application/json");
+        api.send(request.header("idempotency-key", "the-same").body(body)).await
+    };
+    let job = post(format!("\u{feff}{document}")).await.expect(201);
+    let submitted = api.get(&format!("/v1/jobs/{}/submitted", job["id"].as_str().unwrap())).await;
+    assert_eq!(submitted.text(), document);
+    assert_eq!(post(document.clone()).await.expect(200)["id"], job["id"], "it is the same document");
+    post(format!("\u{feff}\u{feff}{document}")).await.says(400, &["not JSON"]);
+    post("\u{feff}".to_owned()).await.says(400, &["not JSON"]);
 }
 
 #[tokio::test]

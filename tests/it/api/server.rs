@@ -29,12 +29,12 @@ async fn data_sets_are_listed_with_their_splits() {
         list["data"][1],
         json!({
             "name": "ten", "format": "cifar10", "images": 8, "classes": 10, "size_bytes": 8 * 3073,
-            "splits": [{"name": "test", "images": 4}, {"name": "train", "images": 4}],
+            "splits": [{"name": "test", "images": 4}, {"name": "train", "images": 4}], "notes": [],
         })
     );
     assert_eq!(list["data"][0]["name"], "hundred");
     let none = Api::start_with(|settings| settings.datasets_dir.push("none")).await;
-    assert_eq!(none.get("/v1/datasets").await.expect(200), json!({"data": []}));
+    assert_eq!(none.get("/v1/datasets").await.expect(200), json!({"data": [], "unusable": []}));
     none.post("/v1/jobs", &api::plain_job()).await.says(422, &["/dataset/name", "holds none"]);
 }
 
@@ -55,6 +55,7 @@ async fn workers_are_listed_with_their_job() {
         devices: 1,
         memory_bytes: Some(1 << 30),
         usage: usage.clone(),
+        abilities: None,
     };
     for id in ["wrk_TEST", "wrk_UNUSED"] {
         workers::register(&api.db.pool, &worker(id)).await.unwrap();
@@ -84,6 +85,7 @@ async fn busy_share_is_the_time_in_attempts_over_the_last_hour() {
         devices: 1,
         memory_bytes: None,
         usage: Usage::default(),
+        abilities: None,
     };
     workers::register(&api.db.pool, &worker).await.unwrap();
     let busy = async || api.get("/v1/workers").await.expect(200)["data"][0]["busy_share"].as_f64().unwrap();
@@ -146,6 +148,19 @@ async fn the_system_page_counts_the_queue_the_last_day_and_the_storage() {
     let failure = Failure { class: ErrorClass::Oom, message: "no memory".into() };
     let system = api.get("/v1/system").await.expect(200);
     let queue = &system["queue"];
+    assert_eq!((&queue["ready"], &queue["without_worker"]), (&json!(0), &json!(1)));
+    let worker = NewWorker {
+        id: "wrk_TEST".into(),
+        name: "host cpu".into(),
+        device: "cpu".into(),
+        devices: 1,
+        memory_bytes: None,
+        usage: Usage::default(),
+        abilities: None,
+    };
+    workers::register(&api.db.pool, &worker).await.unwrap();
+    let system = api.get("/v1/system").await.expect(200);
+    let queue = &system["queue"];
     assert_eq!(
         (&queue["ready"], &queue["waiting_for_teacher"], &queue["backing_off"]),
         (&json!(1), &json!(1), &json!(1))
@@ -170,7 +185,7 @@ async fn the_system_page_counts_the_queue_the_last_day_and_the_storage() {
 
 #[tokio::test]
 async fn readiness_depends_on_the_database_and_the_storage() {
-    let api = Api::start().await;
+    let api = Api::start_with(|settings| settings.ready_memory = std::time::Duration::ZERO).await;
     assert_eq!(api.get("/healthz").await.expect(200), json!({"status": "ok"}));
     assert_eq!(api.get("/readyz").await.expect(200), json!({"status": "ok"}));
     let storage = api.dir.path().join("storage");
@@ -180,6 +195,18 @@ async fn readiness_depends_on_the_database_and_the_storage() {
     let answer = api.get("/readyz").await;
     assert_eq!(answer.header("retry-after"), "2");
     answer.says(503, &["the storage cannot be written"]);
+}
+
+#[tokio::test]
+async fn everybody_may_ask_whether_the_server_is_ready_and_it_looks_once_in_a_while() {
+    let api = Api::start_with(|settings| settings.ready_memory = std::time::Duration::from_secs(3600)).await;
+    let ask = || futures::future::join_all((0..50).map(|_| api.get("/readyz")));
+    assert!(ask().await.iter().all(|answer| answer.status == 200));
+    // A check writes a file there and removes it.
+    let changed = || std::fs::metadata(api.dir.path().join("storage/probe")).unwrap().modified().unwrap();
+    let before = changed();
+    assert!(ask().await.iter().all(|answer| answer.status == 200));
+    assert_eq!(changed(), before);
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::support::api::{Answer, Api, plain_job};
 use crate::support::db::TestDb;
-use crate::support::http_client;
 use crate::support::process::distillery;
+use crate::support::{PATIENCE, http_client};
 use distillery::db::tokens::{self, Scope};
+use futures::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -131,6 +132,50 @@ async fn a_revoked_token_is_refused_once_the_server_looks_it_up_again() {
         assert!(tokens::revoke(&api.db.pool, &id).await.unwrap());
         assert_eq!(with(&api, &secret, Method::GET, "/v1/jobs").await.status, status, "remembered for {memory:?}");
     }
+}
+
+#[tokio::test]
+async fn what_a_revoked_token_began_ends() {
+    let api = Api::start_with(|settings| settings.token_memory = Duration::ZERO).await;
+    let (secret, id) = token(&api, Scope::Submit).await;
+    token(&api, Scope::Read).await;
+    let get = |path: String| api.request(Method::GET, &path).bearer_auth(&secret).send();
+    let post = api.request(Method::POST, "/v1/jobs").bearer_auth(&secret).json(&plain_job());
+    let job = api.send(post).await.expect(201)["id"].as_str().unwrap().to_owned();
+    // More than the kernel buffers for a client that does not read.
+    let student = vec![7; 64 << 20];
+    api.publish(&api.claim().await, &[("student.safetensors", &student)]).await;
+    let other = api.request(Method::POST, "/v1/jobs").bearer_auth(&secret).json(&plain_job());
+    let other = api.send(other).await.expect(201)["id"].as_str().unwrap().to_owned();
+    let mut streams = Vec::new();
+    for path in ["/v1/stream".to_owned(), "/v1/changes".to_owned(), format!("/v1/jobs/{other}/stream")] {
+        let mut stream = get(path).await.unwrap();
+        assert_eq!(stream.status(), 200);
+        stream.chunk().await.unwrap().expect("its first message");
+        streams.push(stream);
+    }
+    let download = get(format!("/v1/jobs/{job}/student")).await.unwrap();
+    assert_eq!(download.content_length(), Some(student.len() as u64));
+    let endless = futures::stream::iter([Ok::<_, std::io::Error>(vec![b'{'; 1000])]).chain(futures::stream::pending());
+    let upload = api.request(Method::PUT, "/v1/checkpoints").bearer_auth(&secret);
+    let upload = tokio::spawn(upload.body(reqwest::Body::wrap_stream(endless)).send());
+    assert!(tokens::revoke(&api.db.pool, &id).await.unwrap());
+    for mut stream in streams {
+        let rest = async { while stream.chunk().await.is_ok_and(|chunk| chunk.is_some()) {} };
+        tokio::time::timeout(PATIENCE, rest).await.expect("the stream ends");
+    }
+    assert_eq!(upload.await.unwrap().unwrap().status(), 401);
+    assert!(download.bytes().await.is_err(), "the download is cut off");
+    assert_eq!(with(&api, &secret, Method::GET, "/v1/stream").await.status, 401);
+}
+
+#[tokio::test]
+async fn streams_that_needed_no_token_end_once_there_is_one() {
+    let api = Api::start_with(|settings| settings.token_memory = Duration::ZERO).await;
+    let mut stream = api.stream("/v1/changes", None).await;
+    stream.next().await.unwrap();
+    token(&api, Scope::Read).await;
+    stream.rest().await;
 }
 
 #[tokio::test]

@@ -92,6 +92,25 @@ async fn deleting_below_a_directory_spares_what_is_kept_and_the_neighbours() {
 }
 
 #[tokio::test]
+async fn what_a_killed_upload_left_is_found_and_removed() {
+    let (dir, store) = store();
+    store.put_stream("jobs/1/attempts/1/whole", chunks(b"x", 1)).await.unwrap();
+    let left = dir.path().join("artifacts/jobs/1/attempts/1/student#1");
+    std::fs::write(&left, b"half").unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 1, "no listing shows it");
+    let unfinished = store.unfinished().await.unwrap();
+    let [only] = unfinished.as_slice() else { panic!("{unfinished:?}") };
+    assert_eq!((only.key.as_str(), only.size_bytes), ("jobs/1/attempts/1/student", Some(4)));
+    store.remove_unfinished(only).await.unwrap();
+    assert!(!left.exists());
+    std::fs::write(&left, b"half").unwrap();
+    store.delete_directory("jobs/1").await.unwrap();
+    assert!(!dir.path().join("artifacts/jobs/1").exists());
+    store.delete_directory("jobs/1").await.expect("deleting twice is no error");
+    assert!(matches!(store.delete_directory("jobs/../x").await, Err(Error::BadKey(_))));
+}
+
+#[tokio::test]
 async fn an_address_that_is_neither_a_directory_nor_s3_is_refused() {
     assert!(Store::open("gs://bucket").unwrap_err().to_string().contains("s3://bucket/prefix"));
 }

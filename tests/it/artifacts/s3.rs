@@ -1,100 +1,93 @@
-//! Promise: storage in S3 behaves like storage in a directory. The service is `s3s-fs`, which runs in the test, checks
-//! signatures and keeps its buckets in a directory. Of the S3 services in package registries it is the one that is
-//! maintained and needs no other process or language.
+//! Promise: storage in S3 behaves like storage in a directory.
 
-use std::path::Path;
-
+use crate::support::s3::Bucket;
 use crate::support::server::{Options, Server, quick_job};
-use crate::support::worker::files_below;
 use bytes::Bytes;
 use distillery::artifacts::{Error, Store};
 use futures::TryStreamExt;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
-use s3s::auth::SimpleAuth;
-use s3s::service::S3ServiceBuilder;
 use sha2::{Digest, Sha256};
 
-/// Where the service of [`what_the_client_does`] is.
-const ENDPOINT: &str = "DISTILLERY_TEST_S3_ENDPOINT";
+/// What the client does: the name of a test below.
+const PART: &str = "DISTILLERY_TEST_S3_PART";
 const KEY: &str = "jobs/job_1/attempts/1/student.safetensors";
 
-/// A bucket called `bucket`, served until the runtime ends. Returns the endpoint.
-async fn serve_bucket(root: &Path) -> String {
-    std::fs::create_dir(root.join("bucket")).unwrap();
-    let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(root).unwrap());
-    service.set_auth(SimpleAuth::from_single("key", "secret"));
-    let service = service.build();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let connection = Builder::new(TokioExecutor::new());
-            let service = service.clone();
-            tokio::spawn(async move {
-                drop(connection.serve_connection(TokioIo::new(socket), service).await);
-            });
-        }
-    });
-    endpoint
-}
-
-/// What tells a process where the service is.
-fn environment(endpoint: &str) -> Vec<(&'static str, String)> {
-    let variables = [
-        ("AWS_ENDPOINT", endpoint),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-    ];
-    variables.map(|(name, value)| (name, value.to_owned())).into()
-}
-
-/// Paths of the files in the bucket, without those that the service keeps for itself, whose names begin with a dot.
-fn files_in_bucket(root: &Path) -> Vec<String> {
-    let mut found = files_below(&root.join("bucket"));
-    found.retain(|path| !path.rsplit('/').next().is_some_and(|name| name.starts_with('.')));
-    found
-}
-
 /// The client reads AWS's environment variables, so it is a process of its own.
-async fn run_client(endpoint: &str, secret: &str) -> std::process::Output {
-    tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "artifacts::s3::what_the_client_does", "--nocapture"])
-        .env(ENDPOINT, endpoint)
-        .envs(environment(endpoint))
-        .env("AWS_SECRET_ACCESS_KEY", secret)
-        .output()
-        .await
-        .unwrap()
+fn client(bucket: &Bucket, part: &str) -> tokio::process::Command {
+    let mut client = tokio::process::Command::new(std::env::current_exe().unwrap());
+    client
+        .args(["--exact", &format!("artifacts::s3::{part}"), "--nocapture"])
+        .env(PART, part)
+        .envs(bucket.environment());
+    client
+}
+
+async fn run_client(bucket: &Bucket, part: &str, secret: &str) -> std::process::Output {
+    client(bucket, part).env("AWS_SECRET_ACCESS_KEY", secret).output().await.unwrap()
+}
+
+/// A client as S3's own service has it, which removes files by the request to delete many.
+async fn run_client_of_s3(bucket: &Bucket, part: &str) -> std::process::Output {
+    client(bucket, part).env_remove("AWS_DISABLE_BULK_DELETE").output().await.unwrap()
 }
 
 #[tokio::test]
 async fn s3_keeps_what_a_directory_keeps() {
-    let root = tempfile::tempdir().unwrap();
-    let endpoint = serve_bucket(root.path()).await;
-    let client = run_client(&endpoint, "secret").await;
+    let bucket = Bucket::serve().await;
+    let client = run_client(&bucket, "what_the_client_does", "secret").await;
     assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
     // No part of the interrupted upload is left: it would be charged for.
-    assert_eq!(files_in_bucket(root.path()), ["deep/prefix/jobs/job_12/attempts/1/a"]);
+    assert_eq!(bucket.files(), ["deep/prefix/jobs/job_12/attempts/1/a"]);
+    assert_eq!(bucket.open_uploads(), [""; 0]);
+}
+
+#[tokio::test]
+async fn files_go_by_the_request_that_deletes_many_unless_it_is_turned_off() {
+    let bucket = Bucket::serve().await;
+    // A request for one of the files alone would fail.
+    bucket.refuse(Some("DELETE /bucket/deep/prefix/jobs/job_1/attempts/2/a"));
+    let client = run_client_of_s3(&bucket, "what_the_client_does").await;
+    assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+    assert_eq!(bucket.files(), ["deep/prefix/jobs/job_12/attempts/1/a"]);
+}
+
+#[tokio::test]
+async fn a_file_that_the_request_for_many_does_not_remove_is_an_error_and_keeps_no_other() {
+    let bucket = Bucket::serve().await;
+    // S3 answers 200, and names the file in the answer.
+    bucket.refuse(Some("POST /bucket?delete deep/prefix/jobs/job_1/attempts/1/b"));
+    let client = run_client_of_s3(&bucket, "what_a_client_with_a_refused_deletion_does").await;
+    assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+    assert_eq!(bucket.files(), ["deep/prefix/jobs/job_1/attempts/1/b"]);
+}
+
+#[tokio::test]
+async fn what_a_client_with_a_refused_deletion_does() {
+    if std::env::var(PART).is_err() {
+        return;
+    }
+    let store = Store::open("s3://bucket/deep/prefix").unwrap();
+    for name in ["a", "b", "c"] {
+        let key = format!("jobs/job_1/attempts/1/{name}");
+        store.put_stream(&key, futures::stream::iter([Ok::<_, Error>(Bytes::from_static(b"a"))])).await.unwrap();
+    }
+    let error = store.delete_directory("jobs/job_1").await.unwrap_err().to_string();
+    assert!(error.contains("AccessDenied") && error.contains("attempts/1/b"), "{error}");
 }
 
 #[tokio::test]
 async fn a_wrong_secret_is_reported_with_the_error_of_s3() {
-    let root = tempfile::tempdir().unwrap();
-    let endpoint = serve_bucket(root.path()).await;
-    let client = run_client(&endpoint, "another secret").await;
+    let bucket = Bucket::serve().await;
+    let client = run_client(&bucket, "what_the_client_does", "another secret").await;
     assert!(!client.status.success());
     let log = String::from_utf8_lossy(&client.stderr).into_owned();
     assert!(log.contains("SignatureDoesNotMatch"), "{log}");
-    assert_eq!(files_in_bucket(root.path()), [""; 0]);
+    assert_eq!(bucket.files(), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_job_trains_and_downloads_with_its_files_in_s3() {
-    let root = tempfile::tempdir().unwrap();
-    let mut variables = environment(&serve_bucket(root.path()).await);
+    let bucket = Bucket::serve().await;
+    let mut variables = bucket.environment();
     variables.push(("DISTILLERY_STORAGE", "s3://bucket/distillery".to_owned()));
     let server = Server::start(Options { environment: variables, ..Options::default() }).await;
     let id = server.post(&quick_job()).await;
@@ -105,9 +98,10 @@ async fn a_job_trains_and_downloads_with_its_files_in_s3() {
     let part = server.http.get(&url).header("range", "bytes=100-299").send().await.unwrap();
     assert_eq!(part.status(), 206);
     assert_eq!(part.bytes().await.unwrap(), student[100..300]);
-    let stored = files_in_bucket(root.path());
-    let published = format!("distillery/jobs/{id}/attempts/1/student.safetensors");
-    assert!(stored.contains(&published), "{stored:?}");
+    let stored = bucket.files();
+    let attempt = format!("distillery/jobs/{id}/attempts/1-");
+    let is_student = |file: &String| file.starts_with(&attempt) && file.ends_with("/student.safetensors");
+    assert!(stored.iter().any(is_student), "{stored:?}");
     // Everything is there, and nowhere else.
     assert!(!server.dir.path().join("data/artifacts").exists());
     assert!(!stored.iter().any(|file| file.contains("checkpoint.safetensors")), "{stored:?}");
@@ -115,7 +109,7 @@ async fn a_job_trains_and_downloads_with_its_files_in_s3() {
 
 #[tokio::test]
 async fn what_the_client_does() {
-    if std::env::var_os(ENDPOINT).is_none() {
+    if std::env::var(PART).is_err() {
         return;
     }
     let store = Store::open("s3://bucket/deep/prefix").unwrap();
@@ -149,4 +143,78 @@ async fn what_the_client_does() {
     store.delete(KEY).await.unwrap();
     store.delete(KEY).await.unwrap();
     assert!(matches!(store.fetch(KEY, &dir.path().join("fetched")).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
+async fn an_upload_whose_part_is_refused_is_aborted() {
+    let bucket = Bucket::serve().await;
+    bucket.refuse(Some("partNumber=2"));
+    let client = run_client(&bucket, "what_a_client_with_a_refused_part_does", "secret").await;
+    assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+    assert_eq!(bucket.open_uploads(), [""; 0]);
+    assert_eq!(bucket.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_a_client_with_a_refused_part_does() {
+    if std::env::var(PART).is_err() {
+        return;
+    }
+    let store = Store::open("s3://bucket/deep/prefix").unwrap();
+    // The source is read to its end by an upload that does not notice the failure of an early part.
+    let pieces = (0..12).map(|_| Ok::<_, Error>(Bytes::from(vec![7; 8 << 20])));
+    store.put_stream(KEY, futures::stream::iter(pieces)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn an_upload_whose_client_was_killed_is_found_and_removed() {
+    let bucket = Bucket::serve().await;
+    // Every part but the first waits.
+    bucket.hold("partNumber=2");
+    let client = run_client(&bucket, "what_a_client_that_is_killed_does", "secret");
+    let killed = async {
+        bucket.until_waiting(1).await;
+        // The client ends itself once it hears that the upload has begun.
+        bucket.put("begun", b"");
+    };
+    let (client, ()) = tokio::join!(client, killed);
+    assert!(!client.status.success());
+    assert_eq!(bucket.open_uploads(), [format!("deep/prefix/{KEY}")]);
+    bucket.release();
+    let client = run_client(&bucket, "what_the_client_after_it_does", "secret").await;
+    assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+    assert_eq!(bucket.open_uploads(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_a_client_that_is_killed_does() {
+    if std::env::var(PART).is_err() {
+        return;
+    }
+    let store = Store::open("s3://bucket/deep/prefix").unwrap();
+    let pieces = (0..12).map(|_| Ok::<_, Error>(Bytes::from(vec![7; 8 << 20])));
+    let upload = store.put_stream(KEY, futures::stream::iter(pieces));
+    let begun = async {
+        let root = Store::open("s3://bucket").unwrap();
+        while root.size("begun").await.unwrap().is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        std::process::abort();
+    };
+    tokio::join!(upload, begun).0.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_client_after_it_does() {
+    if std::env::var(PART).is_err() {
+        return;
+    }
+    let others = Store::open("s3://bucket/deep/pre").unwrap();
+    assert_eq!(others.unfinished().await.unwrap(), []);
+    let store = Store::open("s3://bucket/deep/prefix").unwrap();
+    let unfinished = store.unfinished().await.unwrap();
+    let keys: Vec<&str> = unfinished.iter().map(|file| file.key.as_str()).collect();
+    assert_eq!(keys, [KEY]);
+    store.remove_unfinished(&unfinished[0]).await.unwrap();
+    assert_eq!(store.unfinished().await.unwrap(), []);
 }

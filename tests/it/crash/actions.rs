@@ -5,10 +5,16 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use distillery::db::embedded::Server;
+use distillery::process;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
 
-use super::world::World;
+use super::world::{Misconfigured, World};
 use crate::support::process::until_ended;
+
+/// Most crashes of the database until one loses a commit: its own processes may just have written it.
+const MOST_CRASHES: u32 = 3;
 
 /// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,10 +27,13 @@ pub enum Action {
     EndConnections,
     RefuseStorage,
     FillDisk,
+    MakeReadOnly,
+    LoseCommits,
+    Misconfigure,
 }
 
 impl Action {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::KillWorker,
         Self::KillTrainer,
         Self::KillApi,
@@ -33,6 +42,9 @@ impl Action {
         Self::EndConnections,
         Self::RefuseStorage,
         Self::FillDisk,
+        Self::MakeReadOnly,
+        Self::LoseCommits,
+        Self::Misconfigure,
     ];
 }
 
@@ -121,8 +133,12 @@ impl World {
             Action::EndConnections => self.end_connections().await,
             Action::RefuseStorage => self.refuse_storage().await,
             Action::FillDisk => self.fill_disk().await,
+            Action::MakeReadOnly => self.make_read_only().await,
+            Action::LoseCommits => self.lose_commits().await,
+            Action::Misconfigure => self.misconfigure().await,
         }
-        if ![Action::KillWorker, Action::KillTrainer, Action::KillApi].contains(&action) {
+        let harmless = [Action::KillWorker, Action::KillTrainer, Action::KillApi, Action::Misconfigure];
+        if !harmless.contains(&action) {
             self.broken.push((began, Utc::now()));
         }
     }
@@ -150,7 +166,7 @@ impl World {
     /// Kills the API in the middle of a request, which is then sent again with its key.
     async fn kill_api(&mut self) {
         let name = format!("job-{}", self.posted.len());
-        let request = tokio::spawn(self.request(&name, 100).send());
+        let request = tokio::spawn(self.request(&name).send());
         let pause = Duration::from_micros(self.random.below(12_000) as u64);
         tokio::time::sleep(pause).await;
         let mut api = self.api.take().unwrap();
@@ -160,7 +176,7 @@ impl World {
         // It may have been answered or not; in both cases there must be one job.
         let _ = request.await;
         self.revive().await;
-        self.post(&name, 100).await;
+        self.post(&name).await;
         self.api_back.push(killed.elapsed());
     }
 
@@ -190,6 +206,77 @@ impl World {
         tokio::time::sleep(pause).await;
         self.database = Some(Server::start(&Self::postgres(self.dir.path())).await.unwrap());
         self.until("the database answers", async |pool| sqlx::query_scalar("select true").fetch_one(pool).await).await;
+    }
+
+    /// As in a failover: for a while the database answers, and takes no writes.
+    async fn make_read_only(&mut self) {
+        self.configure("alter system set default_transaction_read_only = on").await;
+        let pause = Duration::from_millis(500) + self.random.millis(2000);
+        tokio::time::sleep(pause).await;
+        self.configure("alter system reset default_transaction_read_only").await;
+    }
+
+    /// As in a failover to a standby that lagged behind: the database comes back without its last commits. One of them has
+    /// accepted a job, whose client sends it again.
+    async fn lose_commits(&mut self) {
+        let began = Utc::now();
+        self.configure("alter system set wal_writer_delay = '10s'").await;
+        self.configure("alter system set synchronous_commit = off").await;
+        let name = format!("job-{}", self.posted.len());
+        let mut was_lost = false;
+        for _ in 0..MOST_CRASHES {
+            let pause = Duration::from_millis(500) + self.random.millis(2000);
+            tokio::time::sleep(pause).await;
+            self.post(&name).await;
+            let accepted = self.posted[&name].clone();
+            self.crash_database().await;
+            self.post(&name).await;
+            was_lost = self.posted[&name] != accepted;
+            if was_lost {
+                break;
+            }
+        }
+        assert!(was_lost, "{MOST_CRASHES} crashes lost no commit");
+        self.configure("alter system reset synchronous_commit").await;
+        self.configure("alter system reset wal_writer_delay").await;
+        self.losses.push((began, Utc::now()));
+    }
+
+    async fn configure(&self, statement: &'static str) {
+        let options: PgConnectOptions = self.url.parse().unwrap();
+        let options = options.application_name("observer").options([("default_transaction_read_only", "off")]);
+        let mut connection = options.connect().await.unwrap();
+        for statement in [statement, "select pg_reload_conf()"] {
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        }
+    }
+
+    /// Starts more workers, each of which can run nothing for another reason, until each has been found out.
+    async fn misconfigure(&mut self) {
+        let began = Utc::now();
+        let mut workers = Misconfigured::ALL.map(|kind| process::spawn(self.misconfigured_worker(kind)).unwrap());
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let mut trusted = Vec::new();
+            for kind in Misconfigured::ALL {
+                let found = sqlx::query_scalar(kind.found_out()).bind(kind.name()).bind(began);
+                if !found.fetch_one(&self.pool).await.unwrap_or(false) {
+                    trusted.push(kind);
+                }
+            }
+            if trusted.is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "not found out: {trusted:?}\n{}", self.overview().await);
+            self.revive().await;
+            self.keep_queued().await;
+            self.pause().await;
+        }
+        self.later().await;
+        for worker in &mut workers {
+            worker.signal(Signal::TERM);
+            worker.wait().await;
+        }
     }
 
     async fn end_connections(&mut self) {
@@ -231,7 +318,7 @@ impl World {
     /// Waits until an attempt has failed because of storage.
     async fn storage_failed(&mut self) {
         let began = Utc::now();
-        let query = "select exists (select from attempts where ended_at > $1 and outcome = 'storage')";
+        let query = "select exists (select from attempts where ended_at > $1 and outcome in ('machine', 'storage'))";
         self.until("storage fails", async |pool| sqlx::query_scalar(query).bind(began).fetch_one(pool).await).await;
         self.later().await;
     }

@@ -58,6 +58,8 @@ pub struct Attempt {
     pub ended_at: Option<DateTime<Utc>>,
     pub outcome: Option<String>,
     pub refused_writes: i64,
+    pub saved_step: Option<i64>,
+    pub counted: Option<bool>,
 }
 
 /// A checkpoint that a trainer says it wrote, by its own clock.
@@ -97,12 +99,16 @@ pub struct History {
     /// The last step that each attempt's trainer did.
     pub trained: BTreeMap<i32, u64>,
     pub clean_kills: Vec<CleanKill>,
+    /// Whether the database lost commits meanwhile, with what they said of files that replaced others.
+    pub lost_commits: bool,
 }
 
 /// The expected end of a job.
 #[derive(Debug, Clone)]
 pub struct Expected {
     pub status: &'static str,
+    /// Attempts that may fail, of those that count.
+    pub max_attempts: usize,
     pub epochs: u64,
     pub steps_per_epoch: u64,
     /// What an undisturbed run writes.
@@ -120,6 +126,7 @@ pub fn objections(history: &History, expected: &Expected) -> Vec<String> {
     resumption(history, &mut found);
     files(history, expected, &mut found);
     ledger(history, &mut found);
+    accounting(history, expected, &mut found);
     found.into_iter().map(|objection| format!("{}: {objection}", history.job)).collect()
 }
 
@@ -145,7 +152,8 @@ fn is_final(status: &str) -> bool {
 }
 
 fn statuses(history: &History, expected: &Expected, found: &mut Vec<String>) {
-    if history.status != expected.status {
+    // A job may also have had as many attempts that got nowhere as it is allowed to: `accounting` counts them.
+    if history.status != expected.status && history.status != "failed" {
         found.push(format!("it is {} and should be {}", history.status, expected.status));
     }
     let statuses: Vec<&str> = history.events.iter().filter_map(Event::status).collect();
@@ -244,7 +252,10 @@ fn resumption(history: &History, found: &mut Vec<String>) {
     let resumptions = resumptions(&history.events);
     for (place, attempt, resumed) in &resumptions {
         let saved = checkpoints(&history.events[..*place]).iter().map(|(_, step)| *step).max().unwrap_or(0);
-        if *resumed < saved {
+        let is_unusable = |event: &Event| event.attempt == *attempt && event.message.contains("cannot be used");
+        // The file was deleted after a commit that the database then lost.
+        let excused = history.lost_commits && history.events.iter().any(is_unusable);
+        if *resumed < saved && !excused {
             found.push(format!("attempt {attempt} went on from step {resumed}, and step {saved} had been saved"));
         }
         // An attempt can only resume from what an earlier one did.
@@ -328,5 +339,27 @@ fn ledger(history: &History, found: &mut Vec<String>) {
     let succeeded = history.attempts.iter().filter(|attempt| attempt.outcome.as_deref() == Some("succeeded")).count();
     if succeeded != usize::from(history.status == "succeeded") {
         found.push(format!("{succeeded} attempts of the ledger succeeded"));
+    }
+}
+
+/// A failure counts unless the machine was at fault or the attempt had got further than all before.
+fn accounting(history: &History, expected: &Expected, found: &mut Vec<String>) {
+    let (mut furthest, mut counted) = (0, 0);
+    for attempt in &history.attempts {
+        let reached = attempt.saved_step.unwrap_or(0);
+        let counts = match attempt.outcome.as_deref() {
+            Some("stopped" | "machine") => false,
+            Some("worker_lost" | "storage" | "internal") => reached <= furthest,
+            _ => true,
+        };
+        furthest = reached.max(furthest);
+        counted += usize::from(counts);
+        if attempt.counted != Some(counts) {
+            let which = if counts { "counts" } else { "does not count" };
+            found.push(format!("attempt {} {which}, and the ledger says otherwise", attempt.attempt));
+        }
+    }
+    if history.status == "failed" && counted != expected.max_attempts {
+        found.push(format!("it failed after {counted} attempts that count, of {}", expected.max_attempts));
     }
 }

@@ -38,12 +38,14 @@ fn honest() -> History {
     add(2, "checkpoint", "checkpoint after epoch 2", json!({"epoch": 2, "step": 8}));
     add(2, "status", "the student", json!({"status": "succeeded"}));
     let (points, artifacts) = (honest_points(), honest_artifacts());
-    let attempt = |attempt: i32, outcome: &str| Attempt {
+    let attempt = |attempt: i32, outcome: &str, counted: bool| Attempt {
         attempt,
         started_at: at(attempt.into()),
         ended_at: Some(at(i64::from(attempt) + 4)),
         outcome: Some(outcome.into()),
         refused_writes: 0,
+        saved_step: Some(4 * i64::from(attempt)),
+        counted: Some(counted),
     };
     History {
         job: "j".into(),
@@ -56,11 +58,12 @@ fn honest() -> History {
         events,
         points,
         artifacts,
-        attempts: vec![attempt(1, "worker_lost"), attempt(2, "succeeded")],
+        attempts: vec![attempt(1, "worker_lost", false), attempt(2, "succeeded", true)],
         student: Some("weights".into()),
         written: vec![Written { attempt: 1, step: 4, time: at(4) }],
         trained: BTreeMap::from([(1, 6), (2, 8)]),
         clean_kills: vec![CleanKill { attempt: 1, time: at(60) }],
+        lost_commits: false,
     }
 }
 
@@ -92,7 +95,8 @@ fn honest_artifacts() -> Vec<Artifact> {
 }
 
 fn all_objections(history: &History) -> Vec<String> {
-    let expected = Expected { status: "succeeded", epochs: 2, steps_per_epoch: STEPS, student: "weights".into() };
+    let expected =
+        Expected { status: "succeeded", max_attempts: 3, epochs: 2, steps_per_epoch: STEPS, student: "weights".into() };
     objections(history, &expected)
 }
 
@@ -131,7 +135,7 @@ fn a_second_end_and_impossible_changes_of_status_are_found() {
         history.events.push(Event { kind: "log".into(), seq: last.seq + 1, ..last });
     });
     is_found("that cannot", |history| history.events[5].data = Some(json!({"status": "paused"})));
-    is_found("should be succeeded", |history| history.status = "failed".into());
+    is_found("should be succeeded", |history| history.status = "cancelled".into());
     is_found("one after the other", |history| history.events[6].attempt = 3);
 }
 
@@ -181,4 +185,30 @@ fn a_ledger_that_does_not_add_up_is_found() {
         history.attempts[0].outcome = Some("succeeded".into());
     });
     is_found("is to blame", |history| history.attempts[0].outcome = Some("internal".into()));
+}
+
+#[test]
+fn attempts_that_are_counted_wrongly_are_found() {
+    is_found("attempt 1 does not count", |history| history.attempts[0].counted = Some(true));
+    is_found("attempt 1 counts", |history| history.attempts[0].saved_step = None);
+    is_found("attempt 1 does not count", |history| {
+        history.attempts[0].outcome = Some("machine".into());
+        history.attempts[0].counted = Some(true);
+    });
+    is_found("failed after 1 attempts that count, of 3", |history| history.status = "failed".into());
+}
+
+#[test]
+fn a_lost_checkpoint_is_excused_only_where_commits_were_lost_and_the_job_says_so() {
+    let start_over = |history: &mut History| history.events[7].data = Some(json!({"resumed_step": 0}));
+    is_found("step 4 had been saved", |history| {
+        start_over(history);
+        history.lost_commits = true;
+    });
+    let mut history = honest();
+    start_over(&mut history);
+    history.lost_commits = true;
+    history.clean_kills.clear();
+    history.events[8].message = "the checkpoint cannot be used, so training starts from the beginning".into();
+    assert_eq!(all_objections(&history), Vec::<String>::new());
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use sqlx::AssertSqlSafe;
 
 use super::actions::{Action, Strike};
 use super::checker::{Artifact, Attempt, CleanKill, Event, Expected, History, Point, Written};
-use super::world::{EPOCHS, STEPS_PER_EPOCH, World};
+use super::world::{EPOCHS, MAX_ATTEMPTS, STEPS_PER_EPOCH, World};
 
 impl World {
     /// Everything about a finished job.
@@ -23,7 +23,9 @@ impl World {
             let words: Vec<&str> = line.split(' ').collect();
             let [kind, _, attempt, step, time] = words[..] else { panic!("{line}") };
             let (attempt, step): (i32, u64) = (attempt.parse().unwrap(), step.parse().unwrap());
-            trained.insert(attempt, step);
+            // A number may have been given twice, where the database lost a claim.
+            let furthest = trained.entry(attempt).or_insert(step);
+            *furthest = step.max(*furthest);
             if kind == "checkpoint" {
                 let micros: i64 = time.replace('.', "").parse().unwrap();
                 written.push(Written { attempt, step, time: DateTime::from_timestamp_micros(micros).unwrap() });
@@ -54,6 +56,7 @@ impl World {
             artifacts,
             listed: listed.map(|one| (text(&one["name"]), text(&one["sha256"]))).collect(),
             clean_kills: self.clean_kills(job, &attempts),
+            lost_commits: self.was_there_at_a_loss(&row),
             attempts,
             student: if succeeded { self.download(job, "student").await } else { None },
             metrics_file: points.map(|point| (text(&point["name"]), point["step"].as_u64().unwrap_or(0))).collect(),
@@ -62,12 +65,19 @@ impl World {
         }
     }
 
+    /// Whether the database lost commits after the job was posted and before it finished.
+    fn was_there_at_a_loss(&self, row: &Value) -> bool {
+        let time = |name: &str| serde_json::from_value::<DateTime<Utc>>(row[name].clone()).unwrap();
+        self.losses.iter().any(|(from, to)| time("created_at") < *to && time("finished_at") > *from)
+    }
+
     fn clean_kills(&self, job: &str, attempts: &[Attempt]) -> Vec<CleanKill> {
         let kills = self.strikes.iter().filter(|strike| strike.job == job && strike.action != Action::StopWorker);
         let is_clean = |strike: &&Strike| {
             let Some(attempt) = attempts.iter().find(|attempt| attempt.attempt == strike.attempt) else { return false };
             let lost = attempt.outcome.as_deref() == Some("worker_lost");
-            lost && !self.broken.iter().any(|(from, to)| *from < strike.time && *to > attempt.started_at)
+            lost && strike.time >= attempt.started_at
+                && !self.broken.iter().any(|(from, to)| *from < strike.time && *to > attempt.started_at)
         };
         kills.filter(is_clean).map(|strike| CleanKill { attempt: strike.attempt, time: strike.time }).collect()
     }
@@ -77,7 +87,7 @@ impl World {
         let student = (1..=EPOCHS)
             .fold("beginning".to_owned(), |hash, epoch| hex::encode(Sha256::digest(format!("{hash} {epoch}"))));
         let status = if is_poison { "failed" } else { "succeeded" };
-        Expected { status, epochs: EPOCHS, steps_per_epoch: STEPS_PER_EPOCH, student }
+        Expected { status, max_attempts: MAX_ATTEMPTS, epochs: EPOCHS, steps_per_epoch: STEPS_PER_EPOCH, student }
     }
 
     pub async fn all_jobs(&self) -> BTreeSet<String> {

@@ -43,7 +43,7 @@ async fn run(seed: u64, lease: u64, long: Duration) {
     println!("seed {seed}");
     let end = Instant::now() + long;
     let mut world = World::new(seed, lease).await;
-    world.post("poison", 3).await;
+    world.post("poison").await;
     loop {
         let mut actions = Action::ALL;
         world.random.shuffle(&mut actions);
@@ -69,4 +69,5 @@ async fn run(seed: u64, lease: u64, long: Duration) {
     }
     println!("{}", report::of(&world, &histories));
     assert_eq!(objections, Vec::<String>::new(), "seed {seed}");
+    assert_eq!(world.misled().await, 0, "jobs went to workers that could not run them");
 }

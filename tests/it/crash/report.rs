@@ -18,6 +18,7 @@ pub fn of(world: &World, histories: &[History]) -> String {
     for (action, times) in &world.done {
         writeln!(text, "  {times:4} × {action:?}").unwrap();
     }
+    writeln!(text, "crashes that lost an accepted job: {}", world.losses.len()).unwrap();
     let (mut noticed, mut again) = (Vec::new(), Vec::new());
     for strike in &world.strikes {
         let Some(history) = histories.iter().find(|history| history.job == strike.job) else { continue };

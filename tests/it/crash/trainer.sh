@@ -2,9 +2,14 @@
 # Stands in for the trainer: train SPEC --output OUT --events --supervised --device D --attempt N. Does what that does for
 # the files and the protocol, in no time, and notes what it did where no worker can lose it.
 export LC_ALL=C TZ=UTC
+if [ "$1" = probe ]; then
+    [ ! -e "${0%/*}/scratch-full" ]
+    exit
+fi
 spec=$2 out=$4
 directory=${out%/output}
 attempt=${directory##*/}
+attempt=${attempt%%-*}
 directory=${directory%/*}
 job=${directory##*/}
 notes=${0%/*}/notes

@@ -26,6 +26,8 @@ use crate::support::server::{quick_job, write_patterns};
 
 pub const EPOCHS: u64 = 10;
 pub const STEPS_PER_EPOCH: u64 = 20;
+/// The default of a specification.
+pub const MAX_ATTEMPTS: usize = 3;
 const WORKERS: usize = 3;
 /// Unfinished jobs while faults are caused: more than workers, so that a lost job has to wait its turn.
 const UNFINISHED: usize = 5;
@@ -35,11 +37,52 @@ const TRAINER: &str = include_str!("trainer.sh");
 /// How long to wait for a change of a job: processes end, and the database goes away, without one.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Why a worker can run nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misconfigured {
+    NoDatasets,
+    NoLibrary,
+    NoWorkDirectory,
+    NoSpace,
+}
+
+impl Misconfigured {
+    pub const ALL: [Self; 4] = [Self::NoDatasets, Self::NoLibrary, Self::NoWorkDirectory, Self::NoSpace];
+    /// The kinds that get no job at all.
+    pub const IDLE: [Self; 3] = [Self::NoDatasets, Self::NoLibrary, Self::NoWorkDirectory];
+
+    pub fn name(self) -> String {
+        format!("crash/{self:?}")
+    }
+
+    /// The query that says whether the worker of this name, started since then, has been found out.
+    pub fn found_out(self) -> &'static str {
+        match self {
+            Self::NoDatasets => {
+                "select exists (select from workers where name = $1 and started_at > $2
+                    and stopped_because is null and datasets = '{}')"
+            }
+            Self::NoLibrary => {
+                "select exists (select from workers where name = $1 and started_at > $2
+                    and stopped_because like '%trainer cannot run%')"
+            }
+            Self::NoWorkDirectory => {
+                "select exists (select from workers where name = $1 and started_at > $2
+                    and stopped_because like 'cannot write to%')"
+            }
+            Self::NoSpace => {
+                "select exists (select from attempts where worker_name = $1 and started_at > $2
+                    and outcome = 'machine' and not counted)"
+            }
+        }
+    }
+}
+
 pub struct World {
     pub dir: tempfile::TempDir,
     pub faults: Faults,
     pub database: Option<Server>,
-    url: String,
+    pub url: String,
     pub pool: PgPool,
     changes: PgListener,
     pub api: Option<Child>,
@@ -54,6 +97,8 @@ pub struct World {
     pub strikes: Vec<Strike>,
     /// When something was broken that affects every job.
     pub broken: Vec<(DateTime<Utc>, DateTime<Utc>)>,
+    /// When the database lost commits.
+    pub losses: Vec<(DateTime<Utc>, DateTime<Utc>)>,
     pub done: BTreeMap<Action, u32>,
     /// Processes that ended without being killed.
     pub ended_by_themselves: u32,
@@ -99,6 +144,7 @@ impl World {
             posted: BTreeMap::new(),
             strikes: Vec::new(),
             broken: Vec::new(),
+            losses: Vec::new(),
             done: BTreeMap::new(),
             ended_by_themselves: 0,
             api_back: Vec::new(),
@@ -128,11 +174,11 @@ impl World {
         }
     }
 
-    fn program(&self, command: &str) -> std::process::Command {
+    fn program(&self, command: &str, datasets: &str) -> std::process::Command {
         let mut program = distillery();
         program
             .arg(command)
-            .args(["--datasets-dir".as_ref(), self.dir.path().join("datasets").as_os_str()])
+            .args(["--datasets-dir".as_ref(), self.dir.path().join(datasets).as_os_str()])
             .args(["--storage".as_ref(), self.dir.path().join("storage").as_os_str()])
             .env("DATABASE_URL", &self.url)
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned()));
@@ -142,21 +188,58 @@ impl World {
     fn start_worker(&self, index: usize) -> Child {
         // Two of them share a machine, and so its directory of work in progress; the third has one of its own.
         let data = self.dir.path().join(if index < 2 { "data-shared" } else { "data-alone" });
-        let mut program = self.program("worker");
-        program
-            .args(["--device", "cpu", "--name", &format!("crash/{index}")])
-            .args(["--lease-seconds", &self.lease.to_string()])
-            .args(["--data-dir".as_ref(), data.as_os_str()])
-            .args(["--trainer".as_ref(), self.dir.path().join("trainer").as_os_str()])
-            .stdout(Stdio::null());
+        let mut program = self.worker(&format!("crash/{index}"), "datasets", &data, "trainer");
         self.faults.give(&mut program, CLOCKS[index]);
         process::spawn(program).unwrap()
+    }
+
+    fn worker(&self, name: &str, datasets: &str, data: &Path, trainer: &str) -> std::process::Command {
+        let mut program = self.program("worker", datasets);
+        program
+            .args(["--device", "cpu", "--name", name, "--lease-seconds", &self.lease.to_string()])
+            .args(["--data-dir".as_ref(), data.as_os_str()])
+            .args(["--trainer".as_ref(), self.dir.path().join(trainer).as_os_str()])
+            .stdout(Stdio::null());
+        program
+    }
+
+    /// A worker that can run no job.
+    pub fn misconfigured_worker(&self, kind: Misconfigured) -> std::process::Command {
+        let at = |name: &str| self.dir.path().join(name);
+        let (mut datasets, data, mut trainer) = ("datasets", at(&format!("data-{kind:?}")), "trainer");
+        let says = r#"{"type":"failed","class":"storage","message":"no space left on device"}"#;
+        match kind {
+            Misconfigured::NoDatasets => {
+                datasets = "no-datasets";
+                fs::create_dir_all(at(datasets)).unwrap();
+            }
+            Misconfigured::NoLibrary => {
+                trainer = "trainer-without-library";
+                write_script(&at(trainer), "#!/bin/sh\necho no such library >&2; exit 127\n");
+            }
+            Misconfigured::NoWorkDirectory => {
+                fs::create_dir_all(&data).unwrap();
+                fs::write(data.join("work"), "not a directory").unwrap();
+            }
+            Misconfigured::NoSpace => {
+                trainer = "trainer-without-space";
+                write_script(&at(trainer), &format!("#!/bin/sh\n[ $1 = probe ] && exit\necho '{says}'; exit 1\n"));
+            }
+        }
+        self.worker(&kind.name(), datasets, &data, trainer)
+    }
+
+    /// How many attempts were begun by workers that could not run them, and should have known.
+    pub async fn misled(&self) -> i64 {
+        let idle = Misconfigured::IDLE.map(Misconfigured::name);
+        let query = "select count(*) from attempts where worker_name = any($1)";
+        sqlx::query_scalar(query).bind(&idle[..]).fetch_one(&self.pool).await.unwrap()
     }
 
     async fn start_api(&mut self) {
         let deadline = Instant::now() + self.patience;
         loop {
-            let mut program = self.program("serve");
+            let mut program = self.program("serve", "datasets");
             program.args(["--listen", "127.0.0.1:0", "--workers", "0"]).stdout(Stdio::piped());
             program.args(["--data-dir".as_ref(), self.dir.path().join("data-api").as_os_str()]);
             let mut api = process::spawn(program).unwrap();
@@ -200,10 +283,10 @@ impl World {
     }
 
     /// Posts a job with a key, and again until it is answered.
-    pub async fn post(&mut self, name: &str, max_attempts: u32) {
+    pub async fn post(&mut self, name: &str) {
         let deadline = Instant::now() + self.patience;
         loop {
-            match self.request(name, max_attempts).send().await {
+            match self.request(name).send().await {
                 Ok(answer) if answer.status().is_success() => {
                     if let Ok(job) = answer.json::<Value>().await {
                         self.posted.insert(name.to_owned(), job["id"].as_str().unwrap().to_owned());
@@ -223,10 +306,10 @@ impl World {
         }
     }
 
-    pub fn request(&self, name: &str, max_attempts: u32) -> reqwest::RequestBuilder {
+    /// A job with as many attempts as a job has unless its user says otherwise.
+    pub fn request(&self, name: &str) -> reqwest::RequestBuilder {
         let mut spec = quick_job();
         spec["name"] = json!(name);
-        spec["max_attempts"] = json!(max_attempts);
         spec["training"]["epochs"] = json!(EPOCHS);
         self.http.post(format!("{}/v1/jobs", self.api_url)).header("Idempotency-Key", name).json(&spec)
     }
@@ -236,7 +319,15 @@ impl World {
         let query = "select count(*) from jobs where finished_at is null";
         let unfinished: i64 = sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap_or(0);
         for _ in usize::try_from(unfinished).unwrap_or(0)..UNFINISHED {
-            self.post(&format!("job-{}", self.posted.len()), 100).await;
+            self.post(&format!("job-{}", self.posted.len())).await;
+        }
+    }
+
+    /// Posts a job unless there is one that a worker could take now.
+    pub async fn keep_queued(&mut self) {
+        let query = "select exists (select from jobs where status = 'queued' and run_after <= now())";
+        if !sqlx::query_scalar(query).fetch_one(&self.pool).await.unwrap_or(true) {
+            self.post(&format!("job-{}", self.posted.len())).await;
         }
     }
 

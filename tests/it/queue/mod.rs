@@ -1,11 +1,13 @@
 //! Promise: each job is held by one attempt at a time, only that attempt can change it, and every job comes to an end.
 
+mod abilities;
 mod claims;
 mod devices;
 mod ends;
 mod leases;
 mod records;
 mod teachers;
+mod versions;
 
 use std::time::Duration;
 
@@ -68,6 +70,7 @@ fn worker(id: &str, devices: i32) -> NewWorker {
         devices,
         memory_bytes: None,
         usage: Usage::default(),
+        abilities: None,
     }
 }
 

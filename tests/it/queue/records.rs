@@ -1,8 +1,9 @@
 //! What an attempt records.
 
+use distillery::db::LONGEST_MESSAGE;
 use distillery::db::jobs::Status;
 use distillery::db::queue::{self, ReportBatch};
-use distillery::protocol::{ErrorClass, Evaluation, Level, Progress};
+use distillery::protocol::{ErrorClass, Evaluation, Failure, Level, Progress};
 use serde_json::json;
 
 use super::{artifact, claimed_token, failure, history, outcome, points, saved, started};
@@ -107,6 +108,34 @@ async fn everything_a_trainer_reports_is_recorded() {
     assert_eq!(kinds, ["status", "status", "log", "warning", "teacher", "checkpoint"]);
 }
 
+#[tokio::test]
+async fn a_long_line_and_a_long_failure_are_cut_and_say_how_much_is_missing() {
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    let token = claimed_token(&db.pool).await;
+    let long = "é".repeat(1 << 19);
+    let missing = |cut: &str| {
+        let (kept, rest) = cut.split_once("… (").unwrap();
+        (kept.len(), rest.split_once(" more bytes)").unwrap().0.parse::<usize>().unwrap())
+    };
+    let logs = vec![(Level::Warning, long.clone()), (Level::Info, "short".to_owned())];
+    assert!(queue::record(&db.pool, &token.write(), &ReportBatch { logs, ..ReportBatch::default() }).await.unwrap());
+    let messages = db.messages(id).await;
+    let [.., cut, short] = messages.as_slice() else { panic!("{messages:?}") };
+    let (kept, left_out) = missing(cut);
+    assert_eq!((kept + left_out, short.as_str()), (long.len(), "short"));
+    assert!(cut.len() <= LONGEST_MESSAGE && kept > LONGEST_MESSAGE - 100, "{}", cut.len());
+
+    let failure = Failure { class: ErrorClass::Storage, message: long.clone() };
+    assert_eq!(queue::fail(&db.pool, &token.write(), &failure).await.unwrap(), Some(Status::Queued));
+    let job = db.job(id).await;
+    let error = job["error"]["message"].as_str().unwrap();
+    let (kept, left_out) = missing(error);
+    assert_eq!(kept + left_out, long.len());
+    let said = db.messages(id).await.pop().unwrap();
+    assert!(said.contains(error) && said.contains("attempt 2 follows") && said.len() <= LONGEST_MESSAGE, "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_history_has_no_gap_however_many_write() {
     let db = TestDb::new().await;
@@ -131,4 +160,22 @@ async fn the_history_has_no_gap_however_many_write() {
         assert!(of_batch.iter().all(|line| line.0 == of_batch[0].0), "{batch:?}");
         assert_eq!(of_batch.iter().map(|line| line.1).collect::<Vec<_>>(), ["0", "1", "2"]);
     }
+}
+
+#[tokio::test]
+async fn an_attempt_whose_last_write_the_database_lost_writes_nothing_more() {
+    let db = TestDb::new().await;
+    let id = db.add_job(json!({})).await;
+    let token = claimed_token(&db.pool).await;
+    let first = token.write();
+    assert!(queue::record(&db.pool, &first, &points([1])).await.unwrap());
+    let kept = db.job(id).await["last_write"].as_str().unwrap().to_owned();
+    let second = token.write_after(Some(first.id().to_owned()));
+    assert!(queue::record(&db.pool, &second, &points([2])).await.unwrap());
+    // As a failover leaves it: the second write is gone, and the claim is not.
+    sqlx::query("delete from metrics where step = 2").execute(&db.pool).await.unwrap();
+    sqlx::query("update jobs set last_write = $1").bind(&kept).execute(&db.pool).await.unwrap();
+    let third = token.write_after(Some(second.id().to_owned()));
+    assert!(!queue::record(&db.pool, &third, &points([3])).await.unwrap(), "the charts would have a gap");
+    assert_eq!(db.steps(id).await, [1]);
 }

@@ -172,10 +172,7 @@ impl Api {
 
     /// A worker takes the next job.
     pub async fn claim(&self) -> FencingToken {
-        let claim = queue::claim(&self.db.pool, "wrk_TEST", queue::DeviceCapacity::ONE, Duration::from_secs(60))
-            .await
-            .expect("the queue answers");
-        claim.expect("a job is queued").token
+        claim(&self.db.pool).await
     }
 
     /// A worker finishes a job with these files.
@@ -203,6 +200,12 @@ impl Api {
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Events { chunks: response.bytes_stream().boxed(), buffer: String::new() }
     }
+}
+
+/// A worker takes the next job.
+pub async fn claim(pool: &sqlx::PgPool) -> FencingToken {
+    let claim = queue::claim(pool, "wrk_TEST", queue::DeviceCapacity::ONE, Duration::from_secs(60)).await;
+    claim.expect("the queue answers").expect("a job is queued").token
 }
 
 /// One message of a stream.

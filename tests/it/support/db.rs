@@ -26,6 +26,8 @@ const TEST_TRIGGERS: &str = "
     create trigger notify_test after insert or update or delete on attempts execute function notify_test();
     create trigger notify_test after insert or update or delete on workers execute function notify_test();
     create trigger notify_test after delete on jobs execute function notify_test();
+    create trigger notify_test after delete on file_deletions execute function notify_test();
+    create trigger notify_test after delete on deleted_jobs execute function notify_test();
 ";
 
 /// A cluster in `data_dir` that does not wait for disks.
@@ -137,6 +139,28 @@ impl TestDb {
         Self { url, pool, name: None }
     }
 
+    /// Makes the whole cluster read-only, as for a failover, or writable again. Returns once new transactions are.
+    pub async fn set_read_only(&self, read_only: bool) {
+        let mut admin = connection(&self.url).await;
+        let value = if read_only { "on" } else { "off" };
+        sqlx::raw_sql("set default_transaction_read_only = off").execute(&mut admin).await.expect("it can be set");
+        let change = format!("alter system set default_transaction_read_only = {value}");
+        sqlx::raw_sql(AssertSqlSafe(change)).execute(&mut admin).await.expect("the superuser may");
+        sqlx::raw_sql("select pg_reload_conf()").execute(&mut admin).await.expect("the superuser may");
+        // Every session hears of it by a signal.
+        let told = async {
+            loop {
+                let mut session = connection(&self.url).await;
+                let query = sqlx::query_scalar("select current_setting('transaction_read_only')");
+                let now: String = query.fetch_one(&mut session).await.expect("it answers");
+                if now == value {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("the setting is taken over");
+    }
+
     /// Queues a job that trains a small network without a teacher, with these changes to its specification. The id is
     /// leaked, so that tests can use it like a literal.
     pub async fn add_job(&self, changes: Value) -> &'static str {
@@ -149,7 +173,8 @@ impl TestDb {
         document.as_object_mut().expect("an object").extend(members);
         let spec = Request::read(&document).complete().expect("a specification");
         let submitted = document.to_string();
-        let new = NewJob { spec: &spec, submitted: &submitted, idempotency: None, warning: None };
+        let new =
+            NewJob { spec: &spec, submitted: &submitted, idempotency: None, warnings: &[], dataset_fingerprint: None };
         match jobs::create(&self.pool, &new).await.expect("the database answers") {
             Created::New(job) => job.id.leak(),
             other => panic!("the job is not created: {other:?}"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 pub mod api;
 pub mod db;
 pub mod process;
+pub mod s3;
 pub mod server;
 pub mod worker;
 

@@ -73,7 +73,7 @@ impl Server {
         Worker(Process::start(command))
     }
 
-    fn database_url(&self) -> String {
+    pub fn database_url(&self) -> String {
         match &self.db {
             Some(db) => db.url.clone(),
             None => std::fs::read_to_string(self.dir.path().join("data/postgres.url")).expect("the server notes it"),
@@ -102,28 +102,46 @@ impl Server {
         body["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Follows the job's stream and reads the job again at each message, until it is as wanted.
-    pub async fn wait_until(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let path = format!("/v1/jobs/{id}");
+    /// Follows the job's stream and looks at each message, until something is found.
+    async fn until<T>(&self, id: &str, look: impl AsyncFn() -> Option<T>) -> Option<T> {
         let follow = async {
             loop {
-                let job = self.get(&path).await;
-                if wanted(&job) {
-                    return job;
+                if let Some(found) = look().await {
+                    return found;
                 }
-                let stream = self.http.get(format!("{}{path}/stream", self.url)).send().await.expect("a stream");
+                let stream = self.http.get(format!("{}/v1/jobs/{id}/stream", self.url)).send().await.expect("a stream");
                 let mut chunks = stream.bytes_stream();
                 while let Some(Ok(_)) = chunks.next().await {
-                    let job = self.get(&path).await;
-                    if wanted(&job) {
-                        return job;
+                    if let Some(found) = look().await {
+                        return found;
                     }
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, follow).await {
-            Ok(job) => job,
-            Err(_) => panic!("the job stayed {:#}", self.get(&path).await),
+        tokio::time::timeout(PATIENCE, follow).await.ok()
+    }
+
+    /// Waits until the job is as wanted.
+    pub async fn wait_until(&self, id: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/v1/jobs/{id}");
+        let found = self.until(id, async || Some(self.get(&path).await).filter(|job| wanted(job))).await;
+        match found {
+            Some(job) => job,
+            None => panic!("the job stayed {:#}", self.get(&path).await),
+        }
+    }
+
+    /// Waits until the job's history has a message that begins so, and returns it.
+    pub async fn until_message(&self, id: &str, start: &str) -> String {
+        let path = format!("/v1/jobs/{id}/events?limit=1000");
+        let look = async || {
+            let events = self.get(&path).await;
+            let messages = events["data"].as_array()?.iter().filter_map(|event| event["message"].as_str());
+            messages.map(str::to_owned).find(|message| message.starts_with(start))
+        };
+        match self.until(id, look).await {
+            Some(message) => message,
+            None => panic!("no message begins with {start:?}: {:#}", self.get(&path).await),
         }
     }
 

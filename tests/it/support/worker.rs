@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use distillery::artifacts::Store;
 use distillery::db;
+use distillery::storage_check::{self, Role};
 use distillery::worker::{self, WorkerSettings};
 use rustix::fs::{CWD, FileType, Mode};
 use tokio::sync::oneshot;
@@ -16,8 +17,14 @@ use super::PATIENCE;
 use super::db::TestDb;
 use super::process::{Process, distillery, write_script};
 
-/// The start of every scripted trainer. Its arguments are `train SPEC --output OUT --events --supervised --device D`.
+/// The start of every scripted trainer. Its arguments are `train SPEC --output OUT --events --supervised --device D`, or
+/// `probe --device D`, which notes the devices in `$here/probes` and fails while the file `$here/broken` is there.
 const PRELUDE: &str = r#"#!/bin/bash
+if [ "$1" = probe ]; then
+    echo "$3" >> "$(dirname "$0")/probes"
+    [ ! -e "$(dirname "$0")/broken" ] && exit
+    echo "error: CUDA finds no GPU" >&2; exit 1
+fi
 spec=$2 out=$4 here=$(dirname "$0")
 say() { printf '%s\n' "$1"; }
 started() {
@@ -73,7 +80,15 @@ pub struct Surroundings {
 impl Surroundings {
     /// With a database in this run's cluster.
     pub async fn new(trainer: &str) -> Self {
-        Self::on(TestDb::new().await, trainer)
+        let it = Self::on(TestDb::new().await, trainer);
+        it.use_storage().await;
+        it
+    }
+
+    /// Decides on the storage, as the first server does.
+    pub async fn use_storage(&self) {
+        let address = self.dir.path().join("data/artifacts");
+        storage_check::open(address.to_str().unwrap(), &self.db.pool, Role::Server).await.unwrap();
     }
 
     pub fn on(db: TestDb, trainer: &str) -> Self {
@@ -88,12 +103,14 @@ impl Surroundings {
             devices: vec!["cpu".into()],
             trainer: script,
             datasets_dir: dir.path().join("datasets"),
+            follow_links: false,
             work_dir: dir.path().join("data/work"),
             cache_dir: dir.path().join("data/cache"),
             cache_mib: 1024,
             lease: never,
             poll: never,
             stop_patience: Duration::from_secs(30),
+            recheck: Duration::from_millis(50),
         };
         Self { db, dir, settings }
     }

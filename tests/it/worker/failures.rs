@@ -1,6 +1,8 @@
 //! Attempts that fail.
 
+use distillery::artifacts::keys;
 use distillery::db::checkpoints::{self, UploadedCheckpoint};
+use distillery::db::file_deletions;
 use serde_json::json;
 
 use crate::support::process::{read_pid, until_ended};
@@ -67,9 +69,12 @@ async fn add_checkpoint(it: &Surroundings, sha256: &str) -> String {
         num_classes: None,
         fits: sqlx::types::Json(Vec::new()),
         guess: None,
+        notes: Vec::new(),
         created_at: chrono::Utc::now(),
     };
-    checkpoints::insert(&it.db.pool, &new).await.unwrap().commit().await.unwrap().0.id
+    let key = keys::checkpoint(sha256, "upload");
+    file_deletions::announce(&it.db.pool, &key).await.unwrap();
+    checkpoints::insert(&it.db.pool, &new, &key, None).await.unwrap().expect("just announced").checkpoint.id
 }
 
 #[tokio::test]
@@ -80,7 +85,6 @@ async fn a_missing_input_fails_the_job_as_a_user_error() {
     let jobs = [
         (it.db.add_job(json!({"teacher": learns, "distillation": {"method": "kd"}})).await, teacher.as_str()),
         (it.db.add_job(json!({"student": {"architecture": "resnet20", "checkpoint": student}})).await, &student),
-        (it.db.add_job(json!({"dataset": {"name": "vanished"}})).await, "vanished"),
     ];
     sqlx::raw_sql("delete from job_checkpoints; delete from checkpoints").execute(&it.db.pool).await.unwrap();
     let worker = it.start();

@@ -53,9 +53,10 @@ async fn a_worker_that_lost_its_job_kills_its_trainer_and_leaves_the_successors_
     let id = it.db.add_job(json!({})).await;
     it.db.until_training(id).await;
     // Another worker of this machine has taken over, and the database says that the job has changed.
-    let theirs = it.settings.work_dir.join(id).join("2/output");
-    fs::create_dir_all(&theirs).unwrap();
-    it.db.set(id, "attempt = 2, worker = 'wrk_other'").await;
+    // It may even have been given the same number.
+    let theirs = ["2-theirs", "1-theirs"].map(|name| it.settings.work_dir.join(id).join(name));
+    theirs.iter().for_each(|directory| fs::create_dir_all(directory).unwrap());
+    it.db.set(id, "attempt = 2, worker = 'wrk_other', claim = 'theirs'").await;
     let taken = it.db.job(id).await;
     let notify = sqlx::query("select pg_notify('distillery_status', $1)").bind(id);
     notify.execute(&it.db.pool).await.unwrap();
@@ -66,7 +67,10 @@ async fn a_worker_that_lost_its_job_kills_its_trainer_and_leaves_the_successors_
     assert!(it.db.until(refused).await.is_some(), "no write was refused");
     worker.drain().await;
     assert_eq!(it.db.job(id).await, taken);
-    assert!(theirs.is_dir() && !it.settings.work_dir.join(id).join("1").exists());
+    let mut left: Vec<_> =
+        fs::read_dir(it.settings.work_dir.join(id)).unwrap().map(|one| one.unwrap().path()).collect();
+    left.sort();
+    assert_eq!(left, [theirs[1].clone(), theirs[0].clone()]);
 }
 
 #[tokio::test]
@@ -109,12 +113,14 @@ async fn points_that_a_killed_worker_had_not_recorded_come_from_its_stored_metri
 async fn a_worker_clears_away_what_a_killed_one_left() {
     let it = Surroundings::new(OBEDIENT).await;
     let (held, cancelled) = (it.db.add_job(json!({})).await, it.db.add_job(json!({})).await);
+    let mut own = Vec::new();
     for id in [held, cancelled] {
         it.db.set(id, "attempt = 1").await;
         let claim =
             queue::claim(&it.db.pool, "wrk_killed", DeviceCapacity::ONE, it.settings.lease).await.unwrap().unwrap();
         assert_eq!((claim.token.job.as_str(), claim.token.attempt), (id, 2));
-        for attempt in ["1", "2"] {
+        own.push(claim.token.name());
+        for attempt in ["1", "1-lost", "2-lost", &claim.token.name()] {
             let directory = it.settings.work_dir.join(id).join(attempt);
             fs::create_dir_all(&directory).unwrap();
             fs::write(directory.join("teacher"), "bytes").unwrap();
@@ -125,12 +131,32 @@ async fn a_worker_clears_away_what_a_killed_one_left() {
         }
     }
     it.start().drain().await;
-    assert_eq!(files_below(&it.settings.work_dir), [format!("{held}/2/teacher")]);
+    assert_eq!(files_below(&it.settings.work_dir), [format!("{held}/{}/teacher", own[0])]);
+}
+
+#[tokio::test]
+async fn workers_of_two_databases_leave_each_others_attempts_in_one_data_directory_alone() {
+    let trainer = r#"started 0 0; point 1; read -r < "$here/go"; [ -e "$2" ] || exit 1; finish"#;
+    let it = Surroundings::new(trainer).await;
+    it.make_pipe("go");
+    let id = it.db.add_job(json!({"max_attempts": 1})).await;
+    let worker = it.start();
+    it.db.until_training(id).await;
+    let spec = files_below(&it.settings.work_dir).into_iter().find(|path| path.ends_with("/spec.json")).unwrap();
+    let spec = it.settings.work_dir.join(spec);
+    let others = Surroundings { settings: it.settings.clone(), ..Surroundings::new("finish").await };
+    // Clearing away what killed workers left is the first that it does.
+    others.start().drain().await;
+    assert!(spec.exists());
+    it.let_go("go").await;
+    it.db.until_status(id, "succeeded").await;
+    worker.drain().await;
+    assert!(!spec.exists());
 }
 
 #[tokio::test]
 async fn a_worker_and_a_server_that_start_before_their_database_wait_for_it_and_make_the_schema() {
-    let it = Surroundings::new("started 0 0; finish").await;
+    let it = Surroundings::on(TestDb::new().await, "started 0 0; finish");
     let data = tempfile::tempdir().unwrap();
     let options = postgres_options(data.path().to_owned());
     // The place of its socket is known only once it has run.
@@ -235,7 +261,7 @@ async fn a_worker_that_cannot_renew_its_lease_stops_its_trainer_before_the_lease
 
 #[tokio::test]
 async fn a_server_replaces_a_worker_that_died_and_takes_everything_along_when_it_is_killed() {
-    let it = Surroundings::new(OBEDIENT).await;
+    let it = Surroundings::on(TestDb::new().await, OBEDIENT);
     let start = || {
         let mut command = it.command("serve");
         command.args(["--listen", "127.0.0.1:0", "--workers", "1"]).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -85,3 +85,35 @@ finish
         assert_eq!(told, in_use, "{device}");
     }
 }
+
+#[tokio::test]
+async fn no_secret_of_the_environment_reaches_the_trainer() {
+    let it = Surroundings::new(&format!("env > \"$here/environment\"\n{OBEDIENT}")).await;
+    let secrets = [
+        "NVIDIA_API_KEY",
+        "LANGSMITH_API_KEY",
+        "LANGFUSE_SECRET_KEY",
+        "HOMEBREW_GITHUB_API_TOKEN",
+        "PATH_TO_SECRET",
+        "CUDA_REGISTRY_PASSWORD",
+        "NCCL_AUTH_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "DISTILLERY_ADMIN_TOKEN",
+        "DISTILLERY_THREADS_TOKEN",
+    ];
+    let settings =
+        ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NCCL_DEBUG", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH"];
+    let mut command = it.worker_command("cpu");
+    command
+        .envs(secrets.map(|name| (name, "do-not-tell-0123456789-0123456789-0123")))
+        .envs(settings.map(|name| (name, "")));
+    let worker = Process::start(command);
+    let job = it.db.add_job(json!({})).await;
+    it.db.until_training(job).await;
+    let environment = it.read("environment");
+    assert!(!environment.contains("do-not-tell") && !environment.contains("DATABASE_URL"), "{environment}");
+    for name in settings.into_iter().chain(["PATH", "HOME", "DISTILLERY_THREADS"]) {
+        assert!(environment.lines().any(|line| line.starts_with(&format!("{name}="))), "{name}: {environment}");
+    }
+    worker.terminate().await;
+}

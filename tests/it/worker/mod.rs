@@ -1,8 +1,10 @@
 //! Promise: a worker acts on requests at once, and keeps its promises whatever its trainer does.
 
 mod failures;
+mod health;
 mod lifecycle;
 mod machine;
+mod outages;
 mod requests;
 mod running;
 mod storage;

@@ -31,9 +31,11 @@ async fn a_job_trains_in_a_directory_of_its_own_and_its_files_are_published() {
     it.store().fetch(&student.key, &it.file("student")).await.unwrap();
     assert_eq!(it.read("student"), "student.safetensors\n");
     // The state to resume from and the working directory are gone.
-    let stored = files_below(&it.file("data"));
+    let mut stored = files_below(&it.file("data"));
+    assert_eq!(stored.pop().as_deref(), Some("artifacts/storage-id"));
     let expected = ["manifest.json", "metrics.ndjson", "student-last.safetensors", "student.safetensors"];
-    assert_eq!(stored, expected.map(|name| format!("artifacts/jobs/{id}/attempts/1/{name}")));
+    let claim = job["claim"].as_str().unwrap();
+    assert_eq!(stored, expected.map(|name| format!("artifacts/jobs/{id}/attempts/1-{claim}/{name}")));
 
     let spec: Value = serde_json::from_str(&it.read("spec")).unwrap();
     assert_eq!(spec["dataset"]["path"], it.settings.datasets_dir.join("patterns").to_str().unwrap());

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::worker::Surroundings;
+use crate::support::worker::{RESUMABLE, Surroundings};
 
 async fn set_checkpoint(it: &Surroundings, job: &str, checkpoint: serde_json::Value) {
     let update = sqlx::query("update jobs set checkpoint = $1 where id = $2").bind(checkpoint).bind(job);
@@ -49,7 +49,8 @@ async fn states(it: &Surroundings) -> Vec<String> {
 #[tokio::test]
 async fn the_last_state_stays_until_the_database_knows_the_next() {
     let it = Surroundings::new(
-        r#"started 0 0; point 1; checkpoint 1; read -r < "$here/stored"; checkpoint 2; read -r command; stopped"#,
+        r#"if [ -e "$out/state/checkpoint.safetensors" ]; then started 1 10; read -r command; stopped; fi
+        started 0 0; point 1; checkpoint 1; read -r < "$here/stored"; checkpoint 2; read -r command; stopped"#,
     )
     .await;
     it.make_pipe("stored");
@@ -63,7 +64,7 @@ async fn the_last_state_stays_until_the_database_knows_the_next() {
     let worker = it.start();
     it.db.until_job(job, |row| row["checkpoint"]["epoch"] == 1).await;
     it.let_go("stored").await;
-    let failed = it.db.until_status(job, "failed").await;
+    let failed = it.db.until_job(job, |row| row["error"].is_object()).await;
     assert!(failed["error"]["message"].as_str().unwrap().contains("not this one"), "{failed:#}");
     assert_eq!(states(&it).await.len(), 2);
     let first = &failed["checkpoint"];
@@ -111,7 +112,8 @@ async fn a_teacher_that_was_changed_in_storage_is_not_learned_from() {
     let teacher = it.db.add_job(json!({})).await;
     let worker = it.start();
     it.db.until_status(teacher, "succeeded").await;
-    let stored = it.file(&format!("data/artifacts/jobs/{teacher}/attempts/1/student.safetensors"));
+    let claim = it.db.job(teacher).await["claim"].as_str().unwrap().to_owned();
+    let stored = it.file(&format!("data/artifacts/jobs/{teacher}/attempts/1-{claim}/student.safetensors"));
     fs::write(stored, "another student\n").unwrap();
     let pupil = json!({"teacher": {"architecture": "resnet20", "job": teacher}, "distillation": {"method": "kd"}, "max_attempts": 1});
     let pupil = it.db.add_job(pupil).await;
@@ -119,4 +121,23 @@ async fn a_teacher_that_was_changed_in_storage_is_not_learned_from() {
     assert_eq!(job["error"]["class"], "storage");
     assert!(job["error"]["message"].as_str().unwrap().contains("is damaged in storage"), "{job:#}");
     worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_database_was_restored_resumes_from_the_newest_state_in_storage() {
+    let it = Surroundings::new(RESUMABLE).await;
+    let job = it.db.add_job(json!({})).await;
+    let worker = it.start();
+    let row = it.db.until_job(job, |row| row["checkpoint"]["epoch"] == 2).await;
+    worker.drain().await;
+    let key = row["checkpoint"]["key"].as_str().unwrap().replace("checkpoint-20.", "checkpoint-10.");
+    set_checkpoint(&it, job, json!({"attempt": 1, "epoch": 1, "step": 10, "key": key})).await;
+    sqlx::query("delete from metrics where step > 1").execute(&it.db.pool).await.unwrap();
+    let worker = it.start();
+    it.db.until_status(job, "succeeded").await;
+    worker.drain().await;
+    let messages = it.db.messages(job).await;
+    let said = |line: &String| line.contains("cannot be used, so training resumes from the one after step 20");
+    assert!(messages.iter().any(said), "{messages:?}");
+    assert_eq!(it.db.steps(job).await, [1, 11, 21]);
 }

@@ -45,7 +45,6 @@ fn main() {
     let options = LoaderOptions {
         side: args.crop.unwrap_or(32),
         framing: if args.crop.is_some() { Framing::ResizedCrop } else { Framing::Whole },
-        limit: None,
         batch_size: args.batch,
         shard: Shard::WHOLE,
         seed: 0,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use distillery_core::architecture;
-use distillery_core::dataset::{Dataset, DatasetOptions, Error, Frame, Images};
+use distillery_core::dataset::{Dataset, DatasetOptions, Error, Frame, Images, Subset, spread};
 use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
@@ -282,7 +282,6 @@ fn open(args: &Args, side: u32, device: Device) -> Loader {
     let options = LoaderOptions {
         side,
         framing: Framing::Whole,
-        limit: Some(u64::from(args.batch) * 16),
         batch_size: args.batch,
         shard: Shard::WHOLE,
         seed: 0,
@@ -293,7 +292,9 @@ fn open(args: &Args, side: u32, device: Device) -> Loader {
         Some(path) => {
             let dataset = Dataset::open(path, &DatasetOptions::default()).unwrap_or_else(|error| panic!("{error}"));
             let split = dataset.train_split(None).unwrap_or_else(|error| panic!("{error}"));
-            dataset.split(&split).unwrap_or_else(|error| panic!("{error}")).into()
+            let images = dataset.split(&split).unwrap_or_else(|error| panic!("{error}"));
+            let positions = spread(images.labels(), args.batch as usize * 16);
+            Arc::new(Subset::new(images, positions))
         }
         None => Arc::new(Noise((0..args.batch * 16).map(|index| index % CLASSES).collect())),
     };

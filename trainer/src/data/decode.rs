@@ -17,7 +17,9 @@ const NAMED: usize = 10;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum View {
     Whole,
-    Centre,
+    Centre {
+        resize: u32,
+    },
     /// A part that depends on (seed, epoch, image).
     ResizedCrop {
         seed: u64,
@@ -29,7 +31,7 @@ impl View {
     fn read(self, images: &dyn Images, index: usize, side: u32, planes: &mut [u8]) -> Result<(), dataset::Error> {
         match self {
             Self::Whole => images.read(index, &Frame::Whole, side, planes),
-            Self::Centre => images.read(index, &Frame::Centre, side, planes),
+            Self::Centre { resize } => images.read(index, &Frame::Centre { resize }, side, planes),
             Self::ResizedCrop { seed, epoch } => {
                 let part = |size| resized_crop(size, &mut generator(b"rcrop\0\0\0", seed, epoch, index as u64));
                 images.read(index, &Frame::Part(&part), side, planes)
@@ -62,7 +64,7 @@ pub(super) fn decode(images: &dyn Images, requested: &[usize], view: View, side:
     let mut failures = Vec::new();
     for (place, (index, result)) in requested.iter().zip(results).enumerate() {
         match result {
-            Some(error) => failures.push((*index, error)),
+            Some(error) => failures.push((images.position(*index), error)),
             None => {
                 // Closes the gap that failures left.
                 if labels.len() < place {

@@ -5,7 +5,7 @@ use distillery_core::dataset;
 /// Why images could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("there are no images: the split is empty, or dataset.limit is 0")]
+    #[error("there are no images: the split is empty")]
     Empty,
     #[error(
         "{corrupt} of {total} images cannot be decoded, and at most 1 % may be: repair or remove them, beginning \

@@ -25,7 +25,8 @@ pub struct Fingerprints {
 #[derive(Debug)]
 pub struct SplitToHash {
     pub name: String,
-    pub then: CacheAction,
+    /// One for each part of it that is used.
+    pub then: Vec<CacheAction>,
 }
 
 /// What to do with a split's decoded images once the hash of its files is known.
@@ -48,29 +49,37 @@ pub enum CacheAction {
 impl SplitToHash {
     fn hash(self, dataset: &Dataset) -> Result<(String, String)> {
         let found = dataset.fingerprint(&self.name).map_err(Error::storage(dataset.path()))?;
-        match self.then {
-            CacheAction::Nothing => {}
-            CacheAction::Store { file, images, stamp } => {
-                let is_unchanged = dataset.stamp(&self.name).is_ok_and(|now| now == stamp);
-                if is_unchanged && let Err(error) = file.store(&images, &found) {
-                    tracing::warn!(file = %file.path().display(), %error, "decoded images could not be cached");
-                }
-            }
-            CacheAction::Verify { file, fingerprint } if fingerprint != found => {
-                let _ = file.remove();
-                return Err(Error {
-                    class: ErrorClass::Storage,
-                    message: format!(
-                        "the files of the {} split of {} have changed, although their sizes and times have not, so \
-                         this run used outdated images from the cache. They have been removed: run it again",
-                        self.name,
-                        dataset.path().display()
-                    ),
-                });
-            }
-            CacheAction::Verify { .. } => {}
+        for action in self.then {
+            action.take(dataset, &self.name, &found)?;
         }
         Ok((self.name, found))
+    }
+}
+
+impl CacheAction {
+    fn take(self, dataset: &Dataset, split: &str, found: &str) -> Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Store { file, images, stamp } => {
+                let is_unchanged = dataset.stamp(split).is_ok_and(|now| now == stamp);
+                if is_unchanged && let Err(error) = file.store(&images, found) {
+                    tracing::warn!(file = %file.path().display(), %error, "decoded images could not be cached");
+                }
+                Ok(())
+            }
+            Self::Verify { file, fingerprint } if fingerprint != found => {
+                let _ = file.remove();
+                Err(Error {
+                    class: ErrorClass::Storage,
+                    message: format!(
+                        "the files of the {split} split of {} have changed, although their sizes and times have not, so \
+                         this run used outdated images from the cache. They have been removed: run it again",
+                        dataset.path().display()
+                    ),
+                })
+            }
+            Self::Verify { .. } => Ok(()),
+        }
     }
 }
 

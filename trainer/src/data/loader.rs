@@ -28,7 +28,10 @@ pub enum Framing {
     /// The whole image.
     Whole,
     /// A central crop, as in ImageNet's evaluation.
-    Centre,
+    Centre {
+        /// Pixels to which the shorter side is resized first.
+        resize: u32,
+    },
     /// A random part in every epoch, mirrored half of the time: [`resized_crop`](super::resized_crop).
     ResizedCrop,
 }
@@ -39,8 +42,6 @@ pub struct LoaderOptions {
     /// Images are resized to `side`×`side` pixels.
     pub side: u32,
     pub framing: Framing,
-    /// Loads only this many images, from the beginning of the split.
-    pub limit: Option<u64>,
     /// Images per training batch, over all ranks.
     pub batch_size: u32,
     /// The part of each training batch that this rank loads.
@@ -60,6 +61,7 @@ pub struct Loader {
     options: LoaderOptions,
     count: usize,
     corrupt: Arc<Corrupt>,
+    turned: u64,
     mean_std: OnceLock<([f64; 3], [f64; 3])>,
 }
 
@@ -73,16 +75,10 @@ enum PixelSource {
 }
 
 impl LoaderOptions {
-    /// The number of images to load.
-    fn total(&self, images: &dyn Images) -> Result<usize, LoadError> {
-        let limit = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Some(images.len().min(limit)).filter(|total| *total > 0).ok_or(LoadError::Empty)
-    }
-
     fn view(&self, epoch: u32) -> View {
         match self.framing {
             Framing::Whole => View::Whole,
-            Framing::Centre => View::Centre,
+            Framing::Centre { resize } => View::Centre { resize },
             Framing::ResizedCrop => View::ResizedCrop { seed: self.seed, epoch },
         }
     }
@@ -105,7 +101,7 @@ impl Loader {
     /// There are no images, more than 1 % cannot be decoded, a file cannot be read, or the device's memory is full.
     pub fn open(images: Arc<dyn Images>, options: LoaderOptions) -> Result<Self, LoadError> {
         let LoaderOptions { side, memory_limit, device, .. } = options;
-        let total = options.total(&*images)?;
+        let total = count(&*images)?;
         if total as u64 * plane_bytes(side) as u64 > memory_limit || options.framing == Framing::ResizedCrop {
             return Self::stream(images, options);
         }
@@ -113,11 +109,12 @@ impl Loader {
         let indices: Vec<usize> = (0..total).collect();
         let decode::DecodedImages { pixels, labels, failures, .. } = decode(&*images, &indices, options.view(0), side);
         corrupt.note(failures)?;
+        let turned = images.turned();
         let mean_std = OnceLock::from(PixelSums::of(&pixels, side).mean_std());
         let count = labels.len();
         let (pixels, labels) = tensors(&pixels, &labels, side)?;
         let (pixels, labels) = (pixels.f_to_device(device)?, labels.f_to_device(device)?);
-        Ok(Self { store: PixelSource::Memory { pixels, labels }, options, count, corrupt, mean_std })
+        Ok(Self { store: PixelSource::Memory { pixels, labels }, options, count, corrupt, turned, mean_std })
     }
 
     /// Like [`open`](Self::open), but streams the images even if they fit into memory.
@@ -125,10 +122,10 @@ impl Loader {
     /// # Errors
     /// There are no images.
     pub fn stream(images: Arc<dyn Images>, options: LoaderOptions) -> Result<Self, LoadError> {
-        let count = options.total(&*images)?;
+        let count = count(&*images)?;
         let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::new());
         let window = stream::window(&*images, options.memory_limit);
-        Ok(Self { store: PixelSource::Stream { images, window }, options, count, corrupt, mean_std })
+        Ok(Self { store: PixelSource::Stream { images, window }, options, count, corrupt, turned: 0, mean_std })
     }
 
     /// Takes over the images of a split that an earlier run decoded.
@@ -140,7 +137,7 @@ impl Loader {
         let (pixels, labels) = (pixels?, labels?);
         let count = usize::try_from(labels.size()[0]).unwrap_or(0);
         let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::from(decoded.mean_std));
-        Ok(Self { store: PixelSource::Memory { pixels, labels }, options, count, corrupt, mean_std })
+        Ok(Self { store: PixelSource::Memory { pixels, labels }, options, count, corrupt, turned: 0, mean_std })
     }
 
     /// What [`of_decoded`](Self::of_decoded) takes over; `None` if the images are streamed or some could not be
@@ -152,7 +149,7 @@ impl Loader {
         (self.corrupt_count() == 0).then(|| DecodedSplit { pixels, labels, mean_std: self.mean_std() })
     }
 
-    /// The number of images after the limit; in memory, without the corrupt ones.
+    /// The number of images; in memory, without the corrupt ones.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.count as u64
@@ -198,6 +195,12 @@ impl Loader {
     #[must_use]
     pub fn corrupt_count(&self) -> u64 {
         self.corrupt.count()
+    }
+
+    /// The number of images that were turned upright as their EXIF data says, if they have just been decoded.
+    #[must_use]
+    pub fn turned(&self) -> u64 {
+        self.turned
     }
 
     /// Per-channel mean and (population) standard deviation of pixel values in [0, 1].
@@ -278,6 +281,11 @@ impl Loader {
         let source = Source::Stream(Stream::new(decoder, device, order, cut));
         Batches { source, left, is_whole: cut.shard == Shard::WHOLE }
     }
+}
+
+/// The number of images, of which there must be one.
+fn count(images: &dyn Images) -> Result<usize, LoadError> {
+    Some(images.len()).filter(|count| *count > 0).ok_or(LoadError::Empty)
 }
 
 /// Decodes a sample of the images and sums up its pixels.

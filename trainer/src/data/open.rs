@@ -14,8 +14,12 @@ use crate::cache::Cache;
 use crate::cache::images::ImageFile;
 use crate::error::{Error, Result};
 use crate::worker_link::report::{Report, warning};
-use distillery_core::dataset::{Classes, Dataset, DatasetOptions};
-use distillery_core::spec::{Augmentation, DatasetSpec, TrainingPlan};
+use distillery_core::dataset::{Classes, Dataset, DatasetOptions, SelectedImages, Selection};
+use distillery_core::protocol::{Event, Level};
+use distillery_core::spec::{Augmentation, DatasetSpec, EvalPart, TrainingPlan};
+
+/// Changes whenever images are decoded differently than before.
+pub const DECODER: u32 = 2;
 
 /// The data set that a run trains and evaluates on.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub struct Data {
     pub train: Loader,
     pub eval: Loader,
     pub splits: SplitNames,
+    /// Which images of the splits are used.
+    pub selected: SelectionHashes,
     /// Per-channel mean of pixel values in [0, 1], for the student's input.
     pub mean: [f64; 3],
     /// Per-channel standard deviation.
@@ -42,6 +48,13 @@ pub struct SplitNames {
     pub eval: String,
 }
 
+/// SHA-256 of the positions of the images that are used of a split; `None` for all.
+#[derive(Debug)]
+pub struct SelectionHashes {
+    pub train: Option<String>,
+    pub eval: Option<String>,
+}
+
 /// What this machine and this rank contribute to loading the data.
 #[derive(Debug)]
 pub struct Resources {
@@ -51,6 +64,8 @@ pub struct Resources {
     pub shard: Shard,
     /// Bytes of decoded images that may be kept in memory; larger splits are streamed.
     pub memory_limit: u64,
+    /// Whether symbolic links that lead out of the data set are followed.
+    pub follow_links: bool,
     /// Keeps decoded images for later runs.
     pub cache: Option<Cache>,
 }
@@ -61,36 +76,49 @@ impl Data {
     /// # Errors
     /// The data set cannot be read, or does not fit the specification.
     pub fn open(spec: &TrainingPlan, resources: &Resources, report: &mut dyn Report) -> Result<Self> {
-        let DatasetSpec { place, image_column, label_column, image_size, limit, .. } = &spec.dataset;
-        let options = DatasetOptions { image_column: image_column.clone(), label_column: label_column.clone() };
+        let DatasetSpec { place, image_column, label_column, image_size, .. } = &spec.dataset;
+        let follow_links = resources.follow_links;
+        let options =
+            DatasetOptions { image_column: image_column.clone(), label_column: label_column.clone(), follow_links };
         let dataset = Arc::new(Dataset::open(&place.path, &options)?);
-        let splits = SplitNames {
-            train: dataset.train_split(spec.dataset.train_split.as_deref())?,
-            eval: dataset.eval_split(spec.dataset.eval_split.as_deref())?,
-        };
+        let selection = dataset.select(spec.dataset.selection()).map_err(|fault| fault.error)?;
+        tell(&selection, report);
+        let splits = SplitNames { train: selection.train.split.clone(), eval: selection.eval.split.clone() };
+        let selected = SelectionHashes { train: selection.train.digest(), eval: selection.eval.digest() };
         let mut dropped = 0;
-        let mut to_hash = Vec::new();
+        let mut to_hash: Vec<SplitToHash> = Vec::new();
         let columns = json!([image_column, label_column]);
-        let mut open = |split: &str, framing: Framing, limit: Option<u64>| {
+        let mut open = |selected: &SelectedImages, framing: Framing| {
             let options = LoaderOptions {
                 side: *image_size,
                 framing,
-                limit,
                 batch_size: spec.training.batch_size,
                 shard: resources.shard,
                 seed: spec.training.seed,
                 memory_limit: resources.memory_limit,
                 device: resources.device,
             };
-            let source = SplitSource { dataset: &dataset, split, columns: &columns };
+            let source = SplitSource { dataset: &dataset, selected, columns: &columns };
             let (loader, then) = source.load(options, resources.cache.as_ref(), report)?;
-            to_hash.push(SplitToHash { name: split.to_owned(), then });
-            dropped += warn_of_corrupt_images(split, &loader, report);
+            match to_hash.iter_mut().find(|split| split.name == selected.split) {
+                Some(split) => split.then.push(then),
+                None => to_hash.push(SplitToHash { name: selected.split.clone(), then: vec![then] }),
+            }
+            dropped += warn_of_corrupt_images(&selected.split, &loader, report);
+            if loader.turned() > 0 {
+                let (count, split) = (loader.turned(), &selected.split);
+                info(
+                    report,
+                    format!("{count} images of the {split} split are turned upright, as their EXIF data says"),
+                );
+            }
             Ok::<_, Error>(loader)
         };
-        let (train_framing, eval_framing) = framings(spec.training.augmentation);
-        let train = open(&splits.train, train_framing, *limit)?;
-        let eval = open(&splits.eval, eval_framing, None)?;
+        let augmentation = spec.training.augmentation;
+        let train_framing =
+            if augmentation == Augmentation::ResizedCropFlip { Framing::ResizedCrop } else { Framing::Whole };
+        let train = open(&selection.train, train_framing)?;
+        let eval = open(&selection.eval, spec.dataset.eval_part(augmentation).into())?;
         let (mean, std) = match (spec.dataset.mean, spec.dataset.std) {
             (Some(mean), Some(std)) => (mean, std),
             _ => train.mean_std(),
@@ -99,22 +127,37 @@ impl Data {
         // Rank 0 hashes for all and tells the others what they need.
         let to_hash = if resources.shard.rank == 0 { to_hash } else { vec![] };
         let fingerprints = Fingerprints::start(dataset, to_hash);
-        Ok(Self { path: place.path.clone(), classes, train, eval, splits, mean, std, fingerprints, dropped })
+        Ok(Self { path: place.path.clone(), classes, train, eval, splits, selected, mean, std, fingerprints, dropped })
     }
 }
 
-/// The framing of training and of evaluation images.
-fn framings(augmentation: Augmentation) -> (Framing, Framing) {
-    match augmentation {
-        Augmentation::ResizedCropFlip => (Framing::ResizedCrop, Framing::Centre),
-        Augmentation::None | Augmentation::CropFlip => (Framing::Whole, Framing::Whole),
+/// Reports how the images were chosen.
+fn tell(selection: &Selection, report: &mut dyn Report) {
+    for note in &selection.notes {
+        info(report, note.clone());
+    }
+    for message in &selection.warnings {
+        report.event(&warning(message.clone()));
     }
 }
 
-/// A split of a data set that is read with the given columns.
+fn info(report: &mut dyn Report, message: String) {
+    report.event(&Event::Log { level: Level::Info, message });
+}
+
+impl From<EvalPart> for Framing {
+    fn from(part: EvalPart) -> Self {
+        match part {
+            EvalPart::Whole => Self::Whole,
+            EvalPart::Centre { resize } => Self::Centre { resize },
+        }
+    }
+}
+
+/// Images of a data set that is read with the given columns.
 struct SplitSource<'a> {
     dataset: &'a Dataset,
-    split: &'a str,
+    selected: &'a SelectedImages,
     columns: &'a Value,
 }
 
@@ -126,9 +169,11 @@ impl SplitSource<'_> {
         cache: Option<&Cache>,
         report: &mut dyn Report,
     ) -> Result<(Loader, CacheAction)> {
-        let decode = || Ok::<_, Error>(Loader::open(self.dataset.split(self.split)?.into(), options)?);
+        let decode = || Ok::<_, Error>(Loader::open(self.selected.open(self.dataset)?.into(), options)?);
         // The stamp is taken before the files are read. Without it nothing can be kept.
-        let Some((cache, stamp)) = cache.and_then(|cache| Some((cache, self.dataset.stamp(self.split).ok()?))) else {
+        let Some((cache, stamp)) =
+            cache.and_then(|cache| Some((cache, self.dataset.stamp(&self.selected.split).ok()?)))
+        else {
             return Ok((decode()?, CacheAction::Nothing));
         };
         let file = self.cache_file(cache, &stamp, &options);
@@ -151,11 +196,11 @@ impl SplitSource<'_> {
     }
 
     fn cache_file(&self, cache: &Cache, stamp: &str, options: &LoaderOptions) -> ImageFile {
-        let LoaderOptions { side, framing, limit, .. } = options;
+        let LoaderOptions { side, framing, .. } = options;
         // Another version of this program may decode differently.
         let key = json!({
-            "files": stamp, "split": self.split, "columns": self.columns, "side": side, "framing": framing,
-            "limit": limit, "version": env!("CARGO_PKG_VERSION"),
+            "files": stamp, "split": self.selected.split, "columns": self.columns, "side": side, "framing": framing,
+            "selected": self.selected.digest(), "version": env!("CARGO_PKG_VERSION"), "decoder": DECODER,
         });
         ImageFile::new(cache, key.to_string(), *side)
     }

@@ -54,9 +54,13 @@ enum Constants {
 impl Frozen {
     /// Folds in float32, then converts to `kind`. Weights are laid out for the sizes of `layout` and for `batch_size`
     /// images; other sizes give the same values. `fuses` says whether to try out on a GPU which nodes cuDNN can fuse.
+    ///
+    /// The fused ReLUs of oneDNN and cuDNN turn NaN into 0, where PyTorch's keeps it. A network whose constants are not
+    /// all finite therefore runs without them, so that it shows.
     pub(super) fn new(layout: &Layout, weights: &[Weight], kind: Kind, batch_size: i64, fuses: bool) -> Self {
         let nodes = fuse(layout, Purpose::Inference);
-        let target = Target { layout, weights, kind, batch_size, fuses };
+        let is_finite = no_grad(|| constants_are_finite(layout, weights));
+        let target = Target { layout, weights, kind, batch_size, fuses: fuses && is_finite, is_finite };
         let constants = no_grad(|| nodes.iter().map(|node| target.constants(node)).collect());
         Self { nodes, constants, kind }
     }
@@ -96,6 +100,8 @@ struct Target<'a> {
     kind: Kind,
     batch_size: i64,
     fuses: bool,
+    /// Whether kernels may be used that lose NaN.
+    is_finite: bool,
 }
 
 impl Target<'_> {
@@ -128,7 +134,7 @@ impl Target<'_> {
             bias = &bias * factor + offset;
         }
         let map = layout.nodes[layout.nodes[node.node].inputs[0]].map;
-        let has_kernels = weight.device() == Device::Cpu && kernels::packs(kind);
+        let has_kernels = self.is_finite && weight.device() == Device::Cpu && kernels::packs(kind);
         if has_kernels && kernels::suits_winograd(kind, i64::from(map.side), &weight, geometry) {
             return Constants::Winograd { transformed: kernels::winograd_weight(&weight, kind), bias };
         }
@@ -158,6 +164,17 @@ fn can_fuse(weight: &Tensor, bias: &Tensor, geometry: Convolution, input: [i64; 
         let difference = (fused.to_kind(Kind::Float) - &expected).norm() / (expected.norm() + 1e-12);
         fused.size() == expected.size() && difference.double_value(&[]) < tolerance
     })
+}
+
+/// Whether no weight is NaN or infinite, and no batch norm makes a finite one so. Waits for the device once.
+fn constants_are_finite(layout: &Layout, weights: &[Weight]) -> bool {
+    let norms = layout.nodes.iter().filter_map(|node| match node.op {
+        Op::BatchNorm { weight } => Some(factor_and_offset(&weights[weight..])),
+        _ => None,
+    });
+    let tensors = weights.iter().map(|weight| weight.tensor.shallow_clone()).chain(norms.flatten());
+    let finite: Vec<Tensor> = tensors.map(|tensor| tensor.isfinite().all()).collect();
+    Tensor::stack(&finite, 0).all().int64_value(&[]) == 1
 }
 
 /// The factor and the offset `[C]` of a batch norm with its running statistics, in the kind of its weights.

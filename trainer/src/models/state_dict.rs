@@ -14,15 +14,17 @@ use distillery_core::protocol::ErrorClass;
 /// Copies of a network's tensors on the CPU, by name, in PyTorch's order.
 pub type StateDict = Vec<(String, Tensor)>;
 
-/// Opens a user's checkpoint. Returns it with the number of classes of its classifier.
+/// Opens a user's checkpoint, of several state dicts in it the one under a key. Returns it with the number of classes of
+/// its classifier.
 ///
 /// # Errors
 /// The file cannot be read, or does not fit the architecture.
-pub fn open(path: &Path, architecture: &Architecture) -> Result<(Checkpoint, u32)> {
-    let checkpoint = Checkpoint::open(path).map_err(|error| unreadable(path, &error))?;
+pub fn open(path: &Path, architecture: &Architecture, state_dict: Option<&str>) -> Result<(Checkpoint, u32)> {
+    let checkpoint = Checkpoint::open_state_dict(path, state_dict).map_err(|error| unreadable(path, &error))?;
     let shapes = checkpoint.shapes();
     if let Some(mismatch) = architecture::mismatch(architecture, &shapes, None) {
-        return Err(Error::user(format!("checkpoint {} {mismatch}", path.display())));
+        let notes: String = checkpoint.notes().iter().map(|note| format!("; {note}")).collect();
+        return Err(Error::user(format!("checkpoint {} {mismatch}{notes}", path.display())));
     }
     let fits = architecture::fits(&shapes);
     let fit = fits.iter().find(|fit| fit.architecture.name == architecture.name);
@@ -52,12 +54,30 @@ pub fn unreadable(path: &Path, error: &checkpoint::Error) -> Error {
     }
 }
 
+/// Per-channel mean and standard deviation of pixel values in [0, 1].
+pub type MeanStd = ([f64; 3], [f64; 3]);
+
+/// The normalisation that a file names for its network, as those of students do. `None` if it names none that can be
+/// used.
+#[must_use]
+pub fn stored_normalisation(checkpoint: &Checkpoint) -> Option<MeanStd> {
+    let channels = |key: &str, is_valid: fn(f64) -> bool| {
+        let channels: [f64; 3] = serde_json::from_str(checkpoint.metadata().get(key)?).ok()?;
+        channels.iter().all(|&value| is_valid(value)).then_some(channels)
+    };
+    Some((channels("mean", f64::is_finite)?, channels("std", |value| value.is_finite() && value >= 1e-6)?))
+}
+
 /// Copies a checkpoint that [`open`] accepted into the network.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or holds weights that make every output NaN.
 pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<()> {
     let architecture = network.architecture();
+    let unsound = checkpoint.unsound(architecture, network.classes()).map_err(|error| unreadable(path, &error))?;
+    if let Some(unsound) = unsound {
+        return Err(Error::user(format!("checkpoint {} {unsound}", path.display())));
+    }
     let found: BTreeMap<&str, &checkpoint::Tensor> = checkpoint
         .tensors()
         .iter()

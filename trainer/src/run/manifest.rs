@@ -68,6 +68,11 @@ pub struct TeacherEntry {
     /// SHA-256 of its checkpoint.
     pub sha256: String,
     pub evaluation: Option<Evaluation>,
+    /// Its own normalisation, where it differs from the student's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean: Option<[f64; 3]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub std: Option<[f64; 3]>,
 }
 
 /// What was trained and evaluated on.
@@ -102,13 +107,15 @@ pub struct StudentEntry {
 pub fn write(path: &Path, spec: &TrainingPlan, mut setup: Setup, outcome: &Outcome, last: StudentFacts) -> Result<()> {
     let sha256_of_files = setup.data.fingerprints.get()?.clone();
     let Counters { epoch, step, best, teacher, last: last_evaluation, attempts, .. } = setup.counters;
+    let own = setup.objective.teacher_normalisation.as_ref();
+    let (mean, std) = own.map(|own| (own.mean, own.std)).unzip();
     let manifest = Manifest {
         specification: spec.clone(),
         seed: spec.training.seed,
         versions: Versions::current(),
         attempts,
         finished_at: Utc::now(),
-        teacher: setup.hashes.teacher.map(|sha256| TeacherEntry { sha256, evaluation: teacher }),
+        teacher: setup.hashes.teacher.map(|sha256| TeacherEntry { sha256, evaluation: teacher, mean, std }),
         initial_student_sha256: setup.hashes.student,
         data: DataEntry {
             sha256_of_files,

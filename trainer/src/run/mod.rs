@@ -3,6 +3,7 @@
 //! writes the results.
 
 pub mod cuda_graphs;
+pub mod doubts;
 pub mod evaluate;
 pub mod manifest;
 pub mod metrics;
@@ -37,7 +38,8 @@ use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
 use distillery_core::protocol::{Evaluation, Event, Level, StopRequest, files};
 use distillery_core::spec::{Augmentation, TeacherCache, TrainingPlan};
-use metrics::Meter;
+use doubts::{ChanceWatch, Place};
+use metrics::{Meter, Metric};
 use progress::Pace;
 use setup::Setup;
 use step::{Inputs, StepScalars};
@@ -99,6 +101,7 @@ struct Run<'a> {
     teacher_cache: Option<TeacherLogitCache>,
     /// Whether this attempt has done a step.
     has_stepped: bool,
+    chance_watch: ChanceWatch,
 }
 
 /// Seconds between two readings of the metrics, each of which waits for the device.
@@ -123,6 +126,11 @@ impl<'a> Run<'a> {
         let metrics_file = ranks.is_leader().then(open_metrics).transpose()?;
         let scales = setup.objective.distillation.as_ref().map_or(&[][..], |distillation| &distillation.scales);
         let meter = Meter::new(scales, setup.device);
+        if ranks.is_leader()
+            && let Some(message) = doubts::disk(output, spec.training.disk_bytes(setup.student.parameters()))
+        {
+            report.event(&warning(message));
+        }
         // An attempt that resumes within the last epoch verifies from where it resumed.
         if ranks.is_leader() && setup.counters.epoch + 1 == spec.training.epochs && setup.counters.step > 0 {
             outputs::keep_for_verification(output)?;
@@ -141,6 +149,7 @@ impl<'a> Run<'a> {
             seconds_per_evaluation: 0.0,
             teacher_cache: None,
             has_stepped: false,
+            chance_watch: ChanceWatch::default(),
         })
     }
 
@@ -158,10 +167,14 @@ impl<'a> Run<'a> {
         let Some(evaluation) = teacher_evaluation::evaluation(self.spec, settings, &mut self.setup, goes_on)? else {
             return Ok(Flow::Stop);
         };
-        let doubt = teacher_evaluation::check(&evaluation, self.setup.started.classes)?;
         self.setup.counters.teacher = Some(evaluation);
         self.report.event(&Event::Teacher(evaluation));
-        if let Some(message) = doubt {
+        let expected = teacher_evaluation::Expected {
+            classes: self.setup.started.classes,
+            recorded: self.setup.recorded_accuracy,
+            least: self.spec.teacher.as_ref().and_then(|teacher| teacher.min_top1),
+        };
+        for message in teacher_evaluation::check(&evaluation, expected)? {
             self.report.event(&warning(message));
         }
         Ok(Flow::Continue)
@@ -337,6 +350,10 @@ impl<'a> Run<'a> {
             setup.counters.best = Some((evaluation, epochs_done));
             setup.best = if self.ranks.is_leader() { Some(state_dict::copy_of(&setup.student)?) } else { None };
         }
+        let place = self.place();
+        if let Some(message) = self.chance_watch.evaluated(&evaluation, place) {
+            self.warn(message);
+        }
         let Evaluation { top1, top5, loss, .. } = evaluation;
         let points = [("eval/top1", top1), ("eval/top5", top5), ("eval/loss", loss)];
         self.record(points.map(|(name, value)| (name.to_owned(), value)).into())?;
@@ -351,6 +368,11 @@ impl<'a> Run<'a> {
         let images_per_second = means.images as f64 / self.read_at.elapsed().as_secs_f64().max(1e-9);
         self.read_at = Instant::now();
         let learning_rate = self.learning_rate(self.setup.counters.step_in_epoch.saturating_sub(1));
+        let top1 = means.metrics.iter().find(|(metric, _)| *metric == Metric::Top1).map(|(_, top1)| *top1);
+        let place = self.place();
+        if let Some(message) = top1.and_then(|top1| self.chance_watch.trained(top1, means.images, place)) {
+            self.warn(message);
+        }
         let mut points: Vec<_> = means.metrics.iter().map(|(metric, mean)| (metric.to_string(), *mean)).collect();
         points.extend([("lr".to_owned(), learning_rate), ("images_per_second".to_owned(), images_per_second)]);
         points.extend(device::resident_bytes().map(|bytes| ("memory/resident_bytes".to_owned(), bytes as f64)));
@@ -368,6 +390,19 @@ impl<'a> Run<'a> {
             self.report.event(&event);
         }
         for message in self.teacher_cache.iter_mut().flat_map(TeacherLogitCache::warnings) {
+            self.report.event(&warning(message));
+        }
+    }
+
+    fn place(&self) -> Place {
+        let started = &self.setup.started;
+        let steps = started.steps_per_epoch * u64::from(started.epochs);
+        Place { step: self.setup.counters.step, steps, classes: started.classes }
+    }
+
+    /// Warns once for all ranks.
+    fn warn(&mut self, message: String) {
+        if self.ranks.is_leader() {
             self.report.event(&warning(message));
         }
     }

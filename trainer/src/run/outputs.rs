@@ -10,8 +10,9 @@ use crate::data::open::Data;
 use crate::error::{Error, Result};
 use crate::models::state_dict::{self, StateDict};
 use distillery_core::architecture::Architecture;
+use distillery_core::checkpoint::ACCURACY;
 use distillery_core::protocol::{Outcome, files};
-use distillery_core::spec::{Augmentation, TrainingPlan};
+use distillery_core::spec::{EvalPart, TrainingPlan};
 
 /// Writes the checkpoint to resume from.
 ///
@@ -75,15 +76,15 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Re
     let last = setup.counters.last.ok_or_else(missing)?;
     let last_weights = state_dict::copy_of(&setup.student)?;
     let best_weights = setup.best.take().ok_or_else(missing)?;
-    let metadata = student_metadata(setup.student.architecture(), spec, &setup.data);
-    let write = |name: &str, state: &StateDict, epochs: u32| {
+    let write = |name: &str, state: &StateDict, epochs: u32, top1: f64| {
+        let metadata = student_metadata(setup.student.architecture(), spec, &setup.data, top1);
         let path = output.join(name);
         let batches = setup.started.steps_per_epoch * u64::from(epochs);
         state_dict::write(&path, &state_dict::with_batches_tracked(state, batches), &metadata)?;
         manifest::facts(&path, setup.student.parameters())
     };
-    let student = write(files::BEST_STUDENT, &best_weights, best_epoch)?;
-    let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs)?;
+    let student = write(files::BEST_STUDENT, &best_weights, best_epoch, best.top1)?;
+    let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs, last.top1)?;
     let outcome = Outcome {
         teacher_top1: setup.counters.teacher.map(|teacher| teacher.top1),
         best_top1: best.top1,
@@ -98,21 +99,28 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Re
     Ok(outcome)
 }
 
-/// The metadata of a student's file: what `evaluate` and other readers need to use it.
-fn student_metadata(student: &Architecture, spec: &TrainingPlan, data: &Data) -> BTreeMap<String, String> {
+/// The metadata of a student's file: what `evaluate`, jobs with it as the teacher, and other readers need to use it.
+/// `top1`: its accuracy in percent.
+fn student_metadata(student: &Architecture, spec: &TrainingPlan, data: &Data, top1: f64) -> BTreeMap<String, String> {
     let numbers = || (0..data.classes.count).map(|class| class.to_string()).collect();
     let names: Vec<String> = data.classes.names.clone().unwrap_or_else(numbers);
     let json = |value: serde_json::Value| value.to_string();
-    let is_centred = spec.training.augmentation == Augmentation::ResizedCropFlip;
-    BTreeMap::from([
+    let part = spec.dataset.eval_part(spec.training.augmentation);
+    let mut metadata = BTreeMap::from([
         // transformers and other readers expect this for weights in PyTorch's layout.
         ("format".to_owned(), "pt".to_owned()),
         ("architecture".to_owned(), student.name.to_owned()),
         ("image_size".to_owned(), spec.dataset.image_size.to_string()),
-        ("eval_crop".to_owned(), if is_centred { "centre" } else { "whole" }.to_owned()),
+        ("eval_crop".to_owned(), if part == EvalPart::Whole { "whole" } else { "centre" }.to_owned()),
+        ("eval_filter".to_owned(), "bilinear, antialiased".to_owned()),
+        (ACCURACY.to_owned(), top1.to_string()),
         ("num_classes".to_owned(), data.classes.count.to_string()),
         ("mean".to_owned(), json(data.mean.as_slice().into())),
         ("std".to_owned(), json(data.std.as_slice().into())),
         ("classes".to_owned(), json(names.into())),
-    ])
+    ]);
+    if let EvalPart::Centre { resize } = part {
+        metadata.insert("eval_resize".to_owned(), resize.to_string());
+    }
+    metadata
 }

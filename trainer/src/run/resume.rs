@@ -100,11 +100,17 @@ pub fn identity(spec: &TrainingPlan, teacher: Option<&str>, student: Option<&str
     spec.student.checkpoint = student.map(PathBuf::from);
     if let Some(of_teacher) = &mut spec.teacher {
         of_teacher.checkpoint = teacher.unwrap_or_default().into();
+        // Only decides whether the run begins.
+        of_teacher.min_top1 = None;
     }
-    let text = serde_json::to_string(&(spec, data)).expect("a specification is JSON");
+    let text = serde_json::to_string(&(&spec, data)).expect("a specification is JSON");
     // Keeps the identity of checkpoints from before these fields were there. Inside a string, the quotes would be
     // escaped.
-    let text = text.replacen(r#""devices":1,"#, "", 1).replacen(r#""path":"","#, "", 1);
+    let mut text = text.replacen(r#""devices":1,"#, "", 1).replacen(r#""path":"","#, "", 1);
+    if spec.dataset.limit.is_some() {
+        // Earlier checkpoints are of runs on the first images of the split.
+        text.push_str("spread over the classes");
+    }
     hex::encode(Sha256::digest(text))
 }
 
@@ -130,7 +136,7 @@ pub fn save(path: &Path, state: &State) -> Result<()> {
 /// # Errors
 /// It cannot be read, or belongs to another run.
 pub fn load(path: &Path, identity: &str) -> Result<Option<State>> {
-    let checkpoint = match Checkpoint::open(path) {
+    let checkpoint = match Checkpoint::open_as_written(path) {
         Ok(checkpoint) => checkpoint,
         Err(distillery_core::checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(None);

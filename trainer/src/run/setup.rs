@@ -7,7 +7,7 @@ use chrono::Utc;
 use tch::{Device, Kind, Tensor};
 
 use super::cuda_graphs::StepExecutor;
-use super::networks::{CheckpointHashes, Networks, TeacherPlacement};
+use super::networks::{CheckpointHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
 use super::resume::{self, AttemptRecord, Counters, State};
@@ -20,11 +20,11 @@ use crate::device::cuda::Tf32;
 use crate::error::{Error, Result};
 use crate::loss::sdd::Distillation;
 use crate::models::Network;
-use crate::models::state_dict::StateDict;
+use crate::models::state_dict::{MeanStd, StateDict};
 use crate::settings::Settings;
-use crate::worker_link::report::Report;
+use crate::worker_link::report::{Report, warning};
 use distillery_core::protocol::{Started, files};
-use distillery_core::spec::TrainingPlan;
+use distillery_core::spec::{self, TrainingPlan};
 
 /// What a run works with.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub struct Setup {
     /// What the run reports when it starts.
     pub started: Started,
     pub hashes: CheckpointHashes,
+    /// The teacher's accuracy in percent, if its file names it.
+    pub recorded_accuracy: Option<f64>,
     pub startup: StartupTimer,
 }
 
@@ -55,6 +57,9 @@ impl Setup {
     /// A file cannot be read, or does not fit the specification or this machine.
     pub fn new(spec: &TrainingPlan, settings: &Settings, report: &mut dyn Report) -> Result<Self> {
         let mut startup = StartupTimer::begin();
+        for doubt in spec::doubts(&spec.distillation, &spec.training) {
+            report.event(&warning(doubt));
+        }
         let device = device::open(&settings.device)?;
         // Before anything else uses the device. With several ranks there are no graphs: they would lack the host's part
         // of averaging the gradients.
@@ -86,6 +91,7 @@ impl Setup {
         let attempt = attempt(settings, device, arithmetic, counters.step);
         let started = started(spec, &attempt, &data, &counters);
         counters.attempts.push(attempt);
+        let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
         let objective = objective(spec, &data, device, batch_size, teacher);
         startup.mark("networks");
         Ok(Self {
@@ -100,6 +106,7 @@ impl Setup {
             best,
             started,
             hashes,
+            recorded_accuracy,
             startup,
         })
     }
@@ -137,16 +144,16 @@ fn started(spec: &TrainingPlan, attempt: &AttemptRecord, data: &Data, counters: 
     }
 }
 
-fn objective(spec: &TrainingPlan, data: &Data, device: Device, batch_size: u32, teacher: Option<Network>) -> Objective {
+fn objective(spec: &TrainingPlan, data: &Data, device: Device, batch_size: u32, teacher: Option<Teacher>) -> Objective {
     let (mean, std) = (data.mean, data.std);
-    let of_teacher = spec.teacher.as_ref().and_then(|teacher| teacher.mean.zip(teacher.std));
+    let of_teacher: Option<MeanStd> = teacher.as_ref().and_then(|teacher| teacher.normalisation);
     Objective {
         normalisation: Normalisation::new(mean, std, device),
         teacher_normalisation: of_teacher
             .filter(|of_teacher| *of_teacher != (mean, std))
             .map(|(mean, std)| Normalisation::new(mean, std, device)),
         batch_size,
-        teacher,
+        teacher: teacher.map(|teacher| teacher.network),
         distillation: Distillation::new(&spec.distillation, device),
         cross_entropy: spec.distillation.weights.cross_entropy,
         weight: spec.distillation.weights.distillation,

@@ -7,6 +7,7 @@ use super::manifest::Versions;
 use super::setup::Setup;
 use crate::cache::Cache;
 use crate::cache::teacher_logits::{LogitStorage, TeacherLogitCache};
+use crate::data::open::DECODER;
 use crate::error::Result;
 use crate::loss::sdd::region_count;
 use crate::ranks::Ranks;
@@ -56,12 +57,12 @@ pub fn open(
 
 /// Everything that the logits of an image and their rounding depend on, except the view.
 fn logits_key(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup) -> Result<Value> {
-    let (training, data) = (&spec.training, &spec.dataset);
+    let training = &spec.training;
     let seed = matches!(training.teacher_cache, Some(TeacherCache::Views(_))).then_some(training.seed);
     let split = setup.data.splits.train.clone();
     Ok(json!({
         "asked": teacher_key(spec, settings, setup, &split)?,
-        "images": [json!(data.limit), json!(setup.data.train.len()), json!(training.augmentation), json!(seed)],
+        "images": [json!(setup.data.selected.train), json!(setup.data.train.len()), json!(training.augmentation), json!(seed)],
         // In memory, unreadable images are left out before the others are numbered.
         "numbered_in_memory": setup.data.train.is_in_memory(),
         "batch_size": training.batch_size,
@@ -80,6 +81,7 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
         "teacher": [setup.hashes.teacher.as_ref(), teacher.as_ref().map(|teacher| teacher.architecture)],
         "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
         "split": split,
+        "decoder": DECODER,
         "side": data.image_size,
         "normalisation": [normalisation.mean, normalisation.std],
         "scales": setup.objective.scales(),

@@ -48,27 +48,51 @@ pub fn evaluation(
     Ok(Some(evaluation))
 }
 
-/// Checks that the teacher can teach. Returns a warning if it is hardly better than chance.
+/// Percentage points that a teacher may fall behind the accuracy that its file names. Another crop, resampling or split
+/// costs a few.
+const USUAL_LOSS: f64 = 5.0;
+
+/// What the teacher is compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    pub classes: u32,
+    /// The accuracy in percent that its file names.
+    pub recorded: Option<f64>,
+    /// The accuracy in percent that the specification demands.
+    pub least: Option<f64>,
+}
+
+/// Checks that the teacher can teach. Returns warnings if it is hardly better than chance, or far below its own record.
 ///
 /// # Errors
-/// Its outputs are not finite.
-pub fn check(evaluation: &Evaluation, classes: u32) -> Result<Option<String>> {
+/// Its outputs are not finite, or it is worse than the specification demands.
+pub fn check(evaluation: &Evaluation, expected: Expected) -> Result<Vec<String>> {
+    let Expected { classes, recorded, least } = expected;
     if !evaluation.loss.is_finite() {
         return Err(Error::user(
             "the teacher's outputs are not finite: its checkpoint holds broken weights, use another one",
         ));
     }
+    let top1 = evaluation.top1;
+    if let Some(least) = least.filter(|&least| top1 < least) {
+        return Err(Error::user(format!(
+            "the teacher's top-1 accuracy is {top1:.2} %, below the {least} % of teacher.min_top1, so nothing was trained. \
+             {ADVICE}"
+        )));
+    }
     let chance = 100.0 / f64::from(classes);
     // With few classes, twice chance is too much to ask.
-    let is_doubtful = evaluation.top1 < (2.0 * chance).min(chance + 0.25 * (100.0 - chance));
-    Ok(is_doubtful.then(|| {
-        format!(
-            "the teacher's top-1 accuracy is {:.1} %; chance is {chance:.1} %. Check its normalisation (teacher.mean, \
-             teacher.std), the order of its classes, and its architecture",
-            evaluation.top1
-        )
-    }))
+    let is_doubtful = top1 < (2.0 * chance).min(chance + 0.25 * (100.0 - chance));
+    let near_chance =
+        is_doubtful.then(|| format!("the teacher's top-1 accuracy is {top1:.1} %; chance is {chance:.1} %. {ADVICE}"));
+    let below_record = recorded.filter(|recorded| top1 + USUAL_LOSS < *recorded).map(|recorded| {
+        format!("the teacher's top-1 accuracy is {top1:.1} %, but its file says {recorded:.1} %. {ADVICE}")
+    });
+    Ok(near_chance.into_iter().chain(below_record).collect())
 }
+
+const ADVICE: &str =
+    "Check its normalisation (teacher.mean, teacher.std), the order of its classes, and its architecture";
 
 fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<Findings>> {
     let Some(teacher) = &setup.objective.teacher else { return Ok(None) };
@@ -108,8 +132,11 @@ impl CachedEvaluation {
         let split = setup.data.splits.eval.clone();
         let teacher = teacher_key(spec, settings, setup, &split)?;
         let data = &setup.data;
-        let key = json!({"asked": teacher, "images": data.eval.len(), "names": data.classes.names,
-                         "augmentation": spec.training.augmentation, "grouping": spec.distillation.grouping});
+        let part = format!("{:?}", spec.dataset.eval_part(spec.training.augmentation));
+        let key = json!({
+            "asked": teacher, "images": data.eval.len(), "selected": data.selected.eval, "names": data.classes.names,
+            "part": part, "grouping": spec.distillation.grouping,
+        });
         Ok(Some(Self { cache, key: key.to_string() }))
     }
 

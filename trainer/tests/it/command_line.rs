@@ -193,24 +193,57 @@ fn large_images_are_cropped_at_random_for_training_and_at_the_centre_for_evaluat
     let outcome = outcome(&events);
     assert!(outcome.best_top1 > 90.0, "{}", outcome.best_top1);
     assert_eq!(workspace.json("out/manifest.json")["specification"]["training"]["augmentation"], "resized_crop_flip");
-    let student = workspace.path("out/student.safetensors");
     let (_, header) = SafeTensors::read_metadata(&workspace.bytes("out/student.safetensors")).unwrap();
     assert_eq!(header.metadata().as_ref().unwrap()["eval_crop"], "centre");
     // The metadata of the file is enough to evaluate it again.
-    let evaluate = |flags: &[&str]| -> Value {
-        let mut command = trainer("evaluate");
-        command.args(["--architecture", "resnet8", "--checkpoint"]).arg(&student);
-        let output = command.arg("--dataset").arg(workspace.path("photos")).args(flags).output().unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
-    };
-    let lines = text(&workspace.bytes("out/metrics.ndjson"));
-    let mut points = lines.lines().map(|line| serde_json::from_str::<Point>(line).unwrap());
-    let step = 6 * u64::from(outcome.best_epoch);
-    let loss = points.find(|point| point.name == "eval/loss" && point.step == step).unwrap().value;
-    let centre = evaluate(&[])["loss"].as_f64().unwrap();
-    assert!((centre - loss).abs() < 1e-5 * loss.abs(), "{centre} {loss}");
-    let whole = evaluate(&["--crop", "whole"])["loss"].as_f64().unwrap();
+    let loss = loss_of_student(&workspace, "out", &events);
+    let evaluate = |flags: &[&str]| evaluated_loss(&workspace, "out", "photos", flags);
+    assert!(is_same(evaluate(&[]), loss), "{} {loss}", evaluate(&[]));
+    let whole = evaluate(&["--crop", "whole"]);
     assert!((whole - loss).abs() > 1e-4 * loss.abs(), "{whole} {loss}");
+}
+
+/// The loss of the evaluation that a run kept its student of.
+fn loss_of_student(workspace: &Workspace, out: &str, events: &[Event]) -> f64 {
+    let lines = text(&workspace.bytes(format!("{out}/metrics.ndjson")));
+    let mut points = lines.lines().map(|line| serde_json::from_str::<Point>(line).unwrap());
+    let step = started(events).steps_per_epoch * u64::from(outcome(events).best_epoch);
+    points.find(|point| point.name == "eval/loss" && point.step == step).unwrap().value
+}
+
+/// The loss that `evaluate` finds for the student of a run.
+fn evaluated_loss(workspace: &Workspace, out: &str, dataset: &str, flags: &[&str]) -> f64 {
+    let mut command = trainer("evaluate");
+    command.args(["--architecture", "resnet8", "--checkpoint"]).arg(workspace.path(out).join("student.safetensors"));
+    let output = command.arg("--dataset").arg(workspace.path(dataset)).args(flags).output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    found["loss"].as_f64().unwrap()
+}
+
+fn is_same(one: f64, other: f64) -> bool {
+    (one - other).abs() < 1e-5 * other.abs()
+}
+
+#[test]
+fn a_run_evaluates_the_part_of_images_that_its_specification_says_whatever_its_augmentation() {
+    let workspace = Workspace::new();
+    let resized = json!({"dataset": {"eval_resize": 12}});
+    let whole = json!({"dataset": {"eval_crop": "whole"}, "training": {"augmentation": "resized_crop_flip"}});
+    let cases: [(Value, &[&str], &[&str]); 2] = [
+        (resized, &["--crop", "centre", "--resize", "12"], &["--crop", "whole"]),
+        (whole, &["--crop", "whole"], &["--crop", "centre"]),
+    ];
+    for (number, (changes, same, other)) in cases.into_iter().enumerate() {
+        let out = format!("out-{number}");
+        let events = workspace.finish(&merged(workspace.plain(), changes), &out, &[]);
+        let loss = loss_of_student(&workspace, &out, &events);
+        for flags in [&[][..], same] {
+            let found = evaluated_loss(&workspace, &out, "data", flags);
+            assert!(is_same(found, loss), "{number} {flags:?}: {found} {loss}");
+        }
+        let found = evaluated_loss(&workspace, &out, "data", other);
+        assert!(!is_same(found, loss), "{number} {other:?}: {found} {loss}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Tests that need a GPU. Without one they print why they were not run; that its absence is handled is tested
 //! everywhere.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,7 +22,9 @@ fn gpu(test: &str) -> Option<(Device, MutexGuard<'static, ()>)> {
     match device::open("cuda") {
         Ok(device) => Some((device, alone)),
         Err(error) => {
-            eprintln!("not run: {test}: {error}");
+            // To standard error itself, since what a test prints is not shown when it passes.
+            let mut errors = std::io::stderr();
+            writeln!(errors, "not run: {test}: {error}").unwrap();
             None
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use distillery_core::dataset::{self, Frame, Images, KEPT_BYTES, Rectangle};
+use distillery_core::dataset::{self, Frame, Images, KEPT_BYTES, Rectangle, Subset};
 use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{Batch, Batches, Crops, Framing, LoadError, Loader, LoaderOptions, Shard};
 use tch::{Device, Kind, Tensor};
@@ -86,12 +86,14 @@ impl Images for Fake {
 }
 
 fn open(fake: Fake, limit: Option<u64>, batch_size: u32, memory: u64) -> Result<Loader, LoadError> {
-    Loader::open(Arc::new(fake), LoaderOptions { limit, ..options(batch_size, memory) })
+    let limit = limit.unwrap_or(fake.labels.len() as u64).min(fake.labels.len() as u64);
+    let images = Subset::new(Box::new(fake), (0..limit as usize).collect());
+    Loader::open(Arc::new(images), options(batch_size, memory))
 }
 
 fn options(batch_size: u32, memory_limit: u64) -> LoaderOptions {
     let (framing, shard, device) = (Framing::Whole, Shard::WHOLE, Device::Cpu);
-    LoaderOptions { side: SIDE, framing, limit: None, batch_size, shard, seed: 5, memory_limit, device }
+    LoaderOptions { side: SIDE, framing, batch_size, shard, seed: 5, memory_limit, device }
 }
 
 /// The indices of the images, batch by batch; checks that labels and pixels match.

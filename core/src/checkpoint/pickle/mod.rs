@@ -1,16 +1,20 @@
 //! A reader of Python's pickles that builds containers and runs nothing.
 //!
 //! A pickle is a program for a small stack machine. In Python, two of its instructions call whatever function the file
-//! names. Here they call [`super::torch::build`], which knows a short list of names and refuses all others; no name leads
-//! to code of the file's choice. Objects are stored in one list and refer to each other by index, so cycles and deep
-//! nesting need no recursion. The memory of all objects is proportional to the number of instructions.
+//! names. Here they call [`super::torch::build`], which knows a short list of names; what any other name would have made
+//! becomes an [`Object::Foreign`], of which only the name is known. No name leads to code of the file's choice. Objects
+//! are stored in one list and refer to each other by index, so cycles and deep nesting need no recursion. The memory of
+//! all objects is proportional to the number of instructions.
 
 mod input;
 mod opcode;
+mod value;
 
 use std::collections::HashMap;
 
 use self::input::Input;
+use self::value::Ref;
+pub(super) use self::value::{Object, Value};
 use super::error::{Error, Result, corrupt, shown};
 
 /// Most instructions per file: over a hundred times as many as the largest network with its optimiser takes.
@@ -19,41 +23,6 @@ const MOST_INSTRUCTIONS: usize = 2_000_000;
 const DEEPEST_STACK: usize = 100_000;
 /// Most open marks.
 const DEEPEST_MARKS: usize = 1_000;
-
-/// Index of an object in [`Machine::heap`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ref(u32);
-
-/// A Python value.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
-    None,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Str(&'a str),
-    Bytes(&'a [u8]),
-    /// An integer of more than 64 bits, little-endian.
-    Long(&'a [u8]),
-    Object(Ref),
-    /// A harmless value whose content is irrelevant.
-    Opaque,
-}
-
-/// What a [`Value::Object`] refers to.
-#[derive(Debug)]
-pub(super) enum Object<'a> {
-    List(Vec<Value<'a>>),
-    Tuple(Vec<Value<'a>>),
-    Dict(Vec<(Value<'a>, Value<'a>)>),
-    /// The name of a function or class.
-    Global {
-        module: &'a str,
-        name: &'a str,
-    },
-    Storage(super::torch::StorageRef<'a>),
-    Tensor(super::torch::TensorView<'a>),
-}
 
 /// The stack machine, for all pickles of one file.
 #[derive(Debug)]
@@ -125,12 +94,33 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Entries of a dictionary.
+    /// Entries of a dictionary, which may be of an unknown class.
     pub(super) fn entries(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
         match self.object(value)? {
             Object::Dict(entries) => Some(entries),
+            Object::Foreign { entries, .. } if !entries.is_empty() => Some(entries),
             _ => None,
         }
+    }
+
+    /// Names of all unknown functions and classes that the file wanted to call.
+    pub(super) fn foreign(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.heap.iter().filter_map(|object| match object {
+            Object::Foreign { module, name, .. } => Some((*module, *name)),
+            _ => None,
+        })
+    }
+
+    /// The name of the unknown function or class that would have made the value.
+    pub(super) fn maker(&self, value: Value<'a>) -> Option<(&'a str, &'a str)> {
+        match self.object(value)? {
+            Object::Foreign { module, name, .. } => Some((module, name)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn create_foreign(&mut self, module: &'a str, name: &'a str) -> Value<'a> {
+        self.create(Object::Foreign { module, name, entries: Vec::new() })
     }
 
     /// Module and name of a function or class.
@@ -174,7 +164,7 @@ impl<'a> Machine<'a> {
             opcode::SHORT_BINSTRING => self.input.byte_string::<1>()?,
             opcode::BINBYTES => Value::Bytes(self.input.counted::<4>()?),
             opcode::SHORT_BINBYTES => Value::Bytes(self.input.counted::<1>()?),
-            opcode::BINBYTES8 => Value::Bytes(self.input.counted::<8>()?),
+            opcode::BINBYTES8 | opcode::BYTEARRAY8 => Value::Bytes(self.input.counted::<8>()?),
             opcode::EMPTY_TUPLE => self.create(Object::Tuple(Vec::new())),
             opcode::TUPLE1 => self.tuple(1)?,
             opcode::TUPLE2 => self.tuple(2)?,
@@ -227,15 +217,26 @@ impl<'a> Machine<'a> {
             }
             opcode::BINPERSID => {
                 let id = self.pop()?;
-                super::torch::storage(self, id)?
+                super::torch::persistent(self, id)?
             }
             opcode::REDUCE | opcode::NEWOBJ => {
                 let arguments = self.pop()?;
                 let function = self.pop()?;
                 self.build(function, arguments)?
             }
+            opcode::NEWOBJ_EX => {
+                let (_, arguments) = (self.pop()?, self.pop()?);
+                let class = self.pop()?;
+                self.build(class, arguments)?
+            }
+            opcode::INST => {
+                let (module, name) = (self.input.line()?, self.input.line()?);
+                self.since_mark()?;
+                self.create_foreign(module, name)
+            }
+            opcode::OBJ => self.instance()?,
             opcode::BUILD => return self.set_state(),
-            _ => return self.refuse_opcode(opcode),
+            _ => return refuse_opcode(opcode),
         };
         self.stack.push(value);
         Ok(())
@@ -249,48 +250,53 @@ impl<'a> Machine<'a> {
     }
 
     fn build(&mut self, function: Value<'a>, arguments: Value<'a>) -> Result<Value<'a>> {
+        // What an unknown function made may be called in turn.
+        if let Some((module, name)) = self.maker(function) {
+            return Ok(self.create_foreign(module, name));
+        }
+        if function == Value::Opaque {
+            return Ok(Value::Opaque);
+        }
         let Some((module, name)) = self.global(function) else {
             return corrupt("its pickle calls something that is not a function");
         };
         let Some(Object::Tuple(arguments)) = self.object(arguments) else {
             return corrupt(format!("its pickle calls {} without arguments", shown(name)));
         };
-        // Known functions take few arguments, and refused ones need none.
+        // Known functions take few arguments, and unknown ones need none.
         let arguments: Vec<_> = arguments.iter().copied().take(16).collect();
         super::torch::build(self, module, name, &arguments)
     }
 
-    /// Attributes are ignored for harmless objects, and refused for everything else.
+    /// An instance of the class that comes first after the mark.
+    fn instance(&mut self) -> Result<Value<'a>> {
+        let members = self.since_mark()?;
+        match members.first().and_then(|&class| self.global(class)) {
+            Some((module, name)) => Ok(self.create_foreign(module, name)),
+            None => corrupt("its pickle makes an instance of something that is not a class"),
+        }
+    }
+
+    /// Attributes are ignored: nothing that is read has any. Those of a function or class would change what it does.
     fn set_state(&mut self) -> Result<()> {
         self.pop()?;
         let target = self.top()?;
         match (target, self.object(target)) {
-            (Value::Opaque, _) | (_, Some(Object::Dict(_))) => Ok(()),
+            (Value::Opaque, _)
+            | (_, Some(Object::Dict(_) | Object::Tensor(_) | Object::OtherTensor(_) | Object::Foreign { .. })) => {
+                Ok(())
+            }
             (_, Some(Object::Global { module, name })) => Err(refused(module, &format!("{name}.__setstate__"))),
             _ => corrupt("its pickle sets attributes of something that has none"),
         }
     }
 
-    /// Other instructions that call functions are refused with the name of the function.
-    fn refuse_opcode(&mut self, opcode: u8) -> Result<()> {
-        let called = match opcode {
-            opcode::INST => Some((self.input.line()?, self.input.line()?)),
-            opcode::OBJ => {
-                self.marks.last().and_then(|&mark| self.stack.get(mark)).and_then(|&value| self.global(value))
-            }
-            opcode::NEWOBJ_EX => self.stack.len().checked_sub(3).and_then(|at| self.global(self.stack[at])),
-            opcode::EXT1..=opcode::EXT4 => Some(("copyreg", "_extension_registry")),
-            _ => None,
-        };
-        match called {
-            Some((module, name)) => Err(refused(module, name)),
-            None => corrupt(format!("its pickle contains instruction {opcode:#04x}, which torch.save does not write")),
-        }
-    }
-
     fn append(&mut self, members: Vec<Value<'a>>) -> Result<()> {
-        match self.top()? {
-            Value::Opaque => Ok(()),
+        let target = self.top()?;
+        if target == Value::Opaque || self.maker(target).is_some() {
+            return Ok(());
+        }
+        match target {
             Value::Object(Ref(index)) if let Some(Object::List(list)) = self.heap.get_mut(index as usize) => {
                 list.extend(members);
                 Ok(())
@@ -306,7 +312,10 @@ impl<'a> Machine<'a> {
         }
         match self.top()? {
             Value::Opaque => Ok(()),
-            Value::Object(Ref(index)) if let Some(Object::Dict(entries)) = self.heap.get_mut(index as usize) => {
+            Value::Object(Ref(index))
+                if let Some(Object::Dict(entries) | Object::Foreign { entries, .. }) =
+                    self.heap.get_mut(index as usize) =>
+            {
                 entries.extend(pairs.iter().map(|&[key, value]| (key, value)));
                 Ok(())
             }
@@ -355,6 +364,15 @@ impl<'a> Machine<'a> {
 }
 
 const UNDERFLOW: &str = "its pickle pops more values than it pushed";
+
+/// Instructions that are not known.
+fn refuse_opcode(opcode: u8) -> Result<()> {
+    match opcode {
+        // These call what Python's registry of extensions has.
+        opcode::EXT1..=opcode::EXT4 => Err(refused("copyreg", "_extension_registry")),
+        _ => corrupt(format!("its pickle contains instruction {opcode:#04x}, which torch.save does not write")),
+    }
+}
 
 /// The error for something that the file wants to run.
 pub(super) fn refused(module: &str, name: &str) -> Error {

@@ -26,6 +26,7 @@ pub(super) const SHORT_BINSTRING: u8 = b'U';
 pub(super) const BINBYTES: u8 = b'B';
 pub(super) const SHORT_BINBYTES: u8 = b'C';
 pub(super) const BINBYTES8: u8 = 0x8e;
+pub(super) const BYTEARRAY8: u8 = 0x96;
 
 pub(super) const EMPTY_TUPLE: u8 = b')';
 pub(super) const TUPLE1: u8 = 0x85;

@@ -73,17 +73,20 @@ impl Read for PositionedReader {
     }
 }
 
-/// Reads rows of a column of a row group. A row without a value is an error.
+/// The values of a column; a null is `None`.
+type Nullable<T> = Vec<Option<<T as DataType>::T>>;
+
+/// Reads rows of a column of a row group.
 fn column<T: DataType>(
     shard: &ShardFile,
     (group, rows): (usize, Range<usize>),
     leaf: usize,
-    missing: &str,
     typed: fn(ColumnReader) -> Option<::parquet::column::reader::ColumnReaderImpl<T>>,
-) -> Result<Vec<T::T>, Error> {
+) -> Result<Nullable<T>, Error> {
     let metadata = shard.metadata.row_group(group);
     let file = Arc::new(PositionedFile::open(&shard.path)?);
-    let read = || -> ParquetResult<Option<(Vec<T::T>, usize)>> {
+    let present = metadata.column(leaf).column_descr().max_def_level();
+    let read = || -> ParquetResult<Option<(Nullable<T>, usize)>> {
         let properties = Arc::new(ReaderProperties::builder().build());
         let reader = SerializedRowGroupReader::new(file, metadata, RowGroupPageIndex::new(group, None), properties)?;
         let Some(mut reader) = typed(reader.get_column_reader(leaf)?) else { return Ok(None) };
@@ -91,6 +94,13 @@ fn column<T: DataType>(
         // Skipping reads only the headers of earlier pages.
         let skipped = reader.skip_records(rows.start)?;
         let (records, _, _) = reader.read_records(rows.len(), Some(&mut levels), None, &mut values)?;
+        let values = values.into_iter();
+        let values = if present == 0 {
+            values.map(Some).collect()
+        } else {
+            let mut values = values;
+            levels.into_iter().map(|level| if level == present { values.next() } else { None }).collect()
+        };
         Ok(Some((values, skipped + records)))
     };
     let invalid = |message: String| Err(Error::invalid(&shard.path, message));
@@ -98,51 +108,83 @@ fn column<T: DataType>(
         None => {
             invalid(format!("has a column in row group {group} whose type differs from the schema: download it again"))
         }
-        Some((_, records)) if records < rows.end => {
+        Some((values, records)) if records < rows.end || values.len() < rows.len() => {
             let expected = rows.end;
             invalid(format!("has {records} rows in row group {group} instead of {expected}: download it again"))
-        }
-        Some((values, _)) if values.len() < rows.len() => {
-            invalid(format!("has {} rows in row group {group} {missing}", rows.len() - values.len()))
         }
         Some((values, _)) => Ok(values),
     }
 }
 
-/// Appends the labels of a row group.
-pub(super) fn labels(shard: &ShardFile, group: usize, labels: &mut Vec<u32>) -> Result<(), Error> {
+/// Labels as a file has them, before they are classes.
+#[derive(Debug)]
+pub(super) enum RawLabels {
+    Numbers(Vec<u32>),
+    Texts(Vec<ByteArray>),
+}
+
+/// Reads the labels of a row group.
+pub(super) fn labels(shard: &ShardFile, group: usize) -> Result<RawLabels, Error> {
     use ::parquet::basic::Type;
-    use ::parquet::data_type::{Int32Type, Int64Type};
-    let (leaf, missing) = (shard.columns.label, "without a label: use a split that has labels");
-    let kind = shard.metadata.file_metadata().schema_descr().column(leaf).physical_type();
+    use ::parquet::data_type::{ByteArrayType, DoubleType, FloatType, Int32Type, Int64Type};
+    let leaf = shard.columns.label;
     let all = (group, 0..usize::try_from(shard.metadata.row_group(group).num_rows()).unwrap_or(0));
-    let values: Vec<i64> = if kind == Type::INT32 {
-        let values = column::<Int32Type>(shard, all, leaf, missing, |reader| match reader {
-            ColumnReader::Int32ColumnReader(reader) => Some(reader),
-            _ => None,
-        })?;
-        values.into_iter().map(i64::from).collect()
-    } else {
-        column::<Int64Type>(shard, all, leaf, missing, |reader| match reader {
-            ColumnReader::Int64ColumnReader(reader) => Some(reader),
-            _ => None,
-        })?
+    // A macro, because the variants of `ColumnReader` have no trait in common.
+    macro_rules! read {
+        ($type:ty, $reader:ident) => {
+            present(
+                shard,
+                group,
+                column::<$type>(shard, all, leaf, |reader| match reader {
+                    ColumnReader::$reader(reader) => Some(reader),
+                    _ => None,
+                })?,
+            )?
+        };
+    }
+    let numbers: Vec<i64> = match shard.metadata.file_metadata().schema_descr().column(leaf).physical_type() {
+        Type::INT32 => read!(Int32Type, Int32ColumnReader).into_iter().map(i64::from).collect(),
+        Type::INT64 => read!(Int64Type, Int64ColumnReader),
+        Type::FLOAT => whole(shard, read!(FloatType, FloatColumnReader).into_iter().map(f64::from))?,
+        Type::DOUBLE => whole(shard, read!(DoubleType, DoubleColumnReader).into_iter())?,
+        _ => return Ok(RawLabels::Texts(read!(ByteArrayType, ByteArrayColumnReader))),
     };
-    for value in values {
+    let mut labels = Vec::with_capacity(numbers.len());
+    for value in numbers {
         let label = u32::try_from(value).map_err(|_| {
             let hint = if value == -1 { ", which usually means that the split has no labels" } else { "" };
             Error::invalid(&shard.path, format!("has the label {value}{hint}: classes are numbered from 0"))
         })?;
         labels.push(label);
     }
-    Ok(())
+    Ok(RawLabels::Numbers(labels))
 }
 
-/// The encoded images of some rows of a row group. They keep the pages in memory of which they are parts.
-pub(super) fn images(shard: &ShardFile, group: usize, rows: Range<usize>) -> Result<Vec<ByteArray>, Error> {
+/// Values of which none may be missing.
+fn present<T>(shard: &ShardFile, group: usize, values: Vec<Option<T>>) -> Result<Vec<T>, Error> {
+    let missing = values.iter().filter(|value| value.is_none()).count();
+    if missing == 0 {
+        return Ok(values.into_iter().flatten().collect());
+    }
+    let message = format!("has {missing} rows in row group {group} without a label: use a split that has labels");
+    Err(Error::invalid(&shard.path, message))
+}
+
+/// Floating-point numbers that must be whole.
+fn whole(shard: &ShardFile, values: impl Iterator<Item = f64>) -> Result<Vec<i64>, Error> {
+    let whole = |value: f64| {
+        let is_whole = value.fract() == 0.0 && value.abs() < 1e15;
+        let message = || format!("has the label {value}: labels are whole numbers or text");
+        if is_whole { Ok(value as i64) } else { Err(Error::invalid(&shard.path, message())) }
+    };
+    values.map(whole).collect()
+}
+
+/// The encoded images of some rows of a row group; a null is `None`. They keep the pages in memory of which they are
+/// parts.
+pub(super) fn images(shard: &ShardFile, group: usize, rows: Range<usize>) -> Result<Vec<Option<ByteArray>>, Error> {
     use ::parquet::data_type::ByteArrayType;
-    let missing = "whose image is not embedded in the file: write the data set with embedded images";
-    column::<ByteArrayType>(shard, (group, rows), shard.columns.image, missing, |reader| match reader {
+    column::<ByteArrayType>(shard, (group, rows), shard.columns.image, |reader| match reader {
         ColumnReader::ByteArrayColumnReader(reader) => Some(reader),
         _ => None,
     })

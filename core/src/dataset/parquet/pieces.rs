@@ -2,6 +2,7 @@
 //! many threads.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,23 +15,28 @@ use super::super::{Error, KEPT_BYTES};
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     bytes: Vec<u8>,
-    ends: Vec<usize>,
+    /// Where each image is; `None` for a null.
+    ranges: Vec<Option<Range<usize>>>,
 }
 
 impl Piece {
-    pub(super) fn of(images: &[ByteArray]) -> Self {
+    pub(super) fn of(images: &[Option<ByteArray>]) -> Self {
         let mut piece = Self::default();
-        piece.bytes.reserve_exact(images.iter().map(ByteArray::len).sum());
+        piece.bytes.reserve_exact(images.iter().flatten().map(ByteArray::len).sum());
         for image in images {
-            piece.bytes.extend_from_slice(image.data());
-            piece.ends.push(piece.bytes.len());
+            let start = piece.bytes.len();
+            let range = image.as_ref().map(|image| {
+                piece.bytes.extend_from_slice(image.data());
+                start..piece.bytes.len()
+            });
+            piece.ranges.push(range);
         }
         piece
     }
 
+    /// `None` for a null.
     pub(super) fn get(&self, index: usize) -> Option<&[u8]> {
-        let start = if index == 0 { 0 } else { *self.ends.get(index - 1)? };
-        self.bytes.get(start..*self.ends.get(index)?)
+        self.bytes.get(self.ranges.get(index)?.clone()?)
     }
 }
 

@@ -46,6 +46,14 @@ fn a_guess_says_how_sure_it_is() {
     assert!((0.98..1.0).contains(&near.agreement), "{}", near.agreement);
     let difference = near.difference.unwrap();
     assert!(difference.contains("layer1.0.conv1.weight is [16, 16, 5, 5]"), "{difference}");
+    // A classifier under weight_norm, of which only the bias has its own name.
+    let mut normed = shapes("resnet8", 3);
+    let weight = normed.remove("fc.weight").unwrap();
+    normed.insert("fc.parametrizations.weight.original0".into(), vec![3, 1]);
+    normed.insert("fc.parametrizations.weight.original1".into(), weight);
+    let near = guess(&normed).unwrap();
+    assert_eq!((near.architecture.name, near.classes), ("resnet8", Some(3)));
+    assert_eq!(near.difference.as_deref(), Some("fc.weight is missing"));
     // A backbone without a classifier.
     let mut headless = shapes("vgg13", 10);
     headless.retain(|key, _| !key.starts_with("classifier"));

@@ -5,26 +5,9 @@ use std::io::Write;
 
 use distillery_core::checkpoint::{Checkpoint, Error};
 
+use super::programs::{bare_tensor, legacy, tensor, text, zip};
+
 use crate::support::is_alone;
-
-/// A legacy file whose object is made by this pickle program.
-fn legacy(program: &[u8]) -> Vec<u8> {
-    let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
-    [magic, &b"\x80\x02M\xe9\x03."[..], b"\x80\x02}.", b"\x80\x02", program, b"."].concat()
-}
-
-/// A zip file whose data.pkl is this program, with these storages.
-fn zip(program: &[u8], storages: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    writer.start_file("archive/data.pkl", stored).unwrap();
-    writer.write_all(&[b"\x80\x02", program, b"."].concat()).unwrap();
-    for (key, bytes) in storages {
-        writer.start_file(format!("archive/data/{key}"), stored).unwrap();
-        writer.write_all(bytes).unwrap();
-    }
-    writer.finish().unwrap().into_inner()
-}
 
 /// Asserts that both formats refuse the program with the same error, and returns it.
 fn refusal(program: &[u8]) -> Error {
@@ -39,40 +22,6 @@ fn name_of(program: &[u8]) -> String {
         Error::Refused { name } => name,
         other => panic!("{other}"),
     }
-}
-
-fn text(text: &str) -> Vec<u8> {
-    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
-}
-
-fn int(number: i64) -> Vec<u8> {
-    [b"\x8a\x08", &number.to_le_bytes()[..]].concat()
-}
-
-/// `{"w": tensor}`, the tensor of one float storage.
-fn tensor(elements: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
-    [b"}".as_slice(), &text("w"), &bare_tensor(elements, offset, shape, strides), b"s"].concat()
-}
-
-fn bare_tensor(elements: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
-    let tuple = |numbers: &[i64]| {
-        let numbers: Vec<u8> = numbers.iter().flat_map(|&number| int(number)).collect();
-        [b"(".as_slice(), &numbers, b"t"].concat()
-    };
-    [
-        b"ctorch._utils\n_rebuild_tensor_v2\n((".as_slice(),
-        &text("storage"),
-        b"ctorch\nFloatStorage\n",
-        &text("0"),
-        &text("cpu"),
-        &int(elements),
-        b"tQ",
-        &int(offset),
-        &tuple(shape),
-        &tuple(strides),
-        b"\x89ccollections\nOrderedDict\n)RtR",
-    ]
-    .concat()
 }
 
 #[test]

@@ -2,5 +2,9 @@
 
 mod hostile;
 mod mutations;
+mod naming;
+mod neighbours;
+mod programs;
 mod safetensors;
+mod soundness;
 mod torch;

@@ -128,6 +128,46 @@ fn headers_that_lie_are_refused() {
 }
 
 #[test]
+fn metadata_may_be_null() {
+    let header = r#"{"__metadata__":null,"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#;
+    let read = Checkpoint::from_bytes(file(header, &[7])).unwrap();
+    assert!(read.metadata().is_empty());
+    assert_eq!(read.bytes(read.get("w").unwrap()).unwrap(), [7]);
+    assert!(safetensors::SafeTensors::deserialize(&file(header, &[7])).is_ok());
+}
+
+#[test]
+fn tensors_of_types_that_are_not_read_are_left_out_and_named() {
+    let header = r#"{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},
+        "w":{"dtype":"U8","shape":[1],"data_offsets":[2,3]},"x":{"dtype":"U16","shape":[1],"data_offsets":[3,5]}}"#;
+    let read = Checkpoint::from_bytes(file(header, &[0, 0, 7, 0, 0])).unwrap();
+    assert_eq!((read.tensors().len(), read.bytes(read.get("w").unwrap()).unwrap()), (1, vec![7]));
+    let note = "tensors of kinds that are not read are left out: a has type F8_E4M3, x has type U16";
+    assert_eq!(read.notes(), [note]);
+    // Their bytes must still follow those before.
+    for (from, to) in [(1, 3), (4, 5), (5, 3)] {
+        let wrong = header.replace("[3,5]", &format!("[{from},{to}]"));
+        assert!(Checkpoint::from_bytes(file(&wrong, &[0; 5])).is_err(), "{from} {to}");
+    }
+}
+
+#[test]
+fn the_accuracy_that_a_file_names_is_in_percent() {
+    let accuracy = |value: &str| {
+        let header = format!(
+            r#"{{"__metadata__":{{"accuracy":"{value}"}},"w":{{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}}}"#
+        );
+        Checkpoint::from_bytes(file(&header, &[7])).unwrap().recorded_accuracy()
+    };
+    assert_eq!(accuracy("76.3"), Some(76.3));
+    assert_eq!(accuracy("0.5"), Some(50.0));
+    assert_eq!(accuracy(" 93 % "), Some(93.0));
+    for nonsense in ["high", "NaN", "-3", "1e9", ""] {
+        assert_eq!(accuracy(nonsense), None, "{nonsense}");
+    }
+}
+
+#[test]
 fn a_header_whose_length_looks_like_another_format_is_still_a_header() {
     // A pickle of protocol 2 begins with 0x0280.
     for length in [0x0280, 0x0380, 0x0480] {
@@ -135,6 +175,25 @@ fn a_header_whose_length_looks_like_another_format_is_still_a_header() {
         let header = format!("{header}{}", " ".repeat(length - header.len()));
         assert!(Checkpoint::from_bytes(file(&header, &[1])).is_ok());
     }
+}
+
+#[test]
+fn a_header_that_would_take_much_memory_is_refused_before_it_is_parsed() {
+    let tensor = |number: usize| format!(r#""{number:x}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+    let list = |count: usize, member: &dyn Fn(usize) -> String| (0..count).map(member).collect::<Vec<_>>().join(",");
+    let tensors = format!("{{{}}}", list(160_000, &tensor));
+    let metadata = list(400_000, &|number| format!(r#""{number:x}":"""#));
+    let metadata = format!(r#"{{"__metadata__":{{{metadata}}}}}"#);
+    let dimensions = format!(r#"{{"w":{{"dtype":"U8","shape":[{}0],"data_offsets":[0,0]}}}}"#, "1,".repeat(2_000_000));
+    for header in [tensors, metadata, dimensions] {
+        let error = refusal(&header, &[]);
+        assert!(matches!(&error, Error::Limit(text) if text.contains("quotes and commas")), "{error}");
+    }
+    let long = format!("{{}}{}", " ".repeat(32 << 20));
+    assert!(matches!(refusal(&long, &[]), Error::Limit(text) if text.contains("bytes long")));
+    // As many tensors as no network has.
+    let many = format!("{{{}}}", list(20_000, &tensor));
+    assert_eq!(Checkpoint::from_bytes(file(&many, &[])).unwrap().tensors().len(), 20_000);
 }
 
 #[test]

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use distillery_core::dataset::{Dataset, DatasetFormat, DatasetOptions, Error, Frame, discover, plane_bytes, resolve};
+use distillery_core::dataset::{
+    Dataset, DatasetFormat, DatasetOptions, Discovered, Error, Frame, discover, plane_bytes, resolve,
+};
 
 fn idx(sizes: &[u32], content: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, sizes.len() as u8];
@@ -130,8 +132,8 @@ fn idx_labels_must_match_the_images_and_leave_no_gap() {
     let labels = dir.path().join("train-labels-idx1-ubyte");
     fs::write(&labels, idx(&[2], &[0, 1])).unwrap();
     assert!(refusal(dir.path(), "train").contains("has 3 images, but"));
-    fs::write(&labels, idx(&[3], &[1, 2, 3])).unwrap();
-    assert!(refusal(dir.path(), "train").contains("number the classes from 0"));
+    fs::write(&labels, idx(&[3], &[2, 2, 3])).unwrap();
+    assert!(refusal(dir.path(), "train").contains("no label 1"));
     fs::write(&labels, idx(&[3], &[0, 3, 1])).unwrap();
     assert!(refusal(dir.path(), "train").contains("no label 2"));
     // The test split has a class that training never saw.
@@ -225,11 +227,14 @@ fn a_directory_that_is_no_data_set_is_refused_with_the_known_layouts() {
     cifar10(dir.path());
     let options = DatasetOptions { label_column: Some("label".into()), ..DatasetOptions::default() };
     let message = Dataset::open(dir.path(), &options).unwrap_err().to_string();
-    assert!(message.contains("are for parquet data sets"), "{message}");
+    assert!(
+        message.contains("has no columns to choose from, as parquet data sets have: remove label_column"),
+        "{message}"
+    );
 }
 
 #[test]
-fn discovery_lists_what_it_knows_and_passes_over_the_rest() {
+fn discovery_lists_what_it_knows_and_says_why_the_rest_is_unusable() {
     let base = tempfile::tempdir().unwrap();
     for (name, make) in [("b-mnist", mnist as fn(&Path)), ("a-cifar", cifar10)] {
         fs::create_dir(base.path().join(name)).unwrap();
@@ -241,9 +246,12 @@ fn discovery_lists_what_it_knows_and_passes_over_the_rest() {
     cifar10(&base.path().join(".hidden"));
     fs::write(base.path().join("broken/train.bin"), "short").unwrap();
     fs::write(base.path().join("file"), "").unwrap();
-    let found = discover(base.path()).unwrap();
+    let Discovered { datasets: found, unusable } = discover(base.path(), false).unwrap();
     let names: Vec<_> = found.iter().map(|summary| summary.name.as_str()).collect();
     assert_eq!(names, ["a-cifar", "b-mnist"]);
+    let [broken, empty] = unusable.as_slice() else { panic!("{unusable:?}") };
+    assert!(broken.name == "broken" && broken.reason.starts_with("broken/train.bin: is truncated"), "{broken:?}");
+    assert!(empty.name == "empty" && empty.reason.contains("unknown: it holds nothing"), "{empty:?}");
     assert_eq!((found[0].images, found[0].classes, found[0].size_bytes), (11, 10, 11 * 3073));
     assert_eq!((found[1].splits[0].name.as_str(), found[1].splits[0].images), ("test", 1));
 }

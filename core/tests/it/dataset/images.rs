@@ -2,43 +2,12 @@
 //! images are decoded and resampled as torchvision does.
 
 use std::fs;
-use std::io::Cursor;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use distillery_core::dataset::{
-    Dataset, DatasetFormat, DatasetOptions, Error, Frame, Rectangle, discover, plane_bytes,
-};
+use super::support::{LFS_POINTER, encode, open, plain, put, read, read_part};
+use distillery_core::dataset::{DatasetFormat, Error, Frame, Rectangle, discover, plane_bytes};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
-
-fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    image.into().write_to(&mut bytes, format).unwrap();
-    bytes.into_inner()
-}
-
-fn plain(red: u8) -> Vec<u8> {
-    encode(RgbImage::from_pixel(2, 2, Rgb([red, 1, 2])), ImageFormat::Png)
-}
-
-fn put(path: &Path, bytes: &[u8]) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, bytes).unwrap();
-}
-
-fn open(at: &Path) -> Result<Dataset, Error> {
-    Dataset::open(at, &DatasetOptions::default())
-}
-
-fn read(dataset: &Dataset, split: &str, index: usize, side: u32) -> Result<Vec<u8>, Error> {
-    read_part(dataset, split, index, &Frame::Whole, side)
-}
-
-fn read_part(dataset: &Dataset, split: &str, index: usize, frame: &Frame<'_>, side: u32) -> Result<Vec<u8>, Error> {
-    let mut planes = vec![0; plane_bytes(side)];
-    dataset.split(split)?.read(index, frame, side, &mut planes)?;
-    Ok(planes)
-}
 
 /// Decodes one encoded image.
 fn decoded(bytes: &[u8], side: u32) -> Result<Vec<u8>, String> {
@@ -96,7 +65,7 @@ fn classes_that_do_not_agree_are_refused() {
     put(&dir.path().join("train/a/1.png"), &plain(1));
     put(&dir.path().join("test/b/1.png"), &plain(2));
     let message = open(dir.path()).unwrap().split("test").unwrap_err().to_string();
-    assert!(message.contains("test/b") && message.contains("that the train split does not have"), "{message}");
+    assert!(message.contains("test/b") && message.contains("which the train split does not have"), "{message}");
     fs::create_dir(dir.path().join("train/b")).unwrap();
     let message = open(dir.path()).unwrap_err().to_string();
     assert!(message.contains("train/b") && message.contains("add images"), "{message}");
@@ -138,7 +107,7 @@ fn links_stay_within_the_data_set() {
     // The data set itself may be a link, which the operator has set.
     let base = tempfile::tempdir().unwrap();
     symlink(make().keep(), base.path().join("linked")).unwrap();
-    assert_eq!(discover(base.path()).unwrap()[0].name, "linked");
+    assert_eq!(discover(base.path(), false).unwrap().datasets[0].name, "linked");
 }
 
 #[test]
@@ -238,10 +207,16 @@ fn a_part_of_a_jpeg_is_that_of_its_decoded_pixels() {
             let found = part(&jpeg, &Frame::Part(&frame), 17).unwrap();
             assert!(found == part(&png, &Frame::Part(&frame), 17).unwrap(), "{name}, to row {bottom}");
         }
-        // Where the end is missing, what is above it is the same.
+        // Where the end is missing, the image is left out, whatever part of it is wanted.
         let top = |_| rectangle([0.0, 0.0, 90.0, 40.0]);
-        let found = part(&jpeg[..jpeg.len() * 3 / 4], &Frame::Part(&top), 40);
-        assert!(name == "progressive" || found.unwrap() == part(&png, &Frame::Part(&top), 40).unwrap(), "{name}");
+        for length in [jpeg.len() / 2, jpeg.len() * 3 / 4, jpeg.len() - 40] {
+            let message = part(&jpeg[..length], &Frame::Part(&top), 40).unwrap_err();
+            assert!(message.contains("is truncated"), "{name}: {message}");
+        }
+        // As for Pillow, a missing end marker alone is nothing, and neither is what follows it.
+        for bytes in [&jpeg[..jpeg.len() - 2], &[&jpeg[..], &[0xff; 3], b"more"].concat()] {
+            assert!(decoded(bytes, 20).unwrap() == decoded(&png, 20).unwrap(), "{name}");
+        }
     }
 }
 
@@ -251,10 +226,10 @@ fn the_centre_is_what_torchvision_evaluates_on() {
     let red = [[69, 96, 124, 152], [107, 134, 162, 190], [152, 179, 198, 188], [197, 224, 133, 24]];
     let blue = [13, 62, 120, 178].map(|value| [value; 4]);
     let expected = [red.concat(), [50, 104, 182, 160].repeat(4), blue.concat()].concat();
-    assert_near(&part(&encode(uneven(), ImageFormat::Png), &Frame::Centre, 4).unwrap(), &expected);
+    assert_near(&part(&encode(uneven(), ImageFormat::Png), &Frame::Centre { resize: 5 }, 4).unwrap(), &expected);
     // At 256 pixels nothing is resampled: 224 of them, exactly.
     let wide = RgbImage::from_fn(320, 256, |x, y| Rgb([x as u8, y as u8, (x / 2) as u8]));
-    let planes = part(&encode(wide, ImageFormat::Png), &Frame::Centre, 224).unwrap();
+    let planes = part(&encode(wide, ImageFormat::Png), &Frame::Centre { resize: 256 }, 224).unwrap();
     for (at, &red) in planes[..224 * 224].iter().enumerate() {
         assert_eq!(u32::from(red), (48 + at as u32 % 224) % 256, "pixel {at}");
     }
@@ -280,9 +255,13 @@ fn what_cannot_be_decoded_names_the_file() {
         let message = decoded(&whole[..length], 2).unwrap_err();
         assert!(message.contains("train/a/1.png"), "{length}: {message}");
     }
-    for bytes in [&b"GIF89a"[..], b"BM", b"<svg/>", b"RIFF\0\0\0\0WEBP"] {
-        assert!(decoded(bytes, 2).unwrap_err().contains("neither PNG nor JPEG"));
+    for bytes in [&b"GIF89a"[..], b"<svg/>", b""] {
+        assert!(decoded(bytes, 2).unwrap_err().contains("is not a PNG, JPEG, WebP, BMP, TIFF or PPM image"));
     }
+    for bytes in [&b"BM"[..], b"RIFF\0\0\0\0WEBP", b"II*\0", b"P6"] {
+        assert!(decoded(bytes, 2).unwrap_err().contains("cannot be decoded"));
+    }
+    assert!(decoded(LFS_POINTER, 2).unwrap_err().contains("is a Git LFS pointer"));
 }
 
 #[test]
@@ -302,6 +281,28 @@ fn images_that_claim_to_be_huge_are_refused_before_they_take_memory() {
     assert!(message.contains("60000 × 60000") && message.contains("at most 64 million"), "{message}");
 }
 
+const FORMATS: [ImageFormat; 6] =
+    [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Pnm];
+
+#[test]
+fn every_format_is_read_exactly_and_its_truncations_are_named() {
+    let image = RgbImage::from_fn(9, 9, |x, y| Rgb([(20 * x) as u8, (20 * y) as u8, (x * y) as u8]));
+    let planes: Vec<u8> = (0..3).flat_map(|channel| image.pixels().map(move |pixel| pixel[channel])).collect();
+    for format in FORMATS {
+        let whole = encode(image.clone(), format);
+        let found = decoded(&whole, 9).unwrap();
+        assert!(format == ImageFormat::Jpeg || found == planes, "{format:?}");
+        for length in 0..whole.len() {
+            // The tail of some files says nothing about pixels.
+            match decoded(&whole[..length], 9) {
+                Ok(same) => assert!(same == found, "{format:?} of {length} bytes"),
+                Err(message) => assert!(message.contains("train/a/1.png"), "{message}"),
+            }
+        }
+        assert!(decoded(&whole[..whole.len() / 2], 9).is_err(), "{format:?}");
+    }
+}
+
 #[test]
 fn random_changes_to_an_image_never_panic() {
     let noise = RgbImage::from_fn(16, 80, |x, y| Rgb([(x * y) as u8, (x * 7) as u8, (y * 13) as u8]));
@@ -312,7 +313,7 @@ fn random_changes_to_an_image_never_panic() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) as usize % end
     };
-    for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+    for format in FORMATS {
         let whole = encode(noise.clone(), format);
         put(&path, &whole);
         let dataset = open(dir.path()).unwrap();

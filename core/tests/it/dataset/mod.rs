@@ -2,5 +2,9 @@
 
 mod binary;
 mod images;
+mod labels;
+mod layouts;
 mod parquet;
 mod reads;
+mod selection;
+mod support;

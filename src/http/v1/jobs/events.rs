@@ -45,10 +45,9 @@ pub async fn list(
     Query(parameters): Query<EventsParameters>,
 ) -> Result<Json<History>, ApiError> {
     let limit = parameters.limit.unwrap_or(100);
+    // The events of a deleted job may be there a little longer than the job.
+    jobs::find(&state, &id).await?;
     let mut data = events::list(&state.pool, &id.0, parameters.after.unwrap_or(0), limit + 1).await?;
-    if data.is_empty() {
-        jobs::find(&state, &id).await?;
-    }
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = data.len() > limit;
     data.truncate(limit);

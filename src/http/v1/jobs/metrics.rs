@@ -1,7 +1,7 @@
 //! `/v1/jobs/{id}/metrics`
 
-use std::convert::Infallible;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
@@ -10,18 +10,29 @@ use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::response::{IntoResponse, Response};
 use chrono::SecondsFormat;
-use futures::stream;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::db::metrics::{self, Series, SeriesPoint};
+use crate::db::metrics::{self, Series, SeriesPoint, SeriesReader};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Query, whole};
 use crate::http::v1::jobs;
 
-/// Points per chunk of the CSV.
-const CHUNK: usize = 1000;
+/// Parts that are read at the same time. Each takes a few megabytes until it is thinned.
+const READS: usize = 8;
+
+/// Turns to read a part of an answer, which requests wait for. A client that reads an answer slowly holds none.
+#[derive(Debug)]
+pub struct Charts(Semaphore);
+
+impl Default for Charts {
+    fn default() -> Self {
+        Self(Semaphore::new(READS))
+    }
+}
 
 /// A job's series.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -59,34 +70,95 @@ pub async fn get(
     Query(parameters): Query<MetricsParameters>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    // The points of a deleted job may be there a little longer than the job.
+    jobs::find(&state, &id).await?;
     let last_id = metrics::newest(&state.pool, &id.0).await?;
-    if last_id == 0 {
-        jobs::find(&state, &id).await?;
+    let is_csv = prefers_csv(&headers);
+    if last_id == 0 && !is_csv {
+        return Ok(([(VARY, "accept")], Json(Metrics { series: Vec::new(), last_id })).into_response());
     }
     let max_points = parameters.max_points.and_then(|points| usize::try_from(points).ok()).unwrap_or(2000);
-    let series = metrics::series(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
-    if prefers_csv(&headers) {
-        return Ok(([(CONTENT_TYPE, "text/csv; charset=utf-8"), (VARY, "accept")], csv(series)).into_response());
-    }
-    Ok(([(VARY, "accept")], Json(Metrics { series, last_id })).into_response())
+    let reader = SeriesReader::new(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
+    let mut answer = Answer { charts: state.charts, reader, is_csv, last_id, series: None, stage: Stage::Start };
+    // Before the status is sent, so that it can say that this failed.
+    let first = answer.next().await?;
+    let rest = stream::try_unfold(answer, |mut answer| async move {
+        let text = answer.next().await?;
+        Ok::<_, sqlx::Error>(text.map(|text| (text, answer)))
+    });
+    let pieces = stream::iter(first.map(Ok)).chain(rest);
+    let pieces = pieces.inspect_err(|error| tracing::warn!(%error, "an answer with metrics ends early"));
+    let kind = if is_csv { "text/csv; charset=utf-8" } else { "application/json" };
+    Ok(([(CONTENT_TYPE, kind), (VARY, "accept")], Body::from_stream(pieces)).into_response())
 }
 
-/// Streams the table in chunks, because its text can be many times as large as the points.
-fn csv(series: Vec<Series>) -> Body {
-    let header = "name,step,epoch,time,value\r\n".to_owned();
-    let chunks = series.into_iter().flat_map(|Series { name, points }| {
-        let name =
-            if name.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name };
-        (0..points.len().div_ceil(CHUNK)).map(move |chunk| {
-            let mut text = String::new();
-            for SeriesPoint { step, epoch, time, value } in points.iter().skip(chunk * CHUNK).take(CHUNK) {
-                let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
-                let _ = write!(text, "{name},{step},{epoch},{time},{value}\r\n");
+/// An answer, which is read and written in pieces as the client takes them.
+struct Answer {
+    charts: Arc<Charts>,
+    reader: SeriesReader,
+    is_csv: bool,
+    last_id: i64,
+    /// Name of the series that has begun.
+    series: Option<String>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Start,
+    Middle,
+    End,
+}
+
+impl Answer {
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> sqlx::Result<Option<String>> {
+        if self.stage == Stage::End {
+            return Ok(None);
+        }
+        let turn = self.charts.0.acquire().await.expect("nobody closes it");
+        let part = self.reader.next().await?;
+        drop(turn);
+        let mut text = String::new();
+        if self.stage == Stage::Start {
+            text += if self.is_csv { "name,step,epoch,time,value\r\n" } else { "{\"series\":[" };
+        }
+        self.stage = if part.is_some() { Stage::Middle } else { Stage::End };
+        match part {
+            Some(part) if self.is_csv => csv(&part, &mut text),
+            Some(part) => self.json(part, &mut text),
+            None if self.is_csv => {}
+            None => {
+                let close = if self.series.is_some() { "]}" } else { "" };
+                let _ = write!(text, "{close}],\"last_id\":{}}}", self.last_id);
             }
-            text
-        })
-    });
-    Body::from_stream(stream::iter(std::iter::once(header).chain(chunks).map(Ok::<_, Infallible>)))
+        }
+        Ok(Some(text))
+    }
+
+    fn json(&mut self, part: Series, text: &mut String) {
+        let Series { name, points } = part;
+        if self.series.as_ref() == Some(&name) {
+            text.push(',');
+        } else {
+            let close = if self.series.is_some() { "]}," } else { "" };
+            let _ = write!(text, "{close}{{\"name\":{},\"points\":[", serde_json::Value::from(name.as_str()));
+            self.series = Some(name);
+        }
+        let list = serde_json::to_string(&points).expect("points can be written as JSON");
+        // Without its brackets: the next part may go on with the same series.
+        text.push_str(list.trim_start_matches('[').trim_end_matches(']'));
+    }
+}
+
+fn csv(part: &Series, text: &mut String) {
+    let name = &part.name;
+    let quoted = name.contains(['"', ',', '\r', '\n']).then(|| format!("\"{}\"", name.replace('"', "\"\"")));
+    let name = quoted.as_ref().unwrap_or(name);
+    for SeriesPoint { step, epoch, time, value } in &part.points {
+        let time = time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+        let _ = write!(text, "{name},{step},{epoch},{time},{value}\r\n");
+    }
 }
 
 /// Whether the client accepts CSV and does not prefer JSON.

@@ -6,6 +6,7 @@ pub mod events;
 pub mod metrics;
 pub mod stream;
 pub mod student;
+pub mod updates;
 
 use std::collections::BTreeMap;
 
@@ -18,20 +19,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::artifacts::keys;
 use crate::db;
 use crate::db::jobs::{Change, Created, Filter, Job, NewJob, Refusal, Status};
 use crate::http::error::ApiError;
 use crate::http::extract::{IdempotencyKey, JobId, JsonBody, Query, whole};
 use crate::http::resolve::{self, DryRun};
 use crate::http::{AppState, Page};
+use crate::removals;
 use crate::spec;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CreateParameters {
-    /// Validate the specification, fill in defaults and estimate memory, but create no job.
+    /// Validate the specification, fill in defaults and estimate memory and time, but create no job.
     #[serde(default)]
     #[param(default = false)]
     dry_run: bool,
@@ -65,7 +66,7 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     if parameters.dry_run {
         let resolved = resolve::resolve(&state, &body.value).await?;
-        return Ok(Json(NotNew::DryRun(Box::new(resolved.dry_run()))).into_response());
+        return Ok(Json(NotNew::DryRun(Box::new(resolved.dry_run(&state).await?))).into_response());
     }
     let sha256 = hex::encode(Sha256::digest(&body.bytes));
     let idempotency = key.as_ref().map(|key| (key.0.as_str(), sha256.as_str()));
@@ -79,8 +80,10 @@ pub async fn create(
         None => {
             let resolved = resolve::resolve(&state, &body.value).await?;
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
-            let warning = resolved.waits_for_devices.as_deref();
-            db::jobs::create(&state.pool, &NewJob { spec: &resolved.spec, submitted, idempotency, warning }).await?
+            let warnings = &resolved.warnings();
+            let dataset_fingerprint = resolved.outline.as_deref();
+            let new = NewJob { spec: &resolved.spec, submitted, idempotency, warnings, dataset_fingerprint };
+            db::jobs::create(&state.pool, &new).await?
         }
     };
     match created {
@@ -167,7 +170,7 @@ pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Json<Job>, 
 /// The body that created the job, without the defaults.
 #[utoipa::path(get, path = "/v1/jobs/{id}/submitted", tag = "jobs", operation_id = "get_submitted",
     params(("id" = String, Path, description = "Id of the job")),
-    responses((status = 200, description = "The body, byte for byte", body = serde_json::Value)))]
+    responses((status = 200, description = "The body, byte for byte, without a byte-order mark", body = serde_json::Value)))]
 pub async fn submitted(State(state): State<AppState>, id: JobId) -> Result<Response, ApiError> {
     if let Some(document) = db::jobs::submitted(&state.pool, &id.0).await? {
         return Ok(([(CONTENT_TYPE, "application/json")], document).into_response());
@@ -238,13 +241,12 @@ fn refused(refusal: Refusal, id: &JobId, action: &str) -> ApiError {
 
 /// Delete a finished job
 ///
-/// Also deletes its files, events and metrics.
+/// Also deletes its files, events and metrics. Nobody can read them any more, but the space may become free a little later.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "delete_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: JobId) -> Result<StatusCode, ApiError> {
-    let deletion = db::jobs::delete(&state.pool, &id.0).await?;
-    let deletion = deletion.map_err(|refusal| refused(refusal, &id, "deleted"))?;
-    state.artifacts.delete_below(&keys::job(&id.0), |_| false).await?;
-    deletion.commit().await?;
+    let deleted = db::jobs::delete(&state.pool, &id.0).await?;
+    let files = deleted.map_err(|refusal| refused(refusal, &id, "deleted"))?;
+    removals::start_of_job(&state.pool, &state.artifacts, id.0, files).await;
     Ok(StatusCode::NO_CONTENT)
 }

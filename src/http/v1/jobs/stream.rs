@@ -27,20 +27,20 @@ use crate::http::v1::stream::send_changes;
 /// The suffix tells a client that reconnects although the stream is over (as browsers do) from one that has not
 /// received the final status yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct MessageId {
-    cursor: Cursor,
-    ended: Option<String>,
+pub(super) struct MessageId {
+    pub(super) cursor: Cursor,
+    pub(super) ended: Option<String>,
 }
 
 impl MessageId {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '-');
         let mut number = || parts.next()?.parse().ok().filter(|&number: &i64| number >= 0);
         let cursor = Cursor { event: number()?, point: number()? };
         Some(Self { cursor, ended: parts.next().map(str::to_owned) })
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let ended = self.ended.iter().map(|status| format!("-{status}")).collect::<String>();
         format!("{}-{}{ended}", self.cursor.event, self.cursor.point)
     }

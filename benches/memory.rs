@@ -1,0 +1,233 @@
+//! Shows the peaks of the API's memory while clients ask for what costs most: `cargo bench --bench memory`. Fails where
+//! a peak is above what `deploy/kubernetes/api.yaml` gives the pod.
+//!
+//! Starts its own server (with its own PostgreSQL, no workers). A peak is the kernel's, from the start of a part to the
+//! end of its last request.
+
+mod common;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use common::{Process, Server};
+use futures::StreamExt;
+use reqwest::Client;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor, PgPool};
+
+const JOBS: u32 = 10_000;
+const WATCHERS: usize = 40;
+const IMAGES: u32 = 205_000;
+const MIB: u64 = 1 << 20;
+
+/// A client of the server that is measured.
+struct Bench {
+    process: Process,
+    url: String,
+    pool: PgPool,
+    http: Client,
+    limit_mib: u64,
+    above: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let Server { process, url, pool } = Server::start(dir.path()).await?;
+    distillery::artifacts::install_tls_provider();
+    let limit_mib = pod_limit()?;
+    let mut bench = Bench { process, url, pool, http: Client::new(), limit_mib, above: Vec::new() };
+    println!("the pod has {limit_mib} MiB");
+    bench.fill(dir.path()).await?;
+    bench.part("40 watchers of 10,000 jobs, each of which changes", Bench::watchers).await?;
+    bench.part("2,000 watchers that read nothing", Bench::idle_watchers).await?;
+    bench
+        .part("16 uploads of headers of 100 MB, hung up", async |bench: &Bench| {
+            bench.headers(95, Header::Tensors).await
+        })
+        .await?;
+    bench
+        .part("16 uploads of headers of 30 MB, hung up", async |bench: &Bench| bench.headers(30, Header::Tensors).await)
+        .await?;
+    bench
+        .part("16 uploads of metadata of 30 MB, hung up", async |bench: &Bench| {
+            bench.headers(30, Header::Metadata).await
+        })
+        .await?;
+    bench.part("64 documents of a megabyte of numbers", async |bench: &Bench| bench.documents("9e9,").await).await?;
+    bench.part("64 documents of a megabyte of lists", async |bench: &Bench| bench.documents("[],").await).await?;
+    bench.part("40 jobs on a folder of 205,000 images", Bench::folder).await?;
+    bench.part("20 charts of a million points", Bench::charts).await?;
+    anyhow::ensure!(bench.above.is_empty(), "above {limit_mib} MiB: {}", bench.above.join("; "));
+    Ok(())
+}
+
+/// The memory limit of the API's container, in MiB.
+fn pod_limit() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/kubernetes/api.yaml"))?;
+    let (_, limit) = text.split_once("limits: {memory: ").context("the pod has no limit")?;
+    let (number, unit) = limit.split_at(limit.find(|c: char| !c.is_ascii_digit()).context("no unit")?);
+    Ok(number.parse::<u64>()? * if unit.starts_with("Gi") { 1024 } else { 1 })
+}
+
+#[derive(Clone, Copy)]
+enum Header {
+    Tensors,
+    Metadata,
+}
+
+impl Bench {
+    async fn part(&mut self, name: &str, run: impl AsyncFnOnce(&Self) -> anyhow::Result<String>) -> anyhow::Result<()> {
+        let pid = self.process.0.id();
+        // Sets the peak back to what is used now.
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+        let start = Instant::now();
+        let said = run(self).await?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let peak = peak.context("the kernel tells no peak")?.trim().parse::<u64>()? / 1024;
+        println!("{name:<50} {peak:>5} MiB  {:>6.1} s  {said}", start.elapsed().as_secs_f64());
+        if peak > self.limit_mib {
+            self.above.push(format!("{name}: {peak}"));
+        }
+        Ok(())
+    }
+
+    /// Unfinished jobs, a job with a million points, and a folder of many images.
+    async fn fill(&self, dir: &Path) -> anyhow::Result<()> {
+        let id = self.post("ten").await?.1["id"].as_str().context("a job")?.to_owned();
+        let copies = format!(
+            "insert into jobs (id, name, spec, max_attempts)
+                 select 'job_' || lpad(number::text, 26, '0'), name, spec, max_attempts
+                 from jobs, generate_series(1, {JOBS}) as number where id = '{id}';
+             insert into metrics (job_id, attempt, name, step, epoch, time, value)
+                 select '{id}', 1, 'series/' || series, step, step / 200.0, now(), random()
+                 from generate_series(1, 50000) as step, generate_series(1, 20) as series"
+        );
+        self.pool.acquire().await?.execute(sqlx::raw_sql(AssertSqlSafe(copies))).await?;
+        let class = |split: &str, class: u32| dir.join(format!("datasets/many/{split}/class-{class:04}"));
+        for number in 0..IMAGES {
+            let place = class("train", number % 1000);
+            if number < 1000 {
+                std::fs::create_dir_all(&place)?;
+                let eval = class("test", number);
+                std::fs::create_dir_all(&eval)?;
+                std::fs::write(eval.join("0.png"), [])?;
+            }
+            std::fs::write(place.join(format!("n0{number:08}_{number}.png")), [])?;
+        }
+        Ok(())
+    }
+
+    async fn post(&self, dataset: &str) -> anyhow::Result<(u16, Value)> {
+        let spec = json!({"student": {"architecture": "resnet8"}, "dataset": {"name": dataset},
+            "distillation": {"method": "none"}});
+        let answer = self.http.post(format!("{}/v1/jobs", self.url)).json(&spec).send().await?;
+        Ok((answer.status().as_u16(), answer.json().await?))
+    }
+
+    async fn watchers(&self) -> anyhow::Result<String> {
+        let watch = || async {
+            let stream = self.http.get(format!("{}/v1/stream", self.url)).send().await?.error_for_status()?;
+            let (mut chunks, mut told) = (stream.bytes_stream(), 0);
+            let mut tail = Vec::new();
+            // Twice: as they are at the start, and changed.
+            while told < 2 * JOBS as usize {
+                tail.extend_from_slice(&chunks.next().await.context("the stream goes on")??);
+                told += tail.windows(14).filter(|window| *window == b"event: status\n").count();
+                let kept = tail.len().saturating_sub(13);
+                tail.drain(..kept);
+            }
+            anyhow::Ok(())
+        };
+        let change = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            self.pool.execute("update jobs set name = name || '!' where status = 'queued'").await?;
+            anyhow::Ok(())
+        };
+        let (watched, changed) = tokio::join!(futures::future::join_all((0..WATCHERS).map(|_| watch())), change);
+        changed?;
+        watched.into_iter().collect::<anyhow::Result<Vec<()>>>()?;
+        Ok("all were told of all".to_owned())
+    }
+
+    async fn idle_watchers(&self) -> anyhow::Result<String> {
+        let address = self.url.strip_prefix("http://").context("an address")?;
+        let mut open = Vec::new();
+        for _ in 0..2000 {
+            let mut stream = TcpStream::connect(address)?;
+            write!(stream, "GET /v1/stream HTTP/1.1\r\nhost: {address}\r\n\r\n")?;
+            open.push(stream);
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Ok(format!("{} connections", open.len()))
+    }
+
+    /// Uploads whose clients are gone before they are looked at, then one that is answered after them.
+    async fn headers(&self, megabytes: usize, kind: Header) -> anyhow::Result<String> {
+        let mut header = String::from(match kind {
+            Header::Tensors => "{",
+            Header::Metadata => "{\"__metadata__\":{",
+        });
+        for number in 0.. {
+            if header.len() > megabytes * 1_000_000 {
+                break;
+            }
+            header += &match kind {
+                Header::Tensors => format!("\"{number:x}\":{{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}},"),
+                Header::Metadata => format!("\"{number:x}\":\"\","),
+            };
+        }
+        header.pop();
+        header += if matches!(kind, Header::Metadata) { "}}" } else { "}" };
+        let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        let address = self.url.strip_prefix("http://").context("an address")?.to_owned();
+        let uploads = (0..16).map(|_| {
+            let (address, file) = (address.clone(), file.clone());
+            tokio::task::spawn_blocking(move || {
+                let mut stream = TcpStream::connect(&address)?;
+                write!(
+                    stream,
+                    "PUT /v1/checkpoints HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n",
+                    file.len()
+                )?;
+                stream.write_all(&file)
+            })
+        });
+        for upload in futures::future::join_all(uploads).await {
+            upload??;
+        }
+        let answer = self.http.put(format!("{}/v1/checkpoints", self.url)).body(file).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        Ok(format!("{status} {}", text.chars().skip(70).take(120).collect::<String>()))
+    }
+
+    async fn documents(&self, element: &str) -> anyhow::Result<String> {
+        let list = element.repeat(1_000_000 / element.len());
+        let body = format!(r#"{{"dataset": {{"name": "ten", "mean": [{list}0]}}}}"#);
+        let posts = (0..64).map(|_| async {
+            let post = self.http.post(format!("{}/v1/jobs", self.url)).header("content-type", "application/json");
+            anyhow::Ok(post.body(body.clone()).send().await?.bytes().await?.len())
+        });
+        let sizes = futures::future::join_all(posts).await.into_iter().collect::<anyhow::Result<Vec<usize>>>()?;
+        Ok(format!("the largest answer has {} bytes", sizes.iter().max().unwrap_or(&0)))
+    }
+
+    async fn folder(&self) -> anyhow::Result<String> {
+        let posts = futures::future::join_all((0..40).map(|_| self.post("many"))).await;
+        let succeeded = posts.into_iter().filter(|post| post.as_ref().is_ok_and(|(status, _)| *status == 201)).count();
+        Ok(format!("{succeeded} of 40 succeeded"))
+    }
+
+    async fn charts(&self) -> anyhow::Result<String> {
+        let id: String = sqlx::query_scalar("select job_id from metrics limit 1").fetch_one(&self.pool).await?;
+        let url = format!("{}/v1/jobs/{id}/metrics?max_points=100000", self.url);
+        let charts =
+            (0..20).map(|_| async { anyhow::Ok(self.http.get(&url).send().await?.bytes().await?.len() as u64) });
+        let sizes = futures::future::join_all(charts).await.into_iter().collect::<anyhow::Result<Vec<u64>>>()?;
+        Ok(format!("of {} MiB each", sizes.iter().max().unwrap_or(&0) / MIB))
+    }
+}

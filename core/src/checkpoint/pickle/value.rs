@@ -1,0 +1,47 @@
+//! Values that a pickle makes.
+
+use super::super::torch;
+
+/// Index of an object in the heap of a [`Machine`](super::Machine).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Ref(pub(super) u32);
+
+/// A Python value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in super::super) enum Value<'a> {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(&'a str),
+    Bytes(&'a [u8]),
+    /// An integer of more than 64 bits, little-endian.
+    Long(&'a [u8]),
+    Object(Ref),
+    /// A harmless value whose content is irrelevant.
+    Opaque,
+}
+
+/// What a [`Value::Object`] refers to.
+#[derive(Debug)]
+pub(in super::super) enum Object<'a> {
+    List(Vec<Value<'a>>),
+    Tuple(Vec<Value<'a>>),
+    Dict(Vec<(Value<'a>, Value<'a>)>),
+    /// The name of a function or class.
+    Global {
+        module: &'a str,
+        name: &'a str,
+    },
+    Storage(torch::StorageRef<'a>),
+    Tensor(torch::TensorView<'a>),
+    /// A tensor of a kind that is not read.
+    OtherTensor(torch::OtherTensor<'a>),
+    /// What an unknown function or class would have made. It was not called.
+    Foreign {
+        module: &'a str,
+        name: &'a str,
+        /// The entries, if the file makes it a dictionary.
+        entries: Vec<(Value<'a>, Value<'a>)>,
+    },
+}

@@ -1,0 +1,45 @@
+//! Whether a network can compute with the weights of a checkpoint.
+
+use std::collections::BTreeMap;
+
+use super::error::{Error, shown};
+use super::{Checkpoint, Tensor};
+use crate::architecture::{Architecture, Role};
+
+impl Checkpoint {
+    /// What makes the network's outputs NaN: a weight that is not finite, or a negative variance, with its tensor's
+    /// name. A predicate that continues "the checkpoint"; `None` if there is nothing of this kind. Reads the weights that
+    /// the network uses.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn unsound(&self, architecture: &Architecture, classes: u32) -> Result<Option<String>, Error> {
+        let named = |tensor| Some((architecture.canonical_key(Tensor::name(tensor))?, tensor));
+        let found: BTreeMap<&str, &Tensor> = self.tensors().iter().filter_map(named).collect();
+        for entry in architecture.layout(classes).entries {
+            let Some(tensor) = found.get(entry.key.as_str()) else { continue };
+            let unsound = unsound(entry.role, &self.floats(tensor)?);
+            if let Some(what) = unsound {
+                return Ok(Some(format!("cannot be used: {} {what}", shown(tensor.name()))));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn unsound(role: Role, values: &[f32]) -> Option<String> {
+    let count = |is_bad: fn(&f32) -> bool| values.iter().filter(|value| is_bad(value)).count();
+    let of_all = |bad: usize| format!("{bad} of {}", values.len());
+    match (count(|value| !value.is_finite()), count(|&value| value < 0.0)) {
+        (0, negative) if negative > 0 && role == Role::RunningVar => Some(format!(
+            "is a variance and has {} values below zero, so every output would be NaN: use another checkpoint",
+            of_all(negative)
+        )),
+        (0, _) => None,
+        (bad, _) => Some(format!(
+            "has {} values that are not finite (NaN, infinity, or beyond float32), so outputs would be NaN: use another \
+             checkpoint",
+            of_all(bad)
+        )),
+    }
+}

@@ -1,0 +1,144 @@
+//! Entries of directories, and which symbolic links are followed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+
+/// Directories that archivers and file managers leave behind.
+const DEBRIS: [&str; 2] = ["__MACOSX", "$RECYCLE.BIN"];
+
+/// Which links are followed: all, or those that stay within a directory.
+#[derive(Debug, Clone)]
+pub(super) struct Links {
+    /// Canonical.
+    boundary: Option<PathBuf>,
+}
+
+/// An entry of a directory.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// With replacement characters if it is not valid UTF-8.
+    pub name: String,
+    pub path: PathBuf,
+    file_type: fs::FileType,
+    is_utf8: bool,
+}
+
+/// What an entry is once links are followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    File,
+    Directory,
+    /// A directory behind a link: where it is.
+    LinkedDirectory(PathBuf),
+    Other,
+}
+
+impl Kind {
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory | Self::LinkedDirectory(_))
+    }
+}
+
+impl Links {
+    /// Follows links within `root`, or wherever they lead.
+    pub(super) fn new(root: &Path, follow_all: bool) -> Result<Self, Error> {
+        let boundary = fs::canonicalize(root).map_err(Error::io(root))?;
+        Ok(Self { boundary: (!follow_all).then_some(boundary) })
+    }
+
+    /// Where a link leads.
+    pub(super) fn target(&self, link: &Path) -> Result<PathBuf, Error> {
+        let target = fs::canonicalize(link)
+            .map_err(|_| Error::invalid(link, "is a broken link: remove it, or restore what it leads to"))?;
+        if self.boundary.as_ref().is_some_and(|boundary| !target.starts_with(boundary)) {
+            let message = "is a link that leads out of the data set's directory: replace it by a copy, or start server \
+                           and workers with --follow-links";
+            return Err(Error::invalid(link, message));
+        }
+        Ok(target)
+    }
+
+    /// What an entry is.
+    ///
+    /// # Errors
+    /// It is a link that is broken or not followed, or its name is not valid UTF-8.
+    pub(super) fn kind(&self, entry: &Entry) -> Result<Kind, Error> {
+        if !entry.is_utf8 {
+            return Err(Error::invalid(&entry.path, "has a name that is not valid UTF-8: rename it"));
+        }
+        let of = |file_type: fs::FileType, directory: Kind| {
+            if file_type.is_dir() {
+                directory
+            } else if file_type.is_file() {
+                Kind::File
+            } else {
+                Kind::Other
+            }
+        };
+        if !entry.file_type.is_symlink() {
+            return Ok(of(entry.file_type, Kind::Directory));
+        }
+        let target = self.target(&entry.path)?;
+        let file_type = fs::metadata(&target).map_err(Error::io(&entry.path))?.file_type();
+        Ok(of(file_type, Kind::LinkedDirectory(target)))
+    }
+
+    /// The subdirectories among the entries.
+    pub(super) fn directories<'a>(&self, entries: &'a [Entry]) -> Result<Vec<&'a Entry>, Error> {
+        let mut found = Vec::new();
+        for entry in entries.iter().filter(|entry| !entry.file_type.is_file()) {
+            // A link to a file that nobody asks for may lead anywhere.
+            let is_file = entry.file_type.is_symlink() && entry.path.is_file();
+            if !is_file && self.kind(entry)?.is_directory() {
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The files among the entries whose names are as wanted.
+    pub(super) fn files<'a>(
+        &self,
+        entries: &'a [Entry],
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<&'a Entry>, Error> {
+        let mut found = Vec::new();
+        for entry in entries.iter().filter(|entry| is_wanted(&entry.name)) {
+            if self.kind(entry)? == Kind::File {
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether an entry is hidden or debris.
+pub(super) fn is_passed_over(name: &str) -> bool {
+    name.starts_with('.') || DEBRIS.contains(&name)
+}
+
+/// The entries of a directory, sorted by name, without hidden ones and debris.
+pub(super) fn entries(directory: &Path) -> Result<Vec<Entry>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
+        let entry = entry.map_err(Error::io(directory))?;
+        let raw = entry.file_name();
+        let name = raw.to_string_lossy().into_owned();
+        if is_passed_over(&name) {
+            continue;
+        }
+        let path = entry.path();
+        let file_type = entry.file_type().map_err(Error::io(&path))?;
+        found.push(Entry { name, path, file_type, is_utf8: raw.to_str().is_some() });
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// The part of a name behind its last dot, in lower case.
+pub(super) fn extension(name: &str) -> Option<String> {
+    let (stem, extension) = name.rsplit_once('.')?;
+    (!stem.is_empty()).then(|| extension.to_ascii_lowercase())
+}

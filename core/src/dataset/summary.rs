@@ -1,0 +1,56 @@
+//! Facts about a data set that need no decoding.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Dataset, DatasetFormat, Error};
+
+/// Facts about a data set that need no decoding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Summary)]
+pub struct DatasetSummary {
+    /// The directory's name.
+    pub name: String,
+    /// Format of the files.
+    pub format: DatasetFormat,
+    /// Sorted by name.
+    pub splits: Vec<SplitSummary>,
+    /// Number of images in all splits.
+    pub images: u64,
+    /// Number of classes.
+    pub classes: u32,
+    /// Total size of the splits' files.
+    pub size_bytes: u64,
+    /// What was guessed or passed over when the directory was read.
+    pub notes: Vec<String>,
+}
+
+/// One split of a [`DatasetSummary`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SplitSummary {
+    /// The split's name.
+    pub name: String,
+    /// Number of images.
+    pub images: u64,
+}
+
+impl Dataset {
+    /// # Errors
+    /// A file is damaged or cannot be read.
+    pub fn summary(&self) -> Result<DatasetSummary, Error> {
+        let mut size_bytes = 0;
+        let mut splits = Vec::new();
+        for name in self.splits() {
+            for file in self.layout.files(&name) {
+                size_bytes += fs::metadata(&file).map_err(Error::io(&file))?.len();
+            }
+            splits.push(SplitSummary { images: self.layout.images(&name)?, name });
+        }
+        let name = self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let images = splits.iter().map(|split| split.images).sum();
+        let (format, classes, notes) = (self.format(), self.classes.count, self.notes());
+        Ok(DatasetSummary { name, format, splits, images, classes, size_bytes, notes })
+    }
+}

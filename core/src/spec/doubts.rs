@@ -1,0 +1,25 @@
+//! What a specification allows, but few people mean.
+
+use super::{DistillationSpec, ScheduleSpec, TrainingSpec};
+
+/// Warnings about values that contradict each other, of which a run would otherwise say nothing for hours.
+#[must_use]
+pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<String> {
+    let epochs = training.epochs;
+    let mut doubts = Vec::new();
+    if let Some(warmup) = distillation.warmup_epochs.filter(|&warmup| warmup > epochs) {
+        doubts.push(format!(
+            "distillation.warmup_epochs is {warmup}, but there are {epochs} epochs: the distillation loss gets {:.0} % of \
+             its weight at most. Lower warmup_epochs, or train longer",
+            100.0 * f64::from(epochs) / f64::from(warmup)
+        ));
+    }
+    if let ScheduleSpec::Multistep { milestones, .. } = &training.schedule
+        && let Some(late) = milestones.iter().find(|&&milestone| milestone > epochs)
+    {
+        doubts.push(format!(
+            "training.schedule.milestones has {late}, but there are {epochs} epochs: the learning rate does not drop there"
+        ));
+    }
+    doubts
+}

@@ -1,0 +1,45 @@
+//! Reads specifications back from where a program, perhaps of another version, stored them.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::JobSpec;
+
+impl JobSpec {
+    /// Version of the format, which is stored with each specification. Raise it when a specification may contain what
+    /// earlier programs cannot do: their workers then leave it to newer ones.
+    pub const VERSION: i32 = 1;
+
+    /// Reads a stored specification. What this program does not know is refused, not ignored: the job would otherwise
+    /// train something else than was asked for.
+    ///
+    /// # Errors
+    /// What it does not know, as a sentence.
+    pub fn from_stored(stored: &Value) -> Result<Self, String> {
+        let spec = Self::deserialize(stored).map_err(|error| error.to_string())?;
+        let known = serde_json::to_value(&spec).map_err(|error| error.to_string())?;
+        match unknown(stored, &known) {
+            Some(pointer) => Err(format!("the field {pointer} is unknown")),
+            None => Ok(spec),
+        }
+    }
+}
+
+/// The JSON pointer of the first member of `stored` that has a value and is not in `known`.
+fn unknown(stored: &Value, known: &Value) -> Option<String> {
+    match (stored, known) {
+        (Value::Object(stored), Value::Object(known)) => stored.iter().find_map(|(name, value)| {
+            let below = match known.get(name) {
+                Some(known) => unknown(value, known)?,
+                None if value.is_null() || value.as_array().is_some_and(Vec::is_empty) => return None,
+                None => String::new(),
+            };
+            Some(format!("/{name}{below}"))
+        }),
+        (Value::Array(stored), Value::Array(known)) => {
+            let mut pairs = stored.iter().zip(known).enumerate();
+            pairs.find_map(|(place, (stored, known))| Some(format!("/{place}{}", unknown(stored, known)?)))
+        }
+        _ => None,
+    }
+}

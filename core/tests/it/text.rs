@@ -1,0 +1,26 @@
+//! Promise: a text from outside is read without what editors add, and no longer than it may be.
+
+use distillery_core::text::{shortened, without_mark};
+
+#[test]
+fn one_byte_order_mark_at_the_start_is_skipped() {
+    for (text, rest) in
+        [("\u{feff}{}", "{}"), ("{}", "{}"), ("\u{feff}\u{feff}", "\u{feff}"), ("", ""), ("\u{feff}", "")]
+    {
+        assert_eq!(without_mark(text.as_bytes()), rest.as_bytes());
+    }
+    assert_eq!(without_mark(b"\xef\xbb"), b"\xef\xbb");
+}
+
+#[test]
+fn a_long_text_is_cut_between_characters_and_says_what_is_missing() {
+    assert_eq!(shortened("short", 5), "short");
+    for longest in 50..60 {
+        let text = "é".repeat(1000);
+        let cut = shortened(&text, longest);
+        let (kept, rest) = cut.split_once('…').unwrap();
+        assert_eq!(rest, format!(" ({} more bytes)", 2000 - kept.len()));
+        assert!(text.starts_with(kept) && cut.len() <= longest && cut.len() > longest - 25, "{cut}");
+        assert_eq!(shortened(&cut, longest), cut, "it is cut once");
+    }
+}

@@ -1,0 +1,64 @@
+//! How fast jobs trained, for estimates.
+
+use sqlx::PgPool;
+use sqlx::types::Json;
+
+use crate::spec::JobSpec;
+
+/// What the devices of a worker or of a trainer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// Processors.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+impl DeviceKind {
+    /// The kind of a device such as `cpu` or `cuda:0`, or of several with commas between them.
+    #[must_use]
+    pub fn of(device: &str) -> Self {
+        if device.starts_with("cuda") { Self::Cuda } else { Self::Cpu }
+    }
+
+    /// `cpu` or `cuda`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+/// A job that has trained, or trains now.
+#[derive(Debug)]
+pub struct MeasuredJob {
+    pub spec: JobSpec,
+    /// Its latest rate in training images per second.
+    pub images_per_second: f64,
+}
+
+/// The newest jobs that have been measured on such a device. Jobs of another version, whose specifications this one
+/// cannot read, are left out.
+pub async fn measured(pool: &PgPool, kind: DeviceKind, most: i64) -> sqlx::Result<Vec<MeasuredJob>> {
+    let rows = sqlx::query!(
+        r#"
+        select spec as "spec: Json<serde_json::Value>",
+            (progress ->> 'images_per_second')::float8 as "images_per_second!"
+        from jobs, lateral (
+            select attempts.device from attempts where attempts.job_id = jobs.id and attempts.device is not null
+            order by attempts.attempt desc limit 1) as last
+        where (progress ->> 'images_per_second')::float8 > 0 and (last.device like 'cuda%') = $1
+        order by id desc limit $2
+        "#,
+        kind == DeviceKind::Cuda,
+        most,
+    )
+    .fetch_all(pool)
+    .await?;
+    let job = |spec: serde_json::Value, images_per_second: f64| {
+        Some(MeasuredJob { spec: JobSpec::from_stored(&spec).ok()?, images_per_second })
+    };
+    Ok(rows.into_iter().filter_map(|row| job(row.spec.0, row.images_per_second)).collect())
+}

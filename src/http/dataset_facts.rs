@@ -1,0 +1,153 @@
+//! Looks at the data set that a specification names. Requests that ask the same at about the same time share a look.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use super::AppState;
+use super::error::ApiError;
+use super::extract::fault;
+use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError, SelectionRequest};
+use crate::spec::{DatasetSpec, Fault};
+
+/// What a job needs to know of its data set.
+#[derive(Debug, Clone)]
+pub struct DatasetFacts {
+    pub classes: u32,
+    pub train_images: u64,
+    pub eval_images: u64,
+    /// What was decided, guessed or passed over, and what is probably not intended.
+    pub notes: Vec<String>,
+}
+
+/// The facts of the data set, if the job can use it.
+pub async fn check(
+    state: &AppState,
+    spec: &DatasetSpec,
+    faults: &mut Vec<Fault>,
+) -> Result<Option<DatasetFacts>, ApiError> {
+    let directory = state.datasets.directory().clone();
+    let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
+    let changed = changed(&directory.join(&spec.place.name)).await;
+    let asked = format!("{changed:?} {}", question(spec)?);
+    match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
+        Ok(facts) => Ok(Some(facts.clone())),
+        Err((_, dataset::Error::Missing { .. })) => {
+            let found = state.datasets.list().await?;
+            let there_are = name_all(&found);
+            let name = &spec.place.name;
+            faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
+            Ok(None)
+        }
+        Err((pointer, error)) if error.is_users() => {
+            // Where the server keeps its data sets is nobody's business.
+            faults.push(fault(pointer, error.relative_to(state.datasets.directory())));
+            Ok(None)
+        }
+        Err((_, error)) => Err(ApiError::Internal(anyhow::anyhow!("{error}"))),
+    }
+}
+
+/// When a directory was changed last. A data set that is gone, or was put in place anew, is looked at again at once.
+async fn changed(path: &Path) -> Option<SystemTime> {
+    tokio::fs::metadata(path).await.and_then(|facts| facts.modified()).ok()
+}
+
+/// What of a specification decides about the [facts](DatasetFacts): what [`open`] reads of it, and nothing else, so
+/// that a sweep over image sizes looks once.
+fn question(spec: &DatasetSpec) -> anyhow::Result<String> {
+    let SelectionRequest { train_split, eval_split, eval_fraction, limit } = spec.selection();
+    let (name, columns) = (&spec.place.name, (&spec.image_column, &spec.label_column));
+    Ok(serde_json::to_string(&(name, columns, train_split, eval_split, eval_fraction, limit))?)
+}
+
+/// The outline of the server's copy of a data set. Requests at about the same time share a look.
+pub async fn outline(state: &AppState, name: &str) -> Result<Option<String>, ApiError> {
+    let directory = state.datasets.directory().clone();
+    let changed = changed(&directory.join(name)).await;
+    let (asked, name) = (format!("{changed:?} {name}"), name.to_owned());
+    let look = move || {
+        let path = dataset::resolve(&directory, &name).map_err(std::io::Error::other)?;
+        dataset::outline(&path)
+    };
+    Ok(state.outlines.find(asked, look).await?.as_ref().as_ref().ok().cloned())
+}
+
+/// What is wrong with a data set, and the place of the specification that it concerns.
+pub type WrongDataset = (&'static str, dataset::Error);
+
+fn open(directory: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFacts, WrongDataset> {
+    let at = |pointer| move |error| (pointer, error);
+    let columns = match (&spec.image_column, &spec.label_column) {
+        (Some(_), _) => "/dataset/image_column",
+        (None, Some(_)) => "/dataset/label_column",
+        (None, None) => "/dataset/name",
+    };
+    let path = dataset::resolve(directory, &spec.place.name).map_err(at("/dataset/name"))?;
+    let (image_column, label_column) = (spec.image_column.clone(), spec.label_column.clone());
+    let dataset = Dataset::open(&path, &DatasetOptions { image_column, label_column, follow_links }).map_err(
+        |error| match error {
+            dataset::Error::Column { .. } => (columns, error),
+            other => ("/dataset/name", other),
+        },
+    )?;
+    // What a worker would refuse, too: it reads the same labels.
+    let selection = dataset.select(spec.selection()).map_err(|SelectionError { field, error }| match field {
+        Some("train_split") => ("/dataset/train_split", error),
+        Some("eval_split") => ("/dataset/eval_split", error),
+        Some("eval_fraction") => ("/dataset/eval_fraction", error),
+        _ => ("/dataset/name", error),
+    })?;
+    let count = |images: &SelectedImages| images.labels.len() as u64;
+    Ok(DatasetFacts {
+        classes: dataset.classes().count,
+        train_images: count(&selection.train),
+        eval_images: count(&selection.eval),
+        notes: selection.warnings.into_iter().chain(selection.notes).collect(),
+    })
+}
+
+fn name_all(found: &Discovered) -> String {
+    let names: Vec<_> = found.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+    if names.is_empty() {
+        return "the server's --datasets-dir holds none".to_owned();
+    }
+    format!("there are {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::spec::Request;
+
+    #[test]
+    fn only_what_decides_about_a_data_set_asks_for_another_look() {
+        let question = |change: Value| {
+            let mut dataset = json!({"name": "ten"});
+            dataset.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let method = json!({"method": "none"});
+            let document = json!({"student": {"architecture": "resnet8"}, "dataset": dataset, "distillation": method});
+            question(&Request::read(&document).complete().unwrap().dataset).unwrap()
+        };
+        let plain = question(json!({}));
+        for other in [
+            json!({"image_size": 64}),
+            json!({"mean": [0.1, 0.2, 0.3], "std": [0.1, 0.2, 0.3]}),
+            json!({"image_size": 64, "eval_crop": "centre", "eval_resize": 80}),
+        ] {
+            assert_eq!(question(other.clone()), plain, "{other}");
+        }
+        for other in [
+            json!({"name": "hundred"}),
+            json!({"train_split": "a"}),
+            json!({"eval_split": "a"}),
+            json!({"eval_fraction": 0.5}),
+            json!({"limit": 7}),
+            json!({"image_column": "a"}),
+            json!({"label_column": "a"}),
+        ] {
+            assert_ne!(question(other.clone()), plain, "{other}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Promise: a command beside the server waits a little for a database that starts or takes no writes, and says so.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Stdio;
+
+use distillery::db::embedded;
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::support::db::{TestDb, postgres_options};
+use crate::support::process::{Lines, Process, distillery};
+
+/// Starts a command on a database at a URL, or on the one of a data directory.
+fn start(arguments: &[&str], data_dir: &Path, url: Option<&str>) -> (Process, Lines) {
+    let mut command = distillery();
+    command.args(&arguments[..1]).arg("--data-dir").arg(data_dir).args(&arguments[1..]);
+    command.envs(url.map(|url| ("DATABASE_URL", url))).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut process = Process::start(command);
+    let log = process.stderr();
+    (process, log)
+}
+
+#[tokio::test]
+async fn a_command_waits_for_a_database_that_is_read_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = embedded::Server::start(&postgres_options(dir.path().join("server"))).await.unwrap();
+    let db = TestDb::of(&server).await;
+    for arguments in [&["prune"][..], &["token", "create", "ops", "--scope", "admin"]] {
+        db.set_read_only(true).await;
+        let data_dir = dir.path().join("command");
+        let (mut process, mut log) = start(arguments, &data_dir, Some(&db.url));
+        log.until("waiting up to 30 seconds for the database: ").await;
+        db.set_read_only(false).await;
+        assert!(process.ended().await.success(), "{arguments:?}");
+    }
+    let tokens: i64 = sqlx::query_scalar("select count(*) from tokens").fetch_one(&db.pool).await.unwrap();
+    assert_eq!(tokens, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_waits_for_a_server_that_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    for arguments in [&["token", "list"][..], &["database", "--", "true"]] {
+        // As a server that has not come so far that anybody could connect.
+        let lock = File::create(dir.path().join("postgres.lock")).unwrap();
+        lock.lock().unwrap();
+        let (mut process, mut log) = start(arguments, dir.path(), None);
+        log.until("another distillery uses the data directory").await;
+        drop(lock);
+        assert!(process.ended().await.success(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_does_not_wait_for_what_waiting_cannot_mend() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = TestDb::new().await;
+    let options: PgConnectOptions = db.url.parse().unwrap();
+    let elsewhere = options.database("not_there").to_url_lossy().to_string();
+    let (mut process, mut log) = start(&["token", "list"], dir.path(), Some(&elsewhere));
+    let first = log.find(|line| Some(line.to_owned())).await.unwrap();
+    assert!(first.contains("\"not_there\" does not exist"), "{first}");
+    assert!(!process.ended().await.success());
+}

@@ -1,0 +1,78 @@
+//! Promise: a run that will waste hours says so early.
+
+use distillery_core::protocol::Evaluation;
+use distillery_trainer::run::doubts::{ChanceWatch, Place, disk};
+use serde_json::json;
+
+use crate::support::{Workspace, merged, warnings};
+
+fn place(step: u64) -> Place {
+    Place { step, steps: 1000, classes: 10 }
+}
+
+fn evaluation(top1: f64) -> Evaluation {
+    Evaluation { top1, top5: 50.0, loss: 2.3, images: 10_000 }
+}
+
+#[test]
+fn a_student_at_chance_after_a_tenth_of_its_steps_is_warned_of_once() {
+    let mut watch = ChanceWatch::default();
+    assert_eq!(watch.evaluated(&evaluation(10.0), place(99)), None);
+    assert_eq!(watch.evaluated(&evaluation(12.0), place(100)), None);
+    let message = watch.evaluated(&evaluation(10.4), place(120)).unwrap();
+    assert!(message.contains("after 12 % of its steps") && message.contains("chance is 10.0 %"), "{message}");
+    assert_eq!(watch.evaluated(&evaluation(10.0), place(130)), None);
+}
+
+#[test]
+fn accuracy_in_training_is_judged_at_a_tenth_of_the_steps() {
+    let mut watch = ChanceWatch::default();
+    // The beginning does not count.
+    assert_eq!(watch.trained(10.0, 10_000, place(40)), None);
+    assert_eq!(watch.trained(30.0, 5_000, place(60)), None);
+    assert_eq!(watch.trained(30.0, 5_000, place(100)), None);
+    // It is judged once.
+    assert_eq!(watch.trained(10.0, 10_000, place(200)), None);
+
+    let mut watch = ChanceWatch::default();
+    assert_eq!(watch.trained(10.0, 100, place(100)), None, "a hundred images prove nothing");
+    let message = watch.trained(10.0, 10_000, place(110)).unwrap();
+    assert!(message.contains("on the training images is 10.0 %"), "{message}");
+    // One class is never better than chance.
+    let mut watch = ChanceWatch::default();
+    let one = Place { classes: 1, ..place(500) };
+    assert_eq!(watch.evaluated(&evaluation(100.0), one), None);
+}
+
+#[test]
+fn a_run_on_one_class_says_that_the_student_learns_nothing() {
+    let workspace = Workspace::new();
+    // All training images but three are of class 0; the evaluation has as many of each class.
+    let labels = workspace.path("data/train-labels-idx1-ubyte");
+    let mut bytes = std::fs::read(&labels).unwrap();
+    let end = bytes.len() - 3;
+    bytes[8..end].fill(0);
+    bytes[end..].copy_from_slice(&[1, 2, 3]);
+    std::fs::write(labels, bytes).unwrap();
+    let events = workspace.finish(&workspace.plain(), "out", &[]);
+    let warnings = warnings(&events);
+    assert!(warnings.iter().any(|warning| warning.contains("It seems to learn nothing")), "{warnings:?}");
+}
+
+#[test]
+fn values_that_contradict_each_other_are_warned_of_when_the_run_starts() {
+    let workspace = Workspace::new().with_teacher();
+    let changes = json!({"dataset": {"eval_split": "TRAIN"}, "distillation": {"warmup_epochs": 20}});
+    let events = workspace.finish(&merged(workspace.distilled("kd"), changes), "out", &[]);
+    let warnings = warnings(&events);
+    assert!(warnings.iter().any(|warning| warning.contains("the split that is trained on")), "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.contains("warmup_epochs is 20, but there are 2")), "{warnings:?}");
+}
+
+#[test]
+fn a_disk_with_too_little_space_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(disk(directory.path(), 1), None);
+    let message = disk(directory.path(), u64::MAX).unwrap();
+    assert!(message.contains("MiB of free space, and this run needs about"), "{message}");
+}
