@@ -241,7 +241,7 @@ def print_table(rows):
 
 
 def free_port(wanted):
-    """The wanted port or the next free one, bound as the server would bind it."""
+    """The wanted port or the next free one, bound as the server would bind it; any free one for 0."""
     for port in range(wanted, wanted + 50):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -251,9 +251,10 @@ def free_port(wanted):
                 if error.errno != errno.EADDRINUSE:
                     raise Failure(f"cannot listen on port {port}: {error.strerror}") from error
                 continue
-        if port != wanted:
-            print(f"Port {wanted} is in use; using {port}.")
-        return port
+            found = probe.getsockname()[1]
+        if wanted and found != wanted:
+            print(f"Port {wanted} is in use; using {found}.")
+        return found
     raise Failure(f"no free port between {wanted} and {wanted + 49}: set PORT")
 
 
