@@ -1,8 +1,9 @@
 //! Promise: the body of `POST /v1/jobs` is also the input of `train`; the command line names the files.
 
+use distillery_core::protocol::Event;
 use serde_json::{Value, json};
 
-use crate::support::{Workspace, merge, text};
+use crate::support::{Supervised, Workspace, merge, merged, text, trainer};
 
 /// A body that a server would accept.
 fn posted(workspace: &Workspace, teacher: Value) -> Value {
@@ -48,4 +49,30 @@ fn what_only_a_server_knows_is_asked_for_by_flag() {
         says.contains("/teacher/job: only a server knows job_1: give the file of its student with --teacher"),
         "{says}"
     );
+}
+
+/// As in a clone of a Hugging Face repository, whose files are links into a cache.
+#[test]
+fn links_out_of_a_data_set_are_followed_but_for_a_worker_that_was_not_told_to() {
+    let workspace = Workspace::new().with_teacher();
+    std::fs::rename(workspace.path("data"), workspace.path("elsewhere")).unwrap();
+    std::fs::create_dir(workspace.path("data")).unwrap();
+    for file in std::fs::read_dir(workspace.path("elsewhere")).unwrap() {
+        let file = file.unwrap();
+        std::os::unix::fs::symlink(file.path(), workspace.path("data").join(file.file_name())).unwrap();
+    }
+    let spec = merged(workspace.plain(), json!({"training": {"epochs": 1}}));
+    workspace.finish(&spec, "by-hand", &[]);
+    let mut command = trainer("evaluate");
+    command.args(["--architecture", "resnet8", "--checkpoint"]).arg(workspace.path("teacher/student.safetensors"));
+    let run = command.arg("--dataset").arg(workspace.path("data")).output().unwrap();
+    assert!(run.status.success(), "{}", text(&run.stderr));
+
+    let mut told = workspace.command(&spec, "told");
+    told.arg("--follow-links");
+    Supervised::start(told).until(|event| matches!(event, Event::Finished(_)));
+    let mut strict = Supervised::start(workspace.command(&spec, "strict"));
+    let end = strict.until(|event| matches!(event, Event::Finished(_) | Event::Failed(_)));
+    let Event::Failed(failure) = end else { panic!("it followed the links") };
+    assert!(failure.message.contains("with --follow-links"), "{}", failure.message);
 }
