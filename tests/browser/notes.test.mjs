@@ -15,15 +15,20 @@ const IMAGE = fileURLToPath(new URL('../fixtures/images/grey.jpg', import.meta.u
 /** A directory that is no data set, with a name that must not become markup. */
 const EMPTY = '<i>empty';
 
-/** A resnet8 for the digits as safetensors, without training: under a prefix that it does not have by itself. */
-function prefixed() {
+/**
+ * A resnet8 for the digits as safetensors, without training: under each of these prefixes, which it does not have by itself.
+ * @param {string[]} prefixes
+ */
+function prefixed(...prefixes) {
   const { resnet8: { state_dict: shapes } } = JSON.parse(readFileSync(new URL('../fixtures/architectures.json', import.meta.url)));
   const header = {};
   let end = 0;
-  for (const [key, shape] of Object.entries({ ...shapes, 'fc.weight': [10, 64], 'fc.bias': [10] })) {
-    const begin = end;
-    end += 4 * shape.reduce((product, size) => product * size, 1);
-    header[`backbone.${key}`] = { dtype: 'F32', shape, data_offsets: [begin, end] };
+  for (const prefix of prefixes) {
+    for (const [key, shape] of Object.entries({ ...shapes, 'fc.weight': [10, 64], 'fc.bias': [10] })) {
+      const begin = end;
+      end += 4 * shape.reduce((product, size) => product * size, 1);
+      header[`${prefix}${key}`] = { dtype: 'F32', shape, data_offsets: [begin, end] };
+    }
   }
   const text = Buffer.from(JSON.stringify(header));
   const size = Buffer.alloc(8);
@@ -125,7 +130,7 @@ test('an upload says what was left out, and so do the list and the choice of it 
   await page.evaluate(() => sessionStorage.clear());
   await go('/');
   await go('/new');
-  await page.locator('#teacher-file').setInputFiles({ name: 'wrapped.safetensors', mimeType: 'application/octet-stream', buffer: prefixed() });
+  await page.locator('#teacher-file').setInputFiles({ name: 'wrapped.safetensors', mimeType: 'application/octet-stream', buffer: prefixed('backbone.') });
   await page.getByRole('button', { name: 'Upload', exact: true }).click();
   const note = 'every key begins with backbone., which is left out';
   await page.locator('.upload-message .notes').getByText(note).waitFor();
@@ -138,6 +143,25 @@ test('an upload says what was left out, and so do the list and the choice of it 
   assert.deepEqual(await notes('/teacher/checkpoint').allTextContents(), [note]);
   await field('/teacher/checkpoint').getByRole('button', { name: 'Choose another' }).click();
   assert.equal(await notes('/teacher/checkpoint').count(), 0);
+  page.assertQuiet();
+});
+
+test('of a file with several networks another than the usual one can be uploaded', async () => {
+  await page.evaluate(() => sessionStorage.clear());
+  await go('/');
+  await go('/new');
+  await page.locator('#teacher-file').setInputFiles({ name: 'both.safetensors', mimeType: 'application/octet-stream', buffer: prefixed('student.', 'teacher.') });
+  const upload = page.getByRole('button', { name: 'Upload', exact: true });
+  await upload.click();
+  await page.locator('.upload-message .notes').getByText('Another network is under teacher').waitFor();
+  const stored = page.locator('.upload-message code');
+  const usual = await stored.textContent();
+  await page.getByLabel('State dict').pressSequentially('teacher', { delay: 20 });
+  await upload.click();
+  await stored.filter({ hasNotText: usual }).waitFor();
+  const { data: [chosen] } = await server.get('/v1/checkpoints');
+  assert.equal(await stored.textContent(), chosen.id);
+  assert.deepEqual(chosen.fits.map(({ architecture }) => architecture), ['resnet8']);
   page.assertQuiet();
 });
 

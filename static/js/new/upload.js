@@ -27,6 +27,8 @@ export class UploadForm {
     this.architecture = h('select', { id: 'teacher-architecture' }, h('option', { value: '' }, 'detect'),
       architectures.map(({ name }) => h('option', { value: name }, name)));
     this.classes = h('input', { type: 'number', id: 'teacher-classes', min: 2, max: 1000000, placeholder: 'detect' });
+    this.stateDict = h('input', { type: 'text', id: 'teacher-state-dict', placeholder: 'the usual one', maxLength: 200, spellcheck: false,
+      title: 'Where the file has several networks: the key of the one to store, such as state_dict_ema or teacher' });
     this.send = h('button', { class: 'primary' }, 'Upload');
     this.stop = h('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => this.#request?.abort() }, 'Stop');
     this.bar = progressBar('Upload');
@@ -37,7 +39,8 @@ export class UploadForm {
       h('div', { class: 'fields' },
         h('label', { for: 'teacher-file', class: 'wide' }, 'Checkpoint (.pth, .pt, .safetensors)', this.file),
         h('label', { for: 'teacher-architecture' }, 'Architecture', this.architecture),
-        h('label', { for: 'teacher-classes' }, 'Classes', this.classes)),
+        h('label', { for: 'teacher-classes' }, 'Classes', this.classes),
+        h('label', { for: 'teacher-state-dict' }, 'State dict', this.stateDict)),
       h('div', { class: 'actions' }, this.send, this.stop), this.bar.element, this.message);
     signal.addEventListener('abort', () => this.#request?.abort());
   }
@@ -58,7 +61,8 @@ export class UploadForm {
     event.preventDefault();
     const file = this.file.files?.[0];
     if (!file || this.#request) return;
-    const path = paths.upload({ name: file.name, architecture: this.architecture.value, num_classes: this.classes.value });
+    const path = paths.upload({ name: file.name, architecture: this.architecture.value, num_classes: this.classes.value,
+      state_dict: this.stateDict.value.trim() });
     this.#setBusy(true);
     try {
       this.#request = put(path, file, (sent) => {
