@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Who opens the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum Opener {
     /// May decide which storage a new database has.
     Server,
     /// Waits for the first server if the database is new.
@@ -35,12 +35,12 @@ pub enum Role {
 pub async fn open_when_there(
     address: &str,
     pool: &PgPool,
-    role: Role,
+    opener: Opener,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Store>> {
     let opened = async {
         loop {
-            match open(address, pool, role).await {
+            match open(address, pool, opener).await {
                 Err(error) if is_passing(&error) => {
                     tracing::warn!(error = format!("{error:#}"), "waiting for the storage {address}");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -64,13 +64,13 @@ fn is_passing(error: &anyhow::Error) -> bool {
 ///
 /// # Errors
 /// It is not this database's storage, cannot be opened, or does not answer.
-pub async fn open(address: &str, pool: &PgPool, role: Role) -> anyhow::Result<Store> {
+pub async fn open(address: &str, pool: &PgPool, opener: Opener) -> anyhow::Result<Store> {
     let store = Store::open(address)?;
     let wanted = storage::get_or_choose(pool, &keys::unique()).await?;
-    let mut place = Place { store: &store, pool, name: name(address), wanted };
+    let mut place = CheckedStorage { store: &store, pool, name: name(address), wanted };
     match place.store.id().await? {
         Some(found) => place.compare(&found).await?,
-        None => place.give_id(role).await?,
+        None => place.give_id(opener).await?,
     }
     Ok(store)
 }
@@ -85,7 +85,7 @@ fn name(address: &str) -> String {
 }
 
 /// A storage whose id is to be compared.
-struct Place<'a> {
+struct CheckedStorage<'a> {
     store: &'a Store,
     pool: &'a PgPool,
     /// Its address for people, with the host's name if it is a directory.
@@ -93,7 +93,7 @@ struct Place<'a> {
     wanted: StorageId,
 }
 
-impl Place<'_> {
+impl CheckedStorage<'_> {
     async fn compare(&self, found: &str) -> anyhow::Result<()> {
         let StorageId { id, address } = &self.wanted;
         let home = address.as_deref().unwrap_or("not decided yet");
@@ -110,8 +110,8 @@ impl Place<'_> {
         Ok(())
     }
 
-    async fn give_id(&mut self, role: Role) -> anyhow::Result<()> {
-        if role == Role::Worker && self.wanted.address.is_none() && !storage::has_jobs(self.pool).await? {
+    async fn give_id(&mut self, opener: Opener) -> anyhow::Result<()> {
+        if opener == Opener::Worker && self.wanted.address.is_none() && !storage::has_jobs(self.pool).await? {
             tracing::info!("waiting for a server to decide on the storage of this new database");
             while self.wanted.address.is_none() && !storage::has_jobs(self.pool).await? {
                 tokio::time::sleep(PAUSE).await;

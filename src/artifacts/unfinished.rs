@@ -28,11 +28,11 @@ pub struct UnfinishedFile {
     pub size_bytes: Option<u64>,
     /// In a directory when it was last written, in S3 when its upload began.
     pub touched_at: DateTime<Utc>,
-    place: Place,
+    place: Remainder,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum Remainder {
     File(PathBuf),
     /// The id of a multipart upload.
     Upload(String),
@@ -90,7 +90,7 @@ impl Bucket {
             key: text("Key")?.strip_prefix(&self.prefix)?.to_owned(),
             size_bytes: None,
             touched_at: begun.into(),
-            place: Place::Upload(text("UploadId")?),
+            place: Remainder::Upload(text("UploadId")?),
         })
     }
 }
@@ -128,18 +128,18 @@ impl Store {
     /// The storage fails.
     pub async fn remove_unfinished(&self, file: &UnfinishedFile) -> anyhow::Result<()> {
         match (&file.place, &self.bucket) {
-            (Place::File(path), _) => match tokio::fs::remove_file(path).await {
+            (Remainder::File(path), _) => match tokio::fs::remove_file(path).await {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
                 _ => Ok(()),
             },
-            (Place::Upload(id), Some(bucket)) => {
+            (Remainder::Upload(id), Some(bucket)) => {
                 let key = Key::parse(format!("{}{}", bucket.prefix, file.key))?;
                 match bucket.store.abort_multipart(&key, id).await {
                     Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
                     Err(error) => Err(error.into()),
                 }
             }
-            (Place::Upload(_), None) => Ok(()),
+            (Remainder::Upload(_), None) => Ok(()),
         }
     }
 }
@@ -169,7 +169,7 @@ fn temporary_files(root: &Arc<Path>) -> anyhow::Result<Vec<UnfinishedFile>> {
             }
             let (key, size_bytes) = (key.to_owned(), Some(about.len()));
             let touched_at = about.modified()?.into();
-            found.push(UnfinishedFile { key, size_bytes, touched_at, place: Place::File(path) });
+            found.push(UnfinishedFile { key, size_bytes, touched_at, place: Remainder::File(path) });
         }
     }
     Ok(found)
@@ -209,7 +209,7 @@ mod tests {
         let found: Vec<_> = elements(xml, "Upload").filter_map(|upload| bucket.parse(upload)).collect();
         let [only] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(only.key, "jobs/1/a");
-        assert_eq!(only.place, Place::Upload("a&b\"".to_owned()));
+        assert_eq!(only.place, Remainder::Upload("a&b\"".to_owned()));
         assert_eq!(only.touched_at.to_rfc3339(), "2026-11-30T01:02:03+00:00");
     }
 }

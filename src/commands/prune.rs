@@ -20,7 +20,7 @@ use crate::db::jobs::Refusal;
 use crate::db::retention::{self, Finished, Named};
 use crate::db::{self, Database};
 use crate::removals;
-use crate::storage_check::{self, Role};
+use crate::storage_check::{self, Opener};
 
 /// # Errors
 /// The database or the storage fails, or something could not be removed.
@@ -36,7 +36,7 @@ pub async fn run(args: PruneArgs) -> anyhow::Result<()> {
 }
 
 async fn run_on(pool: &PgPool, storage: &str, args: &PruneArgs) -> anyhow::Result<Pruned> {
-    let artifacts = storage_check::open(storage, pool, Role::Server).await?;
+    let artifacts = storage_check::open(storage, pool, Opener::Server).await?;
     let mut is_read = true;
     let report = |line: String| {
         // Whoever reads the lines may have gone, as in `distillery prune | head`: the round goes on.
@@ -201,7 +201,7 @@ impl<R: FnMut(String)> Round<'_, R> {
         files: &[ListedFile],
         rules: &PruneRules,
     ) -> sqlx::Result<Total> {
-        let usage = Usage::of(files);
+        let usage = StorageUse::of(files);
         if let Some(most) = rules.max_bytes.filter(|&most| usage.uploads > most) {
             (self.report)(format!(
                 "no job is removed because of its size: the uploaded checkpoints alone have {} bytes, more than the {most} \
@@ -251,13 +251,13 @@ fn is_of_all(error: &sqlx::Error) -> bool {
 
 /// Bytes in storage.
 #[derive(Debug, Default)]
-struct Usage<'a> {
+struct StorageUse<'a> {
     jobs: HashMap<&'a str, u64>,
     /// Of uploaded checkpoints, which no rule removes.
     uploads: u64,
 }
 
-impl<'a> Usage<'a> {
+impl<'a> StorageUse<'a> {
     fn of(files: &'a [ListedFile]) -> Self {
         let mut usage = Self::default();
         for file in files {
@@ -274,7 +274,7 @@ impl<'a> Usage<'a> {
 /// The jobs to remove. `finished` is sorted by time, latest first.
 fn select<'a>(
     finished: &'a [Finished],
-    usage: &Usage<'_>,
+    usage: &StorageUse<'_>,
     rules: &PruneRules,
     now: DateTime<Utc>,
 ) -> Vec<&'a Finished> {
@@ -333,7 +333,7 @@ mod tests {
             is_kept: *is_kept,
         };
         let finished: Vec<Finished> = accuracies.iter().enumerate().map(job).collect();
-        let usage = Usage { jobs: finished.iter().map(|job| (job.id.as_str(), 10)).collect(), uploads };
+        let usage = StorageUse { jobs: finished.iter().map(|job| (job.id.as_str(), 10)).collect(), uploads };
         let cli = Cli::try_parse_from(["distillery", "prune"].iter().chain(flags)).expect("flags");
         let Command::Prune(args) = cli.command else { panic!("prune") };
         let selected = select(&finished, &usage, &args.rules, now);

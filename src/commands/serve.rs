@@ -11,7 +11,7 @@ use super::housekeeping::{self, Chores};
 use crate::cli::ServeArgs;
 use crate::db::embedded::{self, KeptServer};
 use crate::db::{self, tokens};
-use crate::storage_check::{self, Role};
+use crate::storage_check::{self, Opener};
 use crate::{http, process, removals, worker};
 
 /// Serves until SIGTERM or SIGINT, then stops the workers (which release their jobs), the API and the database.
@@ -51,7 +51,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let Some(pool) = db::open_when_there(database_url, &told_to_stop).await? else { return Ok(()) };
     let storage = args.data.storage();
-    let opened = storage_check::open_when_there(&storage, &pool, Role::Server, &told_to_stop).await?;
+    let opened = storage_check::open_when_there(&storage, &pool, Opener::Server, &told_to_stop).await?;
     let Some(store) = opened else { return Ok(()) };
     let address = listener.local_addr()?;
     let data = &args.data;

@@ -218,7 +218,7 @@ pub fn id_of(sha256: &str) -> String {
 
 /// Where the bytes of a checkpoint are, and what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredBytes {
+pub struct CheckpointFile {
     /// Their key in storage.
     pub key: String,
     /// Their SHA-256, in hexadecimal.
@@ -226,9 +226,9 @@ pub struct StoredBytes {
 }
 
 /// Where the bytes of a checkpoint are.
-pub async fn stored_bytes(pool: &PgPool, id: &str) -> sqlx::Result<Option<StoredBytes>> {
+pub async fn stored_bytes(pool: &PgPool, id: &str) -> sqlx::Result<Option<CheckpointFile>> {
     sqlx::query_as!(
-        StoredBytes,
+        CheckpointFile,
         r#"select coalesce(key, 'checkpoints/' || sha256) as "key!", sha256 from checkpoints where id = $1"#,
         id,
     )

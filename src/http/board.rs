@@ -62,7 +62,7 @@ impl Message {
 struct Messages {
     last: u64,
     by_position: BTreeMap<u64, Message>,
-    jobs: BTreeMap<Arc<str>, Place>,
+    jobs: BTreeMap<Arc<str>, JobMessages>,
     /// Positions of messages of jobs that have ended or are gone.
     past: VecDeque<u64>,
     /// Messages up to this position may be missing.
@@ -73,7 +73,7 @@ struct Messages {
 
 /// Where the messages of a job are.
 #[derive(Debug)]
-struct Place {
+struct JobMessages {
     status: u64,
     progress: Option<u64>,
     /// Hash of the job without its progress.
@@ -192,13 +192,13 @@ impl Messages {
         if job.finished_at.is_some() {
             self.forget_later(progress.into_iter().chain([status]));
         } else {
-            self.jobs.insert(job.id.as_str().into(), Place { status, progress, hash });
+            self.jobs.insert(job.id.as_str().into(), JobMessages { status, progress, hash });
         }
     }
 
     /// Notes that a job is gone.
     fn note_deleted(&mut self, id: &str) {
-        if let Some(Place { status, progress, .. }) = self.jobs.remove(id) {
+        if let Some(JobMessages { status, progress, .. }) = self.jobs.remove(id) {
             self.remove(Some(status));
             self.remove(progress);
         }

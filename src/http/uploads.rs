@@ -54,7 +54,7 @@ pub struct Uploads {
 
 /// The place of one upload, which is free again once this is dropped.
 #[derive(Debug)]
-struct Place {
+struct UploadSlot {
     share: Share,
     bytes: u64,
     _permit: OwnedSemaphorePermit,
@@ -97,7 +97,7 @@ impl Uploads {
         }
     }
 
-    async fn place(self: &Arc<Self>, token: Option<[u8; 32]>) -> Result<Place, ApiError> {
+    async fn place(self: &Arc<Self>, token: Option<[u8; 32]>) -> Result<UploadSlot, ApiError> {
         let share = self.share(token)?;
         let too_many = || ApiError::Unavailable("too many uploads at the same time: try again".into());
         let permit = match self.places.clone().try_acquire_owned() {
@@ -108,7 +108,7 @@ impl Uploads {
             }
             Err(_) => return Err(too_many()),
         };
-        Ok(Place { share, bytes: 0, _permit: permit })
+        Ok(UploadSlot { share, bytes: 0, _permit: permit })
     }
 
     fn share(self: &Arc<Self>, token: Option<[u8; 32]>) -> Result<Share, ApiError> {
@@ -158,7 +158,7 @@ impl Uploads {
     }
 }
 
-impl Place {
+impl UploadSlot {
     fn grow(&mut self, bytes: u64) -> Result<(), ApiError> {
         self.bytes += bytes;
         let uploads = &self.share.uploads;
@@ -172,7 +172,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for UploadSlot {
     fn drop(&mut self) {
         self.share.uploads.spooled.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -200,7 +200,7 @@ pub struct Upload {
     /// In hexadecimal.
     pub sha256: String,
     /// Until the file is stored.
-    _place: Place,
+    _place: UploadSlot,
 }
 
 impl Upload {
@@ -221,7 +221,7 @@ impl Upload {
         let mut file = tokio::fs::File::from_std(file.await.map_err(anyhow::Error::from)??);
         let (mut size, mut hash) = (0, Sha256::new());
         let mut pieces = body.into_data_stream();
-        let mut pace = Pace::new(&state.settings);
+        let mut pace = UploadPace::new(&state.settings);
         let receiving = state.uploads.receive();
         loop {
             let next = tokio::select! {
@@ -264,14 +264,14 @@ impl Upload {
 }
 
 /// Holds an upload to a least number of bytes in each period.
-struct Pace {
+struct UploadPace {
     period: Duration,
     least: u64,
     began: Instant,
     received: u64,
 }
 
-impl Pace {
+impl UploadPace {
     fn new(settings: &ServerSettings) -> Self {
         Self { period: settings.upload_timeout, least: settings.upload_least, began: Instant::now(), received: 0 }
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::health::{self, Verdict};
+use super::health::{self, MachineVerdict};
 use super::inputs::Prepared;
 use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
@@ -47,7 +47,7 @@ pub(super) async fn run(
     devices: &[String],
     wakeups: &Wakeups,
     drain: &CancellationToken,
-) -> Verdict {
+) -> MachineVerdict {
     let token = claim.token.clone();
     tracing::info!(job = token.job, attempt = token.attempt, "starting");
     let lease = Lease::keep(context, &token, wakeups.statuses());
@@ -56,7 +56,7 @@ pub(super) async fn run(
     let attempt =
         RunningAttempt { context, token: token.clone(), devices, gpus: Gpus::among(devices), record, has_started };
     let outcome = attempt.work(&claim, drain).await;
-    let mut verdict = if attempt.has_started.get() { Verdict::Fine } else { Verdict::Unknown };
+    let mut verdict = if attempt.has_started.get() { MachineVerdict::Fine } else { MachineVerdict::Unknown };
     let settled = match outcome {
         Ok(()) => Ok(()),
         Err(AttemptError::Failed(failure)) => {
@@ -88,7 +88,7 @@ struct RunningAttempt<'a> {
 impl RunningAttempt<'_> {
     /// Finds out whether a failure is the fault of this machine rather than of the job. Returns the failure as it is to
     /// be recorded, and what it says about the machine if it says anything.
-    async fn blame(&self, failure: Failure, claim: &Claim) -> (Failure, Option<Verdict>) {
+    async fn blame(&self, failure: Failure, claim: &Claim) -> (Failure, Option<MachineVerdict>) {
         if matches!(failure.class, ErrorClass::Oom | ErrorClass::Numeric) {
             return (failure, None);
         }
@@ -96,7 +96,7 @@ impl RunningAttempt<'_> {
         let of_machine = |message| Failure { class: ErrorClass::Machine, message };
         if let Err(reason) = health::check(settings, self.devices).await {
             let message = format!("{reason} (the attempt ended with: {})", failure.message);
-            return (of_machine(message), Some(Verdict::Broken(reason)));
+            return (of_machine(message), Some(MachineVerdict::Broken(reason)));
         }
         let name = &claim.spec.dataset.place.name;
         if let (ErrorClass::User, Some(expected)) = (failure.class, &claim.dataset_fingerprint) {
@@ -105,10 +105,10 @@ impl RunningAttempt<'_> {
             if found.as_ref() != Some(expected) {
                 let message =
                     format!("this worker's copy of the data set {name:?} has changed meanwhile: {}", failure.message);
-                return (of_machine(message), Some(Verdict::Unknown));
+                return (of_machine(message), Some(MachineVerdict::Unknown));
             }
         }
-        let verdict = (failure.class == ErrorClass::Machine).then(|| Verdict::Fault(failure.message.clone()));
+        let verdict = (failure.class == ErrorClass::Machine).then(|| MachineVerdict::Fault(failure.message.clone()));
         (failure, verdict)
     }
 

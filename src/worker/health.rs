@@ -22,7 +22,7 @@ const ROOM: usize = 1 << 20;
 
 /// What an attempt says about the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum MachineVerdict {
     /// Its trainer started and did not fail because of the machine.
     Fine,
     /// It ended before its trainer started, for a reason that says nothing.
@@ -35,7 +35,7 @@ pub(super) enum Verdict {
 
 /// Whether the worker takes jobs.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct WorkerHealth {
     first_pause: Duration,
     pause: Duration,
     /// Attempts in a row that failed because of the machine.
@@ -49,7 +49,7 @@ struct Stopped {
     until: Instant,
 }
 
-impl Health {
+impl WorkerHealth {
     /// Of a machine that has not been checked yet, which is to be done at once.
     pub(super) fn unknown(first_pause: Duration) -> Self {
         let stopped = Stopped { because: BEING_CHECKED.to_owned(), until: Instant::now() };
@@ -80,18 +80,18 @@ impl Health {
     }
 
     /// Takes the end of an attempt into account.
-    pub(super) fn ended(&mut self, verdict: Verdict) {
+    pub(super) fn ended(&mut self, verdict: MachineVerdict) {
         match verdict {
-            Verdict::Unknown => {}
-            Verdict::Fine => {
+            MachineVerdict::Unknown => {}
+            MachineVerdict::Fine => {
                 self.faults = 0;
                 self.pause = self.first_pause;
             }
-            Verdict::Broken(because) => {
+            MachineVerdict::Broken(because) => {
                 self.faults += 1;
                 self.stop(because);
             }
-            Verdict::Fault(reason) => {
+            MachineVerdict::Fault(reason) => {
                 self.faults += 1;
                 if self.faults >= MOST_FAULTS {
                     let faults = self.faults;
@@ -134,15 +134,15 @@ async fn write_and_remove(directory: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    fn health() -> Health {
-        let mut health = Health::unknown(Duration::from_secs(60));
+    fn health() -> WorkerHealth {
+        let mut health = WorkerHealth::unknown(Duration::from_secs(60));
         assert_eq!(minutes(&health), 0);
         health.checked(Ok(()));
         health
     }
 
     /// The pause until the next check, to the minute.
-    fn minutes(health: &Health) -> u64 {
+    fn minutes(health: &WorkerHealth) -> u64 {
         let pause = health.check_at().expect("it has stopped").duration_since(Instant::now());
         (pause.as_secs() + 30) / 60
     }
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn faults_in_a_row_stop_a_worker_for_longer_each_time_until_a_trainer_starts() {
         let mut health = health();
-        let fault = || Verdict::Fault("no space".to_owned());
-        for verdict in [fault(), fault(), Verdict::Fine, fault(), Verdict::Unknown, fault()] {
+        let fault = || MachineVerdict::Fault("no space".to_owned());
+        for verdict in [fault(), fault(), MachineVerdict::Fine, fault(), MachineVerdict::Unknown, fault()] {
             health.ended(verdict);
             assert_eq!(health.stopped_because(), None);
         }
@@ -164,14 +164,14 @@ mod tests {
         health.ended(fault());
         assert_eq!(minutes(&health), 2);
         health.checked(Ok(()));
-        health.ended(Verdict::Fine);
+        health.ended(MachineVerdict::Fine);
         assert!(!health.is_on_trial());
     }
 
     #[test]
     fn a_failed_check_stops_a_worker_at_once_and_a_later_one_lets_it_go_on() {
         let mut health = health();
-        health.ended(Verdict::Broken("the GPU is gone".to_owned()));
+        health.ended(MachineVerdict::Broken("the GPU is gone".to_owned()));
         assert_eq!(health.stopped_because(), Some("the GPU is gone"));
         health.checked(Err("the GPU is still gone".to_owned()));
         assert_eq!(health.stopped_because(), Some("the GPU is still gone"));

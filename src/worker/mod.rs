@@ -33,11 +33,11 @@ use crate::db::errors::Transient;
 use crate::db::listen::Wakeups;
 use crate::db::queue::{self, Claim, DeviceCapacity};
 use crate::db::workers::{self, Abilities, NewWorker};
-use crate::storage_check::{self, Role};
+use crate::storage_check::{self, Opener};
 use crate::{db, process};
 
 use datasets::Datasets;
-use health::{Health, Verdict};
+use health::{MachineVerdict, WorkerHealth};
 use monitor::Monitor;
 
 pub use trainer::program as trainer_program;
@@ -141,7 +141,7 @@ pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     db::embedded::create_private(&args.data.data_dir)?;
     let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
     let storage = args.data.storage();
-    let opened = storage_check::open_when_there(&storage, &pool, Role::Worker, &told_to_stop).await?;
+    let opened = storage_check::open_when_there(&storage, &pool, Opener::Worker, &told_to_stop).await?;
     let Some(store) = opened else { return Ok(()) };
     run(pool, store, WorkerSettings::new(&args)?, told_to_stop).await
 }
@@ -156,7 +156,7 @@ pub async fn run(pool: PgPool, store: Store, settings: WorkerSettings, drain: Ca
     let datasets = Arc::new(Datasets::below(settings.datasets_dir.clone()));
     let context =
         WorkerContext { id, pool, store, settings, datasets, abilities: Arc::default(), proven: Arc::default() };
-    let health = Health::unknown(context.settings.recheck);
+    let health = WorkerHealth::unknown(context.settings.recheck);
     context.abilities.send_replace(abilities(&context, &health).await);
     let Some((wakeups, monitor)) = announce(&context, monitor, &drain).await? else { return Ok(()) };
     inputs::remove_leftovers(&context).await;
@@ -214,7 +214,7 @@ impl Free {
     }
 }
 
-async fn work(context: &WorkerContext, mut health: Health, wakeups: &Arc<Wakeups>, drain: &CancellationToken) {
+async fn work(context: &WorkerContext, mut health: WorkerHealth, wakeups: &Arc<Wakeups>, drain: &CancellationToken) {
     let mut free = Free(context.settings.devices.iter().cloned().enumerate().collect());
     // Separate tasks, so that attempts are supervised even while a query of the queue waits for the database.
     let mut attempts = JoinSet::new();
@@ -260,7 +260,7 @@ async fn work(context: &WorkerContext, mut health: Health, wakeups: &Arc<Wakeups
             () = woken => {}
             () = pause_for(pause) => {}
             () = drain.cancelled(), if !draining => {}
-            () = context.proven.notified() => health.ended(Verdict::Fine),
+            () = context.proven.notified() => health.ended(MachineVerdict::Fine),
             Some(ended) = attempts.join_next() => match ended {
                 Ok((verdict, devices)) => {
                     free.give_back(devices);
@@ -274,7 +274,7 @@ async fn work(context: &WorkerContext, mut health: Health, wakeups: &Arc<Wakeups
 }
 
 /// What the worker can run now.
-async fn abilities(context: &WorkerContext, health: &Health) -> Abilities {
+async fn abilities(context: &WorkerContext, health: &WorkerHealth) -> Abilities {
     let datasets = context.datasets.outlines().await;
     Abilities { datasets, stopped_because: health.stopped_because().map(str::to_owned) }
 }

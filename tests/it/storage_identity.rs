@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use distillery::db::storage;
-use distillery::storage_check::{self, Role};
+use distillery::storage_check::{self, Opener};
 
 use crate::support::api::Api;
 use crate::support::db::TestDb;
@@ -51,7 +51,7 @@ async fn a_worker_a_server_and_a_prune_with_another_storage_do_not_start() {
     }
     // The other one is that of another database.
     let database = TestDb::new().await;
-    storage_check::open(other.to_str().unwrap(), &database.pool, Role::Server).await.unwrap();
+    storage_check::open(other.to_str().unwrap(), &database.pool, Opener::Server).await.unwrap();
     let theirs = id_in(&other);
     assert_ne!(theirs, id);
     for said in refusals().await {
@@ -69,11 +69,11 @@ async fn a_database_from_before_there_were_ids_accepts_only_the_storage_with_its
     let id = api.job().await;
     api.publish(&api.claim().await, &[("student.safetensors", b"student")]).await;
     let directory = |name: &str| api.dir.path().join(name).to_str().unwrap().to_owned();
-    for role in [Role::Worker, Role::Server] {
+    for role in [Opener::Worker, Opener::Server] {
         let error = storage_check::open(&directory("wrong"), &api.db.pool, role).await.unwrap_err().to_string();
         assert!(error.contains("none of the files") && error.contains(&id), "{error}");
     }
-    storage_check::open(&directory("storage"), &api.db.pool, Role::Worker).await.unwrap();
+    storage_check::open(&directory("storage"), &api.db.pool, Opener::Worker).await.unwrap();
     let known = storage::get(&api.db.pool).await.unwrap();
     assert_eq!(known.id, id_in(&api.dir.path().join("storage")));
     assert!(known.address.unwrap().ends_with(&directory("storage")));
@@ -87,7 +87,7 @@ async fn servers_that_start_at_once_agree_on_one_storage() {
     let (same, other) = (address("one"), address("other"));
     let open = |address: &str| {
         let (address, pool) = (address.to_owned(), db.pool.clone());
-        async move { storage_check::open(&address, &pool, Role::Server).await }
+        async move { storage_check::open(&address, &pool, Opener::Server).await }
     };
     let outcomes = futures::future::join_all([open(&same), open(&same), open(&other), open(&same)]).await;
     let decided = storage::get(&db.pool).await.unwrap().address.unwrap();
@@ -103,9 +103,9 @@ async fn a_worker_waits_for_the_first_server_to_decide_on_the_storage() {
     let address = dir.path().to_str().unwrap().to_owned();
     let worker = {
         let (address, pool) = (address.clone(), db.pool.clone());
-        tokio::spawn(async move { storage_check::open(&address, &pool, Role::Worker).await })
+        tokio::spawn(async move { storage_check::open(&address, &pool, Opener::Worker).await })
     };
-    storage_check::open(&address, &db.pool, Role::Server).await.unwrap();
+    storage_check::open(&address, &db.pool, Opener::Server).await.unwrap();
     worker.await.unwrap().unwrap();
     assert_eq!(id_in(dir.path()), storage::get(&db.pool).await.unwrap().id);
 }

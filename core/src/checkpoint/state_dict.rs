@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::error::{Error, Result, corrupt, shown};
-use super::pickle::{Machine, Object, Value, refused};
+use super::pickle::{HeapObject, Machine, Value, refused};
 use super::tensor::{StoredBytes, Tensor};
 use super::torch::{StorageRef, TensorView};
 
@@ -74,13 +74,13 @@ pub(super) fn find<'a>(machine: &Machine<'a>, root: Value<'a>, wanted: Option<&s
     for &(key, value) in entries {
         let Value::Str(name) = key else { continue };
         match machine.object(value) {
-            Some(Object::Tensor(tensor)) => {
+            Some(HeapObject::Tensor(tensor)) => {
                 if !names.insert(name) {
                     return corrupt(format!("it has two tensors named {}", shown(name)));
                 }
                 tensors.push(NamedTensor { name, of: tensor.clone() });
             }
-            Some(Object::OtherTensor(other)) => unread.push(format!("{} is {other}", shown(name))),
+            Some(HeapObject::OtherTensor(other)) => unread.push(format!("{} is {other}", shown(name))),
             _ => {}
         }
     }
@@ -132,7 +132,7 @@ fn wrapped<'a>(machine: &Machine<'a>, dict: Value<'a>) -> Option<(&'static str, 
 }
 
 fn has_tensors(machine: &Machine<'_>, dict: Value<'_>) -> bool {
-    let is_tensor = |value| matches!(machine.object(value), Some(Object::Tensor(_)));
+    let is_tensor = |value| matches!(machine.object(value), Some(HeapObject::Tensor(_)));
     machine.entries(dict).unwrap_or_default().iter().any(|&(_, value)| is_tensor(value))
 }
 
@@ -149,7 +149,7 @@ fn others<'a>(machine: &Machine<'a>, root: Value<'a>, chosen: Value<'a>) -> Vec<
 
 fn starts_with_tensors(machine: &Machine<'_>, dict: Value<'_>) -> bool {
     let first = machine.entries(dict).unwrap_or_default().iter().take(1000);
-    first.filter(|&&(_, value)| matches!(machine.object(value), Some(Object::Tensor(_)))).count() > 0
+    first.filter(|&&(_, value)| matches!(machine.object(value), Some(HeapObject::Tensor(_)))).count() > 0
 }
 
 /// Why there is nothing to read.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::error::{Result, corrupt, shown};
-use super::pickle::{Machine, Object, Value, refused};
+use super::pickle::{HeapObject, Machine, Value, refused};
 use super::tensor::{Dtype, StridedView};
 
 /// Most dimensions of a tensor.
@@ -97,7 +97,7 @@ pub(super) fn build<'a>(
 ) -> Result<Value<'a>> {
     match (module, name) {
         ("collections", "OrderedDict") => ordered_dict(machine, arguments),
-        ("collections", "defaultdict") => Ok(machine.create(Object::Dict(Vec::new()))),
+        ("collections", "defaultdict") => Ok(machine.create(HeapObject::Dict(Vec::new()))),
         ("collections", "Counter") => Ok(arguments.first().copied().unwrap_or(Value::Opaque)),
         ("torch", "Size") => Ok(arguments.first().copied().unwrap_or(Value::Opaque)),
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => tensor(machine, arguments),
@@ -110,12 +110,12 @@ pub(super) fn build<'a>(
         // A tensor with attributes or of a subclass. Only the inner tensor matters.
         ("torch._tensor", "_rebuild_from_type_v2") => rebuild_from_type(machine, arguments),
         ("torch._utils", other) if other.starts_with("_rebuild_") => {
-            Ok(machine.create(Object::OtherTensor(OtherTensor::Rebuilt(other))))
+            Ok(machine.create(HeapObject::OtherTensor(OtherTensor::Rebuilt(other))))
         }
         // Before PyTorch 0.4.
         ("torch.nn.parameter", "Parameter") | ("torch.autograd.variable", "Variable")
             if let Some(&data) = arguments.first()
-                && matches!(machine.object(data), Some(Object::Tensor(_))) =>
+                && matches!(machine.object(data), Some(HeapObject::Tensor(_))) =>
         {
             Ok(data)
         }
@@ -161,7 +161,7 @@ fn ordered_dict<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Resul
         }
     }
     machine.spend(copied)?;
-    Ok(machine.create(Object::Dict(entries)))
+    Ok(machine.create(HeapObject::Dict(entries)))
 }
 
 fn rebuild_from_type<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
@@ -179,14 +179,14 @@ fn rebuild_from_type<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> 
 fn typed_tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
     let dtype = arguments.get(6).and_then(|&dtype| machine.global(dtype)).filter(|(module, _)| *module == "torch");
     let Some((_, dtype)) = dtype else { return corrupt("a tensor has no type") };
-    Ok(machine.create(Object::OtherTensor(OtherTensor::Typed(dtype))))
+    Ok(machine.create(HeapObject::OtherTensor(OtherTensor::Typed(dtype))))
 }
 
 fn tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Value<'a>> {
     let &[storage, offset, shape, strides, ..] = arguments else {
         return corrupt("a tensor has too few arguments");
     };
-    let Some(&Object::Storage(storage)) = machine.object(storage) else {
+    let Some(&HeapObject::Storage(storage)) = machine.object(storage) else {
         return corrupt("a tensor has no storage");
     };
     let (Some(offset), Some(shape), Some(strides)) = (count(offset), counts(machine, shape), counts(machine, strides))
@@ -198,10 +198,10 @@ fn tensor<'a>(machine: &mut Machine<'a>, arguments: &[Value<'a>]) -> Result<Valu
     }
     let dtype = match storage.kind {
         StorageKind::Known(dtype) => dtype,
-        StorageKind::Other(class) => return Ok(machine.create(Object::OtherTensor(OtherTensor::Stored(class)))),
+        StorageKind::Other(class) => return Ok(machine.create(HeapObject::OtherTensor(OtherTensor::Stored(class)))),
     };
     let view = TensorView { storage, dtype, view: StridedView { offset, shape, strides } };
-    Ok(machine.create(Object::Tensor(view)))
+    Ok(machine.create(HeapObject::Tensor(view)))
 }
 
 fn count(value: Value<'_>) -> Option<u64> {
@@ -256,5 +256,5 @@ fn storage<'a>(machine: &mut Machine<'a>, id: Value<'a>) -> Result<Value<'a>> {
             _ => return corrupt(format!("storage {} is a part of unknown form", shown(key))),
         },
     };
-    Ok(machine.create(Object::Storage(StorageRef { key, kind, elements, part })))
+    Ok(machine.create(HeapObject::Storage(StorageRef { key, kind, elements, part })))
 }

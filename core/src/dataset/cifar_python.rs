@@ -63,7 +63,7 @@ pub(super) fn detect(root: &Path, links: &Links) -> Result<Option<Box<dyn Format
 }
 
 /// The images of a file.
-struct Batch {
+struct CifarBatch {
     labels: Vec<u32>,
     pixels: Blob,
 }
@@ -73,7 +73,7 @@ impl CifarPython {
         if self.format == DatasetFormat::Cifar10 { "labels" } else { "fine_labels" }
     }
 
-    fn batch(&self, path: &Path, source: &ByteSource) -> Result<Batch, Error> {
+    fn batch(&self, path: &Path, source: &ByteSource) -> Result<CifarBatch, Error> {
         let invalid = |why: &str| {
             Error::invalid(path, format!("is not a batch of CIFAR's Python version ({why}): download it again"))
         };
@@ -87,10 +87,10 @@ impl CifarPython {
             let why = format!("{} labels, but {} bytes of pixels", labels.len(), pixels.length);
             return Err(invalid(&why));
         }
-        Ok(Batch { labels, pixels })
+        Ok(CifarBatch { labels, pixels })
     }
 
-    fn batches(&self, split: &str) -> Result<Vec<(PathBuf, ByteSource, Batch)>, Error> {
+    fn batches(&self, split: &str) -> Result<Vec<(PathBuf, ByteSource, CifarBatch)>, Error> {
         let open = |path: &PathBuf| {
             let source = source::open(path)?;
             let batch = self.batch(path, &source)?;

@@ -86,7 +86,7 @@ fn at(path: &Path, options: &DatasetOptions, links: &Links) -> Result<Option<Box
 }
 
 /// What a directory holds that is not recognised, and what to do about it.
-fn describe(entries: &[links::Entry], directories: &[&links::Entry], candidates: &[&str]) -> String {
+fn describe(entries: &[links::DirectoryEntry], directories: &[&links::DirectoryEntry], candidates: &[&str]) -> String {
     let is_directory = |name: &str| directories.iter().any(|directory| directory.name == name);
     let files: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).filter(|name| !is_directory(name)).collect();
     let mut parts = Vec::new();

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::detect::count_by_extension;
-use super::links::{self, Entry, Links};
+use super::links::{self, DirectoryEntry, Links};
 use super::{
     Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE, is_name, pixels, splits,
 };
@@ -96,7 +96,7 @@ pub(super) fn detect(
 }
 
 /// The number of directories that hold images themselves, up to 2: one directory of images is no set of classes.
-fn holding_images(directories: &[&Entry]) -> Result<usize, Error> {
+fn holding_images(directories: &[&DirectoryEntry]) -> Result<usize, Error> {
     let mut count = 0;
     for directory in directories {
         let entries = links::entries(&directory.path)?;

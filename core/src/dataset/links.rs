@@ -17,7 +17,7 @@ pub(super) struct Links {
 
 /// An entry of a directory.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct DirectoryEntry {
     /// With replacement characters if it is not valid UTF-8.
     pub name: String,
     pub path: PathBuf,
@@ -27,7 +27,7 @@ pub(super) struct Entry {
 
 /// What an entry is once links are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     File,
     Directory,
     /// A directory behind a link: where it is.
@@ -35,7 +35,7 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Kind {
+impl EntryKind {
     pub(super) fn is_directory(&self) -> bool {
         matches!(self, Self::Directory | Self::LinkedDirectory(_))
     }
@@ -64,29 +64,29 @@ impl Links {
     ///
     /// # Errors
     /// It is a link that is broken or not followed, or its name is not valid UTF-8.
-    pub(super) fn kind(&self, entry: &Entry) -> Result<Kind, Error> {
+    pub(super) fn kind(&self, entry: &DirectoryEntry) -> Result<EntryKind, Error> {
         if !entry.is_utf8 {
             return Err(Error::invalid(&entry.path, "has a name that is not valid UTF-8: rename it"));
         }
-        let of = |file_type: fs::FileType, directory: Kind| {
+        let of = |file_type: fs::FileType, directory: EntryKind| {
             if file_type.is_dir() {
                 directory
             } else if file_type.is_file() {
-                Kind::File
+                EntryKind::File
             } else {
-                Kind::Other
+                EntryKind::Other
             }
         };
         if !entry.file_type.is_symlink() {
-            return Ok(of(entry.file_type, Kind::Directory));
+            return Ok(of(entry.file_type, EntryKind::Directory));
         }
         let target = self.target(&entry.path)?;
         let file_type = fs::metadata(&target).map_err(Error::io(&entry.path))?.file_type();
-        Ok(of(file_type, Kind::LinkedDirectory(target)))
+        Ok(of(file_type, EntryKind::LinkedDirectory(target)))
     }
 
     /// The subdirectories among the entries.
-    pub(super) fn directories<'a>(&self, entries: &'a [Entry]) -> Result<Vec<&'a Entry>, Error> {
+    pub(super) fn directories<'a>(&self, entries: &'a [DirectoryEntry]) -> Result<Vec<&'a DirectoryEntry>, Error> {
         let mut found = Vec::new();
         for entry in entries.iter().filter(|entry| !entry.file_type.is_file()) {
             // A link to a file that nobody asks for may lead anywhere.
@@ -101,12 +101,12 @@ impl Links {
     /// The files among the entries whose names are as wanted.
     pub(super) fn files<'a>(
         &self,
-        entries: &'a [Entry],
+        entries: &'a [DirectoryEntry],
         is_wanted: impl Fn(&str) -> bool,
-    ) -> Result<Vec<&'a Entry>, Error> {
+    ) -> Result<Vec<&'a DirectoryEntry>, Error> {
         let mut found = Vec::new();
         for entry in entries.iter().filter(|entry| is_wanted(&entry.name)) {
-            if self.kind(entry)? == Kind::File {
+            if self.kind(entry)? == EntryKind::File {
                 found.push(entry);
             }
         }
@@ -120,7 +120,7 @@ pub(super) fn is_passed_over(name: &str) -> bool {
 }
 
 /// The entries of a directory, sorted by name, without hidden ones and debris.
-pub(super) fn entries(directory: &Path) -> Result<Vec<Entry>, Error> {
+pub(super) fn entries(directory: &Path) -> Result<Vec<DirectoryEntry>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(Error::io(directory))? {
         let entry = entry.map_err(Error::io(directory))?;
@@ -131,7 +131,7 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<Entry>, Error> {
         }
         let path = entry.path();
         let file_type = entry.file_type().map_err(Error::io(&path))?;
-        found.push(Entry { name, path, file_type, is_utf8: raw.to_str().is_some() });
+        found.push(DirectoryEntry { name, path, file_type, is_utf8: raw.to_str().is_some() });
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)

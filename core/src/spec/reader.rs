@@ -19,7 +19,7 @@ pub(super) type Faults = RefCell<Vec<Fault>>;
 const MOST_FAULTS: usize = 100;
 
 /// One object of the document.
-pub(super) struct Reader<'a> {
+pub(super) struct ObjectReader<'a> {
     faults: &'a Faults,
     pointer: String,
     object: Option<&'a Map<String, Value>>,
@@ -30,7 +30,7 @@ pub(super) struct Reader<'a> {
     pub(super) method: Method,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ObjectReader<'a> {
     /// The whole document; one that is not an object is a fault, and reads as an empty one.
     pub(super) fn new(faults: &'a Faults, table: &'static Object, value: &'a Value, document: Document) -> Self {
         let (pointer, object) = (String::new(), value.as_object());

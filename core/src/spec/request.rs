@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::field::Document;
-use super::reader::{Faults, Reader};
+use super::reader::{Faults, ObjectReader};
 use super::{
     Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, Fault, JobSpec, Method, OptimizerSpec,
     ScheduleSpec, StudentSpec, TeacherCache, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
@@ -69,7 +69,7 @@ impl Request {
 
     pub(super) fn read_as(document: &Value, kind: Document) -> Self {
         let faults = Faults::default();
-        let request = job(Reader::new(&faults, &fields::JOB, document, kind));
+        let request = job(ObjectReader::new(&faults, &fields::JOB, document, kind));
         Self { faults: RefCell::into_inner(faults), ..request }
     }
 
@@ -109,7 +109,7 @@ pub(super) fn known<T>(pointer: &str, value: Option<T>) -> Result<T, Vec<Fault>>
     value.ok_or_else(|| vec![Fault { pointer: pointer.to_owned(), detail: "is required".to_owned() }])
 }
 
-fn job(mut reader: Reader<'_>) -> Request {
+fn job(mut reader: ObjectReader<'_>) -> Request {
     let name = reader.optional("name");
     let distillation = distillation(reader.object("distillation"));
     let method = distillation.method;
@@ -135,7 +135,7 @@ fn default_name(method: Method, teacher: Option<&TeacherRequest>, student: &Stud
     }
 }
 
-fn teacher(job: &Reader<'_>) -> Option<TeacherRequest> {
+fn teacher(job: &ObjectReader<'_>) -> Option<TeacherRequest> {
     let is_given = job.is_given("teacher");
     let reader = is_given.then(|| job.object("teacher"));
     match (job.method, is_given) {
@@ -167,7 +167,7 @@ fn teacher(job: &Reader<'_>) -> Option<TeacherRequest> {
 }
 
 /// `mean` and `std`: both or neither.
-fn normalisation(reader: &Reader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
+fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
     match (reader.is_given("mean"), reader.is_given("std")) {
         (true, false) => reader.fault("std", "is required together with mean"),
         (false, true) => reader.fault("mean", "is required together with std"),
@@ -176,14 +176,14 @@ fn normalisation(reader: &Reader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
     (reader.optional("mean"), reader.optional("std"))
 }
 
-fn student(reader: Reader<'_>) -> StudentRequest {
+fn student(reader: ObjectReader<'_>) -> StudentRequest {
     let student =
         StudentRequest { architecture: reader.optional("architecture"), checkpoint: reader.optional("checkpoint") };
     reader.finish();
     student
 }
 
-fn dataset(reader: Reader<'_>, student: Option<&Architecture>) -> DatasetSpec<DatasetPlace> {
+fn dataset(reader: ObjectReader<'_>, student: Option<&Architecture>) -> DatasetSpec<DatasetPlace> {
     let path = if reader.knows("path") { reader.optional("path") } else { None };
     let (mean, std) = normalisation(&reader);
     if reader.is_given("eval_split") && reader.is_given("eval_fraction") {
@@ -211,7 +211,7 @@ fn dataset(reader: Reader<'_>, student: Option<&Architecture>) -> DatasetSpec<Da
 }
 
 /// `eval_crop` and `eval_resize`, which only the centre has.
-fn eval_framing(reader: &Reader<'_>, image_size: u32) -> (Option<EvalCrop>, Option<u32>) {
+fn eval_framing(reader: &ObjectReader<'_>, image_size: u32) -> (Option<EvalCrop>, Option<u32>) {
     let (crop, resize): (Option<EvalCrop>, Option<u32>) =
         (reader.optional("eval_crop"), reader.optional("eval_resize"));
     match resize {
@@ -227,7 +227,7 @@ fn eval_framing(reader: &Reader<'_>, image_size: u32) -> (Option<EvalCrop>, Opti
     (crop, resize)
 }
 
-fn distillation(mut reader: Reader<'_>) -> DistillationSpec {
+fn distillation(mut reader: ObjectReader<'_>) -> DistillationSpec {
     let method = reader.get("method");
     reader.method = method;
     let scales = scales(&reader);
@@ -248,7 +248,7 @@ fn distillation(mut reader: Reader<'_>) -> DistillationSpec {
     distillation
 }
 
-fn scales(reader: &Reader<'_>) -> Vec<u32> {
+fn scales(reader: &ObjectReader<'_>) -> Vec<u32> {
     let scales: Vec<u32> = reader.optional("scales").unwrap_or_default();
     if scales.is_empty() && reader.method.base().is_some() {
         reader.fault("scales", "must name at least one scale, such as [1, 2, 4]");
@@ -261,7 +261,7 @@ fn scales(reader: &Reader<'_>) -> Vec<u32> {
     scales
 }
 
-fn ascend(reader: &Reader<'_>, field: &str, list: &[u32]) {
+fn ascend(reader: &ObjectReader<'_>, field: &str, list: &[u32]) {
     for (index, pair) in list.windows(2).enumerate() {
         if pair[1] <= pair[0] {
             let detail = format!("{field} must ascend: {} follows {}", pair[1], pair[0]);
@@ -270,7 +270,7 @@ fn ascend(reader: &Reader<'_>, field: &str, list: &[u32]) {
     }
 }
 
-fn scale_weights(reader: &Reader<'_>, scales: usize) -> Vec<f64> {
+fn scale_weights(reader: &ObjectReader<'_>, scales: usize) -> Vec<f64> {
     let given: Option<Vec<f64>> = reader.optional("scale_weights");
     if let Some(given) = &given
         && given.len() != scales
@@ -281,7 +281,7 @@ fn scale_weights(reader: &Reader<'_>, scales: usize) -> Vec<f64> {
     given.unwrap_or_else(|| vec![1.0; scales])
 }
 
-fn weights(reader: Reader<'_>) -> Weights {
+fn weights(reader: ObjectReader<'_>) -> Weights {
     let weights = Weights {
         cross_entropy: reader.get("cross_entropy"),
         distillation: reader.get("distillation"),
@@ -295,7 +295,7 @@ fn weights(reader: Reader<'_>) -> Weights {
     weights
 }
 
-fn training(reader: Reader<'_>, student: Option<&Architecture>, image_size: u32) -> TrainingSpec {
+fn training(reader: ObjectReader<'_>, student: Option<&Architecture>, image_size: u32) -> TrainingSpec {
     let epochs = reader.get("epochs");
     let (batch_size, devices) = (reader.get("batch_size"), reader.get("devices"));
     if devices > batch_size {
@@ -324,7 +324,7 @@ fn training(reader: Reader<'_>, student: Option<&Architecture>, image_size: u32)
     training
 }
 
-fn teacher_cache(training: &Reader<'_>, augmentation: Augmentation) -> Option<TeacherCache> {
+fn teacher_cache(training: &ObjectReader<'_>, augmentation: Augmentation) -> Option<TeacherCache> {
     let given: Option<TeacherCache> = training.optional("teacher_cache");
     training.method.base()?;
     if let Some(objection) = given.and_then(|given| given.objection(augmentation)) {
@@ -333,7 +333,7 @@ fn teacher_cache(training: &Reader<'_>, augmentation: Augmentation) -> Option<Te
     Some(given.unwrap_or_else(|| TeacherCache::usual(augmentation)))
 }
 
-fn optimizer(training: &Reader<'_>, student: Option<&Architecture>) -> OptimizerSpec {
+fn optimizer(training: &ObjectReader<'_>, student: Option<&Architecture>) -> OptimizerSpec {
     let (kind, reader) = training.variant("optimizer");
     let weight_decay = reader.get("weight_decay");
     let optimizer = if kind == "adamw" {
@@ -367,7 +367,7 @@ fn published_learning_rate(student: Option<&Architecture>) -> f64 {
     if name.starts_with("shufflenet") || name.starts_with("mobilenet") { 0.01 } else { 0.05 }
 }
 
-fn schedule(training: &Reader<'_>, epochs: u32) -> ScheduleSpec {
+fn schedule(training: &ObjectReader<'_>, epochs: u32) -> ScheduleSpec {
     let (kind, reader) = training.variant("schedule");
     let schedule = match kind {
         "cosine" => {

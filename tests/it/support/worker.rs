@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use distillery::artifacts::Store;
 use distillery::db;
-use distillery::storage_check::{self, Role};
+use distillery::storage_check::{self, Opener};
 use distillery::worker::{self, WorkerSettings};
 use rustix::fs::{CWD, FileType, Mode};
 use tokio::sync::oneshot;
@@ -88,7 +88,7 @@ impl Surroundings {
     /// Decides on the storage, as the first server does.
     pub async fn use_storage(&self) {
         let address = self.dir.path().join("data/artifacts");
-        storage_check::open(address.to_str().unwrap(), &self.db.pool, Role::Server).await.unwrap();
+        storage_check::open(address.to_str().unwrap(), &self.db.pool, Opener::Server).await.unwrap();
     }
 
     pub fn on(db: TestDb, trainer: &str) -> Self {

@@ -21,13 +21,13 @@ pub struct ChanceWatch {
 
 /// How far the run is.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct RunPosition {
     pub step: u64,
     pub steps: u64,
     pub classes: u32,
 }
 
-impl Place {
+impl RunPosition {
     fn fraction(self) -> f64 {
         self.step as f64 / self.steps.max(1) as f64
     }
@@ -35,7 +35,7 @@ impl Place {
 
 impl ChanceWatch {
     /// Notes the accuracy in percent on the last so many training images.
-    pub fn trained(&mut self, top1: f64, images: u64, place: Place) -> Option<String> {
+    pub fn trained(&mut self, top1: f64, images: u64, place: RunPosition) -> Option<String> {
         if self.has_judged_training || place.fraction() < PATIENCE / 2.0 {
             return None;
         }
@@ -49,14 +49,14 @@ impl ChanceWatch {
     }
 
     /// Judges an evaluation.
-    pub fn evaluated(&mut self, evaluation: &Evaluation, place: Place) -> Option<String> {
+    pub fn evaluated(&mut self, evaluation: &Evaluation, place: RunPosition) -> Option<String> {
         if place.fraction() < PATIENCE {
             return None;
         }
         self.judge(evaluation.top1, evaluation.images as f64, "evaluation", place)
     }
 
-    fn judge(&mut self, top1: f64, images: f64, of: &str, place: Place) -> Option<String> {
+    fn judge(&mut self, top1: f64, images: f64, of: &str, place: RunPosition) -> Option<String> {
         if self.has_warned || !is_chance(top1, images, place.classes) {
             return None;
         }

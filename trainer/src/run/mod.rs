@@ -38,7 +38,7 @@ use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
 use distillery_core::protocol::{Evaluation, Event, Level, StopRequest, files};
 use distillery_core::spec::{Augmentation, TeacherCache, TrainingPlan};
-use doubts::{ChanceWatch, Place};
+use doubts::{ChanceWatch, RunPosition};
 use metrics::{Meter, Metric};
 use progress::Pace;
 use setup::Setup;
@@ -394,10 +394,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> RunPosition {
         let started = &self.setup.started;
         let steps = started.steps_per_epoch * u64::from(started.epochs);
-        Place { step: self.setup.counters.step, steps, classes: started.classes }
+        RunPosition { step: self.setup.counters.step, steps, classes: started.classes }
     }
 
     /// Warns once for all ranks.

@@ -1,13 +1,13 @@
 //! Promise: a run that will waste hours says so early.
 
 use distillery_core::protocol::Evaluation;
-use distillery_trainer::run::doubts::{ChanceWatch, Place, disk};
+use distillery_trainer::run::doubts::{ChanceWatch, RunPosition, disk};
 use serde_json::json;
 
 use crate::support::{Workspace, merged, warnings};
 
-fn place(step: u64) -> Place {
-    Place { step, steps: 1000, classes: 10 }
+fn place(step: u64) -> RunPosition {
+    RunPosition { step, steps: 1000, classes: 10 }
 }
 
 fn evaluation(top1: f64) -> Evaluation {
@@ -40,7 +40,7 @@ fn accuracy_in_training_is_judged_at_a_tenth_of_the_steps() {
     assert!(message.contains("on the training images is 10.0 %"), "{message}");
     // One class is never better than chance.
     let mut watch = ChanceWatch::default();
-    let one = Place { classes: 1, ..place(500) };
+    let one = RunPosition { classes: 1, ..place(500) };
     assert_eq!(watch.evaluated(&evaluation(100.0), one), None);
 }
 

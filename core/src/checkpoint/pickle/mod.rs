@@ -2,7 +2,7 @@
 //!
 //! A pickle is a program for a small stack machine. In Python, two of its instructions call whatever function the file
 //! names. Here they call [`super::torch::build`], which knows a short list of names; what any other name would have made
-//! becomes an [`Object::Foreign`], of which only the name is known. No name leads to code of the file's choice. Objects
+//! becomes an [`HeapObject::Foreign`], of which only the name is known. No name leads to code of the file's choice. Objects
 //! are stored in one list and refer to each other by index, so cycles and deep nesting need no recursion. The memory of
 //! all objects is proportional to the number of instructions.
 
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use self::input::Input;
 use self::value::Ref;
-pub(super) use self::value::{Object, Value};
+pub(super) use self::value::{HeapObject, Value};
 use super::error::{Error, Result, corrupt, shown};
 
 /// Most instructions per file: over a hundred times as many as the largest network with its optimiser takes.
@@ -31,7 +31,7 @@ pub(super) struct Machine<'a> {
     stack: Vec<Value<'a>>,
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
-    heap: Vec<Object<'a>>,
+    heap: Vec<HeapObject<'a>>,
     instructions: usize,
 }
 
@@ -76,12 +76,12 @@ impl<'a> Machine<'a> {
     /// All storages read so far.
     pub(super) fn storages(&self) -> impl Iterator<Item = &super::torch::StorageRef<'a>> {
         self.heap.iter().filter_map(|object| match object {
-            Object::Storage(storage) => Some(storage),
+            HeapObject::Storage(storage) => Some(storage),
             _ => None,
         })
     }
 
-    pub(super) fn object(&self, value: Value<'a>) -> Option<&Object<'a>> {
+    pub(super) fn object(&self, value: Value<'a>) -> Option<&HeapObject<'a>> {
         let Value::Object(Ref(index)) = value else { return None };
         self.heap.get(index as usize)
     }
@@ -89,7 +89,7 @@ impl<'a> Machine<'a> {
     /// Members of a tuple or list.
     pub(super) fn sequence(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
         match self.object(value)? {
-            Object::Tuple(members) | Object::List(members) => Some(members),
+            HeapObject::Tuple(members) | HeapObject::List(members) => Some(members),
             _ => None,
         }
     }
@@ -97,8 +97,8 @@ impl<'a> Machine<'a> {
     /// Entries of a dictionary, which may be of an unknown class.
     pub(super) fn entries(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
         match self.object(value)? {
-            Object::Dict(entries) => Some(entries),
-            Object::Foreign { entries, .. } if !entries.is_empty() => Some(entries),
+            HeapObject::Dict(entries) => Some(entries),
+            HeapObject::Foreign { entries, .. } if !entries.is_empty() => Some(entries),
             _ => None,
         }
     }
@@ -106,7 +106,7 @@ impl<'a> Machine<'a> {
     /// Names of all unknown functions and classes that the file wanted to call.
     pub(super) fn foreign(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         self.heap.iter().filter_map(|object| match object {
-            Object::Foreign { module, name, .. } => Some((*module, *name)),
+            HeapObject::Foreign { module, name, .. } => Some((*module, *name)),
             _ => None,
         })
     }
@@ -114,24 +114,24 @@ impl<'a> Machine<'a> {
     /// The name of the unknown function or class that would have made the value.
     pub(super) fn maker(&self, value: Value<'a>) -> Option<(&'a str, &'a str)> {
         match self.object(value)? {
-            Object::Foreign { module, name, .. } => Some((module, name)),
+            HeapObject::Foreign { module, name, .. } => Some((module, name)),
             _ => None,
         }
     }
 
     pub(super) fn create_foreign(&mut self, module: &'a str, name: &'a str) -> Value<'a> {
-        self.create(Object::Foreign { module, name, entries: Vec::new() })
+        self.create(HeapObject::Foreign { module, name, entries: Vec::new() })
     }
 
     /// Module and name of a function or class.
     pub(super) fn global(&self, value: Value<'a>) -> Option<(&'a str, &'a str)> {
         match self.object(value)? {
-            Object::Global { module, name } => Some((module, name)),
+            HeapObject::Global { module, name } => Some((module, name)),
             _ => None,
         }
     }
 
-    pub(super) fn create(&mut self, object: Object<'a>) -> Value<'a> {
+    pub(super) fn create(&mut self, object: HeapObject<'a>) -> Value<'a> {
         // There are fewer objects than instructions, so the index fits.
         let index = u32::try_from(self.heap.len()).unwrap_or(u32::MAX);
         self.heap.push(object);
@@ -165,16 +165,16 @@ impl<'a> Machine<'a> {
             opcode::BINBYTES => Value::Bytes(self.input.counted::<4>()?),
             opcode::SHORT_BINBYTES => Value::Bytes(self.input.counted::<1>()?),
             opcode::BINBYTES8 | opcode::BYTEARRAY8 => Value::Bytes(self.input.counted::<8>()?),
-            opcode::EMPTY_TUPLE => self.create(Object::Tuple(Vec::new())),
+            opcode::EMPTY_TUPLE => self.create(HeapObject::Tuple(Vec::new())),
             opcode::TUPLE1 => self.tuple(1)?,
             opcode::TUPLE2 => self.tuple(2)?,
             opcode::TUPLE3 => self.tuple(3)?,
             opcode::TUPLE => {
                 let members = self.since_mark()?;
-                self.create(Object::Tuple(members))
+                self.create(HeapObject::Tuple(members))
             }
-            opcode::EMPTY_LIST => self.create(Object::List(Vec::new())),
-            opcode::EMPTY_DICT => self.create(Object::Dict(Vec::new())),
+            opcode::EMPTY_LIST => self.create(HeapObject::List(Vec::new())),
+            opcode::EMPTY_DICT => self.create(HeapObject::Dict(Vec::new())),
             opcode::EMPTY_SET => Value::Opaque,
             opcode::FROZENSET => {
                 self.since_mark()?;
@@ -206,14 +206,14 @@ impl<'a> Machine<'a> {
             opcode::LONG_BINGET => self.input.array().and_then(|index| self.recall(u32::from_le_bytes(index)))?,
             opcode::GLOBAL => {
                 let (module, name) = (self.input.line()?, self.input.line()?);
-                self.create(Object::Global { module, name })
+                self.create(HeapObject::Global { module, name })
             }
             opcode::STACK_GLOBAL => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (Value::Str(module), Value::Str(name)) = (module, name) else {
                     return corrupt("its pickle names a class by something that is not text");
                 };
-                self.create(Object::Global { module, name })
+                self.create(HeapObject::Global { module, name })
             }
             opcode::BINPERSID => {
                 let id = self.pop()?;
@@ -260,7 +260,7 @@ impl<'a> Machine<'a> {
         let Some((module, name)) = self.global(function) else {
             return corrupt("its pickle calls something that is not a function");
         };
-        let Some(Object::Tuple(arguments)) = self.object(arguments) else {
+        let Some(HeapObject::Tuple(arguments)) = self.object(arguments) else {
             return corrupt(format!("its pickle calls {} without arguments", shown(name)));
         };
         // Known functions take few arguments, and unknown ones need none.
@@ -283,10 +283,16 @@ impl<'a> Machine<'a> {
         let target = self.top()?;
         match (target, self.object(target)) {
             (Value::Opaque, _)
-            | (_, Some(Object::Dict(_) | Object::Tensor(_) | Object::OtherTensor(_) | Object::Foreign { .. })) => {
-                Ok(())
-            }
-            (_, Some(Object::Global { module, name })) => Err(refused(module, &format!("{name}.__setstate__"))),
+            | (
+                _,
+                Some(
+                    HeapObject::Dict(_)
+                    | HeapObject::Tensor(_)
+                    | HeapObject::OtherTensor(_)
+                    | HeapObject::Foreign { .. },
+                ),
+            ) => Ok(()),
+            (_, Some(HeapObject::Global { module, name })) => Err(refused(module, &format!("{name}.__setstate__"))),
             _ => corrupt("its pickle sets attributes of something that has none"),
         }
     }
@@ -297,7 +303,7 @@ impl<'a> Machine<'a> {
             return Ok(());
         }
         match target {
-            Value::Object(Ref(index)) if let Some(Object::List(list)) = self.heap.get_mut(index as usize) => {
+            Value::Object(Ref(index)) if let Some(HeapObject::List(list)) = self.heap.get_mut(index as usize) => {
                 list.extend(members);
                 Ok(())
             }
@@ -313,7 +319,7 @@ impl<'a> Machine<'a> {
         match self.top()? {
             Value::Opaque => Ok(()),
             Value::Object(Ref(index))
-                if let Some(Object::Dict(entries) | Object::Foreign { entries, .. }) =
+                if let Some(HeapObject::Dict(entries) | HeapObject::Foreign { entries, .. }) =
                     self.heap.get_mut(index as usize) =>
             {
                 entries.extend(pairs.iter().map(|&[key, value]| (key, value)));
@@ -327,7 +333,7 @@ impl<'a> Machine<'a> {
         let start = self.stack.len().checked_sub(length).filter(|&start| self.floor() <= start);
         let Some(start) = start else { return corrupt(UNDERFLOW) };
         let members = self.stack.drain(start..).collect();
-        Ok(self.create(Object::Tuple(members)))
+        Ok(self.create(HeapObject::Tuple(members)))
     }
 
     fn remember(&mut self, index: u32) -> Result<()> {

@@ -24,7 +24,7 @@ pub(in super::super) enum Value<'a> {
 
 /// What a [`Value::Object`] refers to.
 #[derive(Debug)]
-pub(in super::super) enum Object<'a> {
+pub(in super::super) enum HeapObject<'a> {
     List(Vec<Value<'a>>),
     Tuple(Vec<Value<'a>>),
     Dict(Vec<(Value<'a>, Value<'a>)>),

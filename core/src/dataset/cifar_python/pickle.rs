@@ -71,7 +71,8 @@ impl Value {
 
 /// Reads the pickle at the beginning of a file. The error is a phrase.
 pub(super) fn load(source: &ByteSource) -> Result<Value, String> {
-    let mut machine = Machine { input: Input::new(source), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+    let mut machine =
+        Stack { input: PickleBytes::new(source), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
     for _ in 0..MOST_INSTRUCTIONS {
         let opcode = machine.input.byte()?;
         if opcode == b'.' {
@@ -82,14 +83,14 @@ pub(super) fn load(source: &ByteSource) -> Result<Value, String> {
     Err(format!("its pickle takes more than {MOST_INSTRUCTIONS} instructions"))
 }
 
-struct Machine<'a> {
-    input: Input<'a>,
+struct Stack<'a> {
+    input: PickleBytes<'a>,
     stack: Vec<Value>,
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
 }
 
-impl Machine<'_> {
+impl Stack<'_> {
     fn step(&mut self, opcode: u8) -> Result<(), String> {
         let value = match opcode {
             0x80 => return self.input.byte().map(drop),
@@ -225,7 +226,7 @@ fn call(function: &Value, arguments: &Value) -> Result<Value, String> {
 }
 
 /// The bytes of a file from front to back.
-struct Input<'a> {
+struct PickleBytes<'a> {
     source: &'a ByteSource,
     position: u64,
     /// What was read ahead, from `start` on.
@@ -233,7 +234,7 @@ struct Input<'a> {
     start: u64,
 }
 
-impl<'a> Input<'a> {
+impl<'a> PickleBytes<'a> {
     fn new(source: &'a ByteSource) -> Self {
         Self { source, position: 0, buffer: Vec::new(), start: 0 }
     }

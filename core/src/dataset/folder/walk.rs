@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::Error;
-use super::super::links::{self, Kind, Links};
+use super::super::links::{self, EntryKind, Links};
 
 /// Endings of images, for messages.
 pub(super) const ENDINGS: &str = "*.png, *.jpg, *.jpeg, *.webp, *.bmp, *.tif, *.tiff, *.ppm, *.pgm, *.pbm";
@@ -67,12 +67,12 @@ impl Walk<'_> {
                 continue;
             }
             let canonical = match self.links.kind(&entry)? {
-                Kind::File => {
+                EntryKind::File => {
                     self.found.push((relative.to_owned(), entry.name));
                     continue;
                 }
-                Kind::Directory => chain.last().expect("the chain begins with the root").join(&entry.name),
-                Kind::LinkedDirectory(target) => {
+                EntryKind::Directory => chain.last().expect("the chain begins with the root").join(&entry.name),
+                EntryKind::LinkedDirectory(target) => {
                     if chain.iter().any(|ancestor| ancestor.starts_with(&target)) {
                         let path = entry.path.strip_prefix(self.root.parent().unwrap_or(self.root));
                         let path = path.unwrap_or(&entry.path).display();
@@ -81,7 +81,7 @@ impl Walk<'_> {
                     }
                     target
                 }
-                Kind::Other => continue,
+                EntryKind::Other => continue,
             };
             let below = if relative.is_empty() { entry.name } else { format!("{relative}/{}", entry.name) };
             chain.push(canonical);

@@ -79,7 +79,7 @@ pub async fn get(
     }
     let max_points = parameters.max_points.and_then(|points| usize::try_from(points).ok()).unwrap_or(2000);
     let reader = SeriesReader::new(&state.pool, &id.0, &parameters.name, max_points, last_id).await?;
-    let mut answer = Answer { charts: state.charts, reader, is_csv, last_id, series: None, stage: Stage::Start };
+    let mut answer = Answer { charts: state.charts, reader, is_csv, last_id, series: None, stage: AnswerStage::Start };
     // Before the status is sent, so that it can say that this failed.
     let first = answer.next().await?;
     let rest = stream::try_unfold(answer, |mut answer| async move {
@@ -100,11 +100,11 @@ struct Answer {
     last_id: i64,
     /// Name of the series that has begun.
     series: Option<String>,
-    stage: Stage,
+    stage: AnswerStage,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum AnswerStage {
     Start,
     Middle,
     End,
@@ -113,17 +113,17 @@ enum Stage {
 impl Answer {
     /// The next piece; `None` at the end.
     async fn next(&mut self) -> sqlx::Result<Option<String>> {
-        if self.stage == Stage::End {
+        if self.stage == AnswerStage::End {
             return Ok(None);
         }
         let turn = self.charts.0.acquire().await.expect("nobody closes it");
         let part = self.reader.next().await?;
         drop(turn);
         let mut text = String::new();
-        if self.stage == Stage::Start {
+        if self.stage == AnswerStage::Start {
             text += if self.is_csv { "name,step,epoch,time,value\r\n" } else { "{\"series\":[" };
         }
-        self.stage = if part.is_some() { Stage::Middle } else { Stage::End };
+        self.stage = if part.is_some() { AnswerStage::Middle } else { AnswerStage::End };
         match part {
             Some(part) if self.is_csv => csv(&part, &mut text),
             Some(part) => self.json(part, &mut text),
