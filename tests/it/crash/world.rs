@@ -40,16 +40,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Why a worker can run nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misconfigured {
-    NoDatasets,
-    NoLibrary,
-    NoWorkDirectory,
-    NoSpace,
+    EmptyDatasets,
+    BrokenTrainer,
+    UnusableWorkDirectory,
+    DiskWithoutSpace,
 }
 
 impl Misconfigured {
-    pub const ALL: [Self; 4] = [Self::NoDatasets, Self::NoLibrary, Self::NoWorkDirectory, Self::NoSpace];
+    pub const ALL: [Self; 4] =
+        [Self::EmptyDatasets, Self::BrokenTrainer, Self::UnusableWorkDirectory, Self::DiskWithoutSpace];
     /// The kinds that get no job at all.
-    pub const IDLE: [Self; 3] = [Self::NoDatasets, Self::NoLibrary, Self::NoWorkDirectory];
+    pub const IDLE: [Self; 3] = [Self::EmptyDatasets, Self::BrokenTrainer, Self::UnusableWorkDirectory];
 
     pub fn name(self) -> String {
         format!("crash/{self:?}")
@@ -58,19 +59,19 @@ impl Misconfigured {
     /// The query that says whether the worker of this name, started since then, has been found out.
     pub fn found_out(self) -> &'static str {
         match self {
-            Self::NoDatasets => {
+            Self::EmptyDatasets => {
                 "select exists (select from workers where name = $1 and started_at > $2
                     and stopped_because is null and datasets = '{}')"
             }
-            Self::NoLibrary => {
+            Self::BrokenTrainer => {
                 "select exists (select from workers where name = $1 and started_at > $2
                     and stopped_because like '%trainer cannot run%')"
             }
-            Self::NoWorkDirectory => {
+            Self::UnusableWorkDirectory => {
                 "select exists (select from workers where name = $1 and started_at > $2
                     and stopped_because like 'cannot write to%')"
             }
-            Self::NoSpace => {
+            Self::DiskWithoutSpace => {
                 "select exists (select from attempts where worker_name = $1 and started_at > $2
                     and outcome = 'machine' and not counted)"
             }
@@ -209,19 +210,19 @@ impl World {
         let (mut datasets, data, mut trainer) = ("datasets", at(&format!("data-{kind:?}")), "trainer");
         let says = r#"{"type":"failed","class":"storage","message":"no space left on device"}"#;
         match kind {
-            Misconfigured::NoDatasets => {
+            Misconfigured::EmptyDatasets => {
                 datasets = "no-datasets";
                 fs::create_dir_all(at(datasets)).unwrap();
             }
-            Misconfigured::NoLibrary => {
+            Misconfigured::BrokenTrainer => {
                 trainer = "trainer-without-library";
                 write_script(&at(trainer), "#!/bin/sh\necho no such library >&2; exit 127\n");
             }
-            Misconfigured::NoWorkDirectory => {
+            Misconfigured::UnusableWorkDirectory => {
                 fs::create_dir_all(&data).unwrap();
                 fs::write(data.join("work"), "not a directory").unwrap();
             }
-            Misconfigured::NoSpace => {
+            Misconfigured::DiskWithoutSpace => {
                 trainer = "trainer-without-space";
                 write_script(&at(trainer), &format!("#!/bin/sh\n[ $1 = probe ] && exit\necho '{says}'; exit 1\n"));
             }
