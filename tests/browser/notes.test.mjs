@@ -146,6 +146,15 @@ test('an upload says what was left out, and so do the list and the choice of it 
   page.assertQuiet();
 });
 
+test('a checkpoint from which the student starts says what was left out, and is not folded away', async () => {
+  const { data: [{ id, notes: told }] } = await server.get('/v1/checkpoints');
+  assert.equal(await field('/student/checkpoint').isVisible(), false);
+  await edit((spec) => { spec.student = { architecture: 'resnet8', checkpoint: id }; });
+  await notes('/student/checkpoint').first().waitFor();
+  assert.deepEqual(await notes('/student/checkpoint').allTextContents(), told);
+  page.assertQuiet();
+});
+
 test('of a file with several networks another than the usual one can be uploaded', async () => {
   await page.evaluate(() => sessionStorage.clear());
   await go('/');
@@ -162,15 +171,6 @@ test('of a file with several networks another than the usual one can be uploaded
   const { data: [chosen] } = await server.get('/v1/checkpoints');
   assert.equal(await stored.textContent(), chosen.id);
   assert.deepEqual(chosen.fits.map(({ architecture }) => architecture), ['resnet8']);
-  page.assertQuiet();
-});
-
-test('a checkpoint from which the student starts says what was left out, and is not folded away', async () => {
-  const { data: [{ id, notes: told }] } = await server.get('/v1/checkpoints');
-  assert.equal(await field('/student/checkpoint').isVisible(), false);
-  await edit((spec) => { spec.student = { architecture: 'resnet8', checkpoint: id }; });
-  await notes('/student/checkpoint').first().waitFor();
-  assert.deepEqual(await notes('/student/checkpoint').allTextContents(), told);
   page.assertQuiet();
 });
 
