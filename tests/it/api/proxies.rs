@@ -82,7 +82,10 @@ async fn browsers_sign_in_at_the_public_address_whatever_host_the_proxy_passes_o
     let api = behind_a_proxy().await;
     let token = format!("Bearer {SECRET}");
     let port = api.url.rsplit(':').next().unwrap().to_owned();
-    for host in ["distillery.example".to_owned(), format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
+    let local = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
+    // The last is the name of a group of servers in nginx, which it passes on unless it is told otherwise.
+    let others = ["distillery.example", "10.0.0.7:8080", "distillery_backend"];
+    for host in local.into_iter().chain(others.map(str::to_owned)) {
         let headers = [("host", host.as_str()), ("origin", PUBLIC), ("authorization", &token)];
         let answer = send(&api, Method::POST, "/v1/session", &headers).await;
         assert_eq!(answer.status, 204, "{host}: {}", answer.text());
@@ -96,7 +99,17 @@ async fn browsers_sign_in_at_the_public_address_whatever_host_the_proxy_passes_o
                 .says(403, &["another site", "--public-url"]);
         }
     }
-    send(&api, Method::GET, "/v1/jobs", &[("host", "evil.example")]).await.says(403, &["--public-url"]);
+    // Without a token, as from a page whose domain was made to resolve to this machine.
+    let rebound = [("host", "evil.example"), ("origin", "http://evil.example")];
+    for method in [Method::GET, Method::POST] {
+        send(&api, method, "/v1/jobs", &rebound).await.says(401, &["needs a valid token"]);
+    }
+}
+
+#[tokio::test]
+async fn without_a_public_address_a_request_for_another_host_is_refused() {
+    let api = Api::start().await;
+    send(&api, Method::GET, "/v1/jobs", &[("host", "distillery_backend")]).await.says(403, &["--public-url"]);
 }
 
 #[tokio::test]
