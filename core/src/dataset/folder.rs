@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use metadata::TableOfLabels;
+
 use super::detect::count_by_extension;
 use super::links::{self, DirectoryEntry, Links};
 use super::{
@@ -61,11 +63,19 @@ pub(super) fn detect(
     if directories.iter().any(|directory| splits::is_usual(&directory.name)) {
         for directory in directories {
             let split = match metadata::read(&directory.path, options, links)? {
-                Some(split) => {
+                TableOfLabels::Labels(split) => {
                     folder.has_table = true;
                     split
                 }
-                None => SplitFiles::of_directories(&directory.path, links)?,
+                TableOfLabels::Unlabelled(path, lack) => {
+                    let mut split = SplitFiles::of_directories(&directory.path, links)?;
+                    if split.classes.is_empty() && splits::is_usual(&directory.name) {
+                        return Err(Error::Column { path, message: lack });
+                    }
+                    split.notes.push(passed_over(&path, &lack));
+                    split
+                }
+                TableOfLabels::Missing => SplitFiles::of_directories(&directory.path, links)?,
             };
             if split.classes.is_empty() {
                 continue;
@@ -79,14 +89,31 @@ pub(super) fn detect(
         }
     }
     if folder.splits.is_empty() {
-        if let Some(table) = metadata::read(root, options, links)? {
+        let table = metadata::read(root, options, links)?;
+        if let TableOfLabels::Labels(table) = table {
             folder.has_table = true;
             folder.splits = table.by_first_directory();
-        } else if holding_images(&links.directories(&entries)?)? >= 2 {
+        } else {
+            let holding = holding_images(&links.directories(&entries)?)?;
+            if holding.len() < 2 {
+                return Ok(None);
+            }
+            let are_splits = holding.iter().all(|name| splits::is_usual(name));
+            match table {
+                TableOfLabels::Unlabelled(path, message) if are_splits => return Err(Error::Column { path, message }),
+                TableOfLabels::Unlabelled(path, lack) => folder.notes.push(passed_over(&path, &lack)),
+                _ if are_splits => {
+                    let names = holding.join(" and ");
+                    let message = format!(
+                        "{names} hold images directly, so that nothing tells their classes: put them in a directory per \
+                         class, or name them in a metadata.csv with the columns file_name and label"
+                    );
+                    return Err(Error::invalid(root, message));
+                }
+                _ => {}
+            }
             let split = SplitFiles::of_directories(root, links)?;
             folder.splits.insert(splits::TRAIN[0].to_owned(), split);
-        } else {
-            return Ok(None);
         }
         if folder.splits.len() == 1 {
             folder.notes.push("the directory has no splits: all of its images are in the train split".to_owned());
@@ -95,17 +122,25 @@ pub(super) fn detect(
     Ok(Some(Box::new(folder)))
 }
 
-/// The number of directories that hold images themselves, up to 2: one directory of images is no set of classes.
-fn holding_images(directories: &[&DirectoryEntry]) -> Result<usize, Error> {
-    let mut count = 0;
+/// What a data set's notes say of a table without labels.
+fn passed_over(path: &Path, lack: &str) -> String {
+    format!("{} is passed over: it {lack}", path.file_name().unwrap_or_default().display())
+}
+
+/// Names of directories that hold images themselves: of all if they are called as splits are, or else of enough to see
+/// that they are classes. One directory of images is no set of classes.
+fn holding_images(directories: &[&DirectoryEntry]) -> Result<Vec<String>, Error> {
+    let mut found: Vec<String> = Vec::new();
     for directory in directories {
         let entries = links::entries(&directory.path)?;
-        count += usize::from(entries.iter().any(|entry| walk::is_image(&entry.name) && entry.path.is_file()));
-        if count == 2 {
+        if entries.iter().any(|entry| walk::is_image(&entry.name) && entry.path.is_file()) {
+            found.push(directory.name.clone());
+        }
+        if found.len() >= 2 && !found.iter().all(|name| splits::is_usual(name)) {
             break;
         }
     }
-    Ok(count)
+    Ok(found)
 }
 
 impl SplitFiles {
