@@ -52,9 +52,9 @@ pub(super) async fn run(
     tracing::info!(job = token.job, attempt = token.attempt, "starting");
     let lease = Lease::keep(context, &token, wakeups.statuses());
     let record = Recorder::new(context, token.clone(), lease.state.clone());
-    let has_started = Cell::new(false);
-    let attempt =
-        RunningAttempt { context, token: token.clone(), devices, gpus: Gpus::among(devices), record, has_started };
+    let (has_reported, has_started) = (Cell::new(false), Cell::new(false));
+    let gpus = Gpus::among(devices);
+    let attempt = RunningAttempt { context, token: token.clone(), devices, gpus, record, has_reported, has_started };
     let outcome = attempt.work(&claim, drain).await;
     let mut verdict = if attempt.has_started.get() { MachineVerdict::Fine } else { MachineVerdict::Unknown };
     let settled = match outcome {
@@ -81,6 +81,8 @@ struct RunningAttempt<'a> {
     devices: &'a [String],
     gpus: Gpus,
     record: Recorder<'a>,
+    /// Whether its trainer has said anything.
+    has_reported: Cell<bool>,
     /// Whether its trainer has said that it trains.
     has_started: Cell<bool>,
 }
@@ -141,7 +143,9 @@ impl RunningAttempt<'_> {
             None if self.record.lease_state() != LeaseState::Held(None) || drain.is_cancelled() => self.stop().await,
             None => {
                 let starved = process::out_of_memory_kills() > kills_before;
-                Err(AttemptError::Failed(unexplained(status, starved, &trainer.last_words().await)))
+                let last_words = trainer.last_words().await;
+                let failure = unexplained(status, starved, &last_words);
+                Err(AttemptError::Failed(if self.has_reported.get() { failure } else { of_silent_trainer(failure) }))
             }
         }
     }
@@ -209,6 +213,7 @@ impl RunningAttempt<'_> {
                     continue;
                 }
             };
+            self.has_reported.set(self.has_reported.get() || event.is_some());
             match event {
                 Some(Event::Progress(progress)) => batch.progress = Some(progress),
                 Some(Event::Metrics { points }) => batch.points.extend(points),
@@ -339,6 +344,17 @@ fn unexplained(status: ExitStatus, out_of_memory: bool, last_words: &str) -> Fai
         failure.message = format!("{}: {last_words}", failure.message);
     }
     failure
+}
+
+/// The failure of a trainer that ended without a single report. One that can read its specification says what is wrong,
+/// so it is none, or its machine lacks what it needs to start.
+fn of_silent_trainer(failure: Failure) -> Failure {
+    match failure.class {
+        ErrorClass::Internal => {
+            Failure { class: ErrorClass::Machine, message: format!("before any report, {}", failure.message) }
+        }
+        _ => failure,
+    }
 }
 
 #[cfg(test)]
