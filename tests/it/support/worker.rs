@@ -110,6 +110,7 @@ impl Surroundings {
             lease: never,
             poll: never,
             stop_patience: Duration::from_secs(30),
+            silence: never,
             recheck: Duration::from_millis(50),
         };
         Self { db, dir, settings }
