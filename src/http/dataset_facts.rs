@@ -32,8 +32,14 @@ pub async fn check(
     match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
         Ok(facts) => Ok(Some(facts.clone())),
         Err((_, dataset::Error::Missing { .. })) => {
-            let found = state.datasets.list().await?;
-            let there_are = name_all(&found);
+            let directory = state.datasets.directory();
+            let there_are = if tokio::fs::try_exists(directory).await.unwrap_or(true) {
+                name_all(&state.datasets.list().await?)
+            } else {
+                "the server's --datasets-dir does not exist: its operator has to create it or name another (its log has \
+                 the path)"
+                    .to_owned()
+            };
             let name = &spec.place.name;
             faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
             Ok(None)

@@ -146,6 +146,7 @@ impl WorkerContext {
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
     db::embedded::create_private(&args.data.data_dir)?;
+    args.data.warn_without_datasets();
     let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
     let storage = args.data.storage();
     let opened = storage_check::open_when_there(&storage, &pool, Opener::Worker, &told_to_stop).await?;

@@ -3,10 +3,12 @@
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, plain_job};
+use crate::support::process::{Process, distillery};
 
 /// A PNG of 1×1 pixel.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cc`\0\0\0\x02\0\x01H\xaf\xa4q\0\0\0\0IEND\xaeB`\x82";
@@ -80,6 +82,22 @@ async fn a_dry_run_refuses_what_a_worker_would() {
     let warnings = dry["warnings"].to_string();
     assert!(warnings.contains("lack 1 of the 2 classes that the evaluation has (dog)"), "{warnings}");
     assert!(warnings.contains("limit takes 1 of 2 training images"), "{warnings}");
+}
+
+#[tokio::test]
+async fn a_directory_of_data_sets_that_does_not_exist_is_named_in_the_log_and_in_the_refusal() {
+    let api = Api::start_with(|settings| settings.datasets_dir = "/nowhere/datasets".into()).await;
+    let (pointer, detail) = fault(&api, &on("ten", &json!({}))).await;
+    assert_eq!(pointer, "/dataset/name");
+    assert!(detail.contains("--datasets-dir does not exist") && !detail.contains("/nowhere"), "{detail}");
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = distillery();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "0", "--datasets-dir", "/nowhere/datasets"]);
+    command.arg("--data-dir").arg(dir.path().join("data")).env("DATABASE_URL", &api.db.url);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut server = Process::start(command);
+    server.stderr().until("cannot read --datasets-dir /nowhere/datasets").await;
+    server.terminate().await;
 }
 
 #[tokio::test]
