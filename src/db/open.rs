@@ -154,7 +154,7 @@ impl Database {
     /// # Errors
     /// When the database can neither be reached nor started.
     pub async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
-        let (url, server) = locate(args).await?;
+        let (url, server) = locate(args, false).await?;
         let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
         let mut patience = Patience::new();
         loop {
@@ -176,17 +176,21 @@ impl Database {
 }
 
 /// The URL of the server's database, and the embedded server, if it had to be started. Waits a little for one that another
-/// process starts or stops.
+/// process starts or stops. Only with `may_create` a data directory without a database gets an empty one.
 ///
 /// # Errors
-/// When it cannot be started.
-pub async fn locate(args: &DatabaseArgs) -> anyhow::Result<(String, Option<Server>)> {
+/// When there is none, or it cannot be started.
+pub async fn locate(args: &DatabaseArgs, may_create: bool) -> anyhow::Result<(String, Option<Server>)> {
     let mut patience = Patience::new();
     loop {
         if let Some(url) = running(args).await {
             return Ok((url, None));
         }
-        match start(args).await {
+        let started = match embedded::expect_cluster(&args.data_dir) {
+            Err(error) if !may_create => Err(error),
+            _ => start(args).await,
+        };
+        match started {
             Ok(server) => return Ok((server.url().to_owned(), Some(server))),
             Err(error) if error.is::<InUse>() => patience.wait(error).await?,
             Err(error) => return Err(error),
