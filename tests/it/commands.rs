@@ -56,6 +56,19 @@ async fn a_command_waits_for_a_server_that_starts() {
 }
 
 #[tokio::test]
+async fn a_url_of_another_database_is_refused_at_once_and_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = "mysql://ada:secret@127.0.0.1:1/distillery";
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--workers", "0"];
+    for arguments in [&serve[..], &["worker", "--device", "cpu"], &["token", "list"], &["prune"]] {
+        let (mut process, mut log) = start(arguments, dir.path(), Some(url));
+        let line = log.until("the database URL has the scheme mysql").await;
+        assert!(line.contains("expected postgresql://") && !line.contains("secret"), "{line}");
+        assert!(!process.ended().await.success(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_command_makes_no_database_where_there_is_none() {
     let dir = tempfile::tempdir().unwrap();
     let mistyped = dir.path().join("dta");
