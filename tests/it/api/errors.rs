@@ -30,8 +30,24 @@ async fn a_body_that_is_not_json_is_refused_with_the_reason() {
     api.ask("/v1/jobs").await.says(415, &["content-type: application/json"]);
     for kind in ["application/json; charset=utf-8", "application/merge-patch+json", "Application/JSON"] {
         let problem = post_text(&api, kind, "[]").await.problem(422);
-        assert_eq!(problem["errors"][0], json!({"pointer": "", "detail": "expected an object, found a list"}));
+        assert_eq!(problem["errors"], json!([{"pointer": "", "detail": "expected an object, found a list"}]));
     }
+    let problem = post_text(&api, "application/json", "null").await.problem(422);
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{problem}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_there_twice_is_refused_with_its_place() {
+    let api = Api::start().await;
+    let once = plain_job().to_string();
+    let whole = format!(r#"{{"name": "one", {}"#, once.strip_prefix('{').unwrap());
+    post_text(&api, "application/json", whole.clone()).await.expect(201);
+    let twice = whole.replacen(r#""name": "one","#, r#""name": "one", "name": "two","#, 1);
+    let says = ["cannot be used", r#"the key "name" is there twice"#, "line 1 column"];
+    post_text(&api, "application/json", twice).await.says(400, &says);
+    let nested = whole.replacen(r#""architecture":"#, r#""architecture": "resnet20", "architecture":"#, 1);
+    assert_ne!(nested, whole);
+    post_text(&api, "application/json", nested).await.says(400, &[r#"the key "architecture" is there twice"#]);
 }
 
 #[tokio::test]
