@@ -182,6 +182,12 @@ impl Gate {
             return Ok(false);
         }
         match self.scope(credentials).await? {
+            None if self.loopback && credentials.is_forwarded => Err(ApiError::Unauthorized(
+                "this server needs a valid token from requests that a proxy passed on, as this one's HTTP/1.0 or a header \
+                 such as X-Forwarded-For says: send `Authorization: Bearer …`. Its operator makes one with `distillery \
+                 token create`"
+                    .into(),
+            )),
             None => Err(unauthorized()),
             Some(scope) if scope < needed => Err(ApiError::Forbidden(
                 format!("this needs a token with scope {}; yours has scope {}", needed.name(), scope.name()).into(),

@@ -37,6 +37,22 @@ async fn a_body_that_is_not_json_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn an_upload_to_a_path_with_the_files_name_is_told_the_right_one() {
+    let api = Api::start().await;
+    let upload = api.request(Method::PUT, "/v1/checkpoints/resnet.pth").body("weights");
+    api.send(upload).await.says(405, &["send it to /v1/checkpoints without a slash"]);
+}
+
+#[tokio::test]
+async fn who_deletes_a_job_that_is_not_finished_is_told_to_cancel_it() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    api.delete(&format!("/v1/jobs/{id}")).await.says(409, &["is queued", "cancel it first"]);
+    api.claim().await;
+    api.delete(&format!("/v1/jobs/{id}")).await.says(409, &["is running", "cancel it first"]);
+}
+
+#[tokio::test]
 async fn a_key_that_is_there_twice_is_refused_with_its_place() {
     let api = Api::start().await;
     let once = plain_job().to_string();
