@@ -88,21 +88,35 @@ pub(super) fn detect(
             }
         }
     }
-    if folder.splits.is_empty() {
+    if folder.splits.is_empty() && !folder.read_as_one(root, &entries, (options, links))? {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(folder)))
+}
+
+impl Folder {
+    /// Reads a directory that has no directories of splits: one with a table of all of them, or with a directory per
+    /// class. False if it is neither.
+    fn read_as_one(
+        &mut self,
+        root: &Path,
+        entries: &[DirectoryEntry],
+        (options, links): (&DatasetOptions, &Links),
+    ) -> Result<bool, Error> {
         let table = metadata::read(root, options, links)?;
         if let TableOfLabels::Labels(table) = table {
-            folder.has_table = true;
-            folder.splits = table.by_first_directory();
+            self.has_table = true;
+            self.splits = table.by_first_directory();
         } else {
-            let holding = holding_images(&links.directories(&entries)?)?;
-            if holding.len() < 2 {
-                return Ok(None);
-            }
-            let are_splits = holding.iter().all(|name| splits::is_usual(name));
+            let holding = holding_images(&links.directories(entries)?)?;
+            let has_images = !holding.is_empty() || entries.iter().any(|entry| walk::is_image(&entry.name));
+            let are_classes = holding.len() >= 2 && !holding.iter().all(|name| splits::is_usual(name));
             match table {
-                TableOfLabels::Unlabelled(path, message) if are_splits => return Err(Error::Column { path, message }),
-                TableOfLabels::Unlabelled(path, lack) => folder.notes.push(passed_over(&path, &lack)),
-                _ if are_splits => {
+                TableOfLabels::Unlabelled(path, lack) if are_classes => self.notes.push(passed_over(&path, &lack)),
+                TableOfLabels::Unlabelled(path, message) if has_images => return Err(Error::Column { path, message }),
+                _ if are_classes => {}
+                _ if holding.len() < 2 => return Ok(false),
+                _ => {
                     let names = holding.join(" and ");
                     let message = format!(
                         "{names} hold images directly, so that nothing tells their classes: put them in a directory per \
@@ -110,16 +124,14 @@ pub(super) fn detect(
                     );
                     return Err(Error::invalid(root, message));
                 }
-                _ => {}
             }
-            let split = SplitFiles::of_directories(root, links)?;
-            folder.splits.insert(splits::TRAIN[0].to_owned(), split);
+            self.splits.insert(splits::TRAIN[0].to_owned(), SplitFiles::of_directories(root, links)?);
         }
-        if folder.splits.len() == 1 {
-            folder.notes.push("the directory has no splits: all of its images are in the train split".to_owned());
+        if self.splits.len() == 1 {
+            self.notes.push("the directory has no splits: all of its images are in the train split".to_owned());
         }
+        Ok(true)
     }
-    Ok(Some(Box::new(folder)))
 }
 
 /// What a data set's notes say of a table without labels.

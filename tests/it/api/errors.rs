@@ -37,36 +37,6 @@ async fn a_body_that_is_not_json_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn an_upload_to_a_path_with_the_files_name_is_told_the_right_one() {
-    let api = Api::start().await;
-    let upload = api.request(Method::PUT, "/v1/checkpoints/resnet.pth").body("weights");
-    api.send(upload).await.says(405, &["send it to /v1/checkpoints without a slash"]);
-}
-
-#[tokio::test]
-async fn who_deletes_a_job_that_is_not_finished_is_told_to_cancel_it() {
-    let api = Api::start().await;
-    let id = api.job().await;
-    api.delete(&format!("/v1/jobs/{id}")).await.says(409, &["is queued", "cancel it first"]);
-    api.claim().await;
-    api.delete(&format!("/v1/jobs/{id}")).await.says(409, &["is running", "cancel it first"]);
-}
-
-#[tokio::test]
-async fn a_key_that_is_there_twice_is_refused_with_its_place() {
-    let api = Api::start().await;
-    let once = plain_job().to_string();
-    let whole = format!(r#"{{"name": "one", {}"#, once.strip_prefix('{').unwrap());
-    post_text(&api, "application/json", whole.clone()).await.expect(201);
-    let twice = whole.replacen(r#""name": "one","#, r#""name": "one", "name": "two","#, 1);
-    let says = ["cannot be used", r#"the key "name" is there twice"#, "line 1 column"];
-    post_text(&api, "application/json", twice).await.says(400, &says);
-    let nested = whole.replacen(r#""architecture":"#, r#""architecture": "resnet20", "architecture":"#, 1);
-    assert_ne!(nested, whole);
-    post_text(&api, "application/json", nested).await.says(400, &[r#"the key "architecture" is there twice"#]);
-}
-
-#[tokio::test]
 async fn a_body_above_a_mebibyte_is_refused_announced_or_not() {
     let api = Api::start().await;
     let body = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
