@@ -13,7 +13,10 @@ pub(super) const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 /// Usual names of the column with the labels.
 const LABELS: [&str; 5] = ["label", "labels", "class", "target", "category"];
 
-/// Reads the table of a directory; `None` if there is none, or it has no labels.
+/// Reads the table of a directory; `None` if there is none.
+///
+/// # Errors
+/// It cannot be read, or does not say files and their labels: with a table, the names of directories are no labels.
 pub(super) fn read(directory: &Path, options: &DatasetOptions, links: &Links) -> Result<Option<SplitFiles>, Error> {
     let Some(path) = NAMES.iter().map(|name| directory.join(name)).find(|path| path.is_file()) else {
         return Ok(None);
@@ -23,7 +26,7 @@ pub(super) fn read(directory: &Path, options: &DatasetOptions, links: &Links) ->
     }
     let table = Table::read(&path)?;
     let column = |name: &str| table.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-    let Some(files) = column("file_name") else { return Ok(None) };
+    let Some(files) = column("file_name") else { return Err(no_column(&path, &table.columns, "file_name")) };
     let labels = match &options.label_column {
         Some(wanted) => Some(column(wanted).ok_or_else(|| {
             let message = format!("has no column {wanted:?}; its columns are: {}", table.columns.join(", "));
@@ -31,7 +34,7 @@ pub(super) fn read(directory: &Path, options: &DatasetOptions, links: &Links) ->
         })?),
         None => LABELS.iter().find_map(|name| column(name)),
     };
-    let Some(labels) = labels else { return Ok(None) };
+    let Some(labels) = labels else { return Err(no_column(&path, &table.columns, "label")) };
     let mut classes: BTreeMap<LabelText, Vec<Box<str>>> = BTreeMap::new();
     let mut listed = HashSet::new();
     let mut parents = HashSet::new();
@@ -62,6 +65,21 @@ pub(super) fn read(directory: &Path, options: &DatasetOptions, links: &Links) ->
         split.notes.push(format!("{unlisted} images that {name} does not name are passed over"));
     }
     Ok(Some(split))
+}
+
+/// Says that a table has no column `wanted`, and what to do.
+fn no_column(path: &Path, columns: &[String], wanted: &str) -> Error {
+    let found = if columns.is_empty() { "none".to_owned() } else { columns.join(", ") };
+    let advice = match columns {
+        [only] if only.contains([';', '\t']) => "separate its columns by commas",
+        _ if wanted == "label" => "name the column with the labels label, or set label_column to it",
+        _ => "name the column with the paths of the images file_name, and the one with their labels label",
+    };
+    let message = format!(
+        "has no column {wanted:?}; its columns are: {found}; {advice}; if the directories are the classes, remove or \
+         rename this file"
+    );
+    Error::Column { path: path.to_owned(), message }
 }
 
 /// Whether there is such a file. Neither it nor a directory on the way is a link that is not followed.

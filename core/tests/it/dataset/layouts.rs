@@ -215,6 +215,40 @@ fn a_table_of_the_whole_directory_may_have_splits_and_another_column() {
     assert!(message.contains(r#"has no column "kind"; its columns are: file_name, grade"#), "{message}");
 }
 
+#[test]
+fn a_table_without_the_columns_of_files_and_labels_is_refused_and_directories_are_not_taken_for_classes() {
+    for (table, fault) in [
+        (
+            "filename,class\ntrain/1.png,a\n",
+            r#"has no column "file_name"; its columns are: filename, class; name the column"#,
+        ),
+        ("file_name;label\ntrain/1.png;a\n", "its columns are: file_name;label; separate its columns by commas"),
+        ("file_name,grade\ntrain/1.png,a\n", r#"has no column "label"; its columns are: file_name, grade"#),
+        ("", r#"has no column "file_name"; its columns are: none"#),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("set");
+        for path in ["train/1.png", "test/2.png", "train/images/3.png"] {
+            put(&at.join(path), &plain(1));
+        }
+        for place in ["metadata.csv", "train/metadata.csv"] {
+            put(&at.join(place), table.as_bytes());
+            if place == "metadata.csv" {
+                fs::rename(at.join("train/images"), at.join("images")).unwrap();
+            } else {
+                fs::rename(at.join("images"), at.join("train/images")).unwrap();
+            }
+            let message = refusal(&at);
+            assert!(message.contains(&format!("set/{place}: ")) && message.contains(fault), "{message}");
+            assert!(message.contains("if the directories are the classes, remove or rename this file"), "{message}");
+            let Discovered { datasets, unusable } = discover(dir.path(), false).unwrap();
+            assert!(datasets.is_empty(), "{datasets:?}");
+            assert!(unusable.len() == 1 && unusable[0].reason.contains(fault), "{unusable:?}");
+            fs::remove_file(at.join(place)).unwrap();
+        }
+    }
+}
+
 /// A pickle of CIFAR's Python version, as Python 2 writes it.
 fn pickle(labels: &str, values: &[u8], pixels: &[u8]) -> Vec<u8> {
     let mut file = b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03".to_vec();
