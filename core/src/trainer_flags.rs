@@ -1,10 +1,19 @@
-//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate` and `convert`.
+//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate` and `convert`; and the format of log
+//! lines, which all commands have.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 pub use crate::spec::EvalCrop;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
 
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
