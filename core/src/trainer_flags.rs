@@ -143,7 +143,7 @@ pub struct EvaluateArgs {
 pub struct ConvertArgs {
     /// Any supported checkpoint.
     pub input: PathBuf,
-    /// The safetensors file to write.
+    /// The safetensors file to write. Not the input.
     pub output: PathBuf,
     /// Of a file with several state dicts, the key or prefix of the one to convert, such as state_dict_ema.
     #[arg(long, env = "DISTILLERY_STATE_DICT")]

@@ -1,7 +1,11 @@
 //! The subcommands of `distillery-trainer`: each reads files, calls the rest, and turns errors into messages.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -23,7 +27,7 @@ use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery_core::architecture::{self, Architecture};
-use distillery_core::checkpoint::Checkpoint;
+use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset::{Dataset, DatasetOptions};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event};
 use distillery_core::spec::usual_resize;
@@ -271,17 +275,38 @@ impl Preprocessing {
 /// `distillery-trainer convert`.
 #[must_use]
 pub fn convert(args: &ConvertArgs) -> ExitCode {
-    let converted = Checkpoint::open_state_dict(&args.input, args.state_dict.as_deref())
-        .and_then(|checkpoint| checkpoint.convert(&args.output).map(|()| checkpoint));
-    print(converted.map_err(|error| state_dict::unreadable(&args.input, &error)).map(|read| {
-        json!({
-            "notes": read.notes(),
-            "format": read.format().name(),
-            "tensors": read.tensors().len(),
-            "parameters": read.parameters(),
-            "fits": architecture::fits(&read.shapes()).iter().map(|fit| fit.architecture.name).collect::<Vec<_>>(),
-        })
+    print(convert_by(args))
+}
+
+fn convert_by(args: &ConvertArgs) -> Result<Value> {
+    let ConvertArgs { input, output, state_dict } = args;
+    let read = Checkpoint::open_state_dict(input, state_dict.as_deref())
+        .map_err(|error| state_dict::unreadable(input, &error))?;
+    if is_same_file(input, output) {
+        return Err(Error::user(format!("{} is the checkpoint itself: name another file", output.display())));
+    }
+    read.convert(output).map_err(|error| match error {
+        checkpoint::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => Error::user(format!(
+            "{} cannot be written: there is no directory {}; create it, or name another file",
+            output.display(),
+            output.parent().unwrap_or(output).display()
+        )),
+        checkpoint::Error::Io(error) => Error::storage(output)(error),
+        error => state_dict::unreadable(input, &error),
+    })?;
+    Ok(json!({
+        "notes": read.notes(),
+        "format": read.format().name(),
+        "tensors": read.tensors().len(),
+        "parameters": read.parameters(),
+        "fits": architecture::fits(&read.shapes()).iter().map(|fit| fit.architecture.name).collect::<Vec<_>>(),
     }))
+}
+
+/// Whether two paths lead to one file, through links or not.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
+    identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
 /// Prints a result to standard output, or an error to standard error.
