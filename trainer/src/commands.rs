@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::ValueEnum;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
@@ -128,13 +129,10 @@ fn data_memory(args: &ComputeArgs) -> u64 {
 pub fn verify(args: &VerifyArgs) -> ExitCode {
     match catching_panics(|| verify::verify(args)) {
         Ok(verdict) => {
-            println!("{}", serde_json::to_string_pretty(&verdict).expect("a verdict is JSON"));
-            if verdict.matches { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let printed = print(Ok(&verdict));
+            if verdict.matches { printed } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => print::<Value>(Err(error)),
     }
 }
 
@@ -310,14 +308,16 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// Prints a result to standard output, or an error to standard error.
-fn print(result: Result<Value>) -> ExitCode {
-    match result {
-        Ok(value) => {
-            println!("{value:#}");
-            ExitCode::SUCCESS
-        }
+fn print<T: Serialize>(result: Result<T>) -> ExitCode {
+    let written = result.and_then(|value| {
+        let text = serde_json::to_string_pretty(&value).expect("results are JSON");
+        writeln!(io::stdout(), "{text}").map_err(|error| Error::internal(format!("standard output: {error}")))
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // Nobody may read that either.
+            let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -22,3 +22,35 @@ fn convert_names_the_file_that_it_cannot_write_and_does_not_replace_its_input() 
     }
     assert_eq!(workspace.bytes("teacher/student.safetensors"), before);
 }
+
+/// A pipe that nobody reads any more.
+fn unread() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
+}
+
+#[test]
+fn a_run_whose_reader_is_gone_goes_on_and_says_so() {
+    let workspace = Workspace::new();
+    let run = workspace.command(&workspace.plain(), "out").stdout(unread()).output().unwrap();
+    let said = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(0), "{said}");
+    let warning = "warning: nobody reads standard output any more: the run goes on without its lines";
+    assert_eq!(said.matches(warning).count(), 1, "{said}");
+    assert!(workspace.path("out/student.safetensors").exists());
+    // Nor does it matter whether anybody hears of that.
+    let mut command = workspace.command(&workspace.plain(), "unheard");
+    assert!(command.stdout(unread()).stderr(unread()).status().unwrap().success());
+}
+
+#[test]
+fn a_result_that_nobody_reads_is_an_error_and_no_panic() {
+    let workspace = Workspace::new().with_teacher();
+    let mut command = trainer("convert");
+    command.arg(workspace.path("teacher/student.safetensors")).arg(workspace.path("copy"));
+    let run = command.stdout(unread()).output().unwrap();
+    let said = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("error: standard output: ") && !said.contains("panicked"), "{said}");
+}
