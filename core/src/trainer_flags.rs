@@ -34,7 +34,7 @@ pub struct TrainArgs {
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
     /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command
-    /// again resumes the run.
+    /// again resumes the run. One run at a time may write to it.
     #[arg(long, short, env = "DISTILLERY_OUTPUT")]
     pub output: PathBuf,
     /// Write events to standard output, one JSON object per line, instead of progress for people.

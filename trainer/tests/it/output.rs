@@ -1,6 +1,9 @@
 //! Promise: a command says truthfully what it cannot write, and never writes over what somebody else needs.
 
-use crate::support::{Workspace, text, trainer};
+use distillery_core::protocol::{ErrorClass, Event};
+use serde_json::json;
+
+use crate::support::{Supervised, Workspace, merged, text, trainer};
 
 #[test]
 fn convert_names_the_file_that_it_cannot_write_and_does_not_replace_its_input() {
@@ -53,4 +56,22 @@ fn a_result_that_nobody_reads_is_an_error_and_no_panic() {
     let said = text(&run.stderr);
     assert_eq!(run.status.code(), Some(1), "{said}");
     assert!(said.starts_with("error: standard output: ") && !said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn an_output_directory_takes_one_run_at_a_time() {
+    let workspace = Workspace::new();
+    let spec = merged(workspace.plain(), json!({"training": {"epochs": 10000}}));
+    let started = || {
+        let mut run = Supervised::start(workspace.command(&spec, "out"));
+        run.until(|event| matches!(event, Event::Started(_)));
+        run
+    };
+    let run = started();
+    let failure = workspace.fail(&spec, "out", &[]);
+    assert_eq!(failure.class, ErrorClass::User);
+    assert!(failure.message.contains("another run writes to it: wait for its end"), "{}", failure.message);
+    // The kernel ends the claim with the process, however that ends.
+    run.kill();
+    started().kill();
 }
