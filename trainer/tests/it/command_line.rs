@@ -321,7 +321,7 @@ fn unworkable_settings_are_user_errors_that_say_what_is_wrong() {
     };
     assert_user(json!({"teacher": {"architecture": "resnet56"}}), &["does not fit resnet56", "it fits resnet8"]);
     assert_user(json!({"teacher": {"checkpoint": "/nowhere.pt"}}), &["/nowhere.pt does not exist"]);
-    assert_user(json!({"dataset": {"path": "/nowhere"}}), &["data set /nowhere no longer exists"]);
+    assert_user(json!({"dataset": {"path": "/nowhere"}}), &["there is no data set at /nowhere: put it there"]);
     // A teacher with two classes more than the data set.
     let other = Workspace::new();
     let labels = other.path("data/train-labels-idx1-ubyte");
