@@ -246,7 +246,7 @@ impl Preprocessing {
         let stored_side = || stored("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
         let stored_crop = || EvalCrop::from_str(stored("eval_crop")?, true).ok();
         let stored_resize = || stored("eval_resize")?.parse().ok();
-        let (mean, std) = args.mean.zip(args.std).or_else(|| state_dict::stored_normalisation(checkpoint)).unzip();
+        let (mean, std) = args.mean.zip(args.std).or_else(|| checkpoint.normalisation()).unzip();
         let side = args.image_size.or_else(stored_side).unwrap_or(architecture.input_side);
         // The file's is for its own image size.
         let resize = args.resize.or_else(|| stored_resize().filter(|_| args.image_size.is_none()));
