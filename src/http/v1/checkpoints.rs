@@ -197,7 +197,8 @@ impl Upload {
         mut notes: Vec<String>,
     ) -> Result<UploadedCheckpoint, ApiError> {
         let file = checkpoint::Checkpoint::open(&self.path()).map_err(unreadable)?;
-        notes.extend_from_slice(file.notes());
+        let known = notes.clone();
+        notes.extend(file.notes().iter().filter(|note| !known.contains(note)).cloned());
         let shapes = file.shapes();
         let expected = parameters.num_classes.and_then(|classes| u32::try_from(classes).ok());
         if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, expected)) {
