@@ -288,6 +288,24 @@ fn zeros_behind_a_gzip_stream_are_padding() {
 }
 
 #[test]
+fn links_that_lead_nowhere_are_unusable_data_sets() {
+    let base = tempfile::tempdir().unwrap();
+    for (target, link) in
+        [("round", "round"), ("gone", "broken"), ("file", "to-a-file"), ("set", "linked"), ("x", ".x")]
+    {
+        symlink(target, base.path().join(link)).unwrap();
+    }
+    put(&base.path().join("file"), b"");
+    put(&base.path().join("set/train/a/1.png"), &plain(1));
+    let Discovered { datasets, unusable } = discover(base.path(), false).unwrap();
+    let names: Vec<&str> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+    assert_eq!(names, ["linked", "set"]);
+    let names: Vec<&str> = unusable.iter().map(|directory| directory.name.as_str()).collect();
+    assert_eq!(names, ["broken", "round"]);
+    assert!(unusable.iter().all(|directory| directory.reason.starts_with("it is a broken link (")), "{unusable:?}");
+}
+
+#[test]
 fn what_is_listed_can_be_named() {
     let base = tempfile::tempdir().unwrap();
     for name in ["my data", "c++", "日本", "_x", "back\\slash", " space", "line\nbreak"] {
