@@ -25,9 +25,12 @@ use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery_core::architecture::{self, Architecture};
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset::{Dataset, DatasetOptions};
+use distillery_core::exported::{self, ExportedNetwork};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event};
 use distillery_core::spec::usual_resize;
-use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery_core::trainer_flags::{
+    ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs,
+};
 
 /// `distillery-trainer train`.
 #[must_use]
@@ -273,15 +276,41 @@ impl Preprocessing {
 pub fn convert(args: &ConvertArgs) -> ExitCode {
     let converted = Checkpoint::open_state_dict(&args.input, args.state_dict.as_deref())
         .and_then(|checkpoint| checkpoint.convert(&args.output).map(|()| checkpoint));
-    print(converted.map_err(|error| state_dict::unreadable(&args.input, &error)).map(|read| {
-        json!({
-            "notes": read.notes(),
-            "format": read.format().name(),
-            "tensors": read.tensors().len(),
-            "parameters": read.parameters(),
-            "fits": architecture::fits(&read.shapes()).iter().map(|fit| fit.architecture.name).collect::<Vec<_>>(),
-        })
-    }))
+    print(converted.map_err(|error| state_dict::unreadable(&args.input, &error)).map(|read| described(&read)))
+}
+
+fn described(checkpoint: &Checkpoint) -> Value {
+    let fits = architecture::fits(&checkpoint.shapes());
+    json!({
+        "notes": checkpoint.notes(),
+        "format": checkpoint.format().name(),
+        "tensors": checkpoint.tensors().len(),
+        "parameters": checkpoint.parameters(),
+        "fits": fits.iter().map(|fit| fit.architecture.name).collect::<Vec<_>>(),
+    })
+}
+
+/// `distillery-trainer inspect`.
+#[must_use]
+pub fn inspect(args: &InspectArgs) -> ExitCode {
+    print(inspect_by(args))
+}
+
+fn inspect_by(args: &InspectArgs) -> Result<Value> {
+    let path = &args.input;
+    if exported::is_exported(path) {
+        let unreadable = |error: exported::Error| match &error {
+            exported::Error::File(error) => state_dict::unreadable(path, error),
+            _ => Error::user(format!("{}: {error}", path.display())),
+        };
+        let network = ExportedNetwork::open(path).map_err(unreadable)?;
+        return match network.unsound().map_err(unreadable)? {
+            None => Ok(json!(network.description())),
+            Some(unsound) => Err(Error::user(format!("{} {unsound}", path.display()))),
+        };
+    }
+    let checkpoint = Checkpoint::open_state_dict(path, args.state_dict.as_deref());
+    checkpoint.map(|read| described(&read)).map_err(|error| state_dict::unreadable(path, &error))
 }
 
 /// Prints a result to standard output, or an error to standard error.
