@@ -49,8 +49,8 @@ async fn generate(api: &Api, arguments: &[&str]) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn generated_requests_get_the_answers_that_the_description_promises() {
     let api = api_with_jobs().await;
-    let cases = generate(&api, &["--max-examples", "10"]).await;
-    assert!(cases > 300, "{cases}");
+    let cases = generate(&api, &["--max-examples", "20"]).await;
+    assert!(cases > 500, "{cases}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
