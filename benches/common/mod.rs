@@ -80,7 +80,7 @@ pub fn write_trainer(dir: &Path, first: &str) -> std::io::Result<PathBuf> {
     let trainer = dir.join("trainer");
     let script = format!(
         r#"#!/bin/bash
-[ "$1" = probe ] && exit 0
+[ "$1" = probe ] && echo "distillery-trainer computes on $3" && exit 0
 {first}
 out=$4
 echo '{{"type":"started","device":"cpu","precision":"float32","threads":1,"train_images":9,"eval_images":9,"classes":4,"steps_per_epoch":10,"epochs":5,"resumed_epochs":0,"resumed_step":0}}'

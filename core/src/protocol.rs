@@ -28,6 +28,13 @@ pub mod files {
     pub const CHECKPOINT: &str = "state/checkpoint.safetensors";
 }
 
+/// What a trainer that was asked to `probe` these devices writes once it has computed on each. No other program says
+/// that, so a worker that was given one by mistake takes no jobs.
+#[must_use]
+pub fn probe_answer(devices: &str) -> String {
+    format!("distillery-trainer computes on {devices}")
+}
+
 /// Exit status of a trainer that stopped on request.
 pub const EXIT_STOPPED: u8 = 3;
 

@@ -79,6 +79,16 @@ impl DataArgs {
     pub fn storage(&self) -> String {
         self.storage.clone().unwrap_or_else(|| self.data_dir.join("artifacts").display().to_string())
     }
+
+    /// Says so in the log if there is no directory of data sets. It may be mounted or filled later.
+    pub fn warn_without_datasets(&self) {
+        if let Err(error) = std::fs::read_dir(&self.datasets_dir) {
+            let path = self.datasets_dir.display();
+            tracing::warn!(
+                "there are no data sets: cannot read --datasets-dir {path}: {error}; create it, or name another"
+            );
+        }
+    }
 }
 
 /// How a command beside the server finds its database.

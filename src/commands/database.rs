@@ -17,7 +17,7 @@ const MISLEADING: [&str; 6] = ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOP
 /// Returns the exit code of the client.
 ///
 /// # Errors
-/// The data directory has no database (or, with `--create`, has one), or the client cannot be started.
+/// The data directory has no database (or, with `--create`, has one), cannot be read, or the client cannot be started.
 pub async fn run(args: ClientArgs) -> anyhow::Result<ExitCode> {
     let data_dir = args.database.data_dir.display();
     ensure!(
@@ -25,7 +25,7 @@ pub async fn run(args: ClientArgs) -> anyhow::Result<ExitCode> {
         "this is for the server's own PostgreSQL in --data-dir, and DATABASE_URL names another: give that URL to the client \
          itself, as in `pg_dump \"$DATABASE_URL\"`"
     );
-    let exists = embedded::has_cluster(&args.database.data_dir);
+    let exists = embedded::has_cluster(&args.database.data_dir)?;
     ensure!(
         exists || args.create,
         "there is no database in {data_dir}: give the server's --data-dir, or --create to make an empty database there"
@@ -33,7 +33,7 @@ pub async fn run(args: ClientArgs) -> anyhow::Result<ExitCode> {
     ensure!(!exists || !args.create, "there is a database in {data_dir} already: give --create another --data-dir");
     // Ctrl-C is for the client, which may go on.
     let _interrupts = signal(SignalKind::interrupt())?;
-    let (url, server) = db::locate(&args.database).await?;
+    let (url, server) = db::locate(&args.database, args.create).await?;
     let status = client(&args, &url)?.status().await;
     if let Some(server) = server {
         server.stop().await;

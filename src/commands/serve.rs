@@ -23,6 +23,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     embedded::create_private(&args.data.data_dir)?;
     // Before anything else: a second server on the same address is the most common mistake, and cheap to detect.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    args.data.warn_without_datasets();
     let Some(database_url) = &args.database_url else {
         return serve_with_own_database(&args, listener, told_to_stop).await;
     };

@@ -19,6 +19,12 @@ const STATUS: &str = "distillery_status";
 /// Says that there may be a job to claim.
 const QUEUE: &str = "distillery_queue";
 
+/// Makes idle workers look at the queue, and at their data sets before that.
+pub async fn wake_workers(pool: &PgPool) -> sqlx::Result<()> {
+    sqlx::query("select pg_notify($1, '')").bind(QUEUE).execute(pool).await?;
+    Ok(())
+}
+
 /// How long a connection may be silent before it is asked whether it lives. It sends nothing by itself, so a network that
 /// has forgotten it, or a machine that is gone, would not be noticed for ever.
 const SILENCE: Duration = Duration::from_secs(10);

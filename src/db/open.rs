@@ -24,6 +24,22 @@ const CONNECTIONS: u32 = 16;
 /// two that are about to be replaced.
 pub const CONNECTIONS_OF_A_PROCESS: u32 = CONNECTIONS + 4;
 
+/// Reads the URL of a database.
+///
+/// # Errors
+/// It is no URL of PostgreSQL. Does not repeat it: it may hold a password.
+fn read_url(url: &str) -> anyhow::Result<PgConnectOptions> {
+    // The driver reads every scheme alike, and another server would leave it without an answer.
+    let scheme = url.split_once(':').map_or("none", |(scheme, _)| scheme);
+    anyhow::ensure!(
+        ["postgres", "postgresql"].iter().any(|known| known.eq_ignore_ascii_case(scheme)),
+        "the database URL has the scheme {}: expected postgresql://USER:PASSWORD@HOST/DATABASE, since only PostgreSQL is \
+         supported",
+        if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) { scheme } else { "none" }
+    );
+    url.parse().context("cannot read the database URL")
+}
+
 /// Connects a pool whose every wait has a bound.
 ///
 /// # Errors
@@ -37,8 +53,7 @@ pub async fn connect(url: &str) -> anyhow::Result<PgPool> {
 /// # Errors
 /// When the URL cannot be read or the database does not answer.
 pub async fn connect_at_most(url: &str, connections: u32) -> anyhow::Result<PgPool> {
-    let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
-    let options = options.application_name("distillery").options([
+    let options = read_url(url)?.application_name("distillery").options([
         ("statement_timeout", "30s"),
         ("lock_timeout", "10s"),
         // No transaction here waits for anything but the database. A process that is frozen in one keeps its job's row
@@ -65,7 +80,7 @@ pub async fn connect_at_most(url: &str, connections: u32) -> anyhow::Result<PgPo
 /// # Errors
 /// When the URL cannot be read, or the database refuses for a reason that waiting does not remove.
 pub async fn open_when_there(url: &str, stop: &CancellationToken) -> anyhow::Result<Option<PgPool>> {
-    let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
+    let options = read_url(url)?;
     loop {
         match open(url, &options).await {
             Ok(pool) => return Ok(Some(pool)),
@@ -154,8 +169,8 @@ impl Database {
     /// # Errors
     /// When the database can neither be reached nor started.
     pub async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
-        let (url, server) = locate(args).await?;
-        let options: PgConnectOptions = url.parse().context("cannot read the database URL")?;
+        let (url, server) = locate(args, false).await?;
+        let options = read_url(&url)?;
         let mut patience = Patience::new();
         loop {
             match open(&url, &options).await {
@@ -176,17 +191,21 @@ impl Database {
 }
 
 /// The URL of the server's database, and the embedded server, if it had to be started. Waits a little for one that another
-/// process starts or stops.
+/// process starts or stops. Only with `may_create` a data directory without a database gets an empty one.
 ///
 /// # Errors
-/// When it cannot be started.
-pub async fn locate(args: &DatabaseArgs) -> anyhow::Result<(String, Option<Server>)> {
+/// When there is none, or it cannot be started.
+pub async fn locate(args: &DatabaseArgs, may_create: bool) -> anyhow::Result<(String, Option<Server>)> {
     let mut patience = Patience::new();
     loop {
         if let Some(url) = running(args).await {
             return Ok((url, None));
         }
-        match start(args).await {
+        let started = match embedded::expect_cluster(&args.data_dir) {
+            Err(error) if !may_create => Err(error),
+            _ => start(args).await,
+        };
+        match started {
             Ok(server) => return Ok((server.url().to_owned(), Some(server))),
             Err(error) if error.is::<InUse>() => patience.wait(error).await?,
             Err(error) => return Err(error),

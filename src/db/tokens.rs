@@ -101,6 +101,11 @@ pub async fn any(pool: &PgPool) -> sqlx::Result<bool> {
         .await
 }
 
+/// Whether a token was ever made, valid or not.
+pub async fn any_ever(pool: &PgPool) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(r#"select exists (select from tokens) as "any!""#).fetch_one(pool).await
+}
+
 /// The scope of a token, or none if it is not valid. Notes that it was used.
 pub async fn scope_of(pool: &PgPool, sha256: &[u8; 32]) -> sqlx::Result<Option<Scope>> {
     let query = sqlx::query!(

@@ -1,5 +1,5 @@
-//! Tokens: who may do what, and how often. Requests need one once a token exists or the server is reachable from other
-//! machines, by its listener or through a proxy.
+//! Tokens: who may do what, and how often. Requests need one once a token was made, even if all are revoked by now, or
+//! if the server is reachable from other machines, by its listener or through a proxy.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +26,8 @@ use crate::db::tokens::{self, Scope};
 pub const TOKEN_MEMORY: Duration = Duration::from_secs(5);
 /// How long the cache is trusted while the database is down, so that `/metrics` can report that.
 const OUTAGE_TOKEN_MEMORY: Duration = Duration::from_secs(600);
+/// How long the question may take whether there is a token, if the answer was no before: the database may be down.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a token is checked again at most while a request of it goes on.
 const SHORTEST_RECHECK: Duration = Duration::from_millis(100);
 /// Size of the cache, in tokens.
@@ -68,7 +70,7 @@ impl Credentials {
 
 #[derive(Default)]
 struct TokenCache {
-    /// Whether any token exists.
+    /// Whether any token was made. Once one was, that remains so.
     any: Option<(bool, Instant)>,
     valid: HashMap<[u8; 32], (Scope, Instant)>,
 }
@@ -103,21 +105,43 @@ impl Gate {
         })
     }
 
-    /// Whether such a request needs a token.
+    /// Whether such a request needs a token. The first token counts at once.
     pub async fn is_closed(&self, credentials: Credentials) -> Result<bool, ApiError> {
+        self.is_closed_after(credentials, Duration::ZERO).await
+    }
+
+    /// The same, but that there was no token is believed for so long.
+    async fn is_closed_after(&self, credentials: Credentials, open_for: Duration) -> Result<bool, ApiError> {
         if !self.loopback || self.admin.is_some() || credentials.is_forwarded {
             return Ok(true);
         }
         let cached = self.cache(|cache| cache.any);
-        if let Some(any) = fresh(cached, self.cached_for) {
-            return Ok(any);
+        if let Some((true, _)) = cached {
+            return Ok(true);
         }
-        match tokens::any(&self.pool).await {
+        if fresh(cached, open_for).is_some() {
+            return Ok(false);
+        }
+        let look = tokens::any_ever(&self.pool);
+        let remembered = fresh(cached, OUTAGE_TOKEN_MEMORY);
+        let found = match remembered {
+            Some(any) => match tokio::time::timeout(LOOK_PATIENCE, look).await {
+                Ok(found) => found,
+                Err(_) => return Ok(any),
+            },
+            None => look.await,
+        };
+        match found {
             Ok(any) => {
-                self.cache(|cache| cache.any = Some((any, Instant::now())));
+                self.cache(|cache| {
+                    // Another request may have found the first token meanwhile.
+                    if cache.any.is_none_or(|(known, _)| !known) {
+                        cache.any = Some((any, Instant::now()));
+                    }
+                });
                 Ok(any)
             }
-            Err(error) => fresh(cached, OUTAGE_TOKEN_MEMORY).ok_or_else(|| error.into()),
+            Err(error) => remembered.ok_or_else(|| error.into()),
         }
     }
 
@@ -149,10 +173,21 @@ impl Gate {
 
     /// Refuses a request whose token does not allow it. Returns whether it needed one.
     async fn admit(&self, credentials: Credentials, needed: Scope) -> Result<bool, ApiError> {
-        if !self.is_closed(credentials).await? {
+        self.admit_after(credentials, needed, Duration::ZERO).await
+    }
+
+    /// The same, but that there was no token is believed for so long.
+    async fn admit_after(&self, credentials: Credentials, needed: Scope, open_for: Duration) -> Result<bool, ApiError> {
+        if !self.is_closed_after(credentials, open_for).await? {
             return Ok(false);
         }
         match self.scope(credentials).await? {
+            None if self.loopback && credentials.is_forwarded => Err(ApiError::Unauthorized(
+                "this server needs a valid token from requests that a proxy passed on, as this one's HTTP/1.0 or a header \
+                 such as X-Forwarded-For says: send `Authorization: Bearer …`. Its operator makes one with `distillery \
+                 token create`"
+                    .into(),
+            )),
             None => Err(unauthorized()),
             Some(scope) if scope < needed => Err(ApiError::Forbidden(
                 format!("this needs a token with scope {}; yours has scope {}", needed.name(), scope.name()).into(),
@@ -167,7 +202,7 @@ impl Gate {
             tokio::time::sleep(self.cached_for.max(SHORTEST_RECHECK)).await;
             let _one_at_a_time = self.rechecking.lock().await;
             if let Err(refusal @ (ApiError::Unauthorized(_) | ApiError::Forbidden(_))) =
-                self.admit(credentials, needed).await
+                self.admit_after(credentials, needed, self.cached_for).await
             {
                 return refusal;
             }

@@ -1,13 +1,17 @@
 //! Looks at the data set that a specification names. Requests that ask the same at about the same time share a look.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::AppState;
 use super::error::ApiError;
 use super::extract::fault;
 use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError, SelectionRequest};
 use crate::spec::{DatasetSpec, Fault};
+
+/// How long a data set is new: workers that are idle look at theirs every five seconds.
+const NEW: Duration = Duration::from_secs(30);
 
 /// What a job needs to know of its data set.
 #[derive(Debug, Clone)]
@@ -32,8 +36,14 @@ pub async fn check(
     match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
         Ok(facts) => Ok(Some(facts.clone())),
         Err((_, dataset::Error::Missing { .. })) => {
-            let found = state.datasets.list().await?;
-            let there_are = name_all(&found);
+            let directory = state.datasets.directory();
+            let there_are = if tokio::fs::try_exists(directory).await.unwrap_or(true) {
+                name_all(&state.datasets.list().await?)
+            } else {
+                "the server's --datasets-dir does not exist: its operator has to create it or name another (its log has \
+                 the path)"
+                    .to_owned()
+            };
             let name = &spec.place.name;
             faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
             Ok(None)
@@ -50,6 +60,15 @@ pub async fn check(
 /// When a directory was changed last. A data set that is gone, or was put in place anew, is looked at again at once.
 async fn changed(path: &Path) -> Option<SystemTime> {
     tokio::fs::metadata(path).await.and_then(|facts| facts.modified()).ok()
+}
+
+/// Whether the server's copy of a data set was put in place or changed a moment ago, so that workers may not have looked.
+pub async fn is_new(state: &AppState, name: &str) -> bool {
+    let Ok(facts) = tokio::fs::metadata(state.datasets.directory().join(name)).await else { return false };
+    // Of the directory's entry too, unlike the time of modification, which a copy may keep.
+    let changed = Duration::from_secs(facts.ctime().unsigned_abs());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(changed) < NEW
 }
 
 /// What of a specification decides about the [facts](DatasetFacts): what [`open`] reads of it, and nothing else, so

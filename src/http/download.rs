@@ -11,10 +11,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures::stream::Fuse;
+use futures::{Stream, StreamExt};
+use sha2::{Digest, Sha256};
 
 use super::AppState;
 use super::error::ApiError;
-use crate::artifacts;
+use crate::artifacts::{self, Bytestream};
 
 #[derive(Debug)]
 pub struct Download {
@@ -62,14 +66,17 @@ impl Download {
         if bytes.is_empty() {
             return Ok(response.into_response());
         }
-        if method == Method::HEAD {
-            state.artifacts.size(&self.key).await?.ok_or_else(|| self.gone())?;
-        } else {
-            let content = state.artifacts.read(&self.key, bytes).await.map_err(|error| match error {
+        match state.artifacts.size(&self.key).await? {
+            None => return Err(self.gone()),
+            Some(found) if found != self.size => return Err(self.of_another_size(found)),
+            Some(_) => {}
+        }
+        if method != Method::HEAD {
+            let content = state.artifacts.read(&self.key, bytes.clone()).await.map_err(|error| match error {
                 artifacts::Error::NotFound(_) => self.gone(),
                 other => other.into(),
             })?;
-            *response.body_mut() = Body::from_stream(content);
+            *response.body_mut() = Body::from_stream(self.checked(content, bytes));
         }
         Ok(response.into_response())
     }
@@ -77,15 +84,33 @@ impl Download {
     /// The error for a file that the database names and storage does not have.
     fn gone(&self) -> ApiError {
         tracing::error!(key = self.key, sha256 = self.sha256, "a published file is gone from storage");
+        self.lost("gone from storage: something other than this program removed it")
+    }
+
+    /// The error for a file that has another size than when it was stored.
+    fn of_another_size(&self, found: u64) -> ApiError {
+        tracing::error!(key = self.key, found, stored = self.size, "a published file is damaged: its size has changed");
+        self.lost("damaged in storage: something other than this program changed it")
+    }
+
+    fn lost(&self, how: &str) -> ApiError {
         let name = &self.file_name;
         ApiError::Gone(
             format!(
-                "{name} was published, but its file is gone from storage: something other than this program removed it. Ask \
-                 the operator to put it back from a backup, or post the job again (GET /v1/jobs/{{id}}/submitted has its \
-                 document)"
+                "{name} was published, but its file is {how}. Ask the operator to put it back from a backup, or post the \
+                 job again (GET /v1/jobs/{{id}}/submitted has its document)"
             )
             .into(),
         )
+    }
+
+    /// The content, without the end of a file that is damaged: a client then notices that it has not got the file. Only
+    /// whole files are compared with their digest.
+    fn checked(self, content: Bytestream, range: Range<u64>) -> impl Stream<Item = Result<Bytes, artifacts::Error>> {
+        let sha256 = (range == (0..self.size)).then(Sha256::new);
+        let expected = range.end - range.start;
+        let check = Check { content: content.fuse(), key: self.key, stored: self.sha256, sha256, expected, last: None };
+        futures::stream::try_unfold(check, Check::next)
     }
 
     fn describe(&self, etag: &str, headers: &mut HeaderMap) -> Result<(), ApiError> {
@@ -105,6 +130,43 @@ impl Download {
             headers.insert(name, HeaderValue::try_from(value).map_err(anyhow::Error::from)?);
         }
         Ok(())
+    }
+}
+
+/// A download that goes on.
+struct Check {
+    content: Fuse<Bytestream>,
+    key: String,
+    /// SHA-256 of what was stored, in hexadecimal.
+    stored: String,
+    /// Of what was read so far; `None` where only a part is read.
+    sha256: Option<Sha256>,
+    /// Bytes that are still to come.
+    expected: u64,
+    /// What was read last, which is kept back until it is known to be right.
+    last: Option<Bytes>,
+}
+
+impl Check {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, artifacts::Error> {
+        while let Some(piece) = self.content.next().await {
+            let piece = piece.inspect_err(|error| tracing::error!(key = self.key, %error, "a download was cut off"))?;
+            self.expected = self.expected.saturating_sub(piece.len() as u64);
+            if let Some(sha256) = &mut self.sha256 {
+                sha256.update(&piece);
+            }
+            if let Some(ready) = self.last.replace(piece) {
+                return Ok(Some((ready, self)));
+            }
+        }
+        let found = self.sha256.take().map(|sha256| hex::encode(sha256.finalize()));
+        if self.expected > 0 || found.as_ref().is_some_and(|found| *found != self.stored) {
+            let found = found.unwrap_or_default();
+            let error = artifacts::Error::Damaged { key: self.key, found, stored: self.stored };
+            tracing::error!(%error, "a download was cut off");
+            return Err(error);
+        }
+        Ok(self.last.take().map(|last| (last, self)))
     }
 }
 

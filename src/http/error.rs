@@ -27,7 +27,8 @@ pub enum ApiError {
     /// The request comes from another site or is for another host, or its token does not permit it.
     Forbidden(Cow<'static, str>),
     NotFound(Cow<'static, str>),
-    MethodNotAllowed,
+    /// With a hint, or nothing.
+    MethodNotAllowed(&'static str),
     /// The client paused for too long.
     TooSlow(Cow<'static, str>),
     /// The state of the resource does not allow the request.
@@ -102,7 +103,8 @@ impl ApiError {
                  server is updated"
             ));
         }
-        Self::conflict(format!("job {job} is {}: it cannot be {action}", status.name()))
+        let first = if action == "deleted" { "; cancel it first" } else { "" };
+        Self::conflict(format!("job {job} is {}: it cannot be {action}{first}", status.name()))
     }
 
     /// All faults in a specification.
@@ -122,7 +124,7 @@ impl ApiError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Gone(_) => StatusCode::GONE,
@@ -149,9 +151,10 @@ impl ApiError {
             | Self::UnsupportedMediaType(detail)
             | Self::Unavailable(detail) => detail,
             Self::Invalid { detail, faults } => return (detail.into_owned(), faults),
-            Self::MethodNotAllowed => {
-                "this resource does not support that method; the Allow header lists the methods it supports".into()
-            }
+            Self::MethodNotAllowed(hint) => format!(
+                "this resource does not support that method; the Allow header lists the methods it supports{hint}"
+            )
+            .into(),
             Self::PreconditionFailed => "the file is not the one named by If-Match".into(),
             Self::TooLarge(limit) => format!("the body is larger than the limit of {limit} bytes").into(),
             Self::RateLimited(seconds) => format!("rate limit exceeded for this token: retry after {seconds} s").into(),

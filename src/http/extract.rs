@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::AppState;
 use super::error::ApiError;
 use crate::spec::Fault;
-use crate::text::without_mark;
+use crate::text::{self, without_mark};
 
 /// Largest body read into memory, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
@@ -142,8 +142,9 @@ impl FromRequest<AppState> for JsonBody {
         }
         let (bytes, room) = state.bodies.receive(request).await?;
         let bytes = bytes.slice_ref(without_mark(&bytes));
-        match serde_json::from_slice(&bytes) {
+        match text::json(&bytes) {
             Ok(value) => Ok(Self { value, bytes, _room: room }),
+            Err(error) if error.is_data() => Err(ApiError::malformed(format!("the body cannot be used: {error}"))),
             Err(error) => Err(ApiError::malformed(format!("the body is not JSON: {error}"))),
         }
     }

@@ -78,7 +78,8 @@ impl fmt::Display for PublicUrl {
 
 #[derive(Debug)]
 pub struct Guard {
-    /// The listener's address, if only this machine can reach it.
+    /// The listener's address, if only this machine can reach it and no proxy serves others. A proxy may pass on any
+    /// `Host`, and behind one every request needs a token, which a page at an attacker's domain does not have.
     loopback: Option<IpAddr>,
     /// The proxy's address for browsers, if there is one.
     public: Option<PublicUrl>,
@@ -87,7 +88,8 @@ pub struct Guard {
 impl Guard {
     #[must_use]
     pub fn new(settings: &ServerSettings) -> Self {
-        let loopback = Some(settings.listen.ip()).filter(IpAddr::is_loopback);
+        let is_private = settings.listen.ip().is_loopback() && settings.public_url.is_none();
+        let loopback = is_private.then_some(settings.listen.ip());
         Self { loopback, public: settings.public_url.clone() }
     }
 
@@ -95,9 +97,6 @@ impl Guard {
     /// rebinding) is not.
     fn is_ours(&self, host: &str) -> bool {
         let Some(listen) = self.loopback else { return true };
-        if self.public.as_ref().is_some_and(|public| public.host.eq_ignore_ascii_case(host)) {
-            return true;
-        }
         let host = host.trim_start_matches('[').trim_end_matches(']');
         host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip == listen || ip.is_loopback())
     }

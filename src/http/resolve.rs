@@ -2,6 +2,7 @@
 //! with its place; what follows from the world is filled in.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -276,12 +277,37 @@ impl Resolved {
         self.notes.iter().chain(&self.waits).cloned().collect()
     }
 
+    /// The workers once they have looked at a data set that is new; `None` if that changes nothing.
+    async fn later_prospects(&self, state: &AppState) -> Result<Option<Prospects>, ApiError> {
+        let name = &self.spec.dataset.place.name;
+        let lacks = |prospects: &Prospects| matches!(prospects.lack, Some((WaitReason::Dataset, _)));
+        if !lacks(&self.prospects) || !dataset_facts::is_new(state, name).await {
+            return Ok(None);
+        }
+        if let Err(error) = db::listen::wake_workers(&state.pool).await {
+            tracing::debug!(%error, "cannot wake the workers");
+            return Ok(None);
+        }
+        let devices = i32::try_from(self.spec.training.devices).unwrap_or(i32::MAX);
+        for _ in 0..LOOKS {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            let needs = Needs { devices, dataset: name, outline: self.outline.as_deref() };
+            let prospects = waiting::prospects(&state.pool, needs).await?;
+            if !lacks(&prospects) {
+                return Ok(Some(prospects));
+            }
+        }
+        Ok(None)
+    }
+
     /// What comes of it, estimated.
     ///
     /// # Errors
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
-        let Self { spec, dataset, prospects, waits, notes: of_checkpoints, .. } = self;
+        let prospects = self.later_prospects(state).await?;
+        let Self { spec, dataset, prospects: earlier, waits, notes: of_checkpoints, .. } = self;
+        let prospects = prospects.unwrap_or(earlier);
         let no_worker = without_worker(&prospects, &spec.dataset.place.name).filter(|_| waits.is_none());
         let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
@@ -309,6 +335,10 @@ impl Resolved {
         Ok(DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory, time })
     }
 }
+
+/// How often a dry run looks whether a worker has found a data set that is new.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// Jobs that an estimate of the time looks at.
 const MEASURED_JOBS: i64 = 100;

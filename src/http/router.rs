@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceBuilder;
@@ -34,7 +34,7 @@ pub fn router(state: AppState) -> Router {
     let origins = Arc::new(origin::Guard::new(&state.settings));
     api.merge(openapi::routes(document))
         .fallback_service(assets::service())
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(extract::BODY_LIMIT))
         .layer(middleware::from_fn_with_state(origins, origin::check))
         .layer(CatchPanicLayer::custom(on_panic))
@@ -104,6 +104,16 @@ fn long() -> OpenApiRouter<AppState> {
 async fn time_out(State(limit): State<Duration>, request: Request, next: Next) -> Result<Response, ApiError> {
     let late = |_| ApiError::Unavailable("the request took too long: try again".into());
     tokio::time::timeout(limit, next.run(request)).await.map_err(late)
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    // As `curl -T FILE …/v1/checkpoints/` asks, which adds the file's name.
+    let is_upload = request.method() == Method::PUT && request.uri().path().starts_with("/v1/checkpoints/");
+    ApiError::MethodNotAllowed(if is_upload {
+        ". To upload a file, send it to /v1/checkpoints without a slash at the end, to which curl adds the file's name"
+    } else {
+        ""
+    })
 }
 
 fn on_panic(panic: Box<dyn std::any::Any + Send>) -> Response {

@@ -17,13 +17,13 @@ use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
 use super::record::{AttemptError, Recorder, held};
 use super::trainer::Trainer;
-use super::{WorkerContext, inputs, outputs};
+use super::{WorkerContext, explain, inputs, outputs};
 use crate::dataset;
 use crate::db::listen::Wakeups;
 use crate::db::metrics;
 use crate::db::queue::{self, Claim, FencingToken, ReportBatch};
 use crate::process;
-use crate::protocol::{ErrorClass, Event, Failure, Outcome, Point, StopRequest, series};
+use crate::protocol::{ErrorClass, Event, Failure, Level, Outcome, Point, StopRequest, series};
 
 /// How long reports are collected before they are written together.
 const GATHER: Duration = Duration::from_millis(250);
@@ -52,9 +52,16 @@ pub(super) async fn run(
     tracing::info!(job = token.job, attempt = token.attempt, "starting");
     let lease = Lease::keep(context, &token, wakeups.statuses());
     let record = Recorder::new(context, token.clone(), lease.state.clone());
-    let has_started = Cell::new(false);
-    let attempt =
-        RunningAttempt { context, token: token.clone(), devices, gpus: Gpus::among(devices), record, has_started };
+    let attempt = RunningAttempt {
+        context,
+        token: token.clone(),
+        devices,
+        gpus: Gpus::among(devices),
+        record,
+        has_reported: Cell::new(false),
+        has_started: Cell::new(false),
+        was_killed: Cell::new(false),
+    };
     let outcome = attempt.work(&claim, drain).await;
     let mut verdict = if attempt.has_started.get() { MachineVerdict::Fine } else { MachineVerdict::Unknown };
     let settled = match outcome {
@@ -81,8 +88,12 @@ struct RunningAttempt<'a> {
     devices: &'a [String],
     gpus: Gpus,
     record: Recorder<'a>,
+    /// Whether its trainer has said anything.
+    has_reported: Cell<bool>,
     /// Whether its trainer has said that it trains.
     has_started: Cell<bool>,
+    /// Whether its trainer was killed because it did not stop, or did not exit after its end.
+    was_killed: Cell<bool>,
 }
 
 impl RunningAttempt<'_> {
@@ -132,16 +143,29 @@ impl RunningAttempt<'_> {
             recorded
         };
         let (status, recorded) = tokio::join!(self.steer(&mut trainer, drain, &abandon, &ended), recorded);
-        match recorded? {
+        let end = recorded?;
+        if self.was_killed.get() {
+            let what = if end.is_some() { "reported its end and did not exit" } else { "was told to stop and did not" };
+            let patience = settings.stop_patience.as_secs_f64();
+            let message = format!("the trainer {what} within {patience} seconds, so the worker killed it");
+            self.warn(message).await?;
+        }
+        match end {
             Some(ReportedEnd::Finished(outcome)) => self.publish(&outcome, &output).await,
             Some(ReportedEnd::Stopped) => self.stop().await,
-            Some(ReportedEnd::Failed(failure)) => Err(AttemptError::Failed(of_trainer(failure))),
+            Some(ReportedEnd::Failed(failure)) => Err(AttemptError::Failed(explain::of_trainer(failure))),
             None if self.record.lease_state() == LeaseState::Lost => Err(AttemptError::Lost),
             // Killed because it did not stop in time; the request still takes effect.
             None if self.record.lease_state() != LeaseState::Held(None) || drain.is_cancelled() => self.stop().await,
             None => {
                 let starved = process::out_of_memory_kills() > kills_before;
-                Err(AttemptError::Failed(unexplained(status, starved, &trainer.last_words().await)))
+                let last_words = trainer.last_words().await;
+                let failure = explain::unexplained(status, starved, &last_words);
+                Err(AttemptError::Failed(if self.has_reported.get() {
+                    failure
+                } else {
+                    explain::of_silent_trainer(failure)
+                }))
             }
         }
     }
@@ -184,6 +208,7 @@ impl RunningAttempt<'_> {
             }
             // Not in a branch above: when several are ready at once, any of them may be taken.
             if abandon.is_cancelled() || patience_ends.is_some_and(|end| end <= Instant::now()) {
+                self.was_killed.set(!abandon.is_cancelled());
                 trainer.child.signal(Signal::KILL);
                 return trainer.child.wait().await;
             }
@@ -200,6 +225,8 @@ impl RunningAttempt<'_> {
     ) -> Result<Option<ReportedEnd>, AttemptError> {
         let mut batch = ReportBatch::default();
         let mut write_at: Option<Instant> = None;
+        let silence = self.context.settings.silence;
+        let mut silent_at = Some(Instant::now() + silence);
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
@@ -208,7 +235,19 @@ impl RunningAttempt<'_> {
                     write_at = None;
                     continue;
                 }
+                () = sleep_until(silent_at) => {
+                    silent_at = None;
+                    let seconds = silence.as_secs_f64();
+                    self.warn(format!(
+                        "the trainer has said nothing for {seconds} seconds: it may read much data, or hang; pause and \
+                         resume the job to start it again from its checkpoint"
+                    ))
+                    .await?;
+                    continue;
+                }
             };
+            silent_at = Some(Instant::now() + silence);
+            self.has_reported.set(self.has_reported.get() || event.is_some());
             match event {
                 Some(Event::Progress(progress)) => batch.progress = Some(progress),
                 Some(Event::Metrics { points }) => batch.points.extend(points),
@@ -260,9 +299,7 @@ impl RunningAttempt<'_> {
                     // The attempt continues: storing the next checkpoint may succeed.
                     Err(error) => {
                         let message = format!("the checkpoint of epoch {epoch} could not be stored: {error}");
-                        let mut batch = ReportBatch::default();
-                        batch.logs.push((crate::protocol::Level::Warning, message));
-                        self.write(&mut batch).await
+                        self.warn(message).await
                     }
                 }
             }
@@ -279,6 +316,12 @@ impl RunningAttempt<'_> {
             self.record.persist(async |pool, write| held(queue::adopt(pool, write, earlier, points).await)).await?;
         }
         Ok(())
+    }
+
+    /// Adds a warning to the job's history, and to the log.
+    async fn warn(&self, message: String) -> Result<(), AttemptError> {
+        tracing::warn!(job = self.token.job, attempt = self.token.attempt, "{message}");
+        self.write(&mut ReportBatch { logs: vec![(Level::Warning, message)], ..ReportBatch::default() }).await
     }
 
     async fn write(&self, batch: &mut ReportBatch) -> Result<(), AttemptError> {
@@ -320,37 +363,5 @@ async fn sleep_until(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The failure that a trainer reported. Its files are all on this machine: it knows nothing of the shared storage.
-fn of_trainer(failure: Failure) -> Failure {
-    match failure.class {
-        ErrorClass::Storage => Failure { class: ErrorClass::Machine, ..failure },
-        _ => failure,
-    }
-}
-
-/// The failure of a trainer that ended without reporting how.
-fn unexplained(status: ExitStatus, out_of_memory: bool, last_words: &str) -> Failure {
-    let advice = "lower training.batch_size, choose a smaller network, or give the worker more memory";
-    let mut failure = process::unexpected_end("the trainer", status, out_of_memory, advice);
-    if failure.class != ErrorClass::Oom && !last_words.is_empty() {
-        failure.message = format!("{}: {last_words}", failure.message);
-    }
-    failure
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::process::ExitStatusExt;
-
-    use super::*;
-
-    #[test]
-    fn a_trainer_that_ended_without_a_report_is_explained_by_its_last_lines() {
-        let exited = unexplained(ExitStatus::from_raw(0x100), false, "no such library");
-        assert_eq!(exited.message, "the trainer exited with status 1: no such library");
-        assert_eq!(unexplained(ExitStatus::from_raw(9), false, "").message, "the trainer was killed by signal 9");
     }
 }

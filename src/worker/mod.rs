@@ -5,6 +5,7 @@
 
 mod attempt;
 mod datasets;
+mod explain;
 mod health;
 mod inputs;
 mod lease;
@@ -47,6 +48,9 @@ const POLL: Duration = Duration::from_secs(5);
 /// A trainer stops at its next step. One that takes longer than this is killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(45);
 
+/// How long a trainer may say nothing before the job's history says so. Reading a large data set takes minutes.
+const SILENCE: Duration = Duration::from_secs(600);
+
 /// Time until the machine is checked again after its first fault.
 const RECHECK: Duration = Duration::from_secs(5);
 
@@ -75,6 +79,8 @@ pub struct WorkerSettings {
     pub poll: Duration,
     /// How long a trainer may take to exit after a stop request, or after it has reported its end.
     pub stop_patience: Duration,
+    /// How long a trainer may say nothing before the job's history says so.
+    pub silence: Duration,
     /// How long the worker takes no jobs after a fault of its machine, at first; it doubles while the fault lasts.
     pub recheck: Duration,
 }
@@ -94,6 +100,7 @@ impl WorkerSettings {
             lease: Duration::from_secs(args.lease_seconds),
             poll: POLL,
             stop_patience: STOP_PATIENCE,
+            silence: SILENCE,
             recheck: RECHECK,
             devices,
         })
@@ -139,6 +146,7 @@ impl WorkerContext {
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
     db::embedded::create_private(&args.data.data_dir)?;
+    args.data.warn_without_datasets();
     let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
     let storage = args.data.storage();
     let opened = storage_check::open_when_there(&storage, &pool, Opener::Worker, &told_to_stop).await?;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::WorkerSettings;
 use crate::db::LONGEST_MESSAGE;
 use crate::process::{self, Child};
-use crate::protocol::{Event, StopRequest};
+use crate::protocol::{Event, StopRequest, probe_answer};
 use crate::text::shortened;
 
 /// Longest event that a trainer may write, in bytes. A batch of points takes a few kilobytes.
@@ -90,16 +90,25 @@ pub(super) async fn probe(program: &Path, devices: &str) -> Result<(), String> {
     let mut command = process::command("KILL", program);
     command.args(["probe", "--device", devices]);
     clean_environment(&mut command);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = process::spawn(command).map_err(|error| format!("it cannot be started: {error}"))?;
-    let errors = child.stderr.take().expect("piped");
-    let errors = tokio::spawn(last_lines(ChildStderr::from_std(errors).map_err(|error| error.to_string())?));
+    let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let answer = tokio::spawn(last_lines(ChildStdout::from_std(stdout).map_err(|error| error.to_string())?));
+    let errors = tokio::spawn(last_lines(ChildStderr::from_std(stderr).map_err(|error| error.to_string())?));
     let Ok(status) = tokio::time::timeout(PROBE_PATIENCE, child.wait()).await else {
         child.signal(rustix::process::Signal::KILL);
         return Err(format!("it does not answer within {} seconds", PROBE_PATIENCE.as_secs()));
     };
     if status.success() {
-        return Ok(());
+        let answer = tokio::time::timeout(PROBE_PATIENCE, answer).await.ok().and_then(Result::ok).unwrap_or_default();
+        return if answer.lines().any(|line| line == probe_answer(devices)) {
+            Ok(())
+        } else {
+            Err(format!(
+                "{} is no distillery-trainer of this version, since it succeeds without the answer of one: check --trainer",
+                program.display()
+            ))
+        };
     }
     let said = errors.await.unwrap_or_default();
     let said = said.lines().last().unwrap_or_default();
@@ -204,9 +213,9 @@ fn bounded(event: Event) -> Event {
     }
 }
 
-async fn last_lines(errors: ChildStderr) -> String {
+async fn last_lines(output: impl AsyncRead + Unpin) -> String {
     let mut kept = VecDeque::with_capacity(KEPT_LINES);
-    let (mut reader, mut line) = (BufReader::new(errors), Vec::new());
+    let (mut reader, mut line) = (BufReader::new(output), Vec::new());
     while let Ok(true) = read_line(&mut reader, &mut line, LONGEST_KEPT).await {
         let line = String::from_utf8_lossy(&line).into_owned();
         tracing::debug!(target: "distillery::trainer", "{line}");

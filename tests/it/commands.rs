@@ -1,14 +1,15 @@
 //! Promise: a command beside the server waits a little for a database that starts or takes no writes, and says so.
 
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use distillery::db::embedded;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::support::db::{TestDb, postgres_options};
+use crate::support::db::{TestDb, is_root, postgres_options};
 use crate::support::process::{Lines, Process, distillery};
 
 /// Starts a command on a database at a URL, or on the one of a data directory.
@@ -42,6 +43,7 @@ async fn a_command_waits_for_a_database_that_is_read_only() {
 #[tokio::test]
 async fn a_command_waits_for_a_server_that_starts() {
     let dir = tempfile::tempdir().unwrap();
+    embedded::Server::start(&postgres_options(dir.path().to_owned())).await.unwrap().stop().await;
     for arguments in [&["token", "list"][..], &["database", "--", "true"]] {
         // As a server that has not come so far that anybody could connect.
         let lock = File::create(dir.path().join("postgres.lock")).unwrap();
@@ -51,6 +53,60 @@ async fn a_command_waits_for_a_server_that_starts() {
         drop(lock);
         assert!(process.ended().await.success(), "{arguments:?}");
     }
+}
+
+#[tokio::test]
+async fn a_url_of_another_database_is_refused_at_once_and_not_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = "mysql://ada:secret@127.0.0.1:1/distillery";
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--workers", "0"];
+    for arguments in [&serve[..], &["worker", "--device", "cpu"], &["token", "list"], &["prune"]] {
+        let (mut process, mut log) = start(arguments, dir.path(), Some(url));
+        let line = log.until("the database URL has the scheme mysql").await;
+        assert!(line.contains("expected postgresql://") && !line.contains("secret"), "{line}");
+        assert!(!process.ended().await.success(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_makes_no_database_where_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mistyped = dir.path().join("dta");
+    for arguments in [
+        &["token", "create", "ops", "--scope", "admin"][..],
+        &["token", "list"],
+        &["token", "revoke", "tok_1"],
+        &["prune"],
+        &["prune", "--dry-run"],
+    ] {
+        let (mut process, mut log) = start(arguments, &mistyped, None);
+        log.until("there is no database in").await;
+        assert!(!process.ended().await.success() && !mistyped.exists(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_whose_user_may_not_see_the_database_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = dir.path().join("data");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
+    for arguments in [&["database", "psql"][..], &["token", "list"]] {
+        // Root may enter every directory, unless it gives that up.
+        let mut command = distillery();
+        if is_root() {
+            command = Command::new("setpriv");
+            command
+                .args(["--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]);
+            command.args(["--", env!("CARGO_BIN_EXE_distillery")]);
+        }
+        command.arg(arguments[0]).arg("--data-dir").arg(&closed).args(&arguments[1..]).env_remove("DATABASE_URL");
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains("run this as the server's user"), "{arguments:?}: {said}");
+        assert!(!said.contains("--create"), "{said}");
+    }
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[tokio::test]

@@ -222,3 +222,16 @@ async fn a_full_disk_is_not_the_jobs_fault_and_leaves_the_server_serving() {
     assert!(message.contains("safetensors"), "{message}");
     server.get("/readyz").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_set_that_was_just_added_is_not_missing_on_the_workers() {
+    let server = Server::start(Options::default()).await;
+    // After it the worker is idle, and looks at the queue after seconds only.
+    server.succeeded(&server.post(&quick_job()).await).await;
+    server::write_patterns(&server.dir.path().join("datasets/added"), 240, 100);
+    let mut job = quick_job();
+    job["dataset"]["name"] = "added".into();
+    let url = format!("{}/v1/jobs?dry_run=true", server.url);
+    let (status, dry) = server.call(server.http.post(url).json(&job)).await;
+    assert!(status.is_success() && !dry["warnings"].to_string().contains("no running worker"), "{dry}");
+}

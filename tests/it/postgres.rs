@@ -315,8 +315,8 @@ async fn only_its_owner_may_enter_a_data_directory_that_is_made_for_it() {
     server.terminate().await;
     let by_itself = dir.path().join("of a command");
     let mut command = distillery();
-    let listed = command.args(["token", "list", "--data-dir"]).arg(&by_itself).output().unwrap();
-    assert!(listed.status.success());
+    let made = command.args(["database", "--create", "--data-dir"]).arg(&by_itself).arg("true").output().unwrap();
+    assert!(made.status.success());
     assert_eq!(std::fs::metadata(&by_itself).unwrap().mode(), 0o40700);
 }
 

@@ -25,7 +25,7 @@ use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery_core::architecture::{self, Architecture};
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset::{Dataset, DatasetOptions};
-use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event};
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, probe_answer};
 use distillery_core::spec::usual_resize;
 use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, TrainArgs, VerifyArgs};
 
@@ -89,12 +89,15 @@ pub fn rank() -> ExitCode {
     exit_code(catching_panics(launch::follow), &mut Ndjson)
 }
 
-/// `distillery-trainer probe`: whether a job could run on each of these devices.
+/// `distillery-trainer probe`: says whether a job could run on each of these devices.
 #[must_use]
 pub fn probe(devices: &str) -> ExitCode {
     let probed = catching_panics(|| devices.split(',').try_for_each(compute_on));
     match probed {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            println!("{}", probe_answer(devices));
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE

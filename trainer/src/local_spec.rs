@@ -10,7 +10,7 @@ use distillery_core::architecture;
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset;
 use distillery_core::spec::{Fault, TrainingPlan};
-use distillery_core::text::without_mark;
+use distillery_core::text::{json as json_of, without_mark};
 use distillery_core::trainer_flags::TrainArgs;
 
 /// Reads a specification, with the files that the command line names.
@@ -20,8 +20,10 @@ use distillery_core::trainer_flags::TrainArgs;
 pub fn read(args: &TrainArgs) -> Result<TrainingPlan> {
     let path = &args.spec;
     let text = std::fs::read_to_string(path).map_err(|error| Error::user(format!("{}: {error}", path.display())))?;
-    let mut document: Value = serde_json::from_slice(without_mark(text.as_bytes()))
-        .map_err(|error| Error::user(format!("{} is not JSON: {error}", path.display())))?;
+    let mut document = json_of(without_mark(text.as_bytes())).map_err(|error| {
+        let what = if error.is_data() { "cannot be used" } else { "is not JSON" };
+        Error::user(format!("{} {what}: {error}", path.display()))
+    })?;
     let mut faults = localise(&mut document, args)?;
     match TrainingPlan::parse(&document) {
         Ok(plan) if faults.is_empty() => return Ok(plan),

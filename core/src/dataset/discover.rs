@@ -52,7 +52,7 @@ pub fn discover(base: &Path, follow_links: bool) -> io::Result<Discovered> {
         let path = base.join(&name);
         let result = match name.to_str() {
             Some(name) if is_name(name) => Dataset::open(&path, &options)
-                .and_then(|dataset| dataset.summary())
+                .and_then(|dataset| dataset.usable_summary())
                 .map_err(|error| error.relative_to(base)),
             _ => Err(format!("its name cannot be written in a job: rename it ({NAME_RULE})")),
         };

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use metadata::TableOfLabels;
+
 use super::detect::count_by_extension;
 use super::links::{self, DirectoryEntry, Links};
 use super::{
@@ -61,11 +63,19 @@ pub(super) fn detect(
     if directories.iter().any(|directory| splits::is_usual(&directory.name)) {
         for directory in directories {
             let split = match metadata::read(&directory.path, options, links)? {
-                Some(split) => {
+                TableOfLabels::Labels(split) => {
                     folder.has_table = true;
                     split
                 }
-                None => SplitFiles::of_directories(&directory.path, links)?,
+                TableOfLabels::Unlabelled(path, lack) => {
+                    let mut split = SplitFiles::of_directories(&directory.path, links)?;
+                    if split.classes.is_empty() && splits::is_usual(&directory.name) {
+                        return Err(Error::Column { path, message: lack });
+                    }
+                    split.notes.push(passed_over(&path, &lack));
+                    split
+                }
+                TableOfLabels::Missing => SplitFiles::of_directories(&directory.path, links)?,
             };
             if split.classes.is_empty() {
                 continue;
@@ -78,34 +88,71 @@ pub(super) fn detect(
             }
         }
     }
-    if folder.splits.is_empty() {
-        if let Some(table) = metadata::read(root, options, links)? {
-            folder.has_table = true;
-            folder.splits = table.by_first_directory();
-        } else if holding_images(&links.directories(&entries)?)? >= 2 {
-            let split = SplitFiles::of_directories(root, links)?;
-            folder.splits.insert(splits::TRAIN[0].to_owned(), split);
-        } else {
-            return Ok(None);
-        }
-        if folder.splits.len() == 1 {
-            folder.notes.push("the directory has no splits: all of its images are in the train split".to_owned());
-        }
+    if folder.splits.is_empty() && !folder.read_as_one(root, &entries, (options, links))? {
+        return Ok(None);
     }
     Ok(Some(Box::new(folder)))
 }
 
-/// The number of directories that hold images themselves, up to 2: one directory of images is no set of classes.
-fn holding_images(directories: &[&DirectoryEntry]) -> Result<usize, Error> {
-    let mut count = 0;
+impl Folder {
+    /// Reads a directory that has no directories of splits: one with a table of all of them, or with a directory per
+    /// class. False if it is neither.
+    fn read_as_one(
+        &mut self,
+        root: &Path,
+        entries: &[DirectoryEntry],
+        (options, links): (&DatasetOptions, &Links),
+    ) -> Result<bool, Error> {
+        let table = metadata::read(root, options, links)?;
+        if let TableOfLabels::Labels(table) = table {
+            self.has_table = true;
+            self.splits = table.by_first_directory();
+        } else {
+            let holding = holding_images(&links.directories(entries)?)?;
+            let has_images = !holding.is_empty() || entries.iter().any(|entry| walk::is_image(&entry.name));
+            let are_classes = holding.len() >= 2 && !holding.iter().all(|name| splits::is_usual(name));
+            match table {
+                TableOfLabels::Unlabelled(path, lack) if are_classes => self.notes.push(passed_over(&path, &lack)),
+                TableOfLabels::Unlabelled(path, message) if has_images => return Err(Error::Column { path, message }),
+                _ if are_classes => {}
+                _ if holding.len() < 2 => return Ok(false),
+                _ => {
+                    let names = holding.join(" and ");
+                    let message = format!(
+                        "{names} hold images directly, so that nothing tells their classes: put them in a directory per \
+                         class, or name them in a metadata.csv with the columns file_name and label"
+                    );
+                    return Err(Error::invalid(root, message));
+                }
+            }
+            self.splits.insert(splits::TRAIN[0].to_owned(), SplitFiles::of_directories(root, links)?);
+        }
+        if self.splits.len() == 1 {
+            self.notes.push("the directory has no splits: all of its images are in the train split".to_owned());
+        }
+        Ok(true)
+    }
+}
+
+/// What a data set's notes say of a table without labels.
+fn passed_over(path: &Path, lack: &str) -> String {
+    format!("{} is passed over: it {lack}", path.file_name().unwrap_or_default().display())
+}
+
+/// Names of directories that hold images themselves: of all if they are called as splits are, or else of enough to see
+/// that they are classes. One directory of images is no set of classes.
+fn holding_images(directories: &[&DirectoryEntry]) -> Result<Vec<String>, Error> {
+    let mut found: Vec<String> = Vec::new();
     for directory in directories {
         let entries = links::entries(&directory.path)?;
-        count += usize::from(entries.iter().any(|entry| walk::is_image(&entry.name) && entry.path.is_file()));
-        if count == 2 {
+        if entries.iter().any(|entry| walk::is_image(&entry.name) && entry.path.is_file()) {
+            found.push(directory.name.clone());
+        }
+        if found.len() >= 2 && !found.iter().all(|name| splits::is_usual(name)) {
             break;
         }
     }
-    Ok(count)
+    Ok(found)
 }
 
 impl SplitFiles {

@@ -53,4 +53,25 @@ impl Dataset {
         let (format, classes, notes) = (self.format(), self.classes.count, self.notes());
         Ok(DatasetSummary { name, format, splits, images, classes, size_bytes, notes })
     }
+
+    /// The summary of a data set that jobs can train on, with a note on every split that they cannot use. Reads all
+    /// labels.
+    ///
+    /// # Errors
+    /// A file cannot be read, or no job could use the split to train on.
+    pub fn usable_summary(&self) -> Result<DatasetSummary, Error> {
+        let mut summary = self.summary()?;
+        let trains_on = self.train_split(None).ok();
+        for split in self.splits() {
+            match self.labels(&split) {
+                Ok(_) => {}
+                Err(error) if error.is_users() && trains_on.as_ref() != Some(&split) => {
+                    let base = self.path.parent().unwrap_or(&self.path);
+                    summary.notes.push(format!("no job can use the {split} split: {}", error.relative_to(base)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(summary)
+    }
 }

@@ -70,7 +70,12 @@ impl Request {
     pub(super) fn read_as(document: &Value, kind: Document) -> Self {
         let faults = Faults::default();
         let request = job(ObjectReader::new(&faults, &fields::JOB, document, kind));
-        Self { faults: RefCell::into_inner(faults), ..request }
+        let mut faults = RefCell::into_inner(faults);
+        if !document.is_object() {
+            // That everything is missing from it says nothing more.
+            faults.truncate(1);
+        }
+        Self { faults, ..request }
     }
 
     /// The job, once the teacher's architecture is known.

@@ -13,6 +13,9 @@ use super::account::Account;
 use super::log::Log;
 use crate::process;
 
+/// The file in the data directory that the process which runs its server has locked.
+pub(super) const LOCK_FILE: &str = "postgres.lock";
+
 /// How long the server of a process that was killed may take to end.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -36,7 +39,7 @@ pub struct InUse(PathBuf);
 /// Locks the directory, so that one process at a time uses it. The kernel releases the lock when the process ends,
 /// however it ends.
 pub(super) fn lock(data_dir: &Path) -> anyhow::Result<File> {
-    let path = data_dir.join("postgres.lock");
+    let path = data_dir.join(LOCK_FILE);
     let open = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = open.with_context(|| format!("cannot open {}", path.display()))?;
     match file.try_lock() {

@@ -84,9 +84,38 @@ pub fn read_url(data_dir: &Path) -> Option<String> {
 }
 
 /// Whether a data directory has a database.
-#[must_use]
-pub fn has_cluster(data_dir: &Path) -> bool {
-    data_dir.join("postgres/PG_VERSION").exists()
+///
+/// # Errors
+/// This user may not look.
+pub fn has_cluster(data_dir: &Path) -> anyhow::Result<bool> {
+    data_dir.join("postgres/PG_VERSION").try_exists().map_err(|error| {
+        let path = data_dir.display();
+        let advice = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => ": run this as the server's user, or as root",
+            _ => "",
+        };
+        anyhow::anyhow!("cannot see whether there is a database in {path}: {error}{advice}")
+    })
+}
+
+/// Makes sure that a data directory has a database, for who would not want an empty one.
+///
+/// # Errors
+/// It has none. [`InUse`] if another process may be about to make it.
+pub fn expect_cluster(data_dir: &Path) -> anyhow::Result<()> {
+    if has_cluster(data_dir)? {
+        return Ok(());
+    }
+    if data_dir.join(cluster::LOCK_FILE).exists() {
+        drop(cluster::lock(data_dir)?);
+    }
+    anyhow::ensure!(
+        has_cluster(data_dir)?,
+        "there is no database in {}: give the server's --data-dir, or its --database-url. A new server makes its database \
+         when it first starts",
+        data_dir.display()
+    );
+    Ok(())
 }
 
 /// A running server, which is told to stop when this is dropped.
@@ -117,7 +146,7 @@ impl Server {
         let account = Account::choose(&cluster, &bin_dir)?;
         cluster::clear_leftovers(&cluster).await?;
         let log = Log::open(&data_dir.join("postgres.log"))?;
-        if !has_cluster(&data_dir) {
+        if !has_cluster(&data_dir)? {
             cluster::create(&cluster, &bin_dir, &account, &log).await?;
         }
         if account.take(&cluster)? {

@@ -1,6 +1,7 @@
 //! Promise: a job's files can be downloaded whole or in parts, with a name and a digest.
 
 use crate::support::api::{Answer, Api};
+use crate::support::worker::files_below;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::Method;
@@ -181,6 +182,33 @@ async fn a_file_that_somebody_removed_from_storage_is_gone_and_the_answer_says_w
     // What is still known of the job is told.
     api.get(&job).await.expect(200);
     api.get(&format!("{job}/artifacts")).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_file_that_was_damaged_in_storage_is_never_delivered_whole() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let whole = unlike_anywhere(3_000_000);
+    api.publish(&api.claim().await, &[("student.safetensors", &whole)]).await;
+    let storage = api.dir.path().join("storage");
+    let stored = files_below(&storage).into_iter().find(|path| path.ends_with("/student.safetensors")).unwrap();
+    let (stored, path) = (storage.join(stored), format!("/v1/jobs/{id}/student"));
+    for at in [0, whole.len() / 2, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&stored, damaged).unwrap();
+        let answer = api.request(Method::GET, &path).send().await;
+        let body = match answer {
+            Ok(answer) => answer.bytes().await.ok(),
+            Err(_) => None,
+        };
+        assert!(body.is_none(), "byte {at} is another");
+    }
+    std::fs::write(&stored, &whole[1..]).unwrap();
+    api.get(&path).await.says(410, &["damaged in storage", "from a backup", "/submitted"]);
+    assert_eq!(api.send(api.request(Method::HEAD, &path)).await.status, 410);
+    std::fs::write(&stored, &whole).unwrap();
+    assert!(api.get(&path).await.body == whole);
 }
 
 /// Bytes in which no two ranges are alike.

@@ -271,3 +271,10 @@ async fn a_checkpoint_is_deleted_unless_a_job_needs_it() {
         api.get(&format!("/v1/checkpoints/{id}")).await.problem(404);
     }
 }
+
+#[tokio::test]
+async fn an_upload_to_a_path_with_the_files_name_is_told_the_right_one() {
+    let api = Api::start().await;
+    let upload = api.request(Method::PUT, "/v1/checkpoints/resnet.pth").body("weights");
+    api.send(upload).await.says(405, &["send it to /v1/checkpoints without a slash"]);
+}

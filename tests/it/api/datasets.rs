@@ -3,10 +3,13 @@
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, plain_job};
+use crate::support::process::{Process, distillery};
+use crate::support::server::write_patterns;
 
 /// A PNG of 1×1 pixel.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cc`\0\0\0\x02\0\x01H\xaf\xa4q\0\0\0\0IEND\xaeB`\x82";
@@ -80,6 +83,40 @@ async fn a_dry_run_refuses_what_a_worker_would() {
     let warnings = dry["warnings"].to_string();
     assert!(warnings.contains("lack 1 of the 2 classes that the evaluation has (dog)"), "{warnings}");
     assert!(warnings.contains("limit takes 1 of 2 training images"), "{warnings}");
+}
+
+#[tokio::test]
+async fn a_directory_of_data_sets_that_does_not_exist_is_named_in_the_log_and_in_the_refusal() {
+    let api = Api::start_with(|settings| settings.datasets_dir = "/nowhere/datasets".into()).await;
+    let (pointer, detail) = fault(&api, &on("ten", &json!({}))).await;
+    assert_eq!(pointer, "/dataset/name");
+    assert!(detail.contains("--datasets-dir does not exist") && !detail.contains("/nowhere"), "{detail}");
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = distillery();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--workers", "0", "--datasets-dir", "/nowhere/datasets"]);
+    command.arg("--data-dir").arg(dir.path().join("data")).env("DATABASE_URL", &api.db.url);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut server = Process::start(command);
+    server.stderr().until("cannot read --datasets-dir /nowhere/datasets").await;
+    server.terminate().await;
+}
+
+#[tokio::test]
+async fn a_list_says_of_which_splits_every_job_would_be_refused() {
+    let api = Api::start().await;
+    let datasets = api.dir.path().join("datasets");
+    put(&datasets, &["extra/train/cat/1.png", "extra/train/dog/1.png", "extra/test/zebra/1.png"], PNG);
+    write_patterns(&datasets.join("short"), 20, 10);
+    let images = datasets.join("short/train-images-idx3-ubyte");
+    let bytes = std::fs::read(&images).unwrap();
+    std::fs::write(&images, &bytes[..bytes.len() - 1]).unwrap();
+    let list = api.get("/v1/datasets").await.expect(200);
+    let extra = list["data"].as_array().unwrap().iter().find(|dataset| dataset["name"] == "extra").unwrap();
+    let note = extra["notes"][0].as_str().unwrap();
+    assert!(note.starts_with("no job can use the test split: extra/test/zebra: has the class \"zebra\""), "{note}");
+    let [short] = list["unusable"].as_array().unwrap().as_slice() else { panic!("{list}") };
+    let reason = short["reason"].as_str().unwrap();
+    assert!(reason.starts_with("short/train-images-idx3-ubyte: is truncated"), "{reason}");
 }
 
 #[tokio::test]

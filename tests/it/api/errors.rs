@@ -30,8 +30,10 @@ async fn a_body_that_is_not_json_is_refused_with_the_reason() {
     api.ask("/v1/jobs").await.says(415, &["content-type: application/json"]);
     for kind in ["application/json; charset=utf-8", "application/merge-patch+json", "Application/JSON"] {
         let problem = post_text(&api, kind, "[]").await.problem(422);
-        assert_eq!(problem["errors"][0], json!({"pointer": "", "detail": "expected an object, found a list"}));
+        assert_eq!(problem["errors"], json!([{"pointer": "", "detail": "expected an object, found a list"}]));
     }
+    let problem = post_text(&api, "application/json", "null").await.problem(422);
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{problem}");
 }
 
 #[tokio::test]

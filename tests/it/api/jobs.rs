@@ -213,3 +213,12 @@ async fn attempts_list_their_worker_their_resumed_step_and_their_outcome() {
     assert!(time("runnable_at") <= time("started_at") && time("started_at") <= time("ended_at"));
     api.get(&format!("/v1/jobs/job_{}/attempts", "0".repeat(26))).await.says(404, &["there is no job"]);
 }
+
+#[tokio::test]
+async fn who_deletes_a_job_that_is_not_finished_is_told_to_cancel_it() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    api.delete(&format!("/v1/jobs/{id}")).await.says(409, &["is queued", "cancel it first"]);
+    api.claim().await;
+    api.delete(&format!("/v1/jobs/{id}")).await.says(409, &["is running", "cancel it first"]);
+}

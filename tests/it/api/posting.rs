@@ -219,3 +219,21 @@ async fn the_submitted_document_is_stored_byte_for_byte() {
     api.get(&path).await.says(404, &["not stored", "spec"]);
     api.get(&format!("/v1/jobs/job_{}/submitted", "0".repeat(26))).await.says(404, &["there is no job"]);
 }
+
+#[tokio::test]
+async fn a_key_that_is_there_twice_is_refused_with_its_place() {
+    let api = Api::start().await;
+    let post = async |body: String| {
+        let request = api.request(Method::POST, "/v1/jobs").header("content-type", "application/json");
+        api.send(request.body(body)).await
+    };
+    let once = plain_job().to_string();
+    let whole = format!(r#"{{"name": "one", {}"#, once.strip_prefix('{').unwrap());
+    post(whole.clone()).await.expect(201);
+    let twice = whole.replacen(r#""name": "one","#, r#""name": "one", "name": "two","#, 1);
+    let says = ["cannot be used", r#"the key "name" is there twice"#, "line 1 column"];
+    post(twice).await.says(400, &says);
+    let nested = whole.replacen(r#""architecture":"#, r#""architecture": "resnet20", "architecture":"#, 1);
+    assert_ne!(nested, whole);
+    post(nested).await.says(400, &[r#"the key "architecture" is there twice"#]);
+}

@@ -35,7 +35,8 @@ async fn a_request_that_a_proxy_passed_on_is_not_this_machines() {
         ("x-forwarded-proto", "http"),
         ("x-real-ip", "127.0.0.1"),
     ] {
-        send(&api, Method::GET, "/v1/jobs", &[(name, value)]).await.says(401, &["needs a valid token"]);
+        let says = ["needs a valid token", "that a proxy passed on", "distillery token create"];
+        send(&api, Method::GET, "/v1/jobs", &[(name, value)]).await.says(401, &says);
         send(&api, Method::POST, "/v1/jobs", &[(name, value)]).await.problem(401);
         send(&api, Method::GET, "/v1/stream", &[(name, value)]).await.problem(401);
         let session = send(&api, Method::GET, "/v1/session", &[(name, value)]).await.expect(200);
@@ -67,7 +68,8 @@ async fn a_request_of_an_old_version_is_taken_for_one_that_a_proxy_passed_on() {
     for (method, path) in [("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/v1/stream"), ("GET", "/metrics")] {
         let answer = of_version_1_0(&api, method, path).await;
         let status = answer.split(' ').nth(1);
-        assert!(status == Some("401") && answer.contains("needs a valid token"), "{method} {path}: {answer}");
+        let is_told = answer.contains("needs a valid token") && answer.contains("HTTP/1.0 or a header");
+        assert!(status == Some("401") && is_told, "{method} {path}: {answer}");
     }
     let session = of_version_1_0(&api, "GET", "/v1/session").await;
     assert!(session.ends_with(r#"{"required":true,"scope":null}"#), "{session}");
@@ -82,7 +84,10 @@ async fn browsers_sign_in_at_the_public_address_whatever_host_the_proxy_passes_o
     let api = behind_a_proxy().await;
     let token = format!("Bearer {SECRET}");
     let port = api.url.rsplit(':').next().unwrap().to_owned();
-    for host in ["distillery.example".to_owned(), format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
+    let local = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
+    // The last is the name of a group of servers in nginx, which it passes on unless it is told otherwise.
+    let others = ["distillery.example", "10.0.0.7:8080", "distillery_backend"];
+    for host in local.into_iter().chain(others.map(str::to_owned)) {
         let headers = [("host", host.as_str()), ("origin", PUBLIC), ("authorization", &token)];
         let answer = send(&api, Method::POST, "/v1/session", &headers).await;
         assert_eq!(answer.status, 204, "{host}: {}", answer.text());
@@ -96,7 +101,17 @@ async fn browsers_sign_in_at_the_public_address_whatever_host_the_proxy_passes_o
                 .says(403, &["another site", "--public-url"]);
         }
     }
-    send(&api, Method::GET, "/v1/jobs", &[("host", "evil.example")]).await.says(403, &["--public-url"]);
+    // Without a token, as from a page whose domain was made to resolve to this machine.
+    let rebound = [("host", "evil.example"), ("origin", "http://evil.example")];
+    for method in [Method::GET, Method::POST] {
+        send(&api, method, "/v1/jobs", &rebound).await.says(401, &["needs a valid token"]);
+    }
+}
+
+#[tokio::test]
+async fn without_a_public_address_a_request_for_another_host_is_refused() {
+    let api = Api::start().await;
+    send(&api, Method::GET, "/v1/jobs", &[("host", "distillery_backend")]).await.says(403, &["--public-url"]);
 }
 
 #[tokio::test]

@@ -135,6 +135,24 @@ async fn a_revoked_token_is_refused_once_the_server_looks_it_up_again() {
 }
 
 #[tokio::test]
+async fn the_first_token_counts_at_once_and_revoking_the_last_lets_nobody_in() {
+    let api = Api::start_with(|settings| settings.token_memory = Duration::ZERO).await;
+    api.get("/v1/jobs").await.expect(200);
+    let (secret, id) = token(&api, Scope::Read).await;
+    api.get("/v1/jobs").await.problem(401);
+    with(&api, &secret, Method::POST, "/v1/jobs").await.problem(403);
+    assert!(tokens::revoke(&api.db.pool, &id).await.unwrap());
+    with(&api, &secret, Method::GET, "/v1/jobs").await.problem(401);
+    api.get("/v1/jobs").await.problem(401);
+    assert_eq!(api.get("/v1/session").await.expect(200), json!({"required": true, "scope": null}));
+    // However long tokens are remembered.
+    let api = Api::start_with(|settings| settings.token_memory = Duration::from_secs(3600)).await;
+    api.get("/v1/jobs").await.expect(200);
+    token(&api, Scope::Read).await;
+    api.get("/v1/jobs").await.problem(401);
+}
+
+#[tokio::test]
 async fn what_a_revoked_token_began_ends() {
     let api = Api::start_with(|settings| settings.token_memory = Duration::ZERO).await;
     let (secret, id) = token(&api, Scope::Submit).await;

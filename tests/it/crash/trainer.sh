@@ -3,7 +3,7 @@
 # the files and the protocol, in no time, and notes what it did where no worker can lose it.
 export LC_ALL=C TZ=UTC
 if [ "$1" = probe ]; then
-    [ ! -e "${0%/*}/scratch-full" ]
+    [ ! -e "${0%/*}/scratch-full" ] && echo "distillery-trainer computes on $3"
     exit
 fi
 spec=$2 out=$4

@@ -224,7 +224,8 @@ impl World {
             }
             Misconfigured::DiskWithoutSpace => {
                 trainer = "trainer-without-space";
-                write_script(&at(trainer), &format!("#!/bin/sh\n[ $1 = probe ] && exit\necho '{says}'; exit 1\n"));
+                let answers = r#"[ $1 = probe ] && echo "distillery-trainer computes on $3" && exit"#;
+                write_script(&at(trainer), &format!("#!/bin/sh\n{answers}\necho '{says}'; exit 1\n"));
             }
         }
         self.worker(&kind.name(), datasets, &data, trainer)

@@ -18,11 +18,11 @@ use super::db::TestDb;
 use super::process::{Process, distillery, write_script};
 
 /// The start of every scripted trainer. Its arguments are `train SPEC --output OUT --events --supervised --device D`, or
-/// `probe --device D`, which notes the devices in `$here/probes` and fails while the file `$here/broken` is there.
+/// `probe --device D`, which notes the devices in `$here/probes` and answers unless the file `$here/broken` is there.
 const PRELUDE: &str = r#"#!/bin/bash
 if [ "$1" = probe ]; then
     echo "$3" >> "$(dirname "$0")/probes"
-    [ ! -e "$(dirname "$0")/broken" ] && exit
+    [ ! -e "$(dirname "$0")/broken" ] && echo "distillery-trainer computes on $3" && exit
     echo "error: CUDA finds no GPU" >&2; exit 1
 fi
 spec=$2 out=$4 here=$(dirname "$0")
@@ -110,6 +110,7 @@ impl Surroundings {
             lease: never,
             poll: never,
             stop_patience: Duration::from_secs(30),
+            silence: never,
             recheck: Duration::from_millis(50),
         };
         Self { db, dir, settings }

@@ -13,7 +13,7 @@ async fn every_way_to_fail_has_its_class_and_its_reason() {
     let cases = [
         (r#"say '{"type":"failed","class":"numeric","message":"step 7: loss is NaN"}'; exit 1"#, "numeric", "step 7"),
         (r#"say '{"type":"failed","class":"user","message":"no such split"}'; exit 1"#, "user", "no such split"),
-        ("echo 'no such library' >&2; exit 127", "internal", "no such library"),
+        ("started 0 0; echo 'no such kernel' >&2; exit 1", "internal", "no such kernel"),
         ("started 0 0; exit 0", "internal", "exited with status 0"),
         ("kill -SEGV $$", "worker_lost", "signal 11"),
         ("kill -KILL $$", "worker_lost", "signal 9"),
@@ -35,7 +35,8 @@ async fn every_way_to_fail_has_its_class_and_its_reason() {
 
 #[tokio::test]
 async fn a_failed_attempt_is_followed_by_another_when_its_back_off_is_over() {
-    let it = Surroundings::new(r#"[ -e "$here/again" ] && finish && exit; touch "$here/again"; exit 1"#).await;
+    let it =
+        Surroundings::new(r#"[ -e "$here/again" ] && finish && exit; touch "$here/again"; started 0 0; exit 1"#).await;
     let worker = it.start();
     let id = it.db.add_job(json!({})).await;
     let job = it.db.until_status(id, "succeeded").await;
@@ -46,7 +47,7 @@ async fn a_failed_attempt_is_followed_by_another_when_its_back_off_is_over() {
 #[tokio::test]
 async fn what_a_trainer_leaves_running_does_not_hold_up_its_worker() {
     // The child has the trainer's pipes.
-    let it = Surroundings::new(r#"sleep 600 & echo $! > "$here/child"; echo gone >&2; exit 1"#).await;
+    let it = Surroundings::new(r#"started 0 0; sleep 600 & echo $! > "$here/child"; echo gone >&2; exit 1"#).await;
     let worker = it.start();
     let id = it.db.add_job(json!({"max_attempts": 1})).await;
     let job = it.db.until_status(id, "failed").await;

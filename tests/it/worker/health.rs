@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::support::process::write_script;
 use crate::support::worker::Surroundings;
 
 /// Waits until the worker takes no jobs, and returns why.
@@ -60,6 +61,36 @@ async fn a_worker_whose_trainer_cannot_use_its_device_takes_no_job_until_it_can(
     fs::remove_file(it.file("broken")).unwrap();
     it.db.until_status(id, "succeeded").await;
     worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_trainer_is_another_program_takes_no_job() {
+    let it = Surroundings::new("").await;
+    // It succeeds whatever it is asked.
+    write_script(&it.settings.trainer, "#!/bin/sh\nexit 0\n");
+    let id = it.db.add_job(json!({"max_attempts": 1})).await;
+    let worker = it.start();
+    let why = until_stopped(&it).await;
+    assert!(why.contains("cannot run on cpu") && why.contains("check --trainer"), "{why}");
+    assert_eq!(it.db.job(id).await["attempt"], 0);
+    it.set_trainer("started 0 0; finish");
+    it.db.until_status(id, "succeeded").await;
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_trainer_that_ends_without_a_single_event_is_not_the_jobs_fault() {
+    for (trainer, reason) in [("echo 'no such library' >&2; exit 127", "no such library"), ("exit 0", "status 0")] {
+        let it = Surroundings::new(trainer).await;
+        let id = it.db.add_job(json!({"max_attempts": 1})).await;
+        let worker = it.start();
+        let job = until_given_back(&it, id).await;
+        let message = job["error"]["message"].as_str().unwrap();
+        assert!(message.contains("before any report") && message.contains(reason), "{message}");
+        it.set_trainer("started 0 0; finish");
+        it.db.until_status(id, "succeeded").await;
+        worker.drain().await;
+    }
 }
 
 #[tokio::test]

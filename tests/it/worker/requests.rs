@@ -63,6 +63,8 @@ async fn a_trainer_that_does_not_listen_is_killed() {
     it.db.until_training(cancelled).await;
     it.db.change(cancelled, Change::Cancel).await;
     it.db.until_status(cancelled, "cancelled").await;
+    let killed = "the trainer was told to stop and did not within 0.3 seconds, so the worker killed it";
+    assert!(it.db.messages(cancelled).await.contains(&killed.to_owned()), "{:?}", it.db.messages(cancelled).await);
     let drained = it.db.add_job(json!({})).await;
     it.db.until_training(drained).await;
     worker.drain().await;
@@ -76,5 +78,24 @@ async fn a_trainer_that_finished_but_does_not_end_is_ended() {
     let worker = it.start();
     let job = it.db.add_job(json!({})).await;
     it.db.until_status(job, "succeeded").await;
+    let killed = "the trainer reported its end and did not exit within 0.3 seconds, so the worker killed it";
+    assert!(it.db.messages(job).await.contains(&killed.to_owned()), "{:?}", it.db.messages(job).await);
+    worker.drain().await;
+}
+
+#[tokio::test]
+async fn a_trainer_that_says_nothing_for_long_is_in_the_jobs_history() {
+    let mut it = Surroundings::new(OBEDIENT).await;
+    it.settings.silence = Duration::from_millis(300);
+    let worker = it.start();
+    let id = it.db.add_job(json!({})).await;
+    let said = async || {
+        let messages = it.db.messages(id).await;
+        messages.into_iter().find(|message| message.starts_with("the trainer has said nothing for 0.3 seconds"))
+    };
+    assert!(it.db.until(said).await.is_some(), "{:?}", it.db.messages(id).await);
+    // It is left alone.
+    it.db.change(id, Change::Pause).await;
+    it.db.until_status(id, "paused").await;
     worker.drain().await;
 }

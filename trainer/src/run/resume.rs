@@ -14,11 +14,17 @@ use distillery_core::checkpoint::{Checkpoint, Dtype};
 use distillery_core::protocol::Evaluation;
 use distillery_core::spec::{DatasetDirectory, TeacherCache, TrainingPlan};
 
+/// Numbers of training images, evaluation images and classes.
+pub type DataSize = (u64, u64, u32);
+
 /// How far a run is, and its results so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     /// [`identity`] of the run.
     pub specification: String,
+    /// The size of its data; `None` in checkpoints of earlier versions.
+    #[serde(default)]
+    pub data: Option<DataSize>,
     /// Epochs done.
     pub epoch: u32,
     /// Steps done of the current epoch. Their batches follow from the seed, so nothing else needs to be kept.
@@ -37,11 +43,12 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Those of a run that has not begun. `specification` is its [`identity`].
+    /// Those of a run on such data that has not begun. `specification` is its [`identity`].
     #[must_use]
-    pub fn new(specification: String) -> Self {
+    pub fn new(specification: String, data: DataSize) -> Self {
         Self {
             specification,
+            data: Some(data),
             epoch: 0,
             step_in_epoch: 0,
             step: 0,
@@ -90,7 +97,7 @@ const COUNTERS: &str = "distillery";
 /// priority, which may differ from attempt to attempt; the SHA-256 of the given checkpoints; and the data's numbers of
 /// training images, evaluation images and classes.
 #[must_use]
-pub fn identity(spec: &TrainingPlan, teacher: Option<&str>, student: Option<&str>, data: (u64, u64, u32)) -> String {
+pub fn identity(spec: &TrainingPlan, teacher: Option<&str>, student: Option<&str>, data: DataSize) -> String {
     let mut spec = spec.clone();
     (spec.name, spec.priority, spec.max_attempts) = (String::new(), 0, 0);
     spec.labels.clear();
@@ -131,11 +138,24 @@ pub fn save(path: &Path, state: &State) -> Result<()> {
     state_dict::write(path, &tensors, &BTreeMap::from([(COUNTERS.to_owned(), counters)]))
 }
 
+/// The error of a run whose data set is another one than when its checkpoint was written.
+fn changed(before: DataSize, now: DataSize) -> Error {
+    let describe = |(train, eval, classes): DataSize| {
+        format!("{train} images to train on, {eval} to evaluate on and {classes} classes")
+    };
+    Error::user(format!(
+        "the data set has changed since the checkpoint to resume from: it had {}, and has {} now. Put it back as it was \
+         and retry, or start from the beginning: post the job again or, without a server, choose another output directory",
+        describe(before),
+        describe(now)
+    ))
+}
+
 /// Loads the state that an earlier attempt left, if there is one.
 ///
 /// # Errors
-/// It cannot be read, or belongs to another run.
-pub fn load(path: &Path, identity: &str) -> Result<Option<State>> {
+/// It cannot be read, or belongs to another run or to other data.
+pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<State>> {
     let checkpoint = match Checkpoint::open_as_written(path) {
         Ok(checkpoint) => checkpoint,
         Err(distillery_core::checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -153,7 +173,10 @@ pub fn load(path: &Path, identity: &str) -> Result<Option<State>> {
     let counters = checkpoint.metadata().get(COUNTERS).ok_or_else(foreign)?;
     let counters: Counters = serde_json::from_str(counters).map_err(|_| foreign())?;
     if counters.specification != identity {
-        return Err(foreign());
+        return Err(match counters.data {
+            Some(before) if before != data => changed(before, data),
+            _ => foreign(),
+        });
     }
     let mut parts: BTreeMap<String, StateDict> = BTreeMap::new();
     for stored in checkpoint.tensors() {

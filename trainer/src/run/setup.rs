@@ -73,8 +73,9 @@ impl Setup {
         let placement = TeacherPlacement { device, kind: arithmetic.kind(), batch_size };
         let Networks { mut student, teacher, hashes } = Networks::load(spec, &data, placement, report)?;
 
-        let identity = identity(spec, &data, &hashes);
-        let state = resume::load(&settings.output.join(files::CHECKPOINT), &identity)?;
+        let size = (data.train.len(), data.eval.len(), data.classes.count);
+        let identity = resume::identity(spec, hashes.teacher.as_deref(), hashes.student.as_deref(), size);
+        let state = resume::load(&settings.output.join(files::CHECKPOINT), &identity, size)?;
         if let Some(state) = &state {
             restore(&student, &state.student)?;
         }
@@ -86,7 +87,7 @@ impl Setup {
                 optimizer.load_state(&state).map_err(Error::internal)?;
                 (counters, best)
             }
-            None => (Counters::new(identity), None),
+            None => (Counters::new(identity, size), None),
         };
         let attempt = attempt(settings, device, arithmetic, counters.step);
         let started = started(spec, &attempt, &data, &counters);
@@ -110,11 +111,6 @@ impl Setup {
             startup,
         })
     }
-}
-
-fn identity(spec: &TrainingPlan, data: &Data, hashes: &CheckpointHashes) -> String {
-    let size = (data.train.len(), data.eval.len(), data.classes.count);
-    resume::identity(spec, hashes.teacher.as_deref(), hashes.student.as_deref(), size)
 }
 
 fn attempt(settings: &Settings, device: Device, arithmetic: Arithmetic, from_step: u64) -> AttemptRecord {

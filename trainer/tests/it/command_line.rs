@@ -263,6 +263,12 @@ fn a_student_can_start_from_given_weights() {
 }
 
 #[test]
+fn a_probe_has_the_answer_that_workers_wait_for() {
+    let run = trainer("probe").args(["--device", "cpu,cpu"]).output().unwrap();
+    assert!(run.status.success() && text(&run.stdout).trim_end() == "distillery-trainer computes on cpu,cpu");
+}
+
+#[test]
 fn plain_output_has_a_line_per_epoch() {
     let workspace = Workspace::new();
     let run = workspace.train(&workspace.plain(), "out", &[]);

@@ -187,6 +187,32 @@ fn a_terminated_run_keeps_its_progress() {
     assert!(workspace.path("out/state/checkpoint.safetensors").exists());
 }
 
+/// Takes the last training image from the data set.
+fn shorten(workspace: &Workspace) {
+    for name in ["images-idx3", "labels-idx1"] {
+        let path = workspace.path(format!("data/train-{name}-ubyte"));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+        let count = number(4);
+        let item = if name == "labels-idx1" { 1 } else { number(8) * number(12) };
+        bytes.truncate(bytes.len() - item as usize);
+        bytes[4..8].copy_from_slice(&(count - 1).to_be_bytes());
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn resuming_on_data_that_has_changed_says_what_has_changed_and_what_to_do() {
+    let workspace = Workspace::new();
+    assert!(workspace.train(&workspace.plain(), "out", &[]).status.success());
+    shorten(&workspace);
+    let failure = workspace.fail(&workspace.plain(), "out", &[]);
+    assert_eq!(failure.class, ErrorClass::User);
+    for part in ["the data set has changed since the checkpoint", "Put it back", "post the job again"] {
+        assert!(failure.message.contains(part) && !failure.message.contains("safetensors"), "{failure:?}");
+    }
+}
+
 #[test]
 fn resuming_with_another_specification_is_refused() {
     let workspace = Workspace::new();

@@ -13,17 +13,35 @@ pub(super) const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 /// Usual names of the column with the labels.
 const LABELS: [&str; 5] = ["label", "labels", "class", "target", "category"];
 
-/// Reads the table of a directory; `None` if there is none, or it has no labels.
-pub(super) fn read(directory: &Path, options: &DatasetOptions, links: &Links) -> Result<Option<SplitFiles>, Error> {
+/// What a directory's table says.
+pub(super) enum TableOfLabels {
+    /// There is none.
+    Missing,
+    /// It says no labels, as one of captions beside directories of classes does: its path, and what it lacks.
+    Unlabelled(PathBuf, String),
+    Labels(SplitFiles),
+}
+
+/// Reads the table of a directory.
+pub(super) fn read(directory: &Path, options: &DatasetOptions, links: &Links) -> Result<TableOfLabels, Error> {
     let Some(path) = NAMES.iter().map(|name| directory.join(name)).find(|path| path.is_file()) else {
-        return Ok(None);
+        return Ok(TableOfLabels::Missing);
     };
     if path.is_symlink() {
         links.target(&path)?;
     }
     let table = Table::read(&path)?;
     let column = |name: &str| table.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-    let Some(files) = column("file_name") else { return Ok(None) };
+    let unlabelled = |lack: &str| {
+        let found = table.columns.join(", ");
+        let is_csv = path.extension().is_some_and(|extension| extension == "csv");
+        let separated = if is_csv { ", which commas separate," } else { "" };
+        let message = format!("{lack}; its columns{separated} are: {found}");
+        Ok(TableOfLabels::Unlabelled(path.clone(), message))
+    };
+    let Some(files) = column("file_name") else {
+        return unlabelled("has no column file_name, which names the images");
+    };
     let labels = match &options.label_column {
         Some(wanted) => Some(column(wanted).ok_or_else(|| {
             let message = format!("has no column {wanted:?}; its columns are: {}", table.columns.join(", "));
@@ -31,7 +49,9 @@ pub(super) fn read(directory: &Path, options: &DatasetOptions, links: &Links) ->
         })?),
         None => LABELS.iter().find_map(|name| column(name)),
     };
-    let Some(labels) = labels else { return Ok(None) };
+    let Some(labels) = labels else {
+        return unlabelled("has no column label, and dataset.label_column names no other");
+    };
     let mut classes: BTreeMap<LabelText, Vec<Box<str>>> = BTreeMap::new();
     let mut listed = HashSet::new();
     let mut parents = HashSet::new();
@@ -61,7 +81,7 @@ pub(super) fn read(directory: &Path, options: &DatasetOptions, links: &Links) ->
         let name = path.file_name().unwrap_or_default().display();
         split.notes.push(format!("{unlisted} images that {name} does not name are passed over"));
     }
-    Ok(Some(split))
+    Ok(TableOfLabels::Labels(split))
 }
 
 /// Whether there is such a file. Neither it nor a directory on the way is a link that is not followed.

@@ -215,6 +215,42 @@ fn a_table_of_the_whole_directory_may_have_splits_and_another_column() {
     assert!(message.contains(r#"has no column "kind"; its columns are: file_name, grade"#), "{message}");
 }
 
+#[test]
+fn splits_are_never_taken_for_classes() {
+    let images = |paths: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        for path in paths {
+            put(&dir.path().join(path), &plain(1));
+        }
+        dir
+    };
+    let without_classes = ["train/1.png", "train/2.png", "test/3.png"];
+    for (table, lack) in [
+        ("filename,class\ntrain/1.png,a\n", "has no column file_name"),
+        ("file_name;label\ntrain/1.png;a\n", "which commas separate, are: file_name;label"),
+        ("file_name,grade\ntrain/1.png,a\n", "dataset.label_column names no other"),
+    ] {
+        for place in ["metadata.csv", "train/metadata.csv"] {
+            let dir = images(&without_classes);
+            put(&dir.path().join(place), table.as_bytes());
+            let message = refusal(dir.path());
+            assert!(message.contains(place) && message.contains(lack), "{place}: {message}");
+        }
+    }
+    let message = refusal(images(&without_classes).path());
+    assert!(message.contains("test and train hold images directly"), "{message}");
+    // A class may have such a name among others, and a table may say something else than labels.
+    let dir = images(&["train/1.png", "plane/2.png"]);
+    put(&dir.path().join("metadata.csv"), b"file_name,caption\ntrain/1.png,a train\n");
+    let dataset = open(dir.path()).unwrap();
+    assert_eq!(dataset.classes().names.as_deref().unwrap(), ["plane", "train"]);
+    assert!(
+        dataset.notes()[0].starts_with("metadata.csv is passed over: it has no column label"),
+        "{:?}",
+        dataset.notes()
+    );
+}
+
 /// A pickle of CIFAR's Python version, as Python 2 writes it.
 fn pickle(labels: &str, values: &[u8], pixels: &[u8]) -> Vec<u8> {
     let mut file = b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03".to_vec();
