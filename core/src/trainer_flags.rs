@@ -1,10 +1,19 @@
-//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate` and `convert`.
+//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate` and `convert`; and the format of log
+//! lines, which all commands have.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 pub use crate::spec::EvalCrop;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
 
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
@@ -25,7 +34,7 @@ pub struct TrainArgs {
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
     /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command
-    /// again resumes the run.
+    /// again resumes the run. One run at a time may write to it.
     #[arg(long, short, env = "DISTILLERY_OUTPUT")]
     pub output: PathBuf,
     /// Write events to standard output, one JSON object per line, instead of progress for people.
@@ -134,7 +143,7 @@ pub struct EvaluateArgs {
 pub struct ConvertArgs {
     /// Any supported checkpoint.
     pub input: PathBuf,
-    /// The safetensors file to write.
+    /// The safetensors file to write. Not the input.
     pub output: PathBuf,
     /// Of a file with several state dicts, the key or prefix of the one to convert, such as state_dict_ema.
     #[arg(long, env = "DISTILLERY_STATE_DICT")]

@@ -1,11 +1,16 @@
 //! The subcommands of `distillery-trainer`: each reads files, calls the rest, and turns errors into messages.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::ValueEnum;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
@@ -23,7 +28,7 @@ use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery_core::architecture::{self, Architecture};
-use distillery_core::checkpoint::Checkpoint;
+use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset::{Dataset, DatasetOptions};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, probe_answer};
 use distillery_core::spec::usual_resize;
@@ -127,13 +132,10 @@ fn data_memory(args: &ComputeArgs) -> u64 {
 pub fn verify(args: &VerifyArgs) -> ExitCode {
     match catching_panics(|| verify::verify(args)) {
         Ok(verdict) => {
-            println!("{}", serde_json::to_string_pretty(&verdict).expect("a verdict is JSON"));
-            if verdict.matches { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            let printed = print(Ok(&verdict));
+            if verdict.matches { printed } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => print::<Value>(Err(error)),
     }
 }
 
@@ -247,7 +249,7 @@ impl Preprocessing {
         let stored_side = || stored("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
         let stored_crop = || EvalCrop::from_str(stored("eval_crop")?, true).ok();
         let stored_resize = || stored("eval_resize")?.parse().ok();
-        let (mean, std) = args.mean.zip(args.std).or_else(|| state_dict::stored_normalisation(checkpoint)).unzip();
+        let (mean, std) = args.mean.zip(args.std).or_else(|| checkpoint.normalisation()).unzip();
         let side = args.image_size.or_else(stored_side).unwrap_or(architecture.input_side);
         // The file's is for its own image size.
         let resize = args.resize.or_else(|| stored_resize().filter(|_| args.image_size.is_none()));
@@ -274,28 +276,51 @@ impl Preprocessing {
 /// `distillery-trainer convert`.
 #[must_use]
 pub fn convert(args: &ConvertArgs) -> ExitCode {
-    let converted = Checkpoint::open_state_dict(&args.input, args.state_dict.as_deref())
-        .and_then(|checkpoint| checkpoint.convert(&args.output).map(|()| checkpoint));
-    print(converted.map_err(|error| state_dict::unreadable(&args.input, &error)).map(|read| {
-        json!({
-            "notes": read.notes(),
-            "format": read.format().name(),
-            "tensors": read.tensors().len(),
-            "parameters": read.parameters(),
-            "fits": architecture::fits(&read.shapes()).iter().map(|fit| fit.architecture.name).collect::<Vec<_>>(),
-        })
+    print(convert_by(args))
+}
+
+fn convert_by(args: &ConvertArgs) -> Result<Value> {
+    let ConvertArgs { input, output, state_dict } = args;
+    let read = Checkpoint::open_state_dict(input, state_dict.as_deref())
+        .map_err(|error| state_dict::unreadable(input, &error))?;
+    if is_same_file(input, output) {
+        return Err(Error::user(format!("{} is the checkpoint itself: name another file", output.display())));
+    }
+    read.convert(output).map_err(|error| match error {
+        checkpoint::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => Error::user(format!(
+            "{} cannot be written: there is no directory {}; create it, or name another file",
+            output.display(),
+            output.parent().unwrap_or(output).display()
+        )),
+        checkpoint::Error::Io(error) => Error::storage(output)(error),
+        error => state_dict::unreadable(input, &error),
+    })?;
+    Ok(json!({
+        "notes": read.notes(),
+        "format": read.format().name(),
+        "tensors": read.tensors().len(),
+        "parameters": read.parameters(),
+        "fits": architecture::fits(&read.shapes()).iter().map(|fit| fit.architecture.name).collect::<Vec<_>>(),
     }))
 }
 
+/// Whether two paths lead to one file, through links or not.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
+    identity(one).is_some_and(|found| identity(other) == Some(found))
+}
+
 /// Prints a result to standard output, or an error to standard error.
-fn print(result: Result<Value>) -> ExitCode {
-    match result {
-        Ok(value) => {
-            println!("{value:#}");
-            ExitCode::SUCCESS
-        }
+fn print<T: Serialize>(result: Result<T>) -> ExitCode {
+    let written = result.and_then(|value| {
+        let text = serde_json::to_string_pretty(&value).expect("results are JSON");
+        writeln!(io::stdout(), "{text}").map_err(|error| Error::internal(format!("standard output: {error}")))
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // Nobody may read that either.
+            let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -82,7 +82,7 @@ impl From<dataset::Error> for Error {
     fn from(error: dataset::Error) -> Self {
         let message = match &error {
             dataset::Error::Missing { path } => {
-                format!("data set {} no longer exists: restore it, or name another one", path.display())
+                format!("there is no data set at {}: put it there, or name another one", path.display())
             }
             _ => error.to_string(),
         };

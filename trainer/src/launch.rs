@@ -4,6 +4,7 @@
 //! when its standard input or its parent ends. When a rank ends too early, the run ends too: if rank 0 is stuck in an
 //! exchange with it, a thread that watches the process ends rank 0.
 
+use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -77,6 +78,7 @@ pub fn train(
     report: &mut dyn Report,
     lost: impl Fn(Failure) + Clone + Send + 'static,
 ) -> Result<Ending> {
+    let _claimed = claim(&settings.output, report)?;
     let world_size = spec.training.devices;
     let devices = device::several(&settings.device, world_size)?;
     if world_size == 1 {
@@ -105,6 +107,26 @@ pub fn train(
     };
     let result = catch_unwind(AssertUnwindSafe(|| run::train(spec, &settings, join, control, report)));
     others.settle(result)
+}
+
+/// Locks the output directory until the process ends, so that two runs do not write over each other.
+fn claim(output: &Path, report: &mut dyn Report) -> Result<File> {
+    std::fs::create_dir_all(output).map_err(Error::storage(output))?;
+    let directory = File::open(output).map_err(Error::storage(output))?;
+    match directory.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Error::user(format!(
+                "{}: another run writes to it: wait for its end, or choose another output directory",
+                output.display()
+            )));
+        }
+        Err(TryLockError::Error(error)) => report.event(&warning(format!(
+            "{} cannot be locked ({error}): start no other run with this output directory",
+            output.display()
+        ))),
+    }
+    Ok(directory)
 }
 
 /// Trains as another rank. Its configuration is the first line of standard input.

@@ -1,10 +1,12 @@
 //! `distillery-trainer`, the only program that links libtorch.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, LogFormat, TrainArgs, VerifyArgs};
 use distillery_trainer::{commands, device};
+use tracing_subscriber::EnvFilter;
 
 /// Trains, evaluates and converts image classifiers. `distillery` starts this program.
 #[derive(Debug, Parser)]
@@ -12,6 +14,9 @@ use distillery_trainer::{commands, device};
 struct TrainerCli {
     #[command(subcommand)]
     command: TrainerCommand,
+    /// Format of log lines.
+    #[arg(long, global = true, env = "DISTILLERY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
@@ -37,8 +42,8 @@ enum TrainerCommand {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let command = TrainerCli::parse().command;
+    let TrainerCli { command, log_format } = TrainerCli::parse();
+    log(log_format);
     device::idle_threads_sleep();
     match command {
         TrainerCommand::Train(args) => commands::train(&args),
@@ -47,6 +52,17 @@ fn main() -> ExitCode {
         TrainerCommand::Convert(args) => commands::convert(&args),
         TrainerCommand::Rank => commands::rank(),
         TrainerCommand::Probe { device } => commands::probe(&device),
+    }
+}
+
+/// Starts logging to standard error, filtered by `RUST_LOG` if it is set.
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colour = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.with_target(false).json().flatten_event(true).init(),
     }
 }
 

@@ -24,7 +24,7 @@ const VERIFY_CACHE: u64 = 4 << 30;
 /// The result of a comparison.
 #[derive(Debug, Serialize)]
 pub struct Verdict {
-    /// Whether both students are the same, bit for bit.
+    /// Whether both students are the same, bit for bit, and so are their files beside the manifest, if there are any.
     pub matches: bool,
     /// `last epoch` or `whole run`.
     pub repeated: &'static str,
@@ -32,6 +32,8 @@ pub struct Verdict {
     pub best: Compared,
     /// The student after the last epoch.
     pub last: Compared,
+    /// Files beside the manifest that are not the students that it names.
+    pub altered: Vec<String>,
     /// Differences from the run that can explain different bytes.
     pub differences: Vec<String>,
 }
@@ -99,12 +101,14 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         manifest: manifest.student.sha256.clone(),
         repeated: found.student.sha256.clone(),
     };
+    let altered = altered(&args.manifest, &manifest)?;
     let (best, last) = (compared(&manifest.best, &found.best), compared(&manifest.last, &found.last));
     Ok(Verdict {
-        matches: best.manifest == best.repeated && last.manifest == last.repeated,
+        matches: best.manifest == best.repeated && last.manifest == last.repeated && altered.is_empty(),
         repeated: if full { "whole run" } else { "last epoch" },
         best,
         last,
+        altered,
         differences: differences(&manifest, &found),
     })
 }
@@ -166,6 +170,21 @@ fn check_file(flag: &str, path: Option<&Path>, sha256: Option<&str>) -> Result<(
         "{} is not the checkpoint of the run: its SHA-256 is {found}, not {sha256}. Name the right one with {flag}",
         path.display()
     )))
+}
+
+/// What is wrong with the students beside the manifest. They need not be there.
+fn altered(path: &Path, manifest: &Manifest) -> Result<Vec<String>> {
+    let mut altered = Vec::new();
+    for (name, entry) in [(files::BEST_STUDENT, &manifest.best), (files::LAST_STUDENT, &manifest.last)] {
+        let file = path.with_file_name(name);
+        match hash::sha256(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::storage(&file)(error)),
+            Ok((found, _)) if found == entry.student.sha256 => {}
+            Ok((found, _)) => altered.push(format!("{name} has the SHA-256 {found}: it is not the file of the run")),
+        }
+    }
+    Ok(altered)
 }
 
 /// What can make the same operations round differently.

@@ -5,6 +5,7 @@
 
 mod error;
 mod legacy;
+mod metadata;
 mod naming;
 mod pickle;
 mod reader;
@@ -195,7 +196,12 @@ impl Checkpoint {
             Keys::OfNetwork(wanted) => naming::settle(tensors, wanted.filter(|_| !is_wanted), &mut notes)?,
         };
         let index = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name().to_owned(), at)).collect();
-        Ok(Self { source, format, tensors, index, metadata, notes })
+        let mut checkpoint = Self { source, format, tensors, index, metadata, notes };
+        if let (Keys::OfNetwork(_), CheckpointFormat::Safetensors) = (keys, format) {
+            let doubts = checkpoint.doubts_of_metadata();
+            checkpoint.notes.extend(doubts);
+        }
+        Ok(checkpoint)
     }
 
     #[must_use]

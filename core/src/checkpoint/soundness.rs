@@ -7,9 +7,9 @@ use super::{Checkpoint, Tensor};
 use crate::architecture::{Architecture, Role};
 
 impl Checkpoint {
-    /// What makes the network's outputs NaN: a weight that is not finite, or a negative variance, with its tensor's
-    /// name. A predicate that continues "the checkpoint"; `None` if there is nothing of this kind. Reads the weights that
-    /// the network uses.
+    /// What keeps the network from computing, with its tensor's name: weights that are no floating-point numbers, or that
+    /// make every output NaN, because one is not finite or a negative variance. A predicate that continues "the
+    /// checkpoint"; `None` if there is nothing of this kind. Reads the weights that the network uses.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -18,6 +18,14 @@ impl Checkpoint {
         let found: BTreeMap<&str, &Tensor> = self.tensors().iter().filter_map(named).collect();
         for entry in architecture.layout(classes).entries {
             let Some(tensor) = found.get(entry.key.as_str()) else { continue };
+            if !tensor.dtype().is_float() {
+                return Ok(Some(format!(
+                    "cannot be used: {} has elements of type {}, and weights are floating-point numbers: save the \
+                     network as it was before it was quantised",
+                    shown(tensor.name()),
+                    tensor.dtype()
+                )));
+            }
             let unsound = unsound(entry.role, &self.floats(tensor)?);
             if let Some(what) = unsound {
                 return Ok(Some(format!("cannot be used: {} {what}", shown(tensor.name()))));

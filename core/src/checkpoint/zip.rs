@@ -5,6 +5,7 @@ use std::io::{BufReader, Read};
 
 use ::zip::result::ZipError;
 use ::zip::{CompressionMethod, ZipArchive};
+use flate2::Crc;
 
 use super::error::{Error, Result, corrupt, shown};
 use super::pickle::Machine;
@@ -23,7 +24,22 @@ struct Archive<'a> {
     zip: ZipArchive<BufReader<Reader<'a>>>,
     /// Bytes that compressed entries may still unpack to.
     budget: u64,
+    checksums: Checksums,
 }
+
+/// Which of the entries that were read have the checksums that the archive names.
+struct Checksums {
+    /// Bytes that may still be checked: entries of an honest archive do not overlap.
+    budget: u64,
+    /// Number of entries that have theirs.
+    right: usize,
+    /// The first entry that has another.
+    wrong: Option<String>,
+}
+
+/// What an archive without any right checksum is noted with.
+const NO_CHECKSUMS: &str = "the checksums in its archive are wrong for every entry, as torch.save leaves them with \
+                            set_crc32_options(False): whether the file is damaged cannot be seen";
 
 /// Reads the state dict, if possible the one under the key `wanted`.
 pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents> {
@@ -31,8 +47,8 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents
     if zip.has_duplicate_names() {
         return corrupt("its archive has two entries with the same name");
     }
-    let mut archive =
-        Archive { source, zip, budget: source.len().saturating_mul(MOST_GROWTH).saturating_add(FREE_GROWTH) };
+    let budget = source.len().saturating_mul(MOST_GROWTH).saturating_add(FREE_GROWTH);
+    let mut archive = Archive { source, zip, budget, checksums: Checksums { budget, right: 0, wrong: None } };
     let names = archive.names()?;
     // At the top level, or in the directory that torch.save names after the file.
     let prefix = |name: &'_ str| name.strip_suffix("data.pkl").filter(|prefix| at_top(prefix)).map(str::to_owned);
@@ -59,7 +75,7 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents
     let root = machine.load()?;
     let found = state_dict::find(&machine, root, wanted)?;
     let mut storages: HashMap<String, StoredBytes> = HashMap::new();
-    Contents::of_pickle(found, big_endian, |storage| {
+    let mut contents = Contents::of_pickle(found, big_endian, |storage| {
         if let Some(data) = storages.get(storage.key) {
             return Ok(data.clone());
         }
@@ -69,7 +85,15 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents
         let data = archive.data(index)?;
         storages.insert(storage.key.to_owned(), data.clone());
         Ok(data)
-    })
+    })?;
+    match archive.checksums {
+        Checksums { wrong: None, .. } => {}
+        Checksums { right: 0, .. } => contents.notes.push(NO_CHECKSUMS.to_owned()),
+        Checksums { wrong: Some(name), .. } => {
+            return corrupt(format!("the bytes of {} in its archive do not have their checksum", shown(&name)));
+        }
+    }
+    Ok(contents)
 }
 
 fn at_top(prefix: &str) -> bool {
@@ -106,19 +130,25 @@ impl Archive<'_> {
             return Err(Error::Unsupported("its archive is encrypted".to_owned()));
         }
         let (size, start, method) = (entry.size(), entry.data_start(), entry.compression());
+        let (name, checksum) = (String::from_utf8_lossy(entry.name_raw()).into_owned(), entry.crc32());
         drop(entry);
         match method {
             CompressionMethod::Stored => {
                 let end = start.and_then(|start| start.checked_add(size)).filter(|&end| end <= self.source.len());
                 match (start, end) {
-                    (Some(offset), Some(_)) => Ok(StoredBytes::Range { offset, length: size }),
+                    (Some(offset), Some(_)) => {
+                        self.checksums.compare(self.source, (offset, size), name, checksum)?;
+                        Ok(StoredBytes::Range { offset, length: size })
+                    }
                     _ => Err(Error::Truncated("an entry of its archive extends beyond the end of the file".to_owned())),
                 }
             }
             CompressionMethod::Deflated => {
                 let mut bytes = Vec::new();
                 let entry = self.zip.by_index(index).map_err(archive_error)?;
+                // Compares the checksum, too.
                 entry.take(self.budget + 1).read_to_end(&mut bytes).map_err(entry_error)?;
+                self.checksums.right += 1;
                 self.budget = self.budget.checked_sub(bytes.len() as u64).ok_or_else(|| {
                     let message = format!("its compressed entries unpack to more than {MOST_GROWTH} times its size");
                     Error::Limit(message)
@@ -129,6 +159,33 @@ impl Archive<'_> {
                 "its archive is compressed with {other}; save it again with torch.save"
             ))),
         }
+    }
+}
+
+impl Checksums {
+    fn compare(
+        &mut self,
+        source: &ByteSource,
+        (offset, length): (u64, u64),
+        name: String,
+        expected: u32,
+    ) -> Result<()> {
+        const PIECE: u64 = 1 << 20;
+        if length == 0 {
+            return Ok(());
+        }
+        let left = self.budget.checked_sub(length);
+        self.budget = left.ok_or_else(|| Error::Limit("the entries of its archive overlap".to_owned()))?;
+        let mut checksum = Crc::new();
+        for at in (0..length).step_by(PIECE as usize) {
+            checksum.update(&source.read(offset + at, PIECE.min(length - at))?);
+        }
+        if checksum.sum() == expected {
+            self.right += 1;
+        } else {
+            self.wrong.get_or_insert(name);
+        }
+        Ok(())
     }
 }
 

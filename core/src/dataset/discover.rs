@@ -33,7 +33,7 @@ pub struct UnusableDirectory {
     pub reason: String,
 }
 
-/// Reads every subdirectory of `base` that is not hidden.
+/// Reads every subdirectory of `base` that is not hidden, and links that lead to nothing.
 ///
 /// # Errors
 /// `base` cannot be listed.
@@ -41,7 +41,9 @@ pub fn discover(base: &Path, follow_links: bool) -> io::Result<Discovered> {
     let mut names = Vec::new();
     for entry in fs::read_dir(base)? {
         let name = entry?.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") && base.join(&name).is_dir() {
+        // A link that leads nowhere or round in a circle may have been meant as a data set.
+        let may_be = |path: &Path| path.is_dir() || (path.is_symlink() && fs::metadata(path).is_err());
+        if !name.as_encoded_bytes().starts_with(b".") && may_be(&base.join(&name)) {
             names.push(name);
         }
     }
@@ -51,6 +53,7 @@ pub fn discover(base: &Path, follow_links: bool) -> io::Result<Discovered> {
     for name in names {
         let path = base.join(&name);
         let result = match name.to_str() {
+            _ if !path.is_dir() => Err(unfollowed(&path)),
             Some(name) if is_name(name) => Dataset::open(&path, &options)
                 .and_then(|dataset| dataset.usable_summary())
                 .map_err(|error| error.relative_to(base)),
@@ -66,6 +69,12 @@ pub fn discover(base: &Path, follow_links: bool) -> io::Result<Discovered> {
         }
     }
     Ok(found)
+}
+
+/// Why a link leads to no directory, and what to do.
+fn unfollowed(link: &Path) -> String {
+    let why = fs::metadata(link).err().map_or_else(String::new, |error| format!(" ({error})"));
+    format!("it is a broken link{why}: remove it, or restore what it leads to")
 }
 
 /// The directory of a data set in `base`.

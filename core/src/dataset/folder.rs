@@ -253,8 +253,11 @@ impl FormatReader for Folder {
         [false, self.has_table]
     }
 
-    fn notes(&self, _: &Classes) -> Vec<String> {
+    fn notes(&self, classes: &Classes) -> Vec<String> {
         let mut notes = self.notes.clone();
+        if self.has_table {
+            notes.extend(metadata::numbering(classes.names.as_deref().unwrap_or_default()));
+        }
         for (name, split) in &self.splits {
             if !split.passed_over.is_empty() {
                 let files = count_by_extension(split.passed_over.iter().map(String::as_str));

@@ -131,7 +131,8 @@ impl Dataset {
                 eval.split
             )
         });
-        let warnings = same_split.into_iter().chain(self.missing_classes(&train, &eval)).collect();
+        let warnings =
+            same_split.into_iter().chain(self.missing_classes(&train, &eval)).chain(self.lack_of_classes()).collect();
         Ok(Selection { train, eval, notes, warnings })
     }
 
@@ -144,7 +145,10 @@ impl Dataset {
         notes: &mut Vec<String>,
     ) -> Option<Vec<usize>> {
         let available = kept.as_ref().map_or(all.len(), Vec::len);
-        let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = limit.map_or(available, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        if limit > available {
+            notes.push(format!("limit is {limit}, but there are {available} training images: all of them are used"));
+        }
         if limit >= available {
             return kept;
         }
@@ -159,6 +163,14 @@ impl Dataset {
             self.classes.count
         ));
         Some(chosen.into_iter().map(|index| kept[index]).collect())
+    }
+
+    /// A warning if there is nothing to tell apart.
+    fn lack_of_classes(&self) -> Option<String> {
+        (self.classes.count == 1).then(|| {
+            "the data set has one class, so that every answer is right and nothing can be learned: add images of others"
+                .to_owned()
+        })
     }
 
     /// A warning if the evaluation has classes that are not trained on.

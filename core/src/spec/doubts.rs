@@ -21,5 +21,15 @@ pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<S
             "training.schedule.milestones has {late}, but there are {epochs} epochs: the learning rate does not drop there"
         ));
     }
+    if training.optimizer.learning_rate() == 0.0 {
+        doubts.push("training.optimizer.learning_rate is 0: no weight will change".to_owned());
+    }
+    let weights = &distillation.scale_weights;
+    if !weights.is_empty() && weights.iter().all(|&weight| weight == 0.0) {
+        doubts.push(
+            "distillation.scale_weights are all 0: the student learns nothing from the teacher. Give a scale a weight"
+                .to_owned(),
+        );
+    }
     doubts
 }

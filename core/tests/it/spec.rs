@@ -168,6 +168,12 @@ fn values_that_contradict_each_other_are_doubted() {
     assert_eq!(doubted("/distillation/warmup_epochs", json!(10)), "");
     let text = doubted("/training/schedule", json!({"milestones": [5, 150]}));
     assert!(text.contains("milestones has 150, but there are 10 epochs"), "{text}");
+    let text = doubted("/training/optimizer", json!({"learning_rate": 0}));
+    assert!(text.contains("learning_rate is 0: no weight will change"), "{text}");
+    let scales = |weights: Value| doubted("/distillation", json!({"scales": [1, 2, 4], "scale_weights": weights}));
+    assert_eq!(scales(json!([0, 0, 0.5])), "");
+    let text = scales(json!([0, 0, 0]));
+    assert!(text.contains("scale_weights are all 0: the student learns nothing from the teacher"), "{text}");
 }
 
 #[test]

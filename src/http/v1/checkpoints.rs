@@ -197,7 +197,8 @@ impl Upload {
         mut notes: Vec<String>,
     ) -> Result<UploadedCheckpoint, ApiError> {
         let file = checkpoint::Checkpoint::open(&self.path()).map_err(unreadable)?;
-        notes.extend_from_slice(file.notes());
+        let known = notes.clone();
+        notes.extend(file.notes().iter().filter(|note| !known.contains(note)).cloned());
         let shapes = file.shapes();
         let expected = parameters.num_classes.and_then(|classes| u32::try_from(classes).ok());
         if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, expected)) {
@@ -223,6 +224,10 @@ impl Upload {
         {
             return Err(ApiError::invalid(format!("the checkpoint {unsound}")));
         }
+        let guess = architecture::guess(&shapes);
+        if fits.is_empty() {
+            notes.push(unusable(guess.as_ref()));
+        }
         let only = match (network, fits.as_slice()) {
             (Some(network), fits) => fits.iter().find(|fit| fit.architecture == network.name),
             (None, [only]) => Some(only),
@@ -239,7 +244,7 @@ impl Upload {
             architecture: only.map(|fit| fit.architecture.clone()),
             num_classes: expected.or(only.map(|fit| fit.num_classes)).and_then(|classes| i32::try_from(classes).ok()),
             fits: Jsonb(fits),
-            guess: architecture::guess(&shapes).map(|guess| Jsonb(described(guess))),
+            guess: guess.map(|guess| Jsonb(described(guess))),
             notes,
             created_at: Utc::now(),
         })
@@ -252,6 +257,17 @@ fn unreadable(error: checkpoint::Error) -> ApiError {
         checkpoint::Error::Io(error) => full(error),
         error => ApiError::Internal(error.into()),
     }
+}
+
+/// Why no job can use a checkpoint that fits no network, as a note.
+fn unusable(guess: Option<&architecture::ArchitectureGuess>) -> String {
+    let why = match guess {
+        Some(architecture::ArchitectureGuess { architecture, difference: Some(difference), .. }) => {
+            format!("the nearest is {}: {difference}", architecture.name)
+        }
+        _ => "none has even half of its keys and shapes".to_owned(),
+    };
+    format!("it fits no known architecture, so no job can use it, and its values are not checked; {why}")
 }
 
 fn described(guess: architecture::ArchitectureGuess) -> Guess {

@@ -123,7 +123,9 @@ async fn an_upload_with_broken_weights_is_refused_by_the_tensors_name() {
     api.upload("?architecture=resnet8", broken("bn1.running_var", -1.0)).await.says(422, &says);
     // Where no network would use them, they are nobody's business.
     let foreign = altered("resnet8", |key| format!("encoder.{key}.x"), |_| f32::NAN);
-    api.upload("", foreign).await.expect(201);
+    let stored = api.upload("", foreign).await.expect(201);
+    let note = stored["notes"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    assert!(note.contains("no job can use it, and its values are not checked; none has even half of its"), "{note}");
 }
 
 #[tokio::test]

@@ -57,17 +57,6 @@ pub fn unreadable(path: &Path, error: &checkpoint::Error) -> Error {
 /// Per-channel mean and standard deviation of pixel values in [0, 1].
 pub type MeanStd = ([f64; 3], [f64; 3]);
 
-/// The normalisation that a file names for its network, as those of students do. `None` if it names none that can be
-/// used.
-#[must_use]
-pub fn stored_normalisation(checkpoint: &Checkpoint) -> Option<MeanStd> {
-    let channels = |key: &str, is_valid: fn(f64) -> bool| {
-        let channels: [f64; 3] = serde_json::from_str(checkpoint.metadata().get(key)?).ok()?;
-        channels.iter().all(|&value| is_valid(value)).then_some(channels)
-    };
-    Some((channels("mean", f64::is_finite)?, channels("std", |value| value.is_finite() && value >= 1e-6)?))
-}
-
 /// Copies a checkpoint that [`open`] accepted into the network.
 ///
 /// # Errors

@@ -92,8 +92,7 @@ fn load_teacher(
     network.compute_in(placement.kind);
     network.freeze(placement.batch_size, spec.dataset.image_size);
     // Numbers that went through JSON may differ in the last bit, and two normalisations cost time.
-    let stored = state_dict::stored_normalisation(&loaded.checkpoint)
-        .filter(|&stored| !is_near(stored, (data.mean, data.std), 1e-9));
+    let stored = loaded.checkpoint.normalisation().filter(|&stored| !is_near(stored, (data.mean, data.std), 1e-9));
     let is_given = teacher.mean.zip(teacher.std);
     if let (None, Some((mean, std))) = (is_given, stored) {
         let message = format!(
@@ -109,7 +108,7 @@ fn load_teacher(
 /// Returns the file's SHA-256.
 fn load_student(student: &Network, path: &Path, data: &Data, report: &mut dyn Report) -> Result<String> {
     let loaded = load_checkpoint(student, path, "the student's checkpoint", data, report)?;
-    if let Some((mean, std)) = state_dict::stored_normalisation(&loaded.checkpoint)
+    if let Some((mean, std)) = loaded.checkpoint.normalisation()
         && !is_near((mean, std), (data.mean, data.std), 1e-3)
     {
         report.event(&warning(format!(

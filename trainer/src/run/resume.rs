@@ -10,7 +10,7 @@ use tch::Tensor;
 use crate::error::{Error, Result};
 use crate::loss::region_report::RegionReport;
 use crate::models::state_dict::{self, StateDict};
-use distillery_core::checkpoint::{Checkpoint, Dtype};
+use distillery_core::checkpoint::{self, Checkpoint, Dtype};
 use distillery_core::protocol::Evaluation;
 use distillery_core::spec::{DatasetDirectory, TeacherCache, TrainingPlan};
 
@@ -151,6 +151,22 @@ fn changed(before: DataSize, now: DataSize) -> Error {
     ))
 }
 
+/// Says that a run cannot be resumed, and what to do: nobody can download its state again.
+fn damaged(path: &Path, error: &checkpoint::Error) -> Error {
+    let fault = match error {
+        checkpoint::Error::Io(_) => return state_dict::unreadable(path, error),
+        checkpoint::Error::Empty => "the file is empty".to_owned(),
+        checkpoint::Error::Truncated(why) => format!("the file is truncated: {why}"),
+        checkpoint::Error::Corrupt(why) => format!("the file is damaged: {why}"),
+        other => other.to_string(),
+    };
+    Error::user(format!(
+        "the run cannot be resumed from {}: {fault}; remove it to start from the beginning, or choose another output \
+         directory",
+        path.display()
+    ))
+}
+
 /// Loads the state that an earlier attempt left, if there is one.
 ///
 /// # Errors
@@ -158,10 +174,10 @@ fn changed(before: DataSize, now: DataSize) -> Error {
 pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<State>> {
     let checkpoint = match Checkpoint::open_as_written(path) {
         Ok(checkpoint) => checkpoint,
-        Err(distillery_core::checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(checkpoint::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             return Ok(None);
         }
-        Err(error) => return Err(state_dict::unreadable(path, &error)),
+        Err(error) => return Err(damaged(path, &error)),
     };
     let foreign = || {
         Error::user(format!(
@@ -180,7 +196,7 @@ pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<State>
     }
     let mut parts: BTreeMap<String, StateDict> = BTreeMap::new();
     for stored in checkpoint.tensors() {
-        let bytes = checkpoint.bytes(stored).map_err(|error| state_dict::unreadable(path, &error))?;
+        let bytes = checkpoint.bytes(stored).map_err(|error| damaged(path, &error))?;
         let shape: Vec<i64> = stored.shape().iter().map(|&size| size as i64).collect();
         let kind = if stored.dtype() == Dtype::I64 { tch::Kind::Int64 } else { tch::Kind::Float };
         let tensor = Tensor::f_from_data_size(&bytes, &shape, kind)?;

@@ -1,6 +1,6 @@
 //! Reports how training goes: as events for a worker, or as a progress bar or lines for people.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -27,7 +27,7 @@ pub struct Ndjson;
 impl Report for Ndjson {
     fn event(&mut self, event: &Event) {
         let line = serde_json::to_string(event).expect("events are JSON");
-        let mut out = std::io::stdout().lock();
+        let mut out = io::stdout().lock();
         if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
             // The reader is gone.
             exit_now(1);
@@ -43,10 +43,17 @@ impl Report for Silent {
     fn event(&mut self, _: &Event) {}
 }
 
+/// Writes a line to standard error, whether somebody reads it or not.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Reports to people: with a progress bar on a terminal, with a line per epoch elsewhere.
 #[derive(Debug)]
 pub struct Human {
     bar: Option<ProgressBar>,
+    /// Whether somebody reads standard output, as far as is known.
+    is_read: bool,
     progress: Option<Progress>,
     loss: f64,
     top1: Option<f64>,
@@ -54,20 +61,26 @@ pub struct Human {
 
 impl Default for Human {
     fn default() -> Self {
-        let bar = std::io::stdout().is_terminal().then(|| {
+        let bar = io::stdout().is_terminal().then(|| {
             let template = "{msg}\n{bar:40} {percent:>3} %  {elapsed} elapsed";
             let style = ProgressStyle::with_template(template).expect("the template is valid");
             ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stdout()).with_style(style)
         });
-        Self { bar, progress: None, loss: f64::NAN, top1: None }
+        Self { bar, is_read: true, progress: None, loss: f64::NAN, top1: None }
     }
 }
 
 impl Human {
-    fn line(&self, line: &str) {
+    fn line(&mut self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => println!("{line}"),
+            None if !self.is_read => {}
+            // As after `| head -1`. The files of the run are what counts.
+            None if writeln!(io::stdout(), "{line}").is_err() => {
+                self.is_read = false;
+                complain("warning: nobody reads standard output any more: the run goes on without its lines");
+            }
+            None => {}
         }
     }
 
@@ -87,7 +100,7 @@ impl Human {
         if let Some(top1) = value("eval/top1") {
             self.top1 = Some(top1);
             if let Some(status) = self.status().filter(|_| self.bar.is_none()) {
-                println!("{status}");
+                self.line(&status);
             }
         }
     }
@@ -133,7 +146,7 @@ impl Report for Human {
             Event::Stopped { epoch, step } => {
                 self.line(&format!("stopped after {epoch} epochs, at step {step}; run the same command to resume"));
             }
-            Event::Failed(failure) => eprintln!("error: {}", failure.message),
+            Event::Failed(failure) => complain(&format!("error: {}", failure.message)),
         }
         if let (Some(bar), Event::Finished(_) | Event::Stopped { .. } | Event::Failed(_)) = (&self.bar, event) {
             bar.abandon();

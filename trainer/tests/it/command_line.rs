@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tch::Device;
 
-use crate::support::{Workspace, merged, outcome, started, text, trainer, warnings};
+use crate::support::{Workspace, merged, outcome, program, started, text, trainer, warnings};
 
 #[test]
 fn training_a_teacher_and_a_student_produces_every_promised_output() {
@@ -278,6 +278,34 @@ fn plain_output_has_a_line_per_epoch() {
 }
 
 #[test]
+fn log_lines_have_the_format_that_was_asked_for_and_no_colours_where_nobody_sees_them() {
+    let workspace = Workspace::new().with_teacher();
+    // One directory too many, which is said in the log.
+    std::fs::create_dir(workspace.path("outer")).unwrap();
+    std::fs::rename(workspace.path("data"), workspace.path("outer/data")).unwrap();
+    let log = |before: &[&str], after: &[&str], variable: Option<&str>| {
+        let mut words = [before, &["evaluate", "--device", "cpu", "--threads", "1"], after].concat().into_iter();
+        let mut command = program(words.next().unwrap());
+        command.args(words).args(["--architecture", "resnet8", "--checkpoint"]);
+        command.arg(workspace.path("teacher/student.safetensors")).arg("--dataset").arg(workspace.path("outer"));
+        command.env_remove("RUST_LOG").envs(variable.map(|format| ("DISTILLERY_LOG_FORMAT", format)));
+        let run = command.output().unwrap();
+        assert!(run.status.success(), "{}", text(&run.stderr));
+        text(&run.stderr)
+    };
+    let note = "the data set is the subdirectory data";
+    let forms: [(&[&str], &[&str], Option<&str>); 3] =
+        [(&["--log-format", "json"], &[], None), (&[], &["--log-format=json"], None), (&[], &[], Some("json"))];
+    for (before, after, variable) in forms {
+        let lines = log(before, after, variable);
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().any(|line| line["message"] == note && line["level"] == "WARN"), "{lines:?}");
+    }
+    let plain = log(&[], &[], None);
+    assert!(plain.contains(&format!("WARN {note}")) && !plain.contains('\u{1b}'), "{plain:?}");
+}
+
+#[test]
 fn specification_faults_are_listed_with_their_json_pointers() {
     let workspace = Workspace::new();
     let spec = merged(workspace.plain(), json!({"training": {"epochs": 0, "speed": 1}}));
@@ -299,7 +327,7 @@ fn unworkable_settings_are_user_errors_that_say_what_is_wrong() {
     };
     assert_user(json!({"teacher": {"architecture": "resnet56"}}), &["does not fit resnet56", "it fits resnet8"]);
     assert_user(json!({"teacher": {"checkpoint": "/nowhere.pt"}}), &["/nowhere.pt does not exist"]);
-    assert_user(json!({"dataset": {"path": "/nowhere"}}), &["data set /nowhere no longer exists"]);
+    assert_user(json!({"dataset": {"path": "/nowhere"}}), &["there is no data set at /nowhere: put it there"]);
     // A teacher with two classes more than the data set.
     let other = Workspace::new();
     let labels = other.path("data/train-labels-idx1-ubyte");

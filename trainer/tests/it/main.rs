@@ -18,6 +18,7 @@ mod loader;
 mod local_spec;
 mod losses;
 mod optim;
+mod output;
 mod ranks;
 mod regions;
 mod resume;

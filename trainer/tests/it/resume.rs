@@ -214,6 +214,24 @@ fn resuming_on_data_that_has_changed_says_what_has_changed_and_what_to_do() {
 }
 
 #[test]
+fn a_damaged_state_is_reported_with_what_helps() {
+    let workspace = Workspace::new();
+    workspace.finish(&workspace.plain(), "out", &[]);
+    let state = workspace.path("out/state/checkpoint.safetensors");
+    let whole = std::fs::read(&state).unwrap();
+    for length in [0, 4, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&state, &whole[..length]).unwrap();
+        let failure = workspace.fail(&workspace.plain(), "out", &[]);
+        assert_eq!(failure.class, ErrorClass::User, "{length}");
+        let says = ["cannot be resumed from", "checkpoint.safetensors", "remove it to start from the beginning"];
+        assert!(says.iter().all(|part| failure.message.contains(part)), "{length}: {}", failure.message);
+        assert!(!failure.message.contains("download"), "{length}: {}", failure.message);
+    }
+    std::fs::remove_file(&state).unwrap();
+    assert_eq!(resumed(&workspace, &workspace.plain(), "out", &[]), (0, 0));
+}
+
+#[test]
 fn resuming_with_another_specification_is_refused() {
     let workspace = Workspace::new();
     assert!(workspace.train(&workspace.plain(), "out", &[]).status.success());

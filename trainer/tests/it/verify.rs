@@ -71,6 +71,25 @@ fn a_different_result_is_reported_with_both_hashes() {
 }
 
 #[test]
+fn a_student_beside_the_manifest_that_was_altered_does_not_match() {
+    let workspace = finished();
+    let path = workspace.path("out/student.safetensors");
+    let mut bytes = workspace.bytes("out/student.safetensors");
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let output = verify(&workspace, &[]);
+    let found = verdict(&output);
+    assert_eq!((output.status.code(), &found["matches"]), (Some(1), &json!(false)));
+    assert_eq!(found["best"]["manifest"], found["best"]["repeated"]);
+    let altered = found["altered"].as_array().unwrap();
+    let says = format!("student.safetensors has the SHA-256 {}: it is not", hex::encode(Sha256::digest(&bytes)));
+    assert!(altered.len() == 1 && altered[0].as_str().unwrap().starts_with(&says), "{altered:?}");
+    // A manifest alone can be verified too.
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(verdict(&verify(&workspace, &[]))["matches"], true);
+}
+
+#[test]
 fn moved_inputs_can_be_named_and_must_have_the_recorded_hash() {
     let workspace = finished();
     std::fs::rename(workspace.path("teacher"), workspace.path("moved")).unwrap();

@@ -117,6 +117,18 @@ impl LabelText {
     }
 }
 
+/// What is guessed about labels that are whole numbers, but not 0, 1, 2 and so on.
+pub(super) fn numbering(names: &[String]) -> Option<String> {
+    let numbers: Vec<i64> = names.iter().map(|name| name.parse::<i64>().ok()).collect::<Option<_>>()?;
+    let (first, last) = (*numbers.first()?, *numbers.last()?);
+    let follow = numbers.windows(2).all(|pair| pair[0].checked_add(1) == Some(pair[1]));
+    if first == 0 && follow {
+        return None;
+    }
+    let gaps = if follow { String::new() } else { format!(" with gaps, {} classes in this order", numbers.len()) };
+    Some(format!("the labels are {first} to {last}{gaps}: label {first} is the networks' class 0"))
+}
+
 /// A whole number, which spreadsheets also write as `1.0`.
 fn whole_number(text: &str) -> Option<i64> {
     let text = text.trim();

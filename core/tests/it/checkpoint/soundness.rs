@@ -7,9 +7,15 @@ use distillery_core::checkpoint::{Checkpoint, Dtype, NewTensor, write};
 
 /// A resnet8 of ones, with one element of one tensor changed.
 fn changed(key: &str, value: f64, dtype: Dtype) -> Option<String> {
+    with_metadata(key, value, dtype, &[]).unsound(architecture::find("resnet8").unwrap(), 3).unwrap()
+}
+
+/// The same file with metadata.
+fn with_metadata(key: &str, value: f64, dtype: Dtype, metadata: &[(&str, &str)]) -> Checkpoint {
     let network = architecture::find("resnet8").unwrap();
     let encode = |value: f64| match dtype {
         Dtype::F64 => value.to_le_bytes().to_vec(),
+        Dtype::I32 => (value as i32).to_le_bytes().to_vec(),
         _ => (value as f32).to_le_bytes().to_vec(),
     };
     let tensors: Vec<_> = network
@@ -31,8 +37,10 @@ fn changed(key: &str, value: f64, dtype: Dtype) -> Option<String> {
     // No network uses this one.
     new.push(NewTensor { name: "total_ops", dtype: Dtype::F32, shape: &[1], bytes: &foreign });
     let file = tempfile::NamedTempFile::new().unwrap();
-    write(file.path(), &new, &BTreeMap::new()).unwrap();
-    Checkpoint::open(file.path()).unwrap().unsound(network, 3).unwrap()
+    let metadata: BTreeMap<_, _> =
+        metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    write(file.path(), &new, &metadata).unwrap();
+    Checkpoint::open(file.path()).unwrap()
 }
 
 #[test]
@@ -53,4 +61,35 @@ fn negative_variances_are_named() {
     assert!(message.contains("bn1.running_var is a variance and has 1 of 16 values below zero"), "{message}");
     assert_eq!(changed("bn1.running_mean", -1.0, Dtype::F32), None);
     assert_eq!(changed("bn1.running_var", 0.0, Dtype::F32), None);
+}
+
+#[test]
+fn integers_are_no_weights() {
+    let message = changed("", 0.0, Dtype::I32).unwrap();
+    assert!(message.contains("has elements of type I32, and weights are floating-point numbers"), "{message}");
+}
+
+#[test]
+fn metadata_that_cannot_be_true_is_ignored_and_noted() {
+    let notes = |metadata: &[(&str, &str)]| with_metadata("", 0.0, Dtype::F32, metadata).notes().to_vec();
+    let sound =
+        [("architecture", "resnet8"), ("accuracy", "71.5"), ("mean", "[0.5,0.5,0.5]"), ("std", "[0.2,0.2,0.2]")];
+    assert!(notes(&sound).is_empty(), "{:?}", notes(&sound));
+    // Names of other programs say nothing that could be wrong here.
+    assert!(notes(&[("architecture", "my own")]).is_empty());
+    assert_eq!(
+        notes(&[("accuracy", "1e9")]),
+        ["the accuracy \"1e9\" in its metadata is no percentage, and is ignored"]
+    );
+    for broken in [("mean", "[9,9"), ("mean", "[0.5,0.5,0.5]"), ("std", "[0,0,0]")] {
+        let [note] = &*notes(&[broken]) else { panic!("{broken:?}") };
+        assert!(
+            note.starts_with("the mean and std in its metadata are ignored: each must be a list of three"),
+            "{note}"
+        );
+    }
+    assert_eq!(
+        notes(&[("architecture", "resnet110")]),
+        ["its metadata names the architecture resnet110, but its tensors are those of resnet8"]
+    );
 }

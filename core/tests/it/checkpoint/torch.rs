@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use distillery_core::checkpoint::{Checkpoint, CheckpointFormat, Dtype, Error, convert};
 use serde_json::Value;
 
+use super::programs::{dict, stored, zip};
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/checkpoints").join(name)
 }
@@ -136,4 +138,28 @@ fn a_half_uploaded_file_says_so() {
             assert!(matches!(error, Error::Truncated(_)), "{file} at {length}: {error}");
         }
     }
+}
+
+#[test]
+fn a_byte_that_changed_is_noticed_by_its_checksum() {
+    let weights = |value: f32| value.to_le_bytes().repeat(4);
+    let program = dict(&[("a", &stored("0", 4)[..]), ("b", &stored("1", 4)[..])]);
+    let whole = zip(&program, &[("0", &weights(1.5)[..]), ("1", &weights(2.5)[..])]);
+    assert!(Checkpoint::from_bytes(whole.clone()).unwrap().notes().is_empty());
+    let mut flipped = whole.clone();
+    let at = whole.windows(16).position(|bytes| bytes == weights(2.5)).unwrap();
+    flipped[at] ^= 1;
+    let error = Checkpoint::from_bytes(flipped).unwrap_err();
+    assert!(matches!(error, Error::Corrupt(_)), "{error}");
+    assert!(error.to_string().contains("the bytes of archive/data/1 in its archive"), "{error}");
+    // Without any checksums, as torch.save writes them on request, nothing can be noticed, which is said.
+    let mut without = whole.clone();
+    for at in 0..whole.len() - 20 {
+        if whole[at..].starts_with(b"PK\x01\x02") {
+            without[at + 16] ^= 0xff;
+        }
+    }
+    let checkpoint = Checkpoint::from_bytes(without).unwrap();
+    let [note] = checkpoint.notes() else { panic!("{:?}", checkpoint.notes()) };
+    assert!(note.contains("set_crc32_options(False)"), "{note}");
 }

@@ -164,93 +164,6 @@ fn links_out_of_a_data_set_are_followed_where_the_operator_says_so() {
     assert_eq!(dataset.notes(), ["the link a/round/train/a is not followed: it leads to a directory around it"]);
 }
 
-#[test]
-fn a_table_names_the_files_and_their_labels() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = dir.path();
-    for red in 1..=4 {
-        put(&at.join(format!("train/images/{red}.png")), &plain(red));
-    }
-    put(&at.join("test/5.png"), &plain(5));
-    let table = "\u{feff}file_name,\"label\",note\r\nimages/3.png,\"dog, big\",x\r\nimages/1.png,cat,\r\n\r\nimages/2.png,\"dog, big\",\"a \"\"b\"\"\"\r\n";
-    put(&at.join("train/metadata.csv"), table.as_bytes());
-    put(&at.join("test/metadata.jsonl"), b"{\"file_name\": \"5.png\", \"label\": \"cat\"}\n");
-    let dataset = open(at).unwrap();
-    assert_eq!(dataset.format(), DatasetFormat::Folder);
-    assert_eq!(dataset.classes().names.as_deref().unwrap(), ["cat", "dog, big"]);
-    assert_eq!((dataset.labels("train").unwrap(), reds(&dataset, "train")), (vec![0, 1, 1], vec![1, 3, 2]));
-    assert_eq!(dataset.labels("test").unwrap(), [0]);
-    assert_eq!(dataset.notes(), ["1 images that metadata.csv does not name are passed over"]);
-    for (table, fault) in [
-        ("file_name,label\n/etc/passwd,a\n", "which is not a path below its directory"),
-        ("file_name,label\n../test/5.png,a\n", "which is not a path below its directory"),
-        ("file_name,label\nimages/9.png,a\n", "but there is no such file"),
-        ("file_name,label\nimages/1.png,a\nimages/1.png,b\n", "which an earlier row names too"),
-        ("file_name,label\nimages/1.png,\n", "without a label"),
-        ("file_name,label\nimages/1.png\n", "has 1 cells in line 2, where its first line has 2"),
-        ("file_name,label\n\"images/1.png,a\n", "is never closed"),
-    ] {
-        put(&at.join("train/metadata.csv"), table.as_bytes());
-        assert!(refusal(at).contains(fault), "{table}: {}", refusal(at));
-    }
-}
-
-#[test]
-fn a_table_of_the_whole_directory_may_have_splits_and_another_column() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = dir.path();
-    for (path, red) in [("train/1.png", 1), ("train/2.png", 2), ("test/3.png", 3)] {
-        put(&at.join(path), &plain(red));
-    }
-    put(&at.join("metadata.csv"), b"file_name,grade\ntrain/1.png,10\ntrain/2.png,9.0\ntest/3.png,10\n");
-    let options = DatasetOptions { label_column: Some("grade".to_owned()), ..DatasetOptions::default() };
-    let dataset = Dataset::open(at, &options).unwrap();
-    assert_eq!(dataset.splits(), ["test", "train"]);
-    // Numbers are in their own order, and not in that of their digits.
-    assert_eq!(dataset.classes().names.as_deref().unwrap(), ["9", "10"]);
-    assert_eq!((dataset.labels("train").unwrap(), dataset.labels("test").unwrap()), (vec![0, 1], vec![1]));
-    assert_eq!(reds(&dataset, "train"), [2, 1]);
-    let options = DatasetOptions { label_column: Some("kind".to_owned()), ..DatasetOptions::default() };
-    let message = Dataset::open(at, &options).unwrap_err().to_string();
-    assert!(message.contains(r#"has no column "kind"; its columns are: file_name, grade"#), "{message}");
-}
-
-#[test]
-fn splits_are_never_taken_for_classes() {
-    let images = |paths: &[&str]| {
-        let dir = tempfile::tempdir().unwrap();
-        for path in paths {
-            put(&dir.path().join(path), &plain(1));
-        }
-        dir
-    };
-    let without_classes = ["train/1.png", "train/2.png", "test/3.png"];
-    for (table, lack) in [
-        ("filename,class\ntrain/1.png,a\n", "has no column file_name"),
-        ("file_name;label\ntrain/1.png;a\n", "which commas separate, are: file_name;label"),
-        ("file_name,grade\ntrain/1.png,a\n", "dataset.label_column names no other"),
-    ] {
-        for place in ["metadata.csv", "train/metadata.csv"] {
-            let dir = images(&without_classes);
-            put(&dir.path().join(place), table.as_bytes());
-            let message = refusal(dir.path());
-            assert!(message.contains(place) && message.contains(lack), "{place}: {message}");
-        }
-    }
-    let message = refusal(images(&without_classes).path());
-    assert!(message.contains("test and train hold images directly"), "{message}");
-    // A class may have such a name among others, and a table may say something else than labels.
-    let dir = images(&["train/1.png", "plane/2.png"]);
-    put(&dir.path().join("metadata.csv"), b"file_name,caption\ntrain/1.png,a train\n");
-    let dataset = open(dir.path()).unwrap();
-    assert_eq!(dataset.classes().names.as_deref().unwrap(), ["plane", "train"]);
-    assert!(
-        dataset.notes()[0].starts_with("metadata.csv is passed over: it has no column label"),
-        "{:?}",
-        dataset.notes()
-    );
-}
-
 /// A pickle of CIFAR's Python version, as Python 2 writes it.
 fn pickle(labels: &str, values: &[u8], pixels: &[u8]) -> Vec<u8> {
     let mut file = b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03".to_vec();
@@ -372,6 +285,24 @@ fn zeros_behind_a_gzip_stream_are_padding() {
     assert_eq!(dataset.labels("train").unwrap(), [1, 0]);
     let passed_over = "train-images-idx3-ubyte.gz is passed over, because its split has other files too";
     assert_eq!(dataset.notes(), ["the data set is the subdirectory FashionMNIST", passed_over]);
+}
+
+#[test]
+fn links_that_lead_nowhere_are_unusable_data_sets() {
+    let base = tempfile::tempdir().unwrap();
+    for (target, link) in
+        [("round", "round"), ("gone", "broken"), ("file", "to-a-file"), ("set", "linked"), ("x", ".x")]
+    {
+        symlink(target, base.path().join(link)).unwrap();
+    }
+    put(&base.path().join("file"), b"");
+    put(&base.path().join("set/train/a/1.png"), &plain(1));
+    let Discovered { datasets, unusable } = discover(base.path(), false).unwrap();
+    let names: Vec<&str> = datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+    assert_eq!(names, ["linked", "set"]);
+    let names: Vec<&str> = unusable.iter().map(|directory| directory.name.as_str()).collect();
+    assert_eq!(names, ["broken", "round"]);
+    assert!(unusable.iter().all(|directory| directory.reason.starts_with("it is a broken link (")), "{unusable:?}");
 }
 
 #[test]

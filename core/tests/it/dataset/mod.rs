@@ -8,3 +8,4 @@ mod parquet;
 mod reads;
 mod selection;
 mod support;
+mod tables;

@@ -52,7 +52,10 @@ fn a_limit_is_spread_over_the_classes_of_a_sorted_split() {
     assert_eq!(reds, [0, 2, 5, 7, 10, 12]);
     assert_eq!((0..6).map(|index| images.position(index)).collect::<Vec<_>>(), [0, 2, 5, 7, 10, 12]);
     assert_eq!(images.labels(), [0, 0, 1, 1, 2, 2]);
-    assert!(select(Some(15)).train.positions.is_none() && select(Some(99)).notes.is_empty());
+    assert!(select(Some(15)).train.positions.is_none() && select(Some(15)).notes.is_empty());
+    let selection = select(Some(99));
+    assert!(selection.train.positions.is_none());
+    assert_eq!(selection.notes, ["limit is 99, but there are 15 training images: all of them are used"]);
     // Fewer images than classes: some are missing, which is said before anything is trained.
     let selection = select(Some(2));
     assert_eq!(counts(&selection.train.labels, 3), [1, 1, 0]);
@@ -69,6 +72,13 @@ fn classes_that_only_the_evaluation_has_are_named() {
     assert!(select(None, None).warnings.is_empty());
     let [warning] = &*select(Some("test"), Some("train")).warnings else { panic!("there is one warning") };
     assert!(warning.contains("lack 1 of the 2 classes that the evaluation has (a)"), "{warning}");
+}
+
+#[test]
+fn a_data_set_of_one_class_is_warned_of() {
+    let (_dir, dataset) = folder(&[("train", &[("a", 3)]), ("test", &[("a", 1)])]);
+    let [warning] = &*dataset.select(SelectionRequest::default()).unwrap().warnings else { panic!("one warning") };
+    assert!(warning.contains("the data set has one class, so that every answer is right"), "{warning}");
 }
 
 #[test]
