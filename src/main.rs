@@ -25,7 +25,9 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Prune(args) => run(prune::run(args)),
-        Command::Train(_) | Command::Verify(_) | Command::Evaluate(_) | Command::Convert(_) => become_trainer(),
+        Command::Train(_) | Command::Verify(_) | Command::Evaluate(_) | Command::Convert(_) | Command::Inspect(_) => {
+            become_trainer()
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate` and `convert`; and the format of log
-//! lines, which all commands have.
+//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate`, `convert` and `inspect`; and the format of
+//! log lines, which all commands have.
 
 use std::path::PathBuf;
 
@@ -146,6 +146,15 @@ pub struct ConvertArgs {
     /// The safetensors file to write. Not the input.
     pub output: PathBuf,
     /// Of a file with several state dicts, the key or prefix of the one to convert, such as state_dict_ema.
+    #[arg(long, env = "DISTILLERY_STATE_DICT")]
+    pub state_dict: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// A network that torch.export.save wrote, or any supported checkpoint.
+    pub input: PathBuf,
+    /// Of a checkpoint with several state dicts, the key or prefix of the one to describe, such as state_dict_ema.
     #[arg(long, env = "DISTILLERY_STATE_DICT")]
     pub state_dict: Option<String>,
 }

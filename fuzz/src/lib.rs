@@ -1,9 +1,11 @@
 //! What must hold for every file: reading it does not panic, and takes at most a small multiple of its size in memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use distillery_core::checkpoint::Checkpoint;
+use distillery_core::exported::ExportedNetwork;
 
 /// Bytes of memory that every file may take, for tables and buffers.
 const FLOOR: usize = 1 << 20;
@@ -35,21 +37,60 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Reads `bytes` as a checkpoint, and every tensor of it.
+/// Reads a file.
 ///
 /// # Panics
-/// The reader took too much memory, or a tensor has another number of elements than it claims. libFuzzer detects hangs.
-pub fn check(bytes: &[u8]) {
+/// The reader took too much memory. libFuzzer detects hangs.
+fn read<T>(bytes: &[u8], reader: impl FnOnce(Vec<u8>) -> T) -> T {
     let file = bytes.to_vec();
     let before = IN_USE.load(Relaxed);
     PEAK.store(before, Relaxed);
-    let read = Checkpoint::from_bytes(file);
+    let read = reader(file);
     let taken = PEAK.load(Relaxed).saturating_sub(before);
     assert!(taken <= FLOOR + FACTOR * bytes.len(), "{taken} bytes of memory for a file of {}", bytes.len());
-    let Ok(checkpoint) = read else { return };
+    read
+}
+
+/// Reads `bytes` as a checkpoint, and every tensor of it.
+///
+/// # Panics
+/// The reader took too much memory, or a tensor has another number of elements than it claims.
+pub fn check(bytes: &[u8]) {
+    let Ok(checkpoint) = read(bytes, Checkpoint::from_bytes) else { return };
     for tensor in checkpoint.tensors() {
         // A file in memory is complete, so only its headers can be wrong.
         let Ok(values) = checkpoint.floats(tensor) else { continue };
         assert_eq!(values.len() as u64, tensor.elements(), "{}", tensor.name());
     }
+}
+
+/// Reads `bytes` as an exported network, and every tensor of it.
+///
+/// # Panics
+/// The reader took too much memory, or a tensor has another number of elements than it claims.
+pub fn check_exported(bytes: &[u8]) {
+    let Ok(network) = read(bytes, ExportedNetwork::from_bytes) else { return };
+    for stored in network.tensors() {
+        let Ok(values) = network.floats(stored) else { continue };
+        assert_eq!(values.len() as u64, stored.tensor.elements(), "{}", stored.tensor.name());
+    }
+}
+
+/// The archive of an exported network with these documents and one storage.
+///
+/// # Panics
+/// Never: an archive in memory can be written.
+#[must_use]
+pub fn exported(program: &[u8], weights: &[u8], storage: &[u8]) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, content) in [
+        ("net/models/model.json", program),
+        ("net/data/weights/model_weights_config.json", weights),
+        ("net/data/weights/weight_0", storage),
+    ] {
+        writer.start_file(name, stored).expect("names are short");
+        writer.write_all(content).expect("memory takes bytes");
+    }
+    writer.finish().expect("memory takes bytes").into_inner()
 }

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use admin::{ClientArgs, MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
 pub use distillery_core::trainer_flags::LogFormat;
-use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
 
 /// Distils large image classifiers into small ones by Scale Decoupled Distillation, as a job server.
@@ -40,6 +40,8 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     /// Convert any supported checkpoint to safetensors.
     Convert(ConvertArgs),
+    /// Describe an exported network or a checkpoint as JSON.
+    Inspect(InspectArgs),
     /// Create, list and revoke API tokens.
     Token(TokenArgs),
     /// Run a client of PostgreSQL, such as psql or pg_dump, on the server's own database.

@@ -30,9 +30,12 @@ use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery_core::architecture::{self, Architecture};
 use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset::{Dataset, DatasetOptions};
+use distillery_core::exported::{self, ExportedNetwork};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, probe_answer};
 use distillery_core::spec::usual_resize;
-use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, TrainArgs, VerifyArgs};
+use distillery_core::trainer_flags::{
+    ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs,
+};
 
 /// `distillery-trainer train`.
 #[must_use]
@@ -295,13 +298,41 @@ fn convert_by(args: &ConvertArgs) -> Result<Value> {
         checkpoint::Error::Io(error) => Error::storage(output)(error),
         error => state_dict::unreadable(input, &error),
     })?;
-    Ok(json!({
-        "notes": read.notes(),
-        "format": read.format().name(),
-        "tensors": read.tensors().len(),
-        "parameters": read.parameters(),
-        "fits": architecture::fits(&read.shapes()).iter().map(|fit| fit.architecture.name).collect::<Vec<_>>(),
-    }))
+    Ok(described(&read))
+}
+
+fn described(checkpoint: &Checkpoint) -> Value {
+    let fits = architecture::fits(&checkpoint.shapes());
+    json!({
+        "notes": checkpoint.notes(),
+        "format": checkpoint.format().name(),
+        "tensors": checkpoint.tensors().len(),
+        "parameters": checkpoint.parameters(),
+        "fits": fits.iter().map(|fit| fit.architecture.name).collect::<Vec<_>>(),
+    })
+}
+
+/// `distillery-trainer inspect`.
+#[must_use]
+pub fn inspect(args: &InspectArgs) -> ExitCode {
+    print(inspect_by(args))
+}
+
+fn inspect_by(args: &InspectArgs) -> Result<Value> {
+    let path = &args.input;
+    if exported::is_exported(path) {
+        let unreadable = |error: exported::Error| match &error {
+            exported::Error::File(error) => state_dict::unreadable(path, error),
+            _ => Error::user(format!("{}: {error}", path.display())),
+        };
+        let network = ExportedNetwork::open(path).map_err(unreadable)?;
+        return match network.unsound().map_err(unreadable)? {
+            None => Ok(json!(network.description())),
+            Some(unsound) => Err(Error::user(format!("{} {unsound}", path.display()))),
+        };
+    }
+    let checkpoint = Checkpoint::open_state_dict(path, args.state_dict.as_deref());
+    checkpoint.map(|read| described(&read)).map_err(|error| state_dict::unreadable(path, &error))
 }
 
 /// Whether two paths lead to one file, through links or not.

@@ -4,11 +4,11 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, LogFormat, TrainArgs, VerifyArgs};
+use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, LogFormat, TrainArgs, VerifyArgs};
 use distillery_trainer::{commands, device};
 use tracing_subscriber::EnvFilter;
 
-/// Trains, evaluates and converts image classifiers. `distillery` starts this program.
+/// Trains, evaluates, converts and describes image classifiers. `distillery` starts this program.
 #[derive(Debug, Parser)]
 #[command(name = "distillery-trainer", version, propagate_version = true)]
 struct TrainerCli {
@@ -29,6 +29,8 @@ enum TrainerCommand {
     Evaluate(EvaluateArgs),
     /// Rewrite any supported checkpoint as safetensors.
     Convert(ConvertArgs),
+    /// Describe an exported network or a checkpoint as JSON.
+    Inspect(InspectArgs),
     /// Train as one of several processes. `train` starts them.
     #[command(hide = true)]
     Rank,
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         TrainerCommand::Verify(args) => commands::verify(&args),
         TrainerCommand::Evaluate(args) => commands::evaluate(&args),
         TrainerCommand::Convert(args) => commands::convert(&args),
+        TrainerCommand::Inspect(args) => commands::inspect(&args),
         TrainerCommand::Rank => commands::rank(),
         TrainerCommand::Probe { device } => commands::probe(&device),
     }

@@ -56,14 +56,14 @@ impl Error {
     }
 }
 
-pub(super) type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 pub(super) fn corrupt<T>(message: impl Into<String>) -> Result<T> {
     Err(Error::Corrupt(message.into()))
 }
 
 /// A name from the file, shortened and escaped for a message.
-pub(super) fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let mut shown: String = name.chars().take(80).flat_map(char::escape_debug).collect();
     if name.chars().count() > 80 {
         shown.push('…');

@@ -3,16 +3,17 @@
 //! A checkpoint can come from anybody and is not trusted: the first bytes decide the format, pickles are read by a
 //! machine that cannot run anything (`pickle`), and memory is allocated only for bytes that exist.
 
-mod error;
+pub(crate) mod archive;
+pub(crate) mod error;
 mod legacy;
 mod metadata;
 mod naming;
 mod pickle;
 mod reader;
 mod safetensors;
-mod soundness;
+pub(crate) mod soundness;
 mod state_dict;
-mod tensor;
+pub(crate) mod tensor;
 mod torch;
 mod zip;
 
@@ -33,7 +34,7 @@ use crate::byte_source::ByteSource;
 /// Largest pickle, in bytes. A pickle contains names and shapes, but no weights.
 const LONGEST_PICKLE: u64 = 64 << 20;
 /// Tensors may share storages, but all of them together may have at most this many times the size of the file.
-const MOST_SHARING: u64 = 4;
+pub(crate) const MOST_SHARING: u64 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -26,7 +26,7 @@ impl Checkpoint {
                     tensor.dtype()
                 )));
             }
-            let unsound = unsound(entry.role, &self.floats(tensor)?);
+            let unsound = unsound(entry.role == Role::RunningVar, &self.floats(tensor)?);
             if let Some(what) = unsound {
                 return Ok(Some(format!("cannot be used: {} {what}", shown(tensor.name()))));
             }
@@ -35,11 +35,12 @@ impl Checkpoint {
     }
 }
 
-fn unsound(role: Role, values: &[f32]) -> Option<String> {
+/// What is wrong with the values of a tensor, as a predicate.
+pub(crate) fn unsound(is_variance: bool, values: &[f32]) -> Option<String> {
     let count = |is_bad: fn(&f32) -> bool| values.iter().filter(|value| is_bad(value)).count();
     let of_all = |bad: usize| format!("{bad} of {}", values.len());
     match (count(|value| !value.is_finite()), count(|&value| value < 0.0)) {
-        (0, negative) if negative > 0 && role == Role::RunningVar => Some(format!(
+        (0, negative) if negative > 0 && is_variance => Some(format!(
             "is a variance and has {} values below zero, so every output would be NaN: use another checkpoint",
             of_all(negative)
         )),

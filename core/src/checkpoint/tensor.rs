@@ -78,7 +78,7 @@ impl fmt::Display for Dtype {
 
 /// Where a storage's bytes are.
 #[derive(Debug, Clone)]
-pub(super) enum StoredBytes {
+pub(crate) enum StoredBytes {
     /// In the file.
     Range { offset: u64, length: u64 },
     /// In memory, unpacked from a compressed archive entry.
@@ -96,10 +96,10 @@ impl StoredBytes {
 
 /// A view of a storage. All numbers count elements.
 #[derive(Debug, Clone)]
-pub(super) struct StridedView {
-    pub(super) offset: u64,
-    pub(super) shape: Vec<u64>,
-    pub(super) strides: Vec<u64>,
+pub(crate) struct StridedView {
+    pub(crate) offset: u64,
+    pub(crate) shape: Vec<u64>,
+    pub(crate) strides: Vec<u64>,
 }
 
 impl StridedView {
@@ -162,7 +162,7 @@ pub struct Tensor {
 
 impl Tensor {
     /// Checks that the view lies within the data.
-    pub(super) fn new(
+    pub(crate) fn new(
         name: String,
         dtype: Dtype,
         view: StridedView,
@@ -209,12 +209,12 @@ impl Tensor {
     }
 
     /// Bytes that reading the tensor scans or produces, whichever are more.
-    pub(super) fn cost(&self) -> u64 {
+    pub(crate) fn cost(&self) -> u64 {
         self.extent.max(self.elements).saturating_mul(self.dtype.size())
     }
 
     /// The elements in row-major order, little-endian.
-    pub(super) fn bytes(&self, source: &ByteSource) -> Result<Vec<u8>> {
+    pub(crate) fn bytes(&self, source: &ByteSource) -> Result<Vec<u8>> {
         let size = self.dtype.size();
         let (start, length) = if self.extent == 0 { (0, 0) } else { (self.view.offset * size, self.extent * size) };
         let stored = match &self.data {
@@ -262,7 +262,7 @@ pub(super) fn unpacked(tensors: &[Tensor]) -> u64 {
 }
 
 /// Converts little-endian elements of any type to single precision.
-pub(super) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
     fn each<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f32) -> Vec<f32> {
         bytes.as_chunks::<N>().0.iter().map(|&element| convert(element)).collect()
     }

@@ -4,6 +4,7 @@
 mod architecture;
 mod checkpoint;
 mod dataset;
+mod exported;
 mod spec;
 mod spec_table;
 mod support;

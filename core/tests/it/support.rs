@@ -1,5 +1,7 @@
 //! What several tests need.
 
+pub mod random;
+
 use std::process::Command;
 
 /// Whether this is the process that runs this test alone; in any other, has such a process run it. For what can be

@@ -1,5 +1,7 @@
 //! Promise: a teacher is what its file says: its weights, NaN included, its normalisation, and its accuracy.
 
+use std::path::Path;
+
 use distillery_core::architecture;
 use distillery_core::checkpoint::{Checkpoint, NewTensor, write};
 use distillery_core::protocol::{ErrorClass, Evaluation, Event};
@@ -163,4 +165,25 @@ fn what_was_passed_over_in_a_checkpoint_is_in_the_events() {
     let converted: Value = serde_json::from_slice(&run.stdout).unwrap();
     assert_eq!(converted["fits"], json!(["resnet8"]));
     assert_eq!(converted["notes"], json!(["every key begins with _orig_mod., which is left out"]));
+}
+
+#[test]
+fn inspect_describes_exported_networks_and_checkpoints() {
+    let workspace = Workspace::new().with_teacher();
+    let inspected = |path: &Path| trainer("inspect").arg(path).output().unwrap();
+    let exported = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/exported/test_efficientnet.pt2");
+    let run = inspected(&exported);
+    let description: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(description["format"], "torch_export");
+    assert_eq!(description["feature_map"]["shape"], json!([256, 2, 2]));
+
+    let run = inspected(&workspace.path("teacher/student.safetensors"));
+    let description: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((&description["format"], &description["fits"]), (&json!("safetensors"), &json!(["resnet8"])));
+
+    let bytes = std::fs::read(exported).unwrap();
+    std::fs::write(workspace.path("half.pt2"), &bytes[..bytes.len() / 2]).unwrap();
+    let run = inspected(&workspace.path("half.pt2"));
+    assert_eq!(run.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&run.stderr).contains("the file is truncated"), "{run:?}");
 }

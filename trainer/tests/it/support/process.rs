@@ -23,7 +23,7 @@ pub fn program(subcommand: &str) -> Command {
 /// The trainer on a device, with one thread.
 pub fn trainer_on(device: &str, subcommand: &str) -> Command {
     let mut command = program(subcommand);
-    if subcommand != "convert" {
+    if !["convert", "inspect"].contains(&subcommand) {
         command.args(["--device", device, "--threads", "1"]);
     }
     command

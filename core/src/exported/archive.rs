@@ -1,0 +1,137 @@
+//! The archive of an exported network: stored entries below one folder, none of which overlaps another.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+
+use super::error::{Error, Result};
+use crate::byte_source::ByteSource;
+use crate::checkpoint;
+use crate::checkpoint::archive::Archive as Zip;
+use crate::checkpoint::error::shown;
+
+/// Most entries. A network has one for each tensor, and a few more.
+const MOST_ENTRIES: usize = 20_000;
+/// Largest JSON document, in bytes. It has names, shapes and stack traces, but no weights.
+const LONGEST_JSON: u64 = 32 << 20;
+/// Largest of the entries that hold a word.
+const LONGEST_WORD: u64 = 64;
+
+/// The program of the network, below the archive's folder.
+const PROGRAM: &str = "models/model.json";
+
+#[derive(Debug)]
+pub(super) struct Archive<'a> {
+    source: &'a ByteSource,
+    /// By name below the folder: where the bytes are.
+    entries: HashMap<String, Range<u64>>,
+}
+
+impl<'a> Archive<'a> {
+    pub(super) fn open(source: &'a ByteSource) -> Result<Self> {
+        let first = source.read(0, source.len().min(4))?;
+        if first.is_empty() {
+            return Err(checkpoint::Error::Empty.into());
+        }
+        if first != b"PK\x03\x04" {
+            return Err(Error::NotExported("it is not a zip archive".to_owned()));
+        }
+        let mut zip = Zip::open(source)?;
+        if zip.len() > MOST_ENTRIES {
+            return Err(limit(format!("its archive has {} entries, and {MOST_ENTRIES} are read at most", zip.len())));
+        }
+        let names = zip.names()?;
+        let folder = folder(names.keys())?;
+        if names.len() != zip.len() {
+            return Err(damaged("its archive has an entry whose name is not UTF-8"));
+        }
+        let mut entries = HashMap::new();
+        let mut places = Vec::new();
+        for (name, index) in names {
+            let inner = name.strip_prefix(&folder).filter(|inner| is_plain(inner));
+            let Some(inner) = inner else {
+                return Err(damaged(format!("its archive has an entry outside of its folder, {}", shown(&name))));
+            };
+            let place = zip.place(index)?;
+            if place.is_packed {
+                let message = format!(
+                    "{} in its archive is compressed: torch.export.save stores entries as they are",
+                    shown(&name)
+                );
+                return Err(checkpoint::Error::Unsupported(message).into());
+            }
+            places.push((place.whole, name.clone()));
+            entries.insert(inner.to_owned(), place.content);
+        }
+        places.sort_by_key(|(place, _)| place.start);
+        if let Some([(_, one), (_, two)]) = places.array_windows().find(|[(one, _), (two, _)]| two.start < one.end) {
+            return Err(damaged(format!("{} and {} in its archive overlap", shown(one), shown(two))));
+        }
+        Ok(Self { source, entries })
+    }
+
+    /// Where the bytes of an entry are.
+    pub(super) fn range(&self, name: &str) -> Option<Range<u64>> {
+        self.entries.get(name).cloned()
+    }
+
+    /// The content of an entry that holds one word, if there is such an entry.
+    pub(super) fn word(&self, name: &str) -> Result<Option<String>> {
+        let Some(range) = self.range(name) else { return Ok(None) };
+        let length = (range.end - range.start).min(LONGEST_WORD);
+        let bytes = self.source.read(range.start, length)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned()))
+    }
+
+    pub(super) fn program<T: DeserializeOwned>(&self) -> Result<T> {
+        self.json(PROGRAM)
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let Some(range) = self.range(name) else {
+            return Err(damaged(format!("{name} is missing from its archive")));
+        };
+        let length = range.end - range.start;
+        if length > LONGEST_JSON {
+            return Err(limit(format!("{name} in it is longer than {} MiB", LONGEST_JSON >> 20)));
+        }
+        let bytes = self.source.read(range.start, length)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| damaged(format!("{name} is not as PyTorch writes it ({})", shown(&error.to_string()))))
+    }
+}
+
+/// The archive's folder, with a slash at its end.
+fn folder<'a>(names: impl Iterator<Item = &'a String>) -> Result<String> {
+    let mut folders = Vec::new();
+    for name in names {
+        if name.ends_with("serialized_exported_program.json") {
+            return Err(Error::Version("the layout of PyTorch before 2.8".to_owned()));
+        }
+        if let Some(folder) = name.strip_suffix(PROGRAM).and_then(|prefix| prefix.strip_suffix('/'))
+            && !folder.contains('/')
+        {
+            folders.push(format!("{folder}/"));
+        }
+    }
+    match folders.len() {
+        0 => Err(Error::NotExported(format!("its archive has no {PROGRAM}"))),
+        1 => Ok(folders.remove(0)),
+        _ => Err(damaged("its archive has more than one folder with a program")),
+    }
+}
+
+/// Whether a path leads to nothing but what its name says.
+fn is_plain(path: &str) -> bool {
+    let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', '\0']);
+    path.split('/').all(is_plain)
+}
+
+pub(super) fn damaged(message: impl Into<String>) -> Error {
+    checkpoint::Error::Corrupt(message.into()).into()
+}
+
+pub(super) fn limit(message: String) -> Error {
+    checkpoint::Error::Limit(message).into()
+}

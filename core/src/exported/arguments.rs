@@ -1,0 +1,219 @@
+//! The arguments of a node, by the names of ATen's schemas. Every one must be asked for: what is not known could change
+//! what the operator computes.
+
+use super::graph::{Value, ValueId};
+use super::schema::{Argument, NamedArgument, SizeArgument};
+use super::scope::Scope;
+use super::size::Size;
+use crate::checkpoint::error::shown;
+
+/// Most dimensions of a tensor, and most numbers in a list.
+pub(super) const MOST_DIMENSIONS: usize = 16;
+
+/// What went wrong, in a sentence without a full stop.
+pub(super) type Outcome<T> = Result<T, String>;
+
+/// A size that a node asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WantedSize {
+    Known(Size),
+    /// -1: whatever is left, or as it is.
+    Open,
+}
+
+pub(super) struct Arguments<'a> {
+    pub(super) scope: &'a Scope,
+    left: Vec<&'a NamedArgument>,
+    /// The tensors that were asked for, in order.
+    pub(super) tensors: Vec<ValueId>,
+}
+
+impl<'a> Arguments<'a> {
+    pub(super) fn new(scope: &'a Scope, arguments: &'a [NamedArgument]) -> Self {
+        Self { scope, left: arguments.iter().collect(), tensors: Vec::new() }
+    }
+
+    /// Refuses arguments that were not asked for.
+    pub(super) fn finish(self) -> Outcome<Vec<ValueId>> {
+        match self.left.first() {
+            None => Ok(self.tensors),
+            Some(argument) => Err(format!("has an argument {} that is not supported", shown(&argument.name))),
+        }
+    }
+
+    /// The argument, unless it is missing or None.
+    pub(super) fn take(&mut self, name: &str) -> Option<&'a Argument> {
+        let at = self.left.iter().position(|argument| argument.name == name)?;
+        match &self.left.remove(at).arg {
+            Argument::None => None,
+            argument => Some(argument),
+        }
+    }
+
+    /// Passes over what says where elements are, not what they are.
+    pub(super) fn pass(&mut self, names: &[&str]) {
+        self.left.retain(|argument| !names.contains(&argument.name.as_str()));
+    }
+
+    /// What a tensor's name stands for.
+    pub(super) fn value(&mut self, name: &str) -> Outcome<&'a Value> {
+        let id = self.scope.resolve(name)?;
+        self.tensors.push(id);
+        Ok(self.scope.value(id))
+    }
+
+    pub(super) fn tensor(&mut self, name: &str) -> Outcome<&'a Value> {
+        self.optional_tensor(name)?.ok_or_else(|| missing(name))
+    }
+
+    pub(super) fn optional_tensor(&mut self, name: &str) -> Outcome<Option<&'a Value>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Argument::Tensor(tensor)) => self.value(tensor).map(Some),
+            Some(_) => Err(unexpected(name)),
+        }
+    }
+
+    pub(super) fn tensors(&mut self, name: &str) -> Outcome<()> {
+        match self.take(name) {
+            Some(Argument::Tensors(tensors)) if !tensors.is_empty() => {
+                tensors.iter().try_for_each(|tensor| self.value(tensor).map(drop))
+            }
+            _ => Err(unexpected(name)),
+        }
+    }
+
+    /// The only tensor of a list of indices.
+    pub(super) fn only_tensor(&mut self, name: &str) -> Outcome<()> {
+        let only = match self.take(name) {
+            Some(Argument::OptionalTensors(tensors)) if tensors.len() == 1 => tensors[0].as_ref(),
+            Some(Argument::Tensors(tensors)) if tensors.len() == 1 => tensors.first(),
+            _ => None,
+        };
+        match only {
+            Some(tensor) => self.value(tensor).map(drop),
+            None => Err("takes indices of other dimensions than the first, which is not supported".to_owned()),
+        }
+    }
+
+    pub(super) fn int(&mut self, name: &str, default: Option<i64>) -> Outcome<i64> {
+        match self.take(name) {
+            None => default.ok_or_else(|| missing(name)),
+            Some(Argument::Int(number) | Argument::SymInt(SizeArgument::Int(number))) => Ok(*number),
+            Some(Argument::SymInt(size)) => {
+                let size = self.scope.size(size)?.fixed().ok_or_else(|| of_batch(name))?;
+                i64::try_from(size).map_err(|_| unexpected(name))
+            }
+            Some(_) => Err(unexpected(name)),
+        }
+    }
+
+    pub(super) fn count(&mut self, name: &str, default: Option<i64>) -> Outcome<u64> {
+        u64::try_from(self.int(name, default)?).map_err(|_| format!("has a negative {name}"))
+    }
+
+    /// Numbers that do not depend on the batch; a single one is a list of one.
+    pub(super) fn ints(&mut self, name: &str) -> Outcome<Option<Vec<i64>>> {
+        let numbers = match self.take(name) {
+            None => return Ok(None),
+            Some(Argument::Int(number)) => vec![*number],
+            Some(Argument::Ints(numbers)) => numbers.clone(),
+            Some(Argument::SymInts(sizes)) => {
+                let number = |size: &SizeArgument| match size {
+                    SizeArgument::Int(number) => Ok(*number),
+                    SizeArgument::Name(_) => {
+                        let size = self.scope.size(size)?.fixed().ok_or_else(|| of_batch(name))?;
+                        i64::try_from(size).map_err(|_| unexpected(name))
+                    }
+                };
+                sizes.iter().take(MOST_DIMENSIONS * MOST_DIMENSIONS).map(number).collect::<Outcome<_>>()?
+            }
+            Some(_) => return Err(unexpected(name)),
+        };
+        Ok(Some(numbers))
+    }
+
+    /// One or two numbers for height and width.
+    pub(super) fn pair(&mut self, name: &str, default: Option<[u64; 2]>) -> Outcome<[u64; 2]> {
+        let numbers = self.ints(name)?.filter(|numbers| !numbers.is_empty());
+        let Some(numbers) = numbers else { return default.ok_or_else(|| missing(name)) };
+        let [height, width] = match *numbers.as_slice() {
+            [both] => [both, both],
+            [height, width] => [height, width],
+            _ => return Err(unexpected(name)),
+        };
+        let number = |number: i64| u64::try_from(number).map_err(|_| format!("has a negative {name}"));
+        Ok([number(height)?, number(width)?])
+    }
+
+    /// A shape, in which -1 leaves a size open.
+    pub(super) fn shape(&mut self, name: &str) -> Outcome<Vec<WantedSize>> {
+        let sizes = match self.take(name) {
+            Some(Argument::Ints(sizes)) => sizes.iter().map(|&size| SizeArgument::Int(size)).collect(),
+            Some(Argument::SymInts(sizes)) => sizes.clone(),
+            _ => return Err(unexpected(name)),
+        };
+        if sizes.len() > MOST_DIMENSIONS {
+            return Err(format!("has more than {MOST_DIMENSIONS} dimensions"));
+        }
+        let size = |size: &SizeArgument| match size {
+            SizeArgument::Int(-1) => Ok(WantedSize::Open),
+            size => self.scope.size(size).map(WantedSize::Known),
+        };
+        sizes.iter().map(size).collect()
+    }
+
+    pub(super) fn number(&mut self, name: &str, default: Option<f64>) -> Outcome<f64> {
+        self.optional_number(name)?.or(default).ok_or_else(|| missing(name))
+    }
+
+    pub(super) fn optional_number(&mut self, name: &str) -> Outcome<Option<f64>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Argument::Float(number)) => Ok(Some(*number)),
+            Some(Argument::Int(number)) => Ok(Some(*number as f64)),
+            Some(_) => Err(unexpected(name)),
+        }
+    }
+
+    pub(super) fn flag(&mut self, name: &str, default: Option<bool>) -> Outcome<bool> {
+        match self.take(name) {
+            None => default.ok_or_else(|| missing(name)),
+            Some(Argument::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(unexpected(name)),
+        }
+    }
+
+    pub(super) fn text(&mut self, name: &str, default: &'a str) -> Outcome<&'a str> {
+        match self.take(name) {
+            None => Ok(default),
+            Some(Argument::Text(text)) => Ok(text),
+            Some(_) => Err(unexpected(name)),
+        }
+    }
+
+    /// A dimension of a tensor with `rank` dimensions, from the front; negative numbers count from the end.
+    pub(super) fn dimension(&mut self, name: &str, default: Option<i64>, rank: usize) -> Outcome<usize> {
+        dimension(self.int(name, default)?, rank)
+    }
+}
+
+/// A dimension from the front.
+pub(super) fn dimension(number: i64, rank: usize) -> Outcome<usize> {
+    let rank_number = i64::try_from(rank).unwrap_or(i64::MAX);
+    let from_front = if number < 0 { number.saturating_add(rank_number) } else { number };
+    let found = usize::try_from(from_front).ok().filter(|&dimension| dimension < rank);
+    found.ok_or_else(|| format!("refers to dimension {number} of a tensor with {rank} dimensions"))
+}
+
+fn missing(name: &str) -> String {
+    format!("lacks its argument {name}")
+}
+
+fn unexpected(name: &str) -> String {
+    format!("has an argument {name} of a kind that is not supported")
+}
+
+fn of_batch(name: &str) -> String {
+    format!("has an argument {name} that depends on the batch size")
+}

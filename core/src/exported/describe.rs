@@ -1,0 +1,241 @@
+//! What a user reads about an exported network.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde::Serialize;
+
+use super::graph::{Graph, Node, Origin, Value};
+use super::head::{FeatureMap, MapLayout, Path};
+use super::rules;
+use super::schema::{Bounds, SchemaVersion};
+use super::tensors::{StoredTensor, TensorRole};
+use crate::checkpoint::error::shown;
+
+/// The newest minor version of the schema that was tried.
+const NEWEST_MINOR: u64 = 17;
+/// Names that a warning lists.
+const MOST_NAMED: usize = 3;
+
+/// An exported network as JSON.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Description {
+    /// Always `torch_export`.
+    pub format: &'static str,
+    /// Version of the file's schema: major and minor.
+    pub schema: String,
+    /// Version of the PyTorch that wrote the file, if it says so.
+    pub torch: Option<String>,
+    /// Channels, height and width of an image.
+    pub input: [u64; 3],
+    /// The numbers of images that the file allows in a batch; `None` for no limit.
+    pub batch: [Option<u64>; 2],
+    pub classes: u64,
+    /// Number of trained parameters.
+    pub parameters: u64,
+    /// Multiply-accumulate operations per image of convolutions and products of matrices.
+    pub macs: u64,
+    pub mode: Mode,
+    /// How often each operator occurs.
+    pub operators: BTreeMap<String, usize>,
+    /// `None` if the network does not average the positions of a map.
+    pub feature_map: Option<MapDescription>,
+    pub head: HeadDescription,
+    /// Sentences without a full stop.
+    pub warnings: Vec<String>,
+}
+
+/// In which mode a network was exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    Training,
+    Evaluation,
+    /// Some operators compute as in training, some as in evaluation.
+    Mixed,
+    /// No operator depends on the mode.
+    Either,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MapDescription {
+    /// Channels, height and width.
+    pub shape: [u64; 3],
+    pub layout: MapLayout,
+}
+
+/// What comes after the feature map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeadDescription {
+    /// Name of the node that averages the positions, after which the head begins; `None` without a feature map.
+    pub begins_after: Option<String>,
+    /// The operators of the head, in order. Empty without a feature map.
+    pub operators: Vec<String>,
+    /// Whether the mean of several regions' logits is the logits of their mean.
+    pub is_linear: Option<bool>,
+    /// Key of the weight of the layer that gives the logits, if it is a linear layer or a 1×1 convolution.
+    pub classifier: Option<String>,
+}
+
+/// What is described.
+pub(super) struct Subject<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) tensors: &'a [StoredTensor],
+    pub(super) schema: SchemaVersion,
+    pub(super) torch: Option<&'a str>,
+    pub(super) batch: Bounds,
+}
+
+pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap>) {
+    let Subject { graph, tensors, schema, .. } = subject;
+    let path = Path::of(graph);
+    let map = path.feature_map(graph);
+    let size = |value: usize, dimension: usize| graph.values[value].shape[dimension].per_image();
+    let mode = mode(graph);
+    let bound = |bound: Option<i64>| bound.and_then(|bound| u64::try_from(bound).ok());
+    let trained = tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
+    let description = Description {
+        format: "torch_export",
+        schema: format!("{}.{}", schema.major, schema.minor),
+        torch: subject.torch.map(shown),
+        input: [1, 2, 3].map(|dimension| size(graph.images, dimension)),
+        batch: [bound(subject.batch.min_val), bound(subject.batch.max_val)],
+        classes: size(graph.logits, 1),
+        parameters: trained.fold(0_u64, |sum, stored| sum.saturating_add(stored.tensor.elements())),
+        macs: macs(graph),
+        mode,
+        operators: operators(graph),
+        feature_map: map.map(|map| MapDescription { shape: [map.channels, map.height, map.width], layout: map.layout }),
+        head: head(subject, &path, map.as_ref()),
+        warnings: warnings(subject, mode, map.as_ref()),
+    };
+    (description, map)
+}
+
+fn operators(graph: &Graph) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for node in &graph.nodes {
+        *counts.entry(node.operator.clone()).or_default() += 1;
+    }
+    counts
+}
+
+fn macs(graph: &Graph) -> u64 {
+    let of_node = |node: &Node| {
+        let inputs: Vec<&Value> = node.inputs.iter().map(|&input| &graph.values[input]).collect();
+        let output = node.outputs.first().map_or(&[][..], |&output| graph.values[output].shape.as_slice());
+        rules::macs(&node.op, &inputs, output)
+    };
+    graph.nodes.iter().fold(0_u64, |sum, node| sum.saturating_add(of_node(node)))
+}
+
+fn mode(graph: &Graph) -> Mode {
+    // Dropout with probability 0 computes the same in both, but shows in which mode the network was.
+    let flags: BTreeSet<bool> = graph.nodes.iter().filter_map(|node| node.op.training()).collect();
+    match (flags.contains(&true), flags.contains(&false)) {
+        (true, true) => Mode::Mixed,
+        (true, false) => Mode::Training,
+        (false, true) => Mode::Evaluation,
+        (false, false) => Mode::Either,
+    }
+}
+
+fn head(subject: &Subject<'_>, path: &Path, map: Option<&FeatureMap>) -> HeadDescription {
+    let graph = subject.graph;
+    let first = map.map_or(0, |map| map.pooled_by + 1);
+    let classifier = path.classifier(graph, first);
+    let nodes: Vec<&Node> = map.map(|_| path.nodes_from(graph, first).collect()).unwrap_or_default();
+    HeadDescription {
+        begins_after: map.map(|map| shown(&graph.nodes[map.pooled_by].name)),
+        operators: nodes.iter().map(|node| node.operator.clone()).collect(),
+        is_linear: map.map(|_| nodes.iter().all(|node| node.op.is_affine())),
+        classifier: classifier.map(|index| shown(subject.tensors[index].tensor.name())),
+    }
+}
+
+fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<String> {
+    let Subject { graph, schema, .. } = subject;
+    let mut warnings = Vec::new();
+    if schema.minor > NEWEST_MINOR {
+        warnings
+            .push(format!("the file has schema 8.{}, and the newest that was tried is 8.{NEWEST_MINOR}", schema.minor));
+    }
+    let [height, width] = [2, 3].map(|dimension| graph.values[graph.images].shape[dimension]);
+    if height != width {
+        warnings.push(format!("images are {height}×{width}, and not square"));
+    }
+    if mode == Mode::Mixed {
+        warnings.push(mixed(graph));
+    }
+    match map {
+        None => warnings.push(
+            "no operator averages the positions of a map on every path from images to logits, so the network has no \
+             feature map for scale-decoupled methods; with timm, create it with global_pool=\"avg\""
+                .to_owned(),
+        ),
+        Some(FeatureMap { height: 1, width: 1, .. }) => {
+            warnings.push("the feature map has one position only, which cannot be divided into regions".to_owned());
+        }
+        Some(_) => {}
+    }
+    warnings.extend(unused(subject));
+    warnings.extend(shared(subject));
+    warnings
+}
+
+fn mixed(graph: &Graph) -> String {
+    let (training, evaluation): (Vec<&Node>, Vec<&Node>) = graph
+        .nodes
+        .iter()
+        .filter(|node| node.op.training().is_some())
+        .partition(|node| node.op.training() == Some(true));
+    let name = |nodes: &[&Node]| nodes.first().map(|node| shown(&node.name)).unwrap_or_default();
+    format!(
+        "{} operators compute as in training (such as {}) and {} as in evaluation (such as {}): call model.train() or \
+         model.eval() before exporting, unless layers are frozen on purpose",
+        training.len(),
+        name(&training),
+        evaluation.len(),
+        name(&evaluation)
+    )
+}
+
+/// Tensors that nothing is computed with.
+fn unused(subject: &Subject<'_>) -> Option<String> {
+    let used: HashSet<usize> = subject
+        .graph
+        .nodes
+        .iter()
+        .flat_map(|node| &node.inputs)
+        .filter_map(|&input| match subject.graph.values[input].origin {
+            Origin::Stored(index) => Some(index),
+            _ => None,
+        })
+        .collect();
+    let unused: Vec<&StoredTensor> = subject
+        .tensors
+        .iter()
+        .enumerate()
+        .filter(|(index, stored)| stored.role == TensorRole::Parameter && !used.contains(index))
+        .map(|(_, stored)| stored)
+        .collect();
+    let named = named(unused.iter().map(|stored| stored.tensor.name()))?;
+    Some(format!("{} parameters are not used: {named}", unused.len()))
+}
+
+/// Parameters that have the same bytes. They stay equal in PyTorch, and are different ones here.
+fn shared(subject: &Subject<'_>) -> Option<String> {
+    let mut files: HashMap<&str, usize> = HashMap::new();
+    let parameters = || subject.tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
+    parameters().for_each(|stored| *files.entry(stored.file.as_str()).or_default() += 1);
+    let shared: Vec<&str> =
+        parameters().filter(|stored| files[stored.file.as_str()] > 1).map(|stored| stored.tensor.name()).collect();
+    let named = named(shared.iter().copied())?;
+    Some(format!("{} parameters share their elements with another: {named}", shared.len()))
+}
+
+/// The first of some names. `None` if there are none.
+fn named<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let names: Vec<String> = names.take(MOST_NAMED + 1).map(shown).collect();
+    let more = if names.len() > MOST_NAMED { ", …" } else { "" };
+    (!names.is_empty()).then(|| format!("{}{more}", names[..names.len().min(MOST_NAMED)].join(", ")))
+}

@@ -1,0 +1,102 @@
+//! Errors of exported networks. What is wrong with a network is collected, so that a user reads all of it at once.
+
+use std::fmt;
+
+use crate::checkpoint;
+use crate::checkpoint::error::shown;
+
+/// Most faults that are listed; the others are counted.
+const MOST_FAULTS: usize = 50;
+
+/// The messages do not name the file, because the caller knows what users call it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file has another format.
+    #[error(
+        "the file is not an exported network ({0}): write it with torch.export.save(torch.export.export(…), \
+         \"network.pt2\")"
+    )]
+    NotExported(String),
+    /// The schema of the program is another than is read here.
+    #[error("the exported network has {0}, and only schema 8 is read: export it again with PyTorch 2.8 or later")]
+    Version(String),
+    /// The archive or its bytes are at fault.
+    #[error(transparent)]
+    File(#[from] checkpoint::Error),
+    /// The network cannot be used.
+    #[error("{0}")]
+    Faults(Faults),
+}
+
+impl Error {
+    /// Whether the file is at fault, not the machine.
+    #[must_use]
+    pub fn is_users(&self) -> bool {
+        match self {
+            Self::File(error) => error.is_users(),
+            _ => true,
+        }
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        Self::File(error.into())
+    }
+}
+
+pub(super) type Result<T> = std::result::Result<T, Error>;
+
+/// One thing that is wrong with a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where: a node, a tensor, or a part of the file.
+    pub at: String,
+    /// What is wrong and, where that helps, what to do.
+    pub message: String,
+}
+
+/// Everything that is wrong with a network, in the file's order. Displayed as a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    list: Vec<Fault>,
+    /// Faults that are not listed.
+    more: usize,
+}
+
+impl Faults {
+    #[must_use]
+    pub fn list(&self) -> &[Fault] {
+        &self.list
+    }
+
+    pub(super) fn add(&mut self, at: impl Into<String>, message: impl Into<String>) {
+        if self.list.len() < MOST_FAULTS {
+            self.list.push(Fault { at: at.into(), message: message.into() });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(super) fn of_node(&mut self, name: &str, message: impl Into<String>) {
+        self.add(format!("node {}", shown(name)), message);
+    }
+
+    /// `value`, unless there are faults.
+    pub(super) fn none_or<T>(self, value: T) -> Result<T> {
+        if self.list.is_empty() { Ok(value) } else { Err(Error::Faults(self)) }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "the exported network cannot be used:")?;
+        for Fault { at, message } in &self.list {
+            write!(formatter, "\n- {at}: {message}")?;
+        }
+        if self.more > 0 {
+            write!(formatter, "\n- {} more faults like these", self.more)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! An exported network as data: values, and the nodes that compute them.
+
+use super::op::Op;
+use super::size::Size;
+use crate::checkpoint::Dtype;
+
+/// Index of a value in [`Graph::values`].
+pub type ValueId = usize;
+
+/// A network from images to logits. Nothing in it overwrites anything.
+#[derive(Debug, Clone)]
+pub struct Graph {
+    pub values: Vec<Value>,
+    /// In topological order.
+    pub nodes: Vec<Node>,
+    /// [B, 3, H, W].
+    pub images: ValueId,
+    /// [B, classes].
+    pub logits: ValueId,
+}
+
+/// A tensor.
+#[derive(Debug, Clone)]
+pub struct Value {
+    pub dtype: Dtype,
+    pub shape: Vec<Size>,
+    pub origin: Origin,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    Images,
+    /// Index of a tensor in the file.
+    Stored(usize),
+    /// Index of a node.
+    Node(usize),
+}
+
+/// An operation on values.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// PyTorch's name, which is unique.
+    pub name: String,
+    /// PyTorch's operator, such as `aten.conv2d.default`.
+    pub operator: String,
+    pub op: Op,
+    /// In the order that the operation gives.
+    pub inputs: Vec<ValueId>,
+    /// One, except for operations that split.
+    pub outputs: Vec<ValueId>,
+}

@@ -1,0 +1,164 @@
+//! Reads networks that `torch.export.save` wrote (`.pt2`, schema 8), without libtorch.
+//!
+//! Such a file has a network's graph beside its weights. It can come from anybody and is not trusted: it is read as
+//! data, and describes nothing but operators of a fixed list ([`Op`]). Sizes are limited before memory is allocated, and
+//! the shape of every value is inferred here and must be the one that PyTorch recorded. What is wrong with a network is
+//! collected in [`Faults`].
+
+mod archive;
+mod arguments;
+mod builder;
+mod describe;
+mod error;
+mod graph;
+mod head;
+mod op;
+mod operators;
+mod reshapes;
+mod rules;
+mod schema;
+mod scope;
+mod signature;
+mod size;
+mod symbols;
+mod tensors;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+
+pub use describe::{Description, HeadDescription, MapDescription, Mode};
+pub use error::{Error, Fault, Faults};
+pub use graph::{Graph, Node, Origin, Value, ValueId};
+pub use head::{FeatureMap, MapLayout};
+pub use op::{Activation, Arithmetic, Op, Operand, Window};
+pub use size::Size;
+pub use tensors::{StoredTensor, TensorRole};
+
+use crate::byte_source::ByteSource;
+use crate::checkpoint::error::shown;
+use crate::checkpoint::soundness::unsound;
+use crate::checkpoint::tensor;
+use archive::Archive;
+use describe::Subject;
+use error::Result;
+use schema::{Bounds, Program, Versioned};
+use tensors::Tensors;
+
+/// The version of the schema that is read. A new major version means something else.
+const SCHEMA: u64 = 8;
+
+/// A network on disk. Elements of tensors are read on demand.
+#[derive(Debug)]
+pub struct ExportedNetwork {
+    source: ByteSource,
+    graph: Graph,
+    tensors: Vec<StoredTensor>,
+    feature_map: Option<FeatureMap>,
+    description: Description,
+}
+
+/// Whether a file is meant for [`ExportedNetwork`] rather than for [`Checkpoint`](crate::checkpoint::Checkpoint): an archive with a
+/// program. Files that are neither, or cannot be read, are not.
+#[must_use]
+pub fn is_exported(path: &Path) -> bool {
+    let source = File::open(path).and_then(ByteSource::from_file);
+    let Ok(source) = source else { return false };
+    match Archive::open(&source) {
+        Ok(_) | Err(Error::Version(_)) => true,
+        // A damaged archive may be of either kind, so the name decides.
+        Err(_) => path.extension().is_some_and(|extension| extension == "pt2"),
+    }
+}
+
+impl ExportedNetwork {
+    /// Reads and checks everything but the elements of tensors.
+    ///
+    /// # Errors
+    /// The file is not an exported network, is damaged or hostile, has operators that are not supported, or cannot be
+    /// read.
+    pub fn open(path: &Path) -> std::result::Result<Self, Error> {
+        Self::new(ByteSource::from_file(File::open(path)?)?)
+    }
+
+    /// Like [`ExportedNetwork::open`], for a file in memory.
+    ///
+    /// # Errors
+    /// As for [`ExportedNetwork::open`].
+    pub fn from_bytes(bytes: Vec<u8>) -> std::result::Result<Self, Error> {
+        Self::new(ByteSource::Memory(bytes))
+    }
+
+    fn new(source: ByteSource) -> Result<Self> {
+        let archive = Archive::open(&source)?;
+        if let Some(other) = archive.word("archive_format")?.filter(|format| format != "pt2") {
+            return Err(Error::NotExported(format!("its archive has the format {}", shown(&other))));
+        }
+        let Versioned { schema_version: schema } = archive.program()?;
+        if schema.major != SCHEMA {
+            return Err(Error::Version(format!("schema {}.{}", schema.major, schema.minor)));
+        }
+        let program: Program = archive.program()?;
+        let mut faults = Faults::default();
+        let tensors = Tensors::read(&archive, &source, &mut faults)?;
+        let bounds = program.range_constraints;
+        let built = builder::build(program.graph_module, &tensors, &mut faults);
+        faults.none_or(())?;
+        let graph = built.graph.ok_or_else(|| archive::damaged("its program has no images or no logits"))?;
+        let batch = bounds.0.iter().find(|(symbol, _)| Some(symbol) == built.batch.as_ref());
+        let batch = batch.map_or(Bounds { min_val: None, max_val: None }, |(_, bounds)| *bounds);
+        let torch = program.torch_version.as_deref();
+        let subject = Subject { graph: &graph, tensors: &tensors.list, schema, torch, batch };
+        let (description, feature_map) = describe::describe(&subject);
+        drop(archive);
+        Ok(Self { graph, tensors: tensors.list, feature_map, description, source })
+    }
+
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Parameters, buffers and constants, in the file's order.
+    #[must_use]
+    pub fn tensors(&self) -> &[StoredTensor] {
+        &self.tensors
+    }
+
+    #[must_use]
+    pub fn feature_map(&self) -> Option<&FeatureMap> {
+        self.feature_map.as_ref()
+    }
+
+    #[must_use]
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// What makes the network's outputs NaN: a weight that is not finite, or a negative variance, with its tensor's name.
+    /// A predicate that continues "the network"; `None` if there is nothing of this kind. Reads the whole state dict.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn unsound(&self) -> std::result::Result<Option<String>, Error> {
+        let variances = self.graph.nodes.iter().filter(|node| matches!(node.op, Op::BatchNorm { .. }));
+        let variances: HashSet<Origin> = variances.map(|node| self.graph.values[node.inputs[4]].origin).collect();
+        let state = self.tensors.iter().enumerate().filter(|(_, stored)| stored.role != TensorRole::Constant);
+        for (index, stored) in state.filter(|(_, stored)| stored.tensor.dtype().is_float()) {
+            let is_variance = variances.contains(&Origin::Stored(index));
+            if let Some(what) = unsound(is_variance, &self.floats(stored)?) {
+                return Ok(Some(format!("cannot be used: {} {what}", shown(stored.tensor.name()))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A tensor's elements converted to single precision, in row-major order.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn floats(&self, stored: &StoredTensor) -> std::result::Result<Vec<f32>, Error> {
+        let bytes = stored.tensor.bytes(&self.source)?;
+        Ok(tensor::to_f32(stored.tensor.dtype(), &bytes))
+    }
+}

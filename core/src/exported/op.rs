@@ -1,0 +1,181 @@
+//! The operations of an exported network: ATen's operators with everything but tensors filled in.
+
+use super::size::Size;
+
+/// An operation. Pairs are height, width; a dimension counts from the front. The inputs are a node's tensors, in the
+/// order that each operation gives; those in brackets may be missing. N is any number of dimensions, none included.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Map [B, C, H, W], weight [O, C / groups, kernel], (bias [O]).
+    Convolution { stride: [u64; 2], padding: [u64; 2], dilation: [u64; 2], groups: u64, bias: bool },
+    /// Map [B, C, N…], scale, shift, running mean and running variance [C].
+    BatchNorm {
+        /// Whether the file was exported with the statistics of the batch.
+        training: bool,
+        /// The weight of the batch in the running statistics.
+        momentum: f64,
+        epsilon: f64,
+    },
+    /// A tensor, (scale), (shift), both of the last `dimensions` dimensions' shape.
+    LayerNorm { dimensions: usize, epsilon: f64, scale: bool, shift: bool },
+    /// Map [B, C, N…], (scale), (shift), both [C].
+    GroupNorm { groups: u64, epsilon: f64, scale: bool, shift: bool },
+    /// [N…, inputs], weight [outputs, inputs], (bias [outputs]).
+    Linear { bias: bool },
+    /// [N…, n, k] and [N…, k, m]: the product of matrices; the leading dimensions are broadcast.
+    Matmul,
+    /// Queries [N…, L, E], keys [N…, S, E], values [N…, S, V], (mask, which broadcasts to [N…, L, S]).
+    Attention {
+        mask: bool,
+        /// Probability with which a weight is dropped.
+        dropout: f64,
+        is_causal: bool,
+        /// Factor of the products; 1/√E if none is given.
+        scale: Option<f64>,
+    },
+    /// A function of each element.
+    Activation(Activation),
+    /// Along one dimension.
+    Softmax { dimension: usize },
+    /// Two tensors, or one and a number; sizes of 1 are broadcast.
+    Arithmetic { kind: Arithmetic, other: Operand },
+    /// Tensors, which differ in the size of one dimension at most.
+    Concat { dimension: usize },
+    /// Map [B, C, H, W].
+    MaxPool(Window),
+    /// Map [B, C, H, W].
+    AveragePool { window: Window, counts_padding: bool },
+    /// Map [B, C, H, W] to [B, C, size].
+    AdaptiveAveragePool { size: [u64; 2] },
+    /// The mean over some dimensions, which remain with size 1 or not at all.
+    Mean { dimensions: Vec<usize>, keeps: bool },
+    /// The same elements in row-major order under another shape.
+    Reshape { shape: Vec<Size> },
+    /// Repeats dimensions of size 1; new ones come first.
+    Expand { shape: Vec<Size> },
+    /// Dimension i of the result is dimension `order[i]` of the input.
+    Permute { order: Vec<usize> },
+    /// Dimension by dimension, an even range.
+    Slice { dimension: usize, start: u64, end: u64, step: u64 },
+    /// One index of a dimension, which the result does not have.
+    Select { dimension: usize, index: u64 },
+    /// Several results: consecutive ranges of a dimension.
+    Split { dimension: usize, sizes: Vec<u64> },
+    /// Several results: each index of a dimension, which the results do not have.
+    Unbind { dimension: usize },
+    /// A constant around the last dimensions: before and after, of the first padded dimension first.
+    Pad { amounts: Vec<[u64; 2]>, value: f64 },
+    /// Shifts elements along dimensions; those that leave at one end return at the other.
+    Roll { shifts: Vec<i64>, dimensions: Vec<usize> },
+    /// A table [R, N…] and row numbers [M…]: the rows [M…, N…].
+    Rows,
+    /// In training, zeros elements with this probability and scales the others.
+    Dropout {
+        probability: f64,
+        /// Whether the file was exported so that elements are dropped.
+        training: bool,
+    },
+    /// The same tensor.
+    Identity,
+    /// A tensor whose elements a [`Op::Bernoulli`] sets. No inputs.
+    Empty { shape: Vec<Size> },
+    /// In training, ones with this probability, else zeros: which images keep a residual branch.
+    Bernoulli { probability: f64 },
+    /// Adds one to a counter of batches. Its result is not used.
+    CountBatch,
+}
+
+/// A function of each element.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    Relu,
+    /// Limits, both inclusive: 0 and 6 for ReLU6.
+    Clamp {
+        low: f64,
+        high: f64,
+    },
+    Hardswish,
+    Hardsigmoid,
+    Silu,
+    Sigmoid,
+    Tanh,
+    Gelu {
+        /// Whether it is the approximation by tanh.
+        tanh: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+}
+
+/// The second operand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Operand {
+    Tensor,
+    Number(f64),
+}
+
+/// The windows of a pooling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    pub size: [u64; 2],
+    pub stride: [u64; 2],
+    /// Added on each side.
+    pub padding: [u64; 2],
+    pub dilation: [u64; 2],
+    /// Whether a last window may reach beyond the padding.
+    pub rounds_up: bool,
+}
+
+impl Op {
+    /// Whether the result may share memory with the first input in PyTorch, so that a change of one shows in the other.
+    #[must_use]
+    pub fn is_view(&self) -> bool {
+        match self {
+            Self::Reshape { .. }
+            | Self::Expand { .. }
+            | Self::Permute { .. }
+            | Self::Slice { .. }
+            | Self::Select { .. }
+            | Self::Split { .. }
+            | Self::Unbind { .. }
+            | Self::Identity => true,
+            Self::Dropout { probability, training } => !training || *probability == 0.0,
+            _ => false,
+        }
+    }
+
+    /// Whether f(a·x + b·y) = a·f(x) + b·f(y), up to a constant, for its first input, in evaluation.
+    #[must_use]
+    pub fn is_affine(&self) -> bool {
+        self.is_view()
+            || matches!(
+                self,
+                Self::Convolution { .. }
+                    | Self::BatchNorm { .. }
+                    | Self::Linear { .. }
+                    | Self::Mean { .. }
+                    | Self::Dropout { .. }
+                    | Self::AveragePool { .. }
+                    | Self::AdaptiveAveragePool { .. }
+                    | Self::Arithmetic { other: Operand::Number(_), .. }
+            )
+    }
+
+    /// What the result depends on beside the inputs' values: the mode in which the file was exported. `None` for
+    /// operations that compute the same in both.
+    #[must_use]
+    pub fn training(&self) -> Option<bool> {
+        match self {
+            Self::BatchNorm { training, .. } | Self::Dropout { training, .. } => Some(*training),
+            Self::Bernoulli { .. } | Self::CountBatch => Some(true),
+            Self::Attention { dropout, .. } if *dropout > 0.0 => Some(true),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The shapes of an operation's results, from those of its inputs.
+
+use super::arguments::Outcome;
+use super::graph::Value;
+use super::op::{Op, Operand, Window};
+use super::size::{Size, product, shown_shape};
+use crate::checkpoint::Dtype;
+
+type Shape = Vec<Size>;
+
+/// The shapes of the results. The inputs are those that the operation's reader found, in number and order.
+pub(super) fn shapes(op: &Op, inputs: &[&Value]) -> Outcome<Vec<Shape>> {
+    check_types(op, inputs)?;
+    let input = || inputs[0].shape.as_slice();
+    let one = match op {
+        Op::Convolution { stride, padding, dilation, groups, .. } => {
+            let window =
+                Window { size: [0, 0], stride: *stride, padding: *padding, dilation: *dilation, rounds_up: false };
+            convolution(inputs, window, *groups)?
+        }
+        Op::BatchNorm { .. } => {
+            let channels = input().get(1).copied();
+            vectors(&inputs[1..], channels.and_then(Size::fixed))?;
+            input().to_vec()
+        }
+        Op::GroupNorm { groups, .. } => {
+            let channels = input().get(1).and_then(|size| size.fixed());
+            vectors(&inputs[1..], channels)?;
+            if *groups == 0 || channels.is_none_or(|channels| channels % groups != 0) {
+                return Err(format!("divides {} into {groups} groups of channels", shown_shape(input())));
+            }
+            input().to_vec()
+        }
+        Op::LayerNorm { dimensions, .. } => {
+            let normalised = &input()[input().len() - dimensions..];
+            if let Some(other) = inputs[1..].iter().find(|other| other.shape != normalised) {
+                let (normalised, other) = (shown_shape(normalised), shown_shape(&other.shape));
+                return Err(format!("normalises {normalised} with a scale or shift {other}"));
+            }
+            input().to_vec()
+        }
+        Op::Linear { .. } => linear(inputs)?,
+        Op::Matmul => matmul(input(), &inputs[1].shape)?,
+        Op::Attention { mask, .. } => attention(inputs, *mask)?,
+        Op::Activation(_) | Op::Softmax { .. } | Op::Dropout { .. } | Op::Identity | Op::Bernoulli { .. } => {
+            input().to_vec()
+        }
+        Op::CountBatch => input().to_vec(),
+        Op::Arithmetic { other: Operand::Number(_), .. } => input().to_vec(),
+        Op::Arithmetic { other: Operand::Tensor, .. } => broadcast(input(), &inputs[1].shape)?,
+        Op::Concat { dimension } => concat(inputs, *dimension)?,
+        Op::MaxPool(window) | Op::AveragePool { window, .. } => pooled(input(), *window)?,
+        Op::AdaptiveAveragePool { size } => {
+            let [batch, channels, _, _] = map(input())?;
+            vec![batch, channels, Size::Fixed(size[0]), Size::Fixed(size[1])]
+        }
+        Op::Mean { dimensions, keeps } => mean(input(), dimensions, *keeps),
+        Op::Reshape { shape } => reshaped(input(), shape)?,
+        Op::Expand { shape } => expanded(input(), shape)?,
+        Op::Permute { order } => order.iter().map(|&dimension| input()[dimension]).collect(),
+        Op::Slice { dimension, start, end, step } => with(input(), *dimension, (end - start).div_ceil(*step)),
+        Op::Select { dimension, .. } => without(input(), *dimension),
+        Op::Split { dimension, sizes } => {
+            return Ok(sizes.iter().map(|&size| with(input(), *dimension, size)).collect());
+        }
+        Op::Unbind { dimension } => {
+            let count = input()[*dimension].per_image() as usize;
+            return Ok(vec![without(input(), *dimension); count]);
+        }
+        Op::Pad { amounts, .. } => padded(input(), amounts)?,
+        Op::Roll { dimensions, .. } => {
+            if dimensions.iter().any(|&dimension| input()[dimension].fixed().is_none()) {
+                return Err("shifts images within the batch".to_owned());
+            }
+            input().to_vec()
+        }
+        Op::Rows => {
+            let Some((Size::Fixed(_), row)) = input().split_first() else {
+                return Err(format!("takes rows of {}", shown_shape(input())));
+            };
+            [inputs[1].shape.as_slice(), row].concat()
+        }
+        Op::Empty { shape } => shape.clone(),
+    };
+    Ok(vec![one])
+}
+
+/// The element type of the results.
+pub(super) fn dtype(op: &Op, inputs: &[&Value]) -> Dtype {
+    match op {
+        Op::Empty { .. } => Dtype::F32,
+        _ => inputs.first().map_or(Dtype::F32, |input| input.dtype),
+    }
+}
+
+/// Refuses to compute with anything but single precision. What only moves elements may move others, too.
+fn check_types(op: &Op, inputs: &[&Value]) -> Outcome<()> {
+    let allowed = |at: usize, dtype: Dtype| match op {
+        _ if dtype == Dtype::F32 => true,
+        Op::CountBatch => dtype == Dtype::I64,
+        Op::Attention { mask: true, .. } => at == 3 && dtype == Dtype::Bool,
+        Op::Rows => at == 1 && dtype == Dtype::I64,
+        Op::Dropout { .. } => false,
+        op => op.is_view(),
+    };
+    match inputs.iter().enumerate().find(|(at, input)| !allowed(*at, input.dtype)) {
+        None if matches!(op, Op::Rows) && inputs[1].dtype != Dtype::I64 => {
+            Err("takes rows by numbers that are not integers".to_owned())
+        }
+        None => Ok(()),
+        Some((_, input)) => Err(format!(
+            "computes with {} elements, and only float32 is supported: export the network after model.float()",
+            input.dtype
+        )),
+    }
+}
+
+/// A map [B, C, H, W] whose channels and sides are known.
+fn map(shape: &[Size]) -> Outcome<[Size; 4]> {
+    match *shape {
+        [batch, Size::Fixed(channels), Size::Fixed(height), Size::Fixed(width)] => {
+            Ok([batch, Size::Fixed(channels), Size::Fixed(height), Size::Fixed(width)])
+        }
+        _ => Err(format!("needs a map [B, C, H, W], and has {}", shown_shape(shape))),
+    }
+}
+
+/// Checks vectors with an element per channel.
+fn vectors(vectors: &[&Value], channels: Option<u64>) -> Outcome<()> {
+    let Some(channels) = channels else { return Err("has an input without channels".to_owned()) };
+    match vectors.iter().find(|vector| vector.shape != [Size::Fixed(channels)]) {
+        None => Ok(()),
+        Some(vector) => Err(format!("has {channels} channels and a vector {}", shown_shape(&vector.shape))),
+    }
+}
+
+fn convolution(inputs: &[&Value], mut window: Window, groups: u64) -> Outcome<Shape> {
+    let [batch, channels, height, width] = map(&inputs[0].shape)?;
+    let weight = &inputs[1].shape;
+    let [Size::Fixed(outputs), Size::Fixed(per_group), Size::Fixed(kernel_height), Size::Fixed(kernel_width)] =
+        **weight
+    else {
+        return Err(format!("has a weight {}", shown_shape(weight)));
+    };
+    window.size = [kernel_height, kernel_width];
+    let fits = per_group.checked_mul(groups).map(Size::Fixed) == Some(channels);
+    if groups == 0 || outputs % groups != 0 || !fits {
+        return Err(format!("has {channels} channels, {groups} groups and a weight {}", shown_shape(weight)));
+    }
+    if inputs.get(2).is_some_and(|bias| bias.shape != [Size::Fixed(outputs)]) {
+        return Err(format!("has {outputs} outputs and a bias {}", shown_shape(&inputs[2].shape)));
+    }
+    let [height, width] = sides([height, width], window)?;
+    Ok(vec![batch, Size::Fixed(outputs), height, width])
+}
+
+fn pooled(shape: &[Size], window: Window) -> Outcome<Shape> {
+    let [batch, channels, height, width] = map(shape)?;
+    if (0..2).any(|side| window.padding[side] > window.size[side] / 2) {
+        return Err("has a padding of more than half its window".to_owned());
+    }
+    let [height, width] = sides([height, width], window)?;
+    Ok(vec![batch, channels, height, width])
+}
+
+/// Height and width after moving a window over a map.
+fn sides(sides: [Size; 2], window: Window) -> Outcome<[Size; 2]> {
+    let side = |at: usize| -> Option<u64> {
+        let (input, stride, padding) = (sides[at].fixed()?, window.stride[at], window.padding[at]);
+        let covered = window.dilation[at].checked_mul(window.size[at].checked_sub(1)?)?.checked_add(1)?;
+        let room = input.checked_add(padding.checked_mul(2)?)?.checked_sub(covered)?;
+        if stride == 0 || window.dilation[at] == 0 {
+            return None;
+        }
+        let steps = if window.rounds_up { room.div_ceil(stride) } else { room / stride };
+        // A window that would begin in the padding behind the map is left out.
+        let is_beyond = window.rounds_up && steps.checked_mul(stride)? >= input + padding;
+        Some(steps + 1 - u64::from(is_beyond))
+    };
+    match (side(0), side(1)) {
+        (Some(height), Some(width)) => Ok([Size::Fixed(height), Size::Fixed(width)]),
+        _ => Err(format!(
+            "moves a window of {:?} with stride {:?} and dilation {:?} over a map of {}×{}, where it has no place",
+            window.size, window.stride, window.dilation, sides[0], sides[1]
+        )),
+    }
+}
+
+fn linear(inputs: &[&Value]) -> Outcome<Shape> {
+    let (input, weight) = (&inputs[0].shape, &inputs[1].shape);
+    let (Some((last, leading)), [outputs, width]) = (input.split_last(), weight.as_slice()) else {
+        return Err(format!("has an input {} and a weight {}", shown_shape(input), shown_shape(weight)));
+    };
+    let is_fixed = last.fixed().is_some() && outputs.fixed().is_some();
+    if last != width || !is_fixed {
+        return Err(format!("has an input {} and a weight {}", shown_shape(input), shown_shape(weight)));
+    }
+    if inputs.get(2).is_some_and(|bias| bias.shape != [*outputs]) {
+        return Err(format!("has {outputs} outputs and a bias {}", shown_shape(&inputs[2].shape)));
+    }
+    Ok([leading, &[*outputs]].concat())
+}
+
+fn matmul(one: &[Size], two: &[Size]) -> Outcome<Shape> {
+    let fault = || format!("multiplies {} and {}", shown_shape(one), shown_shape(two));
+    let ([leading_one @ .., rows, inner], [leading_two @ .., other, columns]) = (one, two) else {
+        return Err(fault());
+    };
+    if inner != other || inner.fixed().is_none() {
+        return Err(fault());
+    }
+    let leading = broadcast(leading_one, leading_two).map_err(|_| fault())?;
+    Ok([leading.as_slice(), &[*rows, *columns]].concat())
+}
+
+fn attention(inputs: &[&Value], has_mask: bool) -> Outcome<Shape> {
+    let shapes: Vec<&[Size]> = inputs.iter().map(|input| input.shape.as_slice()).collect();
+    let fault = || {
+        let shown: Vec<_> = shapes.iter().map(|shape| shown_shape(shape)).collect();
+        format!("has queries, keys and values {}", shown.join(", "))
+    };
+    let ([leading @ .., queries, width], [leading_keys @ .., keys, width_keys], [leading_values @ .., values, depth]) =
+        (shapes[0], shapes[1], shapes[2])
+    else {
+        return Err(fault());
+    };
+    let agree = leading == leading_keys && leading == leading_values && width == width_keys && keys == values;
+    if !agree || [queries, keys, width].iter().any(|size| size.fixed().is_none()) {
+        return Err(fault());
+    }
+    if has_mask {
+        let scores = [leading, &[*queries, *keys]].concat();
+        if broadcast(&scores, shapes[3])? != scores {
+            return Err(format!("has scores {} and a mask {}", shown_shape(&scores), shown_shape(shapes[3])));
+        }
+    }
+    Ok([leading, &[*queries, *depth]].concat())
+}
+
+fn broadcast(one: &[Size], two: &[Size]) -> Outcome<Shape> {
+    let rank = one.len().max(two.len());
+    let size = |shape: &[Size], at: usize| match (at + shape.len()).checked_sub(rank) {
+        Some(at) => shape[at],
+        None => Size::Fixed(1),
+    };
+    let both = |at: usize| match (size(one, at), size(two, at)) {
+        (same, other) if same == other => Some(same),
+        (Size::Fixed(1), other) => Some(other),
+        (other, Size::Fixed(1)) => Some(other),
+        _ => None,
+    };
+    let shape: Option<Shape> = (0..rank).map(both).collect();
+    shape.ok_or_else(|| format!("combines {} with {}, which do not fit", shown_shape(one), shown_shape(two)))
+}
+
+fn concat(inputs: &[&Value], dimension: usize) -> Outcome<Shape> {
+    let mut shape = inputs[0].shape.clone();
+    for input in &inputs[1..] {
+        let mut expected = shape.clone();
+        let added = input.shape.get(dimension).copied();
+        if let Some(added) = added {
+            expected[dimension] = added;
+        }
+        let sum = added.and_then(|added| shape[dimension].plus(added)).filter(|_| expected == input.shape);
+        shape[dimension] =
+            sum.ok_or_else(|| format!("joins {} and {}", shown_shape(&shape), shown_shape(&input.shape)))?;
+    }
+    Ok(shape)
+}
+
+fn mean(shape: &[Size], dimensions: &[usize], keeps: bool) -> Shape {
+    let kept = |(at, &size): (usize, &Size)| match dimensions.contains(&at) {
+        false => Some(size),
+        true => keeps.then_some(Size::Fixed(1)),
+    };
+    shape.iter().enumerate().filter_map(kept).collect()
+}
+
+fn reshaped(input: &[Size], shape: &[Size]) -> Outcome<Shape> {
+    match (product(input), product(shape)) {
+        (Some(before), Some(after)) if before == after => Ok(shape.to_vec()),
+        _ => Err(format!("cannot give {} the elements of {}", shown_shape(shape), shown_shape(input))),
+    }
+}
+
+fn expanded(input: &[Size], shape: &[Size]) -> Outcome<Shape> {
+    match broadcast(input, shape) {
+        Ok(result) if result == shape => Ok(result),
+        _ => Err(format!("cannot expand {} to {}", shown_shape(input), shown_shape(shape))),
+    }
+}
+
+fn padded(input: &[Size], amounts: &[[u64; 2]]) -> Outcome<Shape> {
+    let mut shape = input.to_vec();
+    let first = shape.len() - amounts.len();
+    for (size, [before, after]) in shape[first..].iter_mut().zip(amounts) {
+        let added = before.checked_add(*after).ok_or("has a padding that is too large")?;
+        if added > 0 {
+            let sum = size.plus(Size::Fixed(added));
+            *size = sum.ok_or_else(|| format!("pads {size} with {added}"))?;
+        }
+    }
+    Ok(shape)
+}
+
+/// The shape with another size of one dimension.
+fn with(shape: &[Size], dimension: usize, size: u64) -> Shape {
+    let mut shape = shape.to_vec();
+    shape[dimension] = Size::Fixed(size);
+    shape
+}
+
+fn without(shape: &[Size], dimension: usize) -> Shape {
+    let mut shape = shape.to_vec();
+    shape.remove(dimension);
+    shape
+}
+
+/// Multiply-accumulate operations per image of convolutions and of products of matrices, as for the networks of
+/// [`crate::architecture`].
+pub(super) fn macs(op: &Op, inputs: &[&Value], output: &[Size]) -> u64 {
+    let elements = |shape: &[Size]| shape.iter().fold(1_u64, |all, size| all.saturating_mul(size.per_image()));
+    let last = |shape: &[Size]| shape.last().map_or(1, |size| size.per_image());
+    match op {
+        Op::Convolution { .. } => elements(output).saturating_mul(elements(&inputs[1].shape[1..])),
+        Op::Linear { .. } | Op::Matmul => elements(output).saturating_mul(last(&inputs[0].shape)),
+        Op::Attention { .. } => {
+            let keys = inputs[1].shape[inputs[1].shape.len() - 2].per_image();
+            let widths = last(&inputs[0].shape).saturating_add(last(output));
+            let rows = elements(&output[..output.len() - 1]);
+            rows.saturating_mul(keys).saturating_mul(widths)
+        }
+        _ => 0,
+    }
+}

@@ -1,0 +1,144 @@
+//! What goes into a program and comes out of it: images, the tensors of the file, and logits.
+
+use super::arguments::Outcome;
+use super::builder::Builder;
+use super::graph::{Origin, Value, ValueId};
+use super::schema::{Argument, InputSpec, OutputSpec, SizeMeta};
+use super::scope::{FOLLOWS, Memory};
+use super::size::{Size, shown_shape, symbol};
+use super::tensors::TensorRole;
+use crate::checkpoint::Dtype;
+use crate::checkpoint::error::shown;
+
+impl Builder<'_> {
+    /// Defines the images, and the symbol of the batch size.
+    pub(super) fn images(&mut self, specs: &[InputSpec]) -> Option<ValueId> {
+        let users: Vec<&Argument> = specs
+            .iter()
+            .filter_map(|spec| match spec {
+                InputSpec::User(argument) => Some(argument),
+                _ => None,
+            })
+            .collect();
+        match self.define_images(&users) {
+            Ok(images) => Some(images),
+            Err(message) => {
+                self.faults.add("input", message);
+                for user in users {
+                    if let Argument::Tensor(name) = user {
+                        self.scope.give_up(name);
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    fn define_images(&mut self, users: &[&Argument]) -> Outcome<ValueId> {
+        let [Argument::Tensor(name)] = users else {
+            return Err("the network must take one tensor, the images, and nothing else".to_owned());
+        };
+        let meta = self.recorded.get(name).ok_or("PyTorch recorded no shape of the images")?;
+        let Some(SizeMeta::Expression(batch)) = meta.sizes.first() else {
+            let message = "the batch size is fixed: export the network with \
+                           dynamic_shapes=({0: torch.export.Dim(\"batch\", min=2, max=65536)},)";
+            return Err(message.to_owned());
+        };
+        self.batch = symbol(&batch.expr_str).map(str::to_owned);
+        let value = self.recorded_value(&self.recorded[name], Origin::Images)?;
+        let is_map = matches!(*value.shape, [Size::Batch(1), Size::Fixed(3), Size::Fixed(_), Size::Fixed(_)]);
+        if !is_map || value.dtype != Dtype::F32 {
+            let (shape, dtype) = (shown_shape(&value.shape), value.dtype);
+            return Err(format!("images are {shape} of {dtype}, and must be [B, 3, H, W] of F32 with fixed H and W"));
+        }
+        self.scope.define(name, value, &Memory::Own)
+    }
+
+    /// Defines parameters, buffers and constants.
+    pub(super) fn inputs(&mut self, specs: &[InputSpec], inputs: &[Argument]) {
+        let mut agrees = specs.len() == inputs.len();
+        for (spec, input) in specs.iter().zip(inputs) {
+            let (name, stored) = match spec {
+                InputSpec::User(argument) => {
+                    agrees &= matches!((argument, input), (Argument::Tensor(one), Argument::Tensor(two)) if one == two);
+                    continue;
+                }
+                InputSpec::Parameter { value, key } => (value, self.stored(key, &[TensorRole::Parameter])),
+                InputSpec::Buffer { value, key, is_persistent: true } => {
+                    (value, self.stored(key, &[TensorRole::Buffer]))
+                }
+                InputSpec::Buffer { value, key, .. } | InputSpec::Constant { value, key } => {
+                    (value, self.stored(key, &[TensorRole::Constant]))
+                }
+                InputSpec::Other(kind) => {
+                    self.faults.add("input", format!("an input of the kind {} is not supported", shown(kind)));
+                    continue;
+                }
+            };
+            agrees &= matches!(input, Argument::Tensor(input) if input == name);
+            let defined = stored.and_then(|stored| self.define_stored(name, stored));
+            if let Err(message) = defined {
+                self.scope.give_up(name);
+                self.faults.add(format!("input {}", shown(name)), message);
+            }
+        }
+        if !agrees {
+            self.faults.add("graph", "its inputs are not those of its signature");
+        }
+    }
+
+    fn stored(&self, key: &str, roles: &[TensorRole]) -> Outcome<usize> {
+        let is_constant = roles == [TensorRole::Constant];
+        let keys = if is_constant { &self.tensors.constants } else { &self.tensors.state };
+        let found = keys.get(key).copied().filter(|&index| roles.contains(&self.tensors.list[index].role));
+        found.ok_or_else(|| format!("the file has no tensor {} of that kind that can be used", shown(key)))
+    }
+
+    fn define_stored(&mut self, name: &str, stored: usize) -> Outcome<()> {
+        let tensor = &self.tensors.list[stored].tensor;
+        let shape: Vec<Size> = tensor.shape().iter().map(|&size| Size::Fixed(size)).collect();
+        let value = Value { dtype: tensor.dtype(), shape, origin: Origin::Stored(stored) };
+        self.compare(name, &value)?;
+        self.scope.define(name, value, &Memory::Own).map(drop)
+    }
+
+    /// The value of the only output.
+    pub(super) fn logits(&mut self, specs: &[OutputSpec], outputs: &[Argument]) -> Option<ValueId> {
+        for spec in specs {
+            if let OutputSpec::Other(kind) = spec {
+                self.faults.add(
+                    "output",
+                    format!(
+                        "an output of the kind {} is not supported: save what torch.export.export returns, without \
+                         run_decompositions()",
+                        shown(kind)
+                    ),
+                );
+                return None;
+            }
+        }
+        let ([OutputSpec::User(Argument::Tensor(name))], [Argument::Tensor(output)]) = (specs, outputs) else {
+            self.faults.add("output", "the network must return one tensor, the logits, and nothing else");
+            return None;
+        };
+        let found =
+            if name == output { self.scope.resolve(name) } else { Err("is not that of its signature".to_owned()) };
+        let value = found.and_then(|id| match self.scope.value(id) {
+            Value { shape, dtype: Dtype::F32, .. } if matches!(shape.as_slice(), [Size::Batch(1), Size::Fixed(_)]) => {
+                Ok(id)
+            }
+            Value { shape, dtype, .. } => {
+                Err(format!("is {} of {dtype}, and must be logits [B, classes] of F32", shown_shape(shape)))
+            }
+        });
+        match value {
+            Ok(id) => Some(id),
+            Err(message) => {
+                if message != FOLLOWS {
+                    self.faults.add("output", message);
+                }
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Promise: no archive leads out of itself, hides bytes, or takes much more memory than its size.
+
+use std::io::Write;
+
+use distillery_core::checkpoint::{self, Checkpoint};
+use distillery_core::exported::{Error, ExportedNetwork, is_exported};
+use serde_json::json;
+
+use super::fixtures::fixture;
+use super::programs::{Network, archive, tensor};
+
+fn refusal(bytes: Vec<u8>) -> String {
+    let error = ExportedNetwork::from_bytes(bytes).unwrap_err();
+    assert!(error.is_users(), "{error}");
+    error.to_string()
+}
+
+/// The network's archive with other entries.
+fn with_entries(change: impl FnOnce(&mut Vec<(String, Vec<u8>)>)) -> Vec<u8> {
+    let mut entries: Vec<_> = Network::small().entries();
+    entries.iter_mut().for_each(|(name, _)| *name = format!("net/{name}"));
+    change(&mut entries);
+    archive(entries.iter().map(|(name, bytes)| (name.clone(), bytes.as_slice())))
+}
+
+fn with_entry(name: &str, content: &[u8]) -> Vec<u8> {
+    with_entries(|entries| {
+        entries.retain(|(other, _)| other != name);
+        entries.push((name.to_owned(), content.to_vec()));
+    })
+}
+
+#[test]
+fn other_files_are_named_for_what_they_are() {
+    assert!(matches!(ExportedNetwork::from_bytes(Vec::new()), Err(Error::File(checkpoint::Error::Empty))));
+    assert!(refusal(b"\x80\x02}.".to_vec()).contains("it is not a zip archive"));
+    assert!(refusal(archive([("a/data.pkl".to_owned(), &b"\x80\x02}."[..])])).contains("no models/model.json"));
+    assert!(refusal(with_entry("net/archive_format", b"pt3")).contains("the format pt3"));
+    let old = archive([("serialized_exported_program.json".to_owned(), &b"{}"[..])]);
+    assert!(refusal(old).contains("the layout of PyTorch before 2.8, and only schema 8 is read"));
+}
+
+#[test]
+fn a_checkpoints_reader_says_that_it_is_an_exported_network() {
+    let error = Checkpoint::open(&fixture("test_efficientnet.pt2")).unwrap_err().to_string();
+    assert!(error.contains("it is a network written by torch.export.save"), "{error}");
+    assert!(is_exported(&fixture("test_efficientnet.pt2")));
+    assert!(!is_exported(&fixture("../checkpoints/zip.pth")));
+    assert!(!is_exported(&fixture("missing.pth")));
+}
+
+#[test]
+fn other_versions_are_refused_before_anything_else_is_read() {
+    let mut network = Network::small();
+    network.program = json!({"schema_version": {"major": 9, "minor": 0}, "new": [1, 2, 3]});
+    let error = network.read().unwrap_err();
+    assert!(matches!(&error, Error::Version(version) if version == "schema 9.0"), "{error}");
+    let mut network = Network::small();
+    network.program["schema_version"]["minor"] = json!(18);
+    let warnings = network.read().unwrap().description().warnings.clone();
+    assert_eq!(warnings, ["the file has schema 8.18, and the newest that was tried is 8.17"]);
+}
+
+#[test]
+fn an_entry_must_be_in_the_folder_under_a_plain_name() {
+    for name in ["evil", "other/x", "/etc/passwd", "net/../../x", "net//x", "net/./x", "net/a\\..\\x"] {
+        let error = refusal(with_entry(name, b"x"));
+        assert!(error.contains("an entry outside of its folder"), "{name}: {error}");
+    }
+    let error = refusal(with_entry("two/models/model.json", b"{}"));
+    assert!(error.contains("more than one folder with a program"), "{error}");
+}
+
+#[test]
+fn entries_must_be_stored_as_they_are() {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let packed = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    writer.start_file("net/models/model.json", packed).unwrap();
+    // A gigabyte of spaces would be a megabyte.
+    writer.write_all(&vec![b' '; 16 << 20]).unwrap();
+    let error = refusal(writer.finish().unwrap().into_inner());
+    assert!(error.contains("net/models/model.json in its archive is compressed"), "{error}");
+}
+
+/// Where the directory at an archive's end describes an entry.
+fn directory_entry(bytes: &[u8], name: &str) -> usize {
+    let matches =
+        |at: &usize| bytes[*at..].starts_with(b"PK\x01\x02") && bytes[*at + 46..].starts_with(name.as_bytes());
+    (0..bytes.len() - 46 - name.len()).find(matches).unwrap()
+}
+
+#[test]
+fn entries_may_not_overlap() {
+    let mut bytes = Network::small().bytes();
+    let (one, two) = ("net/data/weights/weight_2", "net/data/weights/weight_3");
+    let (from, to) = (directory_entry(&bytes, one), directory_entry(&bytes, two));
+    let offset: [u8; 4] = bytes[from + 42..from + 46].try_into().unwrap();
+    bytes[to + 42..to + 46].copy_from_slice(&offset);
+    let error = refusal(bytes);
+    assert!(error.contains("in its archive overlap"), "{error}");
+}
+
+#[test]
+fn entries_may_not_have_the_same_name() {
+    let mut bytes = Network::small().bytes();
+    let at = directory_entry(&bytes, "net/data/weights/weight_3");
+    let name_end = at + 46 + "net/data/weights/weight_3".len();
+    bytes[name_end - 1] = b'2';
+    let error = refusal(bytes);
+    assert!(error.contains("two entries with the same name") || error.contains("damaged"), "{error}");
+}
+
+#[test]
+fn an_entry_may_not_reach_beyond_the_file() {
+    let mut bytes = Network::small().bytes();
+    let at = directory_entry(&bytes, "net/data/weights/weight_3");
+    for field in [20, 24] {
+        bytes[at + field..at + field + 4].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
+    }
+    let error = refusal(bytes);
+    assert!(error.contains("extends beyond the end of the file"), "{error}");
+}
+
+#[test]
+fn a_truncated_archive_is_refused() {
+    let bytes = Network::small().bytes();
+    for length in (0..bytes.len()).step_by(7) {
+        assert!(ExportedNetwork::from_bytes(bytes[..length].to_vec()).is_err(), "{length}");
+    }
+}
+
+#[test]
+fn documents_that_are_not_pytorchs_are_refused() {
+    let deep = [b"[".repeat(1 << 20), b"]".repeat(1 << 20)].concat();
+    let nested = format!(
+        "{{\"schema_version\": {{\"major\": 8, \"minor\": 17}}, \"graph_module\": {}",
+        "{\"graph\":".repeat(1 << 16)
+    );
+    let documents: [&[u8]; 9] = [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"{\"schema_version\": 8}",
+        b"{\"schema_version\": {\"major\": 8, \"minor\": 17}}",
+        b"{\"schema_version\": {\"major\": 8, \"minor\": 17}, \"schema_version\": {\"major\": 8, \"minor\": 17}}",
+        &deep,
+        nested.as_bytes(),
+    ];
+    for document in documents {
+        let error = refusal(with_entry("net/models/model.json", document));
+        assert!(error.contains("models/model.json is not as PyTorch writes it"), "{error}");
+    }
+    let error = refusal(with_entry("net/models/model.json", &b" ".repeat((32 << 20) + 1)));
+    assert!(error.starts_with("refused: models/model.json in it is longer than 32 MiB"), "{error}");
+    for name in ["net/data/weights/model_weights_config.json", "net/models/model.json"] {
+        let error = refusal(with_entries(|entries| entries.retain(|(other, _)| other != name)));
+        assert!(error.contains("missing from its archive") || error.contains("no models/model.json"), "{error}");
+    }
+    let error = refusal(with_entry("net/byteorder", b"middle"));
+    assert!(error.contains("its byte order is middle"), "{error}");
+}
+
+#[test]
+fn a_key_that_comes_twice_is_refused() {
+    let text = serde_json::to_string(&Network::small().program).unwrap();
+    let doubled = text.replacen("\"tensor_values\":{", "\"tensor_values\":{\"act\":null,", 1);
+    assert_ne!(text, doubled);
+    assert!(refusal(with_entry("net/models/model.json", doubled.as_bytes())).contains("not as PyTorch writes it"));
+    let meta = serde_json::to_string(&super::programs::meta(&[1])).unwrap();
+    let doubled = text.replacen("\"tensor_values\":{", &format!("\"tensor_values\":{{\"act\":{meta},"), 1);
+    let error = refusal(with_entry("net/models/model.json", doubled.as_bytes()));
+    assert!(error.contains("an object has a key twice"), "{error}");
+}
+
+#[test]
+fn too_many_nodes_and_entries_are_refused() {
+    let mut network = Network::small();
+    let node = network.graph()["nodes"][1].clone();
+    network.graph()["nodes"] = (0..20_001).map(|_| node.clone()).collect();
+    let faults = network.faults();
+    assert_eq!(faults[0], "graph: has 20001 nodes, and 20000 are read at most");
+    let many =
+        with_entries(|entries| entries.extend((0..20_000).map(|index| (format!("net/extra/{index}"), Vec::new()))));
+    let error = refusal(many);
+    assert!(error.contains("entries, and 20000 are read at most"), "{error}");
+}
+
+#[test]
+fn values_that_are_too_large_or_empty_are_refused() {
+    for (size, expected) in [(0, "has no elements or too many"), (1_i64 << 40, "has no elements or too many")] {
+        let mut network = Network::small();
+        network.recorded("conv")["sizes"][1] = json!({"as_int": size});
+        let faults = network.faults();
+        assert!(faults[0].starts_with("node conv: ") && faults[0].contains(expected), "{faults:?}");
+    }
+    let mut network = Network::small();
+    network.recorded("x")["sizes"][2] = json!({"as_int": 1_i64 << 40});
+    assert!(network.faults()[0].starts_with("input: has no elements or too many"));
+    let mut network = Network::small();
+    network.recorded("act")["sizes"] = vec![json!({"as_int": 1}); 100_000].into();
+    assert!(network.fault().contains("has 100000 dimensions, and 16 are read at most"));
+}
+
+#[test]
+fn names_from_the_file_are_shortened_and_escaped() {
+    let mut network = Network::small();
+    let name = format!("\u{1b}[31m{}", "n".repeat(100_000));
+    network.node("relu.default", "last", &[("self", tensor(&name))], &[1]);
+    let fault = network.fault();
+    assert!(fault.len() < 200 && fault.contains("\\u{1b}[31m"), "{fault}");
+}
