@@ -12,6 +12,8 @@ use crate::protocol::{files, series};
 
 /// Points that are left of a longer series. A series with one point per epoch is shorter.
 const POINTS: usize = 1000;
+/// Most points that one statement looks at, so that none takes long.
+const ROWS: i64 = 5000;
 
 /// What was removed of one job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,15 +69,26 @@ async fn thin_series(connection: &mut PgConnection, job: &str) -> sqlx::Result<u
         }
     }
     let stay: Vec<i64> = series.into_values().flat_map(Thinned::finish).collect();
-    let deleted = sqlx::query!(
-        "delete from metrics where job_id = $1 and id <> all($2) and name <> $3",
-        job,
-        &stay,
-        series::GPU_BYTES
-    )
-    .execute(&mut *connection)
-    .await?;
-    Ok(deleted.rows_affected())
+    let (mut after, mut deleted) = (0, 0);
+    loop {
+        let batch = sqlx::query!(
+            r#"with batch as (select id from metrics where job_id = $1 and id > $2 order by id limit $3),
+                gone as (
+                    delete from metrics
+                    where job_id = $1 and id > $2 and id <= (select max(id) from batch) and id <> all($4) and name <> $5
+                    returning id)
+             select (select max(id) from batch) as last, (select count(*) from gone) as "deleted!""#,
+            job,
+            after,
+            ROWS,
+            &stay,
+            series::GPU_BYTES,
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        let Some(last) = batch.last else { return Ok(deleted) };
+        (after, deleted) = (last, deleted + batch.deleted.unsigned_abs());
+    }
 }
 
 /// Replaces runs of events that say little, and returns how many went. `last` is the number of the last event that one

@@ -322,6 +322,7 @@ impl Resolved {
         let warnings = fine(student, "student")
             .chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")))
             .chain(spec::doubts(&spec.distillation, &spec.training))
+            .chain(spec::oversized_batch(&spec.training, train_images))
             .chain(of_dataset)
             .chain(of_checkpoints)
             .chain(no_worker)

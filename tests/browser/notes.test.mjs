@@ -192,6 +192,16 @@ test('a list that cannot be read is not said to be empty', async () => {
   await other.context().close();
 });
 
+test('a list that is too long says that it is cut', async () => {
+  const other = await openPage(browser);
+  const { data: [one] } = await server.get('/v1/checkpoints');
+  await other.route(/\/v1\/checkpoints\?/, (route) => route.fulfill({ json: { data: [one], has_more: true, next: 'older' } }));
+  await other.goto(`${server.url}/#/new`);
+  await other.locator('.new-side .help').getByText('These are the newest 50. Older ones can be used by their ids').waitFor();
+  other.assertQuiet();
+  await other.context().close();
+});
+
 test('the notes are accessible and fit on every screen', async () => {
   await onEveryScreen(browser, async (other, { name }) => {
     other.expected.push(refused(422));

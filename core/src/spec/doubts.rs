@@ -33,3 +33,15 @@ pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<S
     }
     doubts
 }
+
+/// A warning about batches that are larger than the images to train on, of which there are so many.
+#[must_use]
+pub fn oversized_batch(training: &TrainingSpec, images: u64) -> Option<String> {
+    let batch_size = training.batch_size;
+    (u64::from(batch_size) > images).then(|| {
+        format!(
+            "training.batch_size is {batch_size}, but there are {images} training images: every epoch is one step with all \
+             of them. Lower batch_size"
+        )
+    })
+}

@@ -23,7 +23,7 @@ mod teacher_cache;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use doubts::doubts;
+pub use doubts::{doubts, oversized_batch};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use request::{DatasetPlace, Request, StudentRequest, TeacherRequest};
 pub use resolved::{

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use distillery_core::spec::{
-    Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, TrainingPlan, doubts,
+    Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, TrainingPlan, doubts, oversized_batch,
 };
 use serde_json::{Value, json};
 
@@ -174,6 +174,10 @@ fn values_that_contradict_each_other_are_doubted() {
     assert_eq!(scales(json!([0, 0, 0.5])), "");
     let text = scales(json!([0, 0, 0]));
     assert!(text.contains("scale_weights are all 0: the student learns nothing from the teacher"), "{text}");
+    let training = parse(&with("/training", json!({"batch_size": 100}))).unwrap().training;
+    assert_eq!(oversized_batch(&training, 100), None);
+    let text = oversized_batch(&training, 99).unwrap();
+    assert!(text.contains("batch_size is 100, but there are 99 training images: every epoch is one step"), "{text}");
 }
 
 #[test]

@@ -139,11 +139,11 @@ export const api = {
   signOut: () => send('DELETE', '/v1/session'),
 };
 
-/** Pages of checkpoints that are read at most. */
+/** Pages of checkpoints that are read at most, of 100 each. */
 const MAX_PAGES = 50;
 
 /**
- * The uploaded checkpoints, newest first: all, or the newest 5,000.
+ * The uploaded checkpoints, newest first: all, or the newest 5,000, and whether there are more.
  * @param {AbortSignal} signal
  */
 export async function allCheckpoints(signal) {
@@ -154,10 +154,10 @@ export async function allCheckpoints(signal) {
   for (let pages = 0; pages < MAX_PAGES; pages += 1) {
     const page = await api.checkpoints(after, signal);
     all.push(...page.data);
-    if (!page.has_more) break;
+    if (!page.has_more) return { checkpoints: all, hasOlder: false };
     after = page.next;
   }
-  return all;
+  return { checkpoints: all, hasOlder: true };
 }
 
 /**

@@ -66,11 +66,15 @@ export function checkpointsHelp(onUse) {
     ].filter(Boolean).join(' · '), ' · ', ageElement(one.created_at, (time) => age(time, now()))), noteList(one.notes));
   return {
     element,
-    /** @param {Pick<Inventory, 'checkpoints' | 'unread'>} have */
-    update({ checkpoints, unread }) {
-      fill(element, fold('Checkpoints', checkpoints, {}, checkpoints.length === 0
+    /** @param {Pick<Inventory, 'checkpoints' | 'hasOlder' | 'unread'>} have */
+    update({ checkpoints, hasOlder, unread }) {
+      const list = checkpoints.length === 0
         ? empty(unread.get('checkpoints'), 'None yet. Upload one below, or train a teacher with the method “none”.')
-        : h('ul', { class: 'plain scroll', tabindex: '0', 'aria-label': 'Checkpoints' }, checkpoints.map(item))));
+        : h('ul', { class: 'plain scroll', tabindex: '0', 'aria-label': 'Checkpoints' }, checkpoints.map(item));
+      const older = hasOlder
+        ? h('p', { class: 'note' }, `These are the newest ${checkpoints.length}. Older ones can be used by their ids, in the JSON.`)
+        : null;
+      fill(element, fold('Checkpoints', checkpoints, {}, [older, list]));
     },
   };
 }

@@ -9,6 +9,7 @@ import { preset, withTeacher } from './presets.js';
  * @property {Dataset[]} datasets
  * @property {Schemas['UnusableDirectory'][]} unusable directories that are no data sets
  * @property {Schemas['Checkpoint'][]} checkpoints
+ * @property {boolean} hasOlder Whether there are checkpoints that are not in the list
  * @property {Map<ListName, string>} unread why lists could not be read
  */
 /** @typedef {'architectures' | 'data sets' | 'checkpoints'} ListName */
@@ -25,12 +26,12 @@ export async function inventory(signal) {
     unread.set(name, message);
     return { data: [], unusable: [] };
   };
-  const [{ data: architectures }, { data: datasets, unusable }, { data: checkpoints }] = await Promise.all([
+  const [{ data: architectures }, { data: datasets, unusable }, { checkpoints, hasOlder }] = await Promise.all([
     api.architectures(signal).catch(failed('architectures')),
     api.datasets(signal).catch(failed('data sets')),
-    allCheckpoints(signal).then((data) => ({ data }), failed('checkpoints')),
+    allCheckpoints(signal).catch((error) => ({ checkpoints: failed('checkpoints')(error).data, hasOlder: false })),
   ]);
-  return { architectures, datasets, unusable, checkpoints, unread };
+  return { architectures, datasets, unusable, checkpoints, hasOlder, unread };
 }
 
 /** @typedef {{ origin: string, spec: any, problem?: string }} Start `origin` names the draft; without `spec` the form starts from a preset */

@@ -314,7 +314,7 @@ class NewJob {
    */
   async uploaded(checkpoint) {
     try {
-      this.have.checkpoints = await allCheckpoints(this.signal);
+      Object.assign(this.have, await allCheckpoints(this.signal));
       this.have.unread.delete('checkpoints');
       this.#showUnread();
       this.checkpoints.update(this.have);

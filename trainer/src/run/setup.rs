@@ -66,6 +66,9 @@ impl Setup {
         let executor = StepExecutor::new(device, settings.cuda_graphs && settings.shard.world_size == 1);
         startup.mark("device");
         let data = Data::open(spec, &settings.resources(device), report)?;
+        if let Some(doubt) = spec::oversized_batch(&spec.training, data.train.len() as u64) {
+            report.event(&warning(doubt));
+        }
         startup.mark("data");
         let arithmetic = Arithmetic::choose(spec, device)?;
         let tf32 = Tf32::set(arithmetic == Arithmetic::Tf32);
