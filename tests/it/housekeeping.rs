@@ -11,8 +11,8 @@ use distillery::db::queue::{self, FencingToken, ReportBatch, SavedCheckpoint};
 use distillery::protocol::{Level, Point};
 use serde_json::{Value, json};
 
-/// Steps of the long series: more points than compaction keeps.
-const STEPS: u64 = 2500;
+/// Steps of the long series: more points than compaction keeps, and than it deletes at once.
+const STEPS: u64 = 6000;
 
 /// Steps of the lowest and the highest value of the long series.
 const PEAKS: [u64; 2] = [777, 1888];
@@ -228,7 +228,7 @@ async fn a_server_compacts_and_removes_jobs_as_its_rules_say() {
         log.until("compacted a job").await;
     }
     server.terminate().await;
-    assert_eq!(series(&api, &young, "train/loss").await.len(), 2500);
+    assert_eq!(series(&api, &young, "train/loss").await.len(), STEPS as usize);
     assert!(series(&api, &old, "train/loss").await.len() <= 1000);
     assert!(api.store.list().await.unwrap().iter().any(|file| file.key == orphan));
     // Zero days mean never.
