@@ -38,7 +38,7 @@ pub async fn check(
         Err((_, dataset::Error::Missing { .. })) => {
             let directory = state.datasets.directory();
             let there_are = if tokio::fs::try_exists(directory).await.unwrap_or(true) {
-                name_all(&state.datasets.list().await?)
+                name_all(&*state.datasets.list().await?)
             } else {
                 "the server's --datasets-dir does not exist: its operator has to create it or name another (its log has \
                  the path)"
