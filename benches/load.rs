@@ -146,26 +146,7 @@ async fn watchers(
     let epoch = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..WATCHERS {
-        let (stream, tell, heard) = (stream.clone(), tell.clone(), heard.clone());
-        tasks.spawn(async move {
-            let answer = reqwest::Client::new().get(stream).send().await?;
-            heard.fetch_add(1, Ordering::Relaxed);
-            let (mut chunks, mut text) = (answer.bytes_stream(), String::new());
-            while let Some(chunk) = chunks.next().await {
-                text.push_str(&String::from_utf8_lossy(&chunk?));
-                while let Some((line, rest)) = text.split_once('\n') {
-                    // The point's value is the time at which it was written.
-                    let sent = line.split("\"value\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
-                    if line.contains("bench/sent")
-                        && let Some(sent) = sent.and_then(|sent| sent.parse::<f64>().ok())
-                    {
-                        let _ = tell.send(epoch.elapsed().saturating_sub(Duration::from_secs_f64(sent)));
-                    }
-                    text = rest.to_owned();
-                }
-            }
-            Ok::<(), reqwest::Error>(())
-        });
+        tasks.spawn(watch(stream.clone(), heard.clone(), epoch, tell.clone()));
     }
     drop(tell);
     while heard.load(Ordering::Relaxed) < WATCHERS {
@@ -196,6 +177,32 @@ async fn watchers(
     print_latencies("a change to each of 1,000 watchers", &all, missed);
     tasks.abort_all();
     queue::stopped(pool, &claim.token.write()).await?;
+    Ok(())
+}
+
+/// Reads a job's stream, and tells how long after it was written each point of the benchmark arrived.
+async fn watch(
+    stream: String,
+    heard: Arc<AtomicUsize>,
+    epoch: Instant,
+    tell: tokio::sync::mpsc::UnboundedSender<Duration>,
+) -> reqwest::Result<()> {
+    let answer = reqwest::Client::new().get(stream).send().await?;
+    heard.fetch_add(1, Ordering::Relaxed);
+    let (mut chunks, mut text) = (answer.bytes_stream(), String::new());
+    while let Some(chunk) = chunks.next().await {
+        text.push_str(&String::from_utf8_lossy(&chunk?));
+        while let Some((line, rest)) = text.split_once('\n') {
+            // The point's value is the time at which it was written.
+            let sent = line.split("\"value\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
+            if line.contains("bench/sent")
+                && let Some(sent) = sent.and_then(|sent| sent.parse::<f64>().ok())
+            {
+                let _ = tell.send(epoch.elapsed().saturating_sub(Duration::from_secs_f64(sent)));
+            }
+            text = rest.to_owned();
+        }
+    }
     Ok(())
 }
 

@@ -31,7 +31,7 @@ use distillery_core::architecture::{self, Architecture};
 use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset::{Dataset, DatasetOptions};
 use distillery_core::exported::{self, ExportedNetwork};
-use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, probe_answer};
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, probe_answer};
 use distillery_core::spec::usual_resize;
 use distillery_core::trainer_flags::{
     ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs,
@@ -218,7 +218,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
             args.checkpoint.display()
         )));
     }
-    let images_per_second = evaluation.images as f64 / begun.elapsed().as_secs_f64();
+    let seconds = begun.elapsed().as_secs_f64();
     if loader.corrupt_count() > 0 {
         let named = loader.corrupt().join("; ");
         tracing::warn!(images = loader.corrupt_count(), named, "unreadable images were left out");
@@ -226,14 +226,18 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     if let Some(path) = &args.logits {
         state_dict::write(path, &[("logits".to_owned(), Tensor::cat(&logits, 0))], &BTreeMap::new())?;
     }
-    Ok(json!({
+    Ok(evaluated(&evaluation, seconds, checkpoint.notes()))
+}
+
+fn evaluated(evaluation: &Evaluation, seconds: f64, notes: &[String]) -> Value {
+    json!({
         "top1": evaluation.top1,
         "top5": evaluation.top5,
         "loss": evaluation.loss,
         "images": evaluation.images,
-        "images_per_second": images_per_second,
-        "notes": checkpoint.notes(),
-    }))
+        "images_per_second": evaluation.images as f64 / seconds,
+        "notes": notes,
+    })
 }
 
 /// How images become a network's input: by the command line, else by the checkpoint's metadata, else by defaults.

@@ -10,6 +10,7 @@ use crate::data::hash;
 use crate::error::{Error, Result};
 use crate::launch;
 use crate::run::manifest::{self, Manifest, Versions};
+use crate::run::resume::AttemptRecord;
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::Silent;
@@ -57,36 +58,13 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         .attempts
         .last()
         .ok_or_else(|| Error::user("the manifest lists no attempt, so no run has written it: name another one"))?;
-    let threads = args.threads.map_or(attempt.threads as usize, usize::from);
     let directory = tempfile::tempdir().map_err(Error::storage(&std::env::temp_dir()))?;
     let output = directory.path();
     let full = args.full || spec.training.epochs == 1;
     if !full {
-        let kept = args.manifest.with_file_name(files::BEFORE_LAST_EPOCH);
-        let state = output.join(files::CHECKPOINT);
-        std::fs::create_dir_all(state.parent().expect("it is in a directory")).map_err(Error::storage(&state))?;
-        std::fs::copy(&kept, &state).map_err(|error| {
-            Error::user(format!(
-                "{}: {error}. The checkpoint before the last epoch belongs next to the manifest; without it, \
-                 repeat the whole run with --full",
-                kept.display()
-            ))
-        })?;
+        copy_kept_state(&args.manifest, output)?;
     }
-    let settings = Settings {
-        output: output.to_owned(),
-        device: args.device.clone().unwrap_or_else(|| attempt.device.clone()),
-        all_devices: None,
-        shard: Shard::WHOLE,
-        threads,
-        data_memory: attempt.data_memory,
-        follow_links: true,
-        cuda_graphs: true,
-        // The repetition must not use results of an earlier run.
-        cache_dir: None,
-        cache_limit: VERIFY_CACHE,
-        attempt: 1,
-    };
+    let settings = settings(args, attempt, output);
     settings.prepare(spec.training.devices);
     let control = Control::default();
     control
@@ -111,6 +89,39 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
         altered,
         differences: differences(&manifest, &found),
     })
+}
+
+/// Puts the checkpoint before the last epoch, which lies beside the manifest, where a run resumes from.
+fn copy_kept_state(manifest: &Path, output: &Path) -> Result<()> {
+    let kept = manifest.with_file_name(files::BEFORE_LAST_EPOCH);
+    let state = output.join(files::CHECKPOINT);
+    std::fs::create_dir_all(state.parent().expect("it is in a directory")).map_err(Error::storage(&state))?;
+    std::fs::copy(&kept, &state).map_err(|error| {
+        Error::user(format!(
+            "{}: {error}. The checkpoint before the last epoch belongs next to the manifest; without it, repeat the \
+             whole run with --full",
+            kept.display()
+        ))
+    })?;
+    Ok(())
+}
+
+/// The settings of the repetition: those of an attempt at the run, unless the command line says otherwise.
+fn settings(args: &VerifyArgs, attempt: &AttemptRecord, output: &Path) -> Settings {
+    Settings {
+        output: output.to_owned(),
+        device: args.device.clone().unwrap_or_else(|| attempt.device.clone()),
+        all_devices: None,
+        shard: Shard::WHOLE,
+        threads: args.threads.map_or(attempt.threads as usize, usize::from),
+        data_memory: attempt.data_memory,
+        follow_links: true,
+        cuda_graphs: true,
+        // The repetition must not use results of an earlier run.
+        cache_dir: None,
+        cache_limit: VERIFY_CACHE,
+        attempt: 1,
+    }
 }
 
 fn read(path: &Path) -> Result<Manifest> {

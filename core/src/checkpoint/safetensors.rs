@@ -68,29 +68,7 @@ impl<'de> Deserialize<'de> for Header {
 /// Reads the tensors, in the order of their bytes, and the metadata. Tensors of other types than [`Dtype`] has are left
 /// out.
 pub(super) fn read(source: &ByteSource) -> Result<Contents> {
-    let mut length = [0; 8];
-    length.copy_from_slice(&source.read(0, 8)?);
-    let length = u64::from_le_bytes(length);
-    if length > LONGEST_HEADER {
-        return Err(Error::Limit(format!("its header claims to be {length} bytes long")));
-    }
-    if length > source.len() - 8 {
-        return Err(Error::Truncated(format!(
-            "its header claims to be {length} bytes long, but only {} bytes follow",
-            source.len() - 8
-        )));
-    }
-    if length > LONGEST_READ {
-        return Err(Error::Limit(format!("its header is {length} bytes long, and at most {LONGEST_READ} are read")));
-    }
-    let text = source.read(8, length)?;
-    if text.iter().filter(|byte| matches!(byte, b'"' | b',')).count() > MOST_MARKS {
-        return Err(Error::Limit(format!("its header has more than {MOST_MARKS} quotes and commas")));
-    }
-    let header: Header = serde_json::from_slice(&text)
-        .map_err(|error| Error::Corrupt(format!("its header cannot be read ({})", shown(&error.to_string()))))?;
-    drop(text);
-    let Header { mut entries, metadata } = header;
+    let (length, Header { mut entries, metadata }) = read_header(source)?;
     entries.sort_by_key(|(_, entry)| entry.data_offsets);
     let stored = source.len() - 8 - length;
     let mut names = HashSet::new();
@@ -136,6 +114,32 @@ pub(super) fn read(source: &ByteSource) -> Result<Contents> {
             Ok(Contents { tensors, metadata, notes, is_wanted: false })
         }
     }
+}
+
+/// The header and its length in bytes.
+fn read_header(source: &ByteSource) -> Result<(u64, Header)> {
+    let mut length = [0; 8];
+    length.copy_from_slice(&source.read(0, 8)?);
+    let length = u64::from_le_bytes(length);
+    if length > LONGEST_HEADER {
+        return Err(Error::Limit(format!("its header claims to be {length} bytes long")));
+    }
+    if length > source.len() - 8 {
+        return Err(Error::Truncated(format!(
+            "its header claims to be {length} bytes long, but only {} bytes follow",
+            source.len() - 8
+        )));
+    }
+    if length > LONGEST_READ {
+        return Err(Error::Limit(format!("its header is {length} bytes long, and at most {LONGEST_READ} are read")));
+    }
+    let text = source.read(8, length)?;
+    if text.iter().filter(|byte| matches!(byte, b'"' | b',')).count() > MOST_MARKS {
+        return Err(Error::Limit(format!("its header has more than {MOST_MARKS} quotes and commas")));
+    }
+    let header = serde_json::from_slice(&text)
+        .map_err(|error| Error::Corrupt(format!("its header cannot be read ({})", shown(&error.to_string()))))?;
+    Ok((length, header))
 }
 
 /// A tensor to write.
