@@ -1,5 +1,6 @@
-//! The names of a job's series. What quotes one of them elsewhere (SQL, the dashboard, the documentation) is held
-//! against this list by a test.
+//! The names of a job's series. The trainer and the worker write series by these constants. What quotes a name elsewhere
+//! (SQL, the dashboard, the documentation) is held against this list by the tests below, which cannot tell `lr` and
+//! `images_per_second` there from other words.
 
 /// Top-1 accuracy on the evaluation split, in percent.
 pub const EVAL_TOP1: &str = "eval/top1";
@@ -95,7 +96,9 @@ mod tests {
     fn names_that_are_quoted_elsewhere_are_names_of_series() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut found = Vec::new();
-        for directory in ["static/js", "src/db", "src/worker", "migrations", "docs"] {
+        let directories =
+            ["static/js", "src/cli", "src/db", "src/http", "src/worker", "trainer/src", "migrations", "docs"];
+        for directory in directories {
             files_below(&root.join(directory), &mut found);
         }
         let mut quoted = 0;
@@ -107,5 +110,24 @@ mod tests {
             }
         }
         assert!(quoted > 10, "the quotes are found");
+    }
+
+    #[test]
+    fn the_trainer_and_the_worker_name_series_by_their_constants() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut found = Vec::new();
+        for directory in ["trainer/src", "src/worker"] {
+            files_below(&root.join(directory), &mut found);
+        }
+        let mut named = 0;
+        for path in found.iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
+            let text = fs::read_to_string(path).unwrap();
+            named += text.matches("series::").count();
+            // The speed is a field of `evaluate`'s result, too.
+            for name in ALL.into_iter().filter(|name| *name != IMAGES_PER_SECOND) {
+                assert!(!text.contains(&format!("\"{name}\"")), "{} quotes {name:?}", path.display());
+            }
+        }
+        assert!(named > 10, "the constants are used");
     }
 }

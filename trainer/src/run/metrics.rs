@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result};
 use crate::loss::sdd::Distilled;
 use crate::ranks::Ranks;
+use distillery_core::protocol::series;
 
 /// A metric of training steps. Its `Display` is the name of the series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,15 +56,17 @@ impl Metric {
 impl fmt::Display for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Loss => f.write_str("train/loss"),
-            Self::CrossEntropy => f.write_str("train/loss_ce"),
-            Self::Top1 => f.write_str("train/top1"),
-            Self::DistillationLoss => f.write_str("train/loss_distill"),
-            Self::ConsistentLoss => f.write_str("train/loss_consistent"),
-            Self::ComplementaryLoss => f.write_str("train/loss_complementary"),
-            Self::ComplementaryFraction => f.write_str("sdd/complementary_fraction"),
-            Self::ScaleLoss { scale, .. } => write!(f, "sdd/scale_{scale}/loss"),
-            Self::ScaleComplementaryFraction { scale, .. } => write!(f, "sdd/scale_{scale}/complementary_fraction"),
+            Self::Loss => f.write_str(series::TRAIN_LOSS),
+            Self::CrossEntropy => f.write_str(series::TRAIN_LOSS_CE),
+            Self::Top1 => f.write_str(series::TRAIN_TOP1),
+            Self::DistillationLoss => f.write_str(series::TRAIN_LOSS_DISTILL),
+            Self::ConsistentLoss => f.write_str(series::TRAIN_LOSS_CONSISTENT),
+            Self::ComplementaryLoss => f.write_str(series::TRAIN_LOSS_COMPLEMENTARY),
+            Self::ComplementaryFraction => f.write_str(series::COMPLEMENTARY_FRACTION),
+            Self::ScaleLoss { scale, .. } => f.write_str(&series::scale_loss(*scale)),
+            Self::ScaleComplementaryFraction { scale, .. } => {
+                f.write_str(&series::scale_complementary_fraction(*scale))
+            }
         }
     }
 }

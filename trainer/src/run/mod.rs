@@ -36,7 +36,7 @@ use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
-use distillery_core::protocol::{Evaluation, Event, Level, StopRequest, files};
+use distillery_core::protocol::{Evaluation, Event, Level, StopRequest, files, series};
 use distillery_core::spec::{Augmentation, TeacherCache, TrainingPlan};
 use doubts::{ChanceWatch, RunPosition};
 use metrics::{Meter, Metric};
@@ -355,7 +355,7 @@ impl<'a> Run<'a> {
             self.warn(message);
         }
         let Evaluation { top1, top5, loss, .. } = evaluation;
-        let points = [("eval/top1", top1), ("eval/top5", top5), ("eval/loss", loss)];
+        let points = [(series::EVAL_TOP1, top1), (series::EVAL_TOP5, top5), (series::EVAL_LOSS, loss)];
         self.record(points.map(|(name, value)| (name.to_owned(), value)).into())?;
         Ok(Flow::Continue)
     }
@@ -374,8 +374,9 @@ impl<'a> Run<'a> {
             self.warn(message);
         }
         let mut points: Vec<_> = means.metrics.iter().map(|(metric, mean)| (metric.to_string(), *mean)).collect();
-        points.extend([("lr".to_owned(), learning_rate), ("images_per_second".to_owned(), images_per_second)]);
-        points.extend(device::resident_bytes().map(|bytes| ("memory/resident_bytes".to_owned(), bytes as f64)));
+        points.push((series::LEARNING_RATE.to_owned(), learning_rate));
+        points.push((series::IMAGES_PER_SECOND.to_owned(), images_per_second));
+        points.extend(device::resident_bytes().map(|bytes| (series::RESIDENT_BYTES.to_owned(), bytes as f64)));
         self.record(points)?;
         let Self { seconds_per_evaluation, .. } = *self;
         let eval_every_epochs = self.spec.training.eval_every_epochs;

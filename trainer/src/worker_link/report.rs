@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::device::exit_now;
-use distillery_core::protocol::{Event, Level, Point, Progress};
+use distillery_core::protocol::{Event, Level, Point, Progress, series};
 
 /// A receiver of events.
 pub trait Report {
@@ -96,8 +96,8 @@ impl Human {
 
     fn metrics(&mut self, points: &[Point]) {
         let value = |name: &str| points.iter().rev().find(|point| point.name == name).map(|point| point.value);
-        self.loss = value("train/loss").unwrap_or(self.loss);
-        if let Some(top1) = value("eval/top1") {
+        self.loss = value(series::TRAIN_LOSS).unwrap_or(self.loss);
+        if let Some(top1) = value(series::EVAL_TOP1) {
             self.top1 = Some(top1);
             if let Some(status) = self.status().filter(|_| self.bar.is_none()) {
                 self.line(&status);
