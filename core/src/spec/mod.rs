@@ -9,9 +9,11 @@
 //!
 //! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out.
 
+mod defaults;
 mod doubts;
 mod field;
 mod fields;
+mod method;
 mod plan;
 mod reader;
 mod request;
@@ -23,13 +25,14 @@ mod teacher_cache;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use defaults::usual_resize;
 pub use doubts::{doubts, oversized_batch};
+pub use method::{BaseLoss, Method};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use request::{DatasetPlace, Request, StudentRequest, TeacherRequest};
 pub use resolved::{
-    Augmentation, BaseLoss, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, Method,
-    OptimizerSpec, Precision, ScheduleSpec, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,
-    usual_resize,
+    Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, OptimizerSpec,
+    Precision, ScheduleSpec, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,
 };
 pub use schema::{JobSpecRequest, schemas};
 pub use teacher_cache::TeacherCache;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::defaults::{published_learning_rate, published_milestones, usual_augmentation};
 use super::field::Document;
 use super::reader::{Faults, ObjectReader};
 use super::{
@@ -13,9 +14,6 @@ use super::{
     ScheduleSpec, StudentSpec, TeacherCache, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
 };
 use crate::architecture::Architecture;
-
-/// Images up to this side are augmented like CIFAR's by default: Tiny ImageNet's size.
-const LARGEST_SMALL_IMAGE: u32 = 64;
 
 /// What a document asks for. Whoever has further checks to make adds their faults; [`Request::complete`] tells all.
 #[derive(Debug, Clone)]
@@ -361,17 +359,6 @@ fn optimizer(training: &ObjectReader<'_>, student: Option<&Architecture>) -> Opt
     optimizer
 }
 
-/// CIFAR's for small images. On larger ones a crop by 4 pixels changes next to nothing, so they get ImageNet's.
-fn usual_augmentation(image_size: u32) -> Augmentation {
-    if image_size <= LARGEST_SMALL_IMAGE { Augmentation::CropFlip } else { Augmentation::ResizedCropFlip }
-}
-
-/// The published CIFAR-100 recipe: 0.01 for the light students, 0.05 for the others.
-fn published_learning_rate(student: Option<&Architecture>) -> f64 {
-    let name = student.map_or("", |student| student.name);
-    if name.starts_with("shufflenet") || name.starts_with("mobilenet") { 0.01 } else { 0.05 }
-}
-
 fn schedule(training: &ObjectReader<'_>, epochs: u32) -> ScheduleSpec {
     let (kind, reader) = training.variant("schedule");
     let schedule = match kind {
@@ -392,12 +379,4 @@ fn schedule(training: &ObjectReader<'_>, epochs: u32) -> ScheduleSpec {
     };
     reader.finish();
     schedule
-}
-
-/// 62.5, 75 and 87.5 % of the epochs: 150, 180, 210 of 240.
-fn published_milestones(epochs: u32) -> Vec<u32> {
-    let mut milestones: Vec<u32> =
-        [5, 6, 7].iter().map(|eighths| (epochs * eighths + 4) / 8).filter(|&epoch| epoch > 0).collect();
-    milestones.dedup();
-    milestones
 }

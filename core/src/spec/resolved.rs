@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::TeacherCache;
+use super::{Method, TeacherCache, usual_resize};
 use crate::architecture::Architecture;
 use crate::dataset::SelectionRequest;
 
@@ -146,79 +146,6 @@ impl<Place> DatasetSpec<Place> {
             EvalCrop::Centre => {
                 EvalPart::Centre { resize: self.eval_resize.unwrap_or_else(|| usual_resize(self.image_size)) }
             }
-        }
-    }
-}
-
-/// How the student learns from the teacher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Method {
-    /// Plain training on the labels, without a teacher.
-    None,
-    /// Knowledge distillation (Hinton et al. 2015).
-    Kd,
-    /// Decoupled knowledge distillation (Zhao et al. 2022).
-    Dkd,
-    /// Normalised knowledge distillation (Yang et al. 2023).
-    Nkd,
-    /// Scale decoupled KD (Wei et al. 2024).
-    SddKd,
-    /// Scale decoupled DKD.
-    SddDkd,
-    /// Scale decoupled NKD.
-    SddNkd,
-}
-
-/// The loss of one region, whatever the scales.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BaseLoss {
-    /// Kullback-Leibler divergence at a temperature.
-    Kd,
-    /// Target-class and non-target-class parts, weighted apart.
-    Dkd,
-    /// Normalised non-target part plus the weighted target.
-    Nkd,
-}
-
-impl Method {
-    pub(super) const ALL: [Self; 7] =
-        [Self::None, Self::Kd, Self::Dkd, Self::Nkd, Self::SddKd, Self::SddDkd, Self::SddNkd];
-
-    /// The loss of one region; none for plain training.
-    #[must_use]
-    pub fn base(self) -> Option<BaseLoss> {
-        match self {
-            Self::None => None,
-            Self::Kd | Self::SddKd => Some(BaseLoss::Kd),
-            Self::Dkd | Self::SddDkd => Some(BaseLoss::Dkd),
-            Self::Nkd | Self::SddNkd => Some(BaseLoss::Nkd),
-        }
-    }
-
-    /// Whether the method splits the feature map into regions.
-    #[must_use]
-    pub fn is_scale_decoupled(self) -> bool {
-        matches!(self, Self::SddKd | Self::SddDkd | Self::SddNkd)
-    }
-
-    /// The method of this name; `None` for one that this program does not know.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|method| method.name() == name)
-    }
-
-    /// The name in a specification.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Kd => "kd",
-            Self::Dkd => "dkd",
-            Self::Nkd => "nkd",
-            Self::SddKd => "sdd_kd",
-            Self::SddDkd => "sdd_dkd",
-            Self::SddNkd => "sdd_nkd",
         }
     }
 }
@@ -394,12 +321,6 @@ pub enum EvalPart {
         /// Pixels to which the shorter side is resized first.
         resize: u32,
     },
-}
-
-/// The side to which ImageNet's images are usually resized before the centre of `side` pixels is taken: 256 for 224.
-#[must_use]
-pub fn usual_resize(side: u32) -> u32 {
-    (f64::from(side) * 256.0 / 224.0).round() as u32
 }
 
 /// Arithmetic of the networks.

@@ -1,9 +1,9 @@
 //! Promise: a specification is read with every default filled in, or refused with all its faults at once.
 
-use std::path::Path;
+mod plan;
 
 use distillery_core::spec::{
-    Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, TrainingPlan, doubts, oversized_batch,
+    Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, doubts, oversized_batch,
 };
 use serde_json::{Value, json};
 
@@ -387,43 +387,4 @@ fn a_teacher_is_one_checkpoint_or_one_job() {
     assert_eq!(job.faults, []);
     assert!(job.teacher.unwrap().architecture.is_none(), "the job knows its architecture");
     assert_one_fault(&with("/teacher/mean", json!([0.5, 0.5, 0.5])), "/teacher/std", "together with mean");
-}
-
-#[test]
-fn only_the_command_line_takes_paths() {
-    let mut document = minimal();
-    document["dataset"] = json!({"path": "/data/digits"});
-    document["teacher"]["checkpoint"] = json!("teacher.pth");
-    let plan = TrainingPlan::parse(&document).expect("paths are fine locally");
-    assert_eq!(plan.dataset.place.path, Path::new("/data/digits"));
-    assert_eq!(plan.teacher.as_ref().unwrap().checkpoint, Path::new("teacher.pth"));
-    let faults = faults(&document);
-    let pointers: Vec<_> = faults.iter().map(|(pointer, _)| pointer.as_str()).collect();
-    assert_eq!(pointers, ["/teacher/checkpoint", "/dataset/name", "/dataset/path"]);
-}
-
-#[test]
-fn a_plan_is_written_as_the_specification_that_it_was_read_from() {
-    let mut document = minimal();
-    document["dataset"] = json!({"path": "/data/digits", "name": "digits"});
-    document["teacher"]["checkpoint"] = json!("teacher.pth");
-    let written = serde_json::to_value(TrainingPlan::parse(&document).unwrap()).unwrap();
-    let mut expected = serde_json::to_value(parse(&minimal()).unwrap()).unwrap();
-    expected["teacher"]["checkpoint"] = json!("teacher.pth");
-    expected["dataset"] = json!({"path": "/data/digits", "name": "digits", "image_size": 32});
-    assert_eq!(written, expected);
-    assert_eq!(serde_json::to_value(TrainingPlan::parse(&written).unwrap()).unwrap(), written);
-    let read: TrainingPlan = serde_json::from_value(written.clone()).expect("a manifest holds it");
-    assert_eq!(serde_json::to_value(read).unwrap(), written);
-}
-
-#[test]
-fn a_training_file_names_no_job_and_needs_a_directory() {
-    let document = json!({
-        "teacher": {"job": "job_1"}, "student": {"architecture": "resnet20"}, "dataset": {"name": "digits"},
-    });
-    let faults = TrainingPlan::parse(&document).expect_err("only a server knows jobs and data sets by name");
-    let found: Vec<_> = faults.iter().map(|fault| (fault.pointer.as_str(), fault.detail.as_str())).collect();
-    let jobs = ("/teacher/job", "only a server knows jobs: give a checkpoint file");
-    assert_eq!(found, [jobs, ("/dataset/path", "is required: the directory of the data set")]);
 }

@@ -12,6 +12,7 @@ pub mod optim;
 pub mod outputs;
 pub mod precision;
 pub mod progress;
+mod recording;
 pub mod resume;
 pub mod setup;
 pub mod startup_timer;
@@ -27,7 +28,6 @@ use tch::{Device, Tensor};
 use crate::cache::rows::RowIndices;
 use crate::cache::teacher_logits::TeacherLogitCache;
 use crate::data::{Batch, CropSource, Crops, Portion, view_of};
-use crate::device;
 use crate::error::{Error, Result};
 use crate::loss::sdd::warmup;
 use crate::models::state_dict;
@@ -38,9 +38,8 @@ use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
 use distillery_core::protocol::{Evaluation, Event, Level, StopRequest, files, series};
 use distillery_core::spec::{Augmentation, TeacherCache, TrainingPlan};
-use doubts::{ChanceWatch, RunPosition};
-use metrics::{Meter, Metric};
-use progress::Pace;
+use doubts::ChanceWatch;
+use metrics::Meter;
 use setup::Setup;
 use step::{Inputs, StepScalars};
 
@@ -358,63 +357,6 @@ impl<'a> Run<'a> {
         let points = [(series::EVAL_TOP1, top1), (series::EVAL_TOP5, top5), (series::EVAL_LOSS, loss)];
         self.record(points.map(|(name, value)| (name.to_owned(), value)).into())?;
         Ok(Flow::Continue)
-    }
-
-    /// Reads the metrics since the last reading and reports them. Waits for the device.
-    fn read_metrics(&mut self) -> Result<()> {
-        let means = self.meter.read(&self.ranks)?;
-        self.forward_events();
-        let Some(means) = means else { return Ok(()) };
-        let images_per_second = means.images as f64 / self.read_at.elapsed().as_secs_f64().max(1e-9);
-        self.read_at = Instant::now();
-        let learning_rate = self.learning_rate(self.setup.counters.step_in_epoch.saturating_sub(1));
-        let top1 = means.metrics.iter().find(|(metric, _)| *metric == Metric::Top1).map(|(_, top1)| *top1);
-        let place = self.place();
-        if let Some(message) = top1.and_then(|top1| self.chance_watch.trained(top1, means.images, place)) {
-            self.warn(message);
-        }
-        let mut points: Vec<_> = means.metrics.iter().map(|(metric, mean)| (metric.to_string(), *mean)).collect();
-        points.push((series::LEARNING_RATE.to_owned(), learning_rate));
-        points.push((series::IMAGES_PER_SECOND.to_owned(), images_per_second));
-        points.extend(device::resident_bytes().map(|bytes| (series::RESIDENT_BYTES.to_owned(), bytes as f64)));
-        self.record(points)?;
-        let Self { seconds_per_evaluation, .. } = *self;
-        let eval_every_epochs = self.spec.training.eval_every_epochs;
-        let pace = Pace { images_per_second, seconds_per_evaluation, eval_every_epochs };
-        self.report.event(&Event::Progress(progress::progress(&self.setup.counters, &self.setup.started, pace)));
-        Ok(())
-    }
-
-    /// Reports what the executor and the cache have to say.
-    fn forward_events(&mut self) {
-        for event in self.setup.executor.events() {
-            self.report.event(&event);
-        }
-        for message in self.teacher_cache.iter_mut().flat_map(TeacherLogitCache::warnings) {
-            self.report.event(&warning(message));
-        }
-    }
-
-    fn place(&self) -> RunPosition {
-        let started = &self.setup.started;
-        let steps = started.steps_per_epoch * u64::from(started.epochs);
-        RunPosition { step: self.setup.counters.step, steps, classes: started.classes }
-    }
-
-    /// Warns once for all ranks.
-    fn warn(&mut self, message: String) {
-        if self.ranks.is_leader() {
-            self.report.event(&warning(message));
-        }
-    }
-
-    fn record(&mut self, values: Vec<(String, f64)>) -> Result<()> {
-        let Some(metrics_file) = &mut self.metrics_file else { return Ok(()) };
-        let counters = &self.setup.counters;
-        let epoch = progress::epochs_done(counters, &self.setup.started);
-        let points = metrics_file.write(values, counters.step, epoch)?;
-        self.report.event(&Event::Metrics { points });
-        Ok(())
     }
 
     /// Writes the checkpoint to resume from. All ranks have the same state, so rank 0 writes it.
