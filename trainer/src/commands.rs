@@ -29,7 +29,7 @@ use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery_core::architecture::{self, Architecture};
 use distillery_core::checkpoint::{self, Checkpoint};
-use distillery_core::dataset::{Dataset, DatasetOptions};
+use distillery_core::dataset::{Dataset, DatasetOptions, MeanStd};
 use distillery_core::exported::{self, ExportedNetwork};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, probe_answer};
 use distillery_core::spec::usual_resize;
@@ -195,7 +195,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     let preprocessing = Preprocessing::choose(args, &checkpoint, architecture);
     let open = |split: &str| preprocessing.open(&dataset, split, data_memory(&args.compute), device);
     let loader = open(&dataset.eval_split(args.split.as_deref())?)?;
-    let (mean, std) = match preprocessing.mean.zip(preprocessing.std) {
+    let MeanStd { mean, std } = match preprocessing.normalisation {
         Some(given) => given,
         None => open(&dataset.train_split(None)?)?.mean_std(),
     };
@@ -244,10 +244,8 @@ fn evaluated(evaluation: &Evaluation, seconds: f64, notes: &[String]) -> Value {
 struct Preprocessing {
     side: u32,
     framing: Framing,
-    /// Per-channel mean of pixel values in [0, 1]; `None` means that of the training split.
-    mean: Option<[f64; 3]>,
-    /// Per-channel standard deviation; `None` means that of the training split.
-    std: Option<[f64; 3]>,
+    /// `None` means that of the training split.
+    normalisation: Option<MeanStd>,
 }
 
 impl Preprocessing {
@@ -256,7 +254,6 @@ impl Preprocessing {
         let stored_side = || stored("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
         let stored_crop = || EvalCrop::from_str(stored("eval_crop")?, true).ok();
         let stored_resize = || stored("eval_resize")?.parse().ok();
-        let (mean, std) = args.mean.zip(args.std).or_else(|| checkpoint.normalisation()).unzip();
         let side = args.image_size.or_else(stored_side).unwrap_or(architecture.input_side);
         // The file's is for its own image size.
         let resize = args.resize.or_else(|| stored_resize().filter(|_| args.image_size.is_none()));
@@ -267,8 +264,7 @@ impl Preprocessing {
                 Some(EvalCrop::Centre) => Framing::Centre { resize: resize.unwrap_or_else(|| usual_resize(side)) },
                 Some(EvalCrop::Whole) | None => Framing::Whole,
             },
-            mean,
-            std,
+            normalisation: MeanStd::of_both(args.mean, args.std).or_else(|| checkpoint.normalisation()),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::error::shown;
 use super::{ACCURACY, Checkpoint};
 use crate::architecture;
+use crate::dataset::MeanStd;
 
 /// The keys of the normalisation in the metadata, which is that of pixel values in [0, 1].
 const MEAN: &str = "mean";
@@ -12,12 +13,12 @@ impl Checkpoint {
     /// Per-channel mean and standard deviation of pixel values in [0, 1] that the file names for its network, as those
     /// of students do. `None` if it names none that can be used.
     #[must_use]
-    pub fn normalisation(&self) -> Option<([f64; 3], [f64; 3])> {
+    pub fn normalisation(&self) -> Option<MeanStd> {
         let channels = |key: &str, is_valid: fn(f64) -> bool| {
             let channels: [f64; 3] = serde_json::from_str(self.metadata().get(key)?).ok()?;
             channels.iter().all(|&value| is_valid(value)).then_some(channels)
         };
-        Some((channels(MEAN, f64::is_finite)?, channels(STD, |value| value.is_finite() && value >= 1e-6)?))
+        MeanStd::of_both(channels(MEAN, f64::is_finite), channels(STD, |value| value.is_finite() && value >= 1e-6))
     }
 
     /// What of the metadata is ignored because it cannot be true, as notes.

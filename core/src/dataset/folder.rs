@@ -14,7 +14,8 @@ use metadata::TableOfLabels;
 use super::detect::count_by_extension;
 use super::links::{self, DirectoryEntry, Links};
 use super::{
-    Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE, is_name, pixels, splits,
+    ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE, is_name,
+    pixels, splits,
 };
 
 /// Largest encoded image, in bytes.
@@ -249,8 +250,8 @@ impl FormatReader for Folder {
         Ok(Box::new(FolderImages { files: self.files(split), labels }))
     }
 
-    fn has_columns(&self) -> [bool; 2] {
-        [false, self.has_table]
+    fn choosable_columns(&self) -> ChoosableColumns {
+        ChoosableColumns { image: false, label: self.has_table }
     }
 
     fn notes(&self, classes: &Classes) -> Vec<String> {

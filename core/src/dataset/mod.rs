@@ -35,7 +35,7 @@ pub use discover::{Discovered, LONGEST_NAME, NAME_PATTERN, NAME_RULE, UnusableDi
 pub use error::Error;
 pub use frame::{Frame, Rectangle};
 pub use outline::outline;
-pub use pixels::plane_bytes;
+pub use pixels::{MeanStd, plane_bytes};
 pub use selection::{SelectedImages, Selection, SelectionError, SelectionRequest};
 pub use subset::{Subset, hold_out, spread};
 pub use summary::{DatasetSummary, SplitSummary};
@@ -129,6 +129,12 @@ pub trait Images: Debug + Send + Sync {
     }
 }
 
+/// Which columns of a format's tables a specification can choose.
+struct ChoosableColumns {
+    image: bool,
+    label: bool,
+}
+
 /// A directory in one format. Callers only pass splits from `splits`.
 trait FormatReader: Debug + Send + Sync {
     fn format(&self) -> DatasetFormat;
@@ -147,9 +153,8 @@ trait FormatReader: Debug + Send + Sync {
     fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error>;
     /// Opens the files, given the class of each image.
     fn open(&self, split: &str, labels: Vec<u32>) -> Result<Box<dyn Images>, Error>;
-    /// Whether the image and the label column can be chosen.
-    fn has_columns(&self) -> [bool; 2] {
-        [false; 2]
+    fn choosable_columns(&self) -> ChoosableColumns {
+        ChoosableColumns { image: false, label: false }
     }
     /// What was guessed or passed over.
     fn notes(&self, _classes: &Classes) -> Vec<String> {
@@ -177,11 +182,12 @@ impl Dataset {
             return Err(Error::Missing { path: path.to_owned() });
         }
         let detect::Detected { layout, search } = detect::detect(path, options)?;
-        let [images, labels] = layout.has_columns();
-        for (name, given, is_known) in
-            [("image_column", &options.image_column, images), ("label_column", &options.label_column, labels)]
-        {
-            if given.is_some() && !is_known {
+        let choosable = layout.choosable_columns();
+        for (name, given, is_choosable) in [
+            ("image_column", &options.image_column, choosable.image),
+            ("label_column", &options.label_column, choosable.label),
+        ] {
+            if given.is_some() && !is_choosable {
                 let message = format!("has no columns to choose from, as parquet data sets have: remove {name}");
                 return Err(Error::Column { path: path.to_owned(), message });
             }

@@ -24,7 +24,8 @@ use self::pieces::{Piece, PieceCache};
 pub(super) use self::shards::is_parquet as may_read;
 use super::links::Links;
 use super::{
-    BLOCK, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, labels, pixels, source, splits,
+    BLOCK, ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, labels,
+    pixels, source, splits,
 };
 
 /// A file of a split.
@@ -151,8 +152,8 @@ impl FormatReader for Parquet {
         Ok(Box::new(ParquetImages { shards, groups, labels, cache: PieceCache::default(), turned: AtomicU64::new(0) }))
     }
 
-    fn has_columns(&self) -> [bool; 2] {
-        [true; 2]
+    fn choosable_columns(&self) -> ChoosableColumns {
+        ChoosableColumns { image: true, label: true }
     }
 
     fn notes(&self, classes: &Classes) -> Vec<String> {

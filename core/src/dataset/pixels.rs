@@ -15,6 +15,21 @@ use super::{jpeg, source};
 /// Most pixels of an encoded image. Larger images are refused before memory is allocated.
 const MOST_PIXELS: u64 = 64 << 20;
 
+/// Per-channel mean and standard deviation of pixel values in [0, 1].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MeanStd {
+    pub mean: [f64; 3],
+    pub std: [f64; 3],
+}
+
+impl MeanStd {
+    /// `None` unless both are given.
+    #[must_use]
+    pub fn of_both(mean: Option<[f64; 3]>, std: Option<[f64; 3]>) -> Option<Self> {
+        Some(Self { mean: mean?, std: std? })
+    }
+}
+
 /// Bytes of an image with this side.
 #[must_use]
 pub fn plane_bytes(side: u32) -> usize {

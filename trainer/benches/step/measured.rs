@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use distillery_core::architecture;
-use distillery_core::dataset::{Dataset, DatasetOptions, Error, Frame, Images, Subset, spread};
+use distillery_core::dataset::{Dataset, DatasetOptions, Error, Frame, Images, MeanStd, Subset, spread};
 use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
@@ -64,7 +64,7 @@ impl Measured {
         let loader = open(args, spec.dataset.image_size, device);
         let side = u64::from(spec.dataset.image_size);
         let crop_source = CropSource { seed: 0, images: loader.len(), side, device };
-        let (mean, std) = loader.mean_std();
+        let MeanStd { mean, std } = loader.mean_std();
         let mut teacher = build(teacher);
         teacher.place(device, Kind::Float);
         teacher.compute_in(kind);

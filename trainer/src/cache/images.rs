@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use super::{Cache, remove};
-use distillery_core::dataset::plane_bytes;
+use distillery_core::dataset::{MeanStd, plane_bytes};
 
 const MAGIC: &[u8] = b"distillery images 1\n";
 const HEAD: usize = 4096;
@@ -35,8 +35,7 @@ pub struct DecodedSplit {
     pub pixels: Tensor,
     /// `[N]` int64.
     pub labels: Tensor,
-    /// Per channel, of pixel values in [0, 1].
-    pub mean_std: ([f64; 3], [f64; 3]),
+    pub mean_std: MeanStd,
 }
 
 /// A file of a cache for the images of one split.
@@ -102,7 +101,7 @@ impl ImageFile {
         let pixels = Tensor::from_data_size(&pixels, &[count as i64, 3, side, side], Kind::Uint8);
         let fingerprint = String::from_utf8(facts[..64].to_vec()).map_err(|_| damaged())?;
         let number = |index: usize| f64::from_le_bytes(facts[64 + 8 * index..][..8].try_into().expect("eight bytes"));
-        let mean_std = ([0, 1, 2].map(number), [3, 4, 5].map(number));
+        let mean_std = MeanStd { mean: [0, 1, 2].map(number), std: [3, 4, 5].map(number) };
         Ok((DecodedSplit { pixels, labels, mean_std }, fingerprint))
     }
 
@@ -114,7 +113,8 @@ impl ImageFile {
         let head = self.head().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the key is too long"))?;
         let (labels, pixels) = (bytes_of(&images.labels), bytes_of(&images.pixels));
         let mut facts = fingerprint.as_bytes().to_vec();
-        facts.extend(images.mean_std.0.iter().chain(&images.mean_std.1).flat_map(|number| number.to_le_bytes()));
+        let MeanStd { mean, std } = images.mean_std;
+        facts.extend(mean.iter().chain(&std).flat_map(|number| number.to_le_bytes()));
         facts.extend((images.labels.numel() as u64).to_le_bytes());
         let length = (HEAD + HASH + FACTS + labels.len() + pixels.len()) as u64;
         self.cache

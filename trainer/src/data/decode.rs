@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::augment::resized_crop;
 use super::error::LoadError;
 use super::random::generator;
-use distillery_core::dataset::{self, Frame, Images, plane_bytes};
+use distillery_core::dataset::{self, Frame, Images, MeanStd, plane_bytes};
 
 /// Corrupt images that are named in messages.
 const NAMED: usize = 10;
@@ -174,13 +174,13 @@ impl PixelSums {
     /// Mean and (population) standard deviation of each channel, of values in [0, 1].
     ///
     /// The deviation is at least one step of a byte, because images are divided by it and a channel can be constant.
-    pub fn mean_std(&self) -> ([f64; 3], [f64; 3]) {
+    pub fn mean_std(&self) -> MeanStd {
         let count = self.pixels.max(1) as f64;
         let mean = self.sum.map(|sum| sum as f64 / count);
         let deviation = |channel: usize| {
             let variance = self.squares[channel] as f64 / count - mean[channel] * mean[channel];
             variance.max(1.0).sqrt() / 255.0
         };
-        (mean.map(|mean| mean / 255.0), [deviation(0), deviation(1), deviation(2)])
+        MeanStd { mean: mean.map(|mean| mean / 255.0), std: [deviation(0), deviation(1), deviation(2)] }
     }
 }

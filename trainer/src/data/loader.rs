@@ -14,7 +14,7 @@ use super::random::generator;
 use super::shard::Shard;
 use super::stream::{self, Decoder, ImageOrder, Stream};
 use crate::cache::images::DecodedSplit;
-use distillery_core::dataset::{BLOCK, Images, plane_bytes};
+use distillery_core::dataset::{BLOCK, Images, MeanStd, plane_bytes};
 
 /// Images that a streamed split's mean and standard deviation are estimated from.
 const SAMPLE: usize = 10_000;
@@ -62,7 +62,7 @@ pub struct Loader {
     count: usize,
     corrupt: Arc<Corrupt>,
     turned: u64,
-    mean_std: OnceLock<([f64; 3], [f64; 3])>,
+    mean_std: OnceLock<MeanStd>,
 }
 
 /// Where the pixels come from.
@@ -208,7 +208,7 @@ impl Loader {
     /// In memory they are exact. When streaming they come from up to 10,000 evenly spaced images, which the first call
     /// decodes; it skips unreadable images, as the epoch reports them.
     #[must_use]
-    pub fn mean_std(&self) -> ([f64; 3], [f64; 3]) {
+    pub fn mean_std(&self) -> MeanStd {
         *self.mean_std.get_or_init(|| match &self.store {
             PixelSource::Memory { .. } => unreachable!("set when the images were decoded"),
             PixelSource::Stream { images, .. } => sample(&**images, self.count, self.options.side).mean_std(),

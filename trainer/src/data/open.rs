@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::cache::images::ImageFile;
 use crate::error::{Error, Result};
 use crate::worker_link::report::{Report, warning};
-use distillery_core::dataset::{Classes, Dataset, DatasetOptions, SelectedImages, Selection};
+use distillery_core::dataset::{Classes, Dataset, DatasetOptions, MeanStd, SelectedImages, Selection};
 use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::{Augmentation, DatasetSpec, EvalPart, TrainingPlan};
 
@@ -32,10 +32,8 @@ pub struct Data {
     pub splits: SplitNames,
     /// Which images of the splits are used.
     pub selected: SelectionHashes,
-    /// Per-channel mean of pixel values in [0, 1], for the student's input.
-    pub mean: [f64; 3],
-    /// Per-channel standard deviation.
-    pub std: [f64; 3],
+    /// For the student's input.
+    pub mean_std: MeanStd,
     pub fingerprints: Fingerprints,
     /// Images of both splits that could not be decoded.
     pub dropped: u64,
@@ -119,15 +117,13 @@ impl Data {
             if augmentation == Augmentation::ResizedCropFlip { Framing::ResizedCrop } else { Framing::Whole };
         let train = open(&selection.train, train_framing)?;
         let eval = open(&selection.eval, spec.dataset.eval_part(augmentation).into())?;
-        let (mean, std) = match (spec.dataset.mean, spec.dataset.std) {
-            (Some(mean), Some(std)) => (mean, std),
-            _ => train.mean_std(),
-        };
+        let given = MeanStd::of_both(spec.dataset.mean, spec.dataset.std);
+        let mean_std = given.unwrap_or_else(|| train.mean_std());
         let classes = dataset.classes().clone();
         // Rank 0 hashes for all and tells the others what they need.
         let to_hash = if resources.shard.rank == 0 { to_hash } else { vec![] };
         let fingerprints = Fingerprints::start(dataset, to_hash);
-        Ok(Self { path: place.path.clone(), classes, train, eval, splits, selected, mean, std, fingerprints, dropped })
+        Ok(Self { path: place.path.clone(), classes, train, eval, splits, selected, mean_std, fingerprints, dropped })
     }
 }
 

@@ -54,9 +54,6 @@ pub fn unreadable(path: &Path, error: &checkpoint::Error) -> Error {
     }
 }
 
-/// Per-channel mean and standard deviation of pixel values in [0, 1].
-pub type MeanStd = ([f64; 3], [f64; 3]);
-
 /// Copies a checkpoint that [`open`] accepted into the network.
 ///
 /// # Errors

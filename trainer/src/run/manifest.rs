@@ -123,8 +123,8 @@ pub fn write(path: &Path, spec: &TrainingPlan, mut setup: Setup, outcome: &Outco
             eval_images: setup.started.eval_images,
             dropped_images: setup.data.dropped,
             classes: setup.started.classes,
-            mean: setup.data.mean,
-            std: setup.data.std,
+            mean: setup.data.mean_std.mean,
+            std: setup.data.mean_std.std,
         },
         steps: step,
         best: StudentEntry {

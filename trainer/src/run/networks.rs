@@ -7,10 +7,10 @@ use tch::{Device, Kind};
 use crate::data::hash::sha256;
 use crate::data::open::Data;
 use crate::error::{Error, Result};
-use crate::models::state_dict::MeanStd;
 use crate::models::{self, Network, state_dict};
 use crate::worker_link::report::{Report, warning};
 use distillery_core::checkpoint::Checkpoint;
+use distillery_core::dataset::MeanStd;
 use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::{TeacherPlan, TrainingPlan};
 
@@ -92,9 +92,9 @@ fn load_teacher(
     network.compute_in(placement.kind);
     network.freeze(placement.batch_size, spec.dataset.image_size);
     // Numbers that went through JSON may differ in the last bit, and two normalisations cost time.
-    let stored = loaded.checkpoint.normalisation().filter(|&stored| !is_near(stored, (data.mean, data.std), 1e-9));
-    let is_given = teacher.mean.zip(teacher.std);
-    if let (None, Some((mean, std))) = (is_given, stored) {
+    let stored = loaded.checkpoint.normalisation().filter(|&stored| !is_near(stored, data.mean_std, 1e-9));
+    let is_given = MeanStd::of_both(teacher.mean, teacher.std);
+    if let (None, Some(MeanStd { mean, std })) = (is_given, stored) {
         let message = format!(
             "the teacher's images are normalised by the mean {mean:?} and the standard deviation {std:?} that its \
              file names; teacher.mean and teacher.std would replace them"
@@ -108,13 +108,14 @@ fn load_teacher(
 /// Returns the file's SHA-256.
 fn load_student(student: &Network, path: &Path, data: &Data, report: &mut dyn Report) -> Result<String> {
     let loaded = load_checkpoint(student, path, "the student's checkpoint", data, report)?;
-    if let Some((mean, std)) = loaded.checkpoint.normalisation()
-        && !is_near((mean, std), (data.mean, data.std), 1e-3)
+    if let Some(stored) = loaded.checkpoint.normalisation()
+        && !is_near(stored, data.mean_std, 1e-3)
     {
+        let MeanStd { mean, std } = stored;
         report.event(&warning(format!(
             "the student's checkpoint was trained with the mean {mean:?} and the standard deviation {std:?}, and this run \
              uses {:?} and {:?}: set dataset.mean and dataset.std to keep those of the file",
-            data.mean, data.std
+            data.mean_std.mean, data.mean_std.std
         )));
     }
     Ok(loaded.sha256)
@@ -123,7 +124,7 @@ fn load_student(student: &Network, path: &Path, data: &Data, report: &mut dyn Re
 fn is_near(one: MeanStd, other: MeanStd, tolerance: f64) -> bool {
     let near =
         |one: [f64; 3], other: [f64; 3]| one.iter().zip(other).all(|(one, other)| (one - other).abs() < tolerance);
-    near(one.0, other.0) && near(one.1, other.1)
+    near(one.mean, other.mean) && near(one.std, other.std)
 }
 
 struct Loaded {

@@ -115,8 +115,8 @@ fn student_metadata(student: &Architecture, spec: &TrainingPlan, data: &Data, to
         ("eval_filter".to_owned(), "bilinear, antialiased".to_owned()),
         (ACCURACY.to_owned(), top1.to_string()),
         ("num_classes".to_owned(), data.classes.count.to_string()),
-        ("mean".to_owned(), json(data.mean.as_slice().into())),
-        ("std".to_owned(), json(data.std.as_slice().into())),
+        ("mean".to_owned(), json(data.mean_std.mean.as_slice().into())),
+        ("std".to_owned(), json(data.mean_std.std.as_slice().into())),
         ("classes".to_owned(), json(names.into())),
     ]);
     if let EvalPart::Centre { resize } = part {

@@ -14,8 +14,26 @@ use distillery_core::checkpoint::{self, Checkpoint, Dtype};
 use distillery_core::protocol::Evaluation;
 use distillery_core::spec::{DatasetDirectory, TeacherCache, TrainingPlan};
 
-/// Numbers of training images, evaluation images and classes.
-pub type DataSize = (u64, u64, u32);
+/// How much data a run is of. In JSON it is a list of the three numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u64, u32)", into = "(u64, u64, u32)")]
+pub struct DataSize {
+    pub train_images: u64,
+    pub eval_images: u64,
+    pub classes: u32,
+}
+
+impl From<(u64, u64, u32)> for DataSize {
+    fn from((train_images, eval_images, classes): (u64, u64, u32)) -> Self {
+        Self { train_images, eval_images, classes }
+    }
+}
+
+impl From<DataSize> for (u64, u64, u32) {
+    fn from(DataSize { train_images, eval_images, classes }: DataSize) -> Self {
+        (train_images, eval_images, classes)
+    }
+}
 
 /// How far a run is, and its results so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -140,8 +158,8 @@ pub fn save(path: &Path, state: &State) -> Result<()> {
 
 /// The error of a run whose data set is another one than when its checkpoint was written.
 fn changed(before: DataSize, now: DataSize) -> Error {
-    let describe = |(train, eval, classes): DataSize| {
-        format!("{train} images to train on, {eval} to evaluate on and {classes} classes")
+    let describe = |DataSize { train_images, eval_images, classes }| {
+        format!("{train_images} images to train on, {eval_images} to evaluate on and {classes} classes")
     };
     Error::user(format!(
         "the data set has changed since the checkpoint to resume from: it had {}, and has {} now. Put it back as it was \

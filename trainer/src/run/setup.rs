@@ -10,7 +10,7 @@ use super::cuda_graphs::StepExecutor;
 use super::networks::{CheckpointHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
-use super::resume::{self, AttemptRecord, Counters, State};
+use super::resume::{self, AttemptRecord, Counters, DataSize, State};
 use super::startup_timer::StartupTimer;
 use super::step::Objective;
 use crate::data::normalisation::Normalisation;
@@ -20,9 +20,10 @@ use crate::device::cuda::Tf32;
 use crate::error::{Error, Result};
 use crate::loss::sdd::Distillation;
 use crate::models::Network;
-use crate::models::state_dict::{MeanStd, StateDict};
+use crate::models::state_dict::StateDict;
 use crate::settings::Settings;
 use crate::worker_link::report::{Report, warning};
+use distillery_core::dataset::MeanStd;
 use distillery_core::protocol::{Started, files};
 use distillery_core::spec::{self, TrainingPlan};
 
@@ -76,7 +77,8 @@ impl Setup {
         let placement = TeacherPlacement { device, kind: arithmetic.kind(), batch_size };
         let Networks { mut student, teacher, hashes } = Networks::load(spec, &data, placement, report)?;
 
-        let size = (data.train.len(), data.eval.len(), data.classes.count);
+        let size =
+            DataSize { train_images: data.train.len(), eval_images: data.eval.len(), classes: data.classes.count };
         let identity = resume::identity(spec, hashes.teacher.as_deref(), hashes.student.as_deref(), size);
         let state = resume::load(&settings.output.join(files::CHECKPOINT), &identity, size)?;
         if let Some(state) = &state {
@@ -144,13 +146,11 @@ fn started(spec: &TrainingPlan, attempt: &AttemptRecord, data: &Data, counters: 
 }
 
 fn objective(spec: &TrainingPlan, data: &Data, device: Device, batch_size: u32, teacher: Option<Teacher>) -> Objective {
-    let (mean, std) = (data.mean, data.std);
-    let of_teacher: Option<MeanStd> = teacher.as_ref().and_then(|teacher| teacher.normalisation);
+    let normalisation = |MeanStd { mean, std }| Normalisation::new(mean, std, device);
+    let of_teacher = teacher.as_ref().and_then(|teacher| teacher.normalisation);
     Objective {
-        normalisation: Normalisation::new(mean, std, device),
-        teacher_normalisation: of_teacher
-            .filter(|of_teacher| *of_teacher != (mean, std))
-            .map(|(mean, std)| Normalisation::new(mean, std, device)),
+        normalisation: normalisation(data.mean_std),
+        teacher_normalisation: of_teacher.filter(|of_teacher| *of_teacher != data.mean_std).map(normalisation),
         batch_size,
         teacher: teacher.map(|teacher| teacher.network),
         distillation: Distillation::new(&spec.distillation, device),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use distillery_core::dataset::{self, Frame, Images, KEPT_BYTES, Rectangle, Subset};
+use distillery_core::dataset::{self, Frame, Images, KEPT_BYTES, MeanStd, Rectangle, Subset};
 use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{Batch, Batches, Crops, Framing, LoadError, Loader, LoaderOptions, Shard};
 use tch::{Device, Kind, Tensor};
@@ -269,7 +269,7 @@ fn an_unreadable_file_is_not_a_corrupt_image() {
 #[test]
 fn mean_and_standard_deviation_are_those_of_the_pixels() {
     for memory in [MEMORY, STREAM] {
-        let (mean, std) = open(Fake::new(256), None, 64, memory).unwrap().mean_std();
+        let MeanStd { mean, std } = open(Fake::new(256), None, 64, memory).unwrap().mean_std();
         assert!((mean[0] - 0.5).abs() < 1e-12);
         assert!((std[0] - ((256.0_f64 * 256.0 - 1.0) / 12.0).sqrt() / 255.0).abs() < 1e-12);
         // Constant channels: no division by zero.
@@ -289,7 +289,7 @@ fn mean_and_standard_deviation_of_a_large_split_come_from_a_sample_of_all_its_bl
     for packed in [0, 1 << 30] {
         let fake = Arc::new(Fake { packed, ..Fake::new(200 * 256) });
         let loader = Loader::open(fake.clone(), options(64, STREAM)).unwrap();
-        let (mean, std) = loader.mean_std();
+        let MeanStd { mean, std } = loader.mean_std();
         // The second channel goes from 0 to 199.
         assert!((mean[1] * 255.0 - 99.5).abs() < 3.0 && (std[1] * 255.0 - 57.7).abs() < 3.0, "{mean:?} {std:?}");
         assert!((9_900..=10_000).contains(&*fake.reads.get()));
