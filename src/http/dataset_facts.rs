@@ -31,7 +31,7 @@ pub async fn check(
 ) -> Result<Option<DatasetFacts>, ApiError> {
     let directory = state.datasets.directory().clone();
     let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
-    let changed = changed(&directory.join(&spec.place.name)).await;
+    let changed = changed(&directory.join(&spec.location.name)).await;
     let asked = format!("{changed:?} {}", question(spec)?);
     match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
         Ok(facts) => Ok(Some(facts.clone())),
@@ -44,7 +44,7 @@ pub async fn check(
                  the path)"
                     .to_owned()
             };
-            let name = &spec.place.name;
+            let name = &spec.location.name;
             faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
             Ok(None)
         }
@@ -75,7 +75,7 @@ pub async fn is_new(state: &AppState, name: &str) -> bool {
 /// that a sweep over image sizes looks once.
 fn question(spec: &DatasetSpec) -> anyhow::Result<String> {
     let SelectionRequest { train_split, eval_split, eval_fraction, limit } = spec.selection();
-    let (name, columns) = (&spec.place.name, (&spec.image_column, &spec.label_column));
+    let (name, columns) = (&spec.location.name, (&spec.image_column, &spec.label_column));
     Ok(serde_json::to_string(&(name, columns, train_split, eval_split, eval_fraction, limit))?)
 }
 
@@ -101,7 +101,7 @@ fn open(directory: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<Data
         (None, Some(_)) => "/dataset/label_column",
         (None, None) => "/dataset/name",
     };
-    let path = dataset::resolve(directory, &spec.place.name).map_err(at("/dataset/name"))?;
+    let path = dataset::resolve(directory, &spec.location.name).map_err(at("/dataset/name"))?;
     let (image_column, label_column) = (spec.image_column.clone(), spec.label_column.clone());
     let dataset = Dataset::open(&path, &DatasetOptions { image_column, label_column, follow_links }).map_err(
         |error| match error {

@@ -83,9 +83,10 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let mut request = Request::read(document);
     let faults = &mut request.faults;
     // A data set whose description is faulty is looked for once that is mended.
-    let (mut checked, place) = (None, &request.dataset.place);
+    let (mut checked, location) = (None, &request.dataset.location);
     let mut notes = Vec::new();
-    if let Some(name) = place.name.clone().filter(|_| !faults.iter().any(|fault| fault.pointer.starts_with("/dataset")))
+    if let Some(name) =
+        location.name.clone().filter(|_| !faults.iter().any(|fault| fault.pointer.starts_with("/dataset")))
     {
         let dataset = request.dataset.clone().at(DatasetName { name });
         checked = dataset_facts::check(state, &dataset, faults).await?;
@@ -105,10 +106,10 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let devices = request.training.devices;
     match (request.complete(), checked) {
         (Ok(spec), Some(dataset)) => {
-            let outline = dataset_facts::outline(state, &spec.dataset.place.name).await?;
+            let outline = dataset_facts::outline(state, &spec.dataset.location.name).await?;
             let needs = Needs {
                 devices: i32::try_from(devices).unwrap_or(i32::MAX),
-                dataset: &spec.dataset.place.name,
+                dataset: &spec.dataset.location.name,
                 outline: outline.as_deref(),
             };
             let prospects = waiting::prospects(&state.pool, needs).await?;
@@ -279,7 +280,7 @@ impl Resolved {
 
     /// The workers once they have looked at a data set that is new; `None` if that changes nothing.
     async fn later_prospects(&self, state: &AppState) -> Result<Option<Prospects>, ApiError> {
-        let name = &self.spec.dataset.place.name;
+        let name = &self.spec.dataset.location.name;
         let lacks = |prospects: &Prospects| matches!(prospects.lack, Some((WaitReason::Dataset, _)));
         if !lacks(&self.prospects) || !dataset_facts::is_new(state, name).await {
             return Ok(None);
@@ -308,7 +309,7 @@ impl Resolved {
         let prospects = self.later_prospects(state).await?;
         let Self { spec, dataset, prospects: earlier, waits, notes: of_checkpoints, .. } = self;
         let prospects = prospects.unwrap_or(earlier);
-        let no_worker = without_worker(&prospects, &spec.dataset.place.name).filter(|_| waits.is_none());
+        let no_worker = without_worker(&prospects, &spec.dataset.location.name).filter(|_| waits.is_none());
         let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
         let time = estimate_time(state, &spec, classes, images, &prospects).await?;

@@ -109,7 +109,7 @@ impl RunningAttempt<'_> {
             let message = format!("{reason} (the attempt ended with: {})", failure.message);
             return (of_machine(message), Some(MachineVerdict::Broken(reason)));
         }
-        let name = &claim.spec.dataset.place.name;
+        let name = &claim.spec.dataset.location.name;
         if let (ErrorClass::User, Some(expected)) = (failure.class, &claim.dataset_fingerprint) {
             let path = settings.datasets_dir.join(name);
             let found = tokio::task::spawn_blocking(move || dataset::outline(&path).ok()).await.ok().flatten();

@@ -167,10 +167,13 @@ async fn localise(
     record: &Recorder<'_>,
 ) -> Result<TrainingPlan, AttemptError> {
     let JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels } = spec;
-    let path = context.settings.datasets_dir.join(&dataset.place.name);
+    let path = context.settings.datasets_dir.join(&dataset.location.name);
     if !path.is_dir() {
-        let message =
-            format!("data set {:?} is gone: {} is not a directory on this worker", dataset.place.name, path.display());
+        let message = format!(
+            "data set {:?} is gone: {} is not a directory on this worker",
+            dataset.location.name,
+            path.display()
+        );
         return Err(AttemptError::Failed(Failure { class: ErrorClass::Machine, message }));
     }
     let teacher = match teacher {

@@ -13,25 +13,25 @@ namespace {
 using Inputs = Maps<Number>;
 
 // The position of a tile: its map and its upper left pixel.
-struct Place {
+struct TilePosition {
     int64_t map, y, x;
 };
 
 // Finds the positions of the tiles first..end, at most `most`. Returns their number.
-inline int64_t find(const Inputs &maps, int64_t first, int64_t end, int64_t most, Place *places) {
+inline int64_t find(const Inputs &maps, int64_t first, int64_t end, int64_t most, TilePosition *positions) {
     const int64_t count = std::min(most, end - first), columns = maps.columns(), each = maps.tiles_each();
     for (int64_t t = 0; t < count; t++) {
         const int64_t map = (first + t) / each, tile = (first + t) % each;
-        places[t] = {map, tile / columns * 2, tile % columns * 2};
+        positions[t] = {map, tile / columns * 2, tile % columns * 2};
     }
     return count;
 }
 
 // A vector of channels of a pixel; zero beyond the edges.
-inline Vector pixel(const Inputs &maps, const Place &place, int64_t channel, int64_t y, int64_t x) {
+inline Vector pixel(const Inputs &maps, const TilePosition &position, int64_t channel, int64_t y, int64_t x) {
     const bool inside = y >= 0 && y < maps.height && x >= 0 && x < maps.width;
     if (!inside) return Vector{};
-    return load(maps.pixels + ((place.map * maps.height + y) * maps.width + x) * maps.channels + channel);
+    return load(maps.pixels + ((position.map * maps.height + y) * maps.width + x) * maps.channels + channel);
 }
 
 // Row I of Bᵀ d.
@@ -46,23 +46,23 @@ template <int... ROWS_OF_D>
 struct Input {
     static constexpr int COUNT = sizeof...(ROWS_OF_D);
     Vector columns[4][COUNT];
-    Place last = {-1, 0, 0};
+    TilePosition last = {-1, 0, 0};
 
-    inline void load_tile(const Inputs &maps, const Place &place, int64_t channel) {
-        const bool follows = last.map == place.map && last.y == place.y && last.x + 2 == place.x;
+    inline void load_tile(const Inputs &maps, const TilePosition &position, int64_t channel) {
+        const bool follows = last.map == position.map && last.y == position.y && last.x + 2 == position.x;
         for (int j = 0; j < 2; j++) {
             if (follows)
                 for (int i = 0; i < COUNT; i++) columns[j][i] = columns[j + 2][i];
             else
-                load_column(maps, place, channel, j);
+                load_column(maps, position, channel, j);
         }
-        for (int j = 2; j < 4; j++) load_column(maps, place, channel, j);
-        last = place;
+        for (int j = 2; j < 4; j++) load_column(maps, position, channel, j);
+        last = position;
     }
 
-    inline void load_column(const Inputs &maps, const Place &place, int64_t channel, int j) {
+    inline void load_column(const Inputs &maps, const TilePosition &position, int64_t channel, int j) {
         Vector d[4];
-        for (int i = 0; i < 4; i++) d[i] = pixel(maps, place, channel, place.y - 1 + i, place.x - 1 + j);
+        for (int i = 0; i < 4; i++) d[i] = pixel(maps, position, channel, position.y - 1 + i, position.x - 1 + j);
         int at = 0;
         ((columns[j][at++] = input_row<ROWS_OF_D>(d)), ...);
     }
@@ -75,10 +75,10 @@ struct Input {
 
 // Row I of A g Aᵀ, for the gradient g of a tile's 2×2 pixels.
 template <int I>
-inline void gradient_row(const Inputs &maps, const Place &place, int64_t channel, Vector (&to)[4]) {
+inline void gradient_row(const Inputs &maps, const TilePosition &position, int64_t channel, Vector (&to)[4]) {
     Vector row[2];
     for (int j = 0; j < 2; j++) {
-        const auto g = [&](int i) { return pixel(maps, place, channel, place.y + i, place.x + j); };
+        const auto g = [&](int i) { return pixel(maps, position, channel, position.y + i, position.x + j); };
         row[j] = I == 0 ? g(0) : I == 1 ? g(0) + g(1) : I == 2 ? g(0) - g(1) : -g(1);
     }
     to[0] = row[0];
@@ -89,7 +89,8 @@ inline void gradient_row(const Inputs &maps, const Place &place, int64_t channel
 
 // Transforms a tile's sums [16][STRIP][N·LANES] back and writes its pixels.
 template <int STRIP, int N>
-inline void write(const float *sums, const Inputs &maps, const Place &place, int64_t channel, const Results<Number> &results) {
+inline void write(const float *sums, const Inputs &maps, const TilePosition &position, int64_t channel,
+                  const Results<Number> &results) {
     constexpr int64_t STRIDE = STRIP * N * LANES;
     for (int n = 0; n < N; n++, sums += LANES, channel += LANES) {
         Vector rows[2][4];
@@ -103,9 +104,9 @@ inline void write(const float *sums, const Inputs &maps, const Place &place, int
             const auto &row = rows[i];
             const Vector pixels[2] = {row[0] + row[1] + row[2] + bias, row[1] - row[2] - row[3] + bias};
             for (int j = 0; j < 2; j++) {
-                const int64_t y = place.y + i, x = place.x + j;
+                const int64_t y = position.y + i, x = position.x + j;
                 if (y >= maps.height || x >= maps.width) continue;
-                const int64_t at = ((place.map * maps.height + y) * maps.width + x) * results.channels + channel;
+                const int64_t at = ((position.map * maps.height + y) * maps.width + x) * results.channels + channel;
                 Vector value = pixels[j];
                 if (results.added) value += load(results.added + at);
                 // NaN stays NaN.
@@ -144,13 +145,13 @@ void convolve(const Inputs &maps, const Number *transformed, const Results<Numbe
     const int64_t channels = maps.channels, group = channels * LANES;
     Number *inputs = scratch(16 * STRIP * channels);
     alignas(64) float sums[16 * STRIP * N * LANES];
-    Place places[STRIP];
+    TilePosition positions[STRIP];
     for (int64_t first = begin; first < end; first += STRIP) {
-        const int64_t count = find(maps, first, end, STRIP, places);
+        const int64_t count = find(maps, first, end, STRIP, positions);
         for (int64_t channel = 0; channel < channels; channel += LANES) {
             Input<0, 1, 2, 3> input;
             for (int64_t t = 0; t < count; t++) {
-                input.load_tile(maps, places[t], channel);
+                input.load_tile(maps, positions[t], channel);
                 for (int at = 0; at < 16; at++)
                     store(inputs + (at * STRIP + t) * channels + channel, input.at(at / 4, at % 4));
             }
@@ -167,7 +168,7 @@ void convolve(const Inputs &maps, const Number *transformed, const Results<Numbe
                         for (int n = 0; n < N; n++) store(to + (m * N + n) * LANES, products.sums[m][n]);
                 }
             for (int64_t t = 0; t < count; t++)
-                write<STRIP, N>(sums + t * N * LANES, maps, places[t], output, results);
+                write<STRIP, N>(sums + t * N * LANES, maps, positions[t], output, results);
         }
     }
 }
@@ -215,19 +216,19 @@ template <int I>
 void sum(const Inputs &maps, const Inputs &gradient, float *sums, int64_t begin, int64_t end) {
     const int64_t channels = maps.channels, outputs = gradient.channels;
     Number *inputs = scratch(4 * GRADIENT_TILES * (channels + outputs)), *gradients = inputs + 4 * GRADIENT_TILES * channels;
-    Place places[GRADIENT_TILES];
+    TilePosition positions[GRADIENT_TILES];
     for (int64_t first = begin; first < end; first += GRADIENT_TILES) {
-        const int64_t count = find(maps, first, end, GRADIENT_TILES, places);
+        const int64_t count = find(maps, first, end, GRADIENT_TILES, positions);
         for (int64_t channel = 0; channel < channels; channel += LANES) {
             Input<I> input;
             interleave_tiles(inputs, channels, channel, count, [&](int64_t t, Vector(&to)[4]) {
-                input.load_tile(maps, places[t], channel);
+                input.load_tile(maps, positions[t], channel);
                 for (int j = 0; j < 4; j++) to[j] = input.at(0, j);
             });
         }
         for (int64_t output = 0; output < outputs; output += LANES)
             interleave_tiles(gradients, outputs, output, count,
-                        [&](int64_t t, Vector(&to)[4]) { gradient_row<I>(gradient, places[t], output, to); });
+                        [&](int64_t t, Vector(&to)[4]) { gradient_row<I>(gradient, positions[t], output, to); });
         for (int j = 0; j < 4; j++) {
             const auto add = channels % (2 * LANES) ? add_products<2 * GRADIENT_ROWS, 1> : add_products<GRADIENT_ROWS, 2>;
             add(gradients + j * GRADIENT_TILES * outputs, outputs, inputs + j * GRADIENT_TILES * channels, channels,

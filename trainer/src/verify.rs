@@ -133,7 +133,7 @@ fn read(path: &Path) -> Result<Manifest> {
 /// The specification with the paths of the command line.
 fn with_local_paths(manifest: &Manifest, args: &VerifyArgs) -> TrainingPlan {
     let mut spec = manifest.specification.clone();
-    spec.dataset.place.path = args.dataset.clone().unwrap_or(spec.dataset.place.path);
+    spec.dataset.location.path = args.dataset.clone().unwrap_or(spec.dataset.location.path);
     spec.student.checkpoint = args.student.clone().or(spec.student.checkpoint);
     if let (Some(teacher), Some(given)) = (&mut spec.teacher, &args.teacher) {
         teacher.checkpoint.clone_from(given);
@@ -147,7 +147,7 @@ fn check_inputs(manifest: &Manifest, spec: &TrainingPlan) -> Result<()> {
     let of_teacher = spec.teacher.as_ref().map(|teacher| teacher.checkpoint.as_path());
     check_file("--teacher", of_teacher, teacher)?;
     check_file("--student", spec.student.checkpoint.as_deref(), manifest.initial_student_sha256.as_deref())?;
-    let path = &spec.dataset.place.path;
+    let path = &spec.dataset.location.path;
     let options = DatasetOptions {
         image_column: spec.dataset.image_column.clone(),
         label_column: spec.dataset.label_column.clone(),

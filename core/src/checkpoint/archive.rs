@@ -38,7 +38,7 @@ pub(super) struct Checksums {
 }
 
 /// Where an entry is in the file.
-pub(crate) struct Place {
+pub(crate) struct EntryRange {
     /// From the entry's header to the end of its bytes.
     pub(crate) whole: Range<u64>,
     /// Its bytes, as they are stored.
@@ -85,14 +85,14 @@ impl<'a> Archive<'a> {
     }
 
     /// Where an entry's bytes are in the file, packed or not.
-    pub(crate) fn place(&mut self, index: usize) -> Result<Place> {
+    pub(crate) fn place(&mut self, index: usize) -> Result<EntryRange> {
         let entry = self.zip.by_index_raw(index).map_err(archive_error)?;
         if entry.encrypted() {
             return Err(Error::Unsupported("its archive is encrypted".to_owned()));
         }
         let end = entry.data_start().and_then(|start| start.checked_add(entry.compressed_size()));
         match (entry.data_start(), end) {
-            (Some(start), Some(end)) if end <= self.source.len() && entry.header_start() <= start => Ok(Place {
+            (Some(start), Some(end)) if end <= self.source.len() && entry.header_start() <= start => Ok(EntryRange {
                 whole: entry.header_start()..end,
                 content: start..end,
                 is_packed: entry.compression() != CompressionMethod::Stored || entry.size() != entry.compressed_size(),

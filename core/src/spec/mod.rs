@@ -29,7 +29,7 @@ pub use defaults::usual_resize;
 pub use doubts::{doubts, oversized_batch};
 pub use method::{BaseLoss, Method};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
-pub use request::{DatasetPlace, Request, StudentRequest, TeacherRequest};
+pub use request::{DatasetLocation, Request, StudentRequest, TeacherRequest};
 pub use resolved::{
     Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, OptimizerSpec,
     Precision, ScheduleSpec, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,

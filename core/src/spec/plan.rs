@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::field::Document;
-use super::request::{DatasetPlace, Request, StudentRequest, TeacherRequest, known};
+use super::request::{DatasetLocation, Request, StudentRequest, TeacherRequest, known};
 use super::{DatasetSpec, DistillationSpec, Fault, StudentSpec, TeacherSpec, TrainingSpec};
 use crate::architecture::{self, Architecture, UnknownArchitecture};
 
@@ -76,7 +76,7 @@ impl TrainingPlan {
         let StudentRequest { architecture, checkpoint } = student;
         let architecture = known("/student/architecture", architecture)?;
         let student = StudentPlan { architecture, checkpoint: checkpoint.map(PathBuf::from) };
-        let DatasetPlace { name: dataset_name, path } = dataset.place.clone();
+        let DatasetLocation { name: dataset_name, path } = dataset.location.clone();
         let directory = DatasetDirectory { name: dataset_name, path: known("/dataset/path", path)? };
         let dataset = dataset.at(directory);
         Ok(Self { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })

@@ -24,7 +24,7 @@ pub struct Request {
     /// None where the document has none.
     pub teacher: Option<TeacherRequest>,
     pub student: StudentRequest,
-    pub dataset: DatasetSpec<DatasetPlace>,
+    pub dataset: DatasetSpec<DatasetLocation>,
     pub distillation: DistillationSpec,
     pub training: TrainingSpec,
     pub priority: i32,
@@ -53,7 +53,7 @@ pub struct StudentRequest {
 
 /// Where the data set is, as far as it could be read.
 #[derive(Debug, Clone)]
-pub struct DatasetPlace {
+pub struct DatasetLocation {
     pub name: Option<String>,
     pub path: Option<PathBuf>,
 }
@@ -90,7 +90,7 @@ impl Request {
         let StudentRequest { architecture, checkpoint } = student;
         let student =
             StudentSpec { architecture: known("/student/architecture", architecture)?.name.into(), checkpoint };
-        let data = DatasetName { name: known("/dataset/name", dataset.place.name.clone())? };
+        let data = DatasetName { name: known("/dataset/name", dataset.location.name.clone())? };
         let dataset = dataset.at(data);
         Ok(JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })
     }
@@ -186,7 +186,7 @@ fn student(reader: ObjectReader<'_>) -> StudentRequest {
     student
 }
 
-fn dataset(reader: ObjectReader<'_>, student: Option<&Architecture>) -> DatasetSpec<DatasetPlace> {
+fn dataset(reader: ObjectReader<'_>, student: Option<&Architecture>) -> DatasetSpec<DatasetLocation> {
     let path = if reader.knows("path") { reader.optional("path") } else { None };
     let (mean, std) = normalisation(&reader);
     if reader.is_given("eval_split") && reader.is_given("eval_fraction") {
@@ -196,7 +196,7 @@ fn dataset(reader: ObjectReader<'_>, student: Option<&Architecture>) -> DatasetS
     let image_size = reader.optional("image_size").unwrap_or_else(native);
     let (eval_crop, eval_resize) = eval_framing(&reader, image_size);
     let dataset = DatasetSpec {
-        place: DatasetPlace { name: reader.optional("name"), path },
+        location: DatasetLocation { name: reader.optional("name"), path },
         train_split: reader.optional("train_split"),
         eval_split: reader.optional("eval_split"),
         eval_fraction: reader.optional("eval_fraction"),

@@ -54,12 +54,12 @@ pub struct StudentSpec {
     pub checkpoint: Option<String>,
 }
 
-/// The images to train and evaluate on; `place` says where they are, and differs between a job and a
+/// The images to train and evaluate on; `location` says where they are, and differs between a job and a
 /// [plan](super::TrainingPlan).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DatasetSpec<Place = DatasetName> {
+pub struct DatasetSpec<Location = DatasetName> {
     #[serde(flatten)]
-    pub place: Place,
+    pub location: Location,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_split: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,13 +104,13 @@ impl TeacherSpec {
     }
 }
 
-impl<Place> DatasetSpec<Place> {
-    /// The same images in another place.
-    pub fn at<Other>(self, place: Other) -> DatasetSpec<Other> {
+impl<Location> DatasetSpec<Location> {
+    /// The same images at another location.
+    pub fn at<Other>(self, location: Other) -> DatasetSpec<Other> {
         let Self { train_split, eval_split, eval_fraction, image_column, label_column, image_size, .. } = self;
         let Self { mean, std, limit, eval_crop, eval_resize, .. } = self;
         DatasetSpec {
-            place,
+            location,
             train_split,
             eval_split,
             eval_fraction,

@@ -343,7 +343,7 @@ fn whole_numbers_may_be_written_with_a_fraction_of_zero() {
 #[test]
 fn a_data_set_may_have_any_name_that_is_no_path() {
     for name in ["cifar100", "my data", "c++", "日本", "_x", "a.b"] {
-        assert_eq!(parse(&with("/dataset/name", json!(name))).unwrap().dataset.place.name, name);
+        assert_eq!(parse(&with("/dataset/name", json!(name))).unwrap().dataset.location.name, name);
     }
     for name in [".", "..", "../x", "/etc", "a/b", "a\\b", ".hidden", " x"] {
         assert_one_fault(&with("/dataset/name", json!(name)), "/dataset/name", "is not a name: a name has at most 100");

@@ -74,11 +74,11 @@ impl Data {
     /// # Errors
     /// The data set cannot be read, or does not fit the specification.
     pub fn open(spec: &TrainingPlan, resources: &Resources, report: &mut dyn Report) -> Result<Self> {
-        let DatasetSpec { place, image_column, label_column, image_size, .. } = &spec.dataset;
+        let DatasetSpec { location, image_column, label_column, image_size, .. } = &spec.dataset;
         let follow_links = resources.follow_links;
         let options =
             DatasetOptions { image_column: image_column.clone(), label_column: label_column.clone(), follow_links };
-        let dataset = Arc::new(Dataset::open(&place.path, &options)?);
+        let dataset = Arc::new(Dataset::open(&location.path, &options)?);
         let selection = dataset.select(spec.dataset.selection()).map_err(|fault| fault.error)?;
         tell(&selection, report);
         let splits = SplitNames { train: selection.train.split.clone(), eval: selection.eval.split.clone() };
@@ -123,7 +123,17 @@ impl Data {
         // Rank 0 hashes for all and tells the others what they need.
         let to_hash = if resources.shard.rank == 0 { to_hash } else { vec![] };
         let fingerprints = Fingerprints::start(dataset, to_hash);
-        Ok(Self { path: place.path.clone(), classes, train, eval, splits, selected, mean_std, fingerprints, dropped })
+        Ok(Self {
+            path: location.path.clone(),
+            classes,
+            train,
+            eval,
+            splits,
+            selected,
+            mean_std,
+            fingerprints,
+            dropped,
+        })
     }
 }
 

@@ -119,7 +119,7 @@ pub fn identity(spec: &TrainingPlan, teacher: Option<&str>, student: Option<&str
     let mut spec = spec.clone();
     (spec.name, spec.priority, spec.max_attempts) = (String::new(), 0, 0);
     spec.labels.clear();
-    spec.dataset.place = DatasetDirectory { name: None, path: PathBuf::new() };
+    spec.dataset.location = DatasetDirectory { name: None, path: PathBuf::new() };
     // Only views change what is trained on.
     spec.training.teacher_cache = spec.training.teacher_cache.filter(|cache| matches!(cache, TeacherCache::Views(_)));
     spec.student.checkpoint = student.map(PathBuf::from);

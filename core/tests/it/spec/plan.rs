@@ -13,7 +13,7 @@ fn only_the_command_line_takes_paths() {
     document["dataset"] = json!({"path": "/data/digits"});
     document["teacher"]["checkpoint"] = json!("teacher.pth");
     let plan = TrainingPlan::parse(&document).expect("paths are fine locally");
-    assert_eq!(plan.dataset.place.path, Path::new("/data/digits"));
+    assert_eq!(plan.dataset.location.path, Path::new("/data/digits"));
     assert_eq!(plan.teacher.as_ref().unwrap().checkpoint, Path::new("teacher.pth"));
     let faults = faults(&document);
     let pointers: Vec<_> = faults.iter().map(|(pointer, _)| pointer.as_str()).collect();
