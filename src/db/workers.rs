@@ -41,7 +41,7 @@ pub struct NewWorker {
 /// What a worker says about the jobs that it can run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Abilities {
-    /// The name and the [outline](crate::dataset::outline) of each data set.
+    /// The name and the [fingerprint](crate::dataset::fingerprint) of each data set.
     pub datasets: BTreeMap<String, String>,
     /// Why it takes no jobs; `None` if it does.
     pub stopped_because: Option<String>,

@@ -79,16 +79,16 @@ fn question(spec: &DatasetSpec) -> anyhow::Result<String> {
     Ok(serde_json::to_string(&(name, columns, train_split, eval_split, eval_fraction, limit))?)
 }
 
-/// The outline of the server's copy of a data set. Requests at about the same time share a look.
-pub async fn outline(state: &AppState, name: &str) -> Result<Option<String>, ApiError> {
+/// The fingerprint of the server's copy of a data set. Requests at about the same time share a look.
+pub async fn fingerprint(state: &AppState, name: &str) -> Result<Option<String>, ApiError> {
     let directory = state.datasets.directory().clone();
     let changed = changed(&directory.join(name)).await;
     let (asked, name) = (format!("{changed:?} {name}"), name.to_owned());
     let look = move || {
         let path = dataset::resolve(&directory, &name).map_err(std::io::Error::other)?;
-        dataset::outline(&path)
+        dataset::fingerprint(&path)
     };
-    Ok(state.outlines.find(asked, look).await?.as_ref().as_ref().ok().cloned())
+    Ok(state.fingerprints.find(asked, look).await?.as_ref().as_ref().ok().cloned())
 }
 
 /// What is wrong with a data set, and the place of the specification that it concerns.

@@ -156,7 +156,7 @@ pub struct AppState {
     charts: Arc<v1::jobs::metrics::Charts>,
     datasets: Arc<v1::datasets::Catalogue>,
     looks: Arc<v1::datasets::Looks<dataset_facts::DatasetFacts, dataset_facts::WrongDataset>>,
-    outlines: Arc<v1::datasets::Looks<String, std::io::Error>>,
+    fingerprints: Arc<v1::datasets::Looks<String, std::io::Error>>,
     /// Ends the streams, which would otherwise never end.
     stopping: CancellationToken,
 }
@@ -175,7 +175,7 @@ impl AppState {
             bodies: Arc::default(),
             charts: Arc::default(),
             looks: Arc::default(),
-            outlines: Arc::default(),
+            fingerprints: Arc::default(),
             datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone(), settings.follow_links)),
             settings: Arc::new(settings),
             pool,

@@ -28,9 +28,9 @@ pub struct Resolved {
     pub spec: JobSpec,
     /// The data set.
     dataset: DatasetFacts,
-    /// The [outline](crate::dataset::outline) of the server's copy of the data set, which workers compare with theirs;
-    /// `None` if it cannot be read.
-    pub outline: Option<String>,
+    /// The [fingerprint](crate::dataset::fingerprint) of the server's copy of the data set, which workers compare with
+    /// theirs; `None` if it cannot be read.
+    pub fingerprint: Option<String>,
     /// The workers that run now.
     prospects: Prospects,
     /// Why it will wait, as far as that is known now.
@@ -106,15 +106,15 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let devices = request.training.devices;
     match (request.complete(), checked) {
         (Ok(spec), Some(dataset)) => {
-            let outline = dataset_facts::outline(state, &spec.dataset.location.name).await?;
+            let fingerprint = dataset_facts::fingerprint(state, &spec.dataset.location.name).await?;
             let needs = Needs {
                 devices: i32::try_from(devices).unwrap_or(i32::MAX),
                 dataset: &spec.dataset.location.name,
-                outline: outline.as_deref(),
+                fingerprint: fingerprint.as_deref(),
             };
             let prospects = waiting::prospects(&state.pool, needs).await?;
             let waits = too_few_devices(&prospects, devices);
-            Ok(Resolved { spec, dataset, outline, prospects, waits, notes })
+            Ok(Resolved { spec, dataset, fingerprint, prospects, waits, notes })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
@@ -292,7 +292,7 @@ impl Resolved {
         let devices = i32::try_from(self.spec.training.devices).unwrap_or(i32::MAX);
         for _ in 0..LOOKS {
             tokio::time::sleep(BETWEEN_LOOKS).await;
-            let needs = Needs { devices, dataset: name, outline: self.outline.as_deref() };
+            let needs = Needs { devices, dataset: name, fingerprint: self.fingerprint.as_deref() };
             let prospects = waiting::prospects(&state.pool, needs).await?;
             if !lacks(&prospects) {
                 return Ok(Some(prospects));

@@ -112,7 +112,7 @@ impl RunningAttempt<'_> {
         let name = &claim.spec.dataset.location.name;
         if let (ErrorClass::User, Some(expected)) = (failure.class, &claim.dataset_fingerprint) {
             let path = settings.datasets_dir.join(name);
-            let found = tokio::task::spawn_blocking(move || dataset::outline(&path).ok()).await.ok().flatten();
+            let found = tokio::task::spawn_blocking(move || dataset::fingerprint(&path).ok()).await.ok().flatten();
             if found.as_ref() != Some(expected) {
                 let message =
                     format!("this worker's copy of the data set {name:?} has changed meanwhile: {}", failure.message);

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::dataset;
 
-/// How long an outline is good for at least, if nothing tells of a change. A wrong one costs a claim or its delay: what
-/// an attempt trained on is looked at again when it fails.
+/// How long a fingerprint is good for at least, if nothing tells of a change. A wrong one costs a claim or its delay:
+/// what an attempt trained on is looked at again when it fails.
 const FRESH: Duration = Duration::from_secs(2);
-/// An outline that takes long to read, as over a network, is good for at least so many times as long.
+/// A fingerprint that takes long to read, as over a network, is good for at least so many times as long.
 const FRESH_FACTOR: u32 = 10;
 
-/// The data sets in a directory, with the outlines that were read a moment ago: a worker looks before every claim.
+/// The data sets in a directory, with the fingerprints that were read a moment ago: a worker looks before every claim.
 #[derive(Debug)]
 pub(super) struct Datasets {
     directory: PathBuf,
@@ -27,7 +27,7 @@ struct Known {
     /// When its directory was changed last, which tells of files that come and go there.
     modified: Option<SystemTime>,
     until: Instant,
-    outline: String,
+    fingerprint: String,
 }
 
 impl Datasets {
@@ -35,8 +35,8 @@ impl Datasets {
         Self { directory, fresh: FRESH, known: Mutex::default() }
     }
 
-    /// The data sets with their outlines. One that cannot be read is none that this worker has.
-    pub(super) async fn outlines(self: &Arc<Self>) -> BTreeMap<String, String> {
+    /// The data sets with their fingerprints. One that cannot be read is none that this worker has.
+    pub(super) async fn fingerprints(self: &Arc<Self>) -> BTreeMap<String, String> {
         let datasets = self.clone();
         tokio::task::spawn_blocking(move || datasets.look()).await.unwrap_or_default()
     }
@@ -47,23 +47,23 @@ impl Datasets {
         let names = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
             let Ok(path) = dataset::resolve(&self.directory, &name) else { continue };
-            let Some(outline) = self.outline(known.remove(&name), &path) else { continue };
-            found.insert(name, outline);
+            let Some(fingerprint) = self.fingerprint(known.remove(&name), &path) else { continue };
+            found.insert(name, fingerprint);
         }
-        let outlines = found.iter().map(|(name, known)| (name.clone(), known.outline.clone())).collect();
+        let fingerprints = found.iter().map(|(name, known)| (name.clone(), known.fingerprint.clone())).collect();
         *known = found;
-        outlines
+        fingerprints
     }
 
-    fn outline(&self, known: Option<Known>, path: &Path) -> Option<Known> {
+    fn fingerprint(&self, known: Option<Known>, path: &Path) -> Option<Known> {
         let modified = fs::metadata(path).and_then(|facts| facts.modified()).ok();
         let start = Instant::now();
         if let Some(known) = known.filter(|known| known.modified == modified && start < known.until) {
             return Some(known);
         }
-        let outline = dataset::outline(path).ok()?;
+        let fingerprint = dataset::fingerprint(path).ok()?;
         let until = Instant::now() + self.fresh.max(start.elapsed() * FRESH_FACTOR);
-        Some(Known { modified, until, outline })
+        Some(Known { modified, until, fingerprint })
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn outlines_are_kept_for_a_while_unless_the_directory_tells_of_a_change() {
+    fn fingerprints_are_kept_for_a_while_unless_the_directory_tells_of_a_change() {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
         write(&one.join("train/data.bin"), "1");

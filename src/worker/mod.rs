@@ -283,7 +283,7 @@ async fn work(context: &WorkerContext, mut health: WorkerHealth, wakeups: &Arc<W
 
 /// What the worker can run now.
 async fn abilities(context: &WorkerContext, health: &WorkerHealth) -> Abilities {
-    let datasets = context.datasets.outlines().await;
+    let datasets = context.datasets.fingerprints().await;
     Abilities { datasets, stopped_because: health.stopped_because().map(str::to_owned) }
 }
 

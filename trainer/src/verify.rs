@@ -157,7 +157,7 @@ fn check_inputs(manifest: &Manifest, spec: &TrainingPlan) -> Result<()> {
         .map_err(|error| Error::user(format!("{error}. Name the data set's directory with --dataset")))?;
     let mut found = BTreeMap::new();
     for split in manifest.data.sha256_of_files.keys() {
-        found.insert(split.clone(), dataset.fingerprint(split).map_err(Error::storage(dataset.path()))?);
+        found.insert(split.clone(), dataset.sha256(split).map_err(Error::storage(dataset.path()))?);
     }
     if found != manifest.data.sha256_of_files {
         return Err(Error::user(format!(

@@ -36,7 +36,7 @@ impl Dataset {
     ///
     /// # Errors
     /// There is no such split, or a file cannot be read.
-    pub fn fingerprint(&self, split: &str) -> io::Result<String> {
+    pub fn sha256(&self, split: &str) -> io::Result<String> {
         let split = self.choose(Some(split), &[]).map_err(|error| io::Error::new(io::ErrorKind::NotFound, error))?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];

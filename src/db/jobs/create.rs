@@ -20,7 +20,8 @@ pub struct NewJob<'a> {
     pub idempotency: Option<(&'a str, &'a str)>,
     /// Warnings that the history begins with.
     pub warnings: &'a [String],
-    /// The [outline](crate::dataset::outline) of the data set, which a worker's copy must have; `None` if any will do.
+    /// The [fingerprint](crate::dataset::fingerprint) of the data set, which a worker's copy must have; `None` if any
+    /// will do.
     pub dataset_fingerprint: Option<&'a str>,
 }
 

@@ -264,8 +264,8 @@ pub struct Needs<'a> {
     pub devices: i32,
     /// Name of the data set.
     pub dataset: &'a str,
-    /// The [outline](crate::dataset::outline) that its copy must have; `None` if any will do.
-    pub outline: Option<&'a str>,
+    /// The [fingerprint](crate::dataset::fingerprint) that its copy must have; `None` if any will do.
+    pub fingerprint: Option<&'a str>,
 }
 
 /// The running workers, as a job that is posted now would find them.
@@ -301,7 +301,7 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
         needs.devices,
         JobSpec::VERSION,
         needs.dataset,
-        needs.outline,
+        needs.fingerprint,
     )
     .fetch_one(pool)
     .await?;

@@ -21,7 +21,7 @@ pub struct Claim {
     pub spec: JobSpec,
     /// What an earlier attempt left to resume from.
     pub checkpoint: Option<SavedCheckpoint>,
-    /// The [outline](crate::dataset::outline) of the data set when the job was posted; `None` if any will do.
+    /// The data set's [fingerprint](crate::dataset::fingerprint) when the job was posted; `None` if any will do.
     pub dataset_fingerprint: Option<String>,
 }
 

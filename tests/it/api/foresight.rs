@@ -186,11 +186,11 @@ async fn a_dry_run_says_what_the_running_workers_lack() {
     let stopped = Abilities { stopped_because: Some("its disk is full".into()), ..Abilities::default() };
     let found = lacks(Some(stopped.clone())).await;
     assert_eq!(found, ["no running worker takes jobs: its disk is full; the job waits until one does"]);
-    let other = |outline: &str| {
-        let datasets = BTreeMap::from([("ten".to_owned(), outline.to_owned())]);
+    let other = |fingerprint: &str| {
+        let datasets = BTreeMap::from([("ten".to_owned(), fingerprint.to_owned())]);
         Abilities { datasets, stopped_because: None }
     };
-    for abilities in [Abilities::default(), other("another outline")] {
+    for abilities in [Abilities::default(), other("another fingerprint")] {
         let found = lacks(Some(abilities)).await;
         assert!(
             found.len() == 1 && found[0].starts_with("no running worker has the data set ten as this"),
@@ -199,8 +199,8 @@ async fn a_dry_run_says_what_the_running_workers_lack() {
     }
     // What the server would note when the job is posted.
     let id = api.job().await;
-    let outline = api.db.job(&id).await["dataset_fingerprint"].as_str().unwrap().to_owned();
-    assert_eq!(lacks(Some(other(&outline))).await, [""; 0]);
+    let fingerprint = api.db.job(&id).await["dataset_fingerprint"].as_str().unwrap().to_owned();
+    assert_eq!(lacks(Some(other(&fingerprint))).await, [""; 0]);
     // A worker that takes no jobs counts for nothing where several devices are asked for, either.
     register(&api, "wrk_1", "cpu", Some(stopped)).await;
     let mut large = plain_job();

@@ -11,7 +11,7 @@ use crate::support::db::TestDb;
 
 /// Registers a worker that has these data sets.
 async fn register(db: &TestDb, id: &str, datasets: &[(&str, &str)], stopped_because: Option<&str>) {
-    let datasets = datasets.iter().map(|(name, outline)| ((*name).to_owned(), (*outline).to_owned())).collect();
+    let datasets = datasets.iter().map(|(name, fingerprint)| ((*name).to_owned(), (*fingerprint).to_owned())).collect();
     let abilities = Some(Abilities { datasets, stopped_because: stopped_because.map(str::to_owned) });
     workers::register(&db.pool, &NewWorker { abilities, ..worker(id, 1) }).await.unwrap();
 }

@@ -42,7 +42,7 @@ async fn notes_that_are_added_to_a_data_set_keep_no_job_waiting() {
     fs::write(dataset.join("train.parquet"), "images").unwrap();
     let id = it.db.add_job(json!({})).await;
     let query = sqlx::query("update jobs set dataset_fingerprint = $2 where id = $1").bind(id);
-    query.bind(distillery::dataset::outline(&dataset).unwrap()).execute(&it.db.pool).await.unwrap();
+    query.bind(distillery::dataset::fingerprint(&dataset).unwrap()).execute(&it.db.pool).await.unwrap();
     fs::write(dataset.join("README.md"), "how the images were made").unwrap();
     let worker = it.start();
     it.db.until_status(id, "succeeded").await;

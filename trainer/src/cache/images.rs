@@ -23,7 +23,7 @@ use distillery_core::dataset::{MeanStd, plane_bytes};
 const MAGIC: &[u8] = b"distillery images 1\n";
 const HEAD: usize = 4096;
 const HASH: usize = 32;
-/// Fingerprint, mean and standard deviation, number of images.
+/// SHA-256 of the files, mean and standard deviation, number of images.
 const FACTS: usize = 64 + 6 * 8 + 8;
 /// Bytes of the parts that are hashed in parallel.
 const PART: usize = 1 << 20;
@@ -99,20 +99,20 @@ impl ImageFile {
         let side = i64::from(self.side);
         let labels = Tensor::from_data_size(&labels, &[count as i64], Kind::Int64);
         let pixels = Tensor::from_data_size(&pixels, &[count as i64, 3, side, side], Kind::Uint8);
-        let fingerprint = String::from_utf8(facts[..64].to_vec()).map_err(|_| damaged())?;
+        let sha256 = String::from_utf8(facts[..64].to_vec()).map_err(|_| damaged())?;
         let number = |index: usize| f64::from_le_bytes(facts[64 + 8 * index..][..8].try_into().expect("eight bytes"));
         let mean_std = MeanStd { mean: [0, 1, 2].map(number), std: [3, 4, 5].map(number) };
-        Ok((DecodedSplit { pixels, labels, mean_std }, fingerprint))
+        Ok((DecodedSplit { pixels, labels, mean_std }, sha256))
     }
 
-    /// Stores images that were decoded from files with the SHA-256 `fingerprint`.
+    /// Stores images. `sha256` is that of the files that they were decoded from.
     ///
     /// # Errors
     /// They cannot be written, or exceed the limit of the cache.
-    pub fn store(&self, images: &DecodedSplit, fingerprint: &str) -> io::Result<()> {
+    pub fn store(&self, images: &DecodedSplit, sha256: &str) -> io::Result<()> {
         let head = self.head().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the key is too long"))?;
         let (labels, pixels) = (bytes_of(&images.labels), bytes_of(&images.pixels));
-        let mut facts = fingerprint.as_bytes().to_vec();
+        let mut facts = sha256.as_bytes().to_vec();
         let MeanStd { mean, std } = images.mean_std;
         facts.extend(mean.iter().chain(&std).flat_map(|number| number.to_le_bytes()));
         facts.extend((images.labels.numel() as u64).to_le_bytes());

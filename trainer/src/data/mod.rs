@@ -8,13 +8,13 @@ pub mod augment;
 mod batch;
 mod decode;
 mod error;
-pub mod fingerprint;
 pub mod hash;
 pub mod loader;
 pub mod normalisation;
 pub mod open;
 mod random;
 mod shard;
+pub mod split_hashes;
 mod stream;
 
 pub use augment::{CropSource, Crops, crop_flip, resized_crop, view_of};

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tch::Device;
 
-use super::fingerprint::{CacheAction, Fingerprints, SplitToHash};
 use super::loader::{Framing, Loader, LoaderOptions};
 use super::shard::Shard;
+use super::split_hashes::{CacheAction, SplitHashes, SplitToHash};
 use crate::cache::Cache;
 use crate::cache::images::ImageFile;
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ pub struct Data {
     pub selected: SelectionHashes,
     /// For the student's input.
     pub mean_std: MeanStd,
-    pub fingerprints: Fingerprints,
+    pub split_hashes: SplitHashes,
     /// Images of both splits that could not be decoded.
     pub dropped: u64,
 }
@@ -122,7 +122,7 @@ impl Data {
         let classes = dataset.classes().clone();
         // Rank 0 hashes for all and tells the others what they need.
         let to_hash = if resources.shard.rank == 0 { to_hash } else { vec![] };
-        let fingerprints = Fingerprints::start(dataset, to_hash);
+        let split_hashes = SplitHashes::start(dataset, to_hash);
         Ok(Self {
             path: location.path.clone(),
             classes,
@@ -131,7 +131,7 @@ impl Data {
             splits,
             selected,
             mean_std,
-            fingerprints,
+            split_hashes,
             dropped,
         })
     }
@@ -184,8 +184,8 @@ impl SplitSource<'_> {
         };
         let file = self.cache_file(cache, &stamp, &options);
         match file.load() {
-            Ok(Some((decoded, fingerprint))) if decoded.pixels.numel() as u64 <= options.memory_limit => {
-                return Ok((Loader::of_decoded(&decoded, options)?, CacheAction::Verify { file, fingerprint }));
+            Ok(Some((decoded, sha256))) if decoded.pixels.numel() as u64 <= options.memory_limit => {
+                return Ok((Loader::of_decoded(&decoded, options)?, CacheAction::Verify { file, sha256 }));
             }
             Ok(_) => {}
             Err(error) => report.event(&warning(format!(

@@ -105,7 +105,7 @@ pub struct StudentEntry {
 /// # Errors
 /// It cannot be written, or the data set's files could not be hashed.
 pub fn write(path: &Path, spec: &TrainingPlan, mut setup: Setup, outcome: &Outcome, last: StudentFacts) -> Result<()> {
-    let sha256_of_files = setup.data.fingerprints.get()?.clone();
+    let sha256_of_files = setup.data.split_hashes.get()?.clone();
     let Counters { epoch, step, best, teacher, last: last_evaluation, attempts, .. } = setup.counters;
     let own = setup.objective.teacher_normalisation.as_ref();
     let (mean, std) = own.map(|own| (own.mean, own.std)).unzip();

@@ -74,7 +74,7 @@ fn logits_key(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup) -> Re
 /// # Errors
 /// The data set's files cannot be read.
 pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
-    let files = setup.data.fingerprints.get()?.get(split).cloned();
+    let files = setup.data.split_hashes.get()?.get(split).cloned();
     let normalisation = setup.objective.teacher_normalisation();
     let (teacher, data) = (&spec.teacher, &spec.dataset);
     Ok(json!({

@@ -268,11 +268,11 @@ fn a_name_is_never_a_path() {
 }
 
 #[test]
-fn a_fingerprint_is_of_the_content() {
+fn the_sha256_of_a_split_is_of_its_content() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     cifar10(one.path());
     cifar10(two.path());
-    let print = |at: &Path, split: &str| open(at).fingerprint(split).unwrap();
+    let hash = |at: &Path, split: &str| open(at).sha256(split).unwrap();
     let before = print(one.path(), "train");
     assert_eq!(before.len(), 64);
     assert_eq!(before, print(two.path(), "train"));
@@ -283,5 +283,5 @@ fn a_fingerprint_is_of_the_content() {
     fs::write(path, content).unwrap();
     assert_ne!(before, print(two.path(), "train"));
     assert_eq!(print(one.path(), "test"), print(two.path(), "test"));
-    assert!(open(one.path()).fingerprint("val").is_err());
+    assert!(open(one.path()).sha256("val").is_err());
 }

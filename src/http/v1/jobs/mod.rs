@@ -81,7 +81,7 @@ pub async fn create(
             let resolved = resolve::resolve(&state, &body.value).await?;
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
             let warnings = &resolved.warnings();
-            let dataset_fingerprint = resolved.outline.as_deref();
+            let dataset_fingerprint = resolved.fingerprint.as_deref();
             let new = NewJob { spec: &resolved.spec, submitted, idempotency, warnings, dataset_fingerprint };
             db::jobs::create(&state.pool, &new).await?
         }

@@ -16,7 +16,7 @@ type Hashes = BTreeMap<String, String>;
 
 /// The hashes, or the thread that computes them.
 #[derive(Debug)]
-pub struct Fingerprints {
+pub struct SplitHashes {
     thread: Option<JoinHandle<Result<Hashes>>>,
     found: Hashes,
 }
@@ -42,13 +42,13 @@ pub enum CacheAction {
     /// Check that they were decoded from files with this SHA-256. Training already uses them.
     Verify {
         file: ImageFile,
-        fingerprint: String,
+        sha256: String,
     },
 }
 
 impl SplitToHash {
     fn hash(self, dataset: &Dataset) -> Result<(String, String)> {
-        let found = dataset.fingerprint(&self.name).map_err(Error::storage(dataset.path()))?;
+        let found = dataset.sha256(&self.name).map_err(Error::storage(dataset.path()))?;
         for action in self.then {
             action.take(dataset, &self.name, &found)?;
         }
@@ -67,7 +67,7 @@ impl CacheAction {
                 }
                 Ok(())
             }
-            Self::Verify { file, fingerprint } if fingerprint != found => {
+            Self::Verify { file, sha256 } if sha256 != found => {
                 let _ = file.remove();
                 Err(Error {
                     class: ErrorClass::Storage,
@@ -83,7 +83,7 @@ impl CacheAction {
     }
 }
 
-impl Fingerprints {
+impl SplitHashes {
     /// Starts to hash the splits on a thread.
     #[must_use]
     pub fn start(dataset: Arc<Dataset>, splits: Vec<SplitToHash>) -> Self {

@@ -23,11 +23,11 @@ const MOST_ENTRIES: usize = 20_000;
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn outline(path: &Path) -> io::Result<String> {
-    outline_of(path, MOST_ENTRIES)
+pub fn fingerprint(path: &Path) -> io::Result<String> {
+    fingerprint_of(path, MOST_ENTRIES)
 }
 
-fn outline_of(path: &Path, most: usize) -> io::Result<String> {
+fn fingerprint_of(path: &Path, most: usize) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut left = most;
     add(path, LEVELS, &mut left, &mut hash)?;
@@ -96,18 +96,18 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let outline = outline(dir.path()).unwrap();
-        (dir, outline)
+        let fingerprint = fingerprint(dir.path()).unwrap();
+        (dir, fingerprint)
     }
 
     #[test]
-    fn copies_have_the_same_outline_and_others_do_not() {
+    fn copies_have_the_same_fingerprint_and_others_do_not() {
         let files = [("data/train.parquet", "12345"), ("data/test.parquet", "123"), ("data/dev.parquet", "x")];
         let (_one, original) = written(&files);
         let (copy, same) = written(&[files[2], files[1], files[0], (".cache/x", "y")]);
         assert_eq!(original, same);
         fs::create_dir(copy.path().join("empty")).unwrap();
-        assert_ne!(outline(copy.path()).unwrap(), original);
+        assert_ne!(fingerprint(copy.path()).unwrap(), original);
         for other in [&files[..2], &[files[0], ("data/test.parquet", "1234"), files[2]], &[]] {
             assert_ne!(written(other).1, original, "{other:?}");
         }
@@ -123,7 +123,7 @@ mod tests {
     fn of_many_entries_the_first_are_looked_at_and_all_are_counted() {
         let files: Vec<(String, &str)> = (0..50).map(|number| (format!("{number:02}.png"), "1")).collect();
         let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), *text)).collect();
-        let of = |files: &[(&str, &str)]| outline_of(written(files).0.path(), 20).unwrap();
+        let of = |files: &[(&str, &str)]| fingerprint_of(written(files).0.path(), 20).unwrap();
         let original = of(&files);
         let reversed: Vec<_> = files.iter().rev().copied().collect();
         assert_eq!(of(&reversed), original);
