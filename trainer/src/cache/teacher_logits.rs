@@ -3,7 +3,8 @@
 //! With `exact` there is one view, the image itself. With `views:<n>` each image is augmented in n ways that depend on
 //! (seed, view, image). An epoch shows one view of all images, and n epochs show all views, in an order that is
 //! shuffled for every n epochs. So the first epoch of a view computes what later ones find, and no pass is needed
-//! beforehand. The cache only saves time: without it the teacher computes the same logits again.
+//! beforehand. The cache only saves time: without it the teacher computes the same logits again. `run/cache_key.rs`
+//! makes the key, which names everything that the logits depend on.
 
 use std::path::PathBuf;
 

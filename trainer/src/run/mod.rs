@@ -2,6 +2,7 @@
 //! step, [`evaluate`] measures the student, [`resume`] keeps the state that survives an interruption, and [`outputs`]
 //! writes the results.
 
+mod cache_key;
 pub mod cuda_graphs;
 pub mod doubts;
 pub mod evaluate;

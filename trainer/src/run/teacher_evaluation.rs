@@ -3,9 +3,9 @@
 
 use serde_json::json;
 
+use super::cache_key::teacher_key;
 use super::evaluate::{Seen, evaluate};
 use super::setup::Setup;
-use super::teacher_cache::teacher_key;
 use crate::cache::{Cache, record};
 use crate::error::{Error, Result};
 use crate::loss::region_report::{RegionReport, Tally};

@@ -1,0 +1,47 @@
+//! The keys of what a run caches of its teacher: everything that the logits and the evaluation depend on.
+
+use serde_json::{Value, json};
+
+use super::manifest::Versions;
+use super::setup::Setup;
+use crate::data::open::DECODER;
+use crate::error::Result;
+use crate::settings::Settings;
+use distillery_core::spec::{TeacherCache, TrainingPlan};
+
+/// Everything that the logits of an image and their rounding depend on, except the view.
+pub(super) fn logits_key(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup) -> Result<Value> {
+    let training = &spec.training;
+    let seed = matches!(training.teacher_cache, Some(TeacherCache::Views(_))).then_some(training.seed);
+    let split = setup.data.splits.train.clone();
+    Ok(json!({
+        "asked": teacher_key(spec, settings, setup, &split)?,
+        "images": [json!(setup.data.selected.train), json!(setup.data.train.len()), json!(training.augmentation), json!(seed)],
+        // In memory, unreadable images are left out before the others are numbered.
+        "numbered_in_memory": setup.data.train.is_in_memory(),
+        "batch_size": training.batch_size,
+    }))
+}
+
+/// Everything that the teacher's outputs for a split depend on.
+///
+/// # Errors
+/// The data set's files cannot be read.
+pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut Setup, split: &str) -> Result<Value> {
+    let files = setup.data.split_hashes.get()?.get(split).cloned();
+    let normalisation = setup.objective.teacher_normalisation();
+    let (teacher, data) = (&spec.teacher, &spec.dataset);
+    Ok(json!({
+        "teacher": [setup.hashes.teacher.as_ref(), teacher.as_ref().map(|teacher| teacher.architecture)],
+        "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
+        "split": split,
+        "decoder": DECODER,
+        "side": data.image_size,
+        "normalisation": [normalisation.mean, normalisation.std],
+        "scales": setup.objective.scales(),
+        "arithmetic": [
+            json!(setup.started.precision), json!(setup.started.device), json!(settings.threads),
+            json!(std::env::consts::ARCH), json!(Versions::current()),
+        ],
+    }))
+}
