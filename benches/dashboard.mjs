@@ -2,8 +2,8 @@
 //
 //     cargo build --release && DISTILLERY_BIN=target/release/distillery node benches/dashboard.mjs [JOBS]
 //
-// Starts its own server, fills its database, and opens the pages in a real Chromium on the same machine. Bytes are counted
-// on the wire, headers included; times are medians from the start of the navigation.
+// Starts its own server, fills its database, and opens the pages in a real Chromium on the same machine. Bytes are
+// counted on the wire, headers included; times are medians from the start of the navigation.
 
 import { addJobs, addPoints, idOf } from '../tests/browser/support/jobs.mjs';
 import { launchBrowser } from '../tests/browser/support/page.mjs';

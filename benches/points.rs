@@ -1,7 +1,7 @@
 //! Measures listing, charting, exporting and compacting a job with a million points: `cargo bench --bench points`.
 //!
-//! Starts its own server (with its own PostgreSQL with fsync, no workers), writes one ended job with 20 series of 50,000
-//! points each, and times whole answers over HTTP: the median and the worst of several.
+//! Starts its own server (with its own PostgreSQL with fsync, no workers), writes one ended job with 20 series of
+//! 50,000 points each, and times whole answers over HTTP: the median and the worst of several.
 
 mod common;
 

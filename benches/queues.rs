@@ -1,20 +1,20 @@
 //! Compares the queue with two others: `cargo bench --bench queues`, after `scripts/setup queues_bench`.
 //!
-//! graphile-worker (Node.js) and procrastinate (Python) also keep their jobs in PostgreSQL. All three use one server, the
-//! embedded one with fsync, each with its own database and in its own process, one after the other in alternating order.
-//! Each is used as its documentation says, with its defaults. Measured are
+//! graphile-worker (Node.js) and procrastinate (Python) also keep their jobs in PostgreSQL. All three use one server,
+//! the embedded one with fsync, each with its own database and in its own process, one after the other in alternating
+//! order. Each is used as its documentation says, with its defaults. Measured are
 //!
 //! - jobs drained per second: several workers at once each take a job, do nothing and complete it, until the queue is
 //!   empty. Every drain starts with a copy of the same full queue. All systems have the same number of connections for
 //!   this; procrastinate has one more for listening;
-//! - the time until an idle worker starts a job: from the commit of its insertion, which PostgreSQL notes just before it
-//!   waits for the disk, to the start of the task's function. distillery's task is a process, here a shell, so its start
-//!   counts, and the commit of the claim is reported too. Both ends use the machine's CLOCK_REALTIME.
+//! - the time until an idle worker starts a job: from the commit of its insertion, which PostgreSQL notes just before
+//!   it waits for the disk, to the start of the task's function. distillery's task is a process, here a shell, so its
+//!   start counts, and the commit of the claim is reported too. Both ends use the machine's CLOCK_REALTIME.
 //!
 //! The systems do different work per job. distillery makes two transactions of several statements, which keep a ledger
-//! of attempts and an event per status, and notify every watcher. procrastinate makes two transactions of one statement,
-//! keeps the job, writes events with triggers, and, like distillery, checks the connection before each. graphile-worker
-//! makes two single statements, the second of which deletes the job.
+//! of attempts and an event per status, and notify every watcher. procrastinate makes two transactions of one
+//! statement, keeps the job, writes events with triggers, and, like distillery, checks the connection before each.
+//! graphile-worker makes two single statements, the second of which deletes the job.
 
 mod common;
 

@@ -1,5 +1,5 @@
-// graphile-worker, as benches/queues.rs drives it: `queue JOBS` creates the schema and jobs, `drain WORKERS CONNECTIONS`
-// runs all jobs, `work` prints when it starts each new job. PGHOST and its like name the database.
+// graphile-worker, as benches/queues.rs drives it: `queue JOBS` creates the schema and jobs, `drain WORKERS
+// CONNECTIONS` runs all jobs, `work` prints when it starts each new job. PGHOST and its like name the database.
 
 import { EventEmitter } from "node:events";
 import { createRequire } from "node:module";

@@ -76,8 +76,8 @@ pub enum Event {
     Failed(Failure),
 }
 
-/// A request to end a run before its last epoch. It travels from the job's status by the worker's lease to the trainer and
-/// all its ranks. The greater of two requests prevails.
+/// A request to end a run before its last epoch. It travels from the job's status by the worker's lease to the trainer
+/// and all its ranks. The greater of two requests prevails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum StopRequest {

@@ -15,8 +15,8 @@ pub fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Reads a JSON document. No object may have a key twice: of two values, a reader would take one and pass over the other
-/// in silence.
+/// Reads a JSON document. No object may have a key twice: of two values, a reader would take one and pass over the
+/// other in silence.
 ///
 /// # Errors
 /// It is not JSON (of the category `Syntax` or `Eof`), or an object has a key twice (`Data`).
@@ -92,8 +92,8 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 }
 
-/// A text of at most `longest` bytes: a longer one is cut, and says how many bytes are missing. `longest` must have room
-/// for that remark.
+/// A text of at most `longest` bytes: a longer one is cut, and says how many bytes are missing. `longest` must have
+/// room for that remark.
 #[must_use]
 pub fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
     if text.len() <= longest {

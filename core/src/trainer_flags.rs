@@ -1,5 +1,5 @@
-//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate`, `convert` and `inspect`; and the format of
-//! log lines, which all commands have.
+//! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate`, `convert` and `inspect`; and the format
+//! of log lines, which all commands have.
 
 use std::path::PathBuf;
 
@@ -17,8 +17,8 @@ pub enum LogFormat {
 
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// The job specification, a JSON file: the body of `POST /v1/jobs`, or the same with `dataset.path` and with files as
-    /// checkpoints.
+    /// The job specification, a JSON file: the body of `POST /v1/jobs`, or the same with `dataset.path` and with files
+    /// as checkpoints.
     pub spec: PathBuf,
     /// Directory of the data set, instead of the specification's. A data set that has only a name is also looked for
     /// below --datasets-dir.

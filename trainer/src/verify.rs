@@ -161,7 +161,8 @@ fn check_inputs(manifest: &Manifest, spec: &TrainingPlan) -> Result<()> {
     }
     if found != manifest.data.sha256_of_files {
         return Err(Error::user(format!(
-            "the files of {} are not those of the run: their SHA-256 is different. Name the right data set with --dataset",
+            "the files of {} are not those of the run: their SHA-256 is different. Name the right data set \
+             with --dataset",
             path.display()
         )));
     }

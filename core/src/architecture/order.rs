@@ -7,9 +7,9 @@ use super::{Architecture, Family, ResnetBlock, all};
 /// and its keys in the same order.
 ///
 /// Only ResNets of basic blocks are recognised, because the same blocks are written under many names. Other families
-/// differ in what shapes do not show. Order and shapes do not show either whether a batch norm comes before or after its
-/// convolution, so the keys must show which layers form a block, unless the shortcuts have layers of their own: a block
-/// begins with its convolution. `None` where anything remains ambiguous.
+/// differ in what shapes do not show. Order and shapes do not show either whether a batch norm comes before or after
+/// its convolution, so the keys must show which layers form a block, unless the shortcuts have layers of their own: a
+/// block begins with its convolution. `None` where anything remains ambiguous.
 #[must_use]
 pub fn match_by_order(tensors: &[(&str, &[u64])]) -> Option<(&'static Architecture, Vec<String>)> {
     let [.., (_, weight), _] = tensors else { return None };

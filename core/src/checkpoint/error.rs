@@ -9,8 +9,8 @@ pub enum Error {
     Empty,
     /// The file has another format.
     #[error(
-        "the file is not a checkpoint ({found}); supported are safetensors and files written by torch.save, in its zip and \
-         its legacy format"
+        "the file is not a checkpoint ({found}); supported are safetensors and files written by torch.save, in its zip \
+         and its legacy format"
     )]
     NotACheckpoint {
         /// What the file seems to be.
@@ -21,8 +21,8 @@ pub enum Error {
     Truncated(String),
     /// The pickle wants to run something.
     #[error(
-        "refused: the file wants to run {name}; only tensors and plain containers are read, and nothing is ever run: save \
-         only the weights, with torch.save(model.state_dict(), …)"
+        "refused: the file wants to run {name}; only tensors and plain containers are read, and nothing is ever run: \
+         save only the weights, with torch.save(model.state_dict(), …)"
     )]
     Refused {
         /// Module and name, shortened and with control characters escaped.
@@ -39,8 +39,8 @@ pub enum Error {
     Unsupported(String),
     /// The file is valid, but has no weights where they are expected.
     #[error(
-        "the file contains no state dict: {0}; save model.state_dict() itself, or put it under \"state_dict\", \"model\", \
-         \"model_state_dict\", \"net\", \"student\" or \"teacher\""
+        "the file contains no state dict: {0}; save model.state_dict() itself, or put it under \"state_dict\", \
+         \"model\", \"model_state_dict\", \"net\", \"student\" or \"teacher\""
     )]
     NoStateDict(String),
     /// Reading or writing failed. Another attempt may succeed.

@@ -7,8 +7,8 @@ use super::{Checkpoint, Tensor};
 use crate::architecture::{Architecture, Role};
 
 impl Checkpoint {
-    /// What keeps the network from computing, with its tensor's name: weights that are no floating-point numbers, or that
-    /// make every output NaN, because one is not finite or a negative variance. A predicate that continues "the
+    /// What keeps the network from computing, with its tensor's name: weights that are no floating-point numbers, or
+    /// that make every output NaN, because one is not finite or a negative variance. A predicate that continues "the
     /// checkpoint"; `None` if there is nothing of this kind. Reads the weights that the network uses.
     ///
     /// # Errors
@@ -46,8 +46,8 @@ pub(crate) fn unsound(is_variance: bool, values: &[f32]) -> Option<String> {
         )),
         (0, _) => None,
         (bad, _) => Some(format!(
-            "has {} values that are not finite (NaN, infinity, or beyond float32), so outputs would be NaN: use another \
-             checkpoint",
+            "has {} values that are not finite (NaN, infinity, or beyond float32), so outputs would be NaN: use \
+             another checkpoint",
             of_all(bad)
         )),
     }

@@ -120,8 +120,8 @@ impl Folder {
                 _ => {
                     let names = holding.join(" and ");
                     let message = format!(
-                        "{names} hold images directly, so that nothing tells their classes: put them in a directory per \
-                         class, or name them in a metadata.csv with the columns file_name and label"
+                        "{names} hold images directly, so that nothing tells their classes: put them in a directory \
+                         per class, or name them in a metadata.csv with the columns file_name and label"
                     );
                     return Err(Error::invalid(root, message));
                 }

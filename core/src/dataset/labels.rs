@@ -17,8 +17,8 @@ pub(super) fn count(path: &Path, labels: &[u32]) -> Result<Classes, Error> {
         Some(missing) => Err(Error::invalid(
             path,
             format!(
-                "has labels up to {largest}, but no label {missing}: number the classes 0, 1, 2, … without gaps, or add \
-                 class names"
+                "has labels up to {largest}, but no label {missing}: number the classes 0, 1, 2, … without gaps, or \
+                 add class names"
             ),
         )),
     }

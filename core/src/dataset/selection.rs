@@ -126,8 +126,8 @@ impl Dataset {
         let is_trained_on = request.eval_fraction.is_none() && eval.split == train.split;
         let same_split = is_trained_on.then(|| {
             format!(
-                "the student is evaluated on {:?}, the split that is trained on: accuracies will not show how good it is \
-                 on other images. Name another split in dataset.eval_split, or set dataset.eval_fraction",
+                "the student is evaluated on {:?}, the split that is trained on: accuracies will not show how good it \
+                 is on other images. Name another split in dataset.eval_split, or set dataset.eval_fraction",
                 eval.split
             )
         });
@@ -157,8 +157,8 @@ impl Dataset {
         let chosen = spread(&labels, limit);
         let classes: BTreeSet<u32> = chosen.iter().map(|&index| labels[index]).collect();
         notes.push(format!(
-            "limit takes {limit} of {available} training images, spread over {} of {} classes as the split has them and \
-             the same for every seed",
+            "limit takes {limit} of {available} training images, spread over {} of {} classes as the split has them \
+             and the same for every seed",
             classes.len(),
             self.classes.count
         ));
@@ -188,8 +188,8 @@ impl Dataset {
         let more = if missing.len() > NAMED { ", …" } else { "" };
         let named: Vec<String> = missing.iter().take(NAMED).map(name).collect();
         Some(format!(
-            "the training images lack {} of the {} classes that the evaluation has ({}{more}): the student cannot learn \
-             them. Raise limit, or add images",
+            "the training images lack {} of the {} classes that the evaluation has ({}{more}): the student cannot \
+             learn them. Raise limit, or add images",
             missing.len(),
             evaluated.len(),
             named.join(", ")

@@ -1,6 +1,6 @@
-//! The names of a job's series. The trainer and the worker write series by these constants. What quotes a name elsewhere
-//! (SQL, the dashboard, the documentation) is held against this list by the tests below, which cannot tell `lr` and
-//! `images_per_second` there from other words.
+//! The names of a job's series. The trainer and the worker write series by these constants. What quotes a name
+//! elsewhere (SQL, the dashboard, the documentation) is held against this list by the tests below, which cannot tell
+//! `lr` and `images_per_second` there from other words.
 
 /// Top-1 accuracy on the evaluation split, in percent.
 pub const EVAL_TOP1: &str = "eval/top1";

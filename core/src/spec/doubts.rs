@@ -9,8 +9,8 @@ pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<S
     let mut doubts = Vec::new();
     if let Some(warmup) = distillation.warmup_epochs.filter(|&warmup| warmup > epochs) {
         doubts.push(format!(
-            "distillation.warmup_epochs is {warmup}, but there are {epochs} epochs: the distillation loss gets {:.0} % of \
-             its weight at most. Lower warmup_epochs, or train longer",
+            "distillation.warmup_epochs is {warmup}, but there are {epochs} epochs: the distillation loss gets {:.0} % \
+             of its weight at most. Lower warmup_epochs, or train longer",
             100.0 * f64::from(epochs) / f64::from(warmup)
         ));
     }
@@ -18,7 +18,8 @@ pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<S
         && let Some(late) = milestones.iter().find(|&&milestone| milestone > epochs)
     {
         doubts.push(format!(
-            "training.schedule.milestones has {late}, but there are {epochs} epochs: the learning rate does not drop there"
+            "training.schedule.milestones has {late}, but there are {epochs} epochs: the learning rate does not \
+             drop there"
         ));
     }
     if training.optimizer.learning_rate() == 0.0 {
@@ -40,8 +41,8 @@ pub fn oversized_batch(training: &TrainingSpec, images: u64) -> Option<String> {
     let batch_size = training.batch_size;
     (u64::from(batch_size) > images).then(|| {
         format!(
-            "training.batch_size is {batch_size}, but there are {images} training images: every epoch is one step with all \
-             of them. Lower batch_size"
+            "training.batch_size is {batch_size}, but there are {images} training images: every epoch is one step with \
+             all of them. Lower batch_size"
         )
     })
 }

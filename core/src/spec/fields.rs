@@ -48,7 +48,8 @@ pub(super) const JOB: Object = Object {
             "max_attempts",
             Integer(1..=100),
             "How many attempts may fail before a temporary failure becomes final. An attempt that saved a checkpoint \
-             after more steps than any before, or whose worker's machine was at fault, does not count, up to 100 times.",
+             after more steps than any before, or whose worker's machine was at fault, does not count, up to 100 \
+             times.",
         )
         .default(Literal::Integer(3)),
         field("labels", Kind::Labels, "Names with values to filter jobs by.").default(Literal::Empty),
@@ -124,8 +125,8 @@ const DATASET: Object = Object {
         field(
             "limit",
             Integer(1..=1_000_000_000_000),
-            "Number of images to train on, spread over the classes as the training split has them and the same for every \
-             seed; all by default.",
+            "Number of images to train on, spread over the classes as the training split has them and the same for \
+             every seed; all by default.",
         ),
         field("train_split", Name { longest: LONGEST_NAME }, "Split to train on; `train` by default.").rare(),
         field(
@@ -137,19 +138,23 @@ const DATASET: Object = Object {
         field(
             "eval_fraction",
             Number(0.001..=0.9),
-            "Fraction of each class of the training split that is held out to evaluate on, instead of a split: the same \
-             images for every seed.",
+            "Fraction of each class of the training split that is held out to evaluate on, instead of a split: the \
+             same images for every seed.",
         )
         .rare(),
         field("image_column", Text { longest: 200 }, "Parquet column with the images, where the schema does not tell.")
             .rare(),
-        field("label_column", Text { longest: 200 }, "Column with the labels, where a parquet file or a metadata.csv does not tell.")
-            .rare(),
+        field(
+            "label_column",
+            Text { longest: 200 },
+            "Column with the labels, where a parquet file or a metadata.csv does not tell.",
+        )
+        .rare(),
         field(
             "image_size",
             Integer(8..=1024),
-            "Side in pixels to which images are resized, bilinearly with antialiasing as by Pillow; by default what the \
-             student was designed for.",
+            "Side in pixels to which images are resized, bilinearly with antialiasing as by Pillow; by default what \
+             the student was designed for.",
         )
         .follows()
         .rare(),
@@ -261,19 +266,56 @@ const TRAINING: Object = Object {
     description: "The training recipe.",
     fields: &[
         field("epochs", Integer(1..=MOST_EPOCHS), "Passes over the training split.").default(Literal::Integer(240)),
-        field("batch_size", Integer(1..=65_536), "Images per optimisation step, on all devices together.").default(Literal::Integer(64)),
-        field("seed", Integer(0..=LARGEST_EXACT), "Determines the initial weights, the order of the images and the augmentation.").default(Literal::Integer(0)),
-        field("augmentation", Choice("Augmentation"), "How training images are varied; by default `crop_flip` up to 64 pixels, else `resized_crop_flip`.").follows(),
-        field("devices", Integer(1..=64), "Devices of one worker that train together, each on its part of every batch.").default(Literal::Integer(1)).newer(),
-        field("teacher_cache", Kind::TeacherCache, "What is kept of the teacher's outputs: `off` (default), `exact` (default without augmentation) or `views:<n>`.")
-            .follows().used_by(UsedBy::Distillation),
-        field("clip_grad_norm", Number(1e-6..=1e9), "Largest norm of the gradient over all parameters.").default(Literal::Number(40.0)).null_means("no clipping").rare(),
-        field("precision", Choice("Precision"), "Arithmetic of the networks; losses and weights are always float32.").default(Literal::Text("auto")).rare(),
-        field("checkpoint_every_epochs", INTERVAL, "Epochs between two checkpoints to resume from.").default(Literal::Integer(1)).rare(),
+        field("batch_size", Integer(1..=65_536), "Images per optimisation step, on all devices together.")
+            .default(Literal::Integer(64)),
+        field(
+            "seed",
+            Integer(0..=LARGEST_EXACT),
+            "Determines the initial weights, the order of the images and the augmentation.",
+        )
+        .default(Literal::Integer(0)),
+        field(
+            "augmentation",
+            Choice("Augmentation"),
+            "How training images are varied; by default `crop_flip` up to 64 pixels, else `resized_crop_flip`.",
+        )
+        .follows(),
+        field(
+            "devices",
+            Integer(1..=64),
+            "Devices of one worker that train together, each on its part of every batch.",
+        )
+        .default(Literal::Integer(1))
+        .newer(),
+        field(
+            "teacher_cache",
+            Kind::TeacherCache,
+            "What is kept of the teacher's outputs: `off` (default), `exact` (default without augmentation) or \
+             `views:<n>`.",
+        )
+        .follows()
+        .used_by(UsedBy::Distillation),
+        field("clip_grad_norm", Number(1e-6..=1e9), "Largest norm of the gradient over all parameters.")
+            .default(Literal::Number(40.0))
+            .null_means("no clipping")
+            .rare(),
+        field("precision", Choice("Precision"), "Arithmetic of the networks; losses and weights are always float32.")
+            .default(Literal::Text("auto"))
+            .rare(),
+        field("checkpoint_every_epochs", INTERVAL, "Epochs between two checkpoints to resume from.")
+            .default(Literal::Integer(1))
+            .rare(),
         field("eval_every_epochs", INTERVAL, "Epochs between two evaluations.").default(Literal::Integer(1)).rare(),
-        field("optimizer", Kind::Variants { name: "OptimizerSpec", variants: &[SGD, ADAMW] }, "The optimiser.").default(Literal::Empty).title("Optimiser"),
-        field("schedule", Kind::Variants { name: "ScheduleSpec", variants: &[MULTISTEP, COSINE, CONSTANT] }, "How the learning rate changes from epoch to epoch.")
-            .default(Literal::Empty).title("Learning-rate schedule"),
+        field("optimizer", Kind::Variants { name: "OptimizerSpec", variants: &[SGD, ADAMW] }, "The optimiser.")
+            .default(Literal::Empty)
+            .title("Optimiser"),
+        field(
+            "schedule",
+            Kind::Variants { name: "ScheduleSpec", variants: &[MULTISTEP, COSINE, CONSTANT] },
+            "How the learning rate changes from epoch to epoch.",
+        )
+        .default(Literal::Empty)
+        .title("Learning-rate schedule"),
     ],
 };
 

@@ -306,8 +306,8 @@ pub enum Augmentation {
 pub enum EvalCrop {
     /// The whole image, resized to a square.
     Whole,
-    /// The centre, as usual for ImageNet: the shorter side is resized, by default to 256 for an input of 224 pixels, and
-    /// the central pixels are taken.
+    /// The centre, as usual for ImageNet: the shorter side is resized, by default to 256 for an input of 224 pixels,
+    /// and the central pixels are taken.
     #[serde(alias = "center")]
     #[value(alias = "center")]
     Centre,

@@ -91,8 +91,8 @@ impl Loader {
     /// and stay on the device; for a moment the host holds them too. Otherwise, and if every epoch uses other parts of
     /// the images, they are streamed: decoded again in every epoch, a few batches ahead. Streaming holds at most five
     /// batches in memory and, where a file's images are unpacked in blocks, the blocks of two windows (see
-    /// [`epoch`](Self::epoch)): at most `memory_limit` or [`KEPT_BYTES`](distillery_core::dataset::KEPT_BYTES), whichever is
-    /// larger.
+    /// [`epoch`](Self::epoch)): at most `memory_limit` or [`KEPT_BYTES`](distillery_core::dataset::KEPT_BYTES),
+    /// whichever is larger.
     ///
     /// Up to 1 % of the images may be unreadable: [`corrupt`](Self::corrupt) names them, and they are left out.
     /// Streaming notices them only when it decodes them, and the batch is smaller then.

@@ -72,8 +72,8 @@ impl CacheAction {
                 Err(Error {
                     class: ErrorClass::Storage,
                     message: format!(
-                        "the files of the {split} split of {} have changed, although their sizes and times have not, so \
-                         this run used outdated images from the cache. They have been removed: run it again",
+                        "the files of the {split} split of {} have changed, although their sizes and times have not, \
+                         so this run used outdated images from the cache. They have been removed: run it again",
                         dataset.path().display()
                     ),
                 })

@@ -14,8 +14,8 @@ use distillery_core::protocol::ErrorClass;
 /// Copies of a network's tensors on the CPU, by name, in PyTorch's order.
 pub type StateDict = Vec<(String, Tensor)>;
 
-/// Opens a user's checkpoint, of several state dicts in it the one under a key. Returns it with the number of classes of
-/// its classifier.
+/// Opens a user's checkpoint, of several state dicts in it the one under a key. Returns it with the number of classes
+/// of its classifier.
 ///
 /// # Errors
 /// The file cannot be read, or does not fit the architecture.

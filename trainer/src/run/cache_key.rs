@@ -16,7 +16,9 @@ pub(super) fn logits_key(spec: &TrainingPlan, settings: &Settings, setup: &mut S
     let split = setup.data.splits.train.clone();
     Ok(json!({
         "asked": teacher_key(spec, settings, setup, &split)?,
-        "images": [json!(setup.data.selected.train), json!(setup.data.train.len()), json!(training.augmentation), json!(seed)],
+        "images": [
+            json!(setup.data.selected.train), json!(setup.data.train.len()), json!(training.augmentation), json!(seed),
+        ],
         // In memory, unreadable images are left out before the others are numbered.
         "numbered_in_memory": setup.data.train.is_in_memory(),
         "batch_size": training.batch_size,

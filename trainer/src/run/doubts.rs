@@ -64,8 +64,8 @@ impl ChanceWatch {
         let chance = 100.0 / f64::from(place.classes);
         Some(format!(
             "after {:.0} % of its steps the student's top-1 accuracy on the {of} images is {top1:.1} %; chance is \
-             {chance:.1} %. It seems to learn nothing: lower training.optimizer.learning_rate, and check that the training \
-             images have all classes",
+             {chance:.1} %. It seems to learn nothing: lower training.optimizer.learning_rate, and check that the \
+             training images have all classes",
             100.0 * place.fraction()
         ))
     }
@@ -87,8 +87,8 @@ pub fn disk(directory: &Path, needed: u64) -> Option<String> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     (free < needed).then(|| {
         format!(
-            "{} has {} MiB of free space, and this run needs about {} MiB for its checkpoints and students: free some space, \
-             or it will fail",
+            "{} has {} MiB of free space, and this run needs about {} MiB for its checkpoints and students: free some \
+             space, or it will fail",
             directory.display(),
             free >> 20,
             mib(needed)

@@ -113,8 +113,8 @@ fn load_student(student: &Network, path: &Path, data: &Data, report: &mut dyn Re
     {
         let MeanStd { mean, std } = stored;
         report.event(&warning(format!(
-            "the student's checkpoint was trained with the mean {mean:?} and the standard deviation {std:?}, and this run \
-             uses {:?} and {:?}: set dataset.mean and dataset.std to keep those of the file",
+            "the student's checkpoint was trained with the mean {mean:?} and the standard deviation {std:?}, and this \
+             run uses {:?} and {:?}: set dataset.mean and dataset.std to keep those of the file",
             data.mean_std.mean, data.mean_std.std
         )));
     }

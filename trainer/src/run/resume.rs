@@ -162,8 +162,9 @@ fn changed(before: DataSize, now: DataSize) -> Error {
         format!("{train_images} images to train on, {eval_images} to evaluate on and {classes} classes")
     };
     Error::user(format!(
-        "the data set has changed since the checkpoint to resume from: it had {}, and has {} now. Put it back as it was \
-         and retry, or start from the beginning: post the job again or, without a server, choose another output directory",
+        "the data set has changed since the checkpoint to resume from: it had {}, and has {} now. Put it back as it \
+         was and retry, or start from the beginning: post the job again or, without a server, choose another \
+         output directory",
         describe(before),
         describe(now)
     ))

@@ -76,8 +76,8 @@ pub fn check(evaluation: &Evaluation, expected: Expected) -> Result<Vec<String>>
     let top1 = evaluation.top1;
     if let Some(least) = least.filter(|&least| top1 < least) {
         return Err(Error::user(format!(
-            "the teacher's top-1 accuracy is {top1:.2} %, below the {least} % of teacher.min_top1, so nothing was trained. \
-             {ADVICE}"
+            "the teacher's top-1 accuracy is {top1:.2} %, below the {least} % of teacher.min_top1, so nothing was \
+             trained. {ADVICE}"
         )));
     }
     let chance = 100.0 / f64::from(classes);

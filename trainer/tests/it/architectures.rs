@@ -135,8 +135,8 @@ fn evaluation_mode_logits_match_pytorch() {
 
 #[test]
 fn gradients_of_every_family_match_float64() {
-    // In float64 libtorch computes all of it; in float32 and bfloat16 the trainer's own loops do their part on the CPU. A
-    // number close to zero that rounds to the other side of it moves a gradient by far more than its rounding.
+    // In float64 libtorch computes all of it; in float32 and bfloat16 the trainer's own loops do their part on the CPU.
+    // A number close to zero that rounds to the other side of it moves a gradient by far more than its rounding.
     for name in
         ["resnet20", "resnet20_a", "wrn_16_1", "vgg8", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2", "resnet18"]
     {

@@ -1,10 +1,10 @@
 //! A reader of Python's pickles that builds containers and runs nothing.
 //!
 //! A pickle is a program for a small stack machine. In Python, two of its instructions call whatever function the file
-//! names. Here they call [`super::torch::build`], which knows a short list of names; what any other name would have made
-//! becomes an [`HeapObject::Foreign`], of which only the name is known. No name leads to code of the file's choice. Objects
-//! are stored in one list and refer to each other by index, so cycles and deep nesting need no recursion. The memory of
-//! all objects is proportional to the number of instructions.
+//! names. Here they call [`super::torch::build`], which knows a short list of names; what any other name would have
+//! made becomes an [`HeapObject::Foreign`], of which only the name is known. No name leads to code of the file's
+//! choice. Objects are stored in one list and refer to each other by index, so cycles and deep nesting need no
+//! recursion. The memory of all objects is proportional to the number of instructions.
 
 mod input;
 mod opcode;

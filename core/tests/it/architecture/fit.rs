@@ -100,8 +100,8 @@ fn a_mismatch_says_what_differs_and_what_fits() {
     );
     assert_eq!(
         why("resnet20", &resnet56, None).unwrap(),
-        "does not fit resnet20: the network has no layer1.3.bn1.bias, nor 179 more of the checkpoint's tensors; it fits \
-         resnet56"
+        "does not fit resnet20: the network has no layer1.3.bn1.bias, nor 179 more of the checkpoint's tensors; it \
+         fits resnet56"
     );
     assert_eq!(
         why("resnet110", &resnet56, None).unwrap(),

@@ -1,4 +1,5 @@
-//! Promise: a known network is recognised under the keys that wrappers and other code give it, and what was done is said.
+//! Promise: a known network is recognised under the keys that wrappers and other code give it, and what was done is
+//! said.
 
 use std::collections::BTreeMap;
 
