@@ -26,7 +26,7 @@ void attempt(const std::function<void()> &work) {
     }
 }
 
-// Ends a recording that failed. The device forgets it by itself, but libtorch's allocator has to be told.
+// Ends a recording that failed. The device forgets it, but libtorch's allocator must be told.
 void abandon(CUDAGraph &graph, c10::cuda::MempoolId_t pool) {
     try {
         graph.capture_end();

@@ -119,8 +119,8 @@ pub fn mismatch(architecture: &Architecture, shapes: &Shapes, classes: Option<u3
     Some(format!("does not fit {}: {why}; {advice}", architecture.name))
 }
 
-/// What keeps a network of so many `classes` from learning, or teaching, a data set of `others`, both named as in a
-/// sentence. None where they are the same.
+/// Why a network with this number of `classes` can neither learn nor teach a data set with `others`; `None` if the
+/// numbers are equal. `network` and `dataset` name them in the sentence.
 #[must_use]
 pub fn class_mismatch(network: &str, classes: u32, dataset: &str, others: u32) -> Option<String> {
     let mismatch =

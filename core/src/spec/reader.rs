@@ -94,7 +94,7 @@ impl<'a> ObjectReader<'a> {
         found.unwrap_or_else(|| panic!("the table has no {}/{name}", self.pointer))
     }
 
-    /// The field's value or its default. None where it has neither, or the method does not use it.
+    /// The field's value or its default; `None` if it has neither or the method does not use it.
     pub(super) fn optional<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         let field = self.row(name);
         self.require(field);

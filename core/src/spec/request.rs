@@ -21,7 +21,7 @@ pub struct Request {
     /// In the order of the document's fields.
     pub faults: Vec<Fault>,
     pub name: String,
-    /// None where the document has none.
+    /// `None` if the document names no teacher.
     pub teacher: Option<TeacherRequest>,
     pub student: StudentRequest,
     pub dataset: DatasetSpec<DatasetLocation>,
@@ -35,7 +35,7 @@ pub struct Request {
 /// The teacher as far as it could be read.
 #[derive(Debug, Clone, Default)]
 pub struct TeacherRequest {
-    /// None where it is faulty, or known from the job only.
+    /// `None` if it is faulty, or if only the job tells it.
     pub architecture: Option<&'static Architecture>,
     pub checkpoint: Option<String>,
     pub job: Option<String>,

@@ -195,15 +195,15 @@ pub struct DistillationSpec {
 }
 
 impl DistillationSpec {
-    /// A warning for each scale that is finer than the final feature map of a network: some of its regions repeat
-    /// cells, which is allowed, but rarely meant.
+    /// A warning for each scale that is finer than the final feature map of a network: its regions overlap, which is
+    /// allowed, but rarely meant.
     pub fn fine_scales(&self, network: &Architecture, role: &str, image_size: u32) -> impl Iterator<Item = String> {
         let [_, side, _] = network.layout_at(1, image_size).feature_map;
         let too_fine = self.scales.iter().filter(move |&&scale| scale > side);
         too_fine.map(move |scale| {
             let name = network.name;
             format!(
-                "scale {scale} is finer than the {side}×{side} feature map of the {role} {name}: cells are repeated"
+                "scale {scale} is finer than the {side}×{side} feature map of the {role} {name}: its regions overlap"
             )
         })
     }

@@ -38,7 +38,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Reports what the executor and the cache have to say.
+    /// Reports the events of the executor and the warnings of the cache.
     pub(super) fn forward_events(&mut self) {
         for event in self.setup.executor.events() {
             self.report.event(&event);

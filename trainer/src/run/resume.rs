@@ -61,7 +61,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Those of a run on such data that has not begun. `specification` is its [`identity`].
+    /// The counters of a run that has not begun. `specification` is its [`identity`].
     #[must_use]
     pub fn new(specification: String, data: DataSize) -> Self {
         Self {

@@ -79,7 +79,7 @@ fn without_a_gpu_auto_uses_the_cpu_and_cuda_is_refused() {
     let auto = workspace.command_on("auto", &workspace.plain(), "auto").arg("--no-cuda-graphs").output().unwrap();
     assert!(auto.status.success(), "{}", text(&auto.stderr));
     let device = workspace.json("auto/manifest.json")["attempts"][0]["device"].clone();
-    if gpu("training on cuda:0 by itself").is_some() {
+    if gpu("training on cuda:0 as the automatic choice").is_some() {
         assert_eq!(device, "cuda:0");
     } else {
         assert_eq!(device, "cpu");

@@ -76,7 +76,7 @@ fn paths(code: &str) -> Vec<String> {
     paths
 }
 
-/// The module that a path in `module` names, or none where it names another crate.
+/// The module that a path in `module` names, or `None` if it names another crate.
 fn resolve(module: &str, path: &str, modules: &BTreeMap<String, String>) -> Option<String> {
     let mut base: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
     let mut parts = path.split("::").peekable();
