@@ -113,7 +113,7 @@ impl Checkpoint {
         Self::new(ByteSource::from_file(file)?, Keys::AsWritten)
     }
 
-    /// Like [`Checkpoint::open`], for a file in memory.
+    /// Like [`Checkpoint::open`], for a file in memory: tests and the fuzzer read thousands.
     ///
     /// # Errors
     /// As for [`Checkpoint::open`].

@@ -35,7 +35,7 @@ pub struct DeviceCapacity {
 }
 
 impl DeviceCapacity {
-    /// A worker with one device and nothing to do.
+    /// A worker with one device and nothing to do, for tests and benchmarks.
     pub const ONE: Self = Self { total: 1, free: 1 };
 }
 
