@@ -123,17 +123,8 @@ impl Data {
         // Rank 0 hashes for all and tells the others what they need.
         let to_hash = if resources.shard.rank == 0 { to_hash } else { vec![] };
         let split_hashes = SplitHashes::start(dataset, to_hash);
-        Ok(Self {
-            path: location.path.clone(),
-            classes,
-            train,
-            eval,
-            splits,
-            selected,
-            mean_std,
-            split_hashes,
-            dropped,
-        })
+        let path = location.path.clone();
+        Ok(Self { path, classes, train, eval, splits, selected, mean_std, split_hashes, dropped })
     }
 }
 
