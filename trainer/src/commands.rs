@@ -255,7 +255,7 @@ impl Preprocessing {
         let stored_crop = || EvalCrop::from_str(stored("eval_crop")?, true).ok();
         let stored_resize = || stored("eval_resize")?.parse().ok();
         let side = args.image_size.or_else(stored_side).unwrap_or(architecture.input_side);
-        // The file's is for its own image size.
+        // The file's value belongs to the file's image size.
         let resize = args.resize.or_else(|| stored_resize().filter(|_| args.image_size.is_none()));
         let asked_crop = args.crop.or(args.resize.map(|_| EvalCrop::Centre));
         Self {

@@ -27,13 +27,13 @@ pub(crate) struct Archive<'a> {
     pub(super) checksums: Checksums,
 }
 
-/// Which of the entries that were read have the checksums that the archive names.
+/// Whether the entries that were read have the checksums that the archive names.
 pub(super) struct Checksums {
     /// Bytes that may still be checked: entries of an honest archive do not overlap.
     budget: u64,
-    /// Number of entries that have theirs.
+    /// Number of entries whose checksum is right.
     pub(super) right: usize,
-    /// The first entry that has another.
+    /// Name of the first entry whose checksum is wrong.
     pub(super) wrong: Option<String>,
 }
 

@@ -21,7 +21,7 @@ impl Checkpoint {
         MeanStd::of_both(channels(MEAN, f64::is_finite), channels(STD, |value| value.is_finite() && value >= 1e-6))
     }
 
-    /// What of the metadata is ignored because it cannot be true, as notes.
+    /// Notes on metadata that is ignored because it cannot be true.
     pub(super) fn doubts_of_metadata(&self) -> Vec<String> {
         let metadata = self.metadata();
         let mut doubts = Vec::new();

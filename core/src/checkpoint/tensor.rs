@@ -181,7 +181,7 @@ impl Tensor {
         Ok(Self { name, dtype, view, data, big_endian, elements, extent })
     }
 
-    /// The key, without prefixes of DataParallel.
+    /// The key in the state dict.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

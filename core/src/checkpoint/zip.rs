@@ -9,7 +9,7 @@ use super::tensor::StoredBytes;
 use super::{Contents, state_dict};
 use crate::byte_source::ByteSource;
 
-/// What an archive without any right checksum is noted with.
+/// The note on an archive in which no checksum is right.
 const NO_CHECKSUMS: &str = "the checksums in its archive are wrong for every entry, as torch.save leaves them with \
                             set_crc32_options(False): whether the file is damaged cannot be seen";
 

@@ -94,7 +94,8 @@ pub fn resolve(base: &Path, name: &str) -> Result<PathBuf, Error> {
 pub const NAME_RULE: &str =
     "has at most 100 characters, no slash, backslash or control character, and no dot or space at its start";
 
-/// Whether jobs can name a data set or split so: as an entry of a directory, which is neither hidden nor a path.
+/// Whether a job can give a data set or a split this name: it must be an entry of a directory, neither hidden nor a
+/// path.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let is_plain = |character: char| !character.is_control() && !matches!(character, '/' | '\\');

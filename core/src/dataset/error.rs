@@ -59,7 +59,7 @@ impl Error {
         |source| Self::Io { path: path.to_owned(), source }
     }
 
-    /// Adds what else can be done where there is no such split.
+    /// Adds to [`Error::NoSplit`] what else can be done.
     pub(super) fn advise(self, advice: &'static str) -> Self {
         match self {
             Self::NoSplit { path, wanted, known, .. } => Self::NoSplit { path, wanted, known, advice },
@@ -67,7 +67,7 @@ impl Error {
         }
     }
 
-    /// The same fault again. Only for what the files are at fault for.
+    /// A copy of a fault that the files have, to report it once more; any other error becomes [`Error::Invalid`].
     pub(super) fn again(&self) -> Self {
         let (path, message) = match self {
             Self::Column { path, message } => {

@@ -38,7 +38,7 @@ fn fingerprint_of(path: &Path, most: usize) -> io::Result<String> {
 
 fn add(directory: &Path, levels: u32, left: &mut usize, hash: &mut Sha256) -> io::Result<()> {
     let mut count: u64 = 0;
-    // The first in their order, which is not that in which they are read. No more are held than are looked at.
+    // The first names in sorted order, which the system does not keep to. No more are held than are looked at.
     let mut names = BinaryHeap::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

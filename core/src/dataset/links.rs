@@ -15,7 +15,6 @@ pub(super) struct Links {
     boundary: Option<PathBuf>,
 }
 
-/// An entry of a directory.
 #[derive(Debug, Clone)]
 pub(super) struct DirectoryEntry {
     /// With replacement characters if it is not valid UTF-8.

@@ -10,13 +10,13 @@ pub const EVAL_TOP5: &str = "eval/top5";
 pub const EVAL_LOSS: &str = "eval/loss";
 /// Mean loss on the training split since the last point.
 pub const TRAIN_LOSS: &str = "train/loss";
-/// Its part from the labels: cross entropy.
+/// The part of the training loss from the labels: cross entropy.
 pub const TRAIN_LOSS_CE: &str = "train/loss_ce";
-/// Its part from the teacher.
+/// The part of the training loss from the teacher.
 pub const TRAIN_LOSS_DISTILL: &str = "train/loss_distill";
-/// Its part from regions to which the teacher gives the class of the whole image.
+/// The part of the distillation loss from consistent regions: see [`Grouping`](crate::spec::Grouping).
 pub const TRAIN_LOSS_CONSISTENT: &str = "train/loss_consistent";
-/// Its part from the other regions.
+/// The part of the distillation loss from complementary regions, which are all others.
 pub const TRAIN_LOSS_COMPLEMENTARY: &str = "train/loss_complementary";
 /// Top-1 accuracy on the training images since the last point, in percent.
 pub const TRAIN_TOP1: &str = "train/top1";
@@ -28,7 +28,7 @@ pub const IMAGES_PER_SECOND: &str = "images_per_second";
 pub const RESIDENT_BYTES: &str = "memory/resident_bytes";
 /// Memory in use on the job's GPUs, by any process, in bytes.
 pub const GPU_BYTES: &str = "memory/gpu_bytes";
-/// Share of the regions to which the teacher gives another class than the whole image.
+/// Fraction of all regions that are complementary.
 pub const COMPLEMENTARY_FRACTION: &str = "sdd/complementary_fraction";
 
 /// Every series but those of single scales.
@@ -55,7 +55,7 @@ pub fn scale_loss(scale: u32) -> String {
     format!("sdd/scale_{scale}/loss")
 }
 
-/// The share of one scale's regions to which the teacher gives another class than the whole image.
+/// The fraction of one scale's regions that are complementary.
 #[must_use]
 pub fn scale_complementary_fraction(scale: u32) -> String {
     format!("sdd/scale_{scale}/complementary_fraction")

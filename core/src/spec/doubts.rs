@@ -35,7 +35,7 @@ pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<S
     doubts
 }
 
-/// A warning about batches that are larger than the images to train on, of which there are so many.
+/// A warning if a batch is larger than the number of training `images`.
 #[must_use]
 pub fn oversized_batch(training: &TrainingSpec, images: u64) -> Option<String> {
     let batch_size = training.batch_size;

@@ -26,7 +26,7 @@ pub struct Field {
     pub used_by: UsedBy,
     /// Whether methods that do not use the field ignore it instead of refusing it.
     pub is_ignored_elsewhere: bool,
-    /// The kind of document that has it; none for both.
+    /// The kind of document that has it; `None` for both.
     pub only_in: Option<Document>,
     /// What `null` means where it differs from leaving the field out.
     pub null: Option<&'static str>,

@@ -38,7 +38,7 @@ impl Method {
     pub(super) const ALL: [Self; 7] =
         [Self::None, Self::Kd, Self::Dkd, Self::Nkd, Self::SddKd, Self::SddDkd, Self::SddNkd];
 
-    /// The loss of one region; none for plain training.
+    /// The loss of one region; `None` for plain training.
     #[must_use]
     pub fn base(self) -> Option<BaseLoss> {
         match self {

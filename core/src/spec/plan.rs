@@ -19,7 +19,7 @@ use crate::architecture::{self, Architecture, UnknownArchitecture};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrainingPlan {
     pub name: String,
-    /// None exactly when the method is `none`.
+    /// `None` exactly if the method is `none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher: Option<TeacherPlan>,
     pub student: StudentPlan,

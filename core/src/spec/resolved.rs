@@ -91,13 +91,13 @@ pub struct DatasetName {
 }
 
 impl TeacherSpec {
-    /// The checkpoint, where the weights are an uploaded one's.
+    /// The id of the checkpoint; `None` if the teacher is a job's student.
     #[must_use]
     pub fn checkpoint(&self) -> Option<&str> {
         if let TeacherSource::Checkpoint(id) = &self.source { Some(id) } else { None }
     }
 
-    /// The job, where the weights are its student's.
+    /// The id of the job whose student is the teacher; `None` if the teacher is an uploaded checkpoint.
     #[must_use]
     pub fn job(&self) -> Option<&str> {
         if let TeacherSource::Job(id) = &self.source { Some(id) } else { None }
@@ -266,9 +266,9 @@ impl OptimizerSpec {
 }
 
 impl TrainingSpec {
-    /// Bytes that a run with a student of so many parameters needs on its disk at a time: three states to resume from
-    /// (while one replaces another, and the one before the last epoch), each with the student, the best student and the
-    /// optimiser's numbers; and two students.
+    /// Most bytes that a run needs on disk at any time, for a student with this number of `parameters`: three states to
+    /// resume from (one while it replaces another, and the one before the last epoch), each with the student, the best
+    /// student and the optimiser's numbers; and two students.
     #[must_use]
     pub fn disk_bytes(&self, parameters: u64) -> u64 {
         let weights = 4 * parameters;

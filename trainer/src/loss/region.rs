@@ -9,13 +9,9 @@ use tch::{Kind, Tensor};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Loss {
     /// T² · KL(teacher ‖ student) at temperature T.
-    Kd {
-        /// T.
-        temperature: f64,
-    },
+    Kd { temperature: f64 },
     /// alpha · (T² · KL of "target or not") + beta · (T² · KL over the classes other than the target).
     Dkd {
-        /// T.
         temperature: f64,
         /// Weight of the target-class part.
         alpha: f64,
@@ -24,7 +20,6 @@ pub enum Loss {
     },
     /// −q_y · log p_y − gamma · T² · Σ q̂ · log p̂, the second at temperature T.
     Nkd {
-        /// T.
         temperature: f64,
         /// Weight of the distributed part.
         gamma: f64,

@@ -34,7 +34,7 @@ impl RunPosition {
 }
 
 impl ChanceWatch {
-    /// Notes the accuracy in percent on the last so many training images.
+    /// Notes the accuracy, in percent, on the last `images` training images.
     pub fn trained(&mut self, top1: f64, images: u64, place: RunPosition) -> Option<String> {
         if self.has_judged_training || place.fraction() < PATIENCE / 2.0 {
             return None;

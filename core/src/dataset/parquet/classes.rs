@@ -9,7 +9,7 @@ use super::columns::LabelKind;
 use super::groups::{self, RawLabels};
 use super::{Classes, Error, ShardFile, labels};
 
-/// Fewest images of which a label each is suspicious.
+/// Least number of images for which a different label on each of them is suspicious.
 const SUSPICIOUS: usize = 10;
 
 /// The classes of a split.
