@@ -160,7 +160,14 @@ async fn a_dry_run_warns_of_what_can_be_known_before() {
         assert!(found.iter().any(|warning| warning.contains(part)), "{part} in {found:?}");
     }
     register(&api, "wrk_1", "cpu", None).await;
-    assert_eq!(warnings(&dry_run(&api, &plain_job()).await), [""; 0]);
+    let mut job = plain_job();
+    let found = warnings(&dry_run(&api, &job).await);
+    assert!(
+        found.len() == 1 && found[0].starts_with("training.batch_size is 64, but there are 4 training images"),
+        "{found:?}"
+    );
+    job["training"] = json!({"batch_size": 4});
+    assert_eq!(warnings(&dry_run(&api, &job).await), [""; 0]);
 }
 
 async fn register(api: &Api, id: &str, device: &str, abilities: Option<Abilities>) {
@@ -179,9 +186,11 @@ async fn register(api: &Api, id: &str, device: &str, abilities: Option<Abilities
 #[tokio::test]
 async fn a_dry_run_says_what_the_running_workers_lack() {
     let api = Api::start().await;
+    let mut job = plain_job();
+    job["training"] = json!({"batch_size": 4});
     let lacks = async |abilities: Option<Abilities>| {
         register(&api, "wrk_1", "cpu", abilities).await;
-        warnings(&dry_run(&api, &plain_job()).await)
+        warnings(&dry_run(&api, &job).await)
     };
     let stopped = Abilities { stopped_because: Some("its disk is full".into()), ..Abilities::default() };
     let found = lacks(Some(stopped.clone())).await;

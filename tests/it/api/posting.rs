@@ -134,7 +134,7 @@ async fn a_job_learns_from_another_jobs_student() {
 async fn a_job_for_more_devices_than_a_worker_has_is_taken_with_a_warning() {
     let api = Api::start().await;
     let mut job = plain_job();
-    job["training"] = json!({"devices": 4});
+    job["training"] = json!({"devices": 4, "batch_size": 4});
     let warnings = async || {
         let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
         let created = api.post("/v1/jobs", &job).await.expect(201);
@@ -164,6 +164,7 @@ async fn a_dry_run_resolves_and_estimates_and_stores_nothing() {
     let api = Api::start().await;
     let mut job = student_job(json!({"architecture": "resnet20", "checkpoint": uploaded(&api, "resnet20", 10).await}));
     job["distillation"] = json!({"scales": [1, 8, 16]});
+    job["training"] = json!({"batch_size": 4});
     let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
     assert_eq!(dry["spec"]["training"]["epochs"], 240);
     assert_eq!(dry["classes"], 10);
@@ -180,7 +181,7 @@ async fn a_dry_run_resolves_and_estimates_and_stores_nothing() {
     assert_eq!(memory["total_bytes"], sum);
     assert!(memory["method"].as_str().unwrap().contains("float32"));
     assert_eq!(api.get("/v1/jobs").await.expect(200)["data"], json!([]));
-    job["training"] = json!({"devices": 2});
+    job["training"]["devices"] = json!(2);
     let halved = &api.post("/v1/jobs?dry_run=true", &job).await.expect(200)["memory"];
     assert_eq!(halved["activations_bytes"].as_u64().unwrap() * 2, memory["activations_bytes"].as_u64().unwrap());
     job["dataset"]["name"] = json!("none");
