@@ -27,7 +27,7 @@ use crate::storage_check::{self, Opener};
 pub async fn run(args: PruneArgs) -> anyhow::Result<()> {
     let storage =
         args.storage.clone().unwrap_or_else(|| args.database.data_dir.join("artifacts").display().to_string());
-    let database = Database::open(&args.database).await?;
+    let database = Database::open(args.database.location()).await?;
     let outcome = run_on(&database.pool, &storage, &args).await;
     database.close().await;
     let failed = outcome?.failed;

@@ -45,7 +45,8 @@ use sqlx::postgres::types::PgInterval;
 use crate::text::shortened;
 
 pub use open::{
-    CONNECTIONS_OF_A_PROCESS, Database, MIGRATIONS, connect, connect_at_most, locate, migrate, open_when_there,
+    CONNECTIONS_OF_A_PROCESS, Database, DatabaseLocation, MIGRATIONS, connect, connect_at_most, locate, migrate,
+    open_when_there,
 };
 
 /// Fails unless the database answers.
