@@ -39,7 +39,7 @@ pub struct ServeArgs {
     #[arg(long, env = "DISTILLERY_MAX_CONNECTIONS", default_value_t = crate::http::CONNECTIONS)]
     pub max_connections: usize,
     /// Largest accepted checkpoint, in bytes.
-    #[arg(long, env = "DISTILLERY_MAX_CHECKPOINT_BYTES", default_value_t = 8 << 30)]
+    #[arg(long, env = "DISTILLERY_MAX_CHECKPOINT_BYTES", default_value_t = crate::http::CHECKPOINT_LIMIT)]
     pub max_checkpoint_bytes: u64,
     /// Largest total size of all uploaded checkpoints, in bytes. Default: no limit.
     #[arg(long, env = "DISTILLERY_MAX_UPLOADED_BYTES")]
