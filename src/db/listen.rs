@@ -178,7 +178,7 @@ impl Wakeups {
 }
 
 async fn pass_on(pool: PgPool, mut listener: Listener, queue: Arc<Notify>, status: broadcast::Sender<String>) {
-    let look_at_everything = || {
+    let check_everything = || {
         queue.notify_waiters();
         drop(status.send(String::new()));
     };
@@ -195,7 +195,7 @@ async fn pass_on(pool: PgPool, mut listener: Listener, queue: Arc<Notify>, statu
                     }
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 };
-                look_at_everything();
+                check_everything();
             }
         }
     }

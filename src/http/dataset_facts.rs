@@ -1,4 +1,4 @@
-//! Looks at the data set that a specification names. Requests that ask the same at about the same time share a look.
+//! Looks at the data set that a specification names. Requests that ask the same at about the same time share a lookup.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -33,7 +33,7 @@ pub async fn check(
     let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
     let changed = changed(&directory.join(&spec.place.name)).await;
     let asked = format!("{changed:?} {}", question(spec)?);
-    match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
+    match &*state.lookups.find(asked, move || open(&directory, &wanted, follow_links)).await? {
         Ok(facts) => Ok(Some(facts.clone())),
         Err((_, dataset::Error::Missing { .. })) => {
             let directory = state.datasets.directory();
@@ -79,7 +79,7 @@ fn question(spec: &DatasetSpec) -> anyhow::Result<String> {
     Ok(serde_json::to_string(&(name, columns, train_split, eval_split, eval_fraction, limit))?)
 }
 
-/// The outline of the server's copy of a data set. Requests at about the same time share a look.
+/// The outline of the server's copy of a data set. Requests at about the same time share a lookup.
 pub async fn outline(state: &AppState, name: &str) -> Result<Option<String>, ApiError> {
     let directory = state.datasets.directory().clone();
     let changed = changed(&directory.join(name)).await;

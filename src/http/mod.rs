@@ -158,8 +158,8 @@ pub struct AppState {
     bodies: Arc<extract::Bodies>,
     charts: Arc<v1::jobs::metrics::Charts>,
     datasets: Arc<v1::datasets::Catalogue>,
-    looks: Arc<v1::datasets::Looks<dataset_facts::DatasetFacts, dataset_facts::WrongDataset>>,
-    outlines: Arc<v1::datasets::Looks<String, std::io::Error>>,
+    lookups: Arc<v1::datasets::SharedLookups<dataset_facts::DatasetFacts, dataset_facts::WrongDataset>>,
+    outlines: Arc<v1::datasets::SharedLookups<String, std::io::Error>>,
     /// Ends the streams, which would otherwise never end.
     stopping: CancellationToken,
 }
@@ -177,7 +177,7 @@ impl AppState {
             readiness: Arc::default(),
             bodies: Arc::default(),
             charts: Arc::default(),
-            looks: Arc::default(),
+            lookups: Arc::default(),
             outlines: Arc::default(),
             datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone(), settings.follow_links)),
             settings: Arc::new(settings),

@@ -289,8 +289,8 @@ impl Resolved {
             return Ok(None);
         }
         let devices = i32::try_from(self.spec.training.devices).unwrap_or(i32::MAX);
-        for _ in 0..LOOKS {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+        for _ in 0..CHECKS {
+            tokio::time::sleep(BETWEEN_CHECKS).await;
             let needs = Needs { devices, dataset: name, outline: self.outline.as_deref() };
             let prospects = waiting::prospects(&state.pool, needs).await?;
             if !lacks(&prospects) {
@@ -337,9 +337,9 @@ impl Resolved {
     }
 }
 
-/// How often a dry run looks whether a worker has found a data set that is new.
-const LOOKS: u32 = 10;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// How often a dry run checks whether a worker has found a data set that is new.
+const CHECKS: u32 = 10;
+const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
 
 /// Jobs that an estimate of the time looks at.
 const MEASURED_JOBS: i64 = 100;
