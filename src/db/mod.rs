@@ -21,6 +21,7 @@ pub mod checkpoints;
 pub mod compaction;
 pub mod counters;
 pub mod deleted_jobs;
+mod downsample;
 pub mod embedded;
 pub mod errors;
 pub mod events;
@@ -33,7 +34,6 @@ pub mod queue;
 pub mod retention;
 pub mod storage;
 pub mod system;
-mod thin;
 pub mod tokens;
 pub mod workers;
 
