@@ -168,14 +168,17 @@ fn the_documented_series_are_those_of_the_code() {
     assert_eq!(documented, known.collect::<BTreeSet<_>>());
 }
 
-#[test]
-fn the_documented_storage_keys_are_those_of_the_code() {
+#[tokio::test]
+async fn the_documented_storage_keys_are_those_of_the_code() {
+    let api = Api::start().await;
     let text = read("docs/architecture.md");
     let documented: BTreeSet<&str> = first_cells(&text, "Storage keys").into_iter().flat_map(code_spans).collect();
     let probe = keys::probe();
     let (kind, _) = probe.split_once('/').unwrap();
+    let old = sqlx::query_scalar("select checkpoint_key(null, '<sha256>')").fetch_one(&api.db.pool).await.unwrap();
     let known = [
         keys::checkpoint("<sha256>", "<ulid>"),
+        old,
         keys::attempt_file("<job>", "<attempt>-<claim>", "<file>"),
         keys::state("<job>", "<attempt>-<claim>", 9).replace('9', "<step>"),
         format!("{kind}/<ulid>"),
