@@ -10,7 +10,7 @@
 //! | [`open`], [`embedded`] | connections and the schema; the server that this program runs itself |
 //! | [`listen`] | what PostgreSQL tells at once |
 //! | [`errors`] | which errors pass |
-//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`file_deletions`], [`deleted_jobs`], [`storage`], [`workers`], [`tokens`] | the tables |
+//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`file_deletions`], [`deleted_jobs`], `declined`, [`storage`], [`workers`], [`tokens`] | the tables |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
 //!
 //! A function that looks for one thing returns `None` if there is no such thing.
@@ -20,6 +20,7 @@ pub mod attempts;
 pub mod checkpoints;
 pub mod compaction;
 pub mod counters;
+mod declined;
 pub mod deleted_jobs;
 mod downsample;
 pub mod embedded;

@@ -175,7 +175,8 @@ async fn the_documented_storage_keys_are_those_of_the_code() {
     let documented: BTreeSet<&str> = first_cells(&text, "Storage keys").into_iter().flat_map(code_spans).collect();
     let probe = keys::probe();
     let (kind, _) = probe.split_once('/').unwrap();
-    let old = sqlx::query_scalar("select checkpoint_key(null, '<sha256>')").fetch_one(&api.db.pool).await.unwrap();
+    let old: String =
+        sqlx::query_scalar("select checkpoint_key(null, '<sha256>')").fetch_one(&api.db.pool).await.unwrap();
     let known = [
         keys::checkpoint("<sha256>", "<ulid>"),
         old,

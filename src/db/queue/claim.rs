@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 
 use super::{FencingToken, SavedCheckpoint};
+use crate::db::declined;
 use crate::db::events::{self, NewEvent};
 use crate::db::interval;
 use crate::db::jobs::{Change, Status};
@@ -164,27 +165,8 @@ async fn set_aside(pool: &PgPool, job: &str, worker: &str, reason: &str) -> sqlx
     tracing::warn!(job, message);
     let mut transaction = pool.begin().await?;
     events::warn_once(&mut transaction, job, &message).await?;
-    decline(&mut transaction, job, worker, true).await?;
+    declined::add(&mut transaction, job, worker, true).await?;
     transaction.commit().await
-}
-
-/// Keeps a job from a worker: for good, or as long as another worker could take it.
-pub(super) async fn decline(
-    connection: &mut PgConnection,
-    job: &str,
-    worker: &str,
-    for_good: bool,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into declined (job_id, worker, for_good) select id, $2, $3 from jobs where id = $1
-         on conflict (job_id, worker) do update set for_good = declined.for_good or excluded.for_good",
-        job,
-        worker,
-        for_good,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Adds the attempt and its first event.
