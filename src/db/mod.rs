@@ -13,6 +13,9 @@
 //! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`file_deletions`], [`deleted_jobs`], `declined`, [`storage`], [`workers`], [`tokens`] | the tables |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
 //!
+//! A condition that several queries share is an SQL function: `can_run` and `workers_for` say which workers can take a
+//! job, `has_dataset` whether one has its data set, and `checkpoint_key` where a checkpoint's file is.
+//!
 //! A function that looks for one thing returns `None` if there is no such thing.
 
 pub mod artifacts;

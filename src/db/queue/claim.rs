@@ -98,8 +98,7 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
                         and (for_good or exists (
                             select from workers as other
                             where other.id <> $1 and other.heartbeat_at > now() - $6::interval
-                                and other.stopped_because is null and other.devices >= job.devices
-                                and has_dataset(other.datasets, job.dataset, job.dataset_fingerprint)
+                                and other.stopped_because is null and can_run(other, job)
                                 and not exists (
                                     select from declined as theirs
                                     where theirs.job_id = job.id and theirs.worker = other.id))))
