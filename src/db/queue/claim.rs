@@ -82,7 +82,45 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
         pool.begin_with("begin; set local enable_sort = off; set local enable_bitmapscan = off").await?;
     let running = Status::Queued.after(Change::Claim).expect("a queued job can be claimed");
     let id = ulid::Ulid::generate().to_string().to_ascii_lowercase();
-    let claimed = sqlx::query!(
+    let claimed = take(&mut transaction, worker, capacity, lease, running, &id).await?;
+    let Some(job) = claimed else {
+        transaction.commit().await?;
+        return Ok(Next::Nothing);
+    };
+    let (spec, checkpoint) = match read(&job.spec, job.checkpoint) {
+        Ok(read) => read,
+        Err(reason) => {
+            transaction.rollback().await?;
+            return Ok(Next::Unreadable { job: job.id, reason });
+        }
+    };
+    let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned(), claim: id };
+    begin_attempt(&mut transaction, &token, running).await?;
+    transaction.commit().await?;
+    let dataset_fingerprint = job.dataset_fingerprint;
+    Ok(Next::Claimed(Box::new(Claim { token, spec, checkpoint, dataset_fingerprint })))
+}
+
+/// What a claim needs of a job's row.
+struct ClaimedRow {
+    id: String,
+    attempt: i32,
+    spec: Value,
+    checkpoint: Option<Value>,
+    dataset_fingerprint: Option<String>,
+}
+
+/// Gives the next job to a worker, or reserves the worker's free devices for it.
+async fn take(
+    connection: &mut PgConnection,
+    worker: &str,
+    capacity: DeviceCapacity,
+    lease: Duration,
+    running: Status,
+    claim: &str,
+) -> sqlx::Result<Option<ClaimedRow>> {
+    sqlx::query_as!(
+        ClaimedRow,
         r#"
         with next as (
             select job.id, job.devices <= $4 as fits
@@ -125,29 +163,13 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
         running as Status,
         interval(ALIVE_FOR),
         JobSpec::VERSION,
-        id,
+        claim,
     )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(job) = claimed else {
-        transaction.commit().await?;
-        return Ok(Next::Nothing);
-    };
-    let (spec, checkpoint) = match read(&job.spec, job.checkpoint) {
-        Ok(read) => read,
-        Err(reason) => {
-            transaction.rollback().await?;
-            return Ok(Next::Unreadable { job: job.id, reason });
-        }
-    };
-    let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned(), claim: id };
-    begin_attempt(&mut transaction, &token, running).await?;
-    transaction.commit().await?;
-    let dataset_fingerprint = job.dataset_fingerprint;
-    Ok(Next::Claimed(Box::new(Claim { token, spec, checkpoint, dataset_fingerprint })))
+    .fetch_optional(connection)
+    .await
 }
 
-/// What a claim needs of a job's row, or why this program cannot read it.
+/// The specification and the checkpoint of a job's row, or why this program cannot read them.
 fn read(spec: &Value, checkpoint: Option<Value>) -> Result<(JobSpec, Option<SavedCheckpoint>), String> {
     let spec = JobSpec::from_stored(spec).map_err(|reason| format!("its specification: {reason}"))?;
     let checkpoint = checkpoint.map(serde_json::from_value).transpose();
