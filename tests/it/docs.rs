@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use distillery::artifacts::keys;
 use distillery::cli::Cli;
+use distillery::db::jobs::{Change, Status};
 use distillery::protocol::series;
 use distillery::spec::{Request, TrainingPlan};
 use serde_json::{Value, json};
@@ -186,6 +187,34 @@ async fn the_documented_storage_keys_are_those_of_the_code() {
         keys::STORAGE_ID.to_owned(),
     ];
     assert_eq!(documented, known.iter().map(String::as_str).collect::<BTreeSet<_>>());
+}
+
+/// The texts between single quotes of a list that goes to `end`.
+fn quoted(list: &str, end: char) -> Vec<&str> {
+    list.split(end).next().unwrap().split('\'').skip(1).step_by(2).collect()
+}
+
+/// `src/db/jobs/status.rs` decides. The dashboard has a copy, and so has the trigger `notify_job` in the first migration,
+/// which cannot change any more: a new final status needs a new trigger.
+#[test]
+fn the_statuses_of_the_dashboard_and_of_the_trigger_are_those_of_the_server() {
+    let text = read("static/js/ui/status.js");
+    let after = |words: &str| text.split_once(words).unwrap_or_else(|| panic!("status.js has no {words}")).1;
+    let final_statuses = Status::FINAL.map(Status::name);
+    assert_eq!(quoted(after("const FINAL = ["), ']'), final_statuses);
+    for (verb, change) in
+        [("pause", Change::Pause), ("resume", Change::Resume), ("retry", Change::Retry), ("cancel", Change::Cancel)]
+    {
+        let (_, offered) = after(&format!("verb: '{verb}'")).split_once("from: [").unwrap();
+        let is_changed = |status: &Status| status.after(change).is_some_and(|after| after != *status);
+        let changed: Vec<&str> = Status::ALL.into_iter().filter(is_changed).map(Status::name).collect();
+        assert_eq!(quoted(offered, ']'), changed, "{verb}");
+    }
+    let (_, deletable) = after("verb: 'delete'").split_once("from: ").unwrap();
+    assert!(deletable.starts_with("FINAL,"), "{deletable}");
+    let migration = read("migrations/20261123000001_create_jobs.sql");
+    let (_, wakes) = migration.split_once("new.status in (").unwrap();
+    assert_eq!(quoted(wakes, ')'), final_statuses);
 }
 
 #[test]
