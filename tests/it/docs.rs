@@ -54,15 +54,20 @@ fn first_cells<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
     rows.map(|row| row.split(" | ").next().unwrap()).collect()
 }
 
-#[test]
-fn paths_in_the_documents_exist() {
-    let top: Vec<String> = std::fs::read_dir(root())
+/// The directories of the repository's root that belong to it.
+fn top_directories() -> Vec<String> {
+    std::fs::read_dir(root())
         .unwrap()
         .map(|entry| entry.unwrap())
         .filter(|entry| entry.path().is_dir())
         .map(|entry| entry.file_name().into_string().unwrap())
         .filter(|name| !["target", "data", "node_modules", ".git", ".deps"].contains(&name.as_str()))
-        .collect();
+        .collect()
+}
+
+#[test]
+fn paths_in_the_documents_exist() {
+    let top = top_directories();
     let mut missing = Vec::new();
     for (document, text) in documents() {
         let words = code_blocks(&text).into_iter().flat_map(str::split_whitespace);
@@ -110,10 +115,13 @@ fn links_in_the_documents_lead_somewhere() {
 }
 
 #[test]
-fn every_module_is_on_the_map() {
+fn every_directory_and_every_module_is_on_the_map() {
     let text = read("docs/architecture.md");
     let named: BTreeSet<&str> = code_spans(&text).into_iter().collect();
-    let mut missing = Vec::new();
+    // A hidden directory may be an editor's.
+    let visible = top_directories().into_iter().filter(|name| !name.starts_with('.')).map(|name| format!("{name}/"));
+    let mut missing: Vec<String> =
+        visible.filter(|name| !named.iter().any(|span| span.starts_with(name.as_str()))).collect();
     for package in ["src", "core/src", "trainer/src"] {
         for entry in std::fs::read_dir(root().join(package)).unwrap() {
             let entry = entry.unwrap();
