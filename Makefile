@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 
-# Threads that wait for each other sleep instead of spinning. On cores shared with other work (tests, a build), training is
-# up to ten times as fast.
+# Threads that wait for each other sleep instead of spinning. On cores shared with other work (tests, a build), training
+# is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-gpu fmt lint lint-dashboard clean

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Each attempt has its own directory, named by its number and its random claim, so that an attempt that has lost its
-//! job overwrites nothing. Each upload has its own file, so that the deletion of an earlier one, which storage may carry
-//! out late, takes none of its bytes. The key of an older checkpoint is not stored: the SQL function `checkpoint_key`
-//! makes it.
+//! job overwrites nothing. Each upload has its own file, so that the deletion of an earlier one, which storage may
+//! carry out late, takes none of its bytes. The key of an older checkpoint is not stored: the SQL function
+//! `checkpoint_key` makes it.
 
 const CHECKPOINTS: &str = "checkpoints";
 const JOBS: &str = "jobs";

@@ -1,5 +1,5 @@
-//! `distillery database`: runs a client of PostgreSQL, such as `psql` or `pg_dump`, on the server's own database. Where no
-//! server runs, PostgreSQL runs for as long as the client does.
+//! `distillery database`: runs a client of PostgreSQL, such as `psql` or `pg_dump`, on the server's own database. Where
+//! no server runs, PostgreSQL runs for as long as the client does.
 
 use std::process::ExitCode;
 

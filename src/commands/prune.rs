@@ -315,8 +315,8 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    /// Indices of the jobs that are left, of jobs that finished one, two, … days ago and have 10 bytes each. Per job: its
-    /// accuracy, and whether it has the label `keep`.
+    /// Indices of the jobs that are left, of jobs that finished one, two, … days ago and have 10 bytes each. Per job:
+    /// its accuracy, and whether it has the label `keep`.
     fn left(accuracies: &[(Option<f64>, bool)], flags: &[&str]) -> Vec<usize> {
         left_beside(0, accuracies, flags)
     }

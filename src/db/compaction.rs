@@ -1,6 +1,6 @@
 //! Compacts jobs that succeeded long ago: thins long series as charts show them, and replaces each run of log lines and
-//! checkpoints by one event. Every point stays in the file of metrics that the job has published; what is in no such file
-//! is left alone.
+//! checkpoints by one event. Every point stays in the file of metrics that the job has published; what is in no such
+//! file is left alone.
 
 use std::collections::HashMap;
 
@@ -29,8 +29,8 @@ pub struct Compacted {
 /// Compacts one job that ended `after_days` ago and has not been compacted since; none if there is no such job. Several
 /// servers may do so at once: each takes another job.
 ///
-/// A job that failed or was cancelled has published no file, so the database has the only copy of its points, and its log
-/// may be the only explanation: it stays as it is until it is deleted.
+/// A job that failed or was cancelled has published no file, so the database has the only copy of its points, and its
+/// log may be the only explanation: it stays as it is until it is deleted.
 pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<Compacted>> {
     let mut transaction = pool.begin().await?;
     let job = sqlx::query_scalar!(

@@ -1,7 +1,7 @@
 //! Down-samples a series to fewer points with the same peaks, from a stream of points, in bounded memory.
 
-/// The length of a bucket, as the exponent of a power of two: the smallest that leaves at most `most` points of a series
-/// between these steps, two for each bucket and its two ends.
+/// The length of a bucket, as the exponent of a power of two: the smallest that leaves at most `most` points of a
+/// series between these steps, two for each bucket and its two ends.
 pub fn bucket_length(first: i64, last: i64, most: usize) -> u32 {
     let buckets = i64::try_from(most.max(4) / 2 - 1).unwrap_or(i64::MAX);
     let mut length = 0;
@@ -81,8 +81,8 @@ impl<T> Downsampled<T> {
     }
 }
 
-/// Down-samples a series whose points come by step. Keeps what [`Downsampled`] keeps, and holds the points of one bucket
-/// only.
+/// Down-samples a series whose points come by step. Keeps what [`Downsampled`] keeps, and holds the points of one
+/// bucket only.
 #[derive(Debug)]
 pub struct Buckets<T> {
     /// The first and the last step of the series.

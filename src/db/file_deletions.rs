@@ -1,5 +1,5 @@
-//! The table `file_deletions`: stored files that no other row names, because what they belong to was deleted, or because
-//! their upload has not ended. [`crate::removals`] removes them.
+//! The table `file_deletions`: stored files that no other row names, because what they belong to was deleted, or
+//! because their upload has not ended. [`crate::removals`] removes them.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -10,7 +10,9 @@
 //! | [`open`], [`embedded`] | connections and the schema; the server that this program runs itself |
 //! | [`listen`] | what PostgreSQL tells at once |
 //! | [`errors`] | which errors pass |
-//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`file_deletions`], [`deleted_jobs`], `declined`, [`storage`], [`workers`], [`tokens`] | the tables |
+//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`] | tables of jobs |
+//! | [`workers`], `declined`, [`checkpoints`], [`tokens`] | tables of what jobs run on and need, and of who asks |
+//! | [`file_deletions`], [`deleted_jobs`], [`storage`] | tables of stored files and of what is left to delete |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
 //!
 //! A condition that several queries share is an SQL function: `can_run` and `workers_for` say which workers can take a

@@ -20,8 +20,8 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Connections of a process's pool, if it asks for no other number.
 const CONNECTIONS: u32 = 16;
 
-/// The most connections of a process: those of its pool, that of its listener, one that brings the schema up to date, and
-/// two that are about to be replaced.
+/// The most connections of a process: those of its pool, that of its listener, one that brings the schema up to date,
+/// and two that are about to be replaced.
 pub const CONNECTIONS_OF_A_PROCESS: u32 = CONNECTIONS + 4;
 
 /// Where the server's database is.
@@ -201,8 +201,8 @@ impl Database {
     }
 }
 
-/// The URL of the server's database, and the embedded server, if it had to be started. Waits a little for one that another
-/// process starts or stops. Only with `may_create` a data directory without a database gets an empty one.
+/// The URL of the server's database, and the embedded server, if it had to be started. Waits a little for one that
+/// another process starts or stops. Only with `may_create` a data directory without a database gets an empty one.
 ///
 /// # Errors
 /// When there is none, or it cannot be started.

@@ -62,7 +62,8 @@ async fn changed(path: &Path) -> Option<SystemTime> {
     tokio::fs::metadata(path).await.and_then(|facts| facts.modified()).ok()
 }
 
-/// Whether the server's copy of a data set was put in place or changed a moment ago, so that workers may not have looked.
+/// Whether the server's copy of a data set was put in place or changed a moment ago, so that workers may not have
+/// looked.
 pub async fn is_new(state: &AppState, name: &str) -> bool {
     let Ok(facts) = tokio::fs::metadata(state.datasets.directory().join(name)).await else { return false };
     // Of the directory's entry too, unlike the time of modification, which a copy may keep.

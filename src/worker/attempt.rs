@@ -334,8 +334,8 @@ impl RunningAttempt<'_> {
         self.record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await
     }
 
-    /// The memory in use on the job's GPUs, as a point at the step of the newest point for the trainer's own memory. The
-    /// worker measures it because the trainer cannot query libtorch's allocator.
+    /// The memory in use on the job's GPUs, as a point at the step of the newest point for the trainer's own memory.
+    /// The worker measures it because the trainer cannot query libtorch's allocator.
     fn gpu_memory(&self, points: &[Point]) -> Option<Point> {
         let own = points.iter().rev().find(|point| point.name == series::RESIDENT_BYTES)?;
         let in_use = self.gpus.memory_in_use()?;

@@ -1,5 +1,5 @@
-//! Promise: the documents show what the project does. The paths, links, tests, series, storage keys and metrics that they
-//! name exist, and their examples are accepted.
+//! Promise: the documents show what the project does. The paths, links, tests, series, storage keys and metrics that
+//! they name exist, and their examples are accepted.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -202,8 +202,8 @@ fn quoted(list: &str, end: char) -> Vec<&str> {
     list.split(end).next().unwrap().split('\'').skip(1).step_by(2).collect()
 }
 
-/// `src/db/jobs/status.rs` decides. The dashboard has a copy, and so has the trigger `notify_job` in the first migration,
-/// which cannot change any more: a new final status needs a new trigger.
+/// `src/db/jobs/status.rs` decides. The dashboard has a copy, and so has the trigger `notify_job` in the first
+/// migration, which cannot change any more: a new final status needs a new trigger.
 #[test]
 fn the_statuses_of_the_dashboard_and_of_the_trigger_are_those_of_the_server() {
     let text = read("static/js/ui/status.js");

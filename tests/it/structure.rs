@@ -1,5 +1,5 @@
-//! Promise: the code stays easy to find and to read. The modules of the server and of the trainer depend on each other in
-//! one direction, and no file and no function is long.
+//! Promise: the code stays easy to find and to read. The modules of the server and of the trainer depend on each other
+//! in one direction, and no file and no function is long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

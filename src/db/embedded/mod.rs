@@ -196,8 +196,8 @@ impl Drop for Server {
     }
 }
 
-/// The URL of the database, in the form that libpq (so `psql`, `pg_dump` and `psycopg`) and the drivers of other languages
-/// read: the socket's directory is a parameter, because few read it as the host.
+/// The URL of the database, in the form that libpq (so `psql`, `pg_dump` and `psycopg`) and the drivers of other
+/// languages read: the socket's directory is a parameter, because few read it as the host.
 fn url_of(socket_dir: &Path) -> String {
     let mut url = format!("postgresql:///{DATABASE}?host=");
     for &byte in socket_dir.as_os_str().as_bytes() {

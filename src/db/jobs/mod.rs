@@ -52,8 +52,8 @@ pub struct Job {
     pub labels: Value,
     /// How many times it was started.
     pub attempt: i32,
-    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of the
-    /// specification, and with a retry: of the tries that the specification allows,
+    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of
+    /// the specification, and with a retry: of the tries that the specification allows,
     /// `spec.max_attempts - (max_attempts - attempt)` are used.
     pub max_attempts: i32,
     /// Where training is; null before the first step.

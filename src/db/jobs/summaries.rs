@@ -122,8 +122,8 @@ pub struct Summary {
     pub seed: u64,
     /// How many times it was started.
     pub attempt: i32,
-    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of the
-    /// specification, and with a retry.
+    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of
+    /// the specification, and with a retry.
     pub max_attempts: i32,
     /// Where training is; null before the first step.
     #[schema(value_type = Option<Progress>)]

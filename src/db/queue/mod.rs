@@ -2,9 +2,10 @@
 //!
 //! [`claim()`] gives the job a new random claim, raises its attempt number and sets a lease on the database's clock. It
 //! returns a [`FencingToken`], which every later write shows: a write changes nothing unless its claim still holds the
-//! job. A [`Write`]
-//! that comes again, because the answer was lost with a connection, counts once. All of this is in `HeldJob::change`,
-//! the only way to write about a held job; the status that a write leaves comes from [`Status::after`].
+//! job. A [`Write`] that comes again, because the answer was lost with a connection, counts once. All of this is in
+//! `HeldJob::change`, which every write of an attempt goes through but two: [`heartbeat`] only extends the lease, and
+//! [`rescue_expired`] takes the job from a worker that is gone. What a user asks for is in [`super::jobs`]. The status
+//! that a write leaves comes from [`Status::after`].
 
 mod claim;
 mod finish;
@@ -105,9 +106,9 @@ impl HeldJob<'_> {
     /// Makes one write in one transaction: locks the job's row if the token's attempt still holds the job, notes the
     /// write there, makes the change and commits. Returns the status that the change leaves.
     ///
-    /// None if the attempt holds the job no longer, or if the database has lost what it wrote before: nothing is written
-    /// then. A write that was made before, and whose answer was lost, is not made again; it returns the status that the
-    /// job has.
+    /// None if the attempt holds the job no longer, or if the database has lost what it wrote before: nothing is
+    /// written then. A write that was made before, and whose answer was lost, is not made again; it returns the status
+    /// that the job has.
     async fn change(
         pool: &PgPool,
         write: &Write,

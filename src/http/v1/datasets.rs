@@ -28,8 +28,8 @@ const MOST_REMEMBERED: usize = 64;
 /// Lookups at the same time. Each holds the names of all files of its data set.
 const LOOKUPS: usize = 2;
 
-/// What lookups of single data sets found, shared by the requests that ask the same at about the same time. What is wrong
-/// is looked at again, as its user may have mended it.
+/// What lookups of single data sets found, shared by the requests that ask the same at about the same time. What is
+/// wrong is looked at again, as its user may have mended it.
 #[derive(Debug)]
 pub struct SharedLookups<T, E> {
     last: std::sync::Mutex<HashMap<String, Arc<Remembered<T, E>>>>,
@@ -46,8 +46,8 @@ impl<T, E> Default for SharedLookups<T, E> {
 }
 
 impl<T: Send + Sync + 'static, E: Send + Sync + 'static> SharedLookups<T, E> {
-    /// What `look` returns, or returned a moment ago for the same question. `look` may block. It runs to its end even if
-    /// the client gives up, and serves the next one.
+    /// What `look` returns, or returned a moment ago for the same question. `look` may block. It runs to its end even
+    /// if the client gives up, and serves the next one.
     pub async fn find(
         self: &Arc<Self>,
         asked: String,
