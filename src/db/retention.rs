@@ -11,7 +11,6 @@ use crate::artifacts::keys::{self, Owner};
 /// A job that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    /// Its id.
     pub id: String,
     /// The specification's name.
     pub name: String,

@@ -28,7 +28,6 @@ pub struct NewWorker {
     pub name: String,
     /// `cpu` or `cuda:0`, or several with commas between them.
     pub device: String,
-    /// The number of devices.
     pub devices: i32,
     /// Memory of the first device in bytes.
     pub memory_bytes: Option<i64>,

@@ -57,7 +57,7 @@ pub async fn check(
     }
 }
 
-/// When a directory was changed last. A data set that is gone, or was put in place anew, is looked at again at once.
+/// When a directory was changed last. A data set that is gone, or was replaced, is looked at again at once.
 async fn changed(path: &Path) -> Option<SystemTime> {
     tokio::fs::metadata(path).await.and_then(|facts| facts.modified()).ok()
 }

@@ -35,7 +35,7 @@ pub struct Resolved {
     prospects: Prospects,
     /// Why it will wait for a worker with enough devices.
     waits: Option<String>,
-    /// What its checkpoints' reader has to say.
+    /// Notes of the reader of its checkpoints.
     notes: Vec<String>,
 }
 
@@ -129,7 +129,7 @@ struct GivenCheckpoint<'a> {
 }
 
 impl GivenCheckpoint<'_> {
-    /// Checks that it exists and is of the network. Returns what its reader has to say.
+    /// Checks that it exists and is of the network. Returns the notes of its reader.
     async fn check(
         &self,
         state: &AppState,

@@ -98,7 +98,7 @@ pub fn has_cluster(data_dir: &Path) -> anyhow::Result<bool> {
     })
 }
 
-/// Makes sure that a data directory has a database, for who would not want an empty one.
+/// Makes sure that a data directory has a database, for callers that do not want an empty one instead.
 ///
 /// # Errors
 /// It has none. [`InUse`] if another process may be about to make it.

@@ -18,7 +18,6 @@ use crate::spec::JobSpec;
 pub struct Claim {
     /// The right to write about it.
     pub token: FencingToken,
-    /// What to do.
     pub spec: JobSpec,
     /// What an earlier attempt left to resume from.
     pub checkpoint: Option<SavedCheckpoint>,
@@ -29,7 +28,6 @@ pub struct Claim {
 /// A worker's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceCapacity {
-    /// All of them.
     pub total: i32,
     /// Those that no job uses now.
     pub free: i32,
@@ -229,7 +227,7 @@ pub async fn heartbeat(pool: &PgPool, token: &FencingToken, lease: Duration) -> 
     .await
 }
 
-/// The jobs that are held now, and the claims that hold them; none for that of a program that had no such tokens.
+/// The jobs that are held now, each with the claim that holds it. None if a program that knew no claims holds it.
 pub async fn held(pool: &PgPool) -> sqlx::Result<Vec<(String, Option<String>)>> {
     let rows = sqlx::query!("select id, claim from jobs where lease_expires_at is not null").fetch_all(pool).await?;
     Ok(rows.into_iter().map(|row| (row.id, row.claim)).collect())

@@ -28,12 +28,10 @@ pub use waits::explain_waits;
 /// The right to write about a job. A later claim of the same job makes it void.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FencingToken {
-    /// The job.
     pub job: String,
     /// The number of the attempt that holds it. A database that lost the claim, in a failover or because it was
     /// restored from a backup, gives the number again.
     pub attempt: i32,
-    /// The worker that makes the attempt.
     pub worker: String,
     /// The fence: random, and new with every claim.
     pub claim: String,
@@ -69,7 +67,7 @@ pub struct Write {
 }
 
 impl Write {
-    /// What tells it from every other.
+    /// Its id, which no other write has.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -81,11 +79,10 @@ impl Write {
 pub struct SavedCheckpoint {
     /// The attempt that wrote it.
     pub attempt: i32,
-    /// Epochs done.
+    /// Completed epochs.
     pub epoch: u32,
-    /// Steps done.
+    /// Completed steps.
     pub step: u64,
-    /// Its key in storage.
     pub key: String,
     /// Its SHA-256, in hexadecimal; unknown for what an earlier version stored.
     #[serde(default)]

@@ -66,7 +66,7 @@ export class Scales {
       const isTooFine = Number.isFinite(side) && scale > side;
       box.checked = chosen.includes(scale);
       chip.classList.toggle('too-fine', isTooFine);
-      chip.title = isTooFine ? `finer than the ${side}×${side} feature map, so cells are repeated` : '';
+      chip.title = isTooFine ? `finer than the ${side}×${side} feature map, so regions repeat` : '';
     }
     this.reset.disabled = value === undefined;
     const counts = chosen.map((scale) => scale * scale);

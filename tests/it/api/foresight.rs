@@ -201,7 +201,7 @@ async fn a_dry_run_says_what_the_running_workers_lack() {
     let id = api.job().await;
     let outline = api.db.job(&id).await["dataset_fingerprint"].as_str().unwrap().to_owned();
     assert_eq!(lacks(Some(other(&outline))).await, [""; 0]);
-    // A worker that takes no jobs counts for nothing where several devices are asked for, either.
+    // A worker that takes no jobs does not count either if the job asks for several devices.
     register(&api, "wrk_1", "cpu", Some(stopped)).await;
     let mut large = plain_job();
     large["training"] = json!({"devices": 2});
