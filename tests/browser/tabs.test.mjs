@@ -133,12 +133,12 @@ test('without shared workers a tab has a stream of its own, while it is visible'
   await live(tab);
   progress(RUNNING[0], 66);
   await tab.locator(`tr[data-id="${RUNNING[0]}"]`).getByText('66 %').waitFor();
-  const open = proxy.openStreams();
+  const closed = proxy.streamClosed();
   await tab.evaluate(() => {
     Object.defineProperty(Document.prototype, 'hidden', { get: () => true });
     document.dispatchEvent(new Event('visibilitychange'));
   });
-  while (proxy.openStreams() === open) await new Promise((resolve) => { setTimeout(resolve, 50); });
+  await closed;
   await context.close();
 });
 
