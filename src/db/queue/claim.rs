@@ -34,7 +34,7 @@ pub struct DeviceCapacity {
 }
 
 impl DeviceCapacity {
-    /// A worker with one device and nothing to do, as most tests and benchmarks have.
+    /// A worker with one device and nothing to do, for tests and benchmarks.
     pub const ONE: Self = Self { total: 1, free: 1 };
 }
 

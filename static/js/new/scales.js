@@ -66,7 +66,7 @@ export class Scales {
       const isTooFine = Number.isFinite(side) && scale > side;
       box.checked = chosen.includes(scale);
       chip.classList.toggle('too-fine', isTooFine);
-      chip.title = isTooFine ? `finer than the ${side}×${side} feature map, so regions overlap` : '';
+      chip.title = isTooFine ? `finer than the ${side}×${side} feature map, so its regions overlap` : '';
     }
     this.reset.disabled = value === undefined;
     const counts = chosen.map((scale) => scale * scale);
