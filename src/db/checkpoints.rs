@@ -75,7 +75,6 @@ pub struct Guess {
 /// A checkpoint that was uploaded.
 #[derive(Debug)]
 pub struct Inserted {
-    /// Its row.
     pub checkpoint: UploadedCheckpoint,
     /// Whether it was not there before.
     pub is_new: bool,
@@ -172,7 +171,6 @@ pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sql
     .await
 }
 
-/// One checkpoint.
 pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpoint>> {
     sqlx::query_as!(
         UploadedCheckpoint,
@@ -219,7 +217,6 @@ pub fn id_of(sha256: &str) -> String {
 /// Where the bytes of a checkpoint are, and what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointFile {
-    /// Their key in storage.
     pub key: String,
     /// Their SHA-256, in hexadecimal.
     pub sha256: String,

@@ -116,7 +116,6 @@ impl Changes {
 }
 
 impl Subscription {
-    /// The next change.
     pub async fn next(&mut self) -> Changed {
         match self.0.recv().await {
             Ok(changed) => changed,

@@ -234,7 +234,7 @@ fn comment_or_literal(code: &[char]) -> usize {
             while at < code.len() && code[at] != '"' {
                 at += if code[at] == '\\' { 2 } else { 1 };
             }
-            at + 1
+            code.len().min(at + 1)
         }
         _ => 0,
     }

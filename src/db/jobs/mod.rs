@@ -100,7 +100,6 @@ pub struct Filter {
     pub after: Option<String>,
 }
 
-/// One job.
 pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Job>> {
     Ok(list_where(pool, &[id.to_owned()]).await?.pop())
 }
