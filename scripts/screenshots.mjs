@@ -27,7 +27,7 @@ function job(name, student, distillation, epochs, more = {}) {
   };
 }
 
-/** A teacher, the same student by three methods, and a job that runs on. The SDD student's server is killed on the way. */
+/** A teacher, one student by three methods, and a job that runs on. The SDD student's server is killed on the way. */
 async function train() {
   const teacher = (await server.post('/v1/jobs', job('resnet20 on the digits', 'resnet20', { method: 'none' }, 6))).id;
   const taught = { teacher: { job: teacher }, labels: { pair: 'resnet20-resnet8' } };

@@ -277,7 +277,8 @@ impl Store {
         found.try_collect().await
     }
 
-    /// Removes all files in a directory for whose key `keep` returns false. A file that cannot be removed keeps no other.
+    /// Removes all files in a directory for whose key `keep` returns false. A file that cannot be removed keeps no
+    /// other.
     ///
     /// # Errors
     /// The storage fails.

@@ -1,12 +1,12 @@
 //! Removes what is left of what was deleted: stored files, and the events and points of jobs.
 //!
-//! Storage may take seconds for a file, fail, or answer after its caller has gone, so no transaction waits for it. What is
-//! deleted disappears from the database first, together with a row that names its files
-//! ([`crate::db::file_deletions`]). That row goes after the files, and a server that finds it, after a crash or a failure,
-//! goes on.
+//! Storage may take seconds for a file, fail, or answer after its caller has gone, so no transaction waits for it. What
+//! is deleted disappears from the database first, together with a row that names its files
+//! ([`crate::db::file_deletions`]). That row goes after the files, and a server that finds it, after a crash or a
+//! failure, goes on.
 //!
-//! The events and points of a job may be too many for one transaction, so they follow in small ones, after the job's row has
-//! left one in their stead ([`crate::db::deleted_jobs`]).
+//! The events and points of a job may be too many for one transaction, so they follow in small ones, after the job's
+//! row has left one in their stead ([`crate::db::deleted_jobs`]).
 
 use std::time::Duration;
 
@@ -69,8 +69,8 @@ async fn try_to(pool: &PgPool, artifacts: &Store, deletion: &FileDeletion) -> bo
     outcome.is_ok()
 }
 
-/// Goes on with every deletion that nobody carries out now. Tries each once, so that it ends where storage takes longer to
-/// fail than a deletion waits for the next try. Returns how many succeeded and how many failed.
+/// Goes on with every deletion that nobody carries out now. Tries each once, so that it ends where storage takes longer
+/// to fail than a deletion waits for the next try. Returns how many succeeded and how many failed.
 ///
 /// # Errors
 /// The database fails.
@@ -91,8 +91,8 @@ pub async fn catch_up(pool: &PgPool, artifacts: &Store) -> sqlx::Result<(usize, 
     }
 }
 
-/// Goes on with every deleted job with which nobody is busy now. Returns how many are gone altogether, and how many are not
-/// because the database failed.
+/// Goes on with every deleted job with which nobody is busy now. Returns how many are gone altogether, and how many are
+/// not because the database failed.
 ///
 /// # Errors
 /// The database fails.

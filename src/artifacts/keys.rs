@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! checkpoints/<SHA-256>-<ULID>                            an uploaded checkpoint
+//! checkpoints/<SHA-256>                                   an older one, from before each upload had its own file
 //! jobs/<job>/attempts/<attempt>-<claim>/<file>            a file written by an attempt
 //! jobs/<job>/attempts/<attempt>-<claim>/state/checkpoint-<step>…  a state that a later attempt can resume from
 //! probe/<ULID>                                            a temporary file that tests the storage
@@ -9,8 +10,9 @@
 //! ```
 //!
 //! Each attempt has its own directory, named by its number and its random claim, so that an attempt that has lost its
-//! job overwrites nothing. Each upload has its own file, so that the deletion of an earlier one, which storage may carry
-//! out late, takes none of its bytes.
+//! job overwrites nothing. Each upload has its own file, so that the deletion of an earlier one, which storage may
+//! carry out late, takes none of its bytes. The key of an older checkpoint is not stored: the SQL function
+//! `checkpoint_key` makes it.
 
 const CHECKPOINTS: &str = "checkpoints";
 const JOBS: &str = "jobs";

@@ -108,8 +108,8 @@ impl Store {
         tokio::task::spawn_blocking(move || temporary_files(&root)).await?
     }
 
-    /// Removes what unfinished uploads have stored below a directory. Failures are logged: not every service that speaks
-    /// S3 can list uploads.
+    /// Removes what unfinished uploads have stored below a directory. Failures are logged: not every service that
+    /// speaks S3 can list uploads.
     pub(super) async fn abort_below(&self, directory: &str) {
         let unfinished = match self.unfinished().await {
             Ok(unfinished) => unfinished,

@@ -41,8 +41,8 @@ pub struct ClientArgs {
     pub create: bool,
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// The program and its arguments. Those that come with PostgreSQL need no path. PGHOST, PGPORT, PGUSER and PGDATABASE
-    /// tell them where the database is, and DATABASE_URL tells others.
+    /// The program and its arguments. Those that come with PostgreSQL need no path. PGHOST, PGPORT, PGUSER and
+    /// PGDATABASE tell them where the database is, and DATABASE_URL tells others.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }

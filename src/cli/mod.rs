@@ -13,6 +13,8 @@ pub use distillery_core::trainer_flags::LogFormat;
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
 
+use crate::db::DatabaseLocation;
+
 /// Distils large image classifiers into small ones by Scale Decoupled Distillation, as a job server.
 #[derive(Debug, Parser)]
 #[command(name = "distillery", version, propagate_version = true)]
@@ -98,4 +100,15 @@ pub struct DatabaseArgs {
     /// Directory of the `postgres` and `initdb` programs, to start the server's own PostgreSQL if it is not running.
     #[arg(long, global = true, env = "DISTILLERY_POSTGRES_BIN_DIR")]
     pub postgres_bin_dir: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    #[must_use]
+    pub fn location(&self) -> DatabaseLocation<'_> {
+        DatabaseLocation {
+            url: self.database_url.as_deref(),
+            data_dir: &self.data_dir,
+            postgres_bin_dir: self.postgres_bin_dir.as_deref(),
+        }
+    }
 }

@@ -14,8 +14,8 @@ pub struct ServeArgs {
     /// Address to listen on. Port 0 picks a free port and prints it.
     #[arg(long, env = "DISTILLERY_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// The address that browsers use, such as `https://distillery.example`, where a proxy on this machine or elsewhere is in
-    /// front. Every request then needs a token.
+    /// The address that browsers use, such as `https://distillery.example`, where a proxy on this machine or elsewhere
+    /// is in front. Every request then needs a token.
     #[arg(long, env = "DISTILLERY_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<crate::http::PublicUrl>,
     /// URL of the PostgreSQL to use. Without it, the server runs its own in the data directory.
@@ -39,7 +39,7 @@ pub struct ServeArgs {
     #[arg(long, env = "DISTILLERY_MAX_CONNECTIONS", default_value_t = crate::http::CONNECTIONS)]
     pub max_connections: usize,
     /// Largest accepted checkpoint, in bytes.
-    #[arg(long, env = "DISTILLERY_MAX_CHECKPOINT_BYTES", default_value_t = 8 << 30)]
+    #[arg(long, env = "DISTILLERY_MAX_CHECKPOINT_BYTES", default_value_t = crate::http::CHECKPOINT_LIMIT)]
     pub max_checkpoint_bytes: u64,
     /// Largest total size of all uploaded checkpoints, in bytes. Default: no limit.
     #[arg(long, env = "DISTILLERY_MAX_UPLOADED_BYTES")]

@@ -1,5 +1,5 @@
-//! `distillery database`: runs a client of PostgreSQL, such as `psql` or `pg_dump`, on the server's own database. Where no
-//! server runs, PostgreSQL runs for as long as the client does.
+//! `distillery database`: runs a client of PostgreSQL, such as `psql` or `pg_dump`, on the server's own database. Where
+//! no server runs, PostgreSQL runs for as long as the client does.
 
 use std::process::ExitCode;
 
@@ -33,7 +33,7 @@ pub async fn run(args: ClientArgs) -> anyhow::Result<ExitCode> {
     ensure!(!exists || !args.create, "there is a database in {data_dir} already: give --create another --data-dir");
     // Ctrl-C is for the client, which may go on.
     let _interrupts = signal(SignalKind::interrupt())?;
-    let (url, server) = db::locate(&args.database, args.create).await?;
+    let (url, server) = db::locate(args.database.location(), args.create).await?;
     let status = client(&args, &url)?.status().await;
     if let Some(server) = server {
         server.stop().await;

@@ -27,7 +27,7 @@ use crate::storage_check::{self, Opener};
 pub async fn run(args: PruneArgs) -> anyhow::Result<()> {
     let storage =
         args.storage.clone().unwrap_or_else(|| args.database.data_dir.join("artifacts").display().to_string());
-    let database = Database::open(&args.database).await?;
+    let database = Database::open(args.database.location()).await?;
     let outcome = run_on(&database.pool, &storage, &args).await;
     database.close().await;
     let failed = outcome?.failed;
@@ -315,8 +315,8 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command};
 
-    /// Indices of the jobs that are left, of jobs that finished one, two, … days ago and have 10 bytes each. Per job: its
-    /// accuracy, and whether it has the label `keep`.
+    /// Indices of the jobs that are left, of jobs that finished one, two, … days ago and have 10 bytes each. Per job:
+    /// its accuracy, and whether it has the label `keep`.
     fn left(accuracies: &[(Option<f64>, bool)], flags: &[&str]) -> Vec<usize> {
         left_beside(0, accuracies, flags)
     }

@@ -13,7 +13,7 @@ use crate::db::tokens;
 /// # Errors
 /// The database cannot be reached, or there is no such token.
 pub async fn run(args: TokenArgs) -> anyhow::Result<()> {
-    let database = Database::open(&args.database).await?;
+    let database = Database::open(args.database.location()).await?;
     let outcome = act(&database.pool, args.command).await;
     database.close().await;
     outcome

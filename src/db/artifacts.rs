@@ -25,9 +25,7 @@ pub struct Artifact {
 /// A file that an attempt has stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewArtifact {
-    /// Its name for users.
     pub name: String,
-    /// Its key in storage.
     pub key: String,
     pub size_bytes: u64,
     /// SHA-256 of its bytes, in hexadecimal.

@@ -75,7 +75,6 @@ pub struct Guess {
 /// A checkpoint that was uploaded.
 #[derive(Debug)]
 pub struct Inserted {
-    /// Its row.
     pub checkpoint: UploadedCheckpoint,
     /// Whether it was not there before.
     pub is_new: bool,
@@ -109,7 +108,7 @@ pub async fn insert(
             fits = excluded.fits,
             guess = excluded.guess,
             notes = excluded.notes,
-            key = case when coalesce(old.key, 'checkpoints/' || old.sha256) = $14 then excluded.key else old.key end
+            key = case when checkpoint_key(old.key, old.sha256) = $14 then excluded.key else old.key end
         returning name, architecture, num_classes, created_at, key is not distinct from $13 as "is_taken!",
             xmax = 0 as "is_new!"
         "#,
@@ -155,7 +154,7 @@ pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sql
         update checkpoints set
             name = coalesce($3, name), architecture = coalesce($4, architecture),
             num_classes = coalesce($5, num_classes), fits = $6, guess = $7, notes = $8
-        where id = $1 and coalesce(key, 'checkpoints/' || sha256) = $2
+        where id = $1 and checkpoint_key(key, sha256) = $2
         returning id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
             fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", notes, created_at
         "#,
@@ -172,7 +171,6 @@ pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sql
     .await
 }
 
-/// One checkpoint.
 pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpoint>> {
     sqlx::query_as!(
         UploadedCheckpoint,
@@ -219,7 +217,6 @@ pub fn id_of(sha256: &str) -> String {
 /// Where the bytes of a checkpoint are, and what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointFile {
-    /// Their key in storage.
     pub key: String,
     /// Their SHA-256, in hexadecimal.
     pub sha256: String,
@@ -229,7 +226,7 @@ pub struct CheckpointFile {
 pub async fn stored_bytes(pool: &PgPool, id: &str) -> sqlx::Result<Option<CheckpointFile>> {
     sqlx::query_as!(
         CheckpointFile,
-        r#"select coalesce(key, 'checkpoints/' || sha256) as "key!", sha256 from checkpoints where id = $1"#,
+        r#"select checkpoint_key(key, sha256) as "key!", sha256 from checkpoints where id = $1"#,
         id,
     )
     .fetch_optional(pool)
@@ -265,7 +262,7 @@ pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion
 /// Returns the key of its file.
 async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Result<String, Refusal>> {
     let query = sqlx::query_scalar!(
-        r#"select coalesce(key, 'checkpoints/' || sha256) as "key!" from checkpoints where id = $1 for update"#,
+        r#"select checkpoint_key(key, sha256) as "key!" from checkpoints where id = $1 for update"#,
         id,
     );
     let Some(key) = query.fetch_optional(&mut *connection).await? else { return Ok(Err(Refusal::Missing)) };

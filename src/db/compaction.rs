@@ -1,13 +1,13 @@
 //! Compacts jobs that succeeded long ago: thins long series as charts show them, and replaces each run of log lines and
-//! checkpoints by one event. Every point stays in the file of metrics that the job has published; what is in no such file
-//! is left alone.
+//! checkpoints by one event. Every point stays in the file of metrics that the job has published; what is in no such
+//! file is left alone.
 
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
 use sqlx::{PgConnection, PgPool};
 
-use super::thin::Thinned;
+use super::downsample::Downsampled;
 use crate::protocol::{files, series};
 
 /// Points that are left of a longer series. A series with one point per epoch is shorter.
@@ -29,8 +29,8 @@ pub struct Compacted {
 /// Compacts one job that ended `after_days` ago and has not been compacted since; none if there is no such job. Several
 /// servers may do so at once: each takes another job.
 ///
-/// A job that failed or was cancelled has published no file, so the database has the only copy of its points, and its log
-/// may be the only explanation: it stays as it is until it is deleted.
+/// A job that failed or was cancelled has published no file, so the database has the only copy of its points, and its
+/// log may be the only explanation: it stays as it is until it is deleted.
 pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<Compacted>> {
     let mut transaction = pool.begin().await?;
     let job = sqlx::query_scalar!(
@@ -55,7 +55,7 @@ pub async fn compact_one(pool: &PgPool, after_days: u32) -> sqlx::Result<Option<
 
 /// Deletes points, and returns how many.
 async fn thin_series(connection: &mut PgConnection, job: &str) -> sqlx::Result<u64> {
-    let mut series: HashMap<String, Thinned<i64>> = HashMap::new();
+    let mut series: HashMap<String, Downsampled<i64>> = HashMap::new();
     {
         // The worker adds this series, which is not in the trainer's file.
         let query = sqlx::query!(
@@ -65,10 +65,10 @@ async fn thin_series(connection: &mut PgConnection, job: &str) -> sqlx::Result<u
         );
         let mut rows = query.fetch(&mut *connection);
         while let Some(row) = rows.try_next().await? {
-            series.entry(row.name).or_insert_with(|| Thinned::new(POINTS)).push(row.step, row.value, row.id);
+            series.entry(row.name).or_insert_with(|| Downsampled::new(POINTS)).push(row.step, row.value, row.id);
         }
     }
-    let stay: Vec<i64> = series.into_values().flat_map(Thinned::finish).collect();
+    let stay: Vec<i64> = series.into_values().flat_map(Downsampled::finish).collect();
     let (mut after, mut deleted) = (0, 0);
     loop {
         let batch = sqlx::query!(

@@ -1,5 +1,5 @@
-//! The table `deleted_jobs`: jobs whose events and points are left to delete. A trigger adds a job when its row is deleted,
-//! and [`crate::removals`] carries out the rest.
+//! The table `deleted_jobs`: jobs whose events and points are left to delete. A trigger adds a job when its row is
+//! deleted, and [`crate::removals`] carries out the rest.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ pub async fn take_due(pool: &PgPool) -> sqlx::Result<Vec<String>> {
     .await
 }
 
-/// Deletes the events and points of a job whose row is deleted, and forgets the job. Whatever is left after a crash or a
-/// failure, a repetition deletes.
+/// Deletes the events and points of a job whose row is deleted, and forgets the job. A call after a
+/// crash or a failure deletes what is left.
 pub async fn finish(pool: &PgPool, job: &str) -> sqlx::Result<()> {
     delete_points(pool, job).await?;
     delete_events(pool, job).await?;

@@ -1,5 +1,5 @@
-//! The table `file_deletions`: stored files that no other row names, because what they belong to was deleted, or because
-//! their upload has not ended. [`crate::removals`] removes them.
+//! The table `file_deletions`: stored files that no other row names, because what they belong to was deleted, or
+//! because their upload has not ended. [`crate::removals`] removes them.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub async fn give_up(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Decides on a deletion, which whoever commits it begins with.
+/// Decides on a deletion. Whoever commits that carries it out first; others take it on only when it is due again.
 pub(super) async fn decide(connection: &mut PgConnection, deletion: &FileDeletion) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into file_deletions (key, is_directory, is_decided, due_at) values ($1, $2, true, now() + $3)

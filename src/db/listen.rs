@@ -25,14 +25,14 @@ pub async fn wake_workers(pool: &PgPool) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// How long a connection may be silent before it is asked whether it lives. It sends nothing by itself, so a network that
-/// has forgotten it, or a machine that is gone, would not be noticed for ever.
+/// How long a connection may be silent before it is asked whether it lives. It sends nothing of its own accord, so a network
+/// that has forgotten it, or a machine that is gone, would not be noticed for ever.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A connection that listens. It is outside of the pool: one that died would keep its place there until the kernel gives
-/// up, a quarter of an hour later.
+/// A connection that listens. It is outside of the pool: one that died would keep its place there until the kernel
+/// gives up, a quarter of an hour later.
 struct Listener(PgListener);
 
 impl Listener {
@@ -116,7 +116,6 @@ impl Changes {
 }
 
 impl Subscription {
-    /// The next change.
     pub async fn next(&mut self) -> Changed {
         match self.0.recv().await {
             Ok(changed) => changed,
@@ -178,7 +177,7 @@ impl Wakeups {
 }
 
 async fn pass_on(pool: PgPool, mut listener: Listener, queue: Arc<Notify>, status: broadcast::Sender<String>) {
-    let look_at_everything = || {
+    let check_everything = || {
         queue.notify_waiters();
         drop(status.send(String::new()));
     };
@@ -195,7 +194,7 @@ async fn pass_on(pool: PgPool, mut listener: Listener, queue: Arc<Notify>, statu
                     }
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 };
-                look_at_everything();
+                check_everything();
             }
         }
     }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
+use super::downsample::{Buckets, bucket_length, bucket_of};
 use super::storable;
-use super::thin::{Stretches, stretch_length, stretch_of};
 use crate::protocol::{self, series};
 
 /// One point. A reader goes on after its id.
@@ -151,7 +151,7 @@ const PAGE: usize = 2000;
 const BLOCK: i64 = 50_000;
 
 /// Reads a job's series up to the point of an id, one after the other by name, each thinned to about `most` points: of
-/// each stretch of steps the lowest and the highest point stay, and of each series the first and the last, so that no
+/// each bucket of steps the lowest and the highest point stay, and of each series the first and the last, so that no
 /// peak is lost.
 ///
 /// They come in parts, and between two of them nothing is held but the position: whoever takes their time with a part
@@ -175,8 +175,8 @@ struct Position {
     next: i64,
     /// The first and the last step of the series.
     ends: (i64, i64),
-    /// The [length](stretch_length) of its stretches; `None` if all points stay.
-    stretches: Option<u32>,
+    /// The [length](bucket_length) of its buckets; `None` if all points stay.
+    buckets: Option<u32>,
 }
 
 impl SeriesReader {
@@ -195,9 +195,9 @@ impl SeriesReader {
                 self.current = self.begin(name).await?;
                 continue;
             };
-            let (points, next) = match position.stretches {
+            let (points, next) = match position.buckets {
                 None => self.all_points(&position).await?,
-                Some(length) => self.thinned_points(&position, length).await?,
+                Some(length) => self.downsampled_points(&position, length).await?,
             };
             let name = position.name.clone();
             self.current = next.map(|next| Position { next, ..position });
@@ -225,10 +225,10 @@ impl SeriesReader {
         )
         .fetch_one(&self.pool)
         .await?;
-        let is_thinned = usize::try_from(facts.points).unwrap_or(usize::MAX) > self.most;
+        let is_downsampled = usize::try_from(facts.points).unwrap_or(usize::MAX) > self.most;
         Ok(facts.first.zip(facts.last).map(|(first, last)| {
-            let stretches = is_thinned.then(|| stretch_length(first, last, self.most));
-            Position { name, next: first, ends: (first, last), stretches }
+            let buckets = is_downsampled.then(|| bucket_length(first, last, self.most));
+            Position { name, next: first, ends: (first, last), buckets }
         }))
     }
 
@@ -240,11 +240,15 @@ impl SeriesReader {
     }
 
     /// What stays of the points from a position on, and where the next ones begin, if there are any.
-    async fn thinned_points(&self, position: &Position, length: u32) -> sqlx::Result<(Vec<SeriesPoint>, Option<i64>)> {
-        // Of each stretch stay two points.
-        let beyond = (i128::from(stretch_of(position.next, length)) + PAGE as i128 / 2) << length;
+    async fn downsampled_points(
+        &self,
+        position: &Position,
+        length: u32,
+    ) -> sqlx::Result<(Vec<SeriesPoint>, Option<i64>)> {
+        // Of each bucket stay two points.
+        let beyond = (i128::from(bucket_of(position.next, length)) + PAGE as i128 / 2) << length;
         let end = i64::try_from(beyond - 1).unwrap_or(i64::MAX).min(position.ends.1);
-        let mut stretches = Stretches::new(position.ends, length);
+        let mut buckets = Buckets::new(position.ends, length);
         let mut kept = Vec::new();
         let mut next = Some(position.next);
         while let Some(start) = next.take() {
@@ -253,10 +257,10 @@ impl SeriesReader {
                 next = block.last().and_then(|last| last.step.checked_add(1)).filter(|next| *next <= end);
             }
             for point in block {
-                stretches.push(point.step, point.value, point, &mut kept);
+                buckets.push(point.step, point.value, point, &mut kept);
             }
         }
-        stretches.finish(&mut kept);
+        buckets.finish(&mut kept);
         Ok((kept, end.checked_add(1).filter(|next| *next <= position.ends.1)))
     }
 

@@ -10,8 +10,13 @@
 //! | [`open`], [`embedded`] | connections and the schema; the server that this program runs itself |
 //! | [`listen`] | what PostgreSQL tells at once |
 //! | [`errors`] | which errors pass |
-//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`], [`checkpoints`], [`file_deletions`], [`deleted_jobs`], [`storage`], [`workers`], [`tokens`] | the tables |
+//! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`] | tables of jobs |
+//! | [`workers`], `declined`, [`checkpoints`], [`tokens`] | tables of what jobs run on and need, and of who asks |
+//! | [`file_deletions`], [`deleted_jobs`], [`storage`] | tables of stored files and of what is left to delete |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
+//!
+//! A condition that several queries share is an SQL function: `can_run` and `workers_for` say which workers can take a
+//! job, `has_dataset` whether one has its data set, and `checkpoint_key` where a checkpoint's file is.
 //!
 //! A function that looks for one thing returns `None` if there is no such thing.
 
@@ -20,7 +25,9 @@ pub mod attempts;
 pub mod checkpoints;
 pub mod compaction;
 pub mod counters;
+mod declined;
 pub mod deleted_jobs;
+mod downsample;
 pub mod embedded;
 pub mod errors;
 pub mod events;
@@ -33,7 +40,6 @@ pub mod queue;
 pub mod retention;
 pub mod storage;
 pub mod system;
-mod thin;
 pub mod tokens;
 pub mod workers;
 
@@ -45,7 +51,8 @@ use sqlx::postgres::types::PgInterval;
 use crate::text::shortened;
 
 pub use open::{
-    CONNECTIONS_OF_A_PROCESS, Database, MIGRATIONS, connect, connect_at_most, locate, migrate, open_when_there,
+    CONNECTIONS_OF_A_PROCESS, Database, DatabaseLocation, MIGRATIONS, connect, connect_at_most, locate, migrate,
+    open_when_there,
 };
 
 /// Fails unless the database answers.

@@ -1,6 +1,7 @@
 //! Opens the database: connects with bounds on every wait, brings the schema up to date, and finds or starts the
 //! server.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -11,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::embedded::{self, InUse, Server};
 use super::errors::Transient;
-use crate::cli::DatabaseArgs;
 
 /// The schema, compiled in. A migration never changes once it is released, not even its comments: databases remember
 /// its hash and refuse another.
@@ -20,9 +20,20 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Connections of a process's pool, if it asks for no other number.
 const CONNECTIONS: u32 = 16;
 
-/// The most connections of a process: those of its pool, that of its listener, one that brings the schema up to date, and
-/// two that are about to be replaced.
+/// The most connections of a process: those of its pool, that of its listener, one that brings the schema up to date,
+/// and two that are about to be replaced.
 pub const CONNECTIONS_OF_A_PROCESS: u32 = CONNECTIONS + 4;
+
+/// Where the server's database is.
+#[derive(Debug, Clone, Copy)]
+pub struct DatabaseLocation<'a> {
+    /// Its URL, if it is not the embedded server of the data directory.
+    pub url: Option<&'a str>,
+    /// The server's data directory.
+    pub data_dir: &'a Path,
+    /// Directory of the `postgres` and `initdb` programs, if they are not to be looked for.
+    pub postgres_bin_dir: Option<&'a Path>,
+}
 
 /// Reads the URL of a database.
 ///
@@ -168,8 +179,8 @@ impl Database {
     ///
     /// # Errors
     /// When the database can neither be reached nor started.
-    pub async fn open(args: &DatabaseArgs) -> anyhow::Result<Self> {
-        let (url, server) = locate(args, false).await?;
+    pub async fn open(location: DatabaseLocation<'_>) -> anyhow::Result<Self> {
+        let (url, server) = locate(location, false).await?;
         let options = read_url(&url)?;
         let mut patience = Patience::new();
         loop {
@@ -190,20 +201,20 @@ impl Database {
     }
 }
 
-/// The URL of the server's database, and the embedded server, if it had to be started. Waits a little for one that another
-/// process starts or stops. Only with `may_create` a data directory without a database gets an empty one.
+/// The URL of the server's database, and the embedded server, if it had to be started. Waits a little for one that
+/// another process starts or stops. Only with `may_create` a data directory without a database gets an empty one.
 ///
 /// # Errors
 /// When there is none, or it cannot be started.
-pub async fn locate(args: &DatabaseArgs, may_create: bool) -> anyhow::Result<(String, Option<Server>)> {
+pub async fn locate(location: DatabaseLocation<'_>, may_create: bool) -> anyhow::Result<(String, Option<Server>)> {
     let mut patience = Patience::new();
     loop {
-        if let Some(url) = running(args).await {
+        if let Some(url) = running(location).await {
             return Ok((url, None));
         }
-        let started = match embedded::expect_cluster(&args.data_dir) {
+        let started = match embedded::expect_cluster(location.data_dir) {
             Err(error) if !may_create => Err(error),
-            _ => start(args).await,
+            _ => start(location).await,
         };
         match started {
             Ok(server) => return Ok((server.url().to_owned(), Some(server))),
@@ -214,14 +225,14 @@ pub async fn locate(args: &DatabaseArgs, may_create: bool) -> anyhow::Result<(St
 }
 
 /// The URL of a database that is up, or that the user says is.
-async fn running(args: &DatabaseArgs) -> Option<String> {
-    if args.database_url.is_some() {
-        return args.database_url.clone();
+async fn running(location: DatabaseLocation<'_>) -> Option<String> {
+    if let Some(url) = location.url {
+        return Some(url.to_owned());
     }
-    let url = embedded::read_url(&args.data_dir)?;
+    let url = embedded::read_url(location.data_dir)?;
     PgConnection::connect(&url).await.is_ok().then_some(url)
 }
 
-async fn start(args: &DatabaseArgs) -> anyhow::Result<Server> {
-    Server::start(&embedded::PostgresOptions::new(&args.data_dir, args.postgres_bin_dir.as_deref())).await
+async fn start(location: DatabaseLocation<'_>) -> anyhow::Result<Server> {
+    Server::start(&embedded::PostgresOptions::new(location.data_dir, location.postgres_bin_dir)).await
 }

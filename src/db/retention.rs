@@ -11,7 +11,6 @@ use crate::artifacts::keys::{self, Owner};
 /// A job that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
-    /// Its id.
     pub id: String,
     /// The specification's name.
     pub name: String,
@@ -89,7 +88,7 @@ pub async fn named(pool: &PgPool) -> sqlx::Result<Named> {
     // First: an upload's file is named here until the checkpoint names it.
     named.writing.keys = file_deletions::keys(pool).await?;
     named.keys.extend(sqlx::query_scalar!("select key from artifacts").fetch_all(pool).await?);
-    let uploads = sqlx::query_scalar!(r#"select coalesce(key, 'checkpoints/' || sha256) as "key!" from checkpoints"#);
+    let uploads = sqlx::query_scalar!(r#"select checkpoint_key(key, sha256) as "key!" from checkpoints"#);
     named.keys.extend(uploads.fetch_all(pool).await?);
     let attempts = sqlx::query!(
         r#"

@@ -45,7 +45,7 @@ pub async fn newest_files(pool: &PgPool) -> sqlx::Result<Vec<String>> {
         r#"
         (select key as "key!" from artifacts order by created_at desc limit 3)
         union all
-        (select coalesce(key, 'checkpoints/' || sha256) from checkpoints order by created_at desc limit 3)
+        (select checkpoint_key(key, sha256) from checkpoints order by created_at desc limit 3)
         union all
         (select checkpoint ->> 'key' from jobs where checkpoint is not null order by id desc limit 3)
         "#

@@ -24,7 +24,7 @@ pub struct Queue {
     pub held: i64,
     /// Paused jobs.
     pub paused: i64,
-    /// Seconds that the longest waiting of both has waited; null if there is none.
+    /// Seconds that the longest-waiting job of `ready` and `without_worker` has waited; null if there is none.
     pub longest_wait_seconds: Option<f64>,
     /// Training images per second of all jobs that run.
     pub images_per_second: f64,

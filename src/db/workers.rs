@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
-use super::{interval, storable};
+use super::{declined, interval, storable};
 use crate::spec::JobSpec;
 
 /// A worker is alive, and is shown as online, if its last heartbeat is no older than this. Other workers delete it
@@ -28,7 +28,6 @@ pub struct NewWorker {
     pub name: String,
     /// `cpu` or `cuda:0`, or several with commas between them.
     pub device: String,
-    /// The number of devices.
     pub devices: i32,
     /// Memory of the first device in bytes.
     pub memory_bytes: Option<i64>,
@@ -190,12 +189,12 @@ pub async fn describe(pool: &PgPool, id: &str, abilities: &Abilities) -> sqlx::R
     Ok(())
 }
 
-/// Deletes a worker that shuts down, and which jobs it is not to get.
+/// Deletes a worker that shuts down, and notes of jobs that it was not to get.
 pub async fn forget(pool: &PgPool, id: &str) -> sqlx::Result<()> {
-    sqlx::query!("with gone as (delete from declined where worker = $1) delete from workers where id = $1", id,)
-        .execute(pool)
-        .await?;
-    Ok(())
+    let mut transaction = pool.begin().await?;
+    declined::forget_worker(&mut transaction, id).await?;
+    sqlx::query!("delete from workers where id = $1", id).execute(&mut *transaction).await?;
+    transaction.commit().await
 }
 
 /// Deletes the workers that are no longer alive.
@@ -203,8 +202,5 @@ pub(super) async fn forget_dead(connection: &mut PgConnection) -> sqlx::Result<(
     sqlx::query!("delete from workers where heartbeat_at < now() - $1::interval", interval(ALIVE_FOR))
         .execute(&mut *connection)
         .await?;
-    sqlx::query!("delete from declined where not exists (select from workers where workers.id = declined.worker)")
-        .execute(connection)
-        .await?;
-    Ok(())
+    declined::forget_gone_workers(connection).await
 }

@@ -1,5 +1,5 @@
-//! Every job that has not ended, as the messages that tell of it, shared by everybody who watches all jobs: a watcher has
-//! a position and nothing else, and the database is queried once for all of them.
+//! Every job that has not ended, as the messages that tell of it, shared by everybody who watches all jobs: a watcher
+//! has a position and nothing else, and the database is queried once for all of them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,4 +1,4 @@
-//! Looks at the data set that a specification names. Requests that ask the same at about the same time share a look.
+//! Looks at the data set that a specification names. Requests that ask the same at about the same time share a lookup.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -33,7 +33,7 @@ pub async fn check(
     let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
     let changed = changed(&directory.join(&spec.location.name)).await;
     let asked = format!("{changed:?} {}", question(spec)?);
-    match &*state.looks.find(asked, move || open(&directory, &wanted, follow_links)).await? {
+    match &*state.lookups.find(asked, move || open(&directory, &wanted, follow_links)).await? {
         Ok(facts) => Ok(Some(facts.clone())),
         Err((_, dataset::Error::Missing { .. })) => {
             let directory = state.datasets.directory();
@@ -57,12 +57,13 @@ pub async fn check(
     }
 }
 
-/// When a directory was changed last. A data set that is gone, or was put in place anew, is looked at again at once.
+/// When a directory was changed last. A data set that is gone, or was replaced, is looked at again at once.
 async fn changed(path: &Path) -> Option<SystemTime> {
     tokio::fs::metadata(path).await.and_then(|facts| facts.modified()).ok()
 }
 
-/// Whether the server's copy of a data set was put in place or changed a moment ago, so that workers may not have looked.
+/// Whether the server's copy of a data set was put in place or changed a moment ago, so that workers may not have
+/// looked.
 pub async fn is_new(state: &AppState, name: &str) -> bool {
     let Ok(facts) = tokio::fs::metadata(state.datasets.directory().join(name)).await else { return false };
     // Of the directory's entry too, unlike the time of modification, which a copy may keep.
@@ -79,7 +80,7 @@ fn question(spec: &DatasetSpec) -> anyhow::Result<String> {
     Ok(serde_json::to_string(&(name, columns, train_split, eval_split, eval_fraction, limit))?)
 }
 
-/// The fingerprint of the server's copy of a data set. Requests at about the same time share a look.
+/// The fingerprint of the server's copy of a data set. Requests at about the same time share a lookup.
 pub async fn fingerprint(state: &AppState, name: &str) -> Result<Option<String>, ApiError> {
     let directory = state.datasets.directory().clone();
     let changed = changed(&directory.join(name)).await;

@@ -24,7 +24,7 @@ use crate::text::{self, without_mark};
 
 /// Largest body read into memory, in bytes.
 pub const BODY_LIMIT: usize = 1 << 20;
-/// Bytes of a body that need no room while they arrive: most bodies have fewer.
+/// Bytes of a body that need no permit while they arrive: most bodies have fewer.
 const SMALL_BODY: usize = 16 << 10;
 /// Most KiB of larger bodies while they arrive.
 const ARRIVING_KIB: usize = 32 << 10;
@@ -36,7 +36,7 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the rest of a body that is refused may take.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Room for bodies in memory.
+/// Memory for bodies.
 ///
 /// A body gets it as its bytes arrive, and the large share that parsing takes once they are all there, so that a client
 /// takes no more from others than it has sent.
@@ -52,14 +52,14 @@ impl Default for Bodies {
     }
 }
 
-/// The room of one body, which is free again once this is dropped.
+/// The memory of one body, which is free again once this is dropped.
 #[derive(Debug)]
-struct Room {
+struct BodyPermit {
     _arriving: Arriving,
     _parsed: OwnedSemaphorePermit,
 }
 
-/// The room of a body that arrives.
+/// The memory of a body that arrives.
 #[derive(Debug, Default)]
 struct Arriving {
     permit: Option<OwnedSemaphorePermit>,
@@ -68,13 +68,13 @@ struct Arriving {
 }
 
 impl Bodies {
-    /// Receives a body, and waits for room to parse it.
-    async fn receive(&self, request: Request) -> Result<(Bytes, Room), ApiError> {
+    /// Receives a body, and waits for the memory to parse it.
+    async fn receive(&self, request: Request) -> Result<(Bytes, BodyPermit), ApiError> {
         let slow = |_| ApiError::TooSlow("the body took too long to arrive: try again".into());
         let arrived = tokio::time::timeout(BODY_PATIENCE, self.arrive(request)).await.map_err(slow)?;
         let (bytes, arriving) = arrived?;
         let parsed = self.parsed.clone().acquire_many_owned(kib(bytes.len())).await.expect("nobody closes it");
-        Ok((bytes, Room { _arriving: arriving, _parsed: parsed }))
+        Ok((bytes, BodyPermit { _arriving: arriving, _parsed: parsed }))
     }
 
     async fn arrive(&self, request: Request) -> Result<(Bytes, Arriving), ApiError> {
@@ -102,10 +102,10 @@ impl Bodies {
 }
 
 impl Arriving {
-    /// Takes room for a body of this length so far, whose buffer grows by doubling.
-    fn grow(&mut self, room: &Arc<Semaphore>, length: usize) -> Result<(), ApiError> {
+    /// Takes memory for a body of this length so far, whose buffer grows by doubling.
+    fn grow(&mut self, memory: &Arc<Semaphore>, length: usize) -> Result<(), ApiError> {
         let needed = length.next_power_of_two();
-        let Ok(more) = room.clone().try_acquire_many_owned(kib(needed - self.paid)) else {
+        let Ok(more) = memory.clone().try_acquire_many_owned(kib(needed - self.paid)) else {
             return Err(ApiError::Unavailable("too many large bodies arrive at the same time: try again".into()));
         };
         self.paid = needed;
@@ -128,7 +128,7 @@ pub struct JsonBody {
     pub value: Value,
     pub bytes: Bytes,
     /// Until it is dropped.
-    _room: Room,
+    _permit: BodyPermit,
 }
 
 impl FromRequest<AppState> for JsonBody {

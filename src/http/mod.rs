@@ -54,6 +54,9 @@ pub const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(500).expect("not zer
 /// The default limit of simultaneous connections. Most of them would be streams.
 pub const CONNECTIONS: usize = 10_000;
 
+/// The default limit of a checkpoint's size, in bytes.
+pub const CHECKPOINT_LIMIT: u64 = 8 << 30;
+
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// The listener's address, which decides which `Host` headers are accepted.
@@ -120,7 +123,7 @@ impl ServerSettings {
             datasets_dir,
             follow_links: false,
             spool_dir,
-            checkpoint_limit: 8 << 30,
+            checkpoint_limit: CHECKPOINT_LIMIT,
             uploads_limit: None,
             uploads: 64,
             uploads_per_token: 16,
@@ -155,8 +158,8 @@ pub struct AppState {
     bodies: Arc<extract::Bodies>,
     charts: Arc<v1::jobs::metrics::Charts>,
     datasets: Arc<v1::datasets::Catalogue>,
-    looks: Arc<v1::datasets::Looks<dataset_facts::DatasetFacts, dataset_facts::WrongDataset>>,
-    fingerprints: Arc<v1::datasets::Looks<String, std::io::Error>>,
+    lookups: Arc<v1::datasets::SharedLookups<dataset_facts::DatasetFacts, dataset_facts::WrongDataset>>,
+    fingerprints: Arc<v1::datasets::SharedLookups<String, std::io::Error>>,
     /// Ends the streams, which would otherwise never end.
     stopping: CancellationToken,
 }
@@ -174,7 +177,7 @@ impl AppState {
             readiness: Arc::default(),
             bodies: Arc::default(),
             charts: Arc::default(),
-            looks: Arc::default(),
+            lookups: Arc::default(),
             fingerprints: Arc::default(),
             datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone(), settings.follow_links)),
             settings: Arc::new(settings),

@@ -36,9 +36,9 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
     ),
     tags(
         (name = "jobs", description = "Post a job and watch it train"),
-        (name = "artifacts", description = "Take the student"),
-        (name = "checkpoints", description = "Give a teacher"),
-        (name = "server", description = "What the server has and how it is")
+        (name = "artifacts", description = "Download the student and its report"),
+        (name = "checkpoints", description = "Upload a teacher or a student to start from"),
+        (name = "server", description = "What the server offers, and its state")
     ),
     components(schemas(
         Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, EvalCrop, Grouping, Method,
@@ -47,7 +47,6 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
 )]
 struct Base;
 
-/// The document without its paths.
 pub fn base() -> utoipa::openapi::OpenApi {
     Base::openapi()
 }

@@ -17,7 +17,7 @@ use super::extract::fault;
 use crate::architecture::{self, Architecture, Layout, Shapes};
 use crate::db;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
-use crate::db::jobs::waiting::{self, Needs, Prospects, WaitReason};
+use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
 use crate::db::jobs::{DeviceKind, Status};
 use crate::spec::{self, DatasetName, Fault, JobSpec, Request, TeacherRequest};
 
@@ -33,9 +33,9 @@ pub struct Resolved {
     pub fingerprint: Option<String>,
     /// The workers that run now.
     prospects: Prospects,
-    /// Why it will wait, as far as that is known now.
+    /// Why it will wait for a worker with enough devices.
     waits: Option<String>,
-    /// What its checkpoints' reader has to say.
+    /// Notes of the reader of its checkpoints.
     notes: Vec<String>,
 }
 
@@ -113,49 +113,13 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
                 fingerprint: fingerprint.as_deref(),
             };
             let prospects = waiting::prospects(&state.pool, needs).await?;
-            let waits = too_few_devices(&prospects, devices);
+            let too_few = devices > 1 && prospects.most_devices.unsigned_abs() < devices;
+            let waits = prospects.lack.as_ref().filter(|_| too_few).map(Lack::warning);
             Ok(Resolved { spec, dataset, fingerprint, prospects, waits, notes })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
     }
-}
-
-/// A warning where no worker could take a job for another reason than its number of devices. It is for dry runs: a job
-/// says as long as it waits what it waits for.
-fn without_worker(prospects: &Prospects, dataset: &str) -> Option<String> {
-    let (reason, detail) = prospects.lack.as_ref()?;
-    match reason {
-        WaitReason::Devices => None,
-        _ if prospects.running == 0 => Some(
-            "no worker is running: the job waits until one is started (distillery worker, or distillery serve with \
-             --workers)"
-                .to_owned(),
-        ),
-        WaitReason::Dataset => Some(format!(
-            "no running worker has the data set {dataset} as this server has it: the job waits until one has; copy it \
-             into the --datasets-dir of one"
-        )),
-        _ => Some(format!("{detail}; the job waits until one does")),
-    }
-}
-
-/// A warning where no worker that takes jobs has that many devices.
-fn too_few_devices(prospects: &Prospects, devices: u32) -> Option<String> {
-    let most = prospects.most_devices.unsigned_abs();
-    if devices == 1 || most >= devices {
-        return None;
-    }
-    let there = match most {
-        0 if prospects.running == 0 => "there is no worker now".to_owned(),
-        0 => "no running worker takes jobs now".to_owned(),
-        1 => "every worker has one now".to_owned(),
-        _ => format!("the largest worker has {most} now"),
-    };
-    Some(format!(
-        "training.devices is {devices}, and {there}: the job waits until a worker with so many is started (distillery \
-         worker --device cuda:0,cuda:1,…), or lower training.devices"
-    ))
 }
 
 /// An uploaded checkpoint that a specification names.
@@ -166,7 +130,7 @@ struct GivenCheckpoint<'a> {
 }
 
 impl GivenCheckpoint<'_> {
-    /// Checks that it exists and is of the network. Returns what its reader has to say.
+    /// Checks that it exists and is of the network. Returns the notes of its reader.
     async fn check(
         &self,
         state: &AppState,
@@ -281,7 +245,7 @@ impl Resolved {
     /// The workers once they have looked at a data set that is new; `None` if that changes nothing.
     async fn later_prospects(&self, state: &AppState) -> Result<Option<Prospects>, ApiError> {
         let name = &self.spec.dataset.location.name;
-        let lacks = |prospects: &Prospects| matches!(prospects.lack, Some((WaitReason::Dataset, _)));
+        let lacks = |prospects: &Prospects| matches!(prospects.lack, Some(Lack { reason: WaitReason::Dataset, .. }));
         if !lacks(&self.prospects) || !dataset_facts::is_new(state, name).await {
             return Ok(None);
         }
@@ -290,8 +254,8 @@ impl Resolved {
             return Ok(None);
         }
         let devices = i32::try_from(self.spec.training.devices).unwrap_or(i32::MAX);
-        for _ in 0..LOOKS {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
+        for _ in 0..CHECKS {
+            tokio::time::sleep(BETWEEN_CHECKS).await;
             let needs = Needs { devices, dataset: name, fingerprint: self.fingerprint.as_deref() };
             let prospects = waiting::prospects(&state.pool, needs).await?;
             if !lacks(&prospects) {
@@ -309,7 +273,8 @@ impl Resolved {
         let prospects = self.later_prospects(state).await?;
         let Self { spec, dataset, prospects: earlier, waits, notes: of_checkpoints, .. } = self;
         let prospects = prospects.unwrap_or(earlier);
-        let no_worker = without_worker(&prospects, &spec.dataset.location.name).filter(|_| waits.is_none());
+        // For dry runs only: a job says what it waits for as long as it waits.
+        let no_worker = prospects.lack.as_ref().filter(|_| waits.is_none()).map(Lack::warning);
         let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
         let time = estimate_time(state, &spec, classes, images, &prospects).await?;
@@ -338,9 +303,9 @@ impl Resolved {
     }
 }
 
-/// How often a dry run looks whether a worker has found a data set that is new.
-const LOOKS: u32 = 10;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// How often a dry run checks whether a worker has found a data set that is new.
+const CHECKS: u32 = 10;
+const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
 
 /// Jobs that an estimate of the time looks at.
 const MEASURED_JOBS: i64 = 100;

@@ -55,14 +55,14 @@ pub struct Uploads {
 /// The place of one upload, which is free again once this is dropped.
 #[derive(Debug)]
 struct UploadSlot {
-    share: Share,
+    of_token: TokenSlot,
     bytes: u64,
     _permit: OwnedSemaphorePermit,
 }
 
 /// What one upload takes of its token's places.
 #[derive(Debug)]
-struct Share {
+struct TokenSlot {
     uploads: Arc<Uploads>,
     token: Option<[u8; 32]>,
 }
@@ -98,7 +98,7 @@ impl Uploads {
     }
 
     async fn place(self: &Arc<Self>, token: Option<[u8; 32]>) -> Result<UploadSlot, ApiError> {
-        let share = self.share(token)?;
+        let of_token = self.token_slot(token)?;
         let too_many = || ApiError::Unavailable("too many uploads at the same time: try again".into());
         let permit = match self.places.clone().try_acquire_owned() {
             Ok(permit) => permit,
@@ -108,10 +108,10 @@ impl Uploads {
             }
             Err(_) => return Err(too_many()),
         };
-        Ok(UploadSlot { share, bytes: 0, _permit: permit })
+        Ok(UploadSlot { of_token, bytes: 0, _permit: permit })
     }
 
-    fn share(self: &Arc<Self>, token: Option<[u8; 32]>) -> Result<Share, ApiError> {
+    fn token_slot(self: &Arc<Self>, token: Option<[u8; 32]>) -> Result<TokenSlot, ApiError> {
         if let Some(token) = token {
             let mut by_token = self.by_token.lock().unwrap_or_else(PoisonError::into_inner);
             let of_this = by_token.entry(token).or_default();
@@ -122,7 +122,7 @@ impl Uploads {
             }
             *of_this += 1;
         }
-        Ok(Share { uploads: self.clone(), token })
+        Ok(TokenSlot { uploads: self.clone(), token })
     }
 
     /// Ends the slowest upload if it has had its time and is too slow. Returns whether one ends.
@@ -161,7 +161,7 @@ impl Uploads {
 impl UploadSlot {
     fn grow(&mut self, bytes: u64) -> Result<(), ApiError> {
         self.bytes += bytes;
-        let uploads = &self.share.uploads;
+        let uploads = &self.of_token.uploads;
         let before = uploads.spooled.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > uploads.spool_limit {
             return Err(ApiError::Unavailable(
@@ -174,11 +174,11 @@ impl UploadSlot {
 
 impl Drop for UploadSlot {
     fn drop(&mut self) {
-        self.share.uploads.spooled.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.of_token.uploads.spooled.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-impl Drop for Share {
+impl Drop for TokenSlot {
     fn drop(&mut self) {
         let Some(token) = self.token else { return };
         let mut by_token = self.uploads.by_token.lock().unwrap_or_else(PoisonError::into_inner);

@@ -310,7 +310,7 @@ impl RunningAttempt<'_> {
     /// Records the points that an earlier attempt wrote before the state that this one resumed from, but that did not
     /// reach the database because its worker was killed first.
     async fn catch_up(&self, earlier: i32, resumed_step: u64, output: &Path) -> Result<(), AttemptError> {
-        let known = self.record.ask(async |pool| metrics::newest_step(pool, &self.token.job).await).await?;
+        let known = self.record.query(async |pool| metrics::newest_step(pool, &self.token.job).await).await?;
         let missed = outputs::points_between(output, known, resumed_step).await;
         for points in missed.chunks(POINTS_AT_ONCE) {
             self.record.persist(async |pool, write| held(queue::adopt(pool, write, earlier, points).await)).await?;
@@ -334,8 +334,8 @@ impl RunningAttempt<'_> {
         self.record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await
     }
 
-    /// The memory in use on the job's GPUs, as a point at the step of the newest point for the trainer's own memory. The
-    /// worker measures it because the trainer cannot query libtorch's allocator.
+    /// The memory in use on the job's GPUs, as a point at the step of the newest point for the trainer's own memory.
+    /// The worker measures it because the trainer cannot query libtorch's allocator.
     fn gpu_memory(&self, points: &[Point]) -> Option<Point> {
         let own = points.iter().rev().find(|point| point.name == series::RESIDENT_BYTES)?;
         let in_use = self.gpus.memory_in_use()?;

@@ -207,7 +207,7 @@ struct InStorage {
 }
 
 async fn student_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, AttemptError> {
-    match record.ask(async |pool| db::artifacts::get(pool, job, files::BEST_STUDENT).await).await? {
+    match record.query(async |pool| db::artifacts::get(pool, job, files::BEST_STUDENT).await).await? {
         Some(artifact) => Ok(InStorage { key: artifact.key, sha256: artifact.sha256 }),
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
@@ -217,7 +217,7 @@ async fn student_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, Attem
 }
 
 async fn uploaded(record: &Recorder<'_>, id: &str) -> Result<InStorage, AttemptError> {
-    match record.ask(async |pool| checkpoints::stored_bytes(pool, id).await).await? {
+    match record.query(async |pool| checkpoints::stored_bytes(pool, id).await).await? {
         Some(stored) => Ok(InStorage { key: stored.key, sha256: stored.sha256 }),
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,

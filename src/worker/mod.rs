@@ -1,7 +1,7 @@
 //! A worker: takes as many jobs from the queue as its devices allow, and runs each attempt in a trainer process.
 //!
-//! The worker itself does no tensor computation. Each write about a job carries the attempt's fencing token, so a worker
-//! that has lost its lease changes nothing.
+//! The worker itself does no tensor computation. Each write about a job carries the attempt's fencing token, so a
+//! worker that has lost its lease changes nothing.
 
 mod attempt;
 mod datasets;
@@ -59,7 +59,8 @@ const RECHECK: Duration = Duration::from_secs(5);
 pub struct WorkerSettings {
     /// Name shown on the dashboard.
     pub name: String,
-    /// Devices, such as `cpu` or `cuda:0`. A worker with several runs several jobs at once, or a job on several devices.
+    /// Devices, such as `cpu` or `cuda:0`. A worker with several runs several jobs at once, or a job on several
+    /// devices.
     pub devices: Vec<String>,
     /// Path of the trainer's executable.
     pub trainer: PathBuf,

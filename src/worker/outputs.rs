@@ -36,8 +36,8 @@ pub(super) async fn save_checkpoint(
     Ok(SavedCheckpoint { attempt: token.attempt, epoch, step, key, sha256, size_bytes })
 }
 
-/// The points of the attempt's metrics file from the step `known` to the step `until`, both inclusive. Empty if the file
-/// cannot be read: training continues, with a gap in the charts.
+/// The points of the attempt's metrics file from the step `known` to the step `until`, both inclusive. Empty if the
+/// file cannot be read: training continues, with a gap in the charts.
 pub(super) async fn points_between(output: &Path, known: u64, until: u64) -> Vec<Point> {
     let path = output.join(files::METRICS);
     let mut points = Vec::new();

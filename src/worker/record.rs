@@ -60,7 +60,7 @@ impl<'a> Recorder<'a> {
         make: impl AsyncFn(&PgPool, &Write) -> sqlx::Result<Option<T>>,
     ) -> Result<T, AttemptError> {
         let write = self.token.write_after(self.last.borrow().clone());
-        match self.ask(async |pool| make(pool, &write).await).await? {
+        match self.query(async |pool| make(pool, &write).await).await? {
             Some(written) => {
                 self.last.replace(Some(write.id().to_owned()));
                 Ok(written)
@@ -73,10 +73,10 @@ impl<'a> Recorder<'a> {
     }
 
     /// Runs a query, and repeats it while the database is unavailable and the attempt holds its job.
-    pub(super) async fn ask<T>(&self, question: impl AsyncFn(&PgPool) -> sqlx::Result<T>) -> Result<T, AttemptError> {
+    pub(super) async fn query<T>(&self, query: impl AsyncFn(&PgPool) -> sqlx::Result<T>) -> Result<T, AttemptError> {
         let mut pause = Duration::from_millis(50);
         loop {
-            match question(&self.context.pool).await {
+            match query(&self.context.pool).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if Transient::of(&error).is_none() => {
                     let message = format!("the database rejected a query: {error}");

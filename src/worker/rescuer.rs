@@ -1,5 +1,5 @@
-//! Returns jobs to the queue whose worker has disappeared, and says why jobs wait that no worker can run. Every worker does this; the database ensures that each job is
-//! rescued only once.
+//! Returns jobs to the queue whose worker has disappeared, and says why jobs wait that no worker can run. Every worker
+//! does this; the database ensures that each job is rescued only once.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The worker processes of `distillery serve`: one for all GPUs or for the CPU, or as many as `--workers` says. A process
-//! that dies is started again.
+//! The worker processes of `distillery serve`: one for all GPUs or for the CPU, or as many as `--workers` says. A
+//! process that dies is started again.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use super::machine;
 use crate::cli::{ServeArgs, WorkerCount};
 use crate::process;
 
-/// Time for a worker to drain, which includes a checkpoint of each job. It is then killed, and its jobs resume elsewhere
-/// from their last checkpoint.
+/// Time for a worker to drain, which includes a checkpoint of each job. It is then killed, and its jobs resume
+/// elsewhere from their last checkpoint.
 const DRAIN: Duration = Duration::from_secs(60);
 /// Longest pause before a worker that keeps dying is restarted.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -29,9 +29,9 @@ const LONGEST_KEPT: usize = 1000;
 /// How long a trainer may take to start and open the devices. The first use of a GPU can take many seconds.
 const PROBE_PATIENCE: Duration = Duration::from_secs(120);
 
-/// The environment variables passed to the trainer: where to find programs, libraries and GPUs, how many threads to use,
-/// and how to use a GPU. The database's address and credentials are not passed. Whole names, because others start with
-/// these: `LANGSMITH_API_KEY`, `HOMEBREW_GITHUB_API_TOKEN`, `NVIDIA_API_KEY`.
+/// The environment variables passed to the trainer: where to find programs, libraries and GPUs, how many threads to
+/// use, and how to use a GPU. The database's address and credentials are not passed. Whole names, because others start
+/// with these: `LANGSMITH_API_KEY`, `HOMEBREW_GITHUB_API_TOKEN`, `NVIDIA_API_KEY`.
 const ENVIRONMENT: [&str; 11] = [
     "PATH",
     "HOME",
@@ -178,8 +178,8 @@ impl Trainer {
     }
 }
 
-/// Number of threads for a trainer with `count` of a worker's devices; `None` if the trainer decides itself. Jobs on the
-/// same CPU share its cores.
+/// Number of threads for a trainer with `count` of a worker's devices; `None` if the trainer decides itself. Jobs on
+/// the same CPU share its cores.
 fn threads_of(count: usize, all: &[String]) -> Option<usize> {
     if all.len() < 2 || all.iter().any(|device| device != "cpu") {
         return None;
@@ -227,8 +227,8 @@ async fn last_lines(output: impl AsyncRead + Unpin) -> String {
     Vec::from(kept).join("\n").trim().to_owned()
 }
 
-/// Reads the next line without its line end, and keeps at most its first `longest` bytes. Returns false at the end of the
-/// input.
+/// Reads the next line without its line end, and keeps at most its first `longest` bytes. Returns false at the end of
+/// the input.
 async fn read_line(
     reader: &mut (impl AsyncBufRead + Unpin),
     line: &mut Vec<u8>,

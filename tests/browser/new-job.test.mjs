@@ -78,7 +78,7 @@ test('a job’s student can be the teacher, and an empty field shows its default
   await go('/new');
   await page.getByRole('radio', { name: 'Student of a job' }).check();
   await verdict('incomplete');
-  assert.equal((await spec()).teacher, undefined, 'no job may be chosen by itself');
+  assert.equal((await spec()).teacher, undefined, 'no job may be chosen unless the user chooses it');
   const { name } = await server.get(`/v1/jobs/${teacher}`);
   await page.getByRole('combobox', { name: 'Search the jobs' }).pressSequentially('resnet8', { delay: 60 });
   await page.getByRole('option', { name }).click();

@@ -16,7 +16,8 @@ const IMAGE = fileURLToPath(new URL('../fixtures/images/grey.jpg', import.meta.u
 const EMPTY = '<i>empty';
 
 /**
- * A resnet8 for the digits as safetensors, without training: under each of these prefixes, which it does not have by itself.
+ * A resnet8 for the digits as safetensors, without training: under each of these prefixes, which its own keys
+ * do not have.
  * @param {string[]} prefixes
  */
 function prefixed(...prefixes) {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 
-import { align, appendPoints, nearest, smooth, thin } from '../../static/js/charts/series.js';
+import { align, appendPoints, nearest, smooth, downsample } from '../../static/js/charts/series.js';
 import { differences, plainRequest } from '../../static/js/job/recipe.js';
 import { program } from '../../static/js/job/snippets.js';
 import { readNumber, readNumbers } from '../../static/js/json/numbers.js';
@@ -141,7 +141,7 @@ const point = (step, value = step) => ({ step, epoch: step / 10, value });
 
 test('thinning keeps the ends and the peaks', () => {
   const points = Array.from({ length: 10_000 }, (_, step) => point(step, step === 7777 ? 99 : step === 1234 ? -99 : Math.sin(step)));
-  const few = thin(points, 100);
+  const few = downsample(points, 100);
   assert.ok(few.length <= 100);
   assert.equal(few[0].step, 0);
   assert.equal(few.at(-1).step, 9999);

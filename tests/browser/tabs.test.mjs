@@ -92,7 +92,7 @@ test('a hidden tab asks less, and catches up when it is shown', { timeout: PATIE
   await hidden.close();
 });
 
-test('a stream that is open but silent is not live, and is opened anew', { timeout: PATIENCE }, async () => {
+test('a stream that is open but silent is not live, and is opened again', { timeout: PATIENCE }, async () => {
   const tab = await openTab('/?status=running');
   await live(tab);
   proxy.silenceStreams();
@@ -125,7 +125,7 @@ test('a page whose requests are not answered does not say that it is live', { ti
   await tab.close();
 });
 
-test('without shared workers a tab follows by itself, while it is visible', { timeout: PATIENCE }, async () => {
+test('without shared workers a tab has a stream of its own, while it is visible', { timeout: PATIENCE }, async () => {
   const context = await browser.newContext();
   await context.addInitScript(() => { delete window.SharedWorker; });
   const tab = await context.newPage();
@@ -133,12 +133,12 @@ test('without shared workers a tab follows by itself, while it is visible', { ti
   await live(tab);
   progress(RUNNING[0], 66);
   await tab.locator(`tr[data-id="${RUNNING[0]}"]`).getByText('66 %').waitFor();
-  const open = proxy.openStreams();
+  const closed = proxy.streamClosed();
   await tab.evaluate(() => {
     Object.defineProperty(Document.prototype, 'hidden', { get: () => true });
     document.dispatchEvent(new Event('visibilitychange'));
   });
-  while (proxy.openStreams() === open) await new Promise((resolve) => { setTimeout(resolve, 50); });
+  await closed;
   await context.close();
 });
 

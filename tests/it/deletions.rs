@@ -1,5 +1,5 @@
-//! Promise: what is deleted is gone at once for everybody, and its files follow, however slow storage is and whatever dies
-//! meanwhile. No later upload loses its bytes.
+//! Promise: what is deleted is gone at once for everybody, and its files follow, however slow storage is and whatever
+//! dies meanwhile. No later upload loses its bytes.
 
 use std::process::Stdio;
 

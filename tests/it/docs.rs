@@ -1,5 +1,5 @@
-//! Promise: the documents show what the project does. The paths, links, tests, series, storage keys and metrics that they
-//! name exist, and their examples are accepted.
+//! Promise: the documents show what the project does. The paths, links, tests, series, storage keys and metrics that
+//! they name exist, and their examples are accepted.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use distillery::artifacts::keys;
 use distillery::cli::Cli;
+use distillery::db::jobs::{Change, Status};
 use distillery::protocol::series;
 use distillery::spec::{Request, TrainingPlan};
 use serde_json::{Value, json};
@@ -53,15 +54,20 @@ fn first_cells<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
     rows.map(|row| row.split(" | ").next().unwrap()).collect()
 }
 
-#[test]
-fn paths_in_the_documents_exist() {
-    let top: Vec<String> = std::fs::read_dir(root())
+/// The directories of the repository's root that belong to it.
+fn top_directories() -> Vec<String> {
+    std::fs::read_dir(root())
         .unwrap()
         .map(|entry| entry.unwrap())
         .filter(|entry| entry.path().is_dir())
         .map(|entry| entry.file_name().into_string().unwrap())
         .filter(|name| !["target", "data", "node_modules", ".git", ".deps"].contains(&name.as_str()))
-        .collect();
+        .collect()
+}
+
+#[test]
+fn paths_in_the_documents_exist() {
+    let top = top_directories();
     let mut missing = Vec::new();
     for (document, text) in documents() {
         let words = code_blocks(&text).into_iter().flat_map(str::split_whitespace);
@@ -109,10 +115,13 @@ fn links_in_the_documents_lead_somewhere() {
 }
 
 #[test]
-fn every_module_is_on_the_map() {
+fn every_directory_and_every_module_is_on_the_map() {
     let text = read("docs/architecture.md");
     let named: BTreeSet<&str> = code_spans(&text).into_iter().collect();
-    let mut missing = Vec::new();
+    // A hidden directory may be an editor's.
+    let visible = top_directories().into_iter().filter(|name| !name.starts_with('.')).map(|name| format!("{name}/"));
+    let mut missing: Vec<String> =
+        visible.filter(|name| !named.iter().any(|span| span.starts_with(name.as_str()))).collect();
     for package in ["src", "core/src", "trainer/src"] {
         for entry in std::fs::read_dir(root().join(package)).unwrap() {
             let entry = entry.unwrap();
@@ -168,20 +177,52 @@ fn the_documented_series_are_those_of_the_code() {
     assert_eq!(documented, known.collect::<BTreeSet<_>>());
 }
 
-#[test]
-fn the_documented_storage_keys_are_those_of_the_code() {
+#[tokio::test]
+async fn the_documented_storage_keys_are_those_of_the_code() {
+    let api = Api::start().await;
     let text = read("docs/architecture.md");
     let documented: BTreeSet<&str> = first_cells(&text, "Storage keys").into_iter().flat_map(code_spans).collect();
     let probe = keys::probe();
     let (kind, _) = probe.split_once('/').unwrap();
+    let old: String =
+        sqlx::query_scalar("select checkpoint_key(null, '<sha256>')").fetch_one(&api.db.pool).await.unwrap();
     let known = [
         keys::checkpoint("<sha256>", "<ulid>"),
+        old,
         keys::attempt_file("<job>", "<attempt>-<claim>", "<file>"),
         keys::state("<job>", "<attempt>-<claim>", 9).replace('9', "<step>"),
         format!("{kind}/<ulid>"),
         keys::STORAGE_ID.to_owned(),
     ];
     assert_eq!(documented, known.iter().map(String::as_str).collect::<BTreeSet<_>>());
+}
+
+/// The texts between single quotes of a list that goes to `end`.
+fn quoted(list: &str, end: char) -> Vec<&str> {
+    list.split(end).next().unwrap().split('\'').skip(1).step_by(2).collect()
+}
+
+/// `src/db/jobs/status.rs` decides. The dashboard has a copy, and so has the trigger `notify_job` in the first
+/// migration, which cannot change any more: a new final status needs a new trigger.
+#[test]
+fn the_statuses_of_the_dashboard_and_of_the_trigger_are_those_of_the_server() {
+    let text = read("static/js/ui/status.js");
+    let after = |words: &str| text.split_once(words).unwrap_or_else(|| panic!("status.js has no {words}")).1;
+    let final_statuses = Status::FINAL.map(Status::name);
+    assert_eq!(quoted(after("const FINAL = ["), ']'), final_statuses);
+    for (verb, change) in
+        [("pause", Change::Pause), ("resume", Change::Resume), ("retry", Change::Retry), ("cancel", Change::Cancel)]
+    {
+        let (_, offered) = after(&format!("verb: '{verb}'")).split_once("from: [").unwrap();
+        let is_changed = |status: &Status| status.after(change).is_some_and(|after| after != *status);
+        let changed: Vec<&str> = Status::ALL.into_iter().filter(is_changed).map(Status::name).collect();
+        assert_eq!(quoted(offered, ']'), changed, "{verb}");
+    }
+    let (_, deletable) = after("verb: 'delete'").split_once("from: ").unwrap();
+    assert!(deletable.starts_with("FINAL,"), "{deletable}");
+    let migration = read("migrations/20261123000001_create_jobs.sql");
+    let (_, wakes) = migration.split_once("new.status in (").unwrap();
+    assert_eq!(quoted(wakes, ')'), final_statuses);
 }
 
 #[test]

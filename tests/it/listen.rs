@@ -1,5 +1,5 @@
-//! Promise: whoever listens to the database hears of every change, or that it may have missed some, even if a connection
-//! dies without a word.
+//! Promise: whoever listens to the database hears of every change, or that it may have missed some, even if a
+//! connection dies without a word.
 
 use std::path::Path;
 

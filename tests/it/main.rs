@@ -16,5 +16,6 @@ mod postgres;
 mod prune;
 mod queue;
 mod storage_identity;
+mod structure;
 mod support;
 mod worker;

@@ -27,8 +27,8 @@ const DAEMON: u32 = 1;
 /// A user that many programs run as.
 const NOBODY: u32 = 65534;
 
-/// Whether root runs the tests; if not, says that a test is not run. To standard error itself, since what a test prints is
-/// not shown when it passes.
+/// Whether root runs the tests; if not, says that a test is not run. To standard error itself, since what a test prints
+/// is not shown when it passes.
 fn runs_as_root(test: &str) -> bool {
     if !is_root() {
         let mut errors = std::io::stderr();

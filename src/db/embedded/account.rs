@@ -109,8 +109,8 @@ impl Account {
         Ok(())
     }
 
-    /// Gives a directory and everything in it to the account, unless it has it already. The directory itself comes last,
-    /// so that what was interrupted is done again. Returns whether anything changed.
+    /// Gives a directory and everything in it to the account, unless it has it already. The directory itself comes
+    /// last, so that what was interrupted is done again. Returns whether anything changed.
     pub(super) fn take(self, path: &Path) -> anyhow::Result<bool> {
         let Self::Other { uid, gid, .. } = self else { return Ok(false) };
         let owner = fs::metadata(path)?;

@@ -98,7 +98,7 @@ pub fn has_cluster(data_dir: &Path) -> anyhow::Result<bool> {
     })
 }
 
-/// Makes sure that a data directory has a database, for who would not want an empty one.
+/// Makes sure that a data directory has a database, for callers that do not want an empty one instead.
 ///
 /// # Errors
 /// It has none. [`InUse`] if another process may be about to make it.
@@ -196,8 +196,8 @@ impl Drop for Server {
     }
 }
 
-/// The URL of the database, in the form that libpq (so `psql`, `pg_dump` and `psycopg`) and the drivers of other languages
-/// read: the socket's directory is a parameter, because few read it as the host.
+/// The URL of the database, in the form that libpq (so `psql`, `pg_dump` and `psycopg`) and the drivers of other
+/// languages read: the socket's directory is a parameter, because few read it as the host.
 fn url_of(socket_dir: &Path) -> String {
     let mut url = format!("postgresql:///{DATABASE}?host=");
     for &byte in socket_dir.as_os_str().as_bytes() {

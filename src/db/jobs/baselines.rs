@@ -50,8 +50,8 @@ struct Setting {
 pub(super) struct Baselines(HashMap<Setting, Baseline>);
 
 impl Baselines {
-    /// Reads the means of these recipes, or of all. Jobs of the same seed whose students have the same bytes are copies of
-    /// one run, and count as one.
+    /// Reads the means of these recipes, or of all. Jobs of the same seed whose students have the same bytes are copies
+    /// of one run, and count as one.
     pub(super) async fn read(pool: &PgPool, recipes: Option<&[String]>) -> sqlx::Result<Self> {
         let rows = sqlx::query!(
             r#"

@@ -4,6 +4,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::create::{need_checkpoints, needed_checkpoints};
 use super::{Change, Job, Refusal, Status};
+use crate::db::declined;
 use crate::db::events::{self, NewEvent};
 use crate::db::queue::fail_dependents;
 use crate::spec::{JobSpec, TeacherSpec};
@@ -35,8 +36,7 @@ async fn change_in(connection: &mut PgConnection, id: &str, change: Change) -> s
     }
     set_status(connection, id, after, change == Change::Retry).await?;
     if after == Status::Queued {
-        // Whatever kept a worker from it may be mended.
-        sqlx::query!("delete from declined where job_id = $1", id).execute(&mut *connection).await?;
+        declined::forget_job(connection, id).await?;
     }
     let event = NewEvent::status(after, format!("{} on request", after.name()));
     events::append(connection, id, &[event]).await?;

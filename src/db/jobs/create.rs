@@ -25,7 +25,7 @@ pub struct NewJob<'a> {
     pub dataset_fingerprint: Option<&'a str>,
 }
 
-/// What came of a request for a new job.
+/// The outcome of a request for a new job.
 #[derive(Debug)]
 pub enum Created {
     /// The job is queued.
@@ -34,7 +34,7 @@ pub enum Created {
     Replay(Job),
     /// The key came with other bytes before, for the job of this id.
     KeyTaken(String),
-    /// A checkpoint or a teacher's job that it names was deleted in this moment.
+    /// A checkpoint or a teacher's job that it names was deleted while the job was stored.
     NeedsGone,
 }
 
@@ -72,7 +72,7 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
     }
 }
 
-/// None where the idempotency key is taken.
+/// None if the idempotency key is taken.
 async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
     let NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint } = *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);

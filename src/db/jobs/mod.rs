@@ -40,7 +40,7 @@ pub struct Job {
     pub id: String,
     /// The specification's name.
     pub name: String,
-    /// Which part of its life it is in.
+    /// Where it is in its life.
     pub status: Status,
     /// The specification with every default filled in.
     #[schema(value_type = JobSpec)]
@@ -52,8 +52,8 @@ pub struct Job {
     pub labels: Value,
     /// How many times it was started.
     pub attempt: i32,
-    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of the
-    /// specification, and with a retry: of the tries that the specification allows,
+    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of
+    /// the specification, and with a retry: of the tries that the specification allows,
     /// `spec.max_attempts - (max_attempts - attempt)` are used.
     pub max_attempts: i32,
     /// Where training is; null before the first step.
@@ -100,12 +100,11 @@ pub struct Filter {
     pub after: Option<String>,
 }
 
-/// One job.
 pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<Job>> {
     Ok(list_where(pool, &[id.to_owned()]).await?.pop())
 }
 
-/// The document that a job was posted with, byte for byte. None where it was not kept.
+/// The document that a job was posted with, byte for byte. None if it was not kept.
 pub async fn submitted(pool: &PgPool, id: &str) -> sqlx::Result<Option<String>> {
     let query = sqlx::query_scalar!("select submitted::text from jobs where id = $1", id);
     Ok(query.fetch_optional(pool).await?.flatten())

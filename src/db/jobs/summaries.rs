@@ -15,7 +15,7 @@ use super::Status;
 use super::around::{Around, around};
 use super::baselines::{Baseline, Baselines, gain};
 use super::waiting::{self, Waiting};
-use crate::db::thin::Thinned;
+use crate::db::downsample::Downsampled;
 use crate::protocol::Progress;
 
 /// Most points of a curve.
@@ -122,8 +122,8 @@ pub struct Summary {
     pub seed: u64,
     /// How many times it was started.
     pub attempt: i32,
-    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of the
-    /// specification, and with a retry.
+    /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of
+    /// the specification, and with a retry.
     pub max_attempts: i32,
     /// Where training is; null before the first step.
     #[schema(value_type = Option<Progress>)]
@@ -337,10 +337,10 @@ async fn curves(pool: &PgPool, ids: &[String]) -> sqlx::Result<HashMap<String, V
         ids,
     )
     .fetch(pool);
-    let mut curves: HashMap<String, Thinned<(i64, f64)>> = HashMap::new();
+    let mut curves: HashMap<String, Downsampled<(i64, f64)>> = HashMap::new();
     while let Some(row) = rows.try_next().await? {
         let point = (row.step, (row.value * 100.0).round() / 100.0);
-        curves.entry(row.job_id).or_insert_with(|| Thinned::new(CURVE)).push(row.step, row.value, point);
+        curves.entry(row.job_id).or_insert_with(|| Downsampled::new(CURVE)).push(row.step, row.value, point);
     }
     Ok(curves.into_iter().map(|(job, curve)| (job, curve.finish())).collect())
 }

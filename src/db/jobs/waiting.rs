@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
 use super::schedule::{Fleet, Lengths};
@@ -25,13 +25,13 @@ pub enum WaitReason {
     Teacher,
     /// It is tried again after a pause.
     Backoff,
-    /// No worker is running, or none that is takes jobs.
+    /// No worker is running, or no running worker takes jobs.
     NoWorker,
-    /// No worker knows the version of its specification.
+    /// No worker that takes jobs knows the version of its specification.
     Version,
-    /// No worker has as many devices as it asks for.
+    /// No worker that takes jobs has as many devices as it asks for.
     Devices,
-    /// No worker has its data set.
+    /// No worker that takes jobs has its data set.
     Dataset,
     /// The workers that know it, with its devices and its data set, cannot run it; its history says why.
     Declined,
@@ -55,6 +55,22 @@ pub struct Waiting {
     pub starts_in_seconds: Option<f64>,
 }
 
+/// Why no running worker can take a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    pub reason: WaitReason,
+    /// The same as a sentence, with what to do about it.
+    pub detail: String,
+}
+
+impl Lack {
+    /// The warning for the job's history, or for a dry run.
+    #[must_use]
+    pub fn warning(&self) -> String {
+        format!("the job waits: {}", self.detail)
+    }
+}
+
 /// A queued job.
 struct QueuedJob {
     id: String,
@@ -69,7 +85,7 @@ struct QueuedJob {
     workers: Workers,
 }
 
-/// Numbers of running workers, each condition on top of those before it.
+/// What the SQL function `workers_for` returns of the running workers: numbers, each with one condition more.
 struct Workers {
     running: i64,
     /// Those that take jobs.
@@ -80,8 +96,13 @@ struct Workers {
     knowing: i64,
     most_devices: i32,
     with_devices: i64,
+    /// Those with a data set of the name.
+    with_name: i64,
+    /// Those whose copy has the fingerprint, too.
     with_dataset: i64,
     willing: i64,
+    /// Why one does not take jobs that could take this one.
+    stopped_able_because: Option<String>,
 }
 
 /// The job of a teacher that has not succeeded yet.
@@ -93,7 +114,7 @@ struct WaitedFor {
 
 /// What these jobs wait for; only of those that are queued.
 pub async fn waiting(pool: &PgPool, ids: &[String]) -> sqlx::Result<HashMap<String, Waiting>> {
-    let queued = queued(pool, ids).await?;
+    let queued = queued(&mut pool.acquire().await?, ids, "").await?;
     if queued.is_empty() {
         return Ok(HashMap::new());
     }
@@ -103,40 +124,45 @@ pub async fn waiting(pool: &PgPool, ids: &[String]) -> sqlx::Result<HashMap<Stri
     Ok(waiting.collect())
 }
 
-async fn queued(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<QueuedJob>> {
+/// Why no worker can take these jobs; only of those that are queued. A worker that takes no jobs for the reason
+/// `tolerated` counts as one that does.
+pub(in crate::db) async fn lacks(
+    connection: &mut PgConnection,
+    ids: &[String],
+    tolerated: &str,
+) -> sqlx::Result<Vec<(String, Lack)>> {
+    let queued = queued(connection, ids, tolerated).await?;
+    let lacks = queued.into_iter().filter_map(|job| {
+        let lack = job.lack()?;
+        Some((job.id, lack))
+    });
+    Ok(lacks.collect())
+}
+
+async fn queued(connection: &mut PgConnection, ids: &[String], tolerated: &str) -> sqlx::Result<Vec<QueuedJob>> {
     let rows = sqlx::query!(
         r#"
-        select job.id as "id!", job.devices as "devices!", job.run_after as "run_after!", job.run_after <= now() as "is_due!",
-            extract(epoch from job.run_after - now())::float8 as "until_due!", job.error ->> 'class' as error,
-            teacher.name as "teacher_name?", teacher.status as "teacher_status?: Status",
+        select job.id as "id!", job.devices as "devices!", job.run_after as "run_after!",
+            job.run_after <= now() as "is_due!", extract(epoch from job.run_after - now())::float8 as "until_due!",
+            job.error ->> 'class' as error, teacher.name as "teacher_name?",
+            teacher.status as "teacher_status?: Status",
             case teacher.status when 'running' then (teacher.progress ->> 'eta_seconds')::float8 end as seconds_left,
             job.dataset, job.spec_version as "spec_version!", fleet.running as "running!", fleet.working as "working!",
-            fleet.stopped_because, fleet.knowing as "knowing!", fleet.most_devices as "most_devices!",
-            fleet.with_devices as "with_devices!", fleet.with_dataset as "with_dataset!", fleet.willing as "willing!"
+            fleet.stopped_because as "stopped_because?", fleet.knowing as "knowing!",
+            fleet.most_devices as "most_devices!", fleet.with_devices as "with_devices!",
+            fleet.with_name as "with_name!", fleet.with_dataset as "with_dataset!", fleet.willing as "willing!",
+            fleet.stopped_able_because as "stopped_able_because?"
         from jobs as job left join jobs as teacher on teacher.id = job.teacher_job and teacher.status <> 'succeeded',
-            lateral (
-                select count(*) as running, count(*) filter (where works) as working,
-                    min(stopped_because) as stopped_because,
-                    count(*) filter (where works and knows) as knowing,
-                    coalesce(max(devices) filter (where works and knows), 0) as most_devices,
-                    count(*) filter (where works and knows and is_large) as with_devices,
-                    count(*) filter (where works and knows and is_large and has_data) as with_dataset,
-                    count(*) filter (where works and knows and is_large and has_data and is_willing) as willing
-                from (
-                    select workers.devices, stopped_because, stopped_because is null as works,
-                        workers.spec_version >= job.spec_version as knows,
-                        workers.devices >= job.devices as is_large,
-                        has_dataset(datasets, job.dataset, job.dataset_fingerprint) as has_data,
-                        not exists (
-                            select from declined
-                            where declined.job_id = job.id and declined.worker = workers.id and for_good) as is_willing
-                    from workers where heartbeat_at > now() - $2::interval) as one) as fleet
+            lateral workers_for(
+                job.id, job.devices, job.spec_version, job.dataset, job.dataset_fingerprint, $2::interval, $3::text)
+                as fleet
         where job.id = any($1) and job.status = 'queued'
         "#,
         ids,
         interval(ALIVE_FOR),
+        tolerated,
     )
-    .fetch_all(pool)
+    .fetch_all(connection)
     .await?;
     let jobs = rows.into_iter().map(|row| QueuedJob {
         id: row.id,
@@ -159,8 +185,10 @@ async fn queued(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<QueuedJob>> {
             knowing: row.knowing,
             most_devices: row.most_devices,
             with_devices: row.with_devices,
+            with_name: row.with_name,
             with_dataset: row.with_dataset,
             willing: row.willing,
+            stopped_able_because: row.stopped_able_because,
         },
     });
     Ok(jobs.collect())
@@ -174,9 +202,8 @@ async fn order(pool: &PgPool, fleet: &Fleet) -> sqlx::Result<HashMap<String, (i6
         from jobs as job left join jobs as teacher on teacher.id = job.teacher_job,
             lateral (
                 select array_agg(workers.id) as workers from workers
-                where devices >= job.devices and heartbeat_at > now() - $1::interval and stopped_because is null
-                    and workers.spec_version >= job.spec_version
-                    and has_dataset(datasets, job.dataset, job.dataset_fingerprint) and not exists (
+                where heartbeat_at > now() - $1::interval and stopped_because is null and can_run(workers, job)
+                    and not exists (
                         select from declined
                         where declined.job_id = job.id and declined.worker = workers.id and for_good)) as able
         where job.status = 'queued' and job.run_after <= now()
@@ -212,8 +239,7 @@ fn of(job: &QueuedJob, order: &HashMap<String, (i64, Option<f64>)>) -> Waiting {
         let detail = format!("its last attempt failed{class}, and it is tried again at {time}");
         return plain(WaitReason::Backoff, detail, Some(job.until_due.max(0.0)));
     }
-    let dataset = job.dataset.as_deref().unwrap_or_default();
-    if let Some((reason, detail)) = job.workers.lack(job.devices, job.spec_version, dataset) {
+    if let Some(Lack { reason, detail }) = job.lack() {
         return plain(reason, detail, None);
     }
     let Some(&(place, start)) = order.get(&job.id) else {
@@ -228,39 +254,65 @@ fn of(job: &QueuedJob, order: &HashMap<String, (i64, Option<f64>)>) -> Waiting {
     Waiting { reason, detail, position: Some(place), starts_in_seconds: start }
 }
 
+impl QueuedJob {
+    fn lack(&self) -> Option<Lack> {
+        self.workers.lack(self.devices, self.spec_version, self.dataset.as_deref().unwrap_or_default())
+    }
+}
+
 impl Workers {
-    /// Why none of them could take a job, if none could.
-    fn lack(&self, devices: i32, spec_version: i32, dataset: &str) -> Option<(WaitReason, String)> {
+    /// Why none of them can take a job. None if one can.
+    fn lack(&self, devices: i32, spec_version: i32, dataset: &str) -> Option<Lack> {
+        let lack = |reason, detail: String| Some(Lack { reason, detail });
         if self.running == 0 {
-            return Some((WaitReason::NoWorker, "no worker is running".into()));
+            let detail = "no worker is running: start one (distillery worker, or distillery serve with --workers)";
+            return lack(WaitReason::NoWorker, detail.to_owned());
         }
         if self.working == 0 {
             let because = self.stopped_because.as_deref().unwrap_or("see the workers");
-            return Some((WaitReason::NoWorker, format!("no running worker takes jobs: {because}")));
+            return lack(WaitReason::NoWorker, format!("no running worker takes jobs: {because}"));
         }
+        let because = self.stopped_able_because.as_ref();
+        let stopped = because.map(|because| format!("the workers that could run it take no jobs: {because}"));
         if self.knowing == 0 {
-            let detail =
-                format!("no running worker knows version {spec_version} of specifications: update the workers");
-            return Some((WaitReason::Version, detail));
+            let known =
+                || format!("no running worker knows version {spec_version} of specifications: update the workers");
+            return lack(WaitReason::Version, stopped.unwrap_or_else(known));
         }
         if self.with_devices == 0 {
             let most = self.most_devices;
-            let detail = format!("it asks for {devices} devices, and the largest running worker has {most}");
-            return Some((WaitReason::Devices, detail));
+            let enough = || {
+                format!(
+                    "it asks for {devices} devices, and the largest running worker has {most}: start one with as many \
+                     (distillery worker --device cuda:0,cuda:1,…), or lower training.devices"
+                )
+            };
+            return lack(WaitReason::Devices, stopped.unwrap_or_else(enough));
         }
         if self.with_dataset == 0 {
-            let detail = format!("no running worker has the data set {dataset} as it was when the job was posted");
-            return Some((WaitReason::Dataset, detail));
+            return lack(WaitReason::Dataset, stopped.unwrap_or_else(|| self.no_dataset(devices, dataset)));
         }
         let detail = "the running workers cannot run it: its events say why";
-        (self.willing == 0).then(|| (WaitReason::Declined, detail.to_owned()))
+        (self.willing == 0).then(|| Lack { reason: WaitReason::Declined, detail: detail.to_owned() })
+    }
+
+    fn no_dataset(&self, devices: i32, dataset: &str) -> String {
+        let large = if devices > 1 { format!(" with {devices} devices") } else { String::new() };
+        if self.with_name == 0 {
+            return format!(
+                "no running worker{large} has the data set {dataset}: copy it into the --datasets-dir of one"
+            );
+        }
+        format!(
+            "no running worker{large} has the data set {dataset} with the files that the server had when the job was \
+             posted: make the copies the same, or cancel and retry the job to train on what the workers have"
+        )
     }
 }
 
 /// What a job that is posted now asks of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs<'a> {
-    /// Devices.
     pub devices: i32,
     /// Name of the data set.
     pub dataset: &'a str,
@@ -271,31 +323,23 @@ pub struct Needs<'a> {
 /// The running workers, as a job that is posted now would find them.
 #[derive(Debug)]
 pub struct Prospects {
-    /// Number of running workers.
-    pub running: i64,
     /// Devices of the largest that takes such jobs; 0 if none does.
     pub most_devices: i32,
-    /// What devices those have that could take the job; a GPU first.
+    /// The kinds of device of those that could take the job; a GPU first.
     pub kinds: Vec<DeviceKind>,
-    /// Why none of them could take the job, if none could.
-    pub lack: Option<(WaitReason, String)>,
+    /// Why none of them could take the job. None if one could.
+    pub lack: Option<Lack>,
 }
 
 /// Looks for workers for a job that is posted now.
 pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospects> {
     let row = sqlx::query!(
         r#"
-        select count(*) as "running!", count(*) filter (where works) as "working!",
-            min(stopped_because) as stopped_because, count(*) filter (where works and knows) as "knowing!",
-            coalesce(max(devices) filter (where works and knows), 0) as "most_devices!",
-            count(*) filter (where works and knows and devices >= $2) as "with_devices!",
-            count(*) filter (where works and knows and devices >= $2 and has_data) as "with_dataset!",
-            coalesce(array_agg(distinct device) filter (where works and knows and devices >= $2 and has_data), '{}')
-                as "able_devices!"
-        from (
-            select device, devices, stopped_because, stopped_because is null as works, spec_version >= $3 as knows,
-                has_dataset(datasets, $4, $5) as has_data
-            from workers where heartbeat_at > now() - $1::interval) as one
+        select running as "running!", working as "working!", stopped_because as "stopped_because?",
+            knowing as "knowing!", most_devices as "most_devices!", with_devices as "with_devices!",
+            with_name as "with_name!", with_dataset as "with_dataset!", willing as "willing!",
+            stopped_able_because as "stopped_able_because?", able_devices as "able_devices!"
+        from workers_for('', $2::integer, $3::integer, $4::text, $5::text, $1::interval, '')
         "#,
         interval(ALIVE_FOR),
         needs.devices,
@@ -312,14 +356,15 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
         knowing: row.knowing,
         most_devices: row.most_devices,
         with_devices: row.with_devices,
+        with_name: row.with_name,
         with_dataset: row.with_dataset,
-        // None has been asked yet.
-        willing: row.with_dataset,
+        willing: row.willing,
+        stopped_able_because: row.stopped_able_because,
     };
     let lack = workers.lack(needs.devices, JobSpec::VERSION, needs.dataset);
     let able: Vec<DeviceKind> = row.able_devices.iter().map(|device| DeviceKind::of(device)).collect();
     let kinds = [DeviceKind::Cuda, DeviceKind::Cpu].into_iter().filter(|kind| able.contains(kind)).collect();
-    Ok(Prospects { running: workers.running, most_devices: workers.most_devices, kinds, lack })
+    Ok(Prospects { most_devices: workers.most_devices, kinds, lack })
 }
 
 /// Number of queued jobs whose time has come and that no running worker could take.
@@ -332,9 +377,8 @@ pub async fn without_worker(pool: &PgPool) -> sqlx::Result<i64> {
             and (job.teacher_job is null or teacher.status = 'succeeded')
             and not exists (
                 select from workers
-                where devices >= job.devices and heartbeat_at > now() - $1::interval and stopped_because is null
-                    and workers.spec_version >= job.spec_version
-                    and has_dataset(datasets, job.dataset, job.dataset_fingerprint) and not exists (
+                where heartbeat_at > now() - $1::interval and stopped_because is null and can_run(workers, job)
+                    and not exists (
                         select from declined
                         where declined.job_id = job.id and declined.worker = workers.id and for_good))
         "#,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 
 use super::{FencingToken, SavedCheckpoint};
+use crate::db::declined;
 use crate::db::events::{self, NewEvent};
 use crate::db::interval;
 use crate::db::jobs::{Change, Status};
@@ -17,7 +18,6 @@ use crate::spec::JobSpec;
 pub struct Claim {
     /// The right to write about it.
     pub token: FencingToken,
-    /// What to do.
     pub spec: JobSpec,
     /// What an earlier attempt left to resume from.
     pub checkpoint: Option<SavedCheckpoint>,
@@ -28,7 +28,6 @@ pub struct Claim {
 /// A worker's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceCapacity {
-    /// All of them.
     pub total: i32,
     /// Those that no job uses now.
     pub free: i32,
@@ -81,7 +80,45 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
         pool.begin_with("begin; set local enable_sort = off; set local enable_bitmapscan = off").await?;
     let running = Status::Queued.after(Change::Claim).expect("a queued job can be claimed");
     let id = ulid::Ulid::generate().to_string().to_ascii_lowercase();
-    let claimed = sqlx::query!(
+    let claimed = take(&mut transaction, worker, capacity, lease, running, &id).await?;
+    let Some(job) = claimed else {
+        transaction.commit().await?;
+        return Ok(Next::Nothing);
+    };
+    let (spec, checkpoint) = match read(&job.spec, job.checkpoint) {
+        Ok(read) => read,
+        Err(reason) => {
+            transaction.rollback().await?;
+            return Ok(Next::Unreadable { job: job.id, reason });
+        }
+    };
+    let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned(), claim: id };
+    begin_attempt(&mut transaction, &token, running).await?;
+    transaction.commit().await?;
+    let dataset_fingerprint = job.dataset_fingerprint;
+    Ok(Next::Claimed(Box::new(Claim { token, spec, checkpoint, dataset_fingerprint })))
+}
+
+/// What a claim needs of a job's row.
+struct ClaimedRow {
+    id: String,
+    attempt: i32,
+    spec: Value,
+    checkpoint: Option<Value>,
+    dataset_fingerprint: Option<String>,
+}
+
+/// Gives the next job to a worker, or reserves the worker's free devices for it.
+async fn take(
+    connection: &mut PgConnection,
+    worker: &str,
+    capacity: DeviceCapacity,
+    lease: Duration,
+    running: Status,
+    claim: &str,
+) -> sqlx::Result<Option<ClaimedRow>> {
+    sqlx::query_as!(
+        ClaimedRow,
         r#"
         with next as (
             select job.id, job.devices <= $4 as fits
@@ -97,8 +134,7 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
                         and (for_good or exists (
                             select from workers as other
                             where other.id <> $1 and other.heartbeat_at > now() - $6::interval
-                                and other.stopped_because is null and other.devices >= job.devices
-                                and has_dataset(other.datasets, job.dataset, job.dataset_fingerprint)
+                                and other.stopped_because is null and can_run(other, job)
                                 and not exists (
                                     select from declined as theirs
                                     where theirs.job_id = job.id and theirs.worker = other.id))))
@@ -125,29 +161,13 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
         running as Status,
         interval(ALIVE_FOR),
         JobSpec::VERSION,
-        id,
+        claim,
     )
-    .fetch_optional(&mut *transaction)
-    .await?;
-    let Some(job) = claimed else {
-        transaction.commit().await?;
-        return Ok(Next::Nothing);
-    };
-    let (spec, checkpoint) = match read(&job.spec, job.checkpoint) {
-        Ok(read) => read,
-        Err(reason) => {
-            transaction.rollback().await?;
-            return Ok(Next::Unreadable { job: job.id, reason });
-        }
-    };
-    let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned(), claim: id };
-    begin_attempt(&mut transaction, &token, running).await?;
-    transaction.commit().await?;
-    let dataset_fingerprint = job.dataset_fingerprint;
-    Ok(Next::Claimed(Box::new(Claim { token, spec, checkpoint, dataset_fingerprint })))
+    .fetch_optional(connection)
+    .await
 }
 
-/// What a claim needs of a job's row, or why this program cannot read it.
+/// The specification and the checkpoint of a job's row, or why this program cannot read them.
 fn read(spec: &Value, checkpoint: Option<Value>) -> Result<(JobSpec, Option<SavedCheckpoint>), String> {
     let spec = JobSpec::from_stored(spec).map_err(|reason| format!("its specification: {reason}"))?;
     let checkpoint = checkpoint.map(serde_json::from_value).transpose();
@@ -164,27 +184,8 @@ async fn set_aside(pool: &PgPool, job: &str, worker: &str, reason: &str) -> sqlx
     tracing::warn!(job, message);
     let mut transaction = pool.begin().await?;
     events::warn_once(&mut transaction, job, &message).await?;
-    decline(&mut transaction, job, worker, true).await?;
+    declined::add(&mut transaction, job, worker, true).await?;
     transaction.commit().await
-}
-
-/// Keeps a job from a worker: for good, or as long as another worker could take it.
-pub(super) async fn decline(
-    connection: &mut PgConnection,
-    job: &str,
-    worker: &str,
-    for_good: bool,
-) -> sqlx::Result<()> {
-    sqlx::query!(
-        "insert into declined (job_id, worker, for_good) select id, $2, $3 from jobs where id = $1
-         on conflict (job_id, worker) do update set for_good = declined.for_good or excluded.for_good",
-        job,
-        worker,
-        for_good,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Adds the attempt and its first event.
@@ -226,7 +227,7 @@ pub async fn heartbeat(pool: &PgPool, token: &FencingToken, lease: Duration) -> 
     .await
 }
 
-/// The jobs that are held now, and the claims that hold them; none for that of a program that had no such tokens.
+/// The jobs that are held now, each with the claim that holds it. None if a program that knew no claims holds it.
 pub async fn held(pool: &PgPool) -> sqlx::Result<Vec<(String, Option<String>)>> {
     let rows = sqlx::query!("select id, claim from jobs where lease_expires_at is not null").fetch_all(pool).await?;
     Ok(rows.into_iter().map(|row| (row.id, row.claim)).collect())

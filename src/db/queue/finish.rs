@@ -6,10 +6,10 @@ use chrono::Utc;
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 
-use super::claim::decline;
 use super::{HeldJob, Write, fail_dependents};
 use crate::db::artifacts::{self, NewArtifact};
 use crate::db::attempts::{self, AttemptOutcome};
+use crate::db::declined;
 use crate::db::events::{self, NewEvent};
 use crate::db::jobs::{Change, Status};
 use crate::db::{LONGEST_MESSAGE, interval, storable};
@@ -153,7 +153,7 @@ pub(super) async fn fail_attempt(
     if failure.class == ErrorClass::Machine
         && let Some(worker) = &row.worker
     {
-        decline(connection, job, worker, false).await?;
+        declined::add(connection, job, worker, false).await?;
     }
     let pause = match failure.class {
         // Says nothing about the job, which goes on at once.

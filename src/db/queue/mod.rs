@@ -2,9 +2,10 @@
 //!
 //! [`claim()`] gives the job a new random claim, raises its attempt number and sets a lease on the database's clock. It
 //! returns a [`FencingToken`], which every later write shows: a write changes nothing unless its claim still holds the
-//! job. A [`Write`]
-//! that comes again, because the answer was lost with a connection, counts once. All of this is in `HeldJob::change`,
-//! the only way to write about a held job; the status that a write leaves comes from [`Status::after`].
+//! job. A [`Write`] that comes again, because the answer was lost with a connection, counts once. All of this is in
+//! `HeldJob::change`, which every write of an attempt goes through but two: [`heartbeat`] only extends the lease, and
+//! [`rescue_expired`] takes the job from a worker that is gone. What a user asks for is in [`super::jobs`]. The status
+//! that a write leaves comes from [`Status::after`].
 
 mod claim;
 mod finish;
@@ -27,12 +28,10 @@ pub use waits::explain_waits;
 /// The right to write about a job. A later claim of the same job makes it void.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FencingToken {
-    /// The job.
     pub job: String,
     /// The number of the attempt that holds it. A database that lost the claim, in a failover or because it was
     /// restored from a backup, gives the number again.
     pub attempt: i32,
-    /// The worker that makes the attempt.
     pub worker: String,
     /// The fence: random, and new with every claim.
     pub claim: String,
@@ -68,7 +67,7 @@ pub struct Write {
 }
 
 impl Write {
-    /// What tells it from every other.
+    /// Its id, which no other write has.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -80,11 +79,10 @@ impl Write {
 pub struct SavedCheckpoint {
     /// The attempt that wrote it.
     pub attempt: i32,
-    /// Epochs done.
+    /// Completed epochs.
     pub epoch: u32,
-    /// Steps done.
+    /// Completed steps.
     pub step: u64,
-    /// Its key in storage.
     pub key: String,
     /// Its SHA-256, in hexadecimal; unknown for what an earlier version stored.
     #[serde(default)]
@@ -105,9 +103,9 @@ impl HeldJob<'_> {
     /// Makes one write in one transaction: locks the job's row if the token's attempt still holds the job, notes the
     /// write there, makes the change and commits. Returns the status that the change leaves.
     ///
-    /// None if the attempt holds the job no longer, or if the database has lost what it wrote before: nothing is written
-    /// then. A write that was made before, and whose answer was lost, is not made again; it returns the status that the
-    /// job has.
+    /// None if the attempt holds the job no longer, or if the database has lost what it wrote before: nothing is
+    /// written then. A write that was made before, and whose answer was lost, is not made again; it returns the status
+    /// that the job has.
     async fn change(
         pool: &PgPool,
         write: &Write,

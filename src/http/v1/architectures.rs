@@ -22,7 +22,7 @@ pub struct ArchitectureSummary {
     pub macs: u64,
     /// Side, in pixels, of the square input it was designed for.
     pub input_side: u32,
-    /// Side of the final feature map for that input. Scales up to this side divide the map without repeating cells.
+    /// Side of the final feature map for that input. Scales up to this side divide the map without overlapping regions.
     pub feature_map_side: u32,
     /// Channels of the final feature map.
     pub feature_map_channels: u32,

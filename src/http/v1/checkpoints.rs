@@ -48,8 +48,8 @@ pub struct UploadParameters {
 ///
 /// The body is the file itself: `curl -T resnet56.pth '…/v1/checkpoints?architecture=resnet56'`. It can be a
 /// safetensors file or written by `torch.save` (a state dict, or a dictionary with one under `state_dict`, `model` or
-/// similar). Nothing in it is ever executed. Uploading the same bytes again returns the same checkpoint, and mends its file
-/// if that was damaged in storage.
+/// similar). Nothing in it is ever executed. Uploading the same bytes again returns the same checkpoint, and mends its
+/// file if that was damaged in storage.
 #[utoipa::path(put, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "upload_checkpoint",
     params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201, body = UploadedCheckpoint,
@@ -179,7 +179,8 @@ impl Upload {
         Ok((inserted.checkpoint, inserted.is_new))
     }
 
-    /// Replaces the file by one of its state dicts. Returns what was done to read that, which the new file does not show.
+    /// Replaces the file by one of its state dicts. Returns what was done to read that, which the new file does not
+    /// show.
     fn choose(&mut self, key: &str, spool: &Path) -> Result<Vec<String>, ApiError> {
         let checkpoint = checkpoint::Checkpoint::open_state_dict(&self.path(), Some(key)).map_err(unreadable)?;
         let directory = tempfile::tempdir_in(spool)?;

@@ -23,46 +23,46 @@ const FRESH: Duration = Duration::from_secs(2);
 /// A scan of millions of files takes a while, so it is valid for at least this many times its own duration.
 const FRESH_FACTOR: u32 = 10;
 
-/// Data sets whose last look is remembered.
+/// Data sets whose last lookup is remembered.
 const MOST_REMEMBERED: usize = 64;
-/// Looks at the same time. Each holds the names of all files of its data set.
-const LOOKS: usize = 2;
+/// Lookups at the same time. Each holds the names of all files of its data set.
+const LOOKUPS: usize = 2;
 
-/// What looks at single data sets found, shared by the requests that ask the same at about the same time. What is wrong
-/// is looked at again, as its user may have mended it.
+/// What lookups of single data sets found, shared by the requests that ask the same at about the same time. What is
+/// wrong is looked at again, as its user may have mended it.
 #[derive(Debug)]
-pub struct Looks<T, E> {
+pub struct SharedLookups<T, E> {
     last: std::sync::Mutex<HashMap<String, Arc<Remembered<T, E>>>>,
     free: Semaphore,
 }
 
-/// The outcome of a look, and until when it is valid. Locked during a look.
+/// The outcome of a lookup, and until when it is valid. Locked during a lookup.
 type Remembered<T, E> = Mutex<Option<(Instant, Arc<Result<T, E>>)>>;
 
-impl<T, E> Default for Looks<T, E> {
+impl<T, E> Default for SharedLookups<T, E> {
     fn default() -> Self {
-        Self { last: std::sync::Mutex::default(), free: Semaphore::new(LOOKS) }
+        Self { last: std::sync::Mutex::default(), free: Semaphore::new(LOOKUPS) }
     }
 }
 
-impl<T: Send + Sync + 'static, E: Send + Sync + 'static> Looks<T, E> {
-    /// What `look` returns, or returned a moment ago for the same question. `look` may block. It runs to its end even if
-    /// the client gives up, and serves the next one.
+impl<T: Send + Sync + 'static, E: Send + Sync + 'static> SharedLookups<T, E> {
+    /// What `look` returns, or returned a moment ago for the same question. `look` may block. It runs to its end even
+    /// if the client gives up, and serves the next one.
     pub async fn find(
         self: &Arc<Self>,
         asked: String,
         look: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<Arc<Result<T, E>>, ApiError> {
-        let looks = self.clone();
+        let lookups = self.clone();
         let found = tokio::spawn(async move {
-            let place = looks.place(asked);
+            let place = lookups.place(asked);
             let mut last = place.lock().await;
             if let Some((until, found)) = &*last
                 && Instant::now() < *until
             {
                 return Ok(found.clone());
             }
-            let _turn = looks.free.acquire().await?;
+            let _turn = lookups.free.acquire().await?;
             let start = Instant::now();
             let found = Arc::new(tokio::task::spawn_blocking(look).await?);
             let until = Instant::now() + FRESH.max(start.elapsed() * FRESH_FACTOR);
@@ -154,16 +154,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_asks_the_same_at_about_the_same_time_shares_a_look() {
-        let (looks, count) = (Arc::new(Looks::<usize, usize>::default()), Arc::new(AtomicUsize::new(0)));
+    async fn who_asks_the_same_at_about_the_same_time_shares_a_lookup() {
+        let (lookups, count) = (Arc::new(SharedLookups::<usize, usize>::default()), Arc::new(AtomicUsize::new(0)));
         let ask = |asked: String, succeeds: bool| {
-            let (looks, count) = (looks.clone(), count.clone());
+            let (lookups, count) = (lookups.clone(), count.clone());
             async move {
                 let look = move || {
                     let before = count.fetch_add(1, Ordering::Relaxed);
                     if succeeds { Ok(before) } else { Err(before) }
                 };
-                *looks.find(asked, look).await.expect("it looks")
+                *lookups.find(asked, look).await.expect("it looks")
             }
         };
         let all = futures::future::join_all((0..40).map(|_| ask("one".into(), true))).await;
@@ -175,6 +175,6 @@ mod tests {
         for other in 0..2 * MOST_REMEMBERED {
             assert!(ask(format!("{other}"), true).await.is_ok());
         }
-        assert!(looks.last.lock().unwrap_or_else(PoisonError::into_inner).len() <= MOST_REMEMBERED);
+        assert!(lookups.last.lock().unwrap_or_else(PoisonError::into_inner).len() <= MOST_REMEMBERED);
     }
 }

@@ -67,7 +67,7 @@ export class Hub {
     source.addEventListener('error', () => {
       if (source !== this.#source) return;
       this.#lose();
-      // The browser connects again by itself, unless the server refused.
+      // The browser connects again, unless the server refused.
       if (source.readyState === EventSource.CLOSED) this.#openLater();
     });
   }

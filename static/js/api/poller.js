@@ -1,4 +1,5 @@
-// Repeats a request: one at a time, no more often than allowed, and without using an answer that a newer request overtook.
+// Repeats a request: one at a time, no more often than allowed, and without using an answer that a newer request
+// overtook.
 
 /** Milliseconds between two requests while the tab is hidden. */
 const HIDDEN_INTERVAL = 30_000;

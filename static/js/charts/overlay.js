@@ -122,8 +122,8 @@ export class OverlayChart extends Chart {
 }
 
 /**
- * All lines on one x axis, null for a gap: the columns of the lines, of the raw values behind them, and of the bands, in
- * the order of `seriesOf`.
+ * All lines on one x axis, null for a gap: the columns of the lines, of the raw values behind them, and of the bands,
+ * in the order of `seriesOf`.
  * @param {DrawnLine[]} lines
  * @returns {uPlot.AlignedData}
  */

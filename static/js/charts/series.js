@@ -41,22 +41,22 @@ export function appendPoints(points, added, limit = MAX_POINTS) {
     while ((points.at(-1)?.step ?? -1) >= point.step) points.pop();
     points.push(toPoint(point));
   }
-  return points.length > 2 * limit ? thin(points, limit) : points;
+  return points.length > 2 * limit ? downsample(points, limit) : points;
 }
 
 /**
- * About `limit` points: the first, the last, and the lowest and highest of every stretch between them.
+ * About `limit` points: the first, the last, and the lowest and highest of every bucket between them.
  * @param {Point[]} points
  * @param {number} limit
  */
-export function thin(points, limit) {
+export function downsample(points, limit) {
   if (points.length <= limit) return points;
-  const stretches = Math.max(Math.floor(limit / 2) - 1, 1);
+  const buckets = Math.max(Math.floor(limit / 2) - 1, 1);
   const kept = [points[0]];
   const inner = points.length - 2;
-  for (let stretch = 0; stretch < stretches; stretch += 1) {
-    const from = 1 + Math.floor((stretch * inner) / stretches);
-    const to = 1 + Math.floor(((stretch + 1) * inner) / stretches);
+  for (let bucket = 0; bucket < buckets; bucket += 1) {
+    const from = 1 + Math.floor((bucket * inner) / buckets);
+    const to = 1 + Math.floor(((bucket + 1) * inner) / buckets);
     if (from >= to) continue;
     let low = from;
     let high = from;

@@ -3,7 +3,7 @@
 import { AXES } from './series.js';
 
 /** @import { Axis } from './series.js' */
-/** @typedef {[from: number, to: number]} Range a stretch of the x axis */
+/** @typedef {[from: number, to: number]} Range a part of the x axis */
 /** @typedef {{ axis: Axis, smoothing: number, log: boolean }} Choices */
 
 const STORAGE_KEY = 'distillery-charts';
@@ -44,7 +44,7 @@ export class ChartView extends EventTarget {
   }
 
   /**
-   * Records which stretch of the x axis a chart has points on, so that all charts show the union.
+   * Records which part of the x axis a chart has points on, so that all charts show the union.
    * @param {object} chart
    * @param {Range | null} extent null if the chart has no points
    */

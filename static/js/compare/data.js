@@ -94,8 +94,8 @@ export function runsText(jobs) {
 }
 
 /**
- * A name for each group: the fewest settings that distinguish the groups, or the name of the only group's first job. What
- * the users wrote comes before what the server derived from it: the epochs name a group, and not its milestones.
+ * A name for each group: the fewest settings that distinguish the groups, or the name of the only group's first job.
+ * What the users wrote comes before what the server derived from it: the epochs name a group, and not its milestones.
  * @param {{ name: string, spec: object, sent?: object | null }[][]} groups `sent` is a job's specification as written
  */
 export function groupNames(groups) {

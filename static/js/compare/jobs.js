@@ -80,7 +80,7 @@ export class ComparedJobs {
   }
 
   /**
-   * Those of these jobs that are known.
+   * The jobs of these ids that are known.
    * @param {string[]} ids
    */
   of(ids) {

@@ -35,8 +35,8 @@ export function readNumber(text, { whole = false } = {}) {
 }
 
 /**
- * Numbers separated by commas or spaces, as in `150, 180, 210`; by semicolons if they have decimal commas. `0,5, 0,3` is
- * a fault: its commas could be decimal commas.
+ * Numbers separated by commas or spaces, as in `150, 180, 210`; by semicolons if they have decimal commas. `0,5, 0,3`
+ * is a fault: its commas could be decimal commas.
  * @param {string} text
  * @param {{ whole?: boolean }} [options]
  * @returns {Reading<number[]>}

@@ -1,5 +1,5 @@
-// Reads JSON as strictly as JSON.parse and records where each value is, so that a fault at a JSON pointer (RFC 6901) can
-// be shown at its line.
+// Reads JSON as strictly as JSON.parse and records where each value is, so that a fault at a JSON pointer (RFC 6901)
+// can be shown at its line.
 
 import { escapePart } from './pointers.js';
 

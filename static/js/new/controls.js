@@ -48,8 +48,8 @@ export function controlFor(schema, field) {
 }
 
 /**
- * A field for text. Text that cannot be read becomes the value as it is, so that it stays in the field, in the JSON and in
- * the draft until it is corrected; no number takes its place.
+ * A field for text. Text that cannot be read becomes the value as it is, so that it stays in the field, in the JSON and
+ * in the draft until it is corrected; no number takes its place.
  * @param {Field} field
  * @param {object} options
  * @param {(text: string) => Reading<unknown>} options.read
@@ -77,7 +77,8 @@ function textControl(field, { read, write, inputmode = 'text', placeholder = '' 
 }
 
 /**
- * A list to choose from. Its first entry leaves the choice to the server or, with `nothing`, says that nothing is chosen.
+ * A list to choose from. Its first entry leaves the choice to the server or, with `nothing`, says that nothing is
+ * chosen.
  * @param {Options} options
  * @param {Field} field
  * @param {string | null} [nothing]

@@ -1,4 +1,5 @@
-// What a job's status allows. The server alone decides which status follows which.
+// What a job's status allows. The server decides which status follows which: src/db/jobs/status.rs, with which a test
+// compares these lists.
 
 /** @typedef {{ verb: Verb, label: string, from: string[], danger?: boolean, confirm?: Question }} Action */
 
@@ -13,7 +14,7 @@ export function isFinal(status) {
 }
 
 /**
- * What a user can ask for, and in which statuses (see src/db/jobs/status.rs).
+ * What a user can ask for, and in which statuses.
  * @type {Action[]}
  */
 export const ACTIONS = [

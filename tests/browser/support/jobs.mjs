@@ -9,9 +9,9 @@ export const smallJob = (name, epochs = 1, limit = 64) => ({
 });
 
 /**
- * Adds jobs that vary the specification of a real one. 24 jobs in a row share their networks: eight methods and settings with
- * three seeds each. Of 50 jobs, one is running, one queued (no worker holds or takes these) and one failed; the others have
- * succeeded.
+ * Adds jobs that vary the specification of a real one. 24 jobs in a row share their networks: eight methods and
+ * settings with three seeds each. Of 50 jobs, one is running, one queued (no worker holds or takes these) and one
+ * failed; the others have succeeded.
  */
 export async function addJobs(server, { jobs, evaluations }) {
   const { id: like } = await server.post('/v1/jobs', smallJob('real'));

@@ -1,15 +1,16 @@
 // A connection to the server that can be watched and held up.
 
-import { once } from 'node:events';
+import { EventEmitter, once } from 'node:events';
 import { connect, createServer } from 'node:net';
 
 const STREAM = /^GET \/v1\/(changes|stream|jobs\/[^/ ]+\/stream)[ ?]/m;
 
-/** Forwards to the server at `url`; `streams` is the number of open streams, and `requests` the paths of all GETs. */
+/** Forwards to the server at `url`. `mostStreams` counts streams open at once, `requests` has the paths of all GETs. */
 export async function startProxy(url) {
   const { hostname, port } = new URL(url);
   const sockets = new Set();
   const streams = new Set();
+  const events = new EventEmitter();
   const proxy = { requests: [], mostStreams: 0 };
   const server = createServer((client) => {
     const upstream = connect(Number(port), hostname);
@@ -19,7 +20,7 @@ export async function startProxy(url) {
       socket.on('error', () => {});
       socket.on('close', () => {
         sockets.delete(socket);
-        streams.delete(upstream);
+        if (streams.delete(upstream)) events.emit('stream-closed');
         client.destroy();
         upstream.destroy();
       });
@@ -37,7 +38,8 @@ export async function startProxy(url) {
   await once(server, 'listening');
   return Object.assign(proxy, {
     url: `http://127.0.0.1:${server.address().port}`,
-    openStreams: () => streams.size,
+    /** Waits until the next stream is closed: call it before whatever closes one. */
+    streamClosed: () => once(events, 'stream-closed'),
     /** Nothing more arrives from the streams that are open now, though they stay open. */
     silenceStreams() {
       for (const upstream of streams) {

@@ -1,5 +1,5 @@
-//! Promise: what the server lists can be named in a job, what it does not list has a reason, and a dry run refuses what a
-//! worker would refuse.
+//! Promise: what the server lists can be named in a job, what it does not list has a reason, and a dry run refuses what
+//! a worker would refuse.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;

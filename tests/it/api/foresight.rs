@@ -194,28 +194,32 @@ async fn a_dry_run_says_what_the_running_workers_lack() {
     };
     let stopped = Abilities { stopped_because: Some("its disk is full".into()), ..Abilities::default() };
     let found = lacks(Some(stopped.clone())).await;
-    assert_eq!(found, ["no running worker takes jobs: its disk is full; the job waits until one does"]);
+    assert_eq!(found, ["the job waits: no running worker takes jobs: its disk is full"]);
     let other = |fingerprint: &str| {
         let datasets = BTreeMap::from([("ten".to_owned(), fingerprint.to_owned())]);
         Abilities { datasets, stopped_because: None }
     };
-    for abilities in [Abilities::default(), other("another fingerprint")] {
+    for (abilities, part) in [
+        (Abilities::default(), "ten: copy it"),
+        (other("another fingerprint"), "ten with the files that the server had"),
+    ] {
         let found = lacks(Some(abilities)).await;
-        assert!(
-            found.len() == 1 && found[0].starts_with("no running worker has the data set ten as this"),
-            "{found:?}"
-        );
+        let expected = format!("the job waits: no running worker has the data set {part}");
+        assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:?}");
     }
     // What the server would note when the job is posted.
     let id = api.job().await;
     let fingerprint = api.db.job(&id).await["dataset_fingerprint"].as_str().unwrap().to_owned();
     assert_eq!(lacks(Some(other(&fingerprint))).await, [""; 0]);
-    // A worker that takes no jobs counts for nothing where several devices are asked for, either.
+    // A worker that takes no jobs does not count either if the job asks for several devices.
     register(&api, "wrk_1", "cpu", Some(stopped)).await;
     let mut large = plain_job();
     large["training"] = json!({"devices": 2});
     let found = warnings(&dry_run(&api, &large).await);
-    assert!(found.iter().any(|warning| warning.contains("is 2, and no running worker takes jobs now")), "{found:?}");
+    assert!(
+        found.iter().any(|warning| warning.contains("no running worker takes jobs: its disk is full")),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]

@@ -145,7 +145,7 @@ async fn a_job_for_more_devices_than_a_worker_has_is_taken_with_a_warning() {
         assert_eq!(warnings, logged.into_iter().collect::<Vec<_>>(), "the job's history says what the dry run said");
         warnings.into_iter().map(|text| text.as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert!(warnings().await[0].contains("training.devices is 4, and there is no worker now: the job waits"));
+    assert!(warnings().await[0].contains("the job waits: no worker is running"));
     let register = async |devices: i32| {
         let device = vec!["cpu"; devices.unsigned_abs() as usize].join(",");
         let (id, usage) = (format!("wrk_{devices}"), Usage::default());
@@ -154,7 +154,7 @@ async fn a_job_for_more_devices_than_a_worker_has_is_taken_with_a_warning() {
     };
     register(2).await;
     register(3).await;
-    assert!(warnings().await[0].contains("the largest worker has 3 now"));
+    assert!(warnings().await[0].contains("it asks for 4 devices, and the largest running worker has 3"));
     register(4).await;
     assert_eq!(warnings().await, [""; 0]);
 }

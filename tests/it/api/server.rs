@@ -1,7 +1,7 @@
 //! Promise: the server describes its networks, data sets, workers and state.
 
 use crate::support::api::{self, Api, checkpoint};
-use distillery::db::queue::{self, SavedCheckpoint};
+use distillery::db::queue::{self, FencingToken, SavedCheckpoint};
 use distillery::db::workers::{self, GpuUsage, NewWorker, Usage};
 use distillery::protocol::{ErrorClass, Failure};
 use reqwest::Method;
@@ -75,9 +75,7 @@ async fn workers_are_listed_with_their_job() {
     );
 }
 
-#[tokio::test]
-async fn busy_share_is_the_time_in_attempts_over_the_last_hour() {
-    let api = Api::start().await;
+async fn start_worker(api: &Api) {
     let worker = NewWorker {
         id: "wrk_TEST".into(),
         name: "host cpu".into(),
@@ -88,6 +86,12 @@ async fn busy_share_is_the_time_in_attempts_over_the_last_hour() {
         abilities: None,
     };
     workers::register(&api.db.pool, &worker).await.unwrap();
+}
+
+#[tokio::test]
+async fn busy_share_is_the_time_in_attempts_over_the_last_hour() {
+    let api = Api::start().await;
+    start_worker(&api).await;
     let busy = async || api.get("/v1/workers").await.expect(200)["data"][0]["busy_share"].as_f64().unwrap();
     assert_eq!(busy().await, 0.0);
     api.job().await;
@@ -110,6 +114,19 @@ async fn busy_share_is_the_time_in_attempts_over_the_last_hour() {
     .await
     .unwrap();
     assert!((busy().await - 1.0 / 6.0).abs() < 0.01);
+}
+
+/// Names a state to resume from, of this many bytes.
+async fn save_state(api: &Api, token: &FencingToken, bytes: u64) {
+    let state = SavedCheckpoint {
+        attempt: token.attempt,
+        epoch: 1,
+        step: 10,
+        key: "jobs/x/attempts/1/state".into(),
+        sha256: None,
+        size_bytes: Some(bytes),
+    };
+    queue::checkpoint_saved(&api.db.pool, &token.write(), &state).await.unwrap();
 }
 
 #[tokio::test]
@@ -135,30 +152,12 @@ async fn the_system_page_counts_the_queue_the_last_day_and_the_storage() {
     let paused = api.job().await;
     api.ask(&format!("/v1/jobs/{paused}/pause")).await.expect(202);
     let failing = api.claim().await;
-    let write = failing.write();
-    let state = SavedCheckpoint {
-        attempt: failing.attempt,
-        epoch: 1,
-        step: 10,
-        key: "jobs/x/attempts/1/state".into(),
-        sha256: None,
-        size_bytes: Some(1234),
-    };
-    queue::checkpoint_saved(&api.db.pool, &write, &state).await.unwrap();
+    save_state(&api, &failing, 1234).await;
     let failure = Failure { class: ErrorClass::Oom, message: "no memory".into() };
     let system = api.get("/v1/system").await.expect(200);
     let queue = &system["queue"];
     assert_eq!((&queue["ready"], &queue["without_worker"]), (&json!(0), &json!(1)));
-    let worker = NewWorker {
-        id: "wrk_TEST".into(),
-        name: "host cpu".into(),
-        device: "cpu".into(),
-        devices: 1,
-        memory_bytes: None,
-        usage: Usage::default(),
-        abilities: None,
-    };
-    workers::register(&api.db.pool, &worker).await.unwrap();
+    start_worker(&api).await;
     let system = api.get("/v1/system").await.expect(200);
     let queue = &system["queue"];
     assert_eq!(

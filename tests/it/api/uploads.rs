@@ -88,14 +88,15 @@ async fn slow_uploads_that_take_all_places_give_way_to_others() {
 #[tokio::test]
 async fn an_upload_that_is_slow_and_goes_on_succeeds() {
     let api = Api::start_with(|settings| {
-        settings.upload_timeout = Duration::from_millis(200);
+        settings.upload_timeout = Duration::from_secs(2);
         settings.upload_least = 1;
     })
     .await;
     let bytes = checkpoint("resnet8", 10);
     let pieces: Vec<_> = bytes.chunks(bytes.len() / 20).map(<[u8]>::to_vec).collect();
+    // Longer than the timeout in all, and much shorter than it between two pieces.
     let body = futures::stream::iter(pieces).then(|piece| async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(125)).await;
         Ok::<_, std::io::Error>(piece)
     });
     api.upload("", reqwest::Body::wrap_stream(body)).await.expect(201);

@@ -37,7 +37,9 @@ async fn waiting(api: &Api, id: &str) -> (String, String, Value) {
 async fn a_queued_job_says_what_it_waits_for() {
     let api = Api::start().await;
     let first = api.job().await;
-    assert_eq!(waiting(&api, &first).await, ("no_worker".into(), "no worker is running".into(), Value::Null));
+    let (reason, detail, position) = waiting(&api, &first).await;
+    assert_eq!((reason.as_str(), position), ("no_worker", Value::Null));
+    assert!(detail.starts_with("no worker is running: start one"), "{detail}");
     let mut large = api::plain_job();
     large["training"]["devices"] = json!(4);
     let large = api.post("/v1/jobs", &large).await.expect(201)["id"].as_str().unwrap().to_owned();
@@ -49,14 +51,14 @@ async fn a_queued_job_says_what_it_waits_for() {
     start_worker(&api, "wrk_TEST", 1, Some(Abilities::default())).await;
     let (reason, detail, _) = waiting(&api, &first).await;
     assert_eq!(reason, "dataset");
-    assert!(detail.starts_with("no running worker has the data set ten"), "{detail}");
+    assert_eq!(detail, "no running worker has the data set ten: copy it into the --datasets-dir of one");
     let queue = &api.get("/v1/system").await.expect(200)["queue"];
     assert_eq!((&queue["ready"], &queue["without_worker"]), (&json!(0), &json!(2)));
     sqlx::query("delete from workers").execute(&api.db.pool).await.unwrap();
     start_worker(&api, "wrk_TEST", 1, None).await;
     let (reason, detail, position) = waiting(&api, &large).await;
     assert_eq!((reason.as_str(), position), ("devices", Value::Null));
-    assert_eq!(detail, "it asks for 4 devices, and the largest running worker has 1");
+    assert!(detail.starts_with("it asks for 4 devices, and the largest running worker has 1: "), "{detail}");
     let queue = &api.get("/v1/system").await.expect(200)["queue"];
     assert_eq!((&queue["ready"], &queue["without_worker"]), (&json!(1), &json!(1)), "no worker can take the large one");
     assert_eq!(waiting(&api, &first).await.0, "start");

@@ -216,8 +216,8 @@ impl World {
         self.configure("alter system reset default_transaction_read_only").await;
     }
 
-    /// As in a failover to a standby that lagged behind: the database comes back without its last commits. One of them has
-    /// accepted a job, whose client sends it again.
+    /// As in a failover to a standby that lagged behind: the database comes back without its last commits. One of them
+    /// has accepted a job, whose client sends it again.
     async fn lose_commits(&mut self) {
         let began = Utc::now();
         self.configure("alter system set wal_writer_delay = '10s'").await;

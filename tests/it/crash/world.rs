@@ -34,8 +34,9 @@ const UNFINISHED: usize = 5;
 /// Seconds by which the clocks of the workers' machines are off.
 const CLOCKS: [i64; WORKERS] = [-3600, 0, 3600];
 const TRAINER: &str = include_str!("trainer.sh");
-/// How long to wait for a change of a job: processes end, and the database goes away, without one.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How long to wait for a change of a job before looking again. There is no event to wait for instead: processes end
+/// without a change, and the database goes away, which ends the connection that listens.
+const CHECK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Why a worker can run nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,15 +254,15 @@ impl World {
                 return;
             }
             assert!(Instant::now() < deadline, "the API does not start");
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(CHECK_AGAIN).await;
         }
     }
 
     /// Waits until a job changes, but not for long.
     pub async fn pause(&mut self) {
-        if let Ok(Err(_)) = tokio::time::timeout(LOOK_AGAIN, self.changes.recv()).await {
+        if let Ok(Err(_)) = tokio::time::timeout(CHECK_AGAIN, self.changes.recv()).await {
             // The database is away.
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(CHECK_AGAIN).await;
         }
     }
 

@@ -60,10 +60,10 @@ async fn a_job_that_no_worker_can_run_says_why_once() {
     let large = db.add_job(json!({"training": {"devices": 2}})).await;
     let runnable = db.add_job(json!({})).await;
     for (job, words) in [
-        (missing, "no worker has the data set \"vanished\""),
+        (missing, "no running worker has the data set vanished"),
         (changed, "cancel and retry the job to train on what the workers have"),
         (newer, "update the workers"),
-        (large, "no worker has 2 devices"),
+        (large, "it asks for 2 devices"),
     ] {
         let said = explanation(&db, job).await;
         assert!(said.starts_with("the job waits: ") && said.contains(words), "{said}");
@@ -88,13 +88,13 @@ async fn a_worker_that_still_checks_its_machine_is_no_fault_for_a_jobs_history()
     let submitted = history(&db, id).await.pop().unwrap().2;
     assert_eq!(explanation(&db, id).await, submitted);
     let large = db.add_job(json!({"training": {"devices": 2}})).await;
-    assert!(explanation(&db, large).await.contains("no worker has 2 devices"));
+    assert!(explanation(&db, large).await.contains("it asks for 2 devices"));
     // Another's fault is one only where the first could not run the job.
     register(&db, "wrk_full", &[("patterns", "aa")], Some("no space left")).await;
     assert_eq!(explanation(&db, id).await, submitted);
     register(&db, WORKER, &[], Some(workers::BEING_CHECKED)).await;
     let said = explanation(&db, id).await;
-    assert!(said.contains("fault of their machine: no space left"), "{said}");
+    assert!(said.contains("the workers that could run it take no jobs: no space left"), "{said}");
 }
 
 #[tokio::test]

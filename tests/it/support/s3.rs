@@ -1,6 +1,6 @@
-//! A bucket in a service that the test can make slow or stubborn. The service is `s3s-fs`, which runs in the test, checks
-//! signatures and keeps its buckets in a directory. Of the S3 services in package registries it is the one that is
-//! maintained and needs no other process or language.
+//! A bucket in a service that the test can make slow or stubborn. The service is `s3s-fs`, which runs in the test,
+//! checks signatures and keeps its buckets in a directory. Of the S3 services in package registries it is the one that
+//! is maintained and needs no other process or language.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -22,7 +22,7 @@ pub struct Server {
     pub http: reqwest::Client,
     /// Its data directory `data` and the data sets in `datasets`.
     pub dir: TempDir,
-    /// None where it runs a PostgreSQL of its own, in its data directory.
+    /// None if it runs a PostgreSQL of its own, in its data directory.
     db: Option<TestDb>,
 }
 

@@ -17,8 +17,9 @@ use super::PATIENCE;
 use super::db::TestDb;
 use super::process::{Process, distillery, write_script};
 
-/// The start of every scripted trainer. Its arguments are `train SPEC --output OUT --events --supervised --device D`, or
-/// `probe --device D`, which notes the devices in `$here/probes` and answers unless the file `$here/broken` is there.
+/// The start of every scripted trainer. Its arguments are `train SPEC --output OUT --events --supervised --device D`,
+/// or `probe --device D`, which notes the devices in `$here/probes` and answers unless the file `$here/broken` is
+/// there.
 const PRELUDE: &str = r#"#!/bin/bash
 if [ "$1" = probe ]; then
     echo "$3" >> "$(dirname "$0")/probes"

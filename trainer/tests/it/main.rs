@@ -25,6 +25,5 @@ mod resume;
 mod rows;
 mod selection;
 mod steps;
-mod structure;
 mod teacher_cache;
 mod verify;

@@ -241,7 +241,8 @@ fn refused(refusal: Refusal, id: &JobId, action: &str) -> ApiError {
 
 /// Delete a finished job
 ///
-/// Also deletes its files, events and metrics. Nobody can read them any more, but the space may become free a little later.
+/// Also deletes its files, events and metrics. Nobody can read them any more, but the space may become free a little
+/// later.
 #[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "delete_job",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 204)))]
 pub async fn delete(State(state): State<AppState>, id: JobId) -> Result<StatusCode, ApiError> {

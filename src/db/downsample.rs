@@ -1,78 +1,78 @@
-//! Thins a series to fewer points with the same peaks, from a stream of points, in bounded memory.
+//! Down-samples a series to fewer points with the same peaks, from a stream of points, in bounded memory.
 
-/// The length of the stretches of which a series between these steps has few enough for `most` points, as the exponent
-/// of a power of two.
-pub fn stretch_length(first: i64, last: i64, most: usize) -> u32 {
-    let stretches = i64::try_from(most.max(4) / 2 - 1).unwrap_or(i64::MAX);
+/// The length of a bucket, as the exponent of a power of two: the smallest that leaves at most `most` points of a
+/// series between these steps, two for each bucket and its two ends.
+pub fn bucket_length(first: i64, last: i64, most: usize) -> u32 {
+    let buckets = i64::try_from(most.max(4) / 2 - 1).unwrap_or(i64::MAX);
     let mut length = 0;
-    while stretch_of(last, length).saturating_sub(stretch_of(first, length)) >= stretches {
+    while bucket_of(last, length).saturating_sub(bucket_of(first, length)) >= buckets {
         length += 1;
     }
     length
 }
 
-/// The number of the stretch that a step is in.
-pub fn stretch_of(step: i64, length: u32) -> i64 {
+/// The number of the bucket that a step is in.
+pub fn bucket_of(step: i64, length: u32) -> i64 {
     step.checked_shr(length).unwrap_or(0)
 }
 
 /// Collects the points of one series and keeps a limited number.
 ///
-/// Steps are cut into stretches whose length is a power of two. The lowest and the highest point of each stretch stay,
+/// Steps are cut into buckets whose length is a power of two. The lowest and the highest point of each bucket stay,
 /// and the first and the last point of all. What stays depends on the points alone, not on their order.
 #[derive(Debug)]
-pub struct Thinned<T> {
+pub struct Downsampled<T> {
     most: usize,
     points: Vec<(i64, f64, T)>,
-    is_thinned: bool,
+    is_downsampled: bool,
 }
 
-impl<T> Thinned<T> {
+impl<T> Downsampled<T> {
     /// Keeps at most `most` points, but at least four.
     #[must_use]
     pub fn new(most: usize) -> Self {
-        Self { most: most.max(4), points: Vec::new(), is_thinned: false }
+        Self { most: most.max(4), points: Vec::new(), is_downsampled: false }
     }
 
     /// Adds the only point of a step.
     pub fn push(&mut self, step: i64, value: f64, point: T) {
         self.points.push((step, value, point));
         if self.points.len() >= self.most.saturating_mul(2) {
-            self.thin();
+            self.reduce();
         }
     }
 
     /// The points that stay, by step.
     #[must_use]
     pub fn finish(mut self) -> Vec<T> {
-        if self.is_thinned || self.points.len() > self.most {
-            self.thin();
+        if self.is_downsampled || self.points.len() > self.most {
+            self.reduce();
         } else {
             self.points.sort_by_key(|&(step, ..)| step);
         }
         self.points.into_iter().map(|(.., point)| point).collect()
     }
 
-    fn thin(&mut self) {
-        self.is_thinned = true;
+    fn reduce(&mut self) {
+        self.is_downsampled = true;
         self.points.sort_by_key(|&(step, ..)| step);
         let (Some(&(first, ..)), Some(&(last, ..))) = (self.points.first(), self.points.last()) else { return };
-        let length = stretch_length(first, last, self.most);
+        let length = bucket_length(first, last, self.most);
         let mut stays = vec![false; self.points.len()];
         let mut start = 0;
-        for stretch in self.points.chunk_by(|one, next| stretch_of(one.0, length) == stretch_of(next.0, length)) {
+        for bucket in self.points.chunk_by(|one, next| bucket_of(one.0, length) == bucket_of(next.0, length)) {
             let (mut lowest, mut highest) = (0, 0);
-            for (place, (_, value, _)) in stretch.iter().enumerate() {
-                if value.total_cmp(&stretch[lowest].1).is_lt() {
+            for (place, (_, value, _)) in bucket.iter().enumerate() {
+                if value.total_cmp(&bucket[lowest].1).is_lt() {
                     lowest = place;
                 }
-                if value.total_cmp(&stretch[highest].1).is_gt() {
+                if value.total_cmp(&bucket[highest].1).is_gt() {
                     highest = place;
                 }
             }
             stays[start + lowest] = true;
             stays[start + highest] = true;
-            start += stretch.len();
+            start += bucket.len();
         }
         stays[0] = true;
         stays[start - 1] = true;
@@ -81,17 +81,18 @@ impl<T> Thinned<T> {
     }
 }
 
-/// Thins a series whose points come by step. Keeps what [`Thinned`] keeps, and holds no more than one stretch's.
+/// Down-samples a series whose points come by step. Keeps what [`Downsampled`] keeps, and holds the points of one
+/// bucket only.
 #[derive(Debug)]
-pub struct Stretches<T> {
+pub struct Buckets<T> {
     /// The first and the last step of the series.
     ends: (i64, i64),
     length: u32,
-    current: Option<Stretch<T>>,
+    current: Option<Bucket<T>>,
 }
 
 #[derive(Debug)]
-struct Stretch<T> {
+struct Bucket<T> {
     number: i64,
     lowest: (i64, f64, T),
     highest: (i64, f64, T),
@@ -99,20 +100,20 @@ struct Stretch<T> {
     ends: Vec<(i64, T)>,
 }
 
-impl<T: Clone> Stretches<T> {
-    /// For a series that goes from one step to another, cut into stretches of this [length](stretch_length).
+impl<T: Clone> Buckets<T> {
+    /// For a series that goes from one step to another, cut into buckets of this [length](bucket_length).
     pub fn new(ends: (i64, i64), length: u32) -> Self {
         Self { ends, length, current: None }
     }
 
-    /// Adds the next point, and moves to `kept` what stays of the stretch before if this one begins another.
+    /// Adds the next point, and moves to `kept` what stays of the bucket before if this one begins another.
     pub fn push(&mut self, step: i64, value: f64, point: T, kept: &mut Vec<T>) {
-        let number = stretch_of(step, self.length);
+        let number = bucket_of(step, self.length);
         if self.current.as_ref().is_some_and(|current| current.number != number) {
             self.finish(kept);
         }
         let (lowest, highest) = ((step, value, point.clone()), (step, value, point.clone()));
-        let current = self.current.get_or_insert(Stretch { number, lowest, highest, ends: Vec::new() });
+        let current = self.current.get_or_insert(Bucket { number, lowest, highest, ends: Vec::new() });
         if value.total_cmp(&current.lowest.1).is_lt() {
             current.lowest = (step, value, point.clone());
         }
@@ -124,9 +125,9 @@ impl<T: Clone> Stretches<T> {
         }
     }
 
-    /// Moves to `kept` what stays of the last stretch.
+    /// Moves to `kept` what stays of the last bucket.
     pub fn finish(&mut self, kept: &mut Vec<T>) {
-        let Some(Stretch { lowest, highest, mut ends, .. }) = self.current.take() else { return };
+        let Some(Bucket { lowest, highest, mut ends, .. }) = self.current.take() else { return };
         ends.extend([lowest, highest].map(|(step, _, point)| (step, point)));
         ends.sort_by_key(|&(step, _)| step);
         ends.dedup_by_key(|&mut (step, _)| step);
@@ -139,9 +140,9 @@ mod tests {
     use super::*;
 
     fn steps(most: usize, points: impl Iterator<Item = (i64, f64)>) -> Vec<i64> {
-        let mut thinned = Thinned::new(most);
-        points.for_each(|(step, value)| thinned.push(step, value, step));
-        thinned.finish()
+        let mut downsampled = Downsampled::new(most);
+        points.for_each(|(step, value)| downsampled.push(step, value, step));
+        downsampled.finish()
     }
 
     #[test]
@@ -164,15 +165,15 @@ mod tests {
     }
 
     #[test]
-    fn points_that_come_by_step_are_thinned_to_the_same_in_less_memory() {
+    fn points_that_come_by_step_are_reduced_to_the_same_in_less_memory() {
         let value = |step: i64| ((step * 7919) % 1009) as f64;
         for (most, points) in [(4, 1000), (5, 8), (100, 10_007), (1000, 5000), (1000, 1001)] {
             let series = || (3..3 + 2 * points).step_by(2);
             let ends = (3, 3 + 2 * (points - 1));
-            let mut stretches = Stretches::new(ends, stretch_length(ends.0, ends.1, most));
+            let mut buckets = Buckets::new(ends, bucket_length(ends.0, ends.1, most));
             let mut kept = Vec::new();
-            series().for_each(|step| stretches.push(step, value(step), step, &mut kept));
-            stretches.finish(&mut kept);
+            series().for_each(|step| buckets.push(step, value(step), step, &mut kept));
+            buckets.finish(&mut kept);
             assert_eq!(kept, steps(most, series().map(|step| (step, value(step)))), "{most} of {points}");
         }
     }

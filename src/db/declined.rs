@@ -1,0 +1,37 @@
+//! The table `declined`: which workers are not to get a job, for good or as long as another worker could take it.
+
+use sqlx::{PgConnection, PgPool};
+
+/// Keeps a job from a worker: for good, or as long as another worker could take it.
+pub(super) async fn add(connection: &mut PgConnection, job: &str, worker: &str, for_good: bool) -> sqlx::Result<()> {
+    sqlx::query!(
+        "insert into declined (job_id, worker, for_good) select id, $2, $3 from jobs where id = $1
+         on conflict (job_id, worker) do update set for_good = declined.for_good or excluded.for_good",
+        job,
+        worker,
+        for_good,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Lets every worker take a job again: whatever kept one from it may be mended.
+pub(super) async fn forget_job(connection: &mut PgConnection, job: &str) -> sqlx::Result<()> {
+    sqlx::query!("delete from declined where job_id = $1", job).execute(connection).await?;
+    Ok(())
+}
+
+/// Forgets what a worker was kept from. It shuts down, and its successor has another id.
+pub(super) async fn forget_worker(connection: &mut PgConnection, worker: &str) -> sqlx::Result<()> {
+    sqlx::query!("delete from declined where worker = $1", worker).execute(connection).await?;
+    Ok(())
+}
+
+/// Forgets what the workers were kept from that are no longer there.
+pub(super) async fn forget_gone_workers(connection: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query!("delete from declined where not exists (select from workers where workers.id = declined.worker)")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
