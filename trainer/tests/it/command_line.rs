@@ -187,7 +187,7 @@ fn a_student_can_start_from_given_weights() {
 
 #[test]
 fn a_probe_has_the_answer_that_workers_wait_for() {
-    let run = trainer("probe").args(["--device", "cpu,cpu"]).output().unwrap();
+    let run = program("probe").args(["--device", "cpu,cpu"]).output().unwrap();
     assert!(run.status.success() && text(&run.stdout).trim_end() == "distillery-trainer computes on cpu,cpu");
 }
 
@@ -205,7 +205,7 @@ fn log_lines_have_the_format_that_was_asked_for_and_no_colours_where_nobody_sees
     let workspace = Workspace::new().with_teacher();
     // One directory too many, which is said in the log.
     std::fs::create_dir(workspace.path("outer")).unwrap();
-    std::fs::rename(workspace.path("data"), workspace.path("outer/data")).unwrap();
+    std::fs::rename(workspace.path("data"), workspace.path("outer/digits")).unwrap();
     let log = |before: &[&str], after: &[&str], variable: Option<&str>| {
         let mut words = [before, &["evaluate", "--device", "cpu", "--threads", "1"], after].concat().into_iter();
         let mut command = program(words.next().unwrap());
@@ -216,7 +216,7 @@ fn log_lines_have_the_format_that_was_asked_for_and_no_colours_where_nobody_sees
         assert!(run.status.success(), "{}", text(&run.stderr));
         text(&run.stderr)
     };
-    let note = "the data set is the subdirectory data";
+    let note = "the data set is the subdirectory digits";
     let forms: [(&[&str], &[&str], Option<&str>); 3] =
         [(&["--log-format", "json"], &[], None), (&[], &["--log-format=json"], None), (&[], &[], Some("json"))];
     for (before, after, variable) in forms {
