@@ -1,6 +1,6 @@
 //! The table `declined`: which workers are not to get a job, for good or as long as another worker could take it.
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 /// Keeps a job from a worker: for good, or as long as another worker could take it.
 pub(super) async fn add(connection: &mut PgConnection, job: &str, worker: &str, for_good: bool) -> sqlx::Result<()> {

@@ -143,7 +143,7 @@ impl FromRequest<AppState> for JsonBody {
         let (bytes, room) = state.bodies.receive(request).await?;
         let bytes = bytes.slice_ref(without_mark(&bytes));
         match text::json(&bytes) {
-            Ok(value) => Ok(Self { value, bytes, _room: room }),
+            Ok(value) => Ok(Self { value, bytes, _permit: room }),
             Err(error) if error.is_data() => Err(ApiError::malformed(format!("the body cannot be used: {error}"))),
             Err(error) => Err(ApiError::malformed(format!("the body is not JSON: {error}"))),
         }

@@ -114,7 +114,9 @@ struct WaitedFor {
 
 /// What these jobs wait for; only of those that are queued.
 pub async fn waiting(pool: &PgPool, ids: &[String]) -> sqlx::Result<HashMap<String, Waiting>> {
-    let queued = queued(&mut pool.acquire().await?, ids, "").await?;
+    let mut connection = pool.acquire().await?;
+    let queued = queued(&mut connection, ids, "").await?;
+    drop(connection);
     if queued.is_empty() {
         return Ok(HashMap::new());
     }
