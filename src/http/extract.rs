@@ -140,10 +140,10 @@ impl FromRequest<AppState> for JsonBody {
                 "the body must be JSON, with the header content-type: application/json".into(),
             ));
         }
-        let (bytes, room) = state.bodies.receive(request).await?;
+        let (bytes, permit) = state.bodies.receive(request).await?;
         let bytes = bytes.slice_ref(without_mark(&bytes));
         match text::json(&bytes) {
-            Ok(value) => Ok(Self { value, bytes, _permit: room }),
+            Ok(value) => Ok(Self { value, bytes, _permit: permit }),
             Err(error) if error.is_data() => Err(ApiError::malformed(format!("the body cannot be used: {error}"))),
             Err(error) => Err(ApiError::malformed(format!("the body is not JSON: {error}"))),
         }

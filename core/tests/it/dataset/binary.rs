@@ -273,15 +273,15 @@ fn the_sha256_of_a_split_is_of_its_content() {
     cifar10(one.path());
     cifar10(two.path());
     let hash = |at: &Path, split: &str| open(at).sha256(split).unwrap();
-    let before = print(one.path(), "train");
+    let before = hash(one.path(), "train");
     assert_eq!(before.len(), 64);
-    assert_eq!(before, print(two.path(), "train"));
-    assert_ne!(before, print(one.path(), "test"));
+    assert_eq!(before, hash(two.path(), "train"));
+    assert_ne!(before, hash(one.path(), "test"));
     let path = two.path().join("data_batch_2.bin");
     let mut content = fs::read(&path).unwrap();
     content[4000] ^= 1;
     fs::write(path, content).unwrap();
-    assert_ne!(before, print(two.path(), "train"));
-    assert_eq!(print(one.path(), "test"), print(two.path(), "test"));
+    assert_ne!(before, hash(two.path(), "train"));
+    assert_eq!(hash(one.path(), "test"), hash(two.path(), "test"));
     assert!(open(one.path()).sha256("val").is_err());
 }
