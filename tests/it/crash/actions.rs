@@ -292,6 +292,8 @@ impl World {
 
     /// Puts a file in the place of the storage directory: even root cannot write below it.
     async fn refuse_storage(&mut self) {
+        // Workers that find the fault when they check themselves begin nothing that could fail.
+        self.running(false).await;
         let (place, away) = (self.dir.path().join("storage/jobs"), self.dir.path().join("storage/jobs-away"));
         fs::rename(&place, &away).unwrap();
         fs::write(&place, "not a directory").unwrap();
@@ -302,6 +304,7 @@ impl World {
 
     /// Fills the disk of storage, and half of the time that of the working directories too.
     async fn fill_disk(&mut self) {
+        self.running(false).await;
         let scratch = self.dir.path().join("scratch-full");
         let both = self.random.below(2) == 0;
         let full = self.faults.fill_disk();
