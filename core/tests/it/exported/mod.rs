@@ -6,3 +6,4 @@ mod fixtures;
 mod meaning;
 mod mutations;
 mod programs;
+mod traces;
