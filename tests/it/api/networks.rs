@@ -263,8 +263,7 @@ async fn an_architecture_may_be_left_out_where_the_checkpoint_is_certain() {
 async fn a_checkpoint_without_a_graph_that_fits_nothing_says_how_to_export_the_network() {
     let api = Api::start().await;
     let lines = std::fs::read_to_string("static/snippets/export.py").unwrap();
-    let mut foreign = std::fs::read("tests/fixtures/checkpoints/zip.pth").unwrap();
-    foreign.shrink_to_fit();
+    let foreign = std::fs::read("tests/fixtures/checkpoints/zip.pth").unwrap();
     let stored = api.upload("", foreign).await.expect(201);
     assert_eq!(stored["fits"], json!([]), "the fixture is no network of the list");
     assert!(stored["notes"].as_array().unwrap().iter().any(|note| note.as_str().unwrap().contains(lines.trim_end())));
