@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::graph::{Graph, Node, Origin, Value};
 use super::head::{FeatureMap, MapLayout, Path};
+use super::memory::{self, MemoryDescription};
 use super::rules;
 use super::schema::{Bounds, SchemaVersion};
 use super::tensors::{StoredTensor, TensorRole};
@@ -13,13 +15,24 @@ use crate::checkpoint::error::shown;
 
 /// The newest minor version of the schema that was tried.
 const NEWEST_MINOR: u64 = 17;
+/// Operators of a head that are listed. Most heads have a few.
+const MOST_IN_HEAD: usize = 100;
 /// Names that a warning lists.
 const MOST_NAMED: usize = 3;
 
+/// Of a [`Description`].
+const FORMAT: &str = "torch_export";
+
+fn format() -> &'static str {
+    FORMAT
+}
+
 /// An exported network as JSON.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExportedNetwork)]
 pub struct Description {
     /// Always `torch_export`.
+    #[serde(skip_deserializing, default = "format")]
     pub format: &'static str,
     /// Version of the file's schema: major and minor.
     pub schema: String,
@@ -34,6 +47,9 @@ pub struct Description {
     pub parameters: u64,
     /// Multiply-accumulate operations per image of convolutions and products of matrices.
     pub macs: u64,
+    /// Elements per image of its values.
+    #[serde(default)]
+    pub memory: MemoryDescription,
     pub mode: Mode,
     /// How often each operator occurs.
     pub operators: BTreeMap<String, usize>,
@@ -45,8 +61,9 @@ pub struct Description {
 }
 
 /// In which mode a network was exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ExportMode)]
 pub enum Mode {
     Training,
     Evaluation,
@@ -56,7 +73,8 @@ pub enum Mode {
     Either,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExportedMap)]
 pub struct MapDescription {
     /// Channels, height and width.
     pub shape: [u64; 3],
@@ -64,11 +82,12 @@ pub struct MapDescription {
 }
 
 /// What comes after the feature map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExportedHead)]
 pub struct HeadDescription {
     /// Name of the node that averages the positions, after which the head begins; `None` without a feature map.
     pub begins_after: Option<String>,
-    /// The operators of the head, in order. Empty without a feature map.
+    /// The operators of the head, in order, up to a hundred; then how many more there are. Empty without a feature map.
     pub operators: Vec<String>,
     /// Whether the mean of several regions' logits is the logits of their mean.
     pub is_linear: Option<bool>,
@@ -94,7 +113,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
     let bound = |bound: Option<i64>| bound.and_then(|bound| u64::try_from(bound).ok());
     let trained = tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
     let description = Description {
-        format: "torch_export",
+        format: FORMAT,
         schema: format!("{}.{}", schema.major, schema.minor),
         torch: subject.torch.map(shown),
         input: [1, 2, 3].map(|dimension| size(graph.images, dimension)),
@@ -102,6 +121,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
         classes: size(graph.logits, 1),
         parameters: trained.fold(0_u64, |sum, stored| sum.saturating_add(stored.tensor.elements())),
         macs: macs(graph),
+        memory: memory::describe(graph),
         mode,
         operators: operators(graph),
         feature_map: map.map(|map| MapDescription { shape: [map.channels, map.height, map.width], layout: map.layout }),
@@ -146,10 +166,17 @@ fn head(subject: &Subject<'_>, path: &Path, map: Option<&FeatureMap>) -> HeadDes
     let nodes: Vec<&Node> = map.map(|_| path.nodes_from(graph, first).collect()).unwrap_or_default();
     HeadDescription {
         begins_after: map.map(|map| shown(&graph.nodes[map.pooled_by].name)),
-        operators: nodes.iter().map(|node| node.operator.clone()).collect(),
+        operators: listed(&nodes),
         is_linear: map.map(|_| nodes.iter().all(|node| node.op.is_affine())),
         classifier: classifier.map(|index| shown(subject.tensors[index].tensor.name())),
     }
+}
+
+/// The operators of nodes. Lists of checkpoints hold many descriptions.
+fn listed(nodes: &[&Node]) -> Vec<String> {
+    let more = nodes.len().saturating_sub(MOST_IN_HEAD);
+    let more = (more > 0).then(|| format!("{more} more"));
+    nodes.iter().take(MOST_IN_HEAD).map(|node| node.operator.clone()).chain(more).collect()
 }
 
 fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<String> {

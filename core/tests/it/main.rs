@@ -6,6 +6,7 @@ mod checkpoint;
 mod dataset;
 mod exported;
 mod spec;
+mod spec_networks;
 mod spec_table;
 mod support;
 mod text;

@@ -10,6 +10,7 @@ mod foresight;
 mod idempotency;
 mod jobs;
 mod metrics;
+mod networks;
 mod openapi;
 mod posting;
 mod prometheus;

@@ -6,3 +6,5 @@ mod fixtures;
 mod meaning;
 mod mutations;
 mod programs;
+mod sizes;
+mod traces;
