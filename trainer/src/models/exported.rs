@@ -15,7 +15,7 @@ use super::state_dict::unreadable;
 use super::{Halves, Network, Weight};
 use crate::error::{Error, Result};
 use distillery_core::checkpoint::{Checkpoint, Dtype};
-use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, Mode, Op, Origin, TensorRole};
+use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, Op, Origin, TensorRole};
 
 /// Opens the file of an exported network, and checks that its weights can be used.
 ///
@@ -35,21 +35,6 @@ fn unusable(path: &Path, error: &exported::Error) -> Error {
         exported::Error::File(error) => unreadable(path, error),
         _ => Error::user(format!("{}: {error}", path.display())),
     }
-}
-
-/// Refuses to train a network that was exported as for evaluation.
-///
-/// # Errors
-/// It was.
-pub fn check_trainable(path: &Path, file: &ExportedNetwork) -> Result<()> {
-    if file.description().mode != Mode::Evaluation {
-        return Ok(());
-    }
-    Err(Error::user(format!(
-        "{} was exported in evaluation mode, in which its batch norms and dropouts do not train: call model.train() \
-         before torch.export.export(…), and export it again",
-        path.display()
-    )))
 }
 
 /// Builds the network of a file with the weights in it, on the CPU in float32. Its random numbers follow from seed 0
@@ -112,7 +97,8 @@ impl Parts {
             let pooled = graph.nodes[map.pooled_by].outputs[0];
             return Ok(Self { body: Part { from: images, to: map.value }, head: Part { from: pooled, to: logits } });
         }
-        let layers = graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Linear { .. } | Op::Convolution { .. }));
+        let layers =
+            graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Linear { .. } | Op::Convolution { .. }));
         let mut cuts = layers.map(|node| node.inputs[0]);
         let cut = cuts.next().filter(|&from| lower::program(graph, Part { from, to: logits }, false).is_some());
         let cut = cut.unwrap_or(logits);
@@ -163,14 +149,17 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
     }
     let weight = |(stored, is_kernel): (&exported::StoredTensor, bool)| {
         let bytes = file.bytes(stored).map_err(|error| unusable(path, &error))?;
-        let shape: Vec<i64> = stored.tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
+        let shape: Vec<i64> =
+            stored.tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
         let tensor = Tensor::f_from_data_size(&bytes, &shape, super::state_dict::kind(stored.tensor.dtype()))?;
-        let trained = stored.role == TensorRole::Parameter;
+        // Nothing is computed with parameters of other types.
+        let is_float = stored.tensor.dtype() == Dtype::F32;
+        let trained = is_float && stored.role == TensorRole::Parameter;
         Ok(Weight {
             name: stored.tensor.name().to_owned(),
-            tensor: tensor.set_requires_grad(trained && stored.tensor.dtype().is_float()),
+            tensor: tensor.set_requires_grad(trained),
             trained,
-            is_float: stored.tensor.dtype() == Dtype::F32,
+            is_float,
             is_kernel,
         })
     };
@@ -184,7 +173,11 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
 pub fn load(network: &Network, path: &Path) -> Result<Checkpoint> {
     let checkpoint = Checkpoint::open_as_written(path).map_err(|error| unreadable(path, &error))?;
     let mismatch = |what: String| {
-        Error::user(format!("checkpoint {} does not fit the exported network {}: {what}", path.display(), network.name()))
+        Error::user(format!(
+            "checkpoint {} does not fit the exported network {}: {what}",
+            path.display(),
+            network.name()
+        ))
     };
     if checkpoint.tensors().len() != network.weights().len() {
         let (found, wanted) = (checkpoint.tensors().len(), network.weights().len());
