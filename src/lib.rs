@@ -25,4 +25,4 @@ pub mod storage_check;
 pub mod telemetry;
 pub mod worker;
 
-pub use distillery_core::{architecture, checkpoint, dataset, protocol, spec, text};
+pub use distillery_core::{architecture, checkpoint, dataset, exported, protocol, spec, text};

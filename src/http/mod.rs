@@ -20,6 +20,8 @@ mod estimate;
 mod extract;
 mod feed;
 mod health;
+mod inspection;
+mod networks;
 mod openapi;
 mod origin;
 mod prometheus;

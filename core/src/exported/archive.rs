@@ -14,12 +14,14 @@ use crate::checkpoint::error::shown;
 /// Most entries. A network has one for each tensor, and a few more.
 const MOST_ENTRIES: usize = 20_000;
 /// Largest JSON document, in bytes. It has names, shapes and stack traces, but no weights.
-const LONGEST_JSON: u64 = 32 << 20;
+pub(super) const LONGEST_JSON: u64 = 32 << 20;
 /// Largest of the entries that hold a word.
 const LONGEST_WORD: u64 = 64;
 
 /// The program of the network, below the archive's folder.
-const PROGRAM: &str = "models/model.json";
+pub(super) const PROGRAM: &str = "models/model.json";
+/// The same as PyTorch before 2.8 named it.
+const OLD_PROGRAM: &str = "serialized_exported_program.json";
 
 #[derive(Debug)]
 pub(super) struct Archive<'a> {
@@ -102,11 +104,21 @@ impl<'a> Archive<'a> {
     }
 }
 
+/// Whether an archive, which may have other faults, has an entry with a program.
+pub(super) fn names_program(source: &ByteSource) -> bool {
+    let is_program = |name: &String| {
+        let above = name.strip_suffix(PROGRAM);
+        above.is_some_and(|above| above.is_empty() || above.ends_with('/')) || name.ends_with(OLD_PROGRAM)
+    };
+    let names = Zip::open(source).and_then(|zip| zip.names());
+    names.is_ok_and(|names| names.keys().any(is_program))
+}
+
 /// The archive's folder, with a slash at its end.
 fn folder<'a>(names: impl Iterator<Item = &'a String>) -> Result<String> {
     let mut folders = Vec::new();
     for name in names {
-        if name.ends_with("serialized_exported_program.json") {
+        if name.ends_with(OLD_PROGRAM) {
             return Err(Error::Version("the layout of PyTorch before 2.8".to_owned()));
         }
         if let Some(folder) = name.strip_suffix(PROGRAM).and_then(|prefix| prefix.strip_suffix('/'))

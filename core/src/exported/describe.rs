@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::graph::{Graph, Node, Origin, Value};
 use super::head::{FeatureMap, MapLayout, Path};
+use super::memory::{self, MemoryDescription};
 use super::rules;
 use super::schema::{Bounds, SchemaVersion};
 use super::tensors::{StoredTensor, TensorRole};
@@ -16,10 +18,19 @@ const NEWEST_MINOR: u64 = 17;
 /// Names that a warning lists.
 const MOST_NAMED: usize = 3;
 
+/// Of a [`Description`].
+const FORMAT: &str = "torch_export";
+
+fn format() -> &'static str {
+    FORMAT
+}
+
 /// An exported network as JSON.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExportedNetwork)]
 pub struct Description {
     /// Always `torch_export`.
+    #[serde(skip_deserializing, default = "format")]
     pub format: &'static str,
     /// Version of the file's schema: major and minor.
     pub schema: String,
@@ -34,6 +45,9 @@ pub struct Description {
     pub parameters: u64,
     /// Multiply-accumulate operations per image of convolutions and products of matrices.
     pub macs: u64,
+    /// Elements per image of its values.
+    #[serde(default)]
+    pub memory: MemoryDescription,
     pub mode: Mode,
     /// How often each operator occurs.
     pub operators: BTreeMap<String, usize>,
@@ -45,8 +59,9 @@ pub struct Description {
 }
 
 /// In which mode a network was exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ExportMode)]
 pub enum Mode {
     Training,
     Evaluation,
@@ -56,7 +71,8 @@ pub enum Mode {
     Either,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExportedMap)]
 pub struct MapDescription {
     /// Channels, height and width.
     pub shape: [u64; 3],
@@ -64,7 +80,8 @@ pub struct MapDescription {
 }
 
 /// What comes after the feature map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExportedHead)]
 pub struct HeadDescription {
     /// Name of the node that averages the positions, after which the head begins; `None` without a feature map.
     pub begins_after: Option<String>,
@@ -94,7 +111,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
     let bound = |bound: Option<i64>| bound.and_then(|bound| u64::try_from(bound).ok());
     let trained = tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
     let description = Description {
-        format: "torch_export",
+        format: FORMAT,
         schema: format!("{}.{}", schema.major, schema.minor),
         torch: subject.torch.map(shown),
         input: [1, 2, 3].map(|dimension| size(graph.images, dimension)),
@@ -102,6 +119,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
         classes: size(graph.logits, 1),
         parameters: trained.fold(0_u64, |sum, stored| sum.saturating_add(stored.tensor.elements())),
         macs: macs(graph),
+        memory: memory::describe(graph),
         mode,
         operators: operators(graph),
         feature_map: map.map(|map| MapDescription { shape: [map.channels, map.height, map.width], layout: map.layout }),

@@ -1,13 +1,14 @@
 //! Where a network pools its feature map, and where its head begins.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::graph::{Graph, Node, Origin, ValueId};
 use super::op::Op;
 use super::size::Size;
 
 /// The order of a feature map's dimensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MapLayout {
     /// [B, C, H, W].

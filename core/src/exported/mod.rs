@@ -19,6 +19,7 @@ mod head;
 mod inline;
 mod layers;
 mod lowering;
+mod memory;
 mod op;
 mod operators;
 mod plans;
@@ -31,6 +32,7 @@ mod schema;
 mod scope;
 mod signature;
 mod size;
+mod strip;
 mod sums;
 mod symbols;
 mod tensors;
@@ -43,8 +45,10 @@ pub use describe::{Description, HeadDescription, MapDescription, Mode};
 pub use error::{Error, Fault, Faults};
 pub use graph::{Graph, Node, Origin, Value, ValueId};
 pub use head::{FeatureMap, MapLayout};
+pub use memory::MemoryDescription;
 pub use op::{Activation, Arithmetic, Op, Operand, Window};
 pub use size::Size;
+pub use strip::strip_traces;
 pub use tensors::{StoredTensor, TensorRole};
 
 use crate::byte_source::ByteSource;
@@ -60,6 +64,9 @@ use tensors::Tensors;
 /// The version of the schema that is read. A new major version means something else.
 const SCHEMA: u64 = 8;
 
+/// Python that exports a network, as a user would write it. The name of the network is `model`.
+pub const HOW_TO_EXPORT: &str = include_str!("../../../static/snippets/export.py");
+
 /// A network on disk. Elements of tensors are read on demand.
 #[derive(Debug)]
 pub struct ExportedNetwork {
@@ -71,14 +78,15 @@ pub struct ExportedNetwork {
 }
 
 /// Whether a file is meant for [`ExportedNetwork`] rather than for [`Checkpoint`](crate::checkpoint::Checkpoint): an archive with a
-/// program. Files that are neither, or cannot be read, are not.
+/// program, damaged or not. Files that are neither, or cannot be read, are not.
 #[must_use]
 pub fn is_exported(path: &Path) -> bool {
     let source = File::open(path).and_then(ByteSource::from_file);
     let Ok(source) = source else { return false };
     match Archive::open(&source) {
         Ok(_) | Err(Error::Version(_)) => true,
-        // A damaged archive may be of either kind, so the name decides.
+        Err(_) if archive::names_program(&source) => true,
+        // An archive without a directory may be of either kind, so the name decides.
         Err(_) => path.extension().is_some_and(|extension| extension == "pt2"),
     }
 }

@@ -7,11 +7,13 @@
 //! - [`TrainingPlan`], what the trainer works by: the same with local files instead of names and ids;
 //! - [`schemas`], the OpenAPI schemas, from which the dashboard makes its form.
 //!
-//! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out.
+//! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out, and so are [`Networks`]
+//! that a document leaves to its checkpoints.
 
 mod doubts;
 mod field;
 mod fields;
+mod network;
 mod plan;
 mod reader;
 mod request;
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use doubts::doubts;
+pub use network::{ExportedNetwork, Network, Networks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use request::{DatasetPlace, Request, StudentRequest, TeacherRequest};
 pub use resolved::{

@@ -47,7 +47,8 @@ impl<'a> ObjectReader<'a> {
         self.add(Fault { pointer: self.pointer.clone(), detail: detail.into() });
     }
 
-    fn add(&self, fault: Fault) {
+    /// Records a fault of any place.
+    pub(super) fn add(&self, fault: Fault) {
         let mut faults = self.faults.borrow_mut();
         match faults.len() {
             ..MOST_FAULTS => faults.push(fault),

@@ -12,7 +12,6 @@ use super::speeds::DeviceKind;
 use super::status::Status;
 use crate::db::interval;
 use crate::db::workers::ALIVE_FOR;
-use crate::spec::JobSpec;
 
 /// Jobs of the queue that an estimate looks at. Jobs further back have a position and no estimate.
 const LOOKED_AT: i64 = 2000;
@@ -260,6 +259,8 @@ impl Workers {
 /// What a job that is posted now asks of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs<'a> {
+    /// Version of the format of its specification.
+    pub spec_version: i32,
     /// Devices.
     pub devices: i32,
     /// Name of the data set.
@@ -299,7 +300,7 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
         "#,
         interval(ALIVE_FOR),
         needs.devices,
-        JobSpec::VERSION,
+        needs.spec_version,
         needs.dataset,
         needs.outline,
     )
@@ -316,7 +317,7 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
         // None has been asked yet.
         willing: row.with_dataset,
     };
-    let lack = workers.lack(needs.devices, JobSpec::VERSION, needs.dataset);
+    let lack = workers.lack(needs.devices, needs.spec_version, needs.dataset);
     let able: Vec<DeviceKind> = row.able_devices.iter().map(|device| DeviceKind::of(device)).collect();
     let kinds = [DeviceKind::Cuda, DeviceKind::Cpu].into_iter().filter(|kind| able.contains(kind)).collect();
     Ok(Prospects { running: workers.running, most_devices: workers.most_devices, kinds, lack })

@@ -13,7 +13,7 @@ pub mod hash;
 pub mod loader;
 pub mod normalisation;
 pub mod open;
-mod random;
+pub(crate) mod random;
 mod shard;
 mod stream;
 
