@@ -131,7 +131,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
 
 fn operators(graph: &Graph) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    for node in &graph.nodes {
+    for node in graph.nodes.iter().filter(|node| !node.operator.is_empty()) {
         *counts.entry(node.operator.clone()).or_default() += 1;
     }
     counts
@@ -164,7 +164,7 @@ fn head(subject: &Subject<'_>, path: &Path, map: Option<&FeatureMap>) -> HeadDes
     let nodes: Vec<&Node> = map.map(|_| path.nodes_from(graph, first).collect()).unwrap_or_default();
     HeadDescription {
         begins_after: map.map(|map| shown(&graph.nodes[map.pooled_by].name)),
-        operators: nodes.iter().map(|node| node.operator.clone()).collect(),
+        operators: nodes.iter().map(|node| node.operator.clone()).filter(|operator| !operator.is_empty()).collect(),
         is_linear: map.map(|_| nodes.iter().all(|node| node.op.is_affine())),
         classifier: classifier.map(|index| shown(subject.tensors[index].tensor.name())),
     }

@@ -20,7 +20,7 @@ pub struct StoredTensor {
     /// Its elements are read on demand. Its name is the key in the state dict.
     pub tensor: Tensor,
     pub role: TensorRole,
-    /// The entry with its bytes.
+    /// The entry with its bytes. Empty for a constant that was computed when the network was read.
     pub(super) file: String,
 }
 
@@ -127,7 +127,12 @@ pub(super) fn dtype(meta: &TensorMeta) -> Outcome<Dtype> {
     if meta.layout != STRIDED {
         return Err("is sparse, or in another layout that is not read".to_owned());
     }
-    Ok(match meta.dtype {
+    element_type(meta.dtype)
+}
+
+/// The element type with PyTorch's number.
+pub(super) fn element_type(number: u64) -> Outcome<Dtype> {
+    Ok(match number {
         1 => Dtype::U8,
         2 => Dtype::I8,
         3 => Dtype::I16,
