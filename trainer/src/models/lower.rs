@@ -233,6 +233,13 @@ impl Lowering<'_> {
             Read::Activation(Activation::Relu) => Op::Relu,
             Read::Activation(function) => Op::Activation(*function),
             Read::Softmax { dimension: at } => Op::Softmax { dimension: dimension(*at) },
+            Read::LogSoftmax { dimension: at } => Op::LogSoftmax { dimension: dimension(*at) },
+            Read::Prelu => Op::Prelu,
+            Read::Where => Op::Where,
+            Read::Max { dimensions: over, keeps, shares } => {
+                Op::Max { dimensions: dimensions(over), keeps: *keeps, shares: *shares }
+            }
+            Read::Norm { dimensions: over, keeps } => Op::Length { dimensions: dimensions(over), keeps: *keeps },
             Read::Concat { dimension: at } => Op::Concat { dimension: dimension(*at) },
             Read::MaxPool(read) => Op::MaxPool(window(*read)),
             Read::AveragePool { window: read, counts_padding } => {

@@ -1,6 +1,7 @@
 //! Exported networks compute, train and distil as in PyTorch.
 
 mod fixtures;
+mod functions;
 mod heads;
 mod networks;
 mod norms_and_shapes;
