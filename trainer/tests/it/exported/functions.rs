@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::operators::{assert_computes, softmax};
+use super::operators::{Weights, assert_computes, softmax};
 use super::programs::{self, B, flag, float, int, ints, tensor};
 
 const SHAPE: [i64; 4] = [B, 3, 8, 8];
@@ -66,7 +66,7 @@ fn functions_that_bend_at_zero() {
         program.node("prelu.default", "y", &[("self", tensor("x")), ("weight", tensor("slopes"))], &SHAPE);
         ("y", SHAPE.to_vec())
     };
-    let define = |x: &Tensor, weights: &[Tensor]| either(x, x.shallow_clone(), x * weights[0].view([3, 1, 1]));
+    let define = |x: &Tensor, weights: &Weights| either(x, x.shallow_clone(), x * weights["slopes"].view([3, 1, 1]));
     assert_computes("prelu", false, &build, &define);
 }
 
@@ -98,9 +98,9 @@ fn extremes_and_lengths() {
             program.node(operator, "y", &[("self", tensor("x")), ("other", tensor("limits"))], &SHAPE);
             ("y", SHAPE.to_vec())
         };
-        let define = |x: &Tensor, weights: &[Tensor]| {
-            let is_chosen = ((x - &weights[0]) * sign).gt(0.0).to_kind(Kind::Double);
-            &is_chosen * x + (is_chosen * -1.0 + 1.0) * &weights[0]
+        let define = |x: &Tensor, weights: &Weights| {
+            let is_chosen = ((x - &weights["limits"]) * sign).gt(0.0).to_kind(Kind::Double);
+            &is_chosen * x + (is_chosen * -1.0 + 1.0) * &weights["limits"]
         };
         assert_computes(operator, false, &build, &define);
     }
@@ -119,10 +119,10 @@ fn a_condition_chooses_between_two_tensors() {
         program.node("where.self", "y", &inputs, &SHAPE);
         ("y", SHAPE.to_vec())
     };
-    let define = |x: &Tensor, weights: &[Tensor]| {
+    let define = |x: &Tensor, weights: &Weights| {
         let seen: Vec<f64> = (0..64).map(|at| f64::from(u8::from(is_seen(at)))).collect();
         let seen = Tensor::from_slice(&seen).view([8, 8]);
-        &seen * x + (&seen * -1.0 + 1.0) * &weights[1]
+        &seen * x + (&seen * -1.0 + 1.0) * &weights["other"]
     };
     assert_computes("where", false, &build, &define);
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::networks::{Layers, built, distance, images, set_values};
-use super::operators::{assert_computes, mean, softmax};
+use super::operators::{Weights, assert_computes, mean, softmax};
 use super::programs::{self, B, flag, float, int, ints, tensor};
 
 /// An operator of the images with another shape.
@@ -42,7 +42,7 @@ fn layer_norm_and_group_norm() {
         let variance = mean(&centred.square(), over);
         centred / (variance + epsilon).sqrt()
     };
-    let define = |x: &Tensor, weights: &[Tensor]| normal(x, &[3], 1e-3) * &weights[0] + &weights[1];
+    let define = |x: &Tensor, weights: &Weights| normal(x, &[3], 1e-3) * &weights["n.weight"] + &weights["n.bias"];
     assert_computes("layer norm", false, &build, &define);
     for groups in [1, 3] {
         let build = |program: &mut programs::Network| {
@@ -58,10 +58,10 @@ fn layer_norm_and_group_norm() {
             program.node("group_norm.default", "y", &arguments, &[B, 3, 8, 8]);
             ("y", vec![B, 3, 8, 8])
         };
-        let define = |x: &Tensor, weights: &[Tensor]| {
+        let define = |x: &Tensor, weights: &Weights| {
             let by_group = x.reshape([4, groups, -1]);
             let normal = normal(&by_group, &[2], 1e-2).view([4, 3, 8, 8]);
-            normal * weights[0].view([3, 1, 1]) + weights[1].view([3, 1, 1])
+            normal * weights["n.weight"].view([3, 1, 1]) + weights["n.bias"].view([3, 1, 1])
         };
         assert_computes(&format!("group norm of {groups}"), false, &build, &define);
     }
@@ -81,14 +81,14 @@ fn batch_norm_in_training_uses_the_batch_unless_its_layer_was_frozen() {
             let mut network = built(&program);
             network.place(Device::Cpu, kind);
             set_values(&network);
-            let weights: Vec<Tensor> =
-                network.weights().iter().map(|weight| weight.tensor.detach().copy().to_kind(Kind::Double)).collect();
-            let map = images().conv2d(&weights[0], None::<Tensor>, [1, 1], [1, 1], [1, 1], 1);
+            let weights = Weights::of(&network);
+            let map = images().conv2d(&weights["c.weight"], None::<Tensor>, [1, 1], [1, 1], [1, 1], 1);
             let centre = mean(&map, &[0, 2, 3]);
             let variance = mean(&(&map - &centre).square(), &[0, 2, 3]);
-            let [running_mean, running_var] = [3, 4].map(|at| weights[at].view([1, -1, 1, 1]));
+            let [running_mean, running_var] =
+                ["n.running_mean", "n.running_var"].map(|key| weights[key].view([1, -1, 1, 1]));
             let (by_mean, by_variance) = if is_frozen { (&running_mean, &running_var) } else { (&centre, &variance) };
-            let [scale, shift] = [1, 2].map(|at| weights[at].view([1, -1, 1, 1]));
+            let [scale, shift] = ["n.weight", "n.bias"].map(|key| weights[key].view([1, -1, 1, 1]));
             let normal = (&map - by_mean) / (by_variance + 1e-3).sqrt() * scale + shift;
             let wanted = normal.clamp_min(0.0).mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
             let found = no_grad(|| network.logits(&images().to_kind(kind), true));
@@ -97,8 +97,9 @@ fn batch_norm_in_training_uses_the_batch_unless_its_layer_was_frozen() {
             let tracked = |running: &Tensor, of_batch: &Tensor| {
                 if is_frozen { running.flatten(0, -1) } else { (running * 0.7 + of_batch * 0.3).flatten(0, -1) }
             };
-            assert!(distance(&network.weights()[3].tensor, &tracked(&running_mean, &centre)) < tolerance);
-            assert!(distance(&network.weights()[4].tensor, &tracked(&running_var, &unbiased)) < tolerance);
+            let now = Weights::of(&network);
+            assert!(distance(&now["n.running_mean"], &tracked(&running_mean, &centre)) < tolerance);
+            assert!(distance(&now["n.running_var"], &tracked(&running_var, &unbiased)) < tolerance);
         }
     }
 }
@@ -112,9 +113,9 @@ fn products_of_matrices_and_linear_layers() {
         program.node("matmul.default", "y", &[("self", tensor("p")), ("other", tensor("m"))], &[B, 3, 8, 6]);
         ("y", vec![B, 3, 8, 6])
     };
-    let define = |x: &Tensor, weights: &[Tensor]| {
+    let define = |x: &Tensor, weights: &Weights| {
         let product = (x.unsqueeze(3) * x.unsqueeze(2)).sum_dim_intlist([4_i64].as_slice(), false, None::<Kind>);
-        (product.unsqueeze(4) * &weights[0]).sum_dim_intlist([3_i64].as_slice(), false, None::<Kind>)
+        (product.unsqueeze(4) * &weights["m"]).sum_dim_intlist([3_i64].as_slice(), false, None::<Kind>)
     };
     assert_computes("matmul", false, &build, &define);
     let build = |program: &mut programs::Network| {
@@ -124,8 +125,9 @@ fn products_of_matrices_and_linear_layers() {
         program.node("linear.default", "y", &arguments, &[B, 3, 8, 5]);
         ("y", vec![B, 3, 8, 5])
     };
-    let define = |x: &Tensor, weights: &[Tensor]| {
-        (x.unsqueeze(3) * &weights[0]).sum_dim_intlist([4_i64].as_slice(), false, None::<Kind>) + &weights[1]
+    let define = |x: &Tensor, weights: &Weights| {
+        (x.unsqueeze(3) * &weights["l.weight"]).sum_dim_intlist([4_i64].as_slice(), false, None::<Kind>)
+            + &weights["l.bias"]
     };
     assert_computes("linear", false, &build, &define);
 }
@@ -151,11 +153,11 @@ fn attention_with_masks_causality_and_a_scale() {
             program.node("scaled_dot_product_attention.default", "y", &arguments, &[B, 3, 8, 8]);
             ("y", vec![B, 3, 8, 8])
         };
-        let define = |x: &Tensor, weights: &[Tensor]| {
-            let key = x * &weights[0];
+        let define = |x: &Tensor, weights: &Weights| {
+            let key = x * &weights["shift"];
             let mut scores = x.matmul(&key.transpose(2, 3)) * scale.unwrap_or(1.0 / 8_f64.sqrt());
             if has_mask {
-                scores += &weights[1];
+                scores += &weights["bias"];
             }
             if is_causal {
                 let later = Tensor::ones([8, 8], (Kind::Bool, Device::Cpu)).triu(1);
@@ -277,7 +279,7 @@ fn parts_and_joins() {
         program.node("cat.default", "y", &[("tensors", names(&["j", "u"])), ("dim", int(1))], &[B, 4, 8, 8]);
         ("y", vec![B, 4, 8, 8])
     };
-    let define = |x: &Tensor, _: &[Tensor]| {
+    let define = |x: &Tensor, _: &Weights| {
         let rows = x.index_select(2, &Tensor::from_slice(&[6_i64, 7, 0, 1, 2, 3, 4, 5]));
         Tensor::cat(&[rows, x.narrow(1, 1, 1)], 1)
     };
@@ -296,8 +298,8 @@ fn tokens_of_a_parameter_are_repeated_for_every_image() {
         program.node("cat.default", "y", &[("tensors", names.clone()), ("dim", int(1))], &[B, 4, 64]);
         ("y", vec![B, 4, 64])
     };
-    let define = |x: &Tensor, weights: &[Tensor]| {
-        let token = &weights[0] + Tensor::zeros([4, 1, 64], (Kind::Double, Device::Cpu));
+    let define = |x: &Tensor, weights: &Weights| {
+        let token = &weights["class"] + Tensor::zeros([4, 1, 64], (Kind::Double, Device::Cpu));
         Tensor::cat(&[token, x.flatten(2, 3)], 1)
     };
     assert_computes("a class token", false, &build, &define);
@@ -318,8 +320,8 @@ fn rows_of_a_table_are_chosen_by_a_buffer_of_integers() {
         program.node("add.Tensor", "y", &[("self", tensor("x")), ("other", tensor("bias"))], &[B, 3, 8, 8]);
         ("y", vec![B, 3, 8, 8])
     };
-    let define = |x: &Tensor, weights: &[Tensor]| {
-        let rows: Vec<Tensor> = chosen.iter().map(|&row| weights[0].select(0, row)).collect();
+    let define = |x: &Tensor, weights: &Weights| {
+        let rows: Vec<Tensor> = chosen.iter().map(|&row| weights["table"].select(0, row)).collect();
         x + Tensor::stack(&rows, 0).unsqueeze(1)
     };
     assert_computes("rows of a table", false, &build, &define);

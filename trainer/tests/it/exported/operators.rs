@@ -1,6 +1,9 @@
 //! Every operator computes what its definition says, with its gradient. The definitions here are made of sums, products,
 //! exponentials and indexing.
 
+use std::ops::Index;
+
+use distillery_trainer::models::Network;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -10,7 +13,28 @@ use super::programs::{self, B, flag, float, int, ints, tensor};
 /// Adds operators to a network whose images are `x` [B, 3, 8, 8]; returns the result's name and shape.
 pub type Build<'a> = &'a dyn Fn(&mut programs::Network) -> (&'static str, Vec<i64>);
 /// The same from the images and the weights.
-pub type Define<'a> = &'a dyn Fn(&Tensor, &[Tensor]) -> Tensor;
+pub type Define<'a> = &'a dyn Fn(&Tensor, &Weights) -> Tensor;
+
+/// The weights of a network by their keys.
+pub struct Weights(Vec<(String, Tensor)>);
+
+impl Index<&str> for Weights {
+    type Output = Tensor;
+
+    fn index(&self, key: &str) -> &Tensor {
+        let found = self.0.iter().find(|(known, _)| known == key);
+        found.map(|(_, tensor)| tensor).unwrap_or_else(|| panic!("there is no {key}"))
+    }
+}
+
+impl Weights {
+    /// Copies in float64 that need gradients where the network trains.
+    pub fn of(network: &Network) -> Self {
+        let copy = |tensor: &Tensor, trained| tensor.detach().copy().to_kind(Kind::Double).set_requires_grad(trained);
+        let weights = network.weights().iter();
+        Self(weights.map(|weight| (weight.name.clone(), copy(&weight.tensor, weight.trained))).collect())
+    }
+}
 
 /// Compares an operator with its definition: values and gradients in float64 and float32, and frozen in both.
 pub fn assert_computes(name: &str, train: bool, build: Build<'_>, define: Define<'_>) {
@@ -28,9 +52,7 @@ pub fn assert_computes(name: &str, train: bool, build: Build<'_>, define: Define
         let mut network = built(&program);
         network.place(Device::Cpu, kind);
         set_values(&network);
-        let leaf = |tensor: &Tensor, trained| tensor.detach().copy().to_kind(Kind::Double).set_requires_grad(trained);
-        let weights: Vec<Tensor> =
-            network.weights().iter().map(|weight| leaf(&weight.tensor, weight.trained)).collect();
+        let weights = Weights::of(&network);
         let wanted_images = images().set_requires_grad(true);
         let found_images = images().to_kind(kind).set_requires_grad(true);
         let wanted = define(&wanted_images, &weights).flatten(1, -1);
@@ -45,7 +67,7 @@ pub fn assert_computes(name: &str, train: bool, build: Build<'_>, define: Define
         let along = value("direction", &wanted.size(), 7);
         (&found * along.to_kind(kind)).sum(kind).backward();
         (&wanted * &along).sum(Kind::Double).backward();
-        let trained = network.weights().iter().map(|weight| &weight.tensor).zip(&weights);
+        let trained = network.weights().iter().map(|weight| (&weight.tensor, &weights[&weight.name]));
         let leaves = std::iter::once((&found_images, &wanted_images)).chain(trained);
         for (found, wanted) in leaves.filter(|(_, wanted)| wanted.requires_grad() && wanted.grad().defined()) {
             let off = distance(&found.grad(), &wanted.grad());
@@ -128,7 +150,7 @@ fn arithmetic_with_numbers_and_tensors() {
             program.node(operator, "y", &[("self", tensor("x")), ("other", tensor(other))], &[B, 3, 8, 8]);
             ("y", vec![B, 3, 8, 8])
         };
-        assert_computes(operator, false, &build, &|x, weights| combine(x, &weights[0]));
+        assert_computes(operator, false, &build, &|x, weights| combine(x, &weights["scales"]));
     }
     // A value with itself, and with another that is made later.
     let build = |program: &mut programs::Network| {
@@ -138,8 +160,8 @@ fn arithmetic_with_numbers_and_tensors() {
         program.node("add.Tensor", "y", &[("self", tensor("x")), ("other", tensor("twice"))], &[B, 3, 8, 8]);
         ("y", vec![B, 3, 8, 8])
     };
-    let define = |x: &Tensor, weights: &[Tensor]| {
-        let normal = running_norm(&convolve(x, &weights[0], [1, 1], [1, 1], [1, 1], 1), &weights[1..5]);
+    let define = |x: &Tensor, weights: &Weights| {
+        let normal = running_norm(&convolve(x, &weights["c.weight"], [1, 1], [1, 1], [1, 1], 1), weights);
         x + &normal + &normal
     };
     assert_computes("a sum of a value with itself", false, &build, &define);
@@ -184,9 +206,10 @@ fn convolve(
     Tensor::cat(&parts, 1)
 }
 
-/// A batch norm with its running statistics. `weights`: scale, shift, mean, variance.
-fn running_norm(x: &Tensor, weights: &[Tensor]) -> Tensor {
-    let [scale, shift, mean, variance] = [0, 1, 2, 3].map(|at| weights[at].view([1, -1, 1, 1]));
+/// The batch norm `n` with its running statistics.
+fn running_norm(x: &Tensor, weights: &Weights) -> Tensor {
+    let [scale, shift, mean, variance] = ["weight", "bias", "running_mean", "running_var"]
+        .map(|part| weights[format!("n.{part}").as_str()].view([1, -1, 1, 1]));
     (x - mean) / (variance + 1e-3).sqrt() * scale + shift
 }
 
@@ -219,8 +242,8 @@ fn convolutions_with_every_geometry() {
             program.node("conv2d.default", "y", &arguments, &shape);
             ("y", shape.clone())
         };
-        let define = |x: &Tensor, weights: &[Tensor]| {
-            convolve(x, &weights[0], stride, padding, dilation, groups) + weights[1].view([1, -1, 1, 1])
+        let define = |x: &Tensor, weights: &Weights| {
+            convolve(x, &weights["c.weight"], stride, padding, dilation, groups) + weights["c.bias"].view([1, -1, 1, 1])
         };
         assert_computes(&format!("convolution {stride:?} {padding:?} {dilation:?} {groups}"), false, &build, &define);
     }
@@ -239,9 +262,9 @@ fn a_convolution_whose_weight_is_computed() {
         program.node("relu.default", "y", &[("self", tensor("n"))], &[B, 4, 8, 8]);
         ("y", vec![B, 4, 8, 8])
     };
-    let define = |x: &Tensor, weights: &[Tensor]| {
-        let made = convolve(x, &(&weights[0] * &weights[1]), [1, 1], [1, 1], [1, 1], 1);
-        running_norm(&made, &weights[2..]).clamp_min(0.0)
+    let define = |x: &Tensor, weights: &Weights| {
+        let made = convolve(x, &(&weights["c.weight"] * &weights["gain"]), [1, 1], [1, 1], [1, 1], 1);
+        running_norm(&made, weights).clamp_min(0.0)
     };
     assert_computes("a computed weight", false, &build, &define);
 }
@@ -269,11 +292,11 @@ fn fused_convolutions_norms_sums_and_relus() {
             program.node("add.Tensor", "y", &[("self", tensor("act")), ("other", tensor("turned"))], &shape);
             ("y", shape.to_vec())
         };
-        let define = |x: &Tensor, weights: &[Tensor]| {
-            let first = convolve(x, &weights[0], [1, 1], [1, 1], [1, 1], 1).clamp_min(0.0);
+        let define = |x: &Tensor, weights: &Weights| {
+            let first = convolve(x, &weights["a.weight"], [1, 1], [1, 1], [1, 1], 1).clamp_min(0.0);
             let turned = first.transpose(2, 3);
             let rolled = Tensor::cat(&[turned.narrow(2, 7, 1), turned.narrow(2, 0, 7)], 2);
-            let normal = running_norm(&convolve(&first, &weights[1], [1, 1], [0, 0], [1, 1], 1), &weights[2..]);
+            let normal = running_norm(&convolve(&first, &weights["b.weight"], [1, 1], [0, 0], [1, 1], 1), weights);
             let other = match added {
                 "x" => x.shallow_clone(),
                 "first" => first.shallow_clone(),
