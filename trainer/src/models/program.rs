@@ -86,6 +86,11 @@ pub(super) enum Op {
     Softmax {
         dimension: i64,
     },
+    LogSoftmax {
+        dimension: i64,
+    },
+    Prelu,
+    Where,
     Arithmetic {
         kind: Arithmetic,
         other: Operand,
@@ -102,6 +107,16 @@ pub(super) enum Op {
         size: [i64; 2],
     },
     Mean {
+        dimensions: Vec<i64>,
+        keeps: bool,
+    },
+    Max {
+        dimensions: Vec<i64>,
+        keeps: bool,
+        /// Whether equal largest elements share the gradient.
+        shares: bool,
+    },
+    VectorNorm {
         dimensions: Vec<i64>,
         keeps: bool,
     },
