@@ -53,10 +53,10 @@ bench-gpu: setup ## on a GPU: run its tests, and compare steps, jobs and accurac
 	@cargo build --release --locked --package distillery-trainer
 	@python3 benches/gpu.py $(if $(DATA),--data $(DATA))
 
-networks: setup ## compare networks of timm and torchvision with PyTorch, and write the table in docs/networks.md (ONLY=resnet18,…)
+networks: setup ## compare networks of timm and torchvision with PyTorch, and write the table in docs/networks.md (ONLY=resnet18,…; OPERATORS=1)
 	@scripts/setup networks
 	@cargo build --locked --package distillery-trainer --bins --examples
-	@.deps/networks/run scripts/networks.py $(if $(ONLY),--only $(ONLY))
+	@.deps/networks/run scripts/networks.py $(if $(ONLY),--only $(ONLY)) $(if $(OPERATORS),--operators)
 
 fmt: ## format the code
 	@cargo fmt --all

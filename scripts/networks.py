@@ -6,6 +6,7 @@ from that is measured, too, and is the yardstick: with random weights, some netw
 
     make networks                      all of them, and the table in docs/networks.md
     make networks ONLY=resnet18,…      these, without the table
+    make networks OPERATORS=1          small networks of single operators, without the table
     scripts/networks.py --fixtures     the files in tests/fixtures/exported
 
 Run by .deps/networks/run (scripts/setup networks). Needs target/debug/distillery-trainer and its example exported_step.
@@ -130,7 +131,11 @@ FIXTURE_NETWORKS = [("test_convnext", 64), ("test_efficientnet", 64)]
 def build(name, arguments):
     """The network with random weights, and the side of its images."""
     torch.manual_seed(1)
-    if name.startswith("torchvision/"):
+    if name.startswith("operators/"):
+        import operator_networks
+
+        model, side = operator_networks.build(name.removeprefix("operators/"), CLASSES)
+    elif name.startswith("torchvision/"):
         import torchvision
 
         name = name.removeprefix("torchvision/")
@@ -399,6 +404,7 @@ def write_fixtures():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="names, separated by commas; the table stays as it is")
+    parser.add_argument("--operators", action="store_true", help="small networks of single operators instead")
     parser.add_argument("--fixtures", action="store_true", help="write tests/fixtures/exported, and compare nothing")
     parser.add_argument("--programs", type=pathlib.Path, default=ROOT / "target/debug", help="where the programs are")
     arguments = parser.parse_args()
@@ -410,6 +416,10 @@ def main():
         known = {name for name, _ in NETWORKS}
         chosen = [network for network in NETWORKS if network[0] in wanted]
         chosen += [(name, {}) for name in wanted if name not in known]
+    if arguments.operators:
+        import operator_networks
+
+        chosen = [(f"operators/{name}", {}) for name in operator_networks.names()]
     rows = []
     for name, options in chosen:
         begun = time.monotonic()
@@ -417,9 +427,10 @@ def main():
         rows.append((title(name, options), row))
         outcome = row["reason"] or ", ".join(f"{key} {error[0]:.0e}" for key, error in row["errors"].items())
         print(f"{rows[-1][0]}: {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
-    if not arguments.only:
+    if chosen is NETWORKS:
         write_table(rows)
-    return 1 if any(row["reason"] for _, row in rows) and arguments.only else 0
+        return 0
+    return 1 if any(row["reason"] for _, row in rows) else 0
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ impl Parts {
             let pooled = graph.nodes[map.pooled_by].outputs[0];
             return Ok(Self { body: Part { from: images, to: map.value }, head: Part { from: pooled, to: logits } });
         }
-        let layers = graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Linear { .. } | Op::Convolution { .. }));
+        let layers =
+            graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Linear { .. } | Op::Convolution { .. }));
         let mut cuts = layers.map(|node| node.inputs[0]);
         let cut = cuts.next().filter(|&from| lower::program(graph, Part { from, to: logits }, false).is_some());
         let cut = cut.unwrap_or(logits);
@@ -163,7 +164,8 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
     }
     let weight = |(stored, is_kernel): (&exported::StoredTensor, bool)| {
         let bytes = file.bytes(stored).map_err(|error| unusable(path, &error))?;
-        let shape: Vec<i64> = stored.tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
+        let shape: Vec<i64> =
+            stored.tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
         let tensor = Tensor::f_from_data_size(&bytes, &shape, super::state_dict::kind(stored.tensor.dtype()))?;
         let trained = stored.role == TensorRole::Parameter;
         Ok(Weight {
@@ -184,7 +186,11 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
 pub fn load(network: &Network, path: &Path) -> Result<Checkpoint> {
     let checkpoint = Checkpoint::open_as_written(path).map_err(|error| unreadable(path, &error))?;
     let mismatch = |what: String| {
-        Error::user(format!("checkpoint {} does not fit the exported network {}: {what}", path.display(), network.name()))
+        Error::user(format!(
+            "checkpoint {} does not fit the exported network {}: {what}",
+            path.display(),
+            network.name()
+        ))
     };
     if checkpoint.tensors().len() != network.weights().len() {
         let (found, wanted) = (checkpoint.tensors().len(), network.weights().len());

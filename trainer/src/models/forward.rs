@@ -36,7 +36,8 @@ pub(super) fn run<'a>(
     values.resize_with(plan.shapes.len(), || None);
     values[GIVEN] = Some(given.shallow_clone());
     for (index, step) in plan.steps.iter().enumerate() {
-        let value = |id: usize| values[id].as_ref().expect("values come before the steps that take them").shallow_clone();
+        let value =
+            |id: usize| values[id].as_ref().expect("values come before the steps that take them").shallow_clone();
         let take = |input: &Input| match *input {
             Input::Value(id) => Taken::Value(value(id)),
             Input::Weight(at) => Taken::Weight(weight(at)),

@@ -67,8 +67,7 @@ impl Frozen {
     pub(super) fn new(mut plan: Plan, weights: &[Weight], kind: Kind, batch_size: i64, fuses: bool) -> Self {
         let is_finite = no_grad(|| constants_are_finite(&plan, weights));
         let target = Target { plan: &plan, weights, kind, batch_size, fuses: fuses && is_finite, is_finite };
-        let constants: Vec<Constants> =
-            no_grad(|| plan.steps.iter().map(|step| target.constants(step)).collect());
+        let constants: Vec<Constants> = no_grad(|| plan.steps.iter().map(|step| target.constants(step)).collect());
         let mut own = Vec::new();
         for (step, constants) in plan.steps.iter_mut().zip(&constants) {
             if !matches!(constants, Constants::None) {
@@ -80,7 +79,11 @@ impl Frozen {
                 let Input::Weight(index) = *input else { continue };
                 let weight = &weights[index];
                 *input = Input::Weight(own.len());
-                own.push(if weight.is_float && !keeps { weight.tensor.to_kind(kind) } else { weight.tensor.shallow_clone() });
+                own.push(if weight.is_float && !keeps {
+                    weight.tensor.to_kind(kind)
+                } else {
+                    weight.tensor.shallow_clone()
+                });
             }
         }
         Self { plan, constants, weights: own, kind }
@@ -92,31 +95,34 @@ impl Frozen {
         let images = images.to_kind(self.kind);
         let (batch, device) = (images.size()[0], images.device());
         let scope = Scope { batch, vectors: 1, kind: self.kind, device, noise: None };
-        run(&self.plan, &images, |index| &self.weights[index], |index, step, inputs, added| {
-            let relu = step.relu;
-            Made::One(match (&self.constants[index], inputs) {
-                (Constants::Winograd { transformed, bias }, [input]) => {
-                    kernels::frozen_winograd(input, transformed, bias, added, relu)
-                }
-                (Constants::Packed { geometry, weight, bias }, [input]) => {
-                    // The sum overwrites the summand, which other steps may still need.
-                    let is_needed = !step.overwrites_added;
-                    let own = added.map(|added| if is_needed { added.copy() } else { added.shallow_clone() });
-                    kernels::convolution(input, weight, bias, *geometry, own.as_ref(), relu)
-                }
-                (Constants::Fused { geometry, weight, bias }, [input]) => {
-                    let made = convolve_fused(input, weight, bias, *geometry, added);
-                    made.unwrap_or_else(|error| panic!("{error}"))
-                }
-                (Constants::Convolution { kernel, weight, bias }, [input]) => {
-                    finish(convolve(input, weight, Some(bias), *kernel), added, relu)
-                }
-                (Constants::Norm { factor, offset }, [input]) => {
-                    finish(&**input * factor + offset, added, relu)
-                }
-                (_, inputs) => return apply(&step.op, inputs, &scope, step.overwrites_input),
-            })
-        })
+        run(
+            &self.plan,
+            &images,
+            |index| &self.weights[index],
+            |index, step, inputs, added| {
+                let relu = step.relu;
+                Made::One(match (&self.constants[index], inputs) {
+                    (Constants::Winograd { transformed, bias }, [input]) => {
+                        kernels::frozen_winograd(input, transformed, bias, added, relu)
+                    }
+                    (Constants::Packed { geometry, weight, bias }, [input]) => {
+                        // The sum overwrites the summand, which other steps may still need.
+                        let is_needed = !step.overwrites_added;
+                        let own = added.map(|added| if is_needed { added.copy() } else { added.shallow_clone() });
+                        kernels::convolution(input, weight, bias, *geometry, own.as_ref(), relu)
+                    }
+                    (Constants::Fused { geometry, weight, bias }, [input]) => {
+                        let made = convolve_fused(input, weight, bias, *geometry, added);
+                        made.unwrap_or_else(|error| panic!("{error}"))
+                    }
+                    (Constants::Convolution { kernel, weight, bias }, [input]) => {
+                        finish(convolve(input, weight, Some(bias), *kernel), added, relu)
+                    }
+                    (Constants::Norm { factor, offset }, [input]) => finish(&**input * factor + offset, added, relu),
+                    (_, inputs) => return apply(&step.op, inputs, &scope, step.overwrites_input),
+                })
+            },
+        )
     }
 }
 

@@ -118,13 +118,7 @@ pub(super) fn fuse(program: Program, purpose: Purpose) -> Plan {
 }
 
 /// The step that a node joins: a sum joins the later of its two inputs, when the other one exists.
-fn host(
-    node: &Node,
-    stage: Stage,
-    uses: &[usize],
-    made_by: &[Option<usize>],
-    stages: &[Stage],
-) -> Option<usize> {
+fn host(node: &Node, stage: Stage, uses: &[usize], made_by: &[Option<usize>], stages: &[Stage]) -> Option<usize> {
     let values = || node.inputs.iter().filter_map(|input| input.value());
     let (host, value) = values().filter_map(|value| Some((made_by[value]?, value))).max()?;
     let is_alone = uses[value] == 1 && values().filter(|&other| made_by[other] == Some(host)).count() == 1;
@@ -228,4 +222,3 @@ impl Plan {
         }
     }
 }
-

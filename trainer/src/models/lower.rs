@@ -264,7 +264,11 @@ impl Lowering<'_> {
             }
             Read::Rows => Op::Rows,
             Read::Dropout { probability, .. } => Op::Dropout(Random { probability: *probability, stream }),
-            Read::Arithmetic { .. } | Read::Identity | Read::Empty { .. } | Read::Bernoulli { .. } | Read::CountBatch => {
+            Read::Arithmetic { .. }
+            | Read::Identity
+            | Read::Empty { .. }
+            | Read::Bernoulli { .. }
+            | Read::CountBatch => {
                 unreachable!("{op:?} is lowered before")
             }
         }

@@ -302,8 +302,12 @@ impl Network {
     }
 
     fn compiled(&self, kind: Kind, batch_size: u32, side: u32, fuses: bool) -> Self {
-        let constant =
-            |weight: &Weight| Weight { name: weight.name.clone(), tensor: weight.tensor.detach(), trained: false, ..*weight };
+        let constant = |weight: &Weight| Weight {
+            name: weight.name.clone(),
+            tensor: weight.tensor.detach(),
+            trained: false,
+            ..*weight
+        };
         let weights: Vec<Weight> = self.weights.iter().map(constant).collect();
         let plan = fuse(self.source.program(self.classes, side), Purpose::Inference);
         let frozen = Some(Frozen::new(plan, &weights, kind, i64::from(batch_size), fuses));

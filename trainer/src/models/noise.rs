@@ -119,8 +119,14 @@ mod tests {
         // Neighbours within a mask are independent, too.
         let both = (base.narrow(0, 0, count - 1) * base.narrow(0, 1, count - 1)).mean(Kind::Double).double_value(&[]);
         assert!((both - 0.49).abs() < 0.005, "{both}");
-        assert!(Noise::new(1, 0, 0).mask(Random { probability: 1.0, stream: 1 }, &[1000], 1.0, Kind::Float).mean_of() == 1.0);
-        assert!(Noise::new(1, 0, 0).mask(Random { probability: 0.0, stream: 1 }, &[1000], 1.0, Kind::Float).mean_of() == 0.0);
+        assert!(
+            Noise::new(1, 0, 0).mask(Random { probability: 1.0, stream: 1 }, &[1000], 1.0, Kind::Float).mean_of()
+                == 1.0
+        );
+        assert!(
+            Noise::new(1, 0, 0).mask(Random { probability: 0.0, stream: 1 }, &[1000], 1.0, Kind::Float).mean_of()
+                == 0.0
+        );
     }
 
     trait MeanOf {

@@ -77,7 +77,9 @@ fn of_one(op: &Op, x: &Tensor, scope: &Scope<'_>, overwrites: bool) -> Tensor {
 
 fn of_several(op: &Op, inputs: &[Taken<'_>], scope: &Scope<'_>) -> Tensor {
     match (op, inputs) {
-        (Op::Convolution(kernel), [x, weight, bias @ ..]) => convolution(*kernel, x, weight, bias.first().map(|t| &**t)),
+        (Op::Convolution(kernel), [x, weight, bias @ ..]) => {
+            convolution(*kernel, x, weight, bias.first().map(|t| &**t))
+        }
         (Op::BatchNorm(of), [x, scale, shift, mean, variance]) => {
             norm(*of, x, [scale, shift, mean, variance], None, false, scope)
         }

@@ -85,7 +85,10 @@ impl Source {
             }
             Self::Exported(exported) => {
                 let values = exported.graph.values.iter();
-                values.map(|value| value.shape.iter().fold(1, |all, size| size.per_image().saturating_mul(all))).max().unwrap_or(1)
+                values
+                    .map(|value| value.shape.iter().fold(1, |all, size| size.per_image().saturating_mul(all)))
+                    .max()
+                    .unwrap_or(1)
             }
         }
     }
