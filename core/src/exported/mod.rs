@@ -174,12 +174,19 @@ impl ExportedNetwork {
         Ok(None)
     }
 
+    /// A tensor's elements in its own type, in row-major order and little-endian.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn bytes(&self, stored: &StoredTensor) -> std::result::Result<Vec<u8>, Error> {
+        Ok(stored.tensor.bytes(&self.source)?)
+    }
+
     /// A tensor's elements converted to single precision, in row-major order.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn floats(&self, stored: &StoredTensor) -> std::result::Result<Vec<f32>, Error> {
-        let bytes = stored.tensor.bytes(&self.source)?;
-        Ok(tensor::to_f32(stored.tensor.dtype(), &bytes))
+        Ok(tensor::to_f32(stored.tensor.dtype(), &self.bytes(stored)?))
     }
 }

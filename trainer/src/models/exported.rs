@@ -15,7 +15,7 @@ use super::state_dict::unreadable;
 use super::{Halves, Network, Weight};
 use crate::error::{Error, Result};
 use distillery_core::checkpoint::{Checkpoint, Dtype};
-use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, Mode, Op, Origin, TensorRole};
+use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, Op, Origin, TensorRole};
 
 /// Opens the file of an exported network, and checks that its weights can be used.
 ///
@@ -35,21 +35,6 @@ fn unusable(path: &Path, error: &exported::Error) -> Error {
         exported::Error::File(error) => unreadable(path, error),
         _ => Error::user(format!("{}: {error}", path.display())),
     }
-}
-
-/// Refuses to train a network that was exported as for evaluation.
-///
-/// # Errors
-/// It was.
-pub fn check_trainable(path: &Path, file: &ExportedNetwork) -> Result<()> {
-    if file.description().mode != Mode::Evaluation {
-        return Ok(());
-    }
-    Err(Error::user(format!(
-        "{} was exported in evaluation mode, in which its batch norms and dropouts do not train: call model.train() \
-         before torch.export.export(…), and export it again",
-        path.display()
-    )))
 }
 
 /// Builds the network of a file with the weights in it, on the CPU in float32. Its random numbers follow from seed 0
@@ -167,12 +152,14 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
         let shape: Vec<i64> =
             stored.tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
         let tensor = Tensor::f_from_data_size(&bytes, &shape, super::state_dict::kind(stored.tensor.dtype()))?;
-        let trained = stored.role == TensorRole::Parameter;
+        // Nothing is computed with parameters of other types.
+        let is_float = stored.tensor.dtype() == Dtype::F32;
+        let trained = is_float && stored.role == TensorRole::Parameter;
         Ok(Weight {
             name: stored.tensor.name().to_owned(),
-            tensor: tensor.set_requires_grad(trained && stored.tensor.dtype().is_float()),
+            tensor: tensor.set_requires_grad(trained),
             trained,
-            is_float: stored.tensor.dtype() == Dtype::F32,
+            is_float,
             is_kernel,
         })
     };

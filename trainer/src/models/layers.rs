@@ -72,7 +72,7 @@ fn norm_by_whole_images(
         [images, scope.vectors, size[0] / scope.batch].into_iter().chain(size[1..].iter().copied()).collect();
     let whole = x.reshape(by_vector).select(1, 0).flatten(0, 1);
     let others: Vec<i64> = (0..size.len() as i64).filter(|&dimension| dimension != 1).collect();
-    let (own_variance, own_mean) = whole.var_mean_correction(others.as_slice(), 0, true);
+    let (own_variance, own_mean) = whole.var_mean_correction(others.as_slice(), 0_i64, true);
     no_grad(|| {
         let count = (whole.numel() as i64 / size[1]) as f64;
         let unbiased = own_variance.flatten(0, -1) * (count / (count - 1.0));

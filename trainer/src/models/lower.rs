@@ -236,6 +236,10 @@ impl Lowering<'_> {
             Read::LogSoftmax { dimension: at } => Op::LogSoftmax { dimension: dimension(*at) },
             Read::Prelu => Op::Prelu,
             Read::Where => Op::Where,
+            Read::Max { dimensions: over, keeps, shares } => {
+                Op::Max { dimensions: dimensions(over), keeps: *keeps, shares: *shares }
+            }
+            Read::Norm { dimensions: over, keeps } => Op::Length { dimensions: dimensions(over), keeps: *keeps },
             Read::Concat { dimension: at } => Op::Concat { dimension: dimension(*at) },
             Read::MaxPool(read) => Op::MaxPool(window(*read)),
             Read::AveragePool { window: read, counts_padding } => {
@@ -243,10 +247,6 @@ impl Lowering<'_> {
             }
             Read::AdaptiveAveragePool { size } => Op::AdaptiveAveragePool { size: size.map(int) },
             Read::Mean { dimensions: over, keeps } => Op::Mean { dimensions: dimensions(over), keeps: *keeps },
-            Read::Max { dimensions: over, keeps, shares } => {
-                Op::Max { dimensions: dimensions(over), keeps: *keeps, shares: *shares }
-            }
-            Read::Norm { dimensions: over, keeps } => Op::VectorNorm { dimensions: dimensions(over), keeps: *keeps },
             Read::Reshape { shape } => Op::Reshape { shape: open(shape) },
             Read::Expand { shape } => Op::Expand { shape: shape.clone() },
             Read::Permute { order } => Op::Permute { order: dimensions(order) },

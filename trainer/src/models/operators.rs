@@ -40,14 +40,7 @@ fn of_one(op: &Op, x: &Tensor, scope: &Scope<'_>, overwrites: bool) -> Tensor {
         Op::Activation(function) => activation(*function, x),
         Op::Softmax { dimension } => x.softmax(*dimension, None::<Kind>),
         Op::LogSoftmax { dimension } => x.log_softmax(*dimension, None::<Kind>),
-        Op::Arithmetic { kind, other: Operand::Number(number) } => match kind {
-            Arithmetic::Add => x.g_add_scalar(*number),
-            Arithmetic::Subtract => x.g_sub_scalar(*number),
-            Arithmetic::Multiply => x.g_mul_scalar(*number),
-            Arithmetic::Divide => x.g_div_scalar(*number),
-            Arithmetic::Maximum => x.clamp_min(*number),
-            Arithmetic::Minimum => x.clamp_max(*number),
-        },
+        Op::Arithmetic { kind, other: Operand::Number(number) } => with_number(*kind, x, *number),
         Op::Concat { .. } => x.shallow_clone(),
         Op::Shuffle { groups } => shuffle(x, *groups),
         Op::Subsample { zeros } => every_second(x).constant_pad_nd([0, 0, 0, 0, *zeros, *zeros]),
@@ -59,9 +52,9 @@ fn of_one(op: &Op, x: &Tensor, scope: &Scope<'_>, overwrites: bool) -> Tensor {
         }
         Op::AdaptiveAveragePool { size } => x.adaptive_avg_pool2d(size),
         Op::Mean { dimensions, keeps } => x.mean_dim(dimensions.as_slice(), *keeps, None::<Kind>),
-        Op::Max { dimensions, keeps, shares: true } => x.amax(dimensions.as_slice(), *keeps),
-        Op::Max { dimensions, keeps, .. } => x.max_dim(dimensions[0], *keeps).0,
-        Op::VectorNorm { dimensions, keeps } => x.linalg_vector_norm(2.0, dimensions.as_slice(), *keeps, None::<Kind>),
+        Op::Max { dimensions, keeps, shares: true } => x.amax(dimensions, *keeps),
+        Op::Max { dimensions, keeps, shares: false } => x.max_dim(dimensions[0], *keeps).0,
+        Op::Length { dimensions, keeps } => x.norm_scalaropt_dim(2.0, dimensions, *keeps),
         Op::Reshape { shape } => x.reshape(shape),
         Op::Expand { shape } => x.expand(sized(shape, scope.batch), false),
         Op::Permute { order } => x.permute(order),
@@ -111,15 +104,15 @@ fn of_several(op: &Op, inputs: &[Taken<'_>], scope: &Scope<'_>) -> Tensor {
                 Arithmetic::Minimum => x.minimum(&y),
             }
         }
+        (Op::Prelu, [x, slopes]) => x.prelu(&slopes.to_kind(x.kind())),
+        (Op::Where, [condition, x, y]) => {
+            let kind = common([x, y]);
+            x.to_kind(kind).where_self(condition, &y.to_kind(kind))
+        }
         (Op::Concat { dimension }, parts) => {
             let kind = common(parts);
             let parts: Vec<Tensor> = parts.iter().map(|part| part.to_kind(kind)).collect();
             Tensor::cat(&parts, *dimension)
-        }
-        (Op::Prelu, [x, slopes]) => x.prelu(&slopes.to_kind(x.kind())),
-        (Op::Where, [holds, x, y]) => {
-            let kind = common([x, y]);
-            x.to_kind(kind).where_self(holds, &y.to_kind(kind))
         }
         (Op::Rows, [table, numbers]) => table.index(&[Some(&**numbers)]),
         (Op::LayerNorm { .. } | Op::GroupNorm { .. }, [x, weights @ ..]) => map_norm(op, x, weights),
@@ -132,6 +125,18 @@ fn common<'a, 'b: 'a>(tensors: impl IntoIterator<Item = &'a Taken<'b>>) -> Kind 
     let mut kinds = tensors.into_iter().map(|tensor| tensor.kind());
     let first = kinds.next().expect("there are tensors");
     if kinds.any(|kind| kind == Kind::BFloat16) { Kind::BFloat16 } else { first }
+}
+
+fn with_number(kind: Arithmetic, x: &Tensor, number: f64) -> Tensor {
+    let tensor = || x.full_like(number);
+    match kind {
+        Arithmetic::Add => x.g_add_scalar(number),
+        Arithmetic::Subtract => x.g_sub_scalar(number),
+        Arithmetic::Multiply => x.g_mul_scalar(number),
+        Arithmetic::Divide => x.g_div_scalar(number),
+        Arithmetic::Maximum => x.maximum(&tensor()),
+        Arithmetic::Minimum => x.minimum(&tensor()),
+    }
 }
 
 fn activation(function: Activation, x: &Tensor) -> Tensor {
@@ -147,13 +152,20 @@ fn activation(function: Activation, x: &Tensor) -> Tensor {
         Activation::Sigmoid => x.sigmoid(),
         Activation::Tanh => x.tanh(),
         Activation::Gelu { tanh } => x.gelu(approximation(tanh)),
-        // The bindings of leaky ReLU, ELU and softplus take no parameters.
-        Activation::LeakyRelu { slope } => x.prelu(&Tensor::full([1], slope, (x.kind(), x.device()))),
+        Activation::LeakyRelu { slope } => x.where_self(&x.gt(0.0), &(x * slope)),
         Activation::Elu { alpha, scale, input_scale } => {
-            let below = x.clamp_max(0.0).g_mul_scalar(input_scale).expm1().g_mul_scalar(alpha * scale);
-            x.relu().g_mul_scalar(scale) + below
+            // The exponential of what is not chosen must be finite: its gradient is multiplied by zero.
+            let negative = (x.clamp_max(0.0) * input_scale).expm1() * (alpha * scale);
+            (x * scale).where_self(&x.gt(0.0), &negative)
         }
-        Activation::Softplus { beta, threshold } => softplus(x, beta, threshold),
+        Activation::Softplus { beta, threshold } => {
+            let scaled = x * beta;
+            let curved = scaled.clamp_max(threshold).exp().log1p() / beta;
+            x.where_self(&scaled.gt(threshold), &curved)
+        }
+        Activation::Power { exponent: 0.5 } => x.sqrt(),
+        Activation::Power { exponent: -0.5 } => x.rsqrt(),
+        Activation::Power { exponent: -1.0 } => x.reciprocal(),
         Activation::Power { exponent } => x.pow_tensor_scalar(exponent),
         Activation::Exp => x.exp(),
         Activation::Log => x.log(),
@@ -162,15 +174,7 @@ fn activation(function: Activation, x: &Tensor) -> Tensor {
     }
 }
 
-/// ln(1 + exp(beta·x)) / beta; x where beta·x is above the threshold.
-fn softplus(x: &Tensor, beta: f64, threshold: f64) -> Tensor {
-    /// Above it, libtorch's is x, and any is x to all digits.
-    const LIMIT: f64 = 20.0;
-    let scaled = x.g_mul_scalar(beta);
-    let curve = scaled.softplus().g_div_scalar(beta);
-    if threshold < LIMIT { x.where_self(&scaled.gt(threshold), &curve) } else { curve }
-}
-
+/// In the memory of `x`, where libtorch can.
 fn activation_in_place(function: Activation, x: &mut Tensor) -> Tensor {
     match function {
         Activation::Relu => x.relu_(),
@@ -181,14 +185,7 @@ fn activation_in_place(function: Activation, x: &mut Tensor) -> Tensor {
         Activation::Sigmoid => x.sigmoid_(),
         Activation::Tanh => x.tanh_(),
         Activation::Gelu { tanh } => x.gelu_(approximation(tanh)),
-        Activation::LeakyRelu { .. }
-        | Activation::Elu { .. }
-        | Activation::Softplus { .. }
-        | Activation::Power { .. }
-        | Activation::Exp
-        | Activation::Log
-        | Activation::Abs
-        | Activation::Erf => activation(function, x),
+        function => activation(function, x),
     }
 }
 

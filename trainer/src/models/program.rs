@@ -113,10 +113,10 @@ pub(super) enum Op {
     Max {
         dimensions: Vec<i64>,
         keeps: bool,
-        /// Whether equal largest elements share the gradient.
         shares: bool,
     },
-    VectorNorm {
+    /// The square root of the sum of squares.
+    Length {
         dimensions: Vec<i64>,
         keeps: bool,
     },

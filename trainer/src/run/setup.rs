@@ -7,7 +7,7 @@ use chrono::Utc;
 use tch::{Device, Kind, Tensor};
 
 use super::cuda_graphs::StepExecutor;
-use super::networks::{CheckpointHashes, Networks, Teacher, TeacherPlacement};
+use super::networks::{NetworkHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
 use super::resume::{self, AttemptRecord, Counters, State};
@@ -44,7 +44,7 @@ pub struct Setup {
     pub best: Option<StateDict>,
     /// What the run reports when it starts.
     pub started: Started,
-    pub hashes: CheckpointHashes,
+    pub hashes: NetworkHashes,
     /// The teacher's accuracy in percent, if its file names it.
     pub recorded_accuracy: Option<f64>,
     pub startup: StartupTimer,
@@ -74,11 +74,12 @@ impl Setup {
         let Networks { mut student, teacher, hashes } = Networks::load(spec, &data, placement, report)?;
 
         let size = (data.train.len(), data.eval.len(), data.classes.count);
-        let identity = resume::identity(spec, hashes.teacher.as_deref(), hashes.student.as_deref(), size);
+        let identity = resume::identity(spec, &hashes, size);
         let state = resume::load(&settings.output.join(files::CHECKPOINT), &identity, size)?;
         if let Some(state) = &state {
             restore(&student, &state.student)?;
         }
+        student.draw_from(spec.training.seed, settings.shard.rank);
         student.place(device, Kind::Float);
         student.compute_in(arithmetic.kind());
         let mut optimizer = Optimizer::new(&spec.training.optimizer, named_parameters(&student));

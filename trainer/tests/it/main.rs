@@ -13,6 +13,7 @@ mod checkpoints;
 mod command_line;
 mod data_cache;
 mod doubts;
+mod exported;
 mod gpu;
 mod loader;
 mod local_spec;
