@@ -124,8 +124,13 @@ NETWORKS = [
     ("torchvision/maxvit_t", {}),
 ]
 
-# Small ones, for tests: name, arguments, side of the images.
-FIXTURE_NETWORKS = [("test_convnext", 64), ("test_efficientnet", 64)]
+# Small ones of timm, for tests: file, name, arguments, side and number of images. Without gradients where they would be large.
+FIXTURE_NETWORKS = [
+    ("test_byobnet", "test_byobnet", {}, 64, 4),
+    ("test_convnext", "test_convnext", {}, 64, 4),
+    ("test_efficientnet", "test_efficientnet", {}, 64, 4),
+    ("test_vit_avg", "test_vit", {"global_pool": "avg"}, 160, 1),
+]
 
 
 def build(name, arguments):
@@ -170,9 +175,9 @@ def vary(model):
                 module.running_var.uniform_(0.5, 1.5)
 
 
-def export(model, side, path):
+def export(model, side, path, dtype=torch.float32):
     batch = torch.export.Dim("batch", min=2, max=65536)
-    images = torch.zeros(2, 3, side, side)
+    images = torch.zeros(2, 3, side, side, dtype=dtype)
     program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
     torch.export.save(program, path)
     return program
@@ -389,16 +394,30 @@ def write_table(rows):
     TABLE.write_text(f"{before}{BEGIN}\n\n{intro}\n\n{table(rows)}\n\n{END}{after}")
 
 
-def write_fixtures():
-    import timm
-
+def write_fixtures(programs):
+    """Writes each network with random weights, and what PyTorch computes with it in double precision."""
     FIXTURES.mkdir(parents=True, exist_ok=True)
-    for name, side in FIXTURE_NETWORKS:
-        torch.manual_seed(1)
-        model = timm.create_model(name, num_classes=CLASSES)
-        vary(model)
-        export(model.train(), side, FIXTURES / f"{name}.pt2")
-        print(f"{FIXTURES / name}.pt2")
+    for file, name, arguments, side, count in FIXTURE_NETWORKS:
+        model, _ = build(name, arguments)
+        path = FIXTURES / f"{file}.pt2"
+        export(model, side, path)
+        described = json.loads(run(programs / "distillery-trainer", "inspect", path))
+        images = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(2))
+        exact = copy.deepcopy(model).double()
+        made = step(exact, images.double(), torch.arange(count) % CLASSES)
+        with tempfile.TemporaryDirectory() as directory, torch.no_grad():
+            program = export(exact, side, pathlib.Path(directory) / "double.pt2", torch.float64)
+            found = regions(program, images.double(), described)
+        whole = made["logits.evaluation"].unsqueeze(1)
+        tensors = {"images": images, "eval_logits": made["logits.evaluation"], "train_logits": made["logits.training"]}
+        tensors |= {"feature_map": found["map"], "region_logits": torch.cat((whole, found["regions"]), 1)}
+        if count > 1:
+            norms = [gradient.norm() for gradient in part(made, "gradient.").values()]
+            statistics = [value.flatten() for key, value in part(made, "after.").items() if ".running_" in key]
+            tensors["grad_norms"] = torch.stack(norms)
+            tensors |= {"running_after": torch.cat(statistics)} if statistics else {}
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, FIXTURES / f"{file}.safetensors")
+        print(path)
 
 
 def main():
@@ -409,7 +428,7 @@ def main():
     parser.add_argument("--programs", type=pathlib.Path, default=ROOT / "target/debug", help="where the programs are")
     arguments = parser.parse_args()
     if arguments.fixtures:
-        return write_fixtures()
+        return write_fixtures(arguments.programs)
     chosen = NETWORKS
     if arguments.only:
         wanted = arguments.only.split(",")
