@@ -235,8 +235,9 @@ def regions(program, images, described):
     maps = run.map
     if described["feature_map"]["layout"] == "channels_last":
         maps = maps.permute(0, 3, 1, 2)
-    if described["feature_map"]["layout"] == "tokens":
-        maps = maps.transpose(1, 2).reshape(-1, channels, height, width)
+    if maps.dim() == 3:
+        are_last = torch.allclose(maps.mean(2).flatten(), run.pooled.flatten(), atol=1e-5)
+        maps = (maps if are_last else maps.transpose(1, 2)).reshape(-1, channels, height, width)
     quarters = torch.nn.functional.adaptive_avg_pool2d(maps, 2).flatten(2)
     logits = []
     for quarter in range(4):

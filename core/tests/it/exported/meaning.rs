@@ -54,6 +54,7 @@ fn positions_that_were_made_one_dimension_are_a_map() {
     pooled.node("adaptive_avg_pool1d.default", "mean", &size, &[B, 4, 1]);
     pooled.node("flatten.using_ints", "flat", &[("self", tensor("mean")), ("start_dim", int(1))], &[B, 4]);
     pooled.classify("flat");
+    assert_eq!(described(&pooled)["head"]["begins_after"], "mean");
     let map = *pooled.read().unwrap().feature_map().unwrap();
     assert_eq!((map.layout, map.channels, map.height, map.width), (MapLayout::ChannelsFirst, 4, 8, 8));
 
