@@ -163,10 +163,18 @@ fn head(subject: &Subject<'_>, path: &Path, map: Option<&FeatureMap>) -> HeadDes
     let classifier = path.classifier(graph, first);
     let nodes: Vec<&Node> = map.map(|_| path.nodes_from(graph, first).collect()).unwrap_or_default();
     HeadDescription {
-        begins_after: map.map(|map| shown(&graph.nodes[map.pooled_by].name)),
+        begins_after: map.map(|map| shown(name_in_pytorch(&graph.nodes[map.pooled_by]))),
         operators: nodes.iter().map(|node| node.operator.clone()).filter(|operator| !operator.is_empty()).collect(),
         is_linear: map.map(|_| nodes.iter().all(|node| node.op.is_affine())),
         classifier: classifier.map(|index| shown(subject.tensors[index].tensor.name())),
+    }
+}
+
+/// The name of the node in the file that a node was read from.
+fn name_in_pytorch(node: &Node) -> &str {
+    match node.name.split_once('.') {
+        Some((name, _)) if node.operator.is_empty() => name,
+        _ => &node.name,
     }
 }
 

@@ -96,7 +96,7 @@ fn together(lowering: &mut Lowering<'_>, one: Term, two: Term, output: &[char]) 
 
 /// [shared…, first group, second group], each group in one dimension.
 fn matrix(lowering: &mut Lowering<'_>, term: &Term, shared: &[char], groups: [&Vec<char>; 2]) -> Outcome<Source> {
-    let wanted = [shared, groups[0], groups[1]].concat();
+    let wanted = [shared, groups[0].as_slice(), groups[1].as_slice()].concat();
     let order = order(&term.letters, &wanted)?;
     let sorted = lowering.permute(term.source, order)?;
     let shape = lowering.shape(sorted);

@@ -30,7 +30,7 @@ impl Builder<'_> {
         let shares = is_view || only.is_some_and(Op::is_view);
         let literals =
             literals.iter().map(|literal| self.add_literal(node.name(), literal)).collect::<Outcome<Vec<_>>>()?;
-        let last = steps.len() - 1;
+        let last = steps.len().saturating_sub(1);
         let mut values: Vec<Vec<ValueId>> = Vec::new();
         for (at, step) in steps.into_iter().enumerate() {
             let inputs: Vec<ValueId> = step.inputs.iter().map(|&input| id(input, &values, &literals)).collect();

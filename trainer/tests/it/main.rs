@@ -18,6 +18,7 @@ mod gpu;
 mod loader;
 mod local_spec;
 mod losses;
+mod networks;
 mod optim;
 mod output;
 mod ranks;

@@ -1,8 +1,10 @@
 //! Networks that torch.export.save wrote.
 
 mod archives;
+mod constants;
 mod faults;
 mod fixtures;
 mod meaning;
 mod mutations;
+mod operators;
 mod programs;

@@ -133,6 +133,20 @@ impl Network {
         self.buffer_input(key, meta);
     }
 
+    /// A tensor that is not in the state dict.
+    pub fn constant(&mut self, name: &str, shape: &[i64], elements: &[f32]) {
+        let file = format!("tensor_{}", self.files.len());
+        self.constants["config"][name] =
+            json!({"path_name": file, "is_param": false, "use_pickle": false, "tensor_meta": meta(shape)});
+        let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+        self.files.push((format!("data/constants/{file}"), bytes));
+        self.input(
+            json!({"tensor_constant": {"arg": {"name": name}, "tensor_constant_name": name}}),
+            name,
+            meta(shape),
+        );
+    }
+
     fn buffer_input(&mut self, key: &str, meta: Value) {
         self.input(json!({"buffer": {"arg": {"name": key}, "buffer_name": key, "persistent": true}}), key, meta);
     }
