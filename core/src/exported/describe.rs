@@ -109,7 +109,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
     let size = |value: usize, dimension: usize| graph.values[value].shape[dimension].per_image();
     let mode = mode(graph);
     let bound = |bound: Option<i64>| bound.and_then(|bound| u64::try_from(bound).ok());
-    let trained = tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
+    let trained = tensors.iter().filter(|stored| stored.trained);
     let description = Description {
         format: FORMAT,
         schema: format!("{}.{}", schema.major, schema.minor),
@@ -204,6 +204,7 @@ fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<
         Some(_) => {}
     }
     warnings.extend(unused(subject));
+    warnings.extend(frozen(subject));
     warnings.extend(shared(subject));
     warnings
 }
@@ -246,6 +247,14 @@ fn unused(subject: &Subject<'_>) -> Option<String> {
         .collect();
     let named = named(unused.iter().map(|stored| stored.tensor.name()))?;
     Some(format!("{} parameters are not used: {named}", unused.len()))
+}
+
+/// Parameters that stay as they are.
+fn frozen(subject: &Subject<'_>) -> Option<String> {
+    let parameters = subject.tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
+    let frozen: Vec<&StoredTensor> = parameters.filter(|stored| !stored.trained).collect();
+    let named = named(frozen.iter().map(|stored| stored.tensor.name()))?;
+    Some(format!("{} parameters are frozen by requires_grad_(False), and training leaves them: {named}", frozen.len()))
 }
 
 /// Parameters that have the same bytes. They stay equal in PyTorch, and are different ones here.

@@ -123,6 +123,9 @@ pub(super) struct TensorMeta {
     pub(super) strides: Vec<SizeMeta>,
     pub(super) storage_offset: SizeMeta,
     pub(super) layout: u64,
+    /// Of a parameter: false if its owner has frozen it.
+    #[serde(default)]
+    pub(super) requires_grad: Option<bool>,
 }
 
 /// A size of a recorded shape.

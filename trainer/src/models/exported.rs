@@ -154,7 +154,7 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
         let tensor = Tensor::f_from_data_size(&bytes, &shape, super::state_dict::kind(stored.tensor.dtype()))?;
         // Nothing is computed with parameters of other types.
         let is_float = stored.tensor.dtype() == Dtype::F32;
-        let trained = is_float && stored.role == TensorRole::Parameter;
+        let trained = is_float && stored.trained;
         Ok(Weight {
             name: stored.tensor.name().to_owned(),
             tensor: tensor.set_requires_grad(trained),

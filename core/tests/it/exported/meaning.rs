@@ -19,6 +19,16 @@ fn parameters_and_multiplications_are_counted() {
 }
 
 #[test]
+fn frozen_parameters_are_not_counted_and_are_named() {
+    let mut network = Network::small();
+    network.weights["config"]["conv.weight"]["tensor_meta"]["requires_grad"] = json!(false);
+    let description = described(&network);
+    assert_eq!(description["parameters"], 5 * 4);
+    let warning = "1 parameters are frozen by requires_grad_(False), and training leaves them: conv.weight";
+    assert!(description["warnings"].as_array().unwrap().contains(&json!(warning)), "{description}");
+}
+
+#[test]
 fn tokens_are_a_map_if_they_make_a_square() {
     let mut network = Network::new();
     network.convolve();

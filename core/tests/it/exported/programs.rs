@@ -107,7 +107,8 @@ impl Network {
         *self.recorded(name) = recorded;
     }
 
-    fn stored(&mut self, key: &str, meta: Value, bytes: usize, is_parameter: bool) {
+    fn stored(&mut self, key: &str, mut meta: Value, bytes: usize, is_parameter: bool) {
+        meta["requires_grad"] = json!(is_parameter);
         let file = format!("weight_{}", self.files.len());
         self.weights["config"][key] =
             json!({"path_name": file, "is_param": is_parameter, "use_pickle": false, "tensor_meta": meta});

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::networks::{residual, without_map, write};
-use crate::support::{Supervised, Workspace, merged, started, text, trainer};
+use crate::support::{Supervised, Workspace, merged, started, text, trainer, warnings};
 
 /// A workspace with the exported networks `teacher.pt2`, in evaluation mode, and `student.pt2`, in training mode.
 fn workspace() -> Workspace {
@@ -99,6 +99,24 @@ fn the_student_has_the_files_own_state_dict() {
     assert_eq!(manifest["initial_student_sha256"], json!(hash));
     assert_eq!(manifest["teacher"]["sha256"], json!(sha256(&workspace.bytes("teacher.pt2"))));
     assert!(workspace.json("out/regions.json")["scales"].as_array().unwrap().len() == 3);
+}
+
+#[test]
+fn a_parameter_that_was_frozen_before_the_export_stays_as_it_is() {
+    let workspace = workspace();
+    let mut program = residual(true);
+    program.weights["config"]["stem.weight"]["tensor_meta"]["requires_grad"] = json!(false);
+    let file = write(program, &workspace.path("student.pt2"), 50);
+    let events = workspace.finish(&both_exported(&workspace, json!({})), "out", &[]);
+    let named = |message: &&str| message.contains("frozen by requires_grad_(False)") && message.contains("stem.weight");
+    assert!(warnings(&events).iter().any(named), "{:?}", warnings(&events));
+    let network = ExportedNetwork::open(&file).unwrap();
+    let student = Checkpoint::open_as_written(&workspace.path("out/student-last.safetensors")).unwrap();
+    for (key, is_same) in [("stem.weight", true), ("branch.weight", false)] {
+        let before = network.tensors().iter().find(|stored| stored.tensor.name() == key).unwrap();
+        let after = student.bytes(student.get(key).unwrap()).unwrap();
+        assert_eq!(network.bytes(before).unwrap() == after, is_same, "{key}");
+    }
 }
 
 #[test]
