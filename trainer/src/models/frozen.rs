@@ -106,9 +106,7 @@ impl Frozen {
                         kernels::frozen_winograd(input, transformed, bias, added, relu)
                     }
                     (Constants::Packed { geometry, weight, bias }, [input]) => {
-                        // The sum overwrites the summand, which other steps may still need.
-                        let is_needed = !step.overwrites_added;
-                        let own = added.map(|added| if is_needed { added.copy() } else { added.shallow_clone() });
+                        let own = added.map(|added| summand(added, !step.overwrites_added));
                         kernels::convolution(input, weight, bias, *geometry, own.as_ref(), relu)
                     }
                     (Constants::Fused { geometry, weight, bias }, [input]) => {
@@ -124,6 +122,12 @@ impl Frozen {
             },
         )
     }
+}
+
+/// A map that a sum overwrites, channels-last: a copy if other steps still need it.
+fn summand(added: &Tensor, is_needed: bool) -> Tensor {
+    let own = channels_last(added);
+    if is_needed && own.data_ptr() == added.data_ptr() { own.copy() } else { own }
 }
 
 /// What constants are computed from and for.
