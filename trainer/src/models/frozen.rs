@@ -101,6 +101,8 @@ impl Frozen {
             |index| &self.weights[index],
             |index, step, inputs, added| {
                 let relu = step.relu;
+                let added = added.map(|added| added.to_kind(self.kind));
+                let added = added.as_ref();
                 Made::One(match (&self.constants[index], inputs) {
                     (Constants::Winograd { transformed, bias }, [input]) => {
                         kernels::frozen_winograd(input, transformed, bias, added, relu)

@@ -16,7 +16,8 @@ pub(super) fn has_kernels(input: &Tensor) -> bool {
 /// Adds and applies ReLU, if wanted, in place where possible: nothing else uses `made`, and no gradient needs it.
 pub(super) fn finish(made: Tensor, added: Option<&Tensor>, relu: bool) -> Tensor {
     let mut made = match added {
-        Some(added) => made + added,
+        // What only weights were summed up to is float32.
+        Some(added) => &made + added.to_kind(made.kind()),
         None => made,
     };
     if relu { made.relu_() } else { made }
@@ -50,7 +51,8 @@ pub(super) fn norm(
             momentum: of.momentum,
             epsilon: of.epsilon,
         };
-        return kernels::norm(x, added, &weights, relu);
+        let added = added.map(|added| added.to_kind(x.kind()));
+        return kernels::norm(x, added.as_ref(), &weights, relu);
     }
     let [scale, shift, mean, variance] = [scale, shift, mean, variance].map(Some);
     let normalised = x.batch_norm(scale, shift, mean, variance, of_batch, of.momentum, of.epsilon, true);

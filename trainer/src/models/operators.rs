@@ -91,7 +91,10 @@ fn of_several(op: &Op, inputs: &[Taken<'_>], scope: &Scope<'_>) -> Tensor {
             let attention = Attention { query, key, value, mask, is_causal: *is_causal, scale: *scale };
             attention.run(*dropout, scope)
         }
-        (Op::Add, [x, y]) => &**x + &**y,
+        (Op::Add, [x, y]) => {
+            let kind = common([x, y]);
+            x.to_kind(kind) + y.to_kind(kind)
+        }
         (Op::Arithmetic { kind, other: Operand::Tensor }, [x, y]) => {
             let common = common([x, y]);
             let (x, y) = (x.to_kind(common), y.to_kind(common));
