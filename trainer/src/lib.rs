@@ -21,5 +21,6 @@ pub mod models;
 pub mod ranks;
 pub mod run;
 pub mod settings;
+mod subject;
 pub mod verify;
 pub mod worker_link;

@@ -111,7 +111,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
     let size = |value: usize, dimension: usize| graph.values[value].shape[dimension].per_image();
     let mode = mode(graph);
     let bound = |bound: Option<i64>| bound.and_then(|bound| u64::try_from(bound).ok());
-    let trained = tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
+    let trained = tensors.iter().filter(|stored| stored.trained);
     let description = Description {
         format: FORMAT,
         schema: format!("{}.{}", schema.major, schema.minor),
@@ -133,7 +133,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
 
 fn operators(graph: &Graph) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    for node in &graph.nodes {
+    for node in graph.nodes.iter().filter(|node| !node.operator.is_empty()) {
         *counts.entry(node.operator.clone()).or_default() += 1;
     }
     counts
@@ -165,20 +165,28 @@ fn head(subject: &Subject<'_>, path: &Path, map: Option<&FeatureMap>) -> HeadDes
     let classifier = path.classifier(graph, first);
     let nodes: Vec<&Node> = map.map(|_| path.nodes_from(graph, first).collect()).unwrap_or_default();
     HeadDescription {
-        begins_after: map.map(|map| shown(&graph.nodes[map.pooled_by].name)),
+        begins_after: map.map(|map| shown(name_in_pytorch(&graph.nodes[map.pooled_by]))),
         operators: listed(&nodes),
         is_linear: map.map(|_| nodes.iter().all(|node| node.op.is_affine())),
         classifier: classifier.map(|index| shown(subject.tensors[index].tensor.name())),
     }
 }
 
-/// The operators of nodes. Lists of checkpoints hold many descriptions.
+/// The operators of nodes, without those that the reader added. Lists of checkpoints hold many descriptions.
 fn listed(nodes: &[&Node]) -> Vec<String> {
-    let more = nodes.len().saturating_sub(MOST_IN_HEAD);
+    let operators: Vec<_> = nodes.iter().map(|node| &node.operator).filter(|operator| !operator.is_empty()).collect();
+    let more = operators.len().saturating_sub(MOST_IN_HEAD);
     let more = (more > 0).then(|| format!("{more} more"));
-    nodes.iter().take(MOST_IN_HEAD).map(|node| node.operator.clone()).chain(more).collect()
+    operators.into_iter().take(MOST_IN_HEAD).cloned().chain(more).collect()
 }
 
+/// The name of the node in the file that a node was read from.
+fn name_in_pytorch(node: &Node) -> &str {
+    match node.name.split_once('.') {
+        Some((name, _)) if node.operator.is_empty() => name,
+        _ => &node.name,
+    }
+}
 fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<String> {
     let Subject { graph, schema, .. } = subject;
     let mut warnings = Vec::new();
@@ -205,6 +213,7 @@ fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<
         Some(_) => {}
     }
     warnings.extend(unused(subject));
+    warnings.extend(frozen(subject));
     warnings.extend(shared(subject));
     warnings
 }
@@ -247,6 +256,14 @@ fn unused(subject: &Subject<'_>) -> Option<String> {
         .collect();
     let named = named(unused.iter().map(|stored| stored.tensor.name()))?;
     Some(format!("{} parameters are not used: {named}", unused.len()))
+}
+
+/// Parameters that stay as they are.
+fn frozen(subject: &Subject<'_>) -> Option<String> {
+    let parameters = subject.tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
+    let frozen: Vec<&StoredTensor> = parameters.filter(|stored| !stored.trained).collect();
+    let named = named(frozen.iter().map(|stored| stored.tensor.name()))?;
+    Some(format!("{} parameters are frozen by requires_grad_(False), and training leaves them: {named}", frozen.len()))
 }
 
 /// Parameters that have the same bytes. They stay equal in PyTorch, and are different ones here.

@@ -8,13 +8,24 @@
 mod archive;
 mod arguments;
 mod builder;
+mod constants;
 mod describe;
+mod einsum;
 mod error;
+mod folding;
+mod functions;
 mod graph;
 mod head;
+mod inline;
+mod layers;
+mod lowering;
 mod memory;
 mod op;
 mod operators;
+mod plans;
+mod pooling;
+mod products;
+mod resampling;
 mod reshapes;
 mod rules;
 mod schema;
@@ -22,6 +33,7 @@ mod scope;
 mod signature;
 mod size;
 mod strip;
+mod sums;
 mod symbols;
 mod tensors;
 
@@ -108,11 +120,12 @@ impl ExportedNetwork {
         }
         let program: Program = archive.program()?;
         let mut faults = Faults::default();
-        let tensors = Tensors::read(&archive, &source, &mut faults)?;
+        let mut tensors = Tensors::read(&archive, &source, &mut faults)?;
         let bounds = program.range_constraints;
-        let built = builder::build(program.graph_module, &tensors, &mut faults);
+        let built = builder::build(program.graph_module, &tensors, &source, &mut faults);
         faults.none_or(())?;
         let graph = built.graph.ok_or_else(|| archive::damaged("its program has no images or no logits"))?;
+        tensors.list.extend(built.constants);
         let batch = bounds.0.iter().find(|(symbol, _)| Some(symbol) == built.batch.as_ref());
         let batch = batch.map_or(Bounds { min_val: None, max_val: None }, |(_, bounds)| *bounds);
         let torch = program.torch_version.as_deref();
@@ -161,12 +174,19 @@ impl ExportedNetwork {
         Ok(None)
     }
 
+    /// A tensor's elements in its own type, in row-major order and little-endian.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn bytes(&self, stored: &StoredTensor) -> std::result::Result<Vec<u8>, Error> {
+        Ok(stored.tensor.bytes(&self.source)?)
+    }
+
     /// A tensor's elements converted to single precision, in row-major order.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn floats(&self, stored: &StoredTensor) -> std::result::Result<Vec<f32>, Error> {
-        let bytes = stored.tensor.bytes(&self.source)?;
-        Ok(tensor::to_f32(stored.tensor.dtype(), &bytes))
+        Ok(tensor::to_f32(stored.tensor.dtype(), &self.bytes(stored)?))
     }
 }

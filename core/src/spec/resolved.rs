@@ -220,7 +220,7 @@ impl DistillationSpec {
     }
 
     /// The same for a feature map with this shorter side.
-    pub(super) fn finer_than(&self, side: u64, map: String, network: String) -> impl Iterator<Item = String> {
+    pub fn finer_than(&self, side: u64, map: String, network: String) -> impl Iterator<Item = String> {
         let too_fine = self.scales.iter().filter(move |&&scale| u64::from(scale) > side);
         too_fine.map(move |scale| {
             format!("scale {scale} is finer than the {map} feature map of the {network}: its regions overlap")

@@ -7,7 +7,7 @@ use chrono::Utc;
 use tch::{Device, Kind, Tensor};
 
 use super::cuda_graphs::StepExecutor;
-use super::networks::{CheckpointHashes, Networks, Teacher, TeacherPlacement};
+use super::networks::{NetworkHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
 use super::resume::{self, AttemptRecord, Counters, DataSize, State};
@@ -45,7 +45,7 @@ pub struct Setup {
     pub best: Option<StateDict>,
     /// What the run reports when it starts.
     pub started: Started,
-    pub hashes: CheckpointHashes,
+    pub hashes: NetworkHashes,
     /// The teacher's accuracy in percent, if its file names it.
     pub recorded_accuracy: Option<f64>,
     pub startup: StartupTimer,
@@ -79,11 +79,12 @@ impl Setup {
 
         let size =
             DataSize { train_images: data.train.len(), eval_images: data.eval.len(), classes: data.classes.count };
-        let identity = resume::identity(spec, hashes.teacher.as_deref(), hashes.student.as_deref(), size);
+        let identity = resume::identity(spec, &hashes, size);
         let state = resume::load(&settings.output.join(files::CHECKPOINT), &identity, size)?;
         if let Some(state) = &state {
             restore(&student, &state.student)?;
         }
+        student.draw_from(spec.training.seed, settings.shard.rank);
         student.place(device, Kind::Float);
         student.compute_in(arithmetic.kind());
         let mut optimizer = Optimizer::new(&spec.training.optimizer, named_parameters(&student));

@@ -19,6 +19,16 @@ fn parameters_and_multiplications_are_counted() {
 }
 
 #[test]
+fn frozen_parameters_are_not_counted_and_are_named() {
+    let mut network = Network::small();
+    network.weights["config"]["conv.weight"]["tensor_meta"]["requires_grad"] = json!(false);
+    let description = described(&network);
+    assert_eq!(description["parameters"], 5 * 4);
+    let warning = "1 parameters are frozen by requires_grad_(False), and training leaves them: conv.weight";
+    assert!(description["warnings"].as_array().unwrap().contains(&json!(warning)), "{description}");
+}
+
+#[test]
 fn tokens_are_a_map_if_they_make_a_square() {
     let mut network = Network::new();
     network.convolve();
@@ -36,6 +46,40 @@ fn tokens_are_a_map_if_they_make_a_square() {
     oblong.node("mean.dim", "mean", &[("self", tensor("some")), ("dim", ints(&[-2]))], &[B, 4]);
     oblong.classify("mean");
     assert!(oblong.read().unwrap().feature_map().is_none());
+}
+
+#[test]
+fn positions_that_were_made_one_dimension_are_a_map() {
+    let mut network = Network::new();
+    network.convolve();
+    network.node("flatten.using_ints", "rows", &[("self", tensor("conv")), ("start_dim", int(2))], &[B, 4, 64]);
+    let mut tokens = network.clone();
+    let mut pooled = network.clone();
+    network.node("mean.dim", "mean", &[("self", tensor("rows")), ("dim", ints(&[-1]))], &[B, 4]);
+    network.classify("mean");
+    let map = *network.read().unwrap().feature_map().unwrap();
+    assert_eq!((map.layout, map.channels, map.height, map.width), (MapLayout::ChannelsFirst, 4, 8, 8));
+
+    let size = [("self", tensor("rows")), ("output_size", ints(&[1]))];
+    pooled.node("adaptive_avg_pool1d.default", "mean", &size, &[B, 4, 1]);
+    pooled.node("flatten.using_ints", "flat", &[("self", tensor("mean")), ("start_dim", int(1))], &[B, 4]);
+    pooled.classify("flat");
+    assert_eq!(described(&pooled)["head"]["begins_after"], "mean");
+    let map = *pooled.read().unwrap().feature_map().unwrap();
+    assert_eq!((map.layout, map.channels, map.height, map.width), (MapLayout::ChannelsFirst, 4, 8, 8));
+
+    // Swin's pooling of tokens.
+    let swap = [("self", tensor("rows")), ("dim0", int(1)), ("dim1", int(2))];
+    tokens.node("transpose.int", "tokens", &swap, &[B, 64, 4]);
+    tokens.node("relu.default", "act", &[("self", tensor("tokens"))], &[B, 64, 4]);
+    let swap = [("self", tensor("act")), ("dim0", int(1)), ("dim1", int(2))];
+    tokens.node("transpose.int", "back", &swap, &[B, 4, 64]);
+    let size = [("self", tensor("back")), ("output_size", ints(&[1]))];
+    tokens.node("adaptive_avg_pool1d.default", "mean", &size, &[B, 4, 1]);
+    tokens.node("flatten.using_ints", "flat", &[("self", tensor("mean")), ("start_dim", int(1))], &[B, 4]);
+    tokens.classify("flat");
+    let map = *tokens.read().unwrap().feature_map().unwrap();
+    assert_eq!((map.layout, map.channels, map.height, map.width), (MapLayout::Tokens, 4, 8, 8));
 }
 
 #[test]
