@@ -2,7 +2,7 @@
 
 mod archives;
 mod faults;
-mod fixtures;
+pub mod fixtures;
 mod meaning;
 mod mutations;
-mod programs;
+pub mod programs;
