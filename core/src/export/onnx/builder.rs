@@ -25,7 +25,8 @@ pub(super) struct Builder<'a> {
     pub(super) plan: Option<Plan<'a>>,
     /// Values whose extremes are outputs.
     watched: HashSet<ValueId>,
-    names: HashSet<String>,
+    /// Names that are taken, with the number that the next one like it gets.
+    names: HashMap<String, u32>,
     /// The name of each value that has been computed.
     values: Vec<Option<String>>,
     /// Names of small tensors by their type, sizes and elements.
@@ -47,7 +48,7 @@ impl<'a> Builder<'a> {
             observed: Vec::new(),
             plan,
             watched,
-            names: [INPUT, OUTPUT].map(str::to_owned).into(),
+            names: [INPUT, OUTPUT].map(|name| (name.to_owned(), 2)).into(),
             values: vec![None; graph.values.len()],
             constants: HashMap::new(),
         }
@@ -90,11 +91,11 @@ impl<'a> Builder<'a> {
     /// A name that nothing else has.
     fn unique(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_owned();
-        let mut number = 1;
-        while !self.names.insert(name.clone()) {
-            number += 1;
+        while let Some(number) = self.names.get(&name) {
             name = format!("{wanted}_{number}");
+            *self.names.get_mut(wanted).expect("it was taken before") += 1;
         }
+        self.names.insert(name.clone(), 2);
         name
     }
 
