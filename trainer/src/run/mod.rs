@@ -15,6 +15,7 @@ pub mod precision;
 pub mod progress;
 mod recording;
 pub mod resume;
+pub mod samples;
 pub mod setup;
 pub mod startup_timer;
 pub mod step;

@@ -3,10 +3,10 @@
 mod archives;
 mod constants;
 mod faults;
-mod fixtures;
+pub mod fixtures;
 mod meaning;
 mod mutations;
 mod operators;
-mod programs;
+pub mod programs;
 mod sizes;
 mod traces;
