@@ -18,6 +18,7 @@ mod method;
 mod network;
 mod plan;
 mod reader;
+mod recipe;
 mod request;
 mod resolved;
 mod schema;

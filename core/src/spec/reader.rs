@@ -66,6 +66,16 @@ impl<'a> ObjectReader<'a> {
         self.add(Fault { pointer, detail: detail.into() });
     }
 
+    /// Records a fault for each element of a field that is not above the one before.
+    pub(super) fn ascend(&self, field: &str, list: &[u32]) {
+        for (index, pair) in list.windows(2).enumerate() {
+            if pair[1] <= pair[0] {
+                let detail = format!("{field} must ascend: {} follows {}", pair[1], pair[0]);
+                self.fault(&format!("{field}/{}", index + 1), detail);
+            }
+        }
+    }
+
     /// Whether the document has the field, even as `null`.
     pub(super) fn has(&self, name: &str) -> bool {
         self.object.is_some_and(|object| object.contains_key(name))
