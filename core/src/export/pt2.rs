@@ -4,18 +4,16 @@
 //! inputs, runs compiled code and guards, and evaluates expressions. So only what it needs is copied: the program without
 //! guards and with expressions of sizes alone, the constants, and three short words.
 
-use std::collections::HashMap;
 use std::io::{Seek, Write};
 
-use serde::Deserialize;
 use serde_json::json;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::{Error, Result, Source, Student, json_filter, refused};
 use crate::checkpoint::Dtype;
-use crate::exported::archive::{Archive, PROGRAM};
-use crate::exported::{ExportedNetwork, StoredTensor, TensorRole};
+use crate::exported::archive::PROGRAM;
+use crate::exported::{StoredTensor, TensorRole};
 
 /// The folder in the archive.
 const FOLDER: &str = "student";
@@ -55,14 +53,13 @@ pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
     writer.entry(PROGRAM, &json_filter::filtered(&archive.document(PROGRAM)?, &RULES)?)?;
     // PyTorch asks for this entry, and takes an empty one as none.
     writer.entry("data/sample_inputs/model.pt", b"")?;
-    let is_constant = |stored: &&StoredTensor| stored.role == TensorRole::Constant;
-    let gradients = gradients(&archive)?;
+    let is_constant = |stored: &StoredTensor| stored.role == TensorRole::Constant;
     let state =
         |(index, stored): (usize, &StoredTensor)| Ok((stored.clone(), student.bytes(index, stored.tensor.dtype())?));
     let tensors = || network.tensors().iter().enumerate();
-    writer.tensors("weights", "weight", &gradients, tensors().filter(|(_, stored)| !is_constant(stored)).map(state))?;
-    let constant = |stored: &StoredTensor| constant(network, stored);
-    writer.tensors("constants", "tensor", &gradients, network.tensors().iter().filter(is_constant).map(constant))?;
+    writer.tensors("weights", "weight", tensors().filter(|(_, stored)| !is_constant(stored)).map(state))?;
+    let constants = network.tensors().iter().filter(|stored| is_constant(stored) && !stored.is_computed());
+    writer.tensors("constants", "tensor", constants.map(|stored| Ok((stored.clone(), network.bytes(stored)?))))?;
     writer.zip.finish().map_err(archive_error)?.flush()?;
     Ok(())
 }
@@ -96,30 +93,6 @@ fn is_size(expression: &str) -> bool {
     })
 }
 
-fn constant(network: &ExportedNetwork, stored: &StoredTensor) -> Result<(StoredTensor, Vec<u8>)> {
-    Ok((stored.clone(), network.bytes(stored)?))
-}
-
-/// Whether a parameter has gradients, by its key: frozen ones have none.
-fn gradients(archive: &Archive<'_>) -> Result<HashMap<String, bool>> {
-    #[derive(Deserialize)]
-    struct Payloads {
-        config: HashMap<String, Payload>,
-    }
-    #[derive(Deserialize)]
-    struct Payload {
-        tensor_meta: Option<Meta>,
-    }
-    #[derive(Deserialize)]
-    struct Meta {
-        #[serde(default)]
-        requires_grad: bool,
-    }
-    let Payloads { config } = archive.json("data/weights/model_weights_config.json")?;
-    let has = |(key, payload): (String, Payload)| (key, payload.tensor_meta.is_some_and(|meta| meta.requires_grad));
-    Ok(config.into_iter().map(has).collect())
-}
-
 struct Writer<W: Write + Seek> {
     zip: ZipWriter<W>,
 }
@@ -144,7 +117,6 @@ impl<W: Write + Seek> Writer<W> {
         &mut self,
         folder: &str,
         prefix: &str,
-        gradients: &HashMap<String, bool>,
         tensors: impl Iterator<Item = Result<(StoredTensor, Vec<u8>)>>,
     ) -> Result<()> {
         let mut members = Vec::new();
@@ -155,15 +127,14 @@ impl<W: Write + Seek> Writer<W> {
             self.zip.write_all(&bytes)?;
             let name = stored.tensor.name();
             let sizes = |sizes: &[u64]| sizes.iter().map(|size| json!({"as_int": size})).collect::<Vec<_>>();
-            let is_parameter = stored.role == TensorRole::Parameter;
             let entry = json!({
                 "path_name": path,
-                "is_param": is_parameter,
+                "is_param": stored.role == TensorRole::Parameter,
                 "use_pickle": false,
                 "tensor_meta": {
                     "dtype": number_of(stored.tensor.dtype()),
                     "sizes": sizes(stored.tensor.shape()),
-                    "requires_grad": is_parameter && gradients.get(name).copied().unwrap_or(true),
+                    "requires_grad": stored.trained,
                     "device": {"type": "cpu", "index": null},
                     "strides": sizes(&strides(stored.tensor.shape())),
                     "storage_offset": {"as_int": 0},

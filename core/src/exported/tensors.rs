@@ -36,6 +36,14 @@ pub enum TensorRole {
     Constant,
 }
 
+impl StoredTensor {
+    /// Whether it is a constant that was computed when the network was read, and is not in the file.
+    #[must_use]
+    pub fn is_computed(&self) -> bool {
+        self.file.is_empty()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Tensors {
     pub(super) list: Vec<StoredTensor>,

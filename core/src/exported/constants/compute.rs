@@ -58,17 +58,19 @@ pub(in crate::exported) fn compute(
             };
             of_all(one.into_iter().zip(two).map(|(one, two)| combine(one, two)), &shapes[0], dtype)?
         }
-        Op::Where => {
-            let [holds, this, other] = [0, 1, 2].map(|at| counted(scope, &inputs[at].expanded(&shapes[0])));
-            let choices = holds?.into_iter().zip(this?).zip(other?);
-            of_all(choices.map(|((holds, this), other)| if holds != 0.0 { this } else { other }), &shapes[0], dtype)?
-        }
+        Op::Where => choices(scope, inputs, (&shapes[0], dtype))?,
         Op::Concat { dimension } => concat(scope, inputs, *dimension, (&shapes[0], dtype))?,
         Op::Mean { dimensions, .. } => mean(scope, input(), dimensions, (&shapes[0], dtype))?,
         Op::Rows => rows(scope, inputs, (&shapes[0], dtype))?,
         _ => return Ok(None),
     };
     Ok(Some(vec![one]))
+}
+
+fn choices(scope: &Scope, inputs: &[Constant], (shape, dtype): (&[Size], Dtype)) -> Outcome<Constant> {
+    let [holds, this, other] = [0, 1, 2].map(|at| counted(scope, &inputs[at].expanded(shape)));
+    let choices = holds?.into_iter().zip(this?).zip(other?);
+    of_all(choices.map(|((holds, this), other)| if holds != 0.0 { this } else { other }), shape, dtype)
 }
 
 /// The elements, if there may be so many more.
