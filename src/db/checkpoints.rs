@@ -124,10 +124,7 @@ pub async fn insert(
             name = coalesce(excluded.name, old.name),
             architecture = coalesce(excluded.architecture, old.architecture),
             num_classes = coalesce(excluded.num_classes, old.num_classes),
-            fits = excluded.fits,
-            guess = excluded.guess,
-            notes = excluded.notes,
-            network = excluded.network,
+            fits = excluded.fits, guess = excluded.guess, notes = excluded.notes, network = excluded.network,
             key = case when checkpoint_key(old.key, old.sha256) = $14 then excluded.key else old.key end
         returning name, architecture, num_classes, created_at, key is not distinct from $13 as "is_taken!",
             xmax = 0 as "is_new!"

@@ -5,14 +5,11 @@ use std::collections::HashSet;
 
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
 use crate::support::programs::{B, Network, flag, float, int, tensor};
-use distillery::db::queue::{self, ReportBatch};
-use distillery::db::workers::{self, NewWorker, Usage};
-use distillery::protocol::{Progress, Started};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// A network of timm with 10 classes, for images of 64×64 pixels, with a 2×2 map of 256 channels.
-fn efficientnet() -> Vec<u8> {
+pub(super) fn efficientnet() -> Vec<u8> {
     std::fs::read("tests/fixtures/exported/test_efficientnet.pt2").unwrap()
 }
 
@@ -37,7 +34,7 @@ fn without_map() -> Vec<u8> {
 }
 
 /// A network with an 8×8 map and a dropout of this mode.
-fn with_map(training: bool) -> Network {
+pub(super) fn with_map(training: bool) -> Network {
     let mut network = Network::new();
     network.convolve();
     let dropout = [("input", tensor("conv")), ("p", float(0.5)), ("train", flag(training))];
@@ -48,17 +45,17 @@ fn with_map(training: bool) -> Network {
     classifier(network, "flat", 4)
 }
 
-async fn uploaded(api: &Api, name: &str, bytes: Vec<u8>) -> String {
+pub(super) async fn uploaded(api: &Api, name: &str, bytes: Vec<u8>) -> String {
     let answer = api.upload(&format!("?name={name}"), bytes).await.expect(201);
     answer["id"].as_str().unwrap().to_owned()
 }
 
 /// A job of two checkpoints, whose networks are left to them.
-fn pair(teacher: &str, student: &str) -> Value {
+pub(super) fn pair(teacher: &str, student: &str) -> Value {
     json!({"teacher": {"checkpoint": teacher}, "student": {"checkpoint": student}, "dataset": {"name": "ten"}})
 }
 
-async fn posted(api: &Api, job: &Value) -> String {
+pub(super) async fn posted(api: &Api, job: &Value) -> String {
     api.post("/v1/jobs", job).await.expect(201)["id"].as_str().unwrap().to_owned()
 }
 
@@ -71,7 +68,7 @@ async fn fault(api: &Api, job: &Value) -> (String, String) {
     (text("pointer"), text("detail"))
 }
 
-async fn assert_fault(api: &Api, job: &Value, pointer: &str, words: &[&str]) {
+pub(super) async fn assert_fault(api: &Api, job: &Value, pointer: &str, words: &[&str]) {
     let (found, detail) = fault(api, job).await;
     assert_eq!(found, pointer, "{detail}");
     for word in words {
@@ -79,12 +76,12 @@ async fn assert_fault(api: &Api, job: &Value, pointer: &str, words: &[&str]) {
     }
 }
 
-async fn summary(api: &Api, id: &str) -> Value {
+pub(super) async fn summary(api: &Api, id: &str) -> Value {
     api.get(&format!("/v1/summaries?id={id}")).await.expect(200)["data"][0].clone()
 }
 
 /// The checkpoints that a job keeps from being deleted.
-async fn needed(api: &Api, job: &str) -> HashSet<String> {
+pub(super) async fn needed(api: &Api, job: &str) -> HashSet<String> {
     let query = sqlx::query_scalar("select checkpoint_id from job_checkpoints where job_id = $1").bind(job);
     query.fetch_all(&api.db.pool).await.unwrap().into_iter().collect()
 }
@@ -272,133 +269,4 @@ async fn a_checkpoint_without_a_graph_that_fits_nothing_says_how_to_export_the_n
     assert_fault(&api, &student_job(json!({"checkpoint": id})), "/teacher/checkpoint", &says).await;
     let (_, detail) = fault(&api, &student_job(json!({"checkpoint": id}))).await;
     assert_eq!(detail.matches("torch.export.save").count(), 1, "{detail}");
-}
-
-#[tokio::test]
-async fn a_job_shows_its_exported_networks_by_name_and_keeps_them() {
-    let api = Api::start().await;
-    let (teacher, student) = (uploaded(&api, "vit.pt2", with_map(false).bytes()).await, {
-        let nameless = api.upload("", with_map(true).bytes()).await.expect(201);
-        nameless["id"].as_str().unwrap().to_owned()
-    });
-    let id = posted(&api, &pair(&teacher, &student)).await;
-    let job = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
-    assert_eq!((&job["teacher_network"], &job["student_network"]), (&json!("vit.pt2"), &json!("exported network")));
-    assert_eq!(job["spec"]["student"], json!({"checkpoint": student}));
-    assert_eq!(api.db.job(&id).await["spec_version"], 2, "workers that do not know such networks leave it");
-    let shown = summary(&api, &id).await;
-    assert_eq!((&shown["teacher"], &shown["student"]), (&json!("vit.pt2"), &json!("exported network")));
-    assert_eq!(api.get("/v1/summaries?q=vit.pt2&sort=pair").await.expect(200)["total"], 1);
-    let plain = api.job().await;
-    assert_eq!(api.db.job(&plain).await["spec_version"], 1, "older workers can take it");
-
-    for checkpoint in [&teacher, &student] {
-        api.delete(&format!("/v1/checkpoints/{checkpoint}")).await.says(409, &[&id, "not finished"]);
-    }
-    let token = api.claim().await;
-    assert_eq!(token.job, id);
-    api.publish(&token, &[("student.safetensors", b"weights")]).await;
-    api.delete(&format!("/v1/checkpoints/{student}")).await.says(409, &[&id, "is nothing without it"]);
-    api.delete(&format!("/v1/checkpoints/{teacher}")).await.expect(204);
-    api.delete(&format!("/v1/jobs/{id}")).await.expect(204);
-    api.delete(&format!("/v1/checkpoints/{student}")).await.expect(204);
-}
-
-#[tokio::test]
-async fn the_student_of_a_job_teaches_as_the_exported_network_that_it_is() {
-    let api = Api::start().await;
-    let network = uploaded(&api, "mine.pt2", with_map(true).bytes()).await;
-    let mut first = plain_job();
-    first["student"] = json!({"checkpoint": network});
-    let first = posted(&api, &first).await;
-    let pupil = student_job(json!({"job": first}));
-    let dry = api.post("/v1/jobs?dry_run=true", &pupil).await.expect(200);
-    assert_eq!((&dry["teacher"]["name"], &dry["spec"]["dataset"]["image_size"]), (&json!("mine.pt2"), &json!(8)));
-    assert_eq!(dry["spec"]["teacher"], json!({"job": first}));
-    let mut named = pupil.clone();
-    named["teacher"]["architecture"] = json!("resnet20");
-    let says = ["is the exported network mine.pt2, not a resnet20: leave this out"];
-    assert_fault(&api, &named, "/teacher/architecture", &says).await;
-
-    let second = posted(&api, &pupil).await;
-    assert_eq!(summary(&api, &second).await["teacher"], "mine.pt2");
-    assert_eq!(needed(&api, &second).await, HashSet::from([network.clone()]), "the graph is in that file");
-    // It is kept for the pupil, whatever becomes of the teacher's job.
-    let token = api.claim().await;
-    api.publish(&token, &[("student.safetensors", b"weights")]).await;
-    api.ask(&format!("/v1/jobs/{second}/cancel")).await.expect(202);
-    api.delete(&format!("/v1/jobs/{first}")).await.expect(204);
-    api.delete(&format!("/v1/checkpoints/{network}")).await.expect(204);
-    api.ask(&format!("/v1/jobs/{second}/retry")).await.says(409, &["has been deleted"]);
-}
-
-#[tokio::test]
-async fn the_time_of_exported_networks_is_estimated_from_their_operations() {
-    let api = Api::start().await;
-    let network = uploaded(&api, "mine.pt2", with_map(true).bytes()).await;
-    let mut job = plain_job();
-    job["student"] = json!({"checkpoint": network});
-    posted(&api, &job).await;
-    let token = api.claim().await;
-    let started = Started {
-        device: "cpu".into(),
-        precision: "float32".into(),
-        threads: 1,
-        train_images: 4,
-        eval_images: 4,
-        classes: 10,
-        steps_per_epoch: 1,
-        epochs: 240,
-        resumed_epochs: 0,
-        resumed_step: 0,
-    };
-    assert!(queue::started(&api.db.pool, &token.write(), &started).await.unwrap());
-    let progress = Progress {
-        epoch: 1,
-        epochs: 240,
-        step: 1,
-        steps: 240,
-        fraction: 0.1,
-        images_per_second: 50.0,
-        eta_seconds: 9.0,
-    };
-    let batch = ReportBatch { progress: Some(progress), ..ReportBatch::default() };
-    assert!(queue::record(&api.db.pool, &token.write(), &batch).await.unwrap());
-    let same = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
-    assert_eq!(same["time"]["images_per_second"], 50.0);
-    assert!(same["time"]["method"].as_str().unwrap().contains("with the same networks"), "{same}");
-    let other = uploaded(&api, "other.pt2", efficientnet()).await;
-    job["student"]["checkpoint"] = json!(other);
-    let scaled = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
-    assert!(scaled["time"]["method"].as_str().unwrap().contains("scaled by multiply-accumulates"), "{scaled}");
-    let macs = |dry: &Value| dry["student"]["macs"].as_f64().unwrap();
-    let expected = 50.0 * macs(&same) / macs(&scaled);
-    let found = scaled["time"]["images_per_second"].as_f64().unwrap();
-    assert!((found - expected).abs() < 1e-6 * expected, "{found} {expected}");
-}
-
-#[tokio::test]
-async fn workers_that_do_not_know_exported_networks_are_what_a_job_waits_for() {
-    let api = Api::start().await;
-    let network = uploaded(&api, "mine.pt2", with_map(true).bytes()).await;
-    let old = NewWorker {
-        id: "wrk_TEST".into(),
-        name: "host".into(),
-        device: "cpu".into(),
-        devices: 1,
-        memory_bytes: None,
-        usage: Usage::default(),
-        abilities: None,
-    };
-    workers::register(&api.db.pool, &old).await.unwrap();
-    sqlx::query("update workers set spec_version = 1").execute(&api.db.pool).await.unwrap();
-    let mut job = plain_job();
-    job["student"] = json!({"checkpoint": network});
-    let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
-    let says = "no running worker knows version 2 of specifications: update the workers; the job waits until one does";
-    assert!(dry["warnings"].as_array().unwrap().contains(&json!(says)), "{dry:#}");
-    let id = posted(&api, &job).await;
-    assert_eq!(summary(&api, &id).await["waiting"]["reason"], "version");
-    let dry = api.post("/v1/jobs?dry_run=true", &plain_job()).await.expect(200);
-    assert_eq!(dry["warnings"], json!([]), "it can take others");
 }

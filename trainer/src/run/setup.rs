@@ -76,7 +76,6 @@ impl Setup {
         let batch_size = settings.shard.largest(spec.training.batch_size);
         let placement = TeacherPlacement { device, kind: arithmetic.kind(), batch_size };
         let Networks { mut student, teacher, hashes } = Networks::load(spec, &data, placement, report)?;
-
         let size =
             DataSize { train_images: data.train.len(), eval_images: data.eval.len(), classes: data.classes.count };
         let identity = resume::identity(spec, &hashes, size);
