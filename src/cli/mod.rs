@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub use admin::{ClientArgs, MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
 pub use distillery_core::trainer_flags::LogFormat;
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
-pub use export::{ExportArgs, ExportFormat};
+pub use export::ExportArgs;
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
 
 use crate::db::DatabaseLocation;

@@ -10,15 +10,15 @@ use anyhow::{Context, bail};
 use distillery_core::export::bundle::{self, BundledFile};
 use distillery_core::export::int8::{self, Ranges};
 use distillery_core::export::onnx::{self, Numbers, Options};
-use distillery_core::export::{Comparison, Parity, Report, Runtime, Samples, Source, Student, TOLERANCE, write_pt2};
+use distillery_core::export::{
+    Comparison, EXIT_REFUSED, ExportFormat, Parity, Report, Runtime, Samples, Source, Student, TOLERANCE, write_pt2,
+};
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::cli::{ExportArgs, ExportFormat};
+use crate::cli::ExportArgs;
 use crate::onnx_runtime::OnnxRuntime;
 
-/// Exit status if the student cannot be exported; that of other failures is 1.
-pub const REFUSED: u8 = 4;
 /// Images that are run at a time.
 const BATCH: usize = 16;
 
@@ -46,7 +46,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let is_refused = error.downcast_ref::<distillery_core::export::Error>().is_some_and(|error| error.is_users());
-    if is_refused { REFUSED.into() } else { ExitCode::FAILURE }
+    if is_refused { EXIT_REFUSED.into() } else { ExitCode::FAILURE }
 }
 
 /// An error that the student is the reason of.

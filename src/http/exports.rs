@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use distillery_core::export::{EXIT_REFUSED, ExportFormat};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -20,8 +21,6 @@ use tokio::sync::Semaphore;
 use super::AppState;
 use super::error::ApiError;
 use crate::artifacts;
-use crate::cli::ExportFormat;
-use crate::commands::export::REFUSED;
 use crate::db::artifacts::Artifact;
 use crate::db::embedded;
 use crate::process::child;
@@ -206,7 +205,7 @@ async fn run(command: std::process::Command) -> Result<Value, ApiError> {
         return Ok(serde_json::from_str(&said).map_err(anyhow::Error::from)?);
     }
     let complaint = complaint.trim().trim_start_matches("distillery: ");
-    if status.code() == Some(REFUSED.into()) {
+    if status.code() == Some(EXIT_REFUSED.into()) {
         return Err(ApiError::invalid(format!("the student cannot be exported: {complaint}")));
     }
     Err(ApiError::Internal(anyhow::anyhow!("distillery export: {status}: {complaint}")))

@@ -7,6 +7,7 @@
 
 mod card;
 mod evaluation;
+mod format;
 mod json_filter;
 mod parity;
 mod preprocessing;
@@ -22,10 +23,14 @@ use std::io;
 
 use crate::{checkpoint, exported};
 
+pub use format::ExportFormat;
 pub use parity::{Batch, Comparison, Parity, Report, Runtime, Samples, TOLERANCE, Top1};
 pub use preprocessing::Preprocessing;
 pub use pt2::write as write_pt2;
 pub use student::{Source, Student};
+
+/// Exit status of `distillery export` if the student cannot be exported; that of other failures is 1.
+pub const EXIT_REFUSED: u8 = 4;
 
 /// The messages do not name the files, because the caller knows what users call them.
 #[derive(Debug, thiserror::Error)]

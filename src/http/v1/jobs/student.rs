@@ -4,11 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
+use distillery_core::export::ExportFormat;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::artifacts::{download, find};
-use crate::cli::ExportFormat;
 use crate::db;
 use crate::db::artifacts::Artifact;
 use crate::db::jobs::Job;
