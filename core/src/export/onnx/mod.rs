@@ -6,6 +6,7 @@
 
 mod attention;
 mod builder;
+mod functions;
 mod initializer;
 mod normalise;
 mod operators;

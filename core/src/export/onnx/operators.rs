@@ -3,7 +3,7 @@
 use super::builder::{Builder, signed};
 use super::proto::AttributeProto;
 use crate::export::Result;
-use crate::exported::{Activation, Arithmetic, Node, Op, Operand, Size};
+use crate::exported::{Arithmetic, Node, Op, Operand, Size};
 
 fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto::int(name, value)
@@ -36,16 +36,17 @@ impl Builder<'_> {
             Op::Attention { mask, is_causal, scale, .. } => self.attention(node, *mask, *is_causal, *scale),
             Op::Activation(function) => self.activation(node, *function),
             Op::Softmax { dimension } => self.plain(node, "Softmax", vec![int("axis", axis(*dimension))]),
+            Op::LogSoftmax { dimension } => self.plain(node, "LogSoftmax", vec![int("axis", axis(*dimension))]),
+            Op::Prelu => self.prelu(node),
+            Op::Where => self.plain(node, "Where", Vec::new()),
             Op::Arithmetic { kind, other } => self.arithmetic(node, *kind, *other),
             Op::Concat { dimension } => self.plain(node, "Concat", vec![int("axis", axis(*dimension))]),
             Op::MaxPool(window) => self.max_pool(node, *window),
             Op::AveragePool { window, counts_padding } => self.average_pool(node, *window, *counts_padding),
             Op::AdaptiveAveragePool { size } => self.adaptive_average_pool(node, *size),
-            Op::Mean { dimensions, keeps } => {
-                let axes = dimensions.iter().map(|&dimension| axis(dimension)).collect();
-                let attributes = vec![AttributeProto::ints("axes", axes), int("keepdims", i64::from(*keeps))];
-                self.plain(node, "ReduceMean", attributes)
-            }
+            Op::Mean { dimensions, keeps } => self.reduce(node, "ReduceMean", dimensions, *keeps),
+            Op::Max { dimensions, keeps, .. } => self.reduce(node, "ReduceMax", dimensions, *keeps),
+            Op::Norm { dimensions, keeps } => self.reduce(node, "ReduceL2", dimensions, *keeps),
             // Nothing of these is left in evaluation.
             Op::Empty { .. } | Op::Bernoulli { .. } | Op::CountBatch | Op::Dropout { .. } | Op::Identity => Ok(()),
             Op::Reshape { shape } => {
@@ -81,16 +82,27 @@ impl Builder<'_> {
     }
 
     /// A node whose inputs are the operation's.
-    fn plain(&mut self, node: &Node, op_type: &str, attributes: Vec<AttributeProto>) -> Result<()> {
+    pub(super) fn plain(&mut self, node: &Node, op_type: &str, attributes: Vec<AttributeProto>) -> Result<()> {
         let inputs = self.names(&node.inputs)?;
         self.result(node, op_type, inputs, attributes)
     }
 
     /// A node with the operation's first input and these.
-    fn with(&mut self, node: &Node, op_type: &str, others: Vec<String>, attributes: Vec<AttributeProto>) -> Result<()> {
+    pub(super) fn with(
+        &mut self,
+        node: &Node,
+        op_type: &str,
+        others: Vec<String>,
+        attributes: Vec<AttributeProto>,
+    ) -> Result<()> {
         let mut inputs = vec![self.name(node.inputs[0])?];
         inputs.extend(others);
         self.result(node, op_type, inputs, attributes)
+    }
+
+    fn reduce(&mut self, node: &Node, op_type: &str, dimensions: &[usize], keeps: bool) -> Result<()> {
+        let axes = dimensions.iter().map(|&dimension| axis(dimension)).collect();
+        self.plain(node, op_type, vec![AttributeProto::ints("axes", axes), int("keepdims", i64::from(keeps))])
     }
 
     fn linear(&mut self, node: &Node, bias: bool) -> Result<()> {
@@ -108,58 +120,14 @@ impl Builder<'_> {
         self.result(node, "Add", vec![product, bias], Vec::new())
     }
 
-    fn activation(&mut self, node: &Node, function: Activation) -> Result<()> {
-        let sixth = |name: &str| AttributeProto::float(name, 1.0 / 6.0);
-        match function {
-            Activation::Relu => self.plain(node, "Relu", Vec::new()),
-            Activation::Clamp { low, high } => {
-                let limits = vec![self.float(low), self.float(high)];
-                self.with(node, "Clip", limits, Vec::new())
-            }
-            Activation::Hardswish => self.plain(node, "HardSwish", Vec::new()),
-            Activation::Hardsigmoid => {
-                self.plain(node, "HardSigmoid", vec![sixth("alpha"), AttributeProto::float("beta", 0.5)])
-            }
-            Activation::Silu => {
-                let input = self.name(node.inputs[0])?;
-                let gate = self.step(&node.name, "Sigmoid", vec![input], Vec::new());
-                self.with(node, "Mul", vec![gate], Vec::new())
-            }
-            Activation::Sigmoid => self.plain(node, "Sigmoid", Vec::new()),
-            Activation::Tanh => self.plain(node, "Tanh", Vec::new()),
-            Activation::Gelu { tanh } => self.gelu(node, tanh),
-        }
-    }
-
-    /// x/2 · (1 + erf(x/√2)), or x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))).
-    fn gelu(&mut self, node: &Node, tanh: bool) -> Result<()> {
-        let name = &node.name;
-        let input = self.name(node.inputs[0])?;
-        let inner = if tanh {
-            let (three, factor) = (self.float(3.0), self.float(0.044_715));
-            let cube = self.step(name, "Pow", vec![input.clone(), three], Vec::new());
-            let cube = self.step(name, "Mul", vec![cube, factor], Vec::new());
-            let sum = self.step(name, "Add", vec![input.clone(), cube], Vec::new());
-            let factor = self.float((2.0 / std::f64::consts::PI).sqrt());
-            let scaled = self.step(name, "Mul", vec![sum, factor], Vec::new());
-            self.step(name, "Tanh", vec![scaled], Vec::new())
-        } else {
-            let root = self.float(std::f64::consts::SQRT_2);
-            let scaled = self.step(name, "Div", vec![input.clone(), root], Vec::new());
-            self.step(name, "Erf", vec![scaled], Vec::new())
-        };
-        let (one, half) = (self.float(1.0), self.float(0.5));
-        let sum = self.step(name, "Add", vec![inner, one], Vec::new());
-        let product = self.step(name, "Mul", vec![input, sum], Vec::new());
-        self.result(node, "Mul", vec![product, half], Vec::new())
-    }
-
     fn arithmetic(&mut self, node: &Node, kind: Arithmetic, other: Operand) -> Result<()> {
         let op_type = match kind {
             Arithmetic::Add => "Add",
             Arithmetic::Subtract => "Sub",
             Arithmetic::Multiply => "Mul",
             Arithmetic::Divide => "Div",
+            Arithmetic::Maximum => "Max",
+            Arithmetic::Minimum => "Min",
         };
         match other {
             Operand::Tensor => self.plain(node, op_type, Vec::new()),

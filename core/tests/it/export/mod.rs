@@ -1,6 +1,8 @@
 //! Students in other formats.
 
 mod bundle;
+mod cases;
+mod functions;
 mod onnx;
 mod operators;
 mod parity;

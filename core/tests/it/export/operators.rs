@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 
 use distillery_core::export::onnx::Options;
 use distillery_core::exported::{ExportedNetwork, Op};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::cases::{Case, Inputs, names, side, window};
 use super::onnx::model;
-use super::students::{exported, randomise};
+use super::students::exported;
 use crate::exported::programs::{B, Network, expression, flag, float, int, ints, meta, tensor};
 
 /// The names of all operations.
-const ALL: [&str; 29] = [
+const ALL: [&str; 34] = [
     "activation",
     "adaptive_average_pool",
     "arithmetic",
@@ -29,11 +30,15 @@ const ALL: [&str; 29] = [
     "identity",
     "layer_norm",
     "linear",
+    "log_softmax",
     "matmul",
+    "max",
     "max_pool",
     "mean",
+    "norm",
     "pad",
     "permute",
+    "prelu",
     "reshape",
     "roll",
     "rows",
@@ -41,6 +46,7 @@ const ALL: [&str; 29] = [
     "slice",
     "softmax",
     "split",
+    "where",
 ];
 
 /// The name of an operation; the compiler asks for those that are new. `unbind` is under `split`.
@@ -55,12 +61,17 @@ fn name(op: &Op) -> &'static str {
         Op::Attention { .. } => "attention",
         Op::Activation(_) => "activation",
         Op::Softmax { .. } => "softmax",
+        Op::LogSoftmax { .. } => "log_softmax",
+        Op::Prelu => "prelu",
+        Op::Where => "where",
         Op::Arithmetic { .. } => "arithmetic",
         Op::Concat { .. } => "concat",
         Op::MaxPool(_) => "max_pool",
         Op::AveragePool { .. } => "average_pool",
         Op::AdaptiveAveragePool { .. } => "adaptive_average_pool",
         Op::Mean { .. } => "mean",
+        Op::Max { .. } => "max",
+        Op::Norm { .. } => "norm",
         Op::Reshape { .. } => "reshape",
         Op::Expand { .. } => "expand",
         Op::Permute { .. } => "permute",
@@ -78,126 +89,35 @@ fn name(op: &Op) -> &'static str {
     }
 }
 
-/// A network under construction, and its latest value.
-struct Case {
-    network: Network,
-    value: &'static str,
-    shape: Vec<i64>,
-}
-
-type Inputs = Vec<(&'static str, Value)>;
-
-impl Case {
-    /// Images [B, 3, 8, 8].
-    fn new() -> Self {
-        Self { network: Network::new(), value: "x", shape: vec![B, 3, 8, 8] }
-    }
-
-    /// A map [B, 4, 8, 8].
-    fn map() -> Self {
-        let mut case = Self::new();
-        case.network.convolve();
-        (case.value, case.shape) = ("conv", vec![B, 4, 8, 8]);
-        case
-    }
-
-    /// Rows [B, 4, 64].
-    fn rows() -> Self {
-        Self::map().then("flatten.using_ints", "rows", vec![("start_dim", int(2))], &[B, 4, 64])
-    }
-
-    /// An operator on the latest value, which its schema calls `first`.
-    fn with(mut self, first: &str, operator: &str, name: &'static str, others: Inputs, shape: &[i64]) -> Self {
-        let inputs: Vec<_> = std::iter::once((first, tensor(self.value))).chain(others).collect();
-        self.network.node(operator, name, &inputs, shape);
-        (self.value, self.shape) = (name, shape.to_vec());
-        self
-    }
-
-    fn then(self, operator: &str, name: &'static str, others: Inputs, shape: &[i64]) -> Self {
-        self.with("self", operator, name, others, shape)
-    }
-
-    /// An operator with several results, of which one is the next value.
-    fn parts(mut self, operator: &str, names: &[&'static str], shapes: &[&[i64]], others: Inputs) -> Self {
-        let inputs: Vec<_> = std::iter::once(("self", tensor(self.value))).chain(others).collect();
-        let outputs: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
-        self.network.bare_node(&format!("torch.ops.aten.{operator}"), &inputs, json!([{"as_tensors": outputs}]));
-        for (name, shape) in names.iter().zip(shapes) {
-            *self.network.recorded(name) = meta(shape);
-        }
-        (self.value, self.shape) = (names[1], shapes[1].to_vec());
-        self
-    }
-
-    fn parameters(mut self, parameters: &[(&str, &[i64])]) -> Self {
-        parameters.iter().for_each(|(key, shape)| self.network.parameter(key, shape));
-        self
-    }
-
-    /// The batch size as the name `b`.
-    fn batch_size(mut self) -> Self {
-        let outputs = json!([{"as_sym_int": {"as_name": "b"}}]);
-        self.network.bare_node("torch.ops.aten.sym_size.int", &[("self", tensor("x")), ("dim", int(0))], outputs);
-        self.network.graph()["sym_int_values"]["b"] = expression("Symbol('s77', positive=True, integer=True)");
-        self
-    }
-
-    /// All elements of an image to logits, so that each of them counts.
-    fn network(mut self) -> Network {
-        let elements = self.shape[1..].iter().product();
-        self = self.then("flatten.using_ints", "all", vec![("start_dim", int(1))], &[B, elements]);
-        self.network.parameter("head.weight", &[5, elements]);
-        self.network.parameter("head.bias", &[5]);
-        let others = vec![("weight", tensor("head.weight")), ("bias", tensor("head.bias"))];
-        self = self.with("input", "linear.default", "logits", others, &[B, 5]);
-        self.network.result("logits");
-        randomise(&mut self.network);
-        self.network
-    }
-}
-
-fn names(sizes: &[&str]) -> Value {
-    let size = |size: &&str| match size.parse::<i64>() {
-        Ok(number) => json!({"as_int": number}),
-        Err(_) => json!({"as_name": size}),
-    };
-    json!({"as_sym_ints": sizes.iter().map(size).collect::<Vec<_>>()})
-}
-
-fn window(size: i64, stride: i64, padding: i64, rounds_up: bool) -> Inputs {
-    vec![
-        ("kernel_size", ints(&[size, size])),
-        ("stride", ints(&[stride, stride])),
-        ("padding", ints(&[padding, padding])),
-        ("ceil_mode", flag(rounds_up)),
-    ]
-}
-
-/// Side of a map of 8×8 after a pooling.
-fn side(size: i64, stride: i64, padding: i64, rounds_up: bool) -> i64 {
-    let room = 8 + 2 * padding - size;
-    let steps = if rounds_up { (room + stride - 1) / stride } else { room / stride };
-    if rounds_up && steps * stride >= 8 + padding { steps } else { steps + 1 }
+/// The weight `w`, the bias `v` if there is one, and other inputs.
+fn weighted(bias: bool, others: Inputs) -> Inputs {
+    let mut inputs = vec![("weight", tensor("w"))];
+    inputs.extend(bias.then(|| ("bias", tensor("v"))));
+    inputs.into_iter().chain(others).collect()
 }
 
 fn layers(cases: &mut Vec<(String, Case)>) {
-    let convolution = |bias: bool, others: Inputs| {
-        let mut inputs = vec![("weight", tensor("w"))];
-        inputs.extend(bias.then(|| ("bias", tensor("v"))));
-        inputs.into_iter().chain(others).collect::<Vec<_>>()
-    };
     let others = vec![("stride", ints(&[2, 1])), ("padding", ints(&[1, 2])), ("dilation", ints(&[1, 2]))];
     let case = Case::map().parameters(&[("w", &[6, 4, 3, 3]), ("v", &[6])]);
-    cases.push((
-        "convolution".into(),
-        case.with("input", "conv2d.default", "y", convolution(true, others), &[B, 6, 4, 8]),
-    ));
+    cases
+        .push(("convolution".into(), case.with("input", "conv2d.default", "y", weighted(true, others), &[B, 6, 4, 8])));
     let others = vec![("padding", ints(&[1, 1])), ("groups", int(2))];
     let case = Case::map().parameters(&[("w", &[6, 2, 3, 3])]);
-    cases
-        .push(("grouped".into(), case.with("input", "conv2d.default", "y", convolution(false, others), &[B, 6, 8, 8])));
+    cases.push(("grouped".into(), case.with("input", "conv2d.default", "y", weighted(false, others), &[B, 6, 8, 8])));
 
+    for bias in [true, false] {
+        let others = weighted(bias, Vec::new());
+        let case = Case::rows().parameters(if bias { &[("w", &[5, 64]), ("v", &[5])] } else { &[("w", &[5, 64])] });
+        cases.push((format!("linear_{bias}"), case.with("input", "linear.default", "y", others, &[B, 4, 5])));
+    }
+    let case = Case::rows().parameters(&[("w", &[64, 6])]);
+    cases.push(("matmul".into(), case.then("matmul.default", "y", vec![("other", tensor("w"))], &[B, 4, 6])));
+    for operator in ["softmax.int", "log_softmax.int"] {
+        cases.push((operator.into(), Case::map().then(operator, "y", vec![("dim", int(1))], &[B, 4, 8, 8])));
+    }
+}
+
+fn norms(cases: &mut Vec<(String, Case)>) {
     let mut case = Case::map().parameters(&[("bn.weight", &[4]), ("bn.bias", &[4])]);
     ["bn.running_mean", "bn.running_var"].iter().for_each(|key| case.network.buffer(key, &[4]));
     case.network.counter("bn.num_batches_tracked");
@@ -232,15 +152,6 @@ fn layers(cases: &mut Vec<(String, Case)>) {
         let case = with(Case::map(), &[4]).with("input", "group_norm.default", "y", others, &[B, 4, 8, 8]);
         cases.push((format!("group_norm_{scale}_{shift}"), case));
     }
-
-    for bias in [true, false] {
-        let others = convolution(bias, Vec::new());
-        let case = Case::rows().parameters(if bias { &[("w", &[5, 64]), ("v", &[5])] } else { &[("w", &[5, 64])] });
-        cases.push((format!("linear_{bias}"), case.with("input", "linear.default", "y", others, &[B, 4, 5])));
-    }
-    let case = Case::rows().parameters(&[("w", &[64, 6])]);
-    cases.push(("matmul".into(), case.then("matmul.default", "y", vec![("other", tensor("w"))], &[B, 4, 6])));
-    cases.push(("softmax".into(), Case::map().then("softmax.int", "y", vec![("dim", int(1))], &[B, 4, 8, 8])));
 }
 
 fn attention(cases: &mut Vec<(String, Case)>) {
@@ -276,18 +187,37 @@ fn elements(cases: &mut Vec<(String, Case)>) {
         ("tanh.default", Vec::new()),
         ("gelu.default", vec![("approximate", json!({"as_string": "none"}))]),
         ("gelu.default", vec![("approximate", json!({"as_string": "tanh"}))]),
+        ("leaky_relu.default", vec![("negative_slope", float(0.2))]),
+        ("elu.default", vec![("alpha", float(0.7))]),
+        ("elu.default", vec![("alpha", float(0.7)), ("scale", float(1.2)), ("input_scale", float(0.4))]),
+        ("celu.default", vec![("alpha", float(0.6))]),
+        ("selu.default", Vec::new()),
+        ("softplus.default", Vec::new()),
+        ("softplus.default", vec![("beta", float(2.0)), ("threshold", float(0.5))]),
+        ("pow.Tensor_Scalar", vec![("exponent", float(2.0))]),
+        ("exp.default", Vec::new()),
+        ("abs.default", Vec::new()),
+        ("erf.default", Vec::new()),
+        ("prelu.default", vec![("weight", tensor("slope"))]),
+        ("prelu.default", vec![("weight", tensor("slopes"))]),
+        ("maximum.default", vec![("other", tensor("w"))]),
+        ("minimum.default", vec![("other", tensor("w"))]),
     ];
     for operator in ["add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor"] {
         functions.push((operator, vec![("other", float(0.3))]));
         functions.push((operator, vec![("other", tensor("w"))]));
     }
     for (number, (operator, others)) in functions.into_iter().enumerate() {
-        let case = if others.iter().any(|(_, other)| *other == tensor("w")) {
-            Case::map().parameters(&[("w", &[4, 1, 1])])
-        } else {
-            Case::map()
-        };
-        cases.push((format!("{number}_{operator}"), case.then(operator, "y", others, &[B, 4, 8, 8])));
+        let parameters: [(&str, &[i64]); 3] = [("w", &[4, 1, 1]), ("slope", &[1]), ("slopes", &[4])];
+        let is_used = |(key, _): &(&str, &[i64])| others.iter().any(|(_, other)| *other == tensor(key));
+        let used: Vec<_> = parameters.into_iter().filter(is_used).collect();
+        let case = Case::map().parameters(&used).then(operator, "y", others, &[B, 4, 8, 8]);
+        cases.push((format!("{number}_{operator}"), case));
+    }
+    // Functions of positive numbers alone.
+    for operator in ["log.default", "sqrt.default", "rsqrt.default", "reciprocal.default"] {
+        let positive = Case::map().then("exp.default", "positive", Vec::new(), &[B, 4, 8, 8]);
+        cases.push((operator.to_owned(), positive.then(operator, "y", Vec::new(), &[B, 4, 8, 8])));
     }
 }
 
@@ -320,7 +250,9 @@ fn pools(cases: &mut Vec<(String, Case)>) {
     for keeps in [true, false] {
         let inputs = vec![("dim", ints(&[1, 3])), ("keepdim", flag(keeps))];
         let shape: &[i64] = if keeps { &[B, 1, 8, 1] } else { &[B, 8] };
-        cases.push((format!("mean_{keeps}"), Case::map().then("mean.dim", "y", inputs, shape)));
+        for operator in ["mean.dim", "amax.default", "linalg_vector_norm.default"] {
+            cases.push((format!("{operator}_{keeps}"), Case::map().then(operator, "y", inputs.clone(), shape)));
+        }
     }
 }
 
@@ -380,28 +312,28 @@ fn random(cases: &mut Vec<(String, Case)>) {
 
 /// Rows of a table by the numbers of a constant.
 fn table(cases: &mut Vec<(String, Case)>) {
-    let mut case = Case::rows().parameters(&[("table", &[5, 64])]);
-    let mut numbers = meta(&[2, 2]);
-    numbers["dtype"] = json!(5);
-    case.network.constants["config"]["index"] =
-        json!({"path_name": "tensor_0", "is_param": false, "use_pickle": false, "tensor_meta": numbers});
-    let elements: Vec<u8> = [4_i64, 0, -2, 1].into_iter().flat_map(i64::to_le_bytes).collect();
-    case.network.files.push(("data/constants/tensor_0".to_owned(), elements));
-    case.network.input(
-        json!({"tensor_constant": {"arg": {"name": "index"}, "tensor_constant_name": "index"}}),
-        "index",
-        numbers,
-    );
+    let elements = [4_i64, 0, -2, 1].into_iter().flat_map(i64::to_le_bytes).collect();
+    let mut case = Case::rows().parameters(&[("table", &[5, 64])]).constant("index", 5, &[2, 2], elements);
     let indices = json!({"as_optional_tensors": [{"as_tensor": {"name": "index"}}]});
     case.network.node("index.Tensor", "taken", &[("self", tensor("table")), ("indices", indices)], &[2, 2, 64]);
     case.network.node("flatten.using_ints", "four", &[("self", tensor("taken")), ("end_dim", int(1))], &[4, 64]);
     cases.push(("rows".into(), case.then("add.Tensor", "y", vec![("other", tensor("four"))], &[B, 4, 64])));
 }
 
+/// Elements of two maps, as a constant says.
+fn choice(cases: &mut Vec<(String, Case)>) {
+    let holds = (0..64).map(|at| u8::from(at % 3 == 0)).collect();
+    let case = Case::map().parameters(&[("other", &[4, 1, 1])]).constant("holds", 12, &[8, 8], holds);
+    let shape = [B, 4, 8, 8];
+    let case = case.then("mul.Tensor", "twice", vec![("other", float(2.0))], &shape);
+    let others = vec![("condition", tensor("holds")), ("other", tensor("other"))];
+    cases.push(("where".into(), case.then("where.self", "y", others, &shape)));
+}
+
 /// A network for every operation, and several for those with many forms.
 pub fn cases() -> Vec<(String, Network)> {
     let mut cases = Vec::new();
-    for add in [layers, attention, elements, pools, shapes, random, table] {
+    for add in [layers, norms, attention, elements, pools, shapes, random, table, choice] {
         add(&mut cases);
     }
     cases.into_iter().map(|(name, case)| (name, case.network())).collect()

@@ -1,7 +1,9 @@
 //! Graphs computed step by step in double precision, as PyTorch documents its operators: slow, and written without
 //! regard to how they are exported.
 
-use distillery_core::exported::{Activation, Arithmetic, Graph, Node, Op, Operand, Origin, Size, Window};
+use distillery_core::exported::{Arithmetic, Graph, Node, Op, Operand, Origin, Size, Window};
+
+use super::functions::activation;
 
 /// A tensor in row-major order.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,12 +142,24 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
         }
         Op::Activation(function) => x().map(|x| activation(*function, x)),
         Op::Softmax { dimension } => softmax(x(), *dimension),
+        Op::LogSoftmax { dimension } => softmax(x(), *dimension).map(f64::ln),
+        Op::Prelu => Tensor::build(shape, |index| {
+            let slopes = &inputs[1].data;
+            let slope = slopes[if slopes.len() == 1 { 0 } else { index[1] }];
+            let x = x().at(index);
+            if x > 0.0 { x } else { slope * x }
+        }),
+        Op::Where => {
+            Tensor::build(shape, |index| inputs[if inputs[0].broadcast(index) != 0.0 { 1 } else { 2 }].broadcast(index))
+        }
         Op::Arithmetic { kind, other } => {
             let combine = |one: f64, two: f64| match kind {
                 Arithmetic::Add => one + two,
                 Arithmetic::Subtract => one - two,
                 Arithmetic::Multiply => one * two,
                 Arithmetic::Divide => one / two,
+                Arithmetic::Maximum => one.max(two),
+                Arithmetic::Minimum => one.min(two),
             };
             match other {
                 Operand::Number(number) => x().map(|x| combine(x, *number)),
@@ -180,18 +194,13 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
             values.iter().sum::<f64>() / values.len() as f64
         }),
         Op::Mean { dimensions, .. } => {
-            let whole = &x().shape;
-            let kept: Vec<usize> =
-                whole.iter().enumerate().map(|(at, &size)| if dimensions.contains(&at) { 1 } else { size }).collect();
-            let mut sums = Tensor::build(&kept, |_| 0.0);
-            for (flat, value) in x().data.iter().enumerate() {
-                let index = unflattened(flat, whole);
-                let place =
-                    index.iter().zip(&kept).fold(0, |flat, (&at, &size)| flat * size + if size == 1 { 0 } else { at });
-                sums.data[place] += value;
-            }
-            let count = (x().data.len() / sums.data.len()) as f64;
-            Tensor::new(shape, sums.data.iter().map(|sum| sum / count).collect())
+            reduced(x(), dimensions, shape, |values| values.iter().sum::<f64>() / values.len() as f64)
+        }
+        Op::Max { dimensions, .. } => {
+            reduced(x(), dimensions, shape, |values| values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+        }
+        Op::Norm { dimensions, .. } => {
+            reduced(x(), dimensions, shape, |values| values.iter().map(|value| value * value).sum::<f64>().sqrt())
         }
         Op::Reshape { .. } => Tensor::new(shape, x().data.clone()),
         Op::Expand { .. } => Tensor::build(shape, |index| x().broadcast(index)),
@@ -235,6 +244,19 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
         Op::Bernoulli { probability } => Tensor::build(shape, |_| *probability),
         Op::CountBatch => x().map(|count| count + 1.0),
     }
+}
+
+/// Combines the elements of some dimensions, whose size becomes 1.
+fn reduced(x: &Tensor, dimensions: &[usize], shape: &[usize], combine: impl Fn(&[f64]) -> f64) -> Tensor {
+    let size = |(at, &size): (usize, &usize)| if dimensions.contains(&at) { 1 } else { size };
+    let kept: Vec<usize> = x.shape.iter().enumerate().map(size).collect();
+    let mut groups = vec![Vec::new(); kept.iter().product()];
+    for (flat, &value) in x.data.iter().enumerate() {
+        let index = unflattened(flat, &x.shape);
+        let place = index.iter().zip(&kept).fold(0, |flat, (&at, &size)| flat * size + if size == 1 { 0 } else { at });
+        groups[place].push(value);
+    }
+    Tensor::new(shape, groups.iter().map(|group| combine(group)).collect())
 }
 
 fn affine(mut x: Tensor, inputs: &[&Tensor], scale: bool, shift: bool, place: impl Fn(usize) -> usize) -> Tensor {
@@ -358,36 +380,4 @@ fn attention(
         product * scale + mask.map_or(0.0, |mask| mask.broadcast(index))
     });
     matmul(&softmax(&scores, rank - 1), inputs[2], shape)
-}
-
-fn activation(function: Activation, x: f64) -> f64 {
-    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-    match function {
-        Activation::Relu => x.max(0.0),
-        Activation::Clamp { low, high } => x.max(low).min(high),
-        Activation::Hardswish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
-        Activation::Hardsigmoid => (x + 3.0).clamp(0.0, 6.0) / 6.0,
-        Activation::Silu => x * sigmoid(x),
-        Activation::Sigmoid => sigmoid(x),
-        Activation::Tanh => x.tanh(),
-        Activation::Gelu { tanh: true } => {
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
-            x / 2.0 * (1.0 + inner.tanh())
-        }
-        Activation::Gelu { tanh: false } => x / 2.0 * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-    }
-}
-
-/// The error function, from its series.
-fn erf(x: f64) -> f64 {
-    if x.abs() > 5.0 {
-        return x.signum();
-    }
-    let (mut term, mut sum) = (x, x);
-    for n in 1..200 {
-        let n = f64::from(n);
-        term *= -x * x / n;
-        sum += term / (2.0 * n + 1.0);
-    }
-    sum * 2.0 / std::f64::consts::PI.sqrt()
 }
