@@ -1,7 +1,7 @@
 //! ONNX Runtime, loaded where it is there, to check exported students with a program that is not ours.
 //!
-//! Only `distillery export` loads it. The server starts that command as a process, so that it stays small and a fault in
-//! the library ends nothing else.
+//! Only `distillery export` loads it. The server starts that command as a process, so that it stays small and a fault
+//! in the library ends nothing else.
 
 use std::path::Path;
 

@@ -99,8 +99,8 @@ pub struct VerifyArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct EvaluateArgs {
-    /// The architecture: a name from `GET /v1/architectures`. Default: the one that the checkpoint's metadata name, or the
-    /// only one that it fits. Exported networks have none.
+    /// The architecture: a name from `GET /v1/architectures`. Default: the one that the checkpoint's metadata name, or
+    /// the only one that it fits. Exported networks have none.
     #[arg(long, env = "DISTILLERY_ARCHITECTURE")]
     pub architecture: Option<String>,
     /// The exported network whose weights the checkpoint has, such as a student's.

@@ -91,7 +91,8 @@ impl Upload {
         })
     }
 
-    /// Replaces the file by one of its state dicts. Returns what was done to read that, which the new file does not show.
+    /// Replaces the file by one of its state dicts. Returns what was done to read that, which the new file does not
+    /// show.
     fn choose(&mut self, key: &str, spool: &Path) -> Result<Vec<String>, ApiError> {
         let checkpoint = checkpoint::Checkpoint::open_state_dict(&self.path(), Some(key)).map_err(unreadable)?;
         let directory = tempfile::tempdir_in(spool)?;

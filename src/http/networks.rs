@@ -1,5 +1,5 @@
-//! Finds out which networks a specification means: those that it names, and those that its checkpoints and its teacher's
-//! job have.
+//! Finds out which networks a specification means: those that it names, and those that its checkpoints and its
+//! teacher's job have.
 
 use sqlx::types::Json as Jsonb;
 
@@ -79,8 +79,8 @@ impl Role {
         fault(&format!("/{}/{field}", self.name), detail)
     }
 
-    /// Checks that an uploaded checkpoint exists and is of the network. Returns the network if the specification does not
-    /// name it.
+    /// Checks that an uploaded checkpoint exists and is of the network. Returns the network if the specification does
+    /// not name it.
     async fn of_checkpoint(self, state: &AppState, id: &str, found: &mut Found) -> Result<Option<Network>, ApiError> {
         let Some(checkpoint) = checkpoints::get(&state.pool, id).await? else {
             let detail = format!("there is no checkpoint {id}: upload it with PUT /v1/checkpoints");
@@ -184,8 +184,8 @@ fn mismatch(checkpoint: &UploadedCheckpoint, network: &Architecture, classes: Op
     Some(if known.name == network.name { mismatch } else { format!("{mismatch} with {} classes", fit.num_classes) })
 }
 
-/// Why a checkpoint that fits no network is not the one that is wanted, as far as that was found out when it was uploaded,
-/// and what can be done.
+/// Why a checkpoint that fits no network is not the one that is wanted, as far as that was found out when it was
+/// uploaded, and what can be done.
 fn fits_nothing(checkpoint: &UploadedCheckpoint, wanted: Option<&str>) -> String {
     let known = "it fits no known architecture";
     let guess = checkpoint.guess.as_ref().map(|Jsonb(guess)| guess);

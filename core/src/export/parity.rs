@@ -1,5 +1,5 @@
-//! Whether an exported student computes what the student does: its logits in another runtime, compared with those of the
-//! trainer, and what is reported of that.
+//! Whether an exported student computes what the student does: its logits in another runtime, compared with those of
+//! the trainer, and what is reported of that.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Preprocessing, Result, Student, refused};
 use crate::checkpoint::{Checkpoint, Dtype};
+use crate::dataset::MeanStd;
 
 /// Largest difference of a float32 export's logits, as a share of the largest logit.
 pub const TOLERANCE: f64 = 1e-4;
@@ -40,8 +41,8 @@ pub struct Batch<'a> {
 }
 
 impl Samples {
-    /// Reads a safetensors file with `images` [N, C, H, W] and `logits` [N, classes] in float32, and perhaps `labels` [N]
-    /// in int64 and `calibration` [M, C, H, W] in float32.
+    /// Reads a safetensors file with `images` [N, C, H, W] and `logits` [N, classes] in float32, and perhaps `labels`
+    /// [N] in int64 and `calibration` [M, C, H, W] in float32.
     ///
     /// # Errors
     /// The file cannot be read, is too large, or its tensors do not fit the student.
@@ -128,7 +129,7 @@ impl Samples {
     /// # Errors
     /// The student's file does not say how they were normalised.
     pub fn denormalise(&mut self, preprocessing: &Preprocessing) -> Result<()> {
-        let Some((mean, std)) = preprocessing.normalisation() else {
+        let Some(MeanStd { mean, std }) = preprocessing.normalisation() else {
             return refused("the student's file names no mean and std");
         };
         let plane = (self.shape[1] * self.shape[2]) as usize;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::MeanStd;
+
 /// What happens to an image before the network. `preprocess.json` of a bundle.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Preprocessing {
@@ -41,8 +43,8 @@ impl Preprocessing {
 
     /// Mean and standard deviation, if both are known.
     #[must_use]
-    pub fn normalisation(&self) -> Option<([f64; 3], [f64; 3])> {
-        Some((self.mean?, self.std?))
+    pub fn normalisation(&self) -> Option<MeanStd> {
+        MeanStd::of_both(self.mean, self.std)
     }
 
     /// The steps in words, for people.
@@ -61,7 +63,7 @@ impl Preprocessing {
             (None, _) => Vec::new(),
         });
         steps.push("divide by 255".to_owned());
-        if let Some((mean, std)) = self.normalisation() {
+        if let Some(MeanStd { mean, std }) = self.normalisation() {
             steps.push(format!("subtract the mean {mean:?} and divide by the standard deviation {std:?}, per channel"));
         }
         steps

@@ -1,8 +1,8 @@
 //! `.pt2` files: the archive that a student's network came in, with the student's weights.
 //!
 //! The network came from its uploader, and the student goes to whoever takes it. `torch.export.load` unpickles sample
-//! inputs, runs compiled code and guards, and evaluates expressions. So only what it needs is copied: the program without
-//! guards and with expressions of sizes alone, the constants, and three short words.
+//! inputs, runs compiled code and guards, and evaluates expressions. So only what it needs is copied: the program
+//! without guards and with expressions of sizes alone, the constants, and three short words.
 
 use std::io::{Seek, Write};
 
@@ -64,8 +64,8 @@ pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
     Ok(())
 }
 
-/// Whether an expression is one of sizes, which PyTorch's reader evaluates: functions and flags of a short list, numbers,
-/// and names of symbols in quotes.
+/// Whether an expression is one of sizes, which PyTorch's reader evaluates: functions and flags of a short list,
+/// numbers, and names of symbols in quotes.
 fn is_size(expression: &str) -> bool {
     const KNOWN: [&str; 16] = [
         "Symbol",

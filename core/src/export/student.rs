@@ -21,7 +21,7 @@ const NETWORK: &str = "network";
 pub struct Student {
     graph: Graph,
     /// Where the elements are of each tensor that the graph refers to by an index.
-    tensors: Vec<Place>,
+    tensors: Vec<TensorLocation>,
     weights: Checkpoint,
     source: Source,
 }
@@ -37,7 +37,7 @@ pub enum Source {
 
 /// Where a tensor's elements are.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum TensorLocation {
     /// Index of a tensor of the weights.
     Weights(usize),
     /// Index of a constant of the exported network.
@@ -72,11 +72,11 @@ impl Student {
         let index: HashMap<&str, usize> =
             weights.tensors().iter().enumerate().map(|(index, tensor)| (tensor.name(), index)).collect();
         let place = |(at, stored): (usize, &StoredTensor)| match stored.role {
-            TensorRole::Constant => Ok(Place::Network(at)),
+            TensorRole::Constant => Ok(TensorLocation::Network(at)),
             TensorRole::Parameter | TensorRole::Buffer => {
                 let found = index.get(stored.tensor.name()).copied();
                 let fits = found.filter(|&found| agrees(&weights, found, stored));
-                fits.map(Place::Weights).ok_or_else(|| mismatch(&weights, found, stored))
+                fits.map(TensorLocation::Weights).ok_or_else(|| mismatch(&weights, found, stored))
             }
         };
         let tensors = network.tensors().iter().enumerate().map(place).collect::<std::result::Result<Vec<_>, _>>();
@@ -126,7 +126,8 @@ impl Student {
             .enumerate()
             .filter_map(|(index, tensor)| Some((network.canonical_key(tensor.name())?, index)))
             .collect();
-        let places = layout.entries.iter().map(|entry| keys.get(entry.key.as_str()).map(|&at| Place::Weights(at)));
+        let places =
+            layout.entries.iter().map(|entry| keys.get(entry.key.as_str()).map(|&at| TensorLocation::Weights(at)));
         let Some(tensors) = places.collect::<Option<Vec<_>>>() else {
             return refused(format!("it lacks tensors of {}", network.name));
         };
@@ -188,16 +189,16 @@ impl Student {
     /// The key of a tensor that the graph refers to.
     pub(super) fn key(&self, stored: usize) -> &str {
         match (self.tensors[stored], &self.source) {
-            (Place::Weights(index), _) => self.weights.tensors()[index].name(),
-            (Place::Network(index), Source::Exported(network)) => network.tensors()[index].tensor.name(),
-            (Place::Network(_), Source::Zoo(_)) => unreachable!("the zoo's graphs have no constants"),
+            (TensorLocation::Weights(index), _) => self.weights.tensors()[index].name(),
+            (TensorLocation::Network(index), Source::Exported(network)) => network.tensors()[index].tensor.name(),
+            (TensorLocation::Network(_), Source::Zoo(_)) => unreachable!("the zoo's graphs have no constants"),
         }
     }
 
     /// A tensor's elements in the graph's type, in row-major order and little-endian.
     pub(super) fn bytes(&self, stored: usize, dtype: Dtype) -> Result<Vec<u8>> {
         match (self.tensors[stored], &self.source) {
-            (Place::Weights(index), _) => {
+            (TensorLocation::Weights(index), _) => {
                 let tensor = &self.weights.tensors()[index];
                 if tensor.dtype() == dtype {
                     return Ok(self.weights.bytes(tensor)?);
@@ -205,8 +206,10 @@ impl Student {
                 let floats = self.weights.floats(tensor)?;
                 Ok(floats.iter().flat_map(|float| float.to_le_bytes()).collect())
             }
-            (Place::Network(index), Source::Exported(network)) => Ok(network.bytes(&network.tensors()[index])?),
-            (Place::Network(_), Source::Zoo(_)) => unreachable!("the zoo's graphs have no constants"),
+            (TensorLocation::Network(index), Source::Exported(network)) => {
+                Ok(network.bytes(&network.tensors()[index])?)
+            }
+            (TensorLocation::Network(_), Source::Zoo(_)) => unreachable!("the zoo's graphs have no constants"),
         }
     }
 

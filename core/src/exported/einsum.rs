@@ -1,4 +1,5 @@
-//! Reads Einstein sums of one or two tensors: permutations, sums over what only one of them has, and a product of matrices.
+//! Reads Einstein sums of one or two tensors: permutations, sums over what only one of them has, and a product of
+//! matrices.
 
 use super::arguments::Outcome;
 use super::lowering::{Lowering, Source};

@@ -29,7 +29,8 @@ const TAKE_SHAPE: [&str; 6] = [
 ];
 
 impl Builder<'_> {
-    /// Computes a node from constants. `None` if it depends on anything else, or on nothing in a way that is not read here.
+    /// Computes a node from constants. `None` if it depends on anything else, or on nothing in a way that is not read
+    /// here.
     pub(super) fn fold(&mut self, node: &schema::Node, name: &str, overwrites: bool) -> Option<Outcome<()>> {
         let takes_shape = TAKE_SHAPE.contains(&name);
         let matters = |argument: &&schema::NamedArgument| match argument.name.as_str() {

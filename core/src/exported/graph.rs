@@ -40,11 +40,11 @@ pub enum Origin {
 /// An operation on values.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// PyTorch's name, which is unique. Of several nodes that one of PyTorch's is read as, the last has its name, and the
-    /// others have it with a dot and a number.
+    /// PyTorch's name, which is unique. Of several nodes that one of PyTorch's is read as, the last has its name, and
+    /// the others have it with a dot and a number.
     pub name: String,
-    /// PyTorch's operator, such as `aten.conv2d.default`. Of several nodes that one of PyTorch's is read as, all but the last
-    /// have an empty one.
+    /// PyTorch's operator, such as `aten.conv2d.default`. Of several nodes that one of PyTorch's is read as, all but
+    /// the last have an empty one.
     pub operator: String,
     pub op: Op,
     /// In the order that the operation gives.

@@ -1,9 +1,9 @@
 //! Reads networks that `torch.export.save` wrote (`.pt2`, schema 8), without libtorch.
 //!
 //! Such a file has a network's graph beside its weights. It can come from anybody and is not trusted: it is read as
-//! data, and describes nothing but operators of a fixed list ([`Op`]). Sizes are limited before memory is allocated, and
-//! the shape of every value is inferred here and must be the one that PyTorch recorded. What is wrong with a network is
-//! collected in [`Faults`].
+//! data, and describes nothing but operators of a fixed list ([`Op`]). Sizes are limited before memory is allocated,
+//! and the shape of every value is inferred here and must be the one that PyTorch recorded. What is wrong with a
+//! network is collected in [`Faults`].
 
 pub(crate) mod archive;
 mod arguments;
@@ -77,8 +77,8 @@ pub struct ExportedNetwork {
     description: Description,
 }
 
-/// Whether a file is meant for [`ExportedNetwork`] rather than for [`Checkpoint`](crate::checkpoint::Checkpoint): an archive with a
-/// program, damaged or not. Files that are neither, or cannot be read, are not.
+/// Whether a file is meant for [`ExportedNetwork`] rather than for [`Checkpoint`](crate::checkpoint::Checkpoint): an
+/// archive with a program, damaged or not. Files that are neither, or cannot be read, are not.
 #[must_use]
 pub fn is_exported(path: &Path) -> bool {
     let source = File::open(path).and_then(ByteSource::from_file);
@@ -156,8 +156,9 @@ impl ExportedNetwork {
         &self.description
     }
 
-    /// What makes the network's outputs NaN: a weight that is not finite, or a negative variance, with its tensor's name.
-    /// A predicate that continues "the network"; `None` if there is nothing of this kind. Reads the whole state dict.
+    /// What makes the network's outputs NaN: a weight that is not finite, or a negative variance, with its tensor's
+    /// name. A predicate that continues "the network"; `None` if there is nothing of this kind. Reads the whole state
+    /// dict.
     ///
     /// # Errors
     /// The file cannot be read.

@@ -59,12 +59,12 @@ pub enum Op {
     Max {
         dimensions: Vec<usize>,
         keeps: bool,
-        /// Whether equal largest elements share the gradient evenly, as in `amax`. Otherwise there is one dimension, and one
-        /// of them gets all of it, as in `max.dim`.
+        /// Whether equal largest elements share the gradient evenly, as in `amax`. Otherwise there is one dimension,
+        /// and one of them gets all of it, as in `max.dim`.
         shares: bool,
     },
-    /// The square root of the sum of squares over some dimensions, which remain with size 1 or not at all. Where it is zero,
-    /// so is its gradient.
+    /// The square root of the sum of squares over some dimensions, which remain with size 1 or not at all. Where it is
+    /// zero, so is its gradient.
     Norm { dimensions: Vec<usize>, keeps: bool },
     /// The same elements in row-major order under another shape.
     Reshape { shape: Vec<Size> },

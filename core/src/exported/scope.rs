@@ -1,8 +1,8 @@
 //! What the names of a program stand for, node by node.
 //!
 //! PyTorch's operators may overwrite a tensor, and a tensor may be a view of another. A network is read as if nothing
-//! were overwritten: whoever names an overwritten tensor gets the result. Where that would not compute the same, because
-//! the memory is used under another view, reading it fails.
+//! were overwritten: whoever names an overwritten tensor gets the result. Where that would not compute the same,
+//! because the memory is used under another view, reading it fails.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -202,7 +202,8 @@ impl Scope {
         self.slots[slot].value = value;
     }
 
-    /// A new name of a constant that was overwritten. Views of it that are constants changed with it; others may not be used.
+    /// A new name of a constant that was overwritten. Views of it that are constants changed with it; others may not be
+    /// used.
     pub(super) fn rename(&mut self, name: &str, of: &str) -> Outcome<()> {
         let slot = *self.names.get(of).ok_or_else(|| self.undefined(of))?;
         if self.names.insert(name.to_owned(), slot).is_some() {

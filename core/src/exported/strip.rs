@@ -9,7 +9,7 @@ use flate2::Crc;
 use super::archive::{Archive, LONGEST_JSON, PROGRAM, damaged, limit};
 use super::error::{Error, Result};
 use crate::byte_source::ByteSource;
-use crate::checkpoint::archive::{Archive as Zip, Place};
+use crate::checkpoint::archive::{Archive as Zip, EntryRange};
 
 /// The member of a node's metadata with lines of the user's programs and the paths of their files.
 const TRACE: &[u8] = b"stack_trace";
@@ -95,7 +95,7 @@ fn skip_blanks(json: &[u8], from: usize) -> usize {
 }
 
 /// The entry with these bytes.
-fn place(source: &ByteSource, content: &Range<u64>) -> Result<Place> {
+fn place(source: &ByteSource, content: &Range<u64>) -> Result<EntryRange> {
     let mut zip = Zip::open(source)?;
     for index in 0..zip.len() {
         let place = zip.place(index)?;
@@ -107,7 +107,7 @@ fn place(source: &ByteSource, content: &Range<u64>) -> Result<Place> {
 }
 
 /// Where an entry's checksum is written.
-fn checksum_places(source: &ByteSource, place: &Place) -> Result<Vec<u64>> {
+fn checksum_places(source: &ByteSource, place: &EntryRange) -> Result<Vec<u64>> {
     let old = place.checksum.to_le_bytes();
     let is_at = |at: u64| source.read(at, 4).is_ok_and(|found| found == old);
     let mut places = vec![place.directory + IN_DIRECTORY];

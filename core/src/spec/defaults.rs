@@ -10,8 +10,8 @@ pub(super) fn usual_augmentation(image_size: u32) -> Augmentation {
     if image_size <= LARGEST_SMALL_IMAGE { Augmentation::CropFlip } else { Augmentation::ResizedCropFlip }
 }
 
-/// The published CIFAR-100 recipe: 0.01 for the light students, 0.05 for the others. An exported network may be light or
-/// trained already.
+/// The published CIFAR-100 recipe: 0.01 for the light students, 0.05 for the others. An exported network may be light
+/// or trained already.
 pub(super) fn published_learning_rate(student: &StudentRequest) -> f64 {
     if student.exported.is_some() {
         return 0.01;

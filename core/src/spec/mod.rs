@@ -7,8 +7,8 @@
 //! - [`TrainingPlan`], what the trainer works by: the same with local files instead of names and ids;
 //! - [`schemas`], the OpenAPI schemas, from which the dashboard makes its form.
 //!
-//! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out, and so are [`Networks`]
-//! that a document leaves to its checkpoints.
+//! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out, and so are
+//! [`Networks`] that a document leaves to its checkpoints.
 
 mod defaults;
 mod doubts;

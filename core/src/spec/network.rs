@@ -49,8 +49,8 @@ impl Networks {
         self.exported().find_map(|(_, network)| network.side())
     }
 
-    /// Those of the scales that every exported network has a cell of its feature map for, but at least the first. `None`
-    /// if that is all of them.
+    /// Those of the scales that every exported network has a cell of its feature map for, but at least the first.
+    /// `None` if that is all of them.
     pub(super) fn cut(&self, scales: &[u32]) -> Option<Vec<u32>> {
         let side = self.exported().filter_map(|(_, network)| network.map_side()).min()?;
         let cut: Vec<u32> = scales

@@ -70,7 +70,8 @@ pub struct DatasetLocation {
 }
 
 impl Request {
-    /// Reads the body of `POST /v1/jobs`. Defaults that depend on networks that it does not name are those of unknown ones.
+    /// Reads the body of `POST /v1/jobs`. Defaults that depend on networks that it does not name are those of unknown
+    /// ones.
     #[must_use]
     pub fn read(document: &Value) -> Self {
         Self::read_with(document, &Networks::default())

@@ -138,8 +138,8 @@ pub(super) async fn needed_checkpoints(connection: &mut PgConnection, spec: &Job
     Ok(needed)
 }
 
-/// The checkpoint with the exported network that is the student of a job; `None` if it is another network, or there is no
-/// such job.
+/// The checkpoint with the exported network that is the student of a job; `None` if it is another network, or there is
+/// no such job.
 pub async fn network_of(executor: impl PgExecutor<'_>, job: &str) -> sqlx::Result<Option<String>> {
     let query = sqlx::query_scalar!(
         "select spec #>> '{student,checkpoint}' from jobs where id = $1 and student_architecture is null",

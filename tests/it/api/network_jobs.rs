@@ -1,5 +1,5 @@
-//! Promise: a job with networks that torch.export wrote keeps them, shows them by name, and is estimated and queued like
-//! any other.
+//! Promise: a job with networks that torch.export wrote keeps them, shows them by name, and is estimated and queued
+//! like any other.
 
 use std::collections::HashSet;
 

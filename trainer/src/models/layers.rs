@@ -26,8 +26,8 @@ pub(super) fn finish(made: Tensor, added: Option<&Tensor>, relu: bool) -> Tensor
 /// A batch norm of `x` [B, C, N…] with scale, shift, running mean and running variance, then the sum with `added` and a
 /// ReLU.
 ///
-/// In training it uses the statistics of the batch; in a head those of the vectors of whole images. One value per channel
-/// has no variance: then it uses the running statistics and leaves them alone.
+/// In training it uses the statistics of the batch; in a head those of the vectors of whole images. One value per
+/// channel has no variance: then it uses the running statistics and leaves them alone.
 pub(super) fn norm(
     of: Norm,
     x: &Tensor,
@@ -59,9 +59,9 @@ pub(super) fn norm(
     finish(normalised, added, relu)
 }
 
-/// A batch norm in a head, of `x` [B·vectors·k, C, N…], by the mean and variance of the first vector of every image: that
-/// of the whole image. So the whole images' logits and the running statistics are those of the network without regions,
-/// and every region passes the same function.
+/// A batch norm in a head, of `x` [B·vectors·k, C, N…], by the mean and variance of the first vector of every image:
+/// that of the whole image. So the whole images' logits and the running statistics are those of the network without
+/// regions, and every region passes the same function.
 fn norm_by_whole_images(
     of: Norm,
     x: &Tensor,

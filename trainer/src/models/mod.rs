@@ -105,8 +105,8 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
 }
 
 impl Network {
-    /// The final feature maps [B, C, H', W'] of `images` [B, 3, H, W], in the kind of the weights. Of a network without a
-    /// map, what its last layer takes.
+    /// The final feature maps [B, C, H', W'] of `images` [B, 3, H, W], in the kind of the weights. Of a network without
+    /// a map, what its last layer takes.
     pub fn features(&self, images: &Tensor, train: bool) -> Tensor {
         let images = channels_last(&images.to_kind(self.compute));
         let made = match &self.frozen {

@@ -1,9 +1,9 @@
 //! Random numbers of dropout and stochastic depth. They follow from the seed, the rank and the step alone, so that a
 //! resumed run draws the same ones.
 //!
-//! The step is a tensor on the device, so that a step that was recorded as a CUDA graph draws others when it is replayed.
-//! Element i of a stream is splitmix64's i-th output (Steele, Lea and Flood 2014) from a state that is a hash of the
-//! stream's key and the step.
+//! The step is a tensor on the device, so that a step that was recorded as a CUDA graph draws others when it is
+//! replayed. Element i of a stream is splitmix64's i-th output (Steele, Lea and Flood 2014) from a state that is a hash
+//! of the stream's key and the step.
 
 use rand::Rng;
 use tch::{Device, Kind, Tensor, no_grad};

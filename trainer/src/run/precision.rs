@@ -54,8 +54,8 @@ impl Arithmetic {
     }
 }
 
-/// Whether both networks belong to families whose students were as accurate in bfloat16 (docs/performance.md). It is not
-/// known of exported networks.
+/// Whether both networks belong to families whose students were as accurate in bfloat16 (docs/performance.md). It is
+/// not known of exported networks.
 fn keeps_accuracy(spec: &TrainingPlan) -> bool {
     let teacher = spec.teacher.as_ref().map(|teacher| teacher.architecture);
     teacher.into_iter().chain([spec.student.architecture]).all(|network| match network.map(|network| network.family) {

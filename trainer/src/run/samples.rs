@@ -20,8 +20,8 @@ const MOST_BYTES: i64 = 16 << 20;
 /// Images that are evaluated at a time.
 const BATCH: i64 = 64;
 
-/// Writes images of both splits, chosen by the seed, and the logits of the student with these weights, which remain in the
-/// network.
+/// Writes images of both splits, chosen by the seed, and the logits of the student with these weights, which remain in
+/// the network.
 ///
 /// # Errors
 /// An image cannot be read, or the file cannot be written.

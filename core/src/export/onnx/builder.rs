@@ -6,6 +6,7 @@ use super::initializer::{Elements, Initializer};
 use super::proto::{AttributeProto, DataType, NodeProto};
 use super::quantise::Plan;
 use super::{INPUT, Numbers, OUTPUT};
+use crate::dataset::MeanStd;
 use crate::export::evaluation::Evaluation;
 use crate::export::{Result, Student, int8, refused};
 use crate::exported::{Graph, Node, Size, ValueId};
@@ -55,9 +56,9 @@ impl<'a> Builder<'a> {
     }
 
     /// Defines the images, which the graph normalises if it is to.
-    pub(super) fn images(&mut self, normalisation: Option<([f64; 3], [f64; 3])>) -> Result<()> {
+    pub(super) fn images(&mut self, normalisation: Option<MeanStd>) -> Result<()> {
         let mut name = INPUT.to_owned();
-        if let Some((mean, std)) = normalisation {
+        if let Some(MeanStd { mean, std }) = normalisation {
             let channels = |values: [f64; 3]| values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect();
             let mean = self.constant("mean", DataType::Float, &[3, 1, 1], channels(mean));
             let std = self.constant("std", DataType::Float, &[3, 1, 1], channels(std));

@@ -68,7 +68,8 @@ impl Builder<'_> {
         self.result(node, "Mul", vec![product, half], Vec::new())
     }
 
-    /// `Selu` has two of the three numbers. In general: scale · (max(x, 0) + alpha · (exp(input_scale · min(x, 0)) − 1)).
+    /// `Selu` has two of the three numbers. In general: scale · (max(x, 0) + alpha · (exp(input_scale · min(x, 0)) −
+    /// 1)).
     fn elu(&mut self, node: &Node, alpha: f64, scale: f64, input_scale: f64) -> Result<()> {
         let float = AttributeProto::float;
         if input_scale == 1.0 {

@@ -98,8 +98,8 @@ impl Constant {
         Ok(())
     }
 
-    /// The tensor without what repeats: a shape of numbers, and its elements; the shape that it has to be expanded to; that
-    /// has as many elements as the tensor's shape.
+    /// The tensor without what repeats: a shape of numbers, and its elements; the shape that it has to be expanded to;
+    /// that has as many elements as the tensor's shape.
     pub(super) fn compact(&self) -> (Vec<u64>, Vec<f64>, Vec<Size>) {
         let (mut stored, mut expanded, mut kept) = (Vec::new(), Vec::new(), self.clone());
         for (at, &size) in self.shape.iter().enumerate() {

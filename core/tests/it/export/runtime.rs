@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor};
+use distillery_core::dataset::MeanStd;
 use distillery_core::export::bundle::{self, BundledFile, Contents};
 use distillery_core::export::int8::{self, Ranges};
 use distillery_core::export::onnx::{Numbers, Options};
@@ -159,7 +160,7 @@ fn networks_of_the_zoo_give_the_same_logits() {
 fn a_network_that_normalises_gives_the_same_logits_for_pixels() {
     let checks = Checks::new();
     let files = zoo("resnet8", 10);
-    let (mean, std) = files.student().preprocessing().normalisation().unwrap();
+    let MeanStd { mean, std } = files.student().preprocessing().normalisation().unwrap();
     let normalised = images(&files, 2);
     let plane = 32 * 32;
     let pixel = |(at, value): (usize, &f64)| value * std[at / plane % 3] + mean[at / plane % 3];

@@ -26,9 +26,9 @@ pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<
 
 /// Download an artifact
 ///
-/// With `ETag` (the SHA-256), ranges and conditional requests, as for the student. `export-onnx.json`, `export-int8.json`,
-/// `export-pt2.json` and `export-bundle.json` are the reports on the best student's exports, which are written for that
-/// if they have not been.
+/// With `ETag` (the SHA-256), ranges and conditional requests, as for the student. `export-onnx.json`,
+/// `export-int8.json`, `export-pt2.json` and `export-bundle.json` are the reports on the best student's exports, which
+/// are written for that if they have not been.
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts/{name}", tag = "artifacts", operation_id = "get_artifact",
     params(("id" = String, Path, description = "Id of the job"), ("name" = String, Path, description = "Name of the file"),
         ("Range" = Option<String>, Header, description = "A single byte range")),

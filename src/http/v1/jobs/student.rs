@@ -68,8 +68,8 @@ pub struct StudentParameters {
 ///
 /// As safetensors, its keys are those of PyTorch's state dict. Other formats are written when they are asked for, and
 /// their logits are compared with the student's if the server has ONNX Runtime: see `export-<format>.json` of its
-/// artifacts. `ETag` and `Repr-Digest` are the file's SHA-256. A single byte range can be requested, with `If-Range`. 404
-/// until the job has succeeded; 422 if the student has no such form.
+/// artifacts. `ETag` and `Repr-Digest` are the file's SHA-256. A single byte range can be requested, with `If-Range`.
+/// 404 until the job has succeeded; 422 if the student has no such form.
 #[utoipa::path(get, path = "/v1/jobs/{id}/student", tag = "artifacts", operation_id = "get_student",
     params(("id" = String, Path, description = "Id of the job"), StudentParameters,
         ("Range" = Option<String>, Header, description = "A single byte range")),

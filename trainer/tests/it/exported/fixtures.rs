@@ -1,8 +1,8 @@
 //! timm's networks compute what PyTorch computes: logits, gradients, running statistics, maps, and logits of regions.
 //!
-//! `tests/fixtures/exported` has networks of timm 1.0.22 with random weights, and beside each what PyTorch 2.11 computed
-//! with it in float64: for images with the labels 0, 1, 2, 3 in evaluation and in training mode, and the head applied to
-//! the mean of the map and to those of 2×2 regions.
+//! `tests/fixtures/exported` has networks of timm 1.0.22 with random weights, and beside each what PyTorch 2.11
+//! computed with it in float64: for images with the labels 0, 1, 2, 3 in evaluation and in training mode, and the head
+//! applied to the mean of the map and to those of 2×2 regions.
 
 use std::path::{Path, PathBuf};
 
@@ -52,8 +52,8 @@ fn assert_near(name: &str, what: &str, found: &Tensor, expected: &Expected, tole
     }
 }
 
-/// The kinds to compute in, and how far results may be off: those of single precision, and of images that were rounded to
-/// it.
+/// The kinds to compute in, and how far results may be off: those of single precision, and of images that were rounded
+/// to it.
 const KINDS: [(Kind, f64); 2] = [(Kind::Float, 1e-5), (Kind::Double, 1e-6)];
 
 #[test]

@@ -17,7 +17,8 @@ pub fn built(network: &programs::Network) -> Network {
     models::exported::build(Path::new("small.pt2"), &file).unwrap()
 }
 
-/// Values for a tensor of a network, by its key: norms near the identity, and layers that keep the size of what they take.
+/// Values for a tensor of a network, by its key: norms near the identity, and layers that keep the size of what they
+/// take.
 pub fn value(key: &str, shape: &[i64], salt: usize) -> Tensor {
     let noise = hashed(shape, salt);
     match (key.rsplit('.').next().unwrap(), shape.len()) {
@@ -142,8 +143,8 @@ pub fn pool(network: &mut programs::Network, name: &str, input: &str, channels: 
     network.node("flatten.using_ints", name, &[("self", tensor(&pooled)), ("start_dim", int(1))], &[B, channels]);
 }
 
-/// For images of 8×8 pixels and 4 classes: convolutions with batch norms, a residual branch with stochastic depth, and a
-/// head with dropout and two linear layers. `trains`: exported in training mode.
+/// For images of 8×8 pixels and 4 classes: convolutions with batch norms, a residual branch with stochastic depth, and
+/// a head with dropout and two linear layers. `trains`: exported in training mode.
 pub fn residual(trains: bool) -> programs::Network {
     let mut network = programs::Network::new();
     let map = [B, 16, 8, 8];

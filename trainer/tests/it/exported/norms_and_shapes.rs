@@ -1,4 +1,5 @@
-//! Norms, products of matrices, pooling and changes of shape compute what their definitions say: see [`super::operators`].
+//! Norms, products of matrices, pooling and changes of shape compute what their definitions say: see
+//! [`super::operators`].
 
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};

@@ -1,5 +1,5 @@
-//! Every operator computes what its definition says, with its gradient. The definitions here are made of sums, products,
-//! exponentials and indexing.
+//! Every operator computes what its definition says, with its gradient. The definitions here are made of sums,
+//! products, exponentials and indexing.
 
 use std::ops::Index;
 
