@@ -23,7 +23,7 @@ use super::error::ApiError;
 use crate::artifacts;
 use crate::db::artifacts::Artifact;
 use crate::db::embedded;
-use crate::process::child;
+use crate::process;
 
 /// Most exports that are written simultaneously. Further ones wait.
 const TURNS: usize = 2;
@@ -136,7 +136,7 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
     });
     let directory = directory.await.map_err(anyhow::Error::from)??;
     let output = directory.path().join("exported");
-    let mut command = child::command("KILL", &state.settings.program);
+    let mut command = process::command("KILL", &state.settings.program);
     command.arg("export").arg("--format").arg(request.format.name()).arg("--output").arg(&output);
     command.arg("--title").arg(&request.title).arg("--onnxruntime").arg(&state.settings.onnxruntime);
     command.args(request.preprocess.then_some("--preprocess"));
@@ -182,7 +182,7 @@ async fn fetch(state: &AppState, input: &StoredInput, path: &Path) -> Result<(),
 }
 
 /// Ends a process that nobody waits for any more.
-struct Running(child::Child);
+struct Running(process::Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -194,7 +194,7 @@ impl Drop for Running {
 
 /// Runs the command, and returns the report that it prints.
 async fn run(command: std::process::Command) -> Result<Value, ApiError> {
-    let mut running = Running(child::spawn(command)?);
+    let mut running = Running(process::spawn(command)?);
     let stdout = running.0.stdout.take().map(ChildStdout::from_std).transpose()?;
     let stderr = running.0.stderr.take().map(ChildStderr::from_std).transpose()?;
     let answered = async { tokio::join!(text(stdout), text(stderr), running.0.wait()) };

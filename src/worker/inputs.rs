@@ -226,7 +226,7 @@ async fn student_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, Attem
 
 /// The exported network that a job has trained: the file from which its student started.
 async fn network_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, AttemptError> {
-    match record.ask(async |pool| db::jobs::network_of(pool, job).await).await? {
+    match record.query(async |pool| db::jobs::network_of(pool, job).await).await? {
         Some(checkpoint) => uploaded(record, &checkpoint).await,
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,

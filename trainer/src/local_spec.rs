@@ -114,7 +114,7 @@ fn remote(network: &Value, role: &str) -> Option<Fault> {
 }
 
 /// The network of a checkpoint for which the document names no architecture.
-fn network_of(document: &Value, role: &str) -> Result<Option<Network>, Fault> {
+fn network_of(document: &Value, role: &str) -> std::result::Result<Option<Network>, Fault> {
     let network = &document[role];
     let given = |field: &str| network.get(field).and_then(Value::as_str);
     // A job that no file stands for has been explained.

@@ -120,9 +120,10 @@ impl<'a> Filter<'a> {
                 Err(_) => return damaged(),
             };
             let keeps_member = keeps && !self.rules.dropped.contains(&name.as_str());
-            if !std::mem::replace(&mut is_first, is_first && !keeps_member) {
+            if !is_first {
                 self.write(keeps_member, b",");
             }
+            is_first &= !keeps_member;
             self.write(keeps_member, key);
             self.write(keeps_member, b":");
             if self.next() != Some(b':') {

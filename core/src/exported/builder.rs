@@ -274,14 +274,11 @@ pub(super) fn results(node: &schema::Node) -> Outcome<Vec<&String>> {
     if let [Argument::Tensors(names)] = node.outputs.as_slice() {
         return Ok(names.iter().collect());
     }
-    let name = |output| match output {
+    let names = node.outputs.iter().map(|output| match output {
         Argument::Tensor(name) => Ok(name),
         _ => Err("has results that are not tensors".to_owned()),
-    };
-    match node.outputs.as_slice() {
-        [] => Err("has no result".to_owned()),
-        outputs => outputs.iter().map(name).collect(),
-    }
+    });
+    if node.outputs.is_empty() { Err("has no result".to_owned()) } else { names.collect() }
 }
 
 /// The name of the tensor that an operator overwrites or views.

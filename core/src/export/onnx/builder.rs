@@ -166,7 +166,7 @@ impl<'a> Builder<'a> {
                 "the network uses a value of stochastic depth for something else, which has no form in ONNX",
             );
         };
-        let name = self.unique(&self.student.key(index).to_owned());
+        let name = self.unique(self.student.key(index));
         let (data_type, elements) = (described.dtype.into(), Elements::Stored(index, described.dtype));
         self.initializers.push(Initializer { name: name.clone(), dims, data_type, elements });
         self.values[value] = Some(name.clone());
