@@ -28,7 +28,7 @@ serve: build ## run the server on this machine's devices, with its data in data/
 	@exec target/release/distillery serve
 
 test: setup ## run all tests: Rust, then the dashboard in a browser
-	@scripts/setup schemathesis
+	@scripts/setup schemathesis onnxruntime
 	@cargo test --locked
 	@CHROMIUM=$$(scripts/browser) node --test tests/browser/*.test.mjs
 	@echo "All tests passed: Rust, and the dashboard in a browser."

@@ -19,6 +19,7 @@ pub mod cli;
 pub mod commands;
 pub mod db;
 pub mod http;
+pub mod onnx_runtime;
 pub mod process;
 pub mod removals;
 pub mod storage_check;

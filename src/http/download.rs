@@ -1,6 +1,9 @@
 //! Stored files as responses, with ranges, conditions, digest and file name.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::header::{
@@ -30,6 +33,8 @@ pub struct Download {
     pub sha256: String,
     /// The name that browsers suggest.
     pub file_name: String,
+    /// The bytes, if they are not in storage.
+    pub local: Option<Arc<File>>,
 }
 
 impl Download {
@@ -65,6 +70,12 @@ impl Download {
         response.headers_mut().insert(CONTENT_LENGTH, (bytes.end - bytes.start).into());
         if bytes.is_empty() {
             return Ok(response.into_response());
+        }
+        if let Some(file) = self.local {
+            if method != Method::HEAD {
+                *response.body_mut() = Body::from_stream(local(file, bytes));
+            }
+            return Ok(response);
         }
         match state.artifacts.size(&self.key).await? {
             None => return Err(self.gone()),
@@ -131,6 +142,23 @@ impl Download {
         }
         Ok(())
     }
+}
+
+/// A range of a local file, in pieces.
+fn local(file: Arc<File>, range: Range<u64>) -> impl Stream<Item = std::io::Result<Bytes>> {
+    const PIECE: u64 = 1 << 18;
+    futures::stream::try_unfold((file, range), async |(file, range)| {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let piece = range.start..range.end.min(range.start + PIECE);
+        let (rest, reader) = (piece.end..range.end, file.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; (piece.end - piece.start) as usize];
+            reader.read_exact_at(&mut bytes, piece.start).map(|()| Bytes::from(bytes))
+        });
+        Ok(Some((read.await.map_err(std::io::Error::other)??, (file, rest))))
+    })
 }
 
 /// A download that goes on.

@@ -17,6 +17,7 @@ mod dataset_facts;
 mod download;
 mod error;
 mod estimate;
+mod exports;
 mod extract;
 mod feed;
 mod health;
@@ -78,6 +79,10 @@ pub struct ServerSettings {
     pub checkpoint_limit: u64,
     /// Largest total size of all uploaded checkpoints, in bytes.
     pub uploads_limit: Option<u64>,
+    /// The `distillery` program, which writes students in other formats.
+    pub program: PathBuf,
+    /// ONNX Runtime's library, with which exported students are checked if it is there.
+    pub onnxruntime: PathBuf,
     /// Most simultaneous uploads. Further ones get 503.
     pub uploads: usize,
     /// Most simultaneous uploads with the same token.
@@ -122,6 +127,8 @@ impl ServerSettings {
             datasets_dir,
             follow_links: false,
             spool_dir,
+            program: std::env::current_exe().unwrap_or_else(|_| "distillery".into()),
+            onnxruntime: "libonnxruntime.so".into(),
             checkpoint_limit: 8 << 30,
             uploads_limit: None,
             uploads: 64,
@@ -153,6 +160,7 @@ pub struct AppState {
     boards: board::Boards,
     gate: auth::Gate,
     uploads: Arc<uploads::Uploads>,
+    exports: Arc<exports::Exports>,
     readiness: Arc<health::Readiness>,
     bodies: Arc<extract::Bodies>,
     charts: Arc<v1::jobs::metrics::Charts>,
@@ -173,6 +181,7 @@ impl AppState {
             boards: board::Boards::default(),
             gate: auth::Gate::new(pool.clone(), &settings),
             uploads: Arc::new(uploads::Uploads::new(&settings)),
+            exports: Arc::default(),
             readiness: Arc::default(),
             bodies: Arc::default(),
             charts: Arc::default(),

@@ -5,7 +5,7 @@
 //! the shape of every value is inferred here and must be the one that PyTorch recorded. What is wrong with a network is
 //! collected in [`Faults`].
 
-mod archive;
+pub(crate) mod archive;
 mod arguments;
 mod builder;
 mod constants;
@@ -180,6 +180,11 @@ impl ExportedNetwork {
     /// The file cannot be read.
     pub fn bytes(&self, stored: &StoredTensor) -> std::result::Result<Vec<u8>, Error> {
         Ok(stored.tensor.bytes(&self.source)?)
+    }
+
+    /// The archive, of which everything that this reader knows has been checked.
+    pub(crate) fn archive(&self) -> Result<Archive<'_>> {
+        Archive::open(&self.source)
     }
 
     /// A tensor's elements converted to single precision, in row-major order.

@@ -4,6 +4,7 @@
 mod architecture;
 mod checkpoint;
 mod dataset;
+mod export;
 mod exported;
 mod spec;
 mod spec_table;

@@ -6,6 +6,7 @@ mod checkpoints;
 mod conformance;
 mod datasets;
 mod errors;
+mod exports;
 mod foresight;
 mod idempotency;
 mod jobs;

@@ -13,6 +13,7 @@ pub mod outputs;
 pub mod precision;
 pub mod progress;
 pub mod resume;
+pub mod samples;
 pub mod setup;
 pub mod startup_timer;
 pub mod step;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::manifest;
 use super::resume::{self, State};
+use super::samples;
 use super::setup::Setup;
 use crate::error::{Error, Result};
 use crate::models::state_dict::{self, EXPORTED, NETWORK, StateDict};
@@ -86,6 +87,10 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Re
     };
     let student = write(files::BEST_STUDENT, &best_weights, best_epoch, best.top1)?;
     let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs, last.top1)?;
+    // Without them exports are not checked, which their reports say; the students are none the worse.
+    if let Err(error) = samples::write(&output.join(files::SAMPLES), &setup, &best_weights) {
+        tracing::warn!("no samples to check exported students with: {error}");
+    }
     let outcome = Outcome {
         teacher_top1: setup.counters.teacher.map(|teacher| teacher.top1),
         best_top1: best.top1,

@@ -164,7 +164,7 @@ fn named_parameters(network: &Network) -> Vec<(String, Tensor)> {
 }
 
 /// Copies an earlier attempt's weights into the network.
-fn restore(network: &Network, state: &StateDict) -> Result<()> {
+pub(super) fn restore(network: &Network, state: &StateDict) -> Result<()> {
     let found: BTreeMap<&str, &Tensor> = state.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     for (index, weight) in network.weights().iter().enumerate() {
         let tensor = found.get(weight.name.as_str()).filter(|tensor| tensor.size() == weight.tensor.size());

@@ -3,8 +3,8 @@
 mod archives;
 mod constants;
 mod faults;
-mod fixtures;
+pub mod fixtures;
 mod meaning;
 mod mutations;
 mod operators;
-mod programs;
+pub mod programs;

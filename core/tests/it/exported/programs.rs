@@ -100,7 +100,7 @@ impl Network {
         &mut self.program["graph_module"]["signature"]
     }
 
-    fn input(&mut self, spec: Value, name: &str, recorded: Value) {
+    pub fn input(&mut self, spec: Value, name: &str, recorded: Value) {
         let at = self.signature()["input_specs"].as_array().unwrap().len() - 1;
         self.signature()["input_specs"].as_array_mut().unwrap().insert(at, spec);
         self.graph()["inputs"].as_array_mut().unwrap().insert(at, tensor(name));

@@ -1,0 +1,10 @@
+//! Students in other formats.
+
+mod bundle;
+mod onnx;
+mod operators;
+mod parity;
+mod pt2;
+mod reference;
+mod runtime;
+mod students;
