@@ -226,9 +226,6 @@ fn network_file(reader: &ObjectReader<'_>) -> Option<PathBuf> {
     if network.is_some() && reader.is_given("architecture") {
         reader.fault("network", "is an exported network, which has no architecture: leave out one of them");
     }
-    if network.is_some() && !reader.is_given("checkpoint") {
-        reader.fault("checkpoint", "is required together with network: the network's weights");
-    }
     network
 }
 

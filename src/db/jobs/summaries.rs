@@ -276,7 +276,8 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
         r#"
         select job.id, job.name, job.status as "status: Status", job.method, job.dataset, job.labels,
             coalesce(job.student_architecture, job.student_network) as student,
-            coalesce(job.teacher_architecture, job.teacher_network) as teacher, job.spec #> '{training,seed}' as seed, job.attempt, job.max_attempts,
+            coalesce(job.teacher_architecture, job.teacher_network) as teacher,
+            job.spec #> '{training,seed}' as seed, job.attempt, job.max_attempts,
             job.progress, job.best_top1,
             coalesce(job.result ->> 'teacher_top1', job.teacher ->> 'top1')::float8 as teacher_top1,
             job.error ->> 'class' as error, job.recipe, job.teacher_key,

@@ -11,6 +11,7 @@ mod foresight;
 mod idempotency;
 mod jobs;
 mod metrics;
+mod networks;
 mod openapi;
 mod posting;
 mod prometheus;

@@ -8,3 +8,5 @@ mod meaning;
 mod mutations;
 mod operators;
 pub mod programs;
+mod sizes;
+mod traces;
