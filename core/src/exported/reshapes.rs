@@ -258,9 +258,9 @@ fn pieces(dimension: usize, size: u64, piece: u64) -> Outcome<Op> {
     Ok(Op::Split { dimension, sizes })
 }
 
-pub(super) fn split_with_sizes(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn split_with_sizes(arguments: &mut Arguments<'_>, name: &str) -> Outcome<Op> {
     let (dimension, size) = fixed_dimension(arguments, Some(0))?;
-    let numbers = arguments.ints("split_sizes")?.unwrap_or_default();
+    let numbers = arguments.ints(name)?.unwrap_or_default();
     let sizes: Vec<u64> = numbers.iter().filter_map(|&number| u64::try_from(number).ok()).collect();
     let sum = sizes.iter().try_fold(0_u64, |sum, &part| sum.checked_add(part));
     if sizes.len() != numbers.len() || sum != Some(size) || sizes.len() as u64 > MOST_RESULTS {
