@@ -27,6 +27,8 @@ serve: build ## run the server on this machine's devices, with its data in data/
 	@mkdir -p datasets
 	@exec target/release/distillery serve
 
+# Most tests wait for something else than a processor.
+test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 test: setup ## run all tests: Rust, then the dashboard in a browser
 	@scripts/setup schemathesis onnxruntime
 	@cargo test --locked
