@@ -9,7 +9,7 @@ use serde_json::json;
 use super::cases::{Case, Inputs, names, side, window};
 use super::onnx::model;
 use super::students::exported;
-use crate::exported::programs::{B, Network, expression, flag, float, int, ints, meta, tensor};
+use crate::exported::programs::{B, Network, expression, flag, float, int, ints, tensor};
 
 /// The names of all operations.
 const ALL: [&str; 34] = [

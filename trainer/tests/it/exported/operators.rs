@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::networks::{Layers, built, distance, images, set_values, value};
-use super::programs::{self, B, flag, float, int, ints, tensor};
+use super::programs::{self, B, float, int, ints, tensor};
 
 /// Adds operators to a network whose images are `x` [B, 3, 8, 8]; returns the result's name and shape.
 pub type Build<'a> = &'a dyn Fn(&mut programs::Network) -> (&'static str, Vec<i64>);
