@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use super::manifest;
 use super::resume::{self, State};
@@ -69,8 +70,9 @@ pub fn keep_for_verification(output: &Path) -> Result<()> {
 /// Writes the students and, last, the manifest.
 ///
 /// # Errors
-/// A file cannot be written, or the data set's files could not be hashed.
+/// A file cannot be written, or the data set's files could not be hashed or are others than before.
 pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Result<Outcome> {
+    setup.check_files(Duration::MAX)?;
     let missing = || Error::internal("no evaluation was done");
     let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
     let last = setup.counters.last.ok_or_else(missing)?;

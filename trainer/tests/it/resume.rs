@@ -10,7 +10,7 @@ use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, Point, Started}
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Supervised, Workspace, merged, started, text};
+use crate::support::{Supervised, Workspace, alter, merged, started, text, warnings};
 
 /// A run long enough to be interrupted, with everything that has state: momentum, shuffling, augmentation.
 fn long(workspace: &Workspace) -> Value {
@@ -211,6 +211,60 @@ fn resuming_on_data_that_has_changed_says_what_has_changed_and_what_to_do() {
     for part in ["the data set has changed since the checkpoint", "Put it back", "post the job again"] {
         assert!(failure.message.contains(part) && !failure.message.contains("safetensors"), "{failure:?}");
     }
+}
+
+#[test]
+fn a_run_goes_on_with_the_bytes_it_began_with_and_with_no_others() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = long(&workspace);
+    workspace.finish(&spec, "whole", &[]);
+    within_an_epoch(workspace.command(&spec, "killed"), 2).kill();
+    let state = workspace.bytes("killed/state/checkpoint.safetensors");
+    let (in_memory, streamed) = (&[][..], &["--data-memory-mib", "0"][..]);
+    for (file, flags) in [
+        ("train-labels-idx1-ubyte", in_memory),
+        ("train-images-idx3-ubyte", in_memory),
+        ("train-images-idx3-ubyte", streamed),
+        ("t10k-labels-idx1-ubyte", in_memory),
+    ] {
+        let path = workspace.path(format!("data/{file}"));
+        alter(&path);
+        let failure = workspace.fail(&spec, "killed", flags);
+        assert_eq!(failure.class, ErrorClass::User, "{failure:?}");
+        for part in ["the data set has changed since the checkpoint", "SHA-256", "Put it back", "post the job again"] {
+            assert!(failure.message.contains(part), "{failure:?}");
+        }
+        assert!(workspace.bytes("killed/state/checkpoint.safetensors") == state, "{file}: the state was replaced");
+        for result in ["student.safetensors", "student-last.safetensors", "manifest.json"] {
+            assert!(!workspace.path(format!("killed/{result}")).exists(), "{file}: {result}");
+        }
+        alter(&path);
+    }
+    // Now all files have their bytes back, but not their times.
+    let (epochs, _) = resumed(&workspace, &spec, "killed", &[]);
+    assert!(epochs >= 2, "{epochs} epochs");
+    assert_same(&workspace, "whole", "killed");
+    assert_eq!(workspace.json("killed/manifest.json")["data"], workspace.json("whole/manifest.json")["data"]);
+}
+
+#[test]
+fn a_state_without_the_hashes_of_its_data_resumes_with_a_warning() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = long(&workspace);
+    workspace.finish(&spec, "whole", &[]);
+    within_an_epoch(workspace.command(&spec, "killed"), 2).kill();
+    // As earlier versions wrote it: unknown fields do not count.
+    let state = workspace.path("killed/state/checkpoint.safetensors");
+    let mut bytes = std::fs::read(&state).unwrap();
+    let name = b"data_sha256";
+    let at = bytes.windows(name.len()).position(|window| window == name).expect("the state names its data");
+    bytes[at] = b'_';
+    std::fs::write(&state, bytes).unwrap();
+    let events = workspace.finish(&spec, "killed", &[]);
+    assert!(started(&events).resumed_epochs >= 2);
+    let warnings = warnings(&events);
+    assert!(warnings.iter().any(|warning| warning.contains("does not name the SHA-256 of its data")), "{warnings:?}");
+    assert_same(&workspace, "whole", "killed");
 }
 
 #[test]
