@@ -1,13 +1,14 @@
-//! What a run owes to its earlier attempts: it goes on with their data.
+//! What a run owes to its earlier attempts: it goes on with their data, and leaves their results alone once they are
+//! whole.
 //!
 //! The data set's files are hashed while training goes on. So a run that resumes may notice only after some steps that
 //! they have changed, but before it saves anything.
 
 use std::time::{Duration, Instant};
 
-use super::Run;
+use super::{Run, outputs};
 use crate::error::Result;
-use distillery_core::protocol::StopRequest;
+use distillery_core::protocol::{Event, Level, StopRequest};
 
 /// How long a pause waits for the hashes. A worker kills a trainer that does not stop within 45 seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,6 +16,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 impl Run<'_> {
+    /// Whether an earlier attempt has written the results. Reports them as they are.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub(super) fn is_finished(&mut self) -> Result<bool> {
+        let counters = &self.setup.counters;
+        if counters.epoch < self.spec.training.epochs {
+            return Ok(false);
+        }
+        let written = if self.ranks.is_leader() { outputs::written(self.output, counters) } else { None };
+        let is_written = written.is_some();
+        if let Some(outcome) = written {
+            let message = "the run has finished already: nothing is left to train, and its files stay as they are";
+            self.report.event(&Event::Log { level: Level::Info, message: message.to_owned() });
+            self.report.event(&Event::Finished(outcome));
+        }
+        self.ranks.any(is_written)
+    }
+
     /// Ends the run once its data is known to be other than that of earlier attempts. Does not wait.
     ///
     /// # Errors

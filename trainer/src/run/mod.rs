@@ -60,6 +60,9 @@ pub fn train(
     let mut run = Run::prepare(spec, settings, join, control, report)?;
     run.report.event(&Event::Started(run.setup.started.clone()));
     run.forward_events();
+    if run.is_finished()? {
+        return Ok(Ending::Finished);
+    }
     if run.evaluate_teacher(settings)? == Flow::Stop {
         return Ok(run.stopped());
     }

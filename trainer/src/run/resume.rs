@@ -60,7 +60,7 @@ pub struct Counters {
     pub regions: Option<RegionReport>,
     /// The latest evaluation.
     pub last: Option<Evaluation>,
-    /// The attempts that wrote a checkpoint, and the current one.
+    /// The attempts that wrote a checkpoint, and the current one if there is anything left to train.
     pub attempts: Vec<AttemptRecord>,
 }
 

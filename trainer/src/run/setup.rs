@@ -97,7 +97,7 @@ impl Setup {
         };
         let attempt = attempt(settings, device, arithmetic, counters.step);
         let started = started(spec, &attempt, &data, &counters);
-        counters.attempts.push(attempt);
+        counters.attempts.extend((counters.epoch < spec.training.epochs).then_some(attempt));
         let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
         let objective = objective(spec, &data, device, batch_size, teacher);
         startup.mark("networks");

@@ -238,7 +238,7 @@ fn a_run_paused_on_two_devices_resumes_at_the_next_step() {
 }
 
 #[test]
-fn a_run_on_two_devices_resumes_on_no_other_data() {
+fn a_run_on_two_devices_resumes_on_no_other_data_and_stays_as_it_is_once_finished() {
     let workspace = Workspace::new().with_teacher();
     let spec = long(&workspace, 2);
     let mut run = Supervised::start(workspace.command(&spec, "out"));
@@ -250,6 +250,9 @@ fn a_run_on_two_devices_resumes_on_no_other_data() {
     assert!(failure.message.contains("the data set has changed since the checkpoint"), "{failure:?}");
     alter(&labels);
     workspace.finish(&spec, "out", &[]);
+    let manifest = workspace.bytes("out/manifest.json");
+    workspace.finish(&spec, "out", &[]);
+    assert!(workspace.bytes("out/manifest.json") == manifest, "the manifest has changed");
 }
 
 #[test]

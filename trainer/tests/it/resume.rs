@@ -10,7 +10,7 @@ use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, Point, Started}
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Supervised, Workspace, alter, merged, started, text, warnings};
+use crate::support::{Supervised, Workspace, alter, merged, program, started, text, warnings};
 
 /// A run long enough to be interrupted, with everything that has state: momentum, shuffling, augmentation.
 fn long(workspace: &Workspace) -> Value {
@@ -265,6 +265,53 @@ fn a_state_without_the_hashes_of_its_data_resumes_with_a_warning() {
     let warnings = warnings(&events);
     assert!(warnings.iter().any(|warning| warning.contains("does not name the SHA-256 of its data")), "{warnings:?}");
     assert_same(&workspace, "whole", "killed");
+}
+
+/// The files of a finished run.
+fn results(workspace: &Workspace, output: &str) -> Vec<Vec<u8>> {
+    let names = ["manifest.json", "student.safetensors", "student-last.safetensors", "before-last-epoch.safetensors"];
+    let more = ["metrics.ndjson", "state/checkpoint.safetensors"];
+    names.iter().chain(&more).map(|name| workspace.bytes(format!("{output}/{name}"))).collect()
+}
+
+#[test]
+fn a_finished_run_stays_as_it_is_with_other_data_and_other_threads() {
+    let workspace = Workspace::new();
+    workspace.finish(&workspace.plain(), "out", &[]);
+    let whole = results(&workspace, "out");
+    let labels = workspace.path("data/train-labels-idx1-ubyte");
+    alter(&labels);
+    let mut again = program("train");
+    again.arg(workspace.path("out.json")).args(["--device", "cpu", "--threads", "2", "--output"]);
+    let again = again.arg(workspace.path("out")).output().unwrap();
+    let said = text(&again.stdout);
+    assert!(again.status.success(), "{said}{}", text(&again.stderr));
+    assert!(said.contains("the run has finished already") && said.contains("finished: best top-1"), "{said}");
+    assert!(results(&workspace, "out") == whole, "a file has changed");
+    // A result that is missing is written again, but only by the data that it was trained on.
+    std::fs::remove_file(workspace.path("out/student.safetensors")).unwrap();
+    let failure = workspace.fail(&workspace.plain(), "out", &[]);
+    assert!(failure.message.contains("the data set has changed since the checkpoint"), "{failure:?}");
+    assert!(!workspace.path("out/student.safetensors").exists());
+    alter(&labels);
+    workspace.finish(&workspace.plain(), "out", &[]);
+    assert!(results(&workspace, "out")[1..] == whole[1..], "a student has changed");
+    assert_eq!(workspace.json("out/manifest.json")["attempts"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn the_results_of_another_run_are_not_taken_for_those_of_a_run_that_ended_before_it_wrote_its_own() {
+    let workspace = Workspace::new();
+    workspace.finish(&workspace.plain(), "out", &[]);
+    let other = merged(workspace.plain(), json!({"training": {"seed": 4}}));
+    workspace.finish(&other, "other", &[]);
+    let state = "state/checkpoint.safetensors";
+    std::fs::copy(workspace.path(format!("other/{state}")), workspace.path(format!("out/{state}"))).unwrap();
+    workspace.finish(&other, "out", &[]);
+    assert_eq!(workspace.json("out/manifest.json")["seed"], 4);
+    for file in ["student.safetensors", "student-last.safetensors"] {
+        assert!(workspace.bytes(format!("out/{file}")) == workspace.bytes(format!("other/{file}")), "{file} differs");
+    }
 }
 
 #[test]
