@@ -34,7 +34,7 @@ pub struct TrainArgs {
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
     /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command
-    /// again resumes the run. One run at a time may write to it.
+    /// again resumes the run, and changes nothing once it has finished. One run at a time may write to it.
     #[arg(long, short, env = "DISTILLERY_OUTPUT")]
     pub output: PathBuf,
     /// Write events to standard output, one JSON object per line, instead of progress for people.
@@ -83,10 +83,10 @@ pub struct VerifyArgs {
     /// The checkpoint that the student started from, if any. Default: the file that the run used.
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
-    /// The device. Default: the device that the run used.
+    /// The device. Default: that of the attempt that trained the last epoch.
     #[arg(long, env = "DISTILLERY_DEVICE")]
     pub device: Option<String>,
-    /// Threads for computation on the CPU. Default: as many as the run used.
+    /// Threads for computation on the CPU. Default: as many as the attempt that trained the last epoch used.
     #[arg(long, env = "DISTILLERY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
