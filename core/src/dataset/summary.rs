@@ -48,11 +48,10 @@ impl Dataset {
             for file in self.layout.files(&name) {
                 let bytes = fs::metadata(&file).map_err(Error::io(&file))?.len();
                 size_bytes += bytes;
-                if bytes == 0 {
+                if bytes == 0 && self.format() == DatasetFormat::Folder {
                     empty.push(file);
                 }
             }
-            // Files of other formats cannot be empty.
             if let Some(first) = empty.first() {
                 let first = first.strip_prefix(&self.path).unwrap_or(first).display();
                 notes.push(format!(
