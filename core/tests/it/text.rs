@@ -1,6 +1,6 @@
 //! Promise: a text from outside is read without what editors add, and no longer than it may be.
 
-use distillery_core::text::{shortened, without_mark};
+use distillery_core::text::{counted, shortened, without_mark};
 
 #[test]
 fn one_byte_order_mark_at_the_start_is_skipped() {
@@ -23,4 +23,10 @@ fn a_long_text_is_cut_between_characters_and_says_what_is_missing() {
         assert!(text.starts_with(kept) && cut.len() <= longest && cut.len() > longest - 25, "{cut}");
         assert_eq!(shortened(&cut, longest), cut, "it is cut once");
     }
+}
+
+#[test]
+fn a_number_comes_with_the_form_of_its_noun() {
+    let classes = |count: u32| counted(count, "class", "classes");
+    assert_eq!([0, 1, 2].map(classes), ["0 classes", "1 class", "2 classes"]);
 }
