@@ -1,10 +1,12 @@
 //! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate`, `convert` and `inspect`; and the format
 //! of log lines, which all commands have.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::dataset::MeanStd;
 pub use crate::spec::EvalCrop;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -107,10 +109,10 @@ pub struct EvaluateArgs {
     pub split: Option<String>,
     /// Per-channel mean of pixel values in [0, 1]: three numbers separated by commas. Default: from the checkpoint's
     /// metadata, or else the mean of the training split.
-    #[arg(long, env = "DISTILLERY_MEAN", value_parser = parse_channels, requires = "std", allow_hyphen_values = true)]
+    #[arg(long, env = "DISTILLERY_MEAN", value_parser = parse_mean, requires = "std", allow_hyphen_values = true)]
     pub mean: Option<[f64; 3]>,
-    /// Per-channel standard deviation: three numbers separated by commas. Requires --mean.
-    #[arg(long, env = "DISTILLERY_STD", value_parser = parse_channels, requires = "mean")]
+    /// Per-channel standard deviation of pixel values in [0, 1]: three numbers separated by commas. Requires --mean.
+    #[arg(long, env = "DISTILLERY_STD", value_parser = parse_std, requires = "mean")]
     pub std: Option<[f64; 3]>,
     /// Side, in pixels, to which images are resized. Default: from the checkpoint's metadata, or else the
     /// architecture's own input size.
@@ -174,12 +176,26 @@ pub struct ComputeArgs {
     pub data_memory_mib: u64,
 }
 
-fn parse_channels(text: &str) -> Result<[f64; 3], String> {
+fn parse_mean(text: &str) -> Result<[f64; 3], String> {
+    parse_channels(text, &MeanStd::MEANS, "0.5071,0.4867,0.4408")
+}
+
+fn parse_std(text: &str) -> Result<[f64; 3], String> {
+    parse_channels(text, &MeanStd::DEVIATIONS, "0.2675,0.2565,0.2761")
+}
+
+fn parse_channels(text: &str, valid: &RangeInclusive<f64>, example: &str) -> Result<[f64; 3], String> {
     let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
-    let finite = |numbers: &[f64]| numbers.iter().all(|number| number.is_finite());
-    numbers
-        .ok()
-        .filter(|numbers| finite(numbers))
-        .and_then(|numbers| numbers.try_into().ok())
-        .ok_or_else(|| "expected three numbers separated by commas, for example 0.5071,0.4867,0.4408".to_owned())
+    let channels: Option<[f64; 3]> = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+    let channels =
+        channels.ok_or_else(|| format!("expected three numbers separated by commas, for example {example}"))?;
+    if channels.iter().all(|value| valid.contains(value)) {
+        return Ok(channels);
+    }
+    Err(format!(
+        "each number must be from {} to {}: pixel values are in [0, 1], so divide what is meant for values up to 255 by \
+         255, for example {example}",
+        valid.start(),
+        valid.end()
+    ))
 }

@@ -1,5 +1,6 @@
 //! The command line: `train`, `evaluate` and `convert`.
 
+mod evaluating;
 mod framing;
 
 use std::collections::BTreeSet;
