@@ -187,3 +187,30 @@ fn inspect_describes_exported_networks_and_checkpoints() {
     assert_eq!(run.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&run.stderr).contains("the file is truncated"), "{run:?}");
 }
+
+#[test]
+fn no_command_waits_for_a_pipe_in_place_of_a_checkpoint() {
+    let workspace = Workspace::new();
+    let pipe = workspace.path("pipe");
+    // Nobody ever writes to it.
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut evaluate = trainer("evaluate");
+    evaluate
+        .args(["--architecture", "resnet8", "--dataset"])
+        .arg(workspace.path("data"))
+        .arg("--checkpoint")
+        .arg(&pipe);
+    let mut convert = trainer("convert");
+    convert.arg(&pipe).arg(workspace.path("copy"));
+    let mut inspect = trainer("inspect");
+    inspect.arg(&pipe);
+    for mut command in [evaluate, convert, inspect] {
+        let run = command.output().unwrap();
+        let said = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{said}");
+        assert!(said.contains("pipe: it is a pipe, not a regular file"), "{said}");
+    }
+    let spec = merged(workspace.distilled("kd"), json!({"teacher": {"checkpoint": pipe}}));
+    let failure = workspace.fail(&spec, "out", &[]);
+    assert!(failure.class == ErrorClass::User && failure.message.contains("it is a pipe"), "{failure:?}");
+}
