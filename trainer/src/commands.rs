@@ -284,8 +284,11 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
 
 fn convert_by(args: &ConvertArgs) -> Result<Value> {
     let ConvertArgs { input, output, state_dict } = args;
-    let read = Checkpoint::open_state_dict(input, state_dict.as_deref())
-        .map_err(|error| state_dict::unreadable(input, &error))?;
+    let unreadable = |error: checkpoint::Error| state_dict::unreadable(input, &error);
+    let read = Checkpoint::open_state_dict(input, state_dict.as_deref()).map_err(unreadable)?;
+    if let Some(unsound) = read.unsound_as_it_fits().map_err(unreadable)? {
+        return Err(Error::user(format!("checkpoint {} {unsound}", input.display())));
+    }
     if is_same_file(input, output) {
         return Err(Error::user(format!("{} is the checkpoint itself: name another file", output.display())));
     }
@@ -298,13 +301,13 @@ fn convert_by(args: &ConvertArgs) -> Result<Value> {
         checkpoint::Error::Io(error) => Error::storage(output)(error),
         error => state_dict::unreadable(input, &error),
     })?;
-    Ok(described(&read))
+    Ok(described(&read, read.notes()))
 }
 
-fn described(checkpoint: &Checkpoint) -> Value {
+fn described(checkpoint: &Checkpoint, notes: &[String]) -> Value {
     let fits = architecture::fits(&checkpoint.shapes());
     json!({
-        "notes": checkpoint.notes(),
+        "notes": notes,
         "format": checkpoint.format().name(),
         "tensors": checkpoint.tensors().len(),
         "parameters": checkpoint.parameters(),
@@ -331,8 +334,12 @@ fn inspect_by(args: &InspectArgs) -> Result<Value> {
             Some(unsound) => Err(Error::user(format!("{} {unsound}", path.display()))),
         };
     }
-    let checkpoint = Checkpoint::open_state_dict(path, args.state_dict.as_deref());
-    checkpoint.map(|read| described(&read)).map_err(|error| state_dict::unreadable(path, &error))
+    let unreadable = |error: checkpoint::Error| state_dict::unreadable(path, &error);
+    let read = Checkpoint::open_state_dict(path, args.state_dict.as_deref()).map_err(unreadable)?;
+    let unsound = read.unsound_as_it_fits().map_err(unreadable)?;
+    let mut notes = read.notes().to_vec();
+    notes.extend(unsound.map(|unsound| format!("the checkpoint {unsound}")));
+    Ok(described(&read, &notes))
 }
 
 /// Whether two paths lead to one file, through links or not.
