@@ -9,33 +9,30 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
+use crate::data::Shard;
 use crate::data::normalisation::Normalisation;
-use crate::data::{Framing, Loader, LoaderOptions, Shard};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::launch;
 use crate::local_spec;
 use crate::models::{self, state_dict};
+use crate::preprocessing::Preprocessing;
 use crate::ranks::Ranks;
 use crate::run::evaluate::{self, Seen};
 use crate::settings::{Ending, Settings};
 use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
-use distillery_core::architecture::{self, Architecture};
+use distillery_core::architecture;
 use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset::{Dataset, DatasetOptions, MeanStd};
 use distillery_core::exported::{self, ExportedNetwork};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, probe_answer};
-use distillery_core::spec::usual_resize;
-use distillery_core::trainer_flags::{
-    ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs,
-};
+use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
 #[must_use]
@@ -192,7 +189,10 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
         classes,
         (args.dataset.as_path(), dataset.classes().count),
     )?;
-    let preprocessing = Preprocessing::choose(args, &checkpoint, architecture);
+    let preprocessing = Preprocessing::choose(args, &checkpoint, architecture)?;
+    for note in &preprocessing.notes {
+        tracing::warn!("{note}");
+    }
     let open = |split: &str| preprocessing.open(&dataset, split, data_memory(&args.compute), device);
     let loader = open(&dataset.eval_split(args.split.as_deref())?)?;
     let MeanStd { mean, std } = match preprocessing.normalisation {
@@ -226,7 +226,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     if let Some(path) = &args.logits {
         state_dict::write(path, &[("logits".to_owned(), Tensor::cat(&logits, 0))], &BTreeMap::new())?;
     }
-    Ok(evaluated(&evaluation, seconds, checkpoint.notes()))
+    Ok(evaluated(&evaluation, seconds, &[checkpoint.notes(), preprocessing.notes.as_slice()].concat()))
 }
 
 fn evaluated(evaluation: &Evaluation, seconds: f64, notes: &[String]) -> Value {
@@ -238,42 +238,6 @@ fn evaluated(evaluation: &Evaluation, seconds: f64, notes: &[String]) -> Value {
         "images_per_second": evaluation.images as f64 / seconds,
         "notes": notes,
     })
-}
-
-/// How images become a network's input: by the command line, else by the checkpoint's metadata, else by defaults.
-struct Preprocessing {
-    side: u32,
-    framing: Framing,
-    /// `None` means that of the training split.
-    normalisation: Option<MeanStd>,
-}
-
-impl Preprocessing {
-    fn choose(args: &EvaluateArgs, checkpoint: &Checkpoint, architecture: &Architecture) -> Self {
-        let stored = |key: &str| checkpoint.metadata().get(key);
-        let stored_side = || stored("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
-        let stored_crop = || EvalCrop::from_str(stored("eval_crop")?, true).ok();
-        let stored_resize = || stored("eval_resize")?.parse().ok();
-        let side = args.image_size.or_else(stored_side).unwrap_or(architecture.input_side);
-        // The file's value belongs to the file's image size.
-        let resize = args.resize.or_else(|| stored_resize().filter(|_| args.image_size.is_none()));
-        let asked_crop = args.crop.or(args.resize.map(|_| EvalCrop::Centre));
-        Self {
-            side,
-            framing: match asked_crop.or_else(stored_crop) {
-                Some(EvalCrop::Centre) => Framing::Centre { resize: resize.unwrap_or_else(|| usual_resize(side)) },
-                Some(EvalCrop::Whole) | None => Framing::Whole,
-            },
-            normalisation: MeanStd::of_both(args.mean, args.std).or_else(|| checkpoint.normalisation()),
-        }
-    }
-
-    fn open(&self, dataset: &Dataset, split: &str, memory_limit: u64, device: Device) -> Result<Loader> {
-        let Self { side, framing, .. } = *self;
-        let shard = Shard::WHOLE;
-        let options = LoaderOptions { side, framing, batch_size: 1, shard, seed: 0, memory_limit, device };
-        Ok(Loader::open(dataset.split(split)?.into(), options)?)
-    }
 }
 
 /// `distillery-trainer convert`.
