@@ -36,7 +36,8 @@ pub struct TrainArgs {
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
     /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command
-    /// again resumes the run. One run at a time may write to it.
+    /// again resumes the run. One run at a time may write to it. Not in the data set's directory, and not where a
+    /// result would replace the teacher or another input.
     #[arg(long, short, env = "DISTILLERY_OUTPUT")]
     pub output: PathBuf,
     /// Write events to standard output, one JSON object per line, instead of progress for people.
@@ -121,8 +122,8 @@ pub struct EvaluateArgs {
     /// Part of each image to use. Default: from the checkpoint's metadata, or else the whole image.
     #[arg(long, env = "DISTILLERY_CROP")]
     pub crop: Option<EvalCrop>,
-    /// Pixels to which the shorter side of each image is resized before the centre is taken. Default: from the
-    /// checkpoint's metadata, or else 8/7 of the image size (256 for 224).
+    /// Pixels to which the shorter side of each image is resized before the centre is taken, which this chooses.
+    /// Default: from the checkpoint's metadata, or else 8/7 of the image size (256 for 224).
     #[arg(long, env = "DISTILLERY_RESIZE", value_parser = clap::value_parser!(u32).range(8..=4096))]
     pub resize: Option<u32>,
     /// Of a file with several state dicts, the key or prefix of the one to evaluate, such as state_dict_ema.
@@ -135,6 +136,7 @@ pub struct EvaluateArgs {
     #[arg(long, env = "DISTILLERY_LABEL_COLUMN")]
     pub label_column: Option<String>,
     /// Also write a safetensors file with `logits` [images × classes, float32], in the order of the data set's files.
+    /// It replaces another safetensors file at most, and is not in the data set's directory.
     #[arg(long, env = "DISTILLERY_LOGITS")]
     pub logits: Option<PathBuf>,
     #[command(flatten)]
@@ -145,7 +147,7 @@ pub struct EvaluateArgs {
 pub struct ConvertArgs {
     /// Any supported checkpoint.
     pub input: PathBuf,
-    /// The safetensors file to write. Not the input.
+    /// The safetensors file to write. One that is there is replaced; the input, and any other file, is not.
     pub output: PathBuf,
     /// Of a file with several state dicts, the key or prefix of the one to convert, such as state_dict_ema.
     #[arg(long, env = "DISTILLERY_STATE_DICT")]

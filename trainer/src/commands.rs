@@ -1,9 +1,7 @@
 //! The subcommands of `distillery-trainer`: each reads files, calls the rest, and turns errors into messages.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::launch;
 use crate::local_spec;
 use crate::models::{self, state_dict};
+use crate::output_file::{self, Inputs};
 use crate::preprocessing::Preprocessing;
 use crate::ranks::Ranks;
 use crate::run::evaluate::{self, Seen};
@@ -31,7 +30,8 @@ use distillery_core::architecture;
 use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset::{Dataset, DatasetOptions, MeanStd};
 use distillery_core::exported::{self, ExportedNetwork};
-use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, probe_answer};
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, files, probe_answer};
+use distillery_core::spec::TrainingPlan;
 use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
@@ -68,6 +68,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
             .map_err(|error| Error::internal(format!("signal handlers cannot be installed: {error}")))?;
     }
     let spec = local_spec::read(args)?;
+    spare_inputs(args, &spec)?;
     let settings = Settings {
         output: args.output.clone(),
         device: args.compute.device.clone(),
@@ -86,6 +87,18 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
     let events = args.events;
     let lost = move |failure| self::report(events).event(&Event::Failed(failure));
     launch::train(&spec, &settings, &control, report, lost)
+}
+
+/// Checks that the run will not write over what it reads.
+fn spare_inputs(args: &TrainArgs, spec: &TrainingPlan) -> Result<()> {
+    use files::{BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS};
+    let names = [BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS];
+    let teacher = spec.teacher.as_ref().map(|teacher| ("the teacher's checkpoint", teacher.checkpoint.as_path()));
+    let student = spec.student.checkpoint.as_deref().map(|path| ("the student's checkpoint", path));
+    let inputs: Vec<_> =
+        [Some(("the specification", args.spec.as_path())), teacher, student].into_iter().flatten().collect();
+    let inputs = Inputs { files: &inputs, dataset: Some(&spec.dataset.location.path) };
+    output_file::check_directory(&args.output, &names, inputs)
 }
 
 /// `distillery-trainer rank`: one more process of a run that `train` started.
@@ -171,6 +184,7 @@ pub fn evaluate(args: &EvaluateArgs) -> ExitCode {
 }
 
 fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
+    args.logits.as_deref().map_or(Ok(()), |output| spare_evaluated(args, output))?;
     device::prepare(threads(&args.compute));
     let device = device::open(&args.compute.device)?;
     let architecture = architecture::named(&args.architecture).map_err(|unknown| Error::user(unknown.to_string()))?;
@@ -229,6 +243,12 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     Ok(evaluated(&evaluation, seconds, &[checkpoint.notes(), preprocessing.notes.as_slice()].concat()))
 }
 
+/// Checks that the logits will not be written over what they are computed from.
+fn spare_evaluated(args: &EvaluateArgs, output: &Path) -> Result<()> {
+    let files = [("the checkpoint", args.checkpoint.as_path())];
+    output_file::check(output, Inputs { files: &files, dataset: Some(&args.dataset) })
+}
+
 fn evaluated(evaluation: &Evaluation, seconds: f64, notes: &[String]) -> Value {
     json!({
         "top1": evaluation.top1,
@@ -248,20 +268,13 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
 
 fn convert_by(args: &ConvertArgs) -> Result<Value> {
     let ConvertArgs { input, output, state_dict } = args;
+    output_file::check(output, Inputs { files: &[("the checkpoint", input.as_path())], dataset: None })?;
     let unreadable = |error: checkpoint::Error| state_dict::unreadable(input, &error);
     let read = Checkpoint::open_state_dict(input, state_dict.as_deref()).map_err(unreadable)?;
     if let Some(unsound) = read.unsound_as_it_fits().map_err(unreadable)? {
         return Err(Error::user(format!("checkpoint {} {unsound}", input.display())));
     }
-    if is_same_file(input, output) {
-        return Err(Error::user(format!("{} is the checkpoint itself: name another file", output.display())));
-    }
     read.convert(output).map_err(|error| match error {
-        checkpoint::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => Error::user(format!(
-            "{} cannot be written: there is no directory {}; create it, or name another file",
-            output.display(),
-            output.parent().unwrap_or(output).display()
-        )),
         checkpoint::Error::Io(error) => Error::storage(output)(error),
         error => state_dict::unreadable(input, &error),
     })?;
@@ -304,12 +317,6 @@ fn inspect_by(args: &InspectArgs) -> Result<Value> {
     let mut notes = read.notes().to_vec();
     notes.extend(unsound.map(|unsound| format!("the checkpoint {unsound}")));
     Ok(described(&read, &notes))
-}
-
-/// Whether two paths lead to one file, through links or not.
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
-    identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
 /// Prints a result to standard output, or an error to standard error.
