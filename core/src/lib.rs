@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod dataset;
 pub mod exit_status;
 pub mod exported;
+pub mod file_kind;
 pub mod protocol;
 pub mod spec;
 pub mod text;

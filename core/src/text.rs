@@ -92,6 +92,16 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 }
 
+/// A number with its noun, as in "1 class" and "2 classes".
+#[must_use]
+pub fn counted(count: impl Into<u64>, one: &str, more: &str) -> String {
+    let count: u64 = count.into();
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {more}"),
+    }
+}
+
 /// A text of at most `longest` bytes: a longer one is cut, and says how many bytes are missing. `longest` must have
 /// room for that remark.
 #[must_use]

@@ -12,6 +12,7 @@ mod assets;
 mod auth;
 mod board;
 mod cached;
+mod comparisons;
 mod connections;
 mod dataset_facts;
 mod download;
@@ -155,6 +156,7 @@ pub struct AppState {
     gate: auth::Gate,
     uploads: Arc<uploads::Uploads>,
     readiness: Arc<health::Readiness>,
+    comparisons: Arc<comparisons::Comparisons>,
     bodies: Arc<extract::Bodies>,
     charts: Arc<v1::jobs::metrics::Charts>,
     datasets: Arc<v1::datasets::Catalogue>,
@@ -175,6 +177,7 @@ impl AppState {
             gate: auth::Gate::new(pool.clone(), &settings),
             uploads: Arc::new(uploads::Uploads::new(&settings)),
             readiness: Arc::default(),
+            comparisons: Arc::default(),
             bodies: Arc::default(),
             charts: Arc::default(),
             lookups: Arc::default(),

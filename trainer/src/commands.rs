@@ -1,41 +1,38 @@
 //! The subcommands of `distillery-trainer`: each reads files, calls the rest, and turns errors into messages.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
+use crate::data::Shard;
 use crate::data::normalisation::Normalisation;
-use crate::data::{Framing, Loader, LoaderOptions, Shard};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::launch;
 use crate::local_spec;
 use crate::models::{self, state_dict};
+use crate::output_file::{self, Inputs};
+use crate::preprocessing::Preprocessing;
 use crate::ranks::Ranks;
 use crate::run::evaluate::{self, Seen};
 use crate::settings::{Ending, Settings};
 use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
-use distillery_core::architecture::{self, Architecture};
+use distillery_core::architecture;
 use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset::{Dataset, DatasetOptions, MeanStd};
 use distillery_core::exported::{self, ExportedNetwork};
-use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, probe_answer};
-use distillery_core::spec::usual_resize;
-use distillery_core::trainer_flags::{
-    ComputeArgs, ConvertArgs, EvalCrop, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs,
-};
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, files, probe_answer};
+use distillery_core::spec::TrainingPlan;
+use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
 #[must_use]
@@ -71,6 +68,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
             .map_err(|error| Error::internal(format!("signal handlers cannot be installed: {error}")))?;
     }
     let spec = local_spec::read(args)?;
+    spare_inputs(args, &spec)?;
     let settings = Settings {
         output: args.output.clone(),
         device: args.compute.device.clone(),
@@ -89,6 +87,18 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
     let events = args.events;
     let lost = move |failure| self::report(events).event(&Event::Failed(failure));
     launch::train(&spec, &settings, &control, report, lost)
+}
+
+/// Checks that the run will not write over what it reads.
+fn spare_inputs(args: &TrainArgs, spec: &TrainingPlan) -> Result<()> {
+    use files::{BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS};
+    let names = [BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS];
+    let teacher = spec.teacher.as_ref().map(|teacher| ("the teacher's checkpoint", teacher.checkpoint.as_path()));
+    let student = spec.student.checkpoint.as_deref().map(|path| ("the student's checkpoint", path));
+    let inputs: Vec<_> =
+        [Some(("the specification", args.spec.as_path())), teacher, student].into_iter().flatten().collect();
+    let inputs = Inputs { files: &inputs, dataset: Some(&spec.dataset.location.path) };
+    output_file::check_directory(&args.output, &names, inputs)
 }
 
 /// `distillery-trainer rank`: one more process of a run that `train` started.
@@ -174,6 +184,7 @@ pub fn evaluate(args: &EvaluateArgs) -> ExitCode {
 }
 
 fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
+    args.logits.as_deref().map_or(Ok(()), |output| spare_evaluated(args, output))?;
     device::prepare(threads(&args.compute));
     let device = device::open(&args.compute.device)?;
     let architecture = architecture::named(&args.architecture).map_err(|unknown| Error::user(unknown.to_string()))?;
@@ -192,7 +203,10 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
         classes,
         (args.dataset.as_path(), dataset.classes().count),
     )?;
-    let preprocessing = Preprocessing::choose(args, &checkpoint, architecture);
+    let preprocessing = Preprocessing::choose(args, &checkpoint, architecture)?;
+    for note in &preprocessing.notes {
+        tracing::warn!("{note}");
+    }
     let open = |split: &str| preprocessing.open(&dataset, split, data_memory(&args.compute), device);
     let loader = open(&dataset.eval_split(args.split.as_deref())?)?;
     let MeanStd { mean, std } = match preprocessing.normalisation {
@@ -226,7 +240,13 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     if let Some(path) = &args.logits {
         state_dict::write(path, &[("logits".to_owned(), Tensor::cat(&logits, 0))], &BTreeMap::new())?;
     }
-    Ok(evaluated(&evaluation, seconds, checkpoint.notes()))
+    Ok(evaluated(&evaluation, seconds, &[checkpoint.notes(), preprocessing.notes.as_slice()].concat()))
+}
+
+/// Checks that the logits will not be written over what they are computed from.
+fn spare_evaluated(args: &EvaluateArgs, output: &Path) -> Result<()> {
+    let files = [("the checkpoint", args.checkpoint.as_path())];
+    output_file::check(output, Inputs { files: &files, dataset: Some(&args.dataset) })
 }
 
 fn evaluated(evaluation: &Evaluation, seconds: f64, notes: &[String]) -> Value {
@@ -240,42 +260,6 @@ fn evaluated(evaluation: &Evaluation, seconds: f64, notes: &[String]) -> Value {
     })
 }
 
-/// How images become a network's input: by the command line, else by the checkpoint's metadata, else by defaults.
-struct Preprocessing {
-    side: u32,
-    framing: Framing,
-    /// `None` means that of the training split.
-    normalisation: Option<MeanStd>,
-}
-
-impl Preprocessing {
-    fn choose(args: &EvaluateArgs, checkpoint: &Checkpoint, architecture: &Architecture) -> Self {
-        let stored = |key: &str| checkpoint.metadata().get(key);
-        let stored_side = || stored("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
-        let stored_crop = || EvalCrop::from_str(stored("eval_crop")?, true).ok();
-        let stored_resize = || stored("eval_resize")?.parse().ok();
-        let side = args.image_size.or_else(stored_side).unwrap_or(architecture.input_side);
-        // The file's value belongs to the file's image size.
-        let resize = args.resize.or_else(|| stored_resize().filter(|_| args.image_size.is_none()));
-        let asked_crop = args.crop.or(args.resize.map(|_| EvalCrop::Centre));
-        Self {
-            side,
-            framing: match asked_crop.or_else(stored_crop) {
-                Some(EvalCrop::Centre) => Framing::Centre { resize: resize.unwrap_or_else(|| usual_resize(side)) },
-                Some(EvalCrop::Whole) | None => Framing::Whole,
-            },
-            normalisation: MeanStd::of_both(args.mean, args.std).or_else(|| checkpoint.normalisation()),
-        }
-    }
-
-    fn open(&self, dataset: &Dataset, split: &str, memory_limit: u64, device: Device) -> Result<Loader> {
-        let Self { side, framing, .. } = *self;
-        let shard = Shard::WHOLE;
-        let options = LoaderOptions { side, framing, batch_size: 1, shard, seed: 0, memory_limit, device };
-        Ok(Loader::open(dataset.split(split)?.into(), options)?)
-    }
-}
-
 /// `distillery-trainer convert`.
 #[must_use]
 pub fn convert(args: &ConvertArgs) -> ExitCode {
@@ -284,27 +268,23 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
 
 fn convert_by(args: &ConvertArgs) -> Result<Value> {
     let ConvertArgs { input, output, state_dict } = args;
-    let read = Checkpoint::open_state_dict(input, state_dict.as_deref())
-        .map_err(|error| state_dict::unreadable(input, &error))?;
-    if is_same_file(input, output) {
-        return Err(Error::user(format!("{} is the checkpoint itself: name another file", output.display())));
+    output_file::check(output, Inputs { files: &[("the checkpoint", input.as_path())], dataset: None })?;
+    let unreadable = |error: checkpoint::Error| state_dict::unreadable(input, &error);
+    let read = Checkpoint::open_state_dict(input, state_dict.as_deref()).map_err(unreadable)?;
+    if let Some(unsound) = read.unsound_as_it_fits().map_err(unreadable)? {
+        return Err(Error::user(format!("checkpoint {} {unsound}", input.display())));
     }
     read.convert(output).map_err(|error| match error {
-        checkpoint::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => Error::user(format!(
-            "{} cannot be written: there is no directory {}; create it, or name another file",
-            output.display(),
-            output.parent().unwrap_or(output).display()
-        )),
         checkpoint::Error::Io(error) => Error::storage(output)(error),
         error => state_dict::unreadable(input, &error),
     })?;
-    Ok(described(&read))
+    Ok(described(&read, read.notes()))
 }
 
-fn described(checkpoint: &Checkpoint) -> Value {
+fn described(checkpoint: &Checkpoint, notes: &[String]) -> Value {
     let fits = architecture::fits(&checkpoint.shapes());
     json!({
-        "notes": checkpoint.notes(),
+        "notes": notes,
         "format": checkpoint.format().name(),
         "tensors": checkpoint.tensors().len(),
         "parameters": checkpoint.parameters(),
@@ -331,14 +311,12 @@ fn inspect_by(args: &InspectArgs) -> Result<Value> {
             Some(unsound) => Err(Error::user(format!("{} {unsound}", path.display()))),
         };
     }
-    let checkpoint = Checkpoint::open_state_dict(path, args.state_dict.as_deref());
-    checkpoint.map(|read| described(&read)).map_err(|error| state_dict::unreadable(path, &error))
-}
-
-/// Whether two paths lead to one file, through links or not.
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
-    identity(one).is_some_and(|found| identity(other) == Some(found))
+    let unreadable = |error: checkpoint::Error| state_dict::unreadable(path, &error);
+    let read = Checkpoint::open_state_dict(path, args.state_dict.as_deref()).map_err(unreadable)?;
+    let unsound = read.unsound_as_it_fits().map_err(unreadable)?;
+    let mut notes = read.notes().to_vec();
+    notes.extend(unsound.map(|unsound| format!("the checkpoint {unsound}")));
+    Ok(described(&read, &notes))
 }
 
 /// Prints a result to standard output, or an error to standard error.

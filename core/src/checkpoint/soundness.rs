@@ -4,9 +4,21 @@ use std::collections::BTreeMap;
 
 use super::error::{Error, shown};
 use super::{Checkpoint, Tensor};
-use crate::architecture::{Architecture, Role};
+use crate::architecture::{self, Architecture, Role};
 
 impl Checkpoint {
+    /// [`unsound`](Self::unsound) for the network that has these keys and shapes. Where several have, they use the same
+    /// weights. `None` also if there is no such network.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn unsound_as_it_fits(&self) -> Result<Option<String>, Error> {
+        match architecture::fits(&self.shapes()).first() {
+            Some(fit) => self.unsound(fit.architecture, fit.classes),
+            None => Ok(None),
+        }
+    }
+
     /// What keeps the network from computing, with its tensor's name: weights that are no floating-point numbers, or
     /// that make every output NaN, because one is not finite or a negative variance. A predicate that continues "the
     /// checkpoint"; `None` if there is nothing of this kind. Reads the weights that the network uses.

@@ -24,7 +24,6 @@ mod symbols;
 mod tensors;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::path::Path;
 
 pub use describe::{Description, HeadDescription, MapDescription, Mode};
@@ -37,6 +36,7 @@ pub use tensors::{StoredTensor, TensorRole};
 
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
+use crate::checkpoint::open_regular;
 use crate::checkpoint::soundness::unsound;
 use crate::checkpoint::tensor;
 use archive::Archive;
@@ -62,8 +62,7 @@ pub struct ExportedNetwork {
 /// program. Files that are neither, or cannot be read, are not.
 #[must_use]
 pub fn is_exported(path: &Path) -> bool {
-    let source = File::open(path).and_then(ByteSource::from_file);
-    let Ok(source) = source else { return false };
+    let Ok(source) = open_regular(path) else { return false };
     match Archive::open(&source) {
         Ok(_) | Err(Error::Version(_)) => true,
         // A damaged archive may be of either kind, so the name decides.
@@ -78,7 +77,7 @@ impl ExportedNetwork {
     /// The file is not an exported network, is damaged or hostile, has operators that are not supported, or cannot be
     /// read.
     pub fn open(path: &Path) -> std::result::Result<Self, Error> {
-        Self::new(ByteSource::from_file(File::open(path)?)?)
+        Self::new(open_regular(path)?)
     }
 
     /// Like [`ExportedNetwork::open`], for a file in memory.

@@ -1,6 +1,6 @@
 //! Promise: a text from outside is read without what editors add, and no longer than it may be.
 
-use distillery_core::text::{nearest, shortened, without_mark};
+use distillery_core::text::{counted, nearest, shortened, without_mark};
 
 #[test]
 fn one_byte_order_mark_at_the_start_is_skipped() {
@@ -40,4 +40,10 @@ fn the_name_that_was_probably_meant_is_near_for_its_length() {
         assert_eq!(nearest(wanted, ["ten", "digits", "cifar100", "a"]), near, "{wanted}");
     }
     assert_eq!(nearest("ten", []), None);
+}
+
+#[test]
+fn a_number_comes_with_the_form_of_its_noun() {
+    let classes = |count: u32| counted(count, "class", "classes");
+    assert_eq!([0, 1, 2].map(classes), ["0 classes", "1 class", "2 classes"]);
 }
