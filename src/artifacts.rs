@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 
 use unfinished::Bucket;
 
+pub use fetch::StoredVersion;
 pub use unfinished::UnfinishedFile;
 
 /// Size of the parts of an upload, in bytes. Smaller files are uploaded in one request.

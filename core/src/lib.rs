@@ -18,6 +18,7 @@ pub mod dataset;
 pub mod exit_status;
 pub mod export;
 pub mod exported;
+pub mod file_kind;
 pub mod protocol;
 pub mod spec;
 pub mod text;

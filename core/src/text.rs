@@ -92,6 +92,16 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     }
 }
 
+/// A number with its noun, as in "1 class" and "2 classes".
+#[must_use]
+pub fn counted(count: impl Into<u64>, one: &str, more: &str) -> String {
+    let count: u64 = count.into();
+    match count {
+        1 => format!("1 {one}"),
+        count => format!("{count} {more}"),
+    }
+}
+
 /// A text of at most `longest` bytes: a longer one is cut, and says how many bytes are missing. `longest` must have
 /// room for that remark.
 #[must_use]
@@ -101,4 +111,19 @@ pub fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
     }
     let kept = &text[..text.floor_char_boundary(longest.saturating_sub(REMARK))];
     Cow::Owned(format!("{kept}… ({} more bytes)", text.len() - kept.len()))
+}
+
+/// The name that was probably meant, if one is known: the nearest, at most two edits away and a third of the text,
+/// ignoring case and separators.
+#[must_use]
+pub fn nearest<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // A long text is not a typo, and computing the distance takes quadratic time.
+    if wanted.len() > 64 {
+        return None;
+    }
+    let plain = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
+    let wanted = plain(wanted);
+    let distances = known.into_iter().map(|name| (strsim::osa_distance(&wanted, &plain(name)), name));
+    let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 2 && distance * 3 <= wanted.chars().count()).then_some(name)
 }

@@ -1,10 +1,12 @@
 //! Flags of the commands that the trainer runs: `train`, `verify`, `evaluate`, `convert` and `inspect`; and the format
 //! of log lines, which all commands have.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::dataset::MeanStd;
 pub use crate::spec::EvalCrop;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -37,7 +39,8 @@ pub struct TrainArgs {
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
     /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command
-    /// again resumes the run. One run at a time may write to it.
+    /// again resumes the run, and changes nothing once it has finished. One run at a time may write to it. Not in the
+    /// data set's directory, and not where a result would replace the teacher or another input.
     #[arg(long, short, env = "DISTILLERY_OUTPUT")]
     pub output: PathBuf,
     /// Write events to standard output, one JSON object per line, instead of progress for people.
@@ -89,10 +92,10 @@ pub struct VerifyArgs {
     /// The checkpoint that the student started from, if any. Default: the file that the run used.
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
-    /// The device. Default: the device that the run used.
+    /// The device. Default: that of the attempt that trained the last epoch.
     #[arg(long, env = "DISTILLERY_DEVICE")]
     pub device: Option<String>,
-    /// Threads for computation on the CPU. Default: as many as the run used.
+    /// Threads for computation on the CPU. Default: as many as the attempt that trained the last epoch used.
     #[arg(long, env = "DISTILLERY_THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
@@ -117,10 +120,10 @@ pub struct EvaluateArgs {
     pub split: Option<String>,
     /// Per-channel mean of pixel values in [0, 1]: three numbers separated by commas. Default: from the checkpoint's
     /// metadata, or else the mean of the training split.
-    #[arg(long, env = "DISTILLERY_MEAN", value_parser = parse_channels, requires = "std", allow_hyphen_values = true)]
+    #[arg(long, env = "DISTILLERY_MEAN", value_parser = parse_mean, requires = "std", allow_hyphen_values = true)]
     pub mean: Option<[f64; 3]>,
-    /// Per-channel standard deviation: three numbers separated by commas. Requires --mean.
-    #[arg(long, env = "DISTILLERY_STD", value_parser = parse_channels, requires = "mean")]
+    /// Per-channel standard deviation of pixel values in [0, 1]: three numbers separated by commas. Requires --mean.
+    #[arg(long, env = "DISTILLERY_STD", value_parser = parse_std, requires = "mean")]
     pub std: Option<[f64; 3]>,
     /// Side, in pixels, to which images are resized. Default: from the checkpoint's metadata, or else the
     /// architecture's own input size.
@@ -129,8 +132,8 @@ pub struct EvaluateArgs {
     /// Part of each image to use. Default: from the checkpoint's metadata, or else the whole image.
     #[arg(long, env = "DISTILLERY_CROP")]
     pub crop: Option<EvalCrop>,
-    /// Pixels to which the shorter side of each image is resized before the centre is taken. Default: from the
-    /// checkpoint's metadata, or else 8/7 of the image size (256 for 224).
+    /// Pixels to which the shorter side of each image is resized before the centre is taken, which this chooses.
+    /// Default: from the checkpoint's metadata, or else 8/7 of the image size (256 for 224).
     #[arg(long, env = "DISTILLERY_RESIZE", value_parser = clap::value_parser!(u32).range(8..=4096))]
     pub resize: Option<u32>,
     /// Of a file with several state dicts, the key or prefix of the one to evaluate, such as state_dict_ema.
@@ -143,6 +146,7 @@ pub struct EvaluateArgs {
     #[arg(long, env = "DISTILLERY_LABEL_COLUMN")]
     pub label_column: Option<String>,
     /// Also write a safetensors file with `logits` [images × classes, float32], in the order of the data set's files.
+    /// It replaces another safetensors file at most, and is not in the data set's directory.
     #[arg(long, env = "DISTILLERY_LOGITS")]
     pub logits: Option<PathBuf>,
     #[command(flatten)]
@@ -153,7 +157,7 @@ pub struct EvaluateArgs {
 pub struct ConvertArgs {
     /// Any supported checkpoint.
     pub input: PathBuf,
-    /// The safetensors file to write. Not the input.
+    /// The safetensors file to write. One that is there is replaced; the input, and any other file, is not.
     pub output: PathBuf,
     /// Of a file with several state dicts, the key or prefix of the one to convert, such as state_dict_ema.
     #[arg(long, env = "DISTILLERY_STATE_DICT")]
@@ -184,12 +188,26 @@ pub struct ComputeArgs {
     pub data_memory_mib: u64,
 }
 
-fn parse_channels(text: &str) -> Result<[f64; 3], String> {
+fn parse_mean(text: &str) -> Result<[f64; 3], String> {
+    parse_channels(text, &MeanStd::MEANS, "0.5071,0.4867,0.4408")
+}
+
+fn parse_std(text: &str) -> Result<[f64; 3], String> {
+    parse_channels(text, &MeanStd::DEVIATIONS, "0.2675,0.2565,0.2761")
+}
+
+fn parse_channels(text: &str, valid: &RangeInclusive<f64>, example: &str) -> Result<[f64; 3], String> {
     let numbers: Result<Vec<f64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
-    let finite = |numbers: &[f64]| numbers.iter().all(|number| number.is_finite());
-    numbers
-        .ok()
-        .filter(|numbers| finite(numbers))
-        .and_then(|numbers| numbers.try_into().ok())
-        .ok_or_else(|| "expected three numbers separated by commas, for example 0.5071,0.4867,0.4408".to_owned())
+    let channels: Option<[f64; 3]> = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+    let channels =
+        channels.ok_or_else(|| format!("expected three numbers separated by commas, for example {example}"))?;
+    if channels.iter().all(|value| valid.contains(value)) {
+        return Ok(channels);
+    }
+    Err(format!(
+        "each number must be from {} to {}: pixel values are in [0, 1], so divide what is meant for values up to 255 by \
+         255, for example {example}",
+        valid.start(),
+        valid.end()
+    ))
 }

@@ -20,6 +20,7 @@ pub enum TokenCommand {
     /// Create a token and print it. It cannot be printed again.
     Create {
         /// Who the token is for.
+        #[arg(value_parser = token_name)]
         name: String,
         /// What the token permits. Each scope includes the ones before it.
         #[arg(long, env = "DISTILLERY_SCOPE", value_enum)]
@@ -89,4 +90,12 @@ pub struct MigrateArgs {
     /// URL of the database.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
+}
+
+/// A name that the list of tokens can show.
+fn token_name(name: &str) -> Result<String, String> {
+    if name.trim().is_empty() {
+        return Err("a token without a name cannot be told from others: say who it is for".to_owned());
+    }
+    Ok(name.to_owned())
 }

@@ -13,6 +13,7 @@ use distillery_core::export::onnx::{self, Numbers, Options};
 use distillery_core::export::{
     Comparison, EXIT_REFUSED, ExportFormat, Parity, Report, Runtime, Samples, Source, Student, TOLERANCE, write_pt2,
 };
+use distillery_core::file_kind::{irregular, is_same_file};
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempDir};
 
@@ -26,6 +27,7 @@ const BATCH: usize = 16;
 /// The student cannot be written in this format, its logits differ too much in ONNX Runtime, or a file cannot be read
 /// or written. No file is written then.
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
+    spare_inputs(args)?;
     let student = Student::open(&args.student, args.network.as_deref())?;
     let parent = args.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = tempfile::Builder::new().prefix(".export-").tempdir_in(parent);
@@ -39,6 +41,28 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     file.as_file().sync_all()?;
     file.persist(&args.output).with_context(|| format!("cannot write {}", args.output.display()))?;
     writeln!(std::io::stdout(), "{report}")?;
+    Ok(())
+}
+
+/// Checks that nothing is written over what is read, or over what is no regular file.
+fn spare_inputs(args: &ExportArgs) -> anyhow::Result<()> {
+    let inputs = [
+        ("the student", Some(&args.student)),
+        ("the exported network", args.network.as_ref()),
+        ("the file of samples", args.samples.as_ref()),
+        ("the manifest", args.manifest.as_ref()),
+    ];
+    for output in std::iter::once(&args.output).chain(&args.report) {
+        let is_input = |(_, input): &(&str, Option<&PathBuf>)| input.is_some_and(|input| is_same_file(input, output));
+        if let Some((name, _)) = inputs.iter().find(|input| is_input(input)) {
+            bail!("{} is {name} itself: name another file", output.display());
+        }
+    }
+    // A broken link leads to no file.
+    let found = std::fs::metadata(&args.output).or_else(|_| std::fs::symlink_metadata(&args.output));
+    if let Some(kind) = found.ok().and_then(|facts| irregular(facts.file_type())) {
+        bail!("{} is {kind}, not a regular file: name another file", args.output.display());
+    }
     Ok(())
 }
 

@@ -9,9 +9,12 @@ use super::error::ApiError;
 use super::extract::fault;
 use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError, SelectionRequest};
 use crate::spec::{DatasetSpec, Fault};
+use crate::text::nearest;
 
 /// How long a data set is new: workers that are idle look at theirs every five seconds.
 const NEW: Duration = Duration::from_secs(30);
+/// Most data sets that are named in a message.
+const NAMED: usize = 10;
 
 /// What a job needs to know of its data set.
 #[derive(Debug, Clone)]
@@ -37,15 +40,15 @@ pub async fn check(
         Ok(facts) => Ok(Some(facts.clone())),
         Err((_, dataset::Error::Missing { .. })) => {
             let directory = state.datasets.directory();
-            let there_are = if tokio::fs::try_exists(directory).await.unwrap_or(true) {
-                name_all(&*state.datasets.list().await?)
+            let name = &spec.location.name;
+            let instead = if tokio::fs::try_exists(directory).await.unwrap_or(true) {
+                instead(name, &*state.datasets.list().await?)
             } else {
-                "the server's --datasets-dir does not exist: its operator has to create it or name another (its log has \
-                 the path)"
+                "; the server's --datasets-dir does not exist: its operator has to create it or name another (its log \
+                 has the path)"
                     .to_owned()
             };
-            let name = &spec.location.name;
-            faults.push(fault("/dataset/name", format!("there is no data set {name:?}; {there_are}")));
+            faults.push(fault("/dataset/name", format!("there is no data set {name:?}{instead}")));
             Ok(None)
         }
         Err((pointer, error)) if error.is_users() => {
@@ -126,12 +129,17 @@ fn open(directory: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<Data
     })
 }
 
-fn name_all(found: &Discovered) -> String {
+/// Which data set was probably meant, and which there are, behind the remark that there is none of that name.
+fn instead(wanted: &str, found: &Discovered) -> String {
     let names: Vec<_> = found.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
     if names.is_empty() {
-        return "the server's --datasets-dir holds none".to_owned();
+        return "; the server's --datasets-dir holds none".to_owned();
     }
-    format!("there are {}", names.join(", "))
+    let near =
+        nearest(wanted, names.iter().copied()).map_or_else(String::new, |near| format!(", did you mean {near}?"));
+    let (named, others) = names.split_at(names.len().min(NAMED));
+    let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    format!("{near}; there are {}{more}", named.join(", "))
 }
 
 #[cfg(test)]
@@ -139,7 +147,33 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::dataset::{DatasetFormat, DatasetSummary};
     use crate::spec::Request;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest_and_the_first_ten() {
+        let found = |names: &[String]| {
+            let summary = |name: &String| DatasetSummary {
+                name: name.clone(),
+                format: DatasetFormat::Idx,
+                splits: Vec::new(),
+                images: 0,
+                classes: 1,
+                size_bytes: 0,
+                notes: Vec::new(),
+            };
+            Discovered { datasets: names.iter().map(summary).collect(), ..Discovered::default() }
+        };
+        let few = found(&["digits".to_owned(), "flowers".to_owned()]);
+        assert_eq!(instead("Digits", &few), ", did you mean digits?; there are digits, flowers");
+        assert_eq!(instead("flower", &few), ", did you mean flowers?; there are digits, flowers");
+        assert_eq!(instead("birds", &few), "; there are digits, flowers");
+        assert_eq!(instead("birds", &found(&[])), "; the server's --datasets-dir holds none");
+        let many: Vec<String> = (10..22).map(|number| format!("set{number}")).collect();
+        let listed = "there are set10, set11, set12, set13, set14, set15, set16, set17, set18, set19 and 2 more";
+        assert_eq!(instead("Set-21", &found(&many)), format!(", did you mean set21?; {listed}"));
+        assert_eq!(instead("birds", &found(&many[..11])), format!("; {}", listed.replace("2 more", "1 more")));
+    }
 
     #[test]
     fn only_what_decides_about_a_data_set_asks_for_another_look() {

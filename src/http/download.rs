@@ -20,8 +20,14 @@ use futures::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
 
 use super::AppState;
+use super::comparisons::{Compared, Comparisons};
 use super::error::ApiError;
 use crate::artifacts::{self, Bytestream};
+
+/// Largest file, in bytes, that is compared with its SHA-256 before the rest of it is sent.
+const COMPARED_FIRST: u64 = 64 << 20;
+/// What happened to a file that is not what was stored.
+const DAMAGED: &str = "damaged in storage: something other than this program changed it";
 
 #[derive(Debug)]
 pub struct Download {
@@ -77,19 +83,39 @@ impl Download {
             }
             return Ok(response);
         }
-        match state.artifacts.size(&self.key).await? {
+        let file = match state.artifacts.version(&self.key).await? {
             None => return Err(self.gone()),
-            Some(found) if found != self.size => return Err(self.of_another_size(found)),
-            Some(_) => {}
+            Some(found) if found.size_bytes != self.size => return Err(self.of_another_size(found.size_bytes)),
+            Some(version) => Compared { key: self.key.clone(), sha256: self.sha256.clone(), version },
+        };
+        let is_rest = bytes.start > 0 && bytes.end == self.size && method != Method::HEAD;
+        if !self.is_whole(state, &file, is_rest).await? {
+            return Err(self.of_other_content());
         }
         if method != Method::HEAD {
-            let content = state.artifacts.read(&self.key, bytes.clone()).await.map_err(|error| match error {
-                artifacts::Error::NotFound(_) => self.gone(),
-                other => other.into(),
-            })?;
-            *response.body_mut() = Body::from_stream(self.checked(content, bytes));
+            let content = state.artifacts.read(&self.key, bytes.clone()).await.map_err(|error| self.unread(error))?;
+            *response.body_mut() = Body::from_stream(checked(content, bytes, file, state.comparisons.clone()));
         }
         Ok(response.into_response())
+    }
+
+    /// Whether the file is what was stored, as far as is known. Nobody compares the parts of an interrupted download
+    /// together, so before the rest of one, a small file is read and compared.
+    async fn is_whole(&self, state: &AppState, file: &Compared, is_rest: bool) -> Result<bool, ApiError> {
+        match state.comparisons.known(file) {
+            Some(known) => Ok(known),
+            None if is_rest && self.size <= COMPARED_FIRST => {
+                state.comparisons.compare(&state.artifacts, file).await.map_err(|error| self.unread(error))
+            }
+            None => Ok(true),
+        }
+    }
+
+    fn unread(&self, error: artifacts::Error) -> ApiError {
+        match error {
+            artifacts::Error::NotFound(_) => self.gone(),
+            other => other.into(),
+        }
     }
 
     /// The error for a file that the database names and storage does not have.
@@ -101,7 +127,13 @@ impl Download {
     /// The error for a file that has another size than when it was stored.
     fn of_another_size(&self, found: u64) -> ApiError {
         tracing::error!(key = self.key, found, stored = self.size, "a published file is damaged: its size has changed");
-        self.lost("damaged in storage: something other than this program changed it")
+        self.lost(DAMAGED)
+    }
+
+    /// The error for a file that was read and has another SHA-256 than when it was stored.
+    fn of_other_content(&self) -> ApiError {
+        tracing::error!(key = self.key, stored = self.sha256, "a published file is damaged: its SHA-256 has changed");
+        self.lost(DAMAGED)
     }
 
     fn lost(&self, how: &str) -> ApiError {
@@ -113,15 +145,6 @@ impl Download {
             )
             .into(),
         )
-    }
-
-    /// The content, without the end of a file that is damaged: a client then notices that it has not got the file. Only
-    /// whole files are compared with their digest.
-    fn checked(self, content: Bytestream, range: Range<u64>) -> impl Stream<Item = Result<Bytes, artifacts::Error>> {
-        let sha256 = (range == (0..self.size)).then(Sha256::new);
-        let expected = range.end - range.start;
-        let check = Check { content: content.fuse(), key: self.key, stored: self.sha256, sha256, expected, last: None };
-        futures::stream::try_unfold(check, Check::next)
     }
 
     fn describe(&self, etag: &str, headers: &mut HeaderMap) -> Result<(), ApiError> {
@@ -161,12 +184,25 @@ fn local(file: Arc<File>, range: Range<u64>) -> impl Stream<Item = std::io::Resu
     })
 }
 
+/// The content, without the end of a file that is damaged: a client then notices that it has not got the file. Only
+/// whole files are compared with their digest.
+fn checked(
+    content: Bytestream,
+    range: Range<u64>,
+    file: Compared,
+    comparisons: Arc<Comparisons>,
+) -> impl Stream<Item = Result<Bytes, artifacts::Error>> {
+    let sha256 = (range == (0..file.version.size_bytes)).then(Sha256::new);
+    let expected = range.end - range.start;
+    let check = Check { content: content.fuse(), file, comparisons, sha256, expected, last: None };
+    futures::stream::try_unfold(check, Check::next)
+}
+
 /// A download that goes on.
 struct Check {
     content: Fuse<Bytestream>,
-    key: String,
-    /// SHA-256 of what was stored, in hexadecimal.
-    stored: String,
+    file: Compared,
+    comparisons: Arc<Comparisons>,
     /// Of what was read so far; `None` where only a part is read.
     sha256: Option<Sha256>,
     /// Bytes that are still to come.
@@ -178,7 +214,8 @@ struct Check {
 impl Check {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, artifacts::Error> {
         while let Some(piece) = self.content.next().await {
-            let piece = piece.inspect_err(|error| tracing::error!(key = self.key, %error, "a download was cut off"))?;
+            let piece =
+                piece.inspect_err(|error| tracing::error!(key = self.file.key, %error, "a download was cut off"))?;
             self.expected = self.expected.saturating_sub(piece.len() as u64);
             if let Some(sha256) = &mut self.sha256 {
                 sha256.update(&piece);
@@ -188,9 +225,14 @@ impl Check {
             }
         }
         let found = self.sha256.take().map(|sha256| hex::encode(sha256.finalize()));
-        if self.expected > 0 || found.as_ref().is_some_and(|found| *found != self.stored) {
-            let found = found.unwrap_or_default();
-            let error = artifacts::Error::Damaged { key: self.key, found, stored: self.stored };
+        let is_whole = found.as_ref().map(|found| *found == self.file.sha256);
+        // What ends too early says nothing of the file: storage may have failed.
+        if let Some(is_whole) = is_whole.filter(|_| self.expected == 0) {
+            self.comparisons.remember(&self.file, is_whole);
+        }
+        if self.expected > 0 || is_whole == Some(false) {
+            let Compared { key, sha256: stored, .. } = self.file;
+            let error = artifacts::Error::Damaged { key, found: found.unwrap_or_default(), stored };
             tracing::error!(%error, "a download was cut off");
             return Err(error);
         }

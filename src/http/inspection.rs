@@ -126,10 +126,7 @@ impl Upload {
                 "the checkpoint is a {architecture} with {num_classes} classes, not {expected}"
             )));
         }
-        // Networks with the same keys and shapes use the same weights.
-        if let Some(fit) = architecture::fits(&shapes).first()
-            && let Some(unsound) = file.unsound(fit.architecture, fit.classes).map_err(anyhow::Error::from)?
-        {
+        if let Some(unsound) = file.unsound_as_it_fits().map_err(anyhow::Error::from)? {
             return Err(ApiError::invalid(format!("the checkpoint {unsound}")));
         }
         let guess = architecture::guess(&shapes);

@@ -12,6 +12,7 @@ mod assets;
 mod auth;
 mod board;
 mod cached;
+mod comparisons;
 mod connections;
 mod dataset_facts;
 mod download;
@@ -165,6 +166,7 @@ pub struct AppState {
     uploads: Arc<uploads::Uploads>,
     exports: Arc<exports::Exports>,
     readiness: Arc<health::Readiness>,
+    comparisons: Arc<comparisons::Comparisons>,
     bodies: Arc<extract::Bodies>,
     charts: Arc<v1::jobs::metrics::Charts>,
     datasets: Arc<v1::datasets::Catalogue>,
@@ -186,6 +188,7 @@ impl AppState {
             uploads: Arc::new(uploads::Uploads::new(&settings)),
             exports: Arc::default(),
             readiness: Arc::default(),
+            comparisons: Arc::default(),
             bodies: Arc::default(),
             charts: Arc::default(),
             lookups: Arc::default(),

@@ -86,6 +86,16 @@ async fn a_command_makes_no_database_where_there_is_none() {
 }
 
 #[tokio::test]
+async fn a_token_without_a_name_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["", "  "] {
+        let (mut process, mut log) = start(&["token", "create", name, "--scope", "read"], dir.path(), None);
+        log.until("say who it is for").await;
+        assert!(!process.ended().await.success(), "{name:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_command_whose_user_may_not_see_the_database_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let closed = dir.path().join("data");

@@ -1,9 +1,7 @@
 //! The subcommands of `distillery-trainer`: each reads files, calls the rest, and turns errors into messages.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,10 +18,12 @@ use crate::error::{Error, Result};
 use crate::launch;
 use crate::local_spec;
 use crate::models::{self, state_dict};
+use crate::output_file::{self, Inputs};
+use crate::preprocessing::Preprocessing;
 use crate::ranks::Ranks;
 use crate::run::evaluate::{self, Seen};
 use crate::settings::{Ending, Settings};
-use crate::subject::{Preprocessing, Subject};
+use crate::subject::Subject;
 use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
@@ -31,7 +31,8 @@ use distillery_core::architecture;
 use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset::{Dataset, DatasetOptions, MeanStd};
 use distillery_core::exported;
-use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, probe_answer};
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, files, probe_answer};
+use distillery_core::spec::TrainingPlan;
 use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 
 /// `distillery-trainer train`.
@@ -68,6 +69,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
             .map_err(|error| Error::internal(format!("signal handlers cannot be installed: {error}")))?;
     }
     let spec = local_spec::read(args)?;
+    spare_inputs(args, &spec)?;
     let settings = Settings {
         output: args.output.clone(),
         device: args.compute.device.clone(),
@@ -86,6 +88,23 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
     let events = args.events;
     let lost = move |failure| self::report(events).event(&Event::Failed(failure));
     launch::train(&spec, &settings, &control, report, lost)
+}
+
+/// Checks that the run will not write over what it reads.
+fn spare_inputs(args: &TrainArgs, spec: &TrainingPlan) -> Result<()> {
+    use files::{BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS, SAMPLES};
+    let names = [BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS, SAMPLES];
+    let (teacher, student) = (spec.teacher.as_ref(), &spec.student);
+    let inputs = [
+        ("the specification", Some(args.spec.as_path())),
+        ("the teacher's checkpoint", teacher.map(|teacher| teacher.checkpoint.as_path())),
+        ("the teacher's network", teacher.and_then(|teacher| teacher.network.as_deref())),
+        ("the student's checkpoint", student.checkpoint.as_deref()),
+        ("the student's network", student.network.as_deref()),
+    ];
+    let inputs: Vec<_> = inputs.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
+    let inputs = Inputs { files: &inputs, dataset: Some(&spec.dataset.location.path) };
+    output_file::check_directory(&args.output, &names, inputs)
 }
 
 /// `distillery-trainer rank`: one more process of a run that `train` started.
@@ -171,6 +190,7 @@ pub fn evaluate(args: &EvaluateArgs) -> ExitCode {
 }
 
 fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
+    args.logits.as_deref().map_or(Ok(()), |output| spare_evaluated(args, output))?;
     device::prepare(threads(&args.compute));
     let device = device::open(&args.compute.device)?;
     let mut subject = Subject::open(args)?;
@@ -189,6 +209,9 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
         (args.dataset.as_path(), dataset.classes().count),
     )?;
     let preprocessing = Preprocessing::choose(args, &subject)?;
+    for note in &preprocessing.notes {
+        tracing::warn!("{note}");
+    }
     let open = |split: &str| preprocessing.open(&dataset, split, data_memory(&args.compute), device);
     let loader = open(&dataset.eval_split(args.split.as_deref())?)?;
     let MeanStd { mean, std } = match preprocessing.normalisation {
@@ -221,7 +244,14 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     if let Some(path) = &args.logits {
         state_dict::write(path, &[("logits".to_owned(), Tensor::cat(&logits, 0))], &BTreeMap::new())?;
     }
-    Ok(evaluated(&evaluation, seconds, &subject.notes))
+    Ok(evaluated(&evaluation, seconds, &[subject.notes.as_slice(), preprocessing.notes.as_slice()].concat()))
+}
+
+/// Checks that the logits will not be written over what they are computed from.
+fn spare_evaluated(args: &EvaluateArgs, output: &Path) -> Result<()> {
+    let network = args.network.as_deref().map(|path| ("the exported network", path));
+    let files: Vec<_> = network.into_iter().chain([("the checkpoint", args.checkpoint.as_path())]).collect();
+    output_file::check(output, Inputs { files: &files, dataset: Some(&args.dataset) })
 }
 
 fn evaluated(evaluation: &Evaluation, seconds: f64, notes: &[String]) -> Value {
@@ -243,27 +273,23 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
 
 fn convert_by(args: &ConvertArgs) -> Result<Value> {
     let ConvertArgs { input, output, state_dict } = args;
-    let read = Checkpoint::open_state_dict(input, state_dict.as_deref())
-        .map_err(|error| state_dict::unreadable(input, &error))?;
-    if is_same_file(input, output) {
-        return Err(Error::user(format!("{} is the checkpoint itself: name another file", output.display())));
+    output_file::check(output, Inputs { files: &[("the checkpoint", input.as_path())], dataset: None })?;
+    let unreadable = |error: checkpoint::Error| state_dict::unreadable(input, &error);
+    let read = Checkpoint::open_state_dict(input, state_dict.as_deref()).map_err(unreadable)?;
+    if let Some(unsound) = read.unsound_as_it_fits().map_err(unreadable)? {
+        return Err(Error::user(format!("checkpoint {} {unsound}", input.display())));
     }
     read.convert(output).map_err(|error| match error {
-        checkpoint::Error::Io(error) if error.kind() == io::ErrorKind::NotFound => Error::user(format!(
-            "{} cannot be written: there is no directory {}; create it, or name another file",
-            output.display(),
-            output.parent().unwrap_or(output).display()
-        )),
         checkpoint::Error::Io(error) => Error::storage(output)(error),
         error => state_dict::unreadable(input, &error),
     })?;
-    Ok(described(&read))
+    Ok(described(&read, read.notes()))
 }
 
-fn described(checkpoint: &Checkpoint) -> Value {
+fn described(checkpoint: &Checkpoint, notes: &[String]) -> Value {
     let fits = architecture::fits(&checkpoint.shapes());
     json!({
-        "notes": checkpoint.notes(),
+        "notes": notes,
         "format": checkpoint.format().name(),
         "tensors": checkpoint.tensors().len(),
         "parameters": checkpoint.parameters(),
@@ -282,14 +308,12 @@ fn inspect_by(args: &InspectArgs) -> Result<Value> {
     if exported::is_exported(path) {
         return Ok(json!(models::exported::open(path)?.description()));
     }
-    let checkpoint = Checkpoint::open_state_dict(path, args.state_dict.as_deref());
-    checkpoint.map(|read| described(&read)).map_err(|error| state_dict::unreadable(path, &error))
-}
-
-/// Whether two paths lead to one file, through links or not.
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
-    identity(one).is_some_and(|found| identity(other) == Some(found))
+    let unreadable = |error: checkpoint::Error| state_dict::unreadable(path, &error);
+    let read = Checkpoint::open_state_dict(path, args.state_dict.as_deref()).map_err(unreadable)?;
+    let unsound = read.unsound_as_it_fits().map_err(unreadable)?;
+    let mut notes = read.notes().to_vec();
+    notes.extend(unsound.map(|unsound| format!("the checkpoint {unsound}")));
+    Ok(described(&read, &notes))
 }
 
 /// Prints a result to standard output, or an error to standard error.

@@ -18,6 +18,8 @@ pub mod launch;
 pub mod local_spec;
 pub mod loss;
 pub mod models;
+pub mod output_file;
+pub mod preprocessing;
 pub mod ranks;
 pub mod run;
 pub mod settings;

@@ -1,17 +1,11 @@
-//! What `evaluate` evaluates: a network and its weights, and how images become its input.
+//! What `evaluate` evaluates: a network and its weights.
 
-use clap::ValueEnum;
-use tch::Device;
-
-use crate::data::{Framing, Loader, LoaderOptions, Shard};
 use crate::error::{Error, Result};
 use crate::models::{self, Network, state_dict};
 use distillery_core::architecture;
 use distillery_core::checkpoint::Checkpoint;
-use distillery_core::dataset::{Dataset, MeanStd};
 use distillery_core::exported;
-use distillery_core::spec::usual_resize;
-use distillery_core::trainer_flags::{EvalCrop, EvaluateArgs};
+use distillery_core::trainer_flags::EvaluateArgs;
 
 /// A network with its weights.
 #[derive(Debug)]
@@ -61,11 +55,17 @@ impl Subject {
         let file = models::exported::open(path)?;
         let network = models::exported::build(path, &file)?;
         let checkpoint = args.network.as_ref().map(|_| models::exported::load(&network, &args.checkpoint));
-        Ok(Self { network, notes: file.description().warnings.clone(), checkpoint: checkpoint.transpose()? })
+        let checkpoint = checkpoint.transpose()?;
+        let mut notes = file.description().warnings.clone();
+        notes.extend(checkpoint.iter().flat_map(Checkpoint::notes).cloned());
+        Ok(Self { network, checkpoint, notes })
     }
 
     /// The side in pixels of the images that the network takes, if it takes no others.
-    fn only_side(&self, asked: Option<u32>) -> Result<Option<u32>> {
+    ///
+    /// # Errors
+    /// It takes no squares, or not those that were asked for.
+    pub fn only_side(&self, asked: Option<u32>) -> Result<Option<u32>> {
         match (self.network.image_size(), asked) {
             (None, _) => Ok(None),
             (Some([height, width]), None) if height == width => Ok(Some(height)),
@@ -78,51 +78,5 @@ impl Subject {
                  for square images"
             ))),
         }
-    }
-}
-
-/// How images become a network's input: by the command line, else by the checkpoint's metadata, else by defaults.
-#[derive(Debug)]
-pub struct Preprocessing {
-    side: u32,
-    framing: Framing,
-    /// `None` means that of the training split.
-    pub normalisation: Option<MeanStd>,
-}
-
-impl Preprocessing {
-    /// # Errors
-    /// The network does not take such images.
-    pub fn choose(args: &EvaluateArgs, subject: &Subject) -> Result<Self> {
-        let checkpoint = subject.checkpoint.as_ref();
-        let stored = |key: &str| checkpoint?.metadata().get(key);
-        let stored_side = || stored("image_size")?.parse().ok().filter(|side| (8..=1024).contains(side));
-        let stored_crop = || EvalCrop::from_str(stored("eval_crop")?, true).ok();
-        let stored_resize = || stored("eval_resize")?.parse().ok();
-        let native = || subject.network.architecture().map_or(224, |architecture| architecture.input_side);
-        let side = match subject.only_side(args.image_size)? {
-            Some(side) => side,
-            None => args.image_size.or_else(stored_side).unwrap_or_else(native),
-        };
-        // The file's value belongs to the file's image size.
-        let resize = args.resize.or_else(|| stored_resize().filter(|_| args.image_size.is_none()));
-        let asked_crop = args.crop.or(args.resize.map(|_| EvalCrop::Centre));
-        Ok(Self {
-            side,
-            framing: match asked_crop.or_else(stored_crop) {
-                Some(EvalCrop::Centre) => Framing::Centre { resize: resize.unwrap_or_else(|| usual_resize(side)) },
-                Some(EvalCrop::Whole) | None => Framing::Whole,
-            },
-            normalisation: MeanStd::of_both(args.mean, args.std).or_else(|| checkpoint?.normalisation()),
-        })
-    }
-
-    /// # Errors
-    /// The split cannot be read.
-    pub fn open(&self, dataset: &Dataset, split: &str, memory_limit: u64, device: Device) -> Result<Loader> {
-        let Self { side, framing, .. } = *self;
-        let shard = Shard::WHOLE;
-        let options = LoaderOptions { side, framing, batch_size: 1, shard, seed: 0, memory_limit, device };
-        Ok(Loader::open(dataset.split(split)?.into(), options)?)
     }
 }

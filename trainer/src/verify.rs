@@ -54,10 +54,9 @@ pub fn verify(args: &VerifyArgs) -> Result<Verdict> {
     let manifest = read(&args.manifest)?;
     let spec = with_local_paths(&manifest, args);
     check_inputs(&manifest, &spec)?;
-    let attempt = manifest
-        .attempts
-        .last()
-        .ok_or_else(|| Error::user("the manifest lists no attempt, so no run has written it: name another one"))?;
+    let attempt = manifest.trained().next_back().ok_or_else(|| {
+        Error::user("the manifest lists no attempt that trained, so no run has written it: name another one")
+    })?;
     let directory = tempfile::tempdir().map_err(Error::storage(&std::env::temp_dir()))?;
     let output = directory.path();
     let full = args.full || spec.training.epochs == 1;
@@ -106,7 +105,8 @@ fn copy_kept_state(manifest: &Path, output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The settings of the repetition: those of an attempt at the run, unless the command line says otherwise.
+/// The settings of the repetition: those of the attempt that trained the last epoch, unless the command line says
+/// otherwise.
 fn settings(args: &VerifyArgs, attempt: &AttemptRecord, output: &Path) -> Settings {
     Settings {
         output: output.to_owned(),
@@ -220,7 +220,7 @@ fn differences(run: &Manifest, now: &Manifest) -> Vec<String> {
     compare("distillery", &run.versions.distillery, &versions.distillery);
     compare("libtorch", &run.versions.libtorch, &versions.libtorch);
     let now = now.attempts.last();
-    for attempt in &run.attempts {
+    for attempt in run.trained() {
         let Some(now) = now else { continue };
         compare(&format!("device of attempt {}", attempt.number), &attempt.device, &now.device);
         compare(&format!("precision of attempt {}", attempt.number), &attempt.precision, &now.precision);

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::layout::{Layout, Role};
 use super::{Architecture, all};
+use crate::text::counted;
 
 /// Shapes of a checkpoint's tensors, by key.
 pub type Shapes = BTreeMap<String, Vec<u64>>;
@@ -110,7 +111,9 @@ pub fn mismatch(architecture: &Architecture, shapes: &Shapes, classes: Option<u3
     let fits = fits(shapes);
     let advice = match fits.as_slice() {
         [] => "it fits no known architecture".to_owned(),
-        [fit] if fit.architecture.name == architecture.name => format!("it has {} classes", fit.classes),
+        [fit] if fit.architecture.name == architecture.name => {
+            format!("it has {}", counted(fit.classes, "class", "classes"))
+        }
         fits => {
             let names: Vec<_> = fits.iter().map(|fit| fit.architecture.name).collect();
             format!("it fits {}", names.join(", "))
@@ -123,8 +126,8 @@ pub fn mismatch(architecture: &Architecture, shapes: &Shapes, classes: Option<u3
 /// numbers are equal. `network` and `dataset` name them in the sentence.
 #[must_use]
 pub fn class_mismatch(network: &str, classes: u32, dataset: &str, others: u32) -> Option<String> {
-    let mismatch =
-        || format!("{network} has {classes} classes, but {dataset} has {others}: both must have the same classes");
+    let own = counted(classes, "class", "classes");
+    let mismatch = || format!("{network} has {own}, but {dataset} has {others}: both must have the same classes");
     (classes != others).then(mismatch)
 }
 

@@ -21,6 +21,8 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::text::nearest;
+
 pub use cifar_resnet::{CifarResnet, Shortcut};
 pub use fit::{ArchitectureFit, ArchitectureGuess, Certainty, Shapes, class_mismatch, fits, guess, mismatch};
 pub use layout::{Convolution, Entry, Init, Layout, Map, Node, Op, Pool, Role};
@@ -204,16 +206,8 @@ impl<'de> Deserialize<'de> for &'static Architecture {
     }
 }
 
-/// The name that was probably meant: at most two edits away, ignoring case and separators.
+/// The name that was probably meant.
 #[must_use]
 pub fn suggest(name: &str) -> Option<&'static str> {
-    // A long text is not a typo, and computing the distance takes quadratic time.
-    if name.len() > 64 {
-        return None;
-    }
-    let plain = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
-    let wanted = plain(name);
-    let distance = |architecture: &&Architecture| strsim::osa_distance(&wanted, &plain(architecture.name));
-    let nearest = all().iter().min_by_key(distance)?;
-    (distance(&nearest) <= 2).then_some(nearest.name)
+    nearest(name, all().iter().map(|known| known.name))
 }

@@ -7,6 +7,9 @@ use std::io;
 pub enum Error {
     #[error("the file is empty: upload or download it again")]
     Empty,
+    /// There is something else than a file. What it is: "a pipe".
+    #[error("it is {0}, not a regular file: name the file that has the weights")]
+    Irregular(&'static str),
     /// The file has another format.
     #[error(
         "the file is not a checkpoint ({found}); supported are safetensors and files written by torch.save, in its zip \

@@ -1,5 +1,7 @@
 //! What a safetensors file says about its network beside the weights.
 
+use std::ops::RangeInclusive;
+
 use super::error::shown;
 use super::{ACCURACY, Checkpoint};
 use crate::architecture;
@@ -14,11 +16,11 @@ impl Checkpoint {
     /// of students do. `None` if it names none that can be used.
     #[must_use]
     pub fn normalisation(&self) -> Option<MeanStd> {
-        let channels = |key: &str, is_valid: fn(f64) -> bool| {
+        let channels = |key: &str, valid: RangeInclusive<f64>| {
             let channels: [f64; 3] = serde_json::from_str(self.metadata().get(key)?).ok()?;
-            channels.iter().all(|&value| is_valid(value)).then_some(channels)
+            channels.iter().all(|value| valid.contains(value)).then_some(channels)
         };
-        MeanStd::of_both(channels(MEAN, f64::is_finite), channels(STD, |value| value.is_finite() && value >= 1e-6))
+        MeanStd::of_both(channels(MEAN, MeanStd::MEANS), channels(STD, MeanStd::DEVIATIONS))
     }
 
     /// Notes on metadata that is ignored because it cannot be true.
@@ -32,11 +34,14 @@ impl Checkpoint {
                 .push(format!("the accuracy \"{}\" in its metadata is no percentage, and is ignored", shown(accuracy)));
         }
         if [MEAN, STD].iter().any(|key| metadata.contains_key(*key)) && self.normalisation().is_none() {
-            doubts.push(
-                "the mean and std in its metadata are ignored: each must be a list of three numbers, and those of std \
-                 at least 0.000001"
-                    .to_owned(),
-            );
+            doubts.push(format!(
+                "the mean and std in its metadata are ignored: each must be a list of three numbers for pixel values in \
+                 [0, 1], those of mean from {} to {} and those of std from {} to {}",
+                MeanStd::MEANS.start(),
+                MeanStd::MEANS.end(),
+                MeanStd::DEVIATIONS.start(),
+                MeanStd::DEVIATIONS.end()
+            ));
         }
         if let Some(named) = metadata.get("architecture").and_then(|name| architecture::find(name)) {
             let fits: Vec<_> = architecture::fits(&self.shapes()).iter().map(|fit| fit.architecture.name).collect();

@@ -12,23 +12,25 @@ mod naming;
 mod pickle;
 mod reader;
 mod safetensors;
-pub(crate) mod soundness;
+mod soundness;
 mod state_dict;
 pub(crate) mod tensor;
 mod torch;
 mod zip;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 
 pub use detect::CheckpointFormat;
 pub use error::Error;
 pub use safetensors::{NewTensor, write};
+pub use soundness::unsound;
 pub use tensor::{Dtype, Tensor};
 
 use crate::architecture::{self, Shapes};
 use crate::byte_source::ByteSource;
+use crate::file_kind::irregular;
 
 /// Largest pickle, in bytes. A pickle contains names and shapes, but no weights.
 const LONGEST_PICKLE: u64 = 64 << 20;
@@ -84,6 +86,14 @@ enum Keys<'a> {
     OfNetwork(Option<&'a str>),
 }
 
+/// Opens a file to read, and nothing else: a pipe may never say anything, and a device never end.
+pub(crate) fn open_regular(path: &Path) -> Result<ByteSource, Error> {
+    if let Some(kind) = irregular(fs::metadata(path)?.file_type()) {
+        return Err(Error::Irregular(kind));
+    }
+    Ok(ByteSource::from_file(File::open(path)?)?)
+}
+
 impl Checkpoint {
     /// Reads everything but the elements. Prefixes of wrappers are removed from the keys, and what is passed over is in
     /// the [`notes`](Self::notes).
@@ -100,8 +110,7 @@ impl Checkpoint {
     /// # Errors
     /// As for [`Checkpoint::open`], or the file has no such state dict.
     pub fn open_state_dict(path: &Path, key: Option<&str>) -> Result<Self, Error> {
-        let file = File::open(path)?;
-        Self::new(ByteSource::from_file(file)?, Keys::OfNetwork(key))
+        Self::new(open_regular(path)?, Keys::OfNetwork(key))
     }
 
     /// Like [`Checkpoint::open`], with the keys as they are in the file.
@@ -109,8 +118,7 @@ impl Checkpoint {
     /// # Errors
     /// As for [`Checkpoint::open`].
     pub fn open_as_written(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path)?;
-        Self::new(ByteSource::from_file(file)?, Keys::AsWritten)
+        Self::new(open_regular(path)?, Keys::AsWritten)
     }
 
     /// Like [`Checkpoint::open`], for a file in memory: tests and the fuzzer read thousands.
@@ -145,7 +153,7 @@ impl Checkpoint {
         };
         let index = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name().to_owned(), at)).collect();
         let mut checkpoint = Self { source, format, tensors, index, metadata, notes };
-        if let (Keys::OfNetwork(_), CheckpointFormat::Safetensors) = (keys, format) {
+        if format == CheckpointFormat::Safetensors {
             let doubts = checkpoint.doubts_of_metadata();
             checkpoint.notes.extend(doubts);
         }

@@ -4,9 +4,21 @@ use std::collections::BTreeMap;
 
 use super::error::{Error, shown};
 use super::{Checkpoint, Tensor};
-use crate::architecture::{Architecture, Role};
+use crate::architecture::{self, Architecture, Role};
 
 impl Checkpoint {
+    /// [`unsound`](Self::unsound) for the network that has these keys and shapes. Where several have, they use the same
+    /// weights. `None` also if there is no such network.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn unsound_as_it_fits(&self) -> Result<Option<String>, Error> {
+        match architecture::fits(&self.shapes()).first() {
+            Some(fit) => self.unsound(fit.architecture, fit.classes),
+            None => Ok(None),
+        }
+    }
+
     /// What keeps the network from computing, with its tensor's name: weights that are no floating-point numbers, or
     /// that make every output NaN, because one is not finite or a negative variance. A predicate that continues "the
     /// checkpoint"; `None` if there is nothing of this kind. Reads the weights that the network uses.
@@ -35,8 +47,9 @@ impl Checkpoint {
     }
 }
 
-/// What is wrong with the values of a tensor, as a predicate.
-pub(crate) fn unsound(is_variance: bool, values: &[f32]) -> Option<String> {
+/// What is wrong with the values of a tensor, as a predicate. `None` if nothing is.
+#[must_use]
+pub fn unsound(is_variance: bool, values: &[f32]) -> Option<String> {
     let count = |is_bad: fn(&f32) -> bool| values.iter().filter(|value| is_bad(value)).count();
     let of_all = |bad: usize| format!("{bad} of {}", values.len());
     match (count(|value| !value.is_finite()), count(|&value| value < 0.0)) {

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use metadata::TableOfLabels;
+use metadata::{Scope, TableOfLabels};
 
 use super::detect::count_by_extension;
 use super::links::{self, DirectoryEntry, Links};
@@ -63,7 +63,7 @@ pub(super) fn detect(
     let mut folder = Folder { splits: BTreeMap::new(), has_table: false, notes: Vec::new() };
     if directories.iter().any(|directory| splits::is_usual(&directory.name)) {
         for directory in directories {
-            let split = match metadata::read(&directory.path, options, links)? {
+            let split = match metadata::read(&directory.path, Scope::Split, options, links)? {
                 TableOfLabels::Labels(split) => {
                     folder.has_table = true;
                     split
@@ -89,8 +89,17 @@ pub(super) fn detect(
             }
         }
     }
-    if folder.splits.is_empty() && !folder.read_as_one(root, &entries, (options, links))? {
-        return Ok(None);
+    if folder.splits.is_empty() {
+        if !folder.read_as_one(root, &entries, (options, links))? {
+            return Ok(None);
+        }
+    } else {
+        for name in metadata::NAMES.iter().filter(|name| root.join(name).is_file()) {
+            folder.notes.push(format!(
+                "{name} is passed over: the directories of splits beside it say the labels. The table of a split lies \
+                 in its directory"
+            ));
+        }
     }
     Ok(Some(Box::new(folder)))
 }
@@ -104,10 +113,15 @@ impl Folder {
         entries: &[DirectoryEntry],
         (options, links): (&DatasetOptions, &Links),
     ) -> Result<bool, Error> {
-        let table = metadata::read(root, options, links)?;
+        let mut is_whole = true;
+        let table = metadata::read(root, Scope::Everything, options, links)?;
         if let TableOfLabels::Labels(table) = table {
             self.has_table = true;
-            self.splits = table.by_first_directory();
+            let (splits, elsewhere) = table.by_first_directory();
+            if elsewhere > 0 && splits.len() > 1 {
+                self.notes.push(format!("{elsewhere} images in no directory of a split are in the train split"));
+            }
+            (self.splits, is_whole) = (splits, elsewhere > 0);
         } else {
             let holding = holding_images(&links.directories(entries)?)?;
             let has_images = !holding.is_empty() || entries.iter().any(|entry| walk::is_image(&entry.name));
@@ -128,7 +142,7 @@ impl Folder {
             }
             self.splits.insert(splits::TRAIN[0].to_owned(), SplitFiles::of_directories(root, links)?);
         }
-        if self.splits.len() == 1 {
+        if is_whole && self.splits.len() == 1 {
             self.notes.push("the directory has no splits: all of its images are in the train split".to_owned());
         }
         Ok(true)
@@ -175,13 +189,16 @@ impl SplitFiles {
         Ok(split)
     }
 
-    /// Takes apart a table of several splits, whose names the paths begin with. Other paths are in the train split.
-    fn by_first_directory(self) -> BTreeMap<String, Self> {
+    /// Takes apart a table of several splits, whose names the paths begin with. Other paths are in the train split, and
+    /// counted.
+    fn by_first_directory(self) -> (BTreeMap<String, Self>, u64) {
         let Self { classes, passed_over, notes } = self;
         let mut splits: BTreeMap<String, Self> = BTreeMap::new();
+        let mut elsewhere = 0;
         for Class { name, directory, files } in classes {
             for file in files {
-                let split = file.split_once('/').map(|(first, _)| first).filter(|first| splits::is_usual(first));
+                let split = metadata::split(&file);
+                elsewhere += u64::from(split.is_none());
                 let split = splits.entry(split.unwrap_or(splits::TRAIN[0]).to_owned()).or_default();
                 match split.classes.last_mut().filter(|class| class.name == name) {
                     Some(class) => class.files.push(file),
@@ -195,7 +212,7 @@ impl SplitFiles {
         if let Some(first) = splits.values_mut().next() {
             (first.passed_over, first.notes) = (passed_over, notes);
         }
-        splits
+        (splits, elsewhere)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::Cursor;
+use std::ops::RangeInclusive;
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
@@ -23,6 +24,11 @@ pub struct MeanStd {
 }
 
 impl MeanStd {
+    /// What a mean may be. Those of values up to 255 are not: every image would become the same.
+    pub const MEANS: RangeInclusive<f64> = -10.0..=10.0;
+    /// What a standard deviation may be.
+    pub const DEVIATIONS: RangeInclusive<f64> = 1e-6..=10.0;
+
     /// `None` unless both are given.
     #[must_use]
     pub fn of_both(mean: Option<[f64; 3]>, std: Option<[f64; 3]>) -> Option<Self> {

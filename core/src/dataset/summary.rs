@@ -42,15 +42,28 @@ impl Dataset {
     pub fn summary(&self) -> Result<DatasetSummary, Error> {
         let mut size_bytes = 0;
         let mut splits = Vec::new();
+        let mut notes = self.notes();
         for name in self.splits() {
+            let mut empty = Vec::new();
             for file in self.layout.files(&name) {
-                size_bytes += fs::metadata(&file).map_err(Error::io(&file))?.len();
+                let bytes = fs::metadata(&file).map_err(Error::io(&file))?.len();
+                size_bytes += bytes;
+                if bytes == 0 && self.format() == DatasetFormat::Folder {
+                    empty.push(file);
+                }
+            }
+            if let Some(first) = empty.first() {
+                let first = first.strip_prefix(&self.path).unwrap_or(first).display();
+                notes.push(format!(
+                    "{} images of the {name} split are empty files, such as {first}: jobs leave them out",
+                    empty.len()
+                ));
             }
             splits.push(SplitSummary { images: self.layout.images(&name)?, name });
         }
         let name = self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let images = splits.iter().map(|split| split.images).sum();
-        let (format, classes, notes) = (self.format(), self.classes.count, self.notes());
+        let (format, classes) = (self.format(), self.classes.count);
         Ok(DatasetSummary { name, format, splits, images, classes, size_bytes, notes })
     }
 

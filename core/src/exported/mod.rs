@@ -37,8 +37,6 @@ mod sums;
 mod symbols;
 mod tensors;
 
-use std::collections::HashSet;
-use std::fs::File;
 use std::path::Path;
 
 pub use describe::{Description, HeadDescription, MapDescription, Mode};
@@ -53,8 +51,8 @@ pub use tensors::{StoredTensor, TensorRole};
 
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
-use crate::checkpoint::soundness::unsound;
 use crate::checkpoint::tensor;
+use crate::checkpoint::{open_regular, unsound};
 use archive::Archive;
 use describe::Subject;
 use error::Result;
@@ -81,8 +79,7 @@ pub struct ExportedNetwork {
 /// archive with a program, damaged or not. Files that are neither, or cannot be read, are not.
 #[must_use]
 pub fn is_exported(path: &Path) -> bool {
-    let source = File::open(path).and_then(ByteSource::from_file);
-    let Ok(source) = source else { return false };
+    let Ok(source) = open_regular(path) else { return false };
     match Archive::open(&source) {
         Ok(_) | Err(Error::Version(_)) => true,
         Err(_) if archive::names_program(&source) => true,
@@ -98,7 +95,7 @@ impl ExportedNetwork {
     /// The file is not an exported network, is damaged or hostile, has operators that are not supported, or cannot be
     /// read.
     pub fn open(path: &Path) -> std::result::Result<Self, Error> {
-        Self::new(ByteSource::from_file(File::open(path)?)?)
+        Self::new(open_regular(path)?)
     }
 
     /// Like [`ExportedNetwork::open`], for a file in memory.
@@ -163,12 +160,10 @@ impl ExportedNetwork {
     /// # Errors
     /// The file cannot be read.
     pub fn unsound(&self) -> std::result::Result<Option<String>, Error> {
-        let variances = self.graph.nodes.iter().filter(|node| matches!(node.op, Op::BatchNorm { .. }));
-        let variances: HashSet<Origin> = variances.map(|node| self.graph.values[node.inputs[4]].origin).collect();
+        let variances = self.graph.variances();
         let state = self.tensors.iter().enumerate().filter(|(_, stored)| stored.role != TensorRole::Constant);
         for (index, stored) in state.filter(|(_, stored)| stored.tensor.dtype().is_float()) {
-            let is_variance = variances.contains(&Origin::Stored(index));
-            if let Some(what) = unsound(is_variance, &self.floats(stored)?) {
+            if let Some(what) = unsound(variances.contains(&index), &self.floats(stored)?) {
                 return Ok(Some(format!("cannot be used: {} {what}", shown(stored.tensor.name()))));
             }
         }

@@ -6,9 +6,9 @@ use super::size::Size;
 /// order that each operation gives; those in brackets may be missing. N is any number of dimensions, none included.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
-    /// Map [B, C, H, W], weight [O, C / groups, kernel], (bias [O]).
+    /// Map [B, C, H, W], weight [O, C / groups, kernel], (bias `[O]`).
     Convolution { stride: [u64; 2], padding: [u64; 2], dilation: [u64; 2], groups: u64, bias: bool },
-    /// Map [B, C, N…], scale, shift, running mean and running variance [C].
+    /// Map [B, C, N…], scale, shift, running mean and running variance `[C]`.
     BatchNorm {
         /// Whether the file was exported with the statistics of the batch.
         training: bool,
@@ -18,9 +18,9 @@ pub enum Op {
     },
     /// A tensor, (scale), (shift), both of the last `dimensions` dimensions' shape.
     LayerNorm { dimensions: usize, epsilon: f64, scale: bool, shift: bool },
-    /// Map [B, C, N…], (scale), (shift), both [C].
+    /// Map [B, C, N…], (scale), (shift), both `[C]`.
     GroupNorm { groups: u64, epsilon: f64, scale: bool, shift: bool },
-    /// [N…, inputs], weight [outputs, inputs], (bias [outputs]).
+    /// [N…, inputs], weight [outputs, inputs], (bias `[outputs]`).
     Linear { bias: bool },
     /// [N…, n, k] and [N…, k, m]: the product of matrices; the leading dimensions are broadcast.
     Matmul,

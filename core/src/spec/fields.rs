@@ -10,7 +10,7 @@ use super::field::Kind::{
     Architecture, Boolean, Channels, CheckpointId, Choice, Integer, Integers, Name, Number, Numbers, Path, Text,
 };
 use super::field::{Field, Kind, Literal, Object, UsedBy};
-use crate::dataset::LONGEST_NAME;
+use crate::dataset::{LONGEST_NAME, MeanStd};
 
 /// JSON numbers are exact up to 2^53 in every language that may read a specification back.
 const LARGEST_EXACT: i64 = (1 << 53) - 1;
@@ -120,8 +120,8 @@ const STUDENT: Object = Object {
     ],
 };
 
-const MEAN: Kind = Channels(-10.0..=10.0);
-const STD: Kind = Channels(1e-6..=10.0);
+const MEAN: Kind = Channels(MeanStd::MEANS);
+const STD: Kind = Channels(MeanStd::DEVIATIONS);
 
 const DATASET: Object = Object {
     name: "DatasetSpec",

@@ -1,6 +1,6 @@
 //! Promise: a text from outside is read without what editors add, and no longer than it may be.
 
-use distillery_core::text::{shortened, without_mark};
+use distillery_core::text::{counted, nearest, shortened, without_mark};
 
 #[test]
 fn one_byte_order_mark_at_the_start_is_skipped() {
@@ -23,4 +23,27 @@ fn a_long_text_is_cut_between_characters_and_says_what_is_missing() {
         assert!(text.starts_with(kept) && cut.len() <= longest && cut.len() > longest - 25, "{cut}");
         assert_eq!(shortened(&cut, longest), cut, "it is cut once");
     }
+}
+
+#[test]
+fn the_name_that_was_probably_meant_is_near_for_its_length() {
+    for (wanted, near) in [
+        ("Digits", Some("digits")),
+        ("cifar-100", Some("cifar100")),
+        ("cifar_1000", Some("cifar100")),
+        ("tne", Some("ten")),
+        ("two", None),
+        ("x", None),
+        ("", None),
+        ("fashion", None),
+    ] {
+        assert_eq!(nearest(wanted, ["ten", "digits", "cifar100", "a"]), near, "{wanted}");
+    }
+    assert_eq!(nearest("ten", []), None);
+}
+
+#[test]
+fn a_number_comes_with_the_form_of_its_noun() {
+    let classes = |count: u32| counted(count, "class", "classes");
+    assert_eq!([0, 1, 2].map(classes), ["0 classes", "1 class", "2 classes"]);
 }

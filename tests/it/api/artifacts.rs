@@ -1,5 +1,9 @@
 //! Promise: a job's files can be downloaded whole or in parts, with a name and a digest.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use crate::support::api::{Answer, Api};
 use crate::support::worker::files_below;
 use base64::Engine;
@@ -196,19 +200,92 @@ async fn a_file_that_was_damaged_in_storage_is_never_delivered_whole() {
     for at in [0, whole.len() / 2, whole.len() - 1] {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
-        std::fs::write(&stored, damaged).unwrap();
-        let answer = api.request(Method::GET, &path).send().await;
-        let body = match answer {
-            Ok(answer) => answer.bytes().await.ok(),
-            Err(_) => None,
-        };
-        assert!(body.is_none(), "byte {at} is another");
+        rewrite(&stored, &damaged);
+        assert!(is_cut_off(&api, &path).await, "byte {at} is another");
     }
-    std::fs::write(&stored, &whole[1..]).unwrap();
+    rewrite(&stored, &whole[1..]);
     api.get(&path).await.says(410, &["damaged in storage", "from a backup", "/submitted"]);
     assert_eq!(api.send(api.request(Method::HEAD, &path)).await.status, 410);
-    std::fs::write(&stored, &whole).unwrap();
+    rewrite(&stored, &whole);
     assert!(api.get(&path).await.body == whole);
+}
+
+/// Whether a download ends before the end of the file.
+async fn is_cut_off(api: &Api, path: &str) -> bool {
+    let body = match api.request(Method::GET, path).send().await {
+        Ok(answer) => answer.bytes().await.ok(),
+        Err(_) => None,
+    };
+    body.is_none()
+}
+
+/// Replaces a file's content and keeps its time of modification, as `cp -a` and failing disks do. That it was changed
+/// can be seen, although the clock of a file system goes in steps.
+fn rewrite(path: &Path, content: &[u8]) {
+    let before = std::fs::metadata(path).unwrap();
+    let changed = |facts: &Metadata| (facts.ctime(), facts.ctime_nsec());
+    loop {
+        std::fs::write(path, content).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+        if changed(&file.metadata().unwrap()) != changed(&before) {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_rest_of_a_damaged_file_is_not_delivered_to_who_has_its_beginning() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let whole = unlike_anywhere(3_000_000);
+    api.publish(&api.claim().await, &[("student.safetensors", &whole)]).await;
+    let storage = api.dir.path().join("storage");
+    let stored = files_below(&storage).into_iter().find(|path| path.ends_with("/student.safetensors")).unwrap();
+    let (stored, path) = (storage.join(stored), format!("/v1/jobs/{id}/student"));
+    let mut damaged = whole.clone();
+    damaged[2_000_000] ^= 1;
+    let (beginning, rest) = ([("range", "bytes=0-999999")], [("range", "bytes=1000000-")]);
+    // Nobody has read the whole before.
+    rewrite(&stored, &damaged);
+    with(&api, &path, &rest).await.says(410, &["damaged in storage", "from a backup", "/submitted"]);
+    rewrite(&stored, &whole);
+    let part = with(&api, &path, &rest).await;
+    assert!(part.status == 206 && part.body == whole[1_000_000..], "what was put back is read again");
+    // A whole download has found the damage.
+    rewrite(&stored, &damaged);
+    assert!(is_cut_off(&api, &path).await);
+    for headers in [&beginning[..], &rest, &[]] {
+        with(&api, &path, headers).await.says(410, &["damaged in storage", "from a backup", "/submitted"]);
+    }
+    assert_eq!(api.send(api.request(Method::HEAD, &path)).await.status, 410);
+    rewrite(&stored, &whole);
+    assert!(api.get(&path).await.body == whole);
+    assert_eq!(with(&api, &path, &beginning).await.status, 206);
+}
+
+#[tokio::test]
+async fn curl_does_not_take_a_resumed_download_of_a_damaged_file_for_a_success() {
+    let api = Api::start().await;
+    let id = api.job().await;
+    let whole = unlike_anywhere(3_000_000);
+    api.publish(&api.claim().await, &[("student.safetensors", &whole)]).await;
+    let storage = api.dir.path().join("storage");
+    let stored = files_below(&storage).into_iter().find(|path| path.ends_with("/student.safetensors")).unwrap();
+    let mut damaged = whole.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    rewrite(&storage.join(stored), &damaged);
+    let file = api.dir.path().join("student");
+    for _ in 0..3 {
+        let status = tokio::process::Command::new("curl")
+            .args(["--fail", "--silent", "--continue-at", "-", "--output"])
+            .arg(&file)
+            .arg(format!("{}/v1/jobs/{id}/student", api.url))
+            .status()
+            .await
+            .expect("curl is installed");
+        assert!(!status.success());
+    }
 }
 
 /// Bytes in which no two ranges are alike.

@@ -67,6 +67,9 @@ async fn every_fault_is_reported_at_once_with_its_place() {
     let unknown = json!({"student": {"architecture": "resnet8"}, "dataset": {"name": "eleven"}, "distillation": {"method": "none"}});
     let found = faults(&api.post("/v1/jobs", &unknown).await.problem(422));
     assert_eq!(found, [("/dataset/name".into(), "there is no data set \"eleven\"; there are hundred, ten".into())]);
+    let misspelt = json!({"student": {"architecture": "resnet8"}, "dataset": {"name": "Hundred"}, "distillation": {"method": "none"}});
+    let detail = "there is no data set \"Hundred\", did you mean hundred?; there are hundred, ten";
+    assert_eq!(faults(&api.post("/v1/jobs", &misspelt).await.problem(422)), [("/dataset/name".into(), detail.into())]);
 
     // A specification with syntax faults is not compared with data sets and checkpoints.
     let wrong = json!({"student": {"architecture": "resnet9"}, "dataset": {"name": "../ten"}, "sclaes": [1]});

@@ -1,10 +1,12 @@
 //! Hashes the data set's files while training goes on. Their SHA-256 goes into the manifest and into cache keys, and it
 //! decides about cached images: newly decoded ones are stored under it, and those from the cache are checked against
-//! it.
+//! it. A run that resumes compares it with that of the data it was trained on before.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::cache::images::{DecodedSplit, ImageFile};
 use crate::error::{Error, Result};
@@ -12,12 +14,14 @@ use distillery_core::dataset::Dataset;
 use distillery_core::protocol::ErrorClass;
 
 /// SHA-256 by split.
-type Hashes = BTreeMap<String, String>;
+pub type Hashes = BTreeMap<String, String>;
 
 /// The hashes, or the thread that computes them.
 #[derive(Debug)]
 pub struct SplitHashes {
     thread: Option<JoinHandle<Result<Hashes>>>,
+    /// Disconnected once the thread is done.
+    done: Receiver<()>,
     found: Hashes,
 }
 
@@ -87,8 +91,12 @@ impl SplitHashes {
     /// Starts to hash the splits on a thread.
     #[must_use]
     pub fn start(dataset: Arc<Dataset>, splits: Vec<SplitToHash>) -> Self {
-        let thread = std::thread::spawn(move || splits.into_iter().map(|split| split.hash(&dataset)).collect());
-        Self { thread: Some(thread), found: Hashes::new() }
+        let (running, done) = channel();
+        let thread = std::thread::spawn(move || {
+            let _running = running;
+            splits.into_iter().map(|split| split.hash(&dataset)).collect()
+        });
+        Self { thread: Some(thread), done, found: Hashes::new() }
     }
 
     /// Waits for the hashes.
@@ -100,5 +108,16 @@ impl SplitHashes {
             self.found = thread.join().map_err(|panic| Error::from_panic(&*panic))??;
         }
         Ok(&self.found)
+    }
+
+    /// The hashes, if they are known within that time.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn within(&mut self, patience: Duration) -> Result<Option<&Hashes>> {
+        if self.thread.is_some() && self.done.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            return Ok(None);
+        }
+        self.get().map(Some)
     }
 }

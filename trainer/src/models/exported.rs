@@ -14,7 +14,7 @@ use super::source::{Exported, PooledMap, Source};
 use super::state_dict::unreadable;
 use super::{Halves, Network, Weight};
 use crate::error::{Error, Result};
-use distillery_core::checkpoint::{Checkpoint, Dtype};
+use distillery_core::checkpoint::{Checkpoint, Dtype, unsound};
 use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, Op, Origin, TensorRole};
 
 /// Opens the file of an exported network, and checks that its weights can be used.
@@ -169,7 +169,8 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
 /// Copies weights from a file with an exported network's state dict, such as a trained student's.
 ///
 /// # Errors
-/// The file cannot be read, or its keys, shapes or element types are not the network's.
+/// The file cannot be read, its keys, shapes or element types are not the network's, or its weights make every output
+/// NaN.
 pub fn load(network: &Network, path: &Path) -> Result<Checkpoint> {
     let checkpoint = Checkpoint::open_as_written(path).map_err(|error| unreadable(path, &error))?;
     let mismatch = |what: String| {
@@ -183,6 +184,7 @@ pub fn load(network: &Network, path: &Path) -> Result<Checkpoint> {
         let (found, wanted) = (checkpoint.tensors().len(), network.weights().len());
         return Err(mismatch(format!("it has {found} tensors, expected {wanted}")));
     }
+    let variances = network.source.exported().map(|exported| exported.graph.variances()).unwrap_or_default();
     for (index, weight) in network.weights().iter().enumerate() {
         let stored = checkpoint.get(&weight.name).ok_or_else(|| mismatch(format!("{} is missing", weight.name)))?;
         let shape: Vec<i64> = stored.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
@@ -191,12 +193,15 @@ pub fn load(network: &Network, path: &Path) -> Result<Checkpoint> {
             let (wanted, of) = (weight.tensor.size(), weight.tensor.kind());
             return Err(mismatch(format!("{} is {shape:?} of {kind:?}, expected {wanted:?} of {of:?}", weight.name)));
         }
-        let bytes = checkpoint.bytes(stored).map_err(|error| unreadable(path, &error))?;
-        let values = Tensor::f_from_data_size(&bytes, &shape, kind)?;
-        if weight.is_float && values.isfinite().all().int64_value(&[]) == 0 {
-            return Err(mismatch(format!("{} has values that are not finite", weight.name)));
+        if weight.is_float {
+            let floats = checkpoint.floats(stored).map_err(|error| unreadable(path, &error))?;
+            if let Some(what) = unsound(variances.contains(&index), &floats) {
+                let (path, name) = (path.display(), &weight.name);
+                return Err(Error::user(format!("checkpoint {path} cannot be used: {name} {what}")));
+            }
         }
-        network.set(index, &values);
+        let bytes = checkpoint.bytes(stored).map_err(|error| unreadable(path, &error))?;
+        network.set(index, &Tensor::f_from_data_size(&bytes, &shape, kind)?);
     }
     Ok(checkpoint)
 }

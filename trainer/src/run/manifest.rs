@@ -33,7 +33,7 @@ pub struct Manifest {
     /// Determines initial weights, order and augmentation.
     pub seed: u64,
     pub versions: Versions,
-    /// The attempts that wrote a checkpoint or finished.
+    /// The attempts that wrote a checkpoint or finished. Those that found nothing left to train are not among them.
     pub attempts: Vec<AttemptRecord>,
     pub finished_at: DateTime<Utc>,
     /// `None` for plain training.
@@ -49,6 +49,26 @@ pub struct Manifest {
     pub best: StudentEntry,
     /// The student after the last epoch.
     pub last: StudentEntry,
+}
+
+impl Manifest {
+    /// The attempts that trained, without those that earlier versions added when a finished run was run again.
+    pub fn trained(&self) -> impl DoubleEndedIterator<Item = &AttemptRecord> {
+        self.attempts.iter().filter(|attempt| attempt.from_step < self.steps)
+    }
+
+    /// What the run reported at its end; `None` if an evaluation is missing.
+    #[must_use]
+    pub fn outcome(self) -> Option<Outcome> {
+        let teacher = self.teacher.and_then(|teacher| teacher.evaluation);
+        Some(Outcome {
+            teacher_top1: teacher.map(|teacher| teacher.top1),
+            best_top1: self.best.evaluation?.top1,
+            best_epoch: self.best.epoch,
+            last_top1: self.last.evaluation?.top1,
+            student: self.best.student,
+        })
+    }
 }
 
 /// Versions of the programs that trained.

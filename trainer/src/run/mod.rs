@@ -5,6 +5,7 @@
 mod cache_key;
 pub mod cuda_graphs;
 pub mod doubts;
+mod earlier_attempts;
 pub mod evaluate;
 pub mod manifest;
 pub mod metrics;
@@ -60,6 +61,9 @@ pub fn train(
     let mut run = Run::prepare(spec, settings, join, control, report)?;
     run.report.event(&Event::Started(run.setup.started.clone()));
     run.forward_events();
+    if run.is_finished()? {
+        return Ok(Ending::Finished);
+    }
     if run.evaluate_teacher(settings)? == Flow::Stop {
         return Ok(run.stopped());
     }
@@ -207,6 +211,7 @@ impl<'a> Run<'a> {
                 unread = 0;
             }
             unread += 1;
+            self.check_data()?;
             if let Some(request) = decision.stop {
                 return self.stop(request);
             }
@@ -363,7 +368,7 @@ impl<'a> Run<'a> {
 
     /// Writes the checkpoint to resume from. All ranks have the same state, so rank 0 writes it.
     fn save(&mut self) -> Result<()> {
-        if self.ranks.is_leader() {
+        if self.ranks.is_leader() && self.may_save()? {
             outputs::save_checkpoint(&self.checkpoint, &self.setup)?;
             let counters = &self.setup.counters;
             self.report.event(&Event::Checkpoint { epoch: counters.epoch, step: counters.step });

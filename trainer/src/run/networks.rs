@@ -228,5 +228,8 @@ fn load_exported(named: &Named<'_>, data: &Data, report: &mut dyn Report) -> Res
     let title = format!("the {}'s network", named.role);
     state_dict::check_classes(&title, path, network.classes(), (data.path.as_path(), data.classes.count))?;
     let checkpoint = named.network.map(|_| models::exported::load(&network, named.checkpoint)).transpose()?;
+    for note in checkpoint.iter().flat_map(Checkpoint::notes) {
+        report.event(&warning(format!("{}: {note}", named.title())));
+    }
     Ok(Loaded { network, checkpoint, hashes: named.hashes()? })
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
-use super::manifest;
-use super::resume::{self, State};
+use super::manifest::{self, Manifest};
+use super::resume::{self, Counters, State};
 use super::samples;
 use super::setup::Setup;
 use crate::error::{Error, Result};
@@ -65,11 +66,23 @@ pub fn keep_for_verification(output: &Path) -> Result<()> {
         .map_err(Error::storage(&kept))
 }
 
+/// The outcome that the files of a finished run tell; `None` if one of them is missing, or another run wrote them.
+#[must_use]
+pub fn written(output: &Path, counters: &Counters) -> Option<Outcome> {
+    let text = std::fs::read(output.join(files::MANIFEST)).ok()?;
+    let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+    let are_there = [files::BEST_STUDENT, files::LAST_STUDENT].iter().all(|name| output.join(name).is_file());
+    // Attempts have begun at different times. Earlier versions added those that found nothing left to train.
+    let is_of_run = manifest.attempts.starts_with(&counters.attempts);
+    if are_there && is_of_run { manifest.outcome() } else { None }
+}
+
 /// Writes the students and, last, the manifest.
 ///
 /// # Errors
-/// A file cannot be written, or the data set's files could not be hashed.
+/// A file cannot be written, or the data set's files could not be hashed or are others than before.
 pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Result<Outcome> {
+    setup.check_files(Duration::MAX)?;
     let missing = || Error::internal("no evaluation was done");
     let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
     let last = setup.counters.last.ok_or_else(missing)?;

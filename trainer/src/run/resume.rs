@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use tch::Tensor;
 
 use super::networks::NetworkHashes;
+use crate::data::split_hashes::Hashes;
 use crate::error::{Error, Result};
 use crate::loss::region_report::RegionReport;
 use crate::models::state_dict::{self, StateDict};
@@ -44,6 +45,9 @@ pub struct Counters {
     /// The size of its data; `None` in checkpoints of earlier versions.
     #[serde(default)]
     pub data: Option<DataSize>,
+    /// SHA-256 of its data's files by split; `None` until they are known, and in checkpoints of earlier versions.
+    #[serde(default)]
+    pub data_sha256: Option<Hashes>,
     /// Epochs done.
     pub epoch: u32,
     /// Steps done of the current epoch. Their batches follow from the seed, so nothing else needs to be kept.
@@ -57,7 +61,7 @@ pub struct Counters {
     pub regions: Option<RegionReport>,
     /// The latest evaluation.
     pub last: Option<Evaluation>,
-    /// The attempts that wrote a checkpoint, and the current one.
+    /// The attempts that wrote a checkpoint, and the current one if there is anything left to train.
     pub attempts: Vec<AttemptRecord>,
 }
 
@@ -68,6 +72,7 @@ impl Counters {
         Self {
             specification,
             data: Some(data),
+            data_sha256: None,
             epoch: 0,
             step_in_epoch: 0,
             step: 0,
@@ -162,17 +167,30 @@ pub fn save(path: &Path, state: &State) -> Result<()> {
 }
 
 /// The error of a run whose data set is another one than when its checkpoint was written.
-fn changed(before: DataSize, now: DataSize) -> Error {
+fn changed(how: &str) -> Error {
+    Error::user(format!(
+        "the data set has changed since the checkpoint to resume from: {how}. Put it back as it was and retry, or \
+         start from the beginning: post the job again or, without a server, choose another output directory"
+    ))
+}
+
+fn of_another_size(before: DataSize, now: DataSize) -> Error {
     let describe = |DataSize { train_images, eval_images, classes }| {
         format!("{train_images} images to train on, {eval_images} to evaluate on and {classes} classes")
     };
-    Error::user(format!(
-        "the data set has changed since the checkpoint to resume from: it had {}, and has {} now. Put it back as it \
-         was and retry, or start from the beginning: post the job again or, without a server, choose another \
-         output directory",
-        describe(before),
-        describe(now)
-    ))
+    changed(&format!("it had {}, and has {} now", describe(before), describe(now)))
+}
+
+/// Compares the SHA-256 of the data's files by split with those when the checkpoint was written.
+///
+/// # Errors
+/// They differ.
+pub fn check_same(before: &Hashes, now: &Hashes) -> Result<()> {
+    let Some((split, hash)) = before.iter().find(|(split, hash)| now.get(*split) != Some(*hash)) else {
+        return Ok(());
+    };
+    let now = now.get(split).map_or("none", String::as_str);
+    Err(changed(&format!("the files of its {split} split had the SHA-256 {hash}, and have {now} now")))
 }
 
 /// Says that a run cannot be resumed, and what to do: nobody can download its state again.
@@ -214,7 +232,7 @@ pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<State>
     let counters: Counters = serde_json::from_str(counters).map_err(|_| foreign())?;
     if counters.specification != identity {
         return Err(match counters.data {
-            Some(before) if before != data => changed(before, data),
+            Some(before) if before != data => of_another_size(before, data),
             _ => foreign(),
         });
     }

@@ -2,6 +2,7 @@
 //! left.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::Utc;
 use tch::{Device, Kind, Tensor};
@@ -81,7 +82,7 @@ impl Setup {
         let identity = resume::identity(spec, &hashes, size);
         let state = resume::load(&settings.output.join(files::CHECKPOINT), &identity, size)?;
         if let Some(state) = &state {
-            restore(&student, &state.student)?;
+            resume_from(state, &student, spec, report)?;
         }
         student.draw_from(spec.training.seed, settings.shard.rank);
         student.place(device, Kind::Float);
@@ -96,7 +97,7 @@ impl Setup {
         };
         let attempt = attempt(settings, device, arithmetic, counters.step);
         let started = started(spec, &attempt, &data, &counters);
-        counters.attempts.push(attempt);
+        counters.attempts.extend((counters.epoch < spec.training.epochs).then_some(attempt));
         let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
         let objective = objective(spec, &data, device, batch_size, teacher);
         startup.mark("networks");
@@ -115,6 +116,21 @@ impl Setup {
             recorded_accuracy,
             startup,
         })
+    }
+
+    /// Compares the data's files, once they are hashed, with those that earlier attempts were trained on, or notes
+    /// their hashes for later ones. Waits for `patience` at most. Returns whether the hashes are known. Only on rank 0,
+    /// which hashes for all.
+    ///
+    /// # Errors
+    /// The files are others than before, or cannot be read.
+    pub fn check_files(&mut self, patience: Duration) -> Result<bool> {
+        let Some(found) = self.data.split_hashes.within(patience)? else { return Ok(false) };
+        match &self.counters.data_sha256 {
+            Some(before) => resume::check_same(before, found)?,
+            None => self.counters.data_sha256 = Some(found.clone()),
+        }
+        Ok(true)
     }
 }
 
@@ -165,7 +181,18 @@ fn named_parameters(network: &Network) -> Vec<(String, Tensor)> {
     trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect()
 }
 
-/// Copies an earlier attempt's weights into the network.
+/// Copies an earlier attempt's weights into the network. Warns if nobody can tell whether the data is still theirs.
+fn resume_from(state: &State, network: &Network, spec: &TrainingPlan, report: &mut dyn Report) -> Result<()> {
+    if state.counters.data_sha256.is_none() && state.counters.epoch < spec.training.epochs {
+        let message = "the checkpoint to resume from does not name the SHA-256 of its data: an earlier version wrote \
+                       it, or the run was paused before the files were hashed. If the data set has changed since, \
+                       start from the beginning";
+        report.event(&warning(message.to_owned()));
+    }
+    restore(network, &state.student)
+}
+
+/// Copies weights into the network that were copied from it.
 pub(super) fn restore(network: &Network, state: &StateDict) -> Result<()> {
     let found: BTreeMap<&str, &Tensor> = state.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     for (index, weight) in network.weights().iter().enumerate() {

@@ -7,6 +7,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::device::exit_now;
 use distillery_core::protocol::{Event, Level, Point, Progress, series};
+use distillery_core::text::counted;
 
 /// A receiver of events.
 pub trait Report {
@@ -110,18 +111,17 @@ impl Report for Human {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Started(started) => {
+                let (device, precision) = (&started.device, &started.precision);
+                let threads = counted(started.threads, "thread", "threads");
+                let images = counted(started.train_images, "image", "images");
+                let classes = counted(started.classes, "class", "classes");
+                let evaluated = counted(started.eval_images, "evaluation image", "evaluation images");
                 self.line(&format!(
-                    "training on {} in {} with {} threads: {} images of {} classes, and {} evaluation images",
-                    started.device,
-                    started.precision,
-                    started.threads,
-                    started.train_images,
-                    started.classes,
-                    started.eval_images
+                    "training on {device} in {precision} with {threads}: {images} of {classes}, and {evaluated}"
                 ));
                 if started.resumed_step > 0 {
-                    let (epochs, step) = (started.resumed_epochs, started.resumed_step);
-                    self.line(&format!("resuming after {epochs} epochs, at step {step}"));
+                    let epochs = counted(started.resumed_epochs, "epoch", "epochs");
+                    self.line(&format!("resuming after {epochs}, at step {}", started.resumed_step));
                 }
             }
             Event::Teacher(teacher) => self.line(&format!("teacher: top-1 {:.2} %", teacher.top1)),
@@ -144,7 +144,8 @@ impl Report for Human {
                 self.line(&format!("finished: best top-1 {best:.2} % after epoch {epoch}, last {last:.2} %"));
             }
             Event::Stopped { epoch, step } => {
-                self.line(&format!("stopped after {epoch} epochs, at step {step}; run the same command to resume"));
+                let epochs = counted(*epoch, "epoch", "epochs");
+                self.line(&format!("stopped after {epochs}, at step {step}; run the same command to resume"));
             }
             Event::Failed(failure) => complain(&format!("error: {}", failure.message)),
         }

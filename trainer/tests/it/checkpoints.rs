@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use distillery_core::architecture;
-use distillery_core::checkpoint::{Checkpoint, NewTensor, write};
+use distillery_core::checkpoint::{Checkpoint, Dtype, NewTensor, write};
 use distillery_core::protocol::{ErrorClass, Evaluation, Event};
 use distillery_trainer::models;
 use serde_json::{Value, json};
@@ -186,4 +186,67 @@ fn inspect_describes_exported_networks_and_checkpoints() {
     let run = inspected(&workspace.path("half.pt2"));
     assert_eq!(run.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&run.stderr).contains("the file is truncated"), "{run:?}");
+}
+
+#[test]
+fn no_command_waits_for_a_pipe_in_place_of_a_checkpoint() {
+    let workspace = Workspace::new();
+    let pipe = workspace.path("pipe");
+    // Nobody ever writes to it.
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut evaluate = trainer("evaluate");
+    evaluate
+        .args(["--architecture", "resnet8", "--dataset"])
+        .arg(workspace.path("data"))
+        .arg("--checkpoint")
+        .arg(&pipe);
+    let mut convert = trainer("convert");
+    convert.arg(&pipe).arg(workspace.path("copy"));
+    let mut inspect = trainer("inspect");
+    inspect.arg(&pipe);
+    for mut command in [evaluate, convert, inspect] {
+        let run = command.output().unwrap();
+        let said = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{said}");
+        assert!(said.contains("pipe: it is a pipe, not a regular file"), "{said}");
+    }
+    let spec = merged(workspace.distilled("kd"), json!({"teacher": {"checkpoint": pipe}}));
+    let failure = workspace.fail(&spec, "out", &[]);
+    assert!(failure.class == ErrorClass::User && failure.message.contains("it is a pipe"), "{failure:?}");
+}
+
+#[test]
+fn convert_refuses_weights_that_no_network_computes_with_and_inspect_notes_them() {
+    let workspace = Workspace::new().with_teacher();
+    let file = workspace.path("altered.safetensors");
+    let assert_said = |says: &str| {
+        let run = trainer("inspect").arg(&file).output().unwrap();
+        let description: Value =
+            serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", text(&run.stderr)));
+        let notes = description["notes"].as_array().unwrap();
+        assert!(notes.iter().any(|note| note.as_str().unwrap().contains(says)), "{description}");
+        let run = trainer("convert").arg(&file).arg(workspace.path("copy")).output().unwrap();
+        let said = text(&run.stderr);
+        assert!(run.status.code() == Some(1) && said.contains(says), "{said}");
+        assert!(!workspace.path("copy").exists());
+    };
+    altered(&workspace, "layer2.0.conv1.weight", f32::NAN, &[]);
+    assert_said("cannot be used: layer2.0.conv1.weight has 1 of 4608 values that are not finite");
+    altered(&workspace, "bn1.running_var", -1.0, &[]);
+    assert_said("cannot be used: bn1.running_var is a variance and has 1 of 16 values below zero");
+    let read = Checkpoint::open(&workspace.path("teacher/student.safetensors")).unwrap();
+    let tensors: Vec<_> = read
+        .tensors()
+        .iter()
+        .map(|tensor| match tensor.name() {
+            "fc.bias" => (tensor, Dtype::I64, vec![0; 8 * tensor.elements() as usize]),
+            _ => (tensor, tensor.dtype(), read.bytes(tensor).unwrap()),
+        })
+        .collect();
+    let new: Vec<_> = tensors
+        .iter()
+        .map(|(tensor, dtype, bytes)| NewTensor { name: tensor.name(), dtype: *dtype, shape: tensor.shape(), bytes })
+        .collect();
+    write(&file, &new, read.metadata()).unwrap();
+    assert_said("cannot be used: fc.bias has elements of type I64");
 }

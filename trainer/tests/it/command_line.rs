@@ -1,5 +1,6 @@
 //! The command line: `train`, `evaluate` and `convert`.
 
+mod evaluating;
 mod framing;
 
 use std::collections::BTreeSet;
@@ -198,6 +199,7 @@ fn plain_output_has_a_line_per_epoch() {
     let lines = text(&run.stdout);
     assert!(lines.contains("epoch 1/2") && lines.contains("epoch 2/2"), "{lines}");
     assert!(lines.contains("top-1") && lines.contains("images/s"), "{lines}");
+    assert!(lines.contains(" with 1 thread: 150 images of 4 classes, and 50 evaluation images"), "{lines}");
 }
 
 #[test]

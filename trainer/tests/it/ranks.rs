@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::support::torch::one_thread;
-use crate::support::{Supervised, Workspace, appears, merged, program, started, text};
+use crate::support::{Supervised, Workspace, alter, appears, merged, program, started, text};
 
 const STEPS: u64 = 10;
 const CLASSES: u32 = 4;
@@ -235,6 +235,24 @@ fn a_run_paused_on_two_devices_resumes_at_the_next_step() {
     assert_eq!(run.status(), Some(i32::from(EXIT_STOPPED)));
     workspace.finish(&spec, "paused", &[]);
     assert_same_students(&workspace, "whole", "paused");
+}
+
+#[test]
+fn a_run_on_two_devices_resumes_on_no_other_data_and_stays_as_it_is_once_finished() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = long(&workspace, 2);
+    let mut run = Supervised::start(workspace.command(&spec, "out"));
+    run.until(|event| matches!(event, Event::Checkpoint { epoch: 1, .. }));
+    run.kill();
+    let labels = workspace.path("data/train-labels-idx1-ubyte");
+    alter(&labels);
+    let failure = workspace.fail(&spec, "out", &[]);
+    assert!(failure.message.contains("the data set has changed since the checkpoint"), "{failure:?}");
+    alter(&labels);
+    workspace.finish(&spec, "out", &[]);
+    let manifest = workspace.bytes("out/manifest.json");
+    workspace.finish(&spec, "out", &[]);
+    assert!(workspace.bytes("out/manifest.json") == manifest, "the manifest has changed");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, Point, Started}
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{Supervised, Workspace, merged, started, text};
+use crate::support::{Supervised, Workspace, alter, merged, program, started, text, warnings};
 
 /// A run long enough to be interrupted, with everything that has state: momentum, shuffling, augmentation.
 fn long(workspace: &Workspace) -> Value {
@@ -210,6 +210,107 @@ fn resuming_on_data_that_has_changed_says_what_has_changed_and_what_to_do() {
     assert_eq!(failure.class, ErrorClass::User);
     for part in ["the data set has changed since the checkpoint", "Put it back", "post the job again"] {
         assert!(failure.message.contains(part) && !failure.message.contains("safetensors"), "{failure:?}");
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_the_bytes_it_began_with_and_with_no_others() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = long(&workspace);
+    workspace.finish(&spec, "whole", &[]);
+    within_an_epoch(workspace.command(&spec, "killed"), 2).kill();
+    let state = workspace.bytes("killed/state/checkpoint.safetensors");
+    let (in_memory, streamed) = (&[][..], &["--data-memory-mib", "0"][..]);
+    for (file, flags) in [
+        ("train-labels-idx1-ubyte", in_memory),
+        ("train-images-idx3-ubyte", in_memory),
+        ("train-images-idx3-ubyte", streamed),
+        ("t10k-labels-idx1-ubyte", in_memory),
+    ] {
+        let path = workspace.path(format!("data/{file}"));
+        alter(&path);
+        let failure = workspace.fail(&spec, "killed", flags);
+        assert_eq!(failure.class, ErrorClass::User, "{failure:?}");
+        for part in ["the data set has changed since the checkpoint", "SHA-256", "Put it back", "post the job again"] {
+            assert!(failure.message.contains(part), "{failure:?}");
+        }
+        assert!(workspace.bytes("killed/state/checkpoint.safetensors") == state, "{file}: the state was replaced");
+        for result in ["student.safetensors", "student-last.safetensors", "manifest.json"] {
+            assert!(!workspace.path(format!("killed/{result}")).exists(), "{file}: {result}");
+        }
+        alter(&path);
+    }
+    // Now all files have their bytes back, but not their times.
+    let (epochs, _) = resumed(&workspace, &spec, "killed", &[]);
+    assert!(epochs >= 2, "{epochs} epochs");
+    assert_same(&workspace, "whole", "killed");
+    assert_eq!(workspace.json("killed/manifest.json")["data"], workspace.json("whole/manifest.json")["data"]);
+}
+
+#[test]
+fn a_state_without_the_hashes_of_its_data_resumes_with_a_warning() {
+    let workspace = Workspace::new().with_teacher();
+    let spec = long(&workspace);
+    workspace.finish(&spec, "whole", &[]);
+    within_an_epoch(workspace.command(&spec, "killed"), 2).kill();
+    // As earlier versions wrote it: unknown fields do not count.
+    let state = workspace.path("killed/state/checkpoint.safetensors");
+    let mut bytes = std::fs::read(&state).unwrap();
+    let name = b"data_sha256";
+    let at = bytes.windows(name.len()).position(|window| window == name).expect("the state names its data");
+    bytes[at] = b'_';
+    std::fs::write(&state, bytes).unwrap();
+    let events = workspace.finish(&spec, "killed", &[]);
+    assert!(started(&events).resumed_epochs >= 2);
+    let warnings = warnings(&events);
+    assert!(warnings.iter().any(|warning| warning.contains("does not name the SHA-256 of its data")), "{warnings:?}");
+    assert_same(&workspace, "whole", "killed");
+}
+
+/// The files of a finished run.
+fn results(workspace: &Workspace, output: &str) -> Vec<Vec<u8>> {
+    let names = ["manifest.json", "student.safetensors", "student-last.safetensors", "before-last-epoch.safetensors"];
+    let more = ["metrics.ndjson", "state/checkpoint.safetensors"];
+    names.iter().chain(&more).map(|name| workspace.bytes(format!("{output}/{name}"))).collect()
+}
+
+#[test]
+fn a_finished_run_stays_as_it_is_with_other_data_and_other_threads() {
+    let workspace = Workspace::new();
+    workspace.finish(&workspace.plain(), "out", &[]);
+    let whole = results(&workspace, "out");
+    let labels = workspace.path("data/train-labels-idx1-ubyte");
+    alter(&labels);
+    let mut again = program("train");
+    again.arg(workspace.path("out.json")).args(["--device", "cpu", "--threads", "2", "--output"]);
+    let again = again.arg(workspace.path("out")).output().unwrap();
+    let said = text(&again.stdout);
+    assert!(again.status.success(), "{said}{}", text(&again.stderr));
+    assert!(said.contains("the run has finished already") && said.contains("finished: best top-1"), "{said}");
+    assert!(results(&workspace, "out") == whole, "a file has changed");
+    // A result that is missing is written again, but only by the data that it was trained on.
+    std::fs::remove_file(workspace.path("out/student.safetensors")).unwrap();
+    let failure = workspace.fail(&workspace.plain(), "out", &[]);
+    assert!(failure.message.contains("the data set has changed since the checkpoint"), "{failure:?}");
+    assert!(!workspace.path("out/student.safetensors").exists());
+    alter(&labels);
+    workspace.finish(&workspace.plain(), "out", &[]);
+    assert!(results(&workspace, "out")[1..] == whole[1..], "a student has changed");
+    assert_eq!(workspace.json("out/manifest.json")["attempts"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn the_results_of_another_run_are_not_taken_for_those_of_a_run_that_ended_before_it_wrote_its_own() {
+    let workspace = Workspace::new();
+    workspace.finish(&workspace.plain(), "out", &[]);
+    let other = merged(workspace.plain(), json!({"training": {"seed": 4}}));
+    workspace.finish(&other, "other", &[]);
+    let state = "state/checkpoint.safetensors";
+    std::fs::copy(workspace.path(format!("other/{state}")), workspace.path(format!("out/{state}"))).unwrap();
+    workspace.finish(&other, "out", &[]);
+    assert_eq!(workspace.json("out/manifest.json")["seed"], 4);
+    for file in ["student.safetensors", "student-last.safetensors"] {
+        assert!(workspace.bytes(format!("out/{file}")) == workspace.bytes(format!("other/{file}")), "{file} differs");
     }
 }
 

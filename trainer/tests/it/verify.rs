@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{Workspace, merged, text, trainer};
+use crate::support::{Workspace, merged, program, text, trainer};
 
 /// A finished run in `out`, of three epochs, with everything that has state.
 fn finished() -> Workspace {
@@ -50,6 +50,20 @@ fn the_last_epoch_and_the_whole_run_can_be_reproduced_bit_for_bit() {
         let student = hex::encode(Sha256::digest(workspace.bytes("out/student.safetensors")));
         assert_eq!(verdict["best"], json!({"manifest": student, "repeated": student}));
     }
+}
+
+#[test]
+fn the_last_epoch_is_repeated_with_the_threads_of_the_attempt_that_trained_it() {
+    let workspace = finished();
+    // Earlier versions added an attempt that found nothing left to train.
+    let mut manifest = workspace.json("out/manifest.json");
+    let mut idle = manifest["attempts"][0].clone();
+    (idle["from_step"], idle["threads"]) = (manifest["steps"].clone(), json!(3));
+    manifest["attempts"].as_array_mut().unwrap().push(idle);
+    std::fs::write(workspace.path("out/manifest.json"), manifest.to_string()).unwrap();
+    let output = program("verify").arg(workspace.path("out/manifest.json")).output().unwrap();
+    let verdict = verdict(&output);
+    assert_eq!((&verdict["matches"], &verdict["differences"]), (&json!(true), &json!([])), "{verdict:#}");
 }
 
 #[test]

@@ -1,17 +1,19 @@
 //! `metadata.csv` and `metadata.jsonl`, as Hugging Face's image folders have them: the files of a split and their
 //! labels.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::super::links::Links;
-use super::super::table::Table;
-use super::super::{DatasetOptions, Error};
+use super::super::table::{Cell, Row, Table};
+use super::super::{DatasetOptions, Error, splits};
 use super::{Class, SplitFiles, walk};
 
 pub(super) const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 /// Usual names of the column with the labels.
 const LABELS: [&str; 5] = ["label", "labels", "class", "target", "category"];
+/// What programs write for a missing value, and what a class may be called all the same.
+const MAY_BE_MISSING: [&str; 8] = ["#N/A", "<NA>", "N/A", "n/a", "NA", "NULL", "null", "None"];
 
 /// What a directory's table says.
 pub(super) enum TableOfLabels {
@@ -22,66 +24,233 @@ pub(super) enum TableOfLabels {
     Labels(SplitFiles),
 }
 
+/// Which images a table names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those of a split, in whose directory it lies.
+    Split,
+    /// All images. Their paths may begin with the directory of a split.
+    Everything,
+}
+
+/// The positions of the columns.
+struct Columns {
+    files: usize,
+    labels: usize,
+    /// One that says splits, which are not read from it.
+    splits: Option<usize>,
+}
+
+/// Files by their labels.
+type Labelled = BTreeMap<LabelText, Vec<Box<str>>>;
+
 /// Reads the table of a directory.
-pub(super) fn read(directory: &Path, options: &DatasetOptions, links: &Links) -> Result<TableOfLabels, Error> {
-    let Some(path) = NAMES.iter().map(|name| directory.join(name)).find(|path| path.is_file()) else {
-        return Ok(TableOfLabels::Missing);
-    };
+pub(super) fn read(
+    directory: &Path,
+    scope: Scope,
+    options: &DatasetOptions,
+    links: &Links,
+) -> Result<TableOfLabels, Error> {
+    let mut paths = NAMES.iter().map(|name| directory.join(name)).filter(|path| path.is_file());
+    let Some(path) = paths.next() else { return Ok(TableOfLabels::Missing) };
+    let second = paths.next().map(|path| shown(&path, scope));
     if path.is_symlink() {
         links.target(&path)?;
     }
     let table = Table::read(&path)?;
-    let column = |name: &str| table.columns.iter().position(|column| column.eq_ignore_ascii_case(name));
-    let unlabelled = |lack: &str| {
-        let found = table.columns.join(", ");
-        let is_csv = path.extension().is_some_and(|extension| extension == "csv");
-        let separated = if is_csv { ", which commas separate," } else { "" };
-        let message = format!("{lack}; its columns{separated} are: {found}");
-        Ok(TableOfLabels::Unlabelled(path.clone(), message))
+    let columns = match columns(&table, &path, options)? {
+        Ok(columns) => columns,
+        Err(mut lack) => {
+            if let Some(second) = second {
+                lack.push_str(&format!("; {second} beside it is passed over too"));
+            }
+            return Ok(TableOfLabels::Unlabelled(path, lack));
+        }
     };
-    let Some(files) = column("file_name") else {
+    let name = shown(&path, scope);
+    let labels: Vec<&str> = table.rows.iter().map(|row| row.cells[columns.labels].text()).collect();
+    let are_numbers = labels.iter().all(|label| whole_number(label).is_some());
+    let classes = classes(&table, &path, &columns, are_numbers, links)?;
+    let mut notes: Vec<String> =
+        second.map(|second| format!("{second} is passed over: {name} beside it is read")).into_iter().collect();
+    notes.extend(contradictions(&classes, scope, are_numbers, &name));
+    if are_numbers {
+        notes.extend(spellings(&labels));
+    }
+    notes.extend(doubtful(&classes));
+    notes.extend(columns.splits.and_then(|column| unread_splits(&table, &columns, column, (directory, scope), &name)));
+    let listed: HashSet<&str> = classes.values().flatten().map(|file| &**file).collect();
+    let unlisted = walk::walk(directory, links)?.images.iter().filter(|image| !listed.contains(&***image)).count();
+    if unlisted > 0 {
+        notes.push(format!("{unlisted} images that {name} does not name are passed over"));
+    }
+    let class = |(label, files): (LabelText, _)| Class { name: label.text, directory: directory.to_owned(), files };
+    let classes = classes.into_iter().map(class).collect();
+    Ok(TableOfLabels::Labels(SplitFiles { classes, notes, ..SplitFiles::default() }))
+}
+
+/// A table's name, with the directory of its split.
+fn shown(path: &Path, scope: Scope) -> String {
+    let name = |path: Option<&Path>| path.and_then(Path::file_name).unwrap_or_default().display().to_string();
+    match scope {
+        Scope::Split => format!("{}/{}", name(path.parent()), name(Some(path))),
+        Scope::Everything => name(Some(path)),
+    }
+}
+
+/// The columns of a table, or what it lacks.
+fn columns(table: &Table, path: &Path, options: &DatasetOptions) -> Result<Result<Columns, String>, Error> {
+    let column = |name: &str| table.column(name).map_err(|message| Error::invalid(path, message));
+    if table.is_empty() {
+        return Ok(Err("is empty; write the columns file_name and label, and a row for each image".to_owned()));
+    }
+    let found = if table.columns.is_empty() { "none".to_owned() } else { table.columns.join(", ") };
+    let is_csv = path.extension().is_some_and(|extension| extension == "csv");
+    let separated = if is_csv { ", which commas separate," } else { "" };
+    let unlabelled = |lack: &str| Ok(Err(format!("{lack}; its columns{separated} are: {found}")));
+    let Some(files) = column("file_name")? else {
         return unlabelled("has no column file_name, which names the images");
     };
     let labels = match &options.label_column {
-        Some(wanted) => Some(column(wanted).ok_or_else(|| {
-            let message = format!("has no column {wanted:?}; its columns are: {}", table.columns.join(", "));
-            Error::Column { path: path.clone(), message }
+        Some(wanted) => Some(column(wanted)?.ok_or_else(|| {
+            let message = format!("has no column {wanted:?}; its columns are: {found}");
+            Error::Column { path: path.to_owned(), message }
         })?),
-        None => LABELS.iter().find_map(|name| column(name)),
+        None => LABELS.iter().find_map(|name| column(name).transpose()).transpose()?,
     };
     let Some(labels) = labels else {
         return unlabelled("has no column label, and dataset.label_column names no other");
     };
-    let mut classes: BTreeMap<LabelText, Vec<Box<str>>> = BTreeMap::new();
+    if table.rows.is_empty() {
+        return Ok(Err("has no rows below its columns; write one for each image".to_owned()));
+    }
+    let splits = table.columns.iter().position(|column| column.eq_ignore_ascii_case("split"));
+    Ok(Ok(Columns { files, labels, splits: splits.filter(|column| *column != labels) }))
+}
+
+/// The files of each class.
+fn classes(table: &Table, path: &Path, columns: &Columns, are_numbers: bool, links: &Links) -> Result<Labelled, Error> {
+    let directory = path.parent().unwrap_or(path);
+    let mut classes = Labelled::new();
     let mut listed = HashSet::new();
     let mut parents = HashSet::new();
-    let are_numbers = table.rows.iter().all(|row| whole_number(&row[labels]).is_some());
-    for (number, row) in table.rows.iter().enumerate() {
-        let file = &row[files];
-        let invalid = |why: &str| Err(Error::invalid(&path, format!("names {file:?} in row {}, {why}", number + 1)));
-        if row[labels].trim().is_empty() {
-            return invalid("without a label");
-        }
+    for row in &table.rows {
+        let file = row.cells[columns.files].text();
+        let invalid = |why: &str| Error::invalid(path, format!("names {file:?} in line {}, {why}", row.line));
+        let label = label(&row.cells[columns.labels]).map_err(|why| invalid(&why))?;
         if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) || file.is_empty() {
-            return invalid("which is not a path below its directory");
+            return Err(invalid("which is not a path below its directory"));
         }
         if !is_file(directory, file, links, &mut parents)? {
-            return invalid("but there is no such file");
+            return Err(invalid("but there is no such file"));
         }
-        if !listed.insert(file.as_str()) {
-            return invalid("which an earlier row names too");
+        if !listed.insert(file) {
+            return Err(invalid("which an earlier row names too"));
         }
-        classes.entry(LabelText::new(&row[labels], are_numbers)).or_default().push(file.as_str().into());
+        classes.entry(LabelText::new(label, are_numbers)).or_default().push(file.into());
     }
-    let class = |(label, files): (LabelText, _)| Class { name: label.text, directory: directory.to_owned(), files };
-    let mut split = SplitFiles { classes: classes.into_iter().map(class).collect(), ..SplitFiles::default() };
-    let walked = walk::walk(directory, links)?;
-    let unlisted = walked.images.iter().filter(|image| !listed.contains(&***image)).count();
-    if unlisted > 0 {
-        let name = path.file_name().unwrap_or_default().display();
-        split.notes.push(format!("{unlisted} images that {name} does not name are passed over"));
+    Ok(classes)
+}
+
+/// The label in a cell, or why there is none.
+fn label(cell: &Cell) -> Result<&str, String> {
+    let text = match cell {
+        Cell::Text(text) => text.trim(),
+        Cell::Other(kind) => return Err(format!("whose label is {kind}: labels are integers or text")),
+    };
+    match text {
+        "" => Err("without a label: add it, or remove the row".to_owned()),
+        "NaN" | "nan" => Err(format!(
+            "whose label is {text}, which stands for a missing one, as pandas writes it: add the label, or remove the \
+             row"
+        )),
+        _ => Ok(text),
     }
-    Ok(TableOfLabels::Labels(split))
+}
+
+/// What is passed over if the images lie in directories of classes, but have other labels.
+fn contradictions(classes: &Labelled, scope: Scope, are_numbers: bool, table: &str) -> Option<String> {
+    let mut directories = BTreeSet::new();
+    let (mut inside, mut different) = (0_u64, 0_u64);
+    let mut example = None;
+    for (label, files) in classes {
+        for file in files {
+            let Some((directory, _)) = file.split_once('/') else { continue };
+            if scope == Scope::Everything && splits::is_usual(directory) {
+                continue;
+            }
+            directories.insert(directory);
+            inside += 1;
+            if LabelText::new(directory, are_numbers) != *label {
+                different += 1;
+                example.get_or_insert((file, &label.text));
+            }
+        }
+    }
+    let is_class = |directory: &&str| classes.contains_key(&LabelText::new(directory, are_numbers));
+    // A single directory of another name holds all images, and is no class.
+    let (file, label) = example.filter(|_| directories.len() > 1 || directories.iter().any(is_class))?;
+    Some(format!(
+        "{different} of {inside} images lie in a directory that is not called as their label, such as {file:?} with \
+         the label {label:?}: {table} decides, and not the directories"
+    ))
+}
+
+/// What is guessed about numbers that are written in several ways.
+fn spellings(labels: &[&str]) -> Option<String> {
+    let mut spellings: BTreeMap<i64, BTreeSet<&str>> = BTreeMap::new();
+    for label in labels {
+        spellings.entry(whole_number(label)?).or_default().insert(label.trim());
+    }
+    spellings.retain(|_, texts| texts.len() > 1);
+    let (number, texts) = spellings.first_key_value()?;
+    let example: Vec<String> = texts.iter().take(2).map(|text| format!("{text:?}")).collect();
+    let (different, classes): (usize, usize) = (spellings.values().map(BTreeSet::len).sum(), spellings.len());
+    Some(format!(
+        "{different} different labels are taken for {classes} numbers, such as {} for {number}: each number is one \
+         class",
+        example.join(" and ")
+    ))
+}
+
+/// What is guessed about words that may stand for missing labels.
+fn doubtful(classes: &Labelled) -> Vec<String> {
+    let words = classes.iter().filter(|(label, _)| MAY_BE_MISSING.contains(&label.text.as_str()));
+    let note = |(label, files): (&LabelText, &Vec<_>)| {
+        let (count, word) = (files.len(), &label.text);
+        format!(
+            "{count} images have the label {word:?}, which is taken for a class: if it is missing, remove their rows"
+        )
+    };
+    words.map(note).collect()
+}
+
+/// What is passed over in a column of splits that the directories contradict.
+fn unread_splits(
+    table: &Table,
+    columns: &Columns,
+    column: usize,
+    (directory, scope): (&Path, Scope),
+    name: &str,
+) -> Option<String> {
+    let of_table = directory.file_name().and_then(|name| name.to_str()).filter(|_| scope == Scope::Split);
+    let is_different = |row: &&Row| {
+        let of_path = split(row.cells[columns.files].text()).unwrap_or(splits::TRAIN[0]);
+        !row.cells[column].text().trim().eq_ignore_ascii_case(of_table.unwrap_or(of_path))
+    };
+    let different = table.rows.iter().filter(is_different).count();
+    (different > 0).then(|| {
+        let column = &table.columns[column];
+        format!(
+            "the column {column:?} of {name} is passed over, which says another split of {different} images: splits \
+             are directories, such as train/ and test/, and images in none of them are in the train split"
+        )
+    })
+}
+
+/// The directory that a path begins with, if splits are usually called so.
+pub(super) fn split(path: &str) -> Option<&str> {
+    path.split_once('/').map(|(first, _)| first).filter(|first| splits::is_usual(first))
 }
 
 /// Whether there is such a file. Neither it nor a directory on the way is a link that is not followed.

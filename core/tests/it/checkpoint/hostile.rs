@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 
 use distillery_core::checkpoint::{Checkpoint, Error};
+use distillery_core::exported::{ExportedNetwork, is_exported};
 
 use super::programs::{bare_tensor, legacy, tensor, text, zip};
 
@@ -340,5 +341,29 @@ fn a_file_of_nothing_but_signatures_is_refused() {
         let mut bytes = b"PK\x03\x04".to_vec();
         bytes.extend(signature.repeat(1 << 20));
         assert!(Checkpoint::from_bytes(bytes).is_err());
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    // Nobody ever writes to it.
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe.pt2")).status().unwrap().success());
+    std::os::unix::fs::symlink(at("pipe.pt2"), at("link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    for (path, kind) in [
+        (at("pipe.pt2"), "a pipe"),
+        (at("link"), "a pipe"),
+        (at("socket"), "a socket"),
+        ("/dev/zero".into(), "a device"),
+        (at(""), "a directory"),
+    ] {
+        for error in [Checkpoint::open(&path).unwrap_err(), Checkpoint::open_as_written(&path).unwrap_err()] {
+            assert!(matches!(error, Error::Irregular(found) if found == kind) && error.is_users(), "{error}");
+        }
+        assert!(!is_exported(&path));
+        let error = ExportedNetwork::open(&path).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("it is {kind}, not a regular file")), "{error}");
     }
 }

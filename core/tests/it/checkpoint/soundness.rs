@@ -81,6 +81,9 @@ fn metadata_that_cannot_be_true_is_ignored_and_noted() {
         notes(&[("accuracy", "1e9")]),
         ["the accuracy \"1e9\" in its metadata is no percentage, and is ignored"]
     );
+    let for_bytes = [("mean", "[128,128,128]"), ("std", "[60,60,60]")];
+    let [note] = &*notes(&for_bytes) else { panic!("{for_bytes:?}") };
+    assert!(note.ends_with("those of mean from -10 to 10 and those of std from 0.000001 to 10"), "{note}");
     for broken in [("mean", "[9,9"), ("mean", "[0.5,0.5,0.5]"), ("std", "[0,0,0]")] {
         let [note] = &*notes(&[broken]) else { panic!("{broken:?}") };
         assert!(

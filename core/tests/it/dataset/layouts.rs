@@ -63,6 +63,24 @@ fn every_format_of_torchvisions_image_folder_is_read_and_other_files_are_counted
 }
 
 #[test]
+fn image_files_without_content_are_counted() {
+    let base = tempfile::tempdir().unwrap();
+    let at = base.path().join("set");
+    put(&at.join("train/a/1.png"), &plain(1));
+    for empty in ["train/a/2.png", "train/b/1.png", "test/a/1.png"] {
+        put(&at.join(empty), b"");
+    }
+    let Discovered { datasets, .. } = discover(base.path(), false).unwrap();
+    assert_eq!(
+        datasets[0].notes,
+        [
+            "1 images of the test split are empty files, such as test/a/1.png: jobs leave them out",
+            "2 images of the train split are empty files, such as train/a/2.png: jobs leave them out"
+        ]
+    );
+}
+
+#[test]
 fn splits_have_any_usual_spelling() {
     for (train, eval) in [("Train", "Test"), ("training", "valid"), ("TRAIN", "dev"), ("train", "evaluation")] {
         let dir = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ fn a_table_names_the_files_and_their_labels() {
     assert_eq!(dataset.classes().names.as_deref().unwrap(), ["cat", "dog, big"]);
     assert_eq!((dataset.labels("train").unwrap(), reds(&dataset, "train")), (vec![0, 1, 1], vec![1, 3, 2]));
     assert_eq!(dataset.labels("test").unwrap(), [0]);
-    assert_eq!(dataset.notes(), ["1 images that metadata.csv does not name are passed over"]);
+    assert_eq!(dataset.notes(), ["1 images that train/metadata.csv does not name are passed over"]);
     for (table, fault) in [
         ("file_name,label\n/etc/passwd,a\n", "which is not a path below its directory"),
         ("file_name,label\n../test/5.png,a\n", "which is not a path below its directory"),
@@ -113,4 +113,205 @@ fn splits_are_never_taken_for_classes() {
         "{:?}",
         dataset.notes()
     );
+}
+
+#[test]
+fn cells_that_are_no_labels_are_refused_with_their_line() {
+    let csv = |label: &str| ("metadata.csv", format!("file_name,label\n1.png,a\n\n2.png,{label}\n"));
+    let json = |label: &str| {
+        let first = r#"{"file_name": "1.png", "label": "a"}"#;
+        ("metadata.jsonl", format!("{first}\n\n\n{{\"file_name\": \"2.png\", \"label\": {label}}}\n"))
+    };
+    for ((name, table), fault) in [
+        (csv(" "), "without a label: add it, or remove the row"),
+        (csv("NaN"), "whose label is NaN, which stands for a missing one"),
+        (csv(" nan "), "whose label is nan, which stands for a missing one"),
+        (json("[0]"), "whose label is an array: labels are integers or text"),
+        (json("{}"), "whose label is an object: labels are integers or text"),
+        (json("null"), "whose label is null: labels are integers or text"),
+        (json("true"), "whose label is true or false: labels are integers or text"),
+        (json("0.5"), "whose label is a number that is no integer: labels are integers or text"),
+        (json("1e300"), "whose label is a number that is no integer: labels are integers or text"),
+        (json("\"\""), "without a label: add it, or remove the row"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for image in ["train/1.png", "train/2.png"] {
+            put(&dir.path().join(image), &plain(1));
+        }
+        put(&dir.path().join("train").join(name), table.as_bytes());
+        let wanted = format!("train/{name}: names \"2.png\" in line 4, {fault}");
+        assert!(refusal(dir.path()).contains(&wanted), "{table}: {}", refusal(dir.path()));
+    }
+}
+
+#[test]
+fn columns_and_keys_that_are_there_twice_are_refused() {
+    for (name, table, fault) in [
+        (
+            "metadata.csv",
+            "file_name,label,label\n1.png,a,b\n",
+            "has 2 columns that are called \"label\": remove or rename",
+        ),
+        (
+            "metadata.csv",
+            "file_name,Label,LABEL\n1.png,a,b\n",
+            "has 2 columns that are called \"label\": remove or rename",
+        ),
+        ("metadata.csv", "file_name,file_name,label\n1.png,1.png,a\n", "has 2 columns that are called \"file_name\""),
+        (
+            "metadata.jsonl",
+            "{\"file_name\": \"1.png\", \"label\": 0}\n{\"file_name\": \"2.png\", \"label\": 0, \"label\": 1}\n",
+            "cannot be used in line 2: the key \"label\" is there twice in an object: remove one (column ",
+        ),
+        (
+            "metadata.jsonl",
+            "\n[\"1.png\", 0]\n",
+            "cannot be used in line 2: it is no JSON object, as in {\"file_name\"",
+        ),
+        ("metadata.jsonl", "{\"file_name\": nan}\n", "cannot be used in line 1: expected "),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for image in ["train/1.png", "train/2.png"] {
+            put(&dir.path().join(image), &plain(1));
+        }
+        put(&dir.path().join("train").join(name), table.as_bytes());
+        let message = refusal(dir.path());
+        assert!(message.contains(&format!("train/{name}: {fault}")), "{table}: {message}");
+    }
+    // A column that nobody reads may be there as often as it likes.
+    let dir = tempfile::tempdir().unwrap();
+    put(&dir.path().join("train/1.png"), &plain(1));
+    put(&dir.path().join("train/metadata.csv"), b"file_name,label,,\n1.png,a,,\n");
+    assert_eq!(open(dir.path()).unwrap().labels("train").unwrap(), [0]);
+}
+
+#[test]
+fn tables_without_rows_say_so() {
+    for (name, table, lack) in [
+        ("metadata.csv", "", "is empty; write the columns file_name and label"),
+        ("metadata.csv", "\n \n", "is empty; write the columns file_name and label"),
+        ("metadata.jsonl", "\n", "is empty; write the columns file_name and label"),
+        ("metadata.jsonl", "{}\n", "has no column file_name, which names the images; its columns are: none"),
+        ("metadata.csv", "file_name,label\n", "has no rows below its columns; write one for each image"),
+    ] {
+        for at in ["train", ""] {
+            let dir = tempfile::tempdir().unwrap();
+            put(&dir.path().join(at).join("1.png"), &plain(1));
+            put(&dir.path().join(at).join(name), table.as_bytes());
+            let message = refusal(dir.path());
+            assert!(message.contains(&format!("{name}: {lack}")), "{at} {table:?}: {message}");
+            // Beside directories of classes it is not needed.
+            for class in ["a", "b"] {
+                put(&dir.path().join(at).join(class).join("1.png"), &plain(1));
+            }
+            let notes = open(dir.path()).unwrap().notes();
+            let note = format!("{name} is passed over: it {lack}");
+            assert!(notes.iter().any(|found| found.starts_with(&note)), "{notes:?}");
+        }
+    }
+}
+
+/// Notes of a data set of one table, which names all of its images.
+fn notes(at: &str, rows: &[(&str, &str)]) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut table = "file_name,label\n".to_owned();
+    for (path, label) in rows {
+        put(&dir.path().join(at).join(path), &plain(1));
+        table.push_str(&format!("{path},{label}\n"));
+    }
+    put(&dir.path().join(at).join("metadata.csv"), table.as_bytes());
+    open(dir.path()).unwrap().notes()
+}
+
+#[test]
+fn labels_that_contradict_directories_of_classes_are_counted() {
+    let agreeing = [("cat/1.png", "cat"), ("dog/2.png", "dog"), ("dog/more/3.png", "dog"), ("4.png", "dog")];
+    assert!(notes("train", &agreeing).is_empty(), "{:?}", notes("train", &agreeing));
+    let numbers = [("00/1.png", "0"), ("1/2.png", "1.0")];
+    assert!(notes("train", &numbers).is_empty(), "{:?}", notes("train", &numbers));
+    // One directory is none of classes, unless it is called so.
+    let together = [("images/1.png", "cat"), ("images/2.png", "dog")];
+    assert!(notes("train", &together).is_empty(), "{:?}", notes("train", &together));
+    let said = |count: &str, example: &str, table: &str| {
+        format!(
+            "{count} images lie in a directory that is not called as their label, such as {example}: {table} decides, \
+             and not the directories"
+        )
+    };
+    let table = "train/metadata.csv";
+    let swapped = [("cat/1.png", "dog"), ("dog/2.png", "cat"), ("dog/3.png", "dog"), ("4.png", "cat")];
+    assert_eq!(notes("train", &swapped), [said("2 of 3", r#""dog/2.png" with the label "cat""#, table)]);
+    let one = [("cat/1.png", "cat"), ("cat/2.png", "dog")];
+    assert_eq!(notes("train", &one), [said("1 of 2", r#""cat/2.png" with the label "dog""#, table)]);
+    let renamed = [("cat/1.png", "0"), ("dog/2.png", "1")];
+    assert_eq!(notes("train", &renamed), [said("2 of 2", r#""cat/1.png" with the label "0""#, table)]);
+    // Neither are splits.
+    let whole = [("cat/1.png", "cat"), ("dog/2.png", "cat"), ("test/3.png", "cat")];
+    let said = said("1 of 2", r#""dog/2.png" with the label "cat""#, "metadata.csv");
+    assert!(notes("", &whole).contains(&said), "{:?}", notes("", &whole));
+    let split = [("train/1.png", "cat"), ("train/2.png", "dog"), ("test/3.png", "cat")];
+    assert!(notes("", &split).is_empty(), "{:?}", notes("", &split));
+}
+
+#[test]
+fn labels_that_may_not_be_meant_as_they_stand_are_noted() {
+    let rows = [("1.png", "01"), ("2.png", "1"), ("3.png", "1.0"), ("4.png", "0"), ("5.png", "2"), ("6.png", "2.0")];
+    assert_eq!(
+        notes("train", &rows),
+        [r#"5 different labels are taken for 2 numbers, such as "01" and "1" for 1: each number is one class"#]
+    );
+    assert!(notes("train", &[("1.png", "00"), ("2.png", "01"), ("3.png", "00")]).is_empty());
+    let words = notes("train", &[("1.png", "None"), ("2.png", "None"), ("3.png", "N/A"), ("4.png", "none")]);
+    let said = |count: u32, word: &str| {
+        format!(
+            "{count} images have the label {word:?}, which is taken for a class: if it is missing, remove their rows"
+        )
+    };
+    assert_eq!(words, [said(1, "N/A"), said(2, "None")]);
+}
+
+#[test]
+fn tables_and_columns_that_are_passed_over_are_noted() {
+    let set = |files: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            put(&dir.path().join(path), &if content.is_empty() { plain(1) } else { content.as_bytes().to_vec() });
+        }
+        open(dir.path()).unwrap().notes()
+    };
+    let json = "{\"file_name\": \"1.png\", \"label\": \"b\"}\n";
+    let both =
+        [("train/1.png", ""), ("train/metadata.csv", "file_name,label\n1.png,a\n"), ("train/metadata.jsonl", json)];
+    assert_eq!(set(&both), ["train/metadata.jsonl is passed over: train/metadata.csv beside it is read"]);
+    let captions =
+        [("train/a/1.png", ""), ("train/metadata.csv", "file_name,text\na/1.png,x\n"), ("train/metadata.jsonl", json)];
+    let neither = "metadata.csv is passed over: it has no column label, and dataset.label_column names no other; its \
+                   columns, which commas separate, are: file_name, text; train/metadata.jsonl beside it is passed over \
+                   too";
+    assert_eq!(set(&captions), [neither]);
+    let beside = [("train/a/1.png", ""), ("metadata.csv", "file_name,label\ntrain/a/1.png,b\n")];
+    assert_eq!(
+        set(&beside),
+        [
+            "metadata.csv is passed over: the directories of splits beside it say the labels. The table of a split lies in its directory"
+        ]
+    );
+    let unread = |name: &str, count: u32| {
+        format!(
+            "the column \"split\" of {name} is passed over, which says another split of {count} images: splits are \
+             directories, such as train/ and test/, and images in none of them are in the train split"
+        )
+    };
+    let loose = "file_name,label,split\n1.png,a,train\n2.png,a,test\n3.png,b,val\n";
+    let loose = set(&[("1.png", ""), ("2.png", ""), ("3.png", ""), ("metadata.csv", loose)]);
+    let whole = "the directory has no splits: all of its images are in the train split".to_owned();
+    assert_eq!(loose, [whole, unread("metadata.csv", 2)]);
+    let inside = "file_name,label,split\n1.png,a,Train\n2.png,b,test\n";
+    let inside = set(&[("train/1.png", ""), ("train/2.png", ""), ("train/metadata.csv", inside)]);
+    assert_eq!(inside, [unread("train/metadata.csv", 1)]);
+    let agreeing = "file_name,label,split\ntrain/1.png,a,train\ntest/2.png,a,test\n";
+    assert_eq!(set(&[("train/1.png", ""), ("test/2.png", ""), ("metadata.csv", agreeing)]), [""; 0]);
+    let some = "file_name,label\ntest/1.png,a\n2.png,a\n";
+    let some = set(&[("test/1.png", ""), ("2.png", ""), ("metadata.csv", some)]);
+    assert_eq!(some, ["1 images in no directory of a split are in the train split"]);
 }

@@ -1,4 +1,4 @@
-//! Waiting for files of other processes.
+//! Waiting for files of other processes, and changing files.
 
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,13 @@ use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
 /// Time to wait before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Changes the last byte of a file, and the second time back. Its size stays.
+pub fn alter(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
 
 /// Waits until the directory has an entry whose name starts with `prefix`.
 pub fn appears(directory: &Path, prefix: &'static str) -> PathBuf {

@@ -10,7 +10,7 @@ mod workspace;
 
 use serde_json::Value;
 
-pub use files::appears;
+pub use files::{alter, appears};
 pub use process::{Supervised, program, trainer};
 pub use workspace::{Workspace, outcome, started, warnings};
 
