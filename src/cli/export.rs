@@ -23,7 +23,7 @@ pub struct ExportArgs {
     #[arg(long, env = "DISTILLERY_PREPROCESS")]
     pub preprocess: bool,
     /// A safetensors file with evaluation images as the network sees them (`images` [N, 3, H, W]) and the student's
-    /// logits (`logits` [N, classes]), to compare ONNX Runtime's with. It may have `labels` [N] and, for int8, training
+    /// logits (`logits` [N, classes]), to compare ONNX Runtime's with. It may have `labels` `[N]` and, for int8, training
     /// images (`calibration` [M, 3, H, W]).
     #[arg(long, env = "DISTILLERY_SAMPLES")]
     pub samples: Option<PathBuf>,

@@ -60,6 +60,27 @@ fn an_exported_network_needs_its_file() {
 }
 
 #[test]
+fn nothing_is_written_over_what_is_read_or_is_no_regular_file() {
+    let directory = student();
+    let before = std::fs::read(directory.path().join("student.safetensors")).unwrap();
+    std::os::unix::fs::symlink("student.safetensors", directory.path().join("link")).unwrap();
+    std::fs::create_dir(directory.path().join("directory")).unwrap();
+    for (flags, says) in [
+        (&["-o", "student.safetensors"][..], "student.safetensors is the student itself"),
+        (&["-o", "link"], "link is the student itself"),
+        (&["-o", "directory"], "directory is a directory, not a regular file"),
+        (&["-o", "a.onnx", "--report", "student.safetensors"], "student.safetensors is the student itself"),
+    ] {
+        let student = &["--student", "student.safetensors", "--format", "onnx"][..];
+        let output = export(directory.path(), &[student, flags].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(says), "{flags:?}: {said}");
+    }
+    assert_eq!(names(directory.path()), ["directory", "link", "student.safetensors"]);
+    assert_eq!(std::fs::read(directory.path().join("student.safetensors")).unwrap(), before);
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named_and_is_not_the_students_fault() {
     let directory = student();
     let output = export(directory.path(), &["--student", "missing", "--format", "onnx", "-o", "a.onnx"]);

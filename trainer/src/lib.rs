@@ -23,6 +23,6 @@ pub mod preprocessing;
 pub mod ranks;
 pub mod run;
 pub mod settings;
-mod subject;
+pub mod subject;
 pub mod verify;
 pub mod worker_link;

@@ -24,7 +24,7 @@ pub struct Samples {
     images: Vec<f32>,
     /// [N, classes].
     logits: Vec<f32>,
-    /// [N], if they are known.
+    /// `[N]`, if they are known.
     labels: Option<Vec<i64>>,
     /// [M, channels, height, width], normalised: training images.
     calibration: Vec<f32>,
@@ -42,7 +42,7 @@ pub struct Batch<'a> {
 
 impl Samples {
     /// Reads a safetensors file with `images` [N, C, H, W] and `logits` [N, classes] in float32, and perhaps `labels`
-    /// [N] in int64 and `calibration` [M, C, H, W] in float32.
+    /// `[N]` in int64 and `calibration` [M, C, H, W] in float32.
     ///
     /// # Errors
     /// The file cannot be read, is too large, or its tensors do not fit the student.

@@ -39,7 +39,7 @@ pub enum Op {
     Softmax { dimension: usize },
     /// The logarithm of [`Op::Softmax`], computed without it.
     LogSoftmax { dimension: usize },
-    /// Map [B, C, N…], slopes [C] or [1]: x where x > 0, elsewhere its channel's slope times x.
+    /// Map [B, C, N…], slopes `[C]` or `[1]`: x where x > 0, elsewhere its channel's slope times x.
     Prelu,
     /// Conditions (bool), a tensor where they hold, a tensor where they do not; sizes of 1 are broadcast.
     Where,

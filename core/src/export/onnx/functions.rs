@@ -104,7 +104,7 @@ impl Builder<'_> {
         self.result(node, "Where", vec![is_linear, input, soft], Vec::new())
     }
 
-    /// Slopes [C] become [C, 1, …], which is broadcast over the positions.
+    /// Slopes `[C]` become [C, 1, …], which is broadcast over the positions.
     pub(super) fn prelu(&mut self, node: &Node) -> Result<()> {
         let mut slopes = self.name(node.inputs[1])?;
         let positions: Vec<i64> = (2..self.sizes(node.inputs[0]).len()).map(|axis| signed(axis as u64 - 1)).collect();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use distillery_core::checkpoint::{Checkpoint, Dtype};
+use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor, Tensor};
 use distillery_core::exported::{ExportedNetwork, TensorRole};
 use distillery_core::protocol::{Event, Started};
 use serde_json::{Value, json};
@@ -214,6 +214,51 @@ fn evaluate_finds_out_what_network_a_file_has() {
         let said = evaluated(&workspace, flags).unwrap_err();
         assert!(said.contains(says), "{flags:?}: {said}");
     }
+}
+
+#[test]
+fn weights_beside_a_graph_are_held_to_what_other_checkpoints_are() {
+    let workspace = workspace();
+    workspace.finish(&both_exported(&workspace, json!({"training": {"epochs": 1}})), "out", &[]);
+    let read = Checkpoint::open_as_written(&workspace.path("out/student.safetensors")).unwrap();
+    let paths = ["altered.safetensors", "student.pt2"].map(|name| workspace.path(name));
+    let [altered, network] = paths.each_ref().map(|path| path.to_str().unwrap());
+    let alter = |variance: f32, metadata: &[(&str, &str)]| {
+        let bytes_of = |tensor: &Tensor| {
+            let mut bytes = read.bytes(tensor).unwrap();
+            if tensor.name() == "stem_norm.running_var" {
+                bytes[..4].copy_from_slice(&variance.to_le_bytes());
+            }
+            bytes
+        };
+        let bytes: Vec<_> = read.tensors().iter().map(bytes_of).collect();
+        let tensors = read.tensors().iter().zip(&bytes).map(|(tensor, bytes)| NewTensor {
+            name: tensor.name(),
+            dtype: tensor.dtype(),
+            shape: tensor.shape(),
+            bytes,
+        });
+        let mut all = read.metadata().clone();
+        all.extend(metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        checkpoint::write(&paths[0], &tensors.collect::<Vec<_>>(), &all).unwrap();
+    };
+    let flags = ["--checkpoint", altered, "--network", network];
+    alter(-1.0, &[]);
+    let said = evaluated(&workspace, &flags).unwrap_err();
+    assert!(said.contains("stem_norm.running_var is a variance and has 1 of 16 values below zero"), "{said}");
+    alter(1.0, &[("mean", "[128, 128, 128]"), ("image_size", "16"), ("eval_crop", "middle")]);
+    let notes = evaluated(&workspace, &flags).unwrap_or_else(|said| panic!("{said}"))["notes"].to_string();
+    for says in [
+        "the mean and std in its metadata are ignored",
+        "the image_size 16 in its metadata is ignored: the network was exported for images of 8×8 pixels",
+        "the eval_crop",
+    ] {
+        assert!(notes.contains(says), "{says}: {notes}");
+    }
+    let before = workspace.bytes("student.pt2");
+    let said = evaluated(&workspace, &[&flags[..], &["--logits", network]].concat()).unwrap_err();
+    assert!(said.contains("student.pt2 is the exported network itself"), "{said}");
+    assert!(workspace.bytes("student.pt2") == before, "the network was written over");
 }
 
 #[test]
