@@ -1,6 +1,7 @@
 //! How images become a student's input, as its file says.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,18 +27,20 @@ impl Preprocessing {
     /// From the metadata of a student's file. What is missing or is not what it should be is `None`.
     #[must_use]
     pub fn of(metadata: &BTreeMap<String, String>) -> Self {
-        let number = |key: &str| metadata.get(key)?.trim().parse::<u32>().ok().filter(|&number| number > 0);
-        let channels = |key: &str, least: f64| {
+        let pixels = |key: &str, highest: u32| {
+            metadata.get(key)?.trim().parse::<u32>().ok().filter(|pixels| (8..=highest).contains(pixels))
+        };
+        let channels = |key: &str, valid: RangeInclusive<f64>| {
             let channels: [f64; 3] = serde_json::from_str(metadata.get(key)?).ok()?;
-            channels.iter().all(|value| value.is_finite() && *value >= least).then_some(channels)
+            channels.iter().all(|value| valid.contains(value)).then_some(channels)
         };
         let is_centre = metadata.get("eval_crop").is_some_and(|crop| crop == "centre");
         Self {
-            image_size: number("image_size"),
-            resize: number("eval_resize").filter(|_| is_centre),
+            image_size: pixels("image_size", 1024),
+            resize: pixels("eval_resize", 4096).filter(|_| is_centre),
             filter: metadata.get("eval_filter").cloned(),
-            mean: channels("mean", f64::MIN),
-            std: channels("std", 1e-6),
+            mean: channels("mean", MeanStd::MEANS),
+            std: channels("std", MeanStd::DEVIATIONS),
         }
     }
 
