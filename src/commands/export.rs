@@ -69,7 +69,8 @@ fn spare_inputs(args: &ExportArgs) -> anyhow::Result<()> {
 /// The exit status for an error of [`run`].
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let is_refused = error.downcast_ref::<distillery_core::export::Error>().is_some_and(|error| error.is_users());
+    let is_refused =
+        error.downcast_ref::<distillery_core::export::Error>().is_some_and(distillery_core::export::Error::is_users);
     if is_refused { EXIT_REFUSED.into() } else { ExitCode::FAILURE }
 }
 

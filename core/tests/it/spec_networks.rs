@@ -157,7 +157,7 @@ fn images_have_the_size_for_which_networks_were_exported() {
         "64×96 pixels, and those of a job are square",
     );
     let job = read(&pair(), large(), known("resnet20")).unwrap();
-    assert_eq!(serde_json::to_value(&job.training.augmentation).unwrap(), "resized_crop_flip");
+    assert_eq!(serde_json::to_value(job.training.augmentation).unwrap(), "resized_crop_flip");
 }
 
 #[test]

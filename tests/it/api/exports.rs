@@ -99,7 +99,7 @@ async fn a_bundle_has_the_asked_formats_and_a_card() {
         let mut card = String::new();
         zip.by_name("README.md").unwrap().read_to_string(&mut card).unwrap();
         assert!(card.contains(&format!("# resnet8-{id}")) && card.contains("| method | none |"), "{card}");
-        zip.file_names().map(str::to_owned).collect::<Vec<_>>()
+        zip.file_names().map(|name| name.unwrap().into_owned()).collect::<Vec<_>>()
     };
     let texts = ["README.md", "labels.json", "preprocess.json", "run.py"];
     let expected =

@@ -42,7 +42,7 @@ fn text(zip: &mut ZipArchive<Cursor<Vec<u8>>>, name: &str) -> String {
 fn it_has_the_files_labels_preprocessing_and_a_card() {
     let files = zoo("resnet8", 3);
     let mut zip = bundled(&files, &["student.safetensors", "student.onnx"], Some(&manifest()), false);
-    let names: Vec<_> = zip.file_names().map(str::to_owned).collect();
+    let names: Vec<_> = zip.file_names().map(|name| name.unwrap().into_owned()).collect();
     let expected = ["README.md", "labels.json", "preprocess.json", "run.py", "student.safetensors", "student.onnx"];
     assert_eq!(names, expected);
     let labels: Value = serde_json::from_str(&text(&mut zip, "labels.json")).unwrap();

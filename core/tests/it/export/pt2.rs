@@ -27,7 +27,7 @@ fn entries(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
             assert_eq!(entry.compression(), CompressionMethod::Stored);
             let mut content = Vec::new();
             entry.read_to_end(&mut content).unwrap();
-            (entry.name().to_owned(), content)
+            (entry.name().unwrap().into_owned(), content)
         })
         .collect()
 }
@@ -73,8 +73,9 @@ fn storages_are_aligned_and_equal_students_give_equal_bytes() {
     let mut storages = 0;
     for index in 0..zip.len() {
         let entry = zip.by_index_raw(index).unwrap();
-        if entry.name().contains("/data/weights/weight_") {
-            assert_eq!(entry.data_start().unwrap() % 64, 0, "{}", entry.name());
+        let name = entry.name().unwrap();
+        if name.contains("/data/weights/weight_") {
+            assert_eq!(entry.data_start().unwrap() % 64, 0, "{name}");
             storages += 1;
         }
     }

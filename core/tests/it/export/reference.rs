@@ -112,6 +112,7 @@ fn result(op: &Op, inputs: &[&Tensor], shape: &[usize], batch: usize) -> Tensor 
     let input = inputs.first().copied();
     let x = || input.unwrap();
     match op {
+        Op::Split { .. } | Op::Unbind { .. } => unreachable!("these have several results"),
         Op::Convolution { stride, padding, dilation, groups, bias } => {
             let window =
                 Window { size: [0; 2], stride: *stride, padding: *padding, dilation: *dilation, rounds_up: false };

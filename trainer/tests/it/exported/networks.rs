@@ -58,7 +58,7 @@ pub fn write(mut network: programs::Network, path: &Path, salt: usize) -> PathBu
 /// A network that a test builds layer by layer.
 pub trait Layers {
     /// A convolution with a square kernel, padded by half its size.
-    fn conv(&mut self, name: &str, input: &str, [inputs, outputs, side]: [i64; 3], map: i64);
+    fn conv(&mut self, name: &str, input: &str, channels_and_side: [i64; 3], map: i64);
     /// A batch norm with its counter.
     fn norm(&mut self, name: &str, input: &str, shape: &[i64], trains: bool);
     /// A linear layer with a bias.

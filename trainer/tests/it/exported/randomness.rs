@@ -162,10 +162,10 @@ fn two_uses_of_a_layer_count_two_batches() {
     program.result("logits");
     let network = placed(&program, 0, 0);
     for _ in 0..3 {
-        in_step(&network, 0);
+        let _ = in_step(&network, 0);
     }
     let counter = network.weights().iter().find(|weight| weight.name == "n.num_batches_tracked").unwrap();
     assert_eq!(i64::try_from(&counter.tensor).unwrap(), 6);
-    no_grad(|| network.logits(&images(), false));
+    let _ = no_grad(|| network.logits(&images(), false));
     assert_eq!(i64::try_from(&counter.tensor).unwrap(), 6);
 }
