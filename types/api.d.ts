@@ -551,13 +551,16 @@ interface Schemas {
     sha256: string;
     size_bytes: number;
   };
+  StudentHead: "keep" | "new";
   StudentSpec: {
     architecture?: string;
     checkpoint?: string;
+    head?: Schemas['StudentHead'];
   };
   StudentSpecRequest: {
     architecture?: string | null;
     checkpoint?: string | null;
+    head?: Schemas['StudentHead'] | null;
   };
   Summaries: {
     data: Schemas['JobSummary'][];

@@ -12,7 +12,7 @@ use crate::db;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::Status;
 use crate::exported::{Description, HOW_TO_EXPORT};
-use crate::spec::{ExportedNetwork, Fault, JobSpec, Network, Networks, Request};
+use crate::spec::{ExportedNetwork, Fault, JobSpec, Network, Networks, Request, StudentHead};
 
 /// What was found of the networks of a specification.
 #[derive(Debug, Default)]
@@ -61,6 +61,8 @@ pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> 
     }
     if let Some(id) = &request.student.checkpoint {
         let given = Given::of(request, "/student/architecture", request.student.architecture);
+        // A classifier that is replaced may have any classes.
+        let classes = classes.filter(|_| request.student.head != Some(StudentHead::New));
         found.networks.student = Role { name: "student", given, classes }.of_checkpoint(state, id, &mut found).await?;
     }
     Ok(found)
@@ -71,6 +73,7 @@ pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> 
 struct Role {
     name: &'static str,
     given: Given,
+    /// Those that it must have; `None` for any.
     classes: Option<u32>,
 }
 
@@ -107,7 +110,7 @@ impl Role {
             }
         }
         if let Some(detail) = wrong_classes(&network, self.classes) {
-            found.faults.push(self.fault("checkpoint", format!("checkpoint {id}: {detail}")));
+            found.faults.push(self.fault("checkpoint", format!("checkpoint {id}: {detail}{}", self.new_head())));
         }
         Ok(Some(Network::Exported(Box::new(network))))
     }
@@ -133,8 +136,17 @@ impl Role {
             },
         };
         let mismatch = mismatch(checkpoint, architecture, self.classes);
-        faults.extend(mismatch.map(|mismatch| self.fault("checkpoint", format!("checkpoint {id} {mismatch}"))));
+        // Only its classes do not fit: the architecture is one of those whose keys and shapes the checkpoint has.
+        let is_fit = checkpoint.fits.iter().any(|fit| fit.architecture == architecture.name);
+        let advice = if is_fit { self.new_head() } else { "" };
+        let fault = |mismatch| self.fault("checkpoint", format!("checkpoint {id} {mismatch}{advice}"));
+        faults.extend(mismatch.map(fault));
         Some(Network::Known(architecture))
+    }
+
+    /// What else a student can do about other classes.
+    fn new_head(self) -> &'static str {
+        if self.name == "student" { "; or replace its classifier with \"head\": \"new\"" } else { "" }
     }
 }
 

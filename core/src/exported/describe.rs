@@ -15,8 +15,6 @@ use crate::checkpoint::error::shown;
 
 /// The newest minor version of the schema that was tried.
 const NEWEST_MINOR: u64 = 17;
-/// Operators of a head that are listed. Most heads have a few.
-const MOST_IN_HEAD: usize = 100;
 /// Names that a warning lists.
 const MOST_NAMED: usize = 3;
 
@@ -87,7 +85,7 @@ pub struct MapDescription {
 pub struct HeadDescription {
     /// Name of the node that averages the positions, after which the head begins; `None` without a feature map.
     pub begins_after: Option<String>,
-    /// The operators of the head, in order, up to a hundred; then how many more there are. Empty without a feature map.
+    /// The operators of the head, in order. Empty without a feature map.
     pub operators: Vec<String>,
     /// Whether the mean of several regions' logits is the logits of their mean.
     pub is_linear: Option<bool>,
@@ -166,17 +164,10 @@ fn head(subject: &Subject<'_>, path: &Path, map: Option<&FeatureMap>) -> HeadDes
     let nodes: Vec<&Node> = map.map(|_| path.nodes_from(graph, first).collect()).unwrap_or_default();
     HeadDescription {
         begins_after: map.map(|map| shown(&graph.nodes[map.pooled_by].name)),
-        operators: listed(&nodes),
+        operators: nodes.iter().map(|node| node.operator.clone()).collect(),
         is_linear: map.map(|_| nodes.iter().all(|node| node.op.is_affine())),
         classifier: classifier.map(|index| shown(subject.tensors[index].tensor.name())),
     }
-}
-
-/// The operators of nodes. Lists of checkpoints hold many descriptions.
-fn listed(nodes: &[&Node]) -> Vec<String> {
-    let more = nodes.len().saturating_sub(MOST_IN_HEAD);
-    let more = (more > 0).then(|| format!("{more} more"));
-    nodes.iter().take(MOST_IN_HEAD).map(|node| node.operator.clone()).chain(more).collect()
 }
 
 fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<String> {

@@ -31,8 +31,8 @@ pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use request::{DatasetPlace, Request, StudentRequest, TeacherRequest};
 pub use resolved::{
     Augmentation, BaseLoss, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, Method,
-    OptimizerSpec, Precision, ScheduleSpec, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,
-    usual_resize,
+    OptimizerSpec, Precision, ScheduleSpec, StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec,
+    Weights, usual_resize,
 };
 pub use schema::{JobSpecRequest, schemas};
 pub use teacher_cache::TeacherCache;

@@ -10,7 +10,7 @@ use super::field::Document;
 use super::reader::{Faults, ObjectReader};
 use super::{
     Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, ExportedNetwork, Fault, JobSpec, Method,
-    Network, Networks, OptimizerSpec, ScheduleSpec, StudentSpec, TeacherCache, TeacherSource, TeacherSpec,
+    Network, Networks, OptimizerSpec, ScheduleSpec, StudentHead, StudentSpec, TeacherCache, TeacherSource, TeacherSpec,
     TrainingSpec, Weights, fields,
 };
 use crate::architecture::Architecture;
@@ -63,6 +63,7 @@ pub struct StudentRequest {
     pub checkpoint: Option<String>,
     /// As a teacher's.
     pub network: Option<PathBuf>,
+    pub head: Option<StudentHead>,
 }
 
 /// Where the data set is, as far as it could be read.
@@ -106,9 +107,9 @@ impl Request {
             return Err(self.faults);
         }
         let teacher = teacher.map(TeacherRequest::complete).transpose()?;
-        let StudentRequest { architecture, exported, checkpoint, .. } = student;
+        let StudentRequest { architecture, exported, checkpoint, head, .. } = student;
         let architecture = name_of("/student/architecture", architecture, exported.as_ref())?;
-        let student = StudentSpec { architecture, checkpoint };
+        let student = StudentSpec { architecture, checkpoint, head };
         let data = DatasetName { name: known("/dataset/name", dataset.place.name.clone())? };
         let dataset = dataset.at(data);
         Ok(JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })
@@ -248,8 +249,23 @@ fn student(reader: ObjectReader<'_>, found: Option<&Network>) -> StudentRequest 
         );
     }
     let (checkpoint, network) = (reader.optional("checkpoint"), network_file(&reader));
+    let head = reader.optional("head");
+    if head.is_some() && !reader.is_given("checkpoint") {
+        reader.fault("head", "is used with checkpoint only: without one, every weight of the student is new");
+    }
+    if head == Some(StudentHead::New)
+        && let Some(network) = &exported
+        && network.description.head.classifier.is_none()
+    {
+        let detail = format!(
+            "the classifier of {} cannot be replaced, because its logits are not those of a linear layer or a 1×1 \
+             convolution: replace it in PyTorch, and export the network again",
+            network.name
+        );
+        reader.fault("head", detail);
+    }
     reader.finish();
-    StudentRequest { architecture, exported, checkpoint, network }
+    StudentRequest { architecture, exported, checkpoint, network, head }
 }
 
 /// `native` is the side in pixels for which the networks were made. Returns whether the document has another, too.

@@ -260,6 +260,33 @@ async fn an_architecture_may_be_left_out_where_the_checkpoint_is_certain() {
 }
 
 #[tokio::test]
+async fn a_student_with_a_new_classifier_may_start_from_other_classes() {
+    let api = Api::start().await;
+    let zoo = uploaded(&api, "zoo", checkpoint("resnet20", 100)).await;
+    let mut job = plain_job();
+    for student in [json!({"checkpoint": zoo}), json!({"architecture": "resnet20", "checkpoint": zoo})] {
+        job["student"] = student;
+        let says = ["[100, 64]", "or replace its classifier with \"head\": \"new\""];
+        assert_fault(&api, &job, "/student/checkpoint", &says).await;
+        job["student"]["head"] = json!("keep");
+        assert_fault(&api, &job, "/student/checkpoint", &["[100, 64]"]).await;
+        job["student"]["head"] = json!("new");
+        let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
+        let expected = json!({"architecture": "resnet20", "checkpoint": zoo, "head": "new"});
+        assert_eq!((&dry["spec"]["student"], &dry["classes"]), (&expected, &json!(10)));
+    }
+    let mine = uploaded(&api, "mine.pt2", with_map(true).bytes()).await;
+    job["dataset"]["name"] = json!("hundred");
+    job["student"] = json!({"checkpoint": mine});
+    let says = ["mine.pt2 has 10 classes", "or replace its classifier"];
+    assert_fault(&api, &job, "/student/checkpoint", &says).await;
+    job["student"]["head"] = json!("new");
+    api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
+    job["student"] = json!({"architecture": "resnet20", "checkpoint": zoo, "head": "other"});
+    assert_fault(&api, &job, "/student/head", &["unknown variant"]).await;
+}
+
+#[tokio::test]
 async fn a_checkpoint_without_a_graph_that_fits_nothing_says_how_to_export_the_network() {
     let api = Api::start().await;
     let lines = std::fs::read_to_string("static/snippets/export.py").unwrap();

@@ -6,5 +6,4 @@ mod fixtures;
 mod meaning;
 mod mutations;
 mod programs;
-mod sizes;
 mod traces;
