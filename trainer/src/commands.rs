@@ -27,7 +27,7 @@ use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery_core::architecture;
-use distillery_core::checkpoint::{self, Checkpoint};
+use distillery_core::checkpoint::{self, Checkpoint, Soundness};
 use distillery_core::dataset::{Dataset, DatasetOptions, MeanStd};
 use distillery_core::exported::{self, ExportedNetwork};
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, files, probe_answer};
@@ -189,9 +189,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     let device = device::open(&args.compute.device)?;
     let architecture = architecture::named(&args.architecture).map_err(|unknown| Error::user(unknown.to_string()))?;
     let (checkpoint, classes) = state_dict::open(&args.checkpoint, architecture, args.state_dict.as_deref())?;
-    for note in checkpoint.notes() {
-        tracing::warn!("{}: {note}", args.checkpoint.display());
-    }
+    checkpoint.notes().iter().for_each(|note| tracing::warn!("{}: {note}", args.checkpoint.display()));
     let (image_column, label_column) = (args.image_column.clone(), args.label_column.clone());
     let dataset = Dataset::open(&args.dataset, &DatasetOptions { image_column, label_column, follow_links: true })?;
     for note in dataset.notes() {
@@ -214,7 +212,8 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
         None => open(&dataset.train_split(None)?)?.mean_std(),
     };
     let mut network = models::build(architecture, classes, 0);
-    state_dict::load(&network, &checkpoint, &args.checkpoint)?;
+    let doubt = state_dict::load(&network, &checkpoint, &args.checkpoint)?;
+    doubt.iter().for_each(|doubt| tracing::warn!("{}: {doubt}", args.checkpoint.display()));
     network.place(device, Kind::Float);
     let normalisation = Normalisation::new(mean, std, device);
     let begun = Instant::now();
@@ -240,7 +239,8 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     if let Some(path) = &args.logits {
         state_dict::write(path, &[("logits".to_owned(), Tensor::cat(&logits, 0))], &BTreeMap::new())?;
     }
-    Ok(evaluated(&evaluation, seconds, &[checkpoint.notes(), preprocessing.notes.as_slice()].concat()))
+    let notes = [checkpoint.notes(), doubt.as_slice(), preprocessing.notes.as_slice()].concat();
+    Ok(evaluated(&evaluation, seconds, &notes))
 }
 
 /// Checks that the logits will not be written over what they are computed from.
@@ -271,14 +271,19 @@ fn convert_by(args: &ConvertArgs) -> Result<Value> {
     output_file::check(output, Inputs { files: &[("the checkpoint", input.as_path())], dataset: None })?;
     let unreadable = |error: checkpoint::Error| state_dict::unreadable(input, &error);
     let read = Checkpoint::open_state_dict(input, state_dict.as_deref()).map_err(unreadable)?;
-    if let Some(unsound) = read.unsound_as_it_fits().map_err(unreadable)? {
-        return Err(Error::user(format!("checkpoint {} {unsound}", input.display())));
+    let mut notes = read.notes().to_vec();
+    match read.soundness_as_it_fits().map_err(unreadable)? {
+        Soundness::Sound => {}
+        Soundness::Doubtful(doubt) => notes.push(doubt),
+        Soundness::Unsound(unsound) => {
+            return Err(Error::user(format!("checkpoint {} {unsound}", input.display())));
+        }
     }
     read.convert(output).map_err(|error| match error {
         checkpoint::Error::Io(error) => Error::storage(output)(error),
         error => state_dict::unreadable(input, &error),
     })?;
-    Ok(described(&read, read.notes()))
+    Ok(described(&read, &notes))
 }
 
 fn described(checkpoint: &Checkpoint, notes: &[String]) -> Value {
@@ -313,9 +318,12 @@ fn inspect_by(args: &InspectArgs) -> Result<Value> {
     }
     let unreadable = |error: checkpoint::Error| state_dict::unreadable(path, &error);
     let read = Checkpoint::open_state_dict(path, args.state_dict.as_deref()).map_err(unreadable)?;
-    let unsound = read.unsound_as_it_fits().map_err(unreadable)?;
     let mut notes = read.notes().to_vec();
-    notes.extend(unsound.map(|unsound| format!("the checkpoint {unsound}")));
+    match read.soundness_as_it_fits().map_err(unreadable)? {
+        Soundness::Sound => {}
+        Soundness::Doubtful(doubt) => notes.push(doubt),
+        Soundness::Unsound(unsound) => notes.push(format!("the checkpoint {unsound}")),
+    }
     Ok(described(&read, &notes))
 }
 

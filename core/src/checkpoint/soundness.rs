@@ -6,45 +6,79 @@ use super::error::{Error, shown};
 use super::{Checkpoint, Tensor};
 use crate::architecture::{self, Architecture, Role};
 
+/// Weights of trained networks are far below this.
+const LARGE: f32 = 1e6;
+
+/// What can be said of the weights of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Soundness {
+    Sound,
+    /// A network can compute with them, and they are so large that they are probably broken. The sentence names their
+    /// tensor.
+    Doubtful(String),
+    /// What keeps the network from computing, with its tensor's name: weights that are no floating-point numbers, or
+    /// that make every output NaN, because one is not finite or a negative variance. A predicate that continues "the
+    /// checkpoint".
+    Unsound(String),
+}
+
 impl Checkpoint {
-    /// [`unsound`](Self::unsound) for the network that has these keys and shapes. Where several have, they use the same
-    /// weights. `None` also if there is no such network.
+    /// [`soundness`](Self::soundness) for the network that has these keys and shapes. Where several have, they use the
+    /// same weights. Sound also if there is no such network.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn unsound_as_it_fits(&self) -> Result<Option<String>, Error> {
+    pub fn soundness_as_it_fits(&self) -> Result<Soundness, Error> {
         match architecture::fits(&self.shapes()).first() {
-            Some(fit) => self.unsound(fit.architecture, fit.classes),
-            None => Ok(None),
+            Some(fit) => self.soundness(fit.architecture, fit.classes),
+            None => Ok(Soundness::Sound),
         }
     }
 
-    /// What keeps the network from computing, with its tensor's name: weights that are no floating-point numbers, or
-    /// that make every output NaN, because one is not finite or a negative variance. A predicate that continues "the
-    /// checkpoint"; `None` if there is nothing of this kind. Reads the weights that the network uses.
+    /// Whether the network can compute with the weights. Reads those that it uses.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn unsound(&self, architecture: &Architecture, classes: u32) -> Result<Option<String>, Error> {
+    pub fn soundness(&self, architecture: &Architecture, classes: u32) -> Result<Soundness, Error> {
         let named = |tensor| Some((architecture.canonical_key(Tensor::name(tensor))?, tensor));
         let found: BTreeMap<&str, &Tensor> = self.tensors().iter().filter_map(named).collect();
+        let mut doubt = None;
         for entry in architecture.layout(classes).entries {
             let Some(tensor) = found.get(entry.key.as_str()) else { continue };
+            let name = shown(tensor.name());
             if !tensor.dtype().is_float() {
-                return Ok(Some(format!(
-                    "cannot be used: {} has elements of type {}, and weights are floating-point numbers: save the \
+                return Ok(Soundness::Unsound(format!(
+                    "cannot be used: {name} has elements of type {}, and weights are floating-point numbers: save the \
                      network as it was before it was quantised",
-                    shown(tensor.name()),
                     tensor.dtype()
                 )));
             }
-            let unsound = unsound(entry.role == Role::RunningVar, &self.floats(tensor)?);
-            if let Some(what) = unsound {
-                return Ok(Some(format!("cannot be used: {} {what}", shown(tensor.name()))));
+            let is_variance = entry.role == Role::RunningVar;
+            let values = self.floats(tensor)?;
+            if let Some(what) = unsound(is_variance, &values) {
+                return Ok(Soundness::Unsound(format!("cannot be used: {name} {what}")));
+            }
+            if doubt.is_none() {
+                doubt = too_large(is_variance, &values).map(|what| format!("{name} {what}"));
             }
         }
-        Ok(None)
+        Ok(doubt.map_or(Soundness::Sound, Soundness::Doubtful))
     }
+}
+
+/// What is doubtful about the values of a tensor, as a predicate.
+fn too_large(is_variance: bool, values: &[f32]) -> Option<String> {
+    // A variance is a square.
+    let bound = if is_variance { LARGE * LARGE } else { LARGE };
+    let large = values.iter().filter(|value| value.abs() > bound).count();
+    let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    (large > 0).then(|| {
+        format!(
+            "has {large} of {} values beyond {bound:e}, the largest of size {largest:e}: weights of trained networks \
+             are far smaller, so the file is probably broken",
+            values.len()
+        )
+    })
 }
 
 /// What is wrong with the values of a tensor, as a predicate.

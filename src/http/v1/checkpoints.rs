@@ -15,7 +15,7 @@ use utoipa::IntoParams;
 
 use crate::architecture::{self, Architecture};
 use crate::artifacts::keys;
-use crate::checkpoint;
+use crate::checkpoint::{self, Soundness};
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::file_deletions;
 use crate::db::jobs::Refusal;
@@ -219,8 +219,10 @@ impl Upload {
                 "the checkpoint is a {architecture} with {num_classes} classes, not {expected}"
             )));
         }
-        if let Some(unsound) = file.unsound_as_it_fits().map_err(anyhow::Error::from)? {
-            return Err(ApiError::invalid(format!("the checkpoint {unsound}")));
+        match file.soundness_as_it_fits().map_err(anyhow::Error::from)? {
+            Soundness::Sound => {}
+            Soundness::Doubtful(doubt) => notes.push(doubt),
+            Soundness::Unsound(unsound) => return Err(ApiError::invalid(format!("the checkpoint {unsound}"))),
         }
         let guess = architecture::guess(&shapes);
         if fits.is_empty() {

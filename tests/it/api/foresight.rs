@@ -121,6 +121,10 @@ async fn an_upload_with_broken_weights_is_refused_by_the_tensors_name() {
     api.upload("", broken("layer2.0.conv1.weight", f32::NAN)).await.says(422, &says);
     let says = ["bn1.running_var is a variance", "below zero"];
     api.upload("?architecture=resnet8", broken("bn1.running_var", -1.0)).await.says(422, &says);
+    // Some network may have such weights, but hardly one that was trained.
+    let huge = api.upload("?architecture=resnet8", broken("layer2.0.conv1.weight", 3e38)).await.expect(201);
+    let said = huge["notes"].to_string();
+    assert!(said.contains("layer2.0.conv1.weight has") && said.contains("the file is probably broken"), "{huge}");
     // Where no network would use them, they are nobody's business.
     let foreign = altered("resnet8", |key| format!("encoder.{key}.x"), |_| f32::NAN);
     let stored = api.upload("", foreign).await.expect(201);

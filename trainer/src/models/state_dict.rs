@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::Network;
 use crate::error::{Error, Result};
 use distillery_core::architecture::{self, Architecture};
-use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor};
+use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor, Soundness};
 use distillery_core::protocol::ErrorClass;
 
 /// Copies of a network's tensors on the CPU, by name, in PyTorch's order.
@@ -54,16 +54,20 @@ pub fn unreadable(path: &Path, error: &checkpoint::Error) -> Error {
     }
 }
 
-/// Copies a checkpoint that [`open`] accepted into the network.
+/// Copies a checkpoint that [`open`] accepted into the network. Returns what is doubtful about the weights.
 ///
 /// # Errors
 /// The file cannot be read, or holds weights that make every output NaN.
-pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<()> {
+pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<Option<String>> {
     let architecture = network.architecture();
-    let unsound = checkpoint.unsound(architecture, network.classes()).map_err(|error| unreadable(path, &error))?;
-    if let Some(unsound) = unsound {
-        return Err(Error::user(format!("checkpoint {} {unsound}", path.display())));
-    }
+    let soundness = checkpoint.soundness(architecture, network.classes()).map_err(|error| unreadable(path, &error))?;
+    let doubt = match soundness {
+        Soundness::Sound => None,
+        Soundness::Doubtful(doubt) => Some(doubt),
+        Soundness::Unsound(unsound) => {
+            return Err(Error::user(format!("checkpoint {} {unsound}", path.display())));
+        }
+    };
     let found: BTreeMap<&str, &checkpoint::Tensor> = checkpoint
         .tensors()
         .iter()
@@ -76,7 +80,7 @@ pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<(
         let values = checkpoint.floats(tensor).map_err(|error| unreadable(path, &error))?;
         network.set(index, &Tensor::f_from_slice(&values)?.f_view(weight.tensor.size().as_slice())?);
     }
-    Ok(())
+    Ok(doubt)
 }
 
 /// Copies the network's current weights.

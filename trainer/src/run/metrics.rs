@@ -1,6 +1,7 @@
 //! What a training step measures: each metric by its name, and the means over steps.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
@@ -121,6 +122,8 @@ pub struct Meter {
     images: u64,
     /// The first step whose loss was not finite, or the largest int64.
     first_bad_step: Tensor,
+    /// The file of the weights that the run started from.
+    first_weights: Option<PathBuf>,
 }
 
 /// Means over the images of all ranks since the last reading.
@@ -137,7 +140,14 @@ impl Meter {
         let metrics = Metric::of_scales(scales);
         let sums = Tensor::zeros([metrics.len() as i64], (Kind::Double, device));
         let first_bad_step = Tensor::full([] as [i64; 0], i64::MAX, (Kind::Int64, device));
-        Self { metrics, sums, images: 0, first_bad_step }
+        Self { metrics, sums, images: 0, first_bad_step, first_weights: None }
+    }
+
+    /// For a run that starts from the weights in this file, if it does: they are suspected if its first loss is not
+    /// finite.
+    #[must_use]
+    pub fn starting_from(self, weights: Option<&Path>) -> Self {
+        Self { first_weights: weights.map(Path::to_owned), ..self }
     }
 
     /// Adds a step over `images` images. `step` is its number, an int64 scalar on the device.
@@ -162,10 +172,7 @@ impl Meter {
         ranks.all_reduce_min(&self.first_bad_step)?;
         let first_bad_step = self.first_bad_step.int64_value(&[]);
         if first_bad_step != i64::MAX {
-            return Err(Error::numeric(format!(
-                "the loss is not finite at step {first_bad_step}: lower training.optimizer.learning_rate, or set \
-                 training.clip_grad_norm"
-            )));
+            return Err(not_finite(first_bad_step, self.first_weights.as_deref()));
         }
         let images = Tensor::from(std::mem::take(&mut self.images) as i64);
         ranks.all_reduce_sum(&images)?;
@@ -180,4 +187,22 @@ impl Meter {
         let _ = self.sums.zero_();
         Ok(Some(Means { images, metrics }))
     }
+}
+
+/// The failure of a run whose loss is not finite at a step. At the first step, no update has changed any weight.
+fn not_finite(step: i64, first_weights: Option<&Path>) -> Error {
+    let advice = match (step, first_weights) {
+        (1, Some(file)) => format!(
+            "the run started from the weights in student.checkpoint {}, which are probably broken: use another \
+             checkpoint",
+            file.display()
+        ),
+        (1, None) => {
+            "no weight has been changed yet, so the inputs or the weights of the losses are too large: correct \
+             dataset.mean, dataset.std, teacher.mean, teacher.std or distillation.weights"
+                .to_owned()
+        }
+        _ => "lower training.optimizer.learning_rate, or set training.clip_grad_norm".to_owned(),
+    };
+    Error::numeric(format!("the loss is not finite at step {step}: {advice}"))
 }

@@ -139,6 +139,8 @@ fn load_checkpoint(network: &Network, path: &Path, name: &str, data: &Data, repo
         report.event(&warning(format!("{name}: {note}")));
     }
     state_dict::check_classes(name, path, classes, (data.path.as_path(), data.classes.count))?;
-    state_dict::load(network, &checkpoint, path)?;
+    if let Some(doubt) = state_dict::load(network, &checkpoint, path)? {
+        report.event(&warning(format!("{name}: {doubt}")));
+    }
     Ok(Loaded { checkpoint, sha256: sha256(path).map_err(Error::storage(path))?.0 })
 }

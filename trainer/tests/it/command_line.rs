@@ -3,8 +3,9 @@
 mod evaluating;
 mod framing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use distillery_core::checkpoint::{self, Checkpoint, NewTensor};
 use distillery_core::protocol::{ErrorClass, Event, Outcome, Point};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -272,6 +273,37 @@ fn a_loss_that_is_not_finite_ends_the_job_and_leaves_no_checkpoint() {
     assert_eq!(failure.class, ErrorClass::Numeric, "{failure:?}");
     assert!(failure.message.contains("step ") && failure.message.contains("learning_rate"), "{failure:?}");
     assert!(!workspace.path("out/student.safetensors").exists());
+}
+
+#[test]
+fn a_first_loss_that_is_not_finite_is_blamed_on_the_weights_that_the_run_started_from() {
+    let workspace = Workspace::new().with_teacher();
+    let sound = Checkpoint::open(&workspace.path("teacher/student.safetensors")).unwrap();
+    let broken = workspace.path("broken.safetensors");
+    let bytes_of = |tensor: &checkpoint::Tensor| {
+        let bytes = sound.bytes(tensor).unwrap();
+        if tensor.name() == "fc.weight" { 3e38_f32.to_le_bytes().repeat(bytes.len() / 4) } else { bytes }
+    };
+    let stored: Vec<_> = sound.tensors().iter().map(|tensor| (tensor, bytes_of(tensor))).collect();
+    let tensors: Vec<_> = stored
+        .iter()
+        .map(|(tensor, bytes)| NewTensor {
+            name: tensor.name(),
+            dtype: tensor.dtype(),
+            shape: tensor.shape(),
+            bytes: bytes.as_slice(),
+        })
+        .collect();
+    checkpoint::write(&broken, &tensors, &BTreeMap::new()).unwrap();
+    let spec = merged(workspace.plain(), json!({"student": {"checkpoint": broken}}));
+    let events = workspace.events(&spec, "out", &[]);
+    let Some(Event::Failed(failure)) = events.last() else { panic!("{events:?}") };
+    assert_eq!(failure.class, ErrorClass::Numeric);
+    let parts = ["not finite at step 1: ", broken.to_str().unwrap(), "use another checkpoint"];
+    assert!(parts.iter().all(|part| failure.message.contains(part)), "{failure:?}");
+    assert!(!failure.message.contains("learning_rate"), "{failure:?}");
+    let warned = warnings(&events);
+    assert!(warned.iter().any(|warning| warning.starts_with("the student's checkpoint: fc.weight has")), "{warned:?}");
 }
 
 #[test]

@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use distillery_core::architecture;
-use distillery_core::checkpoint::{Checkpoint, Dtype, NewTensor, write};
+use distillery_core::checkpoint::{Checkpoint, Dtype, NewTensor, Soundness, write};
 
 /// A resnet8 of ones, with one element of one tensor changed.
+fn soundness(key: &str, value: f64, dtype: Dtype) -> Soundness {
+    with_metadata(key, value, dtype, &[]).soundness(architecture::find("resnet8").unwrap(), 3).unwrap()
+}
+
+/// Why that cannot be used.
 fn changed(key: &str, value: f64, dtype: Dtype) -> Option<String> {
-    with_metadata(key, value, dtype, &[]).unsound(architecture::find("resnet8").unwrap(), 3).unwrap()
+    if let Soundness::Unsound(what) = soundness(key, value, dtype) { Some(what) } else { None }
 }
 
 /// The same file with metadata.
@@ -53,6 +58,19 @@ fn weights_that_are_not_finite_are_named() {
     // Beyond float32.
     assert!(changed("fc.bias", 1e300, Dtype::F64).unwrap().contains("fc.bias"));
     assert_eq!(changed("fc.bias", -1e30, Dtype::F64), None);
+}
+
+#[test]
+fn weights_too_large_for_a_trained_network_are_doubted_and_not_refused() {
+    for value in [3e38, -1e7] {
+        let Soundness::Doubtful(doubt) = soundness("fc.weight", value, Dtype::F32) else { panic!("{value}") };
+        assert!(doubt.starts_with("fc.weight has 1 of 192 values beyond 1e6, the largest of size "), "{doubt}");
+        assert!(doubt.ends_with("so the file is probably broken"), "{doubt}");
+    }
+    assert_eq!(soundness("fc.weight", 1e5, Dtype::F32), Soundness::Sound);
+    // A variance is a square.
+    assert_eq!(soundness("bn1.running_var", 1e11, Dtype::F32), Soundness::Sound);
+    assert!(matches!(soundness("bn1.running_var", 1e13, Dtype::F32), Soundness::Doubtful(_)));
 }
 
 #[test]
