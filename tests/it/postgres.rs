@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::support::db::{TestDb, connection, is_root, postgres_options};
-use crate::support::process::{Process, distillery, until_ended};
+use crate::support::process::{Process, distillery, until_ended, write_script};
 use crate::support::server::{Options, Server as RealServer};
 use clap::Parser;
 use distillery::cli::{self, Cli};
@@ -130,12 +130,27 @@ async fn a_failed_start_shows_the_log_of_the_server() {
 }
 
 #[tokio::test]
+async fn an_initdb_that_fails_without_a_word_is_said_to_have_written_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for program in ["initdb", "postgres"] {
+        write_script(&dir.path().join(program), "#!/bin/sh\nexit 1\n");
+    }
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut options = postgres_options(dir.path().join("data"));
+    options.bin_dir = Some(dir.path().to_owned());
+    let error = format!("{:#}", Server::start(&options).await.unwrap_err());
+    assert!(error.contains("initdb exited with status 1 and wrote nothing to "), "{error}");
+    assert!(error.contains("data/postgres.log"), "{error}");
+}
+
+#[tokio::test]
 async fn a_directory_without_postgresql_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = postgres_options(dir.path().to_owned());
+    let mut options = postgres_options(dir.path().join("data"));
     options.bin_dir = Some(dir.path().to_owned());
     let error = format!("{:#}", Server::start(&options).await.unwrap_err());
     assert!(error.contains("--postgres-bin-dir"), "{error}");
+    assert!(!options.data_dir.exists(), "a directory is made for nothing");
 }
 
 #[tokio::test]

@@ -100,7 +100,7 @@ pub(super) async fn create(cluster: &Path, bin_dir: &Path, account: &Account, lo
     log.receive(&mut command)?;
     let status = process::spawn(command).context("cannot start initdb")?.wait().await;
     if !status.success() {
-        bail!("initdb {}:\n{}", process::describe(status), log.tail());
+        bail!("initdb {}{}", process::describe(status), log.told());
     }
     account.take(&unfinished)?;
     // Directories of an earlier start that failed half-way are empty.

@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use super::space;
+
 /// A log that has grown past this many bytes is renamed at the next start.
 const LOG_LIMIT: u64 = 16 << 20;
 
@@ -36,8 +38,19 @@ impl Log {
         Ok(())
     }
 
-    /// The last lines since this start, and the path of the file.
-    pub(super) fn tail(&self) -> String {
+    /// The last lines since this start with the path of the file, or that there are none, and whether the disk is full:
+    /// the end of a failure's message.
+    pub(super) fn told(&self) -> String {
+        let lines = self.tail();
+        let disk = self.path.parent().map(|dir| space::shortage(dir, &lines)).unwrap_or_default();
+        let path = self.path.display();
+        match lines.as_str() {
+            "" => format!(" and wrote nothing to {path}{disk}"),
+            _ => format!(":\n{lines}\n(from {path}){disk}"),
+        }
+    }
+
+    fn tail(&self) -> String {
         let read = || -> io::Result<String> {
             let mut file = File::open(&self.path)?;
             let length = file.metadata()?.len();
@@ -49,6 +62,6 @@ impl Log {
         let text = read().unwrap_or_default();
         let lines: Vec<_> = text.lines().rev().take(20).collect();
         let lines: Vec<_> = lines.into_iter().rev().collect();
-        format!("{}\n(from {})", lines.join("\n"), self.path.display())
+        lines.join("\n")
     }
 }

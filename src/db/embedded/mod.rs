@@ -10,6 +10,7 @@ mod keeper;
 mod log;
 mod programs;
 mod socket;
+mod space;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -138,10 +139,11 @@ impl Server {
     }
 
     async fn try_start(options: &PostgresOptions) -> anyhow::Result<Self> {
+        // Before there is anything to leave behind.
+        let bin_dir = programs::find(options.bin_dir.as_deref())?;
         create_private(&options.data_dir)?;
         let data_dir = fs::canonicalize(&options.data_dir)?;
         let lock = cluster::lock(&data_dir)?;
-        let bin_dir = programs::find(options.bin_dir.as_deref())?;
         let cluster = data_dir.join("postgres");
         let account = Account::choose(&cluster, &bin_dir)?;
         cluster::clear_leftovers(&cluster).await?;
@@ -240,10 +242,10 @@ async fn wait_until_ready(child: &Child, log: &Log, options: &PgConnectOptions) 
             Err(error) => error,
         };
         if let Some(status) = child.exit_status() {
-            bail!("PostgreSQL {}:\n{}", process::describe(status), log.tail());
+            bail!("PostgreSQL {}{}", process::describe(status), log.told());
         }
         if Instant::now() > deadline {
-            bail!("PostgreSQL does not answer ({error}):\n{}", log.tail());
+            bail!("PostgreSQL does not answer ({error}){}", log.told());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
