@@ -5,11 +5,14 @@
 //! The first server gives the storage the database's id, in the file `storage-id`. Every process compares both when it
 //! starts.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+
+use distillery_core::removed_if_empty::RemovedIfEmpty;
 
 use crate::artifacts::{self, Store, keys};
 use crate::db::storage::{self, StorageId};
@@ -65,6 +68,8 @@ fn is_passing(error: &anyhow::Error) -> bool {
 /// # Errors
 /// It is not this database's storage, cannot be opened, or does not answer.
 pub async fn open(address: &str, pool: &PgPool, opener: Opener) -> anyhow::Result<Store> {
+    // A directory that is refused is not left behind. One that is accepted has its id in it.
+    let _refused = RemovedIfEmpty::new(Path::new(address));
     let store = Store::open(address)?;
     let wanted = storage::get_or_choose(pool, &keys::unique()).await?;
     let mut place = CheckedStorage { store: &store, pool, name: name(address), wanted };

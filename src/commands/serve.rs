@@ -20,8 +20,8 @@ use crate::{http, process, removals, worker};
 /// The server cannot start: the address is in use, or the database or the storage cannot be opened.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
-    embedded::create_private(&args.data.data_dir)?;
-    // Before anything else: a second server on the same address is the most common mistake, and cheap to detect.
+    // Before anything else, and before anything is made: a second server on the same address is the most common mistake,
+    // and cheap to detect.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     args.data.warn_without_datasets();
     let Some(database_url) = &args.database_url else {
@@ -54,6 +54,7 @@ async fn serve(
     let storage = args.data.storage();
     let opened = storage_check::open_when_there(&storage, &pool, Opener::Server, &told_to_stop).await?;
     let Some(store) = opened else { return Ok(()) };
+    embedded::create_private(&args.data.data_dir)?;
     let address = listener.local_addr()?;
     let data = &args.data;
     let mut settings = http::ServerSettings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));

@@ -146,13 +146,15 @@ impl WorkerContext {
 /// The worker cannot start: the database, the storage or the trainer's executable is not available.
 pub async fn run_until_told(args: WorkerArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
-    db::embedded::create_private(&args.data.data_dir)?;
+    let settings = WorkerSettings::new(&args)?;
     args.data.warn_without_datasets();
     let Some(pool) = db::open_when_there(&args.database_url, &told_to_stop).await? else { return Ok(()) };
     let storage = args.data.storage();
     let opened = storage_check::open_when_there(&storage, &pool, Opener::Worker, &told_to_stop).await?;
     let Some(store) = opened else { return Ok(()) };
-    run(pool, store, WorkerSettings::new(&args)?, told_to_stop).await
+    // A worker that does not start leaves nothing behind.
+    db::embedded::create_private(&args.data.data_dir)?;
+    run(pool, store, settings, told_to_stop).await
 }
 
 /// Works until `drain` is cancelled. Each job in progress then stops at a checkpoint, and returns to the queue.

@@ -86,6 +86,26 @@ async fn a_command_makes_no_database_where_there_is_none() {
 }
 
 #[tokio::test]
+async fn a_server_or_worker_that_does_not_start_leaves_no_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let other = "mysql://127.0.0.1:1/distillery";
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--workers", "0"];
+    for (arguments, url, says) in [
+        (&["serve", "--listen", &address, "--workers", "0"][..], None, "cannot listen on"),
+        (&serve[..], Some(other), "the database URL has the scheme"),
+        (&["worker", "--device", "cpu"][..], Some(other), "the database URL has the scheme"),
+        (&["worker", "--device", "cpu", "--trainer", "/nowhere"][..], Some(other), "there is no trainer at /nowhere"),
+    ] {
+        let data_dir = dir.path().join("data");
+        let (mut process, mut log) = start(arguments, &data_dir, url);
+        log.until(says).await;
+        assert!(!process.ended().await.success() && !data_dir.exists(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_token_without_a_name_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["", "  "] {

@@ -26,7 +26,8 @@ use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Report, Silent, warning};
 use distillery_core::exit_status::{self, out_of_memory_kills};
-use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest};
+use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Event, Failure, StopRequest, files};
+use distillery_core::removed_if_empty::RemovedIfEmpty;
 use distillery_core::spec::TrainingPlan;
 
 /// How long rank 0 may go on after another rank has ended. Usually their next exchange fails before that.
@@ -109,13 +110,24 @@ pub fn train(
     others.settle(result)
 }
 
-/// Locks the output directory until the process ends, so that two runs do not write over each other.
-fn claim(output: &Path, report: &mut dyn Report) -> Result<File> {
+/// An output directory that no other run writes to.
+struct Claimed {
+    /// Dropped while the directory is locked.
+    _unused: RemovedIfEmpty,
+    _directory: File,
+}
+
+/// Locks the output directory until the run ends, so that two runs do not write over each other. A run that fails before
+/// it has written anything leaves no directory behind.
+fn claim(output: &Path, report: &mut dyn Report) -> Result<Claimed> {
+    let state = output.join(files::CHECKPOINT);
+    let unused = RemovedIfEmpty::new(state.parent().expect("the checkpoint is in a directory"));
     std::fs::create_dir_all(output).map_err(Error::storage(output))?;
     let directory = File::open(output).map_err(Error::storage(output))?;
     match directory.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
+            unused.keep();
             return Err(Error::user(format!(
                 "{}: another run writes to it: wait for its end, or choose another output directory",
                 output.display()
@@ -126,7 +138,7 @@ fn claim(output: &Path, report: &mut dyn Report) -> Result<File> {
             output.display()
         ))),
     }
-    Ok(directory)
+    Ok(Claimed { _unused: unused, _directory: directory })
 }
 
 /// Trains as another rank. Its configuration is the first line of standard input.

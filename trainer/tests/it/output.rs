@@ -157,6 +157,25 @@ fn a_result_that_nobody_reads_is_an_error_and_no_panic() {
 }
 
 #[test]
+fn a_run_that_fails_before_it_has_written_anything_leaves_no_output_directory() {
+    let workspace = Workspace::new();
+    let changes = [
+        json!({"dataset": {"path": "/nowhere"}}),
+        json!({"student": {"checkpoint": "/nowhere.pt"}}),
+        json!({"training": {"epochs": 0}}),
+    ];
+    for change in changes {
+        let failure = workspace.fail(&merged(workspace.plain(), change), "out", &[]);
+        assert_eq!(failure.class, ErrorClass::User, "{failure:?}");
+        assert!(!workspace.path("out").exists(), "{failure:?}");
+    }
+    // What was there before stays.
+    std::fs::create_dir(workspace.path("out")).unwrap();
+    workspace.fail(&merged(workspace.plain(), json!({"dataset": {"path": "/nowhere"}})), "out", &[]);
+    assert!(workspace.path("out").exists());
+}
+
+#[test]
 fn an_output_directory_takes_one_run_at_a_time() {
     let workspace = Workspace::new();
     let spec = merged(workspace.plain(), json!({"training": {"epochs": 10000}}));
