@@ -2,6 +2,7 @@
 //! order.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -13,6 +14,9 @@ use crate::db::embedded::{self, KeptServer};
 use crate::db::{self, tokens};
 use crate::storage_check::{self, Opener};
 use crate::{http, process, removals, worker};
+
+/// How long connections to the database may take to close.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT, then stops the workers (which release their jobs), the API and the database.
 ///
@@ -51,6 +55,7 @@ async fn serve(
     told_to_stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(pool) = db::open_when_there(database_url, &told_to_stop).await? else { return Ok(()) };
+    let database = pool.clone();
     let storage = args.data.storage();
     let opened = storage_check::open_when_there(&storage, &pool, Opener::Server, &told_to_stop).await?;
     let Some(store) = opened else { return Ok(()) };
@@ -72,15 +77,20 @@ async fn serve(
         "{reachable} is reachable from other machines, but there is no token yet: create one with `distillery token create \
          NAME --scope admin` (with the same --data-dir or --database-url), or set DISTILLERY_ADMIN_TOKEN"
     );
+    // Scripts wait for this line, so its words are part of the interface. The listener already takes connections. Before
+    // anything runs that needs the database until it has ended.
+    writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
     let chores = Chores { compact_after_days: args.compact_after_days, rules: args.rules.clone() };
     let housekeeping = tokio::spawn(housekeeping::run(pool.clone(), store.clone(), chores, told_to_stop.clone()));
     let removals = tokio::spawn(removals::keep_up(pool.clone(), store.clone(), told_to_stop.clone()));
     let state = http::AppState::new(pool, store, settings);
     let workers = tokio::spawn(worker::supervise::run(args.clone(), database_url.to_owned(), told_to_stop.clone()));
-    // Scripts wait for this line, so its words are part of the interface.
-    writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
     http::serve(listener, state, told_to_stop).await;
-    housekeeping.await.context("housekeeping failed")?;
-    removals.await.context("the removal of files failed")?;
-    workers.await.context("the supervisor of the workers failed")?
+    // All of them, whichever fails.
+    let (housekeeping, removals, workers) = tokio::join!(housekeeping, removals, workers);
+    // Who still used a database that stops would warn of it.
+    let _ = tokio::time::timeout(CLOSING, database.close()).await;
+    housekeeping.context("housekeeping failed")?;
+    removals.context("the removal of files failed")?;
+    workers.context("the supervisor of the workers failed")?
 }

@@ -93,7 +93,7 @@ async fn a_server_or_worker_that_does_not_start_leaves_no_directory() {
     let other = "mysql://127.0.0.1:1/distillery";
     let serve = ["serve", "--listen", "127.0.0.1:0", "--workers", "0"];
     for (arguments, url, says) in [
-        (&["serve", "--listen", &address, "--workers", "0"][..], None, "cannot listen on"),
+        (&["serve", "--listen", address.as_str(), "--workers", "0"][..], None, "cannot listen on"),
         (&serve[..], Some(other), "the database URL has the scheme"),
         (&["worker", "--device", "cpu"][..], Some(other), "the database URL has the scheme"),
         (&["worker", "--device", "cpu", "--trainer", "/nowhere"][..], Some(other), "there is no trainer at /nowhere"),

@@ -15,6 +15,7 @@ mod listen;
 mod postgres;
 mod prune;
 mod queue;
+mod shutdown;
 mod storage_identity;
 mod structure;
 mod support;
