@@ -235,3 +235,27 @@ async fn a_data_set_that_was_just_added_is_not_missing_on_the_workers() {
     let (status, dry) = server.call(server.http.post(url).json(&job)).await;
     assert!(status.is_success() && !dry["warnings"].to_string().contains("no running worker"), "{dry}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_job_whose_data_set_has_other_bytes_now_is_not_trained_on_them() {
+    let server = Server::start(Options::default()).await;
+    let mut job = quick_job();
+    job["training"]["epochs"] = json!(100_000);
+    let id = server.post(&job).await;
+    let ask = async |what: &str| server.call(server.http.post(format!("{}/v1/jobs/{id}/{what}", server.url))).await.0;
+    server.wait_until(&id, |job| job["progress"]["epoch"].as_u64() >= Some(1)).await;
+    assert_eq!(ask("pause").await, StatusCode::ACCEPTED);
+    server.wait_until(&id, |job| job["status"] == "paused").await;
+    // Of the same size: only its bytes tell.
+    let labels = server.dir.path().join("datasets/patterns/train-labels-idx1-ubyte");
+    let mut bytes = std::fs::read(&labels).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&labels, bytes).unwrap();
+    assert_eq!(ask("resume").await, StatusCode::ACCEPTED);
+    let message = server.failed(&id, "user").await;
+    for part in ["the data set has changed since the checkpoint", "SHA-256", "Put it back", "post the job again"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let (status, _) = server.call(server.http.get(format!("{}/v1/jobs/{id}/student", server.url))).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
