@@ -21,6 +21,7 @@ use crate::db::retention::{self, Finished, Named};
 use crate::db::{self, Database};
 use crate::removals;
 use crate::storage_check::{self, Opener};
+use crate::text::counted;
 
 /// # Errors
 /// The database or the storage fails, or something could not be removed.
@@ -31,7 +32,8 @@ pub async fn run(args: PruneArgs) -> anyhow::Result<()> {
     let outcome = run_on(&database.pool, &storage, &args).await;
     database.close().await;
     let failed = outcome?.failed;
-    anyhow::ensure!(failed == 0, "{failed} jobs or files could not be removed: see above; the next round tries again");
+    let kept = counted(failed as u64, "job or file", "jobs or files");
+    anyhow::ensure!(failed == 0, "{kept} could not be removed: see above; the next round tries again");
     Ok(())
 }
 
@@ -74,12 +76,14 @@ pub async fn prune(
     if !is_dry_run {
         let (done, failed) = removals::catch_up(pool, artifacts).await?;
         if done > 0 {
-            (round.report)(format!("removed the files of {done} earlier deletions"));
+            let earlier = counted(done as u64, "earlier deletion", "earlier deletions");
+            (round.report)(format!("removed the files of {earlier}"));
         }
         round.failed += failed;
         let (done, failed) = removals::catch_up_with_jobs(pool).await?;
         if done > 0 {
-            (round.report)(format!("removed what was left of the events and points of {done} deleted jobs"));
+            let deleted = counted(done as u64, "deleted job", "deleted jobs");
+            (round.report)(format!("removed what was left of the events and points of {deleted}"));
         }
         round.failed += failed;
     }
@@ -94,10 +98,11 @@ pub async fn prune(
     let jobs = round.remove_jobs(&finished, &files, rules).await?;
     let (count, orphan_bytes) = (orphans.count + unfinished.count, orphans.bytes + unfinished.bytes);
     (round.report)(format!(
-        "{removed} {} of {} finished jobs ({} bytes) and {count} unreferenced files ({orphan_bytes} bytes)",
+        "{removed} {} of {} ({} bytes) and {} ({orphan_bytes} bytes)",
         jobs.count,
-        finished.len(),
-        jobs.bytes
+        counted(finished.len() as u64, "finished job", "finished jobs"),
+        jobs.bytes,
+        counted(count as u64, "unreferenced file", "unreferenced files")
     ));
     Ok(Pruned { removed: jobs.count + count, failed: round.failed })
 }

@@ -20,6 +20,7 @@ use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
 use crate::db::jobs::{DeviceKind, Status};
 use crate::spec::{self, DatasetName, Fault, JobSpec, Request, TeacherRequest};
+use crate::text::counted;
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -166,7 +167,8 @@ fn mismatch(checkpoint: &UploadedCheckpoint, network: &Architecture, classes: Op
     };
     let mismatch = architecture::mismatch(network, &shapes_of(known, fit), classes)?;
     // The sentence ends with what it fits.
-    Some(if known.name == network.name { mismatch } else { format!("{mismatch} with {} classes", fit.num_classes) })
+    let own = counted(fit.num_classes, "class", "classes");
+    Some(if known.name == network.name { mismatch } else { format!("{mismatch} with {own}") })
 }
 
 /// Why a checkpoint that fits no network is not one, as far as that was found out when it was uploaded.

@@ -76,7 +76,7 @@ async function edit(change) {
 test('the chosen data set says what was guessed and passed over in it', async () => {
   const { data } = await server.get('/v1/datasets');
   const told = data.find(({ name }) => name === 'unsorted').notes;
-  assert.match(told.join('\n'), /no splits[^]*1 images directly in unsorted are passed over/);
+  assert.match(told.join('\n'), /no splits[^]*1 image directly in unsorted is passed over/);
   await go('/new');
   const choice = field('/dataset/name').locator('select');
   await choice.selectOption({ value: '"unsorted"' });

@@ -136,7 +136,7 @@ async fn files_that_nothing_names_go_and_all_others_stay() {
     assert!(orphans.iter().all(|orphan| would.contains(orphan)), "{would}");
     assert!(would.contains("5 unreferenced files (25 bytes)"), "{would}");
     let did = prune(&api, &["--orphan-minutes", "0"]).await;
-    assert!(did.contains("removed 0 of 1 finished jobs (0 bytes) and 5 unreferenced files (25 bytes)"), "{did}");
+    assert!(did.contains("removed 0 of 1 finished job (0 bytes) and 5 unreferenced files (25 bytes)"), "{did}");
     let after = stored(&api).await;
     assert_eq!(after, before);
     assert!([upload, state, being_written, somebody_elses.to_owned()].iter().all(|key| after.contains(key)));

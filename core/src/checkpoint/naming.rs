@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::error::{Error, Result, shown};
 use super::tensor::Tensor;
 use crate::architecture::{self, Shapes, is_counter};
+use crate::text::counted;
 
 /// Prefixes that wrappers add to every key: `DataParallel`, `torch.compile`, Lightning, averaged models, distillers.
 /// Where a file has several networks, those named first are preferred.
@@ -155,7 +156,8 @@ fn choose_network(tensors: &mut Vec<Tensor>, notes: &mut Vec<String>) {
     let before = tensors.iter().filter(|tensor| !is_counter(tensor.name())).count();
     keep_group(tensors, chosen);
     let left_out = before.saturating_sub(groups[chosen]);
-    let mut note = format!("only the keys that begin with {}. are read; {left_out} others are left out", shown(chosen));
+    let others = counted(left_out as u64, "other is", "others are");
+    let mut note = format!("only the keys that begin with {}. are read; {others} left out", shown(chosen));
     if let Some(other) = fitting.get(1) {
         note += &format!(
             ". Another network is under {other}: choose it with state_dict={other} at the upload, or with --state-dict \

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::links::{self, Links};
 use super::{Classes, DatasetFormat, Error, FormatReader, Frame, Images, labels, pixels, source};
 use crate::byte_source::ByteSource;
+use crate::text::counted;
 
 pub(super) const SIDE: u32 = 32;
 /// Bytes per image.
@@ -146,7 +147,8 @@ fn class_names(path: &Path, count: u32) -> Result<Classes, Error> {
     let text = source::text(path)?;
     let names: Vec<_> = text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
     if names.len() != count as usize {
-        let message = format!("names {} classes; there are {count}: correct or remove the file", names.len());
+        let named = counted(names.len() as u64, "class", "classes");
+        let message = format!("names {named}; there are {count}: correct or remove the file");
         return Err(Error::invalid(path, message));
     }
     Ok(Classes { count, names: Some(names), first_label: 0 })

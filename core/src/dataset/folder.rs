@@ -17,6 +17,7 @@ use super::{
     ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE, is_name,
     pixels, splits,
 };
+use crate::text::counted;
 
 /// Largest encoded image, in bytes.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -119,7 +120,9 @@ impl Folder {
             self.has_table = true;
             let (splits, elsewhere) = table.by_first_directory();
             if elsewhere > 0 && splits.len() > 1 {
-                self.notes.push(format!("{elsewhere} images in no directory of a split are in the train split"));
+                let are = if elsewhere == 1 { "is" } else { "are" };
+                let images = counted(elsewhere, "image", "images");
+                self.notes.push(format!("{images} in no directory of a split {are} in the train split"));
             }
             (self.splits, is_whole) = (splits, elsewhere > 0);
         } else {
@@ -178,7 +181,10 @@ impl SplitFiles {
         let loose = entries.iter().filter(|entry| walk::is_image(&entry.name)).count();
         if loose > 0 {
             let name = directory.file_name().unwrap_or_default().display();
-            split.notes.push(format!("{loose} images directly in {name} are passed over: they are in no class"));
+            split.notes.push(match loose {
+                1 => format!("1 image directly in {name} is passed over: it is in no class"),
+                _ => format!("{loose} images directly in {name} are passed over: they are in no class"),
+            });
         }
         for class in links.directories(&entries)? {
             let walk::Walked { images, others, notes } = walk::walk(&class.path, links)?;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::{Classes, Error};
+use crate::text::counted;
 
 /// Infers the classes from the labels of a split, for formats that do not store them. Labels count from 0 or from 1.
 pub(super) fn count(path: &Path, labels: &[u32]) -> Result<Classes, Error> {
@@ -37,8 +38,9 @@ pub(super) fn to_classes(
         *label = class.ok_or_else(|| {
             let (index, count, from) = (first + index, classes.count, classes.first_label);
             let message = format!(
-                "image {index} of the {split} split has label {label}, out of range: the data set has {count} classes, \
-                 numbered from {from}"
+                "image {index} of the {split} split has label {label}, out of range: the data set has {}, numbered from \
+                 {from}",
+                counted(count, "class", "classes")
             );
             Error::invalid(path, message)
         })?;

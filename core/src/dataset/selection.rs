@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::subset::{Subset, hold_out, spread};
 use super::{Dataset, Error, Images};
+use crate::text::counted;
 
 /// Classes that are named in a message.
 const NAMED: usize = 5;
@@ -147,7 +148,8 @@ impl Dataset {
         let available = kept.as_ref().map_or(all.len(), Vec::len);
         let limit = limit.map_or(available, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         if limit > available {
-            notes.push(format!("limit is {limit}, but there are {available} training images: all of them are used"));
+            let images = counted(available as u64, "training image", "training images");
+            notes.push(format!("limit is {limit}, but the data set has {images}: all of them are used"));
         }
         if limit >= available {
             return kept;

@@ -54,10 +54,12 @@ impl Dataset {
             }
             if let Some(first) = empty.first() {
                 let first = first.strip_prefix(&self.path).unwrap_or(first).display();
-                notes.push(format!(
-                    "{} images of the {name} split are empty files, such as {first}: jobs leave them out",
-                    empty.len()
-                ));
+                notes.push(match empty.len() {
+                    1 => format!("1 image of the {name} split is an empty file, {first}: jobs leave it out"),
+                    more => format!(
+                        "{more} images of the {name} split are empty files, such as {first}: jobs leave them out"
+                    ),
+                });
             }
             splits.push(SplitSummary { images: self.layout.images(&name)?, name });
         }

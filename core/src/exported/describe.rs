@@ -10,6 +10,7 @@ use super::rules;
 use super::schema::{Bounds, SchemaVersion};
 use super::tensors::{StoredTensor, TensorRole};
 use crate::checkpoint::error::shown;
+use crate::text::counted;
 
 /// The newest minor version of the schema that was tried.
 const NEWEST_MINOR: u64 = 17;
@@ -219,7 +220,7 @@ fn unused(subject: &Subject<'_>) -> Option<String> {
         .map(|(_, stored)| stored)
         .collect();
     let named = named(unused.iter().map(|stored| stored.tensor.name()))?;
-    Some(format!("{} parameters are not used: {named}", unused.len()))
+    Some(format!("{} not used: {named}", counted(unused.len() as u64, "parameter is", "parameters are")))
 }
 
 /// Parameters that have the same bytes. They stay equal in PyTorch, and are different ones here.

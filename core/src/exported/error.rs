@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::checkpoint;
 use crate::checkpoint::error::shown;
+use crate::text::counted;
 
 /// Most faults that are listed; the others are counted.
 const MOST_FAULTS: usize = 50;
@@ -95,7 +96,8 @@ impl fmt::Display for Faults {
             write!(formatter, "\n- {at}: {message}")?;
         }
         if self.more > 0 {
-            write!(formatter, "\n- {} more faults like these", self.more)?;
+            let more = counted(self.more as u64, "more fault like these", "more faults like these");
+            write!(formatter, "\n- {more}")?;
         }
         Ok(())
     }

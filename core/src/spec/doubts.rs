@@ -1,15 +1,17 @@
 //! What a specification allows, but few people mean.
 
 use super::{DistillationSpec, ScheduleSpec, TrainingSpec};
+use crate::text::counted;
 
 /// Warnings about values that contradict each other, of which a run would otherwise say nothing for hours.
 #[must_use]
 pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<String> {
     let epochs = training.epochs;
+    let trained = counted(epochs, "epoch", "epochs");
     let mut doubts = Vec::new();
     if let Some(warmup) = distillation.warmup_epochs.filter(|&warmup| warmup > epochs) {
         doubts.push(format!(
-            "distillation.warmup_epochs is {warmup}, but there are {epochs} epochs: the distillation loss gets {:.0} % \
+            "distillation.warmup_epochs is {warmup}, but the job trains for {trained}: the distillation loss gets {:.0} % \
              of its weight at most. Lower warmup_epochs, or train longer",
             100.0 * f64::from(epochs) / f64::from(warmup)
         ));
@@ -18,7 +20,7 @@ pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<S
         && let Some(late) = milestones.iter().find(|&&milestone| milestone > epochs)
     {
         doubts.push(format!(
-            "training.schedule.milestones has {late}, but there are {epochs} epochs: the learning rate does not \
+            "training.schedule.milestones has {late}, but the job trains for {trained}: the learning rate does not \
              drop there"
         ));
     }
@@ -41,8 +43,9 @@ pub fn oversized_batch(training: &TrainingSpec, images: u64) -> Option<String> {
     let batch_size = training.batch_size;
     (u64::from(batch_size) > images).then(|| {
         format!(
-            "training.batch_size is {batch_size}, but there are {images} training images: every epoch is one step with \
-             all of them. Lower batch_size"
+            "training.batch_size is {batch_size}, but the data set has {}: every epoch is one step with all of them. \
+             Lower batch_size",
+            counted(images, "training image", "training images")
         )
     })
 }

@@ -14,6 +14,7 @@ use super::{
     ScheduleSpec, StudentSpec, TeacherCache, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
 };
 use crate::architecture::Architecture;
+use crate::text::counted;
 
 /// What a document asks for. Whoever has further checks to make adds their faults; [`Request::complete`] tells all.
 #[derive(Debug, Clone)]
@@ -278,7 +279,8 @@ fn scale_weights(reader: &ObjectReader<'_>, scales: usize) -> Vec<f64> {
     if let Some(given) = &given
         && given.len() != scales
     {
-        let detail = format!("has {} entries for {scales} scales: give one per scale", given.len());
+        let entries = counted(given.len() as u64, "entry", "entries");
+        let detail = format!("has {entries} for {}: give one per scale", counted(scales as u64, "scale", "scales"));
         reader.fault("scale_weights", detail);
     }
     given.unwrap_or_else(|| vec![1.0; scales])
@@ -303,7 +305,9 @@ fn training(reader: ObjectReader<'_>, student: Option<&Architecture>, image_size
     let (batch_size, devices) = (reader.get("batch_size"), reader.get("devices"));
     if devices > batch_size {
         let detail = format!(
-            "{devices} devices cannot share batches of {batch_size} images: lower devices, or raise batch_size"
+            "{} cannot share batches of {}: lower devices, or raise batch_size",
+            counted(devices, "device", "devices"),
+            counted(batch_size, "image", "images")
         );
         reader.fault("devices", detail);
     }
@@ -365,7 +369,7 @@ fn schedule(training: &ObjectReader<'_>, epochs: u32) -> ScheduleSpec {
         "cosine" => {
             let warmup_epochs = reader.get("warmup_epochs");
             if warmup_epochs >= epochs && warmup_epochs > 0 {
-                reader.fault("warmup_epochs", format!("must be less than the {epochs} epochs"));
+                reader.fault("warmup_epochs", format!("must be less than training.epochs, {epochs}"));
             }
             ScheduleSpec::Cosine { warmup_epochs }
         }

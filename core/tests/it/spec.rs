@@ -164,10 +164,13 @@ fn values_that_contradict_each_other_are_doubted() {
     };
     assert_eq!(doubted("/priority", json!(0)), "");
     let text = doubted("/distillation/method", json!("sdd_dkd"));
-    assert!(text.contains("warmup_epochs is 20, but there are 10 epochs: the distillation loss gets 50 %"), "{text}");
+    assert!(
+        text.contains("warmup_epochs is 20, but the job trains for 10 epochs: the distillation loss gets 50 %"),
+        "{text}"
+    );
     assert_eq!(doubted("/distillation/warmup_epochs", json!(10)), "");
     let text = doubted("/training/schedule", json!({"milestones": [5, 150]}));
-    assert!(text.contains("milestones has 150, but there are 10 epochs"), "{text}");
+    assert!(text.contains("milestones has 150, but the job trains for 10 epochs"), "{text}");
     let text = doubted("/training/optimizer", json!({"learning_rate": 0}));
     assert!(text.contains("learning_rate is 0: no weight will change"), "{text}");
     let scales = |weights: Value| doubted("/distillation", json!({"scales": [1, 2, 4], "scale_weights": weights}));
@@ -177,7 +180,10 @@ fn values_that_contradict_each_other_are_doubted() {
     let training = parse(&with("/training", json!({"batch_size": 100}))).unwrap().training;
     assert_eq!(oversized_batch(&training, 100), None);
     let text = oversized_batch(&training, 99).unwrap();
-    assert!(text.contains("batch_size is 100, but there are 99 training images: every epoch is one step"), "{text}");
+    assert!(
+        text.contains("batch_size is 100, but the data set has 99 training images: every epoch is one step"),
+        "{text}"
+    );
 }
 
 #[test]

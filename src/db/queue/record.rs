@@ -7,6 +7,7 @@ use super::{HeldJob, SavedCheckpoint, Write};
 use crate::db::events::{self, EventKind, NewEvent};
 use crate::db::{attempts, metrics};
 use crate::protocol::{Evaluation, Level, Point, Progress, Started};
+use crate::text::counted;
 
 /// What a trainer has reported since the last write.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,13 +39,13 @@ fn describe(started: &Started) -> String {
         epochs => format!(", resumed after epoch {epochs} (step {})", started.resumed_step),
     };
     format!(
-        "training on {} in {}: {} images, {} classes, {} epochs of {} steps{resumed}",
+        "training on {} in {}: {}, {}, {} of {}{resumed}",
         started.device,
         started.precision,
-        started.train_images,
-        started.classes,
-        started.epochs,
-        started.steps_per_epoch
+        counted(started.train_images, "image", "images"),
+        counted(started.classes, "class", "classes"),
+        counted(started.epochs, "epoch", "epochs"),
+        counted(started.steps_per_epoch, "step", "steps")
     )
 }
 
@@ -54,8 +55,8 @@ pub async fn teacher_evaluated(pool: &PgPool, write: &Write, evaluation: &Evalua
         sqlx::query!("update jobs set teacher = $2 where id = $1", job.token.job, json!(evaluation))
             .execute(&mut *job.transaction)
             .await?;
-        let message =
-            format!("the teacher's top-1 accuracy is {:.2} % of {} images", evaluation.top1, evaluation.images);
+        let images = counted(evaluation.images, "image", "images");
+        let message = format!("the teacher's top-1 accuracy is {:.2} % of {images}", evaluation.top1);
         let event = NewEvent { kind: EventKind::Teacher, message, data: Some(json!(evaluation)) };
         events::append(&mut job.transaction, &job.token.job, &[event]).await?;
         Ok(job.status)

@@ -24,6 +24,7 @@ use crate::http::extract::{CheckpointId, Query, time, whole};
 use crate::http::uploads::{Upload, full};
 use crate::http::{AppState, Page};
 use crate::removals;
+use crate::text::counted;
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -216,7 +217,8 @@ impl Upload {
         {
             let Fit { architecture, num_classes } = fit;
             return Err(ApiError::invalid(format!(
-                "the checkpoint is a {architecture} with {num_classes} classes, not {expected}"
+                "the checkpoint is a {architecture} with {}, not {expected}",
+                counted(*num_classes, "class", "classes")
             )));
         }
         match file.soundness_as_it_fits().map_err(anyhow::Error::from)? {

@@ -159,7 +159,8 @@ async fn a_dry_run_warns_of_what_can_be_known_before() {
     job["distillation"] = json!({"warmup_epochs": 20});
     job["training"] = json!({"epochs": 2});
     let found = warnings(&dry_run(&api, &job).await);
-    for part in ["the split that is trained on", "warmup_epochs is 20, but there are 2 epochs", "no worker is running"]
+    for part in
+        ["the split that is trained on", "warmup_epochs is 20, but the job trains for 2 epochs", "no worker is running"]
     {
         assert!(found.iter().any(|warning| warning.contains(part)), "{part} in {found:?}");
     }
@@ -167,7 +168,7 @@ async fn a_dry_run_warns_of_what_can_be_known_before() {
     let mut job = plain_job();
     let found = warnings(&dry_run(&api, &job).await);
     assert!(
-        found.len() == 1 && found[0].starts_with("training.batch_size is 64, but there are 4 training images"),
+        found.len() == 1 && found[0].starts_with("training.batch_size is 64, but the data set has 4 training images"),
         "{found:?}"
     );
     job["training"] = json!({"batch_size": 4});

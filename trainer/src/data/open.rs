@@ -107,7 +107,10 @@ impl Data {
                 let (count, split) = (loader.turned(), &selected.split);
                 info(
                     report,
-                    format!("{count} images of the {split} split are turned upright, as their EXIF data says"),
+                    match count {
+                        1 => format!("1 image of the {split} split is turned upright, as its EXIF data says"),
+                        _ => format!("{count} images of the {split} split are turned upright, as their EXIF data says"),
+                    },
                 );
             }
             Ok::<_, Error>(loader)

@@ -66,7 +66,10 @@ fn values_that_contradict_each_other_are_warned_of_when_the_run_starts() {
     let events = workspace.finish(&merged(workspace.distilled("kd"), changes), "out", &[]);
     let warnings = warnings(&events);
     assert!(warnings.iter().any(|warning| warning.contains("the split that is trained on")), "{warnings:?}");
-    assert!(warnings.iter().any(|warning| warning.contains("warmup_epochs is 20, but there are 2")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|warning| warning.contains("warmup_epochs is 20, but the job trains for 2 epochs")),
+        "{warnings:?}"
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::super::links::Links;
 use super::super::table::{Cell, Row, Table};
 use super::super::{DatasetOptions, Error, splits};
 use super::{Class, SplitFiles, walk};
+use crate::text::counted;
 
 pub(super) const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 /// Usual names of the column with the labels.
@@ -82,7 +83,9 @@ pub(super) fn read(
     let listed: HashSet<&str> = classes.values().flatten().map(|file| &**file).collect();
     let unlisted = walk::walk(directory, links)?.images.iter().filter(|image| !listed.contains(&***image)).count();
     if unlisted > 0 {
-        notes.push(format!("{unlisted} images that {name} does not name are passed over"));
+        let are = if unlisted == 1 { "is" } else { "are" };
+        let images = counted(unlisted as u64, "image", "images");
+        notes.push(format!("{images} that {name} does not name {are} passed over"));
     }
     let class = |(label, files): (LabelText, _)| Class { name: label.text, directory: directory.to_owned(), files };
     let classes = classes.into_iter().map(class).collect();
@@ -207,8 +210,8 @@ fn spellings(labels: &[&str]) -> Option<String> {
     let example: Vec<String> = texts.iter().take(2).map(|text| format!("{text:?}")).collect();
     let (different, classes): (usize, usize) = (spellings.values().map(BTreeSet::len).sum(), spellings.len());
     Some(format!(
-        "{different} different labels are taken for {classes} numbers, such as {} for {number}: each number is one \
-         class",
+        "{different} different labels are taken for {}, such as {} for {number}: each number is one class",
+        counted(classes as u64, "number", "numbers"),
         example.join(" and ")
     ))
 }
@@ -217,10 +220,8 @@ fn spellings(labels: &[&str]) -> Option<String> {
 fn doubtful(classes: &Labelled) -> Vec<String> {
     let words = classes.iter().filter(|(label, _)| MAY_BE_MISSING.contains(&label.text.as_str()));
     let note = |(label, files): (&LabelText, &Vec<_>)| {
-        let (count, word) = (files.len(), &label.text);
-        format!(
-            "{count} images have the label {word:?}, which is taken for a class: if it is missing, remove their rows"
-        )
+        let (images, word) = (counted(files.len() as u64, "image has", "images have"), &label.text);
+        format!("{images} the label {word:?}, which is taken for a class: if it is missing, remove such rows")
     };
     words.map(note).collect()
 }

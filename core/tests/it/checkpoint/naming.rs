@@ -90,7 +90,7 @@ fn a_distillers_file_has_two_networks_of_which_one_is_read() {
     extra.push(("criterion.weight".into(), vec![10]));
     let (fits, notes) = read(&extra);
     assert_eq!(fits, ["resnet8"]);
-    assert!(notes.contains("model. are read; 1 others are left out"), "{notes}");
+    assert!(notes.contains("model. are read; 1 other is left out"), "{notes}");
 }
 
 /// resnet20 as some published code names it.

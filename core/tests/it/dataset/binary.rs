@@ -156,7 +156,7 @@ fn cifar10_batches_read_exactly_and_in_order() {
     fs::write(dir.path().join("batches.meta.txt"), names).unwrap();
     assert_eq!(open(dir.path()).classes().names.as_ref().unwrap()[9], "truck");
     fs::write(dir.path().join("batches.meta.txt"), "airplane\n").unwrap();
-    assert!(refusal(dir.path(), "train").contains("names 1 classes; there are 10"));
+    assert!(refusal(dir.path(), "train").contains("names 1 class; there are 10"));
 }
 
 #[test]

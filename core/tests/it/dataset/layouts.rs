@@ -59,7 +59,7 @@ fn every_format_of_torchvisions_image_folder_is_read_and_other_files_are_counted
     assert_eq!(reds(&dataset, "train"), [200; 6]);
     let [files, loose] = &*dataset.notes() else { panic!("{:?}", dataset.notes()) };
     assert!(files.starts_with("3 files (.gif 2, .txt 1) of the train split are passed over: only *.png"), "{files}");
-    assert_eq!(loose, "1 images directly in train are passed over: they are in no class");
+    assert_eq!(loose, "1 image directly in train is passed over: it is in no class");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn image_files_without_content_are_counted() {
     assert_eq!(
         datasets[0].notes,
         [
-            "1 images of the test split are empty files, such as test/a/1.png: jobs leave them out",
+            "1 image of the test split is an empty file, test/a/1.png: jobs leave it out",
             "2 images of the train split are empty files, such as train/a/2.png: jobs leave them out"
         ]
     );

@@ -55,7 +55,7 @@ fn a_limit_is_spread_over_the_classes_of_a_sorted_split() {
     assert!(select(Some(15)).train.positions.is_none() && select(Some(15)).notes.is_empty());
     let selection = select(Some(99));
     assert!(selection.train.positions.is_none());
-    assert_eq!(selection.notes, ["limit is 99, but there are 15 training images: all of them are used"]);
+    assert_eq!(selection.notes, ["limit is 99, but the data set has 15 training images: all of them are used"]);
     // Fewer images than classes: some are missing, which is said before anything is trained.
     let selection = select(Some(2));
     assert_eq!(counts(&selection.train.labels, 3), [1, 1, 0]);

@@ -20,7 +20,7 @@ fn a_table_names_the_files_and_their_labels() {
     assert_eq!(dataset.classes().names.as_deref().unwrap(), ["cat", "dog, big"]);
     assert_eq!((dataset.labels("train").unwrap(), reds(&dataset, "train")), (vec![0, 1, 1], vec![1, 3, 2]));
     assert_eq!(dataset.labels("test").unwrap(), [0]);
-    assert_eq!(dataset.notes(), ["1 images that train/metadata.csv does not name are passed over"]);
+    assert_eq!(dataset.notes(), ["1 image that train/metadata.csv does not name is passed over"]);
     for (table, fault) in [
         ("file_name,label\n/etc/passwd,a\n", "which is not a path below its directory"),
         ("file_name,label\n../test/5.png,a\n", "which is not a path below its directory"),
@@ -262,12 +262,10 @@ fn labels_that_may_not_be_meant_as_they_stand_are_noted() {
     );
     assert!(notes("train", &[("1.png", "00"), ("2.png", "01"), ("3.png", "00")]).is_empty());
     let words = notes("train", &[("1.png", "None"), ("2.png", "None"), ("3.png", "N/A"), ("4.png", "none")]);
-    let said = |count: u32, word: &str| {
-        format!(
-            "{count} images have the label {word:?}, which is taken for a class: if it is missing, remove their rows"
-        )
+    let said = |images: &str, word: &str| {
+        format!("{images} the label {word:?}, which is taken for a class: if it is missing, remove such rows")
     };
-    assert_eq!(words, [said(1, "N/A"), said(2, "None")]);
+    assert_eq!(words, [said("1 image has", "N/A"), said("2 images have", "None")]);
 }
 
 #[test]
@@ -313,5 +311,5 @@ fn tables_and_columns_that_are_passed_over_are_noted() {
     assert_eq!(set(&[("train/1.png", ""), ("test/2.png", ""), ("metadata.csv", agreeing)]), [""; 0]);
     let some = "file_name,label\ntest/1.png,a\n2.png,a\n";
     let some = set(&[("test/1.png", ""), ("2.png", ""), ("metadata.csv", some)]);
-    assert_eq!(some, ["1 images in no directory of a split are in the train split"]);
+    assert_eq!(some, ["1 image in no directory of a split is in the train split"]);
 }
