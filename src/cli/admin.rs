@@ -92,10 +92,19 @@ pub struct MigrateArgs {
     pub database_url: String,
 }
 
+/// Longest name of a token.
+const LONGEST_TOKEN_NAME: usize = 200;
+
 /// A name that the list of tokens can show.
 fn token_name(name: &str) -> Result<String, String> {
     if name.trim().is_empty() {
         return Err("a token without a name cannot be told from others: say who it is for".to_owned());
+    }
+    if name.chars().any(char::is_control) || name.chars().count() > LONGEST_TOKEN_NAME {
+        return Err(format!(
+            "a name of at most {LONGEST_TOKEN_NAME} characters, without line breaks and other control characters, is \
+             needed: the list of tokens shows it"
+        ));
     }
     Ok(name.to_owned())
 }

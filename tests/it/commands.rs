@@ -116,6 +116,16 @@ async fn a_token_without_a_name_is_refused() {
 }
 
 #[tokio::test]
+async fn a_token_whose_name_would_break_the_list_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["ops\nroot", "\u{1b}[31mops", &"o".repeat(201)] {
+        let (mut process, mut log) = start(&["token", "create", name, "--scope", "read"], dir.path(), None);
+        log.until("without line breaks and other control characters").await;
+        assert!(!process.ended().await.success(), "{name:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_command_whose_user_may_not_see_the_database_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let closed = dir.path().join("data");
