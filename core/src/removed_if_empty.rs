@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Removes, when it is dropped, a directory that was not there before and that has nothing in it, and so those above it.
+/// Removes, when it is dropped, a directory that was not there before and has nothing in it, and likewise those above.
 #[derive(Debug)]
 pub struct RemovedIfEmpty(Vec<PathBuf>);
 

@@ -38,8 +38,8 @@ pub(super) fn to_classes(
         *label = class.ok_or_else(|| {
             let (index, count, from) = (first + index, classes.count, classes.first_label);
             let message = format!(
-                "image {index} of the {split} split has label {label}, out of range: the data set has {}, numbered from \
-                 {from}",
+                "image {index} of the {split} split has label {label}, out of range: the data set has {}, numbered \
+                 from {from}",
                 counted(count, "class", "classes")
             );
             Error::invalid(path, message)

@@ -11,8 +11,8 @@ pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<S
     let mut doubts = Vec::new();
     if let Some(warmup) = distillation.warmup_epochs.filter(|&warmup| warmup > epochs) {
         doubts.push(format!(
-            "distillation.warmup_epochs is {warmup}, but the job trains for {trained}: the distillation loss gets {:.0} % \
-             of its weight at most. Lower warmup_epochs, or train longer",
+            "distillation.warmup_epochs is {warmup}, but the job trains for {trained}: the distillation loss gets {:.0} \
+             % of its weight at most. Lower warmup_epochs, or train longer",
             100.0 * f64::from(epochs) / f64::from(warmup)
         ));
     }

@@ -39,7 +39,7 @@ use crate::worker_link::control::Control;
 use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
 use distillery_core::protocol::{Evaluation, Event, Level, StopRequest, files, series};
-use distillery_core::spec::{Augmentation, TeacherCache, TrainingPlan};
+use distillery_core::spec::{Augmentation, TeacherCache, TeacherPlan, TrainingPlan};
 use doubts::ChanceWatch;
 use metrics::Meter;
 use setup::Setup;
@@ -158,15 +158,14 @@ impl<'a> Run<'a> {
     }
 
     fn evaluate_teacher(&mut self, settings: &Settings) -> Result<Flow> {
-        if self.setup.objective.teacher.is_none() {
-            return Ok(Flow::Continue);
-        }
-        let flow = if self.ranks.is_leader() { self.evaluate_teacher_on_rank_0(settings)? } else { Flow::Continue };
+        let Some(teacher) = &self.spec.teacher else { return Ok(Flow::Continue) };
+        let flow =
+            if self.ranks.is_leader() { self.evaluate_teacher_on_rank_0(teacher, settings)? } else { Flow::Continue };
         // The other ranks wait here.
         Ok(if self.ranks.any(flow == Flow::Stop)? { Flow::Stop } else { Flow::Continue })
     }
 
-    fn evaluate_teacher_on_rank_0(&mut self, settings: &Settings) -> Result<Flow> {
+    fn evaluate_teacher_on_rank_0(&mut self, teacher: &TeacherPlan, settings: &Settings) -> Result<Flow> {
         let goes_on = || self.control.stop_request().is_none();
         let Some(evaluation) = teacher_evaluation::evaluation(self.spec, settings, &mut self.setup, goes_on)? else {
             return Ok(Flow::Stop);
@@ -176,7 +175,8 @@ impl<'a> Run<'a> {
         let expected = teacher_evaluation::Expected {
             classes: self.setup.started.classes,
             recorded: self.setup.recorded_accuracy,
-            least: self.spec.teacher.as_ref().and_then(|teacher| teacher.min_top1),
+            least: teacher.min_top1,
+            checkpoint: &teacher.checkpoint,
         };
         for message in teacher_evaluation::check(&evaluation, expected)? {
             self.report.event(&warning(message));

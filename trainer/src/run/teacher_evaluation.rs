@@ -1,6 +1,8 @@
 //! The teacher's accuracy on the evaluation split and what it sees in the regions there: measured before training, once
 //! for all runs with the same teacher and data.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::cache_key::teacher_key;
@@ -54,7 +56,9 @@ const USUAL_LOSS: f64 = 5.0;
 
 /// What the teacher is compared with.
 #[derive(Debug, Clone, Copy)]
-pub struct Expected {
+pub struct Expected<'a> {
+    /// Its file.
+    pub checkpoint: &'a Path,
     pub classes: u32,
     /// The accuracy in percent that its file names.
     pub recorded: Option<f64>,
@@ -66,12 +70,13 @@ pub struct Expected {
 ///
 /// # Errors
 /// Its outputs are not finite, or it is worse than the specification demands.
-pub fn check(evaluation: &Evaluation, expected: Expected) -> Result<Vec<String>> {
-    let Expected { classes, recorded, least } = expected;
+pub fn check(evaluation: &Evaluation, expected: Expected<'_>) -> Result<Vec<String>> {
+    let Expected { checkpoint, classes, recorded, least } = expected;
     if !evaluation.loss.is_finite() {
-        return Err(Error::user(
-            "the teacher's outputs are not finite: its checkpoint holds broken weights, use another one",
-        ));
+        return Err(Error::user(format!(
+            "the teacher's outputs are not finite: its checkpoint {} holds broken weights, use another one",
+            checkpoint.display()
+        )));
     }
     let top1 = evaluation.top1;
     if let Some(least) = least.filter(|&least| top1 < least) {

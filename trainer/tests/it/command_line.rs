@@ -4,6 +4,7 @@ mod evaluating;
 mod framing;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use distillery_core::checkpoint::{self, Checkpoint, NewTensor};
 use distillery_core::protocol::{ErrorClass, Event, Outcome, Point};
@@ -275,9 +276,8 @@ fn a_loss_that_is_not_finite_ends_the_job_and_leaves_no_checkpoint() {
     assert!(!workspace.path("out/student.safetensors").exists());
 }
 
-#[test]
-fn a_first_loss_that_is_not_finite_is_blamed_on_the_weights_that_the_run_started_from() {
-    let workspace = Workspace::new().with_teacher();
+/// The workspace's teacher with a classifier whose weights are finite and absurd.
+fn broken_checkpoint(workspace: &Workspace) -> PathBuf {
     let sound = Checkpoint::open(&workspace.path("teacher/student.safetensors")).unwrap();
     let broken = workspace.path("broken.safetensors");
     let bytes_of = |tensor: &checkpoint::Tensor| {
@@ -295,6 +295,24 @@ fn a_first_loss_that_is_not_finite_is_blamed_on_the_weights_that_the_run_started
         })
         .collect();
     checkpoint::write(&broken, &tensors, &BTreeMap::new()).unwrap();
+    broken
+}
+
+#[test]
+fn a_teacher_without_finite_outputs_is_named_by_its_file() {
+    let workspace = Workspace::new().with_teacher();
+    let broken = broken_checkpoint(&workspace);
+    let spec = merged(workspace.distilled("kd"), json!({"teacher": {"checkpoint": broken}}));
+    let failure = workspace.fail(&spec, "out", &[]);
+    assert_eq!(failure.class, ErrorClass::User);
+    let parts = ["the teacher's outputs are not finite", broken.to_str().unwrap(), "use another one"];
+    assert!(parts.iter().all(|part| failure.message.contains(part)), "{failure:?}");
+}
+
+#[test]
+fn a_first_loss_that_is_not_finite_is_blamed_on_the_weights_that_the_run_started_from() {
+    let workspace = Workspace::new().with_teacher();
+    let broken = broken_checkpoint(&workspace);
     let spec = merged(workspace.plain(), json!({"student": {"checkpoint": broken}}));
     let events = workspace.events(&spec, "out", &[]);
     let Some(Event::Failed(failure)) = events.last() else { panic!("{events:?}") };
