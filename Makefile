@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-gpu fmt lint lint-dashboard clean
+.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-gpu networks fmt lint lint-dashboard clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ serve: build ## run the server on this machine's devices, with its data in data/
 # Most tests wait for something else than a processor.
 test: export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 test: setup ## run all tests: Rust, then the dashboard in a browser
-	@scripts/setup schemathesis
+	@scripts/setup schemathesis onnxruntime
 	@cargo test --locked
 	@CHROMIUM=$$(scripts/browser) node --test tests/browser/*.test.mjs
 	@echo "All tests passed: Rust, and the dashboard in a browser."
@@ -54,6 +54,11 @@ bench-gpu: setup ## on a GPU: run its tests, and compare steps, jobs and accurac
 	@scripts/setup pytorch_bench cuda_headers
 	@cargo build --release --locked --package distillery-trainer
 	@python3 benches/gpu.py $(if $(DATA),--data $(DATA))
+
+networks: setup ## compare networks of timm and torchvision with PyTorch, and write the table in docs/networks.md (ONLY=resnet18,…; OPERATORS=1)
+	@scripts/setup networks
+	@cargo build --locked --package distillery-trainer --bins --examples
+	@.deps/networks/run scripts/networks.py $(if $(ONLY),--only $(ONLY)) $(if $(OPERATORS),--operators)
 
 fmt: ## format the code
 	@cargo fmt --all

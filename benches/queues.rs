@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use common::{print_latencies, quantile, write_dataset, write_trainer};
 use distillery::db::embedded;
-use distillery::db::jobs::{Created, NewJob};
+use distillery::db::jobs::{Created, NetworkNames, NewJob};
 use distillery::db::{self, queue};
 use distillery::protocol::{Outcome, StudentFacts};
 use distillery::spec::{JobSpec, Request};
@@ -257,7 +257,14 @@ fn spec() -> anyhow::Result<JobSpec> {
 
 async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
     let submitted = serde_json::to_string(spec)?;
-    let new = NewJob { spec, submitted: &submitted, idempotency: None, warnings: &[], dataset_fingerprint: None };
+    let new = NewJob {
+        spec,
+        submitted: &submitted,
+        idempotency: None,
+        warnings: &[],
+        dataset_fingerprint: None,
+        networks: NetworkNames::default(),
+    };
     match db::jobs::create(pool, &new).await? {
         Created::New(job) => Ok(job.id),
         other => anyhow::bail!("{other:?}"),

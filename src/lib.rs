@@ -19,10 +19,11 @@ pub mod cli;
 pub mod commands;
 pub mod db;
 pub mod http;
+pub mod onnx_runtime;
 pub mod process;
 pub mod removals;
 pub mod storage_check;
 pub mod telemetry;
 pub mod worker;
 
-pub use distillery_core::{architecture, checkpoint, dataset, protocol, spec, text};
+pub use distillery_core::{architecture, checkpoint, dataset, exported, protocol, spec, text};

@@ -6,7 +6,7 @@ use std::process::{Command as Process, ExitCode};
 use anyhow::Context;
 use clap::Parser;
 use distillery::cli::{Cli, Command};
-use distillery::commands::{database, prune, serve, token};
+use distillery::commands::{database, export, prune, serve, token};
 use distillery::{db, telemetry, worker};
 
 fn main() -> ExitCode {
@@ -23,6 +23,13 @@ fn main() -> ExitCode {
         Command::Database(args) => match run(database::run(args)) {
             Ok(code) => return code,
             Err(error) => Err(error),
+        },
+        Command::Export(args) => match export::run(&args) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                eprintln!("distillery: {error:#}");
+                return export::exit_code(&error);
+            }
         },
         Command::Prune(args) => run(prune::run(args)),
         Command::Train(_) | Command::Verify(_) | Command::Evaluate(_) | Command::Convert(_) | Command::Inspect(_) => {

@@ -50,6 +50,7 @@ interface Schemas {
     guess?: Schemas['Guess'] | null;
     id: string;
     name?: string | null;
+    network?: Schemas['ExportedNetwork'] | null;
     notes: string[];
     num_classes?: number | null;
     parameters: number;
@@ -57,7 +58,7 @@ interface Schemas {
     size_bytes: number;
     tensors: number;
   };
-  CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy";
+  CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy" | "torch_export";
   DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
   DatasetList: {
     data: Schemas['Summary'][];
@@ -148,6 +149,33 @@ interface Schemas {
     time: string;
   };
   EventKind: "status" | "log" | "warning" | "checkpoint" | "teacher" | "compacted";
+  ExportMode: "training" | "evaluation" | "mixed" | "either";
+  ExportedHead: {
+    begins_after?: string | null;
+    classifier?: string | null;
+    is_linear?: boolean | null;
+    operators: string[];
+  };
+  ExportedMap: {
+    layout: Schemas['MapLayout'];
+    shape: number[];
+  };
+  ExportedNetwork: {
+    batch: (number | null)[];
+    classes: number;
+    feature_map?: Schemas['ExportedMap'] | null;
+    format: string;
+    head: Schemas['ExportedHead'];
+    input: number[];
+    macs: number;
+    memory?: Schemas['MemoryDescription'];
+    mode: Schemas['ExportMode'];
+    operators: Record<string, number>;
+    parameters: number;
+    schema: string;
+    torch?: string | null;
+    warnings: string[];
+  };
   Failure: {
     class: Schemas['ErrorClass'];
     message: string;
@@ -196,7 +224,9 @@ interface Schemas {
     spec: Schemas['JobSpec'];
     started_at?: string | null;
     status: Schemas['Status'];
+    student_network?: string | null;
     teacher?: Schemas['Evaluation'] | null;
+    teacher_network?: string | null;
     worker?: string | null;
   };
   JobProgress: Schemas['Progress'] & {
@@ -333,15 +363,21 @@ interface Schemas {
     total_bytes: number;
     weights_bytes: number;
   };
+  MapLayout: "channels_first" | "channels_last" | "tokens";
+  MemoryDescription: {
+    kept_elements: number;
+    peak_elements: number;
+  };
   Method: "none" | "kd" | "dkd" | "nkd" | "sdd_kd" | "sdd_dkd" | "sdd_nkd";
   Metrics: {
     last_id: number;
     series: Schemas['Series'][];
   };
   NetworkFacts: {
-    architecture: string;
-    feature_map: number[];
+    architecture?: string | null;
+    feature_map?: number[] | null;
     macs: number;
+    name: string;
     parameters: number;
   };
   NotNew: Schemas['Job'] | Schemas['DryRun'];
@@ -387,6 +423,7 @@ interface Schemas {
       guess?: Schemas['Guess'] | null;
       id: string;
       name?: string | null;
+      network?: Schemas['ExportedNetwork'] | null;
       notes: string[];
       num_classes?: number | null;
       parameters: number;
@@ -413,7 +450,9 @@ interface Schemas {
       spec: Schemas['JobSpec'];
       started_at?: string | null;
       status: Schemas['Status'];
+      student_network?: string | null;
       teacher?: Schemas['Evaluation'] | null;
+      teacher_network?: string | null;
       worker?: string | null;
     })[];
     has_more: boolean;
@@ -513,11 +552,11 @@ interface Schemas {
     size_bytes: number;
   };
   StudentSpec: {
-    architecture: string;
+    architecture?: string;
     checkpoint?: string;
   };
   StudentSpecRequest: {
-    architecture: string;
+    architecture?: string | null;
     checkpoint?: string | null;
   };
   Summaries: {
@@ -540,7 +579,7 @@ interface Schemas {
     storage: Schemas['Storage'];
   };
   TeacherSpec: {
-    architecture: string;
+    architecture?: string;
     checkpoint?: string;
     job?: string;
     mean?: number[];

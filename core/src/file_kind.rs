@@ -1,7 +1,8 @@
-//! Regular files, told from everything else that a path can lead to.
+//! Regular files, told from everything else that a path can lead to, and from each other.
 
-use std::fs::FileType;
-use std::os::unix::fs::FileTypeExt;
+use std::fs::{self, FileType};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 /// What a path leads to that is no regular file, such as "a pipe"; `None` for a regular file.
 #[must_use]
@@ -15,4 +16,11 @@ pub fn irregular(file_type: FileType) -> Option<&'static str> {
         (file_type.is_symlink(), Some("a broken link")),
     ];
     kinds.into_iter().find(|(is_it, _)| *is_it).map_or(Some("of an unknown kind"), |(_, name)| name)
+}
+
+/// Whether two paths lead to one file, through links or not.
+#[must_use]
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
+    identity(one).is_some_and(|found| identity(other) == Some(found))
 }

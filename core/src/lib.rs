@@ -16,6 +16,7 @@ mod byte_source;
 pub mod checkpoint;
 pub mod dataset;
 pub mod exit_status;
+pub mod export;
 pub mod exported;
 pub mod file_kind;
 pub mod protocol;

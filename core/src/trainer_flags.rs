@@ -32,7 +32,10 @@ pub struct TrainArgs {
     /// The teacher's checkpoint, instead of the specification's: a file for what is an id or a job there.
     #[arg(long, env = "DISTILLERY_TEACHER")]
     pub teacher: Option<PathBuf>,
-    /// The checkpoint that the student starts from, instead of the specification's.
+    /// The exported network whose weights the teacher's checkpoint has.
+    #[arg(long, env = "DISTILLERY_TEACHER_NETWORK")]
+    pub teacher_network: Option<PathBuf>,
+    /// The checkpoint that the student starts from, instead of the specification's, or the exported network to train.
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
     /// Directory for the students, the manifest, the metrics and the state to resume from. Running the same command
@@ -83,6 +86,9 @@ pub struct VerifyArgs {
     /// The teacher's checkpoint. Default: the file that the run used.
     #[arg(long, env = "DISTILLERY_TEACHER")]
     pub teacher: Option<PathBuf>,
+    /// The exported network whose weights the teacher's checkpoint has, if any. Default: the file that the run used.
+    #[arg(long, env = "DISTILLERY_TEACHER_NETWORK")]
+    pub teacher_network: Option<PathBuf>,
     /// The checkpoint that the student started from, if any. Default: the file that the run used.
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
@@ -96,10 +102,14 @@ pub struct VerifyArgs {
 
 #[derive(Debug, Clone, Args)]
 pub struct EvaluateArgs {
-    /// The architecture: a name from `GET /v1/architectures`.
+    /// The architecture: a name from `GET /v1/architectures`. Default: the one that the checkpoint's metadata name, or
+    /// the only one that it fits. Exported networks have none.
     #[arg(long, env = "DISTILLERY_ARCHITECTURE")]
-    pub architecture: String,
-    /// The checkpoint: safetensors, or a file written by torch.save.
+    pub architecture: Option<String>,
+    /// The exported network whose weights the checkpoint has, such as a student's.
+    #[arg(long, env = "DISTILLERY_NETWORK", conflicts_with = "architecture")]
+    pub network: Option<PathBuf>,
+    /// The checkpoint: safetensors, a file written by torch.save, or a network that torch.export.save wrote.
     #[arg(long, env = "DISTILLERY_CHECKPOINT")]
     pub checkpoint: PathBuf,
     /// Directory of the data set.

@@ -2,6 +2,7 @@
 //! `--help`, which is the reference.
 
 mod admin;
+mod export;
 mod server;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub use admin::{ClientArgs, MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
 pub use distillery_core::trainer_flags::LogFormat;
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
+pub use export::ExportArgs;
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
 
 use crate::db::DatabaseLocation;
@@ -44,6 +46,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Describe an exported network or a checkpoint as JSON.
     Inspect(InspectArgs),
+    /// Write a student in another format: `.pt2`, ONNX, int8, or a bundle of several.
+    Export(ExportArgs),
     /// Create, list and revoke API tokens.
     Token(TokenArgs),
     /// Run a client of PostgreSQL, such as psql or pg_dump, on the server's own database.

@@ -48,6 +48,10 @@ pub struct ServeArgs {
     #[arg(long, env = "DISTILLERY_COMPACT_AFTER_DAYS", value_name = "DAYS", default_value_t = 30,
         value_parser = clap::value_parser!(u32).range(..=36_500))]
     pub compact_after_days: u32,
+    /// ONNX Runtime's library, 1.17 or later, with which exported students are checked. Without one they are not
+    /// checked, and their reports say so.
+    #[arg(long, env = "DISTILLERY_ONNXRUNTIME", default_value = "libonnxruntime.so")]
+    pub onnxruntime: PathBuf,
     #[command(flatten)]
     pub data: DataArgs,
     /// Applied once an hour. Nothing is removed without `--older-than-days` or `--max-bytes`.

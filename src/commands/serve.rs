@@ -64,6 +64,7 @@ async fn serve(
     let data = &args.data;
     let mut settings = http::ServerSettings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
     settings.follow_links = data.follow_links;
+    settings.onnxruntime = args.onnxruntime.clone();
     settings.public_url = args.public_url.clone();
     settings.requests_per_second = args.requests_per_second;
     settings.connections = args.max_connections;

@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
@@ -25,11 +26,11 @@ pub struct UploadedCheckpoint {
     /// Size in bytes.
     pub size_bytes: i64,
     /// The format of the file.
-    #[schema(value_type = crate::checkpoint::CheckpointFormat)]
+    #[schema(value_type = UploadFormat)]
     pub format: String,
     /// Number of tensors.
     pub tensors: i64,
-    /// Number of elements of all tensors.
+    /// Number of elements of all tensors; of an exported network those that are trained.
     pub parameters: i64,
     /// The architecture that its uploader named, or the only one whose keys and shapes it has.
     pub architecture: Option<String>,
@@ -41,10 +42,28 @@ pub struct UploadedCheckpoint {
     /// The likeliest network; absent if no known network has even half of its keys and shapes.
     #[schema(value_type = Option<Guess>)]
     pub guess: Option<Json<Guess>>,
+    /// The network in a file of `torch.export`, which is its own architecture; null for other files.
+    #[schema(value_type = Option<crate::exported::Description>)]
+    pub network: Option<Value>,
     /// What was passed over, chosen or read under another name.
     pub notes: Vec<String>,
     /// When it was first uploaded.
     pub created_at: DateTime<Utc>,
+}
+
+/// The format of an uploaded file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = CheckpointFormat)]
+pub enum UploadFormat {
+    /// Hugging Face's safetensors.
+    Safetensors,
+    /// `torch.save` since PyTorch 1.6.
+    TorchZip,
+    /// `torch.save` before PyTorch 1.6.
+    TorchLegacy,
+    /// `torch.export.save`: a network with its weights.
+    TorchExport,
 }
 
 /// A network whose keys and shapes a checkpoint has.
@@ -99,15 +118,13 @@ pub async fn insert(
         r#"
         insert into checkpoints as old
             (id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, fits, guess,
-            notes, key)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+            notes, key, network)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $15)
         on conflict (id) do update set
             name = coalesce(excluded.name, old.name),
             architecture = coalesce(excluded.architecture, old.architecture),
             num_classes = coalesce(excluded.num_classes, old.num_classes),
-            fits = excluded.fits,
-            guess = excluded.guess,
-            notes = excluded.notes,
+            fits = excluded.fits, guess = excluded.guess, notes = excluded.notes, network = excluded.network,
             key = case when checkpoint_key(old.key, old.sha256) = $14 then excluded.key else old.key end
         returning name, architecture, num_classes, created_at, key is not distinct from $13 as "is_taken!",
             xmax = 0 as "is_new!"
@@ -126,6 +143,7 @@ pub async fn insert(
         &new.notes,
         key,
         damaged,
+        new.network,
     )
     .fetch_one(&mut *transaction)
     .await?;
@@ -153,10 +171,10 @@ pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sql
         r#"
         update checkpoints set
             name = coalesce($3, name), architecture = coalesce($4, architecture),
-            num_classes = coalesce($5, num_classes), fits = $6, guess = $7, notes = $8
+            num_classes = coalesce($5, num_classes), fits = $6, guess = $7, notes = $8, network = $9
         where id = $1 and checkpoint_key(key, sha256) = $2
         returning id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", notes, created_at
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", network, notes, created_at
         "#,
         new.id,
         key,
@@ -166,6 +184,7 @@ pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sql
         &new.fits as _,
         new.guess.as_ref() as _,
         &new.notes,
+        new.network,
     )
     .fetch_optional(pool)
     .await
@@ -176,7 +195,7 @@ pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpo
         UploadedCheckpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", notes, created_at
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", network, notes, created_at
         from checkpoints where id = $1
         "#,
         id,
@@ -195,7 +214,7 @@ pub async fn list(
         UploadedCheckpoint,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", notes, created_at
+            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", network, notes, created_at
         from checkpoints
         where $1::timestamptz is null or (created_at, id) < ($1, $2)
         order by created_at desc, id desc limit $3
@@ -242,7 +261,8 @@ pub async fn size_of_others(pool: &PgPool, id: &str) -> sqlx::Result<u64> {
     query.fetch_one(pool).await.map(i64::unsigned_abs)
 }
 
-/// Deletes a checkpoint that no unfinished job needs. Returns what is left to do: to remove its file.
+/// Deletes a checkpoint that no unfinished job needs, and no finished one whose student is the network in it. Returns
+/// what is left to do: to remove its file.
 pub async fn delete(pool: &PgPool, id: &str) -> sqlx::Result<Result<FileDeletion, Refusal>> {
     let mut transaction = pool.begin().await?;
     match delete_in(&mut transaction, id).await? {
@@ -266,16 +286,24 @@ async fn delete_in(connection: &mut PgConnection, id: &str) -> sqlx::Result<Resu
         id,
     );
     let Some(key) = query.fetch_optional(&mut *connection).await? else { return Ok(Err(Refusal::Missing)) };
-    let query = sqlx::query_scalar!(
+    let query = sqlx::query!(
         r#"
-        select id from jobs join job_checkpoints on job_id = id
-        where checkpoint_id = $1 and status <> all($2) limit 1
+        select id, status <> all($2) as "is_unfinished!"
+        from jobs join job_checkpoints on job_id = id
+        where checkpoint_id = $1 and (status <> all($2)
+            or (status = 'succeeded' and student_architecture is null and spec #>> '{student,checkpoint}' = $1))
+        order by status = 'succeeded', id limit 1
         "#,
         id,
         &Status::FINAL as &[Status],
     );
     if let Some(job) = query.fetch_optional(&mut *connection).await? {
-        return Ok(Err(Refusal::Because(format!("job {job}, which is not finished, needs it"))));
+        let id = job.id;
+        return Ok(Err(Refusal::Because(if job.is_unfinished {
+            format!("job {id}, which is not finished, needs it")
+        } else {
+            format!("the student of job {id} is this network, and is nothing without it: delete that job first")
+        })));
     }
     sqlx::query!("delete from job_checkpoints where checkpoint_id = $1", id).execute(&mut *connection).await?;
     sqlx::query!("delete from checkpoints where id = $1", id).execute(&mut *connection).await?;

@@ -1,6 +1,8 @@
 //! Stored files as responses, with ranges, conditions, digest and file name.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -37,6 +39,8 @@ pub struct Download {
     pub sha256: String,
     /// The name that browsers suggest.
     pub file_name: String,
+    /// The bytes, if they are not in storage.
+    pub local: Option<Arc<File>>,
 }
 
 impl Download {
@@ -72,6 +76,12 @@ impl Download {
         response.headers_mut().insert(CONTENT_LENGTH, (bytes.end - bytes.start).into());
         if bytes.is_empty() {
             return Ok(response.into_response());
+        }
+        if let Some(file) = self.local {
+            if method != Method::HEAD {
+                *response.body_mut() = Body::from_stream(local(file, bytes));
+            }
+            return Ok(response);
         }
         let file = match state.artifacts.version(&self.key).await? {
             None => return Err(self.gone()),
@@ -155,6 +165,23 @@ impl Download {
         }
         Ok(())
     }
+}
+
+/// A range of a local file, in pieces.
+fn local(file: Arc<File>, range: Range<u64>) -> impl Stream<Item = std::io::Result<Bytes>> {
+    const PIECE: u64 = 1 << 18;
+    futures::stream::try_unfold((file, range), async |(file, range)| {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let piece = range.start..range.end.min(range.start + PIECE);
+        let (rest, reader) = (piece.end..range.end, file.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; (piece.end - piece.start) as usize];
+            reader.read_exact_at(&mut bytes, piece.start).map(|()| Bytes::from(bytes))
+        });
+        Ok(Some((read.await.map_err(std::io::Error::other)??, (file, rest))))
+    })
 }
 
 /// The content, without the end of a file that is damaged: a client then notices that it has not got the file. Only

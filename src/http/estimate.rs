@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::architecture::{self, Layout};
-use crate::db::jobs::{DeviceKind, MeasuredJob};
+use crate::db::jobs::{DeviceKind, ExportedMacs, MeasuredJob};
+use crate::exported::Description;
 use crate::spec::{JobSpec, TeacherCache};
 
 /// A rough estimate of the memory that training takes on each device.
@@ -43,21 +44,59 @@ pub struct ImageCounts {
     pub eval: u64,
 }
 
+/// What a network costs; per image, but for its parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct NetworkCost {
+    pub parameters: u64,
+    /// Multiply-accumulates.
+    pub macs: u64,
+    /// Elements that a training step keeps for its gradients.
+    pub kept_elements: u64,
+    /// Elements that a forward pass holds at a time.
+    pub peak_elements: u64,
+}
+
+impl NetworkCost {
+    pub fn of(layout: &Layout) -> Self {
+        let (kept_elements, peak_elements) = (layout.kept_elements(), layout.peak_elements());
+        Self { parameters: layout.parameters, macs: layout.macs, kept_elements, peak_elements }
+    }
+
+    pub fn of_exported(network: &Description) -> Self {
+        let memory = network.memory;
+        Self {
+            parameters: network.parameters,
+            macs: network.macs,
+            kept_elements: memory.kept_elements,
+            peak_elements: memory.peak_elements,
+        }
+    }
+}
+
+/// What the networks of a job cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Costs {
+    pub student: NetworkCost,
+    pub teacher: Option<NetworkCost>,
+}
+
 /// Jobs that an estimate is the mean of.
 const MOST_JOBS: usize = 5;
 
 impl Memory {
-    pub fn estimate(spec: &JobSpec, student: &Layout, teacher: Option<&Layout>) -> Self {
+    pub fn estimate(spec: &JobSpec, Costs { student, teacher }: Costs) -> Self {
         let states = spec.training.optimizer.states();
         let kept_bytes = student.parameters * 4 * (3 + states);
         let weights_bytes = kept_bytes + teacher.map_or(0, |teacher| teacher.parameters * 4);
         let side = spec.dataset.image_size;
         let image = 3 * u64::from(side) * u64::from(side);
-        let kept = student.kept_elements() + student.peak_elements();
-        let passing = teacher.map_or(0, Layout::peak_elements);
+        let kept = student.kept_elements.saturating_add(student.peak_elements);
+        let passing = teacher.map_or(0, |teacher| teacher.peak_elements);
         let images = spec.training.batch_size.div_ceil(spec.training.devices);
-        let activations_bytes = u64::from(images) * 4 * (image + kept + passing);
-        let total_bytes = weights_bytes + activations_bytes;
+        // An uploaded network may be as large as its file says.
+        let of_image = image.saturating_add(kept).saturating_add(passing);
+        let activations_bytes = (u64::from(images) * 4).saturating_mul(of_image);
+        let total_bytes = weights_bytes.saturating_add(activations_bytes);
         let method = "float32 throughout. weights: the student's four times or more (weights, gradients, the best so \
                       far, one or two states of the optimiser) and the teacher's once. activations: per image of the \
                       batch, the student's maps that its gradients need, and what both networks hold at once on the \
@@ -71,11 +110,16 @@ impl Time {
     pub fn estimate(
         spec: &JobSpec,
         classes: u32,
+        costs: Costs,
         images: ImageCounts,
         kind: DeviceKind,
         jobs: &[MeasuredJob],
     ) -> Option<Self> {
-        let cost = Cost::of(spec, classes)?;
+        let macs = ExportedMacs {
+            teacher: costs.teacher.map(|teacher| teacher.macs as f64),
+            student: Some(costs.student.macs as f64),
+        };
+        let cost = Cost::of(spec, classes, macs)?;
         let same: Vec<f64> = jobs
             .iter()
             .filter(|job| trains_alike(&job.spec, spec))
@@ -84,7 +128,7 @@ impl Time {
             .collect();
         let scaled = || {
             let rate = |job: &MeasuredJob| {
-                let per_second = job.images_per_second * Cost::of(&job.spec, classes)?.step;
+                let per_second = job.images_per_second * Cost::of(&job.spec, classes, job.macs)?.step;
                 (job.spec.training.devices == spec.training.devices).then_some(per_second / cost.step)
             };
             jobs.iter().filter_map(rate).take(MOST_JOBS).collect::<Vec<f64>>()
@@ -114,11 +158,17 @@ impl Time {
 /// Whether two jobs do the same for each image.
 fn trains_alike(one: &JobSpec, other: &JobSpec) -> bool {
     let key = |spec: &JobSpec| {
-        let teacher = spec.teacher.as_ref().map(|teacher| teacher.architecture.clone());
+        // An exported network is known by where it is.
+        let teacher = spec.teacher.as_ref().map(|teacher| {
+            let source = teacher.architecture.is_none().then(|| teacher.source.clone());
+            (teacher.architecture.clone(), source)
+        });
+        let checkpoint = spec.student.checkpoint.clone().filter(|_| spec.student.architecture.is_none());
+        let student = (spec.student.architecture.clone(), checkpoint);
         let training = &spec.training;
         let scales = spec.distillation.scales.clone();
         (
-            (teacher, spec.student.architecture.clone(), spec.dataset.image_size, scales),
+            (teacher, student, spec.dataset.image_size, scales),
             (training.devices, training.batch_size, training.teacher_cache),
         )
     };
@@ -135,15 +185,18 @@ struct Cost {
 
 impl Cost {
     /// `None` if a network is not known.
-    fn of(spec: &JobSpec, classes: u32) -> Option<Self> {
-        let macs = |name: &str| {
-            let layout = architecture::find(name)?.layout_at(classes, spec.dataset.image_size);
-            Some(layout.macs as f64)
+    fn of(spec: &JobSpec, classes: u32, exported: ExportedMacs) -> Option<Self> {
+        let macs = |architecture: Option<&String>, exported: Option<f64>| match architecture {
+            None => exported,
+            Some(name) => {
+                let layout = architecture::find(name)?.layout_at(classes, spec.dataset.image_size);
+                Some(layout.macs as f64)
+            }
         };
-        let student = macs(&spec.student.architecture)?;
+        let student = macs(spec.student.architecture.as_ref(), exported.student)?;
         let is_cached = matches!(spec.training.teacher_cache, Some(TeacherCache::Exact | TeacherCache::Views(_)));
         let teacher = match &spec.teacher {
-            Some(teacher) if !is_cached => macs(&teacher.architecture)?,
+            Some(teacher) if !is_cached => macs(teacher.architecture.as_ref(), exported.teacher)?,
             _ => 0.0,
         };
         Some(Self { step: (3.0 * student + teacher).max(1.0), evaluation: student })

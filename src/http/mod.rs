@@ -18,9 +18,12 @@ mod dataset_facts;
 mod download;
 mod error;
 mod estimate;
+mod exports;
 mod extract;
 mod feed;
 mod health;
+mod inspection;
+mod networks;
 mod openapi;
 mod origin;
 mod prometheus;
@@ -80,6 +83,10 @@ pub struct ServerSettings {
     pub checkpoint_limit: u64,
     /// Largest total size of all uploaded checkpoints, in bytes.
     pub uploads_limit: Option<u64>,
+    /// The `distillery` program, which writes students in other formats.
+    pub program: PathBuf,
+    /// ONNX Runtime's library, with which exported students are checked if it is there.
+    pub onnxruntime: PathBuf,
     /// Most simultaneous uploads. Further ones get 503.
     pub uploads: usize,
     /// Most simultaneous uploads with the same token.
@@ -124,6 +131,8 @@ impl ServerSettings {
             datasets_dir,
             follow_links: false,
             spool_dir,
+            program: std::env::current_exe().unwrap_or_else(|_| "distillery".into()),
+            onnxruntime: "libonnxruntime.so".into(),
             checkpoint_limit: CHECKPOINT_LIMIT,
             uploads_limit: None,
             uploads: 64,
@@ -155,6 +164,7 @@ pub struct AppState {
     boards: board::Boards,
     gate: auth::Gate,
     uploads: Arc<uploads::Uploads>,
+    exports: Arc<exports::Exports>,
     readiness: Arc<health::Readiness>,
     comparisons: Arc<comparisons::Comparisons>,
     bodies: Arc<extract::Bodies>,
@@ -176,6 +186,7 @@ impl AppState {
             boards: board::Boards::default(),
             gate: auth::Gate::new(pool.clone(), &settings),
             uploads: Arc::new(uploads::Uploads::new(&settings)),
+            exports: Arc::default(),
             readiness: Arc::default(),
             comparisons: Arc::default(),
             bodies: Arc::default(),

@@ -6,27 +6,26 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::types::Json as Jsonb;
 use utoipa::ToSchema;
 
 use super::AppState;
 use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
-use super::estimate::{ImageCounts, Memory, Time};
-use super::extract::fault;
-use crate::architecture::{self, Architecture, Layout, Shapes};
+use super::estimate::{Costs, ImageCounts, Memory, NetworkCost, Time};
+use super::networks::{self, Found};
+use crate::architecture::{self, Architecture};
 use crate::db;
-use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
-use crate::db::jobs::{DeviceKind, Status};
-use crate::spec::{self, DatasetName, Fault, JobSpec, Request, TeacherRequest};
-use crate::text::counted;
+use crate::db::jobs::{DeviceKind, NetworkNames};
+use crate::spec::{self, DatasetName, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request};
 
 /// A specification that can run.
 #[derive(Debug)]
 pub struct Resolved {
-    /// With the teacher's architecture filled in.
+    /// With the architectures filled in.
     pub spec: JobSpec,
+    /// The networks without an architecture.
+    exported: Exported,
     /// The data set.
     dataset: DatasetFacts,
     /// The [fingerprint](crate::dataset::fingerprint) of the server's copy of the data set, which workers compare with
@@ -36,8 +35,15 @@ pub struct Resolved {
     prospects: Prospects,
     /// Why it will wait for a worker with enough devices.
     waits: Option<String>,
-    /// Notes of the reader of its checkpoints.
+    /// Notes of the reader of its checkpoints, and which defaults follow from exported networks.
     notes: Vec<String>,
+}
+
+/// The exported networks of a job.
+#[derive(Debug)]
+struct Exported {
+    teacher: Option<ExportedNetwork>,
+    student: Option<ExportedNetwork>,
 }
 
 /// What a job would be.
@@ -66,14 +72,16 @@ pub struct DryRun {
 /// A network at the job's image size and number of classes.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct NetworkFacts {
-    /// A name of `GET /v1/architectures`.
-    pub architecture: String,
+    /// The architecture, or the exported network's name.
+    pub name: String,
+    /// A name of `GET /v1/architectures`; null for an exported network.
+    pub architecture: Option<String>,
     /// Trained parameters.
     pub parameters: u64,
     /// Multiply-accumulates for one image.
     pub macs: u64,
-    /// Channels, height and width of the final feature map.
-    pub feature_map: [u32; 3],
+    /// Channels, height and width of the final feature map; null for an exported network without one.
+    pub feature_map: Option<[u64; 3]>,
 }
 
 /// Reads a specification and checks what it names.
@@ -81,34 +89,31 @@ pub struct NetworkFacts {
 /// # Errors
 /// All faults, or what kept this from finding out.
 pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, ApiError> {
-    let mut request = Request::read(document);
-    let faults = &mut request.faults;
+    let first = Request::read(document);
     // A data set whose description is faulty is looked for once that is mended.
-    let (mut checked, location) = (None, &request.dataset.location);
-    let mut notes = Vec::new();
-    if let Some(name) =
-        location.name.clone().filter(|_| !faults.iter().any(|fault| fault.pointer.starts_with("/dataset")))
-    {
-        let dataset = request.dataset.clone().at(DatasetName { name });
-        checked = dataset_facts::check(state, &dataset, faults).await?;
+    let (mut checked, mut of_dataset) = (None, Vec::new());
+    let is_of_dataset = |fault: &Fault| fault.pointer.starts_with("/dataset");
+    if let Some(name) = first.dataset.location.name.clone().filter(|_| !first.faults.iter().any(is_of_dataset)) {
+        let dataset = first.dataset.clone().at(DatasetName { name });
+        checked = dataset_facts::check(state, &dataset, &mut of_dataset).await?;
     }
     let classes = checked.as_ref().map(|dataset| dataset.classes);
-    if let Some(teacher) = &mut request.teacher {
-        if let (Some(id), Some(architecture)) = (&teacher.checkpoint, teacher.architecture) {
-            let given = GivenCheckpoint { pointer: "/teacher/checkpoint", id, architecture };
-            notes.extend(given.check(state, classes, faults).await?);
-        }
-        check_teacher_job(state, teacher, classes, faults).await?;
-    }
-    if let (Some(id), Some(architecture)) = (&request.student.checkpoint, request.student.architecture) {
-        let given = GivenCheckpoint { pointer: "/student/checkpoint", id, architecture };
-        notes.extend(given.check(state, classes, faults).await?);
-    }
+    let Found { networks, faults: of_networks, mut notes } = networks::find(state, &first, classes).await?;
+    // Again, with the defaults that follow from the networks.
+    let mut request = Request::read_with(document, &networks);
+    request.faults.extend(of_dataset);
+    request.faults.extend(of_networks);
+    notes.append(&mut request.choices);
+    let exported = Exported {
+        teacher: request.teacher.as_ref().and_then(|teacher| teacher.exported.clone()),
+        student: request.student.exported.clone(),
+    };
     let devices = request.training.devices;
     match (request.complete(), checked) {
         (Ok(spec), Some(dataset)) => {
             let fingerprint = dataset_facts::fingerprint(state, &spec.dataset.location.name).await?;
             let needs = Needs {
+                spec_version: spec.version(),
                 devices: i32::try_from(devices).unwrap_or(i32::MAX),
                 dataset: &spec.dataset.location.name,
                 fingerprint: fingerprint.as_deref(),
@@ -116,129 +121,23 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
             let prospects = waiting::prospects(&state.pool, needs).await?;
             let too_few = devices > 1 && prospects.most_devices.unsigned_abs() < devices;
             let waits = prospects.lack.as_ref().filter(|_| too_few).map(Lack::warning);
-            Ok(Resolved { spec, dataset, fingerprint, prospects, waits, notes })
+            Ok(Resolved { spec, exported, dataset, fingerprint, prospects, waits, notes })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
     }
 }
 
-/// An uploaded checkpoint that a specification names.
-struct GivenCheckpoint<'a> {
-    pointer: &'a str,
-    id: &'a str,
-    architecture: &'static Architecture,
-}
-
-impl GivenCheckpoint<'_> {
-    /// Checks that it exists and is of the network. Returns the notes of its reader.
-    async fn check(
-        &self,
-        state: &AppState,
-        classes: Option<u32>,
-        faults: &mut Vec<Fault>,
-    ) -> Result<Vec<String>, ApiError> {
-        let Self { pointer, id, architecture } = *self;
-        match checkpoints::get(&state.pool, id).await? {
-            None => {
-                faults.push(fault(pointer, format!("there is no checkpoint {id}: upload it with PUT /v1/checkpoints")));
-                Ok(Vec::new())
-            }
-            Some(checkpoint) => {
-                let mismatch = mismatch(&checkpoint, architecture, classes);
-                faults.extend(mismatch.map(|mismatch| fault(pointer, format!("checkpoint {id} {mismatch}"))));
-                Ok(checkpoint.notes.iter().map(|note| format!("checkpoint {id}: {note}")).collect())
-            }
-        }
-    }
-}
-
-/// What keeps a stored checkpoint from being of the network. Its tensors are not at hand, but what fits an architecture
-/// has exactly that one's.
-fn mismatch(checkpoint: &UploadedCheckpoint, network: &Architecture, classes: Option<u32>) -> Option<String> {
-    let fits = &checkpoint.fits.0;
-    let is_fit =
-        |fit: &Fit| fit.architecture == network.name && classes.is_none_or(|classes| classes == fit.num_classes);
-    if fits.iter().any(is_fit) {
-        return None;
-    }
-    let Some((fit, known)) = fits.iter().find_map(|fit| Some((fit, architecture::find(&fit.architecture)?))) else {
-        return Some(fits_nothing(checkpoint, network));
-    };
-    let mismatch = architecture::mismatch(network, &shapes_of(known, fit), classes)?;
-    // The sentence ends with what it fits.
-    let own = counted(fit.num_classes, "class", "classes");
-    Some(if known.name == network.name { mismatch } else { format!("{mismatch} with {own}") })
-}
-
-/// Why a checkpoint that fits no network is not one, as far as that was found out when it was uploaded.
-fn fits_nothing(checkpoint: &UploadedCheckpoint, network: &Architecture) -> String {
-    let notes: String = checkpoint.notes.iter().map(|note| format!("; {note}")).collect();
-    let name = network.name;
-    let why = match &checkpoint.guess {
-        Some(Jsonb(Guess { architecture, difference: Some(difference), .. })) if architecture == name => {
-            format!("{difference}; it fits no known architecture")
-        }
-        Some(Jsonb(Guess { architecture, difference: Some(difference), .. })) => {
-            format!("it fits no known architecture; {architecture} is the nearest, but {difference}")
-        }
-        _ => "it fits no known architecture".to_owned(),
-    };
-    format!("does not fit {name}: {why}{notes}")
-}
-
-fn shapes_of(architecture: &Architecture, fit: &Fit) -> Shapes {
-    let entries = architecture.layout(fit.num_classes).entries;
-    entries.into_iter().map(|entry| (entry.key, entry.shape)).collect()
-}
-
-/// Whether the job whose student is to be the teacher can be that; its architecture is filled in.
-async fn check_teacher_job(
-    state: &AppState,
-    teacher: &mut TeacherRequest,
-    classes: Option<u32>,
-    faults: &mut Vec<Fault>,
-) -> Result<(), ApiError> {
-    let Some(id) = teacher.job.clone() else { return Ok(()) };
-    let Some(job) = db::jobs::get(&state.pool, &id).await? else {
-        faults.push(fault("/teacher/job", format!("there is no job {id}")));
-        return Ok(());
-    };
-    if matches!(job.status, Status::Failed | Status::Cancelled) {
-        let detail = format!("job {id} is {}: it has no student to learn from", job.status.name());
-        faults.push(fault("/teacher/job", detail));
-    }
-    let read = JobSpec::from_stored(&job.spec).and_then(|spec| {
-        let student = architecture::named(&spec.student.architecture).map_err(|error| error.to_string())?;
-        Ok((spec, student))
-    });
-    let (spec, student) = match read {
-        Ok(read) => read,
-        Err(reason) => {
-            let detail = format!("this version of the server cannot read the specification of job {id}: {reason}");
-            faults.push(fault("/teacher/job", detail));
-            return Ok(());
-        }
-    };
-    match teacher.architecture.map(|given| given.name) {
-        Some(given) if given != student.name => {
-            let detail = format!("the student of job {id} is a {}, not a {given}: leave this out", student.name);
-            faults.push(fault("/teacher/architecture", detail));
-        }
-        _ => teacher.architecture = Some(student),
-    }
-    // Faults of a data set that the other job uses are not faults of this one.
-    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
-    if let (Some(theirs), Some(ours)) = (theirs, classes)
-        && let Some(detail) =
-            architecture::class_mismatch(&format!("the student of job {id}"), theirs, "this job's data set", ours)
-    {
-        faults.push(fault("/teacher/job", detail));
-    }
-    Ok(())
-}
-
 impl Resolved {
+    /// What lists call networks without an architecture.
+    pub fn network_names(&self) -> NetworkNames<'_> {
+        let Exported { teacher, student } = &self.exported;
+        NetworkNames {
+            teacher: teacher.as_ref().map(|network| network.name.as_str()),
+            student: student.as_ref().map(|network| network.name.as_str()),
+        }
+    }
+
     /// The warnings that the job's history begins with. A dry run has more: the trainer will say the others.
     pub fn warnings(&self) -> Vec<String> {
         self.notes.iter().chain(&self.waits).cloned().collect()
@@ -258,7 +157,8 @@ impl Resolved {
         let devices = i32::try_from(self.spec.training.devices).unwrap_or(i32::MAX);
         for _ in 0..CHECKS {
             tokio::time::sleep(BETWEEN_CHECKS).await;
-            let needs = Needs { devices, dataset: name, fingerprint: self.fingerprint.as_deref() };
+            let spec_version = self.spec.version();
+            let needs = Needs { spec_version, devices, dataset: name, fingerprint: self.fingerprint.as_deref() };
             let prospects = waiting::prospects(&state.pool, needs).await?;
             if !lacks(&prospects) {
                 return Ok(Some(prospects));
@@ -273,35 +173,83 @@ impl Resolved {
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
         let prospects = self.later_prospects(state).await?;
-        let Self { spec, dataset, prospects: earlier, waits, notes: of_checkpoints, .. } = self;
+        let Self { spec, exported, dataset, prospects: earlier, waits, notes: of_checkpoints, .. } = self;
         let prospects = prospects.unwrap_or(earlier);
         // For dry runs only: a job says what it waits for as long as it waits.
         let no_worker = prospects.lack.as_ref().filter(|_| waits.is_none()).map(Lack::warning);
         let DatasetFacts { classes, train_images, eval_images, notes: of_dataset } = dataset;
         let images = ImageCounts { train: train_images, eval: eval_images };
-        let time = estimate_time(state, &spec, classes, images, &prospects).await?;
-        let find = |name: &str| architecture::find(name).expect("the specification names known architectures");
         let side = spec.dataset.image_size;
-        let student = find(&spec.student.architecture);
-        let teacher = spec.teacher.as_ref().map(|teacher| find(&teacher.architecture));
-        let fine = |network, role| spec.distillation.fine_scales(network, role, side);
-        let layout = |network: &Architecture| network.layout_at(classes, side);
-        let (student_layout, teacher_layout) = (layout(student), teacher.map(layout));
-        let warnings = fine(student, "student")
-            .chain(teacher.into_iter().flat_map(|teacher| fine(teacher, "teacher")))
+        let student = JobNetwork::new(spec.student.architecture.as_deref(), exported.student.as_ref());
+        let teacher = spec.teacher.as_ref();
+        let teacher =
+            teacher.map(|teacher| JobNetwork::new(teacher.architecture.as_deref(), exported.teacher.as_ref()));
+        let costs = Costs {
+            student: student.cost(classes, side),
+            teacher: teacher.as_ref().map(|teacher| teacher.cost(classes, side)),
+        };
+        let time = estimate_time(state, &spec, classes, costs, images, &prospects).await?;
+        let of_teacher = teacher.iter().flat_map(|teacher| teacher.fine_scales(&spec.distillation, "teacher", side));
+        let warnings = student
+            .fine_scales(&spec.distillation, "student", side)
+            .into_iter()
+            .chain(of_teacher)
             .chain(spec::doubts(&spec.distillation, &spec.training))
             .chain(of_dataset)
             .chain(spec::oversized_batch(&spec.training, train_images))
             .chain(of_checkpoints)
             .chain(no_worker)
             .chain(waits)
-            .chain(check_disk(&state.settings.spool_dir, spec.training.disk_bytes(student_layout.parameters)))
+            .chain(check_disk(&state.settings.spool_dir, spec.training.disk_bytes(costs.student.parameters)))
             .collect();
-        let student = NetworkFacts::new(student.name, &student_layout);
-        let teacher =
-            teacher.zip(teacher_layout.as_ref()).map(|(teacher, layout)| NetworkFacts::new(teacher.name, layout));
-        let memory = Memory::estimate(&spec, &student_layout, teacher_layout.as_ref());
+        let memory = Memory::estimate(&spec, costs);
+        let facts = |network: JobNetwork<'_>| network.facts(classes, side);
+        let (student, teacher) = (facts(student), teacher.map(facts));
         Ok(DryRun { spec, classes, train_images, eval_images, teacher, student, warnings, memory, time })
+    }
+}
+
+/// A network of a specification without faults.
+enum JobNetwork<'a> {
+    Known(&'static Architecture),
+    Exported(&'a ExportedNetwork),
+}
+
+impl<'a> JobNetwork<'a> {
+    fn new(architecture: Option<&str>, exported: Option<&'a ExportedNetwork>) -> Self {
+        match (architecture.and_then(architecture::find), exported) {
+            (Some(architecture), _) => Self::Known(architecture),
+            (None, exported) => Self::Exported(exported.expect("the specification names known networks")),
+        }
+    }
+
+    fn cost(&self, classes: u32, side: u32) -> NetworkCost {
+        match self {
+            Self::Known(architecture) => NetworkCost::of(&architecture.layout_at(classes, side)),
+            Self::Exported(network) => NetworkCost::of_exported(&network.description),
+        }
+    }
+
+    fn fine_scales(&self, distillation: &DistillationSpec, role: &str, side: u32) -> Vec<String> {
+        match self {
+            Self::Known(architecture) => distillation.fine_scales(architecture, role, side).collect(),
+            Self::Exported(network) => network.fine_scales(distillation, role).collect(),
+        }
+    }
+
+    fn facts(self, classes: u32, side: u32) -> NetworkFacts {
+        let NetworkCost { parameters, macs, .. } = self.cost(classes, side);
+        let (name, architecture, feature_map) = match self {
+            Self::Known(architecture) => {
+                let name = architecture.name.to_owned();
+                let feature_map = architecture.layout_at(classes, side).feature_map.map(u64::from);
+                (name.clone(), Some(name), Some(feature_map))
+            }
+            Self::Exported(ExportedNetwork { name, description }) => {
+                (name.clone(), None, description.feature_map.as_ref().map(|map| map.shape))
+            }
+        };
+        NetworkFacts { name, architecture, parameters, macs, feature_map }
     }
 }
 
@@ -318,13 +266,14 @@ async fn estimate_time(
     state: &AppState,
     spec: &JobSpec,
     classes: u32,
+    costs: Costs,
     images: ImageCounts,
     prospects: &Prospects,
 ) -> Result<Option<Time>, ApiError> {
     let any = [DeviceKind::Cuda, DeviceKind::Cpu];
     for kind in if prospects.kinds.is_empty() { any.as_slice() } else { prospects.kinds.as_slice() } {
         let measured = db::jobs::measured(&state.pool, *kind, MEASURED_JOBS).await?;
-        if let Some(time) = Time::estimate(spec, classes, images, *kind, &measured) {
+        if let Some(time) = Time::estimate(spec, classes, costs, images, *kind, &measured) {
             return Ok(Some(time));
         }
     }
@@ -343,15 +292,4 @@ fn check_disk(directory: &Path, needed: u64) -> Option<String> {
             needed.div_ceil(1 << 20)
         )
     })
-}
-
-impl NetworkFacts {
-    fn new(architecture: &str, layout: &Layout) -> Self {
-        Self {
-            architecture: architecture.to_owned(),
-            parameters: layout.parameters,
-            macs: layout.macs,
-            feature_map: layout.feature_map,
-        }
-    }
 }

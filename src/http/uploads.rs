@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Seek;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -250,11 +251,23 @@ impl Upload {
     }
 
     /// Replaces the file by another, which nobody else has.
-    pub fn replace(&mut self, mut file: File) -> std::io::Result<()> {
+    pub fn replace(&mut self, file: File) -> std::io::Result<()> {
+        self.file = file;
+        self.hash_again()
+    }
+
+    /// Notes size and hash of a file that was changed.
+    pub fn hash_again(&mut self) -> std::io::Result<()> {
         let mut hash = Sha256::new();
-        self.size = std::io::copy(&mut file, &mut hash)?;
-        (self.file, self.sha256) = (file, hex::encode(hash.finalize()));
+        self.file.rewind()?;
+        self.size = std::io::copy(&mut self.file, &mut hash)?;
+        self.sha256 = hex::encode(hash.finalize());
         Ok(())
+    }
+
+    /// The unlinked file, open for reading and writing unless it was replaced.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// A path to the unlinked file.

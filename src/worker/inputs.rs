@@ -2,7 +2,7 @@
 //! attempt.
 //!
 //! ```text
-//! <work>/<job>/<attempt>-<claim>/lock, spec.json, teacher, student, output/{state/checkpoint.safetensors, …}
+//! <work>/<job>/<attempt>-<claim>/lock, spec.json, teacher, teacher-network, student, output/{state/checkpoint.safetensors, …}
 //! ```
 
 use std::os::unix::fs::MetadataExt;
@@ -178,11 +178,19 @@ async fn localise(
     }
     let teacher = match teacher {
         Some(teacher) => {
-            let file = match &teacher.source {
-                TeacherSource::Job(job) => student_of(record, job).await?,
-                TeacherSource::Checkpoint(id) => uploaded(record, id).await?,
+            let (file, network) = match &teacher.source {
+                TeacherSource::Job(job) if teacher.architecture.is_none() => {
+                    (student_of(record, job).await?, Some(network_of(record, job).await?))
+                }
+                TeacherSource::Job(job) => (student_of(record, job).await?, None),
+                TeacherSource::Checkpoint(id) => (uploaded(record, id).await?, None),
             };
-            Some(teacher.plan(fetch(context, &file, directory.join("teacher")).await?).map_err(unknown_architecture)?)
+            let checkpoint = fetch(context, &file, directory.join("teacher")).await?;
+            let network = match network {
+                Some(network) => Some(fetch(context, &network, directory.join("teacher-network")).await?),
+                None => None,
+            };
+            Some(teacher.plan(checkpoint, network).map_err(unknown_architecture)?)
         }
         None => None,
     };
@@ -212,6 +220,17 @@ async fn student_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, Attem
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
             message: format!("the teacher's job {job} no longer has a student: train it again, or upload a checkpoint"),
+        })),
+    }
+}
+
+/// The exported network that a job has trained: the file from which its student started.
+async fn network_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, AttemptError> {
+    match record.query(async |pool| db::jobs::network_of(pool, job).await).await? {
+        Some(checkpoint) => uploaded(record, &checkpoint).await,
+        None => Err(AttemptError::Failed(Failure {
+            class: ErrorClass::User,
+            message: format!("the teacher's job {job} no longer has an exported network: upload a checkpoint"),
         })),
     }
 }

@@ -257,7 +257,7 @@ fn the_sessions_commands_are_understood() {
     assert_eq!(understood, 3);
     let teacher: Value = serde_json::from_str(&read("examples/digits/teacher-local.json")).unwrap();
     let teacher = TrainingPlan::parse(&teacher).unwrap();
-    assert_eq!(teacher.student.architecture.name, "resnet20");
+    assert_eq!(teacher.student.architecture.map(|architecture| architecture.name), Some("resnet20"));
 }
 
 #[tokio::test]

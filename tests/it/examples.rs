@@ -137,10 +137,10 @@ fn every_published_result_has_a_job() {
 fn what_a_published_job_leaves_out_has_the_published_value() {
     for (name, job) in expected() {
         let spec = Request::read(&job).complete().unwrap_or_else(|faults| panic!("{name}: {faults:?}"));
-        let student = architecture::find(&spec.student.architecture).unwrap();
+        let student = architecture::find(spec.student.architecture.as_deref().unwrap()).unwrap();
         assert_eq!(spec.dataset.image_size, student.input_side, "{name}");
         if let Some(teacher) = &spec.teacher {
-            let teacher = architecture::find(&teacher.architecture).unwrap();
+            let teacher = architecture::find(teacher.architecture.as_deref().unwrap()).unwrap();
             assert_eq!(teacher.input_side, student.input_side, "{name}");
         }
         // On CIFAR-100 the recipe is the default, so it can be left out.

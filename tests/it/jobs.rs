@@ -17,7 +17,9 @@ fn distillation(teacher: Value, method: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_posted_job_trains_a_student_that_becomes_a_teacher_and_downloads() {
-    let server = Server::start(Options { embedded_database: true, ..Options::default() }).await;
+    let library = concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/onnxruntime/libonnxruntime.so").to_owned();
+    let environment = vec![("DISTILLERY_ONNXRUNTIME", library)];
+    let server = Server::start(Options { embedded_database: true, environment, ..Options::default() }).await;
     let teacher = server.post(&quick_job()).await;
     // It is queued now and waits for its teacher.
     let student = server.post(&distillation(json!({"job": teacher}), "sdd_kd")).await;
@@ -32,6 +34,14 @@ async fn a_posted_job_trains_a_student_that_becomes_a_teacher_and_downloads() {
     assert_eq!(hex::encode(Sha256::digest(&bytes)), job["result"]["student"]["sha256"].as_str().unwrap());
     let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
     assert_eq!(tensors.tensor("fc.weight").unwrap().shape(), [4, 64]);
+
+    // ONNX Runtime gives the logits that the trainer has recorded.
+    for (format, least) in [("onnx", 100.0), ("int8", 90.0)] {
+        let report = server.get(&format!("/v1/jobs/{student}/artifacts/export-{format}.json")).await;
+        assert_eq!(report["runtime"]["name"], "ONNX Runtime", "{report}");
+        assert_eq!(report["parity"]["images"], 100);
+        assert!(report["parity"]["top1_agreement"].as_f64() >= Some(least), "{report}");
+    }
 
     // A downloaded student can be uploaded as a teacher.
     let upload = server.http.put(format!("{}/v1/checkpoints?architecture=resnet8", server.url)).body(bytes);

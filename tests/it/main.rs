@@ -9,6 +9,7 @@ mod crash;
 mod deletions;
 mod docs;
 mod examples;
+mod export;
 mod housekeeping;
 mod jobs;
 mod listen;

@@ -3,6 +3,7 @@
 #include "inference.cpp"
 #include "norm.cpp"
 #include "optimizer.cpp"
+#include "random.cpp"
 #include "ranks.cpp"
 #include "unfolded.cpp"
 #include "winograd.cpp"

@@ -23,13 +23,14 @@ use crate::preprocessing::Preprocessing;
 use crate::ranks::Ranks;
 use crate::run::evaluate::{self, Seen};
 use crate::settings::{Ending, Settings};
+use crate::subject::Subject;
 use crate::verify;
 use crate::worker_link::control::Control;
 use crate::worker_link::report::{Human, Ndjson, Report};
 use distillery_core::architecture;
 use distillery_core::checkpoint::{self, Checkpoint, Soundness};
 use distillery_core::dataset::{Dataset, DatasetOptions, MeanStd};
-use distillery_core::exported::{self, ExportedNetwork};
+use distillery_core::exported;
 use distillery_core::protocol::{EXIT_STOPPED, ErrorClass, Evaluation, Event, files, probe_answer};
 use distillery_core::spec::TrainingPlan;
 use distillery_core::trainer_flags::{ComputeArgs, ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
@@ -91,12 +92,17 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
 
 /// Checks that the run will not write over what it reads.
 fn spare_inputs(args: &TrainArgs, spec: &TrainingPlan) -> Result<()> {
-    use files::{BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS};
-    let names = [BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS];
-    let teacher = spec.teacher.as_ref().map(|teacher| ("the teacher's checkpoint", teacher.checkpoint.as_path()));
-    let student = spec.student.checkpoint.as_deref().map(|path| ("the student's checkpoint", path));
-    let inputs: Vec<_> =
-        [Some(("the specification", args.spec.as_path())), teacher, student].into_iter().flatten().collect();
+    use files::{BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS, SAMPLES};
+    let names = [BEFORE_LAST_EPOCH, BEST_STUDENT, CHECKPOINT, LAST_STUDENT, MANIFEST, METRICS, REGIONS, SAMPLES];
+    let (teacher, student) = (spec.teacher.as_ref(), &spec.student);
+    let inputs = [
+        ("the specification", Some(args.spec.as_path())),
+        ("the teacher's checkpoint", teacher.map(|teacher| teacher.checkpoint.as_path())),
+        ("the teacher's network", teacher.and_then(|teacher| teacher.network.as_deref())),
+        ("the student's checkpoint", student.checkpoint.as_deref()),
+        ("the student's network", student.network.as_deref()),
+    ];
+    let inputs: Vec<_> = inputs.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
     let inputs = Inputs { files: &inputs, dataset: Some(&spec.dataset.location.path) };
     output_file::check_directory(&args.output, &names, inputs)
 }
@@ -187,9 +193,10 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     args.logits.as_deref().map_or(Ok(()), |output| spare_evaluated(args, output))?;
     device::prepare(threads(&args.compute));
     let device = device::open(&args.compute.device)?;
-    let architecture = architecture::named(&args.architecture).map_err(|unknown| Error::user(unknown.to_string()))?;
-    let (checkpoint, classes) = state_dict::open(&args.checkpoint, architecture, args.state_dict.as_deref())?;
-    checkpoint.notes().iter().for_each(|note| tracing::warn!("{}: {note}", args.checkpoint.display()));
+    let mut subject = Subject::open(args)?;
+    for note in &subject.notes {
+        tracing::warn!("{}: {note}", args.checkpoint.display());
+    }
     let (image_column, label_column) = (args.image_column.clone(), args.label_column.clone());
     let dataset = Dataset::open(&args.dataset, &DatasetOptions { image_column, label_column, follow_links: true })?;
     for note in dataset.notes() {
@@ -198,10 +205,10 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     state_dict::check_classes(
         "checkpoint",
         &args.checkpoint,
-        classes,
+        subject.network.classes(),
         (args.dataset.as_path(), dataset.classes().count),
     )?;
-    let preprocessing = Preprocessing::choose(args, &checkpoint, architecture)?;
+    let preprocessing = Preprocessing::choose(args, &subject)?;
     for note in &preprocessing.notes {
         tracing::warn!("{note}");
     }
@@ -211,9 +218,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
         Some(given) => given,
         None => open(&dataset.train_split(None)?)?.mean_std(),
     };
-    let mut network = models::build(architecture, classes, 0);
-    let doubt = state_dict::load(&network, &checkpoint, &args.checkpoint)?;
-    doubt.iter().for_each(|doubt| tracing::warn!("{}: {doubt}", args.checkpoint.display()));
+    let network = &mut subject.network;
     network.place(device, Kind::Float);
     let normalisation = Normalisation::new(mean, std, device);
     let begun = Instant::now();
@@ -223,7 +228,7 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
             logits.push(seen.logits.to_device(Device::Cpu));
         }
     };
-    let evaluation = evaluate::evaluate(&network, &loader, &normalisation, &Ranks::single(), || true, keep)?
+    let evaluation = evaluate::evaluate(network, &loader, &normalisation, &Ranks::single(), || true, keep)?
         .ok_or_else(|| Error::internal("the evaluation stopped without a request"))?;
     if !evaluation.loss.is_finite() {
         return Err(Error::user(format!(
@@ -239,13 +244,13 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     if let Some(path) = &args.logits {
         state_dict::write(path, &[("logits".to_owned(), Tensor::cat(&logits, 0))], &BTreeMap::new())?;
     }
-    let notes = [checkpoint.notes(), doubt.as_slice(), preprocessing.notes.as_slice()].concat();
-    Ok(evaluated(&evaluation, seconds, &notes))
+    Ok(evaluated(&evaluation, seconds, &[subject.notes.as_slice(), preprocessing.notes.as_slice()].concat()))
 }
 
 /// Checks that the logits will not be written over what they are computed from.
 fn spare_evaluated(args: &EvaluateArgs, output: &Path) -> Result<()> {
-    let files = [("the checkpoint", args.checkpoint.as_path())];
+    let network = args.network.as_deref().map(|path| ("the exported network", path));
+    let files: Vec<_> = network.into_iter().chain([("the checkpoint", args.checkpoint.as_path())]).collect();
     output_file::check(output, Inputs { files: &files, dataset: Some(&args.dataset) })
 }
 
@@ -306,15 +311,10 @@ pub fn inspect(args: &InspectArgs) -> ExitCode {
 fn inspect_by(args: &InspectArgs) -> Result<Value> {
     let path = &args.input;
     if exported::is_exported(path) {
-        let unreadable = |error: exported::Error| match &error {
-            exported::Error::File(error) => state_dict::unreadable(path, error),
-            _ => Error::user(format!("{}: {error}", path.display())),
-        };
-        let network = ExportedNetwork::open(path).map_err(unreadable)?;
-        return match network.unsound().map_err(unreadable)? {
-            None => Ok(json!(network.description())),
-            Some(unsound) => Err(Error::user(format!("{} {unsound}", path.display()))),
-        };
+        let (file, notes) = models::exported::open(path)?;
+        let mut description = json!(file.description());
+        description["warnings"] = json!(notes);
+        return Ok(description);
     }
     let unreadable = |error: checkpoint::Error| state_dict::unreadable(path, &error);
     let read = Checkpoint::open_state_dict(path, args.state_dict.as_deref()).map_err(unreadable)?;

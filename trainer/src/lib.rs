@@ -23,5 +23,6 @@ pub mod preprocessing;
 pub mod ranks;
 pub mod run;
 pub mod settings;
+pub mod subject;
 pub mod verify;
 pub mod worker_link;

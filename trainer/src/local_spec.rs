@@ -6,10 +6,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use distillery_core::architecture;
-use distillery_core::checkpoint::Checkpoint;
+use crate::models::state_dict::certain_architecture;
+use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset;
-use distillery_core::spec::{Fault, TrainingPlan};
+use distillery_core::exported::{self, ExportedNetwork};
+use distillery_core::spec::{self, Fault, Network, Networks, TrainingPlan};
 use distillery_core::text::{json as json_of, without_mark};
 use distillery_core::trainer_flags::TrainArgs;
 
@@ -25,7 +26,14 @@ pub fn read(args: &TrainArgs) -> Result<TrainingPlan> {
         Error::user(format!("{} {what}: {error}", path.display()))
     })?;
     let mut faults = localise(&mut document, args)?;
-    match TrainingPlan::parse(&document) {
+    let mut find = |role| {
+        network_of(&document, role).unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        })
+    };
+    let networks = Networks { teacher: find("teacher"), student: find("student") };
+    match TrainingPlan::parse_with(&document, &networks) {
         Ok(plan) if faults.is_empty() => return Ok(plan),
         Ok(_) => {}
         Err(found) => {
@@ -52,7 +60,9 @@ fn localise(document: &mut Value, args: &TrainArgs) -> Result<Vec<Fault>> {
             if let Some(members) = network.as_object_mut() {
                 members.remove("job");
             }
-            fill_in_architecture(network, file);
+        }
+        if let (Some(file), "teacher") = (&args.teacher_network, role) {
+            network["network"] = text(file)?;
         }
         faults.extend(remote(network, role));
     }
@@ -103,18 +113,30 @@ fn remote(network: &Value, role: &str) -> Option<Fault> {
     Some(Fault { pointer: format!("/{role}/{field}"), detail: format!("{detail} with --{role}") })
 }
 
-/// With a job, the architecture may be left out: it is then known from the file.
-fn fill_in_architecture(network: &mut Value, file: &Path) {
-    if network.get("architecture").is_some_and(|architecture| !architecture.is_null()) {
-        return;
+/// The network of a checkpoint for which the document names no architecture.
+fn network_of(document: &Value, role: &str) -> std::result::Result<Option<Network>, Fault> {
+    let network = &document[role];
+    let given = |field: &str| network.get(field).and_then(Value::as_str);
+    // A job that no file stands for has been explained.
+    let Some(checkpoint) = given("checkpoint").filter(|_| given("architecture").is_none()) else { return Ok(None) };
+    let fault = |field: &str, detail: String| Fault { pointer: format!("/{role}/{field}"), detail };
+    let (field, path) = given("network").map_or(("checkpoint", checkpoint), |network| ("network", network));
+    let path = Path::new(path);
+    if field == "network" || exported::is_exported(path) {
+        let file = ExportedNetwork::open(path).map_err(|error| fault(field, format!("{}: {error}", path.display())))?;
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let description = file.description().clone();
+        return Ok(Some(Network::Exported(Box::new(spec::ExportedNetwork { name, description }))));
     }
-    // A file that cannot be read is reported when it is loaded.
-    let Ok(checkpoint) = Checkpoint::open(file) else { return };
-    let named = checkpoint.metadata().get("architecture").and_then(|name| architecture::find(name));
-    let fits = architecture::fits(&checkpoint.shapes());
-    let only = if let [only] = fits.as_slice() { Some(only.architecture) } else { None };
-    if let Some(architecture) = named.or(only) {
-        network["architecture"] = json!(architecture.name);
+    let file = match Checkpoint::open(path) {
+        Ok(file) => file,
+        // Reported when it is loaded: another attempt may succeed.
+        Err(checkpoint::Error::Io(_)) => return Ok(None),
+        Err(error) => return Err(fault(field, format!("{}: {error}", path.display()))),
+    };
+    match certain_architecture(&file) {
+        Ok(architecture) => Ok(Some(Network::Known(architecture))),
+        Err(why) => Err(fault("architecture", format!("is required: {} {why}", path.display()))),
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use distillery_core::checkpoint::CheckpointFormat;
-use distillery_core::file_kind::irregular;
+use distillery_core::file_kind::{irregular, is_same_file};
 
 /// What a command reads.
 #[derive(Debug, Clone, Copy)]
@@ -69,12 +68,6 @@ impl Inputs<'_> {
             None => Ok(()),
         }
     }
-}
-
-/// Whether two paths lead to one file, through links or not.
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).ok().map(|facts| (facts.dev(), facts.ino()));
-    identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
 /// Whether a path is in a directory, or leads into it. Either may be a link.

@@ -7,12 +7,15 @@ use tch::Device;
 
 use crate::data::{Framing, Loader, LoaderOptions, Shard};
 use crate::error::{Error, Result};
-use distillery_core::architecture::Architecture;
+use crate::subject::Subject;
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset::{Dataset, MeanStd};
 use distillery_core::spec::usual_resize;
 use distillery_core::text::shortened;
 use distillery_core::trainer_flags::{EvalCrop, EvaluateArgs};
+
+/// Side, in pixels, of images for a network of which nothing says another.
+const USUAL_SIDE: u32 = 224;
 
 /// How images become a network's input: by the command line, else by the checkpoint's metadata, else by defaults.
 #[derive(Debug)]
@@ -27,10 +30,21 @@ pub struct Preprocessing {
 
 impl Preprocessing {
     /// # Errors
-    /// The command line contradicts itself.
-    pub fn choose(args: &EvaluateArgs, checkpoint: &Checkpoint, architecture: &Architecture) -> Result<Self> {
-        let (stored, mut notes) = Stored::read(checkpoint.metadata());
-        let side = args.image_size.or(stored.side).unwrap_or(architecture.input_side);
+    /// The command line contradicts itself, or the network does not take such images.
+    pub fn choose(args: &EvaluateArgs, subject: &Subject) -> Result<Self> {
+        let checkpoint = subject.checkpoint.as_ref();
+        let (stored, mut notes) = checkpoint.map(|file| Stored::read(file.metadata())).unwrap_or_default();
+        let only_side = subject.only_side(args.image_size)?;
+        if let (Some(only), Some(other), None) = (only_side, stored.side, args.image_size)
+            && only != other
+        {
+            notes.push(format!(
+                "the image_size {other} in its metadata is ignored: the network was exported for images of \
+                 {only}×{only} pixels"
+            ));
+        }
+        let native = || subject.network.architecture().map_or(USUAL_SIDE, |architecture| architecture.input_side);
+        let side = only_side.or(args.image_size).or(stored.side).unwrap_or_else(native);
         if let Some(resize) = args.resize {
             if args.crop == Some(EvalCrop::Whole) {
                 return Err(Error::user("--resize is used with --crop centre only: leave out one of them"));
@@ -52,7 +66,8 @@ impl Preprocessing {
                  out to evaluate as the checkpoint was evaluated"
             ));
         }
-        let normalisation = MeanStd::of_both(args.mean, args.std).or_else(|| checkpoint.normalisation());
+        let normalisation =
+            MeanStd::of_both(args.mean, args.std).or_else(|| checkpoint.and_then(Checkpoint::normalisation));
         Ok(Self { side, framing, normalisation, notes })
     }
 
@@ -70,7 +85,7 @@ impl Preprocessing {
 
 /// The length of the shorter side before the centre is taken. The file's belongs to the file's image size.
 fn resize_for(args: &EvaluateArgs, stored: &Stored, side: u32, notes: &mut Vec<String>) -> u32 {
-    let is_for_this = args.image_size.is_none_or(|asked| stored.side == Some(asked));
+    let is_for_this = stored.side.map_or(args.image_size.is_none(), |stored| stored == side);
     match (args.resize, stored.resize) {
         (Some(given), _) => given,
         (None, Some(stored)) if is_for_this && stored >= side => stored,
@@ -87,6 +102,7 @@ fn resize_for(args: &EvaluateArgs, stored: &Stored, side: u32, notes: &mut Vec<S
 }
 
 /// What a checkpoint's metadata says.
+#[derive(Default)]
 struct Stored {
     side: Option<u32>,
     crop: Option<EvalCrop>,

@@ -138,6 +138,9 @@ fn with_local_paths(manifest: &Manifest, args: &VerifyArgs) -> TrainingPlan {
     if let (Some(teacher), Some(given)) = (&mut spec.teacher, &args.teacher) {
         teacher.checkpoint.clone_from(given);
     }
+    if let (Some(teacher), Some(given)) = (&mut spec.teacher, &args.teacher_network) {
+        teacher.network = Some(given.clone());
+    }
     spec
 }
 
@@ -147,6 +150,11 @@ fn check_inputs(manifest: &Manifest, spec: &TrainingPlan) -> Result<()> {
     let of_teacher = spec.teacher.as_ref().map(|teacher| teacher.checkpoint.as_path());
     check_file("--teacher", of_teacher, teacher)?;
     check_file("--student", spec.student.checkpoint.as_deref(), manifest.initial_student_sha256.as_deref())?;
+    let of_teacher = manifest.teacher.as_ref().and_then(|teacher| teacher.network_sha256.as_deref());
+    let network = spec.teacher.as_ref().and_then(|teacher| teacher.network.as_deref());
+    check_file("--teacher-network", network, of_teacher)?;
+    let network = spec.student.network.as_deref();
+    check_file("student.network in the manifest", network, manifest.student_network_sha256.as_deref())?;
     let path = &spec.dataset.location.path;
     let options = DatasetOptions {
         image_column: spec.dataset.image_column.clone(),

@@ -44,6 +44,10 @@ pub(crate) struct EntryRange {
     /// Its bytes, as they are stored.
     pub(crate) content: Range<u64>,
     pub(crate) is_packed: bool,
+    /// As the archive names it.
+    pub(crate) checksum: u32,
+    /// The entry's header in the archive's directory.
+    pub(crate) directory: u64,
 }
 
 impl<'a> Archive<'a> {
@@ -96,6 +100,8 @@ impl<'a> Archive<'a> {
                 whole: entry.header_start()..end,
                 content: start..end,
                 is_packed: entry.compression() != CompressionMethod::Stored || entry.size() != entry.compressed_size(),
+                checksum: entry.crc32(),
+                directory: entry.central_header_start(),
             }),
             _ => Err(beyond_the_end()),
         }

@@ -12,7 +12,7 @@ mod naming;
 mod pickle;
 mod reader;
 mod safetensors;
-pub(crate) mod soundness;
+mod soundness;
 mod state_dict;
 pub(crate) mod tensor;
 mod torch;
@@ -153,7 +153,7 @@ impl Checkpoint {
         };
         let index = tensors.iter().enumerate().map(|(at, tensor)| (tensor.name().to_owned(), at)).collect();
         let mut checkpoint = Self { source, format, tensors, index, metadata, notes };
-        if let (Keys::OfNetwork(_), CheckpointFormat::Safetensors) = (keys, format) {
+        if format == CheckpointFormat::Safetensors {
             let doubts = checkpoint.doubts_of_metadata();
             checkpoint.notes.extend(doubts);
         }

@@ -53,16 +53,24 @@ impl Checkpoint {
                     tensor.dtype()
                 )));
             }
-            let is_variance = entry.role == Role::RunningVar;
-            let values = self.floats(tensor)?;
-            if let Some(what) = unsound(is_variance, &values) {
-                return Ok(Soundness::Unsound(format!("cannot be used: {name} {what}")));
-            }
-            if doubt.is_none() {
-                doubt = too_large(is_variance, &values).map(|what| format!("{name} {what}"));
+            match Soundness::of(&name, entry.role == Role::RunningVar, &self.floats(tensor)?) {
+                Soundness::Sound => {}
+                Soundness::Doubtful(what) => doubt = doubt.or(Some(what)),
+                unsound @ Soundness::Unsound(_) => return Ok(unsound),
             }
         }
         Ok(doubt.map_or(Soundness::Sound, Soundness::Doubtful))
+    }
+}
+
+impl Soundness {
+    /// What can be said of the values of one tensor, whose name is fit to be shown.
+    #[must_use]
+    pub fn of(name: &str, is_variance: bool, values: &[f32]) -> Self {
+        if let Some(what) = unsound(is_variance, values) {
+            return Self::Unsound(format!("cannot be used: {name} {what}"));
+        }
+        too_large(is_variance, values).map_or(Self::Sound, |what| Self::Doubtful(format!("{name} {what}")))
     }
 }
 
@@ -82,7 +90,7 @@ fn too_large(is_variance: bool, values: &[f32]) -> Option<String> {
 }
 
 /// What is wrong with the values of a tensor, as a predicate.
-pub(crate) fn unsound(is_variance: bool, values: &[f32]) -> Option<String> {
+fn unsound(is_variance: bool, values: &[f32]) -> Option<String> {
     let count = |is_bad: fn(&f32) -> bool| values.iter().filter(|value| is_bad(value)).count();
     let of_all = |bad: usize| format!("{bad} of {}", values.len());
     match (count(|value| !value.is_finite()), count(|&value| value < 0.0)) {

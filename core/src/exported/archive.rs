@@ -14,22 +14,24 @@ use crate::checkpoint::error::shown;
 /// Most entries. A network has one for each tensor, and a few more.
 const MOST_ENTRIES: usize = 20_000;
 /// Largest JSON document, in bytes. It has names, shapes and stack traces, but no weights.
-const LONGEST_JSON: u64 = 32 << 20;
+pub(super) const LONGEST_JSON: u64 = 32 << 20;
 /// Largest of the entries that hold a word.
 const LONGEST_WORD: u64 = 64;
 
 /// The program of the network, below the archive's folder.
-const PROGRAM: &str = "models/model.json";
+pub(crate) const PROGRAM: &str = "models/model.json";
+/// The same as PyTorch before 2.8 named it.
+const OLD_PROGRAM: &str = "serialized_exported_program.json";
 
 #[derive(Debug)]
-pub(super) struct Archive<'a> {
+pub(crate) struct Archive<'a> {
     source: &'a ByteSource,
     /// By name below the folder: where the bytes are.
     entries: HashMap<String, Range<u64>>,
 }
 
 impl<'a> Archive<'a> {
-    pub(super) fn open(source: &'a ByteSource) -> Result<Self> {
+    pub(crate) fn open(source: &'a ByteSource) -> Result<Self> {
         let first = source.read(0, source.len().min(4))?;
         if first.is_empty() {
             return Err(checkpoint::Error::Empty.into());
@@ -77,7 +79,7 @@ impl<'a> Archive<'a> {
     }
 
     /// The content of an entry that holds one word, if there is such an entry.
-    pub(super) fn word(&self, name: &str) -> Result<Option<String>> {
+    pub(crate) fn word(&self, name: &str) -> Result<Option<String>> {
         let Some(range) = self.range(name) else { return Ok(None) };
         let length = (range.end - range.start).min(LONGEST_WORD);
         let bytes = self.source.read(range.start, length)?;
@@ -88,7 +90,14 @@ impl<'a> Archive<'a> {
         self.json(PROGRAM)
     }
 
-    pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+    pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let bytes = self.document(name)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| damaged(format!("{name} is not as PyTorch writes it ({})", shown(&error.to_string()))))
+    }
+
+    /// The text of a JSON document.
+    pub(crate) fn document(&self, name: &str) -> Result<Vec<u8>> {
         let Some(range) = self.range(name) else {
             return Err(damaged(format!("{name} is missing from its archive")));
         };
@@ -96,17 +105,25 @@ impl<'a> Archive<'a> {
         if length > LONGEST_JSON {
             return Err(limit(format!("{name} in it is longer than {} MiB", LONGEST_JSON >> 20)));
         }
-        let bytes = self.source.read(range.start, length)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(format!("{name} is not as PyTorch writes it ({})", shown(&error.to_string()))))
+        Ok(self.source.read(range.start, length)?)
     }
+}
+
+/// Whether an archive, which may have other faults, has an entry with a program.
+pub(super) fn names_program(source: &ByteSource) -> bool {
+    let is_program = |name: &String| {
+        let above = name.strip_suffix(PROGRAM);
+        above.is_some_and(|above| above.is_empty() || above.ends_with('/')) || name.ends_with(OLD_PROGRAM)
+    };
+    let names = Zip::open(source).and_then(|zip| zip.names());
+    names.is_ok_and(|names| names.keys().any(is_program))
 }
 
 /// The archive's folder, with a slash at its end.
 fn folder<'a>(names: impl Iterator<Item = &'a String>) -> Result<String> {
     let mut folders = Vec::new();
     for name in names {
-        if name.ends_with("serialized_exported_program.json") {
+        if name.ends_with(OLD_PROGRAM) {
             return Err(Error::Version("the layout of PyTorch before 2.8".to_owned()));
         }
         if let Some(folder) = name.strip_suffix(PROGRAM).and_then(|prefix| prefix.strip_suffix('/'))

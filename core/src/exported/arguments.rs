@@ -23,6 +23,8 @@ pub(super) enum WantedSize {
 
 pub(super) struct Arguments<'a> {
     pub(super) scope: &'a Scope,
+    /// Whether the node is computed here, from constants: then its tensors may have any type.
+    pub(super) folds: bool,
     left: Vec<&'a NamedArgument>,
     /// The tensors that were asked for, in order.
     pub(super) tensors: Vec<ValueId>,
@@ -30,7 +32,12 @@ pub(super) struct Arguments<'a> {
 
 impl<'a> Arguments<'a> {
     pub(super) fn new(scope: &'a Scope, arguments: &'a [NamedArgument]) -> Self {
-        Self { scope, left: arguments.iter().collect(), tensors: Vec::new() }
+        Self { scope, folds: false, left: arguments.iter().collect(), tensors: Vec::new() }
+    }
+
+    /// The arguments of a node that is computed here.
+    pub(super) fn folding(scope: &'a Scope, arguments: &'a [NamedArgument]) -> Self {
+        Self { folds: true, ..Self::new(scope, arguments) }
     }
 
     /// Refuses arguments that were not asked for.
@@ -58,6 +65,7 @@ impl<'a> Arguments<'a> {
     /// What a tensor's name stands for.
     pub(super) fn value(&mut self, name: &str) -> Outcome<&'a Value> {
         let id = self.scope.resolve(name)?;
+        let id = if self.folds { id } else { self.scope.settled(id) };
         self.tensors.push(id);
         Ok(self.scope.value(id))
     }
@@ -83,17 +91,19 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// The only tensor of a list of indices.
-    pub(super) fn only_tensor(&mut self, name: &str) -> Outcome<()> {
-        let only = match self.take(name) {
-            Some(Argument::OptionalTensors(tensors)) if tensors.len() == 1 => tensors[0].as_ref(),
-            Some(Argument::Tensors(tensors)) if tensors.len() == 1 => tensors.first(),
-            _ => None,
+    /// The tensors of a list, some of which are left out.
+    pub(super) fn optional_tensors(&mut self, name: &str) -> Outcome<Vec<Option<ValueId>>> {
+        let names: Vec<Option<&String>> = match self.take(name) {
+            Some(Argument::OptionalTensors(tensors)) => tensors.iter().map(Option::as_ref).collect(),
+            Some(Argument::Tensors(tensors)) => tensors.iter().map(Some).collect(),
+            _ => return Err(unexpected(name)),
         };
-        match only {
-            Some(tensor) => self.value(tensor).map(drop),
-            None => Err("takes indices of other dimensions than the first, which is not supported".to_owned()),
+        let mut ids = Vec::new();
+        for name in names {
+            let id = name.map(|name| self.value(name)).transpose()?;
+            ids.push(id.and(self.tensors.last().copied()));
         }
+        Ok(ids)
     }
 
     pub(super) fn int(&mut self, name: &str, default: Option<i64>) -> Outcome<i64> {
@@ -176,6 +186,16 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// Two numbers for height and width, if there are any.
+    pub(super) fn numbers(&mut self, name: &str) -> Outcome<Option<Vec<f64>>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Argument::Floats(numbers)) => Ok(Some(numbers.clone())),
+            Some(Argument::Ints(numbers)) => Ok(Some(numbers.iter().map(|&number| number as f64).collect())),
+            Some(_) => Err(unexpected(name)),
+        }
+    }
+
     pub(super) fn flag(&mut self, name: &str, default: Option<bool>) -> Outcome<bool> {
         match self.take(name) {
             None => default.ok_or_else(|| missing(name)),
@@ -184,12 +204,39 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    pub(super) fn is_missing(&self, name: &str) -> bool {
+        let given = self.left.iter().find(|argument| argument.name == name);
+        given.is_none_or(|argument| matches!(argument.arg, Argument::None))
+    }
+
+    /// Whether an argument that was not asked for yet is a text.
+    pub(super) fn is_text(&self, name: &str) -> bool {
+        self.left.iter().any(|argument| argument.name == name && matches!(argument.arg, Argument::Text(_)))
+    }
+
     pub(super) fn text(&mut self, name: &str, default: &'a str) -> Outcome<&'a str> {
         match self.take(name) {
             None => Ok(default),
             Some(Argument::Text(text)) => Ok(text),
             Some(_) => Err(unexpected(name)),
         }
+    }
+
+    /// Dimensions of a tensor with `rank` dimensions, from the front and in order; all of them if none are given.
+    pub(super) fn dimensions(&mut self, name: &str, rank: usize) -> Outcome<Vec<usize>> {
+        let numbers = self.ints(name)?.unwrap_or_default();
+        if numbers.len() > rank {
+            return Err(format!("names {} of {rank} dimensions", numbers.len()));
+        }
+        if numbers.is_empty() {
+            return Ok((0..rank).collect());
+        }
+        let mut dimensions = numbers.into_iter().map(|number| dimension(number, rank)).collect::<Outcome<Vec<_>>>()?;
+        dimensions.sort_unstable();
+        if dimensions.array_windows().any(|[one, two]| one == two) {
+            return Err("names a dimension twice".to_owned());
+        }
+        Ok(dimensions)
     }
 
     /// A dimension of a tensor with `rank` dimensions, from the front; negative numbers count from the end.
@@ -206,11 +253,11 @@ pub(super) fn dimension(number: i64, rank: usize) -> Outcome<usize> {
     found.ok_or_else(|| format!("refers to dimension {number} of a tensor with {rank} dimensions"))
 }
 
-fn missing(name: &str) -> String {
+pub(super) fn missing(name: &str) -> String {
     format!("lacks its argument {name}")
 }
 
-fn unexpected(name: &str) -> String {
+pub(super) fn unexpected(name: &str) -> String {
     format!("has an argument {name} of a kind that is not supported")
 }
 

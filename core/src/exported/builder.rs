@@ -6,54 +6,71 @@ use super::arguments::{Arguments, MOST_DIMENSIONS, Outcome};
 use super::error::Faults;
 use super::graph::{Graph, Node, Origin, Value, ValueId};
 use super::op::Op;
-use super::operators;
-use super::rules;
 use super::schema::{self, Argument, SizeArgument, SizeMeta, TensorMeta};
 use super::scope::{FOLLOWS, Memory, Scope};
 use super::size::{Size, product, shown_shape};
-use super::symbols;
-use super::tensors::{TensorRole, Tensors, dtype};
+use super::tensors::{StoredTensor, Tensors, dtype};
+use super::{folding, inline, operators, rules, symbols};
+use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 
 /// Most nodes of a network.
 pub(super) const MOST_NODES: usize = 20_000;
 /// Most elements of a value, per image.
 const MOST_ELEMENTS: u64 = 1 << 32;
+/// The origin of values that are not in the graph.
+pub(super) const NOWHERE: Origin = Origin::Node(usize::MAX);
 /// Nodes that a fault names.
 const MOST_NAMED: usize = 3;
 
 /// What a program is made into, as far as it could be.
 pub(super) struct Built {
     pub(super) graph: Option<Graph>,
+    /// Tensors that the graph has beside those of the file, with the numbers after theirs.
+    pub(super) constants: Vec<StoredTensor>,
     /// The symbol of the batch size.
     pub(super) batch: Option<String>,
 }
 
 pub(super) struct Builder<'a> {
     pub(super) tensors: &'a Tensors,
+    pub(super) source: &'a ByteSource,
+    /// Tensors beside those of the file.
+    pub(super) constants: Vec<StoredTensor>,
     pub(super) faults: &'a mut Faults,
     pub(super) scope: Scope,
     /// What PyTorch recorded of each value.
     pub(super) recorded: HashMap<String, TensorMeta>,
     recorded_sizes: HashMap<String, SizeMeta>,
     pub(super) batch: Option<String>,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     /// Operators that are not supported, and where they are.
     unsupported: BTreeMap<String, Vec<String>>,
+    /// Nodes that compute with a type that is not supported, by what is wrong with them.
+    other_types: BTreeMap<String, Vec<String>>,
 }
 
 /// Reads a program. What is wrong with it is added to `faults`; a graph made with faults must not be used.
-pub(super) fn build(program: schema::GraphModule, tensors: &Tensors, faults: &mut Faults) -> Built {
+pub(super) fn build(
+    program: schema::GraphModule,
+    tensors: &Tensors,
+    source: &ByteSource,
+    faults: &mut Faults,
+) -> Built {
     let schema::GraphModule { graph, signature } = program;
+    let graph = inline::without_autocast(graph, faults);
     let mut builder = Builder {
         tensors,
+        source,
+        constants: Vec::new(),
         faults,
-        scope: Scope::default(),
+        scope: Scope::new(folding::most_elements(source.len())),
         recorded: graph.tensor_values.0.into_iter().collect(),
         recorded_sizes: graph.sym_int_values.0.into_iter().collect(),
         batch: None,
         nodes: Vec::new(),
         unsupported: BTreeMap::new(),
+        other_types: BTreeMap::new(),
     };
     if !graph.custom_obj_values.0.is_empty() {
         builder.faults.add("graph", "uses objects of user-defined classes, which are not supported");
@@ -65,6 +82,7 @@ pub(super) fn build(program: schema::GraphModule, tensors: &Tensors, faults: &mu
         builder.faults.add("graph", message);
     } else {
         graph.nodes.iter().for_each(|node| builder.node(node));
+        builder.add_faults_of_types();
     }
     let logits = builder.logits(&signature.output_specs, &graph.outputs);
     builder.finish(images, logits)
@@ -116,10 +134,19 @@ impl Builder<'_> {
             None => self.tensor_node(node),
         };
         if let Err(message) = outcome {
-            if message != FOLLOWS {
+            if message.starts_with(rules::COMPUTES_WITH) {
+                self.other_types.entry(message).or_default().push(node.name().to_owned());
+            } else if message != FOLLOWS {
                 self.faults.of_node(node.name(), message);
             }
             self.define_recorded(node);
+        }
+    }
+
+    /// A network in half precision has one fault, rather than one for each of its nodes.
+    fn add_faults_of_types(&mut self) {
+        for (message, nodes) in std::mem::take(&mut self.other_types) {
+            self.faults.add(format!("node {}", some_of(&nodes)), message);
         }
     }
 
@@ -136,78 +163,29 @@ impl Builder<'_> {
     }
 
     fn tensor_node(&mut self, node: &schema::Node) -> Outcome<()> {
-        let plain = operators::plain_name(&node.target);
-        let mut arguments = Arguments::new(&self.scope, &node.inputs);
-        let read = plain.as_ref().and_then(|(name, _)| operators::read(name, &mut arguments));
-        let (Some(read), Some((_, overwrites))) = (read, plain) else {
-            self.unsupported.entry(node.target.clone()).or_default().push(node.name().to_owned());
-            self.define_recorded(node);
+        if node.target == "torch.ops.aten._assert_tensor_metadata.default" {
+            // It says of a tensor what is checked of every tensor.
             return Ok(());
-        };
-        let op = read?;
-        let inputs = arguments.finish()?;
-        let given: Vec<&Value> = inputs.iter().map(|&id| self.scope.value(id)).collect();
-        let shapes = rules::shapes(&op, &given)?;
-        let dtype = rules::dtype(&op, &given);
-        let names = results(node)?;
-        if names.len() != shapes.len() {
-            return Err(format!("has {} results, and should have {}", names.len(), shapes.len()));
         }
-        let origin = Origin::Node(self.nodes.len());
-        let values: Vec<Value> = shapes.into_iter().map(|shape| Value { dtype, shape, origin }).collect();
-        let first = first_tensor(node);
-        let memory = match (first, overwrites) {
-            (Some(first), true) => {
-                self.check_overwriting(first, &op, &values[0], given[0])?;
-                Memory::Overwritten(first)
-            }
-            (Some(first), false) if op.is_view() => Memory::Shared(first),
-            _ if matches!(op, Op::CountBatch | Op::Bernoulli { .. }) => {
-                return Err("must overwrite its input".to_owned());
-            }
-            _ => Memory::Own,
-        };
-        self.check_statistics(&op, &given)?;
-        for (name, value) in names.iter().zip(&values) {
-            self.compare(name, value)?;
+        let plain = operators::plain_name(&node.target);
+        let Some((name, overwrites)) = plain else { return self.leave_out(node) };
+        let folded = self.fold(node, &name, overwrites);
+        if let Some(Ok(())) = folded {
+            return Ok(());
         }
-        let operator = node.target.trim_start_matches("torch.ops.").to_owned();
-        let outputs = names.iter().zip(values).map(|(name, value)| self.scope.define(name, value, &memory));
-        let outputs = outputs.collect::<Outcome<_>>()?;
-        self.nodes.push(Node { name: node.name().to_owned(), operator, op, inputs, outputs });
+        self.settle_arguments(node)?;
+        match (operators::read(&name, Arguments::new(&self.scope, &node.inputs)), folded) {
+            (Some(plan), _) => self.add_plan(node, plan?, overwrites),
+            (None, Some(Err(message))) => Err(message),
+            (None, _) => self.leave_out(node),
+        }
+    }
+
+    /// Remembers an operator that is not supported.
+    fn leave_out(&mut self, node: &schema::Node) -> Outcome<()> {
+        self.unsupported.entry(node.target.clone()).or_default().push(node.name().to_owned());
+        self.define_recorded(node);
         Ok(())
-    }
-
-    /// Refuses to overwrite a tensor of the file, but for counters of batches.
-    fn check_overwriting(&self, name: &str, op: &Op, result: &Value, input: &Value) -> Outcome<()> {
-        if result.shape != input.shape {
-            return Err("overwrites its input with a result of another shape".to_owned());
-        }
-        let origin = self.scope.origin(name).map(|id| self.scope.value(id).origin);
-        let role = match origin {
-            Some(Origin::Stored(index)) => Some(self.tensors.list[index].role),
-            _ => None,
-        };
-        match (role, op) {
-            (Some(TensorRole::Buffer), Op::CountBatch) | (None, _) if !matches!((role, op), (None, Op::CountBatch)) => {
-                Ok(())
-            }
-            _ => Err(format!("overwrites {}, which is not a counter of batches", shown(name))),
-        }
-    }
-
-    /// A batch norm changes its running statistics, which must therefore be buffers.
-    fn check_statistics(&self, op: &Op, inputs: &[&Value]) -> Outcome<()> {
-        let is_buffer = |value: &&Value| match value.origin {
-            Origin::Stored(index) => self.tensors.list[index].role == TensorRole::Buffer,
-            _ => false,
-        };
-        match op {
-            Op::BatchNorm { .. } if !inputs[3..].iter().all(is_buffer) => {
-                Err("has running statistics that are not buffers of the state dict".to_owned())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Takes PyTorch's word for the results of a node that has a fault, so that the nodes after it can be checked.
@@ -227,7 +205,7 @@ impl Builder<'_> {
             };
             for name in names {
                 let meta = self.recorded.get(name);
-                let value = meta.and_then(|meta| self.recorded_value(meta, Origin::Node(usize::MAX)).ok());
+                let value = meta.and_then(|meta| self.recorded_value(meta, NOWHERE).ok());
                 if value.is_none_or(|value| self.scope.define(name, value, &Memory::Own).is_err()) {
                     self.scope.give_up(name);
                 }
@@ -237,23 +215,15 @@ impl Builder<'_> {
 
     fn finish(mut self, images: Option<ValueId>, logits: Option<ValueId>) -> Built {
         for (target, nodes) in &self.unsupported {
-            let named: Vec<_> = nodes.iter().take(MOST_NAMED).map(|name| shown(name)).collect();
-            let more = match nodes.len().saturating_sub(MOST_NAMED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
             let operator = shown(target.trim_start_matches("torch.ops."));
-            let message = format!("is not supported; it computes {}{more}", named.join(", "));
+            let message = format!("is not supported; it computes {}", some_of(nodes));
             self.faults.add(format!("operator {operator}"), message);
         }
         self.check_empty_memory(logits);
-        let graph = images.zip(logits).map(|(images, logits)| Graph {
-            values: self.scope.into_values(),
-            nodes: self.nodes,
-            images,
-            logits,
+        let graph = images.zip(logits).map(|(images, logits)| {
+            compact(Graph { values: self.scope.into_values(), nodes: self.nodes, images, logits })
         });
-        Built { graph, batch: self.batch }
+        Built { graph, constants: self.constants, batch: self.batch }
     }
 
     /// Memory that nothing has been written to may be used by nothing but what writes it.
@@ -274,17 +244,45 @@ impl Builder<'_> {
     }
 }
 
-/// The names of a node's results.
-fn results(node: &schema::Node) -> Outcome<Vec<&String>> {
-    match node.outputs.as_slice() {
-        [Argument::Tensor(name)] => Ok(vec![name]),
-        [Argument::Tensors(names)] => Ok(names.iter().collect()),
-        _ => Err("has results that are not tensors".to_owned()),
+/// The graph without the values of constants, which others stand for.
+fn compact(mut graph: Graph) -> Graph {
+    let mut numbers = vec![0; graph.values.len()];
+    let mut kept = 0;
+    for (value, number) in graph.values.iter().zip(&mut numbers) {
+        *number = kept;
+        kept += usize::from(value.origin != NOWHERE);
+    }
+    graph.values.retain(|value| value.origin != NOWHERE);
+    for node in &mut graph.nodes {
+        node.inputs.iter_mut().chain(&mut node.outputs).for_each(|id| *id = numbers[*id]);
+    }
+    (graph.images, graph.logits) = (numbers[graph.images], numbers[graph.logits]);
+    graph
+}
+
+/// The first of some names, and how many there are beside them.
+fn some_of(names: &[String]) -> String {
+    let named: Vec<_> = names.iter().take(MOST_NAMED).map(|name| shown(name)).collect();
+    match names.len().saturating_sub(MOST_NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
 }
 
+/// The names of a node's results.
+pub(super) fn results(node: &schema::Node) -> Outcome<Vec<&String>> {
+    if let [Argument::Tensors(names)] = node.outputs.as_slice() {
+        return Ok(names.iter().collect());
+    }
+    let names = node.outputs.iter().map(|output| match output {
+        Argument::Tensor(name) => Ok(name),
+        _ => Err("has results that are not tensors".to_owned()),
+    });
+    if node.outputs.is_empty() { Err("has no result".to_owned()) } else { names.collect() }
+}
+
 /// The name of the tensor that an operator overwrites or views.
-fn first_tensor(node: &schema::Node) -> Option<&str> {
+pub(super) fn first_tensor(node: &schema::Node) -> Option<&str> {
     let is_first = |argument: &&schema::NamedArgument| matches!(argument.name.as_str(), "self" | "input");
     match &node.inputs.iter().find(is_first)?.arg {
         Argument::Tensor(name) => Some(name),

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::graph::{Graph, Node, Origin, Value};
 use super::head::{FeatureMap, MapLayout, Path};
+use super::memory::{self, MemoryDescription};
 use super::rules;
 use super::schema::{Bounds, SchemaVersion};
 use super::tensors::{StoredTensor, TensorRole};
@@ -14,13 +16,24 @@ use crate::text::counted;
 
 /// The newest minor version of the schema that was tried.
 const NEWEST_MINOR: u64 = 17;
+/// Operators of a head that are listed. Most heads have a few.
+const MOST_IN_HEAD: usize = 100;
 /// Names that a warning lists.
 const MOST_NAMED: usize = 3;
 
+/// Of a [`Description`].
+const FORMAT: &str = "torch_export";
+
+fn format() -> &'static str {
+    FORMAT
+}
+
 /// An exported network as JSON.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExportedNetwork)]
 pub struct Description {
     /// Always `torch_export`.
+    #[serde(skip_deserializing, default = "format")]
     pub format: &'static str,
     /// Version of the file's schema: major and minor.
     pub schema: String,
@@ -35,6 +48,9 @@ pub struct Description {
     pub parameters: u64,
     /// Multiply-accumulate operations per image of convolutions and products of matrices.
     pub macs: u64,
+    /// Elements per image of its values.
+    #[serde(default)]
+    pub memory: MemoryDescription,
     pub mode: Mode,
     /// How often each operator occurs.
     pub operators: BTreeMap<String, usize>,
@@ -46,8 +62,9 @@ pub struct Description {
 }
 
 /// In which mode a network was exported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ExportMode)]
 pub enum Mode {
     Training,
     Evaluation,
@@ -57,7 +74,8 @@ pub enum Mode {
     Either,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExportedMap)]
 pub struct MapDescription {
     /// Channels, height and width.
     pub shape: [u64; 3],
@@ -65,11 +83,12 @@ pub struct MapDescription {
 }
 
 /// What comes after the feature map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExportedHead)]
 pub struct HeadDescription {
     /// Name of the node that averages the positions, after which the head begins; `None` without a feature map.
     pub begins_after: Option<String>,
-    /// The operators of the head, in order. Empty without a feature map.
+    /// The operators of the head, in order, up to a hundred; then how many more there are. Empty without a feature map.
     pub operators: Vec<String>,
     /// Whether the mean of several regions' logits is the logits of their mean.
     pub is_linear: Option<bool>,
@@ -93,9 +112,9 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
     let size = |value: usize, dimension: usize| graph.values[value].shape[dimension].per_image();
     let mode = mode(graph);
     let bound = |bound: Option<i64>| bound.and_then(|bound| u64::try_from(bound).ok());
-    let trained = tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
+    let trained = tensors.iter().filter(|stored| stored.trained);
     let description = Description {
-        format: "torch_export",
+        format: FORMAT,
         schema: format!("{}.{}", schema.major, schema.minor),
         torch: subject.torch.map(shown),
         input: [1, 2, 3].map(|dimension| size(graph.images, dimension)),
@@ -103,6 +122,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
         classes: size(graph.logits, 1),
         parameters: trained.fold(0_u64, |sum, stored| sum.saturating_add(stored.tensor.elements())),
         macs: macs(graph),
+        memory: memory::describe(graph),
         mode,
         operators: operators(graph),
         feature_map: map.map(|map| MapDescription { shape: [map.channels, map.height, map.width], layout: map.layout }),
@@ -114,7 +134,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
 
 fn operators(graph: &Graph) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    for node in &graph.nodes {
+    for node in graph.nodes.iter().filter(|node| !node.operator.is_empty()) {
         *counts.entry(node.operator.clone()).or_default() += 1;
     }
     counts
@@ -146,13 +166,28 @@ fn head(subject: &Subject<'_>, path: &Path, map: Option<&FeatureMap>) -> HeadDes
     let classifier = path.classifier(graph, first);
     let nodes: Vec<&Node> = map.map(|_| path.nodes_from(graph, first).collect()).unwrap_or_default();
     HeadDescription {
-        begins_after: map.map(|map| shown(&graph.nodes[map.pooled_by].name)),
-        operators: nodes.iter().map(|node| node.operator.clone()).collect(),
+        begins_after: map.map(|map| shown(name_in_pytorch(&graph.nodes[map.pooled_by]))),
+        operators: listed(&nodes),
         is_linear: map.map(|_| nodes.iter().all(|node| node.op.is_affine())),
         classifier: classifier.map(|index| shown(subject.tensors[index].tensor.name())),
     }
 }
 
+/// The operators of nodes, without those that the reader added. Lists of checkpoints hold many descriptions.
+fn listed(nodes: &[&Node]) -> Vec<String> {
+    let operators: Vec<_> = nodes.iter().map(|node| &node.operator).filter(|operator| !operator.is_empty()).collect();
+    let more = operators.len().saturating_sub(MOST_IN_HEAD);
+    let more = (more > 0).then(|| format!("{more} more"));
+    operators.into_iter().take(MOST_IN_HEAD).cloned().chain(more).collect()
+}
+
+/// The name of the node in the file that a node was read from.
+fn name_in_pytorch(node: &Node) -> &str {
+    match node.name.split_once('.') {
+        Some((name, _)) if node.operator.is_empty() => name,
+        _ => &node.name,
+    }
+}
 fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<String> {
     let Subject { graph, schema, .. } = subject;
     let mut warnings = Vec::new();
@@ -179,6 +214,7 @@ fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<
         Some(_) => {}
     }
     warnings.extend(unused(subject));
+    warnings.extend(frozen(subject));
     warnings.extend(shared(subject));
     warnings
 }
@@ -221,6 +257,14 @@ fn unused(subject: &Subject<'_>) -> Option<String> {
         .collect();
     let named = named(unused.iter().map(|stored| stored.tensor.name()))?;
     Some(format!("{} not used: {named}", counted(unused.len() as u64, "parameter is", "parameters are")))
+}
+
+/// Parameters that stay as they are.
+fn frozen(subject: &Subject<'_>) -> Option<String> {
+    let parameters = subject.tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
+    let frozen: Vec<&StoredTensor> = parameters.filter(|stored| !stored.trained).collect();
+    let named = named(frozen.iter().map(|stored| stored.tensor.name()))?;
+    Some(format!("{} parameters are frozen by requires_grad_(False), and training leaves them: {named}", frozen.len()))
 }
 
 /// Parameters that have the same bytes. They stay equal in PyTorch, and are different ones here.

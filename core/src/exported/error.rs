@@ -71,6 +71,12 @@ impl Faults {
         &self.list
     }
 
+    /// Number of faults that are not listed.
+    #[must_use]
+    pub fn more(&self) -> usize {
+        self.more
+    }
+
     pub(super) fn add(&mut self, at: impl Into<String>, message: impl Into<String>) {
         if self.list.len() < MOST_FAULTS {
             self.list.push(Fault { at: at.into(), message: message.into() });

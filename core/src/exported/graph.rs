@@ -1,5 +1,7 @@
 //! An exported network as data: values, and the nodes that compute them.
 
+use std::collections::HashSet;
+
 use super::op::Op;
 use super::size::Size;
 use crate::checkpoint::Dtype;
@@ -17,6 +19,16 @@ pub struct Graph {
     pub images: ValueId,
     /// [B, classes].
     pub logits: ValueId,
+}
+
+impl Graph {
+    /// Indices of the stored tensors that batch normalisation takes for variances, which are never negative.
+    #[must_use]
+    pub fn variances(&self) -> HashSet<usize> {
+        let norms = self.nodes.iter().filter(|node| matches!(node.op, Op::BatchNorm { .. }));
+        let origins = norms.map(|node| self.values[node.inputs[4]].origin);
+        origins.filter_map(|origin| if let Origin::Stored(index) = origin { Some(index) } else { None }).collect()
+    }
 }
 
 /// A tensor.
@@ -40,9 +52,11 @@ pub enum Origin {
 /// An operation on values.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// PyTorch's name, which is unique.
+    /// PyTorch's name, which is unique. Of several nodes that one of PyTorch's is read as, the last has its name, and
+    /// the others have it with a dot and a number.
     pub name: String,
-    /// PyTorch's operator, such as `aten.conv2d.default`.
+    /// PyTorch's operator, such as `aten.conv2d.default`. Of several nodes that one of PyTorch's is read as, all but
+    /// the last have an empty one.
     pub operator: String,
     pub op: Op,
     /// In the order that the operation gives.

@@ -1,13 +1,14 @@
 //! Where a network pools its feature map, and where its head begins.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::graph::{Graph, Node, Origin, ValueId};
 use super::op::Op;
 use super::size::Size;
 
 /// The order of a feature map's dimensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MapLayout {
     /// [B, C, H, W].
@@ -113,6 +114,10 @@ fn pooled(graph: &Graph, index: usize) -> Option<FeatureMap> {
     let [Size::Batch(1), inner @ ..] = shape else { return None };
     let inner: Vec<u64> = inner.iter().map(|size| size.fixed()).collect::<Option<_>>()?;
     let (layout, [channels, height, width]) = match (&node.op, inner.as_slice()) {
+        (Op::AdaptiveAveragePool { size: [1, 1] }, &[_, 1, positions]) if positions > 1 => {
+            return in_one_row(graph, value, index);
+        }
+        (Op::Mean { dimensions, .. }, &[_, _]) if dimensions == &[2] => return flattened(graph, value, index),
         (Op::AdaptiveAveragePool { size: [1, 1] }, &[channels, height, width]) => {
             (ChannelsFirst, [channels, height, width])
         }
@@ -134,4 +139,45 @@ fn pooled(graph: &Graph, index: usize) -> Option<FeatureMap> {
         _ => return None,
     };
     Some(FeatureMap { value, layout, channels, height, width, pooled_by: index })
+}
+
+/// The node that makes a value, and its first input.
+fn made_by(graph: &Graph, value: ValueId) -> Option<(&Op, ValueId)> {
+    match graph.values[value].origin {
+        Origin::Node(index) => Some((&graph.nodes[index].op, *graph.nodes[index].inputs.first()?)),
+        _ => None,
+    }
+}
+
+/// The map whose positions are in one row [B, C, 1, N].
+fn in_one_row(graph: &Graph, value: ValueId, pooled_by: usize) -> Option<FeatureMap> {
+    match made_by(graph, value) {
+        Some((Op::Reshape { .. }, before)) if graph.values[before].shape.len() == 3 => {
+            flattened(graph, before, pooled_by)
+        }
+        _ => {
+            let [_, Size::Fixed(channels), _, Size::Fixed(width)] = graph.values[value].shape[..] else { return None };
+            Some(FeatureMap { value, layout: MapLayout::ChannelsFirst, channels, height: 1, width, pooled_by })
+        }
+    }
+}
+
+/// The map whose positions are the last dimension of [B, C, N].
+fn flattened(graph: &Graph, value: ValueId, pooled_by: usize) -> Option<FeatureMap> {
+    let (op, before) = made_by(graph, value)?;
+    let [Size::Batch(1), channels, Size::Fixed(positions)] = graph.values[value].shape[..] else { return None };
+    let (value, channels) = (before, channels.fixed()?);
+    let map = |layout, height, width| FeatureMap { value, layout, channels, height, width, pooled_by };
+    match (op, graph.values[before].shape.as_slice()) {
+        (Op::Reshape { .. }, &[Size::Batch(1), Size::Fixed(same), Size::Fixed(height), Size::Fixed(width)])
+            if same == channels && height.checked_mul(width) == Some(positions) =>
+        {
+            Some(map(MapLayout::ChannelsFirst, height, width))
+        }
+        (Op::Permute { order }, _) if order == &[0, 2, 1] => {
+            let side = positions.isqrt();
+            (side * side == positions).then(|| map(MapLayout::Tokens, side, side))
+        }
+        _ => None,
+    }
 }

@@ -1,44 +1,58 @@
 //! Reads networks that `torch.export.save` wrote (`.pt2`, schema 8), without libtorch.
 //!
 //! Such a file has a network's graph beside its weights. It can come from anybody and is not trusted: it is read as
-//! data, and describes nothing but operators of a fixed list ([`Op`]). Sizes are limited before memory is allocated, and
-//! the shape of every value is inferred here and must be the one that PyTorch recorded. What is wrong with a network is
-//! collected in [`Faults`].
+//! data, and describes nothing but operators of a fixed list ([`Op`]). Sizes are limited before memory is allocated,
+//! and the shape of every value is inferred here and must be the one that PyTorch recorded. What is wrong with a
+//! network is collected in [`Faults`].
 
-mod archive;
+pub(crate) mod archive;
 mod arguments;
 mod builder;
+mod constants;
 mod describe;
+mod einsum;
 mod error;
+mod folding;
+mod functions;
 mod graph;
 mod head;
+mod inline;
+mod layers;
+mod lowering;
+mod memory;
 mod op;
 mod operators;
+mod plans;
+mod pooling;
+mod products;
+mod resampling;
 mod reshapes;
 mod rules;
 mod schema;
 mod scope;
 mod signature;
 mod size;
+mod strip;
+mod sums;
 mod symbols;
 mod tensors;
 
-use std::collections::HashSet;
 use std::path::Path;
 
 pub use describe::{Description, HeadDescription, MapDescription, Mode};
 pub use error::{Error, Fault, Faults};
 pub use graph::{Graph, Node, Origin, Value, ValueId};
 pub use head::{FeatureMap, MapLayout};
+pub use memory::MemoryDescription;
 pub use op::{Activation, Arithmetic, Op, Operand, Window};
 pub use size::Size;
+pub use strip::strip_traces;
 pub use tensors::{StoredTensor, TensorRole};
 
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
-use crate::checkpoint::open_regular;
-use crate::checkpoint::soundness::unsound;
 use crate::checkpoint::tensor;
+use crate::checkpoint::{Soundness, open_regular};
 use archive::Archive;
 use describe::Subject;
 use error::Result;
@@ -47,6 +61,9 @@ use tensors::Tensors;
 
 /// The version of the schema that is read. A new major version means something else.
 const SCHEMA: u64 = 8;
+
+/// Python that exports a network, as a user would write it. The name of the network is `model`.
+pub const HOW_TO_EXPORT: &str = include_str!("../../../static/snippets/export.py");
 
 /// A network on disk. Elements of tensors are read on demand.
 #[derive(Debug)]
@@ -58,14 +75,15 @@ pub struct ExportedNetwork {
     description: Description,
 }
 
-/// Whether a file is meant for [`ExportedNetwork`] rather than for [`Checkpoint`](crate::checkpoint::Checkpoint): an archive with a
-/// program. Files that are neither, or cannot be read, are not.
+/// Whether a file is meant for [`ExportedNetwork`] rather than for [`Checkpoint`](crate::checkpoint::Checkpoint): an
+/// archive with a program, damaged or not. Files that are neither, or cannot be read, are not.
 #[must_use]
 pub fn is_exported(path: &Path) -> bool {
     let Ok(source) = open_regular(path) else { return false };
     match Archive::open(&source) {
         Ok(_) | Err(Error::Version(_)) => true,
-        // A damaged archive may be of either kind, so the name decides.
+        Err(_) if archive::names_program(&source) => true,
+        // An archive without a directory may be of either kind, so the name decides.
         Err(_) => path.extension().is_some_and(|extension| extension == "pt2"),
     }
 }
@@ -99,11 +117,12 @@ impl ExportedNetwork {
         }
         let program: Program = archive.program()?;
         let mut faults = Faults::default();
-        let tensors = Tensors::read(&archive, &source, &mut faults)?;
+        let mut tensors = Tensors::read(&archive, &source, &mut faults)?;
         let bounds = program.range_constraints;
-        let built = builder::build(program.graph_module, &tensors, &mut faults);
+        let built = builder::build(program.graph_module, &tensors, &source, &mut faults);
         faults.none_or(())?;
         let graph = built.graph.ok_or_else(|| archive::damaged("its program has no images or no logits"))?;
+        tensors.list.extend(built.constants);
         let batch = bounds.0.iter().find(|(symbol, _)| Some(symbol) == built.batch.as_ref());
         let batch = batch.map_or(Bounds { min_val: None, max_val: None }, |(_, bounds)| *bounds);
         let torch = program.torch_version.as_deref();
@@ -134,22 +153,36 @@ impl ExportedNetwork {
         &self.description
     }
 
-    /// What makes the network's outputs NaN: a weight that is not finite, or a negative variance, with its tensor's name.
-    /// A predicate that continues "the network"; `None` if there is nothing of this kind. Reads the whole state dict.
+    /// Whether the network can compute with its weights. Reads the whole state dict.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn unsound(&self) -> std::result::Result<Option<String>, Error> {
-        let variances = self.graph.nodes.iter().filter(|node| matches!(node.op, Op::BatchNorm { .. }));
-        let variances: HashSet<Origin> = variances.map(|node| self.graph.values[node.inputs[4]].origin).collect();
+    pub fn soundness(&self) -> std::result::Result<Soundness, Error> {
+        let variances = self.graph.variances();
+        let mut doubt = None;
         let state = self.tensors.iter().enumerate().filter(|(_, stored)| stored.role != TensorRole::Constant);
         for (index, stored) in state.filter(|(_, stored)| stored.tensor.dtype().is_float()) {
-            let is_variance = variances.contains(&Origin::Stored(index));
-            if let Some(what) = unsound(is_variance, &self.floats(stored)?) {
-                return Ok(Some(format!("cannot be used: {} {what}", shown(stored.tensor.name()))));
+            let name = shown(stored.tensor.name());
+            match Soundness::of(&name, variances.contains(&index), &self.floats(stored)?) {
+                Soundness::Sound => {}
+                Soundness::Doubtful(what) => doubt = doubt.or(Some(what)),
+                unsound @ Soundness::Unsound(_) => return Ok(unsound),
             }
         }
-        Ok(None)
+        Ok(doubt.map_or(Soundness::Sound, Soundness::Doubtful))
+    }
+
+    /// A tensor's elements in its own type, in row-major order and little-endian.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn bytes(&self, stored: &StoredTensor) -> std::result::Result<Vec<u8>, Error> {
+        Ok(stored.tensor.bytes(&self.source)?)
+    }
+
+    /// The archive, of which everything that this reader knows has been checked.
+    pub(crate) fn archive(&self) -> Result<Archive<'_>> {
+        Archive::open(&self.source)
     }
 
     /// A tensor's elements converted to single precision, in row-major order.
@@ -157,7 +190,6 @@ impl ExportedNetwork {
     /// # Errors
     /// The file cannot be read.
     pub fn floats(&self, stored: &StoredTensor) -> std::result::Result<Vec<f32>, Error> {
-        let bytes = stored.tensor.bytes(&self.source)?;
-        Ok(tensor::to_f32(stored.tensor.dtype(), &bytes))
+        Ok(tensor::to_f32(stored.tensor.dtype(), &self.bytes(stored)?))
     }
 }

@@ -37,6 +37,12 @@ pub enum Op {
     Activation(Activation),
     /// Along one dimension.
     Softmax { dimension: usize },
+    /// The logarithm of [`Op::Softmax`], computed without it.
+    LogSoftmax { dimension: usize },
+    /// Map [B, C, N…], slopes `[C]` or `[1]`: x where x > 0, elsewhere its channel's slope times x.
+    Prelu,
+    /// Conditions (bool), a tensor where they hold, a tensor where they do not; sizes of 1 are broadcast.
+    Where,
     /// Two tensors, or one and a number; sizes of 1 are broadcast.
     Arithmetic { kind: Arithmetic, other: Operand },
     /// Tensors, which differ in the size of one dimension at most.
@@ -49,6 +55,17 @@ pub enum Op {
     AdaptiveAveragePool { size: [u64; 2] },
     /// The mean over some dimensions, which remain with size 1 or not at all.
     Mean { dimensions: Vec<usize>, keeps: bool },
+    /// The largest element over some dimensions, which remain with size 1 or not at all.
+    Max {
+        dimensions: Vec<usize>,
+        keeps: bool,
+        /// Whether equal largest elements share the gradient evenly, as in `amax`. Otherwise there is one dimension,
+        /// and one of them gets all of it, as in `max.dim`.
+        shares: bool,
+    },
+    /// The square root of the sum of squares over some dimensions, which remain with size 1 or not at all. Where it is
+    /// zero, so is its gradient.
+    Norm { dimensions: Vec<usize>, keeps: bool },
     /// The same elements in row-major order under another shape.
     Reshape { shape: Vec<Size> },
     /// Repeats dimensions of size 1; new ones come first.
@@ -89,7 +106,7 @@ pub enum Op {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     Relu,
-    /// Limits, both inclusive: 0 and 6 for ReLU6.
+    /// Limits, both inclusive: 0 and 6 for ReLU6. A missing one is infinite.
     Clamp {
         low: f64,
         high: f64,
@@ -103,6 +120,31 @@ pub enum Activation {
         /// Whether it is the approximation by tanh.
         tanh: bool,
     },
+    /// x where x > 0, elsewhere slope·x.
+    LeakyRelu {
+        slope: f64,
+    },
+    /// scale·x where x > 0, elsewhere scale·alpha·(exp(`input_scale`·x) − 1): ELU, SELU and CELU.
+    Elu {
+        alpha: f64,
+        scale: f64,
+        input_scale: f64,
+    },
+    /// ln(1 + exp(beta·x)) / beta; x where beta·x > threshold.
+    Softplus {
+        beta: f64,
+        threshold: f64,
+    },
+    /// x to a power: 0.5 is the square root, −1 the reciprocal.
+    Power {
+        exponent: f64,
+    },
+    Exp,
+    /// The natural logarithm.
+    Log,
+    Abs,
+    /// The Gaussian error function.
+    Erf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +153,10 @@ pub enum Arithmetic {
     Subtract,
     Multiply,
     Divide,
+    /// The larger of two. Equal ones share the gradient evenly.
+    Maximum,
+    /// The smaller of two. Equal ones share the gradient evenly.
+    Minimum,
 }
 
 /// The second operand.

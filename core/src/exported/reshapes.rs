@@ -10,6 +10,14 @@ pub(super) fn reshape(arguments: &mut Arguments<'_>, shape: &str) -> Outcome<Op>
     Ok(Op::Reshape { shape: filled(&wanted, &input.shape)? })
 }
 
+pub(super) fn reshape_as(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    arguments.tensor("self")?;
+    let shape = arguments.tensor("other")?.shape.clone();
+    // It gives the shape alone.
+    arguments.tensors.truncate(1);
+    Ok(Op::Reshape { shape })
+}
+
 /// A shape whose open size is what the elements of `input` leave over.
 fn filled(wanted: &[WantedSize], input: &[Size]) -> Outcome<Vec<Size>> {
     let known: Vec<Size> = wanted
@@ -62,12 +70,13 @@ fn limited(shape: Vec<Size>) -> Outcome<Op> {
 }
 
 pub(super) fn squeeze(arguments: &mut Arguments<'_>) -> Outcome<Op> {
-    let mut shape = arguments.tensor("self")?.shape.clone();
-    let at = arguments.dimension("dim", None, shape.len())?;
-    if shape[at] == Size::Fixed(1) {
-        shape.remove(at);
-    }
-    Ok(Op::Reshape { shape })
+    let shape = &arguments.tensor("self")?.shape;
+    let wanted = match shape.is_empty() {
+        true => Vec::new(),
+        false => arguments.dimensions("dim", shape.len())?,
+    };
+    let stays = |(at, size): &(usize, &Size)| !wanted.contains(at) || **size != Size::Fixed(1);
+    Ok(Op::Reshape { shape: shape.iter().enumerate().filter(stays).map(|(_, size)| *size).collect() })
 }
 
 pub(super) fn unsqueeze(arguments: &mut Arguments<'_>) -> Outcome<Op> {
@@ -92,6 +101,13 @@ pub(super) fn expand(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Expand { shape: wanted.iter().enumerate().map(size).collect::<Outcome<_>>()? })
 }
 
+pub(super) fn expand_as(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    arguments.tensor("self")?;
+    let shape = arguments.tensor("other")?.shape.clone();
+    arguments.tensors.truncate(1);
+    Ok(Op::Expand { shape })
+}
+
 pub(super) fn permute(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     let rank = arguments.tensor("self")?.shape.len();
     let numbers = arguments.ints("dims")?.unwrap_or_default();
@@ -105,13 +121,45 @@ pub(super) fn permute(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Permute { order })
 }
 
-pub(super) fn transpose(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn transpose(arguments: &mut Arguments<'_>, names: [&str; 2]) -> Outcome<Op> {
     let rank = arguments.tensor("self")?.shape.len();
-    let one = arguments.dimension("dim0", None, rank)?;
-    let two = arguments.dimension("dim1", None, rank)?;
+    let one = arguments.dimension(names[0], None, rank)?;
+    let two = arguments.dimension(names[1], None, rank)?;
     let mut order: Vec<usize> = (0..rank).collect();
     order.swap(one, two);
     Ok(Op::Permute { order })
+}
+
+/// Swaps the last two dimensions.
+pub(super) fn matrix_transpose(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    let rank = arguments.tensor("self")?.shape.len();
+    if rank < 2 {
+        return Err(format!("transposes a tensor with {rank} dimensions"));
+    }
+    let mut order: Vec<usize> = (0..rank).collect();
+    order.swap(rank - 2, rank - 1);
+    Ok(Op::Permute { order })
+}
+
+pub(super) fn move_dimensions(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    let rank = arguments.tensor("self")?.shape.len();
+    let mut places = |name: &str| -> Outcome<Vec<usize>> {
+        let numbers = arguments.ints(name)?.unwrap_or_default();
+        let places = numbers.into_iter().map(|number| dimension(number, rank)).collect::<Outcome<Vec<_>>>()?;
+        let is_twice = (0..places.len()).any(|at| places[..at].contains(&places[at]));
+        if is_twice { Err("names a dimension twice".to_owned()) } else { Ok(places) }
+    };
+    let (from, to) = (places("source")?, places("destination")?);
+    if from.len() != to.len() {
+        return Err("moves another number of dimensions than it names places".to_owned());
+    }
+    let mut left = (0..rank).filter(|dimension| !from.contains(dimension));
+    let at = |place: usize| match to.iter().position(|&other| other == place) {
+        Some(moved) => Some(from[moved]),
+        None => left.next(),
+    };
+    let order: Option<Vec<usize>> = (0..rank).map(at).collect();
+    Ok(Op::Permute { order: order.ok_or("moves dimensions that it does not have")? })
 }
 
 /// The dimension of the argument `name`, and its size, which must not depend on the batch.
@@ -149,6 +197,16 @@ pub(super) fn slice(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     Ok(Op::Slice { dimension: at, start, end, step })
 }
 
+pub(super) fn narrow(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    let (dimension, size) = fixed_dimension(arguments, None)?;
+    let (start, length) = (arguments.int("start", None)?, arguments.count("length", None)?);
+    let start = index(start, size).filter(|start| start.checked_add(length).is_some_and(|end| end <= size));
+    match start {
+        Some(start) if length > 0 => Ok(Op::Slice { dimension, start, end: start + length, step: 1 }),
+        _ => Err(format!("takes {length} elements of a dimension of size {size} from where it has fewer")),
+    }
+}
+
 pub(super) fn select(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     let (dimension, size) = fixed_dimension(arguments, None)?;
     let number = arguments.int("index", None)?;
@@ -172,6 +230,23 @@ pub(super) fn split(arguments: &mut Arguments<'_>) -> Outcome<Op> {
     pieces(dimension, size, piece)
 }
 
+pub(super) fn concat(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    arguments.tensors("tensors")?;
+    let rank = arguments.scope.value(arguments.tensors[0]).shape.len();
+    Ok(Op::Concat { dimension: arguments.dimension("dim", Some(0), rank)? })
+}
+
+pub(super) fn roll(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    let rank = arguments.tensor("self")?.shape.len();
+    let shifts = arguments.ints("shifts")?.unwrap_or_default();
+    let numbers = arguments.ints("dims")?.unwrap_or_default();
+    if numbers.is_empty() || shifts.len() != numbers.len() || numbers.len() > MOST_DIMENSIONS {
+        return Err("has another number of shifts than of dimensions".to_owned());
+    }
+    let dimensions = numbers.into_iter().map(|number| dimension(number, rank)).collect::<Outcome<_>>()?;
+    Ok(Op::Roll { shifts, dimensions })
+}
+
 /// Most results of a node.
 pub(super) const MOST_RESULTS: u64 = 1024;
 
@@ -183,14 +258,25 @@ fn pieces(dimension: usize, size: u64, piece: u64) -> Outcome<Op> {
     Ok(Op::Split { dimension, sizes })
 }
 
-pub(super) fn split_with_sizes(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+pub(super) fn split_with_sizes(arguments: &mut Arguments<'_>, name: &str) -> Outcome<Op> {
     let (dimension, size) = fixed_dimension(arguments, Some(0))?;
-    let numbers = arguments.ints("split_sizes")?.unwrap_or_default();
+    let numbers = arguments.ints(name)?.unwrap_or_default();
     let sizes: Vec<u64> = numbers.iter().filter_map(|&number| u64::try_from(number).ok()).collect();
     let sum = sizes.iter().try_fold(0_u64, |sum, &part| sum.checked_add(part));
     if sizes.len() != numbers.len() || sum != Some(size) || sizes.len() as u64 > MOST_RESULTS {
         return Err(format!("splits a dimension of size {size} into parts that do not make it up"));
     }
+    Ok(Op::Split { dimension, sizes })
+}
+
+/// Into parts whose sizes differ by one at most.
+pub(super) fn tensor_split(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    let parts = arguments.count("sections", None)?;
+    let (dimension, size) = fixed_dimension(arguments, Some(0))?;
+    if parts == 0 || parts > size.min(MOST_RESULTS) {
+        return Err(format!("splits a dimension of size {size} into {parts} parts"));
+    }
+    let sizes = (0..parts).map(|part| size / parts + u64::from(part < size % parts)).collect();
     Ok(Op::Split { dimension, sizes })
 }
 

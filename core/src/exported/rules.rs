@@ -8,9 +8,17 @@ use crate::checkpoint::Dtype;
 
 type Shape = Vec<Size>;
 
+/// How the message of a fault of types begins.
+pub(super) const COMPUTES_WITH: &str = "computes with ";
+
 /// The shapes of the results. The inputs are those that the operation's reader found, in number and order.
 pub(super) fn shapes(op: &Op, inputs: &[&Value]) -> Outcome<Vec<Shape>> {
     check_types(op, inputs)?;
+    infer(op, inputs)
+}
+
+/// As [`shapes`], for inputs of any type.
+pub(super) fn infer(op: &Op, inputs: &[&Value]) -> Outcome<Vec<Shape>> {
     let input = || inputs[0].shape.as_slice();
     let one = match op {
         Op::Convolution { stride, padding, dilation, groups, .. } => {
@@ -42,10 +50,20 @@ pub(super) fn shapes(op: &Op, inputs: &[&Value]) -> Outcome<Vec<Shape>> {
         Op::Linear { .. } => linear(inputs)?,
         Op::Matmul => matmul(input(), &inputs[1].shape)?,
         Op::Attention { mask, .. } => attention(inputs, *mask)?,
-        Op::Activation(_) | Op::Softmax { .. } | Op::Dropout { .. } | Op::Identity | Op::Bernoulli { .. } => {
+        Op::Activation(_)
+        | Op::Softmax { .. }
+        | Op::LogSoftmax { .. }
+        | Op::Dropout { .. }
+        | Op::Identity
+        | Op::Bernoulli { .. }
+        | Op::CountBatch => input().to_vec(),
+        Op::Prelu => {
+            let channels = input().get(1).and_then(|size| size.fixed());
+            let is_one = inputs[1].shape == [Size::Fixed(1)];
+            vectors(&inputs[1..], if is_one { Some(1) } else { channels })?;
             input().to_vec()
         }
-        Op::CountBatch => input().to_vec(),
+        Op::Where => broadcast(&broadcast(input(), &inputs[1].shape)?, &inputs[2].shape)?,
         Op::Arithmetic { other: Operand::Number(_), .. } => input().to_vec(),
         Op::Arithmetic { other: Operand::Tensor, .. } => broadcast(input(), &inputs[1].shape)?,
         Op::Concat { dimension } => concat(inputs, *dimension)?,
@@ -54,7 +72,9 @@ pub(super) fn shapes(op: &Op, inputs: &[&Value]) -> Outcome<Vec<Shape>> {
             let [batch, channels, _, _] = map(input())?;
             vec![batch, channels, Size::Fixed(size[0]), Size::Fixed(size[1])]
         }
-        Op::Mean { dimensions, keeps } => mean(input(), dimensions, *keeps),
+        Op::Mean { dimensions, keeps } | Op::Max { dimensions, keeps, .. } | Op::Norm { dimensions, keeps } => {
+            without_dimensions(input(), dimensions, *keeps)?
+        }
         Op::Reshape { shape } => reshaped(input(), shape)?,
         Op::Expand { shape } => expanded(input(), shape)?,
         Op::Permute { order } => order.iter().map(|&dimension| input()[dimension]).collect(),
@@ -89,6 +109,7 @@ pub(super) fn shapes(op: &Op, inputs: &[&Value]) -> Outcome<Vec<Shape>> {
 pub(super) fn dtype(op: &Op, inputs: &[&Value]) -> Dtype {
     match op {
         Op::Empty { .. } => Dtype::F32,
+        Op::Where => inputs.get(1).map_or(Dtype::F32, |input| input.dtype),
         _ => inputs.first().map_or(Dtype::F32, |input| input.dtype),
     }
 }
@@ -100,6 +121,7 @@ fn check_types(op: &Op, inputs: &[&Value]) -> Outcome<()> {
         Op::CountBatch => dtype == Dtype::I64,
         Op::Attention { mask: true, .. } => at == 3 && dtype == Dtype::Bool,
         Op::Rows => at == 1 && dtype == Dtype::I64,
+        Op::Where => at == 0 && dtype == Dtype::Bool,
         Op::Dropout { .. } => false,
         op => op.is_view(),
     };
@@ -107,9 +129,12 @@ fn check_types(op: &Op, inputs: &[&Value]) -> Outcome<()> {
         None if matches!(op, Op::Rows) && inputs[1].dtype != Dtype::I64 => {
             Err("takes rows by numbers that are not integers".to_owned())
         }
+        None if matches!(op, Op::Where) && inputs[0].dtype != Dtype::Bool => {
+            Err("chooses by a condition that is not boolean".to_owned())
+        }
         None => Ok(()),
         Some((_, input)) => Err(format!(
-            "computes with {} elements, and only float32 is supported: export the network after model.float()",
+            "{COMPUTES_WITH}{} elements, and only float32 is supported: export the network after model.float()",
             input.dtype
         )),
     }
@@ -237,7 +262,7 @@ fn attention(inputs: &[&Value], has_mask: bool) -> Outcome<Shape> {
     Ok([leading, &[*queries, *depth]].concat())
 }
 
-fn broadcast(one: &[Size], two: &[Size]) -> Outcome<Shape> {
+pub(super) fn broadcast(one: &[Size], two: &[Size]) -> Outcome<Shape> {
     let rank = one.len().max(two.len());
     let size = |shape: &[Size], at: usize| match (at + shape.len()).checked_sub(rank) {
         Some(at) => shape[at],
@@ -268,12 +293,15 @@ fn concat(inputs: &[&Value], dimension: usize) -> Outcome<Shape> {
     Ok(shape)
 }
 
-fn mean(shape: &[Size], dimensions: &[usize], keeps: bool) -> Shape {
+fn without_dimensions(shape: &[Size], dimensions: &[usize], keeps: bool) -> Outcome<Shape> {
+    if dimensions.iter().any(|&dimension| shape[dimension].fixed().is_none()) {
+        return Err("combines the images of a batch, so an image's logits would depend on the others".to_owned());
+    }
     let kept = |(at, &size): (usize, &Size)| match dimensions.contains(&at) {
         false => Some(size),
         true => keeps.then_some(Size::Fixed(1)),
     };
-    shape.iter().enumerate().filter_map(kept).collect()
+    Ok(shape.iter().enumerate().filter_map(kept).collect())
 }
 
 fn reshaped(input: &[Size], shape: &[Size]) -> Outcome<Shape> {

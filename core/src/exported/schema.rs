@@ -52,6 +52,39 @@ pub(super) struct Graph {
     pub(super) custom_obj_values: Entries<IgnoredAny>,
 }
 
+/// A number, or the name of one that JSON does not have.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Number(f64),
+    Name(Named),
+}
+
+#[derive(Debug, Deserialize)]
+enum Named {
+    Infinity,
+    #[serde(rename = "-Infinity")]
+    NegativeInfinity,
+    NaN,
+}
+
+impl Number {
+    fn value(&self) -> f64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Name(Named::Infinity) => f64::INFINITY,
+            Self::Name(Named::NegativeInfinity) => f64::NEG_INFINITY,
+            Self::Name(Named::NaN) => f64::NAN,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct GraphArgument {
+    name: String,
+    graph: Graph,
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Node {
     pub(super) target: String,
@@ -90,6 +123,9 @@ pub(super) struct TensorMeta {
     pub(super) strides: Vec<SizeMeta>,
     pub(super) storage_offset: SizeMeta,
     pub(super) layout: u64,
+    /// Of a parameter: false if its owner has frozen it.
+    #[serde(default)]
+    pub(super) requires_grad: Option<bool>,
 }
 
 /// A size of a recorded shape.
@@ -147,12 +183,15 @@ pub(super) enum Argument {
     Int(i64),
     Ints(Vec<i64>),
     Float(f64),
+    Floats(Vec<f64>),
     Bool(bool),
     Text(String),
     /// PyTorch's number of an element type.
     ScalarType(u64),
     /// A device, a layout, a memory format: where or in which order elements are, not what they are.
     Placement,
+    /// A program of its own, and its name.
+    Graph(String, Box<Graph>),
     /// Anything else.
     Other,
 }
@@ -241,10 +280,15 @@ impl OfKind for Argument {
             "as_sym_ints" => Self::SymInts(map.next_value()?),
             "as_int" => Self::Int(map.next_value()?),
             "as_ints" => Self::Ints(map.next_value()?),
-            "as_float" => Self::Float(map.next_value()?),
+            "as_float" => Self::Float(map.next_value::<Number>()?.value()),
+            "as_floats" => Self::Floats(map.next_value::<Vec<Number>>()?.iter().map(Number::value).collect()),
             "as_bool" => Self::Bool(map.next_value()?),
             "as_string" => Self::Text(map.next_value()?),
             "as_scalar_type" => Self::ScalarType(map.next_value()?),
+            "as_graph" => {
+                let GraphArgument { name, graph } = map.next_value()?;
+                Self::Graph(name, Box::new(graph))
+            }
             "as_device" | "as_layout" | "as_memory_format" => {
                 map.next_value::<IgnoredAny>().map(|_| Self::Placement)?
             }

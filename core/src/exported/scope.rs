@@ -1,12 +1,14 @@
 //! What the names of a program stand for, node by node.
 //!
 //! PyTorch's operators may overwrite a tensor, and a tensor may be a view of another. A network is read as if nothing
-//! were overwritten: whoever names an overwritten tensor gets the result. Where that would not compute the same, because
-//! the memory is used under another view, reading it fails.
+//! were overwritten: whoever names an overwritten tensor gets the result. Where that would not compute the same,
+//! because the memory is used under another view, reading it fails.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
 use super::arguments::Outcome;
+use super::constants::Constant;
 use super::graph::{Value, ValueId};
 use super::schema::SizeArgument;
 use super::size::Size;
@@ -23,6 +25,14 @@ pub(super) struct Scope {
     sizes: HashMap<String, Size>,
     /// Names that have no meaning because of a fault that is already known.
     unknown: HashSet<String>,
+    /// Names that may not be used, and what they are.
+    refused: HashMap<String, &'static str>,
+    /// Values that depend on nothing. They are not in the graph.
+    constants: HashMap<ValueId, Constant>,
+    /// What stands for a constant in the graph, and of which version of it.
+    settled: HashMap<ValueId, (ValueId, u64)>,
+    /// Elements that constants may still be computed of.
+    budget: Cell<u64>,
 }
 
 /// The message of a fault that follows from another, and is not worth a message of its own.
@@ -54,6 +64,46 @@ pub(super) enum Memory<'a> {
 }
 
 impl Scope {
+    /// With constants of this many elements, all together.
+    pub(super) fn new(budget: u64) -> Self {
+        Self { budget: Cell::new(budget), ..Self::default() }
+    }
+
+    /// Counts elements of constants.
+    pub(super) fn spend(&self, elements: u64) -> Outcome<()> {
+        let left = self.budget.get().checked_sub(elements);
+        left.map(|left| self.budget.set(left))
+            .ok_or_else(|| "needs more constants than a file of this size may have".to_owned())
+    }
+
+    pub(super) fn constant(&self, id: ValueId) -> Option<&Constant> {
+        self.constants.get(&id)
+    }
+
+    pub(super) fn set_constant(&mut self, id: ValueId, constant: Constant) {
+        self.constants.insert(id, constant);
+    }
+
+    /// What stands for a value in the graph.
+    pub(super) fn settled(&self, id: ValueId) -> ValueId {
+        self.settled.get(&id).map_or(id, |(settled, _)| *settled)
+    }
+
+    /// Whether something stands for this version of a constant.
+    pub(super) fn is_settled(&self, id: ValueId, version: u64) -> bool {
+        self.settled.get(&id).is_some_and(|(_, settled)| *settled == version)
+    }
+
+    pub(super) fn settle(&mut self, id: ValueId, version: u64, settled: ValueId) {
+        self.settled.insert(id, (settled, version));
+    }
+
+    /// Adds a value without a name.
+    pub(super) fn add_value(&mut self, value: Value) -> ValueId {
+        self.values.push(value);
+        self.values.len() - 1
+    }
+
     pub(super) fn value(&self, id: ValueId) -> &Value {
         &self.values[id]
     }
@@ -75,6 +125,9 @@ impl Scope {
     }
 
     fn undefined(&self, name: &str) -> String {
+        if let Some(what) = self.refused.get(name) {
+            return format!("uses {what}, which is not supported");
+        }
         match self.unknown.contains(name) {
             true => FOLLOWS.to_owned(),
             false => format!("uses {} before it is defined", shown(name)),
@@ -84,6 +137,11 @@ impl Scope {
     /// Makes a name known whose meaning is not.
     pub(super) fn give_up(&mut self, name: &str) {
         self.unknown.insert(name.to_owned());
+    }
+
+    /// Makes a name known that may not be used, and says what it is.
+    pub(super) fn refuse(&mut self, name: &str, what: &'static str) {
+        self.refused.insert(name.to_owned(), what);
     }
 
     pub(super) fn size(&self, argument: &SizeArgument) -> Outcome<Size> {
@@ -142,6 +200,21 @@ impl Scope {
             }
         }
         self.slots[slot].value = value;
+    }
+
+    /// A new name of a constant that was overwritten. Views of it that are constants changed with it; others may not be
+    /// used.
+    pub(super) fn rename(&mut self, name: &str, of: &str) -> Outcome<()> {
+        let slot = *self.names.get(of).ok_or_else(|| self.undefined(of))?;
+        if self.names.insert(name.to_owned(), slot).is_some() {
+            return Err("defines a name that is taken".to_owned());
+        }
+        for &other in &self.memories[self.slots[slot].memory].slots {
+            if !self.constants.contains_key(&self.slots[other].value) {
+                self.slots[other].stale = Some(name.to_owned());
+            }
+        }
+        Ok(())
     }
 
     /// The first value that the memory of a name held.

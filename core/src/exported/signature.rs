@@ -49,7 +49,15 @@ impl Builder<'_> {
         let is_map = matches!(*value.shape, [Size::Batch(1), Size::Fixed(3), Size::Fixed(_), Size::Fixed(_)]);
         if !is_map || value.dtype != Dtype::F32 {
             let (shape, dtype) = (shown_shape(&value.shape), value.dtype);
-            return Err(format!("images are {shape} of {dtype}, and must be [B, 3, H, W] of F32 with fixed H and W"));
+            let hint = match value.dtype {
+                Dtype::F64 | Dtype::F16 | Dtype::Bf16 => {
+                    ": export the network after model.float(), with images of float32"
+                }
+                _ => "",
+            };
+            return Err(format!(
+                "images are {shape} of {dtype}, and must be [B, 3, H, W] of F32 with fixed H and W{hint}"
+            ));
         }
         self.scope.define(name, value, &Memory::Own)
     }
@@ -124,6 +132,7 @@ impl Builder<'_> {
         let found =
             if name == output { self.scope.resolve(name) } else { Err("is not that of its signature".to_owned()) };
         let value = found.and_then(|id| match self.scope.value(id) {
+            _ if self.scope.constant(id).is_some() => Err("does not depend on the images".to_owned()),
             Value { shape, dtype: Dtype::F32, .. } if matches!(shape.as_slice(), [Size::Batch(1), Size::Fixed(_)]) => {
                 Ok(id)
             }

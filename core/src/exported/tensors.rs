@@ -20,7 +20,9 @@ pub struct StoredTensor {
     /// Its elements are read on demand. Its name is the key in the state dict.
     pub tensor: Tensor,
     pub role: TensorRole,
-    /// The entry with its bytes.
+    /// Whether training changes it: a parameter that was not frozen by `requires_grad_(False)`.
+    pub trained: bool,
+    /// The entry with its bytes. Empty for a constant that was computed when the network was read.
     pub(super) file: String,
 }
 
@@ -32,6 +34,14 @@ pub enum TensorRole {
     Buffer,
     /// Not in the state dict.
     Constant,
+}
+
+impl StoredTensor {
+    /// Whether it is a constant that was computed when the network was read, and is not in the file.
+    #[must_use]
+    pub fn is_computed(&self) -> bool {
+        self.file.is_empty()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +74,10 @@ impl Tensors {
             for (key, payload) in config.0 {
                 let file = format!("data/{folder}/{}", payload.path_name);
                 match tensor(archive, &key, &file, &payload, big_endian) {
-                    Ok(tensor) => tensors.add(key, tensor, file, is_state, payload.is_param),
+                    Ok(tensor) => {
+                        let is_frozen = payload.tensor_meta.is_some_and(|meta| meta.requires_grad == Some(false));
+                        tensors.add(key, tensor, file, is_state, payload.is_param.then_some(is_frozen));
+                    }
                     Err(fault) => faults.add(format!("tensor {}", shown(&key)), fault),
                 }
             }
@@ -77,15 +90,17 @@ impl Tensors {
         Ok(tensors)
     }
 
-    fn add(&mut self, key: String, tensor: Tensor, file: String, is_state: bool, is_parameter: bool) {
-        let role = match (is_state, is_parameter) {
-            (true, true) => TensorRole::Parameter,
-            (true, false) => TensorRole::Buffer,
+    /// `frozen`: whether a parameter is frozen; `None` for what is none.
+    fn add(&mut self, key: String, tensor: Tensor, file: String, is_state: bool, frozen: Option<bool>) {
+        let role = match (is_state, frozen) {
+            (true, Some(_)) => TensorRole::Parameter,
+            (true, None) => TensorRole::Buffer,
             (false, _) => TensorRole::Constant,
         };
+        let trained = role == TensorRole::Parameter && frozen == Some(false);
         let keys = if is_state { &mut self.state } else { &mut self.constants };
         keys.insert(key, self.list.len());
-        self.list.push(StoredTensor { tensor, role, file });
+        self.list.push(StoredTensor { tensor, role, trained, file });
     }
 }
 
@@ -127,7 +142,12 @@ pub(super) fn dtype(meta: &TensorMeta) -> Outcome<Dtype> {
     if meta.layout != STRIDED {
         return Err("is sparse, or in another layout that is not read".to_owned());
     }
-    Ok(match meta.dtype {
+    element_type(meta.dtype)
+}
+
+/// The element type with PyTorch's number.
+pub(super) fn element_type(number: u64) -> Outcome<Dtype> {
+    Ok(match number {
         1 => Dtype::U8,
         2 => Dtype::I8,
         3 => Dtype::I16,

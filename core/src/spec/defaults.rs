@@ -1,7 +1,6 @@
 //! Defaults that follow from other fields: the published recipe's, or the field's usual ones.
 
-use super::Augmentation;
-use crate::architecture::Architecture;
+use super::{Augmentation, StudentRequest};
 
 /// Images up to this side are augmented like CIFAR's by default: Tiny ImageNet's size.
 const LARGEST_SMALL_IMAGE: u32 = 64;
@@ -11,9 +10,13 @@ pub(super) fn usual_augmentation(image_size: u32) -> Augmentation {
     if image_size <= LARGEST_SMALL_IMAGE { Augmentation::CropFlip } else { Augmentation::ResizedCropFlip }
 }
 
-/// The published CIFAR-100 recipe: 0.01 for the light students, 0.05 for the others.
-pub(super) fn published_learning_rate(student: Option<&Architecture>) -> f64 {
-    let name = student.map_or("", |student| student.name);
+/// The published CIFAR-100 recipe: 0.01 for the light students, 0.05 for the others. An exported network may be light
+/// or trained already.
+pub(super) fn published_learning_rate(student: &StudentRequest) -> f64 {
+    if student.exported.is_some() {
+        return 0.01;
+    }
+    let name = student.architecture.map_or("", |student| student.name);
     if name.starts_with("shufflenet") || name.starts_with("mobilenet") { 0.01 } else { 0.05 }
 }
 

@@ -14,6 +14,7 @@ use crate::dataset::{LONGEST_NAME, MeanStd};
 
 /// JSON numbers are exact up to 2^53 in every language that may read a specification back.
 const LARGEST_EXACT: i64 = (1 << 53) - 1;
+pub(super) const LONGEST_JOB_NAME: usize = 200;
 const LARGEST_WEIGHT: f64 = 1e6;
 const MOST_EPOCHS: i64 = 100_000;
 const MOST_SCALES: usize = 16;
@@ -29,7 +30,7 @@ pub(super) const JOB: Object = Object {
     fields: &[
         field(
             "name",
-            Text { longest: 200 },
+            Text { longest: LONGEST_JOB_NAME },
             "A name for people, which need not be unique; by default made of the networks and the method.",
         )
         .follows(),
@@ -63,12 +64,13 @@ const TEACHER: Object = Object {
         field(
             "architecture",
             Architecture,
-            "A name of `GET /v1/architectures`; with `job` it is known and may be left out.",
+            "A name of `GET /v1/architectures`; left out, it is that of the job's student, or the only one that the \
+             checkpoint fits. An exported network has none.",
         )
-        .follows()
         .title("Teacher’s architecture"),
-        field("checkpoint", CheckpointId, "Id of an uploaded checkpoint.").only_in(Job),
-        field("checkpoint", Path, "File with the teacher's weights.").only_in(TrainingFile),
+        field("checkpoint", CheckpointId, "Id of an uploaded checkpoint or exported network.").only_in(Job),
+        field("checkpoint", Path, "File with the teacher's weights, or an exported network.").only_in(TrainingFile),
+        field("network", Path, "File with the exported network whose weights `checkpoint` has.").only_in(TrainingFile),
         field("job", Text { longest: 100 }, "Id of a job whose student becomes this teacher.").only_in(Job),
         field("job", Kind::Refused("only a server knows jobs: give a checkpoint file"), "").only_in(TrainingFile),
         field(
@@ -99,12 +101,22 @@ const STUDENT: Object = Object {
     name: "StudentSpec",
     description: "The network to train.",
     fields: &[
-        field("architecture", Architecture, "A name of `GET /v1/architectures`.")
-            .required("is required: a name of GET /v1/architectures"),
-        field("checkpoint", CheckpointId, "Id of an uploaded checkpoint to start from instead of random weights.")
-            .only_in(Job)
-            .title("Student’s first weights"),
-        field("checkpoint", Path, "File with weights to start from instead of random ones.").only_in(TrainingFile),
+        field(
+            "architecture",
+            Architecture,
+            "A name of `GET /v1/architectures`; left out, `checkpoint` is an exported network, or fits one architecture \
+             only.",
+        ),
+        field(
+            "checkpoint",
+            CheckpointId,
+            "Id of an uploaded checkpoint to start from instead of random weights, or of the exported network to train.",
+        )
+        .only_in(Job)
+        .title("Student’s first weights"),
+        field("checkpoint", Path, "File with weights to start from instead of random ones, or an exported network.")
+            .only_in(TrainingFile),
+        field("network", Path, "File with the exported network whose weights `checkpoint` has.").only_in(TrainingFile),
     ],
 };
 
@@ -154,7 +166,7 @@ const DATASET: Object = Object {
             "image_size",
             Integer(8..=1024),
             "Side in pixels to which images are resized, bilinearly with antialiasing as by Pillow; by default what \
-             the student was designed for.",
+             the student was designed for. Exported networks take no other than that for which they were exported.",
         )
         .follows()
         .rare(),
@@ -186,7 +198,8 @@ const DISTILLATION: Object = Object {
         field(
             "scales",
             Integers { longest: MOST_SCALES, each: 1..=FINEST_SCALE },
-            "Scale m splits the final feature map into m×m regions; ascending. Only `sdd_` methods have a choice.",
+            "Scale m splits the final feature map into m×m regions; ascending. Only `sdd_` methods have a choice. The default \
+             leaves out scales that are finer than the map of an exported network.",
         )
         .default_of(|method| Literal::Integers(if method.is_scale_decoupled() { &[1, 2, 4] } else { &[1] }))
         .used_by(UsedBy::Distillation),
@@ -328,7 +341,7 @@ const SGD: Object = Object {
         field(
             "learning_rate",
             RATE,
-            "Initial learning rate; by default 0.05, or 0.01 for ShuffleNet and MobileNet students.",
+            "Initial learning rate; by default 0.05, or 0.01 for ShuffleNet, MobileNet and exported students.",
         )
         .follows(),
         field("momentum", Number(0.0..=0.999_999), "Momentum; 0 for none.").default(Literal::Number(0.9)),

@@ -7,15 +7,18 @@
 //! - [`TrainingPlan`], what the trainer works by: the same with local files instead of names and ids;
 //! - [`schemas`], the OpenAPI schemas, from which the dashboard makes its form.
 //!
-//! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out.
+//! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out, and so are
+//! [`Networks`] that a document leaves to its checkpoints.
 
 mod defaults;
 mod doubts;
 mod field;
 mod fields;
 mod method;
+mod network;
 mod plan;
 mod reader;
+mod recipe;
 mod request;
 mod resolved;
 mod schema;
@@ -28,6 +31,7 @@ use utoipa::ToSchema;
 pub use defaults::usual_resize;
 pub use doubts::{doubts, oversized_batch};
 pub use method::{BaseLoss, Method};
+pub use network::{ExportedNetwork, Network, Networks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use request::{DatasetLocation, Request, StudentRequest, TeacherRequest};
 pub use resolved::{

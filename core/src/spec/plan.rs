@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::field::Document;
 use super::request::{DatasetLocation, Request, StudentRequest, TeacherRequest, known};
-use super::{DatasetSpec, DistillationSpec, Fault, StudentSpec, TeacherSpec, TrainingSpec};
+use super::{DatasetSpec, DistillationSpec, Fault, Networks, StudentSpec, TeacherSpec, TrainingSpec};
 use crate::architecture::{self, Architecture, UnknownArchitecture};
 
 /// What to train. Its JSON is that of a [`JobSpec`](super::JobSpec) with paths instead of ids; manifests hold it.
@@ -34,8 +34,14 @@ pub struct TrainingPlan {
 /// The network to learn from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TeacherPlan {
-    pub architecture: &'static Architecture,
+    /// `None` for an exported network, which is its own architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<&'static Architecture>,
+    /// The weights; of an exported network the whole of it, unless `network` has its graph.
     pub checkpoint: PathBuf,
+    /// The exported network (`.pt2`) whose weights `checkpoint` has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<[f64; 3]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,9 +53,15 @@ pub struct TeacherPlan {
 /// The network to train.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StudentPlan {
-    pub architecture: &'static Architecture,
+    /// As a teacher's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<&'static Architecture>,
+    /// The first weights; always there without an architecture.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
+    /// As a teacher's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<PathBuf>,
 }
 
 /// A data set on this machine.
@@ -66,16 +78,24 @@ impl TrainingPlan {
     /// # Errors
     /// All faults.
     pub fn parse(document: &Value) -> Result<Self, Vec<Fault>> {
-        let request = Request::read_as(document, Document::TrainingFile);
-        let Request { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels, faults } =
+        Self::parse_with(document, &Networks::default())
+    }
+
+    /// The same once it is known which networks the checkpoints hold that the document gives no architecture for:
+    /// defaults follow them.
+    ///
+    /// # Errors
+    /// All faults.
+    pub fn parse_with(document: &Value, networks: &Networks) -> Result<Self, Vec<Fault>> {
+        let request = Request::read_as(document, Document::TrainingFile, networks);
+        let Request { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels, .. } =
             request;
-        if !faults.is_empty() {
-            return Err(faults);
+        if !request.faults.is_empty() {
+            return Err(request.faults);
         }
         let teacher = teacher.map(TeacherRequest::plan).transpose()?;
-        let StudentRequest { architecture, checkpoint } = student;
-        let architecture = known("/student/architecture", architecture)?;
-        let student = StudentPlan { architecture, checkpoint: checkpoint.map(PathBuf::from) };
+        let StudentRequest { architecture, checkpoint, network, .. } = student;
+        let student = StudentPlan { architecture, checkpoint: checkpoint.map(PathBuf::from), network };
         let DatasetLocation { name: dataset_name, path } = dataset.location.clone();
         let directory = DatasetDirectory { name: dataset_name, path: known("/dataset/path", path)? };
         let dataset = dataset.at(directory);
@@ -85,20 +105,22 @@ impl TrainingPlan {
 
 impl TeacherRequest {
     fn plan(self) -> Result<TeacherPlan, Vec<Fault>> {
-        let architecture = known("/teacher/architecture", self.architecture)?;
         let checkpoint = known("/teacher/checkpoint", self.checkpoint)?.into();
-        Ok(TeacherPlan { architecture, checkpoint, mean: self.mean, std: self.std, min_top1: self.min_top1 })
+        let Self { architecture, network, mean, std, min_top1, .. } = self;
+        Ok(TeacherPlan { architecture, checkpoint, network, mean, std, min_top1 })
     }
 }
 
 impl TeacherSpec {
-    /// The teacher with its weights in that file.
+    /// The teacher with its weights in that file, and the graph of an exported network in another, unless it is in the
+    /// same.
     ///
     /// # Errors
     /// This program does not know the architecture.
-    pub fn plan(self, checkpoint: PathBuf) -> Result<TeacherPlan, UnknownArchitecture> {
-        let architecture = architecture::named(&self.architecture)?;
-        Ok(TeacherPlan { architecture, checkpoint, mean: self.mean, std: self.std, min_top1: self.min_top1 })
+    pub fn plan(self, checkpoint: PathBuf, network: Option<PathBuf>) -> Result<TeacherPlan, UnknownArchitecture> {
+        let Self { architecture, mean, std, min_top1, .. } = self;
+        let architecture = architecture.as_deref().map(architecture::named).transpose()?;
+        Ok(TeacherPlan { architecture, checkpoint, network, mean, std, min_top1 })
     }
 }
 
@@ -108,6 +130,7 @@ impl StudentSpec {
     /// # Errors
     /// This program does not know the architecture.
     pub fn plan(self, checkpoint: Option<PathBuf>) -> Result<StudentPlan, UnknownArchitecture> {
-        Ok(StudentPlan { architecture: architecture::named(&self.architecture)?, checkpoint })
+        let architecture = self.architecture.as_deref().map(architecture::named).transpose()?;
+        Ok(StudentPlan { architecture, checkpoint, network: None })
     }
 }

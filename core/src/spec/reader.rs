@@ -47,7 +47,8 @@ impl<'a> ObjectReader<'a> {
         self.add(Fault { pointer: self.pointer.clone(), detail: detail.into() });
     }
 
-    fn add(&self, fault: Fault) {
+    /// Records a fault of any place.
+    pub(super) fn add(&self, fault: Fault) {
         let mut faults = self.faults.borrow_mut();
         match faults.len() {
             ..MOST_FAULTS => faults.push(fault),
@@ -63,6 +64,16 @@ impl<'a> ObjectReader<'a> {
     pub(super) fn fault(&self, field: &str, detail: impl Into<String>) {
         let pointer = format!("{}/{field}", self.pointer);
         self.add(Fault { pointer, detail: detail.into() });
+    }
+
+    /// Records a fault for each element of a field that is not above the one before.
+    pub(super) fn ascend(&self, field: &str, list: &[u32]) {
+        for (index, pair) in list.windows(2).enumerate() {
+            if pair[1] <= pair[0] {
+                let detail = format!("{field} must ascend: {} follows {}", pair[1], pair[0]);
+                self.fault(&format!("{field}/{}", index + 1), detail);
+            }
+        }
     }
 
     /// Whether the document has the field, even as `null`.

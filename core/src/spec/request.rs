@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::defaults::{published_learning_rate, published_milestones, usual_augmentation};
 use super::field::Document;
 use super::reader::{Faults, ObjectReader};
+use super::recipe::training;
 use super::{
-    Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, Fault, JobSpec, Method, OptimizerSpec,
-    ScheduleSpec, StudentSpec, TeacherCache, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
+    DatasetName, DatasetSpec, DistillationSpec, EvalCrop, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
+    StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
 };
 use crate::architecture::Architecture;
 use crate::text::counted;
@@ -31,14 +31,20 @@ pub struct Request {
     pub priority: i32,
     pub max_attempts: u32,
     pub labels: BTreeMap<String, String>,
+    /// Defaults that follow from exported networks, as sentences without a full stop.
+    pub choices: Vec<String>,
 }
 
 /// The teacher as far as it could be read.
 #[derive(Debug, Clone, Default)]
 pub struct TeacherRequest {
-    /// `None` if it is faulty, or if only the job tells it.
+    /// `None` if it is faulty, if only the checkpoint or the job tells it, or if it is an exported network.
     pub architecture: Option<&'static Architecture>,
+    /// `None` unless it is known to be an exported network.
+    pub exported: Option<ExportedNetwork>,
     pub checkpoint: Option<String>,
+    /// The file of an exported network whose weights the checkpoint has.
+    pub network: Option<PathBuf>,
     pub job: Option<String>,
     pub mean: Option<[f64; 3]>,
     pub std: Option<[f64; 3]>,
@@ -48,8 +54,13 @@ pub struct TeacherRequest {
 /// The student as far as it could be read.
 #[derive(Debug, Clone)]
 pub struct StudentRequest {
+    /// As a teacher's.
     pub architecture: Option<&'static Architecture>,
+    /// As a teacher's.
+    pub exported: Option<ExportedNetwork>,
     pub checkpoint: Option<String>,
+    /// As a teacher's.
+    pub network: Option<PathBuf>,
 }
 
 /// Where the data set is, as far as it could be read.
@@ -60,15 +71,22 @@ pub struct DatasetLocation {
 }
 
 impl Request {
-    /// Reads the body of `POST /v1/jobs`.
+    /// Reads the body of `POST /v1/jobs`. Defaults that depend on networks that it does not name are those of unknown
+    /// ones.
     #[must_use]
     pub fn read(document: &Value) -> Self {
-        Self::read_as(document, Document::Job)
+        Self::read_with(document, &Networks::default())
     }
 
-    pub(super) fn read_as(document: &Value, kind: Document) -> Self {
+    /// Reads the body of `POST /v1/jobs` once it is known which networks its checkpoints hold.
+    #[must_use]
+    pub fn read_with(document: &Value, networks: &Networks) -> Self {
+        Self::read_as(document, Document::Job, networks)
+    }
+
+    pub(super) fn read_as(document: &Value, kind: Document, networks: &Networks) -> Self {
         let faults = Faults::default();
-        let request = job(ObjectReader::new(&faults, &fields::JOB, document, kind));
+        let request = job(ObjectReader::new(&faults, &fields::JOB, document, kind), networks);
         let mut faults = RefCell::into_inner(faults);
         if !document.is_object() {
             // That everything is missing from it says nothing more.
@@ -77,20 +95,19 @@ impl Request {
         Self { faults, ..request }
     }
 
-    /// The job, once the teacher's architecture is known.
+    /// The job, once its networks are known.
     ///
     /// # Errors
     /// All faults.
     pub fn complete(self) -> Result<JobSpec, Vec<Fault>> {
-        let Self { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels, faults } =
-            self;
-        if !faults.is_empty() {
-            return Err(faults);
+        let Self { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels, .. } = self;
+        if !self.faults.is_empty() {
+            return Err(self.faults);
         }
         let teacher = teacher.map(TeacherRequest::complete).transpose()?;
-        let StudentRequest { architecture, checkpoint } = student;
-        let student =
-            StudentSpec { architecture: known("/student/architecture", architecture)?.name.into(), checkpoint };
+        let StudentRequest { architecture, exported, checkpoint, .. } = student;
+        let architecture = name_of("/student/architecture", architecture, exported.as_ref())?;
+        let student = StudentSpec { architecture, checkpoint };
         let data = DatasetName { name: known("/dataset/name", dataset.location.name.clone())? };
         let dataset = dataset.at(data);
         Ok(JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })
@@ -103,8 +120,20 @@ impl TeacherRequest {
             Some(job) => TeacherSource::Job(job),
             None => TeacherSource::Checkpoint(known("/teacher/checkpoint", self.checkpoint)?),
         };
-        let architecture = known("/teacher/architecture", self.architecture)?.name.into();
+        let architecture = name_of("/teacher/architecture", self.architecture, self.exported.as_ref())?;
         Ok(TeacherSpec { architecture, source, mean: self.mean, std: self.std, min_top1: self.min_top1 })
+    }
+}
+
+/// The architecture's name; `None` for an exported network.
+fn name_of(
+    pointer: &str,
+    architecture: Option<&'static Architecture>,
+    exported: Option<&ExportedNetwork>,
+) -> Result<Option<String>, Vec<Fault>> {
+    match (architecture, exported) {
+        (None, Some(_)) => Ok(None),
+        (architecture, _) => Ok(Some(known(pointer, architecture)?.name.to_owned())),
     }
 }
 
@@ -113,33 +142,43 @@ pub(super) fn known<T>(pointer: &str, value: Option<T>) -> Result<T, Vec<Fault>>
     value.ok_or_else(|| vec![Fault { pointer: pointer.to_owned(), detail: "is required".to_owned() }])
 }
 
-fn job(mut reader: ObjectReader<'_>) -> Request {
+fn job(mut reader: ObjectReader<'_>, networks: &Networks) -> Request {
     let name = reader.optional("name");
-    let distillation = distillation(reader.object("distillation"));
+    let mut choices = Vec::new();
+    let distillation = distillation(reader.object("distillation"), networks, &mut choices);
     let method = distillation.method;
     reader.method = method;
-    let teacher = teacher(&reader);
-    let student = student(reader.object("student"));
-    let dataset = dataset(reader.object("dataset"), student.architecture);
-    let training = training(reader.object("training"), student.architecture, dataset.image_size);
+    let teacher = teacher(&reader, networks.teacher.as_ref());
+    let student = student(reader.object("student"), networks.student.as_ref());
+    let native = networks.side().or(student.architecture.map(|architecture| architecture.input_side));
+    let (dataset, is_size_given) = dataset(reader.object("dataset"), native);
+    let training = training(reader.object("training"), &student, dataset.image_size, &mut choices);
+    networks.faults(method, dataset.image_size, is_size_given).into_iter().for_each(|fault| reader.add(fault));
     let name = name.unwrap_or_else(|| default_name(method, teacher.as_ref(), &student));
     let (priority, max_attempts) = (reader.get("priority"), reader.get("max_attempts"));
     let labels = reader.get("labels");
     reader.finish();
     let faults = Vec::new();
-    Request { faults, name, teacher, student, dataset, distillation, training, priority, max_attempts, labels }
+    Request { faults, name, teacher, student, dataset, distillation, training, priority, max_attempts, labels, choices }
 }
 
 fn default_name(method: Method, teacher: Option<&TeacherRequest>, student: &StudentRequest) -> String {
-    let student = student.architecture.map_or("", |student| student.name);
-    match (method, teacher.and_then(|teacher| teacher.architecture)) {
-        (Method::None, _) => student.to_owned(),
-        (method, Some(teacher)) => format!("{} to {student} by {}", teacher.name, method.name()),
+    let name = |architecture: Option<&'static Architecture>, exported: Option<&ExportedNetwork>| {
+        let of_file = || exported.map(|network| network.name.clone());
+        architecture.map(|architecture| architecture.name.to_owned()).or_else(of_file)
+    };
+    let student = name(student.architecture, student.exported.as_ref()).unwrap_or_default();
+    let teacher = teacher.and_then(|teacher| name(teacher.architecture, teacher.exported.as_ref()));
+    let name = match (method, teacher) {
+        (Method::None, _) => student,
+        (method, Some(teacher)) => format!("{teacher} to {student} by {}", method.name()),
         (method, None) => format!("{student} by {}", method.name()),
-    }
+    };
+    // Names of uploads may be as long as those of jobs.
+    name.chars().take(fields::LONGEST_JOB_NAME).collect()
 }
 
-fn teacher(job: &ObjectReader<'_>) -> Option<TeacherRequest> {
+fn teacher(job: &ObjectReader<'_>, found: Option<&Network>) -> Option<TeacherRequest> {
     let is_given = job.is_given("teacher");
     let reader = is_given.then(|| job.object("teacher"));
     match (job.method, is_given) {
@@ -154,20 +193,39 @@ fn teacher(job: &ObjectReader<'_>) -> Option<TeacherRequest> {
         ),
     }
     let reader = reader?;
-    let architecture = reader.optional("architecture");
+    let (architecture, exported) = architecture(&reader, found);
     let (checkpoint, job) = (reader.optional("checkpoint"), reader.optional("job"));
     match (reader.is_given("checkpoint"), reader.is_given("job")) {
         (true, true) => reader.fault("job", "give either checkpoint or job, not both"),
         (false, false) => {
             reader.fault("checkpoint", "is required, unless job names a job whose student is the teacher");
         }
-        (true, false) if !reader.is_given("architecture") => reader.fault("architecture", "is required"),
         _ => {}
     }
+    let network = network_file(&reader);
     let (mean, std) = normalisation(&reader);
     let min_top1 = reader.optional("min_top1");
     reader.finish();
-    Some(TeacherRequest { architecture, checkpoint, job, mean, std, min_top1 })
+    Some(TeacherRequest { architecture, exported, checkpoint, network, job, mean, std, min_top1 })
+}
+
+/// The network that the document names, or else the one that was found.
+fn architecture(
+    reader: &ObjectReader<'_>,
+    found: Option<&Network>,
+) -> (Option<&'static Architecture>, Option<ExportedNetwork>) {
+    let given = reader.optional("architecture");
+    let found = found.filter(|_| !reader.is_given("architecture"));
+    (given.or_else(|| found?.architecture()), found.and_then(Network::exported).cloned())
+}
+
+/// The file of an exported network whose weights the checkpoint has.
+fn network_file(reader: &ObjectReader<'_>) -> Option<PathBuf> {
+    let network = if reader.knows("network") { reader.optional("network") } else { None };
+    if network.is_some() && reader.is_given("architecture") {
+        reader.fault("network", "is an exported network, which has no architecture: leave out one of them");
+    }
+    network
 }
 
 /// `mean` and `std`: both or neither.
@@ -180,21 +238,28 @@ fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3
     (reader.optional("mean"), reader.optional("std"))
 }
 
-fn student(reader: ObjectReader<'_>) -> StudentRequest {
-    let student =
-        StudentRequest { architecture: reader.optional("architecture"), checkpoint: reader.optional("checkpoint") };
+fn student(reader: ObjectReader<'_>, found: Option<&Network>) -> StudentRequest {
+    let (architecture, exported) = architecture(&reader, found);
+    if !reader.is_given("architecture") && !reader.is_given("checkpoint") {
+        reader.fault(
+            "architecture",
+            "is required: a name of GET /v1/architectures; or give checkpoint alone, to train an exported network",
+        );
+    }
+    let (checkpoint, network) = (reader.optional("checkpoint"), network_file(&reader));
     reader.finish();
-    student
+    StudentRequest { architecture, exported, checkpoint, network }
 }
 
-fn dataset(reader: ObjectReader<'_>, student: Option<&Architecture>) -> DatasetSpec<DatasetLocation> {
+/// `native` is the side in pixels for which the networks were made. Returns whether the document has another, too.
+fn dataset(reader: ObjectReader<'_>, native: Option<u32>) -> (DatasetSpec<DatasetLocation>, bool) {
     let path = if reader.knows("path") { reader.optional("path") } else { None };
     let (mean, std) = normalisation(&reader);
     if reader.is_given("eval_split") && reader.is_given("eval_fraction") {
         reader.fault("eval_fraction", "give either eval_split or eval_fraction, not both");
     }
-    let native = || student.map_or(32, |architecture| architecture.input_side);
-    let image_size = reader.optional("image_size").unwrap_or_else(native);
+    let given: Option<u32> = reader.optional("image_size");
+    let image_size = given.or(native).unwrap_or(32);
     let (eval_crop, eval_resize) = eval_framing(&reader, image_size);
     let dataset = DatasetSpec {
         location: DatasetLocation { name: reader.optional("name"), path },
@@ -211,7 +276,7 @@ fn dataset(reader: ObjectReader<'_>, student: Option<&Architecture>) -> DatasetS
         limit: reader.optional("limit"),
     };
     reader.finish();
-    dataset
+    (dataset, given.is_some())
 }
 
 /// `eval_crop` and `eval_resize`, which only the centre has.
@@ -231,10 +296,18 @@ fn eval_framing(reader: &ObjectReader<'_>, image_size: u32) -> (Option<EvalCrop>
     (crop, resize)
 }
 
-fn distillation(mut reader: ObjectReader<'_>) -> DistillationSpec {
+fn distillation(mut reader: ObjectReader<'_>, networks: &Networks, choices: &mut Vec<String>) -> DistillationSpec {
     let method = reader.get("method");
     reader.method = method;
-    let scales = scales(&reader);
+    let mut scales = scales(&reader);
+    if !reader.is_given("scales")
+        && let Some(cut) = networks.cut(&scales)
+    {
+        choices.push(format!(
+            "distillation.scales is {cut:?}: the other published ones are finer than the feature map of an exported network"
+        ));
+        scales = cut;
+    }
     let distillation = DistillationSpec {
         method,
         scale_weights: scale_weights(&reader, scales.len()),
@@ -257,21 +330,12 @@ fn scales(reader: &ObjectReader<'_>) -> Vec<u32> {
     if scales.is_empty() && reader.method.base().is_some() {
         reader.fault("scales", "must name at least one scale, such as [1, 2, 4]");
     }
-    ascend(reader, "scales", &scales);
+    reader.ascend("scales", &scales);
     let name = reader.method.name();
     if reader.method.base().is_some() && !reader.method.is_scale_decoupled() && scales != [1] {
         reader.fault("scales", format!("method {name:?} has scale 1 only; use \"sdd_{name}\" for more"));
     }
     scales
-}
-
-fn ascend(reader: &ObjectReader<'_>, field: &str, list: &[u32]) {
-    for (index, pair) in list.windows(2).enumerate() {
-        if pair[1] <= pair[0] {
-            let detail = format!("{field} must ascend: {} follows {}", pair[1], pair[0]);
-            reader.fault(&format!("{field}/{}", index + 1), detail);
-        }
-    }
 }
 
 fn scale_weights(reader: &ObjectReader<'_>, scales: usize) -> Vec<f64> {
@@ -298,89 +362,4 @@ fn weights(reader: ObjectReader<'_>) -> Weights {
     }
     reader.finish();
     weights
-}
-
-fn training(reader: ObjectReader<'_>, student: Option<&Architecture>, image_size: u32) -> TrainingSpec {
-    let epochs = reader.get("epochs");
-    let (batch_size, devices) = (reader.get("batch_size"), reader.get("devices"));
-    if devices > batch_size {
-        let detail = format!(
-            "{} cannot share batches of {}: lower devices, or raise batch_size",
-            counted(devices, "device", "devices"),
-            counted(batch_size, "image", "images")
-        );
-        reader.fault("devices", detail);
-    }
-    let augmentation = reader.optional("augmentation").unwrap_or_else(|| usual_augmentation(image_size));
-    let is_clipped = reader.is_given("clip_grad_norm") || !reader.has("clip_grad_norm");
-    let training = TrainingSpec {
-        epochs,
-        batch_size,
-        devices,
-        optimizer: optimizer(&reader, student),
-        schedule: schedule(&reader, epochs),
-        augmentation,
-        teacher_cache: teacher_cache(&reader, augmentation),
-        clip_grad_norm: is_clipped.then(|| reader.get("clip_grad_norm")),
-        precision: reader.get("precision"),
-        seed: reader.get("seed"),
-        checkpoint_every_epochs: reader.get("checkpoint_every_epochs"),
-        eval_every_epochs: reader.get("eval_every_epochs"),
-    };
-    reader.finish();
-    training
-}
-
-fn teacher_cache(training: &ObjectReader<'_>, augmentation: Augmentation) -> Option<TeacherCache> {
-    let given: Option<TeacherCache> = training.optional("teacher_cache");
-    training.method.base()?;
-    if let Some(objection) = given.and_then(|given| given.objection(augmentation)) {
-        training.fault("teacher_cache", objection);
-    }
-    Some(given.unwrap_or_else(|| TeacherCache::usual(augmentation)))
-}
-
-fn optimizer(training: &ObjectReader<'_>, student: Option<&Architecture>) -> OptimizerSpec {
-    let (kind, reader) = training.variant("optimizer");
-    let weight_decay = reader.get("weight_decay");
-    let optimizer = if kind == "adamw" {
-        OptimizerSpec::Adamw {
-            learning_rate: reader.get("learning_rate"),
-            beta1: reader.get("beta1"),
-            beta2: reader.get("beta2"),
-            weight_decay,
-        }
-    } else {
-        let (momentum, nesterov) = (reader.get("momentum"), reader.get("nesterov"));
-        if nesterov && momentum == 0.0 {
-            reader.fault("nesterov", "needs a momentum above 0");
-        }
-        let given = reader.optional("learning_rate");
-        let learning_rate = given.unwrap_or_else(|| published_learning_rate(student));
-        OptimizerSpec::Sgd { learning_rate, momentum, weight_decay, nesterov }
-    };
-    reader.finish();
-    optimizer
-}
-
-fn schedule(training: &ObjectReader<'_>, epochs: u32) -> ScheduleSpec {
-    let (kind, reader) = training.variant("schedule");
-    let schedule = match kind {
-        "cosine" => {
-            let warmup_epochs = reader.get("warmup_epochs");
-            if warmup_epochs >= epochs && warmup_epochs > 0 {
-                reader.fault("warmup_epochs", format!("must be less than training.epochs, {epochs}"));
-            }
-            ScheduleSpec::Cosine { warmup_epochs }
-        }
-        "constant" => ScheduleSpec::Constant,
-        _ => {
-            let given: Option<Vec<u32>> = reader.optional("milestones");
-            ascend(&reader, "milestones", given.as_deref().unwrap_or_default());
-            let milestones = given.unwrap_or_else(|| published_milestones(epochs));
-            ScheduleSpec::Multistep { milestones, gamma: reader.get("gamma") }
-        }
-    };
-    reader.finish();
-    schedule
 }

@@ -9,6 +9,9 @@ use super::{Method, TeacherCache, usual_resize};
 use crate::architecture::Architecture;
 use crate::dataset::SelectionRequest;
 
+/// The version of the format since which a network may be an exported one.
+const EXPORTED_NETWORKS: i32 = 2;
+
 /// A complete specification: every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobSpec {
@@ -27,7 +30,9 @@ pub struct JobSpec {
 /// The network to learn from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TeacherSpec {
-    pub architecture: String,
+    /// `None` for an exported network, which is its own architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
     #[serde(flatten)]
     pub source: TeacherSource,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +54,9 @@ pub enum TeacherSource {
 /// The network to train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StudentSpec {
-    pub architecture: String,
+    /// `None` for an exported network, which is its own architecture: then `checkpoint` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
 }
@@ -88,6 +95,16 @@ pub struct DatasetSpec<Location = DatasetName> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetName {
     pub name: String,
+}
+
+impl JobSpec {
+    /// The version of the format that a program must know to run the job.
+    #[must_use]
+    pub fn version(&self) -> i32 {
+        let is_exported = self.student.architecture.is_none()
+            || self.teacher.as_ref().is_some_and(|teacher| teacher.architecture.is_none());
+        if is_exported { EXPORTED_NETWORKS } else { 1 }
+    }
 }
 
 impl TeacherSpec {
@@ -199,12 +216,14 @@ impl DistillationSpec {
     /// allowed, but rarely meant.
     pub fn fine_scales(&self, network: &Architecture, role: &str, image_size: u32) -> impl Iterator<Item = String> {
         let [_, side, _] = network.layout_at(1, image_size).feature_map;
-        let too_fine = self.scales.iter().filter(move |&&scale| scale > side);
+        self.finer_than(side.into(), format!("{side}×{side}"), format!("{role} {}", network.name))
+    }
+
+    /// The same for a feature map with this shorter side.
+    pub fn finer_than(&self, side: u64, map: String, network: String) -> impl Iterator<Item = String> {
+        let too_fine = self.scales.iter().filter(move |&&scale| u64::from(scale) > side);
         too_fine.map(move |scale| {
-            let name = network.name;
-            format!(
-                "scale {scale} is finer than the {side}×{side} feature map of the {role} {name}: its regions overlap"
-            )
+            format!("scale {scale} is finer than the {map} feature map of the {network}: its regions overlap")
         })
     }
 }

@@ -6,9 +6,10 @@ use serde_json::Value;
 use super::JobSpec;
 
 impl JobSpec {
-    /// Version of the format, which is stored with each specification. Raise it when a specification may contain what
-    /// earlier programs cannot do: their workers then leave it to newer ones.
-    pub const VERSION: i32 = 1;
+    /// The newest version of the format that this program knows. Each specification is stored with the
+    /// [version](Self::version) that it needs, and workers that do not know it leave the job to others. Raise this when
+    /// a specification may contain what earlier programs cannot do.
+    pub const VERSION: i32 = 2;
 
     /// Reads a stored specification. What this program does not know is refused, not ignored: the job would otherwise
     /// train something else than was asked for.

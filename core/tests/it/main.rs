@@ -4,8 +4,10 @@
 mod architecture;
 mod checkpoint;
 mod dataset;
+mod export;
 mod exported;
 mod spec;
+mod spec_networks;
 mod spec_table;
 mod support;
 mod text;

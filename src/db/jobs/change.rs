@@ -87,7 +87,7 @@ async fn need_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Opt
             return Ok(Some(format!("this version of the server cannot read its specification ({reason}): update it")));
         }
     };
-    let needed = needed_checkpoints(&spec);
+    let needed = needed_checkpoints(connection, &spec).await?;
     let query = sqlx::query_scalar!("select id from checkpoints where id = any($1) for key share", &needed);
     let found = query.fetch_all(&mut *connection).await?;
     if let Some(gone) = needed.iter().find(|id| !found.contains(id)) {

@@ -3,11 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use sqlx::types::Json;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use super::{Job, Status};
 use crate::db::events::{self, EventKind, NewEvent};
-use crate::spec::{JobSpec, TeacherSpec};
+use crate::spec::{JobSpec, TeacherSource, TeacherSpec};
 
 /// What a new job is made of.
 #[derive(Debug)]
@@ -23,6 +23,15 @@ pub struct NewJob<'a> {
     /// The [fingerprint](crate::dataset::fingerprint) of the data set, which a worker's copy must have; `None` if any
     /// will do.
     pub dataset_fingerprint: Option<&'a str>,
+    /// What lists call networks without an architecture.
+    pub networks: NetworkNames<'a>,
+}
+
+/// Names of exported networks, for people.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NetworkNames<'a> {
+    pub teacher: Option<&'a str>,
+    pub student: Option<&'a str>,
 }
 
 /// The outcome of a request for a new job.
@@ -74,18 +83,18 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
 
 /// None if the idempotency key is taken.
 async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
-    let NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint } = *new;
+    let NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, networks } = *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
     let teacher_job = spec.teacher.as_ref().and_then(TeacherSpec::job);
     let job = sqlx::query_as!(
         Job,
         r#"
         insert into jobs (id, name, spec, priority, labels, max_attempts, teacher_job, idempotency_key, request_sha256,
-            submitted, spec_version, dataset_fingerprint)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12)
+            submitted, spec_version, dataset_fingerprint, teacher_network, student_network)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12, $13, $14)
         on conflict (idempotency_key) do nothing
         returning id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress,
-            teacher, result, error, worker, created_at, started_at, finished_at
+            teacher, result, error, worker, created_at, started_at, finished_at, teacher_network, student_network
         "#,
         new_id(),
         spec.name,
@@ -97,13 +106,16 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
         idempotency.map(|(key, _)| key),
         idempotency.map(|(_, sha256)| sha256),
         submitted,
-        JobSpec::VERSION,
+        spec.version(),
         dataset_fingerprint,
+        networks.teacher,
+        networks.student,
     )
     .fetch_optional(&mut *connection)
     .await?;
     let Some(job) = job else { return Ok(None) };
-    need_checkpoints(connection, &job.id, &needed_checkpoints(spec)).await?;
+    let needed = needed_checkpoints(connection, spec).await?;
+    need_checkpoints(connection, &job.id, &needed).await?;
     let warnings =
         warnings.iter().map(|message| NewEvent { kind: EventKind::Warning, message: message.clone(), data: None });
     let first: Vec<NewEvent> = [NewEvent::status(Status::Queued, "queued")].into_iter().chain(warnings).collect();
@@ -111,12 +123,29 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
     Ok(Some(job))
 }
 
-/// The uploaded checkpoints that a specification names.
-pub(super) fn needed_checkpoints(spec: &JobSpec) -> Vec<String> {
-    let teacher = spec.teacher.as_ref().and_then(TeacherSpec::checkpoint);
-    let mut needed: Vec<_> = teacher.into_iter().chain(spec.student.checkpoint.as_deref()).map(str::to_owned).collect();
+/// The uploaded checkpoints that a job needs: those that its specification names, and that of an exported network which
+/// another job has trained for it.
+pub(super) async fn needed_checkpoints(connection: &mut PgConnection, spec: &JobSpec) -> sqlx::Result<Vec<String>> {
+    let teacher = spec.teacher.as_ref().and_then(TeacherSpec::checkpoint).map(str::to_owned);
+    let network = match &spec.teacher {
+        Some(TeacherSpec { architecture: None, source: TeacherSource::Job(job), .. }) => {
+            network_of(&mut *connection, job).await?
+        }
+        _ => None,
+    };
+    let mut needed: Vec<_> = teacher.into_iter().chain(network).chain(spec.student.checkpoint.clone()).collect();
     needed.dedup();
-    needed
+    Ok(needed)
+}
+
+/// The checkpoint with the exported network that is the student of a job; `None` if it is another network, or there is
+/// no such job.
+pub async fn network_of(executor: impl PgExecutor<'_>, job: &str) -> sqlx::Result<Option<String>> {
+    let query = sqlx::query_scalar!(
+        "select spec #>> '{student,checkpoint}' from jobs where id = $1 and student_architecture is null",
+        job,
+    );
+    Ok(query.fetch_optional(executor).await?.flatten())
 }
 
 /// Keeps checkpoints from being deleted as long as the job is not finished.

@@ -27,9 +27,9 @@ use crate::spec::JobSpec;
 
 pub use baselines::Baseline;
 pub use change::change;
-pub use create::{Created, NewJob, create, find_by_key};
+pub use create::{Created, NetworkNames, NewJob, create, find_by_key, network_of};
 pub use delete::delete;
-pub use speeds::{DeviceKind, MeasuredJob, measured};
+pub use speeds::{DeviceKind, ExportedMacs, MeasuredJob, measured};
 pub use status::{Change, Status};
 
 /// A job as its user sees it.
@@ -45,6 +45,10 @@ pub struct Job {
     /// The specification with every default filled in.
     #[schema(value_type = JobSpec)]
     pub spec: Value,
+    /// Name of the exported network that is the teacher; null for an architecture.
+    pub teacher_network: Option<String>,
+    /// Name of the exported network that is the student; null for an architecture.
+    pub student_network: Option<String>,
     /// Higher runs first.
     pub priority: i32,
     /// For filtering.
@@ -117,7 +121,7 @@ pub async fn list_where(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Job>>
         r#"
         select id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress, teacher,
             result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
-            created_at, started_at, finished_at
+            created_at, started_at, finished_at, teacher_network, student_network
         from jobs where id = any($1) order by id desc
         "#,
         ids,
@@ -133,7 +137,7 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
         r#"
         select id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress, teacher,
             result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
-            created_at, started_at, finished_at
+            created_at, started_at, finished_at, teacher_network, student_network
         from jobs
         where (cardinality($1::text[]) = 0 or status = any($1) or ('unknown' = any($1) and status <> all($5)))
             and ($2::jsonb = '{}' or labels @> $2) and ($3::text is null or id < $3)

@@ -37,6 +37,15 @@ pub struct MeasuredJob {
     pub spec: JobSpec,
     /// Its latest rate in training images per second.
     pub images_per_second: f64,
+    /// Multiply-accumulates per image of networks without an architecture, as far as their checkpoints are still there.
+    pub macs: ExportedMacs,
+}
+
+/// Multiply-accumulates per image of exported networks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ExportedMacs {
+    pub teacher: Option<f64>,
+    pub student: Option<f64>,
 }
 
 /// The newest jobs that have been measured on such a device. Jobs of another version, whose specifications this one
@@ -45,7 +54,13 @@ pub async fn measured(pool: &PgPool, kind: DeviceKind, most: i64) -> sqlx::Resul
     let rows = sqlx::query!(
         r#"
         select spec as "spec: Json<serde_json::Value>",
-            (progress ->> 'images_per_second')::float8 as "images_per_second!"
+            (progress ->> 'images_per_second')::float8 as "images_per_second!",
+            (select (network ->> 'macs')::float8 from checkpoints
+                where student_architecture is null and checkpoints.id = spec #>> '{student,checkpoint}') as student_macs,
+            (select (network ->> 'macs')::float8 from checkpoints
+                where teacher_architecture is null and checkpoints.id = coalesce(spec #>> '{teacher,checkpoint}', (
+                    select of_teacher.spec #>> '{student,checkpoint}' from jobs as of_teacher
+                    where of_teacher.id = jobs.spec #>> '{teacher,job}'))) as teacher_macs
         from jobs, lateral (
             select attempts.device from attempts where attempts.job_id = jobs.id and attempts.device is not null
             order by attempts.attempt desc limit 1) as last
@@ -57,8 +72,10 @@ pub async fn measured(pool: &PgPool, kind: DeviceKind, most: i64) -> sqlx::Resul
     )
     .fetch_all(pool)
     .await?;
-    let job = |spec: serde_json::Value, images_per_second: f64| {
-        Some(MeasuredJob { spec: JobSpec::from_stored(&spec).ok()?, images_per_second })
-    };
-    Ok(rows.into_iter().filter_map(|row| job(row.spec.0, row.images_per_second)).collect())
+    let jobs = rows.into_iter().filter_map(|row| {
+        let macs = ExportedMacs { teacher: row.teacher_macs, student: row.student_macs };
+        let spec = JobSpec::from_stored(&row.spec.0).ok()?;
+        Some(MeasuredJob { spec, images_per_second: row.images_per_second, macs })
+    });
+    Ok(jobs.collect())
 }

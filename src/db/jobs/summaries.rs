@@ -34,7 +34,7 @@ pub enum Sort {
     Status,
     /// Its method.
     Method,
-    /// The architectures of its teacher and its student.
+    /// The names of its teacher and its student.
     Pair,
     /// The share of its training that is done.
     Progress,
@@ -72,7 +72,7 @@ pub struct SummaryQuery {
     pub statuses: Vec<Status>,
     /// Jobs with all of these labels.
     pub labels: BTreeMap<String, String>,
-    /// Jobs in whose id, name, method, architectures, data set or labels each of these words occurs.
+    /// Jobs in whose id, name, method, networks, data set or labels each of these words occurs.
     pub words: Vec<String>,
     /// Jobs with any of these ids; every job if none.
     pub ids: Option<Vec<String>>,
@@ -109,9 +109,9 @@ pub struct Summary {
     /// How the student learns; a newer version of the program may know more methods than the specification's schema.
     #[schema(example = "sdd_dkd")]
     pub method: String,
-    /// Architecture of the teacher; null without one.
+    /// Architecture of the teacher, or name of an exported network; null without one.
     pub teacher: Option<String>,
-    /// Architecture of the student.
+    /// Architecture of the student, or name of an exported network.
     pub student: String,
     /// Name of the data set.
     pub dataset: Option<String>,
@@ -187,7 +187,8 @@ async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>,
                 case $6::text
                     when 'name' then lower(name)
                     when 'method' then method
-                    when 'pair' then concat(teacher_architecture, ' ', student_architecture)
+                    when 'pair' then concat(coalesce(teacher_architecture, teacher_network), ' ',
+                        coalesce(student_architecture, student_network))
                     when 'worker' then coalesce((select workers.name from workers where workers.id = worker), worker)
                 end as text_key,
                 case $6::text
@@ -201,7 +202,7 @@ async fn page(pool: &PgPool, query: &SummaryQuery) -> sqlx::Result<(Vec<String>,
             from jobs
             where ($2::jsonb = '{}' or labels @> $2) and ($3::text[] is null or id = any($3))
                 and (cardinality($4::text[]) = 0 or concat_ws(' ', id, name, method, teacher_architecture,
-                    student_architecture, dataset, labels::text) ilike all($4))),
+                    teacher_network, student_architecture, student_network, dataset, labels::text) ilike all($4))),
         page as (
             select id, row_number() over (order by
                 number_key * case when $5 then -1 else 1 end nulls last,
@@ -273,9 +274,10 @@ async fn by_gain(pool: &PgPool, ids: Vec<String>, query: &SummaryQuery) -> sqlx:
 async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> {
     let rows = sqlx::query!(
         r#"
-        select job.id, job.name, job.status as "status: Status", job.method, job.student_architecture, job.dataset,
-            job.labels, job.teacher_architecture as teacher, job.spec #> '{training,seed}' as seed, job.attempt, job.max_attempts,
-            job.progress, job.best_top1,
+        select job.id, job.name, job.status as "status: Status", job.method, job.dataset, job.labels,
+            coalesce(job.student_architecture, job.student_network) as student,
+            coalesce(job.teacher_architecture, job.teacher_network) as teacher,
+            job.spec #> '{training,seed}' as seed, job.attempt, job.max_attempts, job.progress, job.best_top1,
             coalesce(job.result ->> 'teacher_top1', job.teacher ->> 'top1')::float8 as teacher_top1,
             job.error ->> 'class' as error, job.recipe, job.teacher_key,
             coalesce((select workers.name from workers where workers.id = job.worker), job.worker) as worker,
@@ -309,7 +311,7 @@ async fn summaries(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Summary>> 
             status: row.status,
             method,
             teacher: row.teacher,
-            student: row.student_architecture.unwrap_or_default(),
+            student: row.student.unwrap_or_default(),
             dataset: row.dataset,
             labels: row.labels,
             seed: row.seed.and_then(|seed| seed.as_u64()).unwrap_or(0),

@@ -12,7 +12,6 @@ use super::speeds::DeviceKind;
 use super::status::Status;
 use crate::db::interval;
 use crate::db::workers::ALIVE_FOR;
-use crate::spec::JobSpec;
 
 /// Jobs of the queue that an estimate looks at. Jobs further back have a position and no estimate.
 const LOOKED_AT: i64 = 2000;
@@ -315,6 +314,8 @@ impl Workers {
 /// What a job that is posted now asks of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs<'a> {
+    /// Version of the format of its specification.
+    pub spec_version: i32,
     pub devices: i32,
     /// Name of the data set.
     pub dataset: &'a str,
@@ -345,7 +346,7 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
         "#,
         interval(ALIVE_FOR),
         needs.devices,
-        JobSpec::VERSION,
+        needs.spec_version,
         needs.dataset,
         needs.fingerprint,
     )
@@ -363,7 +364,7 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
         willing: row.willing,
         stopped_able_because: row.stopped_able_because,
     };
-    let lack = workers.lack(needs.devices, JobSpec::VERSION, needs.dataset);
+    let lack = workers.lack(needs.devices, needs.spec_version, needs.dataset);
     let able: Vec<DeviceKind> = row.able_devices.iter().map(|device| DeviceKind::of(device)).collect();
     let kinds = [DeviceKind::Cuda, DeviceKind::Cpu].into_iter().filter(|kind| able.contains(kind)).collect();
     Ok(Prospects { most_devices: workers.most_devices, kinds, lack })

@@ -1,7 +1,5 @@
 //! `/v1/checkpoints`
 
-use std::path::Path;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -10,21 +8,19 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use sqlx::types::Json as Jsonb;
 use utoipa::IntoParams;
 
-use crate::architecture::{self, Architecture};
+use crate::architecture;
 use crate::artifacts::keys;
-use crate::checkpoint::{self, Soundness};
-use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
+use crate::db::checkpoints::{self, UploadedCheckpoint};
 use crate::db::file_deletions;
 use crate::db::jobs::Refusal;
 use crate::http::error::ApiError;
 use crate::http::extract::{CheckpointId, Query, time, whole};
-use crate::http::uploads::{Upload, full};
+use crate::http::inspection::Expected;
+use crate::http::uploads::Upload;
 use crate::http::{AppState, Page};
 use crate::removals;
-use crate::text::counted;
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +47,9 @@ pub struct UploadParameters {
 /// safetensors file or written by `torch.save` (a state dict, or a dictionary with one under `state_dict`, `model` or
 /// similar). Nothing in it is ever executed. Uploading the same bytes again returns the same checkpoint, and mends its
 /// file if that was damaged in storage.
+///
+/// A file of `torch.export.save` (`.pt2`) is a network with its weights, of any architecture. It is checked whole, all
+/// faults are in `errors`, and `network` describes it. Stack traces in it are removed before it is stored.
 #[utoipa::path(put, path = "/v1/checkpoints", tag = "checkpoints", operation_id = "upload_checkpoint",
     params(UploadParameters), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201, body = UploadedCheckpoint,
@@ -62,10 +61,10 @@ pub async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let network = parameters.check()?;
+    let expected = parameters.check()?;
     let upload = Upload::receive(&state, &headers, body).await?;
     // In a task of its own: a complete upload is stored even if the client disconnects.
-    let stored = tokio::spawn(async move { upload.store(&state, parameters, network).await });
+    let stored = tokio::spawn(async move { upload.store(&state, expected).await });
     let (checkpoint, is_new) = stored.await.map_err(anyhow::Error::from)??;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [(LOCATION, format!("/v1/checkpoints/{}", checkpoint.id))], Json(checkpoint)).into_response())
@@ -89,8 +88,8 @@ pub async fn post(
 }
 
 impl UploadParameters {
-    /// Checks the parameters before the body is received, and returns the architecture if one is given.
-    fn check(&self) -> Result<Option<&'static Architecture>, ApiError> {
+    /// Checks the parameters before the body is received.
+    fn check(self) -> Result<Expected, ApiError> {
         if let Some(name) = &self.name
             && (name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control))
         {
@@ -101,26 +100,22 @@ impl UploadParameters {
         if self.state_dict.as_ref().is_some_and(|key| key.is_empty() || key.chars().count() > 200) {
             return Err(ApiError::malformed("query parameters: state_dict: expected 1 to 200 characters"));
         }
-        let Some(name) = &self.architecture else { return Ok(None) };
-        let found = architecture::named(name);
-        found.map(Some).map_err(|unknown| ApiError::malformed(format!("query parameters: architecture: {unknown}")))
+        let network = self.architecture.as_deref().map(architecture::named).transpose();
+        let network =
+            network.map_err(|unknown| ApiError::malformed(format!("query parameters: architecture: {unknown}")))?;
+        let classes = self.num_classes.and_then(|classes| u32::try_from(classes).ok());
+        Ok(Expected { name: self.name, network, classes, state_dict: self.state_dict })
     }
 }
 
 impl Upload {
-    /// Stores the file if it is a checkpoint and matches the parameters.
-    async fn store(
-        self,
-        state: &AppState,
-        parameters: UploadParameters,
-        network: Option<&'static Architecture>,
-    ) -> Result<(UploadedCheckpoint, bool), ApiError> {
+    /// Stores the file if it is as expected.
+    async fn store(self, state: &AppState, expected: Expected) -> Result<(UploadedCheckpoint, bool), ApiError> {
         let spool = state.settings.spool_dir.clone();
         let turn = state.uploads.inspection().await;
         let (upload, checkpoint) = tokio::task::spawn_blocking(move || {
             let mut upload = self;
-            let chosen = parameters.state_dict.as_ref().map_or(Ok(Vec::new()), |key| upload.choose(key, &spool));
-            let checkpoint = chosen.and_then(|notes| upload.inspect(parameters, network, notes));
+            let checkpoint = upload.inspect(expected, &spool);
             drop(turn);
             (upload, checkpoint)
         })
@@ -179,102 +174,6 @@ impl Upload {
         }
         Ok((inserted.checkpoint, inserted.is_new))
     }
-
-    /// Replaces the file by one of its state dicts. Returns what was done to read that, which the new file does not
-    /// show.
-    fn choose(&mut self, key: &str, spool: &Path) -> Result<Vec<String>, ApiError> {
-        let checkpoint = checkpoint::Checkpoint::open_state_dict(&self.path(), Some(key)).map_err(unreadable)?;
-        let directory = tempfile::tempdir_in(spool)?;
-        let path = directory.path().join("chosen");
-        checkpoint.convert(&path).map_err(unreadable)?;
-        self.replace(std::fs::File::open(&path)?)?;
-        Ok(checkpoint.notes().to_vec())
-    }
-
-    /// Describes the file, if it is a checkpoint and matches the parameters. `notes` are from before it was replaced.
-    fn inspect(
-        &self,
-        parameters: UploadParameters,
-        network: Option<&'static Architecture>,
-        mut notes: Vec<String>,
-    ) -> Result<UploadedCheckpoint, ApiError> {
-        let file = checkpoint::Checkpoint::open(&self.path()).map_err(unreadable)?;
-        let known = notes.clone();
-        notes.extend(file.notes().iter().filter(|note| !known.contains(note)).cloned());
-        let shapes = file.shapes();
-        let expected = parameters.num_classes.and_then(|classes| u32::try_from(classes).ok());
-        if let Some(mismatch) = network.and_then(|network| architecture::mismatch(network, &shapes, expected)) {
-            let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
-            return Err(ApiError::invalid(format!("the checkpoint {mismatch}{notes}")));
-        }
-        let fit = |fit: &architecture::ArchitectureFit| Fit {
-            architecture: fit.architecture.name.to_owned(),
-            num_classes: fit.classes,
-        };
-        let fits: Vec<_> = architecture::fits(&shapes).iter().map(fit).collect();
-        if let (Some(expected), Some(fit)) = (expected, fits.first())
-            && fits.iter().all(|fit| fit.num_classes != expected)
-        {
-            let Fit { architecture, num_classes } = fit;
-            return Err(ApiError::invalid(format!(
-                "the checkpoint is a {architecture} with {}, not {expected}",
-                counted(*num_classes, "class", "classes")
-            )));
-        }
-        match file.soundness_as_it_fits().map_err(anyhow::Error::from)? {
-            Soundness::Sound => {}
-            Soundness::Doubtful(doubt) => notes.push(doubt),
-            Soundness::Unsound(unsound) => return Err(ApiError::invalid(format!("the checkpoint {unsound}"))),
-        }
-        let guess = architecture::guess(&shapes);
-        if fits.is_empty() {
-            notes.push(unusable(guess.as_ref()));
-        }
-        let only = match (network, fits.as_slice()) {
-            (Some(network), fits) => fits.iter().find(|fit| fit.architecture == network.name),
-            (None, [only]) => Some(only),
-            (None, _) => None,
-        };
-        Ok(UploadedCheckpoint {
-            id: checkpoints::id_of(&self.sha256),
-            sha256: self.sha256.clone(),
-            name: parameters.name,
-            size_bytes: i64::try_from(self.size).unwrap_or(i64::MAX),
-            format: file.format().name().to_owned(),
-            tensors: i64::try_from(file.tensors().len()).unwrap_or(i64::MAX),
-            parameters: i64::try_from(file.parameters()).unwrap_or(i64::MAX),
-            architecture: only.map(|fit| fit.architecture.clone()),
-            num_classes: expected.or(only.map(|fit| fit.num_classes)).and_then(|classes| i32::try_from(classes).ok()),
-            fits: Jsonb(fits),
-            guess: guess.map(|guess| Jsonb(described(guess))),
-            notes,
-            created_at: Utc::now(),
-        })
-    }
-}
-
-fn unreadable(error: checkpoint::Error) -> ApiError {
-    match error {
-        error if error.is_users() => ApiError::invalid(error.to_string()),
-        checkpoint::Error::Io(error) => full(error),
-        error => ApiError::Internal(error.into()),
-    }
-}
-
-/// Why no job can use a checkpoint that fits no network, as a note.
-fn unusable(guess: Option<&architecture::ArchitectureGuess>) -> String {
-    let why = match guess {
-        Some(architecture::ArchitectureGuess { architecture, difference: Some(difference), .. }) => {
-            format!("the nearest is {}: {difference}", architecture.name)
-        }
-        _ => "none has even half of its keys and shapes".to_owned(),
-    };
-    format!("it fits no known architecture, so no job can use it, and its values are not checked; {why}")
-}
-
-fn described(guess: architecture::ArchitectureGuess) -> Guess {
-    let architecture::ArchitectureGuess { architecture, classes, certainty, agreement, difference } = guess;
-    Guess { architecture: architecture.name.to_owned(), num_classes: classes, certainty, agreement, difference }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -39,7 +39,7 @@ pub struct SummariesParameters {
     /// Only jobs with this label, as `key:value`. Can be repeated.
     #[serde(default)]
     label: Vec<String>,
-    /// Only jobs that contain each of these words in their id, name, method, architectures, data set or labels.
+    /// Only jobs that contain each of these words in their id, name, method, networks, data set or labels.
     /// Case-insensitive.
     #[param(max_length = 200)]
     q: Option<String>,

@@ -39,7 +39,7 @@ export function jobsTable(compared, jobs, lineOf, onRemove) {
       h('th', { scope: 'row' }, h('a', { href: `#/jobs/${encodeURIComponent(job.id)}` }, job.name)),
       h('td', {}, badge.element),
       h('td', { class: 'method' }, job.spec.distillation.method),
-      h('td', {}, pairOf(pairing(job.spec))),
+      h('td', {}, pairOf(pairing(job))),
       numberCell(String(job.spec.training.seed)),
       numberCell(percent(compared.best(job))),
       numberCell(percent(teacherTop1(job))),
@@ -129,7 +129,7 @@ export function scatterPoints(compared, groups, names, isGrouped) {
     const top1 = teacherTop1(job);
     if (teacher) {
       teachers.set(`${teacher.checkpoint ?? teacher.job} ${top1}`, {
-        label: `${teacher.architecture} (teacher)`, parameters: compared.parametersOf(teacher.architecture, dataset.name), top1, isTeacher: true,
+        label: `${pairing(job).teacher} (teacher)`, parameters: compared.parametersOf(teacher.architecture, dataset.name), top1, isTeacher: true,
       });
     }
   }

@@ -48,12 +48,12 @@ export class JobFacts {
 
 /**
  * The pair of networks; a teacher that comes from a job is a link to it.
- * @param {Job} job
+ * @param {Job} shown
  * @returns {Child}
  */
-function networks({ spec }) {
-  const { teacher, student } = pairing(spec);
-  const job = spec.teacher?.job;
+function networks(shown) {
+  const { teacher, student } = pairing(shown);
+  const job = shown.spec.teacher?.job;
   if (!job) return pairOf({ teacher, student });
   return [h('a', { href: `#/jobs/${encodeURIComponent(job)}` }, teacher), ` → ${student}`];
 }

@@ -5,7 +5,7 @@ import { commandLine, curl } from '../ui/commands.js';
 import { copyButton, fill, h } from '../ui/dom.js';
 import { bytes, whole } from '../ui/format.js';
 import { scrollBox } from '../ui/section.js';
-import { snippet } from './snippets.js';
+import { ownSnippet, snippet } from './snippets.js';
 
 /** @type {Record<string, string>} */
 const MEANINGS = {
@@ -31,15 +31,16 @@ export class JobFiles {
     if (!job.result || this.#isLoaded) return;
     this.#isLoaded = true;
     const { architecture } = job.spec.student;
-    const file = `${architecture}-${job.id}.safetensors`;
-    const [artifacts, python] = await Promise.allSettled([api.artifacts(job.id, this.signal), snippet(architecture, file, this.signal)]);
+    const file = `${architecture ?? 'student'}-${job.id}.safetensors`;
+    const program = architecture ? snippet(architecture, file, this.signal) : Promise.resolve(ownSnippet(file));
+    const [artifacts, python] = await Promise.allSettled([api.artifacts(job.id, this.signal), program]);
     if (this.signal.aborted) return;
     fill(this.element, h('h2', { id: 'files-title' }, 'Files'),
       artifacts.status === 'fulfilled' ? table(job.id, artifacts.value.data) : failure(artifacts.reason),
       h('h3', {}, 'Load it in PyTorch'),
       h('p', { class: 'note' }, h('code', {}, 'pip install torch safetensors'), '; the keys are those of PyTorch, so strict loading works.'),
       commandLine(curl(paths.student(job.id), '-OJ')),
-      python.status === 'fulfilled' ? program(python.value) : failure(python.reason));
+      python.status === 'fulfilled' ? programBox(python.value) : failure(python.reason));
     this.element.hidden = false;
   }
 }
@@ -62,6 +63,6 @@ function table(id, artifacts) {
 }
 
 /** @param {string} text */
-function program(text) {
+function programBox(text) {
   return h('div', { class: 'program' }, copyButton(() => text), h('pre', { tabindex: '0', 'aria-label': 'Python' }, text));
 }

@@ -46,15 +46,28 @@ export async function snippet(architecture, file, signal) {
   const { data } = await api.architectures(signal);
   const family = data.find(({ name }) => name === architecture)?.family;
   if (!family) throw new Error(`There is no snippet for ${architecture}.`);
-  const [network, load] = await Promise.all([`${family}.py`, 'load.py'].map((name) => text(name, signal)));
+  const [network, load] = await Promise.all([`${family}.py`, 'load.py'].map((name) => snippetText(name, signal)));
   return program(network, load, file);
 }
 
 /**
+ * The program for a student that came as a file: its network is the user's own.
+ * @param {string} file
+ */
+export function ownSnippet(file) {
+  return `from safetensors.torch import load_file
+
+# model: the network that was exported, made in Python as before
+model.load_state_dict(load_file("${file}"), strict=True)
+`;
+}
+
+/**
+ * A file of static/snippets.
  * @param {string} name
  * @param {AbortSignal} signal
  */
-async function text(name, signal) {
+export async function snippetText(name, signal) {
   const answer = await fetch(`/snippets/${name}`, { signal });
   if (!answer.ok) throw new Error(`The snippet could not be loaded (${answer.status}).`);
   return answer.text();

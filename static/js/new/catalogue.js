@@ -4,6 +4,7 @@ import { now } from '../api/client.js';
 import { ageElement, copyButton, fill, h } from '../ui/dom.js';
 import { age, bytes, count, whole } from '../ui/format.js';
 import { scrollBox } from '../ui/section.js';
+import { aboutNetwork } from './exported.js';
 import { noteList, notOffered } from './notes.js';
 
 /** @import { Child } from '../ui/dom.js' */
@@ -54,16 +55,19 @@ export function datasetsHelp({ datasets, unusable, unread }) {
 
 /**
  * The uploaded checkpoints; `update` shows a new list.
- * @param {(checkpoint: Checkpoint) => void} onUse
+ * @param {{ onTeacher: (checkpoint: Checkpoint) => void, onStudent: (checkpoint: Checkpoint) => void }} uses
  */
-export function checkpointsHelp(onUse) {
+export function checkpointsHelp({ onTeacher, onStudent }) {
   const element = h('div', {});
+  const use = (/** @type {string} */ text, /** @type {() => void} */ onclick) => h('button', { type: 'button', class: 'quiet', onclick }, text);
+  const about = (/** @type {Checkpoint} */ one) => one.network ? [aboutNetwork(one.network)] : [
+    one.architecture ?? (one.fits.length ? `fits ${one.fits.map(({ architecture }) => architecture).join(', ')}` : 'fits no known architecture'),
+    one.num_classes ? `${one.num_classes} classes` : null,
+  ];
   const item = (/** @type {Checkpoint} */ one) => h('li', {},
-    h('div', {}, h('strong', {}, one.name ?? one.architecture ?? one.format), ' ', h('button', { type: 'button', class: 'quiet', onclick: () => onUse(one) }, 'Use as teacher')),
-    h('div', { class: 'note' }, h('code', {}, one.id), ' ', [
-      one.architecture ?? (one.fits.length ? `fits ${one.fits.map(({ architecture }) => architecture).join(', ')}` : 'fits no known architecture'),
-      one.num_classes ? `${one.num_classes} classes` : null, bytes(one.size_bytes),
-    ].filter(Boolean).join(' · '), ' · ', ageElement(one.created_at, (time) => age(time, now()))), noteList(one.notes));
+    h('div', {}, h('strong', {}, one.name ?? one.architecture ?? one.format), ' ', use('Use as teacher', () => onTeacher(one)),
+      one.network ? use('Use as student', () => onStudent(one)) : null),
+    h('div', { class: 'note' }, h('code', {}, one.id), ' ', [...about(one), bytes(one.size_bytes)].filter(Boolean).join(' · '), ' · ', ageElement(one.created_at, (time) => age(time, now()))), noteList(one.notes));
   return {
     element,
     /** @param {Pick<Inventory, 'checkpoints' | 'hasOlder' | 'unread'>} have */

@@ -5,7 +5,7 @@ import { h } from '../ui/dom.js';
 import { section } from '../ui/section.js';
 import { labelsControl, methodChoice } from './controls.js';
 import { Field, SchemaSet, Variants, fieldsOf } from './fields.js';
-import { Teacher, architectureField, datasetField, more } from './networks.js';
+import { StudentField, Teacher, datasetField, more } from './networks.js';
 import { notesOfCheckpoint } from './notes.js';
 import { Scales } from './scales.js';
 
@@ -43,6 +43,7 @@ export class JobForm {
     this.#job = this.#schemas.resolve(this.#schemas.all.JobSpecRequest);
     this.#onChange = onChange;
     this.teacher = new Teacher(have, (teacher) => this.#setTeacher(teacher), signal);
+    this.student = new StudentField(have, (student) => this.#set('/student', student));
     const distillation = this.#part('distillation').properties;
     this.method = this.#schemas.resolve(distillation.method);
     this.scales = new Scales(this.#schemas.resolve(distillation.scales), (value) => this.#set('/distillation/scales', value));
@@ -85,14 +86,13 @@ export class JobForm {
   /** @param {Inventory} have */
   #networks(have) {
     const set = (/** @type {string} */ pointer) => (/** @type {unknown} */ value) => this.#set(pointer, value);
-    const [architecture, name] = this.#add(
-      architectureField(have.architectures, set('/student/architecture')), datasetField(have, set('/dataset/name')));
+    const [name] = this.#add(datasetField(have, set('/dataset/name')));
     const [usual, rare] = split(this.#fieldsOf(this.#part('dataset'), '/dataset', { skip: ['name'] }));
     const others = [
       ...this.#fieldsOf(this.#part('student'), '/student', { skip: ['architecture'], notes: { checkpoint: (id) => notesOfCheckpoint(have, id) } }),
       ...this.#fieldsOf(this.#part('teacher'), '/teacher', { skip: ['checkpoint', 'job'] }),
     ];
-    return formSection('Networks and data', this.teacher.element, architecture.element, h('div', { class: 'fields data' }, name.element, elements(usual)),
+    return formSection('Networks and data', this.teacher.element, this.student.element, h('div', { class: 'fields data' }, name.element, elements(usual)),
       more('More about the networks and the data', [...others, ...rare]));
   }
 
@@ -156,11 +156,12 @@ export class JobForm {
       // A value that the method does not use stays visible, so that it can be removed.
       field.element.hidden = !field.isUsedBy(method) && value === undefined;
     }
+    this.student.showStudent(valueAt(spec, '/student'));
     for (const variant of this.variants) {
       variant.show(valueAt(spec, variant.pointer), filled(variant.pointer));
       for (const field of variant.inner) field.show(valueAt(spec, field.pointer), filled(field.pointer));
     }
-    const sides = [dryRun?.student, dryRun?.teacher].flatMap((network) => network?.feature_map[1] ?? []);
+    const sides = [dryRun?.student, dryRun?.teacher].flatMap((network) => network?.feature_map?.slice(1) ?? []);
     this.scales.show(valueAt(spec, this.scales.pointer), filled(this.scales.pointer), Math.min(...sides));
     this.scales.element.hidden = !this.scales.areChosenBy(method);
   }
@@ -176,7 +177,7 @@ export class JobForm {
    */
   showFaults(faults) {
     /** @type {FaultPlace[]} */
-    const places = [...this.#fields, this.scales, this.teacher, ...this.teacher.fields, ...this.variants.flatMap((variant) => variant.fields)];
+    const places = [...this.#fields, this.student, this.scales, this.teacher, ...this.teacher.fields, ...this.variants.flatMap((variant) => variant.fields)];
     /** @type {Map<FaultPlace, string[]>} */
     const found = new Map();
     for (const fault of faults) {

@@ -5,10 +5,11 @@ import { withRest } from '../ui/combobox.js';
 import { h, setText } from '../ui/dom.js';
 import { bytes, count, percent, whole } from '../ui/format.js';
 import { choice } from './controls.js';
+import { aboutNetwork } from './exported.js';
 import { Field } from './fields.js';
 import { notOffered, notesOfCheckpoint, notesOfDataset } from './notes.js';
 import { Picker } from './picker.js';
-import { teacherFrom } from './presets.js';
+import { studentFrom, teacherFrom } from './presets.js';
 
 /** @import { Inventory } from './inventory.js' */
 /** @typedef {'checkpoint' | 'job' | 'none'} Kind of teacher */
@@ -21,7 +22,7 @@ const MAX_OFFERED = 50;
 
 const nameOf = (/** @type {Schemas['Checkpoint']} */ one) => one.name ?? one.id.slice(0, 12);
 
-const aboutCheckpoint = (/** @type {Schemas['Checkpoint']} */ one) => [
+const aboutCheckpoint = (/** @type {Schemas['Checkpoint']} */ one) => one.network ? `${aboutNetwork(one.network)} · ${one.id.slice(0, 12)}` : [
   one.architecture ?? one.fits[0]?.architecture ?? 'fits nothing known',
   one.num_classes ? `${one.num_classes} classes` : null, bytes(one.size_bytes), one.id.slice(0, 12),
 ].filter(Boolean).join(' · ');
@@ -34,17 +35,42 @@ const aboutArchitecture = (/** @type {Schemas['Architecture']} */ one) => `${one
 
 const aboutDataset = (/** @type {Dataset} */ one) => `${one.name} · ${one.classes} classes · ${one.splits.map(({ name, images }) => `${name} ${whole(images)}`).join(', ')}`;
 
-/**
- * The student's architecture.
- * @param {Schemas['Architecture'][]} architectures
- * @param {(name: unknown) => void} onChange
- */
-export function architectureField(architectures, onChange) {
-  return new Field({
-    pointer: '/student/architecture', key: 'architecture', label: 'Student', onChange,
-    schema: { description: 'The network to train. Parameters and operations are for 100 classes and the image size it was designed for.' },
-    control: { build: (field) => choice(architectures.map((one) => [one.name, aboutArchitecture(one)]), field, 'choose…') },
-  });
+/** The student's network: an architecture, or an uploaded one. */
+export class StudentField extends Field {
+  /** @type {{ architecture?: string, checkpoint?: string } | undefined} */
+  #shown;
+
+  /**
+   * @param {Inventory} have
+   * @param {(student: object) => void} onStudent gets the field `student`
+   */
+  constructor(have, onStudent) {
+    super({
+      pointer: '/student/architecture', key: 'architecture', label: 'Student',
+      onChange: (chosen) => onStudent(studentFrom(this.#shown, chosen, (id) => this.#isNetwork(id))),
+      schema: { description: 'The network to train. Parameters and operations of architectures are for 100 classes and the image size they were designed for. Exported networks stand below them once they are uploaded.' },
+      control: { build: (field) => choice([], field, 'choose…') },
+    });
+    this.have = have;
+    this.choice = /** @type {ReturnType<typeof choice>} */ (this.control);
+  }
+
+  /** @param {string | undefined} id */
+  #isNetwork(id) {
+    return this.have.checkpoints.some((one) => one.id === id && one.network);
+  }
+
+  /** @param {{ architecture?: string, checkpoint?: string } | undefined} student */
+  showStudent(student) {
+    const { architectures, checkpoints } = this.have;
+    this.#shown = student;
+    this.choice.setOptions([
+      ...architectures.map((one) => /** @type {[string, string]} */ ([one.name, aboutArchitecture(one)])),
+      ...checkpoints.flatMap((one) => (one.network ? [/** @type {[string, string]} */ ([one.id, `${nameOf(one)} · ${aboutNetwork(one.network)}`])] : [])),
+    ]);
+    const network = this.#isNetwork(student?.checkpoint) ? student?.checkpoint : undefined;
+    this.show(student?.architecture ?? network);
+  }
 }
 
 /**
@@ -87,7 +113,7 @@ export class Teacher {
     this.onChange = onChange;
     this.kinds = KINDS.map(([kind]) => h('input', { type: 'radio', name: 'teacher-kind', value: kind, onchange: () => this.#turn(kind) }));
     this.checkpoint = new Field({
-      pointer: '/teacher/checkpoint', key: 'checkpoint', schema: { description: 'Uploaded files that fit a known architecture. Drop another anywhere on this page.' },
+      pointer: '/teacher/checkpoint', key: 'checkpoint', schema: { description: 'Uploaded files that fit a known architecture, and exported networks. Drop another anywhere on this page.' },
       onChange: (id) => this.#chooseCheckpoint(id), notesOf: (id) => notesOfCheckpoint(have, id),
       control: { build: (field) => new Picker({
         label: 'Search the checkpoints', none: 'No uploaded checkpoint matches.', signal, onChange: field.onChange,
@@ -124,7 +150,7 @@ export class Teacher {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     const found = this.have.checkpoints.filter((one) => {
       const all = `${one.id} ${nameOf(one)} ${aboutCheckpoint(one)}`.toLowerCase();
-      return one.fits.length > 0 && words.every((word) => all.includes(word));
+      return (one.fits.length > 0 || one.network) && words.every((word) => all.includes(word));
     });
     const options = found.slice(0, MAX_OFFERED).map((one) => ({ value: one.id, text: nameOf(one), note: aboutCheckpoint(one) }));
     return withRest(options, found.length - options.length);

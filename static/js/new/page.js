@@ -77,7 +77,7 @@ class NewJob {
     this.preset = h('select', { id: 'preset', onchange: () => this.choosePreset() }, asked, presetGroups().map(({ label, presets }) =>
       h('optgroup', { label }, presets.map((one) => h('option', { value: one.id }, one.label)))));
     this.sent = h('div', { class: 'sent' });
-    this.checkpoints = checkpointsHelp((checkpoint) => this.useTeacher(checkpoint));
+    this.checkpoints = checkpointsHelp({ onTeacher: (checkpoint) => this.useTeacher(checkpoint), onStudent: (checkpoint) => this.useStudent(checkpoint) });
     this.checkpoints.update(have);
     this.views = this.#viewButtons();
     this.layout = this.#layOut(root);
@@ -103,7 +103,8 @@ class NewJob {
     const { have, signal } = this;
     const upload = new UploadForm({
       architectures: have.architectures, signal,
-      onUploaded: (checkpoint) => this.uploaded(checkpoint), onUse: (checkpoint) => this.useTeacher(checkpoint),
+      onUploaded: (checkpoint) => this.uploaded(checkpoint),
+      onTeacher: (checkpoint) => this.useTeacher(checkpoint), onStudent: (checkpoint) => this.useStudent(checkpoint),
     });
     acceptDrops(root, upload, signal);
     const layout = h('div', { class: 'new-layout' },
@@ -114,7 +115,7 @@ class NewJob {
         this.verdict.element,
         h('details', { class: 'card help' }, h('summary', {}, h('h2', {}, 'Request')), this.sent),
         this.checkpoints.element,
-        section('Upload a teacher', {}, upload.element),
+        section('Upload a network', {}, upload.element),
         datasetsHelp(have), architecturesHelp(have.architectures),
         h('p', { class: 'note' }, 'The ', h('a', { href: '/docs' }, 'API reference'), ' describes every field. Fields left empty take the values of the published recipe.')));
     fill(root,
@@ -308,8 +309,14 @@ class NewJob {
     if (spec !== null) this.#load(withTeacher(spec, teacherFrom(checkpoint)));
   }
 
+  /** @param {Checkpoint} network an exported one */
+  useStudent(network) {
+    const spec = this.editor.parse();
+    if (spec !== null) this.#load({ ...spec, student: { checkpoint: network.id } });
+  }
+
   /**
-   * Chooses the new checkpoint if it fits and there is no teacher yet.
+   * Chooses the new checkpoint as the teacher if it can be one and there is no teacher yet.
    * @param {Checkpoint} checkpoint
    */
   async uploaded(checkpoint) {
@@ -323,7 +330,8 @@ class NewJob {
     }
     const spec = this.editor.peek();
     const lacksTeacher = spec && missing(spec).some(({ pointer }) => pointer.startsWith('/teacher'));
-    if (checkpoint.fits.length && lacksTeacher) this.useTeacher(checkpoint);
+    if ((checkpoint.fits.length || checkpoint.network) && lacksTeacher) this.useTeacher(checkpoint);
+    else if (this.#view === 'form') this.#showForm();
   }
 
   async send() {

@@ -156,6 +156,20 @@ export function teacherFrom({ id, architecture, fits }) {
 }
 
 /**
+ * The `student` field for what was chosen: an architecture by its name, or an uploaded network by its id. First weights
+ * of another architecture stay, for the server to judge.
+ * @param {{ architecture?: string, checkpoint?: string } | undefined} student
+ * @param {string | undefined} chosen
+ * @param {(id: string | undefined) => boolean} isNetwork whether a checkpoint is an uploaded network
+ */
+export function studentFrom(student, chosen, isNetwork) {
+  if (isNetwork(chosen)) return { checkpoint: chosen };
+  const { architecture: _, checkpoint, ...rest } = student ?? {};
+  const kept = checkpoint !== undefined && !isNetwork(checkpoint) ? { checkpoint } : {};
+  return { ...(chosen ? { architecture: chosen } : {}), ...kept, ...rest };
+}
+
+/**
  * The specification with another teacher. Plain training becomes SD-KD, which needs one.
  * @param {Spec} spec
  * @param {object} teacher
@@ -180,7 +194,7 @@ export function missing(spec) {
     const pointer = teacher && teacher.job === undefined ? '/teacher/checkpoint' : '/teacher';
     found.push({ pointer, detail: 'choose a teacher: an uploaded checkpoint, or the student of a job; the method none trains one' });
   }
-  if (!student?.architecture) found.push({ pointer: '/student/architecture', detail: 'choose an architecture' });
+  if (!student?.architecture && !student?.checkpoint) found.push({ pointer: '/student/architecture', detail: 'choose an architecture, or an uploaded network' });
   if (!dataset?.name) found.push({ pointer: '/dataset/name', detail: 'choose a data set' });
   return found;
 }

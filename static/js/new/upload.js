@@ -3,6 +3,7 @@
 import { paths, problem } from '../api/client.js';
 import { fill, h, progressBar, setText } from '../ui/dom.js';
 import { bytes, count, share } from '../ui/format.js';
+import { exportHelp, networkFacts } from './exported.js';
 import { noteList } from './notes.js';
 
 /** @typedef {Schemas['Checkpoint']} Checkpoint */
@@ -11,19 +12,22 @@ export class UploadForm {
   /** @type {{ done: Promise<Checkpoint>, abort: () => void } | null} */
   #request = null;
   #onUploaded;
-  #onUse;
+  #onTeacher;
+  #onStudent;
 
   /**
    * @param {object} options
    * @param {Schemas['Architecture'][]} options.architectures
    * @param {(checkpoint: Checkpoint) => void} options.onUploaded
-   * @param {(checkpoint: Checkpoint) => void} options.onUse when the user chooses the checkpoint as the teacher
+   * @param {(checkpoint: Checkpoint) => void} options.onTeacher when the user chooses the checkpoint as the teacher
+   * @param {(checkpoint: Checkpoint) => void} options.onStudent when the user chooses an exported network as the student
    * @param {AbortSignal} options.signal
    */
-  constructor({ architectures, onUploaded, onUse, signal }) {
+  constructor({ architectures, onUploaded, onTeacher, onStudent, signal }) {
     this.#onUploaded = onUploaded;
-    this.#onUse = onUse;
-    this.file = h('input', { type: 'file', id: 'teacher-file', required: true, accept: '.pth,.pt,.th,.bin,.tar,.safetensors' });
+    this.#onTeacher = onTeacher;
+    this.#onStudent = onStudent;
+    this.file = h('input', { type: 'file', id: 'teacher-file', required: true, accept: '.pth,.pt,.pt2,.th,.bin,.tar,.safetensors' });
     this.architecture = h('select', { id: 'teacher-architecture' }, h('option', { value: '' }, 'detect'),
       architectures.map(({ name }) => h('option', { value: name }, name)));
     this.classes = h('input', { type: 'number', id: 'teacher-classes', min: 2, max: 1000000, placeholder: 'detect' });
@@ -35,13 +39,13 @@ export class UploadForm {
     this.bar.element.hidden = true;
     this.message = h('div', { class: 'upload-message', role: 'status' });
     this.element = h('form', { class: 'upload', onsubmit: (event) => this.#submit(event) },
-      h('p', { class: 'drop-hint' }, 'Drop a checkpoint anywhere on this page, or choose one.'),
+      h('p', { class: 'drop-hint' }, 'Drop a checkpoint or an exported network anywhere on this page, or choose one.'),
       h('div', { class: 'fields' },
-        h('label', { for: 'teacher-file', class: 'wide' }, 'Checkpoint (.pth, .pt, .safetensors)', this.file),
+        h('label', { for: 'teacher-file', class: 'wide' }, 'Checkpoint (.pth, .pt, .safetensors) or network (.pt2)', this.file),
         h('label', { for: 'teacher-architecture' }, 'Architecture', this.architecture),
         h('label', { for: 'teacher-classes' }, 'Classes', this.classes),
         h('label', { for: 'teacher-state-dict' }, 'State dict', this.stateDict)),
-      h('div', { class: 'actions' }, this.send, this.stop), this.bar.element, this.message);
+      h('div', { class: 'actions' }, this.send, this.stop), this.bar.element, this.message, exportHelp(signal));
     signal.addEventListener('abort', () => this.#request?.abort());
   }
 
@@ -73,7 +77,8 @@ export class UploadForm {
       this.#describe(checkpoint);
       this.#onUploaded(checkpoint);
     } catch (error) {
-      fill(this.message, h('p', { class: 'error-text' }, error.message));
+      const faults = (error.errors ?? []).map((/** @type {Fault} */ fault) => h('li', {}, fault.detail));
+      fill(this.message, h('p', { class: 'error-text' }, error.message), faults.length > 1 ? h('ul', { class: 'upload-faults' }, faults) : null);
     } finally {
       this.#request = null;
       this.#setBusy(false);
@@ -90,12 +95,19 @@ export class UploadForm {
 
   /** @param {Checkpoint} checkpoint */
   #describe(checkpoint) {
+    const use = (/** @type {string} */ text, /** @type {() => void} */ onclick) => h('button', { type: 'button', class: 'quiet', onclick }, text);
+    const asTeacher = () => use('Use as teacher', () => this.#onTeacher(checkpoint));
+    if (checkpoint.network) {
+      fill(this.message, h('p', {}, h('code', {}, checkpoint.id), ' is an exported network.'), networkFacts(checkpoint.network), noteList(checkpoint.notes),
+        h('div', { class: 'actions' }, asTeacher(), use('Use as student', () => this.#onStudent(checkpoint))));
+      return;
+    }
     const fits = checkpoint.fits.map(({ architecture, num_classes: classes }) => `${architecture} (${classes} classes)`);
     fill(this.message,
       h('p', {}, h('code', {}, checkpoint.id), ` ${checkpoint.format}, ${count(checkpoint.parameters)} parameters. `,
         fits.length ? `It fits ${fits.join(', ')}.` : `It fits no known architecture.${closest(checkpoint)}`),
       noteList(checkpoint.notes),
-      fits.length ? h('button', { type: 'button', class: 'quiet', onclick: () => this.#onUse(checkpoint) }, 'Use as teacher') : null);
+      fits.length ? asTeacher() : null);
   }
 }
 

@@ -66,7 +66,7 @@ export class Verdict {
       h('p', { class: 'verdict-time' }, time ? timeText(time) : withoutTime(spec)),
       warnings.map((warning) => h('p', { class: 'warning-line' }, warning)),
       scrollBox('Networks', {}, h('table', {},
-        h('thead', {}, h('tr', {}, ['', 'Architecture', 'Parameters', 'MACs', 'Final map'].map((name) => (name ? h('th', { scope: 'col' }, name) : h('td', {}))))),
+        h('thead', {}, h('tr', {}, ['', 'Network', 'Parameters', 'MACs', 'Final map'].map((name) => (name ? h('th', { scope: 'col' }, name) : h('td', {}))))),
         h('tbody', {}, teacher ? networkRow('Teacher', teacher) : null, networkRow('Student', student)))),
       teacher ? ratio(teacher, student) : null);
   }
@@ -123,7 +123,7 @@ function ratio(teacher, student) {
  * @param {string} role
  * @param {Network} network
  */
-function networkRow(role, { architecture, parameters, macs, feature_map: [channels, height, width] }) {
-  return h('tr', {}, h('th', { scope: 'row' }, role),
-    [architecture, count(parameters), count(macs), `${channels} × ${height}×${width}`].map((text) => h('td', {}, text)));
+function networkRow(role, { name, parameters, macs, feature_map: map }) {
+  const shape = map ? `${map[0]} × ${map[1]}×${map[2]}` : 'none';
+  return h('tr', {}, h('th', { scope: 'row' }, role), [name, count(parameters), count(macs), shape].map((text) => h('td', {}, text)));
 }

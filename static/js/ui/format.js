@@ -216,12 +216,15 @@ export function clock(time, now) {
 }
 
 /**
- * The architectures of a resolved specification.
- * @param {Pick<Schemas['JobSpec'], 'teacher' | 'student'>} spec
+ * The names of a job's networks: architectures, or those of exported networks.
+ * @param {{ spec: Pick<Schemas['JobSpec'], 'teacher' | 'student'> } & Pick<Schemas['Job'], 'teacher_network' | 'student_network'>} job
  * @returns {{ teacher: string | null, student: string }}
  */
-export function pairing({ teacher, student }) {
-  return { teacher: teacher ? teacher.architecture ?? 'student of a job' : null, student: student.architecture };
+export function pairing({ spec: { teacher, student }, teacher_network: ofTeacher, student_network: ofStudent }) {
+  return {
+    teacher: teacher ? teacher.architecture ?? ofTeacher ?? 'student of a job' : null,
+    student: student.architecture ?? ofStudent ?? 'exported network',
+  };
 }
 
 /**

@@ -51,7 +51,7 @@ async fn the_student_comes_with_its_name_and_digest() {
     let last = api.get(&format!("{job}/student?which=last&format=safetensors")).await;
     assert_eq!(last.body, LAST);
     assert!(last.header("content-disposition").ends_with("-last.safetensors\""));
-    for query in ["which=worst", "format=onnx", "wich=last"] {
+    for query in ["which=worst", "format=tflite", "wich=last"] {
         api.get(&format!("{job}/student?{query}")).await.problem(400);
     }
 }

@@ -96,10 +96,11 @@ async fn a_job_of_a_newer_format_waits_for_a_worker_that_knows_it() {
     let api = Api::start().await;
     start_worker(&api, "wrk_TEST", 1, None).await;
     let (newer, known) = (api.job().await, api.job().await);
-    api.db.set(&newer, "spec_version = spec_version + 1").await;
+    api.db.set(&newer, "spec_version = 1000").await;
     let (reason, detail, position) = waiting(&api, &newer).await;
     assert_eq!((reason.as_str(), position), ("version", Value::Null));
-    let version = JobSpec::VERSION + 1;
+    let version = 1000;
+    assert!(JobSpec::VERSION < version);
     assert_eq!(detail, format!("no running worker knows version {version} of specifications: update the workers"));
     let (reason, _, position) = waiting(&api, &known).await;
     assert_eq!((reason.as_str(), position), ("start", json!(1)));

@@ -119,6 +119,7 @@ impl Api {
         let address = listener.local_addr().expect("an address");
         let store = Store::open(at("storage").to_str().expect("text")).expect("storage");
         let mut settings = ServerSettings::new(address, at("datasets"), at("spool"));
+        settings.program = env!("CARGO_BIN_EXE_distillery").into();
         settings.grace = Duration::from_secs(5);
         change(&mut settings);
         let state = AppState::new(pool, store.clone(), settings);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use distillery::db::jobs::{self, Change, Created, NewJob};
+use distillery::db::jobs::{self, Change, Created, NetworkNames, NewJob};
 use distillery::db::{self, embedded};
 use distillery::spec::Request;
 use serde_json::{Value, json};
@@ -173,8 +173,14 @@ impl TestDb {
         document.as_object_mut().expect("an object").extend(members);
         let spec = Request::read(&document).complete().expect("a specification");
         let submitted = document.to_string();
-        let new =
-            NewJob { spec: &spec, submitted: &submitted, idempotency: None, warnings: &[], dataset_fingerprint: None };
+        let new = NewJob {
+            spec: &spec,
+            submitted: &submitted,
+            idempotency: None,
+            warnings: &[],
+            dataset_fingerprint: None,
+            networks: NetworkNames::default(),
+        };
         match jobs::create(&self.pool, &new).await.expect("the database answers") {
             Created::New(job) => job.id.leak(),
             other => panic!("the job is not created: {other:?}"),

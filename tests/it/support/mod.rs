@@ -10,6 +10,11 @@ pub mod s3;
 pub mod server;
 pub mod worker;
 
+/// Small exported networks. The tests of their reader change more of them.
+#[allow(dead_code)]
+#[path = "../../../core/tests/it/exported/programs.rs"]
+pub mod programs;
+
 /// How long a test waits for an event before it fails. No event takes nearly so long, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 

@@ -70,6 +70,7 @@ async fn add_checkpoint(it: &Surroundings, sha256: &str) -> String {
         num_classes: None,
         fits: sqlx::types::Json(Vec::new()),
         guess: None,
+        network: None,
         notes: Vec::new(),
         created_at: chrono::Utc::now(),
     };

@@ -4,6 +4,7 @@ mod failures;
 mod health;
 mod lifecycle;
 mod machine;
+mod networks;
 mod outages;
 mod requests;
 mod running;

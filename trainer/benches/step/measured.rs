@@ -80,7 +80,7 @@ impl Measured {
             graphs: args.graphs,
             executor,
             clock: Clock { processor: args.processor_time },
-            pair: [teacher.architecture().name, student.architecture().name].map(str::to_owned),
+            pair: [teacher.name(), student.name()].map(str::to_owned),
             batch_size: args.batch,
             steps: args.steps,
             device,

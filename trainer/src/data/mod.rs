@@ -12,7 +12,7 @@ pub mod hash;
 pub mod loader;
 pub mod normalisation;
 pub mod open;
-mod random;
+pub(crate) mod random;
 mod shard;
 pub mod split_hashes;
 mod stream;

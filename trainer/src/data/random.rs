@@ -5,7 +5,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 /// A generator for one purpose at one place of a run. The arguments form its key, so that different arguments give
 /// independent streams.
-pub(super) fn generator(purpose: &[u8; 8], seed: u64, epoch: u32, index: u64) -> ChaCha8Rng {
+pub(crate) fn generator(purpose: &[u8; 8], seed: u64, epoch: u32, index: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(purpose);
     key[8..16].copy_from_slice(&seed.to_le_bytes());

@@ -6,7 +6,7 @@ use std::ffi::c_char;
 use tch::{Kind, Tensor};
 use torch_sys::C_tensor;
 
-use super::ffi::{optional, result};
+use super::ffi::{Pointers, optional, result, unwrap};
 use distillery_core::architecture::Convolution;
 
 unsafe extern "C" {
@@ -41,6 +41,16 @@ unsafe extern "C" {
         stride: i64,
         padding: i64,
     ) -> *mut c_char;
+    fn distillery_mask(
+        result: *mut *mut C_tensor,
+        size: *const i64,
+        dimensions: i64,
+        step: *const C_tensor,
+        key: u64,
+        threshold: u32,
+        value: f64,
+    ) -> *mut c_char;
+    fn distillery_count(tensors: *const *mut C_tensor, count: i64, by: i64) -> *mut c_char;
     fn distillery_has_winograd(is_float: bool) -> bool;
     fn distillery_winograd(
         result: *mut *mut C_tensor,
@@ -67,25 +77,43 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// The weights `[C]` of a batch norm, in float32.
+/// The weights `[C]` of a batch norm, in float32, and its numbers.
 pub(crate) struct BatchNorm<'a> {
     pub weight: &'a Tensor,
     pub bias: &'a Tensor,
     pub running_mean: &'a Tensor,
     pub running_var: &'a Tensor,
+    /// Weight of the batch in the running statistics.
+    pub momentum: f64,
+    pub epsilon: f64,
 }
 
-/// Batch norm in training mode of `x` [B, C, H, W] (float32 or bfloat16), with PyTorch's momentum and epsilon; then the
-/// sum with `added` and a ReLU, if wanted. Updates the running statistics.
+/// Batch norm in training mode of `x` [B, C, H, W] (float32 or bfloat16), then the sum with `added` and a ReLU, if
+/// wanted. Updates the running statistics.
 pub(crate) fn norm(x: &Tensor, added: Option<&Tensor>, weights: &BatchNorm<'_>, relu: bool) -> Tensor {
-    let BatchNorm { weight, bias, running_mean, running_var } = weights;
+    let BatchNorm { weight, bias, running_mean, running_var, momentum, epsilon } = weights;
     let (weight, bias) = (weight.as_ptr(), bias.as_ptr());
     let (mean, variance) = (running_mean.as_ptr(), running_var.as_ptr());
     // SAFETY: every pointer is of a tensor that lives until the call returns, or null where that is allowed; the
     // function counts its references to tensors.
     result(|made| unsafe {
-        distillery_norm(made, x.as_ptr(), optional(added), weight, bias, mean, variance, relu, 0.1, 1e-5)
+        distillery_norm(made, x.as_ptr(), optional(added), weight, bias, mean, variance, relu, *momentum, *epsilon)
     })
+}
+
+/// A float32 tensor of that size whose element i is `value` if the first 24 bits of the i-th random number are below
+/// the threshold, else 0. The numbers follow from the key and the step, an int64 scalar on the CPU.
+pub(crate) fn mask(size: &[i64], step: &Tensor, key: u64, threshold: u32, value: f64) -> Tensor {
+    let (step, dimensions) = (step.as_ptr(), size.len() as i64);
+    // SAFETY: as above; the size has that many numbers.
+    result(|made| unsafe { distillery_mask(made, size.as_ptr(), dimensions, step, key, threshold, value) })
+}
+
+/// Adds a number to each of some tensors, on any device, in place.
+pub(crate) fn count(tensors: &[Tensor], by: i64) {
+    let pointers = Pointers::of(tensors);
+    // SAFETY: the pointers are of tensors that live until the call returns, and their number is given.
+    unwrap(unsafe { distillery_count(pointers.first(), pointers.count(), by) });
 }
 
 /// A convolution with a bias, then the sum with `added` (whose memory the result takes) and a ReLU, if wanted, in one

@@ -1,24 +1,45 @@
-//! Fuses the nodes of a graph: what follows a batch norm or a frozen convolution runs in the same pass.
+//! Fuses the nodes of a program: what follows a batch norm or a frozen convolution runs in the same pass.
 
-use distillery_core::architecture::{Layout, Op};
+use distillery_core::exported::Size;
+
+use super::program::{Input, Node, Op, Program, ValueId, open};
+
+/// A program that is ready to run.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub shapes: Vec<Vec<Size>>,
+    pub steps: Vec<Step>,
+    pub result: ValueId,
+}
 
 /// A node, with the nodes after it that run in the same pass.
 #[derive(Debug, Clone)]
-pub(super) struct FusedNode {
+pub(super) struct Step {
     /// The operation of the first node.
     pub op: Op,
-    /// The weights of the batch norm that follows a frozen convolution.
-    pub norm: Option<usize>,
-    /// The fused node whose map is added.
-    pub added: Option<usize>,
+    /// What the first node takes.
+    pub inputs: Vec<Input>,
+    /// The batch norm that follows a frozen convolution.
+    pub norm: Option<FoldedNorm>,
+    /// The value that is added.
+    pub added: Option<ValueId>,
     /// Whether a ReLU comes last.
     pub relu: bool,
-    /// The fused nodes whose maps the first node takes.
-    pub inputs: Vec<usize>,
-    /// The index of the first node in the layout.
-    pub node: usize,
-    /// The last fused node that takes the map; itself if none does.
-    pub last_use: usize,
+    /// What the last node makes.
+    pub outputs: Vec<ValueId>,
+    /// Values that nothing takes afterwards.
+    pub ends: Vec<ValueId>,
+    /// Whether the result may take the memory of the first input, or of the added value: nothing else shows it.
+    pub overwrites_input: bool,
+    pub overwrites_added: bool,
+}
+
+/// A batch norm with its running statistics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoldedNorm {
+    /// Scale, shift, running mean and running variance.
+    pub weights: [usize; 4],
+    pub epsilon: f64,
 }
 
 /// What a network is run for.
@@ -40,56 +61,164 @@ enum Stage {
     Closed,
 }
 
-/// The fused nodes of a graph, in order.
-pub(super) fn fuse(layout: &Layout, purpose: Purpose) -> Vec<FusedNode> {
-    let mut uses = vec![0; layout.nodes.len()];
-    for &input in layout.nodes.iter().flat_map(|node| &node.inputs) {
-        uses[input] += 1;
+impl Stage {
+    fn of(node: &Node, purpose: Purpose) -> Self {
+        let has_constants = node.inputs.iter().skip(1).all(|input| input.weight().is_some());
+        let takes_value = node.inputs.first().is_some_and(|input| input.value().is_some());
+        match node.op {
+            Op::Convolution(_) if purpose == Purpose::Inference && has_constants && takes_value => Self::Convolution,
+            Op::BatchNorm(_) if has_constants && takes_value => Self::Norm,
+            Op::Add => Self::Sum,
+            Op::Relu => Self::Relu,
+            _ => Self::Closed,
+        }
     }
-    let mut fused: Vec<FusedNode> = Vec::new();
+}
+
+impl FoldedNorm {
+    /// The constants of a batch norm that takes a value and four weights.
+    pub(super) fn of(op: &Op, inputs: &[Input]) -> Option<Self> {
+        let Op::BatchNorm(norm) = op else { return None };
+        let weights: Vec<usize> = inputs.iter().skip(1).filter_map(|input| input.weight()).collect();
+        Some(Self { weights: weights.try_into().ok()?, epsilon: norm.epsilon })
+    }
+}
+
+/// Fuses a program's nodes, in order.
+pub(super) fn fuse(program: Program, purpose: Purpose) -> Plan {
+    let Program { shapes, nodes, result } = program;
+    let mut uses = vec![0; shapes.len()];
+    let taken = nodes.iter().flat_map(|node| &node.inputs).filter_map(|input| input.value());
+    taken.chain([result]).for_each(|value| uses[value] += 1);
+    let mut steps: Vec<Step> = Vec::new();
     let mut stages: Vec<Stage> = Vec::new();
-    // The fused node that makes the map of each node.
-    let mut made_by: Vec<usize> = Vec::new();
-    for (index, node) in layout.nodes.iter().enumerate() {
-        let inputs: Vec<usize> = node.inputs.iter().map(|&input| made_by[input]).collect();
-        let stage = match node.op {
-            Op::Convolution { .. } if purpose == Purpose::Inference => Stage::Convolution,
-            Op::BatchNorm { .. } => Stage::Norm,
-            Op::Add => Stage::Sum,
-            Op::Relu => Stage::Relu,
-            _ => Stage::Closed,
-        };
-        // A sum joins the later of its two inputs, when the other one exists.
-        let joined = inputs.iter().copied().max().filter(|&candidate| {
-            let of = node.inputs.iter().position(|&input| made_by[input] == candidate);
-            let alone = of.is_some_and(|of| uses[node.inputs[of]] == 1)
-                && inputs.iter().filter(|&&input| input == candidate).count() == 1;
-            alone && stage > Stage::Convolution && stage < Stage::Closed && stages[candidate] < stage
-        });
-        match joined {
+    // The step that makes each value.
+    let mut made_by: Vec<Option<usize>> = vec![None; shapes.len()];
+    for node in nodes {
+        let stage = Stage::of(&node, purpose);
+        let host = host(&node, stage, &uses, &made_by, &stages);
+        node.outputs.iter().for_each(|&output| made_by[output] = Some(host.unwrap_or(steps.len())));
+        match host {
             Some(host) => {
-                match node.op {
-                    Op::BatchNorm { weight } => fused[host].norm = Some(weight),
-                    Op::Add => fused[host].added = inputs.iter().copied().find(|&input| input != host),
-                    _ => fused[host].relu = true,
-                }
+                join(&mut steps[host], &node, |value| made_by[value] == Some(host));
                 stages[host] = stage;
-                made_by.push(host);
             }
             None => {
-                let last_use = fused.len();
-                let op = node.op;
-                fused.push(FusedNode { op, norm: None, added: None, relu: false, inputs, node: index, last_use });
                 stages.push(if matches!(stage, Stage::Convolution | Stage::Norm) { stage } else { Stage::Closed });
-                made_by.push(last_use);
+                steps.push(Step::alone(node));
             }
         }
     }
-    for index in 0..fused.len() {
-        let taken: Vec<usize> = fused[index].inputs.iter().copied().chain(fused[index].added).collect();
-        for input in taken {
-            fused[input].last_use = index;
+    let mut plan = Plan { shapes, steps, result };
+    plan.find_ends();
+    if purpose == Purpose::Inference {
+        plan.find_memory();
+    }
+    plan
+}
+
+/// The step that a node joins: a sum joins the later of its two inputs, when the other one exists.
+fn host(node: &Node, stage: Stage, uses: &[usize], made_by: &[Option<usize>], stages: &[Stage]) -> Option<usize> {
+    let values = || node.inputs.iter().filter_map(|input| input.value());
+    let (host, value) = values().filter_map(|value| Some((made_by[value]?, value))).max()?;
+    let is_alone = uses[value] == 1 && values().filter(|&other| made_by[other] == Some(host)).count() == 1;
+    let is_later = stage > Stage::Convolution && stage < Stage::Closed && stages[host] < stage;
+    (is_alone && is_later).then_some(host)
+}
+
+fn join(host: &mut Step, node: &Node, is_hosts: impl Fn(ValueId) -> bool) {
+    match node.op {
+        Op::BatchNorm(_) => host.norm = FoldedNorm::of(&node.op, &node.inputs),
+        Op::Add => host.added = node.inputs.iter().filter_map(|input| input.value()).find(|&value| !is_hosts(value)),
+        _ => host.relu = true,
+    }
+    host.outputs.clone_from(&node.outputs);
+}
+
+impl Step {
+    fn alone(Node { op, inputs, outputs }: Node) -> Self {
+        Self {
+            op,
+            inputs,
+            norm: None,
+            added: None,
+            relu: false,
+            outputs,
+            ends: Vec::new(),
+            overwrites_input: false,
+            overwrites_added: false,
         }
     }
-    fused
+
+    /// The values that it takes.
+    pub(super) fn values(&self) -> impl Iterator<Item = ValueId> {
+        self.inputs.iter().filter_map(|input| input.value()).chain(self.added)
+    }
+}
+
+impl Plan {
+    fn last_uses(&self) -> Vec<usize> {
+        let mut last: Vec<usize> = vec![0; self.shapes.len()];
+        for (index, step) in self.steps.iter().enumerate() {
+            step.values().chain(step.outputs.iter().copied()).for_each(|value| last[value] = index);
+        }
+        last[self.result] = self.steps.len();
+        last
+    }
+
+    fn find_ends(&mut self) {
+        let last = self.last_uses();
+        for (index, step) in self.steps.iter_mut().enumerate() {
+            let mut ends: Vec<ValueId> =
+                step.values().chain(step.outputs.iter().copied()).filter(|&value| last[value] == index).collect();
+            ends.sort_unstable();
+            ends.dedup();
+            step.ends = ends;
+        }
+    }
+
+    /// Finds out whose memory nothing else shows.
+    fn find_memory(&mut self) {
+        // Of each value: the one whose memory it shows. `None` for memory that is not the program's.
+        let mut owner: Vec<Option<ValueId>> = vec![None; self.shapes.len()];
+        for step in &self.steps {
+            let viewed = if step.op.is_view() { step.inputs.first() } else { None };
+            for &output in &step.outputs {
+                owner[output] = match viewed {
+                    Some(input) => input.value().and_then(|value| owner[value]),
+                    None => Some(output),
+                };
+            }
+        }
+        let last = self.last_uses();
+        let mut memory_ends: Vec<usize> = vec![0; self.shapes.len()];
+        for (value, owner) in owner.iter().enumerate() {
+            if let Some(owner) = owner {
+                memory_ends[*owner] = memory_ends[*owner].max(last[value]);
+            }
+        }
+        for (index, step) in self.steps.iter_mut().enumerate() {
+            let owns = |value: ValueId| owner[value] == Some(value) && memory_ends[value] == index;
+            let shows = |value: ValueId, among: &[ValueId]| among.iter().any(|&other| owner[other] == Some(value));
+            let inputs: Vec<ValueId> = step.inputs.iter().filter_map(|input| input.value()).collect();
+            step.overwrites_added = step.added.is_some_and(|added| owns(added) && !shows(added, &inputs));
+            step.overwrites_input = inputs.first().is_some_and(|&input| {
+                owns(input) && !shows(input, &inputs[1..]) && step.added.is_none_or(|added| !shows(input, &[added]))
+            });
+        }
+    }
+
+    /// The indices of the weights that it takes.
+    pub(super) fn weights(&self) -> impl Iterator<Item = usize> {
+        let folded = self.steps.iter().filter_map(|step| step.norm).flat_map(|norm| norm.weights);
+        self.steps.iter().flat_map(|step| &step.inputs).filter_map(|input| input.weight()).chain(folded)
+    }
+
+    /// The sizes [channels, height, width] of a map.
+    pub(super) fn map(&self, value: ValueId) -> Option<[i64; 3]> {
+        match open(&self.shapes[value]).as_slice() {
+            &[_, channels, height, width] => Some([channels, height, width]),
+            _ => None,
+        }
+    }
 }

@@ -1,42 +1,78 @@
-//! The networks of [`distillery_core::architecture`] as tensors: the graph described there runs here.
+//! Networks as tensors: those of [`distillery_core::architecture`], the zoo, and exported ones. Both are made into the
+//! same plans, which run here.
 //!
 //! A network is two functions, because SDD classifies regions of the feature map: [`Network::features`] and
-//! [`Network::classify`].
+//! [`Network::classify`]. The second is the network's head.
 
+pub mod exported;
 mod forward;
 mod frozen;
 mod fusion;
+mod head;
 mod init;
+mod layers;
+mod lower;
+mod noise;
+mod operators;
+mod program;
+mod scope;
+mod source;
 pub mod state_dict;
 mod weight;
+mod zoo;
+
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::device::kernels;
 use crate::loss::sdd::{Regions, classify_regions};
-use distillery_core::architecture::{Architecture, Entry, Layout};
-use forward::channels_last;
+use distillery_core::architecture::{Architecture, Entry, Role};
+use forward::forward;
 use frozen::Frozen;
-use fusion::{FusedNode, Purpose};
+use fusion::{Plan, Purpose, fuse};
+use head::Head;
+use layers::channels_last;
+use noise::Noise;
+use scope::Scope;
+use source::Source;
 pub use weight::Weight;
 
 /// A network and its weights.
 pub struct Network {
-    architecture: &'static Architecture,
+    source: Source,
     classes: u32,
-    layout: Layout,
-    nodes: Vec<FusedNode>,
+    training: Arc<Halves>,
+    evaluation: Arc<Halves>,
+    /// The state dict, and after it the constants of an exported network.
     weights: Vec<Weight>,
+    /// Number of tensors in the state dict.
+    state: usize,
+    /// There if training depends on random numbers.
+    noise: Option<Noise>,
+    /// The kind of weights and head.
+    kind: Kind,
+    /// The kind of maps.
     compute: Kind,
     frozen: Option<Frozen>,
 }
 
+/// A network's two functions.
+#[derive(Debug)]
+struct Halves {
+    /// From images to features.
+    body: Plan,
+    head: Head,
+}
+
 impl std::fmt::Debug for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} with {} classes", self.architecture.name, self.classes)
+        write!(f, "{} with {} classes", self.name(), self.classes)
     }
 }
 
-/// Builds a network with the initial weights of `seed`, on the CPU in float32.
+/// Builds a network of the zoo with the initial weights of `seed`, on the CPU in float32.
 #[must_use]
 pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Network {
     // The graph is the same for every input size; only the sizes of its maps differ.
@@ -44,53 +80,138 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
     let weight = |(entry, index): (&Entry, u64)| {
         let trained = entry.role.is_trained();
         let tensor = init::initial(entry, index, seed).set_requires_grad(trained);
-        Weight { name: entry.key.clone(), tensor, trained }
+        let is_kernel = matches!(entry.role, Role::Convolution(_));
+        Weight { name: entry.key.clone(), tensor, trained, is_float: true, is_kernel }
     };
-    let weights = layout.entries.iter().zip(0..).map(weight).collect();
-    let nodes = fusion::fuse(&layout, Purpose::Training);
-    Network { architecture, classes, layout, nodes, weights, compute: Kind::Float, frozen: None }
+    let weights: Vec<Weight> = layout.entries.iter().zip(0..).map(weight).collect();
+    // The classifier ends the state dict.
+    let state = weights.len();
+    let halves = |trains| {
+        let body = fuse(zoo::program(&layout, trains), Purpose::Training);
+        Arc::new(Halves { body, head: Head::Linear { weight: state - 2, bias: Some(state - 1) } })
+    };
+    Network {
+        source: Source::Zoo(architecture),
+        classes,
+        training: halves(true),
+        evaluation: halves(false),
+        weights,
+        state,
+        noise: None,
+        kind: Kind::Float,
+        compute: Kind::Float,
+        frozen: None,
+    }
 }
 
 impl Network {
-    /// The final feature maps [B, C, H', W'] of `images` [B, 3, H, W], in the kind of the weights.
+    /// The final feature maps [B, C, H', W'] of `images` [B, 3, H, W], in the kind of the weights. Of a network without
+    /// a map, what its last layer takes.
     pub fn features(&self, images: &Tensor, train: bool) -> Tensor {
         let images = channels_last(&images.to_kind(self.compute));
-        let maps = match &self.frozen {
+        let made = match &self.frozen {
             Some(frozen) => frozen.forward(&images),
-            None => forward::forward(&self.layout, &self.nodes, &self.weights, &images, train),
+            None => {
+                if train {
+                    self.count_batch();
+                }
+                forward(&self.halves(train).body, &self.weights, &images, &self.scope(&images, 1))
+            }
         };
-        maps.to_kind(self.classifier()[0].tensor.kind())
+        self.source.channels_first(made).to_kind(self.kind)
     }
 
-    /// Logits [*, K] of pooled features [*, C] of any kind, in the kind of the weights.
-    pub fn classify(&self, pooled: &Tensor) -> Tensor {
-        let [weight, bias] = self.classifier();
-        pooled.to_kind(weight.tensor.kind()).linear(&weight.tensor, Some(&bias.tensor))
+    /// Logits [*, K] of pooled features [*, C] of any kind, in the kind of the weights. Those of several regions of an
+    /// image are [B, regions, C], the whole image first.
+    pub fn classify(&self, pooled: &Tensor, train: bool) -> Tensor {
+        let pooled = pooled.to_kind(self.kind);
+        let (Head::Plan(_), Some(map)) = (&self.halves(train).head, self.source.pooled_map()) else {
+            return self.run_head(&pooled, 1, train);
+        };
+        let mut size = pooled.size();
+        let vectors = if let &[_, regions, _] = size.as_slice() { regions } else { 1 };
+        let logits = self.run_head(&pooled.reshape(&map.vectors), vectors, train);
+        size.pop();
+        size.push(i64::from(self.classes));
+        logits.reshape(size)
     }
 
-    fn classifier(&self) -> &[Weight; 2] {
-        self.weights.last_chunk().expect("the classifier ends the state dict")
+    /// Runs the head on what it takes, `vectors` of each image.
+    fn run_head(&self, given: &Tensor, vectors: i64, train: bool) -> Tensor {
+        match &self.halves(train).head {
+            Head::None => given.shallow_clone(),
+            Head::Linear { weight, bias } => {
+                let bias = bias.map(|bias| &self.weights[bias].tensor);
+                given.linear(&self.weights[*weight].tensor, bias)
+            }
+            Head::Plan(plan) => forward(plan, &self.weights, given, &self.scope(given, vectors)),
+        }
+    }
+
+    fn scope(&self, given: &Tensor, vectors: i64) -> Scope<'_> {
+        let (batch, kind, device) = (given.size()[0], given.kind(), given.device());
+        Scope { batch, vectors, kind, device, noise: self.noise.as_ref() }
+    }
+
+    fn halves(&self, train: bool) -> &Halves {
+        if train && self.frozen.is_none() { &self.training } else { &self.evaluation }
     }
 
     /// Logits [B, K] of whole images [B, 3, H, W].
     pub fn logits(&self, images: &Tensor, train: bool) -> Tensor {
-        self.classify_map(&self.features(images, train))
+        self.classify_map(&self.features(images, train), train)
     }
 
-    /// Logits [B, K] of feature maps [B, C, H, W].
-    pub fn classify_map(&self, features: &Tensor) -> Tensor {
-        self.classify(&features.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>))
+    /// Logits [B, K] of [`features`](Self::features).
+    pub fn classify_map(&self, features: &Tensor, train: bool) -> Tensor {
+        if !self.has_map() {
+            return self.run_head(features, 1, train);
+        }
+        self.classify(&features.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>), train)
     }
 
-    /// Logits of the regions of feature maps [B, C, H, W] at these scales.
+    /// Logits of the regions of feature maps [B, C, H, W] at these scales. A network without a map has scale 1 only.
     #[must_use]
-    pub fn regions(&self, features: &Tensor, scales: &[u32]) -> Regions {
-        classify_regions(|pooled| self.classify(pooled), features, scales)
+    pub fn regions(&self, features: &Tensor, scales: &[u32], train: bool) -> Regions {
+        if !self.has_map() {
+            assert_eq!(scales, [1], "{self:?} has no feature map");
+            return Regions::split(&self.classify_map(features, train).unsqueeze(1), scales);
+        }
+        classify_regions(|pooled| self.classify(pooled, train), features, scales)
     }
 
+    /// Counts a batch in the counters that an exported network has.
+    fn count_batch(&self) {
+        for (by, counters) in self.source.exported().iter().flat_map(|exported| &exported.counters) {
+            let counters: Vec<Tensor> = counters.iter().map(|&at| self.weights[at].tensor.shallow_clone()).collect();
+            no_grad(|| kernels::count(&counters, *by));
+        }
+    }
+
+    /// Begins a training step, whose number (an int64 scalar on the network's device) decides what dropout drops. Does
+    /// not wait for the device.
+    pub fn begin_step(&self, step: &Tensor) {
+        if let Some(noise) = &self.noise {
+            noise.begin_step(step);
+        }
+    }
+
+    /// Makes training depend on a seed, and on the rank that trains. Comes before [`place`](Self::place).
+    pub fn draw_from(&mut self, seed: u64, rank: u32) {
+        let streams = self.source.exported().map_or(0, |exported| exported.streams);
+        self.noise = (streams > 0).then(|| Noise::new(streams, seed, rank));
+    }
+
+    /// `None` for an exported network.
     #[must_use]
-    pub fn architecture(&self) -> &'static Architecture {
-        self.architecture
+    pub fn architecture(&self) -> Option<&'static Architecture> {
+        self.source.architecture()
+    }
+
+    /// The architecture's name, or that of the exported file.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.source.name()
     }
 
     #[must_use]
@@ -98,15 +219,46 @@ impl Network {
         self.classes
     }
 
+    /// Height and width of the images that an exported network takes. The zoo's take any.
+    #[must_use]
+    pub fn image_size(&self) -> Option<[u32; 2]> {
+        Some(self.source.exported()?.image_size)
+    }
+
+    /// Whether there is a feature map, which can be divided into regions.
+    #[must_use]
+    pub fn has_map(&self) -> bool {
+        self.architecture().is_some() || self.source.pooled_map().is_some()
+    }
+
+    /// Height and width of the feature map of images of `side` pixels.
+    #[must_use]
+    pub fn map_size(&self, side: u32) -> Option<[u32; 2]> {
+        self.source.map_size(side)
+    }
+
+    /// Elements per image of the largest map of images of `side` pixels.
+    #[must_use]
+    pub fn largest_map(&self, side: u32) -> u64 {
+        self.source.largest_value(self.classes, side)
+    }
+
     /// Every tensor of the state dict, in PyTorch's order.
     #[must_use]
     pub fn weights(&self) -> &[Weight] {
-        &self.weights
+        &self.weights[..self.state]
     }
 
     /// The tensors that an optimiser updates, in order.
     pub fn trained(&self) -> impl Iterator<Item = &Tensor> {
-        self.weights.iter().filter(|weight| weight.trained).map(|weight| &weight.tensor)
+        self.weights().iter().filter(|weight| weight.trained).map(|weight| &weight.tensor)
+    }
+
+    /// Those of the [`trained`](Self::trained) tensors on which logits depend.
+    pub fn trained_and_used(&self) -> impl Iterator<Item = &Tensor> {
+        let used: HashSet<usize> = self.training.body.weights().chain(self.training.head.weights()).collect();
+        let weights = self.weights().iter().enumerate().filter(|(_, weight)| weight.trained);
+        weights.filter(move |(index, _)| used.contains(index)).map(|(_, weight)| &weight.tensor)
     }
 
     /// The number of trained parameters.
@@ -119,14 +271,19 @@ impl Network {
     pub fn place(&mut self, device: Device, kind: Kind) {
         for weight in &self.weights {
             replace(weight, |tensor| {
-                let placed = tensor.to_device(device).to_kind(kind);
-                if placed.dim() == 4 { weight_channels_last(&placed) } else { placed }
+                let placed = tensor.to_device(device);
+                let placed = if weight.is_float { placed.to_kind(kind) } else { placed };
+                if weight.is_kernel { weight_channels_last(&placed) } else { placed }
             });
         }
+        if let Some(noise) = &mut self.noise {
+            noise.place(device);
+        }
+        self.kind = kind;
         self.compute = kind;
     }
 
-    /// Computes feature maps in `kind`. Weights, statistics and classifier keep theirs.
+    /// Computes feature maps in `kind`. Weights, statistics and head keep theirs.
     pub fn compute_in(&mut self, kind: Kind) {
         self.compute = kind;
     }
@@ -145,13 +302,29 @@ impl Network {
     }
 
     fn compiled(&self, kind: Kind, batch_size: u32, side: u32, fuses: bool) -> Self {
-        let constant =
-            |weight: &Weight| Weight { name: weight.name.clone(), tensor: weight.tensor.detach(), trained: false };
+        let constant = |weight: &Weight| Weight {
+            name: weight.name.clone(),
+            tensor: weight.tensor.detach(),
+            trained: false,
+            ..*weight
+        };
         let weights: Vec<Weight> = self.weights.iter().map(constant).collect();
-        let layout = self.architecture.layout_at(self.classes, side);
-        let frozen = Some(Frozen::new(&layout, &weights, kind, i64::from(batch_size), fuses));
-        let Self { architecture, classes, .. } = *self;
-        Self { architecture, classes, layout, nodes: self.nodes.clone(), weights, compute: kind, frozen }
+        let plan = fuse(self.source.program(self.classes, side), Purpose::Inference);
+        let frozen = Some(Frozen::new(plan, &weights, kind, i64::from(batch_size), fuses));
+        let (training, evaluation) = (Arc::clone(&self.training), Arc::clone(&self.evaluation));
+        let Self { classes, state, kind: of_weights, .. } = *self;
+        Self {
+            source: self.source.clone(),
+            classes,
+            training,
+            evaluation,
+            weights,
+            state,
+            noise: None,
+            kind: of_weights,
+            compute: kind,
+            frozen,
+        }
     }
 
     /// Overwrites one tensor of the state dict. The caller has checked name and shape.

@@ -9,10 +9,36 @@ use super::Network;
 use crate::error::{Error, Result};
 use distillery_core::architecture::{self, Architecture};
 use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor, Soundness};
+use distillery_core::exported;
 use distillery_core::protocol::ErrorClass;
+
+/// The `format` in the metadata of an exported network's weights.
+pub const EXPORTED: &str = "exported";
+/// The key in the metadata of the SHA-256 of the file with the network's graph.
+pub const NETWORK: &str = "network";
 
 /// Copies of a network's tensors on the CPU, by name, in PyTorch's order.
 pub type StateDict = Vec<(String, Tensor)>;
+
+/// The element types of state dicts.
+const KINDS: [(Kind, Dtype); 10] = [
+    (Kind::Float, Dtype::F32),
+    (Kind::Int64, Dtype::I64),
+    (Kind::Double, Dtype::F64),
+    (Kind::Half, Dtype::F16),
+    (Kind::BFloat16, Dtype::Bf16),
+    (Kind::Int, Dtype::I32),
+    (Kind::Int16, Dtype::I16),
+    (Kind::Int8, Dtype::I8),
+    (Kind::Uint8, Dtype::U8),
+    (Kind::Bool, Dtype::Bool),
+];
+
+/// libtorch's name of an element type.
+pub(crate) fn kind(dtype: Dtype) -> Kind {
+    let known = KINDS.iter().find(|(_, known)| *known == dtype);
+    known.map(|(kind, _)| *kind).expect("every element type has a kind")
+}
 
 /// Opens a user's checkpoint, of several state dicts in it the one under a key. Returns it with the number of classes
 /// of its classifier.
@@ -30,6 +56,34 @@ pub fn open(path: &Path, architecture: &Architecture, state_dict: Option<&str>) 
     let fit = fits.iter().find(|fit| fit.architecture.name == architecture.name);
     let fit = fit.ok_or_else(|| Error::internal(format!("{} fits and does not fit", path.display())))?;
     Ok((checkpoint, fit.classes))
+}
+
+/// The architecture that a checkpoint's metadata name, or else the only one that it fits.
+///
+/// # Errors
+/// There is none, or more than one: a predicate that continues "the checkpoint".
+pub fn certain_architecture(checkpoint: &Checkpoint) -> std::result::Result<&'static Architecture, String> {
+    let metadata = checkpoint.metadata();
+    if let Some(named) = metadata.get("architecture").and_then(|name| architecture::find(name)) {
+        return Ok(named);
+    }
+    if metadata.get("format").is_some_and(|format| format == EXPORTED) {
+        let hash = metadata.get(NETWORK).map(String::as_str).unwrap_or_default();
+        return Err(format!(
+            "has the weights of an exported network and not its graph, which is in the .pt2 file with the SHA-256 {hash}"
+        ));
+    }
+    match architecture::fits(&checkpoint.shapes()).as_slice() {
+        [only] => Ok(only.architecture),
+        [] => Err(format!(
+            "fits no known architecture. Export the network with PyTorch, and use that file instead:\n{}",
+            exported::HOW_TO_EXPORT.trim_end()
+        )),
+        several => {
+            let names: Vec<_> = several.iter().map(|fit| fit.architecture.name).collect();
+            Err(format!("fits several architectures: {}", names.join(", ")))
+        }
+    }
 }
 
 /// Checks that a checkpoint has as many classes as the data set. `name` begins the message: "the teacher's checkpoint".
@@ -59,7 +113,8 @@ pub fn unreadable(path: &Path, error: &checkpoint::Error) -> Error {
 /// # Errors
 /// The file cannot be read, or holds weights that make every output NaN.
 pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<Option<String>> {
-    let architecture = network.architecture();
+    let architecture =
+        network.architecture().ok_or_else(|| Error::internal(format!("{network:?} has no architecture")))?;
     let soundness = checkpoint.soundness(architecture, network.classes()).map_err(|error| unreadable(path, &error))?;
     let doubt = match soundness {
         Soundness::Sound => None,
@@ -101,7 +156,8 @@ pub fn to_cpu(tensor: &Tensor) -> Result<Tensor> {
     Ok(copy)
 }
 
-/// Adds the entries that only PyTorch's batch normalisation has: the number of batches that it has seen.
+/// Adds the entries of a network of the zoo that only PyTorch's batch normalisation has: the number of batches that it
+/// has seen.
 #[must_use]
 pub fn with_batches_tracked(state: &[(String, Tensor)], batches: u64) -> StateDict {
     let batches = i64::try_from(batches).unwrap_or(i64::MAX);
@@ -123,11 +179,9 @@ pub fn with_batches_tracked(state: &[(String, Tensor)], batches: u64) -> StateDi
 pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
     let mut stored = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let dtype = match tensor.kind() {
-            Kind::Float => Dtype::F32,
-            Kind::Int64 => Dtype::I64,
-            other => return Err(Error::internal(format!("{name} is {other:?}, which cannot be written"))),
-        };
+        let kind = tensor.kind();
+        let dtype = KINDS.iter().find(|(of_kind, _)| *of_kind == kind).map(|(_, dtype)| *dtype);
+        let dtype = dtype.ok_or_else(|| Error::internal(format!("{name} is {kind:?}, which cannot be written")))?;
         let mut bytes = vec![0; tensor.numel() * dtype.size() as usize];
         tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
         let shape: Vec<u64> = tensor.size().into_iter().map(i64::unsigned_abs).collect();

@@ -1,4 +1,4 @@
-//! One tensor of a network's state dict.
+//! One tensor of a network.
 
 use tch::Tensor;
 
@@ -10,4 +10,8 @@ pub struct Weight {
     pub tensor: Tensor,
     /// Whether the optimiser updates it. Running statistics are not trained.
     pub trained: bool,
+    /// Whether the network computes with it in single precision. Counters and indices keep their type.
+    pub is_float: bool,
+    /// Whether it is the weight of a convolution, which is laid out channels-last.
+    pub is_kernel: bool,
 }

@@ -159,7 +159,8 @@ impl Ranks {
         let state = state.iter().map(|(_, tensor)| tensor.shallow_clone());
         group.broadcast(&weights.chain(state).collect::<Vec<_>>())?;
         let parameter = Tensor::zeros([1], (Kind::Float, device)).set_requires_grad(true);
-        let mut parameters: Vec<Tensor> = student.trained().map(Tensor::shallow_clone).collect();
+        // The others have no gradients, which would be waited for.
+        let mut parameters: Vec<Tensor> = student.trained_and_used().map(Tensor::shallow_clone).collect();
         // Backward reaches the last parameter first, so the decision travels with the first gradients.
         parameters.push(parameter.shallow_clone());
         group.average_gradients_of(&parameters)?;

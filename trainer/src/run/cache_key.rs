@@ -7,6 +7,7 @@ use super::setup::Setup;
 use crate::data::open::DECODER;
 use crate::error::Result;
 use crate::settings::Settings;
+use distillery_core::architecture::Architecture;
 use distillery_core::spec::{TeacherCache, TrainingPlan};
 
 /// Everything that the logits of an image and their rounding depend on, except the view.
@@ -34,7 +35,7 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
     let normalisation = setup.objective.teacher_normalisation();
     let (teacher, data) = (&spec.teacher, &spec.dataset);
     Ok(json!({
-        "teacher": [setup.hashes.teacher.as_ref(), teacher.as_ref().map(|teacher| teacher.architecture)],
+        "teacher": teacher_files(setup, teacher.as_ref().and_then(|teacher| teacher.architecture)),
         "data": [files.as_ref(), data.image_column.as_ref(), data.label_column.as_ref()],
         "split": split,
         "decoder": DECODER,
@@ -46,4 +47,11 @@ pub(super) fn teacher_key(spec: &TrainingPlan, settings: &Settings, setup: &mut 
             json!(std::env::consts::ARCH), json!(Versions::current()),
         ],
     }))
+}
+
+/// The teacher's files, and its architecture; of an exported network the file with its graph, if that is another.
+fn teacher_files(setup: &Setup, architecture: Option<&'static Architecture>) -> Value {
+    let hashes = setup.hashes.teacher.as_ref();
+    let network = hashes.and_then(|hashes| hashes.network.as_ref());
+    json!([hashes.map(|hashes| &hashes.checkpoint), architecture.map_or_else(|| json!(network), |known| json!(known))])
 }

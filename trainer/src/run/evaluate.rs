@@ -8,7 +8,6 @@ use crate::device::cuda::{self, Tf32};
 use crate::error::{Error, Result};
 use crate::models::Network;
 use crate::ranks::Ranks;
-use distillery_core::architecture::Node;
 use distillery_core::protocol::Evaluation;
 
 /// Images per batch on a CPU, whose caches hold the feature maps of no more.
@@ -21,7 +20,7 @@ const LARGEST_BATCH: u64 = 4096;
 /// A batch that was evaluated.
 #[derive(Debug)]
 pub struct Seen<'a> {
-    /// The final feature map [B, C, H, W].
+    /// [`Network::features`]: the final feature map [B, C, H, W], if there is one.
     pub features: &'a Tensor,
     /// [B, K]
     pub logits: &'a Tensor,
@@ -64,7 +63,7 @@ pub fn evaluate(
         let side = u32::try_from(pixels.size()[3]).unwrap_or(u32::MAX);
         let network = frozen.get_or_insert_with(|| network.constant(Kind::Float, batch_size, side));
         let features = network.features(&normalisation.apply(&pixels), false);
-        let logits = network.classify_map(&features);
+        let logits = network.classify_map(&features, false);
         let (_, best) = logits.topk(guesses, -1, true, true);
         let right = best.eq_tensor(&labels.unsqueeze(-1)).to_kind(Kind::Double);
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Sum, -100, 0.0);
@@ -99,9 +98,7 @@ fn batch_size(network: &Network, loader: &Loader) -> u32 {
     if !loader.is_in_memory() {
         return GPU_BATCH;
     }
-    let layout = network.architecture().layout_at(network.classes(), loader.side());
-    let numbers = |node: &Node| u64::from(node.map.channels) * u64::from(node.map.side).pow(2);
-    let largest = layout.nodes.iter().map(numbers).max().unwrap_or(1);
+    let largest = network.largest_map(loader.side());
     let fitting = (free / 4 / (4 * 4 * largest)).clamp(u64::from(GPU_BATCH), LARGEST_BATCH);
     u32::try_from(fitting).unwrap_or(GPU_BATCH)
 }

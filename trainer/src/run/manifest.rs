@@ -8,6 +8,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::networks::FileHashes;
 use super::resume::{AttemptRecord, Counters};
 use super::setup::Setup;
 use crate::data::hash::sha256;
@@ -37,8 +38,11 @@ pub struct Manifest {
     pub finished_at: DateTime<Utc>,
     /// `None` for plain training.
     pub teacher: Option<TeacherEntry>,
-    /// SHA-256 of the checkpoint that the student started from, if there was one.
+    /// SHA-256 of the checkpoint that the student started from, if there was one; of an exported network's file.
     pub initial_student_sha256: Option<String>,
+    /// SHA-256 of the file with an exported student's graph, if its first weights are in another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student_network_sha256: Option<String>,
     pub data: DataEntry,
     pub steps: u64,
     /// The student at the best evaluation.
@@ -87,6 +91,9 @@ impl Versions {
 pub struct TeacherEntry {
     /// SHA-256 of its checkpoint.
     pub sha256: String,
+    /// SHA-256 of the file with an exported teacher's graph, if its weights are in another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_sha256: Option<String>,
     pub evaluation: Option<Evaluation>,
     /// Its own normalisation, where it differs from the student's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,14 +136,26 @@ pub fn write(path: &Path, spec: &TrainingPlan, mut setup: Setup, outcome: &Outco
     let Counters { epoch, step, best, teacher, last: last_evaluation, attempts, .. } = setup.counters;
     let own = setup.objective.teacher_normalisation.as_ref();
     let (mean, std) = own.map(|own| (own.mean, own.std)).unzip();
+    let teacher_entry = |FileHashes { checkpoint, network }| TeacherEntry {
+        sha256: checkpoint,
+        network_sha256: network,
+        evaluation: teacher,
+        mean,
+        std,
+    };
+    let (initial_student_sha256, student_network_sha256) = match setup.hashes.student {
+        Some(FileHashes { checkpoint, network }) => (Some(checkpoint), network),
+        None => (None, None),
+    };
     let manifest = Manifest {
         specification: spec.clone(),
         seed: spec.training.seed,
         versions: Versions::current(),
         attempts,
         finished_at: Utc::now(),
-        teacher: setup.hashes.teacher.map(|sha256| TeacherEntry { sha256, evaluation: teacher, mean, std }),
-        initial_student_sha256: setup.hashes.student,
+        teacher: setup.hashes.teacher.map(teacher_entry),
+        initial_student_sha256,
+        student_network_sha256,
         data: DataEntry {
             sha256_of_files,
             train_images: setup.started.train_images,

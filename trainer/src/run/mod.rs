@@ -16,6 +16,7 @@ pub mod precision;
 pub mod progress;
 mod recording;
 pub mod resume;
+pub mod samples;
 pub mod setup;
 pub mod startup_timer;
 pub mod step;

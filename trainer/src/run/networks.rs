@@ -11,6 +11,7 @@ use crate::models::{self, Network, state_dict};
 use crate::worker_link::report::{Report, warning};
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset::MeanStd;
+use distillery_core::exported::is_exported;
 use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::{TeacherPlan, TrainingPlan};
 
@@ -21,7 +22,7 @@ pub struct Networks {
     pub student: Network,
     /// Frozen, on the device; `None` for plain training.
     pub teacher: Option<Teacher>,
-    pub hashes: CheckpointHashes,
+    pub hashes: NetworkHashes,
 }
 
 /// The teacher, with what its file says about it.
@@ -34,11 +35,29 @@ pub struct Teacher {
     pub recorded_accuracy: Option<f64>,
 }
 
-/// SHA-256 of the checkpoints that a specification names, in hexadecimal.
+/// Hashes of the files that a specification names.
 #[derive(Debug)]
-pub struct CheckpointHashes {
-    pub teacher: Option<String>,
-    pub student: Option<String>,
+pub struct NetworkHashes {
+    pub teacher: Option<FileHashes>,
+    pub student: Option<FileHashes>,
+}
+
+/// SHA-256 of a network's files, in hexadecimal.
+#[derive(Debug)]
+pub struct FileHashes {
+    /// Of the weights.
+    pub checkpoint: String,
+    /// Of an exported network's graph, if that is in another file.
+    pub network: Option<String>,
+}
+
+impl NetworkHashes {
+    /// That of the file with an exported student's graph.
+    #[must_use]
+    pub fn student_network(&self) -> Option<&str> {
+        let FileHashes { checkpoint, network } = self.student.as_ref()?;
+        Some(network.as_ref().unwrap_or(checkpoint))
+    }
 }
 
 /// How the teacher computes.
@@ -55,7 +74,7 @@ impl Networks {
     /// Builds both networks and loads their checkpoints. Warnings go to `report`.
     ///
     /// # Errors
-    /// A checkpoint cannot be read, does not fit the architecture or the data, or holds broken weights.
+    /// A file cannot be read, does not fit the architecture or the data, or holds broken weights.
     pub fn load(
         spec: &TrainingPlan,
         data: &Data,
@@ -63,20 +82,22 @@ impl Networks {
         report: &mut dyn Report,
     ) -> Result<Self> {
         let teacher = spec.teacher.as_ref().map(|teacher| load_teacher(teacher, spec, data, placement, report));
-        let (teacher, teacher_sha256) = teacher.transpose()?.unzip();
-        let student = models::build(spec.student.architecture, data.classes.count, spec.training.seed);
-        let of_teacher = teacher.as_ref().map(|teacher| &teacher.network);
-        for (role, network) in [("student", Some(&student)), ("teacher", of_teacher)] {
-            let side = spec.dataset.image_size;
-            let fine = |network: &Network| spec.distillation.fine_scales(network.architecture(), role, side);
-            network.into_iter().flat_map(fine).for_each(|message| report.event(&warning(message)));
+        let (teacher, of_teacher) = teacher.transpose()?.unzip();
+        let (student, of_student) = load_student(spec, data, report)?;
+        let networks = [("student", Some(&student)), ("teacher", teacher.as_ref().map(|teacher| &teacher.network))];
+        for (role, network) in networks {
+            let warnings = network.into_iter().flat_map(|network| fine_scales(spec, role, network));
+            warnings.for_each(|message| report.event(&warning(message)));
         }
-        let student_sha256 = match &spec.student.checkpoint {
-            Some(path) => Some(load_student(&student, path, data, report)?),
-            None => None,
-        };
-        Ok(Self { student, teacher, hashes: CheckpointHashes { teacher: teacher_sha256, student: student_sha256 } })
+        Ok(Self { student, teacher, hashes: NetworkHashes { teacher: of_teacher, student: of_student } })
     }
+}
+
+/// A warning for each scale that is finer than a network's feature map.
+fn fine_scales(spec: &TrainingPlan, role: &str, network: &Network) -> Vec<String> {
+    let Some([height, width]) = network.map_size(spec.dataset.image_size) else { return Vec::new() };
+    let (side, map) = (height.min(width).into(), format!("{height}×{width}"));
+    spec.distillation.finer_than(side, map, format!("{role} {}", network.name())).collect()
 }
 
 fn load_teacher(
@@ -85,14 +106,20 @@ fn load_teacher(
     data: &Data,
     placement: TeacherPlacement,
     report: &mut dyn Report,
-) -> Result<(Teacher, String)> {
-    let mut network = models::build(teacher.architecture, data.classes.count, 0);
-    let loaded = load_checkpoint(&network, &teacher.checkpoint, "the teacher's checkpoint", data, report)?;
+) -> Result<(Teacher, FileHashes)> {
+    let named = Named { role: "teacher", checkpoint: &teacher.checkpoint, network: teacher.network.as_deref() };
+    let mut loaded = match teacher.architecture {
+        Some(architecture) => {
+            load_checkpoint(models::build(architecture, data.classes.count, 0), &named, data, report)?
+        }
+        None => load_exported(&named, data, report)?,
+    };
+    let network = &mut loaded.network;
     network.place(placement.device, Kind::Float);
     network.compute_in(placement.kind);
     network.freeze(placement.batch_size, spec.dataset.image_size);
     // Numbers that went through JSON may differ in the last bit, and two normalisations cost time.
-    let stored = loaded.checkpoint.normalisation().filter(|&stored| !is_near(stored, data.mean_std, 1e-9));
+    let stored = loaded.normalisation().filter(|&stored| !is_near(stored, data.mean_std, 1e-9));
     let is_given = MeanStd::of_both(teacher.mean, teacher.std);
     if let (None, Some(MeanStd { mean, std })) = (is_given, stored) {
         let message = format!(
@@ -101,14 +128,22 @@ fn load_teacher(
         );
         report.event(&Event::Log { level: Level::Info, message });
     }
-    let recorded_accuracy = loaded.checkpoint.recorded_accuracy();
-    Ok((Teacher { network, normalisation: is_given.or(stored), recorded_accuracy }, loaded.sha256))
+    let recorded_accuracy = loaded.checkpoint.as_ref().and_then(Checkpoint::recorded_accuracy);
+    let Loaded { network, hashes, .. } = loaded;
+    Ok((Teacher { network, normalisation: is_given.or(stored), recorded_accuracy }, hashes))
 }
 
-/// Returns the file's SHA-256.
-fn load_student(student: &Network, path: &Path, data: &Data, report: &mut dyn Report) -> Result<String> {
-    let loaded = load_checkpoint(student, path, "the student's checkpoint", data, report)?;
-    if let Some(stored) = loaded.checkpoint.normalisation()
+fn load_student(spec: &TrainingPlan, data: &Data, report: &mut dyn Report) -> Result<(Network, Option<FileHashes>)> {
+    let student = &spec.student;
+    let build = |architecture| models::build(architecture, data.classes.count, spec.training.seed);
+    let named = |checkpoint| Named { role: "student", checkpoint, network: student.network.as_deref() };
+    let loaded = match (student.architecture, &student.checkpoint) {
+        (Some(architecture), None) => return Ok((build(architecture), None)),
+        (Some(architecture), Some(path)) => load_checkpoint(build(architecture), &named(path), data, report)?,
+        (None, Some(path)) => load_exported(&named(path), data, report)?,
+        (None, None) => return Err(Error::user("the student has neither an architecture nor a checkpoint: name one")),
+    };
+    if let Some(stored) = loaded.normalisation()
         && !is_near(stored, data.mean_std, 1e-3)
     {
         let MeanStd { mean, std } = stored;
@@ -118,7 +153,7 @@ fn load_student(student: &Network, path: &Path, data: &Data, report: &mut dyn Re
             data.mean_std.mean, data.mean_std.std
         )));
     }
-    Ok(loaded.sha256)
+    Ok((loaded.network, Some(loaded.hashes)))
 }
 
 fn is_near(one: MeanStd, other: MeanStd, tolerance: f64) -> bool {
@@ -127,20 +162,80 @@ fn is_near(one: MeanStd, other: MeanStd, tolerance: f64) -> bool {
     near(one.mean, other.mean) && near(one.std, other.std)
 }
 
-struct Loaded {
-    checkpoint: Checkpoint,
-    sha256: String,
+/// The files that a specification names for a network.
+struct Named<'a> {
+    role: &'static str,
+    checkpoint: &'a Path,
+    network: Option<&'a Path>,
 }
 
-/// Loads a checkpoint. `name` begins messages about it.
-fn load_checkpoint(network: &Network, path: &Path, name: &str, data: &Data, report: &mut dyn Report) -> Result<Loaded> {
-    let (checkpoint, classes) = state_dict::open(path, network.architecture(), None)?;
+impl Named<'_> {
+    /// As messages name the checkpoint.
+    fn title(&self) -> String {
+        format!("the {}'s checkpoint", self.role)
+    }
+
+    fn hashes(&self) -> Result<FileHashes> {
+        let of = |path: &Path| Ok::<_, Error>(sha256(path).map_err(Error::storage(path))?.0);
+        Ok(FileHashes { checkpoint: of(self.checkpoint)?, network: self.network.map(of).transpose()? })
+    }
+}
+
+struct Loaded {
+    network: Network,
+    /// `None` where the weights are in the file of an exported network.
+    checkpoint: Option<Checkpoint>,
+    hashes: FileHashes,
+}
+
+impl Loaded {
+    /// The mean and standard deviation that the file names.
+    fn normalisation(&self) -> Option<MeanStd> {
+        self.checkpoint.as_ref().and_then(Checkpoint::normalisation)
+    }
+}
+
+/// Loads a checkpoint into a network of the zoo.
+fn load_checkpoint(network: Network, named: &Named<'_>, data: &Data, report: &mut dyn Report) -> Result<Loaded> {
+    let (path, title) = (named.checkpoint, named.title());
+    let Some(architecture) = network.architecture() else {
+        return Err(Error::internal(format!("{network:?} has no architecture")));
+    };
+    if is_exported(path) {
+        return Err(Error::user(format!(
+            "{title} {} is an exported network, which has no other architecture: leave out {}.architecture",
+            path.display(),
+            named.role
+        )));
+    }
+    let (checkpoint, classes) = state_dict::open(path, architecture, None)?;
     for note in checkpoint.notes() {
-        report.event(&warning(format!("{name}: {note}")));
+        report.event(&warning(format!("{title}: {note}")));
     }
-    state_dict::check_classes(name, path, classes, (data.path.as_path(), data.classes.count))?;
-    if let Some(doubt) = state_dict::load(network, &checkpoint, path)? {
-        report.event(&warning(format!("{name}: {doubt}")));
+    state_dict::check_classes(&title, path, classes, (data.path.as_path(), data.classes.count))?;
+    if let Some(doubt) = state_dict::load(&network, &checkpoint, path)? {
+        report.event(&warning(format!("{title}: {doubt}")));
     }
-    Ok(Loaded { checkpoint, sha256: sha256(path).map_err(Error::storage(path))?.0 })
+    Ok(Loaded { network, checkpoint: Some(checkpoint), hashes: named.hashes()? })
+}
+
+/// Loads an exported network, whose weights may be in another file.
+fn load_exported(named: &Named<'_>, data: &Data, report: &mut dyn Report) -> Result<Loaded> {
+    let path = named.network.unwrap_or(named.checkpoint);
+    let (file, notes) = models::exported::open(path)?;
+    for note in notes {
+        report.event(&warning(format!("the {}'s network {}: {note}", named.role, path.display())));
+    }
+    let network = models::exported::build(path, &file)?;
+    let title = format!("the {}'s network", named.role);
+    state_dict::check_classes(&title, path, network.classes(), (data.path.as_path(), data.classes.count))?;
+    let mut checkpoint = None;
+    if named.network.is_some() {
+        let (loaded, notes) = models::exported::load(&network, named.checkpoint)?;
+        for note in notes {
+            report.event(&warning(format!("{}: {note}", named.title())));
+        }
+        checkpoint = Some(loaded);
+    }
+    Ok(Loaded { network, checkpoint, hashes: named.hashes()? })
 }

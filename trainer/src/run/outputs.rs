@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use super::manifest::{self, Manifest};
 use super::resume::{self, Counters, State};
+use super::samples;
 use super::setup::Setup;
-use crate::data::open::Data;
 use crate::error::{Error, Result};
-use crate::models::state_dict::{self, StateDict};
-use distillery_core::architecture::Architecture;
+use crate::models::state_dict::{self, EXPORTED, NETWORK, StateDict};
 use distillery_core::checkpoint::ACCURACY;
 use distillery_core::protocol::{Outcome, files};
 use distillery_core::spec::{EvalPart, TrainingPlan};
@@ -90,14 +89,21 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Re
     let last_weights = state_dict::copy_of(&setup.student)?;
     let best_weights = setup.best.take().ok_or_else(missing)?;
     let write = |name: &str, state: &StateDict, epochs: u32, top1: f64| {
-        let metadata = student_metadata(setup.student.architecture(), spec, &setup.data, top1);
+        let metadata = student_metadata(&setup, spec, top1);
         let path = output.join(name);
         let batches = setup.started.steps_per_epoch * u64::from(epochs);
-        state_dict::write(&path, &state_dict::with_batches_tracked(state, batches), &metadata)?;
+        // An exported network counts its batches itself.
+        let is_zoos = setup.student.architecture().is_some();
+        let counted = is_zoos.then(|| state_dict::with_batches_tracked(state, batches));
+        state_dict::write(&path, counted.as_ref().unwrap_or(state), &metadata)?;
         manifest::facts(&path, setup.student.parameters())
     };
     let student = write(files::BEST_STUDENT, &best_weights, best_epoch, best.top1)?;
     let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs, last.top1)?;
+    // Without them exports are not checked, which their reports say; the students are none the worse.
+    if let Err(error) = samples::write(&output.join(files::SAMPLES), &setup, &best_weights) {
+        tracing::warn!("no samples to check exported students with: {error}");
+    }
     let outcome = Outcome {
         teacher_top1: setup.counters.teacher.map(|teacher| teacher.top1),
         best_top1: best.top1,
@@ -114,15 +120,13 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Re
 
 /// The metadata of a student's file: what `evaluate`, jobs with it as the teacher, and other readers need to use it.
 /// `top1`: its accuracy in percent.
-fn student_metadata(student: &Architecture, spec: &TrainingPlan, data: &Data, top1: f64) -> BTreeMap<String, String> {
+fn student_metadata(setup: &Setup, spec: &TrainingPlan, top1: f64) -> BTreeMap<String, String> {
+    let data = &setup.data;
     let numbers = || (0..data.classes.count).map(|class| class.to_string()).collect();
     let names: Vec<String> = data.classes.names.clone().unwrap_or_else(numbers);
     let json = |value: serde_json::Value| value.to_string();
     let part = spec.dataset.eval_part(spec.training.augmentation);
     let mut metadata = BTreeMap::from([
-        // transformers and other readers expect this for weights in PyTorch's layout.
-        ("format".to_owned(), "pt".to_owned()),
-        ("architecture".to_owned(), student.name.to_owned()),
         ("image_size".to_owned(), spec.dataset.image_size.to_string()),
         ("eval_crop".to_owned(), if part == EvalPart::Whole { "whole" } else { "centre" }.to_owned()),
         ("eval_filter".to_owned(), "bilinear, antialiased".to_owned()),
@@ -132,6 +136,14 @@ fn student_metadata(student: &Architecture, spec: &TrainingPlan, data: &Data, to
         ("std".to_owned(), json(data.mean_std.std.as_slice().into())),
         ("classes".to_owned(), json(names.into())),
     ]);
+    let of_network = match setup.student.architecture() {
+        // transformers and other readers expect this for weights in PyTorch's layout.
+        Some(architecture) => [("format", "pt".to_owned()), ("architecture", architecture.name.to_owned())],
+        None => {
+            [("format", EXPORTED.to_owned()), (NETWORK, setup.hashes.student_network().unwrap_or_default().to_owned())]
+        }
+    };
+    metadata.extend(of_network.map(|(key, value)| (key.to_owned(), value)));
     if let EvalPart::Centre { resize } = part {
         metadata.insert("eval_resize".to_owned(), resize.to_string());
     }

@@ -54,11 +54,12 @@ impl Arithmetic {
     }
 }
 
-/// Whether both networks belong to families whose students were as accurate in bfloat16 (docs/performance.md).
+/// Whether both networks belong to families whose students were as accurate in bfloat16 (docs/performance.md). It is
+/// not known of exported networks.
 fn keeps_accuracy(spec: &TrainingPlan) -> bool {
     let teacher = spec.teacher.as_ref().map(|teacher| teacher.architecture);
-    teacher.into_iter().chain([spec.student.architecture]).all(|network| match network.family {
-        Family::CifarResnet(_) | Family::WideResnet(_) | Family::Vgg(_) | Family::Shufflenet(_) => true,
-        Family::Mobilenet(_) | Family::Resnet(_) => false,
+    teacher.into_iter().chain([spec.student.architecture]).all(|network| match network.map(|network| network.family) {
+        Some(Family::CifarResnet(_) | Family::WideResnet(_) | Family::Vgg(_) | Family::Shufflenet(_)) => true,
+        Some(Family::Mobilenet(_) | Family::Resnet(_)) | None => false,
     })
 }

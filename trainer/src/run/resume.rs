@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Tensor;
 
+use super::networks::NetworkHashes;
 use crate::data::split_hashes::Hashes;
 use crate::error::{Error, Result};
 use crate::loss::region_report::RegionReport;
 use crate::models::state_dict::{self, StateDict};
-use distillery_core::checkpoint::{self, Checkpoint, Dtype};
+use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::protocol::Evaluation;
 use distillery_core::spec::{DatasetDirectory, TeacherCache, TrainingPlan};
 
@@ -117,19 +118,23 @@ pub struct State {
 const COUNTERS: &str = "distillery";
 
 /// A hash of everything that determines a run, in hexadecimal. It covers the specification without names, paths and
-/// priority, which may differ from attempt to attempt; the SHA-256 of the given checkpoints; and the data's numbers of
+/// priority, which may differ from attempt to attempt; the SHA-256 of the networks' files; and the data's numbers of
 /// training images, evaluation images and classes.
 #[must_use]
-pub fn identity(spec: &TrainingPlan, teacher: Option<&str>, student: Option<&str>, data: DataSize) -> String {
+pub fn identity(spec: &TrainingPlan, hashes: &NetworkHashes, data: DataSize) -> String {
     let mut spec = spec.clone();
     (spec.name, spec.priority, spec.max_attempts) = (String::new(), 0, 0);
     spec.labels.clear();
     spec.dataset.location = DatasetDirectory { name: None, path: PathBuf::new() };
     // Only views change what is trained on.
     spec.training.teacher_cache = spec.training.teacher_cache.filter(|cache| matches!(cache, TeacherCache::Views(_)));
-    spec.student.checkpoint = student.map(PathBuf::from);
+    let of_student = hashes.student.as_ref();
+    spec.student.checkpoint = of_student.map(|student| PathBuf::from(&student.checkpoint));
+    spec.student.network = of_student.and_then(|student| student.network.as_ref()).map(PathBuf::from);
     if let Some(of_teacher) = &mut spec.teacher {
-        of_teacher.checkpoint = teacher.unwrap_or_default().into();
+        let hashes = hashes.teacher.as_ref();
+        of_teacher.checkpoint = hashes.map(|teacher| PathBuf::from(&teacher.checkpoint)).unwrap_or_default();
+        of_teacher.network = hashes.and_then(|teacher| teacher.network.as_ref()).map(PathBuf::from);
         // Only decides whether the run begins.
         of_teacher.min_top1 = None;
     }
@@ -235,8 +240,7 @@ pub fn load(path: &Path, identity: &str, data: DataSize) -> Result<Option<State>
     for stored in checkpoint.tensors() {
         let bytes = checkpoint.bytes(stored).map_err(|error| damaged(path, &error))?;
         let shape: Vec<i64> = stored.shape().iter().map(|&size| size as i64).collect();
-        let kind = if stored.dtype() == Dtype::I64 { tch::Kind::Int64 } else { tch::Kind::Float };
-        let tensor = Tensor::f_from_data_size(&bytes, &shape, kind)?;
+        let tensor = Tensor::f_from_data_size(&bytes, &shape, state_dict::kind(stored.dtype()))?;
         let (part, name) = stored.name().split_once('.').ok_or_else(foreign)?;
         parts.entry(part.to_owned()).or_default().push((name.to_owned(), tensor));
     }

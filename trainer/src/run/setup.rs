@@ -8,7 +8,7 @@ use chrono::Utc;
 use tch::{Device, Kind, Tensor};
 
 use super::cuda_graphs::StepExecutor;
-use super::networks::{CheckpointHashes, Networks, Teacher, TeacherPlacement};
+use super::networks::{NetworkHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
 use super::precision::Arithmetic;
 use super::resume::{self, AttemptRecord, Counters, DataSize, State};
@@ -46,7 +46,7 @@ pub struct Setup {
     pub best: Option<StateDict>,
     /// What the run reports when it starts.
     pub started: Started,
-    pub hashes: CheckpointHashes,
+    pub hashes: NetworkHashes,
     /// The teacher's accuracy in percent, if its file names it.
     pub recorded_accuracy: Option<f64>,
     pub startup: StartupTimer,
@@ -77,14 +77,14 @@ impl Setup {
         let batch_size = settings.shard.largest(spec.training.batch_size);
         let placement = TeacherPlacement { device, kind: arithmetic.kind(), batch_size };
         let Networks { mut student, teacher, hashes } = Networks::load(spec, &data, placement, report)?;
-
         let size =
             DataSize { train_images: data.train.len(), eval_images: data.eval.len(), classes: data.classes.count };
-        let identity = resume::identity(spec, hashes.teacher.as_deref(), hashes.student.as_deref(), size);
+        let identity = resume::identity(spec, &hashes, size);
         let state = resume::load(&settings.output.join(files::CHECKPOINT), &identity, size)?;
         if let Some(state) = &state {
-            restore(&student, state, spec, report)?;
+            resume_from(state, &student, spec, report)?;
         }
+        student.draw_from(spec.training.seed, settings.shard.rank);
         student.place(device, Kind::Float);
         student.compute_in(arithmetic.kind());
         let mut optimizer = Optimizer::new(&spec.training.optimizer, named_parameters(&student));
@@ -182,14 +182,19 @@ fn named_parameters(network: &Network) -> Vec<(String, Tensor)> {
 }
 
 /// Copies an earlier attempt's weights into the network. Warns if nobody can tell whether the data is still theirs.
-fn restore(network: &Network, state: &State, spec: &TrainingPlan, report: &mut dyn Report) -> Result<()> {
+fn resume_from(state: &State, network: &Network, spec: &TrainingPlan, report: &mut dyn Report) -> Result<()> {
     if state.counters.data_sha256.is_none() && state.counters.epoch < spec.training.epochs {
         let message = "the checkpoint to resume from does not name the SHA-256 of its data: an earlier version wrote \
                        it, or the run was paused before the files were hashed. If the data set has changed since, \
                        start from the beginning";
         report.event(&warning(message.to_owned()));
     }
-    let found: BTreeMap<&str, &Tensor> = state.student.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    restore(network, &state.student)
+}
+
+/// Copies weights into the network that were copied from it.
+pub(super) fn restore(network: &Network, state: &StateDict) -> Result<()> {
+    let found: BTreeMap<&str, &Tensor> = state.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     for (index, weight) in network.weights().iter().enumerate() {
         let tensor = found.get(weight.name.as_str()).filter(|tensor| tensor.size() == weight.tensor.size());
         let missing = || Error::internal(format!("the checkpoint to resume from lacks {}", weight.name));

@@ -183,6 +183,7 @@ pub fn step(
         None => objective.teacher_logits(&images, &normalised),
     };
     ended(Phase::Teacher);
+    student.begin_step(&scalars.step);
     let student_regions = regions(student, &normalised, true, objective.scales());
     ended(Phase::Student);
     let cross_entropy = student_regions.global.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
@@ -225,5 +226,5 @@ fn padded(images: &Tensor, size: i64) -> Tensor {
 }
 
 fn regions(network: &Network, images: &Tensor, train: bool, scales: &[u32]) -> Regions {
-    network.regions(&network.features(images, train), scales)
+    network.regions(&network.features(images, train), scales, train)
 }

@@ -107,7 +107,7 @@ fn evaluate_teacher(setup: &Setup, goes_on: impl Fn() -> bool) -> Result<Option<
     let mut tally = Tally::default();
     let count = |seen: Seen<'_>| {
         if let Some(distillation) = decoupled {
-            tally.add(distillation, &teacher.regions(seen.features, &distillation.scales), seen.labels);
+            tally.add(distillation, &teacher.regions(seen.features, &distillation.scales, false), seen.labels);
         }
     };
     let evaluation = evaluate(teacher, &setup.data.eval, normalisation, &Ranks::single(), goes_on, count)?;

@@ -90,7 +90,7 @@ fn training_mode_logits_match_the_published_code() {
         let features = network.features(&fixed_input(side), true);
         let map: Vec<i64> = serde_json::from_value(expected["feature_map"].clone()).unwrap();
         assert_eq!(features.size()[1..], map, "{name}");
-        let logits = network.classify(&features.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>));
+        let logits = network.classify(&features.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>), true);
         assert_logits(&name, &logits, &expected["logits_first_8"], &expected["logits_l2"], 1e-9);
         // The same weights and input, in float32.
         network.place(Device::Cpu, Kind::Float);

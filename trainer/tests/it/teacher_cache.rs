@@ -229,7 +229,7 @@ fn teacher_logits_of_an_image_do_not_depend_on_the_rest_of_the_batch() {
             network.freeze(32, 32);
             let images = hashed(&[32, 3, 32, 32], 7).to_kind(Kind::Float);
             let logits = |images: &Tensor| {
-                no_grad(|| Regions::joined(&network.regions(&network.features(images, false), &scales), &scales))
+                no_grad(|| Regions::joined(&network.regions(&network.features(images, false), &scales, false), &scales))
             };
             let all = logits(&images);
             let order = hashed(&[32], 8).argsort(0, false);

@@ -100,7 +100,7 @@ fn an_argument_that_could_change_the_result_is_refused() {
         (0, "groups", int(-1), "node conv: has a negative groups"),
         (0, "dilation", ints(&[i64::MAX, 1]), "node conv: moves a window of [3, 3] with stride [1, 1]"),
         (0, "dilation", ints(&[1, 1, 1]), "node conv: has an argument dilation of a kind"),
-        (0, "groups", json!({"as_graph": {}}), "node conv: has an argument groups of a kind"),
+        (0, "groups", json!({"as_complex": {}}), "node conv: has an argument groups of a kind"),
         (3, "end_dim", int(9), "node flat: refers to dimension 9 of a tensor with 4 dimensions"),
     ] {
         let mut network = Network::small();

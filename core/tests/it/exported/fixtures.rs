@@ -1,7 +1,7 @@
 //! Promise: what PyTorch and timm export is read as what it is.
 //!
-//! The files are networks of timm 1.0.22 with 10 classes and random weights, which PyTorch 2.11 exported in training mode
-//! for images of 64×64 pixels, as docs/exported-networks.md shows.
+//! The files are networks of timm 1.0.22 with 10 classes and random weights, which PyTorch 2.11 exported in training
+//! mode for images of 64×64 pixels, as docs/networks.md shows.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 //! Promise: a program is read as PyTorch runs it.
 
+use distillery_core::checkpoint::Soundness;
 use distillery_core::exported::{MapLayout, Op, Size};
 use serde_json::{Value, json};
 
@@ -16,6 +17,16 @@ fn parameters_and_multiplications_are_counted() {
     assert_eq!(description["macs"], 8 * 8 * 4 * 3 * 9 + 5 * 4);
     assert_eq!(description["batch"], json!([2, 64]));
     assert_eq!(description["mode"], "either");
+}
+
+#[test]
+fn frozen_parameters_are_not_counted_and_are_named() {
+    let mut network = Network::small();
+    network.weights["config"]["conv.weight"]["tensor_meta"]["requires_grad"] = json!(false);
+    let description = described(&network);
+    assert_eq!(description["parameters"], 5 * 4);
+    let warning = "1 parameters are frozen by requires_grad_(False), and training leaves them: conv.weight";
+    assert!(description["warnings"].as_array().unwrap().contains(&json!(warning)), "{description}");
 }
 
 #[test]
@@ -36,6 +47,40 @@ fn tokens_are_a_map_if_they_make_a_square() {
     oblong.node("mean.dim", "mean", &[("self", tensor("some")), ("dim", ints(&[-2]))], &[B, 4]);
     oblong.classify("mean");
     assert!(oblong.read().unwrap().feature_map().is_none());
+}
+
+#[test]
+fn positions_that_were_made_one_dimension_are_a_map() {
+    let mut network = Network::new();
+    network.convolve();
+    network.node("flatten.using_ints", "rows", &[("self", tensor("conv")), ("start_dim", int(2))], &[B, 4, 64]);
+    let mut tokens = network.clone();
+    let mut pooled = network.clone();
+    network.node("mean.dim", "mean", &[("self", tensor("rows")), ("dim", ints(&[-1]))], &[B, 4]);
+    network.classify("mean");
+    let map = *network.read().unwrap().feature_map().unwrap();
+    assert_eq!((map.layout, map.channels, map.height, map.width), (MapLayout::ChannelsFirst, 4, 8, 8));
+
+    let size = [("self", tensor("rows")), ("output_size", ints(&[1]))];
+    pooled.node("adaptive_avg_pool1d.default", "mean", &size, &[B, 4, 1]);
+    pooled.node("flatten.using_ints", "flat", &[("self", tensor("mean")), ("start_dim", int(1))], &[B, 4]);
+    pooled.classify("flat");
+    assert_eq!(described(&pooled)["head"]["begins_after"], "mean");
+    let map = *pooled.read().unwrap().feature_map().unwrap();
+    assert_eq!((map.layout, map.channels, map.height, map.width), (MapLayout::ChannelsFirst, 4, 8, 8));
+
+    // Swin's pooling of tokens.
+    let swap = [("self", tensor("rows")), ("dim0", int(1)), ("dim1", int(2))];
+    tokens.node("transpose.int", "tokens", &swap, &[B, 64, 4]);
+    tokens.node("relu.default", "act", &[("self", tensor("tokens"))], &[B, 64, 4]);
+    let swap = [("self", tensor("act")), ("dim0", int(1)), ("dim1", int(2))];
+    tokens.node("transpose.int", "back", &swap, &[B, 4, 64]);
+    let size = [("self", tensor("back")), ("output_size", ints(&[1]))];
+    tokens.node("adaptive_avg_pool1d.default", "mean", &size, &[B, 4, 1]);
+    tokens.node("flatten.using_ints", "flat", &[("self", tensor("mean")), ("start_dim", int(1))], &[B, 4]);
+    tokens.classify("flat");
+    let map = *tokens.read().unwrap().feature_map().unwrap();
+    assert_eq!((map.layout, map.channels, map.height, map.width), (MapLayout::Tokens, 4, 8, 8));
 }
 
 #[test]
@@ -196,19 +241,25 @@ fn memory_that_is_overwritten_under_another_view_is_not_used() {
 fn weights_that_are_not_finite_and_negative_variances_are_found() {
     let mut network = with_batch_norm(true, true);
     network.pool_and_classify("norm");
-    assert_eq!(network.read().unwrap().unsound().unwrap(), None);
+    assert_eq!(network.read().unwrap().soundness().unwrap(), Soundness::Sound);
     let with = |key: &str, value: f32| {
         let mut changed = network.clone();
         let file = format!("data/weights/{}", changed.weights["config"][key]["path_name"].as_str().unwrap());
         let (_, bytes) = changed.files.iter_mut().find(|(name, _)| *name == file).unwrap();
         bytes[..4].copy_from_slice(&value.to_le_bytes());
-        changed.read().unwrap().unsound().unwrap().unwrap_or_default()
+        changed.read().unwrap().soundness().unwrap()
     };
-    let nan = with("fc.weight", f32::NAN);
+    let unsound = |key, value| {
+        let Soundness::Unsound(what) = with(key, value) else { panic!("{key} {value}") };
+        what
+    };
+    let nan = unsound("fc.weight", f32::NAN);
     assert!(nan.starts_with("cannot be used: fc.weight has 1 of 20 values that are not finite"), "{nan}");
-    let negative = with("bn.running_var", -1.0);
+    let negative = unsound("bn.running_var", -1.0);
     assert!(negative.starts_with("cannot be used: bn.running_var is a variance"), "{negative}");
-    assert_eq!(with("bn.running_mean", -1.0), "");
+    assert_eq!(with("bn.running_mean", -1.0), Soundness::Sound);
+    let Soundness::Doubtful(large) = with("fc.weight", 1e20) else { panic!("huge weights are sound") };
+    assert!(large.starts_with("fc.weight has 1 of 20 values beyond 1e6"), "{large}");
 }
 
 #[test]

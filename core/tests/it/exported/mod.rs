@@ -1,8 +1,12 @@
 //! Networks that torch.export.save wrote.
 
 mod archives;
+mod constants;
 mod faults;
-mod fixtures;
+pub mod fixtures;
 mod meaning;
 mod mutations;
-mod programs;
+mod operators;
+pub mod programs;
+mod sizes;
+mod traces;

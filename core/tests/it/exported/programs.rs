@@ -100,14 +100,15 @@ impl Network {
         &mut self.program["graph_module"]["signature"]
     }
 
-    fn input(&mut self, spec: Value, name: &str, recorded: Value) {
+    pub fn input(&mut self, spec: Value, name: &str, recorded: Value) {
         let at = self.signature()["input_specs"].as_array().unwrap().len() - 1;
         self.signature()["input_specs"].as_array_mut().unwrap().insert(at, spec);
         self.graph()["inputs"].as_array_mut().unwrap().insert(at, tensor(name));
         *self.recorded(name) = recorded;
     }
 
-    fn stored(&mut self, key: &str, meta: Value, bytes: usize, is_parameter: bool) {
+    fn stored(&mut self, key: &str, mut meta: Value, bytes: usize, is_parameter: bool) {
+        meta["requires_grad"] = json!(is_parameter);
         let file = format!("weight_{}", self.files.len());
         self.weights["config"][key] =
             json!({"path_name": file, "is_param": is_parameter, "use_pickle": false, "tensor_meta": meta});
@@ -131,6 +132,20 @@ impl Network {
         meta["dtype"] = json!(5);
         self.stored(key, meta.clone(), 8, false);
         self.buffer_input(key, meta);
+    }
+
+    /// A tensor that is not in the state dict.
+    pub fn constant(&mut self, name: &str, shape: &[i64], elements: &[f32]) {
+        let file = format!("tensor_{}", self.files.len());
+        self.constants["config"][name] =
+            json!({"path_name": file, "is_param": false, "use_pickle": false, "tensor_meta": meta(shape)});
+        let bytes = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
+        self.files.push((format!("data/constants/{file}"), bytes));
+        self.input(
+            json!({"tensor_constant": {"arg": {"name": name}, "tensor_constant_name": name}}),
+            name,
+            meta(shape),
+        );
     }
 
     fn buffer_input(&mut self, key: &str, meta: Value) {

@@ -11,6 +11,7 @@ use crate::http::download::Download;
 use crate::http::error::ApiError;
 use crate::http::extract::{JobId, Name};
 use crate::http::v1::jobs;
+use crate::http::v1::jobs::student;
 use crate::http::{AppState, List};
 
 /// List a job's artifacts
@@ -25,7 +26,9 @@ pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<
 
 /// Download an artifact
 ///
-/// With `ETag` (the SHA-256), ranges and conditional requests, as for the student.
+/// With `ETag` (the SHA-256), ranges and conditional requests, as for the student. `export-onnx.json`,
+/// `export-int8.json`, `export-pt2.json` and `export-bundle.json` are the reports on the best student's exports, which
+/// are written for that if they have not been.
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts/{name}", tag = "artifacts", operation_id = "get_artifact",
     params(("id" = String, Path, description = "Id of the job"), ("name" = String, Path, description = "Name of the file"),
         ("Range" = Option<String>, Header, description = "A single byte range")),
@@ -46,6 +49,9 @@ pub async fn get(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    if let Some(format) = student::reported(&name) {
+        return student::report(&state, &id, format).await;
+    }
     let artifact = find(&state, &id, &name).await?;
     let file_name = format!("{id}-{}", name.replace('/', "-"));
     download(artifact, file_name).respond(&state, &method, &headers).await
@@ -69,5 +75,5 @@ pub async fn find(state: &AppState, id: &JobId, name: &str) -> Result<Artifact, 
 
 pub fn download(artifact: Artifact, file_name: String) -> Download {
     let Artifact { key, size_bytes, sha256, .. } = artifact;
-    Download { key, size: size_bytes.unsigned_abs(), sha256, file_name }
+    Download { key, size: size_bytes.unsigned_abs(), sha256, file_name, local: None }
 }

@@ -82,7 +82,8 @@ pub async fn create(
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
             let warnings = &resolved.warnings();
             let dataset_fingerprint = resolved.fingerprint.as_deref();
-            let new = NewJob { spec: &resolved.spec, submitted, idempotency, warnings, dataset_fingerprint };
+            let (spec, networks) = (&resolved.spec, resolved.network_names());
+            let new = NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, networks };
             db::jobs::create(&state.pool, &new).await?
         }
     };

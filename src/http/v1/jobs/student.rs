@@ -1,14 +1,21 @@
 //! `/v1/jobs/{id}/student`
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use distillery_core::export::ExportFormat;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::artifacts::{download, find};
+use crate::db;
+use crate::db::artifacts::Artifact;
+use crate::db::jobs::Job;
 use crate::http::AppState;
+use crate::http::download::Download;
 use crate::http::error::ApiError;
+use crate::http::exports::{ExportRequest, StoredInput, export};
 use crate::http::extract::{JobId, Query};
 use crate::http::v1::jobs;
 use crate::protocol::files;
@@ -24,13 +31,14 @@ pub enum StudentChoice {
     Last,
 }
 
-/// File format.
-#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StudentFormat {
-    /// <https://github.com/huggingface/safetensors>
-    #[default]
-    Safetensors,
+impl StudentChoice {
+    /// The artifact, and what names of files end with.
+    fn file(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Best => (files::BEST_STUDENT, ""),
+            Self::Last => (files::LAST_STUDENT, "-last"),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -41,16 +49,27 @@ pub struct StudentParameters {
     #[serde(default)]
     #[param(inline, default = "best")]
     which: StudentChoice,
-    /// File format.
+    /// File format: `safetensors`; `pt2` for students that came as exported networks; `onnx`; `int8`, which needs ONNX
+    /// Runtime on the server; `bundle`, a zip of several with labels, preprocessing and a model card.
     #[serde(default)]
     #[param(inline, default = "safetensors")]
-    format: StudentFormat,
+    format: ExportFormat,
+    /// ONNX: normalise images in the graph, whose input is then RGB pixels in [0, 1].
+    #[serde(default)]
+    #[param(default = false)]
+    preprocess: bool,
+    /// Bundle: a format in it. Can be repeated. Default: safetensors, onnx and, for exported networks, pt2.
+    #[serde(default)]
+    #[param(inline)]
+    with: Vec<ExportFormat>,
 }
 
 /// Download the student
 ///
-/// Its keys are those of PyTorch's state dict. `ETag` and `Repr-Digest` are its SHA-256. A single byte range can be
-/// requested, with `If-Range`. 404 until the job has succeeded.
+/// As safetensors, its keys are those of PyTorch's state dict. Other formats are written when they are asked for, and
+/// their logits are compared with the student's if the server has ONNX Runtime: see `export-<format>.json` of its
+/// artifacts. `ETag` and `Repr-Digest` are the file's SHA-256. A single byte range can be requested, with `If-Range`.
+/// 404 until the job has succeeded; 422 if the student has no such form.
 #[utoipa::path(get, path = "/v1/jobs/{id}/student", tag = "artifacts", operation_id = "get_student",
     params(("id" = String, Path, description = "Id of the job"), StudentParameters,
         ("Range" = Option<String>, Header, description = "A single byte range")),
@@ -70,14 +89,104 @@ pub async fn get(
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let StudentFormat::Safetensors = parameters.format;
-    let (name, suffix) = match parameters.which {
-        StudentChoice::Best => (files::BEST_STUDENT, ""),
-        StudentChoice::Last => (files::LAST_STUDENT, "-last"),
-    };
+    parameters.check()?;
+    let (name, suffix) = parameters.which.file();
     let artifact = find(&state, &id, name).await?;
     let job = jobs::find(&state, &id).await?;
-    let architecture = job.spec["student"]["architecture"].as_str().unwrap_or("student");
-    let file_name = format!("{architecture}-{id}{suffix}.safetensors");
-    download(artifact, file_name).respond(&state, &method, &headers).await
+    let title = format!("{}-{id}{suffix}", job.spec["student"]["architecture"].as_str().unwrap_or("student"));
+    let file_name = format!("{title}{}", parameters.format.suffix());
+    if parameters.format == ExportFormat::Safetensors {
+        return download(artifact, file_name).respond(&state, &method, &headers).await;
+    }
+    let request = request(&state, &job, &artifact, &parameters, title).await?;
+    let exported = export(&state, request).await?;
+    let (size, sha256, local) = (exported.size, exported.sha256.clone(), Some(exported.file.clone()));
+    Download { key: String::new(), size, sha256, file_name, local }.respond(&state, &method, &headers).await
+}
+
+impl StudentParameters {
+    /// Of the best student, with nothing else asked for.
+    fn of(format: ExportFormat) -> Self {
+        Self { which: StudentChoice::Best, format, preprocess: false, with: Vec::new() }
+    }
+
+    fn check(&self) -> Result<(), ApiError> {
+        let format = self.format.name();
+        if self.preprocess && matches!(self.format, ExportFormat::Safetensors | ExportFormat::Pt2) {
+            return Err(ApiError::malformed(format!(
+                "query parameters: preprocess: {format} has no graph to normalise in: use onnx, int8 or bundle"
+            )));
+        }
+        if !self.with.is_empty() && self.format != ExportFormat::Bundle {
+            return Err(ApiError::malformed(format!("query parameters: with: is for a bundle, not for {format}")));
+        }
+        let places = |wanted: &ExportFormat| self.with.iter().filter(|format| *format == wanted).count();
+        if self.with.iter().any(|format| *format == ExportFormat::Bundle || places(format) > 1) {
+            return Err(ApiError::malformed(
+                "query parameters: with: name each of safetensors, pt2, onnx and int8 at most once",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// What an export needs of a job.
+async fn request(
+    state: &AppState,
+    job: &Job,
+    student: &Artifact,
+    parameters: &StudentParameters,
+    title: String,
+) -> Result<ExportRequest, ApiError> {
+    let artifact = async |name: &str| db::artifacts::get(&state.pool, &job.id, name).await;
+    let is_bundle = parameters.format == ExportFormat::Bundle;
+    let manifest = if is_bundle { artifact(files::MANIFEST).await? } else { None };
+    let samples = artifact(files::SAMPLES).await?;
+    Ok(ExportRequest {
+        format: parameters.format,
+        preprocess: parameters.preprocess,
+        with: parameters.with.clone(),
+        title,
+        student: student.into(),
+        network: network(state, job).await?,
+        manifest: manifest.as_ref().map(Into::into),
+        // They have the logits of the best student.
+        samples: samples.filter(|_| student.name == files::BEST_STUDENT).as_ref().map(Into::into),
+    })
+}
+
+/// The exported network that a job's student was trained as; `None` if it is one of this program's.
+async fn network(state: &AppState, job: &Job) -> Result<Option<StoredInput>, ApiError> {
+    let student = &job.spec["student"];
+    let (None, Some(checkpoint)) = (student["architecture"].as_str(), student["checkpoint"].as_str()) else {
+        return Ok(None);
+    };
+    let Some(file) = db::checkpoints::stored_bytes(&state.pool, checkpoint).await? else {
+        return Err(ApiError::Gone(
+            format!(
+                "the student's graph is in the exported network {checkpoint}, which was deleted: upload the file again, or \
+                 take the student as safetensors"
+            )
+            .into(),
+        ));
+    };
+    Ok(Some(StoredInput { key: file.key, sha256: file.sha256 }))
+}
+
+/// The format whose report an artifact's name asks for.
+pub fn reported(name: &str) -> Option<ExportFormat> {
+    let format = name.strip_prefix("export-")?.strip_suffix(".json")?;
+    let formats = [ExportFormat::Pt2, ExportFormat::Onnx, ExportFormat::Int8, ExportFormat::Bundle];
+    formats.into_iter().find(|known| known.name() == format)
+}
+
+/// The report on an export of the best student.
+pub async fn report(state: &AppState, id: &JobId, format: ExportFormat) -> Result<Response, ApiError> {
+    let parameters = StudentParameters::of(format);
+    let (name, suffix) = parameters.which.file();
+    let artifact = find(state, id, name).await?;
+    let job = jobs::find(state, id).await?;
+    let title = format!("{}-{id}{suffix}", job.spec["student"]["architecture"].as_str().unwrap_or("student"));
+    let exported = export(state, request(state, &job, &artifact, &parameters, title).await?).await?;
+    Ok(Json(exported.report.clone()).into_response())
 }

@@ -73,11 +73,11 @@ impl Training {
             network
         };
         let teacher = spec.teacher.as_ref().map(|teacher| {
-            let mut teacher = network(teacher.architecture.name, 1);
+            let mut teacher = network(teacher.architecture.unwrap().name, 1);
             teacher.freeze(BATCH as u32, SIDE as u32);
             teacher
         });
-        let student = network(spec.student.architecture.name, 2);
+        let student = network(spec.student.architecture.unwrap().name, 2);
         let trained = student.weights().iter().filter(|weight| weight.trained);
         let parameters = trained.map(|weight| (weight.name.clone(), weight.tensor.shallow_clone())).collect();
         let count = BATCHES * BATCH - BATCH / 2;

@@ -1,0 +1,80 @@
+//! A zip with a student in several formats, and everything that a user needs to run it.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::path::Path;
+
+use serde_json::Value;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use super::{Error, Result, Student, card};
+
+/// What goes into a bundle beside the student's own texts.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    /// The title of the model card.
+    pub name: &'a str,
+    /// The student's files: its formats, and reports on them.
+    pub files: Vec<BundledFile<'a>>,
+    /// The job's `manifest.json`, from which the model card is written.
+    pub manifest: Option<&'a Value>,
+    /// Its SHA-256, in hexadecimal.
+    pub manifest_sha256: Option<&'a str>,
+    /// Whether the ONNX file normalises its input itself.
+    pub preprocess: bool,
+}
+
+/// A file on disk, with its name in the bundle.
+#[derive(Debug, Clone, Copy)]
+pub struct BundledFile<'a> {
+    pub name: &'a str,
+    pub path: &'a Path,
+}
+
+/// Writes a bundle. Equal contents give equal bytes.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn write(student: &Student, contents: &Contents<'_>, output: impl Write + Seek) -> Result<()> {
+    let mut zip = ZipWriter::new(output);
+    let preprocessing = student.preprocessing();
+    let texts = [
+        ("README.md", card::readme(student, contents)),
+        ("labels.json", json(&card::labels(student))),
+        ("preprocess.json", json(&preprocessing)),
+        ("run.py", card::python(contents)),
+    ];
+    for (name, text) in texts {
+        start(&mut zip, name, text.len() as u64)?;
+        zip.write_all(text.as_bytes())?;
+    }
+    for BundledFile { name, path } in &contents.files {
+        let mut file = File::open(path)?;
+        start(&mut zip, name, file.metadata()?.len())?;
+        io::copy(&mut file, &mut zip)?;
+    }
+    zip.finish().map_err(unwritable)?.flush()?;
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("these are texts and numbers") + "\n"
+}
+
+/// Weights hardly compress, so that everything is stored as it is.
+fn start<W: Write + Seek>(zip: &mut ZipWriter<W>, name: &str, length: u64) -> Result<()> {
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Stored)
+        .last_modified_time(zip::DateTime::default())
+        .unix_permissions(0o644)
+        .large_file(length >= u64::from(u32::MAX));
+    zip.start_file(name, options).map_err(unwritable)
+}
+
+fn unwritable(error: zip::result::ZipError) -> Error {
+    match error {
+        zip::result::ZipError::Io(error) => Error::Io(error),
+        other => Error::Refused(format!("the archive cannot be written: {other}")),
+    }
+}

@@ -1,0 +1,170 @@
+//! The texts of a bundle: a model card in Hugging Face's form, and Python that runs the student.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::bundle::Contents;
+use super::preprocessing::class_names;
+use super::{Source, Student};
+
+/// What is told of how a student was made, from its job's manifest.
+#[derive(Debug, Default)]
+struct Facts {
+    method: Option<String>,
+    teacher: Option<String>,
+    dataset: Option<String>,
+    epochs: Option<u64>,
+    top1: Option<f64>,
+    last_top1: Option<f64>,
+    teacher_top1: Option<f64>,
+    seed: Option<u64>,
+}
+
+impl Facts {
+    fn of(manifest: &Value) -> Self {
+        let text = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_str).map(plain);
+        let number = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_f64);
+        let whole = |pointer: &str| manifest.pointer(pointer).and_then(Value::as_u64);
+        let place = text("/specification/dataset/name").or_else(|| {
+            let path = text("/specification/dataset/path")?;
+            path.rsplit('/').find(|part| !part.is_empty()).map(str::to_owned)
+        });
+        Self {
+            method: text("/specification/distillation/method"),
+            teacher: text("/specification/teacher/architecture"),
+            dataset: place,
+            epochs: whole("/specification/training/epochs"),
+            top1: number("/best/evaluation/top1"),
+            last_top1: number("/last/evaluation/top1"),
+            teacher_top1: number("/teacher/evaluation/top1"),
+            seed: whole("/seed"),
+        }
+    }
+}
+
+/// A text without what has a meaning in YAML or Markdown, and not too long.
+fn plain(text: &str) -> String {
+    let allowed = |c: char| c.is_alphanumeric() || " ._-/+".contains(c);
+    text.chars().take(100).map(|c| if allowed(c) { c } else { '_' }).collect()
+}
+
+/// The name of the student's network.
+fn network(student: &Student) -> String {
+    match student.source() {
+        Source::Zoo(architecture) => architecture.name.to_owned(),
+        Source::Exported(_) => "exported network".to_owned(),
+    }
+}
+
+/// `README.md`.
+pub(super) fn readme(student: &Student, contents: &Contents<'_>) -> String {
+    let facts = contents.manifest.map(Facts::of).unwrap_or_default();
+    let preprocessing = student.preprocessing();
+    let mut card = String::new();
+    front_matter(&mut card, &facts, student);
+    let network = network(student);
+    let [channels, height, width] = student.input();
+    let _ = write!(
+        card,
+        "\n# {}\n\nAn image classifier with {} classes: {network}, {} parameters, images of {channels}×{height}×{width}.\n",
+        plain(contents.name),
+        student.classes(),
+        student.parameters()
+    );
+    let _ = writeln!(card, "\n| | |\n| --- | --- |");
+    let row = |card: &mut String, name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = writeln!(card, "| {name} | {value} |");
+        }
+    };
+    let percent = |top1: f64| format!("{top1:.2} %");
+    row(&mut card, "method", facts.method.clone());
+    row(&mut card, "teacher", facts.teacher.clone().or(facts.teacher_top1.map(|_| "exported network".to_owned())));
+    row(&mut card, "data", facts.dataset.clone());
+    row(&mut card, "epochs", facts.epochs.map(|epochs| epochs.to_string()));
+    row(&mut card, "seed", facts.seed.map(|seed| seed.to_string()));
+    row(&mut card, "top-1 of the best student", facts.top1.map(percent));
+    row(&mut card, "top-1 of the last student", facts.last_top1.map(percent));
+    row(&mut card, "top-1 of the teacher", facts.teacher_top1.map(percent));
+    row(&mut card, "SHA-256 of the manifest", contents.manifest_sha256.map(str::to_owned));
+    let _ = writeln!(card, "\n## Input\n");
+    for step in preprocessing.steps() {
+        let _ = writeln!(card, "- {step}");
+    }
+    let _ =
+        writeln!(card, "\n`preprocess.json` has these numbers, `labels.json` the names of the classes.\n\n## Run\n");
+    let _ = writeln!(card, "```python\n{}```", python(contents));
+    card
+}
+
+fn front_matter(card: &mut String, facts: &Facts, student: &Student) {
+    let _ = writeln!(
+        card,
+        "---\npipeline_tag: image-classification\ntags:\n- image-classification\n- knowledge-distillation"
+    );
+    if let Some(method) = &facts.method {
+        let _ = writeln!(card, "- {method}");
+    }
+    let library = if matches!(student.source(), Source::Exported(_)) { "pytorch" } else { "safetensors" };
+    let _ = writeln!(card, "library_name: {library}");
+    if let Some(dataset) = &facts.dataset {
+        let _ = writeln!(card, "datasets:\n- \"{dataset}\"");
+    }
+    if let (Some(top1), Some(dataset)) = (facts.top1, &facts.dataset) {
+        let _ = write!(
+            card,
+            "model-index:\n- name: student\n  results:\n  - task:\n      type: image-classification\n    dataset:\n      \
+             name: \"{dataset}\"\n      type: image-classification\n    metrics:\n    - type: accuracy\n      value: {}\n",
+            top1 / 100.0
+        );
+    }
+    let _ = writeln!(card, "---");
+}
+
+/// `run.py`: runs whichever form of the student is there.
+pub(super) fn python(contents: &Contents<'_>) -> String {
+    let load = match contents.files.iter().map(|file| file.name).find(|name| name.ends_with(".onnx") || name.ends_with(".pt2")) {
+        Some(name) if name.ends_with(".onnx") => format!(
+            "import onnxruntime\nsession = onnxruntime.InferenceSession(\"{name}\")\nlogits = session.run(None, {{\"images\": \
+             images}})[0]\n"
+        ),
+        Some(name) => format!(
+            "import torch\nnetwork = torch.export.load(\"{name}\").module()\nlogits = \
+             network(torch.from_numpy(images.repeat(2, 0)))[:1].detach().numpy()\n"
+        ),
+        None => "from safetensors.numpy import load_file\nweights = load_file(\"student.safetensors\")  # for your network's \
+                 load_state_dict\n"
+            .to_owned(),
+    };
+    let show = if load.contains("logits") {
+        "print(labels[logits[0].argmax()])\n"
+    } else {
+        "print(len(weights), \"tensors\")\n"
+    };
+    let read = "import json, sys, numpy, PIL.Image\n\
+                labels, how = json.load(open(\"labels.json\")), json.load(open(\"preprocess.json\"))\n\
+                image = PIL.Image.open(sys.argv[1]).convert(\"RGB\")\n";
+    format!("{read}{}{load}{show}", prepare(contents))
+}
+
+/// The lines that make `images` of an image.
+fn prepare(contents: &Contents<'_>) -> String {
+    let mut lines = String::from("side, resize = how[\"image_size\"], how[\"resize\"]\n");
+    lines += "scale = (resize / min(image.size)) if resize else None\n";
+    lines += "size = [round(edge * scale) for edge in image.size] if resize else [side, side]\n";
+    lines += "image = image.resize(size, PIL.Image.Resampling.BILINEAR)\n";
+    lines += "left, top = (size[0] - side) // 2, (size[1] - side) // 2\n";
+    lines += "pixels = numpy.asarray(image.crop((left, top, left + side, top + side)), \"float32\") / 255\n";
+    if !contents.preprocess {
+        lines += "pixels = (pixels - how[\"mean\"]) / how[\"std\"]\n";
+    }
+    lines += "images = pixels.astype(\"float32\").transpose(2, 0, 1)[None]\n";
+    lines
+}
+
+/// `labels.json`: the names of the classes, or their numbers.
+pub(super) fn labels(student: &Student) -> Vec<String> {
+    let classes = student.classes();
+    class_names(student.metadata(), classes).unwrap_or_else(|| (0..classes).map(|class| class.to_string()).collect())
+}

@@ -1,0 +1,70 @@
+//! What the nodes of a graph come to in evaluation, where dropout and stochastic depth do nothing.
+
+use crate::exported::{Arithmetic, Graph, Node, Op, Operand, ValueId};
+
+#[derive(Debug)]
+pub(super) struct Evaluation {
+    /// Whether the logits depend on a node.
+    pub(super) needed: Vec<bool>,
+    /// Values whose elements are all 1: masks of stochastic depth.
+    ones: Vec<bool>,
+    /// The value that each value is another name for; its own id for most.
+    roots: Vec<ValueId>,
+}
+
+impl Evaluation {
+    pub(super) fn of(graph: &Graph) -> Self {
+        let mut ones = vec![false; graph.values.len()];
+        let mut roots: Vec<ValueId> = (0..graph.values.len()).collect();
+        let mut passes = Vec::with_capacity(graph.nodes.len());
+        for node in &graph.nodes {
+            let is_one = match &node.op {
+                Op::Bernoulli { .. } => true,
+                // The mask is divided by the share of branches that training keeps.
+                Op::Arithmetic { kind: Arithmetic::Divide, other: Operand::Number(_) } => ones[node.inputs[0]],
+                op => op.is_view() && ones[node.inputs[0]],
+            };
+            node.outputs.iter().for_each(|&output| ones[output] = is_one);
+            let passed = passed_on(graph, node, &ones);
+            if let Some(input) = passed {
+                roots[node.outputs[0]] = roots[input];
+            }
+            passes.push(passed);
+        }
+        let mut values = vec![false; graph.values.len()];
+        values[graph.logits] = true;
+        let mut needed = vec![false; graph.nodes.len()];
+        for (index, node) in graph.nodes.iter().enumerate().rev() {
+            needed[index] = node.outputs.iter().any(|&output| values[output]);
+            if needed[index] {
+                let inputs = passes[index].as_ref().map_or(node.inputs.as_slice(), std::slice::from_ref);
+                inputs.iter().for_each(|&input| values[input] = true);
+            }
+        }
+        Self { needed, ones, roots }
+    }
+
+    /// Whether all elements of a value are 1.
+    pub(super) fn is_one(&self, value: ValueId) -> bool {
+        self.ones[value]
+    }
+
+    /// The value that this one is another name for.
+    pub(super) fn root(&self, value: ValueId) -> ValueId {
+        self.roots[value]
+    }
+}
+
+/// The input that a node's result is equal to.
+fn passed_on(graph: &Graph, node: &Node, ones: &[bool]) -> Option<ValueId> {
+    match node.op {
+        Op::Identity | Op::Dropout { .. } => Some(node.inputs[0]),
+        Op::Arithmetic { kind: Arithmetic::Multiply, other: Operand::Tensor } => {
+            let [one, two] = [0, 1].map(|input| node.inputs[input]);
+            let shape = |value: ValueId| &graph.values[value].shape;
+            let passed = if ones[two] { one } else { Some(two).filter(|_| ones[one])? };
+            (shape(passed) == shape(node.outputs[0])).then_some(passed)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,111 @@
+//! Regions of a program in which PyTorch computes in full precision although others may not (`torch.autocast` that is
+//! disabled). They are programs of their own, which are put where they are used.
+
+use std::collections::HashMap;
+
+use super::error::Faults;
+use super::schema::{Argument, Graph, Node, SizeArgument};
+
+const AUTOCAST: &str = "torch.ops.higher_order.wrap_with_autocast";
+/// Deepest nesting.
+const DEEPEST: usize = 8;
+
+/// The program without such regions. Others than those that are disabled stay, and are not supported.
+pub(super) fn without_autocast(mut graph: Graph, faults: &mut Faults) -> Graph {
+    for _ in 0..DEEPEST {
+        if !graph.nodes.iter().any(is_disabled) {
+            return graph;
+        }
+        for node in std::mem::take(&mut graph.nodes) {
+            if is_disabled(&node) {
+                inline(node, &mut graph, faults);
+            } else {
+                graph.nodes.push(node);
+            }
+        }
+    }
+    faults.add("graph", format!("nests torch.autocast more than {DEEPEST} times"));
+    graph
+}
+
+/// Whether a node is `wrap_with_autocast(device, dtype, enabled=False, …, program, tensors…)`.
+fn is_disabled(node: &Node) -> bool {
+    let enabled = node.inputs.get(2).map(|input| &input.arg);
+    node.target == AUTOCAST && matches!(enabled, Some(Argument::Bool(false)))
+}
+
+fn inline(node: Node, graph: &mut Graph, faults: &mut Faults) {
+    let name = node.name().to_owned();
+    let mut arguments = node.inputs.into_iter().map(|input| input.arg);
+    let inner = arguments.find_map(|argument| match argument {
+        Argument::Graph(name, inner) => Some((name, *inner)),
+        _ => None,
+    });
+    let Some((prefix, mut inner)) = inner else {
+        return faults.of_node(&name, "has no program of its own");
+    };
+    let given: Vec<Argument> = arguments.collect();
+    if given.len() != inner.inputs.len() || node.outputs.len() != inner.outputs.len() {
+        return faults.of_node(&name, "has other inputs or outputs than its own program");
+    }
+    let mut names = HashMap::new();
+    for (inside, outside) in inner.inputs.iter().zip(&given).chain(inner.outputs.iter().zip(&node.outputs)) {
+        match (inside.name(), outside.name()) {
+            (Some(inside), Some(outside)) if !names.contains_key(inside) => {
+                names.insert(inside.to_owned(), outside.to_owned());
+            }
+            _ => {
+                return faults
+                    .of_node(&name, "returns what it was given, or takes something other than tensors and sizes");
+            }
+        }
+    }
+    let rename = |name: &mut String| match names.get(name.as_str()) {
+        Some(outside) => outside.clone_into(name),
+        None => *name = format!("{prefix}.{name}"),
+    };
+    for node in &mut inner.nodes {
+        node.inputs.iter_mut().for_each(|input| input.arg.rename(&rename));
+        node.outputs.iter_mut().for_each(|output| output.rename(&rename));
+    }
+    for (mut name, meta) in inner.tensor_values.0 {
+        if !names.contains_key(&name) {
+            rename(&mut name);
+            graph.tensor_values.0.push((name, meta));
+        }
+    }
+    for (mut name, meta) in inner.sym_int_values.0 {
+        if !names.contains_key(&name) {
+            rename(&mut name);
+            graph.sym_int_values.0.push((name, meta));
+        }
+    }
+    graph.nodes.extend(inner.nodes);
+}
+
+impl Argument {
+    /// The name of the only tensor or size that it is.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Tensor(name) | Self::SymInt(SizeArgument::Name(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Gives other names to the tensors and sizes in it.
+    fn rename(&mut self, rename: &impl Fn(&mut String)) {
+        match self {
+            Self::Tensor(name) | Self::SymInt(SizeArgument::Name(name)) => rename(name),
+            Self::Tensors(names) => names.iter_mut().for_each(rename),
+            Self::OptionalTensors(names) => names.iter_mut().flatten().for_each(rename),
+            Self::SymInts(sizes) => {
+                for size in sizes {
+                    if let SizeArgument::Name(name) = size {
+                        rename(name);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}

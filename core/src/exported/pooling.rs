@@ -1,0 +1,96 @@
+//! Reads poolings of maps and of sequences.
+
+use super::arguments::{Arguments, Outcome, unexpected};
+use super::layers::{one_row, without_row};
+use super::lowering::{Lowering, Source};
+use super::op::{Op, Window};
+
+fn window(arguments: &mut Arguments<'_>) -> Outcome<Window> {
+    let size = arguments.pair("kernel_size", None)?;
+    Ok(Window {
+        size,
+        stride: arguments.pair("stride", Some(size))?,
+        padding: arguments.pair("padding", Some([0, 0]))?,
+        dilation: arguments.pair("dilation", Some([1, 1]))?,
+        rounds_up: arguments.flag("ceil_mode", Some(false))?,
+    })
+}
+
+pub(super) fn max_pool(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    arguments.tensor("self")?;
+    window(arguments).map(Op::MaxPool)
+}
+
+pub(super) fn average_pool(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    arguments.tensor("self")?;
+    let window = window(arguments)?;
+    let counts_padding = arguments.flag("count_include_pad", Some(true))?;
+    if arguments.take("divisor_override").is_some() {
+        return Err("divides by another number than the window's size, which is not supported".to_owned());
+    }
+    Ok(Op::AveragePool { window, counts_padding })
+}
+
+pub(super) fn adaptive_average_pool(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    arguments.tensor("self")?;
+    Ok(Op::AdaptiveAveragePool { size: arguments.pair("output_size", None)? })
+}
+
+/// Where the windows are of one size, which those of PyTorch are if the sides are multiples.
+pub(super) fn adaptive_max_pool(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let wanted = lowering.arguments.pair("output_size", None)?;
+    let sides = [lowering.fixed(input, 2)?, lowering.fixed(input, 3)?];
+    let side = |at: usize| sides[at].checked_div(wanted[at]).filter(|size| size * wanted[at] == sides[at]);
+    let Some((height, width)) = side(0).zip(side(1)) else {
+        return Err(format!("pools {sides:?} to {wanted:?}, and only windows of one size are supported"));
+    };
+    let size = [height, width];
+    let window = Window { size, stride: size, padding: [0, 0], dilation: [1, 1], rounds_up: false };
+    lowering.leaves_out("the positions of largest elements");
+    Ok(vec![lowering.add(Op::MaxPool(window), &[input])?])
+}
+
+pub(super) fn adaptive_average_pool_1d(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let map = one_row(lowering, input)?;
+    let [length, _] = lowering.arguments.pair("output_size", None)?;
+    let pooled = lowering.add(Op::AdaptiveAveragePool { size: [1, length] }, &[map])?;
+    Ok(vec![without_row(lowering, pooled)?])
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Average,
+    Max,
+}
+
+/// A pooling of [B, C, L]: one of maps that are one row high.
+pub(super) fn pool_1d(lowering: &mut Lowering<'_>, kind: Kind) -> Outcome<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let map = one_row(lowering, input)?;
+    let one = |lowering: &mut Lowering<'_>, name: &str, default: Option<u64>| -> Outcome<u64> {
+        match lowering.arguments.ints(name)?.unwrap_or_default().as_slice() {
+            [] => default.ok_or_else(|| unexpected(name)),
+            [number] => u64::try_from(*number).map_err(|_| unexpected(name)),
+            _ => Err(unexpected(name)),
+        }
+    };
+    let size = one(lowering, "kernel_size", None)?;
+    let window = Window {
+        size: [1, size],
+        stride: [1, one(lowering, "stride", Some(size))?],
+        padding: [0, one(lowering, "padding", Some(0))?],
+        dilation: [1, one(lowering, "dilation", Some(1))?],
+        rounds_up: lowering.arguments.flag("ceil_mode", Some(false))?,
+    };
+    let op = match kind {
+        Kind::Max => Op::MaxPool(window),
+        Kind::Average => {
+            let counts_padding = lowering.arguments.flag("count_include_pad", Some(true))?;
+            Op::AveragePool { window, counts_padding }
+        }
+    };
+    let pooled = lowering.add(op, &[map])?;
+    Ok(vec![without_row(lowering, pooled)?])
+}

@@ -1,0 +1,129 @@
+//! Reads what combines the elements of dimensions: sums, means, largest elements, norms, variances.
+
+use super::arguments::{Arguments, Outcome, unexpected};
+use super::functions::only_float32;
+use super::layers::normalised;
+use super::lowering::{Lowering, Source};
+use super::op::{Activation, Arithmetic, Op};
+use super::schema::Argument;
+
+pub(super) fn mean(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    let rank = arguments.tensor("self")?.shape.len();
+    only_float32(arguments)?;
+    let dimensions = arguments.dimensions("dim", rank)?;
+    Ok(Op::Mean { dimensions, keeps: arguments.flag("keepdim", Some(false))? })
+}
+
+pub(super) fn sum(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    only_float32(&mut lowering.arguments)?;
+    let rank = lowering.value(input).shape.len();
+    let dimensions = lowering.arguments.dimensions("dim", rank)?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    Ok(vec![lowering.sum(input, dimensions, keeps)?])
+}
+
+pub(super) fn largest(arguments: &mut Arguments<'_>) -> Outcome<Op> {
+    let rank = arguments.tensor("self")?.shape.len();
+    let dimensions = arguments.dimensions("dim", rank)?;
+    Ok(Op::Max { dimensions, keeps: arguments.flag("keepdim", Some(false))?, shares: true })
+}
+
+pub(super) fn largest_of_one(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let rank = lowering.value(input).shape.len();
+    let dimension = lowering.arguments.dimension("dim", None, rank)?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    lowering.leaves_out("the positions of largest elements");
+    Ok(vec![lowering.add(Op::Max { dimensions: vec![dimension], keeps, shares: false }, &[input])?])
+}
+
+/// A vector norm with the order in the argument `order`.
+pub(super) fn norm(lowering: &mut Lowering<'_>, order: &str) -> Outcome<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    only_float32(&mut lowering.arguments)?;
+    let rank = lowering.value(input).shape.len();
+    let number = lowering.arguments.number(order, Some(2.0))?;
+    let dimensions = lowering.arguments.dimensions("dim", rank)?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    if number == 2.0 {
+        return Ok(vec![lowering.add(Op::Norm { dimensions, keeps }, &[input])?]);
+    }
+    let sizes = lowering.activation(Activation::Abs, input)?;
+    if number == 1.0 {
+        return Ok(vec![lowering.sum(sizes, dimensions, keeps)?]);
+    }
+    if number == f64::INFINITY {
+        return Ok(vec![lowering.add(Op::Max { dimensions, keeps, shares: true }, &[sizes])?]);
+    }
+    Err(format!("computes a norm of order {number}, and only 1, 2 and infinity are supported"))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spread {
+    Variance,
+    Deviation,
+    VarianceAndMean,
+}
+
+/// The mean of squared differences from the mean, corrected for the number of elements.
+pub(super) fn variance(lowering: &mut Lowering<'_>, spread: Spread) -> Outcome<Vec<Source>> {
+    let input = lowering.tensor("self")?;
+    let shape = lowering.shape(input);
+    let dimensions = lowering.arguments.dimensions("dim", shape.len())?;
+    let keeps = lowering.arguments.flag("keepdim", Some(false))?;
+    let unbiased = lowering.arguments.flag("unbiased", Some(true))?;
+    let correction = lowering.arguments.number("correction", Some(f64::from(u8::from(unbiased))))?;
+    let count = dimensions.iter().try_fold(1.0, |count, &dimension| {
+        let size = shape[dimension].fixed().ok_or("has a variance over the batch, which is not supported")?;
+        Ok::<f64, String>(count * size as f64)
+    })?;
+    if count - correction <= 0.0 {
+        return Err(format!("has a variance of {count} elements with a correction of {correction}"));
+    }
+    let centre = lowering.add(Op::Mean { dimensions: dimensions.clone(), keeps: true }, &[input])?;
+    let differences = lowering.combine(Arithmetic::Subtract, input, centre)?;
+    let squares = lowering.activation(Activation::Power { exponent: 2.0 }, differences)?;
+    let biased = lowering.add(Op::Mean { dimensions: dimensions.clone(), keeps }, &[squares])?;
+    let variance = lowering.with_number(Arithmetic::Multiply, biased, count / (count - correction))?;
+    Ok(match spread {
+        Spread::Variance => vec![variance],
+        Spread::Deviation => vec![lowering.activation(Activation::Power { exponent: 0.5 }, variance)?],
+        Spread::VarianceAndMean => vec![variance, lowering.add(Op::Mean { dimensions, keeps }, &[input])?],
+    })
+}
+
+pub(super) fn rms_norm(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+    let input = lowering.tensor("input")?;
+    let shape = lowering.arguments.ints("normalized_shape")?.unwrap_or_default();
+    let scale = lowering.optional_tensor("weight")?;
+    let epsilon = lowering.arguments.number("eps", Some(f64::from(f32::EPSILON)))?;
+    let rank = lowering.value(input).shape.len();
+    let last = normalised(&lowering.value(input).shape, &shape)?;
+    let squares = lowering.activation(Activation::Power { exponent: 2.0 }, input)?;
+    let mean = lowering.add(Op::Mean { dimensions: (rank - last..rank).collect(), keeps: true }, &[squares])?;
+    let above_zero = lowering.with_number(Arithmetic::Add, mean, epsilon)?;
+    let factor = lowering.activation(Activation::Power { exponent: -0.5 }, above_zero)?;
+    let normalised = lowering.combine(Arithmetic::Multiply, input, factor)?;
+    Ok(vec![match scale {
+        Some(scale) => lowering.combine(Arithmetic::Multiply, normalised, scale)?,
+        None => normalised,
+    }])
+}
+
+/// A weight with the directions of one tensor and the norms of another.
+pub(super) fn weight_norm(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+    let (directions, norms) = (lowering.tensor("v")?, lowering.tensor("g")?);
+    let rank = lowering.value(directions).shape.len();
+    let kept = match lowering.arguments.take("dim") {
+        None => Some(0),
+        // -1 stands for none.
+        Some(Argument::Int(-1)) => None,
+        Some(Argument::Int(number)) => Some(super::arguments::dimension(*number, rank)?),
+        Some(_) => return Err(unexpected("dim")),
+    };
+    let dimensions = (0..rank).filter(|&dimension| Some(dimension) != kept).collect();
+    let lengths = lowering.add(Op::Norm { dimensions, keeps: true }, &[directions])?;
+    let factors = lowering.combine(Arithmetic::Divide, norms, lengths)?;
+    Ok(vec![lowering.combine(Arithmetic::Multiply, directions, factors)?])
+}

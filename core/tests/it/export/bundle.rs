@@ -1,0 +1,97 @@
+//! Promise: a bundle has everything that a user needs to run the student.
+
+use std::io::{Cursor, Read};
+
+use distillery_core::export::bundle::{self, BundledFile, Contents};
+use serde_json::{Value, json};
+use zip::ZipArchive;
+
+use super::students::{Files, of_fixture, rewrite, zoo};
+
+fn manifest() -> Value {
+    json!({
+        "specification": {
+            "teacher": {"architecture": "resnet56"},
+            "dataset": {"path": "/data/sets/digits"},
+            "distillation": {"method": "sdd_kd"},
+            "training": {"epochs": 240},
+        },
+        "seed": 5,
+        "teacher": {"evaluation": {"top1": 91.25}},
+        "best": {"evaluation": {"top1": 89.5}},
+        "last": {"evaluation": {"top1": 89.25}},
+    })
+}
+
+fn bundled(files: &Files, names: &[&str], manifest: Option<&Value>, preprocess: bool) -> ZipArchive<Cursor<Vec<u8>>> {
+    let parts = names.iter().map(|name| BundledFile { name, path: &files.weights }).collect();
+    let sha256 = manifest.map(|_| "ab12");
+    let contents = Contents { name: "A \"student\": #1", files: parts, manifest, manifest_sha256: sha256, preprocess };
+    let mut output = Cursor::new(Vec::new());
+    bundle::write(&files.student(), &contents, &mut output).unwrap();
+    ZipArchive::new(output).unwrap()
+}
+
+fn text(zip: &mut ZipArchive<Cursor<Vec<u8>>>, name: &str) -> String {
+    let mut text = String::new();
+    zip.by_name(name).unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn it_has_the_files_labels_preprocessing_and_a_card() {
+    let files = zoo("resnet8", 3);
+    let mut zip = bundled(&files, &["student.safetensors", "student.onnx"], Some(&manifest()), false);
+    let names: Vec<_> = zip.file_names().map(|name| name.unwrap().into_owned()).collect();
+    let expected = ["README.md", "labels.json", "preprocess.json", "run.py", "student.safetensors", "student.onnx"];
+    assert_eq!(names, expected);
+    let labels: Value = serde_json::from_str(&text(&mut zip, "labels.json")).unwrap();
+    assert_eq!(labels, json!(["class 0", "class 1", "class 2"]));
+    let preprocess: Value = serde_json::from_str(&text(&mut zip, "preprocess.json")).unwrap();
+    assert_eq!((&preprocess["image_size"], &preprocess["resize"]), (&json!(32), &Value::Null));
+    assert_eq!(preprocess["mean"], json!([0.5, 0.4, 0.3]));
+    let mut stored = Vec::new();
+    zip.by_name("student.onnx").unwrap().read_to_end(&mut stored).unwrap();
+    assert!(stored == std::fs::read(&files.weights).unwrap());
+}
+
+#[test]
+fn the_card_says_how_the_student_was_made() {
+    let files = zoo("resnet8", 3);
+    let mut zip = bundled(&files, &["student.onnx"], Some(&manifest()), false);
+    let card = text(&mut zip, "README.md");
+    let (front, body) = card.strip_prefix("---\n").unwrap().split_once("\n---\n").unwrap();
+    for line in ["pipeline_tag: image-classification", "- sdd_kd", "datasets:", "- \"digits\"", "      value: 0.895"] {
+        assert!(front.lines().any(|found| found == line), "{line} in {front}");
+    }
+    assert!(body.contains("# A _student__ _1"), "{body}");
+    for cells in [
+        "| teacher | resnet56 |",
+        "| top-1 of the best student | 89.50 % |",
+        "| top-1 of the last student | 89.25 % |",
+        "| top-1 of the teacher | 91.25 % |",
+        "| SHA-256 of the manifest | ab12 |",
+        "| seed | 5 |",
+    ] {
+        assert!(body.contains(cells), "{cells} in {body}");
+    }
+    assert!(body.contains("onnxruntime.InferenceSession(\"student.onnx\")"), "{body}");
+    assert!(!card.contains("/data/sets"), "paths of the machine are nobody's business: {card}");
+}
+
+#[test]
+fn without_a_manifest_nothing_is_claimed() {
+    let files = of_fixture("test_efficientnet");
+    let mut zip = bundled(&files, &["student.pt2"], None, false);
+    let card = text(&mut zip, "README.md");
+    assert!(!card.contains("top-1") && !card.contains("model-index") && card.contains("exported network"), "{card}");
+    assert!(text(&mut zip, "run.py").contains("torch.export.load(\"student.pt2\")"));
+}
+
+#[test]
+fn classes_without_names_have_numbers() {
+    let files = zoo("resnet8", 3);
+    rewrite(&files.weights, |_, metadata| drop(metadata.remove("classes")));
+    let labels = text(&mut bundled(&files, &[], None, false), "labels.json");
+    assert_eq!(serde_json::from_str::<Value>(&labels).unwrap(), json!(["0", "1", "2"]));
+}

@@ -1,0 +1,12 @@
+//! Students in other formats.
+
+mod bundle;
+mod cases;
+mod functions;
+mod onnx;
+mod operators;
+mod parity;
+mod pt2;
+mod reference;
+mod runtime;
+mod students;

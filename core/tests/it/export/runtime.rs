@@ -1,0 +1,247 @@
+//! Promise: ONNX Runtime gives the logits that the student gives. Needs `scripts/setup onnxruntime`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor};
+use distillery_core::dataset::MeanStd;
+use distillery_core::export::bundle::{self, BundledFile, Contents};
+use distillery_core::export::int8::{self, Ranges};
+use distillery_core::export::onnx::{Numbers, Options};
+use distillery_core::export::{TOLERANCE, write_pt2};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::onnx::written;
+use super::operators;
+use super::reference::Tensor;
+use super::students::{Files, Noise, bytes, exported, of_fixture, zoo};
+use crate::exported::fixtures::fixture;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Python with ONNX and ONNX Runtime.
+fn python() -> Command {
+    let program = root().join(".deps/onnxruntime/run");
+    assert!(program.exists(), "{} is missing: run `scripts/setup onnxruntime`", program.display());
+    Command::new(program)
+}
+
+/// Exported files with images and the logits that they should give.
+struct Checks {
+    dir: TempDir,
+}
+
+impl Checks {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn add(&self, file: &str, content: &[u8], images: &Tensor, logits: &Tensor) {
+        let path = self.dir.path().join(file);
+        std::fs::write(&path, content).unwrap();
+        let of = |tensor: &Tensor| {
+            let shape: Vec<u64> = tensor.shape.iter().map(|&size| size as u64).collect();
+            (shape, bytes(tensor.data.iter().map(|&value| value as f32)))
+        };
+        let parts = [("images", of(images)), ("logits", of(logits))];
+        let tensors =
+            parts.each_ref().map(|(name, (shape, bytes))| NewTensor { name, dtype: Dtype::F32, shape, bytes });
+        checkpoint::write(&path.with_extension("safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    }
+
+    /// What the runtime says of each file.
+    fn run(&self) -> BTreeMap<String, Value> {
+        self.run_by(python())
+    }
+
+    fn run_by(&self, mut command: Command) -> BTreeMap<String, Value> {
+        command.arg(root().join("scripts/check_export.py")).arg(self.dir.path());
+        let output = command.output().expect("Python starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("it prints JSON")
+    }
+
+    /// Checks that every file gives the right logits.
+    #[track_caller]
+    fn hold(&self) {
+        self.hold_by(python());
+    }
+
+    #[track_caller]
+    fn hold_by(&self, command: Command) {
+        let facts = self.run_by(command);
+        let count = std::fs::read_dir(self.dir.path()).unwrap().count() / 2;
+        assert_eq!(facts.len(), count);
+        let wrong: Vec<String> = facts
+            .iter()
+            .filter(|(_, facts)| {
+                let number = |key: &str| facts[key].as_f64();
+                let holds = number("largest_difference").zip(number("largest_logit"));
+                !holds.is_some_and(|(difference, largest)| difference <= TOLERANCE * largest)
+            })
+            .map(|(name, facts)| format!("{name}: {facts}"))
+            .collect();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+fn images(files: &Files, count: usize) -> Tensor {
+    let [channels, height, width] = files.student().input().map(|size| size as usize);
+    Noise::new(11).tensor(&[count, channels, height, width])
+}
+
+/// Adds a student, and the logits of random images.
+fn add(checks: &Checks, name: &str, files: &Files, options: &Options<'_>, count: usize) {
+    let images = images(files, count);
+    let logits = files.logits(&images);
+    checks.add(&format!("{name}.onnx"), &written(&files.student(), options), &images, &logits);
+}
+
+#[test]
+fn every_operation_gives_the_same_logits() {
+    let checks = Checks::new();
+    for (name, network) in operators::cases() {
+        let name = name.replace(['[', ']', ' ', ','], "_");
+        add(&checks, &name, &exported(&network.bytes()), &Options::default(), 3);
+    }
+    checks.hold();
+}
+
+/// Images and PyTorch's logits of them, in evaluation.
+fn recorded(name: &str) -> (Tensor, Tensor) {
+    let recorded = Checkpoint::open_as_written(&fixture(&format!("{name}.safetensors"))).unwrap();
+    let tensor = |key: &str| {
+        let tensor = recorded.get(key).unwrap();
+        let shape: Vec<usize> = tensor.shape().iter().map(|&size| size as usize).collect();
+        Tensor::new(&shape, recorded.floats(tensor).unwrap().into_iter().map(f64::from).collect())
+    };
+    (tensor("images"), tensor("eval_logits"))
+}
+
+const FIXTURES: [&str; 4] = ["test_byobnet", "test_convnext", "test_efficientnet", "test_vit_avg"];
+
+#[test]
+fn networks_of_timm_give_pytorchs_logits() {
+    let checks = Checks::new();
+    for name in FIXTURES {
+        let (images, logits) = recorded(name);
+        let files = of_fixture(name);
+        checks.add(&format!("{name}.onnx"), &written(&files.student(), &Options::default()), &images, &logits);
+    }
+    checks.hold();
+}
+
+#[test]
+fn the_tests_own_implementation_gives_pytorchs_logits() {
+    for name in ["test_convnext", "test_efficientnet"] {
+        let (images, expected) = recorded(name);
+        let found = of_fixture(name).logits(&images);
+        let largest = expected.data.iter().fold(0.0_f64, |largest, logit| largest.max(logit.abs()));
+        let is_near = |(one, two): (&f64, &f64)| (one - two).abs() <= 1e-5 * largest;
+        assert!(found.data.iter().zip(&expected.data).all(is_near), "{name}: {found:?} {expected:?}");
+    }
+}
+
+#[test]
+fn networks_of_the_zoo_give_the_same_logits() {
+    let checks = Checks::new();
+    // One of each family, and each kind of node.
+    for name in ["resnet8", "resnet20_a", "wrn_16_1", "vgg8", "shufflenet_v1", "shufflenet_v2", "mobilenet_v2"] {
+        add(&checks, name, &zoo(name, 10), &Options::default(), 1);
+    }
+    checks.hold();
+}
+
+#[test]
+fn a_network_that_normalises_gives_the_same_logits_for_pixels() {
+    let checks = Checks::new();
+    let files = zoo("resnet8", 10);
+    let MeanStd { mean, std } = files.student().preprocessing().normalisation().unwrap();
+    let normalised = images(&files, 2);
+    let plane = 32 * 32;
+    let pixel = |(at, value): (usize, &f64)| value * std[at / plane % 3] + mean[at / plane % 3];
+    let pixels = Tensor::new(&normalised.shape, normalised.data.iter().enumerate().map(pixel).collect());
+    let options = Options { preprocess: true, ..Options::default() };
+    let logits = files.logits(&normalised);
+    checks.add("student.onnx", &written(&files.student(), &options), &pixels, &logits);
+    checks.hold();
+}
+
+/// Calibrates in ONNX Runtime, and compares int8 with float32.
+fn int8_difference(files: &Files) -> Value {
+    let student = files.student();
+    let (images, watched) = (images(files, 8), int8::watched(&student));
+    let logits = files.logits(&images);
+    let checks = Checks::new();
+    let observing = Options { numbers: Numbers::Observed(&watched), ..Options::default() };
+    checks.add("observed.onnx", &written(&student, &observing), &images, &logits);
+    let observed = &checks.run()["observed.onnx"];
+    let mut ranges = Ranges::default();
+    for &value in &watched {
+        let [low, high] = int8::outputs(value).map(|name| observed["outputs"][&name][0].as_f64());
+        let (Some(low), Some(high)) = (low, high) else { panic!("no range of {value} in {observed}") };
+        ranges.observe(value, low as f32, high as f32).unwrap();
+    }
+    let checks = Checks::new();
+    let quantised = Options { numbers: Numbers::Int8(&ranges), ..Options::default() };
+    checks.add("int8.onnx", &written(&student, &quantised), &images, &logits);
+    checks.run()["int8.onnx"].clone()
+}
+
+#[test]
+fn int8_is_near_to_float32() {
+    for files in
+        [zoo("resnet8", 10), zoo("mobilenet_v2", 10), of_fixture("test_convnext"), of_fixture("test_efficientnet")]
+    {
+        let facts = int8_difference(&files);
+        let (difference, largest) = (facts["largest_difference"].as_f64(), facts["largest_logit"].as_f64());
+        let (Some(difference), Some(largest)) = (difference, largest) else { panic!("{facts}") };
+        assert!(difference > 0.0 && difference < 0.2 * largest, "{facts}");
+        assert_eq!(facts["metadata"]["numbers"], "int8");
+    }
+}
+
+#[test]
+fn the_python_of_a_bundle_runs_the_student() {
+    let files = zoo("resnet8", 4);
+    let student = files.student();
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image.png");
+    image::RgbImage::from_fn(48, 40, |x, y| image::Rgb([5 * x as u8, 6 * y as u8, 90])).save(&image).unwrap();
+    let said = [false, true].map(|preprocess| {
+        let model = dir.path().join("student.onnx");
+        std::fs::write(&model, written(&student, &Options { preprocess, ..Options::default() })).unwrap();
+        let parts = vec![BundledFile { name: "student.onnx", path: &model }];
+        let contents = Contents { name: "student", files: parts, manifest: None, manifest_sha256: None, preprocess };
+        let mut output = std::io::Cursor::new(Vec::new());
+        bundle::write(&student, &contents, &mut output).unwrap();
+        let unpacked = dir.path().join(format!("bundle_{preprocess}"));
+        zip::ZipArchive::new(output).unwrap().extract(&unpacked).unwrap();
+        let output = python().arg("run.py").arg(&image).current_dir(&unpacked).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    });
+    assert!(said[0].starts_with("class "), "{said:?}");
+    assert_eq!(said[0], said[1], "the same image is of the same class, wherever it is normalised");
+}
+
+#[test]
+fn pytorch_runs_the_pt2() {
+    let torch = root().join(".deps/pytorch_bench/run");
+    if !torch.exists() {
+        eprintln!("{} is missing: not run; scripts/setup pytorch_bench installs it", torch.display());
+        return;
+    }
+    let checks = Checks::new();
+    for name in FIXTURES {
+        let (images, logits) = recorded(name);
+        let mut output = std::io::Cursor::new(Vec::new());
+        write_pt2(&of_fixture(name).student(), &mut output).unwrap();
+        checks.add(&format!("{name}.pt2"), &output.into_inner(), &images, &logits);
+    }
+    checks.hold_by(Command::new(torch));
+}

@@ -1,0 +1,202 @@
+//! Promise: an exported network is its own architecture, and what a specification leaves out follows from it.
+
+use distillery_core::architecture;
+use distillery_core::exported::Description;
+use distillery_core::spec::{ExportedNetwork, Fault, JobSpec, Network, Networks, Request, TrainingPlan};
+use serde_json::{Value, json};
+
+/// A network with 10 classes, of this description.
+fn exported(name: &str, change: Value) -> Network {
+    let mut description = json!({
+        "format": "torch_export", "schema": "8.17", "torch": "2.11.0", "input": [3, 64, 64], "batch": [2, null],
+        "classes": 10, "parameters": 5, "macs": 7, "mode": "training", "operators": {},
+        "feature_map": {"shape": [64, 2, 2], "layout": "channels_first"},
+        "head": {"begins_after": "pool", "operators": [], "is_linear": true, "classifier": null}, "warnings": [],
+    });
+    description.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    let description: Description = serde_json::from_value(description).unwrap();
+    Network::Exported(Box::new(ExportedNetwork { name: name.to_owned(), description }))
+}
+
+fn known(name: &str) -> Network {
+    Network::Known(architecture::find(name).unwrap())
+}
+
+/// Both networks are left to their checkpoints.
+fn pair() -> Value {
+    json!({"teacher": {"checkpoint": "ckpt_1"}, "student": {"checkpoint": "ckpt_2"}, "dataset": {"name": "ten"}})
+}
+
+fn networks(teacher: Network, student: Network) -> Networks {
+    Networks { teacher: Some(teacher), student: Some(student) }
+}
+
+fn read(document: &Value, teacher: Network, student: Network) -> Result<JobSpec, Vec<Fault>> {
+    Request::read_with(document, &networks(teacher, student)).complete()
+}
+
+fn assert_one_fault(document: &Value, teacher: Network, student: Network, pointer: &str, detail: &str) {
+    let faults = read(document, teacher, student).expect_err("the specification is faulty");
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert_eq!(faults[0].pointer, pointer, "{faults:?}");
+    assert!(faults[0].detail.contains(detail), "{faults:?} does not hold {detail:?}");
+}
+
+#[test]
+fn defaults_follow_from_exported_networks() {
+    let request =
+        Request::read_with(&pair(), &networks(exported("vit.pt2", json!({})), exported("mine.pt2", json!({}))));
+    let choices = request.choices.join("\n");
+    assert!(
+        choices.contains("distillation.scales is [1, 2]") && choices.contains("learning_rate is 0.01"),
+        "{choices}"
+    );
+    let job = serde_json::to_value(request.complete().unwrap()).unwrap();
+    assert_eq!(job["name"], "vit.pt2 to mine.pt2 by sdd_kd");
+    assert_eq!((&job["teacher"], &job["student"]), (&pair()["teacher"], &pair()["student"]));
+    assert_eq!(job["dataset"]["image_size"], 64);
+    assert_eq!(job["distillation"]["scales"], json!([1, 2]));
+    assert_eq!(job["distillation"]["scale_weights"], json!([1.0, 1.0]));
+    assert_eq!(job["training"]["optimizer"]["learning_rate"], 0.01);
+    assert_eq!(job["training"]["augmentation"], "crop_flip");
+}
+
+#[test]
+fn what_is_given_stays_and_no_choice_is_told() {
+    let mut document = pair();
+    document["distillation"] = json!({"scales": [1, 2, 4]});
+    document["training"] = json!({"optimizer": {"learning_rate": 0.2}});
+    document["dataset"]["image_size"] = json!(64);
+    let found = networks(exported("a", json!({})), exported("b", json!({})));
+    let request = Request::read_with(&document, &found);
+    assert_eq!(request.choices, [""; 0]);
+    let job = request.complete().unwrap();
+    assert_eq!(job.distillation.scales, [1, 2, 4]);
+    assert_eq!(job.training.optimizer.learning_rate(), 0.2);
+    let Some(Network::Exported(teacher)) = &found.teacher else { panic!() };
+    let fine: Vec<_> = teacher.fine_scales(&job.distillation, "teacher").collect();
+    assert_eq!(fine, ["scale 4 is finer than the 2×2 feature map of the teacher a: its regions overlap"]);
+}
+
+#[test]
+fn an_exported_network_and_one_of_the_list_may_be_a_pair() {
+    let document = json!({
+        "teacher": {"checkpoint": "ckpt_1"}, "student": {"architecture": "shufflenet_v1"}, "dataset": {"name": "ten"},
+    });
+    let found = Networks { teacher: Some(exported("vit.pt2", json!({}))), student: None };
+    let job = Request::read_with(&document, &found).complete().unwrap();
+    assert_eq!(job.name, "vit.pt2 to shufflenet_v1 by sdd_kd");
+    assert_eq!(job.dataset.image_size, 64, "the teacher takes no other");
+    assert_eq!(job.teacher.as_ref().unwrap().architecture, None);
+    let job = read(&pair(), known("resnet56"), exported("mine.pt2", json!({}))).unwrap();
+    assert_eq!(job.teacher.as_ref().unwrap().architecture.as_deref(), Some("resnet56"));
+    assert_eq!((job.student.architecture, job.dataset.image_size), (None, 64));
+}
+
+#[test]
+fn only_jobs_with_exported_networks_need_workers_that_know_them() {
+    let plain = read(&pair(), known("resnet56"), known("resnet20")).unwrap();
+    assert_eq!((plain.version(), plain.name.as_str()), (1, "resnet56 to resnet20 by sdd_kd"));
+    assert_eq!(read(&pair(), exported("a", json!({})), known("resnet20")).unwrap().version(), 2);
+    assert_eq!(read(&pair(), known("resnet56"), exported("a", json!({}))).unwrap().version(), 2);
+    assert_eq!(JobSpec::VERSION, 2);
+}
+
+#[test]
+fn a_stored_job_with_exported_networks_is_read_back() {
+    let job = read(&pair(), exported("a", json!({})), exported("b", json!({}))).unwrap();
+    let stored = serde_json::to_value(&job).unwrap();
+    assert_eq!(JobSpec::from_stored(&stored).unwrap(), job);
+}
+
+#[test]
+fn a_network_exported_for_evaluation_can_teach_and_not_learn() {
+    let frozen = || exported("frozen.pt2", json!({"mode": "evaluation"}));
+    assert!(read(&pair(), frozen(), exported("b", json!({}))).is_ok());
+    assert_one_fault(&pair(), exported("a", json!({})), frozen(), "/student/checkpoint", "call model.train() before");
+}
+
+#[test]
+fn a_network_without_a_map_is_used_by_methods_without_scales_only() {
+    let tokens = || exported("vit.pt2", json!({"feature_map": null}));
+    let advice =
+        "Use method \"kd\", or export the network with average pooling (timm: create_model(…, global_pool=\"avg\"))";
+    assert_one_fault(&pair(), tokens(), exported("b", json!({})), "/teacher", advice);
+    assert_one_fault(&pair(), exported("a", json!({})), tokens(), "/student", advice);
+    let mut plain = pair();
+    plain["distillation"] = json!({"method": "dkd"});
+    assert!(read(&plain, tokens(), tokens()).is_ok());
+    plain["distillation"] = json!({"method": "none"});
+    plain.as_object_mut().unwrap().remove("teacher");
+    let student = Networks { teacher: None, student: Some(tokens()) };
+    assert_eq!(Request::read_with(&plain, &student).complete().unwrap().name, "vit.pt2");
+}
+
+#[test]
+fn images_have_the_size_for_which_networks_were_exported() {
+    let large = || exported("large.pt2", json!({"input": [3, 224, 224]}));
+    let small = || exported("small.pt2", json!({}));
+    assert_one_fault(
+        &pair(),
+        large(),
+        small(),
+        "/student/checkpoint",
+        "64×64 pixels, and the teacher large.pt2 for 224×224",
+    );
+    let mut document = pair();
+    document["dataset"]["image_size"] = json!(32);
+    let detail = "the student small.pt2 was exported for images of 64×64 pixels: leave this out";
+    assert_one_fault(&document, small(), small(), "/dataset/image_size", detail);
+    assert_one_fault(&document, small(), known("resnet20"), "/dataset/image_size", "the teacher small.pt2");
+    let wide = exported("wide.pt2", json!({"input": [3, 64, 96]}));
+    assert_one_fault(
+        &pair(),
+        known("resnet56"),
+        wide,
+        "/student/checkpoint",
+        "64×96 pixels, and those of a job are square",
+    );
+    let job = read(&pair(), large(), known("resnet20")).unwrap();
+    assert_eq!(serde_json::to_value(job.training.augmentation).unwrap(), "resized_crop_flip");
+}
+
+#[test]
+fn a_student_is_an_architecture_or_a_checkpoint() {
+    let neither = json!({"student": {}, "dataset": {"name": "ten"}, "distillation": {"method": "none"}});
+    let faults = Request::read(&neither).complete().unwrap_err();
+    assert_eq!(faults[0].pointer, "/student/architecture");
+    assert!(faults[0].detail.contains("or give checkpoint alone"), "{faults:?}");
+    // What a checkpoint holds is not known here.
+    let faults = Request::read(&pair()).complete().unwrap_err();
+    assert_eq!(faults[0].pointer, "/teacher/architecture", "{faults:?}");
+}
+
+#[test]
+fn long_names_of_files_make_no_longer_name_of_a_job() {
+    let name = "x".repeat(200);
+    let job = read(&pair(), exported(&name, json!({})), exported(&name, json!({}))).unwrap();
+    assert_eq!(job.name.chars().count(), 200);
+}
+
+#[test]
+fn a_training_file_names_exported_networks_by_their_paths() {
+    let document = json!({
+        "teacher": {"checkpoint": "student.safetensors", "network": "teacher.pt2"},
+        "student": {"checkpoint": "mine.pt2"}, "dataset": {"path": "/data/ten"},
+    });
+    let plan = TrainingPlan::parse(&document).unwrap();
+    let teacher = plan.teacher.as_ref().unwrap();
+    assert!(teacher.architecture.is_none() && plan.student.architecture.is_none());
+    assert_eq!(teacher.network.as_deref().unwrap().to_str(), Some("teacher.pt2"));
+    assert_eq!(plan.student.network, None);
+    let written = serde_json::to_value(&plan).unwrap();
+    assert_eq!(written["teacher"], document["teacher"]);
+    assert_eq!(serde_json::to_value(TrainingPlan::parse(&written).unwrap()).unwrap(), written);
+    // Defaults follow once the files were read.
+    let known = Networks { teacher: None, student: Some(exported("mine.pt2", json!({}))) };
+    assert_eq!(TrainingPlan::parse_with(&document, &known).unwrap().dataset.image_size, 64);
+    let mut both = document.clone();
+    both["teacher"]["architecture"] = json!("resnet56");
+    let faults = TrainingPlan::parse(&both).unwrap_err();
+    assert_eq!((faults.len(), faults[0].pointer.as_str()), (1, "/teacher/network"), "{faults:?}");
+}

@@ -1,0 +1,221 @@
+//! Students in other formats, written on request by `distillery export` in a process of its own.
+//!
+//! A few at a time: each takes a processor and room for two copies of a student. The last ones are kept, so that a
+//! download that was interrupted goes on with the same bytes; equal requests give equal bytes in any case.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use distillery_core::export::{EXIT_REFUSED, ExportFormat};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{ChildStderr, ChildStdout};
+use tokio::sync::Semaphore;
+
+use super::AppState;
+use super::error::ApiError;
+use crate::artifacts;
+use crate::db::artifacts::Artifact;
+use crate::db::embedded;
+use crate::process;
+
+/// Most exports that are written simultaneously. Further ones wait.
+const TURNS: usize = 2;
+/// How long a request waits for its turn.
+const TURN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long writing and checking may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Most files that are kept.
+const KEPT: usize = 4;
+/// Most bytes that are read of what the process says.
+const LONGEST_ANSWER: u64 = 1 << 20;
+
+/// What is wanted. Equal requests give equal files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportRequest {
+    pub format: ExportFormat,
+    pub preprocess: bool,
+    /// The formats in a bundle; empty for the usual ones.
+    pub with: Vec<ExportFormat>,
+    /// The title of a bundle's model card.
+    pub title: String,
+    pub student: StoredInput,
+    /// The exported network that the student was trained as.
+    pub network: Option<StoredInput>,
+    pub manifest: Option<StoredInput>,
+    /// Images and logits to compare with.
+    pub samples: Option<StoredInput>,
+}
+
+/// A file in storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredInput {
+    pub key: String,
+    pub sha256: String,
+}
+
+impl From<&Artifact> for StoredInput {
+    fn from(artifact: &Artifact) -> Self {
+        Self { key: artifact.key.clone(), sha256: artifact.sha256.clone() }
+    }
+}
+
+/// An exported student. The file is unlinked, so that nothing of it is left behind.
+#[derive(Debug)]
+pub struct Exported {
+    pub file: Arc<File>,
+    /// In bytes.
+    pub size: u64,
+    /// In hexadecimal.
+    pub sha256: String,
+    /// How the file was checked.
+    pub report: Value,
+}
+
+/// The exports of this process.
+#[derive(Debug)]
+pub struct Exports {
+    turns: Semaphore,
+    /// The latest last.
+    recent: Mutex<VecDeque<(ExportRequest, Arc<Exported>)>>,
+}
+
+impl Default for Exports {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(TURNS), recent: Mutex::default() }
+    }
+}
+
+impl Exports {
+    fn known(&self, request: &ExportRequest) -> Option<Arc<Exported>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.iter().find(|(known, _)| known == request).map(|(_, exported)| exported.clone())
+    }
+
+    fn keep(&self, request: ExportRequest, exported: &Arc<Exported>) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back((request, exported.clone()));
+        while recent.len() > KEPT {
+            recent.pop_front();
+        }
+    }
+}
+
+/// The exported student: one that was written before, or a new one.
+///
+/// # Errors
+/// The student has no such form or its logits differ too much, its files are gone, or too much else is being written.
+pub async fn export(state: &AppState, request: ExportRequest) -> Result<Arc<Exported>, ApiError> {
+    if let Some(known) = state.exports.known(&request) {
+        return Ok(known);
+    }
+    let turn = tokio::time::timeout(TURN_PATIENCE, state.exports.turns.acquire()).await;
+    let _turn = turn
+        .map_err(|_| ApiError::Unavailable("too many students are being exported: try again".into()))?
+        .expect("nobody closes it");
+    // Another request may have written it in the meantime.
+    if let Some(known) = state.exports.known(&request) {
+        return Ok(known);
+    }
+    let exported = Arc::new(write(state, &request).await?);
+    state.exports.keep(request, &exported);
+    Ok(exported)
+}
+
+async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, ApiError> {
+    let spool = state.settings.spool_dir.clone();
+    let directory = tokio::task::spawn_blocking(move || -> anyhow::Result<TempDir> {
+        embedded::create_private(&spool)?;
+        Ok(tempfile::Builder::new().prefix("export-").tempdir_in(&spool)?)
+    });
+    let directory = directory.await.map_err(anyhow::Error::from)??;
+    let output = directory.path().join("exported");
+    let mut command = process::command("KILL", &state.settings.program);
+    command.arg("export").arg("--format").arg(request.format.name()).arg("--output").arg(&output);
+    command.arg("--title").arg(&request.title).arg("--onnxruntime").arg(&state.settings.onnxruntime);
+    command.args(request.preprocess.then_some("--preprocess"));
+    command.args(request.with.iter().flat_map(|format| ["--with", format.name()]));
+    let inputs = [
+        ("--student", "student.safetensors", Some(&request.student)),
+        ("--network", "network.pt2", request.network.as_ref()),
+        ("--manifest", "manifest.json", request.manifest.as_ref()),
+        ("--samples", "samples.safetensors", request.samples.as_ref()),
+    ];
+    for (flag, name, input) in inputs {
+        let Some(input) = input else { continue };
+        let path = directory.path().join(name);
+        fetch(state, input, &path).await?;
+        command.arg(flag).arg(path);
+    }
+    // Nothing that the server knows is the process's business.
+    let kept = ["PATH", "LD_LIBRARY_PATH"].map(|name| (name, std::env::var_os(name)));
+    command.env_clear().envs(kept.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let report = run(command).await?;
+    let file = Arc::new(tokio::fs::File::open(&output).await?.into_std().await);
+    let text = |key: &str| report[key].as_str().map(str::to_owned);
+    let (Some(size), Some(sha256)) = (report["size_bytes"].as_u64(), text("sha256")) else {
+        return Err(ApiError::Internal(anyhow::anyhow!("distillery export reports no size and hash: {report}")));
+    };
+    Ok(Exported { file, size, sha256, report })
+}
+
+async fn fetch(state: &AppState, input: &StoredInput, path: &Path) -> Result<(), ApiError> {
+    match state.artifacts.fetch_verified(&input.key, path, &input.sha256).await {
+        Ok(()) => Ok(()),
+        Err(error @ (artifacts::Error::NotFound(_) | artifacts::Error::Damaged { .. })) => {
+            tracing::error!(%error, "a file that an export needs is gone or damaged");
+            Err(ApiError::Gone(
+                "a file of the student is gone from storage or damaged there: something other than this program removed or \
+                 changed it. Ask the operator to put it back from a backup"
+                    .into(),
+            ))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends a process that nobody waits for any more.
+struct Running(process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.0.exit_status().is_none() {
+            self.0.signal(Signal::KILL);
+        }
+    }
+}
+
+/// Runs the command, and returns the report that it prints.
+async fn run(command: std::process::Command) -> Result<Value, ApiError> {
+    let mut running = Running(process::spawn(command)?);
+    let stdout = running.0.stdout.take().map(ChildStdout::from_std).transpose()?;
+    let stderr = running.0.stderr.take().map(ChildStderr::from_std).transpose()?;
+    let answered = async { tokio::join!(text(stdout), text(stderr), running.0.wait()) };
+    let Ok((said, complaint, status)) = tokio::time::timeout(PATIENCE, answered).await else {
+        return Err(ApiError::Unavailable("exporting the student took too long: try again".into()));
+    };
+    if status.success() {
+        return Ok(serde_json::from_str(&said).map_err(anyhow::Error::from)?);
+    }
+    let complaint = complaint.trim().trim_start_matches("distillery: ");
+    if status.code() == Some(EXIT_REFUSED.into()) {
+        return Err(ApiError::invalid(format!("the student cannot be exported: {complaint}")));
+    }
+    Err(ApiError::Internal(anyhow::anyhow!("distillery export: {status}: {complaint}")))
+}
+
+async fn text(source: Option<impl AsyncRead + Unpin>) -> String {
+    let mut text = Vec::new();
+    if let Some(source) = source {
+        // What is missing shows in the status or as JSON that ends early.
+        let _ = source.take(LONGEST_ANSWER).read_to_end(&mut text).await;
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}

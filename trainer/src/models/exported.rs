@@ -1,0 +1,217 @@
+//! Opens exported networks: files of `torch.export.save`, and files of weights for them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use tch::{Kind, Tensor};
+
+use super::fusion::{Purpose, fuse};
+use super::head::Head;
+use super::lower::{self, Part, is_random};
+use super::program::open as open_shape;
+use super::source::{Exported, PooledMap, Source};
+use super::state_dict::unreadable;
+use super::{Halves, Network, Weight};
+use crate::error::{Error, Result};
+use distillery_core::checkpoint::{Checkpoint, Dtype, Soundness};
+use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, Op, Origin, TensorRole};
+
+/// Opens the file of an exported network, and checks that its weights can be used. Returns what is to be known of it
+/// too: the warnings of its description, and what is doubtful about its weights.
+///
+/// # Errors
+/// The file cannot be read, is no exported network, or cannot be used.
+pub fn open(path: &Path) -> Result<(ExportedNetwork, Vec<String>)> {
+    let file = ExportedNetwork::open(path).map_err(|error| unusable(path, &error))?;
+    let mut notes = file.description().warnings.clone();
+    match file.soundness().map_err(|error| unusable(path, &error))? {
+        Soundness::Sound => {}
+        Soundness::Doubtful(doubt) => notes.push(doubt),
+        Soundness::Unsound(unsound) => return Err(Error::user(format!("{} {unsound}", path.display()))),
+    }
+    Ok((file, notes))
+}
+
+/// Converts an error of the reader.
+fn unusable(path: &Path, error: &exported::Error) -> Error {
+    match error {
+        exported::Error::File(error) => unreadable(path, error),
+        _ => Error::user(format!("{}: {error}", path.display())),
+    }
+}
+
+/// Builds the network of a file with the weights in it, on the CPU in float32. Its random numbers follow from seed 0
+/// until [`Network::draw_from`].
+///
+/// # Errors
+/// The file cannot be read, or is larger than the memory.
+pub fn build(path: &Path, file: &ExportedNetwork) -> Result<Network> {
+    let graph = file.graph();
+    let parts = Parts::of(graph, file.feature_map())?;
+    let halves = |trains| {
+        let program = |part| lower::program(graph, part, trains).ok_or_else(|| apart(path));
+        let body = fuse(program(parts.body)?, Purpose::Training);
+        let head = Head::of(fuse(program(parts.head)?, Purpose::Training));
+        Ok::<_, Error>(Arc::new(Halves { body, head }))
+    };
+    let weights = weights(path, file)?;
+    let state = weights.iter().take(file.tensors().len()).zip(file.tensors());
+    let state = state.filter(|(_, stored)| stored.role != TensorRole::Constant).count();
+    let description = file.description();
+    let small = |size: u64| u32::try_from(size).unwrap_or(u32::MAX);
+    let [_, height, width] = description.input;
+    let streams = graph.nodes.iter().filter(|node| is_random(&node.op)).count();
+    let exported = Exported {
+        name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+        graph: graph.clone(),
+        image_size: [small(height), small(width)],
+        body: parts.body,
+        map: file.feature_map().map(|map| pooled_map(graph, map)),
+        streams: u32::try_from(streams).unwrap_or(u32::MAX),
+        counters: counters(graph),
+    };
+    let mut network = Network {
+        source: Source::Exported(Arc::new(exported)),
+        classes: small(description.classes),
+        training: halves(true)?,
+        evaluation: halves(false)?,
+        weights,
+        state,
+        noise: None,
+        kind: Kind::Float,
+        compute: Kind::Float,
+        frozen: None,
+    };
+    network.draw_from(0, 0);
+    Ok(network)
+}
+
+/// Where a graph is cut in two.
+struct Parts {
+    body: Part,
+    head: Part,
+}
+
+impl Parts {
+    /// After the feature map; without one, before the last layer, which is computed in float32 as other heads are.
+    fn of(graph: &Graph, map: Option<&FeatureMap>) -> Result<Self> {
+        let (images, logits) = (graph.images, graph.logits);
+        if let Some(map) = map {
+            let pooled = graph.nodes[map.pooled_by].outputs[0];
+            return Ok(Self { body: Part { from: images, to: map.value }, head: Part { from: pooled, to: logits } });
+        }
+        let layers =
+            graph.nodes.iter().rev().filter(|node| matches!(node.op, Op::Linear { .. } | Op::Convolution { .. }));
+        let mut cuts = layers.map(|node| node.inputs[0]);
+        let cut = cuts.next().filter(|&from| lower::program(graph, Part { from, to: logits }, false).is_some());
+        let cut = cut.unwrap_or(logits);
+        Ok(Self { body: Part { from: images, to: cut }, head: Part { from: cut, to: logits } })
+    }
+}
+
+fn apart(path: &Path) -> Error {
+    Error::internal(format!("{}: the images reach its logits without its feature map", path.display()))
+}
+
+fn pooled_map(graph: &Graph, map: &FeatureMap) -> PooledMap {
+    let pooled = graph.nodes[map.pooled_by].outputs[0];
+    let size = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+    PooledMap {
+        layout: map.layout,
+        shape: [map.channels, map.height, map.width].map(size),
+        vectors: open_shape(&graph.values[pooled].shape),
+    }
+}
+
+/// The counters of batches, by how often a step counts in them.
+fn counters(graph: &Graph) -> Vec<(i64, Vec<usize>)> {
+    let mut counts: BTreeMap<usize, i64> = BTreeMap::new();
+    for node in graph.nodes.iter().filter(|node| matches!(node.op, Op::CountBatch)) {
+        let mut origin = graph.values[node.inputs[0]].origin;
+        // A layer that is used twice counts twice.
+        while let Origin::Node(before) = origin {
+            origin = graph.values[graph.nodes[before].inputs[0]].origin;
+        }
+        if let Origin::Stored(index) = origin {
+            *counts.entry(index).or_default() += 1;
+        }
+    }
+    let mut counters: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+    counts.into_iter().for_each(|(index, count)| counters.entry(count).or_default().push(index));
+    counters.into_iter().collect()
+}
+
+/// All tensors of the file, in its order: the state dict, then constants.
+fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
+    let graph = file.graph();
+    let mut is_kernel = vec![false; file.tensors().len()];
+    for node in graph.nodes.iter().filter(|node| matches!(node.op, Op::Convolution { .. })) {
+        if let Origin::Stored(index) = graph.values[node.inputs[1]].origin {
+            is_kernel[index] = true;
+        }
+    }
+    let weight = |(stored, is_kernel): (&exported::StoredTensor, bool)| {
+        let bytes = file.bytes(stored).map_err(|error| unusable(path, &error))?;
+        let shape: Vec<i64> =
+            stored.tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
+        let tensor = Tensor::f_from_data_size(&bytes, &shape, super::state_dict::kind(stored.tensor.dtype()))?;
+        // Nothing is computed with parameters of other types.
+        let is_float = stored.tensor.dtype() == Dtype::F32;
+        let trained = is_float && stored.trained;
+        Ok(Weight {
+            name: stored.tensor.name().to_owned(),
+            tensor: tensor.set_requires_grad(trained),
+            trained,
+            is_float,
+            is_kernel,
+        })
+    };
+    file.tensors().iter().zip(is_kernel).map(weight).collect()
+}
+
+/// Copies weights from a file with an exported network's state dict, such as a trained student's. Returns the notes of
+/// the file too, and what is doubtful about the weights.
+///
+/// # Errors
+/// The file cannot be read, its keys, shapes or element types are not the network's, or its weights make every output
+/// NaN.
+pub fn load(network: &Network, path: &Path) -> Result<(Checkpoint, Vec<String>)> {
+    let checkpoint = Checkpoint::open_as_written(path).map_err(|error| unreadable(path, &error))?;
+    let mismatch = |what: String| {
+        Error::user(format!(
+            "checkpoint {} does not fit the exported network {}: {what}",
+            path.display(),
+            network.name()
+        ))
+    };
+    if checkpoint.tensors().len() != network.weights().len() {
+        let (found, wanted) = (checkpoint.tensors().len(), network.weights().len());
+        return Err(mismatch(format!("it has {found} tensors, expected {wanted}")));
+    }
+    let variances = network.source.exported().map(|exported| exported.graph.variances()).unwrap_or_default();
+    let mut doubt = None;
+    for (index, weight) in network.weights().iter().enumerate() {
+        let stored = checkpoint.get(&weight.name).ok_or_else(|| mismatch(format!("{} is missing", weight.name)))?;
+        let shape: Vec<i64> = stored.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
+        let kind = super::state_dict::kind(stored.dtype());
+        if shape != weight.tensor.size() || kind != weight.tensor.kind() {
+            let (wanted, of) = (weight.tensor.size(), weight.tensor.kind());
+            return Err(mismatch(format!("{} is {shape:?} of {kind:?}, expected {wanted:?} of {of:?}", weight.name)));
+        }
+        if weight.is_float {
+            let floats = checkpoint.floats(stored).map_err(|error| unreadable(path, &error))?;
+            match Soundness::of(&weight.name, variances.contains(&index), &floats) {
+                Soundness::Sound => {}
+                Soundness::Doubtful(what) => doubt = doubt.or(Some(what)),
+                Soundness::Unsound(what) => {
+                    return Err(Error::user(format!("checkpoint {} {what}", path.display())));
+                }
+            }
+        }
+        let bytes = checkpoint.bytes(stored).map_err(|error| unreadable(path, &error))?;
+        network.set(index, &Tensor::f_from_data_size(&bytes, &shape, kind)?);
+    }
+    let notes = checkpoint.notes().iter().cloned().chain(doubt).collect();
+    Ok((checkpoint, notes))
+}

@@ -1,0 +1,142 @@
+//! Convolutions and batch norms, by our kernels where they are faster.
+
+use tch::{Device, Kind, TchError, Tensor, no_grad};
+
+use distillery_core::architecture::Convolution;
+
+use super::program::{Kernel, Norm};
+use super::scope::Scope;
+use crate::device::kernels::{self, BatchNorm};
+
+/// Whether `cpp/` has kernels for such maps.
+pub(super) fn has_kernels(input: &Tensor) -> bool {
+    input.device() == Device::Cpu && matches!(input.kind(), Kind::Float | Kind::BFloat16)
+}
+
+/// Adds and applies ReLU, if wanted, in place where possible: nothing else uses `made`, and no gradient needs it.
+pub(super) fn finish(made: Tensor, added: Option<&Tensor>, relu: bool) -> Tensor {
+    let mut made = match added {
+        // What only weights were summed up to is float32.
+        Some(added) => &made + added.to_kind(made.kind()),
+        None => made,
+    };
+    if relu { made.relu_() } else { made }
+}
+
+/// A batch norm of `x` [B, C, N…] with scale, shift, running mean and running variance, then the sum with `added` and a
+/// ReLU.
+///
+/// In training it uses the statistics of the batch; in a head those of the vectors of whole images. One value per
+/// channel has no variance: then it uses the running statistics and leaves them alone.
+pub(super) fn norm(
+    of: Norm,
+    x: &Tensor,
+    [scale, shift, mean, variance]: [&Tensor; 4],
+    added: Option<&Tensor>,
+    relu: bool,
+    scope: &Scope<'_>,
+) -> Tensor {
+    let size = x.size();
+    let values = size[0] * size[2..].iter().product::<i64>();
+    let of_batch = of.of_batch && values > scope.vectors;
+    if of_batch && scope.vectors > 1 && size[0] % scope.batch == 0 {
+        return finish(norm_by_whole_images(of, x, [scale, shift, mean, variance], scope), added, relu);
+    }
+    if of_batch && size.len() == 4 && has_kernels(x) {
+        let weights = BatchNorm {
+            weight: scale,
+            bias: shift,
+            running_mean: mean,
+            running_var: variance,
+            momentum: of.momentum,
+            epsilon: of.epsilon,
+        };
+        let added = added.map(|added| added.to_kind(x.kind()));
+        return kernels::norm(x, added.as_ref(), &weights, relu);
+    }
+    let [scale, shift, mean, variance] = [scale, shift, mean, variance].map(Some);
+    let normalised = x.batch_norm(scale, shift, mean, variance, of_batch, of.momentum, of.epsilon, true);
+    finish(normalised, added, relu)
+}
+
+/// A batch norm in a head, of `x` [B·vectors·k, C, N…], by the mean and variance of the first vector of every image:
+/// that of the whole image. So the whole images' logits and the running statistics are those of the network without
+/// regions, and every region passes the same function.
+fn norm_by_whole_images(
+    of: Norm,
+    x: &Tensor,
+    [scale, shift, mean, variance]: [&Tensor; 4],
+    scope: &Scope<'_>,
+) -> Tensor {
+    let size = x.size();
+    let images = scope.batch / scope.vectors;
+    let by_vector: Vec<i64> =
+        [images, scope.vectors, size[0] / scope.batch].into_iter().chain(size[1..].iter().copied()).collect();
+    let whole = x.reshape(by_vector).select(1, 0).flatten(0, 1);
+    let others: Vec<i64> = (0..size.len() as i64).filter(|&dimension| dimension != 1).collect();
+    let (own_variance, own_mean) = whole.var_mean_correction(others.as_slice(), 0_i64, true);
+    no_grad(|| {
+        let count = (whole.numel() as i64 / size[1]) as f64;
+        let unbiased = own_variance.flatten(0, -1) * (count / (count - 1.0));
+        let _ = mean.shallow_clone().lerp_(&own_mean.flatten(0, -1).to_kind(mean.kind()), of.momentum);
+        let _ = variance.shallow_clone().lerp_(&unbiased.to_kind(variance.kind()), of.momentum);
+    });
+    let mut by_channel = vec![1; size.len()];
+    by_channel[1] = size[1];
+    let [scale, shift] = [scale, shift].map(|weight| weight.view(by_channel.as_slice()));
+    (x - own_mean) * ((own_variance + of.epsilon).rsqrt() * scale) + shift
+}
+
+/// A convolution whose weights are converted to the kind of `input` [B, C, H, W].
+pub(super) fn convolution(kernel: Kernel, input: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let geometry = kernel.geometry;
+    // They take float32 weights.
+    let has_kernels = has_kernels(input) && weight.kind() == Kind::Float && !kernel.is_dilated();
+    if has_kernels && kernels::suits_winograd(input.kind(), input.size()[3], weight, geometry) {
+        return kernels::winograd(input, weight, bias);
+    }
+    if has_kernels && kernels::supports_unfolded(input.kind(), geometry) {
+        return kernels::unfolded(input, weight, bias, geometry);
+    }
+    let bias = bias.map(|bias| bias.to_kind(input.kind()));
+    convolve(input, &weight.to_kind(input.kind()), bias.as_ref(), kernel)
+}
+
+/// A convolution with weights of the input's kind.
+pub(super) fn convolve(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kernel: Kernel) -> Tensor {
+    let Kernel { geometry, dilation } = kernel;
+    let pair = |[height, width]: [u32; 2]| [i64::from(height), i64::from(width)];
+    let by = |stride| input.conv2d(weight, bias, stride, pair(geometry.padding), dilation, i64::from(geometry.groups));
+    // oneDNN's kernels for this are slow: computing every pixel takes a fraction of the time.
+    let is_slow = geometry.stride == [2, 2] && i64::from(geometry.groups) == input.size()[1] && geometry.groups > 1;
+    if is_slow && input.device() == Device::Cpu { every_second(&by([1, 1])) } else { by(pair(geometry.stride)) }
+}
+
+/// A convolution with a bias, the sum with `added`, and a ReLU in one kernel of cuDNN; for inference on a GPU.
+///
+/// # Errors
+/// cuDNN has no kernel for these sizes.
+pub(super) fn convolve_fused(
+    input: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    geometry: Convolution,
+    added: Option<&Tensor>,
+) -> Result<Tensor, TchError> {
+    let [stride, padding] = [geometry.stride, geometry.padding].map(|pair| pair.map(i64::from));
+    let (bias, groups) = (Some(bias), i64::from(geometry.groups));
+    match added {
+        Some(added) => input.f_cudnn_convolution_add_relu(weight, added, 1.0, bias, stride, padding, [1, 1], groups),
+        None => input.f_cudnn_convolution_relu(weight, bias, stride, padding, [1, 1], groups),
+    }
+}
+
+/// A channels-last copy, which convolutions on CPU and GPU prefer.
+pub(super) fn channels_last(input: &Tensor) -> Tensor {
+    input.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// Every second pixel in both directions.
+pub(super) fn every_second(input: &Tensor) -> Tensor {
+    input.slice(2, None, None, 2).slice(3, None, None, 2)
+}

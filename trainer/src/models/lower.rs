@@ -1,0 +1,291 @@
+//! Makes programs of exported networks.
+//!
+//! A program computes as in training or as in evaluation, whatever the mode the file was exported in: in evaluation,
+//! dropout does nothing and stochastic depth keeps everything. In training, layers that were exported as in evaluation
+//! stay frozen.
+
+use distillery_core::architecture::Convolution;
+use distillery_core::exported::{self, Activation, Arithmetic, Graph, Operand, Origin, Size};
+
+use super::program::{GIVEN, Input, Kernel, Node, Norm, Op, Program, Random, ValueId, Window, int, open};
+
+/// What a value of the graph is.
+#[derive(Debug, Clone, Copy)]
+enum Meaning {
+    Input(Input),
+    /// A mask of stochastic depth that keeps everything. Dividing it by this probability changes nothing.
+    Ones(f64),
+}
+
+/// Part of a graph: what leads from one value to another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub from: exported::ValueId,
+    pub to: exported::ValueId,
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    trains: bool,
+    meanings: Vec<Option<Meaning>>,
+    program: Program,
+}
+
+/// A program that computes a part of the graph. `None` if the images lead there by another path, too.
+pub(super) fn program(graph: &Graph, part: Part, trains: bool) -> Option<Program> {
+    let needed = needed(graph, part)?;
+    let mut meanings: Vec<Option<Meaning>> = graph.values.iter().map(|value| stored(value.origin)).collect();
+    meanings[part.from] = Some(Meaning::Input(Input::Value(GIVEN)));
+    let shapes = vec![graph.values[part.from].shape.clone()];
+    let program = Program { shapes, nodes: Vec::new(), result: GIVEN };
+    let mut lowering = Lowering { graph, trains, meanings, program };
+    let mut stream = 0;
+    for (node, is_needed) in graph.nodes.iter().zip(needed) {
+        // Numbered in the whole graph, so that parts draw from different streams.
+        stream += u32::from(is_random(&node.op));
+        if is_needed {
+            lowering.node(node, stream);
+        }
+    }
+    match lowering.input(part.to) {
+        Input::Value(result) => lowering.program.result = result,
+        // Logits that depend on no image.
+        Input::Weight(index) => {
+            let shape = graph.values[part.to].shape.clone();
+            lowering.push(Op::Expand { shape: shape.clone() }, vec![Input::Weight(index)], vec![shape]);
+            lowering.program.result = lowering.program.shapes.len() - 1;
+        }
+    }
+    Some(lowering.program)
+}
+
+fn stored(origin: Origin) -> Option<Meaning> {
+    if let Origin::Stored(index) = origin { Some(Meaning::Input(Input::Weight(index))) } else { None }
+}
+
+/// Whether results depend on random numbers in training.
+pub(super) fn is_random(op: &exported::Op) -> bool {
+    use exported::Op;
+    match op {
+        Op::Dropout { probability, training } => *training && *probability > 0.0,
+        Op::Bernoulli { .. } => true,
+        Op::Attention { dropout, .. } => *dropout > 0.0,
+        _ => false,
+    }
+}
+
+/// Which nodes a part consists of. `None` if it needs the images, and does not begin with them.
+fn needed(graph: &Graph, part: Part) -> Option<Vec<bool>> {
+    let mut needed = vec![false; graph.nodes.len()];
+    let mut left = vec![part.to];
+    while let Some(value) = left.pop() {
+        match graph.values[value].origin {
+            _ if value == part.from => {}
+            Origin::Images => return None,
+            Origin::Node(index) if !needed[index] => {
+                needed[index] = true;
+                // What a mask is made of is only its memory.
+                if !matches!(graph.nodes[index].op, exported::Op::Bernoulli { .. }) {
+                    left.extend(&graph.nodes[index].inputs);
+                }
+            }
+            Origin::Node(_) | Origin::Stored(_) => {}
+        }
+    }
+    Some(needed)
+}
+
+impl Lowering<'_> {
+    fn node(&mut self, node: &exported::Node, stream: u32) {
+        use exported::Op as Read;
+        let first = || node.inputs[0];
+        match &node.op {
+            Read::Identity => self.same(node, first()),
+            Read::Dropout { probability, training } if !(self.trains && *training && *probability > 0.0) => {
+                self.same(node, first());
+            }
+            Read::Reshape { .. } | Read::Expand { .. } if self.shape(first()) == self.shape(node.outputs[0]) => {
+                self.same(node, first());
+            }
+            Read::Permute { order } if order.is_sorted() => self.same(node, first()),
+            Read::Empty { .. } | Read::CountBatch => {}
+            Read::Bernoulli { probability } if !self.trains => {
+                self.meanings[node.outputs[0]] = Some(Meaning::Ones(*probability));
+            }
+            Read::Bernoulli { probability } => {
+                let random = Random { probability: *probability, stream };
+                let shape = self.shape(node.outputs[0]).to_vec();
+                self.add(node, Op::Bernoulli { shape, random }, Vec::new());
+            }
+            Read::Arithmetic { kind, other } => self.arithmetic(node, *kind, *other),
+            op => {
+                let inputs = node.inputs.iter().map(|&input| self.input(input)).collect();
+                let op = self.operation(op, node, stream);
+                self.add(node, op, inputs);
+            }
+        }
+    }
+
+    fn shape(&self, value: exported::ValueId) -> &[Size] {
+        &self.graph.values[value].shape
+    }
+
+    /// The node's result is another value.
+    fn same(&mut self, node: &exported::Node, as_value: exported::ValueId) {
+        self.meanings[node.outputs[0]] = self.meanings[as_value];
+    }
+
+    /// Makes a value that the program needs.
+    fn input(&mut self, value: exported::ValueId) -> Input {
+        match self.meanings[value] {
+            Some(Meaning::Input(input)) => input,
+            Some(Meaning::Ones(_)) => {
+                let shape = self.shape(value).to_vec();
+                self.push(Op::Ones { shape: shape.clone() }, Vec::new(), vec![shape]);
+                let made = Input::Value(self.program.shapes.len() - 1);
+                self.meanings[value] = Some(Meaning::Input(made));
+                made
+            }
+            None => unreachable!("inputs come before the nodes that take them"),
+        }
+    }
+
+    fn add(&mut self, node: &exported::Node, op: Op, inputs: Vec<Input>) {
+        let shapes: Vec<Vec<Size>> = node.outputs.iter().map(|&output| self.shape(output).to_vec()).collect();
+        let first = self.program.shapes.len();
+        self.push(op, inputs, shapes);
+        for (at, &output) in node.outputs.iter().enumerate() {
+            self.meanings[output] = Some(Meaning::Input(Input::Value(first + at)));
+        }
+    }
+
+    fn push(&mut self, op: Op, inputs: Vec<Input>, shapes: Vec<Vec<Size>>) {
+        let first: ValueId = self.program.shapes.len();
+        let outputs = (first..first + shapes.len()).collect();
+        self.program.shapes.extend(shapes);
+        self.program.nodes.push(Node { op, inputs, outputs });
+    }
+
+    fn arithmetic(&mut self, node: &exported::Node, kind: Arithmetic, other: Operand) {
+        let output = node.outputs[0];
+        let meaning = |at: usize| node.inputs.get(at).and_then(|&input| self.meanings[input]);
+        match (kind, other, meaning(0), meaning(1)) {
+            (Arithmetic::Divide, Operand::Number(number), Some(Meaning::Ones(probability)), _)
+                if (number - probability).abs() <= 1e-6 * probability =>
+            {
+                self.meanings[output] = Some(Meaning::Ones(1.0));
+                return;
+            }
+            (Arithmetic::Multiply, Operand::Tensor, _, Some(Meaning::Ones(_)))
+                if self.shape(node.inputs[0]) == self.shape(output) =>
+            {
+                return self.same(node, node.inputs[0]);
+            }
+            (Arithmetic::Multiply, Operand::Tensor, Some(Meaning::Ones(_)), _)
+                if self.shape(node.inputs[1]) == self.shape(output) =>
+            {
+                return self.same(node, node.inputs[1]);
+            }
+            _ => {}
+        }
+        let inputs: Vec<Input> = node.inputs.iter().map(|&input| self.input(input)).collect();
+        let are_alike = matches!(inputs.as_slice(), [Input::Value(_), Input::Value(_)])
+            && self.shape(node.inputs[0]) == self.shape(node.inputs[1]);
+        let op = match kind {
+            Arithmetic::Add if are_alike => Op::Add,
+            kind => Op::Arithmetic { kind, other },
+        };
+        self.add(node, op, inputs);
+    }
+
+    /// An operation that a node computes by itself.
+    fn operation(&self, op: &exported::Op, node: &exported::Node, stream: u32) -> Op {
+        use exported::Op as Read;
+        let ints = |numbers: &[u64]| numbers.iter().map(|&number| int(number)).collect::<Vec<i64>>();
+        let dimensions = |numbers: &[usize]| numbers.iter().map(|&number| dimension(number)).collect::<Vec<i64>>();
+        match op {
+            Read::Convolution { stride, padding, dilation, groups, bias } => {
+                let weight = self.shape(node.inputs[1]);
+                let kernel = [2, 3].map(|side| small(weight[side].per_image()));
+                let [stride, padding] = [stride, padding].map(|pair| pair.map(small));
+                let geometry = Convolution { kernel, stride, padding, groups: small(*groups), bias: *bias };
+                Op::Convolution(Kernel { geometry, dilation: dilation.map(int) })
+            }
+            Read::BatchNorm { training, momentum, epsilon } => {
+                let (momentum, epsilon) = (*momentum, *epsilon);
+                Op::BatchNorm(Norm { momentum, epsilon, of_batch: self.trains && *training })
+            }
+            Read::LayerNorm { dimensions, epsilon, scale, shift } => {
+                let input = self.shape(node.inputs[0]);
+                let shape = open(&input[input.len() - dimensions..]);
+                Op::LayerNorm { shape, epsilon: *epsilon, scale: *scale, shift: *shift }
+            }
+            Read::GroupNorm { groups, epsilon, scale, shift } => {
+                Op::GroupNorm { groups: int(*groups), epsilon: *epsilon, scale: *scale, shift: *shift }
+            }
+            Read::Linear { .. } => Op::Linear,
+            Read::Matmul => Op::Matmul,
+            Read::Attention { mask, dropout, is_causal, scale } => {
+                let random = Random { probability: *dropout, stream };
+                let dropout = (self.trains && *dropout > 0.0).then_some(random);
+                Op::Attention { mask: *mask, dropout, is_causal: *is_causal, scale: *scale }
+            }
+            Read::Activation(Activation::Relu) => Op::Relu,
+            Read::Activation(function) => Op::Activation(*function),
+            Read::Softmax { dimension: at } => Op::Softmax { dimension: dimension(*at) },
+            Read::LogSoftmax { dimension: at } => Op::LogSoftmax { dimension: dimension(*at) },
+            Read::Prelu => Op::Prelu,
+            Read::Where => Op::Where,
+            Read::Max { dimensions: over, keeps, shares } => {
+                Op::Max { dimensions: dimensions(over), keeps: *keeps, shares: *shares }
+            }
+            Read::Norm { dimensions: over, keeps } => Op::Length { dimensions: dimensions(over), keeps: *keeps },
+            Read::Concat { dimension: at } => Op::Concat { dimension: dimension(*at) },
+            Read::MaxPool(read) => Op::MaxPool(window(*read)),
+            Read::AveragePool { window: read, counts_padding } => {
+                Op::AveragePool { window: window(*read), counts_padding: *counts_padding }
+            }
+            Read::AdaptiveAveragePool { size } => Op::AdaptiveAveragePool { size: size.map(int) },
+            Read::Mean { dimensions: over, keeps } => Op::Mean { dimensions: dimensions(over), keeps: *keeps },
+            Read::Reshape { shape } => Op::Reshape { shape: open(shape) },
+            Read::Expand { shape } => Op::Expand { shape: shape.clone() },
+            Read::Permute { order } => Op::Permute { order: dimensions(order) },
+            Read::Slice { dimension: at, start, end, step } => {
+                Op::Slice { dimension: dimension(*at), start: int(*start), end: int(*end), step: int(*step) }
+            }
+            Read::Select { dimension: at, index } => Op::Select { dimension: dimension(*at), index: int(*index) },
+            Read::Split { dimension: at, sizes } => Op::Split { dimension: dimension(*at), sizes: ints(sizes) },
+            Read::Unbind { dimension: at } => Op::Unbind { dimension: dimension(*at) },
+            Read::Pad { amounts, value } => {
+                Op::Pad { amounts: ints(&amounts.iter().rev().flatten().copied().collect::<Vec<_>>()), value: *value }
+            }
+            Read::Roll { shifts, dimensions: over } => {
+                Op::Roll { shifts: shifts.clone(), dimensions: dimensions(over) }
+            }
+            Read::Rows => Op::Rows,
+            Read::Dropout { probability, .. } => Op::Dropout(Random { probability: *probability, stream }),
+            Read::Arithmetic { .. }
+            | Read::Identity
+            | Read::Empty { .. }
+            | Read::Bernoulli { .. }
+            | Read::CountBatch => {
+                unreachable!("{op:?} is lowered before")
+            }
+        }
+    }
+}
+
+fn window(read: exported::Window) -> Window {
+    let exported::Window { size, stride, padding, dilation, rounds_up } = read;
+    let [size, stride, padding, dilation] = [size, stride, padding, dilation].map(|pair| pair.map(int));
+    Window { size, stride, padding, dilation, rounds_up }
+}
+
+fn dimension(number: usize) -> i64 {
+    int(number as u64)
+}
+
+/// Sizes of a kernel are small; a larger stride moves over every map in one step.
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,128 @@
+//! Further functions compute what their definitions say: see [`super::operators`].
+
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use super::operators::{Weights, assert_computes, softmax};
+use super::programs::{self, B, flag, float, int, ints, tensor};
+
+const SHAPE: [i64; 4] = [B, 3, 8, 8];
+
+/// A function of positive numbers: of x² + ½.
+fn assert_of_positive(operator: &'static str, more: &[(&'static str, Value)], define: &dyn Fn(&Tensor) -> Tensor) {
+    let build = |program: &mut programs::Network| {
+        program.node("mul.Tensor", "s", &[("self", tensor("x")), ("other", tensor("x"))], &SHAPE);
+        program.node("add.Tensor", "p", &[("self", tensor("s")), ("other", float(0.5))], &SHAPE);
+        let inputs: Vec<_> = [("self", tensor("p"))].into_iter().chain(more.iter().cloned()).collect();
+        program.node(operator, "y", &inputs, &SHAPE);
+        ("y", SHAPE.to_vec())
+    };
+    assert_computes(operator, false, &build, &|x, _| define(&(x * x + 0.5)));
+}
+
+/// A function of the images with a result of that shape.
+fn assert_of_images(
+    operator: &'static str,
+    more: &[(&'static str, Value)],
+    shape: &[i64],
+    define: &dyn Fn(&Tensor) -> Tensor,
+) {
+    let build = |program: &mut programs::Network| {
+        let inputs: Vec<_> = [("self", tensor("x"))].into_iter().chain(more.iter().cloned()).collect();
+        program.node(operator, "y", &inputs, shape);
+        ("y", shape.to_vec())
+    };
+    assert_computes(operator, false, &build, &|x, _| define(x));
+}
+
+/// One where x > 0, else zero.
+fn is_positive(x: &Tensor) -> Tensor {
+    x.gt(0.0).to_kind(Kind::Double)
+}
+
+fn either(x: &Tensor, positive: Tensor, negative: Tensor) -> Tensor {
+    let one = is_positive(x);
+    &one * positive + (one * -1.0 + 1.0) * negative
+}
+
+#[test]
+fn functions_that_bend_at_zero() {
+    assert_of_images("leaky_relu.default", &[("negative_slope", float(0.2))], &SHAPE, &|x| {
+        either(x, x.shallow_clone(), x * 0.2)
+    });
+    let elu = |alpha: f64, scale: f64, input_scale: f64| {
+        move |x: &Tensor| either(x, x * scale, ((x * input_scale).exp() - 1.0) * (alpha * scale))
+    };
+    assert_of_images("elu.default", &[("alpha", float(1.5))], &SHAPE, &elu(1.5, 1.0, 1.0));
+    assert_of_images("celu.default", &[("alpha", float(0.5))], &SHAPE, &elu(0.5, 1.0, 2.0));
+    assert_of_images("selu.default", &[], &SHAPE, &elu(1.673_263_242_354_377_2, 1.050_700_987_355_480_5, 1.0));
+    let softplus = [("beta", float(2.0)), ("threshold", float(1.0))];
+    assert_of_images("softplus.default", &softplus, &SHAPE, &|x| {
+        let is_straight = (x * 2.0).gt(1.0).to_kind(Kind::Double);
+        &is_straight * x + (is_straight * -1.0 + 1.0) * ((x * 2.0).exp() + 1.0).log() / 2.0
+    });
+    let build = |program: &mut programs::Network| {
+        program.parameter("slopes", &[3]);
+        program.node("prelu.default", "y", &[("self", tensor("x")), ("weight", tensor("slopes"))], &SHAPE);
+        ("y", SHAPE.to_vec())
+    };
+    let define = |x: &Tensor, weights: &Weights| either(x, x.shallow_clone(), x * weights["slopes"].view([3, 1, 1]));
+    assert_computes("prelu", false, &build, &define);
+}
+
+#[test]
+fn powers_exponentials_and_logarithms() {
+    assert_of_images("exp.default", &[], &SHAPE, &Tensor::exp);
+    assert_of_images("erf.default", &[], &SHAPE, &Tensor::erf);
+    assert_of_images("abs.default", &[], &SHAPE, &|x| either(x, x.shallow_clone(), -x));
+    assert_of_images("pow.Tensor_Scalar", &[("exponent", int(3))], &SHAPE, &|x| x * x * x);
+    assert_of_positive("log.default", &[], &Tensor::log);
+    assert_of_positive("sqrt.default", &[], &|x| (x.log() * 0.5).exp());
+    assert_of_positive("rsqrt.default", &[], &|x| (x.log() * -0.5).exp());
+    assert_of_positive("reciprocal.default", &[], &|x| (x.log() * -1.0).exp());
+    assert_of_positive("pow.Tensor_Scalar", &[("exponent", float(-0.75))], &|x| (x.log() * -0.75).exp());
+    assert_of_images("log_softmax.int", &[("dim", int(1))], &SHAPE, &|x| softmax(x, 1).log());
+}
+
+#[test]
+fn extremes_and_lengths() {
+    let over_positions = |x: &Tensor| x.flatten(2, 3);
+    let largest = |x: &Tensor| over_positions(x).sort(2, true).0.select(2, 0);
+    assert_of_images("amax.default", &[("dim", ints(&[2, 3]))], &[B, 3], &largest);
+    let length = |x: &Tensor| (x * x).sum_dim_intlist([1_i64].as_slice(), true, None::<Kind>).sqrt();
+    let over_channels = [("dim", ints(&[1])), ("keepdim", flag(true))];
+    assert_of_images("linalg_vector_norm.default", &over_channels, &[B, 1, 8, 8], &length);
+    for (operator, sign) in [("maximum.default", 1.0), ("minimum.default", -1.0)] {
+        let build = |program: &mut programs::Network| {
+            program.parameter("limits", &[8]);
+            program.node(operator, "y", &[("self", tensor("x")), ("other", tensor("limits"))], &SHAPE);
+            ("y", SHAPE.to_vec())
+        };
+        let define = |x: &Tensor, weights: &Weights| {
+            let is_chosen = ((x - &weights["limits"]) * sign).gt(0.0).to_kind(Kind::Double);
+            &is_chosen * x + (is_chosen * -1.0 + 1.0) * &weights["limits"]
+        };
+        assert_computes(operator, false, &build, &define);
+    }
+}
+
+#[test]
+fn a_condition_chooses_between_two_tensors() {
+    let is_seen = |at: usize| at.is_multiple_of(3);
+    let build = |program: &mut programs::Network| {
+        program.buffer("condition", &[8, 8]);
+        program.weights["config"]["condition"]["tensor_meta"]["dtype"] = json!(12);
+        program.recorded("condition")["dtype"] = json!(12);
+        program.files.last_mut().unwrap().1 = (0..64).map(|at| u8::from(is_seen(at))).collect();
+        program.parameter("other", &[3, 1, 1]);
+        let inputs = [("condition", tensor("condition")), ("self", tensor("x")), ("other", tensor("other"))];
+        program.node("where.self", "y", &inputs, &SHAPE);
+        ("y", SHAPE.to_vec())
+    };
+    let define = |x: &Tensor, weights: &Weights| {
+        let seen: Vec<f64> = (0..64).map(|at| f64::from(u8::from(is_seen(at)))).collect();
+        let seen = Tensor::from_slice(&seen).view([8, 8]);
+        &seen * x + (&seen * -1.0 + 1.0) * &weights["other"]
+    };
+    assert_computes("where", false, &build, &define);
+}

@@ -1,0 +1,15 @@
+//! Exported networks compute, train and distil as in PyTorch.
+
+mod fixtures;
+mod functions;
+mod heads;
+mod networks;
+mod norms_and_shapes;
+mod operators;
+mod randomness;
+mod refusals;
+mod runs;
+
+#[allow(dead_code, reason = "the tests of the reader use the rest")]
+#[path = "../../../../core/tests/it/exported/programs.rs"]
+mod programs;
