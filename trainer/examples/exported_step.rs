@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 fn run(network: &Path, batch: &Path, result: &Path) -> Result<()> {
-    let mut network = exported::build(network, &exported::open(network)?)?;
+    let mut network = exported::build(network, &exported::open(network)?.0)?;
     network.place(Device::Cpu, Kind::Float);
     let batch = Checkpoint::open(batch).map_err(|error| Error::user(error.to_string()))?;
     let (images, labels) = (tensor(&batch, "images")?, tensor(&batch, "labels")?.to_kind(Kind::Int64));
