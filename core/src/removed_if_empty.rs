@@ -45,7 +45,7 @@ mod tests {
                 fs::write(used.join("file"), "").unwrap();
             }
         }
-        let left = |path: &Path| fs::read_dir(path).map(|entries| entries.count()).ok();
+        let left = |path: &Path| fs::read_dir(path).map(Iterator::count).ok();
         assert_eq!((left(&there), left(&made), left(&used)), (Some(0), None, Some(1)));
         drop(RemovedIfEmpty::new(&there));
         assert!(there.exists(), "it was there before");
