@@ -255,7 +255,7 @@ async fn the_points_and_events_that_a_crash_leaves_are_shown_to_nobody_and_delet
     it.make_due().await;
     let output = tokio::process::Command::from(it.command("prune")).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("events and points of 1 deleted jobs"), "{said}");
+    assert!(said.contains("events and points of 1 deleted job"), "{said}");
     assert_eq!(it.rows().await, (0, 0));
 }
 

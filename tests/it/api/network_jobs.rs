@@ -136,5 +136,6 @@ async fn workers_that_do_not_know_exported_networks_are_what_a_job_waits_for() {
     let id = posted(&api, &job).await;
     assert_eq!(summary(&api, &id).await["waiting"]["reason"], "version");
     let dry = api.post("/v1/jobs?dry_run=true", &plain_job()).await.expect(200);
-    assert_eq!(dry["warnings"], json!([]), "it can take others");
+    let waits = |warning: &Value| warning.as_str().unwrap().contains("the job waits");
+    assert!(!dry["warnings"].as_array().unwrap().iter().any(waits), "it can take others: {dry:#}");
 }

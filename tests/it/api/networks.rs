@@ -144,7 +144,8 @@ async fn all_faults_of_a_network_are_told_at_once() {
     assert!(problem["detail"].as_str().unwrap().contains("it has 2 faults, listed in errors"), "{problem}");
     let details: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| error["detail"].as_str()).collect();
     assert!(
-        details[0].unwrap().starts_with("node conv: ") && details[1].unwrap().starts_with("node logits: "),
+        details[0].unwrap().starts_with("operator aten.sin.default: is not supported; it computes logits")
+            && details[1].unwrap().starts_with("operator mine.conv.default: is not supported; it computes conv"),
         "{details:?}"
     );
     assert!(!problem.to_string().contains("secret"), "{problem}");

@@ -228,7 +228,7 @@ fn constants_are_finite(plan: &Plan, weights: &[Weight]) -> bool {
     let constants = norms.flat_map(|norm| factor_and_offset(&norm, weights));
     let tensors = weights.iter().filter(|weight| weight.is_float).map(|weight| weight.tensor.shallow_clone());
     let finite: Vec<Tensor> = tensors.chain(constants).map(|tensor| tensor.isfinite().all()).collect();
-    Tensor::stack(&finite, 0).all().int64_value(&[]) == 1
+    finite.is_empty() || Tensor::stack(&finite, 0).all().int64_value(&[]) == 1
 }
 
 /// The factor and the offset `[C]` of a batch norm with its running statistics, in the kind of its weights.

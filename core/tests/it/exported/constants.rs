@@ -56,13 +56,13 @@ fn parts_that_are_overwritten_show_in_all_views() {
     let (_, shape, elements) = constant(|network| {
         network.node("zeros.default", "zeros", &[("size", ints(&[8, 8]))], &[8, 8]);
         // A view that is taken before the writing.
-        network.node("view.default", "flat", &[("self", tensor("zeros")), ("size", ints(&[64]))], &[64]);
+        network.node("view.default", "row", &[("self", tensor("zeros")), ("size", ints(&[64]))], &[64]);
         let rows = [("self", tensor("zeros")), ("dim", int(0)), ("start", int(-2)), ("end", int(i64::MAX))];
         network.node("slice.Tensor", "rows", &rows, &[2, 8]);
         let columns = [("self", tensor("rows")), ("dim", int(1)), ("start", int(0)), ("end", int(3))];
         network.node("slice.Tensor", "corner", &columns, &[2, 3]);
         network.node("fill_.Scalar", "filled", &[("self", tensor("corner")), ("value", int(5))], &[2, 3]);
-        network.node("view.default", "constant", &[("self", tensor("flat")), ("size", ints(&[8, 8]))], &[8, 8]);
+        network.node("view.default", "constant", &[("self", tensor("row")), ("size", ints(&[8, 8]))], &[8, 8]);
     });
     assert_eq!(shape, [8, 8]);
     let expected = |row: usize, column: usize| if row >= 6 && column < 3 { 5.0 } else { 0.0 };
