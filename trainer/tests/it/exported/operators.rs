@@ -71,6 +71,8 @@ pub fn assert_computes(name: &str, train: bool, build: Build<'_>, define: Define
         let leaves = std::iter::once((&found_images, &wanted_images)).chain(trained);
         for (found, wanted) in leaves.filter(|(_, wanted)| wanted.requires_grad() && wanted.grad().defined()) {
             let off = distance(&found.grad(), &wanted.grad());
+            // PyTorch's slope of this one is 1/6 in single precision, whatever it computes in.
+            let tolerance = if name == "hardsigmoid.default" { tolerance.max(1e-8) } else { tolerance };
             assert!(off < 10.0 * tolerance, "{name}: a gradient is {off:e} off in {kind:?}");
         }
     }
