@@ -3,7 +3,8 @@
 
 For every NAME.onnx in a directory there is a NAME.safetensors with `images` [N, 3, H, W] and `logits` [N, classes], both
 float32. Each file is checked by ONNX itself, with strict shape inference, and run with all images at once and with one at
-a time. Prints JSON: for each file the largest difference of two logits, the largest logit, the images whose best class
+a time. Prints JSON: for each file the largest and the mean square difference of two logits, the same of the logits, the
+images whose best class
 differs, and the outputs beside the logits. A NAME.pt2 is run by PyTorch in the same way, if it is there.
 
     .deps/onnxruntime/run scripts/check_export.py DIRECTORY
@@ -39,6 +40,8 @@ def compare(run, samples):
     assert logits.shape == each.shape == expected.shape, (logits.shape, each.shape, expected.shape)
     differences = [numpy.abs(found - expected).max() for found in (logits, each)]
     return {
+        "mean_square_difference": float(((logits - expected) ** 2).mean()),
+        "mean_square_logit": float((expected**2).mean()),
         "largest_difference": float(max(differences)),
         "largest_logit": float(numpy.abs(expected).max()),
         "other_class": int((logits.argmax(1) != expected.argmax(1)).sum()),
