@@ -236,7 +236,8 @@ def regions(program, images, described):
     if described["feature_map"]["layout"] == "channels_last":
         maps = maps.permute(0, 3, 1, 2)
     if maps.dim() == 3:
-        are_last = torch.allclose(maps.mean(2).flatten(), run.pooled.flatten(), atol=1e-5)
+        means = maps.mean(2)
+        are_last = means.numel() == run.pooled.numel() and torch.allclose(means.flatten(), run.pooled.flatten(), atol=1e-5)
         maps = (maps if are_last else maps.transpose(1, 2)).reshape(-1, channels, height, width)
     quarters = torch.nn.functional.adaptive_avg_pool2d(maps, 2).flatten(2)
     logits = []
