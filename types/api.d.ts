@@ -164,7 +164,6 @@ interface Schemas {
     batch: (number | null)[];
     classes: number;
     feature_map?: Schemas['ExportedMap'] | null;
-    format: string;
     head: Schemas['ExportedHead'];
     input: number[];
     macs: number;
@@ -357,13 +356,13 @@ interface Schemas {
       waits_for?: string | null;
     })[];
   };
+  MapLayout: "channels_first" | "channels_last" | "tokens";
   Memory: {
     activations_bytes: number;
     method: string;
     total_bytes: number;
     weights_bytes: number;
   };
-  MapLayout: "channels_first" | "channels_last" | "tokens";
   MemoryDescription: {
     kept_elements: number;
     peak_elements: number;
