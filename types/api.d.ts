@@ -59,6 +59,11 @@ interface Schemas {
     tensors: number;
   };
   CheckpointFormat: "safetensors" | "torch_zip" | "torch_legacy" | "torch_export";
+  ClassifierCost: {
+    macs_per_class: number;
+    other_parameters: number;
+    parameters_per_class: number;
+  };
   DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
   DatasetList: {
     data: Schemas['Summary'][];
@@ -154,6 +159,8 @@ interface Schemas {
     begins_after?: string | null;
     classifier?: string | null;
     is_linear?: boolean | null;
+    keeps_classifier?: string | null;
+    new_classifier?: Schemas['ClassifierCost'] | null;
     operators: string[];
   };
   ExportedMap: {
@@ -550,13 +557,16 @@ interface Schemas {
     sha256: string;
     size_bytes: number;
   };
+  StudentHead: "keep" | "new";
   StudentSpec: {
     architecture?: string;
     checkpoint?: string;
+    head?: Schemas['StudentHead'];
   };
   StudentSpecRequest: {
     architecture?: string | null;
     checkpoint?: string | null;
+    head?: Schemas['StudentHead'] | null;
   };
   Summaries: {
     data: Schemas['JobSummary'][];

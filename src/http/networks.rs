@@ -12,7 +12,7 @@ use crate::db;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::Status;
 use crate::exported::{Description, HOW_TO_EXPORT};
-use crate::spec::{ExportedNetwork, Fault, JobSpec, Network, Networks, Request};
+use crate::spec::{ExportedNetwork, Fault, JobSpec, Network, Networks, Request, StudentHead};
 use crate::text::counted;
 
 /// What was found of the networks of a specification.
@@ -23,6 +23,8 @@ pub struct Found {
     pub faults: Vec<Fault>,
     /// What their checkpoints' reader has to say.
     pub notes: Vec<String>,
+    /// That the student gets a new classifier.
+    pub new_classifier: Option<String>,
 }
 
 /// How a network is called that has no other name.
@@ -54,7 +56,7 @@ pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> 
         let given = Given::of(request, "/teacher/architecture", teacher.architecture);
         if let Some(id) = &teacher.checkpoint {
             found.networks.teacher =
-                Role { name: "teacher", given, classes }.of_checkpoint(state, id, &mut found).await?;
+                Role { name: "teacher", given, classes, head: None }.of_checkpoint(state, id, &mut found).await?;
         }
         if let Some(id) = &teacher.job {
             found.networks.teacher = of_job(state, id, given, classes, &mut found.faults).await?;
@@ -62,7 +64,9 @@ pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> 
     }
     if let Some(id) = &request.student.checkpoint {
         let given = Given::of(request, "/student/architecture", request.student.architecture);
-        found.networks.student = Role { name: "student", given, classes }.of_checkpoint(state, id, &mut found).await?;
+        let head = request.student.head;
+        found.networks.student =
+            Role { name: "student", given, classes, head }.of_checkpoint(state, id, &mut found).await?;
     }
     Ok(found)
 }
@@ -72,7 +76,10 @@ pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> 
 struct Role {
     name: &'static str,
     given: Given,
+    /// Those of the data set.
     classes: Option<u32>,
+    /// What becomes of the checkpoint's classifier.
+    head: Option<StudentHead>,
 }
 
 impl Role {
@@ -89,8 +96,8 @@ impl Role {
             return Ok(None);
         };
         found.notes.extend(checkpoint.notes.iter().map(|note| format!("checkpoint {id}: {note}")));
-        let network = match exported(&checkpoint) {
-            Ok(None) => return Ok(self.known(&checkpoint, &mut found.faults)),
+        let mut network = match exported(&checkpoint) {
+            Ok(None) => return Ok(self.known(&checkpoint, found)),
             Ok(Some(network)) => network,
             Err(reason) => {
                 found.faults.push(self.fault("checkpoint", reason));
@@ -107,14 +114,18 @@ impl Role {
                 return Ok(None);
             }
         }
-        if let Some(detail) = wrong_classes(&network, self.classes) {
-            found.faults.push(self.fault("checkpoint", format!("checkpoint {id}: {detail}")));
+        if self.is_new() {
+            self.replaces(network.description.classes, found);
+            network.description = with_classes(network.description, self.classes);
+        } else if let Some(detail) = wrong_classes(&network, self.classes) {
+            found.faults.push(self.fault("checkpoint", format!("checkpoint {id}: {detail}{}", self.new_head())));
         }
         Ok(Some(Network::Exported(Box::new(network))))
     }
 
     /// The only architecture that a checkpoint fits, if the specification names none.
-    fn known(self, checkpoint: &UploadedCheckpoint, faults: &mut Vec<Fault>) -> Option<Network> {
+    fn known(self, checkpoint: &UploadedCheckpoint, found: &mut Found) -> Option<Network> {
+        let faults = &mut found.faults;
         let id = &checkpoint.id;
         let architecture = match self.given {
             Given::Faulty => return None,
@@ -133,9 +144,36 @@ impl Role {
                 }
             },
         };
-        let mismatch = mismatch(checkpoint, architecture, self.classes);
-        faults.extend(mismatch.map(|mismatch| self.fault("checkpoint", format!("checkpoint {id} {mismatch}"))));
+        // A classifier that is replaced may have any classes.
+        let mismatch = mismatch(checkpoint, architecture, self.classes.filter(|_| !self.is_new()));
+        // Only its classes do not fit: the architecture is one of those whose keys and shapes the checkpoint has.
+        let fit = checkpoint.fits.iter().find(|fit| fit.architecture == architecture.name);
+        let advice = if fit.is_some() { self.new_head() } else { "" };
+        let fault = |mismatch| self.fault("checkpoint", format!("checkpoint {id} {mismatch}{advice}"));
+        faults.extend(mismatch.map(fault));
+        if let Some(fit) = fit.filter(|_| self.is_new()) {
+            self.replaces(fit.num_classes.into(), found);
+        }
         Some(Network::Known(architecture))
+    }
+
+    fn is_new(self) -> bool {
+        self.head == Some(StudentHead::New)
+    }
+
+    /// Notes that the classifier is replaced. `before`: its classes.
+    fn replaces(self, before: u64, found: &mut Found) {
+        let Some(classes) = self.classes else { return };
+        let [before, after] = [before, classes.into()].map(|classes| counted(classes, "class", "classes"));
+        found.new_classifier = Some(format!(
+            "the {}'s classifier with {before} is replaced by one with {after}, which starts from random weights",
+            self.name
+        ));
+    }
+
+    /// What else a student can do about other classes.
+    fn new_head(self) -> &'static str {
+        if self.name == "student" { "; or replace its classifier with \"head\": \"new\"" } else { "" }
     }
 }
 
@@ -151,6 +189,14 @@ fn exported(checkpoint: &UploadedCheckpoint) -> Result<Option<ExportedNetwork>, 
              the file again",
             checkpoint.id
         )),
+    }
+}
+
+/// The description of a network with a classifier for the classes of a data set, if they are known.
+fn with_classes(description: Description, classes: Option<u32>) -> Description {
+    match classes {
+        Some(classes) => description.with_classes(classes.into()),
+        None => description,
     }
 }
 
@@ -241,7 +287,9 @@ async fn of_job(
             return Ok(None);
         }
     };
-    let network = match student_of(state, id, &spec).await? {
+    // Faults of a data set that the other job uses are not faults of this one.
+    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
+    let network = match student_of(state, id, &spec, theirs).await? {
         Ok(network) => network,
         Err(detail) => {
             faults.push(fault("/teacher/job", detail));
@@ -259,8 +307,6 @@ async fn of_job(
         let detail = format!("the student of job {id} is {name}, not a {}: leave this out", given.name);
         faults.push(fault("/teacher/architecture", detail));
     }
-    // Faults of a data set that the other job uses are not faults of this one.
-    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
     if let (Some(theirs), Some(ours)) = (theirs, classes)
         && let Some(detail) =
             architecture::class_mismatch(&format!("the student of job {id}"), theirs, "this job's data set", ours)
@@ -270,8 +316,13 @@ async fn of_job(
     Ok(Some(network))
 }
 
-/// The network that a job trains, or why it cannot be used.
-async fn student_of(state: &AppState, id: &str, spec: &JobSpec) -> Result<Result<Network, String>, ApiError> {
+/// The network that a job trains, or why it cannot be used. `classes` are those of its data set, if they are known.
+async fn student_of(
+    state: &AppState,
+    id: &str,
+    spec: &JobSpec,
+    classes: Option<u32>,
+) -> Result<Result<Network, String>, ApiError> {
     if let Some(name) = &spec.student.architecture {
         return Ok(architecture::named(name).map(Network::Known).map_err(|unknown| {
             format!("this version of the server cannot read the specification of job {id}: {unknown}")
@@ -284,7 +335,12 @@ async fn student_of(state: &AppState, id: &str, spec: &JobSpec) -> Result<Result
         )));
     };
     Ok(match exported(&uploaded) {
-        Ok(Some(network)) => Ok(Network::Exported(Box::new(network))),
+        Ok(Some(mut network)) => {
+            if spec.student.head == Some(StudentHead::New) {
+                network.description = with_classes(network.description, classes);
+            }
+            Ok(Network::Exported(Box::new(network)))
+        }
         Ok(None) => Err(format!("checkpoint {checkpoint} of job {id} is no exported network")),
         Err(reason) => Err(reason),
     })

@@ -21,7 +21,7 @@ use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
 use super::v1::stream::{Deleted, JobProgress};
 use crate::db::metrics::StoredPoint;
-use crate::spec::{self, Augmentation, EvalCrop, Grouping, Method, Precision};
+use crate::spec::{self, Augmentation, EvalCrop, Grouping, Method, Precision, StudentHead};
 
 /// Swagger UI styles its elements inline.
 const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
@@ -42,7 +42,7 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
     ),
     components(schemas(
         Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, EvalCrop, Grouping, Method,
-        Precision
+        Precision, StudentHead
     ))
 )]
 struct Base;

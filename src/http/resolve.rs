@@ -37,6 +37,8 @@ pub struct Resolved {
     waits: Option<String>,
     /// Notes of the reader of its checkpoints, and which defaults follow from exported networks.
     notes: Vec<String>,
+    /// That the student gets a new classifier. The trainer says it in the job's history.
+    new_classifier: Option<String>,
 }
 
 /// The exported networks of a job.
@@ -98,7 +100,8 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
         checked = dataset_facts::check(state, &dataset, &mut of_dataset).await?;
     }
     let classes = checked.as_ref().map(|dataset| dataset.classes);
-    let Found { networks, faults: of_networks, mut notes } = networks::find(state, &first, classes).await?;
+    let Found { networks, faults: of_networks, mut notes, new_classifier } =
+        networks::find(state, &first, classes).await?;
     // Again, with the defaults that follow from the networks.
     let mut request = Request::read_with(document, &networks);
     request.faults.extend(of_dataset);
@@ -121,7 +124,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
             let prospects = waiting::prospects(&state.pool, needs).await?;
             let too_few = devices > 1 && prospects.most_devices.unsigned_abs() < devices;
             let waits = prospects.lack.as_ref().filter(|_| too_few).map(Lack::warning);
-            Ok(Resolved { spec, exported, dataset, fingerprint, prospects, waits, notes })
+            Ok(Resolved { spec, exported, dataset, fingerprint, prospects, waits, notes, new_classifier })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
@@ -173,7 +176,8 @@ impl Resolved {
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
         let prospects = self.later_prospects(state).await?;
-        let Self { spec, exported, dataset, prospects: earlier, waits, notes: of_checkpoints, .. } = self;
+        let Self { spec, exported, dataset, prospects: earlier, waits, notes: of_checkpoints, new_classifier, .. } =
+            self;
         let prospects = prospects.unwrap_or(earlier);
         // For dry runs only: a job says what it waits for as long as it waits.
         let no_worker = prospects.lack.as_ref().filter(|_| waits.is_none()).map(Lack::warning);
@@ -198,6 +202,7 @@ impl Resolved {
             .chain(of_dataset)
             .chain(spec::oversized_batch(&spec.training, train_images))
             .chain(of_checkpoints)
+            .chain(new_classifier)
             .chain(no_worker)
             .chain(waits)
             .chain(check_disk(&state.settings.spool_dir, spec.training.disk_bytes(costs.student.parameters)))

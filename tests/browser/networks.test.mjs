@@ -89,6 +89,10 @@ test('another choice drops a network, and leaves first weights to the server', (
   assert.deepEqual(studentFrom({ architecture: 'resnet8' }, 'ckpt_net', isNetwork), { checkpoint: 'ckpt_net' });
   assert.deepEqual(studentFrom({ checkpoint: 'ckpt_net' }, 'resnet8', isNetwork), { architecture: 'resnet8' });
   assert.deepEqual(studentFrom({ architecture: 'resnet8', checkpoint: 'ckpt_1' }, 'resnet20', isNetwork), { architecture: 'resnet20', checkpoint: 'ckpt_1' });
+  // What becomes of a checkpoint's classifier goes with the checkpoint.
+  assert.deepEqual(studentFrom({ checkpoint: 'ckpt_net', head: 'new' }, 'ckpt_net', isNetwork), { checkpoint: 'ckpt_net', head: 'new' });
+  assert.deepEqual(studentFrom({ architecture: 'resnet8', checkpoint: 'ckpt_1', head: 'new' }, 'resnet20', isNetwork), { architecture: 'resnet20', checkpoint: 'ckpt_1', head: 'new' });
+  assert.deepEqual(studentFrom({ checkpoint: 'ckpt_net', head: 'new' }, 'resnet8', isNetwork), { architecture: 'resnet8' });
   assert.deepEqual(studentFrom({ checkpoint: 'ckpt_net' }, undefined, isNetwork), {});
   assert.deepEqual(studentFrom(undefined, 'resnet8', isNetwork), { architecture: 'resnet8' });
 });

@@ -54,6 +54,40 @@ async fn a_posted_job_trains_a_student_that_becomes_a_teacher_and_downloads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_exported_network_learns_other_classes_with_a_new_classifier_and_teaches_them() {
+    let library = concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/onnxruntime/libonnxruntime.so").to_owned();
+    let environment = vec![("DISTILLERY_ONNXRUNTIME", library)];
+    let server = Server::start(Options { environment, ..Options::default() }).await;
+    let file = std::fs::read("tests/fixtures/exported/test_efficientnet.pt2").unwrap();
+    let upload = server.http.put(format!("{}/v1/checkpoints?name=ten.pt2", server.url)).body(file);
+    let (status, network) = server.call(upload).await;
+    assert_eq!(status, StatusCode::CREATED, "{network}");
+    let mut job = quick_job();
+    job["student"] = json!({"checkpoint": network["id"], "head": "new"});
+    job["dataset"] = json!({"name": "patterns"});
+    let id = server.post(&job).await;
+    let mut pupil = distillation(json!({"job": id}), "sdd_kd");
+    pupil["dataset"] = json!({"name": "patterns"});
+    let pupil = server.post(&pupil).await;
+    let done = server.succeeded(&id).await;
+    let keys = "(classifier.weight, classifier.bias)";
+    let message = format!("the student's classifier {keys} with 10 classes was replaced by one with 4 classes");
+    server.until_message(&id, &message).await;
+
+    let answer = server.http.get(format!("{}/v1/jobs/{id}/student?format=pt2", server.url)).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let bytes = answer.bytes().await.unwrap().to_vec();
+    let read = distillery::exported::ExportedNetwork::from_bytes(bytes).unwrap();
+    assert_eq!(read.description().classes, 4);
+    let report = server.get(&format!("/v1/jobs/{id}/artifacts/export-onnx.json")).await;
+    assert_eq!(report["runtime"]["name"], "ONNX Runtime", "{report}");
+    assert_eq!(report["parity"]["top1_agreement"], 100.0, "{report}");
+
+    let taught = server.succeeded(&pupil).await;
+    assert_eq!(taught["result"]["teacher_top1"], done["result"]["best_top1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_promised_series_is_recorded() {
     let server = Server::start(Options::default()).await;
     let teacher = server.post(&quick_job()).await;

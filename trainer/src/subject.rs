@@ -40,7 +40,7 @@ impl Subject {
         };
         let (checkpoint, classes) = state_dict::open(path, architecture, args.state_dict.as_deref())?;
         let network = models::build(architecture, classes, 0);
-        let doubt = state_dict::load(&network, &checkpoint, path)?;
+        let doubt = state_dict::load(&network, &checkpoint, path, &[])?;
         let notes = checkpoint.notes().iter().cloned().chain(doubt).collect();
         Ok(Self { network, notes, checkpoint: Some(checkpoint) })
     }
@@ -53,13 +53,12 @@ impl Subject {
                 "{path} is an exported network, which has no other architecture: leave it out"
             )));
         }
-        let (file, mut notes) = models::exported::open(path)?;
+        let (mut file, mut notes) = models::exported::open(path)?;
+        let weights = args.network.is_some().then_some(&args.checkpoint);
+        let checkpoint = weights.map(|weights| models::exported::open_weights(weights, &mut file)).transpose()?;
         let network = models::exported::build(path, &file)?;
-        let mut checkpoint = None;
-        if args.network.is_some() {
-            let (loaded, of_weights) = models::exported::load(&network, &args.checkpoint)?;
-            notes.extend(of_weights);
-            checkpoint = Some(loaded);
+        if let Some(checkpoint) = &checkpoint {
+            notes.extend(models::exported::load(&network, checkpoint, &args.checkpoint, &[])?);
         }
         Ok(Self { network, checkpoint, notes })
     }

@@ -19,7 +19,7 @@ use crate::exported::{StoredTensor, TensorRole};
 const FOLDER: &str = "student";
 /// Paths and source lines of the machine that exported the program, and code that checks inputs.
 const RULES: json_filter::Rules<'_> =
-    json_filter::Rules { dropped: &["stack_trace", "guards_code"], checked: ("expr_str", is_size) };
+    json_filter::Rules { dropped: &["stack_trace", "guards_code"], checked: ("expr_str", is_size), resized: &[] };
 /// Alignment of storages, as PyTorch's.
 const ALIGNMENT: u16 = 64;
 /// PyTorch's number of the layout of ordinary tensors.
@@ -41,6 +41,9 @@ pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
         }
     };
     let archive = network.archive()?;
+    // Of a student that was trained with a new classifier.
+    let resized = network.resized()?;
+    let rules = json_filter::Rules { resized: &resized, ..RULES };
     let mut writer = Writer { zip: ZipWriter::new(output) };
     writer.entry("archive_format", b"pt2")?;
     for (name, usual) in [("archive_version", "0"), (".data/version", "3")] {
@@ -50,7 +53,7 @@ pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
         writer.entry(name, format!("{word}{end}").as_bytes())?;
     }
     writer.entry("byteorder", b"little")?;
-    writer.entry(PROGRAM, &json_filter::filtered(&archive.document(PROGRAM)?, &RULES)?)?;
+    writer.entry(PROGRAM, &json_filter::filtered(&archive.document(PROGRAM)?, &rules)?)?;
     // PyTorch asks for this entry, and takes an empty one as none.
     writer.entry("data/sample_inputs/model.pt", b"")?;
     let is_constant = |stored: &StoredTensor| stored.role == TensorRole::Constant;

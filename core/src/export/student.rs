@@ -58,7 +58,7 @@ impl Student {
     }
 
     fn of_network(weights: Checkpoint, path: &Path) -> Result<Self> {
-        let network = ExportedNetwork::open(path)?;
+        let mut network = ExportedNetwork::open(path)?;
         if let Some(expected) = weights.metadata().get(NETWORK) {
             let found = sha256(path)?;
             if *expected != found {
@@ -69,6 +69,7 @@ impl Student {
                 ));
             }
         }
+        network.fit_classifier(&weights);
         let index: HashMap<&str, usize> =
             weights.tensors().iter().enumerate().map(|(index, tensor)| (tensor.name(), index)).collect();
         let place = |(at, stored): (usize, &StoredTensor)| match stored.role {

@@ -17,7 +17,7 @@ use crate::checkpoint::error::shown;
 /// Most nodes of a network.
 pub(super) const MOST_NODES: usize = 20_000;
 /// Most elements of a value, per image.
-const MOST_ELEMENTS: u64 = 1 << 32;
+pub(super) const MOST_ELEMENTS: u64 = 1 << 32;
 /// The origin of values that are not in the graph.
 pub(super) const NOWHERE: Origin = Origin::Node(usize::MAX);
 /// Nodes that a fault names.

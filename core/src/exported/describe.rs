@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::classifier::{self, Classifier, ClassifierCost};
 use super::graph::{Graph, Node, Origin, Value};
 use super::head::{FeatureMap, MapLayout, Path};
 use super::memory::{self, MemoryDescription};
@@ -94,6 +95,27 @@ pub struct HeadDescription {
     pub is_linear: Option<bool>,
     /// Key of the weight of the layer that gives the logits, if it is a linear layer or a 1×1 convolution.
     pub classifier: Option<String>,
+    /// What the network costs with another number of classes; `None` if its classifier cannot be replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_classifier: Option<ClassifierCost>,
+    /// Why the classifier cannot be replaced by one of other classes: continues "because". `None` if it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_classifier: Option<String>,
+}
+
+impl Description {
+    /// The network with a new classifier for `classes` classes, as far as this is known without its file.
+    #[must_use]
+    pub fn with_classes(mut self, classes: u64) -> Self {
+        if let Some(cost) = &self.head.new_classifier {
+            let of_classes = |each: u64, classes: u64| each.saturating_mul(classes);
+            self.parameters = cost.other_parameters.saturating_add(of_classes(cost.parameters_per_class, classes));
+            let others = self.macs.saturating_sub(of_classes(cost.macs_per_class, self.classes));
+            self.macs = others.saturating_add(of_classes(cost.macs_per_class, classes));
+        }
+        self.classes = classes;
+        self
+    }
 }
 
 /// What is described.
@@ -105,14 +127,21 @@ pub(super) struct Subject<'a> {
     pub(super) batch: Bounds,
 }
 
-pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap>) {
+/// What is found out with a description.
+pub(super) struct Described {
+    pub(super) description: Description,
+    pub(super) feature_map: Option<FeatureMap>,
+    pub(super) classifier: Option<Classifier>,
+}
+
+pub(super) fn describe(subject: &Subject<'_>) -> Described {
     let Subject { graph, tensors, schema, .. } = subject;
     let path = Path::of(graph);
     let map = path.feature_map(graph);
+    let classifier = path.classifier(graph, map.map_or(0, |map| map.pooled_by + 1));
     let size = |value: usize, dimension: usize| graph.values[value].shape[dimension].per_image();
     let mode = mode(graph);
     let bound = |bound: Option<i64>| bound.and_then(|bound| u64::try_from(bound).ok());
-    let trained = tensors.iter().filter(|stored| stored.trained);
     let description = Description {
         format: FORMAT,
         schema: format!("{}.{}", schema.major, schema.minor),
@@ -120,16 +149,29 @@ pub(super) fn describe(subject: &Subject<'_>) -> (Description, Option<FeatureMap
         input: [1, 2, 3].map(|dimension| size(graph.images, dimension)),
         batch: [bound(subject.batch.min_val), bound(subject.batch.max_val)],
         classes: size(graph.logits, 1),
-        parameters: trained.fold(0_u64, |sum, stored| sum.saturating_add(stored.tensor.elements())),
+        parameters: parameters(tensors),
         macs: macs(graph),
         memory: memory::describe(graph),
         mode,
         operators: operators(graph),
         feature_map: map.map(|map| MapDescription { shape: [map.channels, map.height, map.width], layout: map.layout }),
-        head: head(subject, &path, map.as_ref()),
+        head: head(subject, &path, map.as_ref(), classifier),
         warnings: warnings(subject, mode, map.as_ref()),
     };
-    (description, map)
+    Described { description, feature_map: map, classifier }
+}
+
+/// Corrects what depends on the number of classes.
+pub(super) fn count_again(description: &mut Description, graph: &Graph, tensors: &[StoredTensor]) {
+    description.classes = graph.values[graph.logits].shape[1].per_image();
+    description.parameters = parameters(tensors);
+    description.macs = macs(graph);
+    description.memory = memory::describe(graph);
+}
+
+fn parameters(tensors: &[StoredTensor]) -> u64 {
+    let trained = tensors.iter().filter(|stored| stored.trained);
+    trained.fold(0_u64, |sum, stored| sum.saturating_add(stored.tensor.elements()))
 }
 
 fn operators(graph: &Graph) -> BTreeMap<String, usize> {
@@ -141,12 +183,13 @@ fn operators(graph: &Graph) -> BTreeMap<String, usize> {
 }
 
 fn macs(graph: &Graph) -> u64 {
-    let of_node = |node: &Node| {
-        let inputs: Vec<&Value> = node.inputs.iter().map(|&input| &graph.values[input]).collect();
-        let output = node.outputs.first().map_or(&[][..], |&output| graph.values[output].shape.as_slice());
-        rules::macs(&node.op, &inputs, output)
-    };
-    graph.nodes.iter().fold(0_u64, |sum, node| sum.saturating_add(of_node(node)))
+    graph.nodes.iter().fold(0_u64, |sum, node| sum.saturating_add(macs_of(graph, node)))
+}
+
+pub(super) fn macs_of(graph: &Graph, node: &Node) -> u64 {
+    let inputs: Vec<&Value> = node.inputs.iter().map(|&input| &graph.values[input]).collect();
+    let output = node.outputs.first().map_or(&[][..], |&output| graph.values[output].shape.as_slice());
+    rules::macs(&node.op, &inputs, output)
 }
 
 fn mode(graph: &Graph) -> Mode {
@@ -160,16 +203,23 @@ fn mode(graph: &Graph) -> Mode {
     }
 }
 
-fn head(subject: &Subject<'_>, path: &Path, map: Option<&FeatureMap>) -> HeadDescription {
+fn head(
+    subject: &Subject<'_>,
+    path: &Path,
+    map: Option<&FeatureMap>,
+    classifier: Option<Classifier>,
+) -> HeadDescription {
     let graph = subject.graph;
     let first = map.map_or(0, |map| map.pooled_by + 1);
-    let classifier = path.classifier(graph, first);
+    let cost = classifier::cost(graph, subject.tensors, classifier);
     let nodes: Vec<&Node> = map.map(|_| path.nodes_from(graph, first).collect()).unwrap_or_default();
     HeadDescription {
         begins_after: map.map(|map| shown(name_in_pytorch(&graph.nodes[map.pooled_by]))),
         operators: listed(&nodes),
         is_linear: map.map(|_| nodes.iter().all(|node| node.op.is_affine())),
-        classifier: classifier.map(|index| shown(subject.tensors[index].tensor.name())),
+        classifier: classifier.map(|classifier| shown(subject.tensors[classifier.weight].tensor.name())),
+        new_classifier: cost.as_ref().ok().copied(),
+        keeps_classifier: cost.err(),
     }
 }
 

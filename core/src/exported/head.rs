@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::classifier::Classifier;
 use super::graph::{Graph, Node, Origin, ValueId};
 use super::op::Op;
 use super::size::Size;
@@ -88,18 +89,19 @@ impl Path {
         maps.iter().find(|map| map.height * map.width > 1).or(maps.first()).copied()
     }
 
-    /// Index of the weight of the last linear layer or 1×1 convolution, if that is the classifier.
-    pub(super) fn classifier(&self, graph: &Graph, first: usize) -> Option<usize> {
-        let is_layer = |node: &&Node| match &node.op {
+    /// The last linear layer or 1×1 convolution from an index on, if that is the classifier.
+    pub(super) fn classifier(&self, graph: &Graph, first: usize) -> Option<Classifier> {
+        let is_layer = |node: &Node| match &node.op {
             Op::Linear { .. } => true,
             Op::Convolution { .. } => graph.values[node.inputs[1]].shape[2..] == [Size::Fixed(1); 2],
             _ => false,
         };
-        let last = self.nodes_from(graph, first).filter(is_layer).last()?;
-        let weight = &graph.values[last.inputs[1]];
+        let mut nodes = (first..graph.nodes.len()).rev();
+        let node = nodes.find(|&index| self.nodes[index] && is_layer(&graph.nodes[index]))?;
+        let weight = &graph.values[graph.nodes[node].inputs[1]];
         let classes = graph.values[graph.logits].shape[1];
         match weight.origin {
-            Origin::Stored(index) if weight.shape[0] == classes => Some(index),
+            Origin::Stored(index) if weight.shape[0] == classes => Some(Classifier { node, weight: index }),
             _ => None,
         }
     }

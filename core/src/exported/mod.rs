@@ -8,6 +8,7 @@
 pub(crate) mod archive;
 mod arguments;
 mod builder;
+mod classifier;
 mod constants;
 mod describe;
 mod einsum;
@@ -39,6 +40,8 @@ mod tensors;
 
 use std::path::Path;
 
+pub(crate) use classifier::Resized;
+pub use classifier::{ClassifierCost, NewClassifier};
 pub use describe::{Description, HeadDescription, MapDescription, Mode};
 pub use error::{Error, Fault, Faults};
 pub use graph::{Graph, Node, Origin, Value, ValueId};
@@ -54,7 +57,8 @@ use crate::checkpoint::error::shown;
 use crate::checkpoint::tensor;
 use crate::checkpoint::{Soundness, open_regular};
 use archive::Archive;
-use describe::Subject;
+use classifier::{Change, Classifier};
+use describe::{Described, Subject};
 use error::Result;
 use schema::{Bounds, Program, Versioned};
 use tensors::Tensors;
@@ -72,7 +76,10 @@ pub struct ExportedNetwork {
     graph: Graph,
     tensors: Vec<StoredTensor>,
     feature_map: Option<FeatureMap>,
+    classifier: Option<Classifier>,
     description: Description,
+    /// What a new classifier changes in the file's program.
+    changes: Vec<Change>,
 }
 
 /// Whether a file is meant for [`ExportedNetwork`] rather than for [`Checkpoint`](crate::checkpoint::Checkpoint): an
@@ -127,9 +134,9 @@ impl ExportedNetwork {
         let batch = batch.map_or(Bounds { min_val: None, max_val: None }, |(_, bounds)| *bounds);
         let torch = program.torch_version.as_deref();
         let subject = Subject { graph: &graph, tensors: &tensors.list, schema, torch, batch };
-        let (description, feature_map) = describe::describe(&subject);
+        let Described { description, feature_map, classifier } = describe::describe(&subject);
         drop(archive);
-        Ok(Self { graph, tensors: tensors.list, feature_map, description, source })
+        Ok(Self { graph, tensors: tensors.list, feature_map, classifier, description, changes: Vec::new(), source })
     }
 
     #[must_use]

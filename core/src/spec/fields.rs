@@ -117,6 +117,14 @@ const STUDENT: Object = Object {
         field("checkpoint", Path, "File with weights to start from instead of random ones, or an exported network.")
             .only_in(TrainingFile),
         field("network", Path, "File with the exported network whose weights `checkpoint` has.").only_in(TrainingFile),
+        field(
+            "head",
+            Choice("StudentHead"),
+            "What becomes of the checkpoint's classifier: it is kept by default, and `new` replaces it by a random one for \
+             the classes of the data set, which may be others.",
+        )
+        .title("Student’s classifier")
+        .rare(),
     ],
 };
 

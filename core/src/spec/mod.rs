@@ -36,7 +36,7 @@ pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use request::{DatasetLocation, Request, StudentRequest, TeacherRequest};
 pub use resolved::{
     Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, OptimizerSpec,
-    Precision, ScheduleSpec, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,
+    Precision, ScheduleSpec, StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,
 };
 pub use schema::{JobSpecRequest, schemas};
 pub use teacher_cache::TeacherCache;

@@ -151,6 +151,18 @@ impl ExportedNetwork {
         )
     }
 
+    /// Why its classifier cannot be replaced; `None` if it can.
+    pub(super) fn without_new_classifier(&self) -> Option<String> {
+        let head = &self.description.head;
+        // Descriptions of earlier versions have no reason.
+        let unknown = "its logits are not those of a linear layer or a 1×1 convolution of the head";
+        let why = head.keeps_classifier.as_deref().or_else(|| head.classifier.is_none().then_some(unknown))?;
+        Some(format!(
+            "the classifier of {} cannot be replaced, because {why}. Replace it in PyTorch, and export the network again",
+            self.name
+        ))
+    }
+
     /// A warning for each scale that is finer than the feature map.
     pub fn fine_scales<'a>(
         &'a self,

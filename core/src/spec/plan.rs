@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::field::Document;
 use super::request::{DatasetLocation, Request, StudentRequest, TeacherRequest, known};
-use super::{DatasetSpec, DistillationSpec, Fault, Networks, StudentSpec, TeacherSpec, TrainingSpec};
+use super::{DatasetSpec, DistillationSpec, Fault, Networks, StudentHead, StudentSpec, TeacherSpec, TrainingSpec};
 use crate::architecture::{self, Architecture, UnknownArchitecture};
 
 /// What to train. Its JSON is that of a [`JobSpec`](super::JobSpec) with paths instead of ids; manifests hold it.
@@ -62,6 +62,9 @@ pub struct StudentPlan {
     /// As a teacher's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<PathBuf>,
+    /// What becomes of the checkpoint's classifier; kept if it is `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<StudentHead>,
 }
 
 /// A data set on this machine.
@@ -94,8 +97,8 @@ impl TrainingPlan {
             return Err(request.faults);
         }
         let teacher = teacher.map(TeacherRequest::plan).transpose()?;
-        let StudentRequest { architecture, checkpoint, network, .. } = student;
-        let student = StudentPlan { architecture, checkpoint: checkpoint.map(PathBuf::from), network };
+        let StudentRequest { architecture, checkpoint, network, head, .. } = student;
+        let student = StudentPlan { architecture, checkpoint: checkpoint.map(PathBuf::from), network, head };
         let DatasetLocation { name: dataset_name, path } = dataset.location.clone();
         let directory = DatasetDirectory { name: dataset_name, path: known("/dataset/path", path)? };
         let dataset = dataset.at(directory);
@@ -131,6 +134,6 @@ impl StudentSpec {
     /// This program does not know the architecture.
     pub fn plan(self, checkpoint: Option<PathBuf>) -> Result<StudentPlan, UnknownArchitecture> {
         let architecture = self.architecture.as_deref().map(architecture::named).transpose()?;
-        Ok(StudentPlan { architecture, checkpoint, network: None })
+        Ok(StudentPlan { architecture, checkpoint, network: None, head: self.head })
     }
 }

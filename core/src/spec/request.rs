@@ -11,7 +11,7 @@ use super::reader::{Faults, ObjectReader};
 use super::recipe::training;
 use super::{
     DatasetName, DatasetSpec, DistillationSpec, EvalCrop, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
-    StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
+    StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
 };
 use crate::architecture::Architecture;
 use crate::text::counted;
@@ -61,6 +61,7 @@ pub struct StudentRequest {
     pub checkpoint: Option<String>,
     /// As a teacher's.
     pub network: Option<PathBuf>,
+    pub head: Option<StudentHead>,
 }
 
 /// Where the data set is, as far as it could be read.
@@ -105,9 +106,9 @@ impl Request {
             return Err(self.faults);
         }
         let teacher = teacher.map(TeacherRequest::complete).transpose()?;
-        let StudentRequest { architecture, exported, checkpoint, .. } = student;
+        let StudentRequest { architecture, exported, checkpoint, head, .. } = student;
         let architecture = name_of("/student/architecture", architecture, exported.as_ref())?;
-        let student = StudentSpec { architecture, checkpoint };
+        let student = StudentSpec { architecture, checkpoint, head };
         let data = DatasetName { name: known("/dataset/name", dataset.location.name.clone())? };
         let dataset = dataset.at(data);
         Ok(JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })
@@ -247,8 +248,17 @@ fn student(reader: ObjectReader<'_>, found: Option<&Network>) -> StudentRequest 
         );
     }
     let (checkpoint, network) = (reader.optional("checkpoint"), network_file(&reader));
+    let head = reader.optional("head");
+    if head.is_some() && !reader.is_given("checkpoint") {
+        reader.fault("head", "is used with checkpoint only: without one, every weight of the student is new");
+    }
+    if head == Some(StudentHead::New)
+        && let Some(detail) = exported.as_ref().and_then(ExportedNetwork::without_new_classifier)
+    {
+        reader.fault("head", detail);
+    }
     reader.finish();
-    StudentRequest { architecture, exported, checkpoint, network }
+    StudentRequest { architecture, exported, checkpoint, network, head }
 }
 
 /// `native` is the side in pixels for which the networks were made. Returns whether the document has another, too.

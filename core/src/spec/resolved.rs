@@ -9,7 +9,7 @@ use super::{Method, TeacherCache, usual_resize};
 use crate::architecture::Architecture;
 use crate::dataset::SelectionRequest;
 
-/// The version of the format since which a network may be an exported one.
+/// The version of the format since which a network may be an exported one, and a classifier be replaced.
 const EXPORTED_NETWORKS: i32 = 2;
 
 /// A complete specification: every default filled in.
@@ -59,6 +59,19 @@ pub struct StudentSpec {
     pub architecture: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
+    /// What becomes of the checkpoint's classifier; kept if it is `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<StudentHead>,
+}
+
+/// What becomes of a checkpoint's classifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StudentHead {
+    /// The student starts with it.
+    Keep,
+    /// It is replaced by one with random weights for the classes of the data set.
+    New,
 }
 
 /// The images to train and evaluate on; `location` says where they are, and differs between a job and a
@@ -103,7 +116,7 @@ impl JobSpec {
     pub fn version(&self) -> i32 {
         let is_exported = self.student.architecture.is_none()
             || self.teacher.as_ref().is_some_and(|teacher| teacher.architecture.is_none());
-        if is_exported { EXPORTED_NETWORKS } else { 1 }
+        if is_exported || self.student.head.is_some() { EXPORTED_NETWORKS } else { 1 }
     }
 }
 

@@ -179,6 +179,32 @@ fn long_names_of_files_make_no_longer_name_of_a_job() {
 }
 
 #[test]
+fn a_classifier_is_replaced_if_the_network_shows_which_it_is() {
+    let mut document = pair();
+    document["student"]["head"] = json!("new");
+    let plain = || exported("a", json!({}));
+    assert_one_fault(&document, plain(), plain(), "/student/head", "cannot be replaced");
+    let kept = json!({
+        "begins_after": "pool", "operators": [], "is_linear": true, "classifier": "fc.weight",
+        "keeps_classifier": "rows (aten.view.default) has sizes of its own",
+    });
+    let kept = exported("b", json!({"head": kept}));
+    assert_one_fault(
+        &document,
+        plain(),
+        kept,
+        "/student/head",
+        "because rows (aten.view.default) has sizes of its own.",
+    );
+    let head = json!({"begins_after": "pool", "operators": [], "is_linear": true, "classifier": "fc.weight"});
+    let job = read(&document, plain(), exported("b", json!({"head": head}))).unwrap();
+    assert_eq!(serde_json::to_value(&job.student).unwrap(), json!({"checkpoint": "ckpt_2", "head": "new"}));
+    assert_eq!(read(&document, known("resnet56"), known("resnet20")).unwrap().version(), 2);
+    document["student"] = json!({"architecture": "resnet20", "head": "new"});
+    assert_one_fault(&document, plain(), plain(), "/student/head", "is used with checkpoint only");
+}
+
+#[test]
 fn a_training_file_names_exported_networks_by_their_paths() {
     let document = json!({
         "teacher": {"checkpoint": "student.safetensors", "network": "teacher.pt2"},

@@ -118,7 +118,7 @@ fn resolved(property: &Value, schemas: &Map<String, Value>) -> Value {
 
 /// The enumerations, which derive their schemas themselves.
 fn enumeration(name: &str) -> Value {
-    use distillery_core::spec::{Augmentation, EvalCrop, Grouping, Method, Precision};
+    use distillery_core::spec::{Augmentation, EvalCrop, Grouping, Method, Precision, StudentHead};
     use utoipa::PartialSchema;
     let schema = match name {
         "Augmentation" => Augmentation::schema(),
@@ -126,6 +126,7 @@ fn enumeration(name: &str) -> Value {
         "Grouping" => Grouping::schema(),
         "Method" => Method::schema(),
         "Precision" => Precision::schema(),
+        "StudentHead" => StudentHead::schema(),
         other => panic!("there is no schema {other}"),
     };
     serde_json::to_value(schema).unwrap()

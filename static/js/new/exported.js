@@ -35,6 +35,7 @@ export function networkFacts({ input: [, ...side], classes, parameters, macs, mo
     ['Exported in', `${mode} mode`],
     ['Feature map', map ? `${whole(map.shape[0])} × ${size(map.shape.slice(1))}, ${map.layout.replaceAll('_', ' ')}` : 'none: methods with several scales cannot use it'],
     ...(map ? /** @type {[string, Child][]} */ ([['Head', `${head.operators.map(short).join(' → ') || 'nothing'}${head.is_linear ? '' : ' (not linear)'}`]]) : []),
+    ...(head.keeps_classifier ? /** @type {[string, Child][]} */ ([['New classifier', `not possible, because ${head.keeps_classifier}`]]) : []),
     ['Operators', h('span', { title: kinds.map(([name, times]) => `${name} ×${times}`).join('\n') }, `${whole(total)} of ${whole(kinds.length)} kinds`)],
   ];
   return h('dl', { class: 'network-facts' }, facts.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));

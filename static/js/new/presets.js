@@ -157,15 +157,16 @@ export function teacherFrom({ id, architecture, fits }) {
 
 /**
  * The `student` field for what was chosen: an architecture by its name, or an uploaded network by its id. First weights
- * of another architecture stay, for the server to judge.
- * @param {{ architecture?: string, checkpoint?: string } | undefined} student
+ * of another architecture stay, for the server to judge, and so does what becomes of their classifier.
+ * @param {{ architecture?: string, checkpoint?: string, head?: string } | undefined} student
  * @param {string | undefined} chosen
  * @param {(id: string | undefined) => boolean} isNetwork whether a checkpoint is an uploaded network
  */
 export function studentFrom(student, chosen, isNetwork) {
-  if (isNetwork(chosen)) return { checkpoint: chosen };
-  const { architecture: _, checkpoint, ...rest } = student ?? {};
-  const kept = checkpoint !== undefined && !isNetwork(checkpoint) ? { checkpoint } : {};
+  const { architecture: _, checkpoint, head, ...rest } = student ?? {};
+  const classifier = head === undefined ? {} : { head };
+  if (isNetwork(chosen)) return { checkpoint: chosen, ...classifier };
+  const kept = checkpoint !== undefined && !isNetwork(checkpoint) ? { checkpoint, ...classifier } : {};
   return { ...(chosen ? { architecture: chosen } : {}), ...kept, ...rest };
 }
 

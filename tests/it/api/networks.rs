@@ -258,6 +258,66 @@ async fn an_architecture_may_be_left_out_where_the_checkpoint_is_certain() {
 }
 
 #[tokio::test]
+async fn a_student_with_a_new_classifier_may_start_from_other_classes() {
+    let api = Api::start().await;
+    let zoo = uploaded(&api, "zoo", checkpoint("resnet20", 100)).await;
+    let mut job = plain_job();
+    for student in [json!({"checkpoint": zoo}), json!({"architecture": "resnet20", "checkpoint": zoo})] {
+        job["student"] = student;
+        let says = ["[100, 64]", "or replace its classifier with \"head\": \"new\""];
+        assert_fault(&api, &job, "/student/checkpoint", &says).await;
+        job["student"]["head"] = json!("keep");
+        assert_fault(&api, &job, "/student/checkpoint", &["[100, 64]"]).await;
+        job["student"]["head"] = json!("new");
+        let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
+        let expected = json!({"architecture": "resnet20", "checkpoint": zoo, "head": "new"});
+        assert_eq!((&dry["spec"]["student"], &dry["classes"]), (&expected, &json!(10)));
+        assert_replaces(&dry, "with 100 classes is replaced by one with 10 classes");
+    }
+    let mine = uploaded(&api, "mine.pt2", with_map(true).bytes()).await;
+    job["dataset"]["name"] = json!("hundred");
+    job["student"] = json!({"checkpoint": mine});
+    let says = ["mine.pt2 has 10 classes", "or replace its classifier"];
+    assert_fault(&api, &job, "/student/checkpoint", &says).await;
+    job["student"]["head"] = json!("new");
+    let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
+    assert_replaces(&dry, "with 10 classes is replaced by one with 100 classes");
+    // A 3×3 convolution of 3 channels to 4, and a linear layer without a bias.
+    let [parameters, macs] = [108 + 400, 108 * 64 + 400];
+    assert_eq!((&dry["student"]["parameters"], &dry["student"]["macs"]), (&json!(parameters), &json!(macs)));
+    let id = posted(&api, &job).await;
+    assert_eq!(api.db.job(&id).await["spec_version"], 2, "workers that do not know it leave it");
+    let mut pupil = student_job(json!({"job": id}));
+    assert_fault(&api, &pupil, "/teacher/job", &["has 100 classes", "has 10"]).await;
+    pupil["dataset"]["name"] = json!("hundred");
+    let dry = api.post("/v1/jobs?dry_run=true", &pupil).await.expect(200);
+    assert_eq!(dry["teacher"]["parameters"], json!(parameters));
+    job["student"] = json!({"architecture": "resnet20", "checkpoint": zoo, "head": "other"});
+    assert_fault(&api, &job, "/student/head", &["unknown variant"]).await;
+}
+
+fn assert_replaces(dry: &Value, says: &str) {
+    let warnings = dry["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|warning| warning.as_str().unwrap().contains(says)), "{dry:#}");
+}
+
+#[tokio::test]
+async fn a_classifier_that_cannot_be_replaced_is_a_fault_with_the_operator_that_is_in_the_way() {
+    let api = Api::start().await;
+    let mut program = with_map(true);
+    let size = json!({"as_ints": [-1, 10]});
+    program.node("view.default", "rows", &[("self", tensor("logits")), ("size", size)], &[B, 10]);
+    program.result("rows");
+    let viewed = uploaded(&api, "viewed.pt2", program.bytes()).await;
+    let mut job = plain_job();
+    job["student"] = json!({"checkpoint": viewed, "head": "new"});
+    let says = ["viewed.pt2 cannot be replaced", "rows (aten.view.default) has sizes of its own", "flatten(1)"];
+    assert_fault(&api, &job, "/student/head", &says).await;
+    job["student"] = json!({"architecture": "resnet20", "head": "new"});
+    assert_fault(&api, &job, "/student/head", &["is used with checkpoint only"]).await;
+}
+
+#[tokio::test]
 async fn a_checkpoint_without_a_graph_that_fits_nothing_says_how_to_export_the_network() {
     let api = Api::start().await;
     let lines = std::fs::read_to_string("static/snippets/export.py").unwrap();

@@ -12,10 +12,11 @@ use super::lower::{self, Part, is_random};
 use super::program::open as open_shape;
 use super::source::{Exported, PooledMap, Source};
 use super::state_dict::unreadable;
-use super::{Halves, Network, Weight};
+use super::{Halves, Network, Weight, init};
 use crate::error::{Error, Result};
+use distillery_core::architecture::Init;
 use distillery_core::checkpoint::{Checkpoint, Dtype, Soundness};
-use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, Op, Origin, TensorRole};
+use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, NewClassifier, Op, Origin, TensorRole};
 
 /// Opens the file of an exported network, and checks that its weights can be used. Returns what is to be known of it
 /// too: the warnings of its description, and what is doubtful about its weights.
@@ -170,14 +171,37 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
     file.tensors().iter().zip(is_kernel).map(weight).collect()
 }
 
-/// Copies weights from a file with an exported network's state dict, such as a trained student's. Returns the notes of
-/// the file too, and what is doubtful about the weights.
+/// Gives a new classifier its initial weights, which are those of PyTorch and of the zoo's classifiers: uniform in
+/// ±1/√inputs.
+pub fn initialise(network: &Network, new: &NewClassifier, seed: u64) {
+    let sizes = |index: usize| -> Vec<u64> {
+        network.weights()[index].tensor.size().into_iter().map(i64::unsigned_abs).collect()
+    };
+    // The weight is the first.
+    let fan_in = new.tensors.first().map_or(1, |&weight| sizes(weight)[1..].iter().product());
+    for &index in &new.tensors {
+        network.set(index, &init::values(&sizes(index), Init::Default { fan_in }, index as u64, seed));
+    }
+}
+
+/// Opens a file with an exported network's state dict, such as a trained student's. If the student was trained with a
+/// new classifier, `network` gets one like it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn open_weights(path: &Path, network: &mut ExportedNetwork) -> Result<Checkpoint> {
+    let checkpoint = Checkpoint::open_as_written(path).map_err(|error| unreadable(path, &error))?;
+    network.fit_classifier(&checkpoint);
+    Ok(checkpoint)
+}
+
+/// Copies weights from a file that [`open_weights`] opened, but for the tensors with the indices `kept`: those of a new
+/// classifier. Returns the notes of the file, and what is doubtful about the weights.
 ///
 /// # Errors
 /// The file cannot be read, its keys, shapes or element types are not the network's, or its weights make every output
 /// NaN.
-pub fn load(network: &Network, path: &Path) -> Result<(Checkpoint, Vec<String>)> {
-    let checkpoint = Checkpoint::open_as_written(path).map_err(|error| unreadable(path, &error))?;
+pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path, kept: &[usize]) -> Result<Vec<String>> {
     let mismatch = |what: String| {
         Error::user(format!(
             "checkpoint {} does not fit the exported network {}: {what}",
@@ -191,7 +215,7 @@ pub fn load(network: &Network, path: &Path) -> Result<(Checkpoint, Vec<String>)>
     }
     let variances = network.source.exported().map(|exported| exported.graph.variances()).unwrap_or_default();
     let mut doubt = None;
-    for (index, weight) in network.weights().iter().enumerate() {
+    for (index, weight) in network.weights().iter().enumerate().filter(|(index, _)| !kept.contains(index)) {
         let stored = checkpoint.get(&weight.name).ok_or_else(|| mismatch(format!("{} is missing", weight.name)))?;
         let shape: Vec<i64> = stored.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
         let kind = super::state_dict::kind(stored.dtype());
@@ -212,6 +236,5 @@ pub fn load(network: &Network, path: &Path) -> Result<(Checkpoint, Vec<String>)>
         let bytes = checkpoint.bytes(stored).map_err(|error| unreadable(path, &error))?;
         network.set(index, &Tensor::f_from_data_size(&bytes, &shape, kind)?);
     }
-    let notes = checkpoint.notes().iter().cloned().chain(doubt).collect();
-    Ok((checkpoint, notes))
+    Ok(checkpoint.notes().iter().cloned().chain(doubt).collect())
 }

@@ -9,16 +9,21 @@ use distillery_core::architecture::{Entry, Init};
 
 /// The initial value of entry `index` of the state dict: a float32 tensor on the CPU.
 pub(super) fn initial(entry: &Entry, index: u64, seed: u64) -> Tensor {
-    let shape: Vec<i64> = entry.shape.iter().map(|&size| i64::try_from(size).expect("sizes are small")).collect();
-    let count = usize::try_from(entry.shape.iter().product::<u64>()).expect("it fits into memory");
+    values(&entry.shape, entry.init, index, seed)
+}
+
+/// The initial value of tensor `index` of a state dict: float32 on the CPU.
+pub(super) fn values(sizes: &[u64], init: Init, index: u64, seed: u64) -> Tensor {
+    let shape: Vec<i64> = sizes.iter().map(|&size| i64::try_from(size).expect("sizes are small")).collect();
+    let count = usize::try_from(sizes.iter().product::<u64>()).expect("it fits into memory");
     // Each tensor has its own stream, so its values do not depend on the sizes of those before it.
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(index);
-    let values: Vec<f32> = match entry.init {
+    let values: Vec<f32> = match init {
         Init::Const(value) => vec![value; count],
         Init::Normal(deviation) => normal(count, f64::from(deviation), &mut random),
         Init::KaimingFanOut => {
-            let fan_out = entry.shape[0] * entry.shape[2..].iter().product::<u64>();
+            let fan_out = sizes[0] * sizes[2..].iter().product::<u64>();
             normal(count, (2.0 / fan_out as f64).sqrt(), &mut random)
         }
         Init::Default { fan_in } => {

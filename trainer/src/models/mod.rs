@@ -249,6 +249,12 @@ impl Network {
         &self.weights[..self.state]
     }
 
+    /// Indices in [`weights`](Self::weights) of what the head has: of the zoo's networks the classifier's weight and bias.
+    #[must_use]
+    pub fn head_weights(&self) -> Vec<usize> {
+        self.training.head.weights().collect()
+    }
+
     /// The tensors that an optimiser updates, in order.
     pub fn trained(&self) -> impl Iterator<Item = &Tensor> {
         self.weights().iter().filter(|weight| weight.trained).map(|weight| &weight.tensor)

@@ -108,11 +108,12 @@ pub fn unreadable(path: &Path, error: &checkpoint::Error) -> Error {
     }
 }
 
-/// Copies a checkpoint that [`open`] accepted into the network. Returns what is doubtful about the weights.
+/// Copies a checkpoint that [`open`] accepted into the network, but for the tensors with the indices `kept`: those of a
+/// new classifier. Returns what is doubtful about the weights.
 ///
 /// # Errors
 /// The file cannot be read, or holds weights that make every output NaN.
-pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<Option<String>> {
+pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path, kept: &[usize]) -> Result<Option<String>> {
     let architecture =
         network.architecture().ok_or_else(|| Error::internal(format!("{network:?} has no architecture")))?;
     let soundness = checkpoint.soundness(architecture, network.classes()).map_err(|error| unreadable(path, &error))?;
@@ -128,7 +129,7 @@ pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path) -> Result<O
         .iter()
         .filter_map(|tensor| Some((architecture.canonical_key(tensor.name())?, tensor)))
         .collect();
-    for (index, weight) in network.weights().iter().enumerate() {
+    for (index, weight) in network.weights().iter().enumerate().filter(|(index, _)| !kept.contains(index)) {
         let tensor = found
             .get(weight.name.as_str())
             .ok_or_else(|| Error::internal(format!("{} has no {}", path.display(), weight.name)))?;

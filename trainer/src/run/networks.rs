@@ -11,9 +11,10 @@ use crate::models::{self, Network, state_dict};
 use crate::worker_link::report::{Report, warning};
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset::MeanStd;
-use distillery_core::exported::is_exported;
+use distillery_core::exported::{ExportedNetwork, NewClassifier, is_exported};
 use distillery_core::protocol::{Event, Level};
-use distillery_core::spec::{TeacherPlan, TrainingPlan};
+use distillery_core::spec::{StudentHead, TeacherPlan, TrainingPlan};
+use distillery_core::text::counted;
 
 /// The networks of a run, with the hashes of the files that they come from.
 #[derive(Debug)]
@@ -107,7 +108,12 @@ fn load_teacher(
     placement: TeacherPlacement,
     report: &mut dyn Report,
 ) -> Result<(Teacher, FileHashes)> {
-    let named = Named { role: "teacher", checkpoint: &teacher.checkpoint, network: teacher.network.as_deref() };
+    let named = Named {
+        role: "teacher",
+        checkpoint: &teacher.checkpoint,
+        network: teacher.network.as_deref(),
+        new_classifier: None,
+    };
     let mut loaded = match teacher.architecture {
         Some(architecture) => {
             load_checkpoint(models::build(architecture, data.classes.count, 0), &named, data, report)?
@@ -136,7 +142,8 @@ fn load_teacher(
 fn load_student(spec: &TrainingPlan, data: &Data, report: &mut dyn Report) -> Result<(Network, Option<FileHashes>)> {
     let student = &spec.student;
     let build = |architecture| models::build(architecture, data.classes.count, spec.training.seed);
-    let named = |checkpoint| Named { role: "student", checkpoint, network: student.network.as_deref() };
+    let new_classifier = (student.head == Some(StudentHead::New)).then_some(spec.training.seed);
+    let named = |checkpoint| Named { role: "student", checkpoint, network: student.network.as_deref(), new_classifier };
     let loaded = match (student.architecture, &student.checkpoint) {
         (Some(architecture), None) => return Ok((build(architecture), None)),
         (Some(architecture), Some(path)) => load_checkpoint(build(architecture), &named(path), data, report)?,
@@ -167,12 +174,30 @@ struct Named<'a> {
     role: &'static str,
     checkpoint: &'a Path,
     network: Option<&'a Path>,
+    /// The seed of the classifier that replaces the file's; `None` to keep that.
+    new_classifier: Option<u64>,
 }
 
 impl Named<'_> {
     /// As messages name the checkpoint.
     fn title(&self) -> String {
         format!("the {}'s checkpoint", self.role)
+    }
+
+    /// Says that the classifier with these indices is a new one. `before`: the classes of the file.
+    fn report_new_classifier(&self, network: &Network, indices: &[usize], before: u64, report: &mut dyn Report) {
+        let Some(seed) = self.new_classifier else { return };
+        let keys: Vec<&str> = indices.iter().map(|&index| network.weights()[index].name.as_str()).collect();
+        let message = format!(
+            "the {}'s classifier ({}) with {} was replaced by one with {}, whose first weights follow from training.seed \
+             {seed}; all other weights are those of {}",
+            self.role,
+            keys.join(", "),
+            counted(before, "class", "classes"),
+            counted(network.classes(), "class", "classes"),
+            self.checkpoint.display()
+        );
+        report.event(&Event::Log { level: Level::Info, message });
     }
 
     fn hashes(&self) -> Result<FileHashes> {
@@ -212,30 +237,50 @@ fn load_checkpoint(network: Network, named: &Named<'_>, data: &Data, report: &mu
     for note in checkpoint.notes() {
         report.event(&warning(format!("{title}: {note}")));
     }
-    state_dict::check_classes(&title, path, classes, (data.path.as_path(), data.classes.count))?;
-    if let Some(doubt) = state_dict::load(&network, &checkpoint, path)? {
+    let new = if named.new_classifier.is_some() { network.head_weights() } else { Vec::new() };
+    if new.is_empty() {
+        state_dict::check_classes(&title, path, classes, (data.path.as_path(), data.classes.count))?;
+    }
+    if let Some(doubt) = state_dict::load(&network, &checkpoint, path, &new)? {
         report.event(&warning(format!("{title}: {doubt}")));
     }
+    named.report_new_classifier(&network, &new, classes.into(), report);
     Ok(Loaded { network, checkpoint: Some(checkpoint), hashes: named.hashes()? })
 }
 
 /// Loads an exported network, whose weights may be in another file.
 fn load_exported(named: &Named<'_>, data: &Data, report: &mut dyn Report) -> Result<Loaded> {
     let path = named.network.unwrap_or(named.checkpoint);
-    let (file, notes) = models::exported::open(path)?;
+    let (mut file, notes) = models::exported::open(path)?;
     for note in notes {
         report.event(&warning(format!("the {}'s network {}: {note}", named.role, path.display())));
     }
+    let weights = named.network.map(|_| named.checkpoint);
+    let checkpoint = weights.map(|weights| models::exported::open_weights(weights, &mut file)).transpose()?;
+    let new = named.new_classifier.map(|seed| Ok::<_, Error>((replace_classifier(&mut file, path, data)?, seed)));
+    let new = new.transpose()?;
     let network = models::exported::build(path, &file)?;
     let title = format!("the {}'s network", named.role);
     state_dict::check_classes(&title, path, network.classes(), (data.path.as_path(), data.classes.count))?;
-    let mut checkpoint = None;
-    if named.network.is_some() {
-        let (loaded, notes) = models::exported::load(&network, named.checkpoint)?;
-        for note in notes {
+    if let Some(checkpoint) = &checkpoint {
+        let kept = new.as_ref().map_or(&[][..], |(new, _)| new.tensors.as_slice());
+        for note in models::exported::load(&network, checkpoint, named.checkpoint, kept)? {
             report.event(&warning(format!("{}: {note}", named.title())));
         }
-        checkpoint = Some(loaded);
+    }
+    if let Some((new, seed)) = &new {
+        models::exported::initialise(&network, new, *seed);
+        named.report_new_classifier(&network, &new.tensors, new.before, report);
     }
     Ok(Loaded { network, checkpoint, hashes: named.hashes()? })
+}
+
+/// Gives an exported network a classifier for the classes of the data set.
+fn replace_classifier(file: &mut ExportedNetwork, path: &Path, data: &Data) -> Result<NewClassifier> {
+    file.replace_classifier(data.classes.count.into()).map_err(|why| {
+        Error::user(format!(
+            "the classifier of {} cannot be replaced, because {why}. Replace it in PyTorch, and export the network again",
+            path.display()
+        ))
+    })
 }

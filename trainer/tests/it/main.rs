@@ -10,6 +10,7 @@ mod support;
 mod architectures;
 mod augmentation;
 mod checkpoints;
+mod classifiers;
 mod command_line;
 mod data_cache;
 mod doubts;

@@ -8,7 +8,7 @@ use distillery_core::export::onnx::{self, Numbers, Options};
 use distillery_core::export::{Student, int8};
 use prost::Message;
 
-use super::students::{Files, exported, of_fixture, randomise, rewrite, zoo, zoo_without_weights};
+use super::students::{Files, exported, of_fixture, randomise, rewrite, with_nine_classes, zoo, zoo_without_weights};
 use crate::exported::programs::{B, Network, flag, float, tensor};
 
 pub fn written(student: &Student, options: &Options<'_>) -> Vec<u8> {
@@ -73,6 +73,17 @@ fn the_interface_is_named_and_the_batch_is_open() {
         );
         assert_eq!((output.name.as_str(), shape(output)), ("logits", ["batch", "10"].map(str::to_owned).to_vec()));
         is_sound(graph);
+    }
+}
+
+#[test]
+fn a_student_with_a_new_classifier_has_its_own_classes() {
+    for name in ["test_convnext", "test_efficientnet"] {
+        let files = of_fixture(name);
+        with_nine_classes(&files, if name == "test_convnext" { "head.fc." } else { "classifier." });
+        let graph = graph(&files);
+        assert_eq!(shape(&graph.output[0]), ["batch", "9"].map(str::to_owned));
+        is_sound(&graph);
     }
 }
 

@@ -9,7 +9,8 @@ use distillery_core::exported::{ExportedNetwork, TensorRole};
 use serde_json::{Value, json};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::students::{Files, exported, of_fixture, randomise, rewrite, zoo};
+use super::students::{Files, exported, of_fixture, randomise, rewrite, with_nine_classes, zoo};
+use crate::exported::classifier::convolutional;
 use crate::exported::programs::{Network, archive, expression};
 
 fn written(files: &Files) -> Vec<u8> {
@@ -60,6 +61,41 @@ fn it_is_read_as_the_network_with_the_students_weights() {
         for stored in after.tensors().iter().filter(|stored| stored.role != TensorRole::Constant) {
             let expected = weights.bytes(weights.get(stored.tensor.name()).unwrap()).unwrap();
             assert!(after.bytes(stored).unwrap() == expected, "{name}: {}", stored.tensor.name());
+        }
+    }
+}
+
+#[test]
+fn a_student_with_a_new_classifier_is_a_network_with_its_classes() {
+    let mut convolution = convolutional();
+    randomise(&mut convolution);
+    let files = [(exported(&convolution.bytes()), "score."), (of_fixture("test_efficientnet"), "classifier.")];
+    for (files, classifier) in files {
+        let mut expected = ExportedNetwork::open(files.network.as_ref().unwrap()).unwrap();
+        expected.replace_classifier(9).unwrap();
+        with_nine_classes(&files, classifier);
+        assert_eq!(files.student().classes(), 9);
+        let bytes = written(&files);
+        // The reader infers every shape and compares it with the recorded one.
+        let read = ExportedNetwork::from_bytes(bytes.clone()).unwrap_or_else(|error| panic!("{error}"));
+        let of = |network: &ExportedNetwork| {
+            let description = network.description();
+            (description.classes, description.parameters, description.macs, description.operators.clone())
+        };
+        assert_eq!(of(&read), of(&expected));
+        let weights = Checkpoint::open_as_written(&files.weights).unwrap();
+        for stored in read.tensors().iter().filter(|stored| stored.role != TensorRole::Constant) {
+            let tensor = weights.get(stored.tensor.name()).unwrap();
+            assert_eq!(stored.tensor.shape(), tensor.shape());
+            assert!(read.bytes(stored).unwrap() == weights.bytes(tensor).unwrap(), "{}", tensor.name());
+        }
+        if classifier == "score." {
+            let program: Value = serde_json::from_slice(&content(&bytes, "models/model.json")).unwrap();
+            let recorded = &program["graph_module"]["graph"]["tensor_values"];
+            let size = |size: u64| json!({"as_int": size});
+            assert_eq!(recorded["score"]["strides"], json!([size(9), size(1), size(1), size(1)]));
+            assert_eq!(recorded["logits"]["sizes"][1], size(9));
+            assert_eq!(recorded["conv"], convolution.program["graph_module"]["graph"]["tensor_values"]["conv"]);
         }
     }
 }

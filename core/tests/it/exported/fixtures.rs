@@ -37,6 +37,7 @@ fn a_network_with_squeeze_and_excitation_is_described() {
     let head = json!({
         "begins_after": "adaptive_avg_pool2d", "operators": ["aten.flatten.using_ints", "aten.linear.default"],
         "is_linear": true, "classifier": "classifier.weight",
+        "new_classifier": {"other_parameters": 99_196, "parameters_per_class": 257, "macs_per_class": 256},
     });
     assert_eq!(description["head"], head);
     assert_eq!(description["warnings"], json!([]));

@@ -1,6 +1,7 @@
 //! Networks that torch.export.save wrote.
 
 mod archives;
+pub mod classifier;
 mod constants;
 mod faults;
 pub mod fixtures;

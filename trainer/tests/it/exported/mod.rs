@@ -1,5 +1,6 @@
 //! Exported networks compute, train and distil as in PyTorch.
 
+mod classifiers;
 mod fixtures;
 mod functions;
 mod heads;

@@ -146,6 +146,11 @@ pub fn pool(network: &mut programs::Network, name: &str, input: &str, channels: 
 /// For images of 8×8 pixels and 4 classes: convolutions with batch norms, a residual branch with stochastic depth, and
 /// a head with dropout and two linear layers. `trains`: exported in training mode.
 pub fn residual(trains: bool) -> programs::Network {
+    residual_of(trains, 4)
+}
+
+/// The same with other classes.
+pub fn residual_of(trains: bool, classes: i64) -> programs::Network {
     let mut network = programs::Network::new();
     let map = [B, 16, 8, 8];
     network.conv("stem", "x", [3, 16, 3], 8);
@@ -167,7 +172,7 @@ pub fn residual(trains: bool) -> programs::Network {
     network.node("hardswish.default", "hidden_act", &[("self", tensor("hidden"))], &[B, 24]);
     let dropout = [("input", tensor("hidden_act")), ("p", float(0.25)), ("train", flag(trains))];
     network.node("dropout.default", "dropout", &dropout, &[B, 24]);
-    network.linear("classifier", "dropout", [24, 4]);
+    network.linear("classifier", "dropout", [24, classes]);
     network.result("classifier");
     network
 }
