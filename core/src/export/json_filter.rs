@@ -1,5 +1,6 @@
-//! Copies a JSON document without some of its members, and with the shapes of a new classifier. Everything else keeps
-//! its bytes, numbers above all: reading and writing them again could change their last digit.
+//! Copies a JSON document without some of its members, with changes to some of its objects, and with the shapes of a new
+//! classifier. Everything else keeps its bytes, numbers above all: reading and writing them again could change their last
+//! digit.
 
 use serde_json::{Value, json};
 
@@ -14,15 +15,29 @@ pub(super) struct Rules<'a> {
     /// Names of members that are left out, wherever they are.
     pub(super) dropped: &'a [&'a str],
     /// The name of members whose text must be harmless, and what is.
-    pub(super) checked: (&'a str, fn(&str) -> bool),
+    pub(super) checked: Option<(&'a str, fn(&str) -> bool)>,
+    /// The name of a member, and what its text begins with: elements of arrays that have such a member are edited.
+    pub(super) edited: (&'a str, &'a str),
     /// Values whose recorded shape has another size, each of which is recorded once.
     pub(super) resized: &'a [(String, Resized)],
 }
 
-/// The document as the rules have it.
-pub(super) fn filtered(document: &[u8], rules: &Rules<'_>) -> Result<Vec<u8>> {
+/// What becomes of an element.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Edit {
+    Kept,
+    Replaced(Vec<u8>),
+    LeftOut,
+}
+
+/// The document as the rules have it. `edit` is given elements as they were copied, without white space.
+pub(super) fn filtered(
+    document: &[u8],
+    rules: &Rules<'_>,
+    edit: &mut dyn FnMut(&[u8]) -> Result<Edit>,
+) -> Result<Vec<u8>> {
     let output = Vec::with_capacity(document.len());
-    let mut filter = Filter { document, at: 0, rules, path: Vec::new(), resized: 0, output };
+    let mut filter = Filter { document, at: 0, rules, edit, path: Vec::new(), resized: 0, output };
     filter.value(true, 0)?;
     filter.space();
     if filter.at < document.len() {
@@ -42,6 +57,7 @@ struct Filter<'a> {
     document: &'a [u8],
     at: usize,
     rules: &'a Rules<'a>,
+    edit: &'a mut dyn FnMut(&[u8]) -> Result<Edit>,
     /// Names of the members around the one that is copied.
     path: Vec<String>,
     /// How many shapes have been changed.
@@ -67,15 +83,20 @@ impl<'a> Filter<'a> {
         Some(byte)
     }
 
-    fn value(&mut self, keeps: bool, depth: usize) -> Result<()> {
+    /// Copies a value. Returns whether it is to be edited if it is an element.
+    fn value(&mut self, keeps: bool, depth: usize) -> Result<bool> {
         if depth > DEEPEST {
             return damaged();
         }
         self.space();
         match self.peek() {
             Some(b'{') => self.members(keeps, depth),
-            Some(b'[') => self.elements(keeps, depth),
-            Some(b'"') => self.text().map(|text| self.write(keeps, text)),
+            Some(b'[') => self.elements(keeps, depth).map(|()| false),
+            Some(b'"') => {
+                let text = self.text()?;
+                self.write(keeps, text);
+                Ok(false)
+            }
             Some(_) => {
                 let start = self.at;
                 let ends = |byte: &u8| byte.is_ascii_whitespace() || b",]}".contains(byte);
@@ -85,7 +106,7 @@ impl<'a> Filter<'a> {
                 }
                 self.at += length;
                 self.write(keeps, &self.document[start..start + length]);
-                Ok(())
+                Ok(false)
             }
             None => damaged(),
         }
@@ -112,15 +133,15 @@ impl<'a> Filter<'a> {
         damaged()
     }
 
-    fn members(&mut self, keeps: bool, depth: usize) -> Result<()> {
+    fn members(&mut self, keeps: bool, depth: usize) -> Result<bool> {
         self.at += 1;
         self.write(keeps, b"{");
-        let mut is_first = true;
+        let (mut is_first, mut is_edited) = (true, false);
         self.space();
         if self.peek() == Some(b'}') {
             self.at += 1;
             self.write(keeps, b"}");
-            return Ok(());
+            return Ok(false);
         }
         loop {
             self.space();
@@ -148,29 +169,38 @@ impl<'a> Filter<'a> {
             if keeps_member {
                 self.resize(written)?;
             }
-            let name = self.path.pop();
-            if keeps_member && name.as_deref() == Some(self.rules.checked.0) {
-                self.check(start)?;
+            let name = self.path.pop().unwrap_or_default();
+            if keeps_member {
+                self.check(&name, start)?;
+                is_edited |= self.is_edited(&name, start);
             }
             match self.next() {
                 Some(b',') => {}
                 Some(b'}') => {
                     self.write(keeps, b"}");
-                    return Ok(());
+                    return Ok(is_edited);
                 }
                 _ => return damaged(),
             }
         }
     }
 
-    /// Checks the value that has just been copied.
-    fn check(&self, start: usize) -> Result<()> {
-        let (name, is_harmless) = self.rules.checked;
-        match serde_json::from_slice::<String>(&self.document[start..self.at]) {
-            Ok(text) if is_harmless(&text) => Ok(()),
-            _ => refused(format!(
-                "the network has a member {name} that is not passed on, because loading it could run code"
-            )),
+    /// The text of the value that has just been copied.
+    fn copied_text(&self, start: usize) -> Option<String> {
+        serde_json::from_slice(&self.document[start..self.at]).ok()
+    }
+
+    /// Checks the member that has just been copied.
+    fn check(&self, name: &str, start: usize) -> Result<()> {
+        match self.rules.checked {
+            Some((checked, is_harmless))
+                if checked == name && !self.copied_text(start).is_some_and(|text| is_harmless(&text)) =>
+            {
+                refused(format!(
+                    "the network has a member {name} that is not passed on, because loading it could run code"
+                ))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -194,6 +224,12 @@ impl<'a> Filter<'a> {
         Ok(())
     }
 
+    /// Whether the member that has just been copied is one of those whose objects are edited.
+    fn is_edited(&self, name: &str, start: usize) -> bool {
+        let (edited, beginning) = self.rules.edited;
+        name == edited && self.copied_text(start).is_some_and(|text| text.starts_with(beginning))
+    }
+
     fn elements(&mut self, keeps: bool, depth: usize) -> Result<()> {
         self.at += 1;
         self.write(keeps, b"[");
@@ -203,10 +239,21 @@ impl<'a> Filter<'a> {
             self.write(keeps, b"]");
             return Ok(());
         }
+        let mut is_first = true;
         loop {
-            self.value(keeps, depth + 1)?;
+            let before = self.output.len();
+            self.write(keeps && !is_first, b",");
+            let start = self.output.len();
+            if self.value(keeps, depth + 1)? && keeps {
+                match (self.edit)(&self.output[start..])? {
+                    Edit::Kept => {}
+                    Edit::Replaced(bytes) => self.output.splice(start.., bytes).for_each(drop),
+                    Edit::LeftOut => self.output.truncate(before),
+                }
+            }
+            is_first &= self.output.len() <= start;
             match self.next() {
-                Some(b',') => self.write(keeps, b","),
+                Some(b',') => {}
                 Some(b']') => {
                     self.write(keeps, b"]");
                     return Ok(());
@@ -233,11 +280,47 @@ fn stretch(strides: &mut [Value], dimension: usize, [from, to]: [u64; 2]) {
 mod tests {
     use super::*;
 
-    const RULES: Rules<'_> =
-        Rules { dropped: &["secret", "trace"], checked: ("size", |text| text == "B"), resized: &[] };
+    const RULES: Rules<'_> = Rules {
+        dropped: &["secret", "trace"],
+        checked: Some(("size", |text| text == "B")),
+        edited: ("target", "torch."),
+        resized: &[],
+    };
+
+    fn edit(element: &[u8]) -> Result<Edit> {
+        let element = std::str::from_utf8(element).unwrap();
+        Ok(match element {
+            _ if element.contains(".left_out") => Edit::LeftOut,
+            _ if element.contains(".replaced") => Edit::Replaced(format!("<{element}>").into_bytes()),
+            _ => Edit::Kept,
+        })
+    }
 
     fn copied(text: &str) -> String {
-        String::from_utf8(filtered(text.as_bytes(), &RULES).unwrap()).unwrap()
+        String::from_utf8(filtered(text.as_bytes(), &RULES, &mut edit).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn elements_with_the_edited_member_are_replaced_and_left_out() {
+        for (text, expected) in [
+            (r#"[{"target": "torch.left_out"}]"#, "[]"),
+            (r#"[1, {"a": 0.10, "target": "torch.left_out"}, 2]"#, "[1,2]"),
+            (r#"[{"target": "torch.left_out"}, 1, {"target": "torch.left_out"}]"#, "[1]"),
+            (r#"[{"target": "torch.left_out"}, {"target": "torch.kept"}]"#, r#"[{"target":"torch.kept"}]"#),
+            (
+                r#"[ {"target" : "t\u006frch.replaced" , "b": 1e-05, "secret": 1} ]"#,
+                r#"[<{"target":"t\u006frch.replaced","b":1e-05}>]"#,
+            ),
+            (r#"{"a": {"target": "torch.left_out"}, "b": [1]}"#, r#"{"a":{"target":"torch.left_out"},"b":[1]}"#),
+            (r#"[{"target": "other.left_out"}, {"target": 1}]"#, r#"[{"target":"other.left_out"},{"target":1}]"#),
+            (r#"{"secret": [{"target": "torch.replaced"}]}"#, "{}"),
+            (
+                r#"[{"a": [{"target": "torch.replaced"}], "target": "torch.replaced"}]"#,
+                r#"[<{"a":[<{"target":"torch.replaced"}>],"target":"torch.replaced"}>]"#,
+            ),
+        ] {
+            assert_eq!(copied(text), expected, "{text}");
+        }
     }
 
     #[test]
@@ -296,7 +379,7 @@ mod tests {
             "{\"size\": 1}",
             &deep,
         ] {
-            assert!(filtered(text.as_bytes(), &RULES).is_err(), "{text:.20}");
+            assert!(filtered(text.as_bytes(), &RULES, &mut edit).is_err(), "{text:.20}");
         }
     }
 }

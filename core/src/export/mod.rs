@@ -7,6 +7,7 @@
 
 mod card;
 mod evaluation;
+mod evaluation_mode;
 mod format;
 mod json_filter;
 mod parity;

@@ -1,5 +1,8 @@
 //! `.pt2` files: the archive that a student's network came in, with the student's weights.
 //!
+//! A student is uploaded in training mode. Whoever takes it wants to run it, so the program that is written computes as
+//! in evaluation.
+//!
 //! The network came from its uploader, and the student goes to whoever takes it. `torch.export.load` unpickles sample
 //! inputs, runs compiled code and guards, and evaluates expressions. So only what it needs is copied: the program
 //! without guards and with expressions of sizes alone, the constants, and three short words.
@@ -10,25 +13,35 @@ use serde_json::json;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use super::evaluation_mode::EvaluationMode;
 use super::{Error, Result, Source, Student, json_filter, refused};
 use crate::checkpoint::Dtype;
 use crate::exported::archive::PROGRAM;
-use crate::exported::{StoredTensor, TensorRole};
+use crate::exported::{ExportedNetwork, Mode, StoredTensor, TensorRole};
 
 /// The folder in the archive.
 const FOLDER: &str = "student";
 /// Paths and source lines of the machine that exported the program, and code that checks inputs.
-const RULES: json_filter::Rules<'_> =
-    json_filter::Rules { dropped: &["stack_trace", "guards_code"], checked: ("expr_str", is_size), resized: &[] };
+const RULES: json_filter::Rules<'_> = json_filter::Rules {
+    dropped: &["stack_trace", "guards_code"],
+    checked: Some(("expr_str", is_size)),
+    // The nodes.
+    edited: ("target", "torch.ops.aten."),
+    resized: &[],
+};
+/// Copies a program that has been copied by those already, but for its shapes.
+const SHAPES: json_filter::Rules<'_> =
+    json_filter::Rules { dropped: &[], checked: None, edited: ("", ""), resized: &[] };
 /// Alignment of storages, as PyTorch's.
 const ALIGNMENT: u16 = 64;
 /// PyTorch's number of the layout of ordinary tensors.
 const STRIDED: u64 = 7;
 
-/// Writes the student as `torch.export.load` reads it. Equal students give equal bytes.
+/// Writes the student as `torch.export.load` reads it, computing as in evaluation. Equal students give equal bytes.
 ///
 /// # Errors
-/// The student is not an exported network, or a file cannot be read or written.
+/// The student is not an exported network, its program cannot be made to compute as in evaluation, or a file cannot be
+/// read or written.
 pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
     let network = match student.source() {
         Source::Exported(network) => network,
@@ -40,10 +53,8 @@ pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
             ));
         }
     };
+    let program = program(network)?;
     let archive = network.archive()?;
-    // Of a student that was trained with a new classifier.
-    let resized = network.resized()?;
-    let rules = json_filter::Rules { resized: &resized, ..RULES };
     let mut writer = Writer { zip: ZipWriter::new(output) };
     writer.entry("archive_format", b"pt2")?;
     for (name, usual) in [("archive_version", "0"), (".data/version", "3")] {
@@ -53,7 +64,7 @@ pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
         writer.entry(name, format!("{word}{end}").as_bytes())?;
     }
     writer.entry("byteorder", b"little")?;
-    writer.entry(PROGRAM, &json_filter::filtered(&archive.document(PROGRAM)?, &rules)?)?;
+    writer.entry(PROGRAM, &program)?;
     // PyTorch asks for this entry, and takes an empty one as none.
     writer.entry("data/sample_inputs/model.pt", b"")?;
     let is_constant = |stored: &StoredTensor| stored.role == TensorRole::Constant;
@@ -65,6 +76,35 @@ pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
     writer.tensors("constants", "tensor", constants.map(|stored| Ok((stored.clone(), network.bytes(stored)?))))?;
     writer.zip.finish().map_err(archive_error)?.flush()?;
     Ok(())
+}
+
+/// The program in evaluation. It is read again before anybody gets it: one that still computes as in training would be
+/// silently wrong.
+fn program(network: &ExportedNetwork) -> Result<Vec<u8>> {
+    let mut evaluation = EvaluationMode::of(network.graph())?;
+    let document = network.archive()?.document(PROGRAM)?;
+    let program = json_filter::filtered(&document, &RULES, &mut |node| evaluation.edit(node))?;
+    let what = match network.mode_with(&program) {
+        Ok(Mode::Evaluation | Mode::Either) if evaluation.is_complete() => {
+            return with_new_classifier(network, program);
+        }
+        Ok(_) => "some of its operators would still compute as in training".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    refused(format!(
+        "the network's program cannot be written as one that computes as in evaluation: {what}. Take the student as ONNX, \
+         or as safetensors for the network's own code"
+    ))
+}
+
+/// The program with the shapes of a student that was trained with a new classifier.
+fn with_new_classifier(network: &ExportedNetwork, program: Vec<u8>) -> Result<Vec<u8>> {
+    let resized = network.resized()?;
+    if resized.is_empty() {
+        return Ok(program);
+    }
+    let rules = json_filter::Rules { resized: &resized, ..SHAPES };
+    json_filter::filtered(&program, &rules, &mut |_| Ok(json_filter::Edit::Kept))
 }
 
 /// Whether an expression is one of sizes, which PyTorch's reader evaluates: functions and flags of a short list,

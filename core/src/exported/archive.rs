@@ -91,9 +91,7 @@ impl<'a> Archive<'a> {
     }
 
     pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let bytes = self.document(name)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| damaged(format!("{name} is not as PyTorch writes it ({})", shown(&error.to_string()))))
+        parsed(name, &self.document(name)?)
     }
 
     /// The text of a JSON document.
@@ -107,6 +105,11 @@ impl<'a> Archive<'a> {
         }
         Ok(self.source.read(range.start, length)?)
     }
+}
+
+pub(super) fn parsed<T: DeserializeOwned>(name: &str, document: &[u8]) -> Result<T> {
+    serde_json::from_slice(document)
+        .map_err(|error| damaged(format!("{name} is not as PyTorch writes it ({})", shown(&error.to_string()))))
 }
 
 /// Whether an archive, which may have other faults, has an entry with a program.

@@ -60,7 +60,7 @@ use archive::Archive;
 use classifier::{Change, Classifier};
 use describe::{Described, Subject};
 use error::Result;
-use schema::{Bounds, Program, Versioned};
+use schema::{Bounds, Program, SchemaVersion, Versioned};
 use tensors::Tensors;
 
 /// The version of the schema that is read. A new major version means something else.
@@ -123,20 +123,18 @@ impl ExportedNetwork {
             return Err(Error::Version(format!("schema {}.{}", schema.major, schema.minor)));
         }
         let program: Program = archive.program()?;
-        let mut faults = Faults::default();
-        let mut tensors = Tensors::read(&archive, &source, &mut faults)?;
-        let bounds = program.range_constraints;
-        let built = builder::build(program.graph_module, &tensors, &source, &mut faults);
-        faults.none_or(())?;
-        let graph = built.graph.ok_or_else(|| archive::damaged("its program has no images or no logits"))?;
-        tensors.list.extend(built.constants);
-        let batch = bounds.0.iter().find(|(symbol, _)| Some(symbol) == built.batch.as_ref());
-        let batch = batch.map_or(Bounds { min_val: None, max_val: None }, |(_, bounds)| *bounds);
-        let torch = program.torch_version.as_deref();
-        let subject = Subject { graph: &graph, tensors: &tensors.list, schema, torch, batch };
-        let Described { description, feature_map, classifier } = describe::describe(&subject);
+        let Understood { graph, tensors, described } = understand(&archive, &source, schema, program)?;
         drop(archive);
-        Ok(Self { graph, tensors: tensors.list, feature_map, classifier, description, changes: Vec::new(), source })
+        let Described { description, feature_map, classifier } = described;
+        Ok(Self { graph, tensors, feature_map, classifier, description, changes: Vec::new(), source })
+    }
+
+    /// The mode of another program for the same tensors: a copy of its own with changes, which is checked as one from
+    /// outside.
+    pub(crate) fn mode_with(&self, program: &[u8]) -> Result<Mode> {
+        let Versioned { schema_version: schema } = archive::parsed(archive::PROGRAM, program)?;
+        let program = archive::parsed(archive::PROGRAM, program)?;
+        Ok(understand(&self.archive()?, &self.source, schema, program)?.described.description.mode)
     }
 
     #[must_use]
@@ -199,4 +197,32 @@ impl ExportedNetwork {
     pub fn floats(&self, stored: &StoredTensor) -> std::result::Result<Vec<f32>, Error> {
         Ok(tensor::to_f32(stored.tensor.dtype(), &self.bytes(stored)?))
     }
+}
+
+/// What a program is read as.
+struct Understood {
+    graph: Graph,
+    tensors: Vec<StoredTensor>,
+    described: Described,
+}
+
+fn understand(
+    archive: &Archive<'_>,
+    source: &ByteSource,
+    schema: SchemaVersion,
+    program: Program,
+) -> Result<Understood> {
+    let mut faults = Faults::default();
+    let mut tensors = Tensors::read(archive, source, &mut faults)?;
+    let bounds = program.range_constraints;
+    let built = builder::build(program.graph_module, &tensors, source, &mut faults);
+    faults.none_or(())?;
+    let graph = built.graph.ok_or_else(|| archive::damaged("its program has no images or no logits"))?;
+    tensors.list.extend(built.constants);
+    let batch = bounds.0.iter().find(|(symbol, _)| Some(symbol) == built.batch.as_ref());
+    let batch = batch.map_or(Bounds { min_val: None, max_val: None }, |(_, bounds)| *bounds);
+    let torch = program.torch_version.as_deref();
+    let subject = Subject { graph: &graph, tensors: &tensors.list, schema, torch, batch };
+    let described = describe::describe(&subject);
+    Ok(Understood { graph, tensors: tensors.list, described })
 }

@@ -199,6 +199,7 @@ fn several(name: &str) -> Option<Several> {
             products::masked
         }
         "feature_dropout.default" => products::feature_dropout,
+        "fill.Scalar" => products::fill,
         "batch_norm.default" => layers::batch_norm,
         "instance_norm.default" => layers::instance_norm,
         "rms_norm.default" => sums::rms_norm,

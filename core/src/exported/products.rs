@@ -155,3 +155,16 @@ pub(super) fn feature_dropout(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source
     let scaled = lowering.with_number(Arithmetic::Divide, mask, probability)?;
     Ok(vec![lowering.combine(Arithmetic::Multiply, input, scaled)?])
 }
+
+/// A tensor whose elements are one number. The input gives the shape alone, so it may be memory that nothing has been
+/// written to.
+pub(super) fn fill(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
+    let filled = lowering.tensor("self")?;
+    let (dtype, shape) = (lowering.value(filled).dtype, lowering.shape(filled));
+    if dtype != Dtype::F32 {
+        return Err(format!("fills a tensor of {dtype}, and only float32 is computed with"));
+    }
+    let value = lowering.arguments.number("value", None)?;
+    let number = lowering.constant(dtype, &[], |_| value)?;
+    Ok(vec![lowering.add(Op::Expand { shape }, &[number])?])
+}

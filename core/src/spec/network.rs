@@ -135,7 +135,8 @@ impl ExportedNetwork {
     fn in_evaluation(&self) -> String {
         format!(
             "{} was exported in evaluation mode, in which its batch norms and dropouts do not train: call \
-             model.train() before torch.export.export(…), save and upload that file, and name it here",
+             model.train() before torch.export.export(…), save and upload that file, and name it here. The .pt2 of a \
+             trained student is in evaluation mode, too: to train it further, load its safetensors into the model first",
             self.name
         )
     }

@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cases;
+mod evaluation_mode;
 mod functions;
 mod onnx;
 mod operators;

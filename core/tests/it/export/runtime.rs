@@ -231,19 +231,52 @@ fn the_python_of_a_bundle_runs_the_student() {
     assert_eq!(said[0], said[1], "the same image is of the same class, wherever it is normalised");
 }
 
+/// Python with PyTorch, if it is there.
+fn pytorch() -> Option<Command> {
+    let program = root().join(".deps/pytorch_bench/run");
+    if !program.exists() {
+        eprintln!("{} is missing: not run; scripts/setup pytorch_bench installs it", program.display());
+    }
+    program.exists().then(|| Command::new(program))
+}
+
+fn pt2(files: &Files) -> Vec<u8> {
+    let mut output = std::io::Cursor::new(Vec::new());
+    write_pt2(&files.student(), &mut output).unwrap_or_else(|error| panic!("{error}"));
+    output.into_inner()
+}
+
 #[test]
 fn pytorch_runs_the_pt2() {
-    let torch = root().join(".deps/pytorch_bench/run");
-    if !torch.exists() {
-        eprintln!("{} is missing: not run; scripts/setup pytorch_bench installs it", torch.display());
-        return;
-    }
+    let Some(torch) = pytorch() else { return };
     let checks = Checks::new();
     for name in FIXTURES {
         let (images, logits) = recorded(name);
-        let mut output = std::io::Cursor::new(Vec::new());
-        write_pt2(&of_fixture(name).student(), &mut output).unwrap();
-        checks.add(&format!("{name}.pt2"), &output.into_inner(), &images, &logits);
+        checks.add(&format!("{name}.pt2"), &pt2(&of_fixture(name)), &images, &logits);
     }
-    checks.hold_by(Command::new(torch));
+    checks.hold_by(torch);
+}
+
+#[test]
+fn pytorch_drops_nothing_when_it_runs_the_pt2() {
+    let (Some(torch), Some(mut exporter)) = (pytorch(), pytorch()) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let network = dir.path().join("network.pt2");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/export/dropping.py");
+    let output = exporter.arg(script).arg(&network).output().expect("Python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let computed: BTreeMap<String, Vec<f64>> = serde_json::from_slice(&output.stdout).expect("it prints JSON");
+    let tensor = |name: &str, shape: &[usize]| Tensor::new(shape, computed[name].clone());
+    let (images, logits) = (tensor("images", &[4, 3, 8, 8]), tensor("logits", &[4, 5]));
+    let files = exported(&std::fs::read(&network).unwrap());
+    assert_eq!(files.student().graph().nodes.iter().filter(|node| node.op.training() == Some(true)).count(), 6);
+
+    let checks = Checks::new();
+    checks.add("student.pt2", &pt2(&files), &images, &logits);
+    checks.hold_by(torch);
+    // The export as it was made in training mode gives other logits, or this test would show nothing.
+    let checks = Checks::new();
+    checks.add("network.pt2", &std::fs::read(&network).unwrap(), &images, &logits);
+    let facts = checks.run_by(pytorch().unwrap());
+    assert!(facts["network.pt2"]["largest_difference"].as_f64().unwrap() > 0.01, "{facts:?}");
 }

@@ -215,6 +215,32 @@ fn stochastic_depth_is_read() {
 }
 
 #[test]
+fn memory_that_is_filled_with_a_number_is_a_constant() {
+    let mut network = Network::new();
+    network.convolve();
+    network.node("new_empty.default", "empty", &[("self", tensor("conv")), ("size", ints(&[4, 8, 8]))], &[4, 8, 8]);
+    network.node("fill_.Scalar", "filled", &[("self", tensor("empty")), ("value", float(0.5))], &[4, 8, 8]);
+    let mut filled_over = network.clone();
+    network.node("mul.Tensor", "half", &[("self", tensor("conv")), ("other", tensor("empty"))], &[B, 4, 8, 8]);
+    network.pool_and_classify("half");
+    let read = network.read().unwrap();
+    let node = |name: &str| read.graph().nodes.iter().find(|node| node.name == name).unwrap();
+    assert_eq!(node("filled").op, Op::Expand { shape: [4, 8, 8].map(Size::Fixed).to_vec() });
+    assert_eq!(node("half").inputs[1], node("filled").outputs[0], "the memory's name is the filled tensor's");
+    let constant = read.tensors().last().unwrap();
+    assert_eq!((constant.tensor.shape().len(), read.floats(constant).unwrap()), (0, vec![0.5]));
+    assert_eq!(described(&network)["mode"], "either");
+
+    // What was computed before is written over, too.
+    filled_over.node("fill_.Scalar", "ones", &[("self", tensor("conv")), ("value", int(1))], &[B, 4, 8, 8]);
+    filled_over.pool_and_classify("conv");
+    let read = filled_over.read().unwrap();
+    let pooling = read.graph().nodes.iter().find(|node| node.name == "pooled").unwrap();
+    let ones = read.graph().nodes.iter().find(|node| node.name == "ones").unwrap();
+    assert_eq!(pooling.inputs, ones.outputs);
+}
+
+#[test]
 fn whoever_names_an_overwritten_tensor_gets_the_result() {
     let mut network = Network::new();
     network.convolve();
