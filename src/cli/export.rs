@@ -22,20 +22,29 @@ pub struct ExportArgs {
     /// ONNX: normalise images in the graph, whose input is then RGB pixels in [0, 1].
     #[arg(long, env = "DISTILLERY_PREPROCESS")]
     pub preprocess: bool,
-    /// A safetensors file with evaluation images as the network sees them (`images` [N, 3, H, W]) and the student's
-    /// logits (`logits` [N, classes]), to compare ONNX Runtime's with. It may have `labels` `[N]` and, for int8, training
-    /// images (`calibration` [M, 3, H, W]).
+    /// A safetensors file with evaluation images (`images` [N, 3, H, W]) and the student's logits (`logits`
+    /// [N, classes]), to compare ONNX Runtime's with: the run's samples.safetensors. It may have `labels` `[N]` and, for
+    /// int8, training images (`calibration` [M, 3, H, W]).
     #[arg(long, env = "DISTILLERY_SAMPLES")]
     pub samples: Option<PathBuf>,
+    /// The student is the one after the last epoch: compare with the samples' `logits_last`.
+    #[arg(long, env = "DISTILLERY_LAST")]
+    pub last: bool,
     /// ONNX Runtime's library, 1.17 or later, which runs the exported student on the samples.
     #[arg(long, env = "DISTILLERY_ONNXRUNTIME", default_value = "libonnxruntime.so")]
     pub onnxruntime: PathBuf,
+    /// Most memory, in MiB, that the command may allocate (RLIMIT_DATA). Default: no limit.
+    #[arg(long, env = "DISTILLERY_EXPORT_MEMORY_MIB")]
+    pub memory_mib: Option<u64>,
     /// Bundle: the formats in it. Default: safetensors, onnx and, for exported networks, pt2.
     #[arg(long = "with", env = "DISTILLERY_WITH", value_enum, value_delimiter = ',')]
     pub with: Vec<ExportFormat>,
     /// Bundle: the run's manifest.json, for the model card.
     #[arg(long, env = "DISTILLERY_MANIFEST")]
     pub manifest: Option<PathBuf>,
+    /// Bundle: the name of a teacher that was an exported network, for the model card.
+    #[arg(long, env = "DISTILLERY_TEACHER_NAME")]
+    pub teacher_name: Option<String>,
     /// Bundle: the title of the model card. Default: the name of the student's file.
     #[arg(long, env = "DISTILLERY_TITLE")]
     pub title: Option<String>,

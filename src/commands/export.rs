@@ -10,10 +10,12 @@ use anyhow::{Context, bail};
 use distillery_core::export::bundle::{self, BundledFile};
 use distillery_core::export::int8::{self, Ranges};
 use distillery_core::export::onnx::{self, Numbers, Options};
+use distillery_core::export::samples::tensors;
 use distillery_core::export::{
     Comparison, EXIT_REFUSED, ExportFormat, Parity, Report, Runtime, Samples, Source, Student, TOLERANCE, write_pt2,
 };
 use distillery_core::file_kind::{irregular, is_same_file};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempDir};
 
@@ -27,7 +29,9 @@ const BATCH: usize = 16;
 /// The student cannot be written in this format, its logits differ too much in ONNX Runtime, or a file cannot be read
 /// or written. No file is written then.
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
+    limit_memory(args)?;
     spare_inputs(args)?;
+    check_preprocess(args)?;
     let student = Student::open(&args.student, args.network.as_deref())?;
     let parent = args.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = tempfile::Builder::new().prefix(".export-").tempdir_in(parent);
@@ -62,6 +66,26 @@ fn spare_inputs(args: &ExportArgs) -> anyhow::Result<()> {
     let found = std::fs::metadata(&args.output).or_else(|_| std::fs::symlink_metadata(&args.output));
     if let Some(kind) = found.ok().and_then(|facts| irregular(facts.file_type())) {
         bail!("{} is {kind}, not a regular file: name another file", args.output.display());
+    }
+    Ok(())
+}
+
+/// Bounds what this process allocates, so that a large student fails here rather than ends other processes of the machine.
+fn limit_memory(args: &ExportArgs) -> anyhow::Result<()> {
+    let Some(mebibytes) = args.memory_mib else { return Ok(()) };
+    let bytes = Some(mebibytes.saturating_mul(1 << 20));
+    setrlimit(Resource::Data, Rlimit { current: bytes, maximum: bytes })
+        .context("cannot limit the memory of the export")
+}
+
+/// Checks that something that is written has a graph to normalise in.
+fn check_preprocess(args: &ExportArgs) -> anyhow::Result<()> {
+    let is_possible = match args.format {
+        ExportFormat::Bundle => args.with.is_empty() || args.with.iter().any(|format| format.is_onnx()),
+        format => format.is_onnx(),
+    };
+    if args.preprocess && !is_possible {
+        return refused("--preprocess is for onnx and int8: none of them is written");
     }
     Ok(())
 }
@@ -172,8 +196,9 @@ impl Export<'_> {
         let mut model = runtime.open(file.path())?;
         let mut ranges = Ranges::default();
         let mut images = 0;
-        for (batch, shape) in samples.calibration(BATCH) {
-            let outputs = model.run(batch, shape)?;
+        for batch in samples.calibration(BATCH) {
+            let (batch, shape) = batch?;
+            let outputs = model.run(&batch, shape)?;
             let find =
                 |name: &str| outputs.iter().find(|(found, _)| found == name).and_then(|(_, values)| values.first());
             for &value in &watched {
@@ -192,27 +217,33 @@ impl Export<'_> {
     }
 
     fn samples(&self, path: &Path) -> anyhow::Result<Samples> {
-        let mut samples = Samples::open(path, &self.student)?;
+        let logits = if self.args.last { tensors::LAST_LOGITS } else { tensors::LOGITS };
+        let mut samples = Samples::open(path, &self.student, logits)?;
         if self.args.preprocess {
             samples.denormalise(&self.student.preprocessing())?;
         }
         Ok(samples)
     }
 
+    /// `None` if the samples do not have the student's logits.
     fn compare(
         &self,
         runtime: &OnnxRuntime,
         samples: &Path,
         file: &Path,
         tolerance: Option<f64>,
-    ) -> anyhow::Result<Parity> {
+    ) -> anyhow::Result<Option<Parity>> {
         let samples = self.samples(samples)?;
+        if !samples.has_logits() {
+            return Ok(None);
+        }
         let mut model = runtime.open(file)?;
         let mut comparison = Comparison::default();
         for batch in samples.batches(BATCH) {
-            comparison.add(batch, &model.logits(batch.images, batch.shape)?)?;
+            let batch = batch?;
+            comparison.add(&batch, &model.logits(&batch.images, batch.shape)?)?;
         }
-        Ok(comparison.parity(tolerance))
+        Ok(Some(comparison.parity(tolerance)))
     }
 
     fn checked(
@@ -227,7 +258,11 @@ impl Export<'_> {
             Check::Not(reason) => report.not_checked = Some(reason.clone()),
             Check::With(check) => {
                 let (runtime, samples) = &**check;
-                let parity = self.compare(runtime, samples, file.path(), tolerance)?;
+                let Some(parity) = self.compare(runtime, samples, file.path(), tolerance)? else {
+                    report.not_checked =
+                        Some("the samples have no logits of the student after the last epoch".to_owned());
+                    return Ok((file, report));
+                };
                 if !parity.holds() {
                     let Runtime { name, version } = runtime.facts();
                     return refused(format!(
@@ -264,18 +299,22 @@ impl Export<'_> {
             let (file, report) = self.write(format)?;
             let text = self.file()?;
             serde_json::to_writer_pretty(text.as_file(), &report)?;
-            parts.push((format!("student{}", format.suffix()), file));
-            parts.push((format!("export-{}.json", format.name()), text));
+            let normalises = self.args.preprocess && format.is_onnx();
+            parts.push((format!("student{}", format.suffix()), file, normalises));
+            parts.push((format!("export-{}.json", format.name()), text, false));
         }
         let manifest = self.args.manifest.as_ref().map(|path| manifest(path)).transpose()?;
-        let files = parts.iter().map(|(name, file)| BundledFile { name, path: file.path() }).collect();
+        let files = parts
+            .iter()
+            .map(|(name, file, normalises)| BundledFile { name, path: file.path(), normalises: *normalises })
+            .collect();
         let stem = self.args.student.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let contents = bundle::Contents {
             name: self.args.title.as_deref().or(stem.as_deref()).unwrap_or("student"),
             files,
             manifest: manifest.as_ref().map(|(manifest, _)| manifest),
+            teacher: self.args.teacher_name.as_deref(),
             manifest_sha256: manifest.as_ref().map(|(_, sha256)| sha256.as_str()),
-            preprocess: self.args.preprocess,
         };
         let file = self.file()?;
         bundle::write(&self.student, &contents, BufWriter::new(file.as_file()))?;
