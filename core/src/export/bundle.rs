@@ -82,7 +82,7 @@ pub fn write(student: &Student, contents: &Contents<'_>, output: impl Write + Se
     Ok(())
 }
 
-fn json(value: &impl serde::Serialize) -> String {
+fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("these are texts and numbers") + "\n"
 }
 

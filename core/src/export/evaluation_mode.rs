@@ -13,7 +13,7 @@ use super::{Result, refused};
 use crate::exported::{Arithmetic, Graph, Op, Operand};
 
 /// The arguments of a node, which have names.
-const ARGUMENTS: Rules<'_> = Rules { dropped: &[], checked: None, edited: ("name", "") };
+const ARGUMENTS: Rules<'_> = Rules { dropped: &[], checked: None, edited: ("name", ""), resized: &[] };
 /// Largest relative difference of two probabilities that are the same, as in the trainer.
 const SAME: f64 = 1e-6;
 
