@@ -10,12 +10,14 @@ use crate::exported::Resized;
 /// Deepest nesting that is copied.
 const DEEPEST: usize = 128;
 
+type IsHarmless = fn(&str) -> bool;
+
 /// What is not copied as it is.
 pub(super) struct Rules<'a> {
     /// Names of members that are left out, wherever they are.
     pub(super) dropped: &'a [&'a str],
     /// The name of members whose text must be harmless, and what is.
-    pub(super) checked: Option<(&'a str, fn(&str) -> bool)>,
+    pub(super) checked: Option<(&'a str, IsHarmless)>,
     /// The name of a member, and what its text begins with: elements of arrays that have such a member are edited.
     pub(super) edited: (&'a str, &'a str),
     /// Values whose recorded shape has another size, each of which is recorded once.
