@@ -151,7 +151,7 @@ def build(name, arguments):
 
         model = timm.create_model(name, num_classes=CLASSES, **arguments)
         side = arguments.get("img_size", model.default_cfg["input_size"][-1])
-    vary(model)
+    vary(model, side)
     for module in model.modules():
         # Both sides would draw other numbers.
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
@@ -163,16 +163,27 @@ def build(name, arguments):
     return model.train(), side
 
 
-def vary(model):
-    """Varies what is initialised to one number, such as scales, and the running statistics: mistakes would not show."""
+def vary(model, side):
+    """Varies what is initialised to one number, such as scales, and the running statistics: mistakes would not show.
+
+    Running statistics are near those of random images. With others, the activations of deep networks grow or vanish from
+    layer to layer, and single precision keeps no digit of the logits.
+    """
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.numel() > 1 and parameter.std() < 1e-4:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-        for module in model.modules():
-            if getattr(module, "running_mean", None) is not None:
-                module.running_mean.add_(0.1 * torch.randn_like(module.running_mean))
-                module.running_var.uniform_(0.5, 1.5)
+        norms = [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        if norms:
+            model.train()(torch.randn(BATCH, 3, side, side))
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+            norm.running_var.clamp_(min=0.1 * norm.running_var.mean().item())
+            norm.running_mean.add_(0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean))
+            norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.8, 1.25))
 
 
 def export(model, side, path, dtype=torch.float32):
@@ -318,11 +329,13 @@ def compare(name, arguments, programs):
 
 # Largest accepted distance, unless PyTorch's own single precision is further away.
 TOLERANCES = {"evaluation": 1e-5, "training": 1e-5, "gradients": 1e-4, "step": 1e-4, "regions": 1e-4}
+# Where single precision is further away than this, nothing has been compared.
+LARGEST = 0.05
 
 
 def failures(row):
     for column, (ours, own) in row["errors"].items():
-        allowed = TOLERANCES[column] if column == "regions" else max(TOLERANCES[column], 4 * own)
+        allowed = TOLERANCES[column] if column == "regions" else min(max(TOLERANCES[column], 4 * own), LARGEST)
         # Not a number is no failure of `>`.
         if not (ours <= allowed):
             yield f"{column} differs by {ours:.0e}, and {allowed:.0e} is allowed"
