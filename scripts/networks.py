@@ -156,6 +156,8 @@ def build(name, arguments):
         # Both sides would draw other numbers.
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p = 0.0
+        if isinstance(getattr(module, "drop_rate", None), float):
+            module.drop_rate = 0.0
         if type(module).__name__ == "DropPath":
             module.drop_prob = 0.0
         if type(module).__name__ == "StochasticDepth":
