@@ -137,6 +137,15 @@ test('the keyboard moves the cross-hair and zooms', async () => {
   await page.waitForFunction((was) => document.querySelector('section[aria-label="Train loss"] .chart-where').textContent !== was, first);
   await page.keyboard.press('+');
   await zoomed('Speed', true);
+  for (const key of ['Home', 'End']) {
+    await page.keyboard.press(key);
+    await where('Train loss').getByText(/^epoch /).waitFor();
+    assert.equal(await over('Train loss').locator('.u-cursor-x').evaluate((line) => {
+      const at = line.getBoundingClientRect().x;
+      const { left, right } = line.parentElement.getBoundingClientRect();
+      return left - 1 <= at && at <= right + 1;
+    }), true, `${key} leaves the visible range`);
+  }
   await page.keyboard.press('0');
   await zoomed('Speed', false);
   page.assertQuiet();

@@ -53,16 +53,30 @@ export function listenToKeys(canvas, view, currentPlot) {
     const plot = currentPlot();
     if (!plot || event.ctrlKey || event.metaKey || event.altKey) return;
     const xs = plot.data[0];
-    const last = xs.length - 1;
+    const [first, last] = visible(plot);
     const index = plot.cursor.idx ?? last;
-    const target = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: last }[event.key];
-    if (target !== undefined) moveCursor(plot, xs[Math.min(Math.max(target, 0), last)]);
+    const target = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: first, End: last }[event.key];
+    if (target !== undefined) moveCursor(plot, xs[Math.min(Math.max(target, first), last)]);
     else if (event.key === '+') view.zoom(zoomed(plot, view, xs[index], 0.5));
     else if (event.key === '-') view.zoom(zoomed(plot, view, xs[index], 2));
     else if (event.key === '0') view.zoom(null);
     else return;
     event.preventDefault();
   });
+}
+
+/**
+ * The indices of the first and the last point in the visible range; of all points if there is none in it. Beyond it the
+ * cross-hair would not show.
+ * @param {uPlot} plot
+ * @returns {[number, number]}
+ */
+function visible(plot) {
+  const xs = plot.data[0];
+  const { min, max } = plot.scales.x;
+  const first = xs.findIndex((x) => x >= (min ?? -Infinity));
+  const last = xs.findLastIndex((x) => x <= (max ?? Infinity));
+  return first < 0 || last < first ? [0, xs.length - 1] : [first, last];
 }
 
 /**
