@@ -18,6 +18,7 @@ mod graph;
 mod head;
 mod inline;
 mod layers;
+mod lists;
 mod lowering;
 mod memory;
 mod op;
@@ -115,10 +116,11 @@ impl ExportedNetwork {
         if schema.major != SCHEMA {
             return Err(Error::Version(format!("schema {}.{}", schema.major, schema.minor)));
         }
-        let program: Program = archive.program()?;
         let mut faults = Faults::default();
         let mut tensors = Tensors::read(&archive, &source, &mut faults)?;
+        // Before the program, so that only one of the documents is in memory at a time.
         let bounds = program.range_constraints;
+        let program: Program = archive.program()?;
         let built = builder::build(program.graph_module, &tensors, &source, &mut faults);
         faults.none_or(())?;
         let graph = built.graph.ok_or_else(|| archive::damaged("its program has no images or no logits"))?;

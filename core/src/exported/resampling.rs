@@ -1,6 +1,6 @@
 //! Reads what takes elements by fixed numbers or weights: stacking, repeating, padding, indexing, windows, resizing.
 
-use super::arguments::{Outcome, unexpected};
+use super::arguments::{MOST_DIMENSIONS, Outcome, unexpected};
 use super::lowering::{Lowering, Source};
 use super::op::Op;
 use super::size::{Size, shown_shape};
@@ -66,6 +66,9 @@ pub(super) fn repeat_each(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 /// Each of several vectors along a dimension of its own.
 pub(super) fn grid(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
     let vectors = lowering.tensors("tensors")?;
+    if vectors.len() > MOST_DIMENSIONS {
+        return Err(format!("makes a grid of {} vectors, and {MOST_DIMENSIONS} are read at most", vectors.len()));
+    }
     let swaps = lowering.arguments.text("indexing", "ij")? == "xy" && vectors.len() > 1;
     let place = |at: usize| if swaps && at < 2 { 1 - at } else { at };
     let mut full = vec![Size::Fixed(1); vectors.len()];

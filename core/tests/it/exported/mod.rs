@@ -1,5 +1,6 @@
 //! Networks that torch.export.save wrote.
 
+mod amplification;
 mod archives;
 mod constants;
 mod faults;
