@@ -10,6 +10,7 @@ mod legacy;
 mod metadata;
 mod naming;
 mod pickle;
+mod pieces;
 mod reader;
 mod safetensors;
 mod soundness;

@@ -164,8 +164,7 @@ impl ExportedNetwork {
         let mut doubt = None;
         let state = self.tensors.iter().enumerate().filter(|(_, stored)| stored.role != TensorRole::Constant);
         for (index, stored) in state.filter(|(_, stored)| stored.tensor.dtype().is_float()) {
-            let name = shown(stored.tensor.name());
-            match Soundness::of(&name, variances.contains(&index), &self.floats(stored)?) {
+            match stored.tensor.soundness(&self.source, variances.contains(&index))? {
                 Soundness::Sound => {}
                 Soundness::Doubtful(what) => doubt = doubt.or(Some(what)),
                 unsound @ Soundness::Unsound(_) => return Ok(unsound),
