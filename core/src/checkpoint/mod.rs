@@ -25,6 +25,7 @@ use std::path::Path;
 
 pub use detect::CheckpointFormat;
 pub use error::Error;
+pub use metadata::{EXPORTED, NETWORK};
 pub use safetensors::{NewTensor, write};
 pub use soundness::Soundness;
 pub use tensor::{Dtype, Tensor};
