@@ -47,7 +47,7 @@ pub use head::{FeatureMap, MapLayout};
 pub use memory::MemoryDescription;
 pub use op::{Activation, Arithmetic, Op, Operand, Window};
 pub use size::Size;
-pub use strip::strip_traces;
+pub use strip::{has_sha256, sha256, strip_traces};
 pub use tensors::{StoredTensor, TensorRole};
 
 use crate::byte_source::ByteSource;
