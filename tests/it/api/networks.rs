@@ -271,3 +271,15 @@ async fn a_checkpoint_without_a_graph_that_fits_nothing_says_how_to_export_the_n
     let (_, detail) = fault(&api, &student_job(json!({"checkpoint": id}))).await;
     assert_eq!(detail.matches("torch.export.save").count(), 1, "{detail}");
 }
+
+#[tokio::test]
+async fn a_student_whose_parameters_are_all_frozen_is_refused_before_it_trains() {
+    let api = Api::start().await;
+    let mut network = with_map(true);
+    for payload in network.weights["config"].as_object_mut().unwrap().values_mut() {
+        payload["tensor_meta"]["requires_grad"] = json!(false);
+    }
+    let frozen = uploaded(&api, "frozen.pt2", network.bytes()).await;
+    let says = ["frozen.pt2 has no parameters that training changes", "requires_grad_(True)"];
+    assert_fault(&api, &pair(&frozen, &frozen), "/student/checkpoint", &says).await;
+}
