@@ -28,6 +28,7 @@ mod pooling;
 mod products;
 mod resampling;
 mod reshapes;
+mod rows;
 mod rules;
 mod schema;
 mod scope;

@@ -9,5 +9,6 @@ mod meaning;
 mod mutations;
 mod operators;
 pub mod programs;
+mod rows;
 mod sizes;
 mod traces;
