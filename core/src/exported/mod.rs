@@ -46,7 +46,7 @@ pub use error::{Error, Fault, Faults};
 pub use graph::{Graph, Node, Origin, Value, ValueId};
 pub use head::{FeatureMap, MapLayout};
 pub use memory::MemoryDescription;
-pub use op::{Activation, Arithmetic, Op, Operand, Window};
+pub use op::{Activation, Arithmetic, Op, Operand, Window, makes_up_for};
 pub use size::Size;
 pub use strip::{has_sha256, sha256, strip_traces};
 pub use tensors::{StoredTensor, TensorRole};
@@ -118,10 +118,10 @@ impl ExportedNetwork {
             return Err(Error::Version(format!("schema {}.{}", schema.major, schema.minor)));
         }
         let mut faults = Faults::default();
-        let mut tensors = Tensors::read(&archive, &source, &mut faults)?;
         // Before the program, so that only one of the documents is in memory at a time.
-        let bounds = program.range_constraints;
+        let mut tensors = Tensors::read(&archive, &source, &mut faults)?;
         let program: Program = archive.program()?;
+        let bounds = program.range_constraints;
         let built = builder::build(program.graph_module, &tensors, &source, &mut faults);
         faults.none_or(())?;
         let graph = built.graph.ok_or_else(|| archive::damaged("its program has no images or no logits"))?;
