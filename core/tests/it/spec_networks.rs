@@ -67,6 +67,7 @@ fn what_is_given_stays_and_no_choice_is_told() {
     document["distillation"] = json!({"scales": [1, 2, 4]});
     document["training"] = json!({"optimizer": {"learning_rate": 0.2}});
     document["dataset"]["image_size"] = json!(64);
+    document["teacher"] = json!({"checkpoint": "ckpt_1", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]});
     let found = networks(exported("a", json!({})), exported("b", json!({})));
     let request = Request::read_with(&document, &found);
     assert_eq!(request.choices, [""; 0]);
