@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -57,6 +57,18 @@ async fn main() -> anyhow::Result<()> {
             bench.headers(30, Header::Metadata).await
         })
         .await?;
+    let network = dir.path().join("large.pt2");
+    write_network(&network, "", 3 << 29)?;
+    bench
+        .part("2 uploads of networks with 1.5 GiB of weights", async |bench: &Bench| bench.networks(&network).await)
+        .await?;
+    for (name, count, length) in [
+        ("2 uploads of networks with a list of 24 MB", 1, 12_000_000),
+        ("2 uploads of networks with 1,500 lists of 16 kB", 1500, 8000),
+    ] {
+        write_network(&network, &arguments(count, length), 4)?;
+        bench.part(name, async |bench: &Bench| bench.networks(&network).await).await?;
+    }
     bench.part("64 documents of a megabyte of numbers", async |bench: &Bench| bench.documents("9e9,").await).await?;
     bench.part("64 documents of a megabyte of lists", async |bench: &Bench| bench.documents("[],").await).await?;
     bench.part("40 jobs on a folder of 205,000 images", Bench::folder).await?;
@@ -74,6 +86,48 @@ fn pod_limit() -> anyhow::Result<u64> {
     let (_, export) = text.split_once("--export-memory-mib, \"").context("the pod does not bound exports")?;
     let (export, _) = export.split_once('"').context("exports have no limit")?;
     limit.checked_sub(2 * export.parse::<u64>()?).context("two exports alone take all of the pod's memory")
+}
+
+/// So many arguments of a node, each with so many numbers, as JSON.
+fn arguments(count: usize, length: usize) -> String {
+    let argument = format!(r#"{{"name":"self","arg":{{"as_floats":[{}0]}},"kind":1}}"#, "0,".repeat(length - 1));
+    vec![argument; count].join(",")
+}
+
+/// Writes an exported network with another tensor of so many bytes, and another node if there are arguments for it.
+fn write_network(path: &Path, arguments: &str, bytes: usize) -> anyhow::Result<()> {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/exported/test_efficientnet.pt2");
+    let mut network = zip::ZipArchive::new(std::fs::File::open(fixture)?)?;
+    let mut writer = zip::ZipWriter::new(std::fs::File::create(path)?);
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut folder = String::new();
+    for index in 0..network.len() {
+        let mut entry = network.by_index(index)?;
+        let (name, mut content) = (entry.name().to_owned(), Vec::new());
+        std::io::copy(&mut entry, &mut content)?;
+        if name.ends_with("model_weights_config.json") {
+            let mut weights: Value = serde_json::from_slice(&content)?;
+            let size = |size: usize| json!([{"as_int": size}]);
+            weights["config"]["large"] = json!({"path_name": "large", "is_param": true, "use_pickle": false,
+                "tensor_meta": {"dtype": 7, "sizes": size(bytes / 4), "strides": size(1), "requires_grad": true,
+                    "storage_offset": {"as_int": 0}, "layout": 7}});
+            content = serde_json::to_vec(&weights)?;
+            folder = name.replace("model_weights_config.json", "");
+        }
+        if name.ends_with("models/model.json") && !arguments.is_empty() {
+            let node =
+                format!(r#""nodes":[{{"target":"torch.ops.aten.relu.default","inputs":[{arguments}],"outputs":[]}},"#);
+            let text = String::from_utf8(content)?;
+            let (before, after) = text.split_once("\"nodes\":").context("a program")?;
+            content = format!("{before}{node}{}", after.trim_start().trim_start_matches('[')).into_bytes();
+        }
+        writer.start_file(name, stored)?;
+        writer.write_all(&content)?;
+    }
+    writer.start_file(format!("{folder}large"), stored)?;
+    std::io::copy(&mut std::io::repeat(0).take(bytes as u64), &mut writer)?;
+    writer.finish()?;
+    Ok(())
 }
 
 #[derive(Clone, Copy)]
@@ -206,6 +260,17 @@ impl Bench {
         let answer = self.http.put(format!("{}/v1/checkpoints", self.url)).body(file).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
         Ok(format!("{status} {}", text.chars().skip(70).take(120).collect::<String>()))
+    }
+
+    async fn networks(&self, path: &Path) -> anyhow::Result<String> {
+        let upload = || async {
+            let file = tokio::fs::File::open(path).await?;
+            let answer = self.http.put(format!("{}/v1/checkpoints", self.url)).body(file).send().await?;
+            anyhow::Ok((answer.status(), answer.text().await?))
+        };
+        let (one, two) = tokio::join!(upload(), upload());
+        let ((one, text), (two, _)) = (one?, two?);
+        Ok(format!("{one}, {two} {}", text.chars().take(160).collect::<String>()))
     }
 
     async fn documents(&self, element: &str) -> anyhow::Result<String> {

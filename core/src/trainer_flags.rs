@@ -96,6 +96,9 @@ pub struct VerifyArgs {
     /// The checkpoint that the student started from, if any. Default: the file that the run used.
     #[arg(long, env = "DISTILLERY_STUDENT")]
     pub student: Option<PathBuf>,
+    /// The exported network whose weights the student's checkpoint has, if any. Default: the file that the run used.
+    #[arg(long, env = "DISTILLERY_STUDENT_NETWORK")]
+    pub student_network: Option<PathBuf>,
     /// The device. Default: that of the attempt that trained the last epoch.
     #[arg(long, env = "DISTILLERY_DEVICE")]
     pub device: Option<String>,

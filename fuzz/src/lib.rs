@@ -7,11 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::exported::ExportedNetwork;
 
-/// Bytes of memory that every file may take, for tables and buffers.
-const FLOOR: usize = 1 << 20;
-/// Additional bytes of memory per byte of the file. An opcode of a pickle is one byte, and can create an entry of a
-/// map.
-const FACTOR: usize = 256;
+/// How much memory reading a file may take.
+struct Limit {
+    /// Bytes that every file may take, for tables and buffers.
+    floor: usize,
+    /// Additional bytes per byte of the file.
+    factor: usize,
+}
+
+/// An opcode of a pickle is one byte, and can create an entry of a map.
+const OF_CHECKPOINTS: Limit = Limit { floor: 1 << 20, factor: 256 };
+/// Documents take up to 8 bytes per byte, operations and constants up to 20 and 40, and every file may have some
+/// thousand of both.
+const OF_NETWORKS: Limit = Limit { floor: 8 << 20, factor: 80 };
 
 /// Counts the memory in use.
 struct Counting;
@@ -41,13 +49,13 @@ static ALLOCATOR: Counting = Counting;
 ///
 /// # Panics
 /// The reader took too much memory. libFuzzer detects hangs.
-fn read<T>(bytes: &[u8], reader: impl FnOnce(Vec<u8>) -> T) -> T {
+fn read<T>(bytes: &[u8], limit: &Limit, reader: impl FnOnce(Vec<u8>) -> T) -> T {
     let file = bytes.to_vec();
     let before = IN_USE.load(Relaxed);
     PEAK.store(before, Relaxed);
     let read = reader(file);
     let taken = PEAK.load(Relaxed).saturating_sub(before);
-    assert!(taken <= FLOOR + FACTOR * bytes.len(), "{taken} bytes of memory for a file of {}", bytes.len());
+    assert!(taken <= limit.floor + limit.factor * bytes.len(), "{taken} bytes of memory for a file of {}", bytes.len());
     read
 }
 
@@ -56,7 +64,7 @@ fn read<T>(bytes: &[u8], reader: impl FnOnce(Vec<u8>) -> T) -> T {
 /// # Panics
 /// The reader took too much memory, or a tensor has another number of elements than it claims.
 pub fn check(bytes: &[u8]) {
-    let Ok(checkpoint) = read(bytes, Checkpoint::from_bytes) else { return };
+    let Ok(checkpoint) = read(bytes, &OF_CHECKPOINTS, Checkpoint::from_bytes) else { return };
     for tensor in checkpoint.tensors() {
         // A file in memory is complete, so only its headers can be wrong.
         let Ok(values) = checkpoint.floats(tensor) else { continue };
@@ -69,7 +77,7 @@ pub fn check(bytes: &[u8]) {
 /// # Panics
 /// The reader took too much memory, or a tensor has another number of elements than it claims.
 pub fn check_exported(bytes: &[u8]) {
-    let Ok(network) = read(bytes, ExportedNetwork::from_bytes) else { return };
+    let Ok(network) = read(bytes, &OF_NETWORKS, ExportedNetwork::from_bytes) else { return };
     for stored in network.tensors() {
         let Ok(values) = network.floats(stored) else { continue };
         assert_eq!(values.len() as u64, stored.tensor.elements(), "{}", stored.tensor.name());

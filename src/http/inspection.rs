@@ -143,8 +143,10 @@ impl Upload {
         }
         let only = match (network, fits.as_slice()) {
             (Some(network), fits) => fits.iter().find(|fit| fit.architecture == network.name),
-            (None, [only]) => Some(only),
-            (None, _) => None,
+            (None, fits) => {
+                let certain = file.certain_architecture().ok();
+                certain.and_then(|certain| fits.iter().find(|fit| fit.architecture == certain.name))
+            }
         };
         Ok(UploadedCheckpoint {
             id: checkpoints::id_of(&self.sha256),
@@ -197,14 +199,14 @@ fn unusable(error: exported::Error) -> ApiError {
 /// Why no job can use a checkpoint that fits no network, and what to do, as a note.
 fn fits_nothing(file: &checkpoint::Checkpoint, guess: Option<&architecture::ArchitectureGuess>) -> String {
     let known = "it fits no known architecture, so no job can use it, and its values are not checked";
-    let metadata = |key: &str| file.metadata().get(key).map(String::as_str);
-    if let (Some("exported"), Some(network)) = (metadata("format"), metadata("network"))
+    if let Some(network) = file.exported_network()
         && network.len() == 64
         && network.bytes().all(|digit| digit.is_ascii_hexdigit())
     {
         return format!(
-            "{known}; it has weights of the exported network {}: load them into the network in PyTorch and export it \
-             again, or name the job that trained them",
+            "{known}; it has the weights of the exported network {}. To learn from it, name the job that trained it as \
+             teacher.job; or load it into the network in PyTorch with load_state_dict, export that again, and upload the \
+             .pt2 file; distillery train takes the two files as they are, as teacher.checkpoint and teacher.network",
             checkpoints::id_of(&network.to_ascii_lowercase())
         );
     }

@@ -27,9 +27,6 @@ pub struct Found {
     pub new_classifier: Option<String>,
 }
 
-/// How a network is called that has no other name.
-const NAMELESS: &str = "exported network";
-
 /// The network that a specification gives for a role.
 #[derive(Debug, Clone, Copy)]
 enum Given {
@@ -180,7 +177,7 @@ impl Role {
 /// The network of an uploaded file that has one, or why this program cannot use it.
 fn exported(checkpoint: &UploadedCheckpoint) -> Result<Option<ExportedNetwork>, String> {
     let Some(network) = &checkpoint.network else { return Ok(None) };
-    let name = checkpoint.name.clone().unwrap_or_else(|| NAMELESS.to_owned());
+    let name = checkpoint.name.clone().unwrap_or_else(|| checkpoint.id.clone());
     let description: Result<Description, _> = serde_json::from_value(network.clone());
     match description {
         Ok(description) => Ok(Some(ExportedNetwork { name, description })),

@@ -6,7 +6,6 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::models::state_dict::certain_architecture;
 use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::dataset;
 use distillery_core::exported::{self, ExportedNetwork};
@@ -134,7 +133,7 @@ fn network_of(document: &Value, role: &str) -> std::result::Result<Option<Networ
         Err(checkpoint::Error::Io(_)) => return Ok(None),
         Err(error) => return Err(fault(field, format!("{}: {error}", path.display()))),
     };
-    match certain_architecture(&file) {
+    match file.certain_architecture() {
         Ok(architecture) => Ok(Some(Network::Known(architecture))),
         Err(why) => Err(fault("architecture", format!("is required: {} {why}", path.display()))),
     }

@@ -32,7 +32,7 @@ impl Subject {
             None => {
                 let checkpoint = Checkpoint::open_state_dict(path, args.state_dict.as_deref())
                     .map_err(|error| state_dict::unreadable(path, &error))?;
-                let known = state_dict::certain_architecture(&checkpoint);
+                let known = checkpoint.certain_architecture();
                 let advice =
                     "Name its architecture with --architecture, or with --network the file of an exported network";
                 known.map_err(|why| Error::user(format!("checkpoint {} {why}\n{advice}", path.display())))?

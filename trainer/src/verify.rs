@@ -15,6 +15,7 @@ use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::report::Silent;
 use distillery_core::dataset::{Dataset, DatasetOptions};
+use distillery_core::exported;
 use distillery_core::protocol::{Failure, files};
 use distillery_core::spec::TrainingPlan;
 use distillery_core::trainer_flags::VerifyArgs;
@@ -142,6 +143,7 @@ fn with_local_paths(manifest: &Manifest, args: &VerifyArgs) -> TrainingPlan {
     if let (Some(teacher), Some(given)) = (&mut spec.teacher, &args.teacher_network) {
         teacher.network = Some(given.clone());
     }
+    spec.student.network = args.student_network.clone().or(spec.student.network);
     spec
 }
 
@@ -155,7 +157,7 @@ fn check_inputs(manifest: &Manifest, spec: &TrainingPlan) -> Result<()> {
     let network = spec.teacher.as_ref().and_then(|teacher| teacher.network.as_deref());
     check_file("--teacher-network", network, of_teacher)?;
     let network = spec.student.network.as_deref();
-    check_file("student.network in the manifest", network, manifest.student_network_sha256.as_deref())?;
+    check_file("--student-network", network, manifest.student_network_sha256.as_deref())?;
     let path = &spec.dataset.location.path;
     let options = DatasetOptions {
         image_column: spec.dataset.image_column.clone(),
@@ -181,12 +183,13 @@ fn check_inputs(manifest: &Manifest, spec: &TrainingPlan) -> Result<()> {
 fn check_file(flag: &str, path: Option<&Path>, sha256: Option<&str>) -> Result<()> {
     let Some(sha256) = sha256 else { return Ok(()) };
     let path = path.unwrap_or(Path::new(""));
-    let (found, _) = hash::sha256(path).map_err(|error| {
+    let unreadable = |error: std::io::Error| {
         Error::user(format!("{}: {error}. Name the checkpoint with {flag}; its SHA-256 is {sha256}", path.display()))
-    })?;
-    if found == sha256 {
+    };
+    if exported::has_sha256(path, sha256).map_err(unreadable)? {
         return Ok(());
     }
+    let found = exported::sha256(path).map_err(unreadable)?;
     Err(Error::user(format!(
         "{} is not the checkpoint of the run: its SHA-256 is {found}, not {sha256}. Name the right one with {flag}",
         path.display()

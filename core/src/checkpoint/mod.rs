@@ -10,6 +10,7 @@ mod legacy;
 mod metadata;
 mod naming;
 mod pickle;
+mod pieces;
 mod reader;
 mod safetensors;
 mod soundness;
@@ -24,6 +25,7 @@ use std::path::Path;
 
 pub use detect::CheckpointFormat;
 pub use error::Error;
+pub use metadata::{EXPORTED, NETWORK};
 pub use safetensors::{NewTensor, write};
 pub use soundness::Soundness;
 pub use tensor::{Dtype, Tensor};

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::error::{Error, shown};
+use super::tensor::to_f32;
 use super::{Checkpoint, Tensor};
 use crate::architecture::{self, Architecture, Role};
+use crate::byte_source::ByteSource;
 
 /// Weights of trained networks are far below this.
 const LARGE: f32 = 1e6;
@@ -53,7 +55,7 @@ impl Checkpoint {
                     tensor.dtype()
                 )));
             }
-            match Soundness::of(&name, entry.role == Role::RunningVar, &self.floats(tensor)?) {
+            match self.soundness_of(tensor, entry.role == Role::RunningVar)? {
                 Soundness::Sound => {}
                 Soundness::Doubtful(what) => doubt = doubt.or(Some(what)),
                 unsound @ Soundness::Unsound(_) => return Ok(unsound),
@@ -61,48 +63,93 @@ impl Checkpoint {
         }
         Ok(doubt.map_or(Soundness::Sound, Soundness::Doubtful))
     }
-}
 
-impl Soundness {
-    /// What can be said of the values of one tensor, whose name is fit to be shown.
-    #[must_use]
-    pub fn of(name: &str, is_variance: bool, values: &[f32]) -> Self {
-        if let Some(what) = unsound(is_variance, values) {
-            return Self::Unsound(format!("cannot be used: {name} {what}"));
-        }
-        too_large(is_variance, values).map_or(Self::Sound, |what| Self::Doubtful(format!("{name} {what}")))
+    /// What can be said of the values of one tensor of floating-point numbers.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn soundness_of(&self, tensor: &Tensor, is_variance: bool) -> Result<Soundness, Error> {
+        tensor.soundness(&self.source, is_variance)
     }
 }
 
-/// What is doubtful about the values of a tensor, as a predicate.
-fn too_large(is_variance: bool, values: &[f32]) -> Option<String> {
-    // A variance is a square.
-    let bound = if is_variance { LARGE * LARGE } else { LARGE };
-    let large = values.iter().filter(|value| value.abs() > bound).count();
-    let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    (large > 0).then(|| {
-        format!(
-            "has {large} of {} values beyond {bound:e}, the largest of size {largest:e}: weights of trained networks \
-             are far smaller, so the file is probably broken",
-            values.len()
-        )
-    })
+impl Tensor {
+    /// What can be said of the values, of which some are in memory at a time.
+    pub(crate) fn soundness(&self, source: &ByteSource, is_variance: bool) -> Result<Soundness, Error> {
+        let mut check = SoundnessCheck::new(shown(self.name()), is_variance);
+        self.pieces(source, |piece| check.add(&to_f32(self.dtype(), piece)))?;
+        Ok(check.finish())
+    }
 }
 
-/// What is wrong with the values of a tensor, as a predicate.
-fn unsound(is_variance: bool, values: &[f32]) -> Option<String> {
-    let count = |is_bad: fn(&f32) -> bool| values.iter().filter(|value| is_bad(value)).count();
-    let of_all = |bad: usize| format!("{bad} of {}", values.len());
-    match (count(|value| !value.is_finite()), count(|&value| value < 0.0)) {
-        (0, negative) if negative > 0 && is_variance => Some(format!(
-            "is a variance and has {} values below zero, so every output would be NaN: use another checkpoint",
-            of_all(negative)
-        )),
-        (0, _) => None,
-        (bad, _) => Some(format!(
-            "has {} values that are not finite (NaN, infinity, or beyond float32), so outputs would be NaN: use \
-             another checkpoint",
-            of_all(bad)
-        )),
+/// Looks at the values of one tensor, some at a time.
+struct SoundnessCheck {
+    name: String,
+    is_variance: bool,
+    values: u64,
+    not_finite: u64,
+    negative: u64,
+    large: u64,
+    largest: f32,
+}
+
+impl SoundnessCheck {
+    /// For a tensor whose name is fit to be shown.
+    fn new(name: String, is_variance: bool) -> Self {
+        Self { name, is_variance, values: 0, not_finite: 0, negative: 0, large: 0, largest: 0.0 }
+    }
+
+    /// Beyond it, values are doubtful. A variance is a square.
+    fn bound(&self) -> f32 {
+        if self.is_variance { LARGE * LARGE } else { LARGE }
+    }
+
+    /// Looks at some of the values, in any order.
+    fn add(&mut self, values: &[f32]) {
+        let bound = self.bound();
+        let count = |is_meant: &dyn Fn(f32) -> bool| values.iter().filter(|&&value| is_meant(value)).count() as u64;
+        self.values += values.len() as u64;
+        self.not_finite += count(&|value| !value.is_finite());
+        self.negative += count(&|value| value < 0.0);
+        self.large += count(&|value| value.abs() > bound);
+        self.largest = values.iter().fold(self.largest, |largest, value| largest.max(value.abs()));
+    }
+
+    /// What can be said of all values.
+    fn finish(self) -> Soundness {
+        let name = &self.name;
+        if let Some(what) = self.unsound() {
+            return Soundness::Unsound(format!("cannot be used: {name} {what}"));
+        }
+        self.too_large().map_or(Soundness::Sound, |what| Soundness::Doubtful(format!("{name} {what}")))
+    }
+
+    /// What is doubtful about the values, as a predicate.
+    fn too_large(&self) -> Option<String> {
+        let Self { large, values, largest, .. } = self;
+        (*large > 0).then(|| {
+            format!(
+                "has {large} of {values} values beyond {:e}, the largest of size {largest:e}: weights of trained \
+                 networks are far smaller, so the file is probably broken",
+                self.bound()
+            )
+        })
+    }
+
+    /// What is wrong with the values, as a predicate.
+    fn unsound(&self) -> Option<String> {
+        let of_all = |bad: u64| format!("{bad} of {}", self.values);
+        match (self.not_finite, self.negative) {
+            (0, negative) if negative > 0 && self.is_variance => Some(format!(
+                "is a variance and has {} values below zero, so every output would be NaN: use another checkpoint",
+                of_all(negative)
+            )),
+            (0, _) => None,
+            (bad, _) => Some(format!(
+                "has {} values that are not finite (NaN, infinity, or beyond float32), so outputs would be NaN: use \
+                 another checkpoint",
+                of_all(bad)
+            )),
+        }
     }
 }

@@ -153,11 +153,11 @@ impl StridedView {
 pub struct Tensor {
     name: String,
     dtype: Dtype,
-    view: StridedView,
-    data: StoredBytes,
-    big_endian: bool,
+    pub(super) view: StridedView,
+    pub(super) data: StoredBytes,
+    pub(super) big_endian: bool,
     elements: u64,
-    extent: u64,
+    pub(super) extent: u64,
 }
 
 impl Tensor {

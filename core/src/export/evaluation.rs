@@ -1,30 +1,33 @@
 //! What the nodes of a graph come to in evaluation, where dropout and stochastic depth do nothing.
 
-use crate::exported::{Arithmetic, Graph, Node, Op, Operand, ValueId};
+use crate::exported::{Arithmetic, Graph, Node, Op, Operand, ValueId, makes_up_for};
 
 #[derive(Debug)]
 pub(super) struct Evaluation {
     /// Whether the logits depend on a node.
     pub(super) needed: Vec<bool>,
-    /// Values whose elements are all 1: masks of stochastic depth.
-    ones: Vec<bool>,
+    /// Values whose elements are all 1: masks of stochastic depth, with the share of branches that training keeps, by
+    /// which it still has to be divided.
+    ones: Vec<Option<f64>>,
     /// The value that each value is another name for; its own id for most.
     roots: Vec<ValueId>,
 }
 
 impl Evaluation {
     pub(super) fn of(graph: &Graph) -> Self {
-        let mut ones = vec![false; graph.values.len()];
+        let mut ones = vec![None; graph.values.len()];
         let mut roots: Vec<ValueId> = (0..graph.values.len()).collect();
         let mut passes = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
-            let is_one = match &node.op {
-                Op::Bernoulli { .. } => true,
-                // The mask is divided by the share of branches that training keeps.
-                Op::Arithmetic { kind: Arithmetic::Divide, other: Operand::Number(_) } => ones[node.inputs[0]],
-                op => op.is_view() && ones[node.inputs[0]],
+            let kept = match &node.op {
+                Op::Bernoulli { probability } => Some(*probability),
+                Op::Arithmetic { kind: Arithmetic::Divide, other: Operand::Number(number) } => {
+                    ones[node.inputs[0]].filter(|&kept| makes_up_for(*number, kept)).map(|_| 1.0)
+                }
+                op if op.is_view() => ones[node.inputs[0]],
+                _ => None,
             };
-            node.outputs.iter().for_each(|&output| ones[output] = is_one);
+            node.outputs.iter().for_each(|&output| ones[output] = kept);
             let passed = passed_on(graph, node, &ones);
             if let Some(input) = passed {
                 roots[node.outputs[0]] = roots[input];
@@ -46,7 +49,7 @@ impl Evaluation {
 
     /// Whether all elements of a value are 1.
     pub(super) fn is_one(&self, value: ValueId) -> bool {
-        self.ones[value]
+        self.ones[value].is_some()
     }
 
     /// The value that this one is another name for.
@@ -56,13 +59,13 @@ impl Evaluation {
 }
 
 /// The input that a node's result is equal to.
-fn passed_on(graph: &Graph, node: &Node, ones: &[bool]) -> Option<ValueId> {
+fn passed_on(graph: &Graph, node: &Node, ones: &[Option<f64>]) -> Option<ValueId> {
     match node.op {
         Op::Identity | Op::Dropout { .. } => Some(node.inputs[0]),
         Op::Arithmetic { kind: Arithmetic::Multiply, other: Operand::Tensor } => {
             let [one, two] = [0, 1].map(|input| node.inputs[input]);
             let shape = |value: ValueId| &graph.values[value].shape;
-            let passed = if ones[two] { one } else { Some(two).filter(|_| ones[one])? };
+            let passed = if ones[two].is_some() { one } else { Some(two).filter(|_| ones[one].is_some())? };
             (shape(passed) == shape(node.outputs[0])).then_some(passed)
         }
         _ => None,

@@ -1,20 +1,13 @@
 //! A student as its graph and its weights.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io;
 use std::path::Path;
-
-use sha2::{Digest, Sha256};
 
 use super::{Preprocessing, Result, refused, zoo};
 use crate::architecture::{self, Architecture};
 use crate::checkpoint::error::shown;
-use crate::checkpoint::{Checkpoint, Dtype};
-use crate::exported::{ExportedNetwork, Graph, Origin, StoredTensor, TensorRole, Value};
-
-/// The key, in the metadata of a student's file, of the SHA-256 of the exported network that it was trained as.
-const NETWORK: &str = "network";
+use crate::checkpoint::{Checkpoint, Dtype, NETWORK};
+use crate::exported::{self, ExportedNetwork, Graph, Origin, StoredTensor, TensorRole, Value};
 
 /// A trained student.
 #[derive(Debug)]
@@ -59,15 +52,15 @@ impl Student {
 
     fn of_network(weights: Checkpoint, path: &Path) -> Result<Self> {
         let mut network = ExportedNetwork::open(path)?;
-        if let Some(expected) = weights.metadata().get(NETWORK) {
-            let found = sha256(path)?;
-            if *expected != found {
-                return refused(format!(
-                    "the student was trained as the network with SHA-256 {}, and this one has {found}: give the file \
-                     that the job used",
-                    shown(expected)
-                ));
-            }
+        if let Some(expected) = weights.metadata().get(NETWORK)
+            && !exported::has_sha256(path, expected)?
+        {
+            return refused(format!(
+                "the student was trained as the network with SHA-256 {}, and this one has {} without its stack traces: \
+                 give the file that the job used",
+                shown(expected),
+                exported::sha256(path)?
+            ));
         }
         network.fit_classifier(&weights);
         let index: HashMap<&str, usize> =
@@ -248,10 +241,4 @@ fn mismatch(weights: &Checkpoint, found: Option<usize>, stored: &StoredTensor) -
             wanted.dtype()
         ),
     }
-}
-
-fn sha256(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut hash)?;
-    Ok(hex::encode(hash.finalize()))
 }

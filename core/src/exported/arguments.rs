@@ -9,6 +9,8 @@ use crate::checkpoint::error::shown;
 
 /// Most dimensions of a tensor, and most numbers in a list.
 pub(super) const MOST_DIMENSIONS: usize = 16;
+/// Most tensors of an argument.
+const MOST_TENSORS: usize = 1024;
 
 /// What went wrong, in a sentence without a full stop.
 pub(super) type Outcome<T> = Result<T, String>;
@@ -85,6 +87,7 @@ impl<'a> Arguments<'a> {
     pub(super) fn tensors(&mut self, name: &str) -> Outcome<()> {
         match self.take(name) {
             Some(Argument::Tensors(tensors)) if !tensors.is_empty() => {
+                few(name, tensors.len())?;
                 tensors.iter().try_for_each(|tensor| self.value(tensor).map(drop))
             }
             _ => Err(unexpected(name)),
@@ -98,6 +101,7 @@ impl<'a> Arguments<'a> {
             Some(Argument::Tensors(tensors)) => tensors.iter().map(Some).collect(),
             _ => return Err(unexpected(name)),
         };
+        few(name, names.len())?;
         let mut ids = Vec::new();
         for name in names {
             let id = name.map(|name| self.value(name)).transpose()?;
@@ -251,6 +255,14 @@ pub(super) fn dimension(number: i64, rank: usize) -> Outcome<usize> {
     let from_front = if number < 0 { number.saturating_add(rank_number) } else { number };
     let found = usize::try_from(from_front).ok().filter(|&dimension| dimension < rank);
     found.ok_or_else(|| format!("refers to dimension {number} of a tensor with {rank} dimensions"))
+}
+
+/// Refuses too many tensors: what is made for each takes far more memory than its name in the file.
+fn few(name: &str, count: usize) -> Outcome<()> {
+    match count <= MOST_TENSORS {
+        true => Ok(()),
+        false => Err(format!("has {count} tensors in its argument {name}, and {MOST_TENSORS} are read at most")),
+    }
 }
 
 pub(super) fn missing(name: &str) -> String {

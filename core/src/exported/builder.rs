@@ -16,6 +16,8 @@ use crate::checkpoint::error::shown;
 
 /// Most nodes of a network.
 pub(super) const MOST_NODES: usize = 20_000;
+/// Longest name of a node, in bytes. Of a node that is read as several, each has it.
+const LONGEST_NAME: usize = 512;
 /// Most elements of a value, per image.
 pub(super) const MOST_ELEMENTS: u64 = 1 << 32;
 /// The origin of values that are not in the graph.
@@ -64,7 +66,7 @@ pub(super) fn build(
         source,
         constants: Vec::new(),
         faults,
-        scope: Scope::new(folding::most_elements(source.len())),
+        scope: Scope::new(folding::most_elements(source.len()), most_results(source.len())),
         recorded: graph.tensor_values.0.into_iter().collect(),
         recorded_sizes: graph.sym_int_values.0.into_iter().collect(),
         batch: None,
@@ -86,6 +88,12 @@ pub(super) fn build(
     }
     let logits = builder.logits(&signature.output_specs, &graph.outputs);
     builder.finish(images, logits)
+}
+
+/// How many results the operations of a file of `length` bytes may have, all together. PyTorch writes more than a
+/// kilobyte for each node; in memory, a result takes about as much.
+fn most_results(length: u64) -> u64 {
+    (length / 64).saturating_add(1 << 12).min(5 * MOST_NODES as u64)
 }
 
 impl Builder<'_> {
@@ -169,6 +177,9 @@ impl Builder<'_> {
         }
         let plain = operators::plain_name(&node.target);
         let Some((name, overwrites)) = plain else { return self.leave_out(node) };
+        if node.name().len() > LONGEST_NAME {
+            return Err(format!("has a name of {} bytes, and {LONGEST_NAME} are read at most", node.name().len()));
+        }
         let folded = self.fold(node, &name, overwrites);
         if let Some(Ok(())) = folded {
             return Ok(());

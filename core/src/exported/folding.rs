@@ -167,21 +167,27 @@ impl Builder<'_> {
         if self.scope.is_settled(id, constant.version()) {
             return Ok(());
         }
+        let settled = self.place(node, &constant)?;
+        self.scope.settle(id, constant.version(), settled);
+        Ok(())
+    }
+
+    /// Puts a constant into the graph.
+    pub(super) fn place(&mut self, node: &str, constant: &Constant) -> Outcome<ValueId> {
         let (sizes, elements, expanded) = constant.compact();
         self.scope.spend(elements.len() as u64)?;
         let stored: Vec<Size> = sizes.iter().map(|&size| Size::Fixed(size)).collect();
         let index = self.add_constant(node, constant.dtype, sizes, &elements)?;
         let value = Value { dtype: constant.dtype, shape: stored.clone(), origin: Origin::Stored(index) };
-        let mut settled = self.scope.add_value(value);
+        let mut placed = self.scope.add_value(value);
         if expanded != stored {
-            settled = self.add_node(node, Op::Expand { shape: expanded.clone() }, settled, expanded.clone());
+            placed = self.add_node(node, Op::Expand { shape: expanded.clone() }, placed, expanded.clone());
         }
         if expanded != constant.shape {
             let shape = constant.shape.clone();
-            settled = self.add_node(node, Op::Reshape { shape: shape.clone() }, settled, shape);
+            placed = self.add_node(node, Op::Reshape { shape: shape.clone() }, placed, shape);
         }
-        self.scope.settle(id, constant.version(), settled);
-        Ok(())
+        Ok(placed)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Regions of a program in which PyTorch computes in full precision although others may not (`torch.autocast` that is
 //! disabled). They are programs of their own, which are put where they are used.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::error::Faults;
@@ -9,19 +10,26 @@ use super::schema::{Argument, Graph, Node, SizeArgument};
 const AUTOCAST: &str = "torch.ops.higher_order.wrap_with_autocast";
 /// Deepest nesting.
 const DEEPEST: usize = 8;
+/// Most bytes that names may grow by, all together. Each name within a program gets the program's before it.
+const MOST_GROWTH: usize = 16 << 20;
 
 /// The program without such regions. Others than those that are disabled stay, and are not supported.
 pub(super) fn without_autocast(mut graph: Graph, faults: &mut Faults) -> Graph {
+    let growth = Cell::new(0);
     for _ in 0..DEEPEST {
         if !graph.nodes.iter().any(is_disabled) {
             return graph;
         }
         for node in std::mem::take(&mut graph.nodes) {
             if is_disabled(&node) {
-                inline(node, &mut graph, faults);
+                inline(node, &mut graph, faults, &growth);
             } else {
                 graph.nodes.push(node);
             }
+        }
+        if growth.get() > MOST_GROWTH {
+            faults.add("graph", "has regions of torch.autocast whose names are too long");
+            return graph;
         }
     }
     faults.add("graph", format!("nests torch.autocast more than {DEEPEST} times"));
@@ -34,7 +42,7 @@ fn is_disabled(node: &Node) -> bool {
     node.target == AUTOCAST && matches!(enabled, Some(Argument::Bool(false)))
 }
 
-fn inline(node: Node, graph: &mut Graph, faults: &mut Faults) {
+fn inline(node: Node, graph: &mut Graph, faults: &mut Faults, growth: &Cell<usize>) {
     let name = node.name().to_owned();
     let mut arguments = node.inputs.into_iter().map(|input| input.arg);
     let inner = arguments.find_map(|argument| match argument {
@@ -61,8 +69,18 @@ fn inline(node: Node, graph: &mut Graph, faults: &mut Faults) {
         }
     }
     let rename = |name: &mut String| match names.get(name.as_str()) {
-        Some(outside) => outside.clone_into(name),
-        None => *name = format!("{prefix}.{name}"),
+        Some(outside) => {
+            growth.set(growth.get().saturating_add(outside.len()));
+            if growth.get() <= MOST_GROWTH {
+                outside.clone_into(name);
+            }
+        }
+        None => {
+            growth.set(growth.get().saturating_add(prefix.len()));
+            if growth.get() <= MOST_GROWTH {
+                *name = format!("{prefix}.{name}");
+            }
+        }
     };
     for node in &mut inner.nodes {
         node.inputs.iter_mut().for_each(|input| input.arg.rename(&rename));

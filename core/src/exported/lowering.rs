@@ -99,6 +99,7 @@ impl<'a> Lowering<'a> {
             true => rules::infer(&op, &given)?,
             false => rules::shapes(&op, &given)?,
         };
+        self.arguments.scope.spend_results(shapes.len())?;
         let dtype = rules::dtype(&op, &given);
         let outputs: Vec<Value> = shapes.into_iter().map(|shape| Value { dtype, shape, origin: NOWHERE }).collect();
         let step = self.plan.steps.len();

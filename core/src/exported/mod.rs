@@ -19,6 +19,7 @@ mod graph;
 mod head;
 mod inline;
 mod layers;
+mod lists;
 mod lowering;
 mod memory;
 mod op;
@@ -28,6 +29,7 @@ mod pooling;
 mod products;
 mod resampling;
 mod reshapes;
+mod rows;
 mod rules;
 mod schema;
 mod scope;
@@ -47,9 +49,9 @@ pub use error::{Error, Fault, Faults};
 pub use graph::{Graph, Node, Origin, Value, ValueId};
 pub use head::{FeatureMap, MapLayout};
 pub use memory::MemoryDescription;
-pub use op::{Activation, Arithmetic, Op, Operand, Window};
+pub use op::{Activation, Arithmetic, Op, Operand, Window, makes_up_for};
 pub use size::Size;
-pub use strip::strip_traces;
+pub use strip::{has_sha256, sha256, strip_traces};
 pub use tensors::{StoredTensor, TensorRole};
 
 use crate::byte_source::ByteSource;
@@ -122,8 +124,7 @@ impl ExportedNetwork {
         if schema.major != SCHEMA {
             return Err(Error::Version(format!("schema {}.{}", schema.major, schema.minor)));
         }
-        let program: Program = archive.program()?;
-        let Understood { graph, tensors, described } = understand(&archive, &source, schema, program)?;
+        let Understood { graph, tensors, described } = understand(&archive, &source, schema, || archive.program())?;
         drop(archive);
         let Described { description, feature_map, classifier } = described;
         Ok(Self { graph, tensors, feature_map, classifier, description, changes: Vec::new(), source })
@@ -133,8 +134,9 @@ impl ExportedNetwork {
     /// outside.
     pub(crate) fn mode_with(&self, program: &[u8]) -> Result<Mode> {
         let Versioned { schema_version: schema } = archive::parsed(archive::PROGRAM, program)?;
-        let program = archive::parsed(archive::PROGRAM, program)?;
-        Ok(understand(&self.archive()?, &self.source, schema, program)?.described.description.mode)
+        let understood =
+            understand(&self.archive()?, &self.source, schema, || archive::parsed(archive::PROGRAM, program))?;
+        Ok(understood.described.description.mode)
     }
 
     #[must_use]
@@ -167,8 +169,7 @@ impl ExportedNetwork {
         let mut doubt = None;
         let state = self.tensors.iter().enumerate().filter(|(_, stored)| stored.role != TensorRole::Constant);
         for (index, stored) in state.filter(|(_, stored)| stored.tensor.dtype().is_float()) {
-            let name = shown(stored.tensor.name());
-            match Soundness::of(&name, variances.contains(&index), &self.floats(stored)?) {
+            match stored.tensor.soundness(&self.source, variances.contains(&index))? {
                 Soundness::Sound => {}
                 Soundness::Doubtful(what) => doubt = doubt.or(Some(what)),
                 unsound @ Soundness::Unsound(_) => return Ok(unsound),
@@ -210,10 +211,12 @@ fn understand(
     archive: &Archive<'_>,
     source: &ByteSource,
     schema: SchemaVersion,
-    program: Program,
+    program: impl FnOnce() -> Result<Program>,
 ) -> Result<Understood> {
     let mut faults = Faults::default();
+    // Before the program, so that only one of the documents is in memory at a time.
     let mut tensors = Tensors::read(archive, source, &mut faults)?;
+    let program = program()?;
     let bounds = program.range_constraints;
     let built = builder::build(program.graph_module, &tensors, source, &mut faults);
     faults.none_or(())?;

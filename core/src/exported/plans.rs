@@ -33,7 +33,11 @@ impl Builder<'_> {
         let last = steps.len().saturating_sub(1);
         let mut values: Vec<Vec<ValueId>> = Vec::new();
         for (at, step) in steps.into_iter().enumerate() {
-            let inputs: Vec<ValueId> = step.inputs.iter().map(|&input| id(input, &values, &literals)).collect();
+            let mut inputs: Vec<ValueId> = step.inputs.iter().map(|&input| id(input, &values, &literals)).collect();
+            // Numbers that the plan has itself are right.
+            if matches!((&step.op, step.inputs.get(1)), (Op::Rows, Some(Source::Value(_) | Source::Step { .. }))) {
+                inputs[1] = self.row_numbers(node.name(), inputs[0], inputs[1])?;
+            }
             self.check_statistics(&step.op, &inputs)?;
             let origin = Origin::Node(self.nodes.len());
             let mut outputs = Vec::new();

@@ -1,6 +1,6 @@
 //! Reads what takes elements by fixed numbers or weights: stacking, repeating, padding, indexing, windows, resizing.
 
-use super::arguments::{Outcome, unexpected};
+use super::arguments::{MOST_DIMENSIONS, Outcome, unexpected};
 use super::lowering::{Lowering, Source};
 use super::op::Op;
 use super::size::{Size, shown_shape};
@@ -66,6 +66,9 @@ pub(super) fn repeat_each(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
 /// Each of several vectors along a dimension of its own.
 pub(super) fn grid(lowering: &mut Lowering<'_>) -> Outcome<Vec<Source>> {
     let vectors = lowering.tensors("tensors")?;
+    if vectors.len() > MOST_DIMENSIONS {
+        return Err(format!("makes a grid of {} vectors, and {MOST_DIMENSIONS} are read at most", vectors.len()));
+    }
     let swaps = lowering.arguments.text("indexing", "ij")? == "xy" && vectors.len() > 1;
     let place = |at: usize| if swaps && at < 2 { 1 - at } else { at };
     let mut full = vec![Size::Fixed(1); vectors.len()];
@@ -309,14 +312,16 @@ pub(super) fn resize(lowering: &mut Lowering<'_>, kernel: Kernel) -> Outcome<Vec
     let [rows, columns] = wanted[..] else { return Err(unexpected("output_size")) };
     let factor =
         |at: usize| factors.as_ref().and_then(|factors| factors.get(at)).copied().filter(|factor| *factor > 0.0);
+    // PyTorch copies an axis whose size stays, but for cubic weights, whose places follow from the factor alone.
+    let moves = |at: usize| kernel == Kernel::Cubic && !aligned && factor(at).is_some_and(|factor| factor != 1.0);
     let mut resized = input;
-    if columns != width {
+    if columns != width || moves(1) {
         let matrix = weights(lowering, kernel, Sampling { aligned, from: width, to: columns, factor: factor(1) })?;
         let transposed = |at: u64| matrix[(at % columns * width + at / columns) as usize];
         let matrix = lowering.constant(Dtype::F32, &[width, columns], transposed)?;
         resized = lowering.add(Op::Matmul, &[resized, matrix])?;
     }
-    if rows != height {
+    if rows != height || moves(0) {
         let matrix = weights(lowering, kernel, Sampling { aligned, from: height, to: rows, factor: factor(0) })?;
         let matrix = lowering.constant(Dtype::F32, &[rows, height], |at| matrix[at as usize])?;
         resized = lowering.add(Op::Matmul, &[matrix, resized])?;
@@ -351,6 +356,8 @@ fn weights(lowering: &Lowering<'_>, kernel: Kernel, sampling: Sampling) -> Outco
         let mut add = |at: i64, weight: f64| matrix[(row * from) as usize + at.clamp(0, last) as usize] += weight;
         let centre = if aligned { scale * row as f64 } else { scale * (row as f64 + 0.5) - 0.5 };
         match kernel {
+            // PyTorch knows twice the size, whatever the factor.
+            Kernel::Nearest if to == 2 * from => add((row / 2) as i64, 1.0),
             // In single precision, as PyTorch does it.
             Kernel::Nearest => add((row as f32 * scale as f32).floor() as i64, 1.0),
             Kernel::Linear => {

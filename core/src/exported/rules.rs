@@ -120,13 +120,14 @@ fn check_types(op: &Op, inputs: &[&Value]) -> Outcome<()> {
         _ if dtype == Dtype::F32 => true,
         Op::CountBatch => dtype == Dtype::I64,
         Op::Attention { mask: true, .. } => at == 3 && dtype == Dtype::Bool,
-        Op::Rows => at == 1 && dtype == Dtype::I64,
+        // Whoever adds the operation to the graph widens those with 32 bits.
+        Op::Rows => at == 1 && matches!(dtype, Dtype::I64 | Dtype::I32),
         Op::Where => at == 0 && dtype == Dtype::Bool,
         Op::Dropout { .. } => false,
         op => op.is_view(),
     };
     match inputs.iter().enumerate().find(|(at, input)| !allowed(*at, input.dtype)) {
-        None if matches!(op, Op::Rows) && inputs[1].dtype != Dtype::I64 => {
+        None if matches!(op, Op::Rows) && inputs[1].dtype.is_float() => {
             Err("takes rows by numbers that are not integers".to_owned())
         }
         None if matches!(op, Op::Where) && inputs[0].dtype != Dtype::Bool => {

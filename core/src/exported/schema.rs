@@ -7,6 +7,8 @@ use std::marker::PhantomData;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::lists::{Entries, Short, long, short};
+
 /// The version alone, which decides whether the rest can be read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Versioned {
@@ -42,8 +44,11 @@ pub(super) struct GraphModule {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Graph {
+    #[serde(deserialize_with = "long")]
     pub(super) inputs: Vec<Argument>,
+    #[serde(deserialize_with = "long")]
     pub(super) outputs: Vec<Argument>,
+    #[serde(deserialize_with = "long")]
     pub(super) nodes: Vec<Node>,
     pub(super) tensor_values: Entries<TensorMeta>,
     #[serde(default)]
@@ -53,29 +58,40 @@ pub(super) struct Graph {
 }
 
 /// A number, or the name of one that JSON does not have.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Number {
-    Number(f64),
-    Name(Named),
-}
+struct Number(f64);
 
-#[derive(Debug, Deserialize)]
-enum Named {
-    Infinity,
-    #[serde(rename = "-Infinity")]
-    NegativeInfinity,
-    NaN,
-}
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OrName;
+        impl Visitor<'_> for OrName {
+            type Value = Number;
 
-impl Number {
-    fn value(&self) -> f64 {
-        match self {
-            Self::Number(number) => *number,
-            Self::Name(Named::Infinity) => f64::INFINITY,
-            Self::Name(Named::NegativeInfinity) => f64::NEG_INFINITY,
-            Self::Name(Named::NaN) => f64::NAN,
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a number, Infinity, -Infinity or NaN")
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Number, E> {
+                Ok(Number(number))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Number, E> {
+                Ok(Number(number as f64))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Number, E> {
+                Ok(Number(number as f64))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Number, E> {
+                match name {
+                    "Infinity" => Ok(Number(f64::INFINITY)),
+                    "-Infinity" => Ok(Number(f64::NEG_INFINITY)),
+                    "NaN" => Ok(Number(f64::NAN)),
+                    _ => Err(E::custom("a text that is no number")),
+                }
+            }
         }
+        deserializer.deserialize_any(OrName)
     }
 }
 
@@ -88,7 +104,9 @@ struct GraphArgument {
 #[derive(Debug, Deserialize)]
 pub(super) struct Node {
     pub(super) target: String,
+    #[serde(deserialize_with = "long")]
     pub(super) inputs: Vec<NamedArgument>,
+    #[serde(deserialize_with = "short")]
     pub(super) outputs: Vec<Argument>,
 }
 
@@ -112,14 +130,18 @@ pub(super) struct NamedArgument {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Signature {
+    #[serde(deserialize_with = "long")]
     pub(super) input_specs: Vec<InputSpec>,
+    #[serde(deserialize_with = "long")]
     pub(super) output_specs: Vec<OutputSpec>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct TensorMeta {
     pub(super) dtype: u64,
+    #[serde(deserialize_with = "short")]
     pub(super) sizes: Vec<SizeMeta>,
+    #[serde(deserialize_with = "short")]
     pub(super) strides: Vec<SizeMeta>,
     pub(super) storage_offset: SizeMeta,
     pub(super) layout: u64,
@@ -264,7 +286,7 @@ impl OfKind for Argument {
             "as_none" => map.next_value::<IgnoredAny>().map(|_| Self::None)?,
             "as_tensor" => Self::Tensor(map.next_value::<TensorName>()?.name),
             "as_tensors" => {
-                let tensors = map.next_value::<Vec<TensorName>>()?;
+                let tensors = map.next_value::<Short<TensorName>>()?.0;
                 Self::Tensors(tensors.into_iter().map(|tensor| tensor.name).collect())
             }
             "as_optional_tensors" => {
@@ -273,15 +295,15 @@ impl OfKind for Argument {
                     Self::None => Ok(None),
                     _ => Err(A::Error::custom("a list of tensors with something else in it")),
                 };
-                let tensors = map.next_value::<Vec<Self>>()?.into_iter();
+                let tensors = map.next_value::<Short<Self>>()?.0.into_iter();
                 Self::OptionalTensors(tensors.map(name).collect::<Result<_, _>>()?)
             }
             "as_sym_int" => Self::SymInt(map.next_value()?),
-            "as_sym_ints" => Self::SymInts(map.next_value()?),
+            "as_sym_ints" => Self::SymInts(map.next_value::<Short<SizeArgument>>()?.0),
             "as_int" => Self::Int(map.next_value()?),
-            "as_ints" => Self::Ints(map.next_value()?),
-            "as_float" => Self::Float(map.next_value::<Number>()?.value()),
-            "as_floats" => Self::Floats(map.next_value::<Vec<Number>>()?.iter().map(Number::value).collect()),
+            "as_ints" => Self::Ints(map.next_value::<Short<i64>>()?.0),
+            "as_float" => Self::Float(map.next_value::<Number>()?.0),
+            "as_floats" => Self::Floats(map.next_value::<Short<Number>>()?.0.iter().map(|number| number.0).collect()),
             "as_bool" => Self::Bool(map.next_value()?),
             "as_string" => Self::Text(map.next_value()?),
             "as_scalar_type" => Self::ScalarType(map.next_value()?),
@@ -336,42 +358,5 @@ impl OfKind for OutputSpec {
             "user_output" => Self::User(map.next_value::<User>()?.arg),
             other => map.next_value::<IgnoredAny>().map(|_| Self::Other(other.to_owned()))?,
         })
-    }
-}
-
-/// The entries of an object in the order of the file. A key that comes twice, with which others would read something
-/// else, is an error.
-#[derive(Debug)]
-pub(super) struct Entries<T>(pub(super) Vec<(String, T)>);
-
-impl<T> Default for Entries<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for InOrder<T> {
-            type Value = Entries<T>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<T>, A::Error> {
-                let mut seen = std::collections::HashSet::new();
-                let mut entries = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, T>()? {
-                    if !seen.insert(key.clone()) {
-                        return Err(A::Error::custom("an object has a key twice"));
-                    }
-                    entries.push((key, value));
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(InOrder(PhantomData))
     }
 }

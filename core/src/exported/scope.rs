@@ -33,6 +33,8 @@ pub(super) struct Scope {
     settled: HashMap<ValueId, (ValueId, u64)>,
     /// Elements that constants may still be computed of.
     budget: Cell<u64>,
+    /// Results of operations that nodes may still be read as.
+    results: Cell<u64>,
 }
 
 /// The message of a fault that follows from another, and is not worth a message of its own.
@@ -64,9 +66,16 @@ pub(super) enum Memory<'a> {
 }
 
 impl Scope {
-    /// With constants of this many elements, all together.
-    pub(super) fn new(budget: u64) -> Self {
-        Self { budget: Cell::new(budget), ..Self::default() }
+    /// With constants of this many elements, and operations with this many results, all together.
+    pub(super) fn new(budget: u64, results: u64) -> Self {
+        Self { budget: Cell::new(budget), results: Cell::new(results), ..Self::default() }
+    }
+
+    /// Counts the results of an operation.
+    pub(super) fn spend_results(&self, count: usize) -> Outcome<()> {
+        let left = self.results.get().checked_sub(count as u64);
+        left.map(|left| self.results.set(left))
+            .ok_or_else(|| "is read as more operations than a file of this size may have".to_owned())
     }
 
     /// Counts elements of constants.

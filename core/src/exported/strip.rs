@@ -1,10 +1,13 @@
 //! Removes what an exported network says about the machine that exported it.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use flate2::Crc;
+use sha2::{Digest, Sha256};
 
 use super::archive::{Archive, LONGEST_JSON, PROGRAM, damaged, limit};
 use super::error::{Error, Result};
@@ -21,14 +24,71 @@ const IN_DIRECTORY: u64 = 16;
 const HAS_DESCRIPTOR: u8 = 8;
 const DESCRIPTOR: &[u8] = b"PK\x07\x08";
 
+/// Bytes that are hashed at a time.
+const PIECE: u64 = 1 << 20;
+
+/// Bytes to write over those of a file, and where.
+type Patch = (u64, Vec<u8>);
+
 /// Empties the stack traces in the file of an exported network, in place: nothing moves, and the same file is always
 /// changed in the same way. Returns whether there were any.
 ///
 /// # Errors
 /// The file is not an exported network, is damaged, or cannot be read or written.
 pub fn strip_traces(file: &File) -> std::result::Result<bool, Error> {
-    let source = ByteSource::from_file(file.try_clone()?)?;
-    let content = Archive::open(&source)?.range(PROGRAM);
+    let patches = patches(&ByteSource::from_file(file.try_clone()?)?)?;
+    for (at, bytes) in &patches {
+        file.write_all_at(bytes, *at)?;
+    }
+    Ok(!patches.is_empty())
+}
+
+/// SHA-256 of a network or checkpoint, in hexadecimal: of an exported network as [`strip_traces`] leaves it, which is
+/// what the server stores; of any other file as it is. Changes nothing.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn sha256(path: &Path) -> io::Result<String> {
+    let source = ByteSource::from_file(File::open(path)?)?;
+    // What cannot be read as an exported network is stored as it is, if at all.
+    let patches = patches(&source).unwrap_or_default();
+    hash(&source, patches)
+}
+
+/// Whether a network or checkpoint has a hash: that of [`sha256`], or that of the file as it is, which earlier versions
+/// took for networks that the server had not stored.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn has_sha256(path: &Path, expected: &str) -> io::Result<bool> {
+    if sha256(path)? == expected {
+        return Ok(true);
+    }
+    let source = ByteSource::from_file(File::open(path)?)?;
+    Ok(hash(&source, Vec::new())? == expected)
+}
+
+/// SHA-256 of a file with some of its bytes replaced.
+fn hash(source: &ByteSource, mut patches: Vec<Patch>) -> io::Result<String> {
+    patches.sort_by_key(|(at, _)| *at);
+    let mut hash = Sha256::new();
+    let mut at = 0;
+    let end = (source.len(), Vec::new());
+    for (start, bytes) in patches.into_iter().chain([end]) {
+        while at < start {
+            let length = (start - at).min(PIECE);
+            hash.update(source.read(at, length)?);
+            at += length;
+        }
+        hash.update(&bytes);
+        at += bytes.len() as u64;
+    }
+    Ok(hex::encode(hash.finalize()))
+}
+
+/// What has to be written over an exported network so that it has no stack traces. Empty if it has none.
+fn patches(source: &ByteSource) -> Result<Vec<Patch>> {
+    let content = Archive::open(source)?.range(PROGRAM);
     let content = content.ok_or_else(|| damaged(format!("{PROGRAM} is missing from its archive")))?;
     let length = content.end - content.start;
     if length > LONGEST_JSON {
@@ -37,7 +97,7 @@ pub fn strip_traces(file: &File) -> std::result::Result<bool, Error> {
     let mut program = source.read(content.start, length)?;
     let traces = traces(&program);
     if traces.is_empty() {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     for trace in traces {
         program[trace.clone()].fill(b' ');
@@ -45,13 +105,11 @@ pub fn strip_traces(file: &File) -> std::result::Result<bool, Error> {
     }
     let mut checksum = Crc::new();
     checksum.update(&program);
-    let place = place(&source, &content)?;
-    let places = checksum_places(&source, &place)?;
-    file.write_all_at(&program, content.start)?;
-    for at in places {
-        file.write_all_at(&checksum.sum().to_le_bytes(), at)?;
-    }
-    Ok(true)
+    let place = place(source, &content)?;
+    let places = checksum_places(source, &place)?;
+    let mut patches = vec![(content.start, program)];
+    patches.extend(places.into_iter().map(|at| (at, checksum.sum().to_le_bytes().to_vec())));
+    Ok(patches)
 }
 
 /// The strings that are stack traces, with their quotes.

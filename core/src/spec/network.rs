@@ -72,6 +72,9 @@ impl Networks {
             if role == "student" && network.description.mode == Mode::Evaluation {
                 add("/checkpoint", network.in_evaluation());
             }
+            if role == "student" && network.description.parameters == 0 {
+                add("/checkpoint", network.without_parameters());
+            }
             if method.is_scale_decoupled() && network.description.feature_map.is_none() {
                 add("", network.without_map(method));
             }
@@ -137,6 +140,14 @@ impl ExportedNetwork {
             "{} was exported in evaluation mode, in which its batch norms and dropouts do not train: call \
              model.train() before torch.export.export(…), save and upload that file, and name it here. The .pt2 of a \
              trained student is in evaluation mode, too: to train it further, load its safetensors into the model first",
+            self.name
+        )
+    }
+
+    fn without_parameters(&self) -> String {
+        format!(
+            "{} has no parameters that training changes: all of them are frozen, or it has none. Call \
+             model.requires_grad_(True) before torch.export.export(…), save and upload that file, and name it here",
             self.name
         )
     }

@@ -116,6 +116,17 @@ impl Request {
 }
 
 impl TeacherRequest {
+    /// How a teacher's images are normalised of which neither the document nor a file says it.
+    fn unknown_normalisation(&self) -> Option<String> {
+        let Self { exported: Some(network), network: None, job: None, mean: None, .. } = self else { return None };
+        Some(format!(
+            "the images of the teacher {} are normalised like the student's, since an exported network does not name a \
+             mean and a standard deviation: set teacher.mean and teacher.std to those that it was trained with \
+             (mostly [0.485, 0.456, 0.406] and [0.229, 0.224, 0.225] for weights from ImageNet)",
+            network.name
+        ))
+    }
+
     fn complete(self) -> Result<TeacherSpec, Vec<Fault>> {
         let source = match self.job {
             Some(job) => TeacherSource::Job(job),
@@ -150,6 +161,7 @@ fn job(mut reader: ObjectReader<'_>, networks: &Networks) -> Request {
     let method = distillation.method;
     reader.method = method;
     let teacher = teacher(&reader, networks.teacher.as_ref());
+    choices.extend(teacher.as_ref().and_then(TeacherRequest::unknown_normalisation));
     let student = student(reader.object("student"), networks.student.as_ref());
     let native = networks.side().or(student.architecture.map(|architecture| architecture.input_side));
     let (dataset, is_size_given) = dataset(reader.object("dataset"), native);

@@ -67,6 +67,7 @@ fn what_is_given_stays_and_no_choice_is_told() {
     document["distillation"] = json!({"scales": [1, 2, 4]});
     document["training"] = json!({"optimizer": {"learning_rate": 0.2}});
     document["dataset"]["image_size"] = json!(64);
+    document["teacher"] = json!({"checkpoint": "ckpt_1", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]});
     let found = networks(exported("a", json!({})), exported("b", json!({})));
     let request = Request::read_with(&document, &found);
     assert_eq!(request.choices, [""; 0]);
@@ -225,4 +226,25 @@ fn a_training_file_names_exported_networks_by_their_paths() {
     both["teacher"]["architecture"] = json!("resnet56");
     let faults = TrainingPlan::parse(&both).unwrap_err();
     assert_eq!((faults.len(), faults[0].pointer.as_str()), (1, "/teacher/network"), "{faults:?}");
+}
+
+#[test]
+fn a_student_whose_parameters_are_all_frozen_is_refused() {
+    let frozen = exported("frozen.pt2", json!({"parameters": 0}));
+    let teacher = || exported("teacher.pt2", json!({"parameters": 0}));
+    assert_one_fault(&pair(), teacher(), frozen, "/student/checkpoint", "has no parameters that training changes");
+    read(&pair(), teacher(), exported("mine.pt2", json!({}))).unwrap();
+}
+
+#[test]
+fn how_an_exported_teachers_images_are_normalised_is_told_unless_it_is_given_or_its_file_says_it() {
+    let choices = |document: &Value, teacher: Network| {
+        Request::read_with(document, &networks(teacher, known("resnet20"))).choices.join("\n")
+    };
+    let mut document = pair();
+    let told = choices(&document, exported("vit.pt2", json!({})));
+    assert!(told.contains("the images of the teacher vit.pt2 are normalised like the student's"), "{told}");
+    assert!(!choices(&document, known("resnet56")).contains("normalised"));
+    document["teacher"] = json!({"job": "job_1"});
+    assert!(!choices(&document, exported("vit.pt2", json!({}))).contains("normalised"), "its student's file names it");
 }

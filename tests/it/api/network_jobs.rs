@@ -19,11 +19,11 @@ async fn a_job_shows_its_exported_networks_by_name_and_keeps_them() {
     });
     let id = posted(&api, &pair(&teacher, &student)).await;
     let job = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
-    assert_eq!((&job["teacher_network"], &job["student_network"]), (&json!("vit.pt2"), &json!("exported network")));
+    assert_eq!((&job["teacher_network"], &job["student_network"]), (&json!("vit.pt2"), &json!(student)));
     assert_eq!(job["spec"]["student"], json!({"checkpoint": student}));
     assert_eq!(api.db.job(&id).await["spec_version"], 2, "workers that do not know such networks leave it");
     let shown = summary(&api, &id).await;
-    assert_eq!((&shown["teacher"], &shown["student"]), (&json!("vit.pt2"), &json!("exported network")));
+    assert_eq!((&shown["teacher"], &shown["student"]), (&json!("vit.pt2"), &json!(student)));
     assert_eq!(api.get("/v1/summaries?q=vit.pt2&sort=pair").await.expect(200)["total"], 1);
     let plain = api.job().await;
     assert_eq!(api.db.job(&plain).await["spec_version"], 1, "older workers can take it");

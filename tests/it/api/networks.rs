@@ -193,6 +193,7 @@ async fn exported_networks_teach_and_learn_without_an_architecture() {
     assert!(dry["memory"]["activations_bytes"].as_u64() > Some(64 * 4 * 3 * 64 * 64), "{dry}");
     let warnings = dry["warnings"].to_string();
     assert!(warnings.contains("learning_rate is 0.01") && warnings.contains("scales is [1, 2]"), "{warnings}");
+    assert!(warnings.contains("set teacher.mean and teacher.std"), "{warnings}");
 
     let mixed = student_job(json!({"checkpoint": teacher}));
     let dry = api.post("/v1/jobs?dry_run=true", &mixed).await.expect(200);
@@ -330,4 +331,16 @@ async fn a_checkpoint_without_a_graph_that_fits_nothing_says_how_to_export_the_n
     assert_fault(&api, &student_job(json!({"checkpoint": id})), "/teacher/checkpoint", &says).await;
     let (_, detail) = fault(&api, &student_job(json!({"checkpoint": id}))).await;
     assert_eq!(detail.matches("torch.export.save").count(), 1, "{detail}");
+}
+
+#[tokio::test]
+async fn a_student_whose_parameters_are_all_frozen_is_refused_before_it_trains() {
+    let api = Api::start().await;
+    let mut network = with_map(true);
+    for payload in network.weights["config"].as_object_mut().unwrap().values_mut() {
+        payload["tensor_meta"]["requires_grad"] = json!(false);
+    }
+    let frozen = uploaded(&api, "frozen.pt2", network.bytes()).await;
+    let says = ["frozen.pt2 has no parameters that training changes", "requires_grad_(True)"];
+    assert_fault(&api, &pair(&frozen, &frozen), "/student/checkpoint", &says).await;
 }

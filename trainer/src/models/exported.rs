@@ -224,8 +224,8 @@ pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path, kept: &[usi
             return Err(mismatch(format!("{} is {shape:?} of {kind:?}, expected {wanted:?} of {of:?}", weight.name)));
         }
         if weight.is_float {
-            let floats = checkpoint.floats(stored).map_err(|error| unreadable(path, &error))?;
-            match Soundness::of(&weight.name, variances.contains(&index), &floats) {
+            let soundness = checkpoint.soundness_of(stored, variances.contains(&index));
+            match soundness.map_err(|error| unreadable(path, &error))? {
                 Soundness::Sound => {}
                 Soundness::Doubtful(what) => doubt = doubt.or(Some(what)),
                 Soundness::Unsound(what) => {

@@ -5,7 +5,7 @@
 //! stay frozen.
 
 use distillery_core::architecture::Convolution;
-use distillery_core::exported::{self, Activation, Arithmetic, Graph, Operand, Origin, Size};
+use distillery_core::exported::{self, Activation, Arithmetic, Graph, Operand, Origin, Size, makes_up_for};
 
 use super::program::{GIVEN, Input, Kernel, Node, Norm, Op, Program, Random, ValueId, Window, int, open};
 
@@ -171,7 +171,7 @@ impl Lowering<'_> {
         let meaning = |at: usize| node.inputs.get(at).and_then(|&input| self.meanings[input]);
         match (kind, other, meaning(0), meaning(1)) {
             (Arithmetic::Divide, Operand::Number(number), Some(Meaning::Ones(probability)), _)
-                if (number - probability).abs() <= 1e-6 * probability =>
+                if makes_up_for(number, probability) =>
             {
                 self.meanings[output] = Some(Meaning::Ones(1.0));
                 return;

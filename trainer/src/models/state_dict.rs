@@ -9,13 +9,7 @@ use super::Network;
 use crate::error::{Error, Result};
 use distillery_core::architecture::{self, Architecture};
 use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor, Soundness};
-use distillery_core::exported;
 use distillery_core::protocol::ErrorClass;
-
-/// The `format` in the metadata of an exported network's weights.
-pub const EXPORTED: &str = "exported";
-/// The key in the metadata of the SHA-256 of the file with the network's graph.
-pub const NETWORK: &str = "network";
 
 /// Copies of a network's tensors on the CPU, by name, in PyTorch's order.
 pub type StateDict = Vec<(String, Tensor)>;
@@ -56,34 +50,6 @@ pub fn open(path: &Path, architecture: &Architecture, state_dict: Option<&str>) 
     let fit = fits.iter().find(|fit| fit.architecture.name == architecture.name);
     let fit = fit.ok_or_else(|| Error::internal(format!("{} fits and does not fit", path.display())))?;
     Ok((checkpoint, fit.classes))
-}
-
-/// The architecture that a checkpoint's metadata name, or else the only one that it fits.
-///
-/// # Errors
-/// There is none, or more than one: a predicate that continues "the checkpoint".
-pub fn certain_architecture(checkpoint: &Checkpoint) -> std::result::Result<&'static Architecture, String> {
-    let metadata = checkpoint.metadata();
-    if let Some(named) = metadata.get("architecture").and_then(|name| architecture::find(name)) {
-        return Ok(named);
-    }
-    if metadata.get("format").is_some_and(|format| format == EXPORTED) {
-        let hash = metadata.get(NETWORK).map(String::as_str).unwrap_or_default();
-        return Err(format!(
-            "has the weights of an exported network and not its graph, which is in the .pt2 file with the SHA-256 {hash}"
-        ));
-    }
-    match architecture::fits(&checkpoint.shapes()).as_slice() {
-        [only] => Ok(only.architecture),
-        [] => Err(format!(
-            "fits no known architecture. Export the network with PyTorch, and use that file instead:\n{}",
-            exported::HOW_TO_EXPORT.trim_end()
-        )),
-        several => {
-            let names: Vec<_> = several.iter().map(|fit| fit.architecture.name).collect();
-            Err(format!("fits several architectures: {}", names.join(", ")))
-        }
-    }
 }
 
 /// Checks that a checkpoint has as many classes as the data set. `name` begins the message: "the teacher's checkpoint".

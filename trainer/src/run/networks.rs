@@ -4,14 +4,13 @@ use std::path::Path;
 
 use tch::{Device, Kind};
 
-use crate::data::hash::sha256;
 use crate::data::open::Data;
 use crate::error::{Error, Result};
 use crate::models::{self, Network, state_dict};
 use crate::worker_link::report::{Report, warning};
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset::MeanStd;
-use distillery_core::exported::{ExportedNetwork, NewClassifier, is_exported};
+use distillery_core::exported::{self, ExportedNetwork, NewClassifier, is_exported};
 use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::{StudentHead, TeacherPlan, TrainingPlan};
 use distillery_core::text::counted;
@@ -201,7 +200,7 @@ impl Named<'_> {
     }
 
     fn hashes(&self) -> Result<FileHashes> {
-        let of = |path: &Path| Ok::<_, Error>(sha256(path).map_err(Error::storage(path))?.0);
+        let of = |path: &Path| exported::sha256(path).map_err(Error::storage(path));
         Ok(FileHashes { checkpoint: of(self.checkpoint)?, network: self.network.map(of).transpose()? })
     }
 }

@@ -9,8 +9,8 @@ use super::resume::{self, Counters, State};
 use super::samples::{self, Students};
 use super::setup::Setup;
 use crate::error::{Error, Result};
-use crate::models::state_dict::{self, EXPORTED, NETWORK, StateDict};
-use distillery_core::checkpoint::ACCURACY;
+use crate::models::state_dict::{self, StateDict};
+use distillery_core::checkpoint::{ACCURACY, EXPORTED, NETWORK};
 use distillery_core::protocol::{Outcome, files};
 use distillery_core::spec::{EvalPart, TrainingPlan};
 

@@ -114,3 +114,37 @@ fn metadata_that_cannot_be_true_is_ignored_and_noted() {
         ["its metadata names the architecture resnet110, but its tensors are those of resnet8"]
     );
 }
+
+#[test]
+fn the_architecture_is_the_one_in_the_metadata_unless_the_tensors_are_anothers() {
+    let certain = |metadata: &[(&str, &str)]| {
+        with_metadata("", 0.0, Dtype::F32, metadata).certain_architecture().map(|network| network.name)
+    };
+    assert_eq!(certain(&[]), Ok("resnet8"));
+    assert_eq!(certain(&[("architecture", "resnet8")]), Ok("resnet8"));
+    assert_eq!(certain(&[("architecture", "resnet110")]), Ok("resnet8"));
+    // Weights of an exported network are those of the only architecture with its keys and shapes, and a note says so.
+    let exported = [("format", "exported"), ("network", "abc")];
+    assert_eq!(certain(&exported), Ok("resnet8"));
+    assert_eq!(
+        with_metadata("", 0.0, Dtype::F32, &exported).notes(),
+        ["it has the weights of the exported network with the SHA-256 abc, whose graph may be another than that of \
+          resnet8, which its tensors fit"]
+    );
+}
+
+#[test]
+fn a_file_that_fits_nothing_says_what_is_missing() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let with = |metadata: &[(&str, &str)]| {
+        let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let tensor = NewTensor { name: "mine", dtype: Dtype::F32, shape: &[1], bytes: &[0; 4] };
+        write(file.path(), &[tensor], &metadata).unwrap();
+        Checkpoint::open(file.path()).unwrap().certain_architecture().map(|network| network.name)
+    };
+    assert!(with(&[]).unwrap_err().starts_with("fits no known architecture. Export the network"));
+    let exported = with(&[("format", "exported"), ("network", "abc")]).unwrap_err();
+    assert!(exported.ends_with("in the .pt2 file with the SHA-256 abc"), "{exported}");
+    // Whoever loads it will say how it differs.
+    assert_eq!(with(&[("architecture", "resnet8")]), Ok("resnet8"));
+}

@@ -7,9 +7,10 @@ use distillery_core::export::onnx::proto::{GraphProto, ModelProto, TensorProto, 
 use distillery_core::export::onnx::{self, Numbers, Options};
 use distillery_core::export::{Student, int8};
 use prost::Message;
+use serde_json::json;
 
 use super::students::{Files, exported, of_fixture, randomise, rewrite, with_nine_classes, zoo, zoo_without_weights};
-use crate::exported::programs::{B, Network, flag, float, tensor};
+use crate::exported::programs::{B, Network, flag, float, int, tensor};
 
 pub fn written(student: &Student, options: &Options<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -248,4 +249,26 @@ fn int8_without_the_range_of_a_value_is_refused() {
     let error = onnx::write(&files.student(), &options, &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("calibration has not seen"), "{error}");
     assert!(int8::Ranges::default().observe(0, f32::NAN, 1.0).is_err());
+}
+
+#[test]
+fn only_a_division_by_the_share_that_is_kept_makes_up_for_dropped_branches() {
+    for (number, divides) in [(0.9, false), (0.9 + 1e-9, false), (0.5, true)] {
+        let mut network = Network::new();
+        network.convolve();
+        let outputs = json!([{"as_sym_int": {"as_name": "b"}}]);
+        network.bare_node("torch.ops.aten.sym_size.int", &[("self", tensor("x")), ("dim", int(0))], outputs);
+        let shape = json!({"as_sym_ints": [{"as_name": "b"}, {"as_int": 1}, {"as_int": 1}, {"as_int": 1}]});
+        let inputs = [("self", tensor("conv")), ("size", shape), ("pin_memory", flag(false))];
+        network.node("new_empty.default", "empty", &inputs, &[B, 1, 1, 1]);
+        network.node("bernoulli_.float", "kept", &[("self", tensor("empty")), ("p", float(0.9))], &[B, 1, 1, 1]);
+        network.node("div_.Tensor", "scaled", &[("self", tensor("kept")), ("other", float(number))], &[B, 1, 1, 1]);
+        network.node("mul.Tensor", "branch", &[("self", tensor("conv")), ("other", tensor("scaled"))], &[B, 4, 8, 8]);
+        network.pool_and_classify("branch");
+        randomise(&mut network);
+        let graph = graph(&exported(&network.bytes()));
+        is_sound(&graph);
+        let has = |kind: &str| graph.node.iter().any(|node| node.op_type == kind);
+        assert_eq!((has("Div"), has("Mul")), (divides, divides), "{number}");
+    }
 }

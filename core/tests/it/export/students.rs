@@ -8,6 +8,7 @@ use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor};
 use distillery_core::export::{Source, Student};
 use distillery_core::exported::{ExportedNetwork, Origin, TensorRole};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::reference::{self, Tensor};
@@ -280,6 +281,14 @@ fn a_student_of_another_network_with_the_same_keys_is_refused() {
     rewrite(&files.weights, |_, metadata| drop(metadata.insert("network".to_owned(), "ab".repeat(32))));
     let refusal = files.refusal();
     assert!(refusal.contains(&"ab".repeat(32)) && refusal.contains("give the file that the job used"), "{refusal}");
+
+    // Of its network, the file that a server stored, without stack traces, names the same as the user's own.
+    let own = exported(&Network::small().bytes());
+    let network = own.network.clone().unwrap();
+    let stored = distillery_core::exported::sha256(&network).unwrap();
+    assert_ne!(stored, hex::encode(Sha256::digest(std::fs::read(&network).unwrap())), "it has stack traces");
+    rewrite(&own.weights, |_, metadata| drop(metadata.insert("network".to_owned(), stored.clone())));
+    assert_eq!(own.student().classes(), 5);
 
     let alone = Files { network: None, ..files };
     assert!(alone.refusal().contains("--network"), "{}", alone.refusal());

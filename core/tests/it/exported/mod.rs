@@ -1,5 +1,6 @@
 //! Networks that torch.export.save wrote.
 
+mod amplification;
 mod archives;
 pub mod classifier;
 mod constants;
@@ -9,5 +10,6 @@ mod meaning;
 mod mutations;
 mod operators;
 pub mod programs;
+mod rows;
 mod sizes;
 mod traces;

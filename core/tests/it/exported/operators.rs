@@ -152,6 +152,46 @@ fn resizing_is_a_product_with_weights() {
 }
 
 #[test]
+fn a_map_whose_size_stays_is_resampled_where_pytorch_does_it() {
+    let resized = |operator: &str, aligned: Option<bool>, factors: [f64; 2]| {
+        let mut network = Network::new();
+        network.convolve();
+        let mut inputs = vec![
+            ("input", tensor("conv")),
+            ("output_size", json!({"as_none": true})),
+            ("scale_factors", json!({"as_floats": factors})),
+        ];
+        inputs.extend(aligned.map(|aligned| ("align_corners", flag(aligned))));
+        network.node(operator, "resized", &inputs, &MAP);
+        network.pool_and_classify("resized");
+        operations(&network.read().unwrap(), "resized").iter().filter(|op| **op == Op::Matmul).count()
+    };
+    let [cubic, linear, nearest] = ["bicubic", "bilinear", "nearest"].map(|name| format!("upsample_{name}2d.vec"));
+    assert_eq!(resized(&cubic, Some(false), [1.1, 1.1]), 2);
+    assert_eq!(resized(&cubic, Some(false), [1.0, 1.1]), 1);
+    assert_eq!(resized(&cubic, Some(true), [1.1, 1.1]), 0);
+    assert_eq!(resized(&linear, Some(false), [1.1, 1.1]), 0);
+    assert_eq!(resized(&nearest, None, [1.1, 1.1]), 0);
+}
+
+#[test]
+fn twice_the_size_takes_each_of_the_nearest_twice_whatever_the_factor() {
+    let mut network = Network::new();
+    network.convolve();
+    let inputs = [
+        ("input", tensor("conv")),
+        ("output_size", json!({"as_none": true})),
+        ("scale_factors", json!({"as_floats": [1.0, 2.12]})),
+    ];
+    network.node("upsample_nearest2d.vec", "resized", &inputs, &[B, 4, 8, 16]);
+    network.pool_and_classify("resized");
+    let (shape, weights) = constant(&network.read().unwrap(), "resized");
+    assert_eq!(shape, [8, 16]);
+    let expected = |row: usize, column: usize| if column / 2 == row { 1.0 } else { 0.0 };
+    assert_eq!(weights, (0..128).map(|at| expected(at / 16, at % 16)).collect::<Vec<f32>>());
+}
+
+#[test]
 fn an_einstein_sum_is_a_product_of_matrices() {
     let mut network = Network::new();
     network.convolve();

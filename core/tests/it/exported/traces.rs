@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{Cursor, Read, Write};
 
-use distillery_core::exported::{ExportedNetwork, strip_traces};
+use distillery_core::exported::{self, ExportedNetwork, strip_traces};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::fixtures::fixture;
 use super::programs::Network;
@@ -117,4 +118,22 @@ fn a_damaged_archive_with_a_program_is_still_an_exported_network() {
     writer.write_all(&[b' '; 1000]).unwrap();
     file.write_all(&writer.finish().unwrap().into_inner()).unwrap();
     assert!(distillery_core::exported::is_exported(file.path()));
+}
+
+#[test]
+fn the_hash_of_a_network_is_that_of_the_file_without_traces_which_stays_as_it_is() {
+    let bytes = Network::small().bytes();
+    let (clean, _) = stripped(&bytes);
+    let hash = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+    assert_eq!(exported::sha256(file.path()).unwrap(), hash(&clean));
+    assert_eq!(std::fs::read(file.path()).unwrap(), bytes);
+    for (expected, is_its) in [(hash(&clean), true), (hash(&bytes), true), (hash(b"another"), false)] {
+        assert_eq!(exported::has_sha256(file.path(), &expected).unwrap(), is_its, "{expected}");
+    }
+    // Any other file has its own.
+    let checkpoint = fixture("../checkpoints/zip.pth");
+    assert_eq!(exported::sha256(&checkpoint).unwrap(), hash(&std::fs::read(&checkpoint).unwrap()));
+    assert!(exported::sha256(&fixture("missing.pt2")).is_err());
 }

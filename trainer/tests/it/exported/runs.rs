@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use distillery_core::checkpoint::{self, Checkpoint, Dtype, NewTensor, Tensor};
-use distillery_core::exported::{ExportedNetwork, TensorRole};
+use distillery_core::exported::{self, ExportedNetwork, TensorRole};
 use distillery_core::protocol::{Event, Started};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -91,13 +91,16 @@ fn the_student_has_the_files_own_state_dict() {
         count += 1;
     }
     assert_eq!(student.tensors().len(), count);
-    let hash = sha256(&workspace.bytes("student.pt2"));
+    let own = |name: &str| exported::sha256(&workspace.path(name)).unwrap();
+    let hash = own("student.pt2");
+    // As a server stores it, without the stack traces that the file has.
+    assert_ne!(hash, sha256(&workspace.bytes("student.pt2")));
     let metadata = student.metadata();
     assert_eq!((metadata["format"].as_str(), metadata["network"].as_str()), ("exported", hash.as_str()));
     assert_eq!((metadata.get("architecture"), metadata["image_size"].as_str()), (None, "8"));
     let manifest = workspace.json("out/manifest.json");
     assert_eq!(manifest["initial_student_sha256"], json!(hash));
-    assert_eq!(manifest["teacher"]["sha256"], json!(sha256(&workspace.bytes("teacher.pt2"))));
+    assert_eq!(manifest["teacher"]["sha256"], json!(own("teacher.pt2")));
     assert!(workspace.json("out/regions.json")["scales"].as_array().unwrap().len() == 3);
 }
 
@@ -129,10 +132,44 @@ fn a_run_with_exported_networks_is_verified() {
         let verdict: Value = serde_json::from_slice(&run.stdout).unwrap_or_else(|_| panic!("{}", text(&run.stderr)));
         assert_eq!(verdict["matches"], json!(true), "{verdict:#}");
     }
+    // The user's own file and what a server keeps of it, without stack traces, are the same network.
+    for (flag, name) in [("--teacher", "teacher.pt2"), ("--student", "student.pt2")] {
+        let stored = workspace.path(format!("stored-{name}"));
+        std::fs::copy(workspace.path(name), &stored).unwrap();
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(&stored).unwrap();
+        assert!(exported::strip_traces(&file).unwrap(), "{name} has traces");
+        let mut command = trainer("verify");
+        let run = command.arg(workspace.path("out/manifest.json")).arg(flag).arg(&stored).output().unwrap();
+        assert!(run.status.success(), "{}", text(&run.stderr));
+    }
     // Another file is not the run's.
     write(residual(true), &workspace.path("student.pt2"), 51);
     let run = trainer("verify").arg(workspace.path("out/manifest.json")).output().unwrap();
     assert!(text(&run.stderr).contains("is not the checkpoint of the run"), "{}", text(&run.stderr));
+}
+
+#[test]
+fn the_networks_of_both_can_be_named_to_verify_a_run() {
+    let workspace = workspace();
+    workspace.finish(&both_exported(&workspace, json!({"training": {"epochs": 1}})), "first", &[]);
+    let weights = workspace.path("first/student.safetensors");
+    let both = json!({"checkpoint": weights, "network": workspace.path("student.pt2")});
+    let spec = specification(&workspace, "kd", &both, &both, json!({"training": {"epochs": 1}}));
+    workspace.finish(&spec, "out", &[]);
+    let moved = workspace.path("moved.pt2");
+    std::fs::rename(workspace.path("student.pt2"), &moved).unwrap();
+    let verify = |flags: &[&str]| {
+        let mut command = trainer("verify");
+        command.arg(workspace.path("out/manifest.json"));
+        for flag in flags {
+            command.arg(flag).arg(&moved);
+        }
+        let run = command.output().unwrap();
+        if run.status.success() { Ok(()) } else { Err(text(&run.stderr)) }
+    };
+    let said = verify(&["--teacher-network"]).unwrap_err();
+    assert!(said.contains("--student-network"), "{said}");
+    verify(&["--teacher-network", "--student-network"]).unwrap_or_else(|said| panic!("{said}"));
 }
 
 #[test]
@@ -273,7 +310,7 @@ fn an_exported_student_teaches_with_its_weights_beside_its_graph() {
     let manifest = workspace.json("second/manifest.json");
     let best = &workspace.json("first/manifest.json")["best"];
     assert_eq!(manifest["teacher"]["sha256"], best["student"]["sha256"]);
-    assert_eq!(manifest["teacher"]["network_sha256"], json!(sha256(&workspace.bytes("student.pt2"))));
+    assert_eq!(manifest["teacher"]["network_sha256"], json!(exported::sha256(&network).unwrap()));
     assert_eq!(manifest["teacher"]["evaluation"]["top1"], best["evaluation"]["top1"]);
     // A job is named by the files that stand for it.
     let mut posted = spec;
