@@ -117,7 +117,7 @@ fn a_damaged_archive_with_a_program_is_still_an_exported_network() {
     writer.start_file("net/models/model.json", packed).unwrap();
     writer.write_all(&[b' '; 1000]).unwrap();
     file.write_all(&writer.finish().unwrap().into_inner()).unwrap();
-    assert!(distillery_core::exported::is_exported(file.path()));
+    assert!(exported::is_exported(file.path()));
 }
 
 #[test]
