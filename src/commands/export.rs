@@ -28,6 +28,7 @@ const BATCH: usize = 16;
 /// or written. No file is written then.
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     spare_inputs(args)?;
+    check_preprocess(args)?;
     let student = Student::open(&args.student, args.network.as_deref())?;
     let parent = args.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = tempfile::Builder::new().prefix(".export-").tempdir_in(parent);
@@ -62,6 +63,18 @@ fn spare_inputs(args: &ExportArgs) -> anyhow::Result<()> {
     let found = std::fs::metadata(&args.output).or_else(|_| std::fs::symlink_metadata(&args.output));
     if let Some(kind) = found.ok().and_then(|facts| irregular(facts.file_type())) {
         bail!("{} is {kind}, not a regular file: name another file", args.output.display());
+    }
+    Ok(())
+}
+
+/// Checks that something that is written has a graph to normalise in.
+fn check_preprocess(args: &ExportArgs) -> anyhow::Result<()> {
+    let is_possible = match args.format {
+        ExportFormat::Bundle => args.with.is_empty() || args.with.iter().any(|format| format.is_onnx()),
+        format => format.is_onnx(),
+    };
+    if args.preprocess && !is_possible {
+        return refused("--preprocess is for onnx and int8: none of them is written");
     }
     Ok(())
 }
@@ -264,18 +277,21 @@ impl Export<'_> {
             let (file, report) = self.write(format)?;
             let text = self.file()?;
             serde_json::to_writer_pretty(text.as_file(), &report)?;
-            parts.push((format!("student{}", format.suffix()), file));
-            parts.push((format!("export-{}.json", format.name()), text));
+            let normalises = self.args.preprocess && format.is_onnx();
+            parts.push((format!("student{}", format.suffix()), file, normalises));
+            parts.push((format!("export-{}.json", format.name()), text, false));
         }
         let manifest = self.args.manifest.as_ref().map(|path| manifest(path)).transpose()?;
-        let files = parts.iter().map(|(name, file)| BundledFile { name, path: file.path() }).collect();
+        let files = parts
+            .iter()
+            .map(|(name, file, normalises)| BundledFile { name, path: file.path(), normalises: *normalises })
+            .collect();
         let stem = self.args.student.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let contents = bundle::Contents {
             name: self.args.title.as_deref().or(stem.as_deref()).unwrap_or("student"),
             files,
             manifest: manifest.as_ref().map(|(manifest, _)| manifest),
             manifest_sha256: manifest.as_ref().map(|(_, sha256)| sha256.as_str()),
-            preprocess: self.args.preprocess,
         };
         let file = self.file()?;
         bundle::write(&self.student, &contents, BufWriter::new(file.as_file()))?;

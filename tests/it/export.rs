@@ -89,3 +89,16 @@ fn a_file_that_is_not_there_is_named_and_is_not_the_students_fault() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to no"));
 }
+
+#[test]
+fn only_onnx_can_normalise_in_the_graph() {
+    let directory = student();
+    for flags in [&["--format", "safetensors"][..], &["--format", "bundle", "--with", "safetensors,pt2"]] {
+        let student = &["--student", "student.safetensors", "-o", "a", "--preprocess"][..];
+        let output = export(directory.path(), &[student, flags].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(4), "{flags:?}: {said}");
+        assert!(said.contains("--preprocess is for onnx and int8"), "{said}");
+    }
+    assert_eq!(names(directory.path()), ["student.safetensors"]);
+}

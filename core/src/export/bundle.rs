@@ -1,14 +1,16 @@
 //! A zip with a student in several formats, and everything that a user needs to run it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::Value;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::{Error, Result, Student, card};
+use super::{Error, Preprocessing, Result, Student, card};
 
 /// What goes into a bundle beside the student's own texts.
 #[derive(Debug)]
@@ -21,8 +23,6 @@ pub struct Contents<'a> {
     pub manifest: Option<&'a Value>,
     /// Its SHA-256, in hexadecimal.
     pub manifest_sha256: Option<&'a str>,
-    /// Whether the ONNX file normalises its input itself.
-    pub preprocess: bool,
 }
 
 /// A file on disk, with its name in the bundle.
@@ -30,6 +30,25 @@ pub struct Contents<'a> {
 pub struct BundledFile<'a> {
     pub name: &'a str,
     pub path: &'a Path,
+    /// Of a network that normalises its input: whether its graph does so itself, and takes pixels in [0, 1].
+    pub normalises: bool,
+}
+
+/// `preprocess.json`.
+#[derive(Debug, Serialize)]
+struct PreprocessFile<'a> {
+    #[serde(flatten)]
+    preprocessing: Preprocessing,
+    /// By the name of a student's file: whether its graph subtracts the mean and divides by the standard deviation
+    /// itself. Where it does not, the caller does.
+    normalises: BTreeMap<&'a str, bool>,
+}
+
+impl Contents<'_> {
+    /// The files that hold the student, in the order of the bundle.
+    pub(super) fn students(&self) -> impl Iterator<Item = &BundledFile<'_>> {
+        self.files.iter().filter(|file| !file.name.ends_with(".json"))
+    }
 }
 
 /// Writes a bundle. Equal contents give equal bytes.
@@ -38,18 +57,21 @@ pub struct BundledFile<'a> {
 /// A file cannot be read or written.
 pub fn write(student: &Student, contents: &Contents<'_>, output: impl Write + Seek) -> Result<()> {
     let mut zip = ZipWriter::new(output);
-    let preprocessing = student.preprocessing();
+    let preprocess = PreprocessFile {
+        preprocessing: student.preprocessing(),
+        normalises: contents.students().map(|file| (file.name, file.normalises)).collect(),
+    };
     let texts = [
         ("README.md", card::readme(student, contents)),
         ("labels.json", json(&card::labels(student))),
-        ("preprocess.json", json(&preprocessing)),
-        ("run.py", card::python(contents)),
+        ("preprocess.json", json(&preprocess)),
+        ("run.py", card::python(student, contents)),
     ];
     for (name, text) in texts {
         start(&mut zip, name, text.len() as u64)?;
         zip.write_all(text.as_bytes())?;
     }
-    for BundledFile { name, path } in &contents.files {
+    for BundledFile { name, path, .. } in &contents.files {
         let mut file = File::open(path)?;
         start(&mut zip, name, file.metadata()?.len())?;
         io::copy(&mut file, &mut zip)?;
@@ -58,7 +80,7 @@ pub fn write(student: &Student, contents: &Contents<'_>, output: impl Write + Se
     Ok(())
 }
 
-fn json(value: &impl serde::Serialize) -> String {
+fn json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("these are texts and numbers") + "\n"
 }
 

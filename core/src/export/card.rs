@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::bundle::Contents;
+use super::bundle::{BundledFile, Contents};
 use super::preprocessing::class_names;
-use super::{Source, Student};
+use super::{ExportFormat, Source, Student};
 
 /// What is told of how a student was made, from its job's manifest.
 #[derive(Debug, Default)]
@@ -60,7 +60,6 @@ fn network(student: &Student) -> String {
 /// `README.md`.
 pub(super) fn readme(student: &Student, contents: &Contents<'_>) -> String {
     let facts = contents.manifest.map(Facts::of).unwrap_or_default();
-    let preprocessing = student.preprocessing();
     let mut card = String::new();
     front_matter(&mut card, &facts, student);
     let network = network(student);
@@ -89,12 +88,24 @@ pub(super) fn readme(student: &Student, contents: &Contents<'_>) -> String {
     row(&mut card, "top-1 of the teacher", facts.teacher_top1.map(percent));
     row(&mut card, "SHA-256 of the manifest", contents.manifest_sha256.map(str::to_owned));
     let _ = writeln!(card, "\n## Input\n");
-    for step in preprocessing.steps() {
+    for step in student.preprocessing().steps() {
         let _ = writeln!(card, "- {step}");
     }
-    let _ =
-        writeln!(card, "\n`preprocess.json` has these numbers, `labels.json` the names of the classes.\n\n## Run\n");
-    let _ = writeln!(card, "```python\n{}```", python(contents));
+    let normalising: Vec<_> =
+        contents.students().filter(|file| file.normalises).map(|file| format!("`{}`", file.name)).collect();
+    if !normalising.is_empty() {
+        let _ = writeln!(
+            card,
+            "\nLeave the last step out for {}: the graph does it, and its input is pixels in [0, 1].",
+            normalising.join(" and ")
+        );
+    }
+    let _ = writeln!(
+        card,
+        "\n`preprocess.json` has these numbers and, as `normalises`, which files do the last step themselves; \
+         `labels.json` has the names of the classes.\n\n## Run\n"
+    );
+    let _ = writeln!(card, "```python\n{}```", python(student, contents));
     card
 }
 
@@ -122,18 +133,24 @@ fn front_matter(card: &mut String, facts: &Facts, student: &Student) {
     let _ = writeln!(card, "---");
 }
 
-/// `run.py`: runs whichever form of the student is there.
-pub(super) fn python(contents: &Contents<'_>) -> String {
-    let load = match contents.files.iter().map(|file| file.name).find(|name| name.ends_with(".onnx") || name.ends_with(".pt2")) {
-        Some(name) if name.ends_with(".onnx") => format!(
+/// `run.py`: runs the most portable form of the student that is there.
+pub(super) fn python(student: &Student, contents: &Contents<'_>) -> String {
+    // Float32 before int8, whose file's name ends with `.onnx`, too.
+    let forms = [".onnx", ".pt2"].map(|suffix| {
+        let fitting = contents.students().filter(move |file| file.name.ends_with(suffix));
+        fitting.min_by_key(|file| file.name.ends_with(ExportFormat::Int8.suffix()))
+    });
+    let [onnx, pt2] = forms;
+    let load = match (onnx, pt2) {
+        (Some(BundledFile { name, .. }), _) => format!(
             "import onnxruntime\nsession = onnxruntime.InferenceSession(\"{name}\")\nlogits = session.run(None, {{\"images\": \
              images}})[0]\n"
         ),
-        Some(name) => format!(
+        (None, Some(BundledFile { name, .. })) => format!(
             "import torch\nnetwork = torch.export.load(\"{name}\").module()\nlogits = \
              network(torch.from_numpy(images.repeat(2, 0)))[:1].detach().numpy()\n"
         ),
-        None => "from safetensors.numpy import load_file\nweights = load_file(\"student.safetensors\")  # for your network's \
+        (None, None) => "from safetensors.numpy import load_file\nweights = load_file(\"student.safetensors\")  # for your network's \
                  load_state_dict\n"
             .to_owned(),
     };
@@ -145,20 +162,23 @@ pub(super) fn python(contents: &Contents<'_>) -> String {
     let read = "import json, sys, numpy, PIL.Image\n\
                 labels, how = json.load(open(\"labels.json\")), json.load(open(\"preprocess.json\"))\n\
                 image = PIL.Image.open(sys.argv[1]).convert(\"RGB\")\n";
-    format!("{read}{}{load}{show}", prepare(contents))
+    let is_outside = !onnx.or(pt2).is_some_and(|file| file.normalises);
+    format!("{read}{}{load}{show}", prepare(student, is_outside))
 }
 
-/// The lines that make `images` of an image.
-fn prepare(contents: &Contents<'_>) -> String {
+/// The lines that make `images` of an image. `normalises`: whether they normalise it, because the graph does not.
+fn prepare(student: &Student, normalises: bool) -> String {
     let mut lines = String::from("side, resize = how[\"image_size\"], how[\"resize\"]\n");
     lines += "scale = (resize / min(image.size)) if resize else None\n";
     lines += "size = [round(edge * scale) for edge in image.size] if resize else [side, side]\n";
     lines += "image = image.resize(size, PIL.Image.Resampling.BILINEAR)\n";
     lines += "left, top = (size[0] - side) // 2, (size[1] - side) // 2\n";
     lines += "pixels = numpy.asarray(image.crop((left, top, left + side, top + side)), \"float32\") / 255\n";
-    if !contents.preprocess {
-        lines += "pixels = (pixels - how[\"mean\"]) / how[\"std\"]\n";
-    }
+    lines += match (normalises, student.preprocessing().normalisation()) {
+        (true, Some(_)) => "pixels = (pixels - how[\"mean\"]) / how[\"std\"]\n",
+        (true, None) => "# The student's file names no mean and std: normalise as for training.\n",
+        (false, _) => "",
+    };
     lines += "images = pixels.astype(\"float32\").transpose(2, 0, 1)[None]\n";
     lines
 }

@@ -34,6 +34,15 @@ impl ExportFormat {
         }
     }
 
+    /// Whether it is one ONNX file, whose graph can normalise images.
+    #[must_use]
+    pub fn is_onnx(self) -> bool {
+        match self {
+            Self::Onnx | Self::Int8 => true,
+            Self::Safetensors | Self::Pt2 | Self::Bundle => false,
+        }
+    }
+
     /// What the names of its files end with.
     #[must_use]
     pub fn suffix(self) -> &'static str {

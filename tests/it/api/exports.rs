@@ -76,6 +76,7 @@ async fn a_format_that_there_is_not_is_refused_and_those_that_there_are_are_name
     let id = published(&api, &[]).await;
     get(&api, &id, "format=tflite").await.says(400, &["format", "safetensors", "pt2", "onnx", "int8", "bundle"]);
     get(&api, &id, "preprocess=true").await.says(400, &["preprocess", "onnx"]);
+    get(&api, &id, "format=bundle&with=safetensors&preprocess=true").await.says(400, &["preprocess", "onnx"]);
     get(&api, &id, "format=onnx&with=pt2").await.says(400, &["with", "bundle"]);
     get(&api, &id, "format=bundle&with=onnx&with=onnx").await.says(400, &["with", "at most once"]);
     get(&api, &id, "format=bundle&with=bundle").await.says(400, &["with"]);

@@ -23,10 +23,19 @@ fn manifest() -> Value {
     })
 }
 
-fn bundled(files: &Files, names: &[&str], manifest: Option<&Value>, preprocess: bool) -> ZipArchive<Cursor<Vec<u8>>> {
-    let parts = names.iter().map(|name| BundledFile { name, path: &files.weights }).collect();
+/// A bundle of files with these names. Those of `normalising` have the normalisation in their graph.
+fn bundled(
+    files: &Files,
+    names: &[&str],
+    manifest: Option<&Value>,
+    normalising: &[&str],
+) -> ZipArchive<Cursor<Vec<u8>>> {
+    let parts = names
+        .iter()
+        .map(|name| BundledFile { name, path: &files.weights, normalises: normalising.contains(name) })
+        .collect();
     let sha256 = manifest.map(|_| "ab12");
-    let contents = Contents { name: "A \"student\": #1", files: parts, manifest, manifest_sha256: sha256, preprocess };
+    let contents = Contents { name: "A \"student\": #1", files: parts, manifest, manifest_sha256: sha256 };
     let mut output = Cursor::new(Vec::new());
     bundle::write(&files.student(), &contents, &mut output).unwrap();
     ZipArchive::new(output).unwrap()
@@ -41,7 +50,7 @@ fn text(zip: &mut ZipArchive<Cursor<Vec<u8>>>, name: &str) -> String {
 #[test]
 fn it_has_the_files_labels_preprocessing_and_a_card() {
     let files = zoo("resnet8", 3);
-    let mut zip = bundled(&files, &["student.safetensors", "student.onnx"], Some(&manifest()), false);
+    let mut zip = bundled(&files, &["student.safetensors", "student.onnx"], Some(&manifest()), &[]);
     let names: Vec<_> = zip.file_names().map(|name| name.unwrap().into_owned()).collect();
     let expected = ["README.md", "labels.json", "preprocess.json", "run.py", "student.safetensors", "student.onnx"];
     assert_eq!(names, expected);
@@ -58,7 +67,7 @@ fn it_has_the_files_labels_preprocessing_and_a_card() {
 #[test]
 fn the_card_says_how_the_student_was_made() {
     let files = zoo("resnet8", 3);
-    let mut zip = bundled(&files, &["student.onnx"], Some(&manifest()), false);
+    let mut zip = bundled(&files, &["student.onnx"], Some(&manifest()), &[]);
     let card = text(&mut zip, "README.md");
     let (front, body) = card.strip_prefix("---\n").unwrap().split_once("\n---\n").unwrap();
     for line in ["pipeline_tag: image-classification", "- sdd_kd", "datasets:", "- \"digits\"", "      value: 0.895"] {
@@ -82,7 +91,7 @@ fn the_card_says_how_the_student_was_made() {
 #[test]
 fn without_a_manifest_nothing_is_claimed() {
     let files = of_fixture("test_efficientnet");
-    let mut zip = bundled(&files, &["student.pt2"], None, false);
+    let mut zip = bundled(&files, &["student.pt2"], None, &[]);
     let card = text(&mut zip, "README.md");
     assert!(!card.contains("top-1") && !card.contains("model-index") && card.contains("exported network"), "{card}");
     assert!(text(&mut zip, "run.py").contains("torch.export.load(\"student.pt2\")"));
@@ -92,6 +101,44 @@ fn without_a_manifest_nothing_is_claimed() {
 fn classes_without_names_have_numbers() {
     let files = zoo("resnet8", 3);
     rewrite(&files.weights, |_, metadata| drop(metadata.remove("classes")));
-    let labels = text(&mut bundled(&files, &[], None, false), "labels.json");
+    let labels = text(&mut bundled(&files, &[], None, &[]), "labels.json");
     assert_eq!(serde_json::from_str::<Value>(&labels).unwrap(), json!(["0", "1", "2"]));
+}
+
+#[test]
+fn each_file_says_whether_it_normalises_and_the_program_does_what_its_file_does_not() {
+    let files = zoo("resnet8", 3);
+    let names = ["student.pt2", "export-pt2.json", "student.int8.onnx", "student.onnx"];
+    let subtracts = |program: &str| program.contains("how[\"mean\"]");
+    for (names, normalising, runs, is_outside) in [
+        (names.as_slice(), ["student.onnx", "student.int8.onnx"].as_slice(), "student.onnx", false),
+        (&names, &[], "student.onnx", true),
+        (&names[..3], &["student.int8.onnx"], "student.int8.onnx", false),
+        (&names[..2], &[], "student.pt2", true),
+    ] {
+        let mut zip = bundled(&files, names, None, normalising);
+        let program = text(&mut zip, "run.py");
+        assert!(program.contains(&format!("(\"{runs}\")")), "{runs} in {program}");
+        assert_eq!(subtracts(&program), is_outside, "{names:?}: {program}");
+        let preprocess: Value = serde_json::from_str(&text(&mut zip, "preprocess.json")).unwrap();
+        let expected: serde_json::Map<String, Value> = names
+            .iter()
+            .filter(|name| !name.ends_with(".json"))
+            .map(|&name| (name.to_owned(), normalising.contains(&name).into()))
+            .collect();
+        assert_eq!(preprocess["normalises"], Value::Object(expected));
+        assert_eq!(preprocess["mean"], json!([0.5, 0.4, 0.3]));
+        let card = text(&mut zip, "README.md");
+        assert!(card.contains(&program));
+        assert_eq!(card.contains("Leave the last step out for"), !normalising.is_empty(), "{card}");
+        assert!(normalising.iter().all(|name| card.contains(&format!("`{name}`"))), "{card}");
+    }
+}
+
+#[test]
+fn a_program_without_known_normalisation_says_so() {
+    let files = zoo("resnet8", 3);
+    rewrite(&files.weights, |_, metadata| drop(metadata.remove("mean")));
+    let program = text(&mut bundled(&files, &["student.onnx"], None, &[]), "run.py");
+    assert!(program.contains("names no mean and std") && !program.contains("how[\"mean\"]"), "{program}");
 }

@@ -112,9 +112,14 @@ impl StudentParameters {
 
     fn check(&self) -> Result<(), ApiError> {
         let format = self.format.name();
-        if self.preprocess && matches!(self.format, ExportFormat::Safetensors | ExportFormat::Pt2) {
+        let has_graph = match self.format {
+            ExportFormat::Bundle => self.with.is_empty() || self.with.iter().any(|format| format.is_onnx()),
+            format => format.is_onnx(),
+        };
+        if self.preprocess && !has_graph {
             return Err(ApiError::malformed(format!(
-                "query parameters: preprocess: {format} has no graph to normalise in: use onnx, int8 or bundle"
+                "query parameters: preprocess: {format} has no graph to normalise in: use onnx, int8, or a bundle with one of \
+                 them"
             )));
         }
         if !self.with.is_empty() && self.format != ExportFormat::Bundle {
