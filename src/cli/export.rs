@@ -36,6 +36,9 @@ pub struct ExportArgs {
     /// Bundle: the run's manifest.json, for the model card.
     #[arg(long, env = "DISTILLERY_MANIFEST")]
     pub manifest: Option<PathBuf>,
+    /// Bundle: the name of a teacher that was an exported network, for the model card.
+    #[arg(long, env = "DISTILLERY_TEACHER_NAME")]
+    pub teacher_name: Option<String>,
     /// Bundle: the title of the model card. Default: the name of the student's file.
     #[arg(long, env = "DISTILLERY_TITLE")]
     pub title: Option<String>,

@@ -291,6 +291,7 @@ impl Export<'_> {
             name: self.args.title.as_deref().or(stem.as_deref()).unwrap_or("student"),
             files,
             manifest: manifest.as_ref().map(|(manifest, _)| manifest),
+            teacher: self.args.teacher_name.as_deref(),
             manifest_sha256: manifest.as_ref().map(|(_, sha256)| sha256.as_str()),
         };
         let file = self.file()?;

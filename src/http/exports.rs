@@ -45,6 +45,8 @@ pub struct ExportRequest {
     pub with: Vec<ExportFormat>,
     /// The title of a bundle's model card.
     pub title: String,
+    /// Bundle: the name of an exported teacher.
+    pub teacher: Option<String>,
     pub student: StoredInput,
     /// The exported network that the student was trained as.
     pub network: Option<StoredInput>,
@@ -139,6 +141,7 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
     let mut command = process::command("KILL", &state.settings.program);
     command.arg("export").arg("--format").arg(request.format.name()).arg("--output").arg(&output);
     command.arg("--title").arg(&request.title).arg("--onnxruntime").arg(&state.settings.onnxruntime);
+    command.args(request.teacher.iter().map(|name| format!("--teacher-name={name}")));
     command.args(request.preprocess.then_some("--preprocess"));
     command.args(request.with.iter().flat_map(|format| ["--with", format.name()]));
     let inputs = [

@@ -21,7 +21,9 @@ pub struct Contents<'a> {
     pub files: Vec<BundledFile<'a>>,
     /// The job's `manifest.json`, from which the model card is written.
     pub manifest: Option<&'a Value>,
-    /// Its SHA-256, in hexadecimal.
+    /// The name of an exported teacher, which the manifest does not have.
+    pub teacher: Option<&'a str>,
+    /// The manifest's SHA-256, in hexadecimal.
     pub manifest_sha256: Option<&'a str>,
 }
 

@@ -18,6 +18,8 @@ struct Facts {
     top1: Option<f64>,
     last_top1: Option<f64>,
     teacher_top1: Option<f64>,
+    teacher_sha256: Option<String>,
+    teacher_network_sha256: Option<String>,
     seed: Option<u64>,
 }
 
@@ -38,6 +40,8 @@ impl Facts {
             top1: number("/best/evaluation/top1"),
             last_top1: number("/last/evaluation/top1"),
             teacher_top1: number("/teacher/evaluation/top1"),
+            teacher_sha256: text("/teacher/sha256"),
+            teacher_network_sha256: text("/teacher/network_sha256"),
             seed: whole("/seed"),
         }
     }
@@ -55,6 +59,17 @@ fn network(student: &Student) -> String {
         Source::Zoo(architecture) => architecture.name.to_owned(),
         Source::Exported(_) => "exported network".to_owned(),
     }
+}
+
+/// The teacher's architecture, or the name that the exported network was given.
+fn teacher(facts: &Facts, given: Option<&str>) -> Option<String> {
+    let has_teacher = facts.teacher_top1.is_some() || facts.teacher_sha256.is_some();
+    facts.teacher.clone().or_else(|| {
+        has_teacher.then(|| match given {
+            Some(name) => format!("{} (exported network)", plain(name)),
+            None => "exported network".to_owned(),
+        })
+    })
 }
 
 /// `README.md`.
@@ -79,7 +94,9 @@ pub(super) fn readme(student: &Student, contents: &Contents<'_>) -> String {
     };
     let percent = |top1: f64| format!("{top1:.2} %");
     row(&mut card, "method", facts.method.clone());
-    row(&mut card, "teacher", facts.teacher.clone().or(facts.teacher_top1.map(|_| "exported network".to_owned())));
+    row(&mut card, "teacher", teacher(&facts, contents.teacher));
+    row(&mut card, "SHA-256 of the teacher's file", facts.teacher_sha256.clone());
+    row(&mut card, "SHA-256 of the teacher's graph", facts.teacher_network_sha256.clone());
     row(&mut card, "data", facts.dataset.clone());
     row(&mut card, "epochs", facts.epochs.map(|epochs| epochs.to_string()));
     row(&mut card, "seed", facts.seed.map(|seed| seed.to_string()));

@@ -17,7 +17,7 @@ fn manifest() -> Value {
             "training": {"epochs": 240},
         },
         "seed": 5,
-        "teacher": {"evaluation": {"top1": 91.25}},
+        "teacher": {"sha256": "cd34", "evaluation": {"top1": 91.25}},
         "best": {"evaluation": {"top1": 89.5}},
         "last": {"evaluation": {"top1": 89.25}},
     })
@@ -35,7 +35,13 @@ fn bundled(
         .map(|name| BundledFile { name, path: &files.weights, normalises: normalising.contains(name) })
         .collect();
     let sha256 = manifest.map(|_| "ab12");
-    let contents = Contents { name: "A \"student\": #1", files: parts, manifest, manifest_sha256: sha256 };
+    let contents = Contents {
+        name: "A \"student\": #1",
+        files: parts,
+        manifest,
+        teacher: Some("my *vit*"),
+        manifest_sha256: sha256,
+    };
     let mut output = Cursor::new(Vec::new());
     bundle::write(&files.student(), &contents, &mut output).unwrap();
     ZipArchive::new(output).unwrap()
@@ -76,6 +82,7 @@ fn the_card_says_how_the_student_was_made() {
     assert!(body.contains("# A _student__ _1"), "{body}");
     for cells in [
         "| teacher | resnet56 |",
+        "| SHA-256 of the teacher's file | cd34 |",
         "| top-1 of the best student | 89.50 % |",
         "| top-1 of the last student | 89.25 % |",
         "| top-1 of the teacher | 91.25 % |",
@@ -86,6 +93,28 @@ fn the_card_says_how_the_student_was_made() {
     }
     assert!(body.contains("onnxruntime.InferenceSession(\"student.onnx\")"), "{body}");
     assert!(!card.contains("/data/sets"), "paths of the machine are nobody's business: {card}");
+}
+
+#[test]
+fn an_exported_teacher_has_its_name_and_hashes() {
+    let files = zoo("resnet8", 3);
+    let mut manifest = manifest();
+    manifest["specification"]["teacher"] = json!({"checkpoint": "/tmp/teacher", "network": "/tmp/network"});
+    manifest["teacher"]["network_sha256"] = json!("ef56");
+    let card = text(&mut bundled(&files, &["student.onnx"], Some(&manifest), &[]), "README.md");
+    for cells in [
+        "| teacher | my _vit_ (exported network) |",
+        "| SHA-256 of the teacher's file | cd34 |",
+        "| SHA-256 of the teacher's graph | ef56 |",
+    ] {
+        assert!(card.contains(cells), "{cells} in {card}");
+    }
+    assert!(!card.contains("/tmp"), "{card}");
+
+    manifest["teacher"] = Value::Null;
+    manifest["specification"]["teacher"] = Value::Null;
+    let card = text(&mut bundled(&files, &["student.onnx"], Some(&manifest), &[]), "README.md");
+    assert!(!card.contains("teacher |") && !card.contains("my _vit_"), "there was none: {card}");
 }
 
 #[test]

@@ -152,6 +152,7 @@ async fn request(
         preprocess: parameters.preprocess,
         with: parameters.with.clone(),
         title,
+        teacher: job.teacher_network.clone().filter(|_| is_bundle),
         student: student.into(),
         network: network(state, job).await?,
         manifest: manifest.as_ref().map(Into::into),
