@@ -22,11 +22,14 @@ pub struct ExportArgs {
     /// ONNX: normalise images in the graph, whose input is then RGB pixels in [0, 1].
     #[arg(long, env = "DISTILLERY_PREPROCESS")]
     pub preprocess: bool,
-    /// A safetensors file with evaluation images as the network sees them (`images` [N, 3, H, W]) and the student's
-    /// logits (`logits` [N, classes]), to compare ONNX Runtime's with. It may have `labels` `[N]` and, for int8, training
-    /// images (`calibration` [M, 3, H, W]).
+    /// A safetensors file with evaluation images (`images` [N, 3, H, W]) and the student's logits (`logits`
+    /// [N, classes]), to compare ONNX Runtime's with: the run's samples.safetensors. It may have `labels` `[N]` and, for
+    /// int8, training images (`calibration` [M, 3, H, W]).
     #[arg(long, env = "DISTILLERY_SAMPLES")]
     pub samples: Option<PathBuf>,
+    /// The student is the one after the last epoch: compare with the samples' `logits_last`.
+    #[arg(long, env = "DISTILLERY_LAST")]
+    pub last: bool,
     /// ONNX Runtime's library, 1.17 or later, which runs the exported student on the samples.
     #[arg(long, env = "DISTILLERY_ONNXRUNTIME", default_value = "libonnxruntime.so")]
     pub onnxruntime: PathBuf,

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use distillery_core::export::bundle::{self, BundledFile};
 use distillery_core::export::int8::{self, Ranges};
 use distillery_core::export::onnx::{self, Numbers, Options};
+use distillery_core::export::samples::tensors;
 use distillery_core::export::{
     Comparison, EXIT_REFUSED, ExportFormat, Parity, Report, Runtime, Samples, Source, Student, TOLERANCE, write_pt2,
 };
@@ -185,8 +186,9 @@ impl Export<'_> {
         let mut model = runtime.open(file.path())?;
         let mut ranges = Ranges::default();
         let mut images = 0;
-        for (batch, shape) in samples.calibration(BATCH) {
-            let outputs = model.run(batch, shape)?;
+        for batch in samples.calibration(BATCH) {
+            let (batch, shape) = batch?;
+            let outputs = model.run(&batch, shape)?;
             let find =
                 |name: &str| outputs.iter().find(|(found, _)| found == name).and_then(|(_, values)| values.first());
             for &value in &watched {
@@ -205,27 +207,33 @@ impl Export<'_> {
     }
 
     fn samples(&self, path: &Path) -> anyhow::Result<Samples> {
-        let mut samples = Samples::open(path, &self.student)?;
+        let logits = if self.args.last { tensors::LAST_LOGITS } else { tensors::LOGITS };
+        let mut samples = Samples::open(path, &self.student, logits)?;
         if self.args.preprocess {
             samples.denormalise(&self.student.preprocessing())?;
         }
         Ok(samples)
     }
 
+    /// `None` if the samples do not have the student's logits.
     fn compare(
         &self,
         runtime: &OnnxRuntime,
         samples: &Path,
         file: &Path,
         tolerance: Option<f64>,
-    ) -> anyhow::Result<Parity> {
+    ) -> anyhow::Result<Option<Parity>> {
         let samples = self.samples(samples)?;
+        if !samples.has_logits() {
+            return Ok(None);
+        }
         let mut model = runtime.open(file)?;
         let mut comparison = Comparison::default();
         for batch in samples.batches(BATCH) {
-            comparison.add(batch, &model.logits(batch.images, batch.shape)?)?;
+            let batch = batch?;
+            comparison.add(&batch, &model.logits(&batch.images, batch.shape)?)?;
         }
-        Ok(comparison.parity(tolerance))
+        Ok(Some(comparison.parity(tolerance)))
     }
 
     fn checked(
@@ -240,7 +248,11 @@ impl Export<'_> {
             Check::Not(reason) => report.not_checked = Some(reason.clone()),
             Check::With(check) => {
                 let (runtime, samples) = &**check;
-                let parity = self.compare(runtime, samples, file.path(), tolerance)?;
+                let Some(parity) = self.compare(runtime, samples, file.path(), tolerance)? else {
+                    report.not_checked =
+                        Some("the samples have no logits of the student after the last epoch".to_owned());
+                    return Ok((file, report));
+                };
                 if !parity.holds() {
                     let Runtime { name, version } = runtime.facts();
                     return refused(format!(

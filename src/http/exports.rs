@@ -48,6 +48,8 @@ pub struct ExportRequest {
     /// Bundle: the name of an exported teacher.
     pub teacher: Option<String>,
     pub student: StoredInput,
+    /// Whether the student is the one after the last epoch.
+    pub is_last: bool,
     /// The exported network that the student was trained as.
     pub network: Option<StoredInput>,
     pub manifest: Option<StoredInput>,
@@ -142,6 +144,7 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
     command.arg("export").arg("--format").arg(request.format.name()).arg("--output").arg(&output);
     command.arg("--title").arg(&request.title).arg("--onnxruntime").arg(&state.settings.onnxruntime);
     command.args(request.teacher.iter().map(|name| format!("--teacher-name={name}")));
+    command.args(request.is_last.then_some("--last"));
     command.args(request.preprocess.then_some("--preprocess"));
     command.args(request.with.iter().flat_map(|format| ["--with", format.name()]));
     let inputs = [

@@ -220,6 +220,18 @@ impl Checkpoint {
         tensor.bytes(&self.source)
     }
 
+    /// The elements of `count` entries of a tensor's first dimension from `first` on, as by [`bytes`](Self::bytes).
+    /// Only these are read from a safetensors file.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    ///
+    /// # Panics
+    /// The tensor has fewer entries.
+    pub fn rows(&self, tensor: &Tensor, first: u64, count: u64) -> Result<Vec<u8>, Error> {
+        tensor.rows(&self.source, first, count)
+    }
+
     /// A tensor's elements converted to single precision, in row-major order.
     ///
     /// # Errors

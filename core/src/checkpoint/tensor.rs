@@ -228,6 +228,23 @@ impl Tensor {
         Ok(bytes)
     }
 
+    /// The elements of some entries of the first dimension, as by [`bytes`](Self::bytes).
+    pub(crate) fn rows(&self, source: &ByteSource, first: u64, count: u64) -> Result<Vec<u8>> {
+        let entries = self.view.shape.first().copied().unwrap_or(1);
+        assert!(first.checked_add(count).is_some_and(|end| end <= entries), "{first} + {count} of {entries}");
+        let row = self.elements / entries.max(1) * self.dtype.size();
+        match &self.data {
+            StoredBytes::Range { offset, .. } if self.view.is_contiguous() && !self.big_endian => {
+                let start = self.view.offset * self.dtype.size() + first * row;
+                Ok(source.read(offset + start, count * row)?)
+            }
+            _ => {
+                let bytes = self.bytes(source)?;
+                Ok(bytes[(first * row) as usize..((first + count) * row) as usize].to_vec())
+            }
+        }
+    }
+
     /// Copies element by element, in row-major order.
     fn gather(&self, stored: &[u8]) -> Vec<u8> {
         let size = self.dtype.size() as usize;

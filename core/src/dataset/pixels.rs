@@ -34,6 +34,15 @@ impl MeanStd {
     pub fn of_both(mean: Option<[f64; 3]>, std: Option<[f64; 3]>) -> Option<Self> {
         Some(Self { mean: mean?, std: std? })
     }
+
+    /// Per channel, what a pixel in 0..=255 is multiplied by, and what is then added: (pixel / 255 − mean) / std in
+    /// single precision.
+    #[must_use]
+    pub fn scale_and_offset(self) -> [[f32; 3]; 2] {
+        let Self { mean, std } = self;
+        let scale = std::array::from_fn(|c| (1.0 / (255.0 * std[c])) as f32);
+        [scale, std::array::from_fn(|c| (-mean[c] / std[c]) as f32)]
+    }
 }
 
 /// Bytes of an image with this side.

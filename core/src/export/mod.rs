@@ -18,15 +18,17 @@ mod zoo;
 pub mod bundle;
 pub mod int8;
 pub mod onnx;
+pub mod samples;
 
 use std::io;
 
 use crate::{checkpoint, exported};
 
 pub use format::ExportFormat;
-pub use parity::{Batch, Comparison, Parity, Report, Runtime, Samples, TOLERANCE, Top1};
+pub use parity::{Comparison, Parity, Report, Runtime, TOLERANCE, Top1};
 pub use preprocessing::Preprocessing;
 pub use pt2::write as write_pt2;
+pub use samples::{Batch, Samples};
 pub use student::{Source, Student};
 
 /// Exit status of `distillery export` if the student cannot be exported; that of other failures is 1.

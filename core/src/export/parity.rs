@@ -1,148 +1,13 @@
 //! Whether an exported student computes what the student does: its logits in another runtime, compared with those of
 //! the trainer, and what is reported of that.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
-use super::{Preprocessing, Result, Student, refused};
-use crate::checkpoint::{Checkpoint, Dtype};
-use crate::dataset::MeanStd;
+use super::samples::Batch;
+use super::{Result, refused};
 
 /// Largest difference of a float32 export's logits, as a share of the largest logit.
 pub const TOLERANCE: f64 = 1e-4;
-/// Most bytes of a file of samples, which is held in memory.
-const MOST_BYTES: u64 = 1 << 30;
-
-/// Images as the network sees them, and what the student makes of them.
-#[derive(Debug)]
-pub struct Samples {
-    /// Channels, height and width.
-    shape: [u64; 3],
-    classes: usize,
-    /// [N, channels, height, width], normalised.
-    images: Vec<f32>,
-    /// [N, classes].
-    logits: Vec<f32>,
-    /// `[N]`, if they are known.
-    labels: Option<Vec<i64>>,
-    /// [M, channels, height, width], normalised: training images.
-    calibration: Vec<f32>,
-}
-
-/// Some of the samples.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
-    pub images: &'a [f32],
-    /// Number of images, channels, height and width.
-    pub shape: [u64; 4],
-    pub logits: &'a [f32],
-    pub labels: Option<&'a [i64]>,
-}
-
-impl Samples {
-    /// Reads a safetensors file with `images` [N, C, H, W] and `logits` [N, classes] in float32, and perhaps `labels`
-    /// `[N]` in int64 and `calibration` [M, C, H, W] in float32.
-    ///
-    /// # Errors
-    /// The file cannot be read, is too large, or its tensors do not fit the student.
-    pub fn open(path: &Path, student: &Student) -> Result<Self> {
-        let file = Checkpoint::open_as_written(path)?;
-        let bytes = file.tensors().iter().fold(0_u64, |sum, tensor| sum.saturating_add(tensor.cost()));
-        if bytes > MOST_BYTES {
-            return refused(format!("the samples have {bytes} bytes, and at most {MOST_BYTES} are read"));
-        }
-        let shape = student.input();
-        let classes = student.classes();
-        let floats = |name: &str, shape: &[u64]| match file.get(name) {
-            Some(tensor) if tensor.dtype() == Dtype::F32 && tensor.shape().get(1..) == Some(shape) => {
-                Ok(Some(file.floats(tensor)?))
-            }
-            Some(tensor) => refused(format!(
-                "the samples' {name} are {:?} of {}, and must be [N, {}] of F32",
-                tensor.shape(),
-                tensor.dtype(),
-                shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            )),
-            None => Ok(None),
-        };
-        let (Some(images), Some(logits)) = (floats("images", &shape)?, floats("logits", &[classes])?) else {
-            return refused("the samples lack images or logits");
-        };
-        let count = |elements: usize, each: u64| elements as u64 / each.max(1);
-        let images_count = count(images.len(), shape.iter().product());
-        let labels = match file.get("labels") {
-            Some(tensor) if tensor.dtype() == Dtype::I64 && tensor.shape() == [images_count] => {
-                let bytes = file.bytes(tensor)?;
-                Some(bytes.as_chunks::<8>().0.iter().map(|&label| i64::from_le_bytes(label)).collect())
-            }
-            Some(_) => return refused("the samples' labels are not one int64 for each image"),
-            None => None,
-        };
-        if images_count == 0 || images_count != count(logits.len(), classes) {
-            return refused("the samples have no images, or another number of images than of logits");
-        }
-        let calibration = floats("calibration", &shape)?.unwrap_or_default();
-        Ok(Self { shape, classes: classes as usize, images, logits, labels, calibration })
-    }
-
-    /// Number of images with logits.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.logits.len() / self.classes
-    }
-
-    /// Never: there is at least one image.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.logits.is_empty()
-    }
-
-    fn pixels(&self) -> usize {
-        self.shape.iter().product::<u64>() as usize
-    }
-
-    /// The images with their logits, at most `size` at a time.
-    pub fn batches(&self, size: usize) -> impl Iterator<Item = Batch<'_>> {
-        let images = self.images.chunks(size * self.pixels());
-        let logits = self.logits.chunks(size * self.classes);
-        images.zip(logits).enumerate().map(move |(at, (images, logits))| {
-            let count = logits.len() / self.classes;
-            let labels = self.labels.as_ref().map(|labels| &labels[at * size..at * size + count]);
-            Batch { images, shape: self.shape_of(count), logits, labels }
-        })
-    }
-
-    /// The calibration images, at most `size` at a time, with the shape of each batch.
-    pub fn calibration(&self, size: usize) -> impl Iterator<Item = (&[f32], [u64; 4])> {
-        let pixels = self.pixels();
-        self.calibration.chunks(size * pixels).map(move |images| (images, self.shape_of(images.len() / pixels)))
-    }
-
-    fn shape_of(&self, count: usize) -> [u64; 4] {
-        let [channels, height, width] = self.shape;
-        [count as u64, channels, height, width]
-    }
-
-    /// Turns the images into pixels in [0, 1], for a network that normalises its input itself.
-    ///
-    /// # Errors
-    /// The student's file does not say how they were normalised.
-    pub fn denormalise(&mut self, preprocessing: &Preprocessing) -> Result<()> {
-        let Some(MeanStd { mean, std }) = preprocessing.normalisation() else {
-            return refused("the student's file names no mean and std");
-        };
-        let plane = (self.shape[1] * self.shape[2]) as usize;
-        for images in [&mut self.images, &mut self.calibration] {
-            for (at, pixels) in images.chunks_mut(plane.max(1)).enumerate() {
-                let (mean, std) = (mean[at % 3], std[at % 3]);
-                pixels.iter_mut().for_each(|pixel| *pixel = (f64::from(*pixel) * std + mean) as f32);
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Logits of two runtimes, compared so far.
 #[derive(Debug, Clone, Default)]
 pub struct Comparison {
@@ -160,7 +25,7 @@ impl Comparison {
     ///
     /// # Errors
     /// They are not one for each of the student's.
-    pub fn add(&mut self, batch: Batch<'_>, found: &[f32]) -> Result<()> {
+    pub fn add(&mut self, batch: &Batch<'_>, found: &[f32]) -> Result<()> {
         let count = batch.shape[0] as usize;
         if found.len() != batch.logits.len() || count == 0 {
             return refused(format!(

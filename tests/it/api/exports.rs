@@ -136,16 +136,21 @@ async fn nothing_is_left_in_the_spool() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Samples of two images whose logits are these.
-fn samples(logits: f32) -> Vec<u8> {
+/// Samples of two images, with the logits of the best student and perhaps of the last.
+fn samples(best: f32, last: Option<f32>) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let (images, logits) = (vec![0; 4 * 2 * 3 * 32 * 32], [logits; 20].map(f32::to_le_bytes).concat());
-    let tensor = |name, shape, bytes| NewTensor { name, dtype: Dtype::F32, shape, bytes };
-    let tensors = [
-        tensor("images", &[2, 3, 32, 32], images.as_slice()),
-        tensor("logits", &[2, 10], logits.as_slice()),
-        tensor("calibration", &[2, 3, 32, 32], images.as_slice()),
+    let (images, floats) = (vec![0; 2 * 3 * 32 * 32], [1.0; 3].map(f32::to_le_bytes).concat());
+    let logits = |value: f32| [value; 20].map(f32::to_le_bytes).concat();
+    let (best, last) = (logits(best), last.map(logits));
+    let tensor = |name, dtype, shape, bytes| NewTensor { name, dtype, shape, bytes };
+    let mut tensors = vec![
+        tensor("images", Dtype::U8, &[2, 3, 32, 32], images.as_slice()),
+        tensor("calibration", Dtype::U8, &[2, 3, 32, 32], images.as_slice()),
+        tensor("scale", Dtype::F32, &[3], floats.as_slice()),
+        tensor("offset", Dtype::F32, &[3], floats.as_slice()),
+        tensor("logits", Dtype::F32, &[2, 10], best.as_slice()),
     ];
+    tensors.extend(last.as_ref().map(|last| tensor("logits_last", Dtype::F32, &[2, 10], last.as_slice())));
     checkpoint::write(file.path(), &tensors, &BTreeMap::new()).unwrap();
     std::fs::read(file.path()).unwrap()
 }
@@ -161,7 +166,7 @@ async fn checking() -> Api {
 async fn a_server_with_onnx_runtime_checks_what_it_exports() {
     let api = checking().await;
     // The student's weights are zeros, and so are its logits.
-    let id = published(&api, &[("samples.safetensors", &samples(0.0))]).await;
+    let id = published(&api, &[("samples.safetensors", &samples(0.0, None))]).await;
     for format in ["onnx", "int8"] {
         let report = api.get(&format!("/v1/jobs/{id}/artifacts/export-{format}.json")).await.expect(200);
         assert_eq!(report["runtime"]["name"], "ONNX Runtime");
@@ -177,8 +182,28 @@ async fn a_server_with_onnx_runtime_checks_what_it_exports() {
 #[tokio::test]
 async fn an_export_that_computes_something_else_is_refused() {
     let api = checking().await;
-    let id = published(&api, &[("samples.safetensors", &samples(1.0))]).await;
+    let id = published(&api, &[("samples.safetensors", &samples(1.0, Some(0.0)))]).await;
     get(&api, &id, "format=onnx").await.says(422, &["does not compute what the student does", "0.0001"]);
-    // The last student's logits were not recorded.
-    assert_eq!(get(&api, &id, "format=onnx&which=last").await.status, 200);
+    let report = async |format: &str| api.get(&format!("/v1/jobs/{id}/artifacts/export-{format}-last.json")).await;
+    for format in ["onnx", "int8"] {
+        assert_eq!(get(&api, &id, &format!("format={format}&which=last")).await.status, 200);
+        let report = report(format).await.expect(200);
+        assert_eq!((&report["parity"]["images"], &report["not_checked"]), (&json!(2), &Value::Null), "{report}");
+    }
+
+    let id = published(&api, &[("samples.safetensors", &samples(0.0, Some(1.0)))]).await;
+    get(&api, &id, "format=onnx&which=last").await.says(422, &["does not compute what the student does"]);
+    assert_eq!(get(&api, &id, "format=onnx").await.status, 200);
+}
+
+#[tokio::test]
+async fn samples_of_earlier_versions_calibrate_the_last_student_and_do_not_check_it() {
+    let api = checking().await;
+    let id = published(&api, &[("samples.safetensors", &samples(1.0, None))]).await;
+    for format in ["onnx", "int8"] {
+        let report = api.get(&format!("/v1/jobs/{id}/artifacts/export-{format}-last.json")).await.expect(200);
+        let reason = report["not_checked"].as_str().unwrap_or_default();
+        assert!(reason.contains("no logits of the student after the last epoch"), "{report}");
+        assert_eq!(report["parity"], Value::Null);
+    }
 }

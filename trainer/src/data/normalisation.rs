@@ -1,6 +1,7 @@
 //! Normalises image bytes to the inputs that a network expects.
 
-use tch::{Device, Kind, Tensor};
+use distillery_core::dataset::MeanStd;
+use tch::{Device, Tensor};
 
 /// (pixel / 255 − mean) / std, per channel.
 #[derive(Debug)]
@@ -17,10 +18,8 @@ impl Normalisation {
     /// `device` is that of the images.
     #[must_use]
     pub fn new(mean: [f64; 3], std: [f64; 3], device: Device) -> Self {
-        let channels =
-            |values: [f64; 3]| Tensor::from_slice(&values).to_kind(Kind::Float).view([1, 3, 1, 1]).to_device(device);
-        let scale = channels(std::array::from_fn(|c| 1.0 / (255.0 * std[c])));
-        let offset = channels(std::array::from_fn(|c| -mean[c] / std[c]));
+        let channels = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(device);
+        let [scale, offset] = MeanStd { mean, std }.scale_and_offset().map(channels);
         Self { mean, std, scale, offset }
     }
 

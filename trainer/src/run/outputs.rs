@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::manifest::{self, Manifest};
 use super::resume::{self, Counters, State};
-use super::samples;
+use super::samples::{self, Students};
 use super::setup::Setup;
 use crate::error::{Error, Result};
 use crate::models::state_dict::{self, EXPORTED, NETWORK, StateDict};
@@ -101,7 +101,8 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Re
     let student = write(files::BEST_STUDENT, &best_weights, best_epoch, best.top1)?;
     let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs, last.top1)?;
     // Without them exports are not checked, which their reports say; the students are none the worse.
-    if let Err(error) = samples::write(&output.join(files::SAMPLES), &setup, &best_weights) {
+    let students = Students { best: &best_weights, last: &last_weights };
+    if let Err(error) = samples::write(&output.join(files::SAMPLES), &setup, students) {
         tracing::warn!("no samples to check exported students with: {error}");
     }
     let outcome = Outcome {

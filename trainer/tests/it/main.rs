@@ -25,6 +25,7 @@ mod ranks;
 mod regions;
 mod resume;
 mod rows;
+mod samples;
 mod selection;
 mod steps;
 mod teacher_cache;

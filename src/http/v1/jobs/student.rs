@@ -105,9 +105,9 @@ pub async fn get(
 }
 
 impl StudentParameters {
-    /// Of the best student, with nothing else asked for.
-    fn of(format: ExportFormat) -> Self {
-        Self { which: StudentChoice::Best, format, preprocess: false, with: Vec::new() }
+    /// With nothing else asked for.
+    fn of(which: StudentChoice, format: ExportFormat) -> Self {
+        Self { which, format, preprocess: false, with: Vec::new() }
     }
 
     fn check(&self) -> Result<(), ApiError> {
@@ -154,10 +154,10 @@ async fn request(
         title,
         teacher: job.teacher_network.clone().filter(|_| is_bundle),
         student: student.into(),
+        is_last: student.name == files::LAST_STUDENT,
         network: network(state, job).await?,
         manifest: manifest.as_ref().map(Into::into),
-        // They have the logits of the best student.
-        samples: samples.filter(|_| student.name == files::BEST_STUDENT).as_ref().map(Into::into),
+        samples: samples.as_ref().map(Into::into),
     })
 }
 
@@ -179,16 +179,24 @@ async fn network(state: &AppState, job: &Job) -> Result<Option<StoredInput>, Api
     Ok(Some(StoredInput { key: file.key, sha256: file.sha256 }))
 }
 
-/// The format whose report an artifact's name asks for.
-pub fn reported(name: &str) -> Option<ExportFormat> {
-    let format = name.strip_prefix("export-")?.strip_suffix(".json")?;
+/// The student and the format whose report an artifact's name asks for: `export-onnx.json`, `export-onnx-last.json`.
+pub fn reported(name: &str) -> Option<(StudentChoice, ExportFormat)> {
+    let rest = name.strip_prefix("export-")?.strip_suffix(".json")?;
+    let (which, format) = match rest.strip_suffix("-last") {
+        Some(format) => (StudentChoice::Last, format),
+        None => (StudentChoice::Best, rest),
+    };
     let formats = [ExportFormat::Pt2, ExportFormat::Onnx, ExportFormat::Int8, ExportFormat::Bundle];
-    formats.into_iter().find(|known| known.name() == format)
+    Some((which, formats.into_iter().find(|known| known.name() == format)?))
 }
 
-/// The report on an export of the best student.
-pub async fn report(state: &AppState, id: &JobId, format: ExportFormat) -> Result<Response, ApiError> {
-    let parameters = StudentParameters::of(format);
+/// The report on an export.
+pub async fn report(
+    state: &AppState,
+    id: &JobId,
+    (which, format): (StudentChoice, ExportFormat),
+) -> Result<Response, ApiError> {
+    let parameters = StudentParameters::of(which, format);
     let (name, suffix) = parameters.which.file();
     let artifact = find(state, id, name).await?;
     let job = jobs::find(state, id).await?;
