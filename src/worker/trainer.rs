@@ -30,9 +30,9 @@ const LONGEST_KEPT: usize = 1000;
 const PROBE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The environment variables passed to the trainer: where to find programs, libraries and GPUs, how many threads to
-/// use, and how to use a GPU. The database's address and credentials are not passed. Whole names, because others start
+/// use, how to use a GPU, and whether to keep images. The database's address and credentials are not passed. Whole names, because others start
 /// with these: `LANGSMITH_API_KEY`, `HOMEBREW_GITHUB_API_TOKEN`, `NVIDIA_API_KEY`.
-const ENVIRONMENT: [&str; 11] = [
+const ENVIRONMENT: [&str; 12] = [
     "PATH",
     "HOME",
     "TMPDIR",
@@ -44,6 +44,7 @@ const ENVIRONMENT: [&str; 11] = [
     "RUST_BACKTRACE",
     "DISTILLERY_THREADS",
     "DISTILLERY_NO_CUDA_GRAPHS",
+    "DISTILLERY_NO_SAMPLES",
 ];
 
 /// Libraries with many settings of their own, by the prefix of their names.

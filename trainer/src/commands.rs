@@ -77,6 +77,7 @@ fn train_by(args: &TrainArgs, report: &mut dyn Report) -> Result<Ending> {
         shard: Shard::WHOLE,
         threads: threads(&args.compute),
         cuda_graphs: !args.no_cuda_graphs,
+        samples: !args.no_samples,
         data_memory: data_memory(&args.compute),
         // A user's own disk is the user's; a worker's trainer reads what others uploaded.
         follow_links: args.follow_links || !args.supervised,

@@ -30,6 +30,8 @@ pub struct Settings {
     pub follow_links: bool,
     /// Whether steps on a GPU are recorded as CUDA graphs.
     pub cuda_graphs: bool,
+    /// Whether images are written with which exports of the students are checked.
+    pub samples: bool,
     /// Keeps the teacher's logits and decoded images for later runs. Without it, logits are kept in memory.
     pub cache_dir: Option<PathBuf>,
     /// Bytes that the cache directory, or the logits in memory, may take.

@@ -207,3 +207,20 @@ async fn samples_of_earlier_versions_calibrate_the_last_student_and_do_not_check
         assert_eq!(report["parity"], Value::Null);
     }
 }
+
+#[tokio::test]
+async fn images_of_the_data_set_are_no_artifact_that_anybody_can_download() {
+    let api = Api::start().await;
+    let file = samples(0.0, Some(0.0));
+    let id = published(&api, &[("samples.safetensors", &file)]).await;
+    let list = api.get(&format!("/v1/jobs/{id}/artifacts")).await.expect(200);
+    let mut names: Vec<_> = list["data"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["manifest.json", "student-last.safetensors", "student.safetensors"]);
+    let answer = api.get(&format!("/v1/jobs/{id}/artifacts/samples.safetensors")).await;
+    answer.says(404, &["no artifact", "student.safetensors"]);
+    // They are there, and count like every other file.
+    let kept = distillery::db::artifacts::list(&api.db.pool, &id).await.unwrap();
+    let samples = kept.iter().find(|artifact| artifact.name == "samples.safetensors").expect("they are stored");
+    assert_eq!(samples.size_bytes, file.len() as i64);
+}

@@ -77,11 +77,11 @@ pub fn written(output: &Path, counters: &Counters) -> Option<Outcome> {
     if are_there && is_of_run { manifest.outcome() } else { None }
 }
 
-/// Writes the students and, last, the manifest.
+/// Writes the students, samples to check their exports with if they are wanted, and, last, the manifest.
 ///
 /// # Errors
 /// A file cannot be written, or the data set's files could not be hashed or are others than before.
-pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Result<Outcome> {
+pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup, samples: bool) -> Result<Outcome> {
     setup.check_files(Duration::MAX)?;
     let missing = || Error::internal("no evaluation was done");
     let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
@@ -100,11 +100,7 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Re
     };
     let student = write(files::BEST_STUDENT, &best_weights, best_epoch, best.top1)?;
     let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs, last.top1)?;
-    // Without them exports are not checked, which their reports say; the students are none the worse.
-    let students = Students { best: &best_weights, last: &last_weights };
-    if let Err(error) = samples::write(&output.join(files::SAMPLES), &setup, students) {
-        tracing::warn!("no samples to check exported students with: {error}");
-    }
+    write_samples(output, &setup, Students { best: &best_weights, last: &last_weights }, samples);
     let outcome = Outcome {
         teacher_top1: setup.counters.teacher.map(|teacher| teacher.top1),
         best_top1: best.top1,
@@ -117,6 +113,20 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup) -> Re
     }
     manifest::write(&output.join(files::MANIFEST), spec, setup, &outcome, last_student)?;
     Ok(outcome)
+}
+
+/// Writes samples if they are `wanted`, and removes those of an earlier run, which are of other students. Without them
+/// exports are not checked, which their reports say; the students are none the worse.
+fn write_samples(output: &Path, setup: &Setup, students: Students<'_>, wanted: bool) {
+    let path = output.join(files::SAMPLES);
+    let removed = match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::storage(&path)(error)),
+        _ => Ok(()),
+    };
+    let written = removed.and_then(|()| if wanted { samples::write(&path, setup, students) } else { Ok(()) });
+    if let Err(error) = written {
+        tracing::warn!("no samples to check exported students with: {error}");
+    }
 }
 
 /// The metadata of a student's file: what `evaluate`, jobs with it as the teacher, and other readers need to use it.

@@ -58,3 +58,10 @@ fn an_exporter_normalises_to_the_bit_as_the_trainer_does() {
         assert_eq!(found.to_bits(), expected.to_bits(), "{pixel} of channel {}", at / 256);
     }
 }
+
+#[test]
+fn no_images_are_kept_where_the_operator_says_so() {
+    let workspace = Workspace::new();
+    workspace.finish(&workspace.plain(), "out", &["--no-samples"]);
+    assert!(workspace.path("out/student.safetensors").exists() && !workspace.path("out/samples.safetensors").exists());
+}

@@ -13,15 +13,17 @@ use crate::http::extract::{JobId, Name};
 use crate::http::v1::jobs;
 use crate::http::v1::jobs::student;
 use crate::http::{AppState, List};
+use crate::protocol::files;
 
 /// List a job's artifacts
 ///
-/// The files that the job has published. Empty until it has succeeded.
+/// The files that the job has published. Empty until it has succeeded. Images with which exports are checked are not
+/// among them: they are the server's own.
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts", tag = "artifacts", operation_id = "list_artifacts",
     params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = List<Artifact>)))]
 pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<Artifact>>, ApiError> {
     jobs::find(&state, &id).await?;
-    Ok(Json(List { data: db::artifacts::list(&state.pool, &id.0).await? }))
+    Ok(Json(List { data: public(&state, &id).await? }))
 }
 
 /// Download an artifact
@@ -57,10 +59,17 @@ pub async fn get(
     download(artifact, file_name).respond(&state, &method, &headers).await
 }
 
+/// The job's files but for its samples, which are images of the data set: no scope permits to download those.
+async fn public(state: &AppState, id: &JobId) -> Result<Vec<Artifact>, ApiError> {
+    let mut artifacts = db::artifacts::list(&state.pool, &id.0).await?;
+    artifacts.retain(|artifact| artifact.name != files::SAMPLES);
+    Ok(artifacts)
+}
+
 /// The artifact with that name. If there is none, the error lists the artifacts or says why there are none yet.
 pub async fn find(state: &AppState, id: &JobId, name: &str) -> Result<Artifact, ApiError> {
     let job = jobs::find(state, id).await?;
-    let artifacts = db::artifacts::list(&state.pool, &id.0).await?;
+    let artifacts = public(state, id).await?;
     let names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     if names.is_empty() {
         let status = job.status.name();
