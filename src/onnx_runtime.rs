@@ -11,6 +11,9 @@ use ort::environment::Environment;
 use ort::session::Session;
 use ort::value::TensorRef;
 
+/// Most threads that run a student.
+const MOST_THREADS: usize = 4;
+
 /// The library, loaded. One for each process.
 #[derive(Debug)]
 pub struct OnnxRuntime {
@@ -39,7 +42,10 @@ impl OnnxRuntime {
     /// # Errors
     /// ONNX Runtime does not accept the file.
     pub fn open(&self, model: &Path) -> anyhow::Result<Model> {
-        let mut builder = Session::builder(&self.environment)?;
+        let builder = Session::builder(&self.environment)?;
+        // Each thread takes memory, and a server has other work.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        let mut builder = builder.with_intra_threads(threads).map_err(|error| anyhow::anyhow!("{error}"))?;
         let session = builder.commit_from_file(model).context("ONNX Runtime cannot read the exported student")?;
         Ok(Model(session))
     }

@@ -33,6 +33,9 @@ pub struct ExportArgs {
     /// ONNX Runtime's library, 1.17 or later, which runs the exported student on the samples.
     #[arg(long, env = "DISTILLERY_ONNXRUNTIME", default_value = "libonnxruntime.so")]
     pub onnxruntime: PathBuf,
+    /// Most memory, in MiB, that the command may allocate (RLIMIT_DATA). Default: no limit.
+    #[arg(long, env = "DISTILLERY_EXPORT_MEMORY_MIB")]
+    pub memory_mib: Option<u64>,
     /// Bundle: the formats in it. Default: safetensors, onnx and, for exported networks, pt2.
     #[arg(long = "with", env = "DISTILLERY_WITH", value_enum, value_delimiter = ',')]
     pub with: Vec<ExportFormat>,

@@ -15,6 +15,7 @@ use distillery_core::export::{
     Comparison, EXIT_REFUSED, ExportFormat, Parity, Report, Runtime, Samples, Source, Student, TOLERANCE, write_pt2,
 };
 use distillery_core::file_kind::{irregular, is_same_file};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempDir};
 
@@ -28,6 +29,7 @@ const BATCH: usize = 16;
 /// The student cannot be written in this format, its logits differ too much in ONNX Runtime, or a file cannot be read
 /// or written. No file is written then.
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
+    limit_memory(args)?;
     spare_inputs(args)?;
     check_preprocess(args)?;
     let student = Student::open(&args.student, args.network.as_deref())?;
@@ -66,6 +68,14 @@ fn spare_inputs(args: &ExportArgs) -> anyhow::Result<()> {
         bail!("{} is {kind}, not a regular file: name another file", args.output.display());
     }
     Ok(())
+}
+
+/// Bounds what this process allocates, so that a large student fails here rather than ends other processes of the machine.
+fn limit_memory(args: &ExportArgs) -> anyhow::Result<()> {
+    let Some(mebibytes) = args.memory_mib else { return Ok(()) };
+    let bytes = Some(mebibytes.saturating_mul(1 << 20));
+    setrlimit(Resource::Data, Rlimit { current: bytes, maximum: bytes })
+        .context("cannot limit the memory of the export")
 }
 
 /// Checks that something that is written has a graph to normalise in.

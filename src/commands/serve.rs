@@ -65,6 +65,7 @@ async fn serve(
     let mut settings = http::ServerSettings::new(address, data.datasets_dir.clone(), data.data_dir.join("uploads"));
     settings.follow_links = data.follow_links;
     settings.onnxruntime = args.onnxruntime.clone();
+    settings.export_memory_mib = args.export_memory_mib;
     settings.public_url = args.public_url.clone();
     settings.requests_per_second = args.requests_per_second;
     settings.connections = args.max_connections;

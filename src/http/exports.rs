@@ -144,6 +144,8 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
     command.arg("export").arg("--format").arg(request.format.name()).arg("--output").arg(&output);
     command.arg("--title").arg(&request.title).arg("--onnxruntime").arg(&state.settings.onnxruntime);
     command.args(request.teacher.iter().map(|name| format!("--teacher-name={name}")));
+    let memory = state.settings.export_memory_mib;
+    command.arg("--memory-mib").arg(memory.to_string());
     command.args(request.is_last.then_some("--last"));
     command.args(request.preprocess.then_some("--preprocess"));
     command.args(request.with.iter().flat_map(|format| ["--with", format.name()]));
@@ -163,7 +165,7 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
     let kept = ["PATH", "LD_LIBRARY_PATH"].map(|name| (name, std::env::var_os(name)));
     command.env_clear().envs(kept.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let report = run(command).await?;
+    let report = run(command, memory).await?;
     let file = Arc::new(tokio::fs::File::open(&output).await?.into_std().await);
     let text = |key: &str| report[key].as_str().map(str::to_owned);
     let (Some(size), Some(sha256)) = (report["size_bytes"].as_u64(), text("sha256")) else {
@@ -198,8 +200,12 @@ impl Drop for Running {
     }
 }
 
-/// Runs the command, and returns the report that it prints.
-async fn run(command: std::process::Command) -> Result<Value, ApiError> {
+/// What the process and ONNX Runtime say where memory is not to be had.
+const OUT_OF_MEMORY: [&str; 4] =
+    ["memory allocation of", "bad_alloc", "Failed to allocate memory", "Cannot allocate memory"];
+
+/// Runs the command, and returns the report that it prints. `memory`: its limit in MiB.
+async fn run(command: std::process::Command, memory: u64) -> Result<Value, ApiError> {
     let mut running = Running(process::spawn(command)?);
     let stdout = running.0.stdout.take().map(ChildStdout::from_std).transpose()?;
     let stderr = running.0.stderr.take().map(ChildStderr::from_std).transpose()?;
@@ -213,6 +219,13 @@ async fn run(command: std::process::Command) -> Result<Value, ApiError> {
     let complaint = complaint.trim().trim_start_matches("distillery: ");
     if status.code() == Some(EXIT_REFUSED.into()) {
         return Err(ApiError::invalid(format!("the student cannot be exported: {complaint}")));
+    }
+    if OUT_OF_MEMORY.iter().any(|words| complaint.contains(words)) {
+        tracing::warn!(%status, complaint, "an export needs more memory than it may have");
+        return Err(ApiError::invalid(format!(
+            "the student cannot be exported: that takes more than the {memory} MiB of memory that this server gives it \
+             (--export-memory-mib). Take the student as safetensors, and export it with `distillery export`"
+        )));
     }
     Err(ApiError::Internal(anyhow::anyhow!("distillery export: {status}: {complaint}")))
 }

@@ -61,6 +61,9 @@ pub const CONNECTIONS: usize = 10_000;
 /// The default limit of a checkpoint's size, in bytes.
 pub const CHECKPOINT_LIMIT: u64 = 8 << 30;
 
+/// The default of the most memory, in MiB, of a process that exports a student.
+pub const EXPORT_MEMORY_MIB: u64 = 2048;
+
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// The listener's address, which decides which `Host` headers are accepted.
@@ -87,6 +90,8 @@ pub struct ServerSettings {
     pub program: PathBuf,
     /// ONNX Runtime's library, with which exported students are checked if it is there.
     pub onnxruntime: PathBuf,
+    /// Most memory of a process that exports a student.
+    pub export_memory_mib: u64,
     /// Most simultaneous uploads. Further ones get 503.
     pub uploads: usize,
     /// Most simultaneous uploads with the same token.
@@ -133,6 +138,7 @@ impl ServerSettings {
             spool_dir,
             program: std::env::current_exe().unwrap_or_else(|_| "distillery".into()),
             onnxruntime: "libonnxruntime.so".into(),
+            export_memory_mib: EXPORT_MEMORY_MIB,
             checkpoint_limit: CHECKPOINT_LIMIT,
             uploads_limit: None,
             uploads: 64,

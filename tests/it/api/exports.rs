@@ -214,7 +214,8 @@ async fn images_of_the_data_set_are_no_artifact_that_anybody_can_download() {
     let file = samples(0.0, Some(0.0));
     let id = published(&api, &[("samples.safetensors", &file)]).await;
     let list = api.get(&format!("/v1/jobs/{id}/artifacts")).await.expect(200);
-    let mut names: Vec<_> = list["data"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
+    let mut names: Vec<_> =
+        list["data"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, ["manifest.json", "student-last.safetensors", "student.safetensors"]);
     let answer = api.get(&format!("/v1/jobs/{id}/artifacts/samples.safetensors")).await;
@@ -223,4 +224,12 @@ async fn images_of_the_data_set_are_no_artifact_that_anybody_can_download() {
     let kept = distillery::db::artifacts::list(&api.db.pool, &id).await.unwrap();
     let samples = kept.iter().find(|artifact| artifact.name == "samples.safetensors").expect("they are stored");
     assert_eq!(samples.size_bytes, file.len() as i64);
+}
+
+#[tokio::test]
+async fn an_export_has_bounded_memory() {
+    let api = Api::start_with(|settings| settings.export_memory_mib = 1).await;
+    let id = published(&api, &[]).await;
+    get(&api, &id, "format=onnx").await.says(422, &["more than the 1 MiB", "--export-memory-mib", "safetensors"]);
+    assert_eq!(get(&api, &id, "format=safetensors").await.status, 200);
 }
