@@ -55,9 +55,10 @@ bench-gpu: setup ## on a GPU: run its tests, and compare steps, jobs and accurac
 	@cargo build --release --locked --package distillery-trainer
 	@python3 benches/gpu.py $(if $(DATA),--data $(DATA))
 
-networks: setup ## compare networks of timm and torchvision with PyTorch, and write the table in docs/networks.md (ONLY=resnet18,…; OPERATORS=1)
+networks: setup ## load students into timm and torchvision, compare networks of theirs with PyTorch, and write the table in docs/networks.md (ONLY=resnet18,…; OPERATORS=1)
 	@scripts/setup networks
 	@cargo build --locked --package distillery-trainer --bins --examples
+	@DISTILLERY_TEST_NETWORKS=1 cargo test --locked --package distillery-trainer --test it networks::students
 	@.deps/networks/run scripts/networks.py $(if $(ONLY),--only $(ONLY)) $(if $(OPERATORS),--operators)
 
 fmt: ## format the code
