@@ -305,5 +305,6 @@ test('a report on an export says what was compared, or why nothing was', () => {
   for (const part of ['ONNX Runtime 1.23.2 ran it on 512 images', 'same class for 99.50 %', 'top-1 79.50 % instead of 80.00 %', '2.3e-6']) {
     assert.ok(said.includes(part), `${part} in ${said}`);
   }
+  assert.match(reportText({ size_bytes: 2048, sha256: 'ab', runtime, parity: { ...parity, images: 48, available: 512 } }), /48 images \(of 512: more/);
   assert.match(reportText({ size_bytes: 2048, sha256: 'ab', not_checked: 'there is none' }), /Not checked: there is none\./);
 });

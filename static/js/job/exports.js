@@ -8,7 +8,7 @@ import { scrollBox } from '../ui/section.js';
 
 /** @typedef {'onnx' | 'int8' | 'pt2' | 'bundle'} ExportFormat */
 /** @typedef {{ student: number, exported: number }} Top1 */
-/** @typedef {{ images: number, relative_difference: number, top1_agreement: number, top1?: Top1 | null }} Parity */
+/** @typedef {{ images: number, available?: number, relative_difference: number, top1_agreement: number, top1?: Top1 | null }} Parity */
 /** @typedef {{ size_bytes: number, sha256: string, runtime?: { name: string, version: string } | null, not_checked?: string | null, parity?: Parity | null }} Report */
 
 /** @type {[format: ExportFormat, name: string, meaning: string][]} */
@@ -67,6 +67,7 @@ export function reportText({ size_bytes: size, runtime, not_checked: reason, par
   const by = runtime ? `${runtime.name} ${runtime.version}` : 'Another program';
   const difference = isNumber(parity.relative_difference) ? parity.relative_difference.toExponential(1) : 'unknown';
   const accuracy = parity.top1 ? `, top-1 ${percent(parity.top1.exported)} instead of ${percent(parity.top1.student)}` : '';
-  return `${bytes(size)}. ${by} ran it on ${whole(parity.images)} images: same class for ${percent(parity.top1_agreement)}${accuracy}; `
+  const left = (parity.available ?? 0) > parity.images ? ` (of ${whole(parity.available)}: more would have taken too long)` : '';
+  return `${bytes(size)}. ${by} ran it on ${whole(parity.images)} images${left}: same class for ${percent(parity.top1_agreement)}${accuracy}; `
     + `logits differ by at most ${difference} of the largest.`;
 }
