@@ -25,7 +25,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
     && install -d -o distillery /var/lib/distillery /datasets
 COPY --from=build /build/target/release/distillery /usr/local/bin/
 COPY --from=onnxruntime /onnxruntime/ /usr/local/lib/
-RUN ln -s libonnxruntime.so.* /usr/local/lib/libonnxruntime.so
+RUN cd /usr/local/lib && ln -s libonnxruntime.so.* libonnxruntime.so
 USER distillery
 ENV DISTILLERY_LISTEN=0.0.0.0:8080 \
     DISTILLERY_DATA_DIR=/var/lib/distillery \

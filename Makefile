@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.deps/node/bin:$(PATH):$(HOME)/.cargo/bin
 # is up to ten times as fast.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-gpu networks fmt lint lint-dashboard clean
+.PHONY: help setup build demo serve test soak screenshots bench bench-pipeline bench-exported bench-gpu networks fmt lint lint-dashboard clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,14 +50,19 @@ bench-pipeline: setup ## compare the reading of streamed data sets with PyTorch'
 	@scripts/setup pytorch_bench
 	@python3 benches/pipeline.py
 
+bench-exported: setup ## compare training steps of exported networks with eager PyTorch (SIDE=224: larger images)
+	@scripts/setup networks
+	@python3 benches/exported.py $(if $(SIDE),--side $(SIDE))
+
 bench-gpu: setup ## on a GPU: run its tests, and compare steps, jobs and accuracy with plain PyTorch (DATA=cifar100's parquet files)
 	@scripts/setup pytorch_bench cuda_headers
 	@cargo build --release --locked --package distillery-trainer
 	@python3 benches/gpu.py $(if $(DATA),--data $(DATA))
 
-networks: setup ## compare networks of timm and torchvision with PyTorch, and write the table in docs/networks.md (ONLY=resnet18,…; OPERATORS=1)
+networks: setup ## load students into timm and torchvision, compare networks of theirs with PyTorch, and write the table in docs/networks.md (ONLY=resnet18,…; OPERATORS=1)
 	@scripts/setup networks
 	@cargo build --locked --package distillery-trainer --bins --examples
+	@DISTILLERY_TEST_NETWORKS=1 cargo test --locked --package distillery-trainer --test it networks::students
 	@.deps/networks/run scripts/networks.py $(if $(ONLY),--only $(ONLY)) $(if $(OPERATORS),--operators)
 
 fmt: ## format the code

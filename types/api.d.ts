@@ -235,6 +235,10 @@ interface Schemas {
     teacher_network?: string | null;
     worker?: string | null;
   };
+  JobDetails: Schemas['Job'] & {
+    student_facts?: Schemas['NetworkSize'] | null;
+    teacher_facts?: Schemas['NetworkSize'] | null;
+  };
   JobProgress: Schemas['Progress'] & {
     id: string;
   };
@@ -384,6 +388,10 @@ interface Schemas {
     feature_map?: number[] | null;
     macs: number;
     name: string;
+    parameters: number;
+  };
+  NetworkSize: {
+    macs: number;
     parameters: number;
   };
   NotNew: Schemas['Job'] | Schemas['DryRun'];

@@ -29,7 +29,7 @@ type RequestParameters = Record<string, string | number | null | undefined | (st
 interface ApiClient {
   summaries(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['Summaries']>;
   labels(parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['List_Label']>;
-  job(id: string, signal?: AbortSignal): Promise<Schemas['Job']>;
+  job(id: string, signal?: AbortSignal): Promise<Schemas['JobDetails']>;
   metrics(id: string, which: { name?: string[], maxPoints: number }, signal?: AbortSignal): Promise<Schemas['Metrics']>;
   metricsCsv(id: string): Promise<Blob>;
   events(id: string, which: { after: number, limit: number }, signal?: AbortSignal): Promise<Schemas['History']>;
@@ -40,6 +40,8 @@ interface ApiClient {
   possibleTeachers(q: string, signal?: AbortSignal): Promise<Schemas['Summaries']>;
   submitted(id: string, signal?: AbortSignal): Promise<Schemas['JobSpecRequest']>;
   artifacts(id: string, signal?: AbortSignal): Promise<Schemas['List_Artifact']>;
+  /** The report on an export of the best student, which is written for that. */
+  exportReport(id: string, format: string, signal?: AbortSignal): Promise<any>;
   regions(id: string, signal?: AbortSignal): Promise<any>;
   change(id: string, verb: string): Promise<Schemas['Job']>;
   remove(id: string): Promise<null>;

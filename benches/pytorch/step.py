@@ -204,6 +204,17 @@ def measure(trainer, batch, options, steps):
     return times
 
 
+def answer(trainer, batch, options):
+    """Warms up, then measures once, or once for each line of standard input."""
+    measure(trainer, batch, options, 3)
+    if options.on_request:
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            print(json.dumps(measure(trainer, batch, options, options.steps)), flush=True)
+    else:
+        print(json.dumps(measure(trainer, batch, options, options.steps)))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--pair", nargs=2, metavar=("TEACHER", "STUDENT"), default=("resnet32x4", "resnet8x4"))
@@ -226,13 +237,7 @@ def main():
     else:
         trainer = Trainer(options)
         batch = trainer.to_device(torch.randn(options.batch, 3, 32, 32), torch.randint(0, CLASSES, (options.batch,)))
-        measure(trainer, batch, options, 3)
-        if options.on_request:
-            print("ready", flush=True)
-            for _ in sys.stdin:
-                print(json.dumps(measure(trainer, batch, options, options.steps)), flush=True)
-        else:
-            print(json.dumps(measure(trainer, batch, options, options.steps)))
+        answer(trainer, batch, options)
 
 
 if __name__ == "__main__":

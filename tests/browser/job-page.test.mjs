@@ -263,6 +263,18 @@ test('every file is listed with its size and hash', async () => {
   assert.deepEqual(await rows.locator('code').evaluateAll((codes) => codes.map((code) => code.title)), data.map(({ sha256 }) => sha256));
 });
 
+test('other formats are offered, and a report tells how one was checked', async () => {
+  const rows = page.locator('.exports tbody tr');
+  const formats = (await rows.locator('th a').evaluateAll((links) => links.map((link) => new URL(link.href).searchParams.get('format'))));
+  assert.deepEqual(formats, ['onnx', 'int8', 'bundle'], 'only uploaded networks have a .pt2');
+  await page.getByRole('button', { name: 'Show report on ONNX', exact: true }).click();
+  const said = rows.first().locator('td').first();
+  await said.getByText(/Not checked|ran it on/).waitFor();
+  const report = await server.get(`/v1/jobs/${student}/artifacts/export-onnx.json`);
+  assert.match(await said.textContent(), report.parity ? /ran it on \d+ images/ : /Not checked: \S/);
+  page.assertQuiet();
+});
+
 /** Runs Python with a stub of torch that only knows names and shapes. */
 function python(code) {
   const PYTHONPATH = fileURLToPath(new URL('torch-stub', import.meta.url));

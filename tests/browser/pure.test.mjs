@@ -5,6 +5,8 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { test } from 'node:test';
 
 import { align, appendPoints, nearest, smooth, downsample } from '../../static/js/charts/series.js';
+import { ComparedJobs } from '../../static/js/compare/jobs.js';
+import { reportText } from '../../static/js/job/exports.js';
 import { differences, plainRequest } from '../../static/js/job/recipe.js';
 import { program } from '../../static/js/job/snippets.js';
 import { readNumber, readNumbers } from '../../static/js/json/numbers.js';
@@ -284,4 +286,25 @@ test('missing choices are found without the server', () => {
   assert.deepEqual(pointers(preset(published, { checkpoints: [...have.checkpoints, { id: 'ckpt_2', fits }] })), ['/teacher/checkpoint']);
   assert.deepEqual(pointers({ teacher: { job: 'job_1' } }), ['/student/architecture', '/dataset/name']);
   assert.deepEqual(pointers({ student: { architecture: 'resnet8' }, dataset: { name: 'digits' } }), ['/teacher']);
+});
+
+test('networks that came as files have parameters in comparisons, before they are trained', () => {
+  const compared = new ComparedJobs();
+  const spec = { teacher: { checkpoint: 'ckpt_1' }, student: { checkpoint: 'ckpt_2' }, dataset: { name: 'digits' } };
+  const job = { spec, result: null, teacher_facts: { parameters: 5_000_000, macs: 1 }, student_facts: { parameters: 70_000, macs: 1 } };
+  assert.equal(compared.size(job), 70_000);
+  assert.equal(compared.teacherSize(job), 5_000_000);
+  assert.equal(compared.size({ ...job, result: { student: { parameters: 69_999 } } }), 69_999, 'what was trained counts');
+  assert.equal(compared.teacherSize({ spec, result: null }), undefined, 'its checkpoint was deleted');
+});
+
+test('a report on an export says what was compared, or why nothing was', () => {
+  const parity = { images: 512, relative_difference: 2.34e-6, top1_agreement: 99.5, top1: { student: 80, exported: 79.5 } };
+  const runtime = { name: 'ONNX Runtime', version: '1.23.2' };
+  const said = reportText({ size_bytes: 2048, sha256: 'ab', runtime, parity });
+  for (const part of ['ONNX Runtime 1.23.2 ran it on 512 images', 'same class for 99.50 %', 'top-1 79.50 % instead of 80.00 %', '2.3e-6']) {
+    assert.ok(said.includes(part), `${part} in ${said}`);
+  }
+  assert.match(reportText({ size_bytes: 2048, sha256: 'ab', runtime, parity: { ...parity, images: 48, available: 512 } }), /48 images \(of 512: more/);
+  assert.match(reportText({ size_bytes: 2048, sha256: 'ab', not_checked: 'there is none' }), /Not checked: there is none\./);
 });

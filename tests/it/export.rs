@@ -94,10 +94,8 @@ fn a_file_that_is_not_there_is_named_and_is_not_the_students_fault() {
 fn only_onnx_can_normalise_in_the_graph() {
     let directory = student();
     for flags in [&["--format", "safetensors"][..], &["--format", "bundle", "--with", "safetensors,pt2"]] {
-        let output = export(
-            directory.path(),
-            &[&["--student", "student.safetensors", "-o", "a", "--preprocess"], flags].concat(),
-        );
+        let student = &["--student", "student.safetensors", "-o", "a", "--preprocess"][..];
+        let output = export(directory.path(), &[student, flags].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(4), "{flags:?}: {said}");
         assert!(said.contains("--preprocess is for onnx and int8"), "{said}");

@@ -63,6 +63,7 @@ impl Comparison {
         let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
         Parity {
             images: self.images,
+            available: self.images,
             largest_difference: self.largest_difference,
             logits_scale: self.largest_logit,
             relative_difference: self.largest_difference / self.largest_logit.max(f64::MIN_POSITIVE),
@@ -88,8 +89,10 @@ fn best(logits: &[f32]) -> usize {
 /// How far an exported student's logits are from the student's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Parity {
-    /// Number of evaluation images.
+    /// Number of evaluation images that were compared.
     pub images: u64,
+    /// Number that there are: more than were compared where that would have taken too long.
+    pub available: u64,
     /// Largest absolute difference of two logits.
     pub largest_difference: f64,
     /// Largest absolute logit of the student.

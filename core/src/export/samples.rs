@@ -16,8 +16,9 @@ pub mod tensors {
     pub const IMAGES: &str = "images";
     /// Training images [M, C, H, W], likewise.
     pub const CALIBRATION: &str = "calibration";
-    /// Of images in bytes: per channel, float32, what a pixel is multiplied by, and what is then added.
+    /// Of images in bytes: what a pixel is multiplied by, per channel, in float32.
     pub const SCALE: &str = "scale";
+    /// What is then added, per channel, in float32.
     pub const OFFSET: &str = "offset";
     /// The classes of the evaluation images, `[N]` in int64.
     pub const LABELS: &str = "labels";
@@ -119,13 +120,16 @@ impl Samples {
     /// The evaluation images with their logits, at most `size` at a time; none without logits.
     pub fn batches(&self, size: usize) -> impl Iterator<Item = Result<Batch<'_>>> {
         let logits = self.logits.as_deref().unwrap_or_default();
-        logits.chunks(size * self.classes).enumerate().map(move |(at, logits)| {
-            let count = logits.len() / self.classes;
-            let first = at * size;
-            let images = self.read(tensors::IMAGES, first as u64, count as u64)?;
-            let labels = self.labels.as_ref().map(|labels| &labels[first..first + count]);
-            Ok(Batch { images, shape: self.shape_of(count as u64), logits, labels })
-        })
+        let batches = logits.chunks(size * self.classes).enumerate();
+        batches.map(move |(at, logits)| self.batch(at * size, logits))
+    }
+
+    /// The evaluation images from `first` on that have these logits.
+    fn batch<'a>(&'a self, first: usize, logits: &'a [f32]) -> Result<Batch<'a>> {
+        let count = logits.len() / self.classes;
+        let images = self.read(tensors::IMAGES, first as u64, count as u64)?;
+        let labels = self.labels.as_ref().map(|labels| &labels[first..first + count]);
+        Ok(Batch { images, shape: self.shape_of(count as u64), logits, labels })
     }
 
     /// The training images, at most `size` at a time, with the shape of each batch.
@@ -133,7 +137,7 @@ impl Samples {
         let count = self.file.get(tensors::CALIBRATION).map_or(0, |tensor| tensor.shape()[0]);
         (0..count).step_by(size).map(move |first| {
             let count = (size as u64).min(count - first);
-            Ok((self.read(tensors::CALIBRATION, first, count)?, self.shape_of(count)))
+            self.read(tensors::CALIBRATION, first, count).map(|images| (images, self.shape_of(count)))
         })
     }
 

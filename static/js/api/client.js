@@ -105,6 +105,8 @@ function query(parameters) {
 export const paths = {
   job: jobPath,
   student: (/** @type {string} */ id, /** @type {'best' | 'last' | undefined} */ which = undefined) => jobPath(id, `/student${query({ which })}`),
+  export: (/** @type {string} */ id, /** @type {string} */ format) => jobPath(id, `/student${query({ format })}`),
+  exportReport: (/** @type {string} */ id, /** @type {string} */ format) => paths.artifact(id, `export-${format}.json`),
   artifact: (/** @type {string} */ id, /** @type {string} */ name) => jobPath(id, `/artifacts/${encodeURIComponent(name)}`),
   jobStream: (/** @type {string} */ id) => jobPath(id, '/stream'),
   upload: (/** @type {RequestParameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
@@ -123,6 +125,7 @@ export const api = {
   possibleTeachers: (q, signal) => json(`/v1/summaries${query({ q, status: ['succeeded', 'running', 'queued', 'pausing', 'paused'], limit: 50 })}`, { signal }),
   submitted: (id, signal) => json(jobPath(id, '/submitted'), { signal }),
   artifacts: (id, signal) => json(jobPath(id, '/artifacts'), { signal }),
+  exportReport: (id, format, signal) => json(paths.exportReport(id, format), { signal }),
   regions: (id, signal) => json(paths.artifact(id, 'regions.json'), { signal }),
   change: (id, verb) => send('POST', jobPath(id, `/${verb}`)),
   remove: (id) => send('DELETE', jobPath(id)),

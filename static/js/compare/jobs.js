@@ -5,7 +5,7 @@ import { xOf, toPoint } from '../charts/series.js';
 import { isFinal } from '../ui/status.js';
 
 /** @import { Axis } from '../charts/series.js' */
-/** @typedef {Schemas['Job']} Job */
+/** @typedef {Schemas['JobDetails']} Job */
 /** @typedef {{ job: Job, sent: object | null, names: string[], series: Map<string, Schemas['SeriesPoint'][]> }} Compared `sent` is the specification as it was written, `names` are of all series, `series` those requested */
 
 const MAX_POINTS = 600;
@@ -124,8 +124,16 @@ export class ComparedJobs {
    * Parameters of the student.
    * @param {Job} job
    */
-  size({ result, spec }) {
-    return result?.student?.parameters ?? this.parametersOf(spec.student.architecture, spec.dataset.name);
+  size({ result, spec, student_facts: facts }) {
+    return result?.student?.parameters ?? facts?.parameters ?? this.parametersOf(spec.student.architecture, spec.dataset.name);
+  }
+
+  /**
+   * Parameters of the teacher.
+   * @param {Job} job
+   */
+  teacherSize({ spec, teacher_facts: facts }) {
+    return facts?.parameters ?? this.parametersOf(spec.teacher?.architecture, spec.dataset.name);
   }
 
   /**

@@ -125,11 +125,11 @@ export function scatterPoints(compared, groups, names, isGrouped) {
   });
   const teachers = new Map();
   for (const job of groups.flat()) {
-    const { teacher, dataset } = job.spec;
+    const { teacher } = job.spec;
     const top1 = teacherTop1(job);
     if (teacher) {
       teachers.set(`${teacher.checkpoint ?? teacher.job} ${top1}`, {
-        label: `${pairing(job).teacher} (teacher)`, parameters: compared.parametersOf(teacher.architecture, dataset.name), top1, isTeacher: true,
+        label: `${pairing(job).teacher} (teacher)`, parameters: compared.teacherSize(job), top1, isTeacher: true,
       });
     }
   }

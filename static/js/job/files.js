@@ -5,6 +5,7 @@ import { commandLine, curl } from '../ui/commands.js';
 import { copyButton, fill, h } from '../ui/dom.js';
 import { bytes, whole } from '../ui/format.js';
 import { scrollBox } from '../ui/section.js';
+import { exportsTable } from './exports.js';
 import { ownSnippet, snippet } from './snippets.js';
 
 /** @type {Record<string, string>} */
@@ -37,6 +38,8 @@ export class JobFiles {
     if (this.signal.aborted) return;
     fill(this.element, h('h2', { id: 'files-title' }, 'Files'),
       artifacts.status === 'fulfilled' ? table(job.id, artifacts.value.data) : failure(artifacts.reason),
+      h('h3', {}, 'In other formats'),
+      exportsTable(job.id, !architecture, this.signal),
       h('h3', {}, 'Load it in PyTorch'),
       h('p', { class: 'note' }, h('code', {}, 'pip install torch safetensors'), '; the keys are those of PyTorch, so strict loading works.'),
       commandLine(curl(paths.student(job.id), '-OJ')),

@@ -21,6 +21,11 @@ async fn a_job_shows_its_exported_networks_by_name_and_keeps_them() {
     let job = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
     assert_eq!((&job["teacher_network"], &job["student_network"]), (&json!("vit.pt2"), &json!(student)));
     assert_eq!(job["spec"]["student"], json!({"checkpoint": student}));
+    for (role, checkpoint) in [("teacher_facts", &teacher), ("student_facts", &student)] {
+        let network = &api.get(&format!("/v1/checkpoints/{checkpoint}")).await.expect(200)["network"];
+        assert!(network["parameters"].as_u64().unwrap() > 0, "{network}");
+        assert_eq!(job[role], json!({"parameters": network["parameters"], "macs": network["macs"]}));
+    }
     assert_eq!(api.db.job(&id).await["spec_version"], 2, "workers that do not know such networks leave it");
     let shown = summary(&api, &id).await;
     assert_eq!((&shown["teacher"], &shown["student"]), (&json!("vit.pt2"), &json!(student)));
@@ -36,6 +41,8 @@ async fn a_job_shows_its_exported_networks_by_name_and_keeps_them() {
     api.publish(&token, &[("student.safetensors", b"weights")]).await;
     api.delete(&format!("/v1/checkpoints/{student}")).await.says(409, &[&id, "is nothing without it"]);
     api.delete(&format!("/v1/checkpoints/{teacher}")).await.expect(204);
+    let job = api.get(&format!("/v1/jobs/{id}")).await.expect(200);
+    assert!(job.get("teacher_facts").is_none() && job["student_facts"]["parameters"].is_u64(), "{job}");
     api.delete(&format!("/v1/jobs/{id}")).await.expect(204);
     api.delete(&format!("/v1/checkpoints/{student}")).await.expect(204);
 }
@@ -57,6 +64,10 @@ async fn the_student_of_a_job_teaches_as_the_exported_network_that_it_is() {
     assert_fault(&api, &named, "/teacher/architecture", &says).await;
 
     let second = posted(&api, &pupil).await;
+    let of_pupil = api.get(&format!("/v1/jobs/{second}")).await.expect(200);
+    let of_first = api.get(&format!("/v1/jobs/{first}")).await.expect(200);
+    assert!(of_pupil["teacher_facts"].is_object() && of_pupil.get("student_facts").is_none(), "{of_pupil}");
+    assert_eq!(of_pupil["teacher_facts"], of_first["student_facts"]);
     assert_eq!(summary(&api, &second).await["teacher"], "mine.pt2");
     assert_eq!(needed(&api, &second).await, HashSet::from([network.clone()]), "the graph is in that file");
     // It is kept for the pupil, whatever becomes of the teacher's job.

@@ -101,8 +101,14 @@ async fn no_secret_of_the_environment_reaches_the_trainer() {
         "DISTILLERY_ADMIN_TOKEN",
         "DISTILLERY_THREADS_TOKEN",
     ];
-    let settings =
-        ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NCCL_DEBUG", "OMP_WAIT_POLICY", "LD_LIBRARY_PATH"];
+    let settings = [
+        "CUDA_VISIBLE_DEVICES",
+        "NVIDIA_VISIBLE_DEVICES",
+        "NCCL_DEBUG",
+        "OMP_WAIT_POLICY",
+        "LD_LIBRARY_PATH",
+        "DISTILLERY_NO_SAMPLES",
+    ];
     let mut command = it.worker_command("cpu");
     command
         .envs(secrets.map(|name| (name, "do-not-tell-0123456789-0123456789-0123")))

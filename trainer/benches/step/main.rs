@@ -3,7 +3,7 @@
 //!
 //! Steps are timed as a whole and in phases, alternately. The images are random numbers, or those of `--data`. With
 //! `--on-request` it measures a few steps for each line of standard input and answers with a line of JSON, so that
-//! another program can take turns with it: `benches/compare.py`.
+//! another program can take turns with it: `benches/compare.py` and, for exported networks, `benches/exported.py`.
 
 #[path = "../clock.rs"]
 mod clock;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use distillery_trainer::device;
 use distillery_trainer::device::cuda::Tf32;
-use measured::{Clock, Measured, PHASES, kind, wait};
+use measured::{Clock, Measured, PHASES, is_file, kind, wait};
 use roofline::Peaks;
 use serde_json::{Value, json};
 
@@ -27,7 +27,8 @@ const PAIRS: [[&str; 2]; 4] =
 /// Times training steps.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Teacher and student; repeat it for several pairs. Default: four pairs of the paper's table.
+    /// Teacher and student; repeat it for several pairs. Default: four pairs of the paper's table. With `--on-request`
+    /// also the files of exported networks (`.pt2`).
     #[arg(long, num_args = 2, value_names = ["TEACHER", "STUDENT"], action = clap::ArgAction::Append)]
     pair: Vec<String>,
     /// One or more of `float32`, `tf32` (on a GPU) and `bfloat16`.
@@ -54,6 +55,9 @@ struct Args {
     /// The distillation method.
     #[arg(long, default_value = "sdd_kd")]
     method: String,
+    /// The scales of an `sdd_` method. Default: the recipe's.
+    #[arg(long, num_args = 1..)]
+    scales: Vec<u32>,
     /// A data set with real images.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -85,6 +89,9 @@ fn main() {
     if args.on_request {
         answer_requests(&mut Measured::new(&args, pairs[0], &args.precision[0], device));
         return;
+    }
+    if let Some(file) = pairs.iter().flatten().find(|name| is_file(name)) {
+        panic!("{file}: there is no bound for exported networks: measure them with --on-request");
     }
     for precision in &args.precision {
         let (kind, tf32) = kind(precision);

@@ -1,5 +1,6 @@
 //! A training of one pair of networks, whose steps are timed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use distillery_core::architecture;
@@ -11,7 +12,7 @@ use distillery_trainer::data::{Batches, CropSource, Crops, Framing, Loader, Load
 use distillery_trainer::device;
 use distillery_trainer::device::cuda::Tf32;
 use distillery_trainer::loss::sdd::Distillation;
-use distillery_trainer::models::{self, Network};
+use distillery_trainer::models::{self, Network, exported};
 use distillery_trainer::ranks::Ranks;
 use distillery_trainer::run::cuda_graphs::StepExecutor;
 use distillery_trainer::run::metrics::Meter;
@@ -54,22 +55,15 @@ impl Measured {
     pub fn new(args: &Args, [teacher, student]: [&str; 2], precision: &str, device: Device) -> Self {
         let executor = StepExecutor::new(device, args.graphs);
         let (kind, tf32) = kind(precision);
-        let document = json!({
-            "teacher": {"architecture": teacher, "checkpoint": "random"},
-            "student": {"architecture": student},
-            "dataset": {"path": "random"},
-            "distillation": {"method": args.method},
-        });
-        let spec = TrainingPlan::parse(&document).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let loader = open(args, spec.dataset.image_size, device);
-        let side = u64::from(spec.dataset.image_size);
-        let crop_source = CropSource { seed: 0, images: loader.len(), side, device };
+        let spec = recipe(args, [teacher, student]);
+        let [mut teacher, mut student] = [teacher, student].map(build);
+        let side = student.image_size().map_or(spec.dataset.image_size, |[height, _]| height);
+        let loader = open(args, side, student.classes(), device);
+        let crop_source = CropSource { seed: 0, images: loader.len(), side: u64::from(side), device };
         let MeanStd { mean, std } = loader.mean_std();
-        let mut teacher = build(teacher);
         teacher.place(device, Kind::Float);
         teacher.compute_in(kind);
-        teacher.freeze(args.batch, spec.dataset.image_size);
-        let mut student = build(student);
+        teacher.freeze(args.batch, side);
         student.place(device, Kind::Float);
         student.compute_in(kind);
         let trained = student.weights().iter().filter(|weight| weight.trained);
@@ -273,12 +267,37 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
+/// Whether a network is given as the file of `torch.export`.
+pub fn is_file(name: &str) -> bool {
+    name.ends_with(".pt2")
+}
+
+/// The published recipe for a pair; exported networks get that of CIFAR's ResNets.
+fn recipe(args: &Args, pair: [&str; 2]) -> TrainingPlan {
+    let [teacher, student] = pair.map(|name| if is_file(name) { "resnet8x4" } else { name });
+    let mut document = json!({
+        "teacher": {"architecture": teacher, "checkpoint": "random"},
+        "student": {"architecture": student},
+        "dataset": {"path": "random"},
+        "distillation": {"method": args.method},
+    });
+    if !args.scales.is_empty() {
+        document["distillation"]["scales"] = json!(args.scales);
+    }
+    TrainingPlan::parse(&document).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
 fn build(name: &str) -> Network {
+    if is_file(name) {
+        let path = Path::new(name);
+        let opened = exported::open(path).and_then(|(file, _)| exported::build(path, &file));
+        return opened.unwrap_or_else(|error| panic!("{error}"));
+    }
     let described = architecture::find(name).unwrap_or_else(|| panic!("there is no architecture {name}"));
     models::build(described, CLASSES, 0)
 }
 
-fn open(args: &Args, side: u32, device: Device) -> Loader {
+fn open(args: &Args, side: u32, classes: u32, device: Device) -> Loader {
     let options = LoaderOptions {
         side,
         framing: Framing::Whole,
@@ -296,7 +315,7 @@ fn open(args: &Args, side: u32, device: Device) -> Loader {
             let positions = spread(images.labels(), args.batch as usize * 16);
             Arc::new(Subset::new(images, positions))
         }
-        None => Arc::new(Noise((0..args.batch * 16).map(|index| index % CLASSES).collect())),
+        None => Arc::new(Noise((0..args.batch * 16).map(|index| index % classes).collect())),
     };
     Loader::open(images, options).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -2,6 +2,7 @@
 
 pub mod artifacts;
 pub mod attempts;
+mod details;
 pub mod events;
 pub mod metrics;
 pub mod stream;
@@ -27,6 +28,8 @@ use crate::http::resolve::{self, DryRun};
 use crate::http::{AppState, Page};
 use crate::removals;
 use crate::spec;
+
+pub use details::JobDetails;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -160,10 +163,13 @@ pub fn labels(given: Vec<String>) -> Result<Option<BTreeMap<String, String>>, Ap
 }
 
 /// Get a job
+///
+/// With what is known of networks that came as files.
 #[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", operation_id = "get_job",
-    params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = Job)))]
-pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Json<Job>, ApiError> {
-    find(&state, &id).await.map(Json)
+    params(("id" = String, Path, description = "Id of the job")), responses((status = 200, body = JobDetails)))]
+pub async fn get(State(state): State<AppState>, id: JobId) -> Result<Json<JobDetails>, ApiError> {
+    let job = find(&state, &id).await?;
+    Ok(Json(JobDetails::of(&state, job).await?))
 }
 
 /// Get a job's request
