@@ -103,7 +103,7 @@ fn write_network(path: &Path, arguments: &str, bytes: usize) -> anyhow::Result<(
     let mut folder = String::new();
     for index in 0..network.len() {
         let mut entry = network.by_index(index)?;
-        let (name, mut content) = (entry.name().to_owned(), Vec::new());
+        let (name, mut content) = (entry.name()?.into_owned(), Vec::new());
         std::io::copy(&mut entry, &mut content)?;
         if name.ends_with("model_weights_config.json") {
             let mut weights: Value = serde_json::from_slice(&content)?;
