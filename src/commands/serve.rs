@@ -16,7 +16,7 @@ use crate::storage_check::{self, Opener};
 use crate::{http, process, removals, worker};
 
 /// How long connections to the database may take to close.
-const CLOSING: Duration = Duration::from_secs(5);
+const CLOSING: Duration = Duration::from_secs(20);
 
 /// Serves until SIGTERM or SIGINT, then stops the workers (which release their jobs), the API and the database.
 ///
