@@ -408,6 +408,9 @@ def write_table(rows):
     versions = f"PyTorch {torch.__version__.split('+')[0]}, timm {timm.__version__}, torchvision {torchvision.__version__.split('+')[0]}"
     good = sum(not row["reason"] for _, row in rows)
     intro = f"{good} of {len(rows)} networks agree ({versions})."
+    left = [title(*network) for network in NETWORKS[len(rows) :]]
+    if left:
+        intro += f" Not compared, because the command was stopped: {', '.join(left)}."
     TABLE.write_text(f"{before}{BEGIN}\n\n{intro}\n\n{table(rows)}\n\n{END}{after}")
 
 
@@ -463,8 +466,10 @@ def main():
         rows.append((title(name, options), row))
         outcome = row["reason"] or ", ".join(f"{key} {error[0]:.0e}" for key, error in row["errors"].items())
         print(f"{rows[-1][0]}: {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
+        if chosen is NETWORKS:
+            # After each, since all of them take half an hour.
+            write_table(rows)
     if chosen is NETWORKS:
-        write_table(rows)
         return 0
     return 1 if any(row["reason"] for _, row in rows) else 0
 
