@@ -232,7 +232,8 @@ class InEvaluation(torch.fx.Interpreter):
     def call_function(self, target, args, kwargs):
         aten = torch.ops.aten
         args = list(args)
-        if target is aten.batch_norm.default:
+        # One without running statistics standardises weights.
+        if target is aten.batch_norm.default and args[3] is not None:
             args[5] = False
         if target in (aten.dropout.default, aten.dropout_.default):
             args[2] = False

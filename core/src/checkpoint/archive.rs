@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufReader, Read};
 use std::ops::Range;
 
+use ::zip::read::{ArchiveOffset, Config};
 use ::zip::result::ZipError;
 use ::zip::{CompressionMethod, ZipArchive};
 use flate2::Crc;
@@ -52,7 +53,9 @@ pub(crate) struct EntryRange {
 
 impl<'a> Archive<'a> {
     pub(crate) fn open(source: &'a ByteSource) -> Result<Self> {
-        let zip = ZipArchive::new(BufReader::new(Reader::new(source))).map_err(archive_error)?;
+        // An archive begins where its file begins. Looking for bytes before it refuses some that are sound.
+        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        let zip = ZipArchive::with_config(config, BufReader::new(Reader::new(source))).map_err(archive_error)?;
         if zip.has_duplicate_names() {
             return corrupt("its archive has two entries with the same name");
         }

@@ -210,3 +210,46 @@ fn names_from_the_file_are_shortened_and_escaped() {
     let fault = network.fault();
     assert!(fault.len() < 200 && fault.contains("\\u{1b}[31m"), "{fault}");
 }
+
+/// CRC-32 of the bytes, as archives have it.
+fn checksum(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte), |sum, _| if sum & 1 == 1 { sum >> 1 ^ 0xedb8_8320 } else { sum >> 1 })
+    })
+}
+
+/// An archive as PyTorch writes it: the content of each entry begins at a multiple of 64 bytes, after a field `FB`.
+fn padded_archive(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for (name, content) in entries {
+        let start = u32::try_from(file.len()).unwrap();
+        let padding = (64 - (file.len() + 30 + name.len() + 4) % 64) % 64;
+        let extra = [b"FB".as_slice(), &u16::try_from(padding).unwrap().to_le_bytes(), &vec![b'Z'; padding]].concat();
+        let size = u32::try_from(content.len()).unwrap().to_le_bytes();
+        let length = |of: &[u8]| u16::try_from(of.len()).unwrap().to_le_bytes();
+        // The version, flags, method, time and date are zero.
+        let facts = [&[0; 10][..], &checksum(content).to_le_bytes(), &size, &size, &length(name.as_bytes())].concat();
+        file.extend([b"PK\x03\x04", facts.as_slice(), &length(&extra), name.as_bytes(), &extra, content].concat());
+        directory.extend([b"PK\x01\x02\0\0", facts.as_slice(), &[0; 12], &start.to_le_bytes()].concat());
+        directory.extend(name.as_bytes());
+    }
+    let count = u16::try_from(entries.len()).unwrap().to_le_bytes();
+    let [start, length] = [file.len(), directory.len()].map(|size| u32::try_from(size).unwrap().to_le_bytes());
+    let end = [b"PK\x05\x06\0\0\0\0".as_slice(), &count, &count, &length, &start, &[0; 2]].concat();
+    [file, directory, end].concat()
+}
+
+#[test]
+fn a_folder_may_have_a_name_of_any_length() {
+    let network = Network::small();
+    let mut entries = network.entries();
+    // PyTorch writes weights first, whose field is empty if the folder has eight letters.
+    entries.sort_by_key(|(name, _)| !name.contains("weights/"));
+    for length in 1..=64 {
+        let folder = "m".repeat(length);
+        let entries: Vec<_> =
+            entries.iter().map(|(name, content)| (format!("{folder}/{name}"), content.clone())).collect();
+        let read = ExportedNetwork::from_bytes(padded_archive(&entries));
+        assert!(read.is_ok(), "{length}: {}", read.unwrap_err());
+    }
+}

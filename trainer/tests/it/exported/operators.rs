@@ -219,13 +219,16 @@ fn running_norm(x: &Tensor, weights: &Weights) -> Tensor {
 fn convolutions_with_every_geometry() {
     // Stride, padding, dilation, groups, kernel, outputs, and the size of the result.
     type Geometry = ([i64; 2], [i64; 2], [i64; 2], i64, [i64; 2], i64, [i64; 2]);
-    let geometries: [Geometry; 6] = [
+    let geometries: [Geometry; 8] = [
         ([1, 1], [1, 1], [1, 1], 1, [3, 3], 5, [8, 8]),
         ([2, 1], [0, 2], [1, 1], 1, [3, 2], 4, [3, 11]),
         ([1, 1], [2, 2], [2, 2], 1, [3, 3], 4, [8, 8]),
         ([1, 1], [1, 1], [1, 1], 3, [3, 3], 6, [8, 8]),
         ([2, 2], [2, 2], [1, 1], 3, [5, 5], 3, [4, 4]),
         ([2, 2], [0, 0], [3, 1], 3, [2, 1], 3, [3, 4]),
+        // oneDNN's gradient of such a weight is wrong.
+        ([2, 2], [0, 0], [1, 1], 1, [1, 1], 48, [4, 4]),
+        ([3, 1], [0, 0], [1, 1], 1, [1, 1], 16, [3, 8]),
     ];
     for (stride, padding, dilation, groups, kernel, outputs, [height, width]) in geometries {
         let shape = vec![B, outputs, height, width];
