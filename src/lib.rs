@@ -16,10 +16,12 @@
 
 pub mod artifacts;
 pub mod cli;
+pub mod client;
 pub mod commands;
 pub mod db;
 pub mod http;
 pub mod onnx_runtime;
+pub mod private_file;
 pub mod process;
 pub mod removals;
 pub mod storage_check;

@@ -4,6 +4,7 @@ mod api;
 mod artifacts;
 mod attempts;
 mod backup;
+mod client;
 mod commands;
 mod crash;
 mod deletions;
