@@ -218,6 +218,7 @@ interface Schemas {
     labels: Record<string, string>;
     max_attempts: number;
     name: string;
+    notes?: string | null;
     priority: number;
     progress?: Schemas['Progress'] | null;
     result?: Schemas['Outcome'] | null;
@@ -228,6 +229,12 @@ interface Schemas {
     teacher?: Schemas['Evaluation'] | null;
     teacher_network?: string | null;
     worker?: string | null;
+  };
+  JobChanges: {
+    labels?: Record<string, string | null> | null;
+    name?: string;
+    notes?: string | null;
+    priority?: number;
   };
   JobProgress: Schemas['Progress'] & {
     id: string;
@@ -444,6 +451,7 @@ interface Schemas {
       labels: Record<string, string>;
       max_attempts: number;
       name: string;
+      notes?: string | null;
       priority: number;
       progress?: Schemas['Progress'] | null;
       result?: Schemas['Outcome'] | null;

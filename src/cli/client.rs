@@ -31,6 +31,8 @@ pub enum ClientCommand {
     Resume(JobIdsArgs),
     /// Retry failed and cancelled jobs from their checkpoints.
     Retry(JobIdsArgs),
+    /// Change a job's name, labels, priority or notes.
+    Edit(EditArgs),
     /// Open the dashboard, or a job's page on it, in a browser.
     Open(OpenArgs),
     /// Print a script that completes this program's commands and flags in a shell.
@@ -98,6 +100,38 @@ pub struct JobIdsArgs {
     pub ids: Vec<String>,
     #[command(flatten)]
     pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct EditArgs {
+    /// Id of the job, `job_…`.
+    #[arg(value_parser = job_id)]
+    pub id: String,
+    #[command(flatten)]
+    pub edits: JobEdits,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// What to change about a job; at least one.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+pub struct JobEdits {
+    /// Another name.
+    #[arg(long, env = "DISTILLERY_EDIT_NAME")]
+    pub name: Option<String>,
+    /// Set a label. Can be repeated; other labels stay.
+    #[arg(long, env = "DISTILLERY_EDIT_LABEL", value_name = "KEY:VALUE", value_parser = label)]
+    pub label: Vec<(String, String)>,
+    /// Remove a label. Can be repeated.
+    #[arg(long, env = "DISTILLERY_EDIT_REMOVE_LABEL", value_name = "KEY")]
+    pub remove_label: Vec<String>,
+    /// Another priority: jobs with a higher one run first.
+    #[arg(long, env = "DISTILLERY_EDIT_PRIORITY", allow_negative_numbers = true)]
+    pub priority: Option<i32>,
+    /// Notes for people, instead of those that are there; an empty text removes them.
+    #[arg(long, env = "DISTILLERY_EDIT_NOTES", value_name = "TEXT")]
+    pub notes: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -238,6 +272,11 @@ fn job_id(text: &str) -> Result<String, String> {
         Some(tail) if tail.len() <= 64 && tail.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Ok(text.to_owned()),
         _ => Err("expected an id such as job_01KB3Z6V0Q2M5K8N1R4T7W9XYZ: `distillery jobs` lists them".to_owned()),
     }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once(':').ok_or("expected KEY:VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn idempotency_key(text: &str) -> Result<String, String> {

@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub use admin::{ClientArgs, MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
 pub use client::{
-    ClientCommand, ConnectionArgs, DownloadArgs, InitArgs, JobIdsArgs, JobsArgs, LogsArgs, OneJobArgs, OpenArgs,
-    SubmitArgs, UploadArgs, UploadFacts,
+    ClientCommand, ConnectionArgs, DownloadArgs, EditArgs, InitArgs, JobEdits, JobIdsArgs, JobsArgs, LogsArgs,
+    OneJobArgs, OpenArgs, SubmitArgs, UploadArgs, UploadFacts,
 };
 pub use distillery_core::trainer_flags::LogFormat;
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};

@@ -1,15 +1,15 @@
-//! `jobs`, `cancel`, `pause`, `resume`, `retry` and `open`.
+//! `jobs`, `cancel`, `pause`, `resume`, `retry`, `edit` and `open`.
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::error::{Error, Exit};
 use super::server::Server;
 use super::text::{clock, member, percent, plain, time};
-use crate::cli::{JobIdsArgs, JobsArgs, OpenArgs};
+use crate::cli::{EditArgs, JobIdsArgs, JobsArgs, OpenArgs};
 
 /// Most jobs that the server puts on one page.
 const PAGE: u32 = 100;
@@ -84,6 +84,8 @@ fn details(job: &Value) -> String {
     let labels = job["labels"].as_object().into_iter().flatten();
     let labels = labels.map(|(key, value)| format!("{}:{}", plain(key), plain(value.as_str().unwrap_or_default())));
     add("labels", labels.collect::<Vec<_>>().join(" "));
+    let notes = job["notes"].as_str().unwrap_or_default().lines().map(plain).collect::<Vec<_>>();
+    add("notes", notes.join(&format!("\n{:11}", "")));
     add("worker", member(job, "/worker"));
     if let Some(epoch) = job.pointer("/progress/epoch") {
         let left = job.pointer("/progress/eta_seconds").and_then(Value::as_f64).map(clock).unwrap_or_default();
@@ -135,6 +137,31 @@ pub async fn change(server: &Server, action: &str, args: &JobIdsArgs) -> Result<
         }
     }
     first.map_or(Ok(Exit::Success), Err)
+}
+
+/// Changes a job's name, labels, priority or notes.
+///
+/// # Errors
+/// The server refuses or cannot be reached, or the output cannot be written.
+pub async fn edit(server: &Server, args: &EditArgs) -> Result<Exit, Error> {
+    let edits = &args.edits;
+    let removed = edits.remove_label.iter().map(|key| (key.clone(), Value::Null));
+    let set = edits.label.iter().map(|(key, value)| (key.clone(), json!(value)));
+    let labels: Map<String, Value> = removed.chain(set).collect();
+    let members = [
+        ("name", edits.name.as_ref().map(|name| json!(name))),
+        ("priority", edits.priority.map(|priority| json!(priority))),
+        ("notes", edits.notes.as_ref().map(|notes| json!(notes))),
+        ("labels", Some(Value::Object(labels)).filter(|labels| *labels != json!({}))),
+    ];
+    let changes: Map<String, Value> =
+        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    let request = server.request(Method::PATCH, &["v1", "jobs", &args.id]).json(&changes);
+    let response = server.send(request).await?;
+    let job = server.json(response).await?;
+    let text = if args.connection.json { job.to_string() } else { details(&job) };
+    writeln!(io::stdout(), "{text}")?;
+    Ok(Exit::Success)
 }
 
 /// Opens a page of the dashboard, and prints its address.

@@ -61,6 +61,7 @@ fn connection(command: &ClientCommand) -> Option<&ConnectionArgs> {
         | ClientCommand::Pause(args)
         | ClientCommand::Resume(args)
         | ClientCommand::Retry(args) => &args.connection,
+        ClientCommand::Edit(args) => &args.connection,
         ClientCommand::Open(args) => &args.connection,
         ClientCommand::Completions { .. } => return None,
     })
@@ -81,6 +82,7 @@ async fn act(command: ClientCommand) -> Result<Exit, Error> {
         ClientCommand::Pause(args) => jobs::change(&Server::new(&args.connection)?, "pause", args).await,
         ClientCommand::Resume(args) => jobs::change(&Server::new(&args.connection)?, "resume", args).await,
         ClientCommand::Retry(args) => jobs::change(&Server::new(&args.connection)?, "retry", args).await,
+        ClientCommand::Edit(args) => jobs::edit(&Server::new(&args.connection)?, args).await,
         ClientCommand::Open(args) => jobs::open(&Server::new(&args.connection)?, args),
         ClientCommand::Completions { shell } => completions(*shell),
     }

@@ -94,7 +94,8 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12, $13, $14)
         on conflict (idempotency_key) do nothing
         returning id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress,
-            teacher, result, error, worker, created_at, started_at, finished_at, teacher_network, student_network
+            teacher, result, error, worker, created_at, started_at, finished_at, teacher_network, student_network,
+            notes
         "#,
         new_id(),
         spec.name,

@@ -7,10 +7,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 36] = [
+const ROUTES: [&str; 37] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
+    "PATCH /v1/jobs/{id}",
     "DELETE /v1/jobs/{id}",
     "POST /v1/jobs/{id}/cancel",
     "POST /v1/jobs/{id}/pause",

@@ -131,6 +131,22 @@ async fn several_jobs_are_controlled_at_once_and_a_refusal_keeps_none_of_the_oth
 }
 
 #[tokio::test]
+async fn a_job_is_edited_member_by_member() {
+    let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
+    let id = api.job().await;
+    let arguments = ["edit", &id, "--name", "better", "--label", "team:vision", "--label", "a:b:c", "--priority", "-2"];
+    let shown = run(&api.url, home.path(), &arguments).await.expect(0);
+    assert!(shown.contains("better") && shown.contains("team:vision") && shown.contains("-2"), "{shown}");
+    let arguments = ["edit", &id, "--remove-label", "team", "--notes", "first\nsecond", "--json"];
+    let job = run(&api.url, home.path(), &arguments).await.json();
+    assert_eq!((&job["labels"], &job["notes"]), (&json!({"a": "b:c"}), &json!("first\nsecond")));
+    assert_eq!((&job["name"], &job["priority"]), (&json!("better"), &json!(-2)));
+    let said = run(&api.url, home.path(), &["edit", &id, "--priority", "5000"]).await.fails(3);
+    assert!(said.contains("/priority: "), "{said}");
+    run(&api.url, home.path(), &["edit", &id]).await.fails(2);
+}
+
+#[tokio::test]
 async fn a_first_job_is_written_from_a_data_set_and_a_teacher_and_can_be_posted() {
     let (api, home) = (Api::start().await, tempfile::tempdir().unwrap());
     std::fs::write(home.path().join("teacher.safetensors"), checkpoint("resnet20", 10)).unwrap();

@@ -1,5 +1,6 @@
 //! `/v1/jobs`
 
+pub mod amend;
 pub mod artifacts;
 pub mod attempts;
 pub mod events;
@@ -232,7 +233,7 @@ async fn change(state: &AppState, id: &JobId, change: Change, action: &str) -> R
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
 
-fn refused(refusal: Refusal, id: &JobId, action: &str) -> ApiError {
+pub fn refused(refusal: Refusal, id: &JobId, action: &str) -> ApiError {
     match refusal {
         Refusal::Missing => no_such(id),
         Refusal::NotWhile(status) => ApiError::status(&id.0, status, action),
