@@ -26,6 +26,7 @@ pub mod process;
 pub mod removals;
 pub mod storage_check;
 pub mod telemetry;
+pub mod webhooks;
 pub mod worker;
 
 pub use distillery_core::{architecture, checkpoint, dataset, exported, protocol, spec, text};

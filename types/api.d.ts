@@ -228,6 +228,7 @@ interface Schemas {
     student_network?: string | null;
     teacher?: Schemas['Evaluation'] | null;
     teacher_network?: string | null;
+    webhooks?: string[];
     worker?: string | null;
   };
   JobChanges: {
@@ -342,6 +343,23 @@ interface Schemas {
       jobs: number;
       key: string;
       value: string;
+    })[];
+  };
+  List_Webhook: {
+    data: ({
+      name: string;
+    })[];
+  };
+  List_WebhookMessage: {
+    data: ({
+      attempts: number;
+      created_at: string;
+      delivered_at?: string | null;
+      id: string;
+      last_error?: string | null;
+      next_attempt_at?: string | null;
+      type: string;
+      webhook: string;
     })[];
   };
   List_Worker: {
@@ -461,6 +479,7 @@ interface Schemas {
       student_network?: string | null;
       teacher?: Schemas['Evaluation'] | null;
       teacher_network?: string | null;
+      webhooks?: string[];
       worker?: string | null;
     })[];
     has_more: boolean;
@@ -660,6 +679,19 @@ interface Schemas {
     position?: number | null;
     reason: Schemas['WaitReason'];
     starts_in_seconds?: number | null;
+  };
+  Webhook: {
+    name: string;
+  };
+  WebhookMessage: {
+    attempts: number;
+    created_at: string;
+    delivered_at?: string | null;
+    id: string;
+    last_error?: string | null;
+    next_attempt_at?: string | null;
+    type: string;
+    webhook: string;
   };
   Weights: {
     complementary: number;

@@ -77,6 +77,10 @@ pub struct SubmitArgs {
     /// Check the document, fill in defaults and estimate memory and time, but create no job.
     #[arg(long, env = "DISTILLERY_SUBMIT_DRY_RUN", conflicts_with = "watch")]
     pub dry_run: bool,
+    /// Tell this webhook of the server when the job has ended. Can be repeated. The error for a name that is wrong
+    /// lists all names.
+    #[arg(long, env = "DISTILLERY_SUBMIT_WEBHOOK", value_name = "NAME", value_delimiter = ',')]
+    pub webhook: Vec<String>,
     /// Posting the same document twice with the same key creates one job. Default: a new key for each call.
     #[arg(long, env = "DISTILLERY_IDEMPOTENCY_KEY", value_name = "KEY", value_parser = idempotency_key)]
     pub idempotency_key: Option<String>,

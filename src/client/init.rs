@@ -86,7 +86,7 @@ pub async fn init(server: &Server, args: &InitArgs) -> Result<Exit, Error> {
         distillation: None,
         training: Training { epochs: EPOCHS, ..Training::default() },
     };
-    let dry_run = submit::check(server, serde_json::to_vec(&job)?).await.map_err(|error| match error {
+    let dry_run = submit::check(server, serde_json::to_vec(&job)?, &[]).await.map_err(|error| match error {
         Error::Refused { .. } => error.context("nothing was written, because the server finds a fault in this job"),
         other => other,
     })?;

@@ -28,7 +28,7 @@ pub async fn submit(server: &Server, args: &SubmitArgs) -> Result<Exit, Error> {
     let document = read(&args.job)?;
     let name = if args.job == Path::new("-") { "the document".into() } else { args.job.display().to_string() };
     if args.dry_run {
-        let dry_run = check(server, document).await.map_err(|error| refused(error, &name))?;
+        let dry_run = check(server, document, &args.webhook).await.map_err(|error| refused(error, &name))?;
         if args.connection.json {
             writeln!(io::stdout(), "{dry_run}")?;
         } else {
@@ -37,7 +37,7 @@ pub async fn submit(server: &Server, args: &SubmitArgs) -> Result<Exit, Error> {
         return Ok(Exit::Success);
     }
     let key = args.idempotency_key.clone().unwrap_or_else(|| ulid::Ulid::generate().to_string());
-    let request = post(server, document).header("idempotency-key", &key);
+    let request = post(server, document, &args.webhook).header("idempotency-key", &key);
     let job = match server.send(request).await {
         Ok(response) => server.json(response).await,
         Err(error) => Err(error),
@@ -80,16 +80,18 @@ fn refused(error: Error, name: &str) -> Error {
     if matches!(error, Error::Refused { .. }) { error.context(name) } else { error }
 }
 
-fn post(server: &Server, document: Vec<u8>) -> reqwest::RequestBuilder {
-    server.request(Method::POST, &["v1", "jobs"]).header(CONTENT_TYPE, "application/json").body(document)
+fn post(server: &Server, document: Vec<u8>, webhooks: &[String]) -> reqwest::RequestBuilder {
+    let query: Vec<_> = webhooks.iter().map(|name| ("webhook", name)).collect();
+    let request = server.request(Method::POST, &["v1", "jobs"]).query(&query);
+    request.header(CONTENT_TYPE, "application/json").body(document)
 }
 
 /// A dry run of a document.
 ///
 /// # Errors
 /// The server refuses the document or cannot be reached.
-pub async fn check(server: &Server, document: Vec<u8>) -> Result<Value, Error> {
-    let response = server.send(post(server, document).query(&[("dry_run", "true")])).await?;
+pub async fn check(server: &Server, document: Vec<u8>, webhooks: &[String]) -> Result<Value, Error> {
+    let response = server.send(post(server, document, webhooks).query(&[("dry_run", "true")])).await?;
     server.json(response).await
 }
 

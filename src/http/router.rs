@@ -68,11 +68,13 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::jobs::events::list))
         .routes(routes!(v1::jobs::updates::get))
         .routes(routes!(v1::jobs::artifacts::list))
+        .routes(routes!(v1::jobs::webhooks::list))
         .routes(routes!(v1::checkpoints::list))
         .routes(routes!(v1::checkpoints::get, v1::checkpoints::delete))
         .routes(routes!(v1::architectures::list))
         .routes(routes!(v1::datasets::list))
         .routes(routes!(v1::workers::list))
+        .routes(routes!(v1::webhooks::list))
         .routes(routes!(v1::system::get))
         .routes(routes!(prometheus::get))
 }

@@ -21,4 +21,5 @@ mod shutdown;
 mod storage_identity;
 mod structure;
 mod support;
+mod webhooks;
 mod worker;

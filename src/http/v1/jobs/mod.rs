@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod stream;
 pub mod student;
 pub mod updates;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,9 @@ pub struct CreateParameters {
     #[serde(default)]
     #[param(default = false)]
     dry_run: bool,
+    /// Tell this webhook of `GET /v1/webhooks` when the job has ended. Can be repeated, up to 10 times.
+    #[serde(default)]
+    webhook: Vec<String>,
 }
 
 /// The response to a request that creates no new job.
@@ -65,6 +69,7 @@ pub async fn create(
     key: Option<IdempotencyKey>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
+    let webhooks = &webhooks::chosen(&state, parameters.webhook)?;
     if parameters.dry_run {
         let resolved = resolve::resolve(&state, &body.value).await?;
         return Ok(Json(NotNew::DryRun(Box::new(resolved.dry_run(&state).await?))).into_response());
@@ -84,7 +89,7 @@ pub async fn create(
             let warnings = &resolved.warnings();
             let dataset_fingerprint = resolved.fingerprint.as_deref();
             let (spec, networks) = (&resolved.spec, resolved.network_names());
-            let new = NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, networks };
+            let new = NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, networks, webhooks };
             db::jobs::create(&state.pool, &new).await?
         }
     };
