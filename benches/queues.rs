@@ -264,6 +264,7 @@ async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
         warnings: &[],
         dataset_fingerprint: None,
         networks: NetworkNames::default(),
+        webhooks: &[],
     };
     match db::jobs::create(pool, &new).await? {
         Created::New(job) => Ok(job.id),

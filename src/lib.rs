@@ -16,14 +16,17 @@
 
 pub mod artifacts;
 pub mod cli;
+pub mod client;
 pub mod commands;
 pub mod db;
 pub mod http;
 pub mod onnx_runtime;
+pub mod private_file;
 pub mod process;
 pub mod removals;
 pub mod storage_check;
 pub mod telemetry;
+pub mod webhooks;
 pub mod worker;
 
 pub use distillery_core::{architecture, checkpoint, dataset, exported, protocol, spec, text};

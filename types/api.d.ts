@@ -224,6 +224,7 @@ interface Schemas {
     labels: Record<string, string>;
     max_attempts: number;
     name: string;
+    notes?: string | null;
     priority: number;
     progress?: Schemas['Progress'] | null;
     result?: Schemas['Outcome'] | null;
@@ -233,7 +234,14 @@ interface Schemas {
     student_network?: string | null;
     teacher?: Schemas['Evaluation'] | null;
     teacher_network?: string | null;
+    webhooks?: string[];
     worker?: string | null;
+  };
+  JobChanges: {
+    labels?: Record<string, string | null> | null;
+    name?: string;
+    notes?: string | null;
+    priority?: number;
   };
   JobDetails: Schemas['Job'] & {
     student_facts?: Schemas['NetworkSize'] | null;
@@ -347,6 +355,23 @@ interface Schemas {
       value: string;
     })[];
   };
+  List_Webhook: {
+    data: ({
+      name: string;
+    })[];
+  };
+  List_WebhookMessage: {
+    data: ({
+      attempts: number;
+      created_at: string;
+      delivered_at?: string | null;
+      id: string;
+      last_error?: string | null;
+      next_attempt_at?: string | null;
+      type: string;
+      webhook: string;
+    })[];
+  };
   List_Worker: {
     data: ({
       busy_share: number;
@@ -458,6 +483,7 @@ interface Schemas {
       labels: Record<string, string>;
       max_attempts: number;
       name: string;
+      notes?: string | null;
       priority: number;
       progress?: Schemas['Progress'] | null;
       result?: Schemas['Outcome'] | null;
@@ -467,6 +493,7 @@ interface Schemas {
       student_network?: string | null;
       teacher?: Schemas['Evaluation'] | null;
       teacher_network?: string | null;
+      webhooks?: string[];
       worker?: string | null;
     })[];
     has_more: boolean;
@@ -669,6 +696,19 @@ interface Schemas {
     position?: number | null;
     reason: Schemas['WaitReason'];
     starts_in_seconds?: number | null;
+  };
+  Webhook: {
+    name: string;
+  };
+  WebhookMessage: {
+    attempts: number;
+    created_at: string;
+    delivered_at?: string | null;
+    id: string;
+    last_error?: string | null;
+    next_attempt_at?: string | null;
+    type: string;
+    webhook: string;
   };
   Weights: {
     complementary: number;

@@ -2,6 +2,7 @@
 //! `--help`, which is the reference.
 
 mod admin;
+mod client;
 mod export;
 mod server;
 
@@ -10,6 +11,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use admin::{ClientArgs, MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
+pub use client::{
+    ClientCommand, ConnectionArgs, DownloadArgs, EditArgs, InitArgs, JobEdits, JobIdsArgs, JobsArgs, LogsArgs,
+    OneJobArgs, OpenArgs, SubmitArgs, UploadArgs, UploadFacts,
+};
 pub use distillery_core::trainer_flags::LogFormat;
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 pub use export::ExportArgs;
@@ -36,6 +41,8 @@ pub enum Command {
     Worker(WorkerArgs),
     /// Bring the schema of a database up to date.
     Migrate(MigrateArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
     /// Train from a job specification, without a server.
     Train(TrainArgs),
     /// Repeat the last epoch of a run, or the whole run, and report whether the student is the same.

@@ -13,6 +13,7 @@
 //! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`] | tables of jobs |
 //! | [`workers`], `declined`, [`checkpoints`], [`tokens`] | tables of what jobs run on and need, and of who asks |
 //! | [`file_deletions`], [`deleted_jobs`], [`storage`] | tables of stored files and of what is left to delete |
+//! | [`webhooks`] | table of what webhooks are told |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
 //!
 //! A condition that several queries share is an SQL function: `can_run` and `workers_for` say which workers can take a
@@ -41,6 +42,7 @@ pub mod retention;
 pub mod storage;
 pub mod system;
 pub mod tokens;
+pub mod webhooks;
 pub mod workers;
 
 use std::time::Duration;

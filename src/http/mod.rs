@@ -102,6 +102,8 @@ pub struct ServerSettings {
     pub inspections: usize,
     /// Most simultaneous connections. Further ones get 503. Lower if the process may not open that many files.
     pub connections: usize,
+    /// Names of the webhooks that jobs may choose.
+    pub webhooks: Vec<String>,
     /// How long the head of a request may take, and how long a connection may be idle.
     pub header_timeout: Duration,
     /// How long a request may take, except uploads, downloads and streams.
@@ -146,6 +148,7 @@ impl ServerSettings {
             spool_limit: 64 << 30,
             inspections: 2,
             connections: CONNECTIONS,
+            webhooks: Vec::new(),
             header_timeout: Duration::from_secs(30),
             timeout: Duration::from_secs(30),
             upload_timeout: Duration::from_secs(60),

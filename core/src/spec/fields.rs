@@ -20,6 +20,9 @@ const MOST_EPOCHS: i64 = 100_000;
 const MOST_SCALES: usize = 16;
 const FINEST_SCALE: i64 = 16;
 
+/// From the last to the first in the queue.
+pub(super) const PRIORITY: Kind = Integer(-1000..=1000);
+
 const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
     Field::new(name, kind, description)
 }
@@ -44,7 +47,7 @@ pub(super) const JOB: Object = Object {
         field("dataset", Kind::Object(&DATASET), "The images to train and evaluate on.").required("is required"),
         field("distillation", Kind::Object(&DISTILLATION), "The distillation loss.").default(Literal::Empty),
         field("training", Kind::Object(&TRAINING), "The training recipe.").default(Literal::Empty),
-        field("priority", Integer(-1000..=1000), "Jobs with a higher priority run first.").default(Literal::Integer(0)),
+        field("priority", PRIORITY, "Jobs with a higher priority run first.").default(Literal::Integer(0)),
         field(
             "max_attempts",
             Integer(1..=100),

@@ -4,12 +4,14 @@
 //!
 //! - [`Request`], a document as far as it can be read, with every fault at once, each with its JSON pointer (RFC 6901);
 //! - [`JobSpec`], a job as it is stored, of a request without faults;
+//! - [`Amendment`], what a user changes about a job that is there;
 //! - [`TrainingPlan`], what the trainer works by: the same with local files instead of names and ids;
 //! - [`schemas`], the OpenAPI schemas, from which the dashboard makes its form.
 //!
 //! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out, and so are
 //! [`Networks`] that a document leaves to its checkpoints.
 
+mod amendment;
 mod defaults;
 mod doubts;
 mod field;
@@ -28,11 +30,13 @@ mod teacher_cache;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use amendment::{Amendment, LONGEST_NOTES, LabelChanges};
 pub use defaults::usual_resize;
 pub use doubts::{doubts, oversized_batch};
 pub use method::{BaseLoss, Method};
 pub use network::{ExportedNetwork, Network, Networks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
+pub use reader::MOST_LABELS;
 pub use request::{DatasetLocation, Request, StudentRequest, TeacherRequest};
 pub use resolved::{
     Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, OptimizerSpec,

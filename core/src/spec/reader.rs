@@ -241,7 +241,7 @@ fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
             Some(length) if length != 3 => whole(Err(format!("expected 3 numbers (red, green, blue), found {length}"))),
             _ => list(value, 3, |value| number(value, each)),
         },
-        Kind::Labels => labels(value),
+        Kind::Labels => label_faults(value),
         Kind::Object(_) | Kind::Variants { .. } => whole(is(value.is_object(), "an object", value)),
     }
 }
@@ -306,7 +306,8 @@ fn list(value: &Value, longest: usize, check: impl Fn(&Value) -> Result<(), Stri
     checked.filter_map(|(index, result)| Some((format!("/{index}"), result.err()?))).take(MOST_FAULTS + 1).collect()
 }
 
-fn labels(value: &Value) -> Vec<(String, String)> {
+/// What is wrong with labels.
+pub(super) fn label_faults(value: &Value) -> Vec<(String, String)> {
     let Some(members) = value.as_object() else { return vec![(String::new(), expected("an object", value))] };
     let mut details = Vec::new();
     if members.len() > MOST_LABELS {
@@ -323,7 +324,8 @@ fn labels(value: &Value) -> Vec<(String, String)> {
     details.into_iter().map(|detail| (String::new(), detail)).collect()
 }
 
-pub(super) const MOST_LABELS: usize = 32;
+/// Most labels of a job.
+pub const MOST_LABELS: usize = 32;
 pub(super) const LONGEST_LABEL: usize = 255;
 const LONGEST_LABEL_KEY: usize = 63;
 

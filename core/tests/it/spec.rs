@@ -1,5 +1,6 @@
 //! Promise: a specification is read with every default filled in, or refused with all its faults at once.
 
+mod amendment;
 mod plan;
 
 use distillery_core::spec::{

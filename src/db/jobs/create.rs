@@ -25,6 +25,8 @@ pub struct NewJob<'a> {
     pub dataset_fingerprint: Option<&'a str>,
     /// What lists call networks without an architecture.
     pub networks: NetworkNames<'a>,
+    /// Names of the webhooks that are told of its end.
+    pub webhooks: &'a [String],
 }
 
 /// Names of exported networks, for people.
@@ -83,18 +85,19 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
 
 /// None if the idempotency key is taken.
 async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
-    let NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, networks } = *new;
+    let NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, networks, webhooks } = *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
     let teacher_job = spec.teacher.as_ref().and_then(TeacherSpec::job);
     let job = sqlx::query_as!(
         Job,
         r#"
         insert into jobs (id, name, spec, priority, labels, max_attempts, teacher_job, idempotency_key, request_sha256,
-            submitted, spec_version, dataset_fingerprint, teacher_network, student_network)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12, $13, $14)
+            submitted, spec_version, dataset_fingerprint, teacher_network, student_network, webhooks)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12, $13, $14, $15)
         on conflict (idempotency_key) do nothing
         returning id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress,
-            teacher, result, error, worker, created_at, started_at, finished_at, teacher_network, student_network
+            teacher, result, error, worker, created_at, started_at, finished_at, teacher_network, student_network,
+            notes, webhooks
         "#,
         new_id(),
         spec.name,
@@ -110,6 +113,7 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
         dataset_fingerprint,
         networks.teacher,
         networks.student,
+        webhooks,
     )
     .fetch_optional(&mut *connection)
     .await?;

@@ -1,5 +1,6 @@
 //! The HTTP API.
 
+mod amendments;
 mod artifacts;
 mod board;
 mod checkpoints;

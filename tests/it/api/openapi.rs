@@ -7,10 +7,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 36] = [
+const ROUTES: [&str; 39] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
+    "PATCH /v1/jobs/{id}",
     "DELETE /v1/jobs/{id}",
     "POST /v1/jobs/{id}/cancel",
     "POST /v1/jobs/{id}/pause",
@@ -27,6 +28,7 @@ const ROUTES: [&str; 36] = [
     "GET /v1/labels",
     "GET /v1/changes",
     "GET /v1/jobs/{id}/student",
+    "GET /v1/jobs/{id}/webhooks",
     "GET /v1/jobs/{id}/artifacts",
     "GET /v1/jobs/{id}/artifacts/{name}",
     "PUT /v1/checkpoints",
@@ -36,6 +38,7 @@ const ROUTES: [&str; 36] = [
     "DELETE /v1/checkpoints/{id}",
     "GET /v1/architectures",
     "GET /v1/datasets",
+    "GET /v1/webhooks",
     "GET /v1/workers",
     "GET /v1/system",
     "GET /v1/session",

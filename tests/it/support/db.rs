@@ -180,6 +180,7 @@ impl TestDb {
             warnings: &[],
             dataset_fingerprint: None,
             networks: NetworkNames::default(),
+            webhooks: &[],
         };
         match jobs::create(&self.pool, &new).await.expect("the database answers") {
             Created::New(job) => job.id.leak(),

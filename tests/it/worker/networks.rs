@@ -64,6 +64,7 @@ async fn add(it: &Surroundings, document: Value, networks: &Networks) -> String 
         warnings: &[],
         dataset_fingerprint: None,
         networks: NetworkNames::default(),
+        webhooks: &[],
     };
     match jobs::create(&it.db.pool, &new).await.unwrap() {
         Created::New(job) => job.id,
