@@ -260,7 +260,7 @@ async fn of_job(
         faults.push(fault("/teacher/architecture", detail));
     }
     // Faults of a data set that the other job uses are not faults of this one.
-    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
+    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|(dataset, _)| dataset.classes);
     if let (Some(theirs), Some(ours)) = (theirs, classes)
         && let Some(detail) =
             architecture::class_mismatch(&format!("the student of job {id}"), theirs, "this job's data set", ours)

@@ -6,6 +6,7 @@ mod attempts;
 mod backup;
 mod commands;
 mod crash;
+mod datasets;
 mod deletions;
 mod docs;
 mod examples;

@@ -7,6 +7,7 @@ mod change;
 mod create;
 mod delete;
 pub mod labels;
+mod lacks;
 mod schedule;
 mod speeds;
 pub mod status;

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 36] = [
+const ROUTES: [&str; 41] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -36,6 +36,11 @@ const ROUTES: [&str; 36] = [
     "DELETE /v1/checkpoints/{id}",
     "GET /v1/architectures",
     "GET /v1/datasets",
+    "PUT /v1/datasets/{name}",
+    "GET /v1/datasets/{name}",
+    "DELETE /v1/datasets/{name}",
+    "GET /v1/datasets/{name}/images",
+    "GET /v1/datasets/{name}/uploads/{upload}",
     "GET /v1/workers",
     "GET /v1/system",
     "GET /v1/session",
@@ -89,7 +94,8 @@ async fn the_openapi_document_describes_every_route() {
     // Every operation exists, even if it answers 404 here.
     for path in ROUTES {
         let (method, path) = path.split_once(' ').unwrap();
-        let path = path.replace("{id}", "job_00000000000000000000000000").replace("{name}", "x");
+        let path =
+            path.replace("{id}", "job_00000000000000000000000000").replace("{name}", "x").replace("{upload}", "x");
         if ["/v1/stream", "/v1/changes"].contains(&path.as_str()) {
             continue;
         }

@@ -179,6 +179,7 @@ impl TestDb {
             idempotency: None,
             warnings: &[],
             dataset_fingerprint: None,
+            dataset: None,
             networks: NetworkNames::default(),
         };
         match jobs::create(&self.pool, &new).await.expect("the database answers") {
