@@ -263,6 +263,7 @@ async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
         idempotency: None,
         warnings: &[],
         dataset_fingerprint: None,
+        dataset: None,
         networks: NetworkNames::default(),
         webhooks: &[],
     };

@@ -14,10 +14,12 @@
 //! [`sqlx::Result`] fails when the database does, and does not repeat that.
 #![allow(missing_docs, reason = "see above: names that say it all need no comment")]
 
+pub mod archive;
 pub mod artifacts;
 pub mod cli;
 pub mod client;
 pub mod commands;
+pub mod dataset_cache;
 pub mod db;
 pub mod http;
 pub mod onnx_runtime;

@@ -147,7 +147,7 @@ async fn check_dataset(server: &Server, name: &str) -> Result<(), Error> {
     };
     let names = datasets.iter().map(|dataset| member(dataset, "/name")).collect::<Vec<_>>().join(", ");
     let others = if names.is_empty() {
-        "it has none: put one into its --datasets-dir".to_owned()
+        "it has none: put one into its --datasets-dir, or upload one (PUT /v1/datasets/{name})".to_owned()
     } else {
         format!("it has {names}")
     };

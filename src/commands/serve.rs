@@ -76,6 +76,8 @@ async fn serve(
     settings.requests_per_second = args.requests_per_second;
     settings.connections = args.max_connections;
     settings.checkpoint_limit = args.max_checkpoint_bytes;
+    settings.dataset_limit = args.max_dataset_bytes;
+    settings.dataset_cache = data.dataset_cache()?;
     settings.uploads_limit = args.max_uploaded_bytes;
     settings.webhooks = endpoints.names();
     settings.admin_token = args.admin_token.as_deref().map(tokens::hash);

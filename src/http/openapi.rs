@@ -38,6 +38,7 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
         (name = "jobs", description = "Post a job and watch it train"),
         (name = "artifacts", description = "Download the student and its report"),
         (name = "checkpoints", description = "Upload a teacher or a student to start from"),
+        (name = "datasets", description = "Upload data sets, and look at them"),
         (name = "server", description = "What the server offers, and its state")
     ),
     components(schemas(

@@ -15,6 +15,7 @@ use super::estimate::{Costs, ImageCounts, Memory, NetworkCost, Time};
 use super::networks::{self, Found};
 use crate::architecture::{self, Architecture};
 use crate::db;
+use crate::db::datasets::StoredDataset;
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
 use crate::db::jobs::{DeviceKind, NetworkNames};
 use crate::spec::{self, DatasetName, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request};
@@ -31,6 +32,8 @@ pub struct Resolved {
     /// The [fingerprint](crate::dataset::fingerprint) of the server's copy of the data set, which workers compare with
     /// theirs; `None` if it cannot be read.
     pub fingerprint: Option<String>,
+    /// The data set, if it was uploaded.
+    pub uploaded: Option<StoredDataset>,
     /// The workers that run now.
     prospects: Prospects,
     /// Why it will wait for a worker with enough devices.
@@ -99,7 +102,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
         let dataset = first.dataset.clone().at(DatasetName { name });
         checked = dataset_facts::check(state, &dataset, &mut of_dataset).await?;
     }
-    let classes = checked.as_ref().map(|dataset| dataset.classes);
+    let classes = checked.as_ref().map(|(dataset, _)| dataset.classes);
     let Found { networks, faults: of_networks, mut notes, new_classifier } =
         networks::find(state, &first, classes).await?;
     // Again, with the defaults that follow from the networks.
@@ -113,18 +116,28 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     };
     let devices = request.training.devices;
     match (request.complete(), checked) {
-        (Ok(spec), Some(dataset)) => {
-            let fingerprint = dataset_facts::fingerprint(state, &spec.dataset.location.name).await?;
+        (Ok(mut spec), Some((dataset, located))) => {
+            notes.extend(located.note());
+            let uploaded = located.uploaded().map(|upload| upload.stored.clone());
+            let fingerprint = match &uploaded {
+                Some(stored) => {
+                    // A later upload of the name does not change what the job trains on.
+                    spec.dataset.location.name.clone_from(&stored.id);
+                    Some(stored.fingerprint.clone())
+                }
+                None => dataset_facts::fingerprint(state, &spec.dataset.location.name).await?,
+            };
             let needs = Needs {
                 spec_version: spec.version(),
                 devices: i32::try_from(devices).unwrap_or(i32::MAX),
                 dataset: &spec.dataset.location.name,
+                dataset_bytes: uploaded.as_ref().map(|stored| stored.unpacked_bytes),
                 fingerprint: fingerprint.as_deref(),
             };
             let prospects = waiting::prospects(&state.pool, needs).await?;
             let too_few = devices > 1 && prospects.most_devices.unsigned_abs() < devices;
             let waits = prospects.lack.as_ref().filter(|_| too_few).map(Lack::warning);
-            Ok(Resolved { spec, exported, dataset, fingerprint, prospects, waits, notes, new_classifier })
+            Ok(Resolved { spec, exported, dataset, fingerprint, uploaded, prospects, waits, notes, new_classifier })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
@@ -150,7 +163,7 @@ impl Resolved {
     async fn later_prospects(&self, state: &AppState) -> Result<Option<Prospects>, ApiError> {
         let name = &self.spec.dataset.location.name;
         let lacks = |prospects: &Prospects| matches!(prospects.lack, Some(Lack { reason: WaitReason::Dataset, .. }));
-        if !lacks(&self.prospects) || !dataset_facts::is_new(state, name).await {
+        if self.uploaded.is_some() || !lacks(&self.prospects) || !dataset_facts::is_new(state, name).await {
             return Ok(None);
         }
         if let Err(error) = db::listen::wake_workers(&state.pool).await {
@@ -161,7 +174,8 @@ impl Resolved {
         for _ in 0..CHECKS {
             tokio::time::sleep(BETWEEN_CHECKS).await;
             let spec_version = self.spec.version();
-            let needs = Needs { spec_version, devices, dataset: name, fingerprint: self.fingerprint.as_deref() };
+            let fingerprint = self.fingerprint.as_deref();
+            let needs = Needs { spec_version, devices, dataset: name, dataset_bytes: None, fingerprint };
             let prospects = waiting::prospects(&state.pool, needs).await?;
             if !lacks(&prospects) {
                 return Ok(Some(prospects));

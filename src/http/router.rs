@@ -73,6 +73,9 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::checkpoints::get, v1::checkpoints::delete))
         .routes(routes!(v1::architectures::list))
         .routes(routes!(v1::datasets::list))
+        .routes(routes!(v1::datasets::details::get, v1::datasets::details::delete))
+        .routes(routes!(v1::datasets::images::list))
+        .routes(routes!(v1::datasets::pieces::get))
         .routes(routes!(v1::workers::list))
         .routes(routes!(v1::webhooks::list))
         .routes(routes!(v1::system::get))
@@ -101,6 +104,7 @@ fn long() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::jobs::student::get))
         .routes(routes!(v1::jobs::artifacts::get))
         .routes(routes!(v1::checkpoints::put, v1::checkpoints::post))
+        .routes(routes!(v1::datasets::upload::put))
 }
 
 async fn time_out(State(limit): State<Duration>, request: Request, next: Next) -> Result<Response, ApiError> {

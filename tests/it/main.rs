@@ -7,6 +7,7 @@ mod backup;
 mod client;
 mod commands;
 mod crash;
+mod datasets;
 mod deletions;
 mod docs;
 mod examples;

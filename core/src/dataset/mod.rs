@@ -5,6 +5,7 @@
 
 mod cifar;
 mod cifar_python;
+mod contents;
 mod detect;
 mod discover;
 mod error;
@@ -21,9 +22,11 @@ mod pixels;
 mod selection;
 mod source;
 mod splits;
+mod statistics;
 mod subset;
 mod summary;
 mod table;
+mod thumbnail;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -31,14 +34,18 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use contents::{DatasetClass, DatasetClasses};
 pub use discover::{Discovered, LONGEST_NAME, NAME_PATTERN, NAME_RULE, UnusableDirectory, discover, is_name, resolve};
 pub use error::Error;
 pub use fingerprint::fingerprint;
 pub use frame::{Frame, Rectangle};
+pub use links::is_passed_over;
 pub use pixels::{MeanStd, plane_bytes};
 pub use selection::{SelectedImages, Selection, SelectionError, SelectionRequest};
+pub use statistics::{DatasetStatistics, Duplicates, ExaminedSplit, UndecodableImage};
 pub use subset::{Subset, hold_out, spread};
 pub use summary::{DatasetSummary, SplitSummary};
+pub use thumbnail::thumbnail;
 
 /// Options for ambiguous files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -222,6 +229,12 @@ impl Dataset {
     #[must_use]
     pub fn splits(&self) -> Vec<String> {
         self.layout.splits()
+    }
+
+    /// The files of a split, in the order of its images; none for a split that there is not.
+    #[must_use]
+    pub fn files(&self, split: &str) -> Vec<PathBuf> {
+        if self.splits().iter().any(|known| known == split) { self.layout.files(split) } else { Vec::new() }
     }
 
     /// The split to train on: `wanted`, or else `train` in a usual spelling.

@@ -8,6 +8,7 @@ mod change;
 mod create;
 mod delete;
 pub mod labels;
+mod lacks;
 mod schedule;
 mod speeds;
 pub mod status;

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 39] = [
+const ROUTES: [&str; 44] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
@@ -38,6 +38,11 @@ const ROUTES: [&str; 39] = [
     "DELETE /v1/checkpoints/{id}",
     "GET /v1/architectures",
     "GET /v1/datasets",
+    "PUT /v1/datasets/{name}",
+    "GET /v1/datasets/{name}",
+    "DELETE /v1/datasets/{name}",
+    "GET /v1/datasets/{name}/images",
+    "GET /v1/datasets/{name}/uploads/{upload}",
     "GET /v1/webhooks",
     "GET /v1/workers",
     "GET /v1/system",
@@ -92,7 +97,8 @@ async fn the_openapi_document_describes_every_route() {
     // Every operation exists, even if it answers 404 here.
     for path in ROUTES {
         let (method, path) = path.split_once(' ').unwrap();
-        let path = path.replace("{id}", "job_00000000000000000000000000").replace("{name}", "x");
+        let path =
+            path.replace("{id}", "job_00000000000000000000000000").replace("{name}", "x").replace("{upload}", "x");
         if ["/v1/stream", "/v1/changes"].contains(&path.as_str()) {
             continue;
         }

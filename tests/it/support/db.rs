@@ -179,6 +179,7 @@ impl TestDb {
             idempotency: None,
             warnings: &[],
             dataset_fingerprint: None,
+            dataset: None,
             networks: NetworkNames::default(),
             webhooks: &[],
         };

@@ -63,6 +63,7 @@ async fn add(it: &Surroundings, document: Value, networks: &Networks) -> String 
         idempotency: None,
         warnings: &[],
         dataset_fingerprint: None,
+        dataset: None,
         networks: NetworkNames::default(),
         webhooks: &[],
     };

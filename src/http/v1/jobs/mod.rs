@@ -92,7 +92,9 @@ pub async fn create(
             let warnings = &resolved.warnings();
             let dataset_fingerprint = resolved.fingerprint.as_deref();
             let (spec, networks) = (&resolved.spec, resolved.network_names());
-            let new = NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, networks, webhooks };
+            let dataset = resolved.uploaded.as_ref();
+            let new =
+                NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, dataset, networks, webhooks };
             db::jobs::create(&state.pool, &new).await?
         }
     };
@@ -107,7 +109,7 @@ pub async fn create(
             "this Idempotency-Key was used with a different body, for job {job}: use a new key"
         ))),
         Created::NeedsGone => {
-            Err(ApiError::conflict("a checkpoint or job that this one refers to was deleted in the meantime"))
+            Err(ApiError::conflict("a checkpoint, data set or job that this one refers to was deleted in the meantime"))
         }
     }
 }

@@ -1,5 +1,11 @@
 //! `/v1/datasets`
 
+pub mod details;
+pub mod images;
+pub mod pieces;
+pub mod shards;
+pub mod upload;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::dataset::{self, DatasetSummary, Discovered, UnusableDirectory};
+use crate::db;
 use crate::http::AppState;
 use crate::http::error::ApiError;
 
@@ -128,7 +135,7 @@ impl Catalogue {
     }
 }
 
-/// What the server's directory of data sets holds.
+/// The data sets of the server: what its directory of data sets holds, and what was uploaded.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DatasetList {
     /// The data sets.
@@ -139,12 +146,18 @@ pub struct DatasetList {
 
 /// List data sets
 ///
-/// The data sets in the server's `--datasets-dir`, and why its other directories are not among them.
-#[utoipa::path(get, path = "/v1/datasets", tag = "server", operation_id = "list_datasets",
+/// The data sets in the server's `--datasets-dir`, why its other directories are not among them, and the latest version
+/// of each data set that was uploaded. Names are sorted; `GET /v1/datasets/{name}` has more.
+#[utoipa::path(get, path = "/v1/datasets", tag = "datasets", operation_id = "list_datasets",
     responses((status = 200, body = DatasetList)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<DatasetList>, ApiError> {
     let Discovered { datasets, unusable } = &*state.datasets.list().await?;
-    Ok(Json(DatasetList { data: datasets.clone(), unusable: unusable.clone() }))
+    let mut data = datasets.clone();
+    // A directory is what its name means, whatever was uploaded under it.
+    let uploads = db::datasets::latest(&state.pool).await?.into_iter().map(|upload| upload.summary.0);
+    data.extend(uploads.filter(|upload| datasets.iter().all(|dataset| dataset.name != upload.name)));
+    data.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(Json(DatasetList { data, unusable: unusable.clone() }))
 }
 
 #[cfg(test)]
