@@ -109,7 +109,6 @@ pub enum Literal {
     Number(f64),
     Boolean(bool),
     Text(&'static str),
-    Integers(&'static [i64]),
     /// An object without members.
     Empty,
 }
@@ -130,7 +129,6 @@ impl Literal {
             Self::Number(number) => json!(number),
             Self::Boolean(truth) => json!(truth),
             Self::Text(text) => json!(text),
-            Self::Integers(numbers) => json!(numbers),
             Self::Empty => json!({}),
         }
     }

@@ -198,10 +198,11 @@ const DISTILLATION: Object = Object {
         field(
             "scales",
             Integers { longest: MOST_SCALES, each: 1..=FINEST_SCALE },
-            "Scale m splits the final feature map into m×m regions; ascending. Only `sdd_` methods have a choice. The default \
-             leaves out scales that are finer than the map of an exported network.",
+            "Scale m splits the final feature map into m×m regions; ascending. Only `sdd_` methods have a choice: by \
+             default, as published, 1, 2 for a teacher and a student of one family and 1, 2, 4 for others, without scales \
+             that are finer than the map of an exported network.",
         )
-        .default_of(|method| Literal::Integers(if method.is_scale_decoupled() { &[1, 2, 4] } else { &[1] }))
+        .follows()
         .used_by(UsedBy::Distillation),
         field("temperature", Number(1e-3..=1e3), "Softmax temperature.")
             .default(Literal::Number(4.0))

@@ -11,6 +11,7 @@
 //! [`Networks`] that a document leaves to its checkpoints.
 
 mod defaults;
+mod distillation;
 mod doubts;
 mod field;
 mod fields;
@@ -33,7 +34,7 @@ pub use doubts::{doubts, oversized_batch};
 pub use method::{BaseLoss, Method};
 pub use network::{ExportedNetwork, Network, Networks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
-pub use request::{DatasetLocation, Request, StudentRequest, TeacherRequest};
+pub use request::{DatasetLocation, Defaults, Request, StudentRequest, TeacherRequest};
 pub use resolved::{
     Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, OptimizerSpec,
     Precision, ScheduleSpec, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,

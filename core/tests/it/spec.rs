@@ -58,7 +58,7 @@ fn the_published_recipe_is_the_default() {
             "student": {"architecture": "resnet20"},
             "dataset": {"name": "cifar100", "image_size": 32},
             "distillation": {
-                "method": "sdd_kd", "scales": [1, 2, 4], "scale_weights": [1.0, 1.0, 1.0],
+                "method": "sdd_kd", "scales": [1, 2], "scale_weights": [1.0, 1.0],
                 "weights": {"cross_entropy": 0.1, "distillation": 0.9, "consistent": 1.0, "complementary": 2.0},
                 "grouping": "label", "temperature": 4.0, "warmup_epochs": 0
             },
@@ -295,8 +295,8 @@ fn bad_scales_are_refused_where_they_stand() {
     assert_one_fault(&with("/distillation/scales", json!([1, 17])), "/distillation/scales/1", "from 1 to 16");
     assert_one_fault(&with("/distillation/scales", json!("1")), "/distillation/scales", "expected a list");
     assert_one_fault(&with("/distillation/scales", json!([1, 2.5])), "/distillation/scales/1", "whole number");
-    let weights = with("/distillation/scale_weights", json!([1, 2]));
-    assert_one_fault(&weights, "/distillation/scale_weights", "2 entries for 3 scales");
+    let weights = with("/distillation/scale_weights", json!([1, 2, 4]));
+    assert_one_fault(&weights, "/distillation/scale_weights", "3 entries for 2 scales");
 }
 
 #[test]

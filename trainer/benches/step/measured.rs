@@ -54,11 +54,13 @@ impl Measured {
     pub fn new(args: &Args, [teacher, student]: [&str; 2], precision: &str, device: Device) -> Self {
         let executor = StepExecutor::new(device, args.graphs);
         let (kind, tf32) = kind(precision);
+        // Whatever the pair, so that pairs compare with each other and with PyTorch.
+        let scales = if args.method.starts_with("sdd_") { json!([1, 2, 4]) } else { json!([1]) };
         let document = json!({
             "teacher": {"architecture": teacher, "checkpoint": "random"},
             "student": {"architecture": student},
             "dataset": {"path": "random"},
-            "distillation": {"method": args.method},
+            "distillation": {"method": args.method, "scales": scales},
         });
         let spec = TrainingPlan::parse(&document).unwrap_or_else(|faults| panic!("{faults:?}"));
         let loader = open(args, spec.dataset.image_size, device);
