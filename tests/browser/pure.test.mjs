@@ -126,7 +126,8 @@ test('a baseline says how many jobs it is of, and how many copies it leaves out'
 });
 
 test('pretty JSON is the same document', () => {
-  const spec = preset('sdd_kd');
+  const { distillation, ...rest } = preset('sdd_kd');
+  const spec = { ...rest, distillation: { ...distillation, scales: [1, 2, 4] } };
   assert.deepEqual(JSON.parse(prettyJson(spec)), spec);
   assert.match(prettyJson(spec), /^ {4}"scales": \[1, 2, 4\],$/m);
   assert.equal(prettyJson({}), '{}');
