@@ -101,6 +101,7 @@ interface Schemas {
     exclude_target?: boolean;
     gamma?: number;
     grouping?: Schemas['Grouping'];
+    logit_standardisation?: boolean;
     method: Schemas['Method'];
     scale_weights?: number[];
     scales?: number[];
@@ -114,6 +115,7 @@ interface Schemas {
     exclude_target?: boolean | null;
     gamma?: number | null;
     grouping?: Schemas['Grouping'] | null;
+    logit_standardisation?: boolean | null;
     method?: Schemas['Method'] | null;
     scale_weights?: number[] | null;
     scales?: number[] | null;
@@ -368,7 +370,7 @@ interface Schemas {
     kept_elements: number;
     peak_elements: number;
   };
-  Method: "none" | "kd" | "dkd" | "nkd" | "sdd_kd" | "sdd_dkd" | "sdd_nkd";
+  Method: "none" | "kd" | "dkd" | "nkd" | "ttm" | "wttm" | "dist" | "sdd_kd" | "sdd_dkd" | "sdd_nkd" | "sdd_ttm" | "sdd_wttm" | "sdd_dist";
   Metrics: {
     last_id: number;
     series: Schemas['Series'][];
@@ -654,12 +656,14 @@ interface Schemas {
     starts_in_seconds?: number | null;
   };
   Weights: {
+    clustering?: number;
     complementary: number;
     consistent: number;
     cross_entropy: number;
     distillation: number;
   };
   WeightsRequest: {
+    clustering?: number | null;
     complementary?: number | null;
     consistent?: number | null;
     cross_entropy?: number | null;

@@ -37,8 +37,8 @@ pub struct Resolved {
     waits: Option<String>,
     /// Notes of the reader of its checkpoints, and which defaults follow from exported networks.
     notes: Vec<String>,
-    /// Which defaults are published for such a pair of networks.
-    of_pair: Vec<String>,
+    /// Which defaults are published for such a pair of networks or such settings.
+    published: Vec<String>,
 }
 
 /// The exported networks of a job.
@@ -107,7 +107,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     request.faults.extend(of_networks);
     let mut defaults = std::mem::take(&mut request.defaults);
     notes.append(&mut defaults.of_exported);
-    let of_pair = defaults.of_pair;
+    let published = defaults.published;
     let exported = Exported {
         teacher: request.teacher.as_ref().and_then(|teacher| teacher.exported.clone()),
         student: request.student.exported.clone(),
@@ -125,7 +125,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
             let prospects = waiting::prospects(&state.pool, needs).await?;
             let too_few = devices > 1 && prospects.most_devices.unsigned_abs() < devices;
             let waits = prospects.lack.as_ref().filter(|_| too_few).map(Lack::warning);
-            Ok(Resolved { spec, exported, dataset, fingerprint, prospects, waits, notes, of_pair })
+            Ok(Resolved { spec, exported, dataset, fingerprint, prospects, waits, notes, published })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
@@ -177,7 +177,7 @@ impl Resolved {
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
         let prospects = self.later_prospects(state).await?;
-        let Self { spec, exported, dataset, prospects: earlier, waits, notes: of_checkpoints, of_pair, .. } = self;
+        let Self { spec, exported, dataset, prospects: earlier, waits, notes: of_checkpoints, published, .. } = self;
         let prospects = prospects.unwrap_or(earlier);
         // For dry runs only: a job says what it waits for as long as it waits.
         let no_worker = prospects.lack.as_ref().filter(|_| waits.is_none()).map(Lack::warning);
@@ -202,7 +202,7 @@ impl Resolved {
             .chain(of_dataset)
             .chain(spec::oversized_batch(&spec.training, train_images))
             .chain(of_checkpoints)
-            .chain(of_pair)
+            .chain(published)
             .chain(no_worker)
             .chain(waits)
             .chain(check_disk(&state.settings.spool_dir, spec.training.disk_bytes(costs.student.parameters)))

@@ -1,6 +1,6 @@
 //! Defaults that follow from other fields: the published recipe's, or the field's usual ones.
 
-use super::{Augmentation, ExportedNetwork, StudentRequest, TeacherRequest};
+use super::{Augmentation, BaseLoss, ExportedNetwork, StudentRequest, TeacherRequest};
 use crate::architecture::Architecture;
 
 /// Images up to this side are augmented like CIFAR's by default: Tiny ImageNet's size.
@@ -33,6 +33,25 @@ pub(super) fn published_milestones(epochs: u32) -> Vec<u32> {
 #[must_use]
 pub fn usual_resize(side: u32) -> u32 {
     (f64::from(side) * 256.0 / 224.0).round() as u32
+}
+
+/// The settings that are published for standardised logits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standardised {
+    pub temperature: f64,
+    /// Of the distillation loss.
+    pub weight: f64,
+}
+
+impl Standardised {
+    /// As the code of Sun et al. 2024 sets them: a weight of 9 for KD, where it is 0.9 without, and 9 times those of the
+    /// parts of DKD; the same for NKD. Nothing is published for the others.
+    pub(super) fn published(base: BaseLoss) -> Option<Self> {
+        match base {
+            BaseLoss::Kd | BaseLoss::Dkd | BaseLoss::Nkd => Some(Self { temperature: 2.0, weight: 9.0 }),
+            BaseLoss::Ttm | BaseLoss::Wttm | BaseLoss::Dist => None,
+        }
+    }
 }
 
 /// How the teacher and the student of a job are related, which decides the published scales.

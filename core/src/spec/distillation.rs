@@ -1,6 +1,6 @@
 //! The distillation loss of a document as far as it can be read.
 
-use super::defaults::Kinship;
+use super::defaults::{Kinship, Standardised};
 use super::reader::ObjectReader;
 use super::request::Defaults;
 use super::{DistillationSpec, Networks, Weights};
@@ -14,18 +14,23 @@ pub(super) fn distillation(
     defaults: &mut Defaults,
 ) -> DistillationSpec {
     let scales = scales(&reader, kinship, networks, defaults);
+    let logit_standardisation: Option<bool> = reader.optional("logit_standardisation").filter(|&is_wanted| is_wanted);
+    let standardised = logit_standardisation.and(reader.method.base()).and_then(Standardised::published);
+    let (temperature, weights) =
+        (temperature(&reader, standardised, defaults), weights(reader.object("weights"), standardised, defaults));
     let distillation = DistillationSpec {
         method: reader.method,
         scale_weights: scale_weights(&reader, scales.len()),
         scales,
-        weights: weights(reader.object("weights")),
+        weights,
         grouping: reader.optional("grouping"),
-        temperature: reader.optional("temperature"),
+        temperature,
         alpha: reader.optional("alpha"),
         beta: reader.optional("beta"),
         gamma: reader.optional("gamma"),
         warmup_epochs: reader.optional("warmup_epochs"),
         exclude_target: reader.optional("exclude_target"),
+        logit_standardisation,
     };
     reader.finish();
     distillation
@@ -66,7 +71,7 @@ fn usual_scales(kinship: Kinship, networks: &Networks, defaults: &mut Defaults) 
         }
         None => {
             let said = |reason| format!("distillation.scales is {published:?}, which is published for {reason}");
-            defaults.of_pair.extend(kinship.reason().map(said));
+            defaults.published.extend(kinship.reason().map(said));
             published.to_vec()
         }
     }
@@ -84,16 +89,38 @@ fn scale_weights(reader: &ObjectReader<'_>, scales: usize) -> Vec<f64> {
     given.unwrap_or_else(|| vec![1.0; scales])
 }
 
-fn weights(reader: ObjectReader<'_>) -> Weights {
-    let weights = Weights {
+fn temperature(reader: &ObjectReader<'_>, standardised: Option<Standardised>, defaults: &mut Defaults) -> Option<f64> {
+    let temperature = reader.optional("temperature");
+    match standardised {
+        Some(Standardised { temperature, .. }) if !reader.is_given("temperature") => {
+            defaults.published.push(with_standardisation("temperature", temperature));
+            Some(temperature)
+        }
+        _ => temperature,
+    }
+}
+
+fn weights(reader: ObjectReader<'_>, standardised: Option<Standardised>, defaults: &mut Defaults) -> Weights {
+    let mut weights = Weights {
         cross_entropy: reader.get("cross_entropy"),
         distillation: reader.get("distillation"),
         consistent: reader.get("consistent"),
         complementary: reader.get("complementary"),
+        clustering: reader.optional("clustering").filter(|&weight| weight > 0.0),
     };
-    if weights.cross_entropy == 0.0 && weights.distillation == 0.0 {
+    if let Some(Standardised { weight, .. }) = standardised
+        && !reader.is_given("distillation")
+    {
+        defaults.published.push(with_standardisation("weights.distillation", weight));
+        weights.distillation = weight;
+    }
+    if weights.cross_entropy == 0.0 && weights.distillation == 0.0 && weights.clustering.is_none() {
         reader.fault_here("cross_entropy and distillation are both 0: nothing would be learned");
     }
     reader.finish();
     weights
+}
+
+fn with_standardisation(field: &str, value: f64) -> String {
+    format!("distillation.{field} is {value}, which is published for standardised logits")
 }

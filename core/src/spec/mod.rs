@@ -15,6 +15,7 @@ mod distillation;
 mod doubts;
 mod field;
 mod fields;
+mod loss_fields;
 mod method;
 mod network;
 mod plan;

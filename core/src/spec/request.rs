@@ -40,8 +40,8 @@ pub struct Request {
 pub struct Defaults {
     /// Those that follow from exported networks, for which nothing is published: a job's history says them, too.
     pub of_exported: Vec<String>,
-    /// Those that are published for such a pair, but not for every pair: for dry runs.
-    pub of_pair: Vec<String>,
+    /// Those that are published for such a pair of networks or such settings, but not for all: for dry runs.
+    pub published: Vec<String>,
 }
 
 /// The teacher as far as it could be read.

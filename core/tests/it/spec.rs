@@ -96,7 +96,7 @@ fn a_specification_that_was_stored_before_there_were_several_devices_has_one() {
 
 #[test]
 fn a_resolved_specification_is_itself_a_specification_and_resolves_to_itself() {
-    for method in ["none", "kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd"] {
+    for method in ["none", "kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd", "ttm", "sdd_wttm", "sdd_dist"] {
         let mut document = with("/distillation/method", json!(method));
         if method == "none" {
             document.as_object_mut().unwrap().remove("teacher");
@@ -372,7 +372,7 @@ fn a_job_is_evaluated_on_a_split_or_on_a_fraction_of_the_training_split() {
 
 #[test]
 fn a_field_that_the_method_does_not_use_is_an_error() {
-    assert_one_fault(&with("/distillation/beta", json!(8)), "/distillation/beta", "dkd and sdd_dkd only");
+    assert_one_fault(&with("/distillation/alpha", json!(1)), "/distillation/alpha", "dkd and sdd_dkd only");
     let mut plain = with("/distillation", json!({"method": "kd", "scales": [1, 2]}));
     assert_one_fault(&plain, "/distillation/scales", "sdd_kd");
     plain["distillation"] = json!({"method": "none"});

@@ -51,7 +51,7 @@ fn defaults_follow_from_exported_networks() {
         said.contains("distillation.scales is [1, 2]: the other") && said.contains("learning_rate is 0.01"),
         "{said}"
     );
-    assert_eq!(request.defaults.of_pair, [""; 0]);
+    assert_eq!(request.defaults.published, [""; 0]);
     let job = serde_json::to_value(request.complete().unwrap()).unwrap();
     assert_eq!(job["name"], "vit.pt2 to mine.pt2 by sdd_kd");
     assert_eq!((&job["teacher"], &job["student"]), (&pair()["teacher"], &pair()["student"]));
@@ -70,7 +70,7 @@ fn what_is_given_stays_and_no_choice_is_told() {
     document["dataset"]["image_size"] = json!(64);
     let found = networks(exported("a", json!({})), exported("b", json!({})));
     let request = Request::read_with(&document, &found);
-    assert_eq!((request.defaults.of_exported.len(), request.defaults.of_pair.len()), (0, 0));
+    assert_eq!((request.defaults.of_exported.len(), request.defaults.published.len()), (0, 0));
     let job = request.complete().unwrap();
     assert_eq!(job.distillation.scales, [1, 2, 4]);
     assert_eq!(job.training.optimizer.learning_rate(), 0.2);
@@ -108,13 +108,13 @@ fn the_published_scales_follow_the_pair() {
         let request = Request::read_with(&pair(), &found);
         assert_eq!(json!(request.distillation.scales), scales, "{found:?}");
         assert_eq!(request.distillation.scale_weights.len(), request.distillation.scales.len());
-        assert_eq!(request.defaults.of_pair.len(), usize::from(said.is_some()), "{:?}", request.defaults);
-        assert!(said.is_none_or(|said| request.defaults.of_pair[0].contains(said)), "{:?}", request.defaults);
+        assert_eq!(request.defaults.published.len(), usize::from(said.is_some()), "{:?}", request.defaults);
+        assert!(said.is_none_or(|said| request.defaults.published[0].contains(said)), "{:?}", request.defaults);
         // One scale is left to the methods that have no other.
         let mut plain = pair();
         plain["distillation"] = json!({"method": "dkd"});
         let request = Request::read_with(&plain, &found);
-        assert_eq!((request.distillation.scales, request.defaults.of_pair.len()), (vec![1], 0), "{found:?}");
+        assert_eq!((request.distillation.scales, request.defaults.published.len()), (vec![1], 0), "{found:?}");
     }
 }
 
@@ -139,7 +139,7 @@ fn only_jobs_with_exported_networks_need_workers_that_know_them() {
     assert_eq!((plain.version(), plain.name.as_str()), (1, "resnet56 to resnet20 by sdd_kd"));
     assert_eq!(read(&pair(), exported("a", json!({})), known("resnet20")).unwrap().version(), 2);
     assert_eq!(read(&pair(), known("resnet56"), exported("a", json!({}))).unwrap().version(), 2);
-    assert_eq!(JobSpec::VERSION, 2);
+    assert_eq!(JobSpec::VERSION, 3);
 }
 
 #[test]
