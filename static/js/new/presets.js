@@ -8,13 +8,28 @@
  * The methods by their names in the papers.
  * @type {Record<string, string>}
  */
-export const METHODS = { none: 'Plain training', kd: 'KD', dkd: 'DKD', nkd: 'NKD', sdd_kd: 'SD-KD', sdd_dkd: 'SD-DKD', sdd_nkd: 'SD-NKD' };
+export const METHODS = {
+  none: 'Plain training', kd: 'KD', dkd: 'DKD', nkd: 'NKD', ttm: 'TTM', wttm: 'WTTM', dist: 'DIST',
+  sdd_kd: 'SD-KD', sdd_dkd: 'SD-DKD', sdd_nkd: 'SD-NKD', sdd_ttm: 'SD-TTM', sdd_wttm: 'SD-WTTM', sdd_dist: 'SD-DIST',
+};
 
 const OWN = [
   { id: 'sdd_kd', label: 'SD-KD: scale decoupled distillation' },
   { id: 'kd', label: 'KD: plain distillation' },
   { id: 'none', label: 'none: train a network on labels (makes a teacher)' },
 ];
+
+/**
+ * What others found since, with the settings of their code. None is in the paper.
+ * @type {Record<string, { label: string, distillation: object }>}
+ */
+const SINCE = {
+  standardised: { label: 'SD-KD with standardised logits (Sun et al. 2024)', distillation: { method: 'sdd_kd', logit_standardisation: true } },
+  clustering: { label: 'SD-KD with iCD’s clustering (Xue et al. 2025)', distillation: { method: 'sdd_kd', weights: { clustering: 2 } } },
+  sdd_ttm: { label: 'SD-TTM (Zheng and Yang 2024)', distillation: { method: 'sdd_ttm' } },
+  sdd_wttm: { label: 'SD-WTTM (Zheng and Yang 2024)', distillation: { method: 'sdd_wttm' } },
+  sdd_dist: { label: 'SD-DIST (Huang et al. 2022)', distillation: { method: 'sdd_dist' } },
+};
 
 /** The methods of the table below. */
 const COLUMNS = ['kd', 'sdd_kd', 'dkd', 'sdd_dkd', 'nkd', 'sdd_nkd'];
@@ -60,7 +75,8 @@ export function presetGroups() {
     label: `Published, ${TABLES.imagenet}: resnet50 → mobilenet_v1`,
     presets: IMAGENET.map(([method, top1]) => ({ id: `imagenet/resnet50-mobilenet_v1-${method}`, label: `${METHODS[method]} (${top1.toFixed(2)} %)` })),
   };
-  return [{ label: 'On this server', presets: OWN }, ...published, imagenet];
+  const since = { label: 'On this server, beyond the paper', presets: Object.entries(SINCE).map(([id, { label }]) => ({ id, label })) };
+  return [{ label: 'On this server', presets: OWN }, since, ...published, imagenet];
 }
 
 /** Stands for a checkpoint id that must still be chosen. It is no valid id. */
@@ -142,6 +158,7 @@ function published(id, { checkpoints = [] }, classes, rest) {
 
 /** @param {string} id */
 function distillation(id) {
+  if (SINCE[id]) return SINCE[id].distillation;
   if (id === 'kd') return { method: 'kd', temperature: 4, weights: { cross_entropy: 0.1, distillation: 0.9 } };
   // The scales follow the pair.
   return {
