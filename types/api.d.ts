@@ -106,6 +106,7 @@ interface Schemas {
     exclude_target?: boolean;
     gamma?: number;
     grouping?: Schemas['Grouping'];
+    logit_standardisation?: boolean;
     method: Schemas['Method'];
     scale_weights?: number[];
     scales?: number[];
@@ -119,6 +120,7 @@ interface Schemas {
     exclude_target?: boolean | null;
     gamma?: number | null;
     grouping?: Schemas['Grouping'] | null;
+    logit_standardisation?: boolean | null;
     method?: Schemas['Method'] | null;
     scale_weights?: number[] | null;
     scales?: number[] | null;
@@ -403,7 +405,7 @@ interface Schemas {
     kept_elements: number;
     peak_elements: number;
   };
-  Method: "none" | "kd" | "dkd" | "nkd" | "sdd_kd" | "sdd_dkd" | "sdd_nkd";
+  Method: "none" | "kd" | "dkd" | "nkd" | "ttm" | "wttm" | "dist" | "sdd_kd" | "sdd_dkd" | "sdd_nkd" | "sdd_ttm" | "sdd_wttm" | "sdd_dist";
   Metrics: {
     last_id: number;
     series: Schemas['Series'][];
@@ -711,12 +713,14 @@ interface Schemas {
     webhook: string;
   };
   Weights: {
+    clustering?: number;
     complementary: number;
     consistent: number;
     cross_entropy: number;
     distillation: number;
   };
   WeightsRequest: {
+    clustering?: number | null;
     complementary?: number | null;
     consistent?: number | null;
     cross_entropy?: number | null;

@@ -40,6 +40,8 @@ pub struct Resolved {
     waits: Option<String>,
     /// Notes of the reader of its checkpoints, and which defaults follow from exported networks.
     notes: Vec<String>,
+    /// Which defaults are published for such a pair of networks or such settings.
+    published: Vec<String>,
     /// That the student gets a new classifier. The trainer says it in the job's history.
     new_classifier: Option<String>,
 }
@@ -109,7 +111,9 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let mut request = Request::read_with(document, &networks);
     request.faults.extend(of_dataset);
     request.faults.extend(of_networks);
-    notes.append(&mut request.choices);
+    let mut defaults = std::mem::take(&mut request.defaults);
+    notes.append(&mut defaults.of_exported);
+    let published = defaults.published;
     let exported = Exported {
         teacher: request.teacher.as_ref().and_then(|teacher| teacher.exported.clone()),
         student: request.student.exported.clone(),
@@ -119,14 +123,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
         (Ok(mut spec), Some((dataset, located))) => {
             notes.extend(located.note());
             let uploaded = located.uploaded().map(|upload| upload.stored.clone());
-            let fingerprint = match &uploaded {
-                Some(stored) => {
-                    // A later upload of the name does not change what the job trains on.
-                    spec.dataset.location.name.clone_from(&stored.id);
-                    Some(stored.fingerprint.clone())
-                }
-                None => dataset_facts::fingerprint(state, &spec.dataset.location.name).await?,
-            };
+            let fingerprint = pin(state, &mut spec, uploaded.as_ref()).await?;
             let needs = Needs {
                 spec_version: spec.version(),
                 devices: i32::try_from(devices).unwrap_or(i32::MAX),
@@ -137,10 +134,37 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
             let prospects = waiting::prospects(&state.pool, needs).await?;
             let too_few = devices > 1 && prospects.most_devices.unsigned_abs() < devices;
             let waits = prospects.lack.as_ref().filter(|_| too_few).map(Lack::warning);
-            Ok(Resolved { spec, exported, dataset, fingerprint, uploaded, prospects, waits, notes, new_classifier })
+            Ok(Resolved {
+                spec,
+                exported,
+                dataset,
+                fingerprint,
+                uploaded,
+                prospects,
+                waits,
+                notes,
+                published,
+                new_classifier,
+            })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
+    }
+}
+
+/// Makes a job name the version of an uploaded data set, so that a later upload of the name does not change what it
+/// trains on. Returns the data set's fingerprint.
+async fn pin(
+    state: &AppState,
+    spec: &mut JobSpec,
+    uploaded: Option<&StoredDataset>,
+) -> Result<Option<String>, ApiError> {
+    match uploaded {
+        Some(stored) => {
+            spec.dataset.location.name.clone_from(&stored.id);
+            Ok(Some(stored.fingerprint.clone()))
+        }
+        None => dataset_facts::fingerprint(state, &spec.dataset.location.name).await,
     }
 }
 
@@ -190,8 +214,7 @@ impl Resolved {
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
         let prospects = self.later_prospects(state).await?;
-        let Self { spec, exported, dataset, prospects: earlier, waits, notes: of_checkpoints, new_classifier, .. } =
-            self;
+        let Self { spec, exported, dataset, prospects: earlier, waits, notes, published, new_classifier, .. } = self;
         let prospects = prospects.unwrap_or(earlier);
         // For dry runs only: a job says what it waits for as long as it waits.
         let no_worker = prospects.lack.as_ref().filter(|_| waits.is_none()).map(Lack::warning);
@@ -215,7 +238,8 @@ impl Resolved {
             .chain(spec::doubts(&spec.distillation, &spec.training))
             .chain(of_dataset)
             .chain(spec::oversized_batch(&spec.training, train_images))
-            .chain(of_checkpoints)
+            .chain(notes)
+            .chain(published)
             .chain(new_classifier)
             .chain(no_worker)
             .chain(waits)

@@ -18,6 +18,8 @@ pub const TRAIN_LOSS_DISTILL: &str = "train/loss_distill";
 pub const TRAIN_LOSS_CONSISTENT: &str = "train/loss_consistent";
 /// The part of the distillation loss from complementary regions, which are all others.
 pub const TRAIN_LOSS_COMPLEMENTARY: &str = "train/loss_complementary";
+/// How much the similarities between the regions of an image differ from the teacher's (iCD), before the weight.
+pub const TRAIN_LOSS_CLUSTERING: &str = "train/loss_clustering";
 /// Top-1 accuracy on the training images since the last point, in percent.
 pub const TRAIN_TOP1: &str = "train/top1";
 /// The learning rate.
@@ -32,7 +34,7 @@ pub const GPU_BYTES: &str = "memory/gpu_bytes";
 pub const COMPLEMENTARY_FRACTION: &str = "sdd/complementary_fraction";
 
 /// Every series but those of single scales.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     EVAL_TOP1,
     EVAL_TOP5,
     EVAL_LOSS,
@@ -41,6 +43,7 @@ pub const ALL: [&str; 14] = [
     TRAIN_LOSS_DISTILL,
     TRAIN_LOSS_CONSISTENT,
     TRAIN_LOSS_COMPLEMENTARY,
+    TRAIN_LOSS_CLUSTERING,
     TRAIN_TOP1,
     LEARNING_RATE,
     IMAGES_PER_SECOND,

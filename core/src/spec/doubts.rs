@@ -1,6 +1,6 @@
 //! What a specification allows, but few people mean.
 
-use super::{DistillationSpec, ScheduleSpec, TrainingSpec};
+use super::{BaseLoss, DistillationSpec, ScheduleSpec, TrainingSpec};
 use crate::text::counted;
 
 /// Warnings about values that contradict each other, of which a run would otherwise say nothing for hours.
@@ -28,11 +28,27 @@ pub fn doubts(distillation: &DistillationSpec, training: &TrainingSpec) -> Vec<S
         doubts.push("training.optimizer.learning_rate is 0: no weight will change".to_owned());
     }
     let weights = &distillation.scale_weights;
-    if !weights.is_empty() && weights.iter().all(|&weight| weight == 0.0) {
+    let has_clustering = distillation.weights.clustering.is_some();
+    if !weights.is_empty() && weights.iter().all(|&weight| weight == 0.0) && !has_clustering {
         doubts.push(
             "distillation.scale_weights are all 0: the student learns nothing from the teacher. Give a scale a weight"
                 .to_owned(),
         );
+    }
+    if has_clustering && distillation.scales == [1] {
+        doubts.push(
+            "distillation.weights.clustering compares the regions of an image at each scale, and scale 1 has only one: it \
+             has no effect. Add a scale to distillation.scales"
+                .to_owned(),
+        );
+    }
+    let images = training.batch_size / training.devices.max(1);
+    if distillation.method.base() == Some(BaseLoss::Dist) && images < 2 {
+        doubts.push(format!(
+            "a device has {} of a batch, and distillation.gamma of dist compares the images of a batch: it has no effect. \
+             Raise training.batch_size",
+            counted(images, "image", "images")
+        ));
     }
     doubts
 }

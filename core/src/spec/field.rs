@@ -109,7 +109,6 @@ pub enum Literal {
     Number(f64),
     Boolean(bool),
     Text(&'static str),
-    Integers(&'static [i64]),
     /// An object without members.
     Empty,
 }
@@ -119,8 +118,9 @@ pub enum Literal {
 pub enum UsedBy {
     All,
     Distillation,
-    Dkd,
-    Nkd,
+    ScaleDecoupled,
+    /// Those that are built from one of these losses.
+    Of(&'static [BaseLoss]),
 }
 
 impl Literal {
@@ -130,7 +130,6 @@ impl Literal {
             Self::Number(number) => json!(number),
             Self::Boolean(truth) => json!(truth),
             Self::Text(text) => json!(text),
-            Self::Integers(numbers) => json!(numbers),
             Self::Empty => json!({}),
         }
     }
@@ -141,8 +140,8 @@ impl UsedBy {
         match self {
             Self::All => true,
             Self::Distillation => method.base().is_some(),
-            Self::Dkd => method.base() == Some(BaseLoss::Dkd),
-            Self::Nkd => method.base() == Some(BaseLoss::Nkd),
+            Self::ScaleDecoupled => method.is_scale_decoupled(),
+            Self::Of(losses) => method.base().is_some_and(|base| losses.contains(&base)),
         }
     }
 
@@ -151,12 +150,16 @@ impl UsedBy {
     }
 
     /// The methods in words, for a message.
-    pub(super) fn words(self) -> &'static str {
+    pub(super) fn words(self) -> String {
         match self {
-            Self::All => "every method",
-            Self::Distillation => "distillation methods",
-            Self::Dkd => "dkd and sdd_dkd",
-            Self::Nkd => "nkd and sdd_nkd",
+            Self::All => "every method".to_owned(),
+            Self::Distillation => "distillation methods".to_owned(),
+            Self::ScaleDecoupled => "sdd_ methods".to_owned(),
+            Self::Of(_) => {
+                let names: Vec<_> = self.methods().map(Method::name).collect();
+                let (last, others) = names.split_last().expect("some method has the loss");
+                format!("{} and {last}", others.join(", "))
+            }
         }
     }
 }

@@ -4,26 +4,23 @@
 //! through those the dashboard's form. A new field is a row here, a member of [`JobSpec`](super::JobSpec), and a line
 //! in `request.rs`.
 
-use super::BaseLoss;
 use super::field::Document::{Job, TrainingFile};
 use super::field::Kind::{
-    Architecture, Boolean, Channels, CheckpointId, Choice, Integer, Integers, Name, Number, Numbers, Path, Text,
+    Architecture, Boolean, Channels, CheckpointId, Choice, Integer, Integers, Name, Number, Path, Text,
 };
 use super::field::{Field, Kind, Literal, Object, UsedBy};
+use super::loss_fields::DISTILLATION;
 use crate::dataset::{LONGEST_NAME, MeanStd};
 
 /// JSON numbers are exact up to 2^53 in every language that may read a specification back.
 const LARGEST_EXACT: i64 = (1 << 53) - 1;
 pub(super) const LONGEST_JOB_NAME: usize = 200;
-const LARGEST_WEIGHT: f64 = 1e6;
-const MOST_EPOCHS: i64 = 100_000;
-const MOST_SCALES: usize = 16;
-const FINEST_SCALE: i64 = 16;
+pub(super) const MOST_EPOCHS: i64 = 100_000;
 
 /// From the last to the first in the queue.
 pub(super) const PRIORITY: Kind = Integer(-1000..=1000);
 
-const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
+pub(super) const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
     Field::new(name, kind, description)
 }
 
@@ -198,88 +195,6 @@ const DATASET: Object = Object {
              are taken; by default 8/7 of `image_size` (256 for 224).",
         )
         .rare(),
-    ],
-};
-
-const DISTILLATION: Object = Object {
-    name: "DistillationSpec",
-    description: "The distillation loss. A job has only the fields that its method uses.",
-    fields: &[
-        field("method", Choice("Method"), "How the student learns from the teacher.").default(Literal::Text("sdd_kd")),
-        field(
-            "scales",
-            Integers { longest: MOST_SCALES, each: 1..=FINEST_SCALE },
-            "Scale m splits the final feature map into m×m regions; ascending. Only `sdd_` methods have a choice. The default \
-             leaves out scales that are finer than the map of an exported network.",
-        )
-        .default_of(|method| Literal::Integers(if method.is_scale_decoupled() { &[1, 2, 4] } else { &[1] }))
-        .used_by(UsedBy::Distillation),
-        field("temperature", Number(1e-3..=1e3), "Softmax temperature.")
-            .default(Literal::Number(4.0))
-            .used_by(UsedBy::Distillation),
-        field(
-            "warmup_epochs",
-            Integer(0..=MOST_EPOCHS),
-            "Epochs over which the weight of the distillation loss grows linearly from 0.",
-        )
-        .default_of(|method| Literal::Integer(if method.base() == Some(BaseLoss::Kd) { 0 } else { 20 }))
-        .used_by(UsedBy::Distillation),
-        field(
-            "grouping",
-            Choice("Grouping"),
-            "When a region counts as consistent with the teacher's prediction for the whole image.",
-        )
-        .default(Literal::Text("label"))
-        .used_by(UsedBy::Distillation),
-        field(
-            "scale_weights",
-            Numbers { longest: MOST_SCALES, each: 0.0..=LARGEST_WEIGHT },
-            "One factor per scale; 1 by default.",
-        )
-        .follows()
-        .used_by(UsedBy::Distillation),
-        field("alpha", WEIGHT, "Weight of the target-class part.").default(Literal::Number(1.0)).used_by(UsedBy::Dkd),
-        field("beta", WEIGHT, "Weight of the non-target-class part.")
-            .default(Literal::Number(8.0))
-            .used_by(UsedBy::Dkd),
-        field("gamma", WEIGHT, "Weight of the normalised part.").default(Literal::Number(8.0)).used_by(UsedBy::Nkd),
-        field(
-            "exclude_target",
-            Boolean,
-            "Leave the target class out of the normalised part, as in the paper's formula.",
-        )
-        .default(Literal::Boolean(false))
-        .used_by(UsedBy::Nkd),
-        field("weights", Kind::Object(&WEIGHTS), "Weights of the parts of the loss.").default(Literal::Empty),
-    ],
-};
-
-const WEIGHT: Kind = Number(0.0..=LARGEST_WEIGHT);
-
-const WEIGHTS: Object = Object {
-    name: "Weights",
-    description: "Weights of the parts of the loss.",
-    fields: &[
-        field("cross_entropy", WEIGHT, "Weight of the cross entropy with the labels.")
-            .default_of(|method| Literal::Number(if method.base() == Some(BaseLoss::Kd) { 0.1 } else { 1.0 })),
-        field("distillation", WEIGHT, "Weight of the distillation loss.")
-            .default_of(|method| {
-                Literal::Number(match method.base() {
-                    None => 0.0,
-                    Some(BaseLoss::Kd) => 0.9,
-                    Some(BaseLoss::Dkd | BaseLoss::Nkd) => 1.0,
-                })
-            })
-            .used_by(UsedBy::Distillation)
-            .ignored_elsewhere(),
-        field("consistent", WEIGHT, "Weight of regions that agree with the teacher's prediction for the whole image.")
-            .default(Literal::Number(1.0))
-            .used_by(UsedBy::Distillation)
-            .ignored_elsewhere(),
-        field("complementary", WEIGHT, "Weight of the other regions.")
-            .default(Literal::Number(2.0))
-            .used_by(UsedBy::Distillation)
-            .ignored_elsewhere(),
     ],
 };
 

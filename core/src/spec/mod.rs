@@ -13,9 +13,11 @@
 
 mod amendment;
 mod defaults;
+mod distillation;
 mod doubts;
 mod field;
 mod fields;
+mod loss_fields;
 mod method;
 mod network;
 mod plan;
@@ -37,7 +39,7 @@ pub use method::{BaseLoss, Method};
 pub use network::{ExportedNetwork, Network, Networks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
 pub use reader::MOST_LABELS;
-pub use request::{DatasetLocation, Request, StudentRequest, TeacherRequest};
+pub use request::{DatasetLocation, Defaults, Request, StudentRequest, TeacherRequest};
 pub use resolved::{
     Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, OptimizerSpec,
     Precision, ScheduleSpec, StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,

@@ -2,15 +2,15 @@
 
 use super::defaults::{published_learning_rate, published_milestones, usual_augmentation};
 use super::reader::ObjectReader;
+use super::request::Defaults;
 use super::{Augmentation, OptimizerSpec, ScheduleSpec, StudentRequest, TeacherCache, TrainingSpec};
 use crate::text::counted;
 
-/// `choices` gets the defaults that follow from an exported student.
 pub(super) fn training(
     reader: ObjectReader<'_>,
     student: &StudentRequest,
     image_size: u32,
-    choices: &mut Vec<String>,
+    defaults: &mut Defaults,
 ) -> TrainingSpec {
     let epochs = reader.get("epochs");
     let (batch_size, devices) = (reader.get("batch_size"), reader.get("devices"));
@@ -28,7 +28,7 @@ pub(super) fn training(
         epochs,
         batch_size,
         devices,
-        optimizer: optimizer(&reader, student, choices),
+        optimizer: optimizer(&reader, student, defaults),
         schedule: schedule(&reader, epochs),
         augmentation,
         teacher_cache: teacher_cache(&reader, augmentation),
@@ -51,7 +51,7 @@ fn teacher_cache(training: &ObjectReader<'_>, augmentation: Augmentation) -> Opt
     Some(given.unwrap_or_else(|| TeacherCache::usual(augmentation)))
 }
 
-fn optimizer(training: &ObjectReader<'_>, student: &StudentRequest, choices: &mut Vec<String>) -> OptimizerSpec {
+fn optimizer(training: &ObjectReader<'_>, student: &StudentRequest, defaults: &mut Defaults) -> OptimizerSpec {
     let (kind, reader) = training.variant("optimizer");
     let weight_decay = reader.get("weight_decay");
     let optimizer = if kind == "adamw" {
@@ -69,7 +69,7 @@ fn optimizer(training: &ObjectReader<'_>, student: &StudentRequest, choices: &mu
         let given = reader.optional("learning_rate");
         let learning_rate = given.unwrap_or_else(|| published_learning_rate(student));
         if let (None, Some(exported)) = (given, &student.exported) {
-            choices.push(format!(
+            defaults.of_exported.push(format!(
                 "training.optimizer.learning_rate is {learning_rate}, a cautious default: the published recipes have none for \
                  {}",
                 exported.name

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Method, TeacherCache, usual_resize};
+use super::{BaseLoss, Method, TeacherCache, usual_resize};
 use crate::architecture::Architecture;
 use crate::dataset::SelectionRequest;
 
 /// The version of the format since which a network may be an exported one, and a classifier be replaced.
 const EXPORTED_NETWORKS: i32 = 2;
+/// The version of the format since which there are TTM, WTTM, DIST, standardised logits and iCD's term.
+const MORE_LOSSES: i32 = 3;
 
 /// A complete specification: every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,7 +118,13 @@ impl JobSpec {
     pub fn version(&self) -> i32 {
         let is_exported = self.student.architecture.is_none()
             || self.teacher.as_ref().is_some_and(|teacher| teacher.architecture.is_none());
-        if is_exported || self.student.head.is_some() { EXPORTED_NETWORKS } else { 1 }
+        if self.distillation.has_more_losses() {
+            MORE_LOSSES
+        } else if is_exported || self.student.head.is_some() {
+            EXPORTED_NETWORKS
+        } else {
+            1
+        }
     }
 }
 
@@ -197,6 +205,9 @@ pub struct Weights {
     pub distillation: f64,
     pub consistent: f64,
     pub complementary: f64,
+    /// `None` without that part, so that programs and checkpoints of before there was one know the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clustering: Option<f64>,
 }
 
 /// The distillation loss. Fields that the method does not use are absent.
@@ -222,9 +233,18 @@ pub struct DistillationSpec {
     pub warmup_epochs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclude_target: Option<bool>,
+    /// `None` for logits as they are, and never false, for the same reason as [`Weights::clustering`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_standardisation: Option<bool>,
 }
 
 impl DistillationSpec {
+    /// Whether it has something that came with [`MORE_LOSSES`].
+    fn has_more_losses(&self) -> bool {
+        let is_newer_base = matches!(self.method.base(), Some(BaseLoss::Ttm | BaseLoss::Wttm | BaseLoss::Dist));
+        is_newer_base || self.logit_standardisation.is_some() || self.weights.clustering.is_some()
+    }
+
     /// A warning for each scale that is finer than the final feature map of a network: its regions overlap, which is
     /// allowed, but rarely meant.
     pub fn fine_scales(&self, network: &Architecture, role: &str, image_size: u32) -> impl Iterator<Item = String> {

@@ -4,7 +4,10 @@
 use distillery_core::spec::{Fault, Request, schemas};
 use serde_json::{Map, Value, json};
 
-const METHODS: [&str; 7] = ["none", "kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd"];
+const METHODS: [&str; 13] = [
+    "none", "kd", "dkd", "nkd", "ttm", "wttm", "dist", "sdd_kd", "sdd_dkd", "sdd_nkd", "sdd_ttm", "sdd_wttm",
+    "sdd_dist",
+];
 
 /// A field of the request schema.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ const MAX_SERIES = 5;
  * @param {Job['spec']} spec
  * @param {Common} common
  */
-function chartsOf({ distillation: { method } }, common) {
+function chartsOf({ distillation: { method, weights } }, common) {
   const hasTeacher = method !== 'none';
   const charts = [
     new LiveChart({
@@ -35,6 +35,7 @@ function chartsOf({ distillation: { method } }, common) {
         { name: 'train/loss_distill', label: 'distillation' },
         { name: 'train/loss_consistent', label: 'consistent' },
         { name: 'train/loss_complementary', label: 'complementary' },
+        ...(weights.clustering ? [{ name: 'train/loss_clustering', label: 'clustering, before its weight' }] : []),
       ],
     }));
   }

@@ -275,15 +275,18 @@ pub fn is_file(name: &str) -> bool {
 /// The published recipe for a pair; exported networks get that of CIFAR's ResNets.
 fn recipe(args: &Args, pair: [&str; 2]) -> TrainingPlan {
     let [teacher, student] = pair.map(|name| if is_file(name) { "resnet8x4" } else { name });
-    let mut document = json!({
+    // Whatever the pair, so that pairs compare with each other and with PyTorch.
+    let scales: &[u32] = match args.scales.as_slice() {
+        [] if args.method.starts_with("sdd_") => &[1, 2, 4],
+        [] => &[1],
+        given => given,
+    };
+    let document = json!({
         "teacher": {"architecture": teacher, "checkpoint": "random"},
         "student": {"architecture": student},
         "dataset": {"path": "random"},
-        "distillation": {"method": args.method},
+        "distillation": {"method": args.method, "scales": scales},
     });
-    if !args.scales.is_empty() {
-        document["distillation"]["scales"] = json!(args.scales);
-    }
     TrainingPlan::parse(&document).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 

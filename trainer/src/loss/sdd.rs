@@ -3,7 +3,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::loss::region::Loss;
+use crate::loss::clustering::clustering;
+use crate::loss::region::{Loss, standardised};
 use distillery_core::spec::{BaseLoss, DistillationSpec, Grouping};
 
 /// Logits of the regions of a batch.
@@ -66,6 +67,8 @@ pub struct Distilled {
     pub per_scale: Tensor,
     /// Fraction of each scale's regions that are complementary: `[scales]`
     pub complementary_per_scale: Tensor,
+    /// How similar the regions are to each other, before its weight: a scalar with gradient. `None` without that part.
+    pub clustering: Option<Tensor>,
 }
 
 /// The weights of the two groups of regions.
@@ -85,6 +88,10 @@ pub struct Distillation {
     /// When a region counts as consistent.
     pub grouping: Grouping,
     pub weights: GroupWeights,
+    /// Whether `base` gets standardised logits.
+    pub is_standardised: bool,
+    /// Weight of the [clustering] beside the distillation loss; `None` without it.
+    pub clustering: Option<f64>,
     /// The weight of each region's scale: `[N]`
     region_weights: Tensor,
     /// Averages regions by scale: [scales, N]
@@ -106,12 +113,22 @@ impl Distillation {
                 gamma: spec.gamma.unwrap_or(8.0),
                 exclude_target: spec.exclude_target.unwrap_or(false),
             },
+            BaseLoss::Ttm => Loss::Ttm { temperature },
+            BaseLoss::Wttm => Loss::Wttm { temperature },
+            BaseLoss::Dist => {
+                Loss::Dist { temperature, beta: spec.beta.unwrap_or(1.0), gamma: spec.gamma.unwrap_or(1.0) }
+            }
         };
         let grouping = spec.grouping.unwrap_or(Grouping::Label);
         let weights = GroupWeights { consistent: spec.weights.consistent, complementary: spec.weights.complementary };
-        Some(Self::from_parts(base, &spec.scales, &spec.scale_weights, grouping, weights, device))
+        Some(Self {
+            is_standardised: spec.logit_standardisation.unwrap_or(false),
+            clustering: spec.weights.clustering,
+            ..Self::from_parts(base, &spec.scales, &spec.scale_weights, grouping, weights, device)
+        })
     }
 
+    /// Without standardised logits and clustering.
     #[must_use]
     pub fn from_parts(
         base: Loss,
@@ -135,6 +152,8 @@ impl Distillation {
             scales: scales.to_vec(),
             grouping,
             weights,
+            is_standardised: false,
+            clustering: None,
             region_weights: Tensor::from_slice(&region_weights).to_device(device),
             scale_means: Tensor::from_slice(&scale_means).view([scales.len() as i64, total as i64]).to_device(device),
         }
@@ -145,7 +164,12 @@ impl Distillation {
     pub fn apply(&self, student: &Regions, teacher: &Regions, target: &Tensor) -> Distilled {
         let complementary = self.agrees(teacher, target).logical_not();
         let target = target.unsqueeze(1).expand([-1, student.local.size()[1]], false);
-        let losses = self.base.of(&student.local, &teacher.local, &target);
+        let clustering = self.clustering.map(|_| clustering(&student.local, &teacher.local, &self.scales));
+        let losses = if self.is_standardised {
+            self.base.of(&standardised(&student.local), &standardised(&teacher.local), &target)
+        } else {
+            self.base.of(&student.local, &teacher.local, &target)
+        };
         let complementary = complementary.to_kind(losses.kind());
         let GroupWeights { consistent, complementary: of_complementary } = self.weights;
         let group_weights = &complementary * (of_complementary - consistent) + consistent;
@@ -162,6 +186,7 @@ impl Distillation {
             complementary_fraction: complementary.mean(None::<Kind>),
             per_scale: of_scales(&losses.detach()),
             complementary_per_scale: of_scales(&complementary),
+            clustering,
             loss,
         }
     }

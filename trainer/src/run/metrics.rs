@@ -20,6 +20,8 @@ pub enum Metric {
     ConsistentLoss,
     ComplementaryLoss,
     ComplementaryFraction,
+    /// How similar the regions are to each other.
+    Clustering,
     /// The mean loss of one scale's regions.
     ScaleLoss {
         /// The scale's position in the specification.
@@ -64,6 +66,7 @@ impl fmt::Display for Metric {
             Self::ConsistentLoss => f.write_str(series::TRAIN_LOSS_CONSISTENT),
             Self::ComplementaryLoss => f.write_str(series::TRAIN_LOSS_COMPLEMENTARY),
             Self::ComplementaryFraction => f.write_str(series::COMPLEMENTARY_FRACTION),
+            Self::Clustering => f.write_str(series::TRAIN_LOSS_CLUSTERING),
             Self::ScaleLoss { scale, .. } => f.write_str(&series::scale_loss(*scale)),
             Self::ScaleComplementaryFraction { scale, .. } => {
                 f.write_str(&series::scale_complementary_fraction(*scale))
@@ -107,6 +110,7 @@ impl<'a> StepMetrics<'a> {
             Metric::ConsistentLoss => distilled().consistent.shallow_clone(),
             Metric::ComplementaryLoss => distilled().complementary.shallow_clone(),
             Metric::ComplementaryFraction => distilled().complementary_fraction.shallow_clone(),
+            Metric::Clustering => distilled().clustering.as_ref().expect("the loss has this part").detach(),
             Metric::ScaleLoss { index, .. } => distilled().per_scale.get(index as i64),
             Metric::ScaleComplementaryFraction { index, .. } => distilled().complementary_per_scale.get(index as i64),
         }
@@ -141,6 +145,16 @@ impl Meter {
         let sums = Tensor::zeros([metrics.len() as i64], (Kind::Double, device));
         let first_bad_step = Tensor::full([] as [i64; 0], i64::MAX, (Kind::Int64, device));
         Self { metrics, sums, images: 0, first_bad_step, first_weights: None }
+    }
+
+    /// For a distillation that compares regions with each other, if it does.
+    #[must_use]
+    pub fn with_clustering(mut self, is_there: bool) -> Self {
+        if is_there {
+            self.metrics.push(Metric::Clustering);
+            self.sums = Tensor::zeros([self.metrics.len() as i64], (Kind::Double, self.sums.device()));
+        }
+        self
     }
 
     /// For a run that starts from the weights in this file, if it does: they are suspected if its first loss is not

@@ -129,8 +129,11 @@ impl<'a> Run<'a> {
         ranks.begin(&setup.student, &setup.optimizer.state(), setup.device)?;
         let open_metrics = || MetricsFile::open(&output.join(files::METRICS), setup.counters.step);
         let metrics_file = ranks.is_leader().then(open_metrics).transpose()?;
-        let scales = setup.objective.distillation.as_ref().map_or(&[][..], |distillation| &distillation.scales);
-        let meter = Meter::new(scales, setup.device).starting_from(spec.student.checkpoint.as_deref());
+        let distillation = setup.objective.distillation.as_ref();
+        let scales = distillation.map_or(&[][..], |distillation| &distillation.scales);
+        let meter = Meter::new(scales, setup.device)
+            .with_clustering(distillation.is_some_and(|distillation| distillation.clustering.is_some()))
+            .starting_from(spec.student.checkpoint.as_deref());
         if ranks.is_leader()
             && let Some(message) = doubts::disk(output, spec.training.disk_bytes(setup.student.parameters()))
         {

@@ -194,6 +194,10 @@ pub fn step(
     });
     if let Some(distilled) = &distilled {
         loss += &distilled.loss * &scalars.distillation_weight;
+        let weight = objective.distillation.as_ref().and_then(|distillation| distillation.clustering);
+        if let (Some(clustering), Some(weight)) = (&distilled.clustering, weight) {
+            loss += clustering * weight;
+        }
     }
     ended(Phase::Loss);
     optimizer.drop_gradients();
