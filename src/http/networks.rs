@@ -62,6 +62,8 @@ pub async fn find(state: &AppState, request: &Request, classes: Option<u32>) -> 
     }
     if let Some(id) = &request.student.checkpoint {
         let given = Given::of(request, "/student/architecture", request.student.architecture);
+        // With a new classifier, the classes of the old one do not matter.
+        let classes = classes.filter(|_| !request.student.new_head);
         found.networks.student = Role { name: "student", given, classes }.of_checkpoint(state, id, &mut found).await?;
     }
     Ok(found)

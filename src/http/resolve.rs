@@ -12,6 +12,7 @@ use super::AppState;
 use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
 use super::estimate::{Costs, ImageCounts, Memory, NetworkCost, Time};
+use super::extract::fault;
 use super::networks::{self, Found};
 use crate::architecture::{self, Architecture};
 use crate::db;
@@ -103,6 +104,11 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let mut request = Request::read_with(document, &networks);
     request.faults.extend(of_dataset);
     request.faults.extend(of_networks);
+    if let (Some(weights), Some(classes)) = (&request.training.class_weights, classes)
+        && let Err(detail) = weights.check(classes as usize)
+    {
+        request.faults.push(fault("/training/class_weights", detail));
+    }
     notes.append(&mut request.choices);
     let exported = Exported {
         teacher: request.teacher.as_ref().and_then(|teacher| teacher.exported.clone()),
@@ -196,7 +202,7 @@ impl Resolved {
             .chain(of_teacher)
             .chain(spec::doubts(&spec.distillation, &spec.training))
             .chain(of_dataset)
-            .chain(spec::oversized_batch(&spec.training, train_images))
+            .chain(spec::of_images(&spec.training, train_images))
             .chain(of_checkpoints)
             .chain(no_worker)
             .chain(waits)

@@ -10,6 +10,7 @@ mod discover;
 mod error;
 mod fingerprint;
 mod folder;
+mod folds;
 mod frame;
 mod hashes;
 mod idx;
@@ -24,6 +25,7 @@ mod splits;
 mod subset;
 mod summary;
 mod table;
+mod unlabelled;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -34,11 +36,13 @@ use utoipa::ToSchema;
 pub use discover::{Discovered, LONGEST_NAME, NAME_PATTERN, NAME_RULE, UnusableDirectory, discover, is_name, resolve};
 pub use error::Error;
 pub use fingerprint::fingerprint;
+pub use folds::{Fold, HeldOut, split_off};
 pub use frame::{Frame, Rectangle};
 pub use pixels::{MeanStd, plane_bytes};
 pub use selection::{SelectedImages, Selection, SelectionError, SelectionRequest};
-pub use subset::{Subset, hold_out, spread};
+pub use subset::{Subset, cap, hold_out, spread};
 pub use summary::{DatasetSummary, SplitSummary};
+pub use unlabelled::{Joined, UNLABELLED};
 
 /// Options for ambiguous files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -153,6 +157,14 @@ trait FormatReader: Debug + Send + Sync {
     fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error>;
     /// Opens the files, given the class of each image.
     fn open(&self, split: &str, labels: Vec<u32>) -> Result<Box<dyn Images>, Error>;
+    /// Splits without labels, which are not in `splits`; sorted by name. `files` and `images` know them, too.
+    fn unlabelled_splits(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// Opens a split without labels; `None` for one with them.
+    fn open_unlabelled(&self, _split: &str) -> Option<Box<dyn Images>> {
+        None
+    }
     fn choosable_columns(&self) -> ChoosableColumns {
         ChoosableColumns { image: false, label: false }
     }

@@ -62,6 +62,9 @@ pub struct StudentPlan {
     /// As a teacher's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<PathBuf>,
+    /// Whether the classifier of the first weights is replaced by a new one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_head: bool,
 }
 
 /// A data set on this machine.
@@ -94,8 +97,8 @@ impl TrainingPlan {
             return Err(request.faults);
         }
         let teacher = teacher.map(TeacherRequest::plan).transpose()?;
-        let StudentRequest { architecture, checkpoint, network, .. } = student;
-        let student = StudentPlan { architecture, checkpoint: checkpoint.map(PathBuf::from), network };
+        let StudentRequest { architecture, checkpoint, network, new_head, .. } = student;
+        let student = StudentPlan { architecture, checkpoint: checkpoint.map(PathBuf::from), network, new_head };
         let DatasetLocation { name: dataset_name, path } = dataset.location.clone();
         let directory = DatasetDirectory { name: dataset_name, path: known("/dataset/path", path)? };
         let dataset = dataset.at(directory);
@@ -131,6 +134,6 @@ impl StudentSpec {
     /// This program does not know the architecture.
     pub fn plan(self, checkpoint: Option<PathBuf>) -> Result<StudentPlan, UnknownArchitecture> {
         let architecture = self.architecture.as_deref().map(architecture::named).transpose()?;
-        Ok(StudentPlan { architecture, checkpoint, network: None })
+        Ok(StudentPlan { architecture, checkpoint, network: None, new_head: self.new_head })
     }
 }

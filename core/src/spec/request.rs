@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::field::Document;
+use super::images::dataset;
 use super::reader::{Faults, ObjectReader};
 use super::recipe::training;
 use super::{
-    DatasetName, DatasetSpec, DistillationSpec, EvalCrop, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
+    DatasetName, DatasetSpec, DistillationSpec, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
     StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
 };
 use crate::architecture::Architecture;
@@ -61,6 +62,8 @@ pub struct StudentRequest {
     pub checkpoint: Option<String>,
     /// As a teacher's.
     pub network: Option<PathBuf>,
+    /// Whether the checkpoint's classifier is replaced by a new one.
+    pub new_head: bool,
 }
 
 /// Where the data set is, as far as it could be read.
@@ -105,9 +108,9 @@ impl Request {
             return Err(self.faults);
         }
         let teacher = teacher.map(TeacherRequest::complete).transpose()?;
-        let StudentRequest { architecture, exported, checkpoint, .. } = student;
+        let StudentRequest { architecture, exported, checkpoint, new_head, .. } = student;
         let architecture = name_of("/student/architecture", architecture, exported.as_ref())?;
-        let student = StudentSpec { architecture, checkpoint };
+        let student = StudentSpec { architecture, checkpoint, new_head };
         let data = DatasetName { name: known("/dataset/name", dataset.location.name.clone())? };
         let dataset = dataset.at(data);
         Ok(JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })
@@ -229,7 +232,7 @@ fn network_file(reader: &ObjectReader<'_>) -> Option<PathBuf> {
 }
 
 /// `mean` and `std`: both or neither.
-fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
+pub(super) fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
     match (reader.is_given("mean"), reader.is_given("std")) {
         (true, false) => reader.fault("std", "is required together with mean"),
         (false, true) => reader.fault("mean", "is required together with std"),
@@ -247,53 +250,17 @@ fn student(reader: ObjectReader<'_>, found: Option<&Network>) -> StudentRequest 
         );
     }
     let (checkpoint, network) = (reader.optional("checkpoint"), network_file(&reader));
-    reader.finish();
-    StudentRequest { architecture, exported, checkpoint, network }
-}
-
-/// `native` is the side in pixels for which the networks were made. Returns whether the document has another, too.
-fn dataset(reader: ObjectReader<'_>, native: Option<u32>) -> (DatasetSpec<DatasetLocation>, bool) {
-    let path = if reader.knows("path") { reader.optional("path") } else { None };
-    let (mean, std) = normalisation(&reader);
-    if reader.is_given("eval_split") && reader.is_given("eval_fraction") {
-        reader.fault("eval_fraction", "give either eval_split or eval_fraction, not both");
+    let new_head = reader.optional("new_head").unwrap_or(false);
+    if new_head && exported.is_some() {
+        reader.fault(
+            "new_head",
+            "is for networks of GET /v1/architectures: give an exported network its new classifier before the export",
+        );
+    } else if new_head && !reader.is_given("checkpoint") {
+        reader.fault("new_head", "needs a checkpoint: without one, all weights are new");
     }
-    let given: Option<u32> = reader.optional("image_size");
-    let image_size = given.or(native).unwrap_or(32);
-    let (eval_crop, eval_resize) = eval_framing(&reader, image_size);
-    let dataset = DatasetSpec {
-        location: DatasetLocation { name: reader.optional("name"), path },
-        train_split: reader.optional("train_split"),
-        eval_split: reader.optional("eval_split"),
-        eval_fraction: reader.optional("eval_fraction"),
-        image_column: reader.optional("image_column"),
-        label_column: reader.optional("label_column"),
-        image_size,
-        mean,
-        std,
-        eval_crop,
-        eval_resize,
-        limit: reader.optional("limit"),
-    };
     reader.finish();
-    (dataset, given.is_some())
-}
-
-/// `eval_crop` and `eval_resize`, which only the centre has.
-fn eval_framing(reader: &ObjectReader<'_>, image_size: u32) -> (Option<EvalCrop>, Option<u32>) {
-    let (crop, resize): (Option<EvalCrop>, Option<u32>) =
-        (reader.optional("eval_crop"), reader.optional("eval_resize"));
-    match resize {
-        Some(_) if crop == Some(EvalCrop::Whole) => {
-            reader.fault("eval_resize", "is used with eval_crop \"centre\" only: leave out one of them");
-        }
-        Some(resize) if resize < image_size => {
-            let detail = format!("must be at least image_size, {image_size}: the centre of that size is taken");
-            reader.fault("eval_resize", detail);
-        }
-        _ => {}
-    }
-    (crop, resize)
+    StudentRequest { architecture, exported, checkpoint, network, new_head }
 }
 
 fn distillation(mut reader: ObjectReader<'_>, networks: &Networks, choices: &mut Vec<String>) -> DistillationSpec {

@@ -99,7 +99,7 @@ fn only_jobs_with_exported_networks_need_workers_that_know_them() {
     assert_eq!((plain.version(), plain.name.as_str()), (1, "resnet56 to resnet20 by sdd_kd"));
     assert_eq!(read(&pair(), exported("a", json!({})), known("resnet20")).unwrap().version(), 2);
     assert_eq!(read(&pair(), known("resnet56"), exported("a", json!({}))).unwrap().version(), 2);
-    assert_eq!(JobSpec::VERSION, 2);
+    assert_eq!(JobSpec::VERSION, 3);
 }
 
 #[test]

@@ -7,10 +7,11 @@ use distillery_core::dataset::{Dataset, DatasetOptions, Error, Frame, Images, Me
 use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
-use distillery_trainer::data::{Batches, CropSource, Crops, Framing, Loader, LoaderOptions, Shard};
+use distillery_trainer::data::{Batches, Crops, DrawSource, Framing, Loader, LoaderOptions, Shard};
 use distillery_trainer::device;
 use distillery_trainer::device::cuda::Tf32;
 use distillery_trainer::loss::sdd::Distillation;
+use distillery_trainer::loss::target::CrossEntropy;
 use distillery_trainer::models::{self, Network};
 use distillery_trainer::ranks::Ranks;
 use distillery_trainer::run::cuda_graphs::StepExecutor;
@@ -63,7 +64,7 @@ impl Measured {
         let spec = TrainingPlan::parse(&document).unwrap_or_else(|faults| panic!("{faults:?}"));
         let loader = open(args, spec.dataset.image_size, device);
         let side = u64::from(spec.dataset.image_size);
-        let crop_source = CropSource { seed: 0, images: loader.len(), side, device };
+        let crop_source = DrawSource { seed: 0, images: loader.len(), side, device };
         let MeanStd { mean, std } = loader.mean_std();
         let mut teacher = build(teacher);
         teacher.place(device, Kind::Float);
@@ -95,6 +96,7 @@ impl Measured {
                 batch_size: args.batch,
                 teacher: Some(teacher),
                 distillation: Distillation::new(&spec.distillation, device),
+                label_loss: CrossEntropy::default(),
                 cross_entropy: spec.distillation.weights.cross_entropy,
                 weight: spec.distillation.weights.distillation,
                 clip: spec.training.clip_grad_norm,
@@ -112,14 +114,10 @@ impl Measured {
             }
         };
         self.number += 1;
-        Inputs {
-            crops: Some(self.crops.of_batch(0, 0, &batch.index_tensor)),
-            images: batch.images,
-            labels: batch.labels,
-            teacher_logits: None,
-            // At learning rate 0, all steps compute with numbers of the size that training begins with.
-            scalars: StepScalars::new(0.0, self.objective.weight, self.number, self.device),
-        }
+        // At learning rate 0, all steps compute with numbers of the size that training begins with.
+        let scalars = StepScalars::new(0.0, self.objective.weight, self.number, self.device);
+        let crops = Some(self.crops.of_batch(0, 0, &batch.index_tensor));
+        Inputs { crops, ..Inputs::new(batch.images, batch.labels, scalars) }
     }
 
     fn step(&mut self, inputs: &Inputs, ended: impl FnMut(Phase)) {

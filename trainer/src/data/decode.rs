@@ -5,10 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use super::augment::resized_crop;
+use super::augment::{crop_of_view, resized_crop};
 use super::error::LoadError;
+use super::framing::VariedPart;
+use super::policy;
 use super::random::generator;
-use distillery_core::dataset::{self, Frame, Images, MeanStd, plane_bytes};
+use distillery_core::dataset::{self, Frame, Images, MeanStd, UNLABELLED, plane_bytes};
+use distillery_core::spec::Policy;
 
 /// Corrupt images that are named in messages.
 const NAMED: usize = 10;
@@ -25,6 +28,13 @@ pub(super) enum View {
         seed: u64,
         epoch: u32,
     },
+    /// A part, which is varied by operations that depend on (seed, epoch, image), too.
+    Varied {
+        part: VariedPart,
+        policy: Policy,
+        seed: u64,
+        epoch: u32,
+    },
 }
 
 impl View {
@@ -35,6 +45,21 @@ impl View {
             Self::ResizedCrop { seed, epoch } => {
                 let part = |size| resized_crop(size, &mut generator(b"rcrop\0\0\0", seed, epoch, index as u64));
                 images.read(index, &Frame::Part(&part), side, planes)
+            }
+            Self::Varied { part, policy, seed, epoch } => {
+                let framed = match part {
+                    VariedPart::Whole | VariedPart::CropFlip => Self::Whole,
+                    VariedPart::ResizedCrop => Self::ResizedCrop { seed, epoch },
+                };
+                framed.read(images, index, side, planes)?;
+                let mut spare = vec![0; planes.len()];
+                if part == VariedPart::CropFlip {
+                    spare.copy_from_slice(planes);
+                    crop_of_view(seed, epoch, index as u64).apply(&spare, planes, side as usize);
+                }
+                let random = &mut generator(b"policy\0\0", seed, epoch, index as u64);
+                policy::vary(policy, planes, &mut spare, side as usize, random);
+                Ok(())
             }
         }
     }
@@ -70,13 +95,18 @@ pub(super) fn decode(images: &dyn Images, requested: &[usize], view: View, side:
                 if labels.len() < place {
                     pixels.copy_within(place * size..(place + 1) * size, labels.len() * size);
                 }
-                labels.push(i64::from(images.labels()[*index]));
+                labels.push(class(images.labels()[*index]));
                 indices.push(*index);
             }
         }
     }
     pixels.truncate(labels.len() * size);
     DecodedImages { pixels, labels, indices, failures }
+}
+
+/// A class as batches have it: negative for an image without a label.
+pub(super) fn class(label: u32) -> i64 {
+    if label == UNLABELLED { -1 } else { label.into() }
 }
 
 /// The corrupt images of a split, shared with the decoding threads.

@@ -11,6 +11,8 @@ pub struct Normalisation {
     pub std: [f64; 3],
     scale: Tensor,
     offset: Tensor,
+    /// The mean colour, which becomes 0: bytes as float32, [1, 3, 1, 1].
+    pub blank: Tensor,
 }
 
 impl Normalisation {
@@ -21,10 +23,11 @@ impl Normalisation {
             |values: [f64; 3]| Tensor::from_slice(&values).to_kind(Kind::Float).view([1, 3, 1, 1]).to_device(device);
         let scale = channels(std::array::from_fn(|c| 1.0 / (255.0 * std[c])));
         let offset = channels(std::array::from_fn(|c| -mean[c] / std[c]));
-        Self { mean, std, scale, offset }
+        let blank = channels(mean.map(|mean| 255.0 * mean));
+        Self { mean, std, scale, offset, blank }
     }
 
-    /// Converts bytes [B, 3, S, S] to float32.
+    /// Converts bytes [B, 3, S, S], or numbers in their range, to float32.
     pub fn apply(&self, images: &Tensor) -> Tensor {
         let mut scaled = images * &self.scale;
         scaled += &self.offset;

@@ -1,5 +1,6 @@
-//! The distillation losses, and the report on what the teacher sees in the regions of an image.
+//! The losses, and the report on what the teacher sees in the regions of an image.
 
 pub mod region;
 pub mod region_report;
 pub mod sdd;
+pub mod target;

@@ -29,6 +29,12 @@ pub enum Loss {
 }
 
 impl Loss {
+    /// Whether another label gives another loss.
+    #[must_use]
+    pub fn depends_on_label(&self) -> bool {
+        !matches!(self, Self::Kd { .. })
+    }
+
     /// The loss `[*]` of `student` [*, K] against `teacher` [*, K] where the labels are `target` `[*]`.
     pub fn of(&self, student: &Tensor, teacher: &Tensor, target: &Tensor) -> Tensor {
         match *self {

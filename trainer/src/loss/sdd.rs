@@ -4,6 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::loss::region::Loss;
+use crate::loss::target::{MixedLabels, Target};
 use distillery_core::spec::{BaseLoss, DistillationSpec, Grouping};
 
 /// Logits of the regions of a batch.
@@ -66,6 +67,21 @@ pub struct Distilled {
     pub per_scale: Tensor,
     /// Fraction of each scale's regions that are complementary: `[scales]`
     pub complementary_per_scale: Tensor,
+}
+
+impl Distilled {
+    /// The mean with `other`, in which this one has the weight `share` (a scalar).
+    fn mixed_with(&self, other: &Self, share: &Tensor) -> Self {
+        let mean = |own: &Tensor, other: &Tensor| other.lerp_tensor(own, &share.to_kind(own.kind()));
+        Self {
+            loss: mean(&self.loss, &other.loss),
+            consistent: mean(&self.consistent, &other.consistent),
+            complementary: mean(&self.complementary, &other.complementary),
+            complementary_fraction: mean(&self.complementary_fraction, &other.complementary_fraction),
+            per_scale: mean(&self.per_scale, &other.per_scale),
+            complementary_per_scale: mean(&self.complementary_per_scale, &other.complementary_per_scale),
+        }
+    }
 }
 
 /// The weights of the two groups of regions.
@@ -143,13 +159,32 @@ impl Distillation {
     /// The loss of a batch with labels `target` `[B]`.
     #[must_use]
     pub fn apply(&self, student: &Regions, teacher: &Regions, target: &Tensor) -> Distilled {
-        let complementary = self.agrees(teacher, target).logical_not();
+        self.of_losses(&self.losses(student, teacher, target), teacher, target)
+    }
+
+    /// The loss of a batch whose images may be mixed: then the mean of the losses with both labels, weighted by their
+    /// shares, as for the cross entropy. A region that is consistent by one of the labels only so counts with its share
+    /// on either side.
+    #[must_use]
+    pub fn apply_mixed(&self, student: &Regions, teacher: &Regions, target: &Target) -> Distilled {
+        let losses = self.losses(student, teacher, &target.labels);
+        let own = self.of_losses(&losses, teacher, &target.labels);
+        let Some(MixedLabels { labels, own_share }) = &target.mixed else { return own };
+        let losses = if self.base.depends_on_label() { self.losses(student, teacher, labels) } else { losses };
+        own.mixed_with(&self.of_losses(&losses, teacher, labels), own_share)
+    }
+
+    /// The unweighted loss of each region: [B, N]
+    fn losses(&self, student: &Regions, teacher: &Regions, target: &Tensor) -> Tensor {
         let target = target.unsqueeze(1).expand([-1, student.local.size()[1]], false);
-        let losses = self.base.of(&student.local, &teacher.local, &target);
-        let complementary = complementary.to_kind(losses.kind());
+        self.base.of(&student.local, &teacher.local, &target)
+    }
+
+    fn of_losses(&self, losses: &Tensor, teacher: &Regions, target: &Tensor) -> Distilled {
+        let complementary = self.agrees(teacher, target).logical_not().to_kind(losses.kind());
         let GroupWeights { consistent, complementary: of_complementary } = self.weights;
         let group_weights = &complementary * (of_complementary - consistent) + consistent;
-        let weighted = group_weights * &self.region_weights * &losses;
+        let weighted = group_weights * &self.region_weights * losses;
         let loss = weighted.mean(None::<Kind>);
         let contribution = (weighted.detach() * &complementary).mean(None::<Kind>);
         let of_scales = |values: &Tensor| {

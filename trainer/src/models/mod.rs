@@ -302,29 +302,41 @@ impl Network {
     }
 
     fn compiled(&self, kind: Kind, batch_size: u32, side: u32, fuses: bool) -> Self {
-        let constant = |weight: &Weight| Weight {
+        let plan = fuse(self.source.program(self.classes, side), Purpose::Inference);
+        let copy = self.with_weights(&[]);
+        let frozen = Some(Frozen::new(plan, &copy.weights, kind, i64::from(batch_size), fuses));
+        Self { compute: kind, frozen, ..copy }
+    }
+
+    /// A copy without gradients whose first weights are these, which keep their storage, and whose others are its own.
+    #[must_use]
+    pub fn with_weights(&self, values: &[Tensor]) -> Self {
+        let constant = |(index, weight): (usize, &Weight)| Weight {
             name: weight.name.clone(),
-            tensor: weight.tensor.detach(),
+            tensor: values.get(index).unwrap_or(&weight.tensor).detach(),
             trained: false,
             ..*weight
         };
-        let weights: Vec<Weight> = self.weights.iter().map(constant).collect();
-        let plan = fuse(self.source.program(self.classes, side), Purpose::Inference);
-        let frozen = Some(Frozen::new(plan, &weights, kind, i64::from(batch_size), fuses));
-        let (training, evaluation) = (Arc::clone(&self.training), Arc::clone(&self.evaluation));
-        let Self { classes, state, kind: of_weights, .. } = *self;
+        let Self { classes, state, kind, compute, .. } = *self;
         Self {
             source: self.source.clone(),
             classes,
-            training,
-            evaluation,
-            weights,
+            training: Arc::clone(&self.training),
+            evaluation: Arc::clone(&self.evaluation),
+            weights: self.weights.iter().enumerate().map(constant).collect(),
             state,
             noise: None,
-            kind: of_weights,
-            compute: kind,
-            frozen,
+            kind,
+            compute,
+            frozen: None,
         }
+    }
+
+    /// The names of the trained tensors of the classifier.
+    #[must_use]
+    pub fn head_names(&self) -> HashSet<&str> {
+        let of_head = self.training.head.weights().filter(|&index| index < self.state);
+        of_head.map(|index| self.weights[index].name.as_str()).collect()
     }
 
     /// Overwrites one tensor of the state dict. The caller has checked name and shape.

@@ -9,11 +9,13 @@ use crate::data::open::Data;
 use crate::error::{Error, Result};
 use crate::models::{self, Network, state_dict};
 use crate::worker_link::report::{Report, warning};
+use distillery_core::architecture::Architecture;
 use distillery_core::checkpoint::Checkpoint;
 use distillery_core::dataset::MeanStd;
 use distillery_core::exported::is_exported;
 use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::{TeacherPlan, TrainingPlan};
+use distillery_core::text::counted;
 
 /// The networks of a run, with the hashes of the files that they come from.
 #[derive(Debug)]
@@ -139,6 +141,9 @@ fn load_student(spec: &TrainingPlan, data: &Data, report: &mut dyn Report) -> Re
     let named = |checkpoint| Named { role: "student", checkpoint, network: student.network.as_deref() };
     let loaded = match (student.architecture, &student.checkpoint) {
         (Some(architecture), None) => return Ok((build(architecture), None)),
+        (Some(architecture), Some(path)) if student.new_head => {
+            load_body(build(architecture), &named(path), spec.training.seed, report)?
+        }
         (Some(architecture), Some(path)) => load_checkpoint(build(architecture), &named(path), data, report)?,
         (None, Some(path)) => load_exported(&named(path), data, report)?,
         (None, None) => return Err(Error::user("the student has neither an architecture nor a checkpoint: name one")),
@@ -197,10 +202,42 @@ impl Loaded {
 
 /// Loads a checkpoint into a network of the zoo.
 fn load_checkpoint(network: Network, named: &Named<'_>, data: &Data, report: &mut dyn Report) -> Result<Loaded> {
+    let (checkpoint, classes) = open_checkpoint(&network, named, report)?;
     let (path, title) = (named.checkpoint, named.title());
-    let Some(architecture) = network.architecture() else {
-        return Err(Error::internal(format!("{network:?} has no architecture")));
-    };
+    state_dict::check_classes(&title, path, classes, (data.path.as_path(), data.classes.count))?;
+    load_into(network, checkpoint, named, report)
+}
+
+/// Loads all of a checkpoint but its classifier into a network of the zoo, which keeps its own. Says so.
+fn load_body(network: Network, named: &Named<'_>, seed: u64, report: &mut dyn Report) -> Result<Loaded> {
+    let (checkpoint, classes) = open_checkpoint(&network, named, report)?;
+    let architecture = architecture_of(&network)?;
+    let Loaded { network: trained, checkpoint, hashes } =
+        load_into(models::build(architecture, classes, seed), checkpoint, named, report)?;
+    let head = network.head_names();
+    for (index, weight) in trained.weights().iter().enumerate() {
+        if !head.contains(weight.name.as_str()) {
+            network.set(index, &weight.tensor);
+        }
+    }
+    let message = format!(
+        "the student's classifier is new, with {}; that of its checkpoint, with {}, is not used (student.new_head)",
+        counted(network.classes(), "class", "classes"),
+        counted(classes, "class", "classes")
+    );
+    report.event(&Event::Log { level: Level::Info, message });
+    drop(head);
+    Ok(Loaded { network, checkpoint, hashes })
+}
+
+fn architecture_of(network: &Network) -> Result<&'static Architecture> {
+    network.architecture().ok_or_else(|| Error::internal(format!("{network:?} has no architecture")))
+}
+
+/// Opens a checkpoint of a network of the zoo. Returns it with the number of classes of its classifier.
+fn open_checkpoint(network: &Network, named: &Named<'_>, report: &mut dyn Report) -> Result<(Checkpoint, u32)> {
+    let (path, title) = (named.checkpoint, named.title());
+    let architecture = architecture_of(network)?;
     if is_exported(path) {
         return Err(Error::user(format!(
             "{title} {} is an exported network, which has no other architecture: leave out {}.architecture",
@@ -212,9 +249,13 @@ fn load_checkpoint(network: Network, named: &Named<'_>, data: &Data, report: &mu
     for note in checkpoint.notes() {
         report.event(&warning(format!("{title}: {note}")));
     }
-    state_dict::check_classes(&title, path, classes, (data.path.as_path(), data.classes.count))?;
-    if let Some(doubt) = state_dict::load(&network, &checkpoint, path)? {
-        report.event(&warning(format!("{title}: {doubt}")));
+    Ok((checkpoint, classes))
+}
+
+/// Copies a checkpoint into the network that it is of.
+fn load_into(network: Network, checkpoint: Checkpoint, named: &Named<'_>, report: &mut dyn Report) -> Result<Loaded> {
+    if let Some(doubt) = state_dict::load(&network, &checkpoint, named.checkpoint)? {
+        report.event(&warning(format!("{}: {doubt}", named.title())));
     }
     Ok(Loaded { network, checkpoint: Some(checkpoint), hashes: named.hashes()? })
 }

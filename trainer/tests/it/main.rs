@@ -22,6 +22,7 @@ mod networks;
 mod optim;
 mod output;
 mod ranks;
+mod recipe;
 mod regions;
 mod resume;
 mod rows;
