@@ -44,11 +44,22 @@ impl Balance {
     }
 }
 
-/// Each of `images` as often as it comes.
-pub(super) fn repeated(images: impl Iterator<Item = usize>, often: Option<&[u32]>) -> Vec<usize> {
-    match often {
-        None => images.collect(),
-        Some(often) => images.flat_map(|image| std::iter::repeat_n(image, often[image] as usize)).collect(),
+/// How often the images of an epoch come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Repeats<'a> {
+    /// By image; `None` for once.
+    pub often: Option<&'a [u32]>,
+    /// What is added to an image's number each time that it comes again: the number of images, where it shall be varied
+    /// otherwise then, or 0.
+    pub stride: usize,
+}
+
+impl Repeats<'_> {
+    /// Each of `images` as often as it comes.
+    pub(super) fn of(self, images: impl Iterator<Item = usize>) -> Vec<usize> {
+        let Some(often) = self.often else { return images.collect() };
+        let times = |image: usize| (0..often[image] as usize).map(move |time| image + time * self.stride);
+        images.flat_map(times).collect()
     }
 }
 
@@ -79,5 +90,13 @@ mod tests {
         assert!(seen.iter().all(|&seen| seen > 0), "every image comes at some time: {seen:?}");
         // Images without a label come once.
         assert_eq!(Balance::new(&[0, -1, 0, 1], 2).multiplicities(4, &mut generator(b"test\0\0\0\0", 1, 0, 0))[1], 1);
+    }
+    #[test]
+    fn an_image_that_comes_again_has_another_number_or_the_same() {
+        let often = [0, 3, 1];
+        let of = |stride| Repeats { often: Some(&often), stride }.of(0..3);
+        assert_eq!(of(3), [1, 4, 7, 2]);
+        assert_eq!(of(0), [1, 1, 1, 2]);
+        assert_eq!(Repeats { often: None, stride: 3 }.of(0..3), [0, 1, 2]);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use rand::seq::SliceRandom;
 use tch::{Device, Tensor};
 
-use super::balance::{Balance, repeated};
+use super::balance::{Balance, Repeats};
 use super::batch::{Batch, Cut, Portion, tensors};
 use super::decode::{self, Corrupt, PixelSums, View, decode};
 use super::error::LoadError;
@@ -226,12 +226,18 @@ impl Loader {
     /// or of fewer where a file's images are unpacked in blocks and two windows would not fit into memory.
     #[must_use]
     pub fn epoch(&self, epoch: u32, first_batch: u64) -> Batches {
-        self.epoch_of_view(epoch, epoch, first_batch)
+        self.varied(epoch, epoch, first_batch, self.count)
     }
 
-    /// Like [`epoch`](Self::epoch), but with the random crops of epoch `view`.
+    /// Like [`epoch`](Self::epoch), but with the random crops of view `view`: those of an image that comes several times
+    /// in the epoch are the same.
     #[must_use]
     pub fn epoch_of_view(&self, epoch: u32, view: u32, first_batch: u64) -> Batches {
+        self.varied(epoch, view, first_batch, 0)
+    }
+
+    /// `stride` is that of [`Repeats`].
+    fn varied(&self, epoch: u32, view: u32, first_batch: u64, stride: usize) -> Batches {
         let mut random = generator(b"order\0\0\0", self.options.seed, epoch, 0);
         let cut = Cut { batch_size: self.batch_size(), shard: self.options.shard };
         let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(cut.batch_size);
@@ -241,12 +247,13 @@ impl Loader {
         let often = often.as_deref();
         match &self.store {
             PixelSource::Memory { pixels, labels } => {
-                let mut order = repeated(0..self.count, often);
+                let mut order = Repeats { often, stride: 0 }.of(0..self.count);
                 order.shuffle(&mut random);
                 self.of_memory((pixels, labels), &order[skipped.min(order.len())..], cut)
             }
             PixelSource::Stream { images, window } => {
-                let order = ImageOrder::shuffled((self.count, often), *window, skipped, &mut random);
+                let repeats = Repeats { often, stride };
+                let order = ImageOrder::shuffled((self.count, repeats), *window, skipped, &mut random);
                 self.of_stream(images, order, cut, view)
             }
         }

@@ -10,7 +10,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use tch::{Device, TchError, Tensor};
 
-use super::balance::repeated;
+use super::balance::Repeats;
 use super::batch::{Batch, Cut, Portion, tensors};
 use super::decode::{Corrupt, View, decode};
 use super::error::LoadError;
@@ -41,10 +41,10 @@ pub(super) struct ImageOrder {
 }
 
 impl ImageOrder {
-    /// Blocks in random order, and images shuffled within windows of blocks, each as `often` as that says. Leaves out the
+    /// Blocks in random order, and images shuffled within windows of blocks, each as often as it `repeats`. Leaves out the
     /// first `skipped` images.
     pub(super) fn shuffled(
-        (count, often): (usize, Option<&[u32]>),
+        (count, repeats): (usize, Repeats<'_>),
         window: usize,
         skipped: usize,
         random: &mut impl Rng,
@@ -52,7 +52,7 @@ impl ImageOrder {
         let mut blocks = blocks(count);
         blocks.shuffle(random);
         let mixed = |blocks: &[Range<usize>]| {
-            let mut images = repeated(blocks.iter().cloned().flatten(), often);
+            let mut images = repeats.of(blocks.iter().cloned().flatten());
             images.shuffle(random);
             (blocks.iter().map(|block| block.start).collect(), images)
         };

@@ -201,11 +201,14 @@ impl<'a> Run<'a> {
         let weight = self.setup.objective.weight * warmup;
         let steps_per_epoch = self.setup.started.steps_per_epoch;
         let first = self.setup.counters.step_in_epoch;
-        let view = match training.teacher_cache {
-            Some(TeacherCache::Views(views)) => view_of(training.seed, epoch, views),
-            _ => epoch,
+        let train = &self.setup.data.train;
+        let (view, batches) = match training.teacher_cache {
+            Some(TeacherCache::Views(views)) => {
+                let view = view_of(training.seed, epoch, views);
+                (view, train.epoch_of_view(epoch, view, first))
+            }
+            _ => (epoch, train.epoch(epoch, first)),
         };
-        let batches = self.setup.data.train.epoch_of_view(epoch, view, first);
         let images = self.setup.data.train.len();
         let part = EpochPart { epoch, view, first_batch: first, batches: steps_per_epoch };
         let variation = EpochVariation::draw(self.spec, images, self.setup.device, part);
