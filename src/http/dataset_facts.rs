@@ -100,9 +100,20 @@ pub async fn is_new(state: &AppState, name: &str) -> bool {
 /// What of a specification decides about the [facts](DatasetFacts): what [`open`] reads of it, and nothing else, so
 /// that a sweep over image sizes looks once.
 fn question(spec: &DatasetSpec) -> anyhow::Result<String> {
-    let SelectionRequest { train_split, eval_split, eval_fraction, limit } = spec.selection();
+    let SelectionRequest {
+        train_split,
+        eval_split,
+        eval_fraction,
+        fold,
+        split_seed,
+        unlabelled_split,
+        limit,
+        limit_per_class,
+    } = spec.selection();
     let (name, columns) = (&spec.location.name, (&spec.image_column, &spec.label_column));
-    Ok(serde_json::to_string(&(name, columns, train_split, eval_split, eval_fraction, limit))?)
+    let fold = fold.map(|fold| (fold.number, fold.of));
+    let evaluated = (eval_split, eval_fraction, fold, split_seed);
+    Ok(serde_json::to_string(&(name, columns, train_split, evaluated, unlabelled_split, limit, limit_per_class))?)
 }
 
 /// The fingerprint of the server's copy of a data set. Requests at about the same time share a lookup.
@@ -138,12 +149,14 @@ fn open(path: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFa
         Some("train_split") => ("/dataset/train_split", error),
         Some("eval_split") => ("/dataset/eval_split", error),
         Some("eval_fraction") => ("/dataset/eval_fraction", error),
+        Some("unlabelled_split") => ("/dataset/unlabelled_split", error),
+        Some("fold") => ("/dataset/folds", error),
         _ => ("/dataset/name", error),
     })?;
     let count = |images: &SelectedImages| images.labels.len() as u64;
     Ok(DatasetFacts {
         classes: dataset.classes().count,
-        train_images: count(&selection.train),
+        train_images: count(&selection.train) + selection.unlabelled.as_ref().map_or(0, |(_, images)| *images),
         eval_images: count(&selection.eval),
         notes: selection.warnings.into_iter().chain(selection.notes).collect(),
     })
@@ -223,7 +236,10 @@ mod tests {
             json!({"train_split": "a"}),
             json!({"eval_split": "a"}),
             json!({"eval_fraction": 0.5}),
+            json!({"eval_fraction": 0.5, "split_seed": 1}),
+            json!({"folds": 5, "fold": 2}),
             json!({"limit": 7}),
+            json!({"limit_per_class": 7}),
             json!({"image_column": "a"}),
             json!({"label_column": "a"}),
         ] {

@@ -12,13 +12,14 @@ use super::AppState;
 use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
 use super::estimate::{Costs, ImageCounts, Memory, NetworkCost, Time};
+use super::extract::fault;
 use super::networks::{self, Found};
 use crate::architecture::{self, Architecture};
 use crate::db;
 use crate::db::datasets::StoredDataset;
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
 use crate::db::jobs::{DeviceKind, NetworkNames};
-use crate::spec::{self, DatasetName, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request};
+use crate::spec::{self, DatasetName, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request, TrainingSpec};
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -111,8 +112,9 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     let mut request = Request::read_with(document, &networks);
     request.faults.extend(of_dataset);
     request.faults.extend(of_networks);
+    request.faults.extend(wrong_class_weights(&request.training, classes));
     let mut defaults = std::mem::take(&mut request.defaults);
-    notes.append(&mut defaults.of_exported);
+    notes.append(&mut defaults.noted);
     let published = defaults.published;
     let exported = Exported {
         teacher: request.teacher.as_ref().and_then(|teacher| teacher.exported.clone()),
@@ -150,6 +152,12 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
     }
+}
+
+/// That there is not one weight for each class of the data set.
+fn wrong_class_weights(training: &TrainingSpec, classes: Option<u32>) -> Option<Fault> {
+    let detail = training.class_weights.as_ref()?.check(classes? as usize).err()?;
+    Some(fault("/training/class_weights", detail))
 }
 
 /// Makes a job name the version of an uploaded data set, so that a later upload of the name does not change what it
@@ -237,7 +245,7 @@ impl Resolved {
             .chain(of_teacher)
             .chain(spec::doubts(&spec.distillation, &spec.training))
             .chain(of_dataset)
-            .chain(spec::oversized_batch(&spec.training, train_images))
+            .chain(spec::of_images(&spec.training, train_images))
             .chain(notes)
             .chain(published)
             .chain(new_classifier)

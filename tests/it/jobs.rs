@@ -107,6 +107,8 @@ async fn every_promised_series_is_recorded() {
         "eval/top1",
         "eval/top5",
         "eval/loss",
+        "eval/balanced_accuracy",
+        "eval/f1",
         "lr",
         "memory/resident_bytes",
         "images_per_second",
@@ -120,7 +122,15 @@ async fn every_promised_series_is_recorded() {
     assert_eq!(names, expected);
     let artifacts = server.get(&format!("/v1/jobs/{student}/artifacts")).await;
     let names: Vec<_> = artifacts["data"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
-    for name in ["student.safetensors", "student-last.safetensors", "manifest.json", "metrics.ndjson", "regions.json"] {
+    let files = [
+        "student.safetensors",
+        "student-last.safetensors",
+        "manifest.json",
+        "metrics.ndjson",
+        "regions.json",
+        "classes.json",
+    ];
+    for name in files {
         assert!(names.contains(&json!(name)), "{name} is missing from {names:?}");
     }
 }

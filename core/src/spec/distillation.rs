@@ -63,7 +63,7 @@ fn usual_scales(kinship: Kinship, networks: &Networks, defaults: &mut Defaults) 
     let published = kinship.published_scales();
     match networks.cut(published) {
         Some(cut) => {
-            defaults.of_exported.push(format!(
+            defaults.noted.push(format!(
                 "distillation.scales is {cut:?}: the other published ones are finer than the feature map of an exported \
                  network"
             ));

@@ -36,6 +36,8 @@ pub struct Field {
     pub is_rare: bool,
     /// Whether jobs stored by earlier versions lack it.
     pub is_newer: bool,
+    /// Whether it stands for others, which the job has in its place.
+    pub is_in_requests_only: bool,
 }
 
 /// What is written in this format: data and checkpoints are named differently in each.
@@ -80,6 +82,11 @@ pub enum Kind {
     Channels(RangeInclusive<f64>),
     Labels,
     TeacherCache,
+    /// `balanced`, or a number in this range for each class.
+    ClassWeights {
+        longest: usize,
+        each: RangeInclusive<f64>,
+    },
     Object(&'static Object),
     /// One of several objects, told apart by `type`; the first by default.
     Variants {
@@ -178,6 +185,7 @@ impl Field {
             title: None,
             is_rare: false,
             is_newer: false,
+            is_in_requests_only: false,
         }
     }
 
@@ -223,6 +231,10 @@ impl Field {
 
     pub(super) const fn newer(self) -> Self {
         Self { is_newer: true, ..self }
+    }
+
+    pub(super) const fn in_requests_only(self) -> Self {
+        Self { is_in_requests_only: true, ..self }
     }
 
     /// The default of a method that uses the field, where it does not depend on other fields.

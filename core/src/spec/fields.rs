@@ -4,13 +4,14 @@
 //! through those the dashboard's form. A new field is a row here, a member of [`JobSpec`](super::JobSpec), and a line
 //! in `request.rs`.
 
+mod training;
+
 use super::field::Document::{Job, TrainingFile};
-use super::field::Kind::{
-    Architecture, Boolean, Channels, CheckpointId, Choice, Integer, Integers, Name, Number, Path, Text,
-};
+use super::field::Kind::{Architecture, Channels, CheckpointId, Choice, Integer, Name, Number, Path, Text};
 use super::field::{Field, Kind, Literal, Object, UsedBy};
 use super::loss_fields::DISTILLATION;
 use crate::dataset::{LONGEST_NAME, MeanStd};
+use training::TRAINING;
 
 /// JSON numbers are exact up to 2^53 in every language that may read a specification back.
 const LARGEST_EXACT: i64 = (1 << 53) - 1;
@@ -148,6 +149,13 @@ const DATASET: Object = Object {
             "Number of images to train on, spread over the classes as the training split has them and the same for \
              every seed; all by default.",
         ),
+        field(
+            "limit_per_class",
+            Integer(1..=1_000_000_000),
+            "Number of images of each class to train on, spread over them and the same for every seed; all by default. \
+             Not together with `limit`.",
+        )
+        .rare(),
         field("train_split", Name { longest: LONGEST_NAME }, "Split to train on; `train` by default.").rare(),
         field(
             "eval_split",
@@ -161,6 +169,32 @@ const DATASET: Object = Object {
             "Fraction of each class of the training split that is held out to evaluate on, instead of a split: the \
              same images for every seed.",
         )
+        .rare(),
+        field(
+            "folds",
+            Integer(2..=100),
+            "Number of equal parts of the training split for cross-validation, each with all classes; needs `fold`.",
+        )
+        .rare(),
+        field(
+            "fold",
+            Integer(1..=100),
+            "Which of the `folds` to evaluate on, from 1; the student is trained on the others.",
+        )
+        .rare(),
+        field(
+            "split_seed",
+            Integer(0..=LARGEST_EXACT),
+            "Draws the images of `eval_fraction` or of the folds at random; by default they are taken from all over the \
+             split. Not the seed of training, so that students of several seeds are evaluated on the same images.",
+        )
+        .rare(),
+        field(
+            "unlabelled_split",
+            Name { longest: LONGEST_NAME },
+            "Split whose images are trained on as well, without labels: the student learns them from the teacher alone.",
+        )
+        .used_by(UsedBy::Distillation)
         .rare(),
         field("image_column", Text { longest: 200 }, "Parquet column with the images, where the schema does not tell.")
             .rare(),
@@ -197,117 +231,3 @@ const DATASET: Object = Object {
         .rare(),
     ],
 };
-
-const INTERVAL: Kind = Integer(1..=MOST_EPOCHS);
-
-const TRAINING: Object = Object {
-    name: "TrainingSpec",
-    description: "The training recipe.",
-    fields: &[
-        field("epochs", Integer(1..=MOST_EPOCHS), "Passes over the training split.").default(Literal::Integer(240)),
-        field("batch_size", Integer(1..=65_536), "Images per optimisation step, on all devices together.")
-            .default(Literal::Integer(64)),
-        field(
-            "seed",
-            Integer(0..=LARGEST_EXACT),
-            "Determines the initial weights, the order of the images and the augmentation.",
-        )
-        .default(Literal::Integer(0)),
-        field(
-            "augmentation",
-            Choice("Augmentation"),
-            "How training images are varied; by default `crop_flip` up to 64 pixels, else `resized_crop_flip`.",
-        )
-        .follows(),
-        field(
-            "devices",
-            Integer(1..=64),
-            "Devices of one worker that train together, each on its part of every batch.",
-        )
-        .default(Literal::Integer(1))
-        .newer(),
-        field(
-            "teacher_cache",
-            Kind::TeacherCache,
-            "What is kept of the teacher's outputs: `off` (default), `exact` (default without augmentation) or \
-             `views:<n>`.",
-        )
-        .follows()
-        .used_by(UsedBy::Distillation),
-        field("clip_grad_norm", Number(1e-6..=1e9), "Largest norm of the gradient over all parameters.")
-            .default(Literal::Number(40.0))
-            .null_means("no clipping")
-            .rare(),
-        field("precision", Choice("Precision"), "Arithmetic of the networks; losses and weights are always float32.")
-            .default(Literal::Text("auto"))
-            .rare(),
-        field("checkpoint_every_epochs", INTERVAL, "Epochs between two checkpoints to resume from.")
-            .default(Literal::Integer(1))
-            .rare(),
-        field("eval_every_epochs", INTERVAL, "Epochs between two evaluations.").default(Literal::Integer(1)).rare(),
-        field("optimizer", Kind::Variants { name: "OptimizerSpec", variants: &[SGD, ADAMW] }, "The optimiser.")
-            .default(Literal::Empty)
-            .title("Optimiser"),
-        field(
-            "schedule",
-            Kind::Variants { name: "ScheduleSpec", variants: &[MULTISTEP, COSINE, CONSTANT] },
-            "How the learning rate changes from epoch to epoch.",
-        )
-        .default(Literal::Empty)
-        .title("Learning-rate schedule"),
-    ],
-};
-
-const RATE: Kind = Number(0.0..=1e3);
-
-const SGD: Object = Object {
-    name: "sgd",
-    description: "Stochastic gradient descent, in PyTorch's formulation.",
-    fields: &[
-        field(
-            "learning_rate",
-            RATE,
-            "Initial learning rate; by default 0.05, or 0.01 for ShuffleNet, MobileNet and exported students.",
-        )
-        .follows(),
-        field("momentum", Number(0.0..=0.999_999), "Momentum; 0 for none.").default(Literal::Number(0.9)),
-        field("weight_decay", RATE, "L2 penalty added to the gradient.").default(Literal::Number(5e-4)),
-        field("nesterov", Boolean, "Use Nesterov's momentum.").default(Literal::Boolean(false)),
-    ],
-};
-
-const ADAMW: Object = Object {
-    name: "adamw",
-    description: "Adam with decoupled weight decay.",
-    fields: &[
-        field("learning_rate", RATE, "Initial learning rate.").default(Literal::Number(1e-3)),
-        field("beta1", Number(0.0..=0.999_999), "Decay of the first moment.").default(Literal::Number(0.9)),
-        field("beta2", Number(0.0..=0.999_999_9), "Decay of the second moment.").default(Literal::Number(0.999)),
-        field("weight_decay", RATE, "Decoupled weight decay.").default(Literal::Number(0.01)),
-    ],
-};
-
-const MULTISTEP: Object = Object {
-    name: "multistep",
-    description: "Multiplies the learning rate by `gamma` after each milestone.",
-    fields: &[
-        field(
-            "milestones",
-            Integers { longest: 100, each: 1..=MOST_EPOCHS },
-            "Epochs after which the rate drops, ascending; by default 62.5, 75 and 87.5 % of the epochs.",
-        )
-        .follows(),
-        field("gamma", Number(0.0..=10.0), "Factor at each milestone.").default(Literal::Number(0.1)),
-    ],
-};
-
-const COSINE: Object = Object {
-    name: "cosine",
-    description: "Half a cosine down to 0, after a linear rise.",
-    fields: &[
-        field("warmup_epochs", Integer(0..=MOST_EPOCHS - 1), "Epochs of the linear rise.").default(Literal::Integer(0))
-    ],
-};
-
-const CONSTANT: Object =
-    Object { name: "constant", description: "The same learning rate in every epoch.", fields: &[] };

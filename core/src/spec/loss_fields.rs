@@ -5,7 +5,7 @@ use super::field::Kind::{Boolean, Choice, Integer, Integers, Number, Numbers};
 use super::field::{Kind, Literal, Object, UsedBy};
 use super::fields::{MOST_EPOCHS, field};
 
-const LARGEST_WEIGHT: f64 = 1e6;
+pub(super) const LARGEST_WEIGHT: f64 = 1e6;
 const MOST_SCALES: usize = 16;
 const FINEST_SCALE: i64 = 16;
 

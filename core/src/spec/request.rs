@@ -9,10 +9,11 @@ use serde_json::Value;
 use super::defaults::Kinship;
 use super::distillation::distillation;
 use super::field::Document;
+use super::images::dataset;
 use super::reader::{Faults, ObjectReader};
 use super::recipe::training;
 use super::{
-    DatasetName, DatasetSpec, DistillationSpec, EvalCrop, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
+    DatasetName, DatasetSpec, DistillationSpec, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
     StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, fields,
 };
 use crate::architecture::Architecture;
@@ -38,8 +39,9 @@ pub struct Request {
 /// What is said about defaults, as sentences without a full stop.
 #[derive(Debug, Clone, Default)]
 pub struct Defaults {
-    /// Those that follow from exported networks, for which nothing is published: a job's history says them, too.
-    pub of_exported: Vec<String>,
+    /// Those that follow from exported networks, for which nothing is published, and what a recipe sets: a job's history
+    /// says them, too.
+    pub noted: Vec<String>,
     /// Those that are published for such a pair of networks or such settings, but not for all: for dry runs.
     pub published: Vec<String>,
 }
@@ -171,7 +173,7 @@ fn job(mut reader: ObjectReader<'_>, networks: &Networks) -> Request {
     (reader.method, of_distillation.method) = (method, method);
     let teacher = teacher(&reader, networks.teacher.as_ref());
     let mut defaults = Defaults::default();
-    defaults.of_exported.extend(teacher.as_ref().and_then(TeacherRequest::unknown_normalisation));
+    defaults.noted.extend(teacher.as_ref().and_then(TeacherRequest::unknown_normalisation));
     let student = student(reader.object("student"), networks.student.as_ref());
     let native = networks.side().or(student.architecture.map(|architecture| architecture.input_side));
     let (dataset, is_size_given) = dataset(reader.object("dataset"), native);
@@ -266,7 +268,7 @@ fn network_file(reader: &ObjectReader<'_>) -> Option<PathBuf> {
 }
 
 /// `mean` and `std`: both or neither.
-fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
+pub(super) fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
     match (reader.is_given("mean"), reader.is_given("std")) {
         (true, false) => reader.fault("std", "is required together with mean"),
         (false, true) => reader.fault("mean", "is required together with std"),
@@ -295,49 +297,4 @@ fn student(reader: ObjectReader<'_>, found: Option<&Network>) -> StudentRequest 
     }
     reader.finish();
     StudentRequest { architecture, exported, checkpoint, network, head }
-}
-
-/// `native` is the side in pixels for which the networks were made. Returns whether the document has another, too.
-fn dataset(reader: ObjectReader<'_>, native: Option<u32>) -> (DatasetSpec<DatasetLocation>, bool) {
-    let path = if reader.knows("path") { reader.optional("path") } else { None };
-    let (mean, std) = normalisation(&reader);
-    if reader.is_given("eval_split") && reader.is_given("eval_fraction") {
-        reader.fault("eval_fraction", "give either eval_split or eval_fraction, not both");
-    }
-    let given: Option<u32> = reader.optional("image_size");
-    let image_size = given.or(native).unwrap_or(32);
-    let (eval_crop, eval_resize) = eval_framing(&reader, image_size);
-    let dataset = DatasetSpec {
-        location: DatasetLocation { name: reader.optional("name"), path },
-        train_split: reader.optional("train_split"),
-        eval_split: reader.optional("eval_split"),
-        eval_fraction: reader.optional("eval_fraction"),
-        image_column: reader.optional("image_column"),
-        label_column: reader.optional("label_column"),
-        image_size,
-        mean,
-        std,
-        eval_crop,
-        eval_resize,
-        limit: reader.optional("limit"),
-    };
-    reader.finish();
-    (dataset, given.is_some())
-}
-
-/// `eval_crop` and `eval_resize`, which only the centre has.
-fn eval_framing(reader: &ObjectReader<'_>, image_size: u32) -> (Option<EvalCrop>, Option<u32>) {
-    let (crop, resize): (Option<EvalCrop>, Option<u32>) =
-        (reader.optional("eval_crop"), reader.optional("eval_resize"));
-    match resize {
-        Some(_) if crop == Some(EvalCrop::Whole) => {
-            reader.fault("eval_resize", "is used with eval_crop \"centre\" only: leave out one of them");
-        }
-        Some(resize) if resize < image_size => {
-            let detail = format!("must be at least image_size, {image_size}: the centre of that size is taken");
-            reader.fault("eval_resize", detail);
-        }
-        _ => {}
-    }
-    (crop, resize)
 }

@@ -2,9 +2,10 @@
 
 mod amendment;
 mod plan;
+mod recipes;
 
 use distillery_core::spec::{
-    Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, doubts, oversized_batch,
+    Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, doubts, of_images,
 };
 use serde_json::{Value, json};
 
@@ -179,8 +180,8 @@ fn values_that_contradict_each_other_are_doubted() {
     let text = scales(json!([0, 0, 0]));
     assert!(text.contains("scale_weights are all 0: the student learns nothing from the teacher"), "{text}");
     let training = parse(&with("/training", json!({"batch_size": 100}))).unwrap().training;
-    assert_eq!(oversized_batch(&training, 100), None);
-    let text = oversized_batch(&training, 99).unwrap();
+    assert_eq!(of_images(&training, 100).collect::<Vec<_>>(), [""; 0]);
+    let text = of_images(&training, 99).next().unwrap();
     assert!(
         text.contains("batch_size is 100, but the data set has 99 training images: every epoch is one step"),
         "{text}"

@@ -46,7 +46,7 @@ fn assert_one_fault(document: &Value, teacher: Network, student: Network, pointe
 fn defaults_follow_from_exported_networks() {
     let found = networks(exported("vit.pt2", json!({"macs": 8})), exported("mine.pt2", json!({})));
     let request = Request::read_with(&pair(), &found);
-    let said = request.defaults.of_exported.join("\n");
+    let said = request.defaults.noted.join("\n");
     assert!(
         said.contains("distillation.scales is [1, 2]: the other") && said.contains("learning_rate is 0.01"),
         "{said}"
@@ -71,7 +71,7 @@ fn what_is_given_stays_and_no_choice_is_told() {
     document["teacher"] = json!({"checkpoint": "ckpt_1", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]});
     let found = networks(exported("a", json!({})), exported("b", json!({})));
     let request = Request::read_with(&document, &found);
-    assert_eq!((request.defaults.of_exported.len(), request.defaults.published.len()), (0, 0));
+    assert_eq!((request.defaults.noted.len(), request.defaults.published.len()), (0, 0));
     let job = request.complete().unwrap();
     assert_eq!(job.distillation.scales, [1, 2, 4]);
     assert_eq!(job.training.optimizer.learning_rate(), 0.2);
@@ -279,7 +279,7 @@ fn a_student_whose_parameters_are_all_frozen_is_refused() {
 #[test]
 fn how_an_exported_teachers_images_are_normalised_is_told_unless_it_is_given_or_its_file_says_it() {
     let said = |document: &Value, teacher: Network| {
-        Request::read_with(document, &networks(teacher, known("resnet20"))).defaults.of_exported.join("\n")
+        Request::read_with(document, &networks(teacher, known("resnet20"))).defaults.noted.join("\n")
     };
     let mut document = pair();
     let told = said(&document, exported("vit.pt2", json!({})));

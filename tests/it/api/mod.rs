@@ -18,6 +18,7 @@ mod openapi;
 mod posting;
 mod prometheus;
 mod proxies;
+mod recipes;
 mod server;
 mod stream;
 mod summaries;

@@ -46,6 +46,15 @@ pub enum Loss {
 }
 
 impl Loss {
+    /// Whether another label gives another loss.
+    #[must_use]
+    pub fn depends_on_label(&self) -> bool {
+        match self {
+            Self::Dkd { .. } | Self::Nkd { .. } => true,
+            Self::Kd { .. } | Self::Ttm { .. } | Self::Wttm { .. } | Self::Dist { .. } => false,
+        }
+    }
+
     /// The loss `[*]` of `student` [*, K] against `teacher` [*, K] where the labels are `target` `[*]`. The first
     /// dimension is that of the images.
     pub fn of(&self, student: &Tensor, teacher: &Tensor, target: &Tensor) -> Tensor {

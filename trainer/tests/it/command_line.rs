@@ -46,6 +46,8 @@ fn assert_metrics(workspace: &Workspace, events: &[Event]) {
     let points: Vec<Point> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: BTreeSet<&str> = points.iter().map(|point| point.name.as_str()).collect();
     let expected = [
+        "eval/balanced_accuracy",
+        "eval/f1",
         "eval/loss",
         "eval/top1",
         "eval/top5",
@@ -371,6 +373,8 @@ fn evaluate_repeats_the_evaluation_of_the_training_and_writes_logits_in_file_ord
     for (key, expected) in manifest["best"]["evaluation"].as_object().unwrap() {
         assert!((result[key].as_f64().unwrap() - expected.as_f64().unwrap()).abs() < 1e-6, "{key}: {result}");
     }
+    let balanced = result["balanced_accuracy"].as_f64().unwrap();
+    assert!((0.0..=100.0).contains(&balanced) && result["f1"].as_f64().is_some(), "{result}");
     assert!(result["images_per_second"].as_f64().unwrap() > 0.0);
     let bytes = std::fs::read(logits).unwrap();
     let logits = SafeTensors::deserialize(&bytes).unwrap();
