@@ -206,10 +206,13 @@ fn the_loss_of_a_mixed_image_is_that_mix_of_the_losses_with_its_labels() {
         Loss::Kd { temperature: 4.0 },
         Loss::Dkd { temperature: 4.0, alpha: 1.0, beta: 8.0 },
         Loss::Nkd { temperature: 4.0, gamma: 8.0, exclude_target: false },
+        Loss::Wttm { temperature: 5.0 },
+        Loss::Dist { temperature: 4.0, beta: 1.0, gamma: 1.0 },
     ];
     for base in bases {
         for grouping in [Grouping::Label, Grouping::Class] {
-            let loss = Distillation::from_parts(base, &[1, 2], &[1.0, 1.0], grouping, weights, Device::Cpu);
+            let mut loss = Distillation::from_parts(base, &[1, 2], &[1.0, 1.0], grouping, weights, Device::Cpu);
+            loss.clustering = Some(2.0);
             let teacher = regions(2);
             // The teacher's class for the whole image, and another one, so that the groups differ.
             let own = teacher.global.argmax(-1, false);
@@ -223,6 +226,8 @@ fn the_loss_of_a_mixed_image_is_that_mix_of_the_losses_with_its_labels() {
             close(&found.loss, mean(&one.loss, &two.loss));
             close(&found.complementary, mean(&one.complementary, &two.complementary));
             close(&found.complementary_fraction, mean(&one.complementary_fraction, &two.complementary_fraction));
+            // Labels make no difference to it.
+            close(found.clustering.as_ref().unwrap(), one.clustering.as_ref().unwrap().double_value(&[]));
             let whole = Target { labels: own.shallow_clone(), mixed: None };
             close(&no_grad(|| loss.apply_mixed(&regions(1), &teacher, &whole)).loss, one.loss.double_value(&[]));
         }
