@@ -2,7 +2,7 @@
 //!
 //! Everything else follows from this table: the [parser](super::reader), the [OpenAPI schemas](super::schema), and
 //! through those the dashboard's form. A new field is a row here, a member of [`JobSpec`](super::JobSpec), and a line
-//! in `request.rs`.
+//! where its object is read: in `request.rs`, `images.rs`, `distillation.rs` or `recipe.rs`.
 
 mod training;
 
