@@ -177,6 +177,7 @@ interface Schemas {
     memory?: Schemas['MemoryDescription'];
     mode: Schemas['ExportMode'];
     operators: Record<string, number>;
+    overlapping?: string | null;
     parameters: number;
     schema: string;
     torch?: string | null;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::{bf16, f16};
@@ -206,6 +207,16 @@ impl Tensor {
     #[must_use]
     pub fn elements(&self) -> u64 {
         self.elements
+    }
+
+    pub(crate) fn view(&self) -> &StridedView {
+        &self.view
+    }
+
+    /// Where its elements lie in the bytes that are stored.
+    pub(crate) fn stored_bytes(&self) -> Range<u64> {
+        let size = self.dtype.size();
+        self.view.offset.saturating_mul(size)..self.view.offset.saturating_add(self.extent).saturating_mul(size)
     }
 
     /// Bytes that reading the tensor scans or produces, whichever are more.

@@ -7,6 +7,7 @@
 //! inputs, runs compiled code and guards, and evaluates expressions. So only what it needs is copied: the program
 //! without guards and with expressions of sizes alone, the constants, and three short words.
 
+use std::collections::HashMap;
 use std::io::{Seek, Write};
 
 use serde_json::json;
@@ -68,12 +69,16 @@ pub fn write(student: &Student, output: impl Write + Seek) -> Result<()> {
     // PyTorch asks for this entry, and takes an empty one as none.
     writer.entry("data/sample_inputs/model.pt", b"")?;
     let is_constant = |stored: &StoredTensor| stored.role == TensorRole::Constant;
-    let state =
-        |(index, stored): (usize, &StoredTensor)| Ok((stored.clone(), student.bytes(index, stored.tensor.dtype())?));
+    let state = |(index, stored): (usize, &StoredTensor)| {
+        // What is one parameter stays one.
+        let bytes = stored.tied_to.is_none().then(|| student.bytes(index, stored.tensor.dtype())).transpose()?;
+        Ok((index, stored.clone(), bytes.unwrap_or_default()))
+    };
     let tensors = || network.tensors().iter().enumerate();
     writer.tensors("weights", "weight", tensors().filter(|(_, stored)| !is_constant(stored)).map(state))?;
-    let constants = network.tensors().iter().filter(|stored| is_constant(stored) && !stored.is_computed());
-    writer.tensors("constants", "tensor", constants.map(|stored| Ok((stored.clone(), network.bytes(stored)?))))?;
+    let constants = tensors().filter(|(_, stored)| is_constant(stored) && !stored.is_computed());
+    let constants = constants.map(|(index, stored)| Ok((index, stored.clone(), network.bytes(stored)?)));
+    writer.tensors("constants", "tensor", constants)?;
     writer.zip.finish().map_err(archive_error)?.flush()?;
     Ok(())
 }
@@ -155,19 +160,25 @@ impl<W: Write + Seek> Writer<W> {
         Ok(self.zip.write_all(bytes)?)
     }
 
-    /// Writes tensors, each into an entry of its own, and the document that says where they are.
+    /// Writes tensors, given with their indices, each into an entry of its own, and the document that says where they
+    /// are. One that is tied to another has the entry of that.
     fn tensors(
         &mut self,
         folder: &str,
         prefix: &str,
-        tensors: impl Iterator<Item = Result<(StoredTensor, Vec<u8>)>>,
+        tensors: impl Iterator<Item = Result<(usize, StoredTensor, Vec<u8>)>>,
     ) -> Result<()> {
         let mut members = Vec::new();
-        for (number, tensor) in tensors.enumerate() {
-            let (stored, bytes) = tensor?;
-            let path = format!("{prefix}_{number}");
-            self.start(&format!("data/{folder}/{path}"), bytes.len(), ALIGNMENT)?;
-            self.zip.write_all(&bytes)?;
+        let mut paths: HashMap<usize, String> = HashMap::new();
+        for tensor in tensors {
+            let (index, stored, bytes) = tensor?;
+            let known = stored.tied_to.and_then(|first| paths.get(&first)).cloned();
+            let path = known.clone().unwrap_or_else(|| format!("{prefix}_{}", paths.len()));
+            if known.is_none() {
+                self.start(&format!("data/{folder}/{path}"), bytes.len(), ALIGNMENT)?;
+                self.zip.write_all(&bytes)?;
+                paths.insert(index, path.clone());
+            }
             let name = stored.tensor.name();
             let sizes = |sizes: &[u64]| sizes.iter().map(|size| json!({"as_int": size})).collect::<Vec<_>>();
             let entry = json!({

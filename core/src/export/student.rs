@@ -78,6 +78,12 @@ impl Student {
             Ok(tensors) => tensors,
             Err(message) => return refused(message),
         };
+        if let Some([first, other]) = apart(&weights, &network)? {
+            return refused(format!(
+                "{first} and {other} are one parameter of the network, and the student has different values for them: \
+                 train it again, or give both the values that the model uses"
+            ));
+        }
         let graph = network.graph().clone();
         Ok(Self { graph, tensors, weights, source: Source::Exported(Box::new(network)) })
     }
@@ -220,6 +226,18 @@ impl Student {
             Origin::Images | Origin::Node(_) => None,
         }
     }
+}
+
+/// Two keys of one parameter of a network under which the weights have different elements.
+fn apart(weights: &Checkpoint, network: &ExportedNetwork) -> Result<Option<[String; 2]>> {
+    let bytes = |stored: &StoredTensor| weights.get(stored.tensor.name()).map(|own| weights.bytes(own)).transpose();
+    for stored in network.tensors() {
+        let Some(first) = stored.tied_to.map(|first| &network.tensors()[first]) else { continue };
+        if bytes(first)? != bytes(stored)? {
+            return Ok(Some([first, stored].map(|stored| shown(stored.tensor.name()))));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a tensor of the weights can stand for one of the network. Other floating-point types are converted.

@@ -178,7 +178,8 @@ pub(super) fn cost(graph: &Graph, tensors: &[StoredTensor], classifier: Option<C
     let classes = graph.values[graph.logits].shape[1].per_image();
     let Replacement { parameters, .. } = Replacement::of(graph, tensors, classifier, classes.saturating_add(1))?;
     let elements = |index: usize| tensors[index].tensor.elements();
-    let trained = tensors.iter().enumerate().filter(|(index, stored)| stored.trained && !parameters.contains(index));
+    let counts = |stored: &StoredTensor| stored.trained && stored.tied_to.is_none();
+    let trained = tensors.iter().enumerate().filter(|(index, stored)| counts(stored) && !parameters.contains(index));
     let macs = classifier.map_or(0, |classifier| describe::macs_of(graph, &graph.nodes[classifier.node]));
     Ok(ClassifierCost {
         other_parameters: trained.fold(0, |sum: u64, (index, _)| sum.saturating_add(elements(index))),

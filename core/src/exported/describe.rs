@@ -1,6 +1,6 @@
 //! What a user reads about an exported network.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,6 +12,7 @@ use super::memory::{self, MemoryDescription};
 use super::rules;
 use super::schema::{Bounds, SchemaVersion};
 use super::tensors::{StoredTensor, TensorRole};
+use super::ties;
 use crate::checkpoint::error::shown;
 use crate::text::counted;
 
@@ -47,6 +48,10 @@ pub struct Description {
     pub classes: u64,
     /// Number of trained parameters.
     pub parameters: u64,
+    /// Trained parameters that have some elements in common with others, or with themselves, without being the same
+    /// under another key, as in "a and b, c with itself": a student cannot have them. `None` if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlapping: Option<String>,
     /// Multiply-accumulate operations per image of convolutions and products of matrices.
     pub macs: u64,
     /// Elements per image of its values.
@@ -150,6 +155,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> Described {
         batch: [bound(subject.batch.min_val), bound(subject.batch.max_val)],
         classes: size(graph.logits, 1),
         parameters: parameters(tensors),
+        overlapping: ties::overlapping(tensors),
         macs: macs(graph),
         memory: memory::describe(graph),
         mode,
@@ -170,7 +176,7 @@ pub(super) fn count_again(description: &mut Description, graph: &Graph, tensors:
 }
 
 fn parameters(tensors: &[StoredTensor]) -> u64 {
-    let trained = tensors.iter().filter(|stored| stored.trained);
+    let trained = tensors.iter().filter(|stored| stored.trained && stored.tied_to.is_none());
     trained.fold(0_u64, |sum, stored| sum.saturating_add(stored.tensor.elements()))
 }
 
@@ -265,7 +271,11 @@ fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<
     }
     warnings.extend(unused(subject));
     warnings.extend(frozen(subject));
-    warnings.extend(shared(subject));
+    warnings.extend(tied(subject));
+    warnings.extend(
+        ties::overlapping(subject.tensors)
+            .map(|which| format!("trained parameters overlap, and a student cannot train them: {which}")),
+    );
     warnings
 }
 
@@ -304,6 +314,7 @@ fn unused(subject: &Subject<'_>) -> Option<String> {
         .enumerate()
         .filter(|(index, stored)| stored.role == TensorRole::Parameter && !used.contains(index))
         .map(|(_, stored)| stored)
+        .filter(|stored| stored.tied_to.is_none())
         .collect();
     let named = named(unused.iter().map(|stored| stored.tensor.name()))?;
     Some(format!("{} not used: {named}", counted(unused.len() as u64, "parameter is", "parameters are")))
@@ -317,15 +328,13 @@ fn frozen(subject: &Subject<'_>) -> Option<String> {
     Some(format!("{} parameters are frozen by requires_grad_(False), and training leaves them: {named}", frozen.len()))
 }
 
-/// Parameters that have the same bytes. They stay equal in PyTorch, and are different ones here.
-fn shared(subject: &Subject<'_>) -> Option<String> {
-    let mut files: HashMap<&str, usize> = HashMap::new();
-    let parameters = || subject.tensors.iter().filter(|stored| stored.role == TensorRole::Parameter);
-    parameters().for_each(|stored| *files.entry(stored.file.as_str()).or_default() += 1);
-    let shared: Vec<&str> =
-        parameters().filter(|stored| files[stored.file.as_str()] > 1).map(|stored| stored.tensor.name()).collect();
-    let named = named(shared.iter().copied())?;
-    Some(format!("{} parameters share their elements with another: {named}", shared.len()))
+/// Keys of parameters that are the same as another's. Their elements stay equal.
+fn tied(subject: &Subject<'_>) -> Option<String> {
+    let tied = subject.tensors.iter().filter(|stored| stored.role == TensorRole::Parameter && stored.tied_to.is_some());
+    let tied: Vec<&StoredTensor> = tied.collect();
+    let named = named(tied.iter().map(|stored| stored.tensor.name()))?;
+    let are = counted(tied.len() as u64, "key is that of", "keys are those of");
+    Some(format!("{are} a parameter with an earlier key, too, and both stay equal in training: {named}"))
 }
 
 /// The first of some names. `None` if there are none.

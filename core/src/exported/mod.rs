@@ -39,6 +39,7 @@ mod strip;
 mod sums;
 mod symbols;
 mod tensors;
+mod ties;
 
 use std::path::Path;
 

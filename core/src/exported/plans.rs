@@ -98,7 +98,13 @@ impl Builder<'_> {
         let name = format!("{node}.constant.{}", self.constants.len());
         let tensor = Tensor::new(name, dtype, view, StoredBytes::Unpacked(bytes.into()), false);
         let tensor = tensor.map_err(|error| error.to_string())?;
-        self.constants.push(StoredTensor { tensor, role: TensorRole::Constant, trained: false, file: String::new() });
+        self.constants.push(StoredTensor {
+            tensor,
+            role: TensorRole::Constant,
+            trained: false,
+            tied_to: None,
+            file: String::new(),
+        });
         Ok(self.tensors.list.len() + self.constants.len() - 1)
     }
 

@@ -105,7 +105,9 @@ impl Builder<'_> {
     fn define_stored(&mut self, name: &str, stored: usize) -> Outcome<()> {
         let tensor = &self.tensors.list[stored].tensor;
         let shape: Vec<Size> = tensor.shape().iter().map(|&size| Size::Fixed(size)).collect();
-        let value = Value { dtype: tensor.dtype(), shape, origin: Origin::Stored(stored) };
+        // So that every use of a parameter is one of the same, whatever key it is under.
+        let origin = Origin::Stored(self.tensors.list[stored].tied_to.unwrap_or(stored));
+        let value = Value { dtype: tensor.dtype(), shape, origin };
         self.compare(name, &value)?;
         self.scope.define(name, value, &Memory::Own).map(drop)
     }

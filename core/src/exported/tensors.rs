@@ -6,6 +6,7 @@ use super::archive::{Archive, damaged, limit};
 use super::arguments::{MOST_DIMENSIONS, Outcome};
 use super::error::{Faults, Result};
 use super::schema::{Payload, Payloads, SizeMeta, TensorMeta};
+use super::ties;
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 use crate::checkpoint::tensor::{StoredBytes, StridedView};
@@ -22,11 +23,14 @@ pub struct StoredTensor {
     pub role: TensorRole,
     /// Whether training changes it: a parameter that was not frozen by `requires_grad_(False)`.
     pub trained: bool,
+    /// Index of an earlier parameter or buffer that is the same one under another key, as the weights of tied layers
+    /// are. Nothing in the graph refers to this one then.
+    pub tied_to: Option<usize>,
     /// The entry with its bytes. Empty for a constant that was computed when the network was read.
     pub(super) file: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorRole {
     /// Trained.
     Parameter,
@@ -82,6 +86,9 @@ impl Tensors {
                 }
             }
         }
+        for (index, first) in ties::ties(&tensors.list) {
+            tensors.list[index].tied_to = Some(first);
+        }
         let cost = tensors.list.iter().fold(0_u64, |sum, stored| sum.saturating_add(stored.tensor.cost()));
         if cost > source.len().saturating_mul(MOST_SHARING).saturating_add(1 << 20) {
             let message = format!("its tensors would take {cost} bytes, but it has only {} bytes", source.len());
@@ -100,7 +107,7 @@ impl Tensors {
         let trained = role == TensorRole::Parameter && frozen == Some(false);
         let keys = if is_state { &mut self.state } else { &mut self.constants };
         keys.insert(key, self.list.len());
-        self.list.push(StoredTensor { tensor, role, trained, file });
+        self.list.push(StoredTensor { tensor, role, trained, tied_to: None, file });
     }
 }
 

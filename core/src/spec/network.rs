@@ -75,6 +75,11 @@ impl Networks {
             if role == "student" && network.description.parameters == 0 {
                 add("/checkpoint", network.without_parameters());
             }
+            if role == "student"
+                && let Some(which) = &network.description.overlapping
+            {
+                add("/checkpoint", network.with_overlaps(which));
+            }
             if method.is_scale_decoupled() && network.description.feature_map.is_none() {
                 add("", network.without_map(method));
             }
@@ -148,6 +153,15 @@ impl ExportedNetwork {
         format!(
             "{} has no parameters that training changes: all of them are frozen, or it has none. Call \
              model.requires_grad_(True) before torch.export.export(…), save and upload that file, and name it here",
+            self.name
+        )
+    }
+
+    fn with_overlaps(&self, which: &str) -> String {
+        format!(
+            "{} has parameters that overlap in memory, which training would make different ones: {which}. Give each its \
+             own (parameter.data = parameter.data.clone()), or make them one, before torch.export.export(…), save and \
+             upload that file, and name it here",
             self.name
         )
     }

@@ -62,6 +62,14 @@ fn defaults_follow_from_exported_networks() {
 }
 
 #[test]
+fn a_student_whose_parameters_overlap_is_refused_by_name_and_a_teacher_is_not() {
+    let overlapping = || exported("mine.pt2", json!({"overlapping": "a and b"}));
+    let detail = "which training would make different ones: a and b. Give each its own";
+    assert_one_fault(&pair(), exported("vit.pt2", json!({})), overlapping(), "/student/checkpoint", detail);
+    read(&pair(), overlapping(), exported("b", json!({}))).unwrap();
+}
+
+#[test]
 fn what_is_given_stays_and_no_choice_is_told() {
     let mut document = pair();
     document["distillation"] = json!({"scales": [1, 2, 4]});

@@ -152,7 +152,7 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
             is_kernel[index] = true;
         }
     }
-    let weight = |(stored, is_kernel): (&exported::StoredTensor, bool)| {
+    let weight = |stored: &exported::StoredTensor, is_kernel: bool| {
         let bytes = file.bytes(stored).map_err(|error| unusable(path, &error))?;
         let shape: Vec<i64> =
             stored.tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
@@ -164,11 +164,31 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
             name: stored.tensor.name().to_owned(),
             tensor: tensor.set_requires_grad(trained),
             trained,
+            tied_to: None,
             is_float,
             is_kernel,
         })
     };
-    file.tensors().iter().zip(is_kernel).map(weight).collect()
+    let mut weights: Vec<Weight> = Vec::with_capacity(file.tensors().len());
+    for (stored, is_kernel) in file.tensors().iter().zip(is_kernel) {
+        let made = match stored.tied_to {
+            Some(first) => tied(stored, &weights[first], first),
+            None => weight(stored, is_kernel)?,
+        };
+        weights.push(made);
+    }
+    Ok(weights)
+}
+
+/// The weight with the index `index` under another key.
+fn tied(stored: &exported::StoredTensor, first: &Weight, index: usize) -> Weight {
+    Weight {
+        name: stored.tensor.name().to_owned(),
+        tensor: first.tensor.shallow_clone(),
+        trained: false,
+        tied_to: Some(index),
+        ..*first
+    }
 }
 
 /// Gives a new classifier its initial weights, which are those of PyTorch and of the zoo's classifiers: uniform in
@@ -234,6 +254,17 @@ pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path, kept: &[usi
             }
         }
         let bytes = checkpoint.bytes(stored).map_err(|error| unreadable(path, &error))?;
+        if let Some(first) = weight.tied_to {
+            let first = &network.weights()[first].name;
+            let other = checkpoint.get(first).map(|first| checkpoint.bytes(first)).transpose();
+            if other.map_err(|error| unreadable(path, &error))?.as_ref() != Some(&bytes) {
+                return Err(mismatch(format!(
+                    "{first} and {} are one parameter, and have different values: give both the one that the model uses",
+                    weight.name
+                )));
+            }
+            continue;
+        }
         network.set(index, &Tensor::f_from_data_size(&bytes, &shape, kind)?);
     }
     Ok(checkpoint.notes().iter().cloned().chain(doubt).collect())

@@ -81,7 +81,7 @@ pub fn build(architecture: &'static Architecture, classes: u32, seed: u64) -> Ne
         let trained = entry.role.is_trained();
         let tensor = init::initial(entry, index, seed).set_requires_grad(trained);
         let is_kernel = matches!(entry.role, Role::Convolution(_));
-        Weight { name: entry.key.clone(), tensor, trained, is_float: true, is_kernel }
+        Weight { name: entry.key.clone(), tensor, trained, tied_to: None, is_float: true, is_kernel }
     };
     let weights: Vec<Weight> = layout.entries.iter().zip(0..).map(weight).collect();
     // The classifier ends the state dict.
@@ -275,7 +275,8 @@ impl Network {
 
     /// Moves the weights to a device and a kind. Convolution weights become channels-last.
     pub fn place(&mut self, device: Device, kind: Kind) {
-        for weight in &self.weights {
+        // A tied one shows what becomes of the other.
+        for weight in self.weights.iter().filter(|weight| weight.tied_to.is_none()) {
             replace(weight, |tensor| {
                 let placed = tensor.to_device(device);
                 let placed = if weight.is_float { placed.to_kind(kind) } else { placed };

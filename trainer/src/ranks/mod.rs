@@ -155,7 +155,8 @@ impl Ranks {
     /// Another rank is gone.
     pub fn begin(&mut self, student: &Network, state: &[(String, Tensor)], device: Device) -> Result<()> {
         let Some(Distributed { group, decisions, .. }) = &mut self.distributed else { return Ok(()) };
-        let weights = student.weights().iter().map(|weight| weight.tensor.detach());
+        let weights = student.weights().iter().filter(|weight| weight.tied_to.is_none());
+        let weights = weights.map(|weight| weight.tensor.detach());
         let state = state.iter().map(|(_, tensor)| tensor.shallow_clone());
         group.broadcast(&weights.chain(state).collect::<Vec<_>>())?;
         let parameter = Tensor::zeros([1], (Kind::Float, device)).set_requires_grad(true);
@@ -175,7 +176,7 @@ impl Ranks {
     /// Another rank is gone.
     pub fn broadcast_statistics(&self, student: &Network) -> Result<()> {
         let Some(Distributed { group, .. }) = &self.distributed else { return Ok(()) };
-        let statistics = student.weights().iter().filter(|weight| !weight.trained);
+        let statistics = student.weights().iter().filter(|weight| !weight.trained && weight.tied_to.is_none());
         group.broadcast(&statistics.map(|weight| weight.tensor.shallow_clone()).collect::<Vec<_>>())
     }
 

@@ -164,10 +164,10 @@ fn a_classifier_that_is_not_the_only_one_is_named() {
 
     let mut twin = body();
     linear(&mut twin, "logits", "flat");
-    twin.parameter("copy", &[5, 4]);
-    twin.weights["config"]["copy"]["path_name"] = twin.weights["config"]["logits.weight"]["path_name"].clone();
+    twin.parameter("other", &[5, 4]);
+    twin.weights["config"]["other"]["path_name"] = twin.weights["config"]["logits.weight"]["path_name"].clone();
     twin.result("logits");
-    assert_kept(&twin, "logits.weight of its classifier shares its elements with copy");
+    assert_kept(&twin, "logits.weight of its classifier shares its elements with other");
 }
 
 #[test]

@@ -12,4 +12,5 @@ mod operators;
 pub mod programs;
 mod rows;
 mod sizes;
+mod ties;
 mod traces;

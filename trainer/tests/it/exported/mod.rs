@@ -10,6 +10,7 @@ mod operators;
 mod randomness;
 mod refusals;
 mod runs;
+mod ties;
 
 #[allow(dead_code, reason = "the tests of the reader use the rest")]
 #[path = "../../../../core/tests/it/exported/programs.rs"]
