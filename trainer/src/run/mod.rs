@@ -75,7 +75,7 @@ pub fn train(
         }
     }
     if run.ranks.is_leader() {
-        let outcome = outputs::write_results(run.output, spec, run.setup, settings.samples)?;
+        let outcome = outputs::write_results(run.output, spec, run.setup, settings.samples, &mut *run.report)?;
         run.report.event(&Event::Finished(outcome));
     }
     Ok(Ending::Finished)

@@ -10,6 +10,7 @@ use super::samples::{self, Students};
 use super::setup::Setup;
 use crate::error::{Error, Result};
 use crate::models::state_dict::{self, StateDict};
+use crate::worker_link::report::{Report, warning};
 use distillery_core::checkpoint::{ACCURACY, EXPORTED, NETWORK};
 use distillery_core::protocol::{Outcome, files};
 use distillery_core::spec::{EvalPart, TrainingPlan};
@@ -77,11 +78,18 @@ pub fn written(output: &Path, counters: &Counters) -> Option<Outcome> {
     if are_there && is_of_run { manifest.outcome() } else { None }
 }
 
-/// Writes the students, samples to check their exports with if they are wanted, and, last, the manifest.
+/// Writes the students, samples to check their exports with if they are wanted, and, last, the manifest. Warns if there
+/// can be no samples.
 ///
 /// # Errors
 /// A file cannot be written, or the data set's files could not be hashed or are others than before.
-pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup, samples: bool) -> Result<Outcome> {
+pub fn write_results(
+    output: &Path,
+    spec: &TrainingPlan,
+    mut setup: Setup,
+    samples: bool,
+    report: &mut dyn Report,
+) -> Result<Outcome> {
     setup.check_files(Duration::MAX)?;
     let missing = || Error::internal("no evaluation was done");
     let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
@@ -100,7 +108,13 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup, sampl
     };
     let student = write(files::BEST_STUDENT, &best_weights, best_epoch, best.top1)?;
     let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs, last.top1)?;
-    write_samples(output, &setup, Students { best: &best_weights, last: &last_weights }, samples);
+    let students = Students { best: &best_weights, last: &last_weights };
+    if let Err(error) = write_samples(output, &setup, students, samples) {
+        report.event(&warning(format!(
+            "exports of its students are not checked, and int8 has no images to calibrate with, because no samples could \
+             be written: {error}. The students themselves are complete"
+        )));
+    }
     let outcome = Outcome {
         teacher_top1: setup.counters.teacher.map(|teacher| teacher.top1),
         best_top1: best.top1,
@@ -115,18 +129,14 @@ pub fn write_results(output: &Path, spec: &TrainingPlan, mut setup: Setup, sampl
     Ok(outcome)
 }
 
-/// Writes samples if they are `wanted`, and removes those of an earlier run, which are of other students. Without them
-/// exports are not checked, which their reports say; the students are none the worse.
-fn write_samples(output: &Path, setup: &Setup, students: Students<'_>, wanted: bool) {
+/// Writes samples if they are `wanted`, and removes those of an earlier run, which are of other students.
+fn write_samples(output: &Path, setup: &Setup, students: Students<'_>, wanted: bool) -> Result<()> {
     let path = output.join(files::SAMPLES);
-    let removed = match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::storage(&path)(error)),
-        _ => Ok(()),
-    };
-    let written = removed.and_then(|()| if wanted { samples::write(&path, setup, students) } else { Ok(()) });
-    if let Err(error) = written {
-        tracing::warn!("no samples to check exported students with: {error}");
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::storage(&path)(error)),
+        _ => {}
     }
+    if wanted { samples::write(&path, setup, students) } else { Ok(()) }
 }
 
 /// The metadata of a student's file: what `evaluate`, jobs with it as the teacher, and other readers need to use it.

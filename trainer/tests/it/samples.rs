@@ -7,7 +7,7 @@ use distillery_trainer::data::normalisation::Normalisation;
 use serde_json::json;
 use tch::{Device, Tensor};
 
-use crate::support::{Workspace, merged};
+use crate::support::{Workspace, merged, warnings};
 
 /// Top-1 accuracy, in percent, of logits of four classes.
 fn top1(samples: &Checkpoint, name: &str) -> f64 {
@@ -64,4 +64,17 @@ fn no_images_are_kept_where_the_operator_says_so() {
     let workspace = Workspace::new();
     workspace.finish(&workspace.plain(), "out", &["--no-samples"]);
     assert!(workspace.path("out/student.safetensors").exists() && !workspace.path("out/samples.safetensors").exists());
+}
+
+#[test]
+fn a_run_that_cannot_write_samples_warns_and_keeps_its_students() {
+    let workspace = Workspace::new();
+    // A file cannot take the place of a directory.
+    std::fs::create_dir_all(workspace.path("out/samples.safetensors")).unwrap();
+    let events = workspace.finish(&workspace.plain(), "out", &[]);
+    let said = warnings(&events);
+    let says =
+        |message: &&str| message.contains("no samples could be written") && message.contains("samples.safetensors");
+    assert!(said.iter().any(says), "{said:?}");
+    assert!(workspace.path("out/student.safetensors").exists());
 }
