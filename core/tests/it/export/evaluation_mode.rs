@@ -210,6 +210,17 @@ fn stochastic_depth_keeps_every_branch() {
     assert_equal_but(&nodes, &["kept"]);
 }
 
+#[test]
+fn a_network_that_drops_without_batch_norms_and_dropout_layers_shows_no_mode_afterwards() {
+    let same = ["key", "value"].map(|name| (name, tensor("branch")));
+    let others = same.into_iter().chain([("dropout_p", float(0.25))]).collect();
+    let case = mask(Case::map(), float(0.8));
+    let network = case.with("query", "scaled_dot_product_attention.default", "attended", others, &MAP).network();
+    assert_eq!(network.read().unwrap().description().mode, Mode::Training);
+    let after = ExportedNetwork::from_bytes(written(&exported(&network.bytes()))).unwrap();
+    assert_eq!(after.description().mode, Mode::Either);
+}
+
 /// A network with a region of its own names, in which a batch norm counts its batches.
 fn with_region(inner_name: &str) -> Network {
     let mut case = Case::map();
