@@ -55,7 +55,7 @@ impl Builder<'_> {
     fn push(&mut self, name: String, operator: &str, op: Op, inputs: Vec<ValueId>, shape: Vec<Size>) -> ValueId {
         let output = self.value(shape, Origin::Node(self.nodes.len()));
         let operator = format!("aten.{operator}");
-        self.nodes.push(Node { name, operator, op, inputs, outputs: vec![output] });
+        self.nodes.push(Node { name, operator, op, full_precision: false, inputs, outputs: vec![output] });
         output
     }
 

@@ -59,6 +59,8 @@ pub struct Node {
     /// the last have an empty one.
     pub operator: String,
     pub op: Op,
+    /// Whether PyTorch computes it in float32 even where others are computed in fewer bits.
+    pub full_precision: bool,
     /// In the order that the operation gives.
     pub inputs: Vec<ValueId>,
     /// One, except for operations that split.

@@ -83,6 +83,7 @@ fn inline(node: Node, graph: &mut Graph, faults: &mut Faults, growth: &Cell<usiz
         }
     };
     for node in &mut inner.nodes {
+        node.full_precision = true;
         node.inputs.iter_mut().for_each(|input| input.arg.rename(&rename));
         node.outputs.iter_mut().for_each(|output| output.rename(&rename));
     }

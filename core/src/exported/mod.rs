@@ -26,6 +26,7 @@ mod op;
 mod operators;
 mod plans;
 mod pooling;
+mod precision;
 mod products;
 mod resampling;
 mod reshapes;

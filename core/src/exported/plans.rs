@@ -64,7 +64,8 @@ impl Builder<'_> {
             let name = if is_last { node.name().to_owned() } else { format!("{}.{at}", node.name()) };
             let operator =
                 if is_last { node.target.trim_start_matches("torch.ops.").to_owned() } else { String::new() };
-            self.nodes.push(Node { name, operator, op: step.op, inputs, outputs: outputs.clone() });
+            let full_precision = self.is_full_precision(node, &step.op, &inputs, &outputs);
+            self.nodes.push(Node { name, operator, op: step.op, full_precision, inputs, outputs: outputs.clone() });
             values.push(outputs);
         }
         for name in names.iter().skip(wanted) {
@@ -149,7 +150,14 @@ impl Builder<'_> {
         let (dtype, origin) = (self.scope.value(input).dtype, Origin::Node(self.nodes.len()));
         let output = self.scope.add_value(Value { dtype, shape, origin });
         let name = format!("{name}.constant.{}", self.nodes.len());
-        self.nodes.push(Node { name, operator: String::new(), op, inputs: vec![input], outputs: vec![output] });
+        self.nodes.push(Node {
+            name,
+            operator: String::new(),
+            op,
+            full_precision: false,
+            inputs: vec![input],
+            outputs: vec![output],
+        });
         output
     }
 }

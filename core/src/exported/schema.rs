@@ -108,6 +108,9 @@ pub(super) struct Node {
     pub(super) inputs: Vec<NamedArgument>,
     #[serde(deserialize_with = "short")]
     pub(super) outputs: Vec<Argument>,
+    /// Whether it was in a region in which autocast is disabled.
+    #[serde(skip)]
+    pub(super) full_precision: bool,
 }
 
 impl Node {

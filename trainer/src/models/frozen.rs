@@ -74,13 +74,14 @@ impl Frozen {
                 step.inputs.truncate(1);
                 continue;
             }
+            let step_kind = step.kind(kind);
             let keeps = matches!(step.op, Op::LayerNorm { .. } | Op::GroupNorm { .. } | Op::BatchNorm(_));
             for input in &mut step.inputs {
                 let Input::Weight(index) = *input else { continue };
                 let weight = &weights[index];
                 *input = Input::Weight(own.len());
                 own.push(if weight.is_float && !keeps {
-                    weight.tensor.to_kind(kind)
+                    weight.tensor.to_kind(step_kind)
                 } else {
                     weight.tensor.shallow_clone()
                 });
@@ -101,7 +102,7 @@ impl Frozen {
             |index| &self.weights[index],
             |index, step, inputs, added| {
                 let relu = step.relu;
-                let added = added.map(|added| added.to_kind(self.kind));
+                let added = added.map(|added| added.to_kind(step.kind(self.kind)));
                 let added = added.as_ref();
                 Made::One(match (&self.constants[index], inputs) {
                     (Constants::Winograd { transformed, bias }, [input]) => {
@@ -159,7 +160,8 @@ impl Target<'_> {
                 let mut by_channel = vec![1; self.plan.shapes[*map].len()];
                 by_channel[1] = -1;
                 let constants = factor_and_offset(&norm, self.weights);
-                let [factor, offset] = constants.map(|tensor| tensor.to_kind(self.kind).view(by_channel.as_slice()));
+                let kind = step.kind(self.kind);
+                let [factor, offset] = constants.map(|tensor| tensor.to_kind(kind).view(by_channel.as_slice()));
                 Constants::Norm { factor, offset }
             }
             _ => Constants::None,
@@ -175,7 +177,7 @@ impl Target<'_> {
         weight: usize,
         bias: Option<usize>,
     ) -> Constants {
-        let (weights, kind, geometry) = (self.weights, self.kind, kernel.geometry);
+        let (weights, kind, geometry) = (self.weights, step.kind(self.kind), kernel.geometry);
         let mut weight = weights[weight].tensor.shallow_clone();
         let mut bias = match bias {
             Some(bias) => weights[bias].tensor.shallow_clone(),

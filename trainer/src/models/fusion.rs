@@ -1,5 +1,7 @@
 //! Fuses the nodes of a program: what follows a batch norm or a frozen convolution runs in the same pass.
 
+use tch::Kind;
+
 use distillery_core::exported::Size;
 
 use super::program::{Input, Node, Op, Program, ValueId, open};
@@ -17,6 +19,8 @@ pub(super) struct Plan {
 pub(super) struct Step {
     /// The operation of the first node.
     pub op: Op,
+    /// Whether the nodes take and make maps of float32 where others are bfloat16.
+    pub full_precision: bool,
     /// What the first node takes.
     pub inputs: Vec<Input>,
     /// The batch norm that follows a frozen convolution.
@@ -136,9 +140,10 @@ fn join(host: &mut Step, node: &Node, is_hosts: impl Fn(ValueId) -> bool) {
 }
 
 impl Step {
-    fn alone(Node { op, inputs, outputs }: Node) -> Self {
+    fn alone(Node { op, full_precision, inputs, outputs }: Node) -> Self {
         Self {
             op,
+            full_precision,
             inputs,
             norm: None,
             added: None,
@@ -148,6 +153,11 @@ impl Step {
             overwrites_input: false,
             overwrites_added: false,
         }
+    }
+
+    /// The kind of its maps in a network with maps of `kind`.
+    pub(super) fn kind(&self, kind: Kind) -> Kind {
+        if self.full_precision && kind == Kind::BFloat16 { Kind::Float } else { kind }
     }
 
     /// The values that it takes.

@@ -36,7 +36,8 @@ impl Head {
 /// A linear layer after nothing but other shapes for vectors.
 fn linear(plan: &Plan) -> Option<Head> {
     let (last, before) = plan.steps.split_last()?;
-    let are_shapes = before.iter().all(|step| matches!(step.op, Op::Reshape { .. }));
+    // A head has one precision.
+    let are_shapes = before.iter().all(|step| matches!(step.op, Op::Reshape { .. } | Op::Convert { .. }));
     match (&last.op, last.inputs.as_slice()) {
         (Op::Linear, [Input::Value(vector), Input::Weight(weight), bias @ ..])
             if are_shapes && matches!(plan.shapes[*vector].as_slice(), [Size::Batch(1), Size::Fixed(_)]) =>

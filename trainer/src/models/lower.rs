@@ -4,6 +4,8 @@
 //! dropout does nothing and stochastic depth keeps everything. In training, layers that were exported as in evaluation
 //! stay frozen.
 
+use std::collections::HashMap;
+
 use distillery_core::architecture::Convolution;
 use distillery_core::exported::{self, Activation, Arithmetic, Graph, Operand, Origin, Size, makes_up_for};
 
@@ -29,6 +31,10 @@ struct Lowering<'a> {
     trains: bool,
     meanings: Vec<Option<Meaning>>,
     program: Program,
+    /// Whether each value of the program is one of full precision.
+    in_full: Vec<bool>,
+    /// Values in the other precision.
+    converted: HashMap<ValueId, ValueId>,
 }
 
 /// A program that computes a part of the graph. `None` if the images lead there by another path, too.
@@ -38,7 +44,7 @@ pub(super) fn program(graph: &Graph, part: Part, trains: bool) -> Option<Program
     meanings[part.from] = Some(Meaning::Input(Input::Value(GIVEN)));
     let shapes = vec![graph.values[part.from].shape.clone()];
     let program = Program { shapes, nodes: Vec::new(), result: GIVEN };
-    let mut lowering = Lowering { graph, trains, meanings, program };
+    let mut lowering = Lowering { graph, trains, meanings, program, in_full: vec![false], converted: HashMap::new() };
     let mut stream = 0;
     for (node, is_needed) in graph.nodes.iter().zip(needed) {
         // Numbered in the whole graph, so that parts draw from different streams.
@@ -52,7 +58,7 @@ pub(super) fn program(graph: &Graph, part: Part, trains: bool) -> Option<Program
         // Logits that depend on no image.
         Input::Weight(index) => {
             let shape = graph.values[part.to].shape.clone();
-            lowering.push(Op::Expand { shape: shape.clone() }, vec![Input::Weight(index)], vec![shape]);
+            lowering.push(Op::Expand { shape: shape.clone() }, false, vec![Input::Weight(index)], vec![shape]);
             lowering.program.result = lowering.program.shapes.len() - 1;
         }
     }
@@ -100,7 +106,7 @@ impl Lowering<'_> {
         use exported::Op as Read;
         let first = || node.inputs[0];
         match &node.op {
-            Read::Identity => self.same(node, first()),
+            Read::Identity => self.identity(node),
             Read::Dropout { probability, training } if !(self.trains && *training && *probability > 0.0) => {
                 self.same(node, first());
             }
@@ -119,7 +125,7 @@ impl Lowering<'_> {
             }
             Read::Arithmetic { kind, other } => self.arithmetic(node, *kind, *other),
             op => {
-                let inputs = node.inputs.iter().map(|&input| self.input(input)).collect();
+                let inputs = self.inputs(node);
                 let op = self.operation(op, node, stream);
                 self.add(node, op, inputs);
             }
@@ -141,7 +147,7 @@ impl Lowering<'_> {
             Some(Meaning::Input(input)) => input,
             Some(Meaning::Ones(_)) => {
                 let shape = self.shape(value).to_vec();
-                self.push(Op::Ones { shape: shape.clone() }, Vec::new(), vec![shape]);
+                self.push(Op::Ones { shape: shape.clone() }, false, Vec::new(), vec![shape]);
                 let made = Input::Value(self.program.shapes.len() - 1);
                 self.meanings[value] = Some(Meaning::Input(made));
                 made
@@ -150,20 +156,62 @@ impl Lowering<'_> {
         }
     }
 
+    /// What a node takes, in its precision.
+    fn inputs(&mut self, node: &exported::Node) -> Vec<Input> {
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for &input in &node.inputs {
+            let made = self.input(input);
+            inputs.push(self.in_precision(made, node.full_precision));
+        }
+        inputs
+    }
+
+    /// The same in full precision, or in that of maps. Weights are converted by what takes them.
+    fn in_precision(&mut self, input: Input, full: bool) -> Input {
+        let Input::Value(value) = input else { return input };
+        if self.in_full[value] == full {
+            return input;
+        }
+        if let Some(&known) = self.converted.get(&value) {
+            return Input::Value(known);
+        }
+        let shape = self.program.shapes[value].clone();
+        self.push(Op::Convert { to_full_precision: full }, full, vec![input], vec![shape]);
+        let made = self.program.shapes.len() - 1;
+        self.converted.insert(value, made);
+        if full {
+            // The bits that were added are zeros.
+            self.converted.insert(made, value);
+        }
+        Input::Value(made)
+    }
+
+    /// The same tensor, which a conversion has in another precision.
+    fn identity(&mut self, node: &exported::Node) {
+        match self.meanings[node.inputs[0]] {
+            Some(Meaning::Input(input)) => {
+                let converted = self.in_precision(input, node.full_precision);
+                self.meanings[node.outputs[0]] = Some(Meaning::Input(converted));
+            }
+            _ => self.same(node, node.inputs[0]),
+        }
+    }
+
     fn add(&mut self, node: &exported::Node, op: Op, inputs: Vec<Input>) {
         let shapes: Vec<Vec<Size>> = node.outputs.iter().map(|&output| self.shape(output).to_vec()).collect();
         let first = self.program.shapes.len();
-        self.push(op, inputs, shapes);
+        self.push(op, node.full_precision, inputs, shapes);
         for (at, &output) in node.outputs.iter().enumerate() {
             self.meanings[output] = Some(Meaning::Input(Input::Value(first + at)));
         }
     }
 
-    fn push(&mut self, op: Op, inputs: Vec<Input>, shapes: Vec<Vec<Size>>) {
+    fn push(&mut self, op: Op, full_precision: bool, inputs: Vec<Input>, shapes: Vec<Vec<Size>>) {
         let first: ValueId = self.program.shapes.len();
         let outputs = (first..first + shapes.len()).collect();
+        self.in_full.extend(shapes.iter().map(|_| full_precision));
         self.program.shapes.extend(shapes);
-        self.program.nodes.push(Node { op, inputs, outputs });
+        self.program.nodes.push(Node { op, full_precision, inputs, outputs });
     }
 
     fn arithmetic(&mut self, node: &exported::Node, kind: Arithmetic, other: Operand) {
@@ -188,7 +236,7 @@ impl Lowering<'_> {
             }
             _ => {}
         }
-        let inputs: Vec<Input> = node.inputs.iter().map(|&input| self.input(input)).collect();
+        let inputs = self.inputs(node);
         let are_alike = matches!(inputs.as_slice(), [Input::Value(_), Input::Value(_)])
             && self.shape(node.inputs[0]) == self.shape(node.inputs[1]);
         let op = match kind {

@@ -2,7 +2,8 @@
 //!
 //! A network computes in the kind of its maps. Convolutions, linear layers and products of matrices convert their
 //! weights to it, and so do sums and concatenations of maps with weights. Norms keep float32 weights; their statistics
-//! and those of a softmax are float32, and their results have the kind of the map.
+//! and those of a softmax are float32, and their results have the kind of the map. Nodes of full precision get maps of
+//! float32, which are converted around them.
 
 use tch::{Device, Kind, Tensor};
 
@@ -58,6 +59,9 @@ fn of_one(op: &Op, x: &Tensor, scope: &Scope<'_>, overwrites: bool) -> Tensor {
         Op::Reshape { shape } => x.reshape(shape),
         Op::Expand { shape } => x.expand(sized(shape, scope.batch), false),
         Op::Permute { order } => x.permute(order),
+        Op::Convert { to_full_precision: true } if x.kind() == Kind::BFloat16 => x.to_kind(Kind::Float),
+        Op::Convert { to_full_precision: false } if x.kind() == Kind::Float => x.to_kind(scope.kind),
+        Op::Convert { .. } => x.shallow_clone(),
         Op::Slice { dimension, start, end, step } => x.slice(*dimension, *start, *end, *step),
         Op::Select { dimension, index } => x.select(*dimension, *index),
         Op::Pad { amounts, value } => x.pad(amounts, "constant", *value),

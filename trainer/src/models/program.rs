@@ -22,6 +22,8 @@ pub(super) struct Program {
 #[derive(Debug)]
 pub(super) struct Node {
     pub op: Op,
+    /// Whether it takes and makes maps of float32 where others are bfloat16.
+    pub full_precision: bool,
     pub inputs: Vec<Input>,
     pub outputs: Vec<ValueId>,
 }
@@ -157,6 +159,10 @@ pub(super) enum Op {
         dimensions: Vec<i64>,
     },
     Rows,
+    /// The same elements in the kind of maps, or in float32 for nodes of full precision.
+    Convert {
+        to_full_precision: bool,
+    },
     /// Zeros elements and scales the others.
     Dropout(Random),
     /// Ones, else zeros. No inputs.
@@ -223,6 +229,7 @@ impl Op {
                 | Self::Select { .. }
                 | Self::Split { .. }
                 | Self::Unbind { .. }
+                | Self::Convert { .. }
         )
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn program(layout: &Layout, trains: bool) -> Program {
         };
         let inputs = node.inputs.iter().map(|&input| Input::Value(input));
         let inputs = inputs.chain(weights.map(Input::Weight)).collect();
-        program.nodes.push(Node { op, inputs, outputs: vec![index] });
+        program.nodes.push(Node { op, full_precision: false, inputs, outputs: vec![index] });
     }
     program
 }

@@ -9,6 +9,7 @@ pub mod fixtures;
 mod meaning;
 mod mutations;
 mod operators;
+mod precision;
 pub mod programs;
 mod rows;
 mod sizes;

@@ -7,6 +7,7 @@ mod heads;
 mod networks;
 mod norms_and_shapes;
 mod operators;
+mod precision;
 mod randomness;
 mod refusals;
 mod runs;
