@@ -84,6 +84,14 @@ impl Student {
                  train it again, or give both the values that the model uses"
             ));
         }
+        let elements = |index: usize| {
+            let stored = &network.tensors()[index];
+            let own = weights.get(stored.tensor.name()).filter(|_| stored.role != TensorRole::Constant);
+            own.map(|own| weights.bytes(own)).transpose()
+        };
+        if let Some(fault) = network.graph().fault_of_rows(elements)? {
+            return refused(format!("the student does not fit the network: {fault}"));
+        }
         let graph = network.graph().clone();
         Ok(Self { graph, tensors, weights, source: Source::Exported(Box::new(network)) })
     }

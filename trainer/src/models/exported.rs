@@ -219,8 +219,8 @@ pub fn open_weights(path: &Path, network: &mut ExportedNetwork) -> Result<Checkp
 /// classifier. Returns the notes of the file, and what is doubtful about the weights.
 ///
 /// # Errors
-/// The file cannot be read, its keys, shapes or element types are not the network's, or its weights make every output
-/// NaN.
+/// The file cannot be read, its keys, shapes or element types are not the network's, it names rows that tables do not
+/// have, or its weights make every output NaN.
 pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path, kept: &[usize]) -> Result<Vec<String>> {
     let mismatch = |what: String| {
         Error::user(format!(
@@ -266,6 +266,14 @@ pub fn load(network: &Network, checkpoint: &Checkpoint, path: &Path, kept: &[usi
             continue;
         }
         network.set(index, &Tensor::f_from_data_size(&bytes, &shape, kind)?);
+    }
+    let elements = |index: usize| {
+        let stored = network.weights().get(index).and_then(|weight| checkpoint.get(&weight.name));
+        stored.map(|stored| checkpoint.bytes(stored)).transpose()
+    };
+    let fault = network.source.exported().map(|exported| exported.graph.fault_of_rows(elements)).transpose();
+    if let Some(fault) = fault.map_err(|error| unreadable(path, &error))?.flatten() {
+        return Err(mismatch(fault));
     }
     Ok(checkpoint.notes().iter().cloned().chain(doubt).collect())
 }

@@ -10,6 +10,7 @@ mod operators;
 mod precision;
 mod randomness;
 mod refusals;
+mod rows;
 mod runs;
 mod ties;
 
