@@ -7,11 +7,12 @@ use tch::{Device, Kind, Tensor, no_grad};
 use distillery_core::architecture::Convolution;
 
 use super::forward::run;
-use super::fusion::{FoldedNorm, Plan, Step};
+use super::fusion::{FoldedNorm, Plan, Purpose, Step, fuse};
 use super::layers::{channels_last, convolve, convolve_fused, finish};
 use super::operators::apply;
-use super::program::{Input, Kernel, Op};
+use super::program::{Input, Kernel, Op, Program};
 use super::scope::{Made, Scope};
+use super::settled::settle;
 use super::weight::Weight;
 use crate::device::kernels;
 
@@ -58,14 +59,18 @@ enum Constants {
 }
 
 impl Frozen {
-    /// Folds in float32, then converts to `kind`. Weights are laid out for the sizes of the plan, which was fused for
-    /// inference, and for `batch_size` images; other sizes give the same values. `fuses` says whether to try out on a
-    /// GPU which steps cuDNN can fuse.
+    /// Computes what depends on weights alone and folds in float32, then converts to `kind`. Weights are laid out for the
+    /// sizes of the program and for `batch_size` images; other sizes give the same values. `fuses` says whether to try
+    /// out on a GPU which steps cuDNN can fuse.
     ///
     /// The fused ReLUs of oneDNN and cuDNN turn NaN into 0, where PyTorch's keeps it. A network whose constants are not
     /// all finite therefore runs without them, so that it shows.
-    pub(super) fn new(mut plan: Plan, weights: &[Weight], kind: Kind, batch_size: i64, fuses: bool) -> Self {
-        let is_finite = no_grad(|| constants_are_finite(&plan, weights));
+    pub(super) fn new(program: Program, weights: &[Weight], kind: Kind, batch_size: i64, fuses: bool) -> Self {
+        let of_network = weights.len();
+        let (program, weights) = no_grad(|| settle(program, weights));
+        let weights = weights.as_slice();
+        let mut plan = fuse(program, Purpose::Inference);
+        let is_finite = no_grad(|| constants_are_finite(&plan, weights, of_network));
         let target = Target { plan: &plan, weights, kind, batch_size, fuses: fuses && is_finite, is_finite };
         let constants: Vec<Constants> = no_grad(|| plan.steps.iter().map(|step| target.constants(step)).collect());
         let mut own = Vec::new();
@@ -178,7 +183,8 @@ impl Target<'_> {
         bias: Option<usize>,
     ) -> Constants {
         let (weights, kind, geometry) = (self.weights, step.kind(self.kind), kernel.geometry);
-        let mut weight = weights[weight].tensor.shallow_clone();
+        // One that was computed has any layout.
+        let mut weight = channels_last(&weights[weight].tensor);
         let mut bias = match bias {
             Some(bias) => weights[bias].tensor.shallow_clone(),
             None => Tensor::zeros([weight.size()[0]], (weight.kind(), weight.device())),
@@ -223,12 +229,17 @@ fn can_fuse(weight: &Tensor, bias: &Tensor, kernel: Kernel, input: [i64; 4], add
     })
 }
 
-/// Whether no weight is NaN or infinite, and no batch norm makes a finite one so. Waits for the device once.
-fn constants_are_finite(plan: &Plan, weights: &[Weight]) -> bool {
+/// Whether no weight is NaN or infinite, and no batch norm makes a finite one so. Of those that were computed, after the
+/// first `of_network`, only those of convolutions count: masks may well be infinite. Waits for the device once.
+fn constants_are_finite(plan: &Plan, weights: &[Weight], of_network: usize) -> bool {
     let alone = plan.steps.iter().filter_map(|step| FoldedNorm::of(&step.op, &step.inputs));
     let norms = alone.chain(plan.steps.iter().filter_map(|step| step.norm));
     let constants = norms.flat_map(|norm| factor_and_offset(&norm, weights));
-    let tensors = weights.iter().filter(|weight| weight.is_float).map(|weight| weight.tensor.shallow_clone());
+    let convolutions = plan.steps.iter().filter(|step| matches!(step.op, Op::Convolution(_)));
+    let taken = convolutions.flat_map(|step| &step.inputs).filter_map(|input| input.weight());
+    let computed = taken.filter(|&index| index >= of_network).map(|index| &weights[index]);
+    let all = weights.iter().take(of_network).chain(computed).filter(|weight| weight.is_float);
+    let tensors = all.map(|weight| weight.tensor.shallow_clone());
     let finite: Vec<Tensor> = tensors.chain(constants).map(|tensor| tensor.isfinite().all()).collect();
     finite.is_empty() || Tensor::stack(&finite, 0).all().int64_value(&[]) == 1
 }

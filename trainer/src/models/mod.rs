@@ -16,6 +16,7 @@ mod noise;
 mod operators;
 mod program;
 mod scope;
+mod settled;
 mod source;
 pub mod state_dict;
 mod weight;
@@ -316,8 +317,8 @@ impl Network {
             ..*weight
         };
         let weights: Vec<Weight> = self.weights.iter().map(constant).collect();
-        let plan = fuse(self.source.program(self.classes, side), Purpose::Inference);
-        let frozen = Some(Frozen::new(plan, &weights, kind, i64::from(batch_size), fuses));
+        let program = self.source.program(self.classes, side);
+        let frozen = Some(Frozen::new(program, &weights, kind, i64::from(batch_size), fuses));
         let (training, evaluation) = (Arc::clone(&self.training), Arc::clone(&self.evaluation));
         let Self { classes, state, kind: of_weights, .. } = *self;
         Self {

@@ -3,8 +3,8 @@
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::networks::{built, distance, images};
-use super::programs::{self, B, float, int, tensor};
+use super::networks::{Layers, built, distance, images, pool, set_values};
+use super::programs::{self, B, float, int, ints, tensor};
 
 const MAP: [i64; 4] = [B, 3, 8, 8];
 
@@ -72,4 +72,36 @@ fn gradients_pass_conversions() {
     let given = images().to_kind(Kind::Float).set_requires_grad(true);
     network.logits(&given, true).sum(Kind::Float).backward();
     assert_eq!(given.grad(), Tensor::ones_like(&given));
+}
+
+#[test]
+fn a_frozen_network_computes_what_depends_on_weights_alone_in_float32() {
+    let mut program = programs::Network::new();
+    let kernel = [4, 3, 3, 3];
+    program.parameter("w.weight", &kernel);
+    program.node("add.Tensor", "up", &[("self", tensor("w.weight")), ("other", float(256.0))], &kernel);
+    program.node("sub.Tensor", "down", &[("self", tensor("up")), ("other", float(256.0))], &kernel);
+    let inputs = [
+        ("input", tensor("x")),
+        ("weight", tensor("down")),
+        ("bias", json!({"as_none": true})),
+        ("stride", ints(&[1, 1])),
+        ("padding", ints(&[1, 1])),
+    ];
+    let map = [B, 4, 8, 8];
+    program.node("conv2d.default", "map", &inputs, &map);
+    program.norm("n", "map", &map, true);
+    program.node("relu.default", "act", &[("self", tensor("n"))], &map);
+    pool(&mut program, "vector", "act", 4);
+    program.result("vector");
+    let mut network = built(&program);
+    network.place(Device::Cpu, Kind::Float);
+    set_values(&network);
+    let given = images().to_kind(Kind::Float);
+    let exact = no_grad(|| network.logits(&given, false));
+    // In bfloat16, nothing of the kernel would be left.
+    for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 0.03)] {
+        let off = distance(&no_grad(|| network.constant(kind, 4, 8).logits(&given, false)), &exact);
+        assert!(off < tolerance, "{off:e} off in {kind:?}");
+    }
 }
