@@ -20,7 +20,7 @@ setup: ## install what cargo does not, below .deps/ and node_modules/ (quick if 
 build: setup ## build the programs in target/release
 	@cargo build --release --locked
 
-demo: build ## distil on real handwritten digits and leave the dashboard running (STOP=1: stop at the end; PORT=8080)
+demo: build ## distil on real handwritten digits and leave the dashboard running (STOP=1: stop at the end; PORT=8080; SEEDS=6)
 	@python3 scripts/demo.py
 
 serve: build ## run the server on this machine's devices, with its data in data/ and data sets from datasets/

@@ -96,7 +96,7 @@ def compare_jobs(options):
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         checkpoint = (options.teacher or train_teacher(options, directory)).resolve()
-        spec = {"student": {"architecture": student}, "distillation": {"method": "sdd_kd"},
+        spec = {"student": {"architecture": student}, "distillation": {"method": "sdd_kd", "scales": [1, 2, 4]},
                 "teacher": {"architecture": teacher, "checkpoint": str(checkpoint)},
                 "dataset": {"path": str(options.data.resolve()), "limit": options.limit},
                 "training": {"epochs": options.epochs, "batch_size": options.batch}}

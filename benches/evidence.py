@@ -64,6 +64,8 @@ def specification(options, method, seed, teacher):
     if limit:
         dataset["limit"] = limit
     distillation = {"method": "none" if method == "teacher" else method}
+    if options.scales and method.startswith("sdd_"):
+        distillation["scales"] = options.scales
     if method.endswith(("dkd", "nkd")):
         distillation["warmup_epochs"] = max(1, round(20 * training["epochs"] / 240))
     job = {
@@ -124,6 +126,7 @@ def main():
     parser.add_argument("--dataset", default="cifar100")
     parser.add_argument("--pair", nargs=2, metavar=("TEACHER", "STUDENT"), default=("resnet32x4", "shufflenet_v1"))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--scales", nargs="+", type=int, help="of the sdd_ methods; default: those published for the pair")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=240)
     parser.add_argument("--limit", type=int, help="students train on the first LIMIT images")

@@ -135,7 +135,7 @@ def distilled(options, pair, teacher, epochs, **training):
     spec = specification(options, pair[1], epochs, **training)
     # The normalisation of the PyTorch side.
     spec["dataset"] |= {"mean": [0.5071, 0.4867, 0.4408], "std": [0.2675, 0.2565, 0.2761]}
-    return spec | {"teacher": {"architecture": pair[0], "checkpoint": str(teacher)}, "distillation": {"method": "sdd_kd"}}
+    return spec | {"teacher": {"architecture": pair[0], "checkpoint": str(teacher)}, "distillation": {"method": "sdd_kd", "scales": [1, 2, 4]}}
 
 
 def jobs(options, findings, directory, teacher):

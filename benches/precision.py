@@ -41,10 +41,12 @@ def specification(options, seed, precision, teacher):
                 "schedule": {"type": "cosine"}}
     dataset = {"path": str(options.data.resolve())} | ({"image_size": options.image_size} if options.image_size else {})
     if teacher:
+        # Those of the table in docs/performance.md, whatever the pair.
+        scales = {"scales": [1, 2, 4]} if options.method.startswith("sdd_") else {}
         dataset |= {"limit": options.limit} if options.limit else {}
         return {"student": {"architecture": options.pair[1]}, "dataset": dataset, "training": training,
                 "teacher": {"architecture": options.pair[0], "checkpoint": str(teacher)},
-                "distillation": {"method": options.method}}
+                "distillation": {"method": options.method, **scales}}
     training |= {"epochs": options.teacher_epochs, "eval_every_epochs": options.teacher_epochs}
     return {"student": {"architecture": options.pair[0]}, "dataset": dataset, "training": training,
             "distillation": {"method": "none"}}

@@ -263,7 +263,9 @@ async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
         idempotency: None,
         warnings: &[],
         dataset_fingerprint: None,
+        dataset: None,
         networks: NetworkNames::default(),
+        webhooks: &[],
     };
     match db::jobs::create(pool, &new).await? {
         Created::New(job) => Ok(job.id),

@@ -55,7 +55,8 @@ def main():
         for turn in range(options.turns):
             for devices, found in speeds.items():
                 spec = {"teacher": {"architecture": teacher, "checkpoint": checkpoint}, "student": {"architecture": student},
-                        "dataset": data, "training": {**training, "epochs": 2, "devices": devices}}
+                        "dataset": data, "distillation": {"method": "sdd_kd", "scales": [1, 2, 4]},
+                        "training": {**training, "epochs": 2, "devices": devices}}
                 found.append(train(options, root / f"{devices}-{turn}", spec))
     one, several = (statistics.median(found) for found in speeds.values())
     print(f"{teacher} → {student}, batch {options.batch_size}, {options.threads} threads in total, {options.device}: "

@@ -73,6 +73,7 @@ def measure(options, cache_mib):
             teacher = call(server, "PUT", query, bytes_, "application/octet-stream")["id"]
             spec = {"teacher": {"architecture": options.teacher, "checkpoint": teacher},
                     "student": {"architecture": options.student}, "dataset": {"name": options.dataset.name},
+                    "distillation": {"method": "sdd_kd", "scales": [1, 2, 4]},
                     "training": {"epochs": 1, "augmentation": "none", "batch_size": 64}}
             jobs = [job(server, spec) for _ in range(options.jobs + 1)]
         finally:

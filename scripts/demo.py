@@ -2,6 +2,9 @@
 """The demo behind `make demo`: starts a server, posts the jobs in examples/digits, shows their progress, downloads the
 students, evaluates them with `distillery evaluate`, and leaves the server running until Ctrl-C (with STOP=1, stops it).
 
+One seed of a few hundred images decides nothing. So it trains the students with further seeds for as long as two minutes
+allow (SEEDS=n: with n seeds, however long that takes), and prints mean, standard deviation and what the seeds tell.
+
 It uses the HTTP API as a user with curl would, and needs only Python's standard library.
 """
 
@@ -14,6 +17,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +37,21 @@ JOBS = {
     "student-kd": "KD student",
     "student-sdd": "SDD-KD student",
 }
+STUDENTS = [name for name in JOBS if name != "teacher"]
+# Of the names of jobs in the lines of progress.
+WIDTH = max(map(len, JOBS.values())) + len(", seed 0")
+# Differences by seed that the table shows: what is compared, and with what.
+PAIRS = [("student-kd", "student-alone"), ("student-sdd", "student-kd")]
+
+# Seconds from the first job to the table.
+BUDGET = 120
+# Of these, for downloads and evaluations after the last job.
+RESERVE = 10
+MOST_SEEDS = 6
+MOST_WANTED = 100
+# The quantile 0.975 of Student's t for 1, 2, … degrees of freedom. It falls further, down to 1.96: with more seeds than
+# these, the last one claims too little, never too much.
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 class Failure(Exception):
@@ -150,7 +169,7 @@ class Bar:
         p = self.progress
         full = round(8 * p["fraction"])
         parts = [
-            f"  {self.name:<14} {'█' * full}{'░' * (8 - full)} epoch {p['epoch']}/{p['epochs']}",
+            f"  {self.name:<{WIDTH}} {'█' * full}{'░' * (8 - full)} epoch {p['epoch']}/{p['epochs']}",
             "" if self.top1 is None else f"top-1 {self.top1:.1f} %",
             f"{p['images_per_second']:,.0f} images/s",
             f"{p['eta_seconds']:.0f} s left",
@@ -165,20 +184,20 @@ class Bar:
             print(text, flush=True)
 
     def close(self, text):
-        self.draw(f"  {self.name:<14} {text}", end=True)
+        self.draw(f"  {self.name:<{WIDTH}} {text}", end=True)
 
 
 def follow(server, name, job_id):
     """Shows a job's progress until it ends; returns the job."""
     bar = Bar(name)
-    bar.draw(f"  {name:<14} waiting")
+    bar.draw(f"  {name:<{WIDTH}} waiting")
     for kind, data in server.messages(f"/v1/jobs/{job_id}/stream"):
         if kind == "progress":
             bar.update(progress=data)
         elif kind == "metric" and data["name"] == "eval/top1":
             bar.update(top1=data["value"])
         elif kind == "event" and data.get("level") == "warning":
-            bar.draw(f"  {name:<14} warning: {data['message']}", end=True)
+            bar.draw(f"  {name:<{WIDTH}} warning: {data['message']}", end=True)
         elif kind == "status" and data["status"] in FINAL:
             break
     job = server.get(f"/v1/jobs/{job_id}")
@@ -187,7 +206,7 @@ def follow(server, name, job_id):
         error = job.get("error") or {}
         raise Failure(f"{name}: {job['status']}: {error.get('class')}: {error.get('message')}")
     result = job["result"]
-    bar.close(f"done: top-1 {result['best_top1']:.1f} % at epoch {result['best_epoch']}, {duration(job):.0f} s")
+    bar.close(f"done: last top-1 {result['last_top1']:.1f} %, {duration(job):.0f} s")
     return job
 
 
@@ -204,10 +223,13 @@ def clear_leftovers(server):
         server.request("POST", f"/v1/jobs/{job['id']}/cancel", expect=(202, 409))
 
 
-def submit(server, name, teacher):
+def submit(server, name, teacher, seed=0):
     spec = json.loads((ROOT / f"examples/digits/{name}.json").read_text())
     if "teacher" in spec and spec["teacher"].get("job") == "$TEACHER":
         spec["teacher"]["job"] = teacher
+    if seed:
+        spec["training"]["seed"] = seed
+        spec["name"] += f", seed {seed}"
     return json.loads(server.request("POST", "/v1/jobs", spec)[1])["id"]
 
 
@@ -231,13 +253,56 @@ def evaluate(job, student):
     return json.loads(done.stdout)
 
 
-def print_table(rows):
-    head = ("", "architecture", "top-1", "parameters", "file")
+def print_table(head, rows, left=2):
+    """Prints rows of text below a head, the first `left` columns flush left."""
     rows = [head, *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     for row in rows:
-        cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
-        print("  " + "   ".join(cells))
+        cells = [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+        print("  " + "   ".join(cells).rstrip())
+
+
+def spread(values):
+    """Mean and standard deviation (of the sample), which one value does not have."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def interval(differences, resolution):
+    """The 95 % confidence interval of the mean of differences by seed, in points. Accuracies are multiples of
+    `resolution`, so differences that happen to be equal still deviate by as much."""
+    quantile = T_QUANTILES[min(len(differences) - 1, len(T_QUANTILES)) - 1]
+    half = quantile * max(statistics.stdev(differences), resolution) / len(differences) ** 0.5
+    mean = statistics.mean(differences)
+    return mean - half, mean + half
+
+
+def verdict(name, other, differences, resolution):
+    """What the differences by seed tell, and no more."""
+    if len(differences) < 2:
+        return "one seed tells nothing: set SEEDS=6"
+    low, high = interval(differences, resolution)
+    said = f"95 % interval {low:+.2f} to {high:+.2f}: "
+    if low > 0 or high < 0:
+        return f"{said}{name} is {'better' if low > 0 else 'worse'} with this teacher on these images"
+    return f"{said}these {len(differences)} seeds do not tell which of {name} and {other} is better"
+
+
+def print_seeds(last, images):
+    """Prints the last top-1 accuracies by student and seed, and the differences by seed. `last` has a list per student."""
+    seeds = len(last[STUDENTS[0]])
+    resolution = 100 / images
+    of = "one seed" if seeds == 1 else f"{seeds} seeds, mean ± standard deviation"
+    print(f"\nTop-1 after the last epoch, {of}; one of the {images} evaluation images is {resolution:.2f} points:\n")
+    head = ("", "top-1, %", *(f"seed {seed}" for seed in range(seeds)))
+    row = lambda name: (JOBS[name], spread(last[name]), *(f"{value:.2f}" for value in last[name]))
+    print_table(head, [row(name) for name in STUDENTS], left=1)
+    print("\nDifference by seed, in points:\n")
+    for name, other in PAIRS:
+        differences = [one - two for one, two in zip(last[name], last[other])]
+        mean = ("+" if statistics.mean(differences) >= 0 else "") + spread(differences)
+        print(f"  {JOBS[name]} − {JOBS[other]}: {mean}; {verdict(JOBS[name], JOBS[other], differences, resolution)}")
+    print("\nThese are eight epochs of small digits. docs/fidelity.md says what longer runs have shown.", flush=True)
 
 
 def free_port(wanted):
@@ -258,25 +323,53 @@ def free_port(wanted):
     raise Failure(f"no free port between {wanted} and {wanted + 49}: set PORT")
 
 
+def wanted_seeds():
+    """The number in SEEDS; 0 for as many as there is time for."""
+    text = os.environ.get("SEEDS") or "0"
+    if not text.isascii() or not text.isdigit() or int(text) > MOST_WANTED:
+        raise Failure(f"SEEDS={text}: give a number of seeds up to {MOST_WANTED}, such as 6")
+    return int(text)
+
+
+def train(server, began):
+    """Trains the teacher and, with one seed after the other, the students. Returns the finished jobs: the teacher's, and
+    a list per student."""
+    wanted = wanted_seeds()
+    teacher = submit(server, "teacher", None)
+    jobs = {name: [] for name in STUDENTS}
+    ids = [submit(server, name, teacher) for name in STUDENTS]
+    finished = follow(server, JOBS["teacher"], teacher)
+    for seed in range(wanted or MOST_SEEDS):
+        started = time.monotonic()
+        for name, job in zip(STUDENTS, ids):
+            jobs[name].append(follow(server, f"{JOBS[name]}, seed {seed}", job))
+        now = time.monotonic()
+        is_time_left = now - began + (now - started) + RESERVE <= BUDGET
+        if seed + 1 == wanted or (not wanted and (not is_time_left or seed + 1 == MOST_SEEDS)):
+            break
+        ids = [submit(server, name, teacher, seed + 1) for name in STUDENTS]
+    return finished, jobs
+
+
 def run(server):
     server.wait_until_ready()
     print(f"Dashboard: {server.address}/\n", flush=True)
     clear_leftovers(server)
-    ids = {}
-    for name in JOBS:
-        ids[name] = submit(server, name, ids.get("teacher"))
-    jobs = {name: follow(server, title, ids[name]) for name, title in JOBS.items()}
+    teacher, jobs = train(server, time.monotonic())
 
-    print("\nDownloading the students and evaluating them with `distillery evaluate`:\n", flush=True)
-    rows = []
+    print("\nDownloading the students of seed 0, as of their best epochs, and evaluating them with `distillery evaluate`:\n",
+          flush=True)
+    rows, images = [], 0
     for name, title in JOBS.items():
-        job = jobs[name]
+        job = teacher if name == "teacher" else jobs[name][0]
         student = download(server, name, job)
         measured = evaluate(job, student)
+        images = measured["images"]
         parameters = job["result"]["student"]["parameters"]
         size = f"{student.stat().st_size / 1000:,.0f} kB"
         rows.append((title, job["spec"]["student"]["architecture"], f"{measured['top1']:.2f} %", f"{parameters:,}", size))
-    print_table(rows)
+    print_table(("", "architecture", "top-1", "parameters", "file"), rows)
+    print_seeds({name: [job["result"]["last_top1"] for job in of] for name, of in jobs.items()}, images)
     print(f"\nThe students are in {(DATA / 'students').relative_to(ROOT)}/.", flush=True)
 
 

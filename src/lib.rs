@@ -14,16 +14,21 @@
 //! [`sqlx::Result`] fails when the database does, and does not repeat that.
 #![allow(missing_docs, reason = "see above: names that say it all need no comment")]
 
+pub mod archive;
 pub mod artifacts;
 pub mod cli;
+pub mod client;
 pub mod commands;
+pub mod dataset_cache;
 pub mod db;
 pub mod http;
 pub mod onnx_runtime;
+pub mod private_file;
 pub mod process;
 pub mod removals;
 pub mod storage_check;
 pub mod telemetry;
+pub mod webhooks;
 pub mod worker;
 
 pub use distillery_core::{architecture, checkpoint, dataset, exported, protocol, spec, text};

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Parser;
 use distillery::cli::{Cli, Command};
 use distillery::commands::{database, export, prune, serve, token};
-use distillery::{db, telemetry, worker};
+use distillery::{client, db, telemetry, worker};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Command::Client(command) => return client::run(command),
         Command::Export(args) => match export::run(&args) {
             Ok(()) => Ok(()),
             Err(error) => {

@@ -106,6 +106,7 @@ interface Schemas {
     exclude_target?: boolean;
     gamma?: number;
     grouping?: Schemas['Grouping'];
+    logit_standardisation?: boolean;
     method: Schemas['Method'];
     scale_weights?: number[];
     scales?: number[];
@@ -119,6 +120,7 @@ interface Schemas {
     exclude_target?: boolean | null;
     gamma?: number | null;
     grouping?: Schemas['Grouping'] | null;
+    logit_standardisation?: boolean | null;
     method?: Schemas['Method'] | null;
     scale_weights?: number[] | null;
     scales?: number[] | null;
@@ -225,6 +227,7 @@ interface Schemas {
     labels: Record<string, string>;
     max_attempts: number;
     name: string;
+    notes?: string | null;
     priority: number;
     progress?: Schemas['Progress'] | null;
     result?: Schemas['Outcome'] | null;
@@ -234,7 +237,14 @@ interface Schemas {
     student_network?: string | null;
     teacher?: Schemas['Evaluation'] | null;
     teacher_network?: string | null;
+    webhooks?: string[];
     worker?: string | null;
+  };
+  JobChanges: {
+    labels?: Record<string, string | null> | null;
+    name?: string;
+    notes?: string | null;
+    priority?: number;
   };
   JobDetails: Schemas['Job'] & {
     student_facts?: Schemas['NetworkSize'] | null;
@@ -348,6 +358,23 @@ interface Schemas {
       value: string;
     })[];
   };
+  List_Webhook: {
+    data: ({
+      name: string;
+    })[];
+  };
+  List_WebhookMessage: {
+    data: ({
+      attempts: number;
+      created_at: string;
+      delivered_at?: string | null;
+      id: string;
+      last_error?: string | null;
+      next_attempt_at?: string | null;
+      type: string;
+      webhook: string;
+    })[];
+  };
   List_Worker: {
     data: ({
       busy_share: number;
@@ -379,7 +406,7 @@ interface Schemas {
     kept_elements: number;
     peak_elements: number;
   };
-  Method: "none" | "kd" | "dkd" | "nkd" | "sdd_kd" | "sdd_dkd" | "sdd_nkd";
+  Method: "none" | "kd" | "dkd" | "nkd" | "ttm" | "wttm" | "dist" | "sdd_kd" | "sdd_dkd" | "sdd_nkd" | "sdd_ttm" | "sdd_wttm" | "sdd_dist";
   Metrics: {
     last_id: number;
     series: Schemas['Series'][];
@@ -459,6 +486,7 @@ interface Schemas {
       labels: Record<string, string>;
       max_attempts: number;
       name: string;
+      notes?: string | null;
       priority: number;
       progress?: Schemas['Progress'] | null;
       result?: Schemas['Outcome'] | null;
@@ -468,6 +496,7 @@ interface Schemas {
       student_network?: string | null;
       teacher?: Schemas['Evaluation'] | null;
       teacher_network?: string | null;
+      webhooks?: string[];
       worker?: string | null;
     })[];
     has_more: boolean;
@@ -671,13 +700,28 @@ interface Schemas {
     reason: Schemas['WaitReason'];
     starts_in_seconds?: number | null;
   };
+  Webhook: {
+    name: string;
+  };
+  WebhookMessage: {
+    attempts: number;
+    created_at: string;
+    delivered_at?: string | null;
+    id: string;
+    last_error?: string | null;
+    next_attempt_at?: string | null;
+    type: string;
+    webhook: string;
+  };
   Weights: {
+    clustering?: number;
     complementary: number;
     consistent: number;
     cross_entropy: number;
     distillation: number;
   };
   WeightsRequest: {
+    clustering?: number | null;
     complementary?: number | null;
     consistent?: number | null;
     cross_entropy?: number | null;

@@ -49,6 +49,10 @@ interface ApiClient {
   create(body: string, key: string): Promise<Schemas['Job']>;
   architectures(signal?: AbortSignal): Promise<Schemas['List_Architecture']>;
   datasets(signal?: AbortSignal): Promise<Schemas['DatasetList']>;
+  dataset(name: string, signal?: AbortSignal): Promise<Schemas['DatasetDetails']>;
+  datasetImages(name: string, parameters: RequestParameters, signal?: AbortSignal): Promise<Schemas['ImagePage']>;
+  datasetUpload(name: string, upload: string, signal?: AbortSignal): Promise<Schemas['PartialUpload']>;
+  removeDataset(name: string): Promise<null>;
   /** A page of checkpoints, from `next` of the last one on. */
   checkpoints(after?: string | null, signal?: AbortSignal): Promise<Schemas['Page_Checkpoint']>;
   workers(signal?: AbortSignal): Promise<Schemas['List_Worker']>;

@@ -22,6 +22,8 @@ pub mod files {
     pub const BEFORE_LAST_EPOCH: &str = "before-last-epoch.safetensors";
     /// The teacher's predictions by region of the evaluation split. Only if the method has regions.
     pub const REGIONS: &str = "regions.json";
+    /// Recall, precision and F1 of the best student by class. Not in older runs.
+    pub const CLASSES: &str = "classes.json";
     /// Images as the network sees them and the best student's logits, to check exported students with. Not there if
     /// they could not be written, and in older runs; exports are then not checked.
     pub const SAMPLES: &str = "samples.safetensors";

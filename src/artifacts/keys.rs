@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! checkpoints/<SHA-256>-<ULID>                            an uploaded checkpoint
+//! datasets/<SHA-256>-<ULID>                               an uploaded data set, as a tar
 //! checkpoints/<SHA-256>                                   an older one, from before each upload had its own file
 //! jobs/<job>/attempts/<attempt>-<claim>/<file>            a file written by an attempt
 //! jobs/<job>/attempts/<attempt>-<claim>/state/checkpoint-<step>…  a state that a later attempt can resume from
@@ -15,6 +16,7 @@
 //! `checkpoint_key` makes it.
 
 const CHECKPOINTS: &str = "checkpoints";
+const DATASETS: &str = "datasets";
 const JOBS: &str = "jobs";
 const ATTEMPTS: &str = "attempts";
 const PROBE: &str = "probe";
@@ -27,6 +29,12 @@ const STATES: &str = "state";
 #[must_use]
 pub fn checkpoint(sha256: &str, upload: &str) -> String {
     format!("{CHECKPOINTS}/{sha256}-{upload}")
+}
+
+/// The tar of an uploaded data set.
+#[must_use]
+pub fn dataset(sha256: &str, upload: &str) -> String {
+    format!("{DATASETS}/{sha256}-{upload}")
 }
 
 /// A new name for an upload or a test of the storage.
@@ -84,6 +92,8 @@ pub fn probe() -> String {
 pub enum Owner<'a> {
     /// An uploaded checkpoint.
     Checkpoint,
+    /// An uploaded data set.
+    Dataset,
     /// A file of an attempt.
     Job {
         /// Id of the job.
@@ -102,6 +112,7 @@ impl<'a> Owner<'a> {
         let (kind, rest) = key.split_once('/')?;
         match kind {
             CHECKPOINTS => Some(Self::Checkpoint),
+            DATASETS => Some(Self::Dataset),
             JOBS => {
                 let job = rest.split('/').next()?;
                 let end = key.match_indices('/').nth(3).map_or(key.len(), |(place, _)| place);
@@ -120,6 +131,7 @@ mod tests {
     #[test]
     fn a_key_tells_its_owner() {
         assert_eq!(Owner::of(&checkpoint("ab12", "01")), Some(Owner::Checkpoint));
+        assert_eq!(Owner::of(&dataset("ab12", "01")), Some(Owner::Dataset));
         assert_eq!(Owner::of(&probe()), Some(Owner::Probe));
         let of_attempt = Some(Owner::Job { job: "job_1", attempt: "jobs/job_1/attempts/3-a" });
         assert_eq!(attempt("job_1", "3-a"), "jobs/job_1/attempts/3-a");

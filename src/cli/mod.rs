@@ -2,6 +2,7 @@
 //! `--help`, which is the reference.
 
 mod admin;
+mod client;
 mod export;
 mod server;
 
@@ -10,11 +11,16 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use admin::{ClientArgs, MigrateArgs, PruneArgs, PruneRules, TokenArgs, TokenCommand};
+pub use client::{
+    ClientCommand, ConnectionArgs, DownloadArgs, EditArgs, InitArgs, JobEdits, JobIdsArgs, JobsArgs, LogsArgs,
+    OneJobArgs, OpenArgs, SubmitArgs, UploadArgs, UploadFacts,
+};
 pub use distillery_core::trainer_flags::LogFormat;
 use distillery_core::trainer_flags::{ConvertArgs, EvaluateArgs, InspectArgs, TrainArgs, VerifyArgs};
 pub use export::ExportArgs;
 pub use server::{ServeArgs, WorkerArgs, WorkerCount};
 
+use crate::dataset_cache::DatasetCache;
 use crate::db::DatabaseLocation;
 
 /// Distils large image classifiers into small ones by Scale Decoupled Distillation, as a job server.
@@ -36,6 +42,8 @@ pub enum Command {
     Worker(WorkerArgs),
     /// Bring the schema of a database up to date.
     Migrate(MigrateArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
     /// Train from a job specification, without a server.
     Train(TrainArgs),
     /// Repeat the last epoch of a run, or the whole run, and report whether the student is the same.
@@ -68,13 +76,27 @@ pub struct DataArgs {
     /// data sets whose links you trust. A data set's directory itself may always be a link.
     #[arg(long, env = "DISTILLERY_FOLLOW_LINKS")]
     pub follow_links: bool,
-    /// Where to store checkpoints and artifacts: a directory or `s3://bucket/prefix`. Default: `artifacts` in the data
-    /// directory.
+    /// Size limit, in MiB, of `dataset-cache` in the data directory, which holds copies of uploaded data sets. The least
+    /// recently used ones are removed, but none that a job uses. A data set above the limit is not fetched; 0 fetches
+    /// none.
+    #[arg(long, env = "DISTILLERY_DATASET_CACHE_MIB", default_value_t = 65536)]
+    pub dataset_cache_mib: u64,
+    /// Where to store checkpoints, data sets and artifacts: a directory or `s3://bucket/prefix`. Default: `artifacts` in
+    /// the data directory.
     #[arg(long, env = "DISTILLERY_STORAGE")]
     pub storage: Option<String>,
 }
 
 impl DataArgs {
+    /// This machine's copies of uploaded data sets.
+    ///
+    /// # Errors
+    /// The current directory is not known.
+    pub fn dataset_cache(&self) -> std::io::Result<DatasetCache> {
+        let directory = std::path::absolute(&self.data_dir)?.join("dataset-cache");
+        Ok(DatasetCache::new(directory, self.dataset_cache_mib.saturating_mul(1 << 20)))
+    }
+
     /// The storage's address.
     #[must_use]
     pub fn storage(&self) -> String {

@@ -41,13 +41,20 @@ pub struct ServeArgs {
     /// Largest accepted checkpoint, in bytes.
     #[arg(long, env = "DISTILLERY_MAX_CHECKPOINT_BYTES", default_value_t = crate::http::CHECKPOINT_LIMIT)]
     pub max_checkpoint_bytes: u64,
-    /// Largest total size of all uploaded checkpoints, in bytes. Default: no limit.
+    /// Largest accepted data set, in bytes: as it is uploaded, and unpacked.
+    #[arg(long, env = "DISTILLERY_MAX_DATASET_BYTES", default_value_t = crate::http::DATASET_LIMIT)]
+    pub max_dataset_bytes: u64,
+    /// Largest total size of all uploaded checkpoints and data sets, in bytes. Default: no limit.
     #[arg(long, env = "DISTILLERY_MAX_UPLOADED_BYTES")]
     pub max_uploaded_bytes: Option<u64>,
     /// Days after its end when a job's series and log are thinned. The server checks once an hour; 0 means never.
     #[arg(long, env = "DISTILLERY_COMPACT_AFTER_DAYS", value_name = "DAYS", default_value_t = 30,
         value_parser = clap::value_parser!(u32).range(..=36_500))]
     pub compact_after_days: u32,
+    /// File with the webhooks that jobs may name, which nobody but its owner may read (mode 0600): a JSON object with
+    /// `url` and `secrets` by name. They are told when a job has ended.
+    #[arg(long, env = "DISTILLERY_WEBHOOKS", value_name = "FILE")]
+    pub webhooks: Option<PathBuf>,
     /// ONNX Runtime's library, 1.17 or later, with which exported students are checked. Without one they are not
     /// checked, and their reports say so.
     #[arg(long, env = "DISTILLERY_ONNXRUNTIME", default_value = "libonnxruntime.so")]

@@ -1,5 +1,5 @@
-//! What a server does once an hour so that it can run unattended: it compacts old jobs, and removes the jobs and files
-//! that its rules no longer keep.
+//! What a server does once an hour so that it can run unattended: it compacts old jobs, forgets old messages, and
+//! removes the jobs and files that its rules no longer keep.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::prune::prune;
 use crate::artifacts::Store;
 use crate::cli::PruneRules;
-use crate::db::compaction;
+use crate::db::{compaction, webhooks};
 
 /// Time from the end of one round to the start of the next.
 const PAUSE: Duration = Duration::from_secs(3600);
@@ -28,6 +28,11 @@ pub async fn run(pool: PgPool, artifacts: Store, chores: Chores, stop: Cancellat
         let round = async {
             if let Err(error) = compact(&pool, chores.compact_after_days).await {
                 tracing::warn!(%error, "cannot compact old jobs; next attempt in an hour");
+            }
+            match webhooks::tidy(&pool).await {
+                Ok(0) => {}
+                Ok(given_up) => tracing::warn!(given_up, "messages for webhooks that no server knows were given up"),
+                Err(error) => tracing::warn!(%error, "cannot tidy messages for webhooks; next attempt in an hour"),
             }
             // Without a rule nothing is removed, not even unreferenced files: they may belong to another server whose
             // storage was configured here by mistake.

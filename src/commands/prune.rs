@@ -209,8 +209,8 @@ impl<R: FnMut(String)> Round<'_, R> {
         let usage = StorageUse::of(files);
         if let Some(most) = rules.max_bytes.filter(|&most| usage.uploads > most) {
             (self.report)(format!(
-                "no job is removed because of its size: the uploaded checkpoints alone have {} bytes, more than the {most} \
-                 of --max-bytes. Delete checkpoints that no job needs, or raise --max-bytes",
+                "no job is removed because of its size: the uploads alone have {} bytes, more than the {most} of \
+                 --max-bytes. Delete checkpoints and data sets that no job needs, or raise --max-bytes",
                 usage.uploads
             ));
         }
@@ -258,7 +258,7 @@ fn is_of_all(error: &sqlx::Error) -> bool {
 #[derive(Debug, Default)]
 struct StorageUse<'a> {
     jobs: HashMap<&'a str, u64>,
-    /// Of uploaded checkpoints, which no rule removes.
+    /// Of uploaded checkpoints and data sets, which no rule removes.
     uploads: u64,
 }
 
@@ -268,7 +268,7 @@ impl<'a> StorageUse<'a> {
         for file in files {
             match Owner::of(&file.key) {
                 Some(Owner::Job { job, .. }) => *usage.jobs.entry(job).or_default() += file.size_bytes,
-                Some(Owner::Checkpoint) => usage.uploads += file.size_bytes,
+                Some(Owner::Checkpoint | Owner::Dataset) => usage.uploads += file.size_bytes,
                 Some(Owner::Probe) | None => {}
             }
         }

@@ -252,10 +252,14 @@ pub async fn stored_bytes(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkp
     .await
 }
 
-/// The size of all checkpoints but this one, in bytes.
+/// The size of all uploads but this checkpoint or data set, in bytes.
 pub async fn size_of_others(pool: &PgPool, id: &str) -> sqlx::Result<u64> {
     let query = sqlx::query_scalar!(
-        r#"select coalesce(sum(size_bytes), 0)::bigint as "bytes!" from checkpoints where id <> $1"#,
+        r#"
+        select coalesce(sum(size_bytes), 0)::bigint as "bytes!"
+        from (select id, size_bytes from checkpoints union all select id, size_bytes from datasets) as uploads
+        where id <> $1
+        "#,
         id,
     );
     query.fetch_one(pool).await.map(i64::unsigned_abs)

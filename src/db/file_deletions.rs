@@ -37,6 +37,18 @@ pub async fn announce(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// Announces files again that nothing names yet, so that they stay for as long as a new one.
+pub(super) async fn announce_again(connection: &mut PgConnection, keys: &[String]) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update file_deletions set due_at = now() + $2 where key = any($1) and not is_decided",
+        keys,
+        interval(LONGEST_UPLOAD),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 /// Takes over an announced file: another row names it from now on. False if its deletion was decided.
 pub(super) async fn take_over(connection: &mut PgConnection, key: &str) -> sqlx::Result<bool> {
     let taken = sqlx::query!("delete from file_deletions where key = $1 and not is_decided", key);

@@ -1,6 +1,6 @@
 //! What PostgreSQL tells at once, by `notify` in the triggers of `migrations/`: [`Changes`] for readers of jobs,
-//! [`Wakeups`] for workers. Notifications can be lost with a connection, so both say when everything should be looked
-//! at again.
+//! [`Wakeups`] for workers, [`WebhookNews`] for who sends messages to webhooks. Notifications can be lost with a
+//! connection, so all of them say when everything should be looked at again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub(super) const JOB: &str = "distillery_job";
 const STATUS: &str = "distillery_status";
 /// Says that there may be a job to claim.
 const QUEUE: &str = "distillery_queue";
+/// Says that there is a message for a webhook.
+const WEBHOOK: &str = "distillery_webhook";
 
 /// Makes idle workers look at the queue, and at their data sets before that.
 pub async fn wake_workers(pool: &PgPool) -> sqlx::Result<()> {
@@ -33,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection that listens. It is outside of the pool: one that died would keep its place there until the kernel
 /// gives up, a quarter of an hour later.
+#[derive(Debug)]
 struct Listener(PgListener);
 
 impl Listener {
@@ -146,6 +149,22 @@ async fn listen_for_changes(pool: &PgPool, sender: &broadcast::Sender<Changed>) 
         let notification = listener.next().await?;
         let job = Some(notification.payload().into());
         let _ = sender.send(Changed { job, heard: Instant::now() });
+    }
+}
+
+/// Says when there are messages for webhooks, over a connection of its own.
+#[derive(Debug)]
+pub struct WebhookNews(Listener);
+
+impl WebhookNews {
+    /// Starts to listen: whatever happens after this has returned is heard.
+    pub async fn listen(pool: &PgPool) -> sqlx::Result<Self> {
+        Listener::open(pool, &[WEBHOOK]).await.map(Self)
+    }
+
+    /// Returns when there is a message. An error once the connection is lost.
+    pub async fn next(&mut self) -> sqlx::Result<()> {
+        self.0.next().await.map(drop)
     }
 }
 

@@ -11,12 +11,13 @@
 //! | [`listen`] | what PostgreSQL tells at once |
 //! | [`errors`] | which errors pass |
 //! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`] | tables of jobs |
-//! | [`workers`], `declined`, [`checkpoints`], [`tokens`] | tables of what jobs run on and need, and of who asks |
+//! | [`workers`], `declined`, [`checkpoints`], [`datasets`], [`dataset_shards`], [`dataset_pieces`], [`tokens`] | tables of what jobs run on and need, and of who asks |
 //! | [`file_deletions`], [`deleted_jobs`], [`storage`] | tables of stored files and of what is left to delete |
+//! | [`webhooks`] | table of what webhooks are told |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |
 //!
 //! A condition that several queries share is an SQL function: `can_run` and `workers_for` say which workers can take a
-//! job, `has_dataset` whether one has its data set, and `checkpoint_key` where a checkpoint's file is.
+//! job, `has_data` whether one has its data set or can fetch it, and `checkpoint_key` where a checkpoint's file is.
 //!
 //! A function that looks for one thing returns `None` if there is no such thing.
 
@@ -25,6 +26,9 @@ pub mod attempts;
 pub mod checkpoints;
 pub mod compaction;
 pub mod counters;
+pub mod dataset_pieces;
+pub mod dataset_shards;
+pub mod datasets;
 mod declined;
 pub mod deleted_jobs;
 mod downsample;
@@ -41,6 +45,7 @@ pub mod retention;
 pub mod storage;
 pub mod system;
 pub mod tokens;
+pub mod webhooks;
 pub mod workers;
 
 use std::time::Duration;

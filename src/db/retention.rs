@@ -85,11 +85,12 @@ impl Writing {
 /// Reads which files are needed. A file that was listed before and is not needed now never will be.
 pub async fn named(pool: &PgPool) -> sqlx::Result<Named> {
     let mut named = Named::default();
-    // First: an upload's file is named here until the checkpoint names it.
+    // First: an upload's file is named here until the checkpoint or the data set names it.
     named.writing.keys = file_deletions::keys(pool).await?;
     named.keys.extend(sqlx::query_scalar!("select key from artifacts").fetch_all(pool).await?);
     let uploads = sqlx::query_scalar!(r#"select checkpoint_key(key, sha256) as "key!" from checkpoints"#);
     named.keys.extend(uploads.fetch_all(pool).await?);
+    named.keys.extend(sqlx::query_scalar!("select key from datasets").fetch_all(pool).await?);
     let attempts = sqlx::query!(
         r#"
         select id as "job!", concat_ws('-', attempt, claim) as "attempt!", true as "is_held!"

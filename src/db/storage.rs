@@ -47,6 +47,8 @@ pub async fn newest_files(pool: &PgPool) -> sqlx::Result<Vec<String>> {
         union all
         (select checkpoint_key(key, sha256) from checkpoints order by created_at desc limit 3)
         union all
+        (select key from datasets order by created_at desc limit 3)
+        union all
         (select checkpoint ->> 'key' from jobs where checkpoint is not null order by id desc limit 3)
         "#
     )

@@ -57,6 +57,10 @@ pub struct StorageUsage {
     pub checkpoints: i64,
     /// Their size in bytes.
     pub checkpoints_bytes: i64,
+    /// Number of versions of uploaded data sets.
+    pub datasets: i64,
+    /// Their size in bytes.
+    pub datasets_bytes: i64,
     /// Number of states from which jobs that have not succeeded can resume.
     pub states: i64,
     /// Their size in bytes, without states that an earlier version stored.
@@ -142,6 +146,8 @@ pub async fn stored(pool: &PgPool) -> sqlx::Result<StorageUsage> {
             (select coalesce(sum(size_bytes), 0)::bigint from artifacts) as "artifacts_bytes!",
             (select count(*) from checkpoints) as "checkpoints!",
             (select coalesce(sum(size_bytes), 0)::bigint from checkpoints) as "checkpoints_bytes!",
+            (select count(*) from datasets) as "datasets!",
+            (select coalesce(sum(size_bytes), 0)::bigint from datasets) as "datasets_bytes!",
             (select count(*) from jobs where checkpoint is not null) as "states!",
             (select coalesce(sum((checkpoint ->> 'size_bytes')::bigint), 0)::bigint from jobs
                 where checkpoint is not null) as "states_bytes!",

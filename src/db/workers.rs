@@ -44,6 +44,8 @@ pub struct Abilities {
     pub datasets: BTreeMap<String, String>,
     /// Why it takes no jobs; `None` if it does.
     pub stopped_because: Option<String>,
+    /// How many bytes of uploaded data sets it keeps; `None` if it fetches none.
+    pub dataset_cache_bytes: Option<i64>,
 }
 
 /// The load of a worker's machine and its GPU, by all of their processes.
@@ -109,6 +111,8 @@ pub struct Worker {
     /// The data sets that it has, each with a fingerprint of the names and sizes of its files; null if it does not say.
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     pub datasets: Option<Value>,
+    /// Size of the largest uploaded data set, in bytes, that it fetches; null if it fetches none.
+    pub dataset_cache_bytes: Option<i64>,
     /// Why it takes no jobs: what is wrong with its machine. Null if it takes jobs.
     #[schema(example = "cannot write to /data/work: No space left on device")]
     pub stopped_because: Option<String>,
@@ -131,7 +135,8 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
     sqlx::query_as!(
         Worker,
         r#"
-        select id, name, device, devices, memory_bytes, version, usage, datasets, stopped_because, started_at,
+        select id, name, device, devices, memory_bytes, version, usage, datasets, dataset_cache_bytes, stopped_because,
+            started_at,
             heartbeat_at, waits_for, heartbeat_at > now() - $1::interval as "online!",
             held.jobs[1] as job, held.jobs as "jobs!",
             least(1, coalesce((
@@ -156,10 +161,10 @@ pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Worker>> {
 pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
     sqlx::query!(
         "insert into workers (id, name, device, devices, memory_bytes, version, usage, datasets, stopped_because,
-            spec_version)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            spec_version, dataset_cache_bytes)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          on conflict (id) do update set heartbeat_at = now(), usage = excluded.usage, datasets = excluded.datasets,
-            stopped_because = excluded.stopped_because",
+            stopped_because = excluded.stopped_because, dataset_cache_bytes = excluded.dataset_cache_bytes",
         worker.id,
         worker.name,
         worker.device,
@@ -170,6 +175,7 @@ pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
         worker.abilities.as_ref().map(|abilities| json!(abilities.datasets)),
         worker.abilities.as_ref().and_then(|abilities| abilities.stopped_because.as_deref()).map(storable),
         JobSpec::VERSION,
+        worker.abilities.as_ref().and_then(|abilities| abilities.dataset_cache_bytes),
     )
     .execute(pool)
     .await?;
@@ -179,10 +185,11 @@ pub async fn register(pool: &PgPool, worker: &NewWorker) -> sqlx::Result<()> {
 /// Notes what a worker can run now, before its next heartbeat.
 pub async fn describe(pool: &PgPool, id: &str, abilities: &Abilities) -> sqlx::Result<()> {
     sqlx::query!(
-        "update workers set datasets = $2, stopped_because = $3 where id = $1",
+        "update workers set datasets = $2, stopped_because = $3, dataset_cache_bytes = $4 where id = $1",
         id,
         json!(abilities.datasets),
         abilities.stopped_because.as_deref().map(storable),
+        abilities.dataset_cache_bytes,
     )
     .execute(pool)
     .await?;

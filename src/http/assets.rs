@@ -16,7 +16,9 @@ use tower_http::compression::CompressionLayer;
 use super::cached;
 use super::error::ApiError;
 
-const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// Thumbnails of data sets come as `data:` in JSON.
+const POLICY: &str =
+    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 #[derive(RustEmbed)]
 #[folder = "$CARGO_MANIFEST_DIR/static"]

@@ -1,13 +1,16 @@
-//! Looks at the data set that a specification names. Requests that ask the same at about the same time share a lookup.
+//! Looks at the data set that a specification names: a directory of the server, or an upload. Requests that ask the
+//! same at about the same time share a lookup.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::AppState;
+use super::datasets::{self, Located};
 use super::error::ApiError;
 use super::extract::fault;
 use crate::dataset::{self, Dataset, DatasetOptions, Discovered, SelectedImages, SelectionError, SelectionRequest};
+use crate::db;
 use crate::spec::{DatasetSpec, Fault};
 use crate::text::nearest;
 
@@ -26,38 +29,57 @@ pub struct DatasetFacts {
     pub notes: Vec<String>,
 }
 
-/// The facts of the data set, if the job can use it.
+/// The facts of the data set and where it is, if the job can use it.
 pub async fn check(
     state: &AppState,
     spec: &DatasetSpec,
     faults: &mut Vec<Fault>,
-) -> Result<Option<DatasetFacts>, ApiError> {
-    let directory = state.datasets.directory().clone();
-    let (wanted, follow_links) = (spec.clone(), state.settings.follow_links);
-    let changed = changed(&directory.join(&spec.location.name)).await;
-    let asked = format!("{changed:?} {}", question(spec)?);
-    match &*state.lookups.find(asked, move || open(&directory, &wanted, follow_links)).await? {
-        Ok(facts) => Ok(Some(facts.clone())),
+) -> Result<Option<(DatasetFacts, Located)>, ApiError> {
+    let name = &spec.location.name;
+    let Some(located) = datasets::locate(state, name).await? else {
+        faults.push(missing(state, name).await?);
+        return Ok(None);
+    };
+    let files = located.files(state).await?;
+    let (wanted, follow_links) = (spec.clone(), state.settings.follow_links && located.uploaded().is_none());
+    let which = match located.uploaded() {
+        Some(upload) => upload.id.clone(),
+        None => format!("{:?}", changed(&files.path).await),
+    };
+    let asked = format!("{which} {}", question(spec)?);
+    let base = files.base().to_owned();
+    match &*state.lookups.find(asked, move || open(&files.path, &wanted, follow_links)).await? {
+        Ok(facts) => Ok(Some((facts.clone(), located))),
         Err((_, dataset::Error::Missing { .. })) => {
-            let directory = state.datasets.directory();
-            let name = &spec.location.name;
-            let instead = if tokio::fs::try_exists(directory).await.unwrap_or(true) {
-                instead(name, &*state.datasets.list().await?)
-            } else {
-                "; the server's --datasets-dir does not exist: its operator has to create it or name another (its log \
-                 has the path)"
-                    .to_owned()
-            };
-            faults.push(fault("/dataset/name", format!("there is no data set {name:?}{instead}")));
+            faults.push(missing(state, name).await?);
             Ok(None)
         }
         Err((pointer, error)) if error.is_users() => {
             // Where the server keeps its data sets is nobody's business.
-            faults.push(fault(pointer, error.relative_to(state.datasets.directory())));
+            faults.push(fault(pointer, error.relative_to(&base)));
             Ok(None)
         }
         Err((_, error)) => Err(ApiError::Internal(anyhow::anyhow!("{error}"))),
     }
+}
+
+/// That there is no data set of a name, and which there are.
+async fn missing(state: &AppState, name: &str) -> Result<Fault, ApiError> {
+    if !dataset::is_name(name) {
+        let detail = format!("{name:?} is not a valid name of a data set: it {}", dataset::NAME_RULE);
+        return Ok(fault("/dataset/name", detail));
+    }
+    let uploads = db::datasets::latest(&state.pool).await?;
+    let uploads: Vec<&str> = uploads.iter().map(|upload| upload.name.as_str()).collect();
+    let is_there = tokio::fs::try_exists(state.datasets.directory()).await.unwrap_or(true);
+    let instead = if is_there || !uploads.is_empty() {
+        instead(name, &*state.datasets.list().await?, &uploads)
+    } else {
+        "; the server's --datasets-dir does not exist: its operator has to create it or name another (its log has the \
+         path)"
+            .to_owned()
+    };
+    Ok(fault("/dataset/name", format!("there is no data set {name:?}{instead}")))
 }
 
 /// When a directory was changed last. A data set that is gone, or was replaced, is looked at again at once.
@@ -78,9 +100,20 @@ pub async fn is_new(state: &AppState, name: &str) -> bool {
 /// What of a specification decides about the [facts](DatasetFacts): what [`open`] reads of it, and nothing else, so
 /// that a sweep over image sizes looks once.
 fn question(spec: &DatasetSpec) -> anyhow::Result<String> {
-    let SelectionRequest { train_split, eval_split, eval_fraction, limit } = spec.selection();
+    let SelectionRequest {
+        train_split,
+        eval_split,
+        eval_fraction,
+        fold,
+        split_seed,
+        unlabelled_split,
+        limit,
+        limit_per_class,
+    } = spec.selection();
     let (name, columns) = (&spec.location.name, (&spec.image_column, &spec.label_column));
-    Ok(serde_json::to_string(&(name, columns, train_split, eval_split, eval_fraction, limit))?)
+    let fold = fold.map(|fold| (fold.number, fold.of));
+    let evaluated = (eval_split, eval_fraction, fold, split_seed);
+    Ok(serde_json::to_string(&(name, columns, train_split, evaluated, unlabelled_split, limit, limit_per_class))?)
 }
 
 /// The fingerprint of the server's copy of a data set. Requests at about the same time share a lookup.
@@ -98,16 +131,14 @@ pub async fn fingerprint(state: &AppState, name: &str) -> Result<Option<String>,
 /// What is wrong with a data set, and the place of the specification that it concerns.
 pub type WrongDataset = (&'static str, dataset::Error);
 
-fn open(directory: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFacts, WrongDataset> {
-    let at = |pointer| move |error| (pointer, error);
+fn open(path: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<DatasetFacts, WrongDataset> {
     let columns = match (&spec.image_column, &spec.label_column) {
         (Some(_), _) => "/dataset/image_column",
         (None, Some(_)) => "/dataset/label_column",
         (None, None) => "/dataset/name",
     };
-    let path = dataset::resolve(directory, &spec.location.name).map_err(at("/dataset/name"))?;
     let (image_column, label_column) = (spec.image_column.clone(), spec.label_column.clone());
-    let dataset = Dataset::open(&path, &DatasetOptions { image_column, label_column, follow_links }).map_err(
+    let dataset = Dataset::open(path, &DatasetOptions { image_column, label_column, follow_links }).map_err(
         |error| match error {
             dataset::Error::Column { .. } => (columns, error),
             other => ("/dataset/name", other),
@@ -118,22 +149,25 @@ fn open(directory: &Path, spec: &DatasetSpec, follow_links: bool) -> Result<Data
         Some("train_split") => ("/dataset/train_split", error),
         Some("eval_split") => ("/dataset/eval_split", error),
         Some("eval_fraction") => ("/dataset/eval_fraction", error),
+        Some("unlabelled_split") => ("/dataset/unlabelled_split", error),
+        Some("fold") => ("/dataset/folds", error),
         _ => ("/dataset/name", error),
     })?;
     let count = |images: &SelectedImages| images.labels.len() as u64;
     Ok(DatasetFacts {
         classes: dataset.classes().count,
-        train_images: count(&selection.train),
+        train_images: count(&selection.train) + selection.unlabelled.as_ref().map_or(0, |(_, images)| *images),
         eval_images: count(&selection.eval),
         notes: selection.warnings.into_iter().chain(selection.notes).collect(),
     })
 }
 
 /// Which data set was probably meant, and which there are, behind the remark that there is none of that name.
-fn instead(wanted: &str, found: &Discovered) -> String {
-    let names: Vec<_> = found.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+fn instead(wanted: &str, found: &Discovered, uploads: &[&str]) -> String {
+    let mut names: Vec<_> = found.datasets.iter().map(|dataset| dataset.name.as_str()).collect();
+    names.extend(uploads.iter().filter(|upload| found.datasets.iter().all(|dataset| dataset.name != **upload)));
     if names.is_empty() {
-        return "; the server's --datasets-dir holds none".to_owned();
+        return "; the server's --datasets-dir holds none, and none was uploaded (PUT /v1/datasets/{name})".to_owned();
     }
     let near =
         nearest(wanted, names.iter().copied()).map_or_else(String::new, |near| format!(", did you mean {near}?"));
@@ -155,6 +189,7 @@ mod tests {
         let found = |names: &[String]| {
             let summary = |name: &String| DatasetSummary {
                 name: name.clone(),
+                version: None,
                 format: DatasetFormat::Idx,
                 splits: Vec::new(),
                 images: 0,
@@ -165,14 +200,18 @@ mod tests {
             Discovered { datasets: names.iter().map(summary).collect(), ..Discovered::default() }
         };
         let few = found(&["digits".to_owned(), "flowers".to_owned()]);
-        assert_eq!(instead("Digits", &few), ", did you mean digits?; there are digits, flowers");
-        assert_eq!(instead("flower", &few), ", did you mean flowers?; there are digits, flowers");
-        assert_eq!(instead("birds", &few), "; there are digits, flowers");
-        assert_eq!(instead("birds", &found(&[])), "; the server's --datasets-dir holds none");
+        assert_eq!(instead("Digits", &few, &[]), ", did you mean digits?; there are digits, flowers");
+        assert_eq!(instead("flower", &few, &[]), ", did you mean flowers?; there are digits, flowers");
+        assert_eq!(instead("pet", &few, &["digits", "pets"]), ", did you mean pets?; there are digits, flowers, pets");
+        assert_eq!(instead("birds", &few, &[]), "; there are digits, flowers");
+        assert_eq!(
+            instead("birds", &found(&[]), &[]),
+            "; the server's --datasets-dir holds none, and none was uploaded (PUT /v1/datasets/{name})"
+        );
         let many: Vec<String> = (10..22).map(|number| format!("set{number}")).collect();
         let listed = "there are set10, set11, set12, set13, set14, set15, set16, set17, set18, set19 and 2 more";
-        assert_eq!(instead("Set-21", &found(&many)), format!(", did you mean set21?; {listed}"));
-        assert_eq!(instead("birds", &found(&many[..11])), format!("; {}", listed.replace("2 more", "1 more")));
+        assert_eq!(instead("Set-21", &found(&many), &[]), format!(", did you mean set21?; {listed}"));
+        assert_eq!(instead("birds", &found(&many[..11]), &[]), format!("; {}", listed.replace("2 more", "1 more")));
     }
 
     #[test]
@@ -197,7 +236,10 @@ mod tests {
             json!({"train_split": "a"}),
             json!({"eval_split": "a"}),
             json!({"eval_fraction": 0.5}),
+            json!({"eval_fraction": 0.5, "split_seed": 1}),
+            json!({"folds": 5, "fold": 2}),
             json!({"limit": 7}),
+            json!({"limit_per_class": 7}),
             json!({"image_column": "a"}),
             json!({"label_column": "a"}),
         ] {

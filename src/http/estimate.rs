@@ -86,21 +86,23 @@ const MOST_JOBS: usize = 5;
 impl Memory {
     pub fn estimate(spec: &JobSpec, Costs { student, teacher }: Costs) -> Self {
         let states = spec.training.optimizer.states();
-        let kept_bytes = student.parameters * 4 * (3 + states);
+        let kept_bytes = student.parameters * 4 * (3 + states + spec.training.averages());
         let weights_bytes = kept_bytes + teacher.map_or(0, |teacher| teacher.parameters * 4);
         let side = spec.dataset.image_size;
         let image = 3 * u64::from(side) * u64::from(side);
         let kept = student.kept_elements.saturating_add(student.peak_elements);
         let passing = teacher.map_or(0, |teacher| teacher.peak_elements);
         let images = spec.training.batch_size.div_ceil(spec.training.devices);
-        // An uploaded network may be as large as its file says.
-        let of_image = image.saturating_add(kept).saturating_add(passing);
-        let activations_bytes = (u64::from(images) * 4).saturating_mul(of_image);
+        // The student sees a part at a time. An uploaded network may be as large as its file says.
+        let of_student = u64::from(images.div_ceil(spec.training.parts())).saturating_mul(kept);
+        let of_both = u64::from(images).saturating_mul(image.saturating_add(passing));
+        let activations_bytes = of_student.saturating_add(of_both).saturating_mul(4);
         let total_bytes = weights_bytes.saturating_add(activations_bytes);
         let method = "float32 throughout. weights: the student's four times or more (weights, gradients, the best so \
-                      far, one or two states of the optimiser) and the teacher's once. activations: per image of the \
-                      batch, the student's maps that its gradients need, and what both networks hold at once on the \
-                      way. Without libraries (0.5 GB or more on a GPU) and the allocator's reserve";
+                      far, one or two states of the optimiser, the average) and the teacher's once. activations: per \
+                      image of the batch, or of a part of it, the student's maps that its gradients need, and what both \
+                      networks hold at once on the way. Without libraries (0.5 GB or more on a GPU) and the allocator's \
+                      reserve";
         Self { weights_bytes, activations_bytes, total_bytes, method: method.to_owned() }
     }
 }

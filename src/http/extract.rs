@@ -156,6 +156,17 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
+/// A multipart form is not the file itself.
+pub fn refuse_form(headers: &HeaderMap) -> Result<(), ApiError> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.to_ascii_lowercase().starts_with("multipart/") {
+        return Err(ApiError::UnsupportedMediaType(
+            "send the file itself as the body, not a form: use curl -T FILE instead of curl -F file=@FILE".into(),
+        ));
+    }
+    Ok(())
+}
+
 /// Query parameters. `T` must refuse unknown ones (`deny_unknown_fields`), so that a misspelt parameter is an error and
 /// does not silently become the default.
 #[derive(Debug)]
@@ -288,6 +299,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let parameters = path_parameters(parts).await?;
         let name = parameters.into_iter().find(|(name, _)| name == "name").expect("the route has a {name}");
+        Ok(Self(name.1))
+    }
+}
+
+/// The `{upload}` of a path.
+#[derive(Debug)]
+pub struct UploadName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for UploadName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let parameters = path_parameters(parts).await?;
+        let name = parameters.into_iter().find(|(name, _)| name == "upload").expect("the route has an {upload}");
         Ok(Self(name.1))
     }
 }

@@ -15,6 +15,7 @@ mod cached;
 mod comparisons;
 mod connections;
 mod dataset_facts;
+mod datasets;
 mod download;
 mod error;
 mod estimate;
@@ -30,8 +31,10 @@ mod prometheus;
 mod resolve;
 mod router;
 mod sse;
+mod statistics;
 mod uploads;
 mod v1;
+mod workspace;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -46,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::artifacts::Store;
+use crate::dataset_cache::DatasetCache;
 use crate::db::listen::Changes;
 
 pub use auth::TOKEN_MEMORY;
@@ -63,6 +67,9 @@ pub const CHECKPOINT_LIMIT: u64 = 8 << 30;
 
 /// The default of the most memory, in MiB, of a process that exports a student.
 pub const EXPORT_MEMORY_MIB: u64 = 2048;
+
+/// The default limit of a data set's size, in bytes.
+pub const DATASET_LIMIT: u64 = 64 << 30;
 
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
@@ -84,7 +91,11 @@ pub struct ServerSettings {
     pub spool_dir: PathBuf,
     /// Largest accepted checkpoint, in bytes.
     pub checkpoint_limit: u64,
-    /// Largest total size of all uploaded checkpoints, in bytes.
+    /// Largest accepted data set, in bytes: as it is uploaded, and unpacked.
+    pub dataset_limit: u64,
+    /// This machine's copies of uploaded data sets.
+    pub dataset_cache: DatasetCache,
+    /// Largest total size of all uploads, in bytes.
     pub uploads_limit: Option<u64>,
     /// The `distillery` program, which writes students in other formats.
     pub program: PathBuf,
@@ -102,6 +113,8 @@ pub struct ServerSettings {
     pub inspections: usize,
     /// Most simultaneous connections. Further ones get 503. Lower if the process may not open that many files.
     pub connections: usize,
+    /// Names of the webhooks that jobs may choose.
+    pub webhooks: Vec<String>,
     /// How long the head of a request may take, and how long a connection may be idle.
     pub header_timeout: Duration,
     /// How long a request may take, except uploads, downloads and streams.
@@ -135,17 +148,19 @@ impl ServerSettings {
             token_memory: TOKEN_MEMORY,
             datasets_dir,
             follow_links: false,
-            spool_dir,
             program: std::env::current_exe().unwrap_or_else(|_| "distillery".into()),
             onnxruntime: "libonnxruntime.so".into(),
             export_memory_mib: EXPORT_MEMORY_MIB,
             checkpoint_limit: CHECKPOINT_LIMIT,
+            dataset_limit: DATASET_LIMIT,
+            dataset_cache: DatasetCache::new(spool_dir.with_file_name("dataset-cache"), DATASET_LIMIT),
             uploads_limit: None,
             uploads: 64,
             uploads_per_token: 16,
             spool_limit: 64 << 30,
             inspections: 2,
             connections: CONNECTIONS,
+            webhooks: Vec::new(),
             header_timeout: Duration::from_secs(30),
             timeout: Duration::from_secs(30),
             upload_timeout: Duration::from_secs(60),
@@ -153,6 +168,7 @@ impl ServerSettings {
             upload_fair: 256 << 10,
             ready_memory: Duration::from_secs(5),
             keep_alive: Duration::from_secs(15),
+            spool_dir,
             reader_patience: Duration::from_secs(60),
             grace: Duration::from_secs(20),
         }
@@ -178,6 +194,10 @@ pub struct AppState {
     datasets: Arc<v1::datasets::Catalogue>,
     lookups: Arc<v1::datasets::SharedLookups<dataset_facts::DatasetFacts, dataset_facts::WrongDataset>>,
     fingerprints: Arc<v1::datasets::SharedLookups<String, std::io::Error>>,
+    details: Arc<v1::datasets::SharedLookups<v1::datasets::details::Contents, crate::dataset::Error>>,
+    pictures: Arc<v1::datasets::SharedLookups<v1::datasets::images::ImagePage, v1::datasets::images::WrongImages>>,
+    fetches: Arc<datasets::Fetches>,
+    statistics: Arc<statistics::StatisticsTasks>,
     /// Ends the streams, which would otherwise never end.
     stopping: CancellationToken,
 }
@@ -199,6 +219,10 @@ impl AppState {
             charts: Arc::default(),
             lookups: Arc::default(),
             fingerprints: Arc::default(),
+            details: Arc::default(),
+            pictures: Arc::default(),
+            fetches: Arc::default(),
+            statistics: Arc::default(),
             datasets: Arc::new(v1::datasets::Catalogue::new(settings.datasets_dir.clone(), settings.follow_links)),
             settings: Arc::new(settings),
             pool,
@@ -249,6 +273,8 @@ pub async fn serve(listener: TcpListener, state: AppState, stop: CancellationTok
     });
     let grace = state.settings.grace;
     prometheus::keep_up(stopping.clone());
+    let spool = state.settings.spool_dir.clone();
+    tokio::task::spawn_blocking(move || workspace::remove_leftovers(&spool));
     let settings = state.settings.clone();
     let serving = connections::serve(listener, router::router(state), &settings, stopping.clone());
     let too_late = async {

@@ -285,7 +285,7 @@ async fn of_job(
         }
     };
     // Faults of a data set that the other job uses are not faults of this one.
-    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|dataset| dataset.classes);
+    let theirs = dataset_facts::check(state, &spec.dataset, &mut Vec::new()).await?.map(|(dataset, _)| dataset.classes);
     let network = match student_of(state, id, &spec, theirs).await? {
         Ok(network) => network,
         Err(detail) => {

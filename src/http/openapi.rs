@@ -21,7 +21,9 @@ use super::error::{ApiError, Problem};
 use super::v1::changes::ChangedJobs;
 use super::v1::stream::{Deleted, JobProgress};
 use crate::db::metrics::StoredPoint;
-use crate::spec::{self, Augmentation, EvalCrop, Grouping, Method, Precision, StudentHead};
+use crate::spec::{
+    self, Augmentation, AutoAugment, EvalCrop, Grouping, LabelLoss, Method, Precision, Recipe, Sampling, StudentHead,
+};
 
 /// Swagger UI styles its elements inline.
 const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
@@ -38,11 +40,12 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
         (name = "jobs", description = "Post a job and watch it train"),
         (name = "artifacts", description = "Download the student and its report"),
         (name = "checkpoints", description = "Upload a teacher or a student to start from"),
+        (name = "datasets", description = "Upload data sets, and look at them"),
         (name = "server", description = "What the server offers, and its state")
     ),
     components(schemas(
-        Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, EvalCrop, Grouping, Method,
-        Precision, StudentHead
+        Problem, StoredPoint, Deleted, JobProgress, ChangedJobs, Augmentation, AutoAugment, EvalCrop, Grouping,
+        LabelLoss, Method, Precision, Recipe, Sampling, StudentHead
     ))
 )]
 struct Base;

@@ -12,12 +12,14 @@ use super::AppState;
 use super::dataset_facts::{self, DatasetFacts};
 use super::error::ApiError;
 use super::estimate::{Costs, ImageCounts, Memory, NetworkCost, Time};
+use super::extract::fault;
 use super::networks::{self, Found};
 use crate::architecture::{self, Architecture};
 use crate::db;
+use crate::db::datasets::StoredDataset;
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
 use crate::db::jobs::{DeviceKind, NetworkNames};
-use crate::spec::{self, DatasetName, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request};
+use crate::spec::{self, DatasetName, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request, TrainingSpec};
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -31,12 +33,16 @@ pub struct Resolved {
     /// The [fingerprint](crate::dataset::fingerprint) of the server's copy of the data set, which workers compare with
     /// theirs; `None` if it cannot be read.
     pub fingerprint: Option<String>,
+    /// The data set, if it was uploaded.
+    pub uploaded: Option<StoredDataset>,
     /// The workers that run now.
     prospects: Prospects,
     /// Why it will wait for a worker with enough devices.
     waits: Option<String>,
     /// Notes of the reader of its checkpoints, and which defaults follow from exported networks.
     notes: Vec<String>,
+    /// Which defaults are published for such a pair of networks or such settings.
+    published: Vec<String>,
     /// That the student gets a new classifier. The trainer says it in the job's history.
     new_classifier: Option<String>,
 }
@@ -99,35 +105,74 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
         let dataset = first.dataset.clone().at(DatasetName { name });
         checked = dataset_facts::check(state, &dataset, &mut of_dataset).await?;
     }
-    let classes = checked.as_ref().map(|dataset| dataset.classes);
+    let classes = checked.as_ref().map(|(dataset, _)| dataset.classes);
     let Found { networks, faults: of_networks, mut notes, new_classifier } =
         networks::find(state, &first, classes).await?;
     // Again, with the defaults that follow from the networks.
     let mut request = Request::read_with(document, &networks);
     request.faults.extend(of_dataset);
     request.faults.extend(of_networks);
-    notes.append(&mut request.choices);
+    request.faults.extend(wrong_class_weights(&request.training, classes));
+    let mut defaults = std::mem::take(&mut request.defaults);
+    notes.append(&mut defaults.noted);
+    let published = defaults.published;
     let exported = Exported {
         teacher: request.teacher.as_ref().and_then(|teacher| teacher.exported.clone()),
         student: request.student.exported.clone(),
     };
     let devices = request.training.devices;
     match (request.complete(), checked) {
-        (Ok(spec), Some(dataset)) => {
-            let fingerprint = dataset_facts::fingerprint(state, &spec.dataset.location.name).await?;
+        (Ok(mut spec), Some((dataset, located))) => {
+            notes.extend(located.note());
+            let uploaded = located.uploaded().map(|upload| upload.stored.clone());
+            let fingerprint = pin(state, &mut spec, uploaded.as_ref()).await?;
             let needs = Needs {
                 spec_version: spec.version(),
                 devices: i32::try_from(devices).unwrap_or(i32::MAX),
                 dataset: &spec.dataset.location.name,
+                dataset_bytes: uploaded.as_ref().map(|stored| stored.unpacked_bytes),
                 fingerprint: fingerprint.as_deref(),
             };
             let prospects = waiting::prospects(&state.pool, needs).await?;
             let too_few = devices > 1 && prospects.most_devices.unsigned_abs() < devices;
             let waits = prospects.lack.as_ref().filter(|_| too_few).map(Lack::warning);
-            Ok(Resolved { spec, exported, dataset, fingerprint, prospects, waits, notes, new_classifier })
+            Ok(Resolved {
+                spec,
+                exported,
+                dataset,
+                fingerprint,
+                uploaded,
+                prospects,
+                waits,
+                notes,
+                published,
+                new_classifier,
+            })
         }
         (Ok(_), None) => Err(anyhow::anyhow!("a data set without faults has no classes").into()),
         (Err(faults), _) => Err(ApiError::faults(faults)),
+    }
+}
+
+/// That there is not one weight for each class of the data set.
+fn wrong_class_weights(training: &TrainingSpec, classes: Option<u32>) -> Option<Fault> {
+    let detail = training.class_weights.as_ref()?.check(classes? as usize).err()?;
+    Some(fault("/training/class_weights", detail))
+}
+
+/// Makes a job name the version of an uploaded data set, so that a later upload of the name does not change what it
+/// trains on. Returns the data set's fingerprint.
+async fn pin(
+    state: &AppState,
+    spec: &mut JobSpec,
+    uploaded: Option<&StoredDataset>,
+) -> Result<Option<String>, ApiError> {
+    match uploaded {
+        Some(stored) => {
+            spec.dataset.location.name.clone_from(&stored.id);
+            Ok(Some(stored.fingerprint.clone()))
+        }
+        None => dataset_facts::fingerprint(state, &spec.dataset.location.name).await,
     }
 }
 
@@ -150,7 +195,7 @@ impl Resolved {
     async fn later_prospects(&self, state: &AppState) -> Result<Option<Prospects>, ApiError> {
         let name = &self.spec.dataset.location.name;
         let lacks = |prospects: &Prospects| matches!(prospects.lack, Some(Lack { reason: WaitReason::Dataset, .. }));
-        if !lacks(&self.prospects) || !dataset_facts::is_new(state, name).await {
+        if self.uploaded.is_some() || !lacks(&self.prospects) || !dataset_facts::is_new(state, name).await {
             return Ok(None);
         }
         if let Err(error) = db::listen::wake_workers(&state.pool).await {
@@ -161,7 +206,8 @@ impl Resolved {
         for _ in 0..CHECKS {
             tokio::time::sleep(BETWEEN_CHECKS).await;
             let spec_version = self.spec.version();
-            let needs = Needs { spec_version, devices, dataset: name, fingerprint: self.fingerprint.as_deref() };
+            let fingerprint = self.fingerprint.as_deref();
+            let needs = Needs { spec_version, devices, dataset: name, dataset_bytes: None, fingerprint };
             let prospects = waiting::prospects(&state.pool, needs).await?;
             if !lacks(&prospects) {
                 return Ok(Some(prospects));
@@ -176,8 +222,7 @@ impl Resolved {
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
         let prospects = self.later_prospects(state).await?;
-        let Self { spec, exported, dataset, prospects: earlier, waits, notes: of_checkpoints, new_classifier, .. } =
-            self;
+        let Self { spec, exported, dataset, prospects: earlier, waits, notes, published, new_classifier, .. } = self;
         let prospects = prospects.unwrap_or(earlier);
         // For dry runs only: a job says what it waits for as long as it waits.
         let no_worker = prospects.lack.as_ref().filter(|_| waits.is_none()).map(Lack::warning);
@@ -200,8 +245,9 @@ impl Resolved {
             .chain(of_teacher)
             .chain(spec::doubts(&spec.distillation, &spec.training))
             .chain(of_dataset)
-            .chain(spec::oversized_batch(&spec.training, train_images))
-            .chain(of_checkpoints)
+            .chain(spec::of_images(&spec.training, train_images))
+            .chain(notes)
+            .chain(published)
             .chain(new_classifier)
             .chain(no_worker)
             .chain(waits)

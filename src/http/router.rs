@@ -58,7 +58,7 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::jobs::create, v1::jobs::list))
         .routes(routes!(v1::summaries::list))
         .routes(routes!(v1::labels::list))
-        .routes(routes!(v1::jobs::get, v1::jobs::delete))
+        .routes(routes!(v1::jobs::get, v1::jobs::amend::patch, v1::jobs::delete))
         .routes(routes!(v1::jobs::cancel))
         .routes(routes!(v1::jobs::pause))
         .routes(routes!(v1::jobs::resume))
@@ -68,11 +68,16 @@ fn short() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::jobs::events::list))
         .routes(routes!(v1::jobs::updates::get))
         .routes(routes!(v1::jobs::artifacts::list))
+        .routes(routes!(v1::jobs::webhooks::list))
         .routes(routes!(v1::checkpoints::list))
         .routes(routes!(v1::checkpoints::get, v1::checkpoints::delete))
         .routes(routes!(v1::architectures::list))
         .routes(routes!(v1::datasets::list))
+        .routes(routes!(v1::datasets::details::get, v1::datasets::details::delete))
+        .routes(routes!(v1::datasets::images::list))
+        .routes(routes!(v1::datasets::pieces::get))
         .routes(routes!(v1::workers::list))
+        .routes(routes!(v1::webhooks::list))
         .routes(routes!(v1::system::get))
         .routes(routes!(prometheus::get))
 }
@@ -99,6 +104,7 @@ fn long() -> OpenApiRouter<AppState> {
         .routes(routes!(v1::jobs::student::get))
         .routes(routes!(v1::jobs::artifacts::get))
         .routes(routes!(v1::checkpoints::put, v1::checkpoints::post))
+        .routes(routes!(v1::datasets::upload::put))
 }
 
 async fn time_out(State(limit): State<Duration>, request: Request, next: Next) -> Result<Response, ApiError> {

@@ -1,4 +1,5 @@
-//! Receives uploads: how many at once, how fast, and how much of the disk and of memory they take.
+//! Receives uploads, of checkpoints and of data sets: how many at once, how fast, and how much of the disk and of
+//! memory they take.
 //!
 //! Receiving costs a connection and bytes on disk, so many may do it; an upload that trickles in holds its place only
 //! while it sends enough, and gives way to others once all places are taken. Looking at what came costs memory, so few
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_LENGTH;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -25,11 +26,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ApiError;
+use super::extract::refuse_form;
 use super::{AppState, ServerSettings, auth};
 use crate::db::{embedded, tokens};
 
 /// Most uploads that are stored simultaneously. Each holds a few parts of its file in memory.
 const STORES: usize = 4;
+
+/// Most archives that are unpacked simultaneously. Each takes a processor, and its unpacked size of the disk.
+const UNPACKINGS: usize = 2;
 
 /// How long an upload waits for the place of a slow one that gives way.
 const WAY_PATIENCE: Duration = Duration::from_secs(2);
@@ -50,7 +55,15 @@ pub struct Uploads {
     spooled: AtomicU64,
     spool_limit: u64,
     inspections: Arc<Semaphore>,
+    unpackings: Arc<Semaphore>,
     stores: Arc<Semaphore>,
+}
+
+/// What is uploaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadKind {
+    Checkpoint,
+    Dataset,
 }
 
 /// The place of one upload, which is free again once this is dropped.
@@ -92,8 +105,9 @@ impl Uploads {
             period: settings.upload_timeout,
             fair: settings.upload_fair,
             spooled: AtomicU64::new(0),
-            spool_limit: settings.spool_limit.max(settings.checkpoint_limit),
+            spool_limit: settings.spool_limit.max(settings.checkpoint_limit).max(settings.dataset_limit),
             inspections: Arc::new(Semaphore::new(settings.inspections)),
+            unpackings: Arc::new(Semaphore::new(UNPACKINGS)),
             stores: Arc::new(Semaphore::new(STORES)),
         }
     }
@@ -153,6 +167,11 @@ impl Uploads {
         self.inspections.clone().acquire_owned().await.expect("nobody closes it")
     }
 
+    /// Waits for a turn to unpack one.
+    pub async fn unpacking(&self) -> OwnedSemaphorePermit {
+        self.unpackings.clone().acquire_owned().await.expect("nobody closes it")
+    }
+
     /// Waits for a turn to store one.
     pub async fn storing(&self) -> OwnedSemaphorePermit {
         self.stores.clone().acquire_owned().await.expect("nobody closes it")
@@ -192,6 +211,42 @@ impl Drop for TokenSlot {
     }
 }
 
+/// A file whose bytes are still coming.
+#[derive(Debug)]
+pub struct Spooled {
+    file: tokio::fs::File,
+    size: u64,
+    hash: Sha256,
+    place: UploadSlot,
+}
+
+impl Spooled {
+    /// Takes a place, and makes an empty file.
+    pub async fn begin(state: &AppState, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let place = state.uploads.place(auth::token(headers).map(tokens::hash)).await?;
+        let directory = state.settings.spool_dir.clone();
+        let file = tokio::task::spawn_blocking(move || {
+            embedded::create_private(&directory)?;
+            anyhow::Ok(tempfile::tempfile_in(&directory)?)
+        });
+        let file = tokio::fs::File::from_std(file.await.map_err(anyhow::Error::from)??);
+        Ok(Self { file, size: 0, hash: Sha256::new(), place })
+    }
+
+    pub async fn add(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        self.size += bytes.len() as u64;
+        self.place.grow(bytes.len() as u64)?;
+        self.hash.update(bytes);
+        self.file.write_all(bytes).await.map_err(full)
+    }
+
+    pub async fn end(mut self) -> Result<Upload, ApiError> {
+        self.file.flush().await.map_err(full)?;
+        let Self { file, size, hash, place } = self;
+        Ok(Upload { file: file.into_std().await, size, sha256: hex::encode(hash.finalize()), _place: place })
+    }
+}
+
 /// A received file. It is unlinked, so nothing of it can be left behind.
 #[derive(Debug)]
 pub struct Upload {
@@ -206,21 +261,22 @@ pub struct Upload {
 
 impl Upload {
     /// Receives the body in pieces.
-    pub async fn receive(state: &AppState, headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
+    pub async fn receive(
+        state: &AppState,
+        kind: UploadKind,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Self, ApiError> {
         refuse_form(headers)?;
-        let limit = state.settings.checkpoint_limit;
+        let (limit, path) = match kind {
+            UploadKind::Checkpoint => (state.settings.checkpoint_limit, "checkpoints"),
+            UploadKind::Dataset => (state.settings.dataset_limit, "datasets/NAME"),
+        };
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(ApiError::TooLarge(limit));
         }
-        let mut place = state.uploads.place(auth::token(headers).map(tokens::hash)).await?;
-        let directory = state.settings.spool_dir.clone();
-        let file = tokio::task::spawn_blocking(move || {
-            embedded::create_private(&directory)?;
-            anyhow::Ok(tempfile::tempfile_in(&directory)?)
-        });
-        let mut file = tokio::fs::File::from_std(file.await.map_err(anyhow::Error::from)??);
-        let (mut size, mut hash) = (0, Sha256::new());
+        let mut spooled = Spooled::begin(state, headers).await?;
         let mut pieces = body.into_data_stream();
         let mut pace = UploadPace::new(&state.settings);
         let receiving = state.uploads.receive();
@@ -231,23 +287,19 @@ impl Upload {
             };
             let Some(piece) = next else { break };
             let piece = piece.map_err(|_| ApiError::malformed("the upload ended early"))?;
-            size += piece.len() as u64;
-            if size > limit {
+            if spooled.size + piece.len() as u64 > limit {
                 return Err(ApiError::TooLarge(limit));
             }
             receiving.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
-            place.grow(piece.len() as u64)?;
-            hash.update(&piece);
-            file.write_all(&piece).await.map_err(full)?;
+            spooled.add(&piece).await?;
         }
         drop(receiving);
-        file.flush().await.map_err(full)?;
-        if size == 0 {
-            return Err(ApiError::malformed(
-                "the body is empty: send the file itself, for example with curl -T FILE 'http://…/v1/checkpoints'",
-            ));
+        if spooled.size == 0 {
+            return Err(ApiError::malformed(format!(
+                "the body is empty: send the file itself, for example with curl -T FILE 'http://…/v1/{path}'"
+            )));
         }
-        Ok(Self { file: file.into_std().await, size, sha256: hex::encode(hash.finalize()), _place: place })
+        spooled.end().await
     }
 
     /// Replaces the file by another, which nobody else has.
@@ -326,17 +378,6 @@ fn gave_way(settings: &ServerSettings) -> ApiError {
         )
         .into(),
     )
-}
-
-/// A multipart form is not the file itself.
-fn refuse_form(headers: &HeaderMap) -> Result<(), ApiError> {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.to_ascii_lowercase().starts_with("multipart/") {
-        return Err(ApiError::UnsupportedMediaType(
-            "send the file itself as the body, not a form: use curl -T FILE instead of curl -F file=@FILE".into(),
-        ));
-    }
-    Ok(())
 }
 
 /// A full disk is not the client's fault, and may be temporary.

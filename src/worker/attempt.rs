@@ -1,8 +1,8 @@
 //! One attempt at a job: prepares its directory, runs its trainer, records what the trainer reports, and settles how it
 //! ended.
 
-use std::cell::Cell;
-use std::path::Path;
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -58,6 +58,7 @@ pub(super) async fn run(
         devices,
         gpus: Gpus::among(devices),
         record,
+        dataset: RefCell::default(),
         has_reported: Cell::new(false),
         has_started: Cell::new(false),
         was_killed: Cell::new(false),
@@ -88,6 +89,8 @@ struct RunningAttempt<'a> {
     devices: &'a [String],
     gpus: Gpus,
     record: Recorder<'a>,
+    /// This machine's copy of its uploaded data set.
+    dataset: RefCell<Option<PathBuf>>,
     /// Whether its trainer has said anything.
     has_reported: Cell<bool>,
     /// Whether its trainer has said that it trains.
@@ -111,7 +114,7 @@ impl RunningAttempt<'_> {
         }
         let name = &claim.spec.dataset.location.name;
         if let (ErrorClass::User, Some(expected)) = (failure.class, &claim.dataset_fingerprint) {
-            let path = settings.datasets_dir.join(name);
+            let path = self.dataset.take().unwrap_or_else(|| settings.datasets_dir.join(name));
             let found = tokio::task::spawn_blocking(move || dataset::fingerprint(&path).ok()).await.ok().flatten();
             if found.as_ref() != Some(expected) {
                 let message =
@@ -124,7 +127,12 @@ impl RunningAttempt<'_> {
     }
 
     async fn work(&self, claim: &Claim, drain: &CancellationToken) -> Result<(), AttemptError> {
-        let Prepared { directory, resumes, lock: _lock } = inputs::prepare(self.context, claim, &self.record).await?;
+        let prepared = match inputs::prepare(self.context, claim, &self.record, drain).await {
+            Err(AttemptError::Stopped) => return self.stop().await,
+            prepared => prepared?,
+        };
+        let Prepared { directory, resumes, lock: _lock, dataset } = prepared;
+        self.dataset.replace(dataset.as_ref().map(|copy| copy.path().to_owned()));
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
         let settings = &self.context.settings;

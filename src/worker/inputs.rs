@@ -9,11 +9,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::record::{AttemptError, Recorder, held};
-use super::{WorkerContext, WorkerSettings};
+use super::{WorkerContext, WorkerSettings, uploads};
 use crate::architecture::UnknownArchitecture;
 use crate::artifacts;
 use crate::artifacts::keys::{self, Owner};
+use crate::dataset_cache::LocalCopy;
 use crate::db::queue::{self, Claim, FencingToken, ReportBatch, SavedCheckpoint};
 use crate::db::{self, checkpoints};
 use crate::protocol::{ErrorClass, Failure, Level, files};
@@ -25,23 +28,34 @@ pub(super) struct Prepared {
     pub(super) resumes: Option<i32>,
     /// Held until the attempt ends, however its worker ends.
     pub(super) lock: std::fs::File,
+    /// The data set, if it was uploaded, which stays as long as this is held.
+    pub(super) dataset: Option<LocalCopy>,
 }
 
 /// Creates the directory and fills it.
 ///
 /// # Errors
-/// An input is missing or cannot be stored, which fails the attempt; or the job was lost.
+/// An input is missing or cannot be stored, which fails the attempt; or the job was lost, or is to stop.
 pub(super) async fn prepare(
     context: &WorkerContext,
     claim: &Claim,
     record: &Recorder<'_>,
+    drain: &CancellationToken,
 ) -> Result<Prepared, AttemptError> {
     remove(&context.settings, &claim.token).await;
     let directory = directory(&context.settings, &claim.token.job, &claim.token.name());
     let lock = lock_new(&directory).map_err(|error| storage(&directory, &error))?;
     let output = directory.join("output");
     tokio::fs::create_dir_all(output.join("state")).await.map_err(|error| storage(&output, &error))?;
-    let plan = localise(context, claim.spec.clone(), &directory, record).await?;
+    let dataset = match &claim.dataset_id {
+        Some(id) => Some(uploads::fetch(context, id, record, drain).await?),
+        None => None,
+    };
+    let dataset_path = match &dataset {
+        Some(copy) => copy.path().to_owned(),
+        None => own_directory(context, &claim.spec.dataset.location.name)?,
+    };
+    let plan = localise(context, claim.spec.clone(), dataset_path, &directory, record).await?;
     let path = directory.join("spec.json");
     // Fails if a path is not Unicode.
     let text = serde_json::to_vec_pretty(&plan).map_err(|error| internal(&format!("{}: {error}", path.display())))?;
@@ -50,7 +64,17 @@ pub(super) async fn prepare(
         Some(saved) => restore(context, &claim.token, saved, &output, record).await?,
         None => None,
     };
-    Ok(Prepared { directory, resumes, lock })
+    Ok(Prepared { directory, resumes, lock, dataset })
+}
+
+/// The data set of that name below `--datasets-dir`.
+fn own_directory(context: &WorkerContext, name: &str) -> Result<PathBuf, Failure> {
+    let path = context.settings.datasets_dir.join(name);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let message = format!("data set {name:?} is gone: {} is not a directory on this worker", path.display());
+    Err(Failure { class: ErrorClass::Machine, message })
 }
 
 fn directory(settings: &WorkerSettings, job: &str, attempt: &str) -> PathBuf {
@@ -163,19 +187,11 @@ pub(super) async fn remove_leftovers(context: &WorkerContext) {
 async fn localise(
     context: &WorkerContext,
     spec: JobSpec,
+    dataset_path: PathBuf,
     directory: &Path,
     record: &Recorder<'_>,
 ) -> Result<TrainingPlan, AttemptError> {
     let JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels } = spec;
-    let path = context.settings.datasets_dir.join(&dataset.location.name);
-    if !path.is_dir() {
-        let message = format!(
-            "data set {:?} is gone: {} is not a directory on this worker",
-            dataset.location.name,
-            path.display()
-        );
-        return Err(AttemptError::Failed(Failure { class: ErrorClass::Machine, message }));
-    }
     let teacher = match teacher {
         Some(teacher) => {
             let (file, network) = match &teacher.source {
@@ -199,7 +215,7 @@ async fn localise(
         None => None,
     };
     let student = student.plan(first_weights).map_err(unknown_architecture)?;
-    let dataset = dataset.at(DatasetDirectory { name: None, path });
+    let dataset = dataset.at(DatasetDirectory { name: None, path: dataset_path });
     Ok(TrainingPlan { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels })
 }
 

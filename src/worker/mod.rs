@@ -16,6 +16,7 @@ mod record;
 mod rescuer;
 pub mod supervise;
 mod trainer;
+mod uploads;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Store;
 use crate::cli::WorkerArgs;
+use crate::dataset_cache::DatasetCache;
 use crate::db::errors::Transient;
 use crate::db::listen::Wakeups;
 use crate::db::queue::{self, Claim, DeviceCapacity};
@@ -68,6 +70,8 @@ pub struct WorkerSettings {
     pub datasets_dir: PathBuf,
     /// Whether symbolic links that lead out of a data set are followed.
     pub follow_links: bool,
+    /// This machine's copies of uploaded data sets.
+    pub dataset_cache: DatasetCache,
     /// Directory with a subdirectory for each running attempt.
     pub work_dir: PathBuf,
     /// Directory for what later attempts can reuse.
@@ -95,6 +99,7 @@ impl WorkerSettings {
             trainer: trainer_program(args.trainer.as_deref())?,
             datasets_dir: std::path::absolute(&args.data.datasets_dir)?,
             follow_links: args.data.follow_links,
+            dataset_cache: args.data.dataset_cache()?,
             work_dir: data_dir.join("work"),
             cache_dir: data_dir.join("cache"),
             cache_mib: args.cache_mib,
@@ -287,7 +292,9 @@ async fn work(context: &WorkerContext, mut health: WorkerHealth, wakeups: &Arc<W
 /// What the worker can run now.
 async fn abilities(context: &WorkerContext, health: &WorkerHealth) -> Abilities {
     let datasets = context.datasets.fingerprints().await;
-    Abilities { datasets, stopped_because: health.stopped_because().map(str::to_owned) }
+    let room = i64::try_from(context.settings.dataset_cache.limit()).unwrap_or(i64::MAX);
+    let dataset_cache_bytes = (room > 0).then_some(room);
+    Abilities { datasets, stopped_because: health.stopped_because().map(str::to_owned), dataset_cache_bytes }
 }
 
 /// Claims the next job that fits the free devices, or returns how long to wait before the next try.

@@ -74,7 +74,7 @@ pub(super) async fn store(
     output: &Path,
 ) -> Result<Vec<NewArtifact>, Error> {
     let mut artifacts = Vec::new();
-    let optional = [files::REGIONS, files::BEFORE_LAST_EPOCH, files::SAMPLES]
+    let optional = [files::REGIONS, files::BEFORE_LAST_EPOCH, files::SAMPLES, files::CLASSES]
         .into_iter()
         .filter(|name| output.join(name).exists());
     let always = [files::BEST_STUDENT, files::LAST_STUDENT, files::MANIFEST, files::METRICS];

@@ -20,6 +20,8 @@ pub(super) enum AttemptError {
     Lost,
     /// The attempt failed.
     Failed(Failure),
+    /// The job is to stop, and its trainer has not begun.
+    Stopped,
 }
 
 impl From<Failure> for AttemptError {

@@ -77,6 +77,7 @@ fn command(program: &Path, args: &ServeArgs, database_url: &str, worker: &Planne
     for (flag, path) in data {
         command.arg(flag).arg(path);
     }
+    command.arg("--dataset-cache-mib").arg(args.data.dataset_cache_mib.to_string());
     if args.data.follow_links {
         command.arg("--follow-links");
     }

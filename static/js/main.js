@@ -18,6 +18,8 @@ const ROUTES = [
   { pattern: /^\/jobs\/([^/]+)$/, nav: 'jobs', title: 'Job', load: async () => (await import('./job/page.js')).jobPage },
   { pattern: /^\/compare$/, nav: 'compare', title: 'Compare', load: async () => (await import('./compare/page.js')).comparePage },
   { pattern: /^\/new$/, nav: 'new', title: 'New job', load: async () => (await import('./new/page.js')).newPage },
+  { pattern: /^\/data$/, nav: 'data', title: 'Data', load: async () => (await import('./data/page.js')).dataPage },
+  { pattern: /^\/data\/([^/]+)$/, nav: 'data', title: 'Data set', load: async () => (await import('./data/dataset.js')).datasetPage },
   { pattern: /^\/workers$/, nav: 'workers', title: 'Workers', load: async () => (await import('./workers/page.js')).workersPage },
 ];
 /** @type {Route} */

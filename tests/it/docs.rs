@@ -189,6 +189,7 @@ async fn the_documented_storage_keys_are_those_of_the_code() {
     let known = [
         keys::checkpoint("<sha256>", "<ulid>"),
         old,
+        keys::dataset("<sha256>", "<ulid>"),
         keys::attempt_file("<job>", "<attempt>-<claim>", "<file>"),
         keys::state("<job>", "<attempt>-<claim>", 9).replace('9', "<step>"),
         format!("{kind}/<ulid>"),

@@ -8,7 +8,7 @@ use distillery::architecture;
 use distillery::spec::Request;
 use serde_json::{Value, json};
 
-/// Teacher, student, and top-1 of kd, sdd_kd, dkd, sdd_dkd, nkd and sdd_nkd (Wei et al. 2024).
+/// Teacher, student, and top-1 of kd, sdd_kd, dkd, sdd_dkd, nkd and sdd_nkd (Wei et al. 2024): pairs of two families.
 const CIFAR100: [(&str, &str, [f64; 6]); 6] = [
     ("resnet32x4", "shufflenet_v1", [74.07, 76.30, 76.45, 77.30, 75.31, 76.34]),
     ("wrn_40_2", "shufflenet_v1", [74.83, 76.65, 76.70, 77.21, 75.96, 76.81]),
@@ -18,16 +18,25 @@ const CIFAR100: [(&str, &str, [f64; 6]); 6] = [
     ("resnet50_cifar", "vgg8", [73.81, 74.89, 75.34, 75.86, 74.01, 74.62]),
 ];
 const METHODS: [&str; 6] = ["kd", "sdd_kd", "dkd", "sdd_dkd", "nkd", "sdd_nkd"];
+/// The only pair of one family, resnet32x4 to resnet8x4: with scale 1 and with scales 1 and 2 (the same source's ablation
+/// of the scales).
+const SCALES: [(&str, f64); 2] = [("kd", 73.33), ("sdd_kd", 76.63)];
 /// resnet50 to mobilenet_v1 (the same source).
 const IMAGENET: [(&str, f64); 4] = [("kd", 70.50), ("sdd_kd", 72.24), ("sdd_dkd", 73.08), ("sdd_nkd", 73.12)];
 
+/// The tables of that source.
+const FAMILIES_TABLE: &str = "CIFAR-100, two families";
+const SCALES_TABLE: &str = "CIFAR-100, ablation of the scales";
+const IMAGENET_TABLE: &str = "ImageNet";
+
 /// The settings of CIFAR-100, where the temperature is 4, or of ImageNet.
-fn distillation(method: &str, imagenet: bool) -> Value {
+fn distillation(method: &str, table: &str) -> Value {
+    let imagenet = table == IMAGENET_TABLE;
     let mut distillation = json!({"method": method});
     let mut add = |name: &str, value: Value| distillation[name] = value;
     let base = method.trim_start_matches("sdd_");
     if base != method {
-        add("scales", json!([1, 2, 4]));
+        add("scales", if table == SCALES_TABLE { json!([1, 2]) } else { json!([1, 2, 4]) });
     }
     let (temperature, strength, warmup) = if imagenet && base != "kd" { (1.0, 2.0, 1) } else { (4.0, 8.0, 20) };
     add("temperature", json!(temperature));
@@ -78,20 +87,21 @@ fn imagenet() -> (Value, Value) {
 /// Every file below `examples/published`, with its content.
 fn expected() -> BTreeMap<String, Value> {
     let mut files = BTreeMap::new();
-    let student_job = |teacher: &str, student: &str, method: &str, published: f64, recipe: (Value, Value)| {
+    let student_job = |[teacher, student]: [&str; 2], method: &str, (table, published): (&str, f64)| {
+        let (dataset, training) = if table == IMAGENET_TABLE { imagenet() } else { cifar100(student) };
         json!({
             "name": format!("{teacher} to {student} by {method}"),
             "teacher": {"architecture": teacher, "checkpoint": "ckpt_REPLACE_WITH_YOUR_TEACHER"},
             "student": {"architecture": student},
-            "dataset": recipe.0,
-            "distillation": distillation(method, teacher == "resnet50"),
-            "training": recipe.1,
-            "labels": {"published_top1": format!("{published:.2}")},
+            "dataset": dataset,
+            "distillation": distillation(method, table),
+            "training": training,
+            "labels": {"published_table": table, "published_top1": format!("{published:.2}")},
         })
     };
     for (teacher, student, published) in CIFAR100 {
         for (method, published) in METHODS.into_iter().zip(published) {
-            let job = student_job(teacher, student, method, published, cifar100(student));
+            let job = student_job([teacher, student], method, (FAMILIES_TABLE, published));
             files.insert(format!("cifar100/{teacher}-{student}-{method}.json"), job);
         }
         let (dataset, training) = cifar100(teacher);
@@ -104,8 +114,12 @@ fn expected() -> BTreeMap<String, Value> {
         });
         files.insert(format!("cifar100/teacher-{teacher}.json"), job);
     }
+    for (method, published) in SCALES {
+        let job = student_job(["resnet32x4", "resnet8x4"], method, (SCALES_TABLE, published));
+        files.insert(format!("cifar100/resnet32x4-resnet8x4-{method}.json"), job);
+    }
     for (method, published) in IMAGENET {
-        let job = student_job("resnet50", "mobilenet_v1", method, published, imagenet());
+        let job = student_job(["resnet50", "mobilenet_v1"], method, (IMAGENET_TABLE, published));
         files.insert(format!("imagenet/resnet50-mobilenet_v1-{method}.json"), job);
     }
     files

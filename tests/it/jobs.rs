@@ -107,22 +107,30 @@ async fn every_promised_series_is_recorded() {
         "eval/top1",
         "eval/top5",
         "eval/loss",
+        "eval/balanced_accuracy",
+        "eval/f1",
         "lr",
         "memory/resident_bytes",
         "images_per_second",
         "sdd/complementary_fraction",
         "sdd/scale_1/loss",
         "sdd/scale_2/loss",
-        "sdd/scale_4/loss",
         "sdd/scale_1/complementary_fraction",
         "sdd/scale_2/complementary_fraction",
-        "sdd/scale_4/complementary_fraction",
     ];
     expected.sort_unstable();
     assert_eq!(names, expected);
     let artifacts = server.get(&format!("/v1/jobs/{student}/artifacts")).await;
     let names: Vec<_> = artifacts["data"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
-    for name in ["student.safetensors", "student-last.safetensors", "manifest.json", "metrics.ndjson", "regions.json"] {
+    let files = [
+        "student.safetensors",
+        "student-last.safetensors",
+        "manifest.json",
+        "metrics.ndjson",
+        "regions.json",
+        "classes.json",
+    ];
+    for name in files {
         assert!(names.contains(&json!(name)), "{name} is missing from {names:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Promise: `distillery prune` removes what its rules say and unreferenced files, and never what is needed.
 
 use crate::support::api::{Api, checkpoint, plain_job, student_job};
+use crate::support::archives::{parquet, pets, ppm, zip};
 use crate::support::process::distillery;
 use bytes::Bytes;
 use distillery::artifacts::keys;
@@ -191,11 +192,25 @@ async fn uploads_count_among_the_bytes_and_are_never_removed() {
     let said = prune(&api, &["--max-bytes", &all.to_string()]).await;
     assert!(said.contains("removed 0 of 2 finished jobs"), "{said}");
     let said = prune(&api, &["--max-bytes", &(bytes.len() - 1).to_string()]).await;
-    assert!(said.contains("the uploaded checkpoints alone") && said.contains("removed 0 of 2"), "{said}");
+    assert!(said.contains("the uploads alone") && said.contains("removed 0 of 2"), "{said}");
     let said = prune(&api, &["--max-bytes", &(all - 1).to_string()]).await;
     assert!(said.contains(&format!("removed job {old}")) && said.contains("removed 1 of 2"), "{said}");
     api.get(&format!("/v1/jobs/{young}")).await.expect(200);
     assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn data_sets_and_what_is_to_become_one_stay_and_others_go() {
+    let api = Api::start().await;
+    api.upload_dataset("pets", zip(&pets())).await.expect(201);
+    let shard = parquet(&[(ppm([1, 2, 3]), 0)]);
+    api.upload_dataset("shards?split=train&shard=0&shards=2", shard).await.expect(202);
+    let needed = stored(&api).await;
+    assert_eq!(needed.len(), 2);
+    put(&api, &keys::dataset(&"ab".repeat(32), "01")).await;
+    let did = prune(&api, &["--orphan-minutes", "0"]).await;
+    assert!(did.contains("1 unreferenced file (5 bytes)"), "{did}");
+    assert_eq!(stored(&api).await, needed);
 }
 
 #[tokio::test]

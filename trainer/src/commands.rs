@@ -21,6 +21,7 @@ use crate::models::{self, state_dict};
 use crate::output_file::{self, Inputs};
 use crate::preprocessing::Preprocessing;
 use crate::ranks::Ranks;
+use crate::run::classes::{ClassCounts, ClassTally, balanced_accuracy, macro_f1};
 use crate::run::evaluate::{self, Seen};
 use crate::settings::{Ending, Settings};
 use crate::subject::Subject;
@@ -223,8 +224,9 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     network.place(device, Kind::Float);
     let normalisation = Normalisation::new(mean, std, device);
     let begun = Instant::now();
-    let mut logits = Vec::new();
+    let (tally, mut logits) = (ClassTally::new(network.classes(), device), Vec::new());
     let keep = |seen: Seen<'_>| {
+        tally.add(&seen);
         if args.logits.is_some() {
             logits.push(seen.logits.to_device(Device::Cpu));
         }
@@ -245,7 +247,8 @@ fn evaluate_by(args: &EvaluateArgs) -> Result<Value> {
     if let Some(path) = &args.logits {
         state_dict::write(path, &[("logits".to_owned(), Tensor::cat(&logits, 0))], &BTreeMap::new())?;
     }
-    Ok(evaluated(&evaluation, seconds, &[subject.notes.as_slice(), preprocessing.notes.as_slice()].concat()))
+    let classes = tally.read(&Ranks::single())?;
+    Ok(evaluated(&evaluation, &classes, seconds, &[subject.notes.as_slice(), preprocessing.notes.as_slice()].concat()))
 }
 
 /// Checks that the logits will not be written over what they are computed from.
@@ -255,11 +258,13 @@ fn spare_evaluated(args: &EvaluateArgs, output: &Path) -> Result<()> {
     output_file::check(output, Inputs { files: &files, dataset: Some(&args.dataset) })
 }
 
-fn evaluated(evaluation: &Evaluation, seconds: f64, notes: &[String]) -> Value {
+fn evaluated(evaluation: &Evaluation, classes: &[ClassCounts], seconds: f64, notes: &[String]) -> Value {
     json!({
         "top1": evaluation.top1,
         "top5": evaluation.top5,
         "loss": evaluation.loss,
+        "balanced_accuracy": balanced_accuracy(classes),
+        "f1": macro_f1(classes),
         "images": evaluation.images,
         "images_per_second": evaluation.images as f64 / seconds,
         "notes": notes,

@@ -88,6 +88,15 @@ impl Error {
         self.to_string().replace(&format!("{}/", base.display()), "")
     }
 
+    /// The message without the path.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Column { message, .. } | Self::Invalid { message, .. } => message.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the data or the job specification is at fault, not the machine.
     #[must_use]
     pub fn is_users(&self) -> bool {

@@ -14,8 +14,8 @@ use metadata::{Scope, TableOfLabels};
 use super::detect::count_by_extension;
 use super::links::{self, DirectoryEntry, Links};
 use super::{
-    ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE, is_name,
-    pixels, splits,
+    ChoosableColumns, Classes, DatasetFormat, DatasetOptions, Error, FormatReader, Frame, Images, NAME_RULE,
+    UNLABELLED, is_name, pixels, splits,
 };
 use crate::text::counted;
 
@@ -43,6 +43,8 @@ struct SplitFiles {
 #[derive(Debug)]
 struct Folder {
     splits: BTreeMap<String, SplitFiles>,
+    /// Directories beside those of the splits whose images are in no class.
+    unlabelled: BTreeMap<String, Class>,
     has_table: bool,
     notes: Vec<String>,
 }
@@ -61,7 +63,8 @@ pub(super) fn detect(
 ) -> Result<Option<Box<dyn FormatReader>>, Error> {
     let entries = links::entries(root)?;
     let directories = links.directories(&entries)?;
-    let mut folder = Folder { splits: BTreeMap::new(), has_table: false, notes: Vec::new() };
+    let mut folder =
+        Folder { splits: BTreeMap::new(), unlabelled: BTreeMap::new(), has_table: false, notes: Vec::new() };
     if directories.iter().any(|directory| splits::is_usual(&directory.name)) {
         for directory in directories {
             let split = match metadata::read(&directory.path, Scope::Split, options, links)? {
@@ -80,6 +83,7 @@ pub(super) fn detect(
                 TableOfLabels::Missing => SplitFiles::of_directories(&directory.path, links)?,
             };
             if split.classes.is_empty() {
+                folder.note_unlabelled(&directory.name, &directory.path, links);
                 continue;
             }
             if is_name(&directory.name) {
@@ -106,6 +110,30 @@ pub(super) fn detect(
 }
 
 impl Folder {
+    /// Notes a directory of images beside those of the splits that has none of classes. It is no fault if it cannot be
+    /// read: few jobs use it.
+    fn note_unlabelled(&mut self, name: &str, directory: &Path, links: &Links) {
+        let Ok(walk::Walked { images: files, .. }) = walk::walk(directory, links) else {
+            self.notes.push(format!("the directory {name:?} is passed over: its images cannot be listed"));
+            return;
+        };
+        if files.is_empty() || !is_name(name) {
+            return;
+        }
+        self.notes.push(format!(
+            "the {} in {name} are in no class: a job can distil from them with dataset.unlabelled_split",
+            counted(files.len() as u64, "image", "images")
+        ));
+        let class = Class { name: String::new(), directory: directory.to_owned(), files };
+        self.unlabelled.insert(name.to_owned(), class);
+    }
+
+    /// The classes of a split, or what stands for one of a split without labels.
+    fn classes_of(&self, split: &str) -> &[Class] {
+        let labelled = self.splits.get(split).map(|split| split.classes.as_slice());
+        labelled.or(self.unlabelled.get(split).map(std::slice::from_ref)).unwrap_or_default()
+    }
+
     /// Reads a directory that has no directories of splits: one with a table of all of them, or with a directory per
     /// class. False if it is neither.
     fn read_as_one(
@@ -232,7 +260,7 @@ impl FormatReader for Folder {
     }
 
     fn images(&self, split: &str) -> Result<u64, Error> {
-        Ok(self.splits[split].classes.iter().map(|class| class.files.len() as u64).sum())
+        Ok(self.classes_of(split).iter().map(|class| class.files.len() as u64).sum())
     }
 
     fn classes(&self) -> Result<Classes, Error> {
@@ -248,7 +276,16 @@ impl FormatReader for Folder {
 
     fn files(&self, split: &str) -> Vec<PathBuf> {
         let paths = |class: &Class| class.files.iter().map(|file| class.directory.join(&**file)).collect::<Vec<_>>();
-        self.splits[split].classes.iter().flat_map(paths).collect()
+        self.classes_of(split).iter().flat_map(paths).collect()
+    }
+
+    fn unlabelled_splits(&self) -> Vec<String> {
+        self.unlabelled.keys().cloned().collect()
+    }
+
+    fn open_unlabelled(&self, split: &str) -> Option<Box<dyn Images>> {
+        let class = self.unlabelled.get(split)?;
+        Some(Box::new(FolderImages { files: self.files(split), labels: vec![UNLABELLED; class.files.len()] }))
     }
 
     fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error> {

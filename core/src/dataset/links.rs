@@ -113,8 +113,9 @@ impl Links {
     }
 }
 
-/// Whether an entry is hidden or debris.
-pub(super) fn is_passed_over(name: &str) -> bool {
+/// Whether data sets do not read an entry of that name: it is hidden, or what archivers and file managers leave.
+#[must_use]
+pub fn is_passed_over(name: &str) -> bool {
     name.starts_with('.') || DEBRIS.contains(&name)
 }
 

@@ -5,11 +5,13 @@
 
 mod cifar;
 mod cifar_python;
+mod contents;
 mod detect;
 mod discover;
 mod error;
 mod fingerprint;
 mod folder;
+mod folds;
 mod frame;
 mod hashes;
 mod idx;
@@ -21,9 +23,12 @@ mod pixels;
 mod selection;
 mod source;
 mod splits;
+mod statistics;
 mod subset;
 mod summary;
 mod table;
+mod thumbnail;
+mod unlabelled;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -31,14 +36,20 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use contents::{DatasetClass, DatasetClasses};
 pub use discover::{Discovered, LONGEST_NAME, NAME_PATTERN, NAME_RULE, UnusableDirectory, discover, is_name, resolve};
 pub use error::Error;
 pub use fingerprint::fingerprint;
+pub use folds::{Fold, HeldOut, split_off};
 pub use frame::{Frame, Rectangle};
+pub use links::is_passed_over;
 pub use pixels::{MeanStd, plane_bytes};
 pub use selection::{SelectedImages, Selection, SelectionError, SelectionRequest};
-pub use subset::{Subset, hold_out, spread};
+pub use statistics::{DatasetStatistics, Duplicates, ExaminedSplit, UndecodableImage};
+pub use subset::{Subset, cap, hold_out, spread};
 pub use summary::{DatasetSummary, SplitSummary};
+pub use thumbnail::thumbnail;
+pub use unlabelled::{Joined, UNLABELLED};
 
 /// Options for ambiguous files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -153,6 +164,14 @@ trait FormatReader: Debug + Send + Sync {
     fn labels(&self, split: &str, classes: &Classes) -> Result<Vec<u32>, Error>;
     /// Opens the files, given the class of each image.
     fn open(&self, split: &str, labels: Vec<u32>) -> Result<Box<dyn Images>, Error>;
+    /// Splits without labels, which are not in `splits`; sorted by name. `files` and `images` know them, too.
+    fn unlabelled_splits(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// Opens a split without labels; `None` for one with them.
+    fn open_unlabelled(&self, _split: &str) -> Option<Box<dyn Images>> {
+        None
+    }
     fn choosable_columns(&self) -> ChoosableColumns {
         ChoosableColumns { image: false, label: false }
     }
@@ -222,6 +241,12 @@ impl Dataset {
     #[must_use]
     pub fn splits(&self) -> Vec<String> {
         self.layout.splits()
+    }
+
+    /// The files of a split, in the order of its images; none for a split that there is not.
+    #[must_use]
+    pub fn files(&self, split: &str) -> Vec<PathBuf> {
+        if self.splits().iter().any(|known| known == split) { self.layout.files(split) } else { Vec::new() }
     }
 
     /// The split to train on: `wanted`, or else `train` in a usual spelling.

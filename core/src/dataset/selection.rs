@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::subset::{Subset, hold_out, spread};
+use super::folds::{Fold, HeldOut, split_off};
+use super::subset::{Subset, cap, spread};
 use super::{Dataset, Error, Images};
 use crate::text::counted;
 
@@ -18,8 +19,24 @@ pub struct SelectionRequest<'a> {
     pub eval_split: Option<&'a str>,
     /// The fraction of the training split to evaluate on, instead of a split.
     pub eval_fraction: Option<f64>,
+    /// The part of the training split to evaluate on, instead of a split or a fraction.
+    pub fold: Option<Fold>,
+    /// Chooses the images of fraction and fold at random.
+    pub split_seed: Option<u64>,
+    /// The split to train on without labels, besides the training split.
+    pub unlabelled_split: Option<&'a str>,
     /// Number of images to train on.
     pub limit: Option<u64>,
+    /// Number of images of each class to train on.
+    pub limit_per_class: Option<u64>,
+}
+
+impl SelectionRequest<'_> {
+    /// The part of the training split to evaluate on, if it is not another split; and the field that says so.
+    fn held_out(&self) -> Option<(&'static str, HeldOut)> {
+        let fold = self.fold.map(|fold| ("fold", HeldOut::Fold(fold)));
+        fold.or(self.eval_fraction.map(|fraction| ("eval_fraction", HeldOut::Fraction(fraction))))
+    }
 }
 
 /// The images that a job trains and evaluates on.
@@ -27,6 +44,8 @@ pub struct SelectionRequest<'a> {
 pub struct Selection {
     pub train: SelectedImages,
     pub eval: SelectedImages,
+    /// Images to train on without labels: the name of the split, and their number.
+    pub unlabelled: Option<(String, u64)>,
     /// What was decided, guessed or passed over.
     pub notes: Vec<String>,
     /// What is probably not intended.
@@ -91,7 +110,8 @@ impl Dataset {
         let at = |field| move |error| SelectionError { field: Some(field), error };
         let in_files = |error| SelectionError { field: None, error };
         let train_split = self.train_split(request.train_split).map_err(at("train_split"))?;
-        let eval_split = match request.eval_fraction {
+        let held_out = request.held_out();
+        let eval_split = match held_out {
             Some(_) => None,
             None => Some(self.eval_split(request.eval_split).map_err(|error| {
                 let advice = "; to evaluate on a part of the training split, set eval_fraction (such as 0.1)";
@@ -100,41 +120,76 @@ impl Dataset {
         };
         let all = self.labels(&train_split).map_err(in_files)?;
         let mut notes = self.notes();
-        let (train, eval) = match (eval_split, request.eval_fraction) {
-            (Some(split), _) => {
+        let (train, eval) = match (eval_split, held_out) {
+            (None, Some((field, held_out))) => {
+                let (kept, evaluated) = split_off(&all, held_out, request.split_seed);
+                if evaluated.is_empty() || kept.is_empty() {
+                    return Err(at(field)(Error::invalid(&self.path, nothing_held_out(held_out, &train_split))));
+                }
+                notes.push(note_of(held_out, request.split_seed, evaluated.len(), all.len(), &train_split));
+                (Some(kept), SelectedImages::of(train_split.clone(), &all, Some(evaluated)))
+            }
+            (split, _) => {
+                let split = split.unwrap_or_default();
                 let labels = self.labels(&split).map_err(in_files)?;
                 (None, SelectedImages { split, positions: None, labels })
             }
-            (None, fraction) => {
-                let fraction = fraction.unwrap_or_default();
-                let (kept, held_out) = hold_out(&all, fraction);
-                if held_out.is_empty() {
-                    let message =
-                        format!("no class of the {train_split} split has two images, so none can be held out");
-                    return Err(at("eval_fraction")(Error::invalid(&self.path, message)));
-                }
-                notes.push(format!(
-                    "eval_fraction {fraction} holds out {} of the {} images of the {train_split} split for evaluation, \
-                     from each class in proportion and the same ones for every seed",
-                    held_out.len(),
-                    all.len()
-                ));
-                (Some(kept), SelectedImages::of(train_split.clone(), &all, Some(held_out)))
-            }
         };
+        let train = self.limit_per_class(request.limit_per_class, &all, train, &mut notes);
         let train = self.limit(request.limit, &all, train, &mut notes);
         let train = SelectedImages::of(train_split, &all, train);
-        let is_trained_on = request.eval_fraction.is_none() && eval.split == train.split;
-        let same_split = is_trained_on.then(|| {
-            format!(
-                "the student is evaluated on {:?}, the split that is trained on: accuracies will not show how good it \
-                 is on other images. Name another split in dataset.eval_split, or set dataset.eval_fraction",
-                eval.split
-            )
-        });
-        let warnings =
-            same_split.into_iter().chain(self.missing_classes(&train, &eval)).chain(self.lack_of_classes()).collect();
-        Ok(Selection { train, eval, notes, warnings })
+        let unlabelled = request.unlabelled_split.map(|split| self.unlabelled(split, &train)).transpose();
+        let unlabelled = unlabelled.map_err(at("unlabelled_split"))?;
+        if let Some((split, images)) = &unlabelled {
+            notes.push(format!(
+                "the {images} images of the {split} split are distilled from the teacher alone, beside {} with labels",
+                train.labels.len()
+            ));
+        }
+        let leaks = leaks(&train, &eval, held_out.is_some(), unlabelled.as_ref());
+        let warnings = leaks.chain(self.missing_classes(&train, &eval)).chain(self.lack_of_classes()).collect();
+        Ok(Selection { train, eval, unlabelled, notes, warnings })
+    }
+
+    /// A split to train on without labels, and its number of images.
+    fn unlabelled(&self, wanted: &str, train: &SelectedImages) -> Result<(String, u64), Error> {
+        let split = self.any_split(wanted)?;
+        if split == train.split {
+            let message = format!("the {split} split is trained on with its labels already: name another one");
+            return Err(Error::invalid(&self.path, message));
+        }
+        let images = self.layout.images(&split)?;
+        Ok((split, images))
+    }
+
+    /// The positions that remain of `kept`, or of all images, if each class has that many at most.
+    fn limit_per_class(
+        &self,
+        limit: Option<u64>,
+        all: &[u32],
+        kept: Option<Vec<usize>>,
+        notes: &mut Vec<String>,
+    ) -> Option<Vec<usize>> {
+        let Some(limit) = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)) else { return kept };
+        let available = kept.clone().unwrap_or_else(|| (0..all.len()).collect());
+        let labels: Vec<u32> = available.iter().map(|&position| all[position]).collect();
+        let chosen = cap(&labels, limit);
+        let mut counts = vec![0_usize; self.classes.count as usize];
+        labels.iter().for_each(|&label| counts[label as usize] += 1);
+        let short = counts.iter().filter(|&&count| count < limit).count();
+        notes.push(format!(
+            "limit_per_class takes {} of {} training images, {limit} of each class and the same for every seed{}",
+            chosen.len(),
+            labels.len(),
+            match short {
+                0 => String::new(),
+                _ => format!("; {short} of {} classes have fewer, of which all are used", counts.len()),
+            }
+        ));
+        if chosen.len() == labels.len() {
+            return kept;
+        }
+        Some(chosen.into_iter().map(|index| available[index]).collect())
     }
 
     /// The positions that remain of `kept`, or of all images.
@@ -197,4 +252,56 @@ impl Dataset {
             named.join(", ")
         ))
     }
+}
+
+/// Warnings about images that are trained on and evaluated on.
+fn leaks(
+    train: &SelectedImages,
+    eval: &SelectedImages,
+    is_held_out: bool,
+    unlabelled: Option<&(String, u64)>,
+) -> impl Iterator<Item = String> + use<> {
+    let is_trained_on = !is_held_out && eval.split == train.split;
+    let same_split = is_trained_on.then(|| {
+        format!(
+            "the student is evaluated on {:?}, the split that is trained on: accuracies will not show how good it is on \
+             other images. Name another split in dataset.eval_split, or set dataset.eval_fraction",
+            eval.split
+        )
+    });
+    let is_evaluated = unlabelled.filter(|(split, _)| *split == eval.split);
+    let without_labels = is_evaluated.map(|(split, _)| {
+        format!(
+            "the images of {split:?} are trained on without their labels and evaluated on: accuracies will not show how \
+             good the student is on other images"
+        )
+    });
+    same_split.into_iter().chain(without_labels)
+}
+
+/// Why nothing can be held out.
+fn nothing_held_out(held_out: HeldOut, split: &str) -> String {
+    match held_out {
+        HeldOut::Fraction(_) => format!("no class of the {split} split has two images, so none can be held out"),
+        HeldOut::Fold(Fold { of, .. }) => {
+            format!("the {split} split has too few images for {of} folds: lower folds, or add images")
+        }
+    }
+}
+
+/// What is held out of how many images.
+fn note_of(held_out: HeldOut, seed: Option<u64>, evaluated: usize, images: usize, split: &str) -> String {
+    let which = match seed {
+        None => "the same ones for every seed".to_owned(),
+        Some(seed) => format!("the ones that split_seed {seed} draws"),
+    };
+    let (how, share) = match held_out {
+        HeldOut::Fraction(fraction) => (format!("eval_fraction {fraction}"), "from each class in proportion"),
+        HeldOut::Fold(Fold { number, of }) => {
+            (format!("fold {number} of {of}"), "as many of each class as the other folds")
+        }
+    };
+    format!(
+        "{how} holds out {evaluated} of the {images} images of the {split} split for evaluation, {share} and {which}"
+    )
 }

@@ -80,6 +80,18 @@ pub fn spread(labels: &[u32], wanted: usize) -> Vec<usize> {
     positions
 }
 
+/// Positions of at most `most` images of each class, which are evenly spaced. Ascending.
+#[must_use]
+pub fn cap(labels: &[u32], most: usize) -> Vec<usize> {
+    let evenly = |images: Vec<usize>| {
+        let share = images.len().min(most);
+        (0..share).map(move |number| images[number * images.len() / share]).collect::<Vec<_>>()
+    };
+    let mut positions: Vec<usize> = by_class(labels).into_values().flat_map(evenly).collect();
+    positions.sort_unstable();
+    positions
+}
+
 /// Splits off that fraction of each class: at least one image of it and never all. Returns the positions of the images
 /// that remain and of those that are held out, both ascending.
 #[must_use]
@@ -99,7 +111,7 @@ pub fn hold_out(labels: &[u32], fraction: f64) -> (Vec<usize>, Vec<usize>) {
     (kept, held_out)
 }
 
-fn by_class(labels: &[u32]) -> BTreeMap<u32, Vec<usize>> {
+pub(super) fn by_class(labels: &[u32]) -> BTreeMap<u32, Vec<usize>> {
     let mut classes: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (position, &label) in labels.iter().enumerate() {
         classes.entry(label).or_default().push(position);

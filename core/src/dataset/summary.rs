@@ -11,8 +11,11 @@ use super::{Dataset, DatasetFormat, Error};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Summary)]
 pub struct DatasetSummary {
-    /// The directory's name.
+    /// The directory's name, or the one that it was uploaded under.
     pub name: String,
+    /// The version of an uploaded data set; null for a directory of the server.
+    #[serde(default)]
+    pub version: Option<String>,
     /// Format of the files.
     pub format: DatasetFormat,
     /// Sorted by name.
@@ -34,6 +37,9 @@ pub struct SplitSummary {
     pub name: String,
     /// Number of images.
     pub images: u64,
+    /// Total size of its files.
+    #[serde(default)]
+    pub size_bytes: u64,
 }
 
 impl Dataset {
@@ -44,10 +50,10 @@ impl Dataset {
         let mut splits = Vec::new();
         let mut notes = self.notes();
         for name in self.splits() {
-            let mut empty = Vec::new();
+            let (mut empty, mut split_bytes) = (Vec::new(), 0);
             for file in self.layout.files(&name) {
                 let bytes = fs::metadata(&file).map_err(Error::io(&file))?.len();
-                size_bytes += bytes;
+                split_bytes += bytes;
                 if bytes == 0 && self.format() == DatasetFormat::Folder {
                     empty.push(file);
                 }
@@ -61,12 +67,13 @@ impl Dataset {
                     ),
                 });
             }
-            splits.push(SplitSummary { images: self.layout.images(&name)?, name });
+            size_bytes += split_bytes;
+            splits.push(SplitSummary { images: self.layout.images(&name)?, name, size_bytes: split_bytes });
         }
         let name = self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let images = splits.iter().map(|split| split.images).sum();
         let (format, classes) = (self.format(), self.classes.count);
-        Ok(DatasetSummary { name, format, splits, images, classes, size_bytes, notes })
+        Ok(DatasetSummary { name, version: None, format, splits, images, classes, size_bytes, notes })
     }
 
     /// The summary of a data set that jobs can train on, with a note on every split that they cannot use. Reads all

@@ -8,6 +8,14 @@ pub const EVAL_TOP1: &str = "eval/top1";
 pub const EVAL_TOP5: &str = "eval/top5";
 /// Mean cross entropy on the evaluation split.
 pub const EVAL_LOSS: &str = "eval/loss";
+/// Mean recall of the classes on the evaluation split, in percent.
+pub const EVAL_BALANCED_ACCURACY: &str = "eval/balanced_accuracy";
+/// Mean F1 of the classes on the evaluation split, in percent.
+pub const EVAL_F1: &str = "eval/f1";
+/// The first three of the weights as trained, where the student is their average.
+pub const EVAL_RAW_TOP1: &str = "eval/raw_top1";
+pub const EVAL_RAW_TOP5: &str = "eval/raw_top5";
+pub const EVAL_RAW_LOSS: &str = "eval/raw_loss";
 /// Mean loss on the training split since the last point.
 pub const TRAIN_LOSS: &str = "train/loss";
 /// The part of the training loss from the labels: cross entropy.
@@ -18,8 +26,12 @@ pub const TRAIN_LOSS_DISTILL: &str = "train/loss_distill";
 pub const TRAIN_LOSS_CONSISTENT: &str = "train/loss_consistent";
 /// The part of the distillation loss from complementary regions, which are all others.
 pub const TRAIN_LOSS_COMPLEMENTARY: &str = "train/loss_complementary";
+/// How much the similarities between the regions of an image differ from the teacher's (iCD), before the weight.
+pub const TRAIN_LOSS_CLUSTERING: &str = "train/loss_clustering";
 /// Top-1 accuracy on the training images since the last point, in percent.
 pub const TRAIN_TOP1: &str = "train/top1";
+/// Fraction of the training images since the last point that have a label.
+pub const TRAIN_LABELLED_FRACTION: &str = "train/labelled_fraction";
 /// The learning rate.
 pub const LEARNING_RATE: &str = "lr";
 /// Training images per second since the last point.
@@ -32,16 +44,23 @@ pub const GPU_BYTES: &str = "memory/gpu_bytes";
 pub const COMPLEMENTARY_FRACTION: &str = "sdd/complementary_fraction";
 
 /// Every series but those of single scales.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 21] = [
     EVAL_TOP1,
     EVAL_TOP5,
     EVAL_LOSS,
+    EVAL_BALANCED_ACCURACY,
+    EVAL_F1,
+    EVAL_RAW_TOP1,
+    EVAL_RAW_TOP5,
+    EVAL_RAW_LOSS,
     TRAIN_LOSS,
     TRAIN_LOSS_CE,
     TRAIN_LOSS_DISTILL,
     TRAIN_LOSS_CONSISTENT,
     TRAIN_LOSS_COMPLEMENTARY,
+    TRAIN_LOSS_CLUSTERING,
     TRAIN_TOP1,
+    TRAIN_LABELLED_FRACTION,
     LEARNING_RATE,
     IMAGES_PER_SECOND,
     RESIDENT_BYTES,

@@ -1,6 +1,7 @@
 //! Defaults that follow from other fields: the published recipe's, or the field's usual ones.
 
-use super::{Augmentation, StudentRequest};
+use super::{Augmentation, BaseLoss, ExportedNetwork, StudentRequest, TeacherRequest};
+use crate::architecture::Architecture;
 
 /// Images up to this side are augmented like CIFAR's by default: Tiny ImageNet's size.
 const LARGEST_SMALL_IMAGE: u32 = 64;
@@ -32,4 +33,78 @@ pub(super) fn published_milestones(epochs: u32) -> Vec<u32> {
 #[must_use]
 pub fn usual_resize(side: u32) -> u32 {
     (f64::from(side) * 256.0 / 224.0).round() as u32
+}
+
+/// The settings that are published for standardised logits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standardised {
+    pub temperature: f64,
+    /// Of the distillation loss.
+    pub weight: f64,
+}
+
+impl Standardised {
+    /// As the code of Sun et al. 2024 sets them: a weight of 9 for KD, where it is 0.9 without, and 9 times those of the
+    /// parts of DKD; the same for NKD. Nothing is published for the others.
+    pub(super) fn published(base: BaseLoss) -> Option<Self> {
+        match base {
+            BaseLoss::Kd | BaseLoss::Dkd | BaseLoss::Nkd => Some(Self { temperature: 2.0, weight: 9.0 }),
+            BaseLoss::Ttm | BaseLoss::Wttm | BaseLoss::Dist => None,
+        }
+    }
+}
+
+/// How the teacher and the student of a job are related, which decides the published scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kinship {
+    /// Both are of this family of architectures.
+    Family(&'static str),
+    /// Both are the same exported network, apart from their weights.
+    Graph,
+    /// One is an exported network, whose family nobody knows.
+    Exported,
+    /// They are of two families, or not known yet.
+    Families,
+}
+
+/// The architecture and the exported network of a role, as far as they are known.
+type Known<'a> = (Option<&'static Architecture>, Option<&'a ExportedNetwork>);
+
+impl Kinship {
+    pub(super) fn of(teacher: Option<&TeacherRequest>, student: &StudentRequest) -> Self {
+        let teacher: Known<'_> =
+            teacher.map_or((None, None), |teacher| (teacher.architecture, teacher.exported.as_ref()));
+        match (teacher, (student.architecture, student.exported.as_ref())) {
+            ((Some(one), _), (Some(other), _)) if one.family.name() == other.family.name() => {
+                Self::Family(one.family.name())
+            }
+            ((_, Some(one)), (_, Some(other))) if one.is_graph_of(other) => Self::Graph,
+            ((_, Some(_)), _) | (_, (_, Some(_))) => Self::Exported,
+            _ => Self::Families,
+        }
+    }
+
+    /// Wei et al. 2024, section 4: {1, 2} for teachers and students of one family, {1, 2, 4} for others.
+    pub(super) fn published_scales(self) -> &'static [u32] {
+        match self {
+            Self::Family(_) | Self::Graph => &[1, 2],
+            Self::Exported | Self::Families => &[1, 2, 4],
+        }
+    }
+
+    /// For what pairs these are the published scales. `None` for two families that are known, which most published
+    /// pairs are.
+    pub(super) fn reason(self) -> Option<String> {
+        match self {
+            Self::Family(name) => Some(format!("a teacher and a student of one family (here {name})")),
+            Self::Graph => Some(
+                "a teacher and a student of one family: both are one exported network, apart from their weights"
+                    .to_owned(),
+            ),
+            Self::Exported => Some(
+                "a teacher and a student of two families: an exported network counts as a family of its own".to_owned(),
+            ),
+            Self::Families => None,
+        }
+    }
 }

@@ -36,6 +36,8 @@ pub struct Field {
     pub is_rare: bool,
     /// Whether jobs stored by earlier versions lack it.
     pub is_newer: bool,
+    /// Whether it stands for others, which the job has in its place.
+    pub is_in_requests_only: bool,
 }
 
 /// What is written in this format: data and checkpoints are named differently in each.
@@ -80,6 +82,11 @@ pub enum Kind {
     Channels(RangeInclusive<f64>),
     Labels,
     TeacherCache,
+    /// `balanced`, or a number in this range for each class.
+    ClassWeights {
+        longest: usize,
+        each: RangeInclusive<f64>,
+    },
     Object(&'static Object),
     /// One of several objects, told apart by `type`; the first by default.
     Variants {
@@ -109,7 +116,6 @@ pub enum Literal {
     Number(f64),
     Boolean(bool),
     Text(&'static str),
-    Integers(&'static [i64]),
     /// An object without members.
     Empty,
 }
@@ -119,8 +125,9 @@ pub enum Literal {
 pub enum UsedBy {
     All,
     Distillation,
-    Dkd,
-    Nkd,
+    ScaleDecoupled,
+    /// Those that are built from one of these losses.
+    Of(&'static [BaseLoss]),
 }
 
 impl Literal {
@@ -130,7 +137,6 @@ impl Literal {
             Self::Number(number) => json!(number),
             Self::Boolean(truth) => json!(truth),
             Self::Text(text) => json!(text),
-            Self::Integers(numbers) => json!(numbers),
             Self::Empty => json!({}),
         }
     }
@@ -141,8 +147,8 @@ impl UsedBy {
         match self {
             Self::All => true,
             Self::Distillation => method.base().is_some(),
-            Self::Dkd => method.base() == Some(BaseLoss::Dkd),
-            Self::Nkd => method.base() == Some(BaseLoss::Nkd),
+            Self::ScaleDecoupled => method.is_scale_decoupled(),
+            Self::Of(losses) => method.base().is_some_and(|base| losses.contains(&base)),
         }
     }
 
@@ -151,12 +157,16 @@ impl UsedBy {
     }
 
     /// The methods in words, for a message.
-    pub(super) fn words(self) -> &'static str {
+    pub(super) fn words(self) -> String {
         match self {
-            Self::All => "every method",
-            Self::Distillation => "distillation methods",
-            Self::Dkd => "dkd and sdd_dkd",
-            Self::Nkd => "nkd and sdd_nkd",
+            Self::All => "every method".to_owned(),
+            Self::Distillation => "distillation methods".to_owned(),
+            Self::ScaleDecoupled => "sdd_ methods".to_owned(),
+            Self::Of(_) => {
+                let names: Vec<_> = self.methods().map(Method::name).collect();
+                let (last, others) = names.split_last().expect("some method has the loss");
+                format!("{} and {last}", others.join(", "))
+            }
         }
     }
 }
@@ -175,6 +185,7 @@ impl Field {
             title: None,
             is_rare: false,
             is_newer: false,
+            is_in_requests_only: false,
         }
     }
 
@@ -220,6 +231,10 @@ impl Field {
 
     pub(super) const fn newer(self) -> Self {
         Self { is_newer: true, ..self }
+    }
+
+    pub(super) const fn in_requests_only(self) -> Self {
+        Self { is_in_requests_only: true, ..self }
     }
 
     /// The default of a method that uses the field, where it does not depend on other fields.

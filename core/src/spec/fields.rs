@@ -2,25 +2,26 @@
 //!
 //! Everything else follows from this table: the [parser](super::reader), the [OpenAPI schemas](super::schema), and
 //! through those the dashboard's form. A new field is a row here, a member of [`JobSpec`](super::JobSpec), and a line
-//! in `request.rs`.
+//! where its object is read: in `request.rs`, `images.rs`, `distillation.rs` or `recipe.rs`.
 
-use super::BaseLoss;
+mod training;
+
 use super::field::Document::{Job, TrainingFile};
-use super::field::Kind::{
-    Architecture, Boolean, Channels, CheckpointId, Choice, Integer, Integers, Name, Number, Numbers, Path, Text,
-};
+use super::field::Kind::{Architecture, Channels, CheckpointId, Choice, Integer, Name, Number, Path, Text};
 use super::field::{Field, Kind, Literal, Object, UsedBy};
+use super::loss_fields::DISTILLATION;
 use crate::dataset::{LONGEST_NAME, MeanStd};
+use training::TRAINING;
 
 /// JSON numbers are exact up to 2^53 in every language that may read a specification back.
 const LARGEST_EXACT: i64 = (1 << 53) - 1;
 pub(super) const LONGEST_JOB_NAME: usize = 200;
-const LARGEST_WEIGHT: f64 = 1e6;
-const MOST_EPOCHS: i64 = 100_000;
-const MOST_SCALES: usize = 16;
-const FINEST_SCALE: i64 = 16;
+pub(super) const MOST_EPOCHS: i64 = 100_000;
 
-const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
+/// From the last to the first in the queue.
+pub(super) const PRIORITY: Kind = Integer(-1000..=1000);
+
+pub(super) const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
     Field::new(name, kind, description)
 }
 
@@ -44,7 +45,7 @@ pub(super) const JOB: Object = Object {
         field("dataset", Kind::Object(&DATASET), "The images to train and evaluate on.").required("is required"),
         field("distillation", Kind::Object(&DISTILLATION), "The distillation loss.").default(Literal::Empty),
         field("training", Kind::Object(&TRAINING), "The training recipe.").default(Literal::Empty),
-        field("priority", Integer(-1000..=1000), "Jobs with a higher priority run first.").default(Literal::Integer(0)),
+        field("priority", PRIORITY, "Jobs with a higher priority run first.").default(Literal::Integer(0)),
         field(
             "max_attempts",
             Integer(1..=100),
@@ -148,6 +149,13 @@ const DATASET: Object = Object {
             "Number of images to train on, spread over the classes as the training split has them and the same for \
              every seed; all by default.",
         ),
+        field(
+            "limit_per_class",
+            Integer(1..=1_000_000_000),
+            "Number of images of each class to train on, spread over them and the same for every seed; all by default. \
+             Not together with `limit`.",
+        )
+        .rare(),
         field("train_split", Name { longest: LONGEST_NAME }, "Split to train on; `train` by default.").rare(),
         field(
             "eval_split",
@@ -161,6 +169,32 @@ const DATASET: Object = Object {
             "Fraction of each class of the training split that is held out to evaluate on, instead of a split: the \
              same images for every seed.",
         )
+        .rare(),
+        field(
+            "folds",
+            Integer(2..=100),
+            "Number of equal parts of the training split for cross-validation, each with all classes; needs `fold`.",
+        )
+        .rare(),
+        field(
+            "fold",
+            Integer(1..=100),
+            "Which of the `folds` to evaluate on, from 1; the student is trained on the others.",
+        )
+        .rare(),
+        field(
+            "split_seed",
+            Integer(0..=LARGEST_EXACT),
+            "Draws the images of `eval_fraction` or of the folds at random; by default they are taken from all over the \
+             split. Not the seed of training, so that students of several seeds are evaluated on the same images.",
+        )
+        .rare(),
+        field(
+            "unlabelled_split",
+            Name { longest: LONGEST_NAME },
+            "Split whose images are trained on as well, without labels: the student learns them from the teacher alone.",
+        )
+        .used_by(UsedBy::Distillation)
         .rare(),
         field("image_column", Text { longest: 200 }, "Parquet column with the images, where the schema does not tell.")
             .rare(),
@@ -197,199 +231,3 @@ const DATASET: Object = Object {
         .rare(),
     ],
 };
-
-const DISTILLATION: Object = Object {
-    name: "DistillationSpec",
-    description: "The distillation loss. A job has only the fields that its method uses.",
-    fields: &[
-        field("method", Choice("Method"), "How the student learns from the teacher.").default(Literal::Text("sdd_kd")),
-        field(
-            "scales",
-            Integers { longest: MOST_SCALES, each: 1..=FINEST_SCALE },
-            "Scale m splits the final feature map into m×m regions; ascending. Only `sdd_` methods have a choice. The default \
-             leaves out scales that are finer than the map of an exported network.",
-        )
-        .default_of(|method| Literal::Integers(if method.is_scale_decoupled() { &[1, 2, 4] } else { &[1] }))
-        .used_by(UsedBy::Distillation),
-        field("temperature", Number(1e-3..=1e3), "Softmax temperature.")
-            .default(Literal::Number(4.0))
-            .used_by(UsedBy::Distillation),
-        field(
-            "warmup_epochs",
-            Integer(0..=MOST_EPOCHS),
-            "Epochs over which the weight of the distillation loss grows linearly from 0.",
-        )
-        .default_of(|method| Literal::Integer(if method.base() == Some(BaseLoss::Kd) { 0 } else { 20 }))
-        .used_by(UsedBy::Distillation),
-        field(
-            "grouping",
-            Choice("Grouping"),
-            "When a region counts as consistent with the teacher's prediction for the whole image.",
-        )
-        .default(Literal::Text("label"))
-        .used_by(UsedBy::Distillation),
-        field(
-            "scale_weights",
-            Numbers { longest: MOST_SCALES, each: 0.0..=LARGEST_WEIGHT },
-            "One factor per scale; 1 by default.",
-        )
-        .follows()
-        .used_by(UsedBy::Distillation),
-        field("alpha", WEIGHT, "Weight of the target-class part.").default(Literal::Number(1.0)).used_by(UsedBy::Dkd),
-        field("beta", WEIGHT, "Weight of the non-target-class part.")
-            .default(Literal::Number(8.0))
-            .used_by(UsedBy::Dkd),
-        field("gamma", WEIGHT, "Weight of the normalised part.").default(Literal::Number(8.0)).used_by(UsedBy::Nkd),
-        field(
-            "exclude_target",
-            Boolean,
-            "Leave the target class out of the normalised part, as in the paper's formula.",
-        )
-        .default(Literal::Boolean(false))
-        .used_by(UsedBy::Nkd),
-        field("weights", Kind::Object(&WEIGHTS), "Weights of the parts of the loss.").default(Literal::Empty),
-    ],
-};
-
-const WEIGHT: Kind = Number(0.0..=LARGEST_WEIGHT);
-
-const WEIGHTS: Object = Object {
-    name: "Weights",
-    description: "Weights of the parts of the loss.",
-    fields: &[
-        field("cross_entropy", WEIGHT, "Weight of the cross entropy with the labels.")
-            .default_of(|method| Literal::Number(if method.base() == Some(BaseLoss::Kd) { 0.1 } else { 1.0 })),
-        field("distillation", WEIGHT, "Weight of the distillation loss.")
-            .default_of(|method| {
-                Literal::Number(match method.base() {
-                    None => 0.0,
-                    Some(BaseLoss::Kd) => 0.9,
-                    Some(BaseLoss::Dkd | BaseLoss::Nkd) => 1.0,
-                })
-            })
-            .used_by(UsedBy::Distillation)
-            .ignored_elsewhere(),
-        field("consistent", WEIGHT, "Weight of regions that agree with the teacher's prediction for the whole image.")
-            .default(Literal::Number(1.0))
-            .used_by(UsedBy::Distillation)
-            .ignored_elsewhere(),
-        field("complementary", WEIGHT, "Weight of the other regions.")
-            .default(Literal::Number(2.0))
-            .used_by(UsedBy::Distillation)
-            .ignored_elsewhere(),
-    ],
-};
-
-const INTERVAL: Kind = Integer(1..=MOST_EPOCHS);
-
-const TRAINING: Object = Object {
-    name: "TrainingSpec",
-    description: "The training recipe.",
-    fields: &[
-        field("epochs", Integer(1..=MOST_EPOCHS), "Passes over the training split.").default(Literal::Integer(240)),
-        field("batch_size", Integer(1..=65_536), "Images per optimisation step, on all devices together.")
-            .default(Literal::Integer(64)),
-        field(
-            "seed",
-            Integer(0..=LARGEST_EXACT),
-            "Determines the initial weights, the order of the images and the augmentation.",
-        )
-        .default(Literal::Integer(0)),
-        field(
-            "augmentation",
-            Choice("Augmentation"),
-            "How training images are varied; by default `crop_flip` up to 64 pixels, else `resized_crop_flip`.",
-        )
-        .follows(),
-        field(
-            "devices",
-            Integer(1..=64),
-            "Devices of one worker that train together, each on its part of every batch.",
-        )
-        .default(Literal::Integer(1))
-        .newer(),
-        field(
-            "teacher_cache",
-            Kind::TeacherCache,
-            "What is kept of the teacher's outputs: `off` (default), `exact` (default without augmentation) or \
-             `views:<n>`.",
-        )
-        .follows()
-        .used_by(UsedBy::Distillation),
-        field("clip_grad_norm", Number(1e-6..=1e9), "Largest norm of the gradient over all parameters.")
-            .default(Literal::Number(40.0))
-            .null_means("no clipping")
-            .rare(),
-        field("precision", Choice("Precision"), "Arithmetic of the networks; losses and weights are always float32.")
-            .default(Literal::Text("auto"))
-            .rare(),
-        field("checkpoint_every_epochs", INTERVAL, "Epochs between two checkpoints to resume from.")
-            .default(Literal::Integer(1))
-            .rare(),
-        field("eval_every_epochs", INTERVAL, "Epochs between two evaluations.").default(Literal::Integer(1)).rare(),
-        field("optimizer", Kind::Variants { name: "OptimizerSpec", variants: &[SGD, ADAMW] }, "The optimiser.")
-            .default(Literal::Empty)
-            .title("Optimiser"),
-        field(
-            "schedule",
-            Kind::Variants { name: "ScheduleSpec", variants: &[MULTISTEP, COSINE, CONSTANT] },
-            "How the learning rate changes from epoch to epoch.",
-        )
-        .default(Literal::Empty)
-        .title("Learning-rate schedule"),
-    ],
-};
-
-const RATE: Kind = Number(0.0..=1e3);
-
-const SGD: Object = Object {
-    name: "sgd",
-    description: "Stochastic gradient descent, in PyTorch's formulation.",
-    fields: &[
-        field(
-            "learning_rate",
-            RATE,
-            "Initial learning rate; by default 0.05, or 0.01 for ShuffleNet, MobileNet and exported students.",
-        )
-        .follows(),
-        field("momentum", Number(0.0..=0.999_999), "Momentum; 0 for none.").default(Literal::Number(0.9)),
-        field("weight_decay", RATE, "L2 penalty added to the gradient.").default(Literal::Number(5e-4)),
-        field("nesterov", Boolean, "Use Nesterov's momentum.").default(Literal::Boolean(false)),
-    ],
-};
-
-const ADAMW: Object = Object {
-    name: "adamw",
-    description: "Adam with decoupled weight decay.",
-    fields: &[
-        field("learning_rate", RATE, "Initial learning rate.").default(Literal::Number(1e-3)),
-        field("beta1", Number(0.0..=0.999_999), "Decay of the first moment.").default(Literal::Number(0.9)),
-        field("beta2", Number(0.0..=0.999_999_9), "Decay of the second moment.").default(Literal::Number(0.999)),
-        field("weight_decay", RATE, "Decoupled weight decay.").default(Literal::Number(0.01)),
-    ],
-};
-
-const MULTISTEP: Object = Object {
-    name: "multistep",
-    description: "Multiplies the learning rate by `gamma` after each milestone.",
-    fields: &[
-        field(
-            "milestones",
-            Integers { longest: 100, each: 1..=MOST_EPOCHS },
-            "Epochs after which the rate drops, ascending; by default 62.5, 75 and 87.5 % of the epochs.",
-        )
-        .follows(),
-        field("gamma", Number(0.0..=10.0), "Factor at each milestone.").default(Literal::Number(0.1)),
-    ],
-};
-
-const COSINE: Object = Object {
-    name: "cosine",
-    description: "Half a cosine down to 0, after a linear rise.",
-    fields: &[
-        field("warmup_epochs", Integer(0..=MOST_EPOCHS - 1), "Epochs of the linear rise.").default(Literal::Integer(0))
-    ],
-};
-
-const CONSTANT: Object =
-    Object { name: "constant", description: "The same learning rate in every epoch.", fields: &[] };

@@ -15,12 +15,24 @@ pub enum Method {
     Dkd,
     /// Normalised knowledge distillation (Yang et al. 2023).
     Nkd,
+    /// Transformed teacher matching (Zheng and Yang 2024).
+    Ttm,
+    /// Weighted transformed teacher matching (Zheng and Yang 2024).
+    Wttm,
+    /// Distillation from a stronger teacher, by correlations (Huang et al. 2022).
+    Dist,
     /// Scale decoupled KD (Wei et al. 2024).
     SddKd,
     /// Scale decoupled DKD.
     SddDkd,
     /// Scale decoupled NKD.
     SddNkd,
+    /// Scale decoupled TTM.
+    SddTtm,
+    /// Scale decoupled WTTM.
+    SddWttm,
+    /// Scale decoupled DIST.
+    SddDist,
 }
 
 /// The loss of one region, whatever the scales.
@@ -32,11 +44,30 @@ pub enum BaseLoss {
     Dkd,
     /// Normalised non-target part plus the weighted target.
     Nkd,
+    /// Kullback-Leibler divergence from the power-transformed teacher, without a temperature of the student.
+    Ttm,
+    /// The same, weighted by how smooth the transformed teacher is.
+    Wttm,
+    /// Correlations over the classes of an image and over the images of a batch.
+    Dist,
 }
 
 impl Method {
-    pub(super) const ALL: [Self; 7] =
-        [Self::None, Self::Kd, Self::Dkd, Self::Nkd, Self::SddKd, Self::SddDkd, Self::SddNkd];
+    pub(super) const ALL: [Self; 13] = [
+        Self::None,
+        Self::Kd,
+        Self::Dkd,
+        Self::Nkd,
+        Self::Ttm,
+        Self::Wttm,
+        Self::Dist,
+        Self::SddKd,
+        Self::SddDkd,
+        Self::SddNkd,
+        Self::SddTtm,
+        Self::SddWttm,
+        Self::SddDist,
+    ];
 
     /// The loss of one region; `None` for plain training.
     #[must_use]
@@ -46,13 +77,19 @@ impl Method {
             Self::Kd | Self::SddKd => Some(BaseLoss::Kd),
             Self::Dkd | Self::SddDkd => Some(BaseLoss::Dkd),
             Self::Nkd | Self::SddNkd => Some(BaseLoss::Nkd),
+            Self::Ttm | Self::SddTtm => Some(BaseLoss::Ttm),
+            Self::Wttm | Self::SddWttm => Some(BaseLoss::Wttm),
+            Self::Dist | Self::SddDist => Some(BaseLoss::Dist),
         }
     }
 
     /// Whether the method splits the feature map into regions.
     #[must_use]
     pub fn is_scale_decoupled(self) -> bool {
-        matches!(self, Self::SddKd | Self::SddDkd | Self::SddNkd)
+        match self {
+            Self::None | Self::Kd | Self::Dkd | Self::Nkd | Self::Ttm | Self::Wttm | Self::Dist => false,
+            Self::SddKd | Self::SddDkd | Self::SddNkd | Self::SddTtm | Self::SddWttm | Self::SddDist => true,
+        }
     }
 
     /// The method of this name; `None` for one that this program does not know.
@@ -69,9 +106,15 @@ impl Method {
             Self::Kd => "kd",
             Self::Dkd => "dkd",
             Self::Nkd => "nkd",
+            Self::Ttm => "ttm",
+            Self::Wttm => "wttm",
+            Self::Dist => "dist",
             Self::SddKd => "sdd_kd",
             Self::SddDkd => "sdd_dkd",
             Self::SddNkd => "sdd_nkd",
+            Self::SddTtm => "sdd_ttm",
+            Self::SddWttm => "sdd_wttm",
+            Self::SddDist => "sdd_dist",
         }
     }
 }

@@ -4,19 +4,25 @@
 //!
 //! - [`Request`], a document as far as it can be read, with every fault at once, each with its JSON pointer (RFC 6901);
 //! - [`JobSpec`], a job as it is stored, of a request without faults;
+//! - [`Amendment`], what a user changes about a job that is there;
 //! - [`TrainingPlan`], what the trainer works by: the same with local files instead of names and ids;
 //! - [`schemas`], the OpenAPI schemas, from which the dashboard makes its form.
 //!
 //! There is no I/O here: whether a data set or a checkpoint exists is for the caller to find out, and so are
 //! [`Networks`] that a document leaves to its checkpoints.
 
+mod amendment;
 mod defaults;
+mod distillation;
 mod doubts;
 mod field;
 mod fields;
+mod images;
+mod loss_fields;
 mod method;
 mod network;
 mod plan;
+mod presets;
 mod reader;
 mod recipe;
 mod request;
@@ -24,22 +30,30 @@ mod resolved;
 mod schema;
 mod stored;
 mod teacher_cache;
+mod training;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use amendment::{Amendment, LONGEST_NOTES, LabelChanges};
 pub use defaults::usual_resize;
-pub use doubts::{doubts, oversized_batch};
+pub use doubts::{doubts, of_images};
 pub use method::{BaseLoss, Method};
 pub use network::{ExportedNetwork, Network, Networks};
 pub use plan::{DatasetDirectory, StudentPlan, TeacherPlan, TrainingPlan};
-pub use request::{DatasetLocation, Request, StudentRequest, TeacherRequest};
+pub use presets::Recipe;
+pub use reader::MOST_LABELS;
+pub use request::{DatasetLocation, Defaults, Request, StudentRequest, TeacherRequest};
 pub use resolved::{
-    Augmentation, DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, OptimizerSpec,
-    Precision, ScheduleSpec, StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights,
+    DatasetName, DatasetSpec, DistillationSpec, EvalCrop, EvalPart, Grouping, JobSpec, StudentHead, StudentSpec,
+    TeacherSource, TeacherSpec, Weights,
 };
 pub use schema::{JobSpecRequest, schemas};
 pub use teacher_cache::TeacherCache;
+pub use training::{
+    Augmentation, AutoAugment, ClassWeights, LabelLoss, OptimizerSpec, Policy, Precision, Sampling, ScheduleSpec,
+    TrainingSpec, Variation,
+};
 
 /// One fault of a specification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

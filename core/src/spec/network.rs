@@ -140,6 +140,14 @@ impl ExportedNetwork {
         Some(height.min(width))
     }
 
+    /// Whether both are one network apart from their weights and the mode in which they were exported, as far as their
+    /// descriptions tell.
+    pub(super) fn is_graph_of(&self, other: &Self) -> bool {
+        let (one, other) = (&self.description, &other.description);
+        (one.input, one.classes, one.parameters, one.macs) == (other.input, other.classes, other.parameters, other.macs)
+            && one.feature_map == other.feature_map
+    }
+
     fn in_evaluation(&self) -> String {
         format!(
             "{} was exported in evaluation mode, in which its batch norms and dropouts do not train: call \

@@ -23,6 +23,8 @@ pub(super) struct ObjectReader<'a> {
     faults: &'a Faults,
     pointer: String,
     object: Option<&'a Map<String, Value>>,
+    /// What takes the place of defaults.
+    preset: Option<&'static Map<String, Value>>,
     fields: &'static [Field],
     has_type: bool,
     document: Document,
@@ -35,7 +37,8 @@ impl<'a> ObjectReader<'a> {
     pub(super) fn new(faults: &'a Faults, table: &'static Object, value: &'a Value, document: Document) -> Self {
         let (pointer, object) = (String::new(), value.as_object());
         let fields = table.fields;
-        let reader = Self { faults, pointer, object, fields, has_type: false, document, method: Method::SddKd };
+        let method = Method::SddKd;
+        let reader = Self { faults, pointer, object, preset: None, fields, has_type: false, document, method };
         if object.is_none() {
             reader.fault_here(expected("an object", value));
         }
@@ -76,14 +79,25 @@ impl<'a> ObjectReader<'a> {
         }
     }
 
-    /// Whether the document has the field, even as `null`.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.object.is_some_and(|object| object.contains_key(name))
+    /// The same object, in which these values take the place of defaults.
+    pub(super) fn with_preset(self, preset: Option<&'static Map<String, Value>>) -> Self {
+        Self { preset, ..self }
     }
 
-    /// Whether the document has a value for the field; `null` counts as absent.
+    /// Whether the document or the preset has the field, even as `null`.
+    pub(super) fn has(&self, name: &str) -> bool {
+        [self.object, self.preset].into_iter().flatten().any(|object| object.contains_key(name))
+    }
+
+    /// Whether the document or the preset has a value for the field; `null` counts as absent.
     pub(super) fn is_given(&self, name: &str) -> bool {
         self.value(name).is_some()
+    }
+
+    /// Whether the preset has a value for the field and the document does not.
+    pub(super) fn is_preset(&self, name: &str) -> bool {
+        let is_own = self.object.and_then(|object| object.get(name)).is_some_and(|value| !value.is_null());
+        !is_own && self.preset.is_some_and(|preset| preset.contains_key(name))
     }
 
     /// Whether this kind of document can have the field.
@@ -92,7 +106,11 @@ impl<'a> ObjectReader<'a> {
     }
 
     fn value(&self, name: &str) -> Option<&'a Value> {
-        self.object?.get(name).filter(|value| !value.is_null())
+        let given = self.object.and_then(|object| object.get(name));
+        // A null that means something hides the preset's value.
+        let is_hiding = given.is_some() && self.rows().any(|field| field.name == name && field.null.is_some());
+        let preset = self.preset.filter(|_| !is_hiding).and_then(|preset| preset.get(name));
+        given.filter(|value| !value.is_null()).or(preset).filter(|value| !value.is_null())
     }
 
     /// The rows that this kind of document has.
@@ -164,7 +182,11 @@ impl<'a> ObjectReader<'a> {
         let Kind::Variants { variants, .. } = &self.row(name).kind else {
             panic!("{}/{name} has no variants", self.pointer)
         };
-        let nested = self.nested(name, &[]);
+        let mut nested = self.nested(name, &[]);
+        // The preset of another type has other fields.
+        let own_type = nested.object.and_then(|object| object.get("type"));
+        let has_other_type = |preset: &Map<String, Value>| own_type.is_some_and(|own| preset.get("type") != Some(own));
+        nested.preset = nested.preset.filter(|&preset| !has_other_type(preset));
         let given = nested.value("type").and_then(|value| nested.read::<String>(&TYPE, value));
         let known = given.as_deref().and_then(|given| variants.iter().find(|variant| variant.name == given));
         if let (Some(given), None) = (given, known) {
@@ -177,12 +199,13 @@ impl<'a> ObjectReader<'a> {
 
     fn nested(&self, name: &str, fields: &'static [Field]) -> Self {
         let pointer = format!("{}/{name}", self.pointer);
-        let value = self.value(name);
+        let value = self.object.and_then(|object| object.get(name)).filter(|value| !value.is_null());
         let object = value.and_then(Value::as_object);
         if let (Some(value), None) = (value, object) {
             self.fault(name, expected("an object", value));
         }
-        Self { pointer, object, fields, has_type: false, ..*self }
+        let preset = self.preset.and_then(|preset| preset.get(name)).and_then(Value::as_object);
+        Self { pointer, object, preset, fields, has_type: false, ..*self }
     }
 
     /// Refuses every field that the table does not have.
@@ -241,7 +264,10 @@ fn check(kind: &Kind, value: &Value) -> Vec<(String, String)> {
             Some(length) if length != 3 => whole(Err(format!("expected 3 numbers (red, green, blue), found {length}"))),
             _ => list(value, 3, |value| number(value, each)),
         },
-        Kind::Labels => labels(value),
+        // A text is read as one; what it says is checked there.
+        Kind::ClassWeights { .. } if value.is_string() => Vec::new(),
+        Kind::ClassWeights { longest, each } => list(value, *longest, |value| number(value, each)),
+        Kind::Labels => label_faults(value),
         Kind::Object(_) | Kind::Variants { .. } => whole(is(value.is_object(), "an object", value)),
     }
 }
@@ -306,7 +332,8 @@ fn list(value: &Value, longest: usize, check: impl Fn(&Value) -> Result<(), Stri
     checked.filter_map(|(index, result)| Some((format!("/{index}"), result.err()?))).take(MOST_FAULTS + 1).collect()
 }
 
-fn labels(value: &Value) -> Vec<(String, String)> {
+/// What is wrong with labels.
+pub(super) fn label_faults(value: &Value) -> Vec<(String, String)> {
     let Some(members) = value.as_object() else { return vec![(String::new(), expected("an object", value))] };
     let mut details = Vec::new();
     if members.len() > MOST_LABELS {
@@ -323,7 +350,8 @@ fn labels(value: &Value) -> Vec<(String, String)> {
     details.into_iter().map(|detail| (String::new(), detail)).collect()
 }
 
-pub(super) const MOST_LABELS: usize = 32;
+/// Most labels of a job.
+pub const MOST_LABELS: usize = 32;
 pub(super) const LONGEST_LABEL: usize = 255;
 const LONGEST_LABEL_KEY: usize = 63;
 

@@ -2,64 +2,130 @@
 
 use super::defaults::{published_learning_rate, published_milestones, usual_augmentation};
 use super::reader::ObjectReader;
-use super::{Augmentation, OptimizerSpec, ScheduleSpec, StudentRequest, TeacherCache, TrainingSpec};
+use super::request::Defaults;
+use super::training::{RAND_AUGMENT_MAGNITUDE, RAND_AUGMENT_OPS};
+use super::{
+    AutoAugment, ClassWeights, LabelLoss, OptimizerSpec, Recipe, Sampling, ScheduleSpec, StudentRequest, TeacherCache,
+    TrainingSpec, Variation,
+};
 use crate::text::counted;
 
-/// `choices` gets the defaults that follow from an exported student.
 pub(super) fn training(
     reader: ObjectReader<'_>,
     student: &StudentRequest,
     image_size: u32,
-    choices: &mut Vec<String>,
+    defaults: &mut Defaults,
 ) -> TrainingSpec {
+    let recipe: Option<Recipe> = reader.optional("recipe");
+    let is_changed = recipe.is_some_and(|recipe| recipe.values().keys().any(|name| reader.is_given(name)));
+    defaults.noted.extend(recipe.map(|recipe| recipe.note(is_changed)));
+    let reader = reader.with_preset(recipe.map(Recipe::values));
     let epochs = reader.get("epochs");
-    let (batch_size, devices) = (reader.get("batch_size"), reader.get("devices"));
-    if devices > batch_size {
-        let detail = format!(
-            "{} cannot share batches of {}: lower devices, or raise batch_size",
-            counted(devices, "device", "devices"),
-            counted(batch_size, "image", "images")
-        );
-        reader.fault("devices", detail);
-    }
     let augmentation = reader.optional("augmentation").unwrap_or_else(|| usual_augmentation(image_size));
     let is_clipped = reader.is_given("clip_grad_norm") || !reader.has("clip_grad_norm");
-    let training = TrainingSpec {
+    let auto_augment = reader.optional("auto_augment");
+    let (rand_augment_ops, rand_augment_magnitude) = rand_augment(&reader, auto_augment);
+    // Zero and one mean that something does not take place, as leaving them out does.
+    let above = |name: &str, nothing: f64| reader.optional(name).filter(|&value: &f64| value > nothing);
+    let mut training = TrainingSpec {
         epochs,
-        batch_size,
-        devices,
-        optimizer: optimizer(&reader, student, choices),
+        batch_size: reader.get("batch_size"),
+        devices: reader.get("devices"),
+        optimizer: optimizer(&reader, student, defaults),
         schedule: schedule(&reader, epochs),
         augmentation,
-        teacher_cache: teacher_cache(&reader, augmentation),
+        teacher_cache: None,
         clip_grad_norm: is_clipped.then(|| reader.get("clip_grad_norm")),
         precision: reader.get("precision"),
         seed: reader.get("seed"),
         checkpoint_every_epochs: reader.get("checkpoint_every_epochs"),
         eval_every_epochs: reader.get("eval_every_epochs"),
+        label_smoothing: above("label_smoothing", 0.0),
+        label_loss: reader.optional("label_loss").filter(|&loss| loss != LabelLoss::CrossEntropy),
+        mixup_alpha: above("mixup_alpha", 0.0),
+        cutmix_alpha: above("cutmix_alpha", 0.0),
+        auto_augment,
+        rand_augment_ops,
+        rand_augment_magnitude,
+        random_erasing: above("random_erasing", 0.0),
+        ema_decay: above("ema_decay", 0.0),
+        gradient_accumulation: reader.optional("gradient_accumulation").filter(|&parts: &u32| parts > 1),
+        body_learning_rate_scale: reader.optional("body_learning_rate_scale").filter(|&scale: &f64| scale < 1.0),
+        early_stopping_patience: reader.optional("early_stopping_patience"),
+        class_weights: class_weights(&reader),
+        sampling: reader.optional("sampling").filter(|&sampling| sampling != Sampling::Stored),
     };
+    training.teacher_cache = teacher_cache(&reader, training.variation());
+    check_shares(&reader, &training);
+    if training.class_weights.is_some() && training.label_loss.is_some() {
+        reader.fault("class_weights", "are of the cross entropy: leave out label_loss, or leave this out");
+    }
     reader.finish();
     training
 }
 
-fn teacher_cache(training: &ObjectReader<'_>, augmentation: Augmentation) -> Option<TeacherCache> {
-    let given: Option<TeacherCache> = training.optional("teacher_cache");
-    training.method.base()?;
-    if let Some(objection) = given.and_then(|given| given.objection(augmentation)) {
-        training.fault("teacher_cache", objection);
+/// Every device has an image of each part of a batch.
+fn check_shares(reader: &ObjectReader<'_>, training: &TrainingSpec) {
+    let &TrainingSpec { batch_size, devices, .. } = training;
+    let images = counted(batch_size, "image", "images");
+    if devices > batch_size {
+        let devices = counted(devices, "device", "devices");
+        reader.fault(
+            "devices",
+            format!("{devices} cannot share batches of {images}: lower devices, or raise batch_size"),
+        );
+    } else if training.parts() > batch_size / devices.max(1) {
+        let (parts, devices) = (training.parts(), counted(devices, "device", "devices"));
+        let detail = format!(
+            "a batch of {images} on {devices} cannot be computed in {parts} parts: lower gradient_accumulation, or raise \
+             batch_size"
+        );
+        reader.fault("gradient_accumulation", detail);
     }
-    Some(given.unwrap_or_else(|| TeacherCache::usual(augmentation)))
 }
 
-fn optimizer(training: &ObjectReader<'_>, student: &StudentRequest, choices: &mut Vec<String>) -> OptimizerSpec {
+/// One of them is above 0.
+fn class_weights(reader: &ObjectReader<'_>) -> Option<ClassWeights> {
+    let weights: Option<ClassWeights> = reader.optional("class_weights");
+    if let Some(ClassWeights::Given(given)) = &weights
+        && given.iter().all(|&weight| weight == 0.0)
+    {
+        reader.fault("class_weights", "are all 0: the student would learn nothing from the labels");
+    }
+    weights
+}
+
+/// The number of RandAugment's operations and their magnitude, which nothing else has.
+fn rand_augment(reader: &ObjectReader<'_>, auto_augment: Option<AutoAugment>) -> (Option<u32>, Option<u32>) {
+    let is_used = auto_augment == Some(AutoAugment::RandAugment);
+    let of = |name: &str, usual: u32| {
+        let given: Option<u32> = reader.optional(name);
+        if given.is_some() && !is_used && !reader.is_preset(name) {
+            reader.fault(name, "is used with auto_augment \"rand_augment\" only: set it, or leave this out");
+        }
+        is_used.then_some(given.unwrap_or(usual))
+    };
+    (of("rand_augment_ops", RAND_AUGMENT_OPS), of("rand_augment_magnitude", RAND_AUGMENT_MAGNITUDE))
+}
+
+fn teacher_cache(training: &ObjectReader<'_>, variation: Variation) -> Option<TeacherCache> {
+    let given: Option<TeacherCache> = training.optional("teacher_cache");
+    training.method.base()?;
+    if let Some(objection) = given.and_then(|given| given.objection(variation)) {
+        training.fault("teacher_cache", objection);
+    }
+    Some(given.unwrap_or_else(|| TeacherCache::usual(variation)))
+}
+
+fn optimizer(training: &ObjectReader<'_>, student: &StudentRequest, defaults: &mut Defaults) -> OptimizerSpec {
     let (kind, reader) = training.variant("optimizer");
     let weight_decay = reader.get("weight_decay");
-    let optimizer = if kind == "adamw" {
-        OptimizerSpec::Adamw {
-            learning_rate: reader.get("learning_rate"),
-            beta1: reader.get("beta1"),
-            beta2: reader.get("beta2"),
-            weight_decay,
+    let optimizer = if kind == "adamw" || kind == "lamb" {
+        let (learning_rate, beta1, beta2) = (reader.get("learning_rate"), reader.get("beta1"), reader.get("beta2"));
+        if kind == "lamb" {
+            OptimizerSpec::Lamb { learning_rate, beta1, beta2, weight_decay }
+        } else {
+            OptimizerSpec::Adamw { learning_rate, beta1, beta2, weight_decay }
         }
     } else {
         let (momentum, nesterov) = (reader.get("momentum"), reader.get("nesterov"));
@@ -69,7 +135,7 @@ fn optimizer(training: &ObjectReader<'_>, student: &StudentRequest, choices: &mu
         let given = reader.optional("learning_rate");
         let learning_rate = given.unwrap_or_else(|| published_learning_rate(student));
         if let (None, Some(exported)) = (given, &student.exported) {
-            choices.push(format!(
+            defaults.noted.push(format!(
                 "training.optimizer.learning_rate is {learning_rate}, a cautious default: the published recipes have none for \
                  {}",
                 exported.name

@@ -6,15 +6,17 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::defaults::Kinship;
+use super::distillation::distillation;
 use super::field::Document;
+use super::images::dataset;
 use super::reader::{Faults, ObjectReader};
 use super::recipe::training;
 use super::{
-    DatasetName, DatasetSpec, DistillationSpec, EvalCrop, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
-    StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, Weights, fields,
+    DatasetName, DatasetSpec, DistillationSpec, ExportedNetwork, Fault, JobSpec, Method, Network, Networks,
+    StudentHead, StudentSpec, TeacherSource, TeacherSpec, TrainingSpec, fields,
 };
 use crate::architecture::Architecture;
-use crate::text::counted;
 
 /// What a document asks for. Whoever has further checks to make adds their faults; [`Request::complete`] tells all.
 #[derive(Debug, Clone)]
@@ -31,8 +33,17 @@ pub struct Request {
     pub priority: i32,
     pub max_attempts: u32,
     pub labels: BTreeMap<String, String>,
-    /// Defaults that follow from exported networks, as sentences without a full stop.
-    pub choices: Vec<String>,
+    pub defaults: Defaults,
+}
+
+/// What is said about defaults, as sentences without a full stop.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    /// Those that follow from exported networks, for which nothing is published, and what a recipe sets: a job's history
+    /// says them, too.
+    pub noted: Vec<String>,
+    /// Those that are published for such a pair of networks or such settings, but not for all: for dry runs.
+    pub published: Vec<String>,
 }
 
 /// The teacher as far as it could be read.
@@ -156,23 +167,38 @@ pub(super) fn known<T>(pointer: &str, value: Option<T>) -> Result<T, Vec<Fault>>
 
 fn job(mut reader: ObjectReader<'_>, networks: &Networks) -> Request {
     let name = reader.optional("name");
-    let mut choices = Vec::new();
-    let distillation = distillation(reader.object("distillation"), networks, &mut choices);
-    let method = distillation.method;
-    reader.method = method;
+    // The method decides which fields all the others are read for.
+    let mut of_distillation = reader.object("distillation");
+    let method = of_distillation.get("method");
+    (reader.method, of_distillation.method) = (method, method);
     let teacher = teacher(&reader, networks.teacher.as_ref());
-    choices.extend(teacher.as_ref().and_then(TeacherRequest::unknown_normalisation));
+    let mut defaults = Defaults::default();
+    defaults.noted.extend(teacher.as_ref().and_then(TeacherRequest::unknown_normalisation));
     let student = student(reader.object("student"), networks.student.as_ref());
     let native = networks.side().or(student.architecture.map(|architecture| architecture.input_side));
     let (dataset, is_size_given) = dataset(reader.object("dataset"), native);
-    let training = training(reader.object("training"), &student, dataset.image_size, &mut choices);
+    let kinship = Kinship::of(teacher.as_ref(), &student);
+    let distillation = distillation(of_distillation, kinship, networks, &mut defaults);
+    let training = training(reader.object("training"), &student, dataset.image_size, &mut defaults);
     networks.faults(method, dataset.image_size, is_size_given).into_iter().for_each(|fault| reader.add(fault));
     let name = name.unwrap_or_else(|| default_name(method, teacher.as_ref(), &student));
     let (priority, max_attempts) = (reader.get("priority"), reader.get("max_attempts"));
     let labels = reader.get("labels");
     reader.finish();
     let faults = Vec::new();
-    Request { faults, name, teacher, student, dataset, distillation, training, priority, max_attempts, labels, choices }
+    Request {
+        faults,
+        name,
+        teacher,
+        student,
+        dataset,
+        distillation,
+        training,
+        priority,
+        max_attempts,
+        labels,
+        defaults,
+    }
 }
 
 fn default_name(method: Method, teacher: Option<&TeacherRequest>, student: &StudentRequest) -> String {
@@ -242,7 +268,7 @@ fn network_file(reader: &ObjectReader<'_>) -> Option<PathBuf> {
 }
 
 /// `mean` and `std`: both or neither.
-fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
+pub(super) fn normalisation(reader: &ObjectReader<'_>) -> (Option<[f64; 3]>, Option<[f64; 3]>) {
     match (reader.is_given("mean"), reader.is_given("std")) {
         (true, false) => reader.fault("std", "is required together with mean"),
         (false, true) => reader.fault("mean", "is required together with std"),
@@ -271,117 +297,4 @@ fn student(reader: ObjectReader<'_>, found: Option<&Network>) -> StudentRequest 
     }
     reader.finish();
     StudentRequest { architecture, exported, checkpoint, network, head }
-}
-
-/// `native` is the side in pixels for which the networks were made. Returns whether the document has another, too.
-fn dataset(reader: ObjectReader<'_>, native: Option<u32>) -> (DatasetSpec<DatasetLocation>, bool) {
-    let path = if reader.knows("path") { reader.optional("path") } else { None };
-    let (mean, std) = normalisation(&reader);
-    if reader.is_given("eval_split") && reader.is_given("eval_fraction") {
-        reader.fault("eval_fraction", "give either eval_split or eval_fraction, not both");
-    }
-    let given: Option<u32> = reader.optional("image_size");
-    let image_size = given.or(native).unwrap_or(32);
-    let (eval_crop, eval_resize) = eval_framing(&reader, image_size);
-    let dataset = DatasetSpec {
-        location: DatasetLocation { name: reader.optional("name"), path },
-        train_split: reader.optional("train_split"),
-        eval_split: reader.optional("eval_split"),
-        eval_fraction: reader.optional("eval_fraction"),
-        image_column: reader.optional("image_column"),
-        label_column: reader.optional("label_column"),
-        image_size,
-        mean,
-        std,
-        eval_crop,
-        eval_resize,
-        limit: reader.optional("limit"),
-    };
-    reader.finish();
-    (dataset, given.is_some())
-}
-
-/// `eval_crop` and `eval_resize`, which only the centre has.
-fn eval_framing(reader: &ObjectReader<'_>, image_size: u32) -> (Option<EvalCrop>, Option<u32>) {
-    let (crop, resize): (Option<EvalCrop>, Option<u32>) =
-        (reader.optional("eval_crop"), reader.optional("eval_resize"));
-    match resize {
-        Some(_) if crop == Some(EvalCrop::Whole) => {
-            reader.fault("eval_resize", "is used with eval_crop \"centre\" only: leave out one of them");
-        }
-        Some(resize) if resize < image_size => {
-            let detail = format!("must be at least image_size, {image_size}: the centre of that size is taken");
-            reader.fault("eval_resize", detail);
-        }
-        _ => {}
-    }
-    (crop, resize)
-}
-
-fn distillation(mut reader: ObjectReader<'_>, networks: &Networks, choices: &mut Vec<String>) -> DistillationSpec {
-    let method = reader.get("method");
-    reader.method = method;
-    let mut scales = scales(&reader);
-    if !reader.is_given("scales")
-        && let Some(cut) = networks.cut(&scales)
-    {
-        choices.push(format!(
-            "distillation.scales is {cut:?}: the other published ones are finer than the feature map of an exported network"
-        ));
-        scales = cut;
-    }
-    let distillation = DistillationSpec {
-        method,
-        scale_weights: scale_weights(&reader, scales.len()),
-        scales,
-        weights: weights(reader.object("weights")),
-        grouping: reader.optional("grouping"),
-        temperature: reader.optional("temperature"),
-        alpha: reader.optional("alpha"),
-        beta: reader.optional("beta"),
-        gamma: reader.optional("gamma"),
-        warmup_epochs: reader.optional("warmup_epochs"),
-        exclude_target: reader.optional("exclude_target"),
-    };
-    reader.finish();
-    distillation
-}
-
-fn scales(reader: &ObjectReader<'_>) -> Vec<u32> {
-    let scales: Vec<u32> = reader.optional("scales").unwrap_or_default();
-    if scales.is_empty() && reader.method.base().is_some() {
-        reader.fault("scales", "must name at least one scale, such as [1, 2, 4]");
-    }
-    reader.ascend("scales", &scales);
-    let name = reader.method.name();
-    if reader.method.base().is_some() && !reader.method.is_scale_decoupled() && scales != [1] {
-        reader.fault("scales", format!("method {name:?} has scale 1 only; use \"sdd_{name}\" for more"));
-    }
-    scales
-}
-
-fn scale_weights(reader: &ObjectReader<'_>, scales: usize) -> Vec<f64> {
-    let given: Option<Vec<f64>> = reader.optional("scale_weights");
-    if let Some(given) = &given
-        && given.len() != scales
-    {
-        let entries = counted(given.len() as u64, "entry", "entries");
-        let detail = format!("has {entries} for {}: give one per scale", counted(scales as u64, "scale", "scales"));
-        reader.fault("scale_weights", detail);
-    }
-    given.unwrap_or_else(|| vec![1.0; scales])
-}
-
-fn weights(reader: ObjectReader<'_>) -> Weights {
-    let weights = Weights {
-        cross_entropy: reader.get("cross_entropy"),
-        distillation: reader.get("distillation"),
-        consistent: reader.get("consistent"),
-        complementary: reader.get("complementary"),
-    };
-    if weights.cross_entropy == 0.0 && weights.distillation == 0.0 {
-        reader.fault_here("cross_entropy and distillation are both 0: nothing would be learned");
-    }
-    reader.finish();
-    weights
 }

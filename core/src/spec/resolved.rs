@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Method, TeacherCache, usual_resize};
+use super::{Augmentation, BaseLoss, Method, TrainingSpec, usual_resize};
 use crate::architecture::Architecture;
-use crate::dataset::SelectionRequest;
+use crate::dataset::{Fold, SelectionRequest};
 
 /// The version of the format since which a network may be an exported one, and a classifier be replaced.
 const EXPORTED_NETWORKS: i32 = 2;
+/// The version of the format since which `training` has more than the published recipe and `dataset` folds, and there
+/// are TTM, WTTM, DIST, standardised logits and iCD's term.
+const RECIPES_AND_LOSSES: i32 = 3;
 
 /// A complete specification: every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,6 +105,19 @@ pub struct DatasetSpec<Location = DatasetName> {
     pub eval_crop: Option<EvalCrop>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_resize: Option<u32>,
+    /// Never together with `limit`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_per_class: Option<u64>,
+    /// Never without `fold`, and never together with `eval_split` or `eval_fraction`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folds: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<u32>,
+    /// Never without `eval_fraction` or `folds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_seed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlabelled_split: Option<String>,
 }
 
 /// A data set of the server.
@@ -116,7 +132,12 @@ impl JobSpec {
     pub fn version(&self) -> i32 {
         let is_exported = self.student.architecture.is_none()
             || self.teacher.as_ref().is_some_and(|teacher| teacher.architecture.is_none());
-        if is_exported || self.student.head.is_some() { EXPORTED_NETWORKS } else { 1 }
+        let is_newer = self.training.is_newer() || self.dataset.is_newer() || self.distillation.has_more_losses();
+        match (is_newer, is_exported || self.student.head.is_some()) {
+            (true, _) => RECIPES_AND_LOSSES,
+            (false, true) => EXPORTED_NETWORKS,
+            (false, false) => 1,
+        }
     }
 }
 
@@ -138,7 +159,8 @@ impl<Location> DatasetSpec<Location> {
     /// The same images at another location.
     pub fn at<Other>(self, location: Other) -> DatasetSpec<Other> {
         let Self { train_split, eval_split, eval_fraction, image_column, label_column, image_size, .. } = self;
-        let Self { mean, std, limit, eval_crop, eval_resize, .. } = self;
+        let Self { mean, std, limit, eval_crop, eval_resize, limit_per_class, folds, fold, .. } = self;
+        let Self { split_seed, unlabelled_split, .. } = self;
         DatasetSpec {
             location,
             train_split,
@@ -152,6 +174,11 @@ impl<Location> DatasetSpec<Location> {
             limit,
             eval_crop,
             eval_resize,
+            limit_per_class,
+            folds,
+            fold,
+            split_seed,
+            unlabelled_split,
         }
     }
 
@@ -162,8 +189,18 @@ impl<Location> DatasetSpec<Location> {
             train_split: self.train_split.as_deref(),
             eval_split: self.eval_split.as_deref(),
             eval_fraction: self.eval_fraction,
+            fold: self.folds.zip(self.fold).map(|(of, number)| Fold { number, of }),
+            split_seed: self.split_seed,
+            unlabelled_split: self.unlabelled_split.as_deref(),
             limit: self.limit,
+            limit_per_class: self.limit_per_class,
         }
+    }
+
+    /// Whether programs that know the format's first versions only would use other images.
+    fn is_newer(&self) -> bool {
+        let is_drawn = self.folds.is_some() || self.split_seed.is_some();
+        is_drawn || self.limit_per_class.is_some() || self.unlabelled_split.is_some()
     }
 
     /// The part of evaluation images, which follows the augmentation unless the specification says otherwise.
@@ -197,6 +234,9 @@ pub struct Weights {
     pub distillation: f64,
     pub consistent: f64,
     pub complementary: f64,
+    /// `None` without that part, so that programs and checkpoints of before there was one know the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clustering: Option<f64>,
 }
 
 /// The distillation loss. Fields that the method does not use are absent.
@@ -222,9 +262,18 @@ pub struct DistillationSpec {
     pub warmup_epochs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclude_target: Option<bool>,
+    /// `None` for logits as they are, and never false, for the same reason as [`Weights::clustering`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_standardisation: Option<bool>,
 }
 
 impl DistillationSpec {
+    /// Whether it has something that came with [`RECIPES_AND_LOSSES`].
+    fn has_more_losses(&self) -> bool {
+        let is_newer_base = matches!(self.method.base(), Some(BaseLoss::Ttm | BaseLoss::Wttm | BaseLoss::Dist));
+        is_newer_base || self.logit_standardisation.is_some() || self.weights.clustering.is_some()
+    }
+
     /// A warning for each scale that is finer than the final feature map of a network: its regions overlap, which is
     /// allowed, but rarely meant.
     pub fn fine_scales(&self, network: &Architecture, role: &str, image_size: u32) -> impl Iterator<Item = String> {
@@ -239,97 +288,6 @@ impl DistillationSpec {
             format!("scale {scale} is finer than the {map} feature map of the {network}: its regions overlap")
         })
     }
-}
-
-/// The training recipe.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainingSpec {
-    pub epochs: u32,
-    pub batch_size: u32,
-    #[serde(default = "one")]
-    pub devices: u32,
-    pub optimizer: OptimizerSpec,
-    pub schedule: ScheduleSpec,
-    pub augmentation: Augmentation,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub teacher_cache: Option<TeacherCache>,
-    pub clip_grad_norm: Option<f64>,
-    pub precision: Precision,
-    pub seed: u64,
-    pub checkpoint_every_epochs: u32,
-    pub eval_every_epochs: u32,
-}
-
-/// Jobs that were stored before there was a choice of devices use one.
-fn one() -> u32 {
-    1
-}
-
-/// The optimiser.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum OptimizerSpec {
-    /// Stochastic gradient descent, in PyTorch's formulation.
-    Sgd { learning_rate: f64, momentum: f64, weight_decay: f64, nesterov: bool },
-    /// Adam with decoupled weight decay.
-    Adamw { learning_rate: f64, beta1: f64, beta2: f64, weight_decay: f64 },
-}
-
-impl OptimizerSpec {
-    /// The initial learning rate.
-    #[must_use]
-    pub fn learning_rate(&self) -> f64 {
-        match *self {
-            Self::Sgd { learning_rate, .. } | Self::Adamw { learning_rate, .. } => learning_rate,
-        }
-    }
-}
-
-impl OptimizerSpec {
-    /// Numbers that it keeps per parameter.
-    #[must_use]
-    pub fn states(&self) -> u64 {
-        match *self {
-            Self::Sgd { momentum: 0.0, .. } => 0,
-            Self::Sgd { .. } => 1,
-            Self::Adamw { .. } => 2,
-        }
-    }
-}
-
-impl TrainingSpec {
-    /// Most bytes that a run needs on disk at any time, for a student with this number of `parameters`: three states to
-    /// resume from (one while it replaces another, and the one before the last epoch), each with the student, the best
-    /// student and the optimiser's numbers; and two students.
-    #[must_use]
-    pub fn disk_bytes(&self, parameters: u64) -> u64 {
-        let weights = 4 * parameters;
-        3 * weights * (2 + self.optimizer.states()) + 2 * weights
-    }
-}
-
-/// How the learning rate changes from epoch to epoch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub enum ScheduleSpec {
-    /// Multiplied by `gamma` after each milestone.
-    Multistep { milestones: Vec<u32>, gamma: f64 },
-    /// Half a cosine to zero, after a linear rise.
-    Cosine { warmup_epochs: u32 },
-    /// The same throughout.
-    Constant,
-}
-
-/// What happens to a training image before the network sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Augmentation {
-    /// Nothing.
-    None,
-    /// Pad by 4 black pixels, crop at random, flip horizontally half the time.
-    CropFlip,
-    /// A random part of 8 to 100 % of the area, flipped half the time (ImageNet, CUB). Evaluation takes the centre.
-    ResizedCropFlip,
 }
 
 /// Part of each evaluation image.
@@ -353,16 +311,4 @@ pub enum EvalPart {
         /// Pixels to which the shorter side is resized first.
         resize: u32,
     },
-}
-
-/// Arithmetic of the networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// The fastest that keeps accuracy on the device.
-    Auto,
-    /// IEEE single precision.
-    Float32,
-    /// Convolutions in bfloat16; weights, batch statistics and losses in float32.
-    Bfloat16,
 }

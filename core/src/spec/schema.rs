@@ -22,6 +22,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::field::{Default, Document, Field, Kind, Object, UsedBy};
 use super::reader::{LONGEST_LABEL, MOST_LABELS};
+use super::training::BALANCED;
 use super::{JobSpec, fields};
 use crate::dataset;
 
@@ -72,7 +73,8 @@ impl Side {
 }
 
 fn object(table: &Object, side: Side) -> Value {
-    let properties: Map<String, Value> = rows(table)
+    let rows = || rows(table).filter(move |field| side == Side::Request || !field.is_in_requests_only);
+    let properties: Map<String, Value> = rows()
         .enumerate()
         .map(|(order, field)| {
             let mut property = property(field, side);
@@ -80,7 +82,7 @@ fn object(table: &Object, side: Side) -> Value {
             (field.name.to_owned(), property)
         })
         .collect();
-    let required: Vec<_> = rows(table).filter(|field| is_required(field, side)).map(|field| field.name).collect();
+    let required: Vec<_> = rows().filter(|field| is_required(field, side)).map(|field| field.name).collect();
     let mut schema = json!({"type": "object", "description": table.description, "properties": properties});
     if !required.is_empty() {
         schema["required"] = json!(required);
@@ -173,6 +175,10 @@ fn value(kind: &Kind, side: Side) -> Value {
         Kind::TeacherCache => {
             json!({"type": "string", "pattern": "^(off|exact|views:[1-9][0-9]{0,2})$", "examples": ["views:4"]})
         }
+        Kind::ClassWeights { longest, each } => {
+            let list = list(within("number", each), 1, *longest);
+            with(with(list, "type", json!(["array", "string"])), "pattern", json!(format!("^{BALANCED}$")))
+        }
         Kind::Object(table) => reference(&side.name(table.name)),
         Kind::Variants { name, .. } => reference(&side.name(name)),
         Kind::Path | Kind::Refused(_) => unreachable!("{kind:?} is in training files only"),
@@ -195,7 +201,9 @@ fn list(items: Value, shortest: usize, longest: usize) -> Value {
 
 fn nullable(schema: Value) -> Value {
     if let Some(of) = schema.get("type").cloned() {
-        return with(schema, "type", json!([of, "null"]));
+        let mut types = if let Value::Array(several) = of { several } else { vec![of] };
+        types.push(json!("null"));
+        return with(schema, "type", json!(types));
     }
     json!({"anyOf": [schema, {"type": "null"}]})
 }

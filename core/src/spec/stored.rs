@@ -9,7 +9,7 @@ impl JobSpec {
     /// The newest version of the format that this program knows. Each specification is stored with the
     /// [version](Self::version) that it needs, and workers that do not know it leave the job to others. Raise this when
     /// a specification may contain what earlier programs cannot do.
-    pub const VERSION: i32 = 2;
+    pub const VERSION: i32 = 3;
 
     /// Reads a stored specification. What this program does not know is refused, not ignored: the job would otherwise
     /// train something else than was asked for.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Augmentation;
+use super::Variation;
 
 /// A view that comes up once in a run is not worth keeping, and published runs have 240 epochs.
 const MOST_VIEWS: u32 = 999;
@@ -24,20 +24,26 @@ pub enum TeacherCache {
 
 impl TeacherCache {
     /// The default: what changes no result.
-    pub(super) fn usual(augmentation: Augmentation) -> Self {
-        if augmentation == Augmentation::None { Self::Exact } else { Self::Off }
+    pub(super) fn usual(variation: Variation) -> Self {
+        if variation == Variation::None { Self::Exact } else { Self::Off }
     }
 
-    /// Why it cannot be used with that augmentation, and what can.
-    pub(super) fn objection(self, augmentation: Augmentation) -> Option<&'static str> {
-        match (self, augmentation) {
-            (Self::Exact, Augmentation::CropFlip | Augmentation::ResizedCropFlip) => Some(
+    /// Why it cannot be used with images that vary like that, and what can: what is kept must be what the teacher says
+    /// of the very image that the student sees.
+    pub(super) fn objection(self, variation: Variation) -> Option<&'static str> {
+        match (self, variation) {
+            (Self::Exact, Variation::Drawn) => Some(
                 "\"exact\" needs images that are the same in every epoch, and this augmentation changes them: use \
-                 \"views:<n>\", such as \"views:4\", for n versions of each image, or augmentation \"none\"",
+                 \"views:<n>\", such as \"views:4\", for n versions of each image, or augmentation \"none\" without \
+                 auto_augment and random_erasing",
             ),
-            (Self::Views(_), Augmentation::None) => {
+            (Self::Views(_), Variation::None) => {
                 Some("augmentation \"none\" has one view of an image: use \"exact\", or an augmentation")
             }
+            (Self::Exact | Self::Views(_), Variation::Mixed) => Some(
+                "mixup and CutMix mix an image with another one in every epoch, so that nothing can be kept of the \
+                 teacher's outputs: use \"off\", or leave out mixup_alpha and cutmix_alpha",
+            ),
             _ => None,
         }
     }

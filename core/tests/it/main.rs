@@ -7,6 +7,7 @@ mod dataset;
 mod export;
 mod exported;
 mod spec;
+mod spec_losses;
 mod spec_networks;
 mod spec_table;
 mod support;

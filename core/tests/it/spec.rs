@@ -1,9 +1,11 @@
 //! Promise: a specification is read with every default filled in, or refused with all its faults at once.
 
+mod amendment;
 mod plan;
+mod recipes;
 
 use distillery_core::spec::{
-    Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, doubts, oversized_batch,
+    Augmentation, EvalPart, Fault, JobSpec, Request, ScheduleSpec, TeacherCache, doubts, of_images,
 };
 use serde_json::{Value, json};
 
@@ -58,7 +60,7 @@ fn the_published_recipe_is_the_default() {
             "student": {"architecture": "resnet20"},
             "dataset": {"name": "cifar100", "image_size": 32},
             "distillation": {
-                "method": "sdd_kd", "scales": [1, 2, 4], "scale_weights": [1.0, 1.0, 1.0],
+                "method": "sdd_kd", "scales": [1, 2], "scale_weights": [1.0, 1.0],
                 "weights": {"cross_entropy": 0.1, "distillation": 0.9, "consistent": 1.0, "complementary": 2.0},
                 "grouping": "label", "temperature": 4.0, "warmup_epochs": 0
             },
@@ -96,7 +98,7 @@ fn a_specification_that_was_stored_before_there_were_several_devices_has_one() {
 
 #[test]
 fn a_resolved_specification_is_itself_a_specification_and_resolves_to_itself() {
-    for method in ["none", "kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd"] {
+    for method in ["none", "kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd", "ttm", "sdd_wttm", "sdd_dist"] {
         let mut document = with("/distillation/method", json!(method));
         if method == "none" {
             document.as_object_mut().unwrap().remove("teacher");
@@ -178,8 +180,8 @@ fn values_that_contradict_each_other_are_doubted() {
     let text = scales(json!([0, 0, 0]));
     assert!(text.contains("scale_weights are all 0: the student learns nothing from the teacher"), "{text}");
     let training = parse(&with("/training", json!({"batch_size": 100}))).unwrap().training;
-    assert_eq!(oversized_batch(&training, 100), None);
-    let text = oversized_batch(&training, 99).unwrap();
+    assert_eq!(of_images(&training, 100).collect::<Vec<_>>(), [""; 0]);
+    let text = of_images(&training, 99).next().unwrap();
     assert!(
         text.contains("batch_size is 100, but the data set has 99 training images: every epoch is one step"),
         "{text}"
@@ -295,8 +297,8 @@ fn bad_scales_are_refused_where_they_stand() {
     assert_one_fault(&with("/distillation/scales", json!([1, 17])), "/distillation/scales/1", "from 1 to 16");
     assert_one_fault(&with("/distillation/scales", json!("1")), "/distillation/scales", "expected a list");
     assert_one_fault(&with("/distillation/scales", json!([1, 2.5])), "/distillation/scales/1", "whole number");
-    let weights = with("/distillation/scale_weights", json!([1, 2]));
-    assert_one_fault(&weights, "/distillation/scale_weights", "2 entries for 3 scales");
+    let weights = with("/distillation/scale_weights", json!([1, 2, 4]));
+    assert_one_fault(&weights, "/distillation/scale_weights", "3 entries for 2 scales");
 }
 
 #[test]
@@ -372,7 +374,7 @@ fn a_job_is_evaluated_on_a_split_or_on_a_fraction_of_the_training_split() {
 
 #[test]
 fn a_field_that_the_method_does_not_use_is_an_error() {
-    assert_one_fault(&with("/distillation/beta", json!(8)), "/distillation/beta", "dkd and sdd_dkd only");
+    assert_one_fault(&with("/distillation/alpha", json!(1)), "/distillation/alpha", "dkd and sdd_dkd only");
     let mut plain = with("/distillation", json!({"method": "kd", "scales": [1, 2]}));
     assert_one_fault(&plain, "/distillation/scales", "sdd_kd");
     plain["distillation"] = json!({"method": "none"});

@@ -44,13 +44,14 @@ fn assert_one_fault(document: &Value, teacher: Network, student: Network, pointe
 
 #[test]
 fn defaults_follow_from_exported_networks() {
-    let request =
-        Request::read_with(&pair(), &networks(exported("vit.pt2", json!({})), exported("mine.pt2", json!({}))));
-    let choices = request.choices.join("\n");
+    let found = networks(exported("vit.pt2", json!({"macs": 8})), exported("mine.pt2", json!({})));
+    let request = Request::read_with(&pair(), &found);
+    let said = request.defaults.noted.join("\n");
     assert!(
-        choices.contains("distillation.scales is [1, 2]") && choices.contains("learning_rate is 0.01"),
-        "{choices}"
+        said.contains("distillation.scales is [1, 2]: the other") && said.contains("learning_rate is 0.01"),
+        "{said}"
     );
+    assert_eq!(request.defaults.published, [""; 0]);
     let job = serde_json::to_value(request.complete().unwrap()).unwrap();
     assert_eq!(job["name"], "vit.pt2 to mine.pt2 by sdd_kd");
     assert_eq!((&job["teacher"], &job["student"]), (&pair()["teacher"], &pair()["student"]));
@@ -78,13 +79,52 @@ fn what_is_given_stays_and_no_choice_is_told() {
     document["teacher"] = json!({"checkpoint": "ckpt_1", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]});
     let found = networks(exported("a", json!({})), exported("b", json!({})));
     let request = Request::read_with(&document, &found);
-    assert_eq!(request.choices, [""; 0]);
+    assert_eq!((request.defaults.noted.len(), request.defaults.published.len()), (0, 0));
     let job = request.complete().unwrap();
     assert_eq!(job.distillation.scales, [1, 2, 4]);
     assert_eq!(job.training.optimizer.learning_rate(), 0.2);
     let Some(Network::Exported(teacher)) = &found.teacher else { panic!() };
     let fine: Vec<_> = teacher.fine_scales(&job.distillation, "teacher").collect();
     assert_eq!(fine, ["scale 4 is finer than the 2×2 feature map of the teacher a: its regions overlap"]);
+}
+
+#[test]
+fn the_published_scales_follow_the_pair() {
+    let map = |side: u64| json!({"feature_map": {"shape": [64, side, side], "layout": "channels_first"}});
+    let with = |mut change: Value, key: &str, value: Value| {
+        change[key] = value;
+        change
+    };
+    let frozen = with(map(8), "mode", json!("evaluation"));
+    let of_two = "is [1, 2, 4], which is published for a teacher and a student of two families: an exported network";
+    let of_one = "is [1, 2], which is published for a teacher and a student of one family";
+    for (teacher, student, scales, said) in [
+        (known("resnet56"), known("resnet8x4"), json!([1, 2]), Some("of one family (here cifar_resnet)")),
+        (known("vgg13"), known("vgg8"), json!([1, 2]), Some("of one family (here vgg)")),
+        (known("shufflenet_v1"), known("shufflenet_v2"), json!([1, 2]), Some("of one family (here shufflenet)")),
+        (known("wrn_40_2"), known("resnet20"), json!([1, 2, 4]), None),
+        (known("resnet50_cifar"), known("resnet20"), json!([1, 2, 4]), None),
+        (known("resnet32x4"), known("shufflenet_v1"), json!([1, 2, 4]), None),
+        (exported("a", map(8)), known("resnet20"), json!([1, 2, 4]), Some(of_two)),
+        (known("resnet56"), exported("a", map(8)), json!([1, 2, 4]), Some(of_two)),
+        (exported("a", with(map(8), "parameters", json!(6))), exported("b", map(8)), json!([1, 2, 4]), Some(of_two)),
+        (exported("a", map(8)), exported("b", map(8)), json!([1, 2]), Some(of_one)),
+        (exported("a", frozen), exported("b", map(8)), json!([1, 2]), Some(of_one)),
+        // The only scale of one family that this map has a cell for.
+        (exported("a", map(1)), exported("b", map(1)), json!([1]), None),
+    ] {
+        let found = networks(teacher, student);
+        let request = Request::read_with(&pair(), &found);
+        assert_eq!(json!(request.distillation.scales), scales, "{found:?}");
+        assert_eq!(request.distillation.scale_weights.len(), request.distillation.scales.len());
+        assert_eq!(request.defaults.published.len(), usize::from(said.is_some()), "{:?}", request.defaults);
+        assert!(said.is_none_or(|said| request.defaults.published[0].contains(said)), "{:?}", request.defaults);
+        // One scale is left to the methods that have no other.
+        let mut plain = pair();
+        plain["distillation"] = json!({"method": "dkd"});
+        let request = Request::read_with(&plain, &found);
+        assert_eq!((request.distillation.scales, request.defaults.published.len()), (vec![1], 0), "{found:?}");
+    }
 }
 
 #[test]
@@ -108,7 +148,7 @@ fn only_jobs_with_exported_networks_need_workers_that_know_them() {
     assert_eq!((plain.version(), plain.name.as_str()), (1, "resnet56 to resnet20 by sdd_kd"));
     assert_eq!(read(&pair(), exported("a", json!({})), known("resnet20")).unwrap().version(), 2);
     assert_eq!(read(&pair(), known("resnet56"), exported("a", json!({}))).unwrap().version(), 2);
-    assert_eq!(JobSpec::VERSION, 2);
+    assert_eq!(JobSpec::VERSION, 3);
 }
 
 #[test]
@@ -246,13 +286,13 @@ fn a_student_whose_parameters_are_all_frozen_is_refused() {
 
 #[test]
 fn how_an_exported_teachers_images_are_normalised_is_told_unless_it_is_given_or_its_file_says_it() {
-    let choices = |document: &Value, teacher: Network| {
-        Request::read_with(document, &networks(teacher, known("resnet20"))).choices.join("\n")
+    let said = |document: &Value, teacher: Network| {
+        Request::read_with(document, &networks(teacher, known("resnet20"))).defaults.noted.join("\n")
     };
     let mut document = pair();
-    let told = choices(&document, exported("vit.pt2", json!({})));
+    let told = said(&document, exported("vit.pt2", json!({})));
     assert!(told.contains("the images of the teacher vit.pt2 are normalised like the student's"), "{told}");
-    assert!(!choices(&document, known("resnet56")).contains("normalised"));
+    assert!(!said(&document, known("resnet56")).contains("normalised"));
     document["teacher"] = json!({"job": "job_1"});
-    assert!(!choices(&document, exported("vit.pt2", json!({}))).contains("normalised"), "its student's file names it");
+    assert!(!said(&document, exported("vit.pt2", json!({}))).contains("normalised"), "its student's file names it");
 }

@@ -32,9 +32,14 @@ fn simpler(method: Method) -> &'static [Method] {
     match method {
         Method::None => &[],
         Method::Kd => &[Method::None],
-        Method::Dkd | Method::Nkd | Method::SddKd => &[Method::Kd, Method::None],
+        Method::Dkd | Method::Nkd | Method::Ttm | Method::Wttm | Method::Dist | Method::SddKd => {
+            &[Method::Kd, Method::None]
+        }
         Method::SddDkd => &[Method::Dkd, Method::Kd, Method::None],
         Method::SddNkd => &[Method::Nkd, Method::Kd, Method::None],
+        Method::SddTtm => &[Method::Ttm, Method::Kd, Method::None],
+        Method::SddWttm => &[Method::Wttm, Method::Kd, Method::None],
+        Method::SddDist => &[Method::Dist, Method::Kd, Method::None],
     }
 }
 
@@ -105,11 +110,14 @@ mod tests {
 
     #[test]
     fn a_scale_decoupled_method_is_compared_with_its_own_base_first() {
-        for method in [Method::SddKd, Method::SddDkd, Method::SddNkd] {
+        let plain = [Method::Kd, Method::Dkd, Method::Nkd, Method::Ttm, Method::Wttm, Method::Dist];
+        let decoupled =
+            [Method::SddKd, Method::SddDkd, Method::SddNkd, Method::SddTtm, Method::SddWttm, Method::SddDist];
+        for method in decoupled {
             let first = simpler(method)[0];
             assert_eq!((first.base(), first.is_scale_decoupled()), (method.base(), false));
         }
-        for method in [Method::Kd, Method::Dkd, Method::Nkd, Method::SddKd, Method::SddDkd, Method::SddNkd] {
+        for method in plain.into_iter().chain(decoupled) {
             assert_eq!(simpler(method).last(), Some(&Method::None));
             assert!(!simpler(method).contains(&method));
         }

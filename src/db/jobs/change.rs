@@ -54,7 +54,7 @@ pub(super) async fn lock(connection: &mut PgConnection, id: &str) -> sqlx::Resul
 }
 
 /// The lease stays as it is: no user gives a job to a worker or takes it away. A job that is retried may be started as
-/// many times as a new one, with its data set as it is now.
+/// many times as a new one, with its directory of data as it is now.
 async fn set_status(connection: &mut PgConnection, id: &str, status: Status, is_retry: bool) -> sqlx::Result<()> {
     sqlx::query!(
         r#"
@@ -94,6 +94,9 @@ async fn need_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Opt
         return Ok(Some(format!("its checkpoint {gone} has been deleted: upload it again first")));
     }
     need_checkpoints(connection, id, &needed).await?;
+    if let Some(gone) = need_dataset_again(connection, id).await? {
+        return Ok(Some(format!("its data set {gone} has been deleted: upload it again first")));
+    }
     let Some(teacher) = spec.teacher.as_ref().and_then(TeacherSpec::job) else { return Ok(None) };
     let query =
         sqlx::query_scalar!(r#"select status as "status: Status" from jobs where id = $1 for key share"#, teacher);
@@ -105,5 +108,18 @@ async fn need_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Opt
         Some(_) => {}
     }
     sqlx::query!("update jobs set teacher_job = $2 where id = $1", id, teacher).execute(connection).await?;
+    Ok(None)
+}
+
+/// Notes again that a job needs its uploaded data set. Returns its id if it is gone.
+async fn need_dataset_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<String>> {
+    let query = sqlx::query!("select dataset, dataset_bytes from jobs where id = $1", id);
+    let row = query.fetch_one(&mut *connection).await?;
+    let (Some(dataset), Some(_)) = (row.dataset, row.dataset_bytes) else { return Ok(None) };
+    let query = sqlx::query_scalar!("select id from datasets where id = $1 for key share", dataset);
+    if query.fetch_optional(&mut *connection).await?.is_none() {
+        return Ok(Some(dataset));
+    }
+    sqlx::query!("update jobs set dataset_id = dataset where id = $1", id).execute(connection).await?;
     Ok(None)
 }

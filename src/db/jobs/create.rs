@@ -6,6 +6,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 
 use super::{Job, Status};
+use crate::db::datasets::StoredDataset;
 use crate::db::events::{self, EventKind, NewEvent};
 use crate::spec::{JobSpec, TeacherSource, TeacherSpec};
 
@@ -23,8 +24,12 @@ pub struct NewJob<'a> {
     /// The [fingerprint](crate::dataset::fingerprint) of the data set, which a worker's copy must have; `None` if any
     /// will do.
     pub dataset_fingerprint: Option<&'a str>,
+    /// The data set, if it was uploaded.
+    pub dataset: Option<&'a StoredDataset>,
     /// What lists call networks without an architecture.
     pub networks: NetworkNames<'a>,
+    /// Names of the webhooks that are told of its end.
+    pub webhooks: &'a [String],
 }
 
 /// Names of exported networks, for people.
@@ -43,7 +48,7 @@ pub enum Created {
     Replay(Job),
     /// The key came with other bytes before, for the job of this id.
     KeyTaken(String),
-    /// A checkpoint or a teacher's job that it names was deleted while the job was stored.
+    /// A checkpoint, a data set or a teacher's job that it names was deleted while the job was stored.
     NeedsGone,
 }
 
@@ -83,18 +88,20 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
 
 /// None if the idempotency key is taken.
 async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
-    let NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, networks } = *new;
+    let NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, dataset, networks, webhooks } = *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
     let teacher_job = spec.teacher.as_ref().and_then(TeacherSpec::job);
     let job = sqlx::query_as!(
         Job,
         r#"
         insert into jobs (id, name, spec, priority, labels, max_attempts, teacher_job, idempotency_key, request_sha256,
-            submitted, spec_version, dataset_fingerprint, teacher_network, student_network)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12, $13, $14)
+            submitted, spec_version, dataset_fingerprint, teacher_network, student_network, webhooks, dataset_id,
+            dataset_bytes)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::json, $11, $12, $13, $14, $15, $16, $17)
         on conflict (idempotency_key) do nothing
         returning id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress,
-            teacher, result, error, worker, created_at, started_at, finished_at, teacher_network, student_network
+            teacher, result, error, worker, created_at, started_at, finished_at, teacher_network, student_network,
+            notes, webhooks
         "#,
         new_id(),
         spec.name,
@@ -110,6 +117,9 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
         dataset_fingerprint,
         networks.teacher,
         networks.student,
+        webhooks,
+        dataset.map(|dataset| dataset.id.as_str()),
+        dataset.map(|dataset| dataset.unpacked_bytes),
     )
     .fetch_optional(&mut *connection)
     .await?;

@@ -1,12 +1,14 @@
-//! The table `jobs`: its rows as users see them. What users do to them is in `create.rs`, `change.rs` and `delete.rs`;
-//! lists for people are in [`summaries`].
+//! The table `jobs`: its rows as users see them. What users do to them is in `create.rs`, `change.rs`, `amend.rs` and
+//! `delete.rs`; lists for people are in [`summaries`].
 
+mod amend;
 mod around;
 mod baselines;
 mod change;
 mod create;
 mod delete;
 pub mod labels;
+mod lacks;
 mod schedule;
 mod speeds;
 pub mod status;
@@ -25,6 +27,7 @@ use utoipa::ToSchema;
 use crate::protocol::{Evaluation, Failure, Outcome, Progress};
 use crate::spec::JobSpec;
 
+pub use amend::amend;
 pub use baselines::Baseline;
 pub use change::change;
 pub use create::{Created, NetworkNames, NewJob, create, find_by_key, network_of};
@@ -54,6 +57,11 @@ pub struct Job {
     /// For filtering.
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub labels: Value,
+    /// What people have noted about it.
+    pub notes: Option<String>,
+    /// Names of the webhooks that are told of its end.
+    #[serde(default)]
+    pub webhooks: Vec<String>,
     /// How many times it was started.
     pub attempt: i32,
     /// How many times it may be started. This grows with each attempt that does not count against the `max_attempts` of
@@ -121,7 +129,7 @@ pub async fn list_where(pool: &PgPool, ids: &[String]) -> sqlx::Result<Vec<Job>>
         r#"
         select id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress, teacher,
             result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
-            created_at, started_at, finished_at, teacher_network, student_network
+            created_at, started_at, finished_at, teacher_network, student_network, notes, webhooks
         from jobs where id = any($1) order by id desc
         "#,
         ids,
@@ -137,7 +145,7 @@ pub async fn list(pool: &PgPool, filter: &Filter, limit: i64) -> sqlx::Result<Ve
         r#"
         select id, name, status as "status: Status", spec, priority, labels, attempt, max_attempts, progress, teacher,
             result, error, coalesce((select workers.name from workers where workers.id = worker), worker) as worker,
-            created_at, started_at, finished_at, teacher_network, student_network
+            created_at, started_at, finished_at, teacher_network, student_network, notes, webhooks
         from jobs
         where (cardinality($1::text[]) = 0 or status = any($1) or ('unknown' = any($1) and status <> all($5)))
             and ($2::jsonb = '{}' or labels @> $2) and ($3::text is null or id < $3)

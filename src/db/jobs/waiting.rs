@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use utoipa::ToSchema;
 
+use super::lacks::Workers;
 use super::schedule::{Fleet, Lengths};
 use super::speeds::DeviceKind;
 use super::status::Status;
 use crate::db::interval;
 use crate::db::workers::ALIVE_FOR;
+
+pub use super::lacks::{Lack, Needs};
 
 /// Jobs of the queue that an estimate looks at. Jobs further back have a position and no estimate.
 const LOOKED_AT: i64 = 2000;
@@ -54,22 +57,6 @@ pub struct Waiting {
     pub starts_in_seconds: Option<f64>,
 }
 
-/// Why no running worker can take a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
-    pub reason: WaitReason,
-    /// The same as a sentence, with what to do about it.
-    pub detail: String,
-}
-
-impl Lack {
-    /// The warning for the job's history, or for a dry run.
-    #[must_use]
-    pub fn warning(&self) -> String {
-        format!("the job waits: {}", self.detail)
-    }
-}
-
 /// A queued job.
 struct QueuedJob {
     id: String,
@@ -81,27 +68,9 @@ struct QueuedJob {
     error: Option<String>,
     teacher: Option<WaitedFor>,
     dataset: Option<String>,
+    /// Bytes of its uploaded data set.
+    dataset_bytes: Option<i64>,
     workers: Workers,
-}
-
-/// What the SQL function `workers_for` returns of the running workers: numbers, each with one condition more.
-struct Workers {
-    running: i64,
-    /// Those that take jobs.
-    working: i64,
-    /// Why one of the others does not.
-    stopped_because: Option<String>,
-    /// Those that know the version of the specification.
-    knowing: i64,
-    most_devices: i32,
-    with_devices: i64,
-    /// Those with a data set of the name.
-    with_name: i64,
-    /// Those whose copy has the fingerprint, too.
-    with_dataset: i64,
-    willing: i64,
-    /// Why one does not take jobs that could take this one.
-    stopped_able_because: Option<String>,
 }
 
 /// The job of a teacher that has not succeeded yet.
@@ -148,14 +117,16 @@ async fn queued(connection: &mut PgConnection, ids: &[String], tolerated: &str) 
             job.error ->> 'class' as error, teacher.name as "teacher_name?",
             teacher.status as "teacher_status?: Status",
             case teacher.status when 'running' then (teacher.progress ->> 'eta_seconds')::float8 end as seconds_left,
-            job.dataset, job.spec_version as "spec_version!", fleet.running as "running!", fleet.working as "working!",
+            job.dataset, job.dataset_bytes, job.spec_version as "spec_version!", fleet.running as "running!",
+            fleet.working as "working!",
             fleet.stopped_because as "stopped_because?", fleet.knowing as "knowing!",
             fleet.most_devices as "most_devices!", fleet.with_devices as "with_devices!",
             fleet.with_name as "with_name!", fleet.with_dataset as "with_dataset!", fleet.willing as "willing!",
             fleet.stopped_able_because as "stopped_able_because?"
         from jobs as job left join jobs as teacher on teacher.id = job.teacher_job and teacher.status <> 'succeeded',
             lateral workers_for(
-                job.id, job.devices, job.spec_version, job.dataset, job.dataset_fingerprint, $2::interval, $3::text)
+                job.id, job.devices, job.spec_version, job.dataset, job.dataset_fingerprint, job.dataset_bytes,
+                $2::interval, $3::text)
                 as fleet
         where job.id = any($1) and job.status = 'queued'
         "#,
@@ -179,6 +150,7 @@ async fn queued(connection: &mut PgConnection, ids: &[String], tolerated: &str) 
             seconds_left: row.seconds_left,
         }),
         dataset: row.dataset,
+        dataset_bytes: row.dataset_bytes,
         workers: Workers {
             running: row.running,
             working: row.working,
@@ -257,70 +229,14 @@ fn of(job: &QueuedJob, order: &HashMap<String, (i64, Option<f64>)>) -> Waiting {
 
 impl QueuedJob {
     fn lack(&self) -> Option<Lack> {
-        self.workers.lack(self.devices, self.spec_version, self.dataset.as_deref().unwrap_or_default())
+        self.workers.lack(Needs {
+            spec_version: self.spec_version,
+            devices: self.devices,
+            dataset: self.dataset.as_deref().unwrap_or_default(),
+            dataset_bytes: self.dataset_bytes,
+            fingerprint: None,
+        })
     }
-}
-
-impl Workers {
-    /// Why none of them can take a job. None if one can.
-    fn lack(&self, devices: i32, spec_version: i32, dataset: &str) -> Option<Lack> {
-        let lack = |reason, detail: String| Some(Lack { reason, detail });
-        if self.running == 0 {
-            let detail = "no worker is running: start one (distillery worker, or distillery serve with --workers)";
-            return lack(WaitReason::NoWorker, detail.to_owned());
-        }
-        if self.working == 0 {
-            let because = self.stopped_because.as_deref().unwrap_or("see the workers");
-            return lack(WaitReason::NoWorker, format!("no running worker takes jobs: {because}"));
-        }
-        let because = self.stopped_able_because.as_ref();
-        let stopped = because.map(|because| format!("the workers that could run it take no jobs: {because}"));
-        if self.knowing == 0 {
-            let known =
-                || format!("no running worker knows version {spec_version} of specifications: update the workers");
-            return lack(WaitReason::Version, stopped.unwrap_or_else(known));
-        }
-        if self.with_devices == 0 {
-            let most = self.most_devices;
-            let enough = || {
-                format!(
-                    "it asks for {devices} devices, and the largest running worker has {most}: start one with as many \
-                     (distillery worker --device cuda:0,cuda:1,…), or lower training.devices"
-                )
-            };
-            return lack(WaitReason::Devices, stopped.unwrap_or_else(enough));
-        }
-        if self.with_dataset == 0 {
-            return lack(WaitReason::Dataset, stopped.unwrap_or_else(|| self.no_dataset(devices, dataset)));
-        }
-        let detail = "the running workers cannot run it: its events say why";
-        (self.willing == 0).then(|| Lack { reason: WaitReason::Declined, detail: detail.to_owned() })
-    }
-
-    fn no_dataset(&self, devices: i32, dataset: &str) -> String {
-        let large = if devices > 1 { format!(" with {devices} devices") } else { String::new() };
-        if self.with_name == 0 {
-            return format!(
-                "no running worker{large} has the data set {dataset}: copy it into the --datasets-dir of one"
-            );
-        }
-        format!(
-            "no running worker{large} has the data set {dataset} with the files that the server had when the job was \
-             posted: make the copies the same, or cancel and retry the job to train on what the workers have"
-        )
-    }
-}
-
-/// What a job that is posted now asks of a worker.
-#[derive(Debug, Clone, Copy)]
-pub struct Needs<'a> {
-    /// Version of the format of its specification.
-    pub spec_version: i32,
-    pub devices: i32,
-    /// Name of the data set.
-    pub dataset: &'a str,
-    /// The [fingerprint](crate::dataset::fingerprint) that its copy must have; `None` if any will do.
-    pub fingerprint: Option<&'a str>,
 }
 
 /// The running workers, as a job that is posted now would find them.
@@ -342,13 +258,14 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
             knowing as "knowing!", most_devices as "most_devices!", with_devices as "with_devices!",
             with_name as "with_name!", with_dataset as "with_dataset!", willing as "willing!",
             stopped_able_because as "stopped_able_because?", able_devices as "able_devices!"
-        from workers_for('', $2::integer, $3::integer, $4::text, $5::text, $1::interval, '')
+        from workers_for('', $2::integer, $3::integer, $4::text, $5::text, $6::bigint, $1::interval, '')
         "#,
         interval(ALIVE_FOR),
         needs.devices,
         needs.spec_version,
         needs.dataset,
         needs.fingerprint,
+        needs.dataset_bytes,
     )
     .fetch_one(pool)
     .await?;
@@ -364,7 +281,7 @@ pub async fn prospects(pool: &PgPool, needs: Needs<'_>) -> sqlx::Result<Prospect
         willing: row.willing,
         stopped_able_because: row.stopped_able_because,
     };
-    let lack = workers.lack(needs.devices, needs.spec_version, needs.dataset);
+    let lack = workers.lack(needs);
     let able: Vec<DeviceKind> = row.able_devices.iter().map(|device| DeviceKind::of(device)).collect();
     let kinds = [DeviceKind::Cuda, DeviceKind::Cpu].into_iter().filter(|kind| able.contains(kind)).collect();
     Ok(Prospects { most_devices: workers.most_devices, kinds, lack })

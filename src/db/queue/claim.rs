@@ -23,6 +23,8 @@ pub struct Claim {
     pub checkpoint: Option<SavedCheckpoint>,
     /// The data set's [fingerprint](crate::dataset::fingerprint) when the job was posted; `None` if any will do.
     pub dataset_fingerprint: Option<String>,
+    /// The id of its uploaded data set; `None` for a directory.
+    pub dataset_id: Option<String>,
 }
 
 /// A worker's devices.
@@ -95,8 +97,8 @@ async fn claim_next(pool: &PgPool, worker: &str, capacity: DeviceCapacity, lease
     let token = FencingToken { job: job.id, attempt: job.attempt, worker: worker.to_owned(), claim: id };
     begin_attempt(&mut transaction, &token, running).await?;
     transaction.commit().await?;
-    let dataset_fingerprint = job.dataset_fingerprint;
-    Ok(Next::Claimed(Box::new(Claim { token, spec, checkpoint, dataset_fingerprint })))
+    let (dataset_fingerprint, dataset_id) = (job.dataset_fingerprint, job.dataset_id);
+    Ok(Next::Claimed(Box::new(Claim { token, spec, checkpoint, dataset_fingerprint, dataset_id })))
 }
 
 /// What a claim needs of a job's row.
@@ -106,6 +108,7 @@ struct ClaimedRow {
     spec: Value,
     checkpoint: Option<Value>,
     dataset_fingerprint: Option<String>,
+    dataset_id: Option<String>,
 }
 
 /// Gives the next job to a worker, or reserves the worker's free devices for it.
@@ -128,7 +131,7 @@ async fn take(
                 and job.devices <= $3 and job.spec_version <= $7
                 and not exists (
                     select from workers as me where me.id = $1
-                        and not has_dataset(me.datasets, job.dataset, job.dataset_fingerprint))
+                        and not has_data(me, job.dataset, job.dataset_fingerprint, job.dataset_bytes))
                 and not exists (
                     select from declined where declined.job_id = job.id and declined.worker = $1
                         and (for_good or exists (
@@ -152,7 +155,7 @@ async fn take(
             lease_expires_at = now() + $2, lease_renewed_at = now(), started_at = coalesce(started_at, now()),
             error = null
         from next where jobs.id = next.id and next.fits
-        returning jobs.id, attempt, spec, checkpoint, dataset_fingerprint
+        returning jobs.id, attempt, spec, checkpoint, dataset_fingerprint, dataset_id
         "#,
         worker,
         interval(lease),

@@ -18,7 +18,7 @@ use crate::db::jobs::Refusal;
 use crate::http::error::ApiError;
 use crate::http::extract::{CheckpointId, Query, time, whole};
 use crate::http::inspection::Expected;
-use crate::http::uploads::Upload;
+use crate::http::uploads::{Upload, UploadKind};
 use crate::http::{AppState, Page};
 use crate::removals;
 
@@ -62,7 +62,7 @@ pub async fn put(
     body: Body,
 ) -> Result<Response, ApiError> {
     let expected = parameters.check()?;
-    let upload = Upload::receive(&state, &headers, body).await?;
+    let upload = Upload::receive(&state, UploadKind::Checkpoint, &headers, body).await?;
     // In a task of its own: a complete upload is stored even if the client disconnects.
     let stored = tokio::spawn(async move { upload.store(&state, expected).await });
     let (checkpoint, is_new) = stored.await.map_err(anyhow::Error::from)??;
@@ -128,8 +128,9 @@ impl Upload {
             && others.saturating_add(upload.size) > limit
         {
             return Err(ApiError::conflict(format!(
-                "no space for this checkpoint: its {} bytes and the {others} bytes of the others exceed the limit of {limit} \
-                 bytes for all uploads. Delete a checkpoint that no job needs: DELETE /v1/checkpoints/{{id}}",
+                "no space for this checkpoint: its {} bytes and the {others} bytes of other uploads exceed the limit of \
+                 {limit} bytes for all of them. Delete a checkpoint or a data set that no job needs: DELETE \
+                 /v1/checkpoints/{{id}}, DELETE /v1/datasets/{{name}}",
                 upload.size
             )));
         }

@@ -10,4 +10,5 @@ pub mod session;
 pub mod stream;
 pub mod summaries;
 pub mod system;
+pub mod webhooks;
 pub mod workers;

@@ -25,7 +25,7 @@ pub struct System {
 pub struct Storage {
     #[serde(flatten)]
     stored: StorageUsage,
-    /// Largest total size of all uploaded checkpoints, in bytes; null where the disk is the limit.
+    /// Largest total size of all uploaded checkpoints and data sets, in bytes; null where the disk is the limit.
     pub checkpoints_limit_bytes: Option<u64>,
     /// Free space of the storage, in bytes; null for S3.
     pub free_bytes: Option<u64>,

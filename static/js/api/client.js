@@ -90,6 +90,8 @@ function send(method, path, options = {}) {
 
 const jobPath = (/** @type {string} */ id, rest = '') => `/v1/jobs/${encodeURIComponent(id)}${rest}`;
 
+const datasetPath = (/** @type {string} */ name, rest = '') => `/v1/datasets/${encodeURIComponent(name)}${rest}`;
+
 /** @param {RequestParameters} parameters */
 function query(parameters) {
   const search = new URLSearchParams();
@@ -110,6 +112,7 @@ export const paths = {
   artifact: (/** @type {string} */ id, /** @type {string} */ name) => jobPath(id, `/artifacts/${encodeURIComponent(name)}`),
   jobStream: (/** @type {string} */ id) => jobPath(id, '/stream'),
   upload: (/** @type {RequestParameters} */ parameters) => `/v1/checkpoints${query(parameters)}`,
+  dataset: datasetPath,
 };
 
 /** @type {ApiClient} */
@@ -133,6 +136,10 @@ export const api = {
   create: (body, key) => send('POST', '/v1/jobs', { body, headers: { 'content-type': 'application/json', 'idempotency-key': key } }),
   architectures: (signal) => json('/v1/architectures', { signal }),
   datasets: (signal) => json('/v1/datasets', { signal }),
+  dataset: (name, signal) => json(datasetPath(name), { signal }),
+  datasetImages: (name, parameters, signal) => json(datasetPath(name, `/images${query(parameters)}`), { signal }),
+  datasetUpload: (name, upload, signal) => json(datasetPath(name, `/uploads/${encodeURIComponent(upload)}`), { signal }),
+  removeDataset: (name) => send('DELETE', datasetPath(name)),
   checkpoints: (after, signal) => json(`/v1/checkpoints${query({ limit: 100, after })}`, { signal }),
   workers: (signal) => json('/v1/workers', { signal }),
   description: (signal) => json('/openapi.json', { signal }),

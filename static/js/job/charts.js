@@ -17,11 +17,15 @@ const MAX_SERIES = 5;
  * @param {Job['spec']} spec
  * @param {Common} common
  */
-function chartsOf({ distillation: { method } }, common) {
+function chartsOf({ distillation: { method, weights }, training }, common) {
   const hasTeacher = method !== 'none';
+  // With an average, that is the student.
+  const evaluated = (/** @type {string} */ part) => (training.ema_decay === undefined
+    ? [{ name: `eval/${part}`, label: 'student' }]
+    : [{ name: `eval/${part}`, label: 'student (average)' }, { name: `eval/raw_${part}`, label: 'weights as trained' }]);
   const charts = [
     new LiveChart({
-      ...common, title: 'Evaluation top-1', format: percent, series: [{ name: 'eval/top1', label: 'student' }],
+      ...common, title: 'Evaluation top-1', format: percent, series: evaluated('top1'),
       reference: hasTeacher ? 'teacher' : null,
     }),
     new LiveChart({ ...common, title: 'Train loss', canLog: true, series: [{ name: 'train/loss', label: 'loss' }] }),
@@ -35,11 +39,12 @@ function chartsOf({ distillation: { method } }, common) {
         { name: 'train/loss_distill', label: 'distillation' },
         { name: 'train/loss_consistent', label: 'consistent' },
         { name: 'train/loss_complementary', label: 'complementary' },
+        ...(weights.clustering ? [{ name: 'train/loss_clustering', label: 'clustering, before its weight' }] : []),
       ],
     }));
   }
   charts.push(
-    new LiveChart({ ...common, title: 'Evaluation loss', canLog: true, series: [{ name: 'eval/loss', label: 'student' }] }),
+    new LiveChart({ ...common, title: 'Evaluation loss', canLog: true, series: evaluated('loss') }),
     new LiveChart({ ...common, title: 'Learning rate', canLog: true, series: [{ name: 'lr', label: 'learning rate' }] }),
     new LiveChart({ ...common, title: 'Speed', format: rate, series: [{ name: 'images_per_second', label: 'training images/s' }] }),
     new LiveChart({

@@ -45,10 +45,10 @@ export function architecturesHelp(architectures) {
 /** @param {Inventory} have */
 export function datasetsHelp({ datasets, unusable, unread }) {
   const item = (/** @type {Dataset} */ { name, classes, splits, format, size_bytes: size, notes }) => h('li', {},
-    h('code', {}, name), copyButton(() => name),
+    h('a', { href: `#/data/${encodeURIComponent(name)}` }, h('code', {}, name)), copyButton(() => name),
     h('div', { class: 'note' }, `${classes} classes · ${splits.map((split) => `${split.name} ${whole(split.images)}`).join(', ')} · ${format} · ${bytes(size)}`), noteList(notes));
   const list = datasets.length === 0
-    ? empty(unread.get('data sets'), 'None yet. Put a directory of images into the server’s --datasets-dir.')
+    ? empty(unread.get('data sets'), 'None yet. Upload one on the page Data, or put a directory of images into the server’s --datasets-dir.')
     : h('ul', { class: 'plain' }, datasets.map(item));
   return fold('Data sets', datasets, {}, [list, notOffered(unusable)]);
 }

@@ -29,12 +29,15 @@ import { METHODS } from './presets.js';
  * @returns {Control}
  */
 export function controlFor(schema, field) {
-  const [type] = [schema.type].flat().filter((one) => one !== 'null');
+  const types = [schema.type].flat().filter((one) => one !== 'null');
+  const [type] = types;
   if (schema.enum) return choice(schema.enum.map((/** @type {string} */ value) => [value, value]), field);
   if (type === 'boolean') return choice([[true, 'yes'], [false, 'no']], field);
   if (type === 'array') {
     const whole = schema.items?.type === 'integer';
-    return textControl(field, { read: (text) => readNumbers(text, { whole }), write: (value) => (Array.isArray(value) ? value.join(', ') : JSON.stringify(value)) });
+    // Some lists can be a name instead.
+    const isName = (/** @type {string} */ text) => types.includes('string') && new RegExp(schema.pattern).test(text.trim());
+    return textControl(field, { read: (text) => (isName(text) ? { value: text.trim() } : readNumbers(text, { whole })), write: (value) => (Array.isArray(value) ? value.join(', ') : JSON.stringify(value)) });
   }
   if (type === 'integer' || type === 'number') {
     const whole = type === 'integer';

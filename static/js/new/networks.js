@@ -80,8 +80,8 @@ export class StudentField extends Field {
  */
 export function datasetField(have, onChange) {
   const { datasets, unusable, unread } = have;
-  const none = unread.has('data sets') ? 'They could not be read.' : 'None yet: put a directory of images into the server’s --datasets-dir.';
-  const description = datasets.length ? 'A directory in the server’s --datasets-dir.' : none;
+  const none = unread.has('data sets') ? 'They could not be read.' : 'None yet: upload one on the page Data, or put a directory of images into the server’s --datasets-dir.';
+  const description = datasets.length ? 'An uploaded data set, or a directory in the server’s --datasets-dir.' : none;
   const field = new Field({
     pointer: '/dataset/name', key: 'name', label: 'Data set', schema: { description }, onChange, notesOf: (name) => notesOfDataset(have, name),
     control: { build: (built) => choice(datasets.map((one) => [one.name, aboutDataset(one)]), built, 'choose…') },

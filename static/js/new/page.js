@@ -4,13 +4,14 @@ import { allCheckpoints, api, idempotencyKey } from '../api/client.js';
 import { prettyJson } from '../json/pretty.js';
 import { commandLine, curl, learnAboutTokens } from '../ui/commands.js';
 import { ask, copyButton, fill, h } from '../ui/dom.js';
+import { acceptDrops } from '../ui/drops.js';
 import { section } from '../ui/section.js';
 import { architecturesHelp, checkpointsHelp, datasetsHelp } from './catalogue.js';
 import { Editor } from './editor.js';
 import { JobForm } from './form.js';
 import { inventory, startingPoint } from './inventory.js';
 import { missing, preset, presetGroups, teacherFrom, withTeacher } from './presets.js';
-import { UploadForm, acceptDrops } from './upload.js';
+import { UploadForm } from './upload.js';
 import { Verdict } from './verdict.js';
 
 /** @import { Inventory, Start } from './inventory.js' */

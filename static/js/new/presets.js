@@ -8,7 +8,10 @@
  * The methods by their names in the papers.
  * @type {Record<string, string>}
  */
-export const METHODS = { none: 'Plain training', kd: 'KD', dkd: 'DKD', nkd: 'NKD', sdd_kd: 'SD-KD', sdd_dkd: 'SD-DKD', sdd_nkd: 'SD-NKD' };
+export const METHODS = {
+  none: 'Plain training', kd: 'KD', dkd: 'DKD', nkd: 'NKD', ttm: 'TTM', wttm: 'WTTM', dist: 'DIST',
+  sdd_kd: 'SD-KD', sdd_dkd: 'SD-DKD', sdd_nkd: 'SD-NKD', sdd_ttm: 'SD-TTM', sdd_wttm: 'SD-WTTM', sdd_dist: 'SD-DIST',
+};
 
 const OWN = [
   { id: 'sdd_kd', label: 'SD-KD: scale decoupled distillation' },
@@ -16,19 +19,34 @@ const OWN = [
   { id: 'none', label: 'none: train a network on labels (makes a teacher)' },
 ];
 
+/**
+ * What others found since, with the settings of their code. None is in the paper.
+ * @type {Record<string, { label: string, distillation: object }>}
+ */
+const SINCE = {
+  standardised: { label: 'SD-KD with standardised logits (Sun et al. 2024)', distillation: { method: 'sdd_kd', logit_standardisation: true } },
+  clustering: { label: 'SD-KD with iCD’s clustering (Xue et al. 2025)', distillation: { method: 'sdd_kd', weights: { clustering: 2 } } },
+  sdd_ttm: { label: 'SD-TTM (Zheng and Yang 2024)', distillation: { method: 'sdd_ttm' } },
+  sdd_wttm: { label: 'SD-WTTM (Zheng and Yang 2024)', distillation: { method: 'sdd_wttm' } },
+  sdd_dist: { label: 'SD-DIST (Huang et al. 2022)', distillation: { method: 'sdd_dist' } },
+};
+
 /** The methods of the table below. */
 const COLUMNS = ['kd', 'sdd_kd', 'dkd', 'sdd_dkd', 'nkd', 'sdd_nkd'];
+/** The tables of the paper (Wei et al. 2024) that figures are from, as in examples/published. */
+const TABLES = { families: 'CIFAR-100, two families', scales: 'CIFAR-100, ablation of the scales', imagenet: 'ImageNet' };
 /**
- * Top-1 in percent (Wei et al. 2024), as in examples/published.
- * @type {[teacher: string, student: string, top1: number[]][]}
+ * Top-1 in percent on CIFAR-100: pairs of two families, then those of the ablation of the scales, which are of one.
+ * @type {[teacher: string, student: string, top1: number[], table: string][]}
  */
 const CIFAR100 = [
-  ['resnet32x4', 'shufflenet_v1', [74.07, 76.30, 76.45, 77.30, 75.31, 76.34]],
-  ['wrn_40_2', 'shufflenet_v1', [74.83, 76.65, 76.70, 77.21, 75.96, 76.81]],
-  ['resnet50_cifar', 'mobilenet_v2', [67.35, 69.55, 70.35, 71.36, 69.39, 70.25]],
-  ['vgg13', 'mobilenet_v2', [67.37, 68.79, 69.71, 70.25, 68.72, 69.50]],
-  ['resnet32x4', 'shufflenet_v2', [74.45, 76.67, 77.07, 78.05, 76.26, 77.07]],
-  ['resnet50_cifar', 'vgg8', [73.81, 74.89, 75.34, 75.86, 74.01, 74.62]],
+  ['resnet32x4', 'shufflenet_v1', [74.07, 76.30, 76.45, 77.30, 75.31, 76.34], TABLES.families],
+  ['wrn_40_2', 'shufflenet_v1', [74.83, 76.65, 76.70, 77.21, 75.96, 76.81], TABLES.families],
+  ['resnet50_cifar', 'mobilenet_v2', [67.35, 69.55, 70.35, 71.36, 69.39, 70.25], TABLES.families],
+  ['vgg13', 'mobilenet_v2', [67.37, 68.79, 69.71, 70.25, 68.72, 69.50], TABLES.families],
+  ['resnet32x4', 'shufflenet_v2', [74.45, 76.67, 77.07, 78.05, 76.26, 77.07], TABLES.families],
+  ['resnet50_cifar', 'vgg8', [73.81, 74.89, 75.34, 75.86, 74.01, 74.62], TABLES.families],
+  ['resnet32x4', 'resnet8x4', [73.33, 76.63], TABLES.scales],
 ];
 const CIFAR100_DATA = { name: 'cifar100', mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] };
 
@@ -49,15 +67,16 @@ const IMAGENET_DISTILLATION = { sdd_dkd: { temperature: 1, beta: 2, warmup_epoch
 
 /** The presets in groups with headings. */
 export function presetGroups() {
-  const published = CIFAR100.map(([teacher, student, top1]) => ({
-    label: `Published, CIFAR-100: ${teacher} → ${student}`,
-    presets: COLUMNS.map((method, column) => ({ id: `cifar100/${teacher}-${student}-${method}`, label: `${METHODS[method]} (${top1[column].toFixed(2)} %)` })),
+  const published = CIFAR100.map(([teacher, student, top1, table]) => ({
+    label: `Published, ${table}: ${teacher} → ${student}`,
+    presets: top1.map((percent, column) => ({ id: `cifar100/${teacher}-${student}-${COLUMNS[column]}`, label: `${METHODS[COLUMNS[column]]} (${percent.toFixed(2)} %)` })),
   }));
   const imagenet = {
-    label: 'Published, ImageNet: resnet50 → mobilenet_v1',
+    label: `Published, ${TABLES.imagenet}: resnet50 → mobilenet_v1`,
     presets: IMAGENET.map(([method, top1]) => ({ id: `imagenet/resnet50-mobilenet_v1-${method}`, label: `${METHODS[method]} (${top1.toFixed(2)} %)` })),
   };
-  return [{ label: 'On this server', presets: OWN }, ...published, imagenet];
+  const since = { label: 'On this server, beyond the paper', presets: Object.entries(SINCE).map(([id, { label }]) => ({ id, label })) };
+  return [{ label: 'On this server', presets: OWN }, since, ...published, imagenet];
 }
 
 /** Stands for a checkpoint id that must still be chosen. It is no valid id. */
@@ -102,8 +121,9 @@ function own(id, { datasets = [] }) {
  */
 function onCifar100(id, have) {
   const [architecture, student, method] = id.split('-');
-  const top1 = CIFAR100.find(([teacher, other]) => teacher === architecture && other === student)?.[2][COLUMNS.indexOf(method)];
-  return published(id, have, 100, { dataset: CIFAR100_DATA, distillation: { method }, labels: { published_top1: top1?.toFixed(2) } });
+  const [, , top1, table] = CIFAR100.find(([teacher, other]) => teacher === architecture && other === student) ?? [];
+  const labels = { published_table: table, published_top1: top1?.[COLUMNS.indexOf(method)].toFixed(2) };
+  return published(id, have, 100, { dataset: CIFAR100_DATA, distillation: { method }, labels });
 }
 
 /**
@@ -114,7 +134,8 @@ function onImagenet(id, have) {
   const method = id.split('-').at(-1) ?? '';
   const top1 = new Map(IMAGENET).get(method);
   return published(id, have, 1000, {
-    dataset: IMAGENET_DATA, distillation: { method, ...IMAGENET_DISTILLATION[method] }, training: IMAGENET_TRAINING, labels: { published_top1: top1?.toFixed(2) },
+    dataset: IMAGENET_DATA, distillation: { method, ...IMAGENET_DISTILLATION[method] }, training: IMAGENET_TRAINING,
+    labels: { published_table: TABLES.imagenet, published_top1: top1?.toFixed(2) },
   });
 }
 
@@ -137,10 +158,11 @@ function published(id, { checkpoints = [] }, classes, rest) {
 
 /** @param {string} id */
 function distillation(id) {
+  if (SINCE[id]) return SINCE[id].distillation;
   if (id === 'kd') return { method: 'kd', temperature: 4, weights: { cross_entropy: 0.1, distillation: 0.9 } };
+  // The scales follow the pair.
   return {
     method: 'sdd_kd',
-    scales: [1, 2, 4],
     weights: { cross_entropy: 0.1, distillation: 0.9, consistent: 1, complementary: 2 },
     temperature: 4,
   };

@@ -35,7 +35,7 @@ export class Scales {
    * @param {string} method
    */
   areChosenBy(method) {
-    return (this.schema['x-defaults']?.[method] ?? []).length > 1;
+    return method.startsWith('sdd_');
   }
 
   /** @param {number} scale */
@@ -71,7 +71,8 @@ export class Scales {
     this.reset.disabled = value === undefined;
     const counts = chosen.map((scale) => scale * scale);
     const total = counts.reduce((sum, count) => sum + count, 0);
-    setText(this.total, total ? `${counts.join(' + ')} = ${total} regions, each with its own logits${value === undefined ? ' (as published)' : ''}` : 'No regions.');
+    const unknown = value === undefined ? 'As published, once both networks are known.' : 'No regions.';
+    setText(this.total, total ? `${counts.join(' + ')} = ${total} regions, each with its own logits${value === undefined ? ' (as published for such a pair)' : ''}` : unknown);
   }
 
   /** @param {string} text */

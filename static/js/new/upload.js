@@ -1,6 +1,7 @@
-// Uploads a checkpoint, with progress (which fetch cannot report).
+// Uploads a checkpoint, with progress.
 
-import { paths, problem } from '../api/client.js';
+import { paths } from '../api/client.js';
+import { putFile } from '../api/put.js';
 import { fill, h, progressBar, setText } from '../ui/dom.js';
 import { bytes, count, share } from '../ui/format.js';
 import { exportHelp, networkFacts } from './exported.js';
@@ -69,7 +70,7 @@ export class UploadForm {
       state_dict: this.stateDict.value.trim() });
     this.#setBusy(true);
     try {
-      this.#request = put(path, file, (sent) => {
+      this.#request = putFile(path, file, (sent) => {
         this.bar.update(sent / file.size);
         setText(this.message, sent < file.size ? `${share(sent / file.size)} of ${bytes(file.size)}` : 'Uploaded. The server is reading it…');
       });
@@ -114,57 +115,4 @@ export class UploadForm {
 /** @param {Checkpoint} checkpoint */
 function closest({ guess }) {
   return guess ? ` ${share(guess.agreement)} of its tensors match the closest, ${guess.architecture}: ${guess.difference}.` : '';
-}
-
-/**
- * Lets the user drop files anywhere on `area`.
- * @param {HTMLElement} area
- * @param {UploadForm} upload
- * @param {AbortSignal} signal
- */
-export function acceptDrops(area, upload, signal) {
-  const filesOf = (/** @type {DragEvent} */ { dataTransfer }) => (dataTransfer?.types.includes('Files') ? dataTransfer : null);
-  const highlight = (/** @type {boolean} */ isOver) => area.classList.toggle('takes-drop', isOver);
-  area.addEventListener('dragover', (event) => {
-    const transfer = filesOf(event);
-    if (!transfer) return;
-    event.preventDefault();
-    transfer.dropEffect = 'copy';
-    highlight(true);
-  }, { signal });
-  area.addEventListener('dragleave', ({ relatedTarget }) => {
-    if (!(relatedTarget instanceof Node && area.contains(relatedTarget))) highlight(false);
-  }, { signal });
-  area.addEventListener('drop', (event) => {
-    const transfer = filesOf(event);
-    if (!transfer) return;
-    event.preventDefault();
-    highlight(false);
-    if (transfer.files.length) upload.take(transfer.files);
-  }, { signal });
-  signal.addEventListener('abort', () => highlight(false));
-}
-
-/**
- * @param {string} path
- * @param {File} file
- * @param {(sent: number) => void} onProgress
- * @returns {{ done: Promise<Checkpoint>, abort: () => void }}
- */
-function put(path, file, onProgress) {
-  const xhr = new XMLHttpRequest();
-  /** @type {Promise<Checkpoint>} */
-  const done = new Promise((resolve, reject) => {
-    xhr.upload.addEventListener('progress', ({ loaded }) => onProgress(loaded));
-    xhr.addEventListener('load', () => {
-      if (xhr.status >= 200 && xhr.status < 300) resolve(JSON.parse(xhr.responseText));
-      else reject(problem(xhr.status, xhr.responseText));
-    });
-    xhr.addEventListener('error', () => reject(new Error('The connection broke. Upload the file again.')));
-    xhr.addEventListener('abort', () => reject(new Error('Stopped.')));
-    xhr.open('PUT', path);
-    xhr.setRequestHeader('content-type', 'application/octet-stream');
-    xhr.send(file);
-  });
-  return { done, abort: () => xhr.abort() };
 }

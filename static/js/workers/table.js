@@ -113,8 +113,9 @@ class WorkerRow {
    * @param {Worker} worker
    * @param {JobSummary | undefined} job
    */
-  #showJob({ job: id, jobs, waits_for: reserved, stopped_because: because, datasets }, job) {
-    const lacks = datasets && Object.keys(datasets).length === 0 ? 'it has no data set in its --datasets-dir' : null;
+  #showJob({ job: id, jobs, waits_for: reserved, stopped_because: because, datasets, dataset_cache_bytes: room }, job) {
+    const hasNone = datasets && Object.keys(datasets).length === 0 && !room;
+    const lacks = hasNone ? 'it has no data set in its --datasets-dir, and fetches none' : null;
     const reason = because ?? lacks;
     this.stopped.hidden = !reason;
     setText(this.stopped, reason ? `takes no jobs: ${reason}` : '');

@@ -15,7 +15,7 @@ export class Tiles {
       this.#group('Queue', ['Ready', 'Without a worker', 'Longest wait', 'Waiting for a teacher', 'Waiting to be retried', 'Paused']),
       this.#group('Running', ['Jobs held', 'Images per second', 'Workers busy']),
       this.#group('Last 24 hours', ['Attempts started', 'Succeeded', 'Failed', 'Median wait', '95th percentile wait']),
-      this.#group('Storage', ['Students and reports', 'Resume states', 'Uploaded checkpoints', 'Database', 'Free']));
+      this.#group('Storage', ['Students and reports', 'Resume states', 'Uploaded checkpoints', 'Uploaded data sets', 'Database', 'Free']));
   }
 
   /**
@@ -84,7 +84,9 @@ export class Tiles {
     const { checkpoints_limit_bytes: limit, free_bytes: free } = storage;
     this.#set('Students and reports', bytes(storage.artifacts_bytes), `${whole(storage.artifacts)} files`);
     this.#set('Resume states', bytes(storage.states_bytes), `States from which ${whole(storage.states)} unfinished jobs can resume`);
-    this.#set('Uploaded checkpoints', `${bytes(storage.checkpoints_bytes)}${isNumber(limit) ? ` of ${bytes(limit)}` : ''}`, `${whole(storage.checkpoints)} uploads`);
+    const together = isNumber(limit) ? `, together with others at most ${bytes(limit)}` : '';
+    this.#set('Uploaded checkpoints', bytes(storage.checkpoints_bytes), `${whole(storage.checkpoints)} uploads${together}`);
+    this.#set('Uploaded data sets', bytes(storage.datasets_bytes), `${whole(storage.datasets)} versions${together}`);
     this.#set('Database', bytes(storage.database_bytes));
     this.#set('Free', bytes(free), isNumber(free) ? 'On the disk with the files' : 'Object storage does not report its free space.');
   }

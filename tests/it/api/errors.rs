@@ -105,7 +105,7 @@ async fn unknown_paths_and_methods_are_problems_too() {
     api.ask("/nowhere").await.says(404, &["/docs"]);
     for (method, path, allowed) in [
         (Method::DELETE, "/v1/jobs", vec!["GET", "HEAD", "POST"]),
-        (Method::PATCH, "/v1/jobs/job_00000000000000000000000000", vec!["DELETE", "GET", "HEAD"]),
+        (Method::PUT, "/v1/jobs/job_00000000000000000000000000", vec!["DELETE", "GET", "HEAD", "PATCH"]),
         (Method::GET, "/v1/jobs/job_00000000000000000000000000/cancel", vec!["POST"]),
         (Method::POST, "/healthz", vec!["GET", "HEAD"]),
         (Method::OPTIONS, "/v1/stream", vec!["GET", "HEAD"]),

@@ -202,7 +202,7 @@ async fn a_dry_run_says_what_the_running_workers_lack() {
     assert_eq!(found, ["the job waits: no running worker takes jobs: its disk is full"]);
     let other = |fingerprint: &str| {
         let datasets = BTreeMap::from([("ten".to_owned(), fingerprint.to_owned())]);
-        Abilities { datasets, stopped_because: None }
+        Abilities { datasets, ..Abilities::default() }
     };
     for (abilities, part) in [
         (Abilities::default(), "ten: copy it"),

@@ -1,5 +1,6 @@
 //! The HTTP API.
 
+mod amendments;
 mod artifacts;
 mod board;
 mod checkpoints;
@@ -17,6 +18,7 @@ mod openapi;
 mod posting;
 mod prometheus;
 mod proxies;
+mod recipes;
 mod server;
 mod stream;
 mod summaries;

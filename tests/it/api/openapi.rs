@@ -7,10 +7,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Every operation of the API.
-const ROUTES: [&str; 36] = [
+const ROUTES: [&str; 44] = [
     "POST /v1/jobs",
     "GET /v1/jobs",
     "GET /v1/jobs/{id}",
+    "PATCH /v1/jobs/{id}",
     "DELETE /v1/jobs/{id}",
     "POST /v1/jobs/{id}/cancel",
     "POST /v1/jobs/{id}/pause",
@@ -27,6 +28,7 @@ const ROUTES: [&str; 36] = [
     "GET /v1/labels",
     "GET /v1/changes",
     "GET /v1/jobs/{id}/student",
+    "GET /v1/jobs/{id}/webhooks",
     "GET /v1/jobs/{id}/artifacts",
     "GET /v1/jobs/{id}/artifacts/{name}",
     "PUT /v1/checkpoints",
@@ -36,6 +38,12 @@ const ROUTES: [&str; 36] = [
     "DELETE /v1/checkpoints/{id}",
     "GET /v1/architectures",
     "GET /v1/datasets",
+    "PUT /v1/datasets/{name}",
+    "GET /v1/datasets/{name}",
+    "DELETE /v1/datasets/{name}",
+    "GET /v1/datasets/{name}/images",
+    "GET /v1/datasets/{name}/uploads/{upload}",
+    "GET /v1/webhooks",
     "GET /v1/workers",
     "GET /v1/system",
     "GET /v1/session",
@@ -89,7 +97,8 @@ async fn the_openapi_document_describes_every_route() {
     // Every operation exists, even if it answers 404 here.
     for path in ROUTES {
         let (method, path) = path.split_once(' ').unwrap();
-        let path = path.replace("{id}", "job_00000000000000000000000000").replace("{name}", "x");
+        let path =
+            path.replace("{id}", "job_00000000000000000000000000").replace("{name}", "x").replace("{upload}", "x");
         if ["/v1/stream", "/v1/changes"].contains(&path.as_str()) {
             continue;
         }

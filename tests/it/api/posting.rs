@@ -26,6 +26,10 @@ async fn a_posted_job_is_queued_with_every_default_filled_in() {
     let mut job = student_job(json!({"architecture": "resnet20", "checkpoint": uploaded(&api, "resnet20", 10).await}));
     job["labels"] = json!({"team": "vision"});
     job["priority"] = json!(5);
+    let dry = api.post("/v1/jobs?dry_run=true", &job).await.expect(200);
+    let warnings = dry["warnings"].to_string();
+    let says = "scales is [1, 2], which is published for a teacher and a student of one family (here cifar_resnet)";
+    assert!(warnings.contains(says), "{warnings}");
     let answer = api.post("/v1/jobs", &job).await;
     let location = answer.header("location").to_owned();
     let job = answer.expect(201);
@@ -34,7 +38,7 @@ async fn a_posted_job_is_queued_with_every_default_filled_in() {
     assert!(id.starts_with("job_") && id.len() == 30);
     assert_eq!(job["status"], "queued");
     assert_eq!(job["name"], "resnet20 to resnet8 by sdd_kd");
-    assert_eq!(job["spec"]["distillation"]["scales"], json!([1, 2, 4]));
+    assert_eq!(job["spec"]["distillation"]["scales"], json!([1, 2]), "both are CIFAR ResNets");
     assert_eq!(job["spec"]["training"]["schedule"]["milestones"], json!([150, 180, 210]));
     assert_eq!((&job["priority"], &job["labels"]), (&json!(5), &json!({"team": "vision"})));
     assert_eq!((&job["attempt"], &job["max_attempts"]), (&json!(0), &json!(3)));
@@ -46,6 +50,7 @@ async fn a_posted_job_is_queued_with_every_default_filled_in() {
     let events = api.get(&format!("{location}/events")).await.expect(200);
     assert_eq!(events["data"][0]["data"], json!({"status": "queued"}));
     assert_eq!((&events["data"][0]["seq"], &events["has_more"]), (&json!(1), &json!(false)));
+    assert_eq!(events["data"].as_array().unwrap().len(), 1, "what is published is no warning in a job's history");
 }
 
 #[tokio::test]

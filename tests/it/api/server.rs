@@ -28,8 +28,12 @@ async fn data_sets_are_listed_with_their_splits() {
     assert_eq!(
         list["data"][1],
         json!({
-            "name": "ten", "format": "cifar10", "images": 8, "classes": 10, "size_bytes": 8 * 3073,
-            "splits": [{"name": "test", "images": 4}, {"name": "train", "images": 4}], "notes": [],
+            "name": "ten", "version": null, "format": "cifar10", "images": 8, "classes": 10, "size_bytes": 8 * 3073,
+            "splits": [
+                {"name": "test", "images": 4, "size_bytes": 4 * 3073},
+                {"name": "train", "images": 4, "size_bytes": 4 * 3073},
+            ],
+            "notes": [],
         })
     );
     assert_eq!(list["data"][0]["name"], "hundred");

@@ -12,7 +12,8 @@ use crate::support::db::TestDb;
 /// Registers a worker that has these data sets.
 async fn register(db: &TestDb, id: &str, datasets: &[(&str, &str)], stopped_because: Option<&str>) {
     let datasets = datasets.iter().map(|(name, fingerprint)| ((*name).to_owned(), (*fingerprint).to_owned())).collect();
-    let abilities = Some(Abilities { datasets, stopped_because: stopped_because.map(str::to_owned) });
+    let abilities =
+        Some(Abilities { datasets, stopped_because: stopped_because.map(str::to_owned), ..Abilities::default() });
     workers::register(&db.pool, &NewWorker { abilities, ..worker(id, 1) }).await.unwrap();
 }
 

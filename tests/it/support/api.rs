@@ -165,6 +165,10 @@ impl Api {
         self.send(self.request(Method::PUT, &format!("/v1/checkpoints{query}")).body(bytes)).await
     }
 
+    pub async fn upload_dataset(&self, name: &str, bytes: impl Into<reqwest::Body>) -> Answer {
+        self.send(self.request(Method::PUT, &format!("/v1/datasets/{name}")).body(bytes)).await
+    }
+
     /// A queued job that trains without a teacher.
     pub async fn job(&self) -> String {
         let answer = self.post("/v1/jobs", &plain_job()).await;

@@ -179,7 +179,9 @@ impl TestDb {
             idempotency: None,
             warnings: &[],
             dataset_fingerprint: None,
+            dataset: None,
             networks: NetworkNames::default(),
+            webhooks: &[],
         };
         match jobs::create(&self.pool, &new).await.expect("the database answers") {
             Created::New(job) => job.id.leak(),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 pub mod api;
+pub mod archives;
 pub mod db;
 pub mod process;
 pub mod s3;

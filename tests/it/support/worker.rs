@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use distillery::artifacts::Store;
+use distillery::dataset_cache::DatasetCache;
 use distillery::db;
 use distillery::storage_check::{self, Opener};
 use distillery::worker::{self, WorkerSettings};
@@ -105,6 +106,7 @@ impl Surroundings {
             trainer: script,
             datasets_dir: dir.path().join("datasets"),
             follow_links: false,
+            dataset_cache: DatasetCache::new(dir.path().join("data/dataset-cache"), 1 << 30),
             work_dir: dir.path().join("data/work"),
             cache_dir: dir.path().join("data/cache"),
             cache_mib: 1024,

@@ -63,7 +63,9 @@ async fn add(it: &Surroundings, document: Value, networks: &Networks) -> String 
         idempotency: None,
         warnings: &[],
         dataset_fingerprint: None,
+        dataset: None,
         networks: NetworkNames::default(),
+        webhooks: &[],
     };
     match jobs::create(&it.db.pool, &new).await.unwrap() {
         Created::New(job) => job.id,

@@ -8,10 +8,11 @@ use distillery_core::dataset::{Dataset, DatasetOptions, Error, Frame, Images, Me
 use distillery_core::protocol::{Event, Level};
 use distillery_core::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
-use distillery_trainer::data::{Batches, CropSource, Crops, Framing, Loader, LoaderOptions, Shard};
+use distillery_trainer::data::{Batches, Crops, DrawSource, Framing, Loader, LoaderOptions, Shard};
 use distillery_trainer::device;
 use distillery_trainer::device::cuda::Tf32;
 use distillery_trainer::loss::sdd::Distillation;
+use distillery_trainer::loss::target::CrossEntropy;
 use distillery_trainer::models::{self, Network, exported};
 use distillery_trainer::ranks::Ranks;
 use distillery_trainer::run::cuda_graphs::StepExecutor;
@@ -59,7 +60,7 @@ impl Measured {
         let [mut teacher, mut student] = [teacher, student].map(build);
         let side = student.image_size().map_or(spec.dataset.image_size, |[height, _]| height);
         let loader = open(args, side, student.classes(), device);
-        let crop_source = CropSource { seed: 0, images: loader.len(), side: u64::from(side), device };
+        let crop_source = DrawSource { seed: 0, images: loader.len(), side: u64::from(side), device };
         let MeanStd { mean, std } = loader.mean_std();
         teacher.place(device, Kind::Float);
         teacher.compute_in(kind);
@@ -89,6 +90,7 @@ impl Measured {
                 batch_size: args.batch,
                 teacher: Some(teacher),
                 distillation: Distillation::new(&spec.distillation, device),
+                label_loss: CrossEntropy::default(),
                 cross_entropy: spec.distillation.weights.cross_entropy,
                 weight: spec.distillation.weights.distillation,
                 clip: spec.training.clip_grad_norm,
@@ -106,14 +108,10 @@ impl Measured {
             }
         };
         self.number += 1;
-        Inputs {
-            crops: Some(self.crops.of_batch(0, 0, &batch.index_tensor)),
-            images: batch.images,
-            labels: batch.labels,
-            teacher_logits: None,
-            // At learning rate 0, all steps compute with numbers of the size that training begins with.
-            scalars: StepScalars::new(0.0, self.objective.weight, self.number, self.device),
-        }
+        // At learning rate 0, all steps compute with numbers of the size that training begins with.
+        let scalars = StepScalars::new(0.0, self.objective.weight, self.number, self.device);
+        let crops = Some(self.crops.of_batch(0, 0, &batch.index_tensor));
+        Inputs { crops, ..Inputs::new(batch.images, batch.labels, scalars) }
     }
 
     fn step(&mut self, inputs: &Inputs, ended: impl FnMut(Phase)) {
@@ -275,15 +273,18 @@ pub fn is_file(name: &str) -> bool {
 /// The published recipe for a pair; exported networks get that of CIFAR's ResNets.
 fn recipe(args: &Args, pair: [&str; 2]) -> TrainingPlan {
     let [teacher, student] = pair.map(|name| if is_file(name) { "resnet8x4" } else { name });
-    let mut document = json!({
+    // Whatever the pair, so that pairs compare with each other and with PyTorch.
+    let scales: &[u32] = match args.scales.as_slice() {
+        [] if args.method.starts_with("sdd_") => &[1, 2, 4],
+        [] => &[1],
+        given => given,
+    };
+    let document = json!({
         "teacher": {"architecture": teacher, "checkpoint": "random"},
         "student": {"architecture": student},
         "dataset": {"path": "random"},
-        "distillation": {"method": args.method},
+        "distillation": {"method": args.method, "scales": scales},
     });
-    if !args.scales.is_empty() {
-        document["distillation"]["scales"] = json!(args.scales);
-    }
     TrainingPlan::parse(&document).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 

@@ -1,96 +1,82 @@
 //! Random crops and flips of training images, on the images' device or while an image is decoded.
 //!
-//! They are drawn on the host from the seed and the place in the run, so that they are the same on every device. A
-//! whole epoch is copied to the device at once: a copy in every step would make the host wait for the device.
+//! They are drawn on the host from the seed and the place in the run, so that they are the same on every device.
 
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
+use super::drawn::{DrawSource, DrawnRows};
 use super::random::generator;
 use distillery_core::dataset::Rectangle;
 
 /// Black pixels added on each side before the crop, as published for CIFAR.
 const PADDING: i64 = 4;
 
-/// What crops are drawn for.
-#[derive(Debug, Clone, Copy)]
-pub struct CropSource {
-    pub seed: u64,
-    /// Images of the split.
-    pub images: u64,
-    /// Side of an image in pixels.
-    pub side: u64,
-    /// The device of the images.
-    pub device: Device,
-}
-
-/// The crops of an epoch's images.
+/// The crops of an epoch's images: rows [N, 3] for [`crop_flip`].
 #[derive(Debug)]
-pub struct Crops {
-    /// [N, 3]: see [`crop_flip`].
-    table: Tensor,
-    rows: CropRows,
-}
-
-/// Which rows of the table belong to a batch.
-#[derive(Debug, Clone, Copy)]
-enum CropRows {
-    /// Rows follow the batches from `first_batch` on.
-    ByBatch { first_batch: u64, batch_size: i64 },
-    /// Rows follow the images of the split.
-    ByImage,
-}
+pub struct Crops(DrawnRows);
 
 impl Crops {
     /// Draws crops from (seed, epoch, batch), for the batches of an epoch from `first_batch` on.
     #[must_use]
-    pub fn of_epoch(source: CropSource, epoch: u32, first_batch: u64, batch_size: u64) -> Self {
-        let batch_size = batch_size.max(1);
-        let crops = (first_batch..source.images.div_ceil(batch_size)).flat_map(|batch| {
-            let mut random = generator(b"cropflip", source.seed, epoch, batch);
-            (0..batch_size).map(move |_| Crop::draw(&mut random))
-        });
-        let rows = CropRows::ByBatch { first_batch, batch_size: batch_size as i64 };
-        Self { table: table(crops, source), rows }
+    pub fn of_epoch(source: DrawSource, epoch: u32, first_batch: u64, batch_size: u64) -> Self {
+        let draw = |random: &mut _| Crop::draw(random).row(source.side as i64);
+        Self(DrawnRows::of_epoch(b"cropflip", source, epoch, (first_batch, batch_size), draw))
     }
 
     /// Draws crops from (seed, view, image), so that they do not depend on the order of the images.
     #[must_use]
-    pub fn of_view(source: CropSource, view: u32) -> Self {
-        let crops = (0..source.images).map(|image| Crop::draw(&mut generator(b"viewcrop", source.seed, view, image)));
-        Self { table: table(crops, source), rows: CropRows::ByImage }
+    pub fn of_view(source: DrawSource, view: u32) -> Self {
+        let draw = |random: &mut _| Crop::draw(random).row(source.side as i64);
+        Self(DrawnRows::of_view(VIEW_CROP, source, view, draw))
     }
 
     /// The crops [B, 3] of the images `indices` `[B]`, which begin at row `row` of batch `batch`, counted from the
     /// beginning of the epoch.
     pub fn of_batch(&self, batch: u64, row: usize, indices: &Tensor) -> Tensor {
-        match self.rows {
-            CropRows::ByBatch { first_batch, batch_size } => {
-                self.table.narrow(0, (batch - first_batch) as i64 * batch_size + row as i64, indices.size()[0])
-            }
-            CropRows::ByImage => self.table.index_select(0, indices),
-        }
+        self.0.of_batch(batch, row, indices)
     }
 }
 
-fn table(crops: impl Iterator<Item = Crop>, source: CropSource) -> Tensor {
-    let rows: Vec<i64> = crops.flat_map(|crop| crop.row(source.side as i64)).collect();
-    Tensor::from_slice(&rows).view([-1, 3]).to_device(source.device)
+/// The purpose of the generator of a view's crops.
+const VIEW_CROP: &[u8; 8] = b"viewcrop";
+
+/// The crop of an image in a view: the one of [`Crops::of_view`].
+pub(super) fn crop_of_view(seed: u64, view: u32, image: u64) -> Crop {
+    Crop::draw(&mut generator(VIEW_CROP, seed, view, image))
 }
 
 /// A crop of a padded image.
 #[derive(Debug, Clone, Copy)]
-struct Crop {
-    top: i64,
-    left: i64,
-    mirrored: bool,
+pub(super) struct Crop {
+    /// First row of the padded image.
+    pub top: i64,
+    /// First column of the padded image.
+    pub left: i64,
+    pub mirrored: bool,
 }
 
 impl Crop {
     fn draw(random: &mut impl Rng) -> Self {
         let [top, left] = [0, 1].map(|_| random.random_range(0..=2 * PADDING));
         Self { top, left, mirrored: random.random_bool(0.5) }
+    }
+
+    /// Takes the crop of `image`, planes of `side`×`side` bytes.
+    pub(super) fn apply(self, image: &[u8], cropped: &mut [u8], side: usize) {
+        let [first_row, first_column, direction] = self.row(side as i64);
+        let place = |at: i64| usize::try_from(at - PADDING).ok().filter(|&at| at < side);
+        let planes = image.chunks_exact(side * side).zip(cropped.chunks_exact_mut(side * side));
+        for (plane, out) in planes {
+            for (row, out) in out.chunks_exact_mut(side).enumerate() {
+                let from = place(first_row + row as i64).map(|row| &plane[row * side..][..side]);
+                for (column, out) in out.iter_mut().enumerate() {
+                    let column = place(first_column + direction * column as i64);
+                    *out = from.zip(column).map_or(0, |(from, column)| from[column]);
+                }
+            }
+        }
     }
 
     /// First row, first column, and direction of the columns: a mirrored crop counts down from its right end.

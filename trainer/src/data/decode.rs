@@ -5,10 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use super::augment::resized_crop;
+use super::augment::{crop_of_view, resized_crop};
 use super::error::LoadError;
+use super::framing::VariedPart;
+use super::policy;
 use super::random::generator;
-use distillery_core::dataset::{self, Frame, Images, MeanStd, plane_bytes};
+use distillery_core::dataset::{self, Frame, Images, MeanStd, UNLABELLED, plane_bytes};
+use distillery_core::spec::Policy;
 
 /// Corrupt images that are named in messages.
 const NAMED: usize = 10;
@@ -25,16 +28,45 @@ pub(super) enum View {
         seed: u64,
         epoch: u32,
     },
+    /// A part, which is varied by operations that depend on (seed, epoch, image), too.
+    Varied {
+        part: VariedPart,
+        policy: Policy,
+        seed: u64,
+        epoch: u32,
+    },
 }
 
 impl View {
-    fn read(self, images: &dyn Images, index: usize, side: u32, planes: &mut [u8]) -> Result<(), dataset::Error> {
+    /// Reads an image, varied by the number `key`.
+    fn read(
+        self,
+        images: &dyn Images,
+        (index, key): (usize, usize),
+        side: u32,
+        planes: &mut [u8],
+    ) -> Result<(), dataset::Error> {
         match self {
             Self::Whole => images.read(index, &Frame::Whole, side, planes),
             Self::Centre { resize } => images.read(index, &Frame::Centre { resize }, side, planes),
             Self::ResizedCrop { seed, epoch } => {
-                let part = |size| resized_crop(size, &mut generator(b"rcrop\0\0\0", seed, epoch, index as u64));
+                let part = |size| resized_crop(size, &mut generator(b"rcrop\0\0\0", seed, epoch, key as u64));
                 images.read(index, &Frame::Part(&part), side, planes)
+            }
+            Self::Varied { part, policy, seed, epoch } => {
+                let framed = match part {
+                    VariedPart::Whole | VariedPart::CropFlip => Self::Whole,
+                    VariedPart::ResizedCrop => Self::ResizedCrop { seed, epoch },
+                };
+                framed.read(images, (index, key), side, planes)?;
+                let mut spare = vec![0; planes.len()];
+                if part == VariedPart::CropFlip {
+                    spare.copy_from_slice(planes);
+                    crop_of_view(seed, epoch, key as u64).apply(&spare, planes, side as usize);
+                }
+                let random = &mut generator(b"policy\0\0", seed, epoch, key as u64);
+                policy::vary(policy, planes, &mut spare, side as usize, random);
+                Ok(())
             }
         }
     }
@@ -51,32 +83,39 @@ pub(super) struct DecodedImages {
     pub failures: Vec<(usize, dataset::Error)>,
 }
 
-/// Decodes the images at these positions, in this order. Leaves out those that fail.
+/// Decodes the images at these positions, in this order. Leaves out those that fail. Positions beyond the images count
+/// from the first again, but such an image is varied otherwise.
 pub(super) fn decode(images: &dyn Images, requested: &[usize], view: View, side: u32) -> DecodedImages {
-    let size = plane_bytes(side);
+    let (size, count) = (plane_bytes(side), images.len().max(1));
     let mut pixels = vec![0; requested.len() * size];
     let results: Vec<Option<dataset::Error>> = pixels
         .par_chunks_mut(size)
         .zip(requested)
-        .map(|(planes, index)| view.read(images, *index, side, planes).err())
+        .map(|(planes, key)| view.read(images, (*key % count, *key), side, planes).err())
         .collect();
     let (mut labels, mut indices) = (Vec::with_capacity(requested.len()), Vec::with_capacity(requested.len()));
     let mut failures = Vec::new();
-    for (place, (index, result)) in requested.iter().zip(results).enumerate() {
+    for (place, (key, result)) in requested.iter().zip(results).enumerate() {
+        let index = key % count;
         match result {
-            Some(error) => failures.push((images.position(*index), error)),
+            Some(error) => failures.push((images.position(index), error)),
             None => {
                 // Closes the gap that failures left.
                 if labels.len() < place {
                     pixels.copy_within(place * size..(place + 1) * size, labels.len() * size);
                 }
-                labels.push(i64::from(images.labels()[*index]));
-                indices.push(*index);
+                labels.push(class(images.labels()[index]));
+                indices.push(index);
             }
         }
     }
     pixels.truncate(labels.len() * size);
     DecodedImages { pixels, labels, indices, failures }
+}
+
+/// A class as batches have it: negative for an image without a label.
+pub(super) fn class(label: u32) -> i64 {
+    if label == UNLABELLED { -1 } else { label.into() }
 }
 
 /// The corrupt images of a split, shared with the decoding threads.

@@ -4,12 +4,13 @@ use std::iter::FusedIterator;
 use std::sync::{Arc, OnceLock};
 
 use rand::seq::SliceRandom;
-use serde::Serialize;
 use tch::{Device, Tensor};
 
+use super::balance::{Balance, Repeats};
 use super::batch::{Batch, Cut, Portion, tensors};
 use super::decode::{self, Corrupt, PixelSums, View, decode};
 use super::error::LoadError;
+use super::framing::Framing;
 use super::random::generator;
 use super::shard::Shard;
 use super::stream::{self, Decoder, ImageOrder, Stream};
@@ -20,21 +21,6 @@ use distillery_core::dataset::{BLOCK, Images, MeanStd, plane_bytes};
 const SAMPLE: usize = 10_000;
 /// The most blocks that they come from, where images are unpacked in blocks.
 const SAMPLED_BLOCKS: usize = 40;
-
-/// Which part of each image is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Framing {
-    /// The whole image.
-    Whole,
-    /// A central crop, as in ImageNet's evaluation.
-    Centre {
-        /// Pixels to which the shorter side is resized first.
-        resize: u32,
-    },
-    /// A random part in every epoch, mirrored half of the time: [`resized_crop`](super::resized_crop).
-    ResizedCrop,
-}
 
 /// How a split is loaded.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +49,8 @@ pub struct Loader {
     corrupt: Arc<Corrupt>,
     turned: u64,
     mean_std: OnceLock<MeanStd>,
+    /// How often epochs show each image, where that is not once.
+    balance: Option<Balance>,
 }
 
 /// Where the pixels come from.
@@ -80,6 +68,7 @@ impl LoaderOptions {
             Framing::Whole => View::Whole,
             Framing::Centre { resize } => View::Centre { resize },
             Framing::ResizedCrop => View::ResizedCrop { seed: self.seed, epoch },
+            Framing::Varied { part, policy } => View::Varied { part, policy, seed: self.seed, epoch },
         }
     }
 }
@@ -102,7 +91,7 @@ impl Loader {
     pub fn open(images: Arc<dyn Images>, options: LoaderOptions) -> Result<Self, LoadError> {
         let LoaderOptions { side, memory_limit, device, .. } = options;
         let total = count(&*images)?;
-        if total as u64 * plane_bytes(side) as u64 > memory_limit || options.framing == Framing::ResizedCrop {
+        if total as u64 * plane_bytes(side) as u64 > memory_limit || options.framing.is_varied() {
             return Self::stream(images, options);
         }
         let corrupt = Arc::new(Corrupt::new(total));
@@ -114,7 +103,8 @@ impl Loader {
         let count = labels.len();
         let (pixels, labels) = tensors(&pixels, &labels, side)?;
         let (pixels, labels) = (pixels.f_to_device(device)?, labels.f_to_device(device)?);
-        Ok(Self { store: PixelSource::Memory { pixels, labels }, options, count, corrupt, turned, mean_std })
+        let store = PixelSource::Memory { pixels, labels };
+        Ok(Self { store, options, count, corrupt, turned, mean_std, balance: None })
     }
 
     /// Like [`open`](Self::open), but streams the images even if they fit into memory.
@@ -125,7 +115,8 @@ impl Loader {
         let count = count(&*images)?;
         let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::new());
         let window = stream::window(&*images, options.memory_limit);
-        Ok(Self { store: PixelSource::Stream { images, window }, options, count, corrupt, turned: 0, mean_std })
+        let store = PixelSource::Stream { images, window };
+        Ok(Self { store, options, count, corrupt, turned: 0, mean_std, balance: None })
     }
 
     /// Takes over the images of a split that an earlier run decoded.
@@ -137,7 +128,20 @@ impl Loader {
         let (pixels, labels) = (pixels?, labels?);
         let count = usize::try_from(labels.size()[0]).unwrap_or(0);
         let (corrupt, mean_std) = (Arc::new(Corrupt::new(count)), OnceLock::from(decoded.mean_std));
-        Ok(Self { store: PixelSource::Memory { pixels, labels }, options, count, corrupt, turned: 0, mean_std })
+        let store = PixelSource::Memory { pixels, labels };
+        Ok(Self { store, options, count, corrupt, turned: 0, mean_std, balance: None })
+    }
+
+    /// The same images, but epochs show as many of each class.
+    ///
+    /// # Errors
+    /// The labels cannot be copied from the device.
+    pub fn balanced(self, classes: u32) -> Result<Self, LoadError> {
+        let labels: Vec<i64> = match &self.store {
+            PixelSource::Memory { labels, .. } => Vec::try_from(labels.to_device(Device::Cpu))?,
+            PixelSource::Stream { images, .. } => images.labels().iter().map(|&label| decode::class(label)).collect(),
+        };
+        Ok(Self { balance: Some(Balance::new(&labels, classes)), ..self })
     }
 
     /// What [`of_decoded`](Self::of_decoded) takes over; `None` if the images are streamed or some could not be
@@ -222,23 +226,35 @@ impl Loader {
     /// or of fewer where a file's images are unpacked in blocks and two windows would not fit into memory.
     #[must_use]
     pub fn epoch(&self, epoch: u32, first_batch: u64) -> Batches {
-        self.epoch_of_view(epoch, epoch, first_batch)
+        self.varied(epoch, epoch, first_batch, self.count)
     }
 
-    /// Like [`epoch`](Self::epoch), but with the random crops of epoch `view`.
+    /// Like [`epoch`](Self::epoch), but with the random crops of view `view`: those of an image that comes several times
+    /// in the epoch are the same.
     #[must_use]
     pub fn epoch_of_view(&self, epoch: u32, view: u32, first_batch: u64) -> Batches {
+        self.varied(epoch, view, first_batch, 0)
+    }
+
+    /// `stride` is that of [`Repeats`].
+    fn varied(&self, epoch: u32, view: u32, first_batch: u64, stride: usize) -> Batches {
         let mut random = generator(b"order\0\0\0", self.options.seed, epoch, 0);
         let cut = Cut { batch_size: self.batch_size(), shard: self.options.shard };
         let skipped = usize::try_from(first_batch).unwrap_or(usize::MAX).saturating_mul(cut.batch_size);
+        let often = self.balance.as_ref().map(|balance| {
+            balance.multiplicities(self.count, &mut generator(b"balance\0", self.options.seed, epoch, 0))
+        });
+        let often = often.as_deref();
         match &self.store {
             PixelSource::Memory { pixels, labels } => {
-                let mut order: Vec<usize> = (0..self.count).collect();
+                let mut order = Repeats { often, stride: 0 }.of(0..self.count);
                 order.shuffle(&mut random);
                 self.of_memory((pixels, labels), &order[skipped.min(order.len())..], cut)
             }
             PixelSource::Stream { images, window } => {
-                self.of_stream(images, ImageOrder::shuffled(self.count, *window, skipped, &mut random), cut, view)
+                let repeats = Repeats { often, stride };
+                let order = ImageOrder::shuffled((self.count, repeats), *window, skipped, &mut random);
+                self.of_stream(images, order, cut, view)
             }
         }
     }

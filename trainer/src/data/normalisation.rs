@@ -12,6 +12,8 @@ pub struct Normalisation {
     pub std: [f64; 3],
     scale: Tensor,
     offset: Tensor,
+    /// The mean colour, which becomes 0: bytes as float32, [1, 3, 1, 1].
+    pub blank: Tensor,
 }
 
 impl Normalisation {
@@ -20,10 +22,11 @@ impl Normalisation {
     pub fn new(mean: [f64; 3], std: [f64; 3], device: Device) -> Self {
         let channels = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(device);
         let [scale, offset] = MeanStd { mean, std }.scale_and_offset().map(channels);
-        Self { mean, std, scale, offset }
+        let blank = channels(mean.map(|mean| (255.0 * mean) as f32));
+        Self { mean, std, scale, offset, blank }
     }
 
-    /// Converts bytes [B, 3, S, S] to float32.
+    /// Converts bytes [B, 3, S, S], or numbers in their range, to float32.
     pub fn apply(&self, images: &Tensor) -> Tensor {
         let mut scaled = images * &self.scale;
         scaled += &self.offset;

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tch::Device;
 
-use super::loader::{Framing, Loader, LoaderOptions};
+use super::framing::{Framing, VariedPart};
+use super::loader::{Loader, LoaderOptions};
 use super::shard::Shard;
 use super::split_hashes::{CacheAction, SplitHashes, SplitToHash};
 use crate::cache::Cache;
 use crate::cache::images::ImageFile;
 use crate::error::{Error, Result};
 use crate::worker_link::report::{Report, warning};
-use distillery_core::dataset::{Classes, Dataset, DatasetOptions, MeanStd, SelectedImages, Selection};
+use distillery_core::dataset::{Classes, Dataset, DatasetOptions, Joined, MeanStd, SelectedImages, Selection};
 use distillery_core::protocol::{Event, Level};
-use distillery_core::spec::{Augmentation, DatasetSpec, EvalPart, TrainingPlan};
+use distillery_core::spec::{Augmentation, DatasetSpec, EvalPart, Policy, Sampling, TrainingPlan};
 
 /// Changes whenever images are decoded differently than before.
 pub const DECODER: u32 = 2;
@@ -32,6 +33,8 @@ pub struct Data {
     pub splits: SplitNames,
     /// Which images of the splits are used.
     pub selected: SelectionHashes,
+    /// Number of training images of each class, unreadable ones included.
+    pub class_counts: Vec<u64>,
     /// For the student's input.
     pub mean_std: MeanStd,
     pub split_hashes: SplitHashes,
@@ -43,6 +46,8 @@ pub struct Data {
 #[derive(Debug)]
 pub struct SplitNames {
     pub train: String,
+    /// Trained on without labels.
+    pub unlabelled: Option<String>,
     pub eval: String,
 }
 
@@ -81,53 +86,77 @@ impl Data {
         let dataset = Arc::new(Dataset::open(&location.path, &options)?);
         let selection = dataset.select(spec.dataset.selection()).map_err(|fault| fault.error)?;
         tell(&selection, report);
-        let splits = SplitNames { train: selection.train.split.clone(), eval: selection.eval.split.clone() };
-        let selected = SelectionHashes { train: selection.train.digest(), eval: selection.eval.digest() };
-        let mut dropped = 0;
-        let mut to_hash: Vec<SplitToHash> = Vec::new();
-        let columns = json!([image_column, label_column]);
-        let mut open = |selected: &SelectedImages, framing: Framing| {
-            let options = LoaderOptions {
-                side: *image_size,
-                framing,
-                batch_size: spec.training.batch_size,
-                shard: resources.shard,
-                seed: spec.training.seed,
-                memory_limit: resources.memory_limit,
-                device: resources.device,
-            };
-            let source = SplitSource { dataset: &dataset, selected, columns: &columns };
-            let (loader, then) = source.load(options, resources.cache.as_ref(), report)?;
-            match to_hash.iter_mut().find(|split| split.name == selected.split) {
-                Some(split) => split.then.push(then),
-                None => to_hash.push(SplitToHash { name: selected.split.clone(), then: vec![then] }),
-            }
-            dropped += warn_of_corrupt_images(&selected.split, &loader, report);
-            if loader.turned() > 0 {
-                let (count, split) = (loader.turned(), &selected.split);
-                info(
-                    report,
-                    match count {
-                        1 => format!("1 image of the {split} split is turned upright, as its EXIF data says"),
-                        _ => format!("{count} images of the {split} split are turned upright, as their EXIF data says"),
-                    },
-                );
-            }
-            Ok::<_, Error>(loader)
+        let splits = SplitNames {
+            train: selection.train.split.clone(),
+            unlabelled: selection.unlabelled.as_ref().map(|(split, _)| split.clone()),
+            eval: selection.eval.split.clone(),
         };
+        let selected = SelectionHashes { train: selection.train.digest(), eval: selection.eval.digest() };
+        let columns = json!([image_column, label_column]);
+        let options = LoaderOptions {
+            side: *image_size,
+            framing: Framing::Whole,
+            batch_size: spec.training.batch_size,
+            shard: resources.shard,
+            seed: spec.training.seed,
+            memory_limit: resources.memory_limit,
+            device: resources.device,
+        };
+        let mut opening = Opening { dataset: &dataset, columns: &columns, options, to_hash: Vec::new(), dropped: 0 };
         let augmentation = spec.training.augmentation;
-        let train_framing =
-            if augmentation == Augmentation::ResizedCropFlip { Framing::ResizedCrop } else { Framing::Whole };
-        let train = open(&selection.train, train_framing)?;
-        let eval = open(&selection.eval, spec.dataset.eval_part(augmentation).into())?;
+        let of_train = (train_framing(augmentation, spec.training.policy()), splits.unlabelled.as_deref());
+        let of_eval = (spec.dataset.eval_part(augmentation).into(), None);
+        let cache = resources.cache.as_ref();
+        let mut train = opening.open(&selection.train, of_train, cache, report)?;
+        let eval = opening.open(&selection.eval, of_eval, cache, report)?;
+        let Opening { to_hash, dropped, .. } = opening;
         let given = MeanStd::of_both(spec.dataset.mean, spec.dataset.std);
         let mean_std = given.unwrap_or_else(|| train.mean_std());
         let classes = dataset.classes().clone();
+        let class_counts = class_counts(&selection.train.labels, classes.count);
+        if spec.training.sampling == Some(Sampling::Balanced) {
+            train = train.balanced(classes.count)?;
+            info(report, balance_note(&class_counts));
+        }
         // Rank 0 hashes for all and tells the others what they need.
         let to_hash = if resources.shard.rank == 0 { to_hash } else { vec![] };
         let split_hashes = SplitHashes::start(dataset, to_hash);
         let path = location.path.clone();
-        Ok(Self { path, classes, train, eval, splits, selected, mean_std, split_hashes, dropped })
+        Ok(Self { path, classes, train, eval, splits, selected, class_counts, mean_std, split_hashes, dropped })
+    }
+}
+
+fn class_counts(labels: &[u32], classes: u32) -> Vec<u64> {
+    let mut counts = vec![0; classes as usize];
+    labels.iter().for_each(|&label| counts[label as usize] += 1);
+    counts
+}
+
+/// Says how often an epoch shows the images of the smallest and the largest class.
+fn balance_note(counts: &[u64]) -> String {
+    let present: Vec<u64> = counts.iter().copied().filter(|&count| count > 0).collect();
+    let share = counts.iter().sum::<u64>() as f64 / present.len().max(1) as f64;
+    let [least, most] = [present.iter().min(), present.iter().max()].map(|count| count.copied().unwrap_or(1));
+    format!(
+        "sampling balanced: an epoch shows {share:.0} images of each of {} classes; of the smallest class ({least} images) \
+         each {:.1} times, of the largest ({most}) each {:.2} times on average",
+        present.len(),
+        share / least as f64,
+        share / most as f64
+    )
+}
+
+/// What of a training image is decoded. Operations come after the crop, which then is taken there, too.
+fn train_framing(augmentation: Augmentation, policy: Option<Policy>) -> Framing {
+    let part = match augmentation {
+        Augmentation::None => VariedPart::Whole,
+        Augmentation::CropFlip => VariedPart::CropFlip,
+        Augmentation::ResizedCropFlip => VariedPart::ResizedCrop,
+    };
+    match policy {
+        Some(policy) => Framing::Varied { part, policy },
+        None if augmentation == Augmentation::ResizedCropFlip => Framing::ResizedCrop,
+        None => Framing::Whole,
     }
 }
 
@@ -154,6 +183,54 @@ impl From<EvalPart> for Framing {
     }
 }
 
+/// Opens the splits of a run.
+struct Opening<'a> {
+    dataset: &'a Dataset,
+    columns: &'a Value,
+    /// But for the framing.
+    options: LoaderOptions,
+    to_hash: Vec<SplitToHash>,
+    /// Images that could not be decoded.
+    dropped: u64,
+}
+
+impl Opening<'_> {
+    /// Opens images of a split, with those of a split without labels behind them. Warnings go to `report`.
+    fn open(
+        &mut self,
+        selected: &SelectedImages,
+        (framing, unlabelled): (Framing, Option<&str>),
+        cache: Option<&Cache>,
+        report: &mut dyn Report,
+    ) -> Result<Loader> {
+        let options = LoaderOptions { framing, ..self.options };
+        let source = SplitSource { dataset: self.dataset, selected, columns: self.columns };
+        let (loader, then) = match unlabelled {
+            None => source.load(options, cache, report)?,
+            Some(split) => (source.load_with(split, options)?, CacheAction::Nothing),
+        };
+        let others = unlabelled.map(|split| (split, CacheAction::Nothing));
+        for (name, then) in [(selected.split.as_str(), then)].into_iter().chain(others) {
+            match self.to_hash.iter_mut().find(|split| split.name == name) {
+                Some(split) => split.then.push(then),
+                None => self.to_hash.push(SplitToHash { name: name.to_owned(), then: vec![then] }),
+            }
+        }
+        self.dropped += warn_of_corrupt_images(&selected.split, &loader, report);
+        if loader.turned() > 0 {
+            let (count, split) = (loader.turned(), &selected.split);
+            info(
+                report,
+                match count {
+                    1 => format!("1 image of the {split} split is turned upright, as its EXIF data says"),
+                    _ => format!("{count} images of the {split} split are turned upright, as their EXIF data says"),
+                },
+            );
+        }
+        Ok(loader)
+    }
+}
+
 /// Images of a data set that is read with the given columns.
 struct SplitSource<'a> {
     dataset: &'a Dataset,
@@ -162,6 +239,13 @@ struct SplitSource<'a> {
 }
 
 impl SplitSource<'_> {
+    /// Loads the images and, behind them, those of another split without their labels.
+    fn load_with(&self, unlabelled: &str, options: LoaderOptions) -> Result<Loader> {
+        let labelled = self.selected.open(self.dataset)?;
+        let joined = Joined::new(labelled, self.dataset.without_labels(unlabelled)?);
+        Ok(Loader::open(Arc::new(joined), options)?)
+    }
+
     /// Loads the images, from the cache where an earlier run left them there.
     fn load(
         &self,

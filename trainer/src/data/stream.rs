@@ -10,6 +10,7 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use tch::{Device, TchError, Tensor};
 
+use super::balance::Repeats;
 use super::batch::{Batch, Cut, Portion, tensors};
 use super::decode::{Corrupt, View, decode};
 use super::error::LoadError;
@@ -40,12 +41,18 @@ pub(super) struct ImageOrder {
 }
 
 impl ImageOrder {
-    /// Blocks in random order, and images shuffled within windows of blocks. Leaves out the first `skipped` images.
-    pub(super) fn shuffled(count: usize, window: usize, skipped: usize, random: &mut impl Rng) -> Self {
+    /// Blocks in random order, and images shuffled within windows of blocks, each as often as it `repeats`. Leaves out the
+    /// first `skipped` images.
+    pub(super) fn shuffled(
+        (count, repeats): (usize, Repeats<'_>),
+        window: usize,
+        skipped: usize,
+        random: &mut impl Rng,
+    ) -> Self {
         let mut blocks = blocks(count);
         blocks.shuffle(random);
         let mixed = |blocks: &[Range<usize>]| {
-            let mut images: Vec<usize> = blocks.iter().cloned().flatten().collect();
+            let mut images = repeats.of(blocks.iter().cloned().flatten());
             images.shuffle(random);
             (blocks.iter().map(|block| block.start).collect(), images)
         };

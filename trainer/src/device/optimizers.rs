@@ -40,6 +40,25 @@ unsafe extern "C" {
         weight_decay: f64,
         epsilon: f64,
     ) -> *mut c_char;
+    fn distillery_lamb(
+        parameters: *const *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        first: *const *mut C_tensor,
+        second: *const *mut C_tensor,
+        count: i64,
+        rate: *const C_tensor,
+        step: *const C_tensor,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        epsilon: f64,
+    ) -> *mut c_char;
+    fn distillery_average(
+        averages: *const *mut C_tensor,
+        tensors: *const *mut C_tensor,
+        count: i64,
+        weight: f64,
+    ) -> *mut c_char;
 }
 
 /// Removes the tensors' gradients, so that the next backward sets them rather than adding to zeros.
@@ -82,17 +101,17 @@ pub(crate) fn sgd(
     });
 }
 
-/// The parameters of AdamW except its learning rate.
+/// The parameters of AdamW or LAMB except the learning rate.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Adamw {
+pub(crate) struct Adaptive {
     pub beta1: f64,
     pub beta2: f64,
     pub weight_decay: f64,
     pub epsilon: f64,
 }
 
-/// What a step of AdamW updates, and the gradients.
-pub(crate) struct AdamwState<'a> {
+/// What a step of AdamW or LAMB updates, and the gradients.
+pub(crate) struct AdaptiveState<'a> {
     pub values: &'a [Tensor],
     pub gradients: &'a [Tensor],
     /// Running means of the gradients.
@@ -103,11 +122,36 @@ pub(crate) struct AdamwState<'a> {
 
 /// A step of AdamW. On the device of the values are the learning rate, a float32 scalar, and the step's number from 1,
 /// an int64 one.
-pub(crate) fn adamw(
-    AdamwState { values, gradients, first, second }: &AdamwState<'_>,
+pub(crate) fn adamw(state: &AdaptiveState<'_>, learning_rate: &Tensor, step: &Tensor, adaptive: Adaptive) {
+    adapt(distillery_adamw, state, learning_rate, step, adaptive);
+}
+
+/// A step of LAMB, as [`adamw`].
+pub(crate) fn lamb(state: &AdaptiveState<'_>, learning_rate: &Tensor, step: &Tensor, adaptive: Adaptive) {
+    adapt(distillery_lamb, state, learning_rate, step, adaptive);
+}
+
+/// The type of [`distillery_adamw`] and [`distillery_lamb`].
+type Step = unsafe extern "C" fn(
+    *const *mut C_tensor,
+    *const *mut C_tensor,
+    *const *mut C_tensor,
+    *const *mut C_tensor,
+    i64,
+    *const C_tensor,
+    *const C_tensor,
+    f64,
+    f64,
+    f64,
+    f64,
+) -> *mut c_char;
+
+fn adapt(
+    by: Step,
+    AdaptiveState { values, gradients, first, second }: &AdaptiveState<'_>,
     learning_rate: &Tensor,
     step: &Tensor,
-    Adamw { beta1, beta2, weight_decay, epsilon }: Adamw,
+    Adaptive { beta1, beta2, weight_decay, epsilon }: Adaptive,
 ) {
     assert!([gradients, first, second].iter().all(|list| list.len() == values.len()));
     let (values, gradients) = (Pointers::of(values), Pointers::of(gradients));
@@ -115,7 +159,13 @@ pub(crate) fn adamw(
     let (count, rate, step) = (values.count(), learning_rate.as_ptr(), step.as_ptr());
     let (values, gradients, first, second) = (values.first(), gradients.first(), first.first(), second.first());
     // SAFETY: as above.
-    unwrap(unsafe {
-        distillery_adamw(values, gradients, first, second, count, rate, step, beta1, beta2, weight_decay, epsilon)
-    });
+    unwrap(unsafe { by(values, gradients, first, second, count, rate, step, beta1, beta2, weight_decay, epsilon) });
+}
+
+/// Moves each of `averages` by `weight` of the way to its tensor.
+pub(crate) fn average(averages: &[Tensor], tensors: &[Tensor], weight: f64) {
+    assert_eq!(averages.len(), tensors.len());
+    let (averages, tensors) = (Pointers::of(averages), Pointers::of(tensors));
+    // SAFETY: as above.
+    unwrap(unsafe { distillery_average(averages.first(), tensors.first(), averages.count(), weight) });
 }

@@ -1,7 +1,9 @@
-//! The distillation losses of one region: Hinton et al. 2015 (kd), Zhao et al. 2022 (dkd), Yang et al. 2023 (nkd).
+//! The distillation losses of one region: Hinton et al. 2015 (kd), Zhao et al. 2022 (dkd), Yang et al. 2023 (nkd), Zheng
+//! and Yang 2024 (ttm, wttm), Huang et al. 2022 (dist).
 //!
 //! Pure functions from logits of student and teacher [*, K] (float32) and labels `[*]` to one value per leading
-//! position `[*]`. Everything stays in the log domain, so that a confident teacher does not lead to log 0.
+//! position `[*]`. All but dist look at one position at a time, and stay in the log domain, so that a confident teacher
+//! does not lead to log 0.
 
 use tch::{Kind, Tensor};
 
@@ -26,10 +28,35 @@ pub enum Loss {
         /// Whether q̂ and p̂ are over the classes other than the target.
         exclude_target: bool,
     },
+    /// KL(teacher at temperature T ‖ student at temperature 1).
+    Ttm {
+        /// 1 / γ of the power transform.
+        temperature: f64,
+    },
+    /// Σ q^(1/T) · KL(teacher at temperature T ‖ student at temperature 1).
+    Wttm { temperature: f64 },
+    /// T² · (beta · (1 − correlation over classes) + gamma · (1 − mean correlation over images)).
+    Dist {
+        temperature: f64,
+        /// Weight of the correlation over the classes of an image.
+        beta: f64,
+        /// Weight of the correlations over the images of a batch.
+        gamma: f64,
+    },
 }
 
 impl Loss {
-    /// The loss `[*]` of `student` [*, K] against `teacher` [*, K] where the labels are `target` `[*]`.
+    /// Whether another label gives another loss.
+    #[must_use]
+    pub fn depends_on_label(&self) -> bool {
+        match self {
+            Self::Dkd { .. } | Self::Nkd { .. } => true,
+            Self::Kd { .. } | Self::Ttm { .. } | Self::Wttm { .. } | Self::Dist { .. } => false,
+        }
+    }
+
+    /// The loss `[*]` of `student` [*, K] against `teacher` [*, K] where the labels are `target` `[*]`. The first
+    /// dimension is that of the images.
     pub fn of(&self, student: &Tensor, teacher: &Tensor, target: &Tensor) -> Tensor {
         match *self {
             Self::Kd { temperature } => kd(student, teacher, temperature),
@@ -37,6 +64,9 @@ impl Loss {
             Self::Nkd { temperature, gamma, exclude_target } => {
                 nkd(student, teacher, target, temperature, gamma, exclude_target)
             }
+            Self::Ttm { temperature } => ttm(student, teacher, temperature),
+            Self::Wttm { temperature } => wttm(student, teacher, temperature),
+            Self::Dist { temperature, beta, gamma } => dist(student, teacher, temperature, beta, gamma),
         }
     }
 }
@@ -79,6 +109,49 @@ pub fn nkd(
         log_softmax(&teacher).exp() * log_softmax(&student)
     };
     -of_target - sum_classes(&distributed) * (gamma * temperature * temperature)
+}
+
+/// KL(q^γ / Σ q^γ ‖ p) with γ = 1/T, as in `distiller_zoo/ttm.py` of the authors: the power transform of a softmax is the
+/// softmax at temperature T. There is no factor T².
+pub fn ttm(student: &Tensor, teacher: &Tensor, temperature: f64) -> Tensor {
+    divergence(&log_softmax(student), &log_softmax(&(teacher / temperature)))
+}
+
+/// Σ q^γ · KL(q^γ / Σ q^γ ‖ p) with γ = 1/T, as in `distiller_zoo/wttm.py` of the authors: a smooth teacher counts more.
+pub fn wttm(student: &Tensor, teacher: &Tensor, temperature: f64) -> Tensor {
+    let log_powers = log_softmax(teacher) / temperature;
+    let weight = log_powers.logsumexp([-1_i64].as_slice(), false).exp();
+    weight * divergence(&log_softmax(student), &log_softmax(&log_powers))
+}
+
+/// T² · (beta · (1 − ρ over the classes) + gamma · mean over the classes of (1 − ρ over the images)), with ρ the
+/// correlation of the softmaxes at temperature T, as in `dist_kd.py` of the authors. The second part is the same for all
+/// images of a batch, and is taken for each position of [B, *, K] apart.
+pub fn dist(student: &Tensor, teacher: &Tensor, temperature: f64, beta: f64, gamma: f64) -> Tensor {
+    let softmax = |logits: &Tensor| (logits / temperature).softmax(-1, None::<Kind>);
+    let (p, q) = (softmax(student), softmax(teacher));
+    let over_classes = 1.0 - correlation(&p, &q, -1);
+    let over_images = 1.0 - correlation(&p, &q, 0).mean_dim([-1_i64].as_slice(), false, None::<Kind>);
+    (over_classes * beta + over_images * gamma) * (temperature * temperature)
+}
+
+/// Pearson's correlation along a dimension, which is dropped; 0 where one side does not vary.
+fn correlation(one: &Tensor, other: &Tensor, dim: i64) -> Tensor {
+    let dim = [dim];
+    let dim = dim.as_slice();
+    let centred = |values: &Tensor| values - values.mean_dim(dim, true, None::<Kind>);
+    let (one, other) = (centred(one), centred(other));
+    let norm = |values: &Tensor| values.norm_scalaropt_dim(2.0, dim, false);
+    (&one * &other).sum_dim_intlist(dim, false, None::<Kind>) / (norm(&one) * norm(&other) + 1e-8)
+}
+
+/// (z − mean) / (std + 1e-7) over the classes of logits [*, K], with the deviation of a sample (Sun et al., CVPR 2024, as
+/// in their code).
+#[must_use]
+pub fn standardised(logits: &Tensor) -> Tensor {
+    let classes = [-1_i64];
+    let classes = classes.as_slice();
+    (logits - logits.mean_dim(classes, true, None::<Kind>)) / (logits.std_dim(classes, true, true) + 1e-7)
 }
 
 fn log_softmax(logits: &Tensor) -> Tensor {

@@ -3,7 +3,9 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::loss::region::Loss;
+use crate::loss::clustering::clustering;
+use crate::loss::region::{Loss, standardised};
+use crate::loss::target::{MixedLabels, Target};
 use distillery_core::spec::{BaseLoss, DistillationSpec, Grouping};
 
 /// Logits of the regions of a batch.
@@ -66,6 +68,24 @@ pub struct Distilled {
     pub per_scale: Tensor,
     /// Fraction of each scale's regions that are complementary: `[scales]`
     pub complementary_per_scale: Tensor,
+    /// How similar the regions are to each other, before its weight: a scalar with gradient. `None` without that part.
+    pub clustering: Option<Tensor>,
+}
+
+impl Distilled {
+    /// The mean with `other`, in which this one has the weight `share` (a scalar), without the clustering.
+    fn mixed_with(&self, other: &Self, share: &Tensor) -> Self {
+        let mean = |own: &Tensor, other: &Tensor| other.lerp_tensor(own, &share.to_kind(own.kind()));
+        Self {
+            loss: mean(&self.loss, &other.loss),
+            consistent: mean(&self.consistent, &other.consistent),
+            complementary: mean(&self.complementary, &other.complementary),
+            complementary_fraction: mean(&self.complementary_fraction, &other.complementary_fraction),
+            per_scale: mean(&self.per_scale, &other.per_scale),
+            complementary_per_scale: mean(&self.complementary_per_scale, &other.complementary_per_scale),
+            clustering: None,
+        }
+    }
 }
 
 /// The weights of the two groups of regions.
@@ -85,6 +105,10 @@ pub struct Distillation {
     /// When a region counts as consistent.
     pub grouping: Grouping,
     pub weights: GroupWeights,
+    /// Whether `base` gets standardised logits.
+    pub is_standardised: bool,
+    /// Weight of the [clustering] beside the distillation loss; `None` without it.
+    pub clustering: Option<f64>,
     /// The weight of each region's scale: `[N]`
     region_weights: Tensor,
     /// Averages regions by scale: [scales, N]
@@ -106,12 +130,22 @@ impl Distillation {
                 gamma: spec.gamma.unwrap_or(8.0),
                 exclude_target: spec.exclude_target.unwrap_or(false),
             },
+            BaseLoss::Ttm => Loss::Ttm { temperature },
+            BaseLoss::Wttm => Loss::Wttm { temperature },
+            BaseLoss::Dist => {
+                Loss::Dist { temperature, beta: spec.beta.unwrap_or(1.0), gamma: spec.gamma.unwrap_or(1.0) }
+            }
         };
         let grouping = spec.grouping.unwrap_or(Grouping::Label);
         let weights = GroupWeights { consistent: spec.weights.consistent, complementary: spec.weights.complementary };
-        Some(Self::from_parts(base, &spec.scales, &spec.scale_weights, grouping, weights, device))
+        Some(Self {
+            is_standardised: spec.logit_standardisation.unwrap_or(false),
+            clustering: spec.weights.clustering,
+            ..Self::from_parts(base, &spec.scales, &spec.scale_weights, grouping, weights, device)
+        })
     }
 
+    /// Without standardised logits and clustering.
     #[must_use]
     pub fn from_parts(
         base: Loss,
@@ -135,6 +169,8 @@ impl Distillation {
             scales: scales.to_vec(),
             grouping,
             weights,
+            is_standardised: false,
+            clustering: None,
             region_weights: Tensor::from_slice(&region_weights).to_device(device),
             scale_means: Tensor::from_slice(&scale_means).view([scales.len() as i64, total as i64]).to_device(device),
         }
@@ -143,13 +179,41 @@ impl Distillation {
     /// The loss of a batch with labels `target` `[B]`.
     #[must_use]
     pub fn apply(&self, student: &Regions, teacher: &Regions, target: &Tensor) -> Distilled {
-        let complementary = self.agrees(teacher, target).logical_not();
+        self.apply_mixed(student, teacher, &Target::of(target))
+    }
+
+    /// The loss of a batch whose images may be mixed: then the mean of the losses with both labels, weighted by their
+    /// shares, as for the cross entropy. A region that is consistent by one of the labels only so counts with its share
+    /// on either side. The clustering is that of the mixed image.
+    #[must_use]
+    pub fn apply_mixed(&self, student: &Regions, teacher: &Regions, target: &Target) -> Distilled {
+        let clustering = self.clustering.map(|_| clustering(&student.local, &teacher.local, &self.scales));
+        Distilled { clustering, ..self.of_labels(student, teacher, target) }
+    }
+
+    fn of_labels(&self, student: &Regions, teacher: &Regions, target: &Target) -> Distilled {
+        let losses = self.losses(student, teacher, &target.labels);
+        let own = self.of_losses(&losses, teacher, &target.labels);
+        let Some(MixedLabels { labels, own_share }) = &target.mixed else { return own };
+        let losses = if self.base.depends_on_label() { self.losses(student, teacher, labels) } else { losses };
+        own.mixed_with(&self.of_losses(&losses, teacher, labels), own_share)
+    }
+
+    /// The unweighted loss of each region: [B, N]
+    fn losses(&self, student: &Regions, teacher: &Regions, target: &Tensor) -> Tensor {
         let target = target.unsqueeze(1).expand([-1, student.local.size()[1]], false);
-        let losses = self.base.of(&student.local, &teacher.local, &target);
-        let complementary = complementary.to_kind(losses.kind());
+        if self.is_standardised {
+            return self.base.of(&standardised(&student.local), &standardised(&teacher.local), &target);
+        }
+        self.base.of(&student.local, &teacher.local, &target)
+    }
+
+    /// All but the clustering, which depends on no label.
+    fn of_losses(&self, losses: &Tensor, teacher: &Regions, target: &Tensor) -> Distilled {
+        let complementary = self.agrees(teacher, target).logical_not().to_kind(losses.kind());
         let GroupWeights { consistent, complementary: of_complementary } = self.weights;
         let group_weights = &complementary * (of_complementary - consistent) + consistent;
-        let weighted = group_weights * &self.region_weights * &losses;
+        let weighted = group_weights * &self.region_weights * losses;
         let loss = weighted.mean(None::<Kind>);
         let contribution = (weighted.detach() * &complementary).mean(None::<Kind>);
         let of_scales = |values: &Tensor| {
@@ -162,6 +226,7 @@ impl Distillation {
             complementary_fraction: complementary.mean(None::<Kind>),
             per_scale: of_scales(&losses.detach()),
             complementary_per_scale: of_scales(&complementary),
+            clustering: None,
             loss,
         }
     }

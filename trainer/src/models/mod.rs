@@ -253,7 +253,13 @@ impl Network {
     /// Indices in [`weights`](Self::weights) of what the head has: of the zoo's networks the classifier's weight and bias.
     #[must_use]
     pub fn head_weights(&self) -> Vec<usize> {
-        self.training.head.weights().collect()
+        self.training.head.weights().filter(|&index| index < self.state).collect()
+    }
+
+    /// The names of the tensors of the head in the state dict.
+    #[must_use]
+    pub fn head_names(&self) -> HashSet<&str> {
+        self.head_weights().into_iter().map(|index| self.weights[index].name.as_str()).collect()
     }
 
     /// The tensors that an optimiser updates, in order.
@@ -310,28 +316,33 @@ impl Network {
     }
 
     fn compiled(&self, kind: Kind, batch_size: u32, side: u32, fuses: bool) -> Self {
-        let constant = |weight: &Weight| Weight {
+        let program = self.source.program(self.classes, side);
+        let copy = self.with_weights(&[]);
+        let frozen = Some(Frozen::new(program, &copy.weights, kind, i64::from(batch_size), fuses));
+        Self { compute: kind, frozen, ..copy }
+    }
+
+    /// A copy without gradients whose first weights are these, which keep their storage, and whose others are its own.
+    #[must_use]
+    pub fn with_weights(&self, values: &[Tensor]) -> Self {
+        let constant = |(index, weight): (usize, &Weight)| Weight {
             name: weight.name.clone(),
-            tensor: weight.tensor.detach(),
+            tensor: values.get(index).unwrap_or(&weight.tensor).detach(),
             trained: false,
             ..*weight
         };
-        let weights: Vec<Weight> = self.weights.iter().map(constant).collect();
-        let program = self.source.program(self.classes, side);
-        let frozen = Some(Frozen::new(program, &weights, kind, i64::from(batch_size), fuses));
-        let (training, evaluation) = (Arc::clone(&self.training), Arc::clone(&self.evaluation));
-        let Self { classes, state, kind: of_weights, .. } = *self;
+        let Self { classes, state, kind, compute, .. } = *self;
         Self {
             source: self.source.clone(),
             classes,
-            training,
-            evaluation,
-            weights,
+            training: Arc::clone(&self.training),
+            evaluation: Arc::clone(&self.evaluation),
+            weights: self.weights.iter().enumerate().map(constant).collect(),
             state,
             noise: None,
-            kind: of_weights,
-            compute: kind,
-            frozen,
+            kind,
+            compute,
+            frozen: None,
         }
     }
 

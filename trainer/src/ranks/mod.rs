@@ -207,20 +207,22 @@ impl Ranks {
         self.distributed.as_ref().is_some_and(|distributed| distributed.weight == 0.0)
     }
 
-    /// Computes the gradients of a loss, averaged over all ranks by their weights.
-    pub fn backward(&mut self, loss: &Tensor) {
+    /// Computes the gradients of a loss, averaged over all ranks by their weights. Those of a step's further losses are
+    /// added to those of its `first`.
+    pub fn backward(&mut self, loss: &Tensor, is_first: bool) {
         let is_leader = self.is_leader();
         let Some(Distributed { group, decisions: Some(decisions), weight, .. }) = &mut self.distributed else {
             return loss.backward();
         };
-        let decision = if is_leader { decisions.next.to_number() } else { 0.0 };
+        let decision = if is_leader && is_first { decisions.next.to_number() } else { 0.0 };
         let loss = if *weight == 1.0 { loss.shallow_clone() } else { loss * *weight };
         let loss = loss + (&decisions.parameter * decision).sum(Kind::Float);
         // tch's operators panic as well.
         group.prepare_backward(&loss).unwrap_or_else(|error| panic!("{error}"));
         loss.backward();
         let mut gradient = decisions.parameter.grad();
-        decisions.sent.push_back(gradient.copy());
+        // A step has one decision.
+        decisions.sent.extend(is_first.then(|| gradient.copy()));
         let _ = gradient.zero_();
     }
 

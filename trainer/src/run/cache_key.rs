@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::manifest::Versions;
 use super::setup::Setup;
+use crate::data::normalisation::Normalisation;
 use crate::data::open::DECODER;
 use crate::error::Result;
 use crate::settings::Settings;
@@ -15,7 +16,7 @@ pub(super) fn logits_key(spec: &TrainingPlan, settings: &Settings, setup: &mut S
     let training = &spec.training;
     let seed = matches!(training.teacher_cache, Some(TeacherCache::Views(_))).then_some(training.seed);
     let split = setup.data.splits.train.clone();
-    Ok(json!({
+    let mut key = json!({
         "asked": teacher_key(spec, settings, setup, &split)?,
         "images": [
             json!(setup.data.selected.train), json!(setup.data.train.len()), json!(training.augmentation), json!(seed),
@@ -23,7 +24,19 @@ pub(super) fn logits_key(spec: &TrainingPlan, settings: &Settings, setup: &mut S
         // In memory, unreadable images are left out before the others are numbered.
         "numbered_in_memory": setup.data.train.is_in_memory(),
         "batch_size": training.batch_size,
-    }))
+    });
+    if let Some(split) = setup.data.splits.unlabelled.clone() {
+        key["unlabelled"] = json!([&split, setup.data.split_hashes.get()?.get(&split)]);
+    }
+    // Without them, the key is that of earlier versions. What is erased gets the mean colour of the student's images.
+    if let Some(policy) = training.policy() {
+        key["policy"] = json!(policy);
+    }
+    if let Some(probability) = training.random_erasing {
+        let Normalisation { mean, .. } = &setup.objective.normalisation;
+        key["erasing"] = json!([json!(probability), json!(mean)]);
+    }
+    Ok(key)
 }
 
 /// Everything that the teacher's outputs for a split depend on.

@@ -22,7 +22,7 @@ impl Run<'_> {
     /// Another rank is gone.
     pub(super) fn is_finished(&mut self) -> Result<bool> {
         let counters = &self.setup.counters;
-        if counters.epoch < self.spec.training.epochs {
+        if !counters.is_over(self.spec.training.epochs) {
             return Ok(false);
         }
         let written = if self.ranks.is_leader() { outputs::written(self.output, counters) } else { None };

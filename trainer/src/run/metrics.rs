@@ -16,10 +16,14 @@ pub enum Metric {
     Loss,
     CrossEntropy,
     Top1,
+    /// The fraction of the images that have a label.
+    LabelledFraction,
     DistillationLoss,
     ConsistentLoss,
     ComplementaryLoss,
     ComplementaryFraction,
+    /// How similar the regions are to each other.
+    Clustering,
     /// The mean loss of one scale's regions.
     ScaleLoss {
         /// The scale's position in the specification.
@@ -60,10 +64,12 @@ impl fmt::Display for Metric {
             Self::Loss => f.write_str(series::TRAIN_LOSS),
             Self::CrossEntropy => f.write_str(series::TRAIN_LOSS_CE),
             Self::Top1 => f.write_str(series::TRAIN_TOP1),
+            Self::LabelledFraction => f.write_str(series::TRAIN_LABELLED_FRACTION),
             Self::DistillationLoss => f.write_str(series::TRAIN_LOSS_DISTILL),
             Self::ConsistentLoss => f.write_str(series::TRAIN_LOSS_CONSISTENT),
             Self::ComplementaryLoss => f.write_str(series::TRAIN_LOSS_COMPLEMENTARY),
             Self::ComplementaryFraction => f.write_str(series::COMPLEMENTARY_FRACTION),
+            Self::Clustering => f.write_str(series::TRAIN_LOSS_CLUSTERING),
             Self::ScaleLoss { scale, .. } => f.write_str(&series::scale_loss(*scale)),
             Self::ScaleComplementaryFraction { scale, .. } => {
                 f.write_str(&series::scale_complementary_fraction(*scale))
@@ -79,6 +85,8 @@ pub struct StepMetrics<'a> {
     pub cross_entropy: &'a Tensor,
     /// Percent of images whose label has the largest logit.
     pub top1: Tensor,
+    /// `[B]`, negative without one.
+    labels: &'a Tensor,
     /// `None` for plain training.
     pub distilled: Option<&'a Distilled>,
 }
@@ -90,11 +98,11 @@ impl<'a> StepMetrics<'a> {
         loss: &'a Tensor,
         cross_entropy: &'a Tensor,
         logits: &Tensor,
-        labels: &Tensor,
+        labels: &'a Tensor,
         distilled: Option<&'a Distilled>,
     ) -> Self {
         let top1 = logits.argmax(-1, false).eq_tensor(labels).to_kind(Kind::Float).mean(None::<Kind>) * 100.0;
-        Self { loss, cross_entropy, top1, distilled }
+        Self { loss, cross_entropy, top1, labels, distilled }
     }
 
     fn value(&self, metric: Metric) -> Tensor {
@@ -103,10 +111,12 @@ impl<'a> StepMetrics<'a> {
             Metric::Loss => self.loss.detach(),
             Metric::CrossEntropy => self.cross_entropy.detach(),
             Metric::Top1 => self.top1.shallow_clone(),
+            Metric::LabelledFraction => self.labels.ge(0).to_kind(Kind::Float).mean(None::<Kind>),
             Metric::DistillationLoss => distilled().loss.detach(),
             Metric::ConsistentLoss => distilled().consistent.shallow_clone(),
             Metric::ComplementaryLoss => distilled().complementary.shallow_clone(),
             Metric::ComplementaryFraction => distilled().complementary_fraction.shallow_clone(),
+            Metric::Clustering => distilled().clustering.as_ref().expect("the loss has this part").detach(),
             Metric::ScaleLoss { index, .. } => distilled().per_scale.get(index as i64),
             Metric::ScaleComplementaryFraction { index, .. } => distilled().complementary_per_scale.get(index as i64),
         }
@@ -143,11 +153,29 @@ impl Meter {
         Self { metrics, sums, images: 0, first_bad_step, first_weights: None }
     }
 
+    /// For a distillation that compares regions with each other, if it does.
+    #[must_use]
+    pub fn with_clustering(mut self, is_there: bool) -> Self {
+        if is_there {
+            self.metrics.push(Metric::Clustering);
+            self.sums = Tensor::zeros([self.metrics.len() as i64], (Kind::Double, self.sums.device()));
+        }
+        self
+    }
+
     /// For a run that starts from the weights in this file, if it does: they are suspected if its first loss is not
     /// finite.
     #[must_use]
     pub fn starting_from(self, weights: Option<&Path>) -> Self {
         Self { first_weights: weights.map(Path::to_owned), ..self }
+    }
+
+    /// For a run in which images may have no label: then top-1 and cross entropy are of those that have.
+    #[must_use]
+    pub fn with_unlabelled(mut self) -> Self {
+        self.metrics.push(Metric::LabelledFraction);
+        self.sums = Tensor::zeros([self.metrics.len() as i64], (Kind::Double, self.sums.device()));
+        self
     }
 
     /// Adds a step over `images` images. `step` is its number, an int64 scalar on the device.
@@ -183,7 +211,11 @@ impl Meter {
         ranks.all_reduce_sum(&self.sums)?;
         let sums = Vec::<f64>::try_from(&self.sums)?;
         let means = sums.into_iter().map(|sum| sum / images as f64);
-        let metrics = self.metrics.iter().copied().zip(means).collect();
+        let mut metrics: Vec<(Metric, f64)> = self.metrics.iter().copied().zip(means).collect();
+        if let Some(&(_, labelled)) = metrics.iter().find(|(metric, _)| *metric == Metric::LabelledFraction) {
+            let of_labelled = |metric: &Metric| matches!(metric, Metric::Top1 | Metric::CrossEntropy) && labelled > 0.0;
+            metrics.iter_mut().filter(|(metric, _)| of_labelled(metric)).for_each(|(_, mean)| *mean /= labelled);
+        }
         let _ = self.sums.zero_();
         Ok(Some(Means { images, metrics }))
     }

@@ -2,16 +2,20 @@
 //! step, [`evaluate`] measures the student, [`resume`] keeps the state that survives an interruption, and [`outputs`]
 //! writes the results.
 
+pub mod average;
 mod cache_key;
+pub mod classes;
 pub mod cuda_graphs;
 pub mod doubts;
 mod earlier_attempts;
+mod epoch_end;
 pub mod evaluate;
 pub mod manifest;
 pub mod metrics;
 pub mod networks;
 pub mod optim;
 pub mod outputs;
+pub mod parts;
 pub mod precision;
 pub mod progress;
 mod recording;
@@ -22,6 +26,7 @@ pub mod startup_timer;
 pub mod step;
 pub mod teacher_cache;
 pub mod teacher_evaluation;
+pub mod variation;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -30,21 +35,21 @@ use tch::{Device, Tensor};
 
 use crate::cache::rows::RowIndices;
 use crate::cache::teacher_logits::TeacherLogitCache;
-use crate::data::{Batch, CropSource, Crops, Portion, view_of};
+use crate::data::{Batch, Portion, view_of};
 use crate::error::{Error, Result};
 use crate::loss::sdd::warmup;
-use crate::models::state_dict;
 use crate::ranks::{Decision, Ranks};
 use crate::settings::{Ending, Settings};
 use crate::worker_link::control::Control;
 use crate::worker_link::metrics_file::MetricsFile;
 use crate::worker_link::report::{Report, warning};
-use distillery_core::protocol::{Evaluation, Event, Level, StopRequest, files, series};
-use distillery_core::spec::{Augmentation, TeacherCache, TeacherPlan, TrainingPlan};
+use distillery_core::protocol::{Event, Level, StopRequest, files};
+use distillery_core::spec::{TeacherCache, TeacherPlan, TrainingPlan};
 use doubts::ChanceWatch;
 use metrics::Meter;
 use setup::Setup;
 use step::{Inputs, StepScalars};
+use variation::{BatchVariation, EpochPart, EpochVariation};
 
 /// Trains by a specification whose paths are local. `join` is called once everything is loaded on this rank's device,
 /// and returns the ranks that train together, this one included.
@@ -69,7 +74,7 @@ pub fn train(
     }
     run.setup.startup.mark("teacher");
     run.teacher_cache = teacher_cache::open(spec, settings, &run.ranks, &mut run.setup, &mut *run.report)?;
-    while run.setup.counters.epoch < spec.training.epochs {
+    while !run.setup.counters.is_over(spec.training.epochs) {
         if run.epoch()? == Flow::Stop {
             return Ok(run.stopped());
         }
@@ -129,15 +134,22 @@ impl<'a> Run<'a> {
         ranks.begin(&setup.student, &setup.optimizer.state(), setup.device)?;
         let open_metrics = || MetricsFile::open(&output.join(files::METRICS), setup.counters.step);
         let metrics_file = ranks.is_leader().then(open_metrics).transpose()?;
-        let scales = setup.objective.distillation.as_ref().map_or(&[][..], |distillation| &distillation.scales);
-        let meter = Meter::new(scales, setup.device).starting_from(spec.student.checkpoint.as_deref());
+        let distillation = setup.objective.distillation.as_ref();
+        let scales = distillation.map_or(&[][..], |distillation| &distillation.scales);
+        let mut meter = Meter::new(scales, setup.device)
+            .with_clustering(distillation.is_some_and(|distillation| distillation.clustering.is_some()))
+            .starting_from(spec.student.checkpoint.as_deref());
+        if setup.objective.label_loss.has_unlabelled {
+            meter = meter.with_unlabelled();
+        }
         if ranks.is_leader()
             && let Some(message) = doubts::disk(output, spec.training.disk_bytes(setup.student.parameters()))
         {
             report.event(&warning(message));
         }
-        // An attempt that resumes within the last epoch verifies from where it resumed.
-        if ranks.is_leader() && setup.counters.epoch + 1 == spec.training.epochs && setup.counters.step > 0 {
+        // An attempt that resumes within what may be the last epoch verifies from where it resumed.
+        let has_begun = setup.counters.step > 0 && !setup.counters.is_over(spec.training.epochs);
+        if ranks.is_leader() && has_begun && setup.counters.next_may_be_last(&spec.training) {
             outputs::keep_for_verification(output)?;
         }
         Ok(Self {
@@ -192,12 +204,17 @@ impl<'a> Run<'a> {
         let weight = self.setup.objective.weight * warmup;
         let steps_per_epoch = self.setup.started.steps_per_epoch;
         let first = self.setup.counters.step_in_epoch;
-        let view = match training.teacher_cache {
-            Some(TeacherCache::Views(views)) => view_of(training.seed, epoch, views),
-            _ => epoch,
+        let train = &self.setup.data.train;
+        let (view, batches) = match training.teacher_cache {
+            Some(TeacherCache::Views(views)) => {
+                let view = view_of(training.seed, epoch, views);
+                (view, train.epoch_of_view(epoch, view, first))
+            }
+            _ => (epoch, train.epoch(epoch, first)),
         };
-        let batches = self.setup.data.train.epoch_of_view(epoch, view, first);
-        let crops = self.crops(epoch, view, first);
+        let images = self.setup.data.train.len();
+        let part = EpochPart { epoch, view, first_batch: first, batches: steps_per_epoch };
+        let variation = EpochVariation::draw(self.spec, images, self.setup.device, part);
         self.read_at = Instant::now();
         let mut unread = 0;
         for (index, batch) in (first..).zip(batches) {
@@ -216,11 +233,10 @@ impl<'a> Run<'a> {
                 return self.stop(request);
             }
             let batch = batch?;
-            let crops =
-                crops.as_ref().map(|crops| crops.of_batch(index, batch.portion.rows.start, &batch.index_tensor));
+            let varied = variation.of_batch(index, &batch);
             let number = self.setup.counters.step + 1;
             let scalars = StepScalars::new(self.learning_rate(index), weight, number, self.setup.device);
-            self.step(batch, crops, view, scalars);
+            self.step(batch, varied, view, scalars);
             self.setup.counters.step = number;
             self.setup.counters.step_in_epoch = index + 1;
             self.report_first_step();
@@ -265,35 +281,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The crops of an epoch's images from batch `first` on; `None` where images are taken whole.
-    fn crops(&self, epoch: u32, view: u32, first: u64) -> Option<Crops> {
-        let training = &self.spec.training;
-        let source = CropSource {
-            seed: training.seed,
-            images: self.setup.data.train.len(),
-            side: u64::from(self.spec.dataset.image_size),
-            device: self.setup.device,
-        };
-        match (training.augmentation, training.teacher_cache) {
-            // A resized crop is taken while the image is decoded.
-            (Augmentation::None | Augmentation::ResizedCropFlip, _) => None,
-            (Augmentation::CropFlip, Some(TeacherCache::Views(_))) => Some(Crops::of_view(source, view)),
-            (Augmentation::CropFlip, _) => Some(Crops::of_epoch(source, epoch, first, u64::from(training.batch_size))),
-        }
-    }
-
     /// Trains on a batch. The teacher's logits come from the cache or go there.
-    fn step(&mut self, batch: Batch, crops: Option<Tensor>, view: u32, scalars: StepScalars) {
+    fn step(&mut self, batch: Batch, varied: BatchVariation, view: u32, scalars: StepScalars) {
         let Batch { images, labels, indices, index_tensor, portion } = batch;
+        let parts = parts::number(self.spec.training.parts(), &portion, self.ranks.shard().world_size);
         if indices.is_empty() {
-            return self.step_without_images(scalars);
+            return self.step_without_images(parts, scalars);
         }
         self.ranks.weight_loss(&portion);
         let indices = RowIndices { host: &indices, device: &index_tensor };
         let found = self.teacher_cache.as_mut().and_then(|cache| cache.find(view, indices));
         let teacher_logits = found.map(|found| found.to_device(self.setup.device));
         let is_new = teacher_logits.is_none();
-        let logits = self.execute(Inputs { images, labels, crops, teacher_logits, scalars });
+        let BatchVariation { crops, erased, mix } = varied;
+        let logits = self.execute(Inputs { images, labels, crops, erased, mix, teacher_logits, parts, scalars });
         if let (true, Some(cache), Some(logits)) = (is_new, &mut self.teacher_cache, logits) {
             cache.store(view, indices, &logits);
         }
@@ -301,69 +302,15 @@ impl<'a> Run<'a> {
 
     /// Takes part in a step whose batch has no image for this rank: a black image with a loss of weight zero leaves all
     /// ranks with the same weights.
-    fn step_without_images(&mut self, scalars: StepScalars) {
+    fn step_without_images(&mut self, parts: u32, scalars: StepScalars) {
         self.ranks.weight_loss(&Portion { rows: 0..0, batch_size: 1 });
-        self.execute(Inputs::one_black_image(self.spec.dataset.image_size, self.setup.device, scalars));
+        let black = Inputs::one_black_image(self.spec.dataset.image_size, self.setup.device, scalars);
+        self.execute(Inputs { parts, ..black });
     }
 
     fn execute(&mut self, inputs: Inputs) -> Option<Tensor> {
         let Setup { executor, student, objective, optimizer, .. } = &mut self.setup;
         executor.run(student, objective, optimizer, &mut self.meter, &mut self.ranks, inputs)
-    }
-
-    fn end_epoch(&mut self) -> Result<Flow> {
-        let training = &self.spec.training;
-        let done = self.setup.counters.epoch + 1;
-        let is_last = done == training.epochs;
-        if (is_last || done.is_multiple_of(training.eval_every_epochs)) && self.evaluate_student(done)? == Flow::Stop {
-            return Ok(Flow::Stop);
-        }
-        self.setup.counters.epoch = done;
-        self.setup.counters.step_in_epoch = 0;
-        let is_last_but_one = done + 1 == training.epochs;
-        if is_last || is_last_but_one || done.is_multiple_of(training.checkpoint_every_epochs) {
-            self.save()?;
-        }
-        if is_last_but_one && self.ranks.is_leader() {
-            outputs::keep_for_verification(self.output)?;
-        }
-        Ok(Flow::Continue)
-    }
-
-    fn evaluate_student(&mut self, epochs_done: u32) -> Result<Flow> {
-        let begun = Instant::now();
-        let goes_on = || self.control.stop_request().is_none();
-        let setup = &mut self.setup;
-        self.ranks.broadcast_statistics(&setup.student)?;
-        let (loader, normalisation) = (&setup.data.eval, &setup.objective.normalisation);
-        let evaluation = evaluate::evaluate(&setup.student, loader, normalisation, &self.ranks, goes_on, |_| {})?;
-        let Some(evaluation) = evaluation else {
-            if self.control.stop_request() == Some(StopRequest::Pause) {
-                self.save()?;
-            }
-            return Ok(Flow::Stop);
-        };
-        self.seconds_per_evaluation = begun.elapsed().as_secs_f64();
-        if !evaluation.loss.is_finite() {
-            let step = setup.counters.step;
-            return Err(Error::numeric(format!(
-                "the loss on the evaluation split is not finite after step {step}: lower \
-                 training.optimizer.learning_rate, or set training.clip_grad_norm"
-            )));
-        }
-        setup.counters.last = Some(evaluation);
-        if setup.counters.best.is_none_or(|(best, _)| evaluation.top1 > best.top1) {
-            setup.counters.best = Some((evaluation, epochs_done));
-            setup.best = if self.ranks.is_leader() { Some(state_dict::copy_of(&setup.student)?) } else { None };
-        }
-        let place = self.place();
-        if let Some(message) = self.chance_watch.evaluated(&evaluation, place) {
-            self.warn(message);
-        }
-        let Evaluation { top1, top5, loss, .. } = evaluation;
-        let points = [(series::EVAL_TOP1, top1), (series::EVAL_TOP5, top5), (series::EVAL_LOSS, loss)];
-        self.record(points.map(|(name, value)| (name.to_owned(), value)).into())?;
-        Ok(Flow::Continue)
     }
 
     /// Writes the checkpoint to resume from. All ranks have the same state, so rank 0 writes it.

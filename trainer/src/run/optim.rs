@@ -9,11 +9,14 @@ use std::f64::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
+use super::average::WeightAverage;
 use crate::device::optimizers;
 use distillery_core::spec::{OptimizerSpec, ScheduleSpec};
 
 /// Added to AdamW's denominator: PyTorch's default.
-const EPSILON: f64 = 1e-8;
+const ADAMW_EPSILON: f64 = 1e-8;
+/// Added to LAMB's denominator: timm's default.
+const LAMB_EPSILON: f64 = 1e-6;
 
 /// An optimiser that updates its parameters (float32, any strides) in place.
 #[derive(Debug)]
@@ -25,6 +28,17 @@ pub struct Optimizer {
     moments: Vec<Vec<Tensor>>,
     /// Steps done: an int64 scalar on the parameters' device.
     steps: Tensor,
+    /// Which parameters are of the body, where their learning rate is another.
+    body: Option<Body>,
+    average: Option<WeightAverage>,
+}
+
+/// The parameters whose learning rate is scaled.
+#[derive(Debug)]
+struct Body {
+    rate_scale: f64,
+    /// By parameter.
+    is_body: Vec<bool>,
 }
 
 impl Optimizer {
@@ -37,34 +51,76 @@ impl Optimizer {
         let zeros = || tch::no_grad(|| values.iter().map(Tensor::zeros_like).collect());
         let moments = moment_names(spec).iter().map(|_| zeros()).collect();
         let device = values.first().map_or(Device::Cpu, Tensor::device);
-        Self { spec: *spec, names, moments, values, steps: Tensor::zeros([], (Kind::Int64, device)) }
+        let steps = Tensor::zeros([], (Kind::Int64, device));
+        Self { spec: *spec, names, moments, values, steps, body: None, average: None }
     }
 
-    /// Updates the parameters by their gradients, which are only read. The learning rate is a float32 scalar on their
-    /// device. A parameter without a gradient stays as it is.
+    /// Multiplies the learning rate of all parameters but those that `is_head` tells by their names.
+    #[must_use]
+    pub fn with_body_rate(self, rate_scale: f64, is_head: impl Fn(&str) -> bool) -> Self {
+        let is_body = self.names.iter().map(|name| !is_head(name)).collect();
+        Self { body: Some(Body { rate_scale, is_body }), ..self }
+    }
+
+    /// Averages tensors, not only parameters, after each step.
+    #[must_use]
+    pub fn averaging(self, average: WeightAverage) -> Self {
+        Self { average: Some(average), ..self }
+    }
+
+    /// What [`averaging`](Self::averaging) was given.
+    #[must_use]
+    pub fn average(&self) -> Option<&WeightAverage> {
+        self.average.as_ref()
+    }
+
+    /// Updates the parameters by their gradients, which are only read, and then the average. The learning rate is a
+    /// float32 scalar on their device. A parameter without a gradient stays as it is.
     pub fn step(&mut self, learning_rate: &Tensor) {
         tch::no_grad(|| {
             self.steps += 1;
             let (indices, gradients) = self.gradients();
-            let of =
-                |tensors: &[Tensor]| indices.iter().map(|&index| tensors[index].shallow_clone()).collect::<Vec<_>>();
-            let values = of(&self.values);
-            let moments: Vec<Vec<Tensor>> = self.moments.iter().map(|moments| of(moments)).collect();
-            match (self.spec, moments.as_slice()) {
-                _ if indices.is_empty() => {}
-                (OptimizerSpec::Sgd { momentum, weight_decay, nesterov, .. }, buffers) => {
-                    let buffers = buffers.first().map(Vec::as_slice);
-                    let sgd = optimizers::Sgd { weight_decay, momentum, nesterov };
-                    optimizers::sgd(&values, &gradients, buffers, learning_rate, sgd);
-                }
-                (OptimizerSpec::Adamw { beta1, beta2, weight_decay, .. }, [first, second]) => {
-                    let state = optimizers::AdamwState { values: &values, gradients: &gradients, first, second };
-                    let adamw = optimizers::Adamw { beta1, beta2, weight_decay, epsilon: EPSILON };
-                    optimizers::adamw(&state, learning_rate, &self.steps, adamw);
-                }
-                (OptimizerSpec::Adamw { .. }, _) => unreachable!("AdamW has two moments"),
+            let Some(Body { rate_scale, is_body }) = &self.body else {
+                self.update(&indices, &gradients, learning_rate);
+                return;
+            };
+            let of_body = learning_rate * *rate_scale;
+            for (is_wanted, rate) in [(true, &of_body), (false, learning_rate)] {
+                let pairs = indices.iter().zip(&gradients).filter(|&(&index, _)| is_body[index] == is_wanted);
+                let (indices, gradients): (Vec<usize>, Vec<Tensor>) =
+                    pairs.map(|(index, gradient)| (*index, gradient.shallow_clone())).unzip();
+                self.update(&indices, &gradients, rate);
             }
         });
+        if let Some(average) = &self.average {
+            average.update();
+        }
+    }
+
+    /// Updates the parameters at `indices`.
+    fn update(&self, indices: &[usize], gradients: &[Tensor], learning_rate: &Tensor) {
+        let of = |tensors: &[Tensor]| indices.iter().map(|&index| tensors[index].shallow_clone()).collect::<Vec<_>>();
+        let values = of(&self.values);
+        let moments: Vec<Vec<Tensor>> = self.moments.iter().map(|moments| of(moments)).collect();
+        match (self.spec, moments.as_slice()) {
+            _ if indices.is_empty() => {}
+            (OptimizerSpec::Sgd { momentum, weight_decay, nesterov, .. }, buffers) => {
+                let buffers = buffers.first().map(Vec::as_slice);
+                let sgd = optimizers::Sgd { weight_decay, momentum, nesterov };
+                optimizers::sgd(&values, gradients, buffers, learning_rate, sgd);
+            }
+            (OptimizerSpec::Adamw { beta1, beta2, weight_decay, .. }, [first, second]) => {
+                let state = optimizers::AdaptiveState { values: &values, gradients, first, second };
+                let adaptive = optimizers::Adaptive { beta1, beta2, weight_decay, epsilon: ADAMW_EPSILON };
+                optimizers::adamw(&state, learning_rate, &self.steps, adaptive);
+            }
+            (OptimizerSpec::Lamb { beta1, beta2, weight_decay, .. }, [first, second]) => {
+                let state = optimizers::AdaptiveState { values: &values, gradients, first, second };
+                let adaptive = optimizers::Adaptive { beta1, beta2, weight_decay, epsilon: LAMB_EPSILON };
+                optimizers::lamb(&state, learning_rate, &self.steps, adaptive);
+            }
+            (OptimizerSpec::Adamw { .. } | OptimizerSpec::Lamb { .. }, _) => unreachable!("they have two moments"),
+        }
     }
 
     /// Scales all gradients in place so that their total L2 norm is at most `largest`. Returns the norm before that: a
@@ -83,7 +139,8 @@ impl Optimizer {
     }
 
     /// What a resumed run needs, by name: `step` (int64 scalar, steps done) and, per parameter, `momentum.<name>`
-    /// (SGD with momentum) or `exp_avg.<name>` and `exp_avg_sq.<name>` (AdamW), float32 of the parameter's shape.
+    /// (SGD with momentum) or `exp_avg.<name>` and `exp_avg_sq.<name>` (AdamW, LAMB), float32 of the parameter's shape; and
+    /// `average.<name>` of each averaged tensor.
     ///
     /// The tensors share their storage with the optimiser, so the next step changes them. Moments have their
     /// parameter's strides, and so are not always contiguous.
@@ -95,6 +152,7 @@ impl Optimizer {
                 state.push((format!("{prefix}.{name}"), moments[index].shallow_clone()));
             }
         }
+        state.extend(self.average.iter().flat_map(WeightAverage::state));
         state
     }
 
@@ -137,7 +195,7 @@ fn moment_names(spec: &OptimizerSpec) -> &'static [&'static str] {
     match spec {
         OptimizerSpec::Sgd { momentum: 0.0, .. } => &[],
         OptimizerSpec::Sgd { .. } => &["momentum"],
-        OptimizerSpec::Adamw { .. } => &["exp_avg", "exp_avg_sq"],
+        OptimizerSpec::Adamw { .. } | OptimizerSpec::Lamb { .. } => &["exp_avg", "exp_avg_sq"],
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::classes;
 use super::manifest::{self, Manifest};
 use super::resume::{self, Counters, State};
 use super::samples::{self, Students};
@@ -94,12 +95,15 @@ pub fn write_results(
     let missing = || Error::internal("no evaluation was done");
     let (best, best_epoch) = setup.counters.best.ok_or_else(missing)?;
     let last = setup.counters.last.ok_or_else(missing)?;
-    let last_weights = state_dict::copy_of(&setup.student)?;
+    let last_weights = match setup.optimizer.average() {
+        Some(average) => average.copy()?,
+        None => state_dict::copy_of(&setup.student)?,
+    };
     let best_weights = setup.best.take().ok_or_else(missing)?;
     let write = |name: &str, state: &StateDict, epochs: u32, top1: f64| {
         let metadata = student_metadata(&setup, spec, top1);
         let path = output.join(name);
-        let batches = setup.started.steps_per_epoch * u64::from(epochs);
+        let batches = setup.started.steps_per_epoch * u64::from(epochs) * u64::from(spec.training.parts());
         // An exported network counts its batches itself.
         let is_zoos = setup.student.architecture().is_some();
         let counted = is_zoos.then(|| state_dict::with_batches_tracked(state, batches));
@@ -107,7 +111,7 @@ pub fn write_results(
         manifest::facts(&path, setup.student.parameters())
     };
     let student = write(files::BEST_STUDENT, &best_weights, best_epoch, best.top1)?;
-    let last_student = write(files::LAST_STUDENT, &last_weights, spec.training.epochs, last.top1)?;
+    let last_student = write(files::LAST_STUDENT, &last_weights, setup.counters.epoch, last.top1)?;
     let students = Students { best: &best_weights, last: &last_weights };
     if let Err(error) = write_samples(output, &setup, students, samples) {
         report.event(&warning(format!(
@@ -124,6 +128,11 @@ pub fn write_results(
     };
     if let Some(regions) = &setup.counters.regions {
         manifest::write_json(&output.join(files::REGIONS), regions)?;
+    }
+    // Not there in what an earlier version has evaluated.
+    if !setup.counters.best_classes.is_empty() {
+        let report = classes::report(&setup.counters.best_classes, setup.data.classes.names.as_deref());
+        manifest::write_json(&output.join(files::CLASSES), &report)?;
     }
     manifest::write(&output.join(files::MANIFEST), spec, setup, &outcome, last_student)?;
     Ok(outcome)
@@ -165,6 +174,9 @@ fn student_metadata(setup: &Setup, spec: &TrainingPlan, top1: f64) -> BTreeMap<S
         }
     };
     metadata.extend(of_network.map(|(key, value)| (key.to_owned(), value)));
+    if let Some(decay) = spec.training.ema_decay {
+        metadata.insert("ema_decay".to_owned(), decay.to_string());
+    }
     if let EvalPart::Centre { resize } = part {
         metadata.insert("eval_resize".to_owned(), resize.to_string());
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::Tensor;
 
+use super::classes::ClassCounts;
 use super::networks::NetworkHashes;
 use crate::data::split_hashes::Hashes;
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::loss::region_report::RegionReport;
 use crate::models::state_dict::{self, StateDict};
 use distillery_core::checkpoint::{self, Checkpoint};
 use distillery_core::protocol::Evaluation;
-use distillery_core::spec::{DatasetDirectory, TeacherCache, TrainingPlan};
+use distillery_core::spec::{DatasetDirectory, TeacherCache, TrainingPlan, TrainingSpec};
 
 /// How much data a run is of. In JSON it is a list of the three numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,18 @@ pub struct Counters {
     pub regions: Option<RegionReport>,
     /// The latest evaluation.
     pub last: Option<Evaluation>,
+    /// The same of the weights as trained, where the average is the student.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_raw: Option<Evaluation>,
+    /// Evaluations since the best one.
+    #[serde(default)]
+    pub stale: u32,
+    /// Whether training has ended before the last epoch, because the student has not become better.
+    #[serde(default)]
+    pub ended_early: bool,
+    /// The best evaluation by class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub best_classes: Vec<ClassCounts>,
     /// The attempts that wrote a checkpoint, and the current one if there is anything left to train.
     pub attempts: Vec<AttemptRecord>,
 }
@@ -80,8 +93,27 @@ impl Counters {
             teacher: None,
             regions: None,
             last: None,
+            last_raw: None,
+            stale: 0,
+            ended_early: false,
+            best_classes: Vec::new(),
             attempts: Vec::new(),
         }
+    }
+
+    /// Whether there is nothing left to train.
+    #[must_use]
+    pub fn is_over(&self, epochs: u32) -> bool {
+        self.epoch >= epochs || self.ended_early
+    }
+
+    /// Whether the run can end with the next epoch.
+    #[must_use]
+    pub fn next_may_be_last(&self, training: &TrainingSpec) -> bool {
+        let next = self.epoch + 1;
+        let is_evaluated = next.is_multiple_of(training.eval_every_epochs);
+        let patience = training.early_stopping_patience.filter(|_| is_evaluated);
+        next == training.epochs || patience.is_some_and(|patience| self.stale + 1 >= patience)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::Utc;
 use tch::{Device, Kind, Tensor};
 
+use super::average::WeightAverage;
 use super::cuda_graphs::StepExecutor;
 use super::networks::{NetworkHashes, Networks, Teacher, TeacherPlacement};
 use super::optim::Optimizer;
@@ -20,13 +21,14 @@ use crate::device;
 use crate::device::cuda::Tf32;
 use crate::error::{Error, Result};
 use crate::loss::sdd::Distillation;
+use crate::loss::target::CrossEntropy;
 use crate::models::Network;
 use crate::models::state_dict::StateDict;
 use crate::settings::Settings;
 use crate::worker_link::report::{Report, warning};
 use distillery_core::dataset::MeanStd;
 use distillery_core::protocol::{Started, files};
-use distillery_core::spec::{self, TrainingPlan};
+use distillery_core::spec::{self, LabelLoss, TrainingPlan, TrainingSpec};
 
 /// What a run works with.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl Setup {
         let executor = StepExecutor::new(device, settings.cuda_graphs && settings.shard.world_size == 1);
         startup.mark("device");
         let data = Data::open(spec, &settings.resources(device), report)?;
-        if let Some(doubt) = spec::oversized_batch(&spec.training, data.train.len() as u64) {
+        for doubt in spec::of_images(&spec.training, data.train.len()) {
             report.event(&warning(doubt));
         }
         startup.mark("data");
@@ -87,7 +89,7 @@ impl Setup {
         student.draw_from(spec.training.seed, settings.shard.rank);
         student.place(device, Kind::Float);
         student.compute_in(arithmetic.kind());
-        let mut optimizer = Optimizer::new(&spec.training.optimizer, named_parameters(&student));
+        let mut optimizer = optimizer(&spec.training, &student)?;
         let (mut counters, best) = match state {
             Some(State { counters, best, optimizer: state, .. }) => {
                 optimizer.load_state(&state).map_err(Error::internal)?;
@@ -97,9 +99,9 @@ impl Setup {
         };
         let attempt = attempt(settings, device, arithmetic, counters.step);
         let started = started(spec, &attempt, &data, &counters);
-        counters.attempts.extend((counters.epoch < spec.training.epochs).then_some(attempt));
+        counters.attempts.extend((!counters.is_over(spec.training.epochs)).then_some(attempt));
         let recorded_accuracy = teacher.as_ref().and_then(|teacher| teacher.recorded_accuracy);
-        let objective = objective(spec, &data, device, batch_size, teacher);
+        let objective = objective(spec, &data, device, batch_size, teacher)?;
         startup.mark("networks");
         Ok(Self {
             device,
@@ -161,19 +163,54 @@ fn started(spec: &TrainingPlan, attempt: &AttemptRecord, data: &Data, counters: 
     }
 }
 
-fn objective(spec: &TrainingPlan, data: &Data, device: Device, batch_size: u32, teacher: Option<Teacher>) -> Objective {
+fn objective(
+    spec: &TrainingPlan,
+    data: &Data,
+    device: Device,
+    batch_size: u32,
+    teacher: Option<Teacher>,
+) -> Result<Objective> {
     let normalisation = |MeanStd { mean, std }| Normalisation::new(mean, std, device);
     let of_teacher = teacher.as_ref().and_then(|teacher| teacher.normalisation);
-    Objective {
+    Ok(Objective {
         normalisation: normalisation(data.mean_std),
         teacher_normalisation: of_teacher.filter(|of_teacher| *of_teacher != data.mean_std).map(normalisation),
         batch_size,
         teacher: teacher.map(|teacher| teacher.network),
         distillation: Distillation::new(&spec.distillation, device),
+        label_loss: label_loss(&spec.training, data, device)?,
         cross_entropy: spec.distillation.weights.cross_entropy,
         weight: spec.distillation.weights.distillation,
         clip: spec.training.clip_grad_norm,
+    })
+}
+
+fn label_loss(training: &TrainingSpec, data: &Data, device: Device) -> Result<CrossEntropy> {
+    let weights = training.class_weights.as_ref().map(|weights| weights.of_counts(&data.class_counts));
+    let weights = weights.transpose().map_err(|detail| Error::user(format!("training.{detail}")))?;
+    let class_weights = weights.map(|weights| Tensor::from_slice(&weights).to_kind(Kind::Float).to_device(device));
+    let smoothing = training.label_smoothing.unwrap_or(0.0);
+    let is_binary = training.label_loss == Some(LabelLoss::BinaryCrossEntropy);
+    Ok(CrossEntropy { is_binary, smoothing, class_weights, has_unlabelled: data.splits.unlabelled.is_some() })
+}
+
+/// The optimiser of a student on its device.
+fn optimizer(training: &TrainingSpec, student: &Network) -> Result<Optimizer> {
+    let mut optimizer = Optimizer::new(&training.optimizer, named_parameters(student));
+    if let Some(scale) = training.body_learning_rate_scale {
+        let head = student.head_names();
+        if head.is_empty() {
+            return Err(Error::user(format!(
+                "{} has no classifier that can be told from its body: leave out training.body_learning_rate_scale",
+                student.name()
+            )));
+        }
+        optimizer = optimizer.with_body_rate(scale, |name| head.contains(name));
     }
+    Ok(match training.ema_decay {
+        Some(decay) => optimizer.averaging(WeightAverage::new(student, decay)),
+        None => optimizer,
+    })
 }
 
 fn named_parameters(network: &Network) -> Vec<(String, Tensor)> {
@@ -183,7 +220,7 @@ fn named_parameters(network: &Network) -> Vec<(String, Tensor)> {
 
 /// Copies an earlier attempt's weights into the network. Warns if nobody can tell whether the data is still theirs.
 fn resume_from(state: &State, network: &Network, spec: &TrainingPlan, report: &mut dyn Report) -> Result<()> {
-    if state.counters.data_sha256.is_none() && state.counters.epoch < spec.training.epochs {
+    if state.counters.data_sha256.is_none() && !state.counters.is_over(spec.training.epochs) {
         let message = "the checkpoint to resume from does not name the SHA-256 of its data: an earlier version wrote \
                        it, or the run was paused before the files were hashed. If the data set has changed since, \
                        start from the beginning";

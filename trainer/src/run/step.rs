@@ -3,13 +3,17 @@
 //! Every step issues the same operations on the same tensors. What changes from step to step is in [`Inputs`], on the
 //! device, so that a step can be recorded as a CUDA graph and replayed.
 
-use tch::{Device, Kind, Reduction, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::metrics::{Meter, StepMetrics};
 use super::optim::Optimizer;
+use super::parts::{Part, parts};
 use crate::data::crop_flip;
+use crate::data::erase::erase;
+use crate::data::mix::{mix, partners};
 use crate::data::normalisation::Normalisation;
-use crate::loss::sdd::{Distillation, Regions};
+use crate::loss::sdd::{Distillation, Distilled, Regions};
+use crate::loss::target::{CrossEntropy, MixedLabels, Target};
 use crate::models::Network;
 use crate::ranks::Ranks;
 
@@ -26,6 +30,7 @@ pub struct Objective {
     pub teacher: Option<Network>,
     /// `None` for plain training.
     pub distillation: Option<Distillation>,
+    pub label_loss: CrossEntropy,
     /// Weight of the cross entropy.
     pub cross_entropy: f64,
     /// Weight of the distillation loss after warm-up.
@@ -43,35 +48,45 @@ pub struct Inputs {
     pub labels: Tensor,
     /// The crop of each image, [B, 3]: see [`crop_flip`]. `None` takes whole images.
     pub crops: Option<Tensor>,
-    /// The teacher's logits for these crops, [B, regions, classes]; `None` has the teacher compute them.
+    /// The rectangle to erase of each image, [B, 4]: see [`erase`]. `None` erases nothing.
+    pub erased: Option<Tensor>,
+    /// How images are mixed, `[6]`: see [`mix`]. `None` mixes nothing.
+    pub mix: Option<Tensor>,
+    /// The teacher's logits for these images, [B, regions, classes]; `None` has the teacher compute them.
     pub teacher_logits: Option<Tensor>,
+    /// Parts in which the batch is computed; the same on all ranks.
+    pub parts: u32,
     pub scalars: StepScalars,
 }
 
 impl Inputs {
+    /// A batch of whole images, which is computed at once.
+    #[must_use]
+    pub fn new(images: Tensor, labels: Tensor, scalars: StepScalars) -> Self {
+        Self { images, labels, crops: None, erased: None, mix: None, teacher_logits: None, parts: 1, scalars }
+    }
+
     /// A batch of one black image.
     #[must_use]
     pub fn one_black_image(side: u32, device: Device, scalars: StepScalars) -> Self {
         let side = i64::from(side);
-        Self {
-            images: Tensor::zeros([1, 3, side, side], (Kind::Uint8, device)),
-            labels: Tensor::zeros([1], (Kind::Int64, device)),
-            crops: None,
-            teacher_logits: None,
-            scalars,
-        }
+        let images = Tensor::zeros([1, 3, side, side], (Kind::Uint8, device));
+        Self::new(images, Tensor::zeros([1], (Kind::Int64, device)), scalars)
     }
 
     /// A copy in memory of its own.
     #[must_use]
     pub fn copied(&self) -> Self {
-        let Self { images, labels, crops, teacher_logits, scalars } = self;
+        let Self { images, labels, crops, erased, mix, teacher_logits, parts, scalars } = self;
         let copy = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::copy);
         Self {
             images: images.copy(),
             labels: labels.copy(),
             crops: copy(crops),
+            erased: copy(erased),
+            mix: copy(mix),
             teacher_logits: copy(teacher_logits),
+            parts: *parts,
             scalars: StepScalars {
                 learning_rate: scalars.learning_rate.copy(),
                 distillation_weight: scalars.distillation_weight.copy(),
@@ -80,9 +95,28 @@ impl Inputs {
         }
     }
 
+    /// The images as both networks see them [B, 3, S, S], before either normalises them: bytes, or float32 in their
+    /// range. What is erased becomes `blank`.
+    fn seen(&self, blank: &Tensor) -> Tensor {
+        let Self { images, crops, erased, mix: mixture, .. } = self;
+        let images = crops.as_ref().map_or_else(|| images.shallow_clone(), |crops| crop_flip(images, crops));
+        if erased.is_none() && mixture.is_none() {
+            return images;
+        }
+        let images = images.to_kind(Kind::Float);
+        let images = erased.as_ref().map_or(images.shallow_clone(), |rectangles| erase(&images, rectangles, blank));
+        mixture.as_ref().map_or(images.shallow_clone(), |mixture| mix(&images, mixture))
+    }
+
+    fn target(&self) -> Target {
+        let labels = self.labels.shallow_clone();
+        let mixed = self.mix.as_ref().map(|mix| MixedLabels { labels: partners(&labels), own_share: mix.get(0) });
+        Target { labels, mixed }
+    }
+
     /// Copies the values of other inputs of the same shapes into its own memory.
     pub fn copy_from(&mut self, others: &Self) {
-        let Self { images, labels, crops, teacher_logits, scalars } = self;
+        let Self { images, labels, crops, erased, mix, teacher_logits, scalars, .. } = self;
         let pairs = [
             (images, &others.images),
             (labels, &others.labels),
@@ -90,7 +124,12 @@ impl Inputs {
             (&mut scalars.distillation_weight, &others.scalars.distillation_weight),
             (&mut scalars.step, &others.scalars.step),
         ];
-        let optional = [(crops, &others.crops), (teacher_logits, &others.teacher_logits)];
+        let optional = [
+            (crops, &others.crops),
+            (erased, &others.erased),
+            (mix, &others.mix),
+            (teacher_logits, &others.teacher_logits),
+        ];
         let optional = optional.into_iter().filter_map(|(own, other)| own.as_mut().zip(other.as_ref()));
         for (own, other) in pairs.into_iter().chain(optional) {
             own.copy_(other);
@@ -163,7 +202,8 @@ pub enum Phase {
 }
 
 /// Does one step: forward, loss, backward with the other `ranks`, clip, update. Returns the teacher's logits
-/// [B, regions, classes]; `None` for plain training. Calls `ended` when the host has issued a phase.
+/// [B, regions, classes]; `None` for plain training. Calls `ended` when the host has issued a phase; those from the
+/// student to backward come for each part of the batch.
 ///
 /// The host reads no number that changes from step to step, and tensors are changed in place.
 pub fn step(
@@ -172,47 +212,111 @@ pub fn step(
     optimizer: &mut Optimizer,
     meter: &mut Meter,
     ranks: &mut Ranks,
-    Inputs { images, labels, crops, teacher_logits, scalars }: &Inputs,
+    inputs: &Inputs,
     mut ended: impl FnMut(Phase),
 ) -> Option<Tensor> {
-    let images = crops.as_ref().map_or_else(|| images.shallow_clone(), |crops| crop_flip(images, crops));
+    let images = inputs.seen(&objective.normalisation.blank);
     let normalised = objective.normalisation.apply(&images);
     ended(Phase::Data);
-    let teacher_logits = match teacher_logits {
+    let teacher_logits = match &inputs.teacher_logits {
         Some(known) => Some(known.shallow_clone()),
         None => objective.teacher_logits(&images, &normalised),
     };
     ended(Phase::Teacher);
-    student.begin_step(&scalars.step);
-    let student_regions = regions(student, &normalised, true, objective.scales());
-    ended(Phase::Student);
-    let cross_entropy = student_regions.global.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0);
-    let mut loss = &cross_entropy * objective.cross_entropy;
-    let distilled = objective.distillation.as_ref().zip(teacher_logits.as_ref()).map(|(distillation, logits)| {
-        let teacher = Regions::split(logits, objective.scales());
-        distillation.apply(&student_regions, &teacher, labels)
-    });
-    if let Some(distilled) = &distilled {
-        loss += &distilled.loss * &scalars.distillation_weight;
-    }
-    ended(Phase::Loss);
+    let batch = PreparedBatch { normalised, target: inputs.target(), teacher_logits };
     optimizer.drop_gradients();
-    ranks.backward(&loss);
-    ended(Phase::Backward);
+    let mut computed = Vec::new();
+    for part in parts(batch.normalised.size()[0], inputs.parts) {
+        let computed_part =
+            compute(student, objective, ranks, &batch.part(&part), (&part, &inputs.scalars), &mut ended);
+        computed.extend((part.count > 0).then_some((computed_part, part.count)));
+    }
     if let Some(largest) = objective.clip {
         let _ = optimizer.clip_grad_norm(largest);
     }
-    optimizer.step(&scalars.learning_rate);
+    optimizer.step(&inputs.scalars.learning_rate);
     ended(Phase::Optimizer);
     if !ranks.is_idle() {
         no_grad(|| {
-            let logits = &student_regions.global;
-            let measured = StepMetrics::new(&loss, &cross_entropy, logits, labels, distilled.as_ref());
-            meter.add(&measured, labels.size()[0], &scalars.step);
+            computed.iter().for_each(|(part, images)| meter.add(&part.metrics(), *images, &inputs.scalars.step))
         });
     }
     ended(Phase::Metrics);
-    teacher_logits
+    batch.teacher_logits
+}
+
+/// A batch as the networks see it.
+struct PreparedBatch {
+    /// The student's input.
+    normalised: Tensor,
+    target: Target,
+    teacher_logits: Option<Tensor>,
+}
+
+impl PreparedBatch {
+    fn part(&self, part: &Part) -> Self {
+        let target = &self.target;
+        let mixed = target
+            .mixed
+            .as_ref()
+            .map(|mixed| MixedLabels { labels: part.of(&mixed.labels), own_share: mixed.own_share.shallow_clone() });
+        Self {
+            normalised: part.of(&self.normalised),
+            target: Target { labels: part.of(&target.labels), mixed },
+            teacher_logits: self.teacher_logits.as_ref().map(|logits| part.of(logits)),
+        }
+    }
+}
+
+/// What is left of a part once its gradients are there.
+struct Computed {
+    loss: Tensor,
+    cross_entropy: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    distilled: Option<Distilled>,
+}
+
+impl Computed {
+    fn metrics(&self) -> StepMetrics<'_> {
+        StepMetrics::new(&self.loss, &self.cross_entropy, &self.logits, &self.labels, self.distilled.as_ref())
+    }
+}
+
+/// Forward, loss and backward of a part of a batch.
+fn compute(
+    student: &Network,
+    objective: &Objective,
+    ranks: &mut Ranks,
+    PreparedBatch { normalised, target, teacher_logits }: &PreparedBatch,
+    (part, scalars): (&Part, &StepScalars),
+    ended: &mut impl FnMut(Phase),
+) -> Computed {
+    student.begin_step(&part.number(&scalars.step));
+    let student_regions = regions(student, normalised, true, objective.scales());
+    ended(Phase::Student);
+    let cross_entropy = objective.label_loss.of(&student_regions.global, target);
+    let mut loss = &cross_entropy * objective.cross_entropy;
+    let distilled = objective.distillation.as_ref().zip(teacher_logits.as_ref()).map(|(distillation, logits)| {
+        let teacher = Regions::split(logits, objective.scales());
+        if objective.label_loss.has_unlabelled {
+            return distillation.apply_mixed(&student_regions, &teacher, &target.completed(&teacher.global));
+        }
+        distillation.apply_mixed(&student_regions, &teacher, target)
+    });
+    if let Some(distilled) = &distilled {
+        loss += &distilled.loss * &scalars.distillation_weight;
+        let weight = objective.distillation.as_ref().and_then(|distillation| distillation.clustering);
+        if let (Some(clustering), Some(weight)) = (&distilled.clustering, weight) {
+            loss += clustering * weight;
+        }
+    }
+    ended(Phase::Loss);
+    let weighted = part.weight.map_or_else(|| loss.shallow_clone(), |weight| &loss * weight);
+    ranks.backward(&weighted, part.is_first());
+    ended(Phase::Backward);
+    let labels = target.dominant();
+    Computed { loss, cross_entropy, logits: student_regions.global, labels, distilled }
 }
 
 /// Repeats the first image of a batch [B, …] until it has `size` images.

@@ -1,6 +1,6 @@
 //! Crops and flips match a naive implementation and depend only on the seed and the place in the run.
 
-use distillery_trainer::data::{CropSource, Crops, crop_flip, resized_crop};
+use distillery_trainer::data::{Crops, DrawSource, crop_flip, resized_crop};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -56,8 +56,8 @@ fn epoch_parts(count: i64, seed: u64, epoch: u32, batch: u64) -> Tensor {
     crops.of_batch(batch, 0, &Tensor::arange(count, (Kind::Int64, Device::Cpu)))
 }
 
-pub fn crop_source(seed: u64, images: u64, side: u64) -> CropSource {
-    CropSource { seed, images, side, device: Device::Cpu }
+pub fn crop_source(seed: u64, images: u64, side: u64) -> DrawSource {
+    DrawSource { seed, images, side, device: Device::Cpu }
 }
 
 #[test]

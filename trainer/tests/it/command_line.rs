@@ -46,6 +46,8 @@ fn assert_metrics(workspace: &Workspace, events: &[Event]) {
     let points: Vec<Point> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let names: BTreeSet<&str> = points.iter().map(|point| point.name.as_str()).collect();
     let expected = [
+        "eval/balanced_accuracy",
+        "eval/f1",
         "eval/loss",
         "eval/top1",
         "eval/top5",
@@ -126,13 +128,31 @@ fn assert_student(workspace: &Workspace, best_epoch: u32) {
 #[test]
 fn every_method_trains() {
     let workspace = Workspace::new().with_teacher();
-    for method in ["kd", "dkd", "nkd", "sdd_kd", "sdd_dkd", "sdd_nkd"] {
+    for method in ["kd", "dkd", "nkd", "ttm", "wttm", "dist", "sdd_kd", "sdd_dkd", "sdd_nkd", "sdd_wttm", "sdd_dist"] {
         let spec = merged(workspace.distilled(method), json!({"training": {"epochs": 1, "augmentation": "crop_flip"}}));
         workspace.finish(&spec, method, &[]);
     }
     let changes = json!({"training": {"epochs": 1, "precision": "bfloat16", "optimizer": {"type": "adamw"}}});
     let events = workspace.finish(&merged(workspace.distilled("sdd_kd"), changes), "bfloat16", &[]);
     assert_eq!(started(&events).precision, "bfloat16");
+}
+
+#[test]
+fn standardised_logits_and_the_clustering_of_regions_are_part_of_the_loss() {
+    let workspace = Workspace::new().with_teacher();
+    let loss = json!({"logit_standardisation": true, "weights": {"clustering": 3}});
+    let changes = json!({"distillation": loss, "training": {"epochs": 1, "augmentation": "none"}});
+    let events = workspace.finish(&merged(workspace.distilled("sdd_kd"), changes), "out", &[]);
+    let points: Vec<&Point> = events
+        .iter()
+        .filter_map(|event| if let Event::Metrics { points } = event { Some(points) } else { None })
+        .flatten()
+        .collect();
+    let last = |name: &str| points.iter().rfind(|point| point.name == name).unwrap().value;
+    let clustering = last("train/loss_clustering");
+    assert!(clustering > 0.0, "{clustering}");
+    let together = 0.1 * last("train/loss_ce") + 9.0 * last("train/loss_distill") + 3.0 * clustering;
+    assert!((last("train/loss") - together).abs() < 1e-4 * together, "{together}");
 }
 
 #[test]
@@ -353,6 +373,8 @@ fn evaluate_repeats_the_evaluation_of_the_training_and_writes_logits_in_file_ord
     for (key, expected) in manifest["best"]["evaluation"].as_object().unwrap() {
         assert!((result[key].as_f64().unwrap() - expected.as_f64().unwrap()).abs() < 1e-6, "{key}: {result}");
     }
+    let balanced = result["balanced_accuracy"].as_f64().unwrap();
+    assert!((0.0..=100.0).contains(&balanced) && result["f1"].as_f64().is_some(), "{result}");
     assert!(result["images_per_second"].as_f64().unwrap() > 0.0);
     let bytes = std::fs::read(logits).unwrap();
     let logits = SafeTensors::deserialize(&bytes).unwrap();

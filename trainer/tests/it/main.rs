@@ -23,6 +23,7 @@ mod networks;
 mod optim;
 mod output;
 mod ranks;
+mod recipe;
 mod regions;
 mod resume;
 mod rows;

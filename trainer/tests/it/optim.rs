@@ -88,6 +88,7 @@ fn scalar_step(scalar: &mut Scalar, mut gradient: Bounded, spec: &OptimizerSpec,
             let second = moments[1] / (one - rounded(beta2.powi(step)));
             *value = *value - rate * first / (second.sqrt() + epsilon);
         }
+        OptimizerSpec::Lamb { .. } => unreachable!("recipe:: compares it with timm's"),
     }
 }
 
@@ -183,7 +184,8 @@ fn train(optimizer: &mut Optimizer, named: &[(String, Tensor)], steps: std::ops:
 
 #[test]
 fn a_restored_optimizer_continues_bit_for_bit() {
-    for spec in [sgd(0.0, false), sgd(0.9, true), adamw()] {
+    let lamb = OptimizerSpec::Lamb { learning_rate: 0.1, beta1: 0.9, beta2: 0.99, weight_decay: 0.1 };
+    for spec in [sgd(0.0, false), sgd(0.9, true), adamw(), lamb] {
         let named = parameters();
         let mut optimizer = Optimizer::new(&spec, parameters_of(&named));
         train(&mut optimizer, &named, 1..4);

@@ -7,6 +7,7 @@ use distillery_trainer::data::normalisation::Normalisation;
 use distillery_trainer::data::{Portion, Shard};
 use distillery_trainer::loss::region::Loss;
 use distillery_trainer::loss::sdd::{Distillation, GroupWeights};
+use distillery_trainer::loss::target::CrossEntropy;
 use distillery_trainer::models::{self, Network};
 use distillery_trainer::ranks::Ranks;
 use distillery_trainer::run::metrics::{Meter, Metric};
@@ -95,7 +96,7 @@ fn several_ranks_take_the_same_steps_as_one_on_the_whole_batch() {
             let logits = student.logits(&(part(&images).to_kind(Kind::Float) / 255.0), false);
             let loss = logits.cross_entropy_loss::<Tensor>(&part(&labels), None, Reduction::Mean, -100, 0.0);
             optimizer.drop_gradients();
-            ranks.backward(&loss);
+            ranks.backward(&loss, true);
             let _ = optimizer.clip_grad_norm(5.0);
             optimizer.step(&Tensor::from(0.05_f32));
         }
@@ -124,7 +125,7 @@ fn several_ranks_distil_like_one_when_their_batch_statistics_are_equal() {
             ranks.weight_loss(&Portion { rows: 0..8, batch_size: 16 });
             let scalars = StepScalars::new(0.02, 0.9, number, Device::Cpu);
             meter.count(labels.size()[0].unsigned_abs());
-            let inputs = Inputs { images, labels, crops: None, teacher_logits: None, scalars };
+            let inputs = Inputs::new(images, labels, scalars);
             step(student, &objective, optimizer, &mut meter, ranks, &inputs, |_| {});
         }
         let means = meter.read(ranks).unwrap().unwrap();
@@ -153,6 +154,7 @@ fn objective(scales: &[u32]) -> Objective {
             GroupWeights { consistent: 1.0, complementary: 2.0 },
             Device::Cpu,
         )),
+        label_loss: CrossEntropy::default(),
         cross_entropy: 0.1,
         weight: 0.9,
         clip: Some(5.0),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::{Supervised, Workspace, alter, merged, program, started, text, warnings};
 
 /// A run long enough to be interrupted, with everything that has state: momentum, shuffling, augmentation.
-fn long(workspace: &Workspace) -> Value {
+pub fn long(workspace: &Workspace) -> Value {
     let training = json!({"epochs": 6, "batch_size": 2, "augmentation": "crop_flip", "precision": "float32"});
     merged(workspace.distilled("sdd_kd"), json!({"distillation": {"scales": [1, 2]}, "training": training}))
 }
@@ -67,7 +67,7 @@ fn a_run_in_bfloat16_killed_within_an_epoch_resumes_to_the_same_bytes() {
     assert_kill_within_an_epoch_changes_nothing(&workspace, &spec);
 }
 
-fn assert_kill_within_an_epoch_changes_nothing(workspace: &Workspace, spec: &Value) {
+pub fn assert_kill_within_an_epoch_changes_nothing(workspace: &Workspace, spec: &Value) {
     workspace.finish(spec, "whole", &[]);
     within_an_epoch(workspace.command(spec, "killed"), 2).kill();
     assert!(!workspace.path("killed/student.safetensors").exists());

@@ -22,6 +22,8 @@ fn assert_same(mut one: Training, mut other: Training, of: &str) {
 fn a_step_on_fixed_tensors_changes_the_same_bytes_as_an_eager_one() {
     let adamw = json!({"training": {"optimizer": {"type": "adamw", "learning_rate": 0.01}, "clip_grad_norm": 0.5}});
     let of_regions = json!({"distillation": {"method": "sdd_dkd", "scales": [2]}});
+    let of_all =
+        json!({"distillation": {"method": "sdd_dist", "logit_standardisation": true, "weights": {"clustering": 2}}});
     let cases = [
         ("sdd_kd", specification(json!({})), Kind::Float),
         ("bfloat16", specification(json!({})), Kind::BFloat16),
@@ -29,6 +31,8 @@ fn a_step_on_fixed_tensors_changes_the_same_bytes_as_an_eager_one() {
         ("sdd_dkd without the whole image", specification(of_regions), Kind::Float),
         ("sdd_nkd", specification(json!({"distillation": {"method": "sdd_nkd"}})), Kind::Float),
         ("none", plain(), Kind::Float),
+        ("sdd_dist with clustering", specification(of_all), Kind::Float),
+        ("sdd_wttm", specification(json!({"distillation": {"method": "sdd_wttm"}})), Kind::Float),
     ];
     for (name, spec, kind) in cases {
         let (mut eager, mut fixed) = (training(&spec, kind, Mode::Eager), training(&spec, kind, Mode::Rehearsal));

@@ -9,3 +9,4 @@ mod reads;
 mod selection;
 mod support;
 mod tables;
+mod unlabelled;

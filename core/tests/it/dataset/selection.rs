@@ -1,7 +1,9 @@
 //! Promise: a limit and a fraction for evaluation take each class in proportion, the same images for every seed, and
 //! what a job would miss is said.
 
-use distillery_core::dataset::{Dataset, Frame, SelectionRequest, hold_out, plane_bytes, spread};
+use distillery_core::dataset::{
+    Dataset, Fold, Frame, HeldOut, SelectionRequest, hold_out, plane_bytes, split_off, spread,
+};
 
 use super::support::{open, plain, put};
 
@@ -178,4 +180,52 @@ fn a_folder_without_splits_is_evaluated_on_a_stated_fraction() {
     let fault =
         single.select(SelectionRequest { eval_fraction: Some(0.5), ..SelectionRequest::default() }).unwrap_err();
     assert!(fault.to_string().contains("no class of the train split has two images"), "{fault}");
+}
+
+#[test]
+fn folds_are_disjoint_cover_the_split_and_have_its_classes() {
+    let labels: Vec<u32> = [(0, 50), (1, 11), (2, 3)].iter().flat_map(|&(class, count)| vec![class; count]).collect();
+    for seed in [None, Some(1)] {
+        let mut all = Vec::new();
+        for number in 1..=5 {
+            let (kept, held_out) = split_off(&labels, HeldOut::Fold(Fold { number, of: 5 }), seed);
+            assert!(kept.iter().all(|at| !held_out.contains(at)) && kept.len() + held_out.len() == labels.len());
+            let found = counts(&held_out.iter().map(|&at| labels[at]).collect::<Vec<_>>(), 3);
+            assert!(found[0] == 10 && (2..=3).contains(&found[1]) && found[2] <= 1, "{found:?}");
+            assert!((12..=13).contains(&held_out.len()), "{}", held_out.len());
+            all.extend(held_out);
+        }
+        all.sort_unstable();
+        assert_eq!(all, (0..labels.len()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_seed_draws_other_images_of_the_same_classes() {
+    let labels: Vec<u32> = (0..60).map(|at| at % 3).collect();
+    let held_out = |seed| split_off(&labels, HeldOut::Fraction(0.2), seed).1;
+    assert_eq!(held_out(None), hold_out(&labels, 0.2).1);
+    assert_eq!(held_out(Some(7)), held_out(Some(7)));
+    assert_ne!(held_out(Some(7)), held_out(Some(8)));
+    for seed in [None, Some(7)] {
+        assert_eq!(counts(&held_out(seed).iter().map(|&at| labels[at]).collect::<Vec<_>>(), 3), [4, 4, 4]);
+    }
+}
+
+#[test]
+fn a_limit_per_class_takes_as_many_of_each_and_says_where_there_are_fewer() {
+    let (_dir, dataset) = folder(&[("train", &[("a", 9), ("b", 4), ("c", 1)]), ("test", &[("a", 1)])]);
+    let request = SelectionRequest { limit_per_class: Some(4), ..SelectionRequest::default() };
+    let selection = dataset.select(request).unwrap();
+    assert_eq!(counts(&selection.train.labels, 3), [4, 4, 1]);
+    let [note] = selection.notes.as_slice() else { panic!("{:?}", selection.notes) };
+    assert!(
+        note.contains("takes 9 of 14 training images, 4 of each class") && note.contains("1 of 3 classes have fewer")
+    );
+    let fold = Some(Fold { number: 1, of: 3 });
+    let selection = dataset.select(SelectionRequest { fold, limit_per_class: Some(2), ..SelectionRequest::default() });
+    let selection = selection.unwrap();
+    assert_eq!(counts(&selection.train.labels, 3)[..2], [2, 2]);
+    let both = |of: &distillery_core::dataset::SelectedImages| of.positions.clone().unwrap();
+    assert!(both(&selection.train).iter().all(|at| !both(&selection.eval).contains(at)));
 }

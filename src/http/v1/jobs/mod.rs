@@ -1,5 +1,6 @@
 //! `/v1/jobs`
 
+pub mod amend;
 pub mod artifacts;
 pub mod attempts;
 mod details;
@@ -8,6 +9,7 @@ pub mod metrics;
 pub mod stream;
 pub mod student;
 pub mod updates;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +41,9 @@ pub struct CreateParameters {
     #[serde(default)]
     #[param(default = false)]
     dry_run: bool,
+    /// Tell this webhook of `GET /v1/webhooks` when the job has ended. Can be repeated, up to 10 times.
+    #[serde(default)]
+    webhook: Vec<String>,
 }
 
 /// The response to a request that creates no new job.
@@ -67,6 +72,7 @@ pub async fn create(
     key: Option<IdempotencyKey>,
     body: JsonBody,
 ) -> Result<Response, ApiError> {
+    let webhooks = &webhooks::chosen(&state, parameters.webhook)?;
     if parameters.dry_run {
         let resolved = resolve::resolve(&state, &body.value).await?;
         return Ok(Json(NotNew::DryRun(Box::new(resolved.dry_run(&state).await?))).into_response());
@@ -86,7 +92,9 @@ pub async fn create(
             let warnings = &resolved.warnings();
             let dataset_fingerprint = resolved.fingerprint.as_deref();
             let (spec, networks) = (&resolved.spec, resolved.network_names());
-            let new = NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, networks };
+            let dataset = resolved.uploaded.as_ref();
+            let new =
+                NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, dataset, networks, webhooks };
             db::jobs::create(&state.pool, &new).await?
         }
     };
@@ -101,7 +109,7 @@ pub async fn create(
             "this Idempotency-Key was used with a different body, for job {job}: use a new key"
         ))),
         Created::NeedsGone => {
-            Err(ApiError::conflict("a checkpoint or job that this one refers to was deleted in the meantime"))
+            Err(ApiError::conflict("a checkpoint, data set or job that this one refers to was deleted in the meantime"))
         }
     }
 }
@@ -238,7 +246,7 @@ async fn change(state: &AppState, id: &JobId, change: Change, action: &str) -> R
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
 
-fn refused(refusal: Refusal, id: &JobId, action: &str) -> ApiError {
+pub fn refused(refusal: Refusal, id: &JobId, action: &str) -> ApiError {
     match refusal {
         Refusal::Missing => no_such(id),
         Refusal::NotWhile(status) => ApiError::status(&id.0, status, action),

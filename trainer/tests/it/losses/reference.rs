@@ -141,6 +141,7 @@ pub fn of_region(loss: Loss, student: &[f64], teacher: &[f64], label: usize) -> 
             sum.add(value, gamma * temperature.powi(2));
             classes.into_iter().zip(slopes).for_each(|(class, slope)| gradient[class].add(slope, gamma * temperature));
         }
+        Loss::Ttm { .. } | Loss::Wttm { .. } | Loss::Dist { .. } => panic!("later.rs has the formula of {loss:?}"),
     }
     (sum, gradient)
 }

@@ -3,8 +3,9 @@
 use distillery_core::architecture;
 use distillery_core::spec::TrainingPlan;
 use distillery_trainer::data::normalisation::Normalisation;
-use distillery_trainer::data::{CropSource, Crops};
+use distillery_trainer::data::{Crops, DrawSource};
 use distillery_trainer::loss::sdd::Distillation;
+use distillery_trainer::loss::target::CrossEntropy;
 use distillery_trainer::models::{self, Network};
 use distillery_trainer::ranks::Ranks;
 use distillery_trainer::run::cuda_graphs::StepExecutor;
@@ -96,6 +97,10 @@ impl Training {
                 batch_size: BATCH as u32,
                 teacher,
                 distillation: Distillation::new(&spec.distillation, device),
+                label_loss: CrossEntropy {
+                    smoothing: spec.training.label_smoothing.unwrap_or(0.0),
+                    ..CrossEntropy::default()
+                },
                 cross_entropy: spec.distillation.weights.cross_entropy,
                 weight: spec.distillation.weights.distillation,
                 clip: spec.training.clip_grad_norm,
@@ -105,7 +110,7 @@ impl Training {
             labels: labels.to_device(device),
             device,
             number: 0,
-            crops: Crops::of_view(CropSource { seed: 7, images: count as u64, side: SIDE as u64, device }, 0),
+            crops: Crops::of_view(DrawSource { seed: 7, images: count as u64, side: SIDE as u64, device }, 0),
         }
     }
 
@@ -116,13 +121,10 @@ impl Training {
         let count = BATCH.min(self.images.size()[0] - first);
         let numbers = Tensor::arange_start(first, first + count, (Kind::Int64, self.device));
         let share = 1.0 / self.number as f64;
-        Inputs {
-            images: self.images.index_select(0, &numbers),
-            labels: self.labels.index_select(0, &numbers),
-            crops: Some(self.crops.of_batch(0, 0, &numbers)),
-            teacher_logits: logits,
-            scalars: StepScalars::new(0.05 * share, self.objective.weight * share, self.number, self.device),
-        }
+        let scalars = StepScalars::new(0.05 * share, self.objective.weight * share, self.number, self.device);
+        let [images, labels] = [&self.images, &self.labels].map(|tensor| tensor.index_select(0, &numbers));
+        let crops = Some(self.crops.of_batch(0, 0, &numbers));
+        Inputs { crops, teacher_logits: logits, ..Inputs::new(images, labels, scalars) }
     }
 
     /// Runs a step and returns the teacher's logits.

@@ -1,0 +1,297 @@
+//! What decoding the images of a data set tells: mean and standard deviation, images that are there twice, and images
+//! that cannot be decoded.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::{Dataset, Error, Frame, Images, plane_bytes};
+use crate::text::counted;
+
+/// Side to which images are resized before they are compared and averaged.
+const SIDE: u32 = 32;
+/// Examples of a finding.
+const EXAMPLES: usize = 20;
+/// Images that a thread takes at once.
+const PORTION: usize = 64;
+
+/// What decoding the images tells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DatasetStatistics {
+    /// Per-channel mean of the training split's pixels in [0, 1]; null if none of its images can be decoded.
+    pub mean: Option<[f64; 3]>,
+    /// Per-channel standard deviation of the same pixels, at 32×32: at larger image sizes it is a little larger.
+    pub std: Option<[f64; 3]>,
+    /// What was looked at of each split.
+    pub splits: Vec<ExaminedSplit>,
+    /// Images with the same pixels at 32×32: within a split, and in two splits.
+    pub duplicates: Vec<Duplicates>,
+    /// What is probably not intended, such as images that are trained on and evaluated on.
+    pub warnings: Vec<String>,
+}
+
+/// How much of a split was decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExaminedSplit {
+    /// The split's name.
+    pub split: String,
+    /// Number of images that were decoded, or could not be: all, or some that are spread evenly over a large split.
+    pub examined: u64,
+    /// Number of its images.
+    pub images: u64,
+    /// Number of images that cannot be decoded.
+    pub undecodable: u64,
+    /// The first of them.
+    pub examples: Vec<UndecodableImage>,
+}
+
+/// An image that cannot be decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UndecodableImage {
+    /// Position in the split.
+    pub position: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Images that are there more than once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Duplicates {
+    /// The split that has an image again, and the one that has it first.
+    pub splits: [String; 2],
+    /// Number of images of the former that the latter has too.
+    pub images: u64,
+    /// Of these, images of which the other one has another class.
+    pub contradictory: u64,
+    /// Positions of the first of them in both splits.
+    pub examples: Vec<[u64; 2]>,
+}
+
+/// Where an image was found first.
+#[derive(Clone, Copy)]
+struct First {
+    split: usize,
+    position: u64,
+    label: u32,
+}
+
+/// Sums of pixels of a split.
+#[derive(Default)]
+struct Sums {
+    pixels: f64,
+    values: [f64; 3],
+    squares: [f64; 3],
+}
+
+/// What was found in a split.
+#[derive(Default)]
+struct Examined {
+    /// Position, hash and label of each image that can be decoded.
+    hashes: Vec<(u64, [u8; 16], u32)>,
+    undecodable: Vec<UndecodableImage>,
+    sums: Sums,
+}
+
+impl Dataset {
+    /// Decodes the images, at most `most` of each split, with so many threads. `None` if `stop` was set meanwhile.
+    ///
+    /// # Errors
+    /// A file cannot be read. An image that cannot be decoded is counted.
+    pub fn statistics(
+        &self,
+        most: usize,
+        threads: usize,
+        stop: &AtomicBool,
+    ) -> Result<Option<DatasetStatistics>, Error> {
+        let trained = self.train_split(None).ok();
+        let mut result = DatasetStatistics {
+            mean: None,
+            std: None,
+            splits: Vec::new(),
+            duplicates: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let mut first: HashMap<[u8; 16], First> = HashMap::new();
+        // The training split first: what another one has of it is found in that one.
+        let mut names = self.splits();
+        names.sort_by_key(|name| Some(name) != trained.as_ref());
+        for split in names {
+            let images = match self.split(&split) {
+                Ok(images) => images,
+                Err(error) if error.is_users() => continue,
+                Err(error) => return Err(error),
+            };
+            let Some(examined) = examine(&*images, most, threads, stop)? else { return Ok(None) };
+            if trained.as_ref() == Some(&split) {
+                (result.mean, result.std) = examined.sums.mean_std().unzip();
+            }
+            result.add(&split, images.len(), examined, &mut first);
+        }
+        result.warn(trained.as_deref());
+        Ok(Some(result))
+    }
+}
+
+impl DatasetStatistics {
+    fn add(&mut self, split: &str, images: usize, examined: Examined, first: &mut HashMap<[u8; 16], First>) {
+        let Examined { mut hashes, mut undecodable, .. } = examined;
+        hashes.sort_unstable();
+        undecodable.sort_by_key(|image| image.position);
+        let here = self.splits.len();
+        let (decoded, broken) = (hashes.len() as u64, undecodable.len() as u64);
+        undecodable.truncate(EXAMPLES);
+        self.splits.push(ExaminedSplit {
+            split: split.to_owned(),
+            examined: decoded + broken,
+            images: images as u64,
+            undecodable: broken,
+            examples: undecodable,
+        });
+        let mut found: HashMap<usize, Duplicates> = HashMap::new();
+        for (position, hash, label) in hashes {
+            let earlier = *first.entry(hash).or_insert(First { split: here, position, label });
+            if (earlier.split, earlier.position) == (here, position) {
+                continue;
+            }
+            let pair = found.entry(earlier.split).or_insert_with(|| Duplicates {
+                splits: [split.to_owned(), self.splits[earlier.split].split.clone()],
+                images: 0,
+                contradictory: 0,
+                examples: Vec::new(),
+            });
+            pair.images += 1;
+            pair.contradictory += u64::from(earlier.label != label);
+            if pair.examples.len() < EXAMPLES {
+                pair.examples.push([position, earlier.position]);
+            }
+        }
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_by_key(|(earlier, _)| *earlier);
+        self.duplicates.extend(found.into_iter().map(|(_, pair)| pair));
+    }
+
+    fn warn(&mut self, trained: Option<&str>) {
+        let mut warnings = Vec::new();
+        for Duplicates { splits: [split, other], images, contradictory, .. } in &self.duplicates {
+            let count = counted(*images, "image", "images");
+            if split != other {
+                let leak = if Some(other.as_str()) == trained {
+                    ": the accuracy on it will be better than on other images"
+                } else {
+                    ""
+                };
+                warnings.push(format!("the {split} split shares {count} with the {other} split{leak}"));
+            }
+            if *contradictory > 0 {
+                let count = counted(*contradictory, "image", "images");
+                warnings.push(format!("of another class in the {other} split: {count} of the {split} split"));
+            }
+        }
+        for ExaminedSplit { split, examined, images, undecodable, .. } in &self.splits {
+            if *undecodable > 0 {
+                let of = counted(*examined, "image", "images");
+                warnings.push(format!("cannot be decoded: {undecodable} of {of} of the {split} split"));
+            }
+            if examined < images {
+                warnings.push(format!(
+                    "only {examined} of the {images} images of the {split} split were looked at, spread evenly: other \
+                     duplicates are not found"
+                ));
+            }
+        }
+        self.warnings = warnings;
+    }
+}
+
+impl Sums {
+    fn add(&mut self, planes: &[u8]) {
+        let area = planes.len() / 3;
+        self.pixels += area as f64;
+        for (channel, plane) in planes.chunks_exact(area).enumerate() {
+            let sum: u64 = plane.iter().map(|&value| u64::from(value)).sum();
+            let squares: u64 = plane.iter().map(|&value| u64::from(value) * u64::from(value)).sum();
+            self.values[channel] += sum as f64;
+            self.squares[channel] += squares as f64;
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.pixels += other.pixels;
+        for channel in 0..3 {
+            self.values[channel] += other.values[channel];
+            self.squares[channel] += other.squares[channel];
+        }
+    }
+
+    /// In [0, 1]; the deviation is that of the population.
+    fn mean_std(&self) -> Option<([f64; 3], [f64; 3])> {
+        if self.pixels == 0.0 {
+            return None;
+        }
+        let mean = self.values.map(|sum| sum / self.pixels);
+        let std = [0, 1, 2].map(|channel: usize| {
+            (self.squares[channel] / self.pixels - mean[channel] * mean[channel]).max(0.0).sqrt() / 255.0
+        });
+        Some((mean.map(|value| value / 255.0), std))
+    }
+}
+
+/// Decodes images that are spread evenly over a split.
+fn examine(images: &dyn Images, most: usize, threads: usize, stop: &AtomicBool) -> Result<Option<Examined>, Error> {
+    let count = images.len().min(most);
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Examined::default())));
+    let work = || {
+        let mut own = Examined::default();
+        let mut planes = vec![0; plane_bytes(SIDE)];
+        loop {
+            let start = next.fetch_add(PORTION, Ordering::Relaxed);
+            if start >= count || stop.load(Ordering::Relaxed) {
+                break;
+            }
+            for place in start..count.min(start + PORTION) {
+                let index = place * images.len() / count;
+                match images.read(index, &Frame::Whole, SIDE, &mut planes) {
+                    Ok(()) => own.decoded(index, images.labels()[index], &planes),
+                    Err(error) if error.is_users() => {
+                        own.undecodable.push(UndecodableImage { position: index as u64, reason: error.detail() })
+                    }
+                    Err(error) => {
+                        *found.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+                        return;
+                    }
+                }
+            }
+        }
+        if let Ok(all) = &mut *found.lock().unwrap_or_else(PoisonError::into_inner) {
+            all.merge(own);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(work);
+        }
+    });
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+    Ok((!stop.load(Ordering::Relaxed)).then_some(found))
+}
+
+impl Examined {
+    fn decoded(&mut self, index: usize, label: u32, planes: &[u8]) {
+        let digest = Sha256::digest(planes);
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        self.hashes.push((index as u64, hash, label));
+        self.sums.add(planes);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.hashes.extend(other.hashes);
+        self.undecodable.extend(other.undecodable);
+        self.sums.merge(&other.sums);
+    }
+}

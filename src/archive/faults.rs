@@ -1,0 +1,58 @@
+//! What is wrong with an archive.
+
+use std::fmt;
+
+/// Most faults that are named.
+const NAMED: usize = 20;
+/// Longest part of a name that is shown, in characters.
+const SHOWN: usize = 120;
+
+/// All faults of an archive, of which the first are named.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    named: Vec<String>,
+    more: u64,
+}
+
+impl Faults {
+    #[must_use]
+    pub fn one(fault: String) -> Self {
+        Self { named: vec![fault], more: 0 }
+    }
+
+    pub(super) fn add(&mut self, fault: String) {
+        if self.named.len() < NAMED {
+            self.named.push(fault);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.named.len() as u64 + self.more
+    }
+
+    /// Those that are named, and a line that counts the others.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let more = (self.more > 0).then(|| format!("there are {} more faults like these", self.more));
+        self.named.iter().cloned().chain(more).collect()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.lines().join("; "))
+    }
+}
+
+/// The name of an entry for people: cut, and without what would change how a line looks.
+pub(super) fn shown(name: &[u8]) -> String {
+    let text = String::from_utf8_lossy(name);
+    let cut: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN).is_some() { format!("{cut}…") } else { cut }
+}

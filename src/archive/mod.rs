@@ -1,0 +1,162 @@
+//! Archives of files, from anybody: unpacks zip and tar (plain, gzip, zstd) into a directory, and packs a directory so
+//! that equal files give equal bytes.
+//!
+//! Everything is bounded before it is believed: bytes written, entries, lengths of names, and how many times its own
+//! size an archive may unpack to. Only files and directories are made, and only below the directory. Names that lead
+//! out of it, links, devices and names that come twice are refused, and so are all entries beside them: an archive is
+//! unpacked whole or it is none.
+
+mod bridge;
+mod destination;
+mod faults;
+mod pack;
+mod tar;
+mod zip;
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::path::Path;
+
+pub use bridge::{ChannelReader, ChannelWriter};
+pub use faults::Faults;
+pub use pack::pack;
+
+use destination::Destination;
+
+/// What tells the formats apart is in this many first bytes.
+const HEAD: usize = 512;
+/// Most memory that a zstd stream may ask for, as a power of two in bytes: what `zstd` itself accepts by default.
+const ZSTD_WINDOW: u32 = 27;
+
+/// How much an archive may contain.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files and directories.
+    pub entries: u64,
+    /// How many times its own size an archive may unpack to, beyond [`Limits::FREE_GROWTH`] bytes.
+    pub growth: u64,
+}
+
+impl Limits {
+    /// Bytes that any archive may unpack to.
+    pub const FREE_GROWTH: u64 = 64 << 20;
+
+    /// Those of an archive that may unpack to so many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self { bytes, entries: 2_000_000, growth: 100 }
+    }
+}
+
+/// The format of a file, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Zip,
+    Tar,
+    /// A tar behind gzip.
+    Gzip,
+    /// A tar behind zstd.
+    Zstd,
+    /// No archive: a shard of a data set.
+    Parquet,
+}
+
+impl Format {
+    /// Recognises the format.
+    ///
+    /// # Errors
+    /// It is none of them; the text is the predicate of a sentence.
+    pub fn of(head: &[u8]) -> Result<Self, String> {
+        let instead = "pack the files as zip, tar, tar.gz or tar.zst";
+        let known = [
+            (b"BZh".as_slice(), "is packed with bzip2"),
+            (b"\xfd7zXZ\0", "is packed with xz"),
+            (b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
+            (b"Rar!", "is a rar archive"),
+        ];
+        if let Some((_, what)) = known.iter().find(|(magic, _)| head.starts_with(magic)) {
+            return Err(format!("{what}, which is not read: {instead}"));
+        }
+        match head {
+            [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Ok(Self::Zip),
+            [0x1f, 0x8b, ..] => Ok(Self::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Self::Zstd),
+            [b'P', b'A', b'R', b'1', ..] => Ok(Self::Parquet),
+            _ if tar::is_header(head) => Ok(Self::Tar),
+            _ => Err(format!("is neither an archive nor a parquet file: {instead}")),
+        }
+    }
+
+    /// Recognises the format of an open file.
+    ///
+    /// # Errors
+    /// It is none of them, or cannot be read.
+    pub fn of_file(mut file: &File) -> Result<Self, Error> {
+        file.rewind()?;
+        let mut head = Vec::with_capacity(HEAD);
+        file.take(HEAD as u64).read_to_end(&mut head)?;
+        file.rewind()?;
+        Self::of(&head).map_err(|what| Error::Refused(Faults::one(format!("the file {what}"))))
+    }
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Number of files.
+    pub files: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// What was left out.
+    pub notes: Vec<String>,
+}
+
+/// Why an archive was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive is at fault.
+    #[error("the archive cannot be used: {0}")]
+    Refused(Faults),
+    /// A file of this machine cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Unpacks an archive into an empty directory. If it fails, the directory has parts of it.
+///
+/// # Errors
+/// All that is wrong with the archive, or the disk fails.
+pub fn unpack(format: Format, file: &File, into: &Path, limits: Limits) -> Result<Unpacked, Error> {
+    let size = file.metadata()?.len();
+    let mut destination = Destination::new(into, limits, Some(size));
+    let mut file = file;
+    file.rewind()?;
+    let unpacked = match format {
+        Format::Zip => zip::unpack(file, &mut destination),
+        Format::Tar => tar::unpack(BufReader::new(file), &mut destination),
+        Format::Gzip => tar::unpack(flate2::bufread::MultiGzDecoder::new(BufReader::new(file)), &mut destination),
+        Format::Zstd => {
+            let mut stream = zstd::stream::read::Decoder::new(file)?;
+            stream.window_log_max(ZSTD_WINDOW)?;
+            tar::unpack(stream, &mut destination)
+        }
+        Format::Parquet => {
+            destination.refuse("the file is a parquet shard, no archive".to_owned());
+            Ok(())
+        }
+    };
+    destination.finish(unpacked)
+}
+
+/// Unpacks a tar that [`pack`] has written, as it comes.
+///
+/// # Errors
+/// It is damaged, has more than `bytes` bytes in its files, or the disk fails.
+pub fn unpack_packed(stream: impl Read, into: &Path, bytes: u64) -> Result<Unpacked, Error> {
+    let limits = Limits { bytes, entries: u64::MAX, growth: u64::MAX };
+    let mut destination = Destination::new(into, limits, None);
+    let unpacked = tar::unpack(stream, &mut destination);
+    destination.finish(unpacked)
+}

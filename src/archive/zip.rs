@@ -1,0 +1,140 @@
+//! Zip archives. Their directory says what is in them; the entries' own headers do not count.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
+use ::zip::read::{ArchiveOffset, Config};
+use ::zip::result::ZipError;
+use ::zip::{CompressionMethod, ZipArchive};
+
+use super::destination::{Destination, Halt, Kind};
+use super::faults::shown;
+
+/// Where an archive's last record may be: it has a comment of up to 64 KiB.
+const TAIL: u64 = 22 + 65_535;
+/// Bytes of an entry's header in the directory, without its name.
+const HEADER: usize = 46;
+
+pub(super) fn unpack(file: &File, to: &mut Destination<'_>) -> Result<(), Halt> {
+    // Before the directory is read into memory.
+    let entries = announced_entries(file)?;
+    if entries > to.limits().entries {
+        let most = to.limits().entries;
+        to.refuse(format!("it has {entries} files and directories; at most {most} are taken"));
+        return Err(Halt::Refused);
+    }
+    let config = Config { archive_offset: ArchiveOffset::Known(0) };
+    let mut archive = match ZipArchive::with_config(config, BufReader::new(file)) {
+        Ok(archive) => archive,
+        Err(error) => return damaged(error, "its directory", to),
+    };
+    if archive.has_duplicate_names() {
+        for name in duplicates(file, archive.central_directory_start(), entries)? {
+            to.refuse(format!("{} is there twice: which of them is meant cannot be known", shown(&name)));
+        }
+        return Err(Halt::Refused);
+    }
+    for index in 0..archive.len() {
+        let (name, kind, size) = {
+            let entry = match archive.by_index_data(index) {
+                Ok(entry) => entry,
+                Err(error) => return damaged(error, "its directory", to),
+            };
+            let kind = kind(entry.unix_mode(), entry.is_dir(), entry.is_symlink(), entry.encrypted());
+            let readable = matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated);
+            let kind = if kind == Kind::File && !readable { Kind::Other(OTHER_METHOD) } else { kind };
+            (entry.name_raw().to_vec(), kind, entry.size())
+        };
+        if kind != Kind::File {
+            to.add(&name, kind, (size, false), &mut io::empty())?;
+            continue;
+        }
+        match archive.by_index(index) {
+            Ok(mut entry) => to.add(&name, kind, (size, false), &mut entry)?,
+            Err(error) => return damaged(error, &shown(&name), to),
+        }
+    }
+    Ok(())
+}
+
+const OTHER_METHOD: &str = "packed by another method than deflate (pack it again with zip)";
+
+fn kind(mode: Option<u32>, is_directory: bool, is_link: bool, is_encrypted: bool) -> Kind {
+    const TYPE: u32 = 0o170_000;
+    if is_encrypted {
+        return Kind::Other("encrypted (pack it again without a password)");
+    }
+    if is_link {
+        return Kind::Other("a symbolic link");
+    }
+    match mode.map(|mode| mode & TYPE) {
+        Some(0o020_000 | 0o060_000) => Kind::Other("a device"),
+        Some(0o010_000) => Kind::Other("a pipe"),
+        Some(0o140_000) => Kind::Other("a socket"),
+        _ if is_directory => Kind::Directory,
+        _ => Kind::File,
+    }
+}
+
+fn damaged(error: ZipError, place: &str, to: &mut Destination<'_>) -> Result<(), Halt> {
+    match error {
+        ZipError::Io(error) if error.raw_os_error().is_some() => Err(Halt::Io(error)),
+        error => {
+            to.refuse(format!("{place} cannot be read: the archive is damaged, or was not uploaded whole ({error})"));
+            Err(Halt::Refused)
+        }
+    }
+}
+
+/// The largest number of entries that a record at the end of the file announces: what a reader would make room for.
+fn announced_entries(mut file: &File) -> io::Result<u64> {
+    let size = file.metadata()?.len();
+    let start = size.saturating_sub(TAIL + 20);
+    file.seek(SeekFrom::Start(start))?;
+    let mut tail = Vec::new();
+    file.take(TAIL + 20).read_to_end(&mut tail)?;
+    let mut most = 0;
+    for at in (0..tail.len().saturating_sub(21)).filter(|&at| tail[at..].starts_with(b"PK\x05\x06")) {
+        most = most.max(u64::from(u16::from_le_bytes([tail[at + 10], tail[at + 11]])));
+        let Some(locator) = at.checked_sub(20).map(|from| &tail[from..at]).filter(|it| it.starts_with(b"PK\x06\x07"))
+        else {
+            continue;
+        };
+        let place = u64::from_le_bytes(locator[8..16].try_into().expect("eight bytes"));
+        let mut record = Vec::new();
+        file.seek(SeekFrom::Start(place.min(size)))?;
+        file.take(56).read_to_end(&mut record)?;
+        if record.len() == 56 && record.starts_with(b"PK\x06\x06") {
+            most = most.max(u64::from_le_bytes(record[32..40].try_into().expect("eight bytes")));
+        }
+    }
+    Ok(most)
+}
+
+/// The names that the directory has more than once, in the order of their second places.
+fn duplicates(mut file: &File, start: u64, entries: u64) -> io::Result<Vec<Vec<u8>>> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut directory = BufReader::new(file);
+    let mut counts: HashMap<Vec<u8>, u32> = HashMap::new();
+    let mut found = Vec::new();
+    for _ in 0..entries {
+        let mut header = [0; HEADER];
+        // The number may be another record's.
+        if directory.read_exact(&mut header).is_err() || !header.starts_with(b"PK\x01\x02") {
+            break;
+        }
+        let length = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let mut name = vec![0; length(28).into()];
+        if directory.read_exact(&mut name).is_err() {
+            break;
+        }
+        directory.seek_relative(i64::from(length(30)) + i64::from(length(32)))?;
+        let count = counts.entry(name.clone()).or_default();
+        *count += 1;
+        if *count == 2 {
+            found.push(name);
+        }
+    }
+    Ok(found)
+}

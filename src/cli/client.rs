@@ -1,0 +1,292 @@
+//! Flags of the commands that use a server over its HTTP API, wherever it runs.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use clap_complete::Shell;
+use distillery_core::export::ExportFormat;
+
+/// The commands that use a server. They need neither its database nor its files.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ClientCommand {
+    /// Write a first job from a data set of the server and a teacher, and check it.
+    Init(InitArgs),
+    /// Post a job, and print its id.
+    Submit(SubmitArgs),
+    /// Follow a job until it has ended. Ctrl-C ends this command and not the job.
+    Watch(OneJobArgs),
+    /// List jobs, newest first, or show one.
+    Jobs(JobsArgs),
+    /// Print a job's history: changes of its status, log lines, warnings.
+    Logs(LogsArgs),
+    /// Download a job's student or another of its files. A download that was cut off goes on where it stopped.
+    Download(DownloadArgs),
+    /// Upload a checkpoint or an exported network, and print its id.
+    Upload(UploadArgs),
+    /// Cancel jobs. A running job stops at its next step.
+    Cancel(JobIdsArgs),
+    /// Pause jobs. A running job writes a checkpoint and frees its device.
+    Pause(JobIdsArgs),
+    /// Resume paused jobs from their checkpoints.
+    Resume(JobIdsArgs),
+    /// Retry failed and cancelled jobs from their checkpoints.
+    Retry(JobIdsArgs),
+    /// Change a job's name, labels, priority or notes.
+    Edit(EditArgs),
+    /// Open the dashboard, or a job's page on it, in a browser.
+    Open(OpenArgs),
+    /// Print a script that completes this program's commands and flags in a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// How to reach the server, and what to print. The environment variable `DISTILLERY_TOKEN` may have the API token.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Server and output")]
+pub struct ConnectionArgs {
+    /// Address of the server.
+    #[arg(long = "server", env = "DISTILLERY_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub url: String,
+    /// File with the API token, which nobody but its owner may read (mode 0600). Default: the environment variable
+    /// DISTILLERY_TOKEN, or else the file `distillery/token` in `$XDG_CONFIG_HOME` or `~/.config`, if it is there.
+    #[arg(long, env = "DISTILLERY_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Seconds without a byte from the server after which it counts as unreachable.
+    #[arg(long, env = "DISTILLERY_TIMEOUT", value_name = "SECONDS", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// Seconds for which following a job, or a download, tries to reach the server again when the connection is lost.
+    #[arg(long, env = "DISTILLERY_RECONNECT", value_name = "SECONDS", default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(..=31_536_000))]
+    pub reconnect: u64,
+    /// Print JSON for programs. Errors are JSON, too, on standard error.
+    #[arg(long, env = "DISTILLERY_JSON")]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SubmitArgs {
+    /// The job's document; - reads it from standard input.
+    pub job: PathBuf,
+    /// Follow the job until it has ended, as `watch` does.
+    #[arg(long, env = "DISTILLERY_WATCH")]
+    pub watch: bool,
+    /// Check the document, fill in defaults and estimate memory and time, but create no job.
+    #[arg(long, env = "DISTILLERY_SUBMIT_DRY_RUN", conflicts_with = "watch")]
+    pub dry_run: bool,
+    /// Tell this webhook of the server when the job has ended. Can be repeated. The error for a name that is wrong
+    /// lists all names.
+    #[arg(long, env = "DISTILLERY_SUBMIT_WEBHOOK", value_name = "NAME", value_delimiter = ',')]
+    pub webhook: Vec<String>,
+    /// Posting the same document twice with the same key creates one job. Default: a new key for each call.
+    #[arg(long, env = "DISTILLERY_IDEMPOTENCY_KEY", value_name = "KEY", value_parser = idempotency_key)]
+    pub idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct OneJobArgs {
+    /// Id of the job, `job_…`.
+    #[arg(value_parser = job_id)]
+    pub id: String,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct JobIdsArgs {
+    /// Ids of jobs, `job_…`.
+    #[arg(required = true, value_name = "ID", value_parser = job_id)]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct EditArgs {
+    /// Id of the job, `job_…`.
+    #[arg(value_parser = job_id)]
+    pub id: String,
+    #[command(flatten)]
+    pub edits: JobEdits,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// What to change about a job; at least one.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+pub struct JobEdits {
+    /// Another name.
+    #[arg(long, env = "DISTILLERY_EDIT_NAME")]
+    pub name: Option<String>,
+    /// Set a label. Can be repeated; other labels stay.
+    #[arg(long, env = "DISTILLERY_EDIT_LABEL", value_name = "KEY:VALUE", value_parser = label)]
+    pub label: Vec<(String, String)>,
+    /// Remove a label. Can be repeated.
+    #[arg(long, env = "DISTILLERY_EDIT_REMOVE_LABEL", value_name = "KEY")]
+    pub remove_label: Vec<String>,
+    /// Another priority: jobs with a higher one run first.
+    #[arg(long, env = "DISTILLERY_EDIT_PRIORITY", allow_negative_numbers = true)]
+    pub priority: Option<i32>,
+    /// Notes for people, instead of those that are there; an empty text removes them.
+    #[arg(long, env = "DISTILLERY_EDIT_NOTES", value_name = "TEXT")]
+    pub notes: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct JobsArgs {
+    /// Show this job alone, with all that is known about it.
+    #[arg(value_parser = job_id, conflicts_with_all = ["status", "label", "limit"])]
+    pub id: Option<String>,
+    /// Only jobs with this status. Can be repeated.
+    #[arg(long, env = "DISTILLERY_JOBS_STATUS", value_delimiter = ',')]
+    pub status: Vec<String>,
+    /// Only jobs with this label. Can be repeated.
+    #[arg(long, env = "DISTILLERY_JOBS_LABEL", value_name = "KEY:VALUE")]
+    pub label: Vec<String>,
+    /// Most jobs to list.
+    #[arg(long, env = "DISTILLERY_JOBS_LIMIT", value_name = "JOBS", default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    /// Id of the job, `job_…`.
+    #[arg(value_parser = job_id)]
+    pub id: String,
+    /// Go on with what is added, until the job has ended.
+    #[arg(long, short, env = "DISTILLERY_FOLLOW")]
+    pub follow: bool,
+    /// Only this many of the newest entries, and those that are added.
+    #[arg(long, env = "DISTILLERY_TAIL", value_name = "ENTRIES")]
+    pub tail: Option<usize>,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DownloadArgs {
+    /// Id of the job, `job_…`.
+    #[arg(value_parser = job_id)]
+    pub id: String,
+    /// The file to write, a directory for it, or - for standard output. Default: the server's name for the file, here.
+    #[arg(long, short, env = "DISTILLERY_DOWNLOAD_OUTPUT", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace a file that is there.
+    #[arg(long, env = "DISTILLERY_FORCE")]
+    pub force: bool,
+    /// Format of the student.
+    #[arg(long, env = "DISTILLERY_FORMAT", value_enum, default_value_t)]
+    pub format: ExportFormat,
+    /// The best student, or the one after the last epoch.
+    #[arg(long, env = "DISTILLERY_WHICH", value_parser = ["best", "last"], default_value = "best")]
+    pub which: String,
+    /// ONNX: normalise images in the graph, whose input is then RGB pixels in [0, 1].
+    #[arg(long, env = "DISTILLERY_PREPROCESS")]
+    pub preprocess: bool,
+    /// Bundle: the formats in it. Default: safetensors, onnx and, for exported networks, pt2.
+    #[arg(long = "with", env = "DISTILLERY_WITH", value_enum, value_delimiter = ',')]
+    pub with: Vec<ExportFormat>,
+    /// Instead of the student, this file of the job, such as `manifest.json`. The error for a name that is wrong lists
+    /// all names.
+    #[arg(long, env = "DISTILLERY_ARTIFACT", value_name = "NAME",
+        conflicts_with_all = ["format", "which", "preprocess", "with"])]
+    pub artifact: Option<String>,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// What an upload says about its file.
+#[derive(Debug, Clone, Args)]
+pub struct UploadFacts {
+    /// The checkpoint's name. Default: the file's.
+    #[arg(long, env = "DISTILLERY_UPLOAD_NAME")]
+    pub name: Option<String>,
+    /// The expected architecture. The server refuses another.
+    #[arg(long, env = "DISTILLERY_UPLOAD_ARCHITECTURE")]
+    pub architecture: Option<String>,
+    /// The expected number of classes. The server refuses another.
+    #[arg(long, env = "DISTILLERY_UPLOAD_NUM_CLASSES", value_name = "CLASSES")]
+    pub num_classes: Option<u32>,
+    /// Of a file with several state dicts or networks, the key or prefix of the one to store.
+    #[arg(long, env = "DISTILLERY_UPLOAD_STATE_DICT", value_name = "KEY")]
+    pub state_dict: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct UploadArgs {
+    /// A checkpoint (safetensors, `torch.save`) or an exported network (`.pt2`).
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub facts: UploadFacts,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct OpenArgs {
+    /// Id of the job, `job_…`. Default: the list of jobs.
+    #[arg(value_parser = job_id)]
+    pub id: Option<String>,
+    /// Print the address, and open nothing.
+    #[arg(long, env = "DISTILLERY_PRINT")]
+    pub print: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// Name of one of the server's data sets. The error for a name that is wrong lists all names.
+    #[arg(long, env = "DISTILLERY_INIT_DATASET", value_name = "NAME")]
+    pub dataset: String,
+    /// The teacher: a file, which is uploaded, the id of a checkpoint (`ckpt_…`), or that of a job (`job_…`) whose
+    /// student becomes the teacher.
+    #[arg(long, env = "DISTILLERY_INIT_TEACHER", value_name = "FILE|ID")]
+    pub teacher: String,
+    /// The student: an architecture, or the id of an exported network (`ckpt_…`). Default: the largest network of the
+    /// teacher's family that has at most half of its parameters.
+    #[arg(long, env = "DISTILLERY_INIT_STUDENT", value_name = "ARCHITECTURE|ID")]
+    pub student: Option<String>,
+    /// The file to write.
+    #[arg(long, short, env = "DISTILLERY_INIT_OUTPUT", value_name = "FILE", default_value = "job.json")]
+    pub output: PathBuf,
+    /// Write every field with its default, instead of those that are changed most often.
+    #[arg(long, env = "DISTILLERY_INIT_FULL")]
+    pub full: bool,
+    /// Replace a file that is there.
+    #[arg(long, env = "DISTILLERY_FORCE")]
+    pub force: bool,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+}
+
+/// An id goes into the path of a request.
+fn job_id(text: &str) -> Result<String, String> {
+    let tail = text.strip_prefix("job_").filter(|tail| !tail.is_empty());
+    match tail {
+        Some(tail) if tail.len() <= 64 && tail.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Ok(text.to_owned()),
+        _ => Err("expected an id such as job_01KB3Z6V0Q2M5K8N1R4T7W9XYZ: `distillery jobs` lists them".to_owned()),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once(':').ok_or("expected KEY:VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn idempotency_key(text: &str) -> Result<String, String> {
+    if (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 255 visible ASCII characters".to_owned())
+    }
+}

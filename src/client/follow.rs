@@ -1,0 +1,162 @@
+//! Follows a job's stream across lost connections, without a gap and without repetition.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, Response, StatusCode};
+use serde_json::Value;
+
+use super::error::{Error, Exit};
+use super::server::Server;
+use super::sse::{Message, Parser};
+
+/// Shortest time after which a silent stream is opened again: the server sends a comment every 15 seconds.
+const SILENCE: Duration = Duration::from_secs(45);
+/// Waits between attempts to connect again.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// What happens while a job is followed.
+#[derive(Debug)]
+pub enum News {
+    Message(Message),
+    /// The connection was lost, for this reason, and is being made again.
+    Lost(Error),
+    /// The connection is there again.
+    Restored,
+}
+
+/// A job's stream.
+#[derive(Debug)]
+pub struct Follower<'a> {
+    server: &'a Server,
+    job: &'a str,
+    /// Id of the last message that was returned.
+    last_id: Option<String>,
+    open: Option<(Response, Parser)>,
+    pending: VecDeque<Message>,
+    outage: Option<Outage>,
+}
+
+#[derive(Debug)]
+struct Outage {
+    began: Instant,
+    pause: Duration,
+}
+
+impl<'a> Follower<'a> {
+    /// Begins after the message with an id, or with the first.
+    pub fn new(server: &'a Server, job: &'a str, last_id: Option<String>) -> Self {
+        Self { server, job, last_id, open: None, pending: VecDeque::new(), outage: None }
+    }
+
+    /// What happens next; `None` once the job has ended and everything was returned.
+    ///
+    /// # Errors
+    /// The server refuses, or could not be reached again in time.
+    pub async fn next(&mut self) -> Result<Option<News>, Error> {
+        loop {
+            if let Some(message) = self.pending.pop_front() {
+                if message.id.is_some() {
+                    self.last_id.clone_from(&message.id);
+                }
+                return Ok(Some(News::Message(message)));
+            }
+            let failure = match self.advance().await {
+                Ok(Advance::Heard) if self.outage.take().is_some() => return Ok(Some(News::Restored)),
+                Ok(Advance::Heard | Advance::Opened) => continue,
+                Ok(Advance::Over) => return Ok(None),
+                Err(failure @ Error::Unreachable { .. }) => failure,
+                Err(refusal) => return Err(refusal),
+            };
+            self.open = None;
+            match &mut self.outage {
+                None => {
+                    self.outage = Some(Outage { began: Instant::now(), pause: FIRST_PAUSE });
+                    return Ok(Some(News::Lost(failure)));
+                }
+                Some(outage) if outage.began.elapsed() + outage.pause > self.server.reconnect => return Err(failure),
+                Some(outage) => {
+                    tokio::time::sleep(outage.pause).await;
+                    outage.pause = (outage.pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Opens the stream, or reads some of it.
+    async fn advance(&mut self) -> Result<Advance, Error> {
+        let Some((response, parser)) = &mut self.open else {
+            let request = self.server.request(Method::GET, &["v1", "jobs", self.job, "stream"]);
+            let request = match &self.last_id {
+                Some(id) => request.header("last-event-id", id),
+                None => request,
+            };
+            let response = self.server.send_once(request, self.server.patience).await?;
+            if response.status() == StatusCode::NO_CONTENT {
+                return Ok(Advance::Over);
+            }
+            self.open = Some((response, Parser::default()));
+            return Ok(Advance::Opened);
+        };
+        match self.server.piece(response, self.server.patience.max(SILENCE)).await? {
+            Some(piece) => {
+                self.pending.extend(parser.push(&piece)?);
+                Ok(Advance::Heard)
+            }
+            None => Err(Error::unreachable("the server ended the stream, as when it stops")),
+        }
+    }
+}
+
+/// What one step did.
+enum Advance {
+    Opened,
+    Heard,
+    Over,
+}
+
+/// How a followed job's end becomes the end of the command; `None` while it has not ended.
+#[must_use]
+pub fn ending(job: &Value) -> Option<Exit> {
+    match job["status"].as_str()? {
+        "succeeded" => Some(Exit::Success),
+        "failed" => Some(Exit::JobFailed),
+        "cancelled" => Some(Exit::JobCancelled),
+        _ => None,
+    }
+}
+
+/// A job's history after an entry, oldest first.
+///
+/// # Errors
+/// As for [`Server::get`].
+pub async fn history(server: &Server, job: &str, mut after: i64) -> Result<Vec<Value>, Error> {
+    let mut events = Vec::new();
+    loop {
+        let position = after.to_string();
+        let query = [("after", position.as_str()), ("limit", "1000")];
+        let mut page = server.get(&["v1", "jobs", job, "events"], &query).await?;
+        let Value::Array(entries) = page["data"].take() else { return Ok(events) };
+        let Some(last) = entries.last().and_then(|entry| entry["seq"].as_i64()).filter(|last| *last > after) else {
+            return Ok(events);
+        };
+        after = last;
+        events.extend(entries);
+        if page["has_more"] != true {
+            return Ok(events);
+        }
+    }
+}
+
+/// The id from which a stream goes on after these entries of the history, without the points that are there already.
+///
+/// # Errors
+/// As for [`Server::get`].
+pub async fn position(server: &Server, job: &str, events: &[Value]) -> Result<String, Error> {
+    // Few points of one series: only the position is wanted.
+    let query = [("name", "eval/top1"), ("max_points", "4")];
+    let metrics = server.get(&["v1", "jobs", job, "metrics"], &query).await?;
+    let seq = events.last().and_then(|event| event["seq"].as_i64()).unwrap_or(0);
+    Ok(format!("{seq}-{}", metrics["last_id"].as_i64().unwrap_or(0)))
+}

@@ -1,0 +1,198 @@
+//! A file that is being downloaded: beside its target until it is complete, or on standard output.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rustix::fs::OFlags;
+use sha2::{Digest, Sha256};
+
+use super::error::Error;
+use super::facts::Facts;
+
+/// What has come of a file.
+#[derive(Debug)]
+pub struct Part {
+    pub facts: Facts,
+    /// Bytes that are there.
+    pub length: u64,
+    hash: Sha256,
+    /// Bytes that were there before this download.
+    earlier: u64,
+    /// `None` for standard output.
+    file: Option<PartFile>,
+}
+
+#[derive(Debug)]
+struct PartFile {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Part {
+    #[must_use]
+    pub fn stdout(facts: Facts) -> Self {
+        Self { facts, length: 0, hash: Sha256::new(), earlier: 0, file: None }
+    }
+
+    /// Opens the part of a file beside its target, whose name has the file's SHA-256, so that it never goes on with
+    /// another file's bytes.
+    ///
+    /// # Errors
+    /// It cannot be written, or another download writes to it.
+    pub fn open(target: PathBuf, facts: Facts) -> Result<Self, Error> {
+        let name = target.file_name().context("the output has no name")?.to_string_lossy().into_owned();
+        let tag: String = facts.sha256.as_deref().unwrap_or("unnamed").chars().take(16).collect();
+        let path = target.with_file_name(format!(".{name}.{tag}.part"));
+        let shown = path.display().to_string();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            // In a directory that others may write to, a link could lead anywhere.
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path)
+            .with_context(|| format!("cannot write {shown}"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Local(anyhow::anyhow!("another download writes {shown}: wait for its end")));
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::Local(anyhow::Error::from(error).context(shown))),
+        }
+        if facts.sha256.is_none() {
+            // Nothing tells whether it belongs to this file.
+            file.set_len(0)?;
+        }
+        let mut hash = Sha256::new();
+        let earlier = io::copy(&mut file, &mut hash)?;
+        let mut part = Self { facts, length: earlier, hash, earlier, file: Some(PartFile { file, path, target }) };
+        if part.facts.size.is_some_and(|size| size < earlier) {
+            part.restart()?;
+        }
+        Ok(part)
+    }
+
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Whether bytes of an earlier download are in it.
+    #[must_use]
+    pub fn began_earlier(&self) -> bool {
+        self.earlier > 0
+    }
+
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.facts.size == Some(self.length)
+    }
+
+    /// Of what has come, in hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        hex::encode(self.hash.clone().finalize())
+    }
+
+    /// Where its bytes are, and what to do about them.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.file {
+            Some(file) => format!("in {}, and the same command goes on after them", file.path.display()),
+            None => "on standard output".to_owned(),
+        }
+    }
+
+    /// Forgets what has come.
+    ///
+    /// # Errors
+    /// It cannot be taken back.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        match &mut self.file {
+            Some(file) => {
+                file.file.set_len(0)?;
+                file.file.seek(SeekFrom::Start(0))?;
+            }
+            None if self.length > 0 => {
+                return Err(Error::Damaged(format!(
+                    "the connection was lost after {} bytes, and the server does not send the rest alone: download \
+                     into a file instead of standard output",
+                    self.length
+                )));
+            }
+            None => {}
+        }
+        (self.length, self.earlier, self.hash) = (0, 0, Sha256::new());
+        Ok(())
+    }
+
+    /// # Errors
+    /// It cannot be written, or has more bytes than the server announced.
+    pub fn append(&mut self, piece: &[u8]) -> Result<(), Error> {
+        let length = self.length + piece.len() as u64;
+        if self.facts.size.is_some_and(|size| length > size) {
+            return Err(Error::Damaged("more bytes came than the server announced".to_owned()));
+        }
+        match &mut self.file {
+            Some(PartFile { file, path, .. }) => {
+                file.write_all(piece).with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            None => io::stdout().write_all(piece)?,
+        }
+        self.hash.update(piece);
+        self.length = length;
+        Ok(())
+    }
+
+    /// Removes what has come.
+    pub fn remove(&self) {
+        if let Some(PartFile { path, .. }) = &self.file
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            eprintln!("cannot remove {}: {error}", path.display());
+        }
+    }
+
+    /// Gives the file its name, and returns that; `None` for standard output.
+    ///
+    /// # Errors
+    /// It cannot be renamed, or something else has the name by now.
+    pub fn publish(self, replaces: bool) -> Result<Option<PathBuf>, Error> {
+        let Some(PartFile { file, path, target }) = self.file else {
+            io::stdout().flush()?;
+            return Ok(None);
+        };
+        file.sync_all().with_context(|| format!("cannot write {}", path.display()))?;
+        if !replaces && target.symlink_metadata().is_ok() {
+            return Err(Error::Local(anyhow::anyhow!(
+                "{} was made in the meantime; the download is complete in {}",
+                target.display(),
+                path.display()
+            )));
+        }
+        std::fs::rename(&path, &target).with_context(|| format!("cannot write {}", target.display()))?;
+        Ok(Some(target))
+    }
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256_of(path: &Path) -> anyhow::Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
+        if read == 0 {
+            return Ok(hex::encode(hash.finalize()));
+        }
+        hash.update(&buffer[..read]);
+    }
+}

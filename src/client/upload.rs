@@ -1,0 +1,183 @@
+//! `upload`: a checkpoint or an exported network.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::StreamExt;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::{Body, Method, RequestBuilder, Response};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio_util::io::ReaderStream;
+
+use super::error::{Error, Exit};
+use super::server::Server;
+use super::text::{member, plain};
+use crate::cli::{UploadArgs, UploadFacts};
+
+/// How long the server may take to read and store a file once it has all of it.
+const STORE_PATIENCE: Duration = Duration::from_secs(1800);
+/// How often a file is sent at most.
+const TRIES: u32 = 3;
+/// Wait before it is sent again, unless the server asks for another.
+const PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest name of a checkpoint, in characters.
+const LONGEST_NAME: usize = 200;
+
+/// Uploads a file, and prints its id.
+///
+/// # Errors
+/// The file cannot be read, or the server refuses it or cannot be reached.
+pub async fn upload(server: &Server, args: &UploadArgs) -> Result<Exit, Error> {
+    let checkpoint = file(server, &args.file, &args.facts, args.connection.json).await?;
+    if args.connection.json {
+        writeln!(io::stdout(), "{checkpoint}")?;
+    } else {
+        writeln!(io::stdout(), "{}", member(&checkpoint, "/id"))?;
+        describe(&checkpoint);
+    }
+    Ok(Exit::Success)
+}
+
+/// Says to standard error what the server has found in a file.
+pub fn describe(checkpoint: &Value) {
+    let (format, parameters) = (member(checkpoint, "/format"), &checkpoint["parameters"]);
+    let network = if checkpoint["network"].is_object() {
+        format!("an exported network of {} classes", checkpoint["network"]["classes"])
+    } else if let Some(architecture) = checkpoint["architecture"].as_str() {
+        plain(architecture)
+    } else {
+        let fits = checkpoint["fits"].as_array().into_iter().flatten().map(|fit| member(fit, "/architecture"));
+        let fits = fits.collect::<Vec<_>>().join(", ");
+        if fits.is_empty() { "of no known architecture".to_owned() } else { format!("fits {fits}") }
+    };
+    eprintln!("{format}, {parameters} parameters, {network}");
+    for note in checkpoint["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("note: {}", plain(note));
+    }
+}
+
+/// Uploads a file, and returns what the server has found in it. The same bytes are the same checkpoint, so that a lost
+/// connection is no reason not to send them again.
+///
+/// # Errors
+/// As for [`upload`].
+pub async fn file(server: &Server, path: &Path, facts: &UploadFacts, is_quiet: bool) -> Result<Value, Error> {
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        let failure = match send(server, path, facts, is_quiet).await {
+            Err(failure @ Error::Unreachable { is_final: false, .. }) if left > 0 => failure,
+            other => return other,
+        };
+        let Error::Unreachable { detail, retry_after, .. } = failure else { return Err(failure) };
+        let pause = retry_after.unwrap_or(PAUSE).min(LONGEST_PAUSE);
+        eprintln!("{}; sending all of it again in {:.1} s", plain(&detail), pause.as_secs_f64());
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn send(server: &Server, path: &Path, facts: &UploadFacts, is_quiet: bool) -> Result<Value, Error> {
+    let shown = path.display();
+    let found = tokio::fs::metadata(path).await.with_context(|| format!("cannot read {shown}"))?;
+    if !found.is_file() {
+        return Err(Error::Local(anyhow::anyhow!("{shown} is not a regular file")));
+    }
+    let content = File::open(path).await.with_context(|| format!("cannot read {shown}"))?;
+    let size = content.metadata().await.with_context(|| format!("cannot read {shown}"))?.len();
+    if size == 0 {
+        return Err(Error::Local(anyhow::anyhow!("{shown} is empty")));
+    }
+    let bar = bar(size, is_quiet);
+    let hash = Arc::new(Mutex::new(Sha256::new()));
+    let (sent, mut progress) = watch::channel(0);
+    let pieces = ReaderStream::with_capacity(content.take(size), 1 << 18).inspect({
+        let (hash, bar) = (hash.clone(), bar.clone());
+        move |piece| {
+            let Ok(piece) = piece else { return };
+            hash.lock().unwrap_or_else(PoisonError::into_inner).update(piece);
+            sent.send_modify(|sent| *sent += piece.len() as u64);
+            bar.inc(piece.len() as u64);
+        }
+    });
+    let request = server.request(Method::PUT, &["v1", "checkpoints"]).query(&query(path, facts));
+    let request = request.header(CONTENT_LENGTH, size).header(CONTENT_TYPE, "application/octet-stream");
+    let answer = answer(server, request.body(Body::wrap_stream(pieces)), &mut progress, size).await;
+    bar.finish_and_clear();
+    let checkpoint = server.json(answer.map_err(|error| refused(error, path))?).await?;
+    let sent = hex::encode(hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize());
+    // One state dict of several, or a network without its stack traces, is stored as another file.
+    let is_same_file = checkpoint["size_bytes"].as_u64() == Some(size);
+    if is_same_file && checkpoint["sha256"].as_str().is_some_and(|stored| stored != sent) {
+        return Err(Error::Damaged(format!(
+            "the server stored other bytes than {shown} has: something between here and it changed them. Delete {} and \
+             upload the file again",
+            member(&checkpoint, "/id")
+        )));
+    }
+    Ok(checkpoint)
+}
+
+fn refused(error: Error, path: &Path) -> Error {
+    if matches!(error, Error::Refused { .. }) { error.context(&path.display().to_string()) } else { error }
+}
+
+fn bar(size: u64, is_quiet: bool) -> ProgressBar {
+    if is_quiet || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{bytes} of {total_bytes} {bar:40} {bytes_per_sec}, {eta} left";
+    let style = ProgressStyle::with_template(template).expect("the template is valid");
+    ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr()).with_style(style)
+}
+
+fn query(path: &Path, facts: &UploadFacts) -> Vec<(&'static str, String)> {
+    let of_file = path.file_name().and_then(|name| name.to_str());
+    let of_file = of_file.filter(|name| !name.chars().any(char::is_control) && name.chars().count() <= LONGEST_NAME);
+    let name = facts.name.clone().or_else(|| of_file.map(str::to_owned));
+    let classes = facts.num_classes.map(|classes| classes.to_string());
+    let all = [
+        ("name", name),
+        ("architecture", facts.architecture.clone()),
+        ("num_classes", classes),
+        ("state_dict", facts.state_dict.clone()),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// Sends the file, and waits for the answer as long as bytes leave, and a while after the last.
+async fn answer(
+    server: &Server,
+    request: RequestBuilder,
+    progress: &mut watch::Receiver<u64>,
+    size: u64,
+) -> Result<Response, Error> {
+    let answer = server.send_once(request, Duration::MAX);
+    tokio::pin!(answer);
+    loop {
+        let is_sent = *progress.borrow_and_update() >= size;
+        let patience = if is_sent { server.patience.max(STORE_PATIENCE) } else { server.patience };
+        tokio::select! {
+            answer = &mut answer => return answer,
+            // Ends once the request has dropped its body, after which only the answer can come.
+            moved = tokio::time::timeout(patience, progress.changed()), if !is_sent => {
+                if moved.is_err() {
+                    return Err(server.silent(patience));
+                }
+                if moved.is_ok_and(|moved| moved.is_err()) {
+                    let late = |_| Err(server.silent(STORE_PATIENCE));
+                    return tokio::time::timeout(STORE_PATIENCE, answer).await.unwrap_or_else(late);
+                }
+            }
+            () = tokio::time::sleep(patience), if is_sent => return Err(server.silent(patience)),
+        }
+    }
+}

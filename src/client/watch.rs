@@ -1,0 +1,128 @@
+//! `watch` and `logs`: a job's history, and what is added to it.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::display::{self, Display};
+use super::error::{Error, Exit};
+use super::follow::{self, Follower, News};
+use super::server::Server;
+use crate::cli::LogsArgs;
+
+/// Entries of the history that are shown of what was before.
+const EARLIER: usize = 10;
+
+/// The signals that end a command which only looks on.
+struct Interruptions {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interruptions {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Exit {
+        tokio::select! {
+            _ = self.interrupt.recv() => Exit::Interrupted,
+            _ = self.terminate.recv() => Exit::Terminated,
+        }
+    }
+}
+
+/// Follows a job until it has ended, or a signal ends this command.
+///
+/// # Errors
+/// The server refuses or cannot be reached, or the output cannot be written.
+pub async fn watch(server: &Server, job: &str, is_json: bool) -> Result<Exit, Error> {
+    let mut interruptions = Interruptions::listen()?;
+    let mut display = Display::new(is_json);
+    let outcome = tokio::select! {
+        outcome = follow_job(server, job, is_json, &mut display) => outcome,
+        exit = interruptions.next() => Ok(exit),
+    };
+    display.end();
+    if matches!(outcome, Ok(Exit::Interrupted | Exit::Terminated) | Err(Error::Unreachable { .. })) {
+        eprintln!(
+            "the job goes on without this command: `distillery watch {job}` follows it again, `distillery cancel \
+             {job}` cancels it"
+        );
+    }
+    outcome
+}
+
+async fn follow_job(server: &Server, job: &str, is_json: bool, display: &mut Display) -> Result<Exit, Error> {
+    // First, because it fails at once if there is no server or no such job.
+    let found = server.job(job).await?;
+    let mut last_id = None;
+    if !is_json {
+        display.job(&found);
+        let events = follow::history(server, job, 0).await?;
+        let shown = events.len().saturating_sub(EARLIER);
+        if shown > 0 {
+            display.line(&format!("({shown} earlier entries: `distillery logs {job}` prints them)"))?;
+        }
+        for event in &events[shown..] {
+            display.line(&display::event(event))?;
+        }
+        last_id = Some(follow::position(server, job, &events).await?);
+    }
+    let mut follower = Follower::new(server, job, last_id);
+    while let Some(news) = follower.next().await? {
+        display.show(&news)?;
+        if let News::Message(message) = &news
+            && message.name == "status"
+            && let Some(exit) = follow::ending(&message.data)
+        {
+            return end(&message.data, exit, is_json, display);
+        }
+    }
+    // Everything had been said before the connection was lost.
+    let found = server.job(job).await?;
+    let exit = follow::ending(&found).unwrap_or(Exit::Success);
+    end(&found, exit, is_json, display)
+}
+
+fn end(job: &Value, exit: Exit, is_json: bool, display: &Display) -> Result<Exit, Error> {
+    display.end();
+    if !is_json {
+        display.line(&display::ending(job))?;
+    }
+    Ok(exit)
+}
+
+/// Prints a job's history, and goes on with it if asked to.
+///
+/// # Errors
+/// The server refuses or cannot be reached, or the output cannot be written.
+pub async fn logs(server: &Server, args: &LogsArgs) -> Result<Exit, Error> {
+    let (job, is_json) = (args.id.as_str(), args.connection.json);
+    let events = follow::history(server, job, 0).await?;
+    let skipped = args.tail.map_or(0, |tail| events.len().saturating_sub(tail));
+    for event in &events[skipped..] {
+        print(event, is_json)?;
+    }
+    if !args.follow {
+        return Ok(Exit::Success);
+    }
+    let last_id = follow::position(server, job, &events).await?;
+    let mut follower = Follower::new(server, job, Some(last_id));
+    while let Some(news) = follower.next().await? {
+        match news {
+            News::Message(message) if message.name == "event" => print(&message.data, is_json)?,
+            News::Message(message) if message.name == "status" && follow::ending(&message.data).is_some() => break,
+            News::Message(_) => {}
+            News::Lost(reason) => eprintln!("{reason}; trying to connect again"),
+            News::Restored => eprintln!("connected again"),
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn print(event: &Value, is_json: bool) -> io::Result<()> {
+    let line = if is_json { event.to_string() } else { display::event(event) };
+    writeln!(io::stdout(), "{line}")
+}

@@ -1,0 +1,125 @@
+//! Fetches a data set from storage: unpacks its tar as it comes, and keeps the files only if the tar has its SHA-256.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::lock::Locked;
+use super::{Error, Facts, Progress, remove};
+use crate::archive::{self, ChannelReader};
+use crate::artifacts::{self, Store};
+use crate::dataset;
+use crate::db::datasets::StoredDataset;
+
+/// Extension of a directory that is being filled.
+pub(super) const PARTIAL: &str = "partial";
+
+/// Fills `entry`, whose lock this is.
+pub(super) async fn fetch(
+    store: &Store,
+    dataset: &StoredDataset,
+    entry: &Path,
+    lock: Locked,
+    progress: &impl Fn(Progress),
+) -> Result<(), Error> {
+    let (sender, reader) = ChannelReader::new();
+    let (wanted, place) = (dataset.clone(), entry.to_owned());
+    // The lock goes with the task: if nobody waits for it any more, what it has made is removed before another begins.
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let unpacked = unpack(&wanted, &place, reader);
+        drop(lock);
+        unpacked
+    });
+    let sent = send(store, dataset, sender, progress).await;
+    let unpacked = unpacking.await.map_err(|error| disk(entry, io::Error::other(error)))?;
+    // What storage says is the cause of what the other end saw.
+    sent?;
+    unpacked
+}
+
+async fn send(
+    store: &Store,
+    dataset: &StoredDataset,
+    sender: mpsc::Sender<Option<Bytes>>,
+    progress: &impl Fn(Progress),
+) -> Result<(), Error> {
+    let size = dataset.size_bytes.unsigned_abs();
+    let mut pieces = store.read(&dataset.key, 0..size).await?;
+    let mut fetched = 0;
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        fetched += piece.len() as u64;
+        if sender.send(Some(piece)).await.is_err() {
+            // The task has ended, and says why.
+            return Ok(());
+        }
+        progress(Progress::Fetched(fetched));
+    }
+    let _ = sender.send(None).await;
+    Ok(())
+}
+
+fn unpack(dataset: &StoredDataset, entry: &Path, reader: ChannelReader) -> Result<(), Error> {
+    let mut partial = entry.as_os_str().to_owned();
+    partial.push(".");
+    partial.push(PARTIAL);
+    let partial = PathBuf::from(partial);
+    let outcome = unpack_into(dataset, &partial, reader)
+        .and_then(|()| fs::rename(&partial, entry).map_err(|error| disk(entry, error)));
+    if outcome.is_err()
+        && let Err(error) = remove(&partial)
+    {
+        tracing::warn!(directory = %partial.display(), %error, "cannot remove a part of a data set");
+    }
+    outcome
+}
+
+fn unpack_into(dataset: &StoredDataset, partial: &Path, reader: ChannelReader) -> Result<(), Error> {
+    let files = partial.join(&dataset.name);
+    // What a killed process has left.
+    remove(partial).and_then(|()| fs::create_dir_all(&files)).map_err(|error| disk(partial, error))?;
+    let mut reader = Hashed { reader, hash: Sha256::new() };
+    let unpacked = archive::unpack_packed(&mut reader, &files, dataset.unpacked_bytes.unsigned_abs());
+    match unpacked {
+        Err(archive::Error::Io(error)) => return Err(disk(partial, error)),
+        // Before the complaint: damaged bytes can be anything.
+        ref unpacked => {
+            if unpacked.is_err() {
+                io::copy(&mut reader, &mut io::sink()).map_err(|error| disk(partial, error))?;
+            }
+        }
+    }
+    let found = hex::encode(reader.hash.finalize());
+    if found != dataset.sha256 {
+        let (key, stored) = (dataset.key.clone(), dataset.sha256.clone());
+        return Err(artifacts::Error::Damaged { key, found, stored }.into());
+    }
+    let unreadable = |source| Error::Unreadable { id: dataset.id.clone(), source };
+    let unpacked = unpacked.map_err(unreadable)?;
+    let fingerprint = dataset::fingerprint(&files).map_err(|error| disk(partial, error))?;
+    let facts = Facts { bytes: unpacked.bytes, fingerprint };
+    facts.write(partial).map_err(|error| disk(partial, error))
+}
+
+fn disk(path: &Path, source: io::Error) -> Error {
+    Error::Disk { path: path.to_owned(), source }
+}
+
+/// Hashes what is read.
+struct Hashed {
+    reader: ChannelReader,
+    hash: Sha256,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.hash.update(&buffer[..read]);
+        Ok(read)
+    }
+}

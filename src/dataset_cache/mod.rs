@@ -1,0 +1,311 @@
+//! This machine's copies of uploaded data sets, which server and workers with the same data directory share.
+//!
+//! ```text
+//! <cache>/<name>-<SHA-256>/<name>/…      the files, whole: the directory appears by rename, once its tar was verified
+//! <cache>/<name>-<SHA-256>/facts.json    their bytes and their fingerprint, by which a change is noticed
+//! <cache>/<name>-<SHA-256>.lock          locked by whoever uses the copy (shared), makes or removes it (exclusive)
+//! <cache>/<name>-<SHA-256>.partial/      what is being fetched by whoever holds the lock
+//! ```
+//!
+//! The kernel releases a lock when its process ends, however that happens. The time of a lock's file is that of the
+//! copy's last use; the copies that were not used for longest go first when another one needs their room.
+
+mod fetch;
+mod lock;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifacts::{self, Store};
+use crate::db::datasets::StoredDataset;
+use crate::{archive, dataset};
+
+use lock::{Locked, Mode};
+
+/// How often a copy is looked for that another process makes, or room that it takes.
+const PAUSE: Duration = Duration::from_millis(200);
+const LOCK: &str = "lock";
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It would take more than the whole cache.
+    #[error(
+        "the data set {id} has {bytes} bytes, and {limit} are the limit of this machine's copies: raise \
+         --dataset-cache-mib"
+    )]
+    TooLarge { id: String, bytes: u64, limit: u64 },
+    /// The tar in storage is missing, damaged, or cannot be read.
+    #[error(transparent)]
+    Stored(#[from] artifacts::Error),
+    /// The tar has its SHA-256 and is not what this program packs.
+    #[error("the stored data set {id} cannot be unpacked: {source}")]
+    Unreadable { id: String, source: archive::Error },
+    #[error("{}: {source}", path.display())]
+    Disk { path: PathBuf, source: io::Error },
+}
+
+/// What is going on while a copy is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Another process makes it.
+    Shared,
+    /// Copies that are in use take the room that it needs.
+    NoRoom,
+    /// So many bytes of its tar are here.
+    Fetched(u64),
+}
+
+/// What is to be done for a copy.
+enum Next {
+    Use(LocalCopy),
+    /// With the right to make it.
+    Fetch(Locked),
+    Wait(Progress),
+}
+
+/// The copies in a directory.
+#[derive(Debug, Clone)]
+pub struct DatasetCache {
+    directory: PathBuf,
+    /// Most bytes of all copies.
+    limit: u64,
+}
+
+/// A copy, which stays until this is dropped.
+#[derive(Debug)]
+pub struct LocalCopy {
+    path: PathBuf,
+    _lock: Locked,
+}
+
+impl LocalCopy {
+    /// The directory with its files.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl DatasetCache {
+    #[must_use]
+    pub fn new(directory: PathBuf, limit: u64) -> Self {
+        Self { directory, limit }
+    }
+
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    fn entry(&self, dataset: &StoredDataset) -> PathBuf {
+        self.directory.join(format!("{}-{}", dataset.name, dataset.sha256))
+    }
+
+    fn lock_file(entry: &Path) -> PathBuf {
+        let mut name = entry.as_os_str().to_owned();
+        name.push(".");
+        name.push(LOCK);
+        name.into()
+    }
+
+    /// The copy, if it is here and nobody has changed it. One that was changed is removed.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn find(&self, dataset: &StoredDataset) -> Result<Option<LocalCopy>, Error> {
+        let entry = self.entry(dataset);
+        if !entry.is_dir() {
+            return Ok(None);
+        }
+        let failed = |source| Error::Disk { path: entry.clone(), source };
+        let Some(lock) = lock::try_lock(&Self::lock_file(&entry), Mode::Shared).map_err(failed)? else {
+            return Ok(None);
+        };
+        let path = entry.join(&dataset.name);
+        let facts = Facts::read(&entry);
+        match dataset::fingerprint(&path) {
+            Ok(found) if facts.is_some_and(|facts| facts.fingerprint == found) => {
+                lock.touch(SystemTime::now());
+                Ok(Some(LocalCopy { path, _lock: lock }))
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => {
+                drop(lock);
+                self.remove_changed(&entry).map_err(failed)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn remove_changed(&self, entry: &Path) -> io::Result<()> {
+        let Some(lock) = lock::try_lock(&Self::lock_file(entry), Mode::Exclusive)? else { return Ok(()) };
+        tracing::warn!(directory = %entry.display(), "a copy of a data set was changed; removing it");
+        remove(entry)?;
+        lock.remove();
+        Ok(())
+    }
+
+    /// The copy: the one that is here, or a new one from storage. It may be given up at any time.
+    ///
+    /// # Errors
+    /// The data set has no room, or storage or the disk fails.
+    pub async fn get(
+        &self,
+        store: &Store,
+        dataset: &StoredDataset,
+        progress: impl Fn(Progress),
+    ) -> Result<LocalCopy, Error> {
+        let needed = dataset.unpacked_bytes.unsigned_abs();
+        if needed > self.limit {
+            return Err(Error::TooLarge { id: dataset.id.clone(), bytes: needed, limit: self.limit });
+        }
+        loop {
+            let (cache, wanted) = (self.clone(), dataset.clone());
+            let next = tokio::task::spawn_blocking(move || cache.next(&wanted)).await;
+            let next = next.map_err(|error| self.failed(io::Error::other(error)))?;
+            match next? {
+                Next::Use(copy) => return Ok(copy),
+                Next::Fetch(lock) => fetch::fetch(store, dataset, &self.entry(dataset), lock, &progress).await?,
+                Next::Wait(why) => {
+                    progress(why);
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Disk { path: self.directory.clone(), source }
+    }
+
+    /// What is to be done for a copy. Makes room for one that is to be fetched.
+    fn next(&self, dataset: &StoredDataset) -> Result<Next, Error> {
+        fs::create_dir_all(&self.directory).map_err(|error| self.failed(error))?;
+        if let Some(copy) = self.find(dataset)? {
+            return Ok(Next::Use(copy));
+        }
+        let entry = self.entry(dataset);
+        let lock = lock::try_lock(&Self::lock_file(&entry), Mode::Exclusive).map_err(|error| self.failed(error))?;
+        let Some(lock) = lock.filter(|_| !entry.is_dir()) else { return Ok(Next::Wait(Progress::Shared)) };
+        let has_room = self.make_room(dataset.unpacked_bytes.unsigned_abs()).map_err(|error| self.failed(error))?;
+        Ok(if has_room { Next::Fetch(lock) } else { Next::Wait(Progress::NoRoom) })
+    }
+
+    /// Takes over a directory that holds the one with the files of a data set, named like it. Whether it did; if not,
+    /// the directory is where it was.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn adopt(&self, directory: &Path, dataset: &StoredDataset) -> Result<bool, Error> {
+        let failed = |source| Error::Disk { path: self.directory.clone(), source };
+        let needed = dataset.unpacked_bytes.unsigned_abs();
+        if needed > self.limit {
+            return Ok(false);
+        }
+        fs::create_dir_all(&self.directory).map_err(failed)?;
+        let entry = self.entry(dataset);
+        let locked = lock::try_lock(&Self::lock_file(&entry), Mode::Exclusive).map_err(failed)?;
+        let Some(_lock) = locked.filter(|_| !entry.is_dir()) else { return Ok(false) };
+        if !self.make_room(needed).map_err(failed)? {
+            return Ok(false);
+        }
+        Facts { bytes: needed, fingerprint: dataset.fingerprint.clone() }.write(directory).map_err(failed)?;
+        match fs::rename(directory, &entry) {
+            Ok(()) => Ok(true),
+            // On another file system.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Removes copies that nobody uses until there is room for so many bytes. Returns whether there is.
+    fn make_room(&self, needed: u64) -> io::Result<bool> {
+        let mut copies = Vec::new();
+        let mut total = 0_u64;
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?.path();
+            if entry.extension().is_some_and(|extension| extension == fetch::PARTIAL) {
+                remove_abandoned(&entry)?;
+                continue;
+            }
+            if !entry.is_dir() {
+                continue;
+            }
+            let used = fs::metadata(Self::lock_file(&entry)).and_then(|facts| facts.modified());
+            let bytes = size(&entry);
+            total = total.saturating_add(bytes);
+            copies.push((used.unwrap_or(SystemTime::UNIX_EPOCH), entry, bytes));
+        }
+        copies.sort();
+        for (_, entry, bytes) in copies {
+            if total.saturating_add(needed) <= self.limit {
+                break;
+            }
+            let Some(lock) = lock::try_lock(&Self::lock_file(&entry), Mode::Exclusive)? else { continue };
+            remove(&entry)?;
+            lock.remove();
+            tracing::info!(directory = %entry.display(), bytes, "removed a copy of a data set that was not used lately");
+            total = total.saturating_sub(bytes);
+        }
+        Ok(total.saturating_add(needed) <= self.limit)
+    }
+}
+
+/// Removes a part of a data set that a killed process has left.
+fn remove_abandoned(partial: &Path) -> io::Result<()> {
+    let entry = partial.with_extension("");
+    match lock::try_lock(&DatasetCache::lock_file(&entry), Mode::Exclusive)? {
+        Some(_lock) => remove(partial),
+        None => Ok(()),
+    }
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What the maker of a copy notes beside its files.
+#[derive(Debug, Serialize, Deserialize)]
+struct Facts {
+    bytes: u64,
+    /// By this program, which may compute it otherwise than the one that stored the data set.
+    fingerprint: String,
+}
+
+impl Facts {
+    const FILE: &str = "facts.json";
+
+    /// `None` if the file is damaged or missing.
+    fn read(entry: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(entry.join(Self::FILE)).ok()?).ok()
+    }
+
+    fn write(&self, entry: &Path) -> io::Result<()> {
+        fs::write(entry.join(Self::FILE), serde_json::to_vec(self)?)
+    }
+}
+
+/// Bytes of the files of a copy: what its maker noted, or else of all of them.
+fn size(entry: &Path) -> u64 {
+    Facts::read(entry).map_or_else(|| size_below(entry), |facts| facts.bytes)
+}
+
+/// Bytes of all files below a directory.
+#[must_use]
+pub fn size_below(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(facts) if facts.is_dir() => size_below(&entry.path()),
+        Ok(facts) => facts.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}

@@ -1,0 +1,112 @@
+//! The table `dataset_pieces`: what has come of uploads that come in pieces.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+
+use super::file_deletions::{self, FileDeletion};
+
+/// A piece that waits for the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPiece {
+    /// Place of its first byte.
+    pub start_at: i64,
+    pub size_bytes: i64,
+    /// Of the whole upload.
+    pub total_bytes: i64,
+    pub key: String,
+    /// In hexadecimal.
+    pub sha256: String,
+    /// When it is removed unless another one comes.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// The pieces of an upload, in order.
+pub async fn of_upload(pool: &PgPool, name: &str, upload: &str) -> sqlx::Result<Vec<StoredPiece>> {
+    let mut connection = pool.acquire().await?;
+    waiting(&mut connection, name, upload).await
+}
+
+async fn waiting(connection: &mut PgConnection, name: &str, upload: &str) -> sqlx::Result<Vec<StoredPiece>> {
+    sqlx::query_as!(
+        StoredPiece,
+        "select start_at, size_bytes, total_bytes, dataset_pieces.key, sha256, due_at as expires_at
+         from dataset_pieces join file_deletions on file_deletions.key = dataset_pieces.key and not is_decided
+         where name = $1 and upload = $2 order by start_at",
+        name,
+        upload,
+    )
+    .fetch_all(connection)
+    .await
+}
+
+/// Adds a piece whose file was put under its key, which was announced. Returns all pieces; `None` if another request has
+/// added one at the same place.
+pub async fn add(pool: &PgPool, name: &str, upload: &str, new: &StoredPiece) -> sqlx::Result<Option<Vec<StoredPiece>>> {
+    let mut transaction = pool.begin().await?;
+    // Those of an earlier upload, whose files are gone.
+    sqlx::query!(
+        "delete from dataset_pieces where name = $1 and upload = $2 and not exists (
+            select from file_deletions where file_deletions.key = dataset_pieces.key and not is_decided)",
+        name,
+        upload,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let added = sqlx::query!(
+        "insert into dataset_pieces (name, upload, start_at, size_bytes, total_bytes, key, sha256)
+         values ($1, $2, $3, $4, $5, $6, $7) on conflict (name, upload, start_at) do nothing",
+        name,
+        upload,
+        new.start_at,
+        new.size_bytes,
+        new.total_bytes,
+        new.key,
+        new.sha256,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    if added.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let pieces = waiting(&mut transaction, name, upload).await?;
+    let keys: Vec<String> = pieces.iter().map(|piece| piece.key.clone()).collect();
+    file_deletions::announce_again(&mut transaction, &keys).await?;
+    transaction.commit().await?;
+    Ok(Some(pieces))
+}
+
+/// Forgets the pieces of a data set's uploads: of all or of one, and of that all or the one that begins at a place.
+/// Returns what is left to do: to remove their files.
+pub async fn forget(
+    pool: &PgPool,
+    name: &str,
+    upload: Option<&str>,
+    start_at: Option<i64>,
+) -> sqlx::Result<Vec<FileDeletion>> {
+    let mut transaction = pool.begin().await?;
+    let query = sqlx::query_scalar!(
+        "delete from dataset_pieces
+         where name = $1 and ($2::text is null or upload = $2) and ($3::bigint is null or start_at = $3) returning key",
+        name,
+        upload,
+        start_at,
+    );
+    let keys = query.fetch_all(&mut *transaction).await?;
+    let files: Vec<_> = keys.into_iter().map(|key| FileDeletion { key, is_directory: false }).collect();
+    for file in &files {
+        file_deletions::decide(&mut transaction, file).await?;
+    }
+    transaction.commit().await?;
+    Ok(files)
+}
+
+/// The size of all pieces that wait for others, in bytes.
+pub async fn size(pool: &PgPool) -> sqlx::Result<u64> {
+    let query = sqlx::query_scalar!(
+        r#"
+        select coalesce(sum(size_bytes), 0)::bigint as "bytes!"
+        from dataset_pieces join file_deletions on file_deletions.key = dataset_pieces.key and not is_decided
+        "#
+    );
+    query.fetch_one(pool).await.map(i64::unsigned_abs)
+}

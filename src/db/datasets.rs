@@ -1,0 +1,245 @@
+//! The table `datasets`: uploaded data sets. Their bytes are in storage.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgPool};
+
+use super::file_deletions::{self, FileDeletion};
+use super::jobs::{Refusal, Status};
+use crate::dataset::{DatasetClasses, DatasetSummary};
+
+/// Digits of the SHA-256 in a version.
+const DIGITS: usize = 16;
+
+/// A version of an uploaded data set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UploadedDataset {
+    /// `name@version`, as jobs name it.
+    pub id: String,
+    pub name: String,
+    /// The first 16 hexadecimal digits of the SHA-256.
+    pub version: String,
+    /// What storage has of it.
+    pub stored: StoredDataset,
+    pub summary: Json<DatasetSummary>,
+    pub classes: Json<DatasetClasses>,
+    /// [`DatasetStatistics`](crate::dataset::DatasetStatistics), once they are known.
+    pub statistics: Option<Value>,
+    pub uploaded_at: DateTime<Utc>,
+}
+
+/// Where the bytes of a data set are, and what they should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDataset {
+    /// `name@version`.
+    pub id: String,
+    pub name: String,
+    /// Key of the tar.
+    pub key: String,
+    /// SHA-256 of the tar, in hexadecimal.
+    pub sha256: String,
+    /// Of the tar.
+    pub size_bytes: i64,
+    /// Of the files in it.
+    pub unpacked_bytes: i64,
+    /// The [fingerprint](crate::dataset::fingerprint) of the directory.
+    pub fingerprint: String,
+}
+
+/// The version of a content with that SHA-256, in hexadecimal.
+#[must_use]
+pub fn version_of(sha256: &str) -> &str {
+    sha256.get(..DIGITS).unwrap_or(sha256)
+}
+
+/// How a job names a version.
+#[must_use]
+pub fn id_of(name: &str, sha256: &str) -> String {
+    format!("{name}@{}", version_of(sha256))
+}
+
+/// A row, since the macros of sqlx know no nested structs.
+struct Row {
+    id: String,
+    name: String,
+    version: String,
+    sha256: String,
+    key: String,
+    size_bytes: i64,
+    unpacked_bytes: i64,
+    fingerprint: String,
+    summary: Json<DatasetSummary>,
+    classes: Json<DatasetClasses>,
+    statistics: Option<Value>,
+    uploaded_at: DateTime<Utc>,
+}
+
+impl From<Row> for UploadedDataset {
+    fn from(row: Row) -> Self {
+        let Row { id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint, .. } = row;
+        let Row { summary, classes, statistics, uploaded_at, .. } = row;
+        let stored =
+            StoredDataset { id: id.clone(), name: name.clone(), key, sha256, size_bytes, unpacked_bytes, fingerprint };
+        Self { id, name, version, stored, summary, classes, statistics, uploaded_at }
+    }
+}
+
+/// A data set that was uploaded.
+#[derive(Debug)]
+pub enum Inserted {
+    /// It is there.
+    Done {
+        /// Whether this content was not there before under this name.
+        is_new: bool,
+        /// The file that is needed no longer: a damaged one, or that of one of two equal uploads at the same time.
+        superseded: Option<FileDeletion>,
+    },
+    /// The deletion of the new file was decided, because the upload took too long.
+    TooLate,
+    /// Another content has the same version.
+    OtherContent,
+}
+
+/// Stores a data set whose tar an upload has put under its key, which was announced. If the content is there already,
+/// its name means this version from now on, and it takes over the new file if its own is the `damaged` one.
+pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>) -> sqlx::Result<Inserted> {
+    let StoredDataset { key, sha256, fingerprint, .. } = &new.stored;
+    let mut transaction = pool.begin().await?;
+    if !file_deletions::take_over(&mut transaction, key).await? {
+        return Ok(Inserted::TooLate);
+    }
+    let row = sqlx::query!(
+        r#"
+        insert into datasets as old
+            (id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint, summary, classes)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        on conflict (id) do update set
+            uploaded_at = now(), summary = excluded.summary, classes = excluded.classes,
+            key = case when old.key = $11 then excluded.key else old.key end
+        where old.sha256 = excluded.sha256
+        returning key = $5 as "is_taken!", xmax = 0 as "is_new!"
+        "#,
+        new.id,
+        new.name,
+        new.version,
+        sha256,
+        key,
+        new.stored.size_bytes,
+        new.stored.unpacked_bytes,
+        fingerprint,
+        &new.summary as _,
+        &new.classes as _,
+        damaged,
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(row) = row else {
+        let file = FileDeletion { key: key.clone(), is_directory: false };
+        file_deletions::decide(&mut transaction, &file).await?;
+        transaction.commit().await?;
+        return Ok(Inserted::OtherContent);
+    };
+    let superseded = if row.is_taken { damaged.filter(|_| !row.is_new) } else { Some(key.as_str()) };
+    let superseded = superseded.map(|key| FileDeletion { key: key.to_owned(), is_directory: false });
+    if let Some(file) = &superseded {
+        file_deletions::decide(&mut transaction, file).await?;
+    }
+    transaction.commit().await?;
+    Ok(Inserted::Done { is_new: row.is_new, superseded })
+}
+
+/// Notes that a content came again whose bytes are whole under its key: its name means this version from now on. False
+/// if it is not there any more.
+pub async fn uploaded_again(pool: &PgPool, stored: &StoredDataset) -> sqlx::Result<bool> {
+    let query = sqlx::query!(
+        "update datasets set uploaded_at = now() where id = $1 and key = $2 and sha256 = $3",
+        stored.id,
+        stored.key,
+        stored.sha256,
+    );
+    Ok(query.execute(pool).await?.rows_affected() == 1)
+}
+
+/// Notes what decoding the images told.
+pub async fn set_statistics(pool: &PgPool, id: &str, statistics: &Value) -> sqlx::Result<()> {
+    sqlx::query!("update datasets set statistics = $2 where id = $1", id, statistics).execute(pool).await?;
+    Ok(())
+}
+
+/// The latest version of each name, by name.
+pub async fn latest(pool: &PgPool) -> sqlx::Result<Vec<UploadedDataset>> {
+    let query = sqlx::query_as!(
+        Row,
+        r#"
+        select distinct on (name) id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint,
+            summary as "summary: Json<DatasetSummary>", classes as "classes: Json<DatasetClasses>", statistics,
+            uploaded_at
+        from datasets order by name, uploaded_at desc, id
+        "#,
+    );
+    Ok(query.fetch_all(pool).await?.into_iter().map(Into::into).collect())
+}
+
+/// All versions of a name, the latest first.
+pub async fn versions(pool: &PgPool, name: &str) -> sqlx::Result<Vec<UploadedDataset>> {
+    let query = sqlx::query_as!(
+        Row,
+        r#"
+        select id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint,
+            summary as "summary: Json<DatasetSummary>", classes as "classes: Json<DatasetClasses>", statistics,
+            uploaded_at
+        from datasets where name = $1 order by uploaded_at desc, id
+        "#,
+        name,
+    );
+    Ok(query.fetch_all(pool).await?.into_iter().map(Into::into).collect())
+}
+
+/// Where the bytes of a version are.
+pub async fn stored(pool: &PgPool, id: &str) -> sqlx::Result<Option<StoredDataset>> {
+    sqlx::query_as!(
+        StoredDataset,
+        "select id, name, key, sha256, size_bytes, unpacked_bytes, fingerprint from datasets where id = $1",
+        id,
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// Deletes versions that no unfinished job needs. Returns what is left to do: to remove their files.
+pub async fn delete(pool: &PgPool, ids: &[String]) -> sqlx::Result<Result<Vec<FileDeletion>, Refusal>> {
+    let mut transaction = pool.begin().await?;
+    let deleted = delete_in(&mut transaction, ids).await?;
+    match &deleted {
+        Ok(_) => transaction.commit().await?,
+        Err(_) => transaction.rollback().await?,
+    }
+    Ok(deleted)
+}
+
+async fn delete_in(connection: &mut PgConnection, ids: &[String]) -> sqlx::Result<Result<Vec<FileDeletion>, Refusal>> {
+    // In one order, so that two deletions do not wait for each other.
+    let query = sqlx::query_scalar!("select key from datasets where id = any($1) order by id for update", ids);
+    let keys = query.fetch_all(&mut *connection).await?;
+    if keys.is_empty() {
+        return Ok(Err(Refusal::Missing));
+    }
+    let query = sqlx::query!(
+        r#"
+        select id, dataset_id as "dataset!" from jobs where dataset_id = any($1) and status <> all($2)
+        order by id limit 1
+        "#,
+        ids,
+        &Status::FINAL as &[Status],
+    );
+    if let Some(job) = query.fetch_optional(&mut *connection).await? {
+        return Ok(Err(Refusal::Because(format!("job {}, which is not finished, needs {}", job.id, job.dataset))));
+    }
+    sqlx::query!("delete from datasets where id = any($1)", ids).execute(&mut *connection).await?;
+    let files: Vec<_> = keys.into_iter().map(|key| FileDeletion { key, is_directory: false }).collect();
+    for file in &files {
+        file_deletions::decide(connection, file).await?;
+    }
+    Ok(Ok(files))
+}

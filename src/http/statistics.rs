@@ -1,0 +1,125 @@
+//! Decodes the images of data sets in the background, one data set at a time, and keeps what that tells.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::AppState;
+use super::datasets::Located;
+use crate::dataset::{Dataset, DatasetOptions, DatasetStatistics};
+use crate::db::datasets;
+
+/// Most images of a split that are decoded.
+const MOST_IMAGES: usize = 100_000;
+/// Most threads that decode. The API needs the others.
+const MOST_THREADS: usize = 4;
+/// Data sets whose statistics are kept in memory.
+const KEPT: usize = 64;
+
+/// What is known of each data set that somebody asked for: its statistics, or why there are none.
+type Outcome = Result<Arc<DatasetStatistics>, String>;
+
+/// The decoding of this process.
+#[derive(Debug)]
+pub struct StatisticsTasks {
+    /// By version of the data; `None` while it is decoded.
+    known: Mutex<HashMap<String, Option<Outcome>>>,
+    turn: Arc<Semaphore>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Default for StatisticsTasks {
+    fn default() -> Self {
+        Self { known: Mutex::default(), turn: Arc::new(Semaphore::new(1)), stop: Arc::default() }
+    }
+}
+
+impl StatisticsTasks {
+    /// What was found before. If nothing was, and nobody looks, `None` and the place is taken.
+    fn known_or_begin(&self, version: &str) -> (Option<Outcome>, bool) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known.get(version) {
+            return (found.clone(), false);
+        }
+        if known.len() >= KEPT {
+            known.retain(|_, found| found.is_none());
+        }
+        known.insert(version.to_owned(), None);
+        (None, true)
+    }
+
+    fn keep(&self, version: &str, outcome: Option<Outcome>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Some(outcome) => drop(known.insert(version.to_owned(), Some(outcome))),
+            // Whoever asks next begins again.
+            None => drop(known.remove(version)),
+        }
+    }
+}
+
+/// The statistics of a data set, or why there are none; `None` while its images are decoded, which this begins.
+/// `version` tells its files from others.
+pub fn of(state: &AppState, located: &Located, version: &str) -> Option<Result<DatasetStatistics, String>> {
+    if let Some(stored) = located.uploaded().and_then(|upload| upload.statistics.as_ref())
+        // What another version of this program wrote is found out again.
+        && let Ok(statistics) = serde_json::from_value(stored.clone())
+    {
+        return Some(Ok(statistics));
+    }
+    let (known, is_mine) = state.statistics.known_or_begin(version);
+    if is_mine {
+        tokio::spawn(decode(state.clone(), located.clone(), version.to_owned()));
+    }
+    known.map(|outcome| outcome.map(|statistics| (*statistics).clone()))
+}
+
+async fn decode(state: AppState, located: Located, version: String) {
+    let Ok(_turn) = state.statistics.turn.clone().acquire_owned().await else { return };
+    let files = match located.files(&state).await {
+        Ok(files) => files,
+        Err(error) => {
+            tracing::warn!(version, ?error, "cannot get the files of a data set to decode its images");
+            state.statistics.keep(&version, None);
+            return;
+        }
+    };
+    let id = located.uploaded().map(|upload| upload.id.clone());
+    let (stop, follow_links) = (state.statistics.stop.clone(), state.settings.follow_links && id.is_none());
+    let base = files.base().to_owned();
+    let decoding = tokio::task::spawn_blocking(move || {
+        let options = DatasetOptions { follow_links, ..DatasetOptions::default() };
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2).clamp(1, MOST_THREADS);
+        Dataset::open(&files.path, &options)?.statistics(MOST_IMAGES, threads, &stop)
+    });
+    let outcome = tokio::select! {
+        outcome = decoding => outcome,
+        () = state.stopping.cancelled() => {
+            state.statistics.stop.store(true, Ordering::Relaxed);
+            return;
+        }
+    };
+    let outcome = match outcome {
+        Ok(Ok(Some(statistics))) => Some(Ok(Arc::new(statistics))),
+        Ok(Ok(None)) => None,
+        Ok(Err(error)) if error.is_users() => Some(Err(error.relative_to(&base))),
+        Ok(Err(error)) => {
+            tracing::warn!(version, %error, "cannot read a data set to decode its images");
+            None
+        }
+        Err(error) => {
+            tracing::error!(version, %error, "decoding the images of a data set failed");
+            Some(Err("decoding its images failed: the server's log has the reason".to_owned()))
+        }
+    };
+    if let (Some(id), Some(Ok(statistics))) = (id, &outcome) {
+        let stored = serde_json::to_value(&**statistics).unwrap_or(Value::Null);
+        if let Err(error) = datasets::set_statistics(&state.pool, &id, &stored).await {
+            tracing::warn!(id, %error, "cannot store the statistics of a data set");
+        }
+    }
+    state.statistics.keep(&version, outcome);
+}

@@ -1,0 +1,215 @@
+//! `/v1/datasets/{name}`
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::dataset::{
+    self, Dataset, DatasetClasses, DatasetFormat, DatasetOptions, DatasetStatistics, DatasetSummary, SplitSummary,
+    UnusableDirectory,
+};
+use crate::db::dataset_pieces;
+use crate::db::dataset_shards::{self, Shards};
+use crate::db::datasets::{self, UploadedDataset};
+use crate::db::jobs::Refusal;
+use crate::http::datasets::{Located, locate};
+use crate::http::error::ApiError;
+use crate::http::extract::Name;
+use crate::http::{AppState, statistics};
+use crate::removals;
+
+/// A data set: what the server understood of it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DatasetDetails {
+    /// How a job names exactly this: `name@version` of an upload, the name of a directory.
+    #[schema(example = "pets@3f2a9c1d5b60e784")]
+    pub id: String,
+    /// The directory's name, or the one that it was uploaded under.
+    pub name: String,
+    /// The version of an upload; null for a directory of the server.
+    pub version: Option<String>,
+    /// All versions that were uploaded under the name, the latest first.
+    pub versions: Vec<DatasetVersion>,
+    /// Format of the files.
+    pub format: DatasetFormat,
+    /// Sorted by name.
+    pub splits: Vec<SplitSummary>,
+    /// Number of images in all splits.
+    pub images: u64,
+    /// Number of classes.
+    pub class_count: u32,
+    /// The classes, with their numbers of images.
+    pub classes: DatasetClasses,
+    /// Total size of the splits' files.
+    pub size_bytes: u64,
+    /// What was guessed or passed over, and which splits no job can use.
+    pub notes: Vec<String>,
+    /// What decoding the images tells, which takes a while: null until then. Ask again.
+    pub statistics: Option<DatasetStatistics>,
+    /// Why there are no statistics; null if there are, or will be.
+    pub statistics_fault: Option<String>,
+}
+
+/// A version of an uploaded data set.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DatasetVersion {
+    /// `name@version`, as a job names it.
+    pub id: String,
+    /// The first 16 hexadecimal digits of the SHA-256 of its files.
+    pub version: String,
+    /// Number of images.
+    pub images: u64,
+    /// Bytes that it takes in storage.
+    pub size_bytes: i64,
+    /// When it was uploaded, the last time if several times.
+    pub uploaded_at: DateTime<Utc>,
+}
+
+impl From<&UploadedDataset> for DatasetVersion {
+    fn from(upload: &UploadedDataset) -> Self {
+        Self {
+            id: upload.id.clone(),
+            version: upload.version.clone(),
+            images: upload.summary.images,
+            size_bytes: upload.stored.size_bytes,
+            uploaded_at: upload.uploaded_at,
+        }
+    }
+}
+
+/// What the reader finds in a directory.
+#[derive(Debug, Clone)]
+pub struct Contents {
+    summary: DatasetSummary,
+    classes: DatasetClasses,
+}
+
+/// Get a data set
+///
+/// Splits, classes with their names and numbers of images, and what was passed over. Of an upload, a name means the
+/// latest version, and `name@version` a certain one. `statistics` has mean and standard deviation, images that are in two
+/// splits, and images that cannot be decoded, once the images were decoded in the background.
+#[utoipa::path(get, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "get_dataset",
+    params(("name" = String, Path, description = "Name of the data set, or `name@version`")),
+    responses((status = 200, body = DatasetDetails)))]
+pub async fn get(State(state): State<AppState>, name: Name) -> Result<Json<DatasetDetails>, ApiError> {
+    of_name(&state, &name.0).await.map(Json)
+}
+
+/// What the server understood of a data set.
+pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, ApiError> {
+    let Some(located) = locate(state, name).await? else { return Err(no_such(state, name).await) };
+    let (Contents { summary, classes }, version) = contents(state, &located).await?;
+    let found = statistics::of(state, &located, &version);
+    let (statistics, statistics_fault) = match found {
+        Some(Ok(statistics)) => (Some(statistics), None),
+        Some(Err(fault)) => (None, Some(fault)),
+        None => (None, None),
+    };
+    let own = located.uploaded().map_or(name, |upload| upload.name.as_str());
+    let versions = datasets::versions(&state.pool, own).await?;
+    let DatasetSummary { format, splits, images, classes: class_count, size_bytes, mut notes, .. } = summary;
+    notes.extend(located.note());
+    Ok(DatasetDetails {
+        id: located.uploaded().map_or_else(|| name.to_owned(), |upload| upload.id.clone()),
+        name: own.to_owned(),
+        version: located.uploaded().map(|upload| upload.version.clone()),
+        versions: versions.iter().map(Into::into).collect(),
+        format,
+        splits,
+        images,
+        class_count,
+        classes,
+        size_bytes,
+        notes,
+        statistics,
+        statistics_fault,
+    })
+}
+
+/// What a data set holds, and what tells its files from others.
+async fn contents(state: &AppState, located: &Located) -> Result<(Contents, String), ApiError> {
+    if let Some(upload) = located.uploaded() {
+        let contents = Contents { summary: upload.summary.0.clone(), classes: upload.classes.0.clone() };
+        return Ok((contents, upload.id.clone()));
+    }
+    let files = located.files(state).await?;
+    let (path, follow_links) = (files.path.clone(), state.settings.follow_links);
+    let fingerprint = tokio::task::spawn_blocking(move || dataset::fingerprint(&path));
+    let fingerprint = fingerprint.await.map_err(anyhow::Error::from)??;
+    let version = format!("{} {fingerprint}", files.path.display());
+    let (path, base) = (files.path.clone(), files.base().to_owned());
+    let look = move || {
+        let dataset = Dataset::open(&path, &DatasetOptions { follow_links, ..DatasetOptions::default() })?;
+        Ok(Contents { summary: dataset.usable_summary()?, classes: dataset.class_counts()? })
+    };
+    match &*state.details.find(version.clone(), look).await? {
+        Ok(contents) => Ok((contents.clone(), version)),
+        Err(error) if error.is_users() => {
+            let reason = error.relative_to(&base);
+            Err(ApiError::not_found(format!("the directory is not offered as a data set: {reason}")))
+        }
+        Err(error) => Err(ApiError::Internal(anyhow::anyhow!("{error}"))),
+    }
+}
+
+/// There is no such data set: why a directory is not offered, or which others there are.
+pub async fn no_such(state: &AppState, name: &str) -> ApiError {
+    let shown: String = name.chars().take(dataset::LONGEST_NAME).collect();
+    let list = match state.datasets.list().await {
+        Ok(list) => list,
+        Err(error) => return error,
+    };
+    match list.unusable.iter().find(|directory| directory.name == name) {
+        Some(UnusableDirectory { reason, .. }) => {
+            ApiError::not_found(format!("the directory {shown:?} is not offered as a data set: {reason}"))
+        }
+        None => {
+            ApiError::not_found(format!("there is no data set {shown:?}: GET /v1/datasets lists those that there are"))
+        }
+    }
+}
+
+/// Delete a data set
+///
+/// Of an upload, a name deletes all versions, and `name@version` a certain one. 409 while an unfinished job needs one of
+/// them, and for a directory of the server. The files may be removed from storage a little later, and from the workers'
+/// disks when they need the room.
+#[utoipa::path(delete, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "delete_dataset",
+    params(("name" = String, Path, description = "Name of the data set, or `name@version`")),
+    responses((status = 204)))]
+pub async fn delete(State(state): State<AppState>, name: Name) -> Result<StatusCode, ApiError> {
+    let name = name.0;
+    let ids: Vec<String> = match locate(&state, &name).await? {
+        Some(Located::Uploaded(upload)) if name.contains('@') => vec![upload.id],
+        Some(Located::Directory { hides: false, .. }) => {
+            return Err(ApiError::conflict(format!(
+                "{name} is a directory in the server's --datasets-dir, which only its operator can remove"
+            )));
+        }
+        Some(_) => datasets::versions(&state.pool, &name).await?.into_iter().map(|one| one.id).collect(),
+        None => Vec::new(),
+    };
+    let mut files = match datasets::delete(&state.pool, &ids).await? {
+        Ok(files) => files,
+        // There may be shards that have not become a version.
+        Err(Refusal::Missing | Refusal::NotWhile(_)) => Vec::new(),
+        Err(Refusal::Because(reason)) => {
+            return Err(ApiError::conflict(format!("data set {name} cannot be deleted: {reason}")));
+        }
+    };
+    if dataset::is_name(&name) && !name.contains('@') {
+        files.extend(dataset_shards::forget(&state.pool, &name, Shards::All).await?);
+        files.extend(dataset_pieces::forget(&state.pool, &name, None, None).await?);
+    }
+    if files.is_empty() {
+        return Err(no_such(&state, &name).await);
+    }
+    for file in files {
+        removals::start(&state.pool, &state.artifacts, file).await;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,163 @@
+//! `/v1/datasets/{name}/images`
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::dataset::{self, Dataset, DatasetOptions};
+use crate::http::AppState;
+use crate::http::datasets::locate;
+use crate::http::error::ApiError;
+use crate::http::extract::{Name, Query, whole};
+
+use super::details::no_such;
+
+/// Sides of thumbnails in pixels.
+const SIDES: std::ops::RangeInclusive<i64> = 16..=256;
+const DEFAULT_SIDE: i64 = 96;
+const DEFAULT_LIMIT: i64 = 48;
+
+#[derive(Debug, Clone, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ImagesParameters {
+    /// The split. Default: the one that jobs train on.
+    split: Option<String>,
+    /// Only images of the class with this name, or else with this number.
+    class: Option<String>,
+    /// The `next` of the previous page.
+    #[serde(default, deserialize_with = "whole::<0, 9_007_199_254_740_991, _>")]
+    #[param(minimum = 0)]
+    after: Option<i64>,
+    /// Most images to return.
+    #[serde(default, deserialize_with = "whole::<1, 100, _>")]
+    #[param(minimum = 1, maximum = 100, default = 48)]
+    limit: Option<i64>,
+    /// Width and height of the thumbnails in pixels.
+    #[serde(default, deserialize_with = "whole::<16, 256, _>")]
+    #[param(minimum = 16, maximum = 256, default = 96)]
+    side: Option<i64>,
+}
+
+/// Some images of a split.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ImagePage {
+    /// The split.
+    pub split: String,
+    /// Number of images of the split that are of the class, if one is given.
+    pub images: u64,
+    /// The images, in the order of the files.
+    pub data: Vec<DatasetImage>,
+    /// Whether another page follows.
+    pub has_more: bool,
+    /// The `after` parameter for the next page; null on the last page.
+    pub next: Option<u64>,
+}
+
+/// An image of a data set.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DatasetImage {
+    /// Position in the split.
+    pub position: u64,
+    /// Number of its class.
+    pub label: u32,
+    /// Name of its class; null if the data set has none.
+    pub class: Option<String>,
+    /// Its central square as a JPEG, in a `data:` URL; null if it cannot be decoded.
+    pub thumbnail: Option<String>,
+    /// Why it cannot be decoded.
+    pub fault: Option<String>,
+}
+
+/// Why there are no images.
+#[derive(Debug)]
+pub enum WrongImages {
+    /// The data set, or what was asked of it.
+    Dataset(dataset::Error),
+    Class(String),
+}
+
+/// Look at images of a data set
+///
+/// Thumbnails with their classes, by split and class.
+#[utoipa::path(get, path = "/v1/datasets/{name}/images", tag = "datasets", operation_id = "list_dataset_images",
+    params(("name" = String, Path, description = "Name of the data set, or `name@version`"), ImagesParameters),
+    responses((status = 200, body = ImagePage)))]
+pub async fn list(
+    State(state): State<AppState>,
+    name: Name,
+    Query(parameters): Query<ImagesParameters>,
+) -> Result<Response, ApiError> {
+    let name = name.0;
+    let Some(located) = locate(&state, &name).await? else { return Err(no_such(&state, &name).await) };
+    let files = located.files(&state).await?;
+    let base = files.base().to_owned();
+    let follow_links = state.settings.follow_links && located.uploaded().is_none();
+    let id = located.uploaded().map_or_else(|| files.path.display().to_string(), |upload| upload.id.clone());
+    let asked = format!("{id} {}", serde_json::to_string(&parameters).map_err(anyhow::Error::from)?);
+    let look = move || {
+        let options = DatasetOptions { follow_links, ..DatasetOptions::default() };
+        let dataset = Dataset::open(&files.path, &options).map_err(WrongImages::Dataset)?;
+        page(&dataset, &parameters)
+    };
+    match &*state.pictures.find(asked, look).await? {
+        Ok(page) => Ok(Json(page).into_response()),
+        Err(WrongImages::Class(message)) => Err(ApiError::malformed(format!("query parameters: class: {message}"))),
+        Err(WrongImages::Dataset(error @ dataset::Error::NoSplit { .. })) => {
+            Err(ApiError::malformed(format!("query parameters: split: {}", error.relative_to(&base))))
+        }
+        Err(WrongImages::Dataset(error)) if error.is_users() => Err(ApiError::invalid(error.relative_to(&base))),
+        Err(WrongImages::Dataset(error)) => Err(ApiError::Internal(anyhow::anyhow!("{error}"))),
+    }
+}
+
+fn page(dataset: &Dataset, parameters: &ImagesParameters) -> Result<ImagePage, WrongImages> {
+    let split = match &parameters.split {
+        Some(split) => split.clone(),
+        None => dataset.train_split(None).map_err(WrongImages::Dataset)?,
+    };
+    let images = dataset.split(&split).map_err(WrongImages::Dataset)?;
+    let names = dataset.classes().names.as_deref();
+    let class = match &parameters.class {
+        Some(class) => Some(class_of(class, names, dataset.classes().count)?),
+        None => None,
+    };
+    let of_class = |label: &u32| class.is_none_or(|class| class == *label);
+    let count = images.labels().iter().filter(|label| of_class(label)).count() as u64;
+    let first = parameters.after.map_or(0, |after| usize::try_from(after).unwrap_or(usize::MAX).saturating_add(1));
+    let limit = usize::try_from(parameters.limit.unwrap_or(DEFAULT_LIMIT)).unwrap_or(1);
+    let side = parameters.side.unwrap_or(DEFAULT_SIDE).clamp(*SIDES.start(), *SIDES.end());
+    let side = u32::try_from(side).unwrap_or(16);
+    let wanted = images.labels().iter().enumerate().skip(first).filter(|(_, label)| of_class(label));
+    let mut wanted = wanted.map(|(index, &label)| (index, label)).take(limit + 1).collect::<Vec<_>>();
+    let has_more = wanted.len() > limit;
+    wanted.truncate(limit);
+    let mut data = Vec::new();
+    for (index, label) in wanted {
+        let (thumbnail, fault) = match dataset::thumbnail(&*images, index, side) {
+            Ok(jpeg) => (Some(format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(jpeg))), None),
+            Err(error) if error.is_users() => (None, Some(error.detail())),
+            Err(error) => return Err(WrongImages::Dataset(error)),
+        };
+        let class = names.and_then(|names| names.get(label as usize).cloned());
+        data.push(DatasetImage { position: index as u64, label, class, thumbnail, fault });
+    }
+    let next = data.last().filter(|_| has_more).map(|image| image.position);
+    Ok(ImagePage { split, images: count, data, has_more, next })
+}
+
+/// The number of a class that is given by its name or its number.
+fn class_of(class: &str, names: Option<&[String]>, count: u32) -> Result<u32, WrongImages> {
+    let by_name = names.and_then(|names| names.iter().position(|name| name == class));
+    let by_name = by_name.and_then(|label| u32::try_from(label).ok());
+    by_name.or_else(|| class.parse().ok().filter(|label| *label < count)).ok_or_else(|| {
+        let shown: String = class.chars().take(dataset::LONGEST_NAME).collect();
+        WrongImages::Class(format!(
+            "there is no class {shown:?}: it is a name of the data set's classes, or a number below {count}"
+        ))
+    })
+}

@@ -1,0 +1,266 @@
+//! `PUT /v1/datasets/{name}?upload=` and `/v1/datasets/{name}/uploads/{upload}`: uploads in pieces.
+//!
+//! A client names its upload, and sends pieces with `Content-Range` (RFC 9110, section 14.5) one after the other, each
+//! from where the last one ended. A piece is stored whole or not at all, so a broken connection costs one piece, whatever
+//! server takes the next.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_RANGE;
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::upload::{Stored, check_space};
+use crate::artifacts::keys;
+use crate::dataset;
+use crate::db::dataset_pieces::{self, StoredPiece};
+use crate::db::file_deletions;
+use crate::http::AppState;
+use crate::http::error::ApiError;
+use crate::http::extract::{Name, UploadName};
+use crate::http::uploads::{Spooled, Upload, UploadKind};
+use crate::removals;
+
+/// Most characters of an upload's name.
+const LONGEST_NAME: usize = 64;
+
+/// A piece of an upload.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    pub upload: String,
+    start: u64,
+    size: u64,
+    total: u64,
+}
+
+/// What has come of an upload.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct PartialUpload {
+    /// As its client calls it.
+    pub upload: String,
+    /// Bytes that have come: the next piece begins there.
+    pub received_bytes: i64,
+    /// Bytes of the whole upload.
+    pub size_bytes: i64,
+    /// When the pieces are removed unless another one comes.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Which piece a request sends; `None` if it sends the whole.
+pub fn of_request(upload: Option<String>, headers: &HeaderMap) -> Result<Option<Piece>, ApiError> {
+    let range = headers.get(CONTENT_RANGE);
+    let (upload, range) = match (upload, range) {
+        (None, None) => return Ok(None),
+        (Some(upload), Some(range)) => (upload, range),
+        (None, Some(_)) => {
+            return Err(ApiError::malformed(
+                "query parameters: upload: is required with Content-Range: a name of your choice for the whole upload",
+            ));
+        }
+        (Some(_), None) => {
+            return Err(ApiError::malformed("Content-Range is required with upload, such as bytes 0-999/5000"));
+        }
+    };
+    if !is_name(&upload) {
+        return Err(ApiError::malformed(format!("query parameters: upload: {NAME_RULE}")));
+    }
+    let wrong =
+        || ApiError::malformed("Content-Range is not as expected: bytes FIRST-LAST/SIZE, such as bytes 0-999/5000");
+    let text = range.to_str().map_err(|_| wrong())?;
+    let (place, total) = text.strip_prefix("bytes ").and_then(|rest| rest.split_once('/')).ok_or_else(wrong)?;
+    let (first, last) = place.split_once('-').ok_or_else(wrong)?;
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+    let (start, last, total) = (number(first)?, number(last)?, number(total)?);
+    if start > last || last >= total || i64::try_from(total).is_err() {
+        return Err(wrong());
+    }
+    Ok(Some(Piece { upload, start, size: last - start + 1, total }))
+}
+
+const NAME_RULE: &str = "expected 1 to 64 letters, digits and characters of _-";
+
+fn is_name(upload: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&upload.len())
+        && upload.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// Receives a piece. Returns the whole upload once it is complete, or what has come until then.
+pub async fn receive(
+    state: &AppState,
+    name: &str,
+    piece: &Piece,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Result<Upload, PartialUpload>, ApiError> {
+    let limit = state.settings.dataset_limit;
+    if piece.total > limit {
+        return Err(ApiError::TooLarge(limit));
+    }
+    let before = dataset_pieces::of_upload(&state.pool, name, &piece.upload).await?;
+    check_place(&before, piece)?;
+    let waiting = dataset_pieces::size(&state.pool).await?;
+    check_space(state, "", waiting.saturating_add(piece.size)).await?;
+    let upload = Upload::receive(state, UploadKind::Dataset, headers, body).await?;
+    if upload.size != piece.size {
+        return Err(ApiError::malformed(format!(
+            "the body has {} bytes, and {} by its Content-Range",
+            upload.size, piece.size
+        )));
+    }
+    if piece.size == piece.total {
+        return Ok(Ok(upload));
+    }
+    let pieces = store(state, name, piece, upload).await?;
+    if piece.start + piece.size == piece.total {
+        let whole = assemble(state, headers, &pieces).await;
+        if let Err(error) = &whole {
+            // Without the last piece it can be sent again. Damaged ones are of no use.
+            let start = (!matches!(error, ApiError::Conflict(_))).then(|| signed(piece.start));
+            remove(state, name, &piece.upload, start).await?;
+        }
+        return whole.map(Ok);
+    }
+    Ok(Err(progress(&piece.upload, &pieces).ok_or_else(lost)?))
+}
+
+/// Refuses a piece that does not follow those that have come.
+fn check_place(before: &[StoredPiece], piece: &Piece) -> Result<(), ApiError> {
+    let received = received(before);
+    if let Some(first) = before.first()
+        && first.total_bytes.unsigned_abs() != piece.total
+    {
+        return Err(ApiError::conflict(format!(
+            "upload {} has {} bytes by its earlier pieces, not {}: use another name for another file",
+            piece.upload, first.total_bytes, piece.total
+        )));
+    }
+    if received == piece.start {
+        return Ok(());
+    }
+    Err(ApiError::conflict(format!(
+        "of upload {}, {received} bytes have come: the next piece begins at byte {received}, not {}",
+        piece.upload, piece.start
+    )))
+}
+
+/// Bytes that have come without a gap.
+fn received(pieces: &[StoredPiece]) -> u64 {
+    let mut end = 0;
+    for piece in pieces {
+        if piece.start_at.unsigned_abs() == end {
+            end += piece.size_bytes.unsigned_abs();
+        }
+    }
+    end
+}
+
+fn progress(upload: &str, pieces: &[StoredPiece]) -> Option<PartialUpload> {
+    let first = pieces.first()?;
+    Some(PartialUpload {
+        upload: upload.to_owned(),
+        received_bytes: signed(received(pieces)),
+        size_bytes: first.total_bytes,
+        expires_at: pieces.iter().map(|piece| piece.expires_at).min()?,
+    })
+}
+
+/// The pieces were removed in the meantime.
+fn lost() -> ApiError {
+    ApiError::conflict("the upload was given up or deleted in the meantime: begin again at byte 0")
+}
+
+async fn store(state: &AppState, name: &str, piece: &Piece, upload: Upload) -> Result<Vec<StoredPiece>, ApiError> {
+    let new = StoredPiece {
+        start_at: signed(piece.start),
+        size_bytes: signed(piece.size),
+        total_bytes: signed(piece.total),
+        key: keys::dataset(&upload.sha256, &keys::unique()),
+        sha256: upload.sha256.clone(),
+        expires_at: Utc::now(),
+    };
+    file_deletions::announce(&state.pool, &new.key).await?;
+    let stored = state.artifacts.put_file(&new.key, &upload.path()).await;
+    drop(upload);
+    let added = match stored {
+        Ok(_) => dataset_pieces::add(&state.pool, name, &piece.upload, &new).await?,
+        Err(error) => {
+            give_up(state, &new.key).await;
+            return Err(error.into());
+        }
+    };
+    if added.is_none() {
+        give_up(state, &new.key).await;
+    }
+    added.ok_or_else(|| ApiError::conflict("another request has sent the same piece: ask how much has come"))
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+async fn give_up(state: &AppState, key: &str) {
+    if let Err(error) = file_deletions::give_up(&state.pool, key).await {
+        tracing::warn!(%error, key, "what is left of a piece is removed in a day");
+    }
+}
+
+/// Puts the pieces together.
+async fn assemble(state: &AppState, headers: &HeaderMap, pieces: &[StoredPiece]) -> Result<Upload, ApiError> {
+    let total = pieces.first().map(|piece| piece.total_bytes.unsigned_abs());
+    if Some(received(pieces)) != total {
+        return Err(lost());
+    }
+    let mut whole = Spooled::begin(state, headers).await?;
+    for piece in pieces {
+        let mut bytes = state.artifacts.read(&piece.key, 0..piece.size_bytes.unsigned_abs()).await?;
+        let mut hash = Sha256::new();
+        while let Some(chunk) = bytes.try_next().await? {
+            hash.update(&chunk);
+            whole.add(&chunk).await?;
+        }
+        if hex::encode(hash.finalize()) != piece.sha256 {
+            return Err(ApiError::conflict("a piece of the upload is damaged in storage: begin again at byte 0"));
+        }
+    }
+    whole.end().await
+}
+
+/// Forgets the pieces of an upload that is complete, or of which nothing can become. If another attempt may succeed, only
+/// the last one goes, so that it can be sent again.
+pub async fn settle(state: &AppState, name: &str, piece: &Piece, stored: &Stored) -> Result<(), ApiError> {
+    let is_over = matches!(stored, Ok(_) | Err(ApiError::Invalid { .. } | ApiError::Malformed(_)));
+    remove(state, name, &piece.upload, (!is_over).then(|| signed(piece.start))).await
+}
+
+/// Removes the piece of an upload that begins there, or all.
+async fn remove(state: &AppState, name: &str, upload: &str, start: Option<i64>) -> Result<(), ApiError> {
+    for file in dataset_pieces::forget(&state.pool, name, Some(upload), start).await? {
+        removals::start(&state.pool, &state.artifacts, file).await;
+    }
+    Ok(())
+}
+
+/// Get how much of an upload has come
+#[utoipa::path(get, path = "/v1/datasets/{name}/uploads/{upload}", tag = "datasets", operation_id = "get_dataset_upload",
+    params(("name" = String, Path, description = "Name of the data set"),
+        ("upload" = String, Path, description = "Name of the upload, as its pieces have it")),
+    responses((status = 200, body = PartialUpload)))]
+pub async fn get(
+    State(state): State<AppState>,
+    name: Name,
+    upload: UploadName,
+) -> Result<Json<PartialUpload>, ApiError> {
+    let (name, upload) = (name.0, upload.0);
+    let pieces = if is_name(&upload) && dataset::is_name(&name) {
+        dataset_pieces::of_upload(&state.pool, &name, &upload).await?
+    } else {
+        Vec::new()
+    };
+    let none = || ApiError::not_found("nothing has come of such an upload, or it is complete: begin at byte 0");
+    progress(&upload, &pieces).map(Json).ok_or_else(none)
+}

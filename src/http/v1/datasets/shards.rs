@@ -1,0 +1,247 @@
+//! `PUT /v1/datasets/{name}?split=`: parquet shards one by one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::upload::{self, Inspected};
+use crate::archive::Format;
+use crate::artifacts::keys;
+use crate::dataset::{self, Dataset, DatasetFormat, DatasetOptions};
+use crate::db::dataset_shards::{self, Shards, StoredShard};
+use crate::db::datasets;
+use crate::db::file_deletions;
+use crate::http::AppState;
+use crate::http::datasets::Located;
+use crate::http::error::ApiError;
+use crate::http::extract::whole;
+use crate::http::uploads::{Upload, full};
+use crate::http::workspace::Workspace;
+use crate::removals;
+
+/// Most shards of a split.
+const MOST_SHARDS: i64 = 100_000;
+
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct UploadParameters {
+    /// The body is a parquet shard of this split, which takes the place of the split that the data set has. Without it,
+    /// the body is an archive of the whole data set.
+    split: Option<String>,
+    /// Number of the shard, from 0.
+    #[serde(default, deserialize_with = "whole::<0, 99_999, _>")]
+    #[param(minimum = 0, maximum = 99_999, default = 0)]
+    shard: Option<i64>,
+    /// Number of shards of the split. The data set changes once all of them are there.
+    #[serde(default, deserialize_with = "whole::<1, 100_000, _>")]
+    #[param(minimum = 1, maximum = 100_000, default = 1)]
+    shards: Option<i64>,
+    /// A name of your choice for an upload that comes in pieces, each with `Content-Range`: 1 to 64 letters, digits and
+    /// characters of `_-`.
+    pub(super) upload: Option<String>,
+}
+
+/// Which shard an upload is.
+#[derive(Debug, Clone)]
+pub struct ShardPlace {
+    split: String,
+    shard: i32,
+    shards: i32,
+}
+
+/// Shards that wait for others of their splits.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct PendingShards {
+    /// Name of the data set.
+    pub name: String,
+    /// The splits whose shards have come.
+    pub splits: Vec<PendingSplit>,
+    /// When the shards are removed unless another one comes.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// A split whose shards are being uploaded.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct PendingSplit {
+    /// The split's name.
+    pub split: String,
+    /// Number of its shards.
+    pub shards: i32,
+    /// Numbers of those that are missing; at most the first 1,000.
+    pub missing: Vec<i32>,
+}
+
+impl UploadParameters {
+    /// Which shard the upload is; `None` for an archive.
+    pub fn place(self) -> Result<Option<ShardPlace>, ApiError> {
+        let Self { split, shard, shards, upload: _ } = self;
+        let Some(split) = split else {
+            return match (shard, shards) {
+                (None, None) => Ok(None),
+                _ => Err(ApiError::malformed("query parameters: split: is required with shard and shards")),
+            };
+        };
+        // The names of shards have a dash behind the split.
+        if !dataset::is_name(&split) || split.contains('-') || split.len() > 64 {
+            let rule = "expected at most 64 characters without dashes, slashes and control characters";
+            return Err(ApiError::malformed(format!("query parameters: split: {rule}")));
+        }
+        let (shard, shards) = (shard.unwrap_or(0), shards.unwrap_or(1));
+        if shard >= shards {
+            return Err(ApiError::malformed(format!(
+                "query parameters: shard: expected a number below shards, which is {shards}"
+            )));
+        }
+        let number = |number: i64| i32::try_from(number.min(MOST_SHARDS)).unwrap_or(i32::MAX);
+        Ok(Some(ShardPlace { split, shard: number(shard), shards: number(shards) }))
+    }
+}
+
+/// Refuses shards of what does not consist of shards.
+pub async fn check(state: &AppState, name: &str) -> Result<(), ApiError> {
+    match datasets::versions(&state.pool, name).await?.first() {
+        Some(latest) if latest.summary.format != DatasetFormat::Parquet => Err(ApiError::conflict(format!(
+            "{} does not consist of parquet shards, so that none can be added: upload a whole archive, or use another \
+             name",
+            latest.id
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Stores a shard. Once all shards of its split are there, they become a version, whose id is returned, and whether it
+/// is new.
+pub async fn store(
+    state: &AppState,
+    upload: Upload,
+    name: &str,
+    place: ShardPlace,
+) -> Result<Result<(String, bool), PendingShards>, ApiError> {
+    if Format::of_file(upload.file()).map_err(upload::refused)? != Format::Parquet {
+        return Err(ApiError::invalid(
+            "the file is no parquet shard: leave out split to upload an archive of the whole data set",
+        ));
+    }
+    let upload = check_shard(state, upload, name, &place).await?;
+    let waiting = dataset_shards::size(&state.pool).await?;
+    upload::check_space(state, "", upload.size.saturating_add(waiting)).await?;
+    let sha256 = upload.sha256.clone();
+    let key = keys::dataset(&sha256, &keys::unique());
+    file_deletions::announce(&state.pool, &key).await?;
+    let put = state.artifacts.put_file(&key, &upload.path()).await;
+    let size_bytes = i64::try_from(upload.size).unwrap_or(i64::MAX);
+    drop(upload);
+    if let Err(error) = put {
+        if let Err(error) = file_deletions::give_up(&state.pool, &key).await {
+            tracing::warn!(%error, key, "what is left of a failed upload is removed in a day");
+        }
+        return Err(error.into());
+    }
+    let ShardPlace { split, shard, shards } = place;
+    let new = StoredShard { split, shard, shards, key, sha256, size_bytes, expires_at: Utc::now() };
+    let (waiting, replaced) = dataset_shards::put(&state.pool, name, &new).await?;
+    for file in replaced {
+        removals::start(&state.pool, &state.artifacts, file).await;
+    }
+    let splits = splits(&waiting);
+    let is_whole = |name: &str| splits.iter().any(|split| split.split == name && split.missing.is_empty());
+    if !is_whole(&new.split) {
+        let expires_at = waiting.iter().map(|shard| shard.expires_at).min().unwrap_or_else(Utc::now);
+        return Ok(Err(PendingShards { name: name.to_owned(), splits, expires_at }));
+    }
+    let waiting: Vec<_> = waiting.into_iter().filter(|shard| is_whole(&shard.split)).collect();
+    let made = upload::admit(state, assemble(state, name, &waiting).await?).await?;
+    let keys: Vec<String> = waiting.into_iter().map(|shard| shard.key).collect();
+    for file in dataset_shards::forget(&state.pool, name, Shards::Under(&keys)).await? {
+        removals::start(&state.pool, &state.artifacts, file).await;
+    }
+    Ok(Ok(made))
+}
+
+/// Refuses a shard that no data set could have.
+async fn check_shard(state: &AppState, upload: Upload, name: &str, place: &ShardPlace) -> Result<Upload, ApiError> {
+    let turn = state.uploads.unpacking().await;
+    let (spool, name, split) = (state.settings.spool_dir.clone(), name.to_owned(), place.split.clone());
+    let checked = tokio::task::spawn_blocking(move || -> Result<Upload, ApiError> {
+        let workspace = new_workspace(&spool, &name)?;
+        let (base, path) = (workspace.files(), workspace.files().join(&name));
+        // A copy, since the file has no name by which it could be opened again.
+        fs::copy(upload.path(), path.join(file_name(&split, 0, 1))).map_err(full)?;
+        let wrong = |error: dataset::Error| upload::wrong(&error, &base);
+        Dataset::open(&path, &DatasetOptions::default()).map_err(wrong)?.labels(&split).map_err(wrong)?;
+        drop(turn);
+        Ok(upload)
+    });
+    checked.await.map_err(anyhow::Error::from)?
+}
+
+/// The name of a shard's file, as Hugging Face has them.
+fn file_name(split: &str, shard: usize, shards: usize) -> String {
+    format!("{split}-{shard:05}-of-{shards:05}.parquet")
+}
+
+fn new_workspace(spool: &Path, name: &str) -> Result<Workspace, ApiError> {
+    let workspace = Workspace::new(spool).map_err(full)?;
+    fs::create_dir(workspace.files().join(name)).map_err(full)?;
+    Ok(workspace)
+}
+
+/// The splits of which shards have come.
+fn splits(waiting: &[StoredShard]) -> Vec<PendingSplit> {
+    let mut splits: BTreeMap<&str, Vec<&StoredShard>> = BTreeMap::new();
+    for shard in waiting {
+        splits.entry(&shard.split).or_default().push(shard);
+    }
+    let split = |(split, here): (&str, Vec<&StoredShard>)| {
+        let shards = here[0].shards;
+        let numbers: HashSet<i32> = here.iter().map(|shard| shard.shard).collect();
+        let missing = (0..shards).filter(|number| !numbers.contains(number)).take(1000).collect();
+        PendingSplit { split: split.to_owned(), shards, missing }
+    };
+    splits.into_iter().map(split).collect()
+}
+
+/// Puts shards and the other splits of the latest version together.
+async fn assemble(state: &AppState, name: &str, waiting: &[StoredShard]) -> Result<Inspected, ApiError> {
+    let turn = state.uploads.unpacking().await;
+    let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
+    let workspace = tokio::task::spawn_blocking(move || new_workspace(&spool, &own));
+    let workspace = workspace.await.map_err(anyhow::Error::from)??;
+    let path = workspace.files().join(name);
+    for StoredShard { split, shard, shards, key, sha256, .. } in waiting {
+        let number = |number: i32| usize::try_from(number).unwrap_or_default();
+        let file = path.join(file_name(split, number(*shard), number(*shards)));
+        state.artifacts.fetch_verified(key, &file, sha256).await?;
+    }
+    let latest = datasets::versions(&state.pool, name).await?.into_iter().next();
+    let files = match latest {
+        Some(latest) => Some(Located::Uploaded(Box::new(latest)).files(state).await?),
+        None => None,
+    };
+    let replaced: Vec<String> = waiting.iter().map(|shard| shard.split.clone()).collect();
+    let own = name.to_owned();
+    let inspected = tokio::task::spawn_blocking(move || -> Result<Inspected, ApiError> {
+        let path = workspace.files().join(&own);
+        if let Some(files) = &files {
+            let before = Dataset::open(&files.path, &DatasetOptions::default());
+            let before = before.map_err(|error| upload::wrong(&error, files.base()))?;
+            for split in before.splits().into_iter().filter(|split| !replaced.contains(split)) {
+                let shards = before.files(&split);
+                for (number, shard) in shards.iter().enumerate() {
+                    let file = path.join(file_name(&split, number, shards.len()));
+                    // Versions never change, so they can share a file.
+                    fs::hard_link(shard, &file).or_else(|_| fs::copy(shard, &file).map(drop)).map_err(full)?;
+                }
+            }
+        }
+        let inspected = upload::describe(workspace, &own, Vec::new());
+        drop(turn);
+        inspected
+    });
+    inspected.await.map_err(anyhow::Error::from)?
+}

@@ -1,0 +1,93 @@
+//! Directories beside the spooled uploads, in which archives are unpacked. One that a killed server has left is removed
+//! when a server starts.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+
+/// How the names of such directories begin.
+const PREFIX: &str = "dataset-";
+const LOCK: &str = "lock";
+const FILES: &str = "files";
+/// A directory without a lock may be one that is just being made, unless it is this old.
+const MAKING: Duration = Duration::from_secs(3600);
+
+/// A directory for one upload, which goes with everything in it when this is dropped.
+#[derive(Debug)]
+pub struct Workspace {
+    directory: TempDir,
+    /// Held until then, however the process ends.
+    _lock: File,
+}
+
+impl Workspace {
+    /// Makes a directory in `spool`.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn new(spool: &Path) -> io::Result<Self> {
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(spool)?;
+        let lock = File::create(directory.path().join(LOCK))?;
+        lock.lock()?;
+        fs::create_dir(directory.path().join(FILES))?;
+        Ok(Self { directory, _lock: lock })
+    }
+
+    /// An empty directory in it, which may be moved elsewhere.
+    #[must_use]
+    pub fn files(&self) -> PathBuf {
+        self.directory.path().join(FILES)
+    }
+}
+
+/// Removes what killed servers have left in `spool`. Failures are logged: the disk only has less space for it.
+pub fn remove_leftovers(spool: &Path) {
+    for entry in fs::read_dir(spool).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) && is_left(&path) {
+            match fs::remove_dir_all(&path) {
+                Ok(()) => tracing::info!(directory = %path.display(), "removed what was left of an upload"),
+                Err(error) => {
+                    tracing::warn!(directory = %path.display(), %error, "cannot remove the rest of an upload")
+                }
+            }
+        }
+    }
+}
+
+fn is_left(directory: &Path) -> bool {
+    match File::open(directory.join(LOCK)).map(|lock| lock.try_lock()) {
+        Ok(Ok(())) => true,
+        Ok(Err(TryLockError::WouldBlock | TryLockError::Error(_))) => false,
+        Err(_) => {
+            let changed = fs::metadata(directory).and_then(|facts| facts.modified());
+            let age = changed.map(|changed| SystemTime::now().duration_since(changed).unwrap_or_default());
+            age.is_ok_and(|age| age > MAKING)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_server_left_is_removed_and_what_is_used_stays() {
+        let spool = tempfile::tempdir().unwrap();
+        let used = Workspace::new(spool.path()).unwrap();
+        let left = spool.path().join("dataset-left");
+        fs::create_dir_all(left.join(FILES)).unwrap();
+        File::create(left.join(LOCK)).unwrap();
+        let making = spool.path().join("dataset-making");
+        fs::create_dir(&making).unwrap();
+        fs::create_dir(spool.path().join("export-other")).unwrap();
+        remove_leftovers(spool.path());
+        assert!(used.files().is_dir() && making.is_dir() && !left.exists());
+        assert!(spool.path().join("export-other").is_dir());
+        drop(used);
+        assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 2);
+    }
+}

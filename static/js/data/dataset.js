@@ -1,0 +1,120 @@
+// One data set: what the server understood of it, and its images.
+
+import { api, now } from '../api/client.js';
+import { noteList } from '../new/notes.js';
+import { ageElement, ask, copyButton, fill, h } from '../ui/dom.js';
+import { age, bytes, significant, whole } from '../ui/format.js';
+import { scrollBox, section } from '../ui/section.js';
+import { Pictures } from './pictures.js';
+
+/** @import { Child } from '../ui/dom.js' */
+/** @typedef {Schemas['DatasetDetails']} Details */
+
+/** Milliseconds until the server is asked again whether it has decoded the images. */
+const AGAIN = 2000;
+
+/** @param {PageContext} context */
+export async function datasetPage({ root, id = '', signal, setTitle }) {
+  fill(root, h('h1', {}, id), h('p', { class: 'note', role: 'status' }, 'Loading…'));
+  /** @type {Details} */
+  let details;
+  try {
+    details = await api.dataset(id, signal);
+  } catch (error) {
+    if (!signal.aborted) fill(root, h('h1', {}, id), h('p', { class: 'error-text', role: 'alert' }, error.message), h('p', {}, h('a', { href: '#/data' }, 'All data sets')));
+    return;
+  }
+  setTitle(details.id);
+  const findings = h('div', {});
+  const pictures = new Pictures(details, signal);
+  fill(root, h('h1', {}, details.name), h('div', { class: 'data-grid' },
+    facts(details), section('Findings', {}, findings), classes(details), pictures.element, versions(details)));
+  pictures.show();
+  await follow(details, findings, signal);
+}
+
+/**
+ * Shows what decoding the images told, as soon as the server knows it.
+ * @param {Details} details
+ * @param {HTMLElement} findings
+ * @param {AbortSignal} signal
+ */
+async function follow(details, findings, signal) {
+  for (let current = details; !signal.aborted;) {
+    fill(findings, found(current));
+    if (current.statistics || current.statistics_fault) return;
+    await new Promise((resolve) => { setTimeout(resolve, AGAIN); });
+    if (signal.aborted) return;
+    // A request that fails is made again: the rest of the page does not depend on it.
+    current = await api.dataset(details.id, signal).catch(() => current);
+  }
+}
+
+/** @param {Details} details */
+function facts({ id, version, format, images, class_count: count, size_bytes: size, splits }) {
+  /** @type {[string, Child][]} */
+  const rows = [
+    ['Name in a job', [h('code', {}, id), ' ', copyButton(() => id)]],
+    ['Where', version ? 'uploaded' : 'a directory in the server’s --datasets-dir'],
+    ['Format', format],
+    ['Images', whole(images)],
+    ['Classes', whole(count)],
+    ['Size', bytes(size)],
+    ['Splits', splits.map((split) => `${split.name}: ${whole(split.images)} images, ${bytes(split.size_bytes)}`).join(' · ')],
+  ];
+  return section('What the server understood', {}, h('dl', { class: 'figures' }, rows.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value)))));
+}
+
+/**
+ * @param {Details} details
+ * @returns {Child}
+ */
+function found({ notes, statistics, statistics_fault: fault }) {
+  const list = (/** @type {string[]} */ lines) => noteList(lines);
+  if (fault) return [list(notes), h('p', { class: 'error-text' }, fault)];
+  if (!statistics) return [list(notes), h('p', { class: 'note', role: 'status' }, 'The server is decoding the images…')];
+  const numbers = (/** @type {number[] | null | undefined} */ values) => values?.map(significant).join(', ') ?? '–';
+  const broken = statistics.splits.flatMap(({ split, examples }) => examples.map(({ position, reason }) => `image ${position} of ${split} ${reason}`));
+  return [
+    list(notes), list(statistics.warnings),
+    h('p', {}, `Mean ${numbers(statistics.mean)} · standard deviation ${numbers(statistics.std)} of the training images (red, green, blue).`),
+    broken.length ? h('details', { class: 'more-fields' }, h('summary', {}, 'Images that cannot be decoded'), list(broken)) : null,
+    statistics.warnings.length || notes.length ? null : h('p', { class: 'note' }, 'Nothing was passed over, every image can be decoded, and none is in two splits.'),
+  ];
+}
+
+/** @param {Details} details */
+function classes({ classes: { listed, more }, splits }) {
+  const row = (/** @type {Schemas['DatasetClass']} */ { label, name, images }) => h('tr', {},
+    h('td', { class: 'number' }, label), h('th', { scope: 'row' }, name ?? '–'),
+    splits.map((split) => h('td', { class: 'number' }, whole(images[split.name] ?? 0))));
+  return section('Classes', {},
+    more ? h('p', { class: 'note' }, `The first ${whole(listed.length)} classes; ${whole(more)} more are not listed.`) : null,
+    scrollBox('Classes', { class: 'class-table' }, h('table', { class: 'data-table' },
+      h('thead', {}, h('tr', {}, h('th', { scope: 'col', class: 'number' }, 'Number'), h('th', { scope: 'col' }, 'Class'), splits.map((split) => h('th', { scope: 'col', class: 'number' }, split.name)))),
+      h('tbody', {}, listed.map(row)))));
+}
+
+/** @param {Details} details */
+function versions({ name, versions: all }) {
+  if (all.length === 0) return null;
+  const problem = h('p', { class: 'error-text', role: 'alert' });
+  const remove = async (/** @type {string} */ id) => {
+    const isSure = await ask({ title: `Delete ${id}?`, detail: 'Jobs that have finished keep their students. An unfinished job that needs it keeps it.', yes: 'Delete', danger: true });
+    if (!isSure) return;
+    try {
+      await api.removeDataset(id);
+      location.hash = '#/data';
+    } catch (error) {
+      fill(problem, error.message);
+    }
+  };
+  const row = (/** @type {Schemas['DatasetVersion']} */ { id, images, size_bytes: size, uploaded_at: at }) => h('tr', {},
+    h('th', { scope: 'row' }, h('a', { href: `#/data/${encodeURIComponent(id)}` }, h('code', {}, id))),
+    h('td', { class: 'number' }, whole(images)), h('td', { class: 'number' }, bytes(size)), h('td', {}, ageElement(at, (time) => age(time, now()))),
+    h('td', {}, h('button', { type: 'button', class: 'danger', onclick: () => remove(id) }, 'Delete')));
+  return section('Versions', {}, h('p', { class: 'note' }, `${name} means the version that was uploaded last. A job stays with the version of its posting.`), problem,
+    scrollBox('Versions', {}, h('table', { class: 'data-table' },
+      h('thead', {}, h('tr', {}, ['Version', 'Images', 'Size', 'Uploaded', ''].map((title) => h('th', { scope: 'col' }, title)))),
+      h('tbody', {}, all.map(row)))));
+}

@@ -1,0 +1,119 @@
+// An archive that is dropped on the page becomes a data set that shows its classes and images and that a job can name.
+
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+
+import { nameOf } from '../../static/js/data/upload.js';
+import { assertAccessible, assertFits, closeDashboard, onEveryScreen, openDashboard, refused } from './support/page.mjs';
+import { PATIENCE, Server } from './support/server.mjs';
+
+const server = new Server();
+const dir = mkdtempSync(join(tmpdir(), 'distillery-data-'));
+let browser;
+let page;
+
+/** A PPM image of one colour. */
+function ppm(red, green, blue) {
+  return Buffer.concat([Buffer.from('P6 8 8 255\n'), Buffer.from(Array.from({ length: 64 }, () => [red, green, blue]).flat())]);
+}
+
+/** Packs files by path as a tar. */
+function archive(name, files) {
+  const root = join(dir, `${name}-files`);
+  for (const [path, content] of Object.entries(files)) {
+    mkdirSync(join(root, path, '..'), { recursive: true });
+    writeFileSync(join(root, path), content);
+  }
+  const packed = join(dir, `${name}.tar.gz`);
+  execFileSync('tar', ['-czf', packed, '-C', root, '.']);
+  return packed;
+}
+
+const PETS = {
+  'train/cat/1.ppm': ppm(200, 0, 0), 'train/cat/2.ppm': ppm(210, 0, 0), 'train/dog/1.ppm': ppm(0, 0, 200), 'train/dog/2.ppm': ppm(0, 0, 210),
+  'test/cat/1.ppm': ppm(200, 0, 0), 'test/dog/1.ppm': ppm(0, 0, 205),
+};
+
+before(async () => {
+  ({ browser, page } = await openDashboard(server));
+  page.expected.push(refused(422));
+}, { timeout: PATIENCE });
+
+after(async () => {
+  await closeDashboard(server, browser);
+  rmSync(dir, { recursive: true, force: true });
+});
+
+const go = (path) => page.goto(`${server.url}/#${path}`);
+
+test('the name of an archive becomes one that the server accepts', () => {
+  for (const [file, name] of [['pets.zip', 'pets'], ['Oxford pets (small).tar.gz', 'Oxford-pets-small-'], ['.hidden.tar', 'hidden'], ['a.b.tzst', 'a.b'], [`${'x'.repeat(80)}.tar`, 'x'.repeat(64)]]) {
+    assert.equal(nameOf(file), name);
+  }
+});
+
+test('a dropped archive arrives and is listed', async () => {
+  await go('/data');
+  await page.getByRole('link', { name: 'digits' }).waitFor();
+  const content = readFileSync(archive('pets', PETS)).toString('base64');
+  const transfer = await page.evaluateHandle((base64) => {
+    const transfer = new DataTransfer();
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    transfer.items.add(new File([bytes], 'pets.tar.gz'));
+    return transfer;
+  }, content);
+  await page.locator('main').dispatchEvent('drop', { dataTransfer: transfer });
+  await page.getByText('has 6 images of 2 classes').waitFor();
+  await page.getByRole('row', { name: /pets [0-9a-f]{16} folder 6 2/ }).waitFor();
+  await assertAccessible(page);
+  page.assertQuiet();
+});
+
+test('its page shows classes, findings and thumbnails', async () => {
+  await go('/data/pets');
+  await page.getByRole('row', { name: '0 cat 1 2' }).waitFor();
+  await page.getByText('the test split shares 1 image with the train split').waitFor();
+  await page.getByText('4 of 4 images of train').waitFor();
+  const pictures = page.locator('.pictures img');
+  assert.equal(await pictures.count(), 4);
+  const width = await pictures.first().evaluate(async (picture) => {
+    await picture.decode();
+    return picture.naturalWidth;
+  });
+  assert.equal(width, 96);
+  await page.getByLabel('Class', { exact: true }).selectOption('dog');
+  await page.getByText('2 of 2 images of train').waitFor();
+  await page.getByLabel('Split').selectOption('test');
+  await page.getByText('1 of 1 images of test').waitFor();
+  await assertAccessible(page);
+  await onEveryScreen(browser, async (page) => {
+    await page.goto(`${server.url}/#/data/pets`);
+    await page.getByText('4 of 4 images of train').waitFor();
+    await assertFits(page);
+  });
+  page.assertQuiet();
+});
+
+test('every fault of an archive is shown', async () => {
+  await go('/data');
+  const file = archive('bad', { ...PETS, 'train/cow/readme.txt': 'no image' });
+  await page.locator('#data-file').setInputFiles(file);
+  assert.equal(await page.locator('#data-name').inputValue(), 'bad');
+  await page.getByRole('button', { name: 'Upload', exact: true }).click();
+  await page.getByText('bad/train/cow: contains no image').waitFor();
+  page.assertQuiet();
+});
+
+test('a version is deleted on its page', async () => {
+  await go('/data/pets');
+  await page.getByRole('button', { name: 'Delete' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
+  await page.getByRole('heading', { name: 'Data', exact: true }).waitFor();
+  const { data } = await server.get('/v1/datasets');
+  assert.deepEqual(data.map(({ name }) => name), ['digits']);
+  page.assertQuiet();
+});

@@ -1,0 +1,150 @@
+//! What a data set's page and its images say.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+
+use crate::support::PATIENCE;
+use crate::support::api::Api;
+use crate::support::archives::{pets, ppm, zip};
+
+/// The details of a data set once its images were decoded.
+async fn decoded(api: &Api, name: &str) -> Value {
+    let ask = async {
+        loop {
+            let details = api.get(&format!("/v1/datasets/{name}")).await.expect(200);
+            if !details["statistics"].is_null() {
+                return details;
+            }
+            assert_eq!(details["statistics_fault"], Value::Null);
+            // No event tells of it.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, ask).await.expect("the images are decoded")
+}
+
+#[tokio::test]
+async fn a_data_set_shows_its_splits_and_the_images_of_every_class() {
+    let api = Api::start().await;
+    let files = [pets(), vec![("train/dog/4.ppm", ppm([0; 3])), ("train/notes.gif", vec![1])]].concat();
+    let details = api.upload_dataset("pets", zip(&files)).await.expect(201);
+    assert_eq!(details["format"], "folder");
+    assert_eq!(details["images"], 9);
+    let size = ppm([0; 3]).len() as u64;
+    assert_eq!(
+        details["splits"],
+        json!([{"name": "test", "images": 2, "size_bytes": 2 * size}, {"name": "train", "images": 7, "size_bytes": 7 * size}])
+    );
+    assert_eq!(
+        details["classes"],
+        json!({"more": 0, "listed": [
+            {"label": 0, "name": "cat", "images": {"train": 3, "test": 1}},
+            {"label": 1, "name": "dog", "images": {"train": 4, "test": 1}},
+        ]})
+    );
+    let directory = api.get("/v1/datasets/ten").await.expect(200);
+    assert_eq!((&directory["id"], &directory["version"]), (&json!("ten"), &Value::Null));
+    assert_eq!(directory["class_count"], 10);
+    assert_eq!(directory["classes"]["listed"][1], json!({"label": 1, "name": null, "images": {"train": 4, "test": 4}}));
+}
+
+#[tokio::test]
+async fn why_a_directory_is_not_offered_is_said() {
+    let api = Api::start().await;
+    std::fs::create_dir(api.dir.path().join("datasets/nothing")).unwrap();
+    for path in ["/v1/datasets/nothing", "/v1/datasets/nothing/images"] {
+        let answer = api.get(path).await;
+        assert!(
+            answer.text().contains("the format of this data set is unknown: it holds nothing"),
+            "{}",
+            answer.text()
+        );
+        assert!(!answer.text().contains(api.dir.path().to_str().unwrap()));
+    }
+    api.get("/v1/datasets/none").await.says(404, &["there is no data set \"none\""]);
+}
+
+#[tokio::test]
+async fn images_that_are_in_two_splits_are_a_warning() {
+    let api = Api::start().await;
+    let leaked = vec![
+        ("test/cat/2.ppm", ppm([200, 10, 10])),
+        ("test/dog/2.ppm", ppm([200, 10, 10])),
+        ("train/dog/4.ppm", ppm([10, 10, 200])),
+        ("test/dog/3.ppm", b"P6 8 8 255\nshort".to_vec()),
+    ];
+    api.upload_dataset("pets", zip(&[pets(), leaked].concat())).await.expect(201);
+    let details = decoded(&api, "pets").await;
+    let statistics = &details["statistics"];
+    let duplicates: Vec<_> = statistics["duplicates"].as_array().unwrap().iter().collect();
+    let [within, across] = duplicates.as_slice() else { panic!("{statistics:#}") };
+    assert_eq!(
+        (&within["splits"], &within["images"], &within["contradictory"], &within["examples"]),
+        (&json!(["train", "train"]), &json!(1), &json!(0), &json!([[6, 3]]))
+    );
+    // Positions in the order of the files: cat/1, cat/2, dog/1, dog/2, dog/3.
+    assert_eq!(
+        (&across["splits"], &across["images"], &across["contradictory"], &across["examples"]),
+        (&json!(["test", "train"]), &json!(2), &json!(1), &json!([[1, 0], [3, 0]]))
+    );
+    let warnings: Vec<_> =
+        statistics["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    assert_eq!(
+        warnings,
+        [
+            "the test split shares 2 images with the train split: the accuracy on it will be better than on other images",
+            "of another class in the train split: 1 image of the test split",
+            "cannot be decoded: 1 of 5 images of the test split",
+        ]
+    );
+    let test = statistics["splits"].as_array().unwrap().iter().find(|split| split["split"] == "test").unwrap();
+    assert_eq!((&test["undecodable"], &test["examples"][0]["position"]), (&json!(1), &json!(4)));
+    // Of one colour each, so that resizing changes nothing.
+    let reds = [200.0, 210.0, 220.0, 10.0, 10.0, 10.0, 10.0].map(|value| value / 255.0);
+    let mean = reds.iter().sum::<f64>() / 7.0;
+    let deviation = (reds.iter().map(|red| (red - mean).powi(2)).sum::<f64>() / 7.0).sqrt();
+    let number = |field: &str| statistics[field][0].as_f64().unwrap();
+    assert!((number("mean") - mean).abs() < 1e-9, "{} {mean}", number("mean"));
+    assert!((number("std") - deviation).abs() < 1e-9, "{} {deviation}", number("std"));
+    // They are kept with the version.
+    let stored: i64 = sqlx::query_scalar("select count(*) from datasets where statistics is not null")
+        .fetch_one(&api.db.pool)
+        .await
+        .unwrap();
+    assert_eq!(stored, 1);
+}
+
+#[tokio::test]
+async fn thumbnails_come_page_by_page_for_a_split_and_a_class() {
+    let api = Api::start().await;
+    let files = [pets(), vec![("train/dog/4.ppm", b"P6 8 8 255\nshort".to_vec())]].concat();
+    api.upload_dataset("pets", zip(&files)).await.expect(201);
+    let page = async |query: &str| api.get(&format!("/v1/datasets/pets/images?{query}")).await.expect(200);
+    let positions = |page: &Value| -> Vec<u64> {
+        page["data"].as_array().unwrap().iter().map(|image| image["position"].as_u64().unwrap()).collect()
+    };
+    let all = page("").await;
+    assert_eq!((&all["split"], &all["images"], &all["has_more"]), (&json!("train"), &json!(7), &json!(false)));
+    let first = page("class=dog&limit=2").await;
+    assert_eq!((positions(&first), &first["images"], &first["next"]), (vec![3, 4], &json!(4), &json!(4)));
+    let rest = page("class=1&limit=2&after=4").await;
+    assert_eq!((positions(&rest), &rest["has_more"], &rest["next"]), (vec![5, 6], &json!(false), &Value::Null));
+    let broken = &rest["data"][1];
+    assert_eq!((&broken["class"], &broken["thumbnail"]), (&json!("dog"), &Value::Null));
+    assert!(broken["fault"].as_str().unwrap().contains("cannot be decoded"), "{broken}");
+    assert_eq!(positions(&page("split=test").await), [0, 1]);
+    let thumbnail = page("limit=1&side=16").await["data"][0]["thumbnail"].as_str().unwrap().to_owned();
+    let jpeg = BASE64_STANDARD.decode(thumbnail.strip_prefix("data:image/jpeg;base64,").unwrap()).unwrap();
+    assert!(jpeg.starts_with(b"\xff\xd8") && jpeg.ends_with(b"\xff\xd9"));
+    for (query, said) in [
+        ("split=dev", "has no dev"),
+        ("class=cow", "there is no class \"cow\""),
+        ("class=2", "a number below 2"),
+        ("side=1000", "from 16 to 256"),
+        ("limit=0", "from 1 to 100"),
+        ("page=2", "unknown field"),
+    ] {
+        api.get(&format!("/v1/datasets/pets/images?{query}")).await.says(400, &[said]);
+    }
+}

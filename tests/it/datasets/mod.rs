@@ -1,0 +1,10 @@
+//! Promise: somebody without access to the server's disk can upload a data set, see what the server understood of it,
+//! and train on it anywhere; and no archive does anything but become a data set.
+
+mod cache;
+mod hostile;
+mod life;
+mod look;
+mod pieces;
+mod shards;
+mod training;

@@ -1,0 +1,114 @@
+//! Uploads that come in pieces.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::api::{Answer, Api};
+use crate::support::archives::{parquet, pets, ppm, zip};
+use crate::support::worker::files_below;
+
+/// Sends a part of the bytes.
+async fn put(api: &Api, path: &str, bytes: &[u8], range: std::ops::Range<usize>) -> Answer {
+    let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, bytes.len());
+    let request = api.request(Method::PUT, &format!("/v1/datasets/{path}")).header("content-range", content_range);
+    api.send(request.body(bytes[range].to_vec())).await
+}
+
+async fn received(api: &Api) -> Value {
+    api.get("/v1/datasets/pets/uploads/mine").await.expect(200)["received_bytes"].clone()
+}
+
+#[tokio::test]
+async fn an_upload_in_pieces_is_the_same_as_a_whole_one() {
+    let api = Api::start().await;
+    let bytes = zip(&pets());
+    let (third, end) = (bytes.len() / 3, bytes.len());
+    let first = put(&api, "pets?upload=mine", &bytes, 0..third).await.expect(202);
+    assert_eq!(
+        (&first["upload"], &first["received_bytes"], &first["size_bytes"]),
+        (&json!("mine"), &json!(third), &json!(end))
+    );
+    api.get("/v1/datasets/pets").await.problem(404);
+    put(&api, "pets?upload=mine", &bytes, third..2 * third).await.expect(202);
+    assert_eq!(received(&api).await, 2 * third);
+    let done = put(&api, "pets?upload=mine", &bytes, 2 * third..end).await.expect(201);
+    assert_eq!(api.upload_dataset("pets", bytes).await.expect(200)["id"], done["id"]);
+    api.get("/v1/datasets/pets/uploads/mine").await.says(404, &["begin at byte 0"]);
+    assert_eq!(files_below(&api.dir.path().join("storage/datasets")).len(), 1);
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_where_it_was_broken_and_nowhere_else() {
+    let api = Api::start().await;
+    let bytes = zip(&pets());
+    let (half, end) = (bytes.len() / 2, bytes.len());
+    put(&api, "pets?upload=mine", &bytes, 0..half).await.expect(202);
+    // The connection breaks before the second piece is whole.
+    let begun = futures::stream::iter([Ok(bytes[half..half + 10].to_vec()), Err(std::io::Error::other("broken"))]);
+    let request = api.request(Method::PUT, "/v1/datasets/pets?upload=mine");
+    let request = request.header("content-range", format!("bytes {half}-{}/{end}", end - 1));
+    assert!(request.body(reqwest::Body::wrap_stream(begun)).send().await.is_err());
+    assert_eq!(received(&api).await, half);
+    for wrong in [0..half, half + 1..end] {
+        put(&api, "pets?upload=mine", &bytes, wrong)
+            .await
+            .says(409, &[&format!("the next piece begins at byte {half}")]);
+    }
+    let longer = [bytes.clone(), vec![0]].concat();
+    put(&api, "pets?upload=mine", &longer, half..end).await.says(409, &["use another name for another file"]);
+    put(&api, "pets?upload=mine", &bytes, half..end).await.expect(201);
+}
+
+#[tokio::test]
+async fn what_is_no_data_set_leaves_no_pieces_and_so_does_a_deletion() {
+    let api = Api::start().await;
+    let bytes = b"this is no archive at all".to_vec();
+    put(&api, "pets?upload=mine", &bytes, 0..10).await.expect(202);
+    put(&api, "pets?upload=mine", &bytes, 10..bytes.len()).await.says(422, &["neither an archive"]);
+    let storage = api.dir.path().join("storage/datasets");
+    assert_eq!(files_below(&storage), Vec::<String>::new());
+    put(&api, "pets?upload=mine", &bytes, 0..10).await.expect(202);
+    api.delete("/v1/datasets/pets").await.expect(204);
+    assert_eq!(files_below(&storage), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_piece_that_storage_has_damaged_is_noticed() {
+    let api = Api::start().await;
+    let bytes = zip(&pets());
+    let half = bytes.len() / 2;
+    put(&api, "pets?upload=mine", &bytes, 0..half).await.expect(202);
+    let storage = api.dir.path().join("storage/datasets");
+    let [piece] = <[String; 1]>::try_from(files_below(&storage)).unwrap();
+    std::fs::write(storage.join(piece), vec![0; half]).unwrap();
+    put(&api, "pets?upload=mine", &bytes, half..bytes.len()).await.says(409, &["damaged", "begin again at byte 0"]);
+    put(&api, "pets?upload=mine", &bytes, 0..half).await.expect(202);
+    put(&api, "pets?upload=mine", &bytes, half..bytes.len()).await.expect(201);
+}
+
+#[tokio::test]
+async fn shards_come_in_pieces_too() {
+    let api = Api::start().await;
+    let bytes = parquet(&[(ppm([1, 2, 3]), 0), (ppm([3, 2, 1]), 1)]);
+    put(&api, "pets?upload=mine&split=train", &bytes, 0..100).await.expect(202);
+    let details = put(&api, "pets?upload=mine&split=train", &bytes, 100..bytes.len()).await.expect(201);
+    assert_eq!((&details["format"], &details["images"]), (&json!("parquet"), &json!(2)));
+}
+
+#[tokio::test]
+async fn a_piece_says_what_it_is() {
+    let api = Api::start().await;
+    let send = async |query: &str, range: Option<&str>| {
+        let request = api.request(Method::PUT, &format!("/v1/datasets/pets{query}")).body(vec![1; 10]);
+        let request = if let Some(range) = range { request.header("content-range", range) } else { request };
+        api.send(request).await
+    };
+    send("", Some("bytes 0-9/20")).await.says(400, &["upload: is required with Content-Range"]);
+    send("?upload=mine", None).await.says(400, &["Content-Range is required with upload"]);
+    send("?upload=a.b", Some("bytes 0-9/20")).await.says(400, &["letters, digits and characters of _-"]);
+    for range in ["0-9/20", "bytes 9-0/20", "bytes 0-20/20", "bytes 0-9/*", "bytes */20", "bytes -1-9/20"] {
+        send("?upload=mine", Some(range)).await.says(400, &["FIRST-LAST/SIZE"]);
+    }
+    send("?upload=mine", Some("bytes 0-8/20")).await.says(400, &["the body has 10 bytes, and 9 by its Content-Range"]);
+    api.get("/v1/datasets/pets/uploads/mine").await.problem(404);
+}

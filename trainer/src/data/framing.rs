@@ -1,0 +1,41 @@
+//! Which part of each image is used.
+
+use serde::Serialize;
+
+use distillery_core::spec::Policy;
+
+/// Which part of each image is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// The whole image.
+    Whole,
+    /// A central crop, as in ImageNet's evaluation.
+    Centre {
+        /// Pixels to which the shorter side is resized first.
+        resize: u32,
+    },
+    /// A random part in every epoch, mirrored half of the time: [`resized_crop`](super::resized_crop).
+    ResizedCrop,
+    /// A part that operations vary in every epoch.
+    Varied { part: VariedPart, policy: Policy },
+}
+
+impl Framing {
+    /// Whether every epoch has other images, made while they are decoded.
+    pub(super) fn is_varied(self) -> bool {
+        matches!(self, Self::ResizedCrop | Self::Varied { .. })
+    }
+}
+
+/// Which part of an image operations vary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VariedPart {
+    /// The whole image.
+    Whole,
+    /// A crop of the padded image, mirrored half of the time: that of [`Crops::of_view`](super::Crops::of_view).
+    CropFlip,
+    /// A random part: [`resized_crop`](super::resized_crop).
+    ResizedCrop,
+}

@@ -1,0 +1,205 @@
+//! torchvision's operations of RandAugment and TrivialAugment on images of bytes, with the arithmetic of Pillow 13, on
+//! which torchvision calls for images that are no tensors.
+//!
+//! An image is three planes of `side`×`side` bytes: red, green, blue.
+
+/// One operation with its parameter. What moves pixels takes the nearest one and fills with black.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Operation {
+    Identity,
+    /// Each row is moved by this part of its distance from the top.
+    ShearX(f64),
+    /// Each column is moved by this part of its distance from the left.
+    ShearY(f64),
+    /// Moves by whole pixels to the right.
+    TranslateX(i64),
+    /// Moves by whole pixels down.
+    TranslateY(i64),
+    /// Turns about the centre by degrees, counter-clockwise.
+    Rotate(f64),
+    /// Blends with black: 1 changes nothing.
+    Brightness(f64),
+    /// Blends with the grey image.
+    Colour(f64),
+    /// Blends with the mean grey.
+    Contrast(f64),
+    /// Blends with the smoothed image.
+    Sharpness(f64),
+    /// Keeps this number of bits.
+    Posterize(u32),
+    /// Inverts values from this one on.
+    Solarize(f64),
+    /// Stretches each channel to 0 to 255.
+    AutoContrast,
+    /// Makes each channel's histogram flat.
+    Equalize,
+}
+
+impl Operation {
+    /// Applies it to `image` in place. `spare` is of the same length, and is overwritten by some operations.
+    ///
+    /// # Panics
+    /// The lengths are not 3·`side`².
+    pub fn apply(self, image: &mut [u8], spare: &mut [u8], side: usize) {
+        assert!(image.len() == 3 * side * side && spare.len() == image.len());
+        match self {
+            Self::Identity => {}
+            Self::ShearX(part) => warp(image, spare, side, [1.0, part, 0.0, 0.0, 1.0, 0.0]),
+            Self::ShearY(part) => warp(image, spare, side, [1.0, 0.0, 0.0, part, 1.0, 0.0]),
+            Self::TranslateX(by) => warp(image, spare, side, [1.0, 0.0, -(by as f64), 0.0, 1.0, 0.0]),
+            Self::TranslateY(by) => warp(image, spare, side, [1.0, 0.0, 0.0, 0.0, 1.0, -(by as f64)]),
+            Self::Rotate(degrees) => warp(image, spare, side, rotation(degrees, side)),
+            Self::Brightness(factor) => blend(image, factor, |_, _| 0),
+            Self::Colour(factor) => {
+                let grey = greys(image, side);
+                blend(image, factor, |index, _| grey[index % grey.len()]);
+            }
+            Self::Contrast(factor) => {
+                let grey = greys(image, side);
+                let sum: u64 = grey.iter().map(|&grey| u64::from(grey)).sum();
+                let mean = (sum as f64 / grey.len() as f64 + 0.5) as u8;
+                blend(image, factor, |_, _| mean);
+            }
+            Self::Sharpness(factor) => {
+                smooth(image, spare, side);
+                blend(image, factor, |index, _| spare[index]);
+            }
+            Self::Posterize(bits) => {
+                let mask = !(0xff_u32 >> bits.min(8)) as u8;
+                image.iter_mut().for_each(|value| *value &= mask);
+            }
+            Self::Solarize(threshold) => {
+                image
+                    .iter_mut()
+                    .filter(|value| f64::from(**value) >= threshold)
+                    .for_each(|value| *value = 255 - *value);
+            }
+            Self::AutoContrast => planes(image, side).for_each(|plane| look_up(plane, stretched)),
+            Self::Equalize => planes(image, side).for_each(|plane| look_up(plane, equalized)),
+        }
+    }
+}
+
+fn planes(image: &mut [u8], side: usize) -> impl Iterator<Item = &mut [u8]> {
+    image.chunks_exact_mut(side * side)
+}
+
+/// The inverse of a rotation about the centre, as Pillow's `Image.rotate` has it.
+fn rotation(degrees: f64, side: usize) -> [f64; 6] {
+    // Rounded to 15 digits, so that right angles are exact.
+    let round = |number: f64| (number * 1e15).round() / 1e15;
+    let angle = -degrees.to_radians();
+    let (sine, cosine) = (round(angle.sin()), round(angle.cos()));
+    let centre = side as f64 / 2.0;
+    let back = |one: f64, other: f64| one * -centre + other * -centre + centre;
+    [cosine, sine, back(cosine, sine), -sine, cosine, back(-sine, cosine)]
+}
+
+/// Takes each pixel from the place that an affine map has for it: (a·x + b·y + c, d·x + e·y + f), of the centres of
+/// pixels. In Pillow's fixed-point numbers with 16 fractional bits.
+fn warp(image: &mut [u8], spare: &mut [u8], side: usize, [a, b, c, d, e, f]: [f64; 6]) {
+    let fixed = |number: f64| (number * 65_536.0 + 0.5).floor() as i64;
+    spare.copy_from_slice(image);
+    let [mut row_x, mut row_y] = [fixed(c + a * 0.5 + b * 0.5), fixed(f + d * 0.5 + e * 0.5)];
+    let [a, b, d, e] = [a, b, d, e].map(fixed);
+    let area = side * side;
+    for row in 0..side {
+        let (mut x, mut y) = (row_x, row_y);
+        for column in 0..side {
+            let source = [x >> 16, y >> 16].map(|place| usize::try_from(place).ok().filter(|&place| place < side));
+            let to = row * side + column;
+            for plane in 0..3 {
+                image[plane * area + to] = match source {
+                    [Some(x), Some(y)] => spare[plane * area + y * side + x],
+                    _ => 0,
+                };
+            }
+            (x, y) = (x + a, y + d);
+        }
+        (row_x, row_y) = (row_x + b, row_y + e);
+    }
+}
+
+/// Pillow's `Image.blend` of what `other` gives with the image, in which the image has the weight `factor`.
+fn blend(image: &mut [u8], factor: f64, other: impl Fn(usize, u8) -> u8) {
+    let factor = factor as f32;
+    if factor == 1.0 {
+        return;
+    }
+    for (index, value) in image.iter_mut().enumerate() {
+        let other = other(index, *value);
+        let mixed = f32::from(other) + factor * f32::from(i16::from(*value) - i16::from(other));
+        // Cuts off fractions, and what is beyond a byte.
+        *value = mixed as u8;
+    }
+}
+
+/// The luminance of each pixel by ITU-R 601-2, as Pillow rounds it.
+fn greys(image: &[u8], side: usize) -> Vec<u8> {
+    let (red, rest) = image.split_at(side * side);
+    let (green, blue) = rest.split_at(side * side);
+    let pixels = red.iter().zip(green).zip(blue);
+    pixels
+        .map(|((&red, &green), &blue)| {
+            let [red, green, blue] = [red, green, blue].map(u32::from);
+            ((red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16) as u8
+        })
+        .collect()
+}
+
+/// Puts the image into `smoothed` as Pillow's filter `SMOOTH` makes it: the mean over 3×3 pixels in which the middle
+/// counts five times. Pixels at the border stay.
+fn smooth(image: &[u8], smoothed: &mut [u8], side: usize) {
+    smoothed.copy_from_slice(image);
+    if side < 3 {
+        return;
+    }
+    for (plane, out) in image.chunks_exact(side * side).zip(smoothed.chunks_exact_mut(side * side)) {
+        for y in 1..side - 1 {
+            for x in 1..side - 1 {
+                let at = y * side + x;
+                let row =
+                    |start: usize| plane[start - 1..=start + 1].iter().map(|&value| u32::from(value)).sum::<u32>();
+                let sum = row(at - side) + row(at) + row(at + side) + 4 * u32::from(plane[at]);
+                // The sum over thirteen, rounded. It is never halfway.
+                out[at] = ((2 * sum + 13) / 26) as u8;
+            }
+        }
+    }
+}
+
+/// Replaces each value by what the table that `make` makes of the histogram has for it.
+fn look_up(plane: &mut [u8], make: impl Fn(&[u32; 256]) -> Option<[u8; 256]>) {
+    let mut histogram = [0_u32; 256];
+    plane.iter().for_each(|&value| histogram[usize::from(value)] += 1);
+    if let Some(table) = make(&histogram) {
+        plane.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+    }
+}
+
+/// Pillow's `ImageOps.autocontrast`; `None` if there are not two values.
+fn stretched(histogram: &[u32; 256]) -> Option<[u8; 256]> {
+    let lowest = histogram.iter().position(|&count| count > 0)?;
+    let highest = histogram.iter().rposition(|&count| count > 0)?;
+    if highest <= lowest {
+        return None;
+    }
+    let scale = 255.0 / (highest - lowest) as f64;
+    let offset = -(lowest as f64) * scale;
+    Some(std::array::from_fn(|value| (value as f64 * scale + offset) as u8))
+}
+
+/// Pillow's `ImageOps.equalize`; `None` where it changes nothing.
+fn equalized(histogram: &[u32; 256]) -> Option<[u8; 256]> {
+    let last = *histogram.iter().rfind(|&&count| count > 0)?;
+    let step = (histogram.iter().sum::<u32>() - last) / 255;
+    if step == 0 {
+        return None;
+    }
+    let mut sum = step / 2;
+    Some(std::array::from_fn(|value| {
+        let level = (sum / step).min(255) as u8;
+        sum += histogram[value];
+        level
+    }))
+}

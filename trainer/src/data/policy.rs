@@ -1,0 +1,95 @@
+//! Which operations a training image is varied by: torchvision's `RandAugment` and `TrivialAugmentWide`.
+
+use rand::{Rng, RngExt};
+
+use super::operations::Operation;
+use distillery_core::spec::Policy;
+
+/// Magnitudes, of which 0 is the weakest: torchvision's default.
+const BINS: u32 = 31;
+/// Kinds of operations.
+const KINDS: u32 = 14;
+
+/// The ranges of the magnitudes: those of `RandAugment` depend on the image's side.
+struct Ranges {
+    shear: f32,
+    translation: f32,
+    rotation: f32,
+    /// Of brightness, colour, contrast and sharpness.
+    enhancement: f32,
+    /// Bits that posterising takes at most.
+    bits: f32,
+}
+
+const TRIVIAL: Ranges = Ranges { shear: 0.99, translation: 32.0, rotation: 135.0, enhancement: 0.99, bits: 6.0 };
+
+fn rand_augment(side: usize) -> Ranges {
+    // In float64 as torchvision computes it.
+    let translation = (150.0 / 331.0 * side as f64) as f32;
+    Ranges { shear: 0.3, translation, rotation: 30.0, enhancement: 0.9, bits: 4.0 }
+}
+
+/// Varies `image`, three planes of `side`×`side` bytes, by what is drawn. `spare` has the same length.
+pub(super) fn vary(policy: Policy, image: &mut [u8], spare: &mut [u8], side: usize, random: &mut impl Rng) {
+    match policy {
+        Policy::RandAugment { operations, magnitude } => {
+            let ranges = rand_augment(side);
+            for _ in 0..operations {
+                draw(&ranges, |_| magnitude, random).apply(image, spare, side);
+            }
+        }
+        Policy::TrivialAugmentWide => {
+            draw(&TRIVIAL, |random| random.random_range(0..BINS), random).apply(image, spare, side);
+        }
+    }
+}
+
+fn draw<R: Rng>(ranges: &Ranges, magnitude: impl Fn(&mut R) -> u32, random: &mut R) -> Operation {
+    let kind = random.random_range(0..KINDS);
+    let magnitude = magnitude(random);
+    let is_negative = random.random_bool(0.5);
+    in_ranges(ranges, kind, magnitude, is_negative)
+}
+
+/// The operation of a policy for images of that side: the kind by its number in torchvision's order, from 0 to 13, and the
+/// magnitude from 0 to 30.
+#[must_use]
+pub fn operation(policy: Policy, side: usize, kind: u32, magnitude: u32, is_negative: bool) -> Operation {
+    match policy {
+        Policy::RandAugment { .. } => in_ranges(&rand_augment(side), kind, magnitude, is_negative),
+        Policy::TrivialAugmentWide => in_ranges(&TRIVIAL, kind, magnitude, is_negative),
+    }
+}
+
+fn in_ranges(ranges: &Ranges, kind: u32, magnitude: u32, is_negative: bool) -> Operation {
+    let of = |largest: f32| {
+        let value = f64::from(linspace(0.0, largest, magnitude));
+        if is_negative { -value } else { value }
+    };
+    match kind {
+        0 => Operation::Identity,
+        1 => Operation::ShearX(of(ranges.shear)),
+        2 => Operation::ShearY(of(ranges.shear)),
+        // Python's int() cuts off.
+        3 => Operation::TranslateX(of(ranges.translation) as i64),
+        4 => Operation::TranslateY(of(ranges.translation) as i64),
+        5 => Operation::Rotate(of(ranges.rotation)),
+        6 => Operation::Brightness(1.0 + of(ranges.enhancement)),
+        7 => Operation::Colour(1.0 + of(ranges.enhancement)),
+        8 => Operation::Contrast(1.0 + of(ranges.enhancement)),
+        9 => Operation::Sharpness(1.0 + of(ranges.enhancement)),
+        10 => {
+            let taken = magnitude as f32 / ((BINS - 1) as f32 / ranges.bits);
+            Operation::Posterize(8 - taken.round_ties_even() as u32)
+        }
+        11 => Operation::Solarize(linspace(255.0, 0.0, magnitude).into()),
+        12 => Operation::AutoContrast,
+        _ => Operation::Equalize,
+    }
+}
+
+/// `torch.linspace(first, last, BINS)[index]` in float32, which computes the second half from the end and rounds once.
+fn linspace(first: f32, last: f32, index: u32) -> f32 {
+    let step = (last - first) / (BINS - 1) as f32;
+    if index < BINS / 2 { step.mul_add(index as f32, first) } else { (-step).mul_add((BINS - 1 - index) as f32, last) }
+}
