@@ -152,7 +152,7 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
             is_kernel[index] = true;
         }
     }
-    let weight = |stored: &exported::StoredTensor, is_kernel: bool| {
+    let weight = |stored: &exported::StoredTensor, is_kernel: bool| -> Result<Weight> {
         let bytes = file.bytes(stored).map_err(|error| unusable(path, &error))?;
         let shape: Vec<i64> =
             stored.tensor.shape().iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
