@@ -78,7 +78,6 @@ impl Server {
         url
     }
 
-    #[must_use]
     pub fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let request = self.http.request(method, self.url(path));
         match &self.token {

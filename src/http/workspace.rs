@@ -51,7 +51,7 @@ pub fn remove_leftovers(spool: &Path) {
             match fs::remove_dir_all(&path) {
                 Ok(()) => tracing::info!(directory = %path.display(), "removed what was left of an upload"),
                 Err(error) => {
-                    tracing::warn!(directory = %path.display(), %error, "cannot remove the rest of an upload")
+                    tracing::warn!(directory = %path.display(), %error, "cannot remove the rest of an upload");
                 }
             }
         }

@@ -258,7 +258,7 @@ fn examine(images: &dyn Images, most: usize, threads: usize, stop: &AtomicBool) 
                 match images.read(index, &Frame::Whole, SIDE, &mut planes) {
                     Ok(()) => own.decoded(index, images.labels()[index], &planes),
                     Err(error) if error.is_users() => {
-                        own.undecodable.push(UndecodableImage { position: index as u64, reason: error.detail() })
+                        own.undecodable.push(UndecodableImage { position: index as u64, reason: error.detail() });
                     }
                     Err(error) => {
                         *found.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);

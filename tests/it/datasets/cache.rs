@@ -79,7 +79,7 @@ async fn a_copy_has_the_files_that_were_packed_and_is_fetched_once() {
     let fetched = Cell::new(0);
     let count = |progress| {
         if let Progress::Fetched(bytes) = progress {
-            fetched.set(bytes)
+            fetched.set(bytes);
         }
     };
     let copy = cache.get(&place.store, &stored, count).await.unwrap();
@@ -150,7 +150,7 @@ async fn what_is_larger_than_the_cache_is_refused_and_what_is_damaged_leaves_not
     };
     for change in
         [&(|bytes: &mut Vec<u8>| *bytes.iter_mut().rev().nth(1200).unwrap() ^= 1) as &dyn Fn(&mut Vec<u8>), &|bytes| {
-            bytes[0] ^= 1
+            bytes[0] ^= 1;
         }]
     {
         changed(change);

@@ -13,7 +13,6 @@ const SHORTEST: f64 = 1e-12;
 /// gradient.
 ///
 /// w_m = (1 + log₂ m) / Σ (1 + log₂ m): that is 1 : 2 : 3 for scales 1, 2 and 4, as published; other scales are not.
-#[must_use]
 pub fn clustering(student: &Tensor, teacher: &Tensor, scales: &[u32]) -> Tensor {
     let rank = |scale: u32| 1.0 + f64::from(scale).log2();
     let total: f64 = scales.iter().map(|&scale| rank(scale)).sum();
@@ -28,7 +27,7 @@ pub fn clustering(student: &Tensor, teacher: &Tensor, scales: &[u32]) -> Tensor 
             let (log_p, log_q) = (of_scale(&student), of_scale(&teacher));
             let divergences =
                 (log_q.exp() * (&log_q - &log_p)).sum_dim_intlist([1_i64, 2].as_slice(), false, None::<Kind>);
-            sum = sum + divergences.mean(None::<Kind>) * (rank(scale) / total);
+            sum += divergences.mean(None::<Kind>) * (rank(scale) / total);
         }
         start += regions;
     }

@@ -147,7 +147,6 @@ fn correlation(one: &Tensor, other: &Tensor, dim: i64) -> Tensor {
 
 /// (z − mean) / (std + 1e-7) over the classes of logits [*, K], with the deviation of a sample (Sun et al., CVPR 2024, as
 /// in their code).
-#[must_use]
 pub fn standardised(logits: &Tensor) -> Tensor {
     let classes = [-1_i64];
     let classes = classes.as_slice();

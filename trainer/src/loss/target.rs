@@ -40,7 +40,6 @@ impl Target {
     }
 
     /// The labels that have the larger share of each image: `[B]`.
-    #[must_use]
     pub fn dominant(&self) -> Tensor {
         match &self.mixed {
             None => self.labels.shallow_clone(),
@@ -66,7 +65,6 @@ impl CrossEntropy {
     /// The mean over the images of `logits` [B, K]: a scalar with gradient. That of a mixed image is the mean of those
     /// with its two labels, weighted by their shares (Zhang et al. 2018), which is the cross entropy with the mixed
     /// label.
-    #[must_use]
     pub fn of(&self, logits: &Tensor, target: &Target) -> Tensor {
         let own = self.of_labels(logits, &target.labels);
         let Some(MixedLabels { labels, own_share }) = &target.mixed else { return own };

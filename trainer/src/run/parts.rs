@@ -44,13 +44,11 @@ impl Part {
     }
 
     /// Those of `batch` [B, …], at least one.
-    #[must_use]
     pub fn of(&self, batch: &Tensor) -> Tensor {
         if self.parts == 1 { batch.shallow_clone() } else { batch.narrow(0, self.start, self.count.max(1)) }
     }
 
     /// A number for each part of each step, from the step's: int64 scalars.
-    #[must_use]
     pub fn number(&self, step: &Tensor) -> Tensor {
         if self.parts == 1 { step.shallow_clone() } else { step * i64::from(self.parts) + i64::from(self.index) }
     }

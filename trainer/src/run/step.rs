@@ -238,7 +238,7 @@ pub fn step(
     ended(Phase::Optimizer);
     if !ranks.is_idle() {
         no_grad(|| {
-            computed.iter().for_each(|(part, images)| meter.add(&part.metrics(), *images, &inputs.scalars.step))
+            computed.iter().for_each(|(part, images)| meter.add(&part.metrics(), *images, &inputs.scalars.step));
         });
     }
     ended(Phase::Metrics);
