@@ -60,16 +60,28 @@ pub async fn submit(server: &Server, args: &SubmitArgs) -> Result<Exit, Error> {
     if args.watch {
         return watch::watch(server, &id, args.connection.json).await;
     }
-    match follow::history(server, &id, 0).await {
-        Ok(events) => {
-            for event in events.iter().filter(|event| event["kind"] == "warning") {
-                eprintln!("warning: {}", member(event, "/message"));
-            }
-        }
+    match warnings(server, &id).await {
+        Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("warning: {warning}")),
         // The job is there all the same.
         Err(error) => eprintln!("the job is posted, but whether the server warns of anything is not known: {error}"),
     }
     Ok(Exit::Success)
+}
+
+/// What its history warns of, and why no worker can take it, which the history says only after a while.
+async fn warnings(server: &Server, id: &str) -> Result<Vec<String>, Error> {
+    let events = follow::history(server, id, 0).await?;
+    let warned = events.iter().filter(|event| event["kind"] == "warning");
+    let mut warnings: Vec<String> = warned.map(|event| member(event, "/message")).collect();
+    let summaries = server.get(&["v1", "summaries"], &[("id", id)]).await?;
+    let waiting = &summaries["data"][0]["waiting"];
+    if let Some("no_worker" | "version" | "devices" | "dataset" | "declined") = waiting["reason"].as_str() {
+        let waits = format!("the job waits: {}", member(waiting, "/detail"));
+        if !warnings.contains(&waits) {
+            warnings.push(waits);
+        }
+    }
+    Ok(warnings)
 }
 
 fn page(server: &Server, job: &str) -> String {

@@ -35,6 +35,8 @@ struct Class {
 #[derive(Debug, Default)]
 struct SplitFiles {
     classes: Vec<Class>,
+    /// Whether images lie beside the directories of classes.
+    has_loose: bool,
     /// Files that are no images.
     passed_over: Vec<String>,
     notes: Vec<String>,
@@ -65,8 +67,9 @@ pub(super) fn detect(
     let directories = links.directories(&entries)?;
     let mut folder =
         Folder { splits: BTreeMap::new(), unlabelled: BTreeMap::new(), has_table: false, notes: Vec::new() };
+    let mut without_classes: Vec<&DirectoryEntry> = Vec::new();
     if directories.iter().any(|directory| splits::is_usual(&directory.name)) {
-        for directory in directories {
+        for &directory in &directories {
             let split = match metadata::read(&directory.path, Scope::Split, options, links)? {
                 TableOfLabels::Labels(split) => {
                     folder.has_table = true;
@@ -83,7 +86,7 @@ pub(super) fn detect(
                 TableOfLabels::Missing => SplitFiles::of_directories(&directory.path, links)?,
             };
             if split.classes.is_empty() {
-                folder.note_unlabelled(&directory.name, &directory.path, links);
+                without_classes.push(directory);
                 continue;
             }
             if is_name(&directory.name) {
@@ -99,6 +102,11 @@ pub(super) fn detect(
             return Ok(None);
         }
     } else {
+        without_classes.extend(directories.iter().copied().filter(|directory| folder.has_other_classes(&directory.name)));
+        for directory in without_classes {
+            folder.splits.remove(&directory.name);
+            folder.note_unlabelled(&directory.name, &directory.path, links);
+        }
         for name in metadata::NAMES.iter().filter(|name| root.join(name).is_file()) {
             folder.notes.push(format!(
                 "{name} is passed over: the directories of splits beside it say the labels. The table of a split lies \
@@ -110,6 +118,16 @@ pub(super) fn detect(
 }
 
 impl Folder {
+    /// Whether a directory with an unusual name holds images beside directories that no other split has as classes.
+    fn has_other_classes(&self, name: &str) -> bool {
+        let Some(split) = self.splits.get(name).filter(|split| split.has_loose && !splits::is_usual(name)) else {
+            return false;
+        };
+        let others = self.splits.iter().filter(|(other, _)| *other != name);
+        let mut known = others.flat_map(|(_, other)| &other.classes).peekable();
+        known.peek().is_some() && !known.any(|known| split.classes.iter().any(|class| class.name == known.name))
+    }
+
     /// Notes a directory of images beside those of the splits that has none of classes. It is no fault if it cannot be
     /// read: few jobs use it.
     fn note_unlabelled(&mut self, name: &str, directory: &Path, links: &Links) {
@@ -120,8 +138,9 @@ impl Folder {
         if files.is_empty() || !is_name(name) {
             return;
         }
+        let are = if files.len() == 1 { "is" } else { "are" };
         self.notes.push(format!(
-            "the {} in {name} are in no class: a job can distil from them with dataset.unlabelled_split",
+            "the {} in {name} {are} in no class: a job can distil from them with dataset.unlabelled_split",
             counted(files.len() as u64, "image", "images")
         ));
         let class = Class { name: String::new(), directory: directory.to_owned(), files };
@@ -207,7 +226,8 @@ impl SplitFiles {
         let mut split = Self::default();
         let entries = links::entries(directory)?;
         let loose = entries.iter().filter(|entry| walk::is_image(&entry.name)).count();
-        if loose > 0 {
+        split.has_loose = loose > 0;
+        if split.has_loose {
             let name = directory.file_name().unwrap_or_default().display();
             split.notes.push(match loose {
                 1 => format!("1 image directly in {name} is passed over: it is in no class"),
@@ -226,7 +246,7 @@ impl SplitFiles {
     /// Takes apart a table of several splits, whose names the paths begin with. Other paths are in the train split, and
     /// counted.
     fn by_first_directory(self) -> (BTreeMap<String, Self>, u64) {
-        let Self { classes, passed_over, notes } = self;
+        let Self { classes, passed_over, notes, .. } = self;
         let mut splits: BTreeMap<String, Self> = BTreeMap::new();
         let mut elsewhere = 0;
         for Class { name, directory, files } in classes {

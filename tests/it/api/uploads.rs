@@ -139,6 +139,7 @@ async fn no_token_takes_every_place() {
 async fn more_bytes_than_the_disk_has_room_for_are_refused_while_others_are_received() {
     let api = Api::start_with(|settings| {
         settings.checkpoint_limit = 1_000_000;
+        settings.dataset_limit = 1_000_000;
         settings.spool_limit = 1_500_000;
     })
     .await;

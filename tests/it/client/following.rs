@@ -115,7 +115,9 @@ async fn a_stream_that_is_cut_off_goes_on_without_a_gap_and_without_repetition()
 async fn a_server_that_stays_away_ends_the_command_which_says_that_the_job_goes_on() {
     let (mut api, home) = (Api::start().await, tempfile::tempdir().unwrap());
     let id = api.job().await;
-    let (mut process, mut lines, mut errors) = start(&api.url, home.path(), &["watch", &id, "--reconnect", "1"]);
+    let watch = ["watch", &id, "--json", "--reconnect", "1"];
+    let (mut process, mut lines, mut errors) = start(&api.url, home.path(), &watch);
+    // All lines come from the stream, which therefore is open.
     lines.until("queued").await;
     api.stop.cancel();
     api.stopped().await;

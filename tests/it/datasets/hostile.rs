@@ -170,12 +170,12 @@ async fn what_is_damaged_cut_or_no_archive_is_refused_with_what_to_do() {
 async fn an_archive_without_a_data_set_is_refused_by_the_rules_for_directories() {
     let api = Api::start().await;
     fault(&api, zip(&[("readme.txt", b"hello".to_vec())]), "pets: the format of this data set is unknown").await;
+    let empty = [pets(), vec![("train/cow/readme.txt", b"none yet".to_vec())]].concat();
+    fault(&api, zip(&empty), "pets/train/cow: contains no image").await;
     let unknown = [pets(), vec![("test/zebra/1.ppm", ppm([0; 3]))]].concat();
     // A split that no job can use is a note.
     let details = api.upload_dataset("zoo", zip(&unknown)).await.expect(201);
     assert!(details["notes"].to_string().contains("no job can use the test split: zoo/test/zebra"), "{details}");
-    let empty = [pets(), vec![("train/cow/readme.txt", b"none yet".to_vec())]].concat();
-    fault(&api, zip(&empty), "pets/train/cow: contains no image").await;
 }
 
 #[tokio::test]
