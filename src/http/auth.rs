@@ -17,6 +17,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use sqlx::PgPool;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::ApiError;
 use super::{ServerSettings, origin};
@@ -258,10 +259,11 @@ pub async fn check_throughout(State(gate): State<Gate>, request: Request, next: 
     if gate.admit(credentials, needed).await? {
         gate.limit_rate(credentials)?;
     }
-    let mut refused = Box::pin(gate.until_refused(credentials, needed));
+    // In a task of its own: the checks take turns, and nothing polls a body whose client does not read.
+    let mut refused = AbortOnDropHandle::new(tokio::spawn(gate.until_refused(credentials, needed)));
     let response = tokio::select! {
         response = next.run(request) => response,
-        refusal = &mut refused => return Err(refusal),
+        refusal = &mut refused => return Err(refusal.map_err(anyhow::Error::from)?),
     };
     if response.body().size_hint().exact().is_some() {
         return Ok(response);

@@ -5,10 +5,12 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use crate::support::api::{Answer, Api, plain_job};
-use crate::support::db::TestDb;
+use crate::support::db::{TestDb, connection};
 use crate::support::process::distillery;
 use crate::support::{PATIENCE, http_client};
+use distillery::db::queue::{self, ReportBatch};
 use distillery::db::tokens::{self, Scope};
+use distillery::protocol::Level;
 use futures::StreamExt;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -185,6 +187,61 @@ async fn what_a_revoked_token_began_ends() {
     assert_eq!(upload.await.unwrap().unwrap().status(), 401);
     assert!(download.bytes().await.is_err(), "the download is cut off");
     assert_eq!(with(&api, &secret, Method::GET, "/v1/stream").await.status, 401);
+}
+
+/// Makes every check of the reader's token write to its row, and not only one a minute.
+const CHECKS_WRITE: &str = "
+    create function forget_use() returns trigger language plpgsql
+        as $$ begin new.last_used_at = null; return new; end $$;
+    create trigger forget_use before update on tokens
+        for each row when (new.scope = 'read') execute function forget_use();
+";
+
+#[tokio::test]
+async fn a_client_that_stops_reading_lets_no_revoked_token_go_on() {
+    let api = Api::start_with(|settings| {
+        settings.token_memory = Duration::ZERO;
+        settings.reader_patience = Duration::from_secs(3600);
+    })
+    .await;
+    let (reader, _) = token(&api, Scope::Read).await;
+    let (submitter, id) = token(&api, Scope::Submit).await;
+    sqlx::raw_sql(CHECKS_WRITE).execute(&api.db.pool).await.unwrap();
+    let post = api.request(Method::POST, "/v1/jobs").bearer_auth(&submitter).json(&plain_job());
+    let job = api.send(post).await.expect(201)["id"].as_str().unwrap().to_owned();
+    let claim = api.claim().await;
+    let path = format!("/v1/jobs/{job}/stream");
+    let follow = |secret: &str| api.request(Method::GET, &path).bearer_auth(secret).send();
+    let stalled = follow(&reader).await.unwrap();
+    let mut followed = follow(&submitter).await.unwrap();
+    assert_eq!((stalled.status().as_u16(), followed.status().as_u16()), (200, 200));
+
+    // The next check of the reader's token takes until this lock is released.
+    let mut holder = connection(&api.db.url).await;
+    let lock = "begin; select from tokens where scope = 'read' for update";
+    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
+    let waits = "select exists (select from pg_stat_activity where datname = current_database()
+        and wait_event_type = 'Lock' and query ilike '%update tokens%')";
+    let checking = async { while !sqlx::query_scalar::<_, bool>(waits).fetch_one(&api.db.pool).await.unwrap() {} };
+    tokio::time::timeout(PATIENCE, checking).await.expect("the token is checked");
+    // Meanwhile the reader is sent more than the kernel buffers for a client that does not read: as much as another gets.
+    let (lines, length) = (3000, 8000);
+    for _ in 0..10 {
+        let logs = (0..lines / 10).map(|_| (Level::Info, "x".repeat(length))).collect();
+        let batch = ReportBatch { logs, ..ReportBatch::default() };
+        assert!(queue::record(&api.db.pool, &claim.write(), &batch).await.unwrap());
+    }
+    let mut received = 0;
+    while received < lines * length {
+        let chunk = tokio::time::timeout(PATIENCE, followed.chunk()).await.expect("the stream goes on");
+        received += chunk.unwrap().expect("the stream goes on").len();
+    }
+    sqlx::raw_sql("rollback").execute(&mut holder).await.unwrap();
+
+    assert!(tokens::revoke(&api.db.pool, &id).await.unwrap());
+    let rest = async { while followed.chunk().await.is_ok_and(|chunk| chunk.is_some()) {} };
+    tokio::time::timeout(PATIENCE, rest).await.expect("the stream ends");
+    drop(stalled);
 }
 
 #[tokio::test]
