@@ -36,33 +36,50 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A connection that listens. It is outside of the pool: one that died would keep its place there until the kernel
 /// gives up, a quarter of an hour later.
 #[derive(Debug)]
-struct Listener(PgListener);
+struct Listener {
+    /// Before the connection, so that it is closed first.
+    _own: OwnPool,
+    connection: PgListener,
+}
+
+/// The pool of one connection that listens.
+#[derive(Debug)]
+struct OwnPool(PgPool);
+
+impl Drop for OwnPool {
+    fn drop(&mut self) {
+        // An open pool would test the connection in the background to use it again, and warn if the database has been
+        // stopped meanwhile. The call itself closes the pool; its future would wait for the connection.
+        drop(self.0.close());
+    }
+}
 
 impl Listener {
     async fn open(pool: &PgPool, channels: &[&str]) -> sqlx::Result<Self> {
         let options = pool.connect_options().as_ref().clone();
-        let own =
-            PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None).connect_lazy_with(options);
+        let own = PgPoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        let own = OwnPool(own.connect_lazy_with(options));
         let opened = async {
-            let mut listener = PgListener::connect_with(&own).await?;
+            let mut connection = PgListener::connect_with(&own.0).await?;
             // Whoever listens has to know of every loss.
-            listener.eager_reconnect(false);
-            listener.listen_all(channels.iter().copied()).await?;
-            Ok(listener)
+            connection.eager_reconnect(false);
+            connection.listen_all(channels.iter().copied()).await?;
+            Ok(connection)
         };
-        tokio::time::timeout(PATIENCE, opened).await.unwrap_or_else(|_| Err(timed_out())).map(Self)
+        let connection = tokio::time::timeout(PATIENCE, opened).await.unwrap_or_else(|_| Err(timed_out()))?;
+        Ok(Self { _own: own, connection })
     }
 
     /// The next notification. An error once the connection is lost, or dead without having said so.
     async fn next(&mut self) -> sqlx::Result<PgNotification> {
         loop {
-            match tokio::time::timeout(SILENCE, self.0.try_recv()).await {
+            match tokio::time::timeout(SILENCE, self.connection.try_recv()).await {
                 Ok(Ok(Some(notification))) => return Ok(notification),
                 Ok(Ok(None)) => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     // Notifications that come before the answer are kept for the next round.
-                    let asked = sqlx::query!("select 1 as one").fetch_one(&mut self.0);
+                    let asked = sqlx::query!("select 1 as one").fetch_one(&mut self.connection);
                     tokio::time::timeout(PATIENCE, asked).await.map_err(|_| timed_out())??;
                 }
             }
