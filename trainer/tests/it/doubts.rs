@@ -1,10 +1,14 @@
 //! Promise: a run that will waste hours says so early.
 
-use distillery_core::protocol::Evaluation;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use distillery_core::protocol::{Evaluation, Event};
 use distillery_trainer::run::doubts::{ChanceWatch, RunPosition, disk};
 use serde_json::json;
 
-use crate::support::{Workspace, merged, warnings};
+use crate::support::{Workspace, merged, outcome, text, warnings};
 
 fn place(step: u64) -> RunPosition {
     RunPosition { step, steps: 1000, classes: 10 }
@@ -78,4 +82,46 @@ fn a_disk_with_too_little_space_is_warned_of() {
     assert_eq!(disk(directory.path(), 1), None);
     let message = disk(directory.path(), u64::MAX).unwrap();
     assert!(message.contains("MiB of free space, and this run needs about"), "{message}");
+}
+
+/// Mounts a file system of this size on a directory, and becomes a command that alone sees it.
+const ON_A_DISK: &str = r#"mount -t tmpfs -o "size=$1" none "$2"; shift 2; exec "$@""#;
+
+fn on_a_disk(size: &str, directory: &Path, command: &Command) -> Command {
+    let mut alone = Command::new("unshare");
+    alone.args(["--user", "--map-root-user", "--mount", "sh", "-ec", ON_A_DISK, "sh", size]).arg(directory);
+    alone.arg(command.get_program()).args(command.get_args());
+    alone
+}
+
+#[test]
+fn a_run_on_a_disk_with_too_little_space_warns_before_it_trains() {
+    let workspace = Workspace::new();
+    let output = workspace.path("out");
+    std::fs::create_dir(&output).unwrap();
+    // Some containers let nobody mount anything. To standard error itself, since what a test prints is not shown when it
+    // passes.
+    if !on_a_disk("1m", &output, &Command::new("true")).status().is_ok_and(|status| status.success()) {
+        let mut errors = std::io::stderr();
+        writeln!(errors, "not run: doubts::a_run_on_a_disk_…: no file system can be mounted here").unwrap();
+        return;
+    }
+    let run = |size: &str| -> Vec<Event> {
+        let mut command = on_a_disk(size, &output, &workspace.command(&workspace.plain(), "out"));
+        let run = command.arg("--events").output().unwrap();
+        text(&run.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let is_of_disk = |event: &Event| {
+        let said = ["1 MiB of free space", "this run needs about 4 MiB for its checkpoints and students"];
+        matches!(event, Event::Log { message, .. } if said.iter().all(|words| message.contains(words)))
+    };
+    // Whether it fits at last depends on what is there at the same time.
+    let events = run("1500k");
+    let trains = events.iter().position(|event| matches!(event, Event::Metrics { .. } | Event::Failed(_)));
+    let warned = events.iter().position(is_of_disk);
+    assert!(warned.is_some() && (trains.is_none() || warned < trains), "{events:?}");
+
+    let events = run("64m");
+    outcome(&events);
+    assert!(!warnings(&events).iter().any(|warning| warning.contains("of free space")), "{events:?}");
 }
