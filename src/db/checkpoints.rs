@@ -91,6 +91,55 @@ pub struct Guess {
     pub difference: Option<String>,
 }
 
+/// A row, of which another version of the program may have written what this one cannot read.
+struct Row {
+    id: String,
+    sha256: String,
+    name: Option<String>,
+    size_bytes: i64,
+    format: String,
+    tensors: i64,
+    parameters: i64,
+    architecture: Option<String>,
+    num_classes: Option<i32>,
+    fits: Value,
+    guess: Option<Value>,
+    network: Option<Value>,
+    notes: Vec<String>,
+    created_at: DateTime<Utc>,
+}
+
+impl From<Row> for UploadedCheckpoint {
+    fn from(row: Row) -> Self {
+        let Row { id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes, .. } = row;
+        let Row { fits, guess, network, mut notes, created_at, .. } = row;
+        let fits: Result<Vec<Fit>, _> = serde_json::from_value(fits);
+        let guess: Result<Option<Guess>, _> = guess.map(serde_json::from_value).transpose();
+        if let Some(error) = fits.as_ref().err().or(guess.as_ref().err()) {
+            notes.push(format!(
+                "which networks it fits was noted by another version of the server, in a form that this one cannot read \
+                 ({error}), and is missing here: update this server"
+            ));
+        }
+        Self {
+            id,
+            sha256,
+            name,
+            size_bytes,
+            format,
+            tensors,
+            parameters,
+            architecture,
+            num_classes,
+            fits: Json(fits.unwrap_or_default()),
+            guess: guess.unwrap_or_default().map(Json),
+            network,
+            notes,
+            created_at,
+        }
+    }
+}
+
 /// A checkpoint that was uploaded.
 #[derive(Debug)]
 pub struct Inserted {
@@ -166,15 +215,15 @@ pub async fn insert(
 /// Notes what a new uploader says about a checkpoint whose bytes are whole under `key`. None if they are not there any
 /// more.
 pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sqlx::Result<Option<UploadedCheckpoint>> {
-    sqlx::query_as!(
-        UploadedCheckpoint,
+    let query = sqlx::query_as!(
+        Row,
         r#"
         update checkpoints set
             name = coalesce($3, name), architecture = coalesce($4, architecture),
             num_classes = coalesce($5, num_classes), fits = $6, guess = $7, notes = $8, network = $9
         where id = $1 and checkpoint_key(key, sha256) = $2
         returning id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", network, notes, created_at
+            fits, guess, network, notes, created_at
         "#,
         new.id,
         key,
@@ -185,23 +234,21 @@ pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sql
         new.guess.as_ref() as _,
         &new.notes,
         new.network,
-    )
-    .fetch_optional(pool)
-    .await
+    );
+    Ok(query.fetch_optional(pool).await?.map(Into::into))
 }
 
 pub async fn get(pool: &PgPool, id: &str) -> sqlx::Result<Option<UploadedCheckpoint>> {
-    sqlx::query_as!(
-        UploadedCheckpoint,
+    let query = sqlx::query_as!(
+        Row,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", network, notes, created_at
+            fits, guess, network, notes, created_at
         from checkpoints where id = $1
         "#,
         id,
-    )
-    .fetch_optional(pool)
-    .await
+    );
+    Ok(query.fetch_optional(pool).await?.map(Into::into))
 }
 
 /// Checkpoints, newest first, after that of a time and an id, which may have been deleted.
@@ -210,11 +257,11 @@ pub async fn list(
     after: Option<&(DateTime<Utc>, String)>,
     limit: i64,
 ) -> sqlx::Result<Vec<UploadedCheckpoint>> {
-    sqlx::query_as!(
-        UploadedCheckpoint,
+    let query = sqlx::query_as!(
+        Row,
         r#"
         select id, sha256, name, size_bytes, format, tensors, parameters, architecture, num_classes,
-            fits as "fits: Json<Vec<Fit>>", guess as "guess: Json<Guess>", network, notes, created_at
+            fits, guess, network, notes, created_at
         from checkpoints
         where $1::timestamptz is null or (created_at, id) < ($1, $2)
         order by created_at desc, id desc limit $3
@@ -222,9 +269,8 @@ pub async fn list(
         after.map(|(time, _)| time),
         after.map(|(_, id)| id),
         limit,
-    )
-    .fetch_all(pool)
-    .await
+    );
+    Ok(query.fetch_all(pool).await?.into_iter().map(Into::into).collect())
 }
 
 /// The id of the checkpoint with that SHA-256, in hexadecimal.

@@ -1,6 +1,7 @@
 //! The table `datasets`: uploaded data sets. Their bytes are in storage.
 
 use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, PgPool};
@@ -69,20 +70,60 @@ struct Row {
     size_bytes: i64,
     unpacked_bytes: i64,
     fingerprint: String,
-    summary: Json<DatasetSummary>,
-    classes: Json<DatasetClasses>,
+    summary: Value,
+    classes: Value,
     statistics: Option<Value>,
     uploaded_at: DateTime<Utc>,
 }
 
-impl From<Row> for UploadedDataset {
+/// A version, whether this program can read its description or not.
+#[derive(Debug)]
+pub struct FoundVersion {
+    /// `name@version`.
+    pub id: String,
+    pub name: String,
+    pub version: String,
+    /// What it is.
+    pub read: Result<UploadedDataset, Unreadable>,
+}
+
+/// A version that another version of the program described in a form that this one cannot read.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this server cannot read how the data set {id} was described by another version of it ({reason}): update this server, \
+     or use another version of the data set"
+)]
+pub struct Unreadable {
+    id: String,
+    reason: String,
+}
+
+impl From<Row> for FoundVersion {
     fn from(row: Row) -> Self {
         let Row { id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint, .. } = row;
         let Row { summary, classes, statistics, uploaded_at, .. } = row;
-        let stored =
-            StoredDataset { id: id.clone(), name: name.clone(), key, sha256, size_bytes, unpacked_bytes, fingerprint };
-        Self { id, name, version, stored, summary, classes, statistics, uploaded_at }
+        let read = parse(&id, summary).and_then(|summary| Ok((summary, parse(&id, classes)?)));
+        let read = read.map(|(summary, classes)| {
+            let stored = StoredDataset {
+                id: id.clone(),
+                name: name.clone(),
+                key,
+                sha256,
+                size_bytes,
+                unpacked_bytes,
+                fingerprint,
+            };
+            let (id, name, version) = (id.clone(), name.clone(), version.clone());
+            UploadedDataset { id, name, version, stored, summary, classes, statistics, uploaded_at }
+        });
+        Self { id, name, version, read }
     }
+}
+
+fn parse<T: DeserializeOwned>(id: &str, stored: Value) -> Result<Json<T>, Unreadable> {
+    serde_json::from_value(stored)
+        .map(Json)
+        .map_err(|error| Unreadable { id: id.to_owned(), reason: error.to_string() })
 }
 
 /// A data set that was uploaded.
@@ -168,13 +209,12 @@ pub async fn set_statistics(pool: &PgPool, id: &str, statistics: &Value) -> sqlx
 }
 
 /// The latest version of each name, by name.
-pub async fn latest(pool: &PgPool) -> sqlx::Result<Vec<UploadedDataset>> {
+pub async fn latest(pool: &PgPool) -> sqlx::Result<Vec<FoundVersion>> {
     let query = sqlx::query_as!(
         Row,
         r#"
         select distinct on (name) id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint,
-            summary as "summary: Json<DatasetSummary>", classes as "classes: Json<DatasetClasses>", statistics,
-            uploaded_at
+            summary, classes, statistics, uploaded_at
         from datasets order by name, uploaded_at desc, id
         "#,
     );
@@ -182,13 +222,12 @@ pub async fn latest(pool: &PgPool) -> sqlx::Result<Vec<UploadedDataset>> {
 }
 
 /// All versions of a name, the latest first.
-pub async fn versions(pool: &PgPool, name: &str) -> sqlx::Result<Vec<UploadedDataset>> {
+pub async fn versions(pool: &PgPool, name: &str) -> sqlx::Result<Vec<FoundVersion>> {
     let query = sqlx::query_as!(
         Row,
         r#"
         select id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint,
-            summary as "summary: Json<DatasetSummary>", classes as "classes: Json<DatasetClasses>", statistics,
-            uploaded_at
+            summary, classes, statistics, uploaded_at
         from datasets where name = $1 order by uploaded_at desc, id
         "#,
         name,

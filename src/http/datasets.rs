@@ -60,7 +60,7 @@ pub async fn locate(state: &AppState, name: &str) -> Result<Option<Located>, Api
             one.version == version || (version.len() >= FEWEST_DIGITS && one.version.starts_with(version))
         });
         match (meant.next(), meant.next()) {
-            (Some(one), None) => return Ok(Some(Located::Uploaded(Box::new(one)))),
+            (Some(one), None) => return Ok(Some(Located::Uploaded(Box::new(one.read?)))),
             (Some(one), Some(other)) => {
                 return Err(ApiError::invalid(format!(
                     "{name} may be {} or {}: write more digits of the version",
@@ -77,7 +77,7 @@ pub async fn locate(state: &AppState, name: &str) -> Result<Option<Located>, Api
     let latest = datasets::versions(&state.pool, name).await?.into_iter().next();
     Ok(match (directory, latest) {
         (Some(path), latest) => Some(Located::Directory { path, hides: latest.is_some() }),
-        (None, Some(latest)) => Some(Located::Uploaded(Box::new(latest))),
+        (None, Some(latest)) => Some(Located::Uploaded(Box::new(latest.read?))),
         (None, None) => None,
     })
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::artifacts;
+use crate::db::datasets::Unreadable;
 use crate::db::errors::Transient;
 use crate::db::jobs::Status;
 use crate::spec::Fault;
@@ -225,6 +226,12 @@ impl From<anyhow::Error> for ApiError {
             Ok(error) => error.into(),
             Err(error) => Self::Internal(error),
         }
+    }
+}
+
+impl From<Unreadable> for ApiError {
+    fn from(error: Unreadable) -> Self {
+        Self::conflict(error.to_string())
     }
 }
 

@@ -118,6 +118,23 @@ async fn a_checkpoint_that_fits_no_network_is_stored_with_a_guess_and_the_differ
 }
 
 #[tokio::test]
+async fn what_a_newer_server_noted_of_a_checkpoint_keeps_none_from_being_listed() {
+    let api = Api::start().await;
+    let id = api.upload("", checkpoint("resnet8", 10)).await.expect(201)["id"].as_str().unwrap().to_owned();
+    api.upload("", checkpoint("resnet20", 10)).await.expect(201);
+    let update = r#"update checkpoints set guess = jsonb_set(guess, '{certainty}', '"proven"') where id = $1"#;
+    sqlx::query(update).bind(&id).execute(&api.db.pool).await.unwrap();
+    let list = api.get("/v1/checkpoints").await.expect(200);
+    assert_eq!((list["data"].as_array().unwrap().len(), &list["data"][0]["notes"]), (2, &json!([])));
+    let known = &list["data"][1];
+    assert_eq!((&known["guess"], &known["fits"][0]["architecture"]), (&json!(null), &json!("resnet8")));
+    let notes = known["notes"].to_string();
+    assert!(notes.contains("proven") && notes.contains("update this server"), "{notes}");
+    let dry = student_job(json!({"architecture": "resnet8", "checkpoint": id}));
+    api.post("/v1/jobs?dry_run=true", &dry).await.expect(200);
+}
+
+#[tokio::test]
 async fn files_of_torch_save_are_read_whatever_their_extension() {
     let api = Api::start().await;
     for (file, format) in [("zip.pth", "torch_zip"), ("legacy.th", "torch_legacy"), ("data_parallel.pth", "torch_zip")]

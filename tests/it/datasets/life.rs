@@ -94,6 +94,34 @@ async fn a_directory_of_the_same_name_comes_first_and_a_job_is_told() {
 }
 
 #[tokio::test]
+async fn a_version_that_a_newer_server_described_is_not_offered_and_disturbs_no_other() {
+    let api = Api::start().await;
+    let old = api.upload_dataset("pets", zip(&pets())).await.expect(201);
+    let more = [pets(), vec![("train/cat/4.ppm", ppm([1, 2, 3]))]].concat();
+    let new = api.upload_dataset("pets", zip(&more)).await.expect(201);
+    api.upload_dataset("animals", zip(&pets())).await.expect(201);
+    let update = r#"update datasets set summary = jsonb_set(summary, '{format}', '"webdataset"') where id = $1"#;
+    sqlx::query(update).bind(text(&new["id"])).execute(&api.db.pool).await.unwrap();
+    let says = [text(&new["id"]), "webdataset", "update this server"];
+
+    let list = api.get("/v1/datasets").await.expect(200);
+    let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["animals", "hundred", "ten"]);
+    let unusable = &list["unusable"][0];
+    assert_eq!(unusable["name"], "pets");
+    assert!(says.iter().all(|words| text(&unusable["reason"]).contains(words)), "{unusable}");
+    // The name means what came last, and never silently another version.
+    api.post("/v1/jobs", &on("pets")).await.says(409, &says);
+    api.get("/v1/datasets/pets").await.says(409, &says);
+    let details = api.get(&format!("/v1/datasets/{}", text(&old["id"]))).await.expect(200);
+    assert_eq!(details["versions"].as_array().unwrap().len(), 1);
+    assert!(details["notes"].to_string().contains("webdataset"), "{details}");
+    for dataset in [text(&old["id"]), "animals", "ten"] {
+        api.post("/v1/jobs", &on(dataset)).await.expect(201);
+    }
+}
+
+#[tokio::test]
 async fn a_version_is_deleted_once_no_unfinished_job_needs_it() {
     let api = Api::start().await;
     let version = api.upload_dataset("pets", zip(&pets())).await.expect(201);

@@ -110,14 +110,21 @@ pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, Api
         None => (None, None),
     };
     let own = located.uploaded().map_or(name, |upload| upload.name.as_str());
-    let versions = datasets::versions(&state.pool, own).await?;
+    let found = datasets::versions(&state.pool, own).await?;
     let DatasetSummary { format, splits, images, classes: class_count, size_bytes, mut notes, .. } = summary;
     notes.extend(located.note());
+    let mut versions = Vec::new();
+    for version in found {
+        match version.read {
+            Ok(upload) => versions.push((&upload).into()),
+            Err(error) => notes.push(error.to_string()),
+        }
+    }
     Ok(DatasetDetails {
         id: located.uploaded().map_or_else(|| name.to_owned(), |upload| upload.id.clone()),
         name: own.to_owned(),
         version: located.uploaded().map(|upload| upload.version.clone()),
-        versions: versions.iter().map(Into::into).collect(),
+        versions,
         format,
         splits,
         images,

@@ -140,7 +140,7 @@ impl Catalogue {
 pub struct DatasetList {
     /// The data sets.
     pub data: Vec<DatasetSummary>,
-    /// Directories that are no data sets, or faulty ones.
+    /// Directories that are no data sets, or faulty ones, and uploads that this server cannot read.
     pub unusable: Vec<UnusableDirectory>,
 }
 
@@ -152,12 +152,18 @@ pub struct DatasetList {
     responses((status = 200, body = DatasetList)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<DatasetList>, ApiError> {
     let Discovered { datasets, unusable } = &*state.datasets.list().await?;
-    let mut data = datasets.clone();
-    // A directory is what its name means, whatever was uploaded under it.
-    let uploads = db::datasets::latest(&state.pool).await?.into_iter().map(|upload| upload.summary.0);
-    data.extend(uploads.filter(|upload| datasets.iter().all(|dataset| dataset.name != upload.name)));
+    let (mut data, mut unusable) = (datasets.clone(), unusable.clone());
+    for upload in db::datasets::latest(&state.pool).await? {
+        match upload.read {
+            // A directory is what its name means, whatever was uploaded under it.
+            _ if datasets.iter().any(|dataset| dataset.name == upload.name) => {}
+            Ok(upload) => data.push(upload.summary.0),
+            Err(error) => unusable.push(UnusableDirectory { name: upload.name, reason: error.to_string() }),
+        }
+    }
     data.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(Json(DatasetList { data, unusable: unusable.clone() }))
+    unusable.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(Json(DatasetList { data, unusable }))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::archive::Format;
 use crate::artifacts::keys;
 use crate::dataset::{self, Dataset, DatasetFormat, DatasetOptions};
 use crate::db::dataset_shards::{self, Shards, StoredShard};
-use crate::db::datasets;
+use crate::db::datasets::{self, UploadedDataset};
 use crate::db::file_deletions;
 use crate::http::AppState;
 use crate::http::datasets::Located;
@@ -102,9 +102,15 @@ impl UploadParameters {
     }
 }
 
+/// The latest version of a name.
+async fn latest(state: &AppState, name: &str) -> Result<Option<UploadedDataset>, ApiError> {
+    let latest = datasets::versions(&state.pool, name).await?.into_iter().next();
+    Ok(latest.map(|found| found.read).transpose()?)
+}
+
 /// Refuses shards of what does not consist of shards.
 pub async fn check(state: &AppState, name: &str) -> Result<(), ApiError> {
-    match datasets::versions(&state.pool, name).await?.first() {
+    match latest(state, name).await? {
         Some(latest) if latest.summary.format != DatasetFormat::Parquet => Err(ApiError::conflict(format!(
             "{} does not consist of parquet shards, so that none can be added: upload a whole archive, or use another \
              name",
@@ -218,8 +224,7 @@ async fn assemble(state: &AppState, name: &str, waiting: &[StoredShard]) -> Resu
         let file = path.join(file_name(split, number(*shard), number(*shards)));
         state.artifacts.fetch_verified(key, &file, sha256).await?;
     }
-    let latest = datasets::versions(&state.pool, name).await?.into_iter().next();
-    let files = match latest {
+    let files = match latest(state, name).await? {
         Some(latest) => Some(Located::Uploaded(Box::new(latest)).files(state).await?),
         None => None,
     };
