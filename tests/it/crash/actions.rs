@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use distillery::db::embedded::Server;
 use distillery::process;
+use reqwest::StatusCode;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
@@ -208,12 +210,36 @@ impl World {
         self.until("the database answers", async |pool| sqlx::query_scalar("select true").fetch_one(pool).await).await;
     }
 
-    /// As in a failover: for a while the database answers, and takes no writes.
+    /// As in a failover: for a while the database answers, and takes no writes. A job is refused meanwhile, whose client
+    /// sends it again.
     async fn make_read_only(&mut self) {
         self.configure("alter system set default_transaction_read_only = on").await;
+        let refused = self.refused_as_read_only().await;
         let pause = Duration::from_millis(500) + self.random.millis(2000);
         tokio::time::sleep(pause).await;
         self.configure("alter system reset default_transaction_read_only").await;
+        self.post(&refused).await;
+    }
+
+    /// Posts jobs until the API refuses one because the database takes no writes, and returns its name.
+    async fn refused_as_read_only(&mut self) -> String {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let name = format!("job-{}", self.posted.len());
+            if let Ok(answer) = self.request(&name).send().await {
+                let (status, said) = (answer.status(), answer.text().await.unwrap_or_default());
+                if status == StatusCode::SERVICE_UNAVAILABLE && said.contains("read-only") {
+                    return name;
+                }
+                if status.is_success() {
+                    let job: Value = serde_json::from_str(&said).expect("a job");
+                    self.posted.insert(name, job["id"].as_str().expect("an id").to_owned());
+                }
+            }
+            assert!(Instant::now() < deadline, "the API does not notice that the database is read-only");
+            self.revive().await;
+            self.pause().await;
+        }
     }
 
     /// As in a failover to a standby that lagged behind: the database comes back without its last commits. One of them
