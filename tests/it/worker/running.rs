@@ -4,6 +4,7 @@ use distillery::db;
 use distillery::db::jobs::Change;
 use serde_json::{Value, json};
 
+use crate::support::process::Process;
 use crate::support::worker::{OBEDIENT, Surroundings, files_below};
 
 #[tokio::test]
@@ -143,4 +144,19 @@ async fn unknown_lines_on_the_trainers_output_are_ignored() {
     it.db.until_status(job, "succeeded").await;
     worker.drain().await;
     assert_eq!(it.db.steps(job).await, [1]);
+}
+
+#[tokio::test]
+async fn the_trainer_follows_links_where_its_worker_was_told_to() {
+    for is_told in [false, true] {
+        let it = Surroundings::new(r#"echo "$*" > "$here/arguments"; started 0 0; finish"#).await;
+        let id = it.db.add_job(json!({})).await;
+        let mut command = it.worker_command("cpu");
+        command.args(is_told.then_some("--follow-links"));
+        let worker = Process::start(command);
+        it.db.until_status(id, "succeeded").await;
+        worker.terminate().await;
+        let arguments = it.read("arguments");
+        assert_eq!(arguments.contains("--follow-links"), is_told, "{arguments}");
+    }
 }
