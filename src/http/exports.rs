@@ -13,13 +13,13 @@ use std::time::Duration;
 use distillery_core::export::{EXIT_REFUSED, ExportFormat};
 use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::Semaphore;
 
 use super::AppState;
 use super::error::ApiError;
+use super::workspace::Workspace;
 use crate::artifacts;
 use crate::db::artifacts::Artifact;
 use crate::db::embedded;
@@ -134,12 +134,13 @@ pub async fn export(state: &AppState, request: ExportRequest) -> Result<Arc<Expo
 
 async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, ApiError> {
     let spool = state.settings.spool_dir.clone();
-    let directory = tokio::task::spawn_blocking(move || -> anyhow::Result<TempDir> {
+    let workspace = tokio::task::spawn_blocking(move || -> anyhow::Result<Workspace> {
         embedded::create_private(&spool)?;
-        Ok(tempfile::Builder::new().prefix("export-").tempdir_in(&spool)?)
+        Ok(Workspace::new(&spool)?)
     });
-    let directory = directory.await.map_err(anyhow::Error::from)??;
-    let output = directory.path().join("exported");
+    let workspace = workspace.await.map_err(anyhow::Error::from)??;
+    let directory = workspace.files();
+    let output = directory.join("exported");
     let mut command = process::command("KILL", &state.settings.program);
     command.arg("export").arg("--format").arg(request.format.name()).arg("--output").arg(&output);
     command.arg("--title").arg(&request.title).arg("--onnxruntime").arg(&state.settings.onnxruntime);
@@ -157,7 +158,7 @@ async fn write(state: &AppState, request: &ExportRequest) -> Result<Exported, Ap
     ];
     for (flag, name, input) in inputs {
         let Some(input) = input else { continue };
-        let path = directory.path().join(name);
+        let path = directory.join(name);
         fetch(state, input, &path).await?;
         command.arg(flag).arg(path);
     }

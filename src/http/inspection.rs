@@ -8,6 +8,7 @@ use sqlx::types::Json as Jsonb;
 use super::error::ApiError;
 use super::networks::how_to_export;
 use super::uploads::{Upload, full};
+use super::workspace::Workspace;
 use crate::architecture::{self, Architecture};
 use crate::checkpoint::{self, Soundness};
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
@@ -100,8 +101,8 @@ impl Upload {
     /// show.
     fn choose(&mut self, key: &str, spool: &Path) -> Result<Vec<String>, ApiError> {
         let checkpoint = checkpoint::Checkpoint::open_state_dict(&self.path(), Some(key)).map_err(unreadable)?;
-        let directory = tempfile::tempdir_in(spool)?;
-        let path = directory.path().join("chosen");
+        let workspace = Workspace::new(spool).map_err(full)?;
+        let path = workspace.files().join("chosen");
         checkpoint.convert(&path).map_err(unreadable)?;
         self.replace(std::fs::File::open(&path)?)?;
         Ok(checkpoint.notes().to_vec())

@@ -1,5 +1,5 @@
-//! Directories beside the spooled uploads, in which archives are unpacked. One that a killed server has left is removed
-//! when a server starts.
+//! Directories beside the spooled uploads, in which archives are unpacked, state dicts taken out of files, and students
+//! exported. One that a killed server has left is removed when a server starts.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -9,13 +9,13 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 
 /// How the names of such directories begin.
-const PREFIX: &str = "dataset-";
+const PREFIX: &str = "work-";
 const LOCK: &str = "lock";
 const FILES: &str = "files";
 /// A directory without a lock may be one that is just being made, unless it is this old.
 const MAKING: Duration = Duration::from_secs(3600);
 
-/// A directory for one upload, which goes with everything in it when this is dropped.
+/// A directory for one upload or export, which goes with everything in it when this is dropped.
 #[derive(Debug)]
 pub struct Workspace {
     directory: TempDir,
@@ -49,9 +49,9 @@ pub fn remove_leftovers(spool: &Path) {
         let path = entry.path();
         if entry.file_name().to_string_lossy().starts_with(PREFIX) && is_left(&path) {
             match fs::remove_dir_all(&path) {
-                Ok(()) => tracing::info!(directory = %path.display(), "removed what was left of an upload"),
+                Ok(()) => tracing::info!(directory = %path.display(), "removed what a killed server had left"),
                 Err(error) => {
-                    tracing::warn!(directory = %path.display(), %error, "cannot remove the rest of an upload");
+                    tracing::warn!(directory = %path.display(), %error, "cannot remove what a killed server has left");
                 }
             }
         }
@@ -78,15 +78,15 @@ mod tests {
     fn what_a_killed_server_left_is_removed_and_what_is_used_stays() {
         let spool = tempfile::tempdir().unwrap();
         let used = Workspace::new(spool.path()).unwrap();
-        let left = spool.path().join("dataset-left");
+        let left = spool.path().join("work-left");
         fs::create_dir_all(left.join(FILES)).unwrap();
         File::create(left.join(LOCK)).unwrap();
-        let making = spool.path().join("dataset-making");
+        let making = spool.path().join("work-making");
         fs::create_dir(&making).unwrap();
-        fs::create_dir(spool.path().join("export-other")).unwrap();
+        fs::create_dir(spool.path().join("other")).unwrap();
         remove_leftovers(spool.path());
         assert!(used.files().is_dir() && making.is_dir() && !left.exists());
-        assert!(spool.path().join("export-other").is_dir());
+        assert!(spool.path().join("other").is_dir());
         drop(used);
         assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 2);
     }

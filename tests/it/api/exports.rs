@@ -9,7 +9,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::support::PATIENCE;
 use crate::support::api::{Answer, Api, checkpoint};
+use crate::support::process::write_script;
 
 /// A job that has published a student of 10 classes, and its id.
 async fn published(api: &Api, more: &[(&str, &[u8])]) -> String {
@@ -236,4 +238,33 @@ async fn an_export_has_bounded_memory() {
     let id = published_as(&api, &checkpoint("vgg8", 10), &[]).await;
     get(&api, &id, "format=onnx").await.says(422, &["more than the 1 MiB", "--export-memory-mib", "safetensors"]);
     assert_eq!(get(&api, &id, "format=safetensors").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_a_killed_server_left_of_an_export_is_removed_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let (program, seen, spool) = (dir.path().join("program"), dir.path().join("seen"), dir.path().join("spool"));
+    let look = r#"while [ "$1" != --output ]; do shift; done; cd "$(dirname "$2")/.." && pwd -P && ls"#;
+    write_script(&program, &format!("#!/bin/sh\n({look}) > '{}'\nexit 1\n", seen.display()));
+    let api = Api::start_with(|settings| (settings.program, settings.spool_dir) = (program, spool.clone())).await;
+    let id = published(&api, &[]).await;
+    assert_ne!(get(&api, &id, "format=onnx").await.status, 200);
+    let seen = std::fs::read_to_string(seen).unwrap();
+    let (place, content) = seen.split_once('\n').unwrap();
+    assert_eq!(content, "files\nlock\n", "nothing but what is removed with its lock");
+    assert!(!Path::new(place).exists());
+
+    // A server that was killed holds no lock any more.
+    let name = Path::new(place).file_name().unwrap().to_str().unwrap();
+    let (prefix, _) = name.split_once('-').unwrap();
+    let left = spool.join(format!("{prefix}-left"));
+    std::fs::create_dir_all(left.join("files")).unwrap();
+    std::fs::write(left.join("lock"), []).unwrap();
+    let _next = Api::start_with(|settings| settings.spool_dir = spool.clone()).await;
+    let gone = async {
+        while left.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("it is removed");
 }
