@@ -40,7 +40,7 @@ async fn act(pool: &PgPool, command: TokenCommand) -> anyhow::Result<()> {
                     (None, None) => "never".to_owned(),
                     (None, Some(last)) => time(last),
                 };
-                let (scope, created) = (token.scope.name(), time(token.created_at));
+                let (scope, created) = (&token.scope, time(token.created_at));
                 writeln!(out, "{:<30} {scope:<8} {created:<20} {used:<20} {}", token.id, token.name)?;
             }
         }

@@ -32,6 +32,11 @@ impl Scope {
             Self::Admin => "admin",
         }
     }
+
+    /// The scope of a name in the database; `None` for one that another version of the program has made.
+    fn named(name: &str) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|scope| scope.name() == name)
+    }
 }
 
 /// What is known of a token.
@@ -41,8 +46,8 @@ pub struct Token {
     pub id: String,
     /// Whom it was made for.
     pub name: String,
-    /// What it may do.
-    pub scope: Scope,
+    /// What it may do: the name of a [`Scope`], or of one that another version of the program knows.
+    pub scope: String,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it was used last, to the minute.
@@ -81,8 +86,7 @@ pub async fn create(pool: &PgPool, name: &str, scope: Scope, sha256: &[u8; 32]) 
 pub async fn list(pool: &PgPool) -> sqlx::Result<Vec<Token>> {
     sqlx::query_as!(
         Token,
-        r#"select id, name, scope as "scope: Scope", created_at, last_used_at, revoked_at
-           from tokens order by created_at, id"#,
+        "select id, name, scope, created_at, last_used_at, revoked_at from tokens order by created_at, id",
     )
     .fetch_all(pool)
     .await
@@ -106,17 +110,20 @@ pub async fn any_ever(pool: &PgPool) -> sqlx::Result<bool> {
     sqlx::query_scalar!(r#"select exists (select from tokens) as "any!""#).fetch_one(pool).await
 }
 
-/// The scope of a token, or none if it is not valid. Notes that it was used.
+/// The scope of a token, or none if it is not valid here. Notes that it was used.
 pub async fn scope_of(pool: &PgPool, sha256: &[u8; 32]) -> sqlx::Result<Option<Scope>> {
     let query = sqlx::query!(
         r#"
-        select id, scope as "scope: Scope",
-            last_used_at is null or last_used_at < now() - interval '1 minute' as "is_stale!"
+        select id, scope, last_used_at is null or last_used_at < now() - interval '1 minute' as "is_stale!"
         from tokens where sha256 = $1 and revoked_at is null
         "#,
         sha256,
     );
     let Some(found) = query.fetch_optional(pool).await? else { return Ok(None) };
+    let Some(scope) = Scope::named(&found.scope) else {
+        tracing::warn!(token = found.id, found.scope, "a token has a scope that this server does not know: update it");
+        return Ok(None);
+    };
     if found.is_stale
         && let Err(error) =
             sqlx::query!("update tokens set last_used_at = now() where id = $1", found.id).execute(pool).await
@@ -124,5 +131,5 @@ pub async fn scope_of(pool: &PgPool, sha256: &[u8; 32]) -> sqlx::Result<Option<S
         // A database that takes no writes now can still say whether the token is valid.
         tracing::warn!(%error, "cannot note that a token was used");
     }
-    Ok(Some(found.scope))
+    Ok(Some(scope))
 }

@@ -137,6 +137,20 @@ async fn a_revoked_token_is_refused_once_the_server_looks_it_up_again() {
 }
 
 #[tokio::test]
+async fn a_token_of_a_scope_that_only_a_newer_server_knows_is_refused_and_listed() {
+    let api = Api::start().await;
+    let (secret, id) = token(&api, Scope::Admin).await;
+    token(&api, Scope::Read).await;
+    let change = "alter table tokens drop constraint tokens_scope_check; update tokens set scope = 'owner'
+        where scope = 'admin'";
+    sqlx::raw_sql(change).execute(&api.db.pool).await.unwrap();
+    with(&api, &secret, Method::GET, "/v1/jobs").await.problem(401);
+    let listed = tokens::list(&api.db.pool).await.unwrap();
+    assert_eq!(listed.iter().find(|token| token.id == id).map(|token| token.scope.as_str()), Some("owner"));
+    assert_eq!(listed.len(), 2);
+}
+
+#[tokio::test]
 async fn the_first_token_counts_at_once_and_revoking_the_last_lets_nobody_in() {
     let api = Api::start_with(|settings| settings.token_memory = Duration::ZERO).await;
     api.get("/v1/jobs").await.expect(200);
