@@ -38,6 +38,9 @@ const PETS = {
   'test/cat/1.ppm': ppm(200, 0, 0), 'test/dog/1.ppm': ppm(0, 0, 205),
 };
 
+/** Requests for what the server understood of the data set. */
+const DETAILS = /\/v1\/datasets\/pets[^/]*$/;
+
 before(async () => {
   ({ browser, page } = await openDashboard(server));
   page.expected.push(refused(422));
@@ -96,6 +99,42 @@ test('its page shows classes, findings and thumbnails', async () => {
     await assertFits(page);
   });
   page.assertQuiet();
+});
+
+/** A tab of its own on a data set whose images are never decoded, and how often it has asked. */
+async function openUndecoded() {
+  const tab = await page.context().newPage();
+  tab.setDefaultTimeout(30_000);
+  await tab.addInitScript(() => {
+    window.isHidden = false;
+    Object.defineProperty(Document.prototype, 'hidden', { get: () => window.isHidden });
+  });
+  const asked = { times: 0 };
+  await tab.route(DETAILS, async (route) => {
+    asked.times += 1;
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...await response.json(), statistics: null, statistics_fault: null } });
+  });
+  await tab.goto(`${server.url}/#/data/pets`);
+  await tab.getByText('The server is decoding the images…').waitFor();
+  const show = (isShown) => tab.evaluate((isHidden) => {
+    window.isHidden = isHidden;
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, !isShown);
+  return { tab, asked, show, answer: () => tab.waitForResponse(DETAILS) };
+}
+
+test('a hidden page asks less whether the images are decoded, and at once when it is shown', { timeout: PATIENCE }, async () => {
+  const [hidden, visible] = [await openUndecoded(), await openUndecoded()];
+  await hidden.show(false);
+  const before = hidden.asked.times;
+  const most = 6;
+  for (let times = 0; times < most; times += 1) await visible.answer();
+  // One may have been due already, and twice a minute it asks all the same.
+  assert.ok(hidden.asked.times - before <= most / 2, `${hidden.asked.times - before} requests of a hidden page`);
+  await Promise.all([hidden.answer(), hidden.show(true)]);
+  await hidden.tab.close();
+  await visible.tab.close();
 });
 
 test('every fault of an archive is shown', async () => {

@@ -1,6 +1,7 @@
 // One data set: what the server understood of it, and its images.
 
 import { api, now } from '../api/client.js';
+import { Poller } from '../api/poller.js';
 import { noteList } from '../new/notes.js';
 import { ageElement, ask, copyButton, fill, h } from '../ui/dom.js';
 import { age, bytes, significant, whole } from '../ui/format.js';
@@ -30,7 +31,7 @@ export async function datasetPage({ root, id = '', signal, setTitle }) {
   fill(root, h('h1', {}, details.name), h('div', { class: 'data-grid' },
     facts(details), section('Findings', {}, findings), classes(details), pictures.element, versions(details)));
   pictures.show();
-  await follow(details, findings, signal);
+  follow(details, findings, signal);
 }
 
 /**
@@ -39,15 +40,18 @@ export async function datasetPage({ root, id = '', signal, setTitle }) {
  * @param {HTMLElement} findings
  * @param {AbortSignal} signal
  */
-async function follow(details, findings, signal) {
-  for (let current = details; !signal.aborted;) {
+function follow(details, findings, signal) {
+  const show = (/** @type {Details} */ current) => {
     fill(findings, found(current));
-    if (current.statistics || current.statistics_fault) return;
-    await new Promise((resolve) => { setTimeout(resolve, AGAIN); });
-    if (signal.aborted) return;
-    // A request that fails is made again: the rest of the page does not depend on it.
-    current = await api.dataset(details.id, signal).catch(() => current);
-  }
+    if (!current.statistics && !current.statistics_fault) poller.soon();
+  };
+  const poller = new Poller({
+    interval: AGAIN, signal,
+    request: async (stop) => show(await api.dataset(details.id, stop)),
+    // The rest of the page does not depend on it.
+    onError: () => {},
+  });
+  show(details);
 }
 
 /** @param {Details} details */
