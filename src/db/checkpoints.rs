@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::file_deletions::{self, FileDeletion};
 use super::jobs::{Refusal, Status};
+use super::{storable, storable_description};
 use crate::architecture::Certainty;
 
 /// An uploaded checkpoint.
@@ -163,6 +164,7 @@ pub async fn insert(
     if !file_deletions::take_over(&mut transaction, key).await? {
         return Ok(None);
     }
+    let notes: Vec<String> = new.notes.iter().map(|note| storable(note)).collect();
     let row = sqlx::query!(
         r#"
         insert into checkpoints as old
@@ -187,12 +189,12 @@ pub async fn insert(
         new.parameters,
         new.architecture,
         new.num_classes,
-        &new.fits as _,
-        new.guess.as_ref() as _,
-        &new.notes,
+        storable_description(&new.fits),
+        new.guess.as_ref().map(storable_description),
+        &notes,
         key,
         damaged,
-        new.network,
+        new.network.as_ref().map(storable_description),
     )
     .fetch_one(&mut *transaction)
     .await?;
@@ -215,6 +217,7 @@ pub async fn insert(
 /// Notes what a new uploader says about a checkpoint whose bytes are whole under `key`. None if they are not there any
 /// more.
 pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sqlx::Result<Option<UploadedCheckpoint>> {
+    let notes: Vec<String> = new.notes.iter().map(|note| storable(note)).collect();
     let query = sqlx::query_as!(
         Row,
         r#"
@@ -230,10 +233,10 @@ pub async fn describe(pool: &PgPool, new: &UploadedCheckpoint, key: &str) -> sql
         new.name,
         new.architecture,
         new.num_classes,
-        &new.fits as _,
-        new.guess.as_ref() as _,
-        &new.notes,
-        new.network,
+        storable_description(&new.fits),
+        new.guess.as_ref().map(storable_description),
+        &notes,
+        new.network.as_ref().map(storable_description),
     );
     Ok(query.fetch_optional(pool).await?.map(Into::into))
 }

@@ -8,6 +8,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::file_deletions::{self, FileDeletion};
 use super::jobs::{Refusal, Status};
+use super::storable_description;
 use crate::dataset::{DatasetClasses, DatasetSummary};
 
 /// Digits of the SHA-256 in a version.
@@ -169,8 +170,8 @@ pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>)
         new.stored.size_bytes,
         new.stored.unpacked_bytes,
         fingerprint,
-        &new.summary as _,
-        &new.classes as _,
+        storable_description(&new.summary),
+        storable_description(&new.classes),
         damaged,
     )
     .fetch_optional(&mut *transaction)
@@ -204,6 +205,7 @@ pub async fn uploaded_again(pool: &PgPool, stored: &StoredDataset) -> sqlx::Resu
 
 /// Notes what decoding the images told.
 pub async fn set_statistics(pool: &PgPool, id: &str, statistics: &Value) -> sqlx::Result<()> {
+    let statistics = storable_description(statistics);
     sqlx::query!("update datasets set statistics = $2 where id = $1", id, statistics).execute(pool).await?;
     Ok(())
 }

@@ -50,6 +50,8 @@ pub mod workers;
 
 use std::time::Duration;
 
+use serde::Serialize;
+use serde_json::Value;
 use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 
@@ -73,6 +75,23 @@ pub const LONGEST_MESSAGE: usize = 8 << 10;
 /// The text as PostgreSQL can store it: any character but NUL.
 fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
+}
+
+/// A document whose texts PostgreSQL can store.
+fn storable_json(document: Value) -> Value {
+    match document {
+        Value::String(text) => Value::String(storable(&text)),
+        Value::Array(elements) => elements.into_iter().map(storable_json).collect(),
+        Value::Object(members) => {
+            members.into_iter().map(|(name, value)| (storable(&name), storable_json(value))).collect()
+        }
+        other => other,
+    }
+}
+
+/// What is described, as a document whose texts PostgreSQL can store.
+fn storable_description(described: &impl Serialize) -> Value {
+    storable_json(serde_json::to_value(described).expect("descriptions can be written as JSON"))
 }
 
 /// A message as it is stored: cut if it is longer than [`LONGEST_MESSAGE`], and then says so.

@@ -82,9 +82,8 @@ async fn an_upload_mends_a_file_that_was_damaged_or_lost_in_storage() {
     assert!(std::fs::read(stored_file(&api, sha256)).unwrap() == bytes);
 }
 
-#[tokio::test]
-async fn a_checkpoint_that_fits_no_network_is_stored_with_a_guess_and_the_difference() {
-    let api = Api::start().await;
+/// A checkpoint of resnet20 with one more tensor, of this name.
+fn resnet20_with(name: &str) -> Vec<u8> {
     let bytes = [0; 4 * 64 * 10];
     let layout = distillery::architecture::find("resnet20").unwrap().layout(10);
     let sizes: Vec<Vec<u64>> = layout.entries.iter().map(|entry| entry.shape.clone()).collect();
@@ -96,10 +95,16 @@ async fn a_checkpoint_that_fits_no_network_is_stored_with_a_guess_and_the_differ
         .zip(&zeros)
         .map(|(entry, bytes)| NewTensor { name: &entry.key, dtype: Dtype::F32, shape: &entry.shape, bytes })
         .collect();
-    tensors.push(NewTensor { name: "head.weight", dtype: Dtype::F32, shape: &[10, 64], bytes: &bytes });
+    tensors.push(NewTensor { name, dtype: Dtype::F32, shape: &[10, 64], bytes: &bytes });
     let file = tempfile::NamedTempFile::new().unwrap();
     distillery::checkpoint::write(file.path(), &tensors, &BTreeMap::new()).unwrap();
-    let found = api.upload("", std::fs::read(file.path()).unwrap()).await.expect(201);
+    std::fs::read(file.path()).unwrap()
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_fits_no_network_is_stored_with_a_guess_and_the_difference() {
+    let api = Api::start().await;
+    let found = api.upload("", resnet20_with("head.weight")).await.expect(201);
     assert_eq!((&found["architecture"], &found["fits"]), (&json!(null), &json!([])));
     let guess = &found["guess"];
     assert_eq!((guess["architecture"].as_str(), guess["certainty"].as_str()), (Some("resnet20"), Some("near")));
@@ -115,6 +120,15 @@ async fn a_checkpoint_that_fits_no_network_is_stored_with_a_guess_and_the_differ
     let id = found["id"].as_str().unwrap();
     assert_eq!(api.get(&format!("/v1/checkpoints/{id}")).await.expect(200), found);
     assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"], json!([found]));
+}
+
+#[tokio::test]
+async fn names_that_the_database_cannot_hold_are_stored_without_their_nul() {
+    let api = Api::start().await;
+    let id = api.upload("", resnet20_with("head\0.weight")).await.expect(201)["id"].as_str().unwrap().to_owned();
+    let found = api.get(&format!("/v1/checkpoints/{id}")).await.expect(200);
+    assert_eq!(found["guess"]["difference"], "the network has no head\u{fffd}.weight");
+    assert!(found["notes"][0].as_str().unwrap().contains("head\u{fffd}.weight"), "{found}");
 }
 
 #[tokio::test]

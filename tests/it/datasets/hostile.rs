@@ -179,6 +179,23 @@ async fn an_archive_without_a_data_set_is_refused_by_the_rules_for_directories()
 }
 
 #[tokio::test]
+async fn a_class_name_that_the_database_cannot_hold_is_stored_without_its_nul() {
+    let api = Api::start().await;
+    let table = br#"{"file_name": "1.ppm", "label": "c\u0000t"}
+{"file_name": "2.ppm", "label": "dog"}
+"#;
+    let mut files = Vec::new();
+    for (first, second, labels) in
+        [("train/1.ppm", "train/2.ppm", "train/metadata.jsonl"), ("test/1.ppm", "test/2.ppm", "test/metadata.jsonl")]
+    {
+        files.extend([(first, ppm([200, 0, 0])), (second, ppm([0, 0, 200])), (labels, table.to_vec())]);
+    }
+    api.upload_dataset("pets", zip(&files)).await.expect(201);
+    let details = api.get("/v1/datasets/pets").await.expect(200);
+    assert_eq!(details["classes"]["listed"][0]["name"], "c\u{fffd}t", "{details}");
+}
+
+#[tokio::test]
 async fn names_of_uploads_are_plain_and_not_those_of_directories() {
     let api = Api::start().await;
     let put = async |name: &str| -> Answer { api.upload_dataset(name, zip(&pets())).await };
