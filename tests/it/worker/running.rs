@@ -1,5 +1,7 @@
 //! Jobs that succeed.
 
+use std::process::Stdio;
+
 use distillery::db;
 use distillery::db::jobs::Change;
 use serde_json::{Value, json};
@@ -147,15 +149,18 @@ async fn unknown_lines_on_the_trainers_output_are_ignored() {
 }
 
 #[tokio::test]
-async fn the_trainer_follows_links_where_its_worker_was_told_to() {
-    for is_told in [false, true] {
+async fn the_trainer_follows_links_where_its_server_or_worker_was_told_to() {
+    for (is_server, is_told) in [(false, false), (false, true), (true, false), (true, true)] {
         let it = Surroundings::new(r#"echo "$*" > "$here/arguments"; started 0 0; finish"#).await;
         let id = it.db.add_job(json!({})).await;
-        let mut command = it.worker_command("cpu");
-        command.args(is_told.then_some("--follow-links"));
-        let worker = Process::start(command);
+        let mut command = it.command(if is_server { "serve" } else { "worker" });
+        let flags: &[&str] =
+            if is_server { &["--listen", "127.0.0.1:0", "--workers", "1"] } else { &["--device", "cpu"] };
+        command.args(flags).args(is_told.then_some("--follow-links"));
+        command.env("DATABASE_URL", &it.db.url).stdout(Stdio::null());
+        let program = Process::start(command);
         it.db.until_status(id, "succeeded").await;
-        worker.terminate().await;
+        program.terminate().await;
         let arguments = it.read("arguments");
         assert_eq!(arguments.contains("--follow-links"), is_told, "{arguments}");
     }
