@@ -1,5 +1,5 @@
 //! Promise: the code stays easy to find and to read. The modules of the server and of the trainer depend on each other
-//! in one direction, and no file and no function is long.
+//! in one direction, no transaction waits for anything slow, and no file and no function is long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -276,6 +276,28 @@ fn functions(code: &str) -> Vec<(String, usize)> {
         }
     }
     found
+}
+
+#[test]
+fn transactions_are_begun_where_nothing_waits_for_storage_files_or_the_network() {
+    let modules = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    // These find, start and open the database, and have no transactions.
+    let opening = ["db::embedded", "db::open", "db::listen"];
+    let slow = ["artifacts::Store", "object_store", "reqwest", "::fs", "spawn_blocking", "sleep("];
+    let (mut begun, mut faults) = (0, Vec::new());
+    for (module, code) in &modules {
+        let is_database = module == "db" || module.starts_with("db::");
+        let may_begin = is_database && !opening.iter().any(|other| module.starts_with(other));
+        let begins = code.matches(".begin()").count();
+        begun += begins;
+        if begins > 0 && !may_begin {
+            faults.push(format!("{module} begins a transaction"));
+        }
+        let words = slow.iter().filter(|word| may_begin && code.contains(**word));
+        faults.extend(words.map(|word| format!("{module} has {word}")));
+    }
+    assert!(begun > 10, "{begun}");
+    assert_eq!(faults, Vec::<String>::new());
 }
 
 /// The functions that are tables, with a line or two for each entry.
