@@ -321,6 +321,18 @@ test('the focus stays on its row while rows move', async () => {
   page.assertQuiet();
 });
 
+test('the student of any job can be a teacher, however many jobs came later', async () => {
+  const { name } = await server.get(`/v1/jobs/${idOf(0)}`);
+  server.sql(`update jobs set name = 'the very first' where id = '${idOf(0)}'`);
+  await page.goto(`${server.url}/#/new`);
+  await page.getByRole('radio', { name: 'Student of a job' }).check();
+  await page.getByRole('combobox', { name: 'Search the jobs' }).pressSequentially('very first', { delay: 60 });
+  await page.getByRole('option', { name: 'the very first' }).click();
+  await page.locator('.picked a').getByText('the very first').waitFor();
+  assert.equal(await page.locator('.picked a').getAttribute('href'), `#/jobs/${idOf(0)}`);
+  server.sql(`update jobs set name = '${name}' where id = '${idOf(0)}'`);
+});
+
 test('the list is accessible and fits on every screen', async () => {
   await onEveryScreen(browser, async (other, { name }) => {
     await other.goto(`${server.url}/#/?sort=gain`);
