@@ -32,6 +32,8 @@ pub async fn wake_workers(pool: &PgPool) -> sqlx::Result<()> {
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to open one: a busy database starts a process for it.
+const OPENING: Duration = Duration::from_secs(15);
 
 /// A connection that listens. It is outside of the pool: one that died would keep its place there until the kernel
 /// gives up, a quarter of an hour later.
@@ -66,7 +68,7 @@ impl Listener {
             connection.listen_all(channels.iter().copied()).await?;
             Ok(connection)
         };
-        let connection = tokio::time::timeout(PATIENCE, opened).await.unwrap_or_else(|_| Err(timed_out()))?;
+        let connection = tokio::time::timeout(OPENING, opened).await.unwrap_or_else(|_| Err(timed_out()))?;
         Ok(Self { _own: own, connection })
     }
 
