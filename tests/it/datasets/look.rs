@@ -148,3 +148,35 @@ async fn thumbnails_come_page_by_page_for_a_split_and_a_class() {
         api.get(&format!("/v1/datasets/pets/images?{query}")).await.says(400, &[said]);
     }
 }
+
+/// A PPM image of noise, which JPEG cannot make small.
+fn noise(seed: u32) -> Vec<u8> {
+    let mut state = seed;
+    let pixels = (0..3 * 256 * 256).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    [b"P6 256 256 255\n".to_vec(), pixels.collect()].concat()
+}
+
+#[tokio::test]
+async fn a_page_of_large_pictures_ends_early_and_the_next_goes_on() {
+    let api = Api::start().await;
+    let names: Vec<String> = (0..40).map(|number| format!("train/cat/{number:02}.ppm")).collect();
+    let images: Vec<_> = names.iter().zip(0..).map(|(name, seed)| (name.as_str(), noise(seed))).collect();
+    api.upload_dataset("large", zip(&[pets(), images].concat())).await.expect(201);
+    let (mut positions, mut pages, mut after) = (Vec::new(), 0, String::new());
+    loop {
+        let page = api.get(&format!("/v1/datasets/large/images?class=cat&limit=100&side=256{after}")).await;
+        assert!(page.body.len() < 3 << 19, "{} bytes", page.body.len());
+        let page = page.expect(200);
+        positions.extend(page["data"].as_array().unwrap().iter().map(|image| image["position"].as_u64().unwrap()));
+        pages += 1;
+        if page["has_more"] == false {
+            break;
+        }
+        after = format!("&after={}", page["next"]);
+    }
+    assert!(pages > 1);
+    assert_eq!(positions, (0..43).collect::<Vec<_>>());
+}

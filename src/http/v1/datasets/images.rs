@@ -20,6 +20,8 @@ use super::details::no_such;
 const SIDES: std::ops::RangeInclusive<i64> = 16..=256;
 const DEFAULT_SIDE: i64 = 96;
 const DEFAULT_LIMIT: i64 = 48;
+/// Bytes of a page after which it ends, since clients that read slowly keep their pages in memory.
+const MOST_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -33,7 +35,7 @@ pub struct ImagesParameters {
     #[serde(default, deserialize_with = "whole::<0, 9_007_199_254_740_991, _>")]
     #[param(minimum = 0)]
     after: Option<i64>,
-    /// Most images to return.
+    /// Most images to return. A page that has a mebibyte ends earlier.
     #[serde(default, deserialize_with = "whole::<1, 100, _>")]
     #[param(minimum = 1, maximum = 100, default = 48)]
     limit: Option<i64>,
@@ -134,16 +136,21 @@ fn page(dataset: &Dataset, parameters: &ImagesParameters) -> Result<ImagePage, W
     let side = u32::try_from(side).unwrap_or(16);
     let wanted = images.labels().iter().enumerate().skip(first).filter(|(_, label)| of_class(label));
     let mut wanted = wanted.map(|(index, &label)| (index, label)).take(limit + 1).collect::<Vec<_>>();
-    let has_more = wanted.len() > limit;
+    let mut has_more = wanted.len() > limit;
     wanted.truncate(limit);
-    let mut data = Vec::new();
+    let (mut data, mut bytes) = (Vec::new(), 0);
     for (index, label) in wanted {
+        if bytes >= MOST_BYTES {
+            has_more = true;
+            break;
+        }
         let (thumbnail, fault) = match dataset::thumbnail(&*images, index, side) {
             Ok(jpeg) => (Some(format!("data:image/jpeg;base64,{}", BASE64_STANDARD.encode(jpeg))), None),
             Err(error) if error.is_users() => (None, Some(error.detail())),
             Err(error) => return Err(WrongImages::Dataset(error)),
         };
         let class = names.and_then(|names| names.get(label as usize).cloned());
+        bytes += [&thumbnail, &fault, &class].into_iter().flatten().map(String::len).sum::<usize>();
         data.push(DatasetImage { position: index as u64, label, class, thumbnail, fault });
     }
     let next = data.last().filter(|_| has_more).map(|image| image.position);
