@@ -101,7 +101,8 @@ impl<'a> StepMetrics<'a> {
         labels: &'a Tensor,
         distilled: Option<&'a Distilled>,
     ) -> Self {
-        let top1 = logits.argmax(-1, false).eq_tensor(labels).to_kind(Kind::Float).mean(None::<Kind>) * 100.0;
+        // In float64, so that the means over several steps are exact.
+        let top1 = logits.argmax(-1, false).eq_tensor(labels).to_kind(Kind::Double).mean(None::<Kind>) * 100.0;
         Self { loss, cross_entropy, top1, labels, distilled }
     }
 
@@ -111,7 +112,7 @@ impl<'a> StepMetrics<'a> {
             Metric::Loss => self.loss.detach(),
             Metric::CrossEntropy => self.cross_entropy.detach(),
             Metric::Top1 => self.top1.shallow_clone(),
-            Metric::LabelledFraction => self.labels.ge(0).to_kind(Kind::Float).mean(None::<Kind>),
+            Metric::LabelledFraction => self.labels.ge(0).to_kind(Kind::Double).mean(None::<Kind>),
             Metric::DistillationLoss => distilled().loss.detach(),
             Metric::ConsistentLoss => distilled().consistent.shallow_clone(),
             Metric::ComplementaryLoss => distilled().complementary.shallow_clone(),
