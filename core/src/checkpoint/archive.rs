@@ -1,7 +1,7 @@
 //! Zip archives as PyTorch writes them: where the bytes of their entries are.
 
 use std::collections::HashMap;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::ops::Range;
 
 use ::zip::read::{ArchiveOffset, Config};
@@ -10,7 +10,7 @@ use ::zip::{CompressionMethod, ZipArchive};
 use flate2::Crc;
 
 use super::LONGEST_PICKLE;
-use super::error::{Error, Result, corrupt};
+use super::error::{Error, Result, corrupt, shown};
 use super::reader::Reader;
 use super::tensor::StoredBytes;
 use crate::byte_source::ByteSource;
@@ -157,23 +157,33 @@ impl Checksums {
         name: String,
         expected: u32,
     ) -> Result<()> {
-        const PIECE: u64 = 1 << 20;
         if length == 0 {
             return Ok(());
         }
         let left = self.budget.checked_sub(length);
         self.budget = left.ok_or_else(|| Error::Limit("the entries of its archive overlap".to_owned()))?;
-        let mut checksum = Crc::new();
-        for at in (0..length).step_by(PIECE as usize) {
-            checksum.update(&source.read(offset + at, PIECE.min(length - at))?);
-        }
-        if checksum.sum() == expected {
+        if checksum(source, offset..offset + length)? == expected {
             self.right += 1;
         } else {
             self.wrong.get_or_insert(name);
         }
         Ok(())
     }
+}
+
+/// The CRC-32 of bytes of a file, of which some are in memory at a time.
+pub(crate) fn checksum(source: &ByteSource, bytes: Range<u64>) -> io::Result<u32> {
+    const PIECE: u64 = 1 << 20;
+    let mut checksum = Crc::new();
+    for at in bytes.clone().step_by(PIECE as usize) {
+        checksum.update(&source.read(at, PIECE.min(bytes.end - at))?);
+    }
+    Ok(checksum.sum())
+}
+
+/// The fault of an entry whose bytes are not those that were written.
+pub(crate) fn wrong_checksum(name: &str) -> Error {
+    Error::Corrupt(format!("the bytes of {} in its archive do not have their checksum", shown(name)))
 }
 
 fn beyond_the_end() -> Error {
@@ -189,8 +199,8 @@ fn archive_error(error: ZipError) -> Error {
     }
 }
 
-fn entry_error(error: std::io::Error) -> Error {
-    use std::io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+fn entry_error(error: io::Error) -> Error {
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
     match error.kind() {
         UnexpectedEof => Error::Truncated("an entry of its archive ends too early".to_owned()),
         InvalidData | InvalidInput | Other => Error::Corrupt(format!("an entry of its archive is damaged ({error})")),

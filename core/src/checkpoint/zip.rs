@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::archive::{Archive, Checksums};
+use super::archive::{Archive, Checksums, wrong_checksum};
 use super::error::{Error, Result, corrupt, shown};
 use super::pickle::Machine;
 use super::tensor::StoredBytes;
@@ -61,9 +61,7 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents
     match archive.checksums {
         Checksums { wrong: None, .. } => {}
         Checksums { right: 0, .. } => contents.notes.push(NO_CHECKSUMS.to_owned()),
-        Checksums { wrong: Some(name), .. } => {
-            return corrupt(format!("the bytes of {} in its archive do not have their checksum", shown(&name)));
-        }
+        Checksums { wrong: Some(name), .. } => return Err(wrong_checksum(&name)),
     }
     Ok(contents)
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::error::{Error, Result};
 use crate::byte_source::ByteSource;
 use crate::checkpoint;
-use crate::checkpoint::archive::Archive as Zip;
+use crate::checkpoint::archive::{Archive as Zip, checksum, wrong_checksum};
 use crate::checkpoint::error::shown;
 
 /// Most entries. A network has one for each tensor, and a few more.
@@ -26,8 +26,16 @@ const OLD_PROGRAM: &str = "serialized_exported_program.json";
 #[derive(Debug)]
 pub(crate) struct Archive<'a> {
     source: &'a ByteSource,
-    /// By name below the folder: where the bytes are.
-    entries: HashMap<String, Range<u64>>,
+    /// By name below the folder.
+    entries: HashMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Where its bytes are.
+    content: Range<u64>,
+    /// Their CRC-32, as the archive names it.
+    checksum: u32,
 }
 
 impl<'a> Archive<'a> {
@@ -64,7 +72,7 @@ impl<'a> Archive<'a> {
                 return Err(checkpoint::Error::Unsupported(message).into());
             }
             places.push((place.whole, name.clone()));
-            entries.insert(inner.to_owned(), place.content);
+            entries.insert(inner.to_owned(), Entry { content: place.content, checksum: place.checksum });
         }
         places.sort_by_key(|(place, _)| place.start);
         if let Some([(_, one), (_, two)]) = places.array_windows().find(|[(one, _), (two, _)]| two.start < one.end) {
@@ -75,7 +83,19 @@ impl<'a> Archive<'a> {
 
     /// Where the bytes of an entry are.
     pub(super) fn range(&self, name: &str) -> Option<Range<u64>> {
-        self.entries.get(name).cloned()
+        self.entries.get(name).map(|entry| entry.content.clone())
+    }
+
+    /// Compares all bytes with the checksums that the archive names. Reads the file once.
+    pub(super) fn check(&self) -> Result<()> {
+        let mut entries: Vec<_> = self.entries.iter().filter(|(_, entry)| !entry.content.is_empty()).collect();
+        entries.sort_by_key(|(_, entry)| entry.content.start);
+        for (name, entry) in entries {
+            if checksum(self.source, entry.content.clone())? != entry.checksum {
+                return Err(wrong_checksum(name).into());
+            }
+        }
+        Ok(())
     }
 
     /// The content of an entry that holds one word, if there is such an entry.

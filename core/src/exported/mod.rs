@@ -100,7 +100,8 @@ pub fn is_exported(path: &Path) -> bool {
 }
 
 impl ExportedNetwork {
-    /// Reads and checks everything but the elements of tensors.
+    /// Reads and checks everything but what the elements of tensors are. All bytes are compared with the checksums that
+    /// the archive names.
     ///
     /// # Errors
     /// The file is not an exported network, is damaged or hostile, has operators that are not supported, or cannot be
@@ -119,14 +120,10 @@ impl ExportedNetwork {
 
     fn new(source: ByteSource) -> Result<Self> {
         let archive = Archive::open(&source)?;
-        if let Some(other) = archive.word("archive_format")?.filter(|format| format != "pt2") {
-            return Err(Error::NotExported(format!("its archive has the format {}", shown(&other))));
-        }
-        let Versioned { schema_version: schema } = archive.program()?;
-        if schema.major != SCHEMA {
-            return Err(Error::Version(format!("schema {}.{}", schema.major, schema.minor)));
-        }
-        let Understood { graph, tensors, described } = understand(&archive, &source, schema, || archive.program())?;
+        let read = read(&archive, &source);
+        // Bytes that have changed are why something else is wrong with them.
+        archive.check()?;
+        let Understood { graph, tensors, described } = read?;
         drop(archive);
         let Described { description, feature_map, classifier } = described;
         Ok(Self { graph, tensors, feature_map, classifier, description, changes: Vec::new(), source })
@@ -200,6 +197,17 @@ impl ExportedNetwork {
     pub fn floats(&self, stored: &StoredTensor) -> std::result::Result<Vec<f32>, Error> {
         Ok(tensor::to_f32(stored.tensor.dtype(), &self.bytes(stored)?))
     }
+}
+
+fn read(archive: &Archive<'_>, source: &ByteSource) -> Result<Understood> {
+    if let Some(other) = archive.word("archive_format")?.filter(|format| format != "pt2") {
+        return Err(Error::NotExported(format!("its archive has the format {}", shown(&other))));
+    }
+    let Versioned { schema_version: schema } = archive.program()?;
+    if schema.major != SCHEMA {
+        return Err(Error::Version(format!("schema {}.{}", schema.major, schema.minor)));
+    }
+    understand(archive, source, schema, || archive.program())
 }
 
 /// What a program is read as.

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::archive::{Archive, LONGEST_JSON, PROGRAM, damaged, limit};
 use super::error::{Error, Result};
 use crate::byte_source::ByteSource;
-use crate::checkpoint::archive::{Archive as Zip, EntryRange};
+use crate::checkpoint::archive::{Archive as Zip, EntryRange, wrong_checksum};
 
 /// The member of a node's metadata with lines of the user's programs and the paths of their files.
 const TRACE: &[u8] = b"stack_trace";
@@ -99,16 +99,24 @@ fn patches(source: &ByteSource) -> Result<Vec<Patch>> {
     if traces.is_empty() {
         return Ok(Vec::new());
     }
+    let place = place(source, &content)?;
+    let checksum_of = |bytes: &[u8]| {
+        let mut checksum = Crc::new();
+        checksum.update(bytes);
+        checksum.sum()
+    };
+    // A new checksum would hide that the bytes are not those that were written.
+    if checksum_of(&program) != place.checksum {
+        return Err(wrong_checksum(PROGRAM).into());
+    }
     for trace in traces {
         program[trace.clone()].fill(b' ');
         program[trace.start..trace.start + 2].copy_from_slice(b"\"\"");
     }
-    let mut checksum = Crc::new();
-    checksum.update(&program);
-    let place = place(source, &content)?;
     let places = checksum_places(source, &place)?;
+    let checksum = checksum_of(&program).to_le_bytes();
     let mut patches = vec![(content.start, program)];
-    patches.extend(places.into_iter().map(|at| (at, checksum.sum().to_le_bytes().to_vec())));
+    patches.extend(places.into_iter().map(|at| (at, checksum.to_vec())));
     Ok(patches)
 }
 

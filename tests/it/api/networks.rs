@@ -168,6 +168,21 @@ async fn a_network_with_broken_weights_is_refused_by_the_tensors_name() {
 }
 
 #[tokio::test]
+async fn a_network_with_a_byte_that_changed_is_refused_by_the_entrys_name() {
+    let api = Api::start().await;
+    let mut network = with_map(true);
+    let (name, bytes) = network.files.last_mut().unwrap();
+    bytes.fill(0x3e);
+    let name = name.clone();
+    let mut bytes = network.bytes();
+    let at = bytes.windows(16).position(|window| window == [0x3e; 16]).unwrap();
+    bytes[at] ^= 1;
+    let says = ["the file is damaged", name.as_str(), "do not have their checksum", "upload or download it again"];
+    api.upload("", bytes).await.says(422, &says);
+    assert_eq!(api.get("/v1/checkpoints").await.expect(200)["data"], json!([]));
+}
+
+#[tokio::test]
 async fn what_the_uploader_says_about_a_network_has_to_be_true() {
     let api = Api::start().await;
     let says = ["is its own architecture", "leave out architecture"];

@@ -130,6 +130,22 @@ fn a_truncated_archive_is_refused() {
 }
 
 #[test]
+fn a_byte_of_a_weight_that_changed_is_noticed_by_the_checksum() {
+    let mut network = Network::small();
+    let is_weight = |(name, _): &&mut (String, Vec<u8>)| name.starts_with("data/weights/weight_");
+    let (name, content) = network.files.iter_mut().find(is_weight).unwrap();
+    content.fill(0x3e);
+    let name = name.clone();
+    let mut bytes = network.bytes();
+    ExportedNetwork::from_bytes(bytes.clone()).unwrap();
+    let at = bytes.windows(16).position(|window| window == [0x3e; 16]).unwrap();
+    bytes[at + 5] ^= 1;
+    let said = format!("the file is damaged: the bytes of {name} in its archive do not have their checksum;");
+    let error = refusal(bytes);
+    assert!(error.starts_with(&said), "{error}");
+}
+
+#[test]
 fn documents_that_are_not_pytorchs_are_refused() {
     let deep = [b"[".repeat(1 << 20), b"]".repeat(1 << 20)].concat();
     let nested = format!(

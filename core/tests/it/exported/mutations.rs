@@ -33,7 +33,8 @@ fn random_changes_of_the_archive_never_panic() {
             follow(&network);
         }
     }
-    assert!((50..3_900).contains(&sound), "{sound}");
+    // Most changes are noticed by a checksum.
+    assert!((1..3_900).contains(&sound), "{sound}");
 }
 
 #[test]

@@ -110,6 +110,18 @@ fn a_file_that_is_no_exported_network_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_damaged_program_is_refused_and_gets_no_new_checksum() {
+    let mut bytes = Network::small().bytes();
+    let at = bytes.windows(9).position(|window| window == b"secret.py").unwrap();
+    bytes[at] ^= 1;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&bytes).unwrap();
+    let error = strip_traces(file.as_file()).unwrap_err().to_string();
+    assert!(error.contains("the bytes of models/model.json in its archive do not have their checksum"), "{error}");
+    assert_eq!(std::fs::read(file.path()).unwrap(), bytes);
+}
+
+#[test]
 fn a_damaged_archive_with_a_program_is_still_an_exported_network() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
