@@ -172,12 +172,11 @@ impl<W: Write + Seek> Writer<W> {
         let mut paths: HashMap<usize, String> = HashMap::new();
         for tensor in tensors {
             let (index, stored, bytes) = tensor?;
-            let known = stored.tied_to.and_then(|first| paths.get(&first)).cloned();
-            let path = known.clone().unwrap_or_else(|| format!("{prefix}_{}", paths.len()));
-            if known.is_none() {
+            let next = format!("{prefix}_{}", paths.len());
+            let path = paths.entry(stored.tied_to.unwrap_or(index)).or_insert(next).clone();
+            if stored.tied_to.is_none() {
                 self.start(&format!("data/{folder}/{path}"), bytes.len(), ALIGNMENT)?;
                 self.zip.write_all(&bytes)?;
-                paths.insert(index, path.clone());
             }
             let name = stored.tensor.name();
             let sizes = |sizes: &[u64]| sizes.iter().map(|size| json!({"as_int": size})).collect::<Vec<_>>();

@@ -86,6 +86,11 @@ impl<'a> Archive<'a> {
         self.entries.get(name).map(|entry| entry.content.clone())
     }
 
+    /// The length of an entry, and the CRC-32 of its bytes.
+    pub(super) fn fingerprint(&self, name: &str) -> Option<(u64, u32)> {
+        self.entries.get(name).map(|entry| (entry.content.end - entry.content.start, entry.checksum))
+    }
+
     /// Compares all bytes with the checksums that the archive names. Reads the file once.
     pub(super) fn check(&self) -> Result<()> {
         let mut entries: Vec<_> = self.entries.iter().filter(|(_, entry)| !entry.content.is_empty()).collect();

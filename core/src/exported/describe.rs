@@ -48,8 +48,9 @@ pub struct Description {
     pub classes: u64,
     /// Number of trained parameters.
     pub parameters: u64,
-    /// Trained parameters that have some elements in common with others, or with themselves, without being the same
-    /// under another key, as in "a and b, c with itself": a student cannot have them. `None` if there are none.
+    /// Tensors that training changes and that have some elements in common with others, or with themselves, without
+    /// being the same under another key, as in "a and b, c with itself": a student cannot have them. `None` if there
+    /// are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlapping: Option<String>,
     /// Multiply-accumulate operations per image of convolutions and products of matrices.
@@ -155,7 +156,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> Described {
         batch: [bound(subject.batch.min_val), bound(subject.batch.max_val)],
         classes: size(graph.logits, 1),
         parameters: parameters(tensors),
-        overlapping: ties::overlapping(tensors),
+        overlapping: ties::overlapping(graph, tensors),
         macs: macs(graph),
         memory: memory::describe(graph),
         mode,
@@ -272,10 +273,13 @@ fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<
     warnings.extend(unused(subject));
     warnings.extend(frozen(subject));
     warnings.extend(tied(subject));
-    warnings.extend(
-        ties::overlapping(subject.tensors)
-            .map(|which| format!("trained parameters overlap, and a student cannot train them: {which}")),
-    );
+    warnings.extend(following(subject));
+    warnings.extend(ties::overlapping(graph, subject.tensors).map(|which| {
+        format!(
+            "tensors share memory without being the same, as transposed or sliced ones do: {which}. A student cannot \
+             have them, because they would be trained apart, and PyTorch trains them as one"
+        )
+    }));
     warnings
 }
 
@@ -335,6 +339,15 @@ fn tied(subject: &Subject<'_>) -> Option<String> {
     let named = named(tied.iter().map(|stored| stored.tensor.name()))?;
     let are = counted(tied.len() as u64, "key is that of", "keys are those of");
     Some(format!("{are} a parameter with an earlier key, too, and both stay equal in training: {named}"))
+}
+
+/// Buffers in the memory of trained parameters.
+fn following(subject: &Subject<'_>) -> Option<String> {
+    let buffers = subject.tensors.iter().filter(|stored| stored.follows_a_parameter(subject.tensors));
+    let buffers: Vec<&StoredTensor> = buffers.collect();
+    let named = named(buffers.iter().map(|stored| stored.tensor.name()))?;
+    let share = counted(buffers.len() as u64, "buffer shares", "buffers share");
+    Some(format!("{share} the memory of a trained parameter, and training keeps both equal: {named}"))
 }
 
 /// The first of some names. `None` if there are none.

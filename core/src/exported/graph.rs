@@ -31,6 +31,24 @@ impl Graph {
     }
 }
 
+impl Graph {
+    /// Indices of the stored tensors that a training step writes beside the parameters: running statistics, and
+    /// counters of batches.
+    pub(super) fn written(&self) -> HashSet<usize> {
+        let written = self.nodes.iter().flat_map(|node| match node.op {
+            Op::BatchNorm { training: true, .. } => &node.inputs[3..],
+            Op::CountBatch => &node.inputs[..1],
+            _ => &[],
+        });
+        let stored = |&value: &ValueId| match self.values[value].origin {
+            Origin::Stored(index) => Some(index),
+            // A counter that is counted again.
+            Origin::Images | Origin::Node(_) => None,
+        };
+        written.filter_map(stored).collect()
+    }
+}
+
 /// A tensor.
 #[derive(Debug, Clone)]
 pub struct Value {

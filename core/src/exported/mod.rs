@@ -236,6 +236,7 @@ fn understand(
     let batch = batch.map_or(Bounds { min_val: None, max_val: None }, |(_, bounds)| *bounds);
     let torch = program.torch_version.as_deref();
     let subject = Subject { graph: &graph, tensors: &tensors.list, schema, torch, batch };
-    let described = describe::describe(&subject);
+    let mut described = describe::describe(&subject);
+    described.description.warnings.extend(ties::alike(archive, source, &tensors.list)?);
     Ok(Understood { graph, tensors: tensors.list, described })
 }

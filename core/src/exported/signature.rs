@@ -1,5 +1,7 @@
 //! What goes into a program and comes out of it: images, the tensors of the file, and logits.
 
+use std::collections::HashSet;
+
 use super::arguments::Outcome;
 use super::builder::Builder;
 use super::graph::{Origin, Value, ValueId};
@@ -65,6 +67,11 @@ impl Builder<'_> {
     /// Defines parameters, buffers and constants.
     pub(super) fn inputs(&mut self, specs: &[InputSpec], inputs: &[Argument]) {
         let mut agrees = specs.len() == inputs.len();
+        let parameters = specs.iter().filter_map(|spec| match spec {
+            InputSpec::Parameter { key, .. } => Some(key.as_str()),
+            _ => None,
+        });
+        let parameters: HashSet<&str> = parameters.collect();
         for (spec, input) in specs.iter().zip(inputs) {
             let (name, stored) = match spec {
                 InputSpec::User(argument) => {
@@ -72,9 +79,7 @@ impl Builder<'_> {
                     continue;
                 }
                 InputSpec::Parameter { value, key } => (value, self.stored(key, &[TensorRole::Parameter])),
-                InputSpec::Buffer { value, key, is_persistent: true } => {
-                    (value, self.stored(key, &[TensorRole::Buffer]))
-                }
+                InputSpec::Buffer { value, key, is_persistent: true } => (value, self.buffer(key, &parameters)),
                 InputSpec::Buffer { value, key, .. } | InputSpec::Constant { value, key } => {
                     (value, self.stored(key, &[TensorRole::Constant]))
                 }
@@ -102,11 +107,27 @@ impl Builder<'_> {
         found.ok_or_else(|| format!("the file has no tensor {} of that kind that can be used", shown(key)))
     }
 
+    /// A buffer of the state dict. It may be one of the parameters itself, as after register_buffer("b", layer.weight).
+    fn buffer(&self, key: &str, parameters: &HashSet<&str>) -> Outcome<usize> {
+        let Ok(index) = self.stored(key, &[TensorRole::Parameter]) else {
+            return self.stored(key, &[TensorRole::Buffer]);
+        };
+        let tensors = &self.tensors.list;
+        let first = tensors[index].tied_to.map(|first| tensors[first].tensor.name());
+        if first.is_some_and(|first| parameters.contains(first)) {
+            return Ok(index);
+        }
+        let key = shown(key);
+        Err(format!("the buffer {key} is an nn.Parameter, which no optimiser gets: register {key}.detach() instead"))
+    }
+
     fn define_stored(&mut self, name: &str, stored: usize) -> Outcome<()> {
         let tensor = &self.tensors.list[stored].tensor;
         let shape: Vec<Size> = tensor.shape().iter().map(|&size| Size::Fixed(size)).collect();
         // So that every use of a parameter is one of the same, whatever key it is under.
-        let origin = Origin::Stored(self.tensors.list[stored].tied_to.unwrap_or(stored));
+        let tensors = &self.tensors.list;
+        let first = tensors[stored].tied_to.filter(|_| !tensors[stored].follows_a_parameter(tensors));
+        let origin = Origin::Stored(first.unwrap_or(stored));
         let value = Value { dtype: tensor.dtype(), shape, origin };
         self.compare(name, &value)?;
         self.scope.define(name, value, &Memory::Own).map(drop)

@@ -1,58 +1,123 @@
 //! Tensors of a file that have elements in common.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
+use super::archive::Archive;
+use super::error::Result;
+use super::graph::Graph;
 use super::tensors::{StoredTensor, TensorRole};
+use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 
 /// Tensors that are named.
 const MOST_NAMED: usize = 3;
 
-/// The parameters and buffers that are an earlier one under another key: the indices of both. As PyTorch's, they have
-/// the same memory, offset, shape and strides.
+/// Roles, and whether a tensor is trained.
+const TRAINED: (TensorRole, bool) = (TensorRole::Parameter, true);
+const BUFFER: (TensorRole, bool) = (TensorRole::Buffer, false);
+
+/// The parameters and buffers that are another one under another key: the indices of both. As PyTorch's, they have the
+/// same memory, offset, shape and strides. A buffer in the memory of a trained parameter belongs to that.
 pub(super) fn ties(tensors: &[StoredTensor]) -> Vec<(usize, usize)> {
-    let mut firsts = HashMap::new();
-    let mut ties = Vec::new();
+    let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
     let is_state = |stored: &StoredTensor| stored.role != TensorRole::Constant && stored.tensor.elements() > 0;
     for (index, stored) in tensors.iter().enumerate().filter(|(_, stored)| is_state(stored)) {
         let view = stored.tensor.view();
         let memory = (stored.file.as_str(), stored.tensor.dtype(), view.offset);
         let sizes = (view.shape.as_slice(), view.strides.as_slice());
-        match firsts.entry((memory, sizes, stored.role, stored.trained)) {
-            Entry::Occupied(first) => ties.push((index, *first.get())),
-            Entry::Vacant(place) => {
-                place.insert(index);
-            }
+        groups.entry((memory, sizes)).or_default().push(index);
+    }
+    let mut ties = Vec::new();
+    for group in groups.into_values().filter(|group| group.len() > 1) {
+        let kind = |index: usize| (tensors[index].role, tensors[index].trained);
+        let first = |wanted| group.iter().copied().find(|&index| kind(index) == wanted);
+        for &index in &group {
+            let parameter = if kind(index) == BUFFER { first(TRAINED) } else { None };
+            let first = parameter.or_else(|| first(kind(index)));
+            ties.extend(first.filter(|&first| first != index).map(|first| (index, first)));
         }
     }
     ties
 }
 
-/// The trained parameters that have elements in common with other tensors, or repeat their own, and are not the same
-/// under another key. Trained on their own, they would come apart. A list of their names; `None` if there are none.
-pub(super) fn overlapping(tensors: &[StoredTensor]) -> Option<String> {
-    let is_own =
-        |stored: &&StoredTensor| stored.tied_to.is_none() && !stored.is_computed() && stored.tensor.elements() > 0;
-    let mut own: Vec<&StoredTensor> = tensors.iter().filter(is_own).collect();
-    own.sort_by_key(|stored| (stored.file.as_str(), stored.tensor.stored_bytes().start));
-    let mut found = Vec::new();
-    // Of the tensors before in the same memory: those that reach furthest, of all and of the trained ones.
-    let [mut furthest, mut furthest_trained]: [Option<&StoredTensor>; 2] = [None, None];
-    for stored in own {
+/// The tensors that training changes and that share memory with others, or repeat their own elements, without being the
+/// same under another key. Trained on their own, they would come apart. A list of their names; `None` if there are
+/// none.
+pub(super) fn overlapping(graph: &Graph, tensors: &[StoredTensor]) -> Option<String> {
+    let written = graph.written();
+    let changes = |index: usize| tensors[index].trained || written.contains(&index);
+    let is_own = |&index: &usize| {
+        let stored = &tensors[index];
+        stored.tied_to.is_none() && !stored.is_computed() && stored.tensor.elements() > 0
+    };
+    let mut own: Vec<usize> = (0..tensors.len()).filter(is_own).collect();
+    own.sort_by_key(|&index| (tensors[index].file.as_str(), tensors[index].tensor.stored_bytes().start));
+    let name = |stored: &StoredTensor| shown(stored.tensor.name());
+    // What is trained by its gradient cannot be statistics, too.
+    let both = |index: usize| tensors[index].tied_to.filter(|_| written.contains(&index)).map(|first| [first, index]);
+    let both = (0..tensors.len()).filter_map(both);
+    let mut found: Vec<String> = both.map(|both| both.map(|index| name(&tensors[index])).join(" and ")).collect();
+    // Of the tensors before in the same memory: those that reach furthest, of all and of those that change.
+    let [mut furthest, mut furthest_changing]: [Option<&StoredTensor>; 2] = [None, None];
+    for index in own {
+        let stored = &tensors[index];
         let start = stored.tensor.stored_bytes().start;
-        let other = if stored.trained { furthest } else { furthest_trained };
+        let other = if changes(index) { furthest } else { furthest_changing };
         let other = other.filter(|other| other.file == stored.file && start < other.tensor.stored_bytes().end);
         if let Some(other) = other {
-            found.push(format!("{} and {}", shown(other.tensor.name()), shown(stored.tensor.name())));
-        } else if stored.trained && repeats(stored) {
-            found.push(format!("{} with itself", shown(stored.tensor.name())));
+            found.push(format!("{} and {}", name(other), name(stored)));
+        } else if changes(index) && repeats(stored) {
+            found.push(format!("{} with itself", name(stored)));
         }
         furthest = Some(further(furthest, stored));
-        if stored.trained {
-            furthest_trained = Some(further(furthest_trained, stored));
+        if changes(index) {
+            furthest_changing = Some(further(furthest_changing, stored));
         }
     }
+    listed(found)
+}
+
+/// A warning on tensors outside the state dict that may be parameters: PyTorch writes those apart, so that the file
+/// does not say what they share. Only what the checksums of the bytes show is looked at.
+pub(super) fn alike(archive: &Archive<'_>, source: &ByteSource, tensors: &[StoredTensor]) -> Result<Option<String>> {
+    let fingerprint = |stored: &StoredTensor| {
+        let view = stored.tensor.view().clone();
+        let bytes = archive.fingerprint(&stored.file)?;
+        Some((bytes, stored.tensor.dtype(), view.offset, view.shape, view.strides))
+    };
+    let parameters = tensors.iter().filter(|stored| stored.trained && stored.tied_to.is_none());
+    let parameters: HashMap<_, &StoredTensor> =
+        parameters.filter_map(|stored| Some((fingerprint(stored)?, stored))).collect();
+    let mut found = Vec::new();
+    for stored in tensors.iter().filter(|stored| stored.role == TensorRole::Constant && !stored.is_computed()) {
+        if let Some(parameter) = fingerprint(stored).and_then(|print| parameters.get(&print))
+            && varies(stored, source)?
+        {
+            found.push(format!("{} those of {}", shown(stored.tensor.name()), shown(parameter.tensor.name())));
+        }
+    }
+    Ok(listed(found).map(|which| {
+        format!(
+            "tensors outside the state dict have the elements of trained parameters: {which}. If they share memory in \
+             PyTorch, a student trains differently here, where they stay as they are: a file does not say so. Register \
+             such a buffer with persistent=True, or take the parameter itself in forward"
+        )
+    }))
+}
+
+/// Whether the elements differ. Constants of ones are like the first weights of a norm by chance.
+fn varies(stored: &StoredTensor, source: &ByteSource) -> Result<bool> {
+    let size = usize::try_from(stored.tensor.dtype().size()).unwrap_or(1);
+    let (mut first, mut varies) = (None, false);
+    stored.tensor.pieces(source, |piece| {
+        let first: &Vec<u8> = first.get_or_insert_with(|| piece[..size].to_vec());
+        varies |= piece.chunks_exact(size).any(|element| element != first.as_slice());
+    })?;
+    Ok(varies)
+}
+
+/// The first of some descriptions. `None` if there are none.
+fn listed(mut found: Vec<String>) -> Option<String> {
     let more = found.len().saturating_sub(MOST_NAMED);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
     found.truncate(MOST_NAMED);

@@ -167,9 +167,9 @@ impl ExportedNetwork {
 
     fn with_overlaps(&self, which: &str) -> String {
         format!(
-            "{} has parameters that overlap in memory, which training would make different ones: {which}. Give each its \
-             own (parameter.data = parameter.data.clone()), or make them one, before torch.export.export(…), save and \
-             upload that file, and name it here",
+            "{} has tensors that share memory without being the same, and training would change them apart: {which}. Give \
+             each its own (tensor.data = tensor.data.clone()), or make them one parameter, which forward transposes or \
+             slices, before torch.export.export(…), save and upload that file, and name it here",
             self.name
         )
     }

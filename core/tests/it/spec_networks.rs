@@ -65,7 +65,7 @@ fn defaults_follow_from_exported_networks() {
 #[test]
 fn a_student_whose_parameters_overlap_is_refused_by_name_and_a_teacher_is_not() {
     let overlapping = || exported("mine.pt2", json!({"overlapping": "a and b"}));
-    let detail = "which training would make different ones: a and b. Give each its own";
+    let detail = "and training would change them apart: a and b. Give each its own";
     assert_one_fault(&pair(), exported("vit.pt2", json!({})), overlapping(), "/student/checkpoint", detail);
     read(&pair(), overlapping(), exported("b", json!({}))).unwrap();
 }

@@ -149,7 +149,7 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
     let mut is_kernel = vec![false; file.tensors().len()];
     for node in graph.nodes.iter().filter(|node| matches!(node.op, Op::Convolution { .. })) {
         if let Origin::Stored(index) = graph.values[node.inputs[1]].origin {
-            is_kernel[index] = true;
+            is_kernel[file.tensors()[index].tied_to.unwrap_or(index)] = true;
         }
     }
     let weight = |stored: &exported::StoredTensor, is_kernel: bool| -> Result<Weight> {
@@ -160,7 +160,7 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
         // Nothing is computed with parameters of other types.
         let is_float = stored.tensor.dtype() == Dtype::F32;
         let trained = is_float && stored.trained;
-        Ok(Weight {
+        Ok::<_, Error>(Weight {
             name: stored.tensor.name().to_owned(),
             tensor: tensor.set_requires_grad(trained),
             trained,
@@ -169,26 +169,17 @@ fn weights(path: &Path, file: &ExportedNetwork) -> Result<Vec<Weight>> {
             is_kernel,
         })
     };
-    let mut weights: Vec<Weight> = Vec::with_capacity(file.tensors().len());
-    for (stored, is_kernel) in file.tensors().iter().zip(is_kernel) {
-        let made = match stored.tied_to {
-            Some(first) => tied(stored, &weights[first], first),
-            None => weight(stored, is_kernel)?,
-        };
-        weights.push(made);
+    let own = file.tensors().iter().zip(is_kernel);
+    let own = own.map(|(stored, is_kernel)| stored.tied_to.is_none().then(|| weight(stored, is_kernel)).transpose());
+    let mut weights: Vec<Option<Weight>> = own.collect::<Result<_>>()?;
+    for (index, stored) in file.tensors().iter().enumerate() {
+        if let Some(first) = stored.tied_to {
+            let follows = stored.follows_a_parameter(file.tensors());
+            let name = stored.tensor.name();
+            weights[index] = weights[first].as_ref().map(|weight| weight.under(name, first, follows));
+        }
     }
-    Ok(weights)
-}
-
-/// The weight with the index `index` under another key.
-fn tied(stored: &exported::StoredTensor, first: &Weight, index: usize) -> Weight {
-    Weight {
-        name: stored.tensor.name().to_owned(),
-        tensor: first.tensor.shallow_clone(),
-        trained: false,
-        tied_to: Some(index),
-        ..*first
-    }
+    Ok(weights.into_iter().flatten().collect())
 }
 
 /// Gives a new classifier its initial weights, which are those of PyTorch and of the zoo's classifiers: uniform in

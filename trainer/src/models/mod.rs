@@ -282,13 +282,17 @@ impl Network {
 
     /// Moves the weights to a device and a kind. Convolution weights become channels-last.
     pub fn place(&mut self, device: Device, kind: Kind) {
-        // A tied one shows what becomes of the other.
         for weight in self.weights.iter().filter(|weight| weight.tied_to.is_none()) {
             replace(weight, |tensor| {
                 let placed = tensor.to_device(device);
                 let placed = if weight.is_float { placed.to_kind(kind) } else { placed };
                 if weight.is_kernel { weight_channels_last(&placed) } else { placed }
             });
+        }
+        for index in 0..self.weights.len() {
+            let Some(first) = self.weights[index].tied_to else { continue };
+            let is_detached = !self.weights[index].tensor.requires_grad();
+            self.weights[index].tensor = self.weights[first].shown(is_detached);
         }
         if let Some(noise) = &mut self.noise {
             noise.place(device);

@@ -10,17 +10,36 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::networks::{Layers, built, distance, images, pool, residual, set_values, write};
-use super::programs::{self, B, tensor};
+use super::programs::{self, B, ints, tensor};
 use crate::classifiers::{assert_resumes_and_verifies, floats};
 use crate::support::{Workspace, text, trainer};
 
 /// Three convolutions, of which the last two have the same weight, pooled and classified.
 fn tied() -> programs::Network {
+    network(|network| network.conv("two", "act", [16, 16, 3], 8))
+}
+
+/// The same, where the weight of the last one is a buffer.
+fn followed() -> programs::Network {
+    network(|network| {
+        network.buffer("two.weight", &[16, 16, 3, 3]);
+        let arguments = [
+            ("input", tensor("act")),
+            ("weight", tensor("two.weight")),
+            ("bias", json!({"as_none": true})),
+            ("stride", ints(&[1, 1])),
+            ("padding", ints(&[1, 1])),
+        ];
+        network.node("conv2d.default", "two", &arguments, &[B, 16, 8, 8]);
+    })
+}
+
+fn network(two: impl FnOnce(&mut programs::Network)) -> programs::Network {
     let mut network = programs::Network::new();
     network.conv("stem", "x", [3, 16, 3], 8);
     network.conv("one", "stem", [16, 16, 3], 8);
     network.node("relu.default", "act", &[("self", tensor("one"))], &[B, 16, 8, 8]);
-    network.conv("two", "act", [16, 16, 3], 8);
+    two(&mut network);
     pool(&mut network, "vector", "two", 16);
     network.linear("classifier", "vector", [16, 4]);
     network.result("classifier");
@@ -51,10 +70,58 @@ fn the_gradient_of_a_tied_weight_is_the_sum_of_its_uses() {
     }
 }
 
+#[test]
+fn a_buffer_shows_its_parameter_and_gives_it_no_gradient() {
+    let mut network = built(&followed());
+    network.place(Device::Cpu, Kind::Double);
+    set_values(&network);
+    let weight = |key: &str| &network.weights().iter().find(|weight| weight.name == key).unwrap().tensor;
+    let ([one, two], parameters) = ([weight("one.weight"), weight("two.weight")], network.parameters());
+    assert!(one.detach() == *two && one.data_ptr() == two.data_ptr() && !two.requires_grad());
+    assert_eq!(parameters, 16 * 27 + 16 * 16 * 9 + 16 * 4 + 4);
+    let own = one.detach().copy().set_requires_grad(true);
+    let convolve = |x: &Tensor, weight: &Tensor| x.conv2d(weight, None::<&Tensor>, [1, 1], [1, 1], [1, 1], 1);
+    let stem = convolve(&images(), &weight("stem.weight").detach());
+    let map = convolve(&convolve(&stem, &own).relu(), &own.detach());
+    let vector = map.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>);
+    let wanted = vector.linear(&weight("classifier.weight").detach(), Some(&weight("classifier.bias").detach()));
+    let found = network.logits(&images(), true);
+    assert!(distance(&found, &wanted) < 1e-12);
+    found.square().sum(Kind::Double).backward();
+    wanted.square().sum(Kind::Double).backward();
+    assert!(distance(&one.grad(), &own.grad()) < 1e-11);
+}
+
+#[test]
+fn a_run_keeps_a_buffer_equal_to_its_parameter_in_every_file() {
+    let workspace = workspace_of(followed());
+    let mut specification = specification(&workspace, 6);
+    specification["training"]["ema_decay"] = json!(0.9);
+    assert_resumes_and_verifies(&workspace, &specification);
+    for file in ["whole/student-last.safetensors", "whole/student.safetensors"] {
+        let of = |key: &str| floats(&workspace.path(file), key);
+        assert!(of("one.weight") == of("two.weight"), "{file}");
+    }
+    let [weights, network, written] =
+        ["whole/student.safetensors", "student.pt2", "written.pt2"].map(|name| workspace.path(name));
+    write_pt2(&Student::open(&weights, Some(&network)).unwrap(), File::create(&written).unwrap()).unwrap();
+    let after = ExportedNetwork::open(&written).unwrap();
+    let two = after.tensors().iter().find(|stored| stored.tensor.name() == "two.weight").unwrap();
+    assert!(two.follows_a_parameter(after.tensors()));
+    assert!(after.floats(two).unwrap() == floats(&weights, "one.weight"));
+    let before = ExportedNetwork::open(&network).unwrap();
+    let two = before.tensors().iter().find(|stored| stored.tensor.name() == "two.weight").unwrap();
+    assert!(before.floats(two).unwrap() != floats(&weights, "two.weight"), "it was not trained");
+}
+
 fn workspace() -> Workspace {
+    workspace_of(tied())
+}
+
+fn workspace_of(student: programs::Network) -> Workspace {
     let workspace = Workspace::new();
     write(residual(false), &workspace.path("teacher.pt2"), 0);
-    write(tied(), &workspace.path("student.pt2"), 50);
+    write(student, &workspace.path("student.pt2"), 50);
     workspace
 }
 
