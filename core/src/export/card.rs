@@ -160,15 +160,15 @@ pub(super) fn python(student: &Student, contents: &Contents<'_>) -> String {
     let [onnx, pt2] = forms;
     let load = match (onnx, pt2) {
         (Some(BundledFile { name, .. }), _) => format!(
-            "import onnxruntime\nsession = onnxruntime.InferenceSession(\"{name}\")\nlogits = session.run(None, {{\"images\": \
-             images}})[0]\n"
+            "import onnxruntime\nsession = onnxruntime.InferenceSession(str(here / \"{name}\"))\n\
+             logits = session.run(None, {{\"images\": images}})[0]\n"
         ),
         (None, Some(BundledFile { name, .. })) => format!(
-            "import torch\nnetwork = torch.export.load(\"{name}\").module()\nlogits = \
-             network(torch.from_numpy(images.repeat(2, 0)))[:1].detach().numpy()\n"
+            "import torch\nnetwork = torch.export.load(str(here / \"{name}\")).module()\n\
+             logits = network(torch.from_numpy(images.repeat(2, 0)))[:1].detach().numpy()\n"
         ),
-        (None, None) => "from safetensors.numpy import load_file\nweights = load_file(\"student.safetensors\")  # for your network's \
-                 load_state_dict\n"
+        (None, None) => "from safetensors.numpy import load_file\n\
+                         weights = load_file(str(here / \"student.safetensors\"))  # for load_state_dict\n"
             .to_owned(),
     };
     let show = if load.contains("logits") {
@@ -176,8 +176,10 @@ pub(super) fn python(student: &Student, contents: &Contents<'_>) -> String {
     } else {
         "print(len(weights), \"tensors\")\n"
     };
-    let read = "import json, sys, numpy, PIL.Image\n\
-                labels, how = json.load(open(\"labels.json\")), json.load(open(\"preprocess.json\"))\n\
+    let read = "import json, pathlib, sys, numpy, PIL.Image\n\
+                here = pathlib.Path(__file__).resolve().parent  # the directory of the bundle\n\
+                labels = json.loads((here / \"labels.json\").read_text(\"utf-8\"))\n\
+                how = json.loads((here / \"preprocess.json\").read_text(\"utf-8\"))\n\
                 image = PIL.Image.open(sys.argv[1]).convert(\"RGB\")\n";
     let is_outside = !onnx.or(pt2).is_some_and(|file| file.normalises);
     format!("{read}{}{load}{show}", prepare(student, is_outside))

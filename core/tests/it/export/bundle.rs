@@ -123,7 +123,7 @@ fn without_a_manifest_nothing_is_claimed() {
     let mut zip = bundled(&files, &["student.pt2"], None, &[]);
     let card = text(&mut zip, "README.md");
     assert!(!card.contains("top-1") && !card.contains("model-index") && card.contains("exported network"), "{card}");
-    assert!(text(&mut zip, "run.py").contains("torch.export.load(\"student.pt2\")"));
+    assert!(text(&mut zip, "run.py").contains("torch.export.load(str(here / \"student.pt2\"))"));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn each_file_says_whether_it_normalises_and_the_program_does_what_its_file_does_
     ] {
         let mut zip = bundled(&files, names, None, normalising);
         let program = text(&mut zip, "run.py");
-        assert!(program.contains(&format!("(\"{runs}\")")), "{runs} in {program}");
+        assert!(program.contains(&format!("(str(here / \"{runs}\"))")), "{runs} in {program}");
         assert_eq!(subtracts(&program), is_outside, "{names:?}: {program}");
         let preprocess: Value = serde_json::from_str(&text(&mut zip, "preprocess.json")).unwrap();
         let expected: serde_json::Map<String, Value> = names
