@@ -15,6 +15,7 @@ use super::health::{self, MachineVerdict};
 use super::inputs::Prepared;
 use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
+use super::names::FileNames;
 use super::record::{AttemptError, Recorder, held};
 use super::trainer::Trainer;
 use super::{WorkerContext, explain, inputs, outputs};
@@ -131,7 +132,7 @@ impl RunningAttempt<'_> {
             Err(AttemptError::Stopped) => return self.stop().await,
             prepared => prepared?,
         };
-        let Prepared { directory, resumes, lock: _lock, dataset } = prepared;
+        let Prepared { directory, resumes, lock: _lock, dataset, names } = prepared;
         self.dataset.replace(dataset.as_ref().map(|copy| copy.path().to_owned()));
         let output = directory.join("output");
         let kills_before = process::out_of_memory_kills();
@@ -143,7 +144,7 @@ impl RunningAttempt<'_> {
         let events = std::mem::replace(&mut trainer.events, nothing);
         let (abandon, ended) = (CancellationToken::new(), CancellationToken::new());
         let recorded = async {
-            let recorded = self.listen(events, &output, resumes).await;
+            let recorded = self.listen(events, &names, &output, resumes).await;
             if recorded.is_err() {
                 abandon.cancel();
             }
@@ -167,7 +168,7 @@ impl RunningAttempt<'_> {
             None if self.record.lease_state() != LeaseState::Held(None) || drain.is_cancelled() => self.stop().await,
             None => {
                 let starved = process::out_of_memory_kills() > kills_before;
-                let last_words = trainer.last_words().await;
+                let last_words = names.in_place_of_paths(trainer.last_words().await);
                 let failure = explain::unexplained(status, starved, &last_words);
                 Err(AttemptError::Failed(if self.has_reported.get() {
                     failure
@@ -228,6 +229,7 @@ impl RunningAttempt<'_> {
     async fn listen(
         &self,
         mut events: mpsc::Receiver<Event>,
+        names: &FileNames,
         output: &Path,
         resumes: Option<i32>,
     ) -> Result<Option<ReportedEnd>, AttemptError> {
@@ -259,7 +261,7 @@ impl RunningAttempt<'_> {
             match event {
                 Some(Event::Progress(progress)) => batch.progress = Some(progress),
                 Some(Event::Metrics { points }) => batch.points.extend(points),
-                Some(Event::Log { level, message }) => batch.logs.push((level, message)),
+                Some(Event::Log { level, message }) => batch.logs.push((level, names.in_place_of_paths(message))),
                 // A milestone: everything before it is written first.
                 milestone => {
                     self.write(&mut batch).await?;
@@ -267,7 +269,10 @@ impl RunningAttempt<'_> {
                     match milestone {
                         Some(Event::Finished(outcome)) => return Ok(Some(ReportedEnd::Finished(outcome))),
                         Some(Event::Stopped { .. }) => return Ok(Some(ReportedEnd::Stopped)),
-                        Some(Event::Failed(failure)) => return Ok(Some(ReportedEnd::Failed(failure))),
+                        Some(Event::Failed(Failure { class, message })) => {
+                            let message = names.in_place_of_paths(message);
+                            return Ok(Some(ReportedEnd::Failed(Failure { class, message })));
+                        }
                         Some(event) => self.milestone(event, output, resumes).await?,
                         None => return Ok(None),
                     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::names::FileNames;
 use super::record::{AttemptError, Recorder, held};
 use super::{WorkerContext, WorkerSettings, uploads};
 use crate::architecture::UnknownArchitecture;
@@ -30,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) lock: std::fs::File,
     /// The data set, if it was uploaded, which stays as long as this is held.
     pub(super) dataset: Option<LocalCopy>,
+    /// What users call the trainer's inputs.
+    pub(super) names: FileNames,
 }
 
 /// Creates the directory and fills it.
@@ -55,7 +58,9 @@ pub(super) async fn prepare(
         Some(copy) => copy.path().to_owned(),
         None => own_directory(context, &claim.spec.dataset.location.name)?,
     };
-    let plan = localise(context, claim.spec.clone(), dataset_path, &directory, record).await?;
+    let mut names = FileNames::default();
+    names.add(&dataset_path, &claim.spec.dataset.location.name);
+    let plan = localise(context, claim.spec.clone(), dataset_path, &directory, record, &mut names).await?;
     let path = directory.join("spec.json");
     // Fails if a path is not Unicode.
     let text = serde_json::to_vec_pretty(&plan).map_err(|error| internal(&format!("{}: {error}", path.display())))?;
@@ -64,7 +69,7 @@ pub(super) async fn prepare(
         Some(saved) => restore(context, &claim.token, saved, &output, record).await?,
         None => None,
     };
-    Ok(Prepared { directory, resumes, lock, dataset })
+    Ok(Prepared { directory, resumes, lock, dataset, names })
 }
 
 /// The data set of that name below `--datasets-dir`.
@@ -183,13 +188,15 @@ pub(super) async fn remove_leftovers(context: &WorkerContext) {
     }
 }
 
-/// Fetches the files that the job refers to, and returns a plan with their local paths.
+/// Fetches the files that the job refers to, and returns a plan with their local paths, of which `names` notes what they
+/// are.
 async fn localise(
     context: &WorkerContext,
     spec: JobSpec,
     dataset_path: PathBuf,
     directory: &Path,
     record: &Recorder<'_>,
+    names: &mut FileNames,
 ) -> Result<TrainingPlan, AttemptError> {
     let JobSpec { name, teacher, student, dataset, distillation, training, priority, max_attempts, labels } = spec;
     let teacher = match teacher {
@@ -201,9 +208,9 @@ async fn localise(
                 TeacherSource::Job(job) => (student_of(record, job).await?, None),
                 TeacherSource::Checkpoint(id) => (uploaded(record, id).await?, None),
             };
-            let checkpoint = fetch(context, &file, directory.join("teacher")).await?;
+            let checkpoint = fetch(context, &file, directory.join("teacher"), names).await?;
             let network = match network {
-                Some(network) => Some(fetch(context, &network, directory.join("teacher-network")).await?),
+                Some(network) => Some(fetch(context, &network, directory.join("teacher-network"), names).await?),
                 None => None,
             };
             Some(teacher.plan(checkpoint, network).map_err(unknown_architecture)?)
@@ -211,7 +218,7 @@ async fn localise(
         None => None,
     };
     let first_weights = match &student.checkpoint {
-        Some(id) => Some(fetch(context, &uploaded(record, id).await?, directory.join("student")).await?),
+        Some(id) => Some(fetch(context, &uploaded(record, id).await?, directory.join("student"), names).await?),
         None => None,
     };
     let student = student.plan(first_weights).map_err(unknown_architecture)?;
@@ -224,15 +231,19 @@ fn unknown_architecture(error: UnknownArchitecture) -> Failure {
     Failure { class: ErrorClass::User, message: error.to_string() }
 }
 
-/// A stored file: its key and its SHA-256.
+/// A stored file: its key, its SHA-256, and what users call it.
 struct InStorage {
     key: String,
     sha256: String,
+    name: String,
 }
 
 async fn student_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, AttemptError> {
     match record.query(async |pool| db::artifacts::get(pool, job, files::BEST_STUDENT).await).await? {
-        Some(artifact) => Ok(InStorage { key: artifact.key, sha256: artifact.sha256 }),
+        Some(artifact) => {
+            let name = format!("{} of {job}", files::BEST_STUDENT);
+            Ok(InStorage { key: artifact.key, sha256: artifact.sha256, name })
+        }
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
             message: format!("the teacher's job {job} no longer has a student: train it again, or upload a checkpoint"),
@@ -253,7 +264,12 @@ async fn network_of(record: &Recorder<'_>, job: &str) -> Result<InStorage, Attem
 
 async fn uploaded(record: &Recorder<'_>, id: &str) -> Result<InStorage, AttemptError> {
     match record.query(async |pool| checkpoints::stored_bytes(pool, id).await).await? {
-        Some(stored) => Ok(InStorage { key: stored.key, sha256: stored.sha256 }),
+        Some(stored) => {
+            let known = record.query(async |pool| checkpoints::get(pool, id).await).await?;
+            let given = known.and_then(|checkpoint| checkpoint.name);
+            let name = given.map_or_else(|| id.to_owned(), |given| format!("{given} ({id})"));
+            Ok(InStorage { key: stored.key, sha256: stored.sha256, name })
+        }
         None => Err(AttemptError::Failed(Failure {
             class: ErrorClass::User,
             message: format!("checkpoint {id} no longer exists: upload it again"),
@@ -261,9 +277,15 @@ async fn uploaded(record: &Recorder<'_>, id: &str) -> Result<InStorage, AttemptE
     }
 }
 
-async fn fetch(context: &WorkerContext, file: &InStorage, path: PathBuf) -> Result<PathBuf, Failure> {
+async fn fetch(
+    context: &WorkerContext,
+    file: &InStorage,
+    path: PathBuf,
+    names: &mut FileNames,
+) -> Result<PathBuf, Failure> {
     let fetched = context.store.fetch_verified(&file.key, &path, &file.sha256).await;
     fetched.map_err(|error| storage_failure(&error))?;
+    names.add(&path, &file.name);
     Ok(path)
 }
 

@@ -11,6 +11,7 @@ mod inputs;
 mod lease;
 mod machine;
 mod monitor;
+mod names;
 mod outputs;
 mod record;
 mod rescuer;

@@ -112,3 +112,29 @@ async fn the_trainer_is_given_the_graph_of_a_teacher_that_a_job_has_trained_besi
     }
     assert_eq!(spec["dataset"]["image_size"], 64);
 }
+
+/// Names its inputs by their paths, as the trainer does.
+const PATHS: &str = r#"
+    in=$(dirname "$spec") data=$(sed -n 's/.*"path": "\(.*patterns\)".*/\1/p' "$spec")
+    started 0 0
+    say '{"type":"log","level":"warning","message":"the network '"$in"'/student: look here"}'
+    say '{"type":"failed","class":"user","message":"'"$in"'/student does not fit '"$data"'/train/a.png"}'
+    exit 1"#;
+
+#[tokio::test]
+async fn a_jobs_history_names_checkpoints_and_data_as_their_users_do_and_not_by_paths_of_the_worker() {
+    let it = Surroundings::new(PATHS).await;
+    let checkpoint = upload(&it).await;
+    let document = json!({
+        "student": {"checkpoint": checkpoint}, "dataset": {"name": "patterns"}, "distillation": {"method": "none"},
+        "max_attempts": 1,
+    });
+    let id = add(&it, document, &Networks { teacher: None, student: network() }).await;
+    let worker = it.start();
+    let job = it.db.until_status(&id, "failed").await;
+    worker.drain().await;
+    let said = it.db.messages(&id).await;
+    assert!(said.contains(&format!("the network mine.pt2 ({checkpoint}): look here")), "{said:?}");
+    let failure = format!("mine.pt2 ({checkpoint}) does not fit patterns/train/a.png");
+    assert_eq!(job["error"]["message"], failure);
+}

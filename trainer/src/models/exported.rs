@@ -64,7 +64,7 @@ pub fn build(path: &Path, file: &ExportedNetwork) -> Result<Network> {
     let [_, height, width] = description.input;
     let streams = graph.nodes.iter().filter(|node| is_random(&node.op)).count();
     let exported = Exported {
-        name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+        name: path.display().to_string(),
         graph: graph.clone(),
         image_size: [small(height), small(width)],
         body: parts.body,

@@ -209,7 +209,7 @@ impl Network {
         self.source.architecture()
     }
 
-    /// The architecture's name, or that of the exported file.
+    /// The architecture's name, or the path of the exported file.
     #[must_use]
     pub fn name(&self) -> &str {
         self.source.name()

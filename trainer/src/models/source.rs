@@ -18,7 +18,7 @@ pub(super) enum Source {
 
 /// An exported network without its weights.
 pub(super) struct Exported {
-    /// The file's, for people.
+    /// The path of its file, for people.
     pub name: String,
     pub graph: Graph,
     /// Height and width of images.

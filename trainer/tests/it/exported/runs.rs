@@ -244,7 +244,7 @@ fn evaluate_finds_out_what_network_a_file_has() {
     assert_eq!((&found["top1"], &found["loss"]), (&recorded["top1"], &recorded["loss"]));
     for (flags, says) in [
         (&["--checkpoint", student][..], "has the weights of an exported network and not its graph"),
-        (&["--checkpoint", zoo, "--network", network], "does not fit the exported network student.pt2"),
+        (&["--checkpoint", zoo, "--network", network], "does not fit the exported network "),
         (&["--checkpoint", teacher, "--image-size", "16"], "exported for images of 8×8 pixels, not 16×16"),
         (&["--checkpoint", teacher, "--architecture", "resnet8"], "is an exported network"),
     ] {
