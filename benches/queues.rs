@@ -262,6 +262,7 @@ async fn create(pool: &PgPool, spec: &JobSpec) -> anyhow::Result<String> {
         submitted: &submitted,
         idempotency: None,
         warnings: &[],
+        notes: &[],
         dataset_fingerprint: None,
         dataset: None,
         networks: NetworkNames::default(),

@@ -12,7 +12,7 @@ use super::workspace::Workspace;
 use crate::architecture::{self, Architecture};
 use crate::checkpoint::{self, Soundness};
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
-use crate::exported::{self, ExportedNetwork};
+use crate::exported::{self, ExportedNetwork, TRACES_REMOVED};
 use crate::spec::Fault;
 use crate::text::counted;
 
@@ -70,15 +70,8 @@ impl Upload {
             let classes = counted(classes, "class", "classes");
             return Err(ApiError::invalid(format!("the network has {classes}, not {expected}")));
         }
-        let mut notes = description.warnings.clone();
-        notes.extend(doubt);
-        if traces {
-            notes.push(
-                "its stack traces, with paths of the machine that exported it, were removed: the SHA-256 is that of the file \
-                 without them"
-                    .to_owned(),
-            );
-        }
+        let remarks = description.warnings_of(true).chain(&description.notes);
+        let notes = remarks.cloned().chain(doubt).chain(traces.then(|| TRACES_REMOVED.to_owned())).collect();
         Ok(UploadedCheckpoint {
             id: checkpoints::id_of(&self.sha256),
             sha256: self.sha256.clone(),

@@ -11,7 +11,7 @@ use crate::architecture::{self, Architecture, Shapes};
 use crate::db;
 use crate::db::checkpoints::{self, Fit, Guess, UploadedCheckpoint};
 use crate::db::jobs::Status;
-use crate::exported::{Description, HOW_TO_EXPORT};
+use crate::exported::{Description, HOW_TO_EXPORT, TRACES_REMOVED};
 use crate::spec::{ExportedNetwork, Fault, JobSpec, Network, Networks, Request, StudentHead};
 use crate::text::counted;
 
@@ -92,10 +92,16 @@ impl Role {
             found.faults.push(self.fault("checkpoint", detail));
             return Ok(None);
         };
-        found.notes.extend(checkpoint.notes.iter().map(|note| format!("checkpoint {id}: {note}")));
         let mut network = match exported(&checkpoint) {
-            Ok(None) => return Ok(self.known(&checkpoint, found)),
-            Ok(Some(network)) => network,
+            Ok(None) => {
+                found.notes.extend(checkpoint.notes.iter().map(|note| format!("checkpoint {id}: {note}")));
+                return Ok(self.known(&checkpoint, found));
+            }
+            Ok(Some(network)) => {
+                let notes = checkpoint.notes.iter().filter(|note| self.should_see(note, &network.description));
+                found.notes.extend(notes.map(|note| format!("checkpoint {id}: {note}")));
+                network
+            }
             Err(reason) => {
                 found.faults.push(self.fault("checkpoint", reason));
                 return Ok(None);
@@ -152,6 +158,13 @@ impl Role {
             self.replaces(fit.num_classes.into(), found);
         }
         Some(Network::Known(architecture))
+    }
+
+    /// Whether somebody should look at a note of an exported network's upload before the network is used like this.
+    fn should_see(self, note: &str, description: &Description) -> bool {
+        let is_of = |list: &[String]| list.iter().any(|other| other == note);
+        let is_anothers = self.name != "student" && is_of(&description.student_warnings);
+        note != TRACES_REMOVED && !is_of(&description.notes) && !is_anothers
     }
 
     fn is_new(self) -> bool {

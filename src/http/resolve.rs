@@ -19,7 +19,9 @@ use crate::db;
 use crate::db::datasets::StoredDataset;
 use crate::db::jobs::waiting::{self, Lack, Needs, Prospects, WaitReason};
 use crate::db::jobs::{DeviceKind, NetworkNames};
-use crate::spec::{self, DatasetName, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request, TrainingSpec};
+use crate::spec::{
+    self, DatasetName, Defaults, DistillationSpec, ExportedNetwork, Fault, JobSpec, Request, TrainingSpec,
+};
 
 /// A specification that can run.
 #[derive(Debug)]
@@ -39,8 +41,10 @@ pub struct Resolved {
     prospects: Prospects,
     /// Why it will wait for a worker with enough devices.
     waits: Option<String>,
-    /// Notes of the reader of its checkpoints, and which defaults follow from exported networks.
+    /// Notes of the reader of its checkpoints, and which defaults may not be as meant.
     notes: Vec<String>,
+    /// Which defaults follow from exported networks, and what a recipe sets.
+    chosen: Vec<String>,
     /// Which defaults are published for such a pair of networks or such settings.
     published: Vec<String>,
     /// That the student gets a new classifier. The trainer says it in the job's history.
@@ -113,9 +117,8 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     request.faults.extend(of_dataset);
     request.faults.extend(of_networks);
     request.faults.extend(wrong_class_weights(&request.training, classes));
-    let mut defaults = std::mem::take(&mut request.defaults);
-    notes.append(&mut defaults.noted);
-    let published = defaults.published;
+    let Defaults { doubtful, noted: chosen, published } = std::mem::take(&mut request.defaults);
+    notes.extend(doubtful);
     let exported = Exported {
         teacher: request.teacher.as_ref().and_then(|teacher| teacher.exported.clone()),
         student: request.student.exported.clone(),
@@ -145,6 +148,7 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
                 prospects,
                 waits,
                 notes,
+                chosen,
                 published,
                 new_classifier,
             })
@@ -191,6 +195,11 @@ impl Resolved {
         self.notes.iter().chain(&self.waits).cloned().collect()
     }
 
+    /// The lines that the job's history begins with, too, and on which nobody has to act.
+    pub fn chosen(&self) -> &[String] {
+        &self.chosen
+    }
+
     /// The workers once they have looked at a data set that is new; `None` if that changes nothing.
     async fn later_prospects(&self, state: &AppState) -> Result<Option<Prospects>, ApiError> {
         let name = &self.spec.dataset.location.name;
@@ -222,7 +231,9 @@ impl Resolved {
     /// The database cannot be read.
     pub async fn dry_run(self, state: &AppState) -> Result<DryRun, ApiError> {
         let prospects = self.later_prospects(state).await?;
-        let Self { spec, exported, dataset, prospects: earlier, waits, notes, published, new_classifier, .. } = self;
+        let Self {
+            spec, exported, dataset, prospects: earlier, waits, notes, chosen, published, new_classifier, ..
+        } = self;
         let prospects = prospects.unwrap_or(earlier);
         // For dry runs only: a job says what it waits for as long as it waits.
         let no_worker = prospects.lack.as_ref().filter(|_| waits.is_none()).map(Lack::warning);
@@ -247,6 +258,7 @@ impl Resolved {
             .chain(of_dataset)
             .chain(spec::of_images(&spec.training, train_images))
             .chain(notes)
+            .chain(chosen)
             .chain(published)
             .chain(new_classifier)
             .chain(no_worker)

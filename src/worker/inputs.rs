@@ -188,8 +188,7 @@ pub(super) async fn remove_leftovers(context: &WorkerContext) {
     }
 }
 
-/// Fetches the files that the job refers to, and returns a plan with their local paths, of which `names` notes what they
-/// are.
+/// Fetches the files that the job refers to, and returns a plan with their local paths. `names` notes what is where.
 async fn localise(
     context: &WorkerContext,
     spec: JobSpec,

@@ -317,9 +317,9 @@ pub fn inspect(args: &InspectArgs) -> ExitCode {
 fn inspect_by(args: &InspectArgs) -> Result<Value> {
     let path = &args.input;
     if exported::is_exported(path) {
-        let (file, notes) = models::exported::open(path)?;
+        let (file, doubt) = models::exported::open(path)?;
         let mut description = json!(file.description());
-        description["warnings"] = json!(notes);
+        description["warnings"] = file.description().warnings.iter().cloned().chain(doubt).collect();
         return Ok(description);
     }
     let unreadable = |error: checkpoint::Error| state_dict::unreadable(path, &error);

@@ -53,7 +53,8 @@ impl Subject {
                 "{path} is an exported network, which has no other architecture: leave it out"
             )));
         }
-        let (mut file, mut notes) = models::exported::open(path)?;
+        let (mut file, doubt) = models::exported::open(path)?;
+        let mut notes: Vec<String> = file.description().warnings_of(false).cloned().chain(doubt).collect();
         let weights = args.network.is_some().then_some(&args.checkpoint);
         let checkpoint = weights.map(|weights| models::exported::open_weights(weights, &mut file)).transpose()?;
         let network = models::exported::build(path, &file)?;

@@ -64,8 +64,14 @@ pub struct Description {
     /// `None` if the network does not average the positions of a map.
     pub feature_map: Option<MapDescription>,
     pub head: HeadDescription,
-    /// Sentences without a full stop.
+    /// What may not be as meant: sentences without a full stop.
     pub warnings: Vec<String>,
+    /// What may not be as meant in a student, in the same form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub student_warnings: Vec<String>,
+    /// What is good to know, and nothing to act on, in the same form.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// In which mode a network was exported.
@@ -110,6 +116,11 @@ pub struct HeadDescription {
 }
 
 impl Description {
+    /// The warnings for a network that is trained, or for one that is not.
+    pub fn warnings_of(&self, is_student: bool) -> impl Iterator<Item = &String> {
+        self.warnings.iter().chain(self.student_warnings.iter().filter(move |_| is_student))
+    }
+
     /// The network with a new classifier for `classes` classes, as far as this is known without its file.
     #[must_use]
     pub fn with_classes(mut self, classes: u64) -> Self {
@@ -163,7 +174,9 @@ pub(super) fn describe(subject: &Subject<'_>) -> Described {
         operators: operators(graph),
         feature_map: map.map(|map| MapDescription { shape: [map.channels, map.height, map.width], layout: map.layout }),
         head: head(subject, &path, map.as_ref(), classifier),
-        warnings: warnings(subject, mode, map.as_ref()),
+        warnings: warnings(subject),
+        student_warnings: student_warnings(subject, mode),
+        notes: notes(subject, map.as_ref()),
     };
     Described { description, feature_map: map, classifier }
 }
@@ -245,7 +258,8 @@ fn name_in_pytorch(node: &Node) -> &str {
         _ => &node.name,
     }
 }
-fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<String> {
+
+fn warnings(subject: &Subject<'_>) -> Vec<String> {
     let Subject { graph, schema, .. } = subject;
     let mut warnings = Vec::new();
     if schema.minor > NEWEST_MINOR {
@@ -256,31 +270,32 @@ fn warnings(subject: &Subject<'_>, mode: Mode, map: Option<&FeatureMap>) -> Vec<
     if height != width {
         warnings.push(format!("images are {height}×{width}, and not square"));
     }
-    if mode == Mode::Mixed {
-        warnings.push(mixed(graph));
-    }
-    match map {
-        None => warnings.push(
-            "no operator averages the positions of a map on every path from images to logits, so the network has no \
-             feature map for scale-decoupled methods; with timm, create it with global_pool=\"avg\""
-                .to_owned(),
-        ),
-        Some(FeatureMap { height: 1, width: 1, .. }) => {
-            warnings.push("the feature map has one position only, which cannot be divided into regions".to_owned());
-        }
-        Some(_) => {}
-    }
-    warnings.extend(unused(subject));
-    warnings.extend(frozen(subject));
-    warnings.extend(tied(subject));
-    warnings.extend(following(subject));
-    warnings.extend(ties::overlapping(graph, subject.tensors).map(|which| {
+    warnings
+}
+
+fn student_warnings(subject: &Subject<'_>, mode: Mode) -> Vec<String> {
+    let mixed = (mode == Mode::Mixed).then(|| mixed(subject.graph));
+    let overlapping = ties::overlapping(subject.graph, subject.tensors).map(|which| {
         format!(
             "tensors share memory without being the same, as transposed or sliced ones do: {which}. A student cannot \
              have them, because they would be trained apart, and PyTorch trains them as one"
         )
-    }));
-    warnings
+    });
+    [mixed, unused(subject), frozen(subject), overlapping].into_iter().flatten().collect()
+}
+
+fn notes(subject: &Subject<'_>, map: Option<&FeatureMap>) -> Vec<String> {
+    let of_map = match map {
+        None => Some(
+            "no operator averages the positions of a map on every path from images to logits, so the network has no \
+             feature map for scale-decoupled methods; with timm, create it with global_pool=\"avg\"",
+        ),
+        Some(FeatureMap { height: 1, width: 1, .. }) => {
+            Some("the feature map has one position only, which cannot be divided into regions")
+        }
+        Some(_) => None,
+    };
+    [of_map.map(str::to_owned), tied(subject), following(subject)].into_iter().flatten().collect()
 }
 
 fn mixed(graph: &Graph) -> String {

@@ -53,7 +53,7 @@ pub use head::{FeatureMap, MapLayout};
 pub use memory::MemoryDescription;
 pub use op::{Activation, Arithmetic, Op, Operand, Window, makes_up_for};
 pub use size::Size;
-pub use strip::{has_sha256, sha256, strip_traces};
+pub use strip::{TRACES_REMOVED, has_sha256, sha256, strip_traces};
 pub use tensors::{StoredTensor, TensorRole};
 
 use crate::byte_source::ByteSource;
@@ -237,6 +237,6 @@ fn understand(
     let torch = program.torch_version.as_deref();
     let subject = Subject { graph: &graph, tensors: &tensors.list, schema, torch, batch };
     let mut described = describe::describe(&subject);
-    described.description.warnings.extend(ties::alike(archive, source, &tensors.list)?);
+    described.description.student_warnings.extend(ties::alike(archive, source, &tensors.list)?);
     Ok(Understood { graph, tensors: tensors.list, described })
 }

@@ -14,6 +14,10 @@ use super::error::{Error, Result};
 use crate::byte_source::ByteSource;
 use crate::checkpoint::archive::{Archive as Zip, EntryRange, wrong_checksum};
 
+/// The note of a network's upload that had stack traces. Nobody has to act on it.
+pub const TRACES_REMOVED: &str = "its stack traces, with paths of the machine that exported it, were removed: the \
+                                  SHA-256 is that of the file without them";
+
 /// The member of a node's metadata with lines of the user's programs and the paths of their files.
 const TRACE: &[u8] = b"stack_trace";
 

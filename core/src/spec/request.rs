@@ -39,6 +39,8 @@ pub struct Request {
 /// What is said about defaults, as sentences without a full stop.
 #[derive(Debug, Clone, Default)]
 pub struct Defaults {
+    /// Those that may not be as meant: a job's history warns of them.
+    pub doubtful: Vec<String>,
     /// Those that follow from exported networks, for which nothing is published, and what a recipe sets: a job's history
     /// says them, too.
     pub noted: Vec<String>,
@@ -173,7 +175,7 @@ fn job(mut reader: ObjectReader<'_>, networks: &Networks) -> Request {
     (reader.method, of_distillation.method) = (method, method);
     let teacher = teacher(&reader, networks.teacher.as_ref());
     let mut defaults = Defaults::default();
-    defaults.noted.extend(teacher.as_ref().and_then(TeacherRequest::unknown_normalisation));
+    defaults.doubtful.extend(teacher.as_ref().and_then(TeacherRequest::unknown_normalisation));
     let student = student(reader.object("student"), networks.student.as_ref());
     let native = networks.side().or(student.architecture.map(|architecture| architecture.input_side));
     let (dataset, is_size_given) = dataset(reader.object("dataset"), native);

@@ -2,7 +2,7 @@
 
 use distillery_core::architecture;
 use distillery_core::exported::Description;
-use distillery_core::spec::{ExportedNetwork, Fault, JobSpec, Network, Networks, Request, TrainingPlan};
+use distillery_core::spec::{Defaults, ExportedNetwork, Fault, JobSpec, Network, Networks, Request, TrainingPlan};
 use serde_json::{Value, json};
 
 /// A network with 10 classes, of this description.
@@ -79,7 +79,8 @@ fn what_is_given_stays_and_no_choice_is_told() {
     document["teacher"] = json!({"checkpoint": "ckpt_1", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]});
     let found = networks(exported("a", json!({})), exported("b", json!({})));
     let request = Request::read_with(&document, &found);
-    assert_eq!((request.defaults.noted.len(), request.defaults.published.len()), (0, 0));
+    let Defaults { doubtful, noted, published } = &request.defaults;
+    assert_eq!([doubtful, noted, published].map(Vec::len), [0; 3]);
     let job = request.complete().unwrap();
     assert_eq!(job.distillation.scales, [1, 2, 4]);
     assert_eq!(job.training.optimizer.learning_rate(), 0.2);
@@ -287,7 +288,7 @@ fn a_student_whose_parameters_are_all_frozen_is_refused() {
 #[test]
 fn how_an_exported_teachers_images_are_normalised_is_told_unless_it_is_given_or_its_file_says_it() {
     let said = |document: &Value, teacher: Network| {
-        Request::read_with(document, &networks(teacher, known("resnet20"))).defaults.noted.join("\n")
+        Request::read_with(document, &networks(teacher, known("resnet20"))).defaults.doubtful.join("\n")
     };
     let mut document = pair();
     let told = said(&document, exported("vit.pt2", json!({})));

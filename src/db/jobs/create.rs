@@ -21,6 +21,8 @@ pub struct NewJob<'a> {
     pub idempotency: Option<(&'a str, &'a str)>,
     /// Warnings that the history begins with.
     pub warnings: &'a [String],
+    /// Lines that it begins with, too.
+    pub notes: &'a [String],
     /// The [fingerprint](crate::dataset::fingerprint) of the data set, which a worker's copy must have; `None` if any
     /// will do.
     pub dataset_fingerprint: Option<&'a str>,
@@ -88,7 +90,8 @@ pub async fn create(pool: &PgPool, new: &NewJob<'_>) -> sqlx::Result<Created> {
 
 /// None if the idempotency key is taken.
 async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result<Option<Job>> {
-    let NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, dataset, networks, webhooks } = *new;
+    let NewJob { spec, submitted, idempotency, warnings, notes, dataset_fingerprint, dataset, networks, webhooks } =
+        *new;
     let max_attempts = i32::try_from(spec.max_attempts).unwrap_or(i32::MAX);
     let teacher_job = spec.teacher.as_ref().and_then(TeacherSpec::job);
     let job = sqlx::query_as!(
@@ -126,9 +129,11 @@ async fn insert(connection: &mut PgConnection, new: &NewJob<'_>) -> sqlx::Result
     let Some(job) = job else { return Ok(None) };
     let needed = needed_checkpoints(connection, spec).await?;
     need_checkpoints(connection, &job.id, &needed).await?;
-    let warnings =
-        warnings.iter().map(|message| NewEvent { kind: EventKind::Warning, message: message.clone(), data: None });
-    let first: Vec<NewEvent> = [NewEvent::status(Status::Queued, "queued")].into_iter().chain(warnings).collect();
+    let line = |kind, message: &String| NewEvent { kind, message: message.clone(), data: None };
+    let warnings = warnings.iter().map(|message| line(EventKind::Warning, message));
+    let notes = notes.iter().map(|message| line(EventKind::Log, message));
+    let queued = NewEvent::status(Status::Queued, "queued");
+    let first: Vec<NewEvent> = [queued].into_iter().chain(warnings).chain(notes).collect();
     events::append(connection, &job.id, &first).await?;
     Ok(Some(job))
 }

@@ -150,3 +150,35 @@ async fn workers_that_do_not_know_exported_networks_are_what_a_job_waits_for() {
     let waits = |warning: &Value| warning.as_str().unwrap().contains("the job waits");
     assert!(!dry["warnings"].as_array().unwrap().iter().any(waits), "it can take others: {dry:#}");
 }
+
+#[tokio::test]
+async fn a_jobs_history_warns_of_nothing_that_is_as_it_should_be() {
+    let api = Api::start().await;
+    let teacher = uploaded(&api, "teacher.pt2", with_map(false).bytes()).await;
+    let student = uploaded(&api, "student.pt2", with_map(true).bytes()).await;
+    let mut job = pair(&teacher, &student);
+    job["teacher"]["mean"] = json!([0.5, 0.5, 0.5]);
+    job["teacher"]["std"] = json!([0.2, 0.2, 0.2]);
+    let of_kind = async |job: &Value, kind: &str| {
+        let id = posted(&api, job).await;
+        let history = api.get(&format!("/v1/jobs/{id}/events")).await.expect(200);
+        let events = history["data"].as_array().unwrap().iter().filter(|event| event["kind"] == kind);
+        events.map(|event| event["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of_kind(&job, "warning").await, [""; 0]);
+    let lines = of_kind(&job, "log").await;
+    assert!(lines.iter().any(|line| line.contains("learning_rate is 0.01, a cautious default")), "{lines:?}");
+    // What only a student's training makes of a network is no warning of its pupils.
+    let mut frozen = with_map(true);
+    frozen.weights["config"]["conv.weight"]["tensor_meta"]["requires_grad"] = json!(false);
+    let frozen = uploaded(&api, "frozen.pt2", frozen.bytes()).await;
+    job["teacher"]["checkpoint"] = json!(frozen);
+    assert_eq!(of_kind(&job, "warning").await, [""; 0]);
+    job["student"]["checkpoint"] = json!(frozen);
+    let warnings = of_kind(&job, "warning").await;
+    assert!(warnings.len() == 1 && warnings[0].contains("frozen by requires_grad_(False)"), "{warnings:?}");
+    job["teacher"]["mean"] = Value::Null;
+    job["teacher"]["std"] = Value::Null;
+    let warnings = of_kind(&job, "warning").await;
+    assert!(warnings.iter().any(|warning| warning.contains("set teacher.mean and teacher.std")), "{warnings:?}");
+}

@@ -178,6 +178,7 @@ impl TestDb {
             submitted: &submitted,
             idempotency: None,
             warnings: &[],
+            notes: &[],
             dataset_fingerprint: None,
             dataset: None,
             networks: NetworkNames::default(),

@@ -62,6 +62,7 @@ async fn add(it: &Surroundings, document: Value, networks: &Networks) -> String 
         submitted: &submitted,
         idempotency: None,
         warnings: &[],
+        notes: &[],
         dataset_fingerprint: None,
         dataset: None,
         networks: NetworkNames::default(),

@@ -18,20 +18,18 @@ use distillery_core::architecture::Init;
 use distillery_core::checkpoint::{Checkpoint, Dtype, Soundness};
 use distillery_core::exported::{self, ExportedNetwork, FeatureMap, Graph, NewClassifier, Op, Origin, TensorRole};
 
-/// Opens the file of an exported network, and checks that its weights can be used. Returns what is to be known of it
-/// too: the warnings of its description, and what is doubtful about its weights.
+/// Opens the file of an exported network, and checks that its weights can be used. Returns what is doubtful about them,
+/// too.
 ///
 /// # Errors
 /// The file cannot be read, is no exported network, or cannot be used.
-pub fn open(path: &Path) -> Result<(ExportedNetwork, Vec<String>)> {
+pub fn open(path: &Path) -> Result<(ExportedNetwork, Option<String>)> {
     let file = ExportedNetwork::open(path).map_err(|error| unusable(path, &error))?;
-    let mut notes = file.description().warnings.clone();
     match file.soundness().map_err(|error| unusable(path, &error))? {
-        Soundness::Sound => {}
-        Soundness::Doubtful(doubt) => notes.push(doubt),
-        Soundness::Unsound(unsound) => return Err(Error::user(format!("{} {unsound}", path.display()))),
+        Soundness::Sound => Ok((file, None)),
+        Soundness::Doubtful(doubt) => Ok((file, Some(doubt))),
+        Soundness::Unsound(unsound) => Err(Error::user(format!("{} {unsound}", path.display()))),
     }
-    Ok((file, notes))
 }
 
 /// Converts an error of the reader.

@@ -250,9 +250,13 @@ fn load_checkpoint(network: Network, named: &Named<'_>, data: &Data, report: &mu
 /// Loads an exported network, whose weights may be in another file.
 fn load_exported(named: &Named<'_>, data: &Data, report: &mut dyn Report) -> Result<Loaded> {
     let path = named.network.unwrap_or(named.checkpoint);
-    let (mut file, notes) = models::exported::open(path)?;
-    for note in notes {
-        report.event(&warning(format!("the {}'s network {}: {note}", named.role, path.display())));
+    let (mut file, doubt) = models::exported::open(path)?;
+    let said = |what: &String| format!("the {}'s network {}: {what}", named.role, path.display());
+    for what in file.description().warnings_of(named.role == "student").chain(&doubt) {
+        report.event(&warning(said(what)));
+    }
+    for note in &file.description().notes {
+        report.event(&Event::Log { level: Level::Info, message: said(note) });
     }
     let weights = named.network.map(|_| named.checkpoint);
     let checkpoint = weights.map(|weights| models::exported::open_weights(weights, &mut file)).transpose()?;

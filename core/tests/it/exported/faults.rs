@@ -245,9 +245,10 @@ fn tensors_may_share_bytes_within_a_limit() {
     network.weights["config"]["one"] = payload(&[1 << 20]);
     network.weights["config"]["two"] = payload(&[1 << 20]);
     let read = network.read().unwrap();
-    let warnings = read.description().warnings.join("; ");
+    let description = read.description();
+    let said = description.warnings_of(true).chain(&description.notes).map(String::as_str).collect::<Vec<_>>();
     assert_eq!(
-        warnings,
+        said.join("; "),
         "1 parameter is not used: one; 2 parameters are frozen by requires_grad_(False), and training leaves them: one, \
          two; 1 key is that of a parameter with an earlier key, too, and both stay equal in training: two"
     );

@@ -26,7 +26,7 @@ fn frozen_parameters_are_not_counted_and_are_named() {
     let description = described(&network);
     assert_eq!(description["parameters"], 5 * 4);
     let warning = "1 parameters are frozen by requires_grad_(False), and training leaves them: conv.weight";
-    assert!(description["warnings"].as_array().unwrap().contains(&json!(warning)), "{description}");
+    assert!(description["student_warnings"].as_array().unwrap().contains(&json!(warning)), "{description}");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn positions_that_were_made_one_dimension_are_a_map() {
 }
 
 #[test]
-fn a_class_token_leaves_no_map_and_a_warning() {
+fn a_class_token_leaves_no_map_and_a_note() {
     let mut network = Network::new();
     network.convolve();
     network.node("flatten.using_ints", "rows", &[("self", tensor("conv")), ("start_dim", int(2))], &[B, 4, 64]);
@@ -94,7 +94,7 @@ fn a_class_token_leaves_no_map_and_a_warning() {
     let description = described(&network);
     assert_eq!(description["feature_map"], Value::Null);
     assert_eq!(description["head"]["classifier"], "fc.weight");
-    assert!(description["warnings"][0].as_str().unwrap().contains("no feature map"), "{description}");
+    assert!(description["notes"][0].as_str().unwrap().contains("no feature map"), "{description}");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn the_mode_is_that_of_the_operators() {
         dropout(&mut network, dropping);
         let description = described(&network);
         assert_eq!(description["mode"], expected);
-        let warnings = description["warnings"].to_string();
+        let warnings = description["student_warnings"].to_string();
         assert_eq!(warnings.contains("model.train() or model.eval()"), expected == "mixed", "{warnings}");
     }
 }

@@ -105,7 +105,7 @@ fn keys_of_one_parameter_are_one_parameter() {
     let twin = &tied.tensors()[find("twin.weight").unwrap()];
     assert_eq!((twin.tied_to, twin.trained), (find("conv.weight"), true));
     let said = "1 key is that of a parameter with an earlier key, too, and both stay equal in training: twin.weight";
-    assert_eq!(description.warnings, [said]);
+    assert_eq!((description.warnings_of(true).count(), &description.notes), (0, &vec![said.to_owned()]));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn trained_parameters_that_overlap_in_another_way_are_named() {
     expanded.weights["config"]["twin.weight"]["tensor_meta"]["strides"][0] = json!({"as_int": 0});
     let read = expanded.read().unwrap();
     assert_eq!(read.description().overlapping.as_deref(), Some("twin.weight with itself"));
-    let warnings = read.description().warnings.join("; ");
+    let warnings = read.description().student_warnings.join("; ");
     let says = "tensors share memory without being the same, as transposed or sliced ones do: twin.weight with itself.";
     assert!(warnings.contains(says) && warnings.contains("they would be trained apart"), "{warnings}");
 }
@@ -144,7 +144,7 @@ fn a_buffer_in_the_memory_of_a_trained_parameter_follows_it_and_is_a_value_of_it
     assert_eq!((buffer.tied_to, buffer.trained), (Some(conv), false));
     assert!(buffer.follows_a_parameter(read.tensors()));
     let said = "1 buffer shares the memory of a trained parameter, and training keeps both equal: twin.weight";
-    assert_eq!(description.warnings, [said]);
+    assert_eq!((description.warnings_of(true).count(), &description.notes), (0, &vec![said.to_owned()]));
 
     // A frozen parameter does not change, so that nothing has to be said of the buffer.
     let mut frozen = buffer_in_one_memory(0);
@@ -190,7 +190,7 @@ fn a_tensor_outside_the_state_dict_with_the_elements_of_a_parameter_is_named() {
         let mut network = Network::small();
         *storage(&mut network, "fc.weight") = elements.iter().flat_map(|element| element.to_le_bytes()).collect();
         network.constant("prototypes", &[5, 4], elements);
-        network.read().unwrap().description().warnings.join("; ")
+        network.read().unwrap().description().student_warnings.join("; ")
     };
     let different: Vec<f32> = (0_u8..20).map(f32::from).collect();
     let warnings = with(&different);

@@ -89,12 +89,21 @@ pub async fn create(
         None => {
             let resolved = resolve::resolve(&state, &body.value).await?;
             let submitted = std::str::from_utf8(&body.bytes).map_err(anyhow::Error::from)?;
-            let warnings = &resolved.warnings();
+            let (warnings, notes) = (&resolved.warnings(), resolved.chosen());
             let dataset_fingerprint = resolved.fingerprint.as_deref();
             let (spec, networks) = (&resolved.spec, resolved.network_names());
             let dataset = resolved.uploaded.as_ref();
-            let new =
-                NewJob { spec, submitted, idempotency, warnings, dataset_fingerprint, dataset, networks, webhooks };
+            let new = NewJob {
+                spec,
+                submitted,
+                idempotency,
+                warnings,
+                notes,
+                dataset_fingerprint,
+                dataset,
+                networks,
+                webhooks,
+            };
             db::jobs::create(&state.pool, &new).await?
         }
     };
