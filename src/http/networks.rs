@@ -121,7 +121,9 @@ impl Role {
             self.replaces(network.description.classes, found);
             network.description = with_classes(network.description, self.classes);
         } else if let Some(detail) = wrong_classes(&network, self.classes) {
-            found.faults.push(self.fault("checkpoint", format!("checkpoint {id}: {detail}{}", self.new_head())));
+            // One without a name is called by its id.
+            let of = if network.name == id { String::new() } else { format!("{id}: ") };
+            found.faults.push(self.fault("checkpoint", format!("checkpoint {of}{detail}{}", self.new_head())));
         }
         Ok(Some(Network::Exported(Box::new(network))))
     }

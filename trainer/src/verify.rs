@@ -127,6 +127,16 @@ fn settings(args: &VerifyArgs, attempt: &AttemptRecord, output: &Path) -> Settin
 }
 
 fn read(path: &Path) -> Result<Manifest> {
+    if path.is_dir() {
+        let (directory, file) = (path.display(), path.join(files::MANIFEST));
+        return Err(Error::user(match file.is_file() {
+            true => format!("{directory} is a directory: name the manifest in it, {}", file.display()),
+            false => format!(
+                "{directory} is a directory without a {}: name the one that a finished run left in its output directory",
+                files::MANIFEST
+            ),
+        }));
+    }
     let text = std::fs::read(path).map_err(|error| Error::user(format!("{}: {error}", path.display())))?;
     serde_json::from_slice(&text)
         .map_err(|error| Error::user(format!("{} is not the manifest of a run: {error}", path.display())))

@@ -27,7 +27,7 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents
                            inspect take as it is; for a file of its weights, save model.state_dict() with torch.save";
             return Err(Error::Unsupported(message.to_owned()));
         }
-        return Err(Error::NotACheckpoint { found: "a zip archive without a data.pkl".to_owned() });
+        return Err(Error::NotACheckpoint { found: described(&names) });
     };
     if another.is_some() {
         return corrupt("its archive has more than one data.pkl");
@@ -64,6 +64,26 @@ pub(super) fn read(source: &ByteSource, wanted: Option<&str>) -> Result<Contents
         Checksums { wrong: Some(name), .. } => return Err(wrong_checksum(&name)),
     }
     Ok(contents)
+}
+
+/// What a zip archive is that torch.save has not written, and what to do with it.
+fn described(names: &HashMap<String, usize>) -> String {
+    let first = |endings: &[&str]| {
+        let is_one = |name: &&String| endings.iter().any(|ending| name.to_ascii_lowercase().ends_with(ending));
+        names.keys().filter(is_one).min().map(|name| shown(name))
+    };
+    if let Some(name) = first(&[".pth", ".pt", ".pt2", ".ckpt", ".safetensors", ".pth.tar", ".bin"]) {
+        return format!("a zip archive with {name} in it: unpack it, and name that file instead");
+    }
+    if let Some(name) = first(&[".jpg", ".jpeg", ".png", ".webp", ".parquet"]) {
+        return format!("a zip archive with data, such as {name}: data sets go to PUT /v1/datasets/NAME");
+    }
+    if let Some(name) = first(&[".npy"]) {
+        return format!("a zip archive of NumPy's arrays, such as {name}: save model.state_dict() with torch.save");
+    }
+    "a zip archive without the data.pkl of torch.save or the models/model.json of torch.export.save: write the weights \
+     with torch.save(model.state_dict(), …), or the network with torch.export.save"
+        .to_owned()
 }
 
 fn at_top(prefix: &str) -> bool {

@@ -202,13 +202,14 @@ impl Replacement {
             return Err("its logits are not those of a linear layer or a 1×1 convolution of the head".to_owned());
         };
         let parameters = parameters(graph, tensors, classifier)?;
+        let of_two = |why: String| two_outputs(graph, tensors, classifier).unwrap_or(why);
         let mut graph = graph.clone();
-        let before = follow(&mut graph, classifier, &parameters, classes)?;
+        let before = follow(&mut graph, classifier, &parameters, classes).map_err(of_two)?;
         let expected = [Size::Batch(1), Size::Fixed(classes)];
         let logits = &graph.values[graph.logits].shape;
         if *logits != expected {
             let (found, expected) = (shown_shape(logits), shown_shape(&expected));
-            return Err(format!("its logits would be {found} rather than {expected}"));
+            return Err(of_two(format!("its logits would be {found} rather than {expected}")));
         }
         let mut changes = Vec::new();
         for (id, shape) in before {
@@ -248,6 +249,25 @@ fn parameters(graph: &Graph, tensors: &[StoredTensor], classifier: Classifier) -
         found.push(index);
     }
     Ok(found)
+}
+
+/// That the logits come from the classifier and from another layer with as many outputs, if they do.
+fn two_outputs(graph: &Graph, tensors: &[StoredTensor], classifier: Classifier) -> Option<String> {
+    let before = graph.sources(graph.nodes[classifier.node].outputs[0]);
+    let of_logits = graph.sources(graph.logits);
+    let classes = tensors[classifier.weight].tensor.shape()[0];
+    let weight = |node: &Node| match (&node.op, graph.values[*node.inputs.get(1)?].origin) {
+        (Op::Linear { .. } | Op::Convolution { .. }, Origin::Stored(index)) => Some(&tensors[index].tensor),
+        _ => None,
+    };
+    let beside = (0..graph.nodes.len()).filter(|&at| of_logits[at] && !before[at]);
+    let mut weights = beside.filter_map(|at| weight(&graph.nodes[at]));
+    let other = shown(weights.find(|weight| weight.shape().first() == Some(&classes))?.name());
+    let own = shown(tensors[classifier.weight].tensor.name());
+    Some(format!(
+        "its logits come from two outputs, those of {other} and of {own}, and a new classifier is one layer: let forward \
+         return one of both only"
+    ))
 }
 
 /// Gives every value after the classifier its shape. Returns the shapes before of those that have another.

@@ -32,6 +32,19 @@ impl Graph {
 }
 
 impl Graph {
+    /// Which nodes a value is computed by.
+    pub(super) fn sources(&self, value: ValueId) -> Vec<bool> {
+        let (mut values, mut nodes) = (vec![false; self.values.len()], vec![false; self.nodes.len()]);
+        values[value] = true;
+        for (at, node) in self.nodes.iter().enumerate().rev() {
+            nodes[at] = node.outputs.iter().any(|&output| values[output]);
+            if nodes[at] {
+                node.inputs.iter().for_each(|&input| values[input] = true);
+            }
+        }
+        nodes
+    }
+
     /// Indices of the stored tensors that a training step writes beside the parameters: running statistics, and
     /// counters of batches.
     pub(super) fn written(&self) -> HashSet<usize> {

@@ -55,6 +55,11 @@ impl Builder<'_> {
                 Dtype::F64 | Dtype::F16 | Dtype::Bf16 => {
                     ": export the network after model.float(), with images of float32"
                 }
+                // Those of a data set have three channels, which are equal if they are grey.
+                _ if value.shape.len() == 4 && value.shape[1] == Size::Fixed(1) => {
+                    ": images of jobs have three channels. Export a module whose forward(images) gives this network \
+                     images.mean(1, keepdim=True)"
+                }
                 _ => "",
             };
             return Err(format!(

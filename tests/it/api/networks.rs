@@ -251,6 +251,16 @@ async fn what_a_network_cannot_do_is_a_fault_with_the_way_out() {
     let mut hundred = student_job(json!({"checkpoint": mine}));
     hundred["dataset"]["name"] = json!("hundred");
     assert_fault(&api, &hundred, "/teacher/checkpoint", &["mine.pt2 has 10 classes", "has 100"]).await;
+    // One without a name is named once.
+    let nameless = api.upload("", with_map(false).bytes()).await.expect(200)["id"].as_str().unwrap().to_owned();
+    sqlx::query("update checkpoints set name = null where id = $1")
+        .bind(&nameless)
+        .execute(&api.db.pool)
+        .await
+        .unwrap();
+    hundred["teacher"]["checkpoint"] = json!(nameless);
+    let (_, detail) = fault(&api, &hundred).await;
+    assert!(detail.starts_with(&format!("checkpoint {nameless} has 10 classes")), "{detail}");
     let gone = format!("ckpt_{}", "0".repeat(32));
     assert_fault(&api, &pair(&mine, &gone), "/student/checkpoint", &["there is no checkpoint"]).await;
 }

@@ -135,4 +135,9 @@ fn missing_files_are_reported_with_what_to_do() {
     refused(&verify(&workspace, &[]), &["is not the manifest of a run"]);
     std::fs::remove_file(workspace.path("out/manifest.json")).unwrap();
     refused(&verify(&workspace, &[]), &["manifest.json", "No such file"]);
+    let directory = trainer("verify").arg(workspace.path("out")).output().unwrap();
+    refused(&directory, &["out is a directory without a manifest.json: name the one that a finished run left"]);
+    std::fs::write(workspace.path("out/manifest.json"), "{}").unwrap();
+    let directory = trainer("verify").arg(workspace.path("out")).output().unwrap();
+    refused(&directory, &["out is a directory: name the manifest in it, ", "out/manifest.json"]);
 }

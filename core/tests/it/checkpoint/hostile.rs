@@ -335,6 +335,23 @@ fn archives_that_are_not_torchs_or_are_ambiguous_are_refused() {
 }
 
 #[test]
+fn a_zip_archive_of_something_else_is_named_with_what_to_do() {
+    for (names, says) in [
+        (&["readme.txt", "run/Net.pth"][..], "a zip archive with run/Net.pth in it: unpack it, and name that file"),
+        (&["cat/2.JPG", "cat/1.jpg"], "such as cat/1.jpg: data sets go to PUT /v1/datasets/NAME"),
+        (&["arr_0.npy"], "a zip archive of NumPy's arrays, such as arr_0.npy: save model.state_dict()"),
+        (&["readme.txt"], "without the data.pkl of torch.save or the models/model.json of torch.export.save"),
+    ] {
+        let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for name in names {
+            writer.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        }
+        let error = Checkpoint::from_bytes(writer.finish().unwrap().into_inner()).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
 fn a_file_of_nothing_but_signatures_is_refused() {
     // A reader that searched the file from each of them would take hours.
     for signature in [&b"PK\x05\x06"[..], b"PK\x03\x04", b"PK\x01\x02", b"PK\x06\x06", b"PK\x06\x07"] {

@@ -152,7 +152,9 @@ fn a_classifier_that_is_not_the_only_one_is_named() {
     linear(&mut two, "two", "flat");
     two.node("add.Tensor", "logits", &[("self", tensor("one")), ("other", tensor("two"))], &[B, 5]);
     two.result("logits");
-    assert_kept(&two, "logits (aten.add.Tensor) combines");
+    let says = "its logits come from two outputs, those of one.weight and of two.weight, and a new classifier is one layer: \
+                let forward return one of both only";
+    assert_kept(&two, says);
 
     let mut tied = body();
     linear(&mut tied, "one", "flat");

@@ -128,6 +128,7 @@ fn only_the_batch_size_may_be_open() {
     let mut grey = Network::small();
     *grey.recorded("x") = meta(&[B, 1, 8, 8]);
     assert!(grey.faults()[0].starts_with("input: images are [B, 1, 8, 8] of F32"), "{:?}", grey.faults());
+    assert!(grey.faults()[0].contains("gives this network images.mean(1, keepdim=True)"), "{:?}", grey.faults());
 }
 
 #[test]
