@@ -10,7 +10,7 @@ use super::schema::{self, Argument, SizeArgument, SizeMeta, TensorMeta};
 use super::scope::{FOLLOWS, Memory, Scope};
 use super::size::{Size, product, shown_shape};
 use super::tensors::{StoredTensor, Tensors, dtype};
-use super::{folding, inline, operators, rules, symbols};
+use super::{advice, folding, inline, operators, rules, symbols};
 use crate::byte_source::ByteSource;
 use crate::checkpoint::error::shown;
 
@@ -225,9 +225,15 @@ impl Builder<'_> {
     }
 
     fn finish(mut self, images: Option<ValueId>, logits: Option<ValueId>) -> Built {
+        if !(self.unsupported.is_empty() && self.faults.list().is_empty())
+            && let Some((layers, message)) = advice::of_spectral_norm(&self.tensors.list)
+        {
+            self.faults.add(layers, message);
+        }
         for (target, nodes) in &self.unsupported {
             let operator = shown(target.trim_start_matches("torch.ops."));
-            let message = format!("is not supported; it computes {}", some_of(nodes));
+            let advice = advice::of_operator(target).map(|advice| format!(": {advice}")).unwrap_or_default();
+            let message = format!("is not supported; it computes {}{advice}", some_of(nodes));
             self.faults.add(format!("operator {operator}"), message);
         }
         self.check_empty_memory(logits);

@@ -20,6 +20,8 @@ use crate::text::counted;
 const NEWEST_MINOR: u64 = 17;
 /// Operators of a head that are listed. Most heads have a few.
 const MOST_IN_HEAD: usize = 100;
+/// The largest batch of networks that are exported as this program recommends.
+const USUAL_BATCH: u64 = 65_536;
 /// Names that a warning lists.
 const MOST_NAMED: usize = 3;
 
@@ -176,7 +178,7 @@ pub(super) fn describe(subject: &Subject<'_>) -> Described {
         head: head(subject, &path, map.as_ref(), classifier),
         warnings: warnings(subject),
         student_warnings: student_warnings(subject, mode),
-        notes: notes(subject, map.as_ref()),
+        notes: notes(subject, map.as_ref(), bound(subject.batch.max_val)),
     };
     Described { description, feature_map: map, classifier }
 }
@@ -284,7 +286,7 @@ fn student_warnings(subject: &Subject<'_>, mode: Mode) -> Vec<String> {
     [mixed, unused(subject), frozen(subject), overlapping].into_iter().flatten().collect()
 }
 
-fn notes(subject: &Subject<'_>, map: Option<&FeatureMap>) -> Vec<String> {
+fn notes(subject: &Subject<'_>, map: Option<&FeatureMap>, largest_batch: Option<u64>) -> Vec<String> {
     let of_map = match map {
         None => Some(
             "no operator averages the positions of a map on every path from images to logits, so the network has no \
@@ -295,7 +297,13 @@ fn notes(subject: &Subject<'_>, map: Option<&FeatureMap>) -> Vec<String> {
         }
         Some(_) => None,
     };
-    [of_map.map(str::to_owned), tied(subject), following(subject)].into_iter().flatten().collect()
+    let of_batch = largest_batch.filter(|&most| most < USUAL_BATCH).map(|most| {
+        format!(
+            "the network was exported for batches of at most {most} images: it computes larger ones all the same, but the \
+             .pt2 of a student takes no larger ones"
+        )
+    });
+    [of_map.map(str::to_owned), of_batch, tied(subject), following(subject)].into_iter().flatten().collect()
 }
 
 fn mixed(graph: &Graph) -> String {

@@ -5,6 +5,7 @@
 //! and the shape of every value is inferred here and must be the one that PyTorch recorded. What is wrong with a
 //! network is collected in [`Faults`].
 
+mod advice;
 pub(crate) mod archive;
 mod arguments;
 mod builder;

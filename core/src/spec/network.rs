@@ -1,8 +1,9 @@
 //! The networks that a document leaves to its checkpoints, as its reader has found them.
 
-use super::{DistillationSpec, Fault, Method};
+use super::{DistillationSpec, Fault, Method, TrainingSpec};
 use crate::architecture::Architecture;
 use crate::exported::{Description, Mode};
+use crate::text::counted;
 
 /// A network that a document does not name.
 #[derive(Debug, Clone)]
@@ -96,6 +97,21 @@ impl Networks {
         }
         faults.extend(self.size_fault(image_size, is_size_given));
         faults
+    }
+
+    /// A warning if the student was exported for fewer images at a time than a device computes. It trains all the same.
+    pub(super) fn small_batches(&self, training: &TrainingSpec) -> Option<String> {
+        let (_, network) = self.exported().find(|(role, _)| *role == "student")?;
+        let [_, most] = network.description.batch;
+        let most = most.filter(|&most| most < u64::from(training.batch_size.div_ceil(training.devices.max(1))))?;
+        Some(format!(
+            "the student {} was exported for batches of at most {most} images, and training.batch_size is {} on {}: it \
+             trains all the same, but its .pt2 takes no more than {most} images at a time. Export it with \
+             torch.export.Dim(\"batch\", min=2, max=65536) for more",
+            network.name,
+            training.batch_size,
+            counted(training.devices, "device", "devices")
+        ))
     }
 
     /// Exported networks take images of one size.

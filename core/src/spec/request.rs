@@ -39,7 +39,7 @@ pub struct Request {
 /// What is said about defaults, as sentences without a full stop.
 #[derive(Debug, Clone, Default)]
 pub struct Defaults {
-    /// Those that may not be as meant: a job's history warns of them.
+    /// Those that may not be as meant, and what else a job's history warns of.
     pub doubtful: Vec<String>,
     /// Those that follow from exported networks, for which nothing is published, and what a recipe sets: a job's history
     /// says them, too.
@@ -182,6 +182,7 @@ fn job(mut reader: ObjectReader<'_>, networks: &Networks) -> Request {
     let kinship = Kinship::of(teacher.as_ref(), &student);
     let distillation = distillation(of_distillation, kinship, networks, &mut defaults);
     let training = training(reader.object("training"), &student, dataset.image_size, &mut defaults);
+    defaults.doubtful.extend(networks.small_batches(&training));
     networks.faults(method, dataset.image_size, is_size_given).into_iter().for_each(|fault| reader.add(fault));
     let name = name.unwrap_or_else(|| default_name(method, teacher.as_ref(), &student));
     let (priority, max_attempts) = (reader.get("priority"), reader.get("max_attempts"));

@@ -297,3 +297,22 @@ fn how_an_exported_teachers_images_are_normalised_is_told_unless_it_is_given_or_
     document["teacher"] = json!({"job": "job_1"});
     assert!(!said(&document, exported("vit.pt2", json!({}))).contains("normalised"), "its student's file names it");
 }
+
+#[test]
+fn a_student_that_was_exported_for_smaller_batches_is_doubtful_and_a_teacher_is_not() {
+    let doubts = |teacher: Value, student: Value, training: Value| {
+        let mut document = pair();
+        document["training"] = training;
+        document["teacher"]["mean"] = json!([0.5, 0.5, 0.5]);
+        document["teacher"]["std"] = json!([0.2, 0.2, 0.2]);
+        let networks = networks(exported("a", teacher), exported("mine.pt2", student));
+        Request::read_with(&document, &networks).defaults.doubtful.join("\n")
+    };
+    let small = json!({"batch": [2, 64]});
+    let said = doubts(json!({}), small.clone(), json!({"batch_size": 128}));
+    assert!(said.contains("mine.pt2 was exported for batches of at most 64 images"), "{said}");
+    assert!(said.contains("training.batch_size is 128 on 1 device"), "{said}");
+    assert_eq!(doubts(json!({}), small.clone(), json!({"batch_size": 64})), "");
+    assert_eq!(doubts(json!({}), small.clone(), json!({"batch_size": 128, "devices": 2})), "");
+    assert_eq!(doubts(small, json!({}), json!({"batch_size": 128})), "");
+}

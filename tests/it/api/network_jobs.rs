@@ -168,6 +168,13 @@ async fn a_jobs_history_warns_of_nothing_that_is_as_it_should_be() {
     assert_eq!(of_kind(&job, "warning").await, [""; 0]);
     let lines = of_kind(&job, "log").await;
     assert!(lines.iter().any(|line| line.contains("learning_rate is 0.01, a cautious default")), "{lines:?}");
+    // A batch that the export does not allow is computed, and said with its number.
+    let noted = api.get(&format!("/v1/checkpoints/{student}")).await.expect(200)["notes"].to_string();
+    assert!(noted.contains("exported for batches of at most 64 images"), "{noted}");
+    let mut large = job.clone();
+    large["training"] = json!({"batch_size": 128});
+    let dry = api.post("/v1/jobs?dry_run=true", &large).await.expect(200)["warnings"].to_string();
+    assert!(dry.contains("at most 64 images, and training.batch_size is 128"), "{dry}");
     // What only a student's training makes of a network is no warning of its pupils.
     let mut frozen = with_map(true);
     frozen.weights["config"]["conv.weight"]["tensor_meta"]["requires_grad"] = json!(false);

@@ -247,7 +247,7 @@ fn tensors_may_share_bytes_within_a_limit() {
     network.weights["config"]["two"] = payload(&[1 << 20]);
     let read = network.read().unwrap();
     let description = read.description();
-    let said = description.warnings_of(true).chain(&description.notes).map(String::as_str).collect::<Vec<_>>();
+    let said = description.warnings_of(true).chain(description.notes.last()).map(String::as_str).collect::<Vec<_>>();
     assert_eq!(
         said.join("; "),
         "1 parameter is not used: one; 2 parameters are frozen by requires_grad_(False), and training leaves them: one, \
@@ -296,4 +296,26 @@ fn many_faults_are_counted() {
     let error = network.read().unwrap_err().to_string();
     assert!(error.ends_with("\n- 150 more faults like these"), "{error}");
     assert_eq!(error.lines().count(), 52);
+}
+
+#[test]
+fn layers_with_spectral_norm_are_named_with_what_to_do() {
+    for [orig, u, v] in [
+        [
+            "conv.parametrizations.weight.original",
+            "conv.parametrizations.weight.0._u",
+            "conv.parametrizations.weight.0._v",
+        ],
+        ["conv.weight_orig", "conv.weight_u", "conv.weight_v"],
+    ] {
+        let mut network = Network::small();
+        network.parameter(orig, &[4, 27]);
+        network.buffer(u, &[4]);
+        network.buffer(v, &[27]);
+        network.read().unwrap();
+        network.node("mv.default", "product", &[("self", tensor(orig)), ("vec", tensor(v))], &[4]);
+        let faults = network.faults();
+        assert!(faults[0].starts_with("layer conv: spectral_norm is not supported. Before the export,"), "{faults:?}");
+        assert_eq!(faults[1], "operator aten.mv.default: is not supported; it computes product");
+    }
 }
