@@ -30,7 +30,7 @@ pub(super) fn ties(tensors: &[StoredTensor]) -> Vec<(usize, usize)> {
     let mut ties = Vec::new();
     for group in groups.into_values().filter(|group| group.len() > 1) {
         let kind = |index: usize| (tensors[index].role, tensors[index].trained);
-        let first = |wanted| group.iter().copied().find(|&index| kind(index) == wanted);
+        let first = |wanted: (TensorRole, bool)| group.iter().copied().find(|&index| kind(index) == wanted);
         for &index in &group {
             let parameter = if kind(index) == BUFFER { first(TRAINED) } else { None };
             let first = parameter.or_else(|| first(kind(index)));

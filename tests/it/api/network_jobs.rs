@@ -189,3 +189,25 @@ async fn a_jobs_history_warns_of_nothing_that_is_as_it_should_be() {
     let warnings = of_kind(&job, "warning").await;
     assert!(warnings.iter().any(|warning| warning.contains("set teacher.mean and teacher.std")), "{warnings:?}");
 }
+
+#[tokio::test]
+async fn a_buffer_that_is_a_parameter_is_noted_and_one_that_shows_it_in_another_way_is_a_fault_of_a_student() {
+    let api = Api::start().await;
+    let mut network = with_map(true);
+    network.buffer("prototypes", &[4, 3, 3, 3]);
+    let path = network.weights["config"]["conv.weight"]["path_name"].clone();
+    network.weights["config"]["prototypes"]["path_name"] = path;
+    let same = uploaded(&api, "same.pt2", network.bytes()).await;
+    let noted = api.get(&format!("/v1/checkpoints/{same}")).await.expect(200)["notes"].to_string();
+    assert!(noted.contains("1 buffer shares the memory of a trained parameter"), "{noted}");
+    api.post("/v1/jobs?dry_run=true", &pair(&same, &same)).await.expect(200);
+
+    let strides = [27, 9, 1, 3].map(|stride| json!({"as_int": stride}));
+    network.weights["config"]["prototypes"]["tensor_meta"]["strides"] = strides.into_iter().collect();
+    let transposed = uploaded(&api, "transposed.pt2", network.bytes()).await;
+    let noted = api.get(&format!("/v1/checkpoints/{transposed}")).await.expect(200)["notes"].to_string();
+    assert!(noted.contains("conv.weight and prototypes") && noted.contains("would be trained apart"), "{noted}");
+    let says = ["transposed.pt2 has tensors that share memory", "conv.weight and prototypes", "clone()"];
+    assert_fault(&api, &pair(&same, &transposed), "/student/checkpoint", &says).await;
+    api.post("/v1/jobs?dry_run=true", &pair(&transposed, &same)).await.expect(200);
+}
