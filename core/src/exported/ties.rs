@@ -12,10 +12,6 @@ use crate::checkpoint::error::shown;
 /// Tensors that are named.
 const MOST_NAMED: usize = 3;
 
-/// Roles, and whether a tensor is trained.
-const TRAINED: (TensorRole, bool) = (TensorRole::Parameter, true);
-const BUFFER: (TensorRole, bool) = (TensorRole::Buffer, false);
-
 /// The parameters and buffers that are another one under another key: the indices of both. As PyTorch's, they have the
 /// same memory, offset, shape and strides. A buffer in the memory of a trained parameter belongs to that.
 pub(super) fn ties(tensors: &[StoredTensor]) -> Vec<(usize, usize)> {
@@ -30,10 +26,14 @@ pub(super) fn ties(tensors: &[StoredTensor]) -> Vec<(usize, usize)> {
     let mut ties = Vec::new();
     for group in groups.into_values().filter(|group| group.len() > 1) {
         let kind = |index: usize| (tensors[index].role, tensors[index].trained);
-        let first = |wanted: (TensorRole, bool)| group.iter().copied().find(|&index| kind(index) == wanted);
+        let kinds = [(TensorRole::Parameter, true), (TensorRole::Parameter, false), (TensorRole::Buffer, false)];
+        let [trained, frozen, buffer] = kinds.map(|wanted| group.iter().copied().find(|&index| kind(index) == wanted));
         for &index in &group {
-            let parameter = if kind(index) == BUFFER { first(TRAINED) } else { None };
-            let first = parameter.or_else(|| first(kind(index)));
+            let first = match kind(index) {
+                (TensorRole::Parameter, true) => trained,
+                (TensorRole::Parameter, false) => frozen,
+                _ => trained.or(buffer),
+            };
             ties.extend(first.filter(|&first| first != index).map(|first| (index, first)));
         }
     }
