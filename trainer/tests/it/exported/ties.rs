@@ -11,8 +11,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::networks::{Layers, built, distance, images, pool, residual, set_values, write};
 use super::programs::{self, B, ints, tensor};
-use crate::classifiers::{assert_resumes_and_verifies, floats};
-use crate::support::{Workspace, text, trainer};
+use crate::classifiers::{assert_resumes_and_verifies, floats, log};
+use crate::support::{Workspace, text, trainer, warnings};
 
 /// Three convolutions, of which the last two have the same weight, pooled and classified.
 fn tied() -> programs::Network {
@@ -149,7 +149,9 @@ fn a_run_with_tied_weights_resumes_and_verifies_to_the_same_bytes() {
 #[test]
 fn the_pt2_of_a_student_has_its_ties() {
     let workspace = workspace();
-    workspace.finish(&specification(&workspace, 1), "out", &[]);
+    let events = workspace.finish(&specification(&workspace, 1), "out", &[]);
+    let is_told = |line: &&str| line.contains("both stay equal in training: two.weight");
+    assert!(log(&events).iter().any(is_told) && !warnings(&events).iter().any(is_told), "{events:?}");
     let [weights, network, written] =
         ["out/student.safetensors", "student.pt2", "written.pt2"].map(|name| workspace.path(name));
     write_pt2(&Student::open(&weights, Some(&network)).unwrap(), File::create(&written).unwrap()).unwrap();
