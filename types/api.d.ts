@@ -31,6 +31,7 @@ interface Schemas {
     worker?: string | null;
   };
   Augmentation: "none" | "crop_flip" | "resized_crop_flip";
+  AutoAugment: "rand_augment" | "trivial_augment_wide";
   Baseline: {
     copies: number;
     deviation?: number | null;
@@ -64,7 +65,38 @@ interface Schemas {
     other_parameters: number;
     parameters_per_class: number;
   };
+  DatasetClass: {
+    images: Record<string, number>;
+    label: number;
+    name?: string | null;
+  };
+  DatasetClasses: {
+    listed: Schemas['DatasetClass'][];
+    more: number;
+  };
+  DatasetDetails: {
+    class_count: number;
+    classes: Schemas['DatasetClasses'];
+    format: Schemas['DatasetFormat'];
+    id: string;
+    images: number;
+    name: string;
+    notes: string[];
+    size_bytes: number;
+    splits: Schemas['SplitSummary'][];
+    statistics?: Schemas['DatasetStatistics'] | null;
+    statistics_fault?: string | null;
+    version?: string | null;
+    versions: Schemas['DatasetVersion'][];
+  };
   DatasetFormat: "parquet" | "folder" | "cifar10" | "cifar100" | "idx";
+  DatasetImage: {
+    class?: string | null;
+    fault?: string | null;
+    label: number;
+    position: number;
+    thumbnail?: string | null;
+  };
   DatasetList: {
     data: Schemas['Summary'][];
     unusable: Schemas['UnusableDirectory'][];
@@ -74,28 +106,52 @@ interface Schemas {
     eval_fraction?: number;
     eval_resize?: number;
     eval_split?: string;
+    fold?: number;
+    folds?: number;
     image_column?: string;
     image_size: number;
     label_column?: string;
     limit?: number;
+    limit_per_class?: number;
     mean?: number[];
     name: string;
+    split_seed?: number;
     std?: number[];
     train_split?: string;
+    unlabelled_split?: string;
   };
   DatasetSpecRequest: {
     eval_crop?: Schemas['EvalCrop'] | null;
     eval_fraction?: number | null;
     eval_resize?: number | null;
     eval_split?: string | null;
+    fold?: number | null;
+    folds?: number | null;
     image_column?: string | null;
     image_size?: number | null;
     label_column?: string | null;
     limit?: number | null;
+    limit_per_class?: number | null;
     mean?: number[] | null;
     name: string;
+    split_seed?: number | null;
     std?: number[] | null;
     train_split?: string | null;
+    unlabelled_split?: string | null;
+  };
+  DatasetStatistics: {
+    duplicates: Schemas['Duplicates'][];
+    mean?: number[] | null;
+    splits: Schemas['ExaminedSplit'][];
+    std?: number[] | null;
+    warnings: string[];
+  };
+  DatasetVersion: {
+    id: string;
+    images: number;
+    size_bytes: number;
+    uploaded_at: string;
+    version: string;
   };
   Deleted: {
     id: string;
@@ -139,6 +195,12 @@ interface Schemas {
     train_images: number;
     warnings: string[];
   };
+  Duplicates: {
+    contradictory: number;
+    examples: number[][];
+    images: number;
+    splits: string[];
+  };
   ErrorClass: "user" | "oom" | "numeric" | "worker_lost" | "storage" | "machine" | "internal";
   EvalCrop: "whole" | "centre";
   Evaluation: {
@@ -156,6 +218,13 @@ interface Schemas {
     time: string;
   };
   EventKind: "status" | "log" | "warning" | "checkpoint" | "teacher" | "compacted";
+  ExaminedSplit: {
+    examined: number;
+    examples: Schemas['UndecodableImage'][];
+    images: number;
+    split: string;
+    undecodable: number;
+  };
   ExportMode: "training" | "evaluation" | "mixed" | "either";
   ExportedHead: {
     begins_after?: string | null;
@@ -178,10 +247,12 @@ interface Schemas {
     macs: number;
     memory?: Schemas['MemoryDescription'];
     mode: Schemas['ExportMode'];
+    notes?: string[];
     operators: Record<string, number>;
     overlapping?: string | null;
     parameters: number;
     schema: string;
+    student_warnings?: string[];
     torch?: string | null;
     warnings: string[];
   };
@@ -217,6 +288,13 @@ interface Schemas {
   History: {
     data: Schemas['Event'][];
     has_more: boolean;
+  };
+  ImagePage: {
+    data: Schemas['DatasetImage'][];
+    has_more: boolean;
+    images: number;
+    next?: number | null;
+    split: string;
   };
   Job: {
     attempt: number;
@@ -309,6 +387,7 @@ interface Schemas {
     key: string;
     value: string;
   };
+  LabelLoss: "cross_entropy" | "binary_cross_entropy";
   LastDay: {
     begun: number;
     ended: Record<string, number>;
@@ -378,6 +457,7 @@ interface Schemas {
   List_Worker: {
     data: ({
       busy_share: number;
+      dataset_cache_bytes?: number | null;
       datasets?: Record<string, string> | null;
       device: string;
       devices: number;
@@ -423,6 +503,7 @@ interface Schemas {
     parameters: number;
   };
   NotNew: Schemas['Job'] | Schemas['DryRun'];
+  NotYet: Schemas['PendingShards'] | Schemas['PartialUpload'];
   OptimizerSpec: {
     learning_rate: number;
     momentum: number;
@@ -434,6 +515,12 @@ interface Schemas {
     beta2: number;
     learning_rate: number;
     type: "adamw";
+    weight_decay: number;
+  } | {
+    beta1: number;
+    beta2: number;
+    learning_rate: number;
+    type: "lamb";
     weight_decay: number;
   };
   OptimizerSpecRequest: {
@@ -447,6 +534,12 @@ interface Schemas {
     beta2?: number | null;
     learning_rate?: number | null;
     type?: "adamw";
+    weight_decay?: number | null;
+  } | {
+    beta1?: number | null;
+    beta2?: number | null;
+    learning_rate?: number | null;
+    type?: "lamb";
     weight_decay?: number | null;
   };
   Outcome: {
@@ -502,6 +595,22 @@ interface Schemas {
     has_more: boolean;
     next?: string | null;
   };
+  PartialUpload: {
+    expires_at: string;
+    received_bytes: number;
+    size_bytes: number;
+    upload: string;
+  };
+  PendingShards: {
+    expires_at: string;
+    name: string;
+    splits: Schemas['PendingSplit'][];
+  };
+  PendingSplit: {
+    missing: number[];
+    shards: number;
+    split: string;
+  };
   Point: {
     attempt: number;
     epoch: number;
@@ -537,6 +646,8 @@ interface Schemas {
     waiting_for_teacher: number;
     without_worker: number;
   };
+  Recipe: "timm-a3" | "torchvision-v2" | "deit";
+  Sampling: "stored" | "balanced";
   ScheduleSpec: {
     gamma: number;
     milestones: number[];
@@ -575,6 +686,7 @@ interface Schemas {
   SplitSummary: {
     images: number;
     name: string;
+    size_bytes?: number;
   };
   Status: "queued" | "running" | "pausing" | "paused" | "cancelling" | "succeeded" | "failed" | "cancelled" | "unknown";
   Storage: Schemas['Stored'] & {
@@ -587,6 +699,8 @@ interface Schemas {
     checkpoints: number;
     checkpoints_bytes: number;
     database_bytes: number;
+    datasets: number;
+    datasets_bytes: number;
     states: number;
     states_bytes: number;
   };
@@ -619,6 +733,7 @@ interface Schemas {
     notes: string[];
     size_bytes: number;
     splits: Schemas['SplitSummary'][];
+    version?: string | null;
   };
   System: {
     last_day: Schemas['LastDay'];
@@ -650,31 +765,64 @@ interface Schemas {
   };
   TrainingSpec: {
     augmentation: Schemas['Augmentation'];
+    auto_augment?: Schemas['AutoAugment'];
     batch_size: number;
+    body_learning_rate_scale?: number;
     checkpoint_every_epochs: number;
+    class_weights?: number[] | string;
     clip_grad_norm: number | null;
+    cutmix_alpha?: number;
     devices?: number;
+    early_stopping_patience?: number;
+    ema_decay?: number;
     epochs: number;
     eval_every_epochs: number;
+    gradient_accumulation?: number;
+    label_loss?: Schemas['LabelLoss'];
+    label_smoothing?: number;
+    mixup_alpha?: number;
     optimizer: Schemas['OptimizerSpec'];
     precision: Schemas['Precision'];
+    rand_augment_magnitude?: number;
+    rand_augment_ops?: number;
+    random_erasing?: number;
+    sampling?: Schemas['Sampling'];
     schedule: Schemas['ScheduleSpec'];
     seed: number;
     teacher_cache?: string;
   };
   TrainingSpecRequest: {
     augmentation?: Schemas['Augmentation'] | null;
+    auto_augment?: Schemas['AutoAugment'] | null;
     batch_size?: number | null;
+    body_learning_rate_scale?: number | null;
     checkpoint_every_epochs?: number | null;
+    class_weights?: number[] | string | null;
     clip_grad_norm?: number | null;
+    cutmix_alpha?: number | null;
     devices?: number | null;
+    early_stopping_patience?: number | null;
+    ema_decay?: number | null;
     epochs?: number | null;
     eval_every_epochs?: number | null;
+    gradient_accumulation?: number | null;
+    label_loss?: Schemas['LabelLoss'] | null;
+    label_smoothing?: number | null;
+    mixup_alpha?: number | null;
     optimizer?: Schemas['OptimizerSpecRequest'] | null;
     precision?: Schemas['Precision'] | null;
+    rand_augment_magnitude?: number | null;
+    rand_augment_ops?: number | null;
+    random_erasing?: number | null;
+    recipe?: Schemas['Recipe'] | null;
+    sampling?: Schemas['Sampling'] | null;
     schedule?: Schemas['ScheduleSpecRequest'] | null;
     seed?: number | null;
     teacher_cache?: string | null;
+  };
+  UndecodableImage: {
+    position: number;
+    reason: string;
   };
   UnusableDirectory: {
     name: string;
@@ -729,6 +877,7 @@ interface Schemas {
   };
   Worker: {
     busy_share: number;
+    dataset_cache_bytes?: number | null;
     datasets?: Record<string, string> | null;
     device: string;
     devices: number;
