@@ -124,7 +124,8 @@ NETWORKS = [
     ("torchvision/maxvit_t", {}),
 ]
 
-# Small ones of timm, for tests: file, name, arguments, side and number of images. Without gradients where they would be large.
+# Small ones of timm, for tests: file, name, arguments, side and number of images. Without gradients where they would be
+# large.
 FIXTURE_NETWORKS = [
     ("test_byobnet", "test_byobnet", {}, 64, 4),
     ("test_convnext", "test_convnext", {}, 64, 4),

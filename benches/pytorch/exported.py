@@ -60,7 +60,8 @@ class Trainer:
         self.device, self.scales = torch.device(options.device), options.scales
         teacher, student = (build(name, options.side) for name in options.pair)
         self.teacher, self.student = teacher.to(self.device).eval(), student.to(self.device).train()
-        # At learning rate 0, as in the trainer's bench, all steps compute with numbers of the size that training begins with.
+        # At learning rate 0, as in the trainer's bench, all steps compute with numbers of the size that training begins
+        # with.
         self.optimizer = torch.optim.SGD(self.student.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
 
     def wait(self):

@@ -23,8 +23,8 @@ pub struct ExportArgs {
     #[arg(long, env = "DISTILLERY_PREPROCESS")]
     pub preprocess: bool,
     /// A safetensors file with evaluation images (`images` [N, 3, H, W]) and the student's logits (`logits`
-    /// [N, classes]), to compare ONNX Runtime's with: the run's samples.safetensors. It may have `labels` `[N]` and, for
-    /// int8, training images (`calibration` [M, 3, H, W]).
+    /// [N, classes]), to compare ONNX Runtime's with: the run's samples.safetensors. It may have `labels` `[N]` and,
+    /// for int8, training images (`calibration` [M, 3, H, W]).
     #[arg(long, env = "DISTILLERY_SAMPLES")]
     pub samples: Option<PathBuf>,
     /// The student is the one after the last epoch: compare with the samples' `logits_last`.

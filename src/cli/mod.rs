@@ -76,13 +76,13 @@ pub struct DataArgs {
     /// data sets whose links you trust. A data set's directory itself may always be a link.
     #[arg(long, env = "DISTILLERY_FOLLOW_LINKS")]
     pub follow_links: bool,
-    /// Size limit, in MiB, of `dataset-cache` in the data directory, which holds copies of uploaded data sets. The least
-    /// recently used ones are removed, but none that a job uses. A data set above the limit is not fetched; 0 fetches
-    /// none.
+    /// Size limit, in MiB, of `dataset-cache` in the data directory, which holds copies of uploaded data sets. The
+    /// least recently used ones are removed, but none that a job uses. A data set above the limit is not fetched; 0
+    /// fetches none.
     #[arg(long, env = "DISTILLERY_DATASET_CACHE_MIB", default_value_t = 65536)]
     pub dataset_cache_mib: u64,
-    /// Where to store checkpoints, data sets and artifacts: a directory or `s3://bucket/prefix`. Default: `artifacts` in
-    /// the data directory.
+    /// Where to store checkpoints, data sets and artifacts: a directory or `s3://bucket/prefix`. Default: `artifacts`
+    /// in the data directory.
     #[arg(long, env = "DISTILLERY_STORAGE")]
     pub storage: Option<String>,
 }

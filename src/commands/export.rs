@@ -75,7 +75,8 @@ fn spare_inputs(args: &ExportArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bounds what this process allocates, so that a large student fails here rather than ends other processes of the machine.
+/// Bounds what this process allocates, so that a large student fails here rather than ends other processes of the
+/// machine.
 fn limit_memory(args: &ExportArgs) -> anyhow::Result<()> {
     let Some(mebibytes) = args.memory_mib else { return Ok(()) };
     let bytes = Some(mebibytes.saturating_mul(1 << 20));

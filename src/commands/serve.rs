@@ -26,8 +26,8 @@ const CLOSING: Duration = Duration::from_secs(20);
 /// The server cannot start: the address is in use, or the database or the storage cannot be opened.
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let told_to_stop = process::shutdown::on_signal()?;
-    // Before anything else, and before anything is made: a second server on the same address is the most common mistake,
-    // and cheap to detect.
+    // Before anything else, and before anything is made: a second server on the same address is the most common
+    // mistake, and cheap to detect.
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let endpoints = args.webhooks.as_deref().map(Endpoints::read).transpose()?;
     let endpoints = Arc::new(endpoints.unwrap_or_default());
@@ -88,8 +88,8 @@ async fn serve(
         "{reachable} is reachable from other machines, but there is no token yet: create one with `distillery token create \
          NAME --scope admin` (with the same --data-dir or --database-url), or set DISTILLERY_ADMIN_TOKEN"
     );
-    // Scripts wait for this line, so its words are part of the interface. The listener already takes connections. Before
-    // anything runs that needs the database until it has ended.
+    // Scripts wait for this line, so its words are part of the interface. The listener already takes connections.
+    // Before anything runs that needs the database until it has ended.
     writeln!(std::io::stdout(), "distillery is listening on http://{address}")?;
     let chores = Chores { compact_after_days: args.compact_after_days, rules: args.rules.clone() };
     let housekeeping = tokio::spawn(housekeeping::run(pool.clone(), store.clone(), chores, told_to_stop.clone()));

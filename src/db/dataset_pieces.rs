@@ -39,8 +39,8 @@ async fn waiting(connection: &mut PgConnection, name: &str, upload: &str) -> sql
     .await
 }
 
-/// Adds a piece whose file was put under its key, which was announced. Returns all pieces; `None` if another request has
-/// added one at the same place.
+/// Adds a piece whose file was put under its key, which was announced. Returns all pieces; `None` if another request
+/// has added one at the same place.
 pub async fn add(pool: &PgPool, name: &str, upload: &str, new: &StoredPiece) -> sqlx::Result<Option<Vec<StoredPiece>>> {
     let mut transaction = pool.begin().await?;
     // Those of an earlier upload, whose files are gone.

@@ -22,8 +22,8 @@ pub struct StoredShard {
 }
 
 /// Adds a shard whose file an upload has put under its key, which was announced. Takes the place of the one with the
-/// same number, and of those of the split that were numbered otherwise. Returns the shards of the data set, by split and
-/// number, and what is left to do: to remove the files of those that were replaced.
+/// same number, and of those of the split that were numbered otherwise. Returns the shards of the data set, by split
+/// and number, and what is left to do: to remove the files of those that were replaced.
 pub async fn put(pool: &PgPool, name: &str, new: &StoredShard) -> sqlx::Result<(Vec<StoredShard>, Vec<FileDeletion>)> {
     let mut transaction = pool.begin().await?;
     let query = sqlx::query_scalar!(

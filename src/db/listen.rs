@@ -27,8 +27,8 @@ pub async fn wake_workers(pool: &PgPool) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// How long a connection may be silent before it is asked whether it lives. It sends nothing of its own accord, so a network
-/// that has forgotten it, or a machine that is gone, would not be noticed for ever.
+/// How long a connection may be silent before it is asked whether it lives. It sends nothing of its own accord, so a
+/// network that has forgotten it, or a machine that is gone, would not be noticed for ever.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

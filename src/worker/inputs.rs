@@ -2,7 +2,8 @@
 //! attempt.
 //!
 //! ```text
-//! <work>/<job>/<attempt>-<claim>/lock, spec.json, teacher, teacher-network, student, output/{state/checkpoint.safetensors, …}
+//! <work>/<job>/<attempt>-<claim>/
+//!     lock, spec.json, teacher, teacher-network, student, output/{state/checkpoint.safetensors, …}
 //! ```
 
 use std::os::unix::fs::MetadataExt;

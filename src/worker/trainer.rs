@@ -30,8 +30,8 @@ const LONGEST_KEPT: usize = 1000;
 const PROBE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The environment variables passed to the trainer: where to find programs, libraries and GPUs, how many threads to
-/// use, how to use a GPU, and whether to keep images. The database's address and credentials are not passed. Whole names, because others start
-/// with these: `LANGSMITH_API_KEY`, `HOMEBREW_GITHUB_API_TOKEN`, `NVIDIA_API_KEY`.
+/// use, how to use a GPU, and whether to keep images. The database's address and credentials are not passed. Whole
+/// names, because others start with these: `LANGSMITH_API_KEY`, `HOMEBREW_GITHUB_API_TOKEN`, `NVIDIA_API_KEY`.
 const ENVIRONMENT: [&str; 12] = [
     "PATH",
     "HOME",

@@ -7,7 +7,10 @@ import { byId, fill, h, refreshAges, setText } from './ui/dom.js';
 import { currentEntry, recall, remember, restoreScroll } from './ui/places.js';
 
 /** @typedef {(context: PageContext) => PageView | void | Promise<void>} Page */
-/** @typedef {{ nav: string | null, title: string, load: () => Promise<Page> }} Route `nav` is the entry of the navigation */
+/**
+ * `nav` is the entry of the navigation.
+ * @typedef {{ nav: string | null, title: string, load: () => Promise<Page> }} Route
+ */
 
 /**
  * Pages are loaded when they are first shown: the list of jobs needs no chart library.

@@ -18,8 +18,8 @@ const CIFAR100: [(&str, &str, [f64; 6]); 6] = [
     ("resnet50_cifar", "vgg8", [73.81, 74.89, 75.34, 75.86, 74.01, 74.62]),
 ];
 const METHODS: [&str; 6] = ["kd", "sdd_kd", "dkd", "sdd_dkd", "nkd", "sdd_nkd"];
-/// The only pair of one family, resnet32x4 to resnet8x4: with scale 1 and with scales 1 and 2 (the same source's ablation
-/// of the scales).
+/// The only pair of one family, resnet32x4 to resnet8x4: with scale 1 and with scales 1 and 2 (the same source's
+/// ablation of the scales).
 const SCALES: [(&str, f64); 2] = [("kd", 73.33), ("sdd_kd", 76.63)];
 /// resnet50 to mobilenet_v1 (the same source).
 const IMAGENET: [(&str, f64); 4] = [("kd", 70.50), ("sdd_kd", 72.24), ("sdd_dkd", 73.08), ("sdd_nkd", 73.12)];

@@ -59,8 +59,8 @@ extern "C" char *distillery_adamw(const Tensor *const *parameters, const Tensor 
     });
 }
 
-// A step of LAMB in timm's formulation. `step` holds its number, from 1. Vectors, such as biases, have no weight decay and
-// no rate of their own; without weight decay nothing has.
+// A step of LAMB in timm's formulation. `step` holds its number, from 1. Vectors, such as biases, have no weight decay
+// and no rate of their own; without weight decay nothing has.
 extern "C" char *distillery_lamb(const Tensor *const *parameters, const Tensor *const *gradients,
                                  const Tensor *const *first, const Tensor *const *second, int64_t count, const Tensor *rate,
                                  const Tensor *step, double beta1, double beta2, double weight_decay, double epsilon) {

@@ -117,8 +117,8 @@ struct Claimed {
     _directory: File,
 }
 
-/// Locks the output directory until the run ends, so that two runs do not write over each other. A run that fails before
-/// it has written anything leaves no directory behind.
+/// Locks the output directory until the run ends, so that two runs do not write over each other. A run that fails
+/// before it has written anything leaves no directory behind.
 fn claim(output: &Path, report: &mut dyn Report) -> Result<Claimed> {
     let state = output.join(files::CHECKPOINT);
     let unused = RemovedIfEmpty::new(state.parent().expect("the checkpoint is in a directory"));

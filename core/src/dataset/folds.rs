@@ -19,8 +19,8 @@ pub enum HeldOut {
     Fold(Fold),
 }
 
-/// Splits off what is to be evaluated on. Images are taken from all over the split or, with a seed, at random. Returns the
-/// positions of the images that remain and of those that are held out, both ascending.
+/// Splits off what is to be evaluated on. Images are taken from all over the split or, with a seed, at random. Returns
+/// the positions of the images that remain and of those that are held out, both ascending.
 #[must_use]
 pub fn split_off(labels: &[u32], held_out: HeldOut, seed: Option<u64>) -> (Vec<usize>, Vec<usize>) {
     let order = order(labels, seed);
@@ -37,8 +37,8 @@ pub fn split_off(labels: &[u32], held_out: HeldOut, seed: Option<u64>) -> (Vec<u
     (positions(parts.0), positions(parts.1))
 }
 
-/// Deals the images of each class to the folds in turn. The next class begins where one ends, so that the folds are of one
-/// size, too.
+/// Deals the images of each class to the folds in turn. The next class begins where one ends, so that the folds are of
+/// one size, too.
 fn one_fold(labels: &[u32], Fold { number, of }: Fold) -> (Vec<usize>, Vec<usize>) {
     let (mut kept, mut held_out) = (Vec::new(), Vec::new());
     let in_turn = by_class(labels).into_values().flatten().zip((1..=of).cycle());

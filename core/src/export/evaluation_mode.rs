@@ -1,5 +1,5 @@
-//! The nodes of a program as PyTorch exports them in evaluation, where batch norms use their running statistics, dropout
-//! does nothing, and stochastic depth keeps every branch.
+//! The nodes of a program as PyTorch exports them in evaluation, where batch norms use their running statistics,
+//! dropout does nothing, and stochastic depth keeps every branch.
 //!
 //! What the graph says of a node, such as that it divides a mask, is found by the node's name.
 

@@ -1,6 +1,6 @@
-//! Copies a JSON document without some of its members, with changes to some of its objects, and with the shapes of a new
-//! classifier. Everything else keeps its bytes, numbers above all: reading and writing them again could change their last
-//! digit.
+//! Copies a JSON document without some of its members, with changes to some of its objects, and with the shapes of a
+//! new classifier. Everything else keeps its bytes, numbers above all: reading and writing them again could change
+//! their last digit.
 
 use serde_json::{Value, json};
 

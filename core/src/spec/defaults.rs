@@ -44,8 +44,8 @@ pub(super) struct Standardised {
 }
 
 impl Standardised {
-    /// As the code of Sun et al. 2024 sets them: a weight of 9 for KD, where it is 0.9 without, and 9 times those of the
-    /// parts of DKD; the same for NKD. Nothing is published for the others.
+    /// As the code of Sun et al. 2024 sets them: a weight of 9 for KD, where it is 0.9 without, and 9 times those of
+    /// the parts of DKD; the same for NKD. Nothing is published for the others.
     pub(super) fn published(base: BaseLoss) -> Option<Self> {
         match base {
             BaseLoss::Kd | BaseLoss::Dkd | BaseLoss::Nkd => Some(Self { temperature: 2.0, weight: 9.0 }),

@@ -13,8 +13,8 @@ pub enum Recipe {
     /// CutMix over 100 epochs.
     #[serde(rename = "timm-a3")]
     TimmA3,
-    /// torchvision's for the weights `IMAGENET1K_V2`: TrivialAugment, random erasing, mixup, CutMix, label smoothing and
-    /// EMA over 600 epochs.
+    /// torchvision's for the weights `IMAGENET1K_V2`: TrivialAugment, random erasing, mixup, CutMix, label smoothing
+    /// and EMA over 600 epochs.
     #[serde(rename = "torchvision-v2")]
     TorchvisionV2,
     /// DeiT's, as published with timm: AdamW, RandAugment, random erasing, mixup, CutMix and label smoothing over 300

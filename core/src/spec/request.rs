@@ -41,8 +41,8 @@ pub struct Request {
 pub struct Defaults {
     /// Those that may not be as meant, and what else a job's history warns of.
     pub doubtful: Vec<String>,
-    /// Those that follow from exported networks, for which nothing is published, and what a recipe sets: a job's history
-    /// says them, too.
+    /// Those that follow from exported networks, for which nothing is published, and what a recipe sets: a job's
+    /// history says them, too.
     pub noted: Vec<String>,
     /// Those that are published for such a pair of networks or such settings, but not for all: for dry runs.
     pub published: Vec<String>,

@@ -1,4 +1,5 @@
-//! Promise: losses that came after the paper are chosen by a field each, and jobs without them are what they were before.
+//! Promise: losses that came after the paper are chosen by a field each, and jobs without them are what they were
+//! before.
 
 use distillery_core::spec::{Fault, JobSpec, Request, doubts};
 use serde_json::{Value, json};

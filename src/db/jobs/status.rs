@@ -1,5 +1,5 @@
-//! The statuses of a job, and which follows which. A new job is [`Queued`](Status::Queued); every status that is written
-//! after that comes from [`Status::after`].
+//! The statuses of a job, and which follows which. A new job is [`Queued`](Status::Queued); every status that is
+//! written after that comes from [`Status::after`].
 
 use serde::{Deserialize, Serialize};
 use sqlx::encode::IsNull;

@@ -9,8 +9,8 @@ use crate::http::{AppState, List};
 
 /// List workers
 ///
-/// Newest first: those that are online, which is with a heartbeat within the last minute, and those that vanished within
-/// a day and are not deleted yet.
+/// Newest first: those that are online, which is with a heartbeat within the last minute, and those that vanished
+/// within a day and are not deleted yet.
 #[utoipa::path(get, path = "/v1/workers", tag = "server", operation_id = "list_workers",
     responses((status = 200, body = List<Worker>)))]
 pub async fn list(State(state): State<AppState>) -> Result<Json<List<Worker>>, ApiError> {

@@ -10,7 +10,10 @@ const CHECK_INTERVAL = 5_000;
 const MEMBER_SILENCE = 180_000;
 
 /** @typedef {'connecting' | 'live' | 'lost'} HubState */
-/** @typedef {{ state: HubState, ids?: string[] | null }} Word what members are told: the state, and which jobs changed (null: any) */
+/**
+ * What members are told: the state, and which jobs changed (null: any).
+ * @typedef {{ state: HubState, ids?: string[] | null }} Word
+ */
 /** @typedef {(word: Word) => void} Member */
 
 export class Hub {

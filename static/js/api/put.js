@@ -37,8 +37,8 @@ export function putFile(path, file, onProgress, headers = {}) {
 }
 
 /**
- * Sends a data set in pieces. A piece whose connection breaks, or for which the server has no room at the moment, is sent
- * again after a while.
+ * Sends a data set in pieces. A piece whose connection breaks, or for which the server has no room at the moment, is
+ * sent again after a while.
  * @param {string} name
  * @param {File} file
  * @param {(sent: number) => void} onProgress

@@ -47,7 +47,8 @@ const MARGIN = 16;
 /**
  * A canvas below its title and above its legend as a PNG, in the resolution of the screen.
  * @param {HTMLCanvasElement} canvas
- * @param {{ title: string, legend: LegendEntry[], background: string, text: string }} options `background` and `text` are colours
+ * @param {{ title: string, legend: LegendEntry[], background: string, text: string }} options `background` and `text`
+ *   are colours
  * @returns {Promise<Blob>}
  */
 export async function png(canvas, { title, legend, background, text }) {

@@ -11,8 +11,8 @@ const MARGIN = 2;
 /**
  * Positions of points in a sparkline.
  * @param {readonly StepValue[]} points
- * @param {number | null | undefined} steps of the whole run, so that a curve grows to the right while the job runs; null to
- *   fill the width
+ * @param {number | null | undefined} steps of the whole run, so that a curve grows to the right while the job runs;
+ *   null to fill the width
  * @returns {number[][]}
  */
 export function layOut(points, steps) {

@@ -2,7 +2,10 @@
 
 /** @import uPlot from 'uplot' */
 /** @import { ChartView, Range } from './view.js' */
-/** @typedef {{ x: number, value: number }} Finger `x` in pixels of the plot, and the value that was below it at first */
+/**
+ * `x` is in pixels of the plot, and `value` what was below the finger at first.
+ * @typedef {{ x: number, value: number }} Finger
+ */
 
 /** In milliseconds and pixels: two taps closer together are a double tap. */
 const DOUBLE_TAP = 350;

@@ -6,7 +6,10 @@ import { isFinal } from '../ui/status.js';
 
 /** @import { Axis } from '../charts/series.js' */
 /** @typedef {Schemas['JobDetails']} Job */
-/** @typedef {{ job: Job, sent: object | null, names: string[], series: Map<string, Schemas['SeriesPoint'][]> }} Compared `sent` is the specification as it was written, `names` are of all series, `series` those requested */
+/**
+ * `sent` is the specification as it was written, `names` are of all series, `series` those requested.
+ * @typedef {{ job: Job, sent: object | null, names: string[], series: Map<string, Schemas['SeriesPoint'][]> }} Compared
+ */
 
 const MAX_POINTS = 600;
 /** The class count for which the API states the parameters of an architecture. */

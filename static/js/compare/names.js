@@ -2,7 +2,10 @@
 
 /** @typedef {{ label: string, x: number, y: number }} NamedPoint */
 /** @typedef {{ left: number, right: number, top: number, bottom: number }} Box */
-/** @typedef {{ point: NamedPoint, text: string, x: number, y: number, anchor: 'start' | 'end' | 'middle' }} PlacedName `x`, `y`: where the text begins, ends or is centred, and its base line */
+/**
+ * `x` is where the text begins, ends or is centred, and `y` its base line.
+ * @typedef {{ point: NamedPoint, text: string, x: number, y: number, anchor: 'start' | 'end' | 'middle' }} PlacedName
+ */
 
 /** All in pixels: an average letter, the heights above and below the base line, the widest name, a point's radius. */
 const LETTER = 6.5;

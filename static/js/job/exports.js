@@ -8,8 +8,14 @@ import { scrollBox } from '../ui/section.js';
 
 /** @typedef {'onnx' | 'int8' | 'pt2' | 'bundle'} ExportFormat */
 /** @typedef {{ student: number, exported: number }} Top1 */
-/** @typedef {{ images: number, available?: number, relative_difference: number, top1_agreement: number, top1?: Top1 | null }} Parity */
-/** @typedef {{ size_bytes: number, sha256: string, runtime?: { name: string, version: string } | null, not_checked?: string | null, parity?: Parity | null }} Report */
+/**
+ * @typedef {{ images: number, available?: number, relative_difference: number, top1_agreement: number,
+ *   top1?: Top1 | null }} Parity
+ */
+/**
+ * @typedef {{ size_bytes: number, sha256: string, runtime?: { name: string, version: string } | null,
+ *   not_checked?: string | null, parity?: Parity | null }} Report
+ */
 
 /** @type {[format: ExportFormat, name: string, meaning: string][]} */
 const FORMATS = [

@@ -3,7 +3,10 @@
 import { escapePart, isObject } from '../json/pointers.js';
 
 /** @typedef {Schemas['JobSpec']} JobSpec */
-/** @typedef {{ pointer: string, ours: unknown, published: unknown }} Difference undefined where a specification has no such field */
+/**
+ * A value is undefined where its specification has no such field.
+ * @typedef {{ pointer: string, ours: unknown, published: unknown }} Difference
+ */
 
 /** Where a recipe is specified, and what there does not belong to it. */
 const PARTS = /** @type {const} */ (['distillation', 'training']);

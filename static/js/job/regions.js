@@ -6,9 +6,18 @@ import { percent, whole } from '../ui/format.js';
 import { scrollBox, section } from '../ui/section.js';
 import { isFinal } from '../ui/status.js';
 
-/** @typedef {{ scale: number, complementary_fraction: number, map: number[][] }} ScaleMap shares of complementary regions, by row and column */
-/** @typedef {{ predicted: number, predicted_name?: string, vote: number, vote_name?: string, regions: number, right: number }} Vote */
-/** @typedef {{ images: number, complementary_fraction: number, scales: ScaleMap[], votes: Vote[] }} RegionReport the artifact regions.json */
+/**
+ * `map` has the shares of complementary regions by row and column.
+ * @typedef {{ scale: number, complementary_fraction: number, map: number[][] }} ScaleMap
+ */
+/**
+ * @typedef {{ predicted: number, predicted_name?: string, vote: number, vote_name?: string, regions: number,
+ *   right: number }} Vote
+ */
+/**
+ * The artifact regions.json.
+ * @typedef {{ images: number, complementary_fraction: number, scales: ScaleMap[], votes: Vote[] }} RegionReport
+ */
 
 /** Pairs of classes that are shown; the file has more. */
 const SHOWN_VOTES = 8;

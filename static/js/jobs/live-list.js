@@ -21,7 +21,8 @@ export class LiveList {
    * @param {() => RequestParameters} options.parameters of the request for the page
    * @param {(id: string) => boolean} options.has whether a job is on the page
    * @param {(page: Schemas['Summaries']) => void} options.onPage
-   * @param {(jobs: Schemas['JobSummary'][]) => boolean} options.onRows answers whether the jobs still belong where they are
+   * @param {(jobs: Schemas['JobSummary'][]) => boolean} options.onRows answers whether the jobs still belong where they
+   *   are
    * @param {(error: Error) => void} options.onError
    * @param {AbortSignal} options.signal
    */

@@ -12,7 +12,10 @@ import { Scales } from './scales.js';
 /** @import { Child } from '../ui/dom.js' */
 /** @import { Inventory } from './inventory.js' */
 /** @import { Spec } from './presets.js' */
-/** @typedef {{ pointer: string, element: HTMLElement, setFault: (text: string) => void }} FaultPlace a field, or what can show a fault like one */
+/**
+ * A field, or what can show a fault like one.
+ * @typedef {{ pointer: string, element: HTMLElement, setFault: (text: string) => void }} FaultPlace
+ */
 
 const elements = (/** @type {{ element: HTMLElement }[]} */ fields) => fields.map(({ element }) => element);
 const formSection = (/** @type {string} */ title, /** @type {...Child} */ ...children) => section(title, { class: 'form-section' }, children);
@@ -143,7 +146,8 @@ export class JobForm {
 
   /**
    * @param {Spec} spec
-   * @param {Schemas['DryRun'] | null} dryRun the server's answer about it, if any: what it fills in, and facts about the networks
+   * @param {Schemas['DryRun'] | null} dryRun the server's answer about it, if any: what it fills in, and facts about
+   *   the networks
    */
   show(spec, dryRun) {
     this.#spec = spec;

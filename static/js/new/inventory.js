@@ -34,7 +34,10 @@ export async function inventory(signal) {
   return { architectures, datasets, unusable, checkpoints, hasOlder, unread };
 }
 
-/** @typedef {{ origin: string, spec: any, problem?: string }} Start `origin` names the draft; without `spec` the form starts from a preset */
+/**
+ * `origin` names the draft; without `spec` the form starts from a preset.
+ * @typedef {{ origin: string, spec: any, problem?: string }} Start
+ */
 
 /**
  * The specification that the address asks for: a job's as it was sent, or a new one taught by a job's student.

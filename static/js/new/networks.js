@@ -104,8 +104,8 @@ export class Teacher {
 
   /**
    * @param {Inventory} have
-   * @param {(teacher: object | null | undefined) => void} onChange gets the field `teacher`; undefined for no teacher, null for
-   *   one that is still to be chosen
+   * @param {(teacher: object | null | undefined) => void} onChange gets the field `teacher`; undefined for no teacher,
+   *   null for one that is still to be chosen
    * @param {AbortSignal} signal
    */
   constructor(have, onChange, signal) {

@@ -21,7 +21,8 @@ export class UploadForm {
    * @param {Schemas['Architecture'][]} options.architectures
    * @param {(checkpoint: Checkpoint) => void} options.onUploaded
    * @param {(checkpoint: Checkpoint) => void} options.onTeacher when the user chooses the checkpoint as the teacher
-   * @param {(checkpoint: Checkpoint) => void} options.onStudent when the user chooses an exported network as the student
+   * @param {(checkpoint: Checkpoint) => void} options.onStudent when the user chooses an exported network as the
+   *   student
    * @param {AbortSignal} options.signal
    */
   constructor({ architectures, onUploaded, onTeacher, onStudent, signal }) {

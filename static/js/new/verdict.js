@@ -56,8 +56,8 @@ export class Verdict {
 
   /**
    * @param {DryRun} dryRun
-   * @param {Schemas['Worker'][] | null} workers the one with the most memory decides whether the job fits; null if they could
-   *   not be read
+   * @param {Schemas['Worker'][] | null} workers the one with the most memory decides whether the job fits; null if they
+   *   could not be read
    */
   fine({ spec, classes, teacher, student, warnings, memory, time }, workers) {
     const { epochs } = spec.training;

@@ -2,7 +2,10 @@
 
 import { fill, h, setText } from './dom.js';
 
-/** @typedef {{ value: string, text: string, note?: string, isRest?: boolean }} Option `isRest`: says what else there is, and cannot be chosen */
+/**
+ * An option with `isRest` says what else there is, and cannot be chosen.
+ * @typedef {{ value: string, text: string, note?: string, isRest?: boolean }} Option
+ */
 
 /** Milliseconds to wait for the next letter before searching. */
 const TYPING_DELAY = 150;

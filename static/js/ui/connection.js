@@ -7,7 +7,7 @@ import { clock } from './format.js';
 
 /** @type {Record<ConnectionState, string>} */
 const TEXTS = { idle: '', connecting: 'connecting…', live: 'live', late: 'out of date', lost: 'connection lost', ended: 'final' };
-/** In milliseconds: how long a request may take before the page counts as out of date, and how often that is checked. */
+/** In milliseconds: how long a request may take until the page counts as out of date, and how often that is checked. */
 const PATIENCE = 5_000;
 const CHECK_INTERVAL = 1_000;
 

@@ -217,7 +217,8 @@ export function clock(time, now) {
 
 /**
  * The names of a job's networks: architectures, or those of exported networks.
- * @param {{ spec: Pick<Schemas['JobSpec'], 'teacher' | 'student'> } & Pick<Schemas['Job'], 'teacher_network' | 'student_network'>} job
+ * @param {{ spec: Pick<Schemas['JobSpec'], 'teacher' | 'student'> } &
+ *   Pick<Schemas['Job'], 'teacher_network' | 'student_network'>} job
  * @returns {{ teacher: string | null, student: string }}
  */
 export function pairing({ spec: { teacher, student }, teacher_network: ofTeacher, student_network: ofStudent }) {

@@ -1,5 +1,5 @@
-/* Preloaded into a worker: the clock on its wall is off by FAULTY_CLOCK seconds, and its disk is full for as long as the
-   file FAULTY_DISK is there. */
+/* Preloaded into a worker: the clock on its wall is off by FAULTY_CLOCK seconds, and its disk is full for as long as
+   the file FAULTY_DISK is there. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>

@@ -24,8 +24,8 @@ impl Balance {
     }
 
     /// How often each of `count` images comes in an epoch: in all as often as there are images in the classes, and as
-    /// often for each class, but for one. Within a class each comes as often as the others, but for one; which ones come
-    /// once more is drawn. Images without a class come once.
+    /// often for each class, but for one. Within a class each comes as often as the others, but for one; which ones
+    /// come once more is drawn. Images without a class come once.
     pub(super) fn multiplicities(&self, count: usize, random: &mut impl Rng) -> Vec<u32> {
         let mut often = vec![1; count];
         let mut order: Vec<usize> = (0..self.classes.len()).collect();

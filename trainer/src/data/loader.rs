@@ -229,8 +229,8 @@ impl Loader {
         self.varied(epoch, epoch, first_batch, self.count)
     }
 
-    /// Like [`epoch`](Self::epoch), but with the random crops of view `view`: those of an image that comes several times
-    /// in the epoch are the same.
+    /// Like [`epoch`](Self::epoch), but with the random crops of view `view`: those of an image that comes several
+    /// times in the epoch are the same.
     #[must_use]
     pub fn epoch_of_view(&self, epoch: u32, view: u32, first_batch: u64) -> Batches {
         self.varied(epoch, view, first_batch, 0)

@@ -1,5 +1,5 @@
-//! Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019): each image of a batch is mixed with the one before it, and the
-//! first with the last, like torchvision's `MixUp` and `CutMix`.
+//! Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019): each image of a batch is mixed with the one before it, and
+//! the first with the last, like torchvision's `MixUp` and `CutMix`.
 
 use std::f64::consts::TAU;
 
@@ -64,8 +64,8 @@ impl MixSource {
         }
     }
 
-    /// The box of torchvision's `CutMix`: its centre is anywhere, and its side is that of the area to replace. What lies
-    /// beyond the image is cut off, and the share is corrected.
+    /// The box of torchvision's `CutMix`: its centre is anywhere, and its side is that of the area to replace. What
+    /// lies beyond the image is cut off, and the share is corrected.
     fn cutmix(&self, alpha: f64, random: &mut impl Rng) -> [f32; 6] {
         let side = i64::from(self.side);
         let half = (0.5 * (1.0 - beta(alpha, random)).sqrt() * f64::from(self.side)) as i64;
@@ -78,9 +78,9 @@ impl MixSource {
     }
 }
 
-/// Mixes `images` [B, 3, S, S] (float32). `mix` `[6]` (float32, on their device) has the share of each image that is its
-/// own; the part of each of its pixels, outside of a box; and the box, where all is the other's: first row, row behind the
-/// last, first column, column behind the last. Does not wait for the device.
+/// Mixes `images` [B, 3, S, S] (float32). `mix` `[6]` (float32, on their device) has the share of each image that is
+/// its own; the part of each of its pixels, outside of a box; and the box, where all is the other's: first row, row
+/// behind the last, first column, column behind the last. Does not wait for the device.
 pub fn mix(images: &Tensor, mix: &Tensor) -> Tensor {
     let inside = within(images, |index| mix.get(2 + index).view([1, 1, 1, 1]));
     let own = mix.get(1) * inside.logical_not().to_kind(Kind::Float);

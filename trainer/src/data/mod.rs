@@ -1,6 +1,6 @@
 //! From the images of a data set to batches of tensors: [`open`] opens both splits of a specification, [`loader`]
-//! decodes, shuffles and batches one of them, [`augment`] crops and mirrors, [`policy`] varies images further while they
-//! are decoded, and [`erase`] and [`mix`] change batches on their device.
+//! decodes, shuffles and batches one of them, [`augment`] crops and mirrors, [`policy`] varies images further while
+//! they are decoded, and [`erase`] and [`mix`] change batches on their device.
 //!
 //! Everything random follows from the job's seed and the place in the run, so that a resumed run sees the same images
 //! as one that was never interrupted.

@@ -51,8 +51,8 @@ fn draw<R: Rng>(ranges: &Ranges, magnitude: impl Fn(&mut R) -> u32, random: &mut
     in_ranges(ranges, kind, magnitude, is_negative)
 }
 
-/// The operation of a policy for images of that side: the kind by its number in torchvision's order, from 0 to 13, and the
-/// magnitude from 0 to 30.
+/// The operation of a policy for images of that side: the kind by its number in torchvision's order, from 0 to 13, and
+/// the magnitude from 0 to 30.
 #[must_use]
 pub fn operation(policy: Policy, side: usize, kind: u32, magnitude: u32, is_negative: bool) -> Operation {
     match policy {

@@ -41,8 +41,8 @@ pub(super) struct ImageOrder {
 }
 
 impl ImageOrder {
-    /// Blocks in random order, and images shuffled within windows of blocks, each as often as it `repeats`. Leaves out the
-    /// first `skipped` images.
+    /// Blocks in random order, and images shuffled within windows of blocks, each as often as it `repeats`. Leaves out
+    /// the first `skipped` images.
     pub(super) fn shuffled(
         (count, repeats): (usize, Repeats<'_>),
         window: usize,

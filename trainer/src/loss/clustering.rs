@@ -8,9 +8,9 @@ const TEMPERATURE: f64 = 2.0;
 /// Shorter logit vectors count as this long.
 const SHORTEST: f64 = 1e-12;
 
-/// Of logits [B, N, K] of the regions at these scales: the mean over the images of Σ_m w_m Σ_i KL(softmax_j(⟨t_i, t_j⟩/2)
-/// ‖ softmax_j(⟨s_i, s_j⟩/2)) over the regions i, j of scale m, with logit vectors s, t of length 1. A scalar with
-/// gradient.
+/// Of logits [B, N, K] of the regions at these scales: the mean over the images of Σ_m w_m Σ_i KL(softmax_j(⟨t_i,
+/// t_j⟩/2) ‖ softmax_j(⟨s_i, s_j⟩/2)) over the regions i, j of scale m, with logit vectors s, t of length 1. A scalar
+/// with gradient.
 ///
 /// w_m = (1 + log₂ m) / Σ (1 + log₂ m): that is 1 : 2 : 3 for scales 1, 2 and 4, as published; other scales are not.
 pub fn clustering(student: &Tensor, teacher: &Tensor, scales: &[u32]) -> Tensor {

@@ -1,5 +1,5 @@
-//! The distillation losses of one region: Hinton et al. 2015 (kd), Zhao et al. 2022 (dkd), Yang et al. 2023 (nkd), Zheng
-//! and Yang 2024 (ttm, wttm), Huang et al. 2022 (dist).
+//! The distillation losses of one region: Hinton et al. 2015 (kd), Zhao et al. 2022 (dkd), Yang et al. 2023 (nkd),
+//! Zheng and Yang 2024 (ttm, wttm), Huang et al. 2022 (dist).
 //!
 //! Pure functions from logits of student and teacher [*, K] (float32) and labels `[*]` to one value per leading
 //! position `[*]`. All but dist look at one position at a time, and stay in the log domain, so that a confident teacher
@@ -111,13 +111,14 @@ pub fn nkd(
     -of_target - sum_classes(&distributed) * (gamma * temperature * temperature)
 }
 
-/// KL(q^γ / Σ q^γ ‖ p) with γ = 1/T, as in `distiller_zoo/ttm.py` of the authors: the power transform of a softmax is the
-/// softmax at temperature T. There is no factor T².
+/// KL(q^γ / Σ q^γ ‖ p) with γ = 1/T, as in `distiller_zoo/ttm.py` of the authors: the power transform of a softmax is
+/// the softmax at temperature T. There is no factor T².
 pub fn ttm(student: &Tensor, teacher: &Tensor, temperature: f64) -> Tensor {
     divergence(&log_softmax(student), &log_softmax(&(teacher / temperature)))
 }
 
-/// Σ q^γ · KL(q^γ / Σ q^γ ‖ p) with γ = 1/T, as in `distiller_zoo/wttm.py` of the authors: a smooth teacher counts more.
+/// Σ q^γ · KL(q^γ / Σ q^γ ‖ p) with γ = 1/T, as in `distiller_zoo/wttm.py` of the authors: a smooth teacher counts
+/// more.
 pub fn wttm(student: &Tensor, teacher: &Tensor, temperature: f64) -> Tensor {
     let log_powers = log_softmax(teacher) / temperature;
     let weight = log_powers.logsumexp([-1_i64].as_slice(), false).exp();
@@ -125,8 +126,8 @@ pub fn wttm(student: &Tensor, teacher: &Tensor, temperature: f64) -> Tensor {
 }
 
 /// T² · (beta · (1 − ρ over the classes) + gamma · mean over the classes of (1 − ρ over the images)), with ρ the
-/// correlation of the softmaxes at temperature T, as in `dist_kd.py` of the authors. The second part is the same for all
-/// images of a batch, and is taken for each position of [B, *, K] apart.
+/// correlation of the softmaxes at temperature T, as in `dist_kd.py` of the authors. The second part is the same for
+/// all images of a batch, and is taken for each position of [B, *, K] apart.
 pub fn dist(student: &Tensor, teacher: &Tensor, temperature: f64, beta: f64, gamma: f64) -> Tensor {
     let softmax = |logits: &Tensor| (logits / temperature).softmax(-1, None::<Kind>);
     let (p, q) = (softmax(student), softmax(teacher));
@@ -145,8 +146,8 @@ fn correlation(one: &Tensor, other: &Tensor, dim: i64) -> Tensor {
     (&one * &other).sum_dim_intlist(dim, false, None::<Kind>) / (norm(&one) * norm(&other) + 1e-8)
 }
 
-/// (z − mean) / (std + 1e-7) over the classes of logits [*, K], with the deviation of a sample (Sun et al., CVPR 2024, as
-/// in their code).
+/// (z − mean) / (std + 1e-7) over the classes of logits [*, K], with the deviation of a sample (Sun et al., CVPR 2024,
+/// as in their code).
 pub fn standardised(logits: &Tensor) -> Tensor {
     let classes = [-1_i64];
     let classes = classes.as_slice();

@@ -71,9 +71,9 @@ impl CrossEntropy {
         self.of_labels(logits, labels).lerp_tensor(&own, &own_share.to_kind(own.kind()))
     }
 
-    /// With class weights or images without labels, the sum over the images is divided by their number, and not by the sum
-    /// of their weights as PyTorch's mean is: so an image counts the same whatever else is in its batch, its part of a
-    /// batch or its rank.
+    /// With class weights or images without labels, the sum over the images is divided by their number, and not by the
+    /// sum of their weights as PyTorch's mean is: so an image counts the same whatever else is in its batch, its part
+    /// of a batch or its rank.
     fn of_labels(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
         if self.is_binary {
             return self.binary(logits, labels);
@@ -84,8 +84,8 @@ impl CrossEntropy {
         let weights = self.class_weights.as_ref().map(|weights| weights.to_kind(logits.kind()));
         logits.cross_entropy_loss(labels, weights.as_ref(), Reduction::None, -1, self.smoothing).mean(None::<Kind>)
     }
-    /// The mean over the images and classes, like timm's `BinaryCrossEntropy`: with smoothing, the label's class has the
-    /// target 1 − ε + ε/K and the others ε/K.
+    /// The mean over the images and classes, like timm's `BinaryCrossEntropy`: with smoothing, the label's class has
+    /// the target 1 − ε + ε/K and the others ε/K.
     fn binary(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
         let classes = logits.size()[1];
         let off = self.smoothing / classes as f64;

@@ -59,9 +59,9 @@ enum Constants {
 }
 
 impl Frozen {
-    /// Computes what depends on weights alone and folds in float32, then converts to `kind`. Weights are laid out for the
-    /// sizes of the program and for `batch_size` images; other sizes give the same values. `fuses` says whether to try
-    /// out on a GPU which steps cuDNN can fuse.
+    /// Computes what depends on weights alone and folds in float32, then converts to `kind`. Weights are laid out for
+    /// the sizes of the program and for `batch_size` images; other sizes give the same values. `fuses` says whether to
+    /// try out on a GPU which steps cuDNN can fuse.
     ///
     /// The fused ReLUs of oneDNN and cuDNN turn NaN into 0, where PyTorch's keeps it. A network whose constants are not
     /// all finite therefore runs without them, so that it shows.
@@ -229,8 +229,8 @@ fn can_fuse(weight: &Tensor, bias: &Tensor, kernel: Kernel, input: [i64; 4], add
     })
 }
 
-/// Whether no weight is NaN or infinite, and no batch norm makes a finite one so. Of those that were computed, after the
-/// first `of_network`, only those of convolutions count: masks may well be infinite. Waits for the device once.
+/// Whether no weight is NaN or infinite, and no batch norm makes a finite one so. Of those that were computed, after
+/// the first `of_network`, only those of convolutions count: masks may well be infinite. Waits for the device once.
 fn constants_are_finite(plan: &Plan, weights: &[Weight], of_network: usize) -> bool {
     let alone = plan.steps.iter().filter_map(|step| FoldedNorm::of(&step.op, &step.inputs));
     let norms = alone.chain(plan.steps.iter().filter_map(|step| step.norm));

@@ -250,7 +250,8 @@ impl Network {
         &self.weights[..self.state]
     }
 
-    /// Indices in [`weights`](Self::weights) of what the head has: of the zoo's networks the classifier's weight and bias.
+    /// Indices in [`weights`](Self::weights) of what the head has: of the zoo's networks the classifier's weight and
+    /// bias.
     #[must_use]
     pub fn head_weights(&self) -> Vec<usize> {
         self.training.head.weights().filter(|&index| index < self.state).collect()

@@ -139,8 +139,8 @@ impl Optimizer {
     }
 
     /// What a resumed run needs, by name: `step` (int64 scalar, steps done) and, per parameter, `momentum.<name>`
-    /// (SGD with momentum) or `exp_avg.<name>` and `exp_avg_sq.<name>` (AdamW, LAMB), float32 of the parameter's shape; and
-    /// `average.<name>` of each averaged tensor.
+    /// (SGD with momentum) or `exp_avg.<name>` and `exp_avg_sq.<name>` (AdamW, LAMB), float32 of the parameter's shape;
+    /// and `average.<name>` of each averaged tensor.
     ///
     /// The tensors share their storage with the optimiser, so the next step changes them. Moments have their
     /// parameter's strides, and so are not always contiguous.

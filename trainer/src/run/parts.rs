@@ -29,8 +29,8 @@ pub fn parts(images: i64, parts: u32) -> impl Iterator<Item = Part> {
     })
 }
 
-/// How many parts a batch is computed in, of `wanted`: the same on all ranks, and none of them empty unless images cannot
-/// be read.
+/// How many parts a batch is computed in, of `wanted`: the same on all ranks, and none of them empty unless images
+/// cannot be read.
 #[must_use]
 pub fn number(wanted: u32, portion: &Portion, world_size: u32) -> u32 {
     let least = u32::try_from(portion.batch_size / world_size.max(1) as usize).unwrap_or(u32::MAX);

@@ -198,8 +198,8 @@ fn int8_is_near_to_float32() {
         [zoo("resnet8", 10), zoo("mobilenet_v2", 10), of_fixture("test_convnext"), of_fixture("test_efficientnet")]
     {
         let facts = int8_difference(&files);
-        // Random weights make some logits as small as what rounding changes, so their mean squares are compared; and each
-        // of mobilenet_v2's 53 layers in series adds its rounding.
+        // Random weights make some logits as small as what rounding changes, so their mean squares are compared; and
+        // each of mobilenet_v2's 53 layers in series adds its rounding.
         let (difference, logit) = (facts["mean_square_difference"].as_f64(), facts["mean_square_logit"].as_f64());
         let (Some(difference), Some(logit)) = (difference, logit) else { panic!("{facts}") };
         assert!(difference > 0.0 && difference < 0.3_f64.powi(2) * logit, "{facts}");

@@ -90,8 +90,8 @@ pub struct Contents {
 /// Get a data set
 ///
 /// Splits, classes with their names and numbers of images, and what was passed over. Of an upload, a name means the
-/// latest version, and `name@version` a certain one. `statistics` has mean and standard deviation, images that are in two
-/// splits, and images that cannot be decoded, once the images were decoded in the background.
+/// latest version, and `name@version` a certain one. `statistics` has mean and standard deviation, images that are in
+/// two splits, and images that cannot be decoded, once the images were decoded in the background.
 #[utoipa::path(get, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "get_dataset",
     params(("name" = String, Path, description = "Name of the data set, or `name@version`")),
     responses((status = 200, body = DatasetDetails)))]
@@ -182,9 +182,9 @@ pub async fn no_such(state: &AppState, name: &str) -> ApiError {
 
 /// Delete a data set
 ///
-/// Of an upload, a name deletes all versions, and `name@version` a certain one. 409 while an unfinished job needs one of
-/// them, and for a directory of the server. The files may be removed from storage a little later, and from the workers'
-/// disks when they need the room.
+/// Of an upload, a name deletes all versions, and `name@version` a certain one. 409 while an unfinished job needs one
+/// of them, and for a directory of the server. The files may be removed from storage a little later, and from the
+/// workers' disks when they need the room.
 #[utoipa::path(delete, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "delete_dataset",
     params(("name" = String, Path, description = "Name of the data set, or `name@version`")),
     responses((status = 204)))]

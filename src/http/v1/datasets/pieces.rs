@@ -1,8 +1,8 @@
 //! `PUT /v1/datasets/{name}?upload=` and `/v1/datasets/{name}/uploads/{upload}`: uploads in pieces.
 //!
 //! A client names its upload, and sends pieces with `Content-Range` (RFC 9110, section 14.5) one after the other, each
-//! from where the last one ended. A piece is stored whole or not at all, so a broken connection costs one piece, whatever
-//! server takes the next.
+//! from where the last one ended. A piece is stored whole or not at all, so a broken connection costs one piece,
+//! whatever server takes the next.
 
 use axum::Json;
 use axum::body::Body;
@@ -230,8 +230,8 @@ async fn assemble(state: &AppState, headers: &HeaderMap, pieces: &[StoredPiece])
     whole.end().await
 }
 
-/// Forgets the pieces of an upload that is complete, or of which nothing can become. If another attempt may succeed, only
-/// the last one goes, so that it can be sent again.
+/// Forgets the pieces of an upload that is complete, or of which nothing can become. If another attempt may succeed,
+/// only the last one goes, so that it can be sent again.
 pub async fn settle(state: &AppState, name: &str, piece: &Piece, stored: &Stored) -> Result<(), ApiError> {
     let is_over = matches!(stored, Ok(_) | Err(ApiError::Invalid { .. } | ApiError::Malformed(_)));
     remove(state, name, &piece.upload, (!is_over).then(|| signed(piece.start))).await

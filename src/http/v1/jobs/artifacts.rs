@@ -30,7 +30,8 @@ pub async fn list(State(state): State<AppState>, id: JobId) -> Result<Json<List<
 ///
 /// With `ETag` (the SHA-256), ranges and conditional requests, as for the student. `export-onnx.json`,
 /// `export-int8.json`, `export-pt2.json` and `export-bundle.json` are the reports on the best student's exports, and
-/// `export-onnx-last.json` and so on those on the last student's. The exports are written for that if they have not been.
+/// `export-onnx-last.json` and so on those on the last student's. The exports are written for that if they have not
+/// been.
 #[utoipa::path(get, path = "/v1/jobs/{id}/artifacts/{name}", tag = "artifacts", operation_id = "get_artifact",
     params(("id" = String, Path, description = "Id of the job"), ("name" = String, Path, description = "Name of the file"),
         ("Range" = Option<String>, Header, description = "A single byte range")),

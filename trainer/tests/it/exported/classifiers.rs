@@ -12,7 +12,8 @@ use super::programs::{B, ints, tensor};
 use crate::classifiers::{assert_resumes_and_verifies, floats, log, standing_still};
 use crate::support::{Workspace, merged, text, trainer};
 
-/// A workspace with the exported networks `teacher.pt2`, with the classes of the data set, and `seven.pt2`, with others.
+/// A workspace with the exported networks `teacher.pt2`, with the classes of the data set, and `seven.pt2`, with
+/// others.
 fn workspace() -> Workspace {
     let workspace = Workspace::new();
     write(residual(false), &workspace.path("teacher.pt2"), 0);
