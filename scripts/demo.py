@@ -17,11 +17,12 @@ import pathlib
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import time
 from datetime import datetime
+
+from seeds import print_seeds, print_table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target/release/distillery"
@@ -38,7 +39,7 @@ JOBS = {
     "student-sdd": "SDD-KD student",
 }
 STUDENTS = [name for name in JOBS if name != "teacher"]
-# Of the names of jobs in the lines of progress.
+# Characters of the longest name of a job in the lines of progress.
 WIDTH = max(map(len, JOBS.values())) + len(", seed 0")
 # Differences by seed that the table shows: what is compared, and with what.
 PAIRS = [("student-kd", "student-alone"), ("student-sdd", "student-kd")]
@@ -49,9 +50,6 @@ BUDGET = 120
 RESERVE = 10
 MOST_SEEDS = 6
 MOST_WANTED = 100
-# The quantile 0.975 of Student's t for 1, 2, … degrees of freedom. It falls further, down to 1.96: with more seeds than
-# these, the last one claims too little, never too much.
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 class Failure(Exception):
@@ -253,58 +251,6 @@ def evaluate(job, student):
     return json.loads(done.stdout)
 
 
-def print_table(head, rows, left=2):
-    """Prints rows of text below a head, the first `left` columns flush left."""
-    rows = [head, *rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    for row in rows:
-        cells = [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths))]
-        print("  " + "   ".join(cells).rstrip())
-
-
-def spread(values):
-    """Mean and standard deviation (of the sample), which one value does not have."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
-
-
-def interval(differences, resolution):
-    """The 95 % confidence interval of the mean of differences by seed, in points. Accuracies are multiples of
-    `resolution`, so differences that happen to be equal still deviate by as much."""
-    quantile = T_QUANTILES[min(len(differences) - 1, len(T_QUANTILES)) - 1]
-    half = quantile * max(statistics.stdev(differences), resolution) / len(differences) ** 0.5
-    mean = statistics.mean(differences)
-    return mean - half, mean + half
-
-
-def verdict(name, other, differences, resolution):
-    """What the differences by seed tell, and no more."""
-    if len(differences) < 2:
-        return "one seed tells nothing: set SEEDS=6"
-    low, high = interval(differences, resolution)
-    said = f"95 % interval {low:+.2f} to {high:+.2f}: "
-    if low > 0 or high < 0:
-        return f"{said}{name} is {'better' if low > 0 else 'worse'} with this teacher on these images"
-    return f"{said}these {len(differences)} seeds do not tell which of {name} and {other} is better"
-
-
-def print_seeds(last, images):
-    """Prints the last top-1 accuracies by student and seed, and the differences by seed. `last` has a list per student."""
-    seeds = len(last[STUDENTS[0]])
-    resolution = 100 / images
-    of = "one seed" if seeds == 1 else f"{seeds} seeds, mean ± standard deviation"
-    print(f"\nTop-1 after the last epoch, {of}; one of the {images} evaluation images is {resolution:.2f} points:\n")
-    head = ("", "top-1, %", *(f"seed {seed}" for seed in range(seeds)))
-    row = lambda name: (JOBS[name], spread(last[name]), *(f"{value:.2f}" for value in last[name]))
-    print_table(head, [row(name) for name in STUDENTS], left=1)
-    print("\nDifference by seed, in points:\n")
-    for name, other in PAIRS:
-        differences = [one - two for one, two in zip(last[name], last[other])]
-        mean = ("+" if statistics.mean(differences) >= 0 else "") + spread(differences)
-        print(f"  {JOBS[name]} − {JOBS[other]}: {mean}; {verdict(JOBS[name], JOBS[other], differences, resolution)}")
-    print("\nThese are eight epochs of small digits. docs/fidelity.md says what longer runs have shown.", flush=True)
-
-
 def free_port(wanted):
     """The wanted port or the next free one, bound as the server would bind it; any free one for 0."""
     for port in range(wanted, wanted + 50):
@@ -369,7 +315,7 @@ def run(server):
         size = f"{student.stat().st_size / 1000:,.0f} kB"
         rows.append((title, job["spec"]["student"]["architecture"], f"{measured['top1']:.2f} %", f"{parameters:,}", size))
     print_table(("", "architecture", "top-1", "parameters", "file"), rows)
-    print_seeds({name: [job["result"]["last_top1"] for job in of] for name, of in jobs.items()}, images)
+    print_seeds({name: [job["result"]["last_top1"] for job in of] for name, of in jobs.items()}, JOBS, PAIRS, images)
     print(f"\nThe students are in {(DATA / 'students').relative_to(ROOT)}/.", flush=True)
 
 
