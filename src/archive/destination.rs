@@ -6,8 +6,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::faults::{Faults, shown};
-use super::{Error, Limits, Unpacked};
+use super::faults::{ArchiveFaults, shown};
+use super::limits::{Error, Limits, Unpacked};
 use crate::dataset;
 use crate::text::counted;
 
@@ -19,17 +19,27 @@ const LONGEST_NAME: usize = 255;
 const DEEPEST: usize = 40;
 /// Bytes that an entry counts for besides its content: each takes some of the disk.
 const ENTRY: u64 = 512;
-/// After so many faults the rest of the archive is not looked at.
+/// Number of faults after which the rest of the archive is not read.
 const MOST_FAULTS: u64 = 1000;
 const BUFFER: usize = 256 << 10;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     File,
     Directory,
-    /// What is refused, with its article.
+    /// Neither, and so refused: what it is, with its article.
     Other(&'static str),
+}
+
+/// What an archive says of an entry before its content.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ArchiveEntry<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) kind: EntryKind,
+    pub(super) size: u64,
+    /// Whether the next entry comes after its content, so that passing over it means reading it.
+    pub(super) is_streamed: bool,
 }
 
 /// Why unpacking ends before the end of the archive.
@@ -51,7 +61,7 @@ pub(super) struct Destination<'a> {
     limits: Limits,
     /// Bytes, with [`ENTRY`] for each entry, that an archive of this size may unpack to.
     allowance: u64,
-    faults: Faults,
+    faults: ArchiveFaults,
     entries: u64,
     files: u64,
     bytes: u64,
@@ -70,7 +80,7 @@ impl<'a> Destination<'a> {
             root,
             limits,
             allowance,
-            faults: Faults::default(),
+            faults: ArchiveFaults::default(),
             entries: 0,
             files: 0,
             bytes: 0,
@@ -90,7 +100,7 @@ impl<'a> Destination<'a> {
         self.faults.add(fault);
     }
 
-    /// What came of it.
+    /// Returns what came of the archive, once its reader has ended with `outcome`.
     pub(super) fn finish(mut self, outcome: Result<(), Halt>) -> Result<Unpacked, Error> {
         match outcome {
             Err(Halt::Io(error)) => return Err(Error::Io(error)),
@@ -109,15 +119,9 @@ impl<'a> Destination<'a> {
         Ok(Unpacked { files: self.files, bytes: self.bytes, notes: notes.into_iter().collect() })
     }
 
-    /// Takes an entry of an archive. `size` is what the archive says of it, and `is_streamed` whether passing over it
-    /// means reading it.
-    pub(super) fn add(
-        &mut self,
-        name: &[u8],
-        kind: Kind,
-        (size, is_streamed): (u64, bool),
-        content: &mut dyn Read,
-    ) -> Result<(), Halt> {
+    /// Takes an entry: makes it, or notes why not.
+    pub(super) fn add(&mut self, entry: ArchiveEntry<'_>, content: &mut dyn Read) -> Result<(), Halt> {
+        let ArchiveEntry { name, kind, size, is_streamed } = entry;
         self.entries += 1;
         if self.entries > self.limits.entries {
             let most = self.limits.entries;
@@ -126,15 +130,15 @@ impl<'a> Destination<'a> {
         }
         let path = match (kind, relative(name)) {
             (_, Err(fault)) => Err(format!("{} {fault}", shown(name))),
-            (_, Ok(Target::Hidden)) => {
+            (_, Ok(EntryPath::Hidden)) => {
                 self.hidden += 1;
                 self.first_hidden.get_or_insert_with(|| shown(name));
                 return if is_streamed { self.count(size) } else { Ok(()) };
             }
-            (Kind::Other(what), Ok(_)) => {
+            (EntryKind::Other(what), Ok(_)) => {
                 Err(format!("{} is {what}: only files and directories are taken", shown(name)))
             }
-            (_, Ok(Target::Kept(path))) => Ok(path),
+            (_, Ok(EntryPath::Kept(path))) => Ok(path),
         };
         let path = match path {
             Ok(path) => path,
@@ -147,12 +151,12 @@ impl<'a> Destination<'a> {
             }
         };
         match kind {
-            Kind::Directory => self.make_directory(&path, name),
+            EntryKind::Directory => self.make_directory(&path, name),
             _ => self.write(&path, name, content),
         }
     }
 
-    /// Counts bytes that were read, and ends what is too large.
+    /// Counts bytes that were read, and refuses the archive if they are too many.
     fn count(&mut self, bytes: u64) -> Result<(), Halt> {
         self.seen = self.seen.saturating_add(bytes);
         let Limits { bytes: most, growth, .. } = self.limits;
@@ -215,7 +219,7 @@ impl<'a> Destination<'a> {
     }
 
     fn copy(&mut self, mut file: Option<File>, name: &[u8], content: &mut dyn Read) -> Result<(), Halt> {
-        // Taken, since counting needs all of `self`.
+        // Taken out, since `count` needs all of `self`.
         let mut buffer = std::mem::take(&mut self.buffer);
         let outcome = loop {
             match content.read(&mut buffer) {
@@ -245,21 +249,22 @@ impl<'a> Destination<'a> {
     }
 }
 
-/// Whether something that is no directory is where one is to be.
+/// Whether a directory cannot be made because something else has its name.
 fn is_in_the_way(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory)
 }
 
 /// Where an entry goes.
 #[derive(Debug, PartialEq, Eq)]
-enum Target {
+enum EntryPath {
     Kept(PathBuf),
     /// Nowhere: data sets do not read it.
     Hidden,
 }
 
-/// The path of an entry below the directory, or what is wrong with its name, as a predicate.
-fn relative(name: &[u8]) -> Result<Target, String> {
+/// The path of an entry below the directory, or what is wrong with its name: the rest of a sentence that begins with
+/// the name.
+fn relative(name: &[u8]) -> Result<EntryPath, String> {
     let Ok(text) = std::str::from_utf8(name) else {
         return Err("has a name that is not valid UTF-8: rename it".to_owned());
     };
@@ -286,7 +291,7 @@ fn relative(name: &[u8]) -> Result<Target, String> {
         return Err(format!("lies {} directories deep; at most {DEEPEST} are taken", parts.len() - 1));
     }
     let is_hidden = parts.iter().any(|part| dataset::is_passed_over(part));
-    Ok(if is_hidden { Target::Hidden } else { Target::Kept(parts.iter().collect()) })
+    Ok(if is_hidden { EntryPath::Hidden } else { EntryPath::Kept(parts.iter().collect()) })
 }
 
 #[cfg(test)]
@@ -296,13 +301,13 @@ mod tests {
     #[test]
     fn names_stay_below_the_directory_or_are_refused() {
         let kept = |name: &str| match relative(name.as_bytes()) {
-            Ok(Target::Kept(path)) => path.to_str().unwrap().to_owned(),
+            Ok(EntryPath::Kept(path)) => path.to_str().unwrap().to_owned(),
             other => panic!("{name}: {other:?}"),
         };
         assert_eq!(kept("./train//cat/1.png"), "train/cat/1.png");
         assert_eq!(kept("train/cat..s/1..png"), "train/cat..s/1..png");
         for hidden in [".git/config", "__MACOSX/train/cat/._1.png", "train/cat/.DS_Store"] {
-            assert_eq!(relative(hidden.as_bytes()), Ok(Target::Hidden), "{hidden}");
+            assert_eq!(relative(hidden.as_bytes()), Ok(EntryPath::Hidden), "{hidden}");
         }
         let long = "n".repeat(256);
         let deep = "d/".repeat(41);

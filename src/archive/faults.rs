@@ -9,12 +9,12 @@ const SHOWN: usize = 120;
 
 /// All faults of an archive, of which the first are named.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Faults {
+pub struct ArchiveFaults {
     named: Vec<String>,
     more: u64,
 }
 
-impl Faults {
+impl ArchiveFaults {
     #[must_use]
     pub fn one(fault: String) -> Self {
         Self { named: vec![fault], more: 0 }
@@ -44,7 +44,7 @@ impl Faults {
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for ArchiveFaults {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.lines().join("; "))
     }

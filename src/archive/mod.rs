@@ -9,16 +9,18 @@
 mod bridge;
 mod destination;
 mod faults;
+mod limits;
 mod pack;
 mod tar;
 mod zip;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
 pub use bridge::{ChannelReader, ChannelWriter};
-pub use faults::Faults;
+pub use faults::ArchiveFaults;
+pub use limits::{Error, Limits, Unpacked};
 pub use pack::pack;
 
 use destination::Destination;
@@ -27,28 +29,6 @@ use destination::Destination;
 const HEAD: usize = 512;
 /// Most memory that a zstd stream may ask for, as a power of two in bytes: what `zstd` itself accepts by default.
 const ZSTD_WINDOW: u32 = 27;
-
-/// How much an archive may contain.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Bytes of all files.
-    pub bytes: u64,
-    /// Files and directories.
-    pub entries: u64,
-    /// How many times its own size an archive may unpack to, beyond [`Limits::FREE_GROWTH`] bytes.
-    pub growth: u64,
-}
-
-impl Limits {
-    /// Bytes that any archive may unpack to.
-    pub const FREE_GROWTH: u64 = 64 << 20;
-
-    /// Those of an archive that may unpack to so many bytes.
-    #[must_use]
-    pub fn new(bytes: u64) -> Self {
-        Self { bytes, entries: 2_000_000, growth: 100 }
-    }
-}
 
 /// The format of a file, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,30 +78,8 @@ impl Format {
         let mut head = Vec::with_capacity(HEAD);
         file.take(HEAD as u64).read_to_end(&mut head)?;
         file.rewind()?;
-        Self::of(&head).map_err(|what| Error::Refused(Faults::one(format!("the file {what}"))))
+        Self::of(&head).map_err(|what| Error::Refused(ArchiveFaults::one(format!("the file {what}"))))
     }
-}
-
-/// What was unpacked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unpacked {
-    /// Number of files.
-    pub files: u64,
-    /// Bytes of all files.
-    pub bytes: u64,
-    /// What was left out.
-    pub notes: Vec<String>,
-}
-
-/// Why an archive was not unpacked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The archive is at fault.
-    #[error("the archive cannot be used: {0}")]
-    Refused(Faults),
-    /// A file of this machine cannot be read or written.
-    #[error(transparent)]
-    Io(#[from] io::Error),
 }
 
 /// Unpacks an archive into an empty directory. If it fails, the directory has parts of it.

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read};
 
 use ::tar::{Archive, EntryType, Header, PaxExtensions};
 
-use super::destination::{Destination, Halt, Kind};
+use super::destination::{ArchiveEntry, Destination, EntryKind, Halt};
 use super::faults::shown;
 
 /// Longest header that names the next entry, in bytes.
@@ -31,7 +31,7 @@ pub(super) fn is_header(head: &[u8]) -> bool {
         .iter()
         .enumerate()
         .map(|(at, byte)| match at {
-            // Of the field itself, blanks count.
+            // The checksum is computed with blanks in its own field.
             148..156 => u32::from(b' '),
             _ => u32::from(*byte),
         })
@@ -72,10 +72,10 @@ pub(super) fn unpack(mut stream: impl Read, to: &mut Destination<'_>) -> Result<
             _ => {
                 let Announced { name, fault } = std::mem::take(&mut announced);
                 let name = name.unwrap_or_else(|| entry.path_bytes().into_owned());
-                let kind = fault.map_or_else(|| kind(entry_type, &name), Kind::Other);
-                to.add(&name, kind, (size, true), &mut entry)?;
+                let kind = fault.map_or_else(|| kind(entry_type, &name), EntryKind::Other);
+                to.add(ArchiveEntry { name: &name, kind, size, is_streamed: true }, &mut entry)?;
                 if fault == Some(LARGE) {
-                    // Where the next header is, is not known.
+                    // Its header does not say how long it is, so the place of the next header is not known.
                     return Err(Halt::Refused);
                 }
             }
@@ -115,30 +115,30 @@ impl Announced {
                     }
                 }
             }
-            // The target of a link, which is refused; what holds for the whole archive, such as the commit of
-            // `git archive`.
+            // The target of a link, which is refused anyway, and headers for the whole archive, such as the commit
+            // that `git archive` notes.
             _ => {}
         }
     }
 }
 
-fn kind(entry_type: EntryType, name: &[u8]) -> Kind {
+fn kind(entry_type: EntryType, name: &[u8]) -> EntryKind {
     match entry_type {
-        EntryType::Directory => Kind::Directory,
+        EntryType::Directory => EntryKind::Directory,
         // As the oldest format marks directories.
-        EntryType::Regular if name.ends_with(b"/") => Kind::Directory,
-        EntryType::Regular | EntryType::Continuous => Kind::File,
-        EntryType::Symlink => Kind::Other("a symbolic link"),
-        EntryType::Link => Kind::Other("a hard link"),
-        EntryType::Char | EntryType::Block => Kind::Other("a device"),
-        EntryType::Fifo => Kind::Other("a pipe"),
-        EntryType::GNUSparse => Kind::Other(SPARSE),
-        _ => Kind::Other("of a kind that is unknown"),
+        EntryType::Regular if name.ends_with(b"/") => EntryKind::Directory,
+        EntryType::Regular | EntryType::Continuous => EntryKind::File,
+        EntryType::Symlink => EntryKind::Other("a symbolic link"),
+        EntryType::Link => EntryKind::Other("a hard link"),
+        EntryType::Char | EntryType::Block => EntryKind::Other("a device"),
+        EntryType::Fifo => EntryKind::Other("a pipe"),
+        EntryType::GNUSparse => EntryKind::Other(SPARSE),
+        _ => EntryKind::Other("of a kind that is unknown"),
     }
 }
 
 fn damaged(error: io::Error, to: &mut Destination<'_>) -> Result<(), Halt> {
-    // A channel whose other end has failed, and a file that cannot be read, are no fault of the archive.
+    // A channel whose other end has failed, or a file that cannot be read, is not the archive's fault.
     if error.raw_os_error().is_some() || error.kind() == ErrorKind::BrokenPipe {
         return Err(Halt::Io(error));
     }

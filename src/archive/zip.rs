@@ -8,7 +8,7 @@ use ::zip::read::{ArchiveOffset, Config};
 use ::zip::result::ZipError;
 use ::zip::{CompressionMethod, ZipArchive};
 
-use super::destination::{Destination, Halt, Kind};
+use super::destination::{ArchiveEntry, Destination, EntryKind, Halt};
 use super::faults::shown;
 
 /// Where an archive's last record may be: it has a comment of up to 64 KiB.
@@ -17,7 +17,7 @@ const TAIL: u64 = 22 + 65_535;
 const HEADER: usize = 46;
 
 pub(super) fn unpack(file: &File, to: &mut Destination<'_>) -> Result<(), Halt> {
-    // Before the directory is read into memory.
+    // Checked before the directory is read into memory.
     let entries = announced_entries(file)?;
     if entries > to.limits().entries {
         let most = to.limits().entries;
@@ -41,17 +41,22 @@ pub(super) fn unpack(file: &File, to: &mut Destination<'_>) -> Result<(), Halt> 
                 Ok(entry) => entry,
                 Err(error) => return damaged(error, "its directory", to),
             };
-            let kind = kind(entry.unix_mode(), entry.is_dir(), entry.is_symlink(), entry.encrypted());
-            let readable = matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated);
-            let kind = if kind == Kind::File && !readable { Kind::Other(OTHER_METHOD) } else { kind };
-            (entry.name_raw().to_vec(), kind, entry.size())
+            let flags = EntryFlags {
+                mode: entry.unix_mode(),
+                is_directory: entry.is_dir(),
+                is_link: entry.is_symlink(),
+                is_encrypted: entry.encrypted(),
+                method: entry.compression(),
+            };
+            (entry.name_raw().to_vec(), flags.kind(), entry.size())
         };
-        if kind != Kind::File {
-            to.add(&name, kind, (size, false), &mut io::empty())?;
+        let head = ArchiveEntry { name: &name, kind, size, is_streamed: false };
+        if kind != EntryKind::File {
+            to.add(head, &mut io::empty())?;
             continue;
         }
         match archive.by_index(index) {
-            Ok(mut entry) => to.add(&name, kind, (size, false), &mut entry)?,
+            Ok(mut content) => to.add(head, &mut content)?,
             Err(error) => return damaged(error, &shown(&name), to),
         }
     }
@@ -60,20 +65,34 @@ pub(super) fn unpack(file: &File, to: &mut Destination<'_>) -> Result<(), Halt> 
 
 const OTHER_METHOD: &str = "packed by another method than deflate (pack it again with zip)";
 
-fn kind(mode: Option<u32>, is_directory: bool, is_link: bool, is_encrypted: bool) -> Kind {
-    const TYPE: u32 = 0o170_000;
-    if is_encrypted {
-        return Kind::Other("encrypted (pack it again without a password)");
-    }
-    if is_link {
-        return Kind::Other("a symbolic link");
-    }
-    match mode.map(|mode| mode & TYPE) {
-        Some(0o020_000 | 0o060_000) => Kind::Other("a device"),
-        Some(0o010_000) => Kind::Other("a pipe"),
-        Some(0o140_000) => Kind::Other("a socket"),
-        _ if is_directory => Kind::Directory,
-        _ => Kind::File,
+/// What the directory of an archive says about the kind of an entry.
+struct EntryFlags {
+    /// As on Unix, if the archive has it.
+    mode: Option<u32>,
+    is_directory: bool,
+    is_link: bool,
+    is_encrypted: bool,
+    method: CompressionMethod,
+}
+
+impl EntryFlags {
+    fn kind(&self) -> EntryKind {
+        /// The bits of a mode that tell the kind of a file.
+        const TYPE: u32 = 0o170_000;
+        if self.is_encrypted {
+            return EntryKind::Other("encrypted (pack it again without a password)");
+        }
+        if self.is_link {
+            return EntryKind::Other("a symbolic link");
+        }
+        match self.mode.map(|mode| mode & TYPE) {
+            Some(0o020_000 | 0o060_000) => EntryKind::Other("a device"),
+            Some(0o010_000) => EntryKind::Other("a pipe"),
+            Some(0o140_000) => EntryKind::Other("a socket"),
+            _ if self.is_directory => EntryKind::Directory,
+            _ if matches!(self.method, CompressionMethod::Stored | CompressionMethod::Deflated) => EntryKind::File,
+            _ => EntryKind::Other(OTHER_METHOD),
+        }
     }
 }
 

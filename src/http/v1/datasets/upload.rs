@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 use super::details::{self, DatasetDetails};
 use super::pieces::{self, PartialUpload};
 use super::shards::{self, PendingShards, ShardPlace, UploadParameters};
-use crate::archive::{self, ChannelWriter, Faults, Format, Limits};
+use crate::archive::{self, ChannelWriter, Format, Limits};
 use crate::artifacts::{self, keys};
 use crate::dataset::{self, Dataset, DatasetClasses, DatasetOptions, DatasetSummary};
 use crate::dataset_cache;
@@ -262,7 +262,7 @@ pub fn refused(error: archive::Error) -> ApiError {
     match error {
         archive::Error::Io(error) => full(error),
         archive::Error::Refused(faults) => {
-            let listed: Vec<_> = Faults::lines(&faults).into_iter().map(|line| fault("", line)).collect();
+            let listed: Vec<_> = faults.lines().into_iter().map(|line| fault("", line)).collect();
             let detail = match listed.as_slice() {
                 [only] => format!("the archive cannot be used: {}", only.detail),
                 several => format!("the archive cannot be used: it has {} faults, listed in errors", several.len()),

@@ -1,0 +1,49 @@
+//! How much an archive may contain, and what came of unpacking it.
+
+use std::io;
+
+use super::faults::ArchiveFaults;
+
+/// How much an archive may contain.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Files and directories.
+    pub entries: u64,
+    /// How many times its own size an archive may unpack to, beyond [`Limits::FREE_GROWTH`] bytes.
+    pub growth: u64,
+}
+
+impl Limits {
+    /// Bytes that any archive may unpack to.
+    pub const FREE_GROWTH: u64 = 64 << 20;
+
+    /// Those of an archive that may unpack to so many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self { bytes, entries: 2_000_000, growth: 100 }
+    }
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Number of files.
+    pub files: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// What was left out.
+    pub notes: Vec<String>,
+}
+
+/// Why an archive was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive is at fault.
+    #[error("the archive cannot be used: {0}")]
+    Refused(ArchiveFaults),
+    /// A file of this machine cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
