@@ -75,7 +75,7 @@ async fn shards_of_other_things_are_refused() {
     let api = Api::start().await;
     api.upload_dataset("folder", zip(&pets())).await.expect(201);
     api.upload_dataset("folder?split=train", shard(2, 1)).await.says(409, &["does not consist of parquet shards"]);
-    api.upload_dataset("pets?split=train", zip(&pets())).await.says(422, &["is no parquet shard"]);
+    api.upload_dataset("pets?split=train", zip(&pets())).await.says(422, &["is not a parquet shard"]);
     api.upload_dataset("pets?split=train", b"PAR1 and nothing else PAR1".to_vec())
         .await
         .says(422, &["pets/train-00000-of-00001.parquet"]);

@@ -5,6 +5,7 @@ pub mod images;
 pub mod pieces;
 pub mod shards;
 pub mod upload;
+mod version;
 
 use std::collections::HashMap;
 use std::io;

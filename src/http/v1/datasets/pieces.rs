@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::upload::{Stored, check_space};
+use super::shards::UploadOutcome;
+use super::version::check_space;
 use crate::artifacts::keys;
 use crate::dataset;
 use crate::db::dataset_pieces::{self, StoredPiece};
@@ -31,7 +32,7 @@ const LONGEST_NAME: usize = 64;
 
 /// A piece of an upload.
 #[derive(Debug, Clone)]
-pub struct Piece {
+pub struct UploadPiece {
     pub upload: String,
     start: u64,
     size: u64,
@@ -52,7 +53,7 @@ pub struct PartialUpload {
 }
 
 /// Which piece a request sends; `None` if it sends the whole.
-pub fn of_request(upload: Option<String>, headers: &HeaderMap) -> Result<Option<Piece>, ApiError> {
+pub fn of_request(upload: Option<String>, headers: &HeaderMap) -> Result<Option<UploadPiece>, ApiError> {
     let range = headers.get(CONTENT_RANGE);
     let (upload, range) = match (upload, range) {
         (None, None) => return Ok(None),
@@ -79,7 +80,7 @@ pub fn of_request(upload: Option<String>, headers: &HeaderMap) -> Result<Option<
     if start > last || last >= total || i64::try_from(total).is_err() {
         return Err(wrong());
     }
-    Ok(Some(Piece { upload, start, size: last - start + 1, total }))
+    Ok(Some(UploadPiece { upload, start, size: last - start + 1, total }))
 }
 
 const NAME_RULE: &str = "expected 1 to 64 letters, digits and characters of _-";
@@ -93,7 +94,7 @@ fn is_name(upload: &str) -> bool {
 pub async fn receive(
     state: &AppState,
     name: &str,
-    piece: &Piece,
+    piece: &UploadPiece,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Result<Upload, PartialUpload>, ApiError> {
@@ -129,7 +130,7 @@ pub async fn receive(
 }
 
 /// Refuses a piece that does not follow those that have come.
-fn check_place(before: &[StoredPiece], piece: &Piece) -> Result<(), ApiError> {
+fn check_place(before: &[StoredPiece], piece: &UploadPiece) -> Result<(), ApiError> {
     let received = received(before);
     if let Some(first) = before.first()
         && first.total_bytes.unsigned_abs() != piece.total
@@ -174,7 +175,12 @@ fn lost() -> ApiError {
     ApiError::conflict("the upload was given up or deleted in the meantime: begin again at byte 0")
 }
 
-async fn store(state: &AppState, name: &str, piece: &Piece, upload: Upload) -> Result<Vec<StoredPiece>, ApiError> {
+async fn store(
+    state: &AppState,
+    name: &str,
+    piece: &UploadPiece,
+    upload: Upload,
+) -> Result<Vec<StoredPiece>, ApiError> {
     let new = StoredPiece {
         start_at: signed(piece.start),
         size_bytes: signed(piece.size),
@@ -232,7 +238,12 @@ async fn assemble(state: &AppState, headers: &HeaderMap, pieces: &[StoredPiece])
 
 /// Forgets the pieces of an upload that is complete, or of which nothing can become. If another attempt may succeed,
 /// only the last one goes, so that it can be sent again.
-pub async fn settle(state: &AppState, name: &str, piece: &Piece, stored: &Stored) -> Result<(), ApiError> {
+pub async fn settle(
+    state: &AppState,
+    name: &str,
+    piece: &UploadPiece,
+    stored: &Result<UploadOutcome, ApiError>,
+) -> Result<(), ApiError> {
     let is_over = matches!(stored, Ok(_) | Err(ApiError::Invalid { .. } | ApiError::Malformed(_)));
     remove(state, name, &piece.upload, (!is_over).then(|| signed(piece.start))).await
 }

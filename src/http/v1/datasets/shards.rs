@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::upload::{self, Inspected};
+use super::version::{self, Inspected, StoredVersion};
 use crate::archive::Format;
 use crate::artifacts::keys;
 use crate::dataset::{self, Dataset, DatasetFormat, DatasetOptions};
@@ -29,7 +29,7 @@ const MOST_SHARDS: i64 = 100_000;
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub struct UploadParameters {
+pub struct DatasetUploadParameters {
     /// The body is a parquet shard of this split, which takes the place of the split that the data set has. Without it,
     /// the body is an archive of the whole data set.
     split: Option<String>,
@@ -76,7 +76,7 @@ pub struct PendingSplit {
     pub missing: Vec<i32>,
 }
 
-impl UploadParameters {
+impl DatasetUploadParameters {
     /// Which shard the upload is; `None` for an archive.
     pub fn place(self) -> Result<Option<ShardPlace>, ApiError> {
         let Self { split, shard, shards, upload: _ } = self;
@@ -108,34 +108,35 @@ async fn latest(state: &AppState, name: &str) -> Result<Option<UploadedDataset>,
     Ok(latest.map(|found| found.read).transpose()?)
 }
 
-/// Refuses shards of what does not consist of shards.
+/// What became of a whole upload.
+#[derive(Debug)]
+pub enum UploadOutcome {
+    Version(StoredVersion),
+    /// It is a shard that waits for others of its split.
+    Waiting(PendingShards),
+}
+
+/// Refuses shards for a data set that does not consist of shards.
 pub async fn check(state: &AppState, name: &str) -> Result<(), ApiError> {
     match latest(state, name).await? {
         Some(latest) if latest.summary.format != DatasetFormat::Parquet => Err(ApiError::conflict(format!(
-            "{} does not consist of parquet shards, so that none can be added: upload a whole archive, or use another \
-             name",
+            "{} does not consist of parquet shards, so none can be added: upload a whole archive, or use another name",
             latest.id
         ))),
         _ => Ok(()),
     }
 }
 
-/// Stores a shard. Once all shards of its split are there, they become a version, whose id is returned, and whether it
-/// is new.
-pub async fn store(
-    state: &AppState,
-    upload: Upload,
-    name: &str,
-    place: ShardPlace,
-) -> Result<Result<(String, bool), PendingShards>, ApiError> {
-    if Format::of_file(upload.file()).map_err(upload::refused)? != Format::Parquet {
+/// Stores a shard. Once all shards of its split are there, they become a version.
+pub async fn store(state: &AppState, upload: Upload, name: &str, place: ShardPlace) -> Result<UploadOutcome, ApiError> {
+    if Format::of_file(upload.file()).map_err(version::refused)? != Format::Parquet {
         return Err(ApiError::invalid(
-            "the file is no parquet shard: leave out split to upload an archive of the whole data set",
+            "the file is not a parquet shard: leave out split to upload an archive of the whole data set",
         ));
     }
     let upload = check_shard(state, upload, name, &place).await?;
     let waiting = dataset_shards::size(&state.pool).await?;
-    upload::check_space(state, "", upload.size.saturating_add(waiting)).await?;
+    version::check_space(state, "", upload.size.saturating_add(waiting)).await?;
     let sha256 = upload.sha256.clone();
     let key = keys::dataset(&sha256, &keys::unique());
     file_deletions::announce(&state.pool, &key).await?;
@@ -158,15 +159,15 @@ pub async fn store(
     let is_whole = |name: &str| splits.iter().any(|split| split.split == name && split.missing.is_empty());
     if !is_whole(&new.split) {
         let expires_at = waiting.iter().map(|shard| shard.expires_at).min().unwrap_or_else(Utc::now);
-        return Ok(Err(PendingShards { name: name.to_owned(), splits, expires_at }));
+        return Ok(UploadOutcome::Waiting(PendingShards { name: name.to_owned(), splits, expires_at }));
     }
     let waiting: Vec<_> = waiting.into_iter().filter(|shard| is_whole(&shard.split)).collect();
-    let made = upload::admit(state, assemble(state, name, &waiting).await?).await?;
+    let version = version::admit(state, assemble(state, name, &waiting).await?).await?;
     let keys: Vec<String> = waiting.into_iter().map(|shard| shard.key).collect();
     for file in dataset_shards::forget(&state.pool, name, Shards::Under(&keys)).await? {
         removals::start(&state.pool, &state.artifacts, file).await;
     }
-    Ok(Ok(made))
+    Ok(UploadOutcome::Version(version))
 }
 
 /// Refuses a shard that no data set could have.
@@ -178,7 +179,7 @@ async fn check_shard(state: &AppState, upload: Upload, name: &str, place: &Shard
         let (base, path) = (workspace.files(), workspace.files().join(&name));
         // A copy, since the file has no name by which it could be opened again.
         fs::copy(upload.path(), path.join(file_name(&split, 0, 1))).map_err(full)?;
-        let wrong = |error: dataset::Error| upload::wrong(&error, &base);
+        let wrong = |error: dataset::Error| version::wrong(&error, &base);
         Dataset::open(&path, &DatasetOptions::default()).map_err(wrong)?.labels(&split).map_err(wrong)?;
         drop(turn);
         Ok(upload)
@@ -212,7 +213,7 @@ fn splits(waiting: &[StoredShard]) -> Vec<PendingSplit> {
     splits.into_iter().map(split).collect()
 }
 
-/// Puts shards and the other splits of the latest version together.
+/// Puts the shards together with the other splits of the latest version.
 async fn assemble(state: &AppState, name: &str, waiting: &[StoredShard]) -> Result<Inspected, ApiError> {
     let turn = state.uploads.unpacking().await;
     let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
@@ -234,7 +235,7 @@ async fn assemble(state: &AppState, name: &str, waiting: &[StoredShard]) -> Resu
         let path = workspace.files().join(&own);
         if let Some(files) = &files {
             let before = Dataset::open(&files.path, &DatasetOptions::default());
-            let before = before.map_err(|error| upload::wrong(&error, files.base()))?;
+            let before = before.map_err(|error| version::wrong(&error, files.base()))?;
             for split in before.splits().into_iter().filter(|split| !replaced.contains(split)) {
                 let shards = before.files(&split);
                 for (number, shard) in shards.iter().enumerate() {
@@ -244,7 +245,7 @@ async fn assemble(state: &AppState, name: &str, waiting: &[StoredShard]) -> Resu
                 }
             }
         }
-        let inspected = upload::describe(workspace, &own, Vec::new());
+        let inspected = version::describe(workspace, &own, Vec::new());
         drop(turn);
         inspected
     });

@@ -1,0 +1,260 @@
+//! Makes a version of a data set out of the files of an upload: unpacks and checks them, stores them as one tar, and
+//! inserts the row that names it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use chrono::Utc;
+use sha2::{Digest, Sha256};
+use sqlx::types::Json as Jsonb;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::archive::{self, ChannelWriter, Format, Limits};
+use crate::artifacts::{self, keys};
+use crate::dataset::{self, Dataset, DatasetClasses, DatasetOptions, DatasetSummary};
+use crate::dataset_cache;
+use crate::db::datasets::{self, Inserted, StoredDataset, UploadedDataset};
+use crate::db::{checkpoints, file_deletions};
+use crate::http::AppState;
+use crate::http::error::ApiError;
+use crate::http::extract::fault;
+use crate::http::uploads::{Upload, full};
+use crate::http::workspace::Workspace;
+use crate::removals;
+
+/// A version that an upload has become.
+#[derive(Debug)]
+pub struct StoredVersion {
+    /// `name@version`
+    pub id: String,
+    /// False if the same files were uploaded under this name before.
+    pub is_new: bool,
+}
+
+/// The files of an upload, and what they were found to be.
+pub struct Inspected {
+    /// Has the files in a directory with the data set's name.
+    workspace: Workspace,
+    stored: StoredDataset,
+    summary: DatasetSummary,
+    classes: DatasetClasses,
+}
+
+/// Stores the data set in an archive, if it is one.
+pub async fn store(state: &AppState, upload: Upload, name: &str) -> Result<StoredVersion, ApiError> {
+    let turn = state.uploads.unpacking().await;
+    let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
+    let limit = limit(state);
+    let inspected = tokio::task::spawn_blocking(move || {
+        let inspected = inspect(upload.file(), &spool, &own, limit);
+        drop((upload, turn));
+        inspected
+    });
+    admit(state, inspected.await.map_err(anyhow::Error::from)??).await
+}
+
+/// Stores a data set if there is space.
+pub async fn admit(state: &AppState, inspected: Inspected) -> Result<StoredVersion, ApiError> {
+    let _turn = state.uploads.storing().await;
+    let StoredDataset { id, size_bytes, unpacked_bytes, .. } = &inspected.stored;
+    let limit = limit(state);
+    if unpacked_bytes.unsigned_abs() > limit {
+        return Err(ApiError::invalid(format!(
+            "the data set has {unpacked_bytes} bytes, and {limit} are the limit for one"
+        )));
+    }
+    check_space(state, id, size_bytes.unsigned_abs()).await?;
+    let id = id.clone();
+    let is_new = keep(state, inspected).await?;
+    Ok(StoredVersion { id, is_new })
+}
+
+/// Most bytes of a data set's files. If this machine had no room for a copy, the server could not show the data set.
+fn limit(state: &AppState) -> u64 {
+    state.settings.dataset_limit.min(state.settings.dataset_cache.limit())
+}
+
+/// Refuses an upload that would exceed the limit for all uploads together. `id` is that of the version that it would
+/// replace, whose size does not count.
+pub async fn check_space(state: &AppState, id: &str, bytes: u64) -> Result<(), ApiError> {
+    let Some(limit) = state.settings.uploads_limit else { return Ok(()) };
+    let others = checkpoints::size_of_others(&state.pool, id).await?;
+    if others.saturating_add(bytes) <= limit {
+        return Ok(());
+    }
+    Err(ApiError::conflict(format!(
+        "no space for this data set: its {bytes} bytes and the {others} bytes of other uploads exceed the limit of \
+         {limit} bytes for all of them. Delete a data set or a checkpoint that no job needs: DELETE \
+         /v1/datasets/{{name}}, DELETE /v1/checkpoints/{{id}}"
+    )))
+}
+
+/// Unpacks an upload, and finds out what it is.
+fn inspect(file: &File, spool: &Path, name: &str, limit: u64) -> Result<Inspected, ApiError> {
+    let format = Format::of_file(file).map_err(refused)?;
+    if format == Format::Parquet {
+        return Err(ApiError::invalid(
+            "the file is a parquet shard: say of which split with ?split=train, or pack all shards as a tar or zip, with \
+             names such as train-00000-of-00002.parquet",
+        ));
+    }
+    let workspace = Workspace::new(spool).map_err(full)?;
+    let path = workspace.files().join(name);
+    fs::create_dir(&path).map_err(full)?;
+    let unpacked = archive::unpack(format, file, &path, Limits::new(limit)).map_err(refused)?;
+    describe(workspace, name, unpacked.notes)
+}
+
+/// The error for files that are no data set.
+pub fn wrong(error: &dataset::Error, base: &Path) -> ApiError {
+    if !error.is_users() {
+        return ApiError::Internal(anyhow::anyhow!("{error}"));
+    }
+    let detail = error.relative_to(base);
+    let faults = vec![fault("", detail.clone())];
+    ApiError::Invalid { detail: format!("the upload is no data set: {detail}").into(), faults }
+}
+
+/// Finds out what data set the files of a workspace are. They are in a directory with the data set's name.
+pub fn describe(workspace: Workspace, name: &str, notes: Vec<String>) -> Result<Inspected, ApiError> {
+    let base = workspace.files();
+    let path = base.join(name);
+    let wrong = |error: dataset::Error| wrong(&error, &base);
+    let dataset = Dataset::open(&path, &DatasetOptions::default()).map_err(wrong)?;
+    let mut summary = dataset.usable_summary().map_err(wrong)?;
+    let classes = dataset.class_counts().map_err(wrong)?;
+    let fingerprint = dataset::fingerprint(&path)?;
+    let bytes = dataset_cache::size_below(&path);
+    let mut tar = TarHash { hash: Sha256::new(), bytes: 0 };
+    archive::pack(&path, &mut tar)?;
+    let sha256 = hex::encode(tar.hash.finalize());
+    let id = datasets::id_of(name, &sha256);
+    summary.version = Some(datasets::version_of(&sha256).to_owned());
+    summary.notes = [notes, summary.notes].concat();
+    let stored = StoredDataset {
+        id,
+        name: name.to_owned(),
+        key: keys::dataset(&sha256, &keys::unique()),
+        sha256,
+        size_bytes: i64::try_from(tar.bytes).unwrap_or(i64::MAX),
+        unpacked_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        fingerprint,
+    };
+    Ok(Inspected { workspace, stored, summary, classes })
+}
+
+/// The error for an archive that was not unpacked, with all its faults.
+pub fn refused(error: archive::Error) -> ApiError {
+    match error {
+        archive::Error::Io(error) => full(error),
+        archive::Error::Refused(faults) => {
+            let listed: Vec<_> = faults.lines().into_iter().map(|line| fault("", line)).collect();
+            let detail = match listed.as_slice() {
+                [only] => format!("the archive cannot be used: {}", only.detail),
+                several => format!("the archive cannot be used: it has {} faults, listed in errors", several.len()),
+            };
+            ApiError::Invalid { detail: detail.into(), faults: listed }
+        }
+    }
+}
+
+/// Stores the files, unless they are stored already, and inserts the row that names them. Returns whether the version is
+/// new.
+async fn keep(state: &AppState, inspected: Inspected) -> Result<bool, ApiError> {
+    let AppState { pool, artifacts, .. } = state;
+    let Inspected { workspace, stored, summary, classes } = inspected;
+    let mut damaged = None;
+    if let Some(known) = datasets::stored(pool, &stored.id).await?.filter(|known| known.sha256 == stored.sha256) {
+        // All bytes are compared, so that an upload mends what storage has damaged or lost.
+        if artifacts.is_whole(&known.key, &known.sha256).await {
+            if datasets::uploaded_again(pool, &known).await? {
+                return Ok(false);
+            }
+        } else {
+            tracing::warn!(dataset = stored.id, known.key, "the stored bytes are damaged or missing");
+            damaged = Some(known.key);
+        }
+    }
+    file_deletions::announce(pool, &stored.key).await?;
+    if let Err(error) = put_tar(state, workspace.files().join(&stored.name), &stored).await {
+        if let Err(error) = file_deletions::give_up(pool, &stored.key).await {
+            tracing::warn!(%error, stored.key, "what is left of a failed upload is removed in a day");
+        }
+        return Err(error);
+    }
+    let new = UploadedDataset {
+        id: stored.id.clone(),
+        name: stored.name.clone(),
+        version: datasets::version_of(&stored.sha256).to_owned(),
+        stored,
+        summary: Jsonb(summary),
+        classes: Jsonb(classes),
+        statistics: None,
+        uploaded_at: Utc::now(),
+    };
+    let (is_new, superseded) = match datasets::insert(pool, &new, damaged.as_deref()).await? {
+        Inserted::Done { is_new, superseded } => (is_new, superseded),
+        Inserted::TooLate => {
+            return Err(ApiError::Unavailable("storing the upload took more than a day: try again".into()));
+        }
+        Inserted::OtherContent => {
+            let id = new.id;
+            return Err(ApiError::conflict(format!(
+                "{id} has other files with the same version: upload these under another name"
+            )));
+        }
+    };
+    if let Some(file) = superseded {
+        removals::start(pool, artifacts, file).await;
+    }
+    // The files are here already, and so need not be fetched.
+    let cache = state.settings.dataset_cache.clone();
+    let adopted = tokio::task::spawn_blocking(move || {
+        let adopted = cache.adopt(&workspace.files(), &new.stored);
+        drop(workspace);
+        adopted
+    });
+    if let Err(error) = adopted.await.map_err(anyhow::Error::from)? {
+        tracing::warn!(%error, "cannot keep a copy of an uploaded data set; it is fetched when needed");
+    }
+    Ok(is_new)
+}
+
+/// Packs a directory into storage.
+async fn put_tar(state: &AppState, path: PathBuf, stored: &StoredDataset) -> Result<(), ApiError> {
+    let (mut writer, errors, pieces) = ChannelWriter::new();
+    let packing = tokio::task::spawn_blocking(move || {
+        if let Err(error) = archive::pack(&path, &mut writer) {
+            // If nobody receives it, storage has failed, and `put` below says so.
+            let _ = errors.blocking_send(Err(error));
+        }
+    });
+    let failed = |source| artifacts::Error::File { path: "an unpacked data set".into(), source };
+    let pieces = futures::StreamExt::map(ReceiverStream::new(pieces), |piece| piece.map_err(failed));
+    let put = state.artifacts.put_stream(&stored.key, pieces).await;
+    packing.await.map_err(anyhow::Error::from)?;
+    let put = put?;
+    if put.sha256 == stored.sha256 {
+        return Ok(());
+    }
+    Err(ApiError::Internal(anyhow::anyhow!("the files of {} changed while they were packed", stored.id)))
+}
+
+/// Takes a tar for its SHA-256 and size alone.
+struct TarHash {
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl io::Write for TarHash {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
