@@ -12,9 +12,9 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::json;
 
 use super::error::{Error, Exit};
-use super::facts::{Facts, safe_name};
-use super::part::{Part, sha256_of};
-use super::server::Server;
+use super::facts::{FileFacts, safe_name};
+use super::part::{PartialFile, sha256_of};
+use super::server::ApiClient;
 use crate::cli::DownloadArgs;
 use crate::private_file::shell_word;
 
@@ -28,8 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// The server refuses or cannot be reached, the file cannot be written, or what came is not what the server named.
-pub async fn download(server: &Server, args: &DownloadArgs) -> Result<Exit, Error> {
-    let mut download = Download { server, args, part: None, bar: None };
+pub async fn download(server: &ApiClient, args: &DownloadArgs) -> Result<Exit, Error> {
+    let mut download = FileDownload { server, args, part: None, bar: None };
     let outcome = download.run().await;
     if let Some(bar) = &download.bar {
         bar.finish_and_clear();
@@ -37,16 +37,16 @@ pub async fn download(server: &Server, args: &DownloadArgs) -> Result<Exit, Erro
     outcome
 }
 
-struct Download<'a> {
-    server: &'a Server,
+struct FileDownload<'a> {
+    server: &'a ApiClient,
     args: &'a DownloadArgs,
     /// What has come so far.
-    part: Option<Part>,
+    part: Option<PartialFile>,
     bar: Option<ProgressBar>,
 }
 
-/// How an attempt ended.
-enum Attempt {
+/// How one request for the file ended.
+enum TransferEnd {
     /// Every byte is there.
     Complete,
     /// The file is there from before.
@@ -55,7 +55,7 @@ enum Attempt {
     Resumable,
 }
 
-impl Download<'_> {
+impl FileDownload<'_> {
     async fn run(&mut self) -> Result<Exit, Error> {
         loop {
             if let Some(path) = self.fetch().await? {
@@ -115,9 +115,9 @@ impl Download<'_> {
         loop {
             let before = self.length();
             let failure = match self.attempt().await {
-                Ok(Attempt::Complete) => return Ok(None),
-                Ok(Attempt::Exists(path)) => return Ok(Some(path)),
-                Ok(Attempt::Resumable) => continue,
+                Ok(TransferEnd::Complete) => return Ok(None),
+                Ok(TransferEnd::Exists(path)) => return Ok(Some(path)),
+                Ok(TransferEnd::Resumable) => continue,
                 Err(failure @ Error::Unreachable { .. }) => failure,
                 Err(refusal) => return Err(refusal),
             };
@@ -149,13 +149,13 @@ impl Download<'_> {
     }
 
     /// One request: for the whole file, or for the rest of it.
-    async fn attempt(&mut self) -> Result<Attempt, Error> {
-        if self.part.as_ref().is_some_and(Part::is_complete) {
-            return Ok(Attempt::Complete);
+    async fn attempt(&mut self) -> Result<TransferEnd, Error> {
+        if self.part.as_ref().is_some_and(PartialFile::is_complete) {
+            return Ok(TransferEnd::Complete);
         }
         let mut response = self.ask().await?;
         if !self.is_rest(&response) {
-            let facts = Facts::of(response.headers(), &self.fallback());
+            let facts = FileFacts::of(response.headers(), &self.fallback());
             match &mut self.part {
                 // A server or a proxy that knows no ranges.
                 Some(part) if part.facts.sha256 == facts.sha256 => part.restart()?,
@@ -172,11 +172,11 @@ impl Download<'_> {
                         changed.remove();
                     }
                     if let Some(path) = self.begin(facts)? {
-                        return Ok(Attempt::Exists(path));
+                        return Ok(TransferEnd::Exists(path));
                     }
                     if self.length() > 0 {
                         self.note(&format!("an earlier download left {} bytes: going on after them", self.length()));
-                        return Ok(Attempt::Resumable);
+                        return Ok(TransferEnd::Resumable);
                     }
                 }
             }
@@ -191,7 +191,7 @@ impl Download<'_> {
         if part.facts.size.is_some_and(|size| part.length < size) {
             return Err(Error::unreachable("the server ended the connection before the end of the file"));
         }
-        Ok(Attempt::Complete)
+        Ok(TransferEnd::Complete)
     }
 
     async fn ask(&self) -> Result<Response, Error> {
@@ -247,9 +247,9 @@ impl Download<'_> {
 
     /// Begins to write the file, or goes on with what an earlier download left. Returns the path of the file if it is
     /// there, with the same bytes.
-    fn begin(&mut self, facts: Facts) -> Result<Option<PathBuf>, Error> {
+    fn begin(&mut self, facts: FileFacts) -> Result<Option<PathBuf>, Error> {
         if self.is_to_stdout() {
-            self.part = Some(Part::stdout(facts));
+            self.part = Some(PartialFile::stdout(facts));
             return Ok(None);
         }
         let target = match &self.args.output {
@@ -272,7 +272,7 @@ impl Download<'_> {
             let style = ProgressStyle::with_template(template).expect("the template is valid");
             self.bar = Some(ProgressBar::with_draw_target(facts.size, ProgressDrawTarget::stderr()).with_style(style));
         }
-        self.part = Some(Part::open(target, facts)?);
+        self.part = Some(PartialFile::open(target, facts)?);
         Ok(None)
     }
 }

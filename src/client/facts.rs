@@ -7,7 +7,7 @@ const LONGEST_NAME: usize = 200;
 
 /// What the server says about a file.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct FileFacts {
     /// In hexadecimal; `None` if the server names none.
     pub sha256: Option<String>,
     /// In bytes; `None` if the server does not say.
@@ -16,7 +16,7 @@ pub struct Facts {
     pub name: String,
 }
 
-impl Facts {
+impl FileFacts {
     /// From the head of an answer, and a name in case that has none.
     #[must_use]
     pub fn of(headers: &HeaderMap, fallback: &str) -> Self {
@@ -57,7 +57,7 @@ mod tests {
         let facts = |tag: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(ETAG, tag.parse().expect("a value"));
-            Facts::of(&headers, "fallback")
+            FileFacts::of(&headers, "fallback")
         };
         let hash = "ab".repeat(32);
         assert_eq!(facts(&format!("\"{hash}\"")).sha256, Some(hash.clone()));

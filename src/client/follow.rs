@@ -7,8 +7,8 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 
 use super::error::{Error, Exit};
-use super::server::Server;
-use super::sse::{Message, Parser};
+use super::server::ApiClient;
+use super::sse::{Parser, SseMessage};
 
 /// Shortest time after which a silent stream is opened again: the server sends a comment every 15 seconds.
 const SILENCE: Duration = Duration::from_secs(45);
@@ -19,22 +19,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// What happens while a job is followed.
 #[derive(Debug)]
 pub enum News {
-    Message(Message),
+    Message(SseMessage),
     /// The connection was lost, for this reason, and is being made again.
     Lost(Error),
     /// The connection is there again.
     Restored,
 }
 
-/// A job's stream.
+/// Reads a job's stream, and opens it again when the connection is lost.
 #[derive(Debug)]
-pub struct Follower<'a> {
-    server: &'a Server,
+pub struct JobFollower<'a> {
+    server: &'a ApiClient,
     job: &'a str,
     /// Id of the last message that was returned.
     last_id: Option<String>,
     open: Option<(Response, Parser)>,
-    pending: VecDeque<Message>,
+    pending: VecDeque<SseMessage>,
     outage: Option<Outage>,
 }
 
@@ -44,9 +44,9 @@ struct Outage {
     pause: Duration,
 }
 
-impl<'a> Follower<'a> {
+impl<'a> JobFollower<'a> {
     /// Begins after the message with an id, or with the first.
-    pub fn new(server: &'a Server, job: &'a str, last_id: Option<String>) -> Self {
+    pub fn new(server: &'a ApiClient, job: &'a str, last_id: Option<String>) -> Self {
         Self { server, job, last_id, open: None, pending: VecDeque::new(), outage: None }
     }
 
@@ -130,8 +130,8 @@ pub fn ending(job: &Value) -> Option<Exit> {
 /// A job's history after an entry, oldest first.
 ///
 /// # Errors
-/// As for [`Server::get`].
-pub async fn history(server: &Server, job: &str, mut after: i64) -> Result<Vec<Value>, Error> {
+/// As for [`ApiClient::get`].
+pub async fn history(server: &ApiClient, job: &str, mut after: i64) -> Result<Vec<Value>, Error> {
     let mut events = Vec::new();
     loop {
         let position = after.to_string();
@@ -152,8 +152,8 @@ pub async fn history(server: &Server, job: &str, mut after: i64) -> Result<Vec<V
 /// The id from which a stream goes on after these entries of the history, without the points that are there already.
 ///
 /// # Errors
-/// As for [`Server::get`].
-pub async fn position(server: &Server, job: &str, events: &[Value]) -> Result<String, Error> {
+/// As for [`ApiClient::get`].
+pub async fn position(server: &ApiClient, job: &str, events: &[Value]) -> Result<String, Error> {
     // Few points of one series: only the position is wanted.
     let query = [("name", "eval/top1"), ("max_points", "4")];
     let metrics = server.get(&["v1", "jobs", job, "metrics"], &query).await?;

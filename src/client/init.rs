@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use super::error::{Error, Exit};
-use super::server::Server;
+use super::server::ApiClient;
 use super::text::{member, plain};
 use super::{submit, upload};
 use crate::cli::{InitArgs, UploadFacts};
@@ -28,19 +28,19 @@ struct FirstJob {
     student: Value,
     dataset: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
-    distillation: Option<Distillation>,
-    training: Training,
+    distillation: Option<DistillationDraft>,
+    training: TrainingDraft,
 }
 
 #[derive(Debug, Serialize)]
-struct Distillation {
+struct DistillationDraft {
     method: Value,
     scales: Value,
     temperature: Value,
 }
 
 #[derive(Debug, Default, Serialize)]
-struct Training {
+struct TrainingDraft {
     epochs: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     batch_size: Option<Value>,
@@ -51,7 +51,7 @@ struct Training {
 }
 
 /// A teacher as a job names it, and its network.
-struct Teacher {
+struct ChosenTeacher {
     /// The member `teacher` of the document.
     document: Value,
     /// `None` for an exported network.
@@ -63,7 +63,7 @@ struct Teacher {
 /// # Errors
 /// The output is there, there is no such data set or teacher, no student can be chosen, or the server finds a fault in
 /// the job. Nothing is written then.
-pub async fn init(server: &Server, args: &InitArgs) -> Result<Exit, Error> {
+pub async fn init(server: &ApiClient, args: &InitArgs) -> Result<Exit, Error> {
     if !args.force && args.output.symlink_metadata().is_ok() {
         return Err(Error::Local(anyhow::anyhow!(
             "{} is there: `--force` replaces it, `--output` names another file",
@@ -84,7 +84,7 @@ pub async fn init(server: &Server, args: &InitArgs) -> Result<Exit, Error> {
         student,
         dataset: json!({"name": args.dataset}),
         distillation: None,
-        training: Training { epochs: EPOCHS, ..Training::default() },
+        training: TrainingDraft { epochs: EPOCHS, ..TrainingDraft::default() },
     };
     let dry_run = submit::check(server, serde_json::to_vec(&job)?, &[]).await.map_err(|error| match error {
         Error::Refused { .. } => error.context("nothing was written, because the server finds a fault in this job"),
@@ -96,7 +96,7 @@ pub async fn init(server: &Server, args: &InitArgs) -> Result<Exit, Error> {
     } else {
         let (distillation, training) = (&spec["distillation"], &spec["training"]);
         let of = |object: &Value, key: &str| object[key].clone();
-        job.distillation = Some(Distillation {
+        job.distillation = Some(DistillationDraft {
             method: of(distillation, "method"),
             scales: of(distillation, "scales"),
             temperature: of(distillation, "temperature"),
@@ -133,7 +133,7 @@ fn write(path: &Path, document: &str, replaces: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn check_dataset(server: &Server, name: &str) -> Result<(), Error> {
+async fn check_dataset(server: &ApiClient, name: &str) -> Result<(), Error> {
     let list = server.get(&["v1", "datasets"], &[]).await?;
     let has_name = |entry: &&Value| entry["name"] == name;
     let entries = |key: &str| list[key].as_array().cloned().unwrap_or_default();
@@ -159,11 +159,11 @@ fn missing(detail: String) -> Error {
     Error::Refused { status: 404, detail, faults: Vec::new() }
 }
 
-async fn teacher(server: &Server, named: &str, is_quiet: bool) -> Result<Teacher, Error> {
+async fn teacher(server: &ApiClient, named: &str, is_quiet: bool) -> Result<ChosenTeacher, Error> {
     if named.starts_with("job_") {
         let job = server.job(named).await?;
         let architecture = job.pointer("/spec/student/architecture").and_then(Value::as_str).map(str::to_owned);
-        return Ok(Teacher { document: json!({"job": named}), architecture });
+        return Ok(ChosenTeacher { document: json!({"job": named}), architecture });
     }
     let checkpoint = if named.starts_with("ckpt_") && !Path::new(named).exists() {
         server.get(&["v1", "checkpoints", named], &[]).await?
@@ -178,13 +178,16 @@ async fn teacher(server: &Server, named: &str, is_quiet: bool) -> Result<Teacher
     };
     let id = member(&checkpoint, "/id");
     if checkpoint["network"].is_object() {
-        return Ok(Teacher { document: json!({"checkpoint": id}), architecture: None });
+        return Ok(ChosenTeacher { document: json!({"checkpoint": id}), architecture: None });
     }
     let architecture = match checkpoint["architecture"].as_str() {
         Some(architecture) => architecture.to_owned(),
         None => only_fit(&checkpoint, &id)?,
     };
-    Ok(Teacher { document: json!({"architecture": architecture, "checkpoint": id}), architecture: Some(architecture) })
+    Ok(ChosenTeacher {
+        document: json!({"architecture": architecture, "checkpoint": id}),
+        architecture: Some(architecture),
+    })
 }
 
 /// The architecture that a checkpoint fits, of those that its uploader did not choose from.
@@ -206,7 +209,7 @@ fn only_fit(checkpoint: &Value, id: &str) -> Result<String, Error> {
 }
 
 /// The student that is asked for, or one that is a fair first try.
-async fn student(server: &Server, named: Option<&str>, teacher: &Teacher) -> Result<Value, Error> {
+async fn student(server: &ApiClient, named: Option<&str>, teacher: &ChosenTeacher) -> Result<Value, Error> {
     if let Some(named) = named {
         let key = if named.starts_with("ckpt_") { "checkpoint" } else { "architecture" };
         return Ok(json!({ key: named }));

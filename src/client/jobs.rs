@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::error::{Error, Exit};
-use super::server::Server;
+use super::server::ApiClient;
 use super::text::{clock, member, percent, plain, time};
 use crate::cli::{EditArgs, JobIdsArgs, JobsArgs, OpenArgs};
 
@@ -18,7 +18,7 @@ const PAGE: u32 = 100;
 ///
 /// # Errors
 /// The server refuses or cannot be reached, or the output cannot be written.
-pub async fn list(server: &Server, args: &JobsArgs) -> Result<Exit, Error> {
+pub async fn list(server: &ApiClient, args: &JobsArgs) -> Result<Exit, Error> {
     let is_json = args.connection.json;
     if let Some(id) = &args.id {
         let job = server.job(id).await?;
@@ -48,7 +48,7 @@ pub async fn list(server: &Server, args: &JobsArgs) -> Result<Exit, Error> {
 }
 
 /// The jobs that are asked for, and whether there are more.
-async fn pages(server: &Server, args: &JobsArgs) -> Result<(Vec<Value>, bool), Error> {
+async fn pages(server: &ApiClient, args: &JobsArgs) -> Result<(Vec<Value>, bool), Error> {
     let (mut jobs, mut after) = (Vec::new(), None::<String>);
     loop {
         let wanted = args.limit - u32::try_from(jobs.len()).unwrap_or(args.limit);
@@ -108,7 +108,7 @@ fn details(job: &Value) -> String {
 ///
 /// # Errors
 /// The first one that the server refused, once all were asked for; or the output cannot be written.
-pub async fn change(server: &Server, action: &str, args: &JobIdsArgs) -> Result<Exit, Error> {
+pub async fn change(server: &ApiClient, action: &str, args: &JobIdsArgs) -> Result<Exit, Error> {
     let mut first = None;
     for id in &args.ids {
         let request = server.request(Method::POST, &["v1", "jobs", id, action]);
@@ -143,7 +143,7 @@ pub async fn change(server: &Server, action: &str, args: &JobIdsArgs) -> Result<
 ///
 /// # Errors
 /// The server refuses or cannot be reached, or the output cannot be written.
-pub async fn edit(server: &Server, args: &EditArgs) -> Result<Exit, Error> {
+pub async fn edit(server: &ApiClient, args: &EditArgs) -> Result<Exit, Error> {
     let edits = &args.edits;
     let removed = edits.remove_label.iter().map(|key| (key.clone(), Value::Null));
     let set = edits.label.iter().map(|(key, value)| (key.clone(), json!(value)));
@@ -168,7 +168,7 @@ pub async fn edit(server: &Server, args: &EditArgs) -> Result<Exit, Error> {
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn open(server: &Server, args: &OpenArgs) -> Result<Exit, Error> {
+pub fn open(server: &ApiClient, args: &OpenArgs) -> Result<Exit, Error> {
     let fragment = args.id.as_ref().map_or_else(|| "/".to_owned(), |id| format!("/jobs/{id}"));
     let page = server.page(&fragment).to_string();
     if args.connection.json {

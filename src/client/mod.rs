@@ -27,7 +27,7 @@ pub use error::Exit;
 
 use crate::cli::{Cli, ClientCommand, ConnectionArgs};
 use error::Error;
-use server::Server;
+use server::ApiClient;
 
 /// Runs a command, and says why if it fails.
 #[must_use]
@@ -69,21 +69,21 @@ fn connection(command: &ClientCommand) -> Option<&ConnectionArgs> {
 
 async fn act(command: ClientCommand) -> Result<Exit, Error> {
     match &command {
-        ClientCommand::Init(args) => init::init(&Server::new(&args.connection)?, args).await,
-        ClientCommand::Submit(args) => submit::submit(&Server::new(&args.connection)?, args).await,
+        ClientCommand::Init(args) => init::init(&ApiClient::new(&args.connection)?, args).await,
+        ClientCommand::Submit(args) => submit::submit(&ApiClient::new(&args.connection)?, args).await,
         ClientCommand::Watch(args) => {
-            watch::watch(&Server::new(&args.connection)?, &args.id, args.connection.json).await
+            watch::watch(&ApiClient::new(&args.connection)?, &args.id, args.connection.json).await
         }
-        ClientCommand::Jobs(args) => jobs::list(&Server::new(&args.connection)?, args).await,
-        ClientCommand::Logs(args) => watch::logs(&Server::new(&args.connection)?, args).await,
-        ClientCommand::Download(args) => download::download(&Server::new(&args.connection)?, args).await,
-        ClientCommand::Upload(args) => upload::upload(&Server::new(&args.connection)?, args).await,
-        ClientCommand::Cancel(args) => jobs::change(&Server::new(&args.connection)?, "cancel", args).await,
-        ClientCommand::Pause(args) => jobs::change(&Server::new(&args.connection)?, "pause", args).await,
-        ClientCommand::Resume(args) => jobs::change(&Server::new(&args.connection)?, "resume", args).await,
-        ClientCommand::Retry(args) => jobs::change(&Server::new(&args.connection)?, "retry", args).await,
-        ClientCommand::Edit(args) => jobs::edit(&Server::new(&args.connection)?, args).await,
-        ClientCommand::Open(args) => jobs::open(&Server::new(&args.connection)?, args),
+        ClientCommand::Jobs(args) => jobs::list(&ApiClient::new(&args.connection)?, args).await,
+        ClientCommand::Logs(args) => watch::logs(&ApiClient::new(&args.connection)?, args).await,
+        ClientCommand::Download(args) => download::download(&ApiClient::new(&args.connection)?, args).await,
+        ClientCommand::Upload(args) => upload::upload(&ApiClient::new(&args.connection)?, args).await,
+        ClientCommand::Cancel(args) => jobs::change(&ApiClient::new(&args.connection)?, "cancel", args).await,
+        ClientCommand::Pause(args) => jobs::change(&ApiClient::new(&args.connection)?, "pause", args).await,
+        ClientCommand::Resume(args) => jobs::change(&ApiClient::new(&args.connection)?, "resume", args).await,
+        ClientCommand::Retry(args) => jobs::change(&ApiClient::new(&args.connection)?, "retry", args).await,
+        ClientCommand::Edit(args) => jobs::edit(&ApiClient::new(&args.connection)?, args).await,
+        ClientCommand::Open(args) => jobs::open(&ApiClient::new(&args.connection)?, args),
         ClientCommand::Completions { shell } => completions(*shell),
     }
 }

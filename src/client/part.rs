@@ -10,12 +10,12 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use super::error::Error;
-use super::facts::Facts;
+use super::facts::FileFacts;
 
 /// What has come of a file.
 #[derive(Debug)]
-pub struct Part {
-    pub facts: Facts,
+pub struct PartialFile {
+    pub facts: FileFacts,
     /// Bytes that are there.
     pub length: u64,
     hash: Sha256,
@@ -32,9 +32,9 @@ struct PartFile {
     target: PathBuf,
 }
 
-impl Part {
+impl PartialFile {
     #[must_use]
-    pub fn stdout(facts: Facts) -> Self {
+    pub fn stdout(facts: FileFacts) -> Self {
         Self { facts, length: 0, hash: Sha256::new(), earlier: 0, file: None }
     }
 
@@ -43,7 +43,7 @@ impl Part {
     ///
     /// # Errors
     /// It cannot be written, or another download writes to it.
-    pub fn open(target: PathBuf, facts: Facts) -> Result<Self, Error> {
+    pub fn open(target: PathBuf, facts: FileFacts) -> Result<Self, Error> {
         let name = target.file_name().context("the output has no name")?.to_string_lossy().into_owned();
         let tag: String = facts.sha256.as_deref().unwrap_or("unnamed").chars().take(16).collect();
         let path = target.with_file_name(format!(".{name}.{tag}.part"));

@@ -27,9 +27,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Longest text of an answer that is no problem document.
 const LONGEST_EXCERPT: usize = 200;
 
-/// A server, as this user sees it.
+/// Sends requests to one server, with this user's token.
 #[derive(Debug)]
-pub struct Server {
+pub struct ApiClient {
     http: reqwest::Client,
     base: Url,
     token: Option<String>,
@@ -39,7 +39,7 @@ pub struct Server {
     pub reconnect: Duration,
 }
 
-impl Server {
+impl ApiClient {
     /// Sends nothing yet.
     ///
     /// # Errors

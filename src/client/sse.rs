@@ -9,7 +9,7 @@ const LARGEST: usize = 16 << 20;
 
 /// A message whose data is JSON.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Message {
+pub struct SseMessage {
     pub name: String,
     /// From which a stream resumes.
     pub id: Option<String>,
@@ -31,7 +31,7 @@ impl Parser {
     ///
     /// # Errors
     /// A message is too large, or its data is not JSON.
-    pub fn push(&mut self, piece: &[u8]) -> Result<Vec<Message>, Error> {
+    pub fn push(&mut self, piece: &[u8]) -> Result<Vec<SseMessage>, Error> {
         let mut messages = Vec::new();
         for part in piece.split_inclusive(|&byte| byte == b'\n') {
             self.line.extend_from_slice(part);
@@ -46,7 +46,7 @@ impl Parser {
         Ok(messages)
     }
 
-    fn end_line(&mut self, line: &str) -> Result<Option<Message>, Error> {
+    fn end_line(&mut self, line: &str) -> Result<Option<SseMessage>, Error> {
         let line = line.trim_end_matches('\n').trim_end_matches('\r');
         if line.is_empty() {
             return self.end_message();
@@ -68,14 +68,14 @@ impl Parser {
         Ok(None)
     }
 
-    fn end_message(&mut self) -> Result<Option<Message>, Error> {
+    fn end_message(&mut self) -> Result<Option<SseMessage>, Error> {
         let (name, id, data) = (std::mem::take(&mut self.name), self.id.take(), std::mem::take(&mut self.data));
         if data.is_empty() {
             return Ok(None);
         }
         let data = serde_json::from_str(&data)
             .map_err(|error| Error::unreachable(format!("a message of the server's stream is not JSON: {error}")))?;
-        Ok(Some(Message { name, id, data }))
+        Ok(Some(SseMessage { name, id, data }))
     }
 }
 
@@ -90,8 +90,8 @@ mod tests {
         let text = ": hello\n\nevent: status\nid: 3-4\ndata: {\"a\":\ndata: 1}\n\n\
             event:progress\r\ndata: [\"ä\"]\r\n\r\ndata: 7\n";
         let expected = [
-            Message { name: "status".into(), id: Some("3-4".into()), data: json!({"a": 1}) },
-            Message { name: "progress".into(), id: None, data: json!(["ä"]) },
+            SseMessage { name: "status".into(), id: Some("3-4".into()), data: json!({"a": 1}) },
+            SseMessage { name: "progress".into(), id: None, data: json!(["ä"]) },
         ];
         for length in 1..text.len() {
             let mut parser = Parser::default();

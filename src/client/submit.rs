@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::error::{Error, Exit};
 use super::follow;
-use super::server::Server;
+use super::server::ApiClient;
 use super::text::{clock, member, plain};
 use super::watch;
 use crate::cli::SubmitArgs;
@@ -24,7 +24,7 @@ const LARGEST: u64 = 16 << 20;
 ///
 /// # Errors
 /// The document cannot be read, or the server refuses it or cannot be reached.
-pub async fn submit(server: &Server, args: &SubmitArgs) -> Result<Exit, Error> {
+pub async fn submit(server: &ApiClient, args: &SubmitArgs) -> Result<Exit, Error> {
     let document = read(&args.job)?;
     let name = if args.job == Path::new("-") { "the document".into() } else { args.job.display().to_string() };
     if args.dry_run {
@@ -69,7 +69,7 @@ pub async fn submit(server: &Server, args: &SubmitArgs) -> Result<Exit, Error> {
 }
 
 /// What its history warns of, and why no worker can take it, which the history says only after a while.
-async fn warnings(server: &Server, id: &str) -> Result<Vec<String>, Error> {
+async fn warnings(server: &ApiClient, id: &str) -> Result<Vec<String>, Error> {
     let events = follow::history(server, id, 0).await?;
     let warned = events.iter().filter(|event| event["kind"] == "warning");
     let mut warnings: Vec<String> = warned.map(|event| member(event, "/message")).collect();
@@ -84,7 +84,7 @@ async fn warnings(server: &Server, id: &str) -> Result<Vec<String>, Error> {
     Ok(warnings)
 }
 
-fn page(server: &Server, job: &str) -> String {
+fn page(server: &ApiClient, job: &str) -> String {
     server.page(&format!("/jobs/{job}")).to_string()
 }
 
@@ -92,7 +92,7 @@ fn refused(error: Error, name: &str) -> Error {
     if matches!(error, Error::Refused { .. }) { error.context(name) } else { error }
 }
 
-fn post(server: &Server, document: Vec<u8>, webhooks: &[String]) -> reqwest::RequestBuilder {
+fn post(server: &ApiClient, document: Vec<u8>, webhooks: &[String]) -> reqwest::RequestBuilder {
     let query: Vec<_> = webhooks.iter().map(|name| ("webhook", name)).collect();
     let request = server.request(Method::POST, &["v1", "jobs"]).query(&query);
     request.header(CONTENT_TYPE, "application/json").body(document)
@@ -102,7 +102,7 @@ fn post(server: &Server, document: Vec<u8>, webhooks: &[String]) -> reqwest::Req
 ///
 /// # Errors
 /// The server refuses the document or cannot be reached.
-pub async fn check(server: &Server, document: Vec<u8>, webhooks: &[String]) -> Result<Value, Error> {
+pub async fn check(server: &ApiClient, document: Vec<u8>, webhooks: &[String]) -> Result<Value, Error> {
     let response = server.send(post(server, document, webhooks).query(&[("dry_run", "true")])).await?;
     server.json(response).await
 }

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::io::ReaderStream;
 
 use super::error::{Error, Exit};
-use super::server::Server;
+use super::server::ApiClient;
 use super::text::{member, plain};
 use crate::cli::{UploadArgs, UploadFacts};
 
@@ -36,7 +36,7 @@ const LONGEST_NAME: usize = 200;
 ///
 /// # Errors
 /// The file cannot be read, or the server refuses it or cannot be reached.
-pub async fn upload(server: &Server, args: &UploadArgs) -> Result<Exit, Error> {
+pub async fn upload(server: &ApiClient, args: &UploadArgs) -> Result<Exit, Error> {
     let checkpoint = file(server, &args.file, &args.facts, args.connection.json).await?;
     if args.connection.json {
         writeln!(io::stdout(), "{checkpoint}")?;
@@ -70,7 +70,7 @@ pub fn describe(checkpoint: &Value) {
 ///
 /// # Errors
 /// As for [`upload`].
-pub async fn file(server: &Server, path: &Path, facts: &UploadFacts, is_quiet: bool) -> Result<Value, Error> {
+pub async fn file(server: &ApiClient, path: &Path, facts: &UploadFacts, is_quiet: bool) -> Result<Value, Error> {
     let mut left = TRIES;
     loop {
         left -= 1;
@@ -85,7 +85,7 @@ pub async fn file(server: &Server, path: &Path, facts: &UploadFacts, is_quiet: b
     }
 }
 
-async fn send(server: &Server, path: &Path, facts: &UploadFacts, is_quiet: bool) -> Result<Value, Error> {
+async fn send(server: &ApiClient, path: &Path, facts: &UploadFacts, is_quiet: bool) -> Result<Value, Error> {
     let shown = path.display();
     let found = tokio::fs::metadata(path).await.with_context(|| format!("cannot read {shown}"))?;
     if !found.is_file() {
@@ -155,7 +155,7 @@ fn query(path: &Path, facts: &UploadFacts) -> Vec<(&'static str, String)> {
 
 /// Sends the file, and waits for the answer as long as bytes leave, and a while after the last.
 async fn answer(
-    server: &Server,
+    server: &ApiClient,
     request: RequestBuilder,
     progress: &mut watch::Receiver<u64>,
     size: u64,

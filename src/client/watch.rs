@@ -7,8 +7,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::display::{self, Display};
 use super::error::{Error, Exit};
-use super::follow::{self, Follower, News};
-use super::server::Server;
+use super::follow::{self, JobFollower, News};
+use super::server::ApiClient;
 use crate::cli::LogsArgs;
 
 /// Entries of the history that are shown of what was before.
@@ -37,7 +37,7 @@ impl Interruptions {
 ///
 /// # Errors
 /// The server refuses or cannot be reached, or the output cannot be written.
-pub async fn watch(server: &Server, job: &str, is_json: bool) -> Result<Exit, Error> {
+pub async fn watch(server: &ApiClient, job: &str, is_json: bool) -> Result<Exit, Error> {
     let mut interruptions = Interruptions::listen()?;
     let mut display = Display::new(is_json);
     let outcome = tokio::select! {
@@ -54,7 +54,7 @@ pub async fn watch(server: &Server, job: &str, is_json: bool) -> Result<Exit, Er
     outcome
 }
 
-async fn follow_job(server: &Server, job: &str, is_json: bool, display: &mut Display) -> Result<Exit, Error> {
+async fn follow_job(server: &ApiClient, job: &str, is_json: bool, display: &mut Display) -> Result<Exit, Error> {
     // First, because it fails at once if there is no server or no such job.
     let found = server.job(job).await?;
     let mut last_id = None;
@@ -70,7 +70,7 @@ async fn follow_job(server: &Server, job: &str, is_json: bool, display: &mut Dis
         }
         last_id = Some(follow::position(server, job, &events).await?);
     }
-    let mut follower = Follower::new(server, job, last_id);
+    let mut follower = JobFollower::new(server, job, last_id);
     while let Some(news) = follower.next().await? {
         display.show(&news)?;
         if let News::Message(message) = &news
@@ -98,7 +98,7 @@ fn end(job: &Value, exit: Exit, is_json: bool, display: &Display) -> Result<Exit
 ///
 /// # Errors
 /// The server refuses or cannot be reached, or the output cannot be written.
-pub async fn logs(server: &Server, args: &LogsArgs) -> Result<Exit, Error> {
+pub async fn logs(server: &ApiClient, args: &LogsArgs) -> Result<Exit, Error> {
     let (job, is_json) = (args.id.as_str(), args.connection.json);
     let events = follow::history(server, job, 0).await?;
     let skipped = args.tail.map_or(0, |tail| events.len().saturating_sub(tail));
@@ -109,7 +109,7 @@ pub async fn logs(server: &Server, args: &LogsArgs) -> Result<Exit, Error> {
         return Ok(Exit::Success);
     }
     let last_id = follow::position(server, job, &events).await?;
-    let mut follower = Follower::new(server, job, Some(last_id));
+    let mut follower = JobFollower::new(server, job, Some(last_id));
     while let Some(news) = follower.next().await? {
         match news {
             News::Message(message) if message.name == "event" => print(&message.data, is_json)?,

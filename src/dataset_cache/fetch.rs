@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::lock::Locked;
-use super::{Error, Facts, Progress, remove};
+use super::{CopyFacts, CopyProgress, Error, remove};
 use crate::archive::{self, ChannelReader};
 use crate::artifacts::{self, Store};
 use crate::dataset;
@@ -25,7 +25,7 @@ pub(super) async fn fetch(
     dataset: &StoredDataset,
     entry: &Path,
     lock: Locked,
-    progress: &impl Fn(Progress),
+    progress: &impl Fn(CopyProgress),
 ) -> Result<(), Error> {
     let (sender, reader) = ChannelReader::new();
     let (wanted, place) = (dataset.clone(), entry.to_owned());
@@ -46,7 +46,7 @@ async fn send(
     store: &Store,
     dataset: &StoredDataset,
     sender: mpsc::Sender<Option<Bytes>>,
-    progress: &impl Fn(Progress),
+    progress: &impl Fn(CopyProgress),
 ) -> Result<(), Error> {
     let size = dataset.size_bytes.unsigned_abs();
     let mut pieces = store.read(&dataset.key, 0..size).await?;
@@ -58,7 +58,7 @@ async fn send(
             // The task has ended, and says why.
             return Ok(());
         }
-        progress(Progress::Fetched(fetched));
+        progress(CopyProgress::Fetched(fetched));
     }
     let _ = sender.send(None).await;
     Ok(())
@@ -83,7 +83,7 @@ fn unpack_into(dataset: &StoredDataset, partial: &Path, reader: ChannelReader) -
     let files = partial.join(&dataset.name);
     // What a killed process has left.
     remove(partial).and_then(|()| fs::create_dir_all(&files)).map_err(|error| disk(partial, error))?;
-    let mut reader = Hashed { reader, hash: Sha256::new() };
+    let mut reader = HashingReader { reader, hash: Sha256::new() };
     let unpacked = archive::unpack_packed(&mut reader, &files, dataset.unpacked_bytes.unsigned_abs());
     match unpacked {
         Err(archive::Error::Io(error)) => return Err(disk(partial, error)),
@@ -102,7 +102,7 @@ fn unpack_into(dataset: &StoredDataset, partial: &Path, reader: ChannelReader) -
     let unreadable = |source| Error::Unreadable { id: dataset.id.clone(), source };
     let unpacked = unpacked.map_err(unreadable)?;
     let fingerprint = dataset::fingerprint(&files).map_err(|error| disk(partial, error))?;
-    let facts = Facts { bytes: unpacked.bytes, fingerprint };
+    let facts = CopyFacts { bytes: unpacked.bytes, fingerprint };
     facts.write(partial).map_err(|error| disk(partial, error))
 }
 
@@ -111,12 +111,12 @@ fn disk(path: &Path, source: io::Error) -> Error {
 }
 
 /// Hashes what is read.
-struct Hashed {
+struct HashingReader {
     reader: ChannelReader,
     hash: Sha256,
 }
 
-impl Read for Hashed {
+impl Read for HashingReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         self.hash.update(&buffer[..read]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum LockMode {
     Shared,
     Exclusive,
 }
@@ -20,12 +20,12 @@ pub(super) struct Locked {
 }
 
 /// Takes a lock; `None` if another one is in its way.
-pub(super) fn try_lock(path: &Path, mode: Mode) -> io::Result<Option<Locked>> {
+pub(super) fn try_lock(path: &Path, mode: LockMode) -> io::Result<Option<Locked>> {
     loop {
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
         let locked = match mode {
-            Mode::Shared => file.try_lock_shared(),
-            Mode::Exclusive => file.try_lock(),
+            LockMode::Shared => file.try_lock_shared(),
+            LockMode::Exclusive => file.try_lock(),
         };
         match locked {
             Ok(()) => {}

@@ -24,7 +24,7 @@ use crate::artifacts::{self, Store};
 use crate::db::datasets::StoredDataset;
 use crate::{archive, dataset};
 
-use lock::{Locked, Mode};
+use lock::{LockMode, Locked};
 
 /// How often a copy is looked for that another process makes, or room that it takes.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -51,7 +51,7 @@ pub enum Error {
 
 /// What is going on while a copy is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum CopyProgress {
     /// Another process makes it.
     Shared,
     /// Copies that are in use take the room that it needs.
@@ -61,11 +61,11 @@ pub enum Progress {
 }
 
 /// What is to be done for a copy.
-enum Next {
+enum NextStep {
     Use(LocalCopy),
     /// With the right to make it.
     Fetch(Locked),
-    Wait(Progress),
+    Wait(CopyProgress),
 }
 
 /// The copies in a directory.
@@ -123,11 +123,11 @@ impl DatasetCache {
             return Ok(None);
         }
         let failed = |source| Error::Disk { path: entry.clone(), source };
-        let Some(lock) = lock::try_lock(&Self::lock_file(&entry), Mode::Shared).map_err(failed)? else {
+        let Some(lock) = lock::try_lock(&Self::lock_file(&entry), LockMode::Shared).map_err(failed)? else {
             return Ok(None);
         };
         let path = entry.join(&dataset.name);
-        let facts = Facts::read(&entry);
+        let facts = CopyFacts::read(&entry);
         match dataset::fingerprint(&path) {
             Ok(found) if facts.is_some_and(|facts| facts.fingerprint == found) => {
                 lock.touch(SystemTime::now());
@@ -143,7 +143,7 @@ impl DatasetCache {
     }
 
     fn remove_changed(&self, entry: &Path) -> io::Result<()> {
-        let Some(lock) = lock::try_lock(&Self::lock_file(entry), Mode::Exclusive)? else { return Ok(()) };
+        let Some(lock) = lock::try_lock(&Self::lock_file(entry), LockMode::Exclusive)? else { return Ok(()) };
         tracing::warn!(directory = %entry.display(), "a copy of a data set was changed; removing it");
         remove(entry)?;
         lock.remove();
@@ -158,7 +158,7 @@ impl DatasetCache {
         &self,
         store: &Store,
         dataset: &StoredDataset,
-        progress: impl Fn(Progress),
+        progress: impl Fn(CopyProgress),
     ) -> Result<LocalCopy, Error> {
         let needed = dataset.unpacked_bytes.unsigned_abs();
         if needed > self.limit {
@@ -169,9 +169,9 @@ impl DatasetCache {
             let next = tokio::task::spawn_blocking(move || cache.next(&wanted)).await;
             let next = next.map_err(|error| self.failed(io::Error::other(error)))?;
             match next? {
-                Next::Use(copy) => return Ok(copy),
-                Next::Fetch(lock) => fetch::fetch(store, dataset, &self.entry(dataset), lock, &progress).await?,
-                Next::Wait(why) => {
+                NextStep::Use(copy) => return Ok(copy),
+                NextStep::Fetch(lock) => fetch::fetch(store, dataset, &self.entry(dataset), lock, &progress).await?,
+                NextStep::Wait(why) => {
                     progress(why);
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -184,16 +184,16 @@ impl DatasetCache {
     }
 
     /// What is to be done for a copy. Makes room for one that is to be fetched.
-    fn next(&self, dataset: &StoredDataset) -> Result<Next, Error> {
+    fn next(&self, dataset: &StoredDataset) -> Result<NextStep, Error> {
         fs::create_dir_all(&self.directory).map_err(|error| self.failed(error))?;
         if let Some(copy) = self.find(dataset)? {
-            return Ok(Next::Use(copy));
+            return Ok(NextStep::Use(copy));
         }
         let entry = self.entry(dataset);
-        let lock = lock::try_lock(&Self::lock_file(&entry), Mode::Exclusive).map_err(|error| self.failed(error))?;
-        let Some(lock) = lock.filter(|_| !entry.is_dir()) else { return Ok(Next::Wait(Progress::Shared)) };
+        let lock = lock::try_lock(&Self::lock_file(&entry), LockMode::Exclusive).map_err(|error| self.failed(error))?;
+        let Some(lock) = lock.filter(|_| !entry.is_dir()) else { return Ok(NextStep::Wait(CopyProgress::Shared)) };
         let has_room = self.make_room(dataset.unpacked_bytes.unsigned_abs()).map_err(|error| self.failed(error))?;
-        Ok(if has_room { Next::Fetch(lock) } else { Next::Wait(Progress::NoRoom) })
+        Ok(if has_room { NextStep::Fetch(lock) } else { NextStep::Wait(CopyProgress::NoRoom) })
     }
 
     /// Takes over a directory that holds the one with the files of a data set, named like it. Whether it did; if not,
@@ -209,12 +209,12 @@ impl DatasetCache {
         }
         fs::create_dir_all(&self.directory).map_err(failed)?;
         let entry = self.entry(dataset);
-        let locked = lock::try_lock(&Self::lock_file(&entry), Mode::Exclusive).map_err(failed)?;
+        let locked = lock::try_lock(&Self::lock_file(&entry), LockMode::Exclusive).map_err(failed)?;
         let Some(_lock) = locked.filter(|_| !entry.is_dir()) else { return Ok(false) };
         if !self.make_room(needed).map_err(failed)? {
             return Ok(false);
         }
-        Facts { bytes: needed, fingerprint: dataset.fingerprint.clone() }.write(directory).map_err(failed)?;
+        CopyFacts { bytes: needed, fingerprint: dataset.fingerprint.clone() }.write(directory).map_err(failed)?;
         match fs::rename(directory, &entry) {
             Ok(()) => Ok(true),
             // On another file system.
@@ -246,7 +246,7 @@ impl DatasetCache {
             if total.saturating_add(needed) <= self.limit {
                 break;
             }
-            let Some(lock) = lock::try_lock(&Self::lock_file(&entry), Mode::Exclusive)? else { continue };
+            let Some(lock) = lock::try_lock(&Self::lock_file(&entry), LockMode::Exclusive)? else { continue };
             remove(&entry)?;
             lock.remove();
             tracing::info!(directory = %entry.display(), bytes, "removed a copy of a data set that was not used lately");
@@ -259,7 +259,7 @@ impl DatasetCache {
 /// Removes a part of a data set that a killed process has left.
 fn remove_abandoned(partial: &Path) -> io::Result<()> {
     let entry = partial.with_extension("");
-    match lock::try_lock(&DatasetCache::lock_file(&entry), Mode::Exclusive)? {
+    match lock::try_lock(&DatasetCache::lock_file(&entry), LockMode::Exclusive)? {
         Some(_lock) => remove(partial),
         None => Ok(()),
     }
@@ -274,13 +274,13 @@ fn remove(directory: &Path) -> io::Result<()> {
 
 /// What the maker of a copy notes beside its files.
 #[derive(Debug, Serialize, Deserialize)]
-struct Facts {
+struct CopyFacts {
     bytes: u64,
     /// By this program, which may compute it otherwise than the one that stored the data set.
     fingerprint: String,
 }
 
-impl Facts {
+impl CopyFacts {
     const FILE: &str = "facts.json";
 
     /// `None` if the file is damaged or missing.
@@ -295,7 +295,7 @@ impl Facts {
 
 /// Bytes of the files of a copy: what its maker noted, or else of all of them.
 fn size(entry: &Path) -> u64 {
-    Facts::read(entry).map_or_else(|| size_below(entry), |facts| facts.bytes)
+    CopyFacts::read(entry).map_or_else(|| size_below(entry), |facts| facts.bytes)
 }
 
 /// Bytes of all files below a directory.

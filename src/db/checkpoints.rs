@@ -143,7 +143,7 @@ impl From<Row> for UploadedCheckpoint {
 
 /// A checkpoint that was uploaded.
 #[derive(Debug)]
-pub struct Inserted {
+pub struct InsertedCheckpoint {
     pub checkpoint: UploadedCheckpoint,
     /// Whether it was not there before.
     pub is_new: bool,
@@ -159,7 +159,7 @@ pub async fn insert(
     new: &UploadedCheckpoint,
     key: &str,
     damaged: Option<&str>,
-) -> sqlx::Result<Option<Inserted>> {
+) -> sqlx::Result<Option<InsertedCheckpoint>> {
     let mut transaction = pool.begin().await?;
     if !file_deletions::take_over(&mut transaction, key).await? {
         return Ok(None);
@@ -211,7 +211,7 @@ pub async fn insert(
         created_at: row.created_at,
         ..new.clone()
     };
-    Ok(Some(Inserted { checkpoint, is_new: row.is_new, superseded }))
+    Ok(Some(InsertedCheckpoint { checkpoint, is_new: row.is_new, superseded }))
 }
 
 /// Notes what a new uploader says about a checkpoint whose bytes are whole under `key`. None if they are not there any

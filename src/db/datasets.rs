@@ -62,7 +62,7 @@ pub fn id_of(name: &str, sha256: &str) -> String {
 }
 
 /// A row, since the macros of sqlx know no nested structs.
-struct Row {
+struct DatasetRow {
     id: String,
     name: String,
     version: String,
@@ -99,10 +99,10 @@ pub struct Unreadable {
     reason: String,
 }
 
-impl From<Row> for FoundVersion {
-    fn from(row: Row) -> Self {
-        let Row { id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint, .. } = row;
-        let Row { summary, classes, statistics, uploaded_at, .. } = row;
+impl From<DatasetRow> for FoundVersion {
+    fn from(row: DatasetRow) -> Self {
+        let DatasetRow { id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint, .. } = row;
+        let DatasetRow { summary, classes, statistics, uploaded_at, .. } = row;
         let read = parse(&id, summary).and_then(|summary| Ok((summary, parse(&id, classes)?)));
         let read = read.map(|(summary, classes)| {
             let stored = StoredDataset {
@@ -129,7 +129,7 @@ fn parse<T: DeserializeOwned>(id: &str, stored: Value) -> Result<Json<T>, Unread
 
 /// A data set that was uploaded.
 #[derive(Debug)]
-pub enum Inserted {
+pub enum InsertedDataset {
     /// It is there.
     Done {
         /// Whether this content was not there before under this name.
@@ -145,11 +145,11 @@ pub enum Inserted {
 
 /// Stores a data set whose tar an upload has put under its key, which was announced. If the content is there already,
 /// its name means this version from now on, and it takes over the new file if its own is the `damaged` one.
-pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>) -> sqlx::Result<Inserted> {
+pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>) -> sqlx::Result<InsertedDataset> {
     let StoredDataset { key, sha256, fingerprint, .. } = &new.stored;
     let mut transaction = pool.begin().await?;
     if !file_deletions::take_over(&mut transaction, key).await? {
-        return Ok(Inserted::TooLate);
+        return Ok(InsertedDataset::TooLate);
     }
     let row = sqlx::query!(
         r#"
@@ -180,7 +180,7 @@ pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>)
         let file = FileDeletion { key: key.clone(), is_directory: false };
         file_deletions::decide(&mut transaction, &file).await?;
         transaction.commit().await?;
-        return Ok(Inserted::OtherContent);
+        return Ok(InsertedDataset::OtherContent);
     };
     let superseded = if row.is_taken { damaged.filter(|_| !row.is_new) } else { Some(key.as_str()) };
     let superseded = superseded.map(|key| FileDeletion { key: key.to_owned(), is_directory: false });
@@ -188,7 +188,7 @@ pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>)
         file_deletions::decide(&mut transaction, file).await?;
     }
     transaction.commit().await?;
-    Ok(Inserted::Done { is_new: row.is_new, superseded })
+    Ok(InsertedDataset::Done { is_new: row.is_new, superseded })
 }
 
 /// Notes that a content came again whose bytes are whole under its key: its name means this version from now on. False
@@ -213,7 +213,7 @@ pub async fn set_statistics(pool: &PgPool, id: &str, statistics: &Value) -> sqlx
 /// The latest version of each name, by name.
 pub async fn latest(pool: &PgPool) -> sqlx::Result<Vec<FoundVersion>> {
     let query = sqlx::query_as!(
-        Row,
+        DatasetRow,
         r#"
         select distinct on (name) id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint,
             summary, classes, statistics, uploaded_at
@@ -226,7 +226,7 @@ pub async fn latest(pool: &PgPool) -> sqlx::Result<Vec<FoundVersion>> {
 /// All versions of a name, the latest first.
 pub async fn versions(pool: &PgPool, name: &str) -> sqlx::Result<Vec<FoundVersion>> {
     let query = sqlx::query_as!(
-        Row,
+        DatasetRow,
         r#"
         select id, name, version, sha256, key, size_bytes, unpacked_bytes, fingerprint,
             summary, classes, statistics, uploaded_at

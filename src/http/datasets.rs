@@ -36,12 +36,12 @@ pub enum Located {
 
 /// The files of a data set, as long as this is held.
 #[derive(Debug, Clone)]
-pub struct Files {
+pub struct DatasetFiles {
     pub path: PathBuf,
     _copy: Option<Arc<LocalCopy>>,
 }
 
-impl Files {
+impl DatasetFiles {
     /// The directory around the data set's own, which error messages do not show.
     pub fn base(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
@@ -105,12 +105,12 @@ impl Located {
     }
 
     /// Its files, which are fetched from storage if this machine has no copy.
-    pub async fn files(&self, state: &AppState) -> Result<Files, ApiError> {
+    pub async fn files(&self, state: &AppState) -> Result<DatasetFiles, ApiError> {
         match self {
-            Self::Directory { path, .. } => Ok(Files { path: path.clone(), _copy: None }),
+            Self::Directory { path, .. } => Ok(DatasetFiles { path: path.clone(), _copy: None }),
             Self::Uploaded(upload) => {
                 let copy = local(state, &upload.stored).await?;
-                Ok(Files { path: copy.path().to_owned(), _copy: Some(Arc::new(copy)) })
+                Ok(DatasetFiles { path: copy.path().to_owned(), _copy: Some(Arc::new(copy)) })
             }
         }
     }

@@ -194,7 +194,7 @@ pub struct AppState {
     datasets: Arc<v1::datasets::Catalogue>,
     lookups: Arc<v1::datasets::SharedLookups<dataset_facts::DatasetFacts, dataset_facts::WrongDataset>>,
     fingerprints: Arc<v1::datasets::SharedLookups<String, std::io::Error>>,
-    details: Arc<v1::datasets::SharedLookups<v1::datasets::details::Contents, crate::dataset::Error>>,
+    details: Arc<v1::datasets::SharedLookups<v1::datasets::details::DatasetContents, crate::dataset::Error>>,
     pictures: Arc<v1::datasets::SharedLookups<v1::datasets::images::ImagePage, v1::datasets::images::WrongImages>>,
     fetches: Arc<datasets::Fetches>,
     statistics: Arc<statistics::StatisticsTasks>,

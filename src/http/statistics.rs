@@ -20,13 +20,13 @@ const MOST_THREADS: usize = 4;
 const KEPT: usize = 64;
 
 /// What is known of each data set that somebody asked for: its statistics, or why there are none.
-type Outcome = Result<Arc<DatasetStatistics>, String>;
+type DecodeOutcome = Result<Arc<DatasetStatistics>, String>;
 
 /// The decoding of this process.
 #[derive(Debug)]
 pub struct StatisticsTasks {
     /// By version of the data; `None` while it is decoded.
-    known: Mutex<HashMap<String, Option<Outcome>>>,
+    known: Mutex<HashMap<String, Option<DecodeOutcome>>>,
     turn: Arc<Semaphore>,
     stop: Arc<AtomicBool>,
 }
@@ -39,7 +39,7 @@ impl Default for StatisticsTasks {
 
 impl StatisticsTasks {
     /// What was found before. If nothing was, and nobody looks, `None` and the place is taken.
-    fn known_or_begin(&self, version: &str) -> (Option<Outcome>, bool) {
+    fn known_or_begin(&self, version: &str) -> (Option<DecodeOutcome>, bool) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(version) {
             return (found.clone(), false);
@@ -51,7 +51,7 @@ impl StatisticsTasks {
         (None, true)
     }
 
-    fn keep(&self, version: &str, outcome: Option<Outcome>) {
+    fn keep(&self, version: &str, outcome: Option<DecodeOutcome>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Some(outcome) => drop(known.insert(version.to_owned(), Some(outcome))),

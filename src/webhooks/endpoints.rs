@@ -36,7 +36,7 @@ pub struct Endpoint {
 /// As in the file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct EndpointEntry {
     url: String,
     secrets: Vec<String>,
 }
@@ -62,7 +62,7 @@ impl Endpoints {
 
     fn parse(text: &[u8]) -> anyhow::Result<Self> {
         let document = crate::text::json(text)?;
-        let entries: BTreeMap<String, Entry> = serde_json::from_value(document)
+        let entries: BTreeMap<String, EndpointEntry> = serde_json::from_value(document)
             .context("expected {\"NAME\": {\"url\": \"https://…\", \"secrets\": [\"whsec_…\"]}}")?;
         let endpoints = entries.into_iter().map(|(name, entry)| {
             let endpoint = Endpoint::new(&name, &entry).with_context(|| format!("webhook {name:?}"))?;
@@ -84,7 +84,7 @@ impl Endpoints {
 }
 
 impl Endpoint {
-    fn new(name: &str, entry: &Entry) -> anyhow::Result<Self> {
+    fn new(name: &str, entry: &EndpointEntry) -> anyhow::Result<Self> {
         let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
         ensure!(
             (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_plain),

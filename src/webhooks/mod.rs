@@ -61,21 +61,21 @@ pub async fn deliver(pool: PgPool, endpoints: Arc<Endpoints>, stop: Cancellation
         Ok(client) => client,
         Err(error) => return tracing::error!(%error, "webhooks are not told of anything: no client can be made"),
     };
-    let sender = Sender { pool, client, endpoints, names };
+    let sender = Dispatcher { pool, client, endpoints, names };
     tokio::select! {
         () = stop.cancelled() => {}
         () = sender.send_for_ever() => {}
     }
 }
 
-struct Sender {
+struct Dispatcher {
     pool: PgPool,
     client: reqwest::Client,
     endpoints: Arc<Endpoints>,
     names: Vec<String>,
 }
 
-impl Sender {
+impl Dispatcher {
     async fn send_for_ever(&self) {
         let mut news = None;
         loop {
@@ -121,7 +121,7 @@ impl Sender {
                 tracing::info!(id, webhook, job, "told a webhook that a job has ended");
                 webhooks::delivered(&self.pool, id).await
             }
-            Err(Failure { reason, is_final }) => {
+            Err(DeliveryFailure { reason, is_final }) => {
                 let place = usize::try_from(attempts - 1).unwrap_or(usize::MAX);
                 let wait = WAITS.get(place).filter(|_| !is_final).map(|wait| jittered(*wait));
                 tracing::warn!(
@@ -141,8 +141,8 @@ impl Sender {
     }
 
     /// One attempt.
-    async fn post(&self, message: &DueMessage) -> Result<(), Failure> {
-        let passing = |reason: String| Failure { reason, is_final: false };
+    async fn post(&self, message: &DueMessage) -> Result<(), DeliveryFailure> {
+        let passing = |reason: String| DeliveryFailure { reason, is_final: false };
         let Some(endpoint) = self.endpoints.get(&message.webhook) else {
             return Err(passing("this server has no such webhook".to_owned()));
         };
@@ -159,7 +159,7 @@ impl Sender {
         let response = request.send().await.map_err(|error| passing(describe(&error.without_url())))?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            StatusCode::GONE => Err(Failure {
+            StatusCode::GONE => Err(DeliveryFailure {
                 reason: "the receiver answered 410, that it wants no more messages".to_owned(),
                 is_final: true,
             }),
@@ -169,7 +169,7 @@ impl Sender {
 }
 
 /// Why an attempt failed.
-struct Failure {
+struct DeliveryFailure {
     reason: String,
     /// Whether to send the message again is no use.
     is_final: bool,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::LeaseState;
 use super::record::{AttemptError, Recorder, held};
 use super::{WorkerContext, inputs};
-use crate::dataset_cache::{self, LocalCopy, Progress};
+use crate::dataset_cache::{self, CopyProgress, LocalCopy};
 use crate::db::datasets::{self, StoredDataset};
 use crate::db::queue::{self, ReportBatch};
 use crate::protocol::{ErrorClass, Failure, Level};
@@ -29,8 +29,8 @@ pub(super) async fn fetch(
     };
     let (start, is_fetched) = (Instant::now(), Cell::new(false));
     let latest = Cell::new(None);
-    let note = |progress: Progress| {
-        is_fetched.set(is_fetched.get() || matches!(progress, Progress::Fetched(_)));
+    let note = |progress: CopyProgress| {
+        is_fetched.set(is_fetched.get() || matches!(progress, CopyProgress::Fetched(_)));
         latest.set(Some(progress));
     };
     let mut getting = std::pin::pin!(context.settings.dataset_cache.get(&context.store, &stored, note));
@@ -71,15 +71,15 @@ async fn say(record: &Recorder<'_>, level: Level, line: String) -> Result<(), At
     record.persist(async |pool, write| held(queue::record(pool, write, &batch).await)).await
 }
 
-fn describe(stored: &StoredDataset, progress: Progress) -> (Level, String) {
+fn describe(stored: &StoredDataset, progress: CopyProgress) -> (Level, String) {
     let id = &stored.id;
     match progress {
-        Progress::Fetched(bytes) => {
+        CopyProgress::Fetched(bytes) => {
             let size = stored.size_bytes;
             (Level::Info, format!("fetching the data set {id} from storage: {bytes} of {size} bytes"))
         }
-        Progress::Shared => (Level::Info, format!("another process of this machine fetches the data set {id}")),
-        Progress::NoRoom => {
+        CopyProgress::Shared => (Level::Info, format!("another process of this machine fetches the data set {id}")),
+        CopyProgress::NoRoom => {
             let bytes = stored.unpacked_bytes;
             let line = format!(
                 "the data set {id} waits for room for its {bytes} bytes: other jobs use the copies that are here. A \

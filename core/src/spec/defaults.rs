@@ -68,11 +68,11 @@ pub(super) enum Kinship {
 }
 
 /// The architecture and the exported network of a role, as far as they are known.
-type Known<'a> = (Option<&'static Architecture>, Option<&'a ExportedNetwork>);
+type KnownNetwork<'a> = (Option<&'static Architecture>, Option<&'a ExportedNetwork>);
 
 impl Kinship {
     pub(super) fn of(teacher: Option<&TeacherRequest>, student: &StudentRequest) -> Self {
-        let teacher: Known<'_> =
+        let teacher: KnownNetwork<'_> =
             teacher.map_or((None, None), |teacher| (teacher.architecture, teacher.exported.as_ref()));
         match (teacher, (student.architecture, student.exported.as_ref())) {
             ((Some(one), _), (Some(other), _)) if one.family.name() == other.family.name() => {

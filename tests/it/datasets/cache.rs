@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use distillery::archive;
 use distillery::artifacts::{self, Store};
-use distillery::dataset_cache::{DatasetCache, Error, Progress};
+use distillery::dataset_cache::{CopyProgress, DatasetCache, Error};
 use distillery::db::datasets::{self, StoredDataset};
 use sha2::{Digest, Sha256};
 
@@ -69,7 +69,7 @@ impl Place {
     }
 }
 
-fn nothing(_: Progress) {}
+fn nothing(_: CopyProgress) {}
 
 #[tokio::test]
 async fn a_copy_has_the_files_that_were_packed_and_is_fetched_once() {
@@ -78,7 +78,7 @@ async fn a_copy_has_the_files_that_were_packed_and_is_fetched_once() {
     assert!(cache.find(&stored).unwrap().is_none());
     let fetched = Cell::new(0);
     let count = |progress| {
-        if let Progress::Fetched(bytes) = progress {
+        if let CopyProgress::Fetched(bytes) = progress {
             fetched.set(bytes);
         }
     };
@@ -112,8 +112,8 @@ async fn the_copy_that_was_used_longest_ago_goes_first_and_none_that_is_used() {
 
     let waits = Cell::new(0);
     let count = |progress| match progress {
-        Progress::NoRoom => waits.set(waits.get() + 1),
-        other => assert!(matches!(other, Progress::Fetched(_)), "{other:?}"),
+        CopyProgress::NoRoom => waits.set(waits.get() + 1),
+        other => assert!(matches!(other, CopyProgress::Fetched(_)), "{other:?}"),
     };
     let free = async {
         while waits.get() < 2 {

@@ -23,12 +23,12 @@ pub struct DrawSource {
 pub(super) struct DrawnRows {
     /// [N, W] int64.
     table: Tensor,
-    rows: Rows,
+    rows: RowOrder,
 }
 
 /// Which rows of the table belong to a batch.
 #[derive(Debug, Clone, Copy)]
-enum Rows {
+enum RowOrder {
     /// Rows follow the batches from `first_batch` on.
     ByBatch { first_batch: u64, batch_size: i64 },
     /// Rows follow the images of the split.
@@ -50,7 +50,7 @@ impl DrawnRows {
             let mut random = generator(purpose, source.seed, epoch, batch);
             rows.extend((0..batch_size).flat_map(|_| draw(&mut random)));
         }
-        let of_batches = Rows::ByBatch { first_batch, batch_size: batch_size as i64 };
+        let of_batches = RowOrder::ByBatch { first_batch, batch_size: batch_size as i64 };
         Self { table: table::<W>(&rows, source.device), rows: of_batches }
     }
 
@@ -63,17 +63,17 @@ impl DrawnRows {
     ) -> Self {
         let of_image = |image| draw(&mut generator(purpose, source.seed, view, image));
         let rows: Vec<i64> = (0..source.images).flat_map(of_image).collect();
-        Self { table: table::<W>(&rows, source.device), rows: Rows::ByImage }
+        Self { table: table::<W>(&rows, source.device), rows: RowOrder::ByImage }
     }
 
     /// The numbers [B, W] of the images `indices` `[B]`, which begin at row `row` of batch `batch`, counted from the
     /// beginning of the epoch.
     pub(super) fn of_batch(&self, batch: u64, row: usize, indices: &Tensor) -> Tensor {
         match self.rows {
-            Rows::ByBatch { first_batch, batch_size } => {
+            RowOrder::ByBatch { first_batch, batch_size } => {
                 self.table.narrow(0, (batch - first_batch) as i64 * batch_size + row as i64, indices.size()[0])
             }
-            Rows::ByImage => self.table.index_select(0, indices),
+            RowOrder::ByImage => self.table.index_select(0, indices),
         }
     }
 }

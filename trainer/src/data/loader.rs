@@ -285,7 +285,7 @@ impl Loader {
         let on_device: Vec<i64> = order.iter().map(|index| *index as i64).collect();
         let on_device = Tensor::from_slice(&on_device).to_device(self.options.device);
         let left = portions.len();
-        let source = Source::Memory { pixels, labels, order, on_device, portions: portions.into_iter(), next: 0 };
+        let source = BatchSource::Memory { pixels, labels, order, on_device, portions: portions.into_iter(), next: 0 };
         Batches { source, left, is_whole: cut.shard == Shard::WHOLE }
     }
 
@@ -294,7 +294,7 @@ impl Loader {
         let (images, corrupt) = (Arc::clone(images), Arc::clone(&self.corrupt));
         let decoder = Decoder { images, view: self.options.view(view), side, corrupt };
         let left = order.len().div_ceil(cut.batch_size);
-        let source = Source::Stream(Stream::new(decoder, device, order, cut));
+        let source = BatchSource::Stream(Stream::new(decoder, device, order, cut));
         Batches { source, left, is_whole: cut.shard == Shard::WHOLE }
     }
 }
@@ -326,7 +326,7 @@ fn sample(images: &dyn Images, count: usize, side: u32) -> PixelSums {
 /// The batches of one epoch or evaluation. They do not borrow the [`Loader`].
 #[derive(Debug)]
 pub struct Batches {
-    source: Source,
+    source: BatchSource,
     /// Batches still to come.
     left: usize,
     /// Whether this rank loads whole batches. If not, a batch keeps its place even if it has no image for this rank.
@@ -334,7 +334,7 @@ pub struct Batches {
 }
 
 #[derive(Debug)]
-enum Source {
+enum BatchSource {
     Memory {
         pixels: Tensor,
         labels: Tensor,
@@ -346,7 +346,7 @@ enum Source {
     Stream(Stream),
 }
 
-impl Source {
+impl BatchSource {
     /// The next batch, which is empty if none of its images could be decoded.
     fn next(&mut self) -> Result<Batch, LoadError> {
         match self {

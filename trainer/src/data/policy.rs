@@ -11,7 +11,7 @@ const BINS: u32 = 31;
 const KINDS: u32 = 14;
 
 /// The ranges of the magnitudes: those of `RandAugment` depend on the image's side.
-struct Ranges {
+struct MagnitudeRanges {
     shear: f32,
     translation: f32,
     rotation: f32,
@@ -21,12 +21,13 @@ struct Ranges {
     bits: f32,
 }
 
-const TRIVIAL: Ranges = Ranges { shear: 0.99, translation: 32.0, rotation: 135.0, enhancement: 0.99, bits: 6.0 };
+const TRIVIAL: MagnitudeRanges =
+    MagnitudeRanges { shear: 0.99, translation: 32.0, rotation: 135.0, enhancement: 0.99, bits: 6.0 };
 
-fn rand_augment(side: usize) -> Ranges {
+fn rand_augment(side: usize) -> MagnitudeRanges {
     // In float64 as torchvision computes it.
     let translation = (150.0 / 331.0 * side as f64) as f32;
-    Ranges { shear: 0.3, translation, rotation: 30.0, enhancement: 0.9, bits: 4.0 }
+    MagnitudeRanges { shear: 0.3, translation, rotation: 30.0, enhancement: 0.9, bits: 4.0 }
 }
 
 /// Varies `image`, three planes of `side`×`side` bytes, by what is drawn. `spare` has the same length.
@@ -44,7 +45,7 @@ pub(super) fn vary(policy: Policy, image: &mut [u8], spare: &mut [u8], side: usi
     }
 }
 
-fn draw<R: Rng>(ranges: &Ranges, magnitude: impl Fn(&mut R) -> u32, random: &mut R) -> Operation {
+fn draw<R: Rng>(ranges: &MagnitudeRanges, magnitude: impl Fn(&mut R) -> u32, random: &mut R) -> Operation {
     let kind = random.random_range(0..KINDS);
     let magnitude = magnitude(random);
     let is_negative = random.random_bool(0.5);
@@ -61,7 +62,7 @@ pub fn operation(policy: Policy, side: usize, kind: u32, magnitude: u32, is_nega
     }
 }
 
-fn in_ranges(ranges: &Ranges, kind: u32, magnitude: u32, is_negative: bool) -> Operation {
+fn in_ranges(ranges: &MagnitudeRanges, kind: u32, magnitude: u32, is_negative: bool) -> Operation {
     let of = |largest: f32| {
         let value = f64::from(linspace(0.0, largest, magnitude));
         if is_negative { -value } else { value }

@@ -132,7 +132,7 @@ pub(crate) fn lamb(state: &AdaptiveState<'_>, learning_rate: &Tensor, step: &Ten
 }
 
 /// The type of [`distillery_adamw`] and [`distillery_lamb`].
-type Step = unsafe extern "C" fn(
+type AdaptiveStep = unsafe extern "C" fn(
     *const *mut C_tensor,
     *const *mut C_tensor,
     *const *mut C_tensor,
@@ -147,7 +147,7 @@ type Step = unsafe extern "C" fn(
 ) -> *mut c_char;
 
 fn adapt(
-    by: Step,
+    by: AdaptiveStep,
     AdaptiveState { values, gradients, first, second }: &AdaptiveState<'_>,
     learning_rate: &Tensor,
     step: &Tensor,

@@ -71,7 +71,7 @@ impl Frozen {
         let weights = weights.as_slice();
         let mut plan = fuse(program, Purpose::Inference);
         let is_finite = no_grad(|| constants_are_finite(&plan, weights, of_network));
-        let target = Target { plan: &plan, weights, kind, batch_size, fuses: fuses && is_finite, is_finite };
+        let target = ConstantContext { plan: &plan, weights, kind, batch_size, fuses: fuses && is_finite, is_finite };
         let constants: Vec<Constants> = no_grad(|| plan.steps.iter().map(|step| target.constants(step)).collect());
         let mut own = Vec::new();
         for (step, constants) in plan.steps.iter_mut().zip(&constants) {
@@ -139,7 +139,7 @@ fn summand(added: &Tensor, is_needed: bool) -> Tensor {
 }
 
 /// What constants are computed from and for.
-struct Target<'a> {
+struct ConstantContext<'a> {
     plan: &'a Plan,
     weights: &'a [Weight],
     kind: Kind,
@@ -149,7 +149,7 @@ struct Target<'a> {
     is_finite: bool,
 }
 
-impl Target<'_> {
+impl ConstantContext<'_> {
     fn constants(&self, step: &Step) -> Constants {
         let weights: Vec<usize> = step.inputs.iter().filter_map(|input| input.weight()).collect();
         match (&step.op, step.inputs.as_slice(), weights.as_slice()) {

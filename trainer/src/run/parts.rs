@@ -6,7 +6,7 @@ use crate::data::{Portion, Shard};
 
 /// Consecutive images of a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Part {
+pub struct BatchPart {
     index: u32,
     parts: u32,
     pub start: i64,
@@ -18,14 +18,14 @@ pub struct Part {
 }
 
 /// The parts of a batch of `images`.
-pub fn parts(images: i64, parts: u32) -> impl Iterator<Item = Part> {
+pub fn parts(images: i64, parts: u32) -> impl Iterator<Item = BatchPart> {
     let parts = parts.max(1);
     (0..parts).map(move |index| {
         let shard = Shard { rank: index, world_size: parts };
         let rows = shard.rows(usize::try_from(images).unwrap_or(0));
         let (start, count) = (rows.start as i64, rows.len() as i64);
         let weight = (parts > 1).then(|| count as f64 / images.max(1) as f64);
-        Part { index, parts, start: if count == 0 { 0 } else { start }, count, weight }
+        BatchPart { index, parts, start: if count == 0 { 0 } else { start }, count, weight }
     })
 }
 
@@ -37,7 +37,7 @@ pub fn number(wanted: u32, portion: &Portion, world_size: u32) -> u32 {
     wanted.min(least).max(1)
 }
 
-impl Part {
+impl BatchPart {
     #[must_use]
     pub fn is_first(&self) -> bool {
         self.index == 0
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn parts_are_the_batch_and_their_weights_are_one() {
         for (images, count) in [(8, 1), (8, 3), (7, 7), (2, 5)] {
-            let all: Vec<Part> = parts(images, count).collect();
+            let all: Vec<BatchPart> = parts(images, count).collect();
             assert_eq!(all.len(), count as usize);
             assert_eq!(all.iter().map(|part| part.count).sum::<i64>(), images);
             let weights: f64 = all.iter().map(|part| part.weight.unwrap_or(1.0)).sum();

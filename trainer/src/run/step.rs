@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::metrics::{Meter, StepMetrics};
 use super::optim::Optimizer;
-use super::parts::{Part, parts};
+use super::parts::{BatchPart, parts};
 use crate::data::crop_flip;
 use crate::data::erase::erase;
 use crate::data::mix::{mix, partners};
@@ -254,7 +254,7 @@ struct PreparedBatch {
 }
 
 impl PreparedBatch {
-    fn part(&self, part: &Part) -> Self {
+    fn part(&self, part: &BatchPart) -> Self {
         let target = &self.target;
         let mixed = target
             .mixed
@@ -289,7 +289,7 @@ fn compute(
     objective: &Objective,
     ranks: &mut Ranks,
     PreparedBatch { normalised, target, teacher_logits }: &PreparedBatch,
-    (part, scalars): (&Part, &StepScalars),
+    (part, scalars): (&BatchPart, &StepScalars),
     ended: &mut impl FnMut(Phase),
 ) -> Computed {
     student.begin_step(&part.number(&scalars.step));

@@ -82,7 +82,7 @@ impl From<&UploadedDataset> for DatasetVersion {
 
 /// What the reader finds in a directory.
 #[derive(Debug, Clone)]
-pub struct Contents {
+pub struct DatasetContents {
     summary: DatasetSummary,
     classes: DatasetClasses,
 }
@@ -102,7 +102,7 @@ pub async fn get(State(state): State<AppState>, name: Name) -> Result<Json<Datas
 /// What the server understood of a data set.
 pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, ApiError> {
     let Some(located) = locate(state, name).await? else { return Err(no_such(state, name).await) };
-    let (Contents { summary, classes }, version) = contents(state, &located).await?;
+    let (DatasetContents { summary, classes }, version) = contents(state, &located).await?;
     let found = statistics::of(state, &located, &version);
     let (statistics, statistics_fault) = match found {
         Some(Ok(statistics)) => (Some(statistics), None),
@@ -138,9 +138,9 @@ pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, Api
 }
 
 /// What a data set holds, and what tells its files from others.
-async fn contents(state: &AppState, located: &Located) -> Result<(Contents, String), ApiError> {
+async fn contents(state: &AppState, located: &Located) -> Result<(DatasetContents, String), ApiError> {
     if let Some(upload) = located.uploaded() {
-        let contents = Contents { summary: upload.summary.0.clone(), classes: upload.classes.0.clone() };
+        let contents = DatasetContents { summary: upload.summary.0.clone(), classes: upload.classes.0.clone() };
         return Ok((contents, upload.id.clone()));
     }
     let files = located.files(state).await?;
@@ -151,7 +151,7 @@ async fn contents(state: &AppState, located: &Located) -> Result<(Contents, Stri
     let (path, base) = (files.path.clone(), files.base().to_owned());
     let look = move || {
         let dataset = Dataset::open(&path, &DatasetOptions { follow_links, ..DatasetOptions::default() })?;
-        Ok(Contents { summary: dataset.usable_summary()?, classes: dataset.class_counts()? })
+        Ok(DatasetContents { summary: dataset.usable_summary()?, classes: dataset.class_counts()? })
     };
     match &*state.details.find(version.clone(), look).await? {
         Ok(contents) => Ok((contents.clone(), version)),

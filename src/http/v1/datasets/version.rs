@@ -14,7 +14,7 @@ use crate::archive::{self, ChannelWriter, Format, Limits};
 use crate::artifacts::{self, keys};
 use crate::dataset::{self, Dataset, DatasetClasses, DatasetOptions, DatasetSummary};
 use crate::dataset_cache;
-use crate::db::datasets::{self, Inserted, StoredDataset, UploadedDataset};
+use crate::db::datasets::{self, InsertedDataset, StoredDataset, UploadedDataset};
 use crate::db::{checkpoints, file_deletions};
 use crate::http::AppState;
 use crate::http::error::ApiError;
@@ -194,11 +194,11 @@ async fn keep(state: &AppState, inspected: Inspected) -> Result<bool, ApiError> 
         uploaded_at: Utc::now(),
     };
     let (is_new, superseded) = match datasets::insert(pool, &new, damaged.as_deref()).await? {
-        Inserted::Done { is_new, superseded } => (is_new, superseded),
-        Inserted::TooLate => {
+        InsertedDataset::Done { is_new, superseded } => (is_new, superseded),
+        InsertedDataset::TooLate => {
             return Err(ApiError::Unavailable("storing the upload took more than a day: try again".into()));
         }
-        Inserted::OtherContent => {
+        InsertedDataset::OtherContent => {
             let id = new.id;
             return Err(ApiError::conflict(format!(
                 "{id} has other files with the same version: upload these under another name"
