@@ -71,8 +71,8 @@ impl Frozen {
         let weights = weights.as_slice();
         let mut plan = fuse(program, Purpose::Inference);
         let is_finite = no_grad(|| constants_are_finite(&plan, weights, of_network));
-        let target = ConstantContext { plan: &plan, weights, kind, batch_size, fuses: fuses && is_finite, is_finite };
-        let constants: Vec<Constants> = no_grad(|| plan.steps.iter().map(|step| target.constants(step)).collect());
+        let context = ConstantContext { plan: &plan, weights, kind, batch_size, fuses: fuses && is_finite, is_finite };
+        let constants: Vec<Constants> = no_grad(|| plan.steps.iter().map(|step| context.constants(step)).collect());
         let mut own = Vec::new();
         for (step, constants) in plan.steps.iter_mut().zip(&constants) {
             if !matches!(constants, Constants::None) {
