@@ -25,7 +25,7 @@ const BUFFER: usize = 256 << 10;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EntryKind {
+pub(super) enum ArchiveEntryKind {
     File,
     Directory,
     /// Neither, and so refused: what it is, with its article.
@@ -36,7 +36,7 @@ pub(super) enum EntryKind {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ArchiveEntry<'a> {
     pub(super) name: &'a [u8],
-    pub(super) kind: EntryKind,
+    pub(super) kind: ArchiveEntryKind,
     pub(super) size: u64,
     /// Whether the next entry comes after its content, so that passing over it means reading it.
     pub(super) is_streamed: bool,
@@ -135,7 +135,7 @@ impl<'a> Destination<'a> {
                 self.first_hidden.get_or_insert_with(|| shown(name));
                 return if is_streamed { self.count(size) } else { Ok(()) };
             }
-            (EntryKind::Other(what), Ok(_)) => {
+            (ArchiveEntryKind::Other(what), Ok(_)) => {
                 Err(format!("{} is {what}: only files and directories are taken", shown(name)))
             }
             (_, Ok(EntryPath::Kept(path))) => Ok(path),
@@ -151,7 +151,7 @@ impl<'a> Destination<'a> {
             }
         };
         match kind {
-            EntryKind::Directory => self.make_directory(&path, name),
+            ArchiveEntryKind::Directory => self.make_directory(&path, name),
             _ => self.write(&path, name, content),
         }
     }

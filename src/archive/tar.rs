@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read};
 
 use ::tar::{Archive, EntryType, Header, PaxExtensions};
 
-use super::destination::{ArchiveEntry, Destination, EntryKind, Halt};
+use super::destination::{ArchiveEntry, ArchiveEntryKind, Destination, Halt};
 use super::faults::shown;
 
 /// Longest header that names the next entry, in bytes.
@@ -72,7 +72,7 @@ pub(super) fn unpack(mut stream: impl Read, to: &mut Destination<'_>) -> Result<
             _ => {
                 let Announced { name, fault } = std::mem::take(&mut announced);
                 let name = name.unwrap_or_else(|| entry.path_bytes().into_owned());
-                let kind = fault.map_or_else(|| kind(entry_type, &name), EntryKind::Other);
+                let kind = fault.map_or_else(|| kind(entry_type, &name), ArchiveEntryKind::Other);
                 to.add(ArchiveEntry { name: &name, kind, size, is_streamed: true }, &mut entry)?;
                 if fault == Some(LARGE) {
                     // Its header does not say how long it is, so the place of the next header is not known.
@@ -122,18 +122,18 @@ impl Announced {
     }
 }
 
-fn kind(entry_type: EntryType, name: &[u8]) -> EntryKind {
+fn kind(entry_type: EntryType, name: &[u8]) -> ArchiveEntryKind {
     match entry_type {
-        EntryType::Directory => EntryKind::Directory,
+        EntryType::Directory => ArchiveEntryKind::Directory,
         // As the oldest format marks directories.
-        EntryType::Regular if name.ends_with(b"/") => EntryKind::Directory,
-        EntryType::Regular | EntryType::Continuous => EntryKind::File,
-        EntryType::Symlink => EntryKind::Other("a symbolic link"),
-        EntryType::Link => EntryKind::Other("a hard link"),
-        EntryType::Char | EntryType::Block => EntryKind::Other("a device"),
-        EntryType::Fifo => EntryKind::Other("a pipe"),
-        EntryType::GNUSparse => EntryKind::Other(SPARSE),
-        _ => EntryKind::Other("of a kind that is unknown"),
+        EntryType::Regular if name.ends_with(b"/") => ArchiveEntryKind::Directory,
+        EntryType::Regular | EntryType::Continuous => ArchiveEntryKind::File,
+        EntryType::Symlink => ArchiveEntryKind::Other("a symbolic link"),
+        EntryType::Link => ArchiveEntryKind::Other("a hard link"),
+        EntryType::Char | EntryType::Block => ArchiveEntryKind::Other("a device"),
+        EntryType::Fifo => ArchiveEntryKind::Other("a pipe"),
+        EntryType::GNUSparse => ArchiveEntryKind::Other(SPARSE),
+        _ => ArchiveEntryKind::Other("of a kind that is unknown"),
     }
 }
 

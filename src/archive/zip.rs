@@ -8,7 +8,7 @@ use ::zip::read::{ArchiveOffset, Config};
 use ::zip::result::ZipError;
 use ::zip::{CompressionMethod, ZipArchive};
 
-use super::destination::{ArchiveEntry, Destination, EntryKind, Halt};
+use super::destination::{ArchiveEntry, ArchiveEntryKind, Destination, Halt};
 use super::faults::shown;
 
 /// Where an archive's last record may be: it has a comment of up to 64 KiB.
@@ -51,7 +51,7 @@ pub(super) fn unpack(file: &File, to: &mut Destination<'_>) -> Result<(), Halt> 
             (entry.name_raw().to_vec(), flags.kind(), entry.size())
         };
         let head = ArchiveEntry { name: &name, kind, size, is_streamed: false };
-        if kind != EntryKind::File {
+        if kind != ArchiveEntryKind::File {
             to.add(head, &mut io::empty())?;
             continue;
         }
@@ -76,22 +76,24 @@ struct EntryFlags {
 }
 
 impl EntryFlags {
-    fn kind(&self) -> EntryKind {
+    fn kind(&self) -> ArchiveEntryKind {
         /// The bits of a mode that tell the kind of a file.
         const TYPE: u32 = 0o170_000;
         if self.is_encrypted {
-            return EntryKind::Other("encrypted (pack it again without a password)");
+            return ArchiveEntryKind::Other("encrypted (pack it again without a password)");
         }
         if self.is_link {
-            return EntryKind::Other("a symbolic link");
+            return ArchiveEntryKind::Other("a symbolic link");
         }
         match self.mode.map(|mode| mode & TYPE) {
-            Some(0o020_000 | 0o060_000) => EntryKind::Other("a device"),
-            Some(0o010_000) => EntryKind::Other("a pipe"),
-            Some(0o140_000) => EntryKind::Other("a socket"),
-            _ if self.is_directory => EntryKind::Directory,
-            _ if matches!(self.method, CompressionMethod::Stored | CompressionMethod::Deflated) => EntryKind::File,
-            _ => EntryKind::Other(OTHER_METHOD),
+            Some(0o020_000 | 0o060_000) => ArchiveEntryKind::Other("a device"),
+            Some(0o010_000) => ArchiveEntryKind::Other("a pipe"),
+            Some(0o140_000) => ArchiveEntryKind::Other("a socket"),
+            _ if self.is_directory => ArchiveEntryKind::Directory,
+            _ if matches!(self.method, CompressionMethod::Stored | CompressionMethod::Deflated) => {
+                ArchiveEntryKind::File
+            }
+            _ => ArchiveEntryKind::Other(OTHER_METHOD),
         }
     }
 }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::version::{self, Inspected, StoredVersion};
+use super::version::{self, Inspected, UploadedVersion};
 use crate::archive::Format;
 use crate::artifacts::keys;
 use crate::dataset::{self, Dataset, DatasetFormat, DatasetOptions};
@@ -111,7 +111,7 @@ async fn latest(state: &AppState, name: &str) -> Result<Option<UploadedDataset>,
 /// What became of a whole upload.
 #[derive(Debug)]
 pub enum UploadOutcome {
-    Version(StoredVersion),
+    Version(UploadedVersion),
     /// It is a shard that waits for others of its split.
     Waiting(PendingShards),
 }

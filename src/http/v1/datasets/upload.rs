@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::details::{self, DatasetDetails};
 use super::pieces::{self, PartialUpload};
 use super::shards::{self, DatasetUploadParameters, PendingShards, ShardPlace, UploadOutcome};
-use super::version::{self, StoredVersion};
+use super::version::{self, UploadedVersion};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::{Name, Query};
@@ -84,7 +84,7 @@ pub async fn put(
     stored.await.map_err(anyhow::Error::from)?
 }
 
-async fn created(state: &AppState, version: &StoredVersion) -> Result<Response, ApiError> {
+async fn created(state: &AppState, version: &UploadedVersion) -> Result<Response, ApiError> {
     let details = details::of_name(state, &version.id).await?;
     let status = if version.is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, [(LOCATION, format!("/v1/datasets/{}", details.id))], Json(details)).into_response())

@@ -25,7 +25,7 @@ use crate::removals;
 
 /// A version that an upload has become.
 #[derive(Debug)]
-pub struct StoredVersion {
+pub struct UploadedVersion {
     /// `name@version`
     pub id: String,
     /// False if the same files were uploaded under this name before.
@@ -42,7 +42,7 @@ pub struct Inspected {
 }
 
 /// Stores the data set in an archive, if it is one.
-pub async fn store(state: &AppState, upload: Upload, name: &str) -> Result<StoredVersion, ApiError> {
+pub async fn store(state: &AppState, upload: Upload, name: &str) -> Result<UploadedVersion, ApiError> {
     let turn = state.uploads.unpacking().await;
     let (spool, own) = (state.settings.spool_dir.clone(), name.to_owned());
     let limit = limit(state);
@@ -55,7 +55,7 @@ pub async fn store(state: &AppState, upload: Upload, name: &str) -> Result<Store
 }
 
 /// Stores a data set if there is space.
-pub async fn admit(state: &AppState, inspected: Inspected) -> Result<StoredVersion, ApiError> {
+pub async fn admit(state: &AppState, inspected: Inspected) -> Result<UploadedVersion, ApiError> {
     let _turn = state.uploads.storing().await;
     let StoredDataset { id, size_bytes, unpacked_bytes, .. } = &inspected.stored;
     let limit = limit(state);
@@ -67,7 +67,7 @@ pub async fn admit(state: &AppState, inspected: Inspected) -> Result<StoredVersi
     check_space(state, id, size_bytes.unsigned_abs()).await?;
     let id = id.clone();
     let is_new = keep(state, inspected).await?;
-    Ok(StoredVersion { id, is_new })
+    Ok(UploadedVersion { id, is_new })
 }
 
 /// Most bytes of a data set's files. If this machine had no room for a copy, the server could not show the data set.
