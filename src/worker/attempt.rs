@@ -11,12 +11,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::failure::{AttemptError, storage_failure};
 use super::health::{self, MachineVerdict};
 use super::inputs::Prepared;
 use super::lease::{Lease, LeaseState};
 use super::monitor::Gpus;
 use super::names::FileNames;
-use super::record::{AttemptError, Recorder, held};
+use super::record::{Recorder, held};
 use super::trainer::Trainer;
 use super::{WorkerContext, explain, inputs, outputs};
 use crate::dataset;
@@ -358,7 +359,7 @@ impl RunningAttempt<'_> {
     async fn publish(&self, outcome: &Outcome, output: &Path) -> Result<(), AttemptError> {
         let artifacts = outputs::store(self.context, &self.token, output)
             .await
-            .map_err(|error| AttemptError::Failed(inputs::storage_failure(&error)))?;
+            .map_err(|error| AttemptError::Failed(storage_failure(&error)))?;
         self.record.persist(async |pool, write| held(queue::publish(pool, write, outcome, &artifacts).await)).await?;
         tracing::info!(job = self.token.job, attempt = self.token.attempt, top1 = outcome.best_top1, "succeeded");
         outputs::tidy(self.context, &self.token.job, &artifacts).await;

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::failure::{AttemptError, storage_failure};
 use super::names::FileNames;
-use super::record::{AttemptError, Recorder, held};
+use super::record::{Recorder, held};
 use super::{WorkerContext, WorkerSettings, uploads};
 use crate::architecture::UnknownArchitecture;
 use crate::artifacts;
@@ -350,17 +351,6 @@ async fn restore_other(
 
 fn storage(path: &Path, error: &std::io::Error) -> Failure {
     Failure { class: ErrorClass::Machine, message: format!("cannot write {}: {error}", path.display()) }
-}
-
-/// Storage that does not answer, or a disk, is no fault of the job; a file that is missing or damaged is.
-pub(super) fn storage_failure(error: &artifacts::Error) -> Failure {
-    use std::io::ErrorKind::NotFound;
-    let class = match error {
-        artifacts::Error::Storage(_) => ErrorClass::Machine,
-        artifacts::Error::File { source, .. } if source.kind() != NotFound => ErrorClass::Machine,
-        _ => ErrorClass::Storage,
-    };
-    Failure { class, message: error.to_string() }
 }
 
 fn internal(message: &str) -> Failure {

@@ -6,6 +6,7 @@
 mod attempt;
 mod datasets;
 mod explain;
+mod failure;
 mod health;
 mod inputs;
 mod lease;

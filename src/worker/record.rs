@@ -8,27 +8,11 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 
 use super::WorkerContext;
+use super::failure::AttemptError;
 use super::lease::{self, LeaseState};
 use crate::db::errors::Transient;
 use crate::db::queue::{FencingToken, Write};
 use crate::protocol::{ErrorClass, Failure};
-
-/// Why an attempt has no results to publish.
-#[derive(Debug)]
-pub(super) enum AttemptError {
-    /// The attempt no longer holds the job.
-    Lost,
-    /// The attempt failed.
-    Failed(Failure),
-    /// The job is to stop, and its trainer has not begun.
-    Stopped,
-}
-
-impl From<Failure> for AttemptError {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
 
 /// The record of an attempt.
 #[derive(Debug)]

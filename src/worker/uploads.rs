@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::WorkerContext;
+use super::failure::{AttemptError, storage_failure};
 use super::lease::LeaseState;
-use super::record::{AttemptError, Recorder, held};
-use super::{WorkerContext, inputs};
+use super::record::{Recorder, held};
 use crate::dataset_cache::{self, CopyProgress, LocalCopy};
 use crate::db::datasets::{self, StoredDataset};
 use crate::db::queue::{self, ReportBatch};
@@ -92,7 +93,7 @@ fn describe(stored: &StoredDataset, progress: CopyProgress) -> (Level, String) {
 
 fn failure(error: &dataset_cache::Error) -> Failure {
     match error {
-        dataset_cache::Error::Stored(error) => inputs::storage_failure(error),
+        dataset_cache::Error::Stored(error) => storage_failure(error),
         dataset_cache::Error::Unreadable { .. } => Failure { class: ErrorClass::Storage, message: error.to_string() },
         dataset_cache::Error::TooLarge { .. } | dataset_cache::Error::Disk { .. } => {
             Failure { class: ErrorClass::Machine, message: error.to_string() }

@@ -1,6 +1,31 @@
 //! Why no running worker can take a job, and what to do about it.
 
-use super::waiting::WaitReason;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a queued job waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// The job of its teacher has not succeeded yet.
+    Teacher,
+    /// It is tried again after a pause.
+    Backoff,
+    /// No worker is running, or no running worker takes jobs.
+    NoWorker,
+    /// No worker that takes jobs knows the version of its specification.
+    Version,
+    /// No worker that takes jobs has as many devices as it asks for.
+    Devices,
+    /// No worker that takes jobs has its data set, or room for it if it was uploaded.
+    Dataset,
+    /// The workers that know it, with its devices and its data set, cannot run it; its history says why.
+    Declined,
+    /// Other jobs come first, or every worker is busy.
+    Turn,
+    /// A worker is free and is about to take it.
+    Start,
+}
 
 /// Why no running worker can take a job.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,34 +14,10 @@ use super::status::Status;
 use crate::db::interval;
 use crate::db::workers::ALIVE_FOR;
 
-pub use super::lacks::{Lack, Needs};
+pub use super::lacks::{Lack, Needs, WaitReason};
 
 /// Jobs of the queue that an estimate looks at. Jobs further back have a position and no estimate.
 const LOOKED_AT: i64 = 2000;
-
-/// What a queued job waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum WaitReason {
-    /// The job of its teacher has not succeeded yet.
-    Teacher,
-    /// It is tried again after a pause.
-    Backoff,
-    /// No worker is running, or no running worker takes jobs.
-    NoWorker,
-    /// No worker that takes jobs knows the version of its specification.
-    Version,
-    /// No worker that takes jobs has as many devices as it asks for.
-    Devices,
-    /// No worker that takes jobs has its data set.
-    Dataset,
-    /// The workers that know it, with its devices and its data set, cannot run it; its history says why.
-    Declined,
-    /// Other jobs come first, or every worker is busy.
-    Turn,
-    /// A worker is free and is about to take it.
-    Start,
-}
 
 /// Why a queued job does not run yet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
