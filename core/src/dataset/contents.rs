@@ -1,4 +1,4 @@
-//! What the classes of a data set hold.
+//! The classes of a data set, and how many images each has.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use utoipa::ToSchema;
 
 use super::{Dataset, Error};
 
-/// Most classes that are listed.
+/// Number of classes above which the others are only counted.
 const LISTED: usize = 20_000;
 
 /// The classes of a data set, with numbers of images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DatasetClasses {
-    /// In the order of the labels.
+    /// The classes in the order of their labels, up to 20,000.
     pub listed: Vec<DatasetClass>,
     /// Number of further classes, which are not listed.
     pub more: u64,
@@ -23,11 +23,11 @@ pub struct DatasetClasses {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = DatasetClass)]
 pub struct DatasetClass {
-    /// Its number, from 0.
+    /// The class as labels have it, from 0.
     pub label: u32,
-    /// Its name; null if the data set has none.
+    /// The name of the class; null if the data set has no names.
     pub name: Option<String>,
-    /// Number of its images by split. A split that has none, or whose labels cannot be used, is missing.
+    /// Number of its images by split. Splits that have none, or whose labels cannot be used, are left out.
     pub images: BTreeMap<String, u64>,
 }
 

@@ -45,7 +45,7 @@ struct SplitFiles {
 #[derive(Debug)]
 struct Folder {
     splits: BTreeMap<String, SplitFiles>,
-    /// Directories beside those of the splits whose images are in no class.
+    /// Directories beside the splits, whose images are in no class.
     unlabelled: BTreeMap<String, Class>,
     has_table: bool,
     notes: Vec<String>,
@@ -128,8 +128,8 @@ impl Folder {
         known.peek().is_some() && !known.any(|known| split.classes.iter().any(|class| class.name == known.name))
     }
 
-    /// Notes a directory of images beside those of the splits that has none of classes. It is no fault if it cannot be
-    /// read: few jobs use it.
+    /// Notes a directory of images that is beside the splits and has no directories of classes. That it cannot be read
+    /// is not a fault, because few jobs use it.
     fn note_unlabelled(&mut self, name: &str, directory: &Path, links: &Links) {
         let Ok(walk::Walked { images: files, .. }) = walk::walk(directory, links) else {
             self.notes.push(format!("the directory {name:?} is passed over: its images cannot be listed"));
@@ -147,7 +147,7 @@ impl Folder {
         self.unlabelled.insert(name.to_owned(), class);
     }
 
-    /// The classes of a split, or what stands for one of a split without labels.
+    /// The classes of a split. The images of a split without labels stand for one class.
     fn classes_of(&self, split: &str) -> &[Class] {
         let labelled = self.splits.get(split).map(|split| split.classes.as_slice());
         labelled.or(self.unlabelled.get(split).map(std::slice::from_ref)).unwrap_or_default()

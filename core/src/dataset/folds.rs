@@ -1,9 +1,9 @@
-//! Parts of a split to evaluate on that a seed chooses, and folds for cross-validation. Like those of
-//! [`subset`](super::subset), they have the classes of the split in its proportions.
+//! Images that are held out of a split for evaluation: a fraction, which a seed may choose, or a fold for
+//! cross-validation. Like those of [`subset`](super::subset), they have the classes in the split's proportions.
 
 use super::subset::{by_class, hold_out};
 
-/// One of several parts of a split that differ by at most one image of each class.
+/// One of `of` parts of a split, which have all classes in equal numbers, but for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fold {
     /// From 1 to `of`.
@@ -14,7 +14,7 @@ pub struct Fold {
 /// What is held out of a split to evaluate on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum HeldOut {
-    /// This fraction of each class.
+    /// A fraction of each class.
     Fraction(f64),
     Fold(Fold),
 }
@@ -37,8 +37,8 @@ pub fn split_off(labels: &[u32], held_out: HeldOut, seed: Option<u64>) -> (Vec<u
     (positions(parts.0), positions(parts.1))
 }
 
-/// Deals the images of each class to the folds in turn. The next class begins where one ends, so that the folds are of
-/// one size, too.
+/// Deals the images of each class to the folds in turn. Each class begins with the fold after the last one's end, so
+/// that the folds differ by at most one image in all, too.
 fn one_fold(labels: &[u32], Fold { number, of }: Fold) -> (Vec<usize>, Vec<usize>) {
     let (mut kept, mut held_out) = (Vec::new(), Vec::new());
     let in_turn = by_class(labels).into_values().flatten().zip((1..=of).cycle());
@@ -53,7 +53,8 @@ fn order(labels: &[u32], seed: Option<u64>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
     if let Some(seed) = seed {
         let mut state = seed;
-        // Fisher and Yates. That some orders are more likely than others by a part in 2^40 does not matter.
+        // Fisher and Yates. The modulo makes some orders more likely than others, by a part in 2^40, which does not
+        // matter.
         for last in (1..order.len()).rev() {
             order.swap(last, (next(&mut state) % (last as u64 + 1)) as usize);
         }

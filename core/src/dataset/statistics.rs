@@ -1,5 +1,5 @@
-//! What decoding the images of a data set tells: mean and standard deviation, images that are there twice, and images
-//! that cannot be decoded.
+//! What decoding the images of a data set shows: mean and standard deviation, duplicates, and images that cannot be
+//! decoded.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -15,19 +15,19 @@ use crate::text::counted;
 
 /// Side to which images are resized before they are compared and averaged.
 const SIDE: u32 = 32;
-/// Examples of a finding.
+/// Most examples of a finding that are kept.
 const EXAMPLES: usize = 20;
-/// Images that a thread takes at once.
+/// Number of images that a thread takes at a time.
 const PORTION: usize = 64;
 
-/// What decoding the images tells.
+/// What decoding the images of a data set has shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DatasetStatistics {
     /// Per-channel mean of the training split's pixels in [0, 1]; null if none of its images can be decoded.
     pub mean: Option<[f64; 3]>,
     /// Per-channel standard deviation of the same pixels, at 32×32: at larger image sizes it is a little larger.
     pub std: Option<[f64; 3]>,
-    /// What was looked at of each split.
+    /// How many images of each split were decoded.
     pub splits: Vec<ExaminedSplit>,
     /// Images with the same pixels at 32×32: within a split, and in two splits.
     pub duplicates: Vec<Duplicates>,
@@ -59,16 +59,17 @@ pub struct UndecodableImage {
     pub reason: String,
 }
 
-/// Images that are there more than once.
+/// Images that a data set has more than once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Duplicates {
-    /// The split that has an image again, and the one that has it first.
+    /// The split that repeats images, and the split that has them first. Both are the same for repetitions within a
+    /// split.
     pub splits: [String; 2],
-    /// Number of images of the former that the latter has too.
+    /// Number of images of the former that are also in the latter.
     pub images: u64,
-    /// Of these, images of which the other one has another class.
+    /// Number of these that have another class there.
     pub contradictory: u64,
-    /// Positions of the first of them in both splits.
+    /// Positions of the first of them, in the former and in the latter split.
     pub examples: Vec<[u64; 2]>,
 }
 
@@ -98,7 +99,8 @@ struct Examined {
 }
 
 impl Dataset {
-    /// Decodes the images, at most `most` of each split, with so many threads. `None` if `stop` was set meanwhile.
+    /// Decodes the images, at most `most` of each split, with that number of `threads`. `None` if `stop` was set
+    /// meanwhile.
     ///
     /// # Errors
     /// A file cannot be read. An image that cannot be decoded is counted.
@@ -117,7 +119,7 @@ impl Dataset {
             warnings: Vec::new(),
         };
         let mut first: HashMap<[u8; 16], First> = HashMap::new();
-        // The training split first: what another one has of it is found in that one.
+        // The training split first, so that an image that it shares with another split is reported for the other one.
         let mut names = self.splits();
         names.sort_by_key(|name| Some(name) != trained.as_ref());
         for split in names {
@@ -189,18 +191,19 @@ impl DatasetStatistics {
             }
             if *contradictory > 0 {
                 let count = counted(*contradictory, "image", "images");
-                warnings.push(format!("of another class in the {other} split: {count} of the {split} split"));
+                let have = if *contradictory == 1 { "has a copy" } else { "have copies" };
+                warnings.push(format!("{count} of the {split} split {have} of another class in the {other} split"));
             }
         }
         for ExaminedSplit { split, examined, images, undecodable, .. } in &self.splits {
             if *undecodable > 0 {
                 let of = counted(*examined, "image", "images");
-                warnings.push(format!("cannot be decoded: {undecodable} of {of} of the {split} split"));
+                warnings.push(format!("{undecodable} of {of} of the {split} split cannot be decoded"));
             }
             if examined < images {
                 warnings.push(format!(
-                    "only {examined} of the {images} images of the {split} split were looked at, spread evenly: other \
-                     duplicates are not found"
+                    "only {examined} of the {images} images of the {split} split were decoded, evenly spaced: duplicates \
+                     among the others are not found"
                 ));
             }
         }
@@ -228,7 +231,7 @@ impl Sums {
         }
     }
 
-    /// In [0, 1]; the deviation is that of the population.
+    /// Mean and standard deviation (of the population) of pixels in [0, 1].
     fn mean_std(&self) -> Option<([f64; 3], [f64; 3])> {
         if self.pixels == 0.0 {
             return None;
@@ -241,7 +244,7 @@ impl Sums {
     }
 }
 
-/// Decodes images that are spread evenly over a split.
+/// Decodes at most `most` images, which are spread evenly over the split.
 fn examine(images: &dyn Images, most: usize, threads: usize, stop: &AtomicBool) -> Result<Option<Examined>, Error> {
     let count = images.len().min(most);
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(Examined::default())));

@@ -1,4 +1,4 @@
-//! What a user changes about a job that is there: nothing of it decides what is trained.
+//! What a user can change about an existing job: nothing that decides what is trained.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::reader::{Faults, MOST_LABELS, ObjectReader, label_faults};
 /// Longest notes, in characters.
 pub const LONGEST_NOTES: usize = 10_000;
 
-/// Its fields. Labels and notes can be removed, too, which is read here.
+/// The fields of a change. `null` removes labels and notes, which the table cannot say: it is read below.
 const AMENDMENT: Object = Object {
     name: "JobChanges",
     description: "What to change about a job.",
@@ -31,11 +31,11 @@ pub struct Amendment {
     pub name: Option<String>,
     pub priority: Option<i32>,
     pub labels: LabelChanges,
-    /// `Some(None)` removes them.
+    /// `Some(None)` removes the notes, and `None` keeps them.
     pub notes: Option<Option<String>>,
 }
 
-/// What becomes of labels.
+/// What happens to the labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum LabelChanges {
     #[default]
@@ -76,7 +76,7 @@ fn labels(reader: &ObjectReader<'_>, document: &Value) -> LabelChanges {
         None => LabelChanges::None,
         Some(Value::Null) => LabelChanges::Clear,
         Some(given) => {
-            // To remove a label that could not be set is no fault: it is not there.
+            // Removing a label that could not be set is not a fault: no job has it.
             let set = given.as_object().map(|all| all.iter().filter(|(_, value)| !value.is_null()));
             let set = set
                 .map(|set| Value::Object(set.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>()));
@@ -111,7 +111,7 @@ impl LabelChanges {
     /// The labels after the change.
     ///
     /// # Errors
-    /// There would be too many: how many.
+    /// The number of labels that there would be, if it is too large.
     pub fn apply(&self, mut labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, usize> {
         match self {
             Self::None => return Ok(labels),

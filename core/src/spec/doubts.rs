@@ -81,14 +81,14 @@ fn oversized_batch(training: &TrainingSpec, images: u64) -> Option<String> {
     })
 }
 
-/// A warning if the average still has much of the first weights at the end.
+/// A warning if the average still consists of the initial weights by a percent or more at the end.
 fn slow_average(training: &TrainingSpec, steps: u64) -> Option<String> {
     let decay = training.ema_decay?;
     let left = 100.0 * decay.powf(steps as f64);
     (left >= 1.0).then(|| {
         format!(
             "training.ema_decay is {decay}, an average over about {:.0} steps, but the job has {}: {left:.0} % of the \
-             student would be its first weights. Lower ema_decay, such as to {:.4}",
+             student would be the initial weights. Lower ema_decay, for example to {:.4}",
             1.0 / (1.0 - decay),
             counted(steps, "step", "steps"),
             // A tenth of the steps.

@@ -26,7 +26,7 @@ pub(super) const DISTILLATION: Object = Object {
         field(
             "temperature",
             Number(1e-3..=1e3),
-            "Softmax temperature; of `ttm` and `wttm` the teacher’s alone, the inverse of their exponent. By default 2 for \
+            "Softmax temperature; for `ttm` and `wttm` of the teacher alone, the inverse of their exponent. By default 2 for \
              `kd`, `dkd` and `nkd` with `logit_standardisation`.",
         )
         .default_of(|method| {
@@ -41,7 +41,7 @@ pub(super) const DISTILLATION: Object = Object {
             "logit_standardisation",
             Boolean,
             "Standardise the logits of each region over the classes before the loss, for both networks (Sun et al. 2024); \
-             no by default.",
+             off by default.",
         )
         .used_by(UsedBy::Distillation),
         field(
@@ -131,8 +131,8 @@ const WEIGHTS: Object = Object {
         field(
             "clustering",
             WEIGHT,
-            "Weight of how similar the regions of an image are to each other (iCD, Xue et al. 2025), beside the \
-             distillation loss and without warm-up; 0 by default.",
+            "Weight of the difference between student and teacher in how similar the regions of an image are to each \
+             other (iCD, Xue et al. 2025); without warm-up, and 0 by default.",
         )
         .used_by(UsedBy::ScaleDecoupled),
     ],

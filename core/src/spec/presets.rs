@@ -24,7 +24,7 @@ pub enum Recipe {
 }
 
 impl Recipe {
-    /// The values that it has, as fields of `training`.
+    /// The values of the recipe, as fields of `training`.
     pub(super) fn values(self) -> &'static Map<String, Value> {
         static VALUES: LazyLock<[Map<String, Value>; 3]> =
             LazyLock::new(|| [timm_a3(), torchvision_v2(), deit()].map(members));
@@ -43,7 +43,7 @@ impl Recipe {
         }
     }
 
-    /// What the published recipe has and this one lacks.
+    /// What the published recipe has and the trainer cannot do.
     fn lacks(self) -> &'static str {
         match self {
             Self::TimmA3 => {
@@ -61,7 +61,7 @@ impl Recipe {
         }
     }
 
-    /// What a job with it is told, as a sentence without a full stop.
+    /// The note for a job with this recipe: a sentence without a full stop.
     pub(super) fn note(self, is_changed: bool) -> String {
         let name = serde_json::to_value(self).ok();
         let name = name.as_ref().and_then(Value::as_str).unwrap_or_default();

@@ -25,7 +25,7 @@ pub(super) fn training(
     let is_clipped = reader.is_given("clip_grad_norm") || !reader.has("clip_grad_norm");
     let auto_augment = reader.optional("auto_augment");
     let (rand_augment_ops, rand_augment_magnitude) = rand_augment(&reader, auto_augment);
-    // Zero and one mean that something does not take place, as leaving them out does.
+    // The neutral value, zero or one, switches something off, as leaving it out does.
     let above = |name: &str, nothing: f64| reader.optional(name).filter(|&value: &f64| value > nothing);
     let mut training = TrainingSpec {
         epochs,
@@ -58,13 +58,13 @@ pub(super) fn training(
     training.teacher_cache = teacher_cache(&reader, training.variation());
     check_shares(&reader, &training);
     if training.class_weights.is_some() && training.label_loss.is_some() {
-        reader.fault("class_weights", "are of the cross entropy: leave out label_loss, or leave this out");
+        reader.fault("class_weights", "apply to the cross entropy only: leave out label_loss, or leave this out");
     }
     reader.finish();
     training
 }
 
-/// Every device has an image of each part of a batch.
+/// Checks that every device gets an image of each part of a batch.
 fn check_shares(reader: &ObjectReader<'_>, training: &TrainingSpec) {
     let &TrainingSpec { batch_size, devices, .. } = training;
     let images = counted(batch_size, "image", "images");
@@ -84,7 +84,7 @@ fn check_shares(reader: &ObjectReader<'_>, training: &TrainingSpec) {
     }
 }
 
-/// One of them is above 0.
+/// Checks that at least one weight is above 0.
 fn class_weights(reader: &ObjectReader<'_>) -> Option<ClassWeights> {
     let weights: Option<ClassWeights> = reader.optional("class_weights");
     if let Some(ClassWeights::Given(given)) = &weights
@@ -95,7 +95,7 @@ fn class_weights(reader: &ObjectReader<'_>) -> Option<ClassWeights> {
     weights
 }
 
-/// The number of RandAugment's operations and their magnitude, which nothing else has.
+/// The number of RandAugment's operations and their magnitude, which no other policy has.
 fn rand_augment(reader: &ObjectReader<'_>, auto_augment: Option<AutoAugment>) -> (Option<u32>, Option<u32>) {
     let is_used = auto_augment == Some(AutoAugment::RandAugment);
     let of = |name: &str, usual: u32| {

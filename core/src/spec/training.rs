@@ -22,10 +22,10 @@ pub struct TrainingSpec {
     pub seed: u64,
     pub checkpoint_every_epochs: u32,
     pub eval_every_epochs: u32,
-    /// What is left out does not take place. The fields from here on came later, and jobs without them are as before.
+    /// The fields from here on came later. One that is left out has no effect, so older jobs mean what they meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_smoothing: Option<f64>,
-    /// The cross entropy, unless it says otherwise.
+    /// `None` is the cross entropy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_loss: Option<LabelLoss>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -34,10 +34,10 @@ pub struct TrainingSpec {
     pub cutmix_alpha: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_augment: Option<AutoAugment>,
-    /// There exactly with RandAugment.
+    /// Present exactly if `auto_augment` is RandAugment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rand_augment_ops: Option<u32>,
-    /// There exactly with RandAugment.
+    /// Present exactly if `auto_augment` is RandAugment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rand_augment_magnitude: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -171,7 +171,7 @@ pub enum ScheduleSpec {
     Multistep { milestones: Vec<u32>, gamma: f64 },
     /// Half a cosine to zero, after a linear rise.
     Cosine { warmup_epochs: u32 },
-    /// The same throughout.
+    /// The same in every epoch.
     Constant,
 }
 
@@ -201,7 +201,7 @@ pub enum AutoAugment {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "WrittenWeights", into = "WrittenWeights")]
 pub enum ClassWeights {
-    /// Inversely to its number of training images, 1 on average over the images.
+    /// In inverse proportion to its number of training images; the mean over the images is 1.
     Balanced,
     /// In the order of the labels.
     Given(Vec<f64>),
@@ -242,7 +242,7 @@ impl From<ClassWeights> for WrittenWeights {
 }
 
 impl ClassWeights {
-    /// The weight of each class, of which the training images have these counts.
+    /// The weight of each class, given the number of its training images.
     ///
     /// # Errors
     /// The numbers of weights and classes differ.
@@ -253,7 +253,7 @@ impl ClassWeights {
             Self::Balanced => {
                 let present = counts.iter().filter(|&&count| count > 0).count() as f64;
                 let images = counts.iter().sum::<u64>() as f64;
-                // A class without images only counts in smoothed labels.
+                // A class without images counts only in smoothed labels.
                 let weight = |&count: &u64| if count == 0 { 1.0 } else { images / (present * count as f64) };
                 counts.iter().map(weight).collect()
             }
@@ -263,7 +263,7 @@ impl ClassWeights {
     /// Checks that there is a weight for each of `classes` classes.
     ///
     /// # Errors
-    /// There is not.
+    /// Their numbers differ.
     pub fn check(&self, classes: usize) -> Result<(), String> {
         match self {
             Self::Given(weights) if weights.len() != classes => Err(format!(
@@ -276,7 +276,7 @@ impl ClassWeights {
     }
 }
 
-/// What the student's predictions are compared with the labels by.
+/// The loss between the student's predictions and the labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LabelLoss {

@@ -94,8 +94,8 @@ async fn images_that_are_in_two_splits_are_a_warning() {
         warnings,
         [
             "the test split shares 2 images with the train split: the accuracy on it will be better than on other images",
-            "of another class in the train split: 1 image of the test split",
-            "cannot be decoded: 1 of 5 images of the test split",
+            "1 image of the test split has a copy of another class in the train split",
+            "1 of 5 images of the test split cannot be decoded",
         ]
     );
     let test = statistics["splits"].as_array().unwrap().iter().find(|split| split["split"] == "test").unwrap();

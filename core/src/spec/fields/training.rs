@@ -50,27 +50,27 @@ pub(super) const TRAINING: Object = Object {
         field(
             "label_smoothing",
             Number(0.0..=0.9),
-            "Part of each label that is spread over all classes, in the cross entropy; none by default.",
+            "Label smoothing: the part of each label that is spread over all classes; none by default.",
         )
         .rare(),
         field(
             "label_loss",
             Choice("LabelLoss"),
-            "What the predictions are compared with the labels by; the cross entropy by default.",
+            "The loss between predictions and labels; the cross entropy by default.",
         )
         .rare(),
         field(
             "mixup_alpha",
             MIX,
-            "Mixes images of a batch in pairs, in proportions from a Beta distribution with this parameter; not by \
-             default. Together with `cutmix_alpha`, each batch takes one of them at random.",
+            "Mixes the images of a batch in pairs, in proportions from a Beta distribution with this parameter; off by \
+             default. Together with `cutmix_alpha`, each batch takes one of the two at random.",
         )
         .rare(),
         field(
             "cutmix_alpha",
             MIX,
-            "Puts a box of one image of a batch into another, of a size from a Beta distribution with this parameter; \
-             not by default.",
+            "Puts a box of one image of a batch into another; its size is from a Beta distribution with this \
+             parameter. Off by default.",
         )
         .rare(),
         field(
@@ -88,7 +88,7 @@ pub(super) const TRAINING: Object = Object {
         field(
             "rand_augment_magnitude",
             Integer(0..=30),
-            "How strong each operation is; 9 by default. Only with `auto_augment` `rand_augment`.",
+            "Strength of each operation, from 0 to 30; 9 by default. Only with `auto_augment` `rand_augment`.",
         )
         .rare(),
         field(
@@ -100,23 +100,23 @@ pub(super) const TRAINING: Object = Object {
         field(
             "ema_decay",
             Number(0.0..=0.999_999_9),
-            "The student becomes an average of the weights over the steps, in which a step back counts this factor \
-             less; no average by default.",
+            "Decay of an exponential moving average of the weights, which is evaluated and becomes the student; no \
+             average by default.",
         )
         .title("EMA decay")
         .rare(),
         field(
             "early_stopping_patience",
             INTERVAL,
-            "Evaluations in a row without a better top-1 accuracy after which training ends; it does not end early by \
-             default.",
+            "Ends training after this number of evaluations in a row without a better top-1 accuracy; it never ends \
+             early by default.",
         )
         .rare(),
         field(
             "class_weights",
             Kind::ClassWeights { longest: MOST_CLASSES, each: 0.0..=LARGEST_WEIGHT },
-            "How much each class counts in the cross entropy: `balanced`, or a number per class in the order of the \
-             labels; all the same by default.",
+            "Weight of each class in the cross entropy: `balanced`, or a number per class in the order of the labels; \
+             equal weights by default.",
         )
         .rare(),
         field(
@@ -128,14 +128,14 @@ pub(super) const TRAINING: Object = Object {
         field(
             "gradient_accumulation",
             Integer(1..=4096),
-            "Parts in which each batch is computed one after the other, to save memory; their gradients are added. 1 by \
-             default.",
+            "Number of parts in which each batch is computed one after the other, to save memory; their gradients are \
+             added. 1 by default.",
         )
         .rare(),
         field(
             "body_learning_rate_scale",
             Number(0.0..=1.0),
-            "Factor of the learning rate for everything but the classifier; 1 by default, 0 trains the classifier only.",
+            "Factor on the learning rate of everything but the classifier; 1 by default, 0 trains the classifier only.",
         )
         .rare(),
         field("clip_grad_norm", Number(1e-6..=1e9), "Largest norm of the gradient over all parameters.")
