@@ -1,27 +1,26 @@
-//! Between code that blocks and code that does not: the bytes of a stream as a reader, and those of a writer as a
-//! stream.
+//! Connects blocking and asynchronous code: a stream of bytes becomes a reader, and what is written becomes a stream.
 
 use std::io::{self, Read, Write};
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-/// Pieces under way.
+/// Most pieces that are sent and not received yet.
 const PIECES: usize = 8;
-/// Bytes of a piece that is written.
+/// Size of the pieces that a writer sends, in bytes.
 const PIECE: usize = 256 << 10;
 
-/// Reads what is sent to it. Blocks, so it is for other threads than those of the runtime.
+/// Reads what is sent to it. It blocks, so it must not be used on the runtime's threads.
 #[derive(Debug)]
 pub struct ChannelReader {
     pieces: mpsc::Receiver<Option<Bytes>>,
-    /// What is left of the last one.
+    /// The rest of the last piece.
     piece: Bytes,
     is_whole: bool,
 }
 
 impl ChannelReader {
-    /// The sender ends the content with `None`. If it is dropped before, the content was not whole, and reading fails
+    /// The sender marks the end with `None`. If it is dropped before that, the content is incomplete, and reading fails
     /// with `BrokenPipe`.
     #[must_use]
     pub fn new() -> (mpsc::Sender<Option<Bytes>>, Self) {
@@ -48,8 +47,8 @@ impl Read for ChannelReader {
     }
 }
 
-/// Sends what is written to it. Blocks, so it is for other threads than those of the runtime. What is left at its end
-/// is sent by `flush`.
+/// Sends what is written to it. It blocks, so it must not be used on the runtime's threads. `flush` sends the last
+/// bytes.
 #[derive(Debug)]
 pub struct ChannelWriter {
     pieces: mpsc::Sender<io::Result<Bytes>>,
@@ -57,7 +56,7 @@ pub struct ChannelWriter {
 }
 
 impl ChannelWriter {
-    /// Whoever writes sends an error through the sender, so that what came until then is not taken for the whole.
+    /// A writer that fails sends its error through the sender, so that the bytes before are not taken for the whole.
     #[must_use]
     pub fn new() -> (Self, mpsc::Sender<io::Result<Bytes>>, mpsc::Receiver<io::Result<Bytes>>) {
         let (pieces, receiver) = mpsc::channel(PIECES);

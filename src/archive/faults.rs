@@ -36,7 +36,7 @@ impl ArchiveFaults {
         self.named.len() as u64 + self.more
     }
 
-    /// Those that are named, and a line that counts the others.
+    /// The named faults, and a line with the number of the others.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let more = (self.more > 0).then(|| format!("there are {} more faults like these", self.more));
@@ -50,7 +50,7 @@ impl fmt::Display for ArchiveFaults {
     }
 }
 
-/// The name of an entry for people: cut, and without what would change how a line looks.
+/// The name of an entry for messages: shortened, with control characters escaped.
 pub(super) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     let cut: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();

@@ -9,7 +9,7 @@ use super::faults::ArchiveFaults;
 pub struct Limits {
     /// Bytes of all files.
     pub bytes: u64,
-    /// Files and directories.
+    /// Number of files and directories.
     pub entries: u64,
     /// How many times its own size an archive may unpack to, beyond [`Limits::FREE_GROWTH`] bytes.
     pub growth: u64,
@@ -19,7 +19,7 @@ impl Limits {
     /// Bytes that any archive may unpack to.
     pub const FREE_GROWTH: u64 = 64 << 20;
 
-    /// Those of an archive that may unpack to so many bytes.
+    /// The limits of an archive that may unpack to this number of bytes.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
         Self { bytes, entries: 2_000_000, growth: 100 }
@@ -29,7 +29,6 @@ impl Limits {
 /// What was unpacked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Number of files.
     pub files: u64,
     /// Bytes of all files.
     pub bytes: u64,

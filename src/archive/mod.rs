@@ -1,10 +1,9 @@
-//! Archives of files, from anybody: unpacks zip and tar (plain, gzip, zstd) into a directory, and packs a directory so
+//! Archives from untrusted sources: unpacks zip and tar (plain, gzip, zstd) into a directory, and packs a directory so
 //! that equal files give equal bytes.
 //!
-//! Everything is bounded before it is believed: bytes written, entries, lengths of names, and how many times its own
+//! Everything is limited: bytes written, entries, lengths of names, and how many times its own
 //! size an archive may unpack to. Only files and directories are made, and only below the directory. Names that lead
-//! out of it, links, devices and names that come twice are refused, and so are all entries beside them: an archive is
-//! unpacked whole or it is none.
+//! out of it, links, devices and names that come twice are faults, and an archive with a fault is refused as a whole.
 
 mod bridge;
 mod destination;
@@ -25,7 +24,7 @@ pub use pack::pack;
 
 use destination::Destination;
 
-/// What tells the formats apart is in this many first bytes.
+/// Number of leading bytes by which the formats are told apart.
 const HEAD: usize = 512;
 /// Most memory that a zstd stream may ask for, as a power of two in bytes: what `zstd` itself accepts by default.
 const ZSTD_WINDOW: u32 = 27;
@@ -39,7 +38,7 @@ pub enum Format {
     Gzip,
     /// A tar behind zstd.
     Zstd,
-    /// No archive: a shard of a data set.
+    /// Not an archive, but a shard of a data set.
     Parquet,
 }
 
@@ -47,7 +46,7 @@ impl Format {
     /// Recognises the format.
     ///
     /// # Errors
-    /// It is none of them; the text is the predicate of a sentence.
+    /// It is none of these. The text is the rest of a sentence that begins with "the file".
     pub fn of(head: &[u8]) -> Result<Self, String> {
         let instead = "pack the files as zip, tar, tar.gz or tar.zst";
         let known = [
@@ -101,7 +100,7 @@ pub fn unpack(format: Format, file: &File, into: &Path, limits: Limits) -> Resul
             tar::unpack(stream, &mut destination)
         }
         Format::Parquet => {
-            destination.refuse("the file is a parquet shard, no archive".to_owned());
+            destination.refuse("the file is a parquet shard, not an archive".to_owned());
             Ok(())
         }
     };

@@ -1,4 +1,4 @@
-//! Packs a directory as a tar in one way only, so that the SHA-256 of the tar tells what is in the directory.
+//! Packs a directory as a tar that depends on its files alone, so that the SHA-256 of the tar identifies them.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use ::tar::{Builder, EntryType, Header};
 
-/// Writes the files of a directory as a tar: by name, without times, owners and permissions. Directories are in it only
-/// if they are empty.
+/// Writes the files of a directory as a tar: sorted by name, without times, owners and permissions. Only empty
+/// directories have entries of their own.
 ///
 /// # Errors
 /// A file cannot be read, the tar cannot be written, or something is neither a file nor a directory.

@@ -19,7 +19,7 @@ const BLOCK: usize = 512;
 #[derive(Default)]
 struct Announced {
     name: Option<Vec<u8>>,
-    /// What this reader cannot do for it.
+    /// What this reader cannot do with the entry.
     fault: Option<&'static str>,
 }
 

@@ -19,7 +19,7 @@ pub enum ClientCommand {
     Jobs(JobsArgs),
     /// Print a job's history: changes of its status, log lines, warnings.
     Logs(LogsArgs),
-    /// Download a job's student or another of its files. A download that was cut off goes on where it stopped.
+    /// Download a job's student or another of its files. An interrupted download continues where it stopped.
     Download(DownloadArgs),
     /// Upload a checkpoint or an exported network, and print its id.
     Upload(UploadArgs),
@@ -37,7 +37,7 @@ pub enum ClientCommand {
     Open(OpenArgs),
     /// Print a script that completes this program's commands and flags in a shell.
     Completions {
-        /// The shell.
+        /// The shell to complete commands in.
         #[arg(value_enum)]
         shell: Shell,
     },
@@ -54,11 +54,11 @@ pub struct ConnectionArgs {
     /// DISTILLERY_TOKEN, or else the file `distillery/token` in `$XDG_CONFIG_HOME` or `~/.config`, if it is there.
     #[arg(long, env = "DISTILLERY_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Seconds without a byte from the server after which it counts as unreachable.
+    /// Seconds without a byte from the server after which it is considered unreachable.
     #[arg(long, env = "DISTILLERY_TIMEOUT", value_name = "SECONDS", default_value_t = 60,
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Seconds for which following a job, or a download, tries to reach the server again when the connection is lost.
+    /// Seconds for which `watch`, `logs` and downloads try to reach the server again after a lost connection.
     #[arg(long, env = "DISTILLERY_RECONNECT", value_name = "SECONDS", default_value_t = 300,
         value_parser = clap::value_parser!(u64).range(..=31_536_000))]
     pub reconnect: u64,
@@ -121,7 +121,7 @@ pub struct EditArgs {
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = true)]
 pub struct JobEdits {
-    /// Another name.
+    /// New name.
     #[arg(long, env = "DISTILLERY_EDIT_NAME")]
     pub name: Option<String>,
     /// Set a label. Can be repeated; other labels stay.
@@ -130,17 +130,17 @@ pub struct JobEdits {
     /// Remove a label. Can be repeated.
     #[arg(long, env = "DISTILLERY_EDIT_REMOVE_LABEL", value_name = "KEY")]
     pub remove_label: Vec<String>,
-    /// Another priority: jobs with a higher one run first.
+    /// New priority: jobs with a higher one run first.
     #[arg(long, env = "DISTILLERY_EDIT_PRIORITY", allow_negative_numbers = true)]
     pub priority: Option<i32>,
-    /// Notes for people, instead of those that are there; an empty text removes them.
+    /// Notes, which replace the present ones; an empty text removes them.
     #[arg(long, env = "DISTILLERY_EDIT_NOTES", value_name = "TEXT")]
     pub notes: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct JobsArgs {
-    /// Show this job alone, with all that is known about it.
+    /// Show only this job, in detail.
     #[arg(value_parser = job_id, conflicts_with_all = ["status", "label", "limit"])]
     pub id: Option<String>,
     /// Only jobs with this status. Can be repeated.
@@ -162,10 +162,10 @@ pub struct LogsArgs {
     /// Id of the job, `job_…`.
     #[arg(value_parser = job_id)]
     pub id: String,
-    /// Go on with what is added, until the job has ended.
+    /// Keep printing new entries until the job has ended.
     #[arg(long, short, env = "DISTILLERY_FOLLOW")]
     pub follow: bool,
-    /// Only this many of the newest entries, and those that are added.
+    /// Begin with this number of the newest entries instead of the first.
     #[arg(long, env = "DISTILLERY_TAIL", value_name = "ENTRIES")]
     pub tail: Option<usize>,
     #[command(flatten)]
@@ -236,7 +236,7 @@ pub struct OpenArgs {
     /// Id of the job, `job_…`. Default: the list of jobs.
     #[arg(value_parser = job_id)]
     pub id: Option<String>,
-    /// Print the address, and open nothing.
+    /// Print the address without opening it.
     #[arg(long, env = "DISTILLERY_PRINT")]
     pub print: bool,
     #[command(flatten)]
@@ -269,7 +269,7 @@ pub struct InitArgs {
     pub connection: ConnectionArgs,
 }
 
-/// An id goes into the path of a request.
+/// Checks an id, because it becomes a part of a request's path.
 fn job_id(text: &str) -> Result<String, String> {
     let tail = text.strip_prefix("job_").filter(|tail| !tail.is_empty());
     match tail {

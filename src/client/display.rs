@@ -1,4 +1,4 @@
-//! What somebody sees who follows a job: a progress bar and lines on a terminal, lines elsewhere, or JSON.
+//! What `watch` and `submit --watch` print: a progress bar and lines on a terminal, lines elsewhere, or JSON.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::follow::News;
 use super::text::{clock, member, percent, plain, time};
 
-/// Steps of the bar.
+/// Number of steps of the bar.
 const BAR: u64 = 1000;
 
 /// Lines and a bar, or JSON.
@@ -20,12 +20,12 @@ pub struct Display {
     status: String,
     worker: String,
     progress: Value,
-    /// The last evaluation.
+    /// Of the last evaluation, in percent.
     top1: Option<f64>,
 }
 
 impl Display {
-    /// Shows nothing yet.
+    /// Draws nothing yet.
     #[must_use]
     pub fn new(is_json: bool) -> Self {
         let bar = io::IsTerminal::is_terminal(&io::stderr()).then(|| {
@@ -148,7 +148,7 @@ pub fn event(event: &Value) -> String {
     format!("{}  {mark}{}", time(&event["time"]), member(event, "/message"))
 }
 
-/// How a job ended, and what to do next.
+/// One line on how a job ended, and what to do next.
 #[must_use]
 pub fn ending(job: &Value) -> String {
     let id = member(job, "/id");

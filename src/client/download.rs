@@ -1,5 +1,4 @@
-//! `download`: a job's file, in as many parts as the connection makes of it, compared with the SHA-256 that the server
-//! names.
+//! `download`: gets a job's file, continues after lost connections, and compares the SHA-256 with the server's.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -18,9 +17,9 @@ use super::server::ApiClient;
 use crate::cli::DownloadArgs;
 use crate::private_file::shell_word;
 
-/// How long the server may take to write a student in another format before it sends it.
+/// How long the server may take to export a student before it sends the first byte.
 const EXPORT_PATIENCE: Duration = Duration::from_secs(1800);
-/// Waits between attempts to connect again.
+/// Wait before the first attempt to connect again; each further one waits twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -40,18 +39,18 @@ pub async fn download(server: &ApiClient, args: &DownloadArgs) -> Result<Exit, E
 struct FileDownload<'a> {
     server: &'a ApiClient,
     args: &'a DownloadArgs,
-    /// What has come so far.
+    /// What was received so far.
     part: Option<PartialFile>,
     bar: Option<ProgressBar>,
 }
 
 /// How one request for the file ended.
 enum TransferEnd {
-    /// Every byte is there.
+    /// Every byte was received.
     Complete,
-    /// The file is there from before.
+    /// The output exists, with the same bytes.
     Exists(PathBuf),
-    /// A part is there from before.
+    /// An earlier download left a part of the file.
     Resumable,
 }
 
@@ -69,7 +68,7 @@ impl FileDownload<'_> {
             }
             let expected = expected.unwrap_or_default();
             if part.began_earlier() {
-                eprintln!("what an earlier download left does not fit to the file: downloading all of it");
+                eprintln!("what an earlier download left does not belong to the file: downloading all of it");
                 part.restart()?;
                 continue;
             }
@@ -77,13 +76,13 @@ impl FileDownload<'_> {
             part.remove();
             let end = if self.is_to_stdout() { "Do not use what was written" } else { "They were removed" };
             return Err(Error::Damaged(format!(
-                "the {length} bytes that came have SHA-256 {found}, and the server names {expected}: something between \
-                 it and here changed them. {end}; download the file again"
+                "the {length} bytes received have SHA-256 {found}, but the server's file has {expected}: something between \
+                 changed them. {end}; download the file again"
             )));
         }
         let part = self.part.take().expect("fetched");
         if part.facts.sha256.is_none() {
-            eprintln!("the server names no SHA-256 for this file, so that it was not compared");
+            eprintln!("the server sent no SHA-256 for this file: its bytes were not checked");
         }
         let (sha256, path) = (part.sha256(), part.publish(self.args.force)?);
         match path {
@@ -109,7 +108,7 @@ impl FileDownload<'_> {
         Ok(Exit::Success)
     }
 
-    /// Gets all bytes, across lost connections. Returns the path of the file if it was there before.
+    /// Gets all bytes, with new requests after lost connections. Returns the path of the output if it existed before.
     async fn fetch(&mut self) -> Result<Option<PathBuf>, Error> {
         let (mut began, mut pause) = (None::<Instant>, FIRST_PAUSE);
         loop {
@@ -130,8 +129,8 @@ impl FileDownload<'_> {
                 let (length, place) = (part.length, part.place());
                 return Err(failure.context(&format!("{length} bytes are {place}")));
             }
-            let size = part.facts.size.map_or_else(|| "all".to_owned(), |size| size.to_string());
-            self.note(&format!("{failure}; going on after {} of {size} bytes", part.length));
+            let size = part.facts.size.map_or_else(String::new, |size| format!(" of {size}"));
+            self.note(&format!("{failure}; continuing after {}{size} bytes", part.length));
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -157,7 +156,7 @@ impl FileDownload<'_> {
         if !self.is_rest(&response) {
             let facts = FileFacts::of(response.headers(), &self.fallback());
             match &mut self.part {
-                // A server or a proxy that knows no ranges.
+                // The server or a proxy ignores ranges.
                 Some(part) if part.facts.sha256 == facts.sha256 => part.restart()?,
                 // The file has changed, as after a retry of the job.
                 Some(part) if part.is_stdout() && part.length > 0 => {
@@ -175,7 +174,7 @@ impl FileDownload<'_> {
                         return Ok(TransferEnd::Exists(path));
                     }
                     if self.length() > 0 {
-                        self.note(&format!("an earlier download left {} bytes: going on after them", self.length()));
+                        self.note(&format!("an earlier download left {} bytes: continuing after them", self.length()));
                         return Ok(TransferEnd::Resumable);
                     }
                 }
@@ -227,7 +226,7 @@ impl FileDownload<'_> {
         self.server.send(request).await
     }
 
-    /// Whether an answer is exactly what is missing.
+    /// Whether an answer has exactly the missing bytes.
     fn is_rest(&self, response: &Response) -> bool {
         let Some(part) = &self.part else { return false };
         let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).unwrap_or_default();
@@ -245,8 +244,8 @@ impl FileDownload<'_> {
         safe_name(&format!("{}-{name}", self.args.id)).unwrap_or_else(|| self.args.id.clone())
     }
 
-    /// Begins to write the file, or goes on with what an earlier download left. Returns the path of the file if it is
-    /// there, with the same bytes.
+    /// Begins to write the file, or continues what an earlier download left. Returns the path of the output if it
+    /// exists with the same bytes.
     fn begin(&mut self, facts: FileFacts) -> Result<Option<PathBuf>, Error> {
         if self.is_to_stdout() {
             self.part = Some(PartialFile::stdout(facts));
@@ -263,7 +262,7 @@ impl FileDownload<'_> {
             }
             let shown = target.display();
             return Err(Error::Local(anyhow::anyhow!(
-                "{shown} is there, and is another file: `--force` replaces it, `--output {}` names another",
+                "{shown} exists and has other bytes: `--force` replaces it, `--output {}` writes another file",
                 shell_word(&format!("other-{}", facts.name))
             )));
         }

@@ -1,4 +1,4 @@
-//! Why a command ended as it did, with an exit code for each kind of end.
+//! The exit codes of the client commands, and the errors behind them.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ pub enum Exit {
     Success,
     /// Something on this machine failed, such as reading or writing a file.
     Local,
-    /// The command line or the address of the server cannot be used. The parser of the command line exits so, too.
+    /// The command line or the address of the server is invalid. clap exits with this code, too.
     Usage,
     /// The server refused the request.
     Refused,
@@ -26,7 +26,7 @@ pub enum Exit {
     JobFailed,
     /// The job that was followed was cancelled.
     JobCancelled,
-    /// The bytes that came are not those that the server named.
+    /// The bytes received do not have the SHA-256 that the server sent.
     Damaged,
     /// SIGINT, as from Ctrl-C, ended the command.
     Interrupted,
@@ -90,7 +90,7 @@ pub enum Error {
         detail: String,
         /// How long the server asked to wait, if it did.
         retry_after: Option<Duration>,
-        /// Whether to send the request again at once is no use: nobody listens, or nothing came for long.
+        /// Whether sending the request again at once is pointless: nobody listens, or nothing came for a long time.
         is_final: bool,
     },
     Access(String),
@@ -114,14 +114,14 @@ impl Error {
         }
     }
 
-    /// Whether the reader of the output has gone, as in `distillery jobs | head -1`.
+    /// Whether the reader of standard output has ended, as in `distillery jobs | head -1`.
     #[must_use]
     pub fn is_closed_pipe(&self) -> bool {
         let Self::Local(error) = self else { return false };
         error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Puts words before what it says.
+    /// Puts `words` and a colon before the message.
     #[must_use]
     pub fn context(self, words: &str) -> Self {
         match self {

@@ -10,9 +10,9 @@ use super::error::{Error, Exit};
 use super::server::ApiClient;
 use super::sse::{Parser, SseMessage};
 
-/// Shortest time after which a silent stream is opened again: the server sends a comment every 15 seconds.
+/// Least time without a byte after which a stream is opened again: the server sends a comment every 15 seconds.
 const SILENCE: Duration = Duration::from_secs(45);
-/// Waits between attempts to connect again.
+/// Wait before the first attempt to connect again; each further one waits twice as long, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -20,9 +20,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub enum News {
     Message(SseMessage),
-    /// The connection was lost, for this reason, and is being made again.
+    /// The connection was lost for this reason, and is being opened again.
     Lost(Error),
-    /// The connection is there again.
+    /// The connection works again.
     Restored,
 }
 
@@ -45,7 +45,7 @@ struct Outage {
 }
 
 impl<'a> JobFollower<'a> {
-    /// Begins after the message with an id, or with the first.
+    /// Begins after the message with the id `last_id`, or with the first one.
     pub fn new(server: &'a ApiClient, job: &'a str, last_id: Option<String>) -> Self {
         Self { server, job, last_id, open: None, pending: VecDeque::new(), outage: None }
     }
@@ -109,14 +109,14 @@ impl<'a> JobFollower<'a> {
     }
 }
 
-/// What one step did.
+/// What one read did.
 enum Advance {
     Opened,
     Heard,
     Over,
 }
 
-/// How a followed job's end becomes the end of the command; `None` while it has not ended.
+/// The exit code for the end of a followed job; `None` while it has not ended.
 #[must_use]
 pub fn ending(job: &Value) -> Option<Exit> {
     match job["status"].as_str()? {
@@ -149,12 +149,12 @@ pub async fn history(server: &ApiClient, job: &str, mut after: i64) -> Result<Ve
     }
 }
 
-/// The id from which a stream goes on after these entries of the history, without the points that are there already.
+/// The id with which a stream continues after these entries of the history, and without the points until now.
 ///
 /// # Errors
 /// As for [`ApiClient::get`].
 pub async fn position(server: &ApiClient, job: &str, events: &[Value]) -> Result<String, Error> {
-    // Few points of one series: only the position is wanted.
+    // Few points of one series, because only the position is needed.
     let query = [("name", "eval/top1"), ("max_points", "4")];
     let metrics = server.get(&["v1", "jobs", job, "metrics"], &query).await?;
     let seq = events.last().and_then(|event| event["seq"].as_i64()).unwrap_or(0);

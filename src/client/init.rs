@@ -52,7 +52,7 @@ struct TrainingDraft {
 
 /// A teacher as a job names it, and its network.
 struct ChosenTeacher {
-    /// The member `teacher` of the document.
+    /// The document's member `teacher`.
     document: Value,
     /// `None` for an exported network.
     architecture: Option<String>,
@@ -61,12 +61,12 @@ struct ChosenTeacher {
 /// Writes a job for a data set and a teacher.
 ///
 /// # Errors
-/// The output is there, there is no such data set or teacher, no student can be chosen, or the server finds a fault in
+/// The output exists, there is no such data set or teacher, no student can be chosen, or the server finds a fault in
 /// the job. Nothing is written then.
 pub async fn init(server: &ApiClient, args: &InitArgs) -> Result<Exit, Error> {
     if !args.force && args.output.symlink_metadata().is_ok() {
         return Err(Error::Local(anyhow::anyhow!(
-            "{} is there: `--force` replaces it, `--output` names another file",
+            "{} exists: `--force` replaces it, `--output` writes another file",
             args.output.display()
         )));
     }
@@ -119,11 +119,11 @@ pub async fn init(server: &ApiClient, args: &InitArgs) -> Result<Exit, Error> {
     Ok(Exit::Success)
 }
 
-/// A file appears whole or not at all.
+/// Writes the file whole or not at all.
 fn write(path: &Path, document: &str, replaces: bool) -> anyhow::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = path.display();
-    // As for any new file, before the umask.
+    // Those of any new file: the umask applies to them.
     let permissions = Permissions::from_mode(0o666);
     let file = tempfile::Builder::new().prefix(".job-").permissions(permissions).tempfile_in(parent);
     let mut file: NamedTempFile = file.with_context(|| format!("cannot write {shown}"))?;
@@ -154,7 +154,7 @@ async fn check_dataset(server: &ApiClient, name: &str) -> Result<(), Error> {
     Err(missing(format!("{reason}; {others}")))
 }
 
-/// Refuses what the server would refuse.
+/// The error for something that the server does not have.
 fn missing(detail: String) -> Error {
     Error::Refused { status: 404, detail, faults: Vec::new() }
 }
@@ -190,7 +190,7 @@ async fn teacher(server: &ApiClient, named: &str, is_quiet: bool) -> Result<Chos
     })
 }
 
-/// The architecture that a checkpoint fits, of those that its uploader did not choose from.
+/// The architecture that a checkpoint fits, if there is only one.
 fn only_fit(checkpoint: &Value, id: &str) -> Result<String, Error> {
     let fits: Vec<String> =
         checkpoint["fits"].as_array().into_iter().flatten().map(|fit| member(fit, "/architecture")).collect();
@@ -208,7 +208,7 @@ fn only_fit(checkpoint: &Value, id: &str) -> Result<String, Error> {
     }
 }
 
-/// The student that is asked for, or one that is a fair first try.
+/// The student that the command line names, or else one that is a reasonable first choice.
 async fn student(server: &ApiClient, named: Option<&str>, teacher: &ChosenTeacher) -> Result<Value, Error> {
     if let Some(named) = named {
         let key = if named.starts_with("ckpt_") { "checkpoint" } else { "architecture" };
@@ -231,11 +231,11 @@ async fn student(server: &ApiClient, named: Option<&str>, teacher: &ChosenTeache
             names()
         ))
     })?;
-    eprintln!("the student is {chosen}, as none was named with --student");
+    eprintln!("the student is {chosen}, because --student names none");
     Ok(json!({ "architecture": chosen }))
 }
 
-/// The largest network of a family with at most half of the parameters of one of them, of its width if there is one.
+/// The largest network of the same family with at most half as many parameters, and of the same width if there is one.
 fn smaller(networks: &[Value], than: &str) -> Option<String> {
     let of_teacher = networks.iter().find(|network| network["name"] == than)?;
     let parameters = |network: &Value| network["parameters"].as_u64().unwrap_or(u64::MAX);

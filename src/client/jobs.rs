@@ -11,7 +11,7 @@ use super::server::ApiClient;
 use super::text::{clock, member, percent, plain, time};
 use crate::cli::{EditArgs, JobIdsArgs, JobsArgs, OpenArgs};
 
-/// Most jobs that the server puts on one page.
+/// Most jobs that the server returns in one page.
 const PAGE: u32 = 100;
 
 /// Lists jobs, or shows one.
@@ -47,7 +47,7 @@ pub async fn list(server: &ApiClient, args: &JobsArgs) -> Result<Exit, Error> {
     Ok(Exit::Success)
 }
 
-/// The jobs that are asked for, and whether there are more.
+/// The jobs that the command line asks for, and whether there are more.
 async fn pages(server: &ApiClient, args: &JobsArgs) -> Result<(Vec<Value>, bool), Error> {
     let (mut jobs, mut after) = (Vec::new(), None::<String>);
     loop {
@@ -104,15 +104,16 @@ fn details(job: &Value) -> String {
     lines.join("\n")
 }
 
-/// Asks for the same change of several jobs. One that is refused does not keep the others from theirs.
+/// Requests the same change for several jobs. If it is refused for one, the others are changed all the same.
 ///
 /// # Errors
-/// The first one that the server refused, once all were asked for; or the output cannot be written.
+/// The last refusal: the ones before it were printed. The server cannot be reached or refuses the token, which ends the
+/// command at once; or the output cannot be written.
 pub async fn change(server: &ApiClient, action: &str, args: &JobIdsArgs) -> Result<Exit, Error> {
-    let mut first = None;
+    let mut last = None;
     for id in &args.ids {
         let request = server.request(Method::POST, &["v1", "jobs", id, action]);
-        // To repeat a retry that was answered would be refused, though it was done.
+        // If the answer to a retry is lost, the server would refuse a repetition although the job was retried.
         let answer = if action == "retry" {
             server.send_once(request, server.patience).await
         } else {
@@ -127,7 +128,7 @@ pub async fn change(server: &ApiClient, action: &str, args: &JobIdsArgs) -> Resu
             Ok(job) => writeln!(io::stdout(), "{id} is {}", member(&job, "/status"))?,
             Err(error) => {
                 let is_over = matches!(error, Error::Unreachable { .. } | Error::Access(_));
-                if let Some(earlier) = first.replace(error) {
+                if let Some(earlier) = last.replace(error) {
                     earlier.print(args.connection.json);
                 }
                 if is_over {
@@ -136,7 +137,7 @@ pub async fn change(server: &ApiClient, action: &str, args: &JobIdsArgs) -> Resu
             }
         }
     }
-    first.map_or(Ok(Exit::Success), Err)
+    last.map_or(Ok(Exit::Success), Err)
 }
 
 /// Changes a job's name, labels, priority or notes.

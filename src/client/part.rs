@@ -1,4 +1,4 @@
-//! A file that is being downloaded: beside its target until it is complete, or on standard output.
+//! A file that is being downloaded: stored beside its target until it is complete, or written to standard output.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 use super::error::Error;
 use super::facts::FileFacts;
 
-/// What has come of a file.
+/// The bytes of a file that were received so far.
 #[derive(Debug)]
 pub struct PartialFile {
     pub facts: FileFacts,
-    /// Bytes that are there.
+    /// Number of bytes received.
     pub length: u64,
     hash: Sha256,
-    /// Bytes that were there before this download.
+    /// Number of these that an earlier download received.
     earlier: u64,
     /// `None` for standard output.
     file: Option<PartFile>,
@@ -38,8 +38,8 @@ impl PartialFile {
         Self { facts, length: 0, hash: Sha256::new(), earlier: 0, file: None }
     }
 
-    /// Opens the part of a file beside its target, whose name has the file's SHA-256, so that it never goes on with
-    /// another file's bytes.
+    /// Opens the partial file beside the target. Its name has the SHA-256 of the whole file, so that a download never
+    /// continues another file's bytes.
     ///
     /// # Errors
     /// It cannot be written, or another download writes to it.
@@ -60,12 +60,14 @@ impl PartialFile {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::Local(anyhow::anyhow!("another download writes {shown}: wait for its end")));
+                return Err(Error::Local(anyhow::anyhow!(
+                    "another download is writing {shown}: wait until it has ended"
+                )));
             }
             Err(TryLockError::Error(error)) => return Err(Error::Local(anyhow::Error::from(error).context(shown))),
         }
         if facts.sha256.is_none() {
-            // Nothing tells whether it belongs to this file.
+            // Without a SHA-256, nothing tells whether the bytes belong to this file.
             file.set_len(0)?;
         }
         let mut hash = Sha256::new();
@@ -82,7 +84,7 @@ impl PartialFile {
         self.file.is_none()
     }
 
-    /// Whether bytes of an earlier download are in it.
+    /// Whether some of the bytes are from an earlier download.
     #[must_use]
     pub fn began_earlier(&self) -> bool {
         self.earlier > 0
@@ -93,25 +95,25 @@ impl PartialFile {
         self.facts.size == Some(self.length)
     }
 
-    /// Of what has come, in hexadecimal.
+    /// The SHA-256 of the bytes received, in hexadecimal.
     #[must_use]
     pub fn sha256(&self) -> String {
         hex::encode(self.hash.clone().finalize())
     }
 
-    /// Where its bytes are, and what to do about them.
+    /// Where the bytes are, and how to continue: the end of a sentence.
     #[must_use]
     pub fn place(&self) -> String {
         match &self.file {
-            Some(file) => format!("in {}, and the same command goes on after them", file.path.display()),
+            Some(file) => format!("in {}, and the same command continues after them", file.path.display()),
             None => "on standard output".to_owned(),
         }
     }
 
-    /// Forgets what has come.
+    /// Discards the bytes received.
     ///
     /// # Errors
-    /// It cannot be taken back.
+    /// They were written to standard output, or the file cannot be truncated.
     pub fn restart(&mut self) -> Result<(), Error> {
         match &mut self.file {
             Some(file) => {
@@ -149,7 +151,7 @@ impl PartialFile {
         Ok(())
     }
 
-    /// Removes what has come.
+    /// Removes the partial file.
     pub fn remove(&self) {
         if let Some(PartFile { path, .. }) = &self.file
             && let Err(error) = std::fs::remove_file(path)
@@ -158,10 +160,10 @@ impl PartialFile {
         }
     }
 
-    /// Gives the file its name, and returns that; `None` for standard output.
+    /// Renames the partial file to its target, and returns that; `None` for standard output.
     ///
     /// # Errors
-    /// It cannot be renamed, or something else has the name by now.
+    /// It cannot be renamed, or the target has been made in the meantime.
     pub fn publish(self, replaces: bool) -> Result<Option<PathBuf>, Error> {
         let Some(PartFile { file, path, target }) = self.file else {
             io::stdout().flush()?;

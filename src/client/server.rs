@@ -1,4 +1,4 @@
-//! Requests to a server: address, token, patience, and what its refusals mean.
+//! Requests to a server: address, token, timeouts, repetitions, and the meaning of refusals.
 
 use std::error::Error as _;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const LARGEST_ANSWER: usize = 256 << 20;
 /// Largest refusal that is read, in bytes.
 const LARGEST_REFUSAL: usize = 4 << 20;
-/// How often a request is sent at most.
+/// Most times that a request is sent.
 const TRIES: u32 = 4;
 /// Longest wait before a request is sent again, whatever the server asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -33,9 +33,9 @@ pub struct ApiClient {
     http: reqwest::Client,
     base: Url,
     token: Option<String>,
-    /// Longest silence.
+    /// Longest time without a byte before the server is considered unreachable.
     pub patience: Duration,
-    /// How long a lost connection is tried again.
+    /// How long to try to connect again after a lost connection.
     pub reconnect: Duration,
 }
 
@@ -51,16 +51,16 @@ impl ApiClient {
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT.min(Duration::from_secs(args.timeout)))
             .user_agent(concat!("distillery/", env!("CARGO_PKG_VERSION")))
-            // A redirected POST would become a GET.
+            // A redirect would turn a POST into a GET.
             .redirect(reqwest::redirect::Policy::none());
-        // A proxy's loopback is another machine.
+        // For a proxy, the loopback address is another machine.
         let builder = if is_loopback(&base) { builder.no_proxy() } else { builder };
         let http = builder.build().map_err(anyhow::Error::from)?;
         let (patience, reconnect) = (Duration::from_secs(args.timeout), Duration::from_secs(args.reconnect));
         Ok(Self { http, base, token, patience, reconnect })
     }
 
-    /// The address of a path's segments below the server's.
+    /// The server's address with these path segments.
     #[must_use]
     pub fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
@@ -98,8 +98,8 @@ impl ApiClient {
         }
     }
 
-    /// Like [`send_once`](Self::send_once), and sends the request again if the server asks for that or the connection
-    /// broke. Only for requests that may be repeated.
+    /// Like [`send_once`](Self::send_once), but sends the request again if the server asks for that or the connection
+    /// breaks. Only for requests that may be repeated.
     ///
     /// # Errors
     /// As for `send_once`.
@@ -113,7 +113,7 @@ impl ApiClient {
             };
             let failure = match self.send_once(again, self.patience).await {
                 Err(failure @ Error::Unreachable { is_final: false, .. }) => failure,
-                // Nobody listens there, and scripts want to know that soon.
+                // If nobody listens there, scripts want to know that soon.
                 answer => return answer,
             };
             let Error::Unreachable { detail, retry_after, .. } = failure else { return Err(failure) };
@@ -157,7 +157,7 @@ impl ApiClient {
         })
     }
 
-    /// The next piece of a body; `None` at its end.
+    /// The next chunk of a body; `None` at its end.
     ///
     /// # Errors
     /// The connection breaks, or no byte comes in time.
@@ -182,7 +182,7 @@ impl ApiClient {
         Ok(body)
     }
 
-    /// The error for a server that sent nothing for so long.
+    /// The error for a server that sent nothing for `patience`.
     #[must_use]
     pub fn silent(&self, patience: Duration) -> Error {
         let seconds = patience.as_secs_f64();
@@ -201,7 +201,7 @@ impl ApiClient {
         Error::Unreachable { detail, retry_after: None, is_final }
     }
 
-    /// The answer, if it is a success.
+    /// Returns a successful answer, and turns any other into an error.
     async fn accepted(&self, response: Response) -> Result<Response, Error> {
         let status = response.status();
         if status.is_success() {
@@ -237,7 +237,7 @@ impl ApiClient {
         }
     }
 
-    /// What a problem document says, or how the answer begins if it is none.
+    /// The detail and faults of a problem document, or the beginning of any other answer.
     async fn refusal(&self, response: Response) -> (String, Vec<DocumentFault>) {
         let (status, base) = (response.status(), &self.base);
         let body = self.body(response, LARGEST_REFUSAL).await.unwrap_or_default();
@@ -262,7 +262,7 @@ fn address(text: &str) -> Result<Url, Error> {
         return Err(wrong("it begins otherwise"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        // Not repeated, as it has a secret.
+        // The address is not shown, because it has a secret.
         return Err(Error::Usage(
             "the server's address has a password: put the token into DISTILLERY_TOKEN".to_owned(),
         ));
@@ -284,7 +284,7 @@ fn content_type(response: &Response) -> String {
     value.unwrap_or_default().to_owned()
 }
 
-/// What caused an error, in the words of the innermost one: those around it repeat the address.
+/// The innermost cause of an error: the outer ones only repeat the address.
 fn causes(error: &reqwest::Error) -> String {
     let mut cause = error.source();
     let mut innermost = error.to_string();

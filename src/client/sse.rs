@@ -11,7 +11,7 @@ const LARGEST: usize = 16 << 20;
 #[derive(Debug, Clone, PartialEq)]
 pub struct SseMessage {
     pub name: String,
-    /// From which a stream resumes.
+    /// Where a stream resumes.
     pub id: Option<String>,
     pub data: Value,
 }
@@ -19,7 +19,7 @@ pub struct SseMessage {
 /// Reads messages from the pieces of a stream.
 #[derive(Debug, Default)]
 pub struct Parser {
-    /// The line that has not ended.
+    /// The line that is not complete yet.
     line: Vec<u8>,
     name: String,
     id: Option<String>,
@@ -27,7 +27,7 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// The messages that end in this piece.
+    /// Adds bytes of the stream, and returns the messages that they complete.
     ///
     /// # Errors
     /// A message is too large, or its data is not JSON.
@@ -62,7 +62,7 @@ impl Parser {
                 }
                 self.data.push_str(value);
             }
-            // Among them comments, whose field has no name.
+            // Other fields are ignored; a comment is a field without a name.
             _ => {}
         }
         Ok(None)

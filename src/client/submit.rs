@@ -17,10 +17,10 @@ use super::watch;
 use crate::cli::SubmitArgs;
 use crate::private_file::shell_word;
 
-/// Largest document that is read. The server accepts less.
+/// Largest document to read, in bytes. The server's own limit is lower.
 const LARGEST: u64 = 16 << 20;
 
-/// Posts a job, says what is doubtful about it, and follows it if asked to.
+/// Posts a job, prints the server's warnings about it, and follows it if asked to.
 ///
 /// # Errors
 /// The document cannot be read, or the server refuses it or cannot be reached.
@@ -43,7 +43,7 @@ pub async fn submit(server: &ApiClient, args: &SubmitArgs) -> Result<Exit, Error
         Err(error) => Err(error),
     };
     let job = job.map_err(|error| match error {
-        // Perhaps the server has the job, and only the answer was lost.
+        // The server may have the job, if only the answer was lost.
         Error::Unreachable { .. } => error.context(&format!(
             "posting {name} again with --idempotency-key {} creates no second job",
             shell_word(&key)
@@ -63,7 +63,7 @@ pub async fn submit(server: &ApiClient, args: &SubmitArgs) -> Result<Exit, Error
     match warnings(server, &id).await {
         Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("warning: {warning}")),
         // The job is there all the same.
-        Err(error) => eprintln!("the job is posted, but whether the server warns of anything is not known: {error}"),
+        Err(error) => eprintln!("the job was posted, but the server's warnings about it cannot be read: {error}"),
     }
     Ok(Exit::Success)
 }
@@ -121,7 +121,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(document)
 }
 
-/// What a dry run says, as lines for people.
+/// The result of a dry run as lines of text.
 #[must_use]
 pub fn estimate(dry_run: &Value) -> String {
     let mut lines = vec![format!("{} can be posted", member(dry_run, "/spec/name"))];

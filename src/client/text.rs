@@ -3,15 +3,15 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-/// The text without what would control a terminal: names and log lines come from others.
+/// The text without control characters, because names and log lines may come from strangers.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    // Directional marks could make a line read as another.
+    // Bidirectional controls could make a line look like another one.
     let is_hidden = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if (c.is_control() && c != '\t') || is_hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// A member's text, without what would control a terminal; empty if it has none.
+/// The text of a member without control characters; empty if there is none.
 #[must_use]
 pub fn member(value: &Value, pointer: &str) -> String {
     value.pointer(pointer).and_then(Value::as_str).map(plain).unwrap_or_default()

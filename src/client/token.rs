@@ -1,4 +1,4 @@
-//! Where the API token comes from: a named file, the environment, or the file of the user's configuration.
+//! Finds the API token: in a named file, in the environment, or in the user's configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::private_file;
 /// Most bytes of a file with a token.
 const LONGEST: u64 = 4096;
 
-/// The token to send; `None` where there is none, which a server without tokens accepts from its own machine.
+/// The token to send; `None` if there is none, which a server without tokens accepts from its own machine.
 ///
 /// # Errors
 /// [`Error::Access`]: a file cannot be read, can be read by others, or has no token.

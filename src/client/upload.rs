@@ -22,9 +22,9 @@ use super::server::ApiClient;
 use super::text::{member, plain};
 use crate::cli::{UploadArgs, UploadFacts};
 
-/// How long the server may take to read and store a file once it has all of it.
+/// How long the server may take to check and store a file after its last byte.
 const STORE_PATIENCE: Duration = Duration::from_secs(1800);
-/// How often a file is sent at most.
+/// Most times that a file is sent.
 const TRIES: u32 = 3;
 /// Wait before it is sent again, unless the server asks for another.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub async fn upload(server: &ApiClient, args: &UploadArgs) -> Result<Exit, Error
     Ok(Exit::Success)
 }
 
-/// Says to standard error what the server has found in a file.
+/// Prints to standard error what the server found in a file.
 pub fn describe(checkpoint: &Value) {
     let (format, parameters) = (member(checkpoint, "/format"), &checkpoint["parameters"]);
     let network = if checkpoint["network"].is_object() {
@@ -65,8 +65,8 @@ pub fn describe(checkpoint: &Value) {
     }
 }
 
-/// Uploads a file, and returns what the server has found in it. The same bytes are the same checkpoint, so that a lost
-/// connection is no reason not to send them again.
+/// Uploads a file, and returns what the server found in it. Equal bytes are one checkpoint, so the file can be sent
+/// again after a lost connection.
 ///
 /// # Errors
 /// As for [`upload`].
@@ -114,7 +114,7 @@ async fn send(server: &ApiClient, path: &Path, facts: &UploadFacts, is_quiet: bo
     bar.finish_and_clear();
     let checkpoint = server.json(answer.map_err(|error| refused(error, path))?).await?;
     let sent = hex::encode(hash.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize());
-    // One state dict of several, or a network without its stack traces, is stored as another file.
+    // The server stores another file if it takes one state dict of several, or removes stack traces from a network.
     let is_same_file = checkpoint["size_bytes"].as_u64() == Some(size);
     if is_same_file && checkpoint["sha256"].as_str().is_some_and(|stored| stored != sent) {
         return Err(Error::Damaged(format!(
@@ -153,7 +153,7 @@ fn query(path: &Path, facts: &UploadFacts) -> Vec<(&'static str, String)> {
     all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// Sends the file, and waits for the answer as long as bytes leave, and a while after the last.
+/// Sends the file, and waits for the answer: as long as bytes are sent, and then [`STORE_PATIENCE`].
 async fn answer(
     server: &ApiClient,
     request: RequestBuilder,
@@ -167,7 +167,7 @@ async fn answer(
         let patience = if is_sent { server.patience.max(STORE_PATIENCE) } else { server.patience };
         tokio::select! {
             answer = &mut answer => return answer,
-            // Ends once the request has dropped its body, after which only the answer can come.
+            // Ends when the request has dropped its body; after that only the answer is missing.
             moved = tokio::time::timeout(patience, progress.changed()), if !is_sent => {
                 if moved.is_err() {
                     return Err(server.silent(patience));

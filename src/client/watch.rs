@@ -1,4 +1,4 @@
-//! `watch` and `logs`: a job's history, and what is added to it.
+//! `watch` and `logs`: a job's history and its new entries.
 
 use std::io::{self, Write};
 
@@ -11,10 +11,10 @@ use super::follow::{self, JobFollower, News};
 use super::server::ApiClient;
 use crate::cli::LogsArgs;
 
-/// Entries of the history that are shown of what was before.
+/// Number of earlier entries that are shown.
 const EARLIER: usize = 10;
 
-/// The signals that end a command which only looks on.
+/// The signals that end a command without an effect on the job.
 struct Interruptions {
     interrupt: Signal,
     terminate: Signal,
@@ -55,7 +55,7 @@ pub async fn watch(server: &ApiClient, job: &str, is_json: bool) -> Result<Exit,
 }
 
 async fn follow_job(server: &ApiClient, job: &str, is_json: bool, display: &mut Display) -> Result<Exit, Error> {
-    // First, because it fails at once if there is no server or no such job.
+    // Asked first, because it fails at once if there is no server or no such job.
     let found = server.job(job).await?;
     let mut last_id = None;
     if !is_json {
@@ -80,7 +80,7 @@ async fn follow_job(server: &ApiClient, job: &str, is_json: bool, display: &mut 
             return end(&message.data, exit, is_json, display);
         }
     }
-    // Everything had been said before the connection was lost.
+    // The stream had ended, and only the connection was lost: everything was received.
     let found = server.job(job).await?;
     let exit = follow::ending(&found).unwrap_or(Exit::Success);
     end(&found, exit, is_json, display)
@@ -94,7 +94,7 @@ fn end(job: &Value, exit: Exit, is_json: bool, display: &Display) -> Result<Exit
     Ok(exit)
 }
 
-/// Prints a job's history, and goes on with it if asked to.
+/// Prints a job's history, and follows it if asked to.
 ///
 /// # Errors
 /// The server refuses or cannot be reached, or the output cannot be written.

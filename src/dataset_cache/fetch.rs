@@ -16,10 +16,10 @@ use crate::artifacts::{self, Store};
 use crate::dataset;
 use crate::db::datasets::StoredDataset;
 
-/// Extension of a directory that is being filled.
+/// Extension of a directory into which a data set is being unpacked.
 pub(super) const PARTIAL: &str = "partial";
 
-/// Fills `entry`, whose lock this is.
+/// Makes the copy in `entry`. `lock` is its exclusive lock.
 pub(super) async fn fetch(
     store: &Store,
     dataset: &StoredDataset,
@@ -29,7 +29,7 @@ pub(super) async fn fetch(
 ) -> Result<(), Error> {
     let (sender, reader) = ChannelReader::new();
     let (wanted, place) = (dataset.clone(), entry.to_owned());
-    // The lock goes with the task: if nobody waits for it any more, what it has made is removed before another begins.
+    // The task owns the lock: if this future is dropped, the task removes its files before anybody else can begin.
     let unpacking = tokio::task::spawn_blocking(move || {
         let unpacked = unpack(&wanted, &place, reader);
         drop(lock);
@@ -37,7 +37,7 @@ pub(super) async fn fetch(
     });
     let sent = send(store, dataset, sender, progress).await;
     let unpacked = unpacking.await.map_err(|error| disk(entry, io::Error::other(error)))?;
-    // What storage says is the cause of what the other end saw.
+    // If storage failed, that is why unpacking failed.
     sent?;
     unpacked
 }
@@ -55,7 +55,7 @@ async fn send(
         let piece = piece?;
         fetched += piece.len() as u64;
         if sender.send(Some(piece)).await.is_err() {
-            // The task has ended, and says why.
+            // The task has ended, and its result says why.
             return Ok(());
         }
         progress(CopyProgress::Fetched(fetched));
@@ -81,13 +81,13 @@ fn unpack(dataset: &StoredDataset, entry: &Path, reader: ChannelReader) -> Resul
 
 fn unpack_into(dataset: &StoredDataset, partial: &Path, reader: ChannelReader) -> Result<(), Error> {
     let files = partial.join(&dataset.name);
-    // What a killed process has left.
+    // A killed process may have left something.
     remove(partial).and_then(|()| fs::create_dir_all(&files)).map_err(|error| disk(partial, error))?;
     let mut reader = HashingReader { reader, hash: Sha256::new() };
     let unpacked = archive::unpack_packed(&mut reader, &files, dataset.unpacked_bytes.unsigned_abs());
     match unpacked {
         Err(archive::Error::Io(error)) => return Err(disk(partial, error)),
-        // Before the complaint: damaged bytes can be anything.
+        // Read to the end for the SHA-256: if the bytes are damaged, what is wrong with the tar does not matter.
         ref unpacked => {
             if unpacked.is_err() {
                 io::copy(&mut reader, &mut io::sink()).map_err(|error| disk(partial, error))?;
@@ -110,7 +110,7 @@ fn disk(path: &Path, source: io::Error) -> Error {
     Error::Disk { path: path.to_owned(), source }
 }
 
-/// Hashes what is read.
+/// Computes the SHA-256 of what is read through it.
 struct HashingReader {
     reader: ChannelReader,
     hash: Sha256,

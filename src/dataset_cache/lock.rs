@@ -19,7 +19,7 @@ pub(super) struct Locked {
     path: PathBuf,
 }
 
-/// Takes a lock; `None` if another one is in its way.
+/// Takes a lock; `None` if another process holds a conflicting one.
 pub(super) fn try_lock(path: &Path, mode: LockMode) -> io::Result<Option<Locked>> {
     loop {
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
@@ -45,14 +45,14 @@ pub(super) fn try_lock(path: &Path, mode: LockMode) -> io::Result<Option<Locked>
 }
 
 impl Locked {
-    /// Notes when what it protects was used.
+    /// Records when the copy was used, as the time of the file.
     pub(super) fn touch(&self, at: SystemTime) {
         if let Err(error) = self.file.set_modified(at) {
             tracing::debug!(path = %self.path.display(), %error, "cannot note the use of a data set");
         }
     }
 
-    /// Removes the file of an exclusive lock, since what it protects is gone.
+    /// Removes the file of an exclusive lock after its copy was removed.
     pub(super) fn remove(self) {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "cannot remove a lock");

@@ -26,44 +26,44 @@ use crate::{archive, dataset};
 
 use lock::{LockMode, Locked};
 
-/// How often a copy is looked for that another process makes, or room that it takes.
+/// Time between two looks for a copy that another process makes, or for room.
 const PAUSE: Duration = Duration::from_millis(200);
 const LOCK: &str = "lock";
 
 /// Why there is no copy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It would take more than the whole cache.
+    /// The data set is larger than the whole cache.
     #[error(
-        "the data set {id} has {bytes} bytes, and {limit} are the limit of this machine's copies: raise \
+        "the data set {id} has {bytes} bytes, but copies on this machine are limited to {limit}: raise \
          --dataset-cache-mib"
     )]
     TooLarge { id: String, bytes: u64, limit: u64 },
     /// The tar in storage is missing, damaged, or cannot be read.
     #[error(transparent)]
     Stored(#[from] artifacts::Error),
-    /// The tar has its SHA-256 and is not what this program packs.
+    /// The tar has the right SHA-256, but is not a tar that this program packs.
     #[error("the stored data set {id} cannot be unpacked: {source}")]
     Unreadable { id: String, source: archive::Error },
     #[error("{}: {source}", path.display())]
     Disk { path: PathBuf, source: io::Error },
 }
 
-/// What is going on while a copy is made.
+/// How far the making of a copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyProgress {
-    /// Another process makes it.
+    /// Another process is making it.
     Shared,
-    /// Copies that are in use take the room that it needs.
+    /// There is no room for it, because other copies are in use.
     NoRoom,
-    /// So many bytes of its tar are here.
+    /// Number of bytes of its tar that were fetched.
     Fetched(u64),
 }
 
-/// What is to be done for a copy.
+/// What to do to get a copy.
 enum NextStep {
     Use(LocalCopy),
-    /// With the right to make it.
+    /// Nobody else may make it while this lock is held.
     Fetch(Locked),
     Wait(CopyProgress),
 }
@@ -76,7 +76,7 @@ pub struct DatasetCache {
     limit: u64,
 }
 
-/// A copy, which stays until this is dropped.
+/// A copy, which is not removed until this is dropped.
 #[derive(Debug)]
 pub struct LocalCopy {
     path: PathBuf,
@@ -113,7 +113,7 @@ impl DatasetCache {
         name.into()
     }
 
-    /// The copy, if it is here and nobody has changed it. One that was changed is removed.
+    /// The copy, if there is one and its files have not been changed. A changed one is removed.
     ///
     /// # Errors
     /// The disk fails.
@@ -150,7 +150,7 @@ impl DatasetCache {
         Ok(())
     }
 
-    /// The copy: the one that is here, or a new one from storage. It may be given up at any time.
+    /// The copy: an existing one, or a new one from storage. The future may be dropped at any time.
     ///
     /// # Errors
     /// The data set has no room, or storage or the disk fails.
@@ -183,7 +183,7 @@ impl DatasetCache {
         Error::Disk { path: self.directory.clone(), source }
     }
 
-    /// What is to be done for a copy. Makes room for one that is to be fetched.
+    /// What to do to get a copy. Makes room if it must be fetched.
     fn next(&self, dataset: &StoredDataset) -> Result<NextStep, Error> {
         fs::create_dir_all(&self.directory).map_err(|error| self.failed(error))?;
         if let Some(copy) = self.find(dataset)? {
@@ -196,8 +196,8 @@ impl DatasetCache {
         Ok(if has_room { NextStep::Fetch(lock) } else { NextStep::Wait(CopyProgress::NoRoom) })
     }
 
-    /// Takes over a directory that holds the one with the files of a data set, named like it. Whether it did; if not,
-    /// the directory is where it was.
+    /// Moves a directory into the cache that has the files of a data set in a directory with its name. Returns whether
+    /// it was moved; if not, it is where it was.
     ///
     /// # Errors
     /// The disk fails.
@@ -223,7 +223,7 @@ impl DatasetCache {
         }
     }
 
-    /// Removes copies that nobody uses until there is room for so many bytes. Returns whether there is.
+    /// Removes copies that nobody uses until there is room for `needed` bytes. Returns whether there is.
     fn make_room(&self, needed: u64) -> io::Result<bool> {
         let mut copies = Vec::new();
         let mut total = 0_u64;
@@ -249,14 +249,14 @@ impl DatasetCache {
             let Some(lock) = lock::try_lock(&Self::lock_file(&entry), LockMode::Exclusive)? else { continue };
             remove(&entry)?;
             lock.remove();
-            tracing::info!(directory = %entry.display(), bytes, "removed a copy of a data set that was not used lately");
+            tracing::info!(directory = %entry.display(), bytes, "removed the copy of a data set that was not used for longest");
             total = total.saturating_sub(bytes);
         }
         Ok(total.saturating_add(needed) <= self.limit)
     }
 }
 
-/// Removes a part of a data set that a killed process has left.
+/// Removes an incomplete copy that a killed process has left.
 fn remove_abandoned(partial: &Path) -> io::Result<()> {
     let entry = partial.with_extension("");
     match lock::try_lock(&DatasetCache::lock_file(&entry), LockMode::Exclusive)? {
@@ -272,11 +272,11 @@ fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// What the maker of a copy notes beside its files.
+/// Facts about a copy, stored beside its files when it is made.
 #[derive(Debug, Serialize, Deserialize)]
 struct CopyFacts {
     bytes: u64,
-    /// By this program, which may compute it otherwise than the one that stored the data set.
+    /// As this version of the program computes it; the one that stored the data set may be another.
     fingerprint: String,
 }
 
@@ -293,7 +293,7 @@ impl CopyFacts {
     }
 }
 
-/// Bytes of the files of a copy: what its maker noted, or else of all of them.
+/// Size of a copy's files in bytes: as stored in its facts, or else counted.
 fn size(entry: &Path) -> u64 {
     CopyFacts::read(entry).map_or_else(|| size_below(entry), |facts| facts.bytes)
 }

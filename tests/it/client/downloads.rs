@@ -62,7 +62,7 @@ async fn a_download_that_is_cut_off_goes_on_where_it_stopped() {
     let requests = proxy.requests();
     assert_eq!(requests.matches("range: bytes=").count(), 4, "{requests}");
     assert_eq!(requests.matches(&format!("if-range: \"{}\"", hex::encode(Sha256::digest(&bytes)))).count(), 4);
-    assert!(ran.stderr.contains("going on after"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("continuing after"), "{}", ran.stderr);
     // To standard output as well.
     let proxy = Proxy::start(&api.url, &[1_000_000]).await;
     let mut command = super::command(&proxy.url, home.path(), &["download", &id, "-o", "-"]);
@@ -86,7 +86,7 @@ async fn a_later_command_goes_on_with_what_an_earlier_one_left() {
     let proxy = Proxy::start(&api.url, &[1_000_000]).await;
     let said = run(&proxy.url, home.path(), &arguments).await.fails(4);
     let part = part(home.path());
-    assert!(said.contains(&part) && said.contains("the same command goes on after them"), "{said}");
+    assert!(said.contains(&part) && said.contains("the same command continues after them"), "{said}");
     let length = std::fs::metadata(home.path().join(&part)).unwrap().len();
     assert!((900_000..1_000_000).contains(&length), "{length}");
     let ran = run(&proxy.url, home.path(), &arguments).await;
@@ -109,7 +109,7 @@ async fn a_part_that_was_changed_is_noticed_and_downloaded_again() {
     std::fs::write(&part, changed).unwrap();
     let ran = run(&proxy.url, home.path(), &arguments).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.stderr.contains("does not fit to the file: downloading all of it"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("does not belong to the file: downloading all of it"), "{}", ran.stderr);
     assert!(std::fs::read(home.path().join("student")).unwrap() == bytes);
 }
 
