@@ -301,7 +301,7 @@ pub async fn stored_bytes(pool: &PgPool, id: &str) -> sqlx::Result<Option<Checkp
     .await
 }
 
-/// The size of all uploads but this checkpoint or data set, in bytes.
+/// Total size of all uploads except this checkpoint or data set, in bytes.
 pub async fn size_of_others(pool: &PgPool, id: &str) -> sqlx::Result<u64> {
     let query = sqlx::query_scalar!(
         r#"

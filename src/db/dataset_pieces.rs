@@ -1,17 +1,17 @@
-//! The table `dataset_pieces`: what has come of uploads that come in pieces.
+//! The table `dataset_pieces`: the pieces of unfinished uploads.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
 use super::file_deletions::{self, FileDeletion};
 
-/// A piece that waits for the others.
+/// A stored piece, which waits for the others of its upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPiece {
-    /// Place of its first byte.
+    /// Offset of its first byte in the upload.
     pub start_at: i64,
     pub size_bytes: i64,
-    /// Of the whole upload.
+    /// Size of the whole upload.
     pub total_bytes: i64,
     pub key: String,
     /// In hexadecimal.
@@ -39,11 +39,11 @@ async fn waiting(connection: &mut PgConnection, name: &str, upload: &str) -> sql
     .await
 }
 
-/// Adds a piece whose file was put under its key, which was announced. Returns all pieces; `None` if another request
-/// has added one at the same place.
+/// Adds a piece. Its key was announced ([`file_deletions::announce`]), and its file is stored. Returns all pieces of
+/// the upload; `None` if another request has added one at the same offset.
 pub async fn add(pool: &PgPool, name: &str, upload: &str, new: &StoredPiece) -> sqlx::Result<Option<Vec<StoredPiece>>> {
     let mut transaction = pool.begin().await?;
-    // Those of an earlier upload, whose files are gone.
+    // Pieces of an earlier upload of the name, whose files have been deleted.
     sqlx::query!(
         "delete from dataset_pieces where name = $1 and upload = $2 and not exists (
             select from file_deletions where file_deletions.key = dataset_pieces.key and not is_decided)",
@@ -75,8 +75,8 @@ pub async fn add(pool: &PgPool, name: &str, upload: &str, new: &StoredPiece) -> 
     Ok(Some(pieces))
 }
 
-/// Forgets the pieces of a data set's uploads: of all or of one, and of that all or the one that begins at a place.
-/// Returns what is left to do: to remove their files.
+/// Deletes the pieces of a data set: of all uploads or of the one named, all of them or the one that begins at `start`.
+/// Returns the files that are left to remove.
 pub async fn forget(
     pool: &PgPool,
     name: &str,
@@ -100,7 +100,7 @@ pub async fn forget(
     Ok(files)
 }
 
-/// The size of all pieces that wait for others, in bytes.
+/// Total size of the pieces of all unfinished uploads, in bytes.
 pub async fn size(pool: &PgPool) -> sqlx::Result<u64> {
     let query = sqlx::query_scalar!(
         r#"

@@ -5,7 +5,7 @@ use sqlx::{PgConnection, PgPool};
 
 use super::file_deletions::{self, FileDeletion};
 
-/// A shard that waits for others.
+/// A stored shard, which waits for others of its split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredShard {
     pub split: String,
@@ -21,9 +21,9 @@ pub struct StoredShard {
     pub expires_at: DateTime<Utc>,
 }
 
-/// Adds a shard whose file an upload has put under its key, which was announced. Takes the place of the one with the
-/// same number, and of those of the split that were numbered otherwise. Returns the shards of the data set, by split
-/// and number, and what is left to do: to remove the files of those that were replaced.
+/// Adds a shard. Its key was announced ([`file_deletions::announce`]), and its file is stored. It replaces the shard
+/// with the same number, and shards of the split that are numbered out of another total. Returns the shards of the data
+/// set, by split and number, and the files of the replaced ones, which are left to remove.
 pub async fn put(pool: &PgPool, name: &str, new: &StoredShard) -> sqlx::Result<(Vec<StoredShard>, Vec<FileDeletion>)> {
     let mut transaction = pool.begin().await?;
     let query = sqlx::query_scalar!(
@@ -73,11 +73,11 @@ async fn waiting(connection: &mut PgConnection, name: &str) -> sqlx::Result<Vec<
 #[derive(Debug, Clone, Copy)]
 pub enum Shards<'a> {
     All,
-    /// Those with these keys.
+    /// Those whose files have these keys.
     Under(&'a [String]),
 }
 
-/// Forgets shards of a data set. Returns what is left to do: to remove their files.
+/// Deletes shards of a data set. Returns the files that are left to remove.
 pub async fn forget(pool: &PgPool, name: &str, which: Shards<'_>) -> sqlx::Result<Vec<FileDeletion>> {
     let (is_all, keys) = match which {
         Shards::All => (true, [].as_slice()),
@@ -104,7 +104,7 @@ async fn decide(connection: &mut PgConnection, keys: Vec<String>) -> sqlx::Resul
     Ok(files)
 }
 
-/// The size of all shards that wait for others, in bytes.
+/// Total size of all shards that wait for others, in bytes.
 pub async fn size(pool: &PgPool) -> sqlx::Result<u64> {
     let query = sqlx::query_scalar!(
         r#"

@@ -11,7 +11,7 @@ use super::jobs::{Refusal, Status};
 use super::storable_description;
 use crate::dataset::{DatasetClasses, DatasetSummary};
 
-/// Digits of the SHA-256 in a version.
+/// Number of hexadecimal digits of the SHA-256 that are the version.
 const DIGITS: usize = 16;
 
 /// A version of an uploaded data set.
@@ -22,7 +22,7 @@ pub struct UploadedDataset {
     pub name: String,
     /// The first 16 hexadecimal digits of the SHA-256.
     pub version: String,
-    /// What storage has of it.
+    /// The data set in storage.
     pub stored: StoredDataset,
     pub summary: Json<DatasetSummary>,
     pub classes: Json<DatasetClasses>,
@@ -61,7 +61,7 @@ pub fn id_of(name: &str, sha256: &str) -> String {
     format!("{name}@{}", version_of(sha256))
 }
 
-/// A row, since the macros of sqlx know no nested structs.
+/// A row of the table: sqlx's macros cannot make nested structs.
 struct DatasetRow {
     id: String,
     name: String,
@@ -127,24 +127,25 @@ fn parse<T: DeserializeOwned>(id: &str, stored: Value) -> Result<Json<T>, Unread
         .map_err(|error| Unreadable { id: id.to_owned(), reason: error.to_string() })
 }
 
-/// A data set that was uploaded.
+/// The outcome of an insertion.
 #[derive(Debug)]
 pub enum InsertedDataset {
-    /// It is there.
+    /// The data set is in the table.
     Done {
-        /// Whether this content was not there before under this name.
+        /// False if the same files were uploaded under this name before.
         is_new: bool,
-        /// The file that is needed no longer: a damaged one, or that of one of two equal uploads at the same time.
+        /// The file that is no longer needed: a damaged one, or that of one of two equal uploads at the same time.
         superseded: Option<FileDeletion>,
     },
-    /// The deletion of the new file was decided, because the upload took too long.
+    /// The new file is being deleted, because the upload took too long.
     TooLate,
-    /// Another content has the same version.
+    /// Other files have the same version.
     OtherContent,
 }
 
-/// Stores a data set whose tar an upload has put under its key, which was announced. If the content is there already,
-/// its name means this version from now on, and it takes over the new file if its own is the `damaged` one.
+/// Inserts a data set. The key of its tar was announced ([`file_deletions::announce`]), and the tar is stored. If the
+/// version is in the table already, it becomes the latest of its name, and takes over the new tar if its own is the
+/// `damaged` one.
 pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>) -> sqlx::Result<InsertedDataset> {
     let StoredDataset { key, sha256, fingerprint, .. } = &new.stored;
     let mut transaction = pool.begin().await?;
@@ -191,8 +192,8 @@ pub async fn insert(pool: &PgPool, new: &UploadedDataset, damaged: Option<&str>)
     Ok(InsertedDataset::Done { is_new: row.is_new, superseded })
 }
 
-/// Notes that a content came again whose bytes are whole under its key: its name means this version from now on. False
-/// if it is not there any more.
+/// Makes a version the latest of its name, because its files were uploaded again and its tar is whole. Returns false if
+/// the version has been deleted.
 pub async fn uploaded_again(pool: &PgPool, stored: &StoredDataset) -> sqlx::Result<bool> {
     let query = sqlx::query!(
         "update datasets set uploaded_at = now() where id = $1 and key = $2 and sha256 = $3",
@@ -203,7 +204,7 @@ pub async fn uploaded_again(pool: &PgPool, stored: &StoredDataset) -> sqlx::Resu
     Ok(query.execute(pool).await?.rows_affected() == 1)
 }
 
-/// Notes what decoding the images told.
+/// Stores what decoding the images has shown.
 pub async fn set_statistics(pool: &PgPool, id: &str, statistics: &Value) -> sqlx::Result<()> {
     let statistics = storable_description(statistics);
     sqlx::query!("update datasets set statistics = $2 where id = $1", id, statistics).execute(pool).await?;
@@ -237,7 +238,7 @@ pub async fn versions(pool: &PgPool, name: &str) -> sqlx::Result<Vec<FoundVersio
     Ok(query.fetch_all(pool).await?.into_iter().map(Into::into).collect())
 }
 
-/// Where the bytes of a version are.
+/// Where the tar of a version is.
 pub async fn stored(pool: &PgPool, id: &str) -> sqlx::Result<Option<StoredDataset>> {
     sqlx::query_as!(
         StoredDataset,
@@ -248,7 +249,7 @@ pub async fn stored(pool: &PgPool, id: &str) -> sqlx::Result<Option<StoredDatase
     .await
 }
 
-/// Deletes versions that no unfinished job needs. Returns what is left to do: to remove their files.
+/// Deletes versions that no unfinished job needs. Returns the files that are left to remove.
 pub async fn delete(pool: &PgPool, ids: &[String]) -> sqlx::Result<Result<Vec<FileDeletion>, Refusal>> {
     let mut transaction = pool.begin().await?;
     let deleted = delete_in(&mut transaction, ids).await?;
@@ -260,7 +261,7 @@ pub async fn delete(pool: &PgPool, ids: &[String]) -> sqlx::Result<Result<Vec<Fi
 }
 
 async fn delete_in(connection: &mut PgConnection, ids: &[String]) -> sqlx::Result<Result<Vec<FileDeletion>, Refusal>> {
-    // In one order, so that two deletions do not wait for each other.
+    // Locked in one order, so that two deletions cannot deadlock.
     let query = sqlx::query_scalar!("select key from datasets where id = any($1) order by id for update", ids);
     let keys = query.fetch_all(&mut *connection).await?;
     if keys.is_empty() {

@@ -37,7 +37,7 @@ pub async fn announce(pool: &PgPool, key: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Announces files again that nothing names yet, so that they stay for as long as a new one.
+/// Announces files again that no row names yet, so that they are kept for as long as a new one.
 pub(super) async fn announce_again(connection: &mut PgConnection, keys: &[String]) -> sqlx::Result<()> {
     sqlx::query!(
         "update file_deletions set due_at = now() + $2 where key = any($1) and not is_decided",

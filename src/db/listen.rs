@@ -18,7 +18,7 @@ pub(super) const JOB: &str = "distillery_job";
 const STATUS: &str = "distillery_status";
 /// Says that there may be a job to claim.
 const QUEUE: &str = "distillery_queue";
-/// Says that there is a message for a webhook.
+/// The channel that announces messages for webhooks.
 const WEBHOOK: &str = "distillery_webhook";
 
 /// Makes idle workers look at the queue, and at their data sets before that.
@@ -27,8 +27,8 @@ pub async fn wake_workers(pool: &PgPool) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// How long a connection may be silent before it is asked whether it lives. It sends nothing of its own accord, so a
-/// network that has forgotten it, or a machine that is gone, would not be noticed for ever.
+/// How long a connection may be silent before it is tested with a query. PostgreSQL sends nothing of its own accord, so
+/// a network that has dropped the connection, or a machine that is gone, would never be noticed.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);

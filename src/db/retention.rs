@@ -85,7 +85,7 @@ impl Writing {
 /// Reads which files are needed. A file that was listed before and is not needed now never will be.
 pub async fn named(pool: &PgPool) -> sqlx::Result<Named> {
     let mut named = Named::default();
-    // First: an upload's file is named here until the checkpoint or the data set names it.
+    // Read first: an upload's file is named here until a checkpoint or a data set names it.
     named.writing.keys = file_deletions::keys(pool).await?;
     named.keys.extend(sqlx::query_scalar!("select key from artifacts").fetch_all(pool).await?);
     let uploads = sqlx::query_scalar!(r#"select checkpoint_key(key, sha256) as "key!" from checkpoints"#);

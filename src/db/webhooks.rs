@@ -1,4 +1,4 @@
-//! The table `webhook_messages`: what webhooks are to be told. A trigger of `jobs` writes it.
+//! The table `webhook_messages`: messages to webhooks, which a trigger of the table `jobs` inserts.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use utoipa::ToSchema;
 use super::events::{self, EventKind, NewEvent};
 use super::{interval, message};
 
-/// Days for which a message that was delivered or given up can be looked at.
+/// Days for which delivered and abandoned messages are kept.
 const KEPT_DAYS: i32 = 30;
-/// Days after which a message is given up whose webhook no server knows any more. Longer than all attempts to send one
-/// take.
+/// Days after which a message is abandoned if no server knows its webhook any more. All attempts to send a message take
+/// less time.
 const FORGOTTEN_DAYS: i32 = 7;
 
 /// A message that is to be sent now.
@@ -24,7 +24,7 @@ pub struct DueMessage {
     pub webhook: String,
     pub kind: String,
     pub body: String,
-    /// Of attempts to send it, with this one.
+    /// Number of attempts to send it, this one included.
     pub attempts: i32,
 }
 
@@ -36,7 +36,7 @@ pub struct WebhookMessage {
     pub id: String,
     /// Name of the webhook.
     pub webhook: String,
-    /// What it tells.
+    /// The event, such as `job.succeeded`.
     #[serde(rename = "type")]
     #[schema(example = "job.succeeded")]
     pub kind: String,
@@ -52,8 +52,8 @@ pub struct WebhookMessage {
     pub last_error: Option<String>,
 }
 
-/// Takes due messages for these webhooks. Nobody else gets them for as long as `lease`, after which they are due again
-/// unless it is known what became of them.
+/// Takes due messages for these webhooks. Nobody else gets them within `lease`, after which they are due again unless
+/// their outcome was recorded.
 pub async fn take_due(
     pool: &PgPool,
     webhooks: &[String],
@@ -88,7 +88,7 @@ pub async fn until_next(pool: &PgPool, webhooks: &[String]) -> sqlx::Result<Opti
     Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }
 
-/// Notes that the receiver has accepted a message.
+/// Records that the receiver has accepted a message.
 pub async fn delivered(pool: &PgPool, id: &str) -> sqlx::Result<()> {
     sqlx::query!(
         "update webhook_messages set next_attempt_at = null, delivered_at = now(), last_error = null where id = $1",
@@ -99,8 +99,8 @@ pub async fn delivered(pool: &PgPool, id: &str) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Notes that an attempt failed, and when the next one is due. Without one the message is given up, and the job's
-/// history says so.
+/// Records that an attempt failed, and when the next one is due. Without a `wait` the message is abandoned, and the
+/// job's history says so.
 pub async fn failed(pool: &PgPool, sent: &DueMessage, error: &str, wait: Option<Duration>) -> sqlx::Result<()> {
     let mut transaction = pool.begin().await?;
     let noted = sqlx::query!(
@@ -138,8 +138,7 @@ pub async fn of_job(pool: &PgPool, job: &str) -> sqlx::Result<Vec<WebhookMessage
     .await
 }
 
-/// Gives up messages that no server can send any more, and forgets what became of old ones. Returns how many were given
-/// up.
+/// Abandons messages that no server can send any more, and deletes old ones. Returns the number of abandoned messages.
 pub async fn tidy(pool: &PgPool) -> sqlx::Result<u64> {
     let given_up = sqlx::query!(
         "update webhook_messages set next_attempt_at = null,

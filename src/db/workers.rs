@@ -44,7 +44,7 @@ pub struct Abilities {
     pub datasets: BTreeMap<String, String>,
     /// Why it takes no jobs; `None` if it does.
     pub stopped_because: Option<String>,
-    /// How many bytes of uploaded data sets it keeps; `None` if it fetches none.
+    /// Size of its cache of uploaded data sets in bytes; `None` if it fetches none.
     pub dataset_cache_bytes: Option<i64>,
 }
 

@@ -1,5 +1,5 @@
-//! Looks at the data set that a specification names: a directory of the server, or an upload. Requests that ask the
-//! same at about the same time share a lookup.
+//! Looks up the data set that a specification names: a directory of the server, or an upload. Equal requests at about
+//! the same time share a lookup.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub struct DatasetFacts {
     pub notes: Vec<String>,
 }
 
-/// The facts of the data set and where it is, if the job can use it.
+/// The facts about the data set and its location, if the job can use it.
 pub async fn check(
     state: &AppState,
     spec: &DatasetSpec,
@@ -63,7 +63,7 @@ pub async fn check(
     }
 }
 
-/// That there is no data set of a name, and which there are.
+/// The fault for a name that no data set has, with the names that exist.
 async fn missing(state: &AppState, name: &str) -> Result<Fault, ApiError> {
     if !dataset::is_name(name) {
         let detail = format!("{name:?} is not a valid name of a data set: it {}", dataset::NAME_RULE);

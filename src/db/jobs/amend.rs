@@ -1,4 +1,4 @@
-//! What users change about a job beside its status: its name, labels, priority and notes.
+//! Changes of a job's name, labels, priority and notes.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{Job, Refusal, Status};
 use crate::db::events::{self, EventKind, NewEvent};
 use crate::spec::{Amendment, MOST_LABELS};
 
-/// A job as far as it can be amended.
+/// The part of a job that can be amended.
 #[derive(Debug, PartialEq)]
 struct Amendable {
     name: String,
@@ -26,7 +26,7 @@ pub async fn amend(pool: &PgPool, id: &str, amendment: &Amendment) -> sqlx::Resu
     match amend_in(&mut transaction, id, amendment).await? {
         Ok(()) => transaction.commit().await?,
         Err(refusal) => {
-            // At once: a claim skips a locked job.
+            // Rolled back at once, because a claim passes over a locked job.
             transaction.rollback().await?;
             return Ok(Err(refusal));
         }
@@ -50,7 +50,7 @@ async fn amend_in(connection: &mut PgConnection, id: &str, amendment: &Amendment
     };
     if after.priority != before.priority && matches!(row.status, Status::Succeeded | Status::Unknown) {
         return Ok(Err(Refusal::Because(format!(
-            "it is {}, and its priority decides nothing: leave out the priority",
+            "it is {}, so its priority has no effect: leave out the priority",
             row.status.name()
         ))));
     }
@@ -93,7 +93,7 @@ impl Amendable {
         })
     }
 
-    /// What differs from before, for people and for programs. Notes may be long and are not repeated.
+    /// The differences from `before`, as text and as data. Notes may be long and are not repeated.
     fn differences(&self, before: &Self) -> Vec<(String, Value)> {
         let mut differences = Vec::new();
         if self.name != before.name {

@@ -111,7 +111,7 @@ async fn need_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Opt
     Ok(None)
 }
 
-/// Notes again that a job needs its uploaded data set. Returns its id if it is gone.
+/// Links a job to its uploaded data set again. Returns the id of the data set if it has been deleted.
 async fn need_dataset_again(connection: &mut PgConnection, id: &str) -> sqlx::Result<Option<String>> {
     let query = sqlx::query!("select dataset, dataset_bytes from jobs where id = $1", id);
     let row = query.fetch_one(&mut *connection).await?;

@@ -30,7 +30,7 @@ pub struct NewJob<'a> {
     pub dataset: Option<&'a StoredDataset>,
     /// What lists call networks without an architecture.
     pub networks: NetworkNames<'a>,
-    /// Names of the webhooks that are told of its end.
+    /// Names of the webhooks that are told when the job has ended.
     pub webhooks: &'a [String],
 }
 

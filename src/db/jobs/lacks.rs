@@ -31,7 +31,7 @@ pub enum WaitReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lack {
     pub reason: WaitReason,
-    /// The same as a sentence, with what to do about it.
+    /// The reason as a sentence, with what to do about it.
     pub detail: String,
 }
 
@@ -43,7 +43,7 @@ impl Lack {
     }
 }
 
-/// What a job that is posted now asks of a worker.
+/// What a new job needs of a worker.
 #[derive(Debug, Clone, Copy)]
 pub struct Needs<'a> {
     /// Version of the format of its specification.
@@ -57,28 +57,28 @@ pub struct Needs<'a> {
     pub fingerprint: Option<&'a str>,
 }
 
-/// What the SQL function `workers_for` returns of the running workers: numbers, each with one condition more.
+/// Numbers of running workers from the SQL function `workers_for`. Each adds a condition to the one before.
 pub(super) struct Workers {
     pub(super) running: i64,
     /// Those that take jobs.
     pub(super) working: i64,
-    /// Why one of the others does not.
+    /// Why one of the others takes no jobs.
     pub(super) stopped_because: Option<String>,
     /// Those that know the version of the specification.
     pub(super) knowing: i64,
     pub(super) most_devices: i32,
     pub(super) with_devices: i64,
-    /// Those with a data set of the name; if it was uploaded, those that fetch data sets.
+    /// Those with a data set of that name or, for an uploaded one, those that fetch data sets.
     pub(super) with_name: i64,
     /// Those whose copy has the fingerprint, or that have room for the upload.
     pub(super) with_dataset: i64,
     pub(super) willing: i64,
-    /// Why one does not take jobs that could take this one.
+    /// Why a worker that could take this job takes none.
     pub(super) stopped_able_because: Option<String>,
 }
 
 impl Workers {
-    /// Why none of them can take a job. None if one can.
+    /// Why none of them can take a job; `None` if one can.
     pub(super) fn lack(&self, needs: Needs<'_>) -> Option<Lack> {
         let Needs { spec_version, devices, .. } = needs;
         let lack = |reason, detail: String| Some(Lack { reason, detail });
