@@ -5,21 +5,21 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Permissions of others than the owner.
+/// The permissions of everybody but the owner.
 const OTHERS: u32 = 0o077;
 
 /// The text of a file; `None` if there is no such file.
 ///
 /// # Errors
-/// As a sentence: the file cannot be read, is no regular one, has more than `longest` bytes, or others may read or
-/// change it. That sentence has the command that mends it.
+/// The file cannot be read, is not a regular one, has more than `longest` bytes, or can be read or changed by others;
+/// then the text has the command that corrects that.
 pub fn read(path: &Path, longest: u64) -> Result<Option<String>, String> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| format!("cannot read {shown}: {error}");
     match std::fs::metadata(path) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(unreadable(error)),
-        // To open a pipe would wait for its writer.
+        // Opening a pipe would wait for its writer.
         Ok(facts) if !facts.is_file() => return Err(format!("{shown} is not a regular file")),
         Ok(_) => {}
     }
@@ -40,7 +40,7 @@ pub fn read(path: &Path, longest: u64) -> Result<Option<String>, String> {
     Ok(Some(text))
 }
 
-/// A word that a shell takes as it is.
+/// Quotes a text for a shell.
 #[must_use]
 pub fn shell_word(text: &str) -> String {
     let is_safe = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);

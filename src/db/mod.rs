@@ -12,8 +12,7 @@
 //! | [`errors`] | which errors pass |
 //! | [`jobs`], [`events`], [`attempts`], [`metrics`], [`artifacts`] | tables of jobs |
 //! | [`workers`], `declined`, [`checkpoints`], [`tokens`] | tables of what jobs run on and need, and of who asks |
-//! | [`datasets`], [`dataset_shards`], [`dataset_pieces`] | tables of uploaded data sets, and of their unfinished
-//! uploads |
+//! | [`datasets`], [`dataset_shards`], [`dataset_pieces`] | tables of uploaded data sets and of unfinished uploads |
 //! | [`file_deletions`], [`deleted_jobs`], [`storage`] | tables of stored files and of what is left to delete |
 //! | [`webhooks`] | table of what webhooks are told |
 //! | [`queue`] | claims, fenced writes, ends of attempts, rescues |

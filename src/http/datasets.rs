@@ -1,4 +1,4 @@
-//! Where the data set of a name is: a directory of the server, or an upload, of which this machine keeps a copy.
+//! Finds the data set of a name: a directory of the server, or an upload, of which this machine keeps a copy.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::dataset;
 use crate::dataset_cache::{self, DatasetCache, LocalCopy};
 use crate::db::datasets::{self, StoredDataset, UploadedDataset};
 
-/// How long a request waits for a copy from storage. It is fetched to its end all the same.
+/// How long a request waits for a copy from storage. The copy is completed even if nobody waits any more.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Fewest digits of a version that tell which one is meant.
+/// Least number of digits that may stand for a whole version.
 const FEWEST_DIGITS: usize = 4;
 
-/// A data set.
+/// Where a data set is.
 #[derive(Debug, Clone)]
 pub enum Located {
     /// A directory below `--datasets-dir`.
@@ -34,7 +34,7 @@ pub enum Located {
     Uploaded(Box<UploadedDataset>),
 }
 
-/// The files of a data set, as long as this is held.
+/// The files of a data set. They are not removed while this is held.
 #[derive(Debug, Clone)]
 pub struct DatasetFiles {
     pub path: PathBuf,
@@ -48,8 +48,8 @@ impl DatasetFiles {
     }
 }
 
-/// Finds a data set by its name: a directory, the latest upload of that name, or with `name@version` a certain one. Of
-/// the version, the first digits are enough if they tell it from others.
+/// Finds a data set by its name: a directory, the latest upload of that name or, with `name@version`, a certain upload.
+/// The first digits of a version are enough if they are unique.
 pub async fn locate(state: &AppState, name: &str) -> Result<Option<Located>, ApiError> {
     if !dataset::is_name(name) {
         return Ok(None);
@@ -83,14 +83,14 @@ pub async fn locate(state: &AppState, name: &str) -> Result<Option<Located>, Api
 }
 
 impl Located {
-    /// What a job that names it has to know besides.
+    /// What the user of a job that names it should know.
     pub fn note(&self) -> Option<String> {
         match self {
             Self::Directory { path, hides: true } => {
                 let name = path.file_name().unwrap_or_default().display();
                 Some(format!(
-                    "{name} is a directory of the server, and an upload has the same name: to use that, name a version \
-                     of it ({name}@…)"
+                    "{name} is a directory of the server, and an upload has the same name: to use the upload, name one of \
+                     its versions ({name}@…)"
                 ))
             }
             _ => None,
@@ -104,7 +104,7 @@ impl Located {
         }
     }
 
-    /// Its files, which are fetched from storage if this machine has no copy.
+    /// The files, which are fetched from storage if this machine has no copy.
     pub async fn files(&self, state: &AppState) -> Result<DatasetFiles, ApiError> {
         match self {
             Self::Directory { path, .. } => Ok(DatasetFiles { path: path.clone(), _copy: None }),
@@ -118,14 +118,14 @@ impl Located {
 
 type Fetch = Shared<BoxFuture<'static, Result<(), Arc<dataset_cache::Error>>>>;
 
-/// The copies that this process is fetching, by id.
+/// The fetches of this process, by id of the data set.
 #[derive(Debug, Default)]
 pub struct Fetches {
     running: Mutex<HashMap<String, Fetch>>,
 }
 
 impl Fetches {
-    /// The fetch of a data set: one that has begun, or a new one.
+    /// The fetch of a data set: the running one, or a new one.
     fn begin(&self, state: &AppState, stored: &StoredDataset) -> Fetch {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, fetch| fetch.peek().is_none());
@@ -134,7 +134,7 @@ impl Fetches {
                 (state.settings.dataset_cache.clone(), state.artifacts.clone(), stored.clone());
             let fetch = async move { cache.get(&store, &stored, |_| ()).await.map(drop).map_err(Arc::new) };
             let fetch = fetch.boxed().shared();
-            // Goes on when nobody waits for it.
+            // A task of its own, so that it continues when nobody waits for it.
             tokio::spawn(fetch.clone());
             fetch
         };
@@ -153,7 +153,7 @@ async fn local(state: &AppState, stored: &StoredDataset) -> Result<LocalCopy, Ap
     let cache = &state.settings.dataset_cache;
     let slow = || {
         let id = &stored.id;
-        ApiError::Unavailable(format!("the server fetches the data set {id} from storage: try again").into())
+        ApiError::Unavailable(format!("the server is fetching the data set {id} from storage: try again").into())
     };
     let end = tokio::time::Instant::now() + PATIENCE;
     loop {
@@ -176,7 +176,7 @@ fn refusal(error: &dataset_cache::Error) -> ApiError {
         dataset_cache::Error::Stored(_) | dataset_cache::Error::Unreadable { .. } => {
             tracing::error!(%error, "a stored data set is gone or damaged");
             ApiError::Gone(
-                "the files of the data set are gone from storage or damaged there: upload them again, which mends it"
+                "the files of the data set are missing in storage or damaged there: upload them again to repair it"
                     .into(),
             )
         }

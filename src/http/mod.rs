@@ -68,7 +68,7 @@ pub const CHECKPOINT_LIMIT: u64 = 8 << 30;
 /// The default of the most memory, in MiB, of a process that exports a student.
 pub const EXPORT_MEMORY_MIB: u64 = 2048;
 
-/// The default limit of a data set's size, in bytes.
+/// Default of the largest accepted data set, in bytes.
 pub const DATASET_LIMIT: u64 = 64 << 30;
 
 #[derive(Debug, Clone)]

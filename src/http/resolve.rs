@@ -45,7 +45,7 @@ pub struct Resolved {
     notes: Vec<String>,
     /// Which defaults follow from exported networks, and what a recipe sets.
     chosen: Vec<String>,
-    /// Which defaults are published for such a pair of networks or such settings.
+    /// Notes on defaults that are published for such a pair of networks or such settings.
     published: Vec<String>,
     /// That the student gets a new classifier. The trainer says it in the job's history.
     new_classifier: Option<String>,
@@ -158,14 +158,14 @@ pub async fn resolve(state: &AppState, document: &Value) -> Result<Resolved, Api
     }
 }
 
-/// That there is not one weight for each class of the data set.
+/// The fault if there is not one weight for each class of the data set.
 fn wrong_class_weights(training: &TrainingSpec, classes: Option<u32>) -> Option<Fault> {
     let detail = training.class_weights.as_ref()?.check(classes? as usize).err()?;
     Some(fault("/training/class_weights", detail))
 }
 
-/// Makes a job name the version of an uploaded data set, so that a later upload of the name does not change what it
-/// trains on. Returns the data set's fingerprint.
+/// Pins a job to the present version of an uploaded data set, so that a later upload of the name does not change what
+/// it trains on. Returns the data set's fingerprint.
 async fn pin(
     state: &AppState,
     spec: &mut JobSpec,

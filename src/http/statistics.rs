@@ -1,4 +1,4 @@
-//! Decodes the images of data sets in the background, one data set at a time, and keeps what that tells.
+//! Decodes the images of data sets in the background, one data set at a time, and keeps the statistics.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,18 +14,18 @@ use crate::db::datasets;
 
 /// Most images of a split that are decoded.
 const MOST_IMAGES: usize = 100_000;
-/// Most threads that decode. The API needs the others.
+/// Most threads that decode. They are also at most half of the processors, because the API needs the others.
 const MOST_THREADS: usize = 4;
 /// Data sets whose statistics are kept in memory.
 const KEPT: usize = 64;
 
-/// What is known of each data set that somebody asked for: its statistics, or why there are none.
+/// The statistics of a data set, or why there are none.
 type DecodeOutcome = Result<Arc<DatasetStatistics>, String>;
 
-/// The decoding of this process.
+/// The data sets that this process decodes or has decoded.
 #[derive(Debug)]
 pub struct StatisticsTasks {
-    /// By version of the data; `None` while it is decoded.
+    /// By version of the data; `None` while its images are being decoded.
     known: Mutex<HashMap<String, Option<DecodeOutcome>>>,
     turn: Arc<Semaphore>,
     stop: Arc<AtomicBool>,
@@ -38,7 +38,7 @@ impl Default for StatisticsTasks {
 }
 
 impl StatisticsTasks {
-    /// What was found before. If nothing was, and nobody looks, `None` and the place is taken.
+    /// The outcome so far, and whether the caller must decode the images, because nobody has begun.
     fn known_or_begin(&self, version: &str) -> (Option<DecodeOutcome>, bool) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(version) {
@@ -55,17 +55,17 @@ impl StatisticsTasks {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Some(outcome) => drop(known.insert(version.to_owned(), Some(outcome))),
-            // Whoever asks next begins again.
+            // The next request begins again.
             None => drop(known.remove(version)),
         }
     }
 }
 
-/// The statistics of a data set, or why there are none; `None` while its images are decoded, which this begins.
-/// `version` tells its files from others.
+/// The statistics of a data set, or why there are none. The first call begins to decode the images, and `None` is
+/// returned until that has ended. `version` identifies the files.
 pub fn of(state: &AppState, located: &Located, version: &str) -> Option<Result<DatasetStatistics, String>> {
     if let Some(stored) = located.uploaded().and_then(|upload| upload.statistics.as_ref())
-        // What another version of this program wrote is found out again.
+        // Statistics of another format, from another version of this program, are computed again.
         && let Ok(statistics) = serde_json::from_value(stored.clone())
     {
         return Some(Ok(statistics));

@@ -33,7 +33,7 @@ use crate::db::{embedded, tokens};
 /// Most uploads that are stored simultaneously. Each holds a few parts of its file in memory.
 const STORES: usize = 4;
 
-/// Most archives that are unpacked simultaneously. Each takes a processor, and its unpacked size of the disk.
+/// Most archives that are unpacked at the same time. Each takes a processor, and its unpacked size on the disk.
 const UNPACKINGS: usize = 2;
 
 /// How long an upload waits for the place of a slow one that gives way.
@@ -167,7 +167,7 @@ impl Uploads {
         self.inspections.clone().acquire_owned().await.expect("nobody closes it")
     }
 
-    /// Waits for a turn to unpack one.
+    /// Waits for a turn to unpack an archive.
     pub async fn unpacking(&self) -> OwnedSemaphorePermit {
         self.unpackings.clone().acquire_owned().await.expect("nobody closes it")
     }
@@ -221,7 +221,7 @@ pub struct Spooled {
 }
 
 impl Spooled {
-    /// Takes a place, and makes an empty file.
+    /// Takes one of the places for uploads, and makes an empty file.
     pub async fn begin(state: &AppState, headers: &HeaderMap) -> Result<Self, ApiError> {
         let place = state.uploads.place(auth::token(headers).map(tokens::hash)).await?;
         let directory = state.settings.spool_dir.clone();

@@ -1,5 +1,5 @@
 //! Directories beside the spooled uploads, in which archives are unpacked, state dicts taken out of files, and students
-//! exported. One that a killed server has left is removed when a server starts.
+//! exported. Those that a killed server has left are removed when a server starts.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -8,18 +8,18 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-/// How the names of such directories begin.
+/// Prefix of the names of these directories.
 const PREFIX: &str = "work-";
 const LOCK: &str = "lock";
 const FILES: &str = "files";
-/// A directory without a lock may be one that is just being made, unless it is this old.
+/// Age from which a directory without a lock is a leftover. A younger one may be just being made.
 const MAKING: Duration = Duration::from_secs(3600);
 
-/// A directory for one upload or export, which goes with everything in it when this is dropped.
+/// A directory for one upload or export, which is removed with everything in it when this is dropped.
 #[derive(Debug)]
 pub struct Workspace {
     directory: TempDir,
-    /// Held until then, however the process ends.
+    /// Held until then; the kernel releases it if the process is killed.
     _lock: File,
 }
 
@@ -36,14 +36,14 @@ impl Workspace {
         Ok(Self { directory, _lock: lock })
     }
 
-    /// An empty directory in it, which may be moved elsewhere.
+    /// The directory for the files, empty at first. It may be moved elsewhere.
     #[must_use]
     pub fn files(&self) -> PathBuf {
         self.directory.path().join(FILES)
     }
 }
 
-/// Removes what killed servers have left in `spool`. Failures are logged: the disk only has less space for it.
+/// Removes what killed servers have left in `spool`. A failure is only logged, since it costs nothing but space.
 pub fn remove_leftovers(spool: &Path) {
     for entry in fs::read_dir(spool).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -18,12 +18,12 @@ use crate::private_file;
 const LARGEST: u64 = 1 << 20;
 /// Longest name of a webhook, in bytes.
 const LONGEST_NAME: usize = 63;
-/// Lengths of a secret in bytes, as Standard Webhooks have them.
+/// Lengths of a secret in bytes, from the specification of Standard Webhooks.
 const SECRET_LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
-/// Most secrets of a webhook: one to use, and one that is being replaced.
+/// Most secrets of a webhook: a new one, and an old one that is being replaced.
 const MOST_SECRETS: usize = 2;
 
-/// Webhooks by name.
+/// The webhooks that the operator has set, by name.
 #[derive(Debug, Default)]
 pub struct Endpoints(BTreeMap<String, Endpoint>);
 
@@ -33,7 +33,7 @@ pub struct Endpoint {
     secrets: Vec<Vec<u8>>,
 }
 
-/// As in the file.
+/// A webhook in the operator's file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EndpointEntry {
@@ -41,7 +41,7 @@ struct EndpointEntry {
     secrets: Vec<String>,
 }
 
-/// Neither secrets nor the address, which may be one.
+/// Shows neither the secrets nor the address, which may have a secret in it.
 impl fmt::Debug for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Endpoint").finish_non_exhaustive()
@@ -71,7 +71,7 @@ impl Endpoints {
         Ok(Self(endpoints.collect::<anyhow::Result<_>>()?))
     }
 
-    /// In alphabetical order.
+    /// The names, in alphabetical order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.0.keys().cloned().collect()

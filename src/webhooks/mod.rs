@@ -1,8 +1,8 @@
-//! Tells webhooks how jobs end, as Standard Webhooks specify (<https://www.standardwebhooks.com>): signed, at least
-//! once, with an id that is the same in every attempt.
+//! Tells webhooks how jobs ended, as Standard Webhooks specify (<https://www.standardwebhooks.com>): signed, at least
+//! once, with the same id in every attempt.
 //!
-//! A trigger writes a message in the transaction that ends a job (`migrations/`). Servers take turns to send what is
-//! due. One that dies while it sends leaves its messages to the others, which then send them again.
+//! A trigger inserts a message in the transaction that ends a job (`migrations/`). Every server takes due messages and
+//! sends them. If one dies meanwhile, the others send its messages again after [`LEASE`].
 
 mod endpoints;
 
@@ -21,7 +21,7 @@ pub use endpoints::{Endpoint, Endpoints};
 use crate::db::listen::WebhookNews;
 use crate::db::webhooks::{self, DueMessage};
 
-/// Waits after each attempt that failed: those of the specification's example, three days in all.
+/// Wait after each failed attempt: the schedule of the specification's example, a little over three days in all.
 const WAITS: [Duration; 9] = [
     Duration::from_secs(5),
     Duration::from_secs(5 * 60),
@@ -35,16 +35,16 @@ const WAITS: [Duration; 9] = [
 ];
 /// How long a receiver may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long others leave a message alone that a server has taken. Longer than it takes to send it.
+/// How long a message belongs to the server that has taken it. Longer than sending takes.
 const LEASE: Duration = Duration::from_secs(60);
-/// Messages that are sent at the same time.
+/// Number of messages that are sent at the same time.
 const AT_ONCE: usize = 8;
-/// Messages that are taken at the same time: all of them are sent before the lease of the first ends.
+/// Number of messages that are taken together. All of them are sent before their lease ends.
 const BATCH: i64 = 16;
-/// Longest time between two looks: a notification may be lost with its connection.
+/// Longest time between two queries, because a notification may be lost with its connection.
 const POLL: Duration = Duration::from_secs(15);
 
-/// Sends what is due until `stop`. What is being sent then is sent again by the next server.
+/// Sends due messages until `stop`. Those being sent at that time are sent again later.
 pub async fn deliver(pool: PgPool, endpoints: Arc<Endpoints>, stop: CancellationToken) {
     let names = endpoints.names();
     if names.is_empty() {
@@ -54,7 +54,7 @@ pub async fn deliver(pool: PgPool, endpoints: Arc<Endpoints>, stop: Cancellation
     let client = reqwest::Client::builder()
         .timeout(PATIENCE)
         .user_agent(concat!("distillery/", env!("CARGO_PKG_VERSION")))
-        // The operator has set this address and no other.
+        // A redirect would lead to an address that the operator has not set.
         .redirect(reqwest::redirect::Policy::none())
         .build();
     let client = match client {
@@ -80,7 +80,7 @@ impl Dispatcher {
         let mut news = None;
         loop {
             if news.is_none() {
-                // Before the look, so that nothing is missed between the two.
+                // Listens before it queries, so that nothing in between is missed.
                 news = WebhookNews::listen(&self.pool).await.ok();
             }
             let pause = match self.send_due().await {
@@ -103,7 +103,7 @@ impl Dispatcher {
         }
     }
 
-    /// Sends what is due, and returns how long it is until there is more.
+    /// Sends due messages. Returns the time until the next one is due; `None` if there is none.
     async fn send_due(&self) -> sqlx::Result<Option<Duration>> {
         loop {
             let due = webhooks::take_due(&self.pool, &self.names, LEASE, BATCH).await?;
@@ -140,7 +140,7 @@ impl Dispatcher {
         }
     }
 
-    /// One attempt.
+    /// Sends a message once.
     async fn post(&self, message: &DueMessage) -> Result<(), DeliveryFailure> {
         let passing = |reason: String| DeliveryFailure { reason, is_final: false };
         let Some(endpoint) = self.endpoints.get(&message.webhook) else {
@@ -155,7 +155,7 @@ impl Dispatcher {
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", endpoint.signature(&message.id, timestamp, &message.body))
             .body(message.body.clone());
-        // Addresses are not repeated: some have a secret in their path.
+        // The address is left out, because some have a secret in their path.
         let response = request.send().await.map_err(|error| passing(describe(&error.without_url())))?;
         match response.status() {
             status if status.is_success() => Ok(()),
@@ -171,7 +171,7 @@ impl Dispatcher {
 /// Why an attempt failed.
 struct DeliveryFailure {
     reason: String,
-    /// Whether to send the message again is no use.
+    /// Whether sending the message again is pointless.
     is_final: bool,
 }
 
@@ -186,7 +186,7 @@ fn describe(error: &reqwest::Error) -> String {
     format!("the receiver cannot be reached: {innermost}")
 }
 
-/// Up to a tenth longer, so that messages that failed together do not come back together.
+/// Extends a wait by up to a tenth, so that messages that failed together are not sent again together.
 fn jittered(wait: Duration) -> Duration {
     wait.mul_f64(1.0 + f64::from(Utc::now().timestamp_subsec_micros() % 1000) / 10_000.0)
 }

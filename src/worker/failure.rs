@@ -8,7 +8,6 @@ use crate::protocol::{ErrorClass, Failure};
 pub(super) enum AttemptError {
     /// The attempt no longer holds the job.
     Lost,
-    /// The attempt failed.
     Failed(Failure),
     /// The job is to stop, and its trainer has not begun.
     Stopped,

@@ -31,7 +31,7 @@ pub(super) struct Prepared {
     pub(super) resumes: Option<i32>,
     /// Held until the attempt ends, however its worker ends.
     pub(super) lock: std::fs::File,
-    /// The data set, if it was uploaded, which stays as long as this is held.
+    /// The copy of an uploaded data set, which is not removed while this is held.
     pub(super) dataset: Option<LocalCopy>,
     /// What users call the trainer's inputs.
     pub(super) names: FileNames,

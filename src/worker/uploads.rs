@@ -1,4 +1,4 @@
-//! Fetches the uploaded data set of a job to this machine, and tells the job's history how far that is.
+//! Fetches a job's uploaded data set to this machine, and reports the progress in the job's history.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::protocol::{ErrorClass, Failure, Level};
 /// Time between two reports.
 const REPORTS: Duration = Duration::from_secs(5);
 
-/// This machine's copy of a data set: one that is here, or a new one. Ends early if the job is to stop.
+/// This machine's copy of a data set: an existing one, or a new one. Ends early if the job is to stop.
 pub(super) async fn fetch(
     context: &WorkerContext,
     id: &str,
@@ -79,12 +79,12 @@ fn describe(stored: &StoredDataset, progress: CopyProgress) -> (Level, String) {
             let size = stored.size_bytes;
             (Level::Info, format!("fetching the data set {id} from storage: {bytes} of {size} bytes"))
         }
-        CopyProgress::Shared => (Level::Info, format!("another process of this machine fetches the data set {id}")),
+        CopyProgress::Shared => (Level::Info, format!("another process on this machine is fetching the data set {id}")),
         CopyProgress::NoRoom => {
             let bytes = stored.unpacked_bytes;
             let line = format!(
-                "the data set {id} waits for room for its {bytes} bytes: other jobs use the copies that are here. A \
-                 larger --dataset-cache-mib makes room"
+                "there is no room for the {bytes} bytes of the data set {id}: running jobs use the other copies. This job \
+                 waits; a larger --dataset-cache-mib makes room"
             );
             (Level::Warning, line)
         }

@@ -21,10 +21,10 @@ use crate::http::extract::Name;
 use crate::http::{AppState, statistics};
 use crate::removals;
 
-/// A data set: what the server understood of it.
+/// A data set, as the server reads it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DatasetDetails {
-    /// How a job names exactly this: `name@version` of an upload, the name of a directory.
+    /// How a job names exactly this data set: `name@version` for an upload, the name for a directory.
     #[schema(example = "pets@3f2a9c1d5b60e784")]
     pub id: String,
     /// The directory's name, or the one that it was uploaded under.
@@ -47,9 +47,9 @@ pub struct DatasetDetails {
     pub size_bytes: u64,
     /// What was guessed or passed over, and which splits no job can use.
     pub notes: Vec<String>,
-    /// What decoding the images tells, which takes a while: null until then. Ask again.
+    /// What decoding the images has shown. That takes a while: null until then, so ask again.
     pub statistics: Option<DatasetStatistics>,
-    /// Why there are no statistics; null if there are, or will be.
+    /// Why there are no statistics; null if there are some, or will be.
     pub statistics_fault: Option<String>,
 }
 
@@ -62,9 +62,9 @@ pub struct DatasetVersion {
     pub version: String,
     /// Number of images.
     pub images: u64,
-    /// Bytes that it takes in storage.
+    /// Size of its tar in storage, in bytes.
     pub size_bytes: i64,
-    /// When it was uploaded, the last time if several times.
+    /// When it was uploaded for the last time.
     pub uploaded_at: DateTime<Utc>,
 }
 
@@ -80,7 +80,7 @@ impl From<&UploadedDataset> for DatasetVersion {
     }
 }
 
-/// What the reader finds in a directory.
+/// What the files of a data set are.
 #[derive(Debug, Clone)]
 pub struct DatasetContents {
     summary: DatasetSummary,
@@ -89,9 +89,9 @@ pub struct DatasetContents {
 
 /// Get a data set
 ///
-/// Splits, classes with their names and numbers of images, and what was passed over. Of an upload, a name means the
-/// latest version, and `name@version` a certain one. `statistics` has mean and standard deviation, images that are in
-/// two splits, and images that cannot be decoded, once the images were decoded in the background.
+/// Splits, classes with their names and numbers of images, and what was passed over. For an upload, the name means the
+/// latest version, and `name@version` a certain one. Once the images have been decoded in the background, `statistics`
+/// has mean and standard deviation, images that are in two splits, and images that cannot be decoded.
 #[utoipa::path(get, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "get_dataset",
     params(("name" = String, Path, description = "Name of the data set, or `name@version`")),
     responses((status = 200, body = DatasetDetails)))]
@@ -99,7 +99,7 @@ pub async fn get(State(state): State<AppState>, name: Name) -> Result<Json<Datas
     of_name(&state, &name.0).await.map(Json)
 }
 
-/// What the server understood of a data set.
+/// The details of the data set of a name.
 pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, ApiError> {
     let Some(located) = locate(state, name).await? else { return Err(no_such(state, name).await) };
     let (DatasetContents { summary, classes }, version) = contents(state, &located).await?;
@@ -137,7 +137,7 @@ pub async fn of_name(state: &AppState, name: &str) -> Result<DatasetDetails, Api
     })
 }
 
-/// What a data set holds, and what tells its files from others.
+/// The contents of a data set, and what identifies its files.
 async fn contents(state: &AppState, located: &Located) -> Result<(DatasetContents, String), ApiError> {
     if let Some(upload) = located.uploaded() {
         let contents = DatasetContents { summary: upload.summary.0.clone(), classes: upload.classes.0.clone() };
@@ -163,7 +163,7 @@ async fn contents(state: &AppState, located: &Located) -> Result<(DatasetContent
     }
 }
 
-/// There is no such data set: why a directory is not offered, or which others there are.
+/// The error for a name without a data set: why its directory is not offered, or where the names are listed.
 pub async fn no_such(state: &AppState, name: &str) -> ApiError {
     let shown: String = name.chars().take(dataset::LONGEST_NAME).collect();
     let list = match state.datasets.list().await {
@@ -182,8 +182,8 @@ pub async fn no_such(state: &AppState, name: &str) -> ApiError {
 
 /// Delete a data set
 ///
-/// Of an upload, a name deletes all versions, and `name@version` a certain one. 409 while an unfinished job needs one
-/// of them, and for a directory of the server. The files may be removed from storage a little later, and from the
+/// For an upload, the name deletes all versions, and `name@version` a certain one. 409 while an unfinished job needs
+/// one of them, and for a directory of the server. The files may be removed from storage a little later, and from the
 /// workers' disks when they need the room.
 #[utoipa::path(delete, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "delete_dataset",
     params(("name" = String, Path, description = "Name of the data set, or `name@version`")),
@@ -202,7 +202,7 @@ pub async fn delete(State(state): State<AppState>, name: Name) -> Result<StatusC
     };
     let mut files = match datasets::delete(&state.pool, &ids).await? {
         Ok(files) => files,
-        // There may be shards that have not become a version.
+        // There may still be shards that have not become a version.
         Err(Refusal::Missing | Refusal::NotWhile(_)) => Vec::new(),
         Err(Refusal::Because(reason)) => {
             return Err(ApiError::conflict(format!("data set {name} cannot be deleted: {reason}")));

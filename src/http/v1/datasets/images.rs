@@ -29,7 +29,7 @@ const MOST_BYTES: usize = 1 << 20;
 pub struct ImagesParameters {
     /// The split. Default: the one that jobs train on.
     split: Option<String>,
-    /// Only images of the class with this name, or else with this number.
+    /// Only images of the class with this name or, if no class has it, with this number.
     class: Option<String>,
     /// The `next` of the previous page.
     #[serde(default, deserialize_with = "whole::<0, 9_007_199_254_740_991, _>")]
@@ -48,9 +48,9 @@ pub struct ImagesParameters {
 /// Some images of a split.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ImagePage {
-    /// The split.
+    /// The split that the images are from.
     pub split: String,
-    /// Number of images of the split that are of the class, if one is given.
+    /// Number of images of the split or, if `class` is given, of that class in it.
     pub images: u64,
     /// The images, in the order of the files.
     pub data: Vec<DatasetImage>,
@@ -65,20 +65,20 @@ pub struct ImagePage {
 pub struct DatasetImage {
     /// Position in the split.
     pub position: u64,
-    /// Number of its class.
+    /// Number of its class, from 0.
     pub label: u32,
     /// Name of its class; null if the data set has none.
     pub class: Option<String>,
-    /// Its central square as a JPEG, in a `data:` URL; null if it cannot be decoded.
+    /// The central square of the image as a JPEG, in a `data:` URL; null if it cannot be decoded.
     pub thumbnail: Option<String>,
-    /// Why it cannot be decoded.
+    /// Why it cannot be decoded; null if it can.
     pub fault: Option<String>,
 }
 
-/// Why there are no images.
+/// Why no images can be returned.
 #[derive(Debug)]
 pub enum WrongImages {
-    /// The data set, or what was asked of it.
+    /// The data set, or the request for it, is at fault.
     Dataset(dataset::Error),
     Class(String),
 }

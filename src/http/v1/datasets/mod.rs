@@ -36,8 +36,8 @@ const MOST_REMEMBERED: usize = 64;
 /// Lookups at the same time. Each holds the names of all files of its data set.
 const LOOKUPS: usize = 2;
 
-/// What lookups of single data sets found, shared by the requests that ask the same at about the same time. What is
-/// wrong is looked at again, as its user may have mended it.
+/// Results of lookups of single data sets, shared by equal requests at about the same time. Faults are looked up again,
+/// because the user may have repaired them.
 #[derive(Debug)]
 pub struct SharedLookups<T, E> {
     last: std::sync::Mutex<HashMap<String, Arc<Remembered<T, E>>>>,
@@ -83,7 +83,7 @@ impl<T: Send + Sync + 'static, E: Send + Sync + 'static> SharedLookups<T, E> {
     fn place(&self, asked: String) -> Arc<Remembered<T, E>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.len() >= MOST_REMEMBERED && !last.contains_key(&asked) {
-            // Those that are being looked at are in use elsewhere too.
+            // Keeps those whose lookup is running: somebody else holds them, too.
             last.retain(|_, place| Arc::strong_count(place) > 1);
         }
         last.entry(asked).or_default().clone()
@@ -136,7 +136,7 @@ impl Catalogue {
     }
 }
 
-/// The data sets of the server: what its directory of data sets holds, and what was uploaded.
+/// The data sets of the server: directories, and uploads.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DatasetList {
     /// The data sets.
@@ -189,7 +189,7 @@ mod tests {
         let all = futures::future::join_all((0..40).map(|_| ask("one".into(), true))).await;
         assert!(all.iter().all(|found| *found == Ok(0)), "{all:?}");
         assert_eq!(ask("another".into(), true).await, Ok(1));
-        // What was wrong may have been mended.
+        // Faults are looked up again.
         assert_eq!(ask("wrong".into(), false).await, Err(2));
         assert_eq!(ask("wrong".into(), true).await, Ok(3));
         for other in 0..2 * MOST_REMEMBERED {

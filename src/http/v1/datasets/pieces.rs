@@ -39,12 +39,12 @@ pub struct UploadPiece {
     total: u64,
 }
 
-/// What has come of an upload.
+/// How much of an upload the server has.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct PartialUpload {
-    /// As its client calls it.
+    /// The client's name for the upload.
     pub upload: String,
-    /// Bytes that have come: the next piece begins there.
+    /// Bytes received, which is where the next piece begins.
     pub received_bytes: i64,
     /// Bytes of the whole upload.
     pub size_bytes: i64,
@@ -90,7 +90,7 @@ fn is_name(upload: &str) -> bool {
         && upload.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-/// Receives a piece. Returns the whole upload once it is complete, or what has come until then.
+/// Receives a piece. Returns the whole upload once it is complete, and until then how much was received.
 pub async fn receive(
     state: &AppState,
     name: &str,
@@ -109,7 +109,7 @@ pub async fn receive(
     let upload = Upload::receive(state, UploadKind::Dataset, headers, body).await?;
     if upload.size != piece.size {
         return Err(ApiError::malformed(format!(
-            "the body has {} bytes, and {} by its Content-Range",
+            "the body has {} bytes, but its Content-Range says {}",
             upload.size, piece.size
         )));
     }
@@ -120,7 +120,7 @@ pub async fn receive(
     if piece.start + piece.size == piece.total {
         let whole = assemble(state, headers, &pieces).await;
         if let Err(error) = &whole {
-            // Without the last piece it can be sent again. Damaged ones are of no use.
+            // Only the last piece is removed, so that it can be sent again; but if one is damaged, all are useless.
             let start = (!matches!(error, ApiError::Conflict(_))).then(|| signed(piece.start));
             remove(state, name, &piece.upload, start).await?;
         }
@@ -129,7 +129,7 @@ pub async fn receive(
     Ok(Err(progress(&piece.upload, &pieces).ok_or_else(lost)?))
 }
 
-/// Refuses a piece that does not follow those that have come.
+/// Refuses a piece that does not follow the received ones.
 fn check_place(before: &[StoredPiece], piece: &UploadPiece) -> Result<(), ApiError> {
     let received = received(before);
     if let Some(first) = before.first()
@@ -144,12 +144,12 @@ fn check_place(before: &[StoredPiece], piece: &UploadPiece) -> Result<(), ApiErr
         return Ok(());
     }
     Err(ApiError::conflict(format!(
-        "of upload {}, {received} bytes have come: the next piece begins at byte {received}, not {}",
+        "the server has {received} bytes of upload {}: the next piece begins at byte {received}, not {}",
         piece.upload, piece.start
     )))
 }
 
-/// Bytes that have come without a gap.
+/// Number of bytes received without a gap.
 fn received(pieces: &[StoredPiece]) -> u64 {
     let mut end = 0;
     for piece in pieces {
@@ -170,9 +170,9 @@ fn progress(upload: &str, pieces: &[StoredPiece]) -> Option<PartialUpload> {
     })
 }
 
-/// The pieces were removed in the meantime.
+/// The error for pieces that were removed in the meantime.
 fn lost() -> ApiError {
-    ApiError::conflict("the upload was given up or deleted in the meantime: begin again at byte 0")
+    ApiError::conflict("the upload was abandoned or deleted in the meantime: begin again at byte 0")
 }
 
 async fn store(
@@ -202,7 +202,9 @@ async fn store(
     if added.is_none() {
         give_up(state, &new.key).await;
     }
-    added.ok_or_else(|| ApiError::conflict("another request has sent the same piece: ask how much has come"))
+    added.ok_or_else(|| {
+        ApiError::conflict("another request has sent the same piece: GET this upload to see where to continue")
+    })
 }
 
 fn signed(number: u64) -> i64 {
@@ -236,8 +238,8 @@ async fn assemble(state: &AppState, headers: &HeaderMap, pieces: &[StoredPiece])
     whole.end().await
 }
 
-/// Forgets the pieces of an upload that is complete, or of which nothing can become. If another attempt may succeed,
-/// only the last one goes, so that it can be sent again.
+/// Removes the pieces of an upload that is complete or can never succeed. If another attempt may succeed, removes only
+/// the last one, so that it can be sent again.
 pub async fn settle(
     state: &AppState,
     name: &str,
@@ -248,7 +250,7 @@ pub async fn settle(
     remove(state, name, &piece.upload, (!is_over).then(|| signed(piece.start))).await
 }
 
-/// Removes the piece of an upload that begins there, or all.
+/// Removes the piece of an upload that begins at `start`, or all of them.
 async fn remove(state: &AppState, name: &str, upload: &str, start: Option<i64>) -> Result<(), ApiError> {
     for file in dataset_pieces::forget(&state.pool, name, Some(upload), start).await? {
         removals::start(&state.pool, &state.artifacts, file).await;
@@ -256,7 +258,7 @@ async fn remove(state: &AppState, name: &str, upload: &str, start: Option<i64>) 
     Ok(())
 }
 
-/// Get how much of an upload has come
+/// Get how much of an upload was received
 #[utoipa::path(get, path = "/v1/datasets/{name}/uploads/{upload}", tag = "datasets", operation_id = "get_dataset_upload",
     params(("name" = String, Path, description = "Name of the data set"),
         ("upload" = String, Path, description = "Name of the upload, as its pieces have it")),
@@ -272,6 +274,6 @@ pub async fn get(
     } else {
         Vec::new()
     };
-    let none = || ApiError::not_found("nothing has come of such an upload, or it is complete: begin at byte 0");
+    let none = || ApiError::not_found("there is no unfinished upload of that name: begin at byte 0");
     progress(&upload, &pieces).map(Json).ok_or_else(none)
 }

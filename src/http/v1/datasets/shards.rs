@@ -30,7 +30,7 @@ const MOST_SHARDS: i64 = 100_000;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct DatasetUploadParameters {
-    /// The body is a parquet shard of this split, which takes the place of the split that the data set has. Without it,
+    /// The body is a parquet shard of this split. Its shards replace the split of the latest version. Without `split`,
     /// the body is an archive of the whole data set.
     split: Option<String>,
     /// Number of the shard, from 0.
@@ -41,8 +41,7 @@ pub struct DatasetUploadParameters {
     #[serde(default, deserialize_with = "whole::<1, 100_000, _>")]
     #[param(minimum = 1, maximum = 100_000, default = 1)]
     shards: Option<i64>,
-    /// A name of your choice for an upload that comes in pieces, each with `Content-Range`: 1 to 64 letters, digits and
-    /// characters of `_-`.
+    /// A name of your choice for an upload in pieces, each with `Content-Range`: 1 to 64 letters, digits, `_` and `-`.
     pub(super) upload: Option<String>,
 }
 
@@ -59,7 +58,7 @@ pub struct ShardPlace {
 pub struct PendingShards {
     /// Name of the data set.
     pub name: String,
-    /// The splits whose shards have come.
+    /// The splits that have shards.
     pub splits: Vec<PendingSplit>,
     /// When the shards are removed unless another one comes.
     pub expires_at: DateTime<Utc>,
@@ -70,7 +69,7 @@ pub struct PendingShards {
 pub struct PendingSplit {
     /// The split's name.
     pub split: String,
-    /// Number of its shards.
+    /// Number of shards of the split.
     pub shards: i32,
     /// Numbers of those that are missing; at most the first 1,000.
     pub missing: Vec<i32>,
@@ -86,7 +85,7 @@ impl DatasetUploadParameters {
                 _ => Err(ApiError::malformed("query parameters: split: is required with shard and shards")),
             };
         };
-        // The names of shards have a dash behind the split.
+        // In the names of shards, a dash follows the split.
         if !dataset::is_name(&split) || split.contains('-') || split.len() > 64 {
             let rule = "expected at most 64 characters without dashes, slashes and control characters";
             return Err(ApiError::malformed(format!("query parameters: split: {rule}")));
@@ -170,7 +169,7 @@ pub async fn store(state: &AppState, upload: Upload, name: &str, place: ShardPla
     Ok(UploadOutcome::Version(version))
 }
 
-/// Refuses a shard that no data set could have.
+/// Refuses a shard that cannot be read as one of a data set.
 async fn check_shard(state: &AppState, upload: Upload, name: &str, place: &ShardPlace) -> Result<Upload, ApiError> {
     let turn = state.uploads.unpacking().await;
     let (spool, name, split) = (state.settings.spool_dir.clone(), name.to_owned(), place.split.clone());
@@ -187,7 +186,7 @@ async fn check_shard(state: &AppState, upload: Upload, name: &str, place: &Shard
     checked.await.map_err(anyhow::Error::from)?
 }
 
-/// The name of a shard's file, as Hugging Face has them.
+/// The name of a shard's file, as Hugging Face names them.
 fn file_name(split: &str, shard: usize, shards: usize) -> String {
     format!("{split}-{shard:05}-of-{shards:05}.parquet")
 }
@@ -198,7 +197,7 @@ fn new_workspace(spool: &Path, name: &str) -> Result<Workspace, ApiError> {
     Ok(workspace)
 }
 
-/// The splits of which shards have come.
+/// The splits that have shards, and which shards they lack.
 fn splits(waiting: &[StoredShard]) -> Vec<PendingSplit> {
     let mut splits: BTreeMap<&str, Vec<&StoredShard>> = BTreeMap::new();
     for shard in waiting {

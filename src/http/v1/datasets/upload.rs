@@ -26,22 +26,24 @@ const NAME_RULE: &str =
 
 /// Upload a data set
 ///
-/// The body is the file itself: `curl -T pets.zip '…/v1/datasets/pets'`. It can be a zip, or a tar, also packed by gzip
-/// or zstd, of any layout that `--datasets-dir` may have: image folders, parquet shards, the files of CIFAR and MNIST.
-/// The archive is unpacked and checked as a whole before the data set is visible; all faults are in `errors`.
+/// The body is the file itself: `curl -T pets.zip '…/v1/datasets/pets'`. It is a zip, or a tar that may be
+/// compressed by gzip or zstd, of any layout that `--datasets-dir` may have: image folders, parquet shards, the files
+/// of CIFAR and MNIST. The archive is unpacked and checked as a whole before the data set is visible; all faults are in
+/// `errors`.
 ///
-/// Each content is a version of its own, which never changes. A name means the version that came last. A job that names
-/// the data set is pinned to the version of that moment, `name@version`, and jobs can name versions themselves.
-/// Uploading the same files again returns the same version, and mends its file if that was damaged in storage.
+/// Different files make a new version, and a version never changes. The name means the version that was uploaded last.
+/// A job that names the data set is pinned to that version, `name@version`, when it is posted; jobs can also name a
+/// version. Uploading the same files again returns the same version, and repairs its file if that was damaged in
+/// storage.
 ///
 /// With `split`, the body is a parquet shard: `curl -T train.parquet '…/v1/datasets/pets?split=train'`, or with
 /// `&shard=0&shards=3` one of several. Once all shards of a split are there, they and the other splits of the latest
 /// version become a version; until then the answer is 202, and the shards are kept for a day after the last one.
 ///
-/// A large file can come in pieces, so that a broken connection costs one of them: each piece is a `PUT` with the same
-/// `upload`, a name of your choice, and with `Content-Range: bytes 0-67108863/500000000`. The pieces come one after the
-/// other, and each is answered with 202 until the last one, which is answered as the whole. `GET
-/// /v1/datasets/{name}/uploads/{upload}` says where to go on.
+/// A large file can be sent in pieces, so that a broken connection costs only one of them. Each piece is a `PUT` with
+/// the same `upload`, a name of your choice, and a `Content-Range` such as `bytes 0-67108863/500000000`. Send the
+/// pieces one after the other. Each is answered with 202, and the last one like the whole file. `GET
+/// /v1/datasets/{name}/uploads/{upload}` says where to continue.
 #[utoipa::path(put, path = "/v1/datasets/{name}", tag = "datasets", operation_id = "upload_dataset",
     params(("name" = String, Path, description = "A new or known name: letters, digits and characters of `_.-`"),
         DatasetUploadParameters),
@@ -90,7 +92,7 @@ async fn created(state: &AppState, version: &UploadedVersion) -> Result<Response
     Ok((status, [(LOCATION, format!("/v1/datasets/{}", details.id))], Json(details)).into_response())
 }
 
-/// What has come of an upload that is not complete.
+/// How much of an upload the server has, while it is not complete.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum NotYet {

@@ -159,8 +159,8 @@ pub fn refused(error: archive::Error) -> ApiError {
     }
 }
 
-/// Stores the files, unless they are stored already, and inserts the row that names them. Returns whether the version is
-/// new.
+/// Stores the files, unless they are stored already, and inserts the row that names them. Returns whether the version
+/// is new.
 async fn keep(state: &AppState, inspected: Inspected) -> Result<bool, ApiError> {
     let AppState { pool, artifacts, .. } = state;
     let Inspected { workspace, stored, summary, classes } = inspected;

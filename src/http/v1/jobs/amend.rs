@@ -15,19 +15,19 @@ use crate::http::extract::{JobId, JsonBody};
 use crate::http::v1::jobs;
 use crate::spec::Amendment;
 
-/// What to change about a job, as a JSON merge patch (RFC 7396). What is left out stays as it is.
+/// Changes of a job, as a JSON merge patch (RFC 7396). What is left out stays as it is.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobChanges {
-    /// Another name.
+    /// New name.
     #[schema(nullable = false, min_length = 1, max_length = 200)]
     pub name: Option<String>,
     /// Labels to set and, with null as their value, to remove; others stay. Null removes all.
     pub labels: Option<BTreeMap<String, Option<String>>>,
-    /// Another priority, from -1000 to 1000: jobs with a higher one run first. Not for a job that has succeeded.
+    /// New priority, from -1000 to 1000: jobs with a higher one run first. Not for a job that has succeeded.
     #[schema(nullable = false)]
     pub priority: Option<i32>,
-    /// Notes for people, with line breaks; null removes them.
+    /// Notes, which may have line breaks; null removes them.
     #[schema(max_length = 10_000)]
     pub notes: Option<String>,
 }

@@ -14,8 +14,8 @@ const MOST: usize = 10;
 
 /// List a job's messages to webhooks
 ///
-/// One for each webhook and each end of the job, oldest first: whether it was delivered, and if not, why and when it is
-/// sent again. They are kept for 30 days.
+/// One for each webhook and each time that the job ended, oldest first: whether it was delivered and, if not, why and
+/// when it is sent again. They are kept for 30 days.
 #[utoipa::path(get, path = "/v1/jobs/{id}/webhooks", tag = "jobs", operation_id = "list_webhook_messages",
     params(("id" = String, Path, description = "Id of the job")),
     responses((status = 200, body = List<WebhookMessage>)))]
@@ -40,7 +40,7 @@ pub fn chosen(state: &AppState, mut named: Vec<String>) -> Result<Vec<String>, A
         Some(unknown) => {
             let shown: String = unknown.chars().take(64).collect();
             let others = if known.is_empty() {
-                "none is set: the server's operator can do that with --webhooks".to_owned()
+                "none is set: the server's operator can set some with --webhooks".to_owned()
             } else {
                 format!("there are {}", known.join(", "))
             };
